@@ -1,0 +1,1 @@
+"""profiler_kit: capture, load, attribute and show where PyTorch inference spends time and memory."""

@@ -1,0 +1,1 @@
+"""Pure analyses: frames in, frames out."""

@@ -1,0 +1,58 @@
+"""Everything profiler_kit raises on purpose: one tree, one line a message.
+
+KitError
+├── InputError          a file the user named is missing, empty, or not what it should be
+│   ├── TraceFormatError
+│   ├── SnapshotFormatError
+│   ├── RunFormatError
+│   └── CheckpointError
+├── OptionError         a value the user chose cannot be used (unknown region, device, batch size of 0)
+├── CaptureError        recording cannot start or finish (a profiler is already running)
+├── WorkloadError       the workload cannot run here (device missing, does not fit in memory)
+└── SchemaError         a frame lacks a column or has another dtype: a defect in the calling code
+
+A message names the file, what was found, what was wanted, and what to try. The command line prints it on one
+line of stderr and exits with 1; the dashboard shows it with `st.error`.
+"""
+
+from __future__ import annotations
+
+
+class KitError(Exception):
+    """Base of every error profiler_kit raises on purpose."""
+
+
+class InputError(KitError):
+    """A file the user named is missing, empty, or not what it should be."""
+
+
+class TraceFormatError(InputError):
+    """The file is no chrome trace, or nothing of it could be read."""
+
+
+class SnapshotFormatError(InputError):
+    """The file is no CUDA memory snapshot, or it was refused."""
+
+
+class RunFormatError(InputError):
+    """The folder is no run folder, or one of its files is broken."""
+
+
+class CheckpointError(InputError):
+    """The checkpoint does not fit the model, or is not a checkpoint."""
+
+
+class OptionError(KitError):
+    """A value the user chose cannot be used."""
+
+
+class CaptureError(KitError):
+    """Recording cannot start or finish."""
+
+
+class WorkloadError(KitError):
+    """The workload cannot run on this machine."""
+
+
+class SchemaError(KitError):
+    """A frame lacks a column or has a column of another dtype."""

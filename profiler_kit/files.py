@@ -1,0 +1,62 @@
+"""Write files whole or not at all: a temporary name beside the target, renamed at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from profiler_kit.errors import InputError
+
+
+@contextlib.contextmanager
+def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary path beside `path`; rename it to `path` when the block ends, remove it when it raises.
+
+    The temporary name keeps the suffixes (writers choose gzip by them) and starts with a dot, so that no
+    listing of runs or traces picks it up. Missing folders are made. An existing `path` stays as it is until
+    the rename, which replaces it in one step.
+
+    Raises InputError when the folder cannot be written.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".tmp-{os.getpid()}-{target.name}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{target}: cannot make the folder ({error.strerror}). Choose a path that can be written."
+        ) from error
+    try:
+        yield temporary
+        os.replace(temporary, target)  # noqa: PTH105 - the one call that is atomic on POSIX and on Windows
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike[str], value: object) -> None:
+    """Write `value` as indented JSON, whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def require_file(path: str | os.PathLike[str], what: str, hint: str) -> Path:
+    """Return `path` when it is a file that holds something.
+
+    Raises InputError when it is missing, a folder, empty or unreadable; `what` names the thing wanted
+    ("a chrome trace") and `hint` says what to try.
+    """
+    target = Path(path)
+    try:
+        if target.is_dir():
+            raise InputError(f"{target}: this is a folder, want {what}. {hint}")
+        with target.open("rb") as handle:
+            if not handle.read(1):
+                raise InputError(f"{target}: the file is empty (0 bytes), want {what}. {hint}")
+    except FileNotFoundError:
+        raise InputError(f"{target}: no such file, want {what}. {hint}") from None
+    except OSError as error:
+        raise InputError(f"{target}: cannot be read ({error.strerror}), want {what}. {hint}") from error
+    return target

@@ -1,0 +1,1 @@
+"""Read what was recorded: files in, columns out."""

@@ -1,0 +1,74 @@
+"""Progress of long work: a callback the library calls, a rich bar the command line shows after two seconds."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+SHOW_AFTER_S: Final = 2.0
+
+
+class Report(Protocol):
+    """What long work calls as it goes: how much is done, out of how much, and what it is doing now."""
+
+    def __call__(self, done: float, total: float, note: str = "") -> None: ...
+
+
+def silent(done: float, total: float, note: str = "") -> None:
+    """Report nothing."""
+
+
+@contextlib.contextmanager
+def progress_bar(what: str) -> Iterator[Report]:
+    """Give a Report that draws a bar on stderr once the work has taken two seconds.
+
+    Nothing is drawn for shorter work; rich is imported only when a bar is drawn. When stderr is no terminal
+    rich prints the last state once.
+    """
+    bar = _Bar(what)
+    try:
+        yield bar.report
+    finally:
+        bar.close()
+
+
+class _Bar:
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._since = time.monotonic()
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+
+    def report(self, done: float, total: float, note: str = "") -> None:
+        if self._bar is None:
+            if time.monotonic() - self._since < SHOW_AFTER_S:
+                return
+            self._open()
+        assert self._bar is not None and self._task is not None
+        description = f"{self._what}: {note}" if note else self._what
+        self._bar.update(self._task, completed=done, total=total, description=description)
+
+    def _open(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        self._task = self._bar.add_task(self._what, total=None)
+        self._bar.start()
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()

@@ -1,0 +1,229 @@
+"""The frames that cross module boundaries: one schema each, checked where a frame is handed over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from profiler_kit.errors import SchemaError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Schema:
+    """Names and dtypes of a frame's columns, in order.
+
+    dtypes are pandas names; "category" is a categorical of strings, "str" an object column of strings, "path"
+    an object column of tuples of region names, "list" an object column of anything else.
+    """
+
+    name: str
+    columns: Mapping[str, str]
+
+    def check(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Return `frame` with just these columns in this order; raises SchemaError on a mismatch."""
+        missing = [column for column in self.columns if column not in frame.columns]
+        if missing:
+            raise SchemaError(f"{self.name}: column {missing[0]!r} is missing, found {list(frame.columns)}")
+        for column, wanted in self.columns.items():
+            found = str(frame[column].dtype)
+            if found != _PANDAS.get(wanted, wanted):
+                raise SchemaError(f"{self.name}: column {column!r} is {found}, want {wanted}")
+        return frame[list(self.columns)]
+
+    def empty(self) -> pd.DataFrame:
+        """A frame with these columns and no rows."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            {c: pd.Series(dtype=_PANDAS.get(t, t)) for c, t in self.columns.items()},
+            columns=list(self.columns),
+        )
+
+
+_PANDAS: Final = {"str": "object", "path": "object", "list": "object"}
+
+EVENTS: Final = Schema(
+    "EVENTS",  # one row per complete event (phase X), in file order
+    {
+        "name": "category",
+        "category": "category",
+        "thread": "int32",  # index into Trace.threads
+        "start_ns": "int64",  # relative to the trace's base time
+        "dur_ns": "int64",
+        "correlation": "Int64",
+        "external_id": "Int64",
+        "device": "Int64",
+        "stream": "Int64",
+        "sequence_number": "Int64",
+        "forward_thread": "Int64",
+        "python_id": "Int64",
+        "python_parent_id": "Int64",
+        "bytes": "Int64",
+    },
+)
+
+GPU_EVENTS: Final = Schema(
+    "GPU_EVENTS",  # one row per kernel, memory copy or memory set, by start
+    {
+        "event": "int64",  # row of EVENTS
+        "name": "category",
+        "category": "category",  # kernel, gpu_memcpy, gpu_memset
+        "device": "int64",
+        "stream": "int64",
+        "start_ns": "int64",
+        "dur_ns": "int64",
+        "launch": "Int64",  # row of EVENTS; missing when the launch is not in the trace
+        "launch_start_ns": "Int64",
+        "launch_thread": "Int32",
+        "instance": "Int64",  # row of REGION_INSTANCES: the innermost region; missing when there is none
+        "path": "path",  # ("(no region)",) and ("(unlinked)",) included
+        "forward_path": "path",  # the forward region of a backward operator's kernel; () when not known
+    },
+)
+
+REGION_INSTANCES: Final = Schema(
+    "REGION_INSTANCES",  # one row per opened region (a record_function block), by start
+    {
+        "event": "int64",  # row of EVENTS
+        "name": "str",  # ProfilerStep#3 reads ProfilerStep
+        "step": "Int64",  # the 3 of ProfilerStep#3
+        "path": "path",
+        "parent": "Int64",  # row of this frame
+        "thread": "int32",
+        "start_ns": "int64",
+        "end_ns": "int64",
+        "gpu_start_ns": "Int64",  # first start of what it launched, nested regions included
+        "gpu_end_ns": "Int64",
+    },
+)
+
+REGION_TOTALS: Final = Schema(
+    "REGION_TOTALS",  # one row per region path, a parent before its children, longest first
+    {
+        "path": "path",
+        "instances": "int64",
+        "gpu_events": "int64",
+        "sum_ns": "int64",
+        "busy_ns": "int64",
+        "span_ns": "int64",
+        "self_sum_ns": "int64",
+        "host_ns": "int64",
+        "launches": "int64",
+    },
+)
+
+KERNEL_TOTALS: Final = Schema(
+    "KERNEL_TOTALS",  # one row per name, stream, device and category, longest sum first
+    {
+        "name": "str",
+        "stream": "int64",
+        "device": "int64",
+        "category": "str",
+        "count": "int64",
+        "sum_ns": "int64",
+        "mean_ns": "float64",
+        "min_ns": "int64",
+        "max_ns": "int64",
+    },
+)
+
+LAYER_CALLS: Final = Schema(
+    "LAYER_CALLS",  # one row per call of a module, in call order (layers.parquet)
+    {
+        "layer": "str",  # dotted module path; "(model)" is the module that was timed
+        "type": "str",  # class name
+        "variant": "str",  # what sets layers of one type apart ("window 14", "global"); "" when nothing does
+        "parent": "str",  # layer path of the module whose call this call ran inside; "" at the top
+        "batch_size": "int64",
+        "iteration": "int64",
+        "call": "int64",  # counts calls of this layer within the iteration, from 0
+        "device_ns": "Int64",  # between CUDA events on the stream; missing on a machine without a GPU
+        "self_device_ns": "Int64",  # less the calls made inside it
+        "host_ns": "int64",  # perf_counter around the call; on a CPU this is the layer's time
+        "self_host_ns": "int64",
+    },
+)
+
+LAYER_TOTALS: Final = Schema(
+    "LAYER_TOTALS",  # one row per layer and batch size
+    {
+        "layer": "str",
+        "type": "str",
+        "variant": "str",
+        "parent": "str",
+        "depth": "int64",  # 0 is the module that was timed
+        "batch_size": "int64",
+        "iterations": "int64",
+        "calls": "int64",  # in one iteration
+        "median_ns": "float64",  # over the iterations, of the sum over the calls of one iteration
+        "q1_ns": "float64",
+        "q3_ns": "float64",
+        "self_median_ns": "float64",
+        "per_image_ns": "float64",  # median_ns / batch_size
+        "efficiency": "float64",  # per-image time at the smallest batch / per-image time here; 1 = same, > 1 = better
+        "share": "float64",  # of the whole forward at that batch size
+    },
+)
+
+SNAPSHOT_EVENTS: Final = Schema(
+    "SNAPSHOT_EVENTS",  # one row per entry of a device's allocator history, in history order
+    {
+        "device": "int64",
+        "action": "category",  # alloc, free_requested, free_completed, segment_alloc, ..., oom, snapshot
+        "address": "uint64",
+        "size_bytes": "int64",  # requested by the caller, before rounding
+        "stream": "int64",
+        "time_us": "int64",  # Unix time
+        "stack": "int64",  # index into Snapshot.stacks; 0 is the empty stack
+        "device_free_bytes": "Int64",  # oom only
+    },
+)
+
+SNAPSHOT_BLOCKS: Final = Schema(
+    "SNAPSHOT_BLOCKS",  # one row per block of every segment at the moment of the snapshot
+    {
+        "device": "int64",
+        "segment": "uint64",  # address of the segment
+        "address": "uint64",
+        "size_bytes": "int64",  # rounded by the allocator
+        "requested_bytes": "int64",
+        "state": "category",  # active_allocated, active_pending_free, inactive
+        "stream": "int64",
+        "stack": "int64",
+    },
+)
+
+SNAPSHOT_SEGMENTS: Final = Schema(
+    "SNAPSHOT_SEGMENTS",  # one row per segment reserved from the driver at the moment of the snapshot
+    {
+        "device": "int64",
+        "address": "uint64",
+        "total_bytes": "int64",
+        "stream": "int64",
+        "segment_type": "str",  # small, large
+        "pool": "str",  # private pool id, "0,0" for the default one
+        "expandable": "bool",
+    },
+)
+
+SNAPSHOT_ANNOTATIONS: Final = Schema(
+    "SNAPSHOT_ANNOTATIONS",  # one row per start or end of a record_function region, in time order
+    {"device": "int64", "stage": "category", "name": "str", "time_us": "int64"},  # stage: START, END
+)
+
+MEMORY_REGIONS: Final = Schema(
+    "MEMORY_REGIONS",  # one row per device and region path
+    {
+        "device": "int64",
+        "path": "path",
+        "instances": "int64",
+        "peak_bytes": "int64",  # highest allocated total of the device while one of the instances was open
+        "allocated_bytes": "int64",
+        "freed_bytes": "int64",
+        "net_bytes": "int64",
+    },
+)

@@ -1,0 +1,1 @@
+"""Draw: frames in, figures, pages and text out."""
