@@ -102,7 +102,7 @@ REGION_INSTANCES: Final = Schema(
 )
 
 REGION_TOTALS: Final = Schema(
-    "REGION_TOTALS",  # one row per region path, a parent before its children, longest first
+    "REGION_TOTALS",  # one row per region path, a parent before its children, longest sum (then host time) first
     {
         "path": "path",
         "instances": "int64",
@@ -226,4 +226,28 @@ MEMORY_REGIONS: Final = Schema(
         "freed_bytes": "int64",
         "net_bytes": "int64",
     },
+)
+
+MEMORY_TIMELINE: Final = Schema(
+    "MEMORY_TIMELINE",  # one row per allocator event that changed a total, in time order; state after the event
+    {"device": "int64", "time_us": "int64", "allocated_bytes": "int64", "reserved_bytes": "int64"},
+)
+
+OPERATORS: Final = Schema(
+    "OPERATORS",  # one row per cpu_op event, by thread and start
+    {
+        "event": "int64",  # row of EVENTS
+        "name": "category",
+        "thread": "int32",
+        "start_ns": "int64",
+        "dur_ns": "int64",
+        "self_ns": "int64",  # less the operators called inside it on the same thread
+        "depth": "int32",  # operators above it on the same thread
+        "path": "path",  # regions open on the thread at its start; ("(no region)",) when there are none
+    },
+)
+
+OPERATOR_TOTALS: Final = Schema(
+    "OPERATOR_TOTALS",  # one row per innermost region path and operator name, longest self time first; host time
+    {"path": "path", "name": "str", "count": "int64", "sum_ns": "int64", "self_ns": "int64"},
 )
