@@ -1,0 +1,73 @@
+"""Colours: a region's name in, the same colour-blind-safe colour everywhere out.
+
+Hues are Paul Tol's "vibrant" and "bright" sets (https://personal.sron.nl/~pault/), kept to those that stand out
+on white and on near-black alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Final
+
+HUES: Final = (
+    "#4477AA",  # blue
+    "#EE7733",  # orange
+    "#009988",  # teal
+    "#CCBB44",  # yellow
+    "#AA4499",  # purple
+    "#33BBEE",  # cyan
+    "#CC3311",  # red
+    "#EE3377",  # magenta
+    "#7A9E3A",  # olive
+    "#9C7ACF",  # lavender
+)
+NEUTRAL: Final = "#8A8F98"
+IDLE: Final = "rgba(138,143,152,0.28)"
+
+# Regions of the shipped workload and torch's own keep their hue whatever else a trace holds.
+_FIXED: Final = {
+    "image encoder": HUES[0],
+    "mask decoder": HUES[1],
+    "prompt encoder": HUES[2],
+    "postprocess": HUES[4],
+    "data transfer": HUES[3],
+    "timed region": "#6C7A94",
+    "ProfilerStep": "#5F6B7A",
+    "forward": HUES[0],
+    "backward": HUES[1],
+    "optimizer": HUES[2],
+    "(no region)": NEUTRAL,
+    "(unlinked)": "#B0B4BA",
+}
+
+# What the GPU does, the same in every figure.
+ACTIVITY: Final = {
+    "computation": HUES[0],
+    "communication": HUES[1],
+    "memcpy": HUES[2],
+    "idle": IDLE,
+}
+ALLOCATED: Final = HUES[0]
+RESERVED: Final = NEUTRAL
+MARK: Final = HUES[6]
+
+
+def region_colours(names: Iterable[str]) -> dict[str, str]:
+    """The colour of each region name.
+
+    A name always asks for the same hue (fixed, else by a hash of the name), and yields to the next free one only
+    when another region of the same trace holds it already; the result does not depend on the order of `names`.
+    With more names than hues, hues repeat.
+    """
+    unique = sorted(set(names))
+    chosen = {name: _FIXED[name] for name in unique if name in _FIXED}
+    taken = set(chosen.values())
+    for name in unique:
+        if name in chosen:
+            continue
+        first = int.from_bytes(hashlib.blake2b(name.encode("utf-8", "replace"), digest_size=4).digest(), "big")
+        order = [HUES[(first + i) % len(HUES)] for i in range(len(HUES))]
+        chosen[name] = next((hue for hue in order if hue not in taken), order[0])
+        taken.add(chosen[name])
+    return chosen

@@ -1,0 +1,82 @@
+"""Format numbers for people: nanoseconds, bytes, shares, counts and region paths in; aligned text with units out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final, Literal
+
+from profiler_kit.units import NS_PER_MS, NS_PER_S, NS_PER_US
+
+TimeUnit = Literal["ns", "µs", "ms", "s"]
+ByteUnit = Literal["B", "KiB", "MiB", "GiB"]
+
+MISSING: Final = "–"
+_TIME: Final[dict[TimeUnit, tuple[int, int]]] = {
+    # unit: (nanoseconds, decimals); decimals are fixed so that a right-aligned column lines up
+    "s": (NS_PER_S, 3),
+    "ms": (NS_PER_MS, 3),
+    "µs": (NS_PER_US, 2),
+    "ns": (1, 0),
+}
+_BYTES: Final[dict[ByteUnit, tuple[int, int]]] = {
+    "GiB": (1 << 30, 2),
+    "MiB": (1 << 20, 1),
+    "KiB": (1 << 10, 1),
+    "B": (1, 0),
+}
+
+
+def time_unit(values_ns: Iterable[float]) -> TimeUnit:
+    """The one unit a column of durations reads best in: the largest that its largest value reaches once."""
+    largest = max((abs(value) for value in values_ns), default=0.0)
+    return next((unit for unit, (size, _) in _TIME.items() if largest >= size), "ns")
+
+
+def byte_unit(values_bytes: Iterable[float]) -> ByteUnit:
+    """The one unit a column of sizes reads best in."""
+    largest = max((abs(value) for value in values_bytes), default=0.0)
+    return next((unit for unit, (size, _) in _BYTES.items() if largest >= size), "B")
+
+
+def fmt_ns(value_ns: float | None, unit: TimeUnit | None = None) -> str:
+    """A duration with its unit, `12.345 ms`; the unit that fits unless one is given, "–" for None.
+
+    ms and s keep three decimals, µs two, ns none.
+    """
+    if value_ns is None:
+        return MISSING
+    chosen = unit or time_unit((value_ns,))
+    size, decimals = _TIME[chosen]
+    if unit is None and f"{abs(value_ns) / size:.{decimals}f}" == f"{1000:.{decimals}f}" and chosen != "s":
+        chosen = _larger(chosen)  # 999.9996 ms reads 1.000 s, not 1000.000 ms
+        size, decimals = _TIME[chosen]
+    return f"{value_ns / size:,.{decimals}f} {chosen}"
+
+
+def _larger(unit: TimeUnit) -> TimeUnit:
+    order = list(_TIME)
+    return order[order.index(unit) - 1]
+
+
+def fmt_bytes(value_bytes: float | None, unit: ByteUnit | None = None) -> str:
+    """A size with its binary unit, `1.50 GiB`; the unit that fits unless one is given, "–" for None."""
+    if value_bytes is None:
+        return MISSING
+    chosen = unit or byte_unit((value_bytes,))
+    size, decimals = _BYTES[chosen]
+    return f"{value_bytes / size:,.{decimals}f} {chosen}"
+
+
+def fmt_percent(fraction: float | None, decimals: int = 1) -> str:
+    """A share of one as percent, `62.5 %`; "–" for None."""
+    return MISSING if fraction is None else f"{fraction * 100:.{decimals}f} %"
+
+
+def fmt_count(count: int | None) -> str:
+    """A whole number with thousands apart, `1,234,567`; "–" for None."""
+    return MISSING if count is None else f"{count:,}"
+
+
+def fmt_path(path: Sequence[str]) -> str:
+    """A region path as one line, outermost first: `timed region > image encoder`."""
+    return " > ".join(path)
