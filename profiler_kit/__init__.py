@@ -1,1 +1,58 @@
-"""profiler_kit: capture, load, attribute and show where PyTorch inference spends time and memory."""
+"""profiler_kit: capture, load, attribute and show where PyTorch inference spends time and memory.
+
+The public names are imported when first used, so that the capture side needs nothing but torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from profiler_kit.capture.layers import layer_timer
+    from profiler_kit.capture.memory import memory_runner
+    from profiler_kit.capture.regions import region
+    from profiler_kit.capture.runners import profiler_runner
+    from profiler_kit.errors import KitError
+    from profiler_kit.snapshot import Snapshot, load_snapshot
+    from profiler_kit.trace import Trace, load_trace
+
+__version__: Final = "0.1.0"
+
+__all__ = [
+    "KitError",
+    "Snapshot",
+    "Trace",
+    "__version__",
+    "layer_timer",
+    "load_snapshot",
+    "load_trace",
+    "memory_runner",
+    "profiler_runner",
+    "region",
+]
+
+_HOME: Final = {
+    "KitError": "profiler_kit.errors",
+    "Snapshot": "profiler_kit.snapshot",
+    "Trace": "profiler_kit.trace",
+    "layer_timer": "profiler_kit.capture.layers",
+    "load_snapshot": "profiler_kit.snapshot",
+    "load_trace": "profiler_kit.trace",
+    "memory_runner": "profiler_kit.capture.memory",
+    "profiler_runner": "profiler_kit.capture.runners",
+    "region": "profiler_kit.capture.regions",
+}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
