@@ -17,7 +17,8 @@ class Schema:
     """Names and dtypes of a frame's columns, in order.
 
     dtypes are pandas names; "category" is a categorical of strings, "str" an object column of strings, "path"
-    an object column of tuples of region names, "list" an object column of anything else.
+    an object column of tuples of region names, "paths" the same as a categorical, "list" an object column of
+    anything else.
     """
 
     name: str
@@ -44,7 +45,7 @@ class Schema:
         )
 
 
-_PANDAS: Final = {"str": "object", "path": "object", "list": "object"}
+_PANDAS: Final = {"str": "object", "path": "object", "paths": "category", "list": "object"}
 
 EVENTS: Final = Schema(
     "EVENTS",  # one row per complete event (phase X), in file order
@@ -80,8 +81,8 @@ GPU_EVENTS: Final = Schema(
         "launch_start_ns": "Int64",
         "launch_thread": "Int32",
         "instance": "Int64",  # row of REGION_INSTANCES: the innermost region; missing when there is none
-        "path": "path",  # ("(no region)",) and ("(unlinked)",) included
-        "forward_path": "path",  # the forward region of a backward operator's kernel; () when not known
+        "path": "paths",  # ("(no region)",) and ("(unlinked)",) included
+        "forward_path": "paths",  # the forward region of a backward operator's kernel; () when not known
     },
 )
 
@@ -91,7 +92,7 @@ REGION_INSTANCES: Final = Schema(
         "event": "int64",  # row of EVENTS
         "name": "str",  # ProfilerStep#3 reads ProfilerStep
         "step": "Int64",  # the 3 of ProfilerStep#3
-        "path": "path",
+        "path": "paths",
         "parent": "Int64",  # row of this frame
         "thread": "int32",
         "start_ns": "int64",
@@ -169,6 +170,29 @@ LAYER_TOTALS: Final = Schema(
     },
 )
 
+FORWARD_CALLS: Final = Schema(
+    "FORWARD_CALLS",  # one row per whole forward run without hooks, beside the ones that LAYER_CALLS is of
+    {
+        "batch_size": "int64",
+        "iteration": "int64",
+        "forward_ns": "int64",  # between CUDA events on a GPU, perf_counter on a CPU
+    },
+)
+
+LAYER_COVERAGE: Final = Schema(
+    "LAYER_COVERAGE",  # one row per batch size; times are medians over the iterations
+    {
+        "batch_size": "int64",
+        "forward_ns": "float64",  # the whole forward without hooks
+        "hooked_ns": "float64",  # the whole forward with hooks
+        "layers_ns": "float64",  # sum over the outermost layers inside the module that was timed
+        "share": "float64",  # layers_ns / forward_ns
+        "leaves_ns": "float64",  # sum over the layers inside which no other layer was timed
+        "leaves_share": "float64",
+        "overhead": "float64",  # hooked_ns / forward_ns - 1
+    },
+)
+
 SNAPSHOT_EVENTS: Final = Schema(
     "SNAPSHOT_EVENTS",  # one row per entry of a device's allocator history, in history order
     {
@@ -233,6 +257,51 @@ MEMORY_TIMELINE: Final = Schema(
     {"device": "int64", "time_us": "int64", "allocated_bytes": "int64", "reserved_bytes": "int64"},
 )
 
+MEMORY_ALLOCATIONS: Final = Schema(
+    "MEMORY_ALLOCATIONS",  # one row per allocation: an alloc paired with its free_completed by address, by alloc event
+    {
+        "device": "int64",
+        "address": "uint64",
+        "size_bytes": "int64",  # requested by the caller
+        "stream": "int64",
+        "stack": "int64",  # of the allocation; 0 when it was made before the recording and freed during it
+        "alloc_event": "Int64",  # row of SNAPSHOT_EVENTS; missing: allocated before the history begins
+        "free_event": "Int64",  # missing: live at the end
+        "alloc_us": "Int64",
+        "free_us": "Int64",
+    },
+)
+
+MEMORY_REGION_SPANS: Final = Schema(
+    "MEMORY_REGION_SPANS",  # one row per opened region (a record_function block), by device and start
+    {
+        "device": "int64",
+        "path": "path",
+        "start_us": "int64",
+        "end_us": "int64",  # the end of the history when the region was still open
+        "closed": "bool",
+    },
+)
+
+MEMORY_LIVE: Final = Schema(
+    "MEMORY_LIVE",  # one row per stack that holds memory at one moment, most bytes first
+    {"device": "int64", "stack": "int64", "count": "int64", "size_bytes": "int64", "share": "float64"},
+)
+
+MEMORY_OOM: Final = Schema(
+    "MEMORY_OOM",  # one row per allocation that failed, in history order; totals at that moment
+    {
+        "device": "int64",
+        "event": "int64",  # row of SNAPSHOT_EVENTS
+        "time_us": "int64",
+        "requested_bytes": "int64",
+        "device_free_bytes": "Int64",  # free on the device as the driver sees it
+        "allocated_bytes": "int64",
+        "reserved_bytes": "int64",
+        "stack": "int64",
+    },
+)
+
 OPERATORS: Final = Schema(
     "OPERATORS",  # one row per cpu_op event, by thread and start
     {
@@ -243,11 +312,16 @@ OPERATORS: Final = Schema(
         "dur_ns": "int64",
         "self_ns": "int64",  # less the operators called inside it on the same thread
         "depth": "int32",  # operators above it on the same thread
-        "path": "path",  # regions open on the thread at its start; ("(no region)",) when there are none
+        "path": "paths",  # regions open on the thread at its start; ("(no region)",) when there are none
     },
 )
 
 OPERATOR_TOTALS: Final = Schema(
     "OPERATOR_TOTALS",  # one row per innermost region path and operator name, longest self time first; host time
     {"path": "path", "name": "str", "count": "int64", "sum_ns": "int64", "self_ns": "int64"},
+)
+
+OPERATOR_SUMS: Final = Schema(
+    "OPERATOR_SUMS",  # one row per operator name, longest self time first; host time
+    {"name": "str", "count": "int64", "sum_ns": "int64", "self_ns": "int64"},
 )

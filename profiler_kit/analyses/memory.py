@@ -1,0 +1,297 @@
+"""Replay an allocator history (SNAPSHOT_EVENTS, _BLOCKS, _SEGMENTS -> MEMORY_TIMELINE, _ALLOCATIONS, _LIVE, _OOM).
+
+Allocated bytes are the bytes callers asked for (`requested_size`, not rounded). An allocation counts from `alloc` to
+`free_completed`: one that waits for another stream (`active_pending_free`) still holds its memory. Reserved bytes are
+what the allocator holds from the driver. Only the end of a history is known for sure, so that both are computed
+backwards from it: the total after the last event is torch's own figure in the segments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from profiler_kit import schemas
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+ALLOCATE: Final = "alloc"
+FREE: Final = "free_completed"
+OUT_OF_MEMORY: Final = "oom"
+RESERVE: Final = ("segment_alloc", "segment_map")
+RELEASE: Final = ("segment_free", "segment_unmap")
+ACTIVE: Final = ("active_allocated", "active_pending_free", "active_awaiting_free")  # the last: torch's documentation
+
+
+@dataclass(frozen=True, eq=False)
+class Replay:
+    """The totals of one device over its history.
+
+    rows: rows of SNAPSHOT_EVENTS, one per event of the device. times_us: Unix time, made to never run backwards.
+    allocated, freed: bytes that event allocated or freed. allocated_bytes, reserved_bytes: totals after each event,
+    with the total before the first event in front (one longer than rows).
+    """
+
+    device: int
+    rows: Ints
+    times_us: Ints
+    allocated: Ints
+    freed: Ints
+    allocated_bytes: Ints
+    reserved_bytes: Ints
+
+    @property
+    def peak(self) -> int:
+        """Index into allocated_bytes of the first highest total; 0 is the state before the first event."""
+        return int(self.allocated_bytes.argmax())
+
+    @property
+    def peak_time_us(self) -> int | None:
+        """When the total was highest first; the start of the history for the state before it; None without events."""
+        if not len(self.times_us):
+            return None
+        return int(self.times_us[max(self.peak - 1, 0)])
+
+
+def replay(
+    events: pd.DataFrame, blocks: pd.DataFrame, segments: pd.DataFrame, allocations: pd.DataFrame, device: int
+) -> Replay:
+    """Replay one device.
+
+    Takes SNAPSHOT_EVENTS, SNAPSHOT_BLOCKS, SNAPSHOT_SEGMENTS and MEMORY_ALLOCATIONS. The end is torch's own figure
+    (`requested_size` of the active blocks, `total_size` of the segments). Where the file holds no segments of the
+    device, or where closing on them would need a negative total (a history with a gap), the start is what is known
+    to have been allocated before: the allocations without an alloc event. Unknown actions change nothing.
+    """
+    rows = np.flatnonzero(events["device"].to_numpy() == device)
+    mine = events.iloc[rows]
+    size = mine["size_bytes"].to_numpy()
+    action = mine["action"]
+    allocated = np.where(_is(action, ALLOCATE), size, 0)
+    freed = np.where(_is(action, FREE), size, 0)
+    reserved = np.where(_is(action, *RESERVE), size, 0) - np.where(_is(action, *RELEASE), size, 0)
+    held = segments[segments["device"] == device]
+    active = active_blocks(blocks, device)
+    before = allocations[(allocations["device"] == device) & allocations["alloc_event"].isna()]
+    return Replay(
+        device=device,
+        rows=rows,
+        times_us=monotone_times(mine),
+        allocated=allocated,
+        freed=freed,
+        allocated_bytes=_totals(
+            allocated - freed,
+            int(active["requested_bytes"].sum()) if len(held) else None,
+            int(before["size_bytes"].sum()),
+        ),
+        reserved_bytes=_totals(reserved, int(held["total_bytes"].sum()) if len(held) else None, 0),
+    )
+
+
+def _totals(change: Ints, end: int | None, least: int) -> Ints:
+    """Running totals with the start in front, closing on `end`; starting at `least` when that cannot be."""
+    running = np.concatenate(([0], np.cumsum(change)))
+    lowest = int(running.min())
+    if end is not None and end - int(running[-1]) + lowest >= 0:
+        return running + (end - int(running[-1]))
+    return running + max(least, -lowest)
+
+
+def monotone_times(events: pd.DataFrame) -> Ints:
+    """Times of one device's events; a clock that steps back (several threads) stands still instead."""
+    times: Ints = np.maximum.accumulate(events["time_us"].to_numpy()) if len(events) else np.zeros(0, np.int64)
+    return times
+
+
+def active_blocks(blocks: pd.DataFrame, device: int) -> pd.DataFrame:
+    """The blocks of a device that hold memory at the moment of the snapshot, those that wait to be freed included."""
+    active: pd.DataFrame = blocks[(blocks["device"].to_numpy() == device) & _is(blocks["state"], *ACTIVE)]
+    return active
+
+
+def timeline(replays: list[Replay]) -> pd.DataFrame:
+    """MEMORY_TIMELINE of the devices: the totals after each event that changed one of them."""
+    parts = []
+    for one in replays:
+        changed = (np.diff(one.allocated_bytes) != 0) | (np.diff(one.reserved_bytes) != 0)
+        parts.append(
+            pd.DataFrame(
+                {
+                    "device": np.full(int(changed.sum()), one.device, np.int64),
+                    "time_us": one.times_us[changed],
+                    "allocated_bytes": one.allocated_bytes[1:][changed],
+                    "reserved_bytes": one.reserved_bytes[1:][changed],
+                }
+            )
+        )
+    if not parts:
+        return schemas.MEMORY_TIMELINE.empty()
+    return schemas.MEMORY_TIMELINE.check(pd.concat(parts, ignore_index=True))
+
+
+def allocations(events: pd.DataFrame, blocks: pd.DataFrame, devices: tuple[int, ...]) -> pd.DataFrame:
+    """MEMORY_ALLOCATIONS: each alloc paired with the next free_completed of its address.
+
+    Takes SNAPSHOT_EVENTS and SNAPSHOT_BLOCKS. A free whose alloc is not in the history, and a block that is active
+    at the end without one, were allocated before. An address allocated again without a free in between (a gap in the
+    history) was free by then.
+    """
+    parts = [_pairs(events, blocks, device) for device in devices]
+    if not parts:
+        return schemas.MEMORY_ALLOCATIONS.empty()
+    return schemas.MEMORY_ALLOCATIONS.check(pd.concat(parts, ignore_index=True))
+
+
+def _pairs(events: pd.DataFrame, blocks: pd.DataFrame, device: int) -> pd.DataFrame:
+    of_device = events["device"].to_numpy() == device
+    is_alloc = _is(events["action"], ALLOCATE)
+    rows = np.flatnonzero(of_device & (is_alloc | _is(events["action"], FREE)))
+    address = events["address"].to_numpy()[rows]
+    order = np.argsort(address, kind="stable")  # by address, history order within
+    rows, address = rows[order], address[order]
+    opens = is_alloc[rows]
+    same_next = np.zeros(len(rows), np.bool_)
+    same_next[:-1] = address[1:] == address[:-1]
+    after_open = np.zeros(len(rows), np.bool_)
+    after_open[1:] = opens[:-1] & same_next[:-1]
+    made = np.flatnonzero(opens)
+    ended = same_next[made]
+    lost = np.flatnonzero(~opens & ~after_open)  # freed, allocated before the history
+    live = active_blocks(blocks, device)
+    live = live[~np.isin(live["address"].to_numpy(), address[made][~ended])]
+    alloc = np.concatenate((rows[made], np.full(len(lost) + len(live), -1)))
+    free = np.concatenate(
+        (np.where(ended, rows[np.minimum(made + 1, len(rows) - 1)], -1), rows[lost], np.full(len(live), -1))
+    )
+    source = np.concatenate((rows[made], rows[lost]))
+    stack = events["stack"].to_numpy()[source]
+    stack[len(made) :] = 0  # the stack of a free says nothing about the allocation
+    times = np.zeros(len(events), np.int64)
+    times[of_device] = monotone_times(events[of_device])
+    frame = pd.DataFrame(
+        {
+            "device": np.full(len(alloc), device, np.int64),
+            "address": np.concatenate((events["address"].to_numpy()[source], live["address"].to_numpy())),
+            "size_bytes": np.concatenate((events["size_bytes"].to_numpy()[source], live["requested_bytes"].to_numpy())),
+            "stream": np.concatenate((events["stream"].to_numpy()[source], live["stream"].to_numpy())),
+            "stack": np.concatenate((stack, live["stack"].to_numpy())),
+            "alloc_event": pd.arrays.IntegerArray(alloc, alloc < 0),
+            "free_event": pd.arrays.IntegerArray(free, free < 0),
+            "alloc_us": pd.arrays.IntegerArray(_at(times, alloc), alloc < 0),
+            "free_us": pd.arrays.IntegerArray(_at(times, free), free < 0),
+        }
+    )
+    return frame.iloc[np.argsort(alloc, kind="stable")]
+
+
+def _at(times: Ints, rows: Ints) -> Ints:
+    return times[np.maximum(rows, 0)] if len(times) else np.zeros(len(rows), np.int64)
+
+
+def live_at(one: Replay, allocations: pd.DataFrame, index: int) -> pd.DataFrame:
+    """MEMORY_LIVE: what holds memory in the state `index` of a replay (0: before the first event), by stack.
+
+    The sizes add up to `one.allocated_bytes[index]` when the history has no gap.
+    """
+    mine = allocations[allocations["device"] == one.device]
+    moment = int(one.rows[index - 1]) if index else -1
+    alloc = mine["alloc_event"].fillna(-1).to_numpy(np.int64)
+    free = mine["free_event"].fillna(np.iinfo(np.int64).max).to_numpy(np.int64)
+    held = mine[(alloc <= moment) & (free > moment)]
+    grouped = held.groupby("stack", sort=True)["size_bytes"].agg(["count", "sum"]).reset_index()
+    total = int(held["size_bytes"].sum())
+    frame = pd.DataFrame(
+        {
+            "device": np.full(len(grouped), one.device, np.int64),
+            "stack": grouped["stack"].astype(np.int64),
+            "count": grouped["count"].astype(np.int64),
+            "size_bytes": grouped["sum"].astype(np.int64),
+            "share": grouped["sum"].astype(np.float64) / max(total, 1),
+        }
+    )
+    return schemas.MEMORY_LIVE.check(frame.sort_values("size_bytes", ascending=False, kind="stable", ignore_index=True))
+
+
+def out_of_memory(events: pd.DataFrame, replays: list[Replay]) -> pd.DataFrame:
+    """MEMORY_OOM: allocations that failed, with what was allocated and reserved at that moment."""
+    parts = []
+    for one in replays:
+        mine = events.iloc[one.rows]
+        at = np.flatnonzero(_is(mine["action"], OUT_OF_MEMORY))
+        rows = mine.iloc[at]
+        parts.append(
+            pd.DataFrame(
+                {
+                    "device": rows["device"].to_numpy(),
+                    "event": one.rows[at],
+                    "time_us": one.times_us[at],
+                    "requested_bytes": rows["size_bytes"].to_numpy(),
+                    "device_free_bytes": rows["device_free_bytes"].array,
+                    "allocated_bytes": one.allocated_bytes[at + 1],
+                    "reserved_bytes": one.reserved_bytes[at + 1],
+                    "stack": rows["stack"].to_numpy(),
+                }
+            )
+        )
+    if not parts:
+        return schemas.MEMORY_OOM.empty()
+    return schemas.MEMORY_OOM.check(pd.concat(parts, ignore_index=True))
+
+
+def fragmentation(blocks: pd.DataFrame, segments: pd.DataFrame, device: int) -> float:
+    """Share of the reserved bytes that lie in no active block at the moment of the snapshot (0 to 1).
+
+    1 - sum(size of active blocks, as the allocator rounded them) / sum(total_size of segments); 0 when nothing is
+    reserved. It counts cached memory that is free to reuse as well as holes nobody fits in.
+    """
+    reserved = int(segments.loc[segments["device"] == device, "total_bytes"].sum())
+    if reserved <= 0:
+        return 0.0
+    return max(0.0, 1.0 - int(active_blocks(blocks, device)["size_bytes"].sum()) / reserved)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What a history is known to lack.
+
+    unmatched_frees: frees of allocations made before the history. recorded_before: blocks live at the end whose
+    allocation is not in the history although a stack was recorded for it. truncated: the recorder dropped events.
+    """
+
+    unmatched_frees: int
+    recorded_before: int
+    truncated: bool
+
+
+def missing_history(
+    events: pd.DataFrame, allocations: pd.DataFrame, device: int, max_entries: int | None = None
+) -> Missing:
+    """Judge whether a device's history lost its beginning.
+
+    When the recorder wrote its ring size down: it did if the history fills the ring. Otherwise by evidence, which
+    must be twofold. A block that is live at the end and carries a stack was allocated while a recording was on
+    (torch collects stacks at no other time), so that its alloc event was recorded and is gone. That alone also
+    happens when a second recording is started later (the parameters carry stacks of the first one), but such a
+    recording starts between steps, while a ring cuts anywhere, in the life of temporaries: only a free without an
+    alloc beside it shows that. A history without stacks gives no evidence.
+    """
+    mine = allocations[(allocations["device"] == device) & allocations["alloc_event"].isna()]
+    live = mine["free_event"].isna()
+    unmatched = int((~live).sum())
+    recorded = int((live & (mine["stack"] > 0)).sum())
+    count = int((events["device"] == device).sum())
+    if max_entries is not None:
+        return Missing(unmatched, recorded, count >= max_entries)
+    return Missing(unmatched, recorded, count > 0 and unmatched > 0 and recorded > 0)
+
+
+def _is(column: pd.Series, *names: str) -> Bools:
+    """Rows of a categorical column that hold one of the names."""
+    codes = np.flatnonzero(column.cat.categories.isin(names))
+    found: Bools = np.isin(column.cat.codes.to_numpy(), codes)
+    return found

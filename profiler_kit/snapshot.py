@@ -1,0 +1,264 @@
+"""A memory snapshot and everything asked of it (memory.pickle -> Snapshot -> tables, summary, page)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, TypedDict
+
+from profiler_kit.analyses import memory, memory_regions
+from profiler_kit.errors import OptionError
+from profiler_kit.load.snapshot import read_snapshot
+from profiler_kit.load.snapshot_tables import Frame, Recording, SnapshotData, StackTable
+from profiler_kit.progress import Report, silent
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class OomRow(TypedDict):
+    """One allocation that failed."""
+
+    time_us: int
+    requested_bytes: int
+    device_free_bytes: int | None
+
+
+class RegionRow(TypedDict):
+    """One row of MEMORY_REGIONS."""
+
+    path: list[str]
+    instances: int
+    peak_bytes: int
+    allocated_bytes: int
+    freed_bytes: int
+    net_bytes: int
+
+
+class DeviceRow(TypedDict):
+    """What `profiler-kit memory --json` says of one device."""
+
+    device: int
+    device_type: str
+    events: int
+    peak_allocated_bytes: int
+    peak_time_us: int | None
+    end_allocated_bytes: int
+    reserved_bytes: int
+    fragmentation: float
+    history_truncated: bool
+    unmatched_frees: int
+    oom: list[OomRow]
+    regions: list[RegionRow]
+
+
+class Summary(TypedDict):
+    """What `profiler-kit memory --json` prints."""
+
+    devices: list[DeviceRow]
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """A loaded memory snapshot; what is derived from it is computed once, when first asked for.
+
+    events, blocks, segments, annotations: SNAPSHOT_EVENTS and so on. stacks[i] is a tuple of Frame, innermost first.
+    settings: the allocator's settings as torch wrote them.
+    """
+
+    data: SnapshotData
+
+    @property
+    def path(self) -> str:
+        return self.data.path
+
+    @property
+    def source(self) -> str:
+        """ "cuda", or "torch.profiler" for a recording on a CPU (its device 0 is the CPU)."""
+        return self.data.recording.source
+
+    @property
+    def device_type(self) -> str:
+        """ "cuda" or "cpu"."""
+        return "cpu" if self.source == "torch.profiler" else "cuda"
+
+    @property
+    def recording(self) -> Recording:
+        return self.data.recording
+
+    @property
+    def events(self) -> pd.DataFrame:
+        return self.data.events
+
+    @property
+    def blocks(self) -> pd.DataFrame:
+        return self.data.blocks
+
+    @property
+    def segments(self) -> pd.DataFrame:
+        return self.data.segments
+
+    @property
+    def annotations(self) -> pd.DataFrame:
+        return self.data.annotations
+
+    @property
+    def stacks(self) -> StackTable:
+        return self.data.stacks
+
+    @property
+    def frames(self) -> tuple[Frame, ...]:
+        return self.data.stacks.frames
+
+    @property
+    def settings(self) -> Mapping[str, object]:
+        return self.data.settings
+
+    @property
+    def devices(self) -> tuple[int, ...]:
+        return self.data.devices
+
+    @cached_property
+    def _allocations(self) -> pd.DataFrame:
+        return memory.allocations(self.events, self.blocks, self.devices)
+
+    @cached_property
+    def _replays(self) -> dict[int, memory.Replay]:
+        return {
+            device: memory.replay(self.events, self.blocks, self.segments, self._allocations, device)
+            for device in self.devices
+        }
+
+    @cached_property
+    def _regions(self) -> dict[int, memory_regions.Regions]:
+        return {
+            device: memory_regions.nest(self.annotations, one.times_us, device) for device, one in self._replays.items()
+        }
+
+    def require_device(self, device: int) -> int:
+        """Return `device`; raises OptionError when the snapshot does not know it."""
+        if device not in self.devices:
+            known = ", ".join(str(one) for one in self.devices) or "none"
+            raise OptionError(f"device {device}: not in {self.path}, found {known}. Choose one of these with --device.")
+        return device
+
+    def replay(self, device: int) -> memory.Replay:
+        """The totals of one device after each of its events; raises OptionError for an unknown device."""
+        return self._replays[self.require_device(device)]
+
+    def allocations(self) -> pd.DataFrame:
+        """MEMORY_ALLOCATIONS of all devices."""
+        return self._allocations.copy()
+
+    def timeline(self) -> pd.DataFrame:
+        """MEMORY_TIMELINE of all devices."""
+        return memory.timeline(list(self._replays.values()))
+
+    def nested_regions(self, device: int) -> memory_regions.Regions:
+        """The nested regions of one device; raises OptionError for an unknown device."""
+        return self._regions[self.require_device(device)]
+
+    def region_spans(self) -> pd.DataFrame:
+        """MEMORY_REGION_SPANS: one row per opened region."""
+        return memory_regions.region_spans(self._regions)
+
+    def regions(self) -> pd.DataFrame:
+        """MEMORY_REGIONS: one row per device and region path."""
+        return memory_regions.region_totals(list(self._replays.values()), self._regions)
+
+    def oom(self) -> pd.DataFrame:
+        """MEMORY_OOM: one row per allocation that failed."""
+        return memory.out_of_memory(self.events, list(self._replays.values()))
+
+    def live_at_peak(self, device: int) -> pd.DataFrame:
+        """MEMORY_LIVE when the device's total was highest; raises OptionError for an unknown device."""
+        one = self.replay(device)
+        return memory.live_at(one, self._allocations, one.peak)
+
+    def missing(self, device: int) -> memory.Missing:
+        """What the history of a device is known to lack; raises OptionError for an unknown device."""
+        return memory.missing_history(
+            self.events, self._allocations, self.require_device(device), self.recording.max_entries
+        )
+
+    def peak_region(self, device: int) -> tuple[str, ...]:
+        """Path of the innermost region open when the total was highest first; () when none was."""
+        one = self.replay(device)
+        if not len(one.times_us):
+            return ()
+        regions = self._regions[device]
+        number = int(regions.path_at(one.times_us[[max(one.peak - 1, 0)]])[0])
+        return regions.paths[number] if number >= 0 else ()
+
+    def summary(self, device: int | None = None) -> Summary:
+        """What `profiler-kit memory --json` prints; of one device when it is given.
+
+        Raises OptionError for an unknown device.
+        """
+        devices = self.devices if device is None else (self.require_device(device),)
+        regions, oom = self.regions(), self.oom()
+        return {"devices": [self._device_row(one, regions, oom) for one in devices]}
+
+    def _device_row(self, device: int, regions: pd.DataFrame, oom: pd.DataFrame) -> DeviceRow:
+        one, missing = self._replays[device], self.missing(device)
+        return {
+            "device": device,
+            "device_type": self.device_type,
+            "events": len(one.rows),
+            "peak_allocated_bytes": int(one.allocated_bytes[one.peak]),
+            "peak_time_us": one.peak_time_us,
+            "end_allocated_bytes": int(one.allocated_bytes[-1]),
+            "reserved_bytes": int(one.reserved_bytes[-1]),
+            "fragmentation": memory.fragmentation(self.blocks, self.segments, device),
+            "history_truncated": missing.truncated,
+            "unmatched_frees": missing.unmatched_frees,
+            "oom": _oom_rows(oom[oom["device"] == device]),
+            "regions": _region_rows(regions[regions["device"] == device]),
+        }
+
+    def html(self, title: str) -> str:
+        """A page that shows the snapshot, in one file that needs no network."""
+        from profiler_kit.views.memory_html import memory_page
+
+        return memory_page(self, title)
+
+
+def load_snapshot(
+    path: str | os.PathLike[str], *, memory_limit_bytes: int | None = None, report: Report = silent
+) -> Snapshot:
+    """Load a CUDA memory snapshot (or a CPU recording of `memory_runner`) without running anything it holds.
+
+    `memory_limit_bytes` replaces the address space granted to the reading process, 3 GiB at most by itself.
+
+    Raises InputError when the file is missing or empty, SnapshotFormatError when it is no snapshot or was refused.
+    """
+    return Snapshot(read_snapshot(path, memory_limit_bytes=memory_limit_bytes, report=report))
+
+
+def _oom_rows(frame: pd.DataFrame) -> list[OomRow]:
+    known = frame["device_free_bytes"].notna().tolist()
+    free = frame["device_free_bytes"].fillna(0).astype("int64").tolist()
+    return [
+        {"time_us": time_us, "requested_bytes": requested, "device_free_bytes": free[row] if known[row] else None}
+        for row, (time_us, requested) in enumerate(
+            zip(frame["time_us"].tolist(), frame["requested_bytes"].tolist(), strict=True)
+        )
+    ]
+
+
+def _region_rows(frame: pd.DataFrame) -> list[RegionRow]:
+    numbers = ("instances", "peak_bytes", "allocated_bytes", "freed_bytes", "net_bytes")
+    columns = [frame["path"].tolist(), *(frame[name].tolist() for name in numbers)]
+    return [
+        {
+            "path": list(path),
+            "instances": instances,
+            "peak_bytes": peak,
+            "allocated_bytes": allocated,
+            "freed_bytes": freed,
+            "net_bytes": net,
+        }
+        for path, instances, peak, allocated, freed, net in zip(*columns, strict=True)
+    ]
