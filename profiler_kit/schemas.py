@@ -73,8 +73,8 @@ GPU_EVENTS: Final = Schema(
         "event": "int64",  # row of EVENTS
         "name": "category",
         "category": "category",  # kernel, gpu_memcpy, gpu_memset
-        "device": "int64",
-        "stream": "int64",
+        "device": "Int64",  # missing where the trace does not say
+        "stream": "Int64",
         "start_ns": "int64",
         "dur_ns": "int64",
         "launch": "Int64",  # row of EVENTS; missing when the launch is not in the trace
@@ -121,8 +121,8 @@ KERNEL_TOTALS: Final = Schema(
     "KERNEL_TOTALS",  # one row per name, stream, device and category, longest sum first
     {
         "name": "str",
-        "stream": "int64",
-        "device": "int64",
+        "stream": "Int64",
+        "device": "Int64",
         "category": "str",
         "count": "int64",
         "sum_ns": "int64",

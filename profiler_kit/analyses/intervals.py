@@ -1,0 +1,51 @@
+"""Lengths of unions and differences of intervals, in integer nanoseconds."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+I64 = npt.NDArray[np.int64]
+
+
+def union(start: I64, end: I64) -> tuple[I64, I64]:
+    """Disjoint, sorted intervals that cover the same time; empty ones vanish."""
+    some = end > start
+    start, end = start[some], end[some]
+    if not len(start):
+        return start, end
+    order = np.argsort(start, kind="stable")
+    start, end = start[order], np.maximum.accumulate(end[order])
+    first = np.concatenate(([True], start[1:] > end[:-1]))
+    last = np.append(first[1:], True)
+    return start[first], end[last]
+
+
+def covered_ns(start: I64, end: I64) -> int:
+    """Length of the union."""
+    start, end = union(start, end)
+    return int((end - start).sum())
+
+
+def covered_by_group(group: I64, start: I64, end: I64, groups: int) -> I64:
+    """Length of the union within each group 0 .. groups - 1.
+
+    Groups are swept one after the other on one axis; there, an interval adds what lies beyond everything its
+    group has covered so far.
+    """
+    total = np.zeros(groups, dtype=np.int64)
+    if not len(start):
+        return total
+    order = np.lexsort((start, group))
+    group, start, end = group[order], start[order], end[order]
+    first, width = int(start.min()), int(end.max()) - int(start.min()) + 1
+    if groups * width >= 1 << 62:  # the axis would not fit 64 bits: one group at a time
+        cuts = np.searchsorted(group, np.arange(groups + 1))
+        for number, (low, high) in enumerate(zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True)):
+            total[number] = covered_ns(start[low:high], end[low:high])
+        return total
+    offset = group * width - first
+    start, end = start + offset, end + offset
+    reach = np.concatenate((start[:1], np.maximum.accumulate(end)[:-1]))
+    np.add.at(total, group, np.maximum(end - np.maximum(start, reach), 0))
+    return total

@@ -1,0 +1,24 @@
+"""Nest and total the operators a trace recorded on the host (event columns -> OPERATORS -> OPERATOR_TOTALS)."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from profiler_kit.schemas import OPERATOR_TOTALS, OPERATORS
+
+
+def operator_totals(operators: pd.DataFrame) -> pd.DataFrame:
+    """Host time by innermost region path and operator name, longest self time first.
+
+    sum_ns includes operators called inside (so it counts nested time again), self_ns does not: the self times of
+    one thread add up to the time it spent in operators. Empty in, empty out.
+    """
+    operators = OPERATORS.check(operators)
+    if operators.empty:
+        return OPERATOR_TOTALS.empty()
+    grouped = operators.groupby(["path", "name"], observed=True, sort=False)
+    totals = grouped.agg(count=("dur_ns", "size"), sum_ns=("dur_ns", "sum"), self_ns=("self_ns", "sum")).reset_index()
+    totals["path"] = totals["path"].astype(object)
+    totals["name"] = totals["name"].astype(str)
+    order = totals["self_ns"].sort_values(ascending=False, kind="stable").index
+    return OPERATOR_TOTALS.check(totals.loc[order].reset_index(drop=True))

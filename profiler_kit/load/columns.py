@@ -1,0 +1,246 @@
+"""Build columns from decoded events: lists of Event in, numpy arrays with dictionary-coded strings out.
+
+Times become integer nanoseconds here and stay so. Kineto writes microseconds with three decimals; a float holds
+those exactly below 2**43 us (FACTS.md), above it the decimal text is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from profiler_kit.load.events import MISSING, Event
+
+I64 = npt.NDArray[np.int64]
+
+FLOAT_EXACT_US: Final = float(1 << 43)  # above this a float no longer tells three decimals apart
+LAST_NS: Final = 1 << 62  # leaves room for start + duration in 64 bits
+# Kineto before 2021 wrote these; the names since are Kineto's own (libkineto/include/ActivityType.h).
+OLD_CATEGORIES: Final = {
+    "Operator": "cpu_op",
+    "Kernel": "kernel",
+    "Memcpy": "gpu_memcpy",
+    "Memset": "gpu_memset",
+    "Runtime": "cuda_runtime",
+    "PythonFunction": "python_function",
+}
+_INTEGERS: Final = (
+    "correlation",
+    "external_id",
+    "device",
+    "stream",
+    "sequence_number",
+    "forward_thread",
+    "python_id",
+    "python_parent_id",
+    "bytes",
+)
+
+
+def to_ns(us: npt.NDArray[np.float64]) -> I64:
+    """Microseconds with up to three decimals to nanoseconds, without loss for |us| < 2**43."""
+    whole = np.floor(us)
+    return whole.astype(np.int64) * 1000 + np.rint((us - whole) * 1000).astype(np.int64)
+
+
+def text_to_ns(text: bytes) -> int | None:
+    """Decimal text in microseconds (quoted or not) to nanoseconds; None when it is no finite number in range."""
+    try:
+        value = Decimal(text.strip(b'" ').decode("ascii")) * 1000
+        ns = int(value.to_integral_value(rounding=ROUND_HALF_EVEN))
+    except (InvalidOperation, ValueError, OverflowError, UnicodeDecodeError):
+        return None
+    return ns if -LAST_NS < ns < LAST_NS else None
+
+
+class Codes(dict[Any, int]):
+    """Hands out 0, 1, 2, ... to keys in the order they are first asked for."""
+
+    __slots__ = ()
+
+    def __missing__(self, key: Any) -> int:
+        code = self[key] = len(self)
+        return code
+
+
+@dataclass(frozen=True)
+class EventColumns:
+    """Complete events (phase X) of one trace, one array element per event, in file order.
+
+    name, category and thread are indices into names, categories and threads (pid, tid as written). MISSING
+    stands for an absent integer; `profiler_kit.trace` turns it into a null. launched holds the ids of `ac2g` flow
+    starts; forward_flows and backward_flows hold one row (id, thread, start_ns) per `fwdbwd` start and finish.
+    thread_names and process_labels come from metadata events, keyed by (pid, tid) and pid.
+    """
+
+    name: npt.NDArray[np.int32]
+    category: npt.NDArray[np.int32]
+    thread: npt.NDArray[np.int32]
+    start_ns: I64
+    dur_ns: I64
+    integers: dict[str, I64]
+    names: list[str]
+    categories: list[str]
+    threads: list[tuple[int | str, int | str]]
+    launched: I64
+    forward_flows: I64
+    backward_flows: I64
+    thread_names: dict[tuple[int | str, int | str], str]
+    process_labels: dict[int | str, str]
+
+    def __len__(self) -> int:
+        return len(self.start_ns)
+
+    def of_category(self, wanted: Callable[[str], bool]) -> npt.NDArray[np.bool_]:
+        """True for each event whose category name is wanted."""
+        table = np.array([wanted(category) for category in self.categories] or [False], dtype=bool)
+        return table[self.category] if len(self) else np.zeros(0, dtype=bool)
+
+
+@dataclass
+class ColumnBuilder:
+    """Takes blocks of events, keeps their columns; the events themselves can be dropped after each `add`."""
+
+    total: int = 0
+    spans: int = 0
+    dropped: int = 0
+    names: Codes = field(default_factory=Codes)
+    categories: Codes = field(default_factory=Codes)
+    threads: Codes = field(default_factory=Codes)
+    thread_names: dict[tuple[int | str, int | str], str] = field(default_factory=dict)
+    process_labels: dict[int | str, str] = field(default_factory=dict)
+    _parts: dict[str, list[npt.NDArray[Any]]] = field(default_factory=dict)
+    _launched: list[I64] = field(default_factory=list)
+    _flows: dict[str, list[I64]] = field(default_factory=lambda: {"s": [], "f": []})
+
+    def add(self, events: Sequence[Event], *, exact: bool) -> bool:
+        """Add one block. With `exact` the events' `ts` is decimal text instead of a float.
+
+        Returns False, having added nothing, when a float time stamp is too large to hold its decimals: decode the
+        block again with `ts` as text.
+        """
+        spans: list[Event] = []
+        others: list[Event] = []
+        for event in events:
+            (spans if event.ph == "X" else others).append(event)
+        start, start_ok = _starts(spans, exact=exact)
+        if not exact and not start_ok.all():
+            return False
+        self.total += len(events)
+        if others:
+            self._add_others(others, exact=exact)
+        if spans:
+            self._add_spans(spans, start, start_ok)
+        return True
+
+    def _add_spans(self, events: list[Event], start: I64, start_ok: npt.NDArray[np.bool_]) -> None:
+        dur_us = np.fromiter([e.dur for e in events], np.float64, len(events))
+        ok = start_ok & (dur_us >= 0) & (dur_us < LAST_NS / 1000)  # NaN fails both
+        if not ok.all():
+            self.dropped += int((~ok).sum())
+            events = [event for event, good in zip(events, ok.tolist(), strict=True) if good]
+            start, dur_us = start[ok], dur_us[ok]
+        self.spans += len(events)
+        self._keep("start_ns", start)
+        self._keep("dur_ns", to_ns(dur_us))
+        self._keep("name", _coded(self.names, [e.name for e in events], np.int32))
+        self._keep("category", _coded(self.categories, [e.cat for e in events], np.int32))
+        self._keep("thread", self._threads_of(events))
+        arguments = [e.args for e in events]
+        for column in _INTEGERS:
+            self._keep(column, _integers([getattr(a, column) for a in arguments]))
+
+    def _add_others(self, events: list[Event], *, exact: bool) -> None:
+        launches = [e for e in events if e.cat == "ac2g" and e.ph == "s"]
+        if launches:
+            self._launched.append(_integers([e.id for e in launches]))
+        for phase, kept in self._flows.items():
+            links = [e for e in events if e.cat == "fwdbwd" and e.ph == phase]
+            if links:
+                start, _ = _starts(links, exact=exact)
+                thread = self._threads_of(links).astype(np.int64)
+                kept.append(np.column_stack((_integers([e.id for e in links]), thread, start)))
+        for event in events:
+            if event.ph == "M":
+                if event.name == "thread_name" and event.args.name:
+                    self.thread_names[event.pid, event.tid] = event.args.name
+                elif event.name == "process_labels" and event.args.labels:
+                    self.process_labels[event.pid] = event.args.labels
+            elif event.ph == "":  # an object that is no trace event
+                self.dropped += 1
+
+    def _threads_of(self, events: list[Event]) -> npt.NDArray[np.int32]:
+        """Code of (pid, tid) of each event; consecutive events mostly share it, so runs are coded once."""
+        try:
+            pids = np.fromiter([e.pid for e in events], np.int64, len(events))
+            tids = np.fromiter([e.tid for e in events], np.int64, len(events))
+        except (TypeError, ValueError, OverflowError):  # "Spans", "stream 7", ""
+            return _coded(self.threads, [(e.pid, e.tid) for e in events], np.int32)
+        changes = np.flatnonzero((pids[1:] != pids[:-1]) | (tids[1:] != tids[:-1])) + 1
+        first = np.concatenate(([0], changes))
+        pairs = zip(pids[first].tolist(), tids[first].tolist(), strict=True)
+        codes = _coded(self.threads, list(pairs), np.int32)
+        return np.repeat(codes, np.diff(np.append(first, len(events))))
+
+    def _keep(self, column: str, values: npt.NDArray[Any]) -> None:
+        self._parts.setdefault(column, []).append(values)
+
+    def columns(self) -> EventColumns:
+        """Join the blocks. The builder is spent afterwards."""
+        integers = {column: self._join(column, np.int64) for column in _INTEGERS}
+        return EventColumns(
+            name=self._join("name", np.int32),
+            category=self._join("category", np.int32),
+            thread=self._join("thread", np.int32),
+            start_ns=self._join("start_ns", np.int64),
+            dur_ns=self._join("dur_ns", np.int64),
+            integers=integers,
+            names=list(self.names),
+            categories=[OLD_CATEGORIES.get(category, category) for category in self.categories],
+            threads=list(self.threads),
+            launched=np.unique(np.concatenate([np.zeros(0, np.int64), *self._launched])),
+            forward_flows=np.concatenate([np.zeros((0, 3), np.int64), *self._flows["s"]]),
+            backward_flows=np.concatenate([np.zeros((0, 3), np.int64), *self._flows["f"]]),
+            thread_names=self.thread_names,
+            process_labels=self.process_labels,
+        )
+
+    def _join(self, column: str, dtype: type) -> npt.NDArray[Any]:
+        parts = self._parts.pop(column, [])
+        return np.concatenate(parts) if parts else np.zeros(0, dtype)
+
+
+def _coded(codes: Codes, keys: Sequence[Any], dtype: type) -> npt.NDArray[Any]:
+    return np.fromiter(map(codes.__getitem__, keys), dtype, len(keys))
+
+
+def _starts(events: list[Event], *, exact: bool) -> tuple[I64, npt.NDArray[np.bool_]]:
+    """start_ns of each event, and whether it is right: no float too large, no text that is no number."""
+    if not exact:
+        us = np.fromiter([e.ts for e in events], np.float64, len(events))
+        ok = np.abs(us) < FLOAT_EXACT_US
+        return to_ns(np.where(ok, us, 0.0)), ok
+    found = [text_to_ns(bytes(e.ts)) for e in events]
+    ok = np.array([ns is not None for ns in found], dtype=bool)
+    return np.array([ns or 0 for ns in found], dtype=np.int64), ok
+
+
+def _integers(values: list[Any]) -> I64:
+    try:
+        return np.fromiter(values, np.int64, len(values))
+    except (TypeError, ValueError, OverflowError):
+        return np.array([_integer(value) for value in values], dtype=np.int64)
+
+
+def _integer(value: Any) -> int:
+    """An integer however it was written (ROCm's stream is "0x0"); MISSING when it is none."""
+    try:
+        number = int(value, 0) if isinstance(value, str) else int(value)
+    except (TypeError, ValueError, OverflowError):
+        return MISSING
+    return number if -(1 << 63) <= number < (1 << 63) else MISSING

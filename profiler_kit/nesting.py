@@ -1,0 +1,115 @@
+"""Who is inside whom: spans on threads in, a forest of spans out, without a Python loop over spans.
+
+All threads are laid end to end on one integer axis, so that one sort and one binary search serve every thread.
+Parents are found by pointer jumping: begin with the span that started just before, and while that one has ended
+by the child's start, go to *its* candidate. Everything skipped on the way has ended too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+I64 = npt.NDArray[np.int64]
+
+ROOT = 0  # the node that stands for "no span"
+_AXIS_END = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Places (thread, time) on one integer axis; exact, also where threads x time would not fit 64 bits."""
+
+    first_ns: int
+    width: int
+    ranks: I64 | None  # the distinct times, when positions are ranks among them
+
+    @staticmethod
+    def of(thread: I64, start: I64, end: I64) -> Axis:
+        """The axis on which all these spans fit."""
+        if not len(start):
+            return Axis(0, 1, None)
+        first, last = int(start.min()), int(end.max())
+        width = last - first + 3
+        if (int(thread.max()) + 1) * width < 1 << 62:
+            return Axis(first, width, None)
+        times = np.unique(np.concatenate((start, end)))
+        return Axis(0, 2 * len(times) + 2, times)
+
+    def place(self, thread: I64, time: I64) -> I64:
+        """Position of each moment; moments before or after every span keep their side of all of them."""
+        if self.ranks is None:
+            offset = np.clip(time, self.first_ns - 1, self.first_ns + self.width - 2) - (self.first_ns - 1)
+        else:
+            after = np.searchsorted(self.ranks, time, "right")
+            exact = (after > 0) & (self.ranks[np.maximum(after - 1, 0)] == time)
+            offset = 2 * after - exact  # odd on a known time, even between two
+        return np.asarray(thread.astype(np.int64) * self.width + offset, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Forest:
+    """Spans in order of thread, start and rank; node 0 is ROOT, node k > 0 stands for span `span[k]`.
+
+    parent[k] is the node of the latest earlier span still open at k's start.
+    """
+
+    axis: Axis
+    span: I64
+    start: I64
+    end: I64
+    parent: I64
+
+    def innermost(self, thread: I64, time: I64) -> I64:
+        """Node of the latest span open at each moment (start <= time < end), ROOT when none is."""
+        at = self.axis.place(thread, time)
+        order = np.argsort(at, kind="stable")  # sorted queries walk memory forward
+        at = at[order]
+        node = np.searchsorted(self.start, at, "right") - 1
+        closed = np.flatnonzero(self.end[node] <= at)
+        while len(closed):
+            node[closed] = self.parent[node[closed]]
+            closed = closed[self.end[node[closed]] <= at[closed]]
+        found = np.empty_like(node)
+        found[order] = node
+        return found
+
+
+def build_forest(thread: I64, start: I64, end: I64, rank: I64) -> Forest:
+    """Nest spans by thread and time; among equal starts the one of lower rank is the outer one.
+
+    rank is unique per span. Right for proper nesting and for partial overlap.
+    """
+    axis = Axis.of(thread, start, end)
+    begin = axis.place(thread, start)
+    order = np.lexsort((rank, begin))
+    first = np.iinfo(np.int64).min
+    begin = np.concatenate(([first], begin[order]))
+    finish = np.concatenate(([_AXIS_END], axis.place(thread, end)[order]))
+    parent = np.arange(-1, len(begin) - 1)
+    parent[ROOT] = ROOT
+    closed = np.flatnonzero(finish[parent] <= begin)
+    while len(closed):
+        parent[closed] = parent[parent[closed]]
+        closed = closed[finish[parent[closed]] <= begin[closed]]
+    return Forest(axis, np.concatenate(([-1], order)), begin, finish, parent)
+
+
+def outer_first(start: I64, end: I64, *ties: npt.NDArray[np.generic]) -> I64:
+    """A rank for each span: by start, the longer one first, then by the ties in order."""
+    order = np.lexsort((*reversed(ties), -end, start))
+    rank = np.empty(len(start), dtype=np.int64)
+    rank[order] = np.arange(len(start))
+    return rank
+
+
+def depths(parent: I64) -> npt.NDArray[np.int64]:
+    """How many ancestors each node has, ROOT not counted; by pointer doubling."""
+    depth: I64 = (parent != ROOT).astype(np.int64)
+    above = parent.copy()
+    while above.any():
+        depth += depth[above]
+        above = above[above]
+    return depth

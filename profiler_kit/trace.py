@@ -1,0 +1,282 @@
+"""A loaded trace: a path in, the frames of every analysis out, each computed once when first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from profiler_kit.analyses.kernels import kernel_totals
+from profiler_kit.analyses.operators import operator_totals
+from profiler_kit.analyses.regions import region_totals
+from profiler_kit.analyses.timeline import GpuTimeline, gpu_timeline
+from profiler_kit.attribute import NO_REGION, UNLINKED, Attribution, attribute, nested_operators
+from profiler_kit.load.chrome import ChromeTrace, read_chrome_trace
+from profiler_kit.load.columns import EventColumns
+from profiler_kit.load.events import MISSING
+from profiler_kit.progress import Report, silent
+from profiler_kit.schemas import EVENTS, GPU_EVENTS, OPERATORS, REGION_INSTANCES
+
+I64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What was lost or could not be told: see LoadQuality; GPU events without a launch, and outside every region."""
+
+    truncated: bool
+    repaired_events: int
+    dropped_events: int
+    unlinked_gpu_events: int
+    unattributed_gpu_events: int
+
+
+class QualityCounts(TypedDict):
+    """The `quality` of a summary."""
+
+    truncated: bool
+    repaired_events: int
+    dropped_events: int
+    unlinked_gpu_events: int
+    unattributed_gpu_events: int
+
+
+class Summary(TypedDict):
+    """What `profiler-kit summary --json` prints. events counts every entry of `traceEvents`."""
+
+    trace: str
+    events: int
+    gpu_events: int
+    gpu_timeline: GpuTimeline
+    quality: QualityCounts
+
+
+def load_trace(path: str | Path, *, report: Report = silent) -> Trace:
+    """Load a chrome trace as torch.profiler writes it: .json or .json.gz, whole or cut off.
+
+    Raises InputError when the file is missing or empty, TraceFormatError when it is no trace.
+    """
+    return Trace(read_chrome_trace(path, report=report))
+
+
+class Trace:
+    """One chrome trace. Times are nanoseconds since `base_ns` (Unix time; 0 in files without a base time).
+
+    Frames are computed when first asked for and kept; treat them as read-only.
+    """
+
+    def __init__(self, file: ChromeTrace) -> None:
+        self._file = file
+
+    def __repr__(self) -> str:
+        return f"Trace({str(self.path)!r}, {self._file.quality.events} events, {len(self.gpu_events())} on the GPU)"
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._file.path
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Every key of the file beside `traceEvents`."""
+        return self._file.metadata
+
+    @property
+    def columns(self) -> EventColumns:
+        """The events as numpy arrays, for code that cannot afford a frame."""
+        return self._file.columns
+
+    @property
+    def base_ns(self) -> int:
+        """Unix time that start_ns counts from."""
+        base = self.metadata.get("baseTimeNanoseconds")
+        return base if isinstance(base, int) else 0
+
+    @cached_property
+    def events(self) -> pd.DataFrame:
+        """EVENTS: one row per complete event."""
+        columns = self.columns
+        data: dict[str, Any] = {
+            "name": _categorical(columns.name, columns.names),
+            "category": _categorical(columns.category, columns.categories),
+            "thread": columns.thread,
+            "start_ns": columns.start_ns,
+            "dur_ns": columns.dur_ns,
+            **{name: _nullable(values) for name, values in columns.integers.items()},
+        }
+        return EVENTS.check(pd.DataFrame(data))
+
+    @cached_property
+    def threads(self) -> pd.DataFrame:
+        """One row per thread or stream: pid and tid as text, as the file writes them, and a label to show."""
+        columns = self.columns
+        rows = []
+        for pid, tid in columns.threads:
+            name = columns.thread_names.get((pid, tid), "")
+            process = columns.process_labels.get(pid, "")
+            rows.append((_text(pid), _text(tid), name or f"thread {_text(tid)}", process))
+        return pd.DataFrame(rows, columns=["pid", "tid", "label", "process"], dtype=object)
+
+    @cached_property
+    def quality(self) -> Quality:
+        """What was lost while loading, and what could not be attributed."""
+        paths = self.gpu_events()["path"]
+        loaded = self._file.quality
+        return Quality(
+            truncated=loaded.truncated,
+            repaired_events=loaded.repaired_events,
+            dropped_events=loaded.dropped_events,
+            unlinked_gpu_events=_count(paths, UNLINKED),
+            unattributed_gpu_events=_count(paths, NO_REGION),
+        )
+
+    def gpu_events(self) -> pd.DataFrame:
+        """GPU_EVENTS: one row per kernel, memory copy and memory set, with the region that launched it."""
+        return self._gpu_events
+
+    def region_instances(self) -> pd.DataFrame:
+        """REGION_INSTANCES: one row per opened region."""
+        return self._region_instances
+
+    def operators(self) -> pd.DataFrame:
+        """OPERATORS: one row per operator call on the host."""
+        return self._operators
+
+    def regions(self) -> pd.DataFrame:
+        """REGION_TOTALS: one row per region path."""
+        return self._regions
+
+    def kernels(self) -> pd.DataFrame:
+        """KERNEL_TOTALS: one row per GPU event name, stream and device."""
+        return kernel_totals(self.gpu_events())
+
+    def operator_totals(self) -> pd.DataFrame:
+        """OPERATOR_TOTALS: one row per region path and operator name."""
+        return operator_totals(self.operators())
+
+    def linked_gpu_events(self) -> pd.DataFrame:
+        """The rows of gpu_events whose correlation has both a launch and an `ac2g` flow start in the trace."""
+        events = self.gpu_events()
+        correlation = self.columns.integers["correlation"][events["event"].to_numpy()]
+        return events[events["launch"].notna().to_numpy() & np.isin(correlation, self.columns.launched)]
+
+    def summary(self, *, linked_only: bool = False) -> Summary:
+        """What `profiler-kit summary --json` prints; with linked_only just of the linked GPU events."""
+        events = self.linked_gpu_events() if linked_only else self.gpu_events()
+        quality = self.quality
+        return Summary(
+            trace=str(self.path),
+            events=self._file.quality.events,
+            gpu_events=len(events),
+            gpu_timeline=gpu_timeline(events),
+            quality=QualityCounts(
+                truncated=quality.truncated,
+                repaired_events=quality.repaired_events,
+                dropped_events=quality.dropped_events,
+                unlinked_gpu_events=quality.unlinked_gpu_events,
+                unattributed_gpu_events=quality.unattributed_gpu_events,
+            ),
+        )
+
+    @cached_property
+    def _attribution(self) -> Attribution:
+        return attribute(self.columns)
+
+    @cached_property
+    def _gpu_events(self) -> pd.DataFrame:
+        found, columns = self._attribution, self.columns
+        linked = found.launch >= 0
+        launch = np.where(linked, found.launch, 0)
+        data: dict[str, Any] = {
+            "event": found.event,
+            "name": _categorical(columns.name[found.event], columns.names),
+            "category": _categorical(columns.category[found.event], columns.categories),
+            "device": _nullable(columns.integers["device"][found.event]),
+            "stream": _nullable(columns.integers["stream"][found.event]),
+            "start_ns": columns.start_ns[found.event],
+            "dur_ns": columns.dur_ns[found.event],
+            "launch": _masked(found.launch, linked),
+            "launch_start_ns": _masked(columns.start_ns[launch], linked),
+            "launch_thread": _masked(columns.thread[launch], linked),
+            "instance": _masked(found.instance, found.instance >= 0),
+            "path": _paths(found.path, found.paths),
+            "forward_path": _paths(found.forward_path, found.paths),
+        }
+        return GPU_EVENTS.check(pd.DataFrame(data))
+
+    @cached_property
+    def _region_instances(self) -> pd.DataFrame:
+        found = self._attribution.instances
+        data: dict[str, Any] = {
+            "event": found.event,
+            "name": pd.Series(found.name, dtype=object),
+            "step": _nullable(found.step),
+            "path": _paths(found.path, self._attribution.paths),
+            "parent": _masked(found.parent, found.parent >= 0),
+            "thread": found.thread.astype(np.int32),
+            "start_ns": found.start_ns,
+            "end_ns": found.end_ns,
+            "gpu_start_ns": _nullable(found.gpu_start_ns),
+            "gpu_end_ns": _nullable(found.gpu_end_ns),
+        }
+        return REGION_INSTANCES.check(pd.DataFrame(data))
+
+    @cached_property
+    def _regions(self) -> pd.DataFrame:
+        return region_totals(self.gpu_events(), self.region_instances())
+
+    @cached_property
+    def _operators(self) -> pd.DataFrame:
+        columns = self.columns
+        calls = nested_operators(columns)
+        regions = self._attribution.regions
+        node = regions.open_at(columns.thread[calls.event], columns.start_ns[calls.event])
+        data: dict[str, Any] = {
+            "event": calls.event,
+            "name": _categorical(columns.name[calls.event], columns.names),
+            "thread": columns.thread[calls.event],
+            "start_ns": columns.start_ns[calls.event],
+            "dur_ns": columns.dur_ns[calls.event],
+            "self_ns": calls.self_ns,
+            "depth": calls.depth.astype(np.int32),
+            "path": _paths(regions.path[node], regions.paths),
+        }
+        return OPERATORS.check(pd.DataFrame(data))
+
+
+def _nullable(values: I64) -> pd.arrays.IntegerArray:
+    return _masked(values, values != MISSING)
+
+
+def _masked(values: npt.NDArray[np.integer[Any]], known: npt.NDArray[np.bool_]) -> pd.arrays.IntegerArray:
+    return pd.arrays.IntegerArray(np.where(known, values, 0).astype(values.dtype), ~known)
+
+
+def _categorical(codes: npt.NDArray[np.integer[Any]], labels: Sequence[str]) -> pd.Categorical:
+    """A categorical, also where two codes share a label (a file that writes Kernel and kernel)."""
+    distinct: dict[str, int] = {}
+    table = np.array([distinct.setdefault(label, len(distinct)) for label in labels], dtype=np.int32)
+    return _from_codes(table[codes], pd.Index(list(distinct), dtype=object))
+
+
+def _paths(codes: I64, paths: Sequence[tuple[str, ...]]) -> pd.Categorical:
+    return _from_codes(codes, pd.Index(paths, tupleize_cols=False))
+
+
+def _from_codes(codes: npt.NDArray[np.integer[Any]], categories: pd.Index[Any]) -> pd.Categorical:
+    return pd.Categorical.from_codes(codes, categories)  # type: ignore[arg-type]  # the stubs know lists only
+
+
+def _count(paths: pd.Series[Any], wanted: tuple[str, ...]) -> int:
+    code = list(paths.cat.categories).index(wanted)
+    return int((paths.cat.codes == code).sum())
+
+
+def _text(key: int | str) -> str:
+    return "" if key == MISSING else str(key)
