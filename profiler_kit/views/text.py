@@ -38,6 +38,16 @@ def byte_unit(values_bytes: Iterable[float]) -> ByteUnit:
     return next((unit for unit, (size, _) in _BYTES.items() if largest >= size), "B")
 
 
+def ns_in(value_ns: float, unit: TimeUnit) -> float:
+    """A duration as a number of that unit, for an axis."""
+    return value_ns / _TIME[unit][0]
+
+
+def bytes_in(value_bytes: float, unit: ByteUnit) -> float:
+    """A size as a number of that unit, for an axis."""
+    return value_bytes / _BYTES[unit][0]
+
+
 def fmt_ns(value_ns: float | None, unit: TimeUnit | None = None) -> str:
     """A duration with its unit, `12.345 ms`; the unit that fits unless one is given, "–" for None.
 

@@ -1,0 +1,141 @@
+"""Plotly figures of memory: MEMORY_TIMELINE and region spans in, never more than 5 k marks out."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Final
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from profiler_kit.schemas import MEMORY_TIMELINE
+from profiler_kit.units import NS_PER_MS, NS_PER_US
+from profiler_kit.views.figures import GRID, MARGIN, escape
+from profiler_kit.views.palette import ALLOCATED, MARK, RESERVED, region_colours
+from profiler_kit.views.text import ByteUnit, byte_unit, bytes_in, fmt_bytes, fmt_ns, fmt_path
+
+US_PER_MS: Final = NS_PER_MS // NS_PER_US
+_POINTS: Final = 4_000  # of a memory line; each keeps the peaks of what it stands for
+_BANDS: Final = 600  # region bands under the memory line, longest first
+
+
+def memory_over_time(timeline: pd.DataFrame, spans: pd.DataFrame) -> go.Figure:
+    """Allocated and reserved memory of one device over time, its peak marked, the regions as bands below.
+
+    Takes MEMORY_TIMELINE rows of one device, and its region spans (path, start_us, end_us). Long histories are
+    thinned to 4,000 points that keep every visible peak.
+    """
+    MEMORY_TIMELINE.check(timeline)
+    unit = byte_unit(timeline["reserved_bytes"].tolist() + timeline["allocated_bytes"].tolist())
+    base = int(timeline["time_us"].min()) if len(timeline) else 0
+    depth = int(spans["path"].map(len).max()) if len(spans) else 0
+    band = min(0.3, 0.055 * depth)
+    figure = make_subplots(
+        rows=2 if depth else 1,
+        cols=1,
+        shared_xaxes=True,
+        vertical_spacing=0.03,
+        row_heights=[1 - band, band] if depth else None,
+    )
+    thin = timeline.iloc[_keep_peaks(timeline["allocated_bytes"].to_numpy(np.int64), _POINTS)]
+    when = (thin["time_us"] - base) / US_PER_MS
+    for column, name, colour, fill in (
+        ("reserved_bytes", "Reserved from the driver", RESERVED, None),
+        ("allocated_bytes", "Allocated by tensors", ALLOCATED, "tozeroy"),
+    ):
+        figure.add_scatter(
+            x=when,
+            y=thin[column].map(lambda size: bytes_in(size, unit)),
+            name=name,
+            mode="lines",
+            line={"color": colour, "width": 1.6, "shape": "hv", "dash": "dash" if fill is None else "solid"},
+            fill=fill,
+            hovertemplate=f"%{{y:,.1f}} {unit}",
+            row=1,
+            col=1,
+        )
+    _mark_peak(figure, timeline, base, unit)
+    if depth:
+        _add_bands(figure, spans, base, depth)
+    figure.update_layout(
+        height=380 + 24 * depth,
+        margin={**MARGIN, "t": 26},
+        hovermode="x unified",
+        barmode="overlay",
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
+    )
+    figure.update_yaxes(ticksuffix=f" {unit}", rangemode="tozero", gridcolor=GRID, fixedrange=True, row=1, col=1)
+    figure.update_xaxes(showgrid=False, ticksuffix=" ms")
+    figure.update_xaxes(title="since the first recorded event", row=2 if depth else 1, col=1)
+    return figure
+
+
+def _mark_peak(figure: go.Figure, timeline: pd.DataFrame, base: int, unit: ByteUnit) -> None:
+    if timeline.empty:
+        return
+    peak = timeline.iloc[int(timeline["allocated_bytes"].to_numpy().argmax())]
+    x, y = (int(peak["time_us"]) - base) / US_PER_MS, bytes_in(int(peak["allocated_bytes"]), unit)
+    figure.add_scatter(
+        x=[x],
+        y=[y],
+        mode="markers",
+        marker={"color": MARK, "size": 10, "symbol": "diamond"},
+        showlegend=False,
+        hovertemplate=f"peak {fmt_bytes(int(peak['allocated_bytes']))}<extra></extra>",
+        row=1,
+        col=1,
+    )
+    figure.add_annotation(
+        x=x,
+        y=y,
+        text=f"<b>peak {fmt_bytes(int(peak['allocated_bytes']), unit)}</b>",
+        showarrow=False,
+        yshift=14,
+        font={"color": MARK, "size": 13},
+        row=1,
+        col=1,
+    )
+
+
+def _add_bands(figure: go.Figure, spans: pd.DataFrame, base: int, depth: int) -> None:
+    """One bar a region instance, a row a nesting level."""
+    colours = region_colours(name for path in spans["path"] for name in path)
+    length = spans["end_us"] - spans["start_us"]
+    rows = spans.assign(length=length).nlargest(_BANDS, "length")
+    name = [path[-1] for path in rows["path"]]
+    whole = max(1, int(spans["end_us"].max() - spans["start_us"].min()))
+    figure.add_bar(
+        x=rows["length"] / US_PER_MS,
+        base=(rows["start_us"] - base) / US_PER_MS,
+        y=[len(path) for path in rows["path"]],
+        orientation="h",
+        width=0.86,
+        marker={"color": [colours[n] for n in name]},
+        text=[escape(n, 24) if size > whole * 0.05 else "" for n, size in zip(name, rows["length"], strict=True)],
+        textposition="inside",
+        insidetextanchor="middle",
+        constraintext="none",
+        textangle=0,
+        showlegend=False,
+        hovertemplate=[
+            f"<b>{escape(fmt_path(path), 120)}</b><br>{fmt_ns(size * NS_PER_US)}<extra></extra>"
+            for path, size in zip(rows["path"], rows["length"], strict=True)
+        ],
+        row=2,
+        col=1,
+    )
+    figure.update_yaxes(visible=False, range=[depth + 0.5, 0.5], fixedrange=True, row=2, col=1)
+
+
+def _keep_peaks(values: np.ndarray[tuple[int, ...], np.dtype[np.int64]], most: int) -> list[int]:
+    """Row numbers, in order, at most `most`: first, last, and lowest and highest of every stretch between."""
+    if values.size <= most:
+        return list(range(values.size))
+    edges = np.linspace(0, values.size, most // 2).astype(np.int64)
+    keep = {0, values.size - 1}
+    for low, high in itertools.pairwise(edges):
+        part = values[low:high]
+        keep |= {int(low + part.argmax()), int(low + part.argmin())}
+    return sorted(keep)

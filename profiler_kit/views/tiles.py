@@ -1,0 +1,90 @@
+"""Put a view of a timeline on the wire: Timeline in; a JSON description, and binary tiles of at most 50 kB, out.
+
+A tile is a little-endian uint32 n, n bytes of JSON, and the arrays the JSON points to as [offset, length, dtype].
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Final
+
+import numpy as np
+
+from profiler_kit.analyses.lod import Bins, Exact, Row, Timeline
+from profiler_kit.errors import OptionError
+from profiler_kit.views.palette import region_colours
+
+BUDGET_BYTES: Final = 46_000
+_EXACT_BYTES: Final = 24  # start f8, duration f8, code u4, delay f4
+_BIN_BYTES: Final = 7  # busy u1, count u2, code u4
+_MOST_BINS: Final = 4_096
+
+
+def describe(timeline: Timeline) -> dict[str, object]:
+    """What the canvas needs once: bounds, tracks, the meaning of each code, and a colour per code."""
+    hue = region_colours(name for _, _, path in timeline.labels for name in path)
+    paths: dict[tuple[str, ...], int] = {}
+    labels = [[kind, name, paths.setdefault(path, len(paths))] for kind, name, path in timeline.labels]
+    return {
+        "start": timeline.start_ns,
+        "end": timeline.end_ns,
+        "tracks": [
+            {"label": t.label, "kind": t.kind, "first": t.first_row, "rows": t.rows, "spans": t.spans}
+            for t in timeline.tracks
+        ],
+        "labels": labels,
+        "paths": [list(path) for path in paths],
+        "colours": [hue[path[-1]] if path else "" for path in paths],
+    }
+
+
+def tile(timeline: Timeline, start_ns: int, end_ns: int, pixels: int) -> bytes:
+    """One view, `pixels` wide. Rows with few spans come span by span, the others as bins of a pixel or wider.
+
+    Raises OptionError when the view is empty or turned round.
+    """
+    if end_ns <= start_ns or pixels < 1:
+        raise OptionError(f"view {start_ns} to {end_ns} ns, {pixels} pixels: want an end after its start")
+    counts = [_count(row, start_ns, end_ns) for row in timeline.rows]
+    share = BUDGET_BYTES // max(1, sum(count > 0 for count in counts))
+    bins = max(16, min(pixels, _MOST_BINS, share // _BIN_BYTES))
+    rows: list[dict[str, object]] = []
+    blob = bytearray()
+    for number, (row, count) in enumerate(zip(timeline.rows, counts, strict=True)):
+        if not count:
+            continue
+        view = row.exact(start_ns, end_ns) if count * _EXACT_BYTES <= share else row.bins(start_ns, end_ns, bins)
+        rows.append({"row": number, **_pack(view, start_ns, blob)})
+    head = json.dumps({"t0": start_ns, "t1": end_ns, "rows": rows}, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8 + 4)  # the arrays start on a multiple of eight
+    return struct.pack("<I", len(head)) + head + bytes(blob)
+
+
+def _count(row: Row, start_ns: int, end_ns: int) -> int:
+    touching = row.touching(start_ns, end_ns)
+    return int(touching.stop) - int(touching.start)
+
+
+def _pack(view: Exact | Bins, start_ns: int, blob: bytearray) -> dict[str, object]:
+    if isinstance(view, Exact):
+        return {
+            "start": _put(blob, view.start_ns - start_ns, "<f8"),
+            "dur": _put(blob, view.dur_ns, "<f8"),
+            "code": _put(blob, view.code, "<u4"),
+            "delay": _put(blob, view.delay_ns, "<f4"),
+        }
+    # A bin that is busy at all keeps at least one level, so that nothing vanishes.
+    busy = np.ceil(view.busy * 255)
+    return {
+        "busy": _put(blob, busy, "|u1"),
+        "count": _put(blob, np.minimum(view.count, 65_535), "<u2"),
+        "code": _put(blob, view.code, "<u4"),
+    }
+
+
+def _put(blob: bytearray, values: np.ndarray[tuple[int, ...], np.dtype[np.generic]], dtype: str) -> list[object]:
+    place = [len(blob), int(values.size), dtype]
+    data = values.astype(dtype).tobytes()
+    blob += data + b"\0" * (-len(data) % 8)
+    return place
