@@ -1,0 +1,123 @@
+"""Summarise layer calls by layer and batch size (LAYER_CALLS -> LAYER_TOTALS, LAYER_COVERAGE)."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from profiler_kit.schemas import FORWARD_CALLS, LAYER_CALLS, LAYER_COVERAGE, LAYER_TOTALS
+
+
+def layer_totals(calls: pd.DataFrame) -> pd.DataFrame:
+    """Time of each layer at each batch size, by batch size and then in the order of the first call.
+
+    Takes LAYER_CALLS, gives LAYER_TOTALS. The calls of one iteration are added up, so a decoder that runs image
+    by image counts once for the batch; median and quartiles are over the iterations (an iteration without a call
+    counts 0). Device time where there is any, host time otherwise. `efficiency` compares the time per image with
+    that at the smallest batch size the layer was called in; `share` is of the layers nothing was timed around.
+    Empty in, empty out.
+
+    Raises SchemaError when a column is missing or has another dtype.
+    """
+    calls = LAYER_CALLS.check(calls)
+    if calls.empty:
+        return LAYER_TOTALS.empty()
+    sums = _per_iteration(calls)
+    keys = ["batch_size", "layer"]
+    grouped = sums.groupby(keys, sort=False)
+    totals = pd.DataFrame(
+        {
+            "iterations": grouped.size(),
+            "calls": grouped["calls"].max(),
+            "median_ns": grouped["total_ns"].median(),
+            "q1_ns": grouped["total_ns"].quantile(0.25),
+            "q3_ns": grouped["total_ns"].quantile(0.75),
+            "self_median_ns": grouped["self_ns"].median(),
+        }
+    ).reset_index()
+    first = calls.drop_duplicates("layer")[["layer", "type", "variant", "parent"]].reset_index(drop=True)
+    first["order"] = first.index
+    first["depth"] = _depths(first)
+    totals = totals.merge(first, on="layer").sort_values(["batch_size", "order"], ignore_index=True)
+    totals["per_image_ns"] = totals["median_ns"] / totals["batch_size"]
+    # rows are by batch size, so that the first of a layer is its smallest batch
+    totals["efficiency"] = totals.groupby("layer")["per_image_ns"].transform("first") / totals["per_image_ns"]
+    whole = totals["median_ns"].where(totals["depth"] == 0, 0.0).groupby(totals["batch_size"]).transform("sum")
+    totals["share"] = totals["median_ns"] / whole
+    return LAYER_TOTALS.check(totals.astype({"calls": "int64", "depth": "int64"}))
+
+
+def explained(calls: pd.DataFrame, forwards: pd.DataFrame) -> pd.DataFrame:
+    """How much of the whole forward, run without hooks, the layers account for.
+
+    Takes LAYER_CALLS and FORWARD_CALLS of the same sweep, gives LAYER_COVERAGE for the batch sizes in both.
+    What is missing from `share` runs outside every layer (for SAM: the dense position encoding);
+    what is missing from `leaves_share` besides is what layers do around the layers inside them (residual
+    additions, window partition). `overhead` is what the hooks cost.
+    Empty in, empty out.
+
+    Raises SchemaError when a column is missing or has another dtype.
+    """
+    calls, forwards = LAYER_CALLS.check(calls), FORWARD_CALLS.check(forwards)
+    if calls.empty or forwards.empty:
+        return LAYER_COVERAGE.empty()
+    sums = _per_iteration(calls).merge(_levels(calls), on="layer")
+    forward = forwards.groupby("batch_size")["forward_ns"].median()
+    table = pd.DataFrame(
+        {
+            "forward_ns": forward,
+            "hooked_ns": _median_of_sums(sums[sums["depth"] == 0]),
+            "layers_ns": _median_of_sums(sums[sums["depth"] == 1]),
+            "leaves_ns": _median_of_sums(sums[sums["leaf"]]),
+        }
+    ).dropna(subset=["forward_ns", "hooked_ns"])
+    table = table.fillna({"layers_ns": 0.0}).rename_axis("batch_size").reset_index()
+    table["share"] = table["layers_ns"] / table["forward_ns"]
+    table["leaves_share"] = table["leaves_ns"] / table["forward_ns"]
+    table["overhead"] = table["hooked_ns"] / table["forward_ns"] - 1
+    return LAYER_COVERAGE.check(table)
+
+
+def _per_iteration(calls: pd.DataFrame) -> pd.DataFrame:
+    """One row per batch size, layer and iteration of that batch size: calls, total_ns, self_ns; 0 where none ran."""
+    timed = pd.DataFrame(
+        {
+            "batch_size": calls["batch_size"],
+            "layer": calls["layer"],
+            "iteration": calls["iteration"],
+            "calls": 1,
+            "total_ns": calls["device_ns"].fillna(calls["host_ns"]).astype("int64"),
+            "self_ns": calls["self_device_ns"].fillna(calls["self_host_ns"]).astype("int64"),
+        }
+    )
+    sums = timed.groupby(["batch_size", "layer", "iteration"], as_index=False).sum()
+    iterations = sums[["batch_size", "iteration"]].drop_duplicates()
+    every = sums[["batch_size", "layer"]].drop_duplicates().merge(iterations, on="batch_size")
+    filled = every.merge(sums, how="left", on=["batch_size", "layer", "iteration"])
+    return filled.fillna({"calls": 0, "total_ns": 0, "self_ns": 0})
+
+
+def _depths(layers: pd.DataFrame) -> list[int]:
+    """Number of layers around each layer, by the parent of its first call. A module that calls itself ends the walk."""
+    parent = dict(zip(layers["layer"], layers["parent"], strict=True))
+    depths = []
+    for layer in layers["layer"]:
+        seen = {layer}
+        while (layer := parent.get(layer, "")) and layer not in seen:
+            seen.add(layer)
+        depths.append(len(seen) - 1)
+    return depths
+
+
+def _levels(calls: pd.DataFrame) -> pd.DataFrame:
+    """Of each layer its depth, and whether nothing was timed inside it."""
+    first = calls.drop_duplicates("layer")
+    inside = set(calls["parent"])
+    return pd.DataFrame(
+        {"layer": first["layer"], "depth": _depths(first), "leaf": [layer not in inside for layer in first["layer"]]}
+    )
+
+
+def _median_of_sums(sums: pd.DataFrame) -> pd.Series:
+    """By batch size, the median over iterations of the time added over layers."""
+    each = sums.groupby(["batch_size", "iteration"])["total_ns"].sum()
+    return each.groupby("batch_size").median()
