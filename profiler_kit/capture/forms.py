@@ -1,0 +1,64 @@
+"""The three forms of a runner: decorator, context manager, and `run(function, ...)`."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from types import TracebackType
+from typing import Generic, Literal, ParamSpec, TypeVar
+
+from profiler_kit.errors import KitError, OptionError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Recording = TypeVar("Recording")
+
+
+class Runner(ABC, Generic[Recording]):
+    """Records while a block or a function runs. One recording at a time; a runner may be used again and again."""
+
+    what: str  # "profiler_runner", for messages
+
+    @abstractmethod
+    def start(self) -> Recording:
+        """Begin to record, or raise CaptureError and leave everything as it is."""
+
+    @abstractmethod
+    def stop(self, error: BaseException | None) -> None:
+        """End the recording, write the file and put back what `start` changed; `error` is what the block raised."""
+
+    def __enter__(self) -> Recording:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Literal[False]:
+        try:
+            self.stop(error)
+        except Exception as failure:
+            if error is None:
+                raise
+            # the user's own exception is the news; that the file could not be written goes below it
+            error.add_note(str(failure) if isinstance(failure, KitError) else f"{self.what}: {failure!r}")
+        return False
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        """Decorate a function: every call is recorded, each into a file of its own."""
+        if inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function):
+            raise OptionError(
+                f"{self.what}: {function.__qualname__} is a generator or a coroutine, want a plain function. "
+                "Use `with` around the code that runs it."
+            )
+
+        @functools.wraps(function)
+        def recorded(*args: P.args, **kwargs: P.kwargs) -> R:
+            return self.run(function, *args, **kwargs)
+
+        return recorded
+
+    def run(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call `function` with the other arguments, record the call, return what it returns."""
+        with self:
+            return function(*args, **kwargs)

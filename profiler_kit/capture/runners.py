@@ -1,0 +1,255 @@
+"""Record a chrome trace of a block or a function (code in, .json or .json.gz out)."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final, ParamSpec, TypeVar, overload
+
+import torch
+from torch.profiler import ProfilerActivity, profile, schedule, supported_activities
+
+from profiler_kit.capture.forms import Runner
+from profiler_kit.capture.targets import Rank, make_target
+from profiler_kit.capture.torch_profile import (
+    TorchProfile,
+    claim_profiler,
+    quiet,
+    release_profiler,
+    start_profile,
+    stop_profile,
+)
+from profiler_kit.errors import CaptureError, OptionError
+from profiler_kit.files import whole_file
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_SUFFIXES: Final = (".json.gz", ".json")
+_GZIP_LEVEL: Final = 6  # torch exports at 9: four times slower, and 10 % smaller
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfilerOptions:
+    """What to record; the keyword options of `profiler_runner`, which describes them."""
+
+    wait: int = 0
+    warmup: int = 0
+    active: int | None = None
+    repeat: int = 1
+    record_shapes: bool = False
+    with_stack: bool = False
+    profile_memory: bool = False
+    with_modules: bool = False
+    activities: Iterable[ProfilerActivity] | None = None
+    rank: Rank = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("wait", "warmup", "repeat"):
+            _check_count(name, getattr(self, name), 0)
+        if self.active is not None:
+            _check_count("active", self.active, 1)
+        elif (self.wait, self.warmup, self.repeat) != (0, 0, 1):
+            raise OptionError(
+                "profiler_runner: wait, warmup and repeat make a schedule, but active is missing, want the number of "
+                "steps to record in each cycle. Add active=1."
+            )
+
+
+@overload
+def profiler_runner(
+    path: str | os.PathLike[str],
+    /,
+    *,
+    wait: int = 0,
+    warmup: int = 0,
+    active: int | None = None,
+    repeat: int = 1,
+    record_shapes: bool = False,
+    with_stack: bool = False,
+    profile_memory: bool = False,
+    with_modules: bool = False,
+    activities: Iterable[ProfilerActivity] | None = None,
+    rank: Rank = "auto",
+) -> ProfilerRunner: ...
+
+
+@overload
+def profiler_runner(
+    path: str | os.PathLike[str], function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
+) -> R: ...
+
+
+def profiler_runner(path: str | os.PathLike[str], /, *args: Any, **kwargs: Any) -> Any:
+    """Record a chrome trace with torch.profiler, in one of three forms.
+
+        @profiler_runner("trace.json.gz", record_shapes=True)
+        def step(): ...
+
+        with profiler_runner("trace.json.gz") as prof:      # prof is torch's profiler: prof.step(), prof.events()
+            ...
+
+        result = profiler_runner("trace.json.gz", step, batch, lr=0.1)
+
+    In the third form every argument after the function is the function's own, so no name is taken from it; to give
+    options there, write `profiler_runner(path, with_stack=True).run(step, batch, lr=0.1)`.
+
+    The suffix of the path chooses the format: .json.gz or .json. A decorated function that is called again, or a
+    runner entered again, writes trace.1.json.gz, trace.2.json.gz, and so on; a recursive call is a nested profiler.
+    Under torch.distributed the rank goes into the name, trace.rank0.json.gz. Files of earlier runs are replaced.
+    The file appears whole or not at all. When the code raises, what was recorded until then is written and the
+    exception goes on; should writing fail as well, the exception carries a note about it.
+
+    Options:
+        wait, warmup, active, repeat: a schedule, counted in `prof.step()` calls: skip `wait` steps, warm up for
+            `warmup`, record `active`, and all that `repeat` times (0: to the end). Each cycle writes its own file;
+            with repeat other than 1 they are numbered from 0: trace.0.json.gz. Without `active`, everything is
+            recorded into one file.
+        record_shapes, with_stack, profile_memory, with_modules: as in torch.profiler.profile.
+        activities: what to record; by default the CPU and every accelerator that is there.
+        rank: "auto" (the rank goes into the name once torch.distributed is initialised), "none", or a number.
+
+    Raises OptionError for an option or a path that cannot be used, before anything starts. Raises CaptureError when
+    a torch profiler is already recording (it goes on undisturbed), when the schedule ends before a step was
+    recorded, when another profiler ended this one, and when the file cannot be written.
+    """
+    if args:
+        function, *rest = args
+        if not callable(function):
+            raise OptionError(
+                f"profiler_runner: second argument is a {type(function).__name__}, want the function to run. "
+                "Give options by name."
+            )
+        return ProfilerRunner(path, ProfilerOptions()).run(function, *rest, **kwargs)
+    known = [field.name for field in fields(ProfilerOptions)]
+    unknown = [name for name in kwargs if name not in known]
+    if unknown:
+        raise OptionError(f"profiler_runner: unknown option {unknown[0]!r}, want one of {', '.join(known)}.")
+    return ProfilerRunner(path, ProfilerOptions(**kwargs))
+
+
+class ProfilerRunner(Runner[profile]):
+    """Records chrome traces; made by `profiler_runner`."""
+
+    what = "profiler_runner"
+
+    def __init__(self, path: str | os.PathLike[str], options: ProfilerOptions) -> None:
+        scheduled = options.active is not None and options.repeat != 1
+        self._target = make_target(self.what, path, _SUFFIXES, options.rank, always_numbered=scheduled)
+        self._options = options
+        self._activities = _activities(options.activities)
+        self._profile: TorchProfile | None = None
+        self._saved = 0
+
+    def start(self) -> profile:
+        """Begin to record; gives torch's profiler."""
+        claim_profiler(f"profiler_runner {self._target.path}")
+        try:
+            recording = self._make_profile()
+            start_profile(recording)
+        except BaseException:
+            release_profiler()
+            raise
+        self._saved = 0
+        self._profile = recording
+        return recording
+
+    def stop(self, error: BaseException | None) -> None:
+        """End the recording and write what is not yet written."""
+        recording, self._profile = self._profile, None
+        if recording is None:
+            raise CaptureError(f"profiler_runner {self._target.path}: stop without start, want start() first.")
+        steps = recording.step_num
+        try:
+            stop_profile(recording)
+        finally:
+            release_profiler()
+        if not self._saved and not recording.lost:
+            first = self._options.wait + self._options.warmup
+            raise CaptureError(
+                f"profiler_runner {self._target.path}: nothing was recorded: the schedule skips {first} steps and "
+                f"found {steps}. Call prof.step() after each step, or skip fewer."
+            )
+
+    def _make_profile(self) -> TorchProfile:
+        o = self._options
+        with quiet():
+            steps = (
+                None if o.active is None else schedule(wait=o.wait, warmup=o.warmup, active=o.active, repeat=o.repeat)
+            )
+            return TorchProfile(
+                activities=self._activities,
+                schedule=steps,
+                on_trace_ready=self._save,
+                record_shapes=o.record_shapes,
+                with_stack=o.with_stack,
+                profile_memory=o.profile_memory,
+                with_modules=o.with_modules,
+            )
+
+    def _save(self, recording: profile) -> None:
+        """Write one cycle; torch calls this when the cycle, or the whole recording, ends."""
+        path = self._target.next()
+        if isinstance(recording, TorchProfile) and recording.lost:
+            raise CaptureError(
+                f"profiler_runner {path}: another profiler was started inside and ended this recording, nothing is "
+                "written: torch runs one at a time. Leave one of the two out."
+            )
+        try:
+            _export(recording, path)
+        except (OSError, RuntimeError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise CaptureError(
+                f"profiler_runner {path}: the trace cannot be written ({reason}). Choose a path with room for it."
+            ) from error
+        self._target.advance()
+        self._saved += 1
+
+
+def _export(recording: profile, path: Path) -> None:
+    """Write the trace, whole or not at all. Kineto does not report a failed write: the end of the file tells."""
+    with whole_file(path) as temporary:
+        raw = temporary.with_suffix("") if path.suffix == ".gz" else temporary
+        try:
+            recording.export_chrome_trace(str(raw))
+            if not _is_closed(raw):
+                raise OSError("the folder is gone, or the disk is full")
+            if raw is not temporary:
+                with raw.open("rb") as source, gzip.open(temporary, "wb", compresslevel=_GZIP_LEVEL) as packed:
+                    shutil.copyfileobj(source, packed, 1 << 20)
+        finally:
+            if raw is not temporary:
+                raw.unlink(missing_ok=True)
+
+
+def _is_closed(path: Path) -> bool:
+    """The file ends as a JSON object does."""
+    if not path.exists():
+        return False
+    with path.open("rb") as handle:
+        handle.seek(max(0, path.stat().st_size - 16))
+        return handle.read().rstrip().endswith(b"}")
+
+
+def _activities(wanted: Iterable[ProfilerActivity] | None) -> list[ProfilerActivity]:
+    """What to record; torch lists CUDA as supported also where there is no GPU."""
+    supported = supported_activities()  # type: ignore[no-untyped-call]
+    here = {a for a in supported if a != ProfilerActivity.CUDA or torch.cuda.is_available()}
+    chosen = list(here) if wanted is None else list(wanted)
+    if not chosen:
+        raise OptionError("profiler_runner: activities is empty, want at least one. Use ProfilerActivity.CPU.")
+    for activity in chosen:
+        if activity not in here:
+            name = getattr(activity, "name", repr(activity))
+            names = ", ".join(sorted(a.name for a in here))
+            raise OptionError(f"profiler_runner: activity {name} is not available here, want some of {names}.")
+    return chosen
+
+
+def _check_count(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise OptionError(f"profiler_runner: {name} is {value!r}, want a whole number from {least}.")

@@ -1,0 +1,116 @@
+"""A torch profiler that says when it cannot record, and what else is recording (nothing in, CaptureError out)."""
+
+from __future__ import annotations
+
+import gc
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
+from typing import Final
+
+from torch._C._autograd import _profiler_enabled
+from torch.autograd import profiler as autograd_profiler
+from torch.profiler import profile
+
+from profiler_kit.errors import CaptureError
+
+_STEP_NAME: Final = "ProfilerStep"
+_LOCK: Final = Lock()
+_holder: str | None = None  # the runner of ours that holds the profiler, as messages name it
+
+
+class TorchProfile(profile):
+    """torch.profiler.profile that notices when another profiler has ended its recording.
+
+    torch runs one profiler at a time and does not say so: a second one throws away what the first recorded, and
+    exporting the first then crashes the process. `lost` tells; after a loss there is nothing to export.
+    """
+
+    lost = False
+
+    def prepare_trace(self) -> None:
+        with quiet():
+            super().prepare_trace()
+
+    def stop_trace(self) -> None:
+        enabled = _profiler_enabled()
+        super().stop_trace()
+        if not enabled and self.profiler is not None:
+            self.lost = True
+            self.profiler.kineto_results = None
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """torch warns that events are cleared after each cycle, and about no warm-up; both are what was asked for."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Warning: Profiler clears events")
+        warnings.filterwarnings("ignore", message="Profiler won't be using warmup")
+        yield
+
+
+def claim_profiler(who: str) -> None:
+    """Take the profiler for `who`, until `release_profiler`.
+
+    Raises CaptureError when a profiler is at work: ours or any other of torch, in any thread, also while it warms
+    up under its schedule. What is running is not touched.
+    """
+    global _holder
+    with _LOCK:
+        other = _holder or _foreign_profiler()
+        if other is not None:
+            raise CaptureError(
+                f"{who}: {other} is already recording, want no profiler around it: torch runs one at a time. "
+                "Leave one of the two out, or mark the inner part with profiler_kit.region."
+            )
+        _holder = who
+
+
+def release_profiler() -> None:
+    """Give the profiler back."""
+    global _holder
+    with _LOCK:
+        _holder = None
+
+
+def start_profile(recording: TorchProfile) -> None:
+    """Start it; when that fails, leave nothing half started."""
+    try:
+        recording.start()
+    except BaseException:
+        _forget(recording)
+        autograd_profiler._set_is_profiler_enabled(False)
+        raise
+
+
+def stop_profile(recording: TorchProfile) -> None:
+    """Stop it, and let go of torch's step counter also when that fails."""
+    try:
+        recording.stop()
+    finally:
+        _forget(recording)
+
+
+def _forget(recording: TorchProfile) -> None:
+    autograd_profiler.KinetoStepTracker.erase_step_count(_STEP_NAME)
+    if recording.execution_trace_observer:
+        recording.execution_trace_observer.cleanup()  # type: ignore[no-untyped-call]
+
+
+def _foreign_profiler() -> str | None:
+    """The torch profiler that is at work outside our runners, or None."""
+    if _profiler_enabled() or autograd_profiler._is_profiler_enabled:
+        return "a torch profiler"
+    # Warming up under a schedule, a torch.profiler.profile has prepared Kineto but does not show in these flags,
+    # and there is no list of them. It does count steps, so only then is it worth looking for one (some 50 ms).
+    if _STEP_NAME in getattr(autograd_profiler.KinetoStepTracker, "_step_dict", {}):
+        for thing in gc.get_objects():
+            if issubclass(type(thing), profile) and _is_prepared(thing):
+                return "a torch.profiler.profile that warms up"
+    return None
+
+
+def _is_prepared(recording: profile) -> bool:
+    inner = recording.profiler
+    return inner is not None and inner.entered and inner.kineto_results is None
