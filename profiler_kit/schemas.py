@@ -285,7 +285,14 @@ MEMORY_REGION_SPANS: Final = Schema(
 
 MEMORY_LIVE: Final = Schema(
     "MEMORY_LIVE",  # one row per stack that holds memory at one moment, most bytes first
-    {"device": "int64", "stack": "int64", "count": "int64", "size_bytes": "int64", "share": "float64"},
+    {
+        "device": "int64",
+        "stack": "int64",
+        "before": "bool",  # allocated before the history begins; such rows are apart
+        "count": "int64",
+        "size_bytes": "int64",
+        "share": "float64",
+    },
 )
 
 MEMORY_OOM: Final = Schema(

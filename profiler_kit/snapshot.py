@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from profiler_kit.analyses import memory, memory_regions
 from profiler_kit.errors import OptionError
@@ -24,6 +24,17 @@ class OomRow(TypedDict):
     time_us: int
     requested_bytes: int
     device_free_bytes: int | None
+
+
+class Failure(NamedTuple):
+    """One row of MEMORY_OOM."""
+
+    time_us: int
+    requested_bytes: int
+    device_free_bytes: int | None
+    allocated_bytes: int
+    reserved_bytes: int
+    stack: int
 
 
 class RegionRow(TypedDict):
@@ -172,6 +183,20 @@ class Snapshot:
         """MEMORY_OOM: one row per allocation that failed."""
         return memory.out_of_memory(self.events, list(self._replays.values()))
 
+    def failures(self, device: int) -> list[Failure]:
+        """The allocations that failed on one device, in order; raises OptionError for an unknown device."""
+        frame = self.oom()
+        frame = frame[frame["device"] == self.require_device(device)]
+        known = frame["device_free_bytes"].notna().tolist()
+        free = frame["device_free_bytes"].fillna(0).astype("int64").tolist()
+        columns = ("time_us", "requested_bytes", "allocated_bytes", "reserved_bytes", "stack")
+        return [
+            Failure(time_us, requested, free[row] if known[row] else None, allocated, reserved, stack)
+            for row, (time_us, requested, allocated, reserved, stack) in enumerate(
+                zip(*(frame[column].tolist() for column in columns), strict=True)
+            )
+        ]
+
     def live_at_peak(self, device: int) -> pd.DataFrame:
         """MEMORY_LIVE when the device's total was highest; raises OptionError for an unknown device."""
         one = self.replay(device)
@@ -198,10 +223,10 @@ class Snapshot:
         Raises OptionError for an unknown device.
         """
         devices = self.devices if device is None else (self.require_device(device),)
-        regions, oom = self.regions(), self.oom()
-        return {"devices": [self._device_row(one, regions, oom) for one in devices]}
+        regions = self.regions()
+        return {"devices": [self._device_row(one, regions) for one in devices]}
 
-    def _device_row(self, device: int, regions: pd.DataFrame, oom: pd.DataFrame) -> DeviceRow:
+    def _device_row(self, device: int, regions: pd.DataFrame) -> DeviceRow:
         one, missing = self._replays[device], self.missing(device)
         return {
             "device": device,
@@ -214,7 +239,14 @@ class Snapshot:
             "fragmentation": memory.fragmentation(self.blocks, self.segments, device),
             "history_truncated": missing.truncated,
             "unmatched_frees": missing.unmatched_frees,
-            "oom": _oom_rows(oom[oom["device"] == device]),
+            "oom": [
+                {
+                    "time_us": failed.time_us,
+                    "requested_bytes": failed.requested_bytes,
+                    "device_free_bytes": failed.device_free_bytes,
+                }
+                for failed in self.failures(device)
+            ],
             "regions": _region_rows(regions[regions["device"] == device]),
         }
 
@@ -235,17 +267,6 @@ def load_snapshot(
     Raises InputError when the file is missing or empty, SnapshotFormatError when it is no snapshot or was refused.
     """
     return Snapshot(read_snapshot(path, memory_limit_bytes=memory_limit_bytes, report=report))
-
-
-def _oom_rows(frame: pd.DataFrame) -> list[OomRow]:
-    known = frame["device_free_bytes"].notna().tolist()
-    free = frame["device_free_bytes"].fillna(0).astype("int64").tolist()
-    return [
-        {"time_us": time_us, "requested_bytes": requested, "device_free_bytes": free[row] if known[row] else None}
-        for row, (time_us, requested) in enumerate(
-            zip(frame["time_us"].tolist(), frame["requested_bytes"].tolist(), strict=True)
-        )
-    ]
 
 
 def _region_rows(frame: pd.DataFrame) -> list[RegionRow]:

@@ -202,13 +202,14 @@ def live_at(one: Replay, allocations: pd.DataFrame, index: int) -> pd.DataFrame:
     moment = int(one.rows[index - 1]) if index else -1
     alloc = mine["alloc_event"].fillna(-1).to_numpy(np.int64)
     free = mine["free_event"].fillna(np.iinfo(np.int64).max).to_numpy(np.int64)
-    held = mine[(alloc <= moment) & (free > moment)]
-    grouped = held.groupby("stack", sort=True)["size_bytes"].agg(["count", "sum"]).reset_index()
+    held = mine.assign(before=alloc < 0)[(alloc <= moment) & (free > moment)]
+    grouped = held.groupby(["stack", "before"], sort=True)["size_bytes"].agg(["count", "sum"]).reset_index()
     total = int(held["size_bytes"].sum())
     frame = pd.DataFrame(
         {
             "device": np.full(len(grouped), one.device, np.int64),
             "stack": grouped["stack"].astype(np.int64),
+            "before": grouped["before"].astype(np.bool_),
             "count": grouped["count"].astype(np.int64),
             "size_bytes": grouped["sum"].astype(np.int64),
             "share": grouped["sum"].astype(np.float64) / max(total, 1),
@@ -241,6 +242,27 @@ def out_of_memory(events: pd.DataFrame, replays: list[Replay]) -> pd.DataFrame:
     if not parts:
         return schemas.MEMORY_OOM.empty()
     return schemas.MEMORY_OOM.check(pd.concat(parts, ignore_index=True))
+
+
+def explain_oom(requested_bytes: int, device_free_bytes: int | None, cached_bytes: int) -> str:
+    """Why an allocation failed, in one sentence, with what to try.
+
+    `cached_bytes` is reserved but not allocated. The allocator returns whole cached segments to the driver before it
+    gives up, so that what it cannot return is split: in use in part.
+    """
+    if device_free_bytes is None:
+        return "The recorder did not say how much was free on the device."
+    if requested_bytes <= device_free_bytes:
+        return (
+            "The device had room: a limit of the process (set_per_process_memory_fraction) or of another pool held. "
+            "Raise it."
+        )
+    if requested_bytes <= device_free_bytes + cached_bytes:
+        return (
+            "Free and cached memory together would have sufficed, but not in one piece. "
+            "Try PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True."
+        )
+    return "More than there was, cached memory included: use a smaller batch, or free what is live at the peak."
 
 
 def fragmentation(blocks: pd.DataFrame, segments: pd.DataFrame, device: int) -> float:

@@ -1,0 +1,223 @@
+"""`profiler-kit memory SNAPSHOT`: where the memory of a run went (memory.pickle -> tables, JSON, one HTML page)."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from profiler_kit.errors import InputError, OptionError
+from profiler_kit.files import whole_file
+from profiler_kit.progress import progress_bar
+from profiler_kit.units import BYTES_PER_MIB
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from profiler_kit.analyses.memory import Replay
+    from profiler_kit.snapshot import DeviceRow, Snapshot
+    from profiler_kit.views.text import ByteUnit
+
+LIVE_ROWS = 10
+
+
+def command(
+    snapshot: Annotated[
+        Path, typer.Argument(help="memory.pickle of memory_runner or torch.cuda.memory._dump_snapshot")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of tables")] = False,
+    html: Annotated[Path | None, typer.Option(help="also write a page that shows the memory, one offline file")] = None,
+    device: Annotated[int | None, typer.Option(help="only this device")] = None,
+    memory_limit: Annotated[
+        float | None, typer.Option(help="GiB of memory the reading process may use (3 at most by itself)")
+    ] = None,
+) -> None:
+    """See what held the memory of a run: peak, regions, out-of-memory, what was live at the peak."""
+    from profiler_kit.snapshot import load_snapshot
+
+    with progress_bar("Reading the snapshot") as report:
+        loaded = load_snapshot(snapshot, memory_limit_bytes=_limit(memory_limit), report=report)
+    summary = loaded.summary(device)
+    if html is not None:
+        _write_page(loaded, html, device)
+    if as_json:
+        print(json.dumps(summary, indent=2))
+        return
+    _print(loaded, summary["devices"])
+
+
+def _limit(gib: float | None) -> int | None:
+    if gib is None:
+        return None
+    if not math.isfinite(gib) or gib <= 0:
+        raise OptionError(f"--memory-limit: {gib:g} GiB cannot be used, want a positive number. Try --memory-limit 6.")
+    return int(gib * (1 << 30))
+
+
+def _write_page(loaded: Snapshot, html: Path, device: int | None) -> None:
+    from profiler_kit.views.memory_html import memory_page
+
+    if html.is_dir():
+        raise OptionError(f"--html: {html} is a folder, want a file. Try --html {html / 'memory.html'}.")
+    page = memory_page(loaded, f"{Path(loaded.path).name}", device=device)
+    try:
+        with whole_file(html) as temporary:
+            temporary.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{html}: cannot be written ({error.strerror}). Choose another path for --html.") from error
+    print(f"wrote {html}", file=sys.stderr)
+
+
+def _print(loaded: Snapshot, devices: list[DeviceRow]) -> None:
+    from rich.console import Console
+
+    console = Console()
+    used = [row for row in devices if row["events"] or row["reserved_bytes"] or row["end_allocated_bytes"]]
+    for row in used:
+        _print_device(console, loaded, row)
+    idle = [str(row["device"]) for row in devices if row not in used]
+    if idle:
+        _line(console, f"device {', '.join(idle)}: nothing allocated, no events")
+    if loaded.recording.error:
+        _line(console, f"The recorded function raised: {loaded.recording.error}", style="yellow")
+
+
+def _print_device(console: Console, loaded: Snapshot, row: DeviceRow) -> None:
+    from profiler_kit.views.text import fmt_bytes, fmt_count, fmt_ns, fmt_path, fmt_percent
+
+    device = row["device"]
+    one = loaded.replay(device)
+    name = "CPU" if row["device_type"] == "cpu" else f"device {device}"
+    span_ns = int(one.times_us[-1] - one.times_us[0]) * 1000 if len(one.times_us) else 0
+    _line(console, f"{name}: {fmt_count(row['events'])} events in {fmt_ns(span_ns)}", style="bold")
+    region = loaded.peak_region(device)
+    where = f", in {fmt_path(region)}" if region else ""
+    when = f" at {_offset(one, row['peak_time_us'])}" if row["peak_time_us"] is not None else ""
+    _line(console, f"  peak        {fmt_bytes(row['peak_allocated_bytes']):>12} allocated{when}{where}")
+    _line(console, f"  at the end  {fmt_bytes(row['end_allocated_bytes']):>12} allocated")
+    _line(
+        console,
+        f"  reserved    {fmt_bytes(row['reserved_bytes']):>12} at the end, "
+        f"{fmt_percent(row['fragmentation'])} of it in no active block",
+    )
+    _print_warnings(console, loaded, row, one)
+    console.print()
+    console.print(_region_table(row))
+    console.print()
+    console.print(_live_table(loaded, device))
+    console.print()
+
+
+def _print_warnings(console: Console, loaded: Snapshot, row: DeviceRow, one: Replay) -> None:
+    from profiler_kit.analyses.memory import explain_oom
+    from profiler_kit.views.text import fmt_bytes, fmt_count
+
+    for failed in loaded.failures(row["device"]):
+        cached = failed.reserved_bytes - failed.allocated_bytes
+        free = "an unknown amount" if failed.device_free_bytes is None else fmt_bytes(failed.device_free_bytes)
+        _line(
+            console,
+            f"  out of memory at {_offset(one, failed.time_us)}: asked for {fmt_bytes(failed.requested_bytes)}; "
+            f"{free} free on the device, {fmt_bytes(failed.allocated_bytes)} allocated, "
+            f"{fmt_bytes(cached)} reserved but not allocated. "
+            f"{explain_oom(failed.requested_bytes, failed.device_free_bytes, cached)}",
+            style="red",
+        )
+    if row["history_truncated"]:
+        missing = loaded.missing(row["device"])
+        lost = missing.unmatched_frees + missing.recorded_before
+        _line(
+            console,
+            f"  The history lost its beginning: at least {fmt_count(lost)} recorded allocations are missing, so that "
+            "an earlier peak may be too. Record with a larger max_entries.",
+            style="yellow",
+        )
+    if not row["events"]:
+        _line(
+            console,
+            "  No history: only the state at the end is known. Record with profiler_kit.memory_runner, or call "
+            "torch.cuda.memory._record_memory_history() before the run.",
+            style="yellow",
+        )
+
+
+def _offset(one: Replay, time_us: int | None) -> str:
+    """Time since the first event."""
+    from profiler_kit.views.text import fmt_ns
+
+    return fmt_ns((time_us - int(one.times_us[0])) * 1000 if time_us is not None else None)
+
+
+def _region_table(row: DeviceRow) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    from profiler_kit.views.text import fmt_bytes, fmt_count
+
+    table = Table(title="Memory by region", title_justify="left", box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    table.add_column("region")
+    for column in ("instances", "peak", "allocated", "freed", "net"):
+        table.add_column(column, justify="right", no_wrap=True)
+    rows = row["regions"]
+    columns = [
+        [r["peak_bytes"] for r in rows],
+        [r["allocated_bytes"] for r in rows],
+        [r["freed_bytes"] for r in rows],
+        [r["net_bytes"] for r in rows],
+    ]
+    units = [_unit(column) for column in columns]
+    for number, region in enumerate(rows):
+        cells = [fmt_bytes(column[number], unit) for column, unit in zip(columns, units, strict=True)]
+        name = Text("  " * (len(region["path"]) - 1) + _plain(region["path"][-1]))
+        table.add_row(name, fmt_count(region["instances"]), *cells)
+    return table
+
+
+def _live_table(loaded: Snapshot, device: int) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    from profiler_kit.analyses.stack_names import stack_name
+    from profiler_kit.views.text import fmt_bytes, fmt_count, fmt_percent
+
+    live = loaded.live_at_peak(device)
+    table = Table(title="Live at the peak", title_justify="left", box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    table.add_column("allocated by")
+    for column in ("allocations", "size", "share"):
+        table.add_column(column, justify="right", no_wrap=True)
+    unit = _unit(live["size_bytes"].tolist())
+    columns = (live[column].head(LIVE_ROWS).tolist() for column in ("stack", "before", "count", "size_bytes", "share"))
+    for stack, before, count, size, share in zip(*columns, strict=True):
+        name = stack_name(loaded.stacks[stack], before=before)
+        table.add_row(Text(_plain(name)), fmt_count(count), fmt_bytes(size, unit), fmt_percent(share))
+    rest = live.iloc[LIVE_ROWS:]
+    if len(rest):
+        table.add_row(
+            f"{fmt_count(len(rest))} more stacks",
+            fmt_count(int(rest["count"].sum())),
+            fmt_bytes(int(rest["size_bytes"].sum()), unit),
+            fmt_percent(float(rest["share"].sum())),
+        )
+    return table
+
+
+def _unit(sizes: list[int]) -> ByteUnit:
+    """One unit for a column, small enough that its small rows still say something."""
+    from profiler_kit.views.text import byte_unit
+
+    unit = byte_unit(sizes)
+    return "MiB" if unit == "GiB" and max(map(abs, sizes)) < 100 * BYTES_PER_MIB * 1024 else unit
+
+
+def _line(console: Console, text: str, *, style: str = "") -> None:
+    console.print(_plain(text), style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def _plain(text: str) -> str:
+    """Without control characters: names come from the file, and must not steer the terminal."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
