@@ -17,6 +17,7 @@ from profiler_kit.analyses.operators import operator_totals
 from profiler_kit.analyses.regions import region_totals
 from profiler_kit.analyses.timeline import GpuTimeline, gpu_timeline
 from profiler_kit.attribute import NO_REGION, UNLINKED, Attribution, attribute, nested_operators
+from profiler_kit.errors import OptionError
 from profiler_kit.load.chrome import ChromeTrace, read_chrome_trace
 from profiler_kit.load.columns import EventColumns
 from profiler_kit.load.events import MISSING
@@ -152,9 +153,37 @@ class Trace:
         """REGION_TOTALS: one row per region path."""
         return self._regions
 
-    def kernels(self) -> pd.DataFrame:
-        """KERNEL_TOTALS: one row per GPU event name, stream and device."""
-        return kernel_totals(self.gpu_events())
+    def kernels(self, *, region: str | None = None) -> pd.DataFrame:
+        """KERNEL_TOTALS: one row per GPU event name, stream and device.
+
+        With `region`, only what a region of that name launched (nested regions included); a whole path may be
+        given as "outer > inner". Raises OptionError when no region has that name.
+        """
+        events = self.gpu_events()
+        return kernel_totals(events if region is None else events[self._launched_in(region)])
+
+    def _launched_in(self, region: str) -> npt.NDArray[np.bool_]:
+        paths = [*self.region_instances()["path"].cat.categories]
+        wanted = [path for path in paths if region in (path[-1:] or ("",)) or " > ".join(path) == region]
+        if not wanted:
+            names = sorted({str(path[-1]) for path in self.regions()["path"]})
+            raise OptionError(
+                f"{self.path}: no region {region!r}, found {', '.join(names[:12]) or 'no regions at all'}. "
+                "Give one of these names, or mark your code with `with region(name):` before recording."
+            )
+        inside = np.array([any(path[: len(w)] == w for w in wanted) for path in paths], dtype=bool)
+        return inside[self.gpu_events()["path"].cat.codes.to_numpy()]
+
+    def losses(self) -> list[str]:
+        """What of the file was lost, one line each; empty when nothing was."""
+        lost, lines = self._file.quality, []
+        if lost.truncated:
+            lines.append(f"{self.path}: the file is cut off; loaded up to its last whole event ({lost.events} events)")
+        if lost.repaired_events:
+            lines.append(f"{self.path}: {lost.repaired_events} events were malformed JSON and could be mended")
+        if lost.dropped_events:
+            lines.append(f"{self.path}: {lost.dropped_events} events could not be read and are left out")
+        return lines
 
     def operator_totals(self) -> pd.DataFrame:
         """OPERATOR_TOTALS: one row per region path and operator name."""

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from isal import igzip, isal_zlib
+from isal import isal_zlib
 
 from profiler_kit.progress import Report, silent
 
 BLOCK_BYTES: Final = 4 << 20
+READ_BYTES: Final = 1 << 20
+CAREFUL_BYTES: Final = 1 << 10
 GZIP_MAGIC: Final = b"\x1f\x8b"
-_CUT_OFF: Final = (EOFError, zlib.error, isal_zlib.IsalError, igzip.BadGzipFile)
+GZIP_WINDOW: Final = 31  # zlib: a gzip member with the largest window
+CorruptData: type[Exception] = isal_zlib.error  # type: ignore[assignment]  # its stubs are wrong here
 
 
 class Blocks:
@@ -40,21 +44,57 @@ class Blocks:
                 self._report(raw.tell(), total)
 
     def _inflated(self, raw: BinaryIO) -> Iterator[bytes]:
-        with igzip.IGzipFile(fileobj=raw) as unpacked:  # type: ignore[no-untyped-call]  # isal has no stubs
-            buffer = bytearray(BLOCK_BYTES)
-            filled = 0
-            while True:
-                try:
-                    got = unpacked.readinto1(memoryview(buffer)[filled:])  # readinto1 keeps what came before an error
-                except _CUT_OFF:  # type: ignore[misc]  # isal has no stubs for its errors
-                    self.cut_off = True
-                    got = 0
-                filled += got
-                if filled == BLOCK_BYTES or (not got and filled):
-                    yield bytes(memoryview(buffer)[:filled])
-                    filled = 0
-                if not got:
+        """Inflate member after member; what follows the last one (zero padding, junk) is no data."""
+        member = None
+        packed = b""
+        given = 0
+        while True:
+            packed = packed or raw.read(READ_BYTES)
+            if not packed:
+                self.cut_off = member is not None
+                return
+            if member is None:
+                if not packed.startswith(GZIP_MAGIC):
                     return
+                member = isal_zlib.decompressobj(wbits=GZIP_WINDOW)
+            try:
+                block = member.decompress(packed, BLOCK_BYTES)
+            except (CorruptData, ValueError):
+                self.cut_off = True
+                raw.seek(0)
+                yield from _inflated_up_to_the_error(raw, given)
+                return
+            if block:
+                given += len(block)
+                yield block
+            packed = member.unused_data if member.eof else member.unconsumed_tail
+            if member.eof:
+                member = None
+
+
+def _inflated_up_to_the_error(raw: BinaryIO, skip: int) -> Iterator[bytes]:
+    """Inflate a corrupt file again to the very byte that breaks it, without its first `skip` bytes.
+
+    isal drops the output of the call that fails; zlib can be copied before each small step.
+    """
+    member = zlib.decompressobj(GZIP_WINDOW)
+    while packed := raw.read(CAREFUL_BYTES):
+        while packed:
+            before = member.copy()
+            try:
+                block = member.decompress(packed)
+            except zlib.error:
+                block = b""
+                with contextlib.suppress(zlib.error):
+                    for at in range(len(packed)):
+                        block += before.decompress(packed[at : at + 1])
+                yield block[skip:]
+                return
+            packed = member.unused_data
+            if member.eof:
+                member = zlib.decompressobj(GZIP_WINDOW)
+            yield block[skip:]
+            skip = max(0, skip - len(block))
 
 
 def first_bytes(path: Path, size: int) -> bytes:

@@ -145,6 +145,8 @@ class ColumnBuilder:
             self.dropped += int((~ok).sum())
             events = [event for event, good in zip(events, ok.tolist(), strict=True) if good]
             start, dur_us = start[ok], dur_us[ok]
+        if not events:
+            return
         self.spans += len(events)
         self._keep("start_ns", start)
         self._keep("dur_ns", to_ns(dur_us))

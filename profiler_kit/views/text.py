@@ -90,3 +90,20 @@ def fmt_count(count: int | None) -> str:
 def fmt_path(path: Sequence[str]) -> str:
     """A region path as one line, outermost first: `timed region > image encoder`."""
     return " > ".join(path)
+
+
+def fmt_kernel(name: str, width: int = 90) -> str:
+    """A kernel's name without return type and parameter list, cut at `width`: `gemm_kernel<float, …`.
+
+    Template arguments stay (they tell kernels apart); the parameters that follow the closing `>` or the plain name
+    go. The full name belongs into the tooltip or the JSON.
+    """
+    short = name.removeprefix("void ").strip()
+    if short.endswith(")"):
+        depth = 0
+        for at in range(len(short) - 1, -1, -1):
+            depth += (short[at] == ")") - (short[at] == "(")
+            if depth == 0:
+                short = short[:at] or short
+                break
+    return short if len(short) <= width else short[: width - 1] + "…"

@@ -1,0 +1,130 @@
+"""An independent, slow attribution: plain json, Decimal times, one Python loop per GPU event.
+
+Written from the rules of the design alone; shares no code with the package.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import defaultdict
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+Path_ = tuple[str, ...]
+
+
+def ns(value: Any) -> int:
+    return int(Decimal(str(value)) * 1000)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    data = path.read_bytes()
+    if data[:2] == b"\x1f\x8b":
+        data = gzip.decompress(data)
+    events = json.loads(data, parse_float=Decimal)["traceEvents"]
+    spans = []
+    for order, e in enumerate(events):
+        if e.get("ph") == "X":
+            start = ns(e["ts"])
+            spans.append({**e, "order": order, "start": start, "end": start + ns(e["dur"]), "args": e.get("args", {})})
+    return spans
+
+
+def _thread(event: dict[str, Any]) -> tuple[Any, Any]:
+    return event["pid"], event["tid"]
+
+
+def _name(event: dict[str, Any]) -> str:
+    name: str = event["name"]
+    number = name.removeprefix("ProfilerStep#")
+    return "ProfilerStep" if number != name and number.isdigit() else name
+
+
+def open_regions(regions: list[dict[str, Any]], at: int) -> list[dict[str, Any]]:
+    """Regions of one thread open at a moment, outermost first."""
+    found = [r for r in regions if r["start"] <= at < r["end"]]
+    return sorted(found, key=lambda r: (r["start"], -r["end"], r["args"].get("External id", -(1 << 63)), r["name"]))
+
+
+def attribute(path: Path) -> list[tuple[dict[str, Any], Path_]]:
+    """Each GPU event with its region path."""
+    spans = read(path)
+    regions = defaultdict(list)
+    launches: dict[Any, dict[str, Any]] = {}
+    backward = defaultdict(list)
+    sequence = defaultdict(list)
+    for e in spans:
+        category = e.get("cat", "")
+        if category == "user_annotation":
+            regions[_thread(e)].append(e)
+        elif category.endswith(("_runtime", "_driver")) and "correlation" in e["args"]:
+            known = launches.get(e["args"]["correlation"])
+            if known is None or e["start"] < known["start"]:
+                launches[e["args"]["correlation"]] = e
+        elif category == "cpu_op":
+            number = e["args"].get("Sequence number")
+            if e["name"].startswith("autograd::engine::evaluate_function"):
+                backward[_thread(e)].append(e)
+            elif number is not None and not e["args"].get("Fwd thread id"):
+                sequence[number].append(e)
+    callers = {thread: _caller(thread, events, sequence, backward) for thread, events in backward.items()}
+    result = []
+    for e in spans:
+        if e.get("cat") not in ("kernel", "gpu_memcpy", "gpu_memset"):
+            continue
+        launch = launches.get(e["args"].get("correlation"))
+        if launch is None:
+            result.append((e, ("(unlinked)",)))
+            continue
+        thread, at = _thread(launch), launch["start"]
+        stack = open_regions(regions[thread], at)
+        caller = callers.get(thread)
+        if caller is not None:
+            began = stack[0]["start"] if stack else at
+            stack = open_regions(regions[caller], began) + stack
+        result.append((e, tuple(_name(r) for r in stack) or ("(no region)",)))
+    return result
+
+
+def _caller(thread: Any, events: list[dict[str, Any]], sequence: Any, backward: Any) -> Any:
+    """The thread that ran most of the forward operators with these sequence numbers; none when it is this one."""
+    votes: dict[Any, int] = defaultdict(int)
+    for e in events:
+        for forward in sequence.get(e["args"].get("Sequence number"), []):
+            votes[_thread(forward)] += 1
+    if not votes:
+        return None
+    best = max(votes, key=lambda key: votes[key])
+    return None if best == thread else best
+
+
+def union_ns(intervals: list[tuple[int, int]]) -> int:
+    """Length of a union, by walking the sorted ends."""
+    total, reach = 0, None
+    for start, end in sorted(intervals):
+        if reach is None or start > reach:
+            total += end - start
+            reach = end
+        elif end > reach:
+            total += end - reach
+            reach = end
+    return total
+
+
+def region_rows(path: Path) -> dict[Path_, dict[str, int]]:
+    """sum, busy, self and count of each path, ancestors included."""
+    rows: dict[Path_, dict[str, Any]] = defaultdict(lambda: {"sum": 0, "self": 0, "count": 0, "intervals": []})
+    for event, where in attribute(path):
+        length = event["end"] - event["start"]
+        rows[where]["self"] += length
+        for depth in range(1, len(where) + 1):
+            row = rows[where[:depth]]
+            row["sum"] += length
+            row["count"] += 1
+            row["intervals"].append((event["start"], event["end"]))
+    return {
+        key: {"sum": r["sum"], "self": r["self"], "count": r["count"], "busy": union_ns(r["intervals"])}
+        for key, r in rows.items()
+    }

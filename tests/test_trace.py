@@ -1,0 +1,249 @@
+"""Attribution against the slow reference, on every real capture, on random traces, and on traces checked by hand."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from profiler_kit.trace import load_trace
+from tests.builders import SHARED, TraceBuilder, real_traces
+from tests.reference import attribute, region_rows
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def compare(path: Path) -> None:
+    """Every GPU event has the reference's path, and every total is the reference's."""
+    trace = load_trace(path)
+    events = trace.gpu_events()
+    mine = sorted(
+        zip(events["start_ns"], events["dur_ns"], events["stream"].astype(object), events["path"], strict=True),
+        key=repr,
+    )
+    theirs = sorted(
+        ((e["start"], e["end"] - e["start"], e["args"].get("stream"), path) for e, path in attribute(path)), key=repr
+    )
+    if all(isinstance(row[2], int) for row in theirs):
+        assert mine == theirs
+    totals = trace.regions().set_index("path")
+    expected = region_rows(path)
+    found = {
+        key: {"sum": row.sum_ns, "self": row.self_sum_ns, "count": row.gpu_events, "busy": row.busy_ns}
+        for key, row in zip(totals.index, totals.itertuples(), strict=True)
+        if row.gpu_events
+    }
+    assert found == expected
+    conserved(path)
+
+
+def conserved(path: Path) -> None:
+    """Sums close and busy stays within sum."""
+    trace = load_trace(path)
+    events, regions, kernels = trace.gpu_events(), trace.regions(), trace.kernels()
+    assert regions["self_sum_ns"].sum() == events["dur_ns"].sum() == kernels["sum_ns"].sum()
+    assert kernels["count"].sum() == len(events)
+    assert (regions["busy_ns"] <= regions["sum_ns"]).all()
+    assert (regions["span_ns"] >= 0).all() and (regions["host_ns"] >= 0).all()
+    timeline = trace.summary()["gpu_timeline"]
+    parts = timeline["computation_ns"] + timeline["exposed_communication_ns"] + timeline["exposed_memcpy_ns"]
+    assert timeline["busy_ns"] == parts
+    assert timeline["busy_ns"] + timeline["idle_ns"] == timeline["total_ns"]
+    operators = trace.operators()
+    assert (operators["self_ns"] >= 0).all()
+    outermost = operators.loc[operators["depth"] == 0, "dur_ns"].sum()
+    assert operators["self_ns"].sum() >= outermost  # equal unless operators overlap without nesting
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.json.gz")), ids=lambda path: path.name)
+def test_golden_captures_equal_the_slow_reference(path: Path) -> None:
+    compare(path)
+
+
+@pytest.mark.skipif(not real_traces(), reason="the real captures are not beside the project")
+@pytest.mark.parametrize("path", real_traces(), ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_real_captures_equal_the_slow_reference(path: Path) -> None:
+    compare(path)
+
+
+def test_the_hand_checkable_capture_gives_what_a_person_computes() -> None:
+    """streams_graph: two kernels launched under `overlap` run at once on streams 14 and 18.
+
+    Durations read off the file (us): stream one 1012.151; stream two 506.875 + 505.531. Stream one runs from
+    3549.482 to 4561.633, stream two from 3694.793 to 4201.668 and from 4204.356 to 4709.887, so together they
+    cover 3549.482 to 4709.887 = 1160.405.
+    """
+    regions = load_trace(GOLDEN / "streams_graph.json.gz").regions().set_index("path")
+    one, two = regions.loc[[("outer", "overlap", "stream one")]], regions.loc[[("outer", "overlap", "stream two")]]
+    assert one["sum_ns"].item() == 1_012_151
+    assert two["sum_ns"].item() == 506_875 + 505_531
+    assert two["span_ns"].item() == 4_709_887 - 3_694_793
+    overlap = regions.loc[[("outer", "overlap")]]
+    assert overlap["sum_ns"].item() == 1_012_151 + 506_875 + 505_531
+    assert overlap["busy_ns"].item() == 1_160_405
+    assert overlap["self_sum_ns"].item() == 0
+    # the kernel of `async tail` ran after the region had closed; six kernels of two graph launches follow
+    assert regions.loc[[("outer", "async tail")], "gpu_events"].item() == 1
+    assert regions.loc[[("graph replay",)], ["gpu_events", "launches"]].to_numpy().tolist() == [[6, 2]]
+    assert "(no region)" not in {path[0] for path in regions.index}
+
+
+def test_a_kernel_belongs_to_the_regions_open_at_its_launch(tmp_path: Path) -> None:
+    trace = TraceBuilder()
+    trace.region("outer", 0, 100)
+    trace.region("inner", 10, 20)
+    trace.launch(1, 15)
+    trace.kernel(1, 500, 7)  # long after both regions closed
+    trace.launch(2, 30)  # at inner's end: inner is closed
+    trace.kernel(2, 510, 5)
+    trace.launch(3, 100)  # at outer's end
+    trace.kernel(3, 520, 3)
+    trace.kernel(99, 530, 2)  # no such launch
+    rows = load_trace(trace.write(tmp_path / "t.json")).regions()
+    assert rows[
+        ["path", "instances", "gpu_events", "sum_ns", "busy_ns", "span_ns", "self_sum_ns", "host_ns", "launches"]
+    ].values.tolist() == [
+        [("outer",), 1, 2, 12_000, 12_000, 15_000, 5_000, 100_000, 2],
+        [("outer", "inner"), 1, 1, 7_000, 7_000, 7_000, 7_000, 20_000, 1],
+        [("(no region)",), 0, 1, 3_000, 3_000, 0, 3_000, 0, 1],
+        [("(unlinked)",), 0, 1, 2_000, 2_000, 0, 2_000, 0, 0],
+    ]
+
+
+def test_steps_count_as_one_region(tmp_path: Path) -> None:
+    trace = TraceBuilder()
+    for step in range(3):
+        trace.region(f"ProfilerStep#{step}", 100 * step, 90)
+        trace.launch(step + 1, 100 * step + 5)
+        trace.kernel(step + 1, 100 * step + 20, 10)
+    loaded = load_trace(trace.write(tmp_path / "t.json"))
+    assert loaded.regions()["path"].tolist() == [("ProfilerStep",)]
+    assert loaded.regions()["instances"].tolist() == [3]
+    assert loaded.region_instances()["step"].tolist() == [0, 1, 2]
+    assert loaded.regions()["span_ns"].tolist() == [30_000]
+
+
+def test_the_backward_thread_nests_below_the_thread_that_called_backward(tmp_path: Path) -> None:
+    trace = TraceBuilder()
+    trace.region("ProfilerStep#0", 0, 1000)
+    trace.region("forward", 10, 100)
+    trace.operator("aten::linear", 20, 50, **{"Sequence number": 5, "Fwd thread id": 0})
+    trace.region("backward", 200, 500)
+    trace.operator(
+        "autograd::engine::evaluate_function: AddmmBackward0", 300, 50, 2, **{"Sequence number": 5, "Fwd thread id": 1}
+    )
+    trace.launch(1, 310, tid=2)
+    trace.kernel(1, 320, 10)
+    trace.region("nccl:all_reduce", 360, 20, tid=2)
+    trace.launch(2, 365, tid=2)
+    trace.kernel(2, 370, 20, name="ncclDevKernel_AllReduce")
+    trace.region("worker", 300, 100, tid=3)  # another thread stands for itself
+    trace.launch(3, 310, tid=3)
+    trace.kernel(3, 400, 5)
+    loaded = load_trace(trace.write(tmp_path / "t.json"))
+    events = loaded.gpu_events()
+    assert events["path"].tolist() == [
+        ("ProfilerStep", "backward"),
+        ("ProfilerStep", "backward", "nccl:all_reduce"),
+        ("worker",),
+    ]
+    assert events["forward_path"].tolist() == [("ProfilerStep", "forward"), (), ()]
+    assert loaded.summary()["gpu_timeline"]["communication_ns"] == 20_000
+
+
+def test_regions_that_overlap_without_nesting_name_only_what_is_open(tmp_path: Path) -> None:
+    trace = TraceBuilder()
+    trace.region("a", 0, 50)
+    trace.region("b", 40, 50)  # begins in a, outlives it
+    trace.region("c", 45, 40)  # the same, inside b
+    for correlation, at in enumerate((42, 47, 60, 87), start=1):
+        trace.launch(correlation, at)
+        trace.kernel(correlation, 100 + 10 * correlation, 1)
+    loaded = load_trace(trace.write(tmp_path / "t.json"))
+    assert loaded.gpu_events()["path"].tolist() == [("a", "b"), ("a", "b", "c"), ("b", "c"), ("b",)]
+    assert loaded.region_instances()["path"].tolist() == [("a",), ("a", "b"), ("a", "b", "c")]
+    conserved(loaded.path)
+
+
+spans = st.tuples(st.integers(0, 60), st.integers(0, 40), st.integers(1, 3), st.sampled_from("abc"))
+launches = st.tuples(st.integers(0, 100), st.integers(1, 3), st.integers(0, 100), st.integers(0, 30), st.integers(0, 1))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(spans, max_size=12), st.lists(launches, min_size=1, max_size=12), st.randoms(use_true_random=False))
+def test_random_traces_equal_the_slow_reference_in_any_order(
+    tmp_path_factory: pytest.TempPathFactory, regions: list, calls: list, order: random.Random
+) -> None:
+    trace = TraceBuilder()
+    for start, dur, tid, name in regions:
+        trace.region(name, start, dur, tid)
+    for correlation, (at, tid, start, dur, device) in enumerate(calls):
+        if correlation % 5:
+            trace.launch(correlation, at, tid)
+        trace.kernel(correlation, start, dur, device=device)
+    path = tmp_path_factory.mktemp("t") / "t.json"
+    compare(trace.write(path))
+    before = load_trace(path).regions()
+    order.shuffle(trace.events)
+    after = load_trace(trace.write(path)).regions()
+    assert before.to_dict("records") == after.to_dict("records")
+
+
+def test_huge_time_ranges_do_not_overflow(tmp_path: Path) -> None:
+    """An old file with absolute times and one event at 0: threads x range would not fit 64 bits."""
+    trace = TraceBuilder()
+    late = 1_700_000_000_000_000
+    for tid in range(1, 12):
+        trace.region(f"r{tid}", late, 10, tid)
+        trace.launch(tid, late + 1, tid)
+        trace.kernel(tid, late + 20 * tid, 3)
+    trace.region("early", 0, 1, 1)
+    compare(trace.write(tmp_path / "t.json"))
+
+
+@pytest.mark.skipif(not SHARED.joinpath("peers").is_dir(), reason="other projects' results are not beside the project")
+@pytest.mark.parametrize("folder", sorted(SHARED.glob("peers/tracelens/*/*")), ids=lambda path: path.name)
+def test_the_timeline_and_the_kernels_equal_tracelens(folder: Path) -> None:
+    """gpu_timeline.csv keeps only linked events; kernel_summary.csv keeps all kernels, by name and stream.
+
+    TraceLens adds up floats of some 4e12 us, whose last bit is 1 ns: each event may be off by that.
+    """
+    import pandas as pd
+
+    trace = load_trace(folder / "trace.json.gz")
+    ours = trace.summary(linked_only=True)["gpu_timeline"]
+    ours_events = len(trace.linked_gpu_events())
+    theirs = pd.read_csv(folder / "gpu_timeline.csv").set_index("type")["time ms"]
+    pairs = {
+        "computation_time": "computation_ns",
+        "exposed_comm_time": "exposed_communication_ns",
+        "exposed_memcpy_time": "exposed_memcpy_ns",
+        "busy_time": "busy_ns",
+        "idle_time": "idle_ns",
+        "total_time": "total_ns",
+        "total_comm_time": "communication_ns",
+        "total_memcpy_time": "memcpy_ns",
+    }
+    for their_name, our_name in pairs.items():
+        assert ours[our_name] / 1e6 == pytest.approx(theirs[their_name], rel=1e-6, abs=1e-6 * max(1, ours_events))  # type: ignore[literal-required]
+    summary = pd.read_csv(folder / "kernel_summary.csv")
+    column = "Kernel duration (µs)_sum"
+    wanted = summary.groupby(["Kernel name", "Kernel stream"])[[column, "Kernel duration (µs)_count"]].sum()
+    kernels = trace.kernels()
+    kernels = kernels[kernels["category"] == "kernel"].groupby(["name", "stream"])[["sum_ns", "count"]].sum()
+    assert len(kernels) == len(wanted)
+    for key, row in wanted.iterrows():
+        found = kernels.loc[key]
+        assert found["sum_ns"] / 1e3 == pytest.approx(row[column], rel=1e-6)
+        assert found["count"] == row["Kernel duration (µs)_count"]
+
+
+def test_summary_has_the_keys_of_the_contract() -> None:
+    summary = load_trace(GOLDEN / "streams_graph.json.gz").summary()
+    assert json.loads(json.dumps(summary)) == summary
+    assert list(summary) == ["trace", "events", "gpu_events", "gpu_timeline", "quality"]
+    assert (summary["events"], summary["gpu_events"]) == (137, 11)
