@@ -79,6 +79,15 @@ def optimized(sam: Sam, chosen: Sequence[Optimization], device: torch.device) ->
         yield sam
 
 
+def layer_optimizations(chosen: Sequence[Optimization]) -> tuple[tuple[Optimization, ...], tuple[str, ...]]:
+    """Those to time layers with, and a note when that leaves one out: a compiled encoder shows no layers inside."""
+    kept = tuple(optimization for optimization in chosen if optimization.name != "compile")
+    if len(kept) == len(chosen):
+        return kept, ()
+    names = ", ".join(optimization.name for optimization in kept) or "no optimization"
+    return kept, (f"layers: timed without compile (with {names}), because a compiled encoder shows no layers inside",)
+
+
 def compile_encoder(sam: Sam, *, backend: str = "inductor") -> Sam:
     """Put torch.compile (mode default, static shapes) around the image encoder; it compiles at the first call."""
     sam.image_encoder = torch.compile(sam.image_encoder, backend=backend, dynamic=False)
