@@ -1,0 +1,275 @@
+"""Record CPU allocations through torch.profiler (code in, a dict in the form of a CUDA memory snapshot out)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
+
+from torch._C._profiler import (
+    RecordScope,
+    _ExtraFields_Allocation,
+    _ExtraFields_PyCall,
+    _ExtraFields_PyCCall,
+    _ExtraFields_TorchOp,
+    _ProfilerEvent,
+)
+from torch.profiler import ProfilerActivity
+
+from profiler_kit.capture.torch_profile import (
+    TorchProfile,
+    claim_profiler,
+    quiet,
+    release_profiler,
+    start_profile,
+    stop_profile,
+)
+from profiler_kit.errors import CaptureError
+from profiler_kit.units import NS_PER_US
+
+_LARGE_BYTES: Final = 1 << 20  # segment_type of the CUDA allocator: "small" up to here (kSmallSize)
+_OOM_NAME: Final = "[OutOfMemory]"
+_OOM_MESSAGE: Final = re.compile(r"tried to allocate (\d+) bytes")  # c10/core/impl/alloc_cpu.cpp
+
+Frame = dict[str, Any]  # {"name", "filename", "line"}, as in a CUDA snapshot
+Stack = list[Frame]  # innermost first
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One allocation (size above 0), one free (below 0) or one failed allocation, in the order they happened."""
+
+    kind: Literal["memory", "oom"]
+    time_ns: int  # Unix
+    address: int
+    size_bytes: int
+    stack: Stack
+
+
+class CpuRecording:
+    """The CPU allocations of the threads that torch.profiler follows, from `start` to `stop`."""
+
+    source: Final = "torch.profiler"
+
+    def __init__(self, who: str, *, python_frames: bool, max_entries: int) -> None:
+        self._who = who
+        self._python_frames = python_frames
+        self._max_entries = max_entries
+        self._profile: TorchProfile | None = None
+
+    def start(self) -> None:
+        claim_profiler(self._who)
+        try:
+            with quiet():
+                recording = TorchProfile(
+                    activities=[ProfilerActivity.CPU], profile_memory=True, with_stack=self._python_frames
+                )
+            start_profile(recording)
+        except BaseException:
+            release_profiler()
+            raise
+        self._profile = recording
+
+    def stop(self, error: BaseException | None) -> dict[str, Any]:
+        """The snapshot of what was recorded; `error` is what ended it, and tells the size of a failed allocation."""
+        recording = self._profile
+        assert recording is not None, "start first"
+        try:
+            stop_profile(recording)
+        finally:
+            release_profiler()
+        result = None if recording.profiler is None else recording.profiler.kineto_results
+        if result is None:
+            raise CaptureError(
+                f"{self._who}: another profiler was started inside and ended this recording, nothing is written: "
+                "torch runs one at a time. Leave one of the two out."
+            )
+        roots = result.experimental_event_tree()
+        changes = find_changes(roots)
+        match = None if error is None else _OOM_MESSAGE.search(str(error))
+        if match and changes and changes[-1].kind == "oom":
+            changes[-1] = replace(changes[-1], size_bytes=int(match[1]))
+        return build_snapshot(changes, find_regions(roots), self._max_entries)
+
+
+def build_snapshot(
+    changes: Iterable[Change], regions: Iterable[tuple[int, str, str]], max_entries: int
+) -> dict[str, Any]:
+    """Write changes and regions (Unix ns, START or END, name) in the form of `torch.cuda.memory._snapshot()`.
+
+    The CPU allocator caches nothing, so each allocation is a segment of its own: segment_alloc, alloc,
+    free_requested, free_completed, segment_free, and reserved equals allocated at all times. Blocks allocated in
+    the recording and still live at its end are the segments. Addresses are real, the device is 0 and the stream 0.
+    A free of memory that an earlier recording saw being allocated stands alone, as in a CUDA history.
+    An oom has no device_free, and size 0 unless its exception ended the recording.
+    When more than max_entries entries result, the oldest are dropped, as the CUDA allocator's ring buffer does.
+    """
+    trace: list[dict[str, Any]] = []
+    live: dict[int, Change] = {}
+    for change in changes:
+        if change.kind == "oom":
+            trace.append(_entry("oom", change))
+        elif change.size_bytes > 0:
+            lost = live.pop(change.address, None)
+            if lost is not None:  # it was freed where the profiler does not look, in a thread of another kind
+                trace.extend(_free(lost, change.time_ns, []))
+            live[change.address] = change
+            trace.append(_entry("segment_alloc", change))
+            trace.append(_entry("alloc", change))
+        elif change.size_bytes < 0:
+            allocated = live.pop(change.address, change)
+            trace.extend(_free(allocated, change.time_ns, change.stack))
+    return {
+        "segments": [_segment(change) for _, change in sorted(live.items())],
+        "device_traces": [trace[-max_entries:]],
+        "allocator_settings": {},
+        "external_annotations": [
+            {"stage": stage, "name": name, "device": 0, "time_us": time_ns // NS_PER_US}
+            for time_ns, stage, name in regions
+        ],
+    }
+
+
+def _entry(action: str, change: Change, time_ns: int | None = None, stack: Stack | None = None) -> dict[str, Any]:
+    return {
+        "action": action,
+        **({} if action == "oom" else {"addr": change.address}),
+        "size": abs(change.size_bytes),
+        "stream": 0,
+        "time_us": (change.time_ns if time_ns is None else time_ns) // NS_PER_US,
+        "compile_context": "N/A",
+        "user_metadata": "",
+        "frames": change.stack if stack is None else stack,
+    }
+
+
+def _free(allocated: Change, time_ns: int, stack: Stack) -> list[dict[str, Any]]:
+    return [
+        _entry(action, allocated, time_ns, stack) for action in ("free_requested", "free_completed", "segment_free")
+    ]
+
+
+def _segment(change: Change) -> dict[str, Any]:
+    size = change.size_bytes
+    return {
+        "device": 0,
+        "address": change.address,
+        "total_size": size,
+        "allocated_size": size,
+        "active_size": size,
+        "requested_size": size,
+        "stream": 0,
+        "segment_type": "large" if size > _LARGE_BYTES else "small",
+        "segment_pool_id": (0, 0),
+        "is_expandable": False,
+        "frames": change.stack,
+        "blocks": [
+            {
+                "address": change.address,
+                "size": size,
+                "requested_size": size,
+                "state": "active_allocated",
+                "frames": change.stack,
+            }
+        ],
+    }
+
+
+def find_changes(roots: Iterable[_ProfilerEvent]) -> list[Change]:
+    """The changes of CPU memory in a profiler's event tree, by time.
+
+    The size of a failed allocation is 0: torch keeps it to itself.
+    """
+    changes = []
+    frames = _Frames()
+    for event, above in _walk(roots):
+        if event.name == _OOM_NAME:
+            changes.append(Change("oom", event.start_time_ns, 0, 0, frames.stack(above)))
+            continue
+        fields = event.extra_fields
+        if isinstance(fields, _ExtraFields_Allocation) and fields.device.type == "cpu" and fields.alloc_size:
+            changes.append(Change("memory", event.start_time_ns, fields.ptr, fields.alloc_size, frames.stack(above)))
+    changes.sort(key=lambda change: change.time_ns)
+    return changes
+
+
+def find_regions(roots: Iterable[_ProfilerEvent]) -> list[tuple[int, str, str]]:
+    """The starts and ends of record_function regions in a profiler's event tree, by time: Unix ns, stage, name."""
+    spans: dict[int, list[tuple[int, int, str]]] = {}  # by thread
+    for event, _ in _walk(roots):
+        if isinstance(event.extra_fields, _ExtraFields_TorchOp) and event.extra_fields.scope == RecordScope.USER_SCOPE:
+            span = (event.start_time_ns, max(event.start_time_ns, event.end_time_ns), event.name)
+            spans.setdefault(event.start_tid, []).append(span)
+    marks = [mark for thread in spans.values() for mark in _nest(thread)]
+    return sorted(marks, key=lambda mark: mark[0])  # stable, so that marks of one time stay nested
+
+
+def _nest(spans: Iterable[tuple[int, int, str]]) -> Iterator[tuple[int, str, str]]:
+    """Open and close the spans of one thread so that they nest, also where several share a time."""
+    inside: list[tuple[int, int, str]] = []
+    for span in sorted(spans, key=lambda span: (span[0], -span[1])):
+        while inside and inside[-1][1] <= span[0]:
+            _, end, name = inside.pop()
+            yield end, "END", name
+        inside.append(span)
+        yield span[0], "START", span[2]
+    for _, end, name in reversed(inside):
+        yield end, "END", name
+
+
+def _walk(roots: Iterable[_ProfilerEvent]) -> Iterator[tuple[_ProfilerEvent, _Node | None]]:
+    """Every event with the chain of events around it, a parent before its children, in order."""
+    todo: list[tuple[_ProfilerEvent, _Node | None]] = [(root, None) for root in reversed(list(roots))]
+    while todo:
+        event, above = todo.pop()
+        yield event, above
+        children = event.children
+        if children:
+            node = _Node(event, above)
+            todo.extend((child, node) for child in reversed(children))
+
+
+class _Node:
+    """An event on the way from a root to an allocation; its stack is made when first asked for."""
+
+    __slots__ = ("above", "event", "stack")
+
+    def __init__(self, event: _ProfilerEvent, above: _Node | None) -> None:
+        self.event = event
+        self.above = above
+        self.stack: Stack | None = None
+
+
+class _Frames:
+    """Makes stacks; equal frames and equal stacks are one object, so that the pickle holds each once."""
+
+    def __init__(self) -> None:
+        self._frames: dict[tuple[str, str, int], Frame] = {}
+        self._stacks: dict[tuple[int, ...], Stack] = {}
+
+    def stack(self, node: _Node | None) -> Stack:
+        """The operators and Python calls around an event, innermost first; regions are left to the annotations."""
+        if node is None:
+            return self._stacks.setdefault((), [])
+        if node.stack is None:
+            stack = list(self._chain(node))
+            node.stack = self._stacks.setdefault(tuple(map(id, stack)), stack)
+        return node.stack
+
+    def _chain(self, node: _Node | None) -> Iterator[Frame]:
+        line: int | None = None  # in the Python function around, as the call inside it tells
+        while node is not None:
+            name, fields = node.event.name, node.event.extra_fields
+            if isinstance(fields, _ExtraFields_TorchOp) and fields.scope != RecordScope.USER_SCOPE:
+                yield self._frame(name, "", 0)
+            elif isinstance(fields, _ExtraFields_PyCall):
+                own = fields.callsite
+                shown = name if name.startswith("nn.Module: ") else own.function_name
+                yield self._frame(shown, own.file_name, own.line_number if line is None else line)
+            if isinstance(fields, _ExtraFields_PyCall | _ExtraFields_PyCCall):
+                line = fields.caller.line_number
+            node = node.above
+
+    def _frame(self, name: str, filename: str, line: int) -> Frame:
+        return self._frames.setdefault((name, filename, line), {"name": name, "filename": filename, "line": line})

@@ -1,0 +1,216 @@
+"""Record a memory snapshot of a block or a function (code in, .pickle out): CUDA's own, or the same form on a CPU."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final, Literal, ParamSpec, TypeVar, get_args, overload
+
+import torch
+
+import profiler_kit
+from profiler_kit.capture.cpu_snapshot import CpuRecording
+from profiler_kit.capture.forms import Runner
+from profiler_kit.capture.targets import Rank, Target, make_target
+from profiler_kit.errors import CaptureError, OptionError
+from profiler_kit.files import whole_file
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Stacks = Literal["python", "all", "none"]
+
+_SUFFIXES: Final = (".pickle", ".pkl")
+_ERROR_CHARS: Final = 2_000
+_LOG: Final = logging.getLogger("profiler_kit")
+_told: set[str] = set()  # what has been logged in this process
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryOptions:
+    """What to record; the keyword options of `memory_runner`, which describes them."""
+
+    stacks: Stacks = "python"
+    max_entries: int = 1_000_000
+    rank: Rank = "auto"
+
+    def __post_init__(self) -> None:
+        if self.stacks not in get_args(Stacks):
+            raise OptionError(f'memory_runner: stacks is {self.stacks!r}, want "python", "all" or "none".')
+        if isinstance(self.max_entries, bool) or not isinstance(self.max_entries, int) or self.max_entries < 1:
+            raise OptionError(f"memory_runner: max_entries is {self.max_entries!r}, want a whole number from 1.")
+
+
+@overload
+def memory_runner(
+    path: str | os.PathLike[str],
+    /,
+    *,
+    stacks: Stacks = "python",
+    max_entries: int = 1_000_000,
+    rank: Rank = "auto",
+) -> MemoryRunner: ...
+
+
+@overload
+def memory_runner(
+    path: str | os.PathLike[str], function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
+) -> R: ...
+
+
+def memory_runner(path: str | os.PathLike[str], /, *args: Any, **kwargs: Any) -> Any:
+    """Record allocations into a memory snapshot, in one of three forms.
+
+        @memory_runner("memory.pickle")
+        def step(): ...
+
+        with memory_runner("memory.pickle"):
+            ...
+
+        result = memory_runner("memory.pickle", step, batch, lr=0.1)
+
+    In the third form every argument after the function is the function's own; to give options there, write
+    `memory_runner(path, stacks="all").run(step, batch, lr=0.1)`. Names of files follow `profiler_runner`:
+    memory.pickle, memory.1.pickle, and memory.rank0.pickle under torch.distributed.
+
+    The snapshot is written also when the code raises: after running out of memory it is the one you want. The file
+    is torch's format, which load_snapshot and torch's own page read, plus a key "profiler_kit": version, torch,
+    source ("cuda" or "torch.profiler"), max_entries, and error (repr of what the code raised, or None). It holds
+    plain values only. Regions (`region`, record_function) are in external_annotations.
+
+    With CUDA every device's allocator is recorded. A profiler_runner may run inside or around it.
+    Without CUDA the CPU's allocations are recorded through torch.profiler instead, which a log message says once;
+    then no profiler may run inside or around it. `cpu_snapshot.build_snapshot` describes what such a file holds.
+
+    Options:
+        stacks: "python" records Python frames, "all" C++ frames too, "none" nothing. On a CPU, "python" and "all"
+            give operators and Python calls, "none" operators.
+        max_entries: how many events to keep (on CUDA for each device); older ones are dropped.
+        rank: as in `profiler_runner`.
+
+    Raises OptionError for an option or a path that cannot be used, before anything starts. Raises CaptureError when
+    memory history (or, on a CPU, a profiler) is already recording, which goes on undisturbed, and when the file
+    cannot be written.
+    """
+    if args:
+        function, *rest = args
+        if not callable(function):
+            raise OptionError(
+                f"memory_runner: second argument is a {type(function).__name__}, want the function to run. "
+                "Give options by name."
+            )
+        return MemoryRunner(path, MemoryOptions()).run(function, *rest, **kwargs)
+    known = [field.name for field in fields(MemoryOptions)]
+    unknown = [name for name in kwargs if name not in known]
+    if unknown:
+        raise OptionError(f"memory_runner: unknown option {unknown[0]!r}, want one of {', '.join(known)}.")
+    return MemoryRunner(path, MemoryOptions(**kwargs))
+
+
+class MemoryRunner(Runner[None]):
+    """Records memory snapshots; made by `memory_runner`."""
+
+    what = "memory_runner"
+
+    def __init__(self, path: str | os.PathLike[str], options: MemoryOptions) -> None:
+        self._target: Target = make_target(self.what, path, _SUFFIXES, options.rank)
+        self._options = options
+        self._recording: CudaRecording | CpuRecording | None = None
+
+    def start(self) -> None:
+        """Begin to record."""
+        who = f"memory_runner {self._target.path}"
+        recording: CudaRecording | CpuRecording
+        if torch.cuda.is_available():
+            recording = CudaRecording(who, self._options)
+        else:
+            _tell("memory_runner: no CUDA device, so CPU allocations are recorded, through torch.profiler")
+            recording = CpuRecording(
+                who, python_frames=self._options.stacks != "none", max_entries=self._options.max_entries
+            )
+        recording.start()
+        self._recording = recording
+
+    def stop(self, error: BaseException | None) -> None:
+        """End the recording and write the snapshot."""
+        recording, self._recording = self._recording, None
+        if recording is None:
+            raise CaptureError(f"memory_runner {self._target.path}: stop without start, want start() first.")
+        path = self._target.next()
+        try:
+            snapshot = recording.stop(error)
+            snapshot["profiler_kit"] = {
+                "version": profiler_kit.__version__,
+                "source": recording.source,
+                "max_entries": self._options.max_entries,
+                "torch": str(torch.__version__),
+                "error": None if error is None else repr(error)[:_ERROR_CHARS],
+            }
+            _write(snapshot, path)
+        except (OSError, RuntimeError) as failure:
+            reason = (str(failure).splitlines() or [type(failure).__name__])[0]
+            raise CaptureError(
+                f"memory_runner {path}: the snapshot cannot be written ({reason}). Choose a path with room for it."
+            ) from failure
+        self._target.advance()
+
+
+class CudaRecording:
+    """The allocator history of every CUDA device, from `start` to `stop`."""
+
+    source: Final = "cuda"
+
+    def __init__(self, who: str, options: MemoryOptions) -> None:
+        self._who = who
+        self._options = options
+
+    def start(self) -> None:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+        if torch._C._cuda_isHistoryEnabled():
+            raise CaptureError(
+                f"{self._who}: CUDA memory history is already recording, want it off: the allocator keeps one history. "
+                "Leave one of the two out, or call torch.cuda.memory._record_memory_history(None) first."
+            )
+        options = self._options
+        wanted: dict[str, Any] = {
+            "enabled": "all",
+            "context": None if options.stacks == "none" else "all",
+            "stacks": "all" if options.stacks == "all" else "python",
+            "max_entries": options.max_entries,
+            "clear_history": True,
+            # regions of every thread, where this torch can; without it those of the recording thread
+            "global_record_annotations": True,
+        }
+        known = inspect.signature(torch.cuda.memory._record_memory_history).parameters
+        try:
+            torch.cuda.memory._record_memory_history(**{key: wanted[key] for key in wanted if key in known})
+        except BaseException:
+            self._switch_off()
+            raise
+
+    def stop(self, _error: BaseException | None) -> dict[str, Any]:
+        """The snapshot; history is off afterwards whatever happens."""
+        try:
+            snapshot: dict[str, Any] = torch.cuda.memory._snapshot()
+        finally:
+            self._switch_off()
+        return snapshot
+
+    def _switch_off(self) -> None:
+        torch.cuda.memory._record_memory_history(None)
+
+
+def _write(snapshot: dict[str, Any], path: Path) -> None:
+    with whole_file(path) as temporary, temporary.open("wb") as handle:
+        pickle.dump(snapshot, handle, protocol=pickle.HIGHEST_PROTOCOL)
+
+
+def _tell(message: str) -> None:
+    """Log a message once in a process; without any logging set up, Python prints it on stderr."""
+    if message not in _told:
+        _told.add(message)
+        _LOG.warning(message)
