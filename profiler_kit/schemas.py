@@ -332,3 +332,8 @@ OPERATOR_SUMS: Final = Schema(
     "OPERATOR_SUMS",  # one row per operator name, longest self time first; host time
     {"name": "str", "count": "int64", "sum_ns": "int64", "self_ns": "int64"},
 )
+
+NAME_SUMS: Final = Schema(
+    "NAME_SUMS",  # one row per GPU event name, over all streams and devices, longest sum first
+    {"name": "str", "count": "int64", "sum_ns": "int64"},
+)

@@ -1,4 +1,4 @@
-"""What ran in a stretch of time or in one region: GPU_EVENTS or OPERATORS in, totals per kernel or operator out."""
+"""What ran in a stretch of time or in one region: events in, the events inside, and operators added up, out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from profiler_kit.schemas import GPU_EVENTS, KERNEL_TOTALS, OPERATOR_SUMS, OPERATORS
+from profiler_kit.schemas import KERNEL_TOTALS, NAME_SUMS, OPERATOR_SUMS, OPERATORS
 
 
 def events_between(events: pd.DataFrame, start_ns: int, end_ns: int) -> pd.DataFrame:
@@ -27,20 +27,10 @@ def events_between(events: pd.DataFrame, start_ns: int, end_ns: int) -> pd.DataF
 def events_under(events: pd.DataFrame, path: Sequence[str]) -> pd.DataFrame:
     """The rows launched under a region, nested regions included; takes any frame with a path column."""
     prefix, depth = tuple(path), len(path)
-    distinct = events["path"].unique()
-    wanted = {p for p in distinct if p[:depth] == prefix}
-    return events[events["path"].isin(wanted)]
-
-
-def kernel_sums(gpu_events: pd.DataFrame) -> pd.DataFrame:
-    """GPU_EVENTS -> KERNEL_TOTALS: kernels by name, stream, device and category, longest sum first."""
-    GPU_EVENTS.check(gpu_events)
-    keys = ["name", "stream", "device", "category"]
-    grouped = gpu_events.groupby(keys, observed=True, sort=False)["dur_ns"]
-    out = grouped.agg(["count", "sum", "mean", "min", "max"]).reset_index()
-    out.columns = pd.Index([*keys, "count", "sum_ns", "mean_ns", "min_ns", "max_ns"])
-    out = out.astype({"name": object, "category": object, "mean_ns": "float64"})
-    return KERNEL_TOTALS.check(out.sort_values(["sum_ns", "name"], ascending=[False, True], ignore_index=True))
+    code, distinct = pd.factorize(events["path"])
+    under = np.array([p[:depth] == prefix for p in distinct] or [False], dtype=bool)
+    found: pd.DataFrame = events[under[code]]
+    return found
 
 
 def operator_sums(operators: pd.DataFrame) -> pd.DataFrame:
@@ -53,3 +43,11 @@ def operator_sums(operators: pd.DataFrame) -> pd.DataFrame:
     out = grouped.agg(count=("dur_ns", "size"), sum_ns=("dur_ns", "sum"), self_ns=("self_ns", "sum")).reset_index()
     out = out.astype({"name": object, "count": "int64"})
     return OPERATOR_SUMS.check(out.sort_values(["self_ns", "name"], ascending=[False, True], ignore_index=True))
+
+
+def name_sums(kernels: pd.DataFrame) -> pd.DataFrame:
+    """KERNEL_TOTALS -> NAME_SUMS: the same over all streams and devices, longest sum first."""
+    KERNEL_TOTALS.check(kernels)
+    out = kernels.groupby("name", sort=False)[["count", "sum_ns"]].sum().reset_index()
+    out = out.astype({"name": object, "count": "int64", "sum_ns": "int64"})
+    return NAME_SUMS.check(out.sort_values(["sum_ns", "name"], ascending=[False, True], ignore_index=True))

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from profiler_kit.schemas import OPERATOR_SUMS, REGION_TOTALS
+from profiler_kit.schemas import NAME_SUMS, OPERATOR_SUMS, REGION_TOTALS
 from profiler_kit.units import ns_to_ms
 from profiler_kit.views.palette import ACTIVITY, HUES, MARK, region_colours
 from profiler_kit.views.text import fmt_count, fmt_ns, fmt_path, fmt_percent, ns_in, time_unit
@@ -135,44 +135,66 @@ def region_bars(regions: pd.DataFrame, *, host: bool = False, most: int = 16) ->
 def operator_bars(operators: pd.DataFrame, *, most: int = 12) -> go.Figure:
     """Host time inside each operator itself, longest first. Takes OPERATOR_SUMS; the share is of all operators."""
     OPERATOR_SUMS.check(operators)
-    rows = operators.head(most)
-    total = int(operators["self_ns"].sum()) or 1
-    unit = time_unit(rows["self_ns"])
-    position = [str(number) for number in range(len(rows))]
-    values = [ns_in(v, unit) for v in rows["self_ns"]]
+    return _ranking(operators.head(most), "self_ns", int(operators["self_ns"].sum()), "calls")
+
+
+def kernel_bars(kernels: pd.DataFrame, *, most: int = 9) -> go.Figure:
+    """Kernels by summed time over all streams and devices, longest first. Takes NAME_SUMS."""
+    NAME_SUMS.check(kernels)
+    return _ranking(kernels.head(most), "sum_ns", int(kernels["sum_ns"].sum()), "events")
+
+
+def _ranking(rows: pd.DataFrame, column: str, whole: int, counted: str) -> go.Figure:
+    """Bars with the name above each (names of kernels are long), the value and the share at its end."""
+    unit = time_unit(rows[column])
+    values = [ns_in(v, unit) for v in rows[column]]
+    position = list(range(len(rows)))
     figure = go.Figure()
     figure.add_bar(
         x=values,
         y=position,
         orientation="h",
+        width=0.34,
         marker={"color": HUES[0]},
-        text=[f"<b>{fmt_ns(v, unit)}</b>  {fmt_percent(v / total)}" for v in rows["self_ns"]],
-        textposition="outside",
-        cliponaxis=False,
         hovertemplate=[
-            f"<b>{escape(row['name'], 120)}</b><br>self {fmt_ns(row['self_ns'])} · total {fmt_ns(row['sum_ns'])} · "
-            f"{fmt_count(row['count'])} calls<extra></extra>"
+            f"<b>{escape(row['name'], 160)}</b><br>{fmt_ns(row[column])} in {fmt_count(row['count'])} {counted}"
+            "<extra></extra>"
             for row in rows.to_dict("records")
         ],
     )
+    for at, name, value in zip(position, rows["name"], rows[column], strict=True):
+        title = {"x": 0, "y": at, "yshift": 14, "xanchor": "left", "showarrow": False, "font": {"size": 12}}
+        figure.add_annotation(text=escape(short_kernel(name), 46), **title)
+        figure.add_annotation(
+            x=ns_in(value, unit),
+            y=at,
+            text=f"<b>{fmt_ns(value, unit)}</b>  {fmt_percent(value / max(1, whole))}",
+            xanchor="left",
+            xshift=6,
+            showarrow=False,
+            font={"size": 12},
+        )
     figure.update_layout(
         showlegend=False,
-        height=27 * max(2, len(rows)) + 20,
+        height=41 * max(2, len(rows)) + 16,
         margin=MARGIN,
-        bargap=0.3,
-        xaxis={"visible": False, "range": [0, max(values, default=1.0) * 1.35], "fixedrange": True},
-        yaxis={
-            "autorange": "reversed",
-            "tickvals": position,
-            "ticktext": [escape(name, 38) for name in rows["name"]],
-            "tickfont": {"size": 13},
-            "showgrid": False,
-            "fixedrange": True,
-            "automargin": True,
-            "type": "category",
-        },
+        xaxis={"visible": False, "range": [0, max(values, default=1.0) * 1.5], "fixedrange": True},
+        yaxis={"visible": False, "range": [len(rows) - 0.6, -0.85], "fixedrange": True},
     )
     return figure
+
+
+def short_kernel(name: str) -> str:
+    """A kernel's name without what says nothing: return type, anonymous namespaces, template arguments at the end."""
+    text = name.removeprefix("void ").replace("(anonymous namespace)::", "")
+    cut = text.find("<")
+    head = text[:cut] if cut > 0 else text
+    inner = text[cut + 1 :] if cut > 0 else ""
+    for token in inner.replace("<", ",").replace("(", ",").split(","):
+        word = token.strip().rsplit("::", 1)[-1]
+        if word.endswith(("Functor", "_kernel_cuda", "Ops")) or "functor" in word.lower():
+            return f"{head.rsplit('::', 1)[-1]} {word}"
+    return head.rsplit("::", 1)[-1].split("(")[0] or text
 
 
 def latency_samples(latency_ns: Sequence[int]) -> go.Figure:

@@ -1,5 +1,6 @@
 """Put a view of a timeline on the wire: Timeline in; a JSON description, and binary tiles of at most 50 kB, out.
 
+Times on the wire count from the timeline's start: absolute nanoseconds do not fit JavaScript's numbers.
 A tile is a little-endian uint32 n, n bytes of JSON, and the arrays the JSON points to as [offset, length, dtype].
 """
 
@@ -22,13 +23,13 @@ _MOST_BINS: Final = 4_096
 
 
 def describe(timeline: Timeline) -> dict[str, object]:
-    """What the canvas needs once: bounds, tracks, the meaning of each code, and a colour per code."""
+    """What the canvas needs once: length, tracks, the meaning of each code, and a colour per region path."""
     hue = region_colours(name for _, _, path in timeline.labels for name in path)
     paths: dict[tuple[str, ...], int] = {}
     labels = [[kind, name, paths.setdefault(path, len(paths))] for kind, name, path in timeline.labels]
     return {
-        "start": timeline.start_ns,
-        "end": timeline.end_ns,
+        "start": 0,
+        "end": timeline.end_ns - timeline.start_ns,
         "tracks": [
             {"label": t.label, "kind": t.kind, "first": t.first_row, "rows": t.rows, "spans": t.spans}
             for t in timeline.tracks
@@ -40,13 +41,15 @@ def describe(timeline: Timeline) -> dict[str, object]:
 
 
 def tile(timeline: Timeline, start_ns: int, end_ns: int, pixels: int) -> bytes:
-    """One view, `pixels` wide. Rows with few spans come span by span, the others as bins of a pixel or wider.
+    """One view, `pixels` wide; start and end count from the timeline's start. Rows with few spans come span by span, the others as bins of a pixel or wider.
 
     Raises OptionError when the view is empty or turned round.
     """
     if end_ns <= start_ns or pixels < 1:
         raise OptionError(f"view {start_ns} to {end_ns} ns, {pixels} pixels: want an end after its start")
-    counts = [_count(row, start_ns, end_ns) for row in timeline.rows]
+    base = timeline.start_ns
+    begin, stop = base + start_ns, base + end_ns
+    counts = [_count(row, begin, stop) for row in timeline.rows]
     share = BUDGET_BYTES // max(1, sum(count > 0 for count in counts))
     bins = max(16, min(pixels, _MOST_BINS, share // _BIN_BYTES))
     rows: list[dict[str, object]] = []
@@ -54,8 +57,8 @@ def tile(timeline: Timeline, start_ns: int, end_ns: int, pixels: int) -> bytes:
     for number, (row, count) in enumerate(zip(timeline.rows, counts, strict=True)):
         if not count:
             continue
-        view = row.exact(start_ns, end_ns) if count * _EXACT_BYTES <= share else row.bins(start_ns, end_ns, bins)
-        rows.append({"row": number, **_pack(view, start_ns, blob)})
+        view = row.exact(begin, stop) if count * _EXACT_BYTES <= share else row.bins(begin, stop, bins)
+        rows.append({"row": number, **_pack(view, begin, blob)})
     head = json.dumps({"t0": start_ns, "t1": end_ns, "rows": rows}, separators=(",", ":")).encode()
     head += b" " * (-len(head) % 8 + 4)  # the arrays start on a multiple of eight
     return struct.pack("<I", len(head)) + head + bytes(blob)

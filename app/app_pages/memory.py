@@ -1,0 +1,43 @@
+"""Memory over time with the regions under it, the peak and what was live at it, and the memory page."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from app import routes, state
+from app.components import memory_parts, widgets
+from profiler_kit.views import figures_memory, tables
+
+run = state.run()
+st.title("Memory")
+if run.memory is None:
+    widgets.empty(
+        "No memory snapshot in this run",
+        "`profiler-kit capture` records one on a GPU. In your own code:",
+        'with memory_runner("memory.pickle"): step()',
+    )
+    st.stop()
+with st.spinner("Reading the snapshot …", show_time=True):
+    snapshot = state.snapshot(run.memory)
+device = memory_parts.pick_device(snapshot)
+facts = next(d for d in snapshot.summary()["devices"] if d["device"] == device)
+memory_parts.say_peak(snapshot, facts)
+memory_parts.numbers(facts)
+timeline, spans = memory_parts.of_device(snapshot, device)
+widgets.figure(figures_memory.memory_over_time(timeline, spans), "memory")
+left, middle, _ = st.columns([1, 1, 3])
+left.link_button("Open memory page", routes.url("memory", run.key), type="primary", width="stretch")
+middle.link_button("Download it", routes.url("memory", run.key, download="1"), width="stretch")
+
+left, right = st.columns(2, gap="large")
+with left:
+    st.subheader("By region", help="Regions are record_function blocks, from the snapshot's own annotations.")
+    regions = snapshot.regions()
+    regions = regions[regions["device"] == device].reset_index(drop=True)
+    if regions.empty:
+        widgets.empty("No regions in this snapshot", "Name the parts of your code:", 'with region("encoder"): ...')
+    else:
+        widgets.table(tables.memory_region_table(regions), "memory-regions")
+with right:
+    st.subheader("Live at the peak", help="Who held the memory at the moment the allocated total was highest.")
+    widgets.table(memory_parts.live(snapshot, device), "memory-live")

@@ -1,0 +1,41 @@
+"""Regions: the tree of regions, the timeline under it, and the kernels (or operators) of what is selected."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from app import routes, state
+from app.components import overview_parts, region_parts, widgets
+from app.components.timeline import timeline
+from profiler_kit.views import tables
+
+run = state.run()
+st.title("Regions")
+trace = overview_parts.load(run)
+if trace is None:
+    if run.trace is None:
+        widgets.empty("No trace in this run", "Regions come from a trace. Record one:", overview_parts.RECORD_HINT)
+    st.stop()
+
+on_gpu = len(trace.gpu_events()) > 0
+regions = region_parts.shown(trace, on_gpu=on_gpu)
+overview_parts.quality(trace)
+if regions.empty:
+    widgets.empty("No regions in this trace", "Name the parts of your code:", 'with region("encoder"): ...')
+    path = None
+else:
+    row = widgets.pick_row(tables.region_table(regions, host=not on_gpu), f"regions-{run.key}", rows=9)
+    path = None if row is None else regions["path"].iloc[row]
+focus = region_parts.focus(trace, path, on_gpu=on_gpu)
+
+st.subheader("Timeline", help=region_parts.TIMELINE_HELP)
+drawn = timeline(
+    routes.url("timeline", run.key),
+    routes.url("tiles", run.key),
+    key=f"timeline-{run.key}",
+    base_ns=state.timeline(run.trace)[0].start_ns,
+    focus=focus,
+    selected=state.kept_range(),
+)
+selected = state.selected_range(run.key, path, drawn)
+(region_parts.kernels if on_gpu else region_parts.operators)(trace, path, selected)

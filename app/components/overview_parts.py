@@ -1,0 +1,141 @@
+"""The parts of the overview: what ran, where the time went, and how far the file can be trusted."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from app import state
+from app.components import widgets
+from profiler_kit.analyses.window import name_sums, operator_sums
+from profiler_kit.load.runs import RunFolder
+from profiler_kit.record import RunRecord
+from profiler_kit.trace import Trace
+from profiler_kit.units import NS_PER_S
+from profiler_kit.views import figures, tables
+from profiler_kit.views.text import fmt_bytes, fmt_count, fmt_ns, fmt_percent
+
+RECORD_HINT = "profiler-kit capture --out traces/my_run --model vit_b --device cuda"
+
+
+def heading(run: RunFolder) -> None:
+    """Name of the run, and what ran in one line."""
+    st.title(widgets.plain(run.label if run.key != "." else run.path.name))
+    record = run.record
+    if record is None:
+        st.caption("No run.json beside it: what ran is not known, only what was recorded.")
+        return
+    device = record.device_name if record.device_name == record.device else f"{record.device_name} ({record.device})"
+    facts = [record.model, *(record.optimizations or ("no optimizations",)), record.dtype]
+    facts += [f"batch {record.batch_size}", f"{record.image_size} px", device]
+    facts += [f"torch {record.versions['torch']}"] if "torch" in record.versions else []
+    st.caption(widgets.plain(" · ".join(tables.printable(fact) for fact in facts)))
+
+
+def say(pieces: list[tuple[str, bool]]) -> None:
+    """The verdict, with its figures in bold."""
+    text = "".join(f"**{widgets.plain(p)}**" if bold else widgets.plain(p) for p, bold in pieces)
+    with st.container(key="verdict"):
+        st.markdown(text)
+
+
+def numbers(run: RunFolder, trace: Trace | None) -> None:
+    """The handful of numbers that sum up a run."""
+    record = run.record
+    shown: list[tuple[str, str, str]] = []
+    if trace is not None and len(trace.gpu_events()):
+        time = trace.summary()["gpu_timeline"]
+        shown.append(("GPU busy", fmt_percent(time["busy_ns"] / max(1, time["total_ns"])), _BUSY))
+        shown.append(("GPU time recorded", fmt_ns(time["total_ns"]), _TOTAL))
+    if record is not None and record.latency_ns:
+        ordered = sorted(record.latency_ns)
+        median = ordered[len(ordered) // 2]
+        shown.append(("Median latency", fmt_ns(median), _LATENCY))
+        if median:
+            shown.append(("Images a second", f"{record.batch_size * NS_PER_S / median:,.1f}", _RATE))
+    if record is not None and record.peak_memory_bytes is not None:
+        shown.append(("Peak memory", fmt_bytes(record.peak_memory_bytes), _PEAK))
+    if trace is not None and len(shown) < 5:
+        shown.append(
+            ("Events in the trace", fmt_count(trace.summary()["events"]), "Entries of traceEvents in the file.")
+        )
+    for column, (name, value, meaning) in zip(st.columns(max(1, len(shown))), shown, strict=False):
+        column.metric(name, value, help=meaning)
+
+
+_BUSY = "Share of the time from the first GPU event to the last in which at least one kernel or copy ran."
+_TOTAL = "From the start of the first GPU event in the trace to the end of the last."
+_LATENCY = "Half of the timed iterations took less. Measured without the profiler, one iteration is one batch."
+_RATE = "Batch size divided by the median latency."
+_PEAK = "Highest memory allocated by tensors during the timed iterations (torch.cuda.max_memory_allocated)."
+
+
+def on_gpu(trace: Trace) -> None:
+    """Where the time of a run with GPU events went."""
+    st.subheader("What the GPU did", help="Every stream and device together; overlaps are counted once, in this order.")
+    widgets.figure(figures.activity_bar(trace.summary()["gpu_timeline"]), "activity")
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        st.subheader("Where the GPU's time went", help=_BARS)
+        widgets.figure(figures.region_bars(trace.regions()), "regions")
+    with right:
+        st.subheader("Longest kernels", help="Kernels, memory copies and memory sets, added up by name.")
+        widgets.figure(figures.kernel_bars(name_sums(trace.kernels())), "kernels")
+
+
+_BARS = (
+    "Solid: busy, time in which a kernel the region launched ran, overlaps counted once. Pale: their sum. "
+    "Nested regions are part of the one above them."
+)
+
+
+def on_host(trace: Trace) -> None:
+    """Where the time of a run without GPU events went."""
+    left, right = st.columns(2, gap="large")
+    with left:
+        st.subheader("Time in each region", help="Host time inside record_function blocks, nested ones included.")
+        if trace.regions()["host_ns"].gt(0).any():
+            widgets.figure(figures.region_bars(trace.regions(), host=True), "regions")
+        else:
+            widgets.empty("No regions in this trace", "Name the parts of your code:", 'with region("encoder"): ...')
+    with right:
+        st.subheader("Time in each operator", help="Host time inside an operator, less the operators it calls.")
+        widgets.figure(figures.operator_bars(operator_sums(trace.operators())), "operators")
+
+
+def quality(trace: Trace) -> None:
+    """What was lost while loading; nothing when the file was whole."""
+    found = trace.quality
+    lost = []
+    if found.truncated:
+        lost.append("the file is cut off, everything up to its last whole event is shown")
+    if found.repaired_events:
+        lost.append(f"{fmt_count(found.repaired_events)} events were repaired")
+    if found.dropped_events:
+        lost.append(f"{fmt_count(found.dropped_events)} events could not be read")
+    if lost:
+        st.warning("This trace is not whole: " + "; ".join(lost) + ".", icon="⚠️")
+    if found.unlinked_gpu_events:
+        st.caption(
+            f"{fmt_count(found.unlinked_gpu_events)} GPU events have no launch in the trace "
+            "(started before recording); they count as (unlinked)."
+        )
+
+
+def record(found: RunRecord) -> None:
+    """Latency samples, and everything that is known about the run."""
+    left, right = st.columns([2, 3], gap="large")
+    with left:
+        st.subheader("Latency of each iteration", help=_LATENCY + " The dotted line is the median.")
+        widgets.figure(figures.latency_samples(found.latency_ns), "latency")
+    with right:
+        st.subheader("What ran")
+        widgets.table(tables.record_table(found), "record", rows=8)
+
+
+def load(run: RunFolder) -> Trace | None:
+    """The run's trace, or None with one line on the page."""
+    if run.trace is None:
+        return None
+    with widgets.one_line_errors(), st.spinner("Reading the trace …", show_time=True):
+        return state.trace(run.trace)
+    return None

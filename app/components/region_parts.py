@@ -1,0 +1,92 @@
+"""The parts of the regions page: which instance to zoom to, and the totals of what is selected."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from app.components import widgets
+from profiler_kit.analyses.kernels import kernel_totals
+from profiler_kit.analyses.timeline import gpu_timeline
+from profiler_kit.analyses.window import events_between, events_under, operator_sums
+from profiler_kit.trace import Trace
+from profiler_kit.views import tables
+from profiler_kit.views.text import fmt_count, fmt_ns
+
+Range = tuple[int, int]
+TIMELINE_HELP = (
+    "Above: regions as the GPU runs their kernels, then each stream. Below: regions and outermost operators on each "
+    "host thread. The colour is the region's. Where spans are too short to see, height is the share of busy time."
+)
+
+
+def shown(trace: Trace, *, on_gpu: bool) -> pd.DataFrame:
+    """The rows of the tree: on a host run those with host time."""
+    regions = trace.regions()
+    return regions if on_gpu else regions[regions["host_ns"] > 0].reset_index(drop=True)
+
+
+def focus(trace: Trace, path: tuple[str, ...] | None, *, on_gpu: bool) -> Range | None:
+    """The stretch of time to zoom to: one instance of the region picked in the table."""
+    if path is None:
+        return None
+    instances = trace.region_instances()
+    mine = instances[instances["path"] == path]
+    if on_gpu:
+        mine = mine[mine["gpu_start_ns"].notna()]
+    if mine.empty:
+        return None
+    number = 1
+    if len(mine) > 1:
+        number = st.number_input(
+            f"Zoom to which of its {len(mine)} instances", 1, len(mine), 1, key=f"instance-{path}", width=260
+        )
+    one = mine.iloc[int(number) - 1]
+    if on_gpu:
+        return int(one["gpu_start_ns"]), int(one["gpu_end_ns"])
+    return int(one["start_ns"]), int(one["end_ns"])
+
+
+def kernels(trace: Trace, path: tuple[str, ...] | None, selected: Range | None) -> None:
+    """Kernels of the selected range, else of the region picked, else all."""
+    events = _within(trace.gpu_events(), path, selected)
+    time = gpu_timeline(events)
+    st.subheader(_heading("Kernels", path, selected))
+    st.caption(
+        f"{fmt_count(len(events))} GPU events · sum {fmt_ns(int(events['dur_ns'].sum()))} · "
+        f"busy {fmt_ns(time['busy_ns'])} · idle between them {fmt_ns(time['idle_ns'])}" + _how(selected)
+    )
+    widgets.table(tables.kernel_table(kernel_totals(events)), "kernels", rows=12)
+
+
+def operators(trace: Trace, path: tuple[str, ...] | None, selected: Range | None) -> None:
+    """Operators of the selected range, else of the region picked, else all."""
+    events = trace.operators()
+    if selected is not None:
+        start = events["start_ns"]
+        events = events[(start >= selected[0]) & (start < selected[1])]  # self time cannot be cut: whole operators
+    elif path is not None:
+        events = events_under(events, path)
+    st.subheader(_heading("Operators", path, selected))
+    st.caption(
+        f"{fmt_count(len(events))} operators · self time {fmt_ns(int(events['self_ns'].sum()))}"
+        + (" · those that start in the range" if selected else "")
+        + _how(selected)
+    )
+    widgets.table(tables.operator_table(operator_sums(events)), "operators", rows=12)
+
+
+def _within(events: pd.DataFrame, path: tuple[str, ...] | None, selected: Range | None) -> pd.DataFrame:
+    if selected is not None:
+        return events_between(events, *selected)
+    return events if path is None else events_under(events, path)
+
+
+def _heading(what: str, path: tuple[str, ...] | None, selected: Range | None) -> str:
+    if selected is not None:
+        return f"{what} in the selected {fmt_ns(selected[1] - selected[0])}"
+    return f"{what} of all regions" if path is None else f"{what} of {widgets.plain(tables.path_label(path))}"
+
+
+def _how(selected: Range | None) -> str:
+    return " · Esc on the timeline clears the selection" if selected else ""

@@ -1,0 +1,107 @@
+"""The pieces pages share: pick a run, show an error as one line, tables with explained columns, links to the files."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import pandas as pd
+import streamlit as st
+
+from app import routes, state
+from app.components import columns
+from profiler_kit.errors import KitError
+from profiler_kit.load.runs import RunFolder
+
+PLOT = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Show a KitError as one line where it happened; what stands around it goes on."""
+    try:
+        yield
+    except KitError as error:
+        problem(str(error))
+
+
+def plain(text: str) -> str:
+    """Text that markdown shows as it is."""
+    return "".join("\\" + c if c in "\\`*_{}[]()<>#+-.!|~$:^=" else c for c in text)
+
+
+def pick_run() -> None:
+    """The sidebar: which run, and its files."""
+    found = {run.key: run for run in state.runs()}
+    if not found:
+        st.sidebar.info("No runs yet", icon="🗀")
+        return
+    state.follow_address(list(found))
+    st.sidebar.selectbox(
+        "Run",
+        list(found),
+        key="run_picker",
+        format_func=lambda key: found[key].label if key in found else key,
+        on_change=state.choose_picked,
+        help="Run folders, and bare trace or snapshot files, under the folder that is served.",
+    )
+    state.keep_in_address()
+
+
+def files(run: RunFolder) -> None:
+    """The sidebar's links to what the run holds."""
+    with st.sidebar:
+        if run.trace is not None:
+            if routes.perfetto_folder() is not None:
+                st.link_button(
+                    "Open in Perfetto",
+                    routes.url("perfetto", run.key),
+                    width="stretch",
+                    help="Perfetto's own interface, served from here: no network, nothing is uploaded.",
+                )
+            st.link_button("Download trace", routes.url("trace", run.key), width="stretch")
+            st.caption("Elsewhere: drop the file on ui.perfetto.dev, or on chrome://tracing.")
+        if run.memory is not None:
+            st.link_button("Open memory page", routes.url("memory", run.key), width="stretch")
+
+
+def problem(text: str) -> None:
+    """One line about a broken file of the run; the rest of the page goes on."""
+    st.error(plain(" ".join(text.split())))
+
+
+def empty(title: str, how: str, command: str) -> None:
+    """Say what is missing and how to record it."""
+    st.info(f"**{title}**  \n{how}", icon="ℹ️")
+    st.code(command, language="bash")
+
+
+def figure(chart: object, key: str) -> None:
+    """A plotly figure as wide as the page."""
+    st.plotly_chart(chart, key=key, config=PLOT)
+
+
+def table(frame: pd.DataFrame, key: str, *, rows: int = 12) -> None:
+    """A table with its columns explained, as tall as its rows up to a limit."""
+    st.dataframe(
+        frame,
+        key=key,
+        hide_index=True,
+        column_config=columns.explained(frame),
+        height=columns.height(len(frame), rows),
+    )
+
+
+def pick_row(frame: pd.DataFrame, key: str, *, rows: int = 12) -> int | None:
+    """The same table with one row to select; returns its number."""
+    event = st.dataframe(
+        frame,
+        key=key,
+        hide_index=True,
+        column_config=columns.explained(frame),
+        height=columns.height(len(frame), rows),
+        on_select="rerun",
+        selection_mode="single-row",
+    )
+    chosen = event["selection"]["rows"]
+    return int(chosen[0]) if chosen and chosen[0] < len(frame) else None

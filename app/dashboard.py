@@ -1,0 +1,38 @@
+"""The script Streamlit runs: sidebar, navigation, and the chosen page."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import streamlit as st
+
+_HERE = Path(__file__).resolve().parent
+if str(_HERE.parent) not in sys.path:
+    sys.path.insert(0, str(_HERE.parent))
+
+from app import state  # noqa: E402
+from app.components import widgets  # noqa: E402
+
+PAGES = {"overview": "Overview", "regions": "Regions", "layers": "Layers", "memory": "Memory"}
+
+st.set_page_config(page_title="profiler_kit", page_icon=str(_HERE / "components" / "icon.svg"), layout="wide")
+st.html(_HERE / "components" / "page.html")
+page = st.navigation(
+    [
+        st.Page(_HERE / "app_pages" / f"{name}.py", title=title, url_path=name, default=name == "overview")
+        for name, title in PAGES.items()
+    ]
+)
+with widgets.one_line_errors():
+    widgets.pick_run()
+    if state.runs():
+        widgets.files(state.run())
+        page.run()
+    else:
+        st.title("No runs yet")
+        widgets.empty(
+            f"Nothing to show in {widgets.plain(str(state.root()))}",
+            "Record a run there; it appears here when it is whole. Reload the page to look again.",
+            "profiler-kit capture --out traces/first --model vit_b --device cpu",
+        )

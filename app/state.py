@@ -1,0 +1,159 @@
+"""Caches, the chosen run and the query parameters: all state of the dashboard lives here.
+
+Resources are keyed by (path, mtime, size), so a file that changed is read anew; each cache holds a few entries.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import pandas as pd
+import streamlit as st
+
+from profiler_kit.analyses.layers import layer_totals
+from profiler_kit.analyses.lod import Timeline, build_timeline
+from profiler_kit.errors import InputError
+from profiler_kit.layer_file import read_layers
+from profiler_kit.load.runs import RunFolder, default_root, find_run, find_runs, require_root
+from profiler_kit.snapshot import Snapshot, load_snapshot
+from profiler_kit.trace import Trace, load_trace
+from profiler_kit.views.tiles import describe
+
+T = TypeVar("T")
+Range = tuple[int, int]
+
+
+def root() -> Path:
+    """The folder that is served: PROFILER_KIT_DIR, else the argument of `streamlit run`, else the default."""
+    named = os.environ.get("PROFILER_KIT_DIR") or next((a for a in sys.argv[1:] if not a.startswith("-")), "")
+    return require_root(named or default_root())
+
+
+@st.cache_resource(ttl=2, max_entries=2, show_spinner=False)
+def _runs(root_path: str) -> list[RunFolder]:
+    return find_runs(root_path)
+
+
+def runs() -> list[RunFolder]:
+    """Every run below the root, looked up again after two seconds."""
+    return _runs(str(root()))
+
+
+def find(key: str) -> RunFolder | None:
+    """The run with that key, or None when it is not (or no longer) inside the root."""
+    return find_run(root(), key) if key else None
+
+
+def _fresh(path: Path, load: Callable[[str, int, int], T]) -> T:
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise InputError(f"{path}: the file is gone ({error.strerror}). Choose another run.") from error
+    return load(str(path), found.st_mtime_ns, found.st_size)
+
+
+@st.cache_resource(max_entries=3, show_spinner=False)
+def _trace(path: str, mtime_ns: int, size: int) -> Trace:
+    return load_trace(path)
+
+
+def trace(path: Path) -> Trace:
+    """The loaded trace of that file."""
+    return _fresh(path, _trace)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _timeline(path: str, mtime_ns: int, size: int) -> tuple[Timeline, bytes]:
+    loaded = _trace(path, mtime_ns, size)
+    built = build_timeline(loaded.gpu_events(), loaded.region_instances(), loaded.operators(), loaded.threads)
+    return built, json.dumps(describe(built)).encode()
+
+
+def timeline(path: Path) -> tuple[Timeline, bytes]:
+    """The drawing index of a trace, and its description as JSON."""
+    return _fresh(path, _timeline)
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _snapshot(path: str, mtime_ns: int, size: int) -> Snapshot:
+    return load_snapshot(path)
+
+
+def snapshot(path: Path) -> Snapshot:
+    """The loaded memory snapshot of that file."""
+    return _fresh(path, _snapshot)
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _memory_html(path: str, mtime_ns: int, size: int, title: str) -> str:
+    return _snapshot(path, mtime_ns, size).html(title)
+
+
+def memory_html(path: Path, title: str) -> str:
+    """The memory page of a snapshot file."""
+    return _fresh(path, lambda name, mtime_ns, size: _memory_html(name, mtime_ns, size, title))
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _layers(path: str, mtime_ns: int, size: int) -> pd.DataFrame:
+    return layer_totals(read_layers(path).calls)
+
+
+def layers(path: Path) -> pd.DataFrame:
+    """LAYER_TOTALS of a layers.parquet."""
+    return _fresh(path, _layers)
+
+
+# ---- the chosen run: the query parameter says it, the session keeps it from page to page
+
+
+def follow_address(keys: list[str]) -> None:
+    """Set the picker to the run in the address; without one keep the choice, or take the first."""
+    asked = st.query_params.get("run")
+    if asked is not None:
+        st.session_state["run"] = asked
+        st.session_state["run_picker"] = asked if asked in keys else None
+    elif st.session_state.get("run") is None:
+        st.session_state["run"] = st.session_state["run_picker"] = keys[0]
+
+
+def choose_picked() -> None:
+    """The picker changed: that is the run now."""
+    if st.session_state["run_picker"] is not None:
+        st.session_state["run"] = st.query_params["run"] = st.session_state["run_picker"]
+
+
+def keep_in_address() -> None:
+    """Write the run into the address, so that the page is a link that can be sent."""
+    if st.query_params.get("run") != st.session_state["run"]:
+        st.query_params["run"] = st.session_state["run"]
+
+
+def run() -> RunFolder:
+    """The chosen run; raises InputError when it is not there."""
+    key = str(st.session_state.get("run", ""))
+    found = find(key)
+    if found is None:
+        raise InputError(f"{root() / key}: no run here (moved or deleted?). Choose another one on the left.")
+    return found
+
+
+def selected_range(run_key: str, region: tuple[str, ...] | None, drawn: Range | None) -> Range | None:
+    """The range selected on the timeline; picking another region in the table drops it."""
+    shown = (run_key, region)
+    if st.session_state.get("range_of") != shown:
+        st.session_state["range_of"] = shown
+        st.session_state["range_dropped"] = drawn
+    dropped = drawn == st.session_state.get("range_dropped")
+    st.session_state["range_kept"] = None if dropped else drawn
+    return st.session_state["range_kept"]
+
+
+def kept_range() -> Range | None:
+    """The range the page showed last, for the timeline to mark."""
+    return st.session_state.get("range_kept")

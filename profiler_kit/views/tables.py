@@ -1,0 +1,148 @@
+"""Frames as people read them: totals in; columns named with their units, times in ms or µs, and shares, out."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+import pandas as pd
+
+from profiler_kit.record import RunRecord
+from profiler_kit.schemas import KERNEL_TOTALS, MEMORY_LIVE, MEMORY_REGIONS, OPERATOR_SUMS, REGION_TOTALS
+from profiler_kit.units import bytes_to_mib, ns_to_ms, ns_to_us
+from profiler_kit.views.palette import region_colours
+from profiler_kit.views.text import MISSING, fmt_ns, fmt_path
+
+INDENT = "\u2003"
+
+
+def region_table(regions: pd.DataFrame, *, host: bool = False) -> pd.DataFrame:
+    """REGION_TOTALS as a tree: a colour, an indented name, share of the rows at the top, then the numbers.
+
+    With `host` (a run without GPU events) only what a CPU run has: host time and instances.
+    """
+    REGION_TOTALS.check(regions)
+    column = "host_ns" if host else "busy_ns"
+    whole = int(regions.loc[regions["path"].map(len) == 1, column].sum()) or 1
+    colour = region_colours(name for path in regions["path"] for name in path)
+    table = pd.DataFrame(
+        {
+            "colour": [swatch(colour[path[-1]]) for path in regions["path"]],
+            "region": [INDENT * (len(path) - 1) + printable(path[-1]) for path in regions["path"]],
+            "share": regions[column] / whole,
+        }
+    )
+    if host:
+        return table.assign(host_ms=regions["host_ns"].map(ns_to_ms), instances=regions["instances"])
+    for name in ("busy", "sum", "self_sum", "span", "host"):
+        table[f"{name}_ms"] = regions[f"{name}_ns"].map(ns_to_ms)
+    for name in ("launches", "gpu_events", "instances"):
+        table[name] = regions[name]
+    return table
+
+
+def kernel_table(kernels: pd.DataFrame) -> pd.DataFrame:
+    """KERNEL_TOTALS with the share of their sum."""
+    KERNEL_TOTALS.check(kernels)
+    whole = int(kernels["sum_ns"].sum()) or 1
+    return pd.DataFrame(
+        {
+            "kernel": kernels["name"].map(printable),
+            "share": kernels["sum_ns"] / whole,
+            "sum_ms": kernels["sum_ns"].map(ns_to_ms),
+            "count": kernels["count"],
+            "mean_us": kernels["mean_ns"].map(ns_to_us),
+            "min_us": kernels["min_ns"].map(ns_to_us),
+            "max_us": kernels["max_ns"].map(ns_to_us),
+            "stream": kernels["stream"],
+            "device": kernels["device"],
+            "category": kernels["category"],
+        }
+    )
+
+
+def operator_table(operators: pd.DataFrame) -> pd.DataFrame:
+    """OPERATOR_SUMS with the share of all self time."""
+    OPERATOR_SUMS.check(operators)
+    whole = int(operators["self_ns"].sum()) or 1
+    return pd.DataFrame(
+        {
+            "operator": operators["name"].map(printable),
+            "share": operators["self_ns"] / whole,
+            "self_ms": operators["self_ns"].map(ns_to_ms),
+            "sum_ms": operators["sum_ns"].map(ns_to_ms),
+            "count": operators["count"],
+        }
+    )
+
+
+def memory_region_table(regions: pd.DataFrame) -> pd.DataFrame:
+    """MEMORY_REGIONS of one device as a tree, in MiB."""
+    MEMORY_REGIONS.check(regions)
+    colour = region_colours(name for path in regions["path"] for name in path)
+    table = pd.DataFrame(
+        {
+            "colour": [swatch(colour[path[-1]]) for path in regions["path"]],
+            "region": [INDENT * (len(path) - 1) + printable(path[-1]) for path in regions["path"]],
+        }
+    )
+    for name in ("peak", "allocated", "freed", "net"):
+        table[f"{name}_mib"] = regions[f"{name}_bytes"].map(bytes_to_mib)
+    return table.assign(instances=regions["instances"])
+
+
+def live_table(live: pd.DataFrame, stacks: list[str]) -> pd.DataFrame:
+    """MEMORY_LIVE with where each was allocated; `stacks` names one stack a row."""
+    MEMORY_LIVE.check(live)
+    return pd.DataFrame(
+        {
+            "where": [
+                printable(f"{name} (before the recording)" if before else name)
+                for before, name in zip(live["before"], stacks, strict=True)
+            ],
+            "share": live["share"],
+            "size_mib": live["size_bytes"].map(bytes_to_mib),
+            "count": live["count"],
+        }
+    )
+
+
+def record_table(record: RunRecord) -> pd.DataFrame:
+    """What ran: one row a fact."""
+    versions = ", ".join(f"{name} {version}" for name, version in record.versions.items())
+    phases = ", ".join(f"{name} {fmt_ns(value)}" for name, value in record.phases_ns.items() if value)
+    facts = {
+        "Model": record.model,
+        "Weights": record.weights,
+        "Optimizations": ", ".join(record.optimizations) or "none",
+        "Batch": f"{record.batch_size} images of {record.image_size} px, {record.dtype}",
+        "Device": f"{record.device_name} ({record.device})",
+        "Versions": versions,
+        "Iterations": f"{record.timed_iterations} timed after {record.warmup_iterations} of warm-up",
+        "Phases": phases,
+        "Images": record.images,
+        "Prompts": record.prompts,
+        "Recorded": record.created,
+        "Commit": record.git_commit or "",
+        "Command": record.command,
+        "Notes": " · ".join(record.notes),
+    }
+    rows = [(name, printable(str(value))) for name, value in facts.items() if value]
+    return pd.DataFrame(rows, columns=["fact", "value"])
+
+
+def printable(text: str) -> str:
+    """The text with what cannot be printed shown as �."""
+    return "".join(c if c.isprintable() else "�" for c in text) or MISSING
+
+
+def swatch(colour: str) -> str:
+    """A small square of that colour, as an image in a data URL."""
+    svg = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 8"><rect width="8" height="8" fill="{colour}"/></svg>'
+    )
+    return "data:image/svg+xml," + quote(svg)
+
+
+def path_label(path: tuple[str, ...]) -> str:
+    """A region path for a heading."""
+    return printable(fmt_path(path))
