@@ -61,15 +61,19 @@ def default_root() -> Path:
 
     Raises InputError when neither is there.
     """
-    package = Path(__file__).resolve().parents[1]
-    candidates = (Path("traces"), package / "_bundle" / "traces", package.parent / "traces")
-    found = next((path for path in candidates if path.is_dir()), None)
+    found = Path("traces") if Path("traces").is_dir() else samples_root()
     if found is None:
         raise InputError(
             f"{Path('traces').absolute()}: no such folder, want a folder of runs. "
             "Name one, or record a run with: profiler-kit capture"
         )
     return found
+
+
+def samples_root() -> Path | None:
+    """The runs that come with the package: bundled in a wheel, beside it in a checkout; None when left out."""
+    package = Path(__file__).resolve().parents[1]
+    return next((p for p in (package / "_bundle" / "traces", package.parent / "traces") if p.is_dir()), None)
 
 
 def require_root(root: str | os.PathLike[str]) -> Path:

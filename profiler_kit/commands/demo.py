@@ -1,0 +1,137 @@
+"""`profiler-kit demo`: record SAM on this machine, show where its time went beside a real H200, and serve both."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from profiler_kit.commands.output import open_trace, print_table, records
+from profiler_kit.commands.regions import REGION_COLUMNS, region_rows
+from profiler_kit.errors import OptionError
+from profiler_kit.record import RunRecord, read_record
+
+DEMO_PREFIX: Final = "demo-"  # the folder of the fresh run, which every demo replaces
+MODEL: Final = "vit_b"
+LAYER_BATCHES: Final = "1,2"
+
+
+def command(
+    folder: Annotated[
+        Path | None,
+        typer.Option("--dir", help="Folder for the fresh run, beside the samples. Default: ./traces."),
+    ] = None,
+    model: Annotated[str, typer.Option("--model", help="vit_b, vit_l, vit_h, or vit_tiny for a quick look.")] = MODEL,
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu or cuda. Default: cuda when there is one.")
+    ] = None,
+    serving: Annotated[bool, typer.Option("--serve/--no-serve", help="Show the dashboard at the end.")] = True,
+    port: Annotated[int | None, typer.Option("--port", help="Port of the dashboard.")] = None,
+) -> None:
+    """Record SAM on this machine, print where the time went, and open the dashboard."""
+    root = _root_with_samples(folder)
+    run = _record(root, model=model, device=device)
+    for sample in sorted(root.iterdir()):
+        if sample != run and (sample / "run.json").is_file():
+            _print_run(sample, regions=False)
+    _print_run(run, regions=True)
+    if serving:
+        from profiler_kit.commands.serve import serve
+
+        serve(root, port=port)
+
+
+def _root_with_samples(folder: Path | None) -> Path:
+    """The folder to serve, with the recorded samples copied into it unless it is theirs."""
+    from profiler_kit.load.runs import samples_root
+
+    root = folder if folder is not None else Path("traces")
+    if root.exists() and not root.is_dir():
+        raise OptionError(f"--dir {root}: this is a file, want a folder. Choose another --dir.")
+    samples = samples_root()
+    if samples is not None and root.resolve() != samples.resolve():
+        for sample in sorted(samples.iterdir()):
+            if (sample / "run.json").is_file() and not sample.name.startswith(DEMO_PREFIX):
+                shutil.copytree(sample, root / sample.name, dirs_exist_ok=True)
+    return root
+
+
+def _record(root: Path, *, model: str, device: str | None) -> Path:
+    import torch
+
+    from profiler_kit.progress import progress_bar
+    from profiler_kit.sam.capture import capture_run
+    from profiler_kit.sam.plan import CaptureOptions
+
+    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    on_gpu = chosen.startswith("cuda")
+    options = CaptureOptions(
+        model=model,
+        device=chosen,
+        batch_size=2 if on_gpu else 1,
+        scenes=2,
+        warmup=3 if on_gpu else 1,
+        iterations=10 if on_gpu else 2,
+        trace_batches=2 if on_gpu else 1,
+        layers="1,2,4,8" if on_gpu else LAYER_BATCHES,
+        out=root / f"{DEMO_PREFIX}{chosen.replace(':', '')}",
+        overwrite=True,
+    )
+    typer.echo(f"Recording {model} on {chosen}: timings, trace, memory, layers ...", err=True)
+    with progress_bar("Recording") as report:
+        return capture_run(options, report=report)
+
+
+def _print_run(run: Path, *, regions: bool) -> None:
+    """One run: what ran, how fast, and (for the fresh one) where the time went."""
+    from profiler_kit.views.text import fmt_bytes, fmt_ns
+
+    record = read_record(run)
+    latency = _median(record.latency_ns)
+    rows = [
+        ("what", describe(record)),
+        ("on", f"{record.device_name}, torch {record.versions.get('torch', '?')}"),
+        (
+            "latency",
+            f"{fmt_ns(latency / record.batch_size if latency is not None else None)} per image "
+            f"(median of {len(record.latency_ns)} batches of {record.batch_size})",
+        ),
+        ("peak memory", fmt_bytes(record.peak_memory_bytes)),
+    ]
+    print_table(record.name, ("", ""), rows, left=2)
+    if regions:
+        trace = open_trace(run)
+        totals = trace.regions()
+        if len(trace.gpu_events()):
+            print_table("Where the GPU time went", REGION_COLUMNS, region_rows(totals))
+        else:
+            print_table("Where the time went (host time by region)", ("region", "instances", "host"), _host(totals))
+
+
+def _host(totals: object) -> list[tuple[str, str, str]]:
+    import pandas as pd
+
+    from profiler_kit.views.text import fmt_count, fmt_ns
+
+    assert isinstance(totals, pd.DataFrame)
+    return [
+        ("  " * (len(row["path"]) - 1) + row["path"][-1], fmt_count(row["instances"]), fmt_ns(row["host_ns"], "ms"))
+        for row in records(totals)
+    ]
+
+
+def describe(record: RunRecord) -> str:
+    """One line of what ran: model, weights, optimizations, dtype, batch size, image size."""
+    weights = record.weights if record.weights.startswith("random") else record.weights[: len("checkpoint:") + 12]
+    steps = ", ".join(record.optimizations) or "as published"
+    return (
+        f"{record.model} ({weights}), {steps}, {record.dtype}, batch of {record.batch_size}, {record.image_size} px"
+    )
+
+
+def _median(values: tuple[int, ...]) -> float | None:
+    import statistics
+
+    return statistics.median(values) if values else None
