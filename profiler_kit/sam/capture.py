@@ -202,7 +202,7 @@ def _save_masks(path: Path, batch: Batch, predictions: Sequence[Prediction], pro
     try:
         agreement = write_masks(path, batch.scenes, predictions, prompts)
     except ModuleNotFoundError as error:
-        if error.name != "pycocotools":
+        if (error.name or "").partition(".")[0] != "pycocotools":
             raise
         return ["masks: not written, pycocotools is not installed"]
     if agreement is None:

@@ -18,7 +18,9 @@ def check_target(target: Path, *, overwrite: bool) -> None:
     With `overwrite` a run folder or an empty folder may be there; anything else is left alone.
     """
     if not target.name:
-        raise OptionError(f"--out {target}: this names no folder of its own, want a new one. Try --out {target}/run.")
+        raise OptionError(
+            f"--out {target}: this names no folder of its own, want a new one. Try --out {target / 'run'}."
+        )
     folder = next(parent for parent in target.absolute().parents if parent.exists())
     if not folder.is_dir():
         raise OptionError(f"--out {target}: {folder} is a file, want a folder. Choose another --out.")

@@ -1,0 +1,110 @@
+"""The workload gives what segment-anything gives, bit for bit, inside the regions that are promised."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from profiler_kit import load_trace, profiler_runner
+from profiler_kit.sam.models import load_model
+from profiler_kit.sam.prompts import PromptChoice, parse_prompts
+from profiler_kit.sam.scenes import Scene, generate_scenes
+from profiler_kit.sam.workload import SamForward, SamWorkload, prepare_batch
+
+CPU = torch.device("cpu")
+
+
+def published(sam: torch.nn.Module, scenes: tuple[Scene, ...], prompts: str) -> list[dict[str, torch.Tensor]]:
+    """What a user of segment-anything would write: Sam.forward on resized images and prompts."""
+    from segment_anything.utils.transforms import ResizeLongestSide
+
+    from profiler_kit.sam.prompts import make_prompts
+
+    resize = ResizeLongestSide(sam.image_encoder.img_size)
+    records = []
+    for scene in scenes:
+        record = {
+            "image": torch.as_tensor(resize.apply_image(scene.image)).permute(2, 0, 1).contiguous(),
+            "original_size": scene.size,
+        }
+        made = make_prompts(scene, parse_prompts(prompts))
+        if made.boxes is not None:
+            record["boxes"] = torch.as_tensor(resize.apply_boxes(made.boxes, scene.size), dtype=torch.float)
+        if made.points is not None:
+            points = resize.apply_coords(made.points, scene.size)
+            record["point_coords"] = torch.as_tensor(points, dtype=torch.float)[:, None, :]
+            record["point_labels"] = torch.ones(len(points), 1, dtype=torch.int)
+        records.append(record)
+    return sam(records, multimask_output=prompts != "boxes")
+
+
+@pytest.mark.parametrize("prompts", ["centers", "boxes", "grid:3"])
+def test_same_masks_as_sam_forward(prompts: str) -> None:
+    sam = load_model("vit_tiny").model
+    scenes = generate_scenes(2, height=150, width=310, seed=3)  # larger than the model's input, and not square
+    want = published(sam, scenes, prompts)
+    got = SamForward(sam)(prepare_batch(sam, scenes, parse_prompts(prompts)))
+    for scene, a, b in zip(scenes, want, got, strict=True):
+        assert torch.equal(a["masks"], b.masks) and torch.equal(a["iou_predictions"], b.iou)
+        assert b.masks.dtype is torch.bool and tuple(b.masks.shape[2:]) == scene.size
+        masks, score = b.best()
+        assert masks.shape == (len(b.iou), *scene.size) and masks.dtype == np.bool_
+        assert np.array_equal(score, b.iou.max(dim=1).values.numpy())
+        row = int(b.iou[0].argmax())
+        assert np.array_equal(masks[0], b.masks[0, row].numpy())
+
+
+def test_many_prompts_are_decoded_in_parts_with_the_same_result() -> None:
+    sam = load_model("vit_tiny").model
+    scenes = generate_scenes(1, height=96, width=128)
+    (want,) = published(sam, scenes, "grid:9")  # 81 prompts: two calls of the decoder
+    (got,) = SamForward(sam)(prepare_batch(sam, scenes, parse_prompts("grid:9")))
+    assert got.masks.shape == want["masks"].shape
+    assert (got.masks != want["masks"]).float().mean() < 1e-4  # another batch size, another order of summation
+    assert torch.allclose(got.iou, want["iou_predictions"], atol=1e-5)
+
+
+def test_regions_nest_as_promised(tmp_path: Path) -> None:
+    sam = load_model("vit_tiny").model
+    scenes = generate_scenes(2, height=96, width=128)
+    workload = SamWorkload(sam, [prepare_batch(sam, scenes, PromptChoice("centers"))], CPU)
+    with profiler_runner(tmp_path / "trace.json.gz"):
+        workload.step(0)
+    regions = load_trace(tmp_path / "trace.json.gz").regions()
+    instances = dict(zip(regions["path"], regions["instances"], strict=True))
+    assert instances == {
+        ("data transfer",): 1,
+        ("timed region",): 1,
+        ("timed region", "image encoder"): 1,
+        ("timed region", "prompt encoder"): 2,
+        ("timed region", "mask decoder"): 2,
+        ("timed region", "postprocess"): 2,
+    }
+
+
+def test_batches_go_round_and_a_timed_step_measures() -> None:
+    sam = load_model("vit_tiny").model
+    scenes = generate_scenes(3, height=96, width=128)
+    batches = [prepare_batch(sam, [scene], PromptChoice("centers")) for scene in scenes]
+    workload = SamWorkload(sam, batches, CPU)
+    assert workload.transfer(4).scenes == (scenes[1],)
+    assert torch.equal(workload.step(1)[0].masks, workload.step(4)[0].masks)
+    assert workload.timed_step(0) > 0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_the_masks_agree_with_those_of_the_cpu() -> None:
+    scenes = generate_scenes(2, height=96, width=128)
+    results = []
+    for device in (CPU, torch.device("cuda")):
+        sam = load_model("vit_tiny", device=device).model
+        batch = prepare_batch(sam, scenes, PromptChoice("centers"), pin=device.type == "cuda")
+        workload = SamWorkload(sam, [batch], device)
+        assert workload.timed_step(0) > 0
+        results.append([prediction.masks.cpu() for prediction in workload.step(0)])
+    for a, b in zip(*results, strict=True):
+        assert (a != b).float().mean() < 0.01
