@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import unicodedata
 from collections.abc import Callable
 from types import TracebackType
 from typing import Final, ParamSpec, TypeVar, cast
@@ -16,8 +17,8 @@ from profiler_kit.errors import OptionError
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# torch writes names into the trace without escaping them: a double quote or a backslash makes a file that no JSON
-# reader accepts, and control characters are not allowed in JSON text either.
+# Kineto does not escape names in the trace: a double quote makes a file that no JSON reader accepts. It turns a
+# backslash into a slash, and a name with a control character or anything beyond ASCII into "unknown".
 _UNSAFE: Final = {ord('"'): "'", ord("\\"): "/", **dict.fromkeys((*range(32), 127), " ")}
 
 
@@ -29,20 +30,26 @@ def region(name: str, *, nvtx: bool = False) -> _Region:
     silently. Without a profiler a region costs a few microseconds. The block ends when it raises, too.
     A decorated function may recurse and run in several threads; a context manager is for one use at a time.
 
-    In the name `"` becomes `'`, a backslash becomes `/`, and control characters become spaces, because torch
-    does not escape them in the trace file. Inside torch.compile a region is a plain record_function, which the
-    compiler leaves out without breaking the graph.
+    A name is printable ASCII, because torch writes nothing else into a trace unharmed: `"` becomes `'`, a backslash
+    `/`, a control character a space, an accented letter the plain one, and any other character `?`. Inside
+    torch.compile a region is a plain record_function, which the compiler leaves out without breaking the graph.
 
     Raises OptionError when the name is no text or empty, and when the function to decorate is a generator or a
     coroutine: only making it, not running it, would be marked.
     """
     if torch.compiler.is_dynamo_compiling():
-        return cast("_Region", record_function(name.translate(_UNSAFE)))
+        return cast("_Region", record_function(name))
     if not isinstance(name, str):
         raise OptionError(f'region: the name is a {type(name).__name__}, want text. Write region("image encoder").')
     if not name.strip():
         raise OptionError('region: the name is empty, want text. Write region("image encoder").')
-    return _Region(name.translate(_UNSAFE), nvtx=nvtx)
+    return _Region(_printable(name), nvtx=nvtx)
+
+
+@functools.lru_cache(maxsize=1024)
+def _printable(name: str) -> str:
+    letters = (c for c in unicodedata.normalize("NFKD", name.translate(_UNSAFE)) if not unicodedata.combining(c))
+    return "".join(letters).encode("ascii", "replace").decode("ascii")
 
 
 class _Region:
