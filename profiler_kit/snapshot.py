@@ -217,6 +217,12 @@ class Snapshot:
         number = int(regions.path_at(one.times_us[[max(one.peak - 1, 0)]])[0])
         return regions.paths[number] if number >= 0 else ()
 
+    def origin_us(self, device: int) -> int:
+        """Unix time at which the device's history begins: its first event, or a region that opened before it."""
+        one, regions = self.replay(device), self._regions[device]
+        starts = [int(times[0]) for times in (one.times_us, regions.start_us) if len(times)]
+        return min(starts, default=0)
+
     def summary(self, device: int | None = None) -> Summary:
         """What `profiler-kit memory --json` prints; of one device when it is given.
 

@@ -13,13 +13,12 @@ import typer
 from profiler_kit.errors import InputError, OptionError
 from profiler_kit.files import whole_file
 from profiler_kit.progress import progress_bar
-from profiler_kit.units import BYTES_PER_MIB
+from profiler_kit.units import BYTES_PER_MIB, NS_PER_US
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from profiler_kit.analyses.memory import Replay
     from profiler_kit.snapshot import DeviceRow, Snapshot
     from profiler_kit.views.text import ByteUnit
 
@@ -93,11 +92,11 @@ def _print_device(console: Console, loaded: Snapshot, row: DeviceRow) -> None:
     device = row["device"]
     one = loaded.replay(device)
     name = "CPU" if row["device_type"] == "cpu" else f"device {device}"
-    span_ns = int(one.times_us[-1] - one.times_us[0]) * 1000 if len(one.times_us) else 0
+    span_ns = int(one.times_us[-1] - one.times_us[0]) * NS_PER_US if len(one.times_us) else 0
     _line(console, f"{name}: {fmt_count(row['events'])} events in {fmt_ns(span_ns)}", style="bold")
     region = loaded.peak_region(device)
     where = f", in {fmt_path(region)}" if region else ""
-    when = f" at {_offset(one, row['peak_time_us'])}" if row["peak_time_us"] is not None else ""
+    when = f" at {_since(loaded.origin_us(device), row['peak_time_us'])}" if row["peak_time_us"] is not None else ""
     _line(console, f"  peak        {fmt_bytes(row['peak_allocated_bytes']):>12} allocated{when}{where}")
     _line(console, f"  at the end  {fmt_bytes(row['end_allocated_bytes']):>12} allocated")
     _line(
@@ -105,7 +104,7 @@ def _print_device(console: Console, loaded: Snapshot, row: DeviceRow) -> None:
         f"  reserved    {fmt_bytes(row['reserved_bytes']):>12} at the end, "
         f"{fmt_percent(row['fragmentation'])} of it in no active block",
     )
-    _print_warnings(console, loaded, row, one)
+    _print_warnings(console, loaded, row)
     console.print()
     console.print(_region_table(row))
     console.print()
@@ -113,16 +112,17 @@ def _print_device(console: Console, loaded: Snapshot, row: DeviceRow) -> None:
     console.print()
 
 
-def _print_warnings(console: Console, loaded: Snapshot, row: DeviceRow, one: Replay) -> None:
+def _print_warnings(console: Console, loaded: Snapshot, row: DeviceRow) -> None:
     from profiler_kit.analyses.memory import explain_oom
     from profiler_kit.views.text import fmt_bytes, fmt_count
 
+    origin_us = loaded.origin_us(row["device"])
     for failed in loaded.failures(row["device"]):
         cached = failed.reserved_bytes - failed.allocated_bytes
         free = "an unknown amount" if failed.device_free_bytes is None else fmt_bytes(failed.device_free_bytes)
         _line(
             console,
-            f"  out of memory at {_offset(one, failed.time_us)}: asked for {fmt_bytes(failed.requested_bytes)}; "
+            f"  out of memory at {_since(origin_us, failed.time_us)}: asked for {fmt_bytes(failed.requested_bytes)}; "
             f"{free} free on the device, {fmt_bytes(failed.allocated_bytes)} allocated, "
             f"{fmt_bytes(cached)} reserved but not allocated. "
             f"{explain_oom(failed.requested_bytes, failed.device_free_bytes, cached)}",
@@ -146,11 +146,10 @@ def _print_warnings(console: Console, loaded: Snapshot, row: DeviceRow, one: Rep
         )
 
 
-def _offset(one: Replay, time_us: int | None) -> str:
-    """Time since the first event."""
+def _since(origin_us: int, time_us: int | None) -> str:
     from profiler_kit.views.text import fmt_ns
 
-    return fmt_ns((time_us - int(one.times_us[0])) * 1000 if time_us is not None else None)
+    return fmt_ns(None if time_us is None else (time_us - origin_us) * NS_PER_US)
 
 
 def _region_table(row: DeviceRow) -> Table:
