@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Final
@@ -77,9 +77,9 @@ def sweep_layers(
 ) -> LayerFile:
     """Time the layers of `sam` at each batch size; batches take the scenes round and round.
 
-    Half of the unhooked forwards run before the hooked ones and half after them, so that a device which gets
-    slower as it warms up does not pass for the cost of hooks. The device is synchronised between forwards and
-    never inside one. Host preparation and the copy to the device are outside.
+    Forwards without and with hooks take turns, so that a machine which gets slower or faster meanwhile does not
+    pass for the cost of hooks. The device is synchronised between forwards and never inside one. Host preparation
+    and the copy to the device are outside.
 
     When a batch size does not fit in memory the sweep ends there: the batch sizes before it are returned, with a
     note. Raises WorkloadError when not even the first one fits.
@@ -155,33 +155,29 @@ class _Ticks:
 def _measure(
     sam: Sam, batch: Batch, device: torch.device, plan: SweepPlan, ticks: _Ticks
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """LAYER_CALLS and FORWARD_CALLS of one batch size."""
     import pandas as pd
 
     forward = SamForward(sam)
-    before = plan.iterations // 2
+    batch_size, label = len(batch.images), block_label(forward)
     for _ in range(plan.warmup):
         forward(batch)
         ticks.tick()
     synchronize(device)
-    whole_ns = list(_time_forwards(forward, batch, device, before, ticks))
-    batch_size = len(batch.images)
-    with layer_timer(forward, batch_size=batch_size, label=block_label(forward), select=is_timed) as timer:
-        for _ in range(plan.iterations):
-            forward(batch)
-            synchronize(device)
-            timer.step()
-            ticks.tick()
-    whole_ns += _time_forwards(forward, batch, device, plan.iterations - before, ticks)
-    whole = pd.DataFrame({"batch_size": batch_size, "iteration": range(len(whole_ns)), "forward_ns": whole_ns})
-    return timer.frame(), whole.astype("int64")
-
-
-def _time_forwards(forward: SamForward, batch: Batch, device: torch.device, count: int, ticks: _Ticks) -> Iterator[int]:
-    for _ in range(count):
+    whole_ns, timers = [], []
+    for _ in range(plan.iterations):
         clock = Stopwatch(device)
         forward(batch)
-        yield clock.stop_ns()
+        whole_ns.append(clock.stop_ns())
         ticks.tick()
+        with layer_timer(forward, batch_size=batch_size, label=label, select=is_timed) as timer:
+            forward(batch)
+            synchronize(device)
+        timers.append(timer)
+        ticks.tick()
+    frames = [timer.frame().assign(iteration=number) for number, timer in enumerate(timers)]
+    whole = pd.DataFrame({"batch_size": batch_size, "iteration": range(len(whole_ns)), "forward_ns": whole_ns})
+    return pd.concat(frames, ignore_index=True), whole.astype("int64")
 
 
 def synchronize(device: torch.device) -> None:
