@@ -33,6 +33,7 @@ def build_app() -> typer.Typer:
 
 def main() -> None:
     """Run the command line; exit codes: 0 fine, 1 bad input or a failed threshold, 2 wrong usage."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # libkineto writes stages and missing GPUs to stderr otherwise
     try:
         build_app()()
     except KitError as error:
