@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -57,11 +57,17 @@ def routes() -> list[BaseRoute]:
         Route("/kit/timeline", timeline_description),
         Route("/kit/tiles", timeline_tile),
         Route("/kit/memory", memory_page),
+        Route("/overview", to_start),
     ]
     folder = perfetto_folder()
     if folder is not None:
         found += [Route("/kit/perfetto", perfetto_page), Mount("/perfetto", StaticFiles(directory=folder, html=True))]
     return found
+
+
+def to_start(request: Request) -> Response:
+    """The overview is the start page, whose address Streamlit keeps bare."""
+    return RedirectResponse("/?" + request.url.query)
 
 
 def trace_bytes(request: Request) -> Response:

@@ -29,15 +29,12 @@ left, middle, _ = st.columns([1, 1, 3])
 left.link_button("Open memory page", routes.url("memory", run.key), type="primary", width="stretch")
 middle.link_button("Download it", routes.url("memory", run.key, download="1"), width="stretch")
 
-left, right = st.columns(2, gap="large")
-with left:
-    st.subheader("By region", help="Regions are record_function blocks, from the snapshot's own annotations.")
-    regions = snapshot.regions()
-    regions = regions[regions["device"] == device].reset_index(drop=True)
-    if regions.empty:
-        widgets.empty("No regions in this snapshot", "Name the parts of your code:", 'with region("encoder"): ...')
-    else:
-        widgets.table(tables.memory_region_table(regions), "memory-regions")
-with right:
-    st.subheader("Live at the peak", help="Who held the memory at the moment the allocated total was highest.")
-    widgets.table(memory_parts.live(snapshot, device), "memory-live")
+st.subheader("By region", help="Regions are record_function blocks, from the snapshot's own annotations.")
+regions = snapshot.regions()
+regions = regions[regions["device"] == device].reset_index(drop=True)
+if regions.empty:
+    widgets.empty("No regions in this snapshot", "Name the parts of your code:", 'with region("encoder"): ...')
+else:
+    widgets.table(tables.memory_region_table(regions), "memory-regions")
+st.subheader("Live at the peak", help="Who held the memory at the moment the allocated total was highest.")
+widgets.table(memory_parts.live(snapshot, device), "memory-live")

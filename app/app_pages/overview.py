@@ -6,7 +6,7 @@ from app import state
 from app.components import overview_parts as parts
 from app.components import widgets
 from profiler_kit.analyses.window import operator_sums
-from profiler_kit.views import verdict
+from profiler_kit.views import tables, verdict
 
 run = state.run()
 parts.heading(run)
@@ -22,12 +22,14 @@ if trace is not None:
     parts.quality(trace)
 parts.numbers(run, trace)
 if trace is not None:
-    (parts.on_gpu if on_gpu else parts.on_host)(trace)
+    (parts.on_gpu if on_gpu else parts.on_host)(trace, run.record)
 elif run.trace is None:
     widgets.empty(
         "No trace in this run",
         "A memory snapshot is here: see Memory." if run.memory else "Record one:",
         parts.RECORD_HINT,
     )
+if trace is None:
+    parts.latency(run.record)
 if run.record is not None:
-    parts.record(run.record)
+    widgets.table(tables.record_table(run.record), "record", rows=14)

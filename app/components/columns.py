@@ -8,15 +8,17 @@ import pandas as pd
 import streamlit as st
 
 _ROW_PX = 35
+_NUMBER_PX = 70
 _TEXT = {
     "colour": ("", "The colour of this region on every page."),
     "region": ("Region", "A record_function block; nested regions are indented under the one around them."),
-    "kernel": ("Kernel", "Name of the GPU kernel, memory copy or memory set."),
+    "kernel": ("Kernel", "GPU kernel, memory copy or memory set; the last column has its full name."),
+    "full_name": ("Full name", "The name as the compiler wrote it, with all template arguments."),
     "operator": ("Operator", "A PyTorch operator on the host."),
     "category": ("Kind", "kernel, gpu_memcpy or gpu_memset."),
     "where": ("Allocated by", "The innermost Python frame of the stack that allocated it."),
-    "fact": ("", None),
-    "value": ("What ran", None),
+    "fact": ("What ran", None),
+    "value": (" ", None),
 }
 _NUMBERS = {
     "busy_ms": ("Busy ms", "%.3f", "Time in which at least one of its kernels ran (overlaps counted once)."),
@@ -28,12 +30,16 @@ _NUMBERS = {
     "mean_us": ("Mean µs", "%.2f", "Average duration."),
     "min_us": ("Min µs", "%.2f", "Shortest."),
     "max_us": ("Max µs", "%.2f", "Longest."),
-    "launches": ("Launches", "%d", "Kernel, copy and graph launches made inside it. One graph launch, many kernels."),
-    "gpu_events": ("GPU events", "%d", "Kernels, memory copies and memory sets it launched."),
-    "instances": ("Times", "%d", "How often the region was entered."),
-    "count": ("Count", "%d", "How often."),
-    "stream": ("Stream", "%d", "CUDA stream; work on one stream runs in order."),
-    "device": ("GPU", "%d", "Device number."),
+    "launches": (
+        "Launches",
+        "localized",
+        "Kernel, copy and graph launches made inside it. One graph launch, many kernels.",
+    ),
+    "gpu_events": ("Events", "localized", "Kernels, memory copies and memory sets it launched."),
+    "instances": ("Times", "localized", "How often the region was entered."),
+    "count": ("Count", "localized", "How often."),
+    "stream": ("Stream", "localized", "CUDA stream; work on one stream runs in order."),
+    "device": ("GPU", "localized", "Device number."),
     "peak_mib": ("Peak MiB", "%.1f", "Highest allocated total of the device while the region was open."),
     "allocated_mib": ("Allocated MiB", "%.1f", "Allocated while it was open."),
     "freed_mib": ("Freed MiB", "%.1f", "Freed while it was open."),
@@ -59,11 +65,11 @@ def _column(name: str, values: pd.Series) -> Any:
     if name == "share":
         largest = float(values.max()) if len(values) else 1.0
         return st.column_config.ProgressColumn(
-            "Share", format="percent", min_value=0.0, max_value=max(largest, 1e-9), help=_SHARE, width=130
+            "Share", format="%.1f %%", min_value=0.0, max_value=max(largest, 1e-9), help=_SHARE, width=120
         )
     if name in _NUMBERS:
         title, shape, meaning = _NUMBERS[name]
-        return st.column_config.NumberColumn(title, format=shape, help=meaning)
+        return st.column_config.NumberColumn(title, format=shape, help=meaning, width=_NUMBER_PX)
     title, help_text = _TEXT[name]
-    wide = 110 if name == "fact" else "large" if name in ("kernel", "where", "value") else "medium"
+    wide = 110 if name == "fact" else "large" if name in ("full_name", "where", "value") else 200
     return st.column_config.TextColumn(title, help=help_text, width=wide)

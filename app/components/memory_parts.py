@@ -27,9 +27,9 @@ def say_peak(snapshot: Snapshot, facts: DeviceRow) -> None:
     said += [(", inside ", False), (inside[-1], True)] if inside else []
     overview_parts.say([*said, (".", False)])
     if facts["oom"]:
-        first = facts["oom"][0]
+        first, times = facts["oom"][0], len(facts["oom"])
         st.error(
-            f"Out of memory, {fmt_count(len(facts['oom']))} times: first for {fmt_bytes(first['requested_bytes'])} "
+            f"Out of memory {'once' if times == 1 else f'{times} times, first'}: wanted {fmt_bytes(first['requested_bytes'])} "
             f"with {fmt_bytes(first['device_free_bytes'])} free on the device.",
             icon="⚠️",
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+
 import streamlit as st
 
 from app import state
@@ -47,8 +49,7 @@ def numbers(run: RunFolder, trace: Trace | None) -> None:
         shown.append(("GPU busy", fmt_percent(time["busy_ns"] / max(1, time["total_ns"])), _BUSY))
         shown.append(("GPU time recorded", fmt_ns(time["total_ns"]), _TOTAL))
     if record is not None and record.latency_ns:
-        ordered = sorted(record.latency_ns)
-        median = ordered[len(ordered) // 2]
+        median = statistics.median(record.latency_ns)
         shown.append(("Median latency", fmt_ns(median), _LATENCY))
         if median:
             shown.append(("Images a second", f"{record.batch_size * NS_PER_S / median:,.1f}", _RATE))
@@ -69,7 +70,7 @@ _RATE = "Batch size divided by the median latency."
 _PEAK = "Highest memory allocated by tensors during the timed iterations (torch.cuda.max_memory_allocated)."
 
 
-def on_gpu(trace: Trace) -> None:
+def on_gpu(trace: Trace, record: RunRecord | None) -> None:
     """Where the time of a run with GPU events went."""
     st.subheader("What the GPU did", help="Every stream and device together; overlaps are counted once, in this order.")
     widgets.figure(figures.activity_bar(trace.summary()["gpu_timeline"]), "activity")
@@ -77,6 +78,7 @@ def on_gpu(trace: Trace) -> None:
     with left:
         st.subheader("Where the GPU's time went", help=_BARS)
         widgets.figure(figures.region_bars(trace.regions()), "regions")
+        latency(record)
     with right:
         st.subheader("Longest kernels", help="Kernels, memory copies and memory sets, added up by name.")
         widgets.figure(figures.kernel_bars(name_sums(trace.kernels())), "kernels")
@@ -88,7 +90,7 @@ _BARS = (
 )
 
 
-def on_host(trace: Trace) -> None:
+def on_host(trace: Trace, record: RunRecord | None) -> None:
     """Where the time of a run without GPU events went."""
     left, right = st.columns(2, gap="large")
     with left:
@@ -97,6 +99,7 @@ def on_host(trace: Trace) -> None:
             widgets.figure(figures.region_bars(trace.regions(), host=True), "regions")
         else:
             widgets.empty("No regions in this trace", "Name the parts of your code:", 'with region("encoder"): ...')
+        latency(record)
     with right:
         st.subheader("Time in each operator", help="Host time inside an operator, less the operators it calls.")
         widgets.figure(figures.operator_bars(operator_sums(trace.operators())), "operators")
@@ -121,15 +124,12 @@ def quality(trace: Trace) -> None:
         )
 
 
-def record(found: RunRecord) -> None:
-    """Latency samples, and everything that is known about the run."""
-    left, right = st.columns([2, 3], gap="large")
-    with left:
-        st.subheader("Latency of each iteration", help=_LATENCY + " The dotted line is the median.")
-        widgets.figure(figures.latency_samples(found.latency_ns), "latency")
-    with right:
-        st.subheader("What ran")
-        widgets.table(tables.record_table(found), "record", rows=8)
+def latency(record: RunRecord | None) -> None:
+    """The latency samples of a run, when it has any."""
+    if record is None or not record.latency_ns:
+        return
+    st.subheader("Latency of each iteration", help=_LATENCY + " The dotted line is the median.")
+    widgets.figure(figures.latency_samples(record.latency_ns), "latency")
 
 
 def load(run: RunFolder) -> Trace | None:

@@ -81,7 +81,7 @@ class Timeline {
     this.height = y + 2;
   }
 
-  get gutter() { return Math.min(190, Math.max(96, this.canvas.clientWidth * 0.13)); }
+  get gutter() { return Math.min(210, Math.max(152, this.canvas.clientWidth * 0.13)); }
   get plot() { return Math.max(1, this.canvas.clientWidth - this.gutter); }
   x(t) { return this.gutter + (t - this.view.t0) / (this.view.t1 - this.view.t0) * this.plot; }
   time(x) { return this.view.t0 + (x - this.gutter) / this.plot * (this.view.t1 - this.view.t0); }
@@ -219,7 +219,7 @@ class Timeline {
       c.fillRect(a, y, w, height);
       if (text && w > 34) {
         c.fillStyle = ink(c.fillStyle);
-        c.fillText(fit(c, this.name(row.code[i]), w - 8), a + 4, y + height / 2 + 0.5);
+        c.fillText(fit(c, this.meta.labels[row.code[i]][3], w - 8), a + 4, y + height / 2 + 0.5);
       }
       if (this.hover && this.hover.row === row.row && this.hover.start === t0 + row.start[i]) {
         c.strokeStyle = theme.text;

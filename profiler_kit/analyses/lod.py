@@ -7,7 +7,7 @@ prefix sums of busy time and a 64-way max mipmap of "longest span here", which m
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -229,12 +229,10 @@ def _sources(
     if len(gpu):
         code = codes.of("gpu", gpu["name"], gpu["path"])
         delay = gpu["start_ns"].to_numpy(np.float64) - gpu["launch_start_ns"].to_numpy(np.float64, na_value=np.nan)
-        busiest = gpu.groupby(["device", "stream"], sort=True)["dur_ns"].sum().sort_values(ascending=False)
-        many = gpu["device"].nunique() > 1
-        for device, stream in _keys(busiest):
-            at = np.flatnonzero((gpu["device"] == device) & (gpu["stream"] == stream))
-            label = f"GPU {device} stream {stream}" if many else f"Stream {stream}"
-            yield label, "gpu", *_times(gpu, at), code[at], delay[at]
+        streams, stream_of = _streams(gpu)
+        for number in _busiest_first(stream_of, gpu["dur_ns"].to_numpy(np.int64)):
+            at = np.flatnonzero(stream_of == number)
+            yield streams[number], "gpu", *_times(gpu, at), code[at], delay[at]
     yield from _host(regions, operators, threads, codes)
 
 
@@ -243,8 +241,9 @@ def _host(regions: pd.DataFrame, operators: pd.DataFrame, threads: pd.DataFrame,
     bands = regions.assign(dur_ns=regions["end_ns"] - regions["start_ns"])
     band_code = codes.of("region", bands["name"], bands["path"])
     code = codes.of("operator", outer["name"], outer["path"])
-    busy = pd.concat([bands[["thread", "dur_ns"]], outer[["thread", "dur_ns"]]]).groupby("thread")["dur_ns"].sum()
-    for thread in busy.sort_values(ascending=False).index:
+    both = pd.concat([bands[["thread", "dur_ns"]], outer[["thread", "dur_ns"]]])
+    number, distinct = pd.factorize(both["thread"])
+    for thread in distinct[_busiest_first(number.astype(np.int64), both["dur_ns"].to_numpy(np.int64))]:
         label = _thread_label(threads, int(thread))
         at = np.flatnonzero(bands["thread"] == thread)
         if at.size:
@@ -255,17 +254,29 @@ def _host(regions: pd.DataFrame, operators: pd.DataFrame, threads: pd.DataFrame,
 
 
 def _thread_label(threads: pd.DataFrame, thread: int) -> str:
-    if 0 <= thread < len(threads):
-        return f"thread {threads['tid'].iloc[thread]}"
-    return f"thread #{thread}"
+    return f"thread {threads['tid'].iloc[thread]}" if thread < len(threads) else f"thread #{thread}"
 
 
 def _times(frame: pd.DataFrame, at: npt.NDArray[np.intp]) -> tuple[Ints, Ints]:
     return frame["start_ns"].to_numpy(np.int64)[at], np.maximum(frame["dur_ns"].to_numpy(np.int64)[at], 0)
 
 
-def _keys(series: pd.Series) -> Sequence[tuple[int, int]]:
-    return [(int(device), int(stream)) for device, stream in series.index]
+def _streams(gpu: pd.DataFrame) -> tuple[list[str], Ints]:
+    """A label for each stream, and the stream of each event; the device is named when there are several."""
+    device, devices = pd.factorize(gpu["device"], use_na_sentinel=False)
+    stream, streams = pd.factorize(gpu["stream"], use_na_sentinel=False)
+    number, pairs = pd.factorize(device.astype(np.int64) * len(streams) + stream)
+    labels = []
+    for pair in pairs:
+        at, of = divmod(int(pair), len(streams))
+        name = "stream not known" if pd.isna(streams[of]) else f"stream {streams[of]}"
+        labels.append(name.capitalize() if len(devices) == 1 else f"GPU {devices[at]}, {name}")
+    return labels, number.astype(np.int64)
+
+
+def _busiest_first(group: Ints, dur: Ints) -> list[int]:
+    """Group numbers by total duration, the largest first."""
+    return [int(i) for i in np.argsort(-np.bincount(group, weights=dur), kind="stable")]
 
 
 def _unknown(like: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:

@@ -32,6 +32,8 @@ OFFLINE: Final = {
     "client.showErrorDetails": "none",
     "logger.hideWelcomeMessage": True,
     "logger.level": "error",
+    "theme.light.primaryColor": "#4477AA",
+    "theme.dark.primaryColor": "#5B93C9",
 }
 
 

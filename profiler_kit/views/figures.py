@@ -13,8 +13,9 @@ import plotly.graph_objects as go
 from profiler_kit.schemas import NAME_SUMS, OPERATOR_SUMS, REGION_TOTALS
 from profiler_kit.units import ns_to_ms
 from profiler_kit.views.palette import ACTIVITY, HUES, MARK, region_colours
-from profiler_kit.views.text import fmt_count, fmt_ns, fmt_path, fmt_percent, ns_in, time_unit
+from profiler_kit.views.text import fmt_count, fmt_ns, fmt_path, fmt_percent, ns_in, short_kernel, time_unit
 
+_SAME: Final = 1.005  # a sum this close to busy time is drawn as one bar
 MARGIN: Final = {"l": 0, "r": 8, "t": 8, "b": 0, "pad": 4}
 GRID: Final = "rgba(128,128,128,0.18)"
 
@@ -72,9 +73,7 @@ def region_bars(regions: pd.DataFrame, *, host: bool = False, most: int = 16) ->
     unit = time_unit(rows["sum_ns"] if not host else rows[column])
     names = [path[-1] for path in rows["path"]]
     colours = region_colours(name for path in regions["path"] for name in path)
-    # The position is the whole path, so that two regions of one name stay two rows; the label is indented.
-    position = [str(number) for number in range(len(rows))]
-    label = ["&nbsp;" * 4 * (len(path) - 1) + escape(path[-1], 34) for path in rows["path"]]
+    position = list(range(len(rows)))
     hover = [
         f"<b>{escape(fmt_path(row['path']), 120)}</b><br>"
         f"busy {fmt_ns(row['busy_ns'])} · sum {fmt_ns(row['sum_ns'])}<br>host {fmt_ns(row['host_ns'])} · "
@@ -82,26 +81,29 @@ def region_bars(regions: pd.DataFrame, *, host: bool = False, most: int = 16) ->
         for row in rows.to_dict("records")
     ]
     figure = go.Figure()
-    if not host:
+    overlapping = not host and bool((rows["sum_ns"] > rows["busy_ns"] * _SAME).any())
+    if overlapping:
         figure.add_bar(
             x=[ns_in(v, unit) for v in rows["sum_ns"]],
             y=position,
             orientation="h",
-            width=0.82,
-            marker={"color": [colours[n] for n in names], "opacity": 0.28},
+            width=0.74,
+            marker={"color": [colours[n] for n in names], "opacity": 0.3},
             hovertemplate=hover,
         )
     figure.add_bar(
         x=[ns_in(v, unit) for v in rows[column]],
         y=position,
         orientation="h",
-        width=0.82 if host else 0.56,
+        width=0.46 if overlapping else 0.74,
         marker={"color": [colours[n] for n in names]},
         hovertemplate=hover,
     )
     largest = max((ns_in(v, unit) for v in (rows[column] if host else rows["sum_ns"])), default=1.0)
-    ends = rows[column] if host else rows[["busy_ns", "sum_ns"]].max(axis=1)
-    for at, value, end in zip(position, rows[column], ends, strict=True):
+    ends = rows[["busy_ns", "sum_ns"]].max(axis=1) if overlapping else rows[column]
+    for at, path, value, end in zip(position, rows["path"], rows[column], ends, strict=True):
+        name = {"xref": "paper", "x": 0, "xanchor": "left", "xshift": 16 * (len(path) - 1), "showarrow": False}
+        figure.add_annotation(text=escape(path[-1], 30), y=at, font={"size": 13}, **name)
         figure.add_annotation(
             x=ns_in(end, unit),
             y=at,
@@ -114,37 +116,31 @@ def region_bars(regions: pd.DataFrame, *, host: bool = False, most: int = 16) ->
     figure.update_layout(
         barmode="overlay",
         showlegend=False,
-        height=30 * max(2, len(rows)) + 20,
+        height=31 * max(2, len(rows)) + 20,
         margin=MARGIN,
-        xaxis={"visible": False, "range": [0, largest * 1.32], "fixedrange": True},
-        yaxis={
-            "autorange": "reversed",
-            "tickvals": position,
-            "ticktext": label,
-            "ticklabelposition": "outside",
-            "tickfont": {"size": 13},
-            "showgrid": False,
-            "fixedrange": True,
-            "automargin": True,
-            "type": "category",
-        },
+        xaxis={"visible": False, "domain": [0.27, 1], "range": [0, largest * 1.75], "fixedrange": True},
+        yaxis={"visible": False, "range": [max(2, len(rows)) - 0.4, -0.6], "fixedrange": True},
     )
     return figure
 
 
-def operator_bars(operators: pd.DataFrame, *, most: int = 12) -> go.Figure:
+def operator_bars(operators: pd.DataFrame, *, most: int = 9) -> go.Figure:
     """Host time inside each operator itself, longest first. Takes OPERATOR_SUMS; the share is of all operators."""
     OPERATOR_SUMS.check(operators)
-    return _ranking(operators.head(most), "self_ns", int(operators["self_ns"].sum()), "calls")
+    rows = operators.head(most)
+    return _ranking(rows, list(rows["name"]), "self_ns", int(operators["self_ns"].sum()), "calls")
 
 
 def kernel_bars(kernels: pd.DataFrame, *, most: int = 9) -> go.Figure:
     """Kernels by summed time over all streams and devices, longest first. Takes NAME_SUMS."""
     NAME_SUMS.check(kernels)
-    return _ranking(kernels.head(most), "sum_ns", int(kernels["sum_ns"].sum()), "events")
+    rows = kernels.head(most)
+    return _ranking(
+        rows, [short_kernel(name) for name in rows["name"]], "sum_ns", int(kernels["sum_ns"].sum()), "events"
+    )
 
 
-def _ranking(rows: pd.DataFrame, column: str, whole: int, counted: str) -> go.Figure:
+def _ranking(rows: pd.DataFrame, names: Sequence[str], column: str, whole: int, counted: str) -> go.Figure:
     """Bars with the name above each (names of kernels are long), the value and the share at its end."""
     unit = time_unit(rows[column])
     values = [ns_in(v, unit) for v in rows[column]]
@@ -162,9 +158,9 @@ def _ranking(rows: pd.DataFrame, column: str, whole: int, counted: str) -> go.Fi
             for row in rows.to_dict("records")
         ],
     )
-    for at, name, value in zip(position, rows["name"], rows[column], strict=True):
+    for at, name, value in zip(position, names, rows[column], strict=True):
         title = {"x": 0, "y": at, "yshift": 14, "xanchor": "left", "showarrow": False, "font": {"size": 12}}
-        figure.add_annotation(text=escape(short_kernel(name), 46), **title)
+        figure.add_annotation(text=escape(name, 46), **title)
         figure.add_annotation(
             x=ns_in(value, unit),
             y=at,
@@ -182,19 +178,6 @@ def _ranking(rows: pd.DataFrame, column: str, whole: int, counted: str) -> go.Fi
         yaxis={"visible": False, "range": [len(rows) - 0.6, -0.85], "fixedrange": True},
     )
     return figure
-
-
-def short_kernel(name: str) -> str:
-    """A kernel's name without what says nothing: return type, anonymous namespaces, template arguments at the end."""
-    text = name.removeprefix("void ").replace("(anonymous namespace)::", "")
-    cut = text.find("<")
-    head = text[:cut] if cut > 0 else text
-    inner = text[cut + 1 :] if cut > 0 else ""
-    for token in inner.replace("<", ",").replace("(", ",").split(","):
-        word = token.strip().rsplit("::", 1)[-1]
-        if word.endswith(("Functor", "_kernel_cuda", "Ops")) or "functor" in word.lower():
-            return f"{head.rsplit('::', 1)[-1]} {word}"
-    return head.rsplit("::", 1)[-1].split("(")[0] or text
 
 
 def latency_samples(latency_ns: Sequence[int]) -> go.Figure:

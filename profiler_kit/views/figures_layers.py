@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,9 @@ from profiler_kit.schemas import LAYER_TOTALS
 from profiler_kit.views.figures import GRID, MARGIN, escape
 from profiler_kit.views.palette import HUES, NEUTRAL
 from profiler_kit.views.text import fmt_ns, ns_in, time_unit
+
+# One hue from light to dark: no cell glares on a dark page, and lightness alone carries the value.
+_SCALE: Final = ((0.0, "#D5E1EC"), (0.5, "#6C9BC6"), (1.0, "#1E3F66"))
 
 
 def layer_heatmap(totals: pd.DataFrame, layers: Sequence[str]) -> go.Figure:
@@ -33,8 +37,7 @@ def layer_heatmap(totals: pd.DataFrame, layers: Sequence[str]) -> go.Figure:
             text=[[fmt_ns(v, unit) if np.isfinite(v) else "" for v in line] for line in nanos],
             texttemplate="%{text}",
             textfont={"size": 12},
-            colorscale="Cividis",
-            reversescale=True,
+            colorscale=_SCALE,
             xgap=2,
             ygap=2,
             colorbar={"title": {"text": f"{unit} per image", "side": "right"}, "thickness": 10, "outlinewidth": 0},

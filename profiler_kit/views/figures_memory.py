@@ -18,6 +18,7 @@ from profiler_kit.views.text import ByteUnit, byte_unit, bytes_in, fmt_bytes, fm
 
 US_PER_MS: Final = NS_PER_MS // NS_PER_US
 _POINTS: Final = 4_000  # of a memory line; each keeps the peaks of what it stands for
+_BAND_LETTERS: Final = 95  # letters that fit side by side across all bands on a narrow page
 _BANDS: Final = 600  # region bands under the memory line, longest first
 
 
@@ -113,7 +114,10 @@ def _add_bands(figure: go.Figure, spans: pd.DataFrame, base: int, depth: int) ->
         orientation="h",
         width=0.86,
         marker={"color": [colours[n] for n in name]},
-        text=[escape(n, 24) if size > whole * 0.05 else "" for n, size in zip(name, rows["length"], strict=True)],
+        text=[
+            escape(n, 24) if size * _BAND_LETTERS > whole * len(n) else ""
+            for n, size in zip(name, rows["length"], strict=True)
+        ],
         textposition="inside",
         insidetextanchor="middle",
         constraintext="none",

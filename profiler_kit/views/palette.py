@@ -18,12 +18,12 @@ HUES: Final = (
     "#AA4499",  # purple
     "#33BBEE",  # cyan
     "#CC3311",  # red
-    "#EE3377",  # magenta
     "#7A9E3A",  # olive
     "#9C7ACF",  # lavender
+    "#A5795B",  # brown
 )
 NEUTRAL: Final = "#8A8F98"
-IDLE: Final = "rgba(138,143,152,0.28)"
+IDLE: Final = "#B4B9C0"
 
 # Regions of the shipped workload and torch's own keep their hue whatever else a trace holds.
 _FIXED: Final = {

@@ -10,7 +10,7 @@ from profiler_kit.record import RunRecord
 from profiler_kit.schemas import KERNEL_TOTALS, MEMORY_LIVE, MEMORY_REGIONS, OPERATOR_SUMS, REGION_TOTALS
 from profiler_kit.units import bytes_to_mib, ns_to_ms, ns_to_us
 from profiler_kit.views.palette import region_colours
-from profiler_kit.views.text import MISSING, fmt_ns, fmt_path
+from profiler_kit.views.text import MISSING, fmt_ns, fmt_path, short_kernel
 
 INDENT = "\u2003"
 
@@ -28,7 +28,7 @@ def region_table(regions: pd.DataFrame, *, host: bool = False) -> pd.DataFrame:
         {
             "colour": [swatch(colour[path[-1]]) for path in regions["path"]],
             "region": [INDENT * (len(path) - 1) + printable(path[-1]) for path in regions["path"]],
-            "share": regions[column] / whole,
+            "share": 100 * regions[column] / whole,
         }
     )
     if host:
@@ -46,8 +46,8 @@ def kernel_table(kernels: pd.DataFrame) -> pd.DataFrame:
     whole = int(kernels["sum_ns"].sum()) or 1
     return pd.DataFrame(
         {
-            "kernel": kernels["name"].map(printable),
-            "share": kernels["sum_ns"] / whole,
+            "kernel": kernels["name"].map(short_kernel).map(printable),
+            "share": 100 * kernels["sum_ns"] / whole,
             "sum_ms": kernels["sum_ns"].map(ns_to_ms),
             "count": kernels["count"],
             "mean_us": kernels["mean_ns"].map(ns_to_us),
@@ -56,6 +56,7 @@ def kernel_table(kernels: pd.DataFrame) -> pd.DataFrame:
             "stream": kernels["stream"],
             "device": kernels["device"],
             "category": kernels["category"],
+            "full_name": kernels["name"].map(printable),
         }
     )
 
@@ -67,7 +68,7 @@ def operator_table(operators: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "operator": operators["name"].map(printable),
-            "share": operators["self_ns"] / whole,
+            "share": 100 * operators["self_ns"] / whole,
             "self_ms": operators["self_ns"].map(ns_to_ms),
             "sum_ms": operators["sum_ns"].map(ns_to_ms),
             "count": operators["count"],
@@ -99,7 +100,7 @@ def live_table(live: pd.DataFrame, stacks: list[str]) -> pd.DataFrame:
                 printable(f"{name} (before the recording)" if before else name)
                 for before, name in zip(live["before"], stacks, strict=True)
             ],
-            "share": live["share"],
+            "share": 100 * live["share"],
             "size_mib": live["size_bytes"].map(bytes_to_mib),
             "count": live["count"],
         }

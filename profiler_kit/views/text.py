@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Final, Literal
 
@@ -107,3 +108,22 @@ def fmt_kernel(name: str, width: int = 90) -> str:
                 short = short[:at] or short
                 break
     return short if len(short) <= width else short[: width - 1] + "…"
+
+
+def short_kernel(name: str) -> str:
+    """A GPU event's or operator's name without what says nothing: namespaces, return type, most template arguments.
+
+    `void at::native::elementwise_kernel<128, 2, ...direct_copy_kernel_cuda...>` reads
+    `elementwise_kernel direct_copy_kernel_cuda`; `cutlass::Kernel2<cutlass_80_simt_sgemm>` its argument.
+    """
+    text = name.removeprefix("aten::").removeprefix("void ").replace("(anonymous namespace)::", "")
+    head, _, inner = text.partition("<")
+    head = head.partition("(")[0].strip().rsplit("::", 1)[-1]
+    words = [word.strip().rsplit("::", 1)[-1] for word in re.split(r"[<>(),{}&]", inner)]
+    if head.startswith("Kernel") and len(head) <= len("Kernel2") and words[0]:
+        return words[0]
+    telling = next((word for word in words if _TELLING.search(word)), "")
+    return f"{head} {telling}".strip() or name
+
+
+_TELLING: Final = re.compile(r"[Ff]unctor|_kernel_cuda$|Ops$")

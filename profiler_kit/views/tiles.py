@@ -15,18 +15,23 @@ import numpy as np
 from profiler_kit.analyses.lod import Bins, Exact, Row, Timeline
 from profiler_kit.errors import OptionError
 from profiler_kit.views.palette import region_colours
+from profiler_kit.views.text import short_kernel
 
 BUDGET_BYTES: Final = 46_000
 _EXACT_BYTES: Final = 24  # start f8, duration f8, code u4, delay f4
 _BIN_BYTES: Final = 7  # busy u1, count u2, code u4
 _MOST_BINS: Final = 4_096
+_CODE_NAMES: Final = ("gpu", "operator")  # named by code, not by the user
 
 
 def describe(timeline: Timeline) -> dict[str, object]:
     """What the canvas needs once: length, tracks, the meaning of each code, and a colour per region path."""
     hue = region_colours(name for _, _, path in timeline.labels for name in path)
     paths: dict[tuple[str, ...], int] = {}
-    labels = [[kind, name, paths.setdefault(path, len(paths))] for kind, name, path in timeline.labels]
+    labels = [
+        [kind, name, paths.setdefault(path, len(paths)), short_kernel(name) if kind in _CODE_NAMES else name]
+        for kind, name, path in timeline.labels
+    ]
     return {
         "start": 0,
         "end": timeline.end_ns - timeline.start_ns,
@@ -41,7 +46,9 @@ def describe(timeline: Timeline) -> dict[str, object]:
 
 
 def tile(timeline: Timeline, start_ns: int, end_ns: int, pixels: int) -> bytes:
-    """One view, `pixels` wide; start and end count from the timeline's start. Rows with few spans come span by span, the others as bins of a pixel or wider.
+    """One view, `pixels` wide; start and end count from the timeline's start.
+
+    Rows with few spans come span by span, the others as bins of a pixel or wider.
 
     Raises OptionError when the view is empty or turned round.
     """

@@ -10,6 +10,8 @@ from profiler_kit.schemas import OPERATOR_SUMS, REGION_TOTALS
 from profiler_kit.views.text import fmt_ns, fmt_percent
 
 _HOLDS = 0.5  # a nested region that holds this share of the one around it is the better answer
+# Nobody's own names: what was not attributed, and regions torch.compile makes up.
+_UNNAMED = ("(no region)", "(unlinked)", "## Call CompiledFxGraph", "Torch-Compiled Region", "CompiledFunction")
 _STARVED = 0.25  # idle share from which the GPU is said to wait
 
 
@@ -17,12 +19,13 @@ def main_region(regions: pd.DataFrame, column: str) -> tuple[tuple[str, ...], fl
     """The innermost region that still holds most of the time, and its share of the rows at the top.
 
     Goes down from the largest region at the top as long as one nested region holds half of the one around it.
-    Takes REGION_TOTALS; None when no region has any time. "(no region)" and "(unlinked)" count in the whole only.
+    Takes REGION_TOTALS; None when no region has any time. What nobody named counts in the whole only.
     """
     REGION_TOTALS.check(regions)
     depth = regions["path"].map(len)
     whole = int(regions.loc[depth == 1, column].sum())
-    named = regions[(regions[column] > 0) & ~regions["path"].isin([("(no region)",), ("(unlinked)",)])]
+    shown = [not path[-1].startswith(_UNNAMED) for path in regions["path"]]
+    named = regions[(regions[column] > 0) & pd.Series(shown, index=regions.index, dtype=bool)]
     best: tuple[str, ...] = ()
     value = 0
     while True:

@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 
 from profiler_kit.views.palette import HUES, region_colours
-from profiler_kit.views.text import byte_unit, fmt_bytes, fmt_count, fmt_ns, fmt_path, fmt_percent, time_unit
+from profiler_kit.views.text import (
+    byte_unit,
+    fmt_bytes,
+    fmt_count,
+    fmt_ns,
+    fmt_path,
+    fmt_percent,
+    short_kernel,
+    time_unit,
+)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +59,25 @@ def test_shares_counts_and_paths() -> None:
     assert fmt_percent(None) == "–"
     assert fmt_count(1234567) == "1,234,567"
     assert fmt_path(("timed region", "image encoder")) == "timed region > image encoder"
+
+
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [
+        ("aten::addmm", "addmm"),
+        ("sm80_xmma_gemm_f32f32_tn_n", "sm80_xmma_gemm_f32f32_tn_n"),
+        ("void cutlass::Kernel2<cutlass_80_simt_sgemm_128x64>(Params)", "cutlass_80_simt_sgemm_128x64"),
+        ("void at::native::elementwise_kernel<128, 2, at::native::gpu_kernel_impl<at::native::CUDAFunctor_add<float>",
+         "elementwise_kernel CUDAFunctor_add"),
+        ("void at::native::(anonymous namespace)::vectorized_layer_norm_kernel<float, float>(int)",
+         "vectorized_layer_norm_kernel"),
+        ("Memcpy HtoD (Pageable -> Device)", "Memcpy HtoD"),
+        ("<", "<"),
+        ("", ""),
+    ],
+)  # fmt: skip
+def test_kernel_names_keep_what_tells(name: str, short: str) -> None:
+    assert short_kernel(name) == short
 
 
 def test_a_region_keeps_its_colour_whatever_else_there_is() -> None:
