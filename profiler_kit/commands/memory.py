@@ -99,11 +99,12 @@ def _print_device(console: Console, loaded: Snapshot, row: DeviceRow) -> None:
     when = f" at {_since(loaded.origin_us(device), row['peak_time_us'])}" if row["peak_time_us"] is not None else ""
     _line(console, f"  peak        {fmt_bytes(row['peak_allocated_bytes']):>12} allocated{when}{where}")
     _line(console, f"  at the end  {fmt_bytes(row['end_allocated_bytes']):>12} allocated")
-    _line(
-        console,
-        f"  reserved    {fmt_bytes(row['reserved_bytes']):>12} at the end, "
-        f"{fmt_percent(row['fragmentation'])} of it in no active block",
-    )
+    if row["device_type"] != "cpu":  # a CPU allocates from the system, without a cache between
+        _line(
+            console,
+            f"  reserved    {fmt_bytes(row['reserved_bytes']):>12} at the end, "
+            f"{fmt_percent(row['fragmentation'])} of it in no active block",
+        )
     _print_warnings(console, loaded, row)
     console.print()
     console.print(_region_table(row))

@@ -107,7 +107,7 @@ class _Child:
         self._path = path
         self._size = size
         self._space = space
-        self._cpu_s = 1 + -(-size // BYTES_PER_CPU_SECOND)
+        self._cpu_s = max(1, -(-size // BYTES_PER_CPU_SECOND))
         self._result: tuple[dict[str, Any], dict[str, Array]] | None = None
         self._overflow = False
 

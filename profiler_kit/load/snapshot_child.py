@@ -139,12 +139,13 @@ def _limit(space: int, seconds: int) -> None:
         import resource
     except ImportError:  # not on Windows; the parent's clock still holds
         return
-    for kind, value in ((resource.RLIMIT_AS, space), (resource.RLIMIT_CPU, seconds), (resource.RLIMIT_CORE, 0)):
+    limits = ((resource.RLIMIT_AS, space, 0), (resource.RLIMIT_CPU, seconds, 1), (resource.RLIMIT_CORE, 0, 0))
+    for kind, value, grace in limits:  # the second of grace makes it SIGXCPU, which tells why, and not SIGKILL
         hard = resource.getrlimit(kind)[1]
         if hard != resource.RLIM_INFINITY:
-            value = min(value, hard)
+            value, grace = min(value, hard), min(grace, max(0, hard - value))
         try:
-            resource.setrlimit(kind, (value, value))
+            resource.setrlimit(kind, (value, value + grace))
         except (ValueError, OSError):  # macOS refuses some limits
             continue
 

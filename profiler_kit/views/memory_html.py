@@ -150,6 +150,7 @@ def _device(snapshot: Snapshot, device: int, used: npt.NDArray[np.int64], packer
     return {
         "device": device,
         "name": "CPU" if snapshot.device_type == "cpu" else f"GPU {device}",
+        "reserves": snapshot.device_type != "cpu",  # a CPU allocates from the system, without a cache between
         "events": len(one.rows),
         "origin_us": origin,
         "span_us": last - origin,

@@ -107,7 +107,7 @@ class Page {
       return;
     }
     const state = this.chart.stateUnder(x);
-    byId("status").textContent = `${micros(device.time[state])} · event ${grouped(state)} · ${bytes(device.allocated[state])} allocated · ${bytes(device.reservedAt(state))} reserved · ${device.regionAt(state)}`;
+    byId("status").textContent = `${micros(device.time[state])} · event ${grouped(state)} · ${bytes(device.allocated[state])} allocated${device.reserves ? ` · ${bytes(device.reservedAt(state))} reserved` : ""} · ${device.regionAt(state)}`;
   }
 
   // ---- moving ----

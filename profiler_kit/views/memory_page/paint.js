@@ -111,6 +111,7 @@ class Chart {
       const state = device.reservedFrom[i];
       if (state > this.states[0] && state < this.states[this.states.length - 1]) reserved = Math.max(reserved, device.reservedBytes[i]);
     }
+    if (!device.reserves) reserved = 0;
     this.reservedFits = reserved <= 3 * highest || highest === 0;
     return Math.max(1024, (this.reservedFits ? Math.max(highest, reserved) : highest * 1.15) * 1.06);
   }
@@ -182,6 +183,7 @@ class Chart {
   }
 
   reservedLine(draw, device, c) {
+    if (!device.reserves) return;
     const right = device.reservedAt(this.view.axis.stateAt(this.view.axis.to));
     draw.textAlign = "right";
     if (!this.reservedFits) {

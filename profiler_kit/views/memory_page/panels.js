@@ -15,7 +15,7 @@ function showFacts(device) {
     ["Peak allocated", bytes(peak), when],
     ["In region", device.events ? device.regionAt(device.peak_state) : "–", ""],
     ["Held most by", holder ? holder.main : "–", top ? `${percent(top.bytes / Math.max(peak, 1))} of the peak${holder.where ? ", " + holder.where : ""}` : ""],
-    ["Reserved at the end", bytes(reserved), `${bytes(end)} allocated, ${percent(device.fragmentation)} in no active block`],
+    device.reserves ? ["Reserved at the end", bytes(reserved), `${bytes(end)} allocated, ${percent(device.fragmentation)} in no active block`] : ["Allocated at the end", bytes(end), ""],
   ];
   byId("facts").replaceChildren(...facts.map(([name, value, note]) =>
     element("div", {}, element("dt", { textContent: name }), element("dd", { textContent: value }, element("small", { textContent: note })))));
