@@ -29,8 +29,8 @@ def say_peak(snapshot: Snapshot, facts: DeviceRow) -> None:
     if facts["oom"]:
         first, times = facts["oom"][0], len(facts["oom"])
         st.error(
-            f"Out of memory {'once' if times == 1 else f'{times} times, first'}: wanted {fmt_bytes(first['requested_bytes'])} "
-            f"with {fmt_bytes(first['device_free_bytes'])} free on the device.",
+            f"Out of memory {'once' if times == 1 else f'{times} times; the first'}: wanted "
+            f"{fmt_bytes(first['requested_bytes'])}, {fmt_bytes(first['device_free_bytes'])} were free on the device.",
             icon="⚠️",
         )
     if facts["history_truncated"]:

@@ -34,7 +34,7 @@ def pick_run() -> None:
     """The sidebar: which run, and its files."""
     found = {run.key: run for run in state.runs()}
     if not found:
-        st.sidebar.info("No runs yet", icon="🗀")
+        st.sidebar.caption("No runs yet")
         return
     state.follow_address(list(found))
     st.sidebar.selectbox(

@@ -1,0 +1,171 @@
+"""Folders of runs for the tests of the dashboard: a GPU run, a host run, bare files, broken files; and a server."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from profiler_kit.layer_file import LayerFile, write_layers
+from profiler_kit.record import RunRecord
+from profiler_kit.schemas import FORWARD_CALLS, LAYER_CALLS
+from tests.builders import TraceBuilder
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+def record(name: str, *, device: str = "cuda") -> RunRecord:
+    return RunRecord(
+        name=name,
+        created="2026-01-01T00:00:00Z",
+        model="vit_b",
+        weights="random:0",
+        optimizations=("bf16",),
+        batch_size=2,
+        image_size=1024,
+        dtype="bfloat16",
+        device=device,
+        device_name="NVIDIA H200" if device == "cuda" else "cpu",
+        versions={"torch": "2.12.1"},
+        warmup_iterations=1,
+        timed_iterations=3,
+        phases_ns={"load": 5_000_000, "steady": 60_000_000},
+        latency_ns=(20_000_000, 21_000_000, 19_000_000),
+        peak_memory_bytes=3 << 30 if device == "cuda" else None,
+        command="profiler-kit capture",
+        git_commit=None,
+    )
+
+
+def gpu_trace() -> TraceBuilder:
+    """Two regions in one; kernels of 600, 300 and 100 us: 1,000 us busy of 1,200."""
+    trace = TraceBuilder()
+    trace.region("timed region", 0, 500)
+    trace.region("image encoder", 10, 200)
+    trace.region("mask decoder", 300, 100)
+    trace.operator("aten::linear", 20, 50)
+    for number, (at, start, dur, name) in enumerate(
+        [(30, 100, 600, "gemm"), (40, 700, 300, "softmax"), (310, 1200, 100, "upsample")], 1
+    ):
+        trace.launch(number, at)
+        trace.kernel(number, start, dur, name=name)
+    return trace
+
+
+def host_trace() -> TraceBuilder:
+    trace = TraceBuilder()
+    trace.region("image encoder", 0, 800)
+    trace.region("mask decoder", 800, 200)
+    trace.operator("aten::linear", 10, 700)
+    trace.operator("aten::addmm", 20, 600)
+    trace.operator("aten::sigmoid", 820, 100)
+    return trace
+
+
+def snapshot() -> bytes:
+    """One segment, one allocation of 2 MiB inside a region, freed again."""
+    mib = 1 << 20
+
+    def event(action: str, addr: int, size: int, time_us: int) -> dict[str, object]:
+        frames = [{"filename": "train.py", "line": 7, "name": "step"}]
+        return {"action": action, "addr": addr, "size": size, "stream": 0, "time_us": time_us, "frames": frames}
+
+    history = [
+        event("segment_alloc", 4096, 20 * mib, 1000),
+        event("alloc", 4096, 2 * mib, 1010),
+        event("free_requested", 4096, 2 * mib, 1020),
+        event("free_completed", 4096, 2 * mib, 1020),
+    ]
+    segment = {
+        "device": 0, "address": 4096, "total_size": 20 * mib, "allocated_size": 0, "active_size": 0,
+        "requested_size": 0, "stream": 0, "segment_type": "large", "segment_pool_id": (0, 0),
+        "is_expandable": False, "frames": [],
+        "blocks": [{"address": 4096, "size": 20 * mib, "requested_size": 0, "state": "inactive", "frames": []}],
+    }  # fmt: skip
+    marks = [
+        {"stage": stage, "name": "image encoder", "device": 0, "time_us": time_us}
+        for stage, time_us in (("START", 1005), ("END", 1030))
+    ]
+    whole = {"segments": [segment], "device_traces": [history], "allocator_settings": {}, "external_annotations": marks}
+    return pickle.dumps(whole)
+
+
+def layers() -> LayerFile:
+    """A model with a windowed and a global block at batch 1 and 2, two iterations."""
+    rows = []
+    for batch in (1, 2):
+        for iteration in (0, 1):
+            for layer, kind, variant, parent, millis in (
+                ("(model)", "Sam", "", "", 30),
+                ("blocks.0", "Block", "window 14", "(model)", 10),
+                ("blocks.1", "Block", "global", "(model)", 20),
+            ):
+                nanos = millis * 1_000_000 * batch * 9 // 10 if batch > 1 else millis * 1_000_000
+                rows.append((layer, kind, variant, parent, batch, iteration, 0, nanos, nanos, nanos, nanos))
+    calls = pd.DataFrame(rows, columns=list(LAYER_CALLS.columns)).astype(
+        {name: kind for name, kind in LAYER_CALLS.columns.items() if kind != "str"}
+    )
+    return LayerFile(calls, FORWARD_CALLS.empty())
+
+
+def make_runs(root: Path) -> Path:
+    """gpu (everything), host (trace only), bare.json.gz, and three broken files."""
+    gpu, host = root / "gpu", root / "host"
+    gpu.mkdir(parents=True)
+    host.mkdir()
+    record("gpu").write(gpu)
+    gpu_trace().write(gpu / "trace.json.gz")
+    (gpu / "memory.pickle").write_bytes(snapshot())
+    write_layers(gpu / "layers.parquet", layers())
+    record("host", device="cpu").write(host)
+    host_trace().write(host / "trace.json.gz")
+    gpu_trace().write(root / "bare.json.gz")
+    broken = root / "broken"
+    broken.mkdir()
+    (broken / "run.json").write_text("{")
+    (broken / "trace.json.gz").write_bytes(b"not gzip")
+    (broken / "memory.pickle").write_bytes(b"not a pickle")
+    (broken / "layers.parquet").write_bytes(b"not parquet")
+    return root
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def serving(root: Path) -> Iterator[tuple[str, float]]:
+    """Run `profiler-kit serve`; gives the address and the seconds until it answered."""
+    port = free_port()
+    since = time.perf_counter()
+    command = [sys.executable, "-m", "profiler_kit.cli", "serve", str(root), "--port", str(port), "--no-browser"]
+    process = subprocess.Popen(
+        command, cwd=CHECKOUT, env={**os.environ, "PYTHONWARNINGS": "default"}, stdout=subprocess.DEVNULL
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        while True:
+            try:
+                urllib.request.urlopen(url + "/_stcore/health", timeout=1).close()
+                break
+            except (urllib.error.URLError, ConnectionError):
+                assert process.poll() is None, "the server ended"
+                assert time.perf_counter() - since < 30, "the server does not answer"
+                time.sleep(0.05)
+        yield url, time.perf_counter() - since
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(10)

@@ -1,0 +1,166 @@
+"""Each page on full, host-only, bare, broken, vanished and empty input."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from tests.app.samples import CHECKOUT, make_runs
+
+PAGES = ("overview", "regions", "layers", "memory")
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = make_runs(tmp_path / "traces")
+    monkeypatch.setenv("PROFILER_KIT_DIR", str(root))
+    return root
+
+
+def show(page: str, run: str) -> AppTest:
+    test = AppTest.from_file(str(CHECKOUT / "app" / "dashboard.py"), default_timeout=30)
+    test.query_params["run"] = run
+    test.run()
+    if page != "overview":
+        test.switch_page(f"app_pages/{page}.py")
+        test.query_params["run"] = run
+        test.run()
+    assert not test.exception, [e.value for e in test.exception]
+    return test
+
+
+def text(test: AppTest) -> str:
+    parts = (*test.title, *test.caption, *test.markdown, *test.info, *test.code)
+    return "\n".join(str(part.value) for part in parts).replace("\\", "")
+
+
+def errors(test: AppTest) -> list[str]:
+    return [e.value.replace("\\", "") for e in test.error]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_full_run_shows_without_an_error(runs: Path, page: str) -> None:
+    test = show(page, "gpu")
+    assert errors(test) == [] and not test.info
+    assert test.query_params["run"] in ("gpu", ["gpu"])
+
+
+def test_overview_says_where_the_time_went(runs: Path) -> None:
+    test = show("overview", "gpu")
+    assert "The GPU was busy **83 %** of 1.200 ms; **90 %** of its work came from **image encoder**" in text(test)
+    shown = {metric.label: metric.value for metric in test.metric}
+    assert shown == {
+        "GPU busy": "83.3 %",
+        "GPU time recorded": "1.200 ms",
+        "Median latency": "20.000 ms",
+        "Images a second": "100.0",
+        "Peak memory": "3.00 GiB",
+    }
+
+
+def test_a_run_without_a_gpu_has_a_full_overview(runs: Path) -> None:
+    test = show("overview", "host")
+    assert "**image encoder** took **80 %** of the time in regions" in text(test)
+    assert [s.value for s in test.subheader][:2] == ["Time in each region", "Latency of each iteration"]
+    assert errors(test) == []
+
+
+def test_regions_of_a_gpu_run(runs: Path) -> None:
+    test = show("regions", "gpu")
+    tree, kernels = test.dataframe
+    assert [name.strip() for name in tree.value["region"]] == ["timed region", "image encoder", "mask decoder"]
+    assert tree.value["busy_ms"].tolist() == [1.0, 0.9, 0.1]
+    assert kernels.value["kernel"].tolist() == ["gemm", "softmax", "upsample"]
+    assert kernels.value["sum_ms"].tolist() == [0.6, 0.3, 0.1]
+
+
+def test_regions_of_a_host_run(runs: Path) -> None:
+    test = show("regions", "host")
+    tree, operators = test.dataframe
+    assert tree.value["host_ms"].tolist() == [0.8, 0.2]
+    assert operators.value["operator"].tolist() == ["aten::addmm", "aten::linear", "aten::sigmoid"]
+    assert operators.value["self_ms"].tolist() == [0.6, 0.1, 0.1]
+
+
+def test_layers_tell_windowed_and_global_blocks_apart(runs: Path) -> None:
+    test = show("layers", "gpu")
+    assert "From batch 1 to 2 an image goes from **30.000 ms** to **27.000 ms**" in text(test)
+    assert test.multiselect[0].value == ["blocks.1", "blocks.0"]
+
+
+def test_memory_names_the_peak(runs: Path) -> None:
+    test = show("memory", "gpu")
+    assert "At its peak **2.0 MiB** were allocated, inside **image encoder**" in text(test)
+
+
+@pytest.mark.parametrize(
+    ("page", "said"),
+    [
+        ("layers", "No layer timings in this run"),
+        ("memory", "No memory snapshot in this run"),
+    ],
+)
+def test_what_is_missing_says_how_to_record_it(runs: Path, page: str, said: str) -> None:
+    test = show(page, "host")
+    assert said in text(test) and errors(test) == []
+    assert test.code[0].value
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_broken_files_are_one_line_each(runs: Path, page: str) -> None:
+    test = show(page, "broken")
+    found = errors(test)
+    assert found and all(str(runs / "broken") in line and "\n" not in line for line in found)
+    assert len(test.sidebar.selectbox) == 1  # the rest of the app goes on
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_bare_files_show_or_say_what_is_missing(runs: Path, page: str) -> None:
+    test = show(page, "bare.json.gz")
+    assert errors(test) == [] and text(test)
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("run", ["gone", "../gpu", "/etc", "%2e%2e/x", "<b>x</b>"])
+def test_an_unknown_run_is_one_line(runs: Path, page: str, run: str) -> None:
+    assert errors(show(page, run)) == [
+        f"{runs / run}: no run here (moved or deleted?). Choose another one on the left."
+    ]
+
+
+def test_a_run_that_vanishes_while_shown(runs: Path) -> None:
+    test = show("overview", "gpu")
+    shutil.rmtree(runs / "gpu")
+    test.run()
+    assert not test.exception
+    assert errors(test) == [f"{runs / 'gpu'}: no run here (moved or deleted?). Choose another one on the left."]
+    assert len(test.sidebar.selectbox) == 1
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_an_empty_trace_is_no_empty_page(runs: Path, page: str) -> None:
+    (runs / "none.json").write_text('{"traceEvents": []}')
+    assert text(show(page, "none.json")) or errors(show(page, "none.json"))
+
+
+def test_a_folder_without_runs_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROFILER_KIT_DIR", str(tmp_path))
+    test = AppTest.from_file(str(CHECKOUT / "app" / "dashboard.py"), default_timeout=30).run()
+    assert not test.exception and test.title[0].value == "No runs yet"
+    assert "profiler-kit capture" in test.code[0].value
+
+
+def test_torch_is_never_imported(runs: Path) -> None:
+    script = (
+        "import sys; from streamlit.testing.v1 import AppTest\n"
+        "t = AppTest.from_file('app/dashboard.py', default_timeout=30); t.query_params['run'] = 'gpu'; t.run()\n"
+        "for p in ('regions', 'layers', 'memory'): t.switch_page(f'app_pages/{p}.py').run(); assert not t.exception\n"
+        "assert 'torch' not in sys.modules, 'torch was imported'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=CHECKOUT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
