@@ -208,6 +208,9 @@ def _peaks(one: Replay, regions: Regions) -> Ints:
     until = np.where(regions.closed, np.searchsorted(one.times_us, regions.end_us), len(one.times_us))
     since = np.searchsorted(one.times_us, regions.start_us)
     np.maximum.at(peaks, regions.instance_path, range_max(one.allocated_bytes, since, until + 1))
+    for number in range(len(regions.paths) - 1, -1, -1):  # a region of another thread may outlive the one it is below
+        if regions.parents[number] >= 0:
+            peaks[regions.parents[number]] = max(peaks[regions.parents[number]], peaks[number])
     change = np.searchsorted(one.times_us, regions.change_us)
     nothing = np.flatnonzero(regions.innermost < 0)
     if len(nothing):

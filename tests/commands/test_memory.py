@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests import snapshots as s
+from tests.commands.run import profiler_kit
+
+KEYS = {
+    "device",
+    "device_type",
+    "events",
+    "peak_allocated_bytes",
+    "peak_time_us",
+    "end_allocated_bytes",
+    "reserved_bytes",
+    "fragmentation",
+    "history_truncated",
+    "unmatched_frees",
+    "oom",
+    "regions",
+}
+
+
+@pytest.fixture
+def snapshot(tmp_path: Path) -> Path:
+    stack = [s.frame("linear", "torch/nn/functional.py", 7), s.frame("step", "work/train.py", 12)]
+    trace = [
+        s.event("segment_alloc", 1000, 0, 8 << 20),
+        s.alloc(2000, 0, 3 << 20, frames=stack),
+        s.alloc(3000, 4 << 20, 1 << 20),
+        {"action": "oom", "size": 6 << 20, "device_free": 3 << 20, "stream": 0, "time_us": s.T0 + 4000},
+        *s.free(5000, 0, 3 << 20),
+    ]
+    marks = [
+        s.mark("START", "outer", 0),
+        s.mark("START", "in[red]ner\x1b", 1500),
+        s.mark("END", "in[red]ner\x1b", 6000),
+        s.mark("END", "outer", 7000),
+    ]
+    segments = [s.segment(0, 8 << 20, s.block(0, 4 << 20, 0, "inactive"), s.block(4 << 20, 4 << 20, 1 << 20))]
+    return s.write(tmp_path / "m.pickle", s.snapshot(trace, [], segments=segments, marks=marks))
+
+
+def test_tables(snapshot: Path) -> None:
+    done = profiler_kit("memory", snapshot)
+    assert (done.code, done.err) == (0, "")
+    lines = [line.rstrip() for line in done.out.splitlines()]
+    assert lines == [
+        "device 0: 6 events in 4.000 ms",
+        "  peak             4.0 MiB allocated at 3.000 ms, in outer > in[red]ner\N{REPLACEMENT CHARACTER}",
+        "  at the end       1.0 MiB allocated",
+        "  reserved         8.0 MiB at the end, 50.0 % of it in no active block",
+        "  out of memory at 4.000 ms: asked for 6.0 MiB; 3.0 MiB free on the device, 4.0 MiB allocated, "
+        "4.0 MiB reserved but not allocated. Free and cached memory together would have sufficed, but not in one "
+        "piece. Try PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True.",
+        "",
+        "Memory by region",
+        "region          instances      peak   allocated     freed       net",
+        "outer                   1   4.0 MiB     4.0 MiB   3.0 MiB   1.0 MiB",
+        "  in[red]ner\N{REPLACEMENT CHARACTER}           1   4.0 MiB     4.0 MiB   3.0 MiB   1.0 MiB",
+        "(no region)             0   1.0 MiB     0.0 MiB   0.0 MiB   0.0 MiB",
+        "",
+        "Live at the peak",
+        "allocated by                                   allocations      size    share",
+        "step (work/train.py:12) › linear                         1   3.0 MiB   75.0 %",
+        "(no Python stack, as on the backward thread)             1   1.0 MiB   25.0 %",
+        "",
+        "device 1: nothing allocated, no events",
+    ]
+
+
+def test_json_is_the_contract(snapshot: Path) -> None:
+    done = profiler_kit("memory", snapshot, "--json")
+    assert (done.code, done.err) == (0, "")
+    (first, second) = json.loads(done.out)["devices"]
+    assert set(first) == set(second) == KEYS
+    assert first["oom"] == [
+        {"time_us": s.T0 + 4000, "requested_bytes": 6 << 20, "device_free_bytes": 3 << 20},
+    ]
+    assert first["regions"][1]["path"] == ["outer", "in[red]ner\x1b"]
+    assert second["peak_time_us"] is None
+
+
+def test_one_device(snapshot: Path) -> None:
+    done = profiler_kit("memory", snapshot, "--json", "--device", "1")
+    assert [row["device"] for row in json.loads(done.out)["devices"]] == [1]
+
+
+def test_unknown_device(snapshot: Path) -> None:
+    done = profiler_kit("memory", snapshot, "--device", "7", "--html", snapshot.with_name("out.html"))
+    assert (done.code, done.out) == (1, "")
+    assert done.err == f"profiler-kit: device 7: not in {snapshot}, found 0, 1. Choose one of these with --device.\n"
+    assert not snapshot.with_name("out.html").exists()
+
+
+def test_html_replaces_the_file_whole(snapshot: Path) -> None:
+    page = snapshot.with_name("out.html")
+    page.write_text("old")
+    done = profiler_kit("memory", snapshot, "--html", page)
+    assert (done.code, done.err) == (0, f"wrote {page}\n")
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert sorted(found.name for found in page.parent.iterdir()) == ["m.pickle", "out.html"]
+
+
+def test_bad_input_writes_nothing(tmp_path: Path) -> None:
+    trace, page = tmp_path / "trace.json", tmp_path / "out.html"
+    trace.write_text("{}")
+    page.write_text("old")
+    done = profiler_kit("memory", trace, "--html", page)
+    assert (done.code, done.out) == (1, "")
+    assert done.err == (
+        f"profiler-kit: {trace}: this is a chrome trace (JSON), want a CUDA memory snapshot (a pickle). "
+        "For a trace use: profiler-kit summary, regions or kernels.\n"
+    )
+    assert page.read_text() == "old"
+
+
+def test_html_must_be_a_file_and_the_limit_a_number(snapshot: Path) -> None:
+    folder = snapshot.parent
+    done = profiler_kit("memory", snapshot, "--html", folder)
+    assert done.code == 1
+    assert done.err == (
+        f"profiler-kit: --html: {folder} is a folder, want a file. Try --html {folder / 'memory.html'}.\n"
+    )
+    done = profiler_kit("memory", snapshot, "--memory-limit", "-1")
+    assert done.code == 1
+    assert done.err == (
+        "profiler-kit: --memory-limit: -1 GiB cannot be used, want a positive number. Try --memory-limit 6.\n"
+    )
+
+
+def test_warnings(tmp_path: Path) -> None:
+    path = s.write(tmp_path / "m.pickle", [s.segment(0, 512, s.block(0, 512, 512))])
+    done = profiler_kit("memory", path)
+    assert "  No history: only the state at the end is known. Record with profiler_kit.memory_runner" in done.out
+    kit = {"source": "torch.profiler", "max_entries": 1, "error": "ValueError: bad"}
+    s.write(path, {**s.snapshot([s.alloc(1, 1, 1)]), "profiler_kit": kit})
+    done = profiler_kit("memory", path)
+    assert done.out.startswith("CPU: 1 events in ")
+    assert "reserved" not in done.out
+    assert "  The history lost its beginning: at least 0 recorded allocations are missing" in done.out
+    assert "The recorded function raised: ValueError: bad" in done.out
