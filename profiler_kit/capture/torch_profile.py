@@ -24,21 +24,27 @@ class TorchProfile(profile):
     """torch.profiler.profile that notices when another profiler has ended its recording.
 
     torch runs one profiler at a time and does not say so: a second one throws away what the first recorded, and
-    exporting the first then crashes the process. `lost` tells; after a loss there is nothing to export.
+    then exporting the first, or stopping it twice, crashes the process. `lost` tells; from then on this one is
+    inert, and nothing can be exported.
     """
 
     lost = False
 
     def prepare_trace(self) -> None:
-        with quiet():
-            super().prepare_trace()
+        if not self.lost:
+            with quiet():
+                super().prepare_trace()
+
+    def start_trace(self) -> None:
+        if not self.lost:
+            super().start_trace()
 
     def stop_trace(self) -> None:
-        enabled = _profiler_enabled()
-        super().stop_trace()
-        if not enabled and self.profiler is not None:
+        if not self.lost and _profiler_enabled():
+            super().stop_trace()
+        else:
             self.lost = True
-            self.profiler.kineto_results = None
+            self.profiler = None
 
 
 @contextmanager

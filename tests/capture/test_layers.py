@@ -373,7 +373,7 @@ def test_cuda_events_are_recorded_on_the_current_stream() -> None:
                 net(value)
             torch.cuda.synchronize()
     times = timer.frame()["device_ns"]
-    assert (times > 100_000).all()  # some 0.3 PFLOP at fp32 take milliseconds; on a wrong stream it would be nothing
+    assert (times > 100_000).all()  # 0.27 TFLOP at fp32 take milliseconds; on a wrong stream it would be nothing
 
 
 @pytest.mark.gpu

@@ -275,6 +275,26 @@ def test_bare_profiler_started_inside_is_reported(tmp_path: Path) -> None:
     assert "work 3" in names(path)
 
 
+@pytest.mark.filterwarnings("ignore:Warning. Profiler clears events")
+def test_bare_profiler_started_inside_a_schedule_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    reached = []
+    with pytest.raises(CaptureError) as caught, profiler_runner(path, warmup=1, active=1, repeat=2) as prof:
+        prof.step()
+        with profile(activities=CPU):
+            work(2)
+        reached.append("nested")
+        prof.step()
+        reached.append("not here")
+    assert str(caught.value).startswith(f"profiler_runner {tmp_path / 't.0.json'}: another profiler was started inside")
+    assert reached == ["nested"]
+    assert listing(tmp_path) == []
+    with pytest.raises(AssertionError):
+        prof.export_chrome_trace(str(path))
+    profiler_runner(path, work)
+    assert "work 3" in names(path)
+
+
 def test_failing_start_leaves_the_profiler_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: object) -> None:
         raise RuntimeError("no")
