@@ -8,8 +8,8 @@ from typing import Annotated, Final
 
 import typer
 
-from profiler_kit.commands.output import open_trace, print_table, records
-from profiler_kit.commands.regions import REGION_COLUMNS, region_rows
+from profiler_kit.commands.output import open_trace, print_table
+from profiler_kit.commands.regions import print_regions
 from profiler_kit.errors import OptionError
 from profiler_kit.record import RunRecord, read_record
 
@@ -102,33 +102,14 @@ def _print_run(run: Path, *, regions: bool) -> None:
     ]
     print_table(record.name, ("", ""), rows, left=2)
     if regions:
-        trace = open_trace(run)
-        totals = trace.regions()
-        if len(trace.gpu_events()):
-            print_table("Where the GPU time went", REGION_COLUMNS, region_rows(totals))
-        else:
-            print_table("Where the time went (host time by region)", ("region", "instances", "host"), _host(totals))
-
-
-def _host(totals: object) -> list[tuple[str, str, str]]:
-    import pandas as pd
-
-    from profiler_kit.views.text import fmt_count, fmt_ns
-
-    assert isinstance(totals, pd.DataFrame)
-    return [
-        ("  " * (len(row["path"]) - 1) + row["path"][-1], fmt_count(row["instances"]), fmt_ns(row["host_ns"], "ms"))
-        for row in records(totals)
-    ]
+        print_regions(str(run), open_trace(run).regions())
 
 
 def describe(record: RunRecord) -> str:
     """One line of what ran: model, weights, optimizations, dtype, batch size, image size."""
     weights = record.weights if record.weights.startswith("random") else record.weights[: len("checkpoint:") + 12]
     steps = ", ".join(record.optimizations) or "as published"
-    return (
-        f"{record.model} ({weights}), {steps}, {record.dtype}, batch of {record.batch_size}, {record.image_size} px"
-    )
+    return f"{record.model} ({weights}), {steps}, {record.dtype}, batch of {record.batch_size}, {record.image_size} px"
 
 
 def _median(values: tuple[int, ...]) -> float | None:

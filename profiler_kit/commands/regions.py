@@ -17,19 +17,26 @@ def command(trace: TraceFile, as_json: AsJson = False) -> None:
     if as_json:
         print_json(records(totals))
         return
-    print_table(f"{loaded.path}: GPU time by region", REGION_COLUMNS, region_rows(totals))
+    print_regions(str(loaded.path), totals)
 
 
-REGION_COLUMNS = ("region", "instances", "GPU events", "sum", "busy", "span", "self", "host", "launches")
+def print_regions(title: str, totals: pd.DataFrame) -> None:
+    """Print a table of regions; host time alone when nothing ran on a GPU."""
+    if totals["gpu_events"].sum():
+        columns = ("region", "instances", "GPU events", "sum", "busy", "span", "self", "host", "launches")
+        print_table(f"{title}: GPU time by region", columns, _gpu_rows(totals))
+    else:
+        print_table(
+            f"{title}: host time by region (no GPU events)", ("region", "instances", "host"), _host_rows(totals)
+        )
 
 
-def region_rows(totals: pd.DataFrame) -> list[tuple[str, ...]]:
-    """Rows of a table, nested regions indented below their parents."""
+def _gpu_rows(totals: pd.DataFrame) -> list[tuple[str, ...]]:
     from profiler_kit.views.text import fmt_count, fmt_ns
 
     return [
         (
-            "  " * (len(row["path"]) - 1) + row["path"][-1],
+            _indented(row["path"]),
             fmt_count(row["instances"]),
             fmt_count(row["gpu_events"]),
             fmt_ns(row["sum_ns"], "ms"),
@@ -41,3 +48,16 @@ def region_rows(totals: pd.DataFrame) -> list[tuple[str, ...]]:
         )
         for row in records(totals)
     ]
+
+
+def _host_rows(totals: pd.DataFrame) -> list[tuple[str, ...]]:
+    from profiler_kit.views.text import fmt_count, fmt_ns
+
+    return [
+        (_indented(row["path"]), fmt_count(row["instances"]), fmt_ns(row["host_ns"], "ms")) for row in records(totals)
+    ]
+
+
+def _indented(path: list[str]) -> str:
+    """Nested regions stand below their parents, indented."""
+    return "  " * (len(path) - 1) + path[-1]
