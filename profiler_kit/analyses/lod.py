@@ -85,7 +85,8 @@ class Row:
 
     def bins(self, start_ns: int, end_ns: int, count: int) -> Bins:
         """`count` equal bins of the view."""
-        edges = np.linspace(start_ns, end_ns, count + 1).astype(np.int64)
+        # Counted from the start of the view: absolute nanoseconds do not fit a float.
+        edges = start_ns + np.linspace(0, end_ns - start_ns, count + 1).astype(np.int64)
         busy = np.diff(self._busy_before(edges)) / np.maximum(np.diff(edges), 1)
         first = np.searchsorted(self.start, edges, "left")
         longest = self._range_max(first[:-1], first[1:])

@@ -1,0 +1,171 @@
+"""Figures and sentences: the numbers a reader sees are those of the frames, and hostile names stay text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from profiler_kit.analyses.kernels import kernel_totals
+from profiler_kit.analyses.layers import layer_totals
+from profiler_kit.analyses.lod import build_timeline
+from profiler_kit.analyses.window import name_sums, operator_sums
+from profiler_kit.errors import OptionError, SchemaError
+from profiler_kit.schemas import MEMORY_TIMELINE, NAME_SUMS, OPERATOR_SUMS, REGION_TOTALS
+from profiler_kit.trace import Trace, load_trace
+from profiler_kit.views import figures, figures_layers, figures_memory, tables
+from profiler_kit.views.palette import region_colours
+from profiler_kit.views.tiles import BUDGET_BYTES, describe, tile
+from profiler_kit.views.verdict import gpu_verdict, host_verdict, main_region
+from tests.app.samples import gpu_trace, host_trace, layers
+from tests.builders import TraceBuilder
+
+
+@pytest.fixture
+def gpu(tmp_path: Path) -> Trace:
+    return load_trace(gpu_trace().write(tmp_path / "gpu.json"))
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Trace:
+    return load_trace(host_trace().write(tmp_path / "host.json"))
+
+
+def said(pieces: list[tuple[str, bool]]) -> str:
+    return "".join(text for text, _ in pieces)
+
+
+def test_the_activity_bar_adds_up_to_the_whole(gpu: Trace) -> None:
+    time = gpu.summary()["gpu_timeline"]
+    bars = figures.activity_bar(time).data
+    assert sum(bar.x[0] for bar in bars) == pytest.approx(time["total_ns"] / 1e6)
+    assert [bar.name.split("  ")[0] for bar in bars] == ["Computation", "Idle"]
+
+
+def test_region_bars_use_the_region_colours(gpu: Trace) -> None:
+    regions = gpu.regions()
+    (bar,) = figures.region_bars(regions).data
+    assert list(bar.x) == [1.0, 0.9, 0.1]
+    colour = region_colours(["timed region", "image encoder", "mask decoder"])
+    assert list(bar.marker.color) == [colour[path[-1]] for path in regions["path"]]
+
+
+def test_overlapping_streams_show_sum_behind_busy(tmp_path: Path) -> None:
+    builder = TraceBuilder()
+    builder.region("both", 0, 50)
+    for number, stream in ((1, 7), (2, 8)):
+        builder.launch(number, number)
+        builder.kernel(number, 100, 10, stream=stream)
+    pale, solid = figures.region_bars(load_trace(builder.write(tmp_path / "t.json")).regions()).data
+    assert (pale.x[0], solid.x[0]) == (20.0, 10.0)
+
+
+def test_host_bars(host: Trace) -> None:
+    (bar,) = figures.region_bars(host.regions(), host=True).data
+    assert list(bar.x) == [800.0, 200.0]
+    ranking = figures.operator_bars(operator_sums(host.operators()))
+    assert list(ranking.data[0].x) == [600.0, 100.0, 100.0]
+
+
+def test_names_stay_text(tmp_path: Path) -> None:
+    builder = gpu_trace()
+    builder.region("<b>bold</b> <a href='http://x'>x</a>", 500, 100)
+    builder.launch(8, 510)
+    builder.kernel(8, 3_000, 900, name="void f<int>(<script>)")
+    trace = load_trace(builder.write(tmp_path / "t.json"))
+    for figure in (figures.region_bars(trace.regions()), figures.kernel_bars(name_sums(trace.kernels()))):
+        shown = json.dumps(figure.to_plotly_json(), default=list)
+        assert "<a href" not in shown and "<script" not in shown
+
+
+def test_empty_frames_draw_empty_figures() -> None:
+    time = dict.fromkeys(
+        ("total_ns", "busy_ns", "idle_ns", "computation_ns", "exposed_communication_ns", "exposed_memcpy_ns"), 0
+    )
+    figures.activity_bar(time)
+    figures.region_bars(REGION_TOTALS.empty())
+    figures.operator_bars(OPERATOR_SUMS.empty())
+    figures.kernel_bars(NAME_SUMS.empty())
+    figures.latency_samples([])
+
+
+def test_a_wrong_frame_is_refused() -> None:
+    with pytest.raises(SchemaError) as error:
+        figures.region_bars(pd.DataFrame({"path": [("a",)]}))
+    assert str(error.value) == "REGION_TOTALS: column 'instances' is missing, found ['path']"
+
+
+def test_layers() -> None:
+    totals = layer_totals(layers().calls)
+    heat = figures_layers.layer_heatmap(totals, ["blocks.0", "blocks.1"]).data[0]
+    assert np.asarray(heat.z, float).tolist() == [[10.0, 9.0], [20.0, 18.0]]
+    assert list(heat.y) == ["blocks.0 · window 14", "blocks.1 · global"]
+    lines = figures_layers.layer_lines(totals, ["blocks.0", "blocks.1"]).data
+    assert [line.marker.symbol for line in lines] == ["circle", "diamond"]
+    efficiency = figures_layers.layer_lines(totals, ["blocks.0"], efficiency=True).data[0]
+    assert list(efficiency.y) == pytest.approx([1.0, 10 / 9])
+
+
+def test_memory_keeps_the_peak_when_thinned() -> None:
+    size = 100_000
+    allocated = np.full(size, 1 << 20, np.int64)
+    allocated[54_321] = 5 << 20
+    frame = pd.DataFrame(
+        {"device": 0, "time_us": np.arange(size), "allocated_bytes": allocated, "reserved_bytes": 6 << 20}
+    ).astype(dict(MEMORY_TIMELINE.columns))
+    spans = pd.DataFrame({"device": [0], "path": [("encoder",)], "start_us": [10], "end_us": [90_000]})
+    figure = figures_memory.memory_over_time(frame, spans)
+    line = figure.data[1]
+    assert len(line.x) <= 4_100 and max(line.y) == 5.0
+    assert figure.layout.annotations[0].text == "<b>peak 5.0 MiB</b>"
+    figures_memory.memory_over_time(MEMORY_TIMELINE.empty(), spans.head(0))
+
+
+def test_the_verdict_goes_down_to_the_region_that_matters(gpu: Trace, host: Trace) -> None:
+    assert main_region(gpu.regions(), "busy_ns") == (("timed region", "image encoder"), 0.9)
+    assert main_region(REGION_TOTALS.empty(), "busy_ns") is None
+    assert said(gpu_verdict(gpu.summary()["gpu_timeline"], gpu.regions())) == (
+        "The GPU was busy 83 % of 1.200 ms; 90 % of its work came from image encoder."
+    )
+    assert said(host_verdict(host.regions(), operator_sums(host.operators()))) == (
+        "No GPU in this run. image encoder took 80 % of the time in regions; "
+        "the longest operator is aten::addmm, 75 % of operator time."
+    )
+
+
+def test_a_starved_gpu_is_said_so(tmp_path: Path) -> None:
+    builder = TraceBuilder()
+    for number in (1, 2):
+        builder.launch(number, number)
+        builder.kernel(number, 100 * number, 10)
+    trace = load_trace(builder.write(tmp_path / "t.json"))
+    assert said(gpu_verdict(trace.summary()["gpu_timeline"], trace.regions())) == (
+        "The GPU was busy 18 % of 110.00 µs. It waited for 90.00 µs: look at launches and copies first."
+    )
+
+
+def test_region_table_is_a_tree_with_shares(gpu: Trace) -> None:
+    table = tables.region_table(gpu.regions())
+    assert table["region"].tolist() == ["timed region", "\u2003image encoder", "\u2003mask decoder"]
+    assert table["share"].tolist() == pytest.approx([100.0, 90.0, 10.0])
+    assert tables.kernel_table(kernel_totals(gpu.gpu_events()))["share"].sum() == pytest.approx(100.0)
+
+
+def test_tiles_stay_within_their_budget(tmp_path: Path) -> None:
+    builder = TraceBuilder()
+    for number in range(4_000):
+        builder.kernel(None, number * 2.0, 1.0, stream=number % 20, name=f"k{number % 7}")
+    trace = load_trace(builder.write(tmp_path / "t.json"))
+    timeline = build_timeline(trace.gpu_events(), trace.region_instances(), trace.operators(), trace.threads)
+    about = describe(timeline)
+    end = about["end"]
+    assert isinstance(end, int)
+    for pixels in (100, 1_500, 8_000):
+        for first, last in ((0, end), (0, end // 100), (-end, 2 * end)):
+            assert len(tile(timeline, first, last, pixels)) <= BUDGET_BYTES + 4_000
+    with pytest.raises(OptionError) as error:
+        tile(timeline, 5, 5, 100)
+    assert str(error.value) == "view 5 to 5 ns, 100 pixels: want an end after its start"
