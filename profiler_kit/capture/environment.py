@@ -141,8 +141,10 @@ def _device_name(device: torch.device) -> str:
 
 
 def _git_commit() -> str | None:
+    """The commit of the checkout we run in; what $GIT_COMMIT says where a copy runs without one (a build farm)."""
     # --exclude keeps tags out, so that the answer is always the full hash
-    return _output_of("git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    found = _output_of("git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    return found or os.environ.get("GIT_COMMIT") or None
 
 
 def _output_of(*command: str) -> str | None:
