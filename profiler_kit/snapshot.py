@@ -218,10 +218,15 @@ class Snapshot:
         return regions.paths[number] if number >= 0 else ()
 
     def origin_us(self, device: int) -> int:
-        """Unix time at which the device's history begins: its first event, or a region that opened before it."""
+        """Unix time at which the device's history begins: its first event, or the start of a region around it.
+
+        Regions that ended before the first event do not count: a ring buffer keeps more of them than of events.
+        """
         one, regions = self.replay(device), self._regions[device]
-        starts = [int(times[0]) for times in (one.times_us, regions.start_us) if len(times)]
-        return min(starts, default=0)
+        if not len(one.times_us):
+            return int(regions.start_us.min()) if len(regions.start_us) else 0
+        first = int(one.times_us[0])
+        return int(regions.start_us[regions.end_us >= first].min(initial=first))
 
     def summary(self, device: int | None = None) -> Summary:
         """What `profiler-kit memory --json` prints; of one device when it is given.

@@ -93,7 +93,11 @@ def _print_device(console: Console, loaded: Snapshot, row: DeviceRow) -> None:
     one = loaded.replay(device)
     name = "CPU" if row["device_type"] == "cpu" else f"device {device}"
     span_ns = int(one.times_us[-1] - one.times_us[0]) * NS_PER_US if len(one.times_us) else 0
-    _line(console, f"{name}: {fmt_count(row['events'])} events in {fmt_ns(span_ns)}", style="bold")
+    _line(
+        console,
+        f"{name}: {fmt_count(row['events'])} event{'s' * (row['events'] != 1)} in {fmt_ns(span_ns)}",
+        style="bold",
+    )
     region = loaded.peak_region(device)
     where = f", in {fmt_path(region)}" if region else ""
     when = f" at {_since(loaded.origin_us(device), row['peak_time_us'])}" if row["peak_time_us"] is not None else ""

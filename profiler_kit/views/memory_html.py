@@ -146,6 +146,7 @@ def _device(snapshot: Snapshot, device: int, used: npt.NDArray[np.int64], packer
     origin = snapshot.origin_us(device)
     last = int(max(one.times_us.max(initial=origin), regions.end_us.max(initial=origin)))
     changed = np.flatnonzero(np.diff(one.reserved_bytes))
+    shown = regions.end_us >= origin
     missing = snapshot.missing(device)
     return {
         "device": device,
@@ -163,9 +164,9 @@ def _device(snapshot: Snapshot, device: int, used: npt.NDArray[np.int64], packer
         "time": packer.add(np.diff(one.times_us, prepend=origin)),
         "reserved_state": packer.add(np.diff(changed + 1, prepend=0)),
         "reserved_bytes": packer.add(one.reserved_bytes[np.concatenate(([0], changed + 1))]),
-        "span_path": packer.add(regions.instance_path),
-        "span_start": packer.add(regions.start_us - origin),
-        "span_end": packer.add(regions.end_us - origin),
+        "span_path": packer.add(regions.instance_path[shown]),
+        "span_start": packer.add(regions.start_us[shown] - origin),
+        "span_end": packer.add(regions.end_us[shown] - origin),
         **_elements(snapshot, device, used, packer),
     }
 

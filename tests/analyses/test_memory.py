@@ -206,6 +206,13 @@ def test_end_without_a_start_was_open_when_the_recording_began(tmp_path: Path) -
     ]
 
 
+def test_history_begins_with_the_region_around_its_first_event(tmp_path: Path) -> None:
+    marks = [s.mark("START", "gone", 1), s.mark("END", "gone", 2), s.mark("START", "around", 5)]
+    found = load(tmp_path, s.snapshot([s.alloc(9, 1, 1)], [], marks=marks))
+    assert found.origin_us(0) == s.T0 + 5
+    assert found.origin_us(1) == 0
+
+
 def test_profiler_steps_are_one_region(tmp_path: Path) -> None:
     marks = [
         s.mark(stage, f"ProfilerStep#{n}", 2 * n + at) for n in range(3) for at, stage in enumerate(("START", "END"))

@@ -139,7 +139,7 @@ def test_warnings(tmp_path: Path) -> None:
     kit = {"source": "torch.profiler", "max_entries": 1, "error": "ValueError: bad"}
     s.write(path, {**s.snapshot([s.alloc(1, 1, 1)]), "profiler_kit": kit})
     done = profiler_kit("memory", path)
-    assert done.out.startswith("CPU: 1 events in ")
+    assert done.out.startswith("CPU: 1 event in ")
     assert "reserved" not in done.out
     assert "  The history lost its beginning: at least 0 recorded allocations are missing" in done.out
     assert "The recorded function raised: ValueError: bad" in done.out

@@ -79,7 +79,7 @@ class Page {
         count++;
         if (device.born[i] <= device.peak_state && device.gone[i] > device.peak_state) atPeak += device.size[i];
       }
-      byId("found").textContent = count ? `${grouped(count)} allocations, ${bytes(atPeak)} at the peak` : "nothing found";
+      byId("found").textContent = count ? `${grouped(count)} ${count === 1 ? "allocation" : "allocations"}, ${bytes(atPeak)} at the peak` : "nothing found";
     }
   }
   match() {
@@ -124,7 +124,7 @@ class Page {
   }
   showAll() { this.axis.show(0, this.axis.end); this.redraw(); }
   toPeak() {
-    const { axis, device } = this, x = centre(axis, device.peak_state), wide = Math.max(axis.least * 4, axis.end / 20);
+    const { axis, device } = this, x = axis.ofState(device.peak_state), wide = Math.max(axis.least * 4, axis.end / 20);
     axis.show(x - wide / 2, x + wide / 2);
     this.chosen = null;
     this.setMoment(null);

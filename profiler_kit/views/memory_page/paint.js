@@ -224,7 +224,7 @@ class Chart {
   }
 
   marks(draw, { device, axis, momentTime }, c) {
-    const peakX = this.x(centre(axis, device.peak_state));
+    const peakX = this.x(axis.ofState(device.peak_state));
     if (within(peakX, this) && device.peakBytes > 0) {
       const y = this.y(device.peakBytes);
       draw.fillStyle = draw.strokeStyle = c.ink;
@@ -319,7 +319,6 @@ class Chart {
   }
 }
 
-function centre(axis, state) { return (axis.ofState(state) + axis.endOfState(state)) / 2; }
 function within(x, chart) { return x >= LEFT - 1 && x <= LEFT + chart.plot + 1; }
 function line(draw, x0, y0, x1, y1) { draw.beginPath(); draw.moveTo(x0, y0); draw.lineTo(x1, y1); draw.stroke(); }
 function label(draw, text, x, y, c, colour) { // text that stays readable over the stack
