@@ -27,7 +27,7 @@ from profiler_kit.sam.optimizations import encoder_dtype, layer_optimizations, o
 from profiler_kit.sam.plan import DISTINCT_BATCHES, CaptureOptions, CapturePlan, gather_scenes, make_plan
 from profiler_kit.sam.prompts import PromptChoice
 from profiler_kit.sam.scenes import Scene
-from profiler_kit.sam.workload import Batch, Prediction, SamWorkload, prepare_batch
+from profiler_kit.sam.workload import Batch, Prediction, SamWorkload, no_garbage_collection, prepare_batch
 
 
 def capture_run(options: CaptureOptions, *, report: Report = silent) -> Path:
@@ -89,6 +89,8 @@ def _capture(plan: CapturePlan, folder: Path, ticks: _Ticks) -> None:
         latency_ns, peak = _time(workload, plan, phases, ticks)
         _record_trace(workload, plan, folder / TRACE, ticks)
         predictions = _record_memory(workload, folder / MEMORY, ticks)
+        if device.type == "cpu" and torch.cuda.is_available():
+            notes.append("memory: the snapshot is of the GPU's allocator, which this run on the CPU did not use")
     notes += _save_masks(folder / MASKS, workload.batches[0], predictions, plan.prompts)
     weights = loaded.weights
     del loaded, sam, workload, predictions  # the layers start from an empty device
@@ -159,7 +161,7 @@ def _time(
         torch.cuda.reset_peak_memory_stats(device)
     ticks.note = "time"
     latency_ns = []
-    with _phase(phases, "steady"):
+    with no_garbage_collection(), _phase(phases, "steady"):
         for number in range(plan.iterations):
             latency_ns.append(workload.timed_step(number))
             ticks.tick()

@@ -17,7 +17,7 @@ from profiler_kit.layer_file import LayerFile
 from profiler_kit.progress import Report, silent
 from profiler_kit.sam.prompts import PromptChoice
 from profiler_kit.sam.scenes import Scene
-from profiler_kit.sam.workload import Batch, SamForward, Stopwatch, move_batch, prepare_batch
+from profiler_kit.sam.workload import Batch, SamForward, Stopwatch, move_batch, no_garbage_collection, prepare_batch
 from profiler_kit.schemas import FORWARD_CALLS, LAYER_CALLS
 
 if TYPE_CHECKING:
@@ -165,16 +165,17 @@ def _measure(
         ticks.tick()
     synchronize(device)
     whole_ns, timers = [], []
-    for _ in range(plan.iterations):
-        clock = Stopwatch(device)
-        forward(batch)
-        whole_ns.append(clock.stop_ns())
-        ticks.tick()
-        with layer_timer(forward, batch_size=batch_size, label=label, select=is_timed) as timer:
+    with no_garbage_collection():
+        for _ in range(plan.iterations):
+            clock = Stopwatch(device)
             forward(batch)
-            synchronize(device)
-        timers.append(timer)
-        ticks.tick()
+            whole_ns.append(clock.stop_ns())
+            ticks.tick()
+            with layer_timer(forward, batch_size=batch_size, label=label, select=is_timed) as timer:
+                forward(batch)
+                synchronize(device)
+            timers.append(timer)
+            ticks.tick()
     frames = [timer.frame().assign(iteration=number) for number, timer in enumerate(timers)]
     whole = pd.DataFrame({"batch_size": batch_size, "iteration": range(len(whole_ns)), "forward_ns": whole_ns})
     return pd.concat(frames, ignore_index=True), whole.astype("int64")

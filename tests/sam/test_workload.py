@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from profiler_kit import load_trace, profiler_runner
 from profiler_kit.sam.models import load_model
 from profiler_kit.sam.prompts import PromptChoice, parse_prompts
 from profiler_kit.sam.scenes import Scene, generate_scenes
-from profiler_kit.sam.workload import SamForward, SamWorkload, prepare_batch
+from profiler_kit.sam.workload import SamForward, SamWorkload, no_garbage_collection, prepare_batch
 
 CPU = torch.device("cpu")
 
@@ -93,6 +94,14 @@ def test_batches_go_round_and_a_timed_step_measures() -> None:
     assert workload.transfer(4).scenes == (scenes[1],)
     assert torch.equal(workload.step(1)[0].masks, workload.step(4)[0].masks)
     assert workload.timed_step(0) > 0
+
+
+def test_garbage_collection_waits_and_comes_back() -> None:
+    assert gc.isenabled()
+    with pytest.raises(ZeroDivisionError), no_garbage_collection():
+        assert not gc.isenabled()
+        raise ZeroDivisionError
+    assert gc.isenabled()
 
 
 @pytest.mark.gpu
