@@ -146,7 +146,7 @@ def _device(snapshot: Snapshot, device: int, used: npt.NDArray[np.int64], packer
     origin = snapshot.origin_us(device)
     last = int(max(one.times_us.max(initial=origin), regions.end_us.max(initial=origin)))
     changed = np.flatnonzero(np.diff(one.reserved_bytes))
-    shown = regions.end_us >= origin
+    shown = regions.start_us >= origin  # others ended before the first event
     missing = snapshot.missing(device)
     return {
         "device": device,
@@ -156,6 +156,7 @@ def _device(snapshot: Snapshot, device: int, used: npt.NDArray[np.int64], packer
         "origin_us": origin,
         "span_us": last - origin,
         "peak_state": one.peak,
+        "peak_region": list(snapshot.peak_region(device)),
         "fragmentation": fragmentation(snapshot.blocks, snapshot.segments, device),
         "truncated": missing.truncated,
         "known_missing": missing.unmatched_frees + missing.recorded_before,

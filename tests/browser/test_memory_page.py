@@ -141,4 +141,6 @@ def test_real_captures_draw(browser: Any, tmp_path: Path, path: Path) -> None:
     reserved = "[...Array(memoryPage.device.states).keys()].map((state) => memoryPage.device.reservedAt(state))"
     assert opened.ask(reserved) == one.reserved_bytes.tolist()
     assert opened.ask("memoryPage.chart.picks.some((pick) => pick >= 0)")
+    region = " > ".join(found.peak_region(0)) or "(no region)"
+    assert opened.ask("memoryPage.device.regionAt(memoryPage.device.peak_state)") == region
     assert opened.complaints == []

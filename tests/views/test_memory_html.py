@@ -125,6 +125,21 @@ def test_a_history_with_a_gap_brings_its_totals_along(tmp_path: Path) -> None:
     assert column(planes, head["devices"][0]["allocated_bytes"]) == [0, 10, 30]
 
 
+def test_regions_of_dropped_events_stay_away(tmp_path: Path) -> None:
+    marks = [
+        s.mark("START", "gone", 1),
+        s.mark("START", "around", 5),
+        s.mark("END", "gone", 6),
+        s.mark("END", "around", 9),
+    ]
+    found = load_snapshot(s.write(tmp_path / "m.pickle", s.snapshot([s.alloc(8, 1, 1)], marks=marks)))
+    head, planes = unpacked(memory_page(found, "m"))
+    (device,) = head["devices"]
+    assert device["origin_us"] == s.T0 + 5
+    assert (column(planes, device["span_start"]), column(planes, device["span_end"])) == ([0], [4])
+    assert device["peak_region"] == ["gone", "around"]
+
+
 def test_packing_round_trip() -> None:
     packer = Packer()
     columns = [np.array(values, np.int64) for values in ([], [0], [255, 256, 3], [1 << 40, 7])]

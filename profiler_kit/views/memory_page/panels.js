@@ -13,7 +13,7 @@ function showFacts(device) {
   const top = device.liveAt(device.peak_state, "stack")[0], holder = top ? device.keyName("stack", top.key) : null;
   const facts = [
     ["Peak allocated", bytes(peak), when],
-    ["In region", device.events ? device.regionAt(device.peak_state) : "–", ""],
+    ["In region", device.events ? device.peak_region.join(" > ") || NO_REGION : "–", ""],
     ["Held most by", holder ? holder.main : "–", top ? `${percent(top.bytes / Math.max(peak, 1))} of the peak${holder.where ? ", " + holder.where : ""}` : ""],
     device.reserves ? ["Reserved at the end", bytes(reserved), `${bytes(end)} allocated, ${percent(device.fragmentation)} in no active block`] : ["Allocated at the end", bytes(end), ""],
   ];
