@@ -33,7 +33,10 @@ def test_description_of_the_cpu() -> None:
 def test_commit_of_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GIT_COMMIT", raising=False)
     assert describe_environment("cpu").git_commit is None
+    monkeypatch.setenv("GIT_COMMIT", "abc")
+    assert describe_environment("cpu").git_commit == "abc"
     identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
     subprocess.run(["git", "init", "-q"], check=True)
     (tmp_path / "file").write_text("1")
@@ -48,6 +51,7 @@ def test_commit_of_the_working_folder(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_nothing_fails_without_git_and_nvidia_smi(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", os.devnull)
+    monkeypatch.delenv("GIT_COMMIT", raising=False)
     assert describe_environment("cpu").git_commit is None
     assert environment._output_of("nvidia-smi") is None
 
