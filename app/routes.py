@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 from urllib.parse import urlencode
 
+from anyio import to_thread
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, RedirectResponse, Response
@@ -61,7 +62,7 @@ def routes() -> list[BaseRoute]:
     ]
     folder = perfetto_folder()
     if folder is not None:
-        found += [Route("/kit/perfetto", perfetto_page), Mount("/perfetto", StaticFiles(directory=folder, html=True))]
+        found += [Route("/kit/perfetto", perfetto_page), Mount("/perfetto", PerfettoFiles(directory=folder, html=True))]
     return found
 
 
@@ -142,6 +143,22 @@ def _file(request: Request, what: str) -> Response:
 
 def _missing(what: str) -> Response:
     return PlainTextResponse(f"no {what} here", 404)
+
+
+class PerfettoFiles(StaticFiles):
+    """Perfetto's files, without the script its interface loads from a Google server when it starts.
+
+    The content security policy would block that too; this way the browser does not even try.
+    """
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """The file; in the interface's script the address of that server leads to nothing here."""
+        answer = await super().get_response(path, scope)
+        if isinstance(answer, FileResponse) and Path(answer.path).name == "frontend_bundle.js":
+            script = await to_thread.run_sync(Path(answer.path).read_bytes)
+            script = script.replace(b"https://storage.cloud.google.com", b"/perfetto/absent")
+            return Response(script, media_type="text/javascript", headers=_FRESH)
+        return answer
 
 
 class Headers:
