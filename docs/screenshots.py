@@ -1,0 +1,108 @@
+"""Remake docs/*.png: a folder of runs in, one picture of each page out. Needs Chromium and playwright.
+
+python docs/screenshots.py [DIR] [--run KEY] [--host-run KEY]
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlencode
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from profiler_kit.load.runs import default_root, find_runs
+
+DOCS = Path(__file__).resolve().parent
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+SIZE = {"width": 1440, "height": 900}
+
+
+def main() -> None:
+    """Serve the folder, draw each page, stop."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("folder", nargs="?", type=Path, help="folder of runs; default: ./traces or the samples")
+    options.add_argument("--run", help="key of the run to show; default: the first with trace, memory and layers")
+    options.add_argument("--host-run", help="key of a run without a GPU, for overview-cpu.png")
+    chosen = options.parse_args()
+    folder = chosen.folder or default_root()
+    run = chosen.run or richest(folder)
+    port = free_port()
+    command = [sys.executable, "-m", "profiler_kit.cli", "serve", str(folder), "--port", str(port), "--no-browser"]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/_stcore/health")
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+            for name in ("overview", "regions", "layers", "memory"):
+                draw(browser, f"http://127.0.0.1:{port}/{name}?{urlencode({'run': run})}", DOCS / f"{name}.png")
+            dark = f"http://127.0.0.1:{port}/regions?{urlencode({'run': run})}"
+            draw(browser, dark, DOCS / "regions-dark.png", dark=True)
+            if chosen.host_run:
+                host = f"http://127.0.0.1:{port}/overview?{urlencode({'run': chosen.host_run})}"
+                draw(browser, host, DOCS / "overview-cpu.png")
+            browser.close()
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(10)
+
+
+def richest(folder: Path) -> str:
+    """The key of the run that has most of trace, memory and layers."""
+    runs = find_runs(folder)
+    if not runs:
+        sys.exit(f"{folder}: no runs to show. Record one with: profiler-kit capture")
+    return max(
+        runs, key=lambda run: sum(part is not None for part in (run.record, run.trace, run.memory, run.layers))
+    ).key
+
+
+def draw(browser: Browser, url: str, path: Path, *, dark: bool = False) -> None:
+    """One page, as tall as it needs to be, at most 1,300 pixels."""
+    context = browser.new_context(viewport=SIZE, color_scheme="dark" if dark else "light", device_scale_factor=1.5)
+    page = context.new_page()
+    page.goto(url)
+    settle(page)
+    tall = page.evaluate("document.querySelector('[data-testid=\"stMain\"]').scrollHeight")
+    page.set_viewport_size({"width": SIZE["width"], "height": min(max(tall, 500), 1300)})
+    settle(page)
+    page.screenshot(path=str(path))
+    context.close()
+    print(path)
+
+
+def settle(page: Page) -> None:
+    """Wait until the page stands still."""
+    page.wait_for_selector("h1")
+    page.wait_for_function("!document.querySelector('[data-testid=\"stStatusWidget\"]')")
+    page.wait_for_timeout(1500)
+
+
+def free_port() -> int:
+    """A port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(url: str) -> None:
+    """Wait until the server answers."""
+    for _ in range(200):
+        try:
+            urllib.request.urlopen(url, timeout=1).close()
+            return
+        except (urllib.error.URLError, ConnectionError):
+            time.sleep(0.1)
+    sys.exit(f"{url}: the server does not answer")
+
+
+if __name__ == "__main__":
+    main()
