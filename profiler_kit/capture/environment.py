@@ -77,6 +77,8 @@ def command_line(arguments: Sequence[str]) -> str:
     if not arguments:
         return ""
     program = Path(arguments[0]).name or arguments[0]
+    if Path(arguments[0]).parts[-2:] == ("profiler_kit", "cli.py"):  # python -m profiler_kit.cli
+        program = "profiler-kit"
     typed = shlex.join([program, *arguments[1:]])
     homes = [r"/(?:home|Users)/[^/\s'\"]+"]
     own = str(Path.home())

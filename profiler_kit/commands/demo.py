@@ -73,7 +73,7 @@ def _record(root: Path, *, model: str, device: str | None) -> Path:
         batch_size=2 if on_gpu else 1,
         scenes=2,
         warmup=3 if on_gpu else 1,
-        iterations=10 if on_gpu else 2,
+        iterations=10 if on_gpu else 1,
         trace_batches=2 if on_gpu else 1,
         layers="1,2,4,8" if on_gpu else LAYER_BATCHES,
         out=root / f"{DEMO_PREFIX}{chosen.replace(':', '')}",

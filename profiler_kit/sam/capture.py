@@ -91,8 +91,8 @@ def _capture(plan: CapturePlan, folder: Path, ticks: _Ticks) -> None:
         predictions = _record_memory(workload, folder / MEMORY, ticks)
         if device.type == "cpu" and torch.cuda.is_available():
             notes.append("memory: the snapshot is of the GPU's allocator, which this run on the CPU did not use")
-    notes += _save_masks(folder / MASKS, workload.batches[0], predictions, plan.prompts)
     weights = loaded.weights
+    notes += _save_masks(folder / MASKS, workload.batches[0], predictions, plan.prompts, weights)
     del loaded, sam, workload, predictions  # the layers start from an empty device
     free_memory(device)
     if plan.sweep is not None:
@@ -199,17 +199,24 @@ def _record_memory(workload: SamWorkload, path: Path, ticks: _Ticks) -> list[Pre
     return predictions
 
 
-def _save_masks(path: Path, batch: Batch, predictions: Sequence[Prediction], prompts: PromptChoice) -> list[str]:
-    """Write masks.json when pycocotools is there; returns notes."""
+def _save_masks(
+    path: Path, batch: Batch, predictions: Sequence[Prediction], prompts: PromptChoice, weights: str
+) -> list[str]:
+    """Write masks.json when pycocotools is there; returns notes.
+
+    Random weights make noise, which run-length encoding cannot pack: then the first image stands for the batch.
+    """
+    noise = weights.startswith("random")
+    images = 1 if noise else len(batch.scenes)
     try:
-        agreement = write_masks(path, batch.scenes, predictions, prompts)
+        agreement = write_masks(path, batch.scenes[:images], predictions[:images], prompts)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "pycocotools":
             raise
         return ["masks: not written, pycocotools is not installed"]
-    if agreement is None:
-        return []
-    return [f"masks: mean IoU {agreement:.4f} with the true masks of the first batch"]
+    if noise:
+        return ["masks: those of the first image only; the weights are random, so the masks are noise"]
+    return [] if agreement is None else [f"masks: mean IoU {agreement:.4f} with the true masks of the first batch"]
 
 
 def _numerics(dtype: torch.dtype, device: torch.device) -> list[str]:
