@@ -11,7 +11,7 @@ from profiler_kit.analyses.timeline import gpu_timeline
 from profiler_kit.analyses.window import events_between, events_under, operator_sums
 from profiler_kit.trace import Trace
 from profiler_kit.views import tables
-from profiler_kit.views.text import fmt_count, fmt_ns
+from profiler_kit.views.text import fmt_count, fmt_ns, fmt_percent
 
 Range = tuple[int, int]
 TIMELINE_HELP = (
@@ -50,11 +50,12 @@ def focus(trace: Trace, path: tuple[str, ...] | None, *, on_gpu: bool) -> Range 
 def kernels(trace: Trace, path: tuple[str, ...] | None, selected: Range | None) -> None:
     """Kernels of the selected range, else of the region picked, else all."""
     events = _within(trace.gpu_events(), path, selected)
-    time = gpu_timeline(events)
+    busy = gpu_timeline(events)["busy_ns"]
+    share = "" if selected is None else f" ({fmt_percent(busy / max(1, selected[1] - selected[0]))} of the range)"
     st.subheader(_heading("Kernels", path, selected))
     st.caption(
         f"{fmt_count(len(events))} GPU events · sum {fmt_ns(int(events['dur_ns'].sum()))} · "
-        f"busy {fmt_ns(time['busy_ns'])} · idle between them {fmt_ns(time['idle_ns'])}" + _how(selected)
+        f"busy {fmt_ns(busy)}{share}{_how(selected)}"
     )
     widgets.table(tables.kernel_table(kernel_totals(events)), "kernels", rows=12)
 

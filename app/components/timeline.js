@@ -304,7 +304,8 @@ class Timeline {
       if (kind === 'gpu' && !Number.isNaN(data.delay[found.span])) lines.push(['Launch delay', duration(data.delay[found.span])]);
     } else {
       lines.push(['Busy here', `${(data.busy[found.bin] / 2.55).toFixed(0)} %`]);
-      lines.push(['Start here', `${data.count[found.bin].toLocaleString('en')}, longest named above`]);
+      const starting = data.count[found.bin];
+      if (starting > 1) lines.push(['Starting here', `${starting.toLocaleString('en')}, the longest named above`]);
     }
     lines.push([kind === 'gpu' ? 'Stream' : 'Lane', track.label.replace(/^Stream /, '')]);
     if (path) lines.push(['Region', path]);

@@ -57,15 +57,18 @@ def tile(timeline: Timeline, start_ns: int, end_ns: int, pixels: int) -> bytes:
     base = timeline.start_ns
     begin, stop = base + start_ns, base + end_ns
     counts = [_count(row, begin, stop) for row in timeline.rows]
-    share = BUDGET_BYTES // max(1, sum(count > 0 for count in counts))
-    bins = max(16, min(pixels, _MOST_BINS, share // _BIN_BYTES))
     rows: list[dict[str, object]] = []
     blob = bytearray()
-    for number, (row, count) in enumerate(zip(timeline.rows, counts, strict=True)):
-        if not count:
+    left, waiting = BUDGET_BYTES, sum(count > 0 for count in counts)
+    for number in sorted(range(len(counts)), key=lambda n: counts[n]):  # what short rows leave over, long ones get
+        if not counts[number]:
             continue
-        view = row.exact(begin, stop) if count * _EXACT_BYTES <= share else row.bins(begin, stop, bins)
+        row, share = timeline.rows[number], left // waiting
+        exact = counts[number] * _EXACT_BYTES <= share
+        bins = max(16, min(pixels, _MOST_BINS, share // _BIN_BYTES))
+        view = row.exact(begin, stop) if exact else row.bins(begin, stop, bins)
         rows.append({"row": number, **_pack(view, begin, blob)})
+        left, waiting = left - (counts[number] * _EXACT_BYTES if exact else bins * _BIN_BYTES), waiting - 1
     head = json.dumps({"t0": start_ns, "t1": end_ns, "rows": rows}, separators=(",", ":")).encode()
     head += b" " * (-len(head) % 8 + 4)  # the arrays start on a multiple of eight
     return struct.pack("<I", len(head)) + head + bytes(blob)
