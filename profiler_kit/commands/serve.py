@@ -12,6 +12,7 @@ import time
 import webbrowser
 from pathlib import Path
 from typing import Annotated, Final, Protocol, cast
+from urllib.parse import urlencode
 
 import typer
 
@@ -57,9 +58,14 @@ def command(
 
 
 def serve(
-    folder: Path | None = None, *, port: int | None = None, host: str = "127.0.0.1", browser: bool = True
+    folder: Path | None = None,
+    *,
+    port: int | None = None,
+    host: str = "127.0.0.1",
+    browser: bool = True,
+    show: str | None = None,
 ) -> None:
-    """Serve the dashboard until interrupted.
+    """Serve the dashboard until interrupted; `show` is the key of the run that the printed address opens.
 
     Raises InputError when the folder is missing, OptionError when the port or the address cannot be used.
     """
@@ -68,7 +74,7 @@ def serve(
     os.environ["PROFILER_KIT_DIR"] = str(root)
     os.environ["PROFILER_KIT_HOST"] = host
     main = dashboard()
-    url = f"http://{shown_host(host)}:{chosen}"
+    url = f"http://{shown_host(host)}:{chosen}" + (f"/?{urlencode({'run': show})}" if show else "")
     for line in announcement(root, url, host, chosen):
         print(line, flush=True)
     if browser and _has_display():

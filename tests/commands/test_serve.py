@@ -120,7 +120,7 @@ def test_timeline_tiles(server: tuple[str, float]) -> None:
     status, _, body = get(server[0], f"/kit/tiles?run=gpu&t0=0&t1={about['end']}&px=800")
     (size,) = struct.unpack_from("<I", body)
     head = json.loads(body[4 : 4 + size])
-    assert status == 200 and sorted(row["row"] for row in head["rows"]) == list(range(5))
+    assert status == 200 and sorted(row["row"] for row in head["rows"]) == list(range(6))
 
 
 @pytest.mark.parametrize(
