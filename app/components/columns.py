@@ -9,6 +9,10 @@ import streamlit as st
 
 _ROW_PX = 35
 _NUMBER_PX = 68
+_TEXT_PX: dict[str, Any] = {
+    "region": 180, "kernel": 240, "operator": 240, "category": 90, "fact": 110,
+    "full_name": "large", "where": "large", "value": "large",
+}  # fmt: skip
 _TEXT = {
     "colour": ("", "The colour of this region on every page."),
     "region": ("Region", "A record_function block; nested regions are indented under the one around them."),
@@ -71,5 +75,4 @@ def _column(name: str, values: pd.Series) -> Any:
         title, shape, meaning = _NUMBERS[name]
         return st.column_config.NumberColumn(title, format=shape, help=meaning, width=_NUMBER_PX)
     title, help_text = _TEXT[name]
-    wide = 110 if name == "fact" else "large" if name in ("full_name", "where", "value") else 180
-    return st.column_config.TextColumn(title, help=help_text, width=wide)
+    return st.column_config.TextColumn(title, help=help_text, width=_TEXT_PX[name])

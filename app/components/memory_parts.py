@@ -59,4 +59,8 @@ def of_device(snapshot: Snapshot, device: int) -> tuple[pd.DataFrame, pd.DataFra
 def live(snapshot: Snapshot, device: int) -> pd.DataFrame:
     """What was live at the peak, as a table."""
     frame = snapshot.live_at_peak(device)
-    return tables.live_table(frame, [stack_name(snapshot.stacks[int(stack)]) for stack in frame["stack"]])
+    names = [
+        stack_name(snapshot.stacks[int(stack)], before=bool(before))
+        for stack, before in zip(frame["stack"], frame["before"], strict=True)
+    ]
+    return tables.live_table(frame, names)

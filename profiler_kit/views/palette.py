@@ -7,6 +7,7 @@ on white and on near-black alike.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
@@ -58,16 +59,16 @@ def region_colours(names: Iterable[str]) -> dict[str, str]:
 
     A name always asks for the same hue (fixed, else by a hash of the name), and yields to the next free one only
     when another region of the same trace holds it already; the result does not depend on the order of `names`.
-    With more names than hues, hues repeat.
+    With more names than hues, hues repeat evenly.
     """
     unique = sorted(set(names))
     chosen = {name: _FIXED[name] for name in unique if name in _FIXED}
-    taken = set(chosen.values())
+    used = Counter(chosen.values())
     for name in unique:
         if name in chosen:
             continue
         first = int.from_bytes(hashlib.blake2b(name.encode("utf-8", "replace"), digest_size=4).digest(), "big")
         order = [HUES[(first + i) % len(HUES)] for i in range(len(HUES))]
-        chosen[name] = next((hue for hue in order if hue not in taken), order[0])
-        taken.add(chosen[name])
+        chosen[name] = min(order, key=lambda hue: used[hue])  # the first of the least used
+        used[chosen[name]] += 1
     return chosen

@@ -96,10 +96,7 @@ def live_table(live: pd.DataFrame, stacks: list[str]) -> pd.DataFrame:
     MEMORY_LIVE.check(live)
     return pd.DataFrame(
         {
-            "where": [
-                printable(f"{name} (before the recording)" if before else name)
-                for before, name in zip(live["before"], stacks, strict=True)
-            ],
+            "where": [printable(name) for name in stacks],
             "share": 100 * live["share"],
             "size_mib": live["size_bytes"].map(bytes_to_mib),
             "count": live["count"],
