@@ -15,7 +15,7 @@ from typing import TypeVar
 import pandas as pd
 import streamlit as st
 
-from profiler_kit.analyses.layers import layer_totals
+from profiler_kit.analyses.layers import explained, layer_totals
 from profiler_kit.analyses.lod import Timeline, build_timeline
 from profiler_kit.errors import InputError
 from profiler_kit.layer_file import read_layers
@@ -100,12 +100,13 @@ def memory_html(path: Path, title: str) -> str:
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
-def _layers(path: str, mtime_ns: int, size: int) -> pd.DataFrame:
-    return layer_totals(read_layers(path).calls)
+def _layers(path: str, mtime_ns: int, size: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    found = read_layers(path)
+    return layer_totals(found.calls), explained(found.calls, found.forwards)
 
 
-def layers(path: Path) -> pd.DataFrame:
-    """LAYER_TOTALS of a layers.parquet."""
+def layers(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """LAYER_TOTALS and LAYER_COVERAGE of a layers.parquet."""
     return _fresh(path, _layers)
 
 

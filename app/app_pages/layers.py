@@ -15,11 +15,12 @@ st.title("Layers against batch size")
 if run.layers is None:
     widgets.empty("No layer timings in this run", "They come from a sweep over batch sizes. Record one:", HINT)
     st.stop()
-totals = state.layers(run.layers)
+totals, coverage = state.layers(run.layers)
 if totals.empty:
     widgets.empty("The layer timings are empty", "No layer was called. Record them again:", HINT)
     st.stop()
 layer_parts.say_scaling(totals)
+layer_parts.say_coverage(coverage)
 chosen_depth = layer_parts.pick_depth(totals)
 names = layer_parts.at_depth(totals, chosen_depth)
 st.subheader("Time per image", help=layer_parts.HEATMAP_HELP)

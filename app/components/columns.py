@@ -11,7 +11,7 @@ _ROW_PX = 35
 _NUMBER_PX = 68
 _TEXT_PX: dict[str, Any] = {
     "region": 180, "kernel": 240, "operator": 240, "category": 90, "fact": 110,
-    "full_name": "large", "where": "large", "value": "large",
+    "full_name": "large", "where": "large", "value": 770,
 }  # fmt: skip
 _TEXT = {
     "colour": ("", "The colour of this region on every page."),

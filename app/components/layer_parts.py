@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from app.components import overview_parts
-from profiler_kit.views.text import fmt_ns
+from profiler_kit.views.text import fmt_ns, fmt_percent
 
 HEATMAP_HELP = (
     "Median time of a layer divided by the batch size; the darker the longer. A row that gets lighter to the right "
@@ -33,6 +33,18 @@ def say_scaling(totals: pd.DataFrame) -> None:
             (fmt_ns(last["per_image_ns"]), True),
             (f" ({last['efficiency']:.2f} times as fast).", False),
         ]
+    )
+
+
+def say_coverage(coverage: pd.DataFrame) -> None:
+    """How much of the forward the layers explain, and what measuring them cost."""
+    if coverage.empty:
+        return
+    least = coverage.loc[coverage["share"].idxmin()]
+    st.caption(
+        f"The layers explain at least {fmt_percent(least['share'])} of the forward run without hooks "
+        f"(batch {int(least['batch_size'])}); the hooks cost {fmt_percent(float(coverage['overhead'].max()))} at most.",
+        help="The outermost layers added up, against the same forward timed with nothing hooked in.",
     )
 
 

@@ -90,6 +90,7 @@ def test_regions_of_a_host_run(runs: Path) -> None:
 def test_layers_tell_windowed_and_global_blocks_apart(runs: Path) -> None:
     test = show("layers", "gpu")
     assert "From batch 1 to 2 an image goes from **30.000 ms** to **27.000 ms**" in text(test)
+    assert "The layers explain at least 90.0 % of the forward run without hooks (batch 2)" in text(test)
     assert test.multiselect[0].value == ["blocks.1", "blocks.0"]
 
 
