@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 DONE   := $(VENV)/.installed
 
-.PHONY: demo test install lint types lock clean
+.PHONY: demo test install screenshots lock clean
 
 demo: $(DONE)
 	$(BIN)/profiler-kit demo $(ARGS)
@@ -24,6 +24,10 @@ $(DONE): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -q -r requirements.lock
 	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
 	@touch $(DONE)
+
+# Takes the pictures in docs/ anew, in a real Chromium.
+screenshots: $(DONE)
+	$(BIN)/python docs/screenshots.py $(ARGS)
 
 # Resolves requirements.in anew; needs uv. Writes versions only, no addresses.
 lock:

@@ -40,7 +40,7 @@ def command(
     if serving:
         from profiler_kit.commands.serve import serve
 
-        serve(root, port=port)
+        serve(root, port=port, show=run.name)
 
 
 def _root_with_samples(folder: Path | None) -> Path:

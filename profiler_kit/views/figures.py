@@ -60,6 +60,10 @@ def activity_bar(gpu_timeline: Mapping[str, int]) -> go.Figure:
     return figure
 
 
+_LABEL: Final = 26  # letters of a region's name
+_PANEL: Final = 600  # pixels: how wide the figure is at least, on a page 1280 wide
+
+
 def region_bars(regions: pd.DataFrame, *, host: bool = False, most: int = 16) -> go.Figure:
     """Time of each region, a region above the ones nested in it.
 
@@ -100,10 +104,12 @@ def region_bars(regions: pd.DataFrame, *, host: bool = False, most: int = 16) ->
         hovertemplate=hover,
     )
     largest = max((ns_in(v, unit) for v in (rows[column] if host else rows["sum_ns"])), default=1.0)
+    widest = max((16 * (len(path) - 1) + 7 * min(len(path[-1]), _LABEL) for path in rows["path"]), default=0)
+    left = min(0.5, max(0.2, (widest + 12) / _PANEL))  # the labels' part of the figure
     ends = rows[["busy_ns", "sum_ns"]].max(axis=1) if overlapping else rows[column]
     for at, path, value, end in zip(position, rows["path"], rows[column], ends, strict=True):
         name = {"xref": "paper", "x": 0, "xanchor": "left", "xshift": 16 * (len(path) - 1), "showarrow": False}
-        figure.add_annotation(text=escape(path[-1], 30), y=at, font={"size": 13}, **name)
+        figure.add_annotation(text=escape(path[-1], _LABEL), y=at, font={"size": 13}, **name)
         figure.add_annotation(
             x=ns_in(end, unit),
             y=at,
@@ -118,7 +124,7 @@ def region_bars(regions: pd.DataFrame, *, host: bool = False, most: int = 16) ->
         showlegend=False,
         height=31 * max(2, len(rows)) + 20,
         margin=MARGIN,
-        xaxis={"visible": False, "domain": [0.27, 1], "range": [0, largest * 1.75], "fixedrange": True},
+        xaxis={"visible": False, "domain": [left, 1], "range": [0, largest * 1.75], "fixedrange": True},
         yaxis={"visible": False, "range": [max(2, len(rows)) - 0.4, -0.6], "fixedrange": True},
     )
     return figure
