@@ -1,16 +1,75 @@
-"""What Kineto's event categories mean to us (names: libkineto/include/ActivityType.h)."""
+"""What each event category means to us: a category's name in, its role out.
+
+The names are Kineto's (libkineto/include/ActivityType.h). A category is handled (HANDLED says as what), left out on
+purpose (IGNORED says why), or unknown: then `profiler-kit doctor` names it.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, Literal
+
+Role = Literal["gpu", "launch", "operator", "region", "stack", "flow", "memory", "ignored", "unknown"]
 
 KERNEL: Final = "kernel"
 MEMCPY: Final = "gpu_memcpy"
 MEMSET: Final = "gpu_memset"
-GPU_WORK: Final = frozenset({KERNEL, MEMCPY, MEMSET})
+MTIA_KERNEL: Final = "mtia_ccp_events"
+GPU_WORK: Final = frozenset({KERNEL, MEMCPY, MEMSET, MTIA_KERNEL})
 REGION: Final = "user_annotation"
+REGION_ON_GPU: Final = "gpu_user_annotation"
 OPERATOR: Final = "cpu_op"
+STACK: Final = "python_function"
+MEMORY: Final = "cpu_instant_event"
 COMMUNICATION_PREFIXES: Final = ("nccl", "rccl")  # names of communication kernels, in any case
+
+HANDLED: Final[Mapping[str, Role]] = MappingProxyType(
+    {
+        # GPU work. ROCm, XPU and PrivateUse1 back ends write Kineto's own three names.
+        KERNEL: "gpu",
+        MEMCPY: "gpu",
+        MEMSET: "gpu",
+        MTIA_KERNEL: "gpu",  # what runs on an MTIA device
+        # Calls on the host that put work on a device; they share its correlation id.
+        "cuda_runtime": "launch",  # ROCm's HIP calls too
+        "cuda_driver": "launch",
+        "xpu_runtime": "launch",
+        "xpu_driver": "launch",
+        "mtia_runtime": "launch",
+        "privateuse1_runtime": "launch",
+        "privateuse1_driver": "launch",
+        "glow_runtime": "launch",
+        "hpu_op": "launch",  # "HPU host side runtime event"
+        OPERATOR: "operator",
+        REGION: "region",
+        STACK: "stack",
+        "ac2g": "flow",  # launch to GPU work
+        "fwdbwd": "flow",  # operator to its backward
+        MEMORY: "memory",  # `[memory]`: one allocation or release
+    }
+)
+
+IGNORED: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "": "metadata (names of processes and threads) and marks of iterations",
+        REGION_ON_GPU: "an echo of a region on the device: widened, gaps included, one id only",
+        "Trace": "one span over the whole recording",
+        "overhead": "time of the profiler itself (buffer flushes, lazy loading), not of the program",
+        "cuda_sync": "waiting, not work",
+        "xpu_sync": "waiting, not work",
+        "cuda_event": "a moment (cudaEventRecord), not work",
+        "external_correlation": "ids that operators and launches carry themselves",
+        "collective_comm": "the collective seen from its library, beside the kernels that do the work",
+        "cuda_profiler_range": "counters over a range, not work",
+        "xpu_scope_profiler": "counters over a range, not work",
+        "hardware_counters": "counters, not work",
+        "mtia_counters": "counters, not work",
+        "mtia_insight": "remarks about the device, not work",
+    }
+)
+
+_LAUNCH_SUFFIXES: Final = ("_runtime", "_driver")
 
 
 def is_gpu_work(category: str) -> bool:
@@ -19,5 +78,15 @@ def is_gpu_work(category: str) -> bool:
 
 
 def is_launch(category: str) -> bool:
-    """Runtime and driver calls: cuda_runtime (ROCm's too), cuda_driver, xpu_runtime, privateuse1_driver, ..."""
-    return category.endswith(("_runtime", "_driver"))
+    """Runtime and driver calls, those of a back end Kineto does not know (gcu_runtime) included."""
+    return role_of(category) == "launch"
+
+
+def role_of(category: str) -> Role:
+    """What events of that category are to us; any other `*_runtime` and `*_driver` counts as a launch."""
+    known = HANDLED.get(category)
+    if known is not None:
+        return known
+    if category in IGNORED:
+        return "ignored"
+    return "launch" if category.endswith(_LAUNCH_SUFFIXES) else "unknown"
