@@ -13,11 +13,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from profiler_kit.autograd import BackwardThreads, find_backward
+from profiler_kit.autograd import BackwardThreads, find_backward, thread_order
 from profiler_kit.load.categories import OPERATOR, REGION, is_gpu_work, is_launch
 from profiler_kit.load.columns import EventColumns
 from profiler_kit.load.events import MISSING
-from profiler_kit.nesting import ROOT, Forest, build_forest, depths, outer_first
+from profiler_kit.nesting import ROOT, Forest, build_forest, depths, order_by, outer_first
 
 I64 = npt.NDArray[np.int64]
 Path = tuple[str, ...]
@@ -67,7 +67,7 @@ def attribute(columns: EventColumns) -> Attribution:
     """Attribute every GPU event of a trace; nothing disappears, every row has a path."""
     regions = Regions.of(columns)
     gpu = np.flatnonzero(columns.of_category(is_gpu_work))
-    gpu = gpu[np.lexsort((gpu, columns.start_ns[gpu]))]
+    gpu = gpu[np.argsort(columns.start_ns[gpu], kind="stable")]
     launch = launches_of(columns, gpu)
     linked = launch != NONE
     node = np.zeros(len(gpu), dtype=np.int64)
@@ -85,7 +85,10 @@ def launches_of(columns: EventColumns, gpu: I64) -> I64:
     calls = np.flatnonzero(columns.of_category(is_launch) & (columns.integers["correlation"] != MISSING))
     if not len(calls):
         return np.full(len(gpu), NONE, dtype=np.int64)
-    calls = calls[np.lexsort((calls, columns.start_ns[calls], columns.integers["correlation"][calls]))]
+    order = thread_order(columns)
+    calls = calls[
+        order_by(columns.integers["correlation"][calls], columns.start_ns[calls], order[columns.thread[calls]])
+    ]
     known = columns.integers["correlation"][calls]
     wanted = columns.integers["correlation"][gpu]
     at = np.minimum(np.searchsorted(known, wanted, "left"), len(known) - 1)

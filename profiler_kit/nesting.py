@@ -8,6 +8,7 @@ by the child's start, go to *its* candidate. Everything skipped on the way has e
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -62,6 +63,10 @@ class Forest:
     end: I64
     parent: I64
 
+    def latest(self, thread: I64, time: I64) -> I64:
+        """Node of the last span that started by each moment, of this thread or, failing that, an earlier one."""
+        return np.asarray(np.searchsorted(self.start, self.axis.place(thread, time), "right") - 1, dtype=np.int64)
+
     def innermost(self, thread: I64, time: I64) -> I64:
         """Node of the latest span open at each moment (start <= time < end), ROOT when none is."""
         at = self.axis.place(thread, time)
@@ -84,7 +89,7 @@ def build_forest(thread: I64, start: I64, end: I64, rank: I64) -> Forest:
     """
     axis = Axis.of(thread, start, end)
     begin = axis.place(thread, start)
-    order = np.lexsort((rank, begin))
+    order = order_by(begin, rank)
     first = np.iinfo(np.int64).min
     begin = np.concatenate(([first], begin[order]))
     finish = np.concatenate(([_AXIS_END], axis.place(thread, end)[order]))
@@ -97,12 +102,34 @@ def build_forest(thread: I64, start: I64, end: I64, rank: I64) -> Forest:
     return Forest(axis, np.concatenate(([-1], order)), begin, finish, parent)
 
 
-def outer_first(start: I64, end: I64, *ties: npt.NDArray[np.generic]) -> I64:
+def outer_first(start: I64, end: I64, *ties: npt.NDArray[np.integer[Any]]) -> I64:
     """A rank for each span: by start, the longer one first, then by the ties in order."""
-    order = np.lexsort((*reversed(ties), -end, start))
+    order = order_by(start, -end, *ties)
     rank = np.empty(len(start), dtype=np.int64)
     rank[order] = np.arange(len(start))
     return rank
+
+
+def order_by(key: npt.NDArray[np.integer[Any]], *ties: npt.NDArray[np.integer[Any]]) -> I64:
+    """The order by key, then by the ties in turn: lexsort, but only equal keys pay for their ties.
+
+    Times and ids come almost sorted from a file, which a stable sort of one key turns to account.
+    """
+    order = np.argsort(key, kind="stable")
+    along = key[order]
+    same = along[1:] == along[:-1]
+    if not ties or not same.any():
+        return order
+    members = np.flatnonzero(np.concatenate(([False], same)) | np.concatenate((same, [False])))
+    rows = order[members]
+    order[members] = rows[np.lexsort((*(tie[rows] for tie in reversed(ties)), key[rows]))]
+    return order
+
+
+def spread(first: I64, count: I64) -> I64:
+    """first[0], first[0] + 1, ... (count[0] of them), first[1], ...: the rows of many ranges, one after the other."""
+    total = np.cumsum(count)
+    return np.repeat(first - (total - count), count) + np.arange(int(total[-1]) if len(total) else 0)
 
 
 def depths(parent: I64) -> npt.NDArray[np.int64]:

@@ -6,6 +6,7 @@ import json
 import random
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -212,8 +213,6 @@ def test_the_timeline_and_the_kernels_equal_tracelens(folder: Path) -> None:
 
     TraceLens adds up floats of some 4e12 us, whose last bit is 1 ns: each event may be off by that.
     """
-    import pandas as pd
-
     trace = load_trace(folder / "trace.json.gz")
     ours = trace.summary(linked_only=True)["gpu_timeline"]
     ours_events = len(trace.linked_gpu_events())
@@ -247,3 +246,93 @@ def test_summary_has_the_keys_of_the_contract() -> None:
     assert json.loads(json.dumps(summary)) == summary
     assert list(summary) == ["trace", "events", "gpu_events", "gpu_timeline", "quality"]
     assert (summary["events"], summary["gpu_events"]) == (137, 11)
+
+
+def test_several_threads_and_backward_give_the_same_whatever_the_order_of_the_file(tmp_path: Path) -> None:
+    """Two forward threads, two backward threads, ties everywhere: votes are equal, spans coincide, ids repeat."""
+    trace = TraceBuilder()
+    for tid in (1, 2):
+        trace.region(f"step {tid}", 0, 1000, tid)
+        trace.region("inside", 0, 1000, tid)  # the same span: the name decides
+        for number in range(4):  # both threads count from 0, so both hold every number
+            trace.operator("aten::linear", 10 + 20 * number, 10, tid, **{"Sequence number": number})
+    for tid in (11, 12):
+        for number in range(4):
+            name = "autograd::engine::evaluate_function: AddmmBackward0"
+            trace.operator(name, 100 + 50 * number, 40, tid, **{"Sequence number": number, "Fwd thread id": 1})
+            trace.launch(100 * tid + number, 110 + 50 * number, tid)
+            trace.kernel(100 * tid + number, 120 + 50 * number, 10, stream=tid)
+    trace.launch(1, 500, 1)
+    trace.launch(1, 500, 2)  # one id launched twice at once: the thread decides
+    trace.kernel(1, 510, 10)
+    trace.events.append(
+        {"ph": "s", "cat": "fwdbwd", "name": "fwdbwd", "id": 7, "pid": trace.pid, "tid": 2, "ts": 30, "bp": "e"}
+    )
+    trace.events.append(
+        {"ph": "f", "cat": "fwdbwd", "name": "fwdbwd", "id": 7, "pid": trace.pid, "tid": 12, "ts": 150, "bp": "e"}
+    )
+    before = load_trace(trace.write(tmp_path / "t.json")).gpu_events()
+    paths = dict(zip(zip(before["start_ns"], before["stream"], strict=True), before["path"], strict=True))
+    assert paths[120_000, 11] == ("inside", "step 1")  # equal votes: the lower thread id
+    assert paths[120_000, 12] == ("inside", "step 2")  # the flow votes
+    assert before["forward_path"].map(len).eq(2).sum() == 8
+    rows = _as_rows(before)
+    for seed in range(20):
+        random.Random(seed).shuffle(trace.events)
+        assert _as_rows(load_trace(trace.write(tmp_path / "t.json")).gpu_events()) == rows
+
+
+backward_operators = st.tuples(
+    st.integers(0, 100), st.integers(1, 30), st.integers(10, 12), st.integers(-1, 3), st.integers(0, 2)
+)
+forward_operators = st.tuples(st.integers(0, 100), st.integers(1, 30), st.integers(1, 3), st.integers(0, 3))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(spans, max_size=8),
+    st.lists(forward_operators, max_size=8),
+    st.lists(backward_operators, min_size=1, max_size=8),
+    st.lists(st.tuples(st.integers(0, 130), st.sampled_from([1, 2, 10, 11, 12])), min_size=1, max_size=10),
+    st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), max_size=4),
+    st.randoms(use_true_random=False),
+)
+def test_random_backward_threads_give_the_same_in_any_order(
+    tmp_path_factory: pytest.TempPathFactory,
+    regions: list,
+    forward: list,
+    backward: list,
+    calls: list,
+    flows: list,
+    order: random.Random,
+) -> None:
+    trace = TraceBuilder()
+    for start, dur, tid, name in regions:
+        trace.region(name, start, dur, tid)
+    for start, dur, tid, number in forward:
+        trace.operator("aten::mm", start, dur, tid, **{"Sequence number": number})
+    for start, dur, tid, number, tag in backward:
+        name = "autograd::engine::evaluate_function: MmBackward0"
+        trace.operator(name, start, dur, tid, **{"Sequence number": number, "Fwd thread id": tag})
+    for flow, (begin, end) in enumerate(flows):
+        if begin < len(forward) and end < len(backward):
+            for phase, (at, _, tid, *_) in (("s", forward[begin]), ("f", backward[end])):
+                event = {"ph": phase, "cat": "fwdbwd", "name": "fwdbwd", "id": flow, "pid": trace.pid}
+                trace.events.append({**event, "tid": tid, "ts": at})
+    for correlation, (at, tid) in enumerate(calls):
+        trace.launch(correlation, at, tid)
+        trace.kernel(correlation, 200 + 3 * correlation, 2)
+    path = tmp_path_factory.mktemp("t") / "t.json"
+    before = load_trace(trace.write(path))
+    rows, totals = _as_rows(before.gpu_events()), before.regions().to_dict("records")
+    conserved(path)
+    order.shuffle(trace.events)
+    after = load_trace(trace.write(path))
+    assert _as_rows(after.gpu_events()) == rows
+    assert after.regions().to_dict("records") == totals
+
+
+def _as_rows(events: pd.DataFrame) -> list[tuple[object, ...]]:
+    """What the order of the file may not change."""
+    columns = ["start_ns", "dur_ns", "stream", "path", "forward_path", "launch_start_ns"]
+    return sorted(events[columns].astype(object).itertuples(index=False, name=None), key=repr)
