@@ -1,42 +1,60 @@
 """Load a chrome trace in bounded memory: a path in, event columns, metadata and what was lost out.
 
-The decompressed stream is cut at event boundaries into blocks of some 4 MB. `[` + block + `]` parses if and only
-if the cut was right (brackets balanced, strings closed), so cuts may be guessed: the decoder proves them. Each
-block becomes columns and is dropped, whatever the size of the file.
+The decompressed stream is cut at event boundaries (stream.py), each block is decoded (events.py), becomes columns
+(columns.py) and is dropped, whatever the size of the file; a large file is shared with a second process (worker.py).
 """
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from profiler_kit.errors import TraceFormatError
+from profiler_kit.errors import OptionError, TraceFormatError
 from profiler_kit.files import require_file
-from profiler_kit.load.blocks import BLOCK_BYTES, Blocks
+from profiler_kit.load.blocks import GZIP_MAGIC, Blocks
 from profiler_kit.load.columns import ColumnBuilder, EventColumns
-from profiler_kit.load.events import NOT_JSON, decode_floats, decode_loosely, decode_texts
-from profiler_kit.load.repair import repair
+from profiler_kit.load.events import KEPT_ARGUMENTS, NOT_JSON
+from profiler_kit.load.stream import KINETO_CUT, SALVAGE_BYTES, EventStream
+from profiler_kit.load.worker import SecondProcess, SecondProcessError
 from profiler_kit.progress import Report, silent
 
 HINT: Final = "Record one with profiler_runner, or with torch.profiler's export_chrome_trace."
-SEARCH_BYTES: Final = 64 << 20  # `traceEvents` must start, and one event must end, within this many bytes
-TAIL_BYTES: Final = 64 << 20  # metadata after the events is kept up to here
-
+SEARCH_BYTES: Final = 64 << 20  # `traceEvents` must start within this many bytes
+TWO_PROCESSES_BYTES: Final = 96 << 20
+USUAL_RATIO: Final = 14  # of gzip on a Kineto trace
+# Arguments worth asking for, by the name their column has here (libkineto/src/output_json.cpp, CuptiActivity.cpp).
+ARGUMENTS: Final = {
+    "input_dims": "Input Dims",
+    "input_type": "Input type",
+    "input_strides": "Input Strides",
+    "concrete_inputs": "Concrete Inputs",
+    "collective_name": "Collective name",
+    "in_msg_nelems": "In msg nelems",
+    "out_msg_nelems": "Out msg nelems",
+    "dtype": "dtype",
+    "group_size": "Group size",
+    "process_group_name": "Process Group Name",
+    "process_group_ranks": "Process Group Ranks",
+    "python_module_id": "Python module id",
+    "graph_node_id": "graph node id",
+    "memory_bandwidth": "memory bandwidth (GB/s)",
+    "occupancy": "est. achieved occupancy %",
+    "grid": "grid",
+    "block": "block",
+    "registers_per_thread": "registers per thread",
+    "shared_memory": "shared memory",
+}
 _BLANK: Final = b"\xef\xbb\xbf \t\r\n"  # with the byte order mark some editors add
 _EVENTS_KEY: Final = re.compile(rb'"traceEvents"\s*:\s*\[')
 _LIST: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[")
-_KINETO_CUT: Final = b"\n  },\n  {"  # Kineto puts no raw newline into strings, so this is structural
-_ANY_CUT: Final = re.compile(rb"\}\s*,\s*\{")
-_EVENT_CUT: Final = re.compile(rb'\}(?=\s*,\s*\{\s*"(?:ph|name|cat|pid|tid|ts|dur|id|args)"\s*:)')
-_KINETO_END: Final = re.compile(rb"\n  \}\s*\]")
-_ANY_END: Final = re.compile(rb"\}\s*\]\s*[,}]")
-_OPEN, _CLOSE = frozenset(b"[{"), frozenset(b"]}")
-_TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -64,23 +82,38 @@ class ChromeTrace:
     quality: LoadQuality
 
 
-def read_chrome_trace(path: Path | str, *, report: Report = silent) -> ChromeTrace:
+def read_chrome_trace(path: Path | str, *, arguments: Sequence[str] = (), report: Report = silent) -> ChromeTrace:
     """Load `.json`, `.json.gz` or a bare list of events, sorted or not, metadata before or after the events.
 
+    arguments: what else to keep of each event's `args`, by the names of ARGUMENTS or as the file writes them
+    ("Input Dims"); they come as text columns in `columns.extra`. Large files are decoded by two processes.
+
     Raises InputError when the file is missing or empty and TraceFormatError when it is no trace, or not one
-    whole event of it could be read.
+    whole event of it could be read; OptionError when an argument asked for is a column already.
     """
     file = require_file(path, "a chrome trace", HINT)
-    blocks = Blocks(file, report=report)
-    stream = iter(blocks)
+    keys = _argument_keys(arguments)
+    if _worth_two_processes(file):
+        try:
+            with SecondProcess(arguments, keys) as second:
+                return _read(file, EventStream(arguments, keys), report, second)
+        except (SecondProcessError, OSError):
+            pass  # malformed somewhere, or no process to be had: event by event, alone
+    return _read(file, EventStream(arguments, keys), report)
+
+
+def _read(file: Path, events: EventStream, report: Report, second: SecondProcess | None = None) -> ChromeTrace:
+    stream = iter(Blocks(file, report=report))
     head, first = _find_events(file, stream)
-    events = _EventStream()
-    events.feed(first)
-    for block in stream:
-        events.feed(block)
-    events.finish()
+    if second is None:
+        events.feed(first)
+        for block in stream:
+            events.feed(block)
+        events.finish()
+    else:
+        _feed_both(itertools.chain([first], stream), events, second)
     builder = events.builder
-    if not builder.spans:
+    if not builder.rows:
         raise _no_events(file, builder, truncated=not events.closed)
     quality = LoadQuality(
         events=builder.total,
@@ -89,6 +122,52 @@ def read_chrome_trace(path: Path | str, *, report: Report = silent) -> ChromeTra
         dropped_events=builder.dropped + events.dropped,
     )
     return ChromeTrace(file, builder.columns(), _metadata(head, events.tail), quality)
+
+
+def _feed_both(stream: Iterator[bytes], events: EventStream, second: SecondProcess) -> None:
+    """Give each block to whoever is free. Cuts are at Kineto's separator, which no string can hold."""
+    order: list[tuple[bool, int]] = []
+    pending = bytearray(b"[")
+    for data in stream:
+        pending += data
+        cut = pending.rfind(KINETO_CUT) + KINETO_CUT.index(b",")
+        if cut < len(KINETO_CUT):
+            if len(pending) > SALVAGE_BYTES:  # another layout
+                raise SecondProcessError
+            continue
+        pending[cut] = 0x5D  # `,` becomes `]`
+        if second.idle():
+            second.decode(bytes(memoryview(pending)[: cut + 1]))
+            order.append((True, 0))
+        else:
+            before = events.builder.rows
+            with memoryview(pending)[: cut + 1] as block:
+                if not events.decode(block):
+                    raise SecondProcessError
+            order.append((False, events.builder.rows - before))
+        del pending[1 : cut + 1]
+    events.feed(bytes(memoryview(pending)[1:]))
+    events.finish()
+    second.finish(events.builder, order)
+
+
+def _worth_two_processes(file: Path) -> bool:
+    """A second process pays from some 100 MB of JSON on, and with a second core."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if cores < 2 or not sys.executable or os.name != "posix":
+        return False
+    with file.open("rb") as handle:
+        packed = handle.read(2) == GZIP_MAGIC
+    return file.stat().st_size > (TWO_PROCESSES_BYTES // USUAL_RATIO if packed else TWO_PROCESSES_BYTES)
+
+
+def _argument_keys(names: Sequence[str]) -> list[str]:
+    """The keys of `args` that these names stand for."""
+    keys = [ARGUMENTS.get(name, name) for name in names]
+    for name, key in zip(names, keys, strict=True):
+        if key in KEPT_ARGUMENTS or keys.count(key) > 1:
+            raise OptionError(f"arguments: {name!r} is a column already, want others. Leave it out.")
+    return keys
 
 
 def _no_events(file: Path, builder: ColumnBuilder, *, truncated: bool) -> TraceFormatError:
@@ -151,164 +230,3 @@ def _metadata(head: bytes, tail: bytes) -> dict[str, Any]:
             continue
         return {key: value for key, value in data.items() if key != "traceEvents"} if isinstance(data, dict) else {}
     return {}
-
-
-@dataclass
-class _EventStream:
-    """Takes the bytes after the opening `[`, gives events to the builder as soon as they are whole."""
-
-    builder: ColumnBuilder = field(default_factory=ColumnBuilder)
-    closed: bool = False
-    repaired: int = 0
-    dropped: int = 0
-    _exact: bool = False
-    _pending: bytearray = field(default_factory=lambda: bytearray(b"["))
-    _tail: bytearray = field(default_factory=bytearray)
-
-    @property
-    def tail(self) -> bytes:
-        """What stands after the `]` that closes the events."""
-        return bytes(self._tail)
-
-    def feed(self, data: bytes) -> None:
-        """Take the next bytes."""
-        if self.closed:
-            if len(self._tail) < TAIL_BYTES:
-                self._tail += data
-            return
-        self._pending += data
-        if len(self._pending) < BLOCK_BYTES // 2:
-            return
-        if self._take_whole() or self._take_end() or len(self._pending) < 2 * BLOCK_BYTES:
-            return
-        self._salvage(last=False)
-
-    def finish(self) -> None:
-        """No more bytes come."""
-        if self.closed or self._take_end():
-            return
-        self._take_whole()
-        if self._take_end():
-            return
-        rest = bytes(self._pending).rstrip().rstrip(b",")
-        if rest != b"[" and not self._decode(rest + b"]"):
-            self._salvage(last=True)
-
-    def _take_whole(self) -> bool:
-        """Take the events before the last cut that the decoder accepts."""
-        pending = self._pending
-        for cut in _cuts(pending):
-            pending[cut] = 0x5D  # `,` becomes `]`: a list without copying
-            with memoryview(pending)[: cut + 1] as block:
-                taken = self._decode(block)
-            if taken:
-                del pending[1 : cut + 1]
-                return True
-            pending[cut] = 0x2C
-        return False
-
-    def _take_end(self) -> bool:
-        """Take the last events when the `]` that closes them has come."""
-        end = _closing_bracket(self._pending)
-        if end < 0:
-            return False
-        with memoryview(self._pending)[: end + 1] as block:
-            taken = self._decode(block)
-        if taken:
-            self._tail += self._pending[end + 1 :]
-            self._pending = bytearray(b"[")
-            self.closed = True
-        return taken
-
-    def _decode(self, block: bytes | memoryview) -> bool:
-        """Give the events of a JSON list to the builder; False when it is no JSON list."""
-        try:
-            if not self._exact:
-                if self.builder.add(decode_floats(block), exact=False):
-                    return True
-                self._exact = True
-            self.builder.add(decode_texts(bytes(block)), exact=True)
-        except msgspec.ValidationError:  # JSON, but a field has an odd type somewhere
-            try:
-                self.builder.add(decode_loosely(bytes(block)), exact=True)
-            except NOT_JSON:
-                return False
-        except NOT_JSON:
-            return False
-        return True
-
-    def _salvage(self, *, last: bool) -> None:
-        """Take event by event what is malformed somewhere; `last` when no more bytes come."""
-        text = bytes(self._pending[1:])
-        end = _KINETO_END.search(text) or (_ANY_END.search(text) if _KINETO_CUT not in text else None) if last else None
-        if end is not None:
-            self.closed = True
-            self._tail += text[text.index(b"]", end.start()) + 1 :]
-            text = text[: text.index(b"]", end.start())]
-        pieces = _pieces(text)
-        rest = b"" if end is not None else pieces.pop()
-        for piece in pieces:
-            self._take_piece(piece)
-        if last and rest.strip() and self._decode(b"[" + rest.strip() + b"]"):
-            rest = b""
-        if not last and len(rest) > SEARCH_BYTES:
-            self.dropped += 1
-            rest = b""
-        self._pending = bytearray(b"[" + (b"" if last else rest))
-
-    def _take_piece(self, piece: bytes) -> None:
-        piece = piece.strip().lstrip(b",").strip()
-        if not piece or self._decode(b"[" + piece + b"]"):
-            return
-        event = repair(piece)
-        if event is None:
-            self.dropped += 1
-        else:
-            self.builder.add([event], exact=True)
-            self.repaired += 1
-
-
-def _cuts(pending: bytearray) -> Iterator[int]:
-    """Positions of the commas that may stand between two events, best guess first."""
-    at = pending.rfind(_KINETO_CUT)
-    if at > 0:
-        for _ in range(4):
-            yield at + _KINETO_CUT.index(b",")
-            at = pending.rfind(_KINETO_CUT, 0, at)
-            if at < 0:
-                break
-        return
-    tries = 0
-    high, window = len(pending), 1 << 16
-    while high > 1 and tries < 32:
-        low = max(1, high - window)
-        for found in reversed(list(_ANY_CUT.finditer(pending, low, high))[-16:]):
-            yield pending.index(b",", found.start())
-            tries += 1
-        high, window = (low + 64 if low > 1 else 0), window * 4
-
-
-def _pieces(text: bytes) -> list[bytes]:
-    """Split at the boundaries between events; the last piece may be incomplete."""
-    if _KINETO_CUT in text:
-        parts = text.split(_KINETO_CUT)
-        return [
-            (b"{" if number else b"") + part + (b"}" if number < len(parts) - 1 else b"")
-            for number, part in enumerate(parts)
-        ]
-    cuts = [found.end() for found in _EVENT_CUT.finditer(text)]
-    return [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-
-
-def _closing_bracket(pending: bytearray) -> int:
-    """Position of the `]` that closes the list `pending` starts with; -1 when it has not come."""
-    depth = 0
-    for found in _TOKEN.finditer(pending):
-        token = pending[found.start()]
-        if token in _OPEN:
-            depth += 1
-        elif token in _CLOSE:
-            depth -= 1
-            if depth == 0:
-                return found.start()
-    return -1

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from operator import attrgetter
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from profiler_kit.load.events import MISSING, Event
+from profiler_kit.load.events import MISSING, Arguments, Event
 
 I64 = npt.NDArray[np.int64]
 
@@ -29,7 +30,7 @@ OLD_CATEGORIES: Final = {
     "Runtime": "cuda_runtime",
     "PythonFunction": "python_function",
 }
-_INTEGERS: Final = (
+INTEGERS: Final = (
     "correlation",
     "external_id",
     "device",
@@ -40,6 +41,17 @@ _INTEGERS: Final = (
     "python_parent_id",
     "bytes",
 )
+PLAIN: Final = ("start_ns", "dur_ns", "name", "category", "thread")
+# The frequent categories, and the only integer arguments Kineto writes for them (output_json.cpp); looking for the
+# others in millions of events is most of the cost of building columns. Any other category is asked for all of them.
+_INTEGERS_OF: Final[dict[str, frozenset[str]]] = {
+    "cpu_op": frozenset({"external_id", "sequence_number", "forward_thread"}),
+    "user_annotation": frozenset({"external_id", "sequence_number", "forward_thread"}),
+    "python_function": frozenset({"python_id", "python_parent_id"}),
+    "kernel": frozenset({"correlation", "external_id", "device", "stream"}),
+    "cuda_runtime": frozenset({"correlation", "external_id", "stream", "bytes"}),  # the last two on ROCm
+    "cuda_driver": frozenset({"correlation", "external_id"}),
+}
 
 
 def to_ns(us: npt.NDArray[np.float64]) -> I64:
@@ -69,13 +81,22 @@ class Codes(dict[Any, int]):
 
 
 @dataclass(frozen=True)
+class TextColumn:
+    """One argument as the JSON text the file holds: codes index values; "" where the event has no such argument."""
+
+    codes: npt.NDArray[np.int32]
+    values: list[str]
+
+
+@dataclass(frozen=True)
 class EventColumns:
     """Complete events (phase X) of one trace, one array element per event, in file order.
 
     name, category and thread are indices into names, categories and threads (pid, tid as written). MISSING
     stands for an absent integer; `profiler_kit.trace` turns it into a null. launched holds the ids of `ac2g` flow
     starts; forward_flows and backward_flows hold one row (id, thread, start_ns) per `fwdbwd` start and finish.
-    thread_names and process_labels come from metadata events, keyed by (pid, tid) and pid.
+    thread_names and process_labels come from metadata events, keyed by (pid, tid) and pid. extra holds the arguments
+    asked for, by the name they were asked for.
     """
 
     name: npt.NDArray[np.int32]
@@ -92,6 +113,7 @@ class EventColumns:
     backward_flows: I64
     thread_names: dict[tuple[int | str, int | str], str]
     process_labels: dict[int | str, str]
+    extra: dict[str, TextColumn] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.start_ns)
@@ -102,21 +124,23 @@ class EventColumns:
         return table[self.category] if len(self) else np.zeros(0, dtype=bool)
 
 
-@dataclass
 class ColumnBuilder:
-    """Takes blocks of events, keeps their columns; the events themselves can be dropped after each `add`."""
+    """Takes blocks of events, keeps their columns; the events themselves can be dropped after each `add`.
 
-    total: int = 0
-    spans: int = 0
-    dropped: int = 0
-    names: Codes = field(default_factory=Codes)
-    categories: Codes = field(default_factory=Codes)
-    threads: Codes = field(default_factory=Codes)
-    thread_names: dict[tuple[int | str, int | str], str] = field(default_factory=dict)
-    process_labels: dict[int | str, str] = field(default_factory=dict)
-    _parts: dict[str, list[npt.NDArray[Any]]] = field(default_factory=dict)
-    _launched: list[I64] = field(default_factory=list)
-    _flows: dict[str, list[I64]] = field(default_factory=lambda: {"s": [], "f": []})
+    extra: names of the arguments that `extra_0`, `extra_1`, ... of the events hold, in that order.
+    """
+
+    def __init__(self, extra: Sequence[str] = ()) -> None:
+        self.total = 0  # entries seen, whatever their phase
+        self.dropped = 0
+        self.rows = 0  # complete events kept
+        self.names, self.categories, self.threads = Codes(), Codes(), Codes()
+        self.texts = {name: Codes({b"": 0}) for name in extra}
+        self.thread_names: dict[tuple[int | str, int | str], str] = {}
+        self.process_labels: dict[int | str, str] = {}
+        self.parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in (*PLAIN, *INTEGERS, *extra)}
+        self.launched: list[I64] = []
+        self.flows: dict[str, list[I64]] = {"s": [], "f": []}
 
     def add(self, events: Sequence[Event], *, exact: bool) -> bool:
         """Add one block. With `exact` the events' `ts` is decimal text instead of a float.
@@ -124,16 +148,13 @@ class ColumnBuilder:
         Returns False, having added nothing, when a float time stamp is too large to hold its decimals: decode the
         block again with `ts` as text.
         """
-        spans: list[Event] = []
-        others: list[Event] = []
-        for event in events:
-            (spans if event.ph == "X" else others).append(event)
+        spans = [e for e in events if e.ph == "X"]
         start, start_ok = _starts(spans, exact=exact)
         if not exact and not start_ok.all():
             return False
         self.total += len(events)
-        if others:
-            self._add_others(others, exact=exact)
+        if len(spans) < len(events):
+            self._add_others([e for e in events if e.ph != "X"], exact=exact)
         if spans:
             self._add_spans(spans, start, start_ok)
         return True
@@ -147,34 +168,48 @@ class ColumnBuilder:
             start, dur_us = start[ok], dur_us[ok]
         if not events:
             return
-        self.spans += len(events)
-        self._keep("start_ns", start)
-        self._keep("dur_ns", to_ns(dur_us))
-        self._keep("name", _coded(self.names, [e.name for e in events], np.int32))
-        self._keep("category", _coded(self.categories, [e.cat for e in events], np.int32))
-        self._keep("thread", self._threads_of(events))
+        self.rows += len(events)
+        parts = self.parts
+        category = _coded(self.categories, [e.cat for e in events])
+        parts["start_ns"].append(start)
+        parts["dur_ns"].append(to_ns(dur_us))
+        parts["name"].append(_coded(self.names, [e.name for e in events]))
+        parts["category"].append(category)
+        parts["thread"].append(self._threads_of(events))
         arguments = [e.args for e in events]
-        for column in _INTEGERS:
-            self._keep(column, _integers([getattr(a, column) for a in arguments]))
+        for column in INTEGERS:
+            parts[column].append(self._integers(column, category, arguments))
+        for number, (column, codes) in enumerate(self.texts.items()):
+            parts[column].append(_coded(codes, [bytes(getattr(a, f"extra_{number}")) for a in arguments]))
+
+    def _integers(self, column: str, category: npt.NDArray[np.int32], arguments: list[Arguments]) -> I64:
+        """One integer argument, looked for only in the categories that have it."""
+        has = np.array([column in _INTEGERS_OF.get(name, INTEGERS) for name in self.categories], dtype=bool)
+        rows = np.flatnonzero(has[category])
+        get = attrgetter(column)
+        if len(rows) == len(arguments):
+            return _integers(list(map(get, arguments)))
+        values = np.full(len(arguments), MISSING, dtype=np.int64)
+        if len(rows):
+            values[rows] = _integers([get(arguments[row]) for row in rows.tolist()])
+        return values
 
     def _add_others(self, events: list[Event], *, exact: bool) -> None:
-        launches = [e for e in events if e.cat == "ac2g" and e.ph == "s"]
+        launches = [e.id for e in events if e.ph == "s" and e.cat == "ac2g"]
         if launches:
-            self._launched.append(_integers([e.id for e in launches]))
-        for phase, kept in self._flows.items():
-            links = [e for e in events if e.cat == "fwdbwd" and e.ph == phase]
+            self.launched.append(_integers(launches))
+        for phase, kept in self.flows.items():
+            links = [e for e in events if e.ph == phase and e.cat == "fwdbwd"]
             if links:
                 start, _ = _starts(links, exact=exact)
                 thread = self._threads_of(links).astype(np.int64)
                 kept.append(np.column_stack((_integers([e.id for e in links]), thread, start)))
-        for event in events:
-            if event.ph == "M":
-                if event.name == "thread_name" and event.args.name:
-                    self.thread_names[event.pid, event.tid] = event.args.name
-                elif event.name == "process_labels" and event.args.labels:
-                    self.process_labels[event.pid] = event.args.labels
-            elif event.ph == "":  # an object that is no trace event
-                self.dropped += 1
+        for event in [e for e in events if e.ph == "M" or not e.ph]:
+            if event.name == "thread_name" and event.args.name:
+                self.thread_names[event.pid, event.tid] = event.args.name
+            elif event.name == "process_labels" and event.args.labels:
+                self.process_labels[event.pid] = event.args.labels
+            self.dropped += not event.ph  # an object that is no trace event
 
     def _threads_of(self, events: list[Event]) -> npt.NDArray[np.int32]:
         """Code of (pid, tid) of each event; consecutive events mostly share it, so runs are coded once."""
@@ -182,43 +217,40 @@ class ColumnBuilder:
             pids = np.fromiter([e.pid for e in events], np.int64, len(events))
             tids = np.fromiter([e.tid for e in events], np.int64, len(events))
         except (TypeError, ValueError, OverflowError):  # "Spans", "stream 7", ""
-            return _coded(self.threads, [(e.pid, e.tid) for e in events], np.int32)
+            return _coded(self.threads, [(e.pid, e.tid) for e in events])
         changes = np.flatnonzero((pids[1:] != pids[:-1]) | (tids[1:] != tids[:-1])) + 1
         first = np.concatenate(([0], changes))
         pairs = zip(pids[first].tolist(), tids[first].tolist(), strict=True)
-        codes = _coded(self.threads, list(pairs), np.int32)
+        codes = _coded(self.threads, list(pairs))
         return np.repeat(codes, np.diff(np.append(first, len(events))))
-
-    def _keep(self, column: str, values: npt.NDArray[Any]) -> None:
-        self._parts.setdefault(column, []).append(values)
 
     def columns(self) -> EventColumns:
         """Join the blocks. The builder is spent afterwards."""
-        integers = {column: self._join(column, np.int64) for column in _INTEGERS}
         return EventColumns(
-            name=self._join("name", np.int32),
-            category=self._join("category", np.int32),
-            thread=self._join("thread", np.int32),
-            start_ns=self._join("start_ns", np.int64),
-            dur_ns=self._join("dur_ns", np.int64),
-            integers=integers,
+            **{name: self._join(name, np.int32) for name in ("name", "category", "thread")},
+            **{name: self._join(name, np.int64) for name in ("start_ns", "dur_ns")},
+            integers={name: self._join(name, np.int64) for name in INTEGERS},
             names=list(self.names),
             categories=[OLD_CATEGORIES.get(category, category) for category in self.categories],
             threads=list(self.threads),
-            launched=np.unique(np.concatenate([np.zeros(0, np.int64), *self._launched])),
-            forward_flows=np.concatenate([np.zeros((0, 3), np.int64), *self._flows["s"]]),
-            backward_flows=np.concatenate([np.zeros((0, 3), np.int64), *self._flows["f"]]),
+            launched=np.unique(np.concatenate([np.zeros(0, np.int64), *self.launched])),
+            forward_flows=np.concatenate([np.zeros((0, 3), np.int64), *self.flows["s"]]),
+            backward_flows=np.concatenate([np.zeros((0, 3), np.int64), *self.flows["f"]]),
             thread_names=self.thread_names,
             process_labels=self.process_labels,
+            extra={
+                name: TextColumn(self._join(name, np.int32), [text.decode("utf-8", "replace") for text in codes])
+                for name, codes in self.texts.items()
+            },
         )
 
     def _join(self, column: str, dtype: type) -> npt.NDArray[Any]:
-        parts = self._parts.pop(column, [])
+        parts = self.parts.pop(column)
         return np.concatenate(parts) if parts else np.zeros(0, dtype)
 
 
-def _coded(codes: Codes, keys: Sequence[Any], dtype: type) -> npt.NDArray[Any]:
-    return np.fromiter(map(codes.__getitem__, keys), dtype, len(keys))
+def _coded(codes: Codes, keys: Sequence[Any]) -> npt.NDArray[np.int32]:
+    return np.fromiter(map(codes.__getitem__, keys), np.int32, len(keys))
 
 
 def _starts(events: list[Event], *, exact: bool) -> tuple[I64, npt.NDArray[np.bool_]]:

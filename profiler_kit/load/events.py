@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any, Final, cast
 
 import msgspec
 from msgspec import Raw, Struct, field
 
 MISSING: Final = -(1 << 63)  # stands for an absent integer in numpy columns, which have no nulls
 NOT_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # bad UTF-8 is no DecodeError
+ABSENT: Final = Raw(b"")  # the text of an argument that is not there
 _NO_TEXT: Final = Raw(b"0")
 
 
@@ -29,6 +31,7 @@ class Arguments(Struct, gc=False, frozen=True):
 
 
 _NO_ARGUMENTS: Final = Arguments()
+KEPT_ARGUMENTS: Final = frozenset(f.encode_name for f in msgspec.structs.fields(Arguments))
 
 
 class Event(Struct, gc=False):
@@ -45,68 +48,85 @@ class Event(Struct, gc=False):
     args: Arguments = _NO_ARGUMENTS
 
 
-class FloatEvent(Event, gc=False):
-    """An Event whose time stamp is decoded as a float: exact below 2**43 us."""
-
-    ts: float = 0.0
-
-
-class TextEvent(Event, gc=False):
-    """An Event whose time stamp keeps its decimal text."""
-
-    ts: Raw = _NO_TEXT
-
-
-_FLOATS: Final = msgspec.json.Decoder(list[FloatEvent])
-_TEXTS: Final = msgspec.json.Decoder(list[TextEvent])
 _VALUES: Final = msgspec.json.Decoder(list[Raw])
 _OBJECT: Final = msgspec.json.Decoder(dict[str, Raw])
 _ANY: Final = msgspec.json.Decoder()
-_FIELDS: Final = {f.encode_name: f for f in msgspec.structs.fields(Arguments)}
 
 
-def decode_floats(block: bytes | memoryview) -> list[FloatEvent]:
-    """Decode a JSON list of events.
+class Decoders:
+    """Decoders of a JSON list of events that keep the arguments everybody needs, and those asked for.
 
-    Raises msgspec.ValidationError on a field of another type, and one of NOT_JSON when the block is no JSON list.
+    extra: keys of `args` as Kineto writes them ("Input Dims"); their JSON text is kept in the fields `extra_0`,
+    `extra_1`, ... of Arguments. Asking for none costs nothing.
     """
-    return _FLOATS.decode(block)
 
+    def __init__(self, extra: Sequence[str] = ()) -> None:
+        self.extra = tuple(extra)
+        fields = [(f"extra_{number}", Raw, field(default=ABSENT, name=key)) for number, key in enumerate(extra)]
+        with_extra = msgspec.defstruct("Arguments", fields, bases=(Arguments,), gc=False, frozen=True)
+        self._arguments = cast("type[Arguments]", with_extra) if extra else Arguments
+        with_arguments = ("args", self._arguments, self._arguments())
+        floats = msgspec.defstruct("FloatEvent", [("ts", float, 0.0), with_arguments], bases=(Event,), gc=False)
+        texts = msgspec.defstruct("TextEvent", [("ts", Raw, _NO_TEXT), with_arguments], bases=(Event,), gc=False)
+        self._text_event = cast("type[Event]", texts)
+        self._floats: msgspec.json.Decoder[list[Event]] = msgspec.json.Decoder(list[floats])  # type: ignore[valid-type]
+        self._texts: msgspec.json.Decoder[list[Event]] = msgspec.json.Decoder(list[texts])  # type: ignore[valid-type]
+        self._fields = {f.encode_name: f for f in msgspec.structs.fields(self._arguments)}
 
-def decode_texts(block: bytes | memoryview) -> list[TextEvent]:
-    """As decode_floats, with time stamps as text."""
-    return _TEXTS.decode(block)
+    def floats(self, block: bytes | memoryview) -> list[Event]:
+        """Decode events with `ts` as a float: exact below 2**43 us.
 
+        Raises msgspec.ValidationError on a field of another type, and one of NOT_JSON when the block is no JSON list.
+        """
+        return self._floats.decode(bytes(block) if self.extra else block)  # a Raw would keep the buffer from growing
 
-def decode_loosely(block: bytes) -> list[TextEvent]:
-    """Decode a JSON list of anything, one value at a time.
+    def texts(self, block: bytes | memoryview) -> list[Event]:
+        """As `floats`, with `ts` as decimal text."""
+        return self._texts.decode(bytes(block))
 
-    A field of an odd type is kept where it can be converted and left out where not; a value that is no object
-    becomes an Event without a phase. Raises one of NOT_JSON when the block is no JSON list.
-    """
-    return [_loose(raw) for raw in _VALUES.decode(block)]
+    def loosely(self, block: bytes | memoryview) -> list[Event]:
+        """Decode a JSON list of anything, one value at a time, with `ts` as decimal text.
 
+        A field of an odd type is kept where it can be converted and left out where not; a value that is no object
+        becomes an Event without a phase. Raises one of NOT_JSON when the block is no JSON list.
+        """
+        return [self._loose(raw) for raw in _VALUES.decode(bytes(block))]
 
-def _loose(raw: Raw) -> TextEvent:
-    try:
-        return msgspec.json.decode(raw, type=TextEvent)
-    except NOT_JSON:
-        pass
-    try:
-        fields = _OBJECT.decode(raw)
-    except NOT_JSON:
-        return TextEvent()
-    return TextEvent(
-        ph=_text(_value(fields, "ph")),
-        cat=_text(_value(fields, "cat")),
-        name=_text(_value(fields, "name")),
-        pid=_key(_value(fields, "pid")),
-        tid=_key(_value(fields, "tid")),
-        ts=fields.get("ts", _NO_TEXT),
-        dur=_float(_value(fields, "dur")),
-        id=_key(_value(fields, "id")),
-        args=_arguments(_value(fields, "args")),
-    )
+    def _loose(self, raw: Raw) -> Event:
+        try:
+            return msgspec.json.decode(raw, type=self._text_event)
+        except NOT_JSON:
+            pass
+        try:
+            fields = _OBJECT.decode(raw)
+        except NOT_JSON:
+            return self._text_event()
+        return self._text_event(
+            ph=_text(_value(fields, "ph")),
+            cat=_text(_value(fields, "cat")),
+            name=_text(_value(fields, "name")),
+            pid=_key(_value(fields, "pid")),
+            tid=_key(_value(fields, "tid")),
+            ts=fields.get("ts", _NO_TEXT),
+            dur=_float(_value(fields, "dur")),
+            id=_key(_value(fields, "id")),
+            args=self._loose_arguments(fields.get("args")),
+        )
+
+    def _loose_arguments(self, raw: Raw | None) -> Arguments:
+        try:
+            values = _OBJECT.decode(raw) if raw is not None else {}
+        except NOT_JSON:
+            values = {}
+        kept: dict[str, Any] = {}
+        for encoded, wanted in self._fields.items():
+            if wanted.type is Raw:
+                kept[wanted.name] = values.get(encoded, ABSENT)
+                continue
+            value = _value(values, encoded)
+            if value is not None:  # columns.py turns what is no integer into MISSING
+                kept[wanted.name] = _text(value) if wanted.type is str else value
+        return self._arguments(**kept)
 
 
 def _value(fields: dict[str, Raw], key: str) -> Any:
@@ -114,17 +134,6 @@ def _value(fields: dict[str, Raw], key: str) -> Any:
         return _ANY.decode(fields[key]) if key in fields else None
     except NOT_JSON:  # a number out of range
         return None
-
-
-def _arguments(values: Any) -> Arguments:
-    if not isinstance(values, dict):
-        return _NO_ARGUMENTS
-    kept: dict[str, Any] = {}
-    for encoded, wanted in _FIELDS.items():
-        value = values.get(encoded)
-        if value is not None:  # columns.py turns what is no integer into MISSING
-            kept[wanted.name] = _text(value) if wanted.type is str else value
-    return Arguments(**kept)
 
 
 def _text(value: Any) -> str:

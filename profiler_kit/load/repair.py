@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from profiler_kit.load.events import NOT_JSON, Event, decode_loosely
+from profiler_kit.load.events import NOT_JSON, Decoders, Event
 
 _NOT_A_NUMBER: Final = re.compile(r"(:\s*|\[\s*|,\s*)[-+]?(?:nan|inf|infinity|n/a)(?=\s*[,}\]])", re.IGNORECASE)
 _LAST_COMMA: Final = re.compile(r",(\s*[}\]])")
@@ -20,13 +20,13 @@ _ENDS_STRING: Final = re.compile(r"\s*(?:[,:}\]]|$)")
 _ESCAPES: Final = '"\\/bfnrtu'
 
 
-def repair(piece: bytes) -> Event | None:
+def repair(piece: bytes, decoders: Decoders) -> Event | None:
     """The event in `piece`, mended as little as possible."""
     text = _CONTROL.sub(" ", piece.decode("utf-8", "replace"))
     for candidate in (text, _mend_name(text), _mend_strings(text)):
         mended = _LAST_COMMA.sub(r"\1", _NOT_A_NUMBER.sub(r"\1null", candidate))
         try:
-            events = decode_loosely(b"[" + mended.encode("utf-8", "replace") + b"]")
+            events = decoders.loosely(b"[" + mended.encode("utf-8", "replace") + b"]")
         except NOT_JSON:
             continue
         if len(events) == 1 and events[0].ph:

@@ -82,7 +82,7 @@ def test_every_layout_gives_the_same_columns_in_blocks_of_any_size(
     path.write_bytes(gzip.compress(data) if packed else data)
     for size in (64, 1000, 5000, 1 << 22):
         monkeypatch.setattr("profiler_kit.load.blocks.BLOCK_BYTES", size)
-        monkeypatch.setattr(chrome, "BLOCK_BYTES", size)
+        monkeypatch.setattr("profiler_kit.load.stream.BLOCK_BYTES", size)
         loaded = read_chrome_trace(path)
         assert table(path) == expected
         assert loaded.quality == chrome.LoadQuality(len(trace.events), False, 0, 0)
