@@ -2,9 +2,9 @@
 
     python benchmarks/load_trace.py TRACE [TRACE ...] --repeats 5 --out benchmarks/results/load_trace.json
 
-Grow the traces from real ones first (`grow_trace.py BASE OUT.json.gz 500 --few-steps`). Every sample is a process
-of its own; the clock starts after the imports. The tools take turns, so that drift of the machine hits all alike. Peak memory
-is the largest resident size of the process, plus that of its largest child for profiler_kit, which uses one.
+Grow the traces from real ones first (`grow_trace.py BASE OUT.json.gz 500 --few-steps`). Every sample is a process of
+its own; the clock starts after the imports. The tools take turns, so that drift of the machine hits all alike. Peak
+memory is the largest resident size of the process, plus that of its largest child for profiler_kit, which uses one.
 
     --hta-python PATH   another interpreter with another release of HTA (0.5.0 and 0.6.1 share the module name)
 """
