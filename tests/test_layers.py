@@ -19,15 +19,21 @@ LAYERS = (
     {"capture"},
     {"sam"},
     {"load"},
-    {"nesting", "autograd", "attribute"},
+    {"nesting", "autograd", "attribute", "origins"},
     {"analyses"},
-    {"trace", "snapshot"},
+    {"sql_tables", "sql", "trace", "snapshot"},
     {"views"},
     {"commands"},
     {"cli"},
 )
 # package -> the folders whose modules may import it
-HOMES = {"torch": {"capture", "sam"}, "plotly": {"views"}, "streamlit": {"app"}, "segment_anything": {"sam"}}
+HOMES = {
+    "torch": {"capture", "sam"},
+    "plotly": {"views"},
+    "streamlit": {"app"},
+    "segment_anything": {"sam"},
+    "hta": {"hta"},
+}
 # The facades show themselves (a snapshot's page), and a command may ask torch for a device: inside functions only.
 LATE = {("snapshot", "views"), ("trace", "views")}
 
