@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from profiler_kit.autograd import BackwardThreads, find_backward, thread_order
-from profiler_kit.load.categories import OPERATOR, REGION, is_gpu_work, is_launch
+from profiler_kit.load.categories import REGION, is_gpu_work, is_launch
 from profiler_kit.load.columns import EventColumns
 from profiler_kit.load.events import MISSING
 from profiler_kit.nesting import ROOT, Forest, build_forest, depths, order_by, outer_first
@@ -120,11 +120,11 @@ class Regions:
         """Find and nest the regions of a trace."""
         event = np.flatnonzero(columns.of_category(lambda category: category == REGION))
         start, end = columns.start_ns[event], columns.start_ns[event] + columns.dur_ns[event]
-        alphabet = np.argsort(np.argsort(np.array([*columns.names, ""])))  # equal spans: an order no file order changes
-        rank = outer_first(start, end, columns.integers["external_id"][event], alphabet[columns.name[event]], event)
+        ties = (columns.integers["external_id"][event], alphabet(columns)[columns.name[event]])
+        rank = outer_first(start, end, *ties)
         event = event[np.argsort(rank)]
         names, step = _step_names([columns.names[code] for code in columns.name[event].tolist()])
-        forest, instance = _cut_into_pieces(
+        forest, instance = cut_into_pieces(
             columns.thread[event].astype(np.int64),
             columns.start_ns[event],
             columns.start_ns[event] + columns.dur_ns[event],
@@ -133,7 +133,8 @@ class Regions:
         parent = _across_threads(columns, forest, event[instance[1:]], backward)
         first = np.full(len(event), ROOT, dtype=np.int64)
         first[instance[:0:-1]] = np.arange(len(instance) - 1, 0, -1)  # the lowest node of an instance wins
-        path, paths = _paths(parent, instance, names)
+        by_node = [names[row] for row in instance[1:].tolist()]
+        path, paths = paths_of(parent, by_node, [NO_REGION, UNLINKED, ()])
         return Regions(forest, parent, instance, path, paths, event, first, names, step, backward)
 
     def open_at(self, thread: npt.NDArray[np.int32], time: I64) -> I64:
@@ -196,7 +197,7 @@ def _step_names(names: list[str]) -> tuple[list[str], I64]:
     return plain, steps
 
 
-def _cut_into_pieces(thread: I64, start: I64, end: I64) -> tuple[Forest, I64]:
+def cut_into_pieces(thread: I64, start: I64, end: I64) -> tuple[Forest, I64]:
     """Nest regions given outer first; return the forest of pieces and the instance of each node (NONE for ROOT).
 
     Each round cuts every piece that outlives its parent at the parent's end; what is cut off begins anew there.
@@ -233,13 +234,21 @@ def _across_threads(columns: EventColumns, forest: Forest, event: I64, backward:
     return parent
 
 
-def _paths(parent: I64, instance: I64, names: list[str]) -> tuple[I64, list[Path]]:
-    """Path of each node as an index, and the paths; the first three are NO_REGION, UNLINKED and ()."""
+def alphabet(columns: EventColumns) -> I64:
+    """A rank of each name in alphabetical order: breaks ties between equal spans, whatever the order of the file."""
+    return np.argsort(np.argsort(np.array([*columns.names, ""])))
+
+
+def paths_of(parent: I64, names: list[str], fixed: list[Path]) -> tuple[I64, list[Path]]:
+    """Path of each node of a forest as an index, and the paths; names holds one per node but ROOT.
+
+    The paths begin with `fixed`, whose first is ROOT's.
+    """
     codes: dict[str, int] = {}
-    known: dict[Path, int] = {NO_REGION: 0, UNLINKED: 1, (): 2}
-    name = np.array([codes.setdefault(names[row], len(codes)) for row in instance[1:].tolist()], dtype=np.int64)
+    known = {path: code for code, path in enumerate(fixed)}
+    name = np.array([codes.setdefault(spelled, len(codes)) for spelled in names], dtype=np.int64)
     spelled = list(codes)
-    paths = list(known)
+    paths = list(fixed)
     path = np.zeros(len(parent), dtype=np.int64)
     depth = depths(parent)
     # ROOT has depth 0 like the outermost regions: place those first, then level by level
@@ -259,26 +268,3 @@ def _paths(parent: I64, instance: I64, names: list[str]) -> tuple[I64, list[Path
         level += 1
         nodes = np.flatnonzero(depth == level)
     return path, paths
-
-
-@dataclass(frozen=True)
-class OperatorCalls:
-    """One row per operator call on the host, by thread and start; depth counts the operators above it."""
-
-    event: I64
-    self_ns: I64
-    depth: I64
-
-
-def nested_operators(columns: EventColumns) -> OperatorCalls:
-    """Nest the operators of each thread; self_ns is the duration less the operators called inside."""
-    event = np.flatnonzero(columns.of_category(lambda category: category == OPERATOR))
-    start, end = columns.start_ns[event], columns.start_ns[event] + columns.dur_ns[event]
-    forest = build_forest(columns.thread[event].astype(np.int64), start, end, outer_first(start, end, event))
-    span, parent = forest.span[1:], forest.parent[1:]
-    child = np.flatnonzero(parent != ROOT)
-    above = forest.span[parent[child]]
-    self_ns = columns.dur_ns[event].copy()
-    np.subtract.at(self_ns, above, np.minimum(end[span[child]], end[above]) - start[span[child]])
-    # operators that overlap without nesting (an asynchronous one) could take more than there is
-    return OperatorCalls(event[span], np.maximum(self_ns[span], 0), depths(forest.parent)[1:])

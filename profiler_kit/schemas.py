@@ -86,6 +86,41 @@ GPU_EVENTS: Final = Schema(
     },
 )
 
+KERNEL_DETAILS: Final = Schema(
+    "KERNEL_DETAILS",  # one row per GPU event, as GPU_EVENTS, with where on the host it came from and what it waited for
+    {
+        **GPU_EVENTS.columns,
+        "operator_event": "Int64",  # row of EVENTS: the innermost operator open on the launching thread at the launch
+        "operator": "category",  # its name; missing when no operator was open
+        "outer_operator_event": "Int64",
+        "outer_operator": "category",
+        "module": "category",  # the innermost nn.Module open there, `Linear_3`; missing when none was recorded
+        "modules": "paths",  # the nn.Modules open there, outermost first
+        "launch_end_ns": "Int64",  # when the launch call returned
+        "since_launch_ns": "Int64",  # start - start of the launch call
+        "launch_delay_ns": "Int64",  # start - launch_end_ns; 0 when it began before the call returned
+        "queue_ns": "Int64",  # of launch_delay_ns, while earlier work of its stream was not done
+        "latency_ns": "Int64",  # of launch_delay_ns, the rest: nothing was before it, and yet it had not begun
+        "previous_end_ns": "Int64",  # when all earlier work of its stream was done; missing for the first
+    },
+)
+
+LAUNCH_CALLS: Final = Schema(
+    "LAUNCH_CALLS",  # one row per call of a runtime or driver, by start
+    {
+        "event": "int64",  # row of EVENTS
+        "name": "category",
+        "category": "category",
+        "thread": "int32",
+        "start_ns": "int64",
+        "dur_ns": "int64",
+        "correlation": "Int64",
+        "gpu_events": "int64",  # how many it launched
+        "gpu_ns": "int64",  # sum of their durations
+        "path": "paths",  # regions open on the thread at its start; ("(no region)",) when there are none
+    },
+)
+
 REGION_INSTANCES: Final = Schema(
     "REGION_INSTANCES",  # one row per opened region (a record_function block), by start
     {

@@ -16,13 +16,14 @@ from profiler_kit.analyses.kernels import kernel_totals
 from profiler_kit.analyses.operators import operator_totals
 from profiler_kit.analyses.regions import region_totals
 from profiler_kit.analyses.timeline import GpuTimeline, gpu_timeline
-from profiler_kit.attribute import NO_REGION, UNLINKED, Attribution, attribute, nested_operators
+from profiler_kit.attribute import NO_REGION, UNLINKED, Attribution, attribute
 from profiler_kit.errors import OptionError
 from profiler_kit.load.chrome import ChromeTrace, read_chrome_trace
 from profiler_kit.load.columns import EventColumns
 from profiler_kit.load.events import MISSING
+from profiler_kit.origins import MODULE_PREFIX, Nested, find_origins, nest_operators, operator_calls
 from profiler_kit.progress import Report, silent
-from profiler_kit.schemas import EVENTS, GPU_EVENTS, OPERATORS, REGION_INSTANCES
+from profiler_kit.schemas import EVENTS, GPU_EVENTS, KERNEL_DETAILS, OPERATORS, REGION_INSTANCES
 
 I64 = npt.NDArray[np.int64]
 
@@ -141,6 +142,15 @@ class Trace:
         """GPU_EVENTS: one row per kernel, memory copy and memory set, with the region that launched it."""
         return self._gpu_events
 
+    def kernel_details(self) -> pd.DataFrame:
+        """KERNEL_DETAILS: the rows of gpu_events with operator, nn.Module, launch delay and queue time.
+
+        launch_delay_ns = queue_ns + latency_ns: a stream runs its work in order, so an event first waits until all
+        that was launched before it has ended (queue_ns), and what is left is latency. No time is negative: an event
+        that began before its launch call returned has waited 0 ns.
+        """
+        return self._kernel_details
+
     def region_instances(self) -> pd.DataFrame:
         """REGION_INSTANCES: one row per opened region."""
         return self._region_instances
@@ -240,6 +250,30 @@ class Trace:
         return GPU_EVENTS.check(pd.DataFrame(data))
 
     @cached_property
+    def _nested_operators(self) -> Nested:
+        return nest_operators(self.columns)
+
+    @cached_property
+    def _kernel_details(self) -> pd.DataFrame:
+        columns, found = self.columns, find_origins(self.columns, self._attribution, self._nested_operators)
+        modules = [name.removeprefix(MODULE_PREFIX) for name in columns.names]
+        times = {
+            name: _nullable(getattr(found, name))
+            for name in KERNEL_DETAILS.columns
+            if name not in GPU_EVENTS.columns and name.endswith("_ns")
+        }
+        extra: dict[str, Any] = {
+            "operator_event": _masked(found.operator, found.operator >= 0),
+            "operator": _named(found.operator, columns.name, columns.names),
+            "outer_operator_event": _masked(found.outer_operator, found.outer_operator >= 0),
+            "outer_operator": _named(found.outer_operator, columns.name, columns.names),
+            "module": _named(found.module, columns.name, modules),
+            "modules": _paths(found.modules, found.module_paths),
+            **times,
+        }
+        return KERNEL_DETAILS.check(self.gpu_events().assign(**extra))
+
+    @cached_property
     def _region_instances(self) -> pd.DataFrame:
         found = self._attribution.instances
         data: dict[str, Any] = {
@@ -263,7 +297,7 @@ class Trace:
     @cached_property
     def _operators(self) -> pd.DataFrame:
         columns = self.columns
-        calls = nested_operators(columns)
+        calls = operator_calls(columns, self._nested_operators)
         regions = self._attribution.regions
         node = regions.open_at(columns.thread[calls.event], columns.start_ns[calls.event])
         data: dict[str, Any] = {
@@ -292,6 +326,16 @@ def _categorical(codes: npt.NDArray[np.integer[Any]], labels: Sequence[str]) -> 
     distinct: dict[str, int] = {}
     table = np.array([distinct.setdefault(label, len(distinct)) for label in labels], dtype=np.int32)
     return _from_codes(table[codes], pd.Index(list(distinct), dtype=object))
+
+
+def _named(event: I64, name: npt.NDArray[np.int32], labels: Sequence[str]) -> pd.Categorical:
+    """The name of each event as a categorical of the names that occur; missing where there is no event."""
+    known = event >= 0
+    used, where = np.unique(name[event[known]], return_inverse=True)
+    found = _categorical(where, [labels[code] for code in used.tolist()])
+    codes = np.full(len(event), -1, dtype=np.int64)
+    codes[known] = found.codes
+    return _from_codes(codes, found.categories)
 
 
 def _paths(codes: I64, paths: Sequence[tuple[str, ...]]) -> pd.Categorical:
