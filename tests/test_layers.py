@@ -21,7 +21,7 @@ LAYERS = (
     {"load"},
     {"nesting", "autograd", "attribute", "origins"},
     {"analyses"},
-    {"sql_tables", "sql", "trace", "snapshot"},
+    {"sql_tables", "sql", "trace", "snapshot", "hta"},
     {"views"},
     {"commands"},
     {"cli"},
