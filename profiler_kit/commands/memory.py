@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from profiler_kit.views.text import ByteUnit
 
 LIVE_ROWS = 10
+LARGEST_LIMIT_GIB = 1 << 20
+PAGE_SUFFIXES = (".html", ".htm")
 
 
 def command(
@@ -39,6 +41,8 @@ def command(
     """See what held the memory of a run: peak, regions, out-of-memory, what was live at the peak."""
     from profiler_kit.snapshot import load_snapshot
 
+    if html is not None:
+        _check_page(html, snapshot)
     with progress_bar("Reading the snapshot") as report:
         loaded = load_snapshot(snapshot, memory_limit_bytes=_limit(memory_limit), report=report)
     summary = loaded.summary(device)
@@ -53,17 +57,32 @@ def command(
 def _limit(gib: float | None) -> int | None:
     if gib is None:
         return None
-    if not math.isfinite(gib) or gib <= 0:
-        raise OptionError(f"--memory-limit: {gib:g} GiB cannot be used, want a positive number. Try --memory-limit 6.")
+    if not 0 < gib <= LARGEST_LIMIT_GIB:  # NaN fails both
+        raise OptionError(
+            f"--memory-limit: {gib:g} GiB cannot be used, want a positive number up to {LARGEST_LIMIT_GIB}. "
+            "Try --memory-limit 6."
+        )
     return int(gib * (1 << 30))
+
+
+def _check_page(html: Path, snapshot: Path) -> None:
+    """Refuse, before anything is read, to write the page over what is no page: the snapshot above all."""
+    if os.path.isdir(html):  # noqa: PTH112 - unlike Path.is_dir, says no to a name that is too long
+        raise OptionError(f"--html: {html} is a folder, want a file. Try --html {html / 'memory.html'}.")
+    if html.suffix.lower() not in PAGE_SUFFIXES:
+        raise OptionError(
+            f"--html: {html} does not end in .html, want a page. Try --html "
+            f"{html.with_suffix('.html') if html.name else 'memory.html'}."
+        )
+    if os.path.exists(html) and os.path.exists(snapshot) and html.samefile(snapshot):  # noqa: PTH110 - likewise
+        raise OptionError(f"--html: {html} is the snapshot itself, want another file.")
 
 
 def _write_page(loaded: Snapshot, html: Path, device: int | None) -> None:
     from profiler_kit.views.memory_html import memory_page
 
-    if html.is_dir():
-        raise OptionError(f"--html: {html} is a folder, want a file. Try --html {html / 'memory.html'}.")
-    page = memory_page(loaded, f"{Path(loaded.path).name}", device=device)
+    title = os.fsencode(Path(loaded.path).name).decode("utf-8", "replace")
+    page = memory_page(loaded, title, device=device)
     try:
         with whole_file(html) as temporary:
             temporary.write_text(page, encoding="utf-8")

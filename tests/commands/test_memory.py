@@ -128,7 +128,8 @@ def test_html_must_be_a_file_and_the_limit_a_number(snapshot: Path) -> None:
     done = profiler_kit("memory", snapshot, "--memory-limit", "-1")
     assert done.code == 1
     assert done.err == (
-        "profiler-kit: --memory-limit: -1 GiB cannot be used, want a positive number. Try --memory-limit 6.\n"
+        "profiler-kit: --memory-limit: -1 GiB cannot be used, want a positive number up to 1048576. "
+        "Try --memory-limit 6.\n"
     )
 
 
@@ -143,3 +144,44 @@ def test_warnings(tmp_path: Path) -> None:
     assert "reserved" not in done.out
     assert "  The history lost its beginning: at least 0 recorded allocations are missing" in done.out
     assert "The recorded function raised: ValueError: bad" in done.out
+
+
+def test_the_page_never_replaces_the_snapshot_or_another_kind_of_file(snapshot: Path, tmp_path: Path) -> None:
+    before = snapshot.read_bytes()
+    other = tmp_path / "run.json"
+    other.write_text("{}")
+    link = tmp_path / "link.html"
+    link.symlink_to(snapshot)
+    for target, found in ((snapshot, "m.pickle"), (other, "run.json")):
+        done = profiler_kit("memory", snapshot, "--html", target)
+        assert (done.code, done.out) == (1, "")
+        assert done.err == (
+            f"profiler-kit: --html: {tmp_path / found} does not end in .html, want a page. "
+            f"Try --html {target.with_suffix('.html')}.\n"
+        )
+    done = profiler_kit("memory", snapshot, "--html", link)
+    assert (done.code, done.out) == (1, "")
+    assert done.err == f"profiler-kit: --html: {link} is the snapshot itself, want another file.\n"
+    assert (snapshot.read_bytes(), other.read_text(), link.is_symlink()) == (before, "{}", True)
+
+
+def test_a_name_that_is_no_utf_8_can_be_shown(snapshot: Path, tmp_path: Path) -> None:
+    odd = snapshot.rename(snapshot.with_name("m\udcff.pickle"))
+    done = profiler_kit("memory", odd, "--html", tmp_path / "page.html")
+    assert (done.code, done.err) == (0, f"wrote {tmp_path / 'page.html'}\n")
+    assert "<title>m\N{REPLACEMENT CHARACTER}.pickle" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_a_memory_limit_beyond_any_machine_is_refused(snapshot: Path) -> None:
+    done = profiler_kit("memory", snapshot, "--memory-limit", "1e30")
+    assert (done.code, done.out) == (1, "")
+    assert done.err == (
+        "profiler-kit: --memory-limit: 1e+30 GiB cannot be used, want a positive number up to 1048576. "
+        "Try --memory-limit 6.\n"
+    )
+
+
+def test_a_page_name_that_is_too_long_is_one_line(snapshot: Path) -> None:
+    done = profiler_kit("memory", snapshot, "--html", snapshot.with_name("x" * 300 + ".html"))
+    assert (done.code, done.out, len(done.err.splitlines())) == (1, "", 1)
+    assert done.err.endswith("x.html: cannot be written (File name too long). Choose another path for --html.\n")
