@@ -18,12 +18,14 @@ from profiler_kit.analyses.regions import region_totals
 from profiler_kit.analyses.timeline import GpuTimeline, gpu_timeline
 from profiler_kit.attribute import NO_REGION, UNLINKED, Attribution, attribute
 from profiler_kit.errors import OptionError
+from profiler_kit.load.categories import is_launch
 from profiler_kit.load.chrome import ChromeTrace, read_chrome_trace
 from profiler_kit.load.columns import EventColumns
 from profiler_kit.load.events import MISSING
+from profiler_kit.load.store import load_chrome_trace
 from profiler_kit.origins import MODULE_PREFIX, Nested, find_origins, nest_operators, operator_calls
 from profiler_kit.progress import Report, silent
-from profiler_kit.schemas import EVENTS, GPU_EVENTS, KERNEL_DETAILS, OPERATORS, REGION_INSTANCES
+from profiler_kit.schemas import EVENTS, GPU_EVENTS, KERNEL_DETAILS, LAUNCH_CALLS, OPERATORS, REGION_INSTANCES
 
 I64 = npt.NDArray[np.int64]
 
@@ -59,12 +61,20 @@ class Summary(TypedDict):
     quality: QualityCounts
 
 
-def load_trace(path: str | Path, *, report: Report = silent) -> Trace:
+def load_trace(
+    path: str | Path, *, arguments: Sequence[str] = (), cache: bool = True, report: Report = silent
+) -> Trace:
     """Load a chrome trace as torch.profiler writes it: .json or .json.gz, whole or cut off.
 
-    Raises InputError when the file is missing or empty, TraceFormatError when it is no trace.
+    arguments: further `args` of the events to keep as text columns of `events`, by the names of
+    `profiler_kit.load.chrome.ARGUMENTS` ("input_dims", "occupancy") or as the file writes them ("cbid").
+    cache: load a large trace from its cache file, or keep it there (profiler_kit.load.store says where and how much).
+
+    Raises InputError when the file is missing or empty, TraceFormatError when it is no trace, OptionError when an
+    argument is a column already.
     """
-    return Trace(read_chrome_trace(path, report=report))
+    read = load_chrome_trace if cache else read_chrome_trace
+    return Trace(read(path, arguments=arguments, report=report))
 
 
 class Trace:
@@ -102,7 +112,7 @@ class Trace:
 
     @cached_property
     def events(self) -> pd.DataFrame:
-        """EVENTS: one row per complete event."""
+        """EVENTS: one row per complete event; one more column (category) for each argument asked for when loading."""
         columns = self.columns
         data: dict[str, Any] = {
             "name": _categorical(columns.name, columns.names),
@@ -112,7 +122,9 @@ class Trace:
             "dur_ns": columns.dur_ns,
             **{name: _nullable(values) for name, values in columns.integers.items()},
         }
-        return EVENTS.check(pd.DataFrame(data))
+        events = EVENTS.check(pd.DataFrame(data))
+        extra = {name: _categorical(text.codes, text.values) for name, text in columns.extra.items()}
+        return events.assign(**extra) if extra else events
 
     @cached_property
     def threads(self) -> pd.DataFrame:
@@ -150,6 +162,23 @@ class Trace:
         that began before its launch call returned has waited 0 ns.
         """
         return self._kernel_details
+
+    def launch_calls(self) -> pd.DataFrame:
+        """LAUNCH_CALLS: one row per call of a runtime or driver, those that launch nothing included."""
+        return self._launch_calls
+
+    def sql(self, query: str) -> pd.DataFrame:
+        """The result of one SELECT statement (DuckDB's SQL) over the tables of `profiler_kit.sql_tables`.
+
+        trace.sql("SELECT name, sum(dur_ns) AS ns FROM gpu_events GROUP BY name ORDER BY ns DESC"). Integers stay
+        integers (Int64 where some are missing). A query sees these tables only: no files, no network, no variables.
+
+        Raises OptionError when the query is no single SELECT, is wrong, or needs more memory than it is given.
+        """
+        from profiler_kit.sql import select
+        from profiler_kit.sql_tables import trace_sources
+
+        return select(query, trace_sources(self))
 
     def region_instances(self) -> pd.DataFrame:
         """REGION_INSTANCES: one row per opened region."""
@@ -272,6 +301,30 @@ class Trace:
             **times,
         }
         return KERNEL_DETAILS.check(self.gpu_events().assign(**extra))
+
+    @cached_property
+    def _launch_calls(self) -> pd.DataFrame:
+        columns, found = self.columns, self._attribution
+        event = np.flatnonzero(columns.of_category(is_launch))
+        event = event[np.argsort(columns.start_ns[event], kind="stable")]
+        linked = found.launch >= 0
+        count, total = np.zeros(len(columns), dtype=np.int64), np.zeros(len(columns), dtype=np.int64)
+        np.add.at(count, found.launch[linked], 1)
+        np.add.at(total, found.launch[linked], columns.dur_ns[found.event[linked]])
+        node = found.regions.open_at(columns.thread[event], columns.start_ns[event])
+        data: dict[str, Any] = {
+            "event": event,
+            "name": _categorical(columns.name[event], columns.names),
+            "category": _categorical(columns.category[event], columns.categories),
+            "thread": columns.thread[event],
+            "start_ns": columns.start_ns[event],
+            "dur_ns": columns.dur_ns[event],
+            "correlation": _nullable(columns.integers["correlation"][event]),
+            "gpu_events": count[event],
+            "gpu_ns": total[event],
+            "path": _paths(found.regions.path[node], found.paths),
+        }
+        return LAUNCH_CALLS.check(pd.DataFrame(data))
 
     @cached_property
     def _region_instances(self) -> pd.DataFrame:
