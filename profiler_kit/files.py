@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from profiler_kit.errors import InputError
+
+_NAME_KEPT: Final = 40  # characters at the end of a name: what stands before them must not make it too long
 
 
 @contextlib.contextmanager
@@ -22,7 +26,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises InputError when the folder cannot be written.
     """
     target = Path(path)
-    temporary = target.with_name(f".tmp-{os.getpid()}-{target.name}")
+    temporary = target.with_name(f".tmp-{os.getpid()}-{target.name[-_NAME_KEPT:]}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -45,18 +49,22 @@ def write_json(path: str | os.PathLike[str], value: object) -> None:
 def require_file(path: str | os.PathLike[str], what: str, hint: str) -> Path:
     """Return `path` when it is a file that holds something.
 
-    Raises InputError when it is missing, a folder, empty or unreadable; `what` names the thing wanted
-    ("a chrome trace") and `hint` says what to try.
+    Raises InputError when it is missing, a folder, a pipe or a device (files are read more than once, by position),
+    empty or unreadable; `what` names the thing wanted ("a chrome trace") and `hint` says what to try.
     """
     target = Path(path)
     try:
-        if target.is_dir():
+        mode = target.stat().st_mode
+        if stat.S_ISDIR(mode):
             raise InputError(f"{target}: this is a folder, want {what}. {hint}")
+        if not stat.S_ISREG(mode):
+            raise InputError(f"{target}: this is a pipe or a device, want {what} in a file. {hint}")
         with target.open("rb") as handle:
             if not handle.read(1):
                 raise InputError(f"{target}: the file is empty (0 bytes), want {what}. {hint}")
     except FileNotFoundError:
         raise InputError(f"{target}: no such file, want {what}. {hint}") from None
-    except OSError as error:
-        raise InputError(f"{target}: cannot be read ({error.strerror}), want {what}. {hint}") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(f"{target}: cannot be read ({reason}), want {what}. {hint}") from error
     return target

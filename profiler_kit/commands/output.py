@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,7 +34,8 @@ def open_trace(path: Path) -> Trace:
     from profiler_kit.record import TRACE
     from profiler_kit.trace import load_trace
 
-    file = path / TRACE if path.is_dir() and (path / TRACE).is_file() else path
+    # unlike Path.is_file, os.path says no to a name that is too long: load_trace then tells
+    file = path / TRACE if os.path.isfile(path / TRACE) else path  # noqa: PTH113
     with progress_bar(f"Loading {file.name}") as report:
         trace = load_trace(file, report=report)
     for line in trace.losses():
@@ -52,8 +55,16 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def print_json(value: object) -> None:
-    """Print JSON, non-ASCII kept readable."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """Print JSON, non-ASCII kept readable where the terminal's encoding has it.
+
+    A file name that is no UTF-8 keeps its bytes as escapes (\\udcff), so that what is printed stays JSON.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8", "strict")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2)
+    typer.echo(text)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:

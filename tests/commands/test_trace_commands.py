@@ -134,3 +134,19 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     shell = f"'{sys.executable}' -m profiler_kit.cli regions '{GOLDEN}' --json | head -n 1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", shell], capture_output=True, text=True, check=False)
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("command", ["summary", "regions", "kernels"])
+def test_a_name_that_is_too_long_is_one_line(command: str) -> None:
+    name = "x" * 300 + ".json"
+    done = profiler_kit(command, name)
+    assert (done.code, done.out) == (1, "")
+    assert done.err == f"profiler-kit: {name}: cannot be read (File name too long), want a chrome trace. {RECORD}\n"
+
+
+def test_json_of_a_file_whose_name_is_no_utf_8(tmp_path: Path) -> None:
+    odd = tmp_path / "t\udcff.json.gz"
+    odd.write_bytes(GOLDEN.read_bytes())
+    done = profiler_kit("summary", odd, "--json")
+    assert (done.code, done.err) == (0, "")
+    assert json.loads(done.out)["trace"] == str(odd)
