@@ -93,14 +93,16 @@ def command(
 
 
 def _target(out: Path, *, overwrite: bool) -> Path:
-    """The file to write; raises OptionError when it is there already."""
+    """The file to write; raises OptionError, before anything is measured, when it is there or cannot be written."""
     from profiler_kit.record import LAYERS
+    from profiler_kit.sam.folder import check_place
 
     target = out if out.suffix == ".parquet" else out / LAYERS
     if target.is_dir():
         raise OptionError(f"--out {target}: this is a folder, want a file name. Choose another --out.")
     if target.exists() and not overwrite:
         raise OptionError(f"--out {out}: {target} is there already. Choose another --out, or add --overwrite.")
+    check_place(out, target)
     return target
 
 

@@ -21,11 +21,7 @@ def check_target(target: Path, *, overwrite: bool) -> None:
         raise OptionError(
             f"--out {target}: this names no folder of its own, want a new one. Try --out {target / 'run'}."
         )
-    folder = next(parent for parent in target.absolute().parents if parent.exists())
-    if not folder.is_dir():
-        raise OptionError(f"--out {target}: {folder} is a file, want a folder. Choose another --out.")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OptionError(f"--out {target}: {folder} cannot be written. Choose another --out.")
+    check_place(target, target)
     if not os.path.lexists(target):
         return
     if not target.is_dir() or target.is_symlink():
@@ -37,6 +33,15 @@ def check_target(target: Path, *, overwrite: bool) -> None:
             f"--out {target}: this folder holds something other than a run (no {RECORD}), --overwrite does not touch "
             "it. Choose another --out."
         )
+
+
+def check_place(out: Path, target: Path) -> None:
+    """Raise OptionError when nothing can be written at `target`; `out` is what the option --out says."""
+    folder = next(parent for parent in target.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise OptionError(f"--out {out}: {folder} is a file, want a folder. Choose another --out.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OptionError(f"--out {out}: {folder} cannot be written. Choose another --out.")
 
 
 @contextlib.contextmanager
@@ -51,7 +56,12 @@ def whole_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
     check_target(target, overwrite=overwrite)
     temporary = target.with_name(f".tmp-{os.getpid()}-{target.name}")
     shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had the same id
-    temporary.mkdir(parents=True)
+    try:
+        temporary.mkdir(parents=True)
+    except OSError as error:
+        raise OptionError(
+            f"--out {target}: the folder cannot be made ({error.strerror}). Choose another --out."
+        ) from error
     try:
         yield temporary
         check_target(target, overwrite=overwrite)

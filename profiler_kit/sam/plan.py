@@ -19,6 +19,7 @@ from profiler_kit.sam.prompts import PromptChoice, parse_prompts
 from profiler_kit.sam.scenes import Scene, generate_scenes, load_images
 
 RUNS: Final = Path("traces")  # where a run goes unless --out says otherwise: what `profiler-kit serve` shows
+LARGEST_SEED: Final = (1 << 63) - 1  # numpy's generator takes no negative one, torch's none beyond 64 bits
 DISTINCT_BATCHES: Final = 4  # batches prepared; iterations take them round and round
 
 
@@ -80,6 +81,7 @@ def make_plan(options: CaptureOptions) -> CapturePlan:
     check_model(options.model)
     _require("--batch-size", options.batch_size, 1, LARGEST_BATCH)
     _require("--trace-batches", options.trace_batches, 1)
+    _require("--seed", options.seed, 0, LARGEST_SEED)
     for name, value, least in (
         ("--scenes", options.scenes, 1),
         ("--warmup", options.warmup, 0),

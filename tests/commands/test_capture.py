@@ -159,3 +159,15 @@ def test_out_of_memory_says_what_to_try(tmp_path: Path, monkeypatch: pytest.Monk
         "a smaller --model or --optimizations bf16."
     )
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("seed", [-1, 1 << 63])
+def test_a_seed_no_generator_takes(seed: int, tmp_path: Path) -> None:
+    text = refused(OptionError, "--seed", str(seed), "--out", str(tmp_path / "run"))
+    assert text == f"--seed {seed}: want 0 to 9223372036854775807."
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_where_no_folder_can_be_made() -> None:
+    text = refused(OptionError, "--out", "/proc/run")
+    assert text == "--out /proc/run: the folder cannot be made (No such file or directory). Choose another --out."

@@ -106,3 +106,17 @@ def test_a_run_that_is_not_there(tmp_path: Path) -> None:
         f"{missing}: no such file, want a layers.parquet of profiler-kit. Record one with: "
         "profiler-kit layers --out DIR"
     )
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_measuring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(*_: object, **__: object) -> LayerFile:
+        raise AssertionError("measured in vain")
+
+    monkeypatch.setattr("profiler_kit.sam.capture.measure_layers", measured)
+    file = tmp_path / "file"
+    file.touch()
+    for out in (file, file / "deep" / "x.parquet"):
+        text = refused(OptionError, *QUICK, "--batch-sizes", "1", "--out", str(out))
+        assert text == f"--out {out}: {file} is a file, want a folder. Choose another --out."
