@@ -16,6 +16,12 @@ R = TypeVar("R")
 Recording = TypeVar("Recording")
 
 
+def runs_later(function: Callable[..., object]) -> bool:
+    """Whether a call only makes something to run later: a generator or a coroutine."""
+    kinds = (inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.isasyncgenfunction)
+    return any(kind(function) for kind in kinds)
+
+
 class Runner(ABC, Generic[Recording]):
     """Records while a block or a function runs. One recording at a time; a runner may be used again and again."""
 
@@ -46,9 +52,15 @@ class Runner(ABC, Generic[Recording]):
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Decorate a function: every call is recorded, each into a file of its own."""
-        if inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function):
+        if not callable(function):
             raise OptionError(
-                f"{self.what}: {function.__qualname__} is a generator or a coroutine, want a plain function. "
+                f"{self.what}: found a {type(function).__name__} to decorate, want a function. Under @classmethod and "
+                "@staticmethod this goes below."
+            )
+        if runs_later(function):
+            name = getattr(function, "__qualname__", repr(function))
+            raise OptionError(
+                f"{self.what}: {name} is a generator or a coroutine, want a plain function. "
                 "Use `with` around the code that runs it."
             )
 

@@ -17,7 +17,7 @@ import profiler_kit
 from profiler_kit.capture.cpu_snapshot import CpuRecording
 from profiler_kit.capture.forms import Runner
 from profiler_kit.capture.targets import Rank, Target, make_target
-from profiler_kit.errors import CaptureError, OptionError
+from profiler_kit.errors import CaptureError, InputError, OptionError
 from profiler_kit.files import whole_file
 
 P = ParamSpec("P")
@@ -151,6 +151,8 @@ class MemoryRunner(Runner[None]):
                 "error": None if error is None else repr(error)[:_ERROR_CHARS],
             }
             _write(snapshot, path)
+        except InputError as failure:  # the folder cannot be made
+            raise CaptureError(f"memory_runner {failure}") from failure
         except (OSError, RuntimeError) as failure:
             reason = (str(failure).splitlines() or [type(failure).__name__])[0]
             raise CaptureError(

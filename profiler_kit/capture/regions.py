@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import unicodedata
 from collections.abc import Callable
 from types import TracebackType
@@ -12,6 +11,7 @@ from typing import Final, ParamSpec, TypeVar, cast
 import torch
 from torch.profiler import record_function
 
+from profiler_kit.capture.forms import runs_later
 from profiler_kit.errors import OptionError
 
 P = ParamSpec("P")
@@ -83,9 +83,10 @@ class _Region:
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Decorate a function: each call is an instance of the region."""
-        if inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function):
+        if runs_later(function):
+            name = getattr(function, "__qualname__", repr(function))
             raise OptionError(
-                f"region {self.name!r}: {function.__qualname__} is a generator or a coroutine, want a plain function. "
+                f"region {self.name!r}: {name} is a generator or a coroutine, want a plain function. "
                 "Open the region with `with` inside it, around code that does not yield."
             )
 

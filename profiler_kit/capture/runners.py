@@ -23,7 +23,7 @@ from profiler_kit.capture.torch_profile import (
     start_profile,
     stop_profile,
 )
-from profiler_kit.errors import CaptureError, OptionError
+from profiler_kit.errors import CaptureError, InputError, OptionError
 from profiler_kit.files import whole_file
 
 P = ParamSpec("P")
@@ -201,6 +201,8 @@ class ProfilerRunner(Runner[profile]):
             )
         try:
             _export(recording, path)
+        except InputError as error:  # the folder cannot be made
+            raise CaptureError(f"profiler_runner {error}") from error
         except (OSError, RuntimeError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise CaptureError(
@@ -222,6 +224,7 @@ def _export(recording: profile, path: Path) -> None:
                 with raw.open("rb") as source, gzip.open(temporary, "wb", compresslevel=_GZIP_LEVEL) as packed:
                     shutil.copyfileobj(source, packed, 1 << 20)
         finally:
+            raw.with_name(f"{raw.name}.tmp").unlink(missing_ok=True)  # what Kineto leaves when it cannot finish
             if raw is not temporary:
                 raw.unlink(missing_ok=True)
 

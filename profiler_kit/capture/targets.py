@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +21,7 @@ class Target:
     The first file has the name that was asked for, `trace.json.gz`; the next ones `trace.1.json.gz`,
     `trace.2.json.gz`. With always_numbered the first is `trace.0.json.gz`. Under torch.distributed the rank stands
     before the number: `trace.rank0.1.json.gz`. A file left by an earlier run of the program is replaced.
+    A relative path counts from the folder that was current when it was given.
     """
 
     path: Path
@@ -28,6 +29,7 @@ class Target:
     rank: Rank
     always_numbered: bool = False
     written: int = 0
+    _folder: Path = field(default_factory=Path.cwd)
 
     def next(self) -> Path:
         """The path of the next recording; call `advance` once it is written."""
@@ -37,7 +39,7 @@ class Target:
             parts.append(f"rank{rank}")
         if self.always_numbered or self.written:
             parts.append(str(self.written))
-        return self.path.with_name(".".join(parts) + self.suffix)
+        return self._folder / self.path.with_name(".".join(parts) + self.suffix)
 
     def advance(self) -> None:
         self.written += 1

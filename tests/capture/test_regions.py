@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -130,3 +131,11 @@ def test_wrong_use() -> None:
 def test_nvtx_on_a_gpu() -> None:
     with region("outer", nvtx=True), region("inner", nvtx=True):
         torch.ones(3, device="cuda")
+
+
+def test_an_async_generator_cannot_be_marked() -> None:
+    async def later() -> AsyncIterator[int]:
+        yield 1
+
+    with pytest.raises(OptionError, match=r"later is a generator or a coroutine, want a plain function\."):
+        region("x")(later)

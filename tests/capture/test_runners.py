@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 import threading
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -401,3 +403,53 @@ def test_kernels_are_recorded(tmp_path: Path) -> None:
     found = events(tmp_path / "t.json.gz")
     assert any(event.get("cat") == "kernel" for event in found)
     assert any(event.get("cat") == "user_annotation" and event["name"] == "on the gpu" for event in found)
+
+
+def test_nothing_of_kinetos_own_is_left_when_the_trace_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_self: profile, path: str) -> None:  # on a full disk Kineto leaves what it wrote under this name
+        Path(f"{path}.tmp").write_text("half")
+        raise RuntimeError("no space left")
+
+    monkeypatch.setattr(runners.TorchProfile, "export_chrome_trace", full)
+    for name in ("t.json", "t.json.gz"):
+        with pytest.raises(CaptureError), profiler_runner(tmp_path / name):
+            work()
+    assert listing(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_made_any_more_is_a_capture_error(tmp_path: Path) -> None:
+    runner = profiler_runner(tmp_path / "new" / "t.json")
+    (tmp_path / "new").touch()
+    with pytest.raises(CaptureError) as caught, runner:
+        work()
+    assert str(caught.value) == (
+        f"profiler_runner {tmp_path / 'new' / 't.json'}: cannot make the folder (File exists). "
+        "Choose a path that can be written."
+    )
+
+
+def test_a_relative_path_means_the_folder_it_was_given_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with profiler_runner("t.json"):
+        monkeypatch.chdir("elsewhere")
+    assert listing(tmp_path) == ["elsewhere", "t.json"]
+
+
+def test_what_only_makes_something_to_run_later_cannot_be_decorated(tmp_path: Path) -> None:
+    async def later() -> AsyncIterator[int]:
+        yield 1
+
+    def steps() -> Iterator[int]:
+        yield 1
+
+    for function, name in ((later, later.__qualname__), (functools.partial(steps), repr(functools.partial(steps)))):
+        with pytest.raises(OptionError) as caught:
+            profiler_runner(tmp_path / "t.json")(function)
+        assert str(caught.value).startswith(f"profiler_runner: {name[:20]}")
+        assert "is a generator or a coroutine, want a plain function." in str(caught.value)
+    with pytest.raises(OptionError, match=r"^profiler_runner: found a classmethod to decorate, want a function\."):
+        profiler_runner(tmp_path / "t.json")(classmethod(work))  # type: ignore[arg-type]
+    assert listing(tmp_path) == []
