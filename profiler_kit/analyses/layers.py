@@ -11,9 +11,10 @@ def layer_totals(calls: pd.DataFrame) -> pd.DataFrame:
     """Time of each layer at each batch size, by batch size and then in the order of the first call.
 
     Takes LAYER_CALLS, gives LAYER_TOTALS. The calls of one iteration are added up, so a decoder that runs image
-    by image counts once for the batch; median and quartiles are over the iterations (an iteration without a call
-    counts 0). Device time where there is any, host time otherwise. `efficiency` compares the time per image with
-    that at the smallest batch size the layer was called in; `share` is of the layers nothing was timed around.
+    by image counts once for the batch, and a call that a module makes of itself is time of the call around it;
+    median and quartiles are over the iterations (an iteration without a call counts 0). Device time where there is
+    any, host time otherwise. `efficiency` compares the time per image with that at the smallest batch size the
+    layer was called in; `share` is of the layers nothing was timed around.
     Empty in, empty out.
 
     Raises SchemaError when a column is missing or has another dtype.
@@ -79,13 +80,14 @@ def explained(calls: pd.DataFrame, forwards: pd.DataFrame) -> pd.DataFrame:
 
 def _per_iteration(calls: pd.DataFrame) -> pd.DataFrame:
     """One row per batch size, layer and iteration of that batch size: calls, total_ns, self_ns; 0 where none ran."""
+    outer = calls["layer"] != calls["parent"]  # a module that calls itself: the time is in the call around it
     timed = pd.DataFrame(
         {
             "batch_size": calls["batch_size"],
             "layer": calls["layer"],
             "iteration": calls["iteration"],
             "calls": 1,
-            "total_ns": calls["device_ns"].fillna(calls["host_ns"]).astype("int64"),
+            "total_ns": calls["device_ns"].fillna(calls["host_ns"]).astype("int64").where(outer, 0),
             "self_ns": calls["self_device_ns"].fillna(calls["self_host_ns"]).astype("int64"),
         }
     )
@@ -111,7 +113,7 @@ def _depths(layers: pd.DataFrame) -> list[int]:
 def _levels(calls: pd.DataFrame) -> pd.DataFrame:
     """Of each layer its depth, and whether nothing was timed inside it."""
     first = calls.drop_duplicates("layer")
-    inside = set(calls["parent"])
+    inside = set(calls.loc[calls["parent"] != calls["layer"], "parent"])
     return pd.DataFrame(
         {"layer": first["layer"], "depth": _depths(first), "leaf": [layer not in inside for layer in first["layer"]]}
     )

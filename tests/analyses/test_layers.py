@@ -95,7 +95,7 @@ def test_a_module_that_calls_itself_and_calls_without_a_root() -> None:
     totals = layer_totals(calls_of(("a", "", 1, 0, 0, 10, 1), ("b", "a", 1, 0, 0, 6, 1), ("b", "b", 1, 0, 1, 2, 1)))
     assert totals["depth"].tolist() == [0, 1]
     assert totals["calls"].tolist() == [1, 2]
-    assert totals["share"].tolist() == [1.0, 0.8]
+    assert totals["share"].tolist() == [1.0, 0.6]  # the 2 are inside the 6
 
 
 def test_coverage_added_up_by_hand() -> None:
@@ -117,3 +117,16 @@ def test_empty_in_empty_out_and_a_missing_column() -> None:
     pd.testing.assert_frame_equal(explained(LAYER_CALLS.empty(), forwards_of((1, 0, 5))), LAYER_COVERAGE.empty())
     with pytest.raises(SchemaError, match="LAYER_CALLS: column 'host_ns' is missing"):
         layer_totals(TWO_BATCHES.drop(columns="host_ns"))
+
+
+def test_a_module_that_calls_itself_is_not_counted_twice() -> None:
+    calls = calls_of(
+        ("(model)", "", 1, 0, 0, 100, 9),
+        ("r", "(model)", 1, 0, 0, 90, 9),
+        ("r", "r", 1, 0, 1, 60, 9),  # inside the 90
+        ("r", "r", 1, 0, 2, 30, 9),
+    )
+    totals = layer_totals(calls).set_index("layer")
+    assert totals.loc["r", ["calls", "median_ns", "self_median_ns", "share"]].tolist() == [3, 90, 90, 0.9]
+    coverage = explained(calls, forwards_of((1, 0, 100)))
+    assert coverage[["layers_ns", "leaves_ns", "share"]].to_numpy().tolist() == [[90.0, 90.0, 0.9]]
