@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.analyses.intervals import covered_by_group
-from profiler_kit.attribute import NO_REGION, UNLINKED, Path
+from profiler_kit.attribute import NO_REGION, NONE, UNLINKED, Path
 from profiler_kit.schemas import GPU_EVENTS, REGION_INSTANCES, REGION_TOTALS
 
 I64 = npt.NDArray[np.int64]
@@ -58,12 +58,16 @@ def region_totals(gpu_events: pd.DataFrame, instances: pd.DataFrame) -> pd.DataF
             "launches": _handed_up(np.bincount(launch_path, minlength=count).astype(np.int64), parent),
         }
     )
-    return REGION_TOTALS.check(_as_tree(totals))
+    return REGION_TOTALS.check(_as_tree(totals, parent))
 
 
 def _with_parents(used: Iterable[Path]) -> list[Path]:
     """Every path and every prefix of it, parents first."""
-    return sorted({path[:depth] for path in used for depth in range(1, len(path) + 1)}, key=lambda p: (len(p), p))
+    found = set(used)
+    for path in [*found]:
+        while len(path) > 1 and (path := path[:-1]) not in found:  # above one that is found, all are
+            found.add(path)
+    return sorted(found, key=lambda p: (len(p), p))
 
 
 def _added(group: I64, value: I64, groups: int) -> I64:
@@ -98,11 +102,19 @@ def _spans(instances: pd.DataFrame) -> I64:
     return (instances["gpu_end_ns"] - instances["gpu_start_ns"]).fillna(0).to_numpy(dtype=np.int64)
 
 
-def _as_tree(totals: pd.DataFrame) -> pd.DataFrame:
+def _as_tree(totals: pd.DataFrame, parent: I64) -> pd.DataFrame:
     """Order rows depth first: longest sum, then longest host time first; the two catch-all rows last."""
-    weight = {
-        path: (path in (NO_REGION, UNLINKED), -total, -host, path[-1])
-        for path, total, host in zip(totals["path"], totals["sum_ns"], totals["host_ns"], strict=True)
-    }
-    keys = [tuple(weight[path[:depth]] for depth in range(1, len(path) + 1)) for path in totals["path"]]
-    return totals.iloc[sorted(range(len(keys)), key=keys.__getitem__)].reset_index(drop=True)
+    paths = totals["path"].tolist()
+    weight = [
+        (path in (NO_REGION, UNLINKED), -total, -host, path[-1])
+        for path, total, host in zip(paths, totals["sum_ns"].tolist(), totals["host_ns"].tolist(), strict=True)
+    ]
+    children: dict[int, list[int]] = {}
+    for row, above in enumerate(parent.tolist()):
+        children.setdefault(above, []).append(row)
+    order: list[int] = []
+    waiting = sorted(children.get(NONE, []), key=weight.__getitem__, reverse=True)
+    while waiting:
+        order.append(waiting.pop())
+        waiting += sorted(children.get(order[-1], []), key=weight.__getitem__, reverse=True)
+    return totals.iloc[order].reset_index(drop=True)
