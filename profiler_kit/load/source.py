@@ -7,7 +7,6 @@ they stand in `traceEvents`, those that cannot be read not counted.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +31,7 @@ from profiler_kit.load.columns import (
     text_to_ns,
     to_ns,
 )
-from profiler_kit.load.events import MISSING, NOT_JSON, Decoders, Event
-from profiler_kit.load.repair import repair
+from profiler_kit.load.events import MISSING, Event
 from profiler_kit.load.stream import EventStream
 from profiler_kit.progress import Report, silent
 
@@ -239,16 +237,11 @@ class _Mended(ColumnBuilder):
 
 
 def _valid(text: bytes) -> bytes:
-    """The text of an event, made valid where the decoder skipped over something that is not (bad UTF-8)."""
+    """The text of an event, with the bad UTF-8 replaced that the decoder has skipped over."""
     try:
-        msgspec.json.decode(text)
-    except NOT_JSON:
-        try:
-            json.loads(text)
-        except (ValueError, UnicodeDecodeError):
-            mended = text.decode("utf-8", "replace").encode()
-            event = repair(mended, Decoders())
-            return _text(event) if event is not None else b"{}"
+        text.decode()
+    except UnicodeDecodeError:
+        return text.decode("utf-8", "replace").encode()
     return text
 
 

@@ -19,7 +19,7 @@ from isal import igzip
 from profiler_kit.attribute import attribute
 from profiler_kit.errors import OptionError
 from profiler_kit.files import whole_file
-from profiler_kit.load.source import copy_events, scan
+from profiler_kit.load.source import Scan, copy_events, scan
 from profiler_kit.progress import Report, silent
 from profiler_kit.views.perfetto_lanes import spread
 from profiler_kit.views.perfetto_tracks import GpuWork, counter_events, memory_events, process_events, region_events
@@ -90,23 +90,17 @@ def export_window(
         window = whole(found) if time_ns is None else of_time(found, *time_ns)
     chosen = select(found, attribution, window, stream)
     work = GpuWork.of(found, attribution, stream)
-    metadata = {
-        **found.metadata,
-        "profilerKit": {"source": found.path.name, "window": window.label, "startNs": window.start_ns}
-        | {"endNs": window.end_ns},
-    }
-    lanes = spread(found, chosen.spans, chosen.arrows)
-    added = itertools.chain(lanes.metadata, region_events(work, attribution, window))
     shown = replace(window, end_ns=max(window.end_ns, chosen.last_gpu_end_ns + 1))
+    lanes = spread(found, chosen.spans, chosen.arrows)
+    samples = 0
     with whole_file(target) as temporary, _open(temporary) as writer:
-        writer.write(json.dumps(metadata, ensure_ascii=False, indent=1)[:-2].encode() + b',\n "traceEvents": [\n')
+        writer.write(_head(found, window))
         texts = zip(chosen.numbers.tolist(), copy_events(found, chosen.numbers, report=report), strict=True)
         _write(writer, (lanes.move(number, text) for number, text in texts), first=True)
-        extra = _write(writer, added, first=False)
+        added = _write(writer, itertools.chain(lanes.metadata, region_events(work, attribution, window)), first=False)
         if counters:
-            extra += _write(writer, process_events(work.devices), first=False)
-            extra += _write(writer, counter_events(work, shown), first=False)
-        samples = 0
+            tracks = itertools.chain(process_events(work.devices), counter_events(work, shown))
+            added += _write(writer, tracks, first=False)
         if counters and snapshot is not None:
             samples = _write(writer, memory_events(snapshot, found.base_ns, shown), first=False)
         writer.write(b"\n ]\n}\n")
@@ -117,10 +111,17 @@ def export_window(
         end_ns=window.end_ns,
         events=int(chosen.spans.sum()),
         gpu_events=chosen.gpu_events,
-        added_events=extra + samples,
+        added_events=added + samples,
         memory_samples=samples,
         size_bytes=target.stat().st_size,
     )
+
+
+def _head(found: Scan, window: Window) -> bytes:
+    """Everything up to the first event: the source's metadata, and where this was cut from."""
+    cut = {"source": found.path.name, "window": window.label, "startNs": window.start_ns, "endNs": window.end_ns}
+    text = json.dumps({**found.metadata, "profilerKit": cut}, ensure_ascii=False, indent=1)
+    return text[: -len("\n}")].encode() + b',\n "traceEvents": [\n'
 
 
 def _checked(path: str | Path, out: str | Path) -> Path:
