@@ -12,7 +12,19 @@ import typer
 from profiler_kit.errors import KitError
 
 # Subcommand -> module in profiler_kit.commands that defines `command`, in the order `--help` lists them.
-COMMANDS: Final = ("demo", "capture", "layers", "summary", "regions", "kernels", "memory", "query", "export", "serve")
+COMMANDS: Final = (
+    "demo",
+    "capture",
+    "layers",
+    "summary",
+    "regions",
+    "kernels",
+    "memory",
+    "diff",
+    "query",
+    "export",
+    "serve",
+)
 
 
 def build_app() -> typer.Typer:

@@ -8,6 +8,7 @@ KitError
 │   └── CheckpointError
 ├── OptionError         a value the user chose cannot be used (unknown region, device, batch size of 0)
 ├── CaptureError        recording cannot start or finish (a profiler is already running)
+├── ThresholdError      what was measured is beyond the limit the user set
 ├── WorkloadError       the workload cannot run here (device missing, does not fit in memory)
 └── SchemaError         a frame lacks a column or has another dtype: a defect in the calling code
 
@@ -48,6 +49,10 @@ class OptionError(KitError):
 
 class CaptureError(KitError):
     """Recording cannot start or finish."""
+
+
+class ThresholdError(KitError):
+    """What was measured is beyond the limit the user set."""
 
 
 class WorkloadError(KitError):
