@@ -143,9 +143,10 @@ def copy_events(found: Scan, numbers: I64, *, report: Report = silent) -> Iterat
     yield from events.taken(first)
     for block in stream:
         if events.complete:
-            return
+            break
         yield from events.taken(block)
-    yield from events.taken(None)
+    else:
+        yield from events.taken(None)
     if not events.complete or _stamp(found.path) != found.stamp:
         raise TraceFormatError(f"{found.path}: the file changed while it was read. Try again.")
 
