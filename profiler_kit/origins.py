@@ -81,17 +81,21 @@ def _nest(columns: EventColumns, chosen: Mask, *, cut: bool = False) -> Nested:
         return Nested(forest, event[forest.span[1:]])
     order = np.argsort(rank)
     event, start, end = event[order], start[order], end[order]
-    forest, instance = cut_into_pieces(columns.thread[event].astype(np.int64), start, end)
+    forest, instance, _ = cut_into_pieces(columns.thread[event].astype(np.int64), start, end)
     return Nested(forest, event[instance[1:]])
 
 
 @dataclass(frozen=True)
 class OperatorCalls:
-    """One row per operator call on the host, by thread and start; depth counts the operators above it."""
+    """One row per operator call on the host, by thread and start.
+
+    depth counts the operators above it; parent is a row of this table or NONE.
+    """
 
     event: I64
     self_ns: I64
     depth: I64
+    parent: I64
 
 
 def operator_calls(columns: EventColumns, nested: Nested) -> OperatorCalls:
@@ -104,7 +108,7 @@ def operator_calls(columns: EventColumns, nested: Nested) -> OperatorCalls:
     self_ns = columns.dur_ns[event].copy()
     np.subtract.at(self_ns, above, np.minimum(end[child], end[above]) - columns.start_ns[event[child]])
     # operators that overlap without nesting (an asynchronous one) could take more than there is
-    return OperatorCalls(event, np.maximum(self_ns, 0), depths(nested.forest.parent)[1:])
+    return OperatorCalls(event, np.maximum(self_ns, 0), depths(nested.forest.parent)[1:], parent - 1)
 
 
 @dataclass(frozen=True)

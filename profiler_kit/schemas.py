@@ -87,7 +87,7 @@ GPU_EVENTS: Final = Schema(
 )
 
 KERNEL_DETAILS: Final = Schema(
-    "KERNEL_DETAILS",  # one row per GPU event, as GPU_EVENTS, with where on the host it came from and what it waited for
+    "KERNEL_DETAILS",  # one row per GPU event, as GPU_EVENTS, with where on the host it came from
     {
         **GPU_EVENTS.columns,
         "operator_event": "Int64",  # row of EVENTS: the innermost operator open on the launching thread at the launch
@@ -118,6 +118,55 @@ LAUNCH_CALLS: Final = Schema(
         "gpu_events": "int64",  # how many it launched
         "gpu_ns": "int64",  # sum of their durations
         "path": "paths",  # regions open on the thread at its start; ("(no region)",) when there are none
+    },
+)
+
+IDLE_GAPS: Final = Schema(
+    "IDLE_GAPS",  # one row per stretch in which nothing ran on a stream (or a device, or anywhere), by start
+    {
+        "device": "Int64",  # missing where the gaps are of all devices, or the trace does not say
+        "stream": "Int64",  # missing where the gaps are of a whole device, or the trace does not say
+        "start_ns": "int64",
+        "dur_ns": "int64",
+        "cause": "category",  # host-bound, kernel wait, other
+        "synchronised": "bool",  # host-bound, and the launching thread was waiting for the GPU when the gap began
+        "event": "int64",  # row of EVENTS: the GPU event that ended it
+        "path": "paths",  # its region
+    },
+)
+
+IDLE_TOTALS: Final = Schema(
+    "IDLE_TOTALS",  # one row per stream and cause, the stream with the longest idle time first
+    {
+        "device": "Int64",
+        "stream": "Int64",
+        "cause": "str",
+        "gaps": "int64",
+        "idle_ns": "int64",
+        "synchronised_ns": "int64",  # of idle_ns
+        "longest_ns": "int64",
+        "share": "float64",  # of the stream's idle time
+    },
+)
+
+REGION_UTILIZATION: Final = Schema(
+    "REGION_UTILIZATION",  # one row per region path, longest wall time first; see region_utilization
+    {
+        "path": "path",
+        "instances": "int64",
+        "gpu_events": "int64",  # nested regions included, as in all that follows
+        "wall_ns": "int64",  # busy_ns + other_ns + idle_ns
+        "busy_ns": "int64",
+        "other_ns": "int64",
+        "idle_ns": "int64",  # host_ns + synchronised_ns + kernel_wait_ns + other_wait_ns
+        "host_ns": "int64",
+        "synchronised_ns": "int64",
+        "kernel_wait_ns": "int64",
+        "other_wait_ns": "int64",
+        "waiting_ns": "int64",  # the host inside calls that wait for the GPU, on the region's own thread
+        "utilization": "float64",  # busy_ns / wall_ns
+        "ahead": "float64",  # share of the GPU events that were launched before the work ahead of them was done
+        "verdict": "str",  # GPU-bound, host-bound, synchronising, mixed, no GPU work
     },
 )
 
@@ -354,6 +403,7 @@ OPERATORS: Final = Schema(
         "dur_ns": "int64",
         "self_ns": "int64",  # less the operators called inside it on the same thread
         "depth": "int32",  # operators above it on the same thread
+        "parent": "Int64",  # row of this frame: the operator it was called in
         "path": "paths",  # regions open on the thread at its start; ("(no region)",) when there are none
     },
 )
@@ -361,6 +411,61 @@ OPERATORS: Final = Schema(
 OPERATOR_TOTALS: Final = Schema(
     "OPERATOR_TOTALS",  # one row per innermost region path and operator name, longest self time first; host time
     {"path": "path", "name": "str", "count": "int64", "sum_ns": "int64", "self_ns": "int64"},
+)
+
+OPERATOR_WORK: Final = Schema(
+    "OPERATOR_WORK",  # one row per operator name, longest gpu_ns first; (no operator) and (unlinked) hold the rest
+    {
+        "name": "str",
+        "calls": "int64",
+        "host_ns": "int64",  # sum of durations, operators called inside included
+        "self_ns": "int64",  # less the operators called inside
+        "gpu_events": "int64",  # launched with this operator as the innermost
+        "gpu_ns": "int64",  # sum of their durations
+        "nested_gpu_events": "int64",  # launched in it or in an operator called inside, each once
+        "nested_gpu_ns": "int64",
+    },
+)
+
+OPERATOR_KERNELS: Final = Schema(
+    "OPERATOR_KERNELS",  # one row per innermost operator, GPU event name, stream and device, longest sum first
+    {
+        "operator": "str",  # (no operator) and (unlinked) included
+        "name": "str",
+        "category": "str",
+        "device": "Int64",
+        "stream": "Int64",
+        "count": "int64",
+        "sum_ns": "int64",
+        "mean_ns": "float64",
+        "min_ns": "int64",
+        "max_ns": "int64",
+    },
+)
+
+MODULE_WORK: Final = Schema(
+    "MODULE_WORK",  # one row per path of nn.Modules, longest first; the empty path holds what ran outside every module
+    {
+        "path": "path",
+        "gpu_events": "int64",  # modules called inside included
+        "sum_ns": "int64",
+        "self_sum_ns": "int64",  # with this module as the innermost
+    },
+)
+
+SHAPE_WORK: Final = Schema(
+    "SHAPE_WORK",  # one row per operator name and input shapes, longest nested_gpu_ns (then self_ns) first
+    {
+        "name": "str",
+        "input_dims": "str",  # as the trace writes them; "" where it does not
+        "calls": "int64",
+        "host_ns": "int64",
+        "self_ns": "int64",
+        "gpu_events": "int64",
+        "gpu_ns": "int64",
+        "nested_gpu_events": "int64",
+        "nested_gpu_ns": "int64",
+    },
 )
 
 OPERATOR_SUMS: Final = Schema(

@@ -160,6 +160,7 @@ TRACE_TABLES: Final = (
             **_TIMES,
             "self_ns": ("BIGINT", "less the operators called inside it"),
             "depth": ("INTEGER", "operators above it"),
+            "parent": ("BIGINT", "row of this table, counted from 0: the operator it was called in; null at the top"),
             **_PATH,
         },
     ),

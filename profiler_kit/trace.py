@@ -26,6 +26,7 @@ from profiler_kit.load.store import load_chrome_trace
 from profiler_kit.origins import MODULE_PREFIX, Nested, find_origins, nest_operators, operator_calls
 from profiler_kit.progress import Report, silent
 from profiler_kit.schemas import EVENTS, GPU_EVENTS, KERNEL_DETAILS, LAUNCH_CALLS, OPERATORS, REGION_INSTANCES
+from profiler_kit.trace_analyses import TraceAnalyses
 
 I64 = npt.NDArray[np.int64]
 
@@ -77,7 +78,7 @@ def load_trace(
     return Trace(read(path, arguments=arguments, report=report))
 
 
-class Trace:
+class Trace(TraceAnalyses):
     """One chrome trace. Times are nanoseconds since `base_ns` (Unix time; 0 in files without a base time).
 
     Frames are computed when first asked for and kept; treat them as read-only.
@@ -203,7 +204,7 @@ class Trace:
 
     def _launched_in(self, region: str) -> npt.NDArray[np.bool_]:
         paths = [*self.region_instances()["path"].cat.categories]
-        wanted = [path for path in paths if region in (path[-1:] or ("",)) or " > ".join(path) == region]
+        wanted = [path for path in self.regions()["path"] if region in (path[-1], " > ".join(path))]
         if not wanted:
             names = sorted({str(path[-1]) for path in self.regions()["path"]})
             raise OptionError(
@@ -222,6 +223,11 @@ class Trace:
             lines.append(f"{self.path}: {lost.repaired_events} events were malformed JSON and could be mended")
         if lost.dropped_events:
             lines.append(f"{self.path}: {lost.dropped_events} events could not be read and are left out")
+        if self._attribution.regions.shortened:
+            lines.append(
+                f"{self.path}: {self._attribution.regions.shortened} regions overlap beyond what can be told apart and "
+                "are closed with the region they began in"
+            )
         return lines
 
     def operator_totals(self) -> pd.DataFrame:
@@ -361,6 +367,7 @@ class Trace:
             "dur_ns": columns.dur_ns[calls.event],
             "self_ns": calls.self_ns,
             "depth": calls.depth.astype(np.int32),
+            "parent": _masked(calls.parent, calls.parent >= 0),
             "path": _paths(regions.path[node], regions.paths),
         }
         return OPERATORS.check(pd.DataFrame(data))

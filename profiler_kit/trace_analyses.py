@@ -1,0 +1,90 @@
+"""The analyses of a loaded trace beyond regions and kernels: its frames in, one frame per question out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import pandas as pd
+
+from profiler_kit.analyses.idle import KERNEL_WAIT_BELOW_NS, Scope, idle_gaps, idle_totals
+from profiler_kit.analyses.operator_work import module_work, operator_kernels, operator_work, shape_work
+from profiler_kit.analyses.utilization import region_utilization
+from profiler_kit.errors import OptionError
+
+
+class TraceAnalyses(ABC):
+    """What can be asked of a trace that offers its frames; each answer is computed anew."""
+
+    @property
+    @abstractmethod
+    def path(self) -> Path:
+        """The file."""
+
+    @property
+    @abstractmethod
+    def events(self) -> pd.DataFrame:
+        """EVENTS."""
+
+    @abstractmethod
+    def gpu_events(self) -> pd.DataFrame:
+        """GPU_EVENTS."""
+
+    @abstractmethod
+    def kernel_details(self) -> pd.DataFrame:
+        """KERNEL_DETAILS."""
+
+    @abstractmethod
+    def region_instances(self) -> pd.DataFrame:
+        """REGION_INSTANCES."""
+
+    @abstractmethod
+    def launch_calls(self) -> pd.DataFrame:
+        """LAUNCH_CALLS."""
+
+    @abstractmethod
+    def operators(self) -> pd.DataFrame:
+        """OPERATORS."""
+
+    def operator_work(self) -> pd.DataFrame:
+        """OPERATOR_WORK: one row per operator name, with host time and the GPU work it launched."""
+        return operator_work(self.operators(), self.kernel_details())
+
+    def operator_kernels(self) -> pd.DataFrame:
+        """OPERATOR_KERNELS: one row per operator, GPU event name, stream and device."""
+        return operator_kernels(self.kernel_details())
+
+    def module_work(self) -> pd.DataFrame:
+        """MODULE_WORK: GPU work by path of nn.Modules."""
+        return module_work(self.kernel_details())
+
+    def shape_work(self) -> pd.DataFrame:
+        """SHAPE_WORK: one row per operator name and input shapes.
+
+        Raises OptionError when the trace was loaded without its shapes.
+        """
+        if "input_dims" not in self.events:
+            raise OptionError(
+                f"{self.path}: found no input shapes in the loaded columns, want 'input_dims'. "
+                "Load with load_trace(path, arguments=['input_dims'])."
+            )
+        return shape_work(self.operators(), self.kernel_details(), self.events["input_dims"])
+
+    def idle_gaps(self, *, scope: Scope = "stream", kernel_wait_below_ns: int = KERNEL_WAIT_BELOW_NS) -> pd.DataFrame:
+        """IDLE_GAPS: one row per stretch in which nothing ran on a stream, on a device, or anywhere, and its cause."""
+        return idle_gaps(
+            self.kernel_details(), self.launch_calls(), scope=scope, kernel_wait_below_ns=kernel_wait_below_ns
+        )
+
+    def idle(self, *, scope: Scope = "stream", kernel_wait_below_ns: int = KERNEL_WAIT_BELOW_NS) -> pd.DataFrame:
+        """IDLE_TOTALS: idle time by stream (or device, or of all devices together) and cause."""
+        return idle_totals(self.idle_gaps(scope=scope, kernel_wait_below_ns=kernel_wait_below_ns))
+
+    def utilization(self, *, kernel_wait_below_ns: int = KERNEL_WAIT_BELOW_NS) -> pd.DataFrame:
+        """REGION_UTILIZATION: one row per region path, with the verdict on what bounds it."""
+        return region_utilization(
+            self.kernel_details(),
+            self.region_instances(),
+            self.launch_calls(),
+            kernel_wait_below_ns=kernel_wait_below_ns,
+        )
