@@ -26,7 +26,7 @@ NO_REGION: Final[Path] = ("(no region)",)
 UNLINKED: Final[Path] = ("(unlinked)",)
 STEP_PREFIX: Final = "ProfilerStep#"
 NONE: Final = -1  # stands for "no row" in the integer arrays of this module
-_ROUNDS: Final = 64  # of cutting regions that outlive the region they began in
+_BUDGET: Final = 20_000_000  # pieces nested again and again, over all rounds: some seconds
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,7 @@ class Regions:
     name: list[str]  # per instance
     step: I64
     backward: BackwardThreads
+    shortened: int  # pieces closed early, see cut_into_pieces
 
     @staticmethod
     def of(columns: EventColumns) -> Regions:
@@ -124,7 +125,7 @@ class Regions:
         rank = outer_first(start, end, *ties)
         event = event[np.argsort(rank)]
         names, step = _step_names([columns.names[code] for code in columns.name[event].tolist()])
-        forest, instance = cut_into_pieces(
+        forest, instance, shortened = cut_into_pieces(
             columns.thread[event].astype(np.int64),
             columns.start_ns[event],
             columns.start_ns[event] + columns.dur_ns[event],
@@ -135,7 +136,7 @@ class Regions:
         first[instance[:0:-1]] = np.arange(len(instance) - 1, 0, -1)  # the lowest node of an instance wins
         by_node = [names[row] for row in instance[1:].tolist()]
         path, paths = paths_of(parent, by_node, [NO_REGION, UNLINKED, ()])
-        return Regions(forest, parent, instance, path, paths, event, first, names, step, backward)
+        return Regions(forest, parent, instance, path, paths, event, first, names, step, backward, shortened)
 
     def open_at(self, thread: npt.NDArray[np.int32], time: I64) -> I64:
         """Node of the innermost region open at each moment, the caller's on a backward thread; else ROOT."""
@@ -197,19 +198,22 @@ def _step_names(names: list[str]) -> tuple[list[str], I64]:
     return plain, steps
 
 
-def cut_into_pieces(thread: I64, start: I64, end: I64) -> tuple[Forest, I64]:
+def cut_into_pieces(thread: I64, start: I64, end: I64) -> tuple[Forest, I64, int]:
     """Nest regions given outer first; return the forest of pieces and the instance of each node (NONE for ROOT).
 
-    Each round cuts every piece that outlives its parent at the parent's end; what is cut off begins anew there.
-    A trace with pathological overlap stops after _ROUNDS, the rest stays nested by start.
+    Each round cuts every piece that outlives its parent at the parent's end; what is cut off begins anew there. The
+    pieces of n regions of which k are open at once number n x k. When _BUDGET is spent, what still outlives its
+    parent is closed with it, so that no path ever names a region that is not open; the third value says how many
+    pieces that shortened.
     """
     instance = np.arange(len(start))
-    limit = 4 * len(start) + 10_000
-    for _ in range(_ROUNDS):
+    work = 0
+    while True:
         forest = build_forest(thread, start, end, instance)
         span = forest.span
         child = np.flatnonzero((forest.parent != ROOT) & (forest.end > forest.end[forest.parent]))
-        if not len(child) or len(start) + len(child) > limit:
+        work += len(start)
+        if not len(child) or work + len(start) + len(child) > _BUDGET + 2 * len(start):
             break
         piece, above = span[child], span[forest.parent[child]]
         cut = end[above]
@@ -219,7 +223,21 @@ def cut_into_pieces(thread: I64, start: I64, end: I64) -> tuple[Forest, I64]:
         whole = end[piece]
         end = np.concatenate((end, whole))
         end[piece] = cut
-    return forest, np.concatenate(([NONE], instance[forest.span[1:]]))
+    if len(child):
+        forest = build_forest(thread, start, _closed_with_parents(forest, end), instance)
+    return forest, np.concatenate(([NONE], instance[forest.span[1:]])), len(child)
+
+
+def _closed_with_parents(forest: Forest, end: I64) -> I64:
+    """The end of each span, no later than that of any span it is nested in; by pointer doubling."""
+    first = np.concatenate(([np.iinfo(np.int64).max], end[forest.span[1:]]))
+    above = forest.parent
+    while above.any():
+        first = np.minimum(first, first[above])
+        above = above[above]
+    closed = end.copy()
+    closed[forest.span[1:]] = first[1:]
+    return closed
 
 
 def _across_threads(columns: EventColumns, forest: Forest, event: I64, backward: BackwardThreads) -> I64:

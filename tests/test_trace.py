@@ -170,6 +170,32 @@ def test_regions_that_overlap_without_nesting_name_only_what_is_open(tmp_path: P
     conserved(loaded.path)
 
 
+@pytest.mark.parametrize(("regions", "budget"), [(1500, 20_000_000), (1500, 3000)])
+def test_many_overlapping_regions_name_only_what_is_open(
+    regions: int, budget: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asynchronous serving: 8 to 12 regions open at once on one thread; also when the budget runs out."""
+    monkeypatch.setattr("profiler_kit.attribute._BUDGET", budget)
+    trace = TraceBuilder()
+    for number in range(regions):
+        trace.region(f"r{number % 10}", number, 7.3 + number % 5)
+        trace.launch(number, number + 0.5)
+        trace.kernel(number, 2 * number, 1)
+    path = trace.write(tmp_path / "t.json")
+    loaded = load_trace(path)
+    if budget > regions * 100:
+        compare(path)
+        assert loaded.losses() == []
+    else:
+        assert "overlap beyond what can be told apart" in loaded.losses()[0]
+        names = dict(zip(loaded.gpu_events()["start_ns"], loaded.gpu_events()["path"], strict=True))
+        for event, full in attribute(path):
+            opened = iter(full)
+            mine = names[event["start"]]
+            assert mine == ("(no region)",) or all(name in opened for name in mine)  # nothing that is not open
+    conserved(path)
+
+
 spans = st.tuples(st.integers(0, 60), st.integers(0, 40), st.integers(1, 3), st.sampled_from("abc"))
 launches = st.tuples(st.integers(0, 100), st.integers(1, 3), st.integers(0, 100), st.integers(0, 30), st.integers(0, 1))
 
@@ -336,3 +362,12 @@ def _as_rows(events: pd.DataFrame) -> list[tuple[object, ...]]:
     """What the order of the file may not change."""
     columns = ["start_ns", "dur_ns", "stream", "path", "forward_path", "launch_start_ns"]
     return sorted(events[columns].astype(object).itertuples(index=False, name=None), key=repr)
+
+
+def test_arguments_asked_for_are_columns(tmp_path: Path) -> None:
+    trace = TraceBuilder()
+    trace.operator("aten::mm", 1, 2, **{"Input Dims": [[2, 3], [3, 4]]})
+    trace.operator("aten::t", 3, 2)
+    path = trace.write(tmp_path / "t.json")
+    assert "input_dims" not in load_trace(path).events.columns
+    assert load_trace(path, arguments=["input_dims"]).events["input_dims"].tolist() == ["[[2, 3], [3, 4]]", ""]
