@@ -170,6 +170,120 @@ REGION_UTILIZATION: Final = Schema(
     },
 )
 
+QUEUE_LENGTH: Final = Schema(
+    "QUEUE_LENGTH",  # one row per moment at which the queue of a stream changed, by stream and time
+    {"device": "Int64", "stream": "Int64", "time_ns": "int64", "length": "int64"},
+)
+
+QUEUE_TOTALS: Final = Schema(
+    "QUEUE_TOTALS",  # one row per stream: how many launched GPU events had not begun
+    {
+        "device": "Int64",
+        "stream": "Int64",
+        "max_length": "int64",
+        "mean_length": "float64",  # over time
+        "total_ns": "int64",  # from the first launch to the start of the last event
+        "empty_ns": "int64",
+        "full_ns": "int64",
+    },
+)
+
+LAUNCH_DETAILS: Final = Schema(
+    "LAUNCH_DETAILS",  # one row per call that launched GPU events, by start
+    {
+        "event": "int64",  # row of EVENTS
+        "name": "category",
+        "thread": "int32",
+        "start_ns": "int64",
+        "dur_ns": "int64",  # of the call
+        "correlation": "Int64",
+        "gpu_events": "int64",
+        "gpu_ns": "int64",  # sum over what it launched
+        "delay_ns": "int64",  # from its end to the start of the first event
+        "path": "paths",
+    },
+)
+
+LAUNCH_TOTALS: Final = Schema(
+    "LAUNCH_TOTALS",  # one row per name of a call, longest host time first
+    {
+        "name": "str",
+        "launches": "int64",
+        "gpu_events": "int64",
+        "host_ns": "int64",
+        "gpu_ns": "int64",
+        "short": "int64",  # calls that took longer than what they launched
+        "slow": "int64",  # calls that took long
+        "delayed": "int64",  # calls whose first event began late
+        "median_ns": "float64",
+        "max_ns": "int64",
+        "median_delay_ns": "float64",
+        "max_delay_ns": "int64",
+    },
+)
+
+COMMUNICATION_OVERLAP: Final = Schema(
+    "COMMUNICATION_OVERLAP",  # one row per device; lengths of unions over its streams
+    {
+        "device": "Int64",
+        "communication_ns": "int64",
+        "computation_ns": "int64",
+        "overlap_ns": "int64",
+        "exposed_ns": "int64",  # communication during which no other kernel ran
+        "share": "float64",  # overlap_ns / communication_ns
+    },
+)
+
+COPIES: Final = Schema(
+    "COPIES",  # one row per memory copy and memory set, by start
+    {
+        "event": "int64",  # row of EVENTS
+        "device": "Int64",
+        "stream": "Int64",
+        "start_ns": "int64",
+        "dur_ns": "int64",
+        "kind": "str",  # HtoD, DtoH, DtoD, ..., Memset, unknown
+        "source": "str",  # Pageable, Pinned, Device, ...; "" for a set
+        "target": "str",
+        "size_bytes": "Int64",  # missing where the trace does not say
+        "path": "paths",
+    },
+)
+
+COPY_TOTALS: Final = Schema(
+    "COPY_TOTALS",  # one row per device, kind, source and target, longest sum first
+    {
+        "device": "Int64",
+        "kind": "str",
+        "source": "str",
+        "target": "str",
+        "count": "int64",
+        "size_bytes": "int64",
+        "sum_ns": "int64",
+        "bytes_per_s": "Float64",
+        "min_bytes_per_s": "Float64",  # of a single copy
+        "max_bytes_per_s": "Float64",
+    },
+)
+
+COPY_RATE: Final = Schema(
+    "COPY_RATE",  # one row per moment at which the bandwidth of a kind changed, by device, kind and time
+    {"device": "Int64", "kind": "str", "time_ns": "int64", "bytes_per_s": "float64"},
+)
+
+KERNEL_SEQUENCES: Final = Schema(
+    "KERNEL_SEQUENCES",  # one row per outermost operator and sequence of what it launched, most frequent first
+    {
+        "operator": "str",
+        "kernels": "path",  # names in order of launch
+        "length": "int64",
+        "count": "int64",
+        "calls": "int64",  # calls of the operator in which it occurs
+        "sum_ns": "int64",
+        "gap_ns": "int64",  # between its events
+    },
+)
+
 REGION_INSTANCES: Final = Schema(
     "REGION_INSTANCES",  # one row per opened region (a record_function block), by start
     {

@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from profiler_kit.analyses.copies import copies, copy_rate, copy_totals
 from profiler_kit.analyses.idle import KERNEL_WAIT_BELOW_NS, Scope, idle_gaps, idle_totals
+from profiler_kit.analyses.launches import DELAYED_FROM_NS, SLOW_FROM_NS, launch_details, launch_totals
 from profiler_kit.analyses.operator_work import module_work, operator_kernels, operator_work, shape_work
+from profiler_kit.analyses.overlap import communication_overlap
+from profiler_kit.analyses.queue import FULL_AT, queue_length, queue_totals
+from profiler_kit.analyses.sequences import kernel_sequences
 from profiler_kit.analyses.utilization import region_utilization
 from profiler_kit.errors import OptionError
 
@@ -88,3 +93,39 @@ class TraceAnalyses(ABC):
             self.launch_calls(),
             kernel_wait_below_ns=kernel_wait_below_ns,
         )
+
+    def queue_length(self) -> pd.DataFrame:
+        """QUEUE_LENGTH: how many launched GPU events had not begun, by stream, over time."""
+        return queue_length(self.kernel_details())
+
+    def queue(self, *, full_at: int = FULL_AT) -> pd.DataFrame:
+        """QUEUE_TOTALS: one row per stream."""
+        return queue_totals(self.queue_length(), full_at=full_at)
+
+    def launch_details(self) -> pd.DataFrame:
+        """LAUNCH_DETAILS: one row per call that launched GPU events."""
+        return launch_details(self.launch_calls(), self.kernel_details())
+
+    def launches(self, *, slow_from_ns: int = SLOW_FROM_NS, delayed_from_ns: int = DELAYED_FROM_NS) -> pd.DataFrame:
+        """LAUNCH_TOTALS: one row per name of a call, with short kernels, slow calls and late starts counted."""
+        return launch_totals(self.launch_details(), slow_from_ns=slow_from_ns, delayed_from_ns=delayed_from_ns)
+
+    def communication_overlap(self) -> pd.DataFrame:
+        """COMMUNICATION_OVERLAP: one row per device."""
+        return communication_overlap(self.gpu_events())
+
+    def copies(self) -> pd.DataFrame:
+        """COPIES: one row per memory copy and memory set."""
+        return copies(self.gpu_events(), self.events["bytes"])
+
+    def copy_totals(self) -> pd.DataFrame:
+        """COPY_TOTALS: one row per device, kind, source and target."""
+        return copy_totals(self.copies())
+
+    def copy_rate(self) -> pd.DataFrame:
+        """COPY_RATE: bandwidth of each kind of copy over time."""
+        return copy_rate(self.copies())
+
+    def kernel_sequences(self, *, length: int | None = 3, operator: str | None = None) -> pd.DataFrame:
+        """KERNEL_SEQUENCES: which GPU events follow one another under one operator, most frequent first."""
+        return kernel_sequences(self.kernel_details(), length=length, operator=operator)

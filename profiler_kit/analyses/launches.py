@@ -1,0 +1,64 @@
+"""What launching costs: LAUNCH_CALLS and KERNEL_DETAILS in, short kernels, slow launches and long delays out."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from profiler_kit.schemas import KERNEL_DETAILS, LAUNCH_CALLS, LAUNCH_DETAILS, LAUNCH_TOTALS
+
+SLOW_FROM_NS: Final = 50_000  # HTA's runtime_cutoff
+DELAYED_FROM_NS: Final = 100_000  # HTA's launch_delay_cutoff
+
+
+def launch_details(launch_calls: pd.DataFrame, details: pd.DataFrame) -> pd.DataFrame:
+    """LAUNCH_CALLS, KERNEL_DETAILS -> LAUNCH_DETAILS: one row per call that launched something, by start.
+
+    As HolisticTraceAnalysis (`get_cuda_kernel_launch_stats`): delay_ns runs from the end of the call to the start of
+    what it launched, 0 when that began before. A call that launched several events (a graph) counts once: gpu_ns adds
+    its events, delay_ns is that of the first. Empty in, empty out.
+    """
+    launch_calls, details = LAUNCH_CALLS.check(launch_calls), KERNEL_DETAILS.check(details)
+    calls = launch_calls[launch_calls["gpu_events"] > 0]
+    if calls.empty:
+        return LAUNCH_DETAILS.empty()
+    delay = details[details["launch"].notna()].groupby("launch")["launch_delay_ns"].min()
+    found = calls[["event", "name", "thread", "start_ns", "dur_ns", "correlation", "gpu_events", "gpu_ns", "path"]]
+    found = found.assign(delay_ns=delay.reindex(calls["event"].to_numpy()).to_numpy(dtype=np.int64))
+    return LAUNCH_DETAILS.check(found.reset_index(drop=True))
+
+
+def launch_totals(
+    launches: pd.DataFrame, *, slow_from_ns: int = SLOW_FROM_NS, delayed_from_ns: int = DELAYED_FROM_NS
+) -> pd.DataFrame:
+    """LAUNCH_DETAILS -> LAUNCH_TOTALS: one row per name of a call, longest host time first. Empty in, empty out.
+
+    short counts the calls that took longer than what they launched: there the GPU cannot keep ahead of the host.
+    """
+    launches = LAUNCH_DETAILS.check(launches)
+    if launches.empty:
+        return LAUNCH_TOTALS.empty()
+    frame = launches.assign(
+        short=launches["gpu_ns"] < launches["dur_ns"],
+        slow=launches["dur_ns"] > slow_from_ns,
+        delayed=launches["delay_ns"] > delayed_from_ns,
+    )
+    totals = frame.groupby("name", observed=True).agg(
+        launches=("event", "size"),
+        gpu_events=("gpu_events", "sum"),
+        host_ns=("dur_ns", "sum"),
+        gpu_ns=("gpu_ns", "sum"),
+        short=("short", "sum"),
+        slow=("slow", "sum"),
+        delayed=("delayed", "sum"),
+        median_ns=("dur_ns", "median"),
+        max_ns=("dur_ns", "max"),
+        median_delay_ns=("delay_ns", "median"),
+        max_delay_ns=("delay_ns", "max"),
+    )
+    totals = totals.reset_index()
+    totals["name"] = totals["name"].astype(str).astype(object)
+    totals = totals.sort_values(["host_ns", "name"], ascending=[False, True]).reset_index(drop=True)
+    return LAUNCH_TOTALS.check(totals)
