@@ -9,6 +9,8 @@ import typer
 from profiler_kit.commands.output import AsJson, TraceFile, open_trace, print_json, print_table, records
 from profiler_kit.errors import OptionError
 
+OPTIONAL = ("min", "max", "device", "category", "stream", "mean")  # go first where the terminal is narrow
+
 
 def command(
     trace: TraceFile,
@@ -28,6 +30,12 @@ def command(
         return
     from profiler_kit.views.text import fmt_count, fmt_kernel, fmt_ns, fmt_percent
 
+    if totals.empty:
+        typer.echo(
+            f"{loaded.path}: no GPU events. Record on a machine with a GPU, with CUDA among the activities; where the "
+            "host's time went: profiler-kit summary"
+        )
+        return
     everything = int(totals["sum_ns"].sum())
     rows = [
         (
@@ -46,4 +54,6 @@ def command(
     ]
     where = f" in region {region!r}" if region is not None else ""
     columns = ("name", "category", "device", "stream", "count", "sum", "of sum", "mean", "min", "max")
-    print_table(f"{loaded.path}: {min(top, len(totals))} of {len(totals)} rows{where}", columns, rows, left=2)
+    print_table(
+        f"{loaded.path}: {min(top, len(totals))} of {len(totals)} rows{where}", columns, rows, left=2, optional=OPTIONAL
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -10,26 +9,39 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from profiler_kit.commands.output import print_json, print_table, printable
 from profiler_kit.errors import InputError, OptionError
 from profiler_kit.files import whole_file
 from profiler_kit.progress import progress_bar
+from profiler_kit.record import MEMORY
 from profiler_kit.units import BYTES_PER_MIB, NS_PER_US
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from profiler_kit.snapshot import DeviceRow, Snapshot
     from profiler_kit.views.text import ByteUnit
 
 LIVE_ROWS = 10
+CONTRACT = (  # the keys of DESIGN.md, in its order
+    "device",
+    "events",
+    "peak_allocated_bytes",
+    "peak_time_us",
+    "end_allocated_bytes",
+    "reserved_bytes",
+    "fragmentation",
+    "history_truncated",
+    "oom",
+    "regions",
+)
 LARGEST_LIMIT_GIB = 1 << 20
 PAGE_SUFFIXES = (".html", ".htm")
 
 
 def command(
     snapshot: Annotated[
-        Path, typer.Argument(help="memory.pickle of memory_runner or torch.cuda.memory._dump_snapshot")
+        Path, typer.Argument(help="memory.pickle of memory_runner or torch.cuda.memory._dump_snapshot, or a run folder")
     ],
     as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of tables")] = False,
     html: Annotated[Path | None, typer.Option(help="also write a page that shows the memory, one offline file")] = None,
@@ -41,6 +53,7 @@ def command(
     """See what held the memory of a run: peak, regions, out-of-memory, what was live at the peak."""
     from profiler_kit.snapshot import load_snapshot
 
+    snapshot = snapshot / MEMORY if (snapshot / MEMORY).is_file() else snapshot
     if html is not None:
         _check_page(html, snapshot)
     with progress_bar("Reading the snapshot") as report:
@@ -49,7 +62,7 @@ def command(
     if html is not None:
         _write_page(loaded, html, device)
     if as_json:
-        print(json.dumps(summary, indent=2))
+        print_json({"devices": [{key: row[key] for key in CONTRACT} for row in summary["devices"]]})  # type: ignore[literal-required]
         return
     _print(loaded, summary["devices"])
 
@@ -130,10 +143,8 @@ def _print_device(console: Console, loaded: Snapshot, row: DeviceRow) -> None:
         )
     _print_warnings(console, loaded, row)
     console.print()
-    console.print(_region_table(row))
-    console.print()
-    console.print(_live_table(loaded, device))
-    console.print()
+    _print_regions(row)
+    _print_live(loaded, device)
 
 
 def _print_warnings(console: Console, loaded: Snapshot, row: DeviceRow) -> None:
@@ -176,16 +187,9 @@ def _since(origin_us: int, time_us: int | None) -> str:
     return fmt_ns(None if time_us is None else (time_us - origin_us) * NS_PER_US)
 
 
-def _region_table(row: DeviceRow) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
+def _print_regions(row: DeviceRow) -> None:
     from profiler_kit.views.text import fmt_bytes, fmt_count
 
-    table = Table(title="Memory by region", title_justify="left", box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    table.add_column("region")
-    for column in ("instances", "peak", "allocated", "freed", "net"):
-        table.add_column(column, justify="right", no_wrap=True)
     rows = row["regions"]
     columns = [
         [r["peak_bytes"] for r in rows],
@@ -194,39 +198,35 @@ def _region_table(row: DeviceRow) -> Table:
         [r["net_bytes"] for r in rows],
     ]
     units = [_unit(column) for column in columns]
-    for number, region in enumerate(rows):
-        cells = [fmt_bytes(column[number], unit) for column, unit in zip(columns, units, strict=True)]
-        name = Text("  " * (len(region["path"]) - 1) + _plain(region["path"][-1]))
-        table.add_row(name, fmt_count(region["instances"]), *cells)
-    return table
+    cells = [
+        (
+            "  " * (len(region["path"]) - 1) + region["path"][-1],
+            fmt_count(region["instances"]),
+            *(fmt_bytes(column[number], unit) for column, unit in zip(columns, units, strict=True)),
+        )
+        for number, region in enumerate(rows)
+    ]
+    names = ("region", "instances", "peak", "allocated", "freed", "net")
+    print_table("Memory by region", names, cells, optional=("instances", "freed"))
 
 
-def _live_table(loaded: Snapshot, device: int) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
+def _print_live(loaded: Snapshot, device: int) -> None:
     from profiler_kit.analyses.stack_names import stack_name
     from profiler_kit.views.text import fmt_bytes, fmt_count, fmt_percent
 
     live = loaded.live_at_peak(device)
-    table = Table(title="Live at the peak", title_justify="left", box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    table.add_column("allocated by")
-    for column in ("allocations", "size", "share"):
-        table.add_column(column, justify="right", no_wrap=True)
     unit = _unit(live["size_bytes"].tolist())
     columns = (live[column].head(LIVE_ROWS).tolist() for column in ("stack", "before", "count", "size_bytes", "share"))
-    for stack, before, count, size, share in zip(*columns, strict=True):
-        name = stack_name(loaded.stacks[stack], before=before)
-        table.add_row(Text(_plain(name)), fmt_count(count), fmt_bytes(size, unit), fmt_percent(share))
+    cells = [
+        (stack_name(loaded.stacks[stack], before=before), fmt_count(count), fmt_bytes(size, unit), fmt_percent(share))
+        for stack, before, count, size, share in zip(*columns, strict=True)
+    ]
     rest = live.iloc[LIVE_ROWS:]
     if len(rest):
-        table.add_row(
-            f"{fmt_count(len(rest))} more stacks",
-            fmt_count(int(rest["count"].sum())),
-            fmt_bytes(int(rest["size_bytes"].sum()), unit),
-            fmt_percent(float(rest["share"].sum())),
-        )
-    return table
+        more = fmt_bytes(int(rest["size_bytes"].sum()), unit), fmt_percent(float(rest["share"].sum()))
+        cells.append((f"{fmt_count(len(rest))} more stacks", fmt_count(int(rest["count"].sum())), *more))
+    names = ("allocated by", "allocations", "size", "share")
+    print_table("Live at the peak", names, cells, optional=("allocations",))
 
 
 def _unit(sizes: list[int]) -> ByteUnit:
@@ -238,9 +238,4 @@ def _unit(sizes: list[int]) -> ByteUnit:
 
 
 def _line(console: Console, text: str, *, style: str = "") -> None:
-    console.print(_plain(text), style=style, markup=False, highlight=False, soft_wrap=True)
-
-
-def _plain(text: str) -> str:
-    """Without control characters: names come from the file, and must not steer the terminal."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+    console.print(printable(text), style=style, markup=False, highlight=False, soft_wrap=True)

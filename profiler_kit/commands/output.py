@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from profiler_kit.trace import Trace
+
+GAP: Final = "   "
+NARROWEST: Final = 28  # what the first column is shortened to before other columns go
 
 TraceFile = Annotated[
     Path,
@@ -67,23 +71,66 @@ def print_json(value: object) -> None:
     typer.echo(text)
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:
-    """Print a table; the first `left` columns are text, the others numbers aligned to the right.
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1, optional: Sequence[str] = ()
+) -> None:
+    """Print a table as wide as the terminal; without a terminal as wide as it needs to be.
 
-    Text folds rather than disappears; without a terminal the table is as wide as it needs to be.
+    The first `left` columns are text, the others numbers aligned to the right. See `table_lines` for what happens
+    when the terminal is narrow.
     """
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    typer.echo(typer.style(title, bold=True) if width else title)
+    typer.echo()
+    for line in table_lines(columns, rows, left=left, optional=optional, width=width):
+        typer.echo(line)
+    typer.echo()
 
-    console = Console()
-    if not console.is_terminal:
-        console.width = 10_000
-    console.print(Text(title, style="bold"), soft_wrap=True)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number < left else "right", no_wrap=number >= left, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    console.print(table)
+
+def table_lines(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    left: int = 1,
+    optional: Sequence[str] = (),
+    width: int | None = None,
+) -> list[str]:
+    """The lines of a table: head, rule, one line a row.
+
+    Numbers are never cut. When `width` is too little, the first column is shortened in the middle, down to
+    NARROWEST; then the `optional` columns go, the first named first; then the first column is shortened further.
+    """
+    rows = [[printable(cell) for cell in row] for row in rows]
+    kept = list(range(len(columns)))
+    natural = [max(map(len, (columns[c], *(row[c] for row in rows)))) for c in kept]
+    for name in ("", *optional):
+        kept = [c for c in kept if columns[c] != name or not name]
+        others = sum(natural[c] + len(GAP) for c in kept[1:])
+        if width is None or others + min(natural[0], NARROWEST) <= width:
+            break
+    room = natural[0] if width is None else max(4, min(natural[0], width - others))
+    widths = [room if c == kept[0] else natural[c] for c in kept]
+
+    def line(cells: Sequence[str]) -> str:
+        shown = [shorten(cells[c], size) for c, size in zip(kept, widths, strict=True)]
+        aligned = [
+            text.ljust(size) if c < left else text.rjust(size)
+            for c, text, size in zip(kept, shown, widths, strict=True)
+        ]
+        return GAP.join(aligned).rstrip()
+
+    rule = "─" * (sum(widths) + len(GAP) * (len(widths) - 1))
+    return [line(columns), rule, *map(line, rows)]
+
+
+def shorten(text: str, size: int) -> str:
+    """`text` in at most `size` characters: the middle goes, since names differ at both ends."""
+    if len(text) <= size:
+        return text
+    head = size // 2
+    return text[:head] + "…" + text[len(text) - (size - head - 1) :]
+
+
+def printable(text: str) -> str:
+    """Without control characters: names come from files, and must not steer the terminal."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)

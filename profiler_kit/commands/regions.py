@@ -20,11 +20,14 @@ def command(trace: TraceFile, as_json: AsJson = False) -> None:
     print_regions(str(loaded.path), totals)
 
 
+OPTIONAL = ("launches", "self", "span", "GPU events", "host", "instances")  # go first where the terminal is narrow
+
+
 def print_regions(title: str, totals: pd.DataFrame) -> None:
     """Print a table of regions; host time alone when nothing ran on a GPU."""
     if totals["gpu_events"].sum():
         columns = ("region", "instances", "GPU events", "sum", "busy", "span", "self", "host", "launches")
-        print_table(f"{title}: GPU time by region", columns, _gpu_rows(totals))
+        print_table(f"{title}: GPU time by region", columns, _gpu_rows(totals), optional=OPTIONAL)
     else:
         print_table(
             f"{title}: host time by region (no GPU events)", ("region", "instances", "host"), _host_rows(totals)
