@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from profiler_kit.files import require_file
 from profiler_kit.load.blocks import GZIP_MAGIC, Blocks
 from profiler_kit.load.columns import ColumnBuilder, EventColumns
 from profiler_kit.load.events import KEPT_ARGUMENTS, NOT_JSON
+from profiler_kit.load.repair import Incident
 from profiler_kit.load.stream import KINETO_CUT, SALVAGE_BYTES, EventStream
 from profiler_kit.load.worker import SecondProcess, SecondProcessError
 from profiler_kit.progress import Report, silent
@@ -63,13 +64,15 @@ class LoadQuality:
 
     events counts every entry of `traceEvents`, whatever its phase. A truncated file lacks the end of
     `traceEvents`; it is loaded up to its last whole event. repaired events were malformed JSON and could be
-    mended; dropped ones could not, are no events, or have a negative or missing duration.
+    mended; dropped ones could not, are no events, or have a negative or missing duration. incidents says what
+    happened where, the first few times.
     """
 
     events: int
     truncated: bool
     repaired_events: int
     dropped_events: int
+    incidents: tuple[Incident, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
