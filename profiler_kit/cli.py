@@ -22,6 +22,7 @@ COMMANDS: Final = (
     "memory",
     "diff",
     "query",
+    "doctor",
     "export",
     "serve",
 )
