@@ -8,24 +8,28 @@ database of its own, whose settings are locked: external access and extensions o
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from profiler_kit.errors import OptionError
+from profiler_kit.sql_tables import SPILLED_TABLES, create_views, quoted
 
 if TYPE_CHECKING:
     import duckdb
     import pandas as pd
     import pyarrow as pa
 
+    from profiler_kit.load.store import Spilled
     from profiler_kit.sql_tables import Source
 
 MEMORY_LIMIT_BYTES: Final = 1 << 30  # of what a query builds; the tables themselves are not counted
+SPILLED_MEMORY_BYTES: Final = 512 << 20  # for sorts and medians; totals and counts take some 10 MB
 HINT: Final = "`profiler-kit query FILE --tables` lists tables and columns."
 
 _SETTINGS: Final = {
-    "enable_external_access": "false",
     "python_enable_replacements": "false",  # else a table that is not known could be a variable of the caller
     "autoload_known_extensions": "false",
     "autoinstall_known_extensions": "false",
@@ -55,14 +59,41 @@ def select(query: str, sources: Mapping[str, Source], *, memory_limit_bytes: int
             return to_frame(connection.sql(query).to_arrow_table())
 
 
+def select_spilled(query: str, spilled: Spilled, *, memory_limit_bytes: int = SPILLED_MEMORY_BYTES) -> pd.DataFrame:
+    """As select, over SPILLED_TABLES of a trace that is too large for memory; large sorts go to a temporary folder.
+
+    Raises OptionError as select does, and InputError when the folder has no room.
+    """
+    with tempfile.TemporaryDirectory(prefix="profiler_kit-") as folder:
+        settings = {
+            "temp_directory": folder,
+            "threads": "2",  # each holds a row group
+            "preserve_insertion_order": "false",
+            "enable_external_file_cache": "false",
+        }
+        with database(memory_limit_bytes, reads=spilled.file, **settings) as connection:
+            tables_of(query, connection)
+            create_views(connection, spilled)
+            with one_line(query, [table.name for table in SPILLED_TABLES], memory_limit_bytes):
+                return to_frame(connection.sql(query).to_arrow_table())
+
+
 @contextmanager
-def database(memory_limit_bytes: int, **settings: str) -> Iterator[duckdb.DuckDBPyConnection]:
-    """An empty database in memory that reaches nothing outside; `settings` are added to its own, then locked."""
+def database(
+    memory_limit_bytes: int, *, reads: Path | None = None, **settings: str
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """An empty database in memory that reaches nothing outside but the file `reads`.
+
+    `settings` are added to its own, then all are locked.
+    """
     import duckdb
 
     limits = {"memory_limit": f"{memory_limit_bytes}B"}
     connection = duckdb.connect(":memory:", config={**_SETTINGS, **limits, **settings})
     try:
+        if reads is not None:
+            connection.execute(f"SET allowed_paths = [{quoted(str(reads))}]")
+        connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
         yield connection
     finally:
@@ -107,7 +138,7 @@ def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
 
 
 @contextmanager
-def one_line(query: str, sources: Mapping[str, object], memory_limit_bytes: int) -> Iterator[None]:
+def one_line(query: str, sources: Iterable[str], memory_limit_bytes: int) -> Iterator[None]:
     """Turn DuckDB's errors into an OptionError of one line."""
     import duckdb
 

@@ -20,10 +20,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from profiler_kit.load.categories import is_gpu_work, is_launch
+from profiler_kit.load.columns import EventColumns
+from profiler_kit.load.events import MISSING
+
 if TYPE_CHECKING:
+    import duckdb
+    import numpy as np
+    import numpy.typing as npt
     import pandas as pd
     import pyarrow as pa
 
+    from profiler_kit.load.store import Spilled
     from profiler_kit.snapshot import Snapshot
     from profiler_kit.trace import Trace
 
@@ -236,6 +244,30 @@ SNAPSHOT_TABLES: Final = (
 )
 
 
+# Of a trace that is too large for memory: what needs no attribution.
+SPILLED_TABLES: Final = (
+    TRACE_TABLES[0],
+    Table(
+        "launches",
+        "runtime or driver call, in file order; without regions",
+        {**_EVENT, **_THREAD, **_TIMES, "correlation": ("BIGINT", "joins it with gpu_events")},
+    ),
+    Table(
+        "gpu_events",
+        "kernel, memory copy or memory set, in file order; without its launch and regions",
+        {
+            **_EVENT,
+            "device": ("BIGINT", ""),
+            "stream": ("BIGINT", ""),
+            **_TIMES,
+            "correlation": ("BIGINT", "joins it with launches"),
+            "bytes": ("BIGINT", "of a memory copy or set"),
+        },
+    ),
+    TRACE_TABLES[-1],
+)
+
+
 def describe(tables: Iterable[Table]) -> str:
     """The tables as text, one line a column."""
     lines = []
@@ -252,15 +284,56 @@ def describe(tables: Iterable[Table]) -> str:
 def trace_sources(trace: Trace) -> dict[str, Source]:
     """How to fill each of TRACE_TABLES."""
     sources: dict[str, Source] = {
-        "events": lambda: to_arrow(trace.events, row="event"),
+        "events": lambda: _events(trace.columns),
         "launches": lambda: to_arrow(trace.launch_calls()),
         "gpu_events": lambda: to_arrow(_gpu_events(trace)),
         "regions": lambda: to_arrow(trace.regions()),
         "region_instances": lambda: to_arrow(trace.region_instances(), row="instance"),
         "operators": lambda: to_arrow(trace.operators()),
-        "threads": lambda: to_arrow(trace.threads, row="thread", row_dtype="int32"),
+        "threads": lambda: _threads(trace.columns),
     }
     return {table.name: _in_order(table, sources[table.name]) for table in TRACE_TABLES}
+
+
+def create_views(connection: duckdb.DuckDBPyConnection, spilled: Spilled) -> None:
+    """Make SPILLED_TABLES of a Parquet file of events."""
+    import pyarrow as pa
+
+    columns = spilled.trace.columns
+    texts = {"name": columns.names, "category": columns.categories}
+    texts |= {f"extra.{name}": text.values for name, text in columns.extra.items()}
+    joins, chosen = [], {"event": "p.file_row_number"}
+    for number, (column, values) in enumerate(texts.items()):
+        labels = pa.array(values, pa.string())
+        connection.register(
+            f"_texts{number}", pa.table({"code": pa.array(range(len(values)), pa.int32()), "text": labels})
+        )
+        code = f"columns.{column}" + (".codes" if column.startswith("extra.") else "")
+        joins.append(f'JOIN _texts{number} t{number} ON t{number}.code = p."{_doubled(code)}"')
+        chosen[column.removeprefix("extra.")] = f"t{number}.text"
+    chosen |= {name: f'p."columns.{name}"' for name in ("thread", "start_ns", "dur_ns")}
+    chosen["end_ns"] = 'p."columns.start_ns" + p."columns.dur_ns"'
+    chosen |= {name: f'p."columns.integers.{name}"' for name in columns.integers}
+    events = SPILLED_TABLES[0].columns
+    order = [*events, *(name for name in chosen if name not in events)]
+    select = ", ".join(f'{chosen[name]} AS "{_doubled(name)}"' for name in order)
+    source = f"read_parquet({quoted(str(spilled.file))}, file_row_number = true)"
+    connection.execute(f"CREATE VIEW events AS SELECT {select} FROM {source} p {' '.join(joins)}")
+    for table, wanted in ((SPILLED_TABLES[1], is_launch), (SPILLED_TABLES[2], is_gpu_work)):
+        names = ", ".join(quoted(name) for name in columns.categories if wanted(name)) or "NULL"
+        shown = ", ".join(table.columns)
+        connection.execute(f"CREATE VIEW {table.name} AS SELECT {shown} FROM events WHERE category IN ({names})")
+    connection.register("threads", _threads(columns))
+
+
+def quoted(text: str) -> str:
+    """A string literal of SQL."""
+    doubled = text.replace("'", "''")
+    return f"'{doubled}'"
+
+
+def _doubled(name: str) -> str:
+    return name.replace('"', '""')
 
 
 def snapshot_sources(snapshot: Snapshot) -> dict[str, Source]:
@@ -284,7 +357,7 @@ def _in_order(table: Table, source: Source) -> Source:
     return fill
 
 
-def to_arrow(frame: pd.DataFrame, *, row: str = "", row_dtype: str = "int64") -> pa.Table:
+def to_arrow(frame: pd.DataFrame, *, row: str = "") -> pa.Table:
     """A frame of schemas.py as a table: `row` names a column with the row's number, paths become text and list.
 
     Where there is start_ns and dur_ns, end_ns comes after them.
@@ -292,7 +365,7 @@ def to_arrow(frame: pd.DataFrame, *, row: str = "", row_dtype: str = "int64") ->
     import numpy as np
     import pyarrow as pa
 
-    columns: dict[str, Any] = {row: np.arange(len(frame), dtype=row_dtype)} if row else {}
+    columns: dict[str, Any] = {row: np.arange(len(frame), dtype=np.int64)} if row else {}
     for name in map(str, frame.columns):
         values = frame[name]
         paths = _path_codes(values)
@@ -339,9 +412,63 @@ def _coded(codes: Any, labels: pa.Array) -> pa.Array:
 
 
 def _gpu_events(trace: Trace) -> pd.DataFrame:
+    import numpy as np
+    import pandas as pd
+
     details = trace.kernel_details()
-    arguments = trace.events[["correlation", "bytes"]].iloc[details["event"].to_numpy()].reset_index(drop=True)
-    return details.assign(**{str(name): arguments[name] for name in arguments})
+
+    row = details["event"].to_numpy()
+    arguments = {name: trace.columns.integers[name][row] for name in ("correlation", "bytes")}
+    missing = {name: values == MISSING for name, values in arguments.items()}
+    return details.assign(
+        **{
+            name: pd.arrays.IntegerArray(np.where(missing[name], 0, values), missing[name])
+            for name, values in arguments.items()
+        }
+    )
+
+
+def _events(columns: EventColumns) -> pa.Table:
+    """The table events, from the columns themselves: a frame of millions of rows would take a second."""
+    import numpy as np
+    import pyarrow as pa
+
+    def integers(values: npt.NDArray[np.int64]) -> pa.Array:
+        missing = values == MISSING
+        return pa.nulls(len(values), pa.int64()) if missing.all() else pa.array(values, mask=missing)
+
+    texts = {"name": (columns.name, columns.names), "category": (columns.category, columns.categories)}
+    texts |= {name: (text.codes, text.values) for name, text in columns.extra.items()}
+    return pa.table(
+        {
+            "event": np.arange(len(columns), dtype=np.int64),
+            **{
+                name: pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(labels, pa.string()))
+                for name, (codes, labels) in texts.items()
+            },
+            "thread": columns.thread,
+            "start_ns": columns.start_ns,
+            "dur_ns": columns.dur_ns,
+            "end_ns": columns.start_ns + columns.dur_ns,
+            **{name: integers(values) for name, values in columns.integers.items()},
+        }
+    )
+
+
+def _threads(columns: EventColumns) -> pa.Table:
+    """The table threads, as Trace.threads has it."""
+    import pyarrow as pa
+
+    rows = []
+    for pid, tid in columns.threads:
+        texts = ["" if key == MISSING else str(key) for key in (pid, tid)]
+        label = columns.thread_names.get((pid, tid), "") or f"thread {texts[1]}"
+        rows.append((*texts, label, columns.process_labels.get(pid, "")))
+    data = {name: pa.array([row[n] for row in rows], pa.string()) for n, name in enumerate(_THREAD_TEXTS)}
+    return pa.table({"thread": pa.array(range(len(rows)), pa.int32()), **data})
+
+
+_THREAD_TEXTS: Final = ("pid", "tid", "label", "process")
 
 
 def _stacks(snapshot: Snapshot) -> pa.Table:

@@ -38,18 +38,25 @@ def command(
     tables: Annotated[bool, typer.Option("--tables", help="List the tables and their columns instead.")] = False,
     as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
+    low_memory: Annotated[
+        bool,
+        typer.Option(
+            "--low-memory", help="Keep a trace's events on disk: events, launches, gpu_events and threads, no regions."
+        ),
+    ] = False,
 ) -> None:
-    """Ask a trace or a snapshot with SQL. A query sees the tables only: no files, no network."""
+    """Ask a trace or a snapshot with SQL. A query sees the tables only: no files, no network.
+
+    A trace that does not fit into the free memory is asked as with --low-memory, and that is said.
+    """
     if as_json and as_csv:
         raise OptionError("--json --csv: these exclude each other, want one of them. Leave one out.")
     if tables:
-        _print_tables(_tables_of(file), as_json=as_json)
+        _print_tables(_tables_of(file, low_memory=low_memory), as_json=as_json)
         return
     if query is None or not query.strip():
         raise OptionError(f"QUERY: nothing to ask, want one SELECT. Try: profiler-kit query {file} '{EXAMPLE}'")
-    from profiler_kit.sql import select
-
-    result = select(query, _sources(file))
+    result = _ask(query, file, low_memory=low_memory)
     if as_csv:
         typer.echo(_csv(result), nl=False)
     elif as_json:
@@ -74,11 +81,36 @@ def _parts(file: Path) -> tuple[Path | None, Path | None]:
         return (None, file) if handle.read(1) == _PICKLE else (file, None)
 
 
-def _tables_of(file: Path) -> list[Table]:
-    from profiler_kit.sql_tables import SNAPSHOT_TABLES, TRACE_TABLES
+def _tables_of(file: Path, *, low_memory: bool) -> list[Table]:
+    from profiler_kit.sql_tables import SNAPSHOT_TABLES, SPILLED_TABLES, TRACE_TABLES
 
     trace, memory = _parts(file)
+    if low_memory:
+        return list(SPILLED_TABLES)
     return [*(TRACE_TABLES if trace else ()), *(SNAPSHOT_TABLES if memory else ())]
+
+
+def _ask(query: str, file: Path, *, low_memory: bool) -> pd.DataFrame:
+    """The result; from a file of events on disk when asked for, or when the trace does not fit into memory."""
+    from profiler_kit.load.spill import free_memory_bytes, needed_memory_bytes
+    from profiler_kit.load.store import spilled_trace
+    from profiler_kit.sql import select, select_spilled
+
+    trace, _ = _parts(file)
+    if trace is None and low_memory:
+        raise OptionError(f"--low-memory: {file} is a memory snapshot, want a trace. Leave the option out.")
+    if trace is not None and not low_memory:
+        needed, free = needed_memory_bytes(trace), free_memory_bytes()
+        low_memory = free is not None and needed > free
+        if low_memory:
+            from profiler_kit.views.text import fmt_bytes
+
+            said = f"{trace}: needs some {fmt_bytes(needed)} of memory, {fmt_bytes(free)} are free"
+            typer.echo(f"profiler-kit: {said}: asked as with --low-memory, without regions", err=True)
+    if trace is None or not low_memory:
+        return select(query, _sources(file))
+    with progress_bar(f"Loading {trace.name}") as report, spilled_trace(trace, report=report) as spilled:
+        return select_spilled(query, spilled)
 
 
 def _sources(file: Path) -> dict[str, Source]:

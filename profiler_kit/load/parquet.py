@@ -46,10 +46,14 @@ class Unpackable(Exception):
 
 
 class Packer:
-    """Takes a tree of records, dicts, lists and arrays apart: a JSON tree, arrays beside it, columns of `rows` rows."""
+    """Takes a tree of records, dicts, lists and arrays apart: a JSON tree, arrays beside it, columns of `rows` rows.
 
-    def __init__(self, rows: int) -> None:
+    only: the columns' names, where they are known; by themselves any integers, one per row, are a column.
+    """
+
+    def __init__(self, rows: int, only: frozenset[str] | None = None) -> None:
         self.rows = rows
+        self.only = only
         self.columns: dict[str, npt.NDArray[Any]] = {}
         self.arrays: list[npt.NDArray[Any]] = []
 
@@ -79,7 +83,8 @@ class Packer:
     def _array(self, value: npt.NDArray[Any], name: str) -> Any:
         if value.dtype.kind not in "biuf":
             raise Unpackable(f"{name}: array of {value.dtype}")
-        if value.shape == (self.rows,) and name not in self.columns:
+        fits = value.shape == (self.rows,) and name not in self.columns
+        if fits and (self.only is None or name in self.only):
             self.columns[name] = value
             return {"column": name}
         self.arrays.append(value)

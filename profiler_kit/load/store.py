@@ -17,18 +17,20 @@ import functools
 import hashlib
 import os
 import re
+import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from profiler_kit.errors import KitError, OptionError
+from profiler_kit.errors import InputError, KitError, OptionError
 from profiler_kit.files import require_file, whole_file
 from profiler_kit.load.blocks import GZIP_MAGIC
 from profiler_kit.load.chrome import HINT, ChromeTrace, read_chrome_trace
-from profiler_kit.load.parquet import NotOurs, Unpackable, read_trace, write_trace
+from profiler_kit.load.parquet import NotOurs, Unpackable, read_trace, read_tree, write_trace
+from profiler_kit.load.spill import spill_chrome_trace
 from profiler_kit.progress import Report, silent
 
 FOLDER_VARIABLE: Final = "PROFILER_KIT_CACHE"
@@ -45,6 +47,14 @@ _UNFINISHED: Final = re.compile(r"\.tmp-\d+-[0-9a-f]{32}\.parquet")
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", re.IGNORECASE)
 _UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _WRITING: Final = threading.Lock()  # unfinished files are named after the process
+
+
+@dataclass(frozen=True)
+class Spilled:
+    """A trace whose events lie in a Parquet file: `trace` has everything but the arrays with one element per event."""
+
+    file: Path
+    trace: ChromeTrace
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,46 @@ def load_chrome_trace(path: Path | str, *, arguments: Sequence[str] = (), report
 
 def _read(file: Path, arguments: Sequence[str], report: Report) -> ChromeTrace:
     return read_chrome_trace(file, arguments=arguments, report=report)
+
+
+@contextlib.contextmanager
+def spilled_trace(path: Path | str, *, arguments: Sequence[str] = (), report: Report = silent) -> Iterator[Spilled]:
+    """The events of a trace as a Parquet file, made in bounded memory whatever the size of the trace.
+
+    It is the cache's file where there is one or one can be kept; otherwise a temporary file, gone afterwards.
+
+    Raises what read_chrome_trace raises, and InputError when there is no room for the file.
+    """
+    file = require_file(path, "a chrome trace", HINT)
+    entry = find_entry(file, arguments)
+    known: ChromeTrace | None = None
+    if entry is not None:
+        with contextlib.suppress(NotOurs, OSError):
+            known = dataclasses.replace(read_tree(entry.file, entry.stamp), path=file)
+            os.utime(entry.file)
+    if entry is not None and known is not None:
+        yield Spilled(entry.file, known)
+        return
+    settled = entry is not None and entry.stamp["mtime_ns"] < time.time_ns() - SETTLED_NS
+    with tempfile.TemporaryDirectory(prefix="profiler_kit-") as folder:
+        target = Path(folder) / "events.parquet"
+        with contextlib.suppress(OSError):
+            if entry is not None and settled:
+                entry.file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                target = entry.file
+        try:
+            with _WRITING, whole_file(target) as temporary:
+                trace = spill_chrome_trace(
+                    file, temporary, entry.stamp if entry else {}, arguments=arguments, report=report
+                )
+        except OSError as error:
+            raise InputError(
+                f"{file}: its events do not fit into {target.parent} ({error.strerror}), want room for about a tenth "
+                f"of the JSON. Name another folder in {FOLDER_VARIABLE}."
+            ) from error
+        if entry is not None and target == entry.file:
+            make_room(target.parent, limit_bytes(), spare=target)
+        yield Spilled(target, trace)
 
 
 def keep(entry: Entry, trace: ChromeTrace) -> bool:
@@ -147,10 +197,10 @@ def limit_bytes() -> int:
     return int(float(found[1]) * _UNITS[found[2].upper()])
 
 
-def make_room(folder: Path, limit: int) -> None:
+def make_room(folder: Path, limit: int, spare: Path | None = None) -> None:
     """Remove the cache files not used for longest until `limit` bytes are kept; and what killed writers left.
 
-    Touches nothing that is not named as a cache file is.
+    Touches nothing that is not named as a cache file is, nor `spare`.
     """
     entries = []
     for item in os.scandir(folder):
@@ -165,6 +215,8 @@ def make_room(folder: Path, limit: int) -> None:
     for _, size, path in sorted(entries):
         if held <= limit:
             return
+        if spare is not None and Path(path) == spare:
+            continue
         with contextlib.suppress(OSError):
             Path(path).unlink(missing_ok=True)
             held -= size

@@ -89,3 +89,21 @@ def test_a_missing_file_is_said_even_when_no_table_is_asked_for(tmp_path: Path) 
             f"profiler-kit: {tmp_path}/none.json: no such file, want a chrome trace, a memory snapshot or a run "
             "folder. Record a run with: profiler-kit capture --out DIR\n"
         )
+
+
+def test_low_memory_answers_from_disk() -> None:
+    query = "SELECT category, count(*) AS n, sum(dur_ns) AS ns FROM events GROUP BY ALL ORDER BY category"
+    low = profiler_kit("query", GOLDEN, query, "--json", "--low-memory")
+    assert (low.code, low.err) == (0, "")
+    assert low.out == profiler_kit("query", GOLDEN, query, "--json").out
+    regions = profiler_kit("query", GOLDEN, "FROM regions", "--low-memory")
+    assert (regions.code, regions.out) == (1, "")
+    assert (
+        regions.err == f"profiler-kit: SQL: no table 'regions', found events, launches, gpu_events, threads. {HINT}\n"
+    )
+    listed = json.loads(profiler_kit("query", GOLDEN, "--tables", "--json", "--low-memory").out)
+    assert [table["table"] for table in listed] == ["events", "launches", "gpu_events", "threads"]
+    snapshot = profiler_kit("query", RUN / "memory.pickle", "SELECT 1", "--low-memory")
+    assert snapshot.err == (
+        f"profiler-kit: --low-memory: {RUN}/memory.pickle is a memory snapshot, want a trace. Leave the option out.\n"
+    )
