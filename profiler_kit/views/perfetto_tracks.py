@@ -206,11 +206,10 @@ def _clipped(time: I64, value: I64, window: Window) -> tuple[I64, I64]:
     time, value = time[last], value[last]
     first = int(np.searchsorted(time, window.start_ns, "right"))
     stop = int(np.searchsorted(time, window.end_ns, "left"))
-    before = value[first - 1] if first else 0
-    return (
-        np.concatenate(([window.start_ns], time[first:stop])),
-        np.concatenate(([before], value[first:stop])).astype(np.int64),
-    )
+    time = np.concatenate(([window.start_ns], time[first:stop]))
+    value = np.concatenate(([value[first - 1] if first else 0], value[first:stop])).astype(np.int64)
+    changed = np.append(True, value[1:] != value[:-1])
+    return time[changed], value[changed]
 
 
 def _pid(device: int) -> int:

@@ -70,8 +70,9 @@ def of_time(found: Scan, start_ns: int, end_ns: int | None) -> Window:
     Raises OptionError when nothing happened then.
     """
     first, last = extent(found)
+    until = "the end" if end_ns is None else fmt_ns(end_ns, "ms")
     stop = last + 1 if end_ns is None else first + end_ns
-    window = Window(first + start_ns, stop, f"{fmt_ns(start_ns, 'ms')} to {fmt_ns(stop - first, 'ms')}")
+    window = Window(first + start_ns, stop, f"{fmt_ns(start_ns, 'ms')} to {until}")
     if not _overlapping(found, window).any():
         raise OptionError(
             f"--time {window.label}: nothing happened then in {found.path}, which lasts from 0 to "
@@ -122,8 +123,9 @@ def select(found: Scan, attribution: Attribution, window: Window, stream: int | 
     Raises OptionError for a stream that is not there and for a window without events.
     """
     if stream is not None and stream not in streams_of(found):
-        known = ", ".join(str(one) for one in streams_of(found)) or "no GPU events at all"
-        raise OptionError(f"--stream {stream}: not in {found.path}, found {known}. Choose one of these.")
+        known = ", ".join(str(one) for one in streams_of(found))
+        hint = f"found {known}. Choose one of these." if known else "found no GPU events at all."
+        raise OptionError(f"--stream {stream}: not in {found.path}, {hint}")
     spans = found.spans
     inside = _overlapping(found, window)
     keep = inside.copy()
@@ -138,7 +140,10 @@ def select(found: Scan, attribution: Attribution, window: Window, stream: int | 
     keep[gpu[wanted]] = True
     keep[launch[wanted & linked]] = True
     if not keep.any():
-        raise OptionError(f"{found.path}: nothing happened in {window.label}. Choose a longer window.")
+        raise OptionError(
+            f"{found.path}: nothing happened in {window.label} on stream {stream}. "
+            "Choose a longer window or another stream."
+        )
     moments = found.moments[(found.moments[:, 1] >= window.start_ns) & (found.moments[:, 1] < window.end_ns), 0]
     arrows = _complete_arrows(found, keep)
     numbers = np.concatenate((spans.number[keep], moments, found.flows.number[arrows], found.metadata_events))
