@@ -7,7 +7,8 @@ KitError
 │   ├── RunFormatError
 │   └── CheckpointError
 ├── OptionError         a value the user chose cannot be used (unknown region, device, batch size of 0)
-├── CaptureError        recording cannot start or finish (a profiler is already running)
+├── CaptureError        recording cannot start or finish (the disk is full)
+│   └── StartError      it cannot start (a profiler is already running)
 ├── ThresholdError      what was measured is beyond the limit the user set
 ├── WorkloadError       the workload cannot run here (device missing, does not fit in memory)
 └── SchemaError         a frame lacks a column or has another dtype: a defect in the calling code
@@ -49,6 +50,10 @@ class OptionError(KitError):
 
 class CaptureError(KitError):
     """Recording cannot start or finish."""
+
+
+class StartError(CaptureError):
+    """Recording cannot start; a recording around it that this error ends writes nothing when it holds nothing."""
 
 
 class ThresholdError(KitError):

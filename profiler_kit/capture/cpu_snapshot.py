@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
@@ -15,19 +15,13 @@ from torch._C._profiler import (
     _ExtraFields_TorchOp,
     _ProfilerEvent,
 )
-from torch.profiler import ProfilerActivity
 
-from profiler_kit.capture.torch_profile import (
-    TorchProfile,
-    claim_profiler,
-    quiet,
-    release_profiler,
-    start_profile,
-    stop_profile,
-)
+from profiler_kit.capture.sharing import Needs, Session, Window, join_session, now_ns, open_session
+from profiler_kit.capture.torch_profile import TorchProfile, quiet
 from profiler_kit.errors import CaptureError
 from profiler_kit.units import NS_PER_US
 
+_KIND: Final = "memory_runner"
 _LARGE_BYTES: Final = 1 << 20  # segment_type of the CUDA allocator: "small" up to here (kSmallSize)
 _OOM_NAME: Final = "[OutOfMemory]"
 _OOM_MESSAGE: Final = re.compile(r"tried to allocate (\d+) bytes")  # c10/core/impl/alloc_cpu.cpp
@@ -52,33 +46,55 @@ class CpuRecording:
 
     source: Final = "torch.profiler"
 
-    def __init__(self, who: str, *, python_frames: bool, max_entries: int) -> None:
+    def __init__(self, who: str, own: Needs, together: Needs, max_entries: int) -> None:
+        """`own` is what this recording needs, `together` what it and the runners inside it need."""
         self._who = who
-        self._python_frames = python_frames
+        self._own = own
+        self._together = together
         self._max_entries = max_entries
-        self._profile: TorchProfile | None = None
+        self._session: Session | None = None
+        self._since_ns = 0
 
     def start(self) -> None:
-        claim_profiler(self._who)
-        try:
-            with quiet():
-                recording = TorchProfile(
-                    activities=[ProfilerActivity.CPU], profile_memory=True, with_stack=self._python_frames
-                )
-            start_profile(recording)
-        except BaseException:
-            release_profiler()
-            raise
-        self._profile = recording
+        """Join the profile of a profiler_runner around it, or start one."""
+        without_stacks = replace(self._own, with_stack=False)
+        self._session = join_session(self._who, _KIND, without_stacks)
+        if self._session is None:
+            self._session = open_session(self._who, _KIND, self._make_profile)
+        self._since_ns = now_ns()
 
-    def stop(self, error: BaseException | None) -> dict[str, Any]:
-        """The snapshot of what was recorded; `error` is what ended it, and tells the size of a failed allocation."""
-        recording = self._profile
-        assert recording is not None, "start first"
-        try:
-            stop_profile(recording)
-        finally:
-            release_profiler()
+    @property
+    def lacks_stacks(self) -> bool:
+        """Python frames are wanted, and the shared profile does not record them."""
+        return self._own.with_stack and self._session is not None and not self._session.profile.with_stack
+
+    def stop(self, error: BaseException | None, write: Callable[[dict[str, Any]], None]) -> None:
+        """Hand the snapshot of what was recorded to `write`, once the profile has ended.
+
+        `error` is what ended the recording, and tells the size of a failed allocation.
+        """
+        session, self._session = self._session, None
+        assert session is not None, "start first"
+        message = "" if error is None else str(error)
+        if session.kind == _KIND:
+            session.leave(_KIND, lambda: write(self._snapshot(session.profile, None, message)))
+            session.close()
+        else:
+            window = (self._since_ns, now_ns())
+            session.leave(_KIND, lambda: write(self._snapshot(session.profile, window, message)))
+
+    def _make_profile(self) -> TorchProfile:
+        needs = self._together
+        with quiet():
+            return TorchProfile(
+                activities=list(needs.activities),
+                record_shapes=needs.record_shapes,
+                with_stack=needs.with_stack,
+                profile_memory=needs.profile_memory,
+                with_modules=needs.with_modules,
+            )
+
+    def _snapshot(self, recording: TorchProfile, window: Window | None, message: str) -> dict[str, Any]:
         result = None if recording.profiler is None else recording.profiler.kineto_results
         if result is None:
             raise CaptureError(
@@ -86,11 +102,11 @@ class CpuRecording:
                 "torch runs one at a time. Leave one of the two out."
             )
         roots = result.experimental_event_tree()
-        changes = find_changes(roots)
-        match = None if error is None else _OOM_MESSAGE.search(str(error))
+        changes = find_changes(roots, window, python_frames=self._own.with_stack)
+        match = _OOM_MESSAGE.search(message)
         if match and changes and changes[-1].kind == "oom":
             changes[-1] = replace(changes[-1], size_bytes=int(match[1]))
-        return build_snapshot(changes, find_regions(roots), self._max_entries)
+        return build_snapshot(changes, find_regions(roots, window), self._max_entries)
 
 
 def build_snapshot(
@@ -176,14 +192,16 @@ def _segment(change: Change) -> dict[str, Any]:
     }
 
 
-def find_changes(roots: Iterable[_ProfilerEvent]) -> list[Change]:
-    """The changes of CPU memory in a profiler's event tree, by time.
+def find_changes(roots: Iterable[_ProfilerEvent], window: Window | None, *, python_frames: bool) -> list[Change]:
+    """The changes of CPU memory in a profiler's event tree that lie in the window, by time.
 
     The size of a failed allocation is 0: torch keeps it to itself.
     """
     changes = []
-    frames = _Frames()
+    frames = _Frames(python=python_frames)
     for event, above in _walk(roots):
+        if not _inside(event.start_time_ns, window):
+            continue
         if event.name == _OOM_NAME:
             changes.append(Change("oom", event.start_time_ns, 0, 0, frames.stack(above)))
             continue
@@ -194,15 +212,24 @@ def find_changes(roots: Iterable[_ProfilerEvent]) -> list[Change]:
     return changes
 
 
-def find_regions(roots: Iterable[_ProfilerEvent]) -> list[tuple[int, str, str]]:
-    """The starts and ends of record_function regions in a profiler's event tree, by time: Unix ns, stage, name."""
+def find_regions(roots: Iterable[_ProfilerEvent], window: Window | None) -> list[tuple[int, str, str]]:
+    """The starts and ends of record_function regions in a profiler's event tree, by time: Unix ns, stage, name.
+
+    Those that start in the window; one that is still open when it ends, ends with it.
+    """
     spans: dict[int, list[tuple[int, int, str]]] = {}  # by thread
     for event, _ in _walk(roots):
         if isinstance(event.extra_fields, _ExtraFields_TorchOp) and event.extra_fields.scope == RecordScope.USER_SCOPE:
-            span = (event.start_time_ns, max(event.start_time_ns, event.end_time_ns), event.name)
-            spans.setdefault(event.start_tid, []).append(span)
+            start, end = event.start_time_ns, event.end_time_ns
+            if _inside(start, window):
+                end = end if window is None else min(end, window[1])
+                spans.setdefault(event.start_tid, []).append((start, max(start, end), event.name))
     marks = [mark for thread in spans.values() for mark in _nest(thread)]
     return sorted(marks, key=lambda mark: mark[0])  # stable, so that marks of one time stay nested
+
+
+def _inside(time_ns: int, window: Window | None) -> bool:
+    return window is None or window[0] <= time_ns <= window[1]
 
 
 def _nest(spans: Iterable[tuple[int, int, str]]) -> Iterator[tuple[int, str, str]]:
@@ -244,7 +271,8 @@ class _Node:
 class _Frames:
     """Makes stacks; equal frames and equal stacks are one object, so that the pickle holds each once."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, python: bool) -> None:
+        self._python = python
         self._frames: dict[tuple[str, str, int], Frame] = {}
         self._stacks: dict[tuple[int, ...], Stack] = {}
 
@@ -263,7 +291,7 @@ class _Frames:
             name, fields = node.event.name, node.event.extra_fields
             if isinstance(fields, _ExtraFields_TorchOp) and fields.scope != RecordScope.USER_SCOPE:
                 yield self._frame(name, "", 0)
-            elif isinstance(fields, _ExtraFields_PyCall):
+            elif self._python and isinstance(fields, _ExtraFields_PyCall):
                 own = fields.callsite
                 shown = name if name.startswith("nn.Module: ") else own.function_name
                 yield self._frame(shown, own.file_name, own.line_number if line is None else line)

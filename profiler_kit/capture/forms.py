@@ -7,13 +7,16 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import TracebackType
-from typing import Generic, Literal, ParamSpec, TypeVar
+from typing import Any, Final, Generic, Literal, ParamSpec, TypeVar
 
+from profiler_kit.capture.sharing import Needs
 from profiler_kit.errors import KitError, OptionError
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Recording = TypeVar("Recording")
+
+_RUNNERS: Final = "__profiler_kit_runners__"  # on a decorated function: its runners; functools.wraps hands it on
 
 
 def runs_later(function: Callable[..., object]) -> bool:
@@ -27,9 +30,17 @@ class Runner(ABC, Generic[Recording]):
 
     what: str  # "profiler_runner", for messages
 
+    @property
     @abstractmethod
-    def start(self) -> Recording:
-        """Begin to record, or raise CaptureError and leave everything as it is."""
+    def needs(self) -> Needs:
+        """What it wants of the torch profile it records through; nothing when it records another way."""
+
+    @abstractmethod
+    def start(self, *inside: Runner[Any]) -> Recording:
+        """Begin to record, or raise StartError and leave everything as it is.
+
+        `inside` are the runners known to start within: where they share the profile, it has what they need.
+        """
 
     @abstractmethod
     def stop(self, error: BaseException | None) -> None:
@@ -68,9 +79,31 @@ class Runner(ABC, Generic[Recording]):
         def recorded(*args: P.args, **kwargs: P.kwargs) -> R:
             return self.run(function, *args, **kwargs)
 
+        setattr(recorded, _RUNNERS, (self, *_runners(function)))
         return recorded
 
     def run(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call `function` with the other arguments, record the call, return what it returns."""
-        with self:
+        with _Started(self, _runners(function)):
             return function(*args, **kwargs)
+
+
+class _Started(Generic[Recording]):
+    """`with runner:` that tells the runner which ones are inside."""
+
+    def __init__(self, runner: Runner[Recording], inside: tuple[Runner[Any], ...]) -> None:
+        self._runner = runner
+        self._inside = inside
+
+    def __enter__(self) -> Recording:
+        return self._runner.start(*self._inside)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Literal[False]:
+        return self._runner.__exit__(kind, error, trace)
+
+
+def _runners(function: Callable[..., object]) -> tuple[Runner[Any], ...]:
+    found = getattr(function, _RUNNERS, ())
+    return found if isinstance(found, tuple) else ()  # a mock has every attribute

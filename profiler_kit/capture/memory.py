@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any, Final, Literal, ParamSpec, TypeVar, get_args, overload
 
 import torch
+from torch.profiler import ProfilerActivity
 
 import profiler_kit
 from profiler_kit.capture.cpu_snapshot import CpuRecording
 from profiler_kit.capture.forms import Runner
+from profiler_kit.capture.sharing import Needs, all_needs
 from profiler_kit.capture.targets import Rank, Target, make_target
-from profiler_kit.errors import CaptureError, InputError, OptionError
+from profiler_kit.errors import CaptureError, InputError, OptionError, StartError
 from profiler_kit.files import whole_file
 
 P = ParamSpec("P")
@@ -82,9 +84,12 @@ def memory_runner(path: str | os.PathLike[str], /, *args: Any, **kwargs: Any) ->
     source ("cuda" or "torch.profiler"), max_entries, and error (repr of what the code raised, or None). It holds
     plain values only. Regions (`region`, record_function) are in external_annotations.
 
-    With CUDA every device's allocator is recorded. A profiler_runner may run inside or around it.
-    Without CUDA the CPU's allocations are recorded through torch.profiler instead, which a log message says once;
-    then no profiler may run inside or around it. `cpu_snapshot.build_snapshot` describes what such a file holds.
+    With CUDA every device's allocator is recorded. Without CUDA the CPU's allocations are recorded through
+    torch.profiler instead, which a log message says once; `cpu_snapshot.build_snapshot` describes what such a file
+    holds. A profiler_runner may run inside or around it; without CUDA the two share one torch profile, as
+    `profiler_runner` describes: the inner one's file is written when the outer one ends. Inside a
+    `with profiler_runner(...)` there are Python frames only when that one has with_stack=True, which a log message
+    says once.
 
     Options:
         stacks: "python" records Python frames, "all" C++ frames too, "none" nothing. On a CPU, "python" and "all"
@@ -121,7 +126,18 @@ class MemoryRunner(Runner[None]):
         self._options = options
         self._recording: CudaRecording | CpuRecording | None = None
 
-    def start(self) -> None:
+    @property
+    def needs(self) -> Needs:
+        """Without CUDA the memory of the CPU, with Python calls if stacks are wanted."""
+        if torch.cuda.is_available():
+            return Needs()
+        return Needs(
+            activities=frozenset({ProfilerActivity.CPU}),
+            profile_memory=True,
+            with_stack=self._options.stacks != "none",
+        )
+
+    def start(self, *inside: Runner[Any]) -> None:
         """Begin to record."""
         who = f"memory_runner {self._target.path}"
         recording: CudaRecording | CpuRecording
@@ -130,27 +146,41 @@ class MemoryRunner(Runner[None]):
         else:
             _tell("memory_runner: no CUDA device, so CPU allocations are recorded, through torch.profiler")
             recording = CpuRecording(
-                who, python_frames=self._options.stacks != "none", max_entries=self._options.max_entries
+                who, self.needs, all_needs(self.needs, (r.needs for r in inside)), self._options.max_entries
             )
         recording.start()
+        if isinstance(recording, CpuRecording) and recording.lacks_stacks:
+            _tell(
+                "memory_runner: it shares the torch profile of a profiler_runner that was started without "
+                "with_stack=True, so stacks hold operators and no Python frames"
+            )
         self._recording = recording
 
     def stop(self, error: BaseException | None) -> None:
-        """End the recording and write the snapshot."""
+        """End the recording and write the snapshot; a guest's snapshot is written when its host ends."""
         recording, self._recording = self._recording, None
         if recording is None:
             raise CaptureError(f"memory_runner {self._target.path}: stop without start, want start() first.")
         path = self._target.next()
+        about = {
+            "version": profiler_kit.__version__,
+            "source": recording.source,
+            "max_entries": self._options.max_entries,
+            "torch": str(torch.__version__),
+            "error": None if error is None else repr(error)[:_ERROR_CHARS],
+        }
+        refused = isinstance(error, StartError)
+        # what may be called much later holds no exception: its frames would keep the tensors that filled the memory
+        recording.stop(error, lambda snapshot: self._write(snapshot, path, about, refused=refused))
+        self._target.advance()
+
+    def _write(self, snapshot: dict[str, Any], path: Path, about: dict[str, Any], *, refused: bool) -> None:
+        if refused and not any(snapshot["device_traces"]):
+            return  # a runner inside did not start, and nothing happened before
+        snapshot["profiler_kit"] = about
         try:
-            snapshot = recording.stop(error)
-            snapshot["profiler_kit"] = {
-                "version": profiler_kit.__version__,
-                "source": recording.source,
-                "max_entries": self._options.max_entries,
-                "torch": str(torch.__version__),
-                "error": None if error is None else repr(error)[:_ERROR_CHARS],
-            }
-            _write(snapshot, path)
+            with whole_file(path) as temporary, temporary.open("wb") as handle:
+                pickle.dump(snapshot, handle, protocol=pickle.HIGHEST_PROTOCOL)
         except InputError as failure:  # the folder cannot be made
             raise CaptureError(f"memory_runner {failure}") from failure
         except (OSError, RuntimeError) as failure:
@@ -158,7 +188,6 @@ class MemoryRunner(Runner[None]):
             raise CaptureError(
                 f"memory_runner {path}: the snapshot cannot be written ({reason}). Choose a path with room for it."
             ) from failure
-        self._target.advance()
 
 
 class CudaRecording:
@@ -173,7 +202,7 @@ class CudaRecording:
     def start(self) -> None:
         torch.cuda.init()  # type: ignore[no-untyped-call]
         if torch._C._cuda_isHistoryEnabled():
-            raise CaptureError(
+            raise StartError(
                 f"{self._who}: CUDA memory history is already recording, want it off: the allocator keeps one history. "
                 "Leave one of the two out, or call torch.cuda.memory._record_memory_history(None) first."
             )
@@ -194,21 +223,16 @@ class CudaRecording:
             self._switch_off()
             raise
 
-    def stop(self, _error: BaseException | None) -> dict[str, Any]:
-        """The snapshot; history is off afterwards whatever happens."""
+    def stop(self, _error: BaseException | None, write: Callable[[dict[str, Any]], None]) -> None:
+        """Hand the snapshot to `write`; history is off afterwards whatever happens."""
         try:
             snapshot: dict[str, Any] = torch.cuda.memory._snapshot()
         finally:
             self._switch_off()
-        return snapshot
+        write(snapshot)
 
     def _switch_off(self) -> None:
         torch.cuda.memory._record_memory_history(None)
-
-
-def _write(snapshot: dict[str, Any], path: Path) -> None:
-    with whole_file(path) as temporary, temporary.open("wb") as handle:
-        pickle.dump(snapshot, handle, protocol=pickle.HIGHEST_PROTOCOL)
 
 
 def _tell(message: str) -> None:

@@ -14,16 +14,11 @@ import torch
 from torch.profiler import ProfilerActivity, profile, schedule, supported_activities
 
 from profiler_kit.capture.forms import Runner
+from profiler_kit.capture.sharing import Needs, Session, Window, all_needs, join_session, now_ns, open_session
 from profiler_kit.capture.targets import Rank, make_target
-from profiler_kit.capture.torch_profile import (
-    TorchProfile,
-    claim_profiler,
-    quiet,
-    release_profiler,
-    start_profile,
-    stop_profile,
-)
-from profiler_kit.errors import CaptureError, InputError, OptionError
+from profiler_kit.capture.torch_profile import TorchProfile, has_recorded, quiet
+from profiler_kit.capture.trace_cut import Cut, cut_trace
+from profiler_kit.errors import CaptureError, InputError, OptionError, StartError
 from profiler_kit.files import whole_file
 
 P = ParamSpec("P")
@@ -43,7 +38,7 @@ class ProfilerOptions:
     repeat: int = 1
     record_shapes: bool = False
     with_stack: bool = False
-    profile_memory: bool = False
+    profile_memory: bool | None = None
     with_modules: bool = False
     activities: Iterable[ProfilerActivity] | None = None
     rank: Rank = "auto"
@@ -71,7 +66,7 @@ def profiler_runner(
     repeat: int = 1,
     record_shapes: bool = False,
     with_stack: bool = False,
-    profile_memory: bool = False,
+    profile_memory: bool | None = None,
     with_modules: bool = False,
     activities: Iterable[ProfilerActivity] | None = None,
     rank: Rank = "auto",
@@ -104,12 +99,20 @@ def profiler_runner(path: str | os.PathLike[str], /, *args: Any, **kwargs: Any) 
     The file appears whole or not at all. When the code raises, what was recorded until then is written and the
     exception goes on; should writing fail as well, the exception carries a note about it.
 
+    A memory_runner may run inside or around it. Without CUDA the two share one torch profile, which the outer one
+    starts, and the inner one's file is written when the outer one ends. What each file holds is its own: the trace
+    has what happened while its runner was at work, and Python calls only with with_stack. As decorators, the outer
+    one starts the profile with the options of both; in a `with` it cannot know them, and options the profile lacks
+    are an error that says to swap the two. A shared profile has no schedule.
+
     Options:
         wait, warmup, active, repeat: a schedule, counted in `prof.step()` calls: skip `wait` steps, warm up for
             `warmup`, record `active`, and all that `repeat` times (0: to the end). Each cycle writes its own file;
             with repeat other than 1 they are numbered from 0: trace.0.json.gz. Without `active`, everything is
             recorded into one file.
-        record_shapes, with_stack, profile_memory, with_modules: as in torch.profiler.profile.
+        record_shapes, with_stack, profile_memory, with_modules: as in torch.profiler.profile. Without CUDA memory is
+            recorded unless profile_memory is False, so that a memory_runner inside can share the profile; the trace
+            holds it only when profile_memory is True.
         activities: what to record; by default the CPU and every accelerator that is there.
         rank: "auto" (the rank goes into the name once torch.distributed is initialised), "none", or a number.
 
@@ -142,65 +145,99 @@ class ProfilerRunner(Runner[profile]):
         self._target = make_target(self.what, path, _SUFFIXES, options.rank, always_numbered=scheduled)
         self._options = options
         self._activities = _activities(options.activities)
-        self._profile: TorchProfile | None = None
+        self._session: Session | None = None
+        self._since_ns = 0
+        self._refused = False
         self._saved = 0
 
-    def start(self) -> profile:
+    @property
+    def needs(self) -> Needs:
+        """Its own options; memory only when the trace is to hold it."""
+        o = self._options
+        return Needs(
+            activities=frozenset(self._activities),
+            record_shapes=o.record_shapes,
+            with_stack=o.with_stack,
+            profile_memory=bool(o.profile_memory),
+            with_modules=o.with_modules,
+            scheduled=o.active is not None,
+        )
+
+    def start(self, *inside: Runner[Any]) -> profile:
         """Begin to record; gives torch's profiler."""
-        claim_profiler(f"profiler_runner {self._target.path}")
-        try:
-            recording = self._make_profile()
-            start_profile(recording)
-        except BaseException:
-            release_profiler()
-            raise
+        who = f"{self.what} {self._target.path}"
+        needs = self.needs
+        session = join_session(who, self.what, needs)
+        if session is None:
+            needs = all_needs(needs, (runner.needs for runner in inside))
+            session = open_session(who, self.what, lambda: self._make_profile(needs), scheduled=needs.scheduled)
         self._saved = 0
-        self._profile = recording
-        return recording
+        self._refused = False
+        self._session = session
+        self._since_ns = now_ns()
+        return session.profile
 
     def stop(self, error: BaseException | None) -> None:
-        """End the recording and write what is not yet written."""
-        recording, self._profile = self._profile, None
-        if recording is None:
+        """End the recording and write what is not yet written; a guest's trace is written when its host ends."""
+        session, self._session = self._session, None
+        if session is None:
             raise CaptureError(f"profiler_runner {self._target.path}: stop without start, want start() first.")
-        steps = recording.step_num
-        try:
-            stop_profile(recording)
-        finally:
-            release_profiler()
-        if not self._saved and not recording.lost:
+        self._refused = isinstance(error, StartError)
+        if session.kind != self.what:
+            path, window, refused = self._target.next(), (self._since_ns, now_ns()), self._refused
+            session.leave(self.what, lambda: self._write(session.profile, path, window, refused=refused))
+            self._target.advance()
+            return
+        steps = session.profile.step_num
+        session.close()
+        if not self._saved and not session.profile.lost and not self._refused:
             first = self._options.wait + self._options.warmup
             raise CaptureError(
                 f"profiler_runner {self._target.path}: nothing was recorded: the schedule skips {first} steps and "
                 f"found {steps}. Call prof.step() after each step, or skip fewer."
             )
 
-    def _make_profile(self) -> TorchProfile:
+    def _make_profile(self, needs: Needs) -> TorchProfile:
         o = self._options
+        for_others = not torch.cuda.is_available() and ProfilerActivity.CPU in self._activities
         with quiet():
             steps = (
                 None if o.active is None else schedule(wait=o.wait, warmup=o.warmup, active=o.active, repeat=o.repeat)
             )
             return TorchProfile(
-                activities=self._activities,
+                activities=list(needs.activities),
                 schedule=steps,
                 on_trace_ready=self._save,
-                record_shapes=o.record_shapes,
-                with_stack=o.with_stack,
-                profile_memory=o.profile_memory,
-                with_modules=o.with_modules,
+                record_shapes=needs.record_shapes,
+                with_stack=needs.with_stack,
+                profile_memory=needs.profile_memory or (for_others and o.profile_memory is None),
+                with_modules=needs.with_modules,
             )
 
     def _save(self, recording: profile) -> None:
         """Write one cycle; torch calls this when the cycle, or the whole recording, ends."""
-        path = self._target.next()
-        if isinstance(recording, TorchProfile) and recording.lost:
+        assert isinstance(recording, TorchProfile)
+        if self._write(recording, self._target.next(), None, refused=self._refused):
+            self._target.advance()
+            self._saved += 1
+
+    def _write(self, recording: TorchProfile, path: Path, window: Window | None, *, refused: bool) -> bool:
+        """Write the trace. False when a runner inside refused to start before anything was recorded."""
+        if recording.lost:
             raise CaptureError(
                 f"profiler_runner {path}: another profiler was started inside and ended this recording, nothing is "
                 "written: torch runs one at a time. Leave one of the two out."
             )
+        if refused and not has_recorded(recording):
+            return False
+        o = self._options
+        cut = Cut(
+            python=recording.with_stack and not o.with_stack,
+            memory=recording.profile_memory and not o.profile_memory,
+            window=window,
+        )
         try:
-            _export(recording, path)
+            _export(recording, path, cut)
         except InputError as error:  # the folder cannot be made
             raise CaptureError(f"profiler_runner {error}") from error
         except (OSError, RuntimeError) as error:
@@ -208,22 +245,26 @@ class ProfilerRunner(Runner[profile]):
             raise CaptureError(
                 f"profiler_runner {path}: the trace cannot be written ({reason}). Choose a path with room for it."
             ) from error
-        self._target.advance()
-        self._saved += 1
+        return True
 
 
-def _export(recording: profile, path: Path) -> None:
+def _export(recording: profile, path: Path, cut: Cut) -> None:
     """Write the trace, whole or not at all. Kineto does not report a failed write: the end of the file tells."""
     with whole_file(path) as temporary:
         raw = temporary.with_suffix("") if path.suffix == ".gz" else temporary
+        kept = raw.with_name(f"{raw.name}.cut")
         try:
             recording.export_chrome_trace(str(raw))
             if not _is_closed(raw):
                 raise OSError("the folder is gone, or the disk is full")
+            if cut:
+                cut_trace(raw, kept, cut)
+                kept.replace(raw)
             if raw is not temporary:
                 with raw.open("rb") as source, gzip.open(temporary, "wb", compresslevel=_GZIP_LEVEL) as packed:
                     shutil.copyfileobj(source, packed, 1 << 20)
         finally:
+            kept.unlink(missing_ok=True)
             raw.with_name(f"{raw.name}.tmp").unlink(missing_ok=True)  # what Kineto leaves when it cannot finish
             if raw is not temporary:
                 raw.unlink(missing_ok=True)

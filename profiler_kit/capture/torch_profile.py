@@ -1,4 +1,4 @@
-"""A torch profiler that says when it cannot record, and what else is recording (nothing in, CaptureError out)."""
+"""A torch profiler that notices when another one ends it, and a look for others at work (options in, a profile out)."""
 
 from __future__ import annotations
 
@@ -6,18 +6,14 @@ import gc
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Lock
 from typing import Final
 
 from torch._C._autograd import _profiler_enabled
+from torch._C._profiler import _ExtraFields_Allocation, _ExtraFields_TorchOp
 from torch.autograd import profiler as autograd_profiler
 from torch.profiler import profile
 
-from profiler_kit.errors import CaptureError
-
 _STEP_NAME: Final = "ProfilerStep"
-_LOCK: Final = Lock()
-_holder: str | None = None  # the runner of ours that holds the profiler, as messages name it
 
 
 class TorchProfile(profile):
@@ -56,30 +52,6 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def claim_profiler(who: str) -> None:
-    """Take the profiler for `who`, until `release_profiler`.
-
-    Raises CaptureError when a profiler is at work: ours or any other of torch, in any thread, also while it warms
-    up under its schedule. What is running is not touched.
-    """
-    global _holder
-    with _LOCK:
-        other = _holder or _foreign_profiler()
-        if other is not None:
-            raise CaptureError(
-                f"{who}: {other} is already recording, want no profiler around it: torch runs one at a time. "
-                "Leave one of the two out, or mark the inner part with profiler_kit.region."
-            )
-        _holder = who
-
-
-def release_profiler() -> None:
-    """Give the profiler back."""
-    global _holder
-    with _LOCK:
-        _holder = None
-
-
 def start_profile(recording: TorchProfile) -> None:
     """Start it; when that fails, leave nothing half started."""
     try:
@@ -98,13 +70,26 @@ def stop_profile(recording: TorchProfile) -> None:
         _forget(recording)
 
 
+def has_recorded(recording: TorchProfile) -> bool:
+    """Whether a profile that has ended holds an operator, a region (other than a ProfilerStep) or a change of memory."""
+    result = None if recording.profiler is None else recording.profiler.kineto_results
+    todo = [] if result is None else result.experimental_event_tree()
+    while todo:
+        event = todo.pop()
+        recorded = isinstance(event.extra_fields, _ExtraFields_TorchOp | _ExtraFields_Allocation)
+        if recorded and not event.name.startswith(_STEP_NAME):
+            return True
+        todo.extend(event.children)
+    return False
+
+
 def _forget(recording: TorchProfile) -> None:
     autograd_profiler.KinetoStepTracker.erase_step_count(_STEP_NAME)
     if recording.execution_trace_observer:
         recording.execution_trace_observer.cleanup()  # type: ignore[no-untyped-call]
 
 
-def _foreign_profiler() -> str | None:
+def foreign_profiler() -> str | None:
     """The torch profiler that is at work outside our runners, or None."""
     if _profiler_enabled() or autograd_profiler._is_profiler_enabled:
         return "a torch profiler"

@@ -180,6 +180,7 @@ def _record_trace(workload: SamWorkload, plan: CapturePlan, path: Path, ticks: _
         active=options.trace_batches,
         record_shapes=options.record_shapes,
         with_stack=options.with_stack,
+        profile_memory=False,
         rank="none",
     ) as profiler:
         for number in range(skipped + options.trace_batches):

@@ -19,7 +19,6 @@ from profiler_kit.errors import CaptureError, OptionError
 CUDA = torch.cuda.is_available()
 cpu_only = pytest.mark.skipif(CUDA, reason="records the CPU only where there is no CUDA device")
 gpu = pytest.mark.skipif(not CUDA, reason="needs a CUDA device")
-NOT_NESTED = "torch runs one at a time. Leave one of the two out, or mark the inner part with profiler_kit.region."
 
 
 class PlainUnpickler(pickle.Unpickler):
@@ -152,27 +151,6 @@ def test_says_once_that_the_cpu_is_recorded(
     assert [record.getMessage() for record in caplog.records] == [
         "memory_runner: no CUDA device, so CPU allocations are recorded, through torch.profiler"
     ]
-
-
-@cpu_only
-def test_nested_with_a_profiler_is_refused_on_a_cpu(tmp_path: Path) -> None:
-    trace, snapshot = tmp_path / "t.json", tmp_path / "m.pickle"
-    with profiler_runner(trace), pytest.raises(CaptureError) as caught:
-        memory_runner(snapshot, work, [])
-    assert str(caught.value) == (
-        f"memory_runner {snapshot}: profiler_runner {trace} is already recording, want no profiler around it: "
-        f"{NOT_NESTED}"
-    )
-    kept: list[torch.Tensor] = []
-    with memory_runner(snapshot):
-        with pytest.raises(CaptureError) as caught:
-            profiler_runner(trace, work, [])
-        work(kept)
-    assert str(caught.value) == (
-        f"profiler_runner {trace}: memory_runner {snapshot} is already recording, want no profiler around it: "
-        f"{NOT_NESTED}"
-    )
-    assert len(read(snapshot)["segments"]) == 1
 
 
 @cpu_only
