@@ -30,6 +30,11 @@ def s_to_ns(seconds: float) -> int:
     return round(seconds * NS_PER_S)
 
 
+def us_to_ns(us: float) -> int:
+    """Microseconds to whole nanoseconds."""
+    return round(us * NS_PER_US)
+
+
 def ms_to_ns(ms: float) -> int:
     """Milliseconds (what `torch.cuda.Event.elapsed_time` gives) to whole nanoseconds."""
     return round(ms * NS_PER_MS)

@@ -23,7 +23,7 @@ NO_GPU_WORK: Final = "no GPU work"
 # The rule, in this order:
 GPU_BUSY_FROM: Final = 0.8  # GPU-bound: the GPU worked for the region this share of the time it did no other work
 IDLE_CAUSE_FROM: Final = 0.5  # synchronising, then host-bound: this share of the idle time has that cause
-AHEAD_FROM: Final = 0.5  # GPU-bound all the same: this share of the GPU events was launched before its turn came
+AHEAD_FROM: Final = 0.9  # GPU-bound all the same: this share of the GPU events was launched before its turn came
 
 
 def region_utilization(

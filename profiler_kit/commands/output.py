@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from profiler_kit.errors import OptionError
 from profiler_kit.progress import progress_bar
+from profiler_kit.units import us_to_ns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,17 +33,38 @@ LinkedOnly = Annotated[
     bool,
     typer.Option("--linked-only", help="Count only GPU events whose launch and its flow arrow are both in the trace."),
 ]
+Top = Annotated[int, typer.Option("--top", help="Rows of the table; --json prints all.")]
+KernelWait = Annotated[
+    float,
+    typer.Option("--kernel-wait-us", help="Shorter gaps count as the distance between back-to-back kernels."),
+]
 
 
-def open_trace(path: Path) -> Trace:
-    """Load a trace, or the trace of a run folder, behind a progress bar; what was lost is said on stderr."""
+def check_top(top: int) -> None:
+    """Raises OptionError when a table would have no row."""
+    if top < 1:
+        raise OptionError(f"--top {top}: want at least 1 row. Try: --top 30")
+
+
+def kernel_wait_ns(us: float) -> int:
+    """The threshold in nanoseconds; raises OptionError when it is negative or no number."""
+    if not 0 <= us < 1e9:
+        raise OptionError(f"--kernel-wait-us {us}: want microseconds, 0 or more. Try: --kernel-wait-us 30")
+    return us_to_ns(us)
+
+
+def open_trace(path: Path, *, arguments: Sequence[str] = ()) -> Trace:
+    """Load a trace, or the trace of a run folder, behind a progress bar; what was lost is said on stderr.
+
+    arguments: further `args` of the events to load (see load_trace).
+    """
     from profiler_kit.record import TRACE
     from profiler_kit.trace import load_trace
 
     # unlike Path.is_file, os.path says no to a name that is too long: load_trace then tells
     file = path / TRACE if os.path.isfile(path / TRACE) else path  # noqa: PTH113
     with progress_bar(f"Loading {file.name}") as report:
-        trace = load_trace(file, report=report)
+        trace = load_trace(file, arguments=arguments, report=report)
     for line in trace.losses():
         typer.echo(f"profiler-kit: {line}", err=True)
     return trace
