@@ -261,6 +261,16 @@ class Snapshot:
             "regions": _region_rows(regions[regions["device"] == device]),
         }
 
+    def sql(self, query: str) -> pd.DataFrame:
+        """The result of one SELECT statement (DuckDB's SQL) over allocations, allocator_events, memory_regions, stacks.
+
+        help(profiler_kit.sql_tables) lists their columns. Raises OptionError as Trace.sql does.
+        """
+        from profiler_kit.sql import select
+        from profiler_kit.sql_tables import snapshot_sources
+
+        return select(query, snapshot_sources(self))
+
     def html(self, title: str) -> str:
         """A page that shows the snapshot, in one file that needs no network."""
         from profiler_kit.views.memory_html import memory_page

@@ -9,9 +9,9 @@
     threads           one row per thread or stream
     allocations       of a memory snapshot: one row per allocation; with memory_regions, allocator_events, stacks
 
-`profiler-kit query TRACE --tables` prints the columns with their types. Times are nanoseconds since the start of the
-trace's clock (in a snapshot microseconds of Unix time), sizes bytes, all of them integers. A region's path is text
-("step > image encoder") and, under the name with `_list`, a list of names.
+The columns stand below (and `profiler-kit query TRACE --tables` prints them). Times are nanoseconds since the start
+of the trace's clock (in a snapshot microseconds of Unix time), sizes bytes, all of them integers. A region's path is
+text ("step > image encoder") and, under the name with `_list`, a list of names.
 """
 
 from __future__ import annotations
@@ -279,6 +279,9 @@ def describe(tables: Iterable[Table]) -> str:
             lines.append(f"    {column:<{width}}  {kind:<{kind_width}}  {meaning}".rstrip())
         lines.append("")
     return "\n".join(lines).rstrip()
+
+
+__doc__ = f"{__doc__ or ''}\n{describe((*TRACE_TABLES, *SNAPSHOT_TABLES))}\n"
 
 
 def trace_sources(trace: Trace) -> dict[str, Source]:

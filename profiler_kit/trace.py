@@ -169,7 +169,8 @@ class Trace(TraceAnalyses):
         return self._launch_calls
 
     def sql(self, query: str) -> pd.DataFrame:
-        """The result of one SELECT statement (DuckDB's SQL) over the tables of `profiler_kit.sql_tables`.
+        """The result of one SELECT statement (DuckDB's SQL) over events, launches, gpu_events, regions,
+        region_instances, operators and threads; help(profiler_kit.sql_tables) lists their columns.
 
         trace.sql("SELECT name, sum(dur_ns) AS ns FROM gpu_events GROUP BY name ORDER BY ns DESC"). Integers stay
         integers (Int64 where some are missing). A query sees these tables only: no files, no network, no variables.

@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from profiler_kit import sql_tables
 from profiler_kit.errors import OptionError
 from profiler_kit.snapshot import load_snapshot
 from profiler_kit.sql import HINT, database, select, tables_of
@@ -90,7 +91,7 @@ def test_the_tables_of_a_snapshot_are_as_documented() -> None:
     snapshot = load_snapshot(RUN / "memory.pickle")
     sources = snapshot_sources(snapshot)
     assert_documented(SNAPSHOT_TABLES, dict(sources))
-    found = select("SELECT count(*) n, sum(size_bytes) b FROM allocations", sources)
+    found = snapshot.sql("SELECT count(*) n, sum(size_bytes) b FROM allocations")
     assert found.iloc[0].tolist() == [len(snapshot.allocations()), snapshot.allocations()["size_bytes"].sum()]
 
 
@@ -111,6 +112,12 @@ def test_the_description_names_every_table_and_column() -> None:
     text = describe(TRACE_TABLES)
     for table in TRACE_TABLES:
         assert f"{table.name}: one row per " in text
+        assert all(f"    {column} " in text for column in table.columns)
+
+
+def test_the_modules_help_lists_the_columns() -> None:
+    text = sql_tables.__doc__ or ""
+    for table in (*TRACE_TABLES, *SNAPSHOT_TABLES):
         assert all(f"    {column} " in text for column in table.columns)
 
 
