@@ -144,17 +144,18 @@ def run() -> RunFolder:
     return found
 
 
-def selected_range(run_key: str, region: tuple[str, ...] | None, drawn: Range | None) -> Range | None:
-    """The range selected on the timeline; picking another region in the table drops it."""
-    shown = (run_key, region)
-    if st.session_state.get("range_of") != shown:
-        st.session_state["range_of"] = shown
-        st.session_state["range_dropped"] = drawn
-    dropped = drawn == st.session_state.get("range_dropped")
-    st.session_state["range_kept"] = None if dropped else drawn
-    return st.session_state["range_kept"]
+def selected_range(
+    run_key: str, region: tuple[str, ...] | None, drawn: Range | None, number: int
+) -> tuple[Range | None, int]:
+    """The range that counts, and the number of the selection it answers.
 
-
-def kept_range() -> Range | None:
-    """The range the page showed last, for the timeline to mark."""
-    return st.session_state.get("range_kept")
+    Takes the latest selection of the timeline. Picking a region in the table drops it, because the view moves to that
+    region; unpicking one does not.
+    """
+    held = st.session_state
+    if held.get("range_of", (run_key, None)) != (run_key, region) and region is not None:
+        held["range_dropped"] = (run_key, number)
+    held["range_of"] = (run_key, region)
+    of_run, dropped = held.get("range_dropped", (run_key, 0))
+    dropped = dropped if of_run == run_key else 0
+    return (drawn if number > dropped else None), max(number, dropped)

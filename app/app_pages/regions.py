@@ -6,7 +6,7 @@ import streamlit as st
 
 from app import routes, state
 from app.components import overview_parts, region_parts, widgets
-from app.components.timeline import timeline
+from app.components.timeline import latest, timeline
 from profiler_kit.views import tables
 
 run = state.run()
@@ -29,13 +29,15 @@ else:
 focus = region_parts.focus(trace, path, on_gpu=on_gpu)
 
 st.subheader("Timeline", help=region_parts.TIMELINE_HELP)
-drawn = timeline(
+key, base_ns = f"timeline-{run.key}", state.timeline(run.trace)[0].start_ns
+selected, number = state.selected_range(run.key, path, *latest(key, base_ns))
+timeline(
     routes.url("timeline", run.key),
     routes.url("tiles", run.key),
-    key=f"timeline-{run.key}",
-    base_ns=state.timeline(run.trace)[0].start_ns,
+    key=key,
+    base_ns=base_ns,
     focus=focus,
-    selected=state.kept_range(),
+    selected=selected,
+    number=number,
 )
-selected = state.selected_range(run.key, path, drawn)
 (region_parts.kernels if on_gpu else region_parts.operators)(trace, path, selected)

@@ -38,56 +38,56 @@ def focus(trace: Trace, path: tuple[str, ...] | None, *, on_gpu: bool) -> Range 
         return None
     number = 1
     if len(mine) > 1:
-        number = st.number_input(
-            f"Zoom to which of its {len(mine)} instances", 1, len(mine), 1, key=f"instance-{path}", width=260
-        )
-    one = mine.iloc[int(number) - 1]
+        asked = st.number_input(f"Zoom to which of its {len(mine)} instances", 1, key=f"instance-{path}", width=260)
+        number = min(int(asked), len(mine))
+        if number != asked:
+            st.caption(f"There are {len(mine)} instances: this is the last one.")
+    one = mine.iloc[number - 1]
     if on_gpu:
         return int(one["gpu_start_ns"]), int(one["gpu_end_ns"])
     return int(one["start_ns"]), int(one["end_ns"])
 
 
 def kernels(trace: Trace, path: tuple[str, ...] | None, selected: Range | None) -> None:
-    """Kernels of the selected range, else of the region picked, else all."""
-    events = _within(trace.gpu_events(), path, selected)
+    """Kernels of the region picked, of the selected range, of both when there are both, else all."""
+    events = trace.gpu_events() if path is None else events_under(trace.gpu_events(), path)
+    if selected is not None:
+        events = events_between(events, *selected)
     busy = gpu_timeline(events)["busy_ns"]
     share = "" if selected is None else f" ({fmt_percent(busy / max(1, selected[1] - selected[0]))} of the range)"
     st.subheader(_heading("Kernels", path, selected))
     st.caption(
         f"{fmt_count(len(events))} GPU events · sum {fmt_ns(int(events['dur_ns'].sum()))} · "
-        f"busy {fmt_ns(busy)}{share}{_how(selected)}"
+        f"busy {fmt_ns(busy)}{share}{_how(path, selected)}"
     )
     widgets.table(tables.kernel_table(kernel_totals(events)), "kernels", rows=12)
 
 
 def operators(trace: Trace, path: tuple[str, ...] | None, selected: Range | None) -> None:
-    """Operators of the selected range, else of the region picked, else all."""
-    events = trace.operators()
+    """Operators of the region picked, of the selected range, of both when there are both, else all."""
+    events = trace.operators() if path is None else events_under(trace.operators(), path)
     if selected is not None:
         start = events["start_ns"]
         events = events[(start >= selected[0]) & (start < selected[1])]  # self time cannot be cut: whole operators
-    elif path is not None:
-        events = events_under(events, path)
     st.subheader(_heading("Operators", path, selected))
     st.caption(
         f"{fmt_count(len(events))} operators · self time {fmt_ns(int(events['self_ns'].sum()))}"
         + (" · those that start in the range" if selected else "")
-        + _how(selected)
+        + _how(path, selected)
     )
     widgets.table(tables.operator_table(operator_sums(events)), "operators", rows=12)
 
 
-def _within(events: pd.DataFrame, path: tuple[str, ...] | None, selected: Range | None) -> pd.DataFrame:
-    if selected is not None:
-        return events_between(events, *selected)
-    return events if path is None else events_under(events, path)
-
-
 def _heading(what: str, path: tuple[str, ...] | None, selected: Range | None) -> str:
-    if selected is not None:
-        return f"{what} in the selected {fmt_ns(selected[1] - selected[0])}"
-    return f"{what} of all regions" if path is None else f"{what} of {widgets.plain(tables.path_label(path))}"
+    where = "all regions" if path is None else widgets.plain(tables.path_label(path))
+    if selected is None:
+        return f"{what} of {where}"
+    length = fmt_ns(selected[1] - selected[0])
+    return f"{what} in the selected {length}" + ("" if path is None else f" of {where}")
 
 
-def _how(selected: Range | None) -> str:
-    return " · Esc on the timeline clears the selection" if selected else ""
+def _how(path: tuple[str, ...] | None, selected: Range | None) -> str:
+    if selected is None:
+        return ""
+    other = "" if path is None else ", unticking the row above shows every region"
+    return f" · Esc on the timeline clears the selection{other}"

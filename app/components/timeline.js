@@ -21,6 +21,7 @@ class Timeline {
     this.shown = root.querySelector('.shown');
     this.problem = root.querySelector('.problem');
     this.tile = this.meta = this.view = this.range = this.hover = this.drag = this.url = null;
+    this.number = 0; // of the selection; an answer of the server to an older one is out of date
     this.pointer = { x: 0, y: 0 };
     this.aborter = null;
     this.listen();
@@ -28,7 +29,10 @@ class Timeline {
 
   async update(data, setStateValue) {
     this.setState = setStateValue;
-    this.range = data.range;
+    if (data.tiles !== this.url || data.number >= this.number) {
+      this.range = data.range;
+      this.number = data.number;
+    }
     const focus = data.focus && String(data.focus);
     if (data.tiles !== this.url) {
       this.url = data.tiles;
@@ -117,8 +121,16 @@ class Timeline {
     const a = Math.floor(t0 - more), b = Math.ceil(t1 + more), px = Math.round(this.plot * (1 + 2 * MARGIN));
     this.aborter?.abort();
     this.aborter = new AbortController();
-    const buffer = await this.get(`${this.url}&t0=${a}&t1=${b}&px=${px}`, 'arrayBuffer', this.aborter.signal);
-    if (!buffer) return;
+    const tile = await this.ask(a, b, px, this.aborter.signal);
+    if (!tile) return;
+    this.tile = tile;
+    this.canvas.dataset.tileBytes = tile.bytes;
+    this.draw();
+  }
+
+  async ask(t0, t1, px, signal) {
+    const buffer = await this.get(`${this.url}&t0=${t0}&t1=${t1}&px=${px}`, 'arrayBuffer', signal);
+    if (!buffer) return null;
     const size = new DataView(buffer).getUint32(0, true);
     const tile = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, size)));
     const types = { '<f8': Float64Array, '<f4': Float32Array, '<u4': Uint32Array, '<u2': Uint16Array, '|u1': Uint8Array };
@@ -127,9 +139,7 @@ class Timeline {
         if (row[key]) row[key] = new types[row[key][2]](buffer, 4 + size + row[key][0], row[key][1]);
       }
     }
-    this.tile = tile;
-    this.canvas.dataset.tileBytes = buffer.byteLength;
-    this.draw();
+    return { ...tile, bytes: buffer.byteLength };
   }
 
   // ---- drawing
@@ -169,7 +179,8 @@ class Timeline {
     this.paintRange(c, theme);
     c.restore();
     this.shown.textContent = `${duration(this.view.t1 - this.view.t0)} in view`;
-    Object.assign(this.canvas.dataset, { t0: this.view.t0, t1: this.view.t1, rows: this.tile?.rows.length ?? 0 });
+    Object.assign(this.canvas.dataset, { t0: this.view.t0, t1: this.view.t1, rows: this.tile?.rows.length ?? 0,
+      range: this.range ? this.range.join() : '' });
   }
 
   paintTracks(c, theme, width) {
@@ -180,7 +191,13 @@ class Timeline {
       c.globalAlpha = track.kind === 'gpu' ? 1 : 0.75;
       c.font = `${track.kind === 'gpu' ? 600 : 400} 12px ${theme.font}`;
       c.textAlign = 'right';
-      c.fillText(fit(c, track.label, this.gutter - 14), this.gutter - 8, track.y + Math.min(track.height, 30) / 2);
+      c.fillText(fit(c, track.label, this.gutter - 14), this.gutter - 8, track.y + this.rows[track.first].height / 2);
+      if (track.kind === 'gpu' && track.rows > 1) { // a further row holds what ran while the one above was busy
+        c.globalAlpha = 0.6;
+        c.font = `400 11px ${theme.font}`;
+        const second = this.rows[track.first + 1];
+        c.fillText(fit(c, 'overlapping', this.gutter - 14), this.gutter - 8, second.y + second.height / 2);
+      }
       c.globalAlpha = 1;
     }
     c.textAlign = 'left';
@@ -245,6 +262,7 @@ class Timeline {
     const range = this.drag?.range ?? this.range;
     if (!range) return;
     const a = this.x(range[0]), b = this.x(range[1]);
+    if (b < this.gutter || a > this.gutter + this.plot) return; // not in view, and neither is its label
     c.fillStyle = theme.accent;
     c.globalAlpha = 0.13;
     c.fillRect(a, AXIS, b - a, this.height);
@@ -253,7 +271,8 @@ class Timeline {
     c.fillRect(b, AXIS, 1, this.height);
     const text = duration(range[1] - range[0]);
     c.font = `600 11px ${theme.font}`;
-    const w = c.measureText(text).width + 10, x = Math.min(Math.max((a + b - w) / 2, this.gutter), this.gutter + this.plot - w);
+    const w = c.measureText(text).width + 10;
+    const x = Math.min(Math.max((a + b - w) / 2, this.gutter), this.gutter + this.plot - w);
     c.fillRect(x, AXIS, w, 16);
     c.globalAlpha = 1;
     c.fillStyle = ink(theme.accent);
@@ -320,7 +339,8 @@ class Timeline {
 
   select(range) {
     this.range = range && [Math.round(range[0]), Math.round(range[1])];
-    this.setState('range', this.range);
+    this.number += 1;
+    this.setState('selection', { range: this.range, number: this.number });
     this.draw();
   }
 
@@ -390,7 +410,27 @@ class Timeline {
   click(event) {
     const found = this.at(event.offsetX, event.offsetY);
     if (found?.dur) this.select([found.start, found.start + found.dur]);
+    else if (found) this.selectLongest(found);
     else if (this.range) this.select(null);
+  }
+
+  // The spans under the pointer are too short to draw: ask for those alone and take the longest, the one that is named.
+  async selectLongest({ row, bin, data }) {
+    const width = (this.tile.t1 - this.tile.t0) / data.busy.length, number = this.number;
+    let a = Math.floor(this.tile.t0 + bin * width), b = Math.ceil(a + width + 1);
+    for (let tries = 0; tries < 6; tries++) {
+      const tile = await this.ask(a, b, 64);
+      if (!tile || this.number !== number) return; // selected something else meanwhile
+      const found = tile.rows.find(one => one.row === row);
+      if (!found) return;
+      if (found.start) {
+        const at = found.dur.indexOf(Math.max(...found.dur));
+        this.select([tile.t0 + found.start[at], tile.t0 + found.start[at] + found.dur[at]]);
+        return;
+      }
+      const step = (tile.t1 - tile.t0) / found.busy.length, fullest = found.busy.indexOf(Math.max(...found.busy));
+      [a, b] = [Math.floor(tile.t0 + fullest * step), Math.ceil(tile.t0 + (fullest + 1) * step)];
+    }
   }
 
   key(event) {
@@ -432,9 +472,15 @@ function fit(c, text, width) {
   let low = 0, high = Math.min(text.length, Math.ceil(width / 3));
   while (low < high) {
     const mid = (low + high + 1) >> 1;
-    c.measureText(text.slice(0, mid) + '…').width <= width ? low = mid : high = mid - 1;
+    c.measureText(middleOut(text, mid)).width <= width ? low = mid : high = mid - 1;
   }
-  return low ? text.slice(0, low) + '…' : '';
+  return low ? middleOut(text, low) : '';
+}
+
+// `size` letters of a name: its middle goes, since kernels differ at both ends; a short rest is the beginning alone.
+function middleOut(text, size) {
+  const tail = size < 12 ? 0 : Math.floor(size * 0.4);
+  return text.slice(0, size - tail) + '…' + (tail ? text.slice(-tail) : '');
 }
 
 function hash(text) {

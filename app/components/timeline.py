@@ -1,10 +1,16 @@
-"""The kernel timeline: a run's key in, the selected range of time out."""
+"""The kernel timeline: a run's key in, the selected range of time out.
+
+The browser numbers its selections. The page reads the latest one before it draws (`latest`), and the component is told
+which number it is answered, so that an answer to an older selection never moves a newer one.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import streamlit as st
+
+from app.state import Range
 
 _HERE = Path(__file__).parent
 _HTML = """
@@ -27,28 +33,43 @@ _component = st.components.v2.component(
 )
 
 
+def latest(key: str, base_ns: int) -> tuple[Range | None, int]:
+    """The range the browser selected last, in ns, and its number; 0 when nothing was ever selected."""
+    held = st.session_state.get(key)
+    chosen = held.get("selection") if held else None
+    if not chosen:
+        return None, 0
+    times = chosen["range"]
+    return (int(times[0]) + base_ns, int(times[1]) + base_ns) if times else None, int(chosen["number"])
+
+
 def timeline(
     meta_url: str,
     tiles_url: str,
     *,
     key: str,
     base_ns: int,
-    focus: tuple[int, int] | None,
-    selected: tuple[int, int] | None,
-) -> tuple[int, int] | None:
-    """Draw the timeline behind the two URLs; returns the selected range in ns, or None.
+    focus: Range | None,
+    selected: Range | None,
+    number: int,
+) -> None:
+    """Draw the timeline behind the two URLs.
 
     base_ns: start of the timeline, which times in the browser count from. focus: a range to zoom to; the view moves
-    when it changes.
+    when it changes. selected: the range to mark, which answers the browser's selection `number`.
     """
-    result = _component(
+    _component(
         key=key,
-        data={"meta": meta_url, "tiles": tiles_url, "focus": _less(focus, base_ns), "range": _less(selected, base_ns)},
-        on_range_change=lambda: None,
+        data={
+            "meta": meta_url,
+            "tiles": tiles_url,
+            "focus": _less(focus, base_ns),
+            "range": _less(selected, base_ns),
+            "number": number,
+        },
+        on_selection_change=lambda: None,
     )
-    chosen = result.get("range")
-    return (int(chosen[0]) + base_ns, int(chosen[1]) + base_ns) if chosen else None
 
 
-def _less(times: tuple[int, int] | None, base_ns: int) -> list[int] | None:
+def _less(times: Range | None, base_ns: int) -> list[int] | None:
     return None if times is None else [time - base_ns for time in times]

@@ -10,6 +10,9 @@ from urllib.parse import urlparse
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests.app.samples import serving
+from tests.builders import TraceBuilder
+
 pytestmark = pytest.mark.browser
 INK = """canvas => {
     const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
@@ -33,6 +36,18 @@ def page(browser: Browser) -> Iterator[Page]:
     away = [r for r in requests if urlparse(r).scheme in ("http", "https", "ws", "wss")]
     assert away and {urlparse(r).hostname for r in away} == {"127.0.0.1"}
     assert failures == []
+
+
+@pytest.fixture(scope="module")
+def crowd_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """20,000 kernels on one stream, far more than pixels."""
+    folder = tmp_path_factory.mktemp("crowd")
+    trace = TraceBuilder()
+    for number in range(20_000):
+        trace.kernel(None, number * 1.0, 0.5, name=f"k{number % 5}")
+    trace.write(folder / "crowd.json")
+    with serving(folder) as (address, _):
+        yield address
 
 
 def settle(page: Page) -> None:
@@ -137,6 +152,106 @@ def test_a_range_selected_on_the_axis_gets_its_kernels(page: Page, url: str) -> 
     canvas.focus()
     page.keyboard.press("Escape")
     expect(page.get_by_text("Kernels of all regions")).to_be_visible()
+
+
+def drag(page: Page, first: float, last: float, *, shift: bool = True) -> tuple[float, float]:
+    """Shift-drag over those shares of the plot; returns what the drag covers, in ns of the timeline."""
+    canvas = page.locator("canvas[aria-label]")
+    box = canvas.bounding_box()
+    assert box is not None
+    gutter = min(210.0, max(152.0, box["width"] * 0.13))
+    places = [box["x"] + gutter + (box["width"] - gutter) * share for share in (first, last)]
+    t0, t1 = canvas_number(page, "t0"), canvas_number(page, "t1")
+    canvas.focus()
+    page.keyboard.down("Shift")
+    page.mouse.move(places[0], box["y"] + 60)
+    page.mouse.down()
+    page.mouse.move(places[1], box["y"] + 60, steps=4)
+    page.mouse.up()
+    page.keyboard.up("Shift")
+    return t0 + first * (t1 - t0), t0 + last * (t1 - t0)
+
+
+def marked(page: Page) -> list[float]:
+    """The range the picture marks, in ns of the timeline."""
+    text = page.locator("canvas[aria-label]").get_attribute("data-range") or ""
+    return [float(part) for part in text.split(",") if part]
+
+
+def rest(page: Page) -> None:
+    """Wait until the server has answered the last selection."""
+    page.wait_for_timeout(600)
+    settle(page)
+    page.wait_for_timeout(300)
+
+
+def test_picture_and_table_agree_on_every_selection(page: Page, url: str) -> None:
+    timeline(page, url)
+    for first, last in ((0.1, 0.3), (0.5, 0.8), (0.2, 0.25)):
+        wanted = drag(page, first, last)
+        rest(page)
+        found = marked(page)
+        assert found == pytest.approx(wanted, abs=4_000)
+        said = f"{(found[1] - found[0]) / 1000:.2f} µs"
+        expect(page.get_by_text(f"Kernels in the selected {said}")).to_be_visible()
+    page.locator("canvas[aria-label]").focus()
+    page.keyboard.press("Escape")
+    rest(page)
+    assert marked(page) == []
+    expect(page.get_by_text("Kernels of all regions")).to_be_visible()
+    wanted = drag(page, 0.4, 0.6)
+    rest(page)
+    assert marked(page) == pytest.approx(wanted, abs=4_000)  # after Esc a new one is drawn again
+
+
+def test_quick_selections_end_with_the_last_one(page: Page, url: str) -> None:
+    timeline(page, url)
+    drag(page, 0.1, 0.3)
+    drag(page, 0.3, 0.5)
+    wanted = drag(page, 0.5, 0.8)
+    rest(page)
+    assert marked(page) == pytest.approx(wanted, abs=4_000)
+
+
+def test_a_selection_does_not_follow_to_another_run(page: Page, url: str) -> None:
+    timeline(page, url)
+    drag(page, 0.1, 0.3)
+    rest(page)
+    page.get_by_test_id("stSidebar").get_by_role("combobox").click()
+    page.get_by_role("option", name="host", exact=True).click()
+    page.wait_for_url(re.compile("run=host"))
+    rest(page)
+    assert marked(page) == []
+    expect(page.get_by_text("Operators of all regions")).to_be_visible()
+
+
+def test_a_region_picked_and_a_range_count_together(page: Page, url: str) -> None:
+    timeline(page, url)
+    drag(page, 0.02, 0.98)
+    rest(page)
+    table = page.get_by_test_id("stDataFrame").first.bounding_box()
+    assert table is not None
+    page.mouse.click(table["x"] + 18, table["y"] + 35 * 3.5)  # the tick of the third row: mask decoder
+    rest(page)
+    expect(page.get_by_text("Kernels of timed region > mask decoder")).to_be_visible()
+    assert marked(page) == []  # the view has moved to the region
+    page.get_by_title("Show everything (F)").click()
+    page.wait_for_timeout(300)
+    drag(page, 0.02, 0.98)
+    rest(page)
+    expect(page.get_by_text(re.compile(r"Kernels in the selected .* of timed region > mask decoder"))).to_be_visible()
+    expect(page.get_by_text(re.compile(r"^1 GPU events"))).to_be_visible()
+
+
+def test_a_click_on_spans_too_short_to_see_selects_the_longest(page: Page, crowd_url: str) -> None:
+    timeline(page, crowd_url, "crowd.json")
+    canvas = page.locator("canvas[aria-label]")
+    box = canvas.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + box["width"] * 0.5, box["y"] + 45)
+    rest(page)
+    found = marked(page)
+    assert len(found) == 2 and found[1] - found[0] == 500  # a kernel of 500 ns, of 20,000
 
 
 def test_files_download_and_the_memory_page_opens(page: Page, url: str, tmp_path: Path) -> None:
