@@ -71,7 +71,7 @@ def stop_profile(recording: TorchProfile) -> None:
 
 
 def has_recorded(recording: TorchProfile) -> bool:
-    """Whether a profile that has ended holds an operator, a region (other than a ProfilerStep) or a change of memory."""
+    """Whether a profile that has ended holds an operator, a change of memory or a region other than ProfilerStep."""
     result = None if recording.profiler is None else recording.profiler.kineto_results
     todo = [] if result is None else result.experimental_event_tree()
     while todo:

@@ -26,7 +26,7 @@ from profiler_kit.sam.models import LoadedModel, load_model
 from profiler_kit.sam.optimizations import encoder_dtype, layer_optimizations, optimized
 from profiler_kit.sam.plan import DISTINCT_BATCHES, CaptureOptions, CapturePlan, gather_scenes, make_plan
 from profiler_kit.sam.prompts import PromptChoice
-from profiler_kit.sam.scenes import Scene
+from profiler_kit.sam.scenes import Scene, load_images
 from profiler_kit.sam.workload import Batch, Prediction, SamWorkload, no_garbage_collection, prepare_batch
 
 
@@ -42,6 +42,8 @@ def capture_run(options: CaptureOptions, *, report: Report = silent) -> Path:
     recorder, and the error names the snapshot that is left beside the folder.
     """
     plan = make_plan(options)
+    if options.images is not None:
+        load_images(options.images, limit=1)  # before a folder is made and a model loaded
     with whole_folder(plan.out, overwrite=options.overwrite) as folder:
         try:
             _capture(plan, folder, _Ticks(report, plan.ticks))

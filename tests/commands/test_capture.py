@@ -141,6 +141,14 @@ def test_files_that_cannot_be_used_leave_nothing_behind(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["wrong.pth"]
 
 
+def test_a_capture_that_fails_leaves_no_folder_of_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # an empty ./traces would hide the samples from `serve`
+    refused(InputError, "--images", "/nope")
+    assert list(tmp_path.iterdir()) == []
+    refused(CheckpointError, "--checkpoint", "/nope.pth")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_existing_folder_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "keep").write_text("me")
     assert refused(OptionError, "--out", str(tmp_path)) == (

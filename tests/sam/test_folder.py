@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,3 +77,82 @@ def test_a_name_is_wanted() -> None:
     assert refused(Path(), overwrite=True) == (
         "--out .: this names no folder of its own, want a new one. Try --out run."
     )
+
+
+def test_folders_made_for_it_go_with_it(tmp_path: Path) -> None:
+    target = tmp_path / "a" / "b" / "run"
+    with pytest.raises(KeyboardInterrupt), whole_folder(target, overwrite=False):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(KeyboardInterrupt), whole_folder(target, overwrite=False):
+        (tmp_path / "a" / "mine").touch()
+        raise KeyboardInterrupt
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["a", "a/mine"]
+    (tmp_path / "a" / "mine").unlink()
+    with pytest.raises(KeyboardInterrupt), whole_folder(tmp_path / "a" / "run", overwrite=False):
+        raise KeyboardInterrupt
+    assert (tmp_path / "a").is_dir()  # it was there before
+
+
+def a_dead_process() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_what_a_killed_capture_left_is_cleared_by_the_next_one(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib, time\n"
+        "from profiler_kit.sam.folder import whole_folder\n"
+        f"with whole_folder(pathlib.Path({str(tmp_path)!r}) / 'run', overwrite=False) as folder:\n"
+        "    (folder / 'trace.json').write_text('half')\n"
+        "    print(folder.name, flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        left = process.stdout.readline().strip()
+        fill(tmp_path / "other", "1")
+        assert sorted(path.name for path in tmp_path.iterdir()) == [left, "other"]  # it still runs
+        process.send_signal(signal.SIGKILL)
+    fill(tmp_path / "third", "1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "third"]
+
+
+def test_only_what_is_surely_left_over_is_cleared(tmp_path: Path) -> None:
+    dead = a_dead_process()
+    kept = [
+        f".tmp-{os.getpid()}-run",  # that process runs
+        ".tmp-1-run",  # of another user, or at least alive
+        f".tmp-{dead}",
+        ".tmp-x-run",
+        f".tmp-0{dead}-run",
+        f"tmp-{dead}-run",
+        f".tmp-{dead}-locked",
+        ".tmp-99999999999-run",
+        f".tmp-{dead}-file",
+    ]
+    for name in kept[:-1]:
+        (tmp_path / name).mkdir()
+    (tmp_path / kept[-1]).touch()
+    fill(tmp_path / "there", "new")
+    for name in (f".tmp-{dead}-run", f".old-{dead}-there"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").touch()
+    handle = os.open(tmp_path / f".tmp-{dead}-locked", os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)  # at work in a container of its own, where numbers are others
+        fill(tmp_path / "run", "1")
+    finally:
+        os.close(handle)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, "run", "there"])
+    assert (tmp_path / "there" / "run.json").read_text() == "new"
+
+
+def test_a_run_whose_replacement_never_came_is_put_back(tmp_path: Path) -> None:
+    aside = tmp_path / f".old-{a_dead_process()}-run"
+    aside.mkdir()
+    (aside / "run.json").write_text("before")
+    assert refused(tmp_path / "run", overwrite=False).endswith("Choose another --out, or add --overwrite.")
+    assert (tmp_path / "run" / "run.json").read_text() == "before"
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
