@@ -7,7 +7,7 @@ they stand in `traceEvents`, those that cannot be read not counted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -43,6 +43,7 @@ FLOWS: Final = frozenset({"ac2g", "fwdbwd"})
 EVALUATE: Final = "autograd::engine::evaluate_function"  # operators on backward threads (autograd.py)
 _REJECTED: Final = -1
 _RAW_EVENTS: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _SPAN_COLUMNS: Final = ("number", "start_ns", "dur_ns", "thread", "category", "stream")
 
 
@@ -105,6 +106,12 @@ class Scan:
         """Unix time that start_ns counts from; 0 in files without a base time."""
         base = self.metadata.get("baseTimeNanoseconds")
         return base if isinstance(base, int) else 0
+
+    @property
+    def beyond_floats(self) -> bool:
+        """Whether readers that take times for floats lose some: nanoseconds, counted from 1970."""
+        start = self.spans.start_ns
+        return bool(np.abs(start).max() >= FLOAT_EXACT_US * 1000 and (start % 1000).any())
 
     def of_category(self, wanted: Callable[[str], bool]) -> npt.NDArray[np.bool_]:
         """True for each span whose category is wanted."""
@@ -262,6 +269,19 @@ def _text(event: Event) -> bytes:
         if getattr(event.args, f.name) not in (MISSING, "", None)
     }
     return text + b',"args":' + msgspec.json.encode(arguments) + b"}"
+
+
+def replaced(text: bytes, values: Mapping[str, bytes]) -> bytes:
+    """An event's text with other JSON values for some of its keys; every other value stays as it is written."""
+    event = _FIELDS.decode(text)
+    fields = {key: bytes(value) for key, value in event.items()} | dict(values)
+    return b"{" + b", ".join(msgspec.json.encode(key) + b": " + value for key, value in fields.items()) + b"}"
+
+
+def shifted(text: bytes, ns: int) -> bytes:
+    """An event's text with its time stamp that much earlier; as it is when it has none or one before `ns`."""
+    stamp = text_to_ns(bytes(_FIELDS.decode(text).get("ts", b"")))
+    return text if stamp is None or stamp < ns else replaced(text, {"ts": microseconds(stamp - ns)})
 
 
 def microseconds(ns: int) -> bytes:

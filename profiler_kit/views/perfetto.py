@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from isal import igzip
 
 from profiler_kit.attribute import attribute
 from profiler_kit.errors import OptionError
 from profiler_kit.files import whole_file
-from profiler_kit.load.source import Scan, copy_events, scan
+from profiler_kit.load.source import Scan, copy_events, scan, shifted
 from profiler_kit.progress import Report, silent
+from profiler_kit.units import NS_PER_S
 from profiler_kit.views.perfetto_lanes import spread
 from profiler_kit.views.perfetto_tracks import GpuWork, counter_events, memory_events, process_events, region_events
 from profiler_kit.views.perfetto_window import Window, of_region, of_time, select, whole
@@ -50,10 +51,6 @@ class Exported:
     size_bytes: int
 
 
-class _Writer(Protocol):
-    def write(self, data: bytes, /) -> int: ...
-
-
 def export_window(
     path: str | Path,
     out: str | Path,
@@ -74,7 +71,9 @@ def export_window(
     same run also its memory. Regions on the GPU are always added, one track per stream.
 
     events counts what was copied: all that overlaps the window, GPU work launched in it, launches of that work, and
-    arrows with both ends kept. `out` ends in .json or .json.gz and is written whole or not at all.
+    arrows with both ends kept. Their times stay as they are, unless they count nanoseconds from 1970, which Perfetto
+    reads as floats, 256 ns apart: those move by whole seconds from `ts` to `baseTimeNanoseconds`. `out` ends in .json
+    or .json.gz and is written whole or not at all.
 
     Raises OptionError for an unknown region, instance or stream, for a window without events and an `out` that
     cannot be; InputError and TraceFormatError as load_trace does.
@@ -92,18 +91,18 @@ def export_window(
     work = GpuWork.of(found, attribution, stream)
     shown = replace(window, end_ns=max(window.end_ns, chosen.last_gpu_end_ns + 1))
     lanes = spread(found, chosen.spans, chosen.arrows)
+    earlier_ns = window.start_ns // NS_PER_S * NS_PER_S if found.beyond_floats else 0
     samples = 0
-    with whole_file(target) as temporary, _open(temporary) as writer:
-        writer.write(_head(found, window))
+    with whole_file(target) as temporary, _open(temporary, earlier_ns) as writer:
+        writer.head(found, window)
         texts = zip(chosen.numbers.tolist(), copy_events(found, chosen.numbers, report=report), strict=True)
-        _write(writer, (lanes.move(number, text) for number, text in texts), first=True)
-        added = _write(writer, itertools.chain(lanes.metadata, region_events(work, attribution, window)), first=False)
+        writer.events(lanes.move(number, text) for number, text in texts)
+        added = writer.events(itertools.chain(lanes.metadata, region_events(work, attribution, window)))
         if counters:
-            tracks = itertools.chain(process_events(work.devices), counter_events(work, shown))
-            added += _write(writer, tracks, first=False)
+            added += writer.events(itertools.chain(process_events(work.devices), counter_events(work, shown)))
         if counters and snapshot is not None:
-            samples = _write(writer, memory_events(snapshot, found.base_ns, shown), first=False)
-        writer.write(b"\n ]\n}\n")
+            samples = writer.events(memory_events(snapshot, found.base_ns, shown))
+        writer.end()
     return Exported(
         path=target,
         label=window.label,
@@ -117,13 +116,6 @@ def export_window(
     )
 
 
-def _head(found: Scan, window: Window) -> bytes:
-    """Everything up to the first event: the source's metadata, and where this was cut from."""
-    cut = {"source": found.path.name, "window": window.label, "startNs": window.start_ns, "endNs": window.end_ns}
-    text = json.dumps({**found.metadata, "profilerKit": cut}, ensure_ascii=False, indent=1)
-    return text[: -len("\n}")].encode() + b',\n "traceEvents": [\n'
-
-
 def _checked(path: str | Path, out: str | Path) -> Path:
     target = Path(out)
     if not target.name.endswith(SUFFIXES):
@@ -133,24 +125,42 @@ def _checked(path: str | Path, out: str | Path) -> Path:
     return target
 
 
-def _write(writer: _Writer, texts: Iterator[bytes], *, first: bool) -> int:
-    """Write events with commas between; return how many. `first` where no event stands before them."""
-    count = 0
-    for text in texts:
-        writer.write(text if first and not count else b",\n" + text)
-        count += 1
-    return count
+class _Writer:
+    """Writes a chrome trace event by event; times are written `earlier_ns` earlier, the base time as much later."""
+
+    def __init__(self, out: BinaryIO | igzip.IGzipFile, earlier_ns: int) -> None:
+        self._out = out
+        self._earlier_ns = earlier_ns
+        self._between = b""
+
+    def head(self, found: Scan, window: Window) -> None:
+        """Write everything up to the first event: the source's metadata, and where this was cut from."""
+        cut = {"source": found.path.name, "window": window.label, "startNs": window.start_ns, "endNs": window.end_ns}
+        metadata = {**found.metadata, "profilerKit": cut}
+        if self._earlier_ns:
+            metadata["baseTimeNanoseconds"] = found.base_ns + self._earlier_ns
+        text = json.dumps(metadata, ensure_ascii=False, indent=1)
+        self._out.write(text[: -len("\n}")].encode() + b',\n "traceEvents": [\n')
+
+    def events(self, texts: Iterable[bytes]) -> int:
+        """Write events; return how many."""
+        count = 0
+        for text in texts:
+            self._out.write(self._between + (shifted(text, self._earlier_ns) if self._earlier_ns else text))
+            self._between = b",\n"
+            count += 1
+        return count
+
+    def end(self) -> None:
+        """Close the list and the object."""
+        self._out.write(b"\n ]\n}\n")
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[_Writer]:
-    if path.name.endswith(".gz"):
-        with path.open("wb") as raw, _packed(raw) as packed:
-            yield packed
-    else:
-        with path.open("wb", buffering=1 << 20) as plain:
-            yield plain
-
-
-def _packed(raw: BinaryIO) -> igzip.IGzipFile:
-    return igzip.IGzipFile(fileobj=raw, mode="wb", compresslevel=_LEVEL, mtime=0)  # type: ignore[no-untyped-call]
+def _open(path: Path, earlier_ns: int) -> Iterator[_Writer]:
+    with path.open("wb", buffering=1 << 20) as raw:
+        if path.name.endswith(".gz"):
+            with igzip.IGzipFile(fileobj=raw, mode="wb", compresslevel=_LEVEL, mtime=0) as packed:  # type: ignore[no-untyped-call]
+                yield _Writer(packed, earlier_ns)
+        else:
+            yield _Writer(raw, earlier_ns)

@@ -9,23 +9,19 @@ one moves to a lane of its own; times stay as they are.
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from typing import Final
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from profiler_kit.load.events import NOT_JSON
-from profiler_kit.load.source import Scan
+from profiler_kit.load.source import Scan, replaced
 from profiler_kit.nesting import ROOT, build_forest, outer_first
 
 I64 = npt.NDArray[np.int64]
 
 FIRST_TID: Final = 1_000_000_000  # beyond any thread of a process, below Perfetto's limit of 2**32
 _PYTHON: Final = "python_function"
-_TID: Final = re.compile(rb'"tid"\s*:\s*(?:"(?:[^"\\]|\\.)*"|-?\d+)')
 
 
 @dataclass(frozen=True)
@@ -38,15 +34,7 @@ class Lanes:
     def move(self, number: int, text: bytes) -> bytes:
         """The event's text with its new thread id, if it has one."""
         tid = self.tid.get(number)
-        if tid is None:
-            return text
-        moved = _TID.sub(b'"tid": %d' % tid, text, count=1)
-        try:
-            if msgspec.json.decode(moved)["tid"] == tid:
-                return moved
-        except (*NOT_JSON, KeyError):
-            pass
-        return msgspec.json.encode({**json.loads(text), "tid": tid})  # `tid` stands somewhere else first
+        return text if tid is None else replaced(text, {"tid": b"%d" % tid})
 
 
 def spread(found: Scan, keep: npt.NDArray[np.bool_], arrows: npt.NDArray[np.bool_]) -> Lanes:
@@ -111,6 +99,6 @@ def _names(found: Scan, code: int, tid: int, number: int) -> list[bytes]:
     if isinstance(old, int) and abs(old) < 1 << 31:
         values.append(("thread_sort_index", "sort_index", old))  # as Kineto sorts the thread itself
     return [
-        json.dumps({"name": kind, "ph": "M", "ts": 0, "pid": pid, "tid": tid, "args": {key: value}}).encode()
+        json.dumps({"name": kind, "ph": "M", "pid": pid, "tid": tid, "args": {key: value}}).encode()
         for kind, key, value in values
     ]

@@ -230,7 +230,7 @@ def _process(device: int) -> Iterator[bytes]:
 
 
 def _metadata(name: str, pid: int, tid: int, key: str, value: object) -> bytes:
-    event = {"name": name, "ph": "M", "ts": 0, "pid": pid, "tid": tid, "args": {key: value}}
+    event = {"name": name, "ph": "M", "pid": pid, "tid": tid, "args": {key: value}}
     return json.dumps(event, ensure_ascii=False).encode()
 
 

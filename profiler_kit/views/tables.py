@@ -10,9 +10,11 @@ from profiler_kit.record import RunRecord
 from profiler_kit.schemas import KERNEL_TOTALS, MEMORY_LIVE, MEMORY_REGIONS, OPERATOR_SUMS, REGION_TOTALS
 from profiler_kit.units import bytes_to_mib, ns_to_ms, ns_to_us
 from profiler_kit.views.palette import region_colours
-from profiler_kit.views.text import MISSING, fmt_ns, fmt_path, short_kernel
+from profiler_kit.views.names import fit_names, kernel_names
+from profiler_kit.views.text import MISSING, fmt_ns, fmt_path
 
 INDENT = "\u2003"
+REGION_LETTERS, KERNEL_LETTERS = 30, 46  # what fits into the column of a page
 
 
 def region_table(regions: pd.DataFrame, *, host: bool = False) -> pd.DataFrame:
@@ -27,7 +29,7 @@ def region_table(regions: pd.DataFrame, *, host: bool = False) -> pd.DataFrame:
     table = pd.DataFrame(
         {
             "colour": [swatch(colour[path[-1]]) for path in regions["path"]],
-            "region": [INDENT * (len(path) - 1) + printable(path[-1]) for path in regions["path"]],
+            "region": _tree(regions["path"]),
             "share": 100 * regions[column] / whole,
         }
     )
@@ -46,7 +48,7 @@ def kernel_table(kernels: pd.DataFrame) -> pd.DataFrame:
     whole = int(kernels["sum_ns"].sum()) or 1
     return pd.DataFrame(
         {
-            "kernel": kernels["name"].map(short_kernel).map(printable),
+            "kernel": [printable(name) for name in fit_names(kernel_names(list(kernels["name"])), KERNEL_LETTERS)],
             "share": 100 * kernels["sum_ns"] / whole,
             "sum_ms": kernels["sum_ns"].map(ns_to_ms),
             "count": kernels["count"],
@@ -83,7 +85,7 @@ def memory_region_table(regions: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame(
         {
             "colour": [swatch(colour[path[-1]]) for path in regions["path"]],
-            "region": [INDENT * (len(path) - 1) + printable(path[-1]) for path in regions["path"]],
+            "region": _tree(regions["path"]),
         }
     )
     for name in ("peak", "allocated", "freed", "net"):
@@ -112,7 +114,7 @@ def record_table(record: RunRecord) -> pd.DataFrame:
         "Model": record.model,
         "Weights": record.weights,
         "Optimizations": ", ".join(record.optimizations) or "none",
-        "Batch": f"{record.batch_size} images of {record.image_size} px, {record.dtype}",
+        "Batch": f"{_counted(record.batch_size, 'image')} of {record.image_size} px, {record.dtype}",
         "Device": f"{record.device_name} ({record.device})",
         "Versions": versions,
         "Iterations": f"{record.timed_iterations} timed after {record.warmup_iterations} of warm-up",
@@ -126,6 +128,16 @@ def record_table(record: RunRecord) -> pd.DataFrame:
     }
     rows = [(name, printable(str(value))) for name, value in facts.items() if value]
     return pd.DataFrame(rows, columns=["fact", "value"])
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def _tree(paths: pd.Series) -> list[str]:
+    """Names indented below the region around them, shortened so that they stay apart."""
+    names = fit_names([path[-1] for path in paths], REGION_LETTERS)
+    return [INDENT * (len(path) - 1) + printable(name) for path, name in zip(paths, names, strict=True)]
 
 
 def printable(text: str) -> str:

@@ -64,6 +64,24 @@ def fmt_ns(value_ns: float | None, unit: TimeUnit | None = None) -> str:
     return f"{value_ns / size:,.{decimals}f} {chosen}"
 
 
+def fmt_all_ns(values_ns: Sequence[float]) -> list[str]:
+    """Durations with one unit for all; each with its own where the smallest would lose its digits in the common one."""
+    unit = time_unit(values_ns)
+    size, decimals = _TIME[unit]
+    smallest = min((abs(value) for value in values_ns if value), default=0.0)
+    return [fmt_ns(value, unit if smallest / size * 10**decimals >= _DIGITS else None) for value in values_ns]
+
+
+_DIGITS: Final = 100  # the smallest value shows at least three digits
+
+
+def fmt_rate(per_second: float) -> str:
+    """A rate with three digits at least: `1,818.2`, `7.92`, `0.0478`."""
+    if per_second >= 100:
+        return f"{per_second:,.1f}"
+    return f"{per_second:.3g}" if per_second >= 0.001 else f"{per_second:.2e}"
+
+
 def _larger(unit: TimeUnit) -> TimeUnit:
     order = list(_TIME)
     return order[order.index(unit) - 1]

@@ -6,13 +6,16 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from profiler_kit.analyses.batch_load import BatchLoad
+from profiler_kit.analyses.presence import Presence
 from profiler_kit.schemas import OPERATOR_SUMS, REGION_TOTALS
-from profiler_kit.views.text import fmt_ns, fmt_percent
+from profiler_kit.views.text import fmt_count, fmt_ns, fmt_percent
 
 _HOLDS = 0.5  # a nested region that holds this share of the one around it is the better answer
 # Nobody's own names: what was not attributed, and regions torch.compile makes up.
 _UNNAMED = ("(no region)", "(unlinked)", "## Call CompiledFxGraph", "Torch-Compiled Region", "CompiledFunction")
 _STARVED = 0.25  # idle share from which the GPU is said to wait
+_SLOWED = 0.03  # of the busy share: below, recording made no difference worth a word
 
 
 def main_region(regions: pd.DataFrame, column: str) -> tuple[tuple[str, ...], float] | None:
@@ -37,34 +40,87 @@ def main_region(regions: pd.DataFrame, column: str) -> tuple[tuple[str, ...], fl
     return (best, value / whole) if best else None
 
 
-def gpu_verdict(gpu_timeline: Mapping[str, int], regions: pd.DataFrame) -> list[tuple[str, bool]]:
-    """Pieces of the sentence for a run on a GPU; True marks what to set in bold."""
-    total, busy = gpu_timeline["total_ns"], gpu_timeline["busy_ns"]
-    said = [("The GPU was busy ", False), (fmt_percent(busy / max(1, total), 0), True), (f" of {fmt_ns(total)}", False)]
+def gpu_verdict(
+    gpu_timeline: Mapping[str, int], regions: pd.DataFrame, load: BatchLoad | None = None
+) -> list[tuple[str, bool]]:
+    """Pieces of the sentence for a run on a GPU; True marks what to set in bold.
+
+    With `load` the busy share and the advice are those of a batch without the profiler, and the recorded share stands
+    beside it; without, they are of the recorded time.
+    """
+    total, busy = max(1, gpu_timeline["total_ns"]), gpu_timeline["busy_ns"]
+    said = _recorded(busy, total) if load is None else _unrecorded(load, busy / total)
     found = main_region(regions, "busy_ns")
     if found is not None:
         path, share = found
-        said += [("; ", False), (fmt_percent(share, 0), True), (" of its work came from ", False), (path[-1], True)]
+        said += [
+            ("; ", False),
+            (fmt_percent(share, 0), True),
+            (" of the GPU's work came from ", False),
+            (path[-1], True),
+        ]
     said.append((".", False))
-    if gpu_timeline["idle_ns"] > _STARVED * total:
-        said.append((f" It waited for {fmt_ns(gpu_timeline['idle_ns'])}: look at launches and copies first.", False))
+    if load is not None and 1 - load.busy_share > _STARVED:
+        waits = fmt_ns(load.latency_ns - load.gpu_ns)
+        said.append((f" It waits {waits} of each batch: look at launches and copies first.", False))
+    elif load is None and gpu_timeline["idle_ns"] > _STARVED * total:
+        waited = fmt_ns(gpu_timeline["idle_ns"])
+        said.append(
+            (f" It waited for {waited}, some of that for the recording: look at launches and copies first.", False)
+        )
     elif gpu_timeline["exposed_communication_ns"] > 0.1 * total:
         waited = fmt_ns(gpu_timeline["exposed_communication_ns"])
         said.append((f" Communication that nothing overlaps took {waited}.", False))
     return said
 
 
-def host_verdict(regions: pd.DataFrame, operators: pd.DataFrame) -> list[tuple[str, bool]]:
-    """Pieces of the sentence for a run without GPU events."""
+def _recorded(busy: int, total: int) -> list[tuple[str, bool]]:
+    return [
+        ("The GPU was busy ", False),
+        (fmt_percent(busy / total, 0), True),
+        (f" of the recorded {fmt_ns(total)}", False),
+    ]
+
+
+def _unrecorded(load: BatchLoad, recorded_share: float) -> list[tuple[str, bool]]:
+    recorded = fmt_percent(recorded_share, 0)
+    slowed = recorded_share < load.busy_share - _SLOWED
+    return [
+        (f"GPU work {fmt_ns(load.gpu_ns)} of a {fmt_ns(load.latency_ns)} batch: ", False),
+        (f"{fmt_percent(load.busy_share, 0)} busy", True),
+        (" when not recorded", False),
+        (
+            f" (recording slowed the host: {recorded} while recorded)" if slowed else f", {recorded} while recorded",
+            False,
+        ),
+    ]
+
+
+def missing_gpu(presence: Presence) -> str:
+    """One sentence on a trace without GPU events: whether there was a GPU, and why its work is not there."""
+    calls = f"{fmt_count(presence.launches)} {'call that launches' if presence.launches == 1 else 'calls that launch'}"
+    if presence.ran == "cut off":
+        return f"The trace is cut off before its GPU events ({calls} GPU work are in it): this is its host side only."
+    if presence.ran == "not recorded":
+        return f"GPU work was launched ({calls} it) but not recorded: this is the host side only."
+    return "No GPU in this run."
+
+
+def host_verdict(
+    regions: pd.DataFrame, operators: pd.DataFrame, presence: Presence | None = None
+) -> list[tuple[str, bool]]:
+    """Pieces of the sentence for a trace without GPU events."""
     OPERATOR_SUMS.check(operators)
     whole = int(operators["self_ns"].sum())
-    said: list[tuple[str, bool]] = [("No GPU in this run. ", False)]
+    first = "No GPU in this run." if presence is None else missing_gpu(presence)
+    said: list[tuple[str, bool]] = [(first, False)]
     found = main_region(regions, "host_ns")
     if found is not None:
         path, share = found
-        said += [(path[-1], True), (" took ", False), (fmt_percent(share, 0), True), (" of the time in regions", False)]
+        said += [(" ", False), (path[-1], True), (" took ", False), (fmt_percent(share, 0), True)]
+        said.append((" of the time in regions", False))
     if whole:
-        said += [("; the " if found else "The ", False), ("longest operator is ", False)]
+        said += [("; the " if found else " The ", False), ("longest operator is ", False)]
         said += [(str(operators["name"].iloc[0]), True), (", ", False)]
         said += [(fmt_percent(int(operators["self_ns"].iloc[0]) / whole, 0), True), (" of operator time", False)]
-    return [*said, (".", False)]
+    return [*said, (".", False)] if found or whole else said

@@ -13,7 +13,7 @@ import pytest
 from profiler_kit.attribute import attribute
 from profiler_kit.errors import InputError, TraceFormatError
 from profiler_kit.load import stream
-from profiler_kit.load.source import Scan, copy_events, microseconds, scan
+from profiler_kit.load.source import Scan, copy_events, microseconds, replaced, scan, shifted
 from profiler_kit.trace import load_trace
 from tests.builders import TraceBuilder, real_traces
 
@@ -138,3 +138,12 @@ def test_a_missing_file_and_one_without_events(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("ns", "text"), [(0, b"0.000"), (1_234_567, b"1234.567"), (-1, b"-0.001"), (-2500, b"-2.500")])
 def test_microseconds_are_written_as_kineto_does(ns: int, text: bytes) -> None:
     assert microseconds(ns) == text
+
+
+def test_replaced_values_leave_the_others_as_they_are_written() -> None:
+    text = b'{"name": "a \\"tid\\": 3", "tid" : "x", "args": {"tid": 1.50, "ts": 1}, "ts": 5000000.125}'
+    moved = replaced(text, {"tid": b"7"})
+    assert moved == b'{"name": "a \\"tid\\": 3", "tid": 7, "args": {"tid": 1.50, "ts": 1}, "ts": 5000000.125}'
+    assert shifted(text, 4_999_999_000).endswith(b'"ts": 1.125}')
+    assert shifted(text, 5_000_001_000) == text
+    assert shifted(b'{"ph": "M"}', 10) == b'{"ph": "M"}'
