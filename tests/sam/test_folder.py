@@ -122,7 +122,7 @@ def test_what_a_killed_capture_left_is_cleared_by_the_next_one(tmp_path: Path) -
 def test_only_what_is_surely_left_over_is_cleared(tmp_path: Path) -> None:
     dead = a_dead_process()
     kept = [
-        f".tmp-{os.getpid()}-run",  # that process runs
+        f".tmp-{os.getpid()}-mine",  # that process runs
         ".tmp-1-run",  # of another user, or at least alive
         f".tmp-{dead}",
         ".tmp-x-run",
@@ -132,10 +132,10 @@ def test_only_what_is_surely_left_over_is_cleared(tmp_path: Path) -> None:
         ".tmp-99999999999-run",
         f".tmp-{dead}-file",
     ]
+    fill(tmp_path / "there", "new")
     for name in kept[:-1]:
         (tmp_path / name).mkdir()
     (tmp_path / kept[-1]).touch()
-    fill(tmp_path / "there", "new")
     for name in (f".tmp-{dead}-run", f".old-{dead}-there"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "run.json").touch()
