@@ -1,8 +1,9 @@
-"""Progress of long work: a callback the library calls, a rich bar the command line shows after two seconds."""
+"""Progress of long work: a callback the library calls, a bar or lines the command line shows after two seconds."""
 
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, Protocol
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 SHOW_AFTER_S: Final = 2.0
+LINE_EVERY_S: Final = 15.0  # without a terminal
 
 
 class Report(Protocol):
@@ -25,16 +27,37 @@ def silent(done: float, total: float, note: str = "") -> None:
 
 @contextlib.contextmanager
 def progress_bar(what: str) -> Iterator[Report]:
-    """Give a Report that draws a bar on stderr once the work has taken two seconds.
+    """Give a Report that shows on stderr how far the work is, once it has taken two seconds.
 
-    Nothing is drawn for shorter work; rich is imported only when a bar is drawn. When stderr is no terminal
-    rich prints the last state once.
+    Nothing is shown of shorter work. On a terminal it is a bar, for which rich is imported only when it is drawn.
+    Elsewhere, in a log or a pipe, it is a line when what is being done changes, and one every 15 seconds.
     """
-    bar = _Bar(what)
+    bar = _Bar(what) if sys.stderr.isatty() else _Lines(what)
     try:
         yield bar.report
     finally:
         bar.close()
+
+
+class _Lines:
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._since = time.monotonic()
+        self._shown: float | None = None
+        self._note = ""
+
+    def report(self, done: float, total: float, note: str = "") -> None:
+        now = time.monotonic()
+        if now - self._since < SHOW_AFTER_S:
+            return
+        if self._shown is None or note != self._note or now - self._shown >= LINE_EVERY_S:
+            self._shown, self._note = now, note
+            doing = f"{self._what}: {note}" if note else self._what
+            share = f"{100 * done / total:.0f} %, " if total else ""
+            print(f"{doing} ({share}{now - self._since:.0f} s so far)", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 class _Bar:

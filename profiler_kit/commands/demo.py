@@ -10,8 +10,8 @@ import typer
 
 from profiler_kit.commands.output import open_trace, print_table
 from profiler_kit.commands.regions import print_regions
-from profiler_kit.errors import OptionError
-from profiler_kit.record import RunRecord, read_record
+from profiler_kit.errors import KitError, OptionError
+from profiler_kit.record import MEMORY, RunRecord, read_record
 
 DEMO_PREFIX: Final = "demo-"  # the folder of the fresh run, which every demo replaces
 MODEL: Final = "vit_b"
@@ -86,7 +86,7 @@ def _record(root: Path, *, model: str, device: str | None) -> Path:
 
 def _print_run(run: Path, *, regions: bool) -> None:
     """One run: what ran, how fast, and (for the fresh one) where the time went."""
-    from profiler_kit.views.text import fmt_bytes, fmt_ns
+    from profiler_kit.views.text import fmt_ns
 
     record = read_record(run)
     latency = _median(record.latency_ns)
@@ -96,13 +96,37 @@ def _print_run(run: Path, *, regions: bool) -> None:
         (
             "latency",
             f"{fmt_ns(latency / record.batch_size if latency is not None else None)} per image "
-            f"(median of {len(record.latency_ns)} batches of {record.batch_size})",
+            f"({_samples(len(record.latency_ns), record.batch_size)})",
         ),
-        ("peak memory", fmt_bytes(record.peak_memory_bytes)),
+        ("peak memory", _peak(run, record)),
     ]
     print_table(record.name, ("", ""), rows, left=2)
     if regions:
         print_regions(str(run), open_trace(run).regions())
+
+
+def _samples(batches: int, size: int) -> str:
+    """What the latency was taken from."""
+    of = f"of {size} image" if size == 1 else f"of {size} images"
+    return f"one batch {of}" if batches == 1 else f"median of {batches} batches {of}"
+
+
+def _peak(run: Path, record: RunRecord) -> str:
+    """The peak torch counted in the timed batches; on a CPU, where it counts nothing, that of the snapshot."""
+    from profiler_kit.views.text import fmt_bytes
+
+    if record.peak_memory_bytes is not None or not (run / MEMORY).is_file():
+        return fmt_bytes(record.peak_memory_bytes)
+    from profiler_kit.snapshot import load_snapshot
+
+    try:
+        loaded = load_snapshot(run / MEMORY)
+    except KitError as error:
+        return f"{fmt_bytes(None)} ({error})"
+    peaks = [device["peak_allocated_bytes"] for device in loaded.summary()["devices"]]
+    if loaded.device_type != "cpu" or not peaks:  # of a GPU that the run on the CPU did not use
+        return fmt_bytes(None)
+    return f"{fmt_bytes(max(peaks))} (CPU tensors, from the snapshot)"
 
 
 def describe(record: RunRecord) -> str:

@@ -75,7 +75,7 @@ def _capture(plan: CapturePlan, folder: Path, ticks: _Ticks) -> None:
     options, device = plan.options, plan.device
     phases = dict.fromkeys(("load", "compile_cold", "warmup", "steady"), 0)
     notes: list[str] = []
-    ticks.note = f"load {options.model}"
+    ticks.begin(f"load {options.model}")
     with _phase(phases, "load"):
         loaded = _load(plan)
     ticks.tick()
@@ -148,12 +148,12 @@ def _time(
     """The first call, the warm-up and the timed iterations: latency of each, and the peak memory of the last."""
     device = plan.device
     if plan.compiled:
-        ticks.note = "compile"
+        ticks.begin("compile")
         with _phase(phases, "compile_cold"), _compiler_errors(plan):
             workload.step(0)
             synchronize(device)
     ticks.tick()
-    ticks.note = "warm up"
+    ticks.begin("warm up")
     with _phase(phases, "warmup"):
         for number in range(plan.warmup):
             workload.step(number)
@@ -161,7 +161,7 @@ def _time(
             ticks.tick()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    ticks.note = "time"
+    ticks.begin("time")
     latency_ns = []
     with no_garbage_collection(), _phase(phases, "steady"):
         for number in range(plan.iterations):
@@ -173,7 +173,7 @@ def _time(
 
 def _record_trace(workload: SamWorkload, plan: CapturePlan, path: Path, ticks: _Ticks) -> None:
     """Trace a few batches, a ProfilerStep each; on a GPU after one more that starts CUPTI and is thrown away."""
-    ticks.note = "trace"
+    ticks.begin("trace")
     options, device = plan.options, plan.device
     skipped = 1 if device.type == "cuda" else 0
     with profiler_runner(
@@ -193,7 +193,7 @@ def _record_trace(workload: SamWorkload, plan: CapturePlan, path: Path, ticks: _
 
 
 def _record_memory(workload: SamWorkload, path: Path, ticks: _Ticks) -> list[Prediction]:
-    ticks.note = "memory snapshot"
+    ticks.begin("memory snapshot")
     free_memory(workload.device)
     with memory_runner(path, stacks="python", rank="none"):
         predictions = workload.step(0)
@@ -284,6 +284,11 @@ class _Ticks:
         self._total = total
         self.done = 0
         self.note = ""
+
+    def begin(self, note: str) -> None:
+        """Say what is being done now."""
+        self.note = note
+        self.show(self.done, note)
 
     def tick(self, count: int = 1) -> None:
         self.show(self.done + count, self.note)
