@@ -96,7 +96,7 @@ def idle_totals(gaps: pd.DataFrame) -> pd.DataFrame:
     ).reset_index()
     whole = totals.groupby(["device", "stream"], dropna=False)["idle_ns"].transform("sum")
     totals["share"] = totals["idle_ns"] / whole
-    totals["cause"] = totals["cause"].astype(str).astype(object)
+    totals["cause"] = totals["cause"].astype(object)
     order = totals.assign(whole=whole).sort_values(
         ["whole", "device", "stream", "idle_ns", "cause"], ascending=[False, True, True, False, True]
     )

@@ -59,6 +59,6 @@ def launch_totals(
         max_delay_ns=("delay_ns", "max"),
     )
     totals = totals.reset_index()
-    totals["name"] = totals["name"].astype(str).astype(object)
+    totals["name"] = totals["name"].astype(object)
     totals = totals.sort_values(["host_ns", "name"], ascending=[False, True]).reset_index(drop=True)
     return LAUNCH_TOTALS.check(totals)

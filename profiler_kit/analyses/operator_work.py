@@ -33,7 +33,7 @@ def operator_work(operators: pd.DataFrame, details: pd.DataFrame) -> pd.DataFram
     calls itself launches its kernels once). A backward thread stands for itself. Empty in, empty out.
     """
     operators, details = OPERATORS.check(operators), KERNEL_DETAILS.check(details)
-    work = _work(operators, details, operators["name"].astype(str).astype(object))
+    work = _work(operators, details, None)
     rest = _outside(details)
     totals = pd.concat([work.drop(columns="input_dims", errors="ignore"), rest], ignore_index=True)
     if totals.empty:
@@ -52,8 +52,7 @@ def shape_work(operators: pd.DataFrame, details: pd.DataFrame, input_dims: pd.Se
     operators, details = OPERATORS.check(operators), KERNEL_DETAILS.check(details)
     if operators.empty:
         return SHAPE_WORK.empty()
-    shapes = input_dims.iloc[operators["event"].to_numpy()].astype(str)
-    totals = _work(operators, details, operators["name"].astype(str).astype(object), shapes.to_numpy(dtype=object))
+    totals = _work(operators, details, input_dims.iloc[operators["event"].to_numpy()].reset_index(drop=True))
     order = totals.sort_values(["nested_gpu_ns", "self_ns", "name", "input_dims"], ascending=[False, False, True, True])
     return SHAPE_WORK.check(order.reset_index(drop=True))
 
@@ -72,7 +71,7 @@ def operator_kernels(details: pd.DataFrame) -> pd.DataFrame:
     grouped = frame.groupby(keys, observed=True, sort=False, dropna=False)["dur_ns"]
     totals = grouped.agg(count="size", sum_ns="sum", min_ns="min", max_ns="max").reset_index()
     for column in ("operator", "name", "category"):
-        totals[column] = totals[column].astype(str).astype(object)
+        totals[column] = totals[column].astype(object)
     totals["mean_ns"] = totals["sum_ns"] / totals["count"]
     totals = totals.sort_values(["sum_ns", *keys], ascending=[False, *[True] * len(keys)])
     return OPERATOR_KERNELS.check(totals.reset_index(drop=True))
@@ -104,9 +103,7 @@ def module_work(details: pd.DataFrame) -> pd.DataFrame:
     return MODULE_WORK.check(totals.iloc[order].reset_index(drop=True))
 
 
-def _work(
-    operators: pd.DataFrame, details: pd.DataFrame, name: pd.Series[str], shapes: npt.NDArray[np.object_] | None = None
-) -> pd.DataFrame:
+def _work(operators: pd.DataFrame, details: pd.DataFrame, shapes: pd.Series[str] | None) -> pd.DataFrame:
     """The totals of each name, or of each name and shapes, without order."""
     count = len(operators)
     row_of = np.full(int(operators["event"].max()) + 1 if count else 0, -1, dtype=np.int64)
@@ -115,11 +112,11 @@ def _work(
     row = row_of[details["operator_event"][inside].to_numpy(dtype=np.int64)]
     own_count = np.bincount(row, minlength=count)
     own_ns = _added(row, details["dur_ns"].to_numpy()[inside], count)
-    keyed = pd.DataFrame({"name": name, "input_dims": shapes if shapes is not None else ""})
+    keyed = pd.DataFrame({"name": operators["name"]}).assign(input_dims="" if shapes is None else shapes)
     keys = ["name", "input_dims"]
-    group = np.asarray(keyed.groupby(keys, sort=False).ngroup(), dtype=np.int64)
-    first = ~keyed.duplicated(keys).to_numpy()
-    totals = keyed[first].reset_index(drop=True)
+    group = np.asarray(keyed.groupby(keys, sort=False, observed=True).ngroup(), dtype=np.int64)
+    _, first = np.unique(group, return_index=True)
+    totals = keyed.iloc[first].astype(object).reset_index(drop=True)
     groups = len(totals)
     nested_count, nested_ns = _once_a_group(operators, group, groups, own_count, own_ns)
     return totals.assign(

@@ -19,6 +19,6 @@ def operator_totals(operators: pd.DataFrame) -> pd.DataFrame:
     grouped = operators.groupby(["path", "name"], observed=True, sort=False)
     totals = grouped.agg(count=("dur_ns", "size"), sum_ns=("dur_ns", "sum"), self_ns=("self_ns", "sum")).reset_index()
     totals["path"] = totals["path"].astype(object)
-    totals["name"] = totals["name"].astype(str)
+    totals["name"] = totals["name"].astype(object)
     order = totals["self_ns"].sort_values(ascending=False, kind="stable").index
     return OPERATOR_TOTALS.check(totals.loc[order].reset_index(drop=True))
