@@ -216,10 +216,12 @@ class Side:
         cell = number * self.rounds + unit[inside]
         sums = np.zeros(len(known) * self.rounds, dtype=np.int64)
         np.add.at(sums, cell, dur)
-        sums = sums.reshape(len(known), self.rounds)
-        ran = np.bincount(cell, minlength=sums.size).reshape(sums.shape) > 0
+        table_of_sums = sums.reshape(len(known), self.rounds)
+        ran = np.bincount(cell, minlength=sums.size).reshape(table_of_sums.shape) > 0
         return {
-            (key,): _sums(sums[row][ran[row]], ran[row].sum() / self.rounds, calls[row] / self.rounds, int(calls[row]))
+            (key,): _sums(
+                table_of_sums[row][ran[row]], ran[row].sum() / self.rounds, calls[row] / self.rounds, int(calls[row])
+            )
             for key, row in known.items()
             if calls[row]
         }
