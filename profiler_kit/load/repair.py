@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
+
+import msgspec
 
 from profiler_kit.load.events import NOT_JSON, Decoders, Event
 
@@ -69,26 +70,32 @@ class Incident:
     text: str
 
 
+@dataclass(frozen=True)
+class Piece:
+    """Valid JSON: events with commas between them, and where they begin in the file."""
+
+    offset: int
+    text: bytes
+
+
 def shown(data: bytes) -> str:
     """The start of a piece of the file, on one line."""
     return " ".join(data[: 2 * SHOWN_BYTES].decode("utf-8", "replace").split())[:SHOWN_BYTES]
 
 
 class Salvage:
-    """Takes malformed text apart: whole events go to `decode`, mended ones to `add`, the rest is counted.
+    """Takes malformed text apart: whole events and mended ones come out as valid JSON, the rest is counted.
 
-    decode: takes a JSON list and the offset of what follows its `[`; False when it is no JSON list.
     closed: the `]` that ends the list was found; what `take` left then is what stands behind it.
     """
 
-    def __init__(self, decode: Callable[[bytes, int], bool], add: Callable[[Event], None], decoders: Decoders) -> None:
+    def __init__(self, decoders: Decoders) -> None:
         self.repaired = 0
         self.dropped = 0
         self.closed = False
         self.incidents: list[Incident] = []
-        self._decode = decode
-        self._add = add
         self._decoders = decoders
+        self._pieces: list[Piece] = []
         self._text = b""
         self._offset = 0
         self._last = False
@@ -103,8 +110,8 @@ class Salvage:
         if self.notes:
             self.incidents.append(Incident(kind, offset, shown(data)))
 
-    def take(self, text: bytes, offset: int, *, last: bool) -> int:
-        """Save the events in `text`; return how many bytes are done with, all of them when `last`.
+    def take(self, text: bytes, offset: int, *, last: bool) -> tuple[list[Piece], int]:
+        """Save the events in `text`; return them, and how many bytes are done with, all of them when `last`.
 
         offset: where the text stands in the file. Without `last` the text from the last start of an event on is left:
         that event may go on.
@@ -119,7 +126,8 @@ class Salvage:
         if not self.closed:
             done = self._take_pieces([start for start in starts if start < stop], stop)
         self._text = b""
-        return done
+        pieces, self._pieces = self._pieces, []
+        return pieces, done
 
     def _take_pieces(self, starts: list[int], stop: int) -> int:
         """Take the events that begin at `starts`, as many at once as the decoder accepts; return where it ended."""
@@ -139,7 +147,10 @@ class Salvage:
 
     def _whole(self, first: int, stop: int) -> bool:
         piece = self._text[first:stop].rstrip(BLANK)
-        return self._decode(b"[" + piece + b"]", self._offset + first)
+        if not is_valid(b"[" + piece + b"]", self._decoders):
+            return False
+        self._pieces.append(Piece(self._offset + first, piece))
+        return True
 
     def _take_broken(self, starts: list[int], ends: list[int], at: int) -> tuple[int, int]:
         """Take the event at starts[at], which is not whole up to the next start; return the next start and place.
@@ -209,10 +220,10 @@ class Salvage:
 
     def _mend(self, first: int, stop: int) -> bool:
         piece = self._text[first:stop].rstrip(BLANK)
-        event = repair(piece, self._decoders)
-        if event is None:
+        mended = mend(piece, self._decoders)
+        if mended is None:
             return False
-        self._add(event)
+        self._pieces.append(Piece(self._offset + first, mended))
         self.repaired += 1
         self.note("repaired", self._offset + first, piece)
         return True
@@ -267,20 +278,40 @@ def events_in(tail: bytes | bytearray) -> int:
     return sum(1 for _ in _PHASE.finditer(tail))
 
 
+def is_valid(block: bytes, decoders: Decoders) -> bool:
+    """Whether the loader can decode this JSON list, odd types and all."""
+    try:
+        decoders.texts(block)
+    except msgspec.ValidationError:
+        try:
+            decoders.loosely(block)
+        except NOT_JSON:
+            return False
+    except NOT_JSON:
+        return False
+    return True
+
+
 def repair(piece: bytes, decoders: Decoders) -> Event | None:
     """The event in `piece`, mended as little as possible; None when nothing helps."""
+    mended = mend(piece, decoders)
+    return decoders.loosely(b"[" + mended + b"]")[0] if mended is not None else None
+
+
+def mend(piece: bytes, decoders: Decoders) -> bytes | None:
+    """`piece` as the valid JSON of one event, changed as little as possible; None when nothing helps."""
     if len(piece) > MEND_BYTES or not piece.endswith(b"}"):
         return None
     text = piece.decode("utf-8", "replace")
     named = _mend_name(text)
     for candidate in dict.fromkeys((text, named, _mend_strings(named), _mend_strings(text))):
-        mended = _CONTROL_BETWEEN.sub(" ", _OUTSIDE.sub(_mend_token, candidate))
+        mended = _CONTROL_BETWEEN.sub(" ", _OUTSIDE.sub(_mend_token, candidate)).encode("utf-8", "replace")
         try:
-            events = decoders.loosely(b"[" + mended.encode("utf-8", "replace") + b"]")
+            events = decoders.loosely(b"[" + mended + b"]")
         except NOT_JSON:
             continue
         if len(events) == 1 and len(events[0].ph) == 1 and (events[0].name or '"name"' not in text):
-            return events[0]
+            return mended
     return None
 
 

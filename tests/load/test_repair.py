@@ -6,26 +6,20 @@ import time
 
 import pytest
 
-from profiler_kit.load.events import NOT_JSON, Decoders, Event
+from profiler_kit.load.events import Decoders
 from profiler_kit.load.repair import MEND_BYTES, MOST_INCIDENTS, Incident, Salvage, closing_bracket, repair
 
 DECODERS = Decoders()
 
 
 class Saved:
-    """A Salvage over a decoder that keeps the events."""
+    """What a Salvage makes of a text."""
 
     def __init__(self, text: str | bytes, *, last: bool = True, offset: int = 0) -> None:
-        self.events: list[Event] = []
-        self.salvage = Salvage(self.decode, self.events.append, DECODERS)
-        self.done = self.salvage.take(text.encode() if isinstance(text, str) else text, offset, last=last)
-
-    def decode(self, block: bytes, offset: int) -> bool:
-        try:
-            self.events += DECODERS.loosely(block)
-        except NOT_JSON:
-            return False
-        return True
+        self.salvage = Salvage(DECODERS)
+        data = text.encode() if isinstance(text, str) else text
+        self.pieces, self.done = self.salvage.take(data, offset, last=last)
+        self.events = DECODERS.loosely(b"[" + b",".join(piece.text for piece in self.pieces) + b"]")
 
     @property
     def names(self) -> str:
@@ -98,6 +92,13 @@ def test_the_last_event_may_hold_objects_and_be_broken() -> None:
 def test_the_rest_is_left_behind_the_end_of_the_list() -> None:
     text = f'{A}, {event("b", ",")}], "traceName": "t"}}'
     assert text[Saved(text).done :] == ', "traceName": "t"}'
+
+
+def test_pieces_say_where_they_stood() -> None:
+    text = f"{A}, {B}, {event('x', ',')}, junk, {C}"
+    saved = Saved(text, offset=100)
+    assert [text[piece.offset - 100 :].startswith(piece.text.decode()[:20]) for piece in saved.pieces] == [True] * 4
+    assert [piece.text.decode() for piece in saved.pieces] == [A, B, event("x"), C]
 
 
 def test_without_more_to_come_the_last_event_is_left() -> None:
