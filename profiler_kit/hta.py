@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +43,7 @@ Paths = Mapping[int, str | Path] | Sequence[str | Path] | str | Path
 _NONE: Final = -1  # HTA's "no stream", "no correlation", "no step"
 _GRID: Final = float(1 << 20)  # steps in a microsecond: what a float64 can hold of a trace of two hours
 _STEP: Final = re.compile(r"ProfilerStep\s*#\s*(\d+)")  # as in HTA
+_NCCL, _OLD_NCCL = "ncclDevKernel", "ncclKernel"
 _FIRST: Final = 1  # HTA's number of the first event: 0 means "its partner is not in the trace"
 # HTA's column -> the argument in the file and HTA's value where an event has none (its default_event_args.py).
 _NUMBERS: Final[dict[str, tuple[str, float]]] = {
@@ -94,6 +95,9 @@ def hta_analysis(
     - Stream 0 is a stream (ROCm's default). HTA gives no step to what runs there.
     - Ends count from the first event, as starts do. HTA leaves them absolute, so include_last_profiler_step also
       kept what was launched after that step.
+    - Operators are no kernels. HTA counts host events that name a stream (Triton's operators) as GPU time.
+    - Stragglers are looked for among all NCCL kernels. HTA knows their names from before NCCL 2.19 only
+      (`ncclKernel...`, not `ncclDevKernel...`) and raises ValueError.
     - Traces that HTA refuses (cut off, malformed) are loaded as far as they can be read.
 
     Raises InputError when a file is missing or empty or two have one rank, TraceFormatError when one is no trace.
@@ -144,10 +148,32 @@ def _quiet() -> Iterator[None]:
 
 
 def _analysis(loaded: Mapping[int, ChromeTrace], *, include_last: bool, whole: bool) -> TraceAnalysis:
+    from hta.analyzers.straggler import find_stragglers_with_late_start_comm_kernels
     from hta.common.trace import Trace as HtaTrace
     from hta.common.trace import transform_correlation_to_index
     from hta.common.trace_parser import MetaDataKey, infer_gpu_type
     from hta.trace_analysis import TraceAnalysis
+
+    class LoadedAnalysis(TraceAnalysis):  # type: ignore[misc]
+        def __init__(self, trace: HtaTrace) -> None:
+            self.t = trace
+
+        def get_potential_stragglers(
+            self,
+            profiler_steps: list[int] | None = None,
+            num_candidates: int = 2,
+            visualize: bool = False,
+            straggler_identification_impl: Callable[..., pd.Series[Any]] = find_stragglers_with_late_start_comm_kernels,
+        ) -> list[int]:
+            known = self.t.symbol_table
+            self.t.symbol_table = _with_old_names(known)
+            try:
+                found: list[int] = super().get_potential_stragglers(
+                    profiler_steps, num_candidates, visualize, straggler_identification_impl
+                )
+            finally:
+                self.t.symbol_table = known
+            return found
 
     class LoadedTrace(HtaTrace):  # type: ignore[misc]  # hta is not typed
         def get_raw_trace_for_one_rank(self, rank: int = 0) -> dict[str, Any]:
@@ -170,9 +196,15 @@ def _analysis(loaded: Mapping[int, ChromeTrace], *, include_last: bool, whole: b
     for rank, frame in trace.traces.items():
         trace.traces[rank] = frame.set_index("index", drop=False).rename_axis(None)
     trace.is_parsed = True
-    analysis = TraceAnalysis.__new__(TraceAnalysis)
-    analysis.t = trace
-    return analysis
+    return LoadedAnalysis(trace)
+
+
+def _with_old_names(symbols: TraceSymbolTable) -> TraceSymbolTable:
+    """The same numbers, with NCCL's kernels called as they were before 2.19, the only name HTA's stragglers know."""
+    old = type(symbols)()
+    for number, name in enumerate(symbols.get_sym_table()):
+        old.add_symbols([f"{_OLD_NCCL}{name.removeprefix(_NCCL)}#{number}" if name.startswith(_NCCL) else name])
+    return old
 
 
 def _kept(columns: EventColumns) -> I64:
