@@ -12,6 +12,8 @@ Samples are taken in turn; the ratio is of medians.
 from __future__ import annotations
 
 import argparse
+import os
+import platform
 import statistics
 import sys
 import time
@@ -243,7 +245,9 @@ def main() -> None:
             f"ratio {row['ratio']}, {'the same paths' if row['equal'] else 'OTHER PATHS'}"
         )
     if chosen.out:
-        result = {"trace": chosen.trace.name, "attributed_only": chosen.attributed_only, "results": rows}
+        machine = {"cpus": os.cpu_count(), "python": platform.python_version(), "numpy": np.__version__}
+        how = {"trace": chosen.trace.name, "attributed_only": chosen.attributed_only, "repeats": chosen.repeats}
+        result = {**how, "machine": machine, "results": rows}
         write_json(chosen.out, result)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from profiler_kit.analyses.copies import copies, copy_rate, copy_totals
@@ -16,6 +17,8 @@ from profiler_kit.analyses.queue import FULL_AT, queue_length, queue_totals
 from profiler_kit.analyses.sequences import kernel_sequences
 from profiler_kit.analyses.utilization import region_utilization
 from profiler_kit.errors import OptionError
+from profiler_kit.load.columns import EventColumns
+from profiler_kit.load.events import MISSING
 
 
 class TraceAnalyses(ABC):
@@ -25,6 +28,11 @@ class TraceAnalyses(ABC):
     @abstractmethod
     def path(self) -> Path:
         """The file."""
+
+    @property
+    @abstractmethod
+    def columns(self) -> EventColumns:
+        """The events as numpy arrays."""
 
     @property
     @abstractmethod
@@ -116,7 +124,9 @@ class TraceAnalyses(ABC):
 
     def copies(self) -> pd.DataFrame:
         """COPIES: one row per memory copy and memory set."""
-        return copies(self.gpu_events(), self.events["bytes"])
+        size = self.columns.integers["bytes"]
+        missing = size == MISSING
+        return copies(self.gpu_events(), pd.Series(pd.arrays.IntegerArray(np.where(missing, 0, size), missing)))
 
     def copy_totals(self) -> pd.DataFrame:
         """COPY_TOTALS: one row per device, kind, source and target."""
