@@ -34,5 +34,5 @@ with widgets.one_line_errors():
         widgets.empty(
             f"Nothing to show in {widgets.plain(str(state.root()))}",
             "Record a run there; it appears here when it is whole. Reload the page to look again.",
-            "profiler-kit capture --out traces/first --model vit_b --device cpu",
+            f"profiler-kit capture --out {widgets.in_root('first')} --model vit_b --device cpu",
         )

@@ -19,7 +19,7 @@ from profiler_kit.analyses.layers import explained, layer_totals
 from profiler_kit.analyses.lod import Timeline, build_timeline
 from profiler_kit.errors import InputError
 from profiler_kit.layer_file import read_layers
-from profiler_kit.load.runs import RunFolder, default_root, find_run, find_runs, require_root
+from profiler_kit.load.runs import RunFolder, confined, default_root, find_run, find_runs, require_root
 from profiler_kit.snapshot import Snapshot, load_snapshot
 from profiler_kit.trace import Trace, load_trace
 from profiler_kit.views.tiles import describe
@@ -139,6 +139,11 @@ def run() -> RunFolder:
     """The chosen run; raises InputError when it is not there."""
     key = str(st.session_state.get("run", ""))
     found = find(key)
+    if found is None and key and confined(root(), key) is not None:
+        raise InputError(
+            f"{root() / key}: found a file or folder whose name is not that of a run, want a run folder, *.json, "
+            "*.json.gz or *.pickle. Rename it, or choose another one on the left."
+        )
     if found is None:
         raise InputError(f"{root() / key}: no run here (moved or deleted?). Choose another one on the left.")
     return found

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import streamlit as st
+
 from app import state
 from app.components import overview_parts as parts
 from app.components import widgets
 from profiler_kit.analyses.window import operator_sums
-from profiler_kit.views import tables, verdict
+from profiler_kit.views import bars, tables, verdict
 
 run = state.run()
 parts.heading(run)
@@ -14,11 +16,13 @@ if run.problem:
     widgets.problem(run.problem)
 trace = parts.load(run)
 if trace is not None:
-    on_gpu = len(trace.gpu_events()) > 0
+    presence = parts.presence(trace)
+    on_gpu = presence.ran == "gpu"
     if on_gpu:
-        parts.say(verdict.gpu_verdict(trace.summary()["gpu_timeline"], trace.regions()))
+        load = parts.load_of(trace, run.record)
+        parts.say(verdict.gpu_verdict(trace.summary()["gpu_timeline"], trace.regions(), load))
     else:
-        parts.say(verdict.host_verdict(trace.regions(), operator_sums(trace.operators())))
+        parts.say(verdict.host_verdict(trace.regions(), operator_sums(trace.operators()), presence))
     parts.quality(trace)
 parts.numbers(run, trace)
 if trace is not None:
@@ -27,9 +31,10 @@ elif run.trace is None:
     widgets.empty(
         "No trace in this run",
         "A memory snapshot is here: see Memory." if run.memory else "Record one:",
-        parts.RECORD_HINT,
+        parts.record_hint(),
     )
 if trace is None:
     parts.latency(run.record)
 if run.record is not None:
-    widgets.table(tables.record_table(run.record), "record", rows=14)
+    st.subheader("What ran")
+    st.html(bars.facts(tables.record_table(run.record)))

@@ -8,16 +8,20 @@ from app import routes, state
 from app.components import overview_parts, region_parts, widgets
 from app.components.timeline import latest, timeline
 from profiler_kit.views import tables
+from profiler_kit.views.verdict import missing_gpu
 
 run = state.run()
 st.title("Regions")
 trace = overview_parts.load(run)
 if trace is None:
     if run.trace is None:
-        widgets.empty("No trace in this run", "Regions come from a trace. Record one:", overview_parts.RECORD_HINT)
+        widgets.empty("No trace in this run", "Regions come from a trace. Record one:", overview_parts.record_hint())
     st.stop()
 
-on_gpu = len(trace.gpu_events()) > 0
+presence = overview_parts.presence(trace)
+on_gpu = presence.ran == "gpu"
+if presence.ran not in ("gpu", "host"):
+    st.warning(missing_gpu(presence), icon="⚠️")
 regions = region_parts.shown(trace, on_gpu=on_gpu)
 overview_parts.quality(trace)
 if regions.empty:

@@ -10,8 +10,7 @@ import streamlit as st
 _ROW_PX = 35
 _NUMBER_PX = 68
 _TEXT_PX: dict[str, Any] = {
-    "region": 180, "kernel": 240, "operator": 240, "category": 90, "fact": 110,
-    "full_name": "large", "where": "large", "value": 770,
+    "region": 230, "kernel": 330, "operator": 240, "category": 90, "full_name": "large", "where": "large",
 }  # fmt: skip
 _TEXT = {
     "colour": ("", "The colour of this region on every page."),
@@ -21,41 +20,39 @@ _TEXT = {
     "operator": ("Operator", "A PyTorch operator on the host."),
     "category": ("Kind", "kernel, gpu_memcpy or gpu_memset."),
     "where": ("Allocated by", "The innermost Python frame of the stack that allocated it."),
-    "fact": ("What ran", None),
-    "value": (" ", None),
 }
 _NUMBERS = {
-    "busy_ms": ("Busy ms", "%.3f", "Time in which at least one of its kernels ran (overlaps counted once)."),
-    "sum_ms": ("Sum ms", "%.3f", "All its durations added up; above busy when several ran at once."),
-    "self_sum_ms": ("Self ms", "%.3f", "Sum of what it launched itself, outside nested regions."),
-    "span_ms": ("Span ms", "%.3f", "Last end minus first start of what it launched, added over its instances."),
-    "host_ms": ("Host ms", "%.3f", "Time the Python thread spent inside the region."),
-    "self_ms": ("Self ms", "%.3f", "Host time inside it, less the operators it calls."),
-    "mean_us": ("Mean µs", "%.2f", "Average duration."),
-    "min_us": ("Min µs", "%.2f", "Shortest."),
-    "max_us": ("Max µs", "%.2f", "Longest."),
+    "busy_ms": ("Busy ms", "%,.3f", "Time in which at least one of its kernels ran (overlaps counted once)."),
+    "sum_ms": ("Sum ms", "%,.3f", "All its durations added up; above busy when several ran at once."),
+    "self_sum_ms": ("Self ms", "%,.3f", "Sum of what it launched itself, outside nested regions."),
+    "span_ms": ("Span ms", "%,.3f", "Last end minus first start of what it launched, added over its instances."),
+    "host_ms": ("Host ms", "%,.3f", "Time the Python thread spent inside the region."),
+    "self_ms": ("Self ms", "%,.3f", "Host time inside it, less the operators it calls."),
+    "mean_us": ("Mean µs", "%,.2f", "Average duration."),
+    "min_us": ("Min µs", "%,.2f", "Shortest."),
+    "max_us": ("Max µs", "%,.2f", "Longest."),
     "launches": (
         "Launches",
-        "localized",
+        "%,d",
         "Kernel, copy and graph launches made inside it. One graph launch, many kernels.",
     ),
-    "gpu_events": ("Events", "localized", "Kernels, memory copies and memory sets it launched."),
-    "instances": ("Times", "localized", "How often the region was entered."),
-    "count": ("Count", "localized", "How often."),
-    "stream": ("Stream", "localized", "CUDA stream; work on one stream runs in order."),
-    "device": ("GPU", "localized", "Device number."),
-    "peak_mib": ("Peak MiB", "%.1f", "Highest allocated total of the device while the region was open."),
-    "allocated_mib": ("Allocated MiB", "%.1f", "Allocated while it was open."),
-    "freed_mib": ("Freed MiB", "%.1f", "Freed while it was open."),
-    "net_mib": ("Net MiB", "%.1f", "Allocated less freed: what it left behind."),
-    "size_mib": ("Live MiB", "%.1f", "Held by tensors allocated there."),
+    "gpu_events": ("Events", "%,d", "Kernels, memory copies and memory sets it launched."),
+    "instances": ("Times", "%,d", "How often the region was entered."),
+    "count": ("Count", "%,d", "How often."),
+    "stream": ("Stream", "%,d", "CUDA stream; work on one stream runs in order."),
+    "device": ("GPU", "%,d", "Device number."),
+    "peak_mib": ("Peak MiB", "%,.1f", "Highest allocated total of the device while the region was open."),
+    "allocated_mib": ("Allocated MiB", "%,.1f", "Allocated while it was open."),
+    "freed_mib": ("Freed MiB", "%,.1f", "Freed while it was open."),
+    "net_mib": ("Net MiB", "%,.1f", "Allocated less freed: what it left behind."),
+    "size_mib": ("Live MiB", "%,.1f", "Held by tensors allocated there."),
 }
 _SHARE = "Of the whole: the top-level regions, all kernels, or all operators of this table."
 
 
 def explained(frame: pd.DataFrame) -> dict[str, Any]:
     """The column configuration of a table from views/tables.py."""
-    return {str(name): _column(str(name), frame[name]) for name in frame.columns}
+    return {str(name): _column(str(name)) for name in frame.columns}
 
 
 def height(rows: int, most: int) -> int:
@@ -63,13 +60,12 @@ def height(rows: int, most: int) -> int:
     return _ROW_PX * (min(max(rows, 1), most) + 1) + 3
 
 
-def _column(name: str, values: pd.Series) -> Any:
+def _column(name: str) -> Any:
     if name == "colour":
         return st.column_config.ImageColumn("", width=28, help=_TEXT[name][1])
     if name == "share":
-        largest = float(values.max()) if len(values) else 1.0
         return st.column_config.ProgressColumn(
-            "Share", format="%.1f %%", min_value=0.0, max_value=max(largest, 1e-9), help=_SHARE, width=120
+            "Share", format="%.1f %%", min_value=0.0, max_value=100.0, help=_SHARE, width=120
         )
     if name in _NUMBERS:
         title, shape, meaning = _NUMBERS[name]

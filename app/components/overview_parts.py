@@ -8,15 +8,20 @@ import streamlit as st
 
 from app import state
 from app.components import widgets
-from profiler_kit.analyses.window import name_sums, operator_sums
+from profiler_kit.analyses.batch_load import BatchLoad, batch_load
+from profiler_kit.analyses.presence import Presence, what_ran
+from profiler_kit.analyses.window import name_sums, operator_sums, span_ns
 from profiler_kit.load.runs import RunFolder
 from profiler_kit.record import RunRecord
 from profiler_kit.trace import Trace
 from profiler_kit.units import NS_PER_S
-from profiler_kit.views import figures, tables
-from profiler_kit.views.text import fmt_bytes, fmt_count, fmt_ns, fmt_percent
+from profiler_kit.views import bars, figures, tables
+from profiler_kit.views.text import fmt_bytes, fmt_count, fmt_ns, fmt_percent, fmt_rate
 
-RECORD_HINT = "profiler-kit capture --out traces/my_run --model vit_b --device cuda"
+
+def record_hint() -> str:
+    """The command that records a run into the folder that is served."""
+    return f"profiler-kit capture --out {widgets.in_root('my_run')} --model vit_b --device cuda"
 
 
 def heading(run: RunFolder) -> None:
@@ -40,19 +45,36 @@ def say(pieces: list[tuple[str, bool]]) -> None:
         st.markdown(text)
 
 
+def presence(trace: Trace) -> Presence:
+    """What the trace holds of the GPU, and what it lacks."""
+    return what_ran(
+        trace.gpu_events(), trace.launch_calls(), truncated=trace.quality.truncated, metadata=trace.metadata
+    )
+
+
+def load_of(trace: Trace, record: RunRecord | None) -> BatchLoad | None:
+    """How busy the GPU is when nobody records, where the run tells."""
+    return batch_load(trace.regions(), record.latency_ns) if record is not None else None
+
+
 def numbers(run: RunFolder, trace: Trace | None) -> None:
     """The handful of numbers that sum up a run."""
     record = run.record
     shown: list[tuple[str, str, str]] = []
     if trace is not None and len(trace.gpu_events()):
         time = trace.summary()["gpu_timeline"]
-        shown.append(("GPU busy", fmt_percent(time["busy_ns"] / max(1, time["total_ns"])), _BUSY))
-        shown.append(("GPU time recorded", fmt_ns(time["total_ns"]), _TOTAL))
+        load = load_of(trace, record)
+        if load is not None:
+            shown.append(("GPU busy", fmt_percent(load.busy_share), _UNRECORDED.format(load.region)))
+        shown.append(("Busy while recorded", fmt_percent(time["busy_ns"] / max(1, time["total_ns"])), _BUSY))
+        shown.append(("Recorded span", fmt_ns(time["total_ns"]), _TOTAL))
+    elif trace is not None:
+        shown.append(("Recorded span", fmt_ns(span_ns(trace.operators(), trace.region_instances())), _HOST_TOTAL))
     if record is not None and record.latency_ns:
-        median = statistics.median(record.latency_ns)
-        shown.append(("Median latency", fmt_ns(median), _LATENCY))
+        median, samples = statistics.median(record.latency_ns), len(record.latency_ns)
+        shown.append(("Median latency" if samples > 1 else "Latency, one sample", fmt_ns(median), _LATENCY))
         if median:
-            shown.append(("Images a second", f"{record.batch_size * NS_PER_S / median:,.1f}", _RATE))
+            shown.append(("Images a second", fmt_rate(record.batch_size * NS_PER_S / median), _RATE))
     if record is not None and record.peak_memory_bytes is not None:
         shown.append(("Peak memory", fmt_bytes(record.peak_memory_bytes), _PEAK))
     if trace is not None and len(shown) < 5:
@@ -63,25 +85,43 @@ def numbers(run: RunFolder, trace: Trace | None) -> None:
         column.metric(name, value, help=meaning)
 
 
-_BUSY = "Share of the time from the first GPU event to the last in which at least one kernel or copy ran."
-_TOTAL = "From the start of the first GPU event in the trace to the end of the last."
+_UNRECORDED = (
+    "Without the profiler: GPU work in one `{}` of the trace, divided by the median latency, which is measured "
+    "without recording."
+)
+_BUSY = (
+    "Share of the recorded span in which at least one kernel or copy ran. Recording slows the host, so that the GPU "
+    "waits more than it does otherwise."
+)
+_TOTAL = "From the start of the first GPU event in the trace to the end of the last, with the profiler on."
+_HOST_TOTAL = "From the start of the first region or operator in the trace to the end of the last."
 _LATENCY = "Half of the timed iterations took less. Measured without the profiler, one iteration is one batch."
 _RATE = "Batch size divided by the median latency."
-_PEAK = "Highest memory allocated by tensors during the timed iterations (torch.cuda.max_memory_allocated)."
+_PEAK = (
+    "Highest memory allocated during the timed iterations (torch.cuda.max_memory_allocated): blocks as the allocator "
+    "rounds them up. The Memory page counts the bytes that were asked for, a little less."
+)
 
 
 def on_gpu(trace: Trace, record: RunRecord | None) -> None:
     """Where the time of a run with GPU events went."""
-    st.subheader("What the GPU did", help="Every stream and device together; overlaps are counted once, in this order.")
-    widgets.figure(figures.activity_bar(trace.summary()["gpu_timeline"]), "activity")
+    time, kernels = trace.summary()["gpu_timeline"], name_sums(trace.kernels())
+    st.subheader(
+        "What the GPU did while recorded",
+        help="Every stream and device together; overlaps are counted once, in this order.",
+    )
+    st.caption(f"100 % is the recorded span, {fmt_ns(time['total_ns'])}: waiting is part of it.")
+    widgets.figure(figures.activity_bar(time), "activity")
     left, right = st.columns([3, 2], gap="large")
     with left:
         st.subheader("Where the GPU's time went", help=_BARS)
-        widgets.figure(figures.region_bars(trace.regions()), "regions")
+        st.caption(f"100 % is the time in which the GPU was busy, {fmt_ns(time['busy_ns'])}: waiting is left out.")
+        st.html(bars.region_bars(trace.regions()))
         latency(record)
     with right:
         st.subheader("Longest kernels", help="Kernels, memory copies and memory sets, added up by name.")
-        widgets.figure(figures.kernel_bars(name_sums(trace.kernels())), "kernels")
+        st.caption(f"100 % is the sum of all of them, {fmt_ns(int(kernels['sum_ns'].sum()))}.")
+        st.html(bars.kernel_bars(kernels))
 
 
 _BARS = (
@@ -96,13 +136,13 @@ def on_host(trace: Trace, record: RunRecord | None) -> None:
     with left:
         st.subheader("Time in each region", help="Host time inside record_function blocks, nested ones included.")
         if trace.regions()["host_ns"].gt(0).any():
-            widgets.figure(figures.region_bars(trace.regions(), host=True), "regions")
+            st.html(bars.region_bars(trace.regions(), host=True))
         else:
             widgets.empty("No regions in this trace", "Name the parts of your code:", 'with region("encoder"): ...')
         latency(record)
     with right:
         st.subheader("Time in each operator", help="Host time inside an operator, less the operators it calls.")
-        widgets.figure(figures.operator_bars(operator_sums(trace.operators())), "operators")
+        st.html(bars.operator_bars(operator_sums(trace.operators())))
 
 
 def quality(trace: Trace) -> None:
@@ -111,6 +151,12 @@ def quality(trace: Trace) -> None:
     lost = []
     if found.truncated:
         lost.append("the file is cut off, everything up to its last whole event is shown")
+        found_gpu = presence(trace)
+        if found_gpu.ran == "gpu" and found_gpu.unanswered:
+            lost.append(
+                f"{fmt_count(found_gpu.unanswered)} of {fmt_count(found_gpu.launches)} calls that launch GPU work have "
+                "no GPU event"
+            )
     if found.repaired_events:
         lost.append(f"{fmt_count(found.repaired_events)} events were repaired")
     if found.dropped_events:
@@ -129,6 +175,9 @@ def latency(record: RunRecord | None) -> None:
     if record is None or not record.latency_ns:
         return
     st.subheader("Latency of each iteration", help=_LATENCY + " The dotted line is the median.")
+    if len(record.latency_ns) == 1:
+        st.caption(f"One timed iteration only: {fmt_ns(record.latency_ns[0])}. --iterations asks for more.")
+        return
     widgets.figure(figures.latency_samples(record.latency_ns), "latency")
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Iterator
+from pathlib import Path
 
 import pandas as pd
 import streamlit as st
@@ -28,6 +30,13 @@ def one_line_errors() -> Iterator[None]:
 def plain(text: str) -> str:
     """Text that markdown shows as it is."""
     return "".join("\\" + c if c in "\\`*_{}[]()<>#+-.!|~$:^=" else c for c in text)
+
+
+def in_root(name: str) -> str:
+    """A path below the folder that is served, as one would type it."""
+    path = state.root() / name
+    here = Path.cwd()
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
 
 
 def pick_run() -> None:

@@ -24,6 +24,15 @@ def events_between(events: pd.DataFrame, start_ns: int, end_ns: int) -> pd.DataF
     return found
 
 
+def span_ns(*frames: pd.DataFrame) -> int:
+    """From the first start to the last end in any frame (start_ns and dur_ns, or end_ns); 0 when all are empty."""
+    filled = [frame for frame in frames if len(frame)]
+    if not filled:
+        return 0
+    ends = [frame["end_ns"] if "end_ns" in frame else frame["start_ns"] + frame["dur_ns"] for frame in filled]
+    return int(max(end.max() for end in ends)) - int(min(frame["start_ns"].min() for frame in filled))
+
+
 def events_under(events: pd.DataFrame, path: Sequence[str]) -> pd.DataFrame:
     """The rows launched under a region, nested regions included; takes any frame with a path column."""
     prefix, depth = tuple(path), len(path)

@@ -9,8 +9,8 @@ import pandas as pd
 from profiler_kit.record import RunRecord
 from profiler_kit.schemas import KERNEL_TOTALS, MEMORY_LIVE, MEMORY_REGIONS, OPERATOR_SUMS, REGION_TOTALS
 from profiler_kit.units import bytes_to_mib, ns_to_ms, ns_to_us
-from profiler_kit.views.palette import region_colours
 from profiler_kit.views.names import fit_names, kernel_names
+from profiler_kit.views.palette import region_colours
 from profiler_kit.views.text import MISSING, fmt_ns, fmt_path
 
 INDENT = "\u2003"

@@ -98,11 +98,15 @@ def _unrecorded(load: BatchLoad, recorded_share: float) -> list[tuple[str, bool]
 
 def missing_gpu(presence: Presence) -> str:
     """One sentence on a trace without GPU events: whether there was a GPU, and why its work is not there."""
-    calls = f"{fmt_count(presence.launches)} {'call that launches' if presence.launches == 1 else 'calls that launch'}"
+    calls = f"{fmt_count(presence.launches)} {'call launches' if presence.launches == 1 else 'calls launch'}"
     if presence.ran == "cut off":
-        return f"The trace is cut off before its GPU events ({calls} GPU work are in it): this is its host side only."
+        why = f"{calls} GPU work" if presence.launches else ""
+        why = why or (f"it was recorded on a machine with {presence.devices[0]}" if presence.devices else "")
+        if why:
+            return f"The trace is cut off before its GPU events ({why}): this is its host side only."
+        return "The trace is cut off: no GPU events up to there, which files hold last."
     if presence.ran == "not recorded":
-        return f"GPU work was launched ({calls} it) but not recorded: this is the host side only."
+        return f"GPU work was launched ({calls} it), but the GPU was not recorded: this is the host side only."
     return "No GPU in this run."
 
 

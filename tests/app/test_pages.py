@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from tests.app.samples import CHECKOUT, make_runs
+from tests.app.samples import CHECKOUT, gpu_trace, make_runs, record
 
 PAGES = ("overview", "regions", "layers", "memory")
 
@@ -35,8 +36,13 @@ def show(page: str, run: str) -> AppTest:
 
 
 def text(test: AppTest) -> str:
-    parts = (*test.title, *test.caption, *test.markdown, *test.info, *test.code)
+    parts = (*test.title, *test.caption, *test.markdown, *test.info, *test.warning, *test.code)
     return "\n".join(str(part.value) for part in parts).replace("\\", "")
+
+
+def drawn(test: AppTest) -> str:
+    """The page's bars and facts, as HTML."""
+    return "\n".join(str(part.proto.body) for part in test.get("html"))
 
 
 def errors(test: AppTest) -> list[str]:
@@ -52,11 +58,17 @@ def test_a_full_run_shows_without_an_error(runs: Path, page: str) -> None:
 
 def test_overview_says_where_the_time_went(runs: Path) -> None:
     test = show("overview", "gpu")
-    assert "The GPU was busy **83 %** of 1.200 ms; **90 %** of its work came from **image encoder**" in text(test)
+    assert (
+        "GPU work 1.000 ms of a 20.000 ms batch: **5 % busy** when not recorded, 83 % while recorded; "
+        "**90 %** of the GPU's work came from **image encoder**. It waits 19.000 ms of each batch" in text(test)
+    )
+    assert "100 % is the recorded span, 1.200 ms" in text(test)
+    assert "100 % is the time in which the GPU was busy, 1.000 ms" in text(test)
     shown = {metric.label: metric.value for metric in test.metric}
     assert shown == {
-        "GPU busy": "83.3 %",
-        "GPU time recorded": "1.200 ms",
+        "GPU busy": "5.0 %",
+        "Busy while recorded": "83.3 %",
+        "Recorded span": "1.200 ms",
         "Median latency": "20.000 ms",
         "Images a second": "100.0",
         "Peak memory": "3.00 GiB",
@@ -68,6 +80,42 @@ def test_a_run_without_a_gpu_has_a_full_overview(runs: Path) -> None:
     assert "**image encoder** took **80 %** of the time in regions" in text(test)
     assert [s.value for s in test.subheader][:2] == ["Time in each region", "Latency of each iteration"]
     assert errors(test) == []
+    shown = {metric.label: metric.value for metric in test.metric}
+    assert shown["Recorded span"] == "1.000 ms" and shown["Images a second"] == "100.0"
+    assert "image encoder" in drawn(test) and "800.00 µs" in drawn(test)
+
+
+def test_one_sample_is_called_one(runs: Path) -> None:
+    dataclasses.replace(record("host", device="cpu"), latency_ns=(20_000_000_000,), batch_size=1).write(runs / "host")
+    test = show("overview", "host")
+    shown = {metric.label: metric.value for metric in test.metric}
+    assert shown["Latency, one sample"] == "20.000 s" and shown["Images a second"] == "0.05"
+    assert "One timed iteration only: 20.000 s" in text(test)
+    assert "1 image of 1024 px" in drawn(test)
+
+
+@pytest.mark.parametrize("page", ["overview", "regions"])
+def test_a_gpu_trace_that_is_cut_off_is_no_run_without_a_gpu(runs: Path, page: str) -> None:
+    whole = gpu_trace().kineto()
+    (runs / "cut.json").write_bytes(whole[: whole.index(b'"cat": "kernel"')])
+    test = show(page, "cut.json")
+    assert "The trace is cut off before its GPU events (1 call launches GPU work)" in text(test)
+    assert "No GPU" not in text(test)
+
+
+def test_a_trace_that_is_no_json_stays_in_the_list(runs: Path) -> None:
+    (runs / "hello.json").write_text("hello")
+    test = show("overview", "hello.json")
+    assert errors(test)[0].startswith(f"{runs / 'hello.json'}: found text that is not JSON")
+    assert "hello.json" in test.sidebar.selectbox[0].options
+
+
+def test_a_name_that_is_no_runs_says_so(runs: Path) -> None:
+    (runs / "trace.txt").write_text("hello")
+    assert errors(show("overview", "trace.txt")) == [
+        f"{runs / 'trace.txt'}: found a file or folder whose name is not that of a run, want a run folder, *.json, "
+        "*.json.gz or *.pickle. Rename it, or choose another one on the left."
+    ]
 
 
 def test_regions_of_a_gpu_run(runs: Path) -> None:
@@ -153,7 +201,7 @@ def test_a_folder_without_runs_says_what_to_do(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("PROFILER_KIT_DIR", str(tmp_path))
     test = AppTest.from_file(str(CHECKOUT / "app" / "dashboard.py"), default_timeout=30).run()
     assert not test.exception and test.title[0].value == "No runs yet"
-    assert "profiler-kit capture" in test.code[0].value
+    assert f"profiler-kit capture --out {tmp_path}/first" in test.code[0].value
 
 
 def test_torch_is_never_imported(runs: Path) -> None:

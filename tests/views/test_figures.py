@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from profiler_kit.analyses.batch_load import batch_load
 from profiler_kit.analyses.kernels import kernel_totals
 from profiler_kit.analyses.layers import layer_totals
 from profiler_kit.analyses.lod import build_timeline
+from profiler_kit.analyses.presence import Presence
 from profiler_kit.analyses.window import name_sums, operator_sums
 from profiler_kit.errors import OptionError, SchemaError
 from profiler_kit.schemas import MEMORY_TIMELINE, NAME_SUMS, OPERATOR_SUMS, REGION_TOTALS
 from profiler_kit.trace import Trace, load_trace
-from profiler_kit.views import figures, figures_layers, figures_memory, tables
+from profiler_kit.views import bars, figures, figures_layers, figures_memory, tables
 from profiler_kit.views.palette import region_colours
 from profiler_kit.views.tiles import BUDGET_BYTES, describe, tile
-from profiler_kit.views.verdict import gpu_verdict, host_verdict, main_region
+from profiler_kit.views.verdict import gpu_verdict, host_verdict, main_region, missing_gpu
 from tests.app.samples import gpu_trace, host_trace, layers
 from tests.builders import TraceBuilder
 
@@ -45,12 +47,26 @@ def test_the_activity_bar_adds_up_to_the_whole(gpu: Trace) -> None:
     assert [bar.name.split("  ")[0] for bar in bars] == ["Computation", "Idle"]
 
 
+def drawn(html: str) -> list[tuple[str, list[str], list[str], str]]:
+    """Of each row of bars: name, lengths, colours, value."""
+    return [
+        (
+            re.sub("<[^>]+>", "", re.findall(r'class="pk-name"[^>]*>(.*?)</span>', row)[0]),
+            re.findall(r"width:([\d.]+%)", row),
+            re.findall(r"background:(#\w+)", row),
+            re.findall(r'class="pk-value">([^<]*)<', row)[0],
+        )
+        for row in html.split('<div class="pk-row"')[1:]
+    ]
+
+
 def test_region_bars_use_the_region_colours(gpu: Trace) -> None:
-    regions = gpu.regions()
-    (bar,) = figures.region_bars(regions).data
-    assert list(bar.x) == [1.0, 0.9, 0.1]
     colour = region_colours(["timed region", "image encoder", "mask decoder"])
-    assert list(bar.marker.color) == [colour[path[-1]] for path in regions["path"]]
+    assert drawn(bars.region_bars(gpu.regions())) == [
+        ("timed region", ["100.00%"], [colour["timed region"]], "1.000 ms"),
+        ("image encoder", ["90.00%"], [colour["image encoder"]], "900.00 µs"),
+        ("mask decoder", ["10.00%"], [colour["mask decoder"]], "100.00 µs"),
+    ]
 
 
 def test_overlapping_streams_show_sum_behind_busy(tmp_path: Path) -> None:
@@ -59,15 +75,26 @@ def test_overlapping_streams_show_sum_behind_busy(tmp_path: Path) -> None:
     for number, stream in ((1, 7), (2, 8)):
         builder.launch(number, number)
         builder.kernel(number, 100, 10, stream=stream)
-    pale, solid = figures.region_bars(load_trace(builder.write(tmp_path / "t.json")).regions()).data
-    assert (pale.x[0], solid.x[0]) == (20.0, 10.0)
+    ((_, lengths, _, value),) = drawn(bars.region_bars(load_trace(builder.write(tmp_path / "t.json")).regions()))
+    assert (lengths, value) == (["100.00%", "50.00%"], "10.00 µs")
 
 
 def test_host_bars(host: Trace) -> None:
-    (bar,) = figures.region_bars(host.regions(), host=True).data
-    assert list(bar.x) == [800.0, 200.0]
-    ranking = figures.operator_bars(operator_sums(host.operators()))
-    assert list(ranking.data[0].x) == [600.0, 100.0, 100.0]
+    assert [row[3] for row in drawn(bars.region_bars(host.regions(), host=True))] == ["800.00 µs", "200.00 µs"]
+    ranking = drawn(bars.operator_bars(operator_sums(host.operators())))
+    assert [(row[0], row[3]) for row in ranking] == [
+        ("aten::addmm", "600.00 µs"), ("aten::linear", "100.00 µs"), ("aten::sigmoid", "100.00 µs"),
+    ]  # fmt: skip
+
+
+def test_long_names_stay_whole_in_the_page_with_the_part_that_tells_apart_marked(tmp_path: Path) -> None:
+    builder = TraceBuilder()
+    start, end = "sm80_xmma_gemm_f32f32_f32f32_f32_tn_n_tilesize", "_stage3_warpsize2x2x1_ffma_aligna4_alignc4_cublas"
+    for number, tile_size in enumerate(("128x128x8", "64x64x8")):
+        builder.kernel(None, 100 * number, 50, name=start + tile_size + end)
+    html = bars.kernel_bars(name_sums(load_trace(builder.write(tmp_path / "t.json")).kernels()))
+    assert "<b>ze128x128x8_stage3_war</b>" in html and "<b>ze64x64x8_stage3_warps</b>" in html
+    assert [row[0] for row in drawn(html)] == [start + "128x128x8" + end, start + "64x64x8" + end]
 
 
 def test_names_stay_text(tmp_path: Path) -> None:
@@ -76,9 +103,10 @@ def test_names_stay_text(tmp_path: Path) -> None:
     builder.launch(8, 510)
     builder.kernel(8, 3_000, 900, name="void f<int>(<script>)")
     trace = load_trace(builder.write(tmp_path / "t.json"))
-    for figure in (figures.region_bars(trace.regions()), figures.kernel_bars(name_sums(trace.kernels()))):
-        shown = json.dumps(figure.to_plotly_json(), default=list)
+    for shown in (bars.region_bars(trace.regions()), bars.kernel_bars(name_sums(trace.kernels()))):
         assert "<a href" not in shown and "<script" not in shown
+    table = pd.DataFrame({"fact": ["Notes"], "value": ["<script>x</script>"]})
+    assert "<script" not in bars.facts(table)
 
 
 def test_empty_frames_draw_empty_figures() -> None:
@@ -86,15 +114,15 @@ def test_empty_frames_draw_empty_figures() -> None:
         ("total_ns", "busy_ns", "idle_ns", "computation_ns", "exposed_communication_ns", "exposed_memcpy_ns"), 0
     )
     figures.activity_bar(time)
-    figures.region_bars(REGION_TOTALS.empty())
-    figures.operator_bars(OPERATOR_SUMS.empty())
-    figures.kernel_bars(NAME_SUMS.empty())
+    bars.region_bars(REGION_TOTALS.empty())
+    bars.operator_bars(OPERATOR_SUMS.empty())
+    bars.kernel_bars(NAME_SUMS.empty())
     figures.latency_samples([])
 
 
 def test_a_wrong_frame_is_refused() -> None:
     with pytest.raises(SchemaError) as error:
-        figures.region_bars(pd.DataFrame({"path": [("a",)]}))
+        bars.region_bars(pd.DataFrame({"path": [("a",)]}))
     assert str(error.value) == "REGION_TOTALS: column 'instances' is missing, found ['path']"
 
 
@@ -128,7 +156,11 @@ def test_the_verdict_goes_down_to_the_region_that_matters(gpu: Trace, host: Trac
     assert main_region(gpu.regions(), "busy_ns") == (("timed region", "image encoder"), 0.9)
     assert main_region(REGION_TOTALS.empty(), "busy_ns") is None
     assert said(gpu_verdict(gpu.summary()["gpu_timeline"], gpu.regions())) == (
-        "The GPU was busy 83 % of 1.200 ms; 90 % of its work came from image encoder."
+        "The GPU was busy 83 % of the recorded 1.200 ms; 90 % of the GPU's work came from image encoder."
+    )
+    assert said(gpu_verdict(gpu.summary()["gpu_timeline"], gpu.regions(), batch_load(gpu.regions(), [1_050_000]))) == (
+        "GPU work 1.000 ms of a 1.050 ms batch: 95 % busy when not recorded "
+        "(recording slowed the host: 83 % while recorded); 90 % of the GPU's work came from image encoder."
     )
     assert said(host_verdict(host.regions(), operator_sums(host.operators()))) == (
         "No GPU in this run. image encoder took 80 % of the time in regions; "
@@ -143,8 +175,38 @@ def test_a_starved_gpu_is_said_so(tmp_path: Path) -> None:
         builder.kernel(number, 100 * number, 10)
     trace = load_trace(builder.write(tmp_path / "t.json"))
     assert said(gpu_verdict(trace.summary()["gpu_timeline"], trace.regions())) == (
-        "The GPU was busy 18 % of 110.00 µs. It waited for 90.00 µs: look at launches and copies first."
+        "The GPU was busy 18 % of the recorded 110.00 µs. "
+        "It waited for 90.00 µs, some of that for the recording: look at launches and copies first."
     )
+
+
+def test_without_gpu_events_it_is_said_why(host: Trace) -> None:
+    found = {
+        (ran.launches, ran.truncated, ran.devices): missing_gpu(ran)
+        for ran in (
+            Presence(0, 1_414, 1_414, True, ()),
+            Presence(0, 0, 0, True, ("NVIDIA H200",)),
+            Presence(0, 0, 0, True, ()),
+            Presence(0, 1, 1, False, ()),
+            Presence(0, 0, 0, False, ("NVIDIA H200",)),
+        )
+    }
+    assert list(found.values()) == [
+        "The trace is cut off before its GPU events (1,414 calls launch GPU work): this is its host side only.",
+        "The trace is cut off before its GPU events (it was recorded on a machine with NVIDIA H200): "
+        "this is its host side only.",
+        "The trace is cut off: no GPU events up to there, which files hold last.",
+        "GPU work was launched (1 call launches it), but the GPU was not recorded: this is the host side only.",
+        "No GPU in this run.",
+    ]
+    cut = host_verdict(REGION_TOTALS.empty(), OPERATOR_SUMS.empty(), Presence(0, 0, 0, True, ()))
+    assert said(cut) == "The trace is cut off: no GPU events up to there, which files hold last."
+
+
+def test_a_latency_axis_counts_whole_iterations() -> None:
+    for count, step in ((1, 1), (3, 1), (100, 9)):
+        axis = figures.latency_samples([10] * count).layout.xaxis
+        assert (axis.tick0, axis.dtick, axis.range) == (1, step, (0.4, count + 0.6))
 
 
 def test_region_table_is_a_tree_with_shares(gpu: Trace) -> None:

@@ -7,11 +7,13 @@ import pytest
 from profiler_kit.views.palette import HUES, region_colours
 from profiler_kit.views.text import (
     byte_unit,
+    fmt_all_ns,
     fmt_bytes,
     fmt_count,
     fmt_ns,
     fmt_path,
     fmt_percent,
+    fmt_rate,
     short_kernel,
     time_unit,
 )
@@ -39,6 +41,19 @@ def test_one_unit_for_a_column_lines_up() -> None:
     assert time_unit(values) == "s"
     assert [fmt_ns(v, "ms") for v in values] == ["0.012 ms", "1,234.568 ms", "0.000 ms"]
     assert time_unit([]) == "ns"
+
+
+def test_a_unit_of_its_own_where_the_common_one_loses_digits() -> None:
+    assert fmt_all_ns([20_000_000_000, 300_000_000, 0]) == ["20.000 s", "0.300 s", "0.000 s"]
+    assert fmt_all_ns([20_000_000_000, 2_300_000]) == ["20.000 s", "2.300 ms"]
+    assert fmt_all_ns([]) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(1818.18, "1,818.2"), (92.17, "92.2"), (7.918, "7.92"), (0.0478, "0.0478"), (2e-5, "2.00e-05")]
+)
+def test_rates(value: float, text: str) -> None:
+    assert fmt_rate(value) == text
 
 
 @pytest.mark.parametrize(
