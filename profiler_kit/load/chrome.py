@@ -170,6 +170,10 @@ def _argument_keys(names: Sequence[str]) -> list[str]:
     for name, key in zip(names, keys, strict=True):
         if key in KEPT_ARGUMENTS or keys.count(key) > 1:
             raise OptionError(f"arguments: {name!r} is a column already, want others. Leave it out.")
+        if not key.isprintable() or '"' in key or "\\" in key:
+            raise OptionError(
+                f"arguments: {name!r} cannot be the key of an argument. Try one of {', '.join(ARGUMENTS)}."
+            )
     return keys
 
 
