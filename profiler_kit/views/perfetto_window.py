@@ -2,7 +2,8 @@
 
 What is kept: every event that overlaps the window, on all threads and streams; GPU work launched from inside it,
 whenever that runs; the launch of every GPU event kept, whenever that was called; arrows with both ends on events
-kept; and all names and sort indices of processes and threads.
+kept; and all names and sort indices of processes and threads. Only the profiler's own bar over the whole recording is
+left out of a window.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ I64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 _HOST: Final = frozenset({OPERATOR, REGION, "python_function"})
+_RECORDING: Final = "Trace"
 _NAMES_SHOWN: Final = 12
 
 
@@ -128,7 +130,7 @@ def select(found: Scan, attribution: Attribution, window: Window, stream: int | 
         raise OptionError(f"--stream {stream}: not in {found.path}, {hint}")
     spans = found.spans
     inside = _overlapping(found, window)
-    keep = inside.copy()
+    keep = inside & ~_recording_beyond(found, window)
     if stream is not None:
         keep &= ~_on_gpu(found) | (spans.stream == stream)
     gpu, launch = found.columns_span[attribution.event], attribution.launch
@@ -155,6 +157,13 @@ def _overlapping(found: Scan, window: Window) -> Mask:
     """Spans inside or across an edge; one without a duration counts where it starts."""
     start, end = found.spans.start_ns, found.spans.end_ns
     return np.asarray((start < window.end_ns) & ((end > window.start_ns) | (start == window.start_ns)), dtype=bool)
+
+
+def _recording_beyond(found: Scan, window: Window) -> Mask:
+    """The profiler's own bars over the recording, unless they fit: they would set the scale Perfetto opens with."""
+    spans = found.spans
+    fits = (spans.start_ns >= window.start_ns) & (spans.end_ns <= window.end_ns)
+    return np.asarray(found.of_category(lambda category: category == _RECORDING) & ~fits, dtype=bool)
 
 
 def _on_gpu(found: Scan) -> Mask:

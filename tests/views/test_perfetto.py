@@ -117,6 +117,15 @@ def test_a_kernel_in_the_window_brings_the_launch_from_before_it(source: Path, t
     assert [(e["ph"], e["id"]) for e in events if e["ph"] in "sf"] == [("s", 1), ("f", 1)]
 
 
+def test_the_profilers_own_bar_does_not_set_the_scale(tmp_path: Path) -> None:
+    trace = example()
+    trace.span("Trace", "PyTorch Profiler (0)", 0, 400, "PyTorch Profiler")
+    source = trace.write(tmp_path / "t.json")
+    window = read(export_window(source, tmp_path / "out.json", time_ns=(5_000, 40_000)).path)
+    assert "PyTorch Profiler (0)" not in names(window)
+    assert "PyTorch Profiler (0)" in names(read(export_window(source, tmp_path / "out.json").path))
+
+
 def test_of_arrows_only_those_with_both_ends_stay(tmp_path: Path) -> None:
     trace = TraceBuilder()
     trace.operator("forward", 0, 10)
