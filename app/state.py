@@ -9,13 +9,14 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import pandas as pd
 import streamlit as st
 
-from profiler_kit.analyses.layers import explained, layer_totals
+from profiler_kit.analyses.layers import explained, forward_spread, layer_totals
 from profiler_kit.analyses.lod import Timeline, build_timeline
 from profiler_kit.errors import InputError
 from profiler_kit.layer_file import read_layers
@@ -99,14 +100,25 @@ def memory_html(path: Path, title: str) -> str:
     return _fresh(path, lambda name, mtime_ns, size: _memory_html(name, mtime_ns, size, title))
 
 
+@dataclass(frozen=True, eq=False)
+class Layers:
+    """LAYER_TOTALS and LAYER_COVERAGE of a layers.parquet, how much its forwards vary, and its notes."""
+
+    totals: pd.DataFrame
+    coverage: pd.DataFrame
+    spread: float
+    notes: tuple[str, ...]
+
+
 @st.cache_resource(max_entries=8, show_spinner=False)
-def _layers(path: str, mtime_ns: int, size: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _layers(path: str, mtime_ns: int, size: int) -> Layers:
     found = read_layers(path)
-    return layer_totals(found.calls), explained(found.calls, found.forwards)
+    coverage = explained(found.calls, found.forwards)
+    return Layers(layer_totals(found.calls), coverage, forward_spread(found.forwards), found.notes)
 
 
-def layers(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """LAYER_TOTALS and LAYER_COVERAGE of a layers.parquet."""
+def layers(path: Path) -> Layers:
+    """What a layers.parquet says."""
     return _fresh(path, _layers)
 
 

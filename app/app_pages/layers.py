@@ -8,25 +8,31 @@ from app import state
 from app.components import layer_parts, widgets
 from profiler_kit.views import figures_layers
 
-HINT = "profiler-kit layers --model vit_b --batch-sizes 1,2,4,8 --device cuda --out traces/my_run"
-
 run = state.run()
+hint = layer_parts.hint(run)
 st.title("Layers against batch size")
 if run.layers is None:
-    widgets.empty("No layer timings in this run", "They come from a sweep over batch sizes. Record one:", HINT)
+    widgets.empty("No layer timings in this run", "They come from a sweep over batch sizes. Record one:", hint)
     st.stop()
-totals, coverage = state.layers(run.layers)
+layers = state.layers(run.layers)
+totals = layers.totals
 if totals.empty:
-    widgets.empty("The layer timings are empty", "No layer was called. Record them again:", HINT)
+    widgets.empty("The layer timings are empty", "No layer was called. Record them again:", hint)
     st.stop()
 layer_parts.say_scaling(totals)
-layer_parts.say_coverage(coverage)
+layer_parts.say_difference(run.record, layers)
+layer_parts.say_coverage(layers)
 chosen_depth = layer_parts.pick_depth(totals)
 names = layer_parts.at_depth(totals, chosen_depth)
 st.subheader("Time per image", help=layer_parts.HEATMAP_HELP)
-widgets.figure(figures_layers.layer_heatmap(totals, names), "layers-heat")
+widgets.figure(figures_layers.layer_heatmap(totals, names, dark=widgets.is_dark()), "layers-heat")
 
-picked = st.multiselect("Layers to compare", names, default=layer_parts.interesting(totals, names), key="layers-picked")
+picked = st.multiselect(
+    "Layers to compare",
+    names,
+    default=layer_parts.interesting(totals, names),
+    key=f"layers-picked-{run.key}-{chosen_depth}",  # a choice of its own for each depth
+)
 left, right = st.columns(2, gap="large")
 with left:
     st.subheader("Time per image", help="Median over the iterations; whiskers are the interquartile range.")

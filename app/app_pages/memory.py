@@ -22,9 +22,9 @@ with st.spinner("Reading the snapshot …", show_time=True):
 device = memory_parts.pick_device(snapshot)
 facts = next(d for d in snapshot.summary()["devices"] if d["device"] == device)
 memory_parts.say_peak(snapshot, facts)
-memory_parts.numbers(facts)
+memory_parts.numbers(facts, run.record)
 timeline, spans = memory_parts.of_device(snapshot, device)
-widgets.figure(figures_memory.memory_over_time(timeline, spans), "memory")
+widgets.figure(figures_memory.memory_over_time(timeline, spans, reserves=memory_parts.reserves(facts)), "memory")
 left, middle, _ = st.columns([1, 1, 3])
 left.link_button("Open memory page", routes.url("memory", run.key), type="primary", width="stretch")
 middle.link_button("Download it", routes.url("memory", run.key, download="1"), width="stretch")
@@ -37,4 +37,5 @@ if regions.empty:
 else:
     widgets.table(tables.memory_region_table(regions), "memory-regions")
 st.subheader("Live at the peak", help="Who held the memory at the moment the allocated total was highest.")
+memory_parts.say_lines(facts)
 widgets.table(memory_parts.live(snapshot, device), "memory-live")

@@ -10,7 +10,7 @@ import streamlit as st
 _ROW_PX = 35
 _NUMBER_PX = 68
 _TEXT_PX: dict[str, Any] = {
-    "region": 230, "kernel": 330, "operator": 240, "category": 90, "full_name": "large", "where": "large",
+    "region": 190, "kernel": 330, "operator": 240, "category": 90, "full_name": "large", "where": "large",
 }  # fmt: skip
 _TEXT = {
     "colour": ("", "The colour of this region on every page."),
@@ -65,7 +65,7 @@ def _column(name: str) -> Any:
         return st.column_config.ImageColumn("", width=28, help=_TEXT[name][1])
     if name == "share":
         return st.column_config.ProgressColumn(
-            "Share", format="%.1f %%", min_value=0.0, max_value=100.0, help=_SHARE, width=120
+            "Share", format="%.1f %%", min_value=0.0, max_value=100.0, help=_SHARE, width=100
         )
     if name in _NUMBERS:
         title, shape, meaning = _NUMBERS[name]

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import statistics
+
 import pandas as pd
 import streamlit as st
 
-from app.components import overview_parts
-from profiler_kit.views.text import fmt_ns, fmt_percent
+from app import state
+from app.components import overview_parts, widgets
+from profiler_kit.load.runs import RunFolder
+from profiler_kit.record import RunRecord
+from profiler_kit.views.text import fmt_ns
+from profiler_kit.views.verdict import layers_coverage
 
 HEATMAP_HELP = (
-    "Median time of a layer divided by the batch size; the darker the longer. A row that gets lighter to the right "
-    "gains from batching. 'window' and 'global' tell the two kinds of attention block apart."
+    "Median time of a layer divided by the batch size; the further from the colour of the page the longer. A row "
+    "that fades to the right gains from batching. 'window' and 'global' tell the two kinds of attention block apart."
 )
 EFFICIENCY_HELP = (
     "Time per image at the smallest batch divided by time per image here: 1 means batching neither helps nor hurts, "
@@ -36,16 +42,43 @@ def say_scaling(totals: pd.DataFrame) -> None:
     )
 
 
-def say_coverage(coverage: pd.DataFrame) -> None:
-    """How much of the forward the layers explain, and what measuring them cost."""
-    if coverage.empty:
+def hint(run: RunFolder) -> str:
+    """The command that records layer timings, for the device this run is of."""
+    on_cpu = run.record is not None and run.record.device.startswith("cpu")
+    how = "--model vit_tiny --batch-sizes 1,2 --device cpu" if on_cpu else "--model vit_b --batch-sizes 1,2,4,8"
+    return f"profiler-kit layers {how}{'' if on_cpu else ' --device cuda'} --out {widgets.in_root('my_run')}"
+
+
+def say_difference(record: RunRecord | None, layers: state.Layers) -> None:
+    """That the layers were not timed as the run was, where a note says so; with both times per image."""
+    notes = [*layers.notes, *(record.notes if record is not None else ())]
+    told = dict.fromkeys(note.removeprefix(_NOTE) for note in notes if note.startswith(_NOTE))
+    if not told:
         return
-    least = coverage.loc[coverage["share"].idxmin()]
-    st.caption(
-        f"The layers explain at least {fmt_percent(least['share'])} of the forward run without hooks "
-        f"(batch {int(least['batch_size'])}); the hooks cost {fmt_percent(float(coverage['overhead'].max()))} at most.",
-        help="The outermost layers added up, against the same forward timed with nothing hooked in.",
-    )
+    said = f"Layers are {'; '.join(told)}."
+    top = layers.totals[layers.totals["depth"] == 0]
+    if record is not None and record.latency_ns:
+        mine = top[top["batch_size"] == record.batch_size]
+        if len(mine) == 1:
+            latency = statistics.median(record.latency_ns) / record.batch_size
+            said += (
+                f" At batch {record.batch_size} they take {fmt_ns(mine['per_image_ns'].iloc[0])} per image, "
+                f"the run itself {fmt_ns(latency)}."
+            )
+    st.warning(widgets.plain(said), icon="⚠️")
+
+
+_NOTE = "layers: "
+
+
+def say_coverage(layers: state.Layers) -> None:
+    """How much of the forward the layers explain, and what measuring them cost."""
+    if not layers.coverage.empty:
+        st.caption(
+            layers_coverage(layers.coverage, layers.spread),
+            help="The outermost layers added up, against the same forward timed with nothing hooked in. The spread is "
+            "the interquartile range of those forwards over their median.",
+        )
 
 
 def pick_depth(totals: pd.DataFrame) -> int:

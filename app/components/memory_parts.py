@@ -7,6 +7,7 @@ import streamlit as st
 
 from app.components import overview_parts
 from profiler_kit.analyses.stack_names import stack_name
+from profiler_kit.record import RunRecord
 from profiler_kit.snapshot import DeviceRow, Snapshot
 from profiler_kit.views import tables
 from profiler_kit.views.text import fmt_bytes, fmt_count, fmt_percent
@@ -37,17 +38,50 @@ def say_peak(snapshot: Snapshot, facts: DeviceRow) -> None:
         st.warning("The beginning of the history is missing: the recorder's ring buffer was full.", icon="⚠️")
 
 
-def numbers(facts: DeviceRow) -> None:
-    """The numbers that sum up a device."""
-    shown = [
-        ("Peak allocated", fmt_bytes(facts["peak_allocated_bytes"]), "Highest total held by tensors."),
-        ("Reserved", fmt_bytes(facts["reserved_bytes"]), "Taken from the driver at the end; what nvidia-smi shows."),
-        ("Allocated at the end", fmt_bytes(facts["end_allocated_bytes"]), "Held by tensors when it was saved."),
-        ("Fragmentation", fmt_percent(facts["fragmentation"]), "Share of reserved memory not used when it was saved."),
-        ("Events", fmt_count(facts["events"]), "Entries of the allocator's history on this device."),
-    ]
+def reserves(facts: DeviceRow) -> bool:
+    """Whether the allocator keeps memory in reserve; on a CPU it comes from the system and goes back."""
+    return facts["device_type"] != "cpu"
+
+
+def numbers(facts: DeviceRow, record: RunRecord | None) -> None:
+    """The numbers that sum up a device, and how the peak agrees with that of run.json."""
+    peak = facts["peak_allocated_bytes"]
+    shown = [("Peak allocated", fmt_bytes(peak), "Highest total held by tensors, in bytes they asked for.")]
+    if reserves(facts):
+        shown.append(
+            (
+                "Reserved at the end",
+                fmt_bytes(facts["reserved_bytes"]),
+                "Taken from the driver when it was saved; what nvidia-smi shows.",
+            )
+        )
+    shown.append(
+        ("Allocated at the end", fmt_bytes(facts["end_allocated_bytes"]), "Held by tensors when it was saved.")
+    )
+    if reserves(facts):
+        shown.append(
+            (
+                "Unused at the end",
+                fmt_percent(facts["fragmentation"]),
+                "Fragmentation: share of reserved memory that no tensor used when it was saved.",
+            )
+        )
+    shown.append(("Events", fmt_count(facts["events"]), "Entries of the allocator's history on this device."))
     for column, (name, value, meaning) in zip(st.columns(len(shown)), shown, strict=True):
         column.metric(name, value, help=meaning)
+    measured = record.peak_memory_bytes if record is not None else None
+    if measured is not None and measured != peak:
+        st.caption(
+            f"The Overview's {fmt_bytes(measured)} is torch.cuda.max_memory_allocated of the timed iterations, which "
+            f"counts blocks as the allocator rounds them up; {fmt_bytes(peak)} here are the bytes asked for in the "
+            "recorded batch."
+        )
+
+
+def say_lines(facts: DeviceRow) -> None:
+    """What the line numbers mean where they are not those of the call."""
+    if not reserves(facts):
+        st.caption("On a CPU the recorder knows functions only: the line is where the function begins, not the call.")
 
 
 def of_device(snapshot: Snapshot, device: int) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -74,6 +74,11 @@ def files(run: RunFolder) -> None:
             st.link_button("Open memory page", routes.url("memory", run.key), width="stretch")
 
 
+def is_dark() -> bool:
+    """Whether the browser shows the dark theme."""
+    return st.context.theme.type == "dark"
+
+
 def problem(text: str) -> None:
     """One line about a broken file of the run; the rest of the page goes on."""
     st.error(plain(" ".join(text.split())))

@@ -78,6 +78,20 @@ def explained(calls: pd.DataFrame, forwards: pd.DataFrame) -> pd.DataFrame:
     return LAYER_COVERAGE.check(table)
 
 
+def forward_spread(forwards: pd.DataFrame) -> float:
+    """How much the whole forward varies by itself: interquartile range over median, of the batch size where it is most.
+
+    Takes FORWARD_CALLS; 0 when there are none. What differs from the forward by less than this share is noise.
+
+    Raises SchemaError when a column is missing or has another dtype.
+    """
+    forwards = FORWARD_CALLS.check(forwards)
+    if forwards.empty:
+        return 0.0
+    times = forwards.groupby("batch_size")["forward_ns"]
+    return float(((times.quantile(0.75) - times.quantile(0.25)) / times.median()).max())
+
+
 def _per_iteration(calls: pd.DataFrame) -> pd.DataFrame:
     """One row per batch size, layer and iteration of that batch size: calls, total_ns, self_ns; 0 where none ran."""
     outer = calls["layer"] != calls["parent"]  # a module that calls itself: the time is in the call around it

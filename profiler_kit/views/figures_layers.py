@@ -6,22 +6,28 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import plotly.graph_objects as go
 
 from profiler_kit.schemas import LAYER_TOTALS
 from profiler_kit.views.figures import GRID, MARGIN, escape
 from profiler_kit.views.palette import HUES, NEUTRAL
-from profiler_kit.views.text import fmt_ns, ns_in, time_unit
+from profiler_kit.views.text import fmt_all_ns, ns_in, time_unit
 
-# One hue from light to dark: no cell glares on a dark page, and lightness alone carries the value.
-_SCALE: Final = ((0.0, "#D5E1EC"), (0.5, "#6C9BC6"), (1.0, "#1E3F66"))
+Nanos = npt.NDArray[np.float64]
+
+# One hue, in which lightness alone carries the value: the longer, the further from the page's own colour.
+_LIGHT: Final = ("#E4ECF4", "#7FA8CF", "#1E3F66")
+_DARK: Final = ("#1F2A36", "#3D6C99", "#B9D7F2")
+_INK: Final = ("#000000", "#FFFFFF")
 
 
-def layer_heatmap(totals: pd.DataFrame, layers: Sequence[str]) -> go.Figure:
+def layer_heatmap(totals: pd.DataFrame, layers: Sequence[str], *, dark: bool = False) -> go.Figure:
     """Milliseconds per image of each layer (down, in the given order) at each batch size (across).
 
-    Takes LAYER_TOTALS. The longer the darker; a layer not measured at a batch size is blank.
+    Takes LAYER_TOTALS. The longer the darker (on a dark page: the brighter); a layer not measured at a batch size is
+    blank. Names and sizes are categories, also where they look like numbers.
     """
     LAYER_TOTALS.check(totals)
     rows = totals[totals["layer"].isin(list(layers))]
@@ -29,21 +35,22 @@ def layer_heatmap(totals: pd.DataFrame, layers: Sequence[str]) -> go.Figure:
     nanos = wide.to_numpy(np.float64)
     unit = time_unit(np.nan_to_num(nanos).ravel())
     label = {layer: layer_label(layer, variant) for layer, variant in zip(rows["layer"], rows["variant"], strict=True)}
+    batches, names = [str(batch) for batch in wide.columns], [label.get(layer, layer) for layer in wide.index]
+    scale = _DARK if dark else _LIGHT
     figure = go.Figure(
         go.Heatmap(
             z=np.vectorize(lambda ns: ns_in(ns, unit), otypes=[float])(nanos),
-            x=[str(batch) for batch in wide.columns],
-            y=[label.get(layer, layer) for layer in wide.index],
-            text=[[fmt_ns(v, unit) if np.isfinite(v) else "" for v in line] for line in nanos],
-            texttemplate="%{text}",
-            textfont={"size": 12},
-            colorscale=_SCALE,
+            x=batches,
+            y=names,
+            zmin=0,
+            colorscale=[[0, scale[0]], [0.5, scale[1]], [1, scale[2]]],
             xgap=2,
             ygap=2,
             colorbar={"title": {"text": f"{unit} per image", "side": "right"}, "thickness": 10, "outlinewidth": 0},
-            hovertemplate=f"<b>%{{y}}</b><br>batch %{{x}}: %{{z:.3f}} {unit} per image<extra></extra>",
+            hovertemplate=f"<b>%{{y}}</b><br>batch %{{x}}: %{{z:,.3f}} {unit} per image<extra></extra>",
         )
     )
+    _write_cells(figure, nanos, batches, names, scale)
     figure.update_layout(
         height=60 + 25 * max(3, len(wide)),
         margin=MARGIN,
@@ -55,9 +62,44 @@ def layer_heatmap(totals: pd.DataFrame, layers: Sequence[str]) -> go.Figure:
             "showgrid": False,
             "tickfont": {"size": 13},
         },
-        yaxis={"autorange": "reversed", "fixedrange": True, "showgrid": False, "automargin": True},
+        showlegend=False,
+        yaxis={"type": "category", "autorange": "reversed", "fixedrange": True, "showgrid": False, "automargin": True},
     )
     return figure
+
+
+def _write_cells(
+    figure: go.Figure, nanos: Nanos, batches: Sequence[str], names: Sequence[str], scale: Sequence[str]
+) -> None:
+    """The value of each cell in the ink that reads best on its colour; a heat map's own text takes grey in between."""
+    known = [(row, column) for row, column in np.argwhere(np.isfinite(nanos)).tolist()]
+    shown = dict(zip(known, fmt_all_ns([float(nanos[cell]) for cell in known]), strict=True))
+    most = max((float(nanos[cell]) for cell in known), default=0.0) or 1.0
+    inks = {cell: ink_on(scale, float(nanos[cell]) / most) for cell in known}
+    for ink in _INK:
+        mine = [cell for cell in known if inks[cell] == ink]
+        if mine:
+            figure.add_scatter(
+                x=[batches[column] for _, column in mine],
+                y=[names[row] for row, _ in mine],
+                text=[shown[cell] for cell in mine],
+                mode="text",
+                textfont={"size": 12, "color": ink},
+                hoverinfo="skip",
+            )
+
+
+def ink_on(scale: Sequence[str], share: float) -> str:
+    """Black or white, whichever contrasts more with the colour at that share of a scale of evenly spaced colours.
+
+    Contrast as WCAG 2 defines it, from relative luminance.
+    """
+    channels = np.array([[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in scale]) / 255
+    at = np.linspace(0, 1, len(scale))
+    rgb = np.array([np.interp(share, at, channels[:, i]) for i in range(3)])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    luminance = float(linear @ np.array([0.2126, 0.7152, 0.0722]))
+    return _INK[0] if (luminance + 0.05) ** 2 > 1.05 * 0.05 else _INK[1]
 
 
 def layer_lines(totals: pd.DataFrame, layers: Sequence[str], *, efficiency: bool = False) -> go.Figure:
@@ -88,7 +130,7 @@ def layer_lines(totals: pd.DataFrame, layers: Sequence[str], *, efficiency: bool
             name=layer_label(layer, variant),
             line={"color": HUES[number % len(HUES)], "dash": "dash" if "global" in variant else "solid", "width": 2},
             marker={"symbol": "diamond" if "global" in variant else "circle", "size": 8},
-            hovertemplate="batch %{x}: %{y:.3f}" + ("" if efficiency else f" {unit} per image"),
+            hovertemplate="batch %{x}: %{y:,.3f}" + ("" if efficiency else f" {unit} per image"),
         )
     if efficiency:
         figure.add_hline(y=1.0, line={"color": NEUTRAL, "width": 1, "dash": "dot"})
@@ -101,6 +143,7 @@ def layer_lines(totals: pd.DataFrame, layers: Sequence[str], *, efficiency: bool
         yaxis={
             "title": "efficiency" if efficiency else f"{unit} per image",
             "rangemode": "tozero",
+            "tickformat": ",",
             "gridcolor": GRID,
             "fixedrange": True,
         },

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from profiler_kit.views.text import fmt_kernel, short_kernel
+from profiler_kit.views.text import short_kernel
 
-_LONG: Final = 10_000
+_MORE: Final = 16  # letters of the long name, where the short one is not enough
 _BEFORE: Final = 2  # letters kept before the first one that differs
 
 
 def kernel_names(names: Sequence[str]) -> list[str]:
-    """The short name of each kernel; the long one, template arguments and all, where two would read the same."""
-    short = {name: short_kernel(name) for name in names}
-    taken = Counter(short.values())
-    return [
-        short[name] if taken[short[name]] == 1 else fmt_kernel(name.removeprefix("aten::"), _LONG) for name in names
-    ]
+    """The short name of each kernel; where two would read the same, with the letters from where the long ones differ.
+
+    `elementwise_kernel CUDAFunctor_add · 2, at::native::` and `elementwise_kernel CUDAFunctor_add · 4, at::native::`.
+    """
+    short = [short_kernel(name) for name in names]
+    same: dict[str, set[str]] = {}
+    for name, reads in zip(names, short, strict=True):
+        same.setdefault(reads, set()).add(name)
+    more: dict[str, str] = {}
+    for alike in same.values():
+        if len(alike) > 1:
+            group = sorted(alike)
+            more |= {name: f" · {name[at : at + _MORE]}" for name, at in zip(group, differ_at(group), strict=True)}
+    return [reads + more.get(name, "") for name, reads in zip(names, short, strict=True)]
 
 
 def differ_at(names: Sequence[str]) -> list[int]:
@@ -32,12 +39,14 @@ def differ_at(names: Sequence[str]) -> list[int]:
     return [like[name] for name in names]
 
 
-def fit_names(names: Sequence[str], width: int) -> list[str]:
-    """Each name in at most `width` letters: `…` stands for the middle, and what sets a name apart stays.
+def fit_names(names: Sequence[str], width: int | Sequence[int]) -> list[str]:
+    """Each name in at most `width` letters (one number, or one for each): `…` stands for the middle.
 
-    A name that others start like shows its beginning, and then from where it differs; any other its beginning and end.
+    What sets a name apart stays: one that others start like shows its beginning, and then from where it differs; any
+    other its beginning and end.
     """
-    return [_fit(name, at, width) for name, at in zip(names, differ_at(names), strict=True)]
+    widths = [width] * len(names) if isinstance(width, int) else width
+    return [_fit(name, at, most) for name, at, most in zip(names, differ_at(names), widths, strict=True)]
 
 
 def _fit(name: str, at: int, width: int) -> str:

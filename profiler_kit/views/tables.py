@@ -14,7 +14,7 @@ from profiler_kit.views.palette import region_colours
 from profiler_kit.views.text import MISSING, fmt_ns, fmt_path
 
 INDENT = "\u2003"
-REGION_LETTERS, KERNEL_LETTERS = 30, 46  # what fits into the column of a page
+REGION_LETTERS, KERNEL_LETTERS = 26, 42  # what fits into the column of a page
 
 
 def region_table(regions: pd.DataFrame, *, host: bool = False) -> pd.DataFrame:
@@ -136,7 +136,8 @@ def _counted(count: int, what: str) -> str:
 
 def _tree(paths: pd.Series) -> list[str]:
     """Names indented below the region around them, shortened so that they stay apart."""
-    names = fit_names([path[-1] for path in paths], REGION_LETTERS)
+    widths = [max(14, REGION_LETTERS - 2 * (len(path) - 1)) for path in paths]
+    names = fit_names([path[-1] for path in paths], widths)
     return [INDENT * (len(path) - 1) + printable(name) for path, name in zip(paths, names, strict=True)]
 
 

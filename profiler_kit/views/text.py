@@ -72,7 +72,7 @@ def fmt_all_ns(values_ns: Sequence[float]) -> list[str]:
     return [fmt_ns(value, unit if smallest / size * 10**decimals >= _DIGITS else None) for value in values_ns]
 
 
-_DIGITS: Final = 100  # the smallest value shows at least three digits
+_DIGITS: Final = 10  # the smallest value shows at least two digits
 
 
 def fmt_rate(per_second: float) -> str:

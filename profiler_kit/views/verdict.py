@@ -8,7 +8,7 @@ import pandas as pd
 
 from profiler_kit.analyses.batch_load import BatchLoad
 from profiler_kit.analyses.presence import Presence
-from profiler_kit.schemas import OPERATOR_SUMS, REGION_TOTALS
+from profiler_kit.schemas import LAYER_COVERAGE, OPERATOR_SUMS, REGION_TOTALS
 from profiler_kit.views.text import fmt_count, fmt_ns, fmt_percent
 
 _HOLDS = 0.5  # a nested region that holds this share of the one around it is the better answer
@@ -108,6 +108,26 @@ def missing_gpu(presence: Presence) -> str:
     if presence.ran == "not recorded":
         return f"GPU work was launched ({calls} it), but the GPU was not recorded: this is the host side only."
     return "No GPU in this run."
+
+
+def layers_coverage(coverage: pd.DataFrame, spread: float) -> str:
+    """How much of the forward the layers explain, and what the hooks cost; what is smaller than noise is called noise.
+
+    Takes LAYER_COVERAGE, not empty, and analyses.layers.forward_spread.
+    """
+    LAYER_COVERAGE.check(coverage)
+    least = coverage.loc[coverage["share"].idxmin()]
+    share, overhead = float(least["share"]), float(coverage["overhead"].max())
+    noise = f"the spread of its samples ({fmt_percent(spread)})"
+    if share >= 1 - spread:
+        said = f"The layers explain all of the forward run without hooks, within {noise}"
+    else:
+        said = (
+            f"The layers explain at least {fmt_percent(share)} of the forward run without hooks "
+            f"(batch {int(least['batch_size'])}); {noise} is smaller, so the rest ran outside every layer"
+        )
+    cost = f"cost {fmt_percent(overhead)} at most" if overhead > spread else "cost no more than that spread"
+    return f"{said}. The hooks {cost}."
 
 
 def host_verdict(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from profiler_kit.analyses.layers import explained, layer_totals
+from profiler_kit.analyses.layers import explained, forward_spread, layer_totals
 from profiler_kit.errors import SchemaError
 from profiler_kit.schemas import FORWARD_CALLS, LAYER_CALLS, LAYER_COVERAGE, LAYER_TOTALS
 
@@ -130,3 +130,11 @@ def test_a_module_that_calls_itself_is_not_counted_twice() -> None:
     assert totals.loc["r", ["calls", "median_ns", "self_median_ns", "share"]].tolist() == [3, 90, 90, 0.9]
     coverage = explained(calls, forwards_of((1, 0, 100)))
     assert coverage[["layers_ns", "leaves_ns", "share"]].to_numpy().tolist() == [[90.0, 90.0, 0.9]]
+
+
+def test_the_spread_of_the_forwards() -> None:
+    rows = [(1, number, nanos) for number, nanos in enumerate((90, 100, 100, 100, 110))]
+    rows += [(2, number, nanos) for number, nanos in enumerate((80, 90, 100, 110, 120))]
+    forwards = pd.DataFrame(rows, columns=list(FORWARD_CALLS.columns)).astype(dict(FORWARD_CALLS.columns))
+    assert forward_spread(forwards) == pytest.approx(0.2)  # quartiles 90 and 110 of batch 2
+    assert forward_spread(FORWARD_CALLS.empty()) == 0.0

@@ -151,8 +151,8 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def serving(root: Path) -> Iterator[tuple[str, float]]:
-    """Run `profiler-kit serve`; gives the address and the seconds until it answered."""
+def serving(root: Path) -> Iterator[str]:
+    """Run `profiler-kit serve`; gives the address as soon as it answers."""
     port = free_port()
     since = time.perf_counter()
     command = [sys.executable, "-m", "profiler_kit.cli", "serve", str(root), "--port", str(port), "--no-browser"]
@@ -169,7 +169,7 @@ def serving(root: Path) -> Iterator[tuple[str, float]]:
                 assert process.poll() is None, "the server ended"
                 assert time.perf_counter() - since < 30, "the server does not answer"
                 time.sleep(0.05)
-        yield url, time.perf_counter() - since
+        yield url
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(10)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from profiler_kit.snapshot import load_snapshot
 from tests.app.samples import CHECKOUT, gpu_trace, make_runs, record
 
 PAGES = ("overview", "regions", "layers", "memory")
@@ -140,11 +141,58 @@ def test_layers_tell_windowed_and_global_blocks_apart(runs: Path) -> None:
     assert "From batch 1 to 2 an image goes from **30.000 ms** to **27.000 ms**" in text(test)
     assert "The layers explain at least 90.0 % of the forward run without hooks (batch 2)" in text(test)
     assert test.multiselect[0].value == ["blocks.1", "blocks.0"]
+    assert not test.warning
+
+
+def test_every_depth_has_layers_to_compare(runs: Path) -> None:
+    test = show("layers", "gpu")
+    for depth, names in (
+        (0, ["(model)"]),
+        (1, ["blocks.1", "blocks.0"]),
+        (0, ["(model)"]),
+        (1, ["blocks.1", "blocks.0"]),
+    ):
+        test.session_state["layers-depth"] = depth
+        test.run()
+        assert test.multiselect[0].value == names
+
+
+def test_layers_timed_in_another_way_say_so(runs: Path) -> None:
+    note = "layers: timed without compile (with bf16), because a compiled encoder shows no layers inside"
+    dataclasses.replace(record("gpu"), notes=("masks: noise", note)).write(runs / "gpu")
+    assert (
+        "Layers are timed without compile (with bf16), because a compiled encoder shows no layers inside. "
+        "At batch 2 they take 27.000 ms per image, the run itself 10.000 ms." in text(show("layers", "gpu"))
+    )
+
+
+def test_the_layers_hint_is_for_the_device_of_the_run(runs: Path) -> None:
+    assert "--model vit_tiny --batch-sizes 1,2 --device cpu --out" in show("layers", "host").code[0].value
+    (runs / "gpu" / "layers.parquet").unlink()
+    assert "--model vit_b --batch-sizes 1,2,4,8 --device cuda --out" in show("layers", "gpu").code[0].value
 
 
 def test_memory_names_the_peak(runs: Path) -> None:
     test = show("memory", "gpu")
     assert "At its peak **2.0 MiB** were allocated, inside **image encoder**" in text(test)
+    assert "The Overview's 3.00 GiB is torch.cuda.max_memory_allocated" in text(test)
+    shown = [metric.label for metric in test.metric]
+    assert shown == ["Peak allocated", "Reserved at the end", "Allocated at the end", "Unused at the end", "Events"]
+
+
+def test_memory_of_a_cpu_has_no_reserve(runs: Path) -> None:
+    facts = {**load_snapshot(runs / "gpu" / "memory.pickle").summary()["devices"][0], "device_type": "cpu"}
+    test = AppTest.from_function(_memory_numbers, args=(facts,)).run()
+    assert not test.exception, test.exception
+    assert [metric.label for metric in test.metric] == ["Peak allocated", "Allocated at the end", "Events"]
+    assert "the line is where the function begins" in text(test)
+
+
+def _memory_numbers(facts: dict[str, object]) -> None:
+    from app.components import memory_parts
+
+    memory_parts.numbers(facts, None)
+    memory_parts.say_lines(facts)
 
 
 @pytest.mark.parametrize(

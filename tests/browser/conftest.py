@@ -30,5 +30,5 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serving(make_runs(tmp_path_factory.mktemp("browser") / "traces")) as (address, _):
+    with serving(make_runs(tmp_path_factory.mktemp("browser") / "traces")) as address:
         yield address

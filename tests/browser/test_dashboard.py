@@ -46,7 +46,7 @@ def crowd_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     for number in range(20_000):
         trace.kernel(None, number * 1.0, 0.5, name=f"k{number % 5}")
     trace.write(folder / "crowd.json")
-    with serving(folder) as (address, _):
+    with serving(folder) as address:
         yield address
 
 

@@ -21,7 +21,7 @@ from profiler_kit.trace import Trace, load_trace
 from profiler_kit.views import bars, figures, figures_layers, figures_memory, tables
 from profiler_kit.views.palette import region_colours
 from profiler_kit.views.tiles import BUDGET_BYTES, describe, tile
-from profiler_kit.views.verdict import gpu_verdict, host_verdict, main_region, missing_gpu
+from profiler_kit.views.verdict import gpu_verdict, host_verdict, layers_coverage, main_region, missing_gpu
 from tests.app.samples import gpu_trace, host_trace, layers
 from tests.builders import TraceBuilder
 
@@ -135,6 +135,70 @@ def test_layers() -> None:
     assert [line.marker.symbol for line in lines] == ["circle", "diamond"]
     efficiency = figures_layers.layer_lines(totals, ["blocks.0"], efficiency=True).data[0]
     assert list(efficiency.y) == pytest.approx([1.0, 10 / 9])
+
+
+def test_layers_named_by_numbers_are_names(tmp_path: Path) -> None:
+    totals = layer_totals(layers().calls).replace({"blocks.0": "0", "blocks.1": "1"})
+    figure = figures_layers.layer_heatmap(totals, ["0", "1"])
+    assert (figure.layout.yaxis.type, figure.layout.xaxis.type) == ("category", "category")
+    assert figures_layers.layer_lines(totals, ["0"]).layout.xaxis.type == "category"
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_every_cell_can_be_read(dark: bool) -> None:
+    totals = layer_totals(layers().calls)
+    figure = figures_layers.layer_heatmap(totals, ["(model)", "blocks.0", "blocks.1"], dark=dark)
+    texts = [text for trace in figure.data[1:] for text in trace.text]
+    assert sorted(texts) == ["10.000 ms", "18.000 ms", "20.000 ms", "27.000 ms", "30.000 ms", "9.000 ms"]
+    scale = [colour for _, colour in figure.data[0].colorscale]
+    for share in np.linspace(0, 1, 101):
+        ink = figures_layers.ink_on(scale, share)
+        assert contrast(ink, scale, share) >= 4.5  # what WCAG 2 asks of small text
+
+
+def contrast(ink: str, scale: list[str], share: float) -> float:
+    """Contrast of that ink on the colour at that share, as WCAG 2 defines it."""
+
+    def luminance(rgb: list[float]) -> float:
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    def channels(colour: str) -> list[float]:
+        return [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+
+    low = min(int(share * (len(scale) - 1)), len(scale) - 2)
+    part = share * (len(scale) - 1) - low
+    pairs = zip(channels(scale[low]), channels(scale[low + 1]), strict=True)
+    values = sorted((luminance([a + (b - a) * part for a, b in pairs]), luminance(channels(ink))))
+    return (values[1] + 0.05) / (values[0] + 0.05)
+
+
+@pytest.mark.parametrize(
+    ("share", "overhead", "spread", "words"),
+    [
+        (0.982, 0.02, 0.01, "The layers explain at least 98.2 % of the forward run without hooks (batch 1); the spread "
+         "of its samples (1.0 %) is smaller, so the rest ran outside every layer. The hooks cost 2.0 % at most."),
+        (1.003, -0.009, 0.05, "The layers explain all of the forward run without hooks, within the spread of its "
+         "samples (5.0 %). The hooks cost no more than that spread."),
+        (0.695, 0.0, 0.4, "The layers explain all of the forward run without hooks, within the spread of its "
+         "samples (40.0 %). The hooks cost no more than that spread."),
+    ],
+)  # fmt: skip
+def test_noise_is_called_noise(share: float, overhead: float, spread: float, words: str) -> None:
+    row = {"batch_size": 1, "forward_ns": 1e6, "hooked_ns": 1e6, "layers_ns": 1e6, "share": share, "leaves_ns": 1e6}
+    coverage = pd.DataFrame([{**row, "leaves_share": share, "overhead": overhead}])
+    assert layers_coverage(coverage, spread) == words
+
+
+def test_memory_of_a_cpu_has_no_reserve_and_long_times_are_seconds() -> None:
+    frame = pd.DataFrame(
+        {"device": 0, "time_us": [0, 10_000_000], "allocated_bytes": [1 << 20, 2 << 20], "reserved_bytes": 6 << 30}
+    ).astype(dict(MEMORY_TIMELINE.columns))
+    spans = pd.DataFrame({"device": [0], "path": [("encoder",)], "start_us": [0], "end_us": [9_000_000]})
+    figure = figures_memory.memory_over_time(frame, spans, reserves=False)
+    assert [trace.name for trace in figure.data if trace.name] == ["Allocated by tensors"]
+    assert list(figure.data[0].x) == [0.0, 10.0] and list(figure.data[0].y) == [1.0, 2.0]
+    assert figure.layout.xaxis2.ticksuffix == " s" and list(figure.data[-1].x) == [9.0]
 
 
 def test_memory_keeps_the_peak_when_thinned() -> None:
