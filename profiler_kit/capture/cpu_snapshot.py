@@ -17,6 +17,7 @@ from torch._C._profiler import (
 )
 
 from profiler_kit.capture.sharing import Needs, Session, Window, join_session, now_ns, open_session
+from profiler_kit.capture.slot_lines import slot_lines
 from profiler_kit.capture.torch_profile import TorchProfile, quiet
 from profiler_kit.errors import CaptureError
 from profiler_kit.units import NS_PER_US
@@ -118,6 +119,8 @@ def build_snapshot(
     free_requested, free_completed, segment_free, and reserved equals allocated at all times. Blocks allocated in
     the recording and still live at its end are the segments. Addresses are real, the device is 0 and the stream 0.
     A free of memory that an earlier recording saw being allocated stands alone, as in a CUDA history.
+    The line of a frame is that of the call inside it; of an operator that is no call (`a + b`) it is found as
+    `slot_lines` describes, and else, as for the frees of what goes out of use, the first line of the function.
     An oom has no device_free, and size 0 unless its exception ended the recording.
     When more than max_entries entries result, the oldest are dropped, as the CUDA allocator's ring buffer does.
     """
@@ -258,14 +261,21 @@ def _walk(roots: Iterable[_ProfilerEvent]) -> Iterator[tuple[_ProfilerEvent, _No
 
 
 class _Node:
-    """An event on the way from a root to an allocation; its stack is made when first asked for."""
+    """An event on the way from a root to an allocation; its stack and lines are made when first asked for."""
 
-    __slots__ = ("above", "event", "stack")
+    __slots__ = ("above", "event", "lines", "stack")
 
     def __init__(self, event: _ProfilerEvent, above: _Node | None) -> None:
         self.event = event
         self.above = above
         self.stack: Stack | None = None
+        self.lines: dict[tuple[int, str], int] | None = None  # of the operators it ran itself
+
+    def line_of(self, operator: _ProfilerEvent) -> int | None:
+        """The line in this Python call of an operator that it ran itself, without a call; None if not known."""
+        if self.lines is None:
+            self.lines = slot_lines(self.event)
+        return self.lines.get((operator.start_time_ns, operator.name))
 
 
 class _Frames:
@@ -287,16 +297,20 @@ class _Frames:
 
     def _chain(self, node: _Node | None) -> Iterator[Frame]:
         line: int | None = None  # in the Python function around, as the call inside it tells
+        operator: _ProfilerEvent | None = None  # just inside it, when there is no call between
         while node is not None:
             name, fields = node.event.name, node.event.extra_fields
             if isinstance(fields, _ExtraFields_TorchOp) and fields.scope != RecordScope.USER_SCOPE:
+                operator = node.event
                 yield self._frame(name, "", 0)
             elif self._python and isinstance(fields, _ExtraFields_PyCall):
                 own = fields.callsite
                 shown = name if name.startswith("nn.Module: ") else own.function_name
+                if line is None and operator is not None:
+                    line = node.line_of(operator)
                 yield self._frame(shown, own.file_name, own.line_number if line is None else line)
             if isinstance(fields, _ExtraFields_PyCall | _ExtraFields_PyCCall):
-                line = fields.caller.line_number
+                line, operator = fields.caller.line_number, None
             node = node.above
 
     def _frame(self, name: str, filename: str, line: int) -> Frame:
