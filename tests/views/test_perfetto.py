@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -410,3 +411,25 @@ def test_a_cpu_only_trace_has_no_added_tracks(tmp_path: Path) -> None:
     with pytest.raises(OptionError) as error:
         export_window(tmp_path / "t.json", tmp_path / "out.json", stream=7)
     assert str(error.value) == (f"--stream 7: not in {tmp_path / 't.json'}, found no GPU events at all.")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_mutilated_sources_give_valid_traces_or_one_line(seed: int, tmp_path: Path) -> None:
+    whole, rolls = example().kineto(), random.Random(seed)
+    source, out = tmp_path / "source.json", tmp_path / "out.json"
+    for _ in range(30):
+        text = bytearray(whole)
+        for _ in range(rolls.randint(1, 5)):
+            at = rolls.randrange(len(text))
+            junk = bytes(rolls.choice(b'"\\{}[],:\x00\xff') for _ in range(rolls.randint(1, 4)))
+            text[at : at + rolls.choice((0, 1, 100))] = rolls.choice((junk, bytes(text[max(0, at - 200) : at])))
+        source.write_bytes(text)
+        try:
+            done = export_window(source, out, counters=True)
+        except KitError as error:
+            assert "\n" not in str(error)
+            continue
+        json.loads(out.read_bytes())
+        again = load_trace(out)
+        assert (again.quality.repaired_events, again.quality.dropped_events) == (0, 0)
+        assert int((again.events["category"] != "gpu_region").sum()) == len(load_trace(source).events) == done.events
