@@ -81,7 +81,7 @@ def numbers(facts: DeviceRow, record: RunRecord | None) -> None:
 def say_lines(facts: DeviceRow) -> None:
     """What the line numbers mean where they are not those of the call."""
     if not reserves(facts):
-        st.caption("On a CPU the recorder knows functions only: the line is where the function begins, not the call.")
+        st.caption("On a CPU a line may be where its function begins: not every operator can be placed inside it.")
 
 
 def of_device(snapshot: Snapshot, device: int) -> tuple[pd.DataFrame, pd.DataFrame]:

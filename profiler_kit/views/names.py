@@ -25,8 +25,16 @@ def kernel_names(names: Sequence[str]) -> list[str]:
     for alike in same.values():
         if len(alike) > 1:
             group = sorted(alike)
-            more |= {name: f" · {name[at : at + _MORE]}" for name, at in zip(group, differ_at(group), strict=True)}
+            more |= {name: f" · {_from_word(name, at)}" for name, at in zip(group, differ_at(group), strict=True)}
     return [reads + more.get(name, "") for name, reads in zip(names, short, strict=True)]
+
+
+def _from_word(name: str, at: int) -> str:
+    """The letters of the name from there on, or from the beginning of the word when it began shortly before."""
+    start = at
+    while start > 0 and at - start < _MORE // 2 and (name[start - 1].isalnum() or name[start - 1] == "_"):
+        start -= 1
+    return name[start : start + _MORE]
 
 
 def differ_at(names: Sequence[str]) -> list[int]:

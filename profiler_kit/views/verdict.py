@@ -15,6 +15,7 @@ _HOLDS = 0.5  # a nested region that holds this share of the one around it is th
 # Nobody's own names: what was not attributed, and regions torch.compile makes up.
 _UNNAMED = ("(no region)", "(unlinked)", "## Call CompiledFxGraph", "Torch-Compiled Region", "CompiledFunction")
 _STARVED = 0.25  # idle share from which the GPU is said to wait
+_TOO_NOISY = 0.25  # spread of the forwards from which nothing can be said about them
 _SLOWED = 0.03  # of the busy share: below, recording made no difference worth a word
 
 
@@ -118,6 +119,11 @@ def layers_coverage(coverage: pd.DataFrame, spread: float) -> str:
     LAYER_COVERAGE.check(coverage)
     least = coverage.loc[coverage["share"].idxmin()]
     share, overhead = float(least["share"]), float(coverage["overhead"].max())
+    if spread > _TOO_NOISY:
+        return (
+            f"The forward run without hooks took so differently long each time (spread {fmt_percent(spread, 0)}) that "
+            "it cannot be said how much of it the layers explain. More --iterations or --warmup would tell."
+        )
     noise = f"the spread of its samples ({fmt_percent(spread)})"
     if share >= 1 - spread:
         said = f"The layers explain all of the forward run without hooks, within {noise}"

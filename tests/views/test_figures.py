@@ -180,8 +180,8 @@ def contrast(ink: str, scale: list[str], share: float) -> float:
          "of its samples (1.0 %) is smaller, so the rest ran outside every layer. The hooks cost 2.0 % at most."),
         (1.003, -0.009, 0.05, "The layers explain all of the forward run without hooks, within the spread of its "
          "samples (5.0 %). The hooks cost no more than that spread."),
-        (0.695, 0.0, 0.4, "The layers explain all of the forward run without hooks, within the spread of its "
-         "samples (40.0 %). The hooks cost no more than that spread."),
+        (0.695, 0.0, 0.4, "The forward run without hooks took so differently long each time (spread 40 %) that it "
+         "cannot be said how much of it the layers explain. More --iterations or --warmup would tell."),
     ],
 )  # fmt: skip
 def test_noise_is_called_noise(share: float, overhead: float, spread: float, words: str) -> None:
