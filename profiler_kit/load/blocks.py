@@ -1,11 +1,12 @@
-"""Read a trace file as decompressed blocks: a path in, bytes out, gzip told by its magic and not by its name."""
+"""Read a trace file as decompressed blocks: a path in, UTF-8 out, gzip told by its magic and not by its name."""
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -39,7 +40,7 @@ class Blocks:
             packed = raw.read(2) == GZIP_MAGIC
             raw.seek(0)
             blocks = self._inflated(raw) if packed else iter(lambda: raw.read(BLOCK_BYTES), b"")
-            for block in blocks:
+            for block in as_utf8(blocks):
                 yield block
                 self._report(raw.tell(), total)
 
@@ -95,6 +96,17 @@ def _inflated_up_to_the_error(raw: BinaryIO, skip: int) -> Iterator[bytes]:
                 member = zlib.decompressobj(GZIP_WINDOW)
             yield block[skip:]
             skip = max(0, skip - len(block))
+
+
+def as_utf8(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """The stream as UTF-8, when a byte order mark says that it is UTF-16 (PowerShell's `>` writes such files)."""
+    decoder: codecs.IncrementalDecoder | None = None
+    first = True
+    for block in blocks:
+        if first and block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            decoder = codecs.getincrementaldecoder("utf-16")("replace")
+        first = False
+        yield block if decoder is None else decoder.decode(block).encode("utf-8", "replace")
 
 
 def first_bytes(path: Path, size: int) -> bytes:

@@ -28,6 +28,7 @@ from profiler_kit.load.worker import SecondProcess, SecondProcessError
 from profiler_kit.progress import Report, silent
 
 HINT: Final = "Record one with profiler_runner, or with torch.profiler's export_chrome_trace."
+LOOK_BYTES: Final = 64 << 10  # what does not begin like JSON may have lost its first bytes
 SEARCH_BYTES: Final = 64 << 20  # `traceEvents` must start within this many bytes
 TWO_PROCESSES_BYTES: Final = 96 << 20
 USUAL_RATIO: Final = 14  # of gzip on a Kineto trace
@@ -64,8 +65,8 @@ class LoadQuality:
 
     events counts every entry of `traceEvents`, whatever its phase. A truncated file lacks the end of
     `traceEvents`; it is loaded up to its last whole event. repaired events were malformed JSON and could be
-    mended; dropped ones could not, are no events, or have a negative or missing duration. incidents says what
-    happened where, the first few times.
+    mended; dropped ones could not, are no events, have a negative or missing duration, or stand behind the end of
+    the trace. incidents says what happened where, the first few times.
     """
 
     events: int
@@ -106,8 +107,10 @@ def read_chrome_trace(path: Path | str, *, arguments: Sequence[str] = (), report
 
 
 def _read(file: Path, events: EventStream, report: Report, second: SecondProcess | None = None) -> ChromeTrace:
-    stream = iter(Blocks(file, report=report))
+    blocks = Blocks(file, report=report)
+    stream = iter(blocks)
     head, first = _find_events(file, stream)
+    events.offset = len(head)
     if second is None:
         events.feed(first)
         for block in stream:
@@ -117,12 +120,13 @@ def _read(file: Path, events: EventStream, report: Report, second: SecondProcess
         _feed_both(itertools.chain([first], stream), events, second)
     builder = events.builder
     if not builder.rows:
-        raise _no_events(file, builder, truncated=not events.closed)
+        raise _no_events(file, builder, truncated=not events.closed, behind=events.behind)
     quality = LoadQuality(
         events=builder.total,
         truncated=not events.closed,
         repaired_events=events.repaired,
         dropped_events=builder.dropped + events.dropped,
+        incidents=(*events.incidents, *([Incident("corrupt", events.offset, "")] if blocks.cut_off else [])),
     )
     return ChromeTrace(file, builder.columns(), _metadata(head, events.tail), quality)
 
@@ -149,6 +153,7 @@ def _feed_both(stream: Iterator[bytes], events: EventStream, second: SecondProce
                     raise SecondProcessError
             order.append((False, events.builder.rows - before))
         del pending[1 : cut + 1]
+        events.offset += cut
     events.feed(bytes(memoryview(pending)[1:]))
     events.finish()
     second.finish(events.builder, order)
@@ -177,7 +182,7 @@ def _argument_keys(names: Sequence[str]) -> list[str]:
     return keys
 
 
-def _no_events(file: Path, builder: ColumnBuilder, *, truncated: bool) -> TraceFormatError:
+def _no_events(file: Path, builder: ColumnBuilder, *, truncated: bool, behind: int = 0) -> TraceFormatError:
     if builder.total > builder.dropped:
         found = f"{builder.total} events but none with a duration (phase X)"
     elif builder.total:
@@ -186,6 +191,8 @@ def _no_events(file: Path, builder: ColumnBuilder, *, truncated: bool) -> TraceF
         found = "a trace that is cut off before its first whole event"
     else:
         found = "a trace without a single event (nothing ran while it was recorded)"
+    if behind:
+        found += f", and {behind} events of another trace behind its end"
     return TraceFormatError(f"{file}: found {found}, want a chrome trace with events. {HINT}")
 
 
@@ -197,7 +204,7 @@ def _find_events(file: Path, stream: Iterator[bytes]) -> tuple[bytes, bytes]:
         found = _LIST.match(seen) or _EVENTS_KEY.search(seen)
         if found:
             return bytes(seen[: found.end()]), bytes(seen[found.end() :])
-        if len(seen) > SEARCH_BYTES or not _may_be_json(seen):
+        if len(seen) > (SEARCH_BYTES if _may_be_json(seen) else LOOK_BYTES):
             break
     raise TraceFormatError(
         f"{file}: found {_describe(bytes(seen))}, want a chrome trace: {{'traceEvents': [...]}}. {HINT}"

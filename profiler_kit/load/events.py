@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Final, cast
 
@@ -11,7 +12,7 @@ from msgspec import Raw, Struct, field
 MISSING: Final = -(1 << 63)  # stands for an absent integer in numpy columns, which have no nulls
 NOT_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # bad UTF-8 is no DecodeError
 ABSENT: Final = Raw(b"")  # the text of an argument that is not there
-_NO_TEXT: Final = Raw(b"0")
+_NO_TEXT: Final = Raw(b"")
 
 
 class Arguments(Struct, gc=False, frozen=True):
@@ -66,7 +67,7 @@ class Decoders:
         with_extra = msgspec.defstruct("Arguments", fields, bases=(Arguments,), gc=False, frozen=True)
         self._arguments = cast("type[Arguments]", with_extra) if extra else Arguments
         with_arguments = ("args", self._arguments, self._arguments())
-        floats = msgspec.defstruct("FloatEvent", [("ts", float, 0.0), with_arguments], bases=(Event,), gc=False)
+        floats = msgspec.defstruct("FloatEvent", [("ts", float, math.nan), with_arguments], bases=(Event,), gc=False)
         texts = msgspec.defstruct("TextEvent", [("ts", Raw, _NO_TEXT), with_arguments], bases=(Event,), gc=False)
         self._text_event = cast("type[Event]", texts)
         self._floats: msgspec.json.Decoder[list[Event]] = msgspec.json.Decoder(list[floats])  # type: ignore[valid-type]

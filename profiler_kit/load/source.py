@@ -184,8 +184,6 @@ class _Replayer(EventStream):
 
     def __init__(self, outcomes: Sequence[int], wanted: I64) -> None:
         super().__init__()
-        self._mended = _Mended()
-        self.builder = self._mended
         self._outcomes = iter(outcomes)
         self._wanted = wanted
         self._number = 0
@@ -223,25 +221,6 @@ class _Replayer(EventStream):
         places: list[int] = (self._wanted[self._next : stop] - self._number).tolist()
         self._number, self._next = self._number + count, stop
         return places
-
-    def _take_piece(self, piece: bytes) -> None:
-        super()._take_piece(piece)
-        for event in self._mended.events:
-            self._texts.extend(_text(event) for _ in self._places(1))
-        self._mended.events.clear()
-
-
-class _Mended(ColumnBuilder):
-    """Takes the events that had to be mended."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.events: list[Event] = []
-
-    def add(self, events: Sequence[Event], *, exact: bool) -> bool:
-        """Keep the events themselves."""
-        self.events.extend(events)
-        return True
 
 
 def _valid(text: bytes) -> bytes:

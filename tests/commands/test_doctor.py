@@ -118,8 +118,17 @@ def test_a_broken_trace_is_findings_and_not_an_error(tmp_path: Path) -> None:
     found = json.loads(done.out)
     assert [f["key"] for f in found["findings"] if f["severity"] == "lost"] == ["truncated", "dropped", "repaired"]
     assert found["findings"][2]["found"] == "events that were malformed JSON and were mended: 1"
+    data = path.read_bytes()
+    places = [(incident["kind"], incident["offset"]) for incident in found["quality"]["incidents"]]
+    assert places == [
+        ("repaired", data.index(b"{", data.index(b'"traceEvents"'))),
+        ("dropped", data.rindex(b"{", 0, data.index(b'"ph": s'))),
+        ("cut off", data.rindex(b"{")),
+    ]
     report = profiler_kit("doctor", path)
     assert report.code == 0
+    assert f"  {places[0][1]:>5}  mended: {{ " in report.out
+    assert f"  {places[2][1]:>5,}  the file ends in this event: {{ " in report.out
     assert "  lost     the file is cut off: it has no end\n" in report.out
 
 

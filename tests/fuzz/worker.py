@@ -23,16 +23,12 @@ from pathlib import Path
 from profiler_kit.analyses.quality import Recorded, find_all
 from profiler_kit.errors import KitError
 from profiler_kit.load.file_facts import read_file_facts
-from profiler_kit.load.stream import EventStream
 from profiler_kit.trace import Trace, load_trace
 from tests.fuzz.mutations import mutate
 from tests.fuzz.seeds import seeds
 from tests.fuzz.strict import Found, Span, key, strict_events
 
 MEMORY_BYTES = 384 << 20  # beyond what the imports take; the files are below 1 MB
-# Whether EventStream takes broken text apart with repair.Salvage; before, it loses events in silence (early `]`, joined
-# files) and only crashes, hangs and bad messages count here.
-STRICT = hasattr(EventStream, "incidents")
 SECONDS = 10  # for one file of some 40 kB; the SIGALRM of this limit ends the process
 
 
@@ -64,7 +60,7 @@ def check(data: bytes, file: int, path: Path) -> Verdict:
         if "\n" in str(error) or str(path) not in str(error):
             verdict.problems.append(f"the message is not one line that names the file: {error}")
         found = strict_events(data)
-        if STRICT and found.spans and "behind its end" not in str(error):
+        if found.spans and "behind its end" not in str(error):
             verdict.problems.append(f"refused, though a strict reader finds {sum(found.spans.values())} spans: {error}")
     except Exception:
         return Verdict(file, "crashed", problems=[traceback.format_exc(limit=-4)])
@@ -113,10 +109,10 @@ def broken_rules(trace: Trace, spans: Counter[Span], strict: Found) -> list[str]
     quality = trace._file.quality
     problems = []
     invented = spans - strict.spans
-    if STRICT and invented.total() > quality.repaired_events + strict.loose:
+    if invented.total() > quality.repaired_events + strict.loose:
         problems.append(f"{invented.total()} spans no strict reader finds, {quality}: {list(invented)[:3]}")
     missing = strict.spans - spans
-    if STRICT and missing.total() > quality.dropped_events + quality.repaired_events:
+    if missing.total() > quality.dropped_events + quality.repaired_events:
         problems.append(f"{missing.total()} spans missing, {quality}, {strict.loose=}: {list(missing)[:3]}")
     if len(trace.columns) and int(trace.columns.dur_ns.min()) < 0:
         problems.append("a negative duration")

@@ -81,10 +81,9 @@ def test_events_that_had_to_be_mended_come_as_valid_json(tmp_path: Path) -> None
     path.write_bytes(broken)
     found = scan(path)
     assert found.total == 2
-    assert texts(found, 0, 1) == [
-        events_of(small(tmp_path, 3))[0],
-        {"ph": "X", "cat": "cpu_op", "name": 'op "1"', "pid": 100, "tid": 1, "ts": 10.0, "dur": 5.0, "args": {}},
-    ]
+    read = texts(found, 0, 1)
+    whole = events_of(small(tmp_path, 3))
+    assert read == [whole[0], {**whole[1], "name": 'op "1"'}]
 
 
 def test_bad_utf8_that_decoding_skips_is_replaced(tmp_path: Path) -> None:
