@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import typer
+
 from profiler_kit.commands.output import AsJson, TraceFile, open_trace, print_json, print_table, records
 
 if TYPE_CHECKING:
@@ -18,6 +20,13 @@ def command(trace: TraceFile, as_json: AsJson = False) -> None:
         print_json(records(totals))
         return
     print_regions(str(loaded.path), totals)
+    if not totals["gpu_events"].sum():
+        from profiler_kit.analyses.presence import what_ran
+        from profiler_kit.views.verdict import missing_gpu
+
+        truncated, metadata = loaded.quality.truncated, loaded.metadata
+        presence = what_ran(loaded.gpu_events(), loaded.launch_calls(), truncated=truncated, metadata=metadata)
+        typer.echo(missing_gpu(presence))
 
 
 OPTIONAL = ("launches", "self", "span", "GPU events", "host", "instances")  # go first where the terminal is narrow
