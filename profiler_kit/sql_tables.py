@@ -361,7 +361,7 @@ def _in_order(table: Table, source: Source) -> Source:
 
 
 def to_arrow(frame: pd.DataFrame, *, row: str = "") -> pa.Table:
-    """A frame of schemas.py as a table: `row` names a column with the row's number, paths become text and list.
+    """A frame of `schemas` as a table: `row` names a column with the row's number, paths become text and list.
 
     Where there is start_ns and dur_ns, end_ns comes after them.
     """
