@@ -22,6 +22,7 @@ LAYERS = (
     {"nesting", "autograd", "attribute", "origins"},
     {"analyses"},
     {"sql_tables", "sql", "trace", "trace_analyses", "snapshot", "hta"},
+    {"run"},
     {"views"},
     {"commands"},
     {"cli"},

@@ -23,6 +23,7 @@ Kind = Literal["total", "region", "work", "kernel", "operator"]
 Metric = Literal["wall", "gpu", "host"]
 Status = Literal["slower", "faster", "same", "added", "removed"]
 
+LATENCY: Final = "latency"  # name of the row of what was timed without the profiler
 GATE_SHARE: Final = 0.01  # of a round or trace: what takes less than this on both sides fails no threshold
 
 

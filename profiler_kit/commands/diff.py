@@ -77,8 +77,9 @@ def parse_percent(text: str) -> float:
 def compare_files(a: Path, b: Path, records: tuple[RunRecord | None, RunRecord | None]) -> Comparison:
     """Load both and compare them; of two runs the latency without the profiler too."""
     from profiler_kit.analyses.compare import compare
+    from profiler_kit.run import latency_change
 
-    return compare(_side(a), _side(b), _latency(records))
+    return compare(_side(a), _side(b), latency_change(*records))
 
 
 def _side(path: Path) -> Side:
@@ -99,20 +100,6 @@ def _record(path: Path) -> RunRecord | None:
     except InputError as error:
         typer.echo(f"profiler-kit: {' '.join(str(error).split())}", err=True)
         return None
-
-
-def _latency(records: tuple[RunRecord | None, RunRecord | None]) -> list[Change]:
-    """Timed batches; per image when the batches differ in size."""
-    from profiler_kit.analyses.compare import Change
-    from profiler_kit.analyses.samples import measured
-    from profiler_kit.views.diff import LATENCY
-
-    first, second = records
-    if first is None or second is None or not (first.latency_ns and second.latency_ns):
-        return []
-    same = first.batch_size == second.batch_size
-    sides = [measured(record.latency_ns, 1 if same else max(record.batch_size, 1)) for record in (first, second)]
-    return [Change("total", (LATENCY,), "wall", sides[0], sides[1])]
 
 
 def _named(found: Comparison, row: Change) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from profiler_kit.analyses.compare import Change, Comparison
+from profiler_kit.analyses.compare import LATENCY, Change, Comparison
 from profiler_kit.analyses.samples import STEP
 from profiler_kit.record import RunRecord
 from profiler_kit.views.text import MISSING, fmt_bytes, fmt_count, fmt_ns, fmt_path, fmt_percent, time_unit
@@ -14,7 +14,6 @@ from profiler_kit.views.text import MISSING, fmt_bytes, fmt_count, fmt_ns, fmt_p
 AS_FACTOR: Final = 1.5  # from here on "2.1 × faster" reads better than "-52 %"
 HOLDS: Final = 0.5  # a nested region that holds this share of the change around it is the better answer
 STARVED: Final = 0.25  # idle share from which the GPU is said to wait
-LATENCY: Final = "latency"
 WIDTH: Final = 90  # of a kernel's name; JSON has all of it
 _FACTS: Final = ("model", "weights", "optimizations", "dtype", "batch_size", "image_size", "device_name", "images")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -12,15 +11,10 @@ import plotly.graph_objects as go
 
 from profiler_kit.schemas import LAYER_TOTALS
 from profiler_kit.views.figures import GRID, MARGIN, escape
-from profiler_kit.views.palette import HUES, NEUTRAL
+from profiler_kit.views.palette import HUES, INKS, NEUTRAL, SCALE_DARK, SCALE_LIGHT, ink_on
 from profiler_kit.views.text import fmt_all_ns, ns_in, time_unit
 
 Nanos = npt.NDArray[np.float64]
-
-# One hue, in which lightness alone carries the value: the longer, the further from the page's own colour.
-_LIGHT: Final = ("#E4ECF4", "#7FA8CF", "#1E3F66")
-_DARK: Final = ("#1F2A36", "#3D6C99", "#B9D7F2")
-_INK: Final = ("#000000", "#FFFFFF")
 
 
 def layer_heatmap(totals: pd.DataFrame, layers: Sequence[str], *, dark: bool = False) -> go.Figure:
@@ -36,7 +30,7 @@ def layer_heatmap(totals: pd.DataFrame, layers: Sequence[str], *, dark: bool = F
     unit = time_unit(np.nan_to_num(nanos).ravel())
     label = {layer: layer_label(layer, variant) for layer, variant in zip(rows["layer"], rows["variant"], strict=True)}
     batches, names = [str(batch) for batch in wide.columns], [label.get(layer, layer) for layer in wide.index]
-    scale = _DARK if dark else _LIGHT
+    scale = SCALE_DARK if dark else SCALE_LIGHT
     figure = go.Figure(
         go.Heatmap(
             z=np.vectorize(lambda ns: ns_in(ns, unit), otypes=[float])(nanos),
@@ -76,7 +70,7 @@ def _write_cells(
     shown = dict(zip(known, fmt_all_ns([float(nanos[cell]) for cell in known]), strict=True))
     most = max((float(nanos[cell]) for cell in known), default=0.0) or 1.0
     inks = {cell: ink_on(scale, float(nanos[cell]) / most) for cell in known}
-    for ink in _INK:
+    for ink in INKS:
         mine = [cell for cell in known if inks[cell] == ink]
         if mine:
             figure.add_scatter(
@@ -87,19 +81,6 @@ def _write_cells(
                 textfont={"size": 12, "color": ink},
                 hoverinfo="skip",
             )
-
-
-def ink_on(scale: Sequence[str], share: float) -> str:
-    """Black or white, whichever contrasts more with the colour at that share of a scale of evenly spaced colours.
-
-    Contrast as WCAG 2 defines it, from relative luminance.
-    """
-    channels = np.array([[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in scale]) / 255
-    at = np.linspace(0, 1, len(scale))
-    rgb = np.array([np.interp(share, at, channels[:, i]) for i in range(3)])
-    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    luminance = float(linear @ np.array([0.2126, 0.7152, 0.0722]))
-    return _INK[0] if (luminance + 0.05) ** 2 > 1.05 * 0.05 else _INK[1]
 
 
 def layer_lines(totals: pd.DataFrame, layers: Sequence[str], *, efficiency: bool = False) -> go.Figure:

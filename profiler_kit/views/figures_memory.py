@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,6 +25,7 @@ from profiler_kit.views.text import (
     ns_in,
     time_unit,
 )
+from profiler_kit.views.thin import keep_peaks
 
 _POINTS: Final = 4_000  # of a memory line; each keeps the peaks of what it stands for
 _BAND_LETTERS: Final = 95  # letters that fit side by side across all bands on a narrow page
@@ -68,7 +68,7 @@ def memory_over_time(timeline: pd.DataFrame, spans: pd.DataFrame, *, reserves: b
         vertical_spacing=0.03,
         row_heights=[1 - band, band] if depth else None,
     )
-    thin = timeline.iloc[_keep_peaks(timeline["allocated_bytes"].to_numpy(np.int64), _POINTS)]
+    thin = timeline.iloc[keep_peaks(timeline["allocated_bytes"].to_numpy(np.int64), _POINTS)]
     when = thin["time_us"].map(clock.since)
     for column, name, colour, fill in (
         ("reserved_bytes", "Reserved from the driver", RESERVED, None),
@@ -167,15 +167,3 @@ def _add_bands(figure: go.Figure, spans: pd.DataFrame, clock: _Clock, depth: int
         col=1,
     )
     figure.update_yaxes(visible=False, range=[depth + 0.5, 0.5], fixedrange=True, row=2, col=1)
-
-
-def _keep_peaks(values: np.ndarray[tuple[int, ...], np.dtype[np.int64]], most: int) -> list[int]:
-    """Row numbers, in order, at most `most`: first, last, and lowest and highest of every stretch between."""
-    if values.size <= most:
-        return list(range(values.size))
-    edges = np.linspace(0, values.size, most // 2).astype(np.int64)
-    keep = {0, values.size - 1}
-    for low, high in itertools.pairwise(edges):
-        part = values[low:high]
-        keep |= {int(low + part.argmax()), int(low + part.argmin())}
-    return sorted(keep)

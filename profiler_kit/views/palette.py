@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
+
+import numpy as np
 
 HUES: Final = (
     "#4477AA",  # blue
@@ -53,6 +55,11 @@ ALLOCATED: Final = HUES[0]
 RESERVED: Final = NEUTRAL
 MARK: Final = HUES[6]
 
+# One hue, in which lightness alone carries the value: the longer, the further from the page's own colour.
+SCALE_LIGHT: Final = ("#E4ECF4", "#7FA8CF", "#1E3F66")
+SCALE_DARK: Final = ("#1F2A36", "#3D6C99", "#B9D7F2")
+INKS: Final = ("#000000", "#FFFFFF")
+
 
 def region_colours(names: Iterable[str]) -> dict[str, str]:
     """The colour of each region name.
@@ -72,3 +79,22 @@ def region_colours(names: Iterable[str]) -> dict[str, str]:
         chosen[name] = min(order, key=lambda hue: used[hue])  # the first of the least used
         used[chosen[name]] += 1
     return chosen
+
+
+def on_scale(scale: Sequence[str], share: float) -> tuple[float, float, float]:
+    """Red, green and blue (0 to 255) at that share of a scale of evenly spaced colours."""
+    at = np.linspace(0, 1, len(scale))
+    channels = [[int(colour[i : i + 2], 16) for colour in scale] for i in (1, 3, 5)]
+    red, green, blue = (float(np.interp(share, at, channel)) for channel in channels)
+    return red, green, blue
+
+
+def ink_on(scale: Sequence[str], share: float) -> str:
+    """Black or white, whichever contrasts more with the colour at that share of a scale of evenly spaced colours.
+
+    Contrast as WCAG 2 defines it, from relative luminance.
+    """
+    rgb = np.array(on_scale(scale, share)) / 255
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    luminance = float(linear @ np.array([0.2126, 0.7152, 0.0722]))
+    return INKS[0] if (luminance + 0.05) ** 2 > 1.05 * 0.05 else INKS[1]

@@ -18,7 +18,7 @@ from profiler_kit.analyses.window import name_sums, operator_sums
 from profiler_kit.errors import OptionError, SchemaError
 from profiler_kit.schemas import MEMORY_TIMELINE, NAME_SUMS, OPERATOR_SUMS, REGION_TOTALS
 from profiler_kit.trace import Trace, load_trace
-from profiler_kit.views import bars, figures, figures_layers, figures_memory, tables
+from profiler_kit.views import bars, figures, figures_layers, figures_memory, palette, tables
 from profiler_kit.views.palette import region_colours
 from profiler_kit.views.tiles import BUDGET_BYTES, describe, tile
 from profiler_kit.views.verdict import gpu_verdict, host_verdict, layers_coverage, main_region, missing_gpu
@@ -152,7 +152,7 @@ def test_every_cell_can_be_read(dark: bool) -> None:
     assert sorted(texts) == ["10.000 ms", "18.000 ms", "20.000 ms", "27.000 ms", "30.000 ms", "9.000 ms"]
     scale = [colour for _, colour in figure.data[0].colorscale]
     for share in np.linspace(0, 1, 101):
-        ink = figures_layers.ink_on(scale, share)
+        ink = palette.ink_on(scale, share)
         assert contrast(ink, scale, share) >= 4.5  # what WCAG 2 asks of small text
 
 

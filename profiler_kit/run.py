@@ -1,0 +1,168 @@
+"""A run as a whole: a path in; its record, trace, memory snapshot and layers, and what of them cannot be read, out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from profiler_kit.analyses.batch_load import BatchLoad, batch_load
+from profiler_kit.analyses.compare import LATENCY, Change, Comparison, compare
+from profiler_kit.analyses.layers import explained, forward_spread, layer_totals
+from profiler_kit.analyses.presence import Presence, what_ran
+from profiler_kit.analyses.samples import Side, measured
+from profiler_kit.errors import InputError, KitError
+from profiler_kit.files import require_file
+from profiler_kit.layer_file import read_layers
+from profiler_kit.load.runs import RunFolder, find_run, find_runs
+from profiler_kit.progress import Report, silent
+from profiler_kit.record import RECORD, RunRecord
+from profiler_kit.snapshot import Snapshot, load_snapshot
+from profiler_kit.trace import Trace, load_trace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_T = TypeVar("_T")
+_WANT: Final = "want a run folder, a chrome trace, a memory snapshot or a layers.parquet"
+_HINT: Final = "Record one with: profiler-kit capture --out DIR"
+_PICKLE: Final = b"\x80"  # how every pickle since protocol 2 begins
+_PARQUET: Final = b"PAR1"
+
+
+@dataclass(frozen=True, eq=False)
+class Layers:
+    """What a layers.parquet says. totals: LAYER_TOTALS. coverage: LAYER_COVERAGE. spread: see forward_spread."""
+
+    totals: pd.DataFrame
+    coverage: pd.DataFrame
+    spread: float
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One run, loaded. A part is None when it is not there, or cannot be read: then `problems` says so, a line each.
+
+    path: the run folder, or the bare file. files: every file of the run, read or not.
+    """
+
+    name: str
+    path: Path
+    record: RunRecord | None
+    trace: Trace | None
+    snapshot: Snapshot | None
+    layers: Layers | None
+    problems: tuple[str, ...]
+    files: tuple[Path, ...]
+
+    @property
+    def holds(self) -> tuple[str, ...]:
+        """The parts that are there, by name."""
+        parts = {"record": self.record, "trace": self.trace, "memory": self.snapshot, "layers": self.layers}
+        return tuple(name for name, part in parts.items() if part is not None)
+
+    @cached_property
+    def presence(self) -> Presence | None:
+        """What the trace holds of the GPU; None without a trace."""
+        if self.trace is None:
+            return None
+        calls, quality = self.trace.launch_calls(), self.trace.quality
+        return what_ran(self.trace.gpu_events(), calls, truncated=quality.truncated, metadata=self.trace.metadata)
+
+    @cached_property
+    def load(self) -> BatchLoad | None:
+        """How busy the GPU is when nobody records; None where the run does not tell."""
+        if self.trace is None or self.record is None:
+            return None
+        return batch_load(self.trace.regions(), self.record.latency_ns)
+
+    @cached_property
+    def side(self) -> Side | None:
+        """The trace as one side of a comparison; None without a trace."""
+        if self.trace is None:
+            return None
+        return Side.of(self.trace.gpu_events(), self.trace.region_instances(), self.trace.operators())
+
+
+def load_run(path: str | os.PathLike[str], *, report: Report = silent) -> Run:
+    """Load a run folder, or a bare chrome trace, memory snapshot or layers.parquet, told apart by how it begins.
+
+    A part of a folder that is broken does not stop the others: see Run.problems. A bare file that is broken raises.
+
+    Raises InputError when nothing is there, or when the folder holds no run.
+    """
+    target = Path(path)
+    if os.path.isdir(target):  # noqa: PTH112 - unlike Path.is_dir, says no to a name that is too long
+        return _folder(target, report)
+    require_file(target, _WANT.removeprefix("want "), _HINT)
+    with target.open("rb") as handle:
+        head = handle.read(len(_PARQUET))
+    name, files = _shown(target), (target,)
+    if head.startswith(_PICKLE):
+        snapshot = load_snapshot(target, report=report)
+        return Run(name, target, None, None, snapshot, None, (), files)
+    if head == _PARQUET:
+        return Run(name, target, None, None, None, _layers(target), (), files)
+    return Run(name, target, None, load_trace(target, report=report), None, None, (), files)
+
+
+def compare_runs(a: Run, b: Run) -> Comparison | None:
+    """What changed from A to B, the latency without the profiler first; None when one of them has no trace."""
+    if a.side is None or b.side is None:
+        return None
+    return compare(a.side, b.side, latency_change(a.record, b.record))
+
+
+def latency_change(first: RunRecord | None, second: RunRecord | None) -> list[Change]:
+    """Timed batches without the profiler; per image when the batches differ in size. Empty where a run has none."""
+    if first is None or second is None or not (first.latency_ns and second.latency_ns):
+        return []
+    same = first.batch_size == second.batch_size
+    sides = [measured(record.latency_ns, 1 if same else max(record.batch_size, 1)) for record in (first, second)]
+    return [Change("total", (LATENCY,), "wall", sides[0], sides[1])]
+
+
+def _folder(folder: Path, report: Report) -> Run:
+    found = find_run(folder, ".")
+    if found is None:
+        raise InputError(f"{folder}: found {_content(find_runs(folder))}, {_WANT}. {_HINT}")
+    problems = [found.problem] if found.problem else []
+    trace = _part(found.trace, lambda file: load_trace(file, report=report), problems)
+    snapshot = _part(found.memory, lambda file: load_snapshot(file, report=report), problems)
+    layers = _part(found.layers, _layers, problems)
+    known = (folder / RECORD, found.trace, found.memory, found.layers, found.masks)
+    files = tuple(file for file in known if file is not None and file.is_file())
+    return Run(_shown(folder), folder, found.record, trace, snapshot, layers, tuple(problems), files)
+
+
+def _content(runs: Sequence[RunFolder]) -> str:
+    if not runs:
+        return "no run in this folder"
+    names = ", ".join(run.label for run in runs[:4]) + (", …" if len(runs) > 4 else "")
+    return f"{len(runs)} run{'s' * (len(runs) > 1)} below this folder ({names}): name one of them"
+
+
+def _part(file: Path | None, read: Callable[[Path], _T], problems: list[str]) -> _T | None:
+    if file is None:
+        return None
+    try:
+        return read(file)
+    except KitError as error:
+        problems.append(" ".join(str(error).split()))
+        return None
+
+
+def _layers(file: Path) -> Layers:
+    found = read_layers(file)
+    coverage = explained(found.calls, found.forwards)
+    return Layers(layer_totals(found.calls), coverage, forward_spread(found.forwards), found.notes)
+
+
+def _shown(path: Path) -> str:
+    """The name of a file or folder as text; what cannot be printed is shown as �."""
+    name = os.fsencode(path.resolve().name).decode("utf-8", "replace")
+    return "".join(c if c.isprintable() else "�" for c in name)

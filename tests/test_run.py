@@ -1,0 +1,92 @@
+"""A run as a whole: what of a path is loaded, and what a broken part does to the others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from profiler_kit.errors import InputError, TraceFormatError
+from profiler_kit.run import compare_runs, load_run
+from tests.app.samples import gpu_trace, host_trace, layers, make_runs, record, snapshot
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_runs(tmp_path_factory.mktemp("runs") / "runs")
+
+
+def test_a_run_folder_is_loaded_with_all_its_parts(root: Path) -> None:
+    run = load_run(root / "gpu")
+    assert run.holds == ("record", "trace", "memory", "layers")
+    assert run.name == "gpu" and run.problems == ()
+    assert run.presence is not None and run.presence.ran == "gpu"
+    assert run.load is not None and run.load.batches == 1
+    assert {file.name for file in run.files} == {"run.json", "trace.json.gz", "memory.pickle", "layers.parquet"}
+
+
+def test_bare_files_are_told_apart_by_how_they_begin(root: Path, tmp_path: Path) -> None:
+    for name, source in (
+        ("trace", root / "gpu" / "trace.json.gz"),
+        ("memory", root / "gpu" / "memory.pickle"),
+        ("layers", root / "gpu" / "layers.parquet"),
+    ):
+        bare = tmp_path / f"{name}.bin"
+        bare.write_bytes(source.read_bytes())
+        run = load_run(bare)
+        assert run.holds == (name,) and run.files == (bare,) and run.load is None
+
+
+def test_broken_parts_are_said_and_the_others_are_loaded(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    record("run").write(folder)
+    host_trace().write(folder / "trace.json.gz")
+    (folder / "memory.pickle").write_bytes(b"not a pickle")
+    (folder / "layers.parquet").write_bytes(b"not parquet")
+    run = load_run(folder)
+    assert run.holds == ("record", "trace")
+    assert [line.split(":")[0] for line in run.problems] == [
+        str(folder / "memory.pickle"),
+        str(folder / "layers.parquet"),
+    ]
+
+
+def test_what_is_no_run_is_said_in_one_line(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as none:
+        load_run(tmp_path)
+    assert str(none.value) == (
+        f"{tmp_path}: found no run in this folder, want a run folder, a chrome trace, a memory snapshot or a "
+        "layers.parquet. Record one with: profiler-kit capture --out DIR"
+    )
+    with pytest.raises(InputError) as several:
+        load_run(root)
+    assert "found 4 runs below this folder (bare.json.gz, broken, gpu, host): name one of them" in str(several.value)
+    with pytest.raises(InputError, match="no such file"):
+        load_run(tmp_path / "missing")
+    (tmp_path / "text.json").write_text("hello")
+    with pytest.raises(TraceFormatError):
+        load_run(tmp_path / "text.json")
+
+
+def test_two_runs_are_compared_with_their_latency(tmp_path: Path) -> None:
+    for name, latency in (("a", 40), ("b", 20)):
+        folder = tmp_path / name
+        folder.mkdir()
+        one = record(name)
+        object.__setattr__(one, "latency_ns", (latency * 1_000_000,) * 3)
+        one.write(folder)
+        gpu_trace().write(folder / "trace.json.gz")
+    found = compare_runs(load_run(tmp_path / "a"), load_run(tmp_path / "b"))
+    assert found is not None
+    first = found.changes[0]
+    assert first.path == ("latency",) and first.change == -0.5
+    (tmp_path / "bare.pickle").write_bytes(snapshot())
+    assert compare_runs(load_run(tmp_path / "a"), load_run(tmp_path / "bare.pickle")) is None
+
+
+def test_layers_are_summed_once_for_everybody(root: Path) -> None:
+    found = load_run(root / "gpu").layers
+    assert found is not None
+    assert sorted(found.totals["batch_size"].unique()) == sorted(set(layers().calls["batch_size"]))
+    assert len(found.coverage) == 2
