@@ -173,7 +173,7 @@ def convert(data: Any, size: int) -> tuple[dict[str, Any], Columns]:
     top, traces, segments, annotations = _parts(data)
     stacks, actions, states, names, pools = Stacks(), Numbering(), Numbering(), Numbering(), Numbering()
     try:
-        columns = _events(traces, stacks, actions, size)
+        columns = _events(traces, stacks, actions, pools, size)
         columns |= _segments(segments, stacks, states, pools, size)
         columns |= _annotations(annotations, names)
     except OverflowError:
@@ -219,8 +219,8 @@ def _parts(data: Any) -> tuple[dict[Any, Any], list[Any], list[Any], list[Any]]:
     return data, parts[0], parts[1], parts[2]
 
 
-def _events(traces: list[Any], stacks: Stacks, actions: Numbering, size: int) -> Columns:
-    device, action, stack = array("i"), array("i"), array("i")
+def _events(traces: list[Any], stacks: Stacks, actions: Numbering, pools: Numbering, size: int) -> Columns:
+    device, action, stack, pool = array("i"), array("i"), array("i"), array("i")
     values: Columns = {name: array(code) for name, _, code in EVENT_KEYS} | {"time_us": array("q")}
     free_row, free_bytes = array("q"), array("q")
     for number, trace in enumerate(traces):
@@ -239,8 +239,9 @@ def _events(traces: list[Any], stacks: Stacks, actions: Numbering, size: int) ->
                     free_bytes.append(free)
         action.extend(map(actions.__getitem__, kinds))
         stack.extend(stacks.numbers([event.get("frames") for event in trace]))
+        pool.extend(_pools(trace, pools))
         device.extend(array("i", [number]) * len(trace))
-    columns = {"device": device, "action": action, **values, "stack": stack}
+    columns = {"device": device, "action": action, **values, "stack": stack, "pool": pool}
     return {
         **{f"event.{name}": column for name, column in columns.items()},
         "free.row": free_row,
@@ -254,6 +255,13 @@ def _numbers(trace: list[Any], key: str) -> list[int]:
         return [entry[key] for entry in trace]
     except KeyError:
         return [entry.get(key) or 0 for entry in trace]
+
+
+def _pools(trace: list[Any], pools: Numbering) -> Iterable[int]:
+    """The number of each event's pool; that of "" where the event does not say it, as before torch 2.13."""
+    if not any("pool_id" in event for event in trace):
+        return array("i", [pools[""]]) * len(trace)
+    return [pools[_pool(event["pool_id"]) if event.get("pool_id") is not None else ""] for event in trace]
 
 
 def _segments(segments: list[Any], stacks: Stacks, states: Numbering, pools: Numbering, size: int) -> Columns:

@@ -92,7 +92,7 @@ class SnapshotData:
     devices: tuple[int, ...] = ()
 
 
-_EVENT_COLUMNS: Final = ("device", "action", "address", "size_bytes", "stream", "time_us", "stack")
+_EVENT_COLUMNS: Final = ("device", "action", "address", "size_bytes", "stream", "time_us", "stack", "pool")
 _SEGMENT_COLUMNS: Final = ("device", "address", "total_bytes", "stream", "type", "pool", "expandable")
 _BLOCK_COLUMNS: Final = ("segment", "address", "size_bytes", "requested_bytes", "state", "stack")
 _ANNOTATION_COLUMNS: Final = ("end", "device", "name", "time_us")
@@ -194,6 +194,7 @@ class SnapshotBuilder:
                 "time_us": events["time_us"],
                 "stack": events["stack"].astype(np.int64),
                 "device_free_bytes": pd.arrays.IntegerArray(free, missing),
+                "pool": self._category("event.pool", "pools"),
             },
             copy=False,
         )

@@ -17,6 +17,7 @@ SNAPSHOT_EVENTS: Final = Schema(
         "time_us": "int64",  # Unix time
         "stack": "int64",  # index into Snapshot.stacks; 0 is the empty stack
         "device_free_bytes": "Int64",  # oom only
+        "pool": "category",  # private pool id as "0,1", "0,0" the default one; "" before torch 2.13, which says it
     },
 )
 
@@ -119,5 +120,46 @@ MEMORY_OOM: Final = Schema(
         "allocated_bytes": "int64",
         "reserved_bytes": "int64",
         "stack": "int64",
+    },
+)
+
+MEMORY_SEGMENT_SPANS: Final = Schema(
+    "MEMORY_SEGMENT_SPANS",  # one row per segment that was there at some time, or per range of expandable segments
+    {
+        "device": "int64",
+        "address": "uint64",
+        "size_bytes": "int64",  # of a range of expandable segments: all that was mapped in it at some time
+        "stream": "int64",
+        "segment_type": "str",  # small, large
+        "pool": "str",  # private pool id, "0,0" for the default one, "" where nothing says it
+        "expandable": "bool",
+        "from_state": "int64",  # state k: after the k-th event of the device; 0: before the first
+        "to_state": "int64",  # the first state without it; events + 1 when it is there at the end
+    },
+)
+
+MEMORY_BLOCK_SPANS: Final = Schema(
+    "MEMORY_BLOCK_SPANS",  # one row per block, active or inactive, from the event that made it to the one that ended it
+    {
+        "device": "int64",
+        "segment": "int64",  # row of the device's MEMORY_SEGMENT_SPANS
+        "address": "uint64",
+        "size_bytes": "int64",  # as the allocator rounded it
+        "allocation": "Int64",  # row of MEMORY_ALLOCATIONS; missing: an inactive block
+        "from_state": "int64",
+        "to_state": "int64",
+    },
+)
+
+MEMORY_FRAGMENTATION: Final = Schema(
+    "MEMORY_FRAGMENTATION",  # one row per allocator event that changed a value, in time order; state after the event
+    {
+        "device": "int64",
+        "time_us": "int64",
+        "allocated_bytes": "int64",  # what callers asked for
+        "active_bytes": "int64",  # the same with the allocator's rounding, and what it could not split off
+        "reserved_bytes": "int64",
+        "largest_free_bytes": "int64",  # the largest inactive block
+        "inactive_split_bytes": "int64",  # inactive blocks in segments that are in use, which cannot be given back
     },
 )
