@@ -26,6 +26,7 @@ COMMANDS: Final = (
     "sequences",
     "copies",
     "overlap",
+    "ranks",
     "memory",
     "diff",
     "query",

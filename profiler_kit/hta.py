@@ -21,16 +21,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from profiler_kit.errors import InputError
 from profiler_kit.load.categories import OPERATOR, REGION, is_launch
 from profiler_kit.load.chrome import ChromeTrace, read_chrome_trace
 from profiler_kit.load.columns import EventColumns
 from profiler_kit.load.events import MISSING, NOT_JSON
-from profiler_kit.load.runs import TRACE_SUFFIXES
+from profiler_kit.load.ranks import Paths, add_rank, rank_files, rank_of
 from profiler_kit.load.source import copy_events, scan
 from profiler_kit.nesting import ROOT, build_forest, outer_first
 from profiler_kit.progress import Report, silent
-from profiler_kit.record import MASKS, RECORD
 from profiler_kit.units import NS_PER_US
 
 if TYPE_CHECKING:
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
     from hta.trace_analysis import TraceAnalysis
 
 I64 = npt.NDArray[np.int64]
-Paths = Mapping[int, str | Path] | Sequence[str | Path] | str | Path
 
 _NONE: Final = -1  # HTA's "no stream", "no correlation", "no step"
 _GRID: Final = float(1 << 20)  # steps in a microsecond: what a float64 can hold of a trace of two hours
@@ -79,8 +76,9 @@ def hta_analysis(
     """HTA's TraceAnalysis of one or several ranks, each loaded by us.
 
     paths: {rank: trace}, a list of traces, a folder of them, or one trace; without a dict each trace says its rank
-    (`distributedInfo`), 0 when it says none. include_last_profiler_step is HTA's. all_columns adds what HTA keeps and
-    none of its methods reads: shapes, types and strides of inputs, the arguments of collectives.
+    (`distributedInfo`, or "rank3" in its name); a single one that says none is rank 0. include_last_profiler_step is
+    HTA's. all_columns adds what HTA keeps and none of its methods reads: shapes, types and strides of inputs, the
+    arguments of collectives.
 
     Results equal HTA's wherever its parser loses nothing. Where it does, ours stand:
 
@@ -100,42 +98,19 @@ def hta_analysis(
       (`ncclKernel...`, not `ncclDevKernel...`) and raises ValueError.
     - Traces that HTA refuses (cut off, malformed) are loaded as far as they can be read.
 
-    Raises InputError when a file is missing or empty or two have one rank, TraceFormatError when one is no trace.
+    Raises InputError when a file is missing or empty, or its rank is not known or not its own; TraceFormatError when
+    one is no trace.
     """
     arguments = [argument for argument, _ in _NUMBERS.values()]
     arguments += [argument for argument, _ in _OTHERS.values()] if all_columns else []
     loaded: dict[int, ChromeTrace] = {}
-    for rank, path in _ranked(paths):
+    files, seen = rank_files(paths), dict[int, Path]()
+    for rank, path in files:
         file = read_chrome_trace(path, arguments=arguments, report=report)
-        rank = _rank(file) if rank is None else rank
-        if rank in loaded:
-            raise InputError(
-                f"{path}: says it is rank {rank}, and so does {loaded[rank].path}, want one trace per rank. "
-                "Give a dict {rank: path}."
-            )
-        loaded[rank] = file
+        known = rank_of(file.metadata, path) if rank is None else rank
+        loaded[add_rank(seen, known, path, len(files))] = file
     with _quiet():
         return _analysis(loaded, include_last=include_last_profiler_step, whole=whole_microseconds)
-
-
-def _ranked(paths: Paths) -> list[tuple[int | None, Path]]:
-    """(rank, file), the rank None where the file must say it. Raises InputError when there is no file."""
-    if isinstance(paths, Mapping):
-        found: list[tuple[int | None, Path]] = [(rank, Path(path)) for rank, path in sorted(paths.items())]
-    elif isinstance(paths, str | Path) and Path(paths).is_dir():
-        files = sorted(path for path in Path(paths).iterdir() if path.name.endswith(TRACE_SUFFIXES))
-        found = [(None, path) for path in files if path.name not in (RECORD, MASKS) and path.name[0] != "."]
-    else:
-        found = [(None, Path(path)) for path in ([paths] if isinstance(paths, str | Path) else paths)]
-    if not found:
-        raise InputError(f"{paths}: found no trace, want one file per rank that ends in {' or '.join(TRACE_SUFFIXES)}.")
-    return found
-
-
-def _rank(file: ChromeTrace) -> int:
-    info = file.metadata.get("distributedInfo")
-    rank = info.get("rank") if isinstance(info, dict) else None
-    return rank if isinstance(rank, int) else 0
 
 
 @contextmanager

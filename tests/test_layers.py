@@ -21,7 +21,7 @@ LAYERS = (
     {"load"},
     {"nesting", "autograd", "attribute", "origins"},
     {"analyses"},
-    {"sql_tables", "sql", "trace", "trace_analyses", "snapshot", "hta"},
+    {"sql_tables", "sql", "trace", "trace_analyses", "ranks", "snapshot", "hta"},
     {"run"},
     {"views"},
     {"commands"},

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from profiler_kit.errors import OptionError
+from profiler_kit.errors import InputError, OptionError
 from profiler_kit.progress import progress_bar
 from profiler_kit.units import us_to_ns
 
@@ -58,11 +58,17 @@ def open_trace(path: Path, *, arguments: Sequence[str] = ()) -> Trace:
 
     arguments: further `args` of the events to load (see load_trace).
     """
+    from profiler_kit.load.ranks import folder_traces
     from profiler_kit.record import TRACE
     from profiler_kit.trace import load_trace
 
     # unlike Path.is_file, os.path says no to a name that is too long: load_trace then tells
     file = path / TRACE if os.path.isfile(path / TRACE) else path  # noqa: PTH113
+    if file.is_dir() and (found := folder_traces(file)):
+        raise InputError(
+            f"{file}: this folder holds {len(found)} traces, want one. Name one of them ({found[0]}), or set them side "
+            f"by side: profiler-kit ranks {file}"
+        )
     with progress_bar(f"Loading {file.name}") as report:
         trace = load_trace(file, arguments=arguments, report=report)
     for line in trace.losses():

@@ -373,3 +373,45 @@ NAME_SUMS: Final = Schema(
     "NAME_SUMS",  # one row per GPU event name, over all streams and devices, longest sum first
     {"name": "str", "count": "int64", "sum_ns": "int64"},
 )
+
+RANK_KERNELS: Final = Schema(
+    "RANK_KERNELS",  # one row per NCCL or RCCL kernel of a rank
+    {
+        "rank": "int64",
+        "event": "int64",  # row of that rank's EVENTS
+        "name": "str",
+        "group": "str",  # the process group as the trace names it; "" when it does not say
+        "start_ns": "int64",  # Unix time
+        "dur_ns": "int64",
+    },
+)
+
+RANK_COLLECTIVES: Final = Schema(
+    "RANK_COLLECTIVES",  # one row per collective and rank, those of one collective together
+    {
+        "collective": "int64",  # counts the collectives, from 0
+        **RANK_KERNELS.columns,
+        "wait_ns": "int64",  # dur_ns less that of the shortest kernel of the same collective
+        "last": "bool",  # its kernel is the shortest: this rank arrived last
+    },
+)
+
+RANK_TOTALS: Final = Schema(
+    "RANK_TOTALS",  # one row per rank; the eight times in the middle are those of GpuTimeline
+    {
+        "rank": "int64",
+        "gpu_events": "int64",
+        "total_ns": "int64",
+        "busy_ns": "int64",
+        "idle_ns": "int64",
+        "computation_ns": "int64",
+        "communication_ns": "int64",
+        "exposed_communication_ns": "int64",
+        "memcpy_ns": "int64",
+        "exposed_memcpy_ns": "int64",
+        "collectives": "int64",  # that other ranks recorded too
+        "wait_ns": "int64",  # in them, for other ranks
+        "arrived_last": "int64",  # of collectives
+        "held_ns": "int64",  # sum over those of the longest wait of another rank
+    },
+)

@@ -117,3 +117,17 @@ def test_errors_are_one_line(arguments: list[str], message: str) -> None:
     name, *options = arguments
     done = profiler_kit(name, GOLDEN, *options)
     assert (done.code, done.out, done.err) == (1, "", f"profiler-kit: {message}\n")
+
+
+def test_ranks_of_a_folder_and_what_other_commands_say_of_it(small: Path, tmp_path: Path) -> None:
+    for rank in (0, 1):
+        (tmp_path / f"rank{rank}.json").write_bytes(small.read_bytes())
+    done = profiler_kit("ranks", tmp_path, "--json")
+    assert [(row["rank"], row["collectives"], row["wait_ns"]) for row in json.loads(done.out)] == [(0, 1, 0), (1, 1, 0)]
+    assert "arrived last" in profiler_kit("ranks", tmp_path / "rank0.json", tmp_path / "rank1.json").out
+    refused = profiler_kit("summary", tmp_path)
+    assert (refused.code, refused.err) == (
+        1,
+        f"profiler-kit: {tmp_path}: this folder holds 2 traces, want one. Name one of them "
+        f"({tmp_path / 'rank0.json'}), or set them side by side: profiler-kit ranks {tmp_path}\n",
+    )

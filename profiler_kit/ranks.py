@@ -1,0 +1,59 @@
+"""The traces of one job's ranks, side by side (a folder of traces in, totals by rank and matched collectives out)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+
+from profiler_kit.analyses.ranks import collectives, communication_kernels, rank_totals
+from profiler_kit.load.ranks import Paths, add_rank, rank_files, rank_of
+from profiler_kit.progress import Report, silent
+from profiler_kit.trace import Trace, load_trace
+
+_GROUP: Final = "process_group_name"
+
+
+@dataclass(frozen=True, eq=False)
+class Ranks:
+    """The loaded trace of each rank, lowest rank first."""
+
+    traces: Mapping[int, Trace]
+
+    @cached_property
+    def _collectives(self) -> pd.DataFrame:
+        parts = [
+            communication_kernels(trace.gpu_events(), rank, trace.base_ns, trace.events[_GROUP])
+            for rank, trace in self.traces.items()
+        ]
+        return collectives(pd.concat(parts, ignore_index=True))
+
+    def collectives(self) -> pd.DataFrame:
+        """RANK_COLLECTIVES: the kernels of each collective on its ranks, and who waited for whom."""
+        return self._collectives.copy()
+
+    def totals(self) -> pd.DataFrame:
+        """RANK_TOTALS: one row per rank."""
+        return rank_totals({rank: trace.gpu_events() for rank, trace in self.traces.items()}, self._collectives)
+
+
+def load_ranks(paths: Paths, *, report: Report = silent) -> Ranks:
+    """Load the traces of several ranks.
+
+    paths: {rank: trace}, a list of traces, or a folder that holds them (or run folders with one each). Without a dict
+    each trace says its rank: `distributedInfo`, else "rank3" in the name of its file or folder.
+
+    Raises InputError when there is none, one is missing, or a rank is not known or not its own; TraceFormatError when
+    one is no trace.
+    """
+    files, seen = rank_files(paths), dict[int, Path]()
+    traces: dict[int, Trace] = {}
+    for rank, path in files:
+        trace = load_trace(path, arguments=[_GROUP], report=report)
+        known = rank_of(trace.metadata, path) if rank is None else rank
+        traces[add_rank(seen, known, path, len(files))] = trace
+    return Ranks(dict(sorted(traces.items())))

@@ -1,0 +1,105 @@
+"""Ranks of one job: who arrived last at each collective, also when the recordings do not begin together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from profiler_kit import load_ranks
+from profiler_kit.analyses.ranks import collectives, rank_totals
+from profiler_kit.analyses.timeline import is_communication
+from profiler_kit.errors import InputError
+from profiler_kit.schemas import RANK_COLLECTIVES, RANK_KERNELS, RANK_TOTALS
+from tests.builders import SHARED, TraceBuilder
+
+REDUCE = "ncclDevKernel_AllReduce_Sum_f32_RING_LL"
+
+
+def kernels(*rows: tuple[int, int, int], name: str = REDUCE, group: str = "0") -> pd.DataFrame:
+    """RANK_KERNELS of (rank, start, duration) rows."""
+    frame = pd.DataFrame(rows, columns=["rank", "start_ns", "dur_ns"], dtype="int64")
+    return RANK_KERNELS.check(frame.assign(event=range(len(frame)), name=name, group=group))
+
+
+def waits(found: pd.DataFrame) -> list[tuple[int, int, int, bool]]:
+    return list(found[["collective", "rank", "wait_ns", "last"]].itertuples(index=False, name=None))
+
+
+def test_the_shortest_kernel_of_a_collective_belongs_to_the_rank_that_came_last() -> None:
+    found = collectives(kernels((0, 100, 50), (1, 140, 10), (0, 200, 10), (1, 190, 25)))
+    assert waits(found) == [(0, 0, 40, False), (0, 1, 0, True), (1, 0, 0, True), (1, 1, 15, False)]
+
+
+def test_recordings_that_begin_apart_are_shifted_to_the_ends_that_agree() -> None:
+    early = [(0, start, 30) for start in range(0, 5_000, 1_000)]
+    late = [(1, start + 20, 10) for start in range(2_000, 5_000, 1_000)]
+    found = collectives(kernels(*early, *late))
+    assert found["collective"].nunique() == 3
+    assert found.loc[found["rank"] == 0, "start_ns"].tolist() == [2_000, 3_000, 4_000]
+    assert found.loc[found["rank"] == 0, "wait_ns"].tolist() == [20, 20, 20]
+
+
+def test_groups_are_kept_apart_and_sends_are_left_out() -> None:
+    two = pd.concat([kernels((0, 0, 5), (1, 0, 7)), kernels((0, 50, 9), (1, 50, 4), group="1")], ignore_index=True)
+    assert waits(collectives(two)) == [(0, 0, 0, True), (0, 1, 2, False), (1, 0, 5, False), (1, 1, 0, True)]
+    assert collectives(kernels((0, 0, 5), (1, 0, 7), name="ncclDevKernel_SendRecv")).empty
+
+
+def test_one_rank_alone_and_none_at_all_wait_for_nobody() -> None:
+    assert collectives(kernels((3, 0, 5))).equals(RANK_COLLECTIVES.empty())
+    assert rank_totals({}, RANK_COLLECTIVES.empty()).equals(RANK_TOTALS.empty())
+
+
+def job(folder: Path, names: tuple[str, str] = ("rank0.json", "rank1.json")) -> Path:
+    for rank, name in enumerate(names):
+        trace = TraceBuilder()
+        trace.kernel(1, 0, 20)
+        trace.kernel(2, 25 + 10 * rank, 15 - 10 * rank, name=REDUCE, stream=9)
+        trace.write(folder / name)
+    return folder
+
+
+def test_a_folder_of_ranks_reads_as_one_job(tmp_path: Path) -> None:
+    totals = load_ranks(job(tmp_path)).totals().set_index("rank")
+    assert totals["wait_ns"].to_dict() == {0: 10_000, 1: 0}
+    assert totals["held_ns"].to_dict() == {0: 0, 1: 10_000}
+    assert totals["arrived_last"].to_dict() == {0: 0, 1: 1}
+    assert totals["communication_ns"].to_dict() == {0: 15_000, 1: 5_000}
+
+
+def test_traces_that_do_not_say_their_rank_are_refused_in_one_line(tmp_path: Path) -> None:
+    job(tmp_path, ("a.json", "b.json"))
+    with pytest.raises(InputError) as caught:
+        load_ranks(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path / 'a.json'}: says no rank (no distributedInfo, no rank in its name), want to know it of each of 2 "
+        "traces. Name the files rank0.json.gz and so on, or give a dict {rank: path}."
+    )
+    assert sorted(load_ranks({4: tmp_path / "a.json", 2: tmp_path / "b.json"}).traces) == [2, 4]
+
+
+def test_two_traces_of_one_rank_are_refused(tmp_path: Path) -> None:
+    job(tmp_path, ("rank1.json", "x_rank-1.json"))
+    with pytest.raises(InputError, match="says it is rank 1, and so does"):
+        load_ranks(tmp_path)
+
+
+@pytest.mark.skipif(not (SHARED / "h200" / "ddp_rank1.json.gz").is_file(), reason="the real captures are not here")
+def test_real_ranks_account_for_all_their_communication() -> None:
+    ranks = load_ranks([SHARED / "h200" / f"ddp_rank{rank}.json.gz" for rank in (0, 1)])
+    totals, found = ranks.totals().set_index("rank"), ranks.collectives()
+    assert totals["collectives"].to_dict() == {0: 30, 1: 30}
+    assert totals["arrived_last"].sum() == 30
+    # one all-reduce is in flight at a time, so that kernel times add up to the union; rank 1 recorded one more
+    recorded = ranks.traces[1].gpu_events()
+    recorded = recorded[is_communication(recorded)]
+    alone = recorded[~recorded["event"].isin(found.loc[found["rank"] == 1, "event"])]
+    assert len(alone) == 1
+    times = found.groupby("rank")["dur_ns"].sum().to_dict()
+    times[1] += int(alone["dur_ns"].sum())
+    assert times == totals["communication_ns"].to_dict()
+    apart = found.groupby("collective")["start_ns"].agg(lambda start: start.max() - start.min())
+    assert apart.max() < 20_000_000  # both clocks are of one host
+    assert totals.loc[1, "wait_ns"] == totals.loc[0, "held_ns"]
