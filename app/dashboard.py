@@ -14,15 +14,23 @@ if str(_HERE.parent) not in sys.path:
 from app import state  # noqa: E402
 from app.components import widgets  # noqa: E402
 
-PAGES = {"overview": "Overview", "regions": "Regions", "layers": "Layers", "memory": "Memory"}
+# Section of the sidebar -> its pages: file in app_pages/ and title.
+PAGES = {
+    "": {"overview": "Overview"},
+    "Where time goes": {"regions": "Regions", "kernels": "Kernels", "operators": "Operators"},
+    "Model": {"layers": "Layers", "memory": "Memory"},
+}
 
 st.set_page_config(page_title="profiler_kit", page_icon=str(_HERE / "components" / "icon.svg"), layout="wide")
 st.html(_HERE / "components" / "page.html")
 page = st.navigation(
-    [
-        st.Page(_HERE / "app_pages" / f"{name}.py", title=title, url_path=name, default=name == "overview")
-        for name, title in PAGES.items()
-    ]
+    {
+        section: [
+            st.Page(_HERE / "app_pages" / f"{name}.py", title=title, url_path=name, default=name == "overview")
+            for name, title in pages.items()
+        ]
+        for section, pages in PAGES.items()
+    }
 )
 with widgets.one_line_errors():
     widgets.pick_run()

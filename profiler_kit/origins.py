@@ -70,6 +70,11 @@ def nest_modules(columns: EventColumns) -> Nested:
     return _nest(columns, named[columns.name] & columns.of_category(lambda category: category == PYTHON), cut=True)
 
 
+def nest_python(columns: EventColumns) -> Nested:
+    """Nest the Python functions of each thread; there are none unless stacks were recorded (`with_stack`)."""
+    return _nest(columns, columns.of_category(lambda category: category == PYTHON))
+
+
 def _nest(columns: EventColumns, chosen: Mask, *, cut: bool = False) -> Nested:
     """Nest the chosen events. With `cut`, what outlives its parent goes on as a node of its own (see Regions)."""
     event = np.flatnonzero(chosen)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from profiler_kit.analyses.advice import Advice, advise, advise_host
+from profiler_kit.analyses.batch_load import BatchLoad
+from profiler_kit.analyses.call_sites import call_sites
 from profiler_kit.analyses.copies import copies, copy_rate, copy_totals
 from profiler_kit.analyses.idle import KERNEL_WAIT_BELOW_NS, Scope, idle_gaps, idle_totals
+from profiler_kit.analyses.kernel_groups import By, in_group, kernel_groups, kernel_origins
 from profiler_kit.analyses.launches import DELAYED_FROM_NS, SLOW_FROM_NS, launch_details, launch_totals
 from profiler_kit.analyses.operator_work import module_work, operator_kernels, operator_work, shape_work
 from profiler_kit.analyses.overlap import communication_overlap
@@ -38,6 +43,11 @@ class TraceAnalyses(ABC):
     @abstractmethod
     def events(self) -> pd.DataFrame:
         """EVENTS."""
+
+    @property
+    @abstractmethod
+    def metadata(self) -> dict[str, Any]:
+        """Every key of the file beside `traceEvents`."""
 
     @abstractmethod
     def gpu_events(self) -> pd.DataFrame:
@@ -139,3 +149,38 @@ class TraceAnalyses(ABC):
     def kernel_sequences(self, *, length: int | None = 3, operator: str | None = None) -> pd.DataFrame:
         """KERNEL_SEQUENCES: which GPU events follow one another under one operator, most frequent first."""
         return kernel_sequences(self.kernel_details(), length=length, operator=operator)
+
+    def kernel_groups(self, by: By = "name") -> pd.DataFrame:
+        """KERNEL_GROUPS: durations by name, by kind of work, or by stream."""
+        return kernel_groups(self.gpu_events(), by)
+
+    def kernel_origins(self, by: By, key: str) -> pd.DataFrame:
+        """KERNEL_ORIGINS: in which regions, operators, modules and Python functions one such group was launched."""
+        details = self.kernel_details()
+        mine = details[in_group(self.gpu_events(), by, key)].reset_index(drop=True)
+        linked = mine[mine["launch"].notna()]
+        names, name = self.columns.names, self.columns.name
+        thread, time = (linked[column].to_numpy(dtype=np.int64) for column in ("launch_thread", "launch_start_ns"))
+        call = pd.Series([names[name[row]] for row in linked["launch"].tolist()], linked.index, dtype=object)
+        site = pd.Series(call_sites(self.columns, thread, time), linked.index, dtype=object)
+        return kernel_origins(mine, call.reindex(mine.index, fill_value=""), site.reindex(mine.index, fill_value=""))
+
+    def advice(self, load: BatchLoad | None = None) -> list[Advice]:
+        """What is most worth fixing, the cause that could give back most first; see analyses.advice.advise.
+
+        load: how busy the GPU is without the profiler (analyses.batch_load), where the run tells.
+        """
+        if self.gpu_events().empty:
+            return advise_host(self.operators())
+        devices = self.metadata.get("deviceProperties")
+        first = devices[0] if isinstance(devices, list) and devices and isinstance(devices[0], dict) else {}
+        major = first.get("computeMajor")
+        return advise(
+            self.kernel_details(),
+            self.launch_calls(),
+            self.copies(),
+            self.operators(),
+            steps=int(self.region_instances()["step"].nunique()),
+            load=load,
+            compute_major=major if isinstance(major, int) else None,
+        )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from app import state
+from app.components import advice_parts, widgets
 from app.components import overview_parts as parts
-from app.components import widgets
 from profiler_kit.analyses.window import operator_sums
 from profiler_kit.views import bars, tables, verdict
 
@@ -26,6 +26,7 @@ if trace is not None:
     parts.quality(trace)
 parts.numbers(run, trace)
 if trace is not None:
+    advice_parts.show(run)
     (parts.on_gpu if on_gpu else parts.on_host)(trace, run.record)
 elif run.trace is None:
     widgets.empty(

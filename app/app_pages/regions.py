@@ -8,6 +8,7 @@ from app import routes, state
 from app.components import overview_parts, region_parts, widgets
 from app.components.timeline import latest, timeline
 from profiler_kit.views import tables
+from profiler_kit.views.text import fmt_path
 from profiler_kit.views.verdict import missing_gpu
 
 run = state.run()
@@ -28,7 +29,13 @@ if regions.empty:
     widgets.empty("No regions in this trace", "Name the parts of your code:", 'with region("encoder"): ...')
     path = None
 else:
-    row = widgets.pick_row(tables.region_table(regions, host=not on_gpu), f"regions-{run.key}", rows=9)
+    row = widgets.pick_row(
+        tables.region_table(regions, host=not on_gpu),
+        f"regions-{run.key}",
+        rows=9,
+        names=[fmt_path(path) for path in regions["path"]],
+        param="region",
+    )
     path = None if row is None else regions["path"].iloc[row]
 focus = region_parts.focus(trace, path, on_gpu=on_gpu)
 

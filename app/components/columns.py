@@ -11,6 +11,8 @@ _ROW_PX = 35
 _NUMBER_PX = 68
 _TEXT_PX: dict[str, Any] = {
     "region": 190, "kernel": 330, "operator": 240, "category": 90, "full_name": "large", "where": "large",
+    "group": 190, "path": 230, "module": 240, "module_type": 130, "site": 330, "call": 170,
+    "shapes": 380, "sequence": 640,
 }  # fmt: skip
 _TEXT = {
     "colour": ("", "The colour of this region on every page."),
@@ -19,6 +21,14 @@ _TEXT = {
     "full_name": ("Full name", "The name as the compiler wrote it, with all template arguments."),
     "operator": ("Operator", "A PyTorch operator on the host."),
     "category": ("Kind", "kernel, gpu_memcpy or gpu_memset."),
+    "group": ("Group", "Told by the kernel's name, or the stream it ran on."),
+    "path": ("Launched in", "The regions open on the launching thread at the launch, outermost first."),
+    "module": ("nn.Module", "The module whose forward was running at the launch; nested modules are indented."),
+    "module_type": ("nn.Module", "The class of the innermost module whose forward was running at the launch."),
+    "site": ("Python function", "The innermost function outside torch at the launch; the line is where it begins."),
+    "call": ("Runtime call", "The call of the CUDA (or ROCm) runtime or driver that launched it."),
+    "shapes": ("Input shapes", "Sizes of the operator's tensor arguments, as the trace writes them."),
+    "sequence": ("Kernels in order of launch", "Names shortened; one operator call launched these in a row."),
     "where": ("Allocated by", "The innermost Python frame of the stack that allocated it."),
 }
 _NUMBERS = {
@@ -29,8 +39,29 @@ _NUMBERS = {
     "host_ms": ("Host ms", "%,.3f", "Time the Python thread spent inside the region."),
     "self_ms": ("Self ms", "%,.3f", "Host time inside it, less the operators it calls."),
     "mean_us": ("Mean µs", "%,.2f", "Average duration."),
+    "median_us": ("Median µs", "%,.2f", "Half of them took less."),
     "min_us": ("Min µs", "%,.2f", "Shortest."),
     "max_us": ("Max µs", "%,.2f", "Longest."),
+    "gpu_ms": ("GPU ms", "%,.3f", "Sum of the kernels, copies and sets it launched."),
+    "self_gpu_ms": ("Self GPU ms", "%,.3f", "Of that, launched by this module itself, outside the modules it calls."),
+    "nested_gpu_ms": ("With nested ms", "%,.3f", "GPU time, operators called inside it included."),
+    "operator_host_ms": ("Host ms", "%,.3f", "Time inside it on the host, operators it calls included."),
+    "call_host_ms": ("Host ms", "%,.3f", "Time the host spent inside these calls."),
+    "gap_ms": ("Gaps ms", "%,.3f", "Distances between neighbours in which neither ran."),
+    "median_delay_us": (
+        "Median delay µs",
+        "%,.2f",
+        "From the end of the call to the start of its first kernel: half took less.",
+    ),
+    "max_delay_us": ("Max delay µs", "%,.2f", "The longest such delay: the kernel waited behind earlier work."),
+    "short": ("Short", "%,d", "Calls that took longer than what they launched: there the GPU cannot stay busy."),
+    "slow": ("Slow", "%,d", "Calls that took more than 50 µs."),
+    "delayed": ("Delayed", "%,d", "Calls whose first kernel began more than 100 µs later."),
+    "mean_length": ("Mean queue", "%,.1f", "Launched kernels that had not begun, on average over time."),
+    "max_length": ("Max queue", "%,d", "The most that were waiting at once."),
+    "empty_ms": ("Empty ms", "%,.3f", "How long nothing was waiting: the host was not ahead."),
+    "empty_share": ("Empty %", "%.1f", "Share of the time in which nothing was waiting."),
+    "calls": ("Calls", "%,d", "How often it was called on the host."),
     "launches": (
         "Launches",
         "%,d",
@@ -69,6 +100,6 @@ def _column(name: str) -> Any:
         )
     if name in _NUMBERS:
         title, shape, meaning = _NUMBERS[name]
-        return st.column_config.NumberColumn(title, format=shape, help=meaning, width=_NUMBER_PX)
+        return st.column_config.NumberColumn(title, format=shape, help=meaning, width=max(_NUMBER_PX, 8 * len(title)))
     title, help_text = _TEXT[name]
     return st.column_config.TextColumn(title, help=help_text, width=_TEXT_PX[name])

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 import streamlit as st
 
-from app import routes, state
+from app import address, routes, state
 from app.components import columns
 from profiler_kit.errors import KitError
 from profiler_kit.load.runs import RunFolder
+from profiler_kit.views.figures import Figure, standalone
 
 PLOT = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
 
@@ -90,13 +91,33 @@ def empty(title: str, how: str, command: str) -> None:
     st.code(command, language="bash")
 
 
-def figure(chart: object, key: str) -> None:
-    """A plotly figure as wide as the page."""
-    st.plotly_chart(chart, key=key, config=PLOT)
+def figure(chart: Figure, key: str) -> None:
+    """A plotly figure as wide as the page, with a way to keep it: HTML below, PNG by the camera on it."""
+    name = _file_name(key)
+    picture = {"format": "png", "filename": name, "scale": 2}
+    st.plotly_chart(chart, key=key, config={**PLOT, "toImageButtonOptions": picture})
+    with st.container(key=f"keep-{key}", horizontal=True, horizontal_alignment="right"):
+        st.download_button(
+            "HTML",
+            lambda: standalone(chart, name),
+            f"{name}.html",
+            "text/html",
+            key=f"html-{key}",
+            help="This figure as one HTML file that works offline (4.8 MB). PNG: the camera on the figure.",
+            on_click="ignore",
+            type="tertiary",
+            icon=":material/download:",
+        )
+
+
+def _file_name(key: str) -> str:
+    """Run and figure as a file name of plain letters."""
+    text = f"{st.session_state.get('run', '')}-{key}"
+    return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in text).strip("._-")
 
 
 def table(frame: pd.DataFrame, key: str, *, rows: int = 12) -> None:
-    """A table with its columns explained, as tall as its rows up to a limit."""
+    """A table with its columns explained, as tall as its rows up to a limit, and as CSV."""
     st.dataframe(
         frame,
         key=key,
@@ -104,10 +125,34 @@ def table(frame: pd.DataFrame, key: str, *, rows: int = 12) -> None:
         column_config=columns.explained(frame),
         height=columns.height(len(frame), rows),
     )
+    csv(frame, key)
 
 
-def pick_row(frame: pd.DataFrame, key: str, *, rows: int = 12) -> int | None:
-    """The same table with one row to select; returns its number."""
+def csv(frame: pd.DataFrame, key: str) -> None:
+    """A button that hands out the table, whole and without its colours."""
+    kept = frame.drop(columns="colour", errors="ignore")
+    with st.container(key=f"keep-{key}", horizontal=True, horizontal_alignment="right"):
+        st.download_button(
+            "CSV",
+            lambda: kept.to_csv(index=False),
+            f"{_file_name(key)}.csv",
+            "text/csv",
+            key=f"csv-{key}",
+            help="All rows of this table, with the digits that are not shown.",
+            on_click="ignore",
+            type="tertiary",
+            icon=":material/download:",
+        )
+
+
+def pick_row(
+    frame: pd.DataFrame, key: str, *, rows: int = 12, names: Sequence[str] = (), param: str = ""
+) -> int | None:
+    """The same table with one row to select; returns its number.
+
+    With `param` the row's name (of `names`, one a row) is kept in the address, and a row named there is selected.
+    """
+    default = address.row_asked(param, list(names)) if param else None
     event = st.dataframe(
         frame,
         key=key,
@@ -116,6 +161,32 @@ def pick_row(frame: pd.DataFrame, key: str, *, rows: int = 12) -> int | None:
         height=columns.height(len(frame), rows),
         on_select="rerun",
         selection_mode="single-row",
+        selection_default=None if default is None else {"selection": {"rows": [default]}},
     )
+    csv(frame, key)
     chosen = event["selection"]["rows"]
-    return int(chosen[0]) if chosen and chosen[0] < len(frame) else None
+    row = int(chosen[0]) if chosen and chosen[0] < len(frame) else None
+    if param:
+        address.keep(param, "" if row is None else names[row])
+    return row
+
+
+def switch(label: str, options: Sequence[str], param: str, *, meaning: str = "") -> str:
+    """One of some views, kept in the address; the first one unless it says otherwise."""
+    chosen = st.segmented_control(
+        label,
+        list(options),
+        default=options[0],
+        required=True,
+        key=param,
+        help=meaning or None,
+        bind="query-params",
+        label_visibility="visible" if meaning else "collapsed",
+    )
+    return chosen if chosen in options else options[0]
+
+
+def go(page: str, label: str, **more: str) -> None:
+    """A link to another page of this run."""
+    wanted = {name: value for name, value in more.items() if value}
+    st.page_link(f"app_pages/{page}.py", label=label, query_params={"run": st.session_state.get("run", ""), **wanted})

@@ -1,5 +1,6 @@
 """The frames that cross module boundaries: one schema each, checked where a frame is handed over."""
 
+from profiler_kit.schemas.kernels import KERNEL_GROUPS, KERNEL_ORIGINS
 from profiler_kit.schemas.layers import (
     FORWARD_CALLS,
     LAYER_CALLS,
@@ -68,6 +69,8 @@ __all__ = [
     "IDLE_GAPS",
     "IDLE_TOTALS",
     "KERNEL_DETAILS",
+    "KERNEL_GROUPS",
+    "KERNEL_ORIGINS",
     "KERNEL_SEQUENCES",
     "KERNEL_TOTALS",
     "LAUNCH_CALLS",

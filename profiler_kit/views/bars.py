@@ -136,3 +136,11 @@ def facts(table: pd.DataFrame) -> str:
         for fact, value in zip(table["fact"], table["value"], strict=True)
     )
     return f'<dl class="pk-facts">{"".join(rows)}</dl>'
+
+
+def gain(value: str, share: str, part: float) -> str:
+    """What a cause could give back: the time, its share, and that share as a meter."""
+    return (
+        f'<div class="pk-gain"><em>up to</em>{_escape(value)}<small>{_escape(share)}</small></div>'
+        f'<div class="pk-meter"><i style="width:{min(1.0, max(0.0, part)):.1%}"></i></div>'
+    )

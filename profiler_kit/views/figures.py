@@ -15,6 +15,7 @@ from profiler_kit.views.text import fmt_ns, fmt_percent, ns_in, time_unit
 
 MARGIN: Final = {"l": 0, "r": 8, "t": 8, "b": 0, "pad": 4}
 GRID: Final = "rgba(128,128,128,0.18)"
+Figure = go.Figure
 
 
 def activity_bar(gpu_timeline: Mapping[str, int]) -> go.Figure:
@@ -99,3 +100,9 @@ def escape(text: str, most: int = 80) -> str:
     """Text that plotly shows as it is (it reads a subset of HTML), cut to `most` characters."""
     cut = text if len(text) <= most else text[: most - 1] + "…"
     return html.escape("".join(c if c.isprintable() else "�" for c in cut), quote=False)
+
+
+def standalone(figure: go.Figure, title: str) -> str:
+    """One HTML page with the figure, as large as its window; everything it needs is inside (plotly.js, 4.8 MB)."""
+    page: str = figure.to_html(include_plotlyjs=True, full_html=True, config={"displaylogo": False, "responsive": True})
+    return page.replace("<head>", f"<head><title>{html.escape(title)}</title>", 1)

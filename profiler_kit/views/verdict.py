@@ -6,14 +6,14 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from profiler_kit.analyses.advice import UNNAMED
 from profiler_kit.analyses.batch_load import BatchLoad
 from profiler_kit.analyses.presence import Presence
 from profiler_kit.schemas import LAYER_COVERAGE, OPERATOR_SUMS, REGION_TOTALS
 from profiler_kit.views.text import fmt_count, fmt_ns, fmt_percent
 
 _HOLDS = 0.5  # a nested region that holds this share of the one around it is the better answer
-# Nobody's own names: what was not attributed, and regions torch.compile makes up.
-_UNNAMED = ("(no region)", "(unlinked)", "## Call CompiledFxGraph", "Torch-Compiled Region", "CompiledFunction")
+_UNNAMED = UNNAMED
 _STARVED = 0.25  # idle share from which the GPU is said to wait
 _TOO_NOISY = 0.25  # spread of the forwards from which nothing can be said about them
 _SLOWED = 0.03  # of the busy share: below, recording made no difference worth a word

@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 from profiler_kit.snapshot import load_snapshot
 from tests.app.samples import CHECKOUT, gpu_trace, make_runs, record
 
-PAGES = ("overview", "regions", "layers", "memory")
+PAGES = ("overview", "regions", "kernels", "operators", "layers", "memory")
 
 
 @pytest.fixture
@@ -24,13 +24,15 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-def show(page: str, run: str) -> AppTest:
+def show(page: str, run: str, **address: str) -> AppTest:
     test = AppTest.from_file(str(CHECKOUT / "app" / "dashboard.py"), default_timeout=30)
     test.query_params["run"] = run
-    test.run()
-    if page != "overview":
+    if page == "overview":
+        test.run()
+    else:
         test.switch_page(f"app_pages/{page}.py")
-        test.query_params["run"] = run
+        for name, value in {"run": run, **address}.items():
+            test.query_params[name] = value
         test.run()
     assert not test.exception, [e.value for e in test.exception]
     return test
@@ -79,11 +81,67 @@ def test_overview_says_where_the_time_went(runs: Path) -> None:
 def test_a_run_without_a_gpu_has_a_full_overview(runs: Path) -> None:
     test = show("overview", "host")
     assert "**image encoder** took **80 %** of the time in regions" in text(test)
-    assert [s.value for s in test.subheader][:2] == ["Time in each region", "Latency of each iteration"]
+    shown = [s.value for s in test.subheader]
+    assert shown[:3] == ["Most worth fixing", "Time in each region", "Latency of each iteration"]
     assert errors(test) == []
     shown = {metric.label: metric.value for metric in test.metric}
     assert shown["Recorded span"] == "1.000 ms" and shown["Images a second"] == "100.0"
     assert "image encoder" in drawn(test) and "800.00 µs" in drawn(test)
+
+
+def test_the_overview_says_what_to_fix_and_where_it_shows(runs: Path) -> None:
+    test = show("overview", "gpu")
+    said = text(test)
+    assert "One kernel: gemm" in said and "It ran 1 time and takes 600.00 µs, 60.0 % of all GPU time" in said
+    assert "up to" in drawn(test) and "300.00 µs of each batch" in drawn(test)
+    links = {link.proto.label: link.proto.query_string for link in test.get("page_link")}
+    assert links["Show in Kernels"] == "run=gpu&kernel=gemm"
+
+
+def test_a_kernel_in_the_address_is_the_one_that_is_shown(runs: Path) -> None:
+    test = show("kernels", "gpu", kernel="softmax")
+    table, origins = test.dataframe
+    assert table.value["kernel"].tolist() == ["gemm", "softmax", "upsample"]
+    assert table.value["sum_ms"].tolist() == [0.6, 0.3, 0.1]
+    assert "softmax" in [s.value for s in test.subheader]
+    assert origins.value["path"].tolist() == ["timed region > image encoder"]
+    assert origins.value["operator"].tolist() == ["aten::linear"]
+    assert "1 times · sum 300.00 µs · busy 300.00 µs" in text(test)
+
+
+@pytest.mark.parametrize(("by", "group"), [("By kind of work", "matrix products"), ("By stream", "GPU 0, stream 7")])
+def test_kernels_group_by_kind_and_by_stream(runs: Path, by: str, group: str) -> None:
+    test = show("kernels", "gpu", by=by)
+    assert group in test.dataframe[0].value["group"].tolist()
+
+
+def test_operators_have_host_and_gpu_time(runs: Path) -> None:
+    test = show("operators", "gpu")
+    table, kernels = test.dataframe
+    assert table.value["operator"].tolist() == ["aten::linear", "(no operator)"]
+    assert table.value["gpu_ms"].tolist() == [0.9, 0.1]
+    assert kernels.value["kernel"].tolist() == ["gemm", "softmax"]
+    host = show("operators", "host", operator="aten::sigmoid").dataframe[0].value
+    assert host["self_ms"].tolist() == [0.6, 0.1, 0.1] and "gpu_ms" not in host
+
+
+@pytest.mark.parametrize(
+    ("view", "said"),
+    [
+        ("Modules", "No modules in this trace"),
+        ("Shapes", "No input shapes in this trace"),
+        ("Launches", "3 launch calls take 3.00 µs on the host; **0 %** of them take longer"),
+        ("Sequences", "No such sequence"),
+    ],
+)
+def test_each_view_of_the_operators_says_something(runs: Path, view: str, said: str) -> None:
+    assert said in text(show("operators", "gpu", view=view))
+
+
+def test_a_region_in_the_address_is_selected(runs: Path) -> None:
+    test = show("regions", "gpu", region="timed region > mask decoder")
+    assert "Kernels of timed region > mask decoder" in "\n".join(s.value for s in test.subheader).replace("\\", "")
+    assert test.query_params["region"] in ("timed region > mask decoder", ["timed region > mask decoder"])
 
 
 def test_one_sample_is_called_one(runs: Path) -> None:
@@ -198,6 +256,7 @@ def _memory_numbers(facts: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     ("page", "said"),
     [
+        ("kernels", "No kernels in this trace"),
         ("layers", "No layer timings in this run"),
         ("memory", "No memory snapshot in this run"),
     ],
@@ -256,7 +315,7 @@ def test_torch_is_never_imported(runs: Path) -> None:
     script = (
         "import sys; from streamlit.testing.v1 import AppTest\n"
         "t = AppTest.from_file('app/dashboard.py', default_timeout=30); t.query_params['run'] = 'gpu'; t.run()\n"
-        "for p in ('regions', 'layers', 'memory'): t.switch_page(f'app_pages/{p}.py').run(); assert not t.exception\n"
+        f"for p in {PAGES[1:]}: t.switch_page(f'app_pages/{{p}}.py').run(); assert not t.exception\n"
         "assert 'torch' not in sys.modules, 'torch was imported'\n"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=CHECKOUT, capture_output=True, text=True, timeout=120)

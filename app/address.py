@@ -1,0 +1,26 @@
+"""What the address of a page holds beside the run, so that every view is a link that can be sent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+
+def asked(name: str) -> str:
+    """The value of a query parameter; "" without one."""
+    return str(st.query_params.get(name, ""))
+
+
+def keep(name: str, value: str) -> None:
+    """Write a query parameter, or take it out of the address when the value is ""."""
+    if value and asked(name) != value:
+        st.query_params[name] = value
+    elif not value and name in st.query_params:
+        del st.query_params[name]
+
+
+def row_asked(name: str, values: Sequence[str]) -> int | None:
+    """The row that the address names; None when it names none of these."""
+    wanted = asked(name)
+    return values.index(wanted) if wanted and wanted in values else None

@@ -1,0 +1,129 @@
+"""What the analyses say about a run, kept per file: a run in, an answer out.
+
+Keyed by (path, mtime, size) like everything in app.state; answers are small beside the trace they come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from app import state
+from profiler_kit.analyses.advice import Advice, advise_layers
+from profiler_kit.analyses.batch_load import batch_load
+from profiler_kit.analyses.kernel_groups import By, in_group
+from profiler_kit.load.runs import RunFolder
+from profiler_kit.trace import Trace, load_trace
+
+
+def stamp(path: Path | None) -> tuple[str, int, int]:
+    """What tells one version of a file from another; the same for every file that is not there."""
+    try:
+        found = path.stat() if path is not None else None
+    except OSError:
+        found = None
+    return (str(path), found.st_mtime_ns, found.st_size) if found is not None else ("", 0, 0)
+
+
+def advice(run: RunFolder) -> list[Advice]:
+    """What is most worth fixing, of trace and layers together. A broken file of the two leaves the other's."""
+    latency = run.record.latency_ns if run.record is not None else ()
+    return _advice(stamp(run.trace), stamp(run.layers), latency, run)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _advice(
+    trace: tuple[str, int, int], layers: tuple[str, int, int], latency: tuple[int, ...], _run: RunFolder
+) -> list[Advice]:
+    found: list[Advice] = []
+    if _run.trace is not None:
+        opened = state.trace(_run.trace)
+        found += opened.advice(batch_load(opened.regions(), latency) if latency else None)
+    if _run.layers is not None:
+        found += advise_layers(state.layers(_run.layers).totals)
+    return sorted(found, key=lambda one: -one.share)
+
+
+def _asked(path: Path, question: str, *how: str | int) -> pd.DataFrame:
+    """A frame that a trace answers a question with, computed once."""
+    frame: pd.DataFrame = _frame(stamp(path), question, how, path)
+    return frame
+
+
+@st.cache_resource(max_entries=48, show_spinner=False)
+def _frame(file: tuple[str, int, int], question: str, how: tuple[str | int, ...], _path: Path) -> pd.DataFrame:
+    trace = state.trace(_path)
+    return _QUESTIONS[question](trace, *how)
+
+
+_QUESTIONS: dict[str, Callable[..., pd.DataFrame]] = {
+    "kernel groups": Trace.kernel_groups,
+    "kernel origins": Trace.kernel_origins,
+    "kernels of": lambda trace, by, key: trace.gpu_events()[in_group(trace.gpu_events(), by, key)],
+    "operator work": Trace.operator_work,
+    "operator kernels": Trace.operator_kernels,
+    "module work": Trace.module_work,
+    "launches": Trace.launches,
+    "queue": Trace.queue,
+    "sequences": lambda trace, length: trace.kernel_sequences(length=length),
+    "utilization": Trace.utilization,
+    "shape work": lambda trace: load_trace(trace.path, arguments=["input_dims"]).shape_work(),
+}
+
+
+def kernel_groups(path: Path, by: By) -> pd.DataFrame:
+    """KERNEL_GROUPS of a trace."""
+    return _asked(path, "kernel groups", by)
+
+
+def kernel_origins(path: Path, by: By, key: str) -> pd.DataFrame:
+    """KERNEL_ORIGINS of one group of a trace."""
+    return _asked(path, "kernel origins", by, key)
+
+
+def kernels_of(path: Path, by: By, key: str) -> pd.DataFrame:
+    """GPU_EVENTS of one group of a trace."""
+    return _asked(path, "kernels of", by, key)
+
+
+def operator_work(path: Path) -> pd.DataFrame:
+    """OPERATOR_WORK of a trace."""
+    return _asked(path, "operator work")
+
+
+def operator_kernels(path: Path) -> pd.DataFrame:
+    """OPERATOR_KERNELS of a trace."""
+    return _asked(path, "operator kernels")
+
+
+def module_work(path: Path) -> pd.DataFrame:
+    """MODULE_WORK of a trace."""
+    return _asked(path, "module work")
+
+
+def shape_work(path: Path) -> pd.DataFrame:
+    """SHAPE_WORK of a trace; reads the file once more, for its shapes."""
+    return _asked(path, "shape work")
+
+
+def launches(path: Path) -> pd.DataFrame:
+    """LAUNCH_TOTALS of a trace."""
+    return _asked(path, "launches")
+
+
+def queue(path: Path) -> pd.DataFrame:
+    """QUEUE_TOTALS of a trace."""
+    return _asked(path, "queue")
+
+
+def sequences(path: Path, length: int) -> pd.DataFrame:
+    """KERNEL_SEQUENCES of a trace."""
+    return _asked(path, "sequences", length)
+
+
+def utilization(path: Path) -> pd.DataFrame:
+    """REGION_UTILIZATION of a trace."""
+    return _asked(path, "utilization")
