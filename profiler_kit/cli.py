@@ -16,6 +16,7 @@ COMMANDS: Final = (
     "demo",
     "capture",
     "layers",
+    "ladder",
     "summary",
     "regions",
     "kernels",

@@ -10,6 +10,7 @@ from typing import Final
 from urllib.parse import quote, unquote_to_bytes
 
 from profiler_kit.errors import InputError, KitError
+from profiler_kit.ladder_record import LOG, RESULTS, RESULTS_CSV, ROW
 from profiler_kit.record import LAYERS, MASKS, MEMORY, RECORD, TRACE, RunRecord, read_record
 
 DEPTH: Final = 3  # folders below the root that are looked into
@@ -164,10 +165,16 @@ def _file_inside(root: Path, path: Path) -> Path | None:
 def _bare_file(root: Path, path: Path) -> RunFolder | None:
     """A trace or snapshot that lies beside no run.json; told apart by its suffix, not opened."""
     name = path.name.lower()
-    is_trace = name.endswith(TRACE_SUFFIXES) and path.name not in (RECORD, MASKS)
+    is_trace = name.endswith(TRACE_SUFFIXES) and path.name not in (RECORD, MASKS) and not _is_of_ladder(path)
     is_snapshot = name.endswith(SNAPSHOT_SUFFIXES)
     if not (is_trace or is_snapshot) or not path.is_file():
         return None
     return RunFolder(
         key_of(root, path), path, None, path if is_trace else None, path if is_snapshot else None, None, None, None
     )
+
+
+def _is_of_ladder(path: Path) -> bool:
+    """Whether a JSON file is one that `profiler-kit ladder` writes, by its name and what lies beside it."""
+    beside = {RESULTS: RESULTS_CSV, ROW: LOG}.get(path.name)
+    return beside is not None and path.with_name(beside).is_file()

@@ -77,18 +77,23 @@ def load_images(folder: Path, *, limit: int | None = None) -> tuple[Scene, ...]:
     return tuple(_photograph(path) for path in files[:limit])
 
 
-def _photograph(path: Path) -> Scene:
+def read_image(path: Path, *, turn: bool = False) -> Image:
+    """The pixels of an image file, uint8[H, W, 3]; `turn`: as its EXIF says. Raises InputError."""
     from PIL import Image as Pillow
     from PIL import ImageOps, UnidentifiedImageError
 
     try:
         with Pillow.open(path) as opened:
-            pixels = np.array(ImageOps.exif_transpose(opened).convert("RGB"), dtype=np.uint8)
+            return np.array((ImageOps.exif_transpose(opened) if turn else opened).convert("RGB"), dtype=np.uint8)
     except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
         reason = "no image data" if isinstance(error, UnidentifiedImageError) else str(error)
         raise InputError(
             f"{path}: cannot be decoded ({reason}), want a JPEG or PNG image. Repair the file or take it out."
         ) from error
+
+
+def _photograph(path: Path) -> Scene:
+    pixels = read_image(path, turn=True)
     return Scene(pixels, np.zeros((0, *pixels.shape[:2]), dtype=np.bool_), path.name)
 
 

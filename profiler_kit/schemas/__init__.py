@@ -1,6 +1,11 @@
 """The frames that cross module boundaries: one schema each, checked where a frame is handed over."""
 
 from profiler_kit.schemas.kernels import KERNEL_GROUPS, KERNEL_ORIGINS
+from profiler_kit.schemas.ladder import (
+    LADDER_ROWS,
+    STUDY_SAMPLES,
+    STUDY_TOTALS,
+)
 from profiler_kit.schemas.layers import (
     FORWARD_CALLS,
     LAYER_CALLS,
@@ -73,6 +78,7 @@ __all__ = [
     "KERNEL_ORIGINS",
     "KERNEL_SEQUENCES",
     "KERNEL_TOTALS",
+    "LADDER_ROWS",
     "LAUNCH_CALLS",
     "LAUNCH_DETAILS",
     "LAUNCH_TOTALS",
@@ -108,5 +114,7 @@ __all__ = [
     "SNAPSHOT_BLOCKS",
     "SNAPSHOT_EVENTS",
     "SNAPSHOT_SEGMENTS",
+    "STUDY_SAMPLES",
+    "STUDY_TOTALS",
     "Schema",
 ]

@@ -1,0 +1,209 @@
+"""What a ladder measured: one record a technique, all of them in results.json; needs neither torch nor pandas."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, TypeVar
+
+from profiler_kit.errors import RunFormatError
+from profiler_kit.files import require_file, write_json
+
+FORMAT: Final = 1
+RESULTS, RESULTS_CSV, ROW, ROWS, LOG, SAMPLES, WATERFALL = (
+    "results.json",
+    "results.csv",
+    "row.json",
+    "rows",
+    "log.txt",
+    "samples",
+    "waterfall.png",
+)
+BASELINE: Final = "fp32"  # the name of the row without optimizations, which every other is compared with
+HINT: Final = "Measure one with: profiler-kit ladder --out DIR"
+Status = Literal["ok", "failed", "timeout", "oom", "skipped"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Masks against the true ones. A mean over true masks, each with its prompt's mask (or the best one generated).
+
+    small, medium, large: the same over true masks of at most 32**2 - 1, at most 96**2 - 1 and more pixels. None where
+    there is none.
+    """
+
+    masks: int
+    miou: float | None
+    small: float | None
+    medium: float | None
+    large: float | None
+    counts: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Masks against those of the baseline on the same images.
+
+    miou: mean over the baseline's masks, each with its partner's (0 without one). strict_miou: mean over the images
+    whose number of masks is the baseline's, None when there is no such image; count_mismatch: the other images.
+    match_mismatch: images in which a mask of either side has no partner of IoU 0.5 or more.
+    """
+
+    images: int
+    masks: int
+    miou: float | None
+    strict_miou: float | None
+    count_mismatch: int
+    match_mismatch: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the published model does for one batch: FLOP, and bytes its operators read and write in float32."""
+
+    flop: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """One technique. Times are nanoseconds, sizes bytes; what was not measured is empty, 0 or None.
+
+    phases_ns: load, compile_cold, compile_warm, warmup, steady. latency_ns: raw samples, one a batch (for task amg one
+    an image). first_ns: the first call of the process. peak_memory_bytes: after a reset before the timed batches; of
+    torch's allocator on a GPU, of the process (resident set) on a CPU. fitted_batch_size: when memory ran out, the
+    batch size that did fit. traces: the run folder below the ladder's.
+    """
+
+    technique: str
+    optimizations: tuple[str, ...]
+    status: Status
+    error: str = ""
+    dtype: str = ""
+    weights: str = ""
+    batch_size: int = 0
+    image_size: int = 0
+    phases_ns: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    latency_ns: tuple[int, ...] = ()
+    first_ns: int | None = None
+    peak_memory_bytes: int | None = None
+    total_memory_bytes: int | None = None
+    fitted_batch_size: int | None = None
+    masks: int = 0
+    truth: Truth | None = None
+    agreement: Agreement | None = None
+    work: Work | None = None
+    traces: str | None = None
+    wall_s: float = 0.0
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """What the device can do, measured in the same run: matrix products by dtype, and a copy (read plus written)."""
+
+    matrix_tflops: Mapping[str, float]
+    copy_gb_per_s: float
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What all rows have in common; `--resume` wants it unchanged.
+
+    images: "generated:<seed>", or a folder or file. task: points, boxes or amg. batch_size: images in a batch; 1 for
+    amg, whose batches are of points_per_batch points.
+    """
+
+    model: str
+    weights: str
+    seed: int
+    task: str
+    batch_size: int
+    device: str
+    images: str
+    num_images: int
+    warmup: int
+    iterations: int
+    points_per_side: int
+    points_per_batch: int
+    traces: bool
+
+
+@dataclass(frozen=True)
+class LadderRecord:
+    """results.json: the rows in order, the baseline first; rows that are still to run are missing.
+
+    steps: the techniques that the waterfall climbs over, the others are alternatives.
+    """
+
+    setup: Setup
+    rows: tuple[RowResult, ...]
+    steps: tuple[str, ...]
+    device_name: str
+    versions: Mapping[str, str]
+    git_commit: str | None
+    command: str
+    created: str
+    min_miou: float | None = None
+    ceilings: Ceilings | None = None
+    format: int = FORMAT
+
+    def row(self, technique: str) -> RowResult | None:
+        """The row of that name."""
+        return next((row for row in self.rows if row.technique == technique), None)
+
+    @property
+    def baseline(self) -> RowResult | None:
+        """The row without optimizations, when it was measured."""
+        row = self.rows[0] if self.rows else None
+        return row if row is not None and row.status == "ok" else None
+
+
+def write_record(path: Path, record: LadderRecord | RowResult | Ceilings) -> None:
+    """Write a record as JSON, whole or not at all."""
+    write_json(path, dataclasses.asdict(record))
+
+
+def read_ladder(path: Path) -> LadderRecord:
+    """Read results.json, or that of a ladder's folder.
+
+    Raises InputError when there is none, RunFormatError when it is no such record.
+    """
+    return read_as(path / RESULTS if path.is_dir() else path, LadderRecord)
+
+
+def read_as(path: Path, kind: type[T]) -> T:
+    """Read a JSON file as that kind of record, every value checked; raises as `read_ladder`."""
+    import msgspec
+
+    require_file(path, "results of profiler-kit ladder", HINT)
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise RunFormatError(f"{path}: {reason}, want results of profiler-kit ladder. {HINT}") from error
+
+
+def climb(rows: list[tuple[str, tuple[str, ...]]]) -> tuple[str, ...]:
+    """Which of the rows (name, optimizations) are steps of one stair: each holds all optimizations of the one before.
+
+    The longest such chain from the first row on. It ends below rows of which either one could be its last: those are
+    alternatives (int8 or fp8 on top of the same step), and so is every row beside the chain.
+    """
+    sets = [frozenset(optimizations) for _, optimizations in rows]
+    longest = [1] * len(rows)  # of the chains that start at each row
+    for at in reversed(range(len(rows))):
+        onward = [longest[to] for to in range(at + 1, len(rows)) if sets[to] > sets[at]]
+        longest[at] = 1 + max(onward, default=0)
+    chain = [0] if rows else []
+    while chain:
+        onward = [to for to in range(chain[-1] + 1, len(rows)) if sets[to] > sets[chain[-1]]]
+        best = [to for to in onward if longest[to] == longest[chain[-1]] - 1]
+        if not best or (len(best) > 1 and longest[best[0]] == 1):
+            break
+        chain.append(best[0])
+    return tuple(rows[at][0] for at in chain)

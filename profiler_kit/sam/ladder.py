@@ -1,0 +1,482 @@
+"""Run the ladder: every row in a fresh process, masks compared with the baseline's (options in, a folder out)."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from profiler_kit.errors import InputError, OptionError, RunFormatError, WorkloadError
+from profiler_kit.files import write_json
+from profiler_kit.ladder_file import is_compiled, write_csv
+from profiler_kit.ladder_record import (
+    BASELINE,
+    LOG,
+    RESULTS,
+    RESULTS_CSV,
+    ROW,
+    ROWS,
+    LadderRecord,
+    RowResult,
+    Setup,
+    climb,
+    read_as,
+    read_ladder,
+    write_record,
+)
+from profiler_kit.progress import Report, silent
+from profiler_kit.record import MASKS
+from profiler_kit.sam.accuracy import against_baseline, read_masks_file
+from profiler_kit.sam.folder import check_place
+from profiler_kit.sam.layers import LARGEST_BATCH
+from profiler_kit.sam.models import check_model
+from profiler_kit.sam.optimizations import parse_optimizations
+from profiler_kit.sam.plan import LARGEST_SEED, RUNS, choose_device
+from profiler_kit.sam.probe import Probe, probe
+from profiler_kit.sam.row import RowPlan
+from profiler_kit.sam.tasks import Source, check_task
+
+INDUCTOR, PLAN, PROBE = "compile-cache", "plan.json", "probe.json"
+_POLL_S: Final = 0.2
+_GRACE_S: Final = 5.0
+_FEWEST_IMAGES: Final = 8
+
+# Named combinations, each a row, in the order in which the waterfall climbs.
+LADDER: Final[Mapping[str, str]] = {
+    BASELINE: "",
+    "tf32": "tf32",
+    "bf16": "bf16",
+    "fp16": "fp16",
+    "compile": "bf16,compile",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LadderOptions:
+    """The options of `profiler-kit ladder`, which describes them. rows: as typed, the default ladder when empty."""
+
+    model: str = "vit_b"
+    checkpoint: Path | None = None
+    seed: int = 0
+    rows: str = ""
+    batch_size: int = 1
+    device: str | None = None
+    images: Path | None = None
+    coco: Path | None = None
+    num_images: int | None = None
+    task: str = "points"
+    points_per_side: int = 32
+    points_per_batch: int = 64
+    warmup: int | None = None
+    iterations: int | None = None
+    min_miou: float | None = None
+    traces: bool = False
+    warm_compile: bool = True
+    timeout_s: float = 1800.0
+    out: Path | None = None
+    resume: bool = False
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class LadderPlan:
+    """The options, checked and filled in. rows: technique and optimizations as typed, the baseline first."""
+
+    options: LadderOptions
+    setup: Setup
+    source: Source
+    rows: tuple[tuple[str, str], ...]
+    device: str
+    out: Path
+
+    def row_plan(self, technique: str, optimizations: str) -> RowPlan:
+        """What the process of a row is told."""
+        options = self.options
+        return RowPlan(
+            technique=technique,
+            optimizations=optimizations,
+            model=options.model,
+            checkpoint=None if options.checkpoint is None else str(options.checkpoint),
+            source=self.source,
+            device=self.device,
+            task=options.task,
+            batch_size=options.batch_size,
+            points_per_side=options.points_per_side,
+            points_per_batch=options.points_per_batch,
+            warmup=self.setup.warmup,
+            iterations=self.setup.iterations,
+            folder=str(self.out / ROWS / slug(technique)),
+            seed=options.seed,
+            traces=options.traces,
+            is_baseline=technique == BASELINE,
+        )
+
+
+def run_ladder(options: LadderOptions, *, report: Report = silent) -> tuple[Path, LadderRecord]:
+    """Measure every row; return the folder and what its results.json says.
+
+    Rows take turns on the device, one process each; results.json and results.csv are written after each. A row that
+    fails, dies or takes longer than `timeout_s` keeps its error and the next one starts. With `resume` rows of a ladder
+    that was cut short are taken over when they were measured, and the others run.
+
+    Raises OptionError for options that cannot be used, InputError for files, WorkloadError when no row could be
+    measured.
+    """
+    plan = make_ladder_plan(options)
+    before = _open(plan)
+    kept = {} if before is None else _resumed(plan, before)
+    machine = _probe(plan)
+    if before is not None and before.device_name != machine.device_name:
+        raise OptionError(_other_options(plan, "device name", before.device_name, machine.device_name))
+    record = LadderRecord(
+        setup=plan.setup,
+        rows=(),
+        steps=climb([(name, tuple(o.name for o in parse_optimizations(text))) for name, text in plan.rows]),
+        device_name=machine.device_name,
+        versions=machine.versions,
+        git_commit=machine.git_commit,
+        command=machine.command,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        min_miou=options.min_miou,
+        ceilings=machine.ceilings,
+    )
+    pace = _Pace(report, [name for name, _ in plan.rows], set(kept))
+    for technique, optimizations in plan.rows:
+        row = kept.get(technique)
+        if row is None:
+            pace.begin(technique)
+            row = _run(plan, technique, optimizations, pace.show)
+            pace.end(row.wall_s)
+        if row.status == "ok":
+            row = _compared(plan, row)
+        record = replace(record, rows=(*record.rows, row))
+        write_record(plan.out / RESULTS, record)
+        write_csv(plan.out / RESULTS_CSV, record)
+    if not any(row.status == "ok" for row in record.rows):
+        first = next(row for row in record.rows if row.status != "ok")
+        raise WorkloadError(f"no row could be measured; {first.technique}: {first.error} The rest is in {plan.out}.")
+    return plan.out, record
+
+
+def make_ladder_plan(options: LadderOptions) -> LadderPlan:
+    """Check everything that can be checked before the first process starts; raises OptionError or WorkloadError."""
+    check_model(options.model)
+    check_task(options.task, options.points_per_side, options.points_per_batch)
+    for option, value, least, most in (
+        ("--batch-size", options.batch_size, 1, LARGEST_BATCH),
+        ("--seed", options.seed, 0, LARGEST_SEED),
+        ("--num-images", options.num_images, 1, None),
+        ("--warmup", options.warmup, 0, None),
+        ("--iterations", options.iterations, 1, None),
+    ):
+        if value is not None and (value < least or (most is not None and value > most)):
+            wanted = f"{least} or more" if most is None else f"{least} to {most}"
+            raise OptionError(f"{option} {value}: want {wanted}.")
+    if options.task == "amg" and options.batch_size != 1:
+        raise OptionError(
+            f"--batch-size {options.batch_size}: --task amg takes one image at a time. Its batches are of points: "
+            "use --points-per-batch."
+        )
+    if options.images is not None and options.coco is not None:
+        raise OptionError("--images and --coco: want one of them.")
+    if options.min_miou is not None and not 0 <= options.min_miou <= 1:
+        raise OptionError(f"--min-miou {options.min_miou}: want a share from 0 to 1. Try --min-miou 0.99.")
+    if not options.timeout_s > 0:
+        raise OptionError(f"--timeout {options.timeout_s:g}: want more than 0 seconds.")
+    device = choose_device(options.device)
+    on_gpu = device.type == "cuda"
+    source = Source(
+        options.num_images or max(2 * options.batch_size, _FEWEST_IMAGES),
+        options.seed,
+        None if options.images is None else str(options.images),
+        None if options.coco is None else str(options.coco),
+    )
+    found = len(source.scenes(64)) if options.images or options.coco else source.count  # bad files end here
+    rows = parse_rows(options.rows)
+    stamp = f"{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}"
+    setup = Setup(
+        model=options.model,
+        weights=_weights(options),
+        seed=options.seed,
+        task=options.task,
+        batch_size=options.batch_size,
+        device=str(device),
+        images=str(source),
+        num_images=found,
+        warmup=options.warmup if options.warmup is not None else (3 if on_gpu else 1),
+        iterations=options.iterations if options.iterations is not None else (20 if on_gpu else 5),
+        points_per_side=options.points_per_side,
+        points_per_batch=options.points_per_batch,
+        traces=options.traces,
+    )
+    out = options.out or RUNS / f"ladder-{options.model}-{device.type}-{stamp}"
+    return LadderPlan(options, setup, source, rows, str(device), out)
+
+
+def parse_rows(text: str) -> tuple[tuple[str, str], ...]:
+    """Read rows separated by semicolons: `[NAME=]OPTIMIZATION,...`, or the name of a row of the default ladder.
+
+    Without a name a row is called as its optimizations. Rows of the default ladder when the text is empty. The baseline
+    (fp32, no optimizations) is always there and always first. Raises OptionError for an unknown optimization or order,
+    and for a name that stands there twice.
+    """
+    found: dict[str, str] = {BASELINE: ""}
+    for part in [p.strip() for p in text.split(";") if p.strip()] if text.strip() else list(LADDER):
+        name, equals, optimizations = (piece.strip() for piece in part.partition("="))
+        if not equals:
+            optimizations = LADDER.get(name, name)
+            name = name if name in LADDER else name.replace(",", "+")
+        if name == BASELINE:
+            if optimizations:
+                raise OptionError(f"--rows {part}: {BASELINE} is the model as published. Choose another name.")
+            continue
+        if not name or slug(name) in {slug(other) for other in found}:
+            raise OptionError(f"--rows {text}: {name or 'a row without a name'!r} stands there twice, want it once.")
+        try:
+            parse_optimizations(optimizations)
+        except OptionError as error:
+            raise OptionError(str(error).replace("--optimizations", f"--rows, {name}:", 1)) from error
+        found[name] = optimizations
+    return tuple(found.items())
+
+
+def slug(technique: str) -> str:
+    """A technique's name as the name of a folder."""
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in "._+-") else "_" for c in technique).lstrip(".")
+    return plain[:80] or "row"
+
+
+def _weights(options: LadderOptions) -> str:
+    """What the rows will say, known before they run."""
+    if options.checkpoint is None:
+        return f"random:{options.seed}"
+    try:
+        with options.checkpoint.open("rb") as handle:
+            return f"checkpoint:{hashlib.file_digest(handle, 'sha256').hexdigest()}"
+    except OSError as error:
+        raise InputError(
+            f"{options.checkpoint}: cannot be read ({error.strerror}), want a checkpoint. Leave --checkpoint out for "
+            "random weights."
+        ) from error
+
+
+def _open(plan: LadderPlan) -> LadderRecord | None:
+    """Make the folder; with --resume give what is in it. Raises OptionError."""
+    out, options = plan.out, plan.options
+    check_place(out, out)
+    if out.is_file():
+        raise OptionError(f"--out {out}: this is a file, want a folder. Choose another --out.")
+    filled = out.is_dir() and any(out.iterdir())
+    is_ladder = (out / RESULTS).is_file() or (out / ROWS).is_dir()
+    before = None
+    if filled and not is_ladder:
+        raise OptionError(f"--out {out}: this folder holds something other than a ladder. Choose another --out.")
+    if filled and options.resume:
+        before = read_ladder(out) if (out / RESULTS).is_file() else None
+    elif filled and options.overwrite:
+        shutil.rmtree(out)
+    elif filled:
+        raise OptionError(
+            f"--out {out}: a ladder is there already. Choose another --out, or add --resume or --overwrite."
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    return before
+
+
+def _other_options(plan: LadderPlan, what: str, was: object, now: object) -> str:
+    return (
+        f"--resume: {plan.out} was measured with {what} {was}, now it is {now}. Use the same options, or another --out."
+    )
+
+
+def _resumed(plan: LadderPlan, before: LadderRecord) -> dict[str, RowResult]:
+    """The rows that were measured with the very same options; raises OptionError for other ones."""
+    for name in Setup.__dataclass_fields__:
+        was, now = getattr(before.setup, name), getattr(plan.setup, name)
+        if was != now:
+            raise OptionError(_other_options(plan, name.replace("_", " "), was, now))
+    wanted = {name: tuple(o.name for o in parse_optimizations(text)) for name, text in plan.rows}
+    kept = {}
+    for row in before.rows:
+        if row.status != "ok" or row.technique not in wanted:
+            continue
+        if row.optimizations != wanted[row.technique]:
+            raise OptionError(
+                f"--resume: {row.technique} in {plan.out} was {','.join(row.optimizations) or 'as published'}, now "
+                f"it is {','.join(wanted[row.technique]) or 'as published'}. Rename the row, or use another --out."
+            )
+        kept[row.technique] = row
+    return kept
+
+
+def _probe(plan: LadderPlan) -> Probe:
+    """Versions, device and its ceilings; of a GPU from a process that lets go of it again."""
+    if plan.device == "cpu":
+        return probe(torch.device("cpu"), sys.argv)
+    path = plan.out / PROBE
+    command = [sys.executable, "-m", "profiler_kit.sam.probe", plan.device, str(path), *sys.argv]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if not path.is_file():
+        last = (done.stderr.strip().splitlines() or ["nothing was said"])[-1]
+        raise WorkloadError(f"device {plan.device}: its rates could not be measured ({last}). Try --device cpu.")
+    found = read_as(path, Probe)
+    path.unlink()
+    return found
+
+
+def _run(plan: LadderPlan, technique: str, optimizations: str, show: Callable[[str], None]) -> RowResult:
+    """One row in a process of its own, and a second process for the warm compile."""
+    row_plan = plan.row_plan(technique, optimizations)
+    chosen = parse_optimizations(optimizations)
+    names = tuple(optimization.name for optimization in chosen)
+    lacking = next((o.name for o in chosen if o.needs_cuda and not plan.device.startswith("cuda")), None)
+    if lacking is not None:
+        error = f"{lacking} needs a CUDA device, found {plan.device}."
+        return RowResult(technique, names, "skipped", error, batch_size=row_plan.batch_size)
+    folder = Path(row_plan.folder)
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier try that did not finish
+    folder.mkdir(parents=True)
+    since = time.monotonic()
+    try:
+        row = _process(plan, row_plan, show)
+        if row.status == "ok" and is_compiled(names) and plan.options.warm_compile:
+            again = _process(plan, replace(row_plan, first_call_only=True, traces=False), show)
+            if again.first_ns is not None:
+                row = replace(row, phases_ns={**row.phases_ns, "compile_warm": again.first_ns})
+            else:
+                row = replace(row, notes=(*row.notes, f"warm compile: {again.error}"))
+    finally:
+        shutil.rmtree(folder / INDUCTOR, ignore_errors=True)
+    row = replace(row, wall_s=time.monotonic() - since)
+    write_record(folder / ROW, row)
+    return row
+
+
+def _process(plan: LadderPlan, row_plan: RowPlan, show: Callable[[str], None]) -> RowResult:
+    """Start the process of a row, wait, and read what it wrote; a process that dies or hangs gets a row of its own."""
+    folder = Path(row_plan.folder)
+    failed = RowResult(row_plan.technique, row_plan.names, "failed", batch_size=row_plan.batch_size)
+    write_json(folder / PLAN, _plain(row_plan))
+    (folder / ROW).unlink(missing_ok=True)
+    # caches of its own: the first compile of a row is cold, and the next process finds what it left
+    cache = str((folder / INDUCTOR).absolute())
+    env = {
+        **os.environ,
+        "TORCHINDUCTOR_CACHE_DIR": cache,
+        "TRITON_CACHE_DIR": f"{cache}/triton",
+        "PYTHONUNBUFFERED": "1",
+    }
+    with (folder / LOG).open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "profiler_kit.sam.row", str(folder / PLAN)],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=env,
+            start_new_session=True,  # so that the compiler's workers can be ended with it
+        )
+        try:
+            in_time = _wait(process, folder / LOG, plan.options.timeout_s, show)
+        finally:
+            _end(process)
+    (folder / PLAN).unlink(missing_ok=True)
+    if not in_time:
+        error = f"took longer than --timeout {plan.options.timeout_s:g} s while at: {_last_stage(folder / LOG)}."
+        return replace(failed, status="timeout", error=error)
+    try:
+        return read_as(folder / ROW, RowResult)
+    except (InputError, RunFormatError):
+        return replace(failed, error=f"the process ended with {_how_it_ended(process.returncode)}; see {folder / LOG}.")
+
+
+def _wait(process: subprocess.Popen[bytes], log: Path, timeout_s: float, show: Callable[[str], None]) -> bool:
+    until = time.monotonic() + timeout_s
+    while process.poll() is None:
+        if time.monotonic() > until:
+            return False
+        show(_last_stage(log))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_POLL_S)
+    return True
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the process and what it started, asking first."""
+    for number, grace in ((signal.SIGTERM, _GRACE_S), (signal.SIGKILL, None)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(grace)
+
+
+def _last_stage(log: Path) -> str:
+    try:
+        lines = log.read_bytes()[-4000:].decode("utf-8", "replace").splitlines()
+    except OSError:
+        return "start"
+    return next((line.removeprefix("stage: ") for line in reversed(lines) if line.startswith("stage: ")), "start")
+
+
+def _how_it_ended(code: int | None) -> str:
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
+        hint = " (the machine ran out of memory?)" if name == "SIGKILL" else ""
+        return f"signal {name}{hint}"
+    return f"exit code {code}"
+
+
+def _compared(plan: LadderPlan, row: RowResult) -> RowResult:
+    """The row with its masks compared with the baseline's, where both are there."""
+    base, mine = (plan.out / ROWS / slug(name) / MASKS for name in (BASELINE, row.technique))
+    if not (base.is_file() and mine.is_file()):
+        return replace(row, notes=(*row.notes, "masks: no masks of the baseline to compare with"))
+    paired = plan.options.task != "amg"
+    return replace(row, agreement=against_baseline(read_masks_file(mine), read_masks_file(base), paired=paired))
+
+
+def _plain(plan: RowPlan) -> dict[str, object]:
+    import dataclasses
+
+    return dataclasses.asdict(plan)
+
+
+@dataclass
+class _Pace:
+    """Says which row runs, what it is doing, and about how long the rest will take."""
+
+    report: Report
+    rows: Sequence[str]
+    kept: set[str]
+    done: int = 0
+    took: list[float] = field(default_factory=list)
+    technique: str = ""
+
+    def begin(self, technique: str) -> None:
+        self.technique = technique
+        self.done = list(self.rows).index(technique)
+        self.show("start")
+
+    def end(self, wall_s: float) -> None:
+        self.took.append(wall_s)
+        self.done += 1
+
+    def show(self, what: str) -> None:
+        left = sum(1 for name in self.rows[self.done :] if name not in self.kept)
+        rest = ""
+        if self.took:
+            seconds = sum(self.took) / len(self.took) * left
+            rest = f", about {seconds / 60:.0f} min left" if seconds >= 90 else f", about {seconds:.0f} s left"
+        note = f"row {self.done + 1} of {len(self.rows)}, {self.technique}: {what}{rest}"
+        self.report(self.done, len(self.rows), note)

@@ -1,0 +1,125 @@
+"""COCO folders: what is read, and one line for each way in which they are broken."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from profiler_kit.errors import InputError
+from profiler_kit.sam.coco import load_coco
+
+HINT = "Try --coco DIR with DIR/annotations/instances_val2017.json and DIR/val2017/*.jpg, or the json itself."
+WANT = "want COCO's instances json with images, annotations and their segmentation"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three images of 40 x 30; the third has a crowd only."""
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "val2017").mkdir()
+    for number in range(3):
+        pixels = np.full((30, 40, 3), number * 40, dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "val2017" / f"{number}.png")
+    images = [{"id": 7 + n, "file_name": f"{n}.png", "height": 30, "width": 40} for n in range(3)]
+    square = [[10, 5, 20, 5, 20, 15, 10, 15]]
+    rle = {"size": [30, 40], "counts": [0, 30 * 2, 30 * 38]}
+    annotations = [
+        {"id": 1, "image_id": 7, "category_id": 1, "iscrowd": 0, "segmentation": square, "area": 100, "bbox": []},
+        {"id": 2, "image_id": 8, "category_id": 1, "iscrowd": 0, "segmentation": rle, "area": 60, "bbox": []},
+        {"id": 3, "image_id": 8, "category_id": 1, "iscrowd": 0, "segmentation": square, "area": 100, "bbox": []},
+        {"id": 4, "image_id": 9, "category_id": 1, "iscrowd": 1, "segmentation": rle, "area": 60, "bbox": []},
+    ]
+    write(tmp_path, {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "x"}]})
+    return tmp_path
+
+
+def json_of(folder: Path) -> Path:
+    return folder / "annotations" / "instances_val2017.json"
+
+
+def write(folder: Path, value: object) -> None:
+    json_of(folder).write_text(json.dumps(value))
+
+
+def change(folder: Path, how: Callable[[dict[str, Any]], None]) -> None:
+    value = json.loads(json_of(folder).read_text())
+    how(value)
+    write(folder, value)
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        list(load_coco(path))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_masks_and_pixels(folder: Path) -> None:
+    scenes = load_coco(folder)
+    assert [scene.name for scene in scenes] == ["0.png", "1.png"]  # the crowd does not count
+    first, second = scenes[0], scenes[1]
+    assert first.image.shape == (30, 40, 3) and second.image[0, 0].tolist() == [40, 40, 40]
+    assert [int(mask.sum()) for mask in first.masks] == [100] and first.masks[0, 5:15, 10:20].all()
+    assert [int(mask.sum()) for mask in second.masks] == [60, 100] and second.masks[0, :, :2].all()
+    assert len(load_coco(folder, limit=1)) == 1 and len(scenes[1:]) == 1
+    assert [scene.name for scene in load_coco(json_of(folder))] == ["0.png", "1.png"]
+
+
+def test_missing_images_are_counted_before_anything_runs(folder: Path) -> None:
+    (folder / "val2017" / "1.png").unlink()
+    assert refused(folder) == (
+        f"{json_of(folder)}: 1 of 2 annotated images are missing (first: 1.png), want all of them in one of "
+        f"{folder}/val2017, {folder}, {folder}/annotations. Copy them there, or use fewer with --num-images."
+    )
+    assert len(load_coco(folder, limit=1)) == 1
+    change(folder, lambda value: value["images"][0].update(file_name="../../etc/passwd"))
+    assert "2 of 2 annotated images are missing (first: ../../etc/passwd)" in refused(folder)
+
+
+def test_no_folder_no_json_or_two(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    empty = tmp_path_factory.mktemp("empty")
+    assert refused(empty) == f"{empty}: no annotations (instances*.json) in it, want a COCO data set. {HINT}"
+    assert refused(empty / "x") == f"{empty / 'x'}: no such folder, want a COCO data set. {HINT}"
+    other = folder / "annotations" / "instances_train2017.json"
+    other.write_text("{}")
+    assert refused(folder) == (
+        f"{folder}: 2 sets of annotations (instances_train2017.json, instances_val2017.json), want one. "
+        f"Try --coco {json_of(folder)}."
+    )
+
+
+def test_a_json_that_is_not_cocos(folder: Path) -> None:
+    path = json_of(folder)
+    for text, reason in {
+        "{}": f"{path}: no images in it, {WANT}. {HINT}",
+        '{"images": [], "annotations": []}': f"{path}: no images in it, {WANT}. {HINT}",
+        "": f"{path}: the file is empty (0 bytes), want COCO's instances json. {HINT}",
+    }.items():
+        path.write_text(text)
+        assert refused(folder) == reason
+    for text in ("[1]", "hello", '{"images": [{"x": 1}], "annotations": [1]}', '{"images": 3}'):
+        path.write_text(text)
+        assert refused(folder).startswith(f"{path}: ") and HINT in refused(folder)
+
+
+def test_annotations_that_cannot_be_used(folder: Path) -> None:
+    change(folder, lambda value: value["annotations"][0].update(segmentation=[[1, 2]]))
+    assert refused(folder).startswith(f"{json_of(folder)}: annotation 1 has a segmentation that cannot be decoded (")
+    change(folder, lambda value: value.update(annotations=value["annotations"][3:]))
+    assert refused(folder) == (
+        f"{json_of(folder)}: no image has an annotation to use (crowds do not count), {WANT}. {HINT}"
+    )
+
+
+def test_images_of_another_size_than_the_json_says(folder: Path) -> None:
+    change(folder, lambda value: value["images"][0].update(height=31))
+    assert refused(folder) == (
+        f"{folder}/val2017/0.png: 40 x 30 pixels, want 40 x 31 as {json_of(folder)} says. The images and the json are "
+        "not of the same data set."
+    )

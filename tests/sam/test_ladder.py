@@ -1,0 +1,284 @@
+"""The ladder in its own processes: measured, failed, timed out and resumed rows; out of memory; options."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from profiler_kit.errors import InputError, OptionError, RunFormatError, WorkloadError
+from profiler_kit.ladder_file import ladder_rows
+from profiler_kit.ladder_record import LadderRecord, RowResult, climb, read_ladder
+from profiler_kit.load.runs import find_runs
+from profiler_kit.sam import ladder, tasks
+from profiler_kit.sam.accuracy import read_masks_file
+from profiler_kit.sam.ladder import LadderOptions, LadderPlan, make_ladder_plan, parse_rows, run_ladder
+from profiler_kit.sam.models import load_model, model_names
+from profiler_kit.sam.row import RowPlan, run_row
+from profiler_kit.sam.tasks import Source
+
+QUICK = LadderOptions(
+    model="vit_tiny", device="cpu", batch_size=2, num_images=3, warmup=1, iterations=3, rows="bf16; tf32; broken=fp16"
+)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ladder whose first try timed out in every row, and was then resumed; its row `broken` has no such model."""
+    folder = tmp_path_factory.mktemp("ladder") / "new"
+    with pytest.MonkeyPatch.context() as patch:
+        plain = LadderPlan.row_plan
+
+        def plan(self: LadderPlan, technique: str, optimizations: str) -> RowPlan:
+            made = plain(self, technique, optimizations)
+            return dataclasses.replace(made, model="vit_x") if technique == "broken" else made
+
+        patch.setattr(LadderPlan, "row_plan", plan)
+        with pytest.raises(WorkloadError) as caught:
+            run_ladder(dataclasses.replace(QUICK, rows="bf16", timeout_s=0.1, out=folder))
+        late = "fp32: took longer than --timeout 0.1 s while at: start."
+        assert str(caught.value) == f"no row could be measured; {late} The rest is in {folder}."
+        assert [row.status for row in read_ladder(folder).rows] == ["timeout", "timeout"]
+        returned, record = run_ladder(dataclasses.replace(QUICK, out=folder, resume=True, traces=False))
+    assert returned == folder and record == read_ladder(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def record(out: Path) -> LadderRecord:
+    return read_ladder(out)
+
+
+def test_a_row_that_fails_keeps_its_error_and_the_others_go_on(record: LadderRecord) -> None:
+    assert {row.technique: (row.status, row.error) for row in record.rows} == {
+        "fp32": ("ok", ""),
+        "bf16": ("ok", ""),
+        "tf32": ("skipped", "tf32 needs a CUDA device, found cpu."),
+        "broken": ("failed", _NO_MODEL),
+    }
+
+
+_NO_MODEL = "--model vit_x: no such model, want one of " + ", ".join(model_names()) + "."
+
+
+def test_what_is_measured_of_a_row(record: LadderRecord) -> None:
+    fp32, bf16 = record.rows[:2]
+    for row in (fp32, bf16):
+        assert len(row.latency_ns) == 3 and min(row.latency_ns) > 0 and row.first_ns is not None
+        assert list(row.phases_ns) == ["load", "compile_cold", "warmup", "steady"]
+        assert row.phases_ns["compile_cold"] == 0 and row.phases_ns["steady"] >= sum(row.latency_ns)
+        assert row.peak_memory_bytes is not None and row.total_memory_bytes is not None
+        assert 0 < row.peak_memory_bytes < row.total_memory_bytes
+        assert (row.weights, row.image_size, row.batch_size) == ("random:0", 256, 2)
+    assert (fp32.dtype, bf16.dtype) == ("float32", "bfloat16")
+    assert record.setup.weights == "random:0" and record.setup.images == "generated:0"
+    assert record.ceilings is not None and set(record.ceilings.matrix_tflops) == {"float32", "bfloat16", "float16"}
+    assert min(record.ceilings.matrix_tflops.values()) > 0 and record.ceilings.copy_gb_per_s > 0
+
+
+def test_masks_are_compared_with_the_truth_and_with_the_baseline(out: Path, record: LadderRecord) -> None:
+    fp32, bf16 = record.rows[:2]
+    images = read_masks_file(out / "rows" / "bf16" / "masks.json")
+    assert [image.name for image in images] == ["scene-0", "scene-1", "scene-2"]  # one batch and a half
+    assert bf16.masks == sum(len(image.counts) for image in images) == 24
+    for row in (fp32, bf16):
+        assert row.truth is not None and row.truth.masks == 24 == sum(row.truth.counts)
+    assert fp32.agreement is not None and (fp32.agreement.miou, fp32.agreement.strict_miou) == (1, 1)
+    assert bf16.agreement is not None and bf16.agreement.miou is not None and 0.9 < bf16.agreement.miou < 1
+    assert sorted(path.name for path in (out / "samples").iterdir()) == ["0.jpg", "1.jpg"]
+
+
+def test_the_work_is_that_of_the_published_model(record: LadderRecord) -> None:
+    """The patch embedding alone: 2 images of 16 x 16 patches, 3 * 16 * 16 products for each of 64 channels."""
+    work = record.rows[0].work
+    assert work is not None and record.rows[1].work is None
+    assert work.flop > 2 * 2 * 256 * 768 * 64
+    parameters = 4 * sum(p.numel() for p in load_model("vit_tiny").model.image_encoder.parameters())
+    assert work.bytes > parameters  # every weight is read at least once
+
+
+def test_the_frame_and_the_csv(out: Path, record: LadderRecord) -> None:
+    frame = ladder_rows(record)
+    assert frame["technique"].tolist() == ["fp32", "bf16", "tf32", "broken"]
+    first, second, third = (frame.iloc[number] for number in range(3))
+    assert first["parent"] == "" and second["parent"] == "fp32" and first["speedup"] == 1
+    assert second["speedup"] == second["gain"] == pytest.approx(second["images_per_s"] / first["images_per_s"])
+    assert first["images_per_s"] == pytest.approx(2e9 / sorted(record.rows[0].latency_ns)[1])
+    assert second["intensity"] == pytest.approx(2 * first["intensity"])  # half the bytes
+    assert math.isnan(third["images_per_s"]) and third["samples"] == 0 and third["error"]
+    with (out / "results.csv").open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert ",".join(list(rows[0])[:24]) == (
+        "technique,time,sam_commit_name,pytorch_version,sam_model_type,batch_size,memory(MiB),memory(%),img_s(avg),"
+        "batch_ms(avg)/batch_size,mIoU,use_compile,use_half,compress,epilogue_fusion_first,use_compile_decoder,"
+        "use_nested_tensor,use_rel_pos,pad_input_image_batch,num_workers,num_batches,num_images,profile_path,memory_path"
+    )
+    samples = record.rows[1].latency_ns
+    assert float(rows[1]["img_s(avg)"]) == pytest.approx(6e9 / sum(samples))  # 3 batches of 2, in their own time
+    assert float(rows[1]["batch_ms(avg)/batch_size"]) == pytest.approx(sum(samples) / 3 / 2 / 1e6)
+    assert rows[1]["use_half"] == "bf16" and rows[1]["num_images"] == "6" and rows[1]["fail_count"] == "0"
+    assert rows[3]["status"] == "failed" and rows[3]["likely_failed_stderr"] == _NO_MODEL and rows[3]["mIoU"] == ""
+
+
+def test_measured_rows_are_not_run_again(out: Path, record: LadderRecord) -> None:
+    stamps = {path: path.stat().st_mtime_ns for path in out.rglob("row.json")}
+    _, again = run_ladder(dataclasses.replace(QUICK, rows="bf16", out=out, resume=True, min_miou=0.5))
+    assert [row for row in again.rows] == list(record.rows[:2]) and again.min_miou == 0.5
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("row.json")} == stamps
+
+
+def test_resuming_wants_the_same_options(out: Path) -> None:
+    for change, text in (
+        ({"batch_size": 3}, "batch size 2, now it is 3"),
+        ({"task": "boxes"}, "task points, now it is boxes"),
+        ({"seed": 5}, "weights random:0, now it is random:5"),
+    ):
+        with pytest.raises(OptionError) as caught:
+            run_ladder(dataclasses.replace(QUICK, out=out, resume=True, **change))
+        assert str(caught.value) == (
+            f"--resume: {out} was measured with {text}. Use the same options, or another --out."
+        )
+    with pytest.raises(OptionError) as caught:
+        run_ladder(dataclasses.replace(QUICK, out=out, resume=True, rows="bf16=fp16"))
+    assert str(caught.value) == (
+        f"--resume: bf16 in {out} was bf16, now it is fp16. Rename the row, or use another --out."
+    )
+    with pytest.raises(OptionError) as caught:
+        run_ladder(dataclasses.replace(QUICK, out=out))
+    assert str(caught.value) == (
+        f"--out {out}: a ladder is there already. Choose another --out, or add --resume or --overwrite."
+    )
+
+
+def test_the_dashboard_does_not_take_results_for_traces(out: Path) -> None:
+    assert find_runs(out) == []  # no row has traces
+
+
+def row_plan(folder: Path, **change: object) -> RowPlan:
+    plan = make_ladder_plan(dataclasses.replace(QUICK, out=folder, rows="bf16")).row_plan("bf16", "bf16")
+    (folder / "rows" / "bf16").mkdir(parents=True)
+    return dataclasses.replace(plan, **change)  # type: ignore[arg-type]
+
+
+def test_a_batch_that_does_not_fit_names_the_one_that_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = tasks.SamWorkload.step
+
+    def limited(self: tasks.SamWorkload, number: int) -> object:
+        if len(self.batches[0].images) > 2:
+            torch.empty(1 << 60, dtype=torch.uint8)  # more than any machine has: torch's own error
+        return plain(self, number)
+
+    monkeypatch.setattr(tasks.SamWorkload, "step", limited)
+    monkeypatch.setattr(tasks.SamWorkload, "timed_step", limited)
+    row = run_row(row_plan(tmp_path, batch_size=9))
+    assert (row.status, row.fitted_batch_size, row.batch_size) == ("oom", 2, 9)
+    assert row.error == (
+        "--batch-size 9: vit_tiny (bf16) ran out of memory on cpu, a batch of 2 fitted (found by halving). "
+        "Try --batch-size 2."
+    )
+
+
+def test_all_masks_of_an_image_with_a_trace_beside_them(tmp_path: Path) -> None:
+    row = run_row(row_plan(tmp_path, task="amg", points_per_side=2, points_per_batch=3, traces=True, iterations=1))
+    assert (row.status, row.error, row.batch_size, row.traces) == ("ok", "", 1, "rows/bf16")
+    images = read_masks_file(tmp_path / "rows" / "bf16" / "masks.json")
+    assert [image.name for image in images] == ["scene-0", "scene-1", "scene-2"]
+    (run,) = find_runs(tmp_path)
+    assert run.key == "rows/bf16" and run.problem is None and run.trace is not None and run.memory is not None
+    assert run.record is not None and run.record.latency_ns == row.latency_ns
+
+
+def test_the_stair_climbs_by_adding() -> None:
+    rows: list[tuple[str, tuple[str, ...]]] = [
+        ("fp32", ()),
+        ("tf32", ("tf32",)),
+        ("bf16", ("bf16",)),
+        ("compile", ("bf16", "compile")),
+        ("sdpa", ("bf16", "sdpa", "compile")),
+        ("int8", ("bf16", "sdpa", "int8", "compile")),
+        ("sparse", ("bf16", "sdpa", "sparse", "compile")),
+    ]
+    assert climb(rows) == ("fp32", "bf16", "compile", "sdpa")  # int8 and sparse exclude each other: no step
+    assert climb(rows[:-1]) == ("fp32", "bf16", "compile", "sdpa", "int8")
+    assert climb(rows[:3]) == ("fp32",) and climb([]) == ()
+
+
+def test_rows_as_typed() -> None:
+    assert parse_rows("") == tuple(ladder.LADDER.items())
+    assert parse_rows("bf16; fast = bf16,compile") == (("fp32", ""), ("bf16", "bf16"), ("fast", "bf16,compile"))
+    assert parse_rows("bf16,compile;fp32") == (("fp32", ""), ("bf16+compile", "bf16,compile"))
+    for text, problem in {
+        "a=bf16;a=fp16": "--rows a=bf16;a=fp16: 'a' stands there twice, want it once.",
+        "=bf16": "--rows =bf16: 'a row without a name' stands there twice, want it once.",
+        "fp32=bf16": "--rows fp32=bf16: fp32 is the model as published. Choose another name.",
+    }.items():
+        with pytest.raises(OptionError) as caught:
+            parse_rows(text)
+        assert str(caught.value) == problem
+    with pytest.raises(OptionError) as caught:
+        parse_rows("x=compile,bf16")
+    assert str(caught.value) == "--rows, x: compile,bf16: bf16 must come before compile. Change the order."
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"batch_size": 0}, "--batch-size 0: want 1 to 1024."),
+        ({"iterations": 0}, "--iterations 0: want 1 or more."),
+        ({"num_images": 0}, "--num-images 0: want 1 or more."),
+        ({"task": "x"}, "--task x: not known, want one of points, boxes, amg."),
+        ({"task": "amg", "batch_size": 1, "points_per_batch": 0}, "--points-per-batch 0: want 1 to 4096."),
+        (
+            {"task": "amg"},
+            "--batch-size 2: --task amg takes one image at a time. Its batches are of points: use --points-per-batch.",
+        ),
+        ({"min_miou": 99.0}, "--min-miou 99.0: want a share from 0 to 1. Try --min-miou 0.99."),
+        ({"timeout_s": 0.0}, "--timeout 0: want more than 0 seconds."),
+        ({"images": Path("a"), "coco": Path("b")}, "--images and --coco: want one of them."),
+    ],
+)
+def test_options_that_cannot_be_used(tmp_path: Path, change: dict[str, object], text: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        run_ladder(dataclasses.replace(QUICK, out=tmp_path / "new", **change))  # type: ignore[arg-type]
+    assert str(caught.value) == text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_that_cannot_be_used(tmp_path: Path) -> None:
+    for change in ({"coco": tmp_path / "x"}, {"images": tmp_path / "x"}, {"checkpoint": tmp_path / "x"}):
+        with pytest.raises(InputError) as caught:
+            run_ladder(dataclasses.replace(QUICK, out=tmp_path / "new", **change))
+        assert str(caught.value).startswith(f"{tmp_path / 'x'}: ")
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(OptionError) as refused:
+        run_ladder(dataclasses.replace(QUICK, out=tmp_path, overwrite=True))
+    assert str(refused.value) == (
+        f"--out {tmp_path}: this folder holds something other than a ladder. Choose another --out."
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_results_that_are_none(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(json.dumps({"setup": 1}))
+    with pytest.raises(RunFormatError) as caught:
+        read_ladder(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path / 'results.json'}: Expected `object`, got `int` - at `$.setup`, want results of profiler-kit "
+        "ladder. Measure one with: profiler-kit ladder --out DIR"
+    )
+
+
+def test_a_process_that_dies_says_how() -> None:
+    assert ladder._how_it_ended(-9) == "signal SIGKILL (the machine ran out of memory?)"
+    assert ladder._how_it_ended(3) == "exit code 3"
+
+
+def test_sources() -> None:
+    assert [scene.size for scene in Source(2, 3).scenes(64)] == [(48, 64)] * 2
+    assert str(Source(1, 7)) == "generated:7" and str(Source(1, coco="x")) == "x"
+    assert RowResult("a", (), "ok").phases_ns == {}
