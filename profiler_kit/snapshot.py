@@ -316,6 +316,15 @@ class Snapshot:
 
         return memory_page(self, title)
 
+    def _repr_html_(self) -> str:
+        """Its page, as a notebook shows it: offline, in a frame of its own."""
+        from profiler_kit.views.notebook import framed
+
+        name = os.fsencode(os.path.basename(self.path)).decode("utf-8", "replace")  # noqa: PTH119 - may hold any bytes
+        return framed(
+            self.html(name), instead="Write it to a file with profiler-kit memory SNAPSHOT --html memory.html."
+        )
+
 
 def load_snapshot(
     path: str | os.PathLike[str], *, memory_limit_bytes: int | None = None, report: Report = silent

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from heapq import heappop, heappush
 from typing import Final, NamedTuple
 
 from profiler_kit.analyses.allocator_rules import SMALL_SEGMENT, Rules
 
-_MOST: Final = (1 << 63) - 1  # only nonsense gets there
+OPEN, CLOSE, SEGMENT = range(3)  # kinds of event: an alloc, a free_completed, one about a segment
 _MAX_REPAIRS: Final = 1000  # each looks at all guesses
 
 
@@ -28,22 +27,35 @@ class Segment(NamedTuple):
     expandable: bool
 
 
-class History(NamedTuple):
-    """The events of one device as columns."""
+class SegmentEvent(NamedTuple):
+    """A segment that came, went, or was mapped or unmapped in part."""
 
-    actions: list[str]
+    action: str  # segment_alloc, segment_free, segment_map, segment_unmap
+    address: int
+    size_bytes: int
+    stream: int
+    pool: str
+
+
+class History(NamedTuple):
+    """The events of one device that move blocks, as columns; about those of kind SEGMENT, `segments` in order.
+
+    states: the state each event leads to. sizes: of an alloc, the size of the block as the allocator rounds it.
+    """
+
+    kinds: list[int]
     addresses: list[int]
     sizes: list[int]
-    streams: list[int]
-    pools: list[str]
+    states: list[int]
+    segments: list[SegmentEvent]
 
 
 class Initial(NamedTuple):
-    """A block that was active before the first event; size is None where only the requested size is known."""
+    """A block that was active before the first event; a size that is a guess may be larger in truth."""
 
     address: int
-    size: int | None
-    requested: int
+    size: int
+    guess: bool
 
 
 class Ranges:
@@ -90,6 +102,7 @@ class Walk:
 
     def __init__(self, rules: Rules, count: int) -> None:
         self.rules = rules
+        self.least_rest: list[int] = []  # of each segment: what must be left of a block for it to be split
         self.count = count
         self.segments: list[Segment] = []
         self.segment_from: list[int] = []
@@ -101,26 +114,20 @@ class Walk:
         self.whole: dict[int, tuple[int, int]] = {}  # start -> size and number of a segment that is there now
         self.arenas = Ranges()
         self.guessed: dict[int, int] = {}  # end -> start of an initial block whose size is a guess
-        self.heap: list[tuple[int, int]] = []
-        self.active_bytes = 0
-        self.split_bytes = 0
         self.gaps = 0
         self.repairs = 0
         self.spans = array("Q")  # address, size, segment, active, from, to
-        self.active_series = array("q")
-        self.largest_series = array("q")
-        self.split_series = array("q")
-        self.event_segment = array("q")
+        self.event_segment = array("q")  # of each event of the history
 
     # ---- the state before the first event ----
 
-    def begin(self, before: list[Segment], blocks: list[Initial], history: History) -> None:
+    def begin(self, before: list[Segment], blocks: list[Initial], events: list[SegmentEvent]) -> None:
         """Set up the state before the first event."""
         for segment in before:
             if segment.expandable:
                 self.arenas.add(segment.address, segment.size_bytes)
         first: dict[int, Segment] = {}  # what the first mapping at each address says
-        for action, address, size, stream, pool in zip(*history, strict=True):
+        for action, address, size, stream, pool in events:
             if action == "segment_map":
                 self.arenas.add(address, size)
                 first.setdefault(address, Segment(address, size, stream, size == SMALL_SEGMENT, pool, True))
@@ -138,7 +145,6 @@ class Walk:
             number = self._segment_at(segment.address) if segment.expandable else self._enter(segment, 0)
             self._fill(segment, number, blocks[since:at])
         self.gaps += len(blocks) - at
-        self._note()
 
     def _fill(self, segment: Segment, number: int, blocks: list[Initial]) -> None:
         """Lay the initial blocks of a segment out, free blocks between them."""
@@ -148,20 +154,19 @@ class Walk:
             if block.address > position:
                 self._release(position, block.address - position, number, 0)
             room = following - block.address
-            size = self.rules[block.requested] if block.size is None else block.size
-            if block.size is None and not self._splits(size, room - size, number):
+            size = min(block.size, room)
+            if block.guess and not self.rules.splits(size, room - size, self.least_rest[number]):
                 size = room
-            size = min(size, room)
             self.active[block.address] = (size, number, 0)
-            self.active_bytes += size
             position = block.address + size
-            if block.size is None:
+            if block.guess:
                 self.guessed[position] = block.address
         if position < end:
             self._release(position, end - position, number, 0)
 
     def _new_segment(self, segment: Segment, state: int) -> int:
         self.segments.append(segment)
+        self.least_rest.append(self.rules.least_rest(small=segment.small or segment.expandable))
         self.segment_from.append(state)
         self.segment_to.append(self.count + 1)
         return len(self.segments) - 1
@@ -182,78 +187,61 @@ class Walk:
 
     def run(self, history: History) -> None:
         """Move through all events."""
-        moves = {
-            "alloc": self._allocate,
-            "free_completed": self._free,
-            "segment_map": self._map,
-            "segment_unmap": self._unmap,
-            "segment_free": self._leave,
-        }
-        active = self.active
-        for state, (action, address, size, stream, pool) in enumerate(zip(*history, strict=True), 1):
-            move = moves.get(action)
-            if move is not None:
-                self.event_segment.append(move(address, size, state))
-            elif action == "segment_alloc":
-                segment = Segment(address, size, stream, size == SMALL_SEGMENT, pool, False)
-                number = self._enter(segment, state)
-                self._release(address, size, number, state)
-                self.event_segment.append(number)
+        segments = iter(history.segments)
+        note, allocate, free = self.event_segment.append, self._allocate, self._free
+        for kind, address, size, state in zip(*history[:4], strict=True):
+            if kind == OPEN:
+                note(allocate(address, size, state))
+            elif kind == CLOSE:
+                note(free(address, state))
             else:
-                entry = active.get(address)
-                self.event_segment.append(-1 if entry is None else entry[1])
-            self._note()
+                note(self._change(next(segments), state))
 
-    def _note(self) -> None:
-        heap, free = self.heap, self.free
-        while heap:
-            size, start = heap[0]
-            entry = free.get(start)
-            if entry is not None and entry[0] == -size:
-                break
-            heappop(heap)
-        self.largest_series.append(-heap[0][0] if heap else 0)
-        self.active_series.append(min(self.active_bytes, _MOST))
-        self.split_series.append(min(self.split_bytes, _MOST))
+    def _change(self, event: SegmentEvent, state: int) -> int:
+        action, address, size, stream, pool = event
+        if action == "segment_map":
+            number = self._segment_at(address)
+            self._release(address, size, number, state)
+            return number
+        if action == "segment_unmap":
+            return self._unmap(address, size, state)
+        if action == "segment_free":
+            return self._leave(address, state)
+        number = self._enter(Segment(address, size, stream, size == SMALL_SEGMENT, pool, False), state)
+        self._release(address, size, number, state)
+        return number
 
-    def _allocate(self, address: int, requested: int, state: int) -> int:
+    def _allocate(self, address: int, size: int, state: int) -> int:
         if address in self.active:  # freed in a gap of the history
             self.gaps += 1
-            self._free(address, 0, state)
+            self._free(address, state)
         if address not in self.free and not self._repair(address, state):
             self.gaps += 1
             return -1
-        room, segment, _ = self._take(address, state)
-        size = self.rules[requested]
-        if size > room or not self._splits(size, room - size, segment):
-            self.gaps += size > room
-            size = room
+        room, segment, since = self.free.pop(address)
+        if since < state:
+            self.spans.extend((address, room, segment, 0, since, state))
+        rest = room - size
+        if rest > 0 and self.rules.splits(size, rest, self.least_rest[segment]):
+            self.free[address + size] = (rest, segment, state)
+            self.free_ends[address + room] = address + size
         else:
-            self._put(address + size, room - size, segment, state)
+            self.gaps += rest < 0
+            size = room
+            del self.free_ends[address + room]
         self.active[address] = (size, segment, state)
-        self.active_bytes += size
         return segment
 
-    def _splits(self, size: int, rest: int, segment: int) -> bool:
-        kind = self.segments[segment]
-        return rest > 0 and self.rules.splits(size, rest, small=kind.small or kind.expandable)
-
-    def _free(self, address: int, _size: int, state: int) -> int:
+    def _free(self, address: int, state: int) -> int:
         entry = self.active.pop(address, None)
         if entry is None:
             self.gaps += 1
             return -1
         size, segment, since = entry
-        self.active_bytes -= size
         if since < state:
             self.spans.extend((address, size, segment, 1, since, state))
         self._release(address, size, segment, state)
         return segment
-
-    def _map(self, address: int, size: int, state: int) -> int:
-        number = self._segment_at(address)
-        self._release(address, size, number, state)
-        return number
 
     def _unmap(self, address: int, size: int, state: int) -> int:
         number = self._segment_at(address)
@@ -272,7 +260,7 @@ class Walk:
                 self._put(low, high - low, segment, state)
         return number
 
-    def _leave(self, address: int, _size: int, state: int) -> int:
+    def _leave(self, address: int, state: int) -> int:
         """A segment goes back to the driver."""
         found = self.whole.get(address)
         if found is None:
@@ -302,7 +290,6 @@ class Walk:
                 self._take(end, state)
                 self._put(address, end + entry[0] - address, entry[1], state)
                 self.active[start] = (address - start, block[1], 0)
-                self.active_bytes += address - end
                 del self.guessed[end]
                 return True
         return False
@@ -327,17 +314,11 @@ class Walk:
             self.gaps += 1
         self.free[start] = (size, segment, state)
         self.free_ends[start + size] = start
-        heappush(self.heap, (-size, start))
-        if start not in self.whole or self.whole[start][0] != size:
-            self.split_bytes += size
 
     def _take(self, start: int, state: int) -> _Entry:
         entry = self.free.pop(start)
         size, segment, since = entry
-        if self.free_ends.get(start + size) == start:
-            del self.free_ends[start + size]
-        if start not in self.whole or self.whole[start][0] != size:
-            self.split_bytes -= size
+        del self.free_ends[start + size]
         if since < state:
             self.spans.extend((start, size, segment, 0, since, state))
         return entry

@@ -18,8 +18,18 @@ import pandas as pd
 
 from profiler_kit import schemas
 from profiler_kit.analyses.allocator_rules import SMALL_SEGMENT, Rules
-from profiler_kit.analyses.block_walk import History, Initial, Ranges, Segment, Walk
-from profiler_kit.analyses.memory import OUT_OF_MEMORY, Bools, Ints, Replay, active_blocks
+from profiler_kit.analyses.block_walk import CLOSE, OPEN, SEGMENT, History, Initial, Ranges, Segment, SegmentEvent, Walk
+from profiler_kit.analyses.memory import (
+    ALLOCATE,
+    FREE,
+    OUT_OF_MEMORY,
+    RELEASE,
+    RESERVE,
+    Bools,
+    Ints,
+    Replay,
+    active_blocks,
+)
 
 _HIGHEST: Final = 1 << 63
 _LARGEST: Final = 1 << 42  # 4 TiB
@@ -74,33 +84,100 @@ def replay_blocks(
     held = segments[segments["device"] == one.device]
     live = blocks[blocks["device"] == one.device]
     sound = _sound(mine["address"], mine["size_bytes"])
-    history = History(
-        np.where(sound, mine["action"].astype(object), "").tolist(),
-        mine["address"].tolist(),
-        mine["size_bytes"].tolist(),
-        mine["stream"].tolist(),
-        mine["pool"].astype(object).tolist(),
-    )
     rules = Rules(settings)
-    walk = Walk(rules, len(one.rows))
+    history = _history(mine[sound], np.flatnonzero(sound) + 1, rules)
+    walk = Walk(rules, len(mine))
     walk.gaps = int((~sound & (mine["action"] != OUT_OF_MEMORY)).sum())
-    held = held[_sound(held["address"], held["total_bytes"])]
-    walk.begin(_before(history, held), _initial_blocks(allocations, live, one.device), history)
+    sound_held = held[_sound(held["address"], held["total_bytes"])]
+    initial = _initial_blocks(allocations, live, one.device, rules)
+    walk.begin(_before(history.segments, sound_held), initial, history.segments)
     walk.run(history)
     walk.end()
     spans = np.frombuffer(walk.spans, np.uint64).reshape(-1, 6)
+    segment_frame = _segment_frame(walk, held, one.device)
+    active_bytes, largest, split = _series(spans, segment_frame, len(mine) + 1)
     return BlockReplay(
         device=one.device,
-        active_bytes=np.array(walk.active_series, np.int64),
-        largest_free_bytes=np.array(walk.largest_series, np.int64),
-        split_bytes=np.array(walk.split_series, np.int64),
-        event_segment=np.array(walk.event_segment, np.int64),
-        segments=_segment_frame(walk, held, one.device),
+        active_bytes=active_bytes,
+        largest_free_bytes=largest,
+        split_bytes=split,
+        event_segment=_event_segment(mine["address"].to_numpy(), history.states, walk),
+        segments=segment_frame,
         blocks=_block_frame(spans, allocations, one),
-        mismatches=_mismatches(spans, live, one.device, len(one.rows)),
+        mismatches=_mismatches(spans, live, one.device, len(mine)),
         gaps=walk.gaps,
         rules=rules,
     )
+
+
+def _history(events: pd.DataFrame, states: Ints, rules: Rules) -> History:
+    """The events of one device that move blocks; `states` is where each event leads to."""
+    kinds = {ALLOCATE: OPEN, FREE: CLOSE} | dict.fromkeys((*RESERVE, *RELEASE), SEGMENT)
+    by_code = np.array([kinds.get(name, -1) for name in events["action"].cat.categories] or [-1])
+    kind = by_code[events["action"].cat.codes.to_numpy()]
+    moving = np.flatnonzero(kind >= 0)
+    columns = ("action", "address", "size_bytes", "stream", "pool")
+    about_segments = events[kind == SEGMENT]
+    return History(
+        kind[moving].tolist(),
+        events["address"].to_numpy()[moving].tolist(),
+        rules.blocks(events["size_bytes"].to_numpy()[moving]).tolist(),
+        states[moving].tolist(),
+        list(map(SegmentEvent, *(about_segments[name].tolist() for name in columns))),
+    )
+
+
+def _series(spans: Spans, segments: pd.DataFrame, states: int) -> tuple[Ints, Ints, Ints]:
+    """Active bytes, the largest inactive block and the bytes of inactive split blocks in each state."""
+    size, since, until = (spans[:, column].astype(np.int64) for column in (1, 4, 5))
+    active = spans[:, 3] == 1
+    place = spans[:, 2].astype(np.int64)
+    whole = (segments["size_bytes"].to_numpy()[place] == size) & ~segments["expandable"].to_numpy()[place]
+
+    def total(rows: Bools) -> Ints:
+        change = np.zeros(states + 1, np.int64)
+        np.add.at(change, since[rows], size[rows])
+        np.subtract.at(change, until[rows], size[rows])
+        return np.cumsum(change)[:-1]
+
+    return total(active), largest_alive(size[~active], since[~active], until[~active], states), total(~active & ~whole)
+
+
+def largest_alive(size: Ints, since: Ints, until: Ints, states: int) -> Ints:
+    """The largest size among the spans alive (since <= state < until) in each state, 0 for none.
+
+    Each span is covered by two windows as wide as the largest power of two in it; a window's maximum is then handed
+    down to its halves, so that it takes O((spans + states) log states).
+    """
+    power = np.floor(np.log2(np.maximum(until - since, 1))).astype(np.int64)
+    best = np.zeros(states, np.int64)
+    for exponent in range(int(power.max(initial=0)), -1, -1):
+        width = 1 << exponent
+        mine = power == exponent
+        np.maximum.at(best, since[mine], size[mine])
+        np.maximum.at(best, until[mine] - width, size[mine])
+        half = width >> 1
+        if half:
+            best[half:] = np.maximum(best[half:], best[:-half])
+    return best
+
+
+def _event_segment(addresses: npt.NDArray[np.uint64], states: list[int], walk: Walk) -> Ints:
+    """Row of the segment of each event; one that moves no block is about that of the event before it at its address."""
+    known = np.full(len(addresses), -2, np.int64)
+    known[np.array(states, np.int64) - 1] = np.array(walk.event_segment, np.int64)
+    order = np.argsort(addresses, kind="stable")
+    sorted_known, place = known[order], np.arange(len(order))
+    new = np.ones(len(order), np.bool_)
+    new[1:] = addresses[order][1:] != addresses[order][:-1]
+    first = np.maximum.accumulate(np.where(new, place, 0))
+    before = np.maximum.accumulate(np.where(sorted_known > -2, place, -1))
+    after = np.minimum.accumulate(np.where(sorted_known > -2, place, len(order))[::-1])[::-1]
+    take = np.where(before >= first, before, np.minimum(after, len(order) - 1))
+    same = addresses[order][take] == addresses[order]
+    found = np.empty(len(order), np.int64)
+    found[order] = np.where(same, np.maximum(sorted_known[take], -1), -1)
+    return found
 
 
 def _sound(addresses: pd.Series, sizes: pd.Series) -> Bools:
@@ -109,7 +186,7 @@ def _sound(addresses: pd.Series, sizes: pd.Series) -> Bools:
     return sound
 
 
-def _before(history: History, held: pd.DataFrame) -> list[Segment]:
+def _before(events: list[SegmentEvent], held: pd.DataFrame) -> list[Segment]:
     """The segments before the first event: those of the end, with the events undone; mapped ranges piece by piece."""
     columns = (
         held[name].tolist() for name in ("address", "total_bytes", "stream", "segment_type", "pool", "expandable")
@@ -121,7 +198,7 @@ def _before(history: History, held: pd.DataFrame) -> list[Segment]:
             mapped.add(address, size)
         else:
             whole[address] = Segment(address, size, stream, kind == "small", pool, False)
-    for action, address, size, stream, pool in zip(*(reversed(column) for column in history), strict=True):
+    for action, address, size, stream, pool in reversed(events):
         if action == "segment_alloc":
             whole.pop(address, None)
         elif action == "segment_free":
@@ -133,15 +210,20 @@ def _before(history: History, held: pd.DataFrame) -> list[Segment]:
     return [*whole.values(), *(Segment(a, size, 0, False, "", True) for a, size in mapped.items())]
 
 
-def _initial_blocks(allocations: pd.DataFrame, live: pd.DataFrame, device: int) -> list[Initial]:
-    """The blocks active before the first event, by address."""
+def _initial_blocks(allocations: pd.DataFrame, live: pd.DataFrame, device: int, rules: Rules) -> list[Initial]:
+    """The blocks active before the first event, by address; the size of one freed later is a guess."""
     mine = allocations[(allocations["device"] == device) & allocations["alloc_event"].isna()]
-    ended = mine["free_event"].notna().tolist()
     live = live[_sound(live["address"], live["size_bytes"])]
     sizes = dict(zip(live["address"].tolist(), live["size_bytes"].tolist(), strict=True))
+    rows = zip(
+        mine["address"].tolist(),
+        rules.blocks(mine["size_bytes"].to_numpy()).tolist(),
+        mine["free_event"].notna().tolist(),
+        strict=True,
+    )
     return sorted(
-        Initial(address, None if freed else sizes.get(address), requested)
-        for address, requested, freed in zip(mine["address"].tolist(), mine["size_bytes"].tolist(), ended, strict=True)
+        Initial(address, size, True) if freed or address not in sizes else Initial(address, sizes[address], False)
+        for address, size, freed in rows
     )
 
 

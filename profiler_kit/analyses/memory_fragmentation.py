@@ -56,7 +56,7 @@ def find(blocks: BlockReplay, size_bytes: int, state: int, *, stream: int = 0, p
     can grow (get_free_block), so that one inside is preferred.
     """
     rules = blocks.rules
-    size = rules[size_bytes]
+    size = rules.block(size_bytes)
     free = _free_blocks(blocks, size, stream, pool)
     free = free[(free["from_state"] <= state) & (free["to_state"] > state)]
     if not len(free):
@@ -72,7 +72,7 @@ def find(blocks: BlockReplay, size_bytes: int, state: int, *, stream: int = 0, p
 def fits(blocks: BlockReplay, size_bytes: int, *, stream: int = 0, pool: str = DEFAULT_POOL) -> Bools:
     """In which states an allocation of `size_bytes` would have found a free block; one value per state."""
     rules = blocks.rules
-    size = rules[size_bytes]
+    size = rules.block(size_bytes)
     free = _free_blocks(blocks, size, stream, pool)
     change = np.zeros(len(blocks.active_bytes) + 1, np.int64)
     np.add.at(change, free["from_state"].to_numpy(), 1)

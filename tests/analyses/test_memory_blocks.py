@@ -101,8 +101,8 @@ def test_what_an_allocation_would_have_found(tmp_path: Path) -> None:
 
 def test_rounding() -> None:
     plain, quarters = Rules({}), Rules({"roundup_power2_divisions": {str(1 << i): 4 for i in range(16)}})
-    assert [plain[size] for size in (0, 1, 512, 513, 5 * MiB + 1)] == [512, 512, 512, 1024, 5 * MiB + 512]
-    assert [quarters[size] for size in (1200, 2100, 4 * KiB, 5 * MiB, 5 * MiB + 1)] == [
+    assert [plain.block(size) for size in (0, 1, 512, 513, 5 * MiB + 1)] == [512, 512, 512, 1024, 5 * MiB + 512]
+    assert [quarters.block(size) for size in (1200, 2100, 4 * KiB, 5 * MiB, 5 * MiB + 1)] == [
         1536,
         2560,
         4 * KiB,
@@ -110,7 +110,7 @@ def test_rounding() -> None:
         6 * MiB,
     ]
     only_large = Rules({"roundup_power2_divisions": {"4": 2}})  # from 4 MiB to 8 MiB
-    assert [only_large[size] for size in (3 * MiB + 1, 4 * MiB + 1, 8 * MiB + 1)] == [
+    assert [only_large.block(size) for size in (3 * MiB + 1, 4 * MiB + 1, 8 * MiB + 1)] == [
         3 * MiB + 512,
         6 * MiB,
         8 * MiB + 512,
@@ -119,7 +119,7 @@ def test_rounding() -> None:
 
 def test_settings_of_another_kind_count_as_none() -> None:
     rules = Rules({"expandable_segments": "yes", "max_split_size": "5", "roundup_power2_divisions": {"1": [4]}})
-    assert (rules.expandable, rules.max_split, rules[1200]) == (False, None, 1536)
+    assert (rules.expandable, rules.max_split, rules.block(1200)) == (False, None, 1536)
 
 
 # ---- against an allocator ----

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 from html.parser import HTMLParser
+from pathlib import Path
 
+from profiler_kit.snapshot import load_snapshot
 from profiler_kit.views.notebook import framed
+from tests import snapshots as s
 
 PAGE = '<!doctype html><p title="it\'s">&amp; <script>x = \'</iframe>\' && "é"</script>'
 
@@ -33,3 +36,10 @@ def test_a_page_too_large_is_a_note() -> None:
         "Write it with html(&#x27;&lt;x&gt;&#x27;).</p>"
     )
     assert framed(page, instead="", largest_bytes=2_000_000).startswith("<iframe ")
+
+
+def test_a_snapshot_shows_its_page(tmp_path: Path) -> None:
+    snapshot = load_snapshot(s.write(tmp_path / "m.pickle", s.snapshot([s.alloc(1, 0x1000, 10)])))
+    ((tag, attributes),) = Tags(snapshot._repr_html_()).seen
+    assert tag == "iframe"
+    assert attributes["srcdoc"] == snapshot.html("m.pickle")
