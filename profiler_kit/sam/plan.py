@@ -67,7 +67,7 @@ class CapturePlan:
 
     @property
     def compiled(self) -> bool:
-        return any(optimization.name == "compile" for optimization in self.optimizations)
+        return any(optimization.compiles for optimization in self.optimizations)
 
     @property
     def ticks(self) -> int:

@@ -6,14 +6,16 @@ import contextlib
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
 
 from profiler_kit.capture.regions import region
+from profiler_kit.sam.decoder import BatchedMaskDecoder
 from profiler_kit.sam.prompts import PromptChoice, make_prompts
 from profiler_kit.sam.scenes import Mask, Scene
 from profiler_kit.units import ms_to_ns
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from segment_anything.utils.transforms import ResizeLongestSide
 
 PROMPTS_PER_CALL: Final = 64  # as SamAutomaticMaskGenerator does; a prompt's mask does not depend on the others
+PROMPTS_TOGETHER: Final = 256  # of all images together in one call of a BatchedMaskDecoder: some 3 GB in bfloat16
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,14 +42,19 @@ class Query:
     input_size: tuple[int, int]
     original_size: tuple[int, int]
 
+    @property
+    def count(self) -> int:
+        """How many prompts."""
+        prompts = self.boxes if self.points is None else self.points
+        return 0 if prompts is None else len(prompts)
+
     def parts(self) -> list[Query]:
         """The same prompts, at most PROMPTS_PER_CALL in each part."""
 
         def split(tensor: torch.Tensor | None) -> list[torch.Tensor | None]:
             return [None] * count if tensor is None else list(torch.split(tensor, PROMPTS_PER_CALL))
 
-        prompts = self.boxes if self.points is None else self.points
-        count = 0 if prompts is None else -(-len(prompts) // PROMPTS_PER_CALL)
+        count = -(-self.count // PROMPTS_PER_CALL)
         columns = zip(split(self.points), split(self.labels), split(self.boxes), strict=True)
         return [replace(self, points=points, labels=labels, boxes=boxes) for points, labels, boxes in columns]
 
@@ -133,6 +141,8 @@ class SamForward(torch.nn.Module):
         with region("timed region"):
             with region("image encoder"):
                 embeddings = self.image_encoder(batch.images)
+            if isinstance(self.mask_decoder, BatchedMaskDecoder):
+                return self._answer_together(embeddings, batch.queries)
             return [self._answer(e, query) for e, query in zip(embeddings, batch.queries, strict=True)]
 
     def _answer(self, embedding: torch.Tensor, query: Query) -> Prediction:
@@ -153,9 +163,46 @@ class SamForward(torch.nn.Module):
             with region("postprocess"):
                 masks.append(self.postprocess(low_resolution, part))
             scores.append(iou)
-        return Prediction(
-            masks[0] if len(masks) == 1 else torch.cat(masks), scores[0] if len(scores) == 1 else torch.cat(scores)
-        )
+        return _whole([Prediction(mask, score) for mask, score in zip(masks, scores, strict=True)])
+
+    def _answer_together(self, embeddings: torch.Tensor, queries: Sequence[Query]) -> list[Prediction]:
+        """The prompts of all images in as few calls of the decoder as PROMPTS_TOGETHER allows."""
+        found: list[list[Prediction]] = [[] for _ in queries]
+        for group in _groups(queries):
+            images, parts = zip(*group, strict=True)
+            chosen = (
+                embeddings if images == tuple(range(len(embeddings))) else torch.stack([embeddings[i] for i in images])
+            )
+            counts = [part.count for part in parts]
+            points, labels, boxes = (_joined(parts, name) for name in ("points", "labels", "boxes"))
+            with region("prompt encoder"):
+                sparse, dense = self.prompt_encoder(
+                    points=None if points is None else (points, labels), boxes=boxes, masks=None
+                )
+                position = self.prompt_encoder.get_dense_pe()
+            with region("mask decoder"):
+                low_resolution, iou = self.mask_decoder(
+                    image_embeddings=chosen,
+                    image_pe=position,
+                    sparse_prompt_embeddings=sparse,
+                    dense_prompt_embeddings=dense,
+                    multimask_output=boxes is None,
+                    prompts_per_image=counts,
+                )
+            with region("postprocess"):
+                masks = self._postprocess_parts(low_resolution.split(counts), parts)
+            for image, mask, score in zip(images, masks, iou.split(counts), strict=True):
+                found[image].append(Prediction(mask, score))
+        return [_whole(answers) for answers in found]
+
+    def _postprocess_parts(self, low_resolution: Sequence[torch.Tensor], parts: Sequence[Query]) -> list[torch.Tensor]:
+        """Masks of each part; neighbours of one size go through in one call."""
+        masks: list[torch.Tensor] = []
+        for _, same in groupby(range(len(parts)), lambda i: (parts[i].input_size, parts[i].original_size)):
+            run = list(same)
+            together = torch.cat([low_resolution[i] for i in run]) if len(run) > 1 else low_resolution[run[0]]
+            masks += self.postprocess(together, parts[run[0]]).split([parts[i].count for i in run])
+        return masks
 
 
 class SamWorkload:
@@ -224,6 +271,32 @@ def no_garbage_collection() -> Iterator[None]:
 def move_batch(batch: Batch, device: torch.device) -> Batch:
     """The batch with all its tensors on the device; copies from page-locked memory do not block the host."""
     return _each_tensor(batch, lambda tensor: tensor.to(device, non_blocking=True))
+
+
+def _groups(queries: Sequence[Query]) -> Iterator[list[tuple[int, Query]]]:
+    """(image, some of its prompts) in runs of one kind of prompt and, as far as parts allow, PROMPTS_TOGETHER."""
+    group: list[tuple[int, Query]] = []
+    for image, query in enumerate(queries):
+        for part in query.parts():
+            full = sum(other.count for _, other in group) + part.count > PROMPTS_TOGETHER
+            if group and (full or (part.boxes is None) != (group[0][1].boxes is None)):
+                yield group
+                group = []
+            group.append((image, part))
+    if group:
+        yield group
+
+
+def _joined(parts: Sequence[Query], name: Literal["points", "labels", "boxes"]) -> torch.Tensor | None:
+    tensors = [tensor for part in parts if (tensor := getattr(part, name)) is not None]
+    return torch.cat(tensors) if tensors else None
+
+
+def _whole(answers: Sequence[Prediction]) -> Prediction:
+    """One image's answers as one."""
+    if len(answers) == 1:
+        return answers[0]
+    return Prediction(torch.cat([a.masks for a in answers]), torch.cat([a.iou for a in answers]))
 
 
 def _each_tensor(batch: Batch, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:

@@ -13,6 +13,7 @@ from profiler_kit.errors import OptionError, WorkloadError
 from profiler_kit.sam import optimizations
 from profiler_kit.sam.models import load_model
 from profiler_kit.sam.optimizations import (
+    LADDER,
     OPTIMIZATIONS,
     Optimization,
     compile_encoder,
@@ -20,6 +21,7 @@ from profiler_kit.sam.optimizations import (
     layer_optimizations,
     optimized,
     parse_optimizations,
+    unmet,
 )
 from profiler_kit.sam.prompts import PromptChoice
 from profiler_kit.sam.scenes import generate_scenes
@@ -99,16 +101,30 @@ def test_settings_are_in_force_inside_and_put_back_also_after_an_error() -> None
 def test_names_and_order() -> None:
     assert [o.name for o in parse_optimizations("bf16, compile")] == ["bf16", "compile"]
     assert parse_optimizations("") == ()
+    known = ", ".join(OPTIMIZATIONS)
     for text, problem in {
-        "int8": "'int8' is not known, want names from tf32, bf16, fp16, compile separated by commas.",
-        "bf16,": "'' is not known, want names from tf32, bf16, fp16, compile separated by commas.",
+        "int9": f"'int9' is not known, want names from {known} separated by commas.",
+        "bf16,": f"'' is not known, want names from {known} separated by commas.",
         "bf16,bf16": "bf16 stands there twice, want it once.",
         "bf16,fp16": "bf16 and fp16 exclude each other, want one of them.",
+        "compile,aoti": "compile and aoti exclude each other, want one of them.",
+        "bf16,int8,fp8": "int8 and fp8 exclude each other, want one of them.",
         "compile,bf16": "bf16 must come before compile. Change the order.",
+        "rel_pos,sdpa": "sdpa must come before rel_pos. Change the order.",
+        "bf16,fp8,window_pad": "window_pad must come before fp8. Change the order.",
+        "fp8": "fp8 needs bf16 before it. Add it.",
+        "sparse24": "sparse24 needs bf16 or fp16 before it. Add it.",
     }.items():
         with pytest.raises(OptionError) as caught:
             parse_optimizations(text)
         assert str(caught.value) == f"--optimizations {text}: {problem}"
+
+
+def test_every_optimization_is_on_the_ladder_and_every_rung_is_in_order() -> None:
+    for rung in LADDER:
+        assert tuple(o.name for o in parse_optimizations(str(rung))) == rung.optimizations
+    assert {name for rung in LADDER for name in rung.optimizations} | {"fp16"} == set(OPTIMIZATIONS)
+    assert LADDER[0].optimizations == ()
 
 
 def test_tf32_needs_a_gpu() -> None:
@@ -117,6 +133,24 @@ def test_tf32_needs_a_gpu() -> None:
         pass
     assert str(caught.value) == (
         "--optimizations tf32: needs a CUDA device, found cpu. Leave it out or use --device cuda."
+    )
+
+
+def test_what_the_machine_lacks_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA A100")
+    gpu = torch.device("cuda", 0)
+    assert unmet(OPTIMIZATIONS["fp8"], gpu) == (
+        "needs a GPU of compute capability 8.9 or more, found NVIDIA A100 with 8.0"
+    )
+    assert unmet(OPTIMIZATIONS["sparse24"], gpu) is None
+    missing = Optimization("x", "", lambda sam: sam, package="not_there")
+    assert unmet(missing, CPU) == "needs the package not_there, which is not installed"
+    model = load_model("vit_tiny").model
+    with pytest.raises(WorkloadError) as caught, optimized(model, [missing], CPU):
+        pass
+    assert str(caught.value) == (
+        "--optimizations x: needs the package not_there, which is not installed. Leave it out."
     )
 
 

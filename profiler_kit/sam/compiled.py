@@ -1,0 +1,97 @@
+"""Compile a SAM's image encoder: torch.compile in three modes, and AOTInductor packages (SAM -> SAM)."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, cast
+
+import torch
+
+from profiler_kit.errors import InputError
+from profiler_kit.files import require_file
+from profiler_kit.sam.rewrite import StandIn
+
+if TYPE_CHECKING:
+    from segment_anything.modeling import Sam
+
+Tensor = torch.Tensor
+_PACKAGE: Final = "a package written by save_encoder (.pt2)"
+
+
+def compile_encoder(sam: Sam, *, backend: str = "inductor", mode: str | None = None) -> Sam:
+    """Compile the image encoder in place for static shapes; it compiles at the first call of each batch size.
+
+    Attributes, children and the state dict stay as they are. mode: as torch.compile's.
+    """
+    sam.image_encoder.compile(backend=backend, mode=mode, dynamic=False)
+    return sam
+
+
+class GraphedEncoder(StandIn):
+    """An encoder that replays CUDA graphs; each answer is copied out of the graph's memory before the next call."""
+
+    def __init__(self, published: torch.nn.Module, run: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(published)
+        self._run = (run,)  # in a tuple, so that it is no child
+        # the hooks of the module run inside `run`
+        self._forward_hooks, self._forward_pre_hooks = type(self._forward_hooks)(), type(self._forward_pre_hooks)()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """As the published encoder."""
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        return self._run[0](images).clone()
+
+
+def graph_encoder(sam: Sam) -> Sam:
+    """torch.compile with CUDA graphs: one launch a forward. Without the copy a second image would change the first."""
+    encoder = sam.image_encoder
+    sam.image_encoder = GraphedEncoder(encoder, torch.compile(encoder, mode="reduce-overhead", dynamic=False))
+    return sam
+
+
+class PackagedEncoder(StandIn):
+    """An encoder that runs AOTInductor packages, one for each shape of its input; a missing one is made first."""
+
+    def __init__(self, published: torch.nn.Module) -> None:
+        super().__init__(published)
+        self._whole = (published,)  # in a tuple, so that it is no child
+        self._packages: dict[torch.Size, Callable[[Tensor], Tensor]] = {}
+        self._forward_hooks, self._forward_pre_hooks = type(self._forward_hooks)(), type(self._forward_pre_hooks)()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """As the published encoder."""
+        run = self._packages.get(images.shape)
+        if run is None:
+            with tempfile.TemporaryDirectory() as folder:
+                path = save_encoder(self._whole[0], images, Path(folder) / "encoder.pt2")
+                run = self._packages[images.shape] = load_encoder(path)
+        return run(images)
+
+
+def package_encoder(sam: Sam) -> Sam:
+    """Run the image encoder from AOTInductor packages: compiled ahead, saved to a file, loaded from it."""
+    sam.image_encoder = PackagedEncoder(sam.image_encoder)
+    return sam
+
+
+@torch.no_grad()
+def save_encoder(encoder: torch.nn.Module, images: Tensor, path: Path) -> Path:
+    """Compile `encoder` for inputs of the shape, dtype and device of `images`, weights included, into `path`."""
+    exported = torch.export.export(encoder, (images,))
+    torch._inductor.aoti_compile_and_package(exported, package_path=path.as_posix())
+    return path
+
+
+def load_encoder(path: Path) -> Callable[[Tensor], Tensor]:
+    """The encoder saved in `path`; it runs without Python code of the model.
+
+    The file holds compiled code: load only what you made. Raises InputError when it is missing or no package.
+    """
+    require_file(path, _PACKAGE, "Write one with profiler_kit.sam.compiled.save_encoder.")
+    try:
+        return cast("Callable[[Tensor], Tensor]", torch._inductor.aoti_load_package(path.as_posix()))
+    except RuntimeError as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path}: cannot be loaded ({reason}), want {_PACKAGE} for this torch and device.") from error

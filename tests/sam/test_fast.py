@@ -1,0 +1,77 @@
+"""The fast registry is a drop-in for segment-anything's: same names, same calls, same masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from segment_anything import SamAutomaticMaskGenerator, SamPredictor, sam_model_registry
+
+import profiler_kit
+from profiler_kit.errors import CheckpointError, OptionError, WorkloadError
+from profiler_kit.sam import sam_model_fast_registry
+from profiler_kit.sam.fast import best_optimizations
+from profiler_kit.sam.models import load_model
+from profiler_kit.sam.scenes import generate_scenes
+
+
+def test_the_names_are_those_of_segment_anything_and_ours() -> None:
+    assert set(sam_model_fast_registry) == {*sam_model_registry, "vit_tiny"}
+    assert profiler_kit.sam_model_fast_registry is sam_model_fast_registry
+    assert sam_model_fast_registry["default"].__name__ == "build_fast_vit_h"
+
+
+@pytest.mark.parametrize("optimizations", [None, "bf16,nosync,window_pad,batched_decoder"])
+def test_predictor_and_mask_generator_give_the_published_masks(tmp_path: Path, optimizations: str | None) -> None:
+    published = load_model("vit_tiny", seed=3).model
+    torch.save(published.state_dict(), tmp_path / "sam.pth")
+    fast = sam_model_fast_registry["vit_tiny"](
+        checkpoint=str(tmp_path / "sam.pth"), device="cpu", optimizations=optimizations
+    )
+    assert fast.state_dict().keys() == published.state_dict().keys()
+    assert torch.get_float32_matmul_precision() == "highest"
+    image = generate_scenes(1, height=64, width=96)[0].image
+    results = []
+    for sam in (published, fast):
+        predictor = SamPredictor(sam)
+        predictor.set_image(image)
+        assert predictor.get_image_embedding().dtype is torch.float32
+        masks, scores, low = predictor.predict(np.array([[60.0, 40.0]]), np.array([1]))
+        again, _, _ = predictor.predict(box=np.array([20.0, 20.0, 90.0, 60.0]), mask_input=low[:1])
+        generator = SamAutomaticMaskGenerator(
+            sam, points_per_side=4, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1
+        )
+        results.append((masks, scores, again, generator.generate(image)))
+    (masks, scores, again, found), (masks2, scores2, again2, found2) = results
+    tolerance = 1e-4 if optimizations is None else 0.02
+    assert np.mean(masks != masks2) < tolerance and np.mean(again != again2) < tolerance
+    assert np.abs(scores - scores2).max() < tolerance
+    assert len(found) > 5 and len(found2) > 5
+    if optimizations is None:
+        assert [a["point_coords"] for a in found] == [b["point_coords"] for b in found2]
+        for a, b in zip(found, found2, strict=True):
+            assert np.mean(a["segmentation"] != b["segmentation"]) < 1e-3
+
+
+def test_what_is_chosen_fits_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [o.name for o in best_optimizations(torch.device("cpu"))]
+    assert names == ["nosync", "patch_linear", "sdpa", "rel_pos", "window_pad", "batched_decoder"]
+    for capability, first, last in (((9, 0), "bf16", "compile"), ((7, 5), "nosync", "batched_decoder")):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, found=capability: found)
+        names = [o.name for o in best_optimizations(torch.device("cuda", 0))]
+        assert (names[0], names[-1]) == (first, last)
+
+
+def test_what_cannot_be_used_is_one_clear_line(tmp_path: Path) -> None:
+    build = sam_model_fast_registry["vit_tiny"]
+    for error, given, message in (
+        (OptionError, {"optimizations": "sdpa,"}, "--optimizations sdpa,: '' is not known"),
+        (OptionError, {"optimizations": "tf32"}, "optimizations: tf32 is no property of a model."),
+        (WorkloadError, {"optimizations": "bf16,fp8"}, "--optimizations fp8: needs a CUDA device, found cpu."),
+        (CheckpointError, {"checkpoint": tmp_path / "no.pth"}, f"{tmp_path / 'no.pth'}: "),
+    ):
+        with pytest.raises(error) as caught:
+            build(device="cpu", **given)
+        assert str(caught.value).startswith(message)
