@@ -33,6 +33,7 @@ COMMANDS: Final = (
     "query",
     "doctor",
     "export",
+    "report",
     "serve",
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -110,6 +111,24 @@ def load_run(path: str | os.PathLike[str], *, report: Report = silent) -> Run:
     return Run(name, target, None, load_trace(target, report=report), None, None, (), files)
 
 
+def load_runs(paths: Sequence[str | os.PathLike[str]], *, report: Report = silent) -> list[Run]:
+    """Load several, each under a name of its own: where two would share one, with the folder it lies in.
+
+    Raises as load_run does.
+    """
+    runs = [load_run(path, report=report) for path in paths]
+    names = [run.name for run in runs]
+    for depth in (1, 2, 3):
+        twice = {name for name in names if names.count(name) > 1}
+        longer = [_with_folders(run.path, depth) for run in runs]
+        names = [more if name in twice else name for name, more in zip(names, longer, strict=True)]
+    return [dataclasses.replace(run, name=name) for run, name in zip(runs, names, strict=True)]
+
+
+def _with_folders(path: Path, depth: int) -> str:
+    return "/".join(_printable(part) for part in path.resolve().parts[-1 - depth :])
+
+
 def compare_runs(a: Run, b: Run) -> Comparison | None:
     """What changed from A to B, the latency without the profiler first; None when one of them has no trace."""
     if a.side is None or b.side is None:
@@ -163,6 +182,10 @@ def _layers(file: Path) -> Layers:
 
 
 def _shown(path: Path) -> str:
+    return _printable(path.resolve().name)
+
+
+def _printable(name: str) -> str:
     """The name of a file or folder as text; what cannot be printed is shown as �."""
-    name = os.fsencode(path.resolve().name).decode("utf-8", "replace")
-    return "".join(c if c.isprintable() else "�" for c in name)
+    text = os.fsencode(name).decode("utf-8", "replace")
+    return "".join(c if c.isprintable() else "�" for c in text)

@@ -9,6 +9,7 @@ from typing import Final
 from profiler_kit.analyses.compare import LATENCY, Change, Comparison
 from profiler_kit.analyses.samples import STEP
 from profiler_kit.record import RunRecord
+from profiler_kit.views.markdown import grid, plain
 from profiler_kit.views.text import MISSING, fmt_bytes, fmt_count, fmt_ns, fmt_path, fmt_percent, time_unit
 
 AS_FACTOR: Final = 1.5  # from here on "2.1 × faster" reads better than "-52 %"
@@ -93,17 +94,13 @@ def grids(found: Comparison, top: int) -> list[Grid]:
 
 def markdown(found: Comparison, names: tuple[str, str], lines: Sequence[str], top: int) -> str:
     """The comparison to paste into a pull request; kernels and operators folded away."""
-    out = [f"### {_plain(names[0])} → {_plain(names[1])}", "", *(f"- {_plain(line)}" for line in lines), ""]
+    out = [f"### {plain(names[0])} → {plain(names[1])}", "", *(f"- {plain(line)}" for line in lines), ""]
     for table in grids(found, top):
-        rows = [
-            "| " + " | ".join(_plain(column) or " " for column in table.columns) + " |",
-            "|" + "|".join([" --- ", *[" ---: "] * (len(table.columns) - 1)]) + "|",
-            *("| " + " | ".join([_code(row[0]), *map(_plain, row[1:])]) + " |" for row in table.rows),
-        ]
+        rows = grid(table.columns, table.rows)
         if table.detail:
-            out += ["<details>", f"<summary>{_plain(table.title)}</summary>", "", *rows, "", "</details>", ""]
+            out += ["<details>", f"<summary>{plain(table.title)}</summary>", "", *rows, "", "</details>", ""]
         else:
-            out += [f"**{_plain(table.title)}**", "", *rows, ""]
+            out += [f"**{plain(table.title)}**", "", *rows, ""]
     return "\n".join(out)
 
 
@@ -247,17 +244,3 @@ def _short(name: str) -> str:
 
 def _indented(path: tuple[str, ...]) -> str:
     return "  " * (len(path) - 1) + path[-1]
-
-
-def _plain(text: str) -> str:
-    """Text that Markdown leaves as it is."""
-    for mark in "\\|<>*_`#[]@":
-        text = text.replace(mark, f"\\{mark}" if mark != "@" else "&#64;")
-    return text
-
-
-def _code(text: str) -> str:
-    """A name as code, indentation kept; a pipe would end the cell even there."""
-    name = text.lstrip()
-    indent = "&emsp;" * ((len(text) - len(name)) // 2)
-    return f"{indent}`{name.replace('`', chr(39)).replace('|', chr(0x2502))}`" if name else " "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -79,6 +79,11 @@ def region_colours(names: Iterable[str]) -> dict[str, str]:
         chosen[name] = min(order, key=lambda hue: used[hue])  # the first of the least used
         used[chosen[name]] += 1
     return chosen
+
+
+def colour_of(colours: Mapping[str, str], name: str) -> str:
+    """The colour of a region in `colours`, or the one it has by itself."""
+    return colours.get(name) or region_colours((name,))[name]
 
 
 def on_scale(scale: Sequence[str], share: float) -> tuple[float, float, float]:

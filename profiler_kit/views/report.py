@@ -1,0 +1,133 @@
+"""The report: one HTML file that shows runs with no network and no server (Runs -> HTML text).
+
+The page may load nothing: its content policy allows its own style and script, by hash. It can be read without the
+script, which only sorts tables.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from profiler_kit import __version__
+from profiler_kit.analyses.lod import build_timeline
+from profiler_kit.run import Run, compare_runs
+from profiler_kit.views import headline
+from profiler_kit.views.palette import region_colours
+from profiler_kit.views.report_compare import comparison, side_by_side
+from profiler_kit.views.report_layers import heat_styles, layer_section
+from profiler_kit.views.report_memory import memory_section
+from profiler_kit.views.report_overview import overview
+from profiler_kit.views.report_parts import Colours, notice, section, sub
+from profiler_kit.views.report_tables import kernel_tables, module_tables, operator_tables, region_tables
+from profiler_kit.views.report_timeline import timeline_picture
+from profiler_kit.views.svg import escape
+from profiler_kit.views.tables import record_table
+
+FOLDER: Final = Path(__file__).with_name("report_page")
+_TIMELINE: Final = (
+    "All of the recording. Colour is the region. Where spans are too short to see, height is the share of busy time."
+)
+
+
+def report_page(runs: Sequence[Run]) -> str:
+    """A self-contained page on one run, or on several: then the first is what the others are compared with."""
+    style = (FOLDER / "page.css").read_text(encoding="utf-8") + heat_styles()
+    script = (FOLDER / "page.js").read_text(encoding="utf-8")
+    several = len(runs) > 1
+    title = " → ".join(run.name for run in runs) if several else runs[0].name
+    colours = region_colours(name for run in runs for name in _region_names(run))
+    body = "".join(_several(runs, colours)) if several else "".join(_one(runs[0], "", colours))
+    parts = {
+        "title": escape(f"{title} · profiler_kit"),
+        "policy": (
+            f"default-src 'none'; script-src '{digest(script)}'; style-src '{digest(style)}'; "
+            "base-uri 'none'; form-action 'none'"
+        ),
+        "style": style,
+        "script": script,
+        "heading": escape(title),
+        "facts": escape(f"{len(runs)} runs, compared with the first" if several else _facts(runs[0])),
+        "nav": _nav(body),
+        "body": body,
+        "version": escape(__version__),
+    }
+    template = (FOLDER / "page.html").read_text(encoding="utf-8")
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
+
+
+def digest(text: str) -> str:
+    """The source expression of a content policy that allows exactly this inline text."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+
+
+def _region_names(run: Run) -> Iterator[str]:
+    """The names of all regions of a run, in its trace and in its snapshot."""
+    for part in (run.trace, run.snapshot):
+        if part is not None:
+            yield from (name for path in part.regions()["path"] for name in path)
+
+
+def _facts(run: Run) -> str:
+    if run.record is None and run.path.is_file():
+        return f"{run.path.name}: a file of its own, without a run.json that says what ran"
+    return headline.what_ran(run.record)
+
+
+def _several(runs: Sequence[Run], colours: Colours) -> Iterator[str]:
+    """Runs beside each other, each against the first, then every run by itself."""
+    yield section("side-by-side", "Runs beside each other", side_by_side(runs))
+    for number, run in enumerate(runs[1:], 1):
+        found = compare_runs(runs[0], run)
+        title = f"A: {runs[0].name} → B: {run.name}"
+        if found is None:
+            without = ", ".join(one.name for one in (runs[0], run) if one.trace is None)
+            yield section(f"compare-{number}", title, notice(f"Not compared: no trace in {without}.", "plain"))
+        else:
+            yield section(f"compare-{number}", title, comparison(runs[0], run, found, colours))
+    for number, run in enumerate(runs):
+        inner = "".join(_one(run, f"run{number}-", colours))
+        head = f'<header><h2>{escape(run.name)}</h2><p class="facts">{escape(_facts(run))}</p></header>'
+        yield f'<article id="run{number}">{head}{inner}</article>'
+
+
+def _one(run: Run, prefix: str, colours: Colours) -> Iterator[str]:
+    """The sections of one run; those it holds nothing for are left out, and named in the overview."""
+    level = 3 if prefix else 2
+    yield f'<section id="{prefix}overview" class="first">{overview(run, colours)}</section>'
+    trace = run.trace
+    if trace is not None and run.presence is not None:
+        host = run.presence.ran != "gpu"
+        index = build_timeline(trace.gpu_events(), trace.region_instances(), trace.operators(), trace.threads)
+        yield section(f"{prefix}regions", "Regions", region_tables(trace, colours, host=host), level=level)
+        yield section(f"{prefix}timeline", "Timeline", timeline_picture(index, colours), level=level, lead=_TIMELINE)
+        yield section(f"{prefix}kernels", "Kernels", kernel_tables(trace), level=level)
+        operators = operator_tables(trace, host=host) + sub("Modules", module_tables(trace))
+        yield section(f"{prefix}operators", "Operators and modules", operators, level=level)
+    yield section(f"{prefix}layers", "Layers against batch size", layer_section(run), level=level)
+    if run.snapshot is not None:
+        alone = run.trace is None
+        yield section(f"{prefix}memory", "Memory", memory_section(run.snapshot, colours, lead=not alone), level=level)
+    if run.record is not None:
+        facts = record_table(run.record)
+        rows = "".join(
+            f"<dt>{escape(fact)}</dt><dd>{escape(value)}</dd>"
+            for fact, value in zip(facts["fact"], facts["value"], strict=True)
+        )
+        yield section(f"{prefix}what", "What ran", f'<dl class="facts">{rows}</dl>', level=level)
+
+
+def _nav(body: str) -> str:
+    """Links to the sections and runs that are on the page."""
+    found = re.findall(r'<(section|article) id="([\w-]+)"[^>]*>(?:<header>)?<h[23]>(.*?)</h[23]>', body)
+    top = any(kind == "article" for kind, _, _ in found)
+    links = [
+        f'<a href="#{anchor}">{title}</a>'
+        for kind, anchor, title in found
+        if not top or kind == "article" or not anchor.startswith("run")
+    ]
+    return "".join(links)

@@ -1,0 +1,51 @@
+"""The report in a real Chromium, from disk: it loads nothing, fits, sorts, and follows the colours of the system."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser
+
+from profiler_kit.run import load_runs
+from profiler_kit.views.report import report_page
+
+pytestmark = pytest.mark.browser
+SAMPLES = Path(__file__).parents[2] / "traces"
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> str:
+    target = tmp_path_factory.mktemp("report") / "report.html"
+    runs = load_runs([SAMPLES / "h200-vit_b-eager-fp32", SAMPLES / "h200-vit_b-bf16-compile"])
+    target.write_text(report_page(runs), encoding="utf-8")
+    return target.as_uri()
+
+
+def test_it_works_from_disk_and_loads_nothing(browser: Browser, report: str) -> None:
+    page = browser.new_page()
+    requests, said = [], []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(report)
+    assert requests == [report] and said == []
+    table = page.locator("#run0-kernels table")
+    first = table.locator("tbody tr").first
+    before = first.inner_text()
+    table.get_by_role("button", name="count").click()
+    counts = [int(text.replace(",", "")) for text in table.locator("tbody td:nth-child(5)").all_inner_texts()]
+    assert counts == sorted(counts, reverse=True) and first.inner_text() != before
+    page.close()
+
+
+@pytest.mark.parametrize("width", [700, 1280, 2560])
+def test_it_fits_the_window_and_follows_the_colours_of_the_system(browser: Browser, report: str, width: int) -> None:
+    colours = []
+    for scheme in ("light", "dark"):
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, java_script_enabled=True)
+        page.goto(report)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        colours.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        page.close()
+    assert colours == ["rgb(252, 252, 251)", "rgb(23, 23, 22)"]
