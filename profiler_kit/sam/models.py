@@ -90,50 +90,74 @@ def _published(name: str) -> Sam:
     return sam_model_registry[name]()
 
 
-def _tiny() -> Sam:
-    """segment-anything's own modules at 256 px: 4 blocks of width 64, windows of 7, every second block global."""
-    from functools import partial
+@dataclass(frozen=True)
+class _Shape:
+    """A small SAM of segment-anything's own modules; every second block of its encoder attends to the whole image.
 
-    from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+    image_size: side of the input, pixels. width, depth, heads: of the encoder. prompt_width, mlp_width, prompt_heads:
+    of the prompt encoder and the mask decoder. Patches of 16 px and windows of 7 patches, which divide neither grid:
+    the windows are padded, as those of the published models are.
+    """
 
-    image_size, patch, width, prompt_width = 256, 16, 64, 64
-    grid = image_size // patch
-    return Sam(
-        image_encoder=ImageEncoderViT(
-            img_size=image_size,
-            patch_size=patch,
-            embed_dim=width,
-            depth=4,
-            num_heads=4,
-            out_chans=prompt_width,
-            norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
-            use_rel_pos=True,
-            window_size=7,
-            global_attn_indexes=(1, 3),
-        ),
-        prompt_encoder=PromptEncoder(
-            embed_dim=prompt_width,
-            image_embedding_size=(grid, grid),
-            input_image_size=(image_size, image_size),
-            mask_in_chans=16,
-        ),
-        mask_decoder=MaskDecoder(
-            num_multimask_outputs=3,
-            transformer=TwoWayTransformer(depth=2, embedding_dim=prompt_width, mlp_dim=128, num_heads=4),
-            transformer_dim=prompt_width,
-            iou_head_depth=3,
-            iou_head_hidden_dim=prompt_width,
-        ),
-    )
+    image_size: int
+    width: int
+    depth: int
+    heads: int
+    prompt_width: int
+    mlp_width: int
+    prompt_heads: int
+
+    def build(self) -> Sam:
+        from functools import partial
+
+        from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+
+        grid = self.image_size // 16
+        return Sam(
+            image_encoder=ImageEncoderViT(
+                img_size=self.image_size,
+                patch_size=16,
+                embed_dim=self.width,
+                depth=self.depth,
+                num_heads=self.heads,
+                out_chans=self.prompt_width,
+                norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
+                use_rel_pos=True,
+                window_size=7,
+                global_attn_indexes=tuple(range(1, self.depth, 2)),
+            ),
+            prompt_encoder=PromptEncoder(
+                embed_dim=self.prompt_width,
+                image_embedding_size=(grid, grid),
+                input_image_size=(self.image_size, self.image_size),
+                mask_in_chans=16,
+            ),
+            mask_decoder=MaskDecoder(
+                num_multimask_outputs=3,
+                transformer=TwoWayTransformer(
+                    depth=2,
+                    embedding_dim=self.prompt_width,
+                    mlp_dim=self.mlp_width,
+                    num_heads=self.prompt_heads,
+                ),
+                transformer_dim=self.prompt_width,
+                iou_head_depth=3,
+                iou_head_hidden_dim=self.prompt_width,
+            ),
+        )
 
 
+_TINY: Final = _Shape(256, width=64, depth=4, heads=4, prompt_width=64, mlp_width=128, prompt_heads=4)
+_SMALL: Final = _Shape(512, width=192, depth=8, heads=6, prompt_width=192, mlp_width=384, prompt_heads=6)
 _BUILDERS: Final[Mapping[str, Callable[[], Sam]]] = {
-    "vit_tiny": _tiny,
+    "vit_tiny": _TINY.build,
+    "vit_small": _SMALL.build,
     "vit_b": lambda: _published("vit_b"),
     "vit_l": lambda: _published("vit_l"),
     "vit_h": lambda: _published("vit_h"),
 }
-_WIDTHS: Final = {64: "vit_tiny", 768: "vit_b", 1024: "vit_l", 1280: "vit_h"}  # embedding width of the encoder
+# By the embedding width of the encoder.
+_WIDTHS: Final = {64: "vit_tiny", 192: "vit_small", 768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
 
 
 def _read_state(path: Path) -> dict[str, torch.Tensor]:
