@@ -14,9 +14,12 @@ if TYPE_CHECKING:
 
 
 def command(
-    model: Annotated[str, typer.Option(help="vit_b, vit_l, vit_h, or vit_tiny (256 px, for tests).")] = "vit_b",
+    model: Annotated[
+        str, typer.Option(help="vit_b, vit_l, vit_h, vit_small (512 px, its weights are here) or vit_tiny (256 px).")
+    ] = "vit_b",
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Official checkpoint of that model; without one, random weights.")
+        Path | None,
+        typer.Option(help="Official checkpoint of that model; without one, random weights (vit_small: its own)."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the random weights and of the generated scenes.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Images in one batch.")] = 1,

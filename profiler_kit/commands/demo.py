@@ -23,7 +23,9 @@ def command(
         Path | None,
         typer.Option("--dir", help="Folder for the fresh run, beside the samples. Default: ./traces."),
     ] = None,
-    model: Annotated[str, typer.Option("--model", help="vit_b, vit_l, vit_h, or vit_tiny for a quick look.")] = MODEL,
+    model: Annotated[
+        str, typer.Option("--model", help="vit_b, vit_l, vit_h, vit_small (trained) or vit_tiny (quick).")
+    ] = MODEL,
     device: Annotated[
         str | None, typer.Option("--device", help="cpu or cuda. Default: cuda when there is one.")
     ] = None,

@@ -22,7 +22,7 @@ from profiler_kit.record import LAYERS, MASKS, MEMORY, TRACE, RunRecord
 from profiler_kit.sam.folder import whole_folder
 from profiler_kit.sam.layers import free_memory, is_out_of_memory, sweep_layers, synchronize
 from profiler_kit.sam.masks import write_masks
-from profiler_kit.sam.models import LoadedModel, load_model
+from profiler_kit.sam.models import LoadedModel, load_model, shipped_checkpoint
 from profiler_kit.sam.optimizations import encoder_dtype, layer_optimizations, optimized
 from profiler_kit.sam.plan import DISTINCT_BATCHES, CaptureOptions, CapturePlan, gather_scenes, make_plan
 from profiler_kit.sam.prompts import PromptChoice
@@ -130,7 +130,8 @@ def _capture(plan: CapturePlan, folder: Path, ticks: _Ticks) -> None:
 
 def _load(plan: CapturePlan) -> LoadedModel:
     options = plan.options
-    return load_model(options.model, checkpoint=options.checkpoint, seed=options.seed, device=plan.device)
+    seed = None if shipped_checkpoint(options.model) else options.seed  # which is then that of the scenes alone
+    return load_model(options.model, checkpoint=options.checkpoint, seed=seed, device=plan.device)
 
 
 def _batches(loaded: LoadedModel, scenes: Sequence[Scene], plan: CapturePlan) -> list[Batch]:

@@ -1,4 +1,4 @@
-"""Build segment-anything models by name, with a checkpoint's weights or with seeded random ones."""
+"""Build segment-anything models by name, with a checkpoint's weights, the shipped ones or seeded random ones."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # Standard deviation of the noise put on the position embeddings, which segment-anything starts at zero: a model
 # with zeros there would skip no work, but its windows could not tell positions apart.
 POSITION_NOISE: Final = 0.02
+# Weights that come with the package, by model; made by profiler_kit.sam.train.
+_SHIPPED: Final = {"vit_small": Path(__file__).parent / "weights" / "vit_small_512.pt"}
 _HINT: Final = "Official files: sam_vit_b_01ec64.pth, sam_vit_l_0b3195.pth, sam_vit_h_4b8939.pth."
 
 
@@ -47,11 +49,18 @@ def check_model(name: str) -> str:
     return name
 
 
-def load_model(
-    name: str, *, checkpoint: Path | None = None, seed: int = 0, device: torch.device | str = "cpu"
-) -> LoadedModel:
-    """Build the model `name` with the weights of `checkpoint`, or with random ones drawn from `seed`.
+def shipped_checkpoint(name: str) -> Path | None:
+    """The file of the weights that come with the model `name`, None for a model without."""
+    return _SHIPPED.get(name)
 
+
+def load_model(
+    name: str, *, checkpoint: Path | None = None, seed: int | None = None, device: torch.device | str = "cpu"
+) -> LoadedModel:
+    """Build the model `name` with the weights of `checkpoint`, or random ones of `seed`, or the ones it ships with.
+
+    The first of the three that there is; with none of them, random weights of seed 0. So `vit_small` segments unless
+    a seed is given, and a full-size model needs a checkpoint to. `checkpoint` and `seed` together: the checkpoint.
     Random weights depend on `seed` alone; torch's global random state is as it was afterwards. Position
     embeddings (`pos_embed`, `rel_pos_*`) get normal noise of standard deviation POSITION_NOISE.
 
@@ -59,12 +68,14 @@ def load_model(
     code, or holds another model.
     """
     check_model(name)
+    if checkpoint is None and seed is None:
+        checkpoint = shipped_checkpoint(name)
     state = None if checkpoint is None else _read_state(checkpoint)
     if state is not None and checkpoint is not None:
         _check_kind(checkpoint, state, name)
-    model = _build(name, seed)
+    model = _build(name, seed or 0)
     if state is None or checkpoint is None:
-        weights = f"random:{seed}"
+        weights = f"random:{seed or 0}"
     else:
         _load_state(checkpoint, state, model, name)
         weights = f"checkpoint:{_sha256(checkpoint)}"

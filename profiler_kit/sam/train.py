@@ -98,12 +98,13 @@ class SceneStore:
         """Copy the samples over; nothing waits for the device."""
         if not samples:
             return
-        slots = torch.arange(self.seen, self.seen + len(samples)) % len(self.objects)
+        self.seen += len(samples)
+        samples = samples[-len(self.objects) :]  # no slot twice in one copy: which of the two stayed would be open
+        slots = torch.arange(self.seen - len(samples), self.seen) % len(self.objects)
         for name in ("images", "owner", "centres", "boxes"):
             source = "image" if name == "images" else name
             self._copy(getattr(self, name), slots, torch.from_numpy(np.stack([getattr(s, source) for s in samples])))
         self._copy(self.objects, slots, torch.tensor([sample.objects for sample in samples], dtype=torch.int16))
-        self.seen += len(samples)
 
     @staticmethod
     def _copy(target: torch.Tensor, slots: torch.Tensor, values: torch.Tensor) -> None:
@@ -160,7 +161,7 @@ def train(options: TrainOptions) -> dict[str, object]:
         run.loop(samples)
     record = {
         "environment": asdict(describe_environment(device)),
-        "options": {key: str(value) if isinstance(value, Path) else value for key, value in asdict(options).items()},
+        "options": {key: value.name if isinstance(value, Path) else value for key, value in asdict(options).items()},
         "start_weights": loaded.weights,
         "parameters": sum(parameter.numel() for parameter in sam.parameters()),
         "steps": run.step,
@@ -206,7 +207,7 @@ class _Run:
         self.step = 0
         self.curve: list[dict[str, float]] = []
         self.unseen: list[dict[str, float]] = []
-        self._check = generate_scenes(16, height=self.side * 3 // 4, width=self.side, seed=2)
+        self._check = generate_scenes(min(16, options.unseen), height=self.side * 3 // 4, width=self.side, seed=2)
 
     @property
     def side(self) -> int:

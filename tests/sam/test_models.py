@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from profiler_kit.errors import CheckpointError, OptionError
-from profiler_kit.sam.models import POSITION_NOISE, load_model, model_names
+from profiler_kit.sam.models import POSITION_NOISE, load_model, model_names, shipped_checkpoint
 
 FILES = "Official files: sam_vit_b_01ec64.pth, sam_vit_l_0b3195.pth, sam_vit_h_4b8939.pth."
 
@@ -54,11 +54,30 @@ def test_tiny_is_small_has_both_kinds_of_blocks_and_noisy_positions() -> None:
     assert all(0.5 * POSITION_NOISE < float(p.std()) < 1.5 * POSITION_NOISE for p in positions)
 
 
+def test_small_has_its_own_weights_unless_a_seed_or_a_checkpoint_is_given(tmp_path: Path) -> None:
+    shipped = shipped_checkpoint("vit_small")
+    assert shipped is not None and shipped.stat().st_size < 12_000_000
+    assert all(shipped_checkpoint(name) is None for name in model_names() if name != "vit_small")
+    loaded = load_model("vit_small")
+    assert loaded.weights == "checkpoint:" + hashlib.sha256(shipped.read_bytes()).hexdigest()
+    model = loaded.model
+    assert model.image_encoder.img_size == 512
+    assert sum(p.numel() for p in model.parameters()) < 8_000_000
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+    random = load_model("vit_small", seed=0)
+    assert random.weights == "random:0"
+    path = tmp_path / "other.pt"
+    torch.save(random.model.state_dict(), path)
+    for seed in (None, 3):
+        other = load_model("vit_small", checkpoint=path, seed=seed)
+        assert other.weights == "checkpoint:" + hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def test_unknown_model() -> None:
-    assert model_names() == ("vit_tiny", "vit_b", "vit_l", "vit_h")
+    assert model_names() == ("vit_tiny", "vit_small", "vit_b", "vit_l", "vit_h")
     with pytest.raises(OptionError) as caught:
         load_model("vit_x")
-    assert str(caught.value) == "--model vit_x: no such model, want one of vit_tiny, vit_b, vit_l, vit_h."
+    assert str(caught.value) == "--model vit_x: no such model, want one of vit_tiny, vit_small, vit_b, vit_l, vit_h."
 
 
 def test_checkpoint_round_trip_records_the_sha256(tmp_path: Path) -> None:

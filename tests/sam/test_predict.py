@@ -1,0 +1,34 @@
+"""The shipped weights segment scenes they never saw, asked as users ask: through SamPredictor."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from segment_anything.modeling import Sam
+
+from profiler_kit.sam.models import load_model
+from profiler_kit.sam.predict import predict_scene, scene_ious
+from profiler_kit.sam.prompts import PromptChoice, parse_prompts
+from profiler_kit.sam.scenes import generate_scenes
+from profiler_kit.sam.train_data import FIRST_SEED
+
+
+@pytest.fixture(scope="module")
+def small() -> Sam:
+    return load_model("vit_small").model
+
+
+@pytest.mark.parametrize(("prompts", "count"), [("centers", 2), ("boxes", 2)])
+def test_small_reaches_the_accuracy_it_was_trained_for(small: Sam, prompts: str, count: int) -> None:
+    seed = 20_001
+    assert seed < FIRST_SEED  # from there on scenes were trained on
+    scenes = generate_scenes(count, height=384, width=512, seed=seed)
+    iou = scene_ious(small, scenes, parse_prompts(prompts))
+    assert len(iou) == sum(len(scene.masks) for scene in scenes) == 8 * count
+    assert iou.mean() >= 0.85
+
+
+def test_a_mask_for_each_prompt_at_the_size_of_the_image() -> None:
+    (scene,) = generate_scenes(1, height=96, width=64, seed=1)
+    masks = predict_scene(load_model("vit_tiny").model, scene, PromptChoice("grid", 3))
+    assert masks.shape == (9, 96, 64) and masks.dtype == np.bool_
