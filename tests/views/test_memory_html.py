@@ -14,7 +14,8 @@ import pytest
 
 from profiler_kit.errors import OptionError
 from profiler_kit.snapshot import Snapshot, load_snapshot
-from profiler_kit.views.memory_html import SCRIPTS, Packer, memory_page
+from profiler_kit.views.memory_html import SCRIPTS, memory_page
+from profiler_kit.views.memory_pack import Packer
 from tests import snapshots as s
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>{{data}}"

@@ -8,6 +8,7 @@ function grouped(value, decimals = 0) {
 }
 function unitOf(units, value) { return units.find((unit) => Math.abs(value) >= unit[1]) || units[units.length - 1]; }
 function inUnit(value, [unit, size, decimals]) { return `${grouped(value / size, decimals)} ${unit}`; }
+function counted(count, noun) { return `${grouped(count)} ${noun}${count === 1 ? "" : "s"}`; }
 function bytes(value) { return value === null ? "an unknown amount" : inUnit(value, unitOf(SIZES, value)); }
 function micros(value) { return inUnit(value, unitOf(TIMES, value)); }
 function percent(share) { return `${grouped(share * 100, 1)} %`; }

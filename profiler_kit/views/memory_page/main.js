@@ -1,17 +1,19 @@
-// ---- main.js: state of the page, and what the mouse, the keys and the fields do to it ----
+// ---- main.js: what the page shows (device, view, moment, selection), and how that changes ----
 
 class Page {
   constructor(head, planes) {
-    this.head = head;
-    this.planes = planes;
-    this.stacks = new Stacks(head, planes);
-    this.devices = new Map();
-    this.chart = new Chart(byId("chart"), byId("bands"), byId("minimap"));
-    this.mode = "stack";
-    this.axisKind = "time";
+    Object.assign(this, { head, planes, stacks: new Stacks(head, planes), devices: new Map(), stream: -1, view: "memory", axisKind: "time", searched: "", link: "" });
+    this.modes = { allocations: "stack", segments: "pool" };
+    this.chart = new Chart(byId("chart"));
+    this.bands = new Bands(byId("bands"), this.chart);
+    this.minimap = new Minimap(byId("minimap"), this.chart);
+    this.flame = new Flame(byId("flame"), (node) => { if (node.allocation >= 0) this.keep({ allocation: node.allocation }); });
+    this.bars = new SegmentBars(byId("state"), (found) => this.keep(found));
     this.fillFields();
-    this.listen();
-    this.choose(head.first ?? 0);
+    const parts = readLink(), device = linkNumber(parts, "device");
+    if (["light", "dark"].includes(parts.get("theme"))) document.documentElement.dataset.theme = parts.get("theme");
+    this.choose(device ?? head.first ?? 0);
+    if (this.device) followLink(this, parts);
   }
 
   fillFields() {
@@ -20,94 +22,192 @@ class Page {
     byId("about").textContent = [made, head.torch ? `torch ${head.torch}` : ""].filter(Boolean).join(" · ");
     byId("device").replaceChildren(...head.devices.map((one) => element("option", { value: one.device, textContent: `${one.name} (${grouped(one.events)} events)` })));
     byId("device-field").hidden = head.devices.length < 2;
+    byId("tabs").replaceChildren(...Object.entries(VIEWS).map(([key, view], i) => {
+      const tab = element("button", { id: `tab-${key}`, textContent: view.name, title: `${i + 1}`, onclick: () => this.show(key) });
+      tab.setAttribute("role", "tab");
+      tab.setAttribute("aria-controls", `panel-${key}`);
+      return tab;
+    }));
   }
 
   // ---- state ----
   choose(number) {
     const meta = this.head.devices.find((one) => one.device === number) || this.head.devices[0];
     if (!meta) { byId("notices").replaceChildren(element("p", { className: "warn", textContent: "The snapshot names no device." })); return; }
-    if (!this.devices.has(meta.device)) this.devices.set(meta.device, new Device(meta, this.planes, this.stacks));
-    this.device = this.devices.get(meta.device);
+    if (!this.devices.has(meta.device)) this.devices.set(meta.device, new Device(meta, this.planes, this.stacks, this.head.settings));
+    const device = (this.device = this.devices.get(meta.device));
     byId("device").value = meta.device;
-    this.axis = new Axis(this.device, this.axisKind);
+    byId("stream").replaceChildren(element("option", { value: -1, textContent: "all" }), ...device.streams.map((id, i) => element("option", { value: i, textContent: streamText(id) })));
+    byId("moment").max = device.states - 1;
+    for (const [key, view] of Object.entries(VIEWS)) byId(`tab-${key}`).hidden = view.needs === "ranges" && !device.hasRanges;
+    this.axis = new Axis(device, this.axisKind);
     this.moment = this.momentTime = null;
-    this.kept = -1;
-    this.chosen = null;
-    showFacts(this.device);
-    showNotices(this.device, this.head);
-    showDetail(this.device, -1);
+    this.kept = null;
+    this.found = null;
+    showFacts(device);
+    showNotices(device, this.head, (oom) => this.showOom(oom));
+    this.setStream(-1);
     this.search(byId("search").value);
-    this.recolour();
+    this.show(this.view);
   }
   get state() { return this.moment === null ? this.device.peak_state : this.moment; }
+  get kind() { return VIEWS[this.view].chart === "segments" ? "segments" : "allocations"; }
+  get current() { return this.kind === "segments" ? this.segmentLayer() : this.layers; }
+  get mode() { return this.modes[this.kind]; }
+  defaultMode() { return this.kind === "segments" ? "pool" : "stack"; }
+  segmentLayer() { return (this.device.made.segments ||= new Segments(this.device)); }
+  momentText() { return this.state === this.device.peak_state ? "at the peak" : `at ${micros(this.momentTime ?? this.device.time[this.state])}`; }
 
-  // The groups that matter most get the hues; all others share the greys.
+  show(view) {
+    if (VIEWS[view].needs === "ranges" && !this.device.hasRanges) view = "memory";
+    const before = this.kind;
+    this.view = view;
+    if (before !== this.kind) this.chosenKey = null;
+    for (const key of Object.keys(VIEWS)) {
+      byId(`tab-${key}`).setAttribute("aria-selected", String(key === view));
+      byId(`tab-${key}`).tabIndex = key === view ? 0 : -1;
+      byId(`panel-${key}`).hidden = key !== view;
+    }
+    const { chart, detail } = VIEWS[view];
+    byId("picture").hidden = byId("toolbar").hidden = !chart;
+    byId("detail-panel").hidden = !detail;
+    byId("panels").className = detail ? `panels ${view}` : "panels alone";
+    byId("colour-field").hidden = chart === "lines";
+    byId("search").hidden = byId("found").hidden = chart !== "allocations";
+    byId("stream-field").hidden = chart !== "allocations" || this.device.streams.length < 2;
+    byId("colours").replaceChildren(...this.current.modes().map((mode) => element("label", {},
+      element("input", { type: "radio", name: "colour", value: mode, checked: mode === this.mode, onchange: () => this.setMode(mode) }), element("span", { textContent: mode }))));
+    showDetail(this.device, this.kept);
+    this.recolour();
+  }
+  setMode(mode) {
+    this.modes[this.kind] = mode;
+    for (const input of document.getElementsByName("colour")) input.checked = input.value === mode;
+    this.chosenKey = null;
+    this.recolour();
+  }
+  setStream(number) {
+    this.stream = number;
+    byId("stream").value = number;
+    this.layers = new Allocations(this.device, number);
+    this.chosenKey = null;
+    this.recolour();
+  }
   recolour() {
-    this.colours = new Map(this.device.ranking(this.mode, THEMES.light.hues.length).map((key, index) => [key, index]));
-    this.refreshTable();
+    this.colouring = new Colouring(this.current, this.mode);
+    this.refresh();
+  }
+  // What stands below the chart, and the chart.
+  refresh() {
+    const { device, state } = this;
+    byId("back").hidden = state === device.peak_state;
+    byId("moment").value = state;
+    byId("moment-text").textContent = `${state === device.peak_state ? "peak, " : ""}${micros(this.momentTime ?? device.time[state])} · event ${grouped(state)} · ${device.eventText(state)}`;
+    VIEWS[this.view].draw(this);
     this.redraw();
   }
-  refreshTable() {
-    const { device, state } = this, peak = state === device.peak_state;
-    byId("live-title").textContent = `Live ${peak ? "at the peak" : "at " + micros(this.momentTime)}: ${bytes(device.allocated[state])}`;
-    byId("live-peak").hidden = peak;
-    showLive(device, state, this.mode, this.colours, this.chosen, (key) => this.chooseKey(key));
+  segmentsNow() {
+    const { device, state } = this, { made } = device;
+    if (!made.now || made.now.state !== state) made.now = { state, segments: segmentsAt(device, state) };
+    return made.now.segments;
   }
   chooseKey(key) {
-    this.chosen = this.chosen === key ? null : key;
-    this.refreshTable();
-    this.redraw();
+    this.chosenKey = this.chosenKey === key ? null : key;
+    this.refresh();
+  }
+  chooseRegion(key) {
+    if (this.mode !== "region") this.setMode("region");
+    this.chooseKey(key);
   }
   setMoment(state, time = null) {
     this.moment = state;
     this.momentTime = time;
-    this.refreshTable();
+    this.refresh();
+  }
+  stepMoment(by) { this.setMoment(Math.max(0, Math.min(this.device.states - 1, this.state + by))); }
+  showOom(oom) {
+    this.setMoment(oom.state, oom.time_us);
+    this.keep({ oom });
+  }
+  // chosen: an allocation, a segment, a hole in one, a failure (detail.js), or null.
+  keep(chosen) {
+    this.kept = chosen;
+    showDetail(this.device, chosen);
+    if (this.view === "state") drawState(this);
     this.redraw();
   }
   search(text) {
     const { device } = this, wanted = text.trim();
     this.found = null;
+    this.searched = wanted.toLowerCase();
     byId("found").textContent = "";
-    if (wanted) {
-      this.found = new Uint8Array(device.count);
-      const isAddress = /^0x[0-9a-f]{1,16}$/i.test(wanted), stacks = isAddress ? null : this.stacks.matching(wanted);
-      const address = isAddress ? BigInt(wanted) : 0n;
-      let count = 0, atPeak = 0;
-      for (let i = 0; i < device.count; i++) {
-        if (!(isAddress ? device.holds(i, address) : stacks[device.stack[i]])) continue;
-        this.found[i] = 1;
-        count++;
-        if (device.born[i] <= device.peak_state && device.gone[i] > device.peak_state) atPeak += device.size[i];
-      }
-      byId("found").textContent = count ? `${grouped(count)} ${count === 1 ? "allocation" : "allocations"}, ${bytes(atPeak)} at the peak` : "nothing found";
+    if (!wanted) return;
+    this.found = new Uint8Array(device.count);
+    const isAddress = /^0x[0-9a-f]{1,16}$/i.test(wanted), stacks = isAddress ? null : this.stacks.matching(wanted);
+    const address = isAddress ? BigInt(wanted) : 0n;
+    let count = 0, atPeak = 0;
+    for (let i = 0; i < device.count; i++) {
+      if (!(isAddress ? device.holds(i, address) : stacks[device.stack[i]])) continue;
+      this.found[i] = 1;
+      count++;
+      if (device.isLive(i, device.peak_state)) atPeak += device.size[i];
     }
+    byId("found").textContent = count ? `${counted(count, "allocation")}, ${bytes(atPeak)} at the peak` : "nothing found";
   }
-  match() {
-    if (this.chosen === null) return this.found;
-    const out = new Uint8Array(this.device.count);
-    for (let i = 0; i < out.length; i++) if (this.device.keyOf(this.mode, i) === this.chosen && (!this.found || this.found[i])) out[i] = 1;
+  nextFound() { // the next one after what is kept, with the moment it was made
+    if (!this.found) return;
+    const from = this.kept && this.kept.allocation !== undefined ? this.kept.allocation + 1 : 0;
+    let i = this.found.indexOf(1, from);
+    if (i < 0) i = this.found.indexOf(1);
+    if (i < 0) return;
+    this.keep({ allocation: i });
+    this.setMoment(this.device.born[i]);
+  }
+  // One byte per item of the chart's layer: is it what was searched for and chosen? null: everything is.
+  matching() {
+    const { device, current, chosenKey, found, mode } = this, searched = this.kind === "segments" ? null : found;
+    if (chosenKey === null) return searched;
+    const out = new Uint8Array(this.kind === "segments" ? current.count : device.count);
+    const within = mode === "region" && chosenKey > 0 ? this.pathsWithin(chosenKey) : null; // a region and those inside it
+    for (let i = 0; i < out.length; i++) {
+      const key = current.keyOfId(mode, i);
+      if ((within ? within.has(key) : key === chosenKey) && (!searched || searched[i])) out[i] = 1;
+    }
     return out;
   }
+  pathsWithin(key) {
+    const { paths } = this.device, path = paths[key - 1];
+    return new Set(paths.flatMap((one, number) => (path.every((name, depth) => one[depth] === name) ? [number + 1] : [])));
+  }
+
+  // ---- drawing ----
   redraw() {
     if (this.waiting || !this.device) return;
     this.waiting = requestAnimationFrame(() => { this.waiting = 0; this.drawNow(); });
   }
   drawNow() {
     const since = performance.now();
-    const { device, axis, mode, colours, momentTime } = this;
-    this.chart.draw({ device, axis, mode, colours, momentTime, match: this.match() });
-    this.status();
+    const { device, axis, mode, colouring, momentTime, current, moment } = this, { chart, height } = VIEWS[this.view];
+    if (chart) {
+      const time = moment === null ? null : momentTime ?? device.time[moment];
+      const view = { device, layers: current, axis, mode, colouring, match: this.matching(), momentTime: time, height: Math.round(Math.max(130, height * Math.min(1400, innerHeight))), kind: chart };
+      this.chart.draw(view);
+      this.bands.draw(view, theme());
+      this.minimap.draw(view, theme());
+      this.status();
+    }
+    writeLink(this);
     this.drawing_ms = performance.now() - since;
   }
   status(x) {
     const { device, axis } = this;
     if (x === undefined) {
       const shown = axis.kind === "time" ? `${micros(axis.from)} to ${micros(axis.to)} of ${micros(axis.end)}` : `events ${grouped(Math.floor(axis.from))} to ${grouped(Math.ceil(axis.to))} of ${grouped(device.events)}`;
-      byId("status").textContent = `${shown} · ${grouped(device.count)} allocations · wheel or W S zooms, drag or A D moves, P peak, R all, / search`;
+      byId("status").textContent = `${shown} · ${counted(this.layers.count, "allocation")}`;
       return;
     }
     const state = this.chart.stateUnder(x);
-    byId("status").textContent = `${micros(device.time[state])} · event ${grouped(state)} · ${bytes(device.allocated[state])} allocated${device.reserves ? ` · ${bytes(device.reservedAt(state))} reserved` : ""} · ${device.regionAt(state)}`;
+    byId("status").textContent = `${micros(device.time[state])} · event ${grouped(state)} · ${bytes(this.layers.totals[state])} allocated${device.reserves ? ` · ${bytes(device.reservedAt(state))} reserved` : ""} · ${device.regionAt(state)}`;
   }
 
   // ---- moving ----
@@ -126,151 +226,31 @@ class Page {
   toPeak() {
     const { axis, device } = this, x = axis.ofState(device.peak_state), wide = Math.max(axis.least * 4, axis.end / 20);
     axis.show(x - wide / 2, x + wide / 2);
-    this.chosen = null;
+    this.chosenKey = null;
     this.setMoment(null);
   }
   setAxis(kind) {
-    const first = this.axis.stateAt(this.axis.from), last = this.axis.stateAt(this.axis.to), all = this.axis.to - this.axis.from >= this.axis.end;
+    const first = this.axis.stateAt(this.axis.from), last = this.axis.stateAt(this.axis.to), { whole } = this.axis;
     this.axisKind = kind;
     this.axis = new Axis(this.device, kind);
-    if (!all) this.axis.show(this.axis.ofState(first), this.axis.endOfState(last));
+    for (const input of document.getElementsByName("axis")) input.checked = input.value === kind;
+    if (!whole) this.axis.show(this.axis.ofState(first), this.axis.endOfState(last));
     this.redraw();
   }
-
-  // ---- events ----
-  listen() {
-    byId("device").onchange = (event) => this.choose(Number(event.target.value));
-    for (const input of document.getElementsByName("axis")) input.onchange = () => this.setAxis(input.value);
-    for (const input of document.getElementsByName("colour")) input.onchange = () => { this.mode = input.value; this.chosen = null; this.recolour(); };
-    byId("search").oninput = (event) => { this.search(event.target.value); this.redraw(); };
-    byId("to-peak").onclick = () => this.toPeak();
-    byId("to-all").onclick = () => this.showAll();
-    byId("live-peak").onclick = () => this.setMoment(null);
-    byId("copy").onclick = () => this.copy();
-    addEventListener("resize", () => this.redraw());
-    addEventListener("keydown", (event) => this.key(event));
-    darkQuery.addEventListener("change", () => { if (this.device) { this.refreshTable(); this.redraw(); } });
-    this.listenChart();
-    this.listenMinimap();
-    byId("bands").onpointermove = (event) => this.overBands(event);
-    byId("bands").onpointerleave = () => showTip(0, 0);
-    byId("bands").onclick = (event) => this.zoomToBand(event);
+  clear() {
+    this.chosenKey = null;
+    this.flame.path = [];
+    this.keep(null);
+    this.setMoment(null);
   }
-  listenChart() {
-    const { canvas } = this.chart;
-    let drag = null;
-    canvas.addEventListener("wheel", (event) => {
-      event.preventDefault();
-      if (Math.abs(event.deltaX) > Math.abs(event.deltaY)) this.move(event.deltaX / 1000);
-      else this.zoom(Math.exp(Math.max(-200, Math.min(200, event.deltaY)) * 0.0025), this.chart.valueAt(event.offsetX));
-    }, { passive: false });
-    canvas.onpointerdown = (event) => {
-      canvas.setPointerCapture(event.pointerId);
-      drag = { x: event.offsetX, from: this.axis.from, to: this.axis.to, moved: false };
-    };
-    canvas.onpointermove = (event) => {
-      if (!drag) return this.hover(event);
-      const by = event.offsetX - drag.x;
-      if (Math.abs(by) > 3) drag.moved = true;
-      if (!drag.moved) return;
-      showTip(0, 0);
-      const shift = (-by / this.chart.plot) * (drag.to - drag.from);
-      this.axis.show(drag.from + shift, drag.to + shift);
-      this.redraw();
-    };
-    canvas.onpointerup = (event) => {
-      if (drag && !drag.moved) this.keep(event);
-      drag = null;
-    };
-    canvas.onpointerleave = () => { showTip(0, 0); this.status(); };
-  }
-  hover(event) {
-    if (!this.chart.picks) return;
-    this.status(event.offsetX);
-    const i = this.chart.pick(event.offsetX, event.offsetY), { device } = this;
-    if (i < 0) return showTip(0, 0);
-    const name = device.stackName(i);
-    showTip(event.clientX, event.clientY,
-      element("div", { className: "main" }, element("b", { textContent: bytes(device.size[i]) }), ` ${name.main}`),
-      element("div", { textContent: [name.where, device.born[i] ? device.pathName(device.region[i]) : ""].filter(Boolean).join(" · ") }),
-      element("div", { textContent: lifetime(device, i) }));
-    if (this.kept < 0) showDetail(device, i);
-  }
-  keep(event) {
-    const i = this.chart.pick(event.offsetX, event.offsetY);
-    this.kept = i;
-    showDetail(this.device, i);
-    if (event.offsetX < LEFT) return;
-    const state = this.chart.stateUnder(event.offsetX), { device } = this;
-    const time = this.axis.kind === "time" ? this.chart.valueAt(event.offsetX) : device.time[state];
-    this.setMoment(state, Math.max(device.time[state], Math.min(time, device.endOf(state))));
+  setTheme(name) {
+    document.documentElement.dataset.theme = name;
+    this.recolour();
   }
   copy() {
-    const i = this.kept;
-    if (i < 0) return;
-    const area = element("textarea", { value: detailText(this.device, i) }); // works from a file, where there is no clipboard API
-    document.body.append(area);
-    area.select();
-    document.execCommand("copy");
-    area.remove();
+    if (!this.kept) return;
+    copyText(detailText(this.device, this.kept));
     byId("copy").textContent = "Copied";
     setTimeout(() => { byId("copy").textContent = "Copy"; }, 1200);
   }
-  overBands(event) {
-    const { device } = this, under = this.chart.bandsUnder(event.offsetX).slice(0, 8);
-    showTip(event.clientX, event.clientY, ...under.map((i) => element("div", { className: "main" },
-      device.paths[device.spans.path[i]].at(-1), ` ${micros(device.spans.end[i] - device.spans.start[i])}`)));
-  }
-  zoomToBand(event) {
-    const { device, axis } = this, level = Math.floor(event.offsetY / BAND_HEIGHT) + 1;
-    const i = this.chart.bandsUnder(event.offsetX).find((one) => device.paths[device.spans.path[one]].length === level);
-    if (i === undefined) return;
-    axis.show(axis.ofTime(device.spans.start[i]), axis.ofTime(device.spans.end[i]));
-    this.redraw();
-  }
-  listenMinimap() {
-    const { minimap } = this.chart;
-    const go = (event) => {
-      const { axis } = this, x = ((event.offsetX - LEFT) / this.chart.plot) * axis.end, half = (axis.to - axis.from) / 2;
-      axis.show(x - half, x + half);
-      this.redraw();
-    };
-    minimap.onpointerdown = (event) => { minimap.setPointerCapture(event.pointerId); go(event); };
-    minimap.onpointermove = (event) => { if (event.buttons) go(event); };
-    minimap.addEventListener("wheel", (event) => { event.preventDefault(); this.zoom(Math.exp(event.deltaY * 0.0025)); }, { passive: false });
-  }
-  key(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || !this.device) return;
-    const field = event.target;
-    if (field.id === "search") {
-      if (event.key === "Escape") { field.value = ""; this.search(""); field.blur(); this.redraw(); }
-      return;
-    }
-    if (field.tagName === "SELECT" || (field.tagName === "INPUT" && event.key.startsWith("Arrow"))) return;
-    const scrolls = field.closest && field.closest(".scroll") && event.key.startsWith("Arrow");
-    const actions = {
-      w: () => this.zoom(0.7), s: () => this.zoom(1 / 0.7), a: () => this.move(-0.15), d: () => this.move(0.15),
-      ArrowUp: () => this.zoom(0.7), ArrowDown: () => this.zoom(1 / 0.7), ArrowLeft: () => this.move(-0.15), ArrowRight: () => this.move(0.15),
-      p: () => this.toPeak(), r: () => this.showAll(), "/": () => byId("search").focus(),
-      Escape: () => { this.chosen = null; this.kept = -1; showDetail(this.device, -1); this.setMoment(null); },
-    };
-    const action = actions[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-    if (!action || scrolls) return;
-    event.preventDefault();
-    action();
-  }
 }
-
-(async () => {
-  try {
-    const { head, planes } = await unpack(byId("data").textContent);
-    byId("data").remove();
-    const page = new Page(head, planes);
-    if (page.device) page.drawNow();
-    window.memoryPage = page; // for the console, and for tests
-    document.documentElement.dataset.ready = String(Math.round(performance.now()));
-  } catch (error) {
-    byId("notices").append(element("p", { className: "danger", textContent: `This page could not be drawn: ${error}` }));
-    throw error;
-  }
-})();

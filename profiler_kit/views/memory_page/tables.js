@@ -1,0 +1,135 @@
+// ---- tables.js: the facts, the notices, and the table of each view ----
+
+function showFacts(device) {
+  const peak = device.peakBytes, end = device.allocated[device.states - 1], reserved = device.reservedAt(device.states - 1);
+  const when = device.events ? `at ${micros(device.time[device.peak_state])}` : "no history";
+  const all = new Allocations(device), top = all.liveAt(device.peak_state, "stack")[0], holder = top ? all.keyName("stack", top.key) : null;
+  const facts = [
+    ["Peak allocated", bytes(peak), when],
+    ["In region", device.events ? device.peak_region.join(" > ") || NO_REGION : "–", ""],
+    ["Held most by", holder ? holder.main : "–", top ? `${percent(top.bytes / Math.max(peak, 1))} of the peak${holder.where ? ", " + holder.where : ""}` : ""],
+    device.reserves ? ["Reserved at the end", bytes(reserved), `${bytes(end)} allocated, ${percent(device.fragmentation)} in no active block`] : ["Allocated at the end", bytes(end), ""],
+  ];
+  byId("facts").replaceChildren(...facts.map(([name, value, note]) =>
+    element("div", {}, element("dt", { textContent: name }), element("dd", { textContent: value, title: value }, element("small", { textContent: note, title: note })))));
+}
+
+const MOST_NOTICES = 3, LONG_NOTICE = 110;
+function showNotices(device, head, goTo) {
+  const notices = device.ooms.slice(0, MOST_NOTICES).map((oom) => ["danger",
+    `Out of memory at ${micros(oom.time_us)}: asked for ${bytes(oom.requested_bytes)}; ${bytes(oom.device_free_bytes)} free on the device, ` +
+    `${bytes(oom.allocated_bytes)} allocated, ${bytes(oom.reserved_bytes - oom.allocated_bytes)} reserved but not allocated. ${oom.why}`, () => goTo(oom)]);
+  if (device.ooms.length > MOST_NOTICES) notices.push(["danger", `${grouped(device.ooms.length - MOST_NOTICES)} more allocations failed.`]);
+  if (head.error) notices.push(["danger", `The recorded function raised: ${head.error}`]);
+  if (device.truncated) notices.push(["warn", droppedText(device, head)]);
+  if (!device.events) notices.push(["warn", device.count ? "No history: only the state at the end is known. Record with profiler_kit.memory_runner." : "Nothing was allocated on this device, and no event was recorded."]);
+  byId("notices").replaceChildren(...notices.map(([kind, text, go]) => notice(kind, text, go)));
+}
+function droppedText(device, head) {
+  const known = device.unmatched_frees + device.recorded_before;
+  const ring = head.max_entries ? ` The ring buffer held ${grouped(head.max_entries)} events.` : "";
+  return `The history lost its beginning: at least ${grouped(known)} recorded allocations are missing (${grouped(device.unmatched_frees)} were freed later, ` +
+    `${grouped(device.recorded_before)} live to the end), so that an earlier peak may be too.${ring} Record with a larger max_entries.`;
+}
+function notice(kind, text, go) {
+  const box = element("p", { className: kind });
+  if (text.length > LONG_NOTICE && !go) box.append(element("details", {}, element("summary", { textContent: `${text.slice(0, LONG_NOTICE)}…` }), text));
+  else box.append(text);
+  if (go) box.append(" ", element("button", { textContent: "Show it", onclick: go }));
+  return box;
+}
+
+// onChoose(key) is called when a row is chosen.
+function showLive(table, layers, state, mode, colouring, chosen, onChoose) {
+  const groups = layers.liveAt(state, mode), total = Math.max(1, layers.totals[state]), unit = columnUnit(groups.length ? groups[0].bytes : 0);
+  const columns = [{ name: mode === "stack" ? "allocated by" : mode }, { name: "allocations", number: true }, { name: "size", number: true }, { name: "share", number: true }];
+  fillTable(table, columns, groups.map((group) => {
+    const name = layers.keyName(mode, group.key);
+    return {
+      className: group.key === chosen ? "chosen" : "", choose: () => onChoose(group.key),
+      cells: [[swatch(colouring.of(group.key)), name.main, " ", element("span", { className: "where", textContent: name.where })], grouped(group.count), inUnit(group.bytes, unit), percent(group.bytes / total)],
+    };
+  }), 200);
+}
+
+function numberColumns(...names) { return names.map((name) => ({ name, number: true })); }
+
+function showRegions(table, device, chosen, onChoose) {
+  const rows = device.region_rows, unit = columnUnit(rows.reduce((most, row) => Math.max(most, row[3]), 0));
+  const columns = [{ name: "region" }, ...numberColumns("instances", "peak of the device", "allocated inside", "freed inside", "net")];
+  fillTable(table, columns, rows.map(([path, instances, peak, allocated, freed, net]) => {
+    const names = path < 0 ? [NO_REGION] : device.paths[path], indent = element("span", { className: "indent" });
+    indent.style.width = `${(names.length - 1) * 18}px`;
+    return {
+      title: names.join(" > "), className: path + 1 === chosen ? "chosen" : "", choose: () => onChoose(path + 1),
+      cells: [[indent, swatch(path < 0 ? theme().rest[0] : device.colours[path]), names.at(-1)], path < 0 ? "" : grouped(instances), ...[peak, allocated, freed].map((value) => inUnit(value, unit)), (net > 0 ? "+" : "") + inUnit(net, unit)],
+    };
+  }), 1000);
+}
+
+function useBar(one, size, c) {
+  return shareBar([[one.active / size, c.active, `active ${bytes(one.active)}`], [(one.pending || 0) / size, c.split, `pending free ${bytes(one.pending || 0)}`]]);
+}
+// Columns that would say the same in every row are left out.
+function showSegments(table, device, segments, colouring, mode, onChoose) {
+  const sorted = [...segments].sort(ORDERS.size), unit = columnUnit(sorted.length ? sorted[0].end - sorted[0].start : 0), c = theme();
+  const keyOf = (one) => (mode === "stream" ? one.stream : mode === "size" ? one.kind & SMALL_RANGE : one.pool), { ranges } = device;
+  const columns = [
+    [{ name: "segment" }, (one) => [swatch(colouring.of(keyOf(one))), segmentAddress(device, one)]],
+    [{ name: "size", number: true }, (one) => inUnit(one.end - one.start, unit)],
+    [{ name: "active", number: true }, (one) => inUnit(one.active, unit)],
+    [{ name: "pending free", number: true }, (one) => inUnit(one.pending, unit), sorted.some((one) => one.pending)],
+    [{ name: "inactive", number: true }, (one) => inUnit(one.inactive, unit)],
+    [{ name: "largest free", number: true }, (one) => inUnit(one.largest, unit)],
+    [{ name: "blocks", number: true }, (one) => grouped(one.count)],
+    [{ name: "in use" }, (one) => useBar(one, one.end - one.start, c)],
+    [{ name: "kind" }, (one) => kindText(one).replace(" (requests up to 1 MiB)", "")],
+    [{ name: "pool" }, (one) => ranges.poolName(one.pool), new Set(ranges.pool).size > 1],
+    [{ name: "stream" }, (one) => streamText(ranges.streams[one.stream]), ranges.streams.length > 1],
+  ].filter(([, , wanted = true]) => wanted);
+  fillTable(table, columns.map(([column]) => column), sorted.map((one) => ({ choose: () => onChoose(one), cells: columns.map(([, cell]) => cell(one)) })));
+}
+
+function showPools(table, device, segments, colouring, chosen, onChoose) {
+  const pools = new Map(), c = theme();
+  for (const one of segments) {
+    const pool = pools.get(one.pool) || { pool: one.pool, segments: 0, size: 0, active: 0, pending: 0, inactive: 0, largest: 0, streams: new Set() };
+    pool.segments++;
+    pool.size += one.end - one.start;
+    for (const part of ["active", "pending", "inactive"]) pool[part] += one[part];
+    pool.largest = Math.max(pool.largest, one.largest);
+    pool.streams.add(one.stream);
+    pools.set(one.pool, pool);
+  }
+  const rows = [...pools.values()].sort((a, b) => b.size - a.size), unit = columnUnit(rows.length ? rows[0].size : 0), all = Math.max(1, rows.reduce((sum, one) => sum + one.size, 0));
+  const columns = [{ name: "pool" }, ...numberColumns("segments", "reserved", "share", "active", "pending free", "inactive", "largest free"), { name: "in use" }, { name: "streams" }];
+  fillTable(table, columns, rows.map((one) => ({
+    className: one.pool === chosen ? "chosen" : "", choose: () => onChoose(one.pool),
+    cells: [[swatch(colouring.of(one.pool)), device.ranges.poolName(one.pool)], grouped(one.segments), inUnit(one.size, unit), percent(one.size / all), inUnit(one.active, unit), one.pending ? inUnit(one.pending, unit) : "–",
+      inUnit(one.inactive, unit), inUnit(one.largest, unit), useBar(one, one.size, c), [...one.streams].map((stream) => streamText(device.ranges.streams[stream])).join(", ")],
+  })));
+}
+
+// What an allocation of `wanted` bytes would find in each place it may look.
+function showFits(table, device, segments, wanted) {
+  const groups = groupsAt(device, segments), unit = columnUnit(groups.length ? groups[0].reserved : 0);
+  const columns = [{ name: "usable by" }, ...numberColumns("segments", "reserved", "active", "inactive", "free blocks", "largest free", "blocks that would do")];
+  fillTable(table, columns, groups.map((one) => {
+    const fits = one.holes.filter((hole) => hole >= wanted).length, served = !!one.small === wanted <= LEAST_REST;
+    return { cells: [
+      [`${device.ranges.poolName(one.pool)}, ${streamText(device.ranges.streams[one.stream])}, ${one.small ? "up to 1 MiB" : "above 1 MiB"}`], grouped(one.segments), inUnit(one.reserved, unit), inUnit(one.active, unit), inUnit(one.inactive, unit),
+      grouped(one.holes.length), inUnit(one.largest, unit), served ? grouped(fits) : "not asked"] };
+  }));
+}
+
+function showSettings(table, head) {
+  const rows = [["snapshot", head.path], ["source", head.source], ["torch", head.torch || "not recorded"], ["ring buffer", head.max_entries ? `${grouped(head.max_entries)} events` : "not recorded"]];
+  for (const [name, value] of Object.entries(head.settings)) rows.push([name, settingText(value)]);
+  fillTable(table, [{ name: "setting" }, { name: "value" }], rows.map(([name, value]) => ({ cells: [name, value === "" ? element("span", { className: "where", textContent: "(empty)" }) : value] })), 2000);
+}
+function settingText(value) {
+  if (value === null || typeof value !== "object") return String(value);
+  const entries = Object.entries(value);
+  if (entries.length && entries.every(([, one]) => one === entries[0][1])) return `${settingText(entries[0][1])} for all ${grouped(entries.length)}`;
+  return entries.map(([name, one]) => `${name}: ${settingText(one)}`).join(", ");
+}
