@@ -16,9 +16,8 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import state
+from app import state, timeline_routes
 from profiler_kit.errors import KitError
-from profiler_kit.views.tiles import tile
 
 _HERE = Path(__file__).resolve().parent
 _EVERYONE = ("0.0.0.0", "::")
@@ -55,8 +54,7 @@ def routes() -> list[BaseRoute]:
     found: list[BaseRoute] = [
         Route("/kit/trace", trace_bytes),
         Route("/kit/snapshot", snapshot_bytes),
-        Route("/kit/timeline", timeline_description),
-        Route("/kit/tiles", timeline_tile),
+        *timeline_routes.routes(),
         Route("/kit/memory", memory_page),
         Route("/overview", to_start),
     ]
@@ -79,32 +77,6 @@ def trace_bytes(request: Request) -> Response:
 def snapshot_bytes(request: Request) -> Response:
     """The memory snapshot as it lies on disk, for torch's own tools."""
     return _file(request, "memory")
-
-
-def timeline_description(request: Request) -> Response:
-    """Bounds, tracks and labels of a run's timeline."""
-    try:
-        found = state.find(request.query_params.get("run", ""))
-        if found is None or found.trace is None:
-            return _missing("trace")
-        return Response(state.timeline(found.trace)[1], media_type="application/json", headers=_FRESH)
-    except KitError as error:
-        return PlainTextResponse(str(error), 422)
-
-
-def timeline_tile(request: Request) -> Response:
-    """One view of a run's timeline."""
-    query = request.query_params
-    try:
-        found = state.find(query.get("run", ""))
-        if found is None or found.trace is None:
-            return _missing("trace")
-        view = (int(query.get("t0", "")), int(query.get("t1", "")), int(query.get("px", "")))
-        return Response(tile(state.timeline(found.trace)[0], *view), media_type="application/octet-stream")
-    except ValueError:
-        return PlainTextResponse("t0, t1 and px: want whole numbers", 422)
-    except KitError as error:
-        return PlainTextResponse(str(error), 422)
 
 
 def memory_page(request: Request) -> Response:

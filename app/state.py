@@ -1,10 +1,12 @@
 """Caches, the chosen run and the query parameters: all state of the dashboard lives here.
 
-Resources are keyed by (path, mtime, size), so a file that changed is read anew; each cache holds a few entries.
+Resources are keyed by (path, mtime, size), so a file that changed is read anew; each cache holds a few entries. Traces
+are loaded in a thread of their own (loading.py), which a page may watch and stop.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import sys
@@ -16,12 +18,17 @@ from typing import TypeVar
 import pandas as pd
 import streamlit as st
 
+from app.loading import Job, Report, Shelf
 from profiler_kit.analyses.layers import explained, forward_spread, layer_totals
-from profiler_kit.analyses.lod import Timeline, build_timeline
+from profiler_kit.analyses.lod import Timeline
+from profiler_kit.analyses.lod_build import By, group_gpu_work
+from profiler_kit.analyses.lod_search import Matches, find_matches
 from profiler_kit.errors import InputError
 from profiler_kit.layer_file import read_layers
 from profiler_kit.load.runs import RunFolder, confined, default_root, find_run, find_runs, require_root
+from profiler_kit.load.store import find_entry
 from profiler_kit.snapshot import Snapshot, load_snapshot
+from profiler_kit.timeline_store import trace_timeline
 from profiler_kit.trace import Trace, load_trace
 from profiler_kit.views.tiles import describe
 
@@ -58,26 +65,63 @@ def _fresh(path: Path, load: Callable[[str, int, int], T]) -> T:
     return load(str(path), found.st_mtime_ns, found.st_size)
 
 
-@st.cache_resource(max_entries=3, show_spinner=False)
-def _trace(path: str, mtime_ns: int, size: int) -> Trace:
-    return load_trace(path)
+# Three traces at most, and beside the newest no more events than a 500 MB trace holds.
+_traces: Shelf[Trace] = Shelf(3, 1_200_000, lambda trace: len(trace.columns))
+_DETAILS = ("grid", "block", "registers_per_thread", "shared_memory", "occupancy", "input_dims")
+
+
+def opening(path: Path) -> Job[Trace]:
+    """The loading of that trace: under way, done, or begun now."""
+    return _fresh(path, lambda *key: _traces.job(key, lambda report: _load(path, report)))
+
+
+def _load(path: Path, report: Report) -> Trace:
+    """Load, and compute what every page asks for. Arguments of kernels are kept of traces too small for the cache."""
+    loaded = load_trace(path, arguments=() if find_entry(path) is not None else _DETAILS, report=report)
+    steps = (loaded.gpu_events, loaded.regions, loaded.operators, loaded.launch_calls)
+    for number, step in enumerate(steps):
+        report(number, len(steps), "attributing GPU work to regions and operators")
+        step()
+    return loaded
 
 
 def trace(path: Path) -> Trace:
     """The loaded trace of that file."""
-    return _fresh(path, _trace)
+    return opening(path).result()
 
 
-@st.cache_resource(max_entries=4, show_spinner=False)
+@st.cache_resource(max_entries=3, show_spinner=False)
 def _timeline(path: str, mtime_ns: int, size: int) -> tuple[Timeline, bytes]:
-    loaded = _trace(path, mtime_ns, size)
-    built = build_timeline(loaded.gpu_events(), loaded.region_instances(), loaded.operators(), loaded.threads)
-    return built, json.dumps(describe(built)).encode()
+    built = trace_timeline(Path(path), lambda: trace(Path(path)))
+    return built, _described(built)
 
 
-def timeline(path: Path) -> tuple[Timeline, bytes]:
-    """The drawing index of a trace, and its description as JSON."""
-    return _fresh(path, _timeline)
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _grouped(path: str, mtime_ns: int, size: int, by: By) -> tuple[Timeline, bytes]:
+    loaded = trace(Path(path))
+    operators = loaded.kernel_details()["outer_operator"] if by == "operator" else None
+    first = _timeline(path, mtime_ns, size)[0]
+    built = group_gpu_work(first, loaded.gpu_events(), by, loaded.threads, operators)
+    return built, _described(built)
+
+
+def _described(timeline: Timeline) -> bytes:
+    return gzip.compress(json.dumps(describe(timeline), separators=(",", ":")).encode(), 6, mtime=0)
+
+
+def timeline(path: Path, by: By = "stream") -> tuple[Timeline, bytes]:
+    """The drawing index of a trace with its GPU work in such lanes, and its description as gzipped JSON."""
+    return _fresh(path, lambda *key: _timeline(*key) if by == "stream" else _grouped(*key, by))
+
+
+@st.cache_resource(max_entries=3, show_spinner=False)
+def _matches(path: str, mtime_ns: int, size: int, by: By, text: str) -> Matches:
+    return find_matches(timeline(Path(path), by)[0], text)
+
+
+def matches(path: Path, by: By, text: str) -> Matches:
+    """The spans of a timeline whose name holds that text."""
+    return _fresh(path, lambda *key: _matches(*key, by, text))
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
@@ -159,6 +203,14 @@ def run() -> RunFolder:
     if found is None:
         raise InputError(f"{root() / key}: no run here (moved or deleted?). Choose another one on the left.")
     return found
+
+
+def linked_range() -> Range | None:
+    """The range selected in a link, in ns of the timeline (sel=FROM-TO); None without one."""
+    first, dash, last = str(st.query_params.get("sel", "")).partition("-")
+    if not (dash and first.isascii() and last.isascii() and first.isdigit() and last.isdigit()):
+        return None
+    return (int(first), int(last)) if len(first) < 19 and len(last) < 19 and int(first) < int(last) else None
 
 
 def selected_range(

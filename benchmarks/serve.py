@@ -14,7 +14,6 @@ import statistics
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -39,9 +38,7 @@ def main() -> None:
 
 def start(folder: Path) -> tuple[float, float]:
     """Seconds until the server answers, and until it has sent the start page."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     command = [sys.executable, "-m", "profiler_kit.cli", "serve", str(folder), "--port", str(port), "--no-browser"]
     since = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
@@ -53,13 +50,20 @@ def start(folder: Path) -> tuple[float, float]:
         process.wait(10)
 
 
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def wait_for(url: str, since: float) -> float:
     """Seconds from `since` until the address has answered."""
     while time.perf_counter() - since < PATIENCE_S:
         try:
             urllib.request.urlopen(url, timeout=5).read()
             return time.perf_counter() - since
-        except (urllib.error.URLError, ConnectionError):
+        except OSError:
             time.sleep(0.02)
     sys.exit(f"{url}: no answer within {PATIENCE_S:.0f} s")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from app import routes, state
+from app import state
 from app.components import overview_parts, region_parts, widgets
 from app.components.timeline import latest, timeline
 from profiler_kit.views import tables
@@ -43,8 +43,7 @@ st.subheader("Timeline", help=region_parts.TIMELINE_HELP)
 key, base_ns = f"timeline-{run.key}", state.timeline(run.trace)[0].start_ns
 selected, number = state.selected_range(run.key, path, *latest(key, base_ns))
 timeline(
-    routes.url("timeline", run.key),
-    routes.url("tiles", run.key),
+    run.key,
     key=key,
     base_ns=base_ns,
     focus=focus,

@@ -10,42 +10,33 @@ from pathlib import Path
 
 import streamlit as st
 
+from app import state
 from app.state import Range
 
 _HERE = Path(__file__).parent
-_HTML = """
-<div class="tl">
-  <div class="bar"><span class="shown"></span>
-    <button class="in" title="Zoom in (W)">+</button><button class="out" title="Zoom out (S)">−</button>
-    <button class="fit" title="Show everything (F)">Fit</button>
-    <span class="hint">wheel zooms · drag pans · <kbd>shift</kbd>+drag selects ·
-    <kbd>W</kbd><kbd>A</kbd><kbd>S</kbd><kbd>D</kbd> · click selects a span, double click zooms to it</span></div>
-  <div class="problem" role="alert"></div>
-  <canvas tabindex="0" aria-label="Timeline of GPU streams, regions and threads"></canvas>
-  <div class="tip"></div>
-</div>
-"""
+# In this order they are one script: each names what the next ones use.
+_SCRIPTS = ("text", "server", "lanes", "paint", "panel", "input", "timeline")
 _component = st.components.v2.component(
     "profiler_kit_timeline",
-    html=_HTML,
+    html=(_HERE / "timeline.html").read_text(encoding="utf-8"),
     css=(_HERE / "timeline.css").read_text(encoding="utf-8"),
-    js=(_HERE / "timeline.js").read_text(encoding="utf-8"),
+    js="\n".join((_HERE / "timeline_js" / f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS),
 )
 
 
 def latest(key: str, base_ns: int) -> tuple[Range | None, int]:
-    """The range the browser selected last, in ns, and its number; 0 when nothing was ever selected."""
+    """The range the browser selected last, in ns, and its number; before that the one in the address, else 0."""
     held = st.session_state.get(key)
     chosen = held.get("selection") if held else None
     if not chosen:
-        return None, 0
+        linked = state.linked_range()
+        return (None, 0) if linked is None else ((linked[0] + base_ns, linked[1] + base_ns), 1)
     times = chosen["range"]
     return (int(times[0]) + base_ns, int(times[1]) + base_ns) if times else None, int(chosen["number"])
 
 
 def timeline(
-    meta_url: str,
-    tiles_url: str,
+    run_key: str,
     *,
     key: str,
     base_ns: int,
@@ -53,7 +44,7 @@ def timeline(
     selected: Range | None,
     number: int,
 ) -> None:
-    """Draw the timeline behind the two URLs.
+    """Draw the timeline of a run.
 
     base_ns: start of the timeline, which times in the browser count from. focus: a range to zoom to; the view moves
     when it changes. selected: the range to mark, which answers the browser's selection `number`.
@@ -61,8 +52,8 @@ def timeline(
     _component(
         key=key,
         data={
-            "meta": meta_url,
-            "tiles": tiles_url,
+            "base": "/kit",
+            "run": run_key,
             "focus": _less(focus, base_ns),
             "range": _less(selected, base_ns),
             "number": number,

@@ -42,8 +42,8 @@ USUAL_RATIO: Final = 12  # of gzip on a Kineto trace
 SETTLED_NS: Final = 2 * 10**9  # FAT tells times apart no better; a file younger than this may change unseen
 STALE_S: Final = 24 * 3600.0  # an unfinished file this old has no writer any more
 
-_ENTRY: Final = re.compile(r"[0-9a-f]{32}\.parquet")
-_UNFINISHED: Final = re.compile(r"\.tmp-\d+-[0-9a-f]{32}\.parquet")
+_ENTRY: Final = re.compile(r"[0-9a-f]{32}\.(parquet|timeline)")  # events, and the drawing index of timeline_store.py
+_UNFINISHED: Final = re.compile(r"\.tmp-\d+-[0-9a-f]{32}\.(parquet|timeline)")
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", re.IGNORECASE)
 _UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _WRITING: Final = threading.Lock()  # unfinished files are named after the process

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Collection
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from profiler_kit.analyses.lod import Bins, Exact, Row, Timeline
+from profiler_kit.analyses.lod_search import Matches
 from profiler_kit.errors import OptionError
 from profiler_kit.views.palette import region_colours
 from profiler_kit.views.text import short_kernel
 
 BUDGET_BYTES: Final = 46_000
-_EXACT_BYTES: Final = 24  # start f8, duration f8, code u4, delay f4
+_EXACT_BYTES: Final = 20  # start f8, duration f8, code u4
 _BIN_BYTES: Final = 7  # busy u1, count u2, code u4
 _MOST_BINS: Final = 4_096
 _CODE_NAMES: Final = ("gpu", "operator")  # named by code, not by the user
@@ -36,7 +39,15 @@ def describe(timeline: Timeline) -> dict[str, object]:
         "start": 0,
         "end": timeline.end_ns - timeline.start_ns,
         "tracks": [
-            {"label": t.label, "kind": t.kind, "first": t.first_row, "rows": t.rows, "spans": t.spans}
+            {
+                "label": t.label,
+                "kind": t.kind,
+                "thread": t.thread,
+                "first": t.first_row,
+                "rows": t.rows,
+                "spans": t.spans,
+                "depths": t.depths,
+            }
             for t in timeline.tracks
         ],
         "labels": labels,
@@ -45,31 +56,45 @@ def describe(timeline: Timeline) -> dict[str, object]:
     }
 
 
-def tile(timeline: Timeline, start_ns: int, end_ns: int, pixels: int) -> bytes:
+def tile(
+    timeline: Timeline,
+    start_ns: int,
+    end_ns: int,
+    pixels: int,
+    *,
+    rows: Collection[int] | None = None,
+    matches: Matches | None = None,
+) -> bytes:
     """One view, `pixels` wide; start and end count from the timeline's start.
 
-    Rows with few spans come span by span, the others as bins of a pixel or wider.
+    Rows with few spans come span by span, the others as bins of a pixel or wider. rows: only these, which share the
+    budget. matches: says of each span and bin whether it is one, or holds one.
 
     Raises OptionError when the view is empty or turned round.
     """
     if end_ns <= start_ns or pixels < 1:
         raise OptionError(f"view {start_ns} to {end_ns} ns, {pixels} pixels: want an end after its start")
-    base = timeline.start_ns
+    base, more = timeline.start_ns, int(matches is not None)
     begin, stop = base + start_ns, base + end_ns
-    counts = [_count(row, begin, stop) for row in timeline.rows]
-    rows: list[dict[str, object]] = []
+    shown = range(len(timeline.rows)) if rows is None else [n for n in sorted(set(rows)) if n < len(timeline.rows)]
+    counts = {number: _count(timeline.rows[number], begin, stop) for number in shown}
+    found: list[dict[str, object]] = []
     blob = bytearray()
-    left, waiting = BUDGET_BYTES, sum(count > 0 for count in counts)
-    for number in sorted(range(len(counts)), key=lambda n: counts[n]):  # what short rows leave over, long ones get
+    left, waiting = BUDGET_BYTES, sum(count > 0 for count in counts.values())
+    for number in sorted(shown, key=lambda n: counts[n]):  # what short rows leave over, long ones get
         if not counts[number]:
             continue
         row, share = timeline.rows[number], left // waiting
-        exact = counts[number] * _EXACT_BYTES <= share
-        bins = max(16, min(pixels, _MOST_BINS, share // _BIN_BYTES))
+        exact = counts[number] * (_EXACT_BYTES + more) <= share
+        bins = max(16, min(pixels, _MOST_BINS, share // (_BIN_BYTES + more)))
         view = row.exact(begin, stop) if exact else row.bins(begin, stop, bins)
-        rows.append({"row": number, **_pack(view, begin, blob)})
-        left, waiting = left - (counts[number] * _EXACT_BYTES if exact else bins * _BIN_BYTES), waiting - 1
-    head = json.dumps({"t0": start_ns, "t1": end_ns, "rows": rows}, separators=(",", ":")).encode()
+        packed = _pack(view, begin, blob)
+        if matches is not None:
+            packed["hit"] = _put(blob, matches.in_view(number, view), "|u1")
+        found.append({"row": number, **packed})
+        left -= counts[number] * (_EXACT_BYTES + more) if exact else bins * (_BIN_BYTES + more)
+        waiting -= 1
+    head = json.dumps({"t0": start_ns, "t1": end_ns, "rows": found}, separators=(",", ":")).encode()
     head += b" " * (-len(head) % 8 + 4)  # the arrays start on a multiple of eight
     return struct.pack("<I", len(head)) + head + bytes(blob)
 
@@ -82,10 +107,10 @@ def _count(row: Row, start_ns: int, end_ns: int) -> int:
 def _pack(view: Exact | Bins, start_ns: int, blob: bytearray) -> dict[str, object]:
     if isinstance(view, Exact):
         return {
+            "first": view.first,
             "start": _put(blob, view.start_ns - start_ns, "<f8"),
             "dur": _put(blob, view.dur_ns, "<f8"),
             "code": _put(blob, view.code, "<u4"),
-            "delay": _put(blob, view.delay_ns, "<f4"),
         }
     # A bin that is busy at all keeps at least one level, so that nothing vanishes.
     busy = np.ceil(view.busy * 255)
@@ -96,7 +121,7 @@ def _pack(view: Exact | Bins, start_ns: int, blob: bytearray) -> dict[str, objec
     }
 
 
-def _put(blob: bytearray, values: np.ndarray[tuple[int, ...], np.dtype[np.generic]], dtype: str) -> list[object]:
+def _put(blob: bytearray, values: npt.NDArray[np.generic], dtype: str) -> list[object]:
     place = [len(blob), int(values.size), dtype]
     data = values.astype(dtype).tobytes()
     blob += data + b"\0" * (-len(data) % 8)

@@ -11,8 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from profiler_kit.analyses.lod import Row, Timeline, build_timeline, stack_rows
-from profiler_kit.schemas import GPU_EVENTS, OPERATORS, REGION_INSTANCES
+from profiler_kit.analyses.lod import Row, Timeline
+from profiler_kit.analyses.lod_build import build_timeline, group_gpu_work, stack_rows
+from profiler_kit.analyses.lod_search import Direction, find_matches, step
+from profiler_kit.schemas import GPU_EVENTS, LAUNCH_CALLS, OPERATORS, REGION_INSTANCES
+from profiler_kit.timeline_store import NotOurs, read_timeline, write_timeline
 from profiler_kit.trace import Trace, load_trace
 from tests.builders import SHARED, TraceBuilder
 
@@ -21,7 +24,9 @@ Spans = st.lists(st.tuples(st.integers(0, 2_000), st.integers(0, 300)), min_size
 
 def indexed(path: Path) -> tuple[Trace, Timeline]:
     trace = load_trace(path)
-    return trace, build_timeline(trace.gpu_events(), trace.region_instances(), trace.operators(), trace.threads)
+    return trace, build_timeline(
+        trace.gpu_events(), trace.region_instances(), trace.operators(), trace.launch_calls(), trace.threads
+    )
 
 
 def sorted_spans(spans: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -53,7 +58,7 @@ def test_bins_equal_a_slow_count(spans: list[tuple[int, int]], first: int, width
     start, dur = sorted_spans(spans)
     alone = stack_rows(start, dur) == 0
     start, dur = start[alone], dur[alone]
-    row = Row(start, dur, np.arange(start.size, dtype=np.int64), np.full(start.size, np.nan))
+    row = Row.of(start, dur, np.arange(start.size), np.arange(start.size))
     bins = row.bins(first, first + width, count)
     edges = first + np.linspace(0, width, count + 1).astype(np.int64)
     for i, (low, high) in enumerate(itertools.pairwise(edges)):
@@ -70,7 +75,7 @@ def test_the_longest_of_a_bin_is_found_through_the_mipmap() -> None:
     start = np.arange(size, dtype=np.int64) * 10
     dur = np.full(size, 3, np.int64)
     dur[123_457] = 9
-    row = Row(start, dur, np.arange(size, dtype=np.int64), np.full(size, np.nan))
+    row = Row.of(start, dur, np.arange(size), np.arange(size))
     bins = row.bins(0, size * 10, 10)
     assert bins.code[4] == 123_457 and bins.count.sum() == size
     assert (bins.busy * (size * 10 / 10)).sum() == pytest.approx(dur.sum())
@@ -90,21 +95,24 @@ def test_tracks_of_a_trace(tmp_path: Path) -> None:
         ("Stream 7", "gpu", 2, 2),  # the two overlap
         ("Stream 8", "gpu", 1, 1),
         ("Regions, thread 1", "region", 1, 1),
-        ("Operators, thread 1", "operator", 1, 1),  # the outermost only
+        ("Operators, thread 1", "operator", 2, 2),  # one inside the other
+        ("Launches, thread 1", "launch", 3, 3),  # all at once, which no thread can
     ]
-    (first,) = [row for row in timeline.rows[1:2]]
-    assert first.exact(0, 10**6).delay_ns.tolist() == [19_000.0]
+    assert [t.depths for t in timeline.tracks] == [True, False, False, True, True, False]
+    inner = timeline.innermost("operator", 0, 13_000)
+    assert inner is not None and timeline.labels[timeline.rows[inner[0]].code[inner[1]]][1] == "aten::inner"
 
 
 def test_empty_frames_have_no_tracks() -> None:
     threads = pd.DataFrame(columns=["pid", "tid", "label"])
-    timeline = build_timeline(GPU_EVENTS.empty(), REGION_INSTANCES.empty(), OPERATORS.empty(), threads)
+    frames = (GPU_EVENTS.empty(), REGION_INSTANCES.empty(), OPERATORS.empty(), LAUNCH_CALLS.empty())
+    timeline = build_timeline(*frames, threads)
     assert timeline.tracks == () and timeline.end_ns > timeline.start_ns
 
 
 def test_absolute_times_keep_their_nanoseconds() -> None:
     base = 1_700_000_000_123_456_789
-    row = Row(np.array([base, base + 10]), np.array([3, 5]), np.array([0, 1]), np.full(2, np.nan))
+    row = Row.of(np.array([base, base + 10]), np.array([3, 5]), np.array([0, 1]), np.array([0, 1]))
     bins = row.bins(base, base + 20, 20)
     assert bins.busy.sum() == 8 and bins.count.nonzero()[0].tolist() == [0, 10]
 
@@ -117,4 +125,103 @@ def test_real_captures_lose_no_time(path: Path) -> None:
     ]
     assert sum(int(row.dur.sum()) for row in rows) == int(trace.gpu_events()["dur_ns"].sum())
     for row in timeline.rows:
-        assert (row.start[1:] >= row.end[:-1]).all()
+        assert (row.start[1:] >= (row.start + row.dur)[:-1]).all()
+    shown = sum(len(timeline.rows[number]) for number in timeline.rows_of("operator"))
+    assert shown == len(trace.operators())
+    for number in timeline.rows_of("gpu"):
+        row = timeline.rows[number]
+        assert (trace.gpu_events()["start_ns"].to_numpy()[row.item] == row.start).all()
+
+
+def crowd(tmp_path: Path) -> tuple[Trace, Timeline]:
+    """Three regions of ten kernels each on two streams, launched by two operators on two threads."""
+    builder = TraceBuilder()
+    for number in range(30):
+        region, thread, at = f"part {number % 3}", 1 + number % 2, number * 100.0
+        builder.region(region, at, 50, thread)
+        builder.operator("aten::mm" if number % 2 else "aten::add", at + 1, 20, thread)
+        builder.launch(number + 1, at + 2, thread)
+        builder.kernel(number + 1, at + 30, 10 + number, name=f"k{number % 5}", stream=7 + number % 2)
+    return indexed(builder.write(tmp_path / "t.json"))
+
+
+@pytest.mark.parametrize(
+    ("by", "labels"),
+    [
+        ("stream", ["Stream 8", "Stream 7"]),
+        ("region", ["part 2", "part 1", "part 0"]),
+        ("thread", ["From thread 2", "From thread 1"]),
+        ("operator", ["aten::mm", "aten::add"]),
+    ],
+)
+def test_gpu_work_in_other_lanes(tmp_path: Path, by: str, labels: list[str]) -> None:
+    trace, timeline = crowd(tmp_path)
+    operators = trace.kernel_details()["outer_operator"]
+    grouped = group_gpu_work(timeline, trace.gpu_events(), by, trace.threads, operators)  # type: ignore[arg-type]
+    assert [t.label for t in grouped.tracks if t.kind == "gpu"] == labels
+    assert sum(t.spans for t in grouped.tracks if t.kind == "gpu") == 30
+    assert [t.label for t in grouped.tracks if t.kind != "gpu"] == [t.label for t in timeline.tracks if t.kind != "gpu"]
+    for track in grouped.tracks:
+        for number in range(track.first_row, track.first_row + track.rows):
+            assert grouped.track_of(number) is track
+            assert {grouped.labels[code][0] for code in grouped.rows[number].code} == {track.kind}
+
+
+@pytest.mark.parametrize("direction", ["next", "previous"])
+def test_stepping_through_matches_is_a_walk_in_order(tmp_path: Path, direction: Direction) -> None:
+    _, timeline = crowd(tmp_path)
+    rows = range(len(timeline.rows))
+    matches = find_matches(timeline, "K3")
+    slow = sorted(
+        (int(start), number, int(index))
+        for number, row in enumerate(timeline.rows)
+        for index, (start, code) in enumerate(zip(row.start, row.code, strict=True))
+        if "k3" in timeline.labels[code][1]
+    )
+    assert len(slow) == 6 and matches.total(rows) == 6
+    wanted = slow if direction == "next" else slow[::-1]
+    at = (timeline.start_ns - 1, 0) if direction == "next" else (timeline.end_ns + 1, 0)
+    for start, row, index in [*wanted, wanted[0]]:  # after the last one the first
+        found = step(timeline, matches, rows, at, direction)
+        assert found is not None and (found.row, found.index) == (row, index)
+        assert slow[found.number - 1] == (start, row, index)
+        at = (start, row)
+    assert step(timeline, find_matches(timeline, "nowhere"), rows, at, direction) is None
+
+
+@settings(max_examples=40)
+@given(Spans, st.integers(0, 2_000), st.integers(1, 2_500), st.integers(1, 40))
+def test_matches_in_a_view_equal_a_slow_count(spans: list[tuple[int, int]], first: int, width: int, count: int) -> None:
+    start, dur = sorted_spans(spans)
+    alone = stack_rows(start, dur) == 0
+    start, dur = start[alone], dur[alone]
+    code = np.arange(start.size) % 2
+    row = Row.of(start, dur, code, np.arange(start.size))
+    timeline = Timeline(0, 5_000, (), (row,), (("gpu", "yes", ()), ("gpu", "no", ())))
+    matches = find_matches(timeline, "yes")
+    exact = row.exact(first, first + width)
+    assert matches.in_view(0, exact).tolist() == (exact.code == 0).tolist()
+    edges = first + np.linspace(0, width, count + 1).astype(np.int64)
+    wanted = [bool(((start >= a) & (start < b) & (code == 0)).any()) for a, b in itertools.pairwise(edges)]
+    assert matches.in_view(0, row.bins(first, first + width, count)).tolist() == wanted
+
+
+def test_a_timeline_comes_back_from_its_file(tmp_path: Path) -> None:
+    _, timeline = crowd(tmp_path)
+    big = Row.of(np.arange(9_000) * 10, np.arange(9_000) % 9, np.zeros(9_000, np.int64), np.arange(9_000))
+    timeline = Timeline(timeline.start_ns, timeline.end_ns, timeline.tracks, (*timeline.rows, big), timeline.labels)
+    file, stamp = tmp_path / "x.timeline", {"size": 1}
+    write_timeline(timeline, file, stamp)
+    found = read_timeline(file, stamp)
+    assert (found.tracks, found.labels, found.start_ns) == (timeline.tracks, timeline.labels, timeline.start_ns)
+    for mine, theirs in zip(found.rows, timeline.rows, strict=True):
+        for name in ("start", "busy", "code", "item", "dur"):
+            assert (getattr(mine, name) == getattr(theirs, name)).all()
+        assert [level.tolist() for level in mine.levels] == [level.tolist() for level in theirs.levels]
+    with pytest.raises(NotOurs):
+        read_timeline(file, {"size": 2})
+    whole = file.read_bytes()
+    for damaged in (whole[:-1], whole[:60], whole.replace(b"part 1", b"part 9", 1), b"junk", b""):
+        file.write_bytes(damaged)
+        with pytest.raises(NotOurs):
+            read_timeline(file, stamp)

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -165,7 +164,7 @@ def serving(root: Path) -> Iterator[str]:
             try:
                 urllib.request.urlopen(url + "/_stcore/health", timeout=1).close()
                 break
-            except (urllib.error.URLError, ConnectionError):
+            except OSError:
                 assert process.poll() is None, "the server ended"
                 assert time.perf_counter() - since < 30, "the server does not answer"
                 time.sleep(0.05)

@@ -9,10 +9,11 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Error, sync_playwright
+from playwright.sync_api import Browser, Error, expect, sync_playwright
 
 from tests.app.samples import make_runs, serving
 
+expect.set_options(timeout=20_000)  # a machine with two cores may be busy with other things
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 

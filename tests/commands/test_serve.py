@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
 import socket
@@ -63,7 +64,7 @@ def test_the_trace_comes_untouched(server: str, root: Path) -> None:
     assert headers["content-disposition"] == 'attachment; filename="gpu-trace.json.gz"'
 
 
-@pytest.mark.parametrize("route", ["trace", "snapshot", "timeline", "tiles", "memory", "perfetto"])
+@pytest.mark.parametrize("route", ["trace", "snapshot", "timeline", "tiles", "search", "span", "memory", "perfetto"])
 @pytest.mark.parametrize(
     "run",
     [
@@ -114,22 +115,24 @@ def test_every_answer_keeps_the_browser_here(server: str) -> None:
 
 
 def test_timeline_tiles(server: str) -> None:
-    about = json.loads(get(server, "/kit/timeline?run=gpu")[2])
+    about = json.loads(gzip.decompress(get(server, "/kit/timeline?run=gpu")[2]))
     assert [track["label"] for track in about["tracks"]] == [
-        "Regions on the GPU", "Stream 7", "Regions, thread 1", "Operators, thread 1",
+        "Regions on the GPU", "Stream 7", "Regions, thread 1", "Operators, thread 1", "Launches, thread 1",
     ]  # fmt: skip
     status, _, body = get(server, f"/kit/tiles?run=gpu&t0=0&t1={about['end']}&px=800")
     (size,) = struct.unpack_from("<I", body)
     head = json.loads(body[4 : 4 + size])
-    assert status == 200 and sorted(row["row"] for row in head["rows"]) == list(range(6))
+    assert status == 200 and sorted(row["row"] for row in head["rows"]) == list(range(7))
 
 
 @pytest.mark.parametrize(
     ("query", "said"),
     [
         ("t0=5&t1=5&px=100", b"view 5 to 5 ns, 100 pixels: want an end after its start"),
-        ("t0=a&t1=5&px=100", b"t0, t1 and px: want whole numbers"),
-        ("", b"t0, t1 and px: want whole numbers"),
+        ("t0=a&t1=5&px=100", b"t0: want a whole number"),
+        ("", b"t0: want a whole number"),
+        ("t0=0&t1=5&px=100&rows=a", b"rows: want whole numbers, with commas between"),
+        ("t0=0&t1=5&px=100&by=name", b"by: want one of stream, region, thread, operator"),
     ],
 )
 def test_views_that_are_none(server: str, query: str, said: bytes) -> None:

@@ -12,7 +12,8 @@ import pytest
 from profiler_kit.analyses.batch_load import batch_load
 from profiler_kit.analyses.kernels import kernel_totals
 from profiler_kit.analyses.layers import layer_totals
-from profiler_kit.analyses.lod import build_timeline
+from profiler_kit.analyses.lod_build import build_timeline
+from profiler_kit.analyses.lod_search import find_matches
 from profiler_kit.analyses.presence import Presence
 from profiler_kit.analyses.window import name_sums, operator_sums
 from profiler_kit.errors import OptionError, SchemaError
@@ -285,13 +286,17 @@ def test_tiles_stay_within_their_budget(tmp_path: Path) -> None:
     for number in range(4_000):
         builder.kernel(None, number * 2.0, 1.0, stream=number % 20, name=f"k{number % 7}")
     trace = load_trace(builder.write(tmp_path / "t.json"))
-    timeline = build_timeline(trace.gpu_events(), trace.region_instances(), trace.operators(), trace.threads)
+    timeline = build_timeline(
+        trace.gpu_events(), trace.region_instances(), trace.operators(), trace.launch_calls(), trace.threads
+    )
+    matches = find_matches(timeline, "k")
     about = describe(timeline)
     end = about["end"]
     assert isinstance(end, int)
     for pixels in (100, 1_500, 8_000):
         for first, last in ((0, end), (0, end // 100), (-end, 2 * end)):
             assert len(tile(timeline, first, last, pixels)) <= BUDGET_BYTES + 4_000
+            assert len(tile(timeline, first, last, pixels, matches=matches)) <= BUDGET_BYTES + 4_000
     with pytest.raises(OptionError) as error:
         tile(timeline, 5, 5, 100)
     assert str(error.value) == "view 5 to 5 ns, 100 pixels: want an end after its start"

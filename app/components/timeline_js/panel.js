@@ -1,0 +1,103 @@
+// What stands around the canvas: the tip under the pointer, details of the picked span, groups of lanes, search, help.
+
+class Tip {
+  constructor(timeline) {
+    this.timeline = timeline;
+    this.box = timeline.find('.tip');
+    this.of = null;
+    this.arrows = [];
+  }
+
+  hide() {
+    this.of = null;
+    clearTimeout(this.timer);
+    this.box.style.display = 'none';
+    this.arrows = [];
+  }
+
+  // At once what the tile knows; what the server knows of a span once the pointer rests on it.
+  show(found, x, y) {
+    if (!found) { this.hide(); return; }
+    const { timeline } = this, of = `${timeline.by} ${found.row} ${found.index ?? -found.bin}`;
+    if (of !== this.of) {
+      this.hide();
+      this.of = of;
+      this.fill(found);
+      if (found.index !== undefined) this.timer = setTimeout(() => this.ask(found, of), 60);
+    }
+    this.box.style.display = 'block';
+    const { canvas } = timeline, top = canvas.offsetTop, wide = this.box.offsetWidth, tall = this.box.offsetHeight;
+    this.box.style.left = `${x + 16 + wide > canvas.clientWidth ? Math.max(0, x - wide - 12) : x + 16}px`;
+    this.box.style.top = `${top + (y + 18 + tall > timeline.lanes.height ? Math.max(-top, y - tall - 10) : y + 18)}px`;
+  }
+
+  fill(found) {
+    const { timeline } = this, { data, code } = found, kind = timeline.meta.labels[code][0], lines = [];
+    if (found.index !== undefined) {
+      lines.push([kind.startsWith('gpu') ? 'GPU time' : 'Host time', duration(found.dur)]);
+      lines.push(['Starts at', duration(found.start - timeline.meta.start)]);
+    } else {
+      lines.push(['Busy here', `${(data.busy[found.bin] / 2.55).toFixed(0)} %`]);
+      const starting = data.count[found.bin];
+      if (starting > 1) lines.push(['Starting here', `${starting.toLocaleString('en')}, the longest named above`]);
+    }
+    const path = timeline.path(code).join(' › ');
+    lines.push(['Lane', timeline.lanes.trackOf(found.row).label]);
+    if (path) lines.push(['Region', path]);
+    this.box.replaceChildren(element('b', timeline.name(code)), list(lines));
+  }
+
+  async ask(found, of) {
+    const facts = await this.timeline.server.span(this.timeline.by, found.row, found.index);
+    if (this.of !== of || !facts) return;
+    this.box.querySelector('dl').append(...list(facts.facts).childNodes);
+    this.arrows = facts.arrows;
+    this.timeline.draw();
+  }
+}
+
+// All that is known of the picked span, below the canvas: text that can be copied, and reached without a mouse.
+function showDetails(timeline, facts) {
+  const step = (side, sign, key) => element('button', sign, { disabled: !facts[side], onclick: () => timeline.neighbour(side),
+    title: `The span ${side} this one on its row (${key})` });
+  const head = element('div', '', { className: 'head' });
+  head.append(step('before', '‹', ','), step('after', '›', '.'), element('b', facts.name));
+  const lines = [[facts.kind.startsWith('gpu') ? 'GPU time' : 'Host time', duration(facts.dur)],
+    ['Starts at', duration(facts.start - timeline.meta.start)],
+    ...(facts.path.length ? [['Region', facts.path.join(' › ')]] : []), ...facts.facts];
+  timeline.find('.details').replaceChildren(head, list(lines));
+}
+
+// A switch for each group of lanes.
+function showGroups(timeline) {
+  const { lanes } = timeline;
+  timeline.find('.groups').replaceChildren(...lanes.kinds.map(kind => {
+    const label = element('label'), box = element('input', '', { type: 'checkbox', checked: !lanes.hidden.has(kind) });
+    box.onchange = () => timeline.refold(() => lanes.hide(kind, !box.checked));
+    label.append(box, GROUPS[kind]);
+    return label;
+  }));
+}
+
+// Mark the spans whose name holds the text, and go to the first one in view or after it.
+async function search(timeline, text, back = false) {
+  text = text.trim();
+  const fresh = text !== timeline.text, said = timeline.find('.found');
+  timeline.text = text;
+  if (!text) {
+    timeline.match = null;
+    said.textContent = '';
+    timeline.load();
+    return;
+  }
+  const from = fresh || !timeline.match ? { t: Math.max(timeline.view.t0, -1), row: -1 }
+    : { t: timeline.match.start, row: timeline.match.row };
+  const every = timeline.lanes.shown.flatMap(track => Array.from({ length: track.rows }, (_, i) => track.first + i));
+  const answer = await timeline.server.search(timeline.by, text, every, from, back);
+  if (!answer || timeline.text !== text) return;
+  said.textContent = answer.total ? `${answer.number.toLocaleString('en')} of ${answer.total.toLocaleString('en')}` : 'no match';
+  timeline.match = answer.total ? answer : null;
+  if (timeline.match) timeline.goTo(answer);
+  if (fresh) timeline.load();
+  timeline.draw();
+}

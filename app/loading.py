@@ -1,0 +1,120 @@
+"""Long work in a thread of its own: its progress to show, a way to stop it, and its result kept for whoever asks next.
+
+Whoever asks for the same file shares one piece of work: two open tabs read a trace once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import sys
+import threading
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+from profiler_kit.errors import InputError, KitError
+
+T = TypeVar("T")
+Key = tuple[str, int, int]  # path, mtime in ns, size: a file that changed is another one
+
+
+class Report(Protocol):
+    """What the work calls as it goes, as profiler_kit.progress says."""
+
+    def __call__(self, done: float, total: float, note: str = "") -> None: ...
+
+
+class Cancelled(KitError):
+    """The work was stopped by the reader."""
+
+
+class Job(Generic[T]):
+    """One piece of work, begun when made. `share` is how much is done, 0 to 1; `note` what it is doing."""
+
+    def __init__(self, what: str, work: Callable[[Report], T]) -> None:
+        self.what, self.share, self.note = what, 0.0, ""
+        self._work = work
+        self._stop = threading.Event()
+        self._ended = threading.Event()
+        self._result: T | None = None
+        self._error: Exception | None = None
+        threading.Thread(target=self._run, name="load", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._result = self._work(self._report)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            self._error = InputError(f"{self.what}: changed or gone while it was read ({reason}). Reload the page.")
+        except MemoryError:
+            self._error = InputError(f"{self.what}: does not fit into memory. Try: profiler-kit export --time 0:100")
+        except Exception as error:  # whoever asks for the result gets it
+            self._error = error
+        finally:
+            self._ended.set()
+            _give_back_memory()
+
+    def _report(self, done: float, total: float, note: str = "") -> None:
+        if self._stop.is_set():
+            raise Cancelled(f"{self.what}: loading was cancelled.")
+        self.share, self.note = (min(1.0, done / total) if total else 0.0), note
+
+    def cancel(self) -> None:
+        """Ask it to stop; it does at its next report, within milliseconds while it reads."""
+        self._stop.set()
+
+    @property
+    def failed(self) -> bool:
+        """It ended, and without a result."""
+        return self._ended.is_set() and self._error is not None
+
+    def ended(self, within_s: float = 0.0) -> bool:
+        """Whether it is over, after waiting that long at most."""
+        return self._ended.wait(within_s)
+
+    def result(self) -> T:
+        """What came of it, when it is over; raises what it raised."""
+        self._ended.wait()
+        if self._error is not None:
+            raise self._error.with_traceback(None)
+        return self._result  # type: ignore[return-value]  # it ended without an error
+
+
+class Shelf(Generic[T]):
+    """The last results, most recently used last: at most `most` of them, and `budget` in weight beside the newest."""
+
+    def __init__(self, most: int, budget: float = float("inf"), weigh: Callable[[T], float] = lambda _: 0.0) -> None:
+        self._most, self._budget, self._weigh = most, budget, weigh
+        self._jobs: dict[Key, Job[T]] = {}
+        self._lock = threading.Lock()
+
+    def job(self, key: Key, work: Callable[[Report], T]) -> Job[T]:
+        """The work for that key: under way, done, or begun now. One that failed is tried again for a new key only."""
+        with self._lock:
+            found = self._jobs.pop(key, None)
+            if found is None or (found.failed and isinstance(found._error, Cancelled)):
+                found = Job(key[0], work)
+            self._jobs[key] = found  # used last
+            self._make_room()
+        return found
+
+    def _make_room(self) -> None:
+        """Drop what was used longest ago; work under way stays."""
+        over = [key for key, job in self._jobs.items() if job.ended()]
+        weight = sum(self._weight(key) for key in over)
+        for key in over:
+            if key == next(reversed(self._jobs)) or (len(self._jobs) <= self._most and weight <= self._budget):
+                continue
+            weight -= self._weight(key)
+            del self._jobs[key]
+
+    def _weight(self, key: Key) -> float:
+        job = self._jobs[key]
+        return 0.0 if job.failed else self._weigh(job.result())
+
+
+def _give_back_memory() -> None:
+    """Return freed memory to the system (glibc keeps what a thread freed); does nothing elsewhere."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)

@@ -1,0 +1,127 @@
+"""What the canvas timeline asks the server: a run's key and a view in, tiles, matches and facts of one span out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from app import state
+from profiler_kit.analyses.lod import Timeline
+from profiler_kit.analyses.lod_build import By
+from profiler_kit.analyses.lod_search import Found, step
+from profiler_kit.errors import KitError, OptionError
+from profiler_kit.views.span_facts import span_facts
+from profiler_kit.views.tiles import tile
+
+FRESH = {"Cache-Control": "no-cache"}
+LONGEST_SEARCH = 200
+
+
+def routes() -> list[BaseRoute]:
+    """The routes; plain functions, so that they run in the thread pool and never hold up the event loop."""
+    return [
+        Route("/kit/timeline", _answering(_description)),
+        Route("/kit/tiles", _answering(_tile)),
+        Route("/kit/search", _answering(_search)),
+        Route("/kit/span", _answering(_span)),
+    ]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What every request names: the trace file, and how its GPU work is laid out."""
+
+    request: Request
+    path: Path
+    by: By
+
+    @property
+    def timeline(self) -> Timeline:
+        return state.timeline(self.path, self.by)[0]
+
+    def number(self, name: str) -> int:
+        """A whole number of the query; raises OptionError when it is none."""
+        try:
+            return int(self.request.query_params.get(name, ""))
+        except ValueError as error:
+            raise OptionError(f"{name}: want a whole number") from error
+
+    def rows(self) -> list[int]:
+        """The rows that are shown; all of them unless the query names some."""
+        text = self.request.query_params.get("rows")
+        every = range(len(self.timeline.rows))
+        if text is None:
+            return list(every)
+        wanted = [part for part in text.split(",") if part]
+        if not all(part.isascii() and part.isdigit() for part in wanted):
+            raise OptionError("rows: want whole numbers, with commas between")
+        return [int(part) for part in wanted if len(part) < 9 and int(part) in every]
+
+    def text(self) -> str:
+        """What is searched for."""
+        return self.request.query_params.get("q", "").strip()[:LONGEST_SEARCH]
+
+
+def _answering(answer: Callable[[_Asked], Response]) -> Callable[[Request], Response]:
+    def route(request: Request) -> Response:
+        try:
+            found = state.find(request.query_params.get("run", ""))
+            if found is None or found.trace is None:
+                return PlainTextResponse("no trace here", 404)
+            by = next((one for one in get_args(By) if one == request.query_params.get("by", "stream")), None)
+            if by is None:
+                raise OptionError(f"by: want one of {', '.join(get_args(By))}")
+            return answer(_Asked(request, found.trace, by))
+        except KitError as error:
+            return PlainTextResponse(str(error), 422)
+
+    return route
+
+
+def _description(asked: _Asked) -> Response:
+    """Bounds, tracks and labels."""
+    packed = {**FRESH, "Content-Encoding": "gzip"}
+    return Response(state.timeline(asked.path, asked.by)[1], media_type="application/json", headers=packed)
+
+
+def _tile(asked: _Asked) -> Response:
+    """One view: t0, t1 in ns of the timeline, px wide, of `rows`; with q its matches are marked."""
+    view = (asked.number("t0"), asked.number("t1"), asked.number("px"))
+    found = state.matches(asked.path, asked.by, asked.text()) if asked.text() else None
+    data = tile(asked.timeline, *view, rows=asked.rows(), matches=found)
+    return Response(data, media_type="application/octet-stream")
+
+
+def _search(asked: _Asked) -> Response:
+    """How many spans match q, and the next one (or with back=1 the one before) from time t and row `row` on."""
+    if not asked.text():
+        return JSONResponse({"total": 0})
+    timeline, rows = asked.timeline, asked.rows()
+    found = state.matches(asked.path, asked.by, asked.text())
+    direction = "previous" if asked.request.query_params.get("back") else "next"
+    at = (asked.number("t") + timeline.start_ns, asked.number("row"))
+    there = step(timeline, found, rows, at, direction)
+    return JSONResponse({"total": found.total(rows), **({} if there is None else _place(timeline, there))})
+
+
+def _place(timeline: Timeline, there: Found) -> dict[str, int]:
+    row = timeline.rows[there.row]
+    return {
+        "number": there.number,
+        "row": there.row,
+        "index": there.index,
+        "start": int(row.start[there.index]) - timeline.start_ns,
+        "dur": int(row.busy[there.index + 1] - row.busy[there.index]),
+    }
+
+
+def _span(asked: _Asked) -> Response:
+    """Facts and arrows of the span `index` of row `row`."""
+    loaded = state.trace(asked.path)
+    return JSONResponse(span_facts(loaded, asked.timeline, asked.number("row"), asked.number("index")))

@@ -1,0 +1,202 @@
+"""The timeline in a real browser: search, links, lanes, arrows, keys and fingers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from urllib.parse import parse_qs, urlparse
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser) -> Iterator[Page]:
+    """One page for all of them: each goes to an address of its own."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(20_000)
+    failures: list[str] = []
+    context.on("weberror", lambda error: failures.append(str(error.error)))
+    yield context.new_page()
+    context.close()
+    assert failures == []
+
+
+def opened(page: Page, url: str, query: str = "") -> Locator:
+    """The canvas of the run `gpu`, once it is drawn."""
+    page.goto(f"{url}/regions?run=gpu{query}")
+    canvas = page.locator("canvas[aria-label]")
+    expect(canvas).to_have_attribute("data-rows", re.compile("[1-9]"))
+    return canvas
+
+
+def number(canvas: Locator, name: str) -> float:
+    return float(canvas.get_attribute(f"data-{name}") or "nan")
+
+
+def lane(page: Page, canvas: Locator, label: str) -> float:
+    """The middle of a lane's first row, from the top of the canvas."""
+    return float(
+        canvas.evaluate(
+            "(c, label) => { const {lanes} = c.closest('.tl').timeline, t = lanes.tracks.find(t => t.label === label);"
+            " return lanes.rows[t.first].y + lanes.rows[t.first].height / 2; }",
+            label,
+        )
+    )
+
+
+def click_at(page: Page, canvas: Locator, label: str, time_ns: float) -> None:
+    box = canvas.bounding_box()
+    assert box is not None
+    x = float(canvas.evaluate("(c, t) => c.closest('.tl').timeline.x(t)", time_ns))
+    page.mouse.click(box["x"] + x, box["y"] + lane(page, canvas, label))
+
+
+def query(page: Page) -> dict[str, list[str]]:
+    return parse_qs(urlparse(page.url).query)
+
+
+def test_a_link_opens_the_view_the_lanes_and_the_selection(page: Page, url: str) -> None:
+    canvas = opened(page, url, "&t0=90000&t1=720000&sel=100000-700000&by=region")
+    assert (number(canvas, "t0"), number(canvas, "t1")) == (90_000, 720_000)
+    assert canvas.get_attribute("data-by") == "region" and canvas.get_attribute("data-range") == "100000,700000"
+    expect(page.get_by_text("Kernels in the selected 600.00 µs")).to_be_visible()
+    page.get_by_title("Show everything (F)").click()
+    expect(page).to_have_url(re.compile(r"^(?!.*t0=).*sel=100000-700000"))
+    canvas.focus()
+    page.keyboard.press("f")  # fits the selection
+    expect(page).to_have_url(re.compile(r"t0="))
+    view = (number(canvas, "t0"), number(canvas, "t1"))
+    assert view[0] < 100_000 < 700_000 < view[1] < 800_000
+    kept = query(page)
+    assert kept["run"] == ["gpu"] and kept["sel"] == ["100000-700000"]
+    canvas = opened(page, url, "&" + urlparse(page.url).query)  # the address is the link
+    assert (number(canvas, "t0"), number(canvas, "t1")) == pytest.approx(view, abs=1)
+    canvas.focus()
+    page.keyboard.press("Escape")
+    expect(page).to_have_url(re.compile(r"^(?!.*sel=)"))
+    expect(page.get_by_text("Kernels of all regions")).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    "link", ["&t0=9&t1=5", "&t0=a&t1=b", "&sel=9-5", "&sel=%3Cb%3E-1", "&sel=1-" + "9" * 30, "&by=x"]
+)
+def test_links_that_make_no_sense_show_everything(page: Page, url: str, link: str) -> None:
+    canvas = opened(page, url, link)
+    assert canvas.get_attribute("data-range") == "" and number(canvas, "t1") >= 1_300_000
+    assert canvas.get_attribute("data-by") == "stream"
+
+
+def test_search_counts_marks_and_steps(page: Page, url: str) -> None:
+    canvas = opened(page, url)
+    page.keyboard.press("/")
+    box = page.get_by_label("Search spans by name")
+    expect(box).to_be_focused()
+    box.fill("ENCODER")  # on the GPU and on the host
+    found = page.locator(".tl .found")
+    expect(found).to_have_text("1 of 2")
+    box.press("Enter")
+    expect(found).to_have_text("2 of 2")
+    box.press("Enter")
+    expect(found).to_have_text("1 of 2")
+    box.press("Shift+Enter")
+    expect(found).to_have_text("2 of 2")
+    box.fill("softmax")
+    expect(found).to_have_text("1 of 1")
+    marked = "c => c.closest('.tl').timeline.tile.rows.map(r => [...r.hit ?? []].reduce((a, b) => a + b, 0)).join()"
+    expect(canvas).to_have_attribute("data-sharp", re.compile("."))
+    assert sum(int(part) for part in str(canvas.evaluate(marked)).split(",")) == 1
+    box.fill("<b>nothing")
+    expect(found).to_have_text("no match")
+    box.press("Escape")
+    expect(found).to_have_text("")
+    expect(canvas).to_be_focused()
+
+
+def test_a_kernel_picked_shows_its_launch_and_an_arrow_from_it(page: Page, url: str) -> None:
+    canvas = opened(page, url)
+    click_at(page, canvas, "Stream 7", 400_000)
+    details = page.locator(".tl .details")
+    expect(details).to_contain_text("gemm")
+    expect(details).to_contain_text("Launched bycudaLaunchKernel, 1.00 µs, thread 1")
+    expect(details).to_contain_text("Operatoraten::linear")
+    expect(canvas).to_have_attribute("data-arrows", "1")
+    expect(page.get_by_text("Kernels in the selected 600.00 µs")).to_be_visible()
+    canvas.focus()
+    page.keyboard.press(".")
+    expect(details).to_contain_text("softmax")
+    expect(canvas).to_have_attribute("data-range", "700000,1000000")
+    page.keyboard.press(",")
+    expect(details).to_contain_text("gemm")
+    page.keyboard.press("Escape")
+    expect(details).to_be_empty()
+    page.mouse.move(5, 5)  # off the kernel, whose arrow shows while the pointer rests on it
+    expect(canvas).to_have_attribute("data-arrows", "0")
+
+
+def test_a_launch_picked_points_at_what_it_launched(page: Page, url: str) -> None:
+    canvas = opened(page, url, "&t0=0&t1=120000")
+    click_at(page, canvas, "Launches, thread 1", 30_500)
+    expect(page.locator(".tl .details")).to_contain_text("Launched1 GPU events, 600.00 µs")
+    expect(canvas).to_have_attribute("data-arrows", "1")
+
+
+def test_lanes_are_grouped_hidden_and_folded(page: Page, url: str) -> None:
+    canvas = opened(page, url)
+    expect(canvas).to_have_attribute("data-lanes", "5")
+    page.get_by_label("Lanes of GPU work").select_option("region")
+    expect(canvas).to_have_attribute("data-by", "region")
+    expect(canvas).to_have_attribute("data-lanes", "6")  # image encoder and mask decoder for one stream
+    for by, label in (("thread", "From thread 1"), ("operator", "aten::linear"), ("stream", "Stream 7")):
+        page.get_by_label("Lanes of GPU work").select_option(by)
+        expect(canvas).to_have_attribute("data-by", by)
+        labels = canvas.evaluate("c => c.closest('.tl').timeline.lanes.tracks.map(t => t.label)")
+        assert label in labels
+    expect(canvas).to_have_attribute("data-rows", "7")
+    page.get_by_label("Launches", exact=True).uncheck()
+    expect(canvas).to_have_attribute("data-lanes", "4")
+    expect(canvas).to_have_attribute("data-rows", "6")
+    box = canvas.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + 40, box["y"] + lane(page, canvas, "Regions on the GPU"))
+    expect(canvas).to_have_attribute("data-rows", "5")
+
+
+def test_keys_move_and_help_explains(page: Page, url: str) -> None:
+    canvas = opened(page, url)
+    canvas.focus()
+    whole = number(canvas, "t1") - number(canvas, "t0")
+    page.keyboard.press("w")
+    page.keyboard.press("ArrowUp")
+    expect(canvas).not_to_have_attribute("data-t1", re.compile(r"^13\d{5}$"))
+    zoomed = number(canvas, "t1") - number(canvas, "t0")
+    assert zoomed == pytest.approx(whole * 0.49, rel=0.1)
+    before = number(canvas, "t0")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function(
+        "t0 => Number(document.querySelector('canvas[aria-label]')?.dataset.t0 ?? t0 + 1) !== t0", arg=before
+    )
+    page.keyboard.press("?")
+    expect(page.get_by_text("fit the selection, again for everything")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_text("fit the selection, again for everything")).to_be_hidden()
+
+
+def test_two_fingers_pinch(page: Page, url: str) -> None:
+    canvas = opened(page, url)
+    whole = number(canvas, "t1") - number(canvas, "t0")
+    canvas.evaluate(
+        """canvas => {
+          const box = canvas.getBoundingClientRect();
+          canvas.setPointerCapture = () => {};
+          const touch = (type, pointerId, x) => canvas.dispatchEvent(new PointerEvent(type,
+            { pointerId, pointerType: 'touch', clientX: box.x + x, clientY: box.y + 80, button: 0, bubbles: true }));
+          touch('pointerdown', 1, 500); touch('pointerdown', 2, 600);
+          touch('pointermove', 1, 450); touch('pointermove', 2, 650);
+          touch('pointerup', 1, 450); touch('pointerup', 2, 650);
+        }"""
+    )
+    expect(canvas).not_to_have_attribute("data-t1", re.compile(r"^13\d{5}"))
+    assert number(canvas, "t1") - number(canvas, "t0") == pytest.approx(whole / 2, rel=0.05)
