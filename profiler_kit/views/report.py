@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from profiler_kit import __version__
-from profiler_kit.analyses.lod import build_timeline
+from profiler_kit.analyses.lod_build import build_timeline
 from profiler_kit.run import Run, compare_runs
 from profiler_kit.views import headline
 from profiler_kit.views.palette import region_colours
@@ -102,7 +102,9 @@ def _one(run: Run, prefix: str, colours: Colours) -> Iterator[str]:
     trace = run.trace
     if trace is not None and run.presence is not None:
         host = run.presence.ran != "gpu"
-        index = build_timeline(trace.gpu_events(), trace.region_instances(), trace.operators(), trace.threads)
+        outermost, no_launches = trace.operators()["depth"] == 0, trace.launch_calls().iloc[:0]
+        frames = (trace.gpu_events(), trace.region_instances(), trace.operators()[outermost], no_launches)
+        index = build_timeline(*frames, trace.threads)
         yield section(f"{prefix}regions", "Regions", region_tables(trace, colours, host=host), level=level)
         yield section(f"{prefix}timeline", "Timeline", timeline_picture(index, colours), level=level, lead=_TIMELINE)
         yield section(f"{prefix}kernels", "Kernels", kernel_tables(trace), level=level)

@@ -26,6 +26,7 @@ _KINDS: Final = {
     "gpu": "GPU events",
     "region": "regions",
     "operator": "operators",
+    "launch": "launches",
 }
 
 

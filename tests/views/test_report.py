@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from profiler_kit.analyses.lod import build_timeline
+from profiler_kit.analyses.lod_build import build_timeline
 from profiler_kit.record import TRACE
 from profiler_kit.run import Run, load_run, load_runs
 from profiler_kit.trace import load_trace
@@ -198,7 +198,9 @@ def test_a_timeline_stays_small_however_many_spans_it_has(tmp_path: Path) -> Non
         trace.launch(number, number * 10)
         trace.kernel(number, number * 10 + 2, 3, name=f"kernel{number % 7}")
     loaded = load_trace(trace.write(tmp_path / "t.json"))
-    index = build_timeline(loaded.gpu_events(), loaded.region_instances(), loaded.operators(), loaded.threads)
+    launches = loaded.launch_calls().iloc[:0]
+    frames = (loaded.gpu_events(), loaded.region_instances(), loaded.operators(), launches)
+    index = build_timeline(*frames, loaded.threads)
     picture = timeline_picture(index, {"all": "#4477AA"})
     assert len(picture) < 40 * BINS
     assert "Stream 7: 5,000 GPU events" in picture
