@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
-from profiler_kit import schemas
-from profiler_kit.analyses import memory, memory_blocks, memory_fragmentation, memory_regions
+from profiler_kit.analyses import memory, memory_regions
 from profiler_kit.errors import OptionError
 from profiler_kit.load.snapshot import read_snapshot
 from profiler_kit.load.snapshot_tables import Frame, Recording, SnapshotData, StackTable
 from profiler_kit.progress import Report, silent
+from profiler_kit.snapshot_analyses import SnapshotAnalyses
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,6 +47,9 @@ class RegionRow(TypedDict):
     allocated_bytes: int
     freed_bytes: int
     net_bytes: int
+    churn_bytes: int
+    largest_bytes: int
+    largest_stack: int
 
 
 class DeviceRow(TypedDict):
@@ -73,7 +76,7 @@ class Summary(TypedDict):
 
 
 @dataclass(frozen=True, eq=False)
-class Snapshot:
+class Snapshot(SnapshotAnalyses):
     """A loaded memory snapshot; what is derived from it is computed once, when first asked for.
 
     events, blocks, segments, annotations: SNAPSHOT_EVENTS and so on. stacks[i] is a tuple of Frame, innermost first.
@@ -178,7 +181,7 @@ class Snapshot:
 
     def regions(self) -> pd.DataFrame:
         """MEMORY_REGIONS: one row per device and region path."""
-        return memory_regions.region_totals(list(self._replays.values()), self._regions)
+        return memory_regions.region_totals(list(self._replays.values()), self._regions, self._allocations)
 
     def oom(self) -> pd.DataFrame:
         """MEMORY_OOM: one row per allocation that failed."""
@@ -229,44 +232,6 @@ class Snapshot:
         first = int(one.times_us[0])
         return int(regions.start_us[regions.end_us >= first].min(initial=first))
 
-    @cached_property
-    def _blocks(self) -> dict[int, memory_blocks.BlockReplay]:
-        return {}
-
-    def block_replay(self, device: int) -> memory_blocks.BlockReplay:
-        """The segments and blocks of one device at each of its events; raises OptionError for an unknown device."""
-        one = self.replay(device)
-        if device not in self._blocks:
-            self._blocks[device] = memory_blocks.replay_blocks(
-                self.events, self.data.blocks, self.segments, self._allocations, one, self.settings
-            )
-        return self._blocks[device]
-
-    def segment_spans(self) -> pd.DataFrame:
-        """MEMORY_SEGMENT_SPANS of all devices: every segment with the events that made and ended it."""
-        return _concat([self.block_replay(device).segments for device in self.devices], schemas.MEMORY_SEGMENT_SPANS)
-
-    def block_spans(self) -> pd.DataFrame:
-        """MEMORY_BLOCK_SPANS of all devices: every block, active or not, with the events that made and ended it."""
-        return _concat([self.block_replay(device).blocks for device in self.devices], schemas.MEMORY_BLOCK_SPANS)
-
-    def fragmentation(self) -> pd.DataFrame:
-        """MEMORY_FRAGMENTATION of all devices: active against reserved, the largest free block, over time."""
-        return memory_fragmentation.fragmentation_timeline(
-            [(self._replays[device], self.block_replay(device)) for device in self.devices]
-        )
-
-    def fit(
-        self, device: int, size_bytes: int, *, state: int | None = None, stream: int = 0
-    ) -> memory_fragmentation.Fit:
-        """What an allocation in the default pool would have found in a state (at the end unless one is given).
-
-        State k is what holds after the k-th event of the device. Raises OptionError for an unknown device.
-        """
-        blocks = self.block_replay(device)
-        moment = len(blocks.active_bytes) - 1 if state is None else state
-        return memory_fragmentation.find(blocks, size_bytes, moment, stream=stream)
-
     def summary(self, device: int | None = None) -> Summary:
         """What `profiler-kit memory --json` prints; of one device when it is given.
 
@@ -301,7 +266,7 @@ class Snapshot:
         }
 
     def sql(self, query: str) -> pd.DataFrame:
-        """The result of one SELECT statement (DuckDB's SQL) over allocations, allocator_events, memory_regions, stacks.
+        """The result of one SELECT statement (DuckDB's SQL) over allocations, memory_regions, memory_blocks and others.
 
         help(profiler_kit.sql_tables) lists their columns. Raises OptionError as Trace.sql does.
         """
@@ -338,23 +303,10 @@ def load_snapshot(
     return Snapshot(read_snapshot(path, memory_limit_bytes=memory_limit_bytes, report=report))
 
 
-def _concat(frames: list[pd.DataFrame], schema: schemas.Schema) -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.concat(frames, ignore_index=True) if frames else schema.empty()
-
-
 def _region_rows(frame: pd.DataFrame) -> list[RegionRow]:
-    numbers = ("instances", "peak_bytes", "allocated_bytes", "freed_bytes", "net_bytes")
+    numbers = [name for name in RegionRow.__annotations__ if name != "path"]
     columns = [frame["path"].tolist(), *(frame[name].tolist() for name in numbers)]
     return [
-        {
-            "path": list(path),
-            "instances": instances,
-            "peak_bytes": peak,
-            "allocated_bytes": allocated,
-            "freed_bytes": freed,
-            "net_bytes": net,
-        }
-        for path, instances, peak, allocated, freed, net in zip(*columns, strict=True)
+        RegionRow(path=list(path), **dict(zip(numbers, values, strict=True)))  # type: ignore[typeddict-item]
+        for path, *values in zip(*columns, strict=True)
     ]

@@ -7,7 +7,8 @@
     region_instances  one row per opened region
     operators         one row per operator call on the host
     threads           one row per thread or stream
-    allocations       of a memory snapshot: one row per allocation; with memory_regions, allocator_events, stacks
+    allocations       of a memory snapshot: one row per allocation; with allocator_events, memory_regions,
+                      memory_segments, memory_blocks, memory_fragmentation, stacks
 
 The columns stand below (and `profiler-kit query TRACE --tables` prints them). Times are nanoseconds since the start
 of the trace's clock (in a snapshot microseconds of Unix time), sizes bytes, all of them integers. A region's path is
@@ -196,6 +197,7 @@ SNAPSHOT_TABLES: Final = (
         "allocations",
         "allocation: an alloc paired with its free by address",
         {
+            "allocation": ("BIGINT", "row of this table"),
             **_SIZES,
             "stack": ("BIGINT", "row of stacks: where it was allocated; 0 is unknown"),
             "alloc_event": ("BIGINT", "row of allocator_events; NULL: allocated before the history begins"),
@@ -217,6 +219,7 @@ SNAPSHOT_TABLES: Final = (
             "time_us": ("BIGINT", "Unix time"),
             "stack": ("BIGINT", "row of stacks"),
             "device_free_bytes": ("BIGINT", "of an oom"),
+            "pool": ("VARCHAR", "private pool id, '0,0' the default one; '' before torch 2.13, which says it"),
         },
     ),
     Table(
@@ -231,6 +234,51 @@ SNAPSHOT_TABLES: Final = (
             "allocated_bytes": ("BIGINT", ""),
             "freed_bytes": ("BIGINT", ""),
             "net_bytes": ("BIGINT", ""),
+            "churn_bytes": ("BIGINT", "allocated in an instance and freed before it closed"),
+            "largest_bytes": ("BIGINT", "the largest single allocation"),
+            "largest_stack": ("BIGINT", "row of stacks: where that was made"),
+        },
+    ),
+    Table(
+        "memory_segments",
+        "segment that was there at some time; state k is what holds after the k-th event of the device",
+        {
+            "device": ("BIGINT", ""),
+            "segment": ("BIGINT", "number of the segment on its device"),
+            "address": ("UBIGINT", ""),
+            "size_bytes": ("BIGINT", ""),
+            "stream": ("BIGINT", ""),
+            "segment_type": ("VARCHAR", "small, large"),
+            "pool": ("VARCHAR", "private pool id, '0,0' the default one, '' where nothing says it"),
+            "expandable": ("BOOLEAN", "a range of addresses that segments were mapped into"),
+            "from_state": ("BIGINT", "0: before the history begins"),
+            "to_state": ("BIGINT", "the first state without it"),
+        },
+    ),
+    Table(
+        "memory_blocks",
+        "block of a segment, active or not, while it was there",
+        {
+            "device": ("BIGINT", ""),
+            "segment": ("BIGINT", "joins it with memory_segments"),
+            "address": ("UBIGINT", ""),
+            "size_bytes": ("BIGINT", "as the allocator rounded it"),
+            "allocation": ("BIGINT", "row of allocations; NULL: an inactive block"),
+            "from_state": ("BIGINT", ""),
+            "to_state": ("BIGINT", "the first state without it"),
+        },
+    ),
+    Table(
+        "memory_fragmentation",
+        "event that changed one of these values; state after it",
+        {
+            "device": ("BIGINT", ""),
+            "time_us": ("BIGINT", "Unix time"),
+            "allocated_bytes": ("BIGINT", "what callers asked for"),
+            "active_bytes": ("BIGINT", "the same as the allocator rounded it"),
+            "reserved_bytes": ("BIGINT", ""),
+            "largest_free_bytes": ("BIGINT", "the largest inactive block"),
+            "inactive_split_bytes": ("BIGINT", "inactive blocks in segments that are in use"),
         },
     ),
     Table(
@@ -342,12 +390,20 @@ def _doubled(name: str) -> str:
 def snapshot_sources(snapshot: Snapshot) -> dict[str, Source]:
     """How to fill each of SNAPSHOT_TABLES."""
     sources: dict[str, Source] = {
-        "allocations": lambda: to_arrow(snapshot.allocations()),
+        "allocations": lambda: to_arrow(snapshot.allocations(), row="allocation"),
         "allocator_events": lambda: to_arrow(snapshot.events, row="event"),
         "memory_regions": lambda: to_arrow(snapshot.regions()),
+        "memory_segments": lambda: to_arrow(_numbered_segments(snapshot)),
+        "memory_blocks": lambda: to_arrow(snapshot.block_spans()),
+        "memory_fragmentation": lambda: to_arrow(snapshot.fragmentation()),
         "stacks": lambda: _stacks(snapshot),
     }
     return {table.name: _in_order(table, sources[table.name]) for table in SNAPSHOT_TABLES}
+
+
+def _numbered_segments(snapshot: Snapshot) -> pd.DataFrame:
+    frame = snapshot.segment_spans()
+    return frame.assign(segment=frame.groupby("device").cumcount())
 
 
 def _in_order(table: Table, source: Source) -> Source:

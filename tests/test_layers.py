@@ -21,7 +21,7 @@ LAYERS = (
     {"load"},
     {"nesting", "autograd", "attribute", "origins"},
     {"analyses"},
-    {"sql_tables", "sql", "trace", "trace_analyses", "ranks", "snapshot", "hta", "timeline_store"},
+    {"sql_tables", "sql", "trace", "trace_analyses", "ranks", "snapshot_analyses", "snapshot", "hta", "timeline_store"},
     {"run"},
     {"views"},
     {"commands"},

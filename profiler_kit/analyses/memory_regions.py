@@ -148,20 +148,20 @@ def region_spans(regions: dict[int, Regions]) -> pd.DataFrame:
     return schemas.MEMORY_REGION_SPANS.check(pd.concat(parts, ignore_index=True))
 
 
-def region_totals(replays: list[Replay], regions: dict[int, Regions]) -> pd.DataFrame:
+def region_totals(replays: list[Replay], regions: dict[int, Regions], allocations: pd.DataFrame) -> pd.DataFrame:
     """MEMORY_REGIONS: a parent before its children, in order of first opening, then the row of no region at all.
 
     An event belongs to the innermost region open at its time and to all regions on that one's path, so that the rows
     of depth 1 and `("(no region)",)` add up to all bytes allocated and freed. peak_bytes is the device's total, not
-    what the region itself allocated; it includes the total on entering.
+    what the region itself allocated; it includes the total on entering. Takes MEMORY_ALLOCATIONS.
     """
-    parts = [_totals_of(one, regions[one.device]) for one in replays]
+    parts = [_totals_of(one, regions[one.device], allocations) for one in replays]
     if not parts:
         return schemas.MEMORY_REGIONS.empty()
     return schemas.MEMORY_REGIONS.check(pd.concat(parts, ignore_index=True))
 
 
-def _totals_of(one: Replay, regions: Regions) -> pd.DataFrame:
+def _totals_of(one: Replay, regions: Regions, allocations: pd.DataFrame) -> pd.DataFrame:
     count = len(regions.paths)
     path = regions.path_at(one.times_us)
     path = np.where(path < 0, count, path)  # the last row is the one of no region
@@ -175,6 +175,9 @@ def _totals_of(one: Replay, regions: Regions) -> pd.DataFrame:
             freed[parent] += freed[number]
     order = _tree_order(regions)
     instances = np.bincount(regions.instance_path, minlength=count + 1)
+    made = allocations[(allocations["device"] == one.device) & allocations["alloc_event"].notna()]
+    churn, largest = _churn(made, regions)
+    stacks = made["stack"].to_numpy()
     return pd.DataFrame(
         {
             "device": np.full(count + 1, one.device, np.int64),
@@ -184,8 +187,45 @@ def _totals_of(one: Replay, regions: Regions) -> pd.DataFrame:
             "allocated_bytes": allocated,
             "freed_bytes": freed,
             "net_bytes": allocated - freed,
+            "churn_bytes": churn,
+            "largest_bytes": np.where(largest < 0, 0, np.append(made["size_bytes"].to_numpy(), 0)[largest]),
+            "largest_stack": np.where(largest < 0, 0, np.append(stacks, 0)[largest]),
         }
     ).iloc[order]
+
+
+def _churn(made: pd.DataFrame, regions: Regions) -> tuple[Ints, Ints]:
+    """Bytes freed again inside the instance that allocated them, and the row of the largest allocation (-1: none).
+
+    One per path, the last for no region, where "freed again" is freed at all. Takes MEMORY_ALLOCATIONS of one device
+    that were made in its history.
+    """
+    count = len(regions.paths)
+    churn, largest = np.zeros(count + 1, np.int64), np.full(count + 1, -1, np.int64)
+    size, since = made["size_bytes"].to_numpy(), made["alloc_us"].to_numpy(np.int64)
+    until = made["free_us"].fillna(np.iinfo(np.int64).max).to_numpy(np.int64)
+    instances = np.argsort(regions.instance_path, kind="stable")
+    bounds = np.searchsorted(regions.instance_path[instances], np.arange(count + 1))
+    parents = np.array([*regions.parents, -1], np.int64)
+    rows, path = np.arange(len(made)), regions.path_at(since)
+    outside = path < 0
+    churn[count] = int(size[outside & (until < np.iinfo(np.int64).max)].sum())
+    if outside.any():
+        largest[count] = rows[outside][size[outside].argmax()]
+    while len(rows := rows[path >= 0]):  # one level of the tree after the other, from the innermost region outwards
+        path = path[path >= 0]
+        order = np.argsort(path, kind="stable")
+        for group in np.split(order, np.flatnonzero(np.diff(path[order])) + 1):
+            number, mine = int(path[group[0]]), rows[group]
+            own = instances[bounds[number] : bounds[number + 1]]
+            at = np.searchsorted(regions.start_us[own], since[mine], side="right") - 1
+            ends = np.where(regions.closed[own], regions.end_us[own], np.iinfo(np.int64).max)[np.maximum(at, 0)]
+            churn[number] += int(size[mine][until[mine] < ends].sum())
+            best = mine[size[mine].argmax()]
+            if largest[number] < 0 or size[best] > size[largest[number]]:
+                largest[number] = best
+        path = parents[path]
+    return churn, largest
 
 
 def _tree_order(regions: Regions) -> list[int]:

@@ -63,6 +63,9 @@ MEMORY_REGIONS: Final = Schema(
         "allocated_bytes": "int64",
         "freed_bytes": "int64",
         "net_bytes": "int64",
+        "churn_bytes": "int64",  # allocated inside an instance and freed again before it closed
+        "largest_bytes": "int64",  # the largest single allocation
+        "largest_stack": "int64",  # where that was made
     },
 )
 
@@ -161,5 +164,73 @@ MEMORY_FRAGMENTATION: Final = Schema(
         "reserved_bytes": "int64",
         "largest_free_bytes": "int64",  # the largest inactive block
         "inactive_split_bytes": "int64",  # inactive blocks in segments that are in use, which cannot be given back
+    },
+)
+
+MEMORY_LIVE_TREE: Final = Schema(
+    "MEMORY_LIVE_TREE",  # one row per region or layer that holds memory at one moment, and for those around it
+    {
+        "device": "int64",
+        "path": "path",
+        "count": "int64",  # allocations made inside it and inside those below it
+        "size_bytes": "int64",  # of these; the rows of depth 1 add up to all that is live
+        "self_bytes": "int64",  # of those made in it and none below
+        "share": "float64",
+    },
+)
+
+MEMORY_LEAKS: Final = Schema(
+    "MEMORY_LEAKS",  # one row per stack and region that left memory behind, growing ones first, most bytes first
+    {
+        "device": "int64",
+        "stack": "int64",
+        "path": "path",  # the innermost region of the allocations; it has closed
+        "count": "int64",
+        "size_bytes": "int64",
+        "instances_left": "int64",  # instances of the region that left some of it
+        "instances": "int64",  # closed instances of the region
+        "growing": "bool",  # at least three instances left some, and more than half of all
+        "first_us": "int64",
+        "last_us": "int64",
+    },
+)
+
+MEMORY_GROWTH: Final = Schema(
+    "MEMORY_GROWTH",  # one row per region with at least four closed instances, fastest growing first
+    {
+        "device": "int64",
+        "path": "path",
+        "instances": "int64",
+        "first_bytes": "int64",  # allocated after the first instance
+        "last_bytes": "int64",  # allocated after the last
+        "median_step_bytes": "int64",  # median of the changes from one instance to the next, without the first
+        "growing_steps": "int64",  # changes above zero
+        "steps": "int64",  # changes looked at
+    },
+)
+
+MEMORY_REGION_INSTANCES: Final = Schema(
+    "MEMORY_REGION_INSTANCES",  # one row per opened region, by start; the device's total
+    {
+        "device": "int64",
+        "path": "path",
+        "start_us": "int64",
+        "end_us": "int64",
+        "before_bytes": "int64",
+        "peak_bytes": "int64",
+        "after_bytes": "int64",
+    },
+)
+
+MEMORY_LIFETIMES: Final = Schema(
+    "MEMORY_LIFETIMES",  # one row per device and stack that allocated in the history, most bytes first
+    {
+        "device": "int64",
+        "stack": "int64",
+        "count": "int64",
+        "size_bytes": "int64",
+        "live_count": "int64",  # still live at the end
+        "median_us": "float64",  # of those that were freed; NaN when none was
+        "max_us": "float64",
     },
 )

@@ -58,7 +58,9 @@ def small(tmp_path: Path) -> Snapshot:
 
 
 def test_summary_of_a_small_history(tmp_path: Path) -> None:
-    def region(path: list[str], instances: int, peak: int, allocated: int, freed: int) -> dict[str, object]:
+    def region(
+        path: list[str], instances: int, peak: int, allocated: int, freed: int, churn: int, largest: int
+    ) -> dict[str, object]:
         return {
             "path": path,
             "instances": instances,
@@ -66,6 +68,9 @@ def test_summary_of_a_small_history(tmp_path: Path) -> None:
             "allocated_bytes": allocated,
             "freed_bytes": freed,
             "net_bytes": allocated - freed,
+            "churn_bytes": churn,
+            "largest_bytes": largest,
+            "largest_stack": 0,
         }
 
     assert small(tmp_path).summary() == {
@@ -83,9 +88,9 @@ def test_summary_of_a_small_history(tmp_path: Path) -> None:
                 "unmatched_frees": 0,
                 "oom": [{"time_us": s.T0 + 71, "requested_bytes": 9999, "device_free_bytes": 5}],
                 "regions": [
-                    region(["outer"], 1, 1600, 2000, 500),
-                    region(["outer", "inner"], 1, 1600, 500, 500),
-                    region(["(no region)"], 0, 1600, 40, 1500),
+                    region(["outer"], 1, 1600, 2000, 500, 500, 1000),
+                    region(["outer", "inner"], 1, 1600, 500, 500, 500, 500),
+                    region(["(no region)"], 0, 1600, 40, 1500, 0, 40),
                 ],
             }
         ]

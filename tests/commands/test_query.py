@@ -51,7 +51,8 @@ def test_a_run_folder_holds_trace_and_snapshot() -> None:
     listed = json.loads(profiler_kit("query", RUN, "--tables", "--json").out)
     assert [table["table"] for table in listed] == [
         *("events", "launches", "gpu_events", "regions", "region_instances", "operators", "threads"),
-        *("allocations", "allocator_events", "memory_regions", "stacks"),
+        *("allocations", "allocator_events", "memory_regions", "memory_segments", "memory_blocks"),
+        *("memory_fragmentation", "stacks"),
     ]
 
 
