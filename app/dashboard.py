@@ -18,7 +18,7 @@ from app.components import widgets  # noqa: E402
 PAGES = {
     "": {"overview": "Overview"},
     "Where time goes": {"regions": "Regions", "kernels": "Kernels", "operators": "Operators"},
-    "Model": {"layers": "Layers", "memory": "Memory"},
+    "Model": {"layers": "Layers", "memory": "Memory", "ladder": "Ladder"},
 }
 
 st.set_page_config(page_title="profiler_kit", page_icon=str(_HERE / "components" / "icon.svg"), layout="wide")
@@ -34,7 +34,9 @@ page = st.navigation(
 )
 with widgets.one_line_errors():
     widgets.pick_run()
-    if state.runs():
+    if page.url_path == "ladder":  # it is of no run
+        page.run()
+    elif state.runs():
         widgets.files(state.run())
         page.run()
     else:

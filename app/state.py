@@ -24,12 +24,16 @@ from profiler_kit.analyses.lod import Timeline
 from profiler_kit.analyses.lod_build import By, group_gpu_work
 from profiler_kit.analyses.lod_search import Matches, find_matches
 from profiler_kit.errors import InputError
+from profiler_kit.ladder_file import ladder_rows
+from profiler_kit.ladder_record import RESULTS, LadderRecord, read_ladder
 from profiler_kit.layer_file import read_layers
+from profiler_kit.load.ladders import LadderFolder, find_ladders
 from profiler_kit.load.runs import RunFolder, confined, default_root, find_run, find_runs, require_root
 from profiler_kit.load.store import find_entry
 from profiler_kit.snapshot import Snapshot, load_snapshot
 from profiler_kit.timeline_store import trace_timeline
 from profiler_kit.trace import Trace, load_trace
+from profiler_kit.views.overlays import row_overlay
 from profiler_kit.views.tiles import describe
 
 T = TypeVar("T")
@@ -164,6 +168,37 @@ def _layers(path: str, mtime_ns: int, size: int) -> Layers:
 def layers(path: Path) -> Layers:
     """What a layers.parquet says."""
     return _fresh(path, _layers)
+
+
+@st.cache_resource(ttl=2, max_entries=2, show_spinner=False)
+def _ladders(root_path: str) -> list[LadderFolder]:
+    return find_ladders(root_path)
+
+
+def ladders() -> list[LadderFolder]:
+    """Every ladder below the root, looked up again after two seconds."""
+    return _ladders(str(root()))
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _ladder(path: str, mtime_ns: int, size: int) -> tuple[LadderRecord, pd.DataFrame]:
+    record = read_ladder(Path(path))
+    return record, ladder_rows(record)
+
+
+def ladder(path: Path) -> tuple[LadderRecord, pd.DataFrame]:
+    """A ladder's results.json, and its LADDER_ROWS."""
+    return _fresh(path, _ladder)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _overlay(path: str, mtime_ns: int, size: int, technique: str, number: int) -> bytes:
+    return row_overlay(Path(path).parent, technique, number)
+
+
+def ladder_overlay(folder: Path, technique: str, number: int) -> bytes:
+    """Masks of a row beside the baseline's, as PNG."""
+    return _fresh(folder / RESULTS, lambda path, mtime_ns, size: _overlay(path, mtime_ns, size, technique, number))
 
 
 # ---- the chosen run: the query parameter says it, the session keeps it from page to page

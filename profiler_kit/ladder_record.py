@@ -188,6 +188,12 @@ def read_as(path: Path, kind: type[T]) -> T:
         raise RunFormatError(f"{path}: {reason}, want results of profiler-kit ladder. {HINT}") from error
 
 
+def slug(technique: str) -> str:
+    """A technique's name as the name of a folder."""
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in "._+-") else "_" for c in technique).lstrip(".")
+    return plain[:80] or "row"
+
+
 def climb(rows: list[tuple[str, tuple[str, ...]]]) -> tuple[str, ...]:
     """Which of the rows (name, optimizations) are steps of one stair: each holds all optimizations of the one before.
 

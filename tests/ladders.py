@@ -2,7 +2,25 @@
 
 from __future__ import annotations
 
-from profiler_kit.ladder_record import Agreement, Ceilings, LadderRecord, RowResult, Setup, Truth, Work
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from profiler_kit.ladder_file import write_csv
+from profiler_kit.ladder_record import (
+    RESULTS,
+    RESULTS_CSV,
+    Agreement,
+    Ceilings,
+    LadderRecord,
+    RowResult,
+    Setup,
+    Truth,
+    Work,
+    write_record,
+)
+from profiler_kit.sam.accuracy import encode, image_masks, write_masks_file
 
 MS, MIB = 1_000_000, 1 << 20
 
@@ -52,3 +70,20 @@ def a_ladder() -> LadderRecord:
         created="2026-01-01T00:00:00+00:00",
         ceilings=Ceilings({"float32": 50.0, "tf32": 400.0, "bfloat16": 790.0, "float16": 790.0}, 4000.0),
     )
+
+
+def write_ladder(folder: Path, record: LadderRecord | None = None) -> Path:
+    """A ladder's folder with an image of 64 x 48 and two masks of it for fp32 and bf16."""
+    record = record or a_ladder()
+    (folder / "samples").mkdir(parents=True)
+    write_record(folder / RESULTS, record)
+    write_csv(folder / RESULTS_CSV, record)
+    pixels = np.full((48, 64, 3), 120, dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "samples" / "0.jpg")
+    masks = np.zeros((2, 48, 64), dtype=np.bool_)
+    masks[0, 4:30, 4:30] = masks[1, 10:40, 35:60] = True
+    for technique in ("fp32", "bf16"):
+        (folder / "rows" / technique).mkdir(parents=True)
+        image = image_masks("scene-0", (48, 64), encode(masks), [0.9, 0.8], encode(masks), paired=True)
+        write_masks_file(folder / "rows" / technique / "masks.json", [image])
+    return folder

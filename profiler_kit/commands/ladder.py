@@ -111,16 +111,32 @@ def command(
         )
         with progress_bar("ladder") as report:
             folder, record = run_ladder(options, report=report)
+        _draw(folder, record)
     _print(record, as_json=as_json)
     if folder is not None:
         typer.echo(f"written to {folder}", err=as_json)
     _check(record, min_miou if recorded is not None and min_miou is not None else record.min_miou)
 
 
+def _draw(folder: Path, record: LadderRecord) -> None:
+    """The waterfall, and masks of each row over the first image, as PNG."""
+    from profiler_kit.files import whole_file
+    from profiler_kit.ladder_file import ladder_rows
+    from profiler_kit.ladder_record import WATERFALL
+    from profiler_kit.views.overlays import write_overlays
+    from profiler_kit.views.pictures import waterfall_png
+    from profiler_kit.views.text import ladder_facts
+
+    with whole_file(folder / WATERFALL) as temporary:
+        temporary.write_bytes(waterfall_png(ladder_rows(record), *ladder_facts(record)))
+    write_overlays(folder, [row.technique for row in record.rows if row.status == "ok"])
+
+
 def _print(record: LadderRecord, *, as_json: bool) -> None:
     import dataclasses
 
     from profiler_kit.ladder_file import ladder_rows
+    from profiler_kit.views.text import ladder_facts
 
     rows = [_plain(row) for row in records(ladder_rows(record))]
     if as_json:
@@ -130,10 +146,7 @@ def _print(record: LadderRecord, *, as_json: bool) -> None:
             row["latency_ns"] = samples[str(row["technique"])]
         print_json({**{key: value for key, value in facts.items() if key != "rows"}, "rows": rows})
         return
-    setup = record.setup
-    weights = setup.weights if setup.weights.startswith("random") else setup.weights[: len("checkpoint:") + 12]
-    what = "one image at a time" if setup.task == "amg" else f"batch size {setup.batch_size}"
-    title = f"{setup.model} ({weights}), {setup.task}, {what}, {record.device_name}"
+    title, _ = ladder_facts(record)
     columns = ("technique", "img/s", "x", "median ms", "IQR ms", "p99 ms", "compile s", "MiB", "mIoU", "vs fp32")
     print_table(title, columns, [_cells(row) for row in rows], optional=("IQR ms", "p99 ms", "compile s"))
     for row in rows:
@@ -142,7 +155,7 @@ def _print(record: LadderRecord, *, as_json: bool) -> None:
     for row in rows:
         if row["below_min_miou"]:
             typer.echo(f"{row['technique']}: mIoU {row['baseline_miou']:.4f} with the baseline's masks is too low")
-    if setup.weights.startswith("random"):
+    if record.setup.weights.startswith("random"):
         typer.echo("note: random weights: times are those of the real model, masks are noise and so is their mIoU")
 
 

@@ -34,6 +34,7 @@ from profiler_kit.ladder_record import (
     climb,
     read_as,
     read_ladder,
+    slug,
     write_record,
 )
 from profiler_kit.progress import Report, silent
@@ -250,12 +251,6 @@ def parse_rows(text: str) -> tuple[tuple[str, str], ...]:
             raise OptionError(str(error).replace("--optimizations", f"--rows, {name}:", 1)) from error
         found[name] = optimizations
     return tuple(found.items())
-
-
-def slug(technique: str) -> str:
-    """A technique's name as the name of a folder."""
-    plain = "".join(c if c.isascii() and (c.isalnum() or c in "._+-") else "_" for c in technique).lstrip(".")
-    return plain[:80] or "row"
 
 
 def _weights(options: LadderOptions) -> str:
