@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from profiler_kit.analyses.advice import Advice, advise_layers
 from profiler_kit.analyses.batch_load import BatchLoad, batch_load
 from profiler_kit.analyses.compare import LATENCY, Change, Comparison, compare
 from profiler_kit.analyses.layers import explained, forward_spread, layer_totals
@@ -21,6 +22,7 @@ from profiler_kit.layer_file import read_layers
 from profiler_kit.load.runs import RunFolder, find_run, find_runs
 from profiler_kit.progress import Report, silent
 from profiler_kit.record import RECORD, RunRecord
+from profiler_kit.schemas import IDLE_GAPS
 from profiler_kit.snapshot import Snapshot, load_snapshot
 from profiler_kit.trace import Trace, load_trace
 
@@ -80,6 +82,26 @@ class Run:
         if self.trace is None or self.record is None:
             return None
         return batch_load(self.trace.regions(), self.record.latency_ns)
+
+    @cached_property
+    def idle_gaps(self) -> pd.DataFrame:
+        """IDLE_GAPS over all devices; empty without a trace."""
+        return IDLE_GAPS.empty() if self.trace is None else self.trace.idle_gaps(scope="all")
+
+    @cached_property
+    def bounds(self) -> dict[tuple[str, ...], str]:
+        """What bounds each region path: the verdicts of REGION_UTILIZATION; empty without a trace."""
+        if self.trace is None:
+            return {}
+        found = self.trace.utilization()
+        return dict(zip(found["path"], found["verdict"], strict=True))
+
+    @cached_property
+    def advice(self) -> list[Advice]:
+        """What is most worth fixing, of trace and layers together, the cause that could give back most first."""
+        found = [] if self.trace is None else self.trace.advice(self.load)
+        found += [] if self.layers is None else advise_layers(self.layers.totals)
+        return sorted(found, key=lambda one: -one.share)
 
     @cached_property
     def side(self) -> Side | None:

@@ -74,7 +74,7 @@ def _region_names(run: Run) -> Iterator[str]:
 
 def _facts(run: Run) -> str:
     if run.record is None and run.path.is_file():
-        return f"{run.path.name}: a file of its own, without a run.json that says what ran"
+        return "A file of its own: no run.json says what ran."
     return headline.what_ran(run.record)
 
 
@@ -105,7 +105,7 @@ def _one(run: Run, prefix: str, colours: Colours) -> Iterator[str]:
         outermost, no_launches = trace.operators()["depth"] == 0, trace.launch_calls().iloc[:0]
         frames = (trace.gpu_events(), trace.region_instances(), trace.operators()[outermost], no_launches)
         index = build_timeline(*frames, trace.threads)
-        yield section(f"{prefix}regions", "Regions", region_tables(trace, colours, host=host), level=level)
+        yield section(f"{prefix}regions", "Regions", region_tables(run, trace, colours, host=host), level=level)
         yield section(f"{prefix}timeline", "Timeline", timeline_picture(index, colours), level=level, lead=_TIMELINE)
         yield section(f"{prefix}kernels", "Kernels", kernel_tables(trace), level=level)
         operators = operator_tables(trace, host=host) + sub("Modules", module_tables(trace))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+import pandas as pd
+
 from profiler_kit.analyses.compare import Comparison
 from profiler_kit.analyses.stack_names import stack_name
 from profiler_kit.analyses.window import name_sums, operator_sums
@@ -12,14 +14,16 @@ from profiler_kit.run import Run, compare_runs
 from profiler_kit.snapshot import Snapshot
 from profiler_kit.trace import Trace
 from profiler_kit.views import diff, headline
+from profiler_kit.views.advice import hint
 from profiler_kit.views.headline import Pieces
 from profiler_kit.views.markdown import grid, plain
 from profiler_kit.views.names import kernel_names
-from profiler_kit.views.report_overview import absent, bounds, idle_causes, idle_regions
+from profiler_kit.views.report_overview import absent, idle_causes, idle_regions
 from profiler_kit.views.text import MISSING, fmt_bytes, fmt_count, fmt_ns, fmt_percent
 
 REGIONS: Final = 10
 KINDS: Final = 6
+ADVICE: Final = 3
 RANKED: Final = 5
 WIDTH: Final = 70
 INDENT: Final = "  "
@@ -42,7 +46,7 @@ def _one(run: Run) -> Iterator[str]:
     if numbers:
         yield from ("", *grid([one.name for one in numbers], [[one.value for one in numbers]], named=False))
     if run.trace is not None and run.presence is not None:
-        yield from _trace(run.trace, on_gpu=run.presence.ran == "gpu")
+        yield from _trace(run, run.trace, on_gpu=run.presence.ran == "gpu")
     if run.snapshot is not None:
         yield from _memory(run.snapshot)
     yield from _layers(run)
@@ -55,16 +59,18 @@ def _said(run: Run) -> Iterator[str]:
         yield sentence
     if run.trace is not None and run.presence is not None:
         if run.presence.ran == "gpu":
-            yield from _idle(run.trace)
+            yield from _idle(run.idle_gaps)
         yield from map(plain, headline.losses(run.trace, run.presence))
+    for said in map(hint, run.advice[:ADVICE]):
+        gain = plain(f"{said.gain} ({said.share})")
+        yield f"Worth fixing: **{plain(said.title)}**, up to {gain}. Try {plain(said.attempt)}"
     yield from map(plain, run.problems)
     missing = absent(run)
     if missing:
         yield plain(missing)
 
 
-def _idle(trace: Trace) -> Iterator[str]:
-    gaps = trace.idle_gaps(scope="all")
+def _idle(gaps: pd.DataFrame) -> Iterator[str]:
     total = int(gaps["dur_ns"].sum())
     if not total:
         return
@@ -77,12 +83,12 @@ def _idle(trace: Trace) -> Iterator[str]:
     yield f"Idle for **{fmt_ns(total)}** while recorded: {plain(causes)}. Most before the work of: {plain(where)}."
 
 
-def _trace(trace: Trace, *, on_gpu: bool) -> Iterator[str]:
+def _trace(run: Run, trace: Trace, *, on_gpu: bool) -> Iterator[str]:
     regions = trace.regions()
     column = "busy_ns" if on_gpu else "host_ns"
     rows = regions[regions[column] > 0]
     whole = int(regions.loc[regions["path"].map(len) == 1, column].sum()) or 1
-    verdicts = bounds(trace) if on_gpu else {}
+    verdicts = run.bounds if on_gpu else {}
     cells = [
         (
             INDENT * (len(row["path"]) - 1) + _cut(row["path"][-1]),

@@ -8,6 +8,7 @@ from typing import Final
 
 import pandas as pd
 
+from profiler_kit.analyses.advice import Advice
 from profiler_kit.analyses.idle import HOST_BOUND, KERNEL_WAIT, OTHER
 from profiler_kit.analyses.timeline import GpuTimeline
 from profiler_kit.analyses.window import name_sums, operator_sums
@@ -15,15 +16,17 @@ from profiler_kit.run import Run
 from profiler_kit.schemas import IDLE_GAPS, NAME_SUMS, OPERATOR_SUMS, REGION_TOTALS
 from profiler_kit.trace import Trace
 from profiler_kit.views import headline
+from profiler_kit.views.advice import HELP, NOTHING, hint, markdown_list
 from profiler_kit.views.names import fit_names, kernel_names
 from profiler_kit.views.palette import ACTIVITY, HUES, IDLE, NEUTRAL, colour_of
-from profiler_kit.views.report_parts import Colours, chip, notice, sub, tiles, two, verdict_line
+from profiler_kit.views.report_parts import Colours, chip, folded, notice, sub, tiles, two, verdict_line
 from profiler_kit.views.svg import Part, bar, escape, stacked
 from profiler_kit.views.text import fmt_count, fmt_ns, fmt_path, fmt_percent
 
 REGION_ROWS: Final = 12
 RANKED_ROWS: Final = 6
 WAITS: Final = 5
+CARDS: Final = 3
 LETTERS: Final = 34
 LONG_LETTERS: Final = 52
 _SAME: Final = 1.005  # a sum this close to busy time is drawn as one bar
@@ -51,9 +54,14 @@ class Row:
 
 def overview(run: Run, colours: Colours) -> str:
     """Sentence, numbers, and where the time went."""
-    parts = [verdict_line(headline.said(run)), *warnings(run), tiles(headline.numbers(run))]
+    parts = [verdict_line(headline.said(run)), *warnings(run)]
+    if run.trace is not None or run.record is not None:  # a snapshot's numbers stand in its own section
+        parts.append(tiles(headline.numbers(run)))
     if run.trace is not None and run.presence is not None:
-        parts.append((_on_gpu if run.presence.ran == "gpu" else _on_host)(run.trace, colours))
+        parts.append(_on_gpu(run, run.trace, colours) if run.presence.ran == "gpu" else _on_host(run.trace, colours))
+    parts.append(worth_fixing(run))
+    if run.presence is not None and run.presence.ran == "gpu" and run.trace is not None:
+        parts.append(idle(run.idle_gaps, run.trace.summary()["gpu_timeline"], colours))
     return "".join(parts)
 
 
@@ -83,21 +91,19 @@ def absent(run: Run) -> str:
     return f"Not in this run: {', '.join(names)}."
 
 
-def _on_gpu(trace: Trace, colours: Colours) -> str:
+def _on_gpu(run: Run, trace: Trace, colours: Colours) -> str:
     time, regions = trace.summary()["gpu_timeline"], trace.regions()
-    kernels, gaps = name_sums(trace.kernels()), trace.idle_gaps(scope="all")
-    verdicts = bounds(trace)
+    kernels = name_sums(trace.kernels())
     return (
         sub("What the GPU did while recorded", activity(time),
             lead=f"100 % is the recorded span, {fmt_ns(time['total_ns'])}.")
         + two(
-            sub("Where the GPU's time went", region_bars(regions, colours, verdicts=verdicts), meaning=_BARS,
+            sub("Where the GPU's time went", region_bars(regions, colours, verdicts=run.bounds), meaning=_BARS,
                 lead=f"100 % is the time in which the GPU was busy, {fmt_ns(time['busy_ns'])}."),
             sub("Longest kernels", kernel_bars(kernels),
                 lead=f"100 % is the sum of all of them, {fmt_ns(int(kernels['sum_ns'].sum()))}."),
             wide_left=True,
         )
-        + idle(gaps, time, colours)
     )  # fmt: skip
 
 
@@ -111,6 +117,29 @@ def _on_host(trace: Trace, colours: Colours) -> str:
         ),
         sub("Longest operators", operator_bars(operators), lead="Host time inside an operator, less what it calls."),
     )
+
+
+def worth_fixing(run: Run) -> str:
+    """The causes that could give back most, with their evidence; empty for a run that holds no time."""
+    if run.trace is None and run.layers is None:
+        return ""
+    cards = list(map(_card, run.advice[:CARDS]))
+    body = f'<ol class="cards">{"".join(cards)}</ol>' if cards else f'<p class="note">{escape(NOTHING)}</p>'
+    more = folded(f"{len(run.advice) - CARDS} more", _plain_list(run.advice[CARDS:])) if run.advice[CARDS:] else ""
+    return sub("Most worth fixing", body + more, meaning=HELP)
+
+
+def _card(one: Advice) -> str:
+    said = hint(one)
+    return (
+        f'<li><b>{escape(said.title)}</b><span class="gain">up to {escape(said.gain)} ({said.share})</span>'
+        f"{bar(one.share, HUES[4], height=6)}<p>{escape(said.evidence)}</p>"
+        f"<p><b>Try</b> {escape(said.attempt)}</p></li>"
+    )
+
+
+def _plain_list(found: Sequence[Advice]) -> str:
+    return f'<ul class="said">{"".join(f"<li>{escape(line)}</li>" for line in markdown_list(found))}</ul>'
 
 
 def activity(time: GpuTimeline) -> str:
@@ -193,19 +222,14 @@ def _waits(gaps: pd.DataFrame, total: int, colours: Colours) -> str:
     )  # fmt: skip
 
 
-def bounds(trace: Trace) -> dict[tuple[str, ...], str]:
-    """What bounds each region path."""
-    found = trace.utilization()
-    return dict(zip(found["path"], found["verdict"], strict=True))
-
-
 def region_bars(
     regions: pd.DataFrame, colours: Colours, *, host: bool = False, verdicts: dict[tuple[str, ...], str] | None = None
 ) -> str:
     """Time of each region, a region above the ones nested in it. Takes REGION_TOTALS; verdicts: what bounds each."""
     REGION_TOTALS.check(regions)
     column = "host_ns" if host else "busy_ns"
-    rows = regions[regions[column] > 0].head(REGION_ROWS)
+    rows = regions[regions[column] > 0]
+    rows = rows.loc[rows[column].nlargest(REGION_ROWS).index.sort_values()]  # a parent takes as long as its children
     top = int(regions.loc[regions["path"].map(len) == 1, column].sum()) or 1
     pale = not host and bool((rows["sum_ns"] > rows["busy_ns"] * _SAME).any())
     longest = int((rows["sum_ns"] if pale else rows[column]).max()) if len(rows) else 1

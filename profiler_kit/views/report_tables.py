@@ -8,11 +8,11 @@ from typing import Final
 import pandas as pd
 
 from profiler_kit.analyses.window import operator_sums
+from profiler_kit.run import Run
 from profiler_kit.schemas import KERNEL_TOTALS, MODULE_WORK, OPERATOR_WORK, REGION_TOTALS
 from profiler_kit.trace import Trace
 from profiler_kit.views.names import fit_names, kernel_names
 from profiler_kit.views.palette import HUES, colour_of
-from profiler_kit.views.report_overview import bounds
 from profiler_kit.views.report_parts import Colours, Column, chip, counts, folded, named, shares, table, times
 from profiler_kit.views.svg import bar
 from profiler_kit.views.text import fmt_count, fmt_ns, fmt_path, fmt_percent
@@ -24,14 +24,14 @@ MODULES: Final = 30
 NAME_LETTERS: Final = 52
 
 
-def region_tables(trace: Trace, colours: Colours, *, host: bool) -> str:
+def region_tables(run: Run, trace: Trace, colours: Colours, *, host: bool) -> str:
     """The tree of regions with what bounds each; the rest, where there are many, behind a line."""
     regions = trace.regions()
     if host:
         regions = regions[regions["host_ns"] > 0].reset_index(drop=True)
     if regions.empty:
         return ""
-    verdicts = {} if host else bounds(trace)
+    verdicts = {} if host else run.bounds
     shown = region_table(regions.head(REGIONS), regions, verdicts, colours, host=host)
     rest = regions.iloc[REGIONS : REGIONS * 6].reset_index(drop=True)
     if rest.empty:

@@ -233,3 +233,11 @@ def test_lines_and_lengths() -> None:
     assert line([(0, 0), (0.5, 1), (1, 0)], 100) == "M0.0 100.0L500.0 0.0L1000.0 100.0"
     assert line([(0, 0), (0.5, 1), (1, 1)], 100, steps=True) == "M0.0 100.0H500.0V0.0H1000.0"
     assert [percent(share) for share in (0.1234, 2, -1, 0.5)] == ["12.34%", "100%", "0%", "50%"]
+
+
+def test_what_is_most_worth_fixing_is_shown_with_its_evidence(both: str, samples: list[Run]) -> None:
+    page = Page(both)
+    assert page.says("Matrix products without tensor cores up to 23.901 ms of each batch (29.5 %)")
+    assert "- Worth fixing: **Matrix products without tensor cores**, up to 23.901 ms" in report_markdown(samples[:1])
+    for run in samples:
+        assert run.advice == sorted(run.advice, key=lambda one: -one.share)
