@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -14,8 +15,16 @@ import streamlit as st
 from app import state
 from profiler_kit.analyses.advice import Advice, advise_layers
 from profiler_kit.analyses.batch_load import batch_load
+from profiler_kit.analyses.compare import Comparison, compare
 from profiler_kit.analyses.kernel_groups import By, in_group
+from profiler_kit.analyses.samples import Side
+from profiler_kit.commands.doctor import examine
+from profiler_kit.errors import KitError
+from profiler_kit.load.jobs import Job
 from profiler_kit.load.runs import RunFolder
+from profiler_kit.ranks import Ranks, load_ranks
+from profiler_kit.run import latency_change
+from profiler_kit.schemas import RANK_COLLECTIVES, RANK_TOTALS
 from profiler_kit.trace import Trace, load_trace
 
 
@@ -127,3 +136,57 @@ def sequences(path: Path, length: int) -> pd.DataFrame:
 def utilization(path: Path) -> pd.DataFrame:
     """REGION_UTILIZATION of a trace."""
     return _asked(path, "utilization")
+
+
+def ranks(job: Job) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """RANK_TOTALS and RANK_COLLECTIVES of a job, and a line for each rank that cannot be read."""
+    return _ranks(tuple((rank, *stamp(path)) for rank, path in job.ranks))
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _ranks(files: tuple[tuple[int, str, int, int], ...]) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    traces: dict[int, Trace] = {}
+    problems = []
+    for rank, path, _, _ in files:
+        try:
+            traces |= load_ranks({rank: path}).traces
+        except KitError as error:
+            problems.append(str(error))
+    found = Ranks(traces)
+    empty = RANK_COLLECTIVES.empty()
+    return found.totals() if traces else RANK_TOTALS.empty(), found.collectives() if traces else empty, problems
+
+
+def examination(run: RunFolder) -> dict[str, Any]:
+    """What `profiler-kit doctor --json` prints about the run's trace, which must be there."""
+    found: dict[str, Any] = _examination(stamp(run.trace), run)
+    return found
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _examination(file: tuple[str, int, int], _run: RunFolder) -> dict[str, Any]:
+    assert _run.trace is not None
+    return examine(_run.trace, _run.record)
+
+
+def comparison(a: RunFolder, b: RunFolder) -> Comparison:
+    """What changed from run A to run B, both with a trace; the latency without the profiler first."""
+    samples = tuple(one.record.latency_ns if one.record is not None else () for one in (a, b))
+    found: Comparison = _comparison(stamp(a.trace), stamp(b.trace), samples, a, b)
+    return found
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _comparison(
+    first: tuple[str, int, int],
+    second: tuple[str, int, int],
+    samples: tuple[tuple[int, ...], ...],
+    _a: RunFolder,
+    _b: RunFolder,
+) -> Comparison:
+    sides = []
+    for run in (_a, _b):
+        assert run.trace is not None
+        trace = state.trace(run.trace)
+        sides.append(Side.of(trace.gpu_events(), trace.region_instances(), trace.operators()))
+    return compare(sides[0], sides[1], latency_change(_a.record, _b.record))

@@ -18,7 +18,9 @@ from app.components import widgets  # noqa: E402
 PAGES = {
     "": {"overview": "Overview"},
     "Where time goes": {"regions": "Regions", "kernels": "Kernels", "operators": "Operators"},
-    "Model": {"layers": "Layers", "memory": "Memory", "ladder": "Ladder"},
+    "Model": {"layers": "Layers", "memory": "Memory"},
+    "Several runs": {"compare": "Compare", "ladder": "Ladder", "ranks": "Ranks"},
+    "The file": {"doctor": "Doctor"},
 }
 
 st.set_page_config(page_title="profiler_kit", page_icon=str(_HERE / "components" / "icon.svg"), layout="wide")
@@ -30,10 +32,12 @@ page = st.navigation(
             for name, title in pages.items()
         ]
         for section, pages in PAGES.items()
-    }
+    },
+    position="hidden",  # drawn below the choice of the run, with links that keep it
 )
 with widgets.one_line_errors():
     widgets.pick_run()
+    widgets.pages(PAGES)
     if page.url_path == "ladder":  # it is of no run
         page.run()
     elif state.runs():

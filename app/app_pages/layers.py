@@ -6,7 +6,7 @@ import streamlit as st
 
 from app import state
 from app.components import layer_parts, widgets
-from profiler_kit.views import figures_layers
+from profiler_kit.views import figures_layer_kinds, figures_layers
 
 run = state.run()
 hint = layer_parts.hint(run)
@@ -40,3 +40,6 @@ with left:
 with right:
     st.subheader("Scaling efficiency", help=layer_parts.EFFICIENCY_HELP)
     widgets.figure(figures_layers.layer_lines(totals, picked, efficiency=True), "layers-efficiency")
+layer_parts.kinds(totals, names)
+st.subheader("Every layer of this depth")
+widgets.table(figures_layer_kinds.layer_table(totals[totals["layer"].isin(names)]), "layers", rows=10)

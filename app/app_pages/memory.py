@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from app import routes, state
+from app import state
 from app.components import memory_parts, widgets
 from profiler_kit.views import figures_memory, tables
 
@@ -25,10 +25,6 @@ memory_parts.say_peak(snapshot, facts)
 memory_parts.numbers(facts, run.record)
 timeline, spans = memory_parts.of_device(snapshot, device)
 widgets.figure(figures_memory.memory_over_time(timeline, spans, reserves=memory_parts.reserves(facts)), "memory")
-left, middle, _ = st.columns([1, 1, 3])
-left.link_button("Open memory page", routes.url("memory", run.key), type="primary", width="stretch")
-middle.link_button("Download it", routes.url("memory", run.key, download="1"), width="stretch")
-
 st.subheader("By region", help="Regions are record_function blocks, from the snapshot's own annotations.")
 regions = snapshot.regions()
 regions = regions[regions["device"] == device].reset_index(drop=True)
@@ -39,3 +35,4 @@ else:
 st.subheader("Live at the peak", help="Who held the memory at the moment the allocated total was highest.")
 memory_parts.say_lines(facts)
 widgets.table(memory_parts.live(snapshot, device), "memory-live")
+memory_parts.whole_page(run)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import streamlit as st
 
-from app import state
+from app import answers, state
 from app.components import overview_parts, region_parts, widgets
 from app.components.timeline import latest, timeline
 from profiler_kit.views import tables
 from profiler_kit.views.text import fmt_path
-from profiler_kit.views.verdict import missing_gpu
+from profiler_kit.views.verdict import missing_gpu, regions_verdict
 
 run = state.run()
 st.title("Regions")
@@ -24,13 +24,15 @@ on_gpu = presence.ran == "gpu"
 if presence.ran not in ("gpu", "host"):
     st.warning(missing_gpu(presence), icon="⚠️")
 regions = region_parts.shown(trace, on_gpu=on_gpu)
+if on_gpu and (said := regions_verdict(regions, answers.utilization(run.trace))):
+    overview_parts.say(said)
 overview_parts.quality(trace)
 if regions.empty:
     widgets.empty("No regions in this trace", "Name the parts of your code:", 'with region("encoder"): ...')
     path = None
 else:
     row = widgets.pick_row(
-        tables.region_table(regions, host=not on_gpu),
+        tables.region_table(regions, host=not on_gpu, utilization=answers.utilization(run.trace) if on_gpu else None),
         f"regions-{run.key}",
         rows=9,
         names=[fmt_path(path) for path in regions["path"]],

@@ -9,10 +9,12 @@ import streamlit as st
 
 from app import state
 from app.components import overview_parts, widgets
+from profiler_kit.analyses.layers import layer_kinds
 from profiler_kit.load.runs import RunFolder
 from profiler_kit.record import RunRecord
+from profiler_kit.views import figures_layer_kinds
 from profiler_kit.views.text import fmt_ns
-from profiler_kit.views.verdict import layers_coverage
+from profiler_kit.views.verdict import kinds_verdict, layers_coverage
 
 HEATMAP_HELP = (
     "Median time of a layer divided by the batch size; the further from the colour of the page the longer. A row "
@@ -40,6 +42,23 @@ def say_scaling(totals: pd.DataFrame) -> None:
             (f" ({last['efficiency']:.2f} times as fast).", False),
         ]
     )
+
+
+def kinds(totals: pd.DataFrame, names: list[str]) -> None:
+    """What each kind of layer holds of the forward; windowed and global blocks apart."""
+    found = layer_kinds(totals, names)
+    st.subheader("Share of the forward", help=KINDS_HELP)
+    said = kinds_verdict(found)
+    if said:
+        st.markdown(widgets.plain(said))
+    widgets.figure(figures_layer_kinds.kind_shares(found), "layers-kinds")
+    widgets.table(figures_layer_kinds.kind_table(found), "layer-kinds", rows=8)
+
+
+KINDS_HELP = (
+    "Layers of this depth added up by class, blocks with windowed and with global attention apart (hatched). What is "
+    "missing to 100 % ran outside these layers."
+)
 
 
 def hint(run: RunFolder) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
+from app import routes
 from app.components import overview_parts
 from profiler_kit.analyses.stack_names import stack_name
+from profiler_kit.load.runs import RunFolder
 from profiler_kit.record import RunRecord
 from profiler_kit.snapshot import DeviceRow, Snapshot
 from profiler_kit.views import tables
@@ -98,3 +100,15 @@ def live(snapshot: Snapshot, device: int) -> pd.DataFrame:
         for stack, before in zip(frame["stack"], frame["before"], strict=True)
     ]
     return tables.live_table(frame, names)
+
+
+def whole_page(run: RunFolder) -> None:
+    """The memory page inside this one, and ways to open it alone and to keep it."""
+    st.subheader("Every allocation", help="Zoom, search by address or frame, and see what each stack holds over time.")
+    left, right, _ = st.columns([1, 1, 3])
+    left.link_button("Open alone", routes.url("memory", run.key), width="stretch")
+    right.link_button("Download page", routes.url("memory", run.key, download="1"), width="stretch")
+    st.iframe(routes.url("memory", run.key), height=_PAGE_PX)
+
+
+_PAGE_PX = 780

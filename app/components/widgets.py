@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -56,6 +56,17 @@ def pick_run() -> None:
         help="Run folders, and bare trace or snapshot files, under the folder that is served.",
     )
     state.keep_in_address()
+
+
+def pages(sections: Mapping[str, Mapping[str, str]]) -> None:
+    """The sidebar: links to every page, by section, which keep the run."""
+    run = {"run": st.session_state["run"]} if "run" in st.session_state else {}
+    with st.sidebar.container(key="pages"):
+        for section, titles in sections.items():
+            if section:
+                st.caption(section)
+            for name, title in titles.items():
+                st.page_link(f"app_pages/{name}.py", label=title, query_params=run)
 
 
 def files(run: RunFolder) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
-from profiler_kit.schemas import FORWARD_CALLS, LAYER_CALLS, LAYER_COVERAGE, LAYER_TOTALS
+from profiler_kit.schemas import FORWARD_CALLS, LAYER_CALLS, LAYER_COVERAGE, LAYER_KINDS, LAYER_TOTALS
 
 
 def layer_totals(calls: pd.DataFrame) -> pd.DataFrame:
@@ -45,6 +47,30 @@ def layer_totals(calls: pd.DataFrame) -> pd.DataFrame:
     whole = totals["median_ns"].where(totals["depth"] == 0, 0.0).groupby(totals["batch_size"]).transform("sum")
     totals["share"] = totals["median_ns"] / whole
     return LAYER_TOTALS.check(totals.astype({"calls": "int64", "depth": "int64"}))
+
+
+def layer_kinds(totals: pd.DataFrame, layers: Sequence[str]) -> pd.DataFrame:
+    """LAYER_TOTALS -> LAYER_KINDS: those of `layers` added up by type and variant, longest kind first.
+
+    The layers must not hold one another, or time counts twice. Empty in, empty out.
+    """
+    totals = LAYER_TOTALS.check(totals)
+    rows = totals[totals["layer"].isin(list(layers))]
+    if rows.empty:
+        return LAYER_KINDS.empty()
+    kind = rows["type"].where(rows["variant"] == "", rows["type"] + " · " + rows["variant"])
+    grouped = rows.assign(kind=kind).groupby(["kind", "batch_size"], sort=False)
+    table = grouped.agg(
+        variant=("variant", "first"),
+        layers=("layer", "size"),
+        median_ns=("median_ns", "sum"),
+        per_image_ns=("per_image_ns", "sum"),
+        share=("share", "sum"),
+    ).reset_index()
+    table["one_per_image_ns"] = table["per_image_ns"] / table["layers"]
+    longest = table.groupby("kind")["share"].transform("max")
+    order = table.assign(longest=longest).sort_values(["longest", "kind", "batch_size"], ascending=[False, True, True])
+    return LAYER_KINDS.check(order.reset_index(drop=True))
 
 
 def explained(calls: pd.DataFrame, forwards: pd.DataFrame) -> pd.DataFrame:

@@ -13,7 +13,6 @@ from profiler_kit.errors import InputError
 if TYPE_CHECKING:
     from profiler_kit.analyses.quality import Finding
     from profiler_kit.load.file_facts import FileFacts
-    from profiler_kit.load.repair import Incident
     from profiler_kit.record import RunRecord
     from profiler_kit.trace import Trace
 
@@ -144,19 +143,24 @@ VERSIONS: Final = {
     "roctracer_version": "roctracer",
 }
 LAYOUTS: Final = {"kineto": "Kineto's layout", "indented": "indented JSON", "compact": "compact JSON"}
-WHAT: Final = {
-    "repaired": "mended",
-    "dropped": "dropped",
-    "of no use": "dropped: no event, or a span without a time",
-    "closed early": "the list of events is closed here and goes on",
-    "after the end": "left out: behind the end of the trace",
-    "cut off": "the file ends in this event",
-    "corrupt": "the compressed data is damaged here",
-}
 
 
 def command(trace: Source, as_json: AsJson = False) -> None:
     """Say what a trace is, what was repaired or dropped and where, and what to record next time."""
+    file, record = _find(trace)
+    found = examine(file, record)
+    if as_json:
+        print_json(found)
+        return
+    _print_report(file, found)
+    print_categories(found["categories"])
+
+
+def examine(file: Path, record: RunRecord | None) -> dict[str, Any]:
+    """What `--json` prints: the file, how it was recorded, what it holds, what was lost where, and the findings.
+
+    record: that of the run the trace belongs to. Raises InputError when the file is missing or is no trace.
+    """
     from profiler_kit.analyses.quality import Recorded, find_all
     from profiler_kit.load.chrome import read_chrome_trace
     from profiler_kit.load.file_facts import read_file_facts
@@ -164,7 +168,6 @@ def command(trace: Source, as_json: AsJson = False) -> None:
     from profiler_kit.record import MEMORY
     from profiler_kit.trace import Trace
 
-    file, record = _find(trace)
     with progress_bar(f"Loading {file.name}") as report:
         loaded = read_chrome_trace(file, report=report)
     with progress_bar(f"Looking at {file.name}") as report:
@@ -183,25 +186,18 @@ def command(trace: Source, as_json: AsJson = False) -> None:
     findings = find_all(recorded, loaded.columns, opened.gpu_events(), opened.region_instances())
     if record is not None and (file.parent / MEMORY).is_file():  # better than memory events in the trace
         findings = [finding for finding in findings if finding.key != "no memory"]
-    summary = describe(opened, facts, record)
-    if as_json:
-        print_json(
-            {
-                "trace": str(file),
-                **summary,
-                "quality": {
-                    "truncated": quality.truncated,
-                    "repaired_events": quality.repaired_events,
-                    "dropped_events": quality.dropped_events,
-                    "incidents": [{"kind": i.kind, "offset": i.offset, "text": i.text} for i in quality.incidents],
-                },
-                "findings": [_finding(finding) for finding in findings],
-                "categories": _categories(facts, opened),
-            }
-        )
-        return
-    _print_report(file, summary, quality.incidents, [_finding(finding) for finding in findings])
-    print_categories(_categories(facts, opened))
+    return {
+        "trace": str(file),
+        **describe(opened, facts, record),
+        "quality": {
+            "truncated": quality.truncated,
+            "repaired_events": quality.repaired_events,
+            "dropped_events": quality.dropped_events,
+            "incidents": [{"kind": i.kind, "offset": i.offset, "text": i.text} for i in quality.incidents],
+        },
+        "findings": [_finding(finding) for finding in findings],
+        "categories": _categories(facts, opened),
+    }
 
 
 def _find(path: Path) -> tuple[Path, RunRecord | None]:
@@ -324,19 +320,21 @@ def _finding(finding: Finding) -> dict[str, Any]:
     }
 
 
-def _print_report(
-    file: Path, summary: dict[str, Any], incidents: tuple[Incident, ...], findings: list[dict[str, Any]]
-) -> None:
-    rows = about(summary)
+def _print_report(file: Path, found: dict[str, Any]) -> None:
+    rows = about(found)
     width = max(len(name) for name, _ in rows)
     typer.echo(str(file))
     for name, text in rows:
         typer.echo(f"  {name:<{width}}  {text}")
+    from profiler_kit.views.doctor import INCIDENTS
+
+    incidents, findings = found["quality"]["incidents"], found["findings"]
     if incidents:
         typer.echo("\nwhere (bytes of the uncompressed text)")
-        offsets = [f"{incident.offset:,}" for incident in incidents]
+        offsets = [f"{incident['offset']:,}" for incident in incidents]
         for offset, incident in zip(offsets, incidents, strict=True):
-            typer.echo(f"  {offset:>{max(map(len, offsets))}}  {WHAT[incident.kind]}: {incident.text}".rstrip(": "))
+            said = f"{INCIDENTS[incident['kind']]}: {incident['text']}".rstrip(": ")
+            typer.echo(f"  {offset:>{max(map(len, offsets))}}  {said}")
     typer.echo(f"\nfindings: {len(findings)}")
     for finding in findings:
         typer.echo(f"  {finding['severity']:<7}  {finding['found']}")

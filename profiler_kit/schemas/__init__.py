@@ -1,5 +1,6 @@
 """The frames that cross module boundaries: one schema each, checked where a frame is handed over."""
 
+from profiler_kit.schemas.compared import COMPARED, COMPARED_MEMORY
 from profiler_kit.schemas.kernels import KERNEL_GROUPS, KERNEL_ORIGINS
 from profiler_kit.schemas.ladder import (
     LADDER_ROWS,
@@ -10,6 +11,7 @@ from profiler_kit.schemas.layers import (
     FORWARD_CALLS,
     LAYER_CALLS,
     LAYER_COVERAGE,
+    LAYER_KINDS,
     LAYER_TOTALS,
 )
 from profiler_kit.schemas.memory import (
@@ -70,6 +72,8 @@ from profiler_kit.schemas.trace import (
 
 __all__ = [
     "COMMUNICATION_OVERLAP",
+    "COMPARED",
+    "COMPARED_MEMORY",
     "COPIES",
     "COPY_RATE",
     "COPY_TOTALS",
@@ -89,6 +93,7 @@ __all__ = [
     "LAUNCH_TOTALS",
     "LAYER_CALLS",
     "LAYER_COVERAGE",
+    "LAYER_KINDS",
     "LAYER_TOTALS",
     "MEMORY_ALLOCATIONS",
     "MEMORY_BLOCK_SPANS",

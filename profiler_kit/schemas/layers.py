@@ -66,3 +66,17 @@ LAYER_COVERAGE: Final = Schema(
         "overhead": "float64",  # hooked_ns / forward_ns - 1
     },
 )
+
+LAYER_KINDS: Final = Schema(
+    "LAYER_KINDS",  # one row per kind of layer (type and variant) and batch size, longest kind first
+    {
+        "kind": "str",  # `Block`, or `Block · window 14` where something sets layers of a type apart
+        "variant": "str",
+        "batch_size": "int64",
+        "layers": "int64",
+        "median_ns": "float64",  # the layers' medians added up
+        "per_image_ns": "float64",
+        "one_per_image_ns": "float64",  # of one such layer, on average
+        "share": "float64",  # of the whole forward at that batch size
+    },
+)

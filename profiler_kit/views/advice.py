@@ -126,7 +126,7 @@ def _communication(one: Advice) -> tuple[str, str, str, PageName]:
         f"{_counted(one.count, 'collective', 'collectives')} take {fmt_ns(one.value)}, {fmt_percent(hidden)} of that "
         "hidden behind computation.",
         "Look for the rank the others wait for; larger buckets, or communication started earlier.",
-        "kernels",
+        "ranks",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -244,3 +245,8 @@ def _short(name: str) -> str:
 
 def _indented(path: tuple[str, ...]) -> str:
     return "  " * (len(path) - 1) + path[-1]
+
+
+def for_letter(line: str, letter: str) -> str:
+    """A sentence of `verdict` with the second run called by another letter than B."""
+    return re.sub(r"\bB\b", letter, line)

@@ -7,7 +7,14 @@ from urllib.parse import quote
 import pandas as pd
 
 from profiler_kit.record import RunRecord
-from profiler_kit.schemas import KERNEL_TOTALS, MEMORY_LIVE, MEMORY_REGIONS, OPERATOR_SUMS, REGION_TOTALS
+from profiler_kit.schemas import (
+    KERNEL_TOTALS,
+    MEMORY_LIVE,
+    MEMORY_REGIONS,
+    OPERATOR_SUMS,
+    REGION_TOTALS,
+    REGION_UTILIZATION,
+)
 from profiler_kit.units import bytes_to_mib, ns_to_ms, ns_to_us
 from profiler_kit.views.names import fit_names, kernel_names
 from profiler_kit.views.palette import region_colours
@@ -17,10 +24,11 @@ INDENT = "\u2003"
 REGION_LETTERS, KERNEL_LETTERS = 26, 42  # what fits into the column of a page
 
 
-def region_table(regions: pd.DataFrame, *, host: bool = False) -> pd.DataFrame:
+def region_table(regions: pd.DataFrame, *, host: bool = False, utilization: pd.DataFrame | None = None) -> pd.DataFrame:
     """REGION_TOTALS as a tree: a colour, an indented name, share of the rows at the top, then the numbers.
 
-    With `host` (a run without GPU events) only what a CPU run has: host time and instances.
+    With `host` (a run without GPU events) only what a CPU run has: host time and instances. utilization:
+    REGION_UTILIZATION of the same trace, for what bounds each region and how busy the GPU is while it runs.
     """
     REGION_TOTALS.check(regions)
     column = "host_ns" if host else "busy_ns"
@@ -35,6 +43,12 @@ def region_table(regions: pd.DataFrame, *, host: bool = False) -> pd.DataFrame:
     )
     if host:
         return table.assign(host_ms=regions["host_ns"].map(ns_to_ms), instances=regions["instances"])
+    if utilization is not None:
+        REGION_UTILIZATION.check(utilization)
+        by_path = utilization.set_index(pd.Series(map(fmt_path, utilization["path"]), dtype=object))
+        mine = by_path.reindex([fmt_path(path) for path in regions["path"]])
+        table["bound"] = mine["verdict"].fillna(MISSING).to_numpy()
+        table["utilization"] = 100 * mine["utilization"].to_numpy()
     for name in ("busy", "sum", "self_sum", "span", "host"):
         table[f"{name}_ms"] = regions[f"{name}_ns"].map(ns_to_ms)
     for name in ("launches", "gpu_events", "instances"):

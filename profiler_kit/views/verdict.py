@@ -9,7 +9,7 @@ import pandas as pd
 from profiler_kit.analyses.advice import UNNAMED
 from profiler_kit.analyses.batch_load import BatchLoad
 from profiler_kit.analyses.presence import Presence
-from profiler_kit.schemas import LAYER_COVERAGE, OPERATOR_SUMS, REGION_TOTALS
+from profiler_kit.schemas import LAYER_COVERAGE, LAYER_KINDS, OPERATOR_SUMS, REGION_TOTALS, REGION_UTILIZATION
 from profiler_kit.views.text import fmt_count, fmt_ns, fmt_percent
 
 _HOLDS = 0.5  # a nested region that holds this share of the one around it is the better answer
@@ -73,6 +73,60 @@ def gpu_verdict(
         waited = fmt_ns(gpu_timeline["exposed_communication_ns"])
         said.append((f" Communication that nothing overlaps took {waited}.", False))
     return said
+
+
+def regions_verdict(regions: pd.DataFrame, utilization: pd.DataFrame) -> list[tuple[str, bool]]:
+    """Pieces of the sentence on what bounds the region that holds most GPU time, and the one where the GPU idles most.
+
+    Takes REGION_TOTALS and REGION_UTILIZATION of one trace; empty when no region launched anything.
+    """
+    REGION_UTILIZATION.check(utilization)
+    found = main_region(regions, "busy_ns")
+    rows = {tuple(row["path"]): row for row in utilization.to_dict("records")}
+    if found is None or found[0] not in rows:
+        return []
+    path, share = found
+    said: list[tuple[str, bool]] = [
+        (path[-1], True),
+        (f" holds {fmt_percent(share, 0)} of the GPU's work and is ", False),
+    ]
+    said.append((str(rows[path]["verdict"]), True))
+    inner = {one: row for one, row in rows.items() if not any(o[: len(one)] == one and o != one for o in rows)}
+    idle = max(inner, key=lambda one: int(inner[one]["idle_ns"]), default=None)
+    if idle is not None and idle != path and int(rows[idle]["idle_ns"]):
+        said += [("; the GPU idles longest in ", False), (idle[-1], True)]
+        said += [(f" ({fmt_ns(int(rows[idle]['idle_ns']))}), which is ", False), (str(rows[idle]["verdict"]), True)]
+    return [*said, (".", False)]
+
+
+def kinds_verdict(kinds: pd.DataFrame) -> str:
+    """How much longer the slowest variant of a type takes than the fastest, at the largest batch; "" without variants.
+
+    Takes LAYER_KINDS.
+    """
+    LAYER_KINDS.check(kinds)
+    last = kinds[(kinds["batch_size"] == kinds["batch_size"].max()) & (kinds["variant"] != "")]
+    if last.empty:
+        return ""
+    slow = last.loc[last["one_per_image_ns"].idxmax()]
+    alike = last[[kind.removesuffix(v) == slow["kind"].removesuffix(slow["variant"]) for kind, v in _kinds(last)]]
+    fast = alike.loc[alike["one_per_image_ns"].idxmin()]
+    if len(alike) < 2 or not fast["one_per_image_ns"]:
+        return ""
+    factor = slow["one_per_image_ns"] / fast["one_per_image_ns"]
+    return (
+        f"At batch {int(slow['batch_size'])} one layer {slow['kind']} takes {fmt_ns(slow['one_per_image_ns'])} per "
+        f"image, {factor:.1f} × one layer {fast['kind']} ({fmt_ns(fast['one_per_image_ns'])}). "
+        f"{_held(slow)} of the forward, {_held(fast)}."
+    )
+
+
+def _kinds(rows: pd.DataFrame) -> list[tuple[str, str]]:
+    return list(zip(rows["kind"], rows["variant"], strict=True))
+
+
+def _held(row: pd.Series) -> str:
+    return f"{int(row['layers'])} of {row['kind']} hold {fmt_percent(float(row['share']), 0)}"
 
 
 def _recorded(busy: int, total: int) -> list[tuple[str, bool]]:

@@ -143,6 +143,22 @@ def make_runs(root: Path) -> Path:
     return root
 
 
+def make_job(root: Path) -> Path:
+    """Two ranks of one job in a folder: rank 1 computes 100 us longer, so that rank 0 waits 100 us for it."""
+    folder = root / "job"
+    folder.mkdir(parents=True)
+    for rank, computes in ((0, 200), (1, 300)):
+        trace = TraceBuilder()
+        trace.region("step", 0, 100)
+        trace.launch(1, 10)
+        trace.kernel(1, 100, computes, name="gemm")
+        trace.launch(2, 20)
+        collective = "ncclDevKernel_AllReduce_Sum_f32_RING_LL(x)"
+        trace.kernel(2, 100 + computes, 350 - computes, name=collective, stream=9)
+        trace.write(folder / f"rank{rank}.json.gz")
+    return folder
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -12,9 +12,10 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from profiler_kit.snapshot import load_snapshot
-from tests.app.samples import CHECKOUT, gpu_trace, make_runs, record
+from tests.app.samples import CHECKOUT, gpu_trace, make_job, make_runs, record
 
-PAGES = ("overview", "regions", "kernels", "operators", "layers", "memory")
+PAGES = ("overview", "regions", "kernels", "operators", "layers", "memory", "compare", "ranks", "doctor")
+OF_A_RUN = tuple(page for page in PAGES if page != "ranks")  # which shows whole jobs
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def errors(test: AppTest) -> list[str]:
     return [e.value.replace("\\", "") for e in test.error]
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", OF_A_RUN)
 def test_a_full_run_shows_without_an_error(runs: Path, page: str) -> None:
     test = show(page, "gpu")
     assert errors(test) == [] and not test.info
@@ -136,6 +137,109 @@ def test_operators_have_host_and_gpu_time(runs: Path) -> None:
 )
 def test_each_view_of_the_operators_says_something(runs: Path, view: str, said: str) -> None:
     assert said in text(show("operators", "gpu", view=view))
+
+
+def test_regions_say_what_bounds_them(runs: Path) -> None:
+    test = show("regions", "gpu")
+    assert "**image encoder** holds 90 % of the GPU's work and is **GPU-bound**" in text(test)
+    tree = test.dataframe[0].value
+    assert tree["bound"].tolist() == ["mixed", "GPU-bound", "GPU-bound"]
+    assert tree["utilization"].round(1).tolist() == [76.9, 90.9, 10.0]
+
+
+def test_kinds_of_layers_are_set_apart(runs: Path) -> None:
+    test = show("layers", "gpu")
+    assert (
+        "At batch 2 one layer Block · global takes 18.000 ms per image, 2.0 × one layer Block · window 14 (9.000 ms). "
+        "1 of Block · global hold 67 % of the forward, 1 of Block · window 14 hold 33 %." in text(test)
+    )
+    kinds = test.dataframe[0].value
+    assert kinds["layer_kind"].tolist() == ["Block · global"] * 2 + ["Block · window 14"] * 2
+
+
+def test_compare_names_what_changed_and_keeps_the_runs_in_the_address(runs: Path) -> None:
+    slower = gpu_trace()
+    slower.events[-1]["dur"] = 300.0  # upsample, in the mask decoder: 100 us before
+    (runs / "slow").mkdir()
+    slower.write(runs / "slow" / "trace.json.gz")
+    record("slow").write(runs / "slow")
+    test = show("compare", "gpu", **{"with": "slow"})
+    assert errors(test) == [] and "B takes as long as A: 20.000 → 20.000 ms" in text(test)
+    assert "GPU time changed most in timed region > mask decoder: 100.00 → 300.00 µs (3.00 × slower)." in text(test)
+    tree = test.dataframe[0].value
+    assert tree["A_ms"].tolist() == [1.0, 0.9, 0.1] and tree["B_ms"].round(3).tolist() == [1.2, 0.9, 0.3]
+    assert tree["B_is"].tolist() == ["slower", "same", "slower"]
+    assert test.query_params["with"] in ("slow", ["slow"])
+
+
+@pytest.mark.parametrize(
+    ("view", "column", "value"),
+    [
+        ("Kinds of work", "compared", "matrix products"),
+        ("Kernels", "compared", "gemm"),
+        ("Operators", "compared", "aten::linear"),
+        ("Layers", "compared", "blocks.1"),
+        ("Memory", "region", "peak"),
+    ],
+)
+def test_each_view_of_a_comparison(runs: Path, view: str, column: str, value: str) -> None:
+    shutil.copytree(runs / "gpu", runs / "again")
+    test = show("compare", "gpu", **{"with": "again", "view": view})
+    assert errors(test) == [] and value in test.dataframe[-1].value[column].tolist()
+
+
+def test_compare_goes_on_without_what_one_run_lacks(runs: Path) -> None:
+    test = AppTest.from_file(str(CHECKOUT / "app" / "dashboard.py"), default_timeout=30)
+    test.switch_page("app_pages/compare.py")
+    test.query_params["run"], test.query_params["with"] = "gpu", ["broken", "host", "bare.json.gz"]
+    test.run()
+    assert not test.exception
+    assert [str(runs / "broken") in line for line in errors(test)] == [True]
+    assert {"C_ms", "D_ms"} <= set(test.dataframe[0].value.columns)
+    layers = show("compare", "gpu", **{"with": "host", "view": "Layers"})
+    assert "No layers to compare" in text(layers) and errors(layers) == []
+
+
+def test_ranks_of_a_job_name_the_straggler(runs: Path) -> None:
+    make_job(runs)
+    test = show("ranks", "job/rank0.json.gz")
+    assert errors(test) == []
+    assert (
+        "**Rank 0** waits **100.00 µs** of its 150.00 µs of communication (67 %); **rank 1** arrives last at 1 of 1"
+        in (text(test))
+    )
+    totals, collectives = (table.value for table in test.dataframe)
+    assert totals["wait_ms"].tolist() == [0.1, 0.0] and totals["arrived_last"].tolist() == [0, 1]
+    assert collectives["last_rank"].tolist() == [1]
+
+
+def test_a_broken_rank_leaves_the_others(runs: Path) -> None:
+    folder = make_job(runs)
+    (folder / "rank2.json.gz").write_bytes(b"not gzip")
+    test = show("ranks", "job/rank0.json.gz")
+    assert [str(folder / "rank2.json.gz") in line for line in errors(test)] == [True]
+    assert test.dataframe[0].value["rank"].tolist() == [0, 1]
+
+
+def test_without_a_job_the_ranks_page_says_how_to_get_one(runs: Path) -> None:
+    test = show("ranks", "gpu")
+    assert "No ranks to compare" in text(test) and "rank{rank}.json.gz" in test.code[0].value
+
+
+def test_the_doctor_says_what_is_missing_and_how_to_record_it(runs: Path) -> None:
+    test = show("doctor", "gpu")
+    assert "**Whole**: all" in text(test) and "No Python stacks" in text(test)
+    assert "profiler_runner(path, with_stack=True)" in [code.value for code in test.code]
+    assert "This run has run.json, trace.json.gz, memory.pickle, layers.parquet." in text(test)
+
+
+def test_the_doctor_says_where_a_file_is_damaged(runs: Path) -> None:
+    whole = gpu_trace().kineto()
+    (runs / "cut.json").write_bytes(whole[: whole.rindex(b'"cat": "kernel"')])
+    test = show("doctor", "cut.json")
+    assert "**Not whole**" in text(test)
+    places = next(table.value for table in test.dataframe if "incident" in table.value)
+    assert places["incident"].tolist() == ["the file ends in this event"]
 
 
 def test_a_region_in_the_address_is_selected(runs: Path) -> None:
@@ -267,7 +371,7 @@ def test_what_is_missing_says_how_to_record_it(runs: Path, page: str, said: str)
     assert test.code[0].value
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", OF_A_RUN)
 def test_broken_files_are_one_line_each(runs: Path, page: str) -> None:
     test = show(page, "broken")
     found = errors(test)

@@ -1,0 +1,25 @@
+"""Two or more runs side by side: latency, regions, kernels, layers and memory, with the noise of each."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from app import state
+from app.components import compare_parts as parts
+from app.components import overview_parts, widgets
+from profiler_kit.views import compare
+
+run = state.run()
+st.title("Compare")
+others = parts.pick_others(run)
+if not others:
+    widgets.empty("Nothing to compare with", "Pick another run above, or record one:", overview_parts.record_hint())
+    st.stop()
+sides = dict(zip(compare.LETTERS, [run, *others], strict=False))
+parts.legend(sides)
+found = parts.comparisons(sides)
+parts.verdicts(sides, found)
+parts.latency(sides)
+shown = widgets.switch("What to compare", list(parts.VIEWS), "view", meaning=parts.VIEW_HELP)
+with widgets.one_line_errors():
+    parts.VIEWS[shown](sides, found)

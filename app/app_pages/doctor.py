@@ -1,0 +1,34 @@
+"""Doctor: what the trace file is, what was lost of it and where, what it lacks, and how to record it better."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from app import answers, state
+from app.components import doctor_parts as parts
+from app.components import overview_parts, widgets
+from profiler_kit.views import bars, doctor
+
+run = state.run()
+st.title("Doctor")
+if run.problem:
+    widgets.problem(run.problem)
+parts.say_parts(run)
+if run.trace is None:
+    widgets.empty("No trace in this run", "Record one:", overview_parts.record_hint())
+    st.stop()
+with widgets.one_line_errors():
+    with st.spinner("Looking at the file …", show_time=True):
+        found = answers.examination(run)
+    overview_parts.say(doctor.doctor_verdict(found))
+    parts.findings(found["findings"])
+    if found["quality"]["incidents"]:
+        st.subheader("Where it was damaged", help=parts.WHERE_HELP)
+        widgets.table(doctor.incident_table(found["quality"]["incidents"]), "incidents", rows=8)
+    left, right = st.columns([2, 3], gap="large")
+    with left:
+        st.subheader("The file")
+        st.html(bars.facts(doctor.about_table(found)))
+    with right:
+        st.subheader("What is in it", help=parts.CATEGORY_HELP)
+        widgets.table(doctor.category_table(found["categories"]), "categories", rows=14)

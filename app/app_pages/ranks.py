@@ -1,0 +1,35 @@
+"""The ranks of one job side by side: what each GPU did, and who waits for whom."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from app import answers
+from app.components import overview_parts, rank_parts, widgets
+from profiler_kit.views import ranks
+
+st.title("Ranks")
+job = rank_parts.pick_job()
+if job is None:
+    rank_parts.none_found()
+    st.stop()
+with st.spinner(f"Reading {len(job.ranks)} traces …", show_time=True):
+    totals, collectives, problems = answers.ranks(job)
+for line in problems:
+    widgets.problem(line)
+if totals.empty:
+    st.stop()
+overview_parts.say(ranks.ranks_verdict(totals))
+left, right = st.columns(2, gap="large")
+with left:
+    st.subheader("What each GPU did while recorded", help=rank_parts.BARS_HELP)
+    widgets.figure(ranks.rank_bars(totals), "ranks-activity")
+with right:
+    st.subheader("Communication", help=rank_parts.WAIT_HELP)
+    widgets.figure(ranks.wait_bars(totals), "ranks-waits")
+widgets.table(ranks.rank_table(totals), "ranks", rows=16)
+if not collectives.empty:
+    st.subheader("Wait at each collective", help=rank_parts.COLLECTIVE_HELP)
+    widgets.figure(ranks.wait_points(collectives), "ranks-collectives")
+    widgets.table(ranks.collective_table(collectives), "collectives", rows=8)
+rank_parts.links(job)

@@ -1,0 +1,42 @@
+"""Jobs are found by what the traces say of their rank, and nothing in a file can break the search."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from profiler_kit.load.jobs import find_jobs, head_metadata
+from profiler_kit.load.runs import find_runs
+from tests.app.samples import make_job
+from tests.builders import TraceBuilder
+
+
+def test_a_folder_of_named_ranks_is_a_job(tmp_path: Path) -> None:
+    make_job(tmp_path)
+    TraceBuilder().write(tmp_path / "alone.json")
+    (job,) = find_jobs(find_runs(tmp_path))
+    assert (job.key, job.name, [rank for rank, _ in job.ranks]) == ("job", "job", [0, 1])
+
+
+def test_the_head_of_a_file_says_its_rank(tmp_path: Path) -> None:
+    for number, name in enumerate(("host_12.pt.trace.json.gz", "host_13.pt.trace.json.gz")):
+        head = f'{{"distributedInfo": {{"backend": "nccl", "rank": {number}, "pg": [{{"x": 1}}]}}, "traceEvents": []}}'
+        (tmp_path / name).write_bytes(gzip.compress(head.encode()))
+    (job,) = find_jobs(find_runs(tmp_path))
+    assert [(rank, path.name[:7]) for rank, path in job.ranks] == [(0, "host_12"), (1, "host_13")]
+    assert job.key == "."
+
+
+def test_two_of_the_same_rank_are_no_job(tmp_path: Path) -> None:
+    for name in ("rank0.json", "rank0.json.gz", "rank1.json"):
+        TraceBuilder().write(tmp_path / name)
+    assert find_jobs(find_runs(tmp_path)) == []
+
+
+@pytest.mark.parametrize("data", [b"", b"\x1f\x8b", b"\x1f\x8bxxxx", b'"distributedInfo": {"rank": ', b"\xff\xfe\x00"])
+def test_a_head_that_says_nothing_is_no_error(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "x.json").write_bytes(data)
+    assert head_metadata(tmp_path / "x.json") == {}
+    assert head_metadata(tmp_path / "gone.json") == {}
