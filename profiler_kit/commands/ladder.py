@@ -15,7 +15,7 @@ from profiler_kit.progress import progress_bar
 if TYPE_CHECKING:
     from profiler_kit.ladder_record import LadderRecord
 
-MODEL_ON_CPU: Final = "vit_tiny"
+MODEL_ON_CPU: Final = "vit_small"  # it ships with weights that segment
 
 
 def command(
@@ -24,10 +24,10 @@ def command(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="vit_b, vit_l, vit_h, or a small one. [default: vit_b on a GPU, else a small one]"),
+        typer.Option(help="vit_b, vit_l, vit_h, vit_small or vit_tiny. [default: vit_b on a GPU, vit_small on a CPU]"),
     ] = None,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Checkpoint of that model; without one, random weights.")
+        Path | None, typer.Option(help="Checkpoint of that model; without one, random weights (vit_small has its own).")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the random weights and of the generated scenes.")] = 0,
     rows: Annotated[

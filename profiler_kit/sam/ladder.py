@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -42,8 +42,8 @@ from profiler_kit.record import MASKS
 from profiler_kit.sam.accuracy import against_baseline, read_masks_file
 from profiler_kit.sam.folder import check_place
 from profiler_kit.sam.layers import LARGEST_BATCH
-from profiler_kit.sam.models import check_model
-from profiler_kit.sam.optimizations import parse_optimizations
+from profiler_kit.sam.models import check_model, shipped_checkpoint
+from profiler_kit.sam.optimizations import LADDER, Rung, parse_optimizations, unmet
 from profiler_kit.sam.plan import LARGEST_SEED, RUNS, choose_device
 from profiler_kit.sam.probe import Probe, probe
 from profiler_kit.sam.row import RowPlan
@@ -54,14 +54,14 @@ _POLL_S: Final = 0.2
 _GRACE_S: Final = 5.0
 _FEWEST_IMAGES: Final = 8
 
-# Named combinations, each a row, in the order in which the waterfall climbs.
-LADDER: Final[Mapping[str, str]] = {
-    BASELINE: "",
-    "tf32": "tf32",
-    "bf16": "bf16",
-    "fp16": "fp16",
-    "compile": "bf16,compile",
-}
+_CPU_EXACT: Final = ("nosync", "patch_linear", "sdpa", "rel_pos", "window_pad", "batched_decoder")
+# What a CPU climbs in minutes: bfloat16 gains nothing on most of them, compiling takes the longest.
+CPU_LADDER: Final = (
+    Rung(BASELINE),
+    Rung("bf16", ("bf16",), alternative=True),
+    *(Rung(_CPU_EXACT[count - 1], _CPU_EXACT[:count]) for count in (3, 5, 6)),
+    Rung("compile", (*_CPU_EXACT, "compile")),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +101,13 @@ class LadderPlan:
     rows: tuple[tuple[str, str], ...]
     device: str
     out: Path
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The rows that the waterfall climbs over: those that the ladder it has them from says are no alternatives."""
+        beside = {_technique(rung) for rung in _ladder_of(self.device) if rung.alternative}
+        rows = [(name, text) for name, text in self.rows if name not in beside]
+        return climb([(name, tuple(o.name for o in parse_optimizations(text))) for name, text in rows])
 
     def row_plan(self, technique: str, optimizations: str) -> RowPlan:
         """What the process of a row is told."""
@@ -144,7 +151,7 @@ def run_ladder(options: LadderOptions, *, report: Report = silent) -> tuple[Path
     record = LadderRecord(
         setup=plan.setup,
         rows=(),
-        steps=climb([(name, tuple(o.name for o in parse_optimizations(text))) for name, text in plan.rows]),
+        steps=plan.steps,
         device_name=machine.device_name,
         versions=machine.versions,
         git_commit=machine.git_commit,
@@ -205,7 +212,7 @@ def make_ladder_plan(options: LadderOptions) -> LadderPlan:
         None if options.coco is None else str(options.coco),
     )
     found = len(source.scenes(64)) if options.images or options.coco else source.count  # bad files end here
-    rows = parse_rows(options.rows)
+    rows = parse_rows(options.rows, str(device))
     stamp = f"{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}"
     setup = Setup(
         model=options.model,
@@ -226,19 +233,30 @@ def make_ladder_plan(options: LadderOptions) -> LadderPlan:
     return LadderPlan(options, setup, source, rows, str(device), out)
 
 
-def parse_rows(text: str) -> tuple[tuple[str, str], ...]:
-    """Read rows separated by semicolons: `[NAME=]OPTIMIZATION,...`, or the name of a row of the default ladder.
+def _ladder_of(device: str) -> tuple[Rung, ...]:
+    """The default ladder: on a CPU a short one."""
+    return CPU_LADDER if device == "cpu" else LADDER
 
-    Without a name a row is called as its optimizations. Rows of the default ladder when the text is empty. The baseline
-    (fp32, no optimizations) is always there and always first. Raises OptionError for an unknown optimization or order,
-    and for a name that stands there twice.
+
+def _technique(rung: Rung) -> str:
+    """What a rung is called as a row."""
+    return rung.label if rung.optimizations else BASELINE
+
+
+def parse_rows(text: str, device: str) -> tuple[tuple[str, str], ...]:
+    """Read rows separated by semicolons: `[NAME=]OPTIMIZATION,...`, or the name of a row of the device's ladder.
+
+    Without a name a row is called as its optimizations. The device's ladder when the text is empty. The baseline (fp32,
+    no optimizations) is always there and always first. Raises OptionError for an unknown optimization or order, and for
+    a name that stands there twice.
     """
+    known = {_technique(rung): str(rung) for rung in _ladder_of(device)}
     found: dict[str, str] = {BASELINE: ""}
-    for part in [p.strip() for p in text.split(";") if p.strip()] if text.strip() else list(LADDER):
+    for part in [p.strip() for p in text.split(";") if p.strip()] if text.strip() else list(known):
         name, equals, optimizations = (piece.strip() for piece in part.partition("="))
         if not equals:
-            optimizations = LADDER.get(name, name)
-            name = name if name in LADDER else name.replace(",", "+")
+            optimizations = known.get(name, name)
+            name = name if name in known else name.replace(",", "+")
         if name == BASELINE:
             if optimizations:
                 raise OptionError(f"--rows {part}: {BASELINE} is the model as published. Choose another name.")
@@ -255,14 +273,15 @@ def parse_rows(text: str) -> tuple[tuple[str, str], ...]:
 
 def _weights(options: LadderOptions) -> str:
     """What the rows will say, known before they run."""
-    if options.checkpoint is None:
+    checkpoint = options.checkpoint or shipped_checkpoint(options.model)
+    if checkpoint is None:
         return f"random:{options.seed}"
     try:
-        with options.checkpoint.open("rb") as handle:
+        with checkpoint.open("rb") as handle:
             return f"checkpoint:{hashlib.file_digest(handle, 'sha256').hexdigest()}"
     except OSError as error:
         raise InputError(
-            f"{options.checkpoint}: cannot be read ({error.strerror}), want a checkpoint. Leave --checkpoint out for "
+            f"{checkpoint}: cannot be read ({error.strerror}), want a checkpoint. Leave --checkpoint out for "
             "random weights."
         ) from error
 
@@ -336,10 +355,10 @@ def _run(plan: LadderPlan, technique: str, optimizations: str, show: Callable[[s
     row_plan = plan.row_plan(technique, optimizations)
     chosen = parse_optimizations(optimizations)
     names = tuple(optimization.name for optimization in chosen)
-    lacking = next((o.name for o in chosen if o.needs_cuda and not plan.device.startswith("cuda")), None)
-    if lacking is not None:
-        error = f"{lacking} needs a CUDA device, found {plan.device}."
-        return RowResult(technique, names, "skipped", error, batch_size=row_plan.batch_size)
+    if plan.device == "cpu":  # a GPU is asked by the row's own process, since asking takes some of its memory
+        lacking = [f"{o.name} {problem}." for o in chosen if (problem := unmet(o, torch.device("cpu"))) is not None]
+        if lacking:
+            return RowResult(technique, names, "skipped", lacking[0], batch_size=row_plan.batch_size)
     folder = Path(row_plan.folder)
     shutil.rmtree(folder, ignore_errors=True)  # of an earlier try that did not finish
     folder.mkdir(parents=True)

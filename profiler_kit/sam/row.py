@@ -30,8 +30,8 @@ from profiler_kit.record import MASKS, MEMORY, TRACE, RunRecord
 from profiler_kit.sam.accuracy import against_truth, write_masks_file
 from profiler_kit.sam.ceilings import count_work
 from profiler_kit.sam.layers import free_memory, is_out_of_memory, synchronize
-from profiler_kit.sam.models import load_model
-from profiler_kit.sam.optimizations import encoder_dtype, optimized, parse_optimizations
+from profiler_kit.sam.models import LoadedModel, load_model, shipped_checkpoint
+from profiler_kit.sam.optimizations import encoder_dtype, optimized, parse_optimizations, unmet
 from profiler_kit.sam.scenes import Scene
 from profiler_kit.sam.tasks import Source, Task, make_task
 from profiler_kit.sam.workload import no_garbage_collection
@@ -117,8 +117,13 @@ def _measure(plan: RowPlan, device: torch.device) -> RowResult:
     phases: dict[str, int] = {}
     stage("load")
     chosen = parse_optimizations(plan.optimizations)
+    for optimization in chosen:
+        lacking = unmet(optimization, device)
+        if lacking is not None:
+            error = f"{optimization.name} {lacking}."
+            return RowResult(plan.technique, plan.names, "skipped", error, batch_size=plan.batch_size)
     with _phase(phases, "load"):
-        loaded = load_model(plan.model, checkpoint=_path(plan.checkpoint), seed=plan.seed, device=device)
+        loaded = _load(plan, device)
         synchronize(device)
     image_size = int(loaded.model.image_encoder.img_size)
     scenes = plan.source.scenes(image_size)
@@ -270,7 +275,7 @@ def _after_out_of_memory(plan: RowPlan, device: torch.device, row: RowResult) ->
 
 def _fits(plan: RowPlan, device: torch.device, size: int) -> bool:
     try:
-        loaded = load_model(plan.model, checkpoint=_path(plan.checkpoint), seed=plan.seed, device=device)
+        loaded = _load(plan, device)
         scenes = plan.source.scenes(int(loaded.model.image_encoder.img_size))[:size]
         with optimized(loaded.model, parse_optimizations(plan.optimizations), device) as sam:
             _task(plan, sam, scenes, device, batch_size=size).step(0)
@@ -303,8 +308,11 @@ def _peak(device: torch.device) -> tuple[int | None, int | None]:
     return (int(peak[1]) << 10 if peak else None), (int(total_kib[1]) << 10 if total_kib else None)
 
 
-def _path(text: str | None) -> Path | None:
-    return None if text is None else Path(text)
+def _load(plan: RowPlan, device: torch.device) -> LoadedModel:
+    """The model with its checkpoint, the weights it ships with, or random ones."""
+    seed = None if shipped_checkpoint(plan.model) else plan.seed  # which is then that of the scenes alone
+    checkpoint = None if plan.checkpoint is None else Path(plan.checkpoint)
+    return load_model(plan.model, checkpoint=checkpoint, seed=seed, device=device)
 
 
 def main() -> None:

@@ -208,20 +208,37 @@ def test_the_stair_climbs_by_adding() -> None:
     assert climb(rows[:3]) == ("fp32",) and climb([]) == ()
 
 
+def test_alternatives_of_the_default_ladder_are_no_steps(tmp_path: Path) -> None:
+    plan = make_ladder_plan(dataclasses.replace(QUICK, rows="", out=tmp_path))
+    assert plan.steps == ("fp32", "sdpa", "window_pad", "batched_decoder", "compile")
+    steps = dataclasses.replace(plan, rows=parse_rows("", "cuda"), device="cuda").steps
+    assert steps[0] == "fp32" and steps[-2:] == ("compile", "fp8") and not {"int8", "2:4 sparse", "TF32"} & set(steps)
+
+
+def test_the_weights_that_ship_with_a_model_are_named(tmp_path: Path) -> None:
+    plan = make_ladder_plan(dataclasses.replace(QUICK, model="vit_small", seed=3, out=tmp_path))
+    assert plan.setup.weights.startswith("checkpoint:") and plan.setup.images == "generated:3"
+
+
 def test_rows_as_typed() -> None:
-    assert parse_rows("") == tuple(ladder.LADDER.items())
-    assert parse_rows("bf16; fast = bf16,compile") == (("fp32", ""), ("bf16", "bf16"), ("fast", "bf16,compile"))
-    assert parse_rows("bf16,compile;fp32") == (("fp32", ""), ("bf16+compile", "bf16,compile"))
+    assert [name for name, _ in parse_rows("", "cpu")] == [
+        "fp32", "bf16", "sdpa", "window_pad", "batched_decoder", "compile",
+    ]  # fmt: skip
+    names = [name for name, _ in parse_rows("", "cuda")]
+    assert names[:3] == ["fp32", "TF32", "bf16"] and names[-1] == "fp8" and "2:4 sparse" in names
+    assert parse_rows("compile", "cuda")[1][1].startswith("bf16,nosync,") and len(parse_rows("compile", "cuda")) == 2
+    assert parse_rows("bf16; fast = bf16,compile", "cpu") == (("fp32", ""), ("bf16", "bf16"), ("fast", "bf16,compile"))
+    assert parse_rows("bf16,compile;fp32", "cpu") == (("fp32", ""), ("bf16+compile", "bf16,compile"))
     for text, problem in {
         "a=bf16;a=fp16": "--rows a=bf16;a=fp16: 'a' stands there twice, want it once.",
         "=bf16": "--rows =bf16: 'a row without a name' stands there twice, want it once.",
         "fp32=bf16": "--rows fp32=bf16: fp32 is the model as published. Choose another name.",
     }.items():
         with pytest.raises(OptionError) as caught:
-            parse_rows(text)
+            parse_rows(text, "cpu")
         assert str(caught.value) == problem
     with pytest.raises(OptionError) as caught:
-        parse_rows("x=compile,bf16")
+        parse_rows("x=compile,bf16", "cpu")
     assert str(caught.value) == "--rows, x: compile,bf16: bf16 must come before compile. Change the order."
 
 
