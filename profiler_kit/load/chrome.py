@@ -132,7 +132,10 @@ def _read(file: Path, events: EventStream, report: Report, second: SecondProcess
 
 
 def _feed_both(stream: Iterator[bytes], events: EventStream, second: SecondProcess) -> None:
-    """Give each block to whoever is free. Cuts are at Kineto's separator, which no string can hold."""
+    """Give each block to the second process when it has room for one, else decode it here.
+
+    Cuts are at Kineto's separator, which no string can hold.
+    """
     order: list[tuple[bool, int]] = []
     pending = bytearray(b"[")
     for data in stream:
@@ -143,7 +146,7 @@ def _feed_both(stream: Iterator[bytes], events: EventStream, second: SecondProce
                 raise SecondProcessError
             continue
         pending[cut] = 0x5D  # `,` becomes `]`
-        if second.idle():
+        if second.ready():
             second.decode(bytes(memoryview(pending)[: cut + 1]))
             order.append((True, 0))
         else:

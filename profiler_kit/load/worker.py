@@ -24,7 +24,8 @@ from profiler_kit.load.stream import EventStream
 
 OK, MALFORMED = b"+", b"-"
 LENGTH_BYTES: Final = 8
-PIPE_BYTES: Final = 1 << 20
+PIPE_BYTES: Final = 1 << 20  # holds the block that waits; more is not everybody's to ask for
+MOST_BLOCKS: Final = 2
 _SET_PIPE_SIZE: Final = 1031  # F_SETPIPE_SZ of linux/fcntl.h, for Pythons that do not name it
 _CODED: Final = ("name", "category", "thread")
 
@@ -61,7 +62,7 @@ class SecondProcess:
             import fcntl
 
             fcntl.fcntl(self._to, getattr(fcntl, "F_SETPIPE_SZ", _SET_PIPE_SIZE), PIPE_BYTES)
-        self._idle = False
+        self._waiting = 1  # answers that are still to come: one says that the child is there
         self._send(msgspec.msgpack.encode((list(extra), list(keys))))
 
     def __enter__(self) -> SecondProcess:
@@ -74,15 +75,18 @@ class SecondProcess:
                 pipe.close()
         self._child.wait()
 
-    def idle(self) -> bool:
-        """True when it waits for a block; never waits itself."""
-        if not self._idle and select.select([self._from], [], [], 0)[0]:
-            self._answered()
-        return self._idle
+    def ready(self) -> bool:
+        """True when it has at most one block still to decode; never waits itself.
+
+        The block it is not decoding yet lies in the pipe, so that it never waits while we decode one of ours.
+        """
+        if self._waiting and select.select([self._from], [], [], 0)[0]:
+            self._take_answers()
+        return self._waiting < MOST_BLOCKS
 
     def decode(self, block: bytes) -> None:
-        """Hand over a block, a JSON list of events; call only when idle."""
-        self._idle = False
+        """Hand over a block, a JSON list of events; call only when ready."""
+        self._waiting += 1
         self._send(block)
 
     def finish(self, builder: ColumnBuilder, order: Sequence[tuple[bool, int]]) -> None:
@@ -90,8 +94,8 @@ class SecondProcess:
 
         order: for each block in file order, whether the child decoded it, and the number of its rows when we did.
         """
-        if not self._idle:
-            self._answered()
+        while self._waiting:
+            self._take_answers()
         self._send(b"")
         keys = msgspec.msgpack.decode(self._receive(), type=Keys)
         counts = self._array(np.int64).tolist()
@@ -125,10 +129,11 @@ class SecondProcess:
         except OSError as error:
             raise SecondProcessError from error
 
-    def _answered(self) -> None:
-        if os.read(self._from.fileno(), 1) != OK:
+    def _take_answers(self) -> None:
+        answers = os.read(self._from.fileno(), self._waiting)
+        if answers.strip(OK) or not answers:
             raise SecondProcessError
-        self._idle = True
+        self._waiting -= len(answers)
 
     def _receive(self) -> bytes:
         return bytes(_read(self._from, int.from_bytes(_read(self._from, LENGTH_BYTES), "little")))
