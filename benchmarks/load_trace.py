@@ -7,6 +7,8 @@ its own; the clock starts after the imports. The tools take turns, so that drift
 memory is the largest resident size of the process, plus that of its largest child for profiler_kit, which uses one.
 
     --hta-python PATH   another interpreter with another release of HTA (0.5.0 and 0.6.1 share the module name)
+    --only WORD ...     just the tools whose name holds one of the words; results already in --out for the same file
+                        and other tools are kept, so that a long table can be measured in several sittings
 """
 
 from __future__ import annotations
@@ -96,12 +98,29 @@ def measure(path: Path, tools: dict[str, str], repeats: int, slow_repeats: int, 
     return {"file": path.name, "size_bytes": path.stat().st_size, "samples": samples, "failed": failed}
 
 
+def release(python: Path) -> str:
+    """Name and version of the HTA that interpreter has."""
+    name = "HolisticTraceAnalysis"
+    code = f"from importlib.metadata import version; print({name!r}, version({name!r}))"
+    return subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def merged(old: list[dict[str, object]], new: list[dict[str, object]]) -> list[dict[str, object]]:
+    """The new results in place of the old ones of the same file and tool; the rest stays."""
+    found = {str(result["file"]): result for result in old}
+    for result in new:
+        before = found.get(str(result["file"]), {"samples": {}, "failed": {}})
+        kept = {key: {**dict(before[key]), **dict(result[key])} for key in ("samples", "failed")}  # type: ignore[call-overload]
+        found[str(result["file"])] = {**result, **kept}
+    return list(found.values())
+
+
 def show(result: dict[str, object], baseline: str) -> None:
     """A table: median, quartiles, memory, ratio to ours."""
     samples = result["samples"]
     assert isinstance(samples, dict)
     print(f"\n{result['file']}")
-    ours = statistics.median(s["seconds"] for s in samples[baseline]) if samples[baseline] else float("nan")
+    ours = statistics.median(s["seconds"] for s in samples[baseline]) if samples.get(baseline) else float("nan")
     for tool, taken in samples.items():
         if not taken:
             continue
@@ -122,6 +141,7 @@ def main() -> None:
     parser.add_argument("--slow-repeats", type=int, default=3, help="of the other tools")
     parser.add_argument("--timeout", type=float, default=600, help="seconds a sample may take")
     parser.add_argument("--hta-python", type=Path, help="an interpreter with another release of HTA")
+    parser.add_argument("--only", nargs="+", metavar="WORD", help="of the tools' names")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     tools = dict.fromkeys(TOOLS, sys.executable)
@@ -130,8 +150,12 @@ def main() -> None:
     except PackageNotFoundError:
         tools.pop("HTA")
     if options.hta_python:
-        tools["HTA (other release)"] = str(options.hta_python)
+        tools[f"HTA ({release(options.hta_python)})"] = str(options.hta_python)
+    if options.only:
+        tools = {tool: python for tool, python in tools.items() if any(word in tool for word in options.only)}
     results = [measure(p, tools, options.repeats, options.slow_repeats, options.timeout) for p in options.traces]
+    if options.out and options.out.is_file():
+        results = merged(json.loads(options.out.read_text(encoding="utf-8"))["results"], results)
     for result in results:
         show(result, "profiler_kit")
     if options.out:
