@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -212,6 +213,50 @@ def test_every_view_says_what_it_is_for(browser: Any, page: Path) -> None:
     driver.keyboard.press("?")
     assert driver.locator("#help").is_visible()
     assert opened.complaints == []
+
+
+def test_any_text_is_only_text(browser: Any, tmp_path: Path) -> None:
+    names = [EVIL, "\u202egnp.exe\u202c RTL", "nul\0inside", "x" * 20_000, "\u540d\u524d", "\n\t newline", "{{data}}"]
+    trace = [s.alloc(10 + i, i << 12, 4096, frames=[s.frame(name, name, 3)]) for i, name in enumerate(names)]
+    marks = [s.mark(stage, name, 10 + i) for i, name in enumerate(names) for stage in ("START", "END")]
+    held = [s.block(i << 12, 4096, 4096) for i in range(len(names))]
+    data = s.snapshot(trace, segments=[s.segment(0, len(names) << 12, *held)], marks=marks)
+    out = tmp_path / "page.html"
+    out.write_text(load_snapshot(s.write(tmp_path / "m.pickle", data)).html("m"), encoding="utf-8")
+    opened = Opened(browser, out)
+    for view in ("flame", "state", "segments", "pools", "fragmentation", "regions", "settings", "memory"):
+        opened.ask(f"memoryPage.show('{view}')")
+        opened.page.wait_for_timeout(20)
+    assert opened.ask("document.querySelectorAll('img, iframe, script[src]').length") == 0
+    assert opened.ask("document.documentElement.scrollWidth <= innerWidth")  # nothing pushes the page apart
+    lengths = opened.ask("[...document.querySelectorAll('#live tbody tr')].map((row) => row.textContent.length)")
+    assert len(lengths) == len(names) and max(lengths) < 1000
+    opened.page.fill("#search", "newline")
+    assert opened.text("#found").startswith("1 allocation")
+    opened.page.keyboard.press("Enter")
+    opened.page.locator("#search").blur()
+    opened.page.keyboard.press("c")
+    assert opened.text("#copy") == "Copied"
+    assert opened.requests == [out.as_uri()]
+    assert opened.complaints == []
+
+
+def test_the_page_fits_a_frame_without_an_address(browser: Any, page: Path, tmp_path: Path) -> None:
+    """As a notebook and the dashboard show it."""
+    frame = tmp_path / "frame.html"
+    inner = html.escape(page.read_text(encoding="utf-8"))
+    style = "width:100%;height:700px"
+    frame.write_text(f'<iframe srcdoc="{inner}" sandbox="allow-scripts" style="{style}"></iframe>', encoding="utf-8")
+    driver = browser.new_context(viewport={"width": 1000, "height": 760}).new_page()
+    complaints: list[str] = []
+    driver.on("pageerror", lambda error: complaints.append(str(error)))
+    driver.goto(frame.as_uri())
+    inside = driver.frame_locator("iframe")
+    inside.locator("html[data-ready]").wait_for()
+    inside.get_by_role("tab", name="Allocator state").click()
+    assert inside.locator("#state-facts").inner_text().startswith("1 segment")
+    assert complaints == []
+    driver.context.close()
 
 
 def test_the_address_keeps_the_view(browser: Any, page: Path) -> None:

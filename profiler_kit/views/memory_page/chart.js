@@ -19,9 +19,9 @@ class Chart {
     draw.clearRect(0, 0, width, view.height + AXIS_HEIGHT);
     if (lines) { this.picks = null; drawFragmentation(this, draw, c); } else draw.putImageData(this.stack(view, c), Math.round(LEFT * ratio), 0);
     sizeAxis(this, draw, c);
-    if (!lines) reservedLine(this, draw, c);
     timeAxis(this, draw, c);
     marks(this, draw, c);
+    if (!lines) reservedLine(this, draw, c);
   }
 
   x(value) { return LEFT + ((value - this.view.axis.from) / (this.view.axis.to - this.view.axis.from)) * this.plot; }

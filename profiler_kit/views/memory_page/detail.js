@@ -16,7 +16,7 @@ function showDetail(device, chosen) {
     box.replaceChildren(element("p", { textContent: "Point at the picture to see an allocation. A click keeps it here with its whole stack, and shows what else was live at that moment." }));
     return;
   }
-  const list = element("dl", {}, ...what.facts.flatMap(([name, value]) => [element("dt", { textContent: name }), element("dd", { textContent: value })]));
+  const list = element("dl", {}, ...what.facts.flatMap(([name, value]) => [element("dt", { textContent: name }), element("dd", {}, nameOf(value))]));
   box.replaceChildren(list, ...(what.stack === undefined ? [] : stackList(device.stacks, what.stack)));
   box.scrollTop = 0;
 }
@@ -74,7 +74,7 @@ function describeOom(oom) {
 function stackList(stacks, stack) {
   const frames = [...stacks.of(stack)];
   if (!frames.length) return ["No stack was recorded for it."];
-  const item = (frame) => element("li", { className: stacks.kinds[frame] === OWN_FRAME ? "own" : "", textContent: stacks.text(frame) });
+  const item = (frame) => element("li", { className: stacks.kinds[frame] === OWN_FRAME ? "own" : "", textContent: stacks.shownText(frame) });
   const hasPython = frames.some((frame) => stacks.kinds[frame] >= PYTHON_FRAME), parts = [];
   for (let from = 0; from < frames.length;) {
     const other = hasPython && stacks.kinds[frames[from]] === OTHER_FRAME;

@@ -97,7 +97,7 @@ class Device {
     const { of, ranges } = this.changes, i = Math.abs(of[state]) - 1, range = ranges.get(state);
     const oom = this.ooms.find((one) => one.state === state);
     if (oom) return `out of memory: asked for ${bytes(oom.requested_bytes)}`;
-    if (i >= 0) return `${of[state] > 0 ? "alloc" : "free_completed"} ${bytes(this.size[i])} at ${this.address(i)}, ${this.stackName(i).main}`;
+    if (i >= 0) return `${of[state] > 0 ? "alloc" : "free_completed"} ${bytes(this.size[i])} at ${this.address(i)}, ${shortened(this.stackName(i).main)}`;
     if (range) return `${this.ranges.verb(range)} ${bytes(this.ranges.size[Math.abs(range) - 1])} at ${this.ranges.address(Math.abs(range) - 1)}`;
     return "an event that changes no total";
   }

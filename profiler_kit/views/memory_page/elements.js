@@ -7,6 +7,11 @@ function element(tag, properties = {}, ...children) {
 }
 function byId(id) { return document.getElementById(id); }
 
+// A name from the file: on its own whatever way it runs, and no longer than anybody reads (the title says more of it).
+const MOST_LETTERS = 240;
+function shortened(text, most = MOST_LETTERS) { return text.length > most ? `${text.slice(0, most)}…` : text; }
+function nameOf(text, className = "") { return element("bdi", { className, textContent: shortened(text), title: text.length > MOST_LETTERS ? shortened(text, 4000) : "" }); }
+
 function showTip(x, y, ...lines) {
   const tip = byId("tip");
   tip.hidden = !lines.length;
@@ -17,7 +22,7 @@ function showTip(x, y, ...lines) {
   tip.style.top = `${Math.max(4, Math.min(innerHeight - box.height - 4, y + 14))}px`;
 }
 function tipLine(text, strong = "") {
-  return element("div", { className: strong ? "main" : "" }, ...(strong ? [element("b", { textContent: strong }), " "] : []), text);
+  return element("div", { className: strong ? "main" : "" }, ...(strong ? [element("b", { textContent: strong }), " "] : []), nameOf(text));
 }
 
 function swatch(colour) {

@@ -113,7 +113,7 @@ class Flame {
   label(chain) { // the user's own functions stand for the chain
     if (chain.length === 1) return chain[0].label;
     const own = chain.filter((node) => this.own(node.frame)), shown = own.length ? own : [chain[0], chain.at(-1)];
-    return shown.map((node) => node.label).filter((name, i, all) => name !== all[i - 1]).join(" › ");
+    return shown.map((node) => node.label).filter((name, i, all) => name !== all[i - 1]).join(" › ").slice(0, 1000);
   }
   drawBox(draw, { node, chain = [node], depth, x, width, dim }, c) {
     const matched = this.matches && chain.some((one) => one.frame >= 0 && this.matches(one.frame)), faded = dim || (this.matches && !matched);

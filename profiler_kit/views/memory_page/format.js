@@ -3,15 +3,19 @@
 const SIZES = [["TiB", 2 ** 40, 2], ["GiB", 2 ** 30, 2], ["MiB", 2 ** 20, 1], ["KiB", 2 ** 10, 1], ["B", 1, 0]];
 const TIMES = [["s", 1e6, 3], ["ms", 1e3, 3], ["µs", 1, 0]];
 
-function grouped(value, decimals = 0) {
-  return value.toLocaleString("en-US", { minimumFractionDigits: decimals, maximumFractionDigits: decimals });
-}
+const NUMBERS = [0, 1, 2, 3].map((decimals) => new Intl.NumberFormat("en-US", { minimumFractionDigits: decimals, maximumFractionDigits: decimals }));
+function grouped(value, decimals = 0) { return NUMBERS[decimals].format(value); }
 function unitOf(units, value) { return units.find((unit) => Math.abs(value) >= unit[1]) || units[units.length - 1]; }
-function inUnit(value, [unit, size, decimals]) { return `${grouped(value / size, decimals)} ${unit}`; }
+// What is there but too little to show says so.
+function inUnit(value, [unit, size, decimals]) {
+  const least = 10 ** -decimals;
+  if (value !== 0 && Math.abs(value / size) < least / 2) return `${value < 0 ? "> -" : "< "}${grouped(least, decimals)} ${unit}`;
+  return `${grouped(value / size, decimals)} ${unit}`;
+}
 function counted(count, noun) { return `${grouped(count)} ${noun}${count === 1 ? "" : "s"}`; }
 function bytes(value) { return value === null ? "an unknown amount" : inUnit(value, unitOf(SIZES, value)); }
 function micros(value) { return inUnit(value, unitOf(TIMES, value)); }
-function percent(share) { return `${grouped(share * 100, 1)} %`; }
+function percent(share) { return share > 0 && share < 0.0005 ? "< 0.1 %" : `${grouped(share * 100, 1)} %`; }
 // One unit for a column, small enough that its small rows still say something.
 function columnUnit(largest) {
   const unit = unitOf(SIZES, largest);

@@ -149,6 +149,8 @@ function turnTab(page, event) { // arrows walk along the tabs
   byId(`tab-${next}`).focus();
 }
 
+function whenIdle(act) { if (window.requestIdleCallback) requestIdleCallback(act); else setTimeout(act, 200); }
+
 (async () => {
   try {
     const { head, planes } = await unpack(byId("data").textContent);
@@ -157,6 +159,7 @@ function turnTab(page, event) { // arrows walk along the tabs
     if (page.device) { listen(page); page.drawNow(); }
     window.memoryPage = page; // for the console, and for tests
     document.documentElement.dataset.ready = String(Math.round(performance.now()));
+    if (page.device) whenIdle(() => page.prepare());
   } catch (error) {
     byId("notices").append(element("p", { className: "danger", textContent: `This page could not be drawn: ${error}` }));
     throw error;

@@ -1,5 +1,7 @@
 // ---- main.js: what the page shows (device, view, moment, selection), and how that changes ----
 
+const MOST_PREPARED = 700_000;
+
 class Page {
   constructor(head, planes) {
     Object.assign(this, { head, planes, stacks: new Stacks(head, planes), devices: new Map(), stream: -1, view: "memory", axisKind: "time", searched: "", link: "" });
@@ -44,9 +46,9 @@ class Page {
     this.moment = this.momentTime = null;
     this.kept = null;
     this.found = null;
-    showFacts(device);
+    this.setLayers(-1);
+    showFacts(device, this.layers);
     showNotices(device, this.head, (oom) => this.showOom(oom));
-    this.setStream(-1);
     this.search(byId("search").value);
     this.show(this.view);
   }
@@ -87,11 +89,14 @@ class Page {
     this.recolour();
   }
   setStream(number) {
+    this.setLayers(number);
+    this.recolour();
+  }
+  setLayers(number) {
     this.stream = number;
     byId("stream").value = number;
     this.layers = new Allocations(this.device, number);
     this.chosenKey = null;
-    this.recolour();
   }
   recolour() {
     this.colouring = new Colouring(this.current, this.mode);
@@ -106,6 +111,8 @@ class Page {
     VIEWS[this.view].draw(this);
     this.redraw();
   }
+  // Replay the blocks before anybody asks, where that takes no longer than a blink.
+  prepare() { if (this.device.hasRanges && this.device.states < MOST_PREPARED) this.device.heap; }
   segmentsNow() {
     const { device, state } = this, { made } = device;
     if (!made.now || made.now.state !== state) made.now = { state, segments: segmentsAt(device, state) };
@@ -207,7 +214,7 @@ class Page {
       return;
     }
     const state = this.chart.stateUnder(x);
-    byId("status").textContent = `${micros(device.time[state])} · event ${grouped(state)} · ${bytes(this.layers.totals[state])} allocated${device.reserves ? ` · ${bytes(device.reservedAt(state))} reserved` : ""} · ${device.regionAt(state)}`;
+    byId("status").textContent = `${micros(device.time[state])} · event ${grouped(state)} · ${bytes(this.layers.totals[state])} allocated${device.reserves ? ` · ${bytes(device.reservedAt(state))} reserved` : ""} · ${shortened(device.regionAt(state))}`;
   }
 
   // ---- moving ----

@@ -47,6 +47,7 @@ class Stacks {
     const [name, file, at] = this.frames[frame];
     return `${name}  ${file}:${at}`;
   }
+  shownText(frame) { return shortened(this.text(frame), 2000); }
   // One byte per stack: does a frame's function or file hold the text?
   matching(text) {
     const wanted = text.toLowerCase();

@@ -1,18 +1,20 @@
 // ---- tables.js: the facts, the notices, and the table of each view ----
 
-function showFacts(device) {
+function showFacts(device, all) {
   const peak = device.peakBytes, end = device.allocated[device.states - 1], reserved = device.reservedAt(device.states - 1);
   const when = device.events ? `at ${micros(device.time[device.peak_state])}` : "no history";
-  const all = new Allocations(device), top = all.liveAt(device.peak_state, "stack")[0], holder = top ? all.keyName("stack", top.key) : null;
+  const top = all.liveAt(device.peak_state, "stack")[0], holder = top ? all.keyName("stack", top.key) : null;
   const facts = [
     ["Peak allocated", bytes(peak), when],
     ["In region", device.events ? device.peak_region.join(" > ") || NO_REGION : "–", ""],
-    ["Held most by", holder ? holder.main : "–", top ? `${percent(top.bytes / Math.max(peak, 1))} of the peak${holder.where ? ", " + holder.where : ""}` : ""],
+    ["Held most by", holder ? holder.main : "–", top ? `${percent(top.bytes / Math.max(peak, 1))} of the peak${holderText(holder)}` : ""],
     device.reserves ? ["Reserved at the end", bytes(reserved), `${bytes(end)} allocated, ${percent(device.fragmentation)} in no active block`] : ["Allocated at the end", bytes(end), ""],
   ];
   byId("facts").replaceChildren(...facts.map(([name, value, note]) =>
-    element("div", {}, element("dt", { textContent: name }), element("dd", { textContent: value, title: value }, element("small", { textContent: note, title: note })))));
+    element("div", {}, element("dt", { textContent: name }), element("dd", { title: shortened(value, 1000) }, nameOf(value), element("small", {}, nameOf(note))))));
 }
+
+function holderText({ main, where }) { return where ? `, ${where}` : main === NO_STACK ? ", as on autograd's backward thread" : ""; }
 
 const MOST_NOTICES = 3, LONG_NOTICE = 110;
 function showNotices(device, head, goTo) {
@@ -47,7 +49,7 @@ function showLive(table, layers, state, mode, colouring, chosen, onChoose) {
     const name = layers.keyName(mode, group.key);
     return {
       className: group.key === chosen ? "chosen" : "", choose: () => onChoose(group.key),
-      cells: [[swatch(colouring.of(group.key)), name.main, " ", element("span", { className: "where", textContent: name.where })], grouped(group.count), inUnit(group.bytes, unit), percent(group.bytes / total)],
+      cells: [[swatch(colouring.of(group.key)), nameOf(name.main), " ", nameOf(name.where, "where")], grouped(group.count), inUnit(group.bytes, unit), percent(group.bytes / total)],
     };
   }), 200);
 }
@@ -61,8 +63,8 @@ function showRegions(table, device, chosen, onChoose) {
     const names = path < 0 ? [NO_REGION] : device.paths[path], indent = element("span", { className: "indent" });
     indent.style.width = `${(names.length - 1) * 18}px`;
     return {
-      title: names.join(" > "), className: path + 1 === chosen ? "chosen" : "", choose: () => onChoose(path + 1),
-      cells: [[indent, swatch(path < 0 ? theme().rest[0] : device.colours[path]), names.at(-1)], path < 0 ? "" : grouped(instances), ...[peak, allocated, freed].map((value) => inUnit(value, unit)), (net > 0 ? "+" : "") + inUnit(net, unit)],
+      title: shortened(names.join(" > "), 1000), className: path + 1 === chosen ? "chosen" : "", choose: () => onChoose(path + 1),
+      cells: [[indent, swatch(path < 0 ? theme().rest[0] : device.colours[path]), nameOf(names.at(-1))], path < 0 ? "" : grouped(instances), ...[peak, allocated, freed].map((value) => inUnit(value, unit)), net > 0 ? `+${inUnit(net, unit).replace("< ", "")}` : inUnit(net, unit)],
     };
   }), 1000);
 }
