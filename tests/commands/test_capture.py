@@ -114,7 +114,7 @@ def test_a_name_of_its_own_when_none_is_given(tmp_path: Path, monkeypatch: pytes
         (["--trace-batches", "0"], "--trace-batches 0: want 1 or more."),
         (["--scenes", "0"], "--scenes 0: want 1 or more."),
         (["--scenes", "2", "--images", "x"], "--scenes and --images: want one of them, --scenes generates images."),
-        (["--model", "vit_x"], "--model vit_x: no such model, want one of vit_tiny, vit_b, vit_l, vit_h."),
+        (["--model", "vit_x"], "--model vit_x: no such model, want one of vit_tiny, vit_small, vit_b, vit_l, vit_h."),
         (["--prompts", "x"], "--prompts x: not known, want centers, boxes or grid:N with N from 1 to 64."),
         (
             ["--layers", "1,x"],
