@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from profiler_kit.capture.runners import profiler_runner
     from profiler_kit.errors import KitError
     from profiler_kit.ranks import Ranks, load_ranks
+    from profiler_kit.run import Run, load_run
     from profiler_kit.sam.fast import sam_model_fast_registry
     from profiler_kit.snapshot import Snapshot, load_snapshot
     from profiler_kit.trace import Trace, load_trace
@@ -24,11 +25,13 @@ __version__: Final = "0.1.0"
 __all__ = [
     "KitError",
     "Ranks",
+    "Run",
     "Snapshot",
     "Trace",
     "__version__",
     "layer_timer",
     "load_ranks",
+    "load_run",
     "load_snapshot",
     "load_trace",
     "memory_runner",
@@ -40,10 +43,12 @@ __all__ = [
 _HOME: Final = {
     "KitError": "profiler_kit.errors",
     "Ranks": "profiler_kit.ranks",
+    "Run": "profiler_kit.run",
     "Snapshot": "profiler_kit.snapshot",
     "Trace": "profiler_kit.trace",
     "layer_timer": "profiler_kit.capture.layers",
     "load_ranks": "profiler_kit.ranks",
+    "load_run": "profiler_kit.run",
     "load_snapshot": "profiler_kit.snapshot",
     "load_trace": "profiler_kit.trace",
     "memory_runner": "profiler_kit.capture.memory",

@@ -55,6 +55,12 @@ class RunRecord:
     notes: tuple[str, ...] = ()
     format: int = field(default=FORMAT)
 
+    def _repr_html_(self) -> str:
+        """What ran, for a notebook."""
+        from profiler_kit.views.cards import record_card
+
+        return record_card(self)._repr_html_()
+
     def write(self, folder: Path) -> None:
         """Write `run.json` into the folder, whole or not at all."""
         write_json(folder / RECORD, dataclasses.asdict(self))

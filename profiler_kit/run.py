@@ -16,7 +16,7 @@ from profiler_kit.analyses.compare import LATENCY, Change, Comparison, compare
 from profiler_kit.analyses.layers import explained, forward_spread, layer_totals
 from profiler_kit.analyses.presence import Presence, what_ran
 from profiler_kit.analyses.samples import Side, measured
-from profiler_kit.errors import InputError, KitError
+from profiler_kit.errors import InputError, KitError, OptionError
 from profiler_kit.files import require_file
 from profiler_kit.layer_file import read_layers
 from profiler_kit.load.runs import RunFolder, find_run, find_runs
@@ -28,6 +28,8 @@ from profiler_kit.trace import Trace, load_trace
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from profiler_kit.views.cards import ReportPage
 
 _T = TypeVar("_T")
 _WANT: Final = "want a run folder, a chrome trace, a memory snapshot or a layers.parquet"
@@ -45,6 +47,38 @@ class Layers:
     spread: float
     notes: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        sizes = ", ".join(str(size) for size in sorted(self.totals["batch_size"].unique().tolist()))
+        return f"Layers({self.totals['layer'].nunique()} layers at batch sizes {sizes})"
+
+    def _repr_html_(self) -> str:
+        from profiler_kit.views.cards import layers_card
+
+        return layers_card(self)._repr_html_()
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """What changed from run A to run B. changes: see Comparison."""
+
+    a: Run
+    b: Run
+    changes: Comparison
+
+    def __repr__(self) -> str:
+        return f"Compared({self.a.name!r}, {self.b.name!r})"
+
+    def _repr_html_(self) -> str:
+        from profiler_kit.views.cards import comparison_card
+
+        return comparison_card(self.a, self.b, self.changes)._repr_html_()
+
+    def markdown(self) -> str:
+        """The same to paste into a pull request."""
+        from profiler_kit.views.report_markdown import comparison_markdown
+
+        return comparison_markdown(self.a, self.b, self.changes)
+
 
 @dataclass(frozen=True, eq=False)
 class Run:
@@ -61,6 +95,32 @@ class Run:
     layers: Layers | None
     problems: tuple[str, ...]
     files: tuple[Path, ...]
+
+    def __repr__(self) -> str:
+        return f"Run({self.name!r}: {', '.join(self.holds) or 'nothing'})"
+
+    def _repr_html_(self) -> str:
+        """A summary for a notebook: where the time went, and what is most worth fixing."""
+        from profiler_kit.views.cards import run_card
+
+        return run_card(self)._repr_html_()
+
+    def report(self, *others: Run) -> ReportPage:
+        """The whole report, other runs compared with this one: shows itself in a notebook, and has save(path)."""
+        from profiler_kit.views.cards import ReportPage
+
+        return ReportPage((self, *others))
+
+    def compared_with(self, before: Run) -> Compared:
+        """What changed from another run to this one.
+
+        Raises OptionError when one of them has no trace.
+        """
+        found = compare_runs(before, self)
+        if found is None:
+            without = " and ".join(str(run.path) for run in (before, self) if run.trace is None)
+            raise OptionError(f"{without}: no trace to compare, want two runs with one each. {_HINT}")
+        return Compared(before, self, found)
 
     @property
     def holds(self) -> tuple[str, ...]:

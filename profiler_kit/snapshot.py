@@ -18,6 +18,8 @@ from profiler_kit.snapshot_analyses import SnapshotAnalyses
 if TYPE_CHECKING:
     import pandas as pd
 
+    from profiler_kit.views.cards import Card
+
 
 class OomRow(TypedDict):
     """One allocation that failed."""
@@ -280,6 +282,17 @@ class Snapshot(SnapshotAnalyses):
         from profiler_kit.views.memory_html import memory_page
 
         return memory_page(self, title)
+
+    def over_time(self, device: int | None = None) -> Card:
+        """Memory over time as a picture for a notebook; of the device that held most when none is given.
+
+        Raises OptionError for an unknown device.
+        """
+        from profiler_kit.views.cards import memory_card
+
+        if device is None:
+            device = max(self.devices, key=lambda one: int(self.replay(one).allocated_bytes.max()), default=0)
+        return memory_card(self, device)
 
     def _repr_html_(self) -> str:
         """Its page, as a notebook shows it: offline, in a frame of its own."""

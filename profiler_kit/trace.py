@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,9 @@ from profiler_kit.origins import MODULE_PREFIX, Nested, find_origins, nest_opera
 from profiler_kit.progress import Report, silent
 from profiler_kit.schemas import EVENTS, GPU_EVENTS, KERNEL_DETAILS, LAUNCH_CALLS, OPERATORS, REGION_INSTANCES
 from profiler_kit.trace_analyses import TraceAnalyses
+
+if TYPE_CHECKING:
+    from profiler_kit.views.cards import Card
 
 I64 = npt.NDArray[np.int64]
 
@@ -89,6 +92,18 @@ class Trace(TraceAnalyses):
 
     def __repr__(self) -> str:
         return f"Trace({str(self.path)!r}, {self._file.quality.events} events, {len(self.gpu_events())} on the GPU)"
+
+    def _repr_html_(self) -> str:
+        """A summary for a notebook: where the time went, and what is most worth fixing."""
+        from profiler_kit.views.cards import trace_card
+
+        return trace_card(self)._repr_html_()
+
+    def timeline(self) -> Card:
+        """The whole timeline as a picture for a notebook; `profiler-kit serve` has the one to zoom."""
+        from profiler_kit.views.cards import timeline_card
+
+        return timeline_card(self)
 
     @property
     def path(self) -> Path:

@@ -35,8 +35,8 @@ HOMES = {
     "segment_anything": {"sam"},
     "hta": {"hta"},
 }
-# The facades show themselves (a snapshot's page), and a command may ask torch for a device: inside functions only.
-LATE = {("snapshot", "views"), ("trace", "views")}
+# The facades show themselves in a notebook, and a command may ask torch for a device: inside functions only.
+LATE = {(home, "views") for home in ("snapshot", "trace", "run", "record", "load")}
 
 
 def modules() -> list[Path]:

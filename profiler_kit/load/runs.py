@@ -38,6 +38,12 @@ class RunFolder:
     masks: Path | None
     problem: str | None
 
+    def _repr_html_(self) -> str:
+        """What the folder holds, for a notebook."""
+        from profiler_kit.views.cards import folder_card
+
+        return folder_card(self)._repr_html_()
+
     @property
     def label(self) -> str:
         """The path below the root as people read it; what cannot be printed is shown as �."""

@@ -10,25 +10,20 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Final
 
 from profiler_kit import __version__
-from profiler_kit.analyses.lod_build import build_timeline
 from profiler_kit.run import Run, compare_runs
 from profiler_kit.views import headline
-from profiler_kit.views.palette import region_colours
 from profiler_kit.views.report_compare import comparison, side_by_side
 from profiler_kit.views.report_layers import heat_styles, layer_section
 from profiler_kit.views.report_memory import memory_section
 from profiler_kit.views.report_overview import overview
-from profiler_kit.views.report_parts import Colours, notice, section, sub
+from profiler_kit.views.report_parts import Colours, asset, colours_of, facts_list, notice, section, sub
 from profiler_kit.views.report_tables import kernel_tables, module_tables, operator_tables, region_tables
-from profiler_kit.views.report_timeline import timeline_picture
+from profiler_kit.views.report_timeline import trace_timeline
 from profiler_kit.views.svg import escape
-from profiler_kit.views.tables import record_table
 
-FOLDER: Final = Path(__file__).with_name("report_page")
 _TIMELINE: Final = (
     "All of the recording. Colour is the region. Where spans are too short to see, height is the share of busy time."
 )
@@ -36,11 +31,11 @@ _TIMELINE: Final = (
 
 def report_page(runs: Sequence[Run]) -> str:
     """A self-contained page on one run, or on several: then the first is what the others are compared with."""
-    style = (FOLDER / "page.css").read_text(encoding="utf-8") + heat_styles()
-    script = (FOLDER / "page.js").read_text(encoding="utf-8")
+    style = asset("page.css") + asset("parts.css") + heat_styles()
+    script = asset("page.js")
     several = len(runs) > 1
     title = " → ".join(run.name for run in runs) if several else runs[0].name
-    colours = region_colours(name for run in runs for name in _region_names(run))
+    colours = colours_of(runs)
     body = "".join(_several(runs, colours)) if several else "".join(_one(runs[0], "", colours))
     parts = {
         "title": escape(f"{title} · profiler_kit"),
@@ -56,20 +51,12 @@ def report_page(runs: Sequence[Run]) -> str:
         "body": body,
         "version": escape(__version__),
     }
-    template = (FOLDER / "page.html").read_text(encoding="utf-8")
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], asset("page.html"))
 
 
 def digest(text: str) -> str:
     """The source expression of a content policy that allows exactly this inline text."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
-
-
-def _region_names(run: Run) -> Iterator[str]:
-    """The names of all regions of a run, in its trace and in its snapshot."""
-    for part in (run.trace, run.snapshot):
-        if part is not None:
-            yield from (name for path in part.regions()["path"] for name in path)
 
 
 def _facts(run: Run) -> str:
@@ -102,11 +89,8 @@ def _one(run: Run, prefix: str, colours: Colours) -> Iterator[str]:
     trace = run.trace
     if trace is not None and run.presence is not None:
         host = run.presence.ran != "gpu"
-        outermost, no_launches = trace.operators()["depth"] == 0, trace.launch_calls().iloc[:0]
-        frames = (trace.gpu_events(), trace.region_instances(), trace.operators()[outermost], no_launches)
-        index = build_timeline(*frames, trace.threads)
         yield section(f"{prefix}regions", "Regions", region_tables(run, trace, colours, host=host), level=level)
-        yield section(f"{prefix}timeline", "Timeline", timeline_picture(index, colours), level=level, lead=_TIMELINE)
+        yield section(f"{prefix}timeline", "Timeline", trace_timeline(trace, colours), level=level, lead=_TIMELINE)
         yield section(f"{prefix}kernels", "Kernels", kernel_tables(trace), level=level)
         operators = operator_tables(trace, host=host) + sub("Modules", module_tables(trace))
         yield section(f"{prefix}operators", "Operators and modules", operators, level=level)
@@ -115,12 +99,7 @@ def _one(run: Run, prefix: str, colours: Colours) -> Iterator[str]:
         alone = run.trace is None
         yield section(f"{prefix}memory", "Memory", memory_section(run.snapshot, colours, lead=not alone), level=level)
     if run.record is not None:
-        facts = record_table(run.record)
-        rows = "".join(
-            f"<dt>{escape(fact)}</dt><dd>{escape(value)}</dd>"
-            for fact, value in zip(facts["fact"], facts["value"], strict=True)
-        )
-        yield section(f"{prefix}what", "What ran", f'<dl class="facts">{rows}</dl>', level=level)
+        yield section(f"{prefix}what", "What ran", facts_list(run.record), level=level)
 
 
 def _nav(body: str) -> str:

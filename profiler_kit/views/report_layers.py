@@ -89,19 +89,19 @@ def _cell(value: float | None, most: float, text: str) -> str:
     return f'<td class="number h{round(STEPS * value / most)}">{escape(text)}</td>'
 
 
-def heat_styles() -> str:
-    """The style of each colour of the heat map, on a light page and on a dark one."""
+def heat_styles(*, dark: bool = True) -> str:
+    """The style of each colour of the heat map; with `dark` also those on a dark page."""
 
-    def rules(scale: Sequence[str], before: str) -> str:
+    def rules(scale: Sequence[str]) -> str:
         out = []
         for step in range(STEPS + 1):
             red, green, blue = on_scale(scale, step / STEPS)
             colour = f"#{round(red):02x}{round(green):02x}{round(blue):02x}"
-            out.append(f"{before}.h{step}{{background:{colour};color:{ink_on(scale, step / STEPS)}}}")
+            out.append(f".pk-report .h{step}{{background:{colour};color:{ink_on(scale, step / STEPS)}}}")
         return "".join(out)
 
-    dark = rules(SCALE_DARK, "")
-    return f"{rules(SCALE_LIGHT, '')}@media screen and (prefers-color-scheme: dark){{{dark}}}"
+    light = rules(SCALE_LIGHT)
+    return light + f"@media screen and (prefers-color-scheme: dark){{{rules(SCALE_DARK)}}}" if dark else light
 
 
 def layer_lines(totals: pd.DataFrame, layers: Sequence[str], *, efficiency: bool = False) -> str:

@@ -207,6 +207,12 @@ def _several(runs: Sequence[Run]) -> Iterator[str]:
         yield from ("", *(f"- {plain(run.name)}: {plain(line)}" for line in run.problems)) if run.problems else ()
 
 
+def comparison_markdown(a: Run, b: Run, found: Comparison) -> str:
+    """What changed from A to B, to paste into a pull request."""
+    head = f"### {plain(a.name)} → {plain(b.name)}"
+    return "\n".join([head, *_changes(a, b, found, tables=True)]) + "\n"
+
+
 def _changes(a: Run, b: Run, found: Comparison, *, tables: bool) -> Iterator[str]:
     """The sentences of a comparison and its tables; of more than two runs only totals and regions."""
     lines = diff.verdict(found, (a.record, b.record))

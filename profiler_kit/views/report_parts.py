@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Literal
 
 from profiler_kit.analyses.utilization import GPU_BOUND, HOST_BOUND, NO_GPU_WORK, SYNCHRONISING
+from profiler_kit.record import RunRecord
+from profiler_kit.run import Run
 from profiler_kit.views.headline import Number, Pieces
+from profiler_kit.views.palette import region_colours
 from profiler_kit.views.svg import escape, swatch
+from profiler_kit.views.tables import record_table
 from profiler_kit.views.text import MISSING, ByteUnit, byte_unit, fmt_bytes, fmt_ns, fmt_percent, time_unit
 
 VERDICTS: Final = {
@@ -22,6 +27,17 @@ VERDICTS: Final = {
 }
 Colours = Mapping[str, str]  # of regions by name, the same all over a report
 _MIXED: Final = "The GPU was idle for several reasons, none of which stands for half of it."
+
+
+def asset(name: str) -> str:
+    """A file of report_page/."""
+    return Path(__file__).with_name("report_page").joinpath(name).read_text(encoding="utf-8")
+
+
+def colours_of(runs: Iterable[Run]) -> Colours:
+    """A colour for each region of these runs, in their traces and in their snapshots."""
+    parts = [part for run in runs for part in (run.trace, run.snapshot) if part is not None]
+    return region_colours(name for part in parts for path in part.regions()["path"] for name in path)
 
 
 @dataclass(frozen=True)
@@ -133,6 +149,16 @@ def tiles(shown: Sequence[Number]) -> str:
 def notice(text: str, kind: Literal["warn", "danger", "plain"] = "warn") -> str:
     """One line that must not be overlooked; `plain` where it is no trouble."""
     return f'<p class="notice {kind}">{escape(text)}</p>'
+
+
+def facts_list(record: RunRecord) -> str:
+    """What ran, one line a fact."""
+    facts = record_table(record)
+    rows = "".join(
+        f"<dt>{escape(fact)}</dt><dd>{escape(value)}</dd>"
+        for fact, value in zip(facts["fact"], facts["value"], strict=True)
+    )
+    return f'<dl class="facts">{rows}</dl>'
 
 
 def chip(verdict: str) -> str:

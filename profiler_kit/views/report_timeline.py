@@ -9,6 +9,8 @@ from typing import Final
 import numpy as np
 
 from profiler_kit.analyses.lod import Bins, Row, Timeline, Track
+from profiler_kit.analyses.lod_build import build_timeline
+from profiler_kit.trace import Trace
 from profiler_kit.views.palette import NEUTRAL, colour_of
 from profiler_kit.views.report_parts import Colours
 from profiler_kit.views.svg import WIDE, axis, escape, percent, stretched, swatch, tick_text, ticks
@@ -28,6 +30,13 @@ _KINDS: Final = {
     "operator": "operators",
     "launch": "launches",
 }
+
+
+def trace_timeline(trace: Trace, colours: Colours) -> str:
+    """The picture of a whole trace: regions, GPU events and outermost operators."""
+    outermost, no_launches = trace.operators()["depth"] == 0, trace.launch_calls().iloc[:0]
+    frames = (trace.gpu_events(), trace.region_instances(), trace.operators()[outermost], no_launches)
+    return timeline_picture(build_timeline(*frames, trace.threads), colours)
 
 
 def timeline_picture(timeline: Timeline, colours: Colours) -> str:

@@ -1,0 +1,95 @@
+"""The notebooks run from top to bottom on a machine without a GPU, define nothing, and are kept without outputs."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+FOLDER = Path(__file__).parents[2] / "notebooks"
+NAMES = ("01_capture", "02_regions", "03_memory", "04_batch_size", "05_compare")
+
+
+def read(name: str) -> Any:
+    return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+
+
+async def run_all(names: Sequence[str], at_once: int) -> dict[str, Any]:
+    """The notebooks with their outputs; a cell that fails raises."""
+    free = asyncio.Semaphore(at_once)
+
+    async def run(name: str) -> Any:
+        notebook = read(name)
+        where = {"metadata": {"path": str(FOLDER)}}
+        async with free:
+            await NotebookClient(notebook, timeout=120, kernel_name="python3", resources=where).async_execute()
+        return notebook
+
+    return dict(zip(names, await asyncio.gather(*map(run, names)), strict=True))
+
+
+@pytest.fixture(scope="module")
+def executed() -> dict[str, Any]:
+    """All five, two at a time: most of a kernel's time is its start."""
+    return asyncio.run(run_all(NAMES, 2))
+
+
+def outputs(notebook: Any, kind: str) -> Sequence[str]:
+    found = []
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            data = output.get("data", {})
+            found += ["".join(data[kind])] if kind in data else []
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_outputs_are_stripped_and_nothing_is_defined(name: str) -> None:
+    notebook = read(name)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert cell.outputs == [] and cell.execution_count is None
+            defined = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, DEFINITIONS)]
+            assert not defined
+    assert notebook.cells[0].cell_type == "markdown" and notebook.cells[0].source.startswith("# ")
+
+
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_runs_from_top_to_bottom(executed: dict[str, Any], name: str) -> None:
+    notebook = executed[name]
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    said = [output.text for cell in code for output in cell.outputs if output.get("name") == "stderr"]
+    # what memory_runner says on a machine without a GPU is for the reader; nothing else may be
+    assert [line for text in said for line in text.splitlines() if not line.startswith("memory_runner: ")] == []
+    shown = outputs(notebook, "text/html")
+    assert shown and not re.search(r"(src|href)=.?https?://|url\(", "".join(shown))
+    assert len("".join(shown)) < 1_500_000
+
+
+def test_the_story_of_each_is_true(executed: dict[str, Any]) -> None:
+    """What the prose says of the samples, checked in what the cells show."""
+    regions = "".join(outputs(executed["02_regions"], "text/html"))
+    assert "host-bound" in regions and "Matrix products without tensor cores" in regions
+    memory = "".join(outputs(executed["03_memory"], "text/plain"))
+    assert "5,264 MiB" in memory or "5,265 MiB" in memory
+    layers = "".join(outputs(executed["04_batch_size"], "text/html"))
+    assert "prompt_encoder" in layers and "Block · global" in layers
+    compared = "".join(outputs(executed["05_compare"], "text/html"))
+    assert "B is 3.71 × faster than A" in compared and "srcdoc" in compared
+    captured = "".join(outputs(executed["01_capture"], "text/plain"))
+    assert "layers.parquet" in captured and "trace.json.gz" in captured
+
+
+def test_every_notebook_is_tested() -> None:
+    assert {path.stem for path in FOLDER.glob("*.ipynb")} == set(NAMES)
