@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,23 +34,28 @@ def browser() -> Iterator[Any]:
         chromium.close()
 
 
-BLOCKS = """segmentsAt(memoryPage.device, memoryPage.device.states - 1).flatMap((segment) => segment.blocks.map(
-    ({ i, start, bytes, pending }) =>
-        [start, bytes, i < 0 ? "inactive" : `active_${pending ? "pending_free" : "allocated"}`]
-))"""
+SHOWN = """(({ device }, last = device.states - 1) => ({
+    series: {
+        allocated: [...device.allocated],
+        reserved: [...Array(device.states).keys()].map((state) => device.reservedAt(state)),
+        active: [...device.heap.active],
+        largest: [...device.heap.largest],
+        split: [...device.heap.active].map((active, at) => device.reserved[at] - active - device.heap.unused[at]),
+    },
+    blocks: segmentsAt(device, last).flatMap((segment) => segment.blocks.map(({ i, start, bytes, pending }) =>
+        [start, bytes, i < 0 ? "inactive" : `active_${pending ? "pending_free" : "allocated"}`])),
+    summary: {
+        device: device.device, events: device.events,
+        peak_allocated_bytes: device.allocated.reduce((a, b) => Math.max(a, b)),
+        peak_time_us: device.origin_us + device.time[device.allocated.indexOf(device.peakBytes)],
+        end_allocated_bytes: device.allocated[last], reserved_bytes: device.reservedAt(last),
+        fragmentation: 1 - device.heap.active[last] / device.reservedAt(last), history_truncated: device.truncated,
+        oom: device.ooms.map((oom) => oom.requested_bytes),
+    },
+}))(memoryPage)"""
 FLAME = """(({ flame }) => flame.boxes.map(
     (box) => [flame.label(box.chain || [box.node]), box.node.bytes / 2 ** 20]))(memoryPage)"""
 STATE = "(({ view, moment, axis, searched, kept }) => [view, moment, axis.from, axis.to, searched, kept])(memoryPage)"
-SPLIT = """[...memoryPage.device.heap.active].map(
-    (active, state) => memoryPage.device.reserved[state] - active - memoryPage.device.heap.unused[state])"""
-SUMMARY = """(() => { const { device } = memoryPage, last = device.states - 1; return {
-    device: device.device, events: device.events,
-    peak_allocated_bytes: device.allocated.reduce((a, b) => Math.max(a, b)),
-    peak_time_us: device.origin_us + device.time[device.allocated.indexOf(device.peakBytes)],
-    end_allocated_bytes: device.allocated[last], reserved_bytes: device.reservedAt(last),
-    fragmentation: 1 - device.heap.active[last] / device.reservedAt(last), history_truncated: device.truncated,
-    oom: device.ooms.map((oom) => oom.requested_bytes),
-} })()"""
 
 
 def torch_blocks(found: Snapshot) -> list[list[object]]:
@@ -241,6 +247,19 @@ def test_any_text_is_only_text(browser: Any, tmp_path: Path) -> None:
     assert opened.complaints == []
 
 
+def test_says_what_the_ring_buffer_dropped(browser: Any, tmp_path: Path) -> None:
+    trace = [*s.free(10, 0x9000, 5), s.alloc(20, 0x1000, 10)]
+    held = [s.block(0x1000, 512, 10), s.block(0x2000, 512, 7, frames=[s.frame("f")])]
+    data = s.snapshot(trace, segments=[s.segment(0, MiB, *held)])
+    data["profiler_kit"] = {"source": "cuda", "max_entries": 3}
+    out = tmp_path / "page.html"
+    out.write_text(load_snapshot(s.write(tmp_path / "m.pickle", data)).html("m"), encoding="utf-8")
+    assert Opened(browser, out).text("#notices") == (
+        "The history lost its beginning: at least 2 recorded allocations are missing (1 freed later, 1 live to the "
+        "end), so that an earlier peak may be too. The ring buffer held 3 events. Record with a larger max_entries."
+    )
+
+
 def test_the_page_fits_a_frame_without_an_address(browser: Any, page: Path, tmp_path: Path) -> None:
     """As a notebook and the dashboard show it."""
     frame = tmp_path / "frame.html"
@@ -283,18 +302,19 @@ def test_real_captures_draw(browser: Any, tmp_path: Path, path: Path) -> None:
     out = tmp_path / "page.html"
     out.write_text(found.html(path.name), encoding="utf-8")
     opened = Opened(browser, out)
-    one = found.replay(0)
-    assert opened.ask("[...memoryPage.device.allocated]") == one.allocated_bytes.tolist()
-    reserved = "[...Array(memoryPage.device.states).keys()].map((state) => memoryPage.device.reservedAt(state))"
-    assert opened.ask(reserved) == one.reserved_bytes.tolist()
-    blocks = found.block_replay(0)  # rebuilt in Python, from the rules too, but by other means
-    for series, wanted in (("active", blocks.active_bytes), ("largest", blocks.largest_free_bytes)):
-        assert opened.ask(f"[...memoryPage.device.heap.{series}]") == wanted.tolist()
-    assert opened.ask(SPLIT) == blocks.split_bytes.tolist()
-    assert opened.ask(BLOCKS) == torch_blocks(found)
+    one, blocks = found.replay(0), found.block_replay(0)  # blocks: from the same rules, but by other means
     said = found.summary(0)["devices"][0]
-    wanted = {name: value for name, value in said.items() if name in opened.ask(SUMMARY)}
-    assert opened.ask(SUMMARY) == {**wanted, "oom": [row["requested_bytes"] for row in said["oom"]]}
+    shown = json.loads(opened.ask(f"JSON.stringify({SHOWN})"))
+    assert shown["series"] == {
+        "allocated": one.allocated_bytes.tolist(),
+        "reserved": one.reserved_bytes.tolist(),
+        "active": blocks.active_bytes.tolist(),
+        "largest": blocks.largest_free_bytes.tolist(),
+        "split": blocks.split_bytes.tolist(),
+    }
+    assert shown["blocks"] == torch_blocks(found)
+    oom = [row["requested_bytes"] for row in said["oom"]]
+    assert shown["summary"] == {**{name: said.get(name) for name in shown["summary"]}, "oom": oom}
     assert opened.ask("memoryPage.chart.picks.some((pick) => pick >= 0)")
     region = " > ".join(found.peak_region(0)) or "(no region)"
     assert opened.ask("memoryPage.device.regionAt(memoryPage.device.peak_state)") == region

@@ -9,7 +9,7 @@ function unitOf(units, value) { return units.find((unit) => Math.abs(value) >= u
 // What is there but too little to show says so.
 function inUnit(value, [unit, size, decimals]) {
   const least = 10 ** -decimals;
-  if (value !== 0 && Math.abs(value / size) < least / 2) return `${value < 0 ? "> -" : "< "}${grouped(least, decimals)} ${unit}`;
+  if (value !== 0 && Math.abs(value / size) < least / 2) return `${value < 0 ? "≈ 0" : `< ${grouped(least, decimals)}`} ${unit}`;
   return `${grouped(value / size, decimals)} ${unit}`;
 }
 function counted(count, noun) { return `${grouped(count)} ${noun}${count === 1 ? "" : "s"}`; }

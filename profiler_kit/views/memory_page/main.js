@@ -5,7 +5,7 @@ const MOST_PREPARED = 700_000;
 class Page {
   constructor(head, planes) {
     Object.assign(this, { head, planes, stacks: new Stacks(head, planes), devices: new Map(), stream: -1, view: "memory", axisKind: "time", searched: "", link: "" });
-    this.modes = { allocations: "stack", segments: "pool" };
+    this.modes = {}; // what each view is coloured by, where it is not as at first
     this.chart = new Chart(byId("chart"));
     this.bands = new Bands(byId("bands"), this.chart);
     this.minimap = new Minimap(byId("minimap"), this.chart);
@@ -55,16 +55,16 @@ class Page {
   get state() { return this.moment === null ? this.device.peak_state : this.moment; }
   get kind() { return VIEWS[this.view].chart === "segments" ? "segments" : "allocations"; }
   get current() { return this.kind === "segments" ? this.segmentLayer() : this.layers; }
-  get mode() { return this.modes[this.kind]; }
-  defaultMode() { return this.kind === "segments" ? "pool" : "stack"; }
+  get mode() { return this.modes[VIEWS[this.view].colour || this.kind] || this.defaultMode(); }
+  defaultMode() { return VIEWS[this.view].colour || (this.kind === "segments" ? "pool" : "stack"); }
   segmentLayer() { return (this.device.made.segments ||= new Segments(this.device)); }
   momentText() { return this.state === this.device.peak_state ? "at the peak" : `at ${micros(this.momentTime ?? this.device.time[this.state])}`; }
 
   show(view) {
     if (VIEWS[view].needs === "ranges" && !this.device.hasRanges) view = "memory";
-    const before = this.kind;
+    const before = this.mode;
     this.view = view;
-    if (before !== this.kind) this.chosenKey = null;
+    if (before !== this.mode) this.chosenKey = null;
     for (const key of Object.keys(VIEWS)) {
       byId(`tab-${key}`).setAttribute("aria-selected", String(key === view));
       byId(`tab-${key}`).tabIndex = key === view ? 0 : -1;
@@ -83,7 +83,7 @@ class Page {
     this.recolour();
   }
   setMode(mode) {
-    this.modes[this.kind] = mode;
+    this.modes[VIEWS[this.view].colour || this.kind] = mode;
     for (const input of document.getElementsByName("colour")) input.checked = input.value === mode;
     this.chosenKey = null;
     this.recolour();

@@ -10,6 +10,8 @@ function showFacts(device, all) {
     ["Held most by", holder ? holder.main : "–", top ? `${percent(top.bytes / Math.max(peak, 1))} of the peak${holderText(holder)}` : ""],
     device.reserves ? ["Reserved at the end", bytes(reserved), `${bytes(end)} allocated, ${percent(device.fragmentation)} in no active block`] : ["Allocated at the end", bytes(end), ""],
   ];
+  byId("chart").setAttribute("aria-label", `Memory over time. Peak ${bytes(peak)} ${when}${holder ? `, held most by ${shortened(holder.main)}` : ""}. ` +
+    "W and S zoom, A and D move, P goes to the peak, Home shows all, comma and dot step from event to event.");
   byId("facts").replaceChildren(...facts.map(([name, value, note]) =>
     element("div", {}, element("dt", { textContent: name }), element("dd", { title: shortened(value, 1000) }, nameOf(value), element("small", {}, nameOf(note))))));
 }
@@ -30,12 +32,12 @@ function showNotices(device, head, goTo) {
 function droppedText(device, head) {
   const known = device.unmatched_frees + device.recorded_before;
   const ring = head.max_entries ? ` The ring buffer held ${grouped(head.max_entries)} events.` : "";
-  return `The history lost its beginning: at least ${grouped(known)} recorded allocations are missing (${grouped(device.unmatched_frees)} were freed later, ` +
+  return `The history lost its beginning: at least ${grouped(known)} recorded allocations are missing (${grouped(device.unmatched_frees)} freed later, ` +
     `${grouped(device.recorded_before)} live to the end), so that an earlier peak may be too.${ring} Record with a larger max_entries.`;
 }
 function notice(kind, text, go) {
   const box = element("p", { className: kind });
-  if (text.length > LONG_NOTICE && !go) box.append(element("details", {}, element("summary", { textContent: `${text.slice(0, LONG_NOTICE)}…` }), text));
+  if (text.length > LONG_NOTICE && !go && kind === "danger") box.append(element("details", {}, element("summary", { textContent: `${text.slice(0, LONG_NOTICE)}…` }), text));
   else box.append(text);
   if (go) box.append(" ", element("button", { textContent: "Show it", onclick: go }));
   return box;

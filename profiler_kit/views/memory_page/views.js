@@ -1,6 +1,6 @@
 // ---- views.js: the views of the page: what the chart shows in each, how high it is, and what stands below it ----
 
-// height: share of the window's height.
+// height: share of the window's height; colour: what the chart is coloured by at first.
 const VIEWS = {
   memory: { name: "Active memory", chart: "allocations", detail: true, height: 0.35, draw: drawLive },
   flame: { name: "Flame graph", chart: "allocations", detail: true, height: 0.2, draw: drawFlame },
@@ -8,7 +8,7 @@ const VIEWS = {
   segments: { name: "Cached segments", chart: "segments", detail: true, height: 0.3, needs: "ranges", draw: drawSegments },
   pools: { name: "Private pools", chart: "segments", height: 0.3, needs: "ranges", draw: drawPools },
   fragmentation: { name: "Fragmentation", chart: "lines", height: 0.32, needs: "ranges", draw: drawFragments },
-  regions: { name: "Regions", chart: "allocations", height: 0.25, draw: drawRegions },
+  regions: { name: "Regions", chart: "allocations", colour: "region", height: 0.25, draw: drawRegions },
   settings: { name: "Settings", chart: "", draw: (page) => showSettings(byId("settings"), page.head) },
 };
 
@@ -31,7 +31,7 @@ function flameColour({ device, layers }, node, colouring, mode) {
 }
 
 function drawState(page) {
-  const { device, colouring, layers } = page, segments = page.segmentsNow(), mode = page.modes.allocations;
+  const { device, colouring, layers } = page, segments = page.segmentsNow(), { mode } = page;
   const sum = (part) => segments.reduce((total, one) => total + one[part], 0);
   byId("state-title").textContent = `Segments and blocks ${page.momentText()}`;
   byId("state-facts").textContent = `${counted(segments.length, "segment")} · ${bytes(sum("active"))} in active blocks` +
