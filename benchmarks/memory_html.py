@@ -25,12 +25,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout works without being installed
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Error, Page, sync_playwright
 from torch.cuda import _memory_viz as memory_viz
 
 from profiler_kit.snapshot import Snapshot, load_snapshot
 from profiler_kit.views.memory_html import memory_page
 
+PATIENCE_MS = 60_000
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 VIEWPORT = {"width": 1280, "height": 900}
 FRAME = "await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
@@ -61,8 +62,8 @@ def main() -> None:
         results["chromium"] = browser.version
         for path in chosen.snapshots:
             results["pages"].append(measure(browser, path, Path(folder), chosen.times))
+            chosen.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         browser.close()
-    chosen.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(f"Chromium {results['chromium']}, {results['cores']} cores; median of n, slowest in brackets")
     for page in results["pages"]:
         print("\n".join(lines(page)))
@@ -125,9 +126,13 @@ def of_torch(browser: Browser, path: Path, out: Path) -> dict[str, Any]:
     page = browser.new_page()
     errors: list[str] = []
     page.on("requestfailed", lambda request: errors.append(f"{request.url}: {request.failure}"))
-    page.goto(out.as_uri())
-    page.wait_for_timeout(3000)
-    drawn = page.evaluate(DRAWN)
+    drawn = None
+    try:
+        page.goto(out.as_uri(), timeout=PATIENCE_MS)
+        page.wait_for_timeout(3000)
+        drawn = page.evaluate(DRAWN)
+    except Error as error:
+        errors.append(str(error).splitlines()[0])
     page.close()
     return {"bytes": out.stat().st_size, "generate_s": [seconds], "elements_drawn_offline": drawn, "failed": errors}
 
@@ -142,7 +147,8 @@ def lines(page: dict[str, Any]) -> list[str]:
     )
     names = ("first_drawing_ms", "zoom_ms", "first_state_ms", "state_click_ms", "hover_ms")
     rows += [f"  {name[:-3]:<18} ours {spread(ours[name], 'ms')}" for name in names]
-    rows.append(f"  torch's page without a network draws {torch['elements_drawn_offline']} elements: {torch['failed']}")
+    drawn = torch["elements_drawn_offline"]
+    rows.append(f"  torch's page without a network draws {drawn} elements: {torch['failed']}")
     return rows
 
 
