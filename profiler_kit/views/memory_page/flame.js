@@ -25,7 +25,7 @@ function flameFrames(stacks, stack, cpp) { // outermost first; C++ only when ask
   const chosen = cpp || !python.length ? all : python;
   return chosen.length ? chosen : [-1];
 }
-function flameNode(label, where, frame) { return { label, where, frame, bytes: 0, count: 0, children: new Map(), allocation: -1 }; }
+function flameNode(label, where, frame) { return { label, where, frame, bytes: 0, count: 0, children: new Map(), most: -1, allocation: -1 }; }
 function flameChild(node, key, label, where, frame) {
   let child = node.children.get(key);
   if (!child) node.children.set(key, child = flameNode(label, where, frame));
@@ -34,7 +34,7 @@ function flameChild(node, key, label, where, frame) {
 function flameAdd(node, group) {
   node.bytes += group.bytes;
   node.count += group.count;
-  if (node.allocation < 0) node.allocation = group.allocation;
+  if (group.bytes > node.most) { node.most = group.bytes; node.allocation = group.allocation; } // stands for the node
   return node;
 }
 

@@ -59,8 +59,10 @@ function reservedLine(chart, draw, c) {
   stepPath(chart, draw, (state) => device.reservedAt(state));
   draw.stroke();
   draw.setLineDash([]);
-  const y = chart.y(right);
-  label(draw, `reserved ${bytes(right)}`, LEFT + chart.plot - 4, y < 20 ? y + 11 : y - 10, c);
+  const peakX = chart.x(axis.ofState(device.peak_state)), crowded = chart.shows(peakX) && peakX > LEFT + chart.plot * 0.75;
+  const y = chart.y(crowded ? device.reservedAt(chart.states[0]) : right), at = y < 20 ? y + 11 : y - 10;
+  draw.textAlign = crowded ? "left" : "right"; // at the other end where the peak's label stands
+  label(draw, crowded ? "reserved" : `reserved ${bytes(right)}`, crowded ? LEFT + 6 : LEFT + chart.plot - 4, at, c);
 }
 
 function marks(chart, draw, c) {
