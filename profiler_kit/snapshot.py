@@ -6,12 +6,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from profiler_kit.analyses import memory, memory_regions
 from profiler_kit.errors import OptionError
-from profiler_kit.load.snapshot import read_snapshot
-from profiler_kit.load.snapshot_tables import Frame, Recording, SnapshotData, StackTable
+from profiler_kit.load.snapshot import is_trace, read_snapshot
+from profiler_kit.load.snapshot_tables import CPU, Frame, Recording, SnapshotData, StackTable
 from profiler_kit.progress import Report, silent
 from profiler_kit.snapshot_analyses import SnapshotAnalyses
 
@@ -93,13 +94,12 @@ class Snapshot(SnapshotAnalyses):
 
     @property
     def source(self) -> str:
-        """ "cuda", or "torch.profiler" for a recording on a CPU (its device 0 is the CPU)."""
+        """ "cuda"; "torch.profiler" for a recording on a CPU (its device 0 is the CPU); "trace" for a chrome trace."""
         return self.data.recording.source
 
-    @property
-    def device_type(self) -> str:
+    def device_type(self, device: int) -> str:
         """ "cuda" or "cpu"."""
-        return "cpu" if self.source == "torch.profiler" else "cuda"
+        return "cpu" if device == CPU or self.source == "torch.profiler" else "cuda"
 
     @property
     def recording(self) -> Recording:
@@ -247,7 +247,7 @@ class Snapshot(SnapshotAnalyses):
         one, missing = self._replays[device], self.missing(device)
         return {
             "device": device,
-            "device_type": self.device_type,
+            "device_type": self.device_type(device),
             "events": len(one.rows),
             "peak_allocated_bytes": int(one.allocated_bytes[one.peak]),
             "peak_time_us": one.peak_time_us,
@@ -309,10 +309,17 @@ def load_snapshot(
 ) -> Snapshot:
     """Load a CUDA memory snapshot (or a CPU recording of `memory_runner`) without running anything it holds.
 
+    A chrome trace with `[memory]` events (profile_memory=True) loads too; its device -1 is the CPU.
     `memory_limit_bytes` replaces the address space granted to the reading process, 3 GiB at most by itself.
 
-    Raises InputError when the file is missing or empty, SnapshotFormatError when it is no snapshot or was refused.
+    Raises InputError when the file is missing or empty, SnapshotFormatError when it is no snapshot, was refused, or
+    is a trace without such events, TraceFormatError when it is a broken trace.
     """
+    if is_trace(path):
+        from profiler_kit.analyses.trace_memory import snapshot_of
+        from profiler_kit.load.memory_events import read_memory_events
+
+        return Snapshot(snapshot_of(*read_memory_events(Path(path), report=report)))
     return Snapshot(read_snapshot(path, memory_limit_bytes=memory_limit_bytes, report=report))
 
 

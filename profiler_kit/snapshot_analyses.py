@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from profiler_kit import schemas
 from profiler_kit.analyses import memory_blocks, memory_fragmentation, memory_leaks, memory_live, memory_oom
+from profiler_kit.errors import OptionError
 from profiler_kit.load.snapshot_tables import StackTable
 
 if TYPE_CHECKING:
@@ -26,6 +27,16 @@ class SnapshotAnalyses(ABC):
     State k of a device is what holds after its k-th event, 0 what held before the first. Every method that takes a
     device raises OptionError for one that the snapshot does not know.
     """
+
+    @property
+    @abstractmethod
+    def path(self) -> str:
+        """The file."""
+
+    @property
+    @abstractmethod
+    def source(self) -> str:
+        """Who recorded it; "trace" for the `[memory]` events of a chrome trace."""
 
     @property
     @abstractmethod
@@ -62,6 +73,14 @@ class SnapshotAnalyses(ABC):
         """MEMORY_ALLOCATIONS of all devices."""
 
     @abstractmethod
+    def regions(self) -> pd.DataFrame:
+        """MEMORY_REGIONS of all devices."""
+
+    @abstractmethod
+    def live_at_peak(self, device: int) -> pd.DataFrame:
+        """MEMORY_LIVE of one device when its total was highest."""
+
+    @abstractmethod
     def oom(self) -> pd.DataFrame:
         """MEMORY_OOM of all devices."""
 
@@ -80,8 +99,16 @@ class SnapshotAnalyses(ABC):
         return {}
 
     def block_replay(self, device: int) -> memory_blocks.BlockReplay:
-        """The segments and blocks of one device in each state; computed when first asked for."""
+        """The segments and blocks of one device in each state; computed when first asked for.
+
+        Raises OptionError for the memory of a trace, which does not say where its segments are.
+        """
         one = self.replay(device)
+        if self.source == "trace":
+            raise OptionError(
+                f"{self.path}: a trace's [memory] events do not say where segments and blocks are, so that "
+                "fragmentation is unknown. Record a memory snapshot with profiler_kit.memory_runner."
+            )
         if device not in self._block_replays:
             self._block_replays[device] = memory_blocks.replay_blocks(
                 self.events, self.blocks, self.segments, self.allocations(), one, self.settings

@@ -39,8 +39,8 @@ class OomReport:
 
     segment_bytes: what was asked of the driver. cached_bytes: reserved in no active block; of it split_bytes beside
     blocks in use, private_bytes in pools of CUDA graphs, other_stream_bytes on other streams (the last two count
-    whatever the first says). largest_free_bytes: the largest free block anywhere. live_bytes: allocated since the
-    recording began and live.
+    whatever the first says). largest_free_bytes: the largest free block of the allocation's pool and stream.
+    live_bytes: allocated since the recording began and live.
     """
 
     device: int
@@ -77,6 +77,7 @@ def explain(
     sizes = free["size_bytes"].to_numpy()
     private = ~segments["pool"].isin((DEFAULT_POOL, "")).to_numpy()[place]
     elsewhere = ~private & (segments["stream"].to_numpy()[place] != stream)
+    same_pool = (segments["segment_type"].to_numpy() == "small")[place] == (size <= SMALL)
     report = OomReport(
         device=one.device,
         state=state,
@@ -89,7 +90,7 @@ def explain(
         active_bytes=int(blocks.active_bytes[state]),
         reserved_bytes=int(one.reserved_bytes[state]),
         split_bytes=int(blocks.split_bytes[state]),
-        largest_free_bytes=int(blocks.largest_free_bytes[state]),
+        largest_free_bytes=int(sizes[~private & ~elsewhere & same_pool].max(initial=0)),
         private_bytes=int(sizes[private].sum()),
         other_stream_bytes=int(sizes[elsewhere].sum()),
         live_bytes=max(0, int(one.allocated_bytes[state]) - before),
@@ -130,7 +131,7 @@ def _advice(report: OomReport, blocks: BlockReplay, device_free: int, size: int)
     whole = report.cached_bytes - report.split_bytes
     numbers = {"need": need, "room": device_free + max(whole, 0), "whole": max(whole, 0)}
     found.append(Advice("garbage_collection_threshold", False, numbers))
-    missing = max(size - room, 0) or max(need - device_free, 0)
+    missing = size - room if size > room else min(need - device_free, max(size - report.largest_free_bytes, 0))
     scales = report.live_bytes + report.requested_bytes
     fits = missing <= MOST_SMALLER * scales
     found.append(Advice("batch", fits, {"need": need, "room": room, "missing": missing, "scales": scales}))

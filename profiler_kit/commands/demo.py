@@ -126,7 +126,7 @@ def _peak(run: Path, record: RunRecord) -> str:
     except KitError as error:
         return f"{fmt_bytes(None)} ({error})"
     peaks = [device["peak_allocated_bytes"] for device in loaded.summary()["devices"]]
-    if loaded.device_type != "cpu" or not peaks:  # of a GPU that the run on the CPU did not use
+    if loaded.source != "torch.profiler" or not peaks:  # of a GPU that the run on the CPU did not use
         return fmt_bytes(None)
     return f"{fmt_bytes(max(peaks))} (CPU tensors, from the snapshot)"
 

@@ -1,26 +1,29 @@
-"""`profiler-kit memory SNAPSHOT`: where the memory of a run went (memory.pickle -> tables, JSON, one HTML page)."""
+"""`profiler-kit memory SNAPSHOT [B]`: where memory went, or what changed (-> tables, JSON, one HTML page)."""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from profiler_kit.commands.output import print_json, print_table, printable
+from profiler_kit.commands import memory_diff
+from profiler_kit.commands.diff import parse_percent
+from profiler_kit.commands.memory_tables import Wanted, print_snapshot
+from profiler_kit.commands.output import check_top, print_json, records
 from profiler_kit.errors import InputError, OptionError
 from profiler_kit.files import whole_file
 from profiler_kit.progress import progress_bar
-from profiler_kit.record import MEMORY
-from profiler_kit.units import BYTES_PER_MIB, NS_PER_US
+from profiler_kit.record import MEMORY, TRACE
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    import pandas as pd
 
     from profiler_kit.snapshot import DeviceRow, Snapshot
-    from profiler_kit.views.text import ByteUnit
 
 LIVE_ROWS = 10
 CONTRACT = (  # the keys of DESIGN.md, in its order
@@ -37,34 +40,159 @@ CONTRACT = (  # the keys of DESIGN.md, in its order
 )
 LARGEST_LIMIT_GIB = 1 << 20
 PAGE_SUFFIXES = (".html", ".htm")
+_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)I?B?", re.IGNORECASE)
+_UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 def command(
     snapshot: Annotated[
-        Path, typer.Argument(help="memory.pickle of memory_runner or torch.cuda.memory._dump_snapshot, or a run folder")
+        Path,
+        typer.Argument(
+            help="memory.pickle of memory_runner or torch.cuda.memory._dump_snapshot, a run folder, or a chrome trace "
+            "with [memory] events"
+        ),
     ],
+    other: Annotated[
+        Path | None, typer.Argument(metavar="[B]", help="another one: compare what it is (B) with what was")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of tables")] = False,
     html: Annotated[Path | None, typer.Option(help="also write a page that shows the memory, one offline file")] = None,
     device: Annotated[int | None, typer.Option(help="only this device")] = None,
+    live: Annotated[bool, typer.Option("--live-at-peak", help="by stack, region and layer")] = False,
+    leaks: Annotated[bool, typer.Option("--leaks", help="what regions that closed left behind, and growth")] = False,
+    lifetimes: Annotated[bool, typer.Option("--lifetimes", help="how long allocations lived, by stack")] = False,
+    fragmentation: Annotated[
+        bool, typer.Option("--fragmentation", help="active, reserved and the largest free block, at the worst moments")
+    ] = False,
+    oom: Annotated[bool, typer.Option("--oom", help="only the summary, and why allocations failed")] = False,
+    fits: Annotated[
+        list[str] | None, typer.Option(metavar="SIZE", help="what an allocation of SIZE (512MiB) would have found")
+    ] = None,
+    fail_above: Annotated[
+        str | None,
+        typer.Option("--fail-above", metavar="PERCENT", help="with B: exit with 1 when a peak grew more, such as 5%"),
+    ] = None,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="with B: print Markdown to paste into a pull request")
+    ] = False,
+    top: Annotated[int, typer.Option("--top", help="rows of a table; --json has all")] = LIVE_ROWS,
     memory_limit: Annotated[
         float | None, typer.Option(help="GiB of memory the reading process may use (3 at most by itself)")
     ] = None,
 ) -> None:
-    """See what held the memory of a run: peak, regions, out-of-memory, what was live at the peak."""
-    from profiler_kit.snapshot import load_snapshot
+    """See what held the memory of a run: peak, regions, out-of-memory, what was live at the peak.
 
-    snapshot = snapshot / MEMORY if (snapshot / MEMORY).is_file() else snapshot
+    With a second snapshot, see what changed: peaks, regions, and stacks, which are matched by the names of their
+    functions and files, without lines. --fail-above asks the peaks of devices and of regions above 1 % of them.
+    """
+    limit = _limit(memory_limit)
+    check_top(top)
+    wanted = Wanted(live, leaks, lifetimes, fragmentation, oom, tuple(map(parse_size, fits or ())), top)
+    if other is not None:
+        _refuse_alone(html=html, device=device, wanted=wanted)
+        threshold = None if fail_above is None else parse_percent(fail_above)
+        if as_json and as_markdown:
+            raise OptionError("--json --markdown: these exclude each other, want one of them. Leave one out.")
+        sides = (_load(snapshot, limit), _load(other, limit))
+        memory_diff.compare(
+            sides, (snapshot, other), limit=threshold, as_json=as_json, as_markdown=as_markdown, top=top
+        )
+        return
+    if fail_above is not None or as_markdown:
+        name = "--markdown" if as_markdown else f"--fail-above {fail_above}"
+        raise OptionError(f"{name}: this compares two snapshots, found one. Try: profiler-kit memory A B {name}")
     if html is not None:
-        _check_page(html, snapshot)
-    with progress_bar("Reading the snapshot") as report:
-        loaded = load_snapshot(snapshot, memory_limit_bytes=_limit(memory_limit), report=report)
+        _check_page(html, _file(snapshot))
+    loaded = _load(snapshot, limit)
     summary = loaded.summary(device)
     if html is not None:
         _write_page(loaded, html, device)
     if as_json:
-        print_json({"devices": [{key: row[key] for key in CONTRACT} for row in summary["devices"]]})  # type: ignore[literal-required]
-        return
-    _print(loaded, summary["devices"])
+        print_json({"devices": [to_json(loaded, row, wanted) for row in summary["devices"]]})
+    else:
+        print_snapshot(loaded, summary["devices"], wanted)
+    _refuse_empty(loaded)
+
+
+def _file(path: Path) -> Path:
+    """The snapshot of a run folder, or else its trace; any other path as it is."""
+    for name in (MEMORY, TRACE):
+        if os.path.isfile(path / name):  # noqa: PTH113 - unlike Path.is_file, says no to a name that is too long
+            return path / name
+    return path
+
+
+def _load(path: Path, limit: int | None) -> Snapshot:
+    from profiler_kit.snapshot import load_snapshot
+
+    file = _file(path)
+    with progress_bar("Reading the snapshot") as report:
+        return load_snapshot(file, memory_limit_bytes=limit, report=report)
+
+
+def _refuse_alone(*, html: Path | None, device: int | None, wanted: Wanted) -> None:
+    """Raises OptionError for what says nothing about two snapshots."""
+    if html is not None or device is not None or wanted.any:
+        raise OptionError(
+            "memory A B: --html, --device and the tables of one snapshot say nothing about two. Leave them out."
+        )
+
+
+def _refuse_empty(loaded: Snapshot) -> None:
+    """Raises InputError when the history is empty, after what is known of the end has been printed."""
+    if not len(loaded.events):
+        raise InputError(
+            f"{loaded.path}: its history is empty, so that only the state at the end is known. Record with "
+            "profiler_kit.memory_runner, or call torch.cuda.memory._record_memory_history() before the run."
+        )
+
+
+def parse_size(text: str) -> int:
+    """512MiB in bytes; raises OptionError for what is no size."""
+    found = _SIZE.fullmatch(text.strip())
+    size = int(float(found[1]) * _UNITS[found[2].upper()]) if found else 0
+    if not 0 < size < 1 << 50:
+        raise OptionError(f"--fits {text}: this is no size, want a number with KiB, MiB or GiB. Try: --fits 512MiB")
+    return size
+
+
+def to_json(loaded: Snapshot, row: DeviceRow, wanted: Wanted) -> dict[str, object]:
+    """What --json prints of one device: the contract, and a key for each table asked for."""
+    device = row["device"]
+    out: dict[str, object] = {key: row[key] for key in CONTRACT}  # type: ignore[literal-required]
+    out["device_type"] = row["device_type"]
+    missing = loaded.missing(device)
+    out["missing_allocations"] = missing.unmatched_frees + missing.recorded_before if missing.truncated else 0
+    if wanted.live:
+        out["live_at_peak"] = _with_stacks(loaded, loaded.live_at_peak(device))
+        out["live_by_region"] = records(loaded.live_by_region(device))
+        out["live_by_layer"] = records(loaded.live_by_layer(device))
+    if wanted.leaks:
+        out["leaks"] = _with_stacks(loaded, loaded.leaks(device))
+        out["growth"] = records(loaded.growth(device))
+    if wanted.lifetimes:
+        frame = loaded.lifetimes()
+        out["lifetimes"] = _with_stacks(loaded, frame[frame["device"] == device])
+    if wanted.fragmentation:
+        frame = loaded.fragmentation()
+        out["fragmentation_timeline"] = records(frame[frame["device"] == device])
+    if wanted.oom:
+        from profiler_kit.views.memory_text import oom_lines
+
+        out["oom_reports"] = [{**asdict(one), "lines": oom_lines(one)} for one in loaded.oom_reports(device)]
+    if wanted.sizes:
+        out["fits"] = [asdict(loaded.fit(device, size)) for size in wanted.sizes]
+    return out
+
+
+def _with_stacks(loaded: Snapshot, frame: pd.DataFrame) -> list[dict[str, object]]:
+    """Rows with their stack as text, innermost first, in place of its number."""
+    rows = records(frame)
+    for row in rows:
+        frames = loaded.stacks[row.pop("stack")]
+        row["frames"] = [f"{one.name} ({one.filename}:{one.line})" if one.filename else one.name for one in frames]
+        row.update({key: None for key, value in row.items() if value != value})  # NaN is no JSON
+    return rows
 
 
 def _limit(gib: float | None) -> int | None:
@@ -102,140 +230,3 @@ def _write_page(loaded: Snapshot, html: Path, device: int | None) -> None:
     except OSError as error:
         raise InputError(f"{html}: cannot be written ({error.strerror}). Choose another path for --html.") from error
     print(f"wrote {html}", file=sys.stderr)
-
-
-def _print(loaded: Snapshot, devices: list[DeviceRow]) -> None:
-    from rich.console import Console
-
-    console = Console()
-    used = [row for row in devices if row["events"] or row["reserved_bytes"] or row["end_allocated_bytes"]]
-    for row in used:
-        _print_device(console, loaded, row)
-    idle = [str(row["device"]) for row in devices if row not in used]
-    if idle:
-        _line(console, f"device {', '.join(idle)}: nothing allocated, no events")
-    if loaded.recording.error:
-        _line(console, f"The recorded function raised: {loaded.recording.error}", style="yellow")
-
-
-def _print_device(console: Console, loaded: Snapshot, row: DeviceRow) -> None:
-    from profiler_kit.views.text import fmt_bytes, fmt_count, fmt_ns, fmt_path, fmt_percent
-
-    device = row["device"]
-    one = loaded.replay(device)
-    name = "CPU" if row["device_type"] == "cpu" else f"device {device}"
-    span_ns = int(one.times_us[-1] - one.times_us[0]) * NS_PER_US if len(one.times_us) else 0
-    _line(
-        console,
-        f"{name}: {fmt_count(row['events'])} event{'s' * (row['events'] != 1)} in {fmt_ns(span_ns)}",
-        style="bold",
-    )
-    region = loaded.peak_region(device)
-    where = f", in {fmt_path(region)}" if region else ""
-    when = f" at {_since(loaded.origin_us(device), row['peak_time_us'])}" if row["peak_time_us"] is not None else ""
-    _line(console, f"  peak        {fmt_bytes(row['peak_allocated_bytes']):>12} allocated{when}{where}")
-    _line(console, f"  at the end  {fmt_bytes(row['end_allocated_bytes']):>12} allocated")
-    if row["device_type"] != "cpu":  # a CPU allocates from the system, without a cache between
-        _line(
-            console,
-            f"  reserved    {fmt_bytes(row['reserved_bytes']):>12} at the end, "
-            f"{fmt_percent(row['fragmentation'])} of it in no active block",
-        )
-    _print_warnings(console, loaded, row)
-    console.print()
-    _print_regions(row)
-    _print_live(loaded, device)
-
-
-def _print_warnings(console: Console, loaded: Snapshot, row: DeviceRow) -> None:
-    from profiler_kit.analyses.memory import explain_oom
-    from profiler_kit.views.text import fmt_bytes, fmt_count
-
-    origin_us = loaded.origin_us(row["device"])
-    for failed in loaded.failures(row["device"]):
-        cached = failed.reserved_bytes - failed.allocated_bytes
-        free = "an unknown amount" if failed.device_free_bytes is None else fmt_bytes(failed.device_free_bytes)
-        _line(
-            console,
-            f"  out of memory at {_since(origin_us, failed.time_us)}: asked for {fmt_bytes(failed.requested_bytes)}; "
-            f"{free} free on the device, {fmt_bytes(failed.allocated_bytes)} allocated, "
-            f"{fmt_bytes(cached)} reserved but not allocated. "
-            f"{explain_oom(failed.requested_bytes, failed.device_free_bytes, cached)}",
-            style="red",
-        )
-    if row["history_truncated"]:
-        missing = loaded.missing(row["device"])
-        lost = missing.unmatched_frees + missing.recorded_before
-        _line(
-            console,
-            f"  The history lost its beginning: at least {fmt_count(lost)} recorded allocations are missing, so that "
-            "an earlier peak may be too. Record with a larger max_entries.",
-            style="yellow",
-        )
-    if not row["events"]:
-        _line(
-            console,
-            "  No history: only the state at the end is known. Record with profiler_kit.memory_runner, or call "
-            "torch.cuda.memory._record_memory_history() before the run.",
-            style="yellow",
-        )
-
-
-def _since(origin_us: int, time_us: int | None) -> str:
-    from profiler_kit.views.text import fmt_ns
-
-    return fmt_ns(None if time_us is None else (time_us - origin_us) * NS_PER_US)
-
-
-def _print_regions(row: DeviceRow) -> None:
-    from profiler_kit.views.text import fmt_bytes, fmt_count
-
-    rows = row["regions"]
-    columns = [
-        [r["peak_bytes"] for r in rows],
-        [r["allocated_bytes"] for r in rows],
-        [r["freed_bytes"] for r in rows],
-        [r["net_bytes"] for r in rows],
-    ]
-    units = [_unit(column) for column in columns]
-    cells = [
-        (
-            "  " * (len(region["path"]) - 1) + region["path"][-1],
-            fmt_count(region["instances"]),
-            *(fmt_bytes(column[number], unit) for column, unit in zip(columns, units, strict=True)),
-        )
-        for number, region in enumerate(rows)
-    ]
-    names = ("region", "instances", "peak", "allocated", "freed", "net")
-    print_table("Memory by region", names, cells, optional=("instances", "freed"))
-
-
-def _print_live(loaded: Snapshot, device: int) -> None:
-    from profiler_kit.analyses.stack_names import stack_name
-    from profiler_kit.views.text import fmt_bytes, fmt_count, fmt_percent
-
-    live = loaded.live_at_peak(device)
-    unit = _unit(live["size_bytes"].tolist())
-    columns = (live[column].head(LIVE_ROWS).tolist() for column in ("stack", "before", "count", "size_bytes", "share"))
-    cells = [
-        (stack_name(loaded.stacks[stack], before=before), fmt_count(count), fmt_bytes(size, unit), fmt_percent(share))
-        for stack, before, count, size, share in zip(*columns, strict=True)
-    ]
-    rest = live.iloc[LIVE_ROWS:]
-    if len(rest):
-        more = fmt_bytes(int(rest["size_bytes"].sum()), unit), fmt_percent(float(rest["share"].sum()))
-        cells.append((f"{fmt_count(len(rest))} more stacks", fmt_count(int(rest["count"].sum())), *more))
-    names = ("allocated by", "allocations", "size", "share")
-    print_table("Live at the peak", names, cells, optional=("allocations",))
-
-
-def _unit(sizes: list[int]) -> ByteUnit:
-    """One unit for a column, small enough that its small rows still say something."""
-    from profiler_kit.views.text import byte_unit
-
-    unit = byte_unit(sizes)
-    return "MiB" if unit == "GiB" and max(map(abs, sizes)) < 100 * BYTES_PER_MIB * 1024 else unit
-
-
-def _line(console: Console, text: str, *, style: str = "") -> None:
-    console.print(printable(text), style=style, markup=False, highlight=False, soft_wrap=True)

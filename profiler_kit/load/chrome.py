@@ -100,13 +100,14 @@ def read_chrome_trace(path: Path | str, *, arguments: Sequence[str] = (), report
     if _worth_two_processes(file):
         try:
             with SecondProcess(arguments, keys) as second:
-                return _read(file, EventStream(arguments, keys), report, second)
+                return read_stream(file, EventStream(arguments, keys), report, second)
         except (SecondProcessError, OSError):
             pass  # malformed somewhere, or no process to be had: event by event, alone
-    return _read(file, EventStream(arguments, keys), report)
+    return read_stream(file, EventStream(arguments, keys), report)
 
 
-def _read(file: Path, events: EventStream, report: Report, second: SecondProcess | None = None) -> ChromeTrace:
+def read_stream(file: Path, events: EventStream, report: Report, second: SecondProcess | None = None) -> ChromeTrace:
+    """Read a trace through a stream whose builder may keep more than columns of complete events; raises the same."""
     blocks = Blocks(file, report=report)
     stream = iter(blocks)
     head, first = _find_events(file, stream)

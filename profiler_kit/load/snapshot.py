@@ -61,27 +61,43 @@ def read_snapshot(
     return data
 
 
+def is_trace(path: str | os.PathLike[str]) -> bool:
+    """Whether a file begins as a chrome trace does, packed or not; False for one that cannot be read."""
+    try:
+        with Path(path).open("rb") as handle:
+            return _first_bytes(handle.read(64), Path(path))[:1] in (b"{", b"[")
+    except (OSError, ValueError):
+        return False
+
+
+def _first_bytes(start: bytes, path: Path) -> bytes:
+    """The first bytes that say something, of what is inside when the file is packed."""
+    if start[:2] == b"\x1f\x8b":
+        try:
+            with gzip.open(path) as handle:
+                start = handle.read(64)
+        except (OSError, EOFError, zlib.error):
+            start = b""
+    return start.removeprefix(b"\xef\xbb\xbf").lstrip()
+
+
 def _refuse_other_formats(path: Path) -> None:
     """Say what the file is when its first bytes tell, before any process is started."""
     with path.open("rb") as handle:
         start = handle.read(64)
+    inner = _first_bytes(start, path)
     found = None
     if start[:2] == b"\x1f\x8b":
-        try:
-            with gzip.open(path) as handle:
-                inner = handle.read(64)
-        except (OSError, EOFError, zlib.error):
-            inner = b""
         if inner[:1] == b"\x80":
             raise SnapshotFormatError(
                 f"{path}: this is a pickle packed with gzip, want {WANTED} as torch writes it. Unpack it with gunzip."
             )
-        found = "a chrome trace (JSON packed with gzip)" if inner.lstrip()[:1] in (b"{", b"[") else "a gzip file"
-    elif start.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"["):
+        found = "a chrome trace (JSON packed with gzip)" if inner[:1] in (b"{", b"[") else "a gzip file"
+    elif inner[:1] in (b"{", b"["):
         found = "a chrome trace (JSON)"
     elif start[:2] == b"PK":
         found = "a zip archive (a checkpoint of torch.save?)"
-    elif start.lstrip()[:1] == b"<":
+    elif inner[:1] == b"<":
         found = "an HTML page"
     if found is not None and "trace" in found:
         raise SnapshotFormatError(

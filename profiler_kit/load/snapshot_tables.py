@@ -19,6 +19,7 @@ from profiler_kit import schemas
 from profiler_kit.errors import SnapshotFormatError
 
 WANTED: Final = "a CUDA memory snapshot"
+CPU: Final = -1  # torch's index of the CPU, the device of a trace's CPU memory
 HINT: Final = "Record one with profiler_kit.memory_runner or torch.cuda.memory._dump_snapshot."
 
 Array = npt.NDArray[Any]
@@ -64,7 +65,8 @@ class StackTable:
 class Recording:
     """What our own recorder says about the recording; a snapshot by anybody else has the defaults.
 
-    source: "cuda" or "torch.profiler" (a recording on a CPU, whose device 0 stands for the CPU). max_entries: the
+    source: "cuda", "torch.profiler" (a recording on a CPU, whose device 0 stands for the CPU), or "trace" (the
+    `[memory]` events of a chrome trace). max_entries: the
     size of the ring buffer. error: what the recorded function raised.
     """
 

@@ -41,7 +41,7 @@ def spill_chrome_trace(
     with Writer(file, stamp) as writer:
         builder = SpillBuilder(arguments, writer)
         events.builder = builder
-        trace = chrome._read(source, events, report)
+        trace = chrome.read_stream(source, events, report)
         packer = Packer(0, only=builder.written)
         writer.finish(packer.pack(trace), packer.arrays)
     return trace

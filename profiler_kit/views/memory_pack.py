@@ -114,8 +114,8 @@ def _device(snapshot: Snapshot, device: int, ranges: Ranges, used: Ints, packer:
     missing = snapshot.missing(device)
     return {
         "device": device,
-        "name": "CPU" if snapshot.device_type == "cpu" else f"GPU {device}",
-        "reserves": snapshot.device_type != "cpu",  # a CPU allocates from the system, without a cache between
+        "name": "CPU" if snapshot.device_type(device) == "cpu" else f"GPU {device}",
+        "reserves": snapshot.device_type(device) != "cpu",  # a CPU allocates from the system, without a cache between
         "events": len(one.rows),
         "origin_us": origin,
         "span_us": last - origin,

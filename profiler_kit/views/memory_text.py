@@ -25,7 +25,7 @@ def oom_lines(report: OomReport) -> list[str]:
         lines.append(
             f"{fmt_bytes(report.cached_bytes)} reserved and in no active block"
             + (f" ({', '.join(parts)})" if parts else "")
-            + f"; the largest free block is {fmt_bytes(report.largest_free_bytes)}"
+            + f"; its largest free block is {fmt_bytes(report.largest_free_bytes)}"
         )
     return lines + [advice_text(one) for one in report.advice]
 

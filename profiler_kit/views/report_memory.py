@@ -130,7 +130,7 @@ def memory_plot(snapshot: Snapshot, device: int, colours: Colours) -> str:
     spans = spans[spans["end_us"] >= base]
     last = max(int(timeline["time_us"].iloc[-1]), int(spans["end_us"].max()) if len(spans) else base)
     span_us = max(last - base, 1)
-    reserves = snapshot.device_type != "cpu"
+    reserves = snapshot.device_type(device) != "cpu"
     top = 1.1 * max(1, *(int(timeline[c].max()) for c in ("allocated_bytes", "reserved_bytes")[: 1 + reserves]))
     allocated = timeline["allocated_bytes"].to_numpy(np.int64)
     peak = int(allocated.argmax())

@@ -42,13 +42,13 @@ def test_split_memory_that_would_do_in_one_piece(tmp_path: Path) -> None:
     assert oom_lines(report) == [
         "asked for 90.0 MiB, a segment of 90.0 MiB from the driver",
         "10.0 MiB free on the device, 160.0 MiB reserved by this process, of it 62.0 MiB allocated",
-        "98.0 MiB reserved and in no active block (98.0 MiB beside blocks in use); the largest free block is 58.0 MiB",
+        "98.0 MiB reserved and in no active block (98.0 MiB beside blocks in use); its largest free block is 58.0 MiB",
         "Set PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True: 10.0 MiB free on the device and 98.0 MiB cached make "
         "108.0 MiB, enough for 90.0 MiB once it need not be one piece.",
         "Or set PYTORCH_CUDA_ALLOC_CONF=max_split_size_mb:89: a segment of 100.0 MiB holds only 2.0 MiB, in blocks of "
         "at most 2.0 MiB, and would have been left whole for 90.0 MiB.",
-        "Use a smaller batch: 80.0 MiB were missing. If what was allocated since the recording began (152.0 MiB, the "
-        "failed allocation included) grows with it, one 52.6 % smaller would have fitted.",
+        "Use a smaller batch: 32.0 MiB were missing. If what was allocated since the recording began (152.0 MiB, the "
+        "failed allocation included) grows with it, one 21.1 % smaller would have fitted.",
         "garbage_collection_threshold would not have helped: it gives whole cached segments back earlier, and the "
         "allocator does so anyway before it fails (0 B of such was left).",
     ]
