@@ -24,3 +24,13 @@ def row_asked(name: str, values: Sequence[str]) -> int | None:
     """The row that the address names; None when it names none of these."""
     wanted = asked(name)
     return values.index(wanted) if wanted and wanted in values else None
+
+
+def keep_all(name: str, values: Sequence[str]) -> None:
+    """The same for a parameter that may stand there several times."""
+    if list(st.query_params.get_all(name)) == list(values):
+        return
+    if values:
+        st.query_params[name] = list(values)
+    else:
+        del st.query_params[name]

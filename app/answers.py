@@ -71,7 +71,6 @@ def _frame(file: tuple[str, int, int], question: str, how: tuple[str | int, ...]
 _QUESTIONS: dict[str, Callable[..., pd.DataFrame]] = {
     "kernel groups": Trace.kernel_groups,
     "kernel origins": Trace.kernel_origins,
-    "kernels of": lambda trace, by, key: trace.gpu_events()[in_group(trace.gpu_events(), by, key)],
     "operator work": Trace.operator_work,
     "operator kernels": Trace.operator_kernels,
     "module work": Trace.module_work,
@@ -94,8 +93,10 @@ def kernel_origins(path: Path, by: By, key: str) -> pd.DataFrame:
 
 
 def kernels_of(path: Path, by: By, key: str) -> pd.DataFrame:
-    """GPU_EVENTS of one group of a trace."""
-    return _asked(path, "kernels of", by, key)
+    """GPU_EVENTS of one group of a trace; not kept, for it may be most of the trace."""
+    events = state.trace(path).gpu_events()
+    mine: pd.DataFrame = events[in_group(events, by, key)]
+    return mine
 
 
 def operator_work(path: Path) -> pd.DataFrame:

@@ -1,6 +1,8 @@
 """Remake docs/*.png: a folder of runs in, one picture of each page out. Needs Chromium and playwright.
 
-python docs/screenshots.py [DIR] [--run KEY] [--host-run KEY]
+python docs/screenshots.py [DIR] [--run KEY] [--only PAGE ...]
+
+Beside the runs of the folder the two ranks of tests/golden/ddp are shown, for the page of that name.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -24,8 +27,31 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from profiler_kit.load.runs import default_root, find_runs
 
 DOCS = Path(__file__).resolve().parent
+RANKS = DOCS.parent / "tests" / "golden" / "ddp"
+MOST_BYTES = 200_000
+BASELINE = "h200-vit_b-eager-fp32"  # what the samples are compared with
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 SIZE = {"width": 1440, "height": 900}
+
+
+# Picture -> (page, more of the address, dark).
+PICTURES: dict[str, tuple[str, dict[str, str], bool]] = {
+    "overview": ("overview", {}, False),
+    "overview-dark": ("overview", {}, True),
+    "regions": ("regions", {}, False),
+    "regions-dark": ("regions", {}, True),
+    "kernels": ("kernels", {}, False),
+    "kernels-dark": ("kernels", {"by": "By kind of work"}, True),
+    "operators": ("operators", {}, False),
+    "operators-launches": ("operators", {"view": "Launches"}, False),
+    "layers": ("layers", {}, False),
+    "memory": ("memory", {}, False),
+    "compare": ("compare", {"run": BASELINE}, False),
+    "compare-dark": ("compare", {"run": BASELINE, "view": "Layers"}, True),
+    "ladder": ("ladder", {}, False),
+    "ranks": ("ranks", {"run": "ddp/ddp_rank1.json.gz"}, False),
+    "doctor": ("doctor", {}, False),
+}
 
 
 def main() -> None:
@@ -33,28 +59,29 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("folder", nargs="?", type=Path, help="folder of runs; default: ./traces or the samples")
     options.add_argument("--run", help="key of the run to show; default: the first with trace, memory and layers")
-    options.add_argument("--host-run", help="key of a run without a GPU, for overview-cpu.png")
+    options.add_argument("--only", nargs="*", default=list(PICTURES), help="names of the pictures to take")
     chosen = options.parse_args()
-    folder = chosen.folder or default_root()
-    run = chosen.run or richest(folder)
-    port = free_port()
-    command = [sys.executable, "-m", "profiler_kit.cli", "serve", str(folder), "--port", str(port), "--no-browser"]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        wait_for(f"http://127.0.0.1:{port}/_stcore/health")
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
-            for name in ("overview", "regions", "layers", "memory"):
-                draw(browser, f"http://127.0.0.1:{port}/{name}?{urlencode({'run': run})}", DOCS / f"{name}.png")
-            dark = f"http://127.0.0.1:{port}/regions?{urlencode({'run': run})}"
-            draw(browser, dark, DOCS / "regions-dark.png", dark=True)
-            if chosen.host_run:
-                host = f"http://127.0.0.1:{port}/overview?{urlencode({'run': chosen.host_run})}"
-                draw(browser, host, DOCS / "overview-cpu.png")
-            browser.close()
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(10)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(shutil.copytree(chosen.folder or default_root(), Path(place) / "traces"))
+        shutil.copytree(RANKS, folder / "ddp")
+        run = chosen.run or richest(folder)
+        port = free_port()
+        command = [sys.executable, "-m", "profiler_kit.cli", "serve", str(folder), "--port", str(port), "--no-browser"]
+        server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        try:
+            wait_for(f"http://127.0.0.1:{port}/_stcore/health")
+            with sync_playwright() as playwright:
+                browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+                for name in chosen.only:
+                    page, address, dark = PICTURES[name]
+                    there = (folder / address.get("run", "")).exists()  # a folder of other runs has no sample
+                    query = urlencode({"run": run, **address} if there else {**address, "run": run})
+                    url = f"http://127.0.0.1:{port}/{page}?{query}"
+                    draw(browser, url, DOCS / f"{name}.png", dark=dark)
+                browser.close()
+        finally:
+            server.send_signal(signal.SIGTERM)
+            server.wait(10)
 
 
 def richest(folder: Path) -> str:
@@ -78,8 +105,11 @@ def draw(browser: Browser, url: str, path: Path, *, dark: bool = False) -> None:
     settle(page)
     picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     # A third of the bytes; maximum coverage keeps the colours of small areas, which the median cut mixes.
-    few = picture.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=3, dither=Image.Dither.NONE)
-    few.save(path, optimize=True)
+    for colours in (256, 128, 64, 32):
+        few = picture.quantize(colours, Image.Quantize.MAXCOVERAGE, kmeans=3, dither=Image.Dither.NONE)
+        few.save(path, optimize=True)
+        if path.stat().st_size <= MOST_BYTES:
+            break
     context.close()
     print(path)
 

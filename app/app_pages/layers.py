@@ -27,12 +27,7 @@ names = layer_parts.at_depth(totals, chosen_depth)
 st.subheader("Time per image", help=layer_parts.HEATMAP_HELP)
 widgets.figure(figures_layers.layer_heatmap(totals, names, dark=widgets.is_dark()), "layers-heat")
 
-picked = st.multiselect(
-    "Layers to compare",
-    names,
-    default=layer_parts.interesting(totals, names),
-    key=f"layers-picked-{run.key}-{chosen_depth}",  # a choice of its own for each depth
-)
+picked = layer_parts.pick_layers(run.key, totals, names, chosen_depth)
 left, right = st.columns(2, gap="large")
 with left:
     st.subheader("Time per image", help="Median over the iterations; whiskers are the interquartile range.")

@@ -11,7 +11,7 @@ _ROW_PX = 35
 _NUMBER_PX = 68
 _TEXT_PX: dict[str, Any] = {
     "region": 190, "kernel": 330, "operator": 240, "category": 90, "full_name": "large", "where": "large",
-    "group": 190, "path": 230, "module": 240, "module_type": 130, "site": 330, "call": 170,
+    "group": 190, "path": 310, "module": 240, "module_type": 130, "site": 330, "call": 170,
     "shapes": 380, "sequence": 640, "process_group": 110,
     "bound": 105, "incident": 230, "compared": 300, "layer_kind": 230, "layer": 280, "layer_type": 150, "variant": 100,
     "event_text": "large", "event_category": 190, "phase": 60,

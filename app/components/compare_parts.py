@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from app import answers, state
+from app import address, answers, state
 from app.components import overview_parts, widgets
 from profiler_kit.analyses.compare import Comparison, Kind
 from profiler_kit.analyses.side_by_side import common_batches, compared, compared_layers, compared_memory
@@ -39,8 +39,7 @@ def pick_others(run: RunFolder) -> list[RunFolder]:
         max_selections=_MOST,
         help="The run on the left is A, what everything is compared with; these are B, C, …",
     )
-    if list(st.query_params.get_all("with")) != chosen:
-        st.query_params["with"] = chosen
+    address.keep_all("with", chosen)
     return [runs[key] for key in chosen]
 
 
@@ -151,7 +150,9 @@ def layers(sides: Sides, found: Found) -> None:
             f"profiler-kit layers --model vit_b --batch-sizes 1,2,4,8 --device cuda --out {widgets.in_root('my_run')}",
         )
         return
-    batch = st.segmented_control("Batch size", batches, default=batches[-1], required=True, key="compare-batch")
+    batch = st.segmented_control(
+        "Batch size", batches, default=batches[-1], required=True, key="batch", bind="query-params"
+    )
     mine = compared_layers(totals, int(batch or batches[-1]))
     st.subheader("Time per image of each layer", help="Whiskers: the notch around the median over the iterations.")
     widgets.figure(compare.compared_bars(mine), "compare-layers")

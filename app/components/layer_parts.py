@@ -7,7 +7,7 @@ import statistics
 import pandas as pd
 import streamlit as st
 
-from app import state
+from app import address, state
 from app.components import overview_parts, widgets
 from profiler_kit.analyses.layers import layer_kinds
 from profiler_kit.load.runs import RunFolder
@@ -109,10 +109,20 @@ def pick_depth(totals: pd.DataFrame) -> int:
         "Depth in the module tree",
         depths,
         default=start,
-        key="layers-depth",
+        key="depth",
+        bind="query-params",
         help="0 is the module that was timed, 1 the modules inside it, and so on.",
     )
     return start if chosen is None else int(chosen)
+
+
+def pick_layers(run_key: str, totals: pd.DataFrame, names: list[str], depth: int) -> list[str]:
+    """The layers whose lines are drawn: those in the address, else one of each kind; a choice of its own per depth."""
+    asked = [name for name in st.query_params.get_all("layer") if name in names]
+    start = interesting(totals, names)
+    picked = st.multiselect("Layers to compare", names, default=asked or start, key=f"layers-picked-{run_key}-{depth}")
+    address.keep_all("layer", [] if picked == start else picked)
+    return picked
 
 
 def at_depth(totals: pd.DataFrame, depth: int) -> list[str]:

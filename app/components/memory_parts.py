@@ -20,7 +20,9 @@ def pick_device(snapshot: Snapshot) -> int:
     devices = list(snapshot.devices)
     if len(devices) == 1:
         return devices[0]
-    return int(st.segmented_control("Device", devices, default=devices[0], key="device") or devices[0])
+    return int(
+        st.segmented_control("Device", devices, default=devices[0], key="device", bind="query-params") or devices[0]
+    )
 
 
 def say_peak(snapshot: Snapshot, facts: DeviceRow) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
+from app import address
 from app.components import widgets
 from profiler_kit.analyses.kernels import kernel_totals
 from profiler_kit.analyses.timeline import gpu_timeline
@@ -14,6 +15,7 @@ from profiler_kit.views import tables
 from profiler_kit.views.text import fmt_count, fmt_ns, fmt_percent
 
 Range = tuple[int, int]
+_DIGITS = 10
 TIMELINE_HELP = (
     "Above: regions as the GPU runs their kernels, then each stream. Below: regions and outermost operators on each "
     "host thread. The colour is the region's. Where spans are too short to see, height is the share of busy time."
@@ -38,7 +40,12 @@ def focus(trace: Trace, path: tuple[str, ...] | None, *, on_gpu: bool) -> Range 
         return None
     number = 1
     if len(mine) > 1:
-        asked = st.number_input(f"Zoom to which of its {len(mine)} instances", 1, key=f"instance-{path}", width=260)
+        text = address.asked("instance")
+        start = min(int(text), len(mine)) if text.isdecimal() and len(text) < _DIGITS and int(text) else 1
+        asked = st.number_input(
+            f"Zoom to which of its {len(mine)} instances", 1, value=start, key=f"instance-{path}", width=260
+        )
+        address.keep("instance", "" if asked == 1 else str(int(asked)))
         number = min(int(asked), len(mine))
         if number != asked:
             st.caption(f"There are {len(mine)} instances: this is the last one.")

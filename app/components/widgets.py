@@ -133,6 +133,7 @@ def table(frame: pd.DataFrame, key: str, *, rows: int = 12) -> None:
         frame,
         key=key,
         hide_index=True,
+        placeholder="–",
         column_config=columns.explained(frame),
         height=columns.height(len(frame), rows),
     )
@@ -168,6 +169,7 @@ def pick_row(
         frame,
         key=key,
         hide_index=True,
+        placeholder="–",
         column_config=columns.explained(frame),
         height=columns.height(len(frame), rows),
         on_select="rerun",

@@ -10,11 +10,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.analyses.kernel_names import kernel_kind
+from profiler_kit.load.events import MISSING
 from profiler_kit.schemas import GPU_EVENTS, KERNEL_DETAILS, KERNEL_GROUPS, KERNEL_ORIGINS
 
 By = Literal["name", "kind", "stream"]
 Mask = npt.NDArray[np.bool_]
-_UNKNOWN: Final = "?"
+_UNKNOWN: Final = MISSING  # a device or stream that the trace does not name
 _NUMBER: Final = re.compile(r"_\d+$")  # torch numbers the modules of a class: Linear_3
 
 
@@ -25,21 +26,31 @@ def group_keys(gpu_events: pd.DataFrame, by: By) -> pd.Series[Any]:
     """
     gpu_events = GPU_EVENTS.check(gpu_events)
     if by == "stream":
-        device, stream = (gpu_events[column].astype("string").fillna(_UNKNOWN) for column in ("device", "stream"))
-        return ("GPU " + device + ", stream " + stream).astype(object).astype("category")
+        pairs = pd.MultiIndex.from_frame(gpu_events[["device", "stream"]].astype("Int64").fillna(_UNKNOWN))
+        streams, lanes = pd.factorize(pairs)
+        labels = [f"GPU {_shown(device)}, stream {_shown(stream)}" for device, stream in lanes]
+        return _labelled(streams, labels, gpu_events.index)
     name = gpu_events["name"]
     if by == "name":
         return name
-    kinds = pd.Series([kernel_kind(str(label)) for label in name.cat.categories], dtype=object)
-    codes = name.cat.codes.to_numpy()
-    return pd.Series(kinds.to_numpy()[codes] if len(kinds) else [], index=name.index, dtype="category")
+    kinds, distinct = pd.factorize(np.array([kernel_kind(str(label)) for label in name.cat.categories], dtype=object))
+    codes = kinds[name.cat.codes.to_numpy()] if len(kinds) else np.zeros(0, dtype=np.int64)
+    return _labelled(codes, list(distinct), name.index)
+
+
+def _labelled(codes: npt.NDArray[np.int64], labels: list[str], index: pd.Index[Any]) -> pd.Series[Any]:
+    return pd.Series(pd.Categorical.from_codes(codes.tolist(), pd.Index(labels, dtype=object)), index=index)
+
+
+def _shown(number: int) -> str:
+    return "?" if number == _UNKNOWN else str(number)
 
 
 def kernel_groups(gpu_events: pd.DataFrame, by: By) -> pd.DataFrame:
     """GPU_EVENTS -> KERNEL_GROUPS: durations of each name, kind or stream, longest sum first. Empty in, empty out."""
     if gpu_events.empty:
         return KERNEL_GROUPS.empty()
-    grouped = gpu_events["dur_ns"].groupby(group_keys(gpu_events, by).to_numpy(), observed=True, sort=False)
+    grouped = gpu_events["dur_ns"].groupby(group_keys(gpu_events, by), observed=True, sort=False)
     totals = grouped.agg(["size", "sum", "mean", "median", "min", "max"])
     totals = totals.rename(columns={name: f"{name}_ns" for name in ("sum", "mean", "median", "min", "max")})
     totals = totals.rename(columns={"size": "count"}).rename_axis("key").reset_index()
@@ -50,7 +61,7 @@ def kernel_groups(gpu_events: pd.DataFrame, by: By) -> pd.DataFrame:
 
 def in_group(gpu_events: pd.DataFrame, by: By, key: str) -> Mask:
     """Which GPU events belong to a group."""
-    return np.asarray(group_keys(gpu_events, by).astype(object) == key, dtype=bool)
+    return np.asarray(group_keys(gpu_events, by) == key, dtype=bool)
 
 
 def kernel_origins(details: pd.DataFrame, call: pd.Series[str], site: pd.Series[str]) -> pd.DataFrame:

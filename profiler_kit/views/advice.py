@@ -74,11 +74,8 @@ def _gain(one: Advice) -> str:
 
 
 def _host_bound(one: Advice) -> tuple[str, str, str, PageName]:
-    scaled = " (recorded; the gain is scaled to a batch without the profiler)" if one.whole.unrecorded else ""
-    launches = (
-        f" Half of the kernels take less than {fmt_ns(one.value)}; launching one takes {fmt_ns(one.other)}, Python "
-        "around it not counted."
-    )
+    scaled = " while recorded (the gain is scaled to a batch without the profiler)" if one.whole.unrecorded else ""
+    launches = f" Half of the kernels take less than {fmt_ns(one.value)}; a launch call takes {fmt_ns(one.other)}."
     rare = one.mean_ns >= _LONG_GAP_NS
     return (
         "The GPU waits for the host",

@@ -37,7 +37,13 @@ def kind_shares(kinds: pd.DataFrame) -> go.Figure:
             marker={
                 "color": HUES[number % len(HUES)] if name else NEUTRAL,
                 "line": {"width": 0},
-                "pattern": {"shape": "/" if "global" in name else "", "solidity": 0.35, "fgcolor": "#FFFFFF"},
+                "pattern": {
+                    "shape": "/" if "global" in name else "",
+                    "fillmode": "overlay",
+                    "fgcolor": "#FFFFFF",
+                    "fgopacity": 0.3,
+                    "size": 9,
+                },
             },
             text=[fmt_percent(share, 0) if share > 0.05 else "" for share in sums["share"]],
             textposition="inside",

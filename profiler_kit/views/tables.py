@@ -49,7 +49,7 @@ def region_table(regions: pd.DataFrame, *, host: bool = False, utilization: pd.D
         mine = by_path.reindex([fmt_path(path) for path in regions["path"]])
         table["bound"] = mine["verdict"].fillna(MISSING).to_numpy()
         table["utilization"] = 100 * mine["utilization"].to_numpy()
-    for name in ("busy", "sum", "self_sum", "span", "host"):
+    for name in ("busy", "host", "sum", "self_sum", "span"):
         table[f"{name}_ms"] = regions[f"{name}_ns"].map(ns_to_ms)
     for name in ("launches", "gpu_events", "instances"):
         table[name] = regions[name]

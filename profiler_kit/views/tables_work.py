@@ -118,7 +118,7 @@ def module_table(work: pd.DataFrame) -> pd.DataFrame:
     def place(path: tuple[str, ...]) -> list[tuple[int, str]]:
         return [(-int(getattr(by_path[path[:n]], "sum_ns", 0)), path[n - 1]) for n in range(1, len(path) + 1)]
 
-    order = sorted(by_path, key=place)
+    order = sorted(by_path, key=lambda path: (not path, place(path)))  # what ran outside every module last
     rows = [by_path[path] for path in order]
     whole = int(work["self_sum_ns"].sum()) or 1
     return pd.DataFrame(

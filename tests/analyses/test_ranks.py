@@ -103,3 +103,10 @@ def test_real_ranks_account_for_all_their_communication() -> None:
     apart = found.groupby("collective")["start_ns"].agg(lambda start: start.max() - start.min())
     assert apart.max() < 20_000_000  # both clocks are of one host
     assert totals.loc[1, "wait_ns"] == totals.loc[0, "held_ns"]
+
+
+def test_the_straggler_of_a_real_job() -> None:
+    ranks = load_ranks(Path(__file__).parents[1] / "golden" / "ddp")
+    totals = ranks.totals().set_index("rank")
+    assert totals["collectives"].tolist() == [14, 14] and totals["arrived_last"].tolist() == [12, 2]
+    assert totals["wait_ns"].tolist() == [4_736, 13_108_491]

@@ -157,6 +157,14 @@ def test_kinds_of_layers_are_set_apart(runs: Path) -> None:
     assert kinds["layer_kind"].tolist() == ["Block · global"] * 2 + ["Block · window 14"] * 2
 
 
+def test_depth_and_layers_are_in_the_address(runs: Path) -> None:
+    test = show("layers", "gpu", depth="1", layer="blocks.0")
+    assert test.multiselect[0].value == ["blocks.0"]
+    assert test.query_params["layer"] in ("blocks.0", ["blocks.0"])
+    top = show("layers", "gpu", depth="0")
+    assert top.multiselect[0].value == ["(model)"] and "layer" not in top.query_params
+
+
 def test_compare_names_what_changed_and_keeps_the_runs_in_the_address(runs: Path) -> None:
     slower = gpu_trace()
     slower.events[-1]["dur"] = 300.0  # upsample, in the mask decoder: 100 us before
@@ -314,7 +322,7 @@ def test_every_depth_has_layers_to_compare(runs: Path) -> None:
         (0, ["(model)"]),
         (1, ["blocks.1", "blocks.0"]),
     ):
-        test.session_state["layers-depth"] = depth
+        test.session_state["depth"] = depth
         test.run()
         assert test.multiselect[0].value == names
 
