@@ -17,10 +17,10 @@ from app.components import widgets  # noqa: E402
 # Section of the sidebar -> its pages: file in app_pages/ and title.
 PAGES = {
     "": {"overview": "Overview"},
-    "Where time goes": {"regions": "Regions", "kernels": "Kernels", "operators": "Operators"},
+    "Where time goes": {"timeline": "Timeline", "regions": "Regions", "kernels": "Kernels", "operators": "Operators"},
     "Model": {"layers": "Layers", "memory": "Memory"},
     "Several runs": {"compare": "Compare", "ladder": "Ladder", "ranks": "Ranks"},
-    "The file": {"doctor": "Doctor"},
+    "The file": {"perfetto": "Perfetto", "doctor": "Doctor"},
 }
 
 st.set_page_config(page_title="profiler_kit", page_icon=str(_HERE / "components" / "icon.svg"), layout="wide")

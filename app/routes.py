@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.util
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlencode
 
 from anyio import to_thread
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -60,7 +61,12 @@ def routes() -> list[BaseRoute]:
     ]
     folder = perfetto_folder()
     if folder is not None:
-        found += [Route("/kit/perfetto", perfetto_page), Mount("/perfetto", PerfettoFiles(directory=folder, html=True))]
+        found += [
+            Route("/kit/perfetto", perfetto_page),
+            Route("/kit/at", place_in_trace),
+            Route("/kit/window", window_bytes),
+            Mount("/kit/perfetto-ui", PerfettoFiles(directory=folder, html=True)),
+        ]
     return found
 
 
@@ -100,6 +106,39 @@ def perfetto_page(request: Request) -> Response:
     return HTMLResponse((_HERE / "components" / "perfetto.html").read_text(encoding="utf-8"))
 
 
+def place_in_trace(request: Request) -> Response:
+    """The range t0 to t1 of the timeline, with room around it, on the trace's own clock, which is Perfetto's."""
+
+    def answer(path: Path, first: int, last: int) -> Response:
+        base, room = state.timeline(path)[0].start_ns, (last - first) // 5
+        start, end = base + first - room, base + last + room
+        return JSONResponse({"start": str(start), "end": str(end)})  # too large for JavaScript's numbers
+
+    return _with_range(request, answer)
+
+
+def window_bytes(request: Request) -> Response:
+    """The part of a trace from t0 to t1, in ns of the timeline, as a trace of its own."""
+
+    def answer(path: Path, first: int, last: int) -> Response:
+        return FileResponse(state.window(path, first, last).path, media_type="application/octet-stream")
+
+    return _with_range(request, answer)
+
+
+def _with_range(request: Request, answer: Callable[[Path, int, int], Response]) -> Response:
+    try:
+        found = state.find(request.query_params.get("run", ""))
+        if found is None or found.trace is None:
+            return _missing("trace")
+        first, last = (int(request.query_params.get(name, "")) for name in ("t0", "t1"))
+        return answer(found.trace, first, last)
+    except ValueError:
+        return PlainTextResponse("t0 and t1: want whole numbers", 422)
+    except KitError as error:
+        return PlainTextResponse(str(error), 422)
+
+
 _FRESH = {"Cache-Control": "no-cache"}
 
 
@@ -128,7 +167,7 @@ class PerfettoFiles(StaticFiles):
         answer = await super().get_response(path, scope)
         if isinstance(answer, FileResponse) and Path(answer.path).name == "frontend_bundle.js":
             script = await to_thread.run_sync(Path(answer.path).read_bytes)
-            script = script.replace(b"https://storage.cloud.google.com", b"/perfetto/absent")
+            script = script.replace(b"https://storage.cloud.google.com", b"/kit/perfetto-ui/absent")
             return Response(script, media_type="text/javascript", headers=_FRESH)
         return answer
 

@@ -10,6 +10,7 @@ import gzip
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,9 +32,10 @@ from profiler_kit.load.ladders import LadderFolder, find_ladders
 from profiler_kit.load.runs import RunFolder, confined, default_root, find_run, find_runs, require_root
 from profiler_kit.load.store import find_entry
 from profiler_kit.snapshot import Snapshot, load_snapshot
-from profiler_kit.timeline_store import trace_timeline
+from profiler_kit.timeline_store import has_timeline, trace_timeline
 from profiler_kit.trace import Trace, load_trace
 from profiler_kit.views.overlays import row_overlay
+from profiler_kit.views.perfetto import export_window
 from profiler_kit.views.tiles import describe
 
 T = TypeVar("T")
@@ -89,6 +91,21 @@ def _load(path: Path, report: Report) -> Trace:
     return loaded
 
 
+def cancel(path: Path, stop: bool) -> None:
+    """Stop loading that trace and remember it, or forget that it was stopped."""
+    cancelled: set[str] = st.session_state.setdefault("cancelled", set())
+    if stop:
+        opening(path).cancel()
+        cancelled.add(str(path))
+    else:
+        cancelled.discard(str(path))
+
+
+def is_cancelled(path: Path) -> bool:
+    """Whether the reader has stopped the loading of that trace."""
+    return str(path) in st.session_state.get("cancelled", ())
+
+
 def trace(path: Path) -> Trace:
     """The loaded trace of that file."""
     return opening(path).result()
@@ -116,6 +133,35 @@ def _described(timeline: Timeline) -> bytes:
 def timeline(path: Path, by: By = "stream") -> tuple[Timeline, bytes]:
     """The drawing index of a trace with its GPU work in such lanes, and its description as gzipped JSON."""
     return _fresh(path, lambda *key: _timeline(*key) if by == "stream" else _grouped(*key, by))
+
+
+def timeline_at_hand(path: Path) -> bool:
+    """Whether the drawing index of a trace is there without loading the trace."""
+    return has_timeline(path)
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """A part of a trace as a file, which goes when this is dropped."""
+
+    path: Path
+    folder: tempfile.TemporaryDirectory[str]
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _window(path: str, mtime_ns: int, size: int, first_ns: int, last_ns: int) -> Window:
+    file = Path(path)
+    folder = tempfile.TemporaryDirectory(prefix="profiler_kit-", ignore_cleanup_errors=True)
+    # The timeline counts from its first span, the export from the trace's first event.
+    before = timeline(file)[0].start_ns - int(trace(file).columns.start_ns.min())
+    out = Path(folder.name) / "window.json.gz"
+    export_window(file, out, time_ns=(before + first_ns, before + last_ns))
+    return Window(out, folder)
+
+
+def window(path: Path, first_ns: int, last_ns: int) -> Window:
+    """The part of a trace between two times of its timeline; the last four are kept."""
+    return _fresh(path, lambda *key: _window(*key, first_ns, last_ns))
 
 
 @st.cache_resource(max_entries=3, show_spinner=False)

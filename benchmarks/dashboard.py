@@ -33,15 +33,18 @@ from profiler_kit.load.runs import default_root, find_runs
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 PATIENCE_S = 120
-# Runs in the browser: clicks, and resolves with the milliseconds until the page is whole.
+# Runs in the browser: clicks, and resolves with the milliseconds until the page is whole. A component hides its canvas
+# in a shadow root, where `deep` finds it.
 SWITCH = """([href, title]) => new Promise((resolve, reject) => {
+  const deep = selector => document.querySelector(selector) ?? [...document.querySelectorAll('[data-testid=stMain] *')]
+    .map(host => host.shadowRoot?.querySelector(selector)).find(Boolean);
   const link = [...document.querySelectorAll('[data-testid=stSidebarNavLink]')].find(a => a.href === href);
   const since = performance.now();
   link.click();
   const whole = () => {
     const app = document.querySelector('[data-testid=stApp]'), head = document.querySelector('h1');
-    const canvas = document.querySelector('.tl canvas'), here = location.pathname === new URL(href).pathname;
-    const drawn = !canvas || canvas.dataset.t1 && canvas.dataset.rows !== undefined;
+    const canvas = deep('.tl canvas'), here = location.pathname === new URL(href).pathname;
+    const drawn = !canvas || canvas.dataset.sharp;
     return here && head && app.dataset.testScriptState === 'notRunning' && drawn
       && !document.querySelector('[data-stale=true]') && !document.querySelector('[data-testid=stSkeleton]');
   };

@@ -60,6 +60,16 @@ def trace_timeline(path: Path, trace: Callable[[], Trace]) -> Timeline:
     return built
 
 
+def has_timeline(path: Path) -> bool:
+    """Whether the timeline of a trace can be had from its file."""
+    place = _place(path)
+    if place is not None:
+        with contextlib.suppress(NotOurs, OSError):
+            read_timeline(*place)
+            return True
+    return False
+
+
 def write_timeline(timeline: Timeline, file: Path, stamp: dict[str, Any]) -> None:
     """Write the file, whole or not at all."""
     at = 0

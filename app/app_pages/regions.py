@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from app import answers, state
-from app.components import overview_parts, region_parts, widgets
+from app.components import overview_parts, perfetto_parts, region_parts, widgets
 from app.components.timeline import latest, timeline
 from profiler_kit.views import tables
 from profiler_kit.views.text import fmt_path
@@ -52,4 +52,5 @@ timeline(
     selected=selected,
     number=number,
 )
+perfetto_parts.link(run, selected if selected is not None else focus, base_ns)
 (region_parts.kernels if on_gpu else region_parts.operators)(trace, path, selected)

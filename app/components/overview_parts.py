@@ -6,8 +6,7 @@ import statistics
 
 import streamlit as st
 
-from app import state
-from app.components import widgets
+from app.components import loading_parts, widgets
 from profiler_kit.analyses.batch_load import BatchLoad, batch_load
 from profiler_kit.analyses.presence import Presence, what_ran
 from profiler_kit.analyses.window import name_sums, operator_sums, span_ns
@@ -182,9 +181,7 @@ def latency(record: RunRecord | None) -> None:
 
 
 def load(run: RunFolder) -> Trace | None:
-    """The run's trace, or None with one line on the page."""
+    """The run's trace; None without one, and while it loads or when it cannot be read, which the page then says."""
     if run.trace is None:
         return None
-    with widgets.one_line_errors(), st.spinner("Reading the trace …", show_time=True):
-        return state.trace(run.trace)
-    return None
+    return loading_parts.opened(run.trace)

@@ -144,12 +144,24 @@ def announcement(root: Path, url: str, host: str, port: int) -> list[str]:
     lines = [
         f"profiler_kit serves {root}",
         f"  open           {url}",
-        f"  from elsewhere ssh -N -L {port}:127.0.0.1:{port} {_user()}@{socket.gethostname()}",
+        f"  from elsewhere {ssh_line(port, os.environ.get('SSH_CONNECTION', ''))}",
         "  stop           Ctrl+C",
     ]
     if host in EVERYONE:
         lines.append(f"  note           --host {host} lets everybody on the network read these runs")
     return lines
+
+
+def ssh_line(port: int, connection: str) -> str:
+    """The command that brings the dashboard to another machine.
+
+    connection: SSH_CONNECTION of this session (client address and port, server address and port), so that the line
+    names the address this machine was reached at; "" without one, when its own name has to do.
+    """
+    parts = connection.split()
+    host, ssh_port = (parts[2], parts[3]) if len(parts) == 4 else (socket.gethostname(), "22")
+    other = "" if ssh_port == "22" else f"-p {ssh_port} "
+    return f"ssh -N -L {port}:127.0.0.1:{port} {other}{_user()}@{host}"
 
 
 def _user() -> str:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlparse
+from urllib.parse import quote, urlparse
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from profiler_kit.load.runs import key_of
+from profiler_kit.trace import load_trace
 from tests.app.samples import serving
 from tests.builders import TraceBuilder
 
 pytestmark = pytest.mark.browser
+HOSTILE = '<img src=x onerror=boom()> & "quoted" $x$ `y`'
 INK = """canvas => {
     const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
     const colours = new Set();
@@ -46,6 +49,9 @@ def crowd_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     for number in range(20_000):
         trace.kernel(None, number * 1.0, 0.5, name=f"k{number % 5}")
     trace.write(folder / "crowd.json")
+    hostile = TraceBuilder()
+    hostile.kernel(None, 0, 100, name=HOSTILE)
+    hostile.write(folder / f"{HOSTILE}.json")
     with serving(folder) as address:
         yield address
 
@@ -81,7 +87,7 @@ def test_the_overview_draws(browser: Browser, url: str, scheme: str, width: int)
     context.close()
 
 
-@pytest.mark.parametrize("name", ["", "overview", "regions", "layers", "memory"])
+@pytest.mark.parametrize("name", ["", "overview", "timeline", "regions", "layers", "memory"])
 @pytest.mark.parametrize("run", ["gpu", "host", "bare.json.gz", "broken"])
 def test_every_page_of_every_run_has_an_address(page: Page, url: str, name: str, run: str) -> None:
     page.goto(f"{url}/{name}?run={run}")
@@ -269,8 +275,38 @@ def test_files_download_and_the_memory_page_opens(page: Page, url: str, tmp_path
     assert (tmp_path / "trace.json.gz").read_bytes() == trace.body()
 
 
-def test_perfetto_opens_the_trace_offline(page: Page, url: str) -> None:
-    page.goto(f"{url}/kit/perfetto?run=gpu")
-    page.wait_for_selector("body[data-sent]", timeout=60_000)
-    frame = page.frame_locator("#ui")
-    expect(frame.get_by_text("Process 100").first).to_be_visible(timeout=60_000)
+def test_perfetto_opens_at_the_range_selected_offline(page: Page, url: str) -> None:
+    page.goto(f"{url}/timeline?run=gpu&sel=100000-700000")
+    settle(page)
+    page.get_by_role("link", name="Open this range in Perfetto").click()
+    expect(page).to_have_url(re.compile(r"/perfetto\?run=gpu&sel=100000-700000"))
+    outer = page.frame_locator("iframe")
+    expect(outer.locator("body[data-sent]")).to_be_attached(timeout=60_000)
+    expect(outer.frame_locator("#ui").get_by_text("Process 100").first).to_be_visible(timeout=60_000)
+    ui = next(frame for frame in page.frames if "perfetto-ui" in frame.url)
+    start, length = ui.evaluate(
+        "() => { const view = window.app.trace.timeline.visibleWindow;"
+        " return [Number(view.start.integral), view.duration]; }"
+    )
+    assert start <= 100_000 <= 700_000 <= start + length
+    assert 600_000 <= length <= 1_000_000  # the range and a fifth more at both ends, of 1,300,000
+
+
+def test_a_part_of_a_trace_is_a_trace(page: Page, url: str, tmp_path: Path) -> None:
+    page.goto(f"{url}/perfetto?run=gpu")
+    settle(page)
+    part = page.request.get(f"{url}/kit/window?run=gpu&t0=100000&t1=700000")
+    assert part.ok
+    (tmp_path / "part.json.gz").write_bytes(part.body())
+    assert len(load_trace(tmp_path / "part.json.gz").gpu_events()) == 2  # gemm, and softmax launched by then
+    assert page.request.get(f"{url}/kit/window?run=gpu&t0=9000000&t1=9000001").status == 422
+
+
+def test_hostile_names_stay_text(page: Page, crowd_url: str) -> None:
+    timeline(page, crowd_url, quote(key_of(Path("/runs"), Path("/runs") / f"{HOSTILE}.json"), safe=""))
+    canvas = page.locator("canvas[aria-label]")
+    box = canvas.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + box["width"] * 0.6, box["y"] + 40)
+    expect(page.locator(".tl .details b")).to_have_text(HOSTILE)
+    assert page.locator("img[src=x]").count() == 0

@@ -13,7 +13,7 @@ from urllib.parse import quote, urlparse
 
 import pytest
 
-from profiler_kit.commands.serve import DEFAULT_PORT, announcement, dashboard, free_port
+from profiler_kit.commands.serve import DEFAULT_PORT, announcement, dashboard, free_port, ssh_line
 from profiler_kit.errors import OptionError
 from tests.app.samples import make_runs, serving
 from tests.commands.run import profiler_kit
@@ -64,7 +64,9 @@ def test_the_trace_comes_untouched(server: str, root: Path) -> None:
     assert headers["content-disposition"] == 'attachment; filename="gpu-trace.json.gz"'
 
 
-@pytest.mark.parametrize("route", ["trace", "snapshot", "timeline", "tiles", "search", "span", "memory", "perfetto"])
+@pytest.mark.parametrize(
+    "route", ["trace", "snapshot", "timeline", "tiles", "search", "span", "memory", "perfetto", "at", "window"]
+)
 @pytest.mark.parametrize(
     "run",
     [
@@ -93,7 +95,7 @@ def test_nothing_outside_the_folder(server: str, root: Path, route: str, run: st
 
 
 @pytest.mark.parametrize(
-    "path", ["/kit/../../etc/passwd", "/perfetto/../../../etc/passwd", "/perfetto/%2e%2e/%2e%2e/x"]
+    "path", ["/kit/../../etc/passwd", "/kit/perfetto-ui/../../../etc/passwd", "/kit/perfetto-ui/%2e%2e/%2e%2e/x"]
 )
 def test_no_way_out_by_the_path(server: str, path: str) -> None:
     status, _, body = get(server, path)
@@ -196,6 +198,8 @@ def test_what_is_printed() -> None:
     assert lines[0] == "profiler_kit serves /runs"
     assert "http://127.0.0.1:8501" in lines[1]
     assert "ssh -N -L 8501:127.0.0.1:8501 " in lines[2]
+    assert ssh_line(8501, "203.0.113.9 50000 198.51.100.4 2222").startswith("ssh -N -L 8501:127.0.0.1:8501 -p 2222 ")
+    assert ssh_line(8501, "203.0.113.9 50000 198.51.100.4 22").endswith("@198.51.100.4")
     assert "everybody on the network" in announcement(Path("/r"), "http://127.0.0.1:1", "0.0.0.0", 1)[-1]
 
 

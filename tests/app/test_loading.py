@@ -1,0 +1,151 @@
+"""Loading in the background: shared, watched, stopped, kept within bounds; files that change while they are shown."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from app import state
+from app.components import loading_parts
+from app.loading import Cancelled, Job, Report, Shelf
+from profiler_kit.errors import InputError
+from profiler_kit.trace import Trace, load_trace
+from tests.app.samples import CHECKOUT, gpu_trace, make_runs
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = make_runs(tmp_path / "traces")
+    monkeypatch.setenv("PROFILER_KIT_DIR", str(root))
+    return root
+
+
+class Gate:
+    """Work that reports until it is let through."""
+
+    def __init__(self, result: Trace | int = 7) -> None:
+        self.open, self.begun, self.result = threading.Event(), threading.Event(), result
+
+    def __call__(self, report: Report) -> Trace | int:
+        while not self.open.wait(0.002):
+            report(30, 40, "attributing")
+            self.begun.set()
+        return self.result
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    made = Gate()
+    yield made
+    made.open.set()
+
+
+def test_work_is_watched_and_its_result_waited_for(gate: Gate) -> None:
+    job = Job("t.json", gate)
+    assert gate.begun.wait(10) and not job.ended() and (job.share, job.note) == (0.75, "attributing")
+    gate.open.set()
+    assert job.result() == 7 and job.ended() and not job.failed
+
+
+def test_work_stops_at_its_next_report(gate: Gate) -> None:
+    job = Job("t.json", gate)
+    job.cancel()
+    with pytest.raises(Cancelled) as error:
+        job.result()
+    assert str(error.value) == "t.json: loading was cancelled." and job.failed
+
+
+def test_a_real_load_stops_when_cancelled(tmp_path: Path) -> None:
+    file = gpu_trace().write(tmp_path / "t.json")
+    hold = threading.Event()
+
+    def work(report: Report) -> Trace:
+        assert hold.wait(10)
+        return load_trace(file, report=report)
+
+    job = Job(str(file), work)
+    job.cancel()
+    hold.set()
+    with pytest.raises(Cancelled):
+        job.result()
+
+
+def test_a_file_that_goes_while_it_is_read_is_one_line() -> None:
+    def work(report: Report) -> int:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    with pytest.raises(InputError) as error:
+        Job("t.json", work).result()
+    assert str(error.value) == (
+        "t.json: changed or gone while it was read (No such file or directory). Reload the page."
+    )
+
+
+def test_two_readers_share_the_work_and_a_stopped_one_begins_anew(gate: Gate) -> None:
+    shelf: Shelf[Trace | int] = Shelf(2)
+    job = shelf.job(("a", 1, 1), gate)
+    assert shelf.job(("a", 1, 1), gate) is job
+    assert shelf.job(("a", 2, 1), lambda report: 8).result() == 8  # the file changed
+    job.cancel()
+    assert job.ended(10)
+    assert shelf.job(("a", 1, 1), lambda report: 9).result() == 9
+
+
+def test_what_is_kept_is_bounded_by_number_and_weight() -> None:
+    shelf: Shelf[int] = Shelf(3, 100, float)
+    jobs = {}
+    for name, weight in (("a", 30), ("b", 30), ("c", 30)):
+        jobs[name] = shelf.job((name, 0, 0), lambda report, weight=weight: weight)
+        assert jobs[name].result() == weight
+    assert shelf.job(("a", 0, 0), lambda report: 0) is jobs["a"]  # used last now
+    assert shelf.job(("d", 0, 0), lambda report: 90).result() == 90
+    shelf.job(("d", 0, 0), lambda report: 0)  # whatever was used longest ago has gone
+    assert shelf.job(("b", 0, 0), lambda report: 1).result() == 1
+    assert shelf.job(("d", 0, 0), lambda report: 2).result() == 90
+
+
+def page(name: str, run: str) -> AppTest:
+    test = AppTest.from_file(str(CHECKOUT / "app" / "dashboard.py"), default_timeout=30)
+    test.query_params["run"] = run
+    test.run()
+    test.switch_page(f"app_pages/{name}.py")
+    test.query_params["run"] = run
+    return test.run()
+
+
+def test_a_long_load_shows_how_far_it_is_and_can_be_stopped(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, gate: Gate
+) -> None:
+    monkeypatch.setattr(loading_parts, "PATIENCE_S", 0.01)
+    file = runs / "gpu" / "trace.json.gz"
+    key = (str(file), file.stat().st_mtime_ns, file.stat().st_size)
+    job = state._traces.job(key, gate)
+    assert gate.begun.wait(10)
+    test = page("regions", "gpu")
+    assert not test.exception and not test.error
+    bar = test.get("progress")[0].proto
+    assert bar.value == 75 and "attributing, 75 %" in bar.text
+    next(button for button in test.button if button.label == "Cancel").click().run()
+    assert job.ended(10) and job.failed
+    assert "was cancelled" in test.info[0].value
+    monkeypatch.setattr(loading_parts, "PATIENCE_S", 20.0)
+    next(button for button in test.button if button.label == "Load it again").click().run()
+    assert not test.exception and not test.info and "Kernels of all regions" in [s.value for s in test.subheader]
+
+
+def test_a_trace_that_changes_is_read_anew(runs: Path) -> None:
+    test = page("regions", "gpu")
+    assert any("3 GPU events" in caption.value for caption in test.caption)
+    more = gpu_trace()
+    more.launch(9, 320)
+    more.kernel(9, 1400, 5)
+    more.write(runs / "gpu" / "trace.json.gz")
+    test.run()
+    assert any("4 GPU events" in caption.value for caption in test.caption)
+    (runs / "gpu" / "trace.json.gz").write_bytes(b"\x1f\x8b gone wrong")
+    test.run()
+    assert not test.exception and len(test.error) == 1
