@@ -13,6 +13,7 @@ if str(_HERE.parent) not in sys.path:
 
 from app import state  # noqa: E402
 from app.components import widgets  # noqa: E402
+from app.loading import give_back_memory  # noqa: E402
 
 # Section of the sidebar -> its pages: file in app_pages/ and title.
 PAGES = {
@@ -50,3 +51,4 @@ with widgets.one_line_errors():
             "Record a run there; it appears here when it is whole. Reload the page to look again.",
             f"profiler-kit capture --out {widgets.in_root('first')} --model vit_b --device cpu",
         )
+give_back_memory()

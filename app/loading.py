@@ -10,18 +10,13 @@ import ctypes
 import sys
 import threading
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from profiler_kit.errors import InputError, KitError
+from profiler_kit.progress import Report
 
 T = TypeVar("T")
 Key = tuple[str, int, int]  # path, mtime in ns, size: a file that changed is another one
-
-
-class Report(Protocol):
-    """What the work calls as it goes, as profiler_kit.progress says."""
-
-    def __call__(self, done: float, total: float, note: str = "") -> None: ...
 
 
 class Cancelled(KitError):
@@ -52,7 +47,7 @@ class Job(Generic[T]):
             self._error = error
         finally:
             self._ended.set()
-            _give_back_memory()
+            give_back_memory()
 
     def _report(self, done: float, total: float, note: str = "") -> None:
         if self._stop.is_set():
@@ -113,7 +108,7 @@ class Shelf(Generic[T]):
         return 0.0 if job.failed else self._weigh(job.result())
 
 
-def _give_back_memory() -> None:
+def give_back_memory() -> None:
     """Return freed memory to the system (glibc keeps what a thread freed); does nothing elsewhere."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):

@@ -19,7 +19,7 @@ from typing import TypeVar
 import pandas as pd
 import streamlit as st
 
-from app.loading import Job, Report, Shelf
+from app.loading import Job, Shelf
 from profiler_kit.analyses.layers import explained, forward_spread, layer_totals
 from profiler_kit.analyses.lod import Timeline
 from profiler_kit.analyses.lod_build import By, group_gpu_work
@@ -31,6 +31,7 @@ from profiler_kit.layer_file import read_layers
 from profiler_kit.load.ladders import LadderFolder, find_ladders
 from profiler_kit.load.runs import RunFolder, confined, default_root, find_run, find_runs, require_root
 from profiler_kit.load.store import find_entry
+from profiler_kit.progress import Report
 from profiler_kit.snapshot import Snapshot, load_snapshot
 from profiler_kit.timeline_store import has_timeline, trace_timeline
 from profiler_kit.trace import Trace, load_trace
@@ -261,9 +262,10 @@ def follow_address(keys: list[str]) -> None:
 
 
 def choose_picked() -> None:
-    """The picker changed: that is the run now."""
+    """The picker changed: that is the run now, and what else the address says was of the other one."""
     if st.session_state["run_picker"] is not None:
-        st.session_state["run"] = st.query_params["run"] = st.session_state["run_picker"]
+        st.session_state["run"] = st.session_state["run_picker"]
+        st.query_params.from_dict({"run": st.session_state["run"]})
 
 
 def keep_in_address() -> None:

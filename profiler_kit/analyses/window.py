@@ -17,11 +17,9 @@ def events_between(events: pd.DataFrame, start_ns: int, end_ns: int) -> pd.DataF
     """
     start = events["start_ns"].to_numpy(np.int64)
     end = start + events["dur_ns"].to_numpy(np.int64)
-    inside = (start < end_ns) & (end > start_ns)
-    cut = np.maximum(start, start_ns)
-    out = events.assign(start_ns=cut, dur_ns=np.minimum(end, end_ns) - cut)
-    found: pd.DataFrame = out[inside]
-    return found
+    inside = np.flatnonzero((start < end_ns) & (end > start_ns))
+    cut = np.maximum(start[inside], start_ns)
+    return events.iloc[inside].assign(start_ns=cut, dur_ns=np.minimum(end[inside], end_ns) - cut)
 
 
 def span_ns(*frames: pd.DataFrame) -> int:

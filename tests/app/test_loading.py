@@ -11,8 +11,9 @@ from streamlit.testing.v1 import AppTest
 
 from app import state
 from app.components import loading_parts
-from app.loading import Cancelled, Job, Report, Shelf
+from app.loading import Cancelled, Job, Shelf
 from profiler_kit.errors import InputError
+from profiler_kit.progress import Report
 from profiler_kit.trace import Trace, load_trace
 from tests.app.samples import CHECKOUT, gpu_trace, make_runs
 
