@@ -111,7 +111,7 @@ def place_in_trace(request: Request) -> Response:
 
     def answer(path: Path, first: int, last: int) -> Response:
         base, room = state.timeline(path)[0].start_ns, (last - first) // 5
-        start, end = base + first - room, base + last + room
+        start, end = max(base, base + first - room), base + last + room
         return JSONResponse({"start": str(start), "end": str(end)})  # too large for JavaScript's numbers
 
     return _with_range(request, answer)
