@@ -183,7 +183,13 @@ def test_a_click_shows_the_segments_and_blocks_of_that_moment(browser: Any, page
     driver.mouse.click(left + width * 0.7, bars["y"] + 15)
     assert opened.text("#detail-title") == "Inactive block"
     assert "34.0 MiB (35,651,584 B)" in opened.text("#detail")
-    driver.keyboard.press(".")
+    driver.keyboard.press(",")
+    assert opened.text("#moment-text") == "100 µs · event 1 · segment_alloc 64.0 MiB at 0x0"
+    for key, said in ((".", "alloc"), (".", "alloc"), (".", "out of memory"), (".", "free_requested 30.0 MiB")):
+        driver.keyboard.press(key)
+        assert f"· {said}" in opened.text("#moment-text")
+    for _ in range(2):
+        driver.keyboard.press(",")
     assert opened.text("#moment-text").startswith("peak, 2.000 ms · event 3 · alloc 10.0 MiB at 0x2000000")
     assert opened.complaints == []
 

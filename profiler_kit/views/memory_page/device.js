@@ -70,7 +70,8 @@ class Device {
   }
   isLive(i, state) { return this.born[i] <= state && this.gone[i] > state; }
   // Freed by the program, but held until another stream is done with it.
-  isPending(i, state) { return this.wait[i] > 0 && state >= (this.gone[i] === FOREVER ? this.states : this.gone[i]) - this.wait[i]; }
+  isPending(i, state) { return this.wait[i] > 0 && state >= this.askedAt(i); }
+  askedAt(i) { return (this.gone[i] === FOREVER ? this.states : this.gone[i]) - this.wait[i]; }
   stackName(i) {
     const before = this.born[i] === 0;
     if (!this.stacks.of(this.stack[i]).length) return { main: before ? BEFORE : NO_STACK, where: "" };
@@ -78,26 +79,27 @@ class Device {
     return before ? { main: `${name.main} ${BEFORE}`, where: name.where } : name;
   }
 
-  // Which allocation or range an event made or ended: allocation + 1, -(allocation + 1), or 0.
+  // Which allocation or range an event made or ended: allocation + 1, -(allocation + 1), or 0; asked: to be freed.
   changeTable() {
-    const of = new Int32Array(this.states), ranges = new Map();
+    const of = new Int32Array(this.states), asked = new Int32Array(this.states), ranges = new Map();
     for (let i = 0; i < this.count; i++) {
       if (this.born[i]) of[this.born[i]] = i + 1;
       if (this.gone[i] !== FOREVER) of[this.gone[i]] = -(i + 1);
+      if (this.wait[i]) asked[this.askedAt(i)] = i + 1;
     }
     for (let r = 0; r < this.ranges.count; r++) {
       if (this.ranges.born[r]) ranges.set(this.ranges.born[r], r + 1);
       if (this.ranges.gone[r] !== FOREVER) ranges.set(this.ranges.gone[r], -(r + 1));
     }
-    return { of, ranges };
+    return { of, asked, ranges };
   }
   // What the event that began a state did, in words.
   eventText(state) {
     if (!state) return "before the first event";
-    const { of, ranges } = this.changes, i = Math.abs(of[state]) - 1, range = ranges.get(state);
+    const { of, asked, ranges } = this.changes, i = Math.abs(of[state] || asked[state]) - 1, range = ranges.get(state);
     const oom = this.ooms.find((one) => one.state === state);
     if (oom) return `out of memory: asked for ${bytes(oom.requested_bytes)}`;
-    if (i >= 0) return `${of[state] > 0 ? "alloc" : "free_completed"} ${bytes(this.size[i])} at ${this.address(i)}, ${shortened(this.stackName(i).main)}`;
+    if (i >= 0) return `${of[state] > 0 ? "alloc" : of[state] ? "free_completed" : "free_requested"} ${bytes(this.size[i])} at ${this.address(i)}, ${shortened(this.stackName(i).main)}`;
     if (range) return `${this.ranges.verb(range)} ${bytes(this.ranges.size[Math.abs(range) - 1])} at ${this.ranges.address(Math.abs(range) - 1)}`;
     return "an event that changes no total";
   }

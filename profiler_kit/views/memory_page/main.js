@@ -71,7 +71,7 @@ class Page {
       byId(`panel-${key}`).hidden = key !== view;
     }
     const { chart, detail } = VIEWS[view];
-    byId("picture").hidden = byId("toolbar").hidden = !chart;
+    byId("picture").hidden = byId("toolbar").hidden = byId("moves").hidden = !chart;
     byId("detail-panel").hidden = !detail;
     byId("panels").className = detail ? `panels ${view}` : "panels alone";
     byId("colour-field").hidden = chart === "lines";
