@@ -69,7 +69,7 @@ class RunRecord:
 def read_record(folder: Path) -> RunRecord:
     """Read `run.json` of a run folder; keys this version does not know are ignored.
 
-    Raises RunFormatError when the file is missing, is no JSON object, or lacks a key.
+    Raises RunFormatError when the file is missing, is no JSON object, lacks a key, or is of a newer format.
     """
     hint = "Record a run with: profiler-kit capture --out DIR"
     path = require_file(folder / RECORD, "the record of a run", hint)
@@ -87,6 +87,11 @@ def read_record(folder: Path) -> RunRecord:
     ]
     if missing:
         raise RunFormatError(f"{path}: key {missing[0]!r} is missing, found {sorted(data)}. {hint}")
+    written = data.get("format", FORMAT)
+    if isinstance(written, int) and written > FORMAT:
+        raise RunFormatError(
+            f"{path}: format {written}, want {FORMAT} or less: it was written by a newer profiler_kit. Update this one."
+        )
     values = {key: value for key, value in data.items() if key in known}
     return _typed(path, values)
 

@@ -90,3 +90,17 @@ def test_layers_are_summed_once_for_everybody(root: Path) -> None:
     assert found is not None
     assert sorted(found.totals["batch_size"].unique()) == sorted(set(layers().calls["batch_size"]))
     assert len(found.coverage) == 2
+
+
+def test_a_record_of_a_newer_format_is_said_and_the_rest_is_loaded(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    record("run").write(folder)
+    text = (folder / "run.json").read_text(encoding="utf-8").replace('"format": 1', '"format": 7')
+    (folder / "run.json").write_text(text, encoding="utf-8")
+    host_trace().write(folder / "trace.json.gz")
+    run = load_run(folder)
+    assert run.holds == ("trace",)
+    assert run.problems == (
+        f"{folder / 'run.json'}: format 7, want 1 or less: it was written by a newer profiler_kit. Update this one.",
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from profiler_kit.commands.output import AsJson, TraceFile, open_trace, print_json, print_table, records
+from profiler_kit.commands.output import AsJson, TraceFile, open_trace, print_json, print_table, records, says_no_gpu
 
 
 def command(trace: TraceFile, as_json: AsJson = False) -> None:
@@ -11,6 +11,8 @@ def command(trace: TraceFile, as_json: AsJson = False) -> None:
     totals = loaded.copy_totals()
     if as_json:
         print_json(records(totals))
+        return
+    if says_no_gpu(loaded):
         return
     from profiler_kit.views.text import MISSING, fmt_bytes, fmt_count, fmt_ns
 

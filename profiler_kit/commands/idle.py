@@ -15,6 +15,7 @@ from profiler_kit.commands.output import (
     print_json,
     print_table,
     records,
+    says_no_gpu,
 )
 from profiler_kit.errors import OptionError
 
@@ -37,6 +38,8 @@ def command(
     totals = loaded.idle(scope=scope, kernel_wait_below_ns=below)  # type: ignore[arg-type]  # checked above
     if as_json:
         print_json(records(totals))
+        return
+    if says_no_gpu(loaded):
         return
     from profiler_kit.views.text import fmt_count, fmt_ns, fmt_percent
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from profiler_kit.commands.output import AsJson, TraceFile, open_trace, print_json, print_table, records
+from profiler_kit.commands.output import AsJson, TraceFile, open_trace, print_json, print_table, records, says_no_gpu
 from profiler_kit.errors import OptionError
 
 OPTIONAL = ("min", "max", "device", "category", "stream", "mean")  # go first where the terminal is narrow
@@ -30,11 +30,7 @@ def command(
         return
     from profiler_kit.views.text import fmt_count, fmt_kernel, fmt_ns, fmt_percent
 
-    if totals.empty:
-        typer.echo(
-            f"{loaded.path}: no GPU events. Record on a machine with a GPU, with CUDA among the activities; where the "
-            "host's time went: profiler-kit summary"
-        )
+    if says_no_gpu(loaded):
         return
     everything = int(totals["sum_ns"].sum())
     rows = [

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from profiler_kit.commands.output import AsJson, TraceFile, open_trace, print_json, print_table, records
+from profiler_kit.commands.output import AsJson, TraceFile, open_trace, print_json, print_table, records, says_no_gpu
 from profiler_kit.errors import OptionError
 from profiler_kit.units import us_to_ns
 
@@ -28,6 +28,8 @@ def command(
     queue = loaded.queue()
     if as_json:
         print_json({"launches": records(launches), "queue": records(queue)})
+        return
+    if says_no_gpu(loaded):
         return
     from profiler_kit.views.text import fmt_count, fmt_ns
 

@@ -64,7 +64,7 @@ def open_trace(path: Path, *, arguments: Sequence[str] = ()) -> Trace:
 
     # unlike Path.is_file, os.path says no to a name that is too long: load_trace then tells
     file = path / TRACE if os.path.isfile(path / TRACE) else path  # noqa: PTH113
-    if file.is_dir() and (found := folder_traces(file)):
+    if os.path.isdir(file) and (found := folder_traces(file)):  # noqa: PTH112 - likewise
         raise InputError(
             f"{file}: this folder holds {len(found)} traces, want one. Name one of them ({found[0]}), or set them side "
             f"by side: profiler-kit ranks {file}"
@@ -74,6 +74,17 @@ def open_trace(path: Path, *, arguments: Sequence[str] = ()) -> Trace:
     for line in trace.losses():
         typer.echo(f"profiler-kit: {line}", err=True)
     return trace
+
+
+def says_no_gpu(trace: Trace) -> bool:
+    """Whether the trace holds no GPU events; then that is printed, with what to do, in place of an empty table."""
+    if len(trace.gpu_events()):
+        return False
+    typer.echo(
+        f"{trace.path}: no GPU events. Record on a machine with a GPU, with CUDA among the activities; where the "
+        "host's time went: profiler-kit summary"
+    )
+    return True
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -106,8 +117,11 @@ def print_table(
     """Print a table as wide as the terminal; without a terminal as wide as it needs to be.
 
     The first `left` columns are text, the others numbers aligned to the right. See `table_lines` for what happens
-    when the terminal is narrow.
+    when the terminal is narrow. Without rows one line says so.
     """
+    if not rows:
+        typer.echo(f"{title}: none\n")
+        return
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     typer.echo(typer.style(title, bold=True) if width else title)
     typer.echo()

@@ -15,6 +15,7 @@ from profiler_kit.commands.output import (
     print_json,
     print_table,
     records,
+    says_no_gpu,
 )
 
 
@@ -35,6 +36,8 @@ def command(
     totals = loaded.kernel_sequences(length=length or None, operator=operator)
     if as_json:
         print_json(records(totals))
+        return
+    if says_no_gpu(loaded):
         return
     from profiler_kit.views.text import fmt_count, fmt_ns, short_kernel
 

@@ -13,6 +13,7 @@ from profiler_kit.commands.output import (
     print_json,
     print_table,
     records,
+    says_no_gpu,
 )
 
 
@@ -23,6 +24,8 @@ def command(trace: TraceFile, as_json: AsJson = False, kernel_wait_us: KernelWai
     totals = loaded.utilization(kernel_wait_below_ns=below)
     if as_json:
         print_json(records(totals))
+        return
+    if says_no_gpu(loaded):
         return
     from profiler_kit.views.text import fmt_count, fmt_ns, fmt_path, fmt_percent
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from profiler_kit.commands.output import shorten, table_lines
+import importlib
+from pathlib import Path
+
+import pytest
+
+from profiler_kit.commands.output import print_table, shorten, table_lines
+from tests.app.samples import host_trace
 
 COLUMNS = ("region", "times", "sum", "busy")
 ROWS = [
@@ -43,3 +49,20 @@ def test_control_characters_do_not_reach_the_terminal() -> None:
 
 def test_shorten_keeps_both_ends() -> None:
     assert [shorten("abcdefgh", size) for size in (8, 7, 4)] == ["abcdefgh", "abc…fgh", "ab…h"]
+
+
+@pytest.mark.parametrize("name", ["kernels", "idle", "launches", "sequences", "copies", "overlap", "utilization"])
+def test_a_trace_without_a_gpu_gets_a_sentence_instead_of_an_empty_table(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = host_trace().write(tmp_path / "host.json.gz")
+    importlib.import_module(f"profiler_kit.commands.{name}").command(path)
+    assert capsys.readouterr().out == (
+        f"{path}: no GPU events. Record on a machine with a GPU, with CUDA among the activities; where the host's time "
+        "went: profiler-kit summary\n"
+    )
+
+
+def test_a_table_without_rows_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table("copies", ("kind", "count"), [])
+    assert capsys.readouterr().out == "copies: none\n\n"
