@@ -21,33 +21,60 @@ _PACKAGE: Final = "a package written by save_encoder (.pt2)"
 
 
 def compile_encoder(sam: Sam, *, backend: str = "inductor", mode: str | None = None) -> Sam:
-    """Compile the image encoder in place for static shapes; it compiles at the first call of each batch size.
+    """Compile the parts of the image encoder in place for static shapes, each batch size at its first call.
 
-    Attributes, children and the state dict stay as they are. mode: as torch.compile's.
+    The blocks are compiled one by one: they share two graphs (windows, global), so that vit_h compiles in a quarter
+    of the time that the encoder as one graph takes, and runs as fast. Attributes, children and the state dict stay
+    as they are. mode: as torch.compile's.
     """
-    sam.image_encoder.compile(backend=backend, mode=mode, dynamic=False)
+    encoder = sam.image_encoder
+    for part in (encoder.patch_embed, *encoder.blocks, encoder.neck):
+        part.compile(backend=backend, mode=mode, dynamic=False)
     return sam
 
 
 class GraphedEncoder(StandIn):
-    """An encoder that replays CUDA graphs; each answer is copied out of the graph's memory before the next call."""
+    """An encoder that replays a CUDA graph, one for each shape and dtype of its input; it is recorded first.
 
-    def __init__(self, published: torch.nn.Module, run: Callable[[Tensor], Tensor]) -> None:
+    Answers are copied out of the graph's memory: otherwise the next image would change the answer to this one.
+    """
+
+    def __init__(self, published: torch.nn.Module) -> None:
         super().__init__(published)
-        self._run = (run,)  # in a tuple, so that it is no child
-        # the hooks of the module run inside `run`
+        self._whole = (published,)  # in a tuple, so that it is no child
+        self._recorded: dict[tuple[torch.Size, torch.dtype], tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
+        # the hooks of the published module run inside the graph
         self._forward_hooks, self._forward_pre_hooks = type(self._forward_hooks)(), type(self._forward_pre_hooks)()
 
     def forward(self, images: Tensor) -> Tensor:
         """As the published encoder."""
-        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-        return self._run[0](images).clone()
+        key = (images.shape, images.dtype)
+        if key not in self._recorded:
+            self._recorded[key] = self._record(images)
+        graph, given, answer = self._recorded[key]
+        given.copy_(images)
+        graph.replay()
+        return answer.clone()
+
+    def _record(self, images: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
+        """Run a few times on a stream of its own (which compiles), then record; as torch's manual asks for."""
+        encoder, given = self._whole[0], images.clone()
+        side = torch.cuda.Stream(images.device)  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream(images.device))
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                encoder(given)
+        torch.cuda.current_stream(images.device).wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            answer = encoder(given)
+        return graph, given, answer
 
 
 def graph_encoder(sam: Sam) -> Sam:
-    """torch.compile with CUDA graphs: one launch a forward. Without the copy a second image would change the first."""
-    encoder = sam.image_encoder
-    sam.image_encoder = GraphedEncoder(encoder, torch.compile(encoder, mode="reduce-overhead", dynamic=False))
+    """torch.compile, then the whole encoder as one CUDA graph: one launch a forward."""
+    compile_encoder(sam)
+    sam.image_encoder = GraphedEncoder(sam.image_encoder)
     return sam
 
 

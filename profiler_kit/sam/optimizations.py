@@ -159,6 +159,18 @@ def _unchanged(sam: Sam) -> Sam:
     return sam
 
 
+def _fuse_attention(sam: Sam) -> Sam:
+    from profiler_kit.sam.fused_attention import use_fused_attention  # needs Triton, which a CPU may lack
+
+    return use_fused_attention(sam)
+
+
+def _fuse_gelu(sam: Sam) -> Sam:
+    from profiler_kit.sam.fused_gelu import use_fused_gelu
+
+    return use_fused_gelu(sam)
+
+
 def _others(names: tuple[str, ...], name: str) -> tuple[str, ...]:
     return tuple(other for other in names if other != name)
 
@@ -180,8 +192,33 @@ _REWRITES: Final = (
     _rewrite("window_pad", "windows padded after qkv and joined before proj", use_window_pad),
     _rewrite("batched_decoder", "prompts of all images in one call of the mask decoder", batch_decoder),
 )
-_BEFORE_QUANTIZED: Final = (*_PRECISION, "window_pad")
-_BEFORE_COMPILED: Final = (*_PRECISION, *(rewrite.name for rewrite in _REWRITES), *_QUANTIZED)
+_FUSED: Final = Optimization(
+    "fused_attention",
+    "encoder attention as one Triton kernel between qkv and proj, nothing padded in memory",
+    _fuse_attention,
+    after=("sdpa", "rel_pos", "window_pad"),
+    requires=("bf16", "fp16"),
+    needs_cuda=True,
+    capability=(8, 0),
+    package="triton",
+)
+_GELU: Final = Optimization(
+    "fused_gelu",
+    "GELU as one Triton kernel, with fp8 together with the rounding of its answer",
+    _fuse_gelu,
+    after=("int8", "fp8", "sparse24"),
+    needs_cuda=True,
+    capability=(8, 0),
+    package="triton",
+)
+_BEFORE_QUANTIZED: Final = (*_PRECISION, "window_pad", "fused_attention")
+_BEFORE_COMPILED: Final = (
+    *_PRECISION,
+    *(rewrite.name for rewrite in _REWRITES),
+    "fused_attention",
+    *_QUANTIZED,
+    "fused_gelu",
+)
 
 
 def _compiled(name: str, about: str, apply: Callable[[Sam], Sam], *, needs_cuda: bool = False) -> Optimization:
@@ -207,6 +244,7 @@ OPTIMIZATIONS: Final[Mapping[str, Optimization]] = {
         _precision("bf16", "image encoder and mask decoder in bfloat16", torch.bfloat16),
         _precision("fp16", "image encoder and mask decoder in float16", torch.float16),
         *_REWRITES,
+        _FUSED,
         Optimization(
             "int8",
             "products of the encoder's blocks in int8, activations scaled row by row",
@@ -237,29 +275,35 @@ OPTIMIZATIONS: Final[Mapping[str, Optimization]] = {
             capability=(8, 0),
             exact=False,
         ),
-        _compiled("compile", "torch.compile of the image encoder, mode default", compile_encoder),
+        _GELU,
+        _compiled("compile", "torch.compile of the image encoder's parts, mode default", compile_encoder),
         _compiled(
             "compile_max",
-            "torch.compile of the image encoder, mode max-autotune without CUDA graphs",
+            "torch.compile of the image encoder's parts, mode max-autotune without CUDA graphs",
             partial(compile_encoder, mode="max-autotune-no-cudagraphs"),
         ),
         _compiled(
-            "compile_graphs", "torch.compile of the image encoder with CUDA graphs", graph_encoder, needs_cuda=True
+            "compile_graphs",
+            "torch.compile of the image encoder's parts, replayed as one CUDA graph",
+            graph_encoder,
+            needs_cuda=True,
         ),
         _compiled("aoti", "image encoder from an AOTInductor package", package_encoder),
     )
 }
 
 _EXACT: Final = ("bf16", "nosync", "patch_linear", "sdpa", "rel_pos", "window_pad", "batched_decoder")
+_FUSED_EXACT: Final = (*_EXACT, "fused_attention", "fused_gelu")
 LADDER: Final = (
     Rung("fp32 as published"),
     Rung("TF32", ("tf32",), alternative=True),
     *(Rung(_EXACT[count - 1], _EXACT[:count]) for count in range(1, len(_EXACT) + 1)),
     Rung("compile", (*_EXACT, "compile")),
-    Rung("CUDA graphs", (*_EXACT, "compile_graphs"), alternative=True),
-    Rung("max-autotune", (*_EXACT, "compile_max"), alternative=True),
-    Rung("AOTInductor", (*_EXACT, "aoti"), alternative=True),
-    Rung("int8", (*_EXACT, "int8", "compile"), alternative=True),
-    Rung("2:4 sparse", (*_EXACT, "sparse24", "compile"), alternative=True),
-    Rung("fp8", (*_EXACT, "fp8", "compile")),
+    Rung("fused kernels", (*_FUSED_EXACT, "compile")),
+    Rung("CUDA graphs", (*_FUSED_EXACT, "compile_graphs")),
+    Rung("max-autotune", (*_FUSED_EXACT, "compile_max"), alternative=True),
+    Rung("AOTInductor", (*_FUSED_EXACT, "aoti"), alternative=True),
+    Rung("int8", (*_EXACT, "fused_attention", "int8", "compile"), alternative=True),
+    Rung("2:4 sparse", (*_EXACT, "fused_attention", "sparse24", "fused_gelu", "compile"), alternative=True),
+    Rung("fp8", (*_EXACT, "fused_attention", "fp8", "fused_gelu", "compile_graphs")),
 )

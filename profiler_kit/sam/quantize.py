@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Tensor = torch.Tensor
 FLOAT8: Final = torch.float8_e4m3fn
-_TINY: Final = 1e-12  # the scale of a row of zeros
+TINY: Final = 1e-12  # the scale of a row of zeros
 _PRODUCTS: Final = ("attn.qkv", "attn.proj", "mlp.lin1", "mlp.lin2")
 
 
@@ -50,35 +50,37 @@ class Float8Linear(torch.nn.Module):
         self.bias = linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        """bfloat16[..., K] to bfloat16[..., N]. On a CPU the product is made in float32 from the rounded values."""
-        weight, scale = cast(Tensor, self.weight), cast(Tensor, self.scale)
+        """bfloat16[..., K] to bfloat16[..., N]."""
         rows, row_scale = float8_rows(x.flatten(0, -2))
-        if x.is_cuda:
-            out = torch._scaled_mm(
+        return self.multiply(rows, row_scale, x.dtype).view(*x.shape[:-1], -1)
+
+    def multiply(self, rows: Tensor, row_scale: Tensor, dtype: torch.dtype) -> Tensor:
+        """float8[M, K] with scales float32[M, 1] to dtype[M, N]. On a CPU float32 multiplies the rounded values."""
+        weight, scale = cast(Tensor, self.weight), cast(Tensor, self.scale)
+        if rows.is_cuda:
+            return torch._scaled_mm(
                 rows,
                 weight.t(),
                 scale_a=row_scale,
                 scale_b=scale,
                 bias=self.bias,
-                out_dtype=x.dtype,
+                out_dtype=dtype,
                 use_fast_accum=True,
             )
-        else:
-            out = (rows.float() @ weight.float().t()) * row_scale * scale
-            out = (out if self.bias is None else out + self.bias).to(x.dtype)
-        return out.view(*x.shape[:-1], -1)
+        out = (rows.float() @ weight.float().t()) * row_scale * scale
+        return (out if self.bias is None else out + self.bias).to(dtype)
 
 
 def int8_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """float[M, K] to int8[M, K] and float32[M, 1] scales whose product is closest to it."""
-    scale = x.abs().amax(dim=1, keepdim=True).float().clamp(min=_TINY) / 127
+    scale = x.abs().amax(dim=1, keepdim=True).float().clamp(min=TINY) / 127
     return (x.float() / scale).round().clamp(-127, 127).to(torch.int8), scale
 
 
 def float8_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """float[M, K] to float8_e4m3fn[M, K] and float32[M, 1] scales whose product is closest to it."""
     largest = torch.finfo(FLOAT8).max
-    scale = x.abs().amax(dim=1, keepdim=True).float().clamp(min=_TINY) / largest
+    scale = x.abs().amax(dim=1, keepdim=True).float().clamp(min=TINY) / largest
     return (x.float() / scale).clamp(-largest, largest).to(FLOAT8), scale
 
 
