@@ -146,11 +146,11 @@ def window_kernel(
     """
     WIDTH: tl.constexpr = HEADS * DIM
     FACTOR: tl.constexpr = SCALE * LOG2_E
-    image = (tl.program_id(0) // windows).to(tl.int64)
-    window = tl.program_id(0) % windows
+    image = (tl.program_id(2) // windows).to(tl.int64)
+    window = tl.program_id(2) % windows
     top_row, left = (window // across) * SIDE, (window % across) * SIDE
     head = tl.program_id(1)
-    first = tl.program_id(2) * BLOCK_M
+    first = tl.program_id(0) * BLOCK_M
     if top_row + first // PAD >= height:
         return
     queries = first + tl.arange(0, BLOCK_M)

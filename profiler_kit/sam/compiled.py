@@ -21,7 +21,7 @@ _PACKAGE: Final = "a package written by save_encoder (.pt2)"
 
 
 def compile_encoder(sam: Sam, *, backend: str = "inductor", mode: str | None = None) -> Sam:
-    """Compile the parts of the image encoder in place for static shapes, each batch size at its first call.
+    """Compile the parts of the image encoder in place: for the first batch size, then once more for any other.
 
     The blocks are compiled one by one: they share two graphs (windows, global), so that vit_h compiles in a quarter
     of the time that the encoder as one graph takes, and runs as fast. Attributes, children and the state dict stay
@@ -29,7 +29,7 @@ def compile_encoder(sam: Sam, *, backend: str = "inductor", mode: str | None = N
     """
     encoder = sam.image_encoder
     for part in (encoder.patch_embed, *encoder.blocks, encoder.neck):
-        part.compile(backend=backend, mode=mode, dynamic=False)
+        part.compile(backend=backend, mode=mode)
     return sam
 
 

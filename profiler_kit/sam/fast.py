@@ -22,12 +22,12 @@ def best_optimizations(device: torch.device) -> tuple[Optimization, ...]:
     """The fastest combination that keeps the masks and can run on `device`.
 
     With a GPU that has bfloat16 tensor cores (compute capability 8.0): bfloat16, every exact rewrite, Triton kernels
-    for attention and GELU, and the encoder compiled. Elsewhere the exact rewrites in float32, without a compiler.
-    Quantized products are never part of it: name them yourself.
+    for attention and for what lies between the products, and the encoder compiled. Elsewhere the exact rewrites in
+    float32, without a compiler. Quantized products are never part of it: name them yourself.
     """
     names: tuple[str, ...] = _EXACT
     if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
-        names = ("bf16", *_EXACT, "fused_attention", "fused_gelu", "compile")
+        names = ("bf16", *_EXACT, "fused_attention", "fused_rows", "compile")
     chosen = parse_optimizations(",".join(names))
     return tuple(optimization for optimization in chosen if unmet(optimization, device) is None)
 

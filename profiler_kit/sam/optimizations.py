@@ -165,10 +165,10 @@ def _fuse_attention(sam: Sam) -> Sam:
     return use_fused_attention(sam)
 
 
-def _fuse_gelu(sam: Sam) -> Sam:
-    from profiler_kit.sam.fused_gelu import use_fused_gelu
+def _fuse_rows(sam: Sam) -> Sam:
+    from profiler_kit.sam.fused_rows import use_fused_rows
 
-    return use_fused_gelu(sam)
+    return use_fused_rows(sam)
 
 
 def _others(names: tuple[str, ...], name: str) -> tuple[str, ...]:
@@ -202,11 +202,12 @@ _FUSED: Final = Optimization(
     capability=(8, 0),
     package="triton",
 )
-_GELU: Final = Optimization(
-    "fused_gelu",
-    "GELU as one Triton kernel, with fp8 together with the rounding of its answer",
-    _fuse_gelu,
-    after=("int8", "fp8", "sparse24"),
+_ROWS: Final = Optimization(
+    "fused_rows",
+    "GELU, residual sums with norms, and float8 rounding as one Triton kernel each",
+    _fuse_rows,
+    after=("window_pad", "fused_attention", "int8", "fp8", "sparse24"),
+    requires=("window_pad",),
     needs_cuda=True,
     capability=(8, 0),
     package="triton",
@@ -217,7 +218,7 @@ _BEFORE_COMPILED: Final = (
     *(rewrite.name for rewrite in _REWRITES),
     "fused_attention",
     *_QUANTIZED,
-    "fused_gelu",
+    "fused_rows",
 )
 
 
@@ -275,7 +276,7 @@ OPTIMIZATIONS: Final[Mapping[str, Optimization]] = {
             capability=(8, 0),
             exact=False,
         ),
-        _GELU,
+        _ROWS,
         _compiled("compile", "torch.compile of the image encoder's parts, mode default", compile_encoder),
         _compiled(
             "compile_max",
@@ -293,17 +294,18 @@ OPTIMIZATIONS: Final[Mapping[str, Optimization]] = {
 }
 
 _EXACT: Final = ("bf16", "nosync", "patch_linear", "sdpa", "rel_pos", "window_pad", "batched_decoder")
-_FUSED_EXACT: Final = (*_EXACT, "fused_attention", "fused_gelu")
+_FUSED_EXACT: Final = (*_EXACT, "fused_attention", "fused_rows")
 LADDER: Final = (
     Rung("fp32 as published"),
     Rung("TF32", ("tf32",), alternative=True),
     *(Rung(_EXACT[count - 1], _EXACT[:count]) for count in range(1, len(_EXACT) + 1)),
     Rung("compile", (*_EXACT, "compile")),
-    Rung("fused kernels", (*_FUSED_EXACT, "compile")),
+    Rung("fused_attention", (*_EXACT, "fused_attention", "compile")),
+    Rung("fused_rows", (*_FUSED_EXACT, "compile")),
     Rung("CUDA graphs", (*_FUSED_EXACT, "compile_graphs")),
     Rung("max-autotune", (*_FUSED_EXACT, "compile_max"), alternative=True),
     Rung("AOTInductor", (*_FUSED_EXACT, "aoti"), alternative=True),
     Rung("int8", (*_EXACT, "fused_attention", "int8", "compile"), alternative=True),
-    Rung("2:4 sparse", (*_EXACT, "fused_attention", "sparse24", "fused_gelu", "compile"), alternative=True),
-    Rung("fp8", (*_EXACT, "fused_attention", "fp8", "fused_gelu", "compile_graphs")),
+    Rung("2:4 sparse", (*_EXACT, "fused_attention", "sparse24", "fused_rows", "compile"), alternative=True),
+    Rung("fp8", (*_EXACT, "fused_attention", "fp8", "fused_rows", "compile_graphs")),
 )
