@@ -169,7 +169,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="vit_b")
     parser.add_argument("--checkpoint", type=Path)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, help="of random weights; without, those the model ships with, or seed 0")
     parser.add_argument("--batch", default="8", help="batch sizes, separated by commas")
     parser.add_argument("--rows", default=",".join(ROWS), help=f"of {', '.join(ROWS)}; or 'ladder' for all its rungs")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -193,7 +193,7 @@ def main() -> int:
     }  # fmt: skip
     for size in [int(text) for text in options.batch.split(",")]:
         image_size = base.image_encoder.img_size
-        scenes = generate_scenes(size, height=image_size * 3 // 4, width=image_size, seed=options.seed)
+        scenes = generate_scenes(size, height=image_size * 3 // 4, width=image_size)
         batch = move_batch(prepare_batch(base, scenes, parse_prompts(options.prompts)), device)
         found: dict[str, object] = {"prompts": sum(query.count for query in batch.queries), "rows": {}}
         done["batches"][str(size)] = found

@@ -18,7 +18,7 @@ from profiler_kit.sam.scenes import generate_scenes
 
 
 def test_the_names_are_those_of_segment_anything_and_ours() -> None:
-    assert set(sam_model_fast_registry) == {*sam_model_registry, "vit_tiny"}
+    assert set(sam_model_fast_registry) == {*sam_model_registry, "vit_tiny", "vit_small"}
     assert profiler_kit.sam_model_fast_registry is sam_model_fast_registry
     assert sam_model_fast_registry["default"].__name__ == "build_fast_vit_h"
 

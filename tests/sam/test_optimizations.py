@@ -113,6 +113,8 @@ def test_names_and_order() -> None:
         "rel_pos,sdpa": "sdpa must come before rel_pos. Change the order.",
         "bf16,fp8,window_pad": "window_pad must come before fp8. Change the order.",
         "fp8": "fp8 needs bf16 before it. Add it.",
+        "bf16,fused_rows": "fused_rows needs window_pad before it. Add it.",
+        "fused_attention": "fused_attention needs bf16 or fp16 before it. Add it.",
         "sparse24": "sparse24 needs bf16 or fp16 before it. Add it.",
     }.items():
         with pytest.raises(OptionError) as caught:

@@ -1,0 +1,71 @@
+"""Run the Triton kernels in Triton's interpreter, on the CPU: prints the largest error of each case as JSON.
+
+A process of its own, because Triton looks at TRITON_INTERPRET when it is imported.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+os.environ["TRITON_INTERPRET"] = "1"
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+from profiler_kit.sam import fused_attention as attention
+from profiler_kit.sam import row_operators as rows
+
+torch.set_num_threads(1)
+attention.wrap_triton = rows.wrap_triton = lambda kernel: kernel
+
+
+def attention_error(side: int, heads: int, dim: int, window: int, pair: int) -> float:
+    """Against float64; a side of 20 and windows of 14 have windows that reach over the edge in both directions."""
+    attention.GLOBAL = attention.Launch(64, pair, 4, 3)
+    width, reach = heads * dim, window or side
+    qkv, fill = torch.randn(1, side, side, 3 * width), torch.randn(3 * width)
+    tables = [torch.randn(2 * reach - 1, dim) * 0.3 for _ in range(2)]
+    got = attention._launch(qkv, fill, *tables, attention.window_places(window), heads, window)
+    want = attention.reference_attention(qkv.double(), fill.double(), *(t.double() for t in tables), heads, window)
+    return (got - want).abs().max().item()
+
+
+def rows_error(width: int) -> float:
+    """Every operator over rows against torch, float8 stood in for by float32 (so that only the scaling is seen)."""
+    x, more, weight, bias = torch.randn(5, width) * 3, torch.randn(5, width), torch.randn(width), torch.randn(width)
+    x[0, :4] = torch.tensor([0.0, -9.0, 9.0, -30.0])
+    _, first, rest, _ = rows._parts(x)
+    out, scale, total = torch.empty_like(x), torch.empty(5, 1), torch.empty_like(x)
+    errors = []
+    parts = {"WIDTH": width, "WIDTH_A": first, "WIDTH_B": rest, "LARGEST": 448.0, "TINY": 1e-12}
+    for gelu in (True, False):
+        rows.round_rows_kernel[(5,)](x, out, scale, GELU=gelu, **parts)
+        errors.append(out * scale - (F.gelu(x) if gelu else x))
+        assert out.abs().max() <= 448
+    for add in (False, True):
+        for rounded in (False, True):
+            given = (x, more if add else None, weight, bias, total if add else None, out, scale if rounded else None)
+            rows._launch_norm(*given, 1e-6)
+            errors.append(
+                (out * scale if rounded else out) - F.layer_norm(x + more * add, (width,), weight, bias, 1e-6)
+            )
+    errors.append(total - (x + more))
+    rows.gelu_kernel[(2,)](x, out, x.numel(), BLOCK=256)
+    errors.append(out - F.gelu(x))
+    return max(error.abs().max().item() for error in errors)
+
+
+torch.manual_seed(0)
+print(
+    json.dumps(
+        {
+            "window": attention_error(20, 1, 16, 14, 1),
+            "window, head of 48": attention_error(9, 2, 48, 7, 1),
+            "global, head of 48": attention_error(16, 1, 48, 0, 1),
+            "global, pairs of rows": attention_error(16, 1, 16, 0, 2),
+            "rows of 64": rows_error(64),
+            "rows of 96": rows_error(96),
+        }
+    )
+)
