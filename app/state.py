@@ -25,6 +25,7 @@ from profiler_kit.analyses.lod import Timeline
 from profiler_kit.analyses.lod_build import By, group_gpu_work
 from profiler_kit.analyses.lod_search import Matches, find_matches
 from profiler_kit.errors import InputError
+from profiler_kit.joined import JoinedRun, join_run
 from profiler_kit.ladder_file import ladder_rows
 from profiler_kit.ladder_record import RESULTS, LadderRecord, read_ladder
 from profiler_kit.layer_file import read_layers
@@ -183,6 +184,22 @@ def _snapshot(path: str, mtime_ns: int, size: int) -> Snapshot:
 def snapshot(path: Path) -> Snapshot:
     """The loaded memory snapshot of that file."""
     return _fresh(path, _snapshot)
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _joined(trace_key: tuple[str, int, int], memory_key: tuple[str, int, int]) -> JoinedRun | None:
+    try:
+        return join_run(trace(Path(trace_key[0])), _snapshot(*memory_key))
+    except InputError:  # recorded at different times, as many runs are
+        return None
+
+
+def joined(run: RunFolder) -> JoinedRun | None:
+    """Kernels and memory of the run on one clock; None where it has no trace of the time of its snapshot."""
+    kernels, memory = run.memory_trace or run.trace, run.memory
+    if kernels is None or memory is None:
+        return None
+    return _fresh(kernels, lambda *key: _fresh(memory, lambda *other: _joined(key, other)))
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)

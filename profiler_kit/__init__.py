@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from profiler_kit.capture.regions import region
     from profiler_kit.capture.runners import profiler_runner
     from profiler_kit.errors import KitError
+    from profiler_kit.joined import JoinedRun, join_run
     from profiler_kit.ranks import Ranks, load_ranks
     from profiler_kit.run import Run, load_run
     from profiler_kit.sam.fast import sam_model_fast_registry
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
 __version__: Final = "0.1.0"
 
 __all__ = [
+    "JoinedRun",
     "KitError",
     "Ranks",
     "Run",
     "Snapshot",
     "Trace",
     "__version__",
+    "join_run",
     "layer_timer",
     "load_ranks",
     "load_run",
@@ -41,11 +44,13 @@ __all__ = [
 ]
 
 _HOME: Final = {
+    "JoinedRun": "profiler_kit.joined",
     "KitError": "profiler_kit.errors",
     "Ranks": "profiler_kit.ranks",
     "Run": "profiler_kit.run",
     "Snapshot": "profiler_kit.snapshot",
     "Trace": "profiler_kit.trace",
+    "join_run": "profiler_kit.joined",
     "layer_timer": "profiler_kit.capture.layers",
     "load_ranks": "profiler_kit.ranks",
     "load_run": "profiler_kit.run",

@@ -13,10 +13,11 @@ from profiler_kit.errors import RunFormatError
 from profiler_kit.files import require_file, write_json
 
 FORMAT: Final = 1
-RECORD, TRACE, MEMORY, LAYERS, MASKS = (
+RECORD, TRACE, MEMORY, MEMORY_TRACE, LAYERS, MASKS = (
     "run.json",
     "trace.json.gz",
     "memory.pickle",
+    "memory_trace.json.gz",  # of the batch that memory.pickle is of: kernels and memory on one clock
     "layers.parquet",
     "masks.json",
 )

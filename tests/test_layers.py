@@ -22,7 +22,7 @@ LAYERS = (
     {"nesting", "autograd", "attribute", "origins"},
     {"analyses"},
     {"sql_tables", "sql", "trace", "trace_analyses", "ranks", "snapshot_analyses", "snapshot", "hta", "timeline_store"},
-    {"run"},
+    {"joined", "run"},
     {"views"},
     {"commands"},
     {"cli"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from app import state
-from app.components import memory_parts, widgets
+from app.components import joined_parts, memory_parts, widgets
 from profiler_kit.views import figures_memory, tables
 
 run = state.run()
@@ -25,6 +25,9 @@ memory_parts.say_peak(snapshot, facts)
 memory_parts.numbers(facts, run.record)
 timeline, spans = memory_parts.of_device(snapshot, device)
 widgets.figure(figures_memory.memory_over_time(timeline, spans, reserves=memory_parts.reserves(facts)), "memory")
+joined = state.joined(run)
+if joined is not None:
+    joined_parts.show(joined, device)
 st.subheader("By region", help="Regions are record_function blocks, from the snapshot's own annotations.")
 regions = snapshot.regions()
 regions = regions[regions["device"] == device].reset_index(drop=True)

@@ -38,6 +38,10 @@ def command(
         ),
     ] = None,
     stream: Annotated[int | None, typer.Option(help="Of what ran on a GPU only this stream.")] = None,
+    with_memory: Annotated[
+        Path | None,
+        typer.Option(metavar="SNAPSHOT", help="Add allocated and reserved bytes from this snapshot of the same time."),
+    ] = None,
     with_counters: Annotated[
         bool, typer.Option("--with-counters", help="Add queue length, GPU events running, and memory of the run.")
     ] = False,
@@ -50,7 +54,7 @@ def command(
     """
     from dataclasses import asdict
 
-    from profiler_kit.record import TRACE
+    from profiler_kit.record import MEMORY_TRACE, TRACE
     from profiler_kit.views.perfetto import export_window
     from profiler_kit.views.text import fmt_bytes, fmt_count, fmt_ns
 
@@ -58,7 +62,11 @@ def command(
         raise OptionError(f"--instance {instance}: of which region? Name one with --region.")
     window = None if time is None else parse_time(time)
     file = trace / TRACE if trace.is_dir() and (trace / TRACE).is_file() else trace
-    snapshot = _memory_beside(file) if with_counters else None
+    snapshot = _memory_beside(file) if with_counters and with_memory is None else None
+    if with_memory is not None:
+        from profiler_kit.snapshot import load_snapshot
+
+        snapshot = load_snapshot(with_memory)
     with progress_bar(f"Exporting from {file.name}") as report:
         done = export_window(
             file,
@@ -69,11 +77,15 @@ def command(
             stream=stream,
             counters=with_counters,
             snapshot=snapshot,
+            must_overlap=with_memory is not None,
             report=report,
         )
     if snapshot is not None and not done.memory_samples:
+        beside = file.with_name(MEMORY_TRACE)
+        hint = f"; export {beside}, which has both" if beside.is_file() and beside != file else ""
         typer.echo(
-            f"profiler-kit: no memory counters: {snapshot.path} was recorded at another time than this window", err=True
+            f"profiler-kit: no memory counters: {snapshot.path} was recorded at another time than this window{hint}",
+            err=True,
         )
     if as_json:
         print_json({**asdict(done), "path": str(done.path)})

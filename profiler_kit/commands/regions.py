@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,8 +13,23 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def command(trace: TraceFile, as_json: AsJson = False) -> None:
-    """Say how much GPU time each region (record_function) launched, nested regions included."""
+def command(
+    trace: TraceFile,
+    memory: Annotated[
+        Path | None,
+        typer.Option("--memory", metavar="SNAPSHOT", help="Set the memory of a snapshot recorded at once beside it."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say how much GPU time each region (record_function) launched, nested regions included.
+
+    With --memory (a snapshot, or the run folder of both) also how much memory each region allocated, on one clock.
+    """
+    if memory is not None:
+        from profiler_kit.commands.joined import show_joined
+
+        show_joined(trace, memory, as_json=as_json)
+        return
     loaded = open_trace(trace)
     totals = loaded.regions()
     if as_json:

@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from profiler_kit.errors import InputError, KitError
 from profiler_kit.ladder_record import LOG, RESULTS, RESULTS_CSV, ROW
-from profiler_kit.record import LAYERS, MASKS, MEMORY, RECORD, TRACE, RunRecord, read_record
+from profiler_kit.record import LAYERS, MASKS, MEMORY, MEMORY_TRACE, RECORD, TRACE, RunRecord, read_record
 
 DEPTH: Final = 3  # folders below the root that are looked into
 TRACE_SUFFIXES: Final = (".json", ".json.gz")
@@ -27,6 +27,7 @@ class RunFolder:
     key: the path below the root, percent-encoded where it is not plain ASCII, so that it survives any URL.
     path: the folder, or the file itself when it lies bare.
     problem: one line, when there is a run.json and it is broken; the other files can still be shown.
+    memory_trace: a trace of the batch that `memory` is of.
     """
 
     key: str
@@ -37,6 +38,7 @@ class RunFolder:
     layers: Path | None
     masks: Path | None
     problem: str | None
+    memory_trace: Path | None = None
 
     def _repr_html_(self) -> str:
         """What the folder holds, for a notebook."""
@@ -146,7 +148,7 @@ def _walk(root: Path, folder: Path, depth: int) -> Iterator[RunFolder]:
 
 def _run_folder(root: Path, folder: Path) -> RunFolder | None:
     """The run in that folder; None when none of a run's files is in it."""
-    files = {name: _file_inside(root, folder / name) for name in (*_PARTS, MASKS)}
+    files = {name: _file_inside(root, folder / name) for name in (*_PARTS, MASKS, MEMORY_TRACE)}
     if not any(files[name] for name in _PARTS):
         return None
     record, problem = None, None
@@ -156,7 +158,15 @@ def _run_folder(root: Path, folder: Path) -> RunFolder | None:
         except KitError as error:
             problem = str(error)
     return RunFolder(
-        key_of(root, folder), folder, record, files[TRACE], files[MEMORY], files[LAYERS], files[MASKS], problem
+        key=key_of(root, folder),
+        path=folder,
+        record=record,
+        trace=files[TRACE],
+        memory=files[MEMORY],
+        layers=files[LAYERS],
+        masks=files[MASKS],
+        problem=problem,
+        memory_trace=files[MEMORY_TRACE],
     )
 
 

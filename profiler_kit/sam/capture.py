@@ -18,7 +18,7 @@ from profiler_kit.capture.runners import profiler_runner
 from profiler_kit.errors import WorkloadError
 from profiler_kit.layer_file import LayerFile, write_layers
 from profiler_kit.progress import Report, silent
-from profiler_kit.record import LAYERS, MASKS, MEMORY, TRACE, RunRecord
+from profiler_kit.record import LAYERS, MASKS, MEMORY, MEMORY_TRACE, TRACE, RunRecord
 from profiler_kit.sam.folder import whole_folder
 from profiler_kit.sam.layers import free_memory, is_out_of_memory, sweep_layers, synchronize
 from profiler_kit.sam.masks import write_masks
@@ -34,8 +34,8 @@ def capture_run(options: CaptureOptions, *, report: Report = silent) -> Path:
     """Run the workload as the options say and return the run folder that was made.
 
     In this order: load, first call when something is compiled, warm-up, timed iterations (nothing is recorded
-    while they run), then the trace, the memory snapshot of one batch, and the layer sweep. The folder appears
-    whole at the end; when anything fails nothing is left under its name.
+    while they run), then the trace, the memory snapshot of one batch (on a GPU with a trace of that batch beside it),
+    and the layer sweep. The folder appears whole at the end; when anything fails nothing is left under its name.
 
     Raises OptionError for options that cannot be used, CheckpointError and InputError for files, WorkloadError
     when the machine cannot run it. When a GPU runs out of memory, one batch is run again under the memory
@@ -90,7 +90,7 @@ def _capture(plan: CapturePlan, folder: Path, ticks: _Ticks) -> None:
         workload = SamWorkload(sam, _batches(loaded, scenes, plan), device)
         latency_ns, peak = _time(workload, plan, phases, ticks)
         _record_trace(workload, plan, folder / TRACE, ticks)
-        predictions = _record_memory(workload, folder / MEMORY, ticks)
+        predictions = _record_memory(workload, folder, ticks)
         if device.type == "cpu" and torch.cuda.is_available():
             notes.append("memory: the snapshot is of the GPU's allocator, which this run on the CPU did not use")
     weights = loaded.weights
@@ -193,12 +193,26 @@ def _record_trace(workload: SamWorkload, plan: CapturePlan, path: Path, ticks: _
             ticks.tick(0 if number < skipped else 1)
 
 
-def _record_memory(workload: SamWorkload, path: Path, ticks: _Ticks) -> list[Prediction]:
+def _record_memory(workload: SamWorkload, folder: Path, ticks: _Ticks) -> list[Prediction]:
+    """Record the memory of one batch, and on a GPU its kernels beside it; returns what the model answers.
+
+    Writing the allocator's history down slows the host, so that these kernels have a trace of their own, and the run's
+    trace stays undisturbed. On a CPU the snapshot comes from the profiler itself and holds the operators.
+    """
     ticks.begin("memory snapshot")
-    free_memory(workload.device)
-    with memory_runner(path, stacks="python", rank="none"):
+    device = workload.device
+    with contextlib.ExitStack() as history, contextlib.ExitStack() as kernels:  # the trace ends before the history
+        profiler = None
+        if device.type == "cuda":
+            profiler = kernels.enter_context(profiler_runner(folder / MEMORY_TRACE, warmup=1, active=1, rank="none"))
+            workload.step(0)  # starts CUPTI, and is thrown away
+            synchronize(device)
+        free_memory(device)
+        history.enter_context(memory_runner(folder / MEMORY, stacks="python", rank="none"))
+        if profiler is not None:
+            profiler.step()
         predictions = workload.step(0)
-        synchronize(workload.device)
+        synchronize(device)
     ticks.tick()
     return predictions
 

@@ -1,6 +1,7 @@
 """The frames that cross module boundaries: one schema each, checked where a frame is handed over."""
 
 from profiler_kit.schemas.compared import COMPARED, COMPARED_MEMORY
+from profiler_kit.schemas.joined import CLOCK_PAIRS, REGION_MEMORY, REGION_MEMORY_TOTALS
 from profiler_kit.schemas.kernels import KERNEL_GROUPS, KERNEL_ORIGINS
 from profiler_kit.schemas.ladder import (
     LADDER_ROWS,
@@ -71,6 +72,7 @@ from profiler_kit.schemas.trace import (
 )
 
 __all__ = [
+    "CLOCK_PAIRS",
     "COMMUNICATION_OVERLAP",
     "COMPARED",
     "COMPARED_MEMORY",
@@ -122,6 +124,8 @@ __all__ = [
     "RANK_KERNELS",
     "RANK_TOTALS",
     "REGION_INSTANCES",
+    "REGION_MEMORY",
+    "REGION_MEMORY_TOTALS",
     "REGION_TOTALS",
     "REGION_UTILIZATION",
     "SHAPE_WORK",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from isal import igzip
 
 from profiler_kit.attribute import attribute
-from profiler_kit.errors import OptionError
+from profiler_kit.errors import InputError, OptionError
 from profiler_kit.files import whole_file
 from profiler_kit.load.source import Scan, copy_events, scan, shifted
 from profiler_kit.progress import Report, silent
@@ -61,14 +61,16 @@ def export_window(
     stream: int | None = None,
     counters: bool = False,
     snapshot: Snapshot | None = None,
+    must_overlap: bool = False,
     report: Report = silent,
 ) -> Exported:
     """Write the part of a trace that one instance of a region, or a stretch of time, takes up.
 
     region: a name, a path ("outer > inner") or a step ("ProfilerStep#3"); instance: which of its instances, by start.
     time_ns: start and end after the trace's first event (no end: to the last). Without either the whole trace.
-    stream: of what ran on a GPU only this. counters: add queue length and GPU events running; with a snapshot of the
-    same run also its memory. Regions on the GPU are always added, one track per stream.
+    stream: of what ran on a GPU only this. counters: add queue length and GPU events running. snapshot: add allocated
+    and reserved bytes of each device; with must_overlap it is an error when it tells nothing of the window. Regions on
+    the GPU are always added, one track per stream.
 
     events counts what was copied: all that overlaps the window, GPU work launched in it, launches of that work, and
     arrows with both ends kept. Their times stay as they are, unless they count nanoseconds from 1970, which Perfetto
@@ -76,7 +78,7 @@ def export_window(
     or .json.gz and is written whole or not at all.
 
     Raises OptionError for an unknown region, instance or stream, for a window without events and an `out` that
-    cannot be; InputError and TraceFormatError as load_trace does.
+    cannot be; InputError and TraceFormatError as load_trace does, InputError for a snapshot of another time.
     """
     target = _checked(path, out)
     if region is not None and time_ns is not None:
@@ -98,10 +100,18 @@ def export_window(
         texts = zip(chosen.numbers.tolist(), copy_events(found, chosen.numbers, report=report), strict=True)
         writer.events(lanes.move(number, text) for number, text in texts)
         added = writer.events(itertools.chain(lanes.metadata, region_events(work, attribution, window)))
+        devices = {*work.devices, *(() if snapshot is None else snapshot.devices)}
+        if counters or snapshot is not None:
+            added += writer.events(process_events(sorted(devices)))
         if counters:
-            added += writer.events(itertools.chain(process_events(work.devices), counter_events(work, shown)))
-        if counters and snapshot is not None:
+            added += writer.events(counter_events(work, shown))
+        if snapshot is not None:
             samples = writer.events(memory_events(snapshot, found.base_ns, shown))
+            if must_overlap and not samples:
+                raise InputError(
+                    f"{snapshot.path}: recorded at another time than {path} ({window.label}), "
+                    "want the memory snapshot of that time. Record both at once: memory_runner inside profiler_runner."
+                )
         writer.end()
     return Exported(
         path=target,

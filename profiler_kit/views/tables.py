@@ -12,6 +12,7 @@ from profiler_kit.schemas import (
     MEMORY_LIVE,
     MEMORY_REGIONS,
     OPERATOR_SUMS,
+    REGION_MEMORY_TOTALS,
     REGION_TOTALS,
     REGION_UTILIZATION,
 )
@@ -105,6 +106,25 @@ def memory_region_table(regions: pd.DataFrame) -> pd.DataFrame:
     for name in ("peak", "allocated", "freed", "net"):
         table[f"{name}_mib"] = regions[f"{name}_bytes"].map(bytes_to_mib)
     return table.assign(instances=regions["instances"])
+
+
+def joined_table(totals: pd.DataFrame) -> pd.DataFrame:
+    """REGION_MEMORY_TOTALS of one device as a tree: what each region ran on the GPU and what it allocated."""
+    REGION_MEMORY_TOTALS.check(totals)
+    colour = region_colours(name for path in totals["path"] for name in path)
+    return pd.DataFrame(
+        {
+            "colour": [swatch(colour[path[-1]]) for path in totals["path"]],
+            "region": _tree(totals["path"]),
+            "busy_ms": totals["busy_ns"].map(ns_to_ms),
+            "sum_ms": totals["sum_ns"].map(ns_to_ms),
+            "gpu_events": totals["gpu_events"],
+            "peak_mib": totals["peak_bytes"].map(bytes_to_mib),
+            "allocated_mib": totals["allocated_bytes"].map(bytes_to_mib),
+            "net_mib": totals["net_bytes"].map(bytes_to_mib),
+            "instances": totals["instances"],
+        }
+    )
 
 
 def live_table(live: pd.DataFrame, stacks: list[str]) -> pd.DataFrame:

@@ -350,6 +350,17 @@ def test_memory_names_the_peak(runs: Path) -> None:
     assert shown == ["Peak allocated", "Reserved at the end", "Allocated at the end", "Unused at the end", "Events"]
 
 
+def test_memory_stands_beside_the_kernels_of_its_batch(runs: Path) -> None:
+    test = show("memory", "gpu")
+    assert "Kernels and memory" not in [header.value for header in test.subheader]  # the trace is of another time
+    golden = CHECKOUT / "tests" / "golden"
+    shutil.copy(golden / "joined_h200.json.gz", runs / "gpu" / "memory_trace.json.gz")
+    shutil.copy(golden / "joined_h200.pickle", runs / "gpu" / "memory.pickle")
+    test = show("memory", "gpu")
+    assert "Kernels and memory" in [header.value for header in test.subheader]
+    assert "their times differ by 3.1 µs (median of 28 region boundaries), at most 38.5 µs" in text(test)
+
+
 def test_memory_of_a_cpu_has_no_reserve(runs: Path) -> None:
     facts = {**load_snapshot(runs / "gpu" / "memory.pickle").summary()["devices"][0], "device_type": "cpu"}
     test = AppTest.from_function(_memory_numbers, args=(facts,)).run()

@@ -129,3 +129,14 @@ def test_bad_options_are_one_line_and_exit_code_1(tmp_path: Path) -> None:
 
 def test_without_an_output_it_is_wrong_usage() -> None:
     assert profiler_kit("export", GOLDEN).code == 2
+
+
+def test_a_snapshot_of_another_time_is_refused(tmp_path: Path) -> None:
+    memory = write_snapshot(tmp_path / "m.pickle", snapshot([alloc(20, 0x2000, 1024)]))
+    out = tmp_path / "out.json"
+    done = profiler_kit("export", GOLDEN, "-o", out, "--with-memory", memory)
+    assert done.code == 1 and not out.exists()
+    assert done.err == (
+        f"profiler-kit: {memory}: recorded at another time than {GOLDEN} (whole trace), want the memory snapshot of "
+        "that time. Record both at once: memory_runner inside profiler_runner.\n"
+    )

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from profiler_kit.errors import KitError, OptionError
+from profiler_kit.errors import InputError, KitError, OptionError
 from profiler_kit.snapshot import load_snapshot
 from profiler_kit.trace import load_trace
 from profiler_kit.views.perfetto import Exported, export_window
@@ -297,6 +297,33 @@ def test_memory_of_the_same_time_becomes_a_counter(tmp_path: Path) -> None:
     assert done.memory_samples == 4  # one of reserved memory, which no event changed
     later = load_snapshot(write_snapshot(tmp_path / "later.pickle", snapshot([alloc(5000, 0x1000, 512)])))
     assert export_window(source, tmp_path / "out.json", counters=True, snapshot=later).memory_samples == 0
+    alone = export_window(source, tmp_path / "alone.json", snapshot=memory, must_overlap=True)
+    assert {e["name"] for e in added(read(alone.path), "C")} == {"memory"}
+    with pytest.raises(InputError) as caught:
+        export_window(source, tmp_path / "no.json", snapshot=later, must_overlap=True)
+    assert str(caught.value) == (
+        f"{later.path}: recorded at another time than {source} (whole trace), want the memory snapshot of that time. "
+        "Record both at once: memory_runner inside profiler_runner."
+    )
+    assert not (tmp_path / "no.json").exists()
+
+
+def test_memory_rises_inside_the_region_that_allocates(tmp_path: Path) -> None:
+    """On a real capture of both: where the encoder is open the counter moves as the snapshot says it does."""
+    golden = Path(__file__).parents[1] / "golden"
+    memory = load_snapshot(golden / "joined_h200.pickle")
+    done = export_window(
+        golden / "joined_h200.json.gz", tmp_path / "out.json.gz", region="image encoder", snapshot=memory
+    )
+    events = read(done.path)
+    (encoder,) = (e for e in events if e["name"] == "image encoder" and e["cat"] == "user_annotation")
+    until = encoder["ts"] + encoder["dur"]
+    counted = [e for e in added(events, "C") if "allocated (bytes)" in e["args"] and encoder["ts"] <= e["ts"] <= until]
+    wanted = memory.region_instances(0)
+    wanted = wanted[[path[-1] == "image encoder" for path in wanted["path"]]].iloc[0]
+    values = [e["args"]["allocated (bytes)"] for e in counted]
+    assert max(values) == wanted["peak_bytes"] and values[-1] == wanted["after_bytes"]
+    assert len(values) > 1_000
 
 
 def test_instances_are_counted_by_start_and_steps_have_names(tmp_path: Path) -> None:

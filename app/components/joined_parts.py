@@ -1,0 +1,32 @@
+"""Kernels and memory of one batch on one clock: the figure, the table by region, and how far the clocks agree."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from app.components import widgets
+from profiler_kit.joined import JoinedRun
+from profiler_kit.views import figures_joined, tables
+
+HELP = "Both files count Unix time. A region's kernels run after it launched them; its memory moves when it does."
+
+
+def show(joined: JoinedRun, device: int) -> None:
+    """The figure over the table of its regions; nothing where the device shares no region with the trace."""
+    regions = joined.regions()
+    regions = regions[regions["device"] == device]
+    if regions.empty:
+        return
+    st.subheader("Kernels and memory", help=HELP)
+    events, timeline = joined.trace.gpu_events(), joined.snapshot.timeline()
+    events = events[(events["device"] == device) | events["device"].isna()]
+    timeline = timeline[timeline["device"] == device]
+    figure = figures_joined.kernels_and_memory(events, timeline, regions, joined.trace.base_ns)
+    widgets.figure(figure, "kernels-and-memory")
+    totals = joined.region_totals()
+    widgets.table(tables.joined_table(totals[totals["device"] == device].reset_index(drop=True)), "joined-regions")
+    clock = joined.clock
+    st.caption(
+        f"{joined.trace.path.name} and the snapshot were recorded at once; their times differ by "
+        f"{clock.median_us:.1f} µs (median of {clock.readings} region boundaries), at most {clock.max_us:.1f} µs."
+    )

@@ -1,0 +1,116 @@
+"""Record the golden captures that need a GPU, one in each process: joined, pools or expandable.
+
+python tests/golden/make_captures.py joined FOLDER       # joined_h200.json.gz and joined_h200.pickle
+python tests/golden/make_captures.py pools FOLDER        # memory_pools_h200.pickle
+python tests/golden/make_captures.py expandable FOLDER   # memory_expandable_h200.pickle
+python tests/golden/shorten.py FOLDER/*
+"""
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+if "expandable" in sys.argv:  # before torch reads it
+    os.environ["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
+
+import torch
+
+from profiler_kit import memory_runner, profiler_runner, region
+
+
+def joined(folder: Path) -> None:
+    """Two steps of SAM vit_b in bf16, trace and memory at once; the trace holds every allocation too."""
+    from profiler_kit.sam.models import load_model
+    from profiler_kit.sam.prompts import PromptChoice
+    from profiler_kit.sam.scenes import generate_scenes
+    from profiler_kit.sam.workload import SamWorkload, prepare_batch
+
+    device = torch.device("cuda")
+    sam = load_model("vit_b", device=device).model
+    scenes = generate_scenes(1, height=768, width=1024, objects=4)
+    workload = SamWorkload(sam, [prepare_batch(sam, scenes, PromptChoice("centers"), pin=True)], device)
+    for number in range(2):
+        workload.step(number)
+    torch.cuda.synchronize()
+    trace = profiler_runner(folder / "joined_h200.json.gz", warmup=1, active=2, profile_memory=True)
+    with contextlib.ExitStack() as history, trace as profiler:
+        for number in range(3):
+            with torch.autocast("cuda", dtype=torch.bfloat16):
+                workload.step(number)
+            torch.cuda.synchronize()
+            if number == 0:  # the step before those that are recorded
+                history.enter_context(memory_runner(folder / "joined_h200.pickle"))
+            if number < 2:
+                profiler.step()
+
+
+def pools(folder: Path) -> None:
+    """Three CUDA graphs in two private pools beside eager work, replayed; then one pool given back."""
+    net = torch.nn.Sequential(*(torch.nn.Linear(1024, 1024) for _ in range(3))).cuda()
+    x = torch.randn(512, 1024, device="cuda")
+    side = torch.cuda.Stream()
+
+    def forward() -> torch.Tensor:
+        return net(x).relu() @ x.t()
+
+    def capture(pool: tuple[int, int] | None) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=pool):
+            out = forward()
+        return graph, out
+
+    with torch.no_grad(), memory_runner(folder / "memory_pools_h200.pickle"):
+        with region("warm up"):
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                forward()
+            torch.cuda.current_stream().wait_stream(side)
+        with region("capture"):
+            first, first_out = capture(None)
+            second, second_out = capture(first.pool())
+            other, other_out = capture(None)
+        with region("replay"):
+            for _ in range(3):
+                for graph in (first, second, other):
+                    graph.replay()
+        with region("eager"):
+            kept = [forward() for _ in range(4)]
+        with region("give one pool back"):
+            torch.cuda.synchronize()
+            del graph, other, other_out  # the loop's name holds the last graph
+            torch.cuda.empty_cache()
+        with region("eager"):
+            kept.append(forward() + first_out + second_out)
+
+
+def expandable(folder: Path) -> None:
+    """Training with expandable segments: batches of growing size until the process may have no more memory."""
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(1.5 * (1 << 30) / total)
+    net = torch.nn.Sequential(*(torch.nn.Linear(2048, 2048) for _ in range(4))).cuda()
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9)
+
+    def run() -> None:
+        for power in range(8, 20):
+            x = torch.randn(1 << power, 2048, device="cuda")
+            with region("forward"):
+                loss = net(x).square().mean()
+            with region("backward"):
+                loss.backward()
+            with region("optimizer"):
+                optimizer.step()
+                optimizer.zero_grad()
+            if power == 10:
+                torch.cuda.empty_cache()
+
+    try:
+        memory_runner(folder / "memory_expandable_h200.pickle", run)
+    except torch.OutOfMemoryError as error:
+        print(error)
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[2])
+    target.mkdir(parents=True, exist_ok=True)
+    {"joined": joined, "pools": pools, "expandable": expandable}[sys.argv[1]](target)
