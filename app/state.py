@@ -34,6 +34,7 @@ from profiler_kit.load.runs import RunFolder, confined, default_root, find_run, 
 from profiler_kit.load.store import find_entry
 from profiler_kit.progress import Report
 from profiler_kit.snapshot import Snapshot, load_snapshot
+from profiler_kit.study_file import StudyRecord, read_study, study_samples, study_totals
 from profiler_kit.timeline_store import has_timeline, trace_timeline
 from profiler_kit.trace import Trace, load_trace
 from profiler_kit.views.overlays import row_overlay
@@ -253,6 +254,18 @@ def _ladder(path: str, mtime_ns: int, size: int) -> tuple[LadderRecord, pd.DataF
 def ladder(path: Path) -> tuple[LadderRecord, pd.DataFrame]:
     """A ladder's results.json, and its LADDER_ROWS."""
     return _fresh(path, _ladder)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _study(path: str, mtime_ns: int, size: int) -> tuple[StudyRecord, pd.DataFrame, pd.DataFrame]:
+    record = read_study(Path(path))
+    samples = study_samples(record)
+    return record, samples, study_totals(samples)
+
+
+def study(path: Path) -> tuple[StudyRecord, pd.DataFrame, pd.DataFrame]:
+    """A study.json, its STUDY_SAMPLES and its STUDY_TOTALS."""
+    return _fresh(path, _study)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)

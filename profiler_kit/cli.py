@@ -17,6 +17,7 @@ COMMANDS: Final = (
     "capture",
     "layers",
     "ladder",
+    "study",
     "summary",
     "regions",
     "kernels",

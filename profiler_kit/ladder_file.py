@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from profiler_kit.files import whole_file
-from profiler_kit.ladder_record import Agreement, LadderRecord, RowResult, Truth
+from profiler_kit.ladder_record import Agreement, LadderRecord, RowResult, Truth, as_one_compiler, is_compiled
 from profiler_kit.schemas import LADDER_ROWS
 from profiler_kit.units import NS_PER_S, bytes_to_mib, ns_to_ms, ns_to_s
 
@@ -20,11 +20,6 @@ NAN: Final = math.nan
 _ITEM_BYTES: Final = {"bfloat16": 2, "float16": 2}
 HALF: Final = ("bf16", "fp16")
 COMPRESSED: Final = ("int8", "fp8", "sparse")  # what segment-anything-fast calls compress
-
-
-def is_compiled(optimizations: Sequence[str]) -> bool:
-    """Whether one of these names compiles the model or loads a compiled one."""
-    return any(name.startswith(("compile", "aot")) for name in optimizations)
 
 
 def quantile(samples: Sequence[int], share: float) -> float:
@@ -56,13 +51,18 @@ def ladder_rows(record: LadderRecord) -> pd.DataFrame:
 
 
 def parent_of(record: LadderRecord, row: RowResult) -> RowResult | None:
-    """The measured step below a row: the last one of which the row has all optimizations; None for the baseline."""
+    """The measured step below a row: the one before it, for an alternative the last of which it has all optimizations.
+
+    None for the baseline.
+    """
     below = None
     for name in record.steps:
         step = record.row(name)
-        if step is None or step.technique == row.technique:
+        if name == row.technique:
             break
-        if step.status == "ok" and set(step.optimizations) <= set(row.optimizations):
+        if step is None or step.status != "ok":
+            continue
+        if row.technique in record.steps or as_one_compiler(step.optimizations) <= as_one_compiler(row.optimizations):
             below = step
     return below
 

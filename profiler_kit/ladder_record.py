@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeVar
@@ -12,13 +12,14 @@ from profiler_kit.errors import RunFormatError
 from profiler_kit.files import require_file, write_json
 
 FORMAT: Final = 1
-RESULTS, RESULTS_CSV, ROW, ROWS, LOG, SAMPLES, WATERFALL = (
+RESULTS, RESULTS_CSV, ROW, ROWS, LOG, SAMPLES, SCENES, WATERFALL = (
     "results.json",
     "results.csv",
     "row.json",
     "rows",
     "log.txt",
     "samples",
+    "scenes.npz",
     "waterfall.png",
 )
 BASELINE: Final = "fp32"  # the name of the row without optimizations, which every other is compared with
@@ -188,6 +189,16 @@ def read_as(path: Path, kind: type[T]) -> T:
         raise RunFormatError(f"{path}: {reason}, want results of profiler-kit ladder. {HINT}") from error
 
 
+def is_compiled(optimizations: Iterable[str]) -> bool:
+    """Whether one of these names compiles the model or loads a compiled one."""
+    return any(name.startswith(("compile", "aot")) for name in optimizations)
+
+
+def as_one_compiler(optimizations: Iterable[str]) -> frozenset[str]:
+    """The names as a set in which every way of compiling is called the same."""
+    return frozenset("compile" if is_compiled((name,)) else name for name in optimizations)
+
+
 def slug(technique: str) -> str:
     """A technique's name as the name of a folder."""
     plain = "".join(c if c.isascii() and (c.isalnum() or c in "._+-") else "_" for c in technique).lstrip(".")
@@ -197,10 +208,10 @@ def slug(technique: str) -> str:
 def climb(rows: list[tuple[str, tuple[str, ...]]]) -> tuple[str, ...]:
     """Which of the rows (name, optimizations) are steps of one stair: each holds all optimizations of the one before.
 
-    The longest such chain from the first row on. It ends below rows of which either one could be its last: those are
-    alternatives (int8 or fp8 on top of the same step), and so is every row beside the chain.
+    The ways of compiling count as one. The longest such chain from the first row on; it ends below rows of which either
+    one could be its last: those are alternatives (int8 or fp8 on top of the same step), and so is every row beside it.
     """
-    sets = [frozenset(optimizations) for _, optimizations in rows]
+    sets = [as_one_compiler(optimizations) for _, optimizations in rows]
     longest = [1] * len(rows)  # of the chains that start at each row
     for at in reversed(range(len(rows))):
         onward = [longest[to] for to in range(at + 1, len(rows)) if sets[to] > sets[at]]

@@ -15,7 +15,18 @@ PACKAGE = ROOT / "profiler_kit"
 
 # Earlier layers first. A module of one layer may import from the same or an earlier one.
 LAYERS = (
-    {"errors", "units", "files", "schemas", "record", "progress", "layer_file", "ladder_record", "ladder_file"},
+    {
+        "errors",
+        "units",
+        "files",
+        "schemas",
+        "record",
+        "progress",
+        "layer_file",
+        "ladder_record",
+        "ladder_file",
+        "study_file",
+    },
     {"capture"},
     {"sam"},
     {"load"},

@@ -1,4 +1,4 @@
-"""Ladder: named combinations of optimizations measured side by side, and what each did to speed, memory and masks."""
+"""Ladder: named combinations of optimizations measured side by side, and the batching studies beside them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import streamlit as st
 
 from app import state
 from app.components import ladder_parts as parts
-from app.components import widgets
+from app.components import study_parts, widgets
 from profiler_kit.views import figures_ladder
 
 st.title("Ladder")
@@ -14,18 +14,23 @@ folder = parts.pick()
 if folder is None:
     parts.empty()
     st.stop()
-record, rows = state.ladder(folder.results)
-parts.heading(record)
-parts.say(rows)
-parts.problems(record, rows)
-widgets.figure(figures_ladder.waterfall(rows), "ladder-waterfall")
-parts.table(rows)
-left, right = st.columns(2, gap="large")
-with left:
-    st.subheader("Speed against agreement", help=parts.PARETO_HELP)
-    widgets.figure(figures_ladder.pareto(rows), "ladder-pareto")
-with right:
-    st.subheader("Roofline", help=parts.ROOFLINE_HELP)
-    parts.roofline(record, rows)
-parts.overlays(folder, rows)
-parts.facts(record)
+with widgets.one_line_errors():
+    if folder.results is not None:
+        record, rows = state.ladder(folder.results)
+        parts.heading(record)
+        parts.say(rows)
+        parts.problems(record, rows)
+        widgets.figure(figures_ladder.waterfall(rows), "ladder-waterfall")
+        parts.table(rows)
+        left, right = st.columns(2, gap="large")
+        with left:
+            st.subheader("Speed against agreement", help=parts.PARETO_HELP)
+            widgets.figure(figures_ladder.pareto(rows), "ladder-pareto")
+        with right:
+            st.subheader("Roofline", help=parts.ROOFLINE_HELP)
+            parts.roofline(record, rows)
+        parts.overlays(folder, rows)
+        parts.facts(record)
+with widgets.one_line_errors():
+    if folder.study is not None:
+        study_parts.show(*state.study(folder.study))

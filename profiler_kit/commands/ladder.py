@@ -67,6 +67,9 @@ def command(
         bool, typer.Option("--resume", help="Keep the rows of --out that were measured, run the others.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the ladder at --out.")] = False,
+    png: Annotated[
+        Path | None, typer.Option("--png", help="With LADDER: draw its waterfall into this file as well.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure SAM as published and under named combinations of optimizations, or show such a ladder.
@@ -81,6 +84,8 @@ def command(
         if out is not None:
             raise OptionError(f"--out {out}: {recorded} is shown, not measured, so there is nothing to write.")
         record, folder = read_ladder(recorded), None
+        if png is not None:
+            _draw_waterfall(png, record)
     else:
         from profiler_kit.sam.ladder import LadderOptions, run_ladder
         from profiler_kit.sam.plan import choose_device
@@ -120,16 +125,21 @@ def command(
 
 def _draw(folder: Path, record: LadderRecord) -> None:
     """The waterfall, and masks of each row over the first image, as PNG."""
-    from profiler_kit.files import whole_file
-    from profiler_kit.ladder_file import ladder_rows
     from profiler_kit.ladder_record import WATERFALL
     from profiler_kit.views.overlays import write_overlays
+
+    _draw_waterfall(folder / WATERFALL, record)
+    write_overlays(folder, [row.technique for row in record.rows if row.status == "ok"])
+
+
+def _draw_waterfall(path: Path, record: LadderRecord) -> None:
+    from profiler_kit.files import whole_file
+    from profiler_kit.ladder_file import ladder_rows
     from profiler_kit.views.pictures import waterfall_png
     from profiler_kit.views.text import ladder_facts
 
-    with whole_file(folder / WATERFALL) as temporary:
+    with whole_file(path) as temporary:
         temporary.write_bytes(waterfall_png(ladder_rows(record), *ladder_facts(record)))
-    write_overlays(folder, [row.technique for row in record.rows if row.status == "ok"])
 
 
 def _print(record: LadderRecord, *, as_json: bool) -> None:

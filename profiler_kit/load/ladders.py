@@ -1,4 +1,4 @@
-"""Find the ladders under a folder: a root in, the folders that hold a results.json of `profiler-kit ladder` out."""
+"""Find ladders and studies under a folder: a root in, the folders that hold results.json or study.json out."""
 
 from __future__ import annotations
 
@@ -9,23 +9,29 @@ from pathlib import Path
 
 from profiler_kit.ladder_record import RESULTS, RESULTS_CSV
 from profiler_kit.load.runs import DEPTH, confined, key_of, require_root
+from profiler_kit.study_file import STUDY, STUDY_CSV
 
 
 @dataclass(frozen=True)
 class LadderFolder:
-    """key: the path below the root, fit for an address. path: the resolved folder."""
+    """A ladder, a study, or both. key: the path below the root, fit for an address. path: the resolved folder."""
 
     key: str
     path: Path
 
     @property
-    def results(self) -> Path:
-        """Its results.json."""
-        return self.path / RESULTS
+    def results(self) -> Path | None:
+        """Its results.json; None for a study alone."""
+        return self.path / RESULTS if (self.path / RESULTS_CSV).is_file() else None
+
+    @property
+    def study(self) -> Path | None:
+        """Its study.json."""
+        return self.path / STUDY if (self.path / STUDY_CSV).is_file() else None
 
 
 def find_ladders(root: str | os.PathLike[str]) -> list[LadderFolder]:
-    """Every ladder below `root`, by key; a ladder is a folder with results.json and results.csv.
+    """Every ladder and study below `root`, by key: folders with results.json or study.json, and the csv beside it.
 
     As deep as `find_runs` looks; names that start with a dot and links are skipped. Raises InputError for the root.
     """
@@ -53,4 +59,5 @@ def _walk(root: Path, folder: Path, depth: int) -> Iterator[LadderFolder]:
 
 
 def _is_ladder(folder: Path) -> bool:
-    return (folder / RESULTS).is_file() and (folder / RESULTS_CSV).is_file()
+    pairs = ((RESULTS, RESULTS_CSV), (STUDY, STUDY_CSV))
+    return any((folder / name).is_file() and (folder / beside).is_file() for name, beside in pairs)

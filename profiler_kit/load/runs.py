@@ -12,6 +12,7 @@ from urllib.parse import quote, unquote_to_bytes
 from profiler_kit.errors import InputError, KitError
 from profiler_kit.ladder_record import LOG, RESULTS, RESULTS_CSV, ROW
 from profiler_kit.record import LAYERS, MASKS, MEMORY, MEMORY_TRACE, RECORD, TRACE, RunRecord, read_record
+from profiler_kit.study_file import STUDY, STUDY_CSV
 
 DEPTH: Final = 3  # folders below the root that are looked into
 TRACE_SUFFIXES: Final = (".json", ".json.gz")
@@ -192,5 +193,5 @@ def _bare_file(root: Path, path: Path) -> RunFolder | None:
 
 def _is_of_ladder(path: Path) -> bool:
     """Whether a JSON file is one that `profiler-kit ladder` writes, by its name and what lies beside it."""
-    beside = {RESULTS: RESULTS_CSV, ROW: LOG}.get(path.name)
+    beside = {RESULTS: RESULTS_CSV, ROW: LOG, STUDY: STUDY_CSV}.get(path.name)
     return beside is not None and path.with_name(beside).is_file()

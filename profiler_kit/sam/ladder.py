@@ -10,8 +10,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -20,7 +21,7 @@ import torch
 
 from profiler_kit.errors import InputError, OptionError, RunFormatError, WorkloadError
 from profiler_kit.files import write_json
-from profiler_kit.ladder_file import is_compiled, write_csv
+from profiler_kit.ladder_file import write_csv
 from profiler_kit.ladder_record import (
     BASELINE,
     LOG,
@@ -28,10 +29,12 @@ from profiler_kit.ladder_record import (
     RESULTS_CSV,
     ROW,
     ROWS,
+    SCENES,
     LadderRecord,
     RowResult,
     Setup,
     climb,
+    is_compiled,
     read_as,
     read_ladder,
     slug,
@@ -104,9 +107,11 @@ class LadderPlan:
 
     @property
     def steps(self) -> tuple[str, ...]:
-        """The rows that the waterfall climbs over: those that the ladder it has them from says are no alternatives."""
-        beside = {_technique(rung) for rung in _ladder_of(self.device) if rung.alternative}
-        rows = [(name, text) for name, text in self.rows if name not in beside]
+        """The rows that the waterfall climbs over: as the device's ladder says when all are of it, else see `climb`."""
+        known = {(_technique(rung), str(rung)): rung.alternative for rung in _ladder_of(self.device)}
+        if all(row in known for row in self.rows):
+            return tuple(row[0] for row in self.rows if not known[row])
+        rows = [row for row in self.rows if not known.get(row)]
         return climb([(name, tuple(o.name for o in parse_optimizations(text))) for name, text in rows])
 
     def row_plan(self, technique: str, optimizations: str) -> RowPlan:
@@ -161,17 +166,23 @@ def run_ladder(options: LadderOptions, *, report: Report = silent) -> tuple[Path
         ceilings=machine.ceilings,
     )
     pace = _Pace(report, [name for name, _ in plan.rows], set(kept))
-    for technique, optimizations in plan.rows:
-        row = kept.get(technique)
-        if row is None:
-            pace.begin(technique)
-            row = _run(plan, technique, optimizations, pace.show)
-            pace.end(row.wall_s)
-        if row.status == "ok":
-            row = _compared(plan, row)
-        record = replace(record, rows=(*record.rows, row))
-        write_record(plan.out / RESULTS, record)
-        write_csv(plan.out / RESULTS_CSV, record)
+
+    def save(row: RowResult) -> LadderRecord:
+        """Write what is measured so far, with this row as the last one."""
+        changed = replace(record, rows=(*record.rows, _compared(plan, row) if row.status == "ok" else row))
+        write_record(plan.out / RESULTS, changed)
+        write_csv(plan.out / RESULTS_CSV, changed)
+        return changed
+
+    with _ended_with_us():
+        for technique, optimizations in plan.rows:
+            row = kept.get(technique)
+            if row is None:
+                pace.begin(technique)
+                row = _run(plan, technique, optimizations, pace.show, save)
+                pace.end(row.wall_s)
+            record = save(row)
+    (plan.out / SCENES).unlink(missing_ok=True)
     if not any(row.status == "ok" for row in record.rows):
         first = next(row for row in record.rows if row.status != "ok")
         raise WorkloadError(f"no row could be measured; {first.technique}: {first.error} The rest is in {plan.out}.")
@@ -350,8 +361,31 @@ def _probe(plan: LadderPlan) -> Probe:
     return found
 
 
-def _run(plan: LadderPlan, technique: str, optimizations: str, show: Callable[[str], None]) -> RowResult:
-    """One row in a process of its own, and a second process for the warm compile."""
+@contextlib.contextmanager
+def _ended_with_us() -> Iterator[None]:
+    """Let SIGTERM end this process by an exception, so that the row's process is ended too and frees the device."""
+
+    def stop(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run(
+    plan: LadderPlan,
+    technique: str,
+    optimizations: str,
+    show: Callable[[str], None],
+    save: Callable[[RowResult], object],
+) -> RowResult:
+    """One row in a process of its own, saved when it is measured, and a second process for the warm compile."""
     row_plan = plan.row_plan(technique, optimizations)
     chosen = parse_optimizations(optimizations)
     names = tuple(optimization.name for optimization in chosen)
@@ -366,6 +400,7 @@ def _run(plan: LadderPlan, technique: str, optimizations: str, show: Callable[[s
     try:
         row = _process(plan, row_plan, show)
         if row.status == "ok" and is_compiled(names) and plan.options.warm_compile:
+            save(row)
             again = _process(plan, replace(row_plan, first_call_only=True, traces=False), show)
             if again.first_ns is not None:
                 row = replace(row, phases_ns={**row.phases_ns, "compile_warm": again.first_ns})
@@ -454,6 +489,8 @@ def _how_it_ended(code: int | None) -> str:
 def _compared(plan: LadderPlan, row: RowResult) -> RowResult:
     """The row with its masks compared with the baseline's, where both are there."""
     base, mine = (plan.out / ROWS / slug(name) / MASKS for name in (BASELINE, row.technique))
+    if row.agreement is not None and not mine.is_file():  # compared before, and resumed without its masks
+        return row
     if not (base.is_file() and mine.is_file()):
         return replace(row, notes=(*row.notes, "masks: no masks of the baseline to compare with"))
     paired = plan.options.task != "amg"

@@ -24,8 +24,7 @@ from profiler_kit.capture.environment import describe_environment
 from profiler_kit.capture.memory import memory_runner
 from profiler_kit.capture.runners import profiler_runner
 from profiler_kit.errors import KitError
-from profiler_kit.ladder_file import is_compiled
-from profiler_kit.ladder_record import ROW, SAMPLES, RowResult, read_as, write_record
+from profiler_kit.ladder_record import ROW, SAMPLES, SCENES, RowResult, is_compiled, read_as, write_record
 from profiler_kit.record import MASKS, MEMORY, TRACE, RunRecord
 from profiler_kit.sam.accuracy import against_truth, write_masks_file
 from profiler_kit.sam.ceilings import count_work
@@ -126,7 +125,7 @@ def _measure(plan: RowPlan, device: torch.device) -> RowResult:
         loaded = _load(plan, device)
         synchronize(device)
     image_size = int(loaded.model.image_encoder.img_size)
-    scenes = plan.source.scenes(image_size)
+    scenes = plan.source.scenes(image_size, _ladder(plan) / SCENES)
     if plan.first_call_only:
         scenes = scenes[: plan.batch_size]
     with optimized(loaded.model, chosen, device) as sam:
@@ -196,7 +195,7 @@ def _masks(plan: RowPlan, task: Task, scenes: Sequence[Scene], row: RowResult) -
     if plan.is_baseline:
         from PIL import Image
 
-        target = folder.parent.parent / SAMPLES
+        target = _ladder(plan) / SAMPLES
         target.mkdir(exist_ok=True)
         for number, scene in enumerate(itertools.islice(scenes, SAMPLE_IMAGES)):
             Image.fromarray(scene.image).save(target / f"{number}.jpg", quality=88)
@@ -241,7 +240,7 @@ def _record(plan: RowPlan, task: Task, device: torch.device, row: RowResult) -> 
         prompts=plan.task,
         notes=("recorded by profiler-kit ladder: a row of its own process",),
     ).write(folder)
-    return replace(row, traces=folder.relative_to(folder.parent.parent).as_posix())
+    return replace(row, traces=folder.relative_to(_ladder(plan)).as_posix())
 
 
 def _after_out_of_memory(plan: RowPlan, device: torch.device, row: RowResult) -> RowResult:
@@ -306,6 +305,11 @@ def _peak(device: torch.device) -> tuple[int | None, int | None]:
     except OSError:
         return None, None
     return (int(peak[1]) << 10 if peak else None), (int(total_kib[1]) << 10 if total_kib else None)
+
+
+def _ladder(plan: RowPlan) -> Path:
+    """The folder of the ladder that the row is of."""
+    return Path(plan.folder).parent.parent
 
 
 def _load(plan: RowPlan, device: torch.device) -> LoadedModel:

@@ -8,10 +8,12 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+import numpy as np
 import torch
 
 from profiler_kit.capture.regions import region
 from profiler_kit.errors import OptionError
+from profiler_kit.files import whole_file
 from profiler_kit.sam.accuracy import ImageMasks, encode, image_masks
 from profiler_kit.sam.coco import load_coco
 from profiler_kit.sam.prompts import LARGEST_GRID, PromptChoice
@@ -35,16 +37,46 @@ class Source:
     images: str | None = None
     coco: str | None = None
 
-    def scenes(self, image_size: int) -> Sequence[Scene]:
-        """The images; generated ones are as wide as the model's input and three quarters as high."""
+    def scenes(self, image_size: int, kept: Path | None = None) -> Sequence[Scene]:
+        """The images; generated ones are as wide as the model's input and three quarters as high.
+
+        kept: a file that generated ones are read from, or written to when it is not there; drawing takes a while.
+        """
         if self.images is not None:
             return load_images(Path(self.images), limit=self.count)
         if self.coco is not None:
             return load_coco(Path(self.coco), limit=self.count)
-        return generate_scenes(self.count, height=image_size * 3 // 4, width=image_size, seed=self.seed)
+        if kept is not None and kept.is_file():
+            return _read_scenes(kept)
+        made = generate_scenes(self.count, height=image_size * 3 // 4, width=image_size, seed=self.seed)
+        if kept is not None:
+            _write_scenes(kept, made)
+        return made
 
     def __str__(self) -> str:
         return self.coco or self.images or f"generated:{self.seed}"
+
+
+def _write_scenes(path: Path, scenes: Sequence[Scene]) -> None:
+    """Images and packed masks as arrays, named by number and scene."""
+    arrays: dict[str, Any] = {}
+    for number, scene in enumerate(scenes):
+        arrays[f"image {number} {scene.name}"] = scene.image
+        arrays[f"masks {number} {scene.name}"] = np.packbits(scene.masks, axis=-1)
+    with whole_file(path) as temporary:
+        np.savez(temporary, **arrays)
+
+
+def _read_scenes(path: Path) -> tuple[Scene, ...]:
+    scenes = []
+    with np.load(path, allow_pickle=False) as arrays:
+        for key in arrays.files:
+            kind, _, name = key.partition(" ")
+            if kind == "image":
+                image = arrays[key]
+                masks = np.unpackbits(arrays[f"masks {name}"], axis=-1, count=image.shape[1]).astype(np.bool_)
+                scenes.append(Scene(image, masks, name.partition(" ")[2]))
+    return tuple(scenes)
 
 
 class Task(Protocol):

@@ -13,11 +13,10 @@ from plotly.subplots import make_subplots
 from profiler_kit.schemas import LADDER_ROWS
 from profiler_kit.units import bytes_to_mib
 from profiler_kit.views.figures import GRID, escape
-from profiler_kit.views.palette import HUES, MARK, NEUTRAL
+from profiler_kit.views.ladder_style import ALTERNATIVE, BELOW, MEMORY, STEP, TITLES, speed_text
+from profiler_kit.views.palette import HUES, NEUTRAL
 from profiler_kit.views.text import fmt_rate
 
-STEP, ALTERNATIVE, BELOW, MEMORY = HUES[0], HUES[1], MARK, HUES[2]
-TITLES: Final = ("images per second", "peak memory, MiB", "mIoU with the fp32 masks")
 _ROW_PX: Final = 34
 _TICKS: Final = [digit * 10.0**power for power in range(-4, 7) for digit in (1, 2, 5)]
 _LETTERS: Final = 28
@@ -158,14 +157,6 @@ def roofline(rows: pd.DataFrame, matrix_tflops: Mapping[str, float], copy_gb_per
         legend={"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"},
     )
     return figure
-
-
-def speed_text(row: pd.Series) -> str:
-    """`148.7 img/s · 4.92×`, or why there is nothing."""
-    if np.isnan(row["images_per_s"]):
-        return str(row["status"])
-    speedup = "" if np.isnan(row["speedup"]) or row["parent"] == "" else f" · {row['speedup']:.2f}×"
-    return f"{fmt_rate(row['images_per_s'])}{speedup}"
 
 
 def _add_speed(figure: go.Figure, rows: pd.DataFrame, names: list[str]) -> None:

@@ -14,7 +14,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from profiler_kit.schemas import LADDER_ROWS
 from profiler_kit.units import bytes_to_mib
-from profiler_kit.views.figures_ladder import ALTERNATIVE, BELOW, MEMORY, STEP, TITLES, speed_text
+from profiler_kit.views.ladder_style import ALTERNATIVE, BELOW, MEMORY, STEP, TITLES, speed_text
 from profiler_kit.views.palette import HUES
 from profiler_kit.views.text import MISSING
 
@@ -49,7 +49,10 @@ def waterfall_png(rows: pd.DataFrame, title: str, footer: str = "") -> bytes:
     _agreement(draw, rows, spans[2], head, size)
     below = head + _ROW * len(rows) + 14
     at = left
-    for label, colour in (("step: what it added to the step before is solid", STEP), ("alternative", ALTERNATIVE)):
+    legend = [("step: what it added to the step before is solid", STEP)]
+    if not rows["is_step"].all():
+        legend.append(("alternative", ALTERNATIVE))
+    for label, colour in legend:
         draw.rectangle((at, below + 3, at + 16, below + 17), fill=colour)
         _text(draw, (at + 24, below), label, small, _SOFT)
         at += 56 + draw.textlength(_sure(label, small), font=small)

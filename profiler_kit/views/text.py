@@ -118,7 +118,8 @@ def ladder_facts(record: LadderRecord) -> tuple[str, str]:
     counts = " to ".join(str(count) for count in sorted({min(samples), max(samples)})) if samples else "no"
     versions = ", ".join(f"{name} {record.versions[name]}" for name in ("torch", "driver") if name in record.versions)
     noise = "; random weights: masks are noise" if weights.startswith("random") else ""
-    footer = f"median of {counts} batches, {setup.num_images} images ({setup.images}) for the masks{noise}; {versions}"
+    what = "calls of generate" if setup.task == "amg" else "batches, encoder to masks"
+    footer = f"median of {counts} {what}; {setup.num_images} images ({setup.images}) for the masks{noise}; {versions}"
     return title, footer
 
 

@@ -35,6 +35,8 @@ def test_the_table(folder: Path) -> None:
     assert error is None
     lines = [line.split() for line in printed.splitlines() if line.strip()]
     assert printed.startswith("SAM vit_b (random:0), points, batch size 8, NVIDIA H200\n")
+    drawn, _ = run([str(folder), "--png", str(folder / "new" / "w.png")])
+    assert drawn == printed and (folder / "new" / "w.png").read_bytes().startswith(b"\x89PNG")
     assert lines[3] == ["fp32", "80", "1.00", "100.000", "10.000", "119.200", "–", "4,000", "0.8000", "1.0000"]
     assert lines[4] == ["bf16", "160.0", "2.00", "50.000", "5.000", "59.600", "–", "2,000", "0.7900", "0.9900"]
     assert "oom: oom, --batch-size 8: too much" in printed

@@ -8,6 +8,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -91,6 +92,7 @@ def test_masks_are_compared_with_the_truth_and_with_the_baseline(out: Path, reco
     assert fp32.agreement is not None and (fp32.agreement.miou, fp32.agreement.strict_miou) == (1, 1)
     assert bf16.agreement is not None and bf16.agreement.miou is not None and 0.9 < bf16.agreement.miou < 1
     assert sorted(path.name for path in (out / "samples").iterdir()) == ["0.jpg", "1.jpg"]
+    assert not (out / "scenes.npz").exists()
 
 
 def test_the_work_is_that_of_the_published_model(record: LadderRecord) -> None:
@@ -212,7 +214,12 @@ def test_alternatives_of_the_default_ladder_are_no_steps(tmp_path: Path) -> None
     plan = make_ladder_plan(dataclasses.replace(QUICK, rows="", out=tmp_path))
     assert plan.steps == ("fp32", "sdpa", "window_pad", "batched_decoder", "compile")
     steps = dataclasses.replace(plan, rows=parse_rows("", "cuda"), device="cuda").steps
-    assert steps[0] == "fp32" and steps[-2:] == ("compile", "fp8") and not {"int8", "2:4 sparse", "TF32"} & set(steps)
+    assert steps == ("fp32", *(rung.label for rung in ladder.LADDER[1:] if not rung.alternative))
+    assert {"compile", "fp8"} <= set(steps) and not {"int8", "2:4 sparse", "TF32"} & set(steps)
+    own = dataclasses.replace(
+        plan, rows=parse_rows("bf16;a=bf16,compile;b=bf16,sdpa,compile_max", "cuda"), device="cuda"
+    )
+    assert own.steps == ("fp32", "bf16", "a", "b")  # the ways of compiling count as one
 
 
 def test_the_weights_that_ship_with_a_model_are_named(tmp_path: Path) -> None:
@@ -293,6 +300,15 @@ def test_results_that_are_none(tmp_path: Path) -> None:
 def test_a_process_that_dies_says_how() -> None:
     assert ladder._how_it_ended(-9) == "signal SIGKILL (the machine ran out of memory?)"
     assert ladder._how_it_ended(3) == "exit code 3"
+
+
+def test_generated_scenes_are_kept_for_the_next_row(tmp_path: Path) -> None:
+    kept = tmp_path / "scenes.npz"
+    made = Source(2, 3).scenes(64, kept)
+    again = Source(2, 3).scenes(64, kept)
+    assert kept.is_file() and [scene.name for scene in again] == [scene.name for scene in made]
+    for a, b in zip(made, again, strict=True):
+        assert np.array_equal(a.image, b.image) and np.array_equal(a.masks, b.masks)
 
 
 def test_sources() -> None:

@@ -1,0 +1,100 @@
+"""The batching studies on vit_tiny: every part of the forward, real batch sizes, other image sizes."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+
+from profiler_kit.errors import OptionError
+from profiler_kit.load.ladders import find_ladders
+from profiler_kit.load.runs import find_runs
+from profiler_kit.sam.models import load_model
+from profiler_kit.sam.study import StudyOptions, parse_image_sizes, resized, run_study
+from profiler_kit.study_file import StudyRecord, read_study, study_samples, study_totals, write_study
+from profiler_kit.views import figures_study
+
+REWRITES = "nosync,patch_linear,sdpa,rel_pos,window_pad,batched_decoder"
+
+
+@pytest.fixture(scope="module")
+def record() -> StudyRecord:
+    return run_study(
+        StudyOptions(
+            model="vit_tiny", devices="cpu", batch_sizes="1,3", image_sizes="128,256", optimizations=REWRITES,
+            compiled=False, warmup=0, iterations=2,
+        )
+    )  # fmt: skip
+
+
+def test_every_study_has_its_samples(record: StudyRecord) -> None:
+    totals = study_totals(study_samples(record))
+    of = {name: rows for name, rows in totals.groupby("study")}
+    parts = ["whole forward", "image encoder", "prompt encoder", "mask decoder", "postprocess"]
+    assert of["components"]["label"].tolist() == parts * 2
+    assert of["batching"][["label", "batch_size"]].to_numpy().tolist() == [
+        ["sequential", 1], ["batched", 1], ["sequential", 3], ["batched", 3],
+    ]  # fmt: skip
+    assert of["image-size"]["image_size"].tolist() == [128, 256]
+    assert of["table"]["dtype"].tolist() == ["float32", "bfloat16", "float16"] and not of["table"]["compiled"].any()
+    assert (totals["samples"] == 2).all() and record.weights == "random:0" and record.notes == ()
+
+
+def test_times_are_per_image_of_the_real_batch(record: StudyRecord) -> None:
+    samples = study_samples(record)
+    mine = samples[(samples["label"] == "batched") & (samples["batch_size"] == 3)]["latency_ns"]
+    totals = study_totals(samples)
+    row = totals[(totals["label"] == "batched") & (totals["batch_size"] == 3)].iloc[0]
+    assert row["per_image_ns"] == mine.median() / 3 and row["images_per_s"] == pytest.approx(3e9 / mine.median())
+
+
+def test_written_read_and_found(tmp_path: Path, record: StudyRecord) -> None:
+    write_study(tmp_path / "mine", record)
+    assert read_study(tmp_path / "mine") == record
+    assert (tmp_path / "mine" / "study.csv").read_text().startswith("study,label,device,")
+    (found,) = find_ladders(tmp_path)
+    assert found.key == "mine" and found.results is None and found.study == tmp_path / "mine" / "study.json"
+    assert find_runs(tmp_path) == []
+
+
+def test_the_figures(record: StudyRecord) -> None:
+    samples = study_samples(record)
+    totals = study_totals(samples)
+    assert figures_study.component_boxes(samples).data[0].name == "whole forward"
+    speedup = figures_study.batching_lines(totals).data[-1]
+    assert speedup.name == "speed-up" and list(speedup.x) == ["1", "3"] and speedup.text[0].endswith("×")
+    assert list(figures_study.size_lines(totals).data[0].x) == ["128", "256"]
+    table = figures_study.speed_table(totals)
+    assert table["dtype"].tolist() == ["float32", "bfloat16", "float16"]
+    assert table["torch.compile, images/s"].isna().all()
+
+
+def test_another_image_size_is_what_segment_anything_itself_makes_of_it() -> None:
+    """It resamples relative positions at every forward; only the position embedding has to be given to it."""
+    published = load_model("vit_tiny").model
+    changed = resized(copy.deepcopy(published), 384).image_encoder
+    published.image_encoder.pos_embed = changed.pos_embed
+    images = torch.randn(1, 3, 384, 384)
+    with torch.no_grad():
+        assert torch.equal(changed(images), published.image_encoder(images))
+    assert torch.equal(resized(published, 256).image_encoder.blocks[0].attn.rel_pos_h, changed.blocks[0].attn.rel_pos_h)
+
+
+def test_options_that_cannot_be_used() -> None:
+    assert parse_image_sizes(" 256, 128") == (128, 256)
+    for options, text in (
+        (
+            StudyOptions(studies="x"),
+            "--study x: 'x' is not known, want some of components, batching, image-size, table.",
+        ),
+        (
+            StudyOptions(image_sizes="100"),
+            "--image-sizes '100': found '100', want multiples of 16 from 64 to 4096 separated by commas. Try 512,1024.",
+        ),
+        (StudyOptions(model="vit_tiny", iterations=0), "--warmup 1, --iterations 0: want 0 or more and 1 or more."),
+    ):
+        with pytest.raises(OptionError) as caught:
+            run_study(options)
+        assert str(caught.value) == text
