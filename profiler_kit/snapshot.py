@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from profiler_kit.analyses import memory, memory_regions
 from profiler_kit.errors import OptionError
-from profiler_kit.load.snapshot import is_trace, read_snapshot
+from profiler_kit.load.snapshot import is_trace
+from profiler_kit.load.snapshot_store import load_snapshot_data
 from profiler_kit.load.snapshot_tables import CPU, Frame, Recording, SnapshotData, StackTable
 from profiler_kit.progress import Report, silent
 from profiler_kit.snapshot_analyses import SnapshotAnalyses
@@ -309,6 +310,7 @@ def load_snapshot(
 ) -> Snapshot:
     """Load a CUDA memory snapshot (or a CPU recording of `memory_runner`) without running anything it holds.
 
+    A large one is kept in the cache, as load_trace does (profiler_kit.load.store says where and how much).
     A chrome trace with `[memory]` events (profile_memory=True) loads too; its device -1 is the CPU.
     `memory_limit_bytes` replaces the address space granted to the reading process, 3 GiB at most by itself.
 
@@ -320,7 +322,7 @@ def load_snapshot(
         from profiler_kit.load.memory_events import read_memory_events
 
         return Snapshot(snapshot_of(*read_memory_events(Path(path), report=report)))
-    return Snapshot(read_snapshot(path, memory_limit_bytes=memory_limit_bytes, report=report))
+    return Snapshot(load_snapshot_data(path, memory_limit_bytes=memory_limit_bytes, report=report))
 
 
 def _region_rows(frame: pd.DataFrame) -> list[RegionRow]:

@@ -45,6 +45,17 @@ def read_snapshot(
     for code, or wants more memory or time than it gets; OptionError when the limit is too small to start with.
     """
     target = require_file(path, WANTED, HINT)
+    head, columns = read_columns(target, memory_limit_bytes=memory_limit_bytes, report=report)
+    report(0.95, 1.0, "building tables")
+    data = SnapshotBuilder(target, head, columns).build()
+    report(1.0, 1.0, "read")
+    return data
+
+
+def read_columns(
+    target: Path, *, memory_limit_bytes: int | None = None, report: Report = silent
+) -> tuple[dict[str, Any], dict[str, Array]]:
+    """What the child hands back, for SnapshotBuilder; raises as read_snapshot does."""
     if memory_limit_bytes is not None and memory_limit_bytes < LEAST_MEMORY_BYTES:
         raise OptionError(
             f"memory limit: {memory_limit_bytes >> 20} MiB is too little to read a snapshot, "
@@ -54,11 +65,7 @@ def read_snapshot(
     size = target.stat().st_size
     wanted = LEAST_MEMORY_BYTES + MEMORY_PER_FILE_BYTE * size
     space = min(wanted, MEMORY_LIMIT_BYTES) if memory_limit_bytes is None else memory_limit_bytes
-    head, columns = _Child(target, size, space).read(report)
-    report(0.95, 1.0, "building tables")
-    data = SnapshotBuilder(target, head, columns).build()
-    report(1.0, 1.0, "read")
-    return data
+    return _Child(target, size, space).read(report)
 
 
 def is_trace(path: str | os.PathLike[str]) -> bool:

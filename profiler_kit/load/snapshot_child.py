@@ -17,7 +17,7 @@ import pickle
 import sys
 from array import array
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import IO, Any, Final
 
 Columns = dict[str, "array[int]"]
 
@@ -116,7 +116,7 @@ def main() -> None:
     _limit(space, seconds)
     gc.disable()  # nothing here is cyclic unless hostile, and collecting doubles the time
     try:
-        head, columns = convert(_unpickle(), size)
+        head, columns = convert(unpickle(sys.stdin.buffer), size)
     except Refused as refused:
         head, columns = {"error": str(refused)}, {}
     except MemoryError:
@@ -150,9 +150,10 @@ def _limit(space: int, seconds: int) -> None:
             continue
 
 
-def _unpickle() -> Any:
+def unpickle(stream: IO[bytes]) -> Any:
+    """What a pickle holds; raises Refused whatever is wrong with it, and MemoryError."""
     try:
-        return PlainUnpickler(sys.stdin.buffer).load()
+        return PlainUnpickler(stream).load()
     except (Refused, MemoryError):
         raise
     except EOFError:

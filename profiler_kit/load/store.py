@@ -46,7 +46,7 @@ _ENTRY: Final = re.compile(r"[0-9a-f]{32}\.(parquet|timeline)")  # events, and t
 _UNFINISHED: Final = re.compile(r"\.tmp-\d+-[0-9a-f]{32}\.(parquet|timeline)")
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", re.IGNORECASE)
 _UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-_WRITING: Final = threading.Lock()  # unfinished files are named after the process
+WRITING: Final = threading.Lock()  # unfinished files are named after the process
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def spilled_trace(path: Path | str, *, arguments: Sequence[str] = (), report: Re
                 entry.file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 target = entry.file
         try:
-            with _WRITING, whole_file(target) as temporary:
+            with WRITING, whole_file(target) as temporary:
                 trace = spill_chrome_trace(
                     file, temporary, entry.stamp if entry else {}, arguments=arguments, report=report
                 )
@@ -133,7 +133,7 @@ def spilled_trace(path: Path | str, *, arguments: Sequence[str] = (), report: Re
 def keep(entry: Entry, trace: ChromeTrace) -> bool:
     """Write the cache file, whole or not at all, and make room for it; False when that could not be done."""
     try:
-        with _WRITING:
+        with WRITING:
             entry.file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with whole_file(entry.file) as temporary:
                 write_trace(trace, temporary, entry.stamp)
@@ -143,8 +143,11 @@ def keep(entry: Entry, trace: ChromeTrace) -> bool:
     return True
 
 
-def find_entry(file: Path, arguments: Sequence[str] = ()) -> Entry | None:
-    """Where the cache file of a trace is, there or not; None when the cache is off or the trace too small for it."""
+def find_entry(file: Path, arguments: Sequence[str] = (), *, smallest: int | None = None) -> Entry | None:
+    """Where the cache file of a trace is, there or not; None when the cache is off or the trace too small for it.
+
+    smallest: another size, in bytes of what is inside the file, below which it is too small.
+    """
     folder = cache_folder()
     if folder is None or limit_bytes() == 0:
         return None
@@ -155,7 +158,7 @@ def find_entry(file: Path, arguments: Sequence[str] = ()) -> Entry | None:
             packed = handle.read(2) == GZIP_MAGIC
     except OSError:
         return None
-    if found.st_size * (USUAL_RATIO if packed else 1) < SMALLEST_JSON_BYTES:
+    if found.st_size * (USUAL_RATIO if packed else 1) < (SMALLEST_JSON_BYTES if smallest is None else smallest):
         return None
     stamp = {
         "path": str(resolved),
