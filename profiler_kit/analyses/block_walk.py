@@ -228,7 +228,7 @@ class Walk:
         else:
             self.gaps += rest < 0
             size = room
-            del self.free_ends[address + room]
+            self._forget_end(address, room)
         self.active[address] = (size, segment, state)
         return segment
 
@@ -318,10 +318,14 @@ class Walk:
     def _take(self, start: int, state: int) -> _Entry:
         entry = self.free.pop(start)
         size, segment, since = entry
-        del self.free_ends[start + size]
+        self._forget_end(start, size)
         if since < state:
             self.spans.extend((start, size, segment, 0, since, state))
         return entry
+
+    def _forget_end(self, start: int, size: int) -> None:
+        if self.free_ends.get(start + size) == start:  # not so where blocks overlap: a gap in the history
+            del self.free_ends[start + size]
 
     def end(self) -> None:
         """Write down the blocks that are there at the end."""

@@ -173,6 +173,22 @@ def test_nonsense_does_no_harm(tmp_path: Path) -> None:
     assert len(replay.active_bytes) == len(trace) + 1
 
 
+def test_segments_that_overlap_are_gaps(tmp_path: Path) -> None:
+    """Two free blocks then end at one address, and each is taken in turn."""
+    trace = [
+        s.event("segment_alloc", 1, 0x10000, 4 * MiB),
+        s.event("segment_alloc", 2, 0x10000 + 2 * MiB, 2 * MiB),
+        s.alloc(3, 0x10000 + 2 * MiB, 2 * MiB),
+        s.alloc(4, 0x10000, 4 * MiB),
+        s.event("segment_alloc", 5, 0x10000, MiB),
+        *s.free(6, 0x10000, 4 * MiB),
+        *s.free(7, 0x10000 + 2 * MiB, 2 * MiB),
+    ]
+    replay = load(tmp_path, s.snapshot(trace)).block_replay(0)
+    assert replay.gaps > 0
+    assert replay.active_bytes[-1] == 0
+
+
 # ---- the truth: torch's own blocks ----
 
 
