@@ -130,6 +130,12 @@ _NUMBERS = {
     "allocated_mib": ("Allocated MiB", "%,.1f", "Allocated while it was open."),
     "freed_mib": ("Freed MiB", "%,.1f", "Freed while it was open."),
     "net_mib": ("Net MiB", "%,.1f", "Allocated less freed: what it left behind."),
+    "churn_mib": (
+        "Churn MiB",
+        "%,.1f",
+        "Allocated inside it and freed before it closed: a buffer could save that.",
+    ),
+    "largest_mib": ("Largest MiB", "%,.1f", "The largest single allocation inside it."),
     "size_mib": ("Live MiB", "%,.1f", "Held by tensors allocated there."),
 }
 # Of the run that the letter in front stands for.

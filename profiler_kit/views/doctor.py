@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
@@ -51,7 +52,7 @@ def about_table(found: Mapping[str, Any]) -> pd.DataFrame:
     names = [f"{devices.count(name)} × {name}" for name in dict.fromkeys(devices)]
     rank = recording["distributed"]
     facts = {
-        "Trace": found["trace"],
+        "Trace": Path(found["trace"]).name,
         "Size": f"{packed}{fmt_bytes(file['text_bytes'])} of text ({file['layout']}, {file['encoding']})",
         "torch": recording["torch"] or "",
         "Versions": ", ".join(f"{name} {value}" for name, value in recording["versions"].items()),

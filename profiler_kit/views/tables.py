@@ -103,7 +103,7 @@ def memory_region_table(regions: pd.DataFrame) -> pd.DataFrame:
             "region": _tree(regions["path"]),
         }
     )
-    for name in ("peak", "allocated", "freed", "net"):
+    for name in ("peak", "allocated", "freed", "net", "churn", "largest"):
         table[f"{name}_mib"] = regions[f"{name}_bytes"].map(bytes_to_mib)
     return table.assign(instances=regions["instances"])
 
