@@ -80,7 +80,7 @@ def pareto(rows: pd.DataFrame) -> go.Figure:
             y=mine["baseline_miou"],
             mode="markers+text",
             text=[escape(t, _LETTERS) for t in mine["technique"]],
-            textposition="bottom center",
+            textposition=_in_turn(mine["images_per_s"], "bottom center", "top center"),
             textfont={"size": 12},
             marker={"size": 12, "color": colour, "symbol": "circle" if is_step else "diamond"},
             name=name,
@@ -141,7 +141,7 @@ def roofline(rows: pd.DataFrame, matrix_tflops: Mapping[str, float], copy_gb_per
             y=mine["tflops"],
             mode="markers+text",
             text=[escape(name, _LETTERS) for name in mine["technique"]],
-            textposition="middle right",
+            textposition=_in_turn(mine["tflops"], "middle right", "middle left"),
             marker={"size": 11, "color": colour, "symbol": "circle" if is_step else "diamond"},
             customdata=np.stack([100 * mine["tflops"] / mine["peak_tflops"], mine["peak_tflops"]], axis=-1),
             hovertemplate="<b>%{text}</b><br>%{y:,.3g} TFLOP/s, %{customdata[0]:.1f} % of the %{customdata[1]:,.3g} "
@@ -209,6 +209,11 @@ def _add_agreement(figure: go.Figure, rows: pd.DataFrame, names: list[str]) -> N
     figure.update_xaxes(
         range=[low - 0.15 * (1 - low), 1 + 0.75 * (1 - low)], tickvals=ticks, tickformat=".3~f", row=1, col=3
     )
+
+
+def _in_turn(values: pd.Series, first: str, second: str) -> list[str]:
+    """A side for each label, alternating in the order of the values, so that neighbours do not cover each other."""
+    return [first if int(rank) % 2 else second for rank in values.rank(method="first")]
 
 
 def _tip(row: pd.Series) -> str:
