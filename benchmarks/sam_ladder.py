@@ -5,7 +5,8 @@
 Every row starts from the same weights (random ones of a seed, or --checkpoint) and gets the same images and
 centre-point prompts. Times lie between two CUDA events on an idle GPU (the wall clock on a CPU), after warm-up and
 after compiling, which is timed apart; nothing is copied or synchronised between the events. Peak memory is reset
-before the timed forwards and holds the model, the images and everything the row allocates. mIoU compares every
+before the timed forwards and holds the model, the images and everything the row allocates; a CUDA graph's own pool
+counts only as reserved (peak_reserved_mib), which includes what the allocator keeps for later. mIoU compares every
 candidate mask with the one of segment-anything in float32 (row sa_fp32, run first at batch size 1 of the same images).
 
 Rows that are done are written to --out as they come; one that fails keeps its error there and the rest goes on.
@@ -128,6 +129,7 @@ def measure(base: torch.nn.Module, names: str, batch: Batch, device: torch.devic
             row[part] = summary(samples_ms(run, device, options.repeats), size)
             if device.type == "cuda":
                 row[part]["peak_mib"] = torch.cuda.max_memory_allocated(device) / 2**20
+                row[part]["peak_reserved_mib"] = torch.cuda.max_memory_reserved(device) / 2**20
         if want is not None:
             iou = np.concatenate([mask_iou(a, b) for a, b in zip(masks_of(forward, batch, size), want, strict=True)])
             row["miou_fp32"], row["masks"] = float(iou.mean()), len(iou)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
 from torch.library import triton_op, wrap_triton
 
+from profiler_kit.errors import WorkloadError
 from profiler_kit.sam.attention import WindowedBlock, cut_windows, encoder_attentions, join_windows
 from profiler_kit.sam.attention_kernels import global_kernel, relative_kernel, window_kernel
 
@@ -126,9 +127,15 @@ def use_fused_attention(sam: Sam) -> Sam:
     """Compute the attention of every block of the image encoder with the operator.
 
     Takes heads of a power of two, or of one and another of 16 or more (80 = 64 + 16), and square images with a power
-    of two of tokens a side, as every published SAM has.
+    of two of tokens a side, as every published SAM has. Raises WorkloadError for other models.
     """
-    encoder_attentions(sam)
+    for attention in encoder_attentions(sam):
+        _check_shape(attention.qkv.in_features // attention.num_heads)
+    side = sam.image_encoder.pos_embed.shape[1]
+    if side & (side - 1):
+        raise WorkloadError(
+            f"--optimizations fused_attention: found images of {side} tokens a side, want a power of two. Leave it out."
+        )
     blocks = sam.image_encoder.blocks
     for number, block in enumerate(blocks):
         blocks[number] = FusedBlock(block)
@@ -144,6 +151,16 @@ def window_places(window: int) -> Tensor:
         return torch.empty(0, 0)
     ones = torch.eye(_pad(window))
     return torch.cat((ones.repeat_interleave(len(ones), dim=0), ones.repeat(len(ones), 1)), dim=1)
+
+
+def _check_shape(dim: int) -> None:
+    first = 1 << (dim.bit_length() - 1)
+    rest = dim - first
+    if first < _NARROWEST or (rest and (rest < _NARROWEST or rest & (rest - 1))):
+        raise WorkloadError(
+            f"--optimizations fused_attention: found heads of {dim} numbers, want a power of two of at least 16 or the "
+            "sum of two. Leave it out."
+        )
 
 
 def _pad(window: int) -> int:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
+from profiler_kit.errors import WorkloadError
 from profiler_kit.sam import row_operators
 from profiler_kit.sam.attention import EncoderAttention, WindowedBlock
 from profiler_kit.sam.quantize import Float8Linear
@@ -116,8 +117,17 @@ def add_norm(x: Tensor, more: Tensor, by: torch.nn.LayerNorm, *, rounded: bool) 
 
 
 def use_fused_rows(sam: Sam) -> Sam:
-    """Compute GELU, residual sums, norms and float8 rounding of the image encoder with one operator each."""
+    """Compute GELU, residual sums, norms and float8 rounding of the image encoder with one operator each.
+
+    Raises WorkloadError for a model whose width is no power of two and no sum of two, as published ones are.
+    """
     encoder = sam.image_encoder
+    width = encoder.pos_embed.shape[-1]
+    if width.bit_count() > 2:
+        raise WorkloadError(
+            f"--optimizations fused_rows: found tokens of {width} numbers, want a power of two or the sum of two. "
+            "Leave it out."
+        )
     for number, block in enumerate(encoder.blocks):
         block.mlp.act = FusedGelu()
         encoder.blocks[number] = RowBlock(block if isinstance(block, WindowedBlock) else WindowedBlock(block))

@@ -12,6 +12,7 @@ import pytest
 import torch
 from segment_anything.modeling import Sam
 
+from profiler_kit.errors import WorkloadError
 from profiler_kit.sam.models import load_model
 from profiler_kit.sam.optimizations import compile_encoder, optimized, parse_optimizations
 from profiler_kit.sam.prompts import PromptChoice
@@ -73,6 +74,24 @@ def test_quantized_products_take_rounded_rows(published: Sam, quantize: object) 
         want = published.image_encoder(images)
     assert (found[0] - found[1]).abs().mean() < 0.01 * want.abs().mean()
     assert (found[1] - want).abs().mean() < 0.06 * want.abs().mean()
+
+
+def test_shapes_the_kernels_do_not_take_are_one_clear_line(published: Sam) -> None:
+    sam = copy.deepcopy(published)
+    for attention in (block.attn for block in sam.image_encoder.blocks):
+        attention.num_heads = 8
+    with pytest.raises(WorkloadError) as caught:
+        use_fused_attention(sam)
+    assert str(caught.value) == (
+        "--optimizations fused_attention: found heads of 8 numbers, want a power of two of at least 16 or the sum of "
+        "two. Leave it out."
+    )
+    sam.image_encoder.pos_embed = torch.nn.Parameter(torch.zeros(1, 16, 16, 7))
+    with pytest.raises(WorkloadError) as caught:
+        use_fused_rows(sam)
+    assert str(caught.value) == (
+        "--optimizations fused_rows: found tokens of 7 numbers, want a power of two or the sum of two. Leave it out."
+    )
 
 
 @gpu
