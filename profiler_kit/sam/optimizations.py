@@ -295,11 +295,15 @@ OPTIMIZATIONS: Final[Mapping[str, Optimization]] = {
 
 _EXACT: Final = ("bf16", "nosync", "patch_linear", "sdpa", "rel_pos", "window_pad", "batched_decoder")
 _FUSED_EXACT: Final = (*_EXACT, "fused_attention", "fused_rows")
+# Compiled from the second step on: what rel_pos and window_pad write and cut costs more than it saves unless a compiler
+# fuses it.
 LADDER: Final = (
     Rung("fp32 as published"),
     Rung("TF32", ("tf32",), alternative=True),
-    *(Rung(_EXACT[count - 1], _EXACT[:count]) for count in range(1, len(_EXACT) + 1)),
-    Rung("compile", (*_EXACT, "compile")),
+    Rung("bf16", ("bf16",)),
+    Rung("nosync", ("bf16", "nosync")),
+    Rung("compile", ("bf16", "nosync", "compile")),
+    *(Rung(_EXACT[count - 1], (*_EXACT[:count], "compile")) for count in range(3, len(_EXACT) + 1)),
     Rung("fused_attention", (*_EXACT, "fused_attention", "compile")),
     Rung("fused_rows", (*_FUSED_EXACT, "compile")),
     Rung("CUDA graphs", (*_FUSED_EXACT, "compile_graphs")),
