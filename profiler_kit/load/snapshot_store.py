@@ -21,7 +21,7 @@ from profiler_kit.load.snapshot import read_columns
 from profiler_kit.load.snapshot_tables import HINT, WANTED, Array, SnapshotBuilder, SnapshotData
 from profiler_kit.progress import Report, silent
 
-SMALLEST_BYTES: Final = 8 << 20  # below, a load takes a quarter of a second (benchmarks/snapshot.py)
+SMALLEST_BYTES: Final = 8 << 20  # below, a load takes some quarter of a second (by benchmarks/snapshot.py)
 _KEY: Final = b"profiler_kit.snapshot"
 _VERSION: Final = 1
 _CODES: Final = {"int8": "b", "int32": "i", "int64": "q", "uint64": "Q"}

@@ -150,6 +150,23 @@ def test_a_history_that_begins_in_the_middle_ends_right(tmp_path: Path, settings
             assert state(replay, len(truth.trace) - dropped) == truth.states[-1]
 
 
+def test_private_pools_at_event_time(tmp_path: Path) -> None:
+    """A pool that is gone at the end is known where events say it, one that is still there in any case."""
+    trace = [
+        s.event("segment_alloc", 1, 0x100000, 2 * MiB, pool_id=(1, 0)),
+        s.event("segment_free", 2, 0x100000, 2 * MiB, pool_id=(1, 0)),
+        s.event("segment_alloc", 3, 0x100000, 2 * MiB),
+        s.event("segment_alloc", 4, 0x900000, 2 * MiB),
+        s.event("segment_free", 5, 0x900000, 2 * MiB),
+    ]
+    kept = s.segment(0x100000, 2 * MiB, s.block(0x100000, 2 * MiB, 0, "inactive"), segment_pool_id=(0, 7))
+    replay = load(tmp_path, s.snapshot(trace, segments=[kept])).block_replay(0)
+    assert replay.segments["pool"].tolist() == ["1,0", "0,7", ""]
+    assert replay.event_segment.tolist() == [0, 0, 1, 2, 2]
+    golden = load_snapshot(s.ROOT / "tests" / "golden" / "memory_train_h200.pickle").block_replay(0)
+    assert set(golden.segments["pool"]) == {"0,0", "1,0", ""}
+
+
 def test_other_rules_than_the_file_says_are_counted(tmp_path: Path) -> None:
     data = busy(1, expandable=False).snapshot()
     data["allocator_settings"]["roundup_power2_divisions"] = {str(1 << i): 2 for i in range(16)}

@@ -95,6 +95,17 @@ def test_history_of_torch_2_0_blocks(tmp_path: Path) -> None:
     assert data.stacks[int(data.blocks["stack"].iloc[0])] == (Frame("train.py", 1, "f"),)
 
 
+def test_events_say_their_pool_since_torch_2_13(tmp_path: Path) -> None:
+    trace = [
+        s.event("segment_alloc", 0, 0x1000, 2 << 20, pool_id=(1, 0)),
+        s.alloc(1, 0x1000, 512, pool_id=[1, 0]),
+        s.alloc(2, 0x2000, 512, pool_id=None),
+        s.event("snapshot", 3),
+    ]
+    assert load(tmp_path / "m.pickle", s.snapshot(trace)).events["pool"].tolist() == ["1,0", "1,0", "", ""]
+    assert load(tmp_path / "m.pickle", s.snapshot([s.alloc(1, 1, 1)])).events["pool"].tolist() == [""]
+
+
 def test_annotation_without_a_device_counts_for_every_device(tmp_path: Path) -> None:
     marks = [s.mark("START", "a", 5, device=1), {"stage": "START", "name": "all", "time_us": s.T0}]
     data = load(tmp_path / "m.pickle", s.snapshot([], [], marks=marks))
