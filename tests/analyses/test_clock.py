@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profiler_kit.analyses.clock import FARTHEST_US, match_regions, measure, region_memory, region_memory_totals
@@ -70,6 +70,7 @@ def test_regions_pair_by_name_and_time_whatever_each_file_lacks() -> None:
     assert clock.p99_us == pytest.approx(3.0)
 
 
+@settings(deadline=None, max_examples=40)
 @given(
     starts=st.lists(st.integers(1, 50), min_size=1, max_size=30, unique=True),
     shift=st.integers(-FARTHEST_US, FARTHEST_US),
