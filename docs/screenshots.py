@@ -29,6 +29,8 @@ from profiler_kit.load.runs import default_root, find_runs
 DOCS = Path(__file__).resolve().parent
 RANKS = DOCS.parent / "tests" / "golden" / "ddp"
 MOST_BYTES = 200_000
+PERFETTO_MS = 20_000  # until its plugins have run
+NO_LADDER = "No ladder here yet"
 BASELINE = "h200-vit_b-eager-fp32"  # what the samples are compared with
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 SIZE = {"width": 1440, "height": 900}
@@ -38,6 +40,7 @@ SIZE = {"width": 1440, "height": 900}
 PICTURES: dict[str, tuple[str, dict[str, str], bool]] = {
     "overview": ("overview", {}, False),
     "overview-dark": ("overview", {}, True),
+    "timeline": ("timeline", {}, False),
     "regions": ("regions", {}, False),
     "regions-dark": ("regions", {}, True),
     "kernels": ("kernels", {}, False),
@@ -48,8 +51,9 @@ PICTURES: dict[str, tuple[str, dict[str, str], bool]] = {
     "memory": ("memory", {}, False),
     "compare": ("compare", {"run": BASELINE}, False),
     "compare-dark": ("compare", {"run": BASELINE, "view": "Layers"}, True),
-    "ladder": ("ladder", {}, False),
+    "ladder-page": ("ladder", {}, False),
     "ranks": ("ranks", {"run": "ddp/ddp_rank1.json.gz"}, False),
+    "perfetto": ("perfetto", {}, False),
     "doctor": ("doctor", {}, False),
 }
 
@@ -66,8 +70,10 @@ def main() -> None:
         shutil.copytree(RANKS, folder / "ddp")
         run = chosen.run or richest(folder)
         port = free_port()
-        command = [sys.executable, "-m", "profiler_kit.cli", "serve", str(folder), "--port", str(port), "--no-browser"]
-        server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        command = [sys.executable, "-m", "profiler_kit.cli", "serve", "traces", "--port", str(port), "--no-browser"]
+        server = subprocess.Popen(
+            command, cwd=place, stdout=subprocess.DEVNULL
+        )  # so that no path of this machine shows
         try:
             wait_for(f"http://127.0.0.1:{port}/_stcore/health")
             with sync_playwright() as playwright:
@@ -103,6 +109,11 @@ def draw(browser: Browser, url: str, path: Path, *, dark: bool = False) -> None:
     tall = page.evaluate("document.querySelector('[data-testid=\"stMain\"]').scrollHeight")
     page.set_viewport_size({"width": SIZE["width"], "height": min(max(tall, 500), 1300)})
     settle(page)
+    if "/perfetto?" in url:
+        page.wait_for_timeout(PERFETTO_MS)
+    if page.get_by_text(NO_LADDER).count():  # a picture of nothing
+        context.close()
+        return
     picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     # A third of the bytes; maximum coverage keeps the colours of small areas, which the median cut mixes.
     for colours in (256, 128, 64, 32):
@@ -118,7 +129,7 @@ def settle(page: Page) -> None:
     """Wait until the page stands still."""
     page.wait_for_selector("h1")
     page.wait_for_function("!document.querySelector('[data-testid=\"stStatusWidget\"]')")
-    page.wait_for_timeout(1500)
+    page.wait_for_timeout(2500)
 
 
 def free_port() -> int:

@@ -53,6 +53,7 @@ def durations_over_time(gpu_events: pd.DataFrame, region_names: list[str], *, st
     figure.update_layout(
         height=300,
         margin=MARGIN,
+        showlegend=True,
         legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
         xaxis={"title": "since the first GPU event", "ticksuffix": f" {clock}", "tickformat": ",", "showgrid": False},
         yaxis={"rangemode": "tozero", "ticksuffix": f" {unit}", "tickformat": ",", "gridcolor": GRID},
@@ -91,7 +92,13 @@ def duration_histogram(gpu_events: pd.DataFrame) -> go.Figure:
         margin={**MARGIN, "t": 26},
         showlegend=False,
         xaxis={"title": f"duration of {fmt_count(len(nanos))} events", "ticksuffix": f" {unit}", "tickformat": ","},
-        yaxis={"title": "events", "tickformat": ",", "gridcolor": GRID, "fixedrange": True},
+        yaxis={
+            "title": "events",
+            "tickformat": ",",
+            "gridcolor": GRID,
+            "fixedrange": True,
+            "dtick": 1 if counts.max() < 6 else None,  # no halves of an event
+        },
     )
     return figure
 
