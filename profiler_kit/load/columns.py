@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from operator import attrgetter
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Raw
 
-from profiler_kit.load.events import MISSING, Arguments, Event
+from profiler_kit.load.events import ABSENT, MISSING, Arguments, Event
 
 I64 = npt.NDArray[np.int64]
 
@@ -182,7 +184,7 @@ class ColumnBuilder:
         for column, values in self._integers_of(category, arguments).items():
             parts[column].append(values)
         for number, (column, codes) in enumerate(self.texts.items()):
-            parts[column].append(_coded(codes, [bytes(getattr(a, f"extra_{number}")) for a in arguments]))
+            parts[column].append(_texts(codes, list(map(attrgetter(f"extra_{number}"), arguments))))
 
     def _integers_of(self, category: npt.NDArray[np.int32], arguments: list[Arguments]) -> dict[str, I64]:
         """The integer arguments, each looked for only in the categories that have it."""
@@ -252,6 +254,15 @@ class ColumnBuilder:
 
 def _coded(codes: Codes, keys: Sequence[Any]) -> npt.NDArray[np.int32]:
     return np.fromiter(map(codes.__getitem__, keys), np.int32, len(keys))
+
+
+def _texts(codes: Codes, values: list[Raw]) -> npt.NDArray[np.int32]:
+    """The code of each text; most events do not have the argument, and code 0 is no text."""
+    found = np.zeros(len(values), dtype=np.int32)
+    rows = [row for row, value in enumerate(values) if value is not ABSENT]
+    if rows:
+        found[rows] = _coded(codes, list(map(bytes, map(values.__getitem__, rows))))
+    return found
 
 
 def _starts(events: list[Event], *, exact: bool) -> tuple[I64, npt.NDArray[np.bool_]]:
