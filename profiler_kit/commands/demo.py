@@ -55,7 +55,7 @@ def _root_with_samples(folder: Path | None) -> Path:
     samples = samples_root()
     if samples is not None and root.resolve() != samples.resolve():
         for sample in sorted(samples.iterdir()):
-            if (sample / "run.json").is_file() and not sample.name.startswith(DEMO_PREFIX):
+            if sample.is_dir() and not sample.name.startswith((DEMO_PREFIX, ".")):
                 shutil.copytree(sample, root / sample.name, dirs_exist_ok=True)
     return root
 
