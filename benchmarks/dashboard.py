@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import statistics
@@ -35,15 +36,14 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 PATIENCE_S = 120
 # Runs in the browser: clicks, and resolves with the milliseconds until the page is whole. A component hides its canvas
 # in a shadow root, where `deep` finds it.
-SWITCH = """([href, title]) => new Promise((resolve, reject) => {
+SWITCH = """link => new Promise((resolve, reject) => {
   const deep = selector => document.querySelector(selector) ?? [...document.querySelectorAll('[data-testid=stMain] *')]
     .map(host => host.shadowRoot?.querySelector(selector)).find(Boolean);
-  const link = [...document.querySelectorAll('[data-testid=stSidebarNavLink]')].find(a => a.href === href);
-  const since = performance.now();
+  const path = '/' + link.getAttribute('href').split('?')[0], since = performance.now();
   link.click();
   const whole = () => {
     const app = document.querySelector('[data-testid=stApp]'), head = document.querySelector('h1');
-    const canvas = deep('.tl canvas'), here = location.pathname === new URL(href).pathname;
+    const canvas = deep('.tl canvas'), here = location.pathname === path;
     const drawn = !canvas || canvas.dataset.sharp;
     return here && head && app.dataset.testScriptState === 'notRunning' && drawn
       && !document.querySelector('[data-stale=true]') && !document.querySelector('[data-testid=stSkeleton]');
@@ -51,9 +51,11 @@ SWITCH = """([href, title]) => new Promise((resolve, reject) => {
   let started = false;
   const look = () => {
     const state = document.querySelector('[data-testid=stApp]').dataset.testScriptState;
-    started ||= state === 'running' || location.pathname === new URL(href).pathname && performance.now() - since > 250;
+    started ||= state === 'running' || location.pathname === path && performance.now() - since > 250;
     if (started && whole()) return resolve(performance.now() - since);
-    if (performance.now() - since > 120000) return reject(new Error('the page never came to rest'));
+    if (performance.now() - since > 60000) return reject(new Error(`${path} never came to rest: `
+      + [location.pathname, document.querySelector('h1')?.textContent, deep('.tl canvas')?.dataset.sharp,
+        document.querySelector('[data-testid=stApp]').dataset.testScriptState].join()));
     requestAnimationFrame(look);
   };
   requestAnimationFrame(look);
@@ -117,14 +119,15 @@ def visit(page: Page, url: str, key: str, times: int) -> dict[str, Any]:
         " === 'notRunning'"
     )
     opened = time.perf_counter() - since
-    links = page.locator("[data-testid=stSidebarNavLink]")
-    pages = [(a.evaluate("a => a.href"), a.inner_text().strip()) for a in links.all()]
-    pages = [*pages[1:], pages[0]]  # the first one is open already
+    links = page.locator("[data-testid=stSidebar] [data-testid=stPageLink-NavLink]")
+    links.first.wait_for()
+    titles = [link.inner_text().strip() for link in links.all()]
+    titles = [*titles[1:], titles[0]]  # the first one is open already
     first: dict[str, float] = {}
-    switches: dict[str, list[float]] = {title: [] for _, title in pages}
+    switches: dict[str, list[float]] = {title: [] for title in titles}
     for turn in range(times + 1):
-        for href, title in pages:
-            took = page.evaluate(SWITCH, [href, title]) / 1000
+        for title in titles:
+            took = links.filter(has_text=re.compile(f"^{re.escape(title)}$")).first.evaluate(SWITCH) / 1000
             if turn == 0:
                 first[title] = took
             else:
