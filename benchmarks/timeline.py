@@ -229,8 +229,8 @@ def measure(browser: Browser, url: str, key: str, loads: int, times: int) -> dic
             page.close()
     first = []
     for _ in range(loads):
-        page.get_by_role("link", name="Perfetto", exact=True).click()
-        page.wait_for_selector("h1:has-text('Perfetto')")
+        page.get_by_role("link", name="Memory", exact=True).click()
+        page.wait_for_selector("h1:has-text('Memory')")
         page.wait_for_timeout(1_000)
         first.append(float(page.get_by_role("link", name="Timeline", exact=True).evaluate(OPEN)))
         page.wait_for_selector("[data-testid=stDataFrame]", timeout=300_000)
