@@ -46,7 +46,8 @@ from profiler_kit.trace import Trace
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 SAMPLE = "h200-vit_b-eager-fp32"
 SHIFTED = ("correlation", "external_id", "python_id", "python_parent_id")
-VIEW_BYTES, SHARP_MS, FIRST_MS = 50_000, 30.0, 1_000.0
+_SINCE = time.perf_counter()
+VIEW_BYTES, FRAME_MS, FIRST_MS = 50_000, 30.0, 1_000.0
 
 # In the page: send events to the canvas, resolve with [ms to the next picture, ms to the tile of that view] of each.
 DEEP = """const deep = selector => document.querySelector(selector)
@@ -132,7 +133,7 @@ def main() -> None:
         chosen.output.write_text(json.dumps(found, indent=2) + "\n")
     mine = found["timeline"]
     within = mine["bytes_a_view"]["most"] <= VIEW_BYTES and mine["first_paint_ms"]["p50"] <= FIRST_MS
-    sys.exit(0 if within and max(mine[kind]["sharp_ms"]["p50"] for kind in ("pan", "zoom")) <= SHARP_MS else 1)
+    sys.exit(0 if within and max(mine[kind]["frame_ms"]["p50"] for kind in ("pan", "zoom")) <= FRAME_MS else 1)
 
 
 def make(run: Path, spans: int) -> dict[str, Any]:
@@ -142,16 +143,19 @@ def make(run: Path, spans: int) -> dict[str, Any]:
     sample = read_chrome_trace(root / SAMPLE / "trace.json.gz")
     drawable = sum(track_spans(Trace(sample)))
     grown = grow(sample, -(-spans // drawable))
+    say("columns repeated")
     with run.open("wb") as stub:
         stub.truncate(SMALLEST_JSON_BYTES)
     os.utime(run, (time.time() - 60, time.time() - 60))
     entry = find_entry(run)
     assert entry is not None and keep(entry, dataclasses.replace(grown, path=run))
+    say("trace cached")
     trace = Trace(grown)
     frames = (trace.gpu_events, trace.region_instances, trace.operators, trace.launch_calls)
     frames_s = timed(lambda: [frame() for frame in frames])
     index_s = timed(lambda: trace_timeline(run, lambda: trace))
     again_s = timed(lambda: trace_timeline(run, lambda: trace))
+    say("index built")
     drawn = sum(track.spans for track in trace_timeline(run, lambda: trace).tracks)
     file = entry.file.with_suffix(".timeline")
     return {
@@ -195,6 +199,11 @@ def grow(sample: ChromeTrace, times: int) -> ChromeTrace:
     return dataclasses.replace(sample, columns=grown)
 
 
+def say(what: str) -> None:
+    """Tell on stderr what is done, and when."""
+    print(f"{time.perf_counter() - _SINCE:6.1f} s  {what}", file=sys.stderr, flush=True)
+
+
 def timed(work: Any) -> float:
     """Seconds it takes."""
     since = time.perf_counter()
@@ -224,9 +233,11 @@ def measure(browser: Browser, url: str, key: str, loads: int, times: int) -> dic
         page.goto(f"{url}/timeline?run={key}", wait_until="commit")
         page.wait_for_selector("canvas[data-sharp]", timeout=180_000)
         opened.append(float(page.evaluate("performance.now()")))
+        say(f"first paint from the address: {opened[-1]:.0f} ms")
         page.wait_for_selector("[data-testid=stDataFrame]", timeout=300_000)  # the trace itself is loaded now
         if len(opened) <= loads:
             page.close()
+    say("the trace itself is loaded")
     first = []
     for _ in range(loads):
         page.get_by_role("link", name="Memory", exact=True).click()
@@ -234,10 +245,13 @@ def measure(browser: Browser, url: str, key: str, loads: int, times: int) -> dic
         page.wait_for_timeout(1_000)
         first.append(float(page.get_by_role("link", name="Timeline", exact=True).evaluate(OPEN)))
         page.wait_for_selector("[data-testid=stDataFrame]", timeout=300_000)
+    say(f"first paint: {first}")
     page.wait_for_timeout(1_500)
     moves = {kind: page.evaluate(MOVES, ["canvas[aria-label]", kind, times]) for kind in ("zoom", "pan")}
     sizes = [size for took in moves.values() for _, _, size in took]
+    say("moved")
     searched = search(page)
+    say("searched")
     return {
         "first_paint_ms": spread(first),
         "first_paint_from_address_ms": spread(opened[1:]),
@@ -291,7 +305,8 @@ def measure_plotly(browser: Browser, folder: Path, bars: int) -> dict[str, Any]:
     page.wait_for_selector(".js-plotly-plot .bars path", timeout=300_000)
     page.evaluate("new Promise(requestAnimationFrame)")
     painted = float(page.evaluate("performance.now()"))
-    moves = page.evaluate(PLOTLY, 7)
+    say(f"Plotly's first paint: {painted:.0f} ms")
+    moves = page.evaluate(PLOTLY, 3)
     return {
         "write_s": made,
         "page_mb": file.stat().st_size / 1e6,

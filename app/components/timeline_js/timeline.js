@@ -119,7 +119,7 @@ class Timeline {
       if (this.meta !== meta) return; // of another run or grouping, which asks for itself
       if (!tile) break;
       this.tile = { ...tile, of: `${t0},${t1}` };
-      this.draw();
+      this.paint(); // at once: the next frame would be up to 16 ms away
     }
     this.asking = false;
   }
