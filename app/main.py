@@ -16,8 +16,10 @@ _HERE = Path(__file__).resolve().parent
 if str(_HERE.parent) not in sys.path:
     sys.path.insert(0, str(_HERE.parent))  # so that `app` is this package whoever started it
 
+from app.nodelay import send_at_once  # noqa: E402
 from app.routes import Headers, allowed_hosts, routes  # noqa: E402
 
+send_at_once()
 app = st.App(
     _HERE / "dashboard.py",
     routes=routes(),

@@ -203,5 +203,20 @@ def test_what_is_printed() -> None:
     assert "everybody on the network" in announcement(Path("/r"), "http://127.0.0.1:1", "0.0.0.0", 1)[-1]
 
 
+def test_no_answer_waits_for_an_acknowledgement() -> None:
+    from streamlit.web.server.starlette import starlette_server
+
+    from app.nodelay import send_at_once
+
+    send_at_once()
+    send_at_once()  # once is enough
+    with starlette_server._bind_socket("127.0.0.1", 0, 5) as listening:
+        with socket.create_connection(listening.getsockname()), listening:
+            listening.setblocking(True)
+            accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_the_dashboard_is_found() -> None:
     assert dashboard().name == "main.py"

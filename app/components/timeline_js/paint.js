@@ -140,19 +140,30 @@ class Painter {
     c.globalAlpha = 1;
   }
 
+  // Bins are drawn into a picture once, a pixel wide each, which every frame stretches to where the view has them.
   paintBins(row) {
     const { c, tile, timeline } = this, { y, height, track } = this.lanes.rows[row.row];
-    const n = row.busy.length, dt = (tile.t1 - tile.t0) / n;
-    for (let i = 0; i < n; i++) {
-      if (!row.busy[i]) continue;
-      const a = timeline.x(tile.t0 + i * dt), b = timeline.x(tile.t0 + (i + 1) * dt);
-      if (b < timeline.gutter || a > this.edge) continue;
-      const tall = track.kind.endsWith('region') ? height : Math.max(1.5, height * row.busy[i] / 255);
-      c.globalAlpha = row.hit && !row.hit[i] ? 0.22 : 1;
-      c.fillStyle = this.colour(row.code[i]);
-      c.fillRect(a, y + height - tall, b - a + 0.4, tall);
+    const tall = Math.max(1, Math.round(height * (window.devicePixelRatio || 1))), of = `${tall} ${this.theme.dark}`;
+    if (row.pictureOf !== of) {
+      row.picture = this.picture(row, tall, track.kind.endsWith('region'));
+      row.pictureOf = of;
     }
-    c.globalAlpha = 1;
+    c.imageSmoothingEnabled = false;
+    const a = timeline.x(tile.t0), b = timeline.x(tile.t1);
+    c.drawImage(row.picture, a, y, b - a, height);
+  }
+
+  picture(row, tall, full) {
+    const wide = row.busy.length, image = new ImageData(wide, tall), pixels = new Uint32Array(image.data.buffer);
+    for (let i = 0; i < wide; i++) {
+      if (!row.busy[i]) continue;
+      const colour = this.packed(row.code[i]) & (row.hit && !row.hit[i] ? 0x38ffffff : 0xffffffff);
+      const high = full ? tall : Math.max(1, Math.round(tall * row.busy[i] / 255));
+      for (let at = (tall - high) * wide + i; at < pixels.length; at += wide) pixels[at] = colour;
+    }
+    const canvas = element('canvas', '', { width: wide, height: tall });
+    canvas.getContext('2d').putImageData(image, 0, 0);
+    return canvas;
   }
 
   paintOutline(span, colour) {
@@ -209,6 +220,16 @@ class Painter {
     c.globalAlpha = 1;
     c.fillStyle = ink(theme.accent);
     c.fillText(text, x + 5, AXIS + 8.5);
+  }
+
+  // The same as a pixel: alpha, blue, green, red from the high byte down.
+  packed(code) {
+    const { meta } = this.timeline, cache = meta[this.theme.dark ? 'darkPixel' : 'lightPixel'] ??= [];
+    if (cache[code] === undefined) {
+      const [red, green, blue] = channels(this.colour(code));
+      cache[code] = 0xff000000 | blue << 16 | green << 8 | red;
+    }
+    return cache[code];
   }
 
   // The region gives the hue; kernels of one region differ a little in lightness so that neighbours can be told apart.
