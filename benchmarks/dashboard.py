@@ -2,7 +2,7 @@
 
     python benchmarks/dashboard.py [DIR] [--run KEY] [--times 5] [--output benchmarks/results/dashboard.json]
 
-start: seconds from a fresh process to its first answer. first visit, switch: seconds from the click on a page's link
+start: seconds from a fresh process to its first answer, --times times. first visit, switch: seconds from the click on a page's link
 until its script has run to the end and its pictures are drawn; a first visit is the first time this server shows that
 page, a switch is any time after. memory: resident set of the server process, after every page has been open.
 Without --run each run with a trace is visited in turn.
@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout works
 
 from playwright.sync_api import Page, sync_playwright
 
-from benchmarks.serve import free_port, wait_for
+from benchmarks.serve import free_port, start, wait_for
 from profiler_kit.load.runs import default_root, find_runs
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -81,13 +81,14 @@ def main() -> None:
 
 def measure(folder: Path, keys: list[str], times: int) -> dict[str, Any]:
     """Everything about one folder; times in seconds."""
+    starts = [start(folder)[0] for _ in range(times)]
     port = free_port()
     command = [sys.executable, "-m", "profiler_kit.cli", "serve", str(folder), "--port", str(port), "--no-browser"]
     since = time.perf_counter()
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
     try:
-        start = wait_for(f"{url}/_stcore/health", since)
+        wait_for(f"{url}/_stcore/health", since)
         empty = resident_mb(server.pid)
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
@@ -97,7 +98,7 @@ def measure(folder: Path, keys: list[str], times: int) -> dict[str, Any]:
             browser.close()
         return {
             "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
-            "start_s": start,
+            "start_s": starts,
             "memory_mb": {
                 "nothing open": empty,
                 "every page open": resident_mb(server.pid),
@@ -153,7 +154,11 @@ def _status(pid: int, name: str) -> float:
 
 def show(found: dict[str, Any]) -> None:
     """Print medians and the slowest."""
-    print(f"start {found['start_s']:.2f} s · " + " · ".join(f"{k} {v:.0f} MB" for k, v in found["memory_mb"].items()))
+    starts = found["start_s"]
+    print(
+        f"start {statistics.median(starts):.2f} s (n = {len(starts)}, {min(starts):.2f} to {max(starts):.2f}) · "
+        + " · ".join(f"{k} {v:.0f} MB" for k, v in found["memory_mb"].items())
+    )
     for key, run in found["runs"].items():
         print(f"{key}: opened in {run['opened_s']:.2f} s")
         for title, values in run["switch_s"].items():
