@@ -2,9 +2,10 @@
 
     python benchmarks/dashboard.py [DIR] [--run KEY] [--times 5] [--output benchmarks/results/dashboard.json]
 
-start: seconds from a fresh process to its first answer, --times times. first visit, switch: seconds from the click on a page's link
-until its script has run to the end and its pictures are drawn; a first visit is the first time this server shows that
-page, a switch is any time after. memory: resident set of the server process, after every page has been open.
+start: seconds from a fresh process to its first answer, --times times. first visit, switch: seconds from the click on
+a page's link until its script has run to the end and its pictures are drawn; a first visit is the first time this
+server shows that page, a switch is any time after. memory: resident set of the server process, after every page has
+been open.
 Without --run each run with a trace is visited in turn.
 """
 
