@@ -95,8 +95,13 @@ def grids(found: Comparison, top: int) -> list[Grid]:
 
 def markdown(found: Comparison, names: tuple[str, str], lines: Sequence[str], top: int) -> str:
     """The comparison to paste into a pull request; kernels and operators folded away."""
-    out = [f"### {plain(names[0])} → {plain(names[1])}", "", *(f"- {plain(line)}" for line in lines), ""]
-    for table in grids(found, top):
+    return grids_markdown(f"{names[0]} → {names[1]}", lines, grids(found, top))
+
+
+def grids_markdown(title: str, lines: Sequence[str], tables: Sequence[Grid]) -> str:
+    """A heading, a list and tables as Markdown; tables of details are folded away."""
+    out = [f"### {plain(title)}", "", *(f"- {plain(line)}" for line in lines), ""]
+    for table in tables:
         rows = grid(table.columns, table.rows)
         if table.detail:
             out += ["<details>", f"<summary>{plain(table.title)}</summary>", "", *rows, "", "</details>", ""]

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from profiler_kit.analyses.memory_compare import PEAK, MemoryChange, MemoryComparison, Path
-from profiler_kit.views.diff import Grid
-from profiler_kit.views.markdown import grid, plain
+from profiler_kit.views.diff import Grid, grids_markdown
 from profiler_kit.views.text import MISSING, byte_unit, fmt_bytes, fmt_count, fmt_path
 
 SHOWN: Final = 2  # functions of a stack's key that a table shows, the innermost
@@ -96,14 +95,7 @@ def grids(found: MemoryComparison, top: int) -> list[Grid]:
 
 def markdown(found: MemoryComparison, names: tuple[str, str], lines: Sequence[str], top: int) -> str:
     """The comparison to paste into a pull request; stacks folded away."""
-    out = [f"### Memory: {plain(names[0])} → {plain(names[1])}", "", *(f"- {plain(line)}" for line in lines), ""]
-    for table in grids(found, top):
-        rows = grid(table.columns, table.rows)
-        if table.detail:
-            out += ["<details>", f"<summary>{plain(table.title)}</summary>", "", *rows, "", "</details>", ""]
-        else:
-            out += [f"**{plain(table.title)}**", "", *rows, ""]
-    return "\n".join(out)
+    return grids_markdown(f"Memory: {names[0]} → {names[1]}", lines, grids(found, top))
 
 
 def _any(row: MemoryChange) -> bool:
