@@ -58,7 +58,8 @@ class GraphedEncoder(StandIn):
 
     def _record(self, images: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
         """Run a few times on a stream of its own (which compiles), then record; as torch's manual asks for."""
-        encoder, given = self._whole[0], images.clone()
+        encoder = self._whole[0]
+        given = images.to(next(encoder.parameters()).dtype, copy=True)  # the encoder casts its input: half the bytes
         side = torch.cuda.Stream(images.device)  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream(images.device))
         with torch.cuda.stream(side):

@@ -73,12 +73,12 @@ class RowEncoder(StandIn):
 
     def forward(self, images: Tensor) -> Tensor:
         """As the published encoder."""
-        x = self.patch_embed(images) + self.pos_embed
+        x = self.patch_embed(images)
         count, height, width, channels = x.shape
-        rows = x.reshape(-1, channels)
         blocks = [cast(RowBlock, block) for block in self.blocks]
         first = cast(torch.nn.LayerNorm, blocks[0].norm1)
-        normed = norm(rows, first, rounded=isinstance(blocks[0].attn.qkv, Float8Linear))
+        rounded = isinstance(blocks[0].attn.qkv, Float8Linear)
+        rows, normed = add_norm(x.reshape(-1, channels), self.pos_embed.reshape(-1, channels), first, rounded=rounded)
         for block, after in zip(blocks, [*blocks[1:], None], strict=True):
             following = None if after is None else cast(torch.nn.LayerNorm, after.norm1)
             rounded = after is not None and isinstance(after.attn.qkv, Float8Linear)
@@ -100,15 +100,8 @@ def rows_of(linear: torch.nn.Module, x: Tensor) -> Normed:
     return row_operators.round_rows(x, False) if isinstance(linear, Float8Linear) else (x,)
 
 
-def norm(x: Tensor, by: torch.nn.LayerNorm, *, rounded: bool) -> Normed:
-    """The norm of float[M, C], rounded to float8 if asked for."""
-    if rounded:
-        return cast(Normed, row_operators.norm_float8(x, by.weight, by.bias, by.eps))
-    return (row_operators.norm(x, by.weight, by.bias, by.eps),)
-
-
 def add_norm(x: Tensor, more: Tensor, by: torch.nn.LayerNorm, *, rounded: bool) -> tuple[Tensor, Normed]:
-    """x + more, and the norm of that."""
+    """x + more (whose rows may be fewer and repeat), and the norm of that."""
     if rounded:
         total, rows, scale = row_operators.add_norm_float8(x, more, by.weight, by.bias, by.eps)
         return total, (rows, scale)

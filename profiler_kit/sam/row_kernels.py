@@ -15,11 +15,30 @@ def _gelu(x):
     1 + erf from formula 7.1.26 of Abramowitz and Stegun (absolute error 1.5e-7, the order of float32's own
     1 + erf(x)), written so that nothing cancels where x is negative.
     """
-    z = tl.abs(x) * 0.7071067811865476
-    t = 1.0 / (1.0 + 0.3275911 * z)
+    t = tl.fdiv(1.0, 1.0 + 0.2316418882 * tl.abs(x))
     series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
-    tail = series * tl.exp(-z * z)
+    tail = series * tl.exp2(x * x * -0.7213475204444817)
     return 0.5 * x * tl.where(x < 0, tail, 2.0 - tail)
+
+
+@triton.jit
+def _near_gelu(x):
+    """GELU to 7e-5, far below what rounding to float8 loses, for a third of the instructions.
+
+    erf(x / sqrt 2) / 2 as an odd polynomial, fitted on 0 to 4.5 to the smallest largest error of the product with x
+    (least squares, reweighted); beyond, its value at 4.5.
+    """
+    near = tl.clamp(x, -4.5, 4.5)
+    square = near * near
+    p = square * 3.036432233e-11 - 3.314672259e-09
+    p = square * p + 1.591001421e-07
+    p = square * p - 4.451738139e-06
+    p = square * p + 8.142526522e-05
+    p = square * p - 1.037591936e-03
+    p = square * p + 9.585205173e-03
+    p = square * p - 6.598465947e-02
+    p = square * p + 3.987126084e-01
+    return x * (0.5 + near * p)
 
 
 @triton.jit
@@ -40,9 +59,9 @@ def _store_rounded(part_a, part_b, at_a, at_b, out, scale, row, LARGEST: tl.cons
     top = tl.maximum(top, TINY)
     factor = LARGEST / top
     tl.store(scale + row, top / LARGEST)
-    tl.store(out + at_a, tl.clamp(part_a * factor, -LARGEST, LARGEST).to(out.dtype.element_ty))
+    tl.store(out + at_a, (part_a * factor).to(out.dtype.element_ty))  # a last bit over LARGEST rounds to it
     if WIDTH_B > 0:
-        tl.store(out + at_b, tl.clamp(part_b * factor, -LARGEST, LARGEST).to(out.dtype.element_ty))
+        tl.store(out + at_b, (part_b * factor).to(out.dtype.element_ty))
 
 
 @triton.jit
@@ -57,35 +76,35 @@ def round_rows_kernel(x, out, scale, GELU: tl.constexpr, WIDTH: tl.constexpr, WI
     if WIDTH_B > 0:
         part_b = tl.load(x + at_b).to(tl.float32)
     if GELU:
-        part_a = _gelu(part_a).to(x.dtype.element_ty).to(tl.float32)
+        part_a = _near_gelu(part_a)
         if WIDTH_B > 0:
-            part_b = _gelu(part_b).to(x.dtype.element_ty).to(tl.float32)
+            part_b = _near_gelu(part_b)
     _store_rounded(part_a, part_b, at_a, at_b, out, scale, row, LARGEST, TINY, WIDTH_B)
 
 
 @triton.jit
-def norm_kernel(x, more, weight, bias, total, out, scale, EPS: tl.constexpr, ADD: tl.constexpr, ROUND: tl.constexpr,
+def norm_kernel(x, more, weight, bias, total, out, scale, period, EPS: tl.constexpr, ROUND: tl.constexpr,
                 WIDTH: tl.constexpr, WIDTH_A: tl.constexpr, WIDTH_B: tl.constexpr, LARGEST: tl.constexpr,
                 TINY: tl.constexpr):  # fmt: skip
-    """A row of x, with ADD plus one of `more` (the sum goes to `total`), normalised; with ROUND in float8."""
+    """A row of x plus one of `more` (the sum goes to `total`), normalised; with ROUND in float8.
+
+    `more` has `period` rows and repeats.
+    """
     row = tl.program_id(0).to(tl.int64)
     columns_a = tl.arange(0, WIDTH_A)
     columns_b = WIDTH_A + tl.arange(0, WIDTH_B if WIDTH_B > 0 else 1)
     at_a, at_b = row * WIDTH + columns_a, row * WIDTH + columns_b
+    more += (row % period) * WIDTH
     dtype = x.dtype.element_ty
-    part_a = tl.load(x + at_a).to(tl.float32)
-    if ADD:
-        part_a = (part_a + tl.load(more + at_a).to(tl.float32)).to(dtype)
-        tl.store(total + at_a, part_a)
-        part_a = part_a.to(tl.float32)
+    sum_a = (tl.load(x + at_a).to(tl.float32) + tl.load(more + columns_a).to(tl.float32)).to(dtype)
+    tl.store(total + at_a, sum_a)
+    part_a = sum_a.to(tl.float32)
     part_b = part_a
     mean = tl.sum(part_a, 0)
     if WIDTH_B > 0:
-        part_b = tl.load(x + at_b).to(tl.float32)
-        if ADD:
-            part_b = (part_b + tl.load(more + at_b).to(tl.float32)).to(dtype)
-            tl.store(total + at_b, part_b)
-            part_b = part_b.to(tl.float32)
+        sum_b = (tl.load(x + at_b).to(tl.float32) + tl.load(more + columns_b).to(tl.float32)).to(dtype)
+        tl.store(total + at_b, sum_b)
+        part_b = sum_b.to(tl.float32)
         mean += tl.sum(part_b, 0)
     mean = mean / WIDTH
     part_a -= mean

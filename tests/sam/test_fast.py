@@ -14,6 +14,7 @@ from profiler_kit.errors import CheckpointError, OptionError, WorkloadError
 from profiler_kit.sam import sam_model_fast_registry
 from profiler_kit.sam.fast import best_optimizations
 from profiler_kit.sam.models import load_model
+from profiler_kit.sam.prompts import mask_box, mask_centre
 from profiler_kit.sam.scenes import generate_scenes
 
 
@@ -75,3 +76,36 @@ def test_what_cannot_be_used_is_one_clear_line(tmp_path: Path) -> None:
         with pytest.raises(error) as caught:
             build(device="cpu", **given)
         assert str(caught.value).startswith(message)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("last", [None, "compile_max", "compile_graphs", "aoti", "fp8"])
+def test_predictor_and_mask_generator_on_a_gpu(last: str | None) -> None:
+    """Compiled, with more than one batch size of prompts; against segment-anything in float32, with vit_small."""
+    names = "bf16,nosync,patch_linear,sdpa,rel_pos,window_pad,batched_decoder,fused_attention"
+    chosen = None if last is None else f"{names},fp8,fused_rows,compile" if last == "fp8" else f"{names},{last}"
+    torch.compiler.reset()
+    published = load_model("vit_small", device="cuda").model
+    fast = sam_model_fast_registry["vit_small"](optimizations=chosen)
+    assert next(fast.parameters()).is_cuda
+    scenes = generate_scenes(2, height=192, width=256)
+    for scene in scenes:
+        results = []
+        for sam in (published, fast):
+            predictor = SamPredictor(sam)
+            predictor.set_image(scene.image)
+            x, y = mask_centre(scene.masks[0])
+            masks, scores, low = predictor.predict(np.array([[x, y]]), np.array([1]))
+            box = np.array(mask_box(scene.masks[0]))
+            again, _, _ = predictor.predict(box=box, mask_input=low[:1], multimask_output=False)
+            generator = SamAutomaticMaskGenerator(
+                sam, points_per_side=8, pred_iou_thresh=0, stability_score_thresh=0.5, box_nms_thresh=0.7
+            )
+            found = generator.generate(scene.image)
+            results.append((masks, scores, again, found))
+        (masks, scores, again, found), (masks2, scores2, again2, found2) = results
+        limit = 0.05 if last == "fp8" else 0.01
+        assert np.mean(masks != masks2) < limit and np.mean(again != again2) < limit
+        assert np.abs(scores - scores2).max() < 5 * limit
+        assert len(found) > 5 and abs(len(found) - len(found2)) <= 2
