@@ -141,8 +141,8 @@ def test_rows_on_a_gpu(width: int) -> None:
     agree(values.float() * scale, want.float() * want_scale, 0.01)
     for after_gelu in (False, True):
         values, scale = row_operators.round_rows(x, after_gelu)
-        want, want_scale = float8_rows(torch.nn.functional.gelu(x) if after_gelu else x)
-        agree(values.float() * scale, want.float() * want_scale, 0.01)
+        want, want_scale = float8_rows(torch.nn.functional.gelu(x.float()) if after_gelu else x)
+        agree(values.float() * scale, want.float() * want_scale, 0.005)
 
 
 def _batch(model: Sam, *, count: int = 2, seed: int = 0) -> Batch:
