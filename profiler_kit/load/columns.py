@@ -46,6 +46,8 @@ _TAKE: Final[dict[str, Callable[[list[Arguments]], list[Any]]]] = {
 }
 INTEGERS: Final = tuple(_TAKE)
 PLAIN: Final = ("start_ns", "dur_ns", "name", "category", "thread")
+NARROWED: Final = ("dur_ns", *INTEGERS)  # kept in fewer bytes until the columns are joined
+_NARROW_EVERY: Final = 64  # blocks
 # The frequent categories, and the only integer arguments Kineto writes for them (output_json.cpp); looking for the
 # others in millions of events is most of the cost of building columns. Any other category is asked for all of them.
 _INTEGERS_OF: Final[dict[str, frozenset[str]]] = {
@@ -143,6 +145,7 @@ class ColumnBuilder:
         self.thread_names: dict[tuple[int | str, int | str], str] = {}
         self.process_labels: dict[int | str, str] = {}
         self.parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in (*PLAIN, *INTEGERS, *extra)}
+        self._wide = 0  # blocks since the last narrowing
         self.launched: list[I64] = []
         self.flows: dict[str, list[I64]] = {"s": [], "f": []}
 
@@ -185,6 +188,16 @@ class ColumnBuilder:
             parts[column].append(values)
         for number, (column, codes) in enumerate(self.texts.items()):
             parts[column].append(_texts(codes, list(map(attrgetter(f"extra_{number}"), arguments))))
+        self._wide += 1
+        if self._wide == _NARROW_EVERY:
+            self._narrow()
+
+    def _narrow(self) -> None:
+        """Most numbers are small or absent: 24 of the 80 bytes of a row are enough until the end."""
+        for column in NARROWED:
+            parts = self.parts[column]
+            parts[-self._wide :] = [narrowed(np.concatenate(parts[-self._wide :]))]
+        self._wide = 0
 
     def _integers_of(self, category: npt.NDArray[np.int32], arguments: list[Arguments]) -> dict[str, I64]:
         """The integer arguments, each looked for only in the categories that have it."""
@@ -230,9 +243,9 @@ class ColumnBuilder:
     def columns(self) -> EventColumns:
         """Join the blocks. The builder is spent afterwards."""
         return EventColumns(
-            **{name: self._join(name, np.int32) for name in ("name", "category", "thread")},
-            **{name: self._join(name, np.int64) for name in ("start_ns", "dur_ns")},
-            integers={name: self._join(name, np.int64) for name in INTEGERS},
+            **{name: widened(self.take(name)) for name in ("start_ns", "dur_ns")},
+            **{name: self.take(name) for name in ("name", "category", "thread")},
+            integers={name: widened(self.take(name)) for name in INTEGERS},
             names=list(self.names),
             categories=[OLD_CATEGORIES.get(category, category) for category in self.categories],
             threads=list(self.threads),
@@ -242,14 +255,52 @@ class ColumnBuilder:
             thread_names=self.thread_names,
             process_labels=self.process_labels,
             extra={
-                name: TextColumn(self._join(name, np.int32), [text.decode("utf-8", "replace") for text in codes])
+                name: TextColumn(self.take(name), [text.decode("utf-8", "replace") for text in codes])
                 for name, codes in self.texts.items()
             },
         )
 
-    def _join(self, column: str, dtype: type) -> npt.NDArray[Any]:
+    def take(self, column: str) -> npt.NDArray[Any]:
+        """All of a column, in file order, which is gone from here then: codes, or numbers as `narrowed` keeps them."""
+        if self._wide:
+            self._narrow()
         parts = self.parts.pop(column)
-        return np.concatenate(parts) if parts else np.zeros(0, dtype)
+        if column in NARROWED:
+            parts = of_one_width(parts)
+        return np.concatenate(parts) if parts else np.zeros(0, np.int64 if column == "start_ns" else np.int32)
+
+
+def narrowed(values: I64) -> npt.NDArray[Any]:
+    """The same numbers in the narrowest integers that hold them, MISSING as the smallest of these."""
+    absent = values == MISSING
+    least = int(values.min(where=~absent, initial=0))
+    most = int(values.max(initial=0))
+    for dtype in (np.int8, np.int16, np.int32):
+        lowest = np.iinfo(dtype).min
+        if lowest < least and most <= np.iinfo(dtype).max:
+            narrow = values.astype(dtype)
+            narrow[absent] = lowest
+            return narrow
+    return values
+
+
+def widened(values: npt.NDArray[Any], dtype: npt.DTypeLike = np.int64) -> npt.NDArray[Any]:
+    """What `narrowed` made narrow, as wider integers; a column without a number takes no memory and is read-only."""
+    if values.dtype == dtype:
+        return values
+    absent = values == np.iinfo(values.dtype).min
+    lowest = np.iinfo(np.dtype(dtype)).min
+    if absent.all():
+        return np.broadcast_to(np.array(lowest, dtype=dtype), values.shape)
+    wide = values.astype(dtype)
+    wide[absent] = lowest
+    return wide
+
+
+def of_one_width(parts: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+    """Parts of one column that `narrowed` gave different dtypes, all in the widest of these."""
+    widest = max((part.dtype for part in parts), key=lambda dtype: dtype.itemsize, default=np.dtype(np.int64))
+    return [widened(part, widest) for part in parts]
 
 
 def _coded(codes: Codes, keys: Sequence[Any]) -> npt.NDArray[np.int32]:

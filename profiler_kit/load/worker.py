@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from profiler_kit.load.columns import INTEGERS, PLAIN, Codes, ColumnBuilder
+from profiler_kit.load.columns import INTEGERS, NARROWED, PLAIN, Codes, ColumnBuilder, of_one_width
 from profiler_kit.load.stream import EventStream
 
 OK, MALFORMED = b"+", b"-"
@@ -27,7 +27,6 @@ LENGTH_BYTES: Final = 8
 PIPE_BYTES: Final = 1 << 20  # holds the block that waits; more is not everybody's to ask for
 MOST_BLOCKS: Final = 2
 _SET_PIPE_SIZE: Final = 1031  # F_SETPIPE_SZ of linux/fcntl.h, for Pythons that do not name it
-_CODED: Final = ("name", "category", "thread")
 
 
 class SecondProcessError(Exception):
@@ -106,16 +105,20 @@ class SecondProcess:
             "thread": _mapping(builder.threads, keys.threads),
             **{column: _mapping(builder.texts[column], texts) for column, texts in keys.texts.items()},
         }
-        for column, own in builder.parts.items():
-            theirs = self._array(np.int32 if column in codes else np.int64)
+        rows = sum(counts)
+        for column in list(builder.parts):
+            theirs = self._array(np.int32 if column in codes else np.int64, rows)
+            ours = builder.take(column)
             if column in codes:
                 theirs = codes[column][theirs]
-            builder.parts[column] = _merged(own, theirs, runs)
+            elif column in NARROWED:
+                ours, theirs = of_one_width([ours, theirs])
+            builder.parts[column] = [_merged(ours, theirs, runs)]
         builder.launched.append(self._array(np.int64))
         for kept in builder.flows.values():
-            rows = self._array(np.int64).reshape(-1, 3)
-            rows[:, 1] = codes["thread"][rows[:, 1]]
-            kept.append(rows)
+            links = self._array(np.int64).reshape(-1, 3)
+            links[:, 1] = codes["thread"][links[:, 1]]
+            kept.append(links)
         builder.thread_names.update({(pid, tid): name for pid, tid, name in keys.thread_names})
         builder.process_labels.update(dict(keys.process_labels))
         builder.total += keys.total
@@ -138,8 +141,10 @@ class SecondProcess:
     def _receive(self) -> bytes:
         return bytes(_read(self._from, int.from_bytes(_read(self._from, LENGTH_BYTES), "little")))
 
-    def _array(self, dtype: type) -> npt.NDArray[Any]:
-        return np.frombuffer(_read(self._from, int.from_bytes(_read(self._from, LENGTH_BYTES), "little")), dtype)
+    def _array(self, dtype: type, rows: int = 0) -> npt.NDArray[Any]:
+        """The next array; of so many rows, if that is known, whose integers may be narrower."""
+        data = _read(self._from, int.from_bytes(_read(self._from, LENGTH_BYTES), "little"))
+        return np.frombuffer(data, f"i{len(data) // rows}" if rows else dtype)
 
 
 def _read(pipe: IO[bytes], size: int) -> bytearray:
@@ -165,18 +170,15 @@ def _runs(order: Sequence[tuple[bool, int]], counts: Sequence[int]) -> list[tupl
     return [(child, next(theirs) if child else rows) for child, rows in order]
 
 
-def _merged(
-    own: list[npt.NDArray[Any]], theirs: npt.NDArray[Any], runs: Sequence[tuple[bool, int]]
-) -> list[npt.NDArray[Any]]:
+def _merged(ours: npt.NDArray[Any], theirs: npt.NDArray[Any], runs: Sequence[tuple[bool, int]]) -> npt.NDArray[Any]:
     """The rows of both in file order; what we decoded after the last run (the end of the file) comes last."""
-    ours = np.concatenate(own) if own else theirs[:0]
     taken = {True: 0, False: 0}
     parts = []
     for child, rows in runs:
         at = taken[child]
         parts.append((theirs if child else ours)[at : at + rows])
         taken[child] += rows
-    return [np.concatenate([*parts, ours[taken[False] :]])]
+    return np.concatenate([*parts, ours[taken[False] :]])
 
 
 def main() -> None:
@@ -228,9 +230,7 @@ def _result(builder: ColumnBuilder, counts: list[int]) -> Any:
     )
     yield _bytes(np.array(counts, dtype=np.int64))
     for column in [*PLAIN, *INTEGERS, *builder.texts]:
-        wide = column in INTEGERS or (column in PLAIN and column not in _CODED)
-        parts = builder.parts.pop(column)
-        yield _bytes(np.concatenate(parts) if parts else np.zeros(0, np.int64 if wide else np.int32))
+        yield _bytes(builder.take(column))
     yield _bytes(np.concatenate([np.zeros(0, np.int64), *builder.launched]))
     for kept in builder.flows.values():
         yield _bytes(np.concatenate([np.zeros((0, 3), np.int64), *kept]))
