@@ -22,6 +22,7 @@ from profiler_kit.load.categories import is_launch
 from profiler_kit.load.chrome import ChromeTrace, read_chrome_trace
 from profiler_kit.load.columns import EventColumns
 from profiler_kit.load.events import MISSING
+from profiler_kit.load.repair import Incident
 from profiler_kit.load.store import load_chrome_trace
 from profiler_kit.origins import MODULE_PREFIX, Nested, find_origins, nest_operators, operator_calls
 from profiler_kit.progress import Report, silent
@@ -165,6 +166,11 @@ class Trace(TraceAnalyses):
             unlinked_gpu_events=_count(paths, UNLINKED),
             unattributed_gpu_events=_count(paths, NO_REGION),
         )
+
+    @property
+    def incidents(self) -> tuple[Incident, ...]:
+        """Where the file was damaged, and how; the first few times."""
+        return self._file.quality.incidents
 
     def gpu_events(self) -> pd.DataFrame:
         """GPU_EVENTS: one row per kernel, memory copy and memory set, with the region that launched it."""

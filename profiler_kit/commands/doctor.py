@@ -156,23 +156,25 @@ def command(trace: Source, as_json: AsJson = False) -> None:
     print_categories(found["categories"])
 
 
-def examine(file: Path, record: RunRecord | None) -> dict[str, Any]:
+def examine(file: Path, record: RunRecord | None, trace: Trace | None = None) -> dict[str, Any]:
     """What `--json` prints: the file, how it was recorded, what it holds, what was lost where, and the findings.
 
-    record: that of the run the trace belongs to. Raises InputError when the file is missing or is no trace.
+    record: that of the run the trace belongs to. trace: the file, if it is loaded already. Raises InputError when the
+    file is missing or is no trace.
     """
     from profiler_kit.analyses.quality import Recorded, find_all
     from profiler_kit.load.chrome import read_chrome_trace
-    from profiler_kit.load.file_facts import read_file_facts
+    from profiler_kit.load.store import load_file_facts
     from profiler_kit.progress import progress_bar
     from profiler_kit.record import MEMORY
     from profiler_kit.trace import Trace
 
-    with progress_bar(f"Loading {file.name}") as report:
-        loaded = read_chrome_trace(file, report=report)
+    if trace is None:
+        with progress_bar(f"Loading {file.name}") as report:
+            trace = Trace(read_chrome_trace(file, report=report))
     with progress_bar(f"Looking at {file.name}") as report:
-        facts = read_file_facts(file, report=report)
-    opened, quality = Trace(loaded), loaded.quality
+        facts = load_file_facts(file, report=report)
+    quality = trace.quality
     recorded = Recorded(
         truncated=quality.truncated,
         repaired_events=quality.repaired_events,
@@ -181,22 +183,22 @@ def examine(file: Path, record: RunRecord | None) -> dict[str, Any]:
         counts=facts.counts,
         has_shapes=facts.has_shapes,
         has_stacks=facts.has_stacks,
-        metadata=loaded.metadata,
+        metadata=trace.metadata,
     )
-    findings = find_all(recorded, loaded.columns, opened.gpu_events(), opened.region_instances())
+    findings = find_all(recorded, trace.columns, trace.gpu_events(), trace.region_instances())
     if record is not None and (file.parent / MEMORY).is_file():  # better than memory events in the trace
         findings = [finding for finding in findings if finding.key != "no memory"]
     return {
         "trace": str(file),
-        **describe(opened, facts, record),
+        **describe(trace, facts, record),
         "quality": {
             "truncated": quality.truncated,
             "repaired_events": quality.repaired_events,
             "dropped_events": quality.dropped_events,
-            "incidents": [{"kind": i.kind, "offset": i.offset, "text": i.text} for i in quality.incidents],
+            "incidents": [{"kind": i.kind, "offset": i.offset, "text": i.text} for i in trace.incidents],
         },
         "findings": [_finding(finding) for finding in findings],
-        "categories": _categories(facts, opened),
+        "categories": _categories(facts, trace),
     }
 
 

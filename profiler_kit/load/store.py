@@ -20,15 +20,19 @@ import re
 import tempfile
 import threading
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from profiler_kit.errors import InputError, KitError, OptionError
 from profiler_kit.files import require_file, whole_file
 from profiler_kit.load.blocks import GZIP_MAGIC
 from profiler_kit.load.chrome import HINT, ChromeTrace, read_chrome_trace
+from profiler_kit.load.file_facts import FileFacts, read_file_facts
 from profiler_kit.load.parquet import NotOurs, Unpackable, read_trace, read_tree, write_trace
 from profiler_kit.load.spill import spill_chrome_trace
 from profiler_kit.progress import Report, silent
@@ -42,8 +46,9 @@ USUAL_RATIO: Final = 12  # of gzip on a Kineto trace
 SETTLED_NS: Final = 2 * 10**9  # FAT tells times apart no better; a file younger than this may change unseen
 STALE_S: Final = 24 * 3600.0  # an unfinished file this old has no writer any more
 
-_ENTRY: Final = re.compile(r"[0-9a-f]{32}\.(parquet|timeline)")  # events, and the drawing index of timeline_store.py
-_UNFINISHED: Final = re.compile(r"\.tmp-\d+-[0-9a-f]{32}\.(parquet|timeline)")
+# Events, the drawing index of timeline_store.py, and what the file is.
+_ENTRY: Final = re.compile(r"[0-9a-f]{32}\.(parquet|timeline|facts)")
+_UNFINISHED: Final = re.compile(r"\.tmp-\d+-[0-9a-f]{32}\.(parquet|timeline|facts)")
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", re.IGNORECASE)
 _UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 WRITING: Final = threading.Lock()  # unfinished files are named after the process
@@ -88,6 +93,42 @@ def load_chrome_trace(path: Path | str, *, arguments: Sequence[str] = (), report
 
 def _read(file: Path, arguments: Sequence[str], report: Report) -> ChromeTrace:
     return read_chrome_trace(file, arguments=arguments, report=report)
+
+
+class _KeptFacts(msgspec.Struct):
+    stamp: dict[str, Any]
+    facts: FileFacts
+
+
+def load_file_facts(path: Path | str, *, report: Report = silent) -> FileFacts:
+    """What read_file_facts gives, from the cache when it can; those of a large trace are kept there afterwards.
+
+    Raises what read_file_facts raises.
+    """
+    file = require_file(path, "a chrome trace", HINT)
+    entry = find_entry(file)
+    if entry is None:
+        return read_file_facts(file, report=report)
+    place = entry.file.with_suffix(".facts")
+    with contextlib.suppress(OSError, ValueError):  # msgspec's errors are ValueErrors
+        data = place.read_bytes()
+        kept = msgspec.msgpack.decode(data[4:], type=_KeptFacts, dec_hook=_path)
+        if kept.stamp == entry.stamp and zlib.crc32(data[4:]) == int.from_bytes(data[:4], "little"):
+            os.utime(place)
+            return dataclasses.replace(kept.facts, path=file)
+    began_ns = time.time_ns()
+    facts = read_file_facts(file, report=report)
+    if entry.stamp["mtime_ns"] < began_ns - SETTLED_NS and find_entry(file) == entry:
+        data = msgspec.msgpack.encode(_KeptFacts(entry.stamp, facts), enc_hook=os.fspath)
+        with contextlib.suppress(OSError), WRITING:
+            place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with whole_file(place) as temporary:
+                temporary.write_bytes(zlib.crc32(data).to_bytes(4, "little") + data)
+    return facts
+
+
+def _path(_wanted: type, found: str) -> Path:
+    return Path(found)
 
 
 @contextlib.contextmanager
