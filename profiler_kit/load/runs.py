@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +13,15 @@ from urllib.parse import quote, unquote_to_bytes
 
 from profiler_kit.errors import InputError, KitError
 from profiler_kit.ladder_record import LOG, RESULTS, RESULTS_CSV, ROW
+from profiler_kit.load.blocks import GZIP_MAGIC
 from profiler_kit.record import LAYERS, MASKS, MEMORY, MEMORY_TRACE, RECORD, TRACE, RunRecord, read_record
 from profiler_kit.study_file import STUDY, STUDY_CSV
 
 DEPTH: Final = 3  # folders below the root that are looked into
 TRACE_SUFFIXES: Final = (".json", ".json.gz")
 SNAPSHOT_SUFFIXES: Final = (".pickle", ".pkl")
+_WRITING_S: Final = 2.0  # a file that changed this lately may still have its writer
+_SMALL_BYTES: Final = 1 << 20
 _PARTS: Final = (RECORD, TRACE, MEMORY, LAYERS)
 _PLAIN: Final = " -_.~+=,@()[]&'!#>"  # what a key keeps as it is, beside letters, digits and the slash
 
@@ -143,7 +148,7 @@ def _walk(root: Path, folder: Path, depth: int) -> Iterator[RunFolder]:
                 yield from _walk(root, path, depth - 1)
             continue
         found = _bare_file(root, path)
-        if found is not None:
+        if found is not None and not _is_being_written(path):
             yield found
 
 
@@ -189,6 +194,30 @@ def _bare_file(root: Path, path: Path) -> RunFolder | None:
     return RunFolder(
         key_of(root, path), path, None, path if is_trace else None, path if is_snapshot else None, None, None, None
     )
+
+
+def _is_being_written(path: Path) -> bool:
+    """Whether a file changed just now and does not end as a whole one does.
+
+    JSON ends with a bracket and a pickle with a full stop. A packed file says so only when it is unpacked, which is
+    done when it is small; a large one is taken for whole when nobody has written to it for two seconds.
+    """
+    try:
+        found = path.stat()
+        if not 0 <= time.time() - found.st_mtime < _WRITING_S:
+            return False
+        with path.open("rb") as handle:
+            if not path.name.lower().endswith(".gz"):
+                handle.seek(max(0, found.st_size - 64))
+                return not handle.read().rstrip().endswith((b"}", b"]", b"."))
+            if found.st_size > _SMALL_BYTES:
+                return True
+            packed = handle.read()
+            unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
+            unpacker.decompress(packed)
+            return not unpacker.eof and GZIP_MAGIC.startswith(packed[:2])
+    except (OSError, zlib.error):
+        return False
 
 
 def _is_of_ladder(path: Path) -> bool:

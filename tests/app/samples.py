@@ -165,8 +165,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+class Address(str):
+    """Where a server answers; pid: its process."""
+
+    pid = 0
+
+
 @contextlib.contextmanager
-def serving(root: Path) -> Iterator[str]:
+def serving(root: Path) -> Iterator[Address]:
     """Run `profiler-kit serve`; gives the address as soon as it answers."""
     port = free_port()
     since = time.perf_counter()
@@ -174,7 +180,8 @@ def serving(root: Path) -> Iterator[str]:
     process = subprocess.Popen(
         command, cwd=CHECKOUT, env={**os.environ, "PYTHONWARNINGS": "default"}, stdout=subprocess.DEVNULL
     )
-    url = f"http://127.0.0.1:{port}"
+    url = Address(f"http://127.0.0.1:{port}")
+    url.pid = process.pid
     try:
         while True:
             try:

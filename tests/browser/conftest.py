@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Error, expect, sync_playwright
 
-from tests.app.samples import make_runs, serving
+from tests.app.samples import Address, make_runs, serving
 
 expect.set_options(timeout=20_000)  # a machine with two cores may be busy with other things
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -30,6 +30,6 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
     with serving(make_runs(tmp_path_factory.mktemp("browser") / "traces")) as address:
         yield address

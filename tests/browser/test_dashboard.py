@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +14,13 @@ from playwright.sync_api import Browser, Page, expect
 
 from profiler_kit.load.runs import key_of
 from profiler_kit.trace import load_trace
-from tests.app.samples import serving
+from tests.app.samples import CHECKOUT, Address, make_job, serving
 from tests.builders import TraceBuilder
+from tests.ladders import write_ladder
 
 pytestmark = pytest.mark.browser
+PAGES = sorted(file.stem for file in (CHECKOUT / "app" / "app_pages").glob("[a-z]*.py"))
+MOST_OPENED = ("", "overview", "timeline", "regions", "layers", "memory")
 HOSTILE = '<img src=x onerror=boom()> & "quoted" $x$ `y`'
 INK = """canvas => {
     const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
@@ -87,13 +92,54 @@ def test_the_overview_draws(browser: Browser, url: str, scheme: str, width: int)
     context.close()
 
 
-@pytest.mark.parametrize("name", ["", "overview", "timeline", "regions", "layers", "memory"])
-@pytest.mark.parametrize("run", ["gpu", "host", "bare.json.gz", "broken"])
-def test_every_page_of_every_run_has_an_address(page: Page, url: str, name: str, run: str) -> None:
-    page.goto(f"{url}/{name}?run={run}")
-    settle(page)
-    assert f"run={run}" in page.url
-    expect(page.locator('[data-testid="stMain"]')).to_contain_text(re.compile(r"[\s\S]{40}"))  # never an empty page
+@pytest.mark.parametrize("name", ["", *PAGES])
+def test_every_page_of_every_run_has_an_address(page: Page, url: Address, name: str) -> None:
+    for run in ("gpu", "host", "bare.json.gz", "broken") if name in MOST_OPENED else ("gpu", "broken"):
+        page.goto(f"{url}/{name}?run={run}")
+        settle(page)
+        assert name == "ladder" or f"run={run}" in page.url
+        main = page.locator('[data-testid="stMain"]')
+        expect(main).to_contain_text(re.compile(r"[\s\S]{40}"))  # never an empty page
+    loaded = Path(f"/proc/{url.pid}/maps")
+    assert not loaded.is_file() or "libtorch" not in loaded.read_text()
+
+
+def test_ranks_and_ladders_draw_and_ask_nobody(page: Page, tmp_path: Path) -> None:
+    make_job(tmp_path)
+    write_ladder(tmp_path / "vit_b")
+    with serving(tmp_path) as url:
+        page.goto(f"{url}/ranks")
+        settle(page)
+        expect(page.locator(".js-plotly-plot")).to_have_count(3)
+        expect(page.get_by_text("waits")).not_to_have_count(0)
+        page.get_by_role("link", name="Ladder").click()
+        expect(page.locator("h1").first).to_have_text("Ladder")
+        settle(page)
+        expect(page.locator('[data-testid="stMain"]')).to_contain_text("The fastest row is int8: 400.0 images/s")
+        expect(page.locator(".js-plotly-plot")).not_to_have_count(0)
+        picture = page.locator('[data-testid="stImage"] img, [data-testid="stImageContainer"] img').first
+        expect(picture).to_be_visible()
+        assert picture.evaluate("image => image.naturalWidth") > 100
+
+
+def test_a_long_load_shows_how_far_it_is_and_can_be_stopped(page: Page, tmp_path: Path) -> None:
+    event = b'{"ph": "X", "cat": "cpu_op", "name": "aten::mm", "pid": 1, "tid": 1, "ts": %d, "dur": 1, "args": {}},\n'
+    block = b"".join(event % at for at in range(5000))
+    with gzip.open(tmp_path / "long.json.gz", "wb", compresslevel=1) as file:
+        file.write(b'{"traceEvents": [\n')
+        for _ in range(400):
+            file.write(block)
+        file.write(event[:-2] % 1 + b"]}")
+    os.utime(tmp_path / "long.json.gz", (1e9, 1e9))  # nobody is writing it
+    with serving(tmp_path) as url:
+        page.goto(url)
+        cancel = page.get_by_role("button", name="Cancel")
+        expect(page.locator('[data-testid="stProgress"]')).to_contain_text(re.compile(r"long\.json\.gz, \d+ MB: .*%"))
+        cancel.click()
+        expect(page.get_by_text("Loading long.json.gz was cancelled.")).to_be_visible()
+        expect(cancel).to_have_count(0)
+        page.get_by_role("button", name="Load it again").click()
+        expect(page.locator('[data-testid="stProgress"]')).to_be_visible()
 
 
 def test_the_run_stays_from_page_to_page_and_in_the_address(page: Page, url: str) -> None:

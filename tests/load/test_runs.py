@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import pickle
 import time
 from pathlib import Path
 
@@ -34,7 +36,7 @@ def test_run_folders_and_bare_files(tmp_path: Path) -> None:
     make_run(tmp_path / "b_run", "trace.json.gz", "memory.pickle", "layers.parquet", "masks.json")
     make_run(tmp_path / "nested" / "deep", "trace.json.gz")
     (tmp_path / "a_trace.json.gz").write_bytes(b"x")
-    (tmp_path / "snap.pickle").write_bytes(b"x")
+    (tmp_path / "snap.pickle").write_bytes(b"x.")
     (tmp_path / "notes.txt").write_bytes(b"x")
     runs = {run.key: run for run in find_runs(tmp_path)}
     assert list(runs) == ["a_trace.json.gz", "b_run", "nested/deep", "snap.pickle"]
@@ -66,6 +68,30 @@ def test_a_run_that_is_being_written_does_not_show(tmp_path: Path) -> None:
     make_run(tmp_path / ".tmp-1-run", "trace.json.gz")
     (tmp_path / ".tmp-1-trace.json.gz").write_bytes(b"x")
     assert find_runs(tmp_path) == []
+
+
+def test_a_bare_file_that_is_being_written_shows_when_it_is_whole_or_left_alone(tmp_path: Path) -> None:
+    """A trace of somebody else's program is written in place: half of it is no trace with a loss."""
+    events = '{"traceEvents": [' + '{"ph": "X", "name": "a", "ts": 1, "dur": 1},' * 9
+    whole = {
+        "t.json": events.encode()[:-1] + b"]}\n",
+        "small.json.gz": gzip.compress(events.encode()),
+        "m.pickle": pickle.dumps({"segments": []}),
+    }
+    for name, data in whole.items():
+        file = tmp_path / name
+        file.write_bytes(data[: len(data) // 2])
+        assert find_runs(tmp_path) == [], name
+        os.utime(file, (time.time() - 3,) * 2)  # nobody writes to it any more: shown, as the cut file it is
+        assert [run.label for run in find_runs(tmp_path)] == [name]
+        file.write_bytes(data)
+        assert [run.label for run in find_runs(tmp_path)] == [name]
+        file.unlink()
+    large = tmp_path / "large.json.gz"
+    large.write_bytes(gzip.compress(os.urandom(2 << 20)))
+    assert find_runs(tmp_path) == []
+    os.utime(large, (time.time() - 3,) * 2)
+    assert len(find_runs(tmp_path)) == 1
 
 
 def test_links_out_of_the_root_and_circles_are_skipped(tmp_path: Path) -> None:
