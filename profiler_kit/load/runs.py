@@ -197,7 +197,7 @@ def _bare_file(root: Path, path: Path) -> RunFolder | None:
 
 
 def _is_being_written(path: Path) -> bool:
-    """Whether a file changed just now and does not end as a whole one does.
+    """Whether a file changed just now, begins as a trace or snapshot does and does not end as a whole one does.
 
     JSON ends with a bracket and a pickle with a full stop. A packed file says so only when it is unpacked, which is
     done when it is small; a large one is taken for whole when nobody has written to it for two seconds.
@@ -208,8 +208,9 @@ def _is_being_written(path: Path) -> bool:
             return False
         with path.open("rb") as handle:
             if not path.name.lower().endswith(".gz"):
+                begins = handle.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[", b"\x80"))
                 handle.seek(max(0, found.st_size - 64))
-                return not handle.read().rstrip().endswith((b"}", b"]", b"."))
+                return (begins or not found.st_size) and not handle.read().rstrip().endswith((b"}", b"]", b"."))
             if found.st_size > _SMALL_BYTES:
                 return True
             packed = handle.read()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import torch
 
-from profiler_kit.errors import InputError
+from profiler_kit.errors import InputError, WorkloadError
 from profiler_kit.files import require_file
 from profiler_kit.sam.rewrite import StandIn
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from segment_anything.modeling import Sam
 
 Tensor = torch.Tensor
+_TRY: Final = "import sys, torch; torch._inductor.aoti_load_package(sys.argv[1])"
 _PACKAGE: Final = "a package written by save_encoder (.pt2)"
 
 
@@ -94,6 +97,8 @@ class PackagedEncoder(StandIn):
         if run is None:
             with tempfile.TemporaryDirectory() as folder:
                 path = save_encoder(self._whole[0], images, Path(folder) / "encoder.pt2")
+                if images.is_cuda:
+                    require_loadable(path)
                 run = self._packages[images.shape] = load_encoder(path)
         return run(images)
 
@@ -110,6 +115,21 @@ def save_encoder(encoder: torch.nn.Module, images: Tensor, path: Path) -> Path:
     exported = torch.export.export(encoder, (images,))
     torch._inductor.aoti_compile_and_package(exported, package_path=path.as_posix())
     return path
+
+
+def require_loadable(path: Path) -> None:
+    """Load a package in a process of its own first: where that crashes, ours would end without a word.
+
+    torch 2.11.0+cu130 crashes so on some machines, with a package of a single nn.Linear too. Raises WorkloadError.
+    """
+    done = subprocess.run([sys.executable, "-c", _TRY, path.as_posix()], capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        how = f"signal {-done.returncode}" if done.returncode < 0 else f"{lines[-1] if lines else done.returncode}"
+        raise WorkloadError(
+            f"--optimizations aoti: torch {torch.__version__} cannot load the AOTInductor package it made here "
+            f"({how}). Use compile or compile_graphs, or another torch."
+        )
 
 
 def load_encoder(path: Path) -> Callable[[Tensor], Tensor]:

@@ -99,7 +99,10 @@ def test_every_page_of_every_run_has_an_address(page: Page, url: Address, name: 
         settle(page)
         assert name == "ladder" or f"run={run}" in page.url
         main = page.locator('[data-testid="stMain"]')
-        expect(main).to_contain_text(re.compile(r"[\s\S]{40}"))  # never an empty page
+        if name == "perfetto":  # it says itself what it cannot open
+            expect(main.locator("iframe")).to_be_visible()
+        else:
+            expect(main).to_contain_text(re.compile(r"[\s\S]{40}"))  # never an empty page
     loaded = Path(f"/proc/{url.pid}/maps")
     assert not loaded.is_file() or "libtorch" not in loaded.read_text()
 

@@ -8,11 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from segment_anything.modeling import Sam
 
 from profiler_kit.errors import WorkloadError
+from profiler_kit.sam.metrics import mask_iou
 from profiler_kit.sam.models import load_model
 from profiler_kit.sam.optimizations import compile_encoder, optimized, parse_optimizations
 from profiler_kit.sam.prompts import PromptChoice
@@ -74,6 +76,19 @@ def test_quantized_products_take_rounded_rows(published: Sam, quantize: object) 
         want = published.image_encoder(images)
     assert (found[0] - found[1]).abs().mean() < 0.01 * want.abs().mean()
     assert (found[1] - want).abs().mean() < 0.06 * want.abs().mean()
+
+
+def test_weights_that_were_trained_bear_float8() -> None:
+    """vit_small on unseen scenes, products of the blocks rounded as on a GPU, against float32 masks."""
+    model = load_model("vit_small").model
+    with optimized(copy.deepcopy(model), parse_optimizations("bf16,window_pad"), CPU) as sam, torch.no_grad():
+        sam = quantize_float8(sam)
+        found = []
+        for scene in generate_scenes(4, height=384, width=512, seed=7):
+            batch = prepare_batch(model, [scene], PromptChoice("centers"))
+            a, b = (SamForward(each)(batch)[0].masks.flatten(0, 1).numpy() for each in (model, sam))
+            found.append(mask_iou(a, b))
+    assert np.concatenate(found).mean() > 0.99
 
 
 def test_shapes_the_kernels_do_not_take_are_one_clear_line(published: Sam) -> None:
