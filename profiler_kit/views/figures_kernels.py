@@ -16,7 +16,7 @@ from profiler_kit.views.palette import HUES, MARK, NEUTRAL, region_colours
 from profiler_kit.views.text import fmt_count, fmt_ns, fmt_path, ns_in, time_unit
 
 I64 = npt.NDArray[np.int64]
-POINTS: Final = 4_000  # marks Plotly draws without lag
+POINTS: Final = 1_500  # marks Plotly draws without lag
 REGIONS: Final = 6  # colours in one figure
 _BINS: Final = 60
 
