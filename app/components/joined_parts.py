@@ -6,21 +6,25 @@ import streamlit as st
 
 from app.components import widgets
 from profiler_kit.joined import JoinedRun
+from profiler_kit.units import NS_PER_US
 from profiler_kit.views import figures_joined, tables
 
 HELP = "Both files count Unix time. A region's kernels run after it launched them; its memory moves when it does."
 
 
-def show(joined: JoinedRun, device: int) -> None:
-    """The figure over the table of its regions; nothing where the device shares no region with the trace."""
-    regions = joined.regions()
-    regions = regions[regions["device"] == device]
-    if regions.empty:
-        return
+def show(joined: JoinedRun, device: int) -> bool:
+    """The figure over the table of its regions; False, and nothing, where they do not hold the peak of the device."""
+    regions, timeline = joined.regions(), joined.snapshot.timeline()
+    regions, timeline = regions[regions["device"] == device], timeline[timeline["device"] == device]
+    if regions.empty or timeline.empty:
+        return False
+    peak_us = int(timeline["time_us"].iloc[int(timeline["allocated_bytes"].to_numpy().argmax())])
+    peak_ns = peak_us * NS_PER_US - joined.trace.base_ns
+    if not regions["start_ns"].min() <= peak_ns <= regions["end_ns"].max():
+        return False
     st.subheader("Kernels and memory", help=HELP)
-    events, timeline = joined.trace.gpu_events(), joined.snapshot.timeline()
+    events = joined.trace.gpu_events()
     events = events[(events["device"] == device) | events["device"].isna()]
-    timeline = timeline[timeline["device"] == device]
     figure = figures_joined.kernels_and_memory(events, timeline, regions, joined.trace.base_ns)
     widgets.figure(figure, "kernels-and-memory")
     totals = joined.region_totals()
@@ -30,3 +34,4 @@ def show(joined: JoinedRun, device: int) -> None:
         f"{joined.trace.path.name} and the snapshot were recorded at once; their times differ by "
         f"{clock.median_us:.1f} µs (median of {clock.readings} region boundaries), at most {clock.max_us:.1f} µs."
     )
+    return True

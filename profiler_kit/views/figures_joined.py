@@ -14,6 +14,7 @@ from profiler_kit.analyses.intervals import union
 from profiler_kit.schemas import GPU_EVENTS, MEMORY_TIMELINE, REGION_MEMORY
 from profiler_kit.units import NS_PER_US
 from profiler_kit.views.figures import GRID, MARGIN, escape
+from profiler_kit.views.figures_memory import mark_peak
 from profiler_kit.views.palette import ALLOCATED, HUES, RESERVED, region_colours
 from profiler_kit.views.text import byte_unit, bytes_in, fmt_bytes, fmt_ns, fmt_path, ns_in, time_unit
 from profiler_kit.views.thin import keep_peaks
@@ -115,6 +116,7 @@ def _add_memory(figure: go.Figure, timeline: pd.DataFrame, base_ns: int, first: 
             row=2,
             col=1,
         )
+    mark_peak(figure, shown, lambda us: ns_in(us * NS_PER_US - base_ns - first, unit), size, row=2)
     figure.update_yaxes(ticksuffix=f" {size}", rangemode="tozero", gridcolor=GRID, fixedrange=True, row=2, col=1)
 
 

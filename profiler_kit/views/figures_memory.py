@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -87,7 +88,7 @@ def memory_over_time(timeline: pd.DataFrame, spans: pd.DataFrame, *, reserves: b
             row=1,
             col=1,
         )
-    _mark_peak(figure, timeline, clock, unit)
+    mark_peak(figure, timeline, clock.since, unit)
     if depth:
         _add_bands(figure, spans, clock, depth)
     figure.update_layout(
@@ -109,11 +110,14 @@ def _clock(timeline: pd.DataFrame, spans: pd.DataFrame) -> _Clock:
     return _Clock(base, time_unit([(end - base) * NS_PER_US for end in ends]))
 
 
-def _mark_peak(figure: go.Figure, timeline: pd.DataFrame, clock: _Clock, unit: ByteUnit) -> None:
+def mark_peak(
+    figure: go.Figure, timeline: pd.DataFrame, since: Callable[[int], float], unit: ByteUnit, *, row: int = 1
+) -> None:
+    """A diamond with its size where most was allocated. since: where on the x axis a time in microseconds is."""
     if timeline.empty:
         return
     peak = timeline.iloc[int(timeline["allocated_bytes"].to_numpy().argmax())]
-    x, y = clock.since(int(peak["time_us"])), bytes_in(int(peak["allocated_bytes"]), unit)
+    x, y = since(int(peak["time_us"])), bytes_in(int(peak["allocated_bytes"]), unit)
     figure.add_scatter(
         x=[x],
         y=[y],
@@ -121,7 +125,7 @@ def _mark_peak(figure: go.Figure, timeline: pd.DataFrame, clock: _Clock, unit: B
         marker={"color": MARK, "size": 10, "symbol": "diamond"},
         showlegend=False,
         hovertemplate=f"peak {fmt_bytes(int(peak['allocated_bytes']))}<extra></extra>",
-        row=1,
+        row=row,
         col=1,
     )
     figure.add_annotation(
@@ -131,7 +135,7 @@ def _mark_peak(figure: go.Figure, timeline: pd.DataFrame, clock: _Clock, unit: B
         showarrow=False,
         yshift=14,
         font={"color": MARK, "size": 13},
-        row=1,
+        row=row,
         col=1,
     )
 

@@ -353,11 +353,13 @@ def test_memory_names_the_peak(runs: Path) -> None:
 def test_memory_stands_beside_the_kernels_of_its_batch(runs: Path) -> None:
     test = show("memory", "gpu")
     assert "Kernels and memory" not in [header.value for header in test.subheader]  # the trace is of another time
+    assert len(test.get("plotly_chart")) == 1
     golden = CHECKOUT / "tests" / "golden"
     shutil.copy(golden / "joined_h200.json.gz", runs / "gpu" / "memory_trace.json.gz")
     shutil.copy(golden / "joined_h200.pickle", runs / "gpu" / "memory.pickle")
     test = show("memory", "gpu")
     assert "Kernels and memory" in [header.value for header in test.subheader]
+    assert len(test.get("plotly_chart")) == 1  # memory is drawn once
     assert "their times differ by 3.1 µs (median of 28 region boundaries), at most 38.5 µs" in text(test)
 
 

@@ -37,7 +37,7 @@ def test_the_figure_of_a_real_run() -> None:
     )
     regions, timeline = joined.regions(), joined.snapshot.timeline()
     figure = kernels_and_memory(joined.trace.gpu_events(), timeline, regions, joined.trace.base_ns)
-    busy, reserved, allocated, bands = figure.data
+    busy, reserved, allocated, peak_mark, bands = figure.data
     assert (busy.name, reserved.name, allocated.name) == (
         "GPU busy",
         "Reserved from the driver",
@@ -48,6 +48,7 @@ def test_the_figure_of_a_real_run() -> None:
     assert figure.layout.xaxis.range == pytest.approx((0, length_ms))
     assert np.mean(busy.y) / 100 * length_ms == pytest.approx(40.484, abs=0.001)  # busy time of the two steps, ms
     assert max(allocated.y) == pytest.approx(2_479_435_016 / (1 << 30))
+    assert peak_mark.y[0] == max(allocated.y) and peak_mark.x[0] == allocated.x[int(np.argmax(allocated.y))]
     assert len(bands.x) == len(regions) and len(allocated.x) <= 4_000
     inside = [bands.base[i] for i in range(14) if "image encoder" in bands.hovertemplate[i]]
     peak = allocated.x[int(np.argmax(allocated.y))]
