@@ -116,11 +116,13 @@ def on_gpu(trace: Trace, record: RunRecord | None) -> None:
         st.subheader("Where the GPU's time went", help=_BARS)
         st.caption(f"100 % is the time in which the GPU was busy, {fmt_ns(time['busy_ns'])}: waiting is left out.")
         st.html(bars.region_bars(trace.regions()))
+        widgets.csv(tables.region_table(trace.regions()), "overview-regions")
         latency(record)
     with right:
         st.subheader("Longest kernels", help="Kernels, memory copies and memory sets, added up by name.")
         st.caption(f"100 % is the sum of all of them, {fmt_ns(int(kernels['sum_ns'].sum()))}.")
         st.html(bars.kernel_bars(kernels))
+        widgets.csv(tables.kernel_table(trace.kernels()), "overview-kernels")
 
 
 _BARS = (
@@ -136,12 +138,15 @@ def on_host(trace: Trace, record: RunRecord | None) -> None:
         st.subheader("Time in each region", help="Host time inside record_function blocks, nested ones included.")
         if trace.regions()["host_ns"].gt(0).any():
             st.html(bars.region_bars(trace.regions(), host=True))
+            widgets.csv(tables.region_table(trace.regions(), host=True), "overview-regions")
         else:
             widgets.empty("No regions in this trace", "Name the parts of your code:", 'with region("encoder"): ...')
         latency(record)
     with right:
         st.subheader("Time in each operator", help="Host time inside an operator, less the operators it calls.")
-        st.html(bars.operator_bars(operator_sums(trace.operators())))
+        operators = operator_sums(trace.operators())
+        st.html(bars.operator_bars(operators))
+        widgets.csv(tables.operator_table(operators), "overview-operators")
 
 
 def quality(trace: Trace) -> None:
