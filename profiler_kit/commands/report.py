@@ -24,7 +24,7 @@ def command(
         list[Path],
         typer.Argument(
             metavar="RUN...",
-            help="Run folders, chrome traces or memory snapshots; several are compared with the first.",
+            help="Run folders, chrome traces or memory snapshots; several are compared with the first. Ladders, too.",
         ),
     ],
     output: Annotated[
@@ -38,30 +38,33 @@ def command(
 
     Several runs are compared with the first. What a run lacks is said in the report, and the rest is there.
     """
+    from profiler_kit.ladder_record import RESULTS, RESULTS_CSV, read_ladder
     from profiler_kit.run import load_runs
 
     target = _target(output, runs, as_markdown=as_markdown)
+    folders = [path for path in runs if (path / RESULTS).is_file() and (path / RESULTS_CSV).is_file()]
+    ladders = [(folder, read_ladder(folder)) for folder in folders]
     with progress_bar("Loading") as report:
-        loaded = load_runs(runs, report=report)
+        loaded = load_runs([path for path in runs if path not in folders], report=report) if runs != folders else []
     for run in loaded:
         for problem in run.problems:
             typer.echo(f"profiler-kit: {printable(problem)}", err=True)
     if target is not None:
         _refuse_inputs(target, [file for run in loaded for file in run.files])
-    if not any(set(run.holds) - {"record"} for run in loaded):
+    if not ladders and not any(set(run.holds) - {"record"} for run in loaded):
         why = next((problem for run in loaded for problem in run.problems), "")
         raise InputError(
             f"{runs[0]}: nothing to report, want a trace, a memory snapshot or layer timings that can be read. "
             f"{f'Found: {why}' if why else 'Record one with: profiler-kit capture --out DIR'}"
         )
     if as_markdown or (target is not None and target.suffix.lower() in TEXTS):
-        from profiler_kit.views.report_markdown import report_markdown
+        from profiler_kit.views.report_markdown import ladder_markdown, report_markdown
 
-        text = report_markdown(loaded)
+        text = "\n".join([*([report_markdown(loaded)] if loaded else []), *(ladder_markdown(*one) for one in ladders)])
     else:
         from profiler_kit.views.report import report_page
 
-        text = report_page(loaded)
+        text = report_page(loaded, ladders)
     if target is None:
         typer.echo(text, nl=False)
         return

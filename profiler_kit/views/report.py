@@ -10,9 +10,11 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
 from profiler_kit import __version__
+from profiler_kit.ladder_record import LadderRecord
 from profiler_kit.run import Run, compare_runs
 from profiler_kit.views import headline
 from profiler_kit.views.report_compare import comparison, side_by_side
@@ -23,30 +25,53 @@ from profiler_kit.views.report_parts import Colours, asset, colours_of, facts_li
 from profiler_kit.views.report_tables import kernel_tables, module_tables, operator_tables, region_tables
 from profiler_kit.views.report_timeline import trace_timeline
 from profiler_kit.views.svg import escape
+from profiler_kit.views.text import ladder_facts
 
 _TIMELINE: Final = (
     "All of the recording. Colour is the region. Where spans are too short to see, height is the share of busy time."
 )
 
 
-def report_page(runs: Sequence[Run]) -> str:
-    """A self-contained page on one run, or on several: then the first is what the others are compared with."""
+_LADDER: Final = "The published model and named rewrites of it, one process a row."
+
+
+def report_page(runs: Sequence[Run], ladders: Sequence[tuple[Path, LadderRecord]] = ()) -> str:
+    """A self-contained page on one run, or on several: then the first is what the others are compared with.
+
+    ladders: folders and what their results.json say, each a section at the end. Raises ValueError without either.
+    """
     style = asset("page.css") + asset("parts.css") + heat_styles()
     script = asset("page.js")
     several = len(runs) > 1
-    title = " → ".join(run.name for run in runs) if several else runs[0].name
+    names = [run.name for run in runs] or [folder.resolve().name for folder, _ in ladders]
+    if not names:
+        raise ValueError("want a run or a ladder to report on")
+    title = " → ".join(names)
     colours = colours_of(runs)
-    body = "".join(_several(runs, colours)) if several else "".join(_one(runs[0], "", colours))
+    body = "".join(_several(runs, colours)) if several else "".join(_one(runs[0], "", colours)) if runs else ""
+    for number, (folder, record) in enumerate(ladders):
+        from profiler_kit.views.report_ladder import (
+            ladder_section,  # plotly and Pillow, which a run alone does not need
+        )
+
+        named = f"Ladder: {folder.resolve().name}"
+        body += section(f"ladder{number}", named, ladder_section(folder, record), lead=_LADDER)
     parts = {
         "title": escape(f"{title} · profiler_kit"),
         "policy": (
             f"default-src 'none'; script-src '{digest(script)}'; style-src '{digest(style)}'; "
-            "base-uri 'none'; form-action 'none'"
+            f"{'img-src data:; ' if ladders else ''}base-uri 'none'; form-action 'none'"
         ),
         "style": style,
         "script": script,
         "heading": escape(title),
-        "facts": escape(f"{len(runs)} runs, compared with the first" if several else _facts(runs[0])),
+        "facts": escape(
+            f"{len(runs)} runs, compared with the first"
+            if several
+            else _facts(runs[0])
+            if runs
+            else ladder_facts(ladders[0][1])[0]
+        ),
         "nav": _nav(body),
         "body": body,
         "version": escape(__version__),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
 import pandas as pd
@@ -10,6 +11,8 @@ import pandas as pd
 from profiler_kit.analyses.compare import Comparison
 from profiler_kit.analyses.stack_names import stack_name
 from profiler_kit.analyses.window import name_sums, operator_sums
+from profiler_kit.ladder_file import ladder_rows
+from profiler_kit.ladder_record import LadderRecord
 from profiler_kit.run import Run, compare_runs
 from profiler_kit.snapshot import Snapshot
 from profiler_kit.trace import Trace
@@ -19,7 +22,7 @@ from profiler_kit.views.headline import Pieces
 from profiler_kit.views.markdown import grid, plain
 from profiler_kit.views.names import kernel_names
 from profiler_kit.views.report_overview import absent, idle_causes, idle_regions
-from profiler_kit.views.text import MISSING, fmt_bytes, fmt_count, fmt_ns, fmt_percent
+from profiler_kit.views.text import MISSING, fmt_bytes, fmt_count, fmt_ns, fmt_percent, ladder_facts
 
 REGIONS: Final = 10
 KINDS: Final = 6
@@ -37,6 +40,20 @@ _TABLES: Final = {
 def report_markdown(runs: Sequence[Run]) -> str:
     """One run summed up; or several beside each other, and what changed from the first to each of the others."""
     return "\n".join(_one(runs[0]) if len(runs) == 1 else _several(runs)).rstrip("\n") + "\n"
+
+
+def ladder_markdown(folder: Path, record: LadderRecord) -> str:
+    """A ladder as a heading and a table of its rows."""
+    title, footer = ladder_facts(record)
+    rows = []
+    for row in ladder_rows(record).to_dict("records"):
+        values = ((row["images_per_s"], ",.1f"), (row["speedup"], ",.2f"), (row["median_ns"] / 1e6, ",.2f"))
+        more = ((row["peak_memory_bytes"] / 2**20, ",.0f"), (row["baseline_miou"], ".4f"))
+        cells = [MISSING if pd.isna(value) else format(value, form) for value, form in (*values, *more)]
+        rows.append([str(row["technique"]), *cells, "" if row["status"] == "ok" else str(row["status"])])
+    head = ["row", "images/s", "× fp32", "median ms", "peak MiB", "mIoU with fp32", ""]
+    lines = [f"### {plain(folder.resolve().name)}", "", plain(title), "", *grid(head, rows), "", plain(footer)]
+    return "\n".join(lines) + "\n"
 
 
 def _one(run: Run) -> Iterator[str]:
