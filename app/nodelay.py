@@ -24,5 +24,5 @@ def send_at_once() -> None:
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted connections inherit it
         return listening
 
-    bound.sends_at_once = True  # type: ignore[attr-defined]
+    bound.sends_at_once = True  # type: ignore[attr-defined]  # a mark on a function, which has no such attribute
     starlette_server._bind_socket = bound

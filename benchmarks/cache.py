@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout works without being installed
 
@@ -94,7 +95,7 @@ def sample(work: str, path: Path, cache: Path) -> dict[str, float]:
     return value
 
 
-def measure(path: Path, repeats: int, folder: Path) -> dict[str, object]:
+def measure(path: Path, repeats: int, folder: Path) -> dict[str, Any]:
     """Every variant on one trace."""
     warm = folder / "warm"
     facts = sample(EQUAL, path, warm)
@@ -141,18 +142,18 @@ def main() -> None:
         rows = [measure(path.resolve(), args.repeats, Path(folder)) for path in args.traces]
     print(f"{'trace':<28}{'JSON MB':>9}{'variant':>16}{'median s':>10}{'min':>9}{'max':>9}{'peak MB':>9}")
     for row in rows:
-        for name, value in row["variants"].items():  # type: ignore[attr-defined]
-            head = f"{row['trace'][:27]:<28}{row['json_bytes'] / 1e6:>9.1f}{name:>16}"  # type: ignore[index,operator]
+        for name, value in row["variants"].items():
+            head = f"{row['trace'][:27]:<28}{row['json_bytes'] / 1e6:>9.1f}{name:>16}"
             times = "".join(
                 f"{value[key]:>{width}.4f}" for key, width in (("median_s", 10), ("min_s", 9), ("max_s", 9))
             )
             print(f"{head}{times}{value['peak_mb']:>9.0f}")
-        print(f"{row['trace']}: cache file {row['cache_bytes'] / 1e6:.1f} MB, equal: {row['equal']}")  # type: ignore[operator]
+        print(f"{row['trace']}: cache file {row['cache_bytes'] / 1e6:.1f} MB, equal: {row['equal']}")
     if args.out:
         write_json(args.out, {"environment": describe(), "repeats": args.repeats, "traces": rows})
 
 
-def describe() -> dict[str, object]:
+def describe() -> dict[str, Any]:
     """Where this was measured."""
     import duckdb
     import pyarrow

@@ -22,6 +22,7 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 # What each tool runs: imports first, then the timed statement; `loaded` is how many rows came out.
 TOOLS = {
@@ -80,7 +81,7 @@ def quartiles(values: list[float]) -> tuple[float, float, float]:
     return low, middle, high
 
 
-def measure(path: Path, tools: dict[str, str], repeats: int, slow_repeats: int, timeout_s: float) -> dict[str, object]:
+def measure(path: Path, tools: dict[str, str], repeats: int, slow_repeats: int, timeout_s: float) -> dict[str, Any]:
     """All tools on one file, in turns; the slow ones less often."""
     samples: dict[str, list[dict[str, float]]] = {tool: [] for tool in tools}
     failed: dict[str, str] = {}
@@ -105,17 +106,17 @@ def release(python: Path) -> str:
     return subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
-def merged(old: list[dict[str, object]], new: list[dict[str, object]]) -> list[dict[str, object]]:
+def merged(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The new results in place of the old ones of the same file and tool; the rest stays."""
     found = {str(result["file"]): result for result in old}
     for result in new:
         before = found.get(str(result["file"]), {"samples": {}, "failed": {}})
-        kept = {key: {**dict(before[key]), **dict(result[key])} for key in ("samples", "failed")}  # type: ignore[call-overload]
+        kept = {key: {**dict(before[key]), **dict(result[key])} for key in ("samples", "failed")}
         found[str(result["file"])] = {**result, **kept}
     return list(found.values())
 
 
-def show(result: dict[str, object], baseline: str) -> None:
+def show(result: dict[str, Any], baseline: str) -> None:
     """A table: median, quartiles, memory, ratio to ours."""
     samples = result["samples"]
     assert isinstance(samples, dict)
@@ -130,7 +131,7 @@ def show(result: dict[str, object], baseline: str) -> None:
             f"  {tool:40s} {middle:8.2f} s ({low:.2f} to {high:.2f}, n={len(taken)}) {peak:8.0f} MiB"
             f" {middle / ours:7.1f} x  {taken[0]['rows']:,.0f} rows"
         )
-    for tool, why in dict(result["failed"]).items():  # type: ignore[call-overload]
+    for tool, why in dict(result["failed"]).items():
         print(f"  {tool:40s} failed: {why}")
 
 

@@ -56,6 +56,9 @@ def report_page(runs: Sequence[Run], ladders: Sequence[tuple[Path, LadderRecord]
 
         named = f"Ladder: {folder.resolve().name}"
         body += section(f"ladder{number}", named, ladder_section(folder, record), lead=_LADDER)
+    facts = _facts(runs[0]) if runs else ladder_facts(ladders[0][1])[0]
+    if several:
+        facts = f"{len(runs)} runs, compared with the first"
     parts = {
         "title": escape(f"{title} · profiler_kit"),
         "policy": (
@@ -65,13 +68,7 @@ def report_page(runs: Sequence[Run], ladders: Sequence[tuple[Path, LadderRecord]
         "style": style,
         "script": script,
         "heading": escape(title),
-        "facts": escape(
-            f"{len(runs)} runs, compared with the first"
-            if several
-            else _facts(runs[0])
-            if runs
-            else ladder_facts(ladders[0][1])[0]
-        ),
+        "facts": escape(facts),
         "nav": _nav(body),
         "body": body,
         "version": escape(__version__),

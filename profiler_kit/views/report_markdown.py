@@ -16,6 +16,7 @@ from profiler_kit.ladder_record import LadderRecord
 from profiler_kit.run import Run, compare_runs
 from profiler_kit.snapshot import Snapshot
 from profiler_kit.trace import Trace
+from profiler_kit.units import bytes_to_mib, ns_to_ms
 from profiler_kit.views import diff, headline
 from profiler_kit.views.advice import hint
 from profiler_kit.views.headline import Pieces
@@ -47,8 +48,8 @@ def ladder_markdown(folder: Path, record: LadderRecord) -> str:
     title, footer = ladder_facts(record)
     rows = []
     for row in ladder_rows(record).to_dict("records"):
-        values = ((row["images_per_s"], ",.1f"), (row["speedup"], ",.2f"), (row["median_ns"] / 1e6, ",.2f"))
-        more = ((row["peak_memory_bytes"] / 2**20, ",.0f"), (row["baseline_miou"], ".4f"))
+        values = ((row["images_per_s"], ",.1f"), (row["speedup"], ",.2f"), (ns_to_ms(row["median_ns"]), ",.2f"))
+        more = ((bytes_to_mib(row["peak_memory_bytes"]), ",.0f"), (row["baseline_miou"], ".4f"))
         cells = [MISSING if pd.isna(value) else format(value, form) for value, form in (*values, *more)]
         rows.append([str(row["technique"]), *cells, "" if row["status"] == "ok" else str(row["status"])])
     head = ["row", "images/s", "× fp32", "median ms", "peak MiB", "mIoU with fp32", ""]
