@@ -82,10 +82,16 @@ def command(
             warmup=warmup,
             iterations=iterations,
         )
+
+        def save(found: StudyRecord) -> None:
+            """Write what there is so far: a study that is cut short keeps it."""
+            if target is not None:
+                write_study(target, found)
+
         with progress_bar("study") as report:
-            record = run_study(options, report=report)
+            record = run_study(options, report=report, save=save)
+        save(record)
         if target is not None:
-            write_study(target, record)
             typer.echo(f"written to {target}", err=True)
     _print(record, as_json=as_json)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
 
-from profiler_kit.capture.environment import command_line, describe_environment
+from profiler_kit.capture.environment import Environment, command_line, describe_environment
 from profiler_kit.capture.layers import layer_timer
 from profiler_kit.errors import OptionError, WorkloadError
 from profiler_kit.progress import Report, silent
@@ -63,16 +63,20 @@ class StudyOptions:
 
 @dataclass
 class _Study:
-    """What the studies share; `samples` and `notes` grow."""
+    """What the studies share; `samples` and `notes` grow. device: the one in use, of `devices`."""
 
     options: StudyOptions
+    devices: Sequence[torch.device]
     device: torch.device
     prompts: PromptChoice
     chosen: tuple[Optimization, ...]
     warmup: int
     iterations: int
     report: Report
+    save: Callable[[StudyRecord], object]
+    environments: Mapping[str, Environment]
     total: int
+    created: str = field(default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
     done: int = 0
     weights: str = ""
     samples: list[StudySample] = field(default_factory=list)
@@ -89,7 +93,7 @@ class _Study:
         self.samples += [replace(sample, iteration=n, latency_ns=value) for n, value in enumerate(values_ns)]
 
     def fits(self, what: str, measure: Callable[[], None]) -> bool:
-        """Measure; when memory runs out, note it."""
+        """Measure, and save what there is so far; when memory runs out, note it."""
         self.report(self.done, self.total, what)
         try:
             measure()
@@ -100,11 +104,33 @@ class _Study:
             return False
         finally:
             self.done += 1
+        self.save(self.record())
         return True
 
+    def record(self) -> StudyRecord:
+        """Everything measured so far."""
+        environment = self.environments[str(self.devices[0])]
+        return StudyRecord(
+            self.options.model,
+            self.weights,
+            tuple(optimization.name for optimization in self.chosen),
+            str(self.prompts),
+            self.warmup,
+            self.iterations,
+            {name: found.device_name for name, found in self.environments.items()},
+            environment.versions,
+            environment.git_commit,
+            command_line(sys.argv),
+            self.created,
+            tuple(self.samples),
+            tuple(self.notes),
+        )
 
-def run_study(options: StudyOptions, *, report: Report = silent) -> StudyRecord:
-    """Run the chosen studies and return their samples.
+
+def run_study(
+    options: StudyOptions, *, report: Report = silent, save: Callable[[StudyRecord], object] = lambda _: None
+) -> StudyRecord:
+    """Run the chosen studies and return their samples; `save` gets what there is after each measurement.
 
     A batch or image size that does not fit ends its study with a note, a combination of the table that cannot run is
     left out with one. Raises OptionError for options, CheckpointError for the file, WorkloadError when nothing fitted.
@@ -114,16 +140,18 @@ def run_study(options: StudyOptions, *, report: Report = silent) -> StudyRecord:
     sizes = parse_batch_sizes(options.batch_sizes)
     sides = parse_image_sizes(options.image_sizes)
     devices = [choose_device(text.strip() or None) for text in options.devices.split(",")]
-    device = devices[0]
-    on_gpu = device.type == "cuda"
+    on_gpu = devices[0].type == "cuda"
     study = _Study(
         options,
-        device,
+        devices,
+        devices[0],
         parse_prompts(options.prompts),
         parse_optimizations(options.optimizations),
         options.warmup if options.warmup is not None else (3 if on_gpu else 1),
         options.iterations if options.iterations is not None else (20 if on_gpu else 5),
         report,
+        save,
+        {str(d): describe_environment(d) for d in devices},
         _count(names, sizes, sides, len(devices), compiled=options.compiled),
     )
     if study.warmup < 0 or study.iterations < 1:
@@ -133,26 +161,10 @@ def run_study(options: StudyOptions, *, report: Report = silent) -> StudyRecord:
     if "image-size" in names:
         _by_image_size(study, sides, sizes[0])
     if "table" in names:
-        _table(study, devices, sizes[0])
+        _table(study, sizes[0])
     if not study.samples:
         raise WorkloadError(f"nothing could be measured: {'; '.join(study.notes)}. Try smaller sizes.")
-    found = {str(d): describe_environment(d) for d in devices}
-    environment = found[str(device)]
-    return StudyRecord(
-        options.model,
-        study.weights,
-        tuple(optimization.name for optimization in study.chosen),
-        str(study.prompts),
-        study.warmup,
-        study.iterations,
-        {name: environment.device_name for name, environment in found.items()},
-        environment.versions,
-        environment.git_commit,
-        command_line(sys.argv),
-        datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        tuple(study.samples),
-        tuple(study.notes),
-    )
+    return study.record()
 
 
 def parse_image_sizes(text: str) -> tuple[int, ...]:
@@ -309,9 +321,9 @@ def _default_sides(study: _Study) -> tuple[int, ...]:
     return side // 2, side, side * 3 // 2
 
 
-def _table(study: _Study, devices: Sequence[torch.device], size: int) -> None:
+def _table(study: _Study, size: int) -> None:
     """Every device, dtype, with and without torch.compile; a fresh model each."""
-    for device in devices:
+    for device in study.devices:
         study.device = device
         for names in _TABLE:
             compiled = "compile" in names

@@ -59,6 +59,26 @@ def test_written_read_and_found(tmp_path: Path, record: StudyRecord) -> None:
     assert find_runs(tmp_path) == []
 
 
+def test_a_study_that_is_cut_short_keeps_what_it_measured(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def save(found: StudyRecord) -> None:
+        write_study(tmp_path, found)
+        seen.append(len(found.samples))
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_study(
+            StudyOptions(
+                model="vit_tiny", devices="cpu", studies="image-size", image_sizes="128,192,256", warmup=0, iterations=1
+            ),
+            save=save,
+        )
+    totals = study_totals(study_samples(read_study(tmp_path)))
+    assert seen == [1, 2] and totals["image_size"].tolist() == [128, 192]
+
+
 def test_the_figures(record: StudyRecord) -> None:
     samples = study_samples(record)
     totals = study_totals(samples)
