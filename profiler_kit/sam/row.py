@@ -275,7 +275,7 @@ def _after_out_of_memory(plan: RowPlan, device: torch.device, row: RowResult) ->
 def _fits(plan: RowPlan, device: torch.device, size: int) -> bool:
     try:
         loaded = _load(plan, device)
-        scenes = plan.source.scenes(int(loaded.model.image_encoder.img_size))[:size]
+        scenes = plan.source.scenes(int(loaded.model.image_encoder.img_size), _ladder(plan) / SCENES)[:size]
         with optimized(loaded.model, parse_optimizations(plan.optimizations), device) as sam:
             _task(plan, sam, scenes, device, batch_size=size).step(0)
             synchronize(device)
