@@ -513,9 +513,10 @@ class _Pace:
     done: int = 0
     took: list[float] = field(default_factory=list)
     technique: str = ""
+    since: float = 0.0
 
     def begin(self, technique: str) -> None:
-        self.technique = technique
+        self.technique, self.since = technique, time.monotonic()
         self.done = list(self.rows).index(technique)
         self.show("start")
 
@@ -524,10 +525,11 @@ class _Pace:
         self.done += 1
 
     def show(self, what: str) -> None:
-        left = sum(1 for name in self.rows[self.done :] if name not in self.kept)
+        after = sum(1 for name in self.rows[self.done + 1 :] if name not in self.kept)
         rest = ""
-        if self.took:
-            seconds = sum(self.took) / len(self.took) * left
+        mean = sum(self.took) / len(self.took) if self.took else 0.0
+        seconds = mean * after + max(mean - (time.monotonic() - self.since), 0.0)
+        if seconds >= 1:
             rest = f", about {seconds / 60:.0f} min left" if seconds >= 90 else f", about {seconds:.0f} s left"
         note = f"row {self.done + 1} of {len(self.rows)}, {self.technique}: {what}{rest}"
         self.report(self.done, len(self.rows), note)

@@ -132,8 +132,9 @@ def run_study(
 ) -> StudyRecord:
     """Run the chosen studies and return their samples; `save` gets what there is after each measurement.
 
-    A batch or image size that does not fit ends its study with a note, a combination of the table that cannot run is
-    left out with one. Raises OptionError for options, CheckpointError for the file, WorkloadError when nothing fitted.
+    A batch or image size that does not fit ends its study with a note; an image size that an optimization does not take
+    and a combination of the table that cannot run are left out with one. Raises OptionError for options,
+    CheckpointError for the file, WorkloadError when nothing could be measured.
     """
     check_model(options.model)
     names = _names(options.studies)
@@ -311,8 +312,11 @@ def _by_image_size(study: _Study, sides: Sequence[int], size: int) -> None:
             with optimized(resized(loaded.model, side), study.chosen, study.device) as sam:
                 _whole(study, sam, _batch(study, sam, scenes), "image-size", "forward")
 
-        if not study.fits(f"image size {side}", run):
-            break
+        try:
+            if not study.fits(f"image size {side}", run):
+                break
+        except OptionError as error:  # an optimization that takes the model's own size but not this one
+            study.notes.append(f"image size {side}: {error}")
         free_memory(study.device)
 
 

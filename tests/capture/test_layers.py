@@ -378,14 +378,13 @@ def test_cuda_events_are_recorded_on_the_current_stream() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not CUDA, reason="needs a CUDA device")
-@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 def test_nothing_synchronises_inside_the_run() -> None:
     net = nn.Sequential(nn.Linear(64, 64), nn.ReLU()).cuda()
     value = torch.ones(64, 64, device="cuda")
     net(value)
     torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         with layer_timer(net) as timer:
             net(value)
     finally:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 import torch
+from segment_anything.modeling import Sam
 
 from profiler_kit.errors import OptionError
 from profiler_kit.load.ladders import find_ladders
 from profiler_kit.load.runs import find_runs
+from profiler_kit.sam import study
 from profiler_kit.sam.models import load_model
+from profiler_kit.sam.optimizations import Optimization, optimized
 from profiler_kit.sam.study import StudyOptions, parse_image_sizes, resized, run_study
 from profiler_kit.study_file import StudyRecord, read_study, study_samples, study_totals, write_study
 from profiler_kit.views import figures_study
@@ -77,6 +82,25 @@ def test_a_study_that_is_cut_short_keeps_what_it_measured(tmp_path: Path) -> Non
         )
     totals = study_totals(study_samples(read_study(tmp_path)))
     assert seen == [1, 2] and totals["image_size"].tolist() == [128, 192]
+
+
+def test_an_image_size_that_an_optimization_does_not_take_is_left_out_with_a_note(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As fused_attention does on a GPU, which wants a power of two."""
+
+    def picky(sam: Sam, chosen: Sequence[Optimization], device: torch.device) -> AbstractContextManager[Sam]:
+        if sam.image_encoder.img_size == 96:
+            raise OptionError("--optimizations x: found images of 6 tokens a side.")
+        return optimized(sam, chosen, device)
+
+    monkeypatch.setattr(study, "optimized", picky)
+    options = StudyOptions(
+        model="vit_tiny", devices="cpu", studies="image-size", image_sizes="96,128", warmup=0, iterations=1
+    )
+    found = run_study(options)
+    assert [sample.image_size for sample in found.samples] == [128]
+    assert found.notes == ("image size 96: --optimizations x: found images of 6 tokens a side.",)
 
 
 def test_the_figures(record: StudyRecord) -> None:
