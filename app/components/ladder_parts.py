@@ -123,6 +123,7 @@ def table(rows: pd.DataFrame) -> None:
         shown,
         key="ladder-table",
         hide_index=True,
+        placeholder="–",
         column_config={str(name): _column(str(name)) for name in shown.columns},
         height=height(len(shown), 16),
     )

@@ -32,16 +32,35 @@ def show(record: StudyRecord, samples: pd.DataFrame, totals: pd.DataFrame) -> No
     )
     for note in record.notes:
         st.warning(widgets.plain(note), icon="⚠️")
-    figures = (
+    parts = (
         ("components", "Time by component", lambda: figures_study.component_boxes(samples)),
         ("batching", "Sequential against batched", lambda: figures_study.batching_lines(totals)),
         ("image-size", "Image size", lambda: figures_study.size_lines(totals)),
+        ("table", "Device, dtype, torch.compile", lambda: figures_study.speed_table(totals)),
     )
     columns = st.columns(2, gap="large")
-    for number, (name, title, draw) in enumerate(part for part in figures if part[0] in made):
+    for number, (name, title, make) in enumerate(part for part in parts if part[0] in made):
         with columns[number % 2]:
             st.subheader(title, help=_HELP[name])
-            widgets.figure(draw(), f"study-{name}")
-    if "table" in made:
-        st.subheader("Device, dtype, torch.compile", help=_HELP["table"])
-        st.dataframe(figures_study.speed_table(totals), hide_index=True, key="study-table")
+            shown = make()
+            if isinstance(shown, pd.DataFrame):
+                _table(shown)
+            else:
+                widgets.figure(shown, f"study-{name}")
+
+
+def _table(speeds: pd.DataFrame) -> None:
+    st.dataframe(
+        speeds,
+        hide_index=True,
+        key="study-table",
+        placeholder="–",
+        column_config={
+            "device": "Device",
+            "dtype": "dtype",
+            "eager_per_s": st.column_config.NumberColumn("Eager img/s", format="%,.1f"),
+            "compiled_per_s": st.column_config.NumberColumn("Compiled img/s", format="%,.1f"),
+            "compile_gain": st.column_config.NumberColumn("×", format="%.2f", help="Compiled over eager."),
+        },
+    )
+    widgets.csv(speeds, "study-table")

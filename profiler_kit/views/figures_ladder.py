@@ -13,11 +13,13 @@ from plotly.subplots import make_subplots
 from profiler_kit.schemas import LADDER_ROWS
 from profiler_kit.units import bytes_to_mib
 from profiler_kit.views.figures import GRID, escape
+from profiler_kit.views.labels import place_labels
 from profiler_kit.views.ladder_style import ALTERNATIVE, BELOW, MEMORY, STEP, TITLES, speed_text
 from profiler_kit.views.palette import HUES, NEUTRAL
 from profiler_kit.views.text import fmt_rate
 
 _ROW_PX: Final = 34
+_PLOT_PX: Final = (350.0, 240.0)
 _TICKS: Final = [digit * 10.0**power for power in range(-4, 7) for digit in (1, 2, 5)]
 _LETTERS: Final = 28
 _ROOM: Final = 1.38  # of the longest bar, so that the figures beside it have room
@@ -71,6 +73,11 @@ def pareto(rows: pd.DataFrame) -> go.Figure:
         name="front",
         hoverinfo="skip",
     )
+    low = float(known["baseline_miou"].min()) if len(known) else 0.9
+    span = max(1 - low, 0.002)
+    fastest = float(known["images_per_s"].max()) if len(known) else 1.0
+    x_range, y_range = (0.0, fastest * 1.12), (low - 0.22 * span, 1 + 0.14 * span)
+    label, side = _labels(known, known["images_per_s"], known["baseline_miou"], x_range, y_range, front["technique"])
     for is_step, name, colour in ((True, "step", STEP), (False, "alternative", ALTERNATIVE)):
         mine = known[known["is_step"] == is_step]
         if mine.empty:
@@ -79,23 +86,21 @@ def pareto(rows: pd.DataFrame) -> go.Figure:
             x=mine["images_per_s"],
             y=mine["baseline_miou"],
             mode="markers+text",
-            text=[escape(t, _LETTERS) for t in mine["technique"]],
-            textposition=_in_turn(mine["images_per_s"], "bottom center", "top center"),
+            text=label[mine.index],
+            textposition=side[mine.index],
             textfont={"size": 12},
             marker={"size": 12, "color": colour, "symbol": "circle" if is_step else "diamond"},
             name=name,
-            hovertemplate="<b>%{text}</b><br>%{x:,.2f} images/s<br>mean IoU %{y:.4f}<extra></extra>",
+            customdata=mine[["technique"]].map(lambda text: escape(text, _LETTERS)),
+            hovertemplate="<b>%{customdata[0]}</b><br>%{x:,.2f} images/s<br>mean IoU %{y:.4f}<extra></extra>",
         )
-    low = float(known["baseline_miou"].min()) if len(known) else 0.9
-    span = max(1 - low, 0.002)
-    fastest = float(known["images_per_s"].max()) if len(known) else 1.0
     figure.update_layout(
         height=380,
         margin={"l": 0, "r": 8, "t": 8, "b": 0, "pad": 4},
-        xaxis={"title": "images per second", "range": [0, fastest * 1.12], "gridcolor": GRID, "fixedrange": True},
+        xaxis={"title": "images per second", "range": list(x_range), "gridcolor": GRID, "fixedrange": True},
         yaxis={
             "title": "mean IoU with the fp32 masks",
-            "range": [low - 0.22 * span, 1 + 0.14 * span],
+            "range": list(y_range),
             "gridcolor": GRID,
             "fixedrange": True,
         },
@@ -134,26 +139,39 @@ def roofline(rows: pd.DataFrame, matrix_tflops: Mapping[str, float], copy_gb_per
             name=f"{dtype}: {fmt_rate(rate)} TFLOP/s, {fmt_rate(copy_gb_per_s)} GB/s",
             hoverinfo="skip",
         )
+    top = max([float(known["peak_tflops"].max()), float(known["tflops"].max())])
+    x_range = (np.log10(lowest), np.log10(highest))
+    y_range = (np.log10(float(known["tflops"].min()) / 3), np.log10(top * 2))
+    best = known.sort_values("tflops", ascending=False)["technique"]
+    label, side = _labels(known, np.log10(known["intensity"]), np.log10(known["tflops"]), x_range, y_range, best)
     for is_step, colour in ((True, STEP), (False, ALTERNATIVE)):
         mine = known[known["is_step"] == is_step]
         figure.add_scatter(
             x=mine["intensity"],
             y=mine["tflops"],
             mode="markers+text",
-            text=[escape(name, _LETTERS) for name in mine["technique"]],
-            textposition=_in_turn(mine["tflops"], "middle right", "middle left"),
+            text=label[mine.index],
+            textposition=side[mine.index],
             marker={"size": 11, "color": colour, "symbol": "circle" if is_step else "diamond"},
-            customdata=np.stack([100 * mine["tflops"] / mine["peak_tflops"], mine["peak_tflops"]], axis=-1),
-            hovertemplate="<b>%{text}</b><br>%{y:,.3g} TFLOP/s, %{customdata[0]:.1f} % of the %{customdata[1]:,.3g} "
-            "measured<br>%{x:,.0f} FLOP per byte<extra></extra>",
+            customdata=np.stack(
+                [
+                    100 * mine["tflops"] / mine["peak_tflops"],
+                    mine["peak_tflops"],
+                    [escape(name, _LETTERS) for name in mine["technique"]],
+                ],
+                axis=-1,
+                dtype=object,
+            ),
+            hovertemplate="<b>%{customdata[2]}</b><br>%{y:,.3g} TFLOP/s, %{customdata[0]:.1f} % of the "
+            "%{customdata[1]:,.3g} measured<br>%{x:,.0f} FLOP per byte<extra></extra>",
             showlegend=False,
         )
     lines = {"type": "log", "gridcolor": GRID, "fixedrange": True, "tickvals": _TICKS, "tickformat": ",~g"}
     figure.update_layout(
         height=380,
         margin={"l": 0, "r": 8, "t": 8, "b": 0, "pad": 4},
-        xaxis={"title": "FLOP per byte of the published model", **lines},
-        yaxis={"title": "TFLOP/s", **lines},
+        xaxis={"title": "FLOP per byte of the published model", "range": list(x_range), **lines},
+        yaxis={"title": "TFLOP/s", "range": list(y_range), **lines},
         legend={"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"},
     )
     return figure
@@ -211,9 +229,30 @@ def _add_agreement(figure: go.Figure, rows: pd.DataFrame, names: list[str]) -> N
     )
 
 
-def _in_turn(values: pd.Series, first: str, second: str) -> list[str]:
-    """A side for each label, alternating in the order of the values, so that neighbours do not cover each other."""
-    return [first if int(rank) % 2 else second for rank in values.rank(method="first")]
+def _labels(
+    rows: pd.DataFrame,
+    x: pd.Series,
+    y: pd.Series,
+    x_range: tuple[float, float],
+    y_range: tuple[float, float],
+    first: pd.Series,
+) -> tuple[pd.Series, pd.Series]:
+    """Text and side of each row's label, by the index of `rows`: the techniques in `first`, then as many as have room.
+
+    Room is judged on the plot of a window of 1280 pixels; a wider one has more.
+    """
+    width, height = _PLOT_PX
+    places = [
+        (width * (a - x_range[0]) / (x_range[1] - x_range[0]), height * (b - y_range[0]) / (y_range[1] - y_range[0]))
+        for a, b in zip(x, y, strict=True)
+    ]
+    rank = {name: number for number, name in enumerate(first)}
+    order = sorted(range(len(rows)), key=lambda at: rank.get(rows["technique"].iloc[at], len(rank)))
+    placed = place_labels(places, [escape(name, _LETTERS) for name in rows["technique"]], order, _PLOT_PX)
+    return (
+        pd.Series([text for text, _ in placed], index=rows.index, dtype=object),
+        pd.Series([side for _, side in placed], index=rows.index, dtype=object),
+    )
 
 
 def _tip(row: pd.Series) -> str:

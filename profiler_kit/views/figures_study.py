@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pandas as pd
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from profiler_kit.schemas import STUDY_SAMPLES, STUDY_TOTALS
 from profiler_kit.units import ns_to_ms
 from profiler_kit.views.figures import GRID, MARGIN, escape
-from profiler_kit.views.palette import HUES, NEUTRAL, region_colours
-from profiler_kit.views.text import fmt_rate
+from profiler_kit.views.palette import HUES, region_colours
 
 
 def component_boxes(samples: pd.DataFrame) -> go.Figure:
@@ -30,7 +30,7 @@ def component_boxes(samples: pd.DataFrame) -> go.Figure:
             jitter=0.4,
             pointpos=0,
         )
-    figure.update_layout(boxmode="group", height=380, legend={"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0})
+    figure.update_layout(boxmode="group", height=460, legend={"orientation": "h", "y": -0.16, "yanchor": "top", "x": 0})
     return _axes(figure, "batch size", "ms per image", log=True)
 
 
@@ -38,7 +38,7 @@ def batching_lines(totals: pd.DataFrame) -> go.Figure:
     """Milliseconds per image of the same images one by one and in one batch, and how many times faster the batch is."""
     STUDY_TOTALS.check(totals)
     mine = totals[totals["study"] == "batching"]
-    figure = go.Figure()
+    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.64, 0.36], vertical_spacing=0.08)
     for number, (label, rows) in enumerate(mine.groupby("label", sort=False)):
         _line(figure, rows, rows["batch_size"], str(label), HUES[number])
     wide = mine.pivot_table(index="batch_size", columns="label", values="per_image_ns")
@@ -47,23 +47,24 @@ def batching_lines(totals: pd.DataFrame) -> go.Figure:
         figure.add_scatter(
             x=[str(size) for size in wide.index],
             y=speedup,
-            yaxis="y2",
             mode="lines+markers+text",
             text=[f"{value:.2f}×" for value in speedup],
             textposition="top center",
+            cliponaxis=False,
             name="speed-up",
-            line={"color": NEUTRAL, "dash": "dot"},
+            line={"color": HUES[2], "width": 2},
+            marker={"size": 8},
+            hovertemplate="%{x}: %{y:.3f} times as fast in one batch<extra></extra>",
+            row=2,
+            col=1,
         )
-    top = float((wide.max(axis=1) / wide.min(axis=1)).max()) if len(wide) else 1.0
-    figure.update_layout(
-        height=380,
-        legend={"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0},
-        yaxis2={
-            "title": "times as fast", "overlaying": "y", "side": "right", "range": [0, max(1.5, top) * 1.2],
-            "showgrid": False, "fixedrange": True,
-        },
-    )  # fmt: skip
-    return _axes(figure, "batch size", "ms per image")
+        figure.update_yaxes(range=[0, 1.3 * max(1.0, float(speedup.max()))], row=2, col=1)
+    figure.update_layout(height=460, legend={"orientation": "h", "y": -0.16, "yanchor": "top", "x": 0})
+    _axes(figure, "batch size", "ms per image")
+    figure.update_xaxes(title="", row=1, col=1)
+    figure.update_xaxes(title="batch size", type="category", fixedrange=True, showgrid=False, row=2, col=1)
+    figure.update_yaxes(title="times as fast", gridcolor=GRID, fixedrange=True, nticks=4, row=2, col=1)
+    return figure
 
 
 def size_lines(totals: pd.DataFrame) -> go.Figure:
@@ -77,7 +78,7 @@ def size_lines(totals: pd.DataFrame) -> go.Figure:
 
 
 def speed_table(totals: pd.DataFrame) -> pd.DataFrame:
-    """Images a second by device and dtype, without and with torch.compile."""
+    """Images a second by device and dtype, without and with torch.compile, and the second over the first."""
     STUDY_TOTALS.check(totals)
     mine = totals[totals["study"] == "table"]
     rows = []
@@ -88,9 +89,9 @@ def speed_table(totals: pd.DataFrame) -> pd.DataFrame:
             {
                 "device": device,
                 "dtype": dtype,
-                "eager, images/s": None if plain is None else fmt_rate(plain),
-                "torch.compile, images/s": None if fast is None else fmt_rate(fast),
-                "compile, times as fast": None if plain is None or fast is None else f"{fast / plain:.2f}",
+                "eager_per_s": plain,
+                "compiled_per_s": fast,
+                "compile_gain": None if plain is None or fast is None else fast / plain,
             }
         )
     return pd.DataFrame(rows)
