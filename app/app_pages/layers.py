@@ -28,13 +28,8 @@ st.subheader("Time per image", help=layer_parts.HEATMAP_HELP)
 widgets.figure(figures_layers.layer_heatmap(totals, names, dark=widgets.is_dark()), "layers-heat")
 
 picked = layer_parts.pick_layers(run.key, totals, names, chosen_depth)
-left, right = st.columns(2, gap="large")
-with left:
-    st.subheader("Time per image", help="Median over the iterations; whiskers are the interquartile range.")
-    widgets.figure(figures_layers.layer_lines(totals, picked), "layers-time")
-with right:
-    st.subheader("Scaling efficiency", help=layer_parts.EFFICIENCY_HELP)
-    widgets.figure(figures_layers.layer_lines(totals, picked, efficiency=True), "layers-efficiency")
+st.subheader("Time per image and scaling efficiency", help=layer_parts.LINES_HELP)
+widgets.figure(figures_layers.layer_lines(totals, picked), "layers-lines")
 layer_parts.kinds(totals, names)
 st.subheader("Every layer of this depth")
 widgets.table(figures_layer_kinds.layer_table(totals[totals["layer"].isin(names)]), "layers", rows=10)

@@ -168,5 +168,6 @@ def facts(record: LadderRecord) -> None:
 def _column(name: str) -> Any:
     title, shape, meaning = _COLUMNS[name]
     if shape is None:
-        return st.column_config.TextColumn(title, help=meaning, pinned=name == "technique")
+        is_name = name == "technique"
+        return st.column_config.TextColumn(title, help=meaning, pinned=is_name, width=132 if is_name else None)
     return st.column_config.NumberColumn(title, format=shape, help=meaning)

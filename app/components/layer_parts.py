@@ -20,9 +20,10 @@ HEATMAP_HELP = (
     "Median time of a layer divided by the batch size; the further from the colour of the page the longer. A row "
     "that fades to the right gains from batching. 'window' and 'global' tell the two kinds of attention block apart."
 )
-EFFICIENCY_HELP = (
-    "Time per image at the smallest batch divided by time per image here: 1 means batching neither helps nor hurts, "
-    "above 1 each image is cheaper in the larger batch. Dashed lines with diamonds are global attention blocks."
+LINES_HELP = (
+    "Left: median over the iterations, whiskers are the interquartile range. Right: time per image at the smallest "
+    "batch divided by time per image here: 1 means batching neither helps nor hurts, above 1 each image is cheaper in "
+    "the larger batch. Dashed lines with diamonds are global attention blocks."
 )
 _ROWS = 40  # a heat map taller than this is no picture any more
 

@@ -15,7 +15,17 @@ from profiler_kit.views.text import fmt_ns, fmt_percent, ns_in, time_unit
 
 MARGIN: Final = {"l": 0, "r": 8, "t": 8, "b": 0, "pad": 4}
 GRID: Final = "rgba(128,128,128,0.18)"
+LETTER_PX: Final = 7
 Figure = go.Figure
+
+
+def legend_px(names: Sequence[str], page_px: int = 900) -> int:
+    """The height of a horizontal legend on a page that wide: of the narrowest that is drawn, on a screen of 1280.
+
+    For figures whose margins do not expand by themselves: Plotly draws those twice to find out.
+    """
+    key_px, line_px = 50, 20
+    return line_px * -(-sum(key_px + LETTER_PX * len(name) for name in names) // page_px)
 
 
 def activity_bar(gpu_timeline: Mapping[str, int]) -> go.Figure:

@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 
 from profiler_kit.schemas import LADDER_ROWS
 from profiler_kit.units import bytes_to_mib
-from profiler_kit.views.figures import GRID, escape
+from profiler_kit.views.figures import GRID, LETTER_PX, MARGIN, escape
 from profiler_kit.views.labels import place_labels
 from profiler_kit.views.ladder_style import ALTERNATIVE, BELOW, MEMORY, STEP, TITLES, speed_text
 from profiler_kit.views.palette import HUES, NEUTRAL
@@ -43,13 +43,16 @@ def waterfall(rows: pd.DataFrame) -> go.Figure:
     _add_agreement(figure, rows, names)
     figure.update_yaxes(
         type="category", categoryorder="array", categoryarray=names[::-1], fixedrange=True, showgrid=False,
-        automargin=True, tickfont={"size": 13},
+        tickfont={"size": 13},
     )  # fmt: skip
     figure.update_xaxes(fixedrange=True, showgrid=True, gridcolor=GRID, zeroline=False, nticks=6)
     figure.update_annotations(font={"size": 13}, selector={"showarrow": False, "yref": "paper"})
     figure.update_layout(
         height=110 + _ROW_PX * max(2, len(rows)),
-        margin={"l": 0, "r": 8, "t": 28, "b": 52, "pad": 6},
+        margin={
+            "l": 14 + (LETTER_PX + 0.5) * max(map(len, names), default=0), "r": 8, "t": 28, "b": 52, "pad": 6,
+            "autoexpand": False,
+        },
         barmode="stack",
         bargap=0.28,
         legend={
@@ -96,7 +99,7 @@ def pareto(rows: pd.DataFrame) -> go.Figure:
         )
     figure.update_layout(
         height=380,
-        margin={"l": 0, "r": 8, "t": 8, "b": 0, "pad": 4},
+        margin={**MARGIN, "l": 64, "b": 78, "autoexpand": False},
         xaxis={"title": "images per second", "range": list(x_range), "gridcolor": GRID, "fixedrange": True},
         yaxis={
             "title": "mean IoU with the fp32 masks",
@@ -104,7 +107,7 @@ def pareto(rows: pd.DataFrame) -> go.Figure:
             "gridcolor": GRID,
             "fixedrange": True,
         },
-        legend={"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"},
+        legend={"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom"},
     )
     return figure
 
@@ -169,10 +172,10 @@ def roofline(rows: pd.DataFrame, matrix_tflops: Mapping[str, float], copy_gb_per
     lines = {"type": "log", "gridcolor": GRID, "fixedrange": True, "tickvals": _TICKS, "tickformat": ",~g"}
     figure.update_layout(
         height=380,
-        margin={"l": 0, "r": 8, "t": 8, "b": 0, "pad": 4},
+        margin={**MARGIN, "l": 64, "b": 58 + 20 * (len(figure.data) - 2), "autoexpand": False},
         xaxis={"title": "FLOP per byte of the published model", "range": list(x_range), **lines},
         yaxis={"title": "TFLOP/s", "range": list(y_range), **lines},
-        legend={"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"},
+        legend={"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom"},
     )
     return figure
 

@@ -9,10 +9,11 @@ import plotly.graph_objects as go
 
 from profiler_kit.schemas import LAYER_KINDS
 from profiler_kit.units import ns_to_ms
-from profiler_kit.views.figures import GRID, MARGIN, escape
+from profiler_kit.views.figures import GRID, MARGIN, escape, legend_px
 from profiler_kit.views.palette import HUES, NEUTRAL
 from profiler_kit.views.text import fmt_ns, fmt_percent
 
+_AXIS_PX: Final = 36
 KINDS: Final = 8  # with a colour of their own; the rest together
 
 
@@ -54,12 +55,20 @@ def kind_shares(kinds: pd.DataFrame) -> go.Figure:
             ],
             hovertemplate="batch %{y}: %{x:.1f} %<br>%{customdata}",
         )
+    above = legend_px([trace.name for trace in figure.data])
     figure.update_layout(
         barmode="stack",
         bargap=0.3,
-        height=110 + 40 * max(2, kinds["batch_size"].nunique()),
-        margin=MARGIN,
-        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
+        height=_AXIS_PX + above + 40 * max(2, kinds["batch_size"].nunique()),
+        margin={**MARGIN, "l": 56, "t": above + 8, "b": _AXIS_PX - 8, "autoexpand": False},
+        legend={
+            "orientation": "h",
+            "y": 1.0,
+            "yref": "container",
+            "yanchor": "top",
+            "x": 0,
+            "traceorder": "normal",
+        },
         xaxis={"ticksuffix": " %", "gridcolor": GRID, "fixedrange": True, "rangemode": "tozero"},
         yaxis={"title": "batch size", "type": "category", "autorange": "reversed", "fixedrange": True},
     )

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from profiler_kit.schemas import LAYER_TOTALS
-from profiler_kit.views.figures import GRID, MARGIN, escape
+from profiler_kit.views.figures import GRID, LETTER_PX, MARGIN, escape, legend_px
 from profiler_kit.views.palette import HUES, INKS, NEUTRAL, SCALE_DARK, SCALE_LIGHT, ink_on
 from profiler_kit.views.text import fmt_all_ns, ns_in, time_unit
+
+_AXIS_PX: Final = 46
 
 Nanos = npt.NDArray[np.float64]
 
@@ -40,24 +44,36 @@ def layer_heatmap(totals: pd.DataFrame, layers: Sequence[str], *, dark: bool = F
             colorscale=[[0, scale[0]], [0.5, scale[1]], [1, scale[2]]],
             xgap=2,
             ygap=2,
-            colorbar={"title": {"text": f"{unit} per image", "side": "right"}, "thickness": 10, "outlinewidth": 0},
+            showscale=False,  # each cell says its value
             hovertemplate=f"<b>%{{y}}</b><br>batch %{{x}}: %{{z:,.3f}} {unit} per image<extra></extra>",
         )
     )
     _write_cells(figure, nanos, batches, names, scale)
     figure.update_layout(
-        height=60 + 25 * max(3, len(wide)),
-        margin=MARGIN,
+        height=_AXIS_PX + 25 * max(3, len(wide)),
+        margin={
+            **MARGIN,
+            "l": 12 + LETTER_PX * max(map(len, names), default=0),
+            "t": _AXIS_PX,
+            "autoexpand": False,
+        },
         xaxis={
             "title": "batch size",
             "type": "category",
+            "range": [-0.5, len(batches) - 0.5],
             "side": "top",
             "fixedrange": True,
             "showgrid": False,
             "tickfont": {"size": 13},
         },
         showlegend=False,
-        yaxis={"type": "category", "autorange": "reversed", "fixedrange": True, "showgrid": False, "automargin": True},
+        yaxis={
+            "type": "category",
+            "autorange": "reversed",
+            "fixedrange": True,
+            "showgrid": False,
+            "tickfont": {"size": 12},
+        },
     )
     return figure
 
@@ -83,52 +99,59 @@ def _write_cells(
             )
 
 
-def layer_lines(totals: pd.DataFrame, layers: Sequence[str], *, efficiency: bool = False) -> go.Figure:
-    """Time per image (or scaling efficiency) of some layers against the batch size. Takes LAYER_TOTALS.
+def layer_lines(totals: pd.DataFrame, layers: Sequence[str]) -> go.Figure:
+    """Some layers against the batch size: time per image on the left, scaling efficiency on the right.
 
-    Windowed and global blocks get different marks; the whisker is the interquartile range.
+    Takes LAYER_TOTALS. Windowed and global blocks get different marks; the whisker is the interquartile range. The
+    efficiency is the time per image at the smallest batch over the time per image here.
     """
     LAYER_TOTALS.check(totals)
     rows = totals[totals["layer"].isin(list(layers))]
     unit = time_unit(rows["per_image_ns"])
-    figure = go.Figure()
+    figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.09)
+    labels = []
     for number, layer in enumerate(layers):
         mine = rows[rows["layer"] == layer].sort_values("batch_size")
         if mine.empty:
             continue
         variant = str(mine["variant"].iloc[0])
-        values = mine["efficiency"] if efficiency else mine["per_image_ns"].map(lambda ns: ns_in(ns, unit))
-        quartiles = None
-        if not efficiency:
-            high = ((mine["q3_ns"] - mine["median_ns"]) / mine["batch_size"]).map(lambda ns: ns_in(ns, unit))
-            low = ((mine["median_ns"] - mine["q1_ns"]) / mine["batch_size"]).map(lambda ns: ns_in(ns, unit))
-            quartiles = {"type": "data", "symmetric": False, "array": high, "arrayminus": low, "thickness": 1}
+        labels.append(layer_label(layer, variant))
+        in_unit = {
+            name: (values / mine["batch_size"]).map(lambda ns: ns_in(ns, unit))
+            for name, values in (("array", mine["q3_ns"] - mine["median_ns"]),
+                                 ("arrayminus", mine["median_ns"] - mine["q1_ns"]))
+        }  # fmt: skip
+        same = {
+            "x": mine["batch_size"].astype(str),
+            "mode": "lines+markers",
+            "name": labels[-1],
+            "legendgroup": layer,
+            "line": {"color": HUES[number % len(HUES)], "dash": "dash" if "global" in variant else "solid", "width": 2},
+            "marker": {"symbol": "diamond" if "global" in variant else "circle", "size": 8},
+        }
         figure.add_scatter(
-            x=mine["batch_size"].astype(str),
-            y=values,
-            error_y=quartiles,
-            mode="lines+markers",
-            name=layer_label(layer, variant),
-            line={"color": HUES[number % len(HUES)], "dash": "dash" if "global" in variant else "solid", "width": 2},
-            marker={"symbol": "diamond" if "global" in variant else "circle", "size": 8},
-            hovertemplate="batch %{x}: %{y:,.3f}" + ("" if efficiency else f" {unit} per image"),
+            **same,
+            y=mine["per_image_ns"].map(lambda ns: ns_in(ns, unit)),
+            error_y={"type": "data", "symmetric": False, "thickness": 1, **in_unit},
+            hovertemplate=f"batch %{{x}}: %{{y:,.3f}} {unit} per image",
+            row=1,
+            col=1,
         )
-    if efficiency:
-        figure.add_hline(y=1.0, line={"color": NEUTRAL, "width": 1, "dash": "dot"})
+        figure.add_scatter(
+            **same, y=mine["efficiency"], showlegend=False, hovertemplate="batch %{x}: %{y:,.3f}", row=1, col=2
+        )
+    figure.add_hline(y=1.0, line={"color": NEUTRAL, "width": 1, "dash": "dot"}, row=1, col=2)
+    below = legend_px(labels)
     figure.update_layout(
-        height=360,
-        margin=MARGIN,
+        height=310 + below,
+        margin={**MARGIN, "l": 72, "b": 62 + below, "autoexpand": False},
         hovermode="x unified",
-        legend={"orientation": "h", "y": -0.22, "yanchor": "top", "x": 0},
-        xaxis={"title": "batch size", "type": "category", "fixedrange": True, "showgrid": False},
-        yaxis={
-            "title": "efficiency" if efficiency else f"{unit} per image",
-            "rangemode": "tozero",
-            "tickformat": ",",
-            "gridcolor": GRID,
-            "fixedrange": True,
-        },
+        legend={"orientation": "h", "y": 0, "yref": "container", "yanchor": "bottom", "x": 0},
     )
+    figure.update_xaxes(title="batch size", type="category", fixedrange=True, showgrid=False)
+    figure.update_yaxes(rangemode="tozero", tickformat=",", gridcolor=GRID, fixedrange=True)
+    figure.update_yaxes(title=f"{unit} per image", row=1, col=1)
+    figure.update_yaxes(title="times as fast", row=1, col=2)
     return figure
 
 

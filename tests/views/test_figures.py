@@ -133,9 +133,9 @@ def test_layers() -> None:
     assert np.asarray(heat.z, float).tolist() == [[10.0, 9.0], [20.0, 18.0]]
     assert list(heat.y) == ["blocks.0 · window 14", "blocks.1 · global"]
     lines = figures_layers.layer_lines(totals, ["blocks.0", "blocks.1"]).data
-    assert [line.marker.symbol for line in lines] == ["circle", "diamond"]
-    efficiency = figures_layers.layer_lines(totals, ["blocks.0"], efficiency=True).data[0]
-    assert list(efficiency.y) == pytest.approx([1.0, 10 / 9])
+    assert [line.marker.symbol for line in lines] == ["circle"] * 2 + ["diamond"] * 2
+    assert [line.showlegend for line in lines] == [None, False] * 2
+    assert list(lines[0].y) == pytest.approx([10.0, 9.0]) and list(lines[1].y) == pytest.approx([1.0, 10 / 9])
 
 
 def test_layers_named_by_numbers_are_names(tmp_path: Path) -> None:
