@@ -167,7 +167,7 @@ def examination(run: RunFolder) -> dict[str, Any]:
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _examination(file: tuple[str, int, int], _run: RunFolder) -> dict[str, Any]:
     assert _run.trace is not None
-    return examine(_run.trace, _run.record, state.trace(_run.trace))
+    return examine(_run.trace, _run.record, state.trace(_run.trace), state.file_facts(_run.trace))
 
 
 def comparison(a: RunFolder, b: RunFolder) -> Comparison:

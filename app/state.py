@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -29,9 +30,10 @@ from profiler_kit.joined import JoinedRun, join_run
 from profiler_kit.ladder_file import ladder_rows
 from profiler_kit.ladder_record import RESULTS, LadderRecord, read_ladder
 from profiler_kit.layer_file import read_layers
+from profiler_kit.load.file_facts import FileFacts
 from profiler_kit.load.ladders import LadderFolder, find_ladders
 from profiler_kit.load.runs import RunFolder, confined, default_root, find_run, find_runs, require_root
-from profiler_kit.load.store import find_entry
+from profiler_kit.load.store import find_entry, load_file_facts
 from profiler_kit.progress import Report
 from profiler_kit.snapshot import Snapshot, load_snapshot
 from profiler_kit.study_file import StudyRecord, read_study, study_samples, study_totals
@@ -86,12 +88,34 @@ def opening(path: Path) -> Job[Trace]:
 
 def _load(path: Path, report: Report) -> Trace:
     """Load, and compute what every page asks for. Arguments of kernels are kept of traces too small for the cache."""
-    loaded = load_trace(path, arguments=() if find_entry(path) is not None else _DETAILS, report=report)
+    is_large = find_entry(path) is not None
+    loaded = load_trace(path, arguments=() if is_large else _DETAILS, report=report)
     steps = (loaded.gpu_events, loaded.regions, loaded.operators, loaded.launch_calls)
     for number, step in enumerate(steps):
         report(number, len(steps), "attributing GPU work to regions and operators")
         step()
+    if is_large:
+        _fresh(path, _look_ahead)
     return loaded
+
+
+_looking: dict[tuple[str, int, int], subprocess.Popen[bytes]] = {}
+
+
+def _look_ahead(*key: str | int) -> None:
+    """Have the facts of a large file put into the cache: reading them takes as long as loading it."""
+    if key not in _looking:
+        command = [sys.executable, "-m", "profiler_kit.load.facts_child", str(key[0])]
+        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        _looking[key] = subprocess.Popen(command, **quiet)
+
+
+def file_facts(path: Path) -> FileFacts:
+    """What the trace file is, as bytes; waits for the process that is reading it already."""
+    ahead = _fresh(path, lambda *key: _looking.get(key))
+    if ahead is not None:
+        ahead.wait()
+    return load_file_facts(path)
 
 
 def cancel(path: Path, stop: bool) -> None:

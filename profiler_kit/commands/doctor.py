@@ -156,11 +156,13 @@ def command(trace: Source, as_json: AsJson = False) -> None:
     print_categories(found["categories"])
 
 
-def examine(file: Path, record: RunRecord | None, trace: Trace | None = None) -> dict[str, Any]:
+def examine(
+    file: Path, record: RunRecord | None, trace: Trace | None = None, facts: FileFacts | None = None
+) -> dict[str, Any]:
     """What `--json` prints: the file, how it was recorded, what it holds, what was lost where, and the findings.
 
-    record: that of the run the trace belongs to. trace: the file, if it is loaded already. Raises InputError when the
-    file is missing or is no trace.
+    record: that of the run the trace belongs to. trace, facts: of the file, if they are known already. Raises
+    InputError when the file is missing or is no trace.
     """
     from profiler_kit.analyses.quality import Recorded, find_all
     from profiler_kit.load.chrome import read_chrome_trace
@@ -172,8 +174,9 @@ def examine(file: Path, record: RunRecord | None, trace: Trace | None = None) ->
     if trace is None:
         with progress_bar(f"Loading {file.name}") as report:
             trace = Trace(read_chrome_trace(file, report=report))
-    with progress_bar(f"Looking at {file.name}") as report:
-        facts = load_file_facts(file, report=report)
+    if facts is None:
+        with progress_bar(f"Looking at {file.name}") as report:
+            facts = load_file_facts(file, report=report)
     quality = trace.quality
     recorded = Recorded(
         truncated=quality.truncated,

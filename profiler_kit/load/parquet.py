@@ -222,19 +222,28 @@ def _read(file: pq.ParquetFile, stamp: Mapping[str, Any], *, with_columns: bool 
 
 
 def _columns(file: pq.ParquetFile) -> dict[str, npt.NDArray[Any]]:
-    schema = file.schema_arrow
-    columns = {field.name: np.empty(file.metadata.num_rows, field.type.to_pandas_dtype()) for field in schema}
+    schema, rows = file.schema_arrow, file.metadata.num_rows
+    groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
+    nulls = [
+        {group.column(n).path_in_schema for n in range(group.num_columns) if _all_null(group.column(n))}
+        for group in groups
+    ]
+    columns = {}
+    for field in schema:
+        dtype = field.type.to_pandas_dtype()
+        if nulls and all(field.name in empty for empty in nulls):  # takes no room, as when the trace itself is read
+            columns[field.name] = np.broadcast_to(np.array(MISSING, dtype), rows)
+        else:
+            columns[field.name] = np.empty(rows, dtype)
     start = 0
-    for number in range(file.num_row_groups):
-        group = file.metadata.row_group(number)
+    for number, (group, empty) in enumerate(zip(groups, nulls, strict=True)):
         end = start + group.num_rows
-        empty = {group.column(n).path_in_schema for n in range(group.num_columns) if _all_null(group.column(n))}
         table = file.read_row_group(number, columns=[name for name in columns if name not in empty])
         for name, into in columns.items():
-            if name in empty:
-                into[start:end] = MISSING
-            else:
+            if name not in empty:
                 _fill(into[start:end], table[name])
+            elif into.flags.writeable:
+                into[start:end] = MISSING
         start = end
     return columns
 

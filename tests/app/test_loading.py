@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +15,9 @@ from app import state
 from app.components import loading_parts
 from app.loading import Cancelled, Job, Shelf
 from profiler_kit.errors import InputError
-from profiler_kit.progress import Report
+from profiler_kit.load.file_facts import read_file_facts
+from profiler_kit.load.store import SETTLED_NS, SMALLEST_JSON_BYTES
+from profiler_kit.progress import Report, silent
 from profiler_kit.trace import Trace, load_trace
 from tests.app.samples import CHECKOUT, gpu_trace, make_runs
 
@@ -150,3 +154,16 @@ def test_a_trace_that_changes_is_read_anew(runs: Path) -> None:
     (runs / "gpu" / "trace.json.gz").write_bytes(b"\x1f\x8b gone wrong")
     test.run()
     assert not test.exception and len(test.error) == 1
+
+
+def test_what_a_large_file_is_is_read_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that Doctor, which reads the file a second time, finds the answer in the cache."""
+    monkeypatch.setenv("PROFILER_KIT_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "trace.json"
+    path.write_bytes(gpu_trace().kineto() + b" " * SMALLEST_JSON_BYTES)
+    os.utime(path, ns=(time.time_ns() - 2 * SETTLED_NS,) * 2)
+    state._load(path, silent)
+    (ahead,) = (process for key, process in state._looking.items() if key[0] == str(path))
+    facts = state.file_facts(path)
+    assert ahead.returncode == 0 and len(list((tmp_path / "cache").glob("*.facts"))) == 1
+    assert facts == read_file_facts(path) and facts.of_category("kernel") > 0
