@@ -6,7 +6,7 @@ import streamlit as st
 
 from app import answers, state
 from app.components import overview_parts, perfetto_parts, region_parts, widgets
-from app.components.timeline import latest, timeline
+from app.components.timeline import key_of, latest, timeline
 from profiler_kit.views import tables
 from profiler_kit.views.text import fmt_path
 from profiler_kit.views.verdict import missing_gpu, regions_verdict
@@ -42,7 +42,7 @@ else:
 focus = region_parts.focus(trace, path, on_gpu=on_gpu)
 
 st.subheader("Timeline", help=region_parts.TIMELINE_HELP)
-key, base_ns = f"timeline-{run.key}", state.timeline(run.trace)[0].start_ns
+key, base_ns = key_of(run.key), state.timeline(run.trace)[0].start_ns
 selected, number = state.selected_range(run.key, path, *latest(key, base_ns))
 timeline(
     run.key,

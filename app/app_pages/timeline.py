@@ -6,7 +6,7 @@ import streamlit as st
 
 from app import state
 from app.components import overview_parts, perfetto_parts, region_parts, widgets
-from app.components.timeline import latest, timeline
+from app.components.timeline import key_of, latest, timeline
 
 run = state.run()
 st.title("Timeline", help=region_parts.TIMELINE_HELP)
@@ -15,7 +15,7 @@ if run.trace is None:
     st.stop()
 if not state.timeline_at_hand(run.trace) and overview_parts.load(run) is None:
     st.stop()
-key, base_ns = f"timeline-{run.key}", state.timeline(run.trace)[0].start_ns
+key, base_ns = key_of(run.key), state.timeline(run.trace)[0].start_ns
 selected, number = state.selected_range(run.key, None, *latest(key, base_ns))
 timeline(run.key, key=key, base_ns=base_ns, focus=None, selected=selected, number=number)
 

@@ -6,6 +6,7 @@ which number it is answered, so that an answer to an older selection never moves
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import streamlit as st
@@ -22,6 +23,11 @@ _component = st.components.v2.component(
     css=(_HERE / "timeline.css").read_text(encoding="utf-8"),
     js="\n".join((_HERE / "timeline_js" / f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS),
 )
+
+
+def key_of(run_key: str) -> str:
+    """The component's key for a run, whose own may hold what Streamlit refuses in one (two underscores in a row)."""
+    return f"timeline-{hashlib.sha256(run_key.encode()).hexdigest()[:16]}"
 
 
 def latest(key: str, base_ns: int) -> tuple[Range | None, int]:

@@ -21,7 +21,7 @@ from tests.ladders import write_ladder
 pytestmark = pytest.mark.browser
 PAGES = sorted(file.stem for file in (CHECKOUT / "app" / "app_pages").glob("[a-z]*.py"))
 MOST_OPENED = ("", "overview", "timeline", "regions", "layers", "memory")
-HOSTILE = '<img src=x onerror=boom()> & "quoted" $x$ `y`'
+HOSTILE = '<img src=x onerror=boom()> & "quoted" $x$ `y` __main__'
 INK = """canvas => {
     const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
     const colours = new Set();
