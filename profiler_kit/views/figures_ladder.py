@@ -142,7 +142,7 @@ def roofline(rows: pd.DataFrame, matrix_tflops: Mapping[str, float], copy_gb_per
             name=f"{dtype}: {fmt_rate(rate)} TFLOP/s, {fmt_rate(copy_gb_per_s)} GB/s",
             hoverinfo="skip",
         )
-    top = max([float(known["peak_tflops"].max()), float(known["tflops"].max())])
+    top = float(known[["peak_tflops", "tflops"]].max().max())  # a dtype whose rate was not measured has no peak
     x_range = (np.log10(lowest), np.log10(highest))
     y_range = (np.log10(float(known["tflops"].min()) / 3), np.log10(top * 2))
     best = known.sort_values("tflops", ascending=False)["technique"]

@@ -64,6 +64,8 @@ def test_the_roofline(rows: pd.DataFrame) -> None:
     roof = next(trace for trace in figure.data if trace.name and trace.name.startswith("bfloat16"))
     assert list(roof.x) == [12.5, 197.5, 1600.0] and list(roof.y) == [50.0, 790.0, 790.0]
     assert not figures_ladder.roofline(rows.iloc[4:], {}, 4000.0).data
+    unknown = figures_ladder.roofline(rows.assign(peak_tflops=np.nan), {}, 4000.0)  # no rate was measured
+    assert np.isfinite(unknown.layout.yaxis.range).all()
 
 
 def test_the_table_leaves_out_what_nothing_has(rows: pd.DataFrame) -> None:
