@@ -20,17 +20,21 @@ with widgets.one_line_errors():
         parts.heading(record)
         parts.say(rows)
         parts.problems(record, rows)
-        widgets.figure(figures_ladder.waterfall(rows), "ladder-waterfall")
-        parts.table(rows)
-        left, right = st.columns(2, gap="large")
-        with left:
-            st.subheader("Speed against agreement", help=parts.PARETO_HELP)
-            widgets.figure(figures_ladder.pareto(rows), "ladder-pareto")
-        with right:
-            st.subheader("Roofline", help=parts.ROOFLINE_HELP)
-            parts.roofline(record, rows)
-        parts.overlays(folder, rows)
-        parts.facts(record)
+        shown = widgets.switch("View", parts.views(folder), "view", meaning=parts.VIEW_HELP)
+        if shown == parts.STEPS:
+            widgets.figure(figures_ladder.waterfall(rows), "ladder-waterfall")
+            parts.table(rows)
+            parts.facts(record)
+        elif shown == parts.TRADE_OFFS:
+            left, right = st.columns(2, gap="large")
+            with left:
+                st.subheader("Speed against agreement", help=parts.PARETO_HELP)
+                widgets.figure(figures_ladder.pareto(rows), "ladder-pareto")
+            with right:
+                st.subheader("Roofline", help=parts.ROOFLINE_HELP)
+                parts.roofline(record, rows)
+        else:
+            parts.overlays(folder, rows)
 with widgets.one_line_errors():
     if folder.study is not None:
         study_parts.show(*state.study(folder.study))

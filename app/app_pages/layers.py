@@ -6,6 +6,7 @@ import streamlit as st
 
 from app import state
 from app.components import layer_parts, widgets
+from profiler_kit.analyses.layers import layer_kinds
 from profiler_kit.views import figures_layer_kinds, figures_layers
 
 run = state.run()
@@ -24,12 +25,17 @@ layer_parts.say_difference(run.record, layers)
 layer_parts.say_coverage(layers)
 chosen_depth = layer_parts.pick_depth(totals)
 names = layer_parts.at_depth(totals, chosen_depth)
+kinds = layer_kinds(totals, names)
+shown = widgets.switch("View", list(layer_parts.VIEWS), "view", meaning=layer_parts.VIEW_HELP)
+layer_parts.say_kinds(kinds)
+if shown == layer_parts.BY_KIND:
+    layer_parts.kinds(kinds)
+    st.stop()
 st.subheader("Time per image", help=layer_parts.HEATMAP_HELP)
 widgets.figure(figures_layers.layer_heatmap(totals, names, dark=widgets.is_dark()), "layers-heat")
 
 picked = layer_parts.pick_layers(run.key, totals, names, chosen_depth)
 st.subheader("Time per image and scaling efficiency", help=layer_parts.LINES_HELP)
 widgets.figure(figures_layers.layer_lines(totals, picked), "layers-lines")
-layer_parts.kinds(totals, names)
 st.subheader("Every layer of this depth")
 widgets.table(figures_layer_kinds.layer_table(totals[totals["layer"].isin(names)]), "layers", rows=10)

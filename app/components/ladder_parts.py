@@ -72,6 +72,19 @@ def pick() -> LadderFolder | None:
     return found[chosen]
 
 
+STEPS, TRADE_OFFS, MASKS = "Steps", "Trade-offs", "Masks"
+VIEW_HELP = (
+    "Steps: images a second, memory and agreement of every row, one on top of the other. Trade-offs: speed against "
+    "agreement, and how near each row comes to what the device can do. Masks: those of a row beside the published "
+    "model's, where the ladder kept them."
+)
+
+
+def views(folder: LadderFolder) -> list[str]:
+    """The views of that ladder; masks are not always kept."""
+    return [STEPS, TRADE_OFFS, *([MASKS] if sample_count(folder.path) else [])]
+
+
 def empty() -> None:
     """How to make a ladder."""
     widgets.empty(
@@ -145,6 +158,7 @@ def overlays(folder: LadderFolder, rows: pd.DataFrame) -> None:
     count = sample_count(folder.path)
     names = with_masks(folder.path, [str(name) for name in rows.loc[rows["status"] == "ok", "technique"]])
     if not count or not names:
+        st.info("This ladder kept no masks.", icon="ℹ️")
         return
     st.subheader("Masks", help="Mask i has the same colour on both sides; the image itself is dimmed.")
     left, right = st.columns([3, 1])

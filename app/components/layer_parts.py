@@ -9,13 +9,17 @@ import streamlit as st
 
 from app import address, state
 from app.components import overview_parts, widgets
-from profiler_kit.analyses.layers import layer_kinds
 from profiler_kit.load.runs import RunFolder
 from profiler_kit.record import RunRecord
 from profiler_kit.views import figures_layer_kinds
 from profiler_kit.views.text import fmt_ns
 from profiler_kit.views.verdict import kinds_verdict, layers_coverage
 
+VIEWS = BY_LAYER, BY_KIND = "By layer", "By kind"
+VIEW_HELP = (
+    "By layer: each layer of the chosen depth at each batch size. By kind: what each kind of layer holds of the "
+    "forward, blocks with windowed and with global attention apart."
+)
 HEATMAP_HELP = (
     "Median time of a layer divided by the batch size; the further from the colour of the page the longer. A row "
     "that fades to the right gains from batching. 'window' and 'global' tell the two kinds of attention block apart."
@@ -45,15 +49,18 @@ def say_scaling(totals: pd.DataFrame) -> None:
     )
 
 
-def kinds(totals: pd.DataFrame, names: list[str]) -> None:
-    """What each kind of layer holds of the forward; windowed and global blocks apart."""
-    found = layer_kinds(totals, names)
+def kinds(found: pd.DataFrame) -> None:
+    """What each kind of layer (LAYER_KINDS) holds of the forward; windowed and global blocks apart."""
     st.subheader("Share of the forward", help=KINDS_HELP)
+    widgets.figure(figures_layer_kinds.kind_shares(found), "layers-kinds")
+    widgets.table(figures_layer_kinds.kind_table(found), "layer-kinds", rows=8)
+
+
+def say_kinds(found: pd.DataFrame) -> None:
+    """The kinds that hold most of the forward, in a sentence."""
     said = kinds_verdict(found)
     if said:
         st.markdown(widgets.plain(said))
-    widgets.figure(figures_layer_kinds.kind_shares(found), "layers-kinds")
-    widgets.table(figures_layer_kinds.kind_table(found), "layer-kinds", rows=8)
 
 
 KINDS_HELP = (

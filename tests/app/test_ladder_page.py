@@ -40,7 +40,10 @@ def test_a_ladder_without_any_run_beside_it(root: Path) -> None:
     assert [w.value.replace("\\", "") for w in test.warning] == ["oom: oom. --batch-size 8: too much"]
     assert test.dataframe[0].value["images_per_s"].tolist()[:4] == [80, 160, 320, 400]
     assert errors(test) == []
-    assert "Masks" in [part.value for part in test.subheader]
+    assert "What ran" in [part.value for part in test.subheader]
+    for view, heads in (("Trade-offs", ["Speed against agreement", "Roofline"]), ("Masks", ["Masks"])):
+        other = show(view=view)
+        assert [part.value for part in other.subheader] == heads and errors(other) == []
     assert test.query_params["ladder"] in ("vit_b", ["vit_b"])
 
 

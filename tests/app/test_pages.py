@@ -153,7 +153,7 @@ def test_kinds_of_layers_are_set_apart(runs: Path) -> None:
         "At batch 2 one layer Block · global takes 18.000 ms per image, 2.0 × one layer Block · window 14 (9.000 ms). "
         "1 of Block · global hold 67 % of the forward, 1 of Block · window 14 hold 33 %." in text(test)
     )
-    kinds = test.dataframe[0].value
+    kinds = show("layers", "gpu", view="By kind").dataframe[0].value
     assert kinds["layer_kind"].tolist() == ["Block · global"] * 2 + ["Block · window 14"] * 2
 
 

@@ -119,7 +119,10 @@ def test_ranks_and_ladders_draw_and_ask_nobody(page: Page, tmp_path: Path) -> No
         expect(page.locator("h1").first).to_have_text("Ladder")
         settle(page)
         expect(page.locator('[data-testid="stMain"]')).to_contain_text("The fastest row is int8: 400.0 images/s")
-        expect(page.locator(".js-plotly-plot")).not_to_have_count(0)
+        expect(page.locator(".js-plotly-plot")).to_have_count(1)
+        page.get_by_role("radio", name="Trade-offs").or_(page.get_by_role("button", name="Trade-offs")).first.click()
+        expect(page.locator(".js-plotly-plot")).to_have_count(2)
+        page.get_by_role("radio", name="Masks").or_(page.get_by_role("button", name="Masks")).first.click()
         picture = page.locator('[data-testid="stImage"] img, [data-testid="stImageContainer"] img').first
         expect(picture).to_be_visible()
         assert picture.evaluate("image => image.naturalWidth") > 100
