@@ -177,16 +177,19 @@ def read_ladder(path: Path) -> LadderRecord:
     return read_as(path / RESULTS if path.is_dir() else path, LadderRecord)
 
 
-def read_as(path: Path, kind: type[T]) -> T:
-    """Read a JSON file as that kind of record, every value checked; raises as `read_ladder`."""
+def read_as(path: Path, kind: type[T], what: str = "results of profiler-kit ladder", hint: str = HINT) -> T:
+    """Read a JSON file as that kind of record, every value checked; raises as `read_ladder`.
+
+    what, hint: what the file should be and how it is made, for the error.
+    """
     import msgspec
 
-    require_file(path, "results of profiler-kit ladder", HINT)
+    require_file(path, what, hint)
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         reason = " ".join(str(error).split())
-        raise RunFormatError(f"{path}: {reason}, want results of profiler-kit ladder. {HINT}") from error
+        raise RunFormatError(f"{path}: {reason}, want {what}. {hint}") from error
 
 
 def is_compiled(optimizations: Iterable[str]) -> bool:

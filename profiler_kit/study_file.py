@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 STUDY, STUDY_CSV = "study.json", "study.csv"
+HINT: Final = "Measure one with: profiler-kit study --out DIR"
 STUDIES: Final = ("components", "batching", "image-size", "table")
 _KEYS: Final = ("study", "label", "device", "dtype", "compiled", "batch_size", "image_size")
 
@@ -65,7 +66,7 @@ def write_study(folder: Path, record: StudyRecord) -> None:
 
 def read_study(path: Path) -> StudyRecord:
     """Read study.json, or that of a folder; raises InputError without one, RunFormatError when it is none."""
-    return read_as(path / STUDY if path.is_dir() else path, StudyRecord)
+    return read_as(path / STUDY if path.is_dir() else path, StudyRecord, "results of profiler-kit study", HINT)
 
 
 def study_samples(record: StudyRecord) -> pd.DataFrame:

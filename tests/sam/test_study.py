@@ -11,7 +11,7 @@ import pytest
 import torch
 from segment_anything.modeling import Sam
 
-from profiler_kit.errors import OptionError
+from profiler_kit.errors import OptionError, RunFormatError
 from profiler_kit.load.ladders import find_ladders
 from profiler_kit.load.runs import find_runs
 from profiler_kit.sam import study
@@ -62,6 +62,13 @@ def test_written_read_and_found(tmp_path: Path, record: StudyRecord) -> None:
     (found,) = find_ladders(tmp_path)
     assert found.key == "mine" and found.results is None and found.study == tmp_path / "mine" / "study.json"
     assert find_runs(tmp_path) == []
+
+
+def test_what_is_no_study_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "study.json"
+    path.write_text("hello")
+    with pytest.raises(RunFormatError, match=r"want results of profiler-kit study\. Measure one with: "):
+        read_study(tmp_path)
 
 
 def test_a_study_that_is_cut_short_keeps_what_it_measured(tmp_path: Path) -> None:
