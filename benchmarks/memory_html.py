@@ -25,7 +25,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout works without being installed
 
-from playwright.sync_api import Browser, Error, Page, sync_playwright
+from playwright.sync_api import Browser, Error, Page, ViewportSize, sync_playwright
 from torch.cuda import _memory_viz as memory_viz
 
 from profiler_kit.snapshot import Snapshot, load_snapshot
@@ -33,7 +33,7 @@ from profiler_kit.views.memory_html import memory_page
 
 PATIENCE_MS = 60_000
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-VIEWPORT = {"width": 1280, "height": 900}
+VIEWPORT: ViewportSize = {"width": 1280, "height": 900}
 FRAME = "await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 TIMED = f"async (act) => {{ const since = performance.now(); act(); {FRAME}; return performance.now() - since; }}"
 ZOOM = f"() => ({TIMED})(() => memoryPage.zoom(0.6, memoryPage.axis.ofState(memoryPage.device.peak_state)))"
@@ -94,7 +94,7 @@ def in_browser(browser: Browser, path: Path, times: int) -> dict[str, Any]:
     """Milliseconds of opening the page in a fresh context, and of what is done in it."""
     found: dict[str, list[float]] = {"first_drawing_ms": [], "first_state_ms": []}
     for _ in range(times):
-        context = browser.new_context(viewport=VIEWPORT)  # type: ignore[arg-type]
+        context = browser.new_context(viewport=VIEWPORT)
         page = context.new_page()
         page.goto(path.as_uri())
         page.wait_for_selector("html[data-ready]", timeout=120_000)

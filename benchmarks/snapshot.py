@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # a checkout works without being installed
@@ -70,7 +71,7 @@ def sample(work: str, path: Path, cache: Path) -> dict[str, float]:
     return value
 
 
-def measure(path: Path, repeats: int, cache: Path) -> dict[str, object]:
+def measure(path: Path, repeats: int, cache: Path) -> dict[str, Any]:
     """Every variant on one snapshot."""
     facts = sample(LOADED + 'result["events"] = len(s.events)', path, cache)  # fills the cache
     samples: dict[str, list[dict[str, float]]] = {name: [] for name in WORK}
@@ -107,9 +108,9 @@ def main() -> None:
         rows = [measure(path.resolve(), args.repeats, Path(cache)) for path in args.snapshots]
     print(f"{'snapshot':<22}{'variant':>12}{'median s':>10}{'min':>9}{'max':>9}{'peak MB':>9}{'child MB':>10}")
     for row in rows:
-        for name, value in row["variants"].items():  # type: ignore[attr-defined]
+        for name, value in row["variants"].items():
             times = f"{value['median_s']:>10.3f}{value['min_s']:>9.3f}{value['max_s']:>9.3f}"
-            print(f"{row['snapshot'][:21]:<22}{name:>12}{times}{value['peak_mb']:>9.0f}{value['child_mb']:>10.0f}")  # type: ignore[index]
+            print(f"{row['snapshot'][:21]:<22}{name:>12}{times}{value['peak_mb']:>9.0f}{value['child_mb']:>10.0f}")
     if args.out:
         write_json(args.out, {"environment": describe(), "repeats": args.repeats, "snapshots": rows})
 

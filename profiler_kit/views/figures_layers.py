@@ -69,7 +69,7 @@ def layer_heatmap(totals: pd.DataFrame, layers: Sequence[str], *, dark: bool = F
         showlegend=False,
         yaxis={
             "type": "category",
-            "autorange": "reversed",
+            "range": [len(wide) - 0.5, -0.5],
             "fixedrange": True,
             "showgrid": False,
             "tickfont": {"size": 12},
