@@ -87,7 +87,8 @@ def command(
         if png is not None:
             _draw_waterfall(png, record)
     else:
-        from profiler_kit.sam.ladder import LadderOptions, run_ladder
+        from profiler_kit.sam.ladder import run_ladder
+        from profiler_kit.sam.ladder_plan import LadderOptions
         from profiler_kit.sam.plan import choose_device
 
         on_gpu = choose_device(device).type == "cuda"

@@ -16,9 +16,10 @@ from profiler_kit.errors import InputError, OptionError, RunFormatError, Workloa
 from profiler_kit.ladder_file import ladder_rows
 from profiler_kit.ladder_record import LadderRecord, RowResult, climb, read_ladder
 from profiler_kit.load.runs import find_runs
-from profiler_kit.sam import ladder, tasks
+from profiler_kit.sam import ladder, ladder_plan, tasks
 from profiler_kit.sam.accuracy import read_masks_file
-from profiler_kit.sam.ladder import LadderOptions, LadderPlan, make_ladder_plan, parse_rows, run_ladder
+from profiler_kit.sam.ladder import run_ladder
+from profiler_kit.sam.ladder_plan import LadderOptions, LadderPlan, make_ladder_plan, parse_rows
 from profiler_kit.sam.models import load_model, model_names
 from profiler_kit.sam.row import RowPlan, run_row
 from profiler_kit.sam.tasks import Source
@@ -214,7 +215,7 @@ def test_alternatives_of_the_default_ladder_are_no_steps(tmp_path: Path) -> None
     plan = make_ladder_plan(dataclasses.replace(QUICK, rows="", out=tmp_path))
     assert plan.steps == ("fp32", "sdpa", "window_pad", "batched_decoder", "compile")
     steps = dataclasses.replace(plan, rows=parse_rows("", "cuda"), device="cuda").steps
-    assert steps == ("fp32", *(rung.label for rung in ladder.LADDER[1:] if not rung.alternative))
+    assert steps == ("fp32", *(rung.label for rung in ladder_plan.LADDER[1:] if not rung.alternative))
     assert {"compile", "fp8"} <= set(steps) and not {"int8", "2:4 sparse", "TF32"} & set(steps)
     own = dataclasses.replace(
         plan, rows=parse_rows("bf16;a=bf16,compile;b=bf16,sdpa,compile_max", "cuda"), device="cuda"
