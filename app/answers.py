@@ -13,15 +13,15 @@ import pandas as pd
 import streamlit as st
 
 from app import state
-from profiler_kit.analyses.advice import Advice, advise_layers
-from profiler_kit.analyses.batch_load import batch_load
-from profiler_kit.analyses.compare import Comparison, compare
-from profiler_kit.analyses.kernel_groups import By, in_group
-from profiler_kit.analyses.samples import Side
-from profiler_kit.commands.doctor import examine
+from profiler_kit.analyses.compare.measurements import Side
+from profiler_kit.analyses.compare.traces import Comparison, compare
+from profiler_kit.analyses.gpu.batch_load import batch_load
+from profiler_kit.analyses.gpu.kernel_groups import By, in_group
+from profiler_kit.cli.doctor import examine
 from profiler_kit.errors import KitError
-from profiler_kit.load.jobs import Job
-from profiler_kit.load.runs import RunFolder
+from profiler_kit.findings.advice import Advice, advise_layers
+from profiler_kit.load.discover.jobs import Job
+from profiler_kit.load.discover.runs import RunFolder
 from profiler_kit.ranks import Ranks, load_ranks
 from profiler_kit.run import latency_change
 from profiler_kit.schemas import RANK_COLLECTIVES, RANK_TOTALS

@@ -12,8 +12,8 @@ if str(_HERE.parent) not in sys.path:
     sys.path.insert(0, str(_HERE.parent))
 
 from app import state  # noqa: E402
-from app.components import widgets  # noqa: E402
 from app.loading import give_back_memory  # noqa: E402
+from app.parts import widgets  # noqa: E402
 
 # Section of the sidebar -> its pages: file in app_pages/ and title.
 PAGES = {

@@ -21,27 +21,27 @@ import pandas as pd
 import streamlit as st
 
 from app.loading import Job, Shelf
-from profiler_kit.analyses.layers import explained, forward_spread, layer_totals
-from profiler_kit.analyses.lod import Timeline
-from profiler_kit.analyses.lod_build import By, group_gpu_work
-from profiler_kit.analyses.lod_search import Matches, find_matches
+from profiler_kit.analyses.layers.totals import explained, forward_spread, layer_totals
 from profiler_kit.errors import InputError
+from profiler_kit.formats.ladder_file import ladder_rows
+from profiler_kit.formats.ladder_record import RESULTS, LadderRecord, read_ladder
+from profiler_kit.formats.layer_file import read_layers
+from profiler_kit.formats.study_file import StudyRecord, read_study, study_samples, study_totals
 from profiler_kit.joined import JoinedRun, join_run
-from profiler_kit.ladder_file import ladder_rows
-from profiler_kit.ladder_record import RESULTS, LadderRecord, read_ladder
-from profiler_kit.layer_file import read_layers
-from profiler_kit.load.file_facts import FileFacts
-from profiler_kit.load.ladders import LadderFolder, find_ladders
-from profiler_kit.load.runs import RunFolder, confined, default_root, find_run, find_runs, require_root
-from profiler_kit.load.store import find_entry, load_file_facts
+from profiler_kit.load.cache.file_facts import FileFacts
+from profiler_kit.load.cache.store import find_entry, load_file_facts
+from profiler_kit.load.discover.ladders import LadderFolder, find_ladders
+from profiler_kit.load.discover.runs import RunFolder, confined, default_root, find_run, find_runs, require_root
 from profiler_kit.progress import Report
+from profiler_kit.render.overlays import row_overlay
+from profiler_kit.render.perfetto.export import export_window
 from profiler_kit.snapshot import Snapshot, load_snapshot
-from profiler_kit.study_file import StudyRecord, read_study, study_samples, study_totals
-from profiler_kit.timeline_store import has_timeline, trace_timeline
+from profiler_kit.timeline.build import By, group_gpu_work
+from profiler_kit.timeline.index import Timeline
+from profiler_kit.timeline.search import Matches, find_matches
+from profiler_kit.timeline.store import has_timeline, trace_timeline
+from profiler_kit.timeline.tiles import describe
 from profiler_kit.trace import Trace, load_trace
-from profiler_kit.views.overlays import row_overlay
-from profiler_kit.views.perfetto import export_window
-from profiler_kit.views.tiles import describe
 
 T = TypeVar("T")
 Range = tuple[int, int]
@@ -105,7 +105,7 @@ _looking: dict[tuple[str, int, int], subprocess.Popen[bytes]] = {}
 def _look_ahead(*key: str | int) -> None:
     """Have the facts of a large file put into the cache: reading them takes as long as loading it."""
     if key not in _looking:
-        command = [sys.executable, "-m", "profiler_kit.load.facts_child", str(key[0])]
+        command = [sys.executable, "-m", "profiler_kit.load.cache.facts_child", str(key[0])]
         quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         _looking[key] = subprocess.Popen(command, **quiet)
 

@@ -12,12 +12,12 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from app import state
-from profiler_kit.analyses.lod import Timeline
-from profiler_kit.analyses.lod_build import By
-from profiler_kit.analyses.lod_search import Found, step
 from profiler_kit.errors import KitError, OptionError
-from profiler_kit.views.span_facts import span_facts
-from profiler_kit.views.tiles import tile
+from profiler_kit.render.span_facts import span_facts
+from profiler_kit.timeline.build import By
+from profiler_kit.timeline.index import Timeline
+from profiler_kit.timeline.search import Found, step
+from profiler_kit.timeline.tiles import tile
 
 FRESH = {"Cache-Control": "no-cache"}
 LONGEST_SEARCH = 200

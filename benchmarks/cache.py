@@ -127,7 +127,7 @@ def summary(values: list[dict[str, float]]) -> dict[str, float]:
 
 
 def json_bytes(path: Path) -> int:
-    from profiler_kit.load.blocks import Blocks
+    from profiler_kit.load.trace.blocks import Blocks
 
     return sum(map(len, Blocks(path)))
 

@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout works
 from playwright.sync_api import Page, sync_playwright
 
 from benchmarks.serve import free_port, start, wait_for
-from profiler_kit.load.runs import default_root, find_runs
+from profiler_kit.load.discover.runs import default_root, find_runs
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 PATIENCE_S = 120

@@ -27,11 +27,11 @@ from typing import Any
 # What each tool runs: imports first, then the timed statement; `loaded` is how many rows came out.
 TOOLS = {
     "profiler_kit": (
-        "from profiler_kit.load.chrome import read_chrome_trace",
+        "from profiler_kit.load.trace.chrome import read_chrome_trace",
         "loaded = len(read_chrome_trace(path).columns)",
     ),
     "profiler_kit, HTA's default columns": (
-        "from profiler_kit.load.chrome import read_chrome_trace",
+        "from profiler_kit.load.trace.chrome import read_chrome_trace",
         "loaded = len(read_chrome_trace(path, arguments=('input_dims', 'input_type', 'input_strides')).columns)",
     ),
     "HTA": (

@@ -28,8 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout works
 from playwright.sync_api import Browser, Error, Page, ViewportSize, sync_playwright
 from torch.cuda import _memory_viz as memory_viz
 
+from profiler_kit.render.memory_page.page import memory_page
 from profiler_kit.snapshot import Snapshot, load_snapshot
-from profiler_kit.views.memory_html import memory_page
 
 PATIENCE_MS = 60_000
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]

@@ -32,12 +32,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout works
 from profiler_kit import KitError, load_trace, profiler_runner
 from profiler_kit.capture.environment import describe_environment, resolve_device
 from profiler_kit.files import write_json
-from profiler_kit.sam.metrics import mask_iou
-from profiler_kit.sam.models import load_model
-from profiler_kit.sam.optimizations import LADDER, optimized, parse_optimizations
-from profiler_kit.sam.prompts import parse_prompts
-from profiler_kit.sam.scenes import generate_scenes
-from profiler_kit.sam.workload import Batch, SamForward, Stopwatch, move_batch, prepare_batch
+from profiler_kit.models.sam.metrics import mask_iou
+from profiler_kit.models.sam.models import load_model
+from profiler_kit.models.sam.optimizations import LADDER, optimized, parse_optimizations
+from profiler_kit.models.sam.prompts import parse_prompts
+from profiler_kit.models.sam.scenes import generate_scenes
+from profiler_kit.models.sam.workload import Batch, SamForward, Stopwatch, move_batch, prepare_batch
 
 EXACT = "bf16,nosync,patch_linear,sdpa,rel_pos,window_pad,batched_decoder"
 ROWS = {

@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout works without being installed
 
-from profiler_kit.load.runs import default_root
+from profiler_kit.load.discover.runs import default_root
 
 PATIENCE_S = 60.0
 

@@ -49,9 +49,9 @@ WORK = {
         "import pickle\nfrom torch.cuda._memory_viz import trace_plot\n"
         'timed("s", lambda: trace_plot(pickle.load(open(path, "rb"))))'
     ),
-    "load": 'from profiler_kit.load.snapshot import read_snapshot\ntimed("s", lambda: read_snapshot(path))',
+    "load": 'from profiler_kit.load.snapshot.reader import read_snapshot\ntimed("s", lambda: read_snapshot(path))',
     "reload": (
-        "from profiler_kit.load.snapshot_store import load_snapshot_data\nimport pyarrow.parquet\n"
+        "from profiler_kit.load.cache.snapshot_store import load_snapshot_data\nimport pyarrow.parquet\n"
         'timed("s", lambda: load_snapshot_data(path))'
     ),
     "replay": LOADED + 'timed("s", lambda: [s.replay(device) for device in s.devices])',

@@ -37,10 +37,10 @@ import plotly.graph_objects as go
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from benchmarks.serve import free_port, wait_for
-from profiler_kit.load.chrome import ChromeTrace, read_chrome_trace
-from profiler_kit.load.runs import samples_root
-from profiler_kit.load.store import FOLDER_VARIABLE, LIMIT_VARIABLE, SMALLEST_JSON_BYTES, find_entry, keep
-from profiler_kit.timeline_store import trace_timeline
+from profiler_kit.load.cache.store import FOLDER_VARIABLE, LIMIT_VARIABLE, SMALLEST_JSON_BYTES, find_entry, keep
+from profiler_kit.load.discover.runs import samples_root
+from profiler_kit.load.trace.chrome import ChromeTrace, read_chrome_trace
+from profiler_kit.timeline.store import trace_timeline
 from profiler_kit.trace import Trace
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]

@@ -24,7 +24,7 @@ from urllib.parse import urlencode
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from profiler_kit.load.runs import default_root, find_runs
+from profiler_kit.load.discover.runs import default_root, find_runs
 
 DOCS = Path(__file__).resolve().parent
 RANKS = DOCS.parent / "tests" / "golden" / "ddp"

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from profiler_kit.capture.runners import profiler_runner
     from profiler_kit.errors import KitError
     from profiler_kit.joined import JoinedRun, join_run
+    from profiler_kit.models.sam.fast import sam_model_fast_registry
     from profiler_kit.ranks import Ranks, load_ranks
     from profiler_kit.run import Run, load_run
-    from profiler_kit.sam.fast import sam_model_fast_registry
     from profiler_kit.snapshot import Snapshot, load_snapshot
     from profiler_kit.trace import Trace, load_trace
 
@@ -59,7 +59,7 @@ _HOME: Final = {
     "memory_runner": "profiler_kit.capture.memory",
     "profiler_runner": "profiler_kit.capture.runners",
     "region": "profiler_kit.capture.regions",
-    "sam_model_fast_registry": "profiler_kit.sam.fast",
+    "sam_model_fast_registry": "profiler_kit.models.sam.fast",
 }
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from profiler_kit.analyses import clock
-from profiler_kit.analyses.clock import Clock
+from profiler_kit.analyses.compare import clock
+from profiler_kit.analyses.compare.clock import Clock
 from profiler_kit.errors import InputError
 from profiler_kit.schemas import MEMORY_REGION_INSTANCES
 from profiler_kit.units import NS_PER_S, NS_PER_US

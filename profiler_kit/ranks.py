@@ -10,8 +10,8 @@ from typing import Final
 
 import pandas as pd
 
-from profiler_kit.analyses.ranks import collectives, communication_kernels, rank_totals
-from profiler_kit.load.ranks import Paths, add_rank, rank_files, rank_of
+from profiler_kit.analyses.ranks.ranks import collectives, communication_kernels, rank_totals
+from profiler_kit.load.discover.rank_files import Paths, add_rank, rank_files, rank_of
 from profiler_kit.progress import Report, silent
 from profiler_kit.trace import Trace, load_trace
 

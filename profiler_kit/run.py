@@ -10,18 +10,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from profiler_kit.analyses.advice import Advice, advise_layers
-from profiler_kit.analyses.batch_load import BatchLoad, batch_load
-from profiler_kit.analyses.compare import LATENCY, Change, Comparison, compare
-from profiler_kit.analyses.layers import explained, forward_spread, layer_totals
-from profiler_kit.analyses.presence import Presence, what_ran
-from profiler_kit.analyses.samples import Side, measured
+from profiler_kit.analyses.compare.measurements import Side, measured
+from profiler_kit.analyses.compare.traces import LATENCY, Change, Comparison, compare
+from profiler_kit.analyses.gpu.batch_load import BatchLoad, batch_load
+from profiler_kit.analyses.gpu.gpu_presence import Presence, what_ran
+from profiler_kit.analyses.layers.totals import explained, forward_spread, layer_totals
 from profiler_kit.errors import InputError, KitError, OptionError
 from profiler_kit.files import require_file
-from profiler_kit.layer_file import read_layers
-from profiler_kit.load.runs import RunFolder, find_run, find_runs
+from profiler_kit.findings.advice import Advice, advise_layers
+from profiler_kit.formats.layer_file import read_layers
+from profiler_kit.formats.run_record import RECORD, RunRecord
+from profiler_kit.load.discover.runs import RunFolder, find_run, find_runs
 from profiler_kit.progress import Report, silent
-from profiler_kit.record import RECORD, RunRecord
 from profiler_kit.schemas import IDLE_GAPS
 from profiler_kit.snapshot import Snapshot, load_snapshot
 from profiler_kit.trace import Trace, load_trace
@@ -29,7 +29,7 @@ from profiler_kit.trace import Trace, load_trace
 if TYPE_CHECKING:
     import pandas as pd
 
-    from profiler_kit.views.cards import ReportPage
+    from profiler_kit.render.notebook_cards import ReportPage
 
 _T = TypeVar("_T")
 _WANT: Final = "want a run folder, a chrome trace, a memory snapshot or a layers.parquet"
@@ -52,7 +52,7 @@ class Layers:
         return f"Layers({self.totals['layer'].nunique()} layers at batch sizes {sizes})"
 
     def _repr_html_(self) -> str:
-        from profiler_kit.views.cards import layers_card
+        from profiler_kit.render.notebook_cards import layers_card
 
         return layers_card(self)._repr_html_()
 
@@ -69,13 +69,13 @@ class Compared:
         return f"Compared({self.a.name!r}, {self.b.name!r})"
 
     def _repr_html_(self) -> str:
-        from profiler_kit.views.cards import comparison_card
+        from profiler_kit.render.notebook_cards import comparison_card
 
         return comparison_card(self.a, self.b, self.changes)._repr_html_()
 
     def markdown(self) -> str:
         """The same to paste into a pull request."""
-        from profiler_kit.views.report_markdown import comparison_markdown
+        from profiler_kit.render.report.markdown import comparison_markdown
 
         return comparison_markdown(self.a, self.b, self.changes)
 
@@ -101,13 +101,13 @@ class Run:
 
     def _repr_html_(self) -> str:
         """A summary for a notebook: where the time went, and what is most worth fixing."""
-        from profiler_kit.views.cards import run_card
+        from profiler_kit.render.notebook_cards import run_card
 
         return run_card(self)._repr_html_()
 
     def report(self, *others: Run) -> ReportPage:
         """The whole report, other runs compared with this one: shows itself in a notebook, and has save(path)."""
-        from profiler_kit.views.cards import ReportPage
+        from profiler_kit.render.notebook_cards import ReportPage
 
         return ReportPage((self, *others))
 

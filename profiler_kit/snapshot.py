@@ -9,18 +9,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
-from profiler_kit.analyses import memory, memory_regions
+from profiler_kit.analyses.memory import regions as memory_regions
+from profiler_kit.analyses.memory import replay as memory
 from profiler_kit.errors import OptionError
-from profiler_kit.load.snapshot import is_trace
-from profiler_kit.load.snapshot_store import load_snapshot_data
-from profiler_kit.load.snapshot_tables import CPU, Frame, Recording, SnapshotData, StackTable
+from profiler_kit.load.cache.snapshot_store import load_snapshot_data
+from profiler_kit.load.snapshot.frames import CPU, Frame, Recording, SnapshotData, StackTable
+from profiler_kit.load.snapshot.reader import is_trace
 from profiler_kit.progress import Report, silent
 from profiler_kit.snapshot_analyses import SnapshotAnalyses
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from profiler_kit.views.cards import Card
+    from profiler_kit.render.notebook_cards import Card
 
 
 class OomRow(TypedDict):
@@ -271,16 +272,16 @@ class Snapshot(SnapshotAnalyses):
     def sql(self, query: str) -> pd.DataFrame:
         """The result of one SELECT statement (DuckDB's SQL) over allocations, memory_regions, memory_blocks and others.
 
-        help(profiler_kit.sql_tables) lists their columns. Raises OptionError as Trace.sql does.
+        help(profiler_kit.tables.sql) lists their columns. Raises OptionError as Trace.sql does.
         """
-        from profiler_kit.sql import select
-        from profiler_kit.sql_tables import snapshot_sources
+        from profiler_kit.tables.query import select
+        from profiler_kit.tables.sql import snapshot_sources
 
         return select(query, snapshot_sources(self))
 
     def html(self, title: str) -> str:
         """A page that shows the snapshot, in one file that needs no network."""
-        from profiler_kit.views.memory_html import memory_page
+        from profiler_kit.render.memory_page.page import memory_page
 
         return memory_page(self, title)
 
@@ -289,7 +290,7 @@ class Snapshot(SnapshotAnalyses):
 
         Raises OptionError for an unknown device.
         """
-        from profiler_kit.views.cards import memory_card
+        from profiler_kit.render.notebook_cards import memory_card
 
         if device is None:
             device = max(self.devices, key=lambda one: int(self.replay(one).allocated_bytes.max()), default=0)
@@ -297,7 +298,7 @@ class Snapshot(SnapshotAnalyses):
 
     def _repr_html_(self) -> str:
         """Its page, as a notebook shows it: offline, in a frame of its own."""
-        from profiler_kit.views.notebook import framed
+        from profiler_kit.render.notebook import framed
 
         name = os.fsencode(os.path.basename(self.path)).decode("utf-8", "replace")  # noqa: PTH119 - may hold any bytes
         return framed(
@@ -310,7 +311,7 @@ def load_snapshot(
 ) -> Snapshot:
     """Load a CUDA memory snapshot (or a CPU recording of `memory_runner`) without running anything it holds.
 
-    A large one is kept in the cache, as load_trace does (profiler_kit.load.store says where and how much).
+    A large one is kept in the cache, as load_trace does (profiler_kit.load.cache.store says where and how much).
     A chrome trace with `[memory]` events (profile_memory=True) loads too; its device -1 is the CPU.
     `memory_limit_bytes` replaces the address space granted to the reading process, 3 GiB at most by itself.
 
@@ -318,8 +319,8 @@ def load_snapshot(
     is a trace without such events, TraceFormatError when it is a broken trace.
     """
     if is_trace(path):
-        from profiler_kit.analyses.trace_memory import snapshot_of
-        from profiler_kit.load.memory_events import read_memory_events
+        from profiler_kit.analyses.memory.trace_memory import snapshot_of
+        from profiler_kit.load.snapshot.trace_memory_events import read_memory_events
 
         return Snapshot(snapshot_of(*read_memory_events(Path(path), report=report)))
     return Snapshot(load_snapshot_data(path, memory_limit_bytes=memory_limit_bytes, report=report))

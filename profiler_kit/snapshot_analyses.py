@@ -8,17 +8,21 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from profiler_kit import schemas
-from profiler_kit.analyses import memory_blocks, memory_fragmentation, memory_leaks, memory_live, memory_oom
+from profiler_kit.analyses.memory import blocks as memory_blocks
+from profiler_kit.analyses.memory import fragmentation as memory_fragmentation
+from profiler_kit.analyses.memory import leaks as memory_leaks
+from profiler_kit.analyses.memory import live as memory_live
+from profiler_kit.analyses.memory import oom as memory_oom
 from profiler_kit.errors import OptionError
-from profiler_kit.load.snapshot_tables import StackTable
+from profiler_kit.load.snapshot.frames import StackTable
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import pandas as pd
 
-    from profiler_kit.analyses.memory import Replay
-    from profiler_kit.analyses.memory_regions import Regions
+    from profiler_kit.analyses.memory.regions import Regions
+    from profiler_kit.analyses.memory.replay import Replay
 
 
 class SnapshotAnalyses(ABC):

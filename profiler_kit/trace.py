@@ -12,25 +12,25 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from profiler_kit.analyses.kernels import kernel_totals
-from profiler_kit.analyses.operators import operator_totals
-from profiler_kit.analyses.regions import region_totals
-from profiler_kit.analyses.timeline import GpuTimeline, gpu_timeline
-from profiler_kit.attribute import NO_REGION, UNLINKED, Attribution, attribute
+from profiler_kit.analyses.gpu.kernels import kernel_totals
+from profiler_kit.analyses.gpu.operators import operator_totals
+from profiler_kit.analyses.gpu.regions import region_totals
+from profiler_kit.analyses.gpu.timeline import GpuTimeline, gpu_timeline
+from profiler_kit.attribute.launch_context import MODULE_PREFIX, Nested, find_origins, nest_operators, operator_calls
+from profiler_kit.attribute.regions import NO_REGION, UNLINKED, Attribution, attribute
 from profiler_kit.errors import OptionError
-from profiler_kit.load.categories import is_launch
-from profiler_kit.load.chrome import ChromeTrace, read_chrome_trace
-from profiler_kit.load.columns import EventColumns
-from profiler_kit.load.events import MISSING
-from profiler_kit.load.repair import Incident
-from profiler_kit.load.store import load_chrome_trace
-from profiler_kit.origins import MODULE_PREFIX, Nested, find_origins, nest_operators, operator_calls
+from profiler_kit.load.cache.store import load_chrome_trace
+from profiler_kit.load.trace.categories import is_launch
+from profiler_kit.load.trace.chrome import ChromeTrace, read_chrome_trace
+from profiler_kit.load.trace.columns import EventColumns
+from profiler_kit.load.trace.events import MISSING
+from profiler_kit.load.trace.repair import Incident
 from profiler_kit.progress import Report, silent
 from profiler_kit.schemas import EVENTS, GPU_EVENTS, KERNEL_DETAILS, LAUNCH_CALLS, OPERATORS, REGION_INSTANCES
 from profiler_kit.trace_analyses import TraceAnalyses
 
 if TYPE_CHECKING:
-    from profiler_kit.views.cards import Card
+    from profiler_kit.render.notebook_cards import Card
 
 I64 = npt.NDArray[np.int64]
 
@@ -72,8 +72,8 @@ def load_trace(
     """Load a chrome trace as torch.profiler writes it: .json or .json.gz, whole or cut off.
 
     arguments: further `args` of the events to keep as text columns of `events`, by the names of
-    `profiler_kit.load.chrome.ARGUMENTS` ("input_dims", "occupancy") or as the file writes them ("cbid").
-    cache: load a large trace from its cache file, or keep it there (profiler_kit.load.store says where and how much).
+    `profiler_kit.load.trace.chrome.ARGUMENTS` ("input_dims", "occupancy") or as the file writes them ("cbid").
+    cache: load a large trace from its cache file, or keep it there (profiler_kit.load.cache.store says where).
 
     Raises InputError when the file is missing or empty, TraceFormatError when it is no trace, OptionError when an
     argument is a column already.
@@ -96,13 +96,13 @@ class Trace(TraceAnalyses):
 
     def _repr_html_(self) -> str:
         """A summary for a notebook: where the time went, and what is most worth fixing."""
-        from profiler_kit.views.cards import trace_card
+        from profiler_kit.render.notebook_cards import trace_card
 
         return trace_card(self)._repr_html_()
 
     def timeline(self) -> Card:
         """The whole timeline as a picture for a notebook; `profiler-kit serve` has the one to zoom."""
-        from profiler_kit.views.cards import timeline_card
+        from profiler_kit.render.notebook_cards import timeline_card
 
         return timeline_card(self)
 
@@ -191,15 +191,15 @@ class Trace(TraceAnalyses):
 
     def sql(self, query: str) -> pd.DataFrame:
         """The result of one SELECT statement (DuckDB's SQL) over events, launches, gpu_events, regions,
-        region_instances, operators and threads; help(profiler_kit.sql_tables) lists their columns.
+        region_instances, operators and threads; help(profiler_kit.tables.sql) lists their columns.
 
         trace.sql("SELECT name, sum(dur_ns) AS ns FROM gpu_events GROUP BY name ORDER BY ns DESC"). Integers stay
         integers (Int64 where some are missing). A query sees these tables only: no files, no network, no variables.
 
         Raises OptionError when the query is no single SELECT, is wrong, or needs more memory than it is given.
         """
-        from profiler_kit.sql import select
-        from profiler_kit.sql_tables import trace_sources
+        from profiler_kit.tables.query import select
+        from profiler_kit.tables.sql import trace_sources
 
         return select(query, trace_sources(self))
 

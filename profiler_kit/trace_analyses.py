@@ -9,21 +9,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from profiler_kit.analyses.advice import Advice, advise, advise_host
-from profiler_kit.analyses.batch_load import BatchLoad
-from profiler_kit.analyses.call_sites import call_sites
-from profiler_kit.analyses.copies import copies, copy_rate, copy_totals
-from profiler_kit.analyses.idle import KERNEL_WAIT_BELOW_NS, Scope, idle_gaps, idle_totals
-from profiler_kit.analyses.kernel_groups import By, in_group, kernel_groups, kernel_origins
-from profiler_kit.analyses.launches import DELAYED_FROM_NS, SLOW_FROM_NS, launch_details, launch_totals
-from profiler_kit.analyses.operator_work import module_work, operator_kernels, operator_work, shape_work
-from profiler_kit.analyses.overlap import communication_overlap
-from profiler_kit.analyses.queue import FULL_AT, queue_length, queue_totals
-from profiler_kit.analyses.sequences import kernel_sequences
-from profiler_kit.analyses.utilization import region_utilization
+from profiler_kit.analyses.gpu.batch_load import BatchLoad
+from profiler_kit.analyses.gpu.call_sites import call_sites
+from profiler_kit.analyses.gpu.copies import copies, copy_rate, copy_totals
+from profiler_kit.analyses.gpu.idle import KERNEL_WAIT_BELOW_NS, Scope, idle_gaps, idle_totals
+from profiler_kit.analyses.gpu.kernel_groups import By, in_group, kernel_groups, kernel_origins
+from profiler_kit.analyses.gpu.launches import DELAYED_FROM_NS, SLOW_FROM_NS, launch_details, launch_totals
+from profiler_kit.analyses.gpu.operator_work import module_work, operator_kernels, operator_work, shape_work
+from profiler_kit.analyses.gpu.overlap import communication_overlap
+from profiler_kit.analyses.gpu.queue import FULL_AT, queue_length, queue_totals
+from profiler_kit.analyses.gpu.sequences import kernel_sequences
+from profiler_kit.analyses.gpu.utilization import region_utilization
 from profiler_kit.errors import OptionError
-from profiler_kit.load.columns import EventColumns
-from profiler_kit.load.events import MISSING
+from profiler_kit.findings.advice import Advice, advise, advise_host
+from profiler_kit.load.trace.columns import EventColumns
+from profiler_kit.load.trace.events import MISSING
 
 
 class TraceAnalyses(ABC):

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from profiler_kit.ladder_file import write_csv
-from profiler_kit.ladder_record import (
+from profiler_kit.formats.ladder_file import write_csv
+from profiler_kit.formats.ladder_record import (
     RESULTS,
     RESULTS_CSV,
     Agreement,
@@ -20,7 +20,7 @@ from profiler_kit.ladder_record import (
     Work,
     write_record,
 )
-from profiler_kit.sam.accuracy import encode, image_masks, write_masks_file
+from profiler_kit.models.sam.accuracy import encode, image_masks, write_masks_file
 
 MS, MIB = 1_000_000, 1 << 20
 

@@ -13,41 +13,29 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "profiler_kit"
 
-# Earlier layers first. A module of one layer may import from the same or an earlier one.
+# Earlier stages first. A module of one stage may import from the same or an earlier one.
 LAYERS = (
-    {
-        "errors",
-        "units",
-        "files",
-        "schemas",
-        "record",
-        "progress",
-        "layer_file",
-        "ladder_record",
-        "ladder_file",
-        "study_file",
-    },
+    {"errors", "units", "files", "names", "schemas", "progress", "formats"},
     {"capture"},
-    {"sam"},
+    {"models", "workload"},
     {"load"},
-    {"nesting", "autograd", "attribute", "origins"},
-    {"analyses"},
-    {"sql_tables", "sql", "trace", "trace_analyses", "ranks", "snapshot_analyses", "snapshot", "hta", "timeline_store"},
+    {"attribute"},
+    {"analyses", "findings"},
+    {"tables", "trace", "trace_analyses", "ranks", "snapshot_analyses", "snapshot", "hta", "timeline"},
     {"joined", "run"},
-    {"views"},
-    {"commands"},
+    {"render"},
     {"cli"},
 )
 # package -> the folders whose modules may import it
 HOMES = {
-    "torch": {"capture", "sam"},
-    "plotly": {"views"},
+    "torch": {"capture", "workload", "models"},
+    "plotly": {"render"},
     "streamlit": {"app"},
-    "segment_anything": {"sam"},
+    "segment_anything": {"models", "workload"},
     "hta": {"hta"},
 }
 # The facades show themselves in a notebook, and a command may ask torch for a device: inside functions only.
-LATE = {(home, "views") for home in ("snapshot", "trace", "run", "record", "load")}
+LATE = {(home, "render") for home in ("snapshot", "trace", "run", "formats", "load")}
 
 
 def modules() -> list[Path]:
@@ -85,7 +73,7 @@ def test_data_moves_one_way(path: Path) -> None:
     for module, at_import in imports(path):
         names = module.split(".")
         if names[0] in HOMES and home not in HOMES[names[0]]:
-            assert not at_import and home == "commands", f"{path} imports {module}"
+            assert not at_import and home == "cli", f"{path} imports {module}"
         if names[0] == "profiler_kit" and len(names) > 1 and home != "app":
             late = not at_import and (home, names[1]) in LATE
             assert late or layer(names[1]) <= layer(home), f"{path} imports {module} of a later layer"

@@ -175,7 +175,7 @@ def test_many_overlapping_regions_name_only_what_is_open(
     regions: int, budget: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Asynchronous serving: 8 to 12 regions open at once on one thread; also when the budget runs out."""
-    monkeypatch.setattr("profiler_kit.attribute._BUDGET", budget)
+    monkeypatch.setattr("profiler_kit.attribute.regions._BUDGET", budget)
     trace = TraceBuilder()
     for number in range(regions):
         trace.region(f"r{number % 10}", number, 7.3 + number % 5)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import streamlit as st
 
 from app import state
-from app.components import compare_parts as parts
-from app.components import overview_parts, widgets
-from profiler_kit.views import compare
+from app.parts import compare_parts as parts
+from app.parts import overview_parts, widgets
+from profiler_kit.render import compare
 
 run = state.run()
 st.title("Compare")

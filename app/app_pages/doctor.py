@@ -5,9 +5,9 @@ from __future__ import annotations
 import streamlit as st
 
 from app import answers, state
-from app.components import doctor_parts as parts
-from app.components import overview_parts, widgets
-from profiler_kit.views import bars, doctor
+from app.parts import doctor_parts as parts
+from app.parts import overview_parts, widgets
+from profiler_kit.render import bars, doctor
 
 run = state.run()
 st.title("Doctor")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import streamlit as st
 
 from app import answers, state
-from app.components import kernel_parts as parts
-from app.components import overview_parts, widgets
-from profiler_kit.views import figures_kernels, tables_work
-from profiler_kit.views.verdict import missing_gpu
+from app.parts import kernel_parts as parts
+from app.parts import overview_parts, widgets
+from profiler_kit.render import tables_work
+from profiler_kit.render.figures import kernels as figures_kernels
+from profiler_kit.render.verdict import missing_gpu
 
 run = state.run()
 st.title("Kernels")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import streamlit as st
 
 from app import state
-from app.components import ladder_parts as parts
-from app.components import study_parts, widgets
-from profiler_kit.views import figures_ladder
+from app.parts import ladder_parts as parts
+from app.parts import study_parts, widgets
+from profiler_kit.render.figures import ladder as figures_ladder
 
 st.title("Ladder")
 folder = parts.pick()

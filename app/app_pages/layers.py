@@ -5,9 +5,10 @@ from __future__ import annotations
 import streamlit as st
 
 from app import state
-from app.components import layer_parts, widgets
-from profiler_kit.analyses.layers import layer_kinds
-from profiler_kit.views import figures_layer_kinds, figures_layers
+from app.parts import layer_parts, widgets
+from profiler_kit.analyses.layers.totals import layer_kinds
+from profiler_kit.render.figures import layer_kinds as figures_layer_kinds
+from profiler_kit.render.figures import layers as figures_layers
 
 run = state.run()
 hint = layer_parts.hint(run)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import streamlit as st
 
 from app import state
-from app.components import joined_parts, memory_parts, widgets
-from profiler_kit.views import figures_memory, tables
+from app.parts import joined_parts, memory_parts, widgets
+from profiler_kit.render import tables
+from profiler_kit.render.figures import memory as figures_memory
 
 run = state.run()
 st.title("Memory")

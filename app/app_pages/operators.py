@@ -5,8 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from app import state
-from app.components import operator_parts as parts
-from app.components import overview_parts, widgets
+from app.parts import operator_parts as parts
+from app.parts import overview_parts, widgets
 
 run = state.run()
 st.title("Operators")

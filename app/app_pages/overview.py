@@ -5,10 +5,10 @@ from __future__ import annotations
 import streamlit as st
 
 from app import state
-from app.components import advice_parts, widgets
-from app.components import overview_parts as parts
-from profiler_kit.analyses.window import operator_sums
-from profiler_kit.views import bars, tables, verdict
+from app.parts import advice_parts, widgets
+from app.parts import overview_parts as parts
+from profiler_kit.analyses.gpu.window import operator_sums
+from profiler_kit.render import bars, tables, verdict
 
 run = state.run()
 parts.heading(run)

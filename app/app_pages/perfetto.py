@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from app import routes, state
-from app.components import overview_parts, perfetto_parts, widgets
+from app.parts import overview_parts, perfetto_parts, widgets
 
 run = state.run()
 st.title("Perfetto")

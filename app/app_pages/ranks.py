@@ -5,8 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from app import answers
-from app.components import overview_parts, rank_parts, widgets
-from profiler_kit.views import ranks
+from app.parts import overview_parts, rank_parts, widgets
+from profiler_kit.render import ranks
 
 st.title("Ranks")
 job = rank_parts.pick_job()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import streamlit as st
 
 from app import answers, state
-from app.components import overview_parts, perfetto_parts, region_parts, widgets
-from app.components.timeline import key_of, latest, timeline
-from profiler_kit.views import tables
-from profiler_kit.views.text import fmt_path
-from profiler_kit.views.verdict import missing_gpu, regions_verdict
+from app.parts import overview_parts, perfetto_parts, region_parts, widgets
+from app.parts.timeline import key_of, latest, timeline
+from profiler_kit.render import tables
+from profiler_kit.render.text import fmt_path
+from profiler_kit.render.verdict import missing_gpu, regions_verdict
 
 run = state.run()
 st.title("Regions")

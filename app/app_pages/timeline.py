@@ -5,8 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from app import state
-from app.components import overview_parts, perfetto_parts, region_parts, widgets
-from app.components.timeline import key_of, latest, timeline
+from app.parts import overview_parts, perfetto_parts, region_parts, widgets
+from app.parts.timeline import key_of, latest, timeline
 
 run = state.run()
 st.title("Timeline", help=region_parts.TIMELINE_HELP)

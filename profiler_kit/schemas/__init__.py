@@ -3,18 +3,8 @@
 from profiler_kit.schemas.compared import COMPARED, COMPARED_MEMORY
 from profiler_kit.schemas.joined import CLOCK_PAIRS, REGION_MEMORY, REGION_MEMORY_TOTALS
 from profiler_kit.schemas.kernels import KERNEL_GROUPS, KERNEL_ORIGINS
-from profiler_kit.schemas.ladder import (
-    LADDER_ROWS,
-    STUDY_SAMPLES,
-    STUDY_TOTALS,
-)
-from profiler_kit.schemas.layers import (
-    FORWARD_CALLS,
-    LAYER_CALLS,
-    LAYER_COVERAGE,
-    LAYER_KINDS,
-    LAYER_TOTALS,
-)
+from profiler_kit.schemas.ladder import LADDER_ROWS, STUDY_SAMPLES, STUDY_TOTALS
+from profiler_kit.schemas.layers import FORWARD_CALLS, LAYER_CALLS, LAYER_COVERAGE, LAYER_KINDS, LAYER_TOTALS
 from profiler_kit.schemas.memory import (
     MEMORY_ALLOCATIONS,
     MEMORY_BLOCK_SPANS,
@@ -35,9 +25,7 @@ from profiler_kit.schemas.memory import (
     SNAPSHOT_EVENTS,
     SNAPSHOT_SEGMENTS,
 )
-from profiler_kit.schemas.schema import (
-    Schema,
-)
+from profiler_kit.schemas.schema import Schema
 from profiler_kit.schemas.trace import (
     COMMUNICATION_OVERLAP,
     COPIES,

@@ -7,11 +7,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from profiler_kit.analyses.advice import Advice, advise_layers
-from profiler_kit.analyses.batch_load import BatchLoad
+from profiler_kit.analyses.gpu.batch_load import BatchLoad
+from profiler_kit.findings.advice import Advice, advise_layers
+from profiler_kit.render.advice import hint, markdown_list
 from profiler_kit.schemas import LAYER_TOTALS
 from profiler_kit.trace import Trace, load_trace
-from profiler_kit.views.advice import hint, markdown_list
 from tests.builders import TraceBuilder, real_traces
 
 US = 1_000

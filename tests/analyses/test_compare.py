@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from profiler_kit.analyses.compare import Change, Comparison, compare
-from profiler_kit.analyses.kernel_names import host_key, kernel_key, kernel_kind
-from profiler_kit.analyses.samples import Measured, Side, measured
+from profiler_kit.analyses.compare.kernel_keys import host_key, kernel_key, kernel_kind
+from profiler_kit.analyses.compare.measurements import Measured, Side, measured
+from profiler_kit.analyses.compare.traces import Change, Comparison, compare
 from profiler_kit.trace import load_trace
 from tests.builders import TraceBuilder, real_traces
 

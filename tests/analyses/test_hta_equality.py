@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from profiler_kit.analyses.idle import idle_gaps, idle_totals
-from profiler_kit.analyses.overlap import communication_overlap
-from profiler_kit.analyses.queue import queue_length
+from profiler_kit.analyses.gpu.idle import idle_gaps, idle_totals
+from profiler_kit.analyses.gpu.overlap import communication_overlap
+from profiler_kit.analyses.gpu.queue import queue_length
 from profiler_kit.schemas import GPU_EVENTS
 from profiler_kit.trace import Trace, load_trace
 from tests.builders import SHARED
@@ -157,7 +157,7 @@ def test_copy_bandwidth(pair: Pair) -> None:
 def test_the_temporal_breakdown(pair: Pair) -> None:
     """Busy, idle and whole time of the GPU; HTA's idle and whole time are exact but for floats."""
     theirs = pair.ask("get_temporal_breakdown", visualize=False).iloc[0]
-    from profiler_kit.analyses.timeline import gpu_timeline
+    from profiler_kit.analyses.gpu.timeline import gpu_timeline
 
     ours = gpu_timeline(GPU_EVENTS.check(pair.details))
     slack = pair.float_us * len(pair.details)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from profiler_kit.analyses.idle import idle_totals
+from profiler_kit.analyses.gpu.idle import idle_totals
 from profiler_kit.schemas import IDLE_GAPS, IDLE_TOTALS, REGION_UTILIZATION
 from profiler_kit.trace import Trace, load_trace
 from tests.builders import TraceBuilder, real_traces

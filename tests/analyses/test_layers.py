@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from profiler_kit.analyses.layers import explained, forward_spread, layer_totals
+from profiler_kit.analyses.layers.totals import explained, forward_spread, layer_totals
 from profiler_kit.errors import SchemaError
 from profiler_kit.schemas import FORWARD_CALLS, LAYER_CALLS, LAYER_COVERAGE, LAYER_TOTALS
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from profiler_kit.analyses.lod import Row, Timeline
-from profiler_kit.analyses.lod_build import build_timeline, group_gpu_work, stack_rows
-from profiler_kit.analyses.lod_search import Direction, find_matches, step
 from profiler_kit.schemas import GPU_EVENTS, LAUNCH_CALLS, OPERATORS, REGION_INSTANCES
-from profiler_kit.timeline_store import NotOurs, read_timeline, write_timeline
+from profiler_kit.timeline.build import build_timeline, group_gpu_work, stack_rows
+from profiler_kit.timeline.index import Row, Timeline
+from profiler_kit.timeline.search import Direction, find_matches, step
+from profiler_kit.timeline.store import NotOurs, read_timeline, write_timeline
 from profiler_kit.trace import Trace, load_trace
 from tests.builders import SHARED, TraceBuilder
 

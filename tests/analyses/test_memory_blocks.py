@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from profiler_kit.analyses import memory_fragmentation
-from profiler_kit.analyses.allocator_rules import Rules
-from profiler_kit.analyses.memory_blocks import BlockReplay
+from profiler_kit.analyses.memory import fragmentation as memory_fragmentation
+from profiler_kit.analyses.memory.allocator_rules import Rules
+from profiler_kit.analyses.memory.blocks import BlockReplay
 from profiler_kit.snapshot import Snapshot, load_snapshot
 from tests import snapshots as s
 from tests.allocator import Allocator, Block, busy

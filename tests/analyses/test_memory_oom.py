@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from profiler_kit.analyses.memory_oom import OomReport
+from profiler_kit.analyses.memory.oom import OomReport
+from profiler_kit.render.memory_text import advice_text, oom_lines
 from profiler_kit.snapshot import load_snapshot
-from profiler_kit.views.memory_text import advice_text, oom_lines
 from tests import snapshots as s
 from tests.allocator import Allocator
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from profiler_kit.analyses.memory_ranges import Ranges, free_requests, reserved_ranges
+from profiler_kit.analyses.memory.ranges import Ranges, free_requests, reserved_ranges
 from profiler_kit.snapshot import Snapshot, load_snapshot
 from tests import snapshots as s
 

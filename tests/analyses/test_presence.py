@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from profiler_kit.analyses.presence import Presence, what_ran
+from profiler_kit.analyses.gpu.gpu_presence import Presence, what_ran
 from profiler_kit.schemas import GPU_EVENTS, LAUNCH_CALLS
 from profiler_kit.trace import load_trace
 from tests.app.samples import gpu_trace, host_trace

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler_kit.analyses.quality import Finding, Recorded, find_all, overlaps_on_streams
-from profiler_kit.load.file_facts import read_file_facts
+from profiler_kit.analyses.gpu.quality import Finding, Recorded, find_all, overlaps_on_streams
+from profiler_kit.load.cache.file_facts import read_file_facts
 from profiler_kit.trace import load_trace
 from tests.builders import TraceBuilder, real_traces
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from profiler_kit.errors import OptionError, SnapshotFormatError
-from profiler_kit.load.memory_events import read_memory_events
-from profiler_kit.load.snapshot_tables import CPU, Frame
+from profiler_kit.load.snapshot.frames import CPU, Frame
+from profiler_kit.load.snapshot.trace_memory_events import read_memory_events
 from profiler_kit.snapshot import Snapshot, load_snapshot
 from tests import snapshots as s
-from tests.commands.run import profiler_kit
+from tests.cli.run import profiler_kit
 
 BASE_NS = 1_795_000_000_000_000_000
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from profiler_kit.analyses.timeline import is_communication
+from profiler_kit.analyses.gpu.timeline import is_communication
 from profiler_kit.trace import load_trace
 from tests.builders import SHARED
 

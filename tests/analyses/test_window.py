@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from profiler_kit.analyses.kernels import kernel_totals
-from profiler_kit.analyses.window import events_between, events_under, name_sums, operator_sums
+from profiler_kit.analyses.gpu.kernels import kernel_totals
+from profiler_kit.analyses.gpu.window import events_between, events_under, name_sums, operator_sums
 from profiler_kit.trace import load_trace
 from tests.app.samples import gpu_trace, host_trace
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from profiler_kit.layer_file import LayerFile, write_layers
-from profiler_kit.record import RunRecord
+from profiler_kit.formats.layer_file import LayerFile, write_layers
+from profiler_kit.formats.run_record import RunRecord
 from profiler_kit.schemas import FORWARD_CALLS, LAYER_CALLS
 from tests.builders import TraceBuilder
 

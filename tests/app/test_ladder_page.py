@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from profiler_kit.load.ladders import find_ladder, find_ladders
+from profiler_kit.load.discover.ladders import find_ladder, find_ladders
 from tests.app.samples import CHECKOUT
 from tests.app.test_pages import errors, text
 from tests.ladders import a_ladder, write_ladder

@@ -12,11 +12,11 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app import state
-from app.components import loading_parts
 from app.loading import Cancelled, Job, Shelf
+from app.parts import loading_parts
 from profiler_kit.errors import InputError
-from profiler_kit.load.file_facts import read_file_facts
-from profiler_kit.load.store import SETTLED_NS, SMALLEST_JSON_BYTES
+from profiler_kit.load.cache.file_facts import read_file_facts
+from profiler_kit.load.cache.store import SETTLED_NS, SMALLEST_JSON_BYTES
 from profiler_kit.progress import Report, silent
 from profiler_kit.trace import Trace, load_trace
 from tests.app.samples import CHECKOUT, gpu_trace, make_runs

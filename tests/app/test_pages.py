@@ -372,7 +372,7 @@ def test_memory_of_a_cpu_has_no_reserve(runs: Path) -> None:
 
 
 def _memory_numbers(facts: dict[str, object]) -> None:
-    from app.components import memory_parts
+    from app.parts import memory_parts
 
     memory_parts.numbers(facts, None)
     memory_parts.say_lines(facts)

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlparse
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from profiler_kit.load.runs import key_of
+from profiler_kit.load.discover.runs import key_of
 from profiler_kit.trace import load_trace
 from tests.app.samples import CHECKOUT, Address, make_job, serving
 from tests.builders import TraceBuilder

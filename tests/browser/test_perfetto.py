@@ -17,8 +17,8 @@ pytest.importorskip("playwright.sync_api")
 
 from playwright.sync_api import Browser, Page  # noqa: E402
 
+from profiler_kit.render.perfetto.export import export_window  # noqa: E402
 from profiler_kit.trace import load_trace  # noqa: E402
-from profiler_kit.views.perfetto import export_window  # noqa: E402
 from tests.builders import TraceBuilder, real_traces  # noqa: E402
 
 pytestmark = pytest.mark.browser

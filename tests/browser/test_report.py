@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
+from profiler_kit.render.report.page import report_page
 from profiler_kit.run import load_runs
-from profiler_kit.views.report import report_page
 
 pytestmark = pytest.mark.browser
 SAMPLES = Path(__file__).parents[2] / "traces"

@@ -20,9 +20,9 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from profiler_kit.analyses.quality import Recorded, find_all
+from profiler_kit.analyses.gpu.quality import Recorded, find_all
 from profiler_kit.errors import KitError
-from profiler_kit.load.file_facts import read_file_facts
+from profiler_kit.load.cache.file_facts import read_file_facts
 from profiler_kit.trace import Trace, load_trace
 from tests.fuzz.mutations import mutate
 from tests.fuzz.seeds import seeds

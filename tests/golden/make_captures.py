@@ -21,10 +21,10 @@ from profiler_kit import memory_runner, profiler_runner, region
 
 def joined(folder: Path) -> None:
     """Two steps of SAM vit_b in bf16, trace and memory at once; the trace holds every allocation too."""
-    from profiler_kit.sam.models import load_model
-    from profiler_kit.sam.prompts import PromptChoice
-    from profiler_kit.sam.scenes import generate_scenes
-    from profiler_kit.sam.workload import SamWorkload, prepare_batch
+    from profiler_kit.models.sam.models import load_model
+    from profiler_kit.models.sam.prompts import PromptChoice
+    from profiler_kit.models.sam.scenes import generate_scenes
+    from profiler_kit.models.sam.workload import SamWorkload, prepare_batch
 
     device = torch.device("cuda")
     sam = load_model("vit_b", device=device).model

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler_kit.load.columns import narrowed, of_one_width, widened
-from profiler_kit.load.events import MISSING
+from profiler_kit.load.trace.columns import narrowed, of_one_width, widened
+from profiler_kit.load.trace.events import MISSING
 
 EDGES = [sign * (1 << bits) + step for bits in (7, 15, 31, 62) for sign in (-1, 1) for step in (-1, 0, 1)]
 NUMBERS = st.lists(st.one_of(st.just(MISSING), st.integers(-200, 200), st.sampled_from(EDGES)), max_size=20)

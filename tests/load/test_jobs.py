@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from profiler_kit.load.jobs import find_jobs, head_metadata
-from profiler_kit.load.runs import find_runs
+from profiler_kit.load.discover.jobs import find_jobs, head_metadata
+from profiler_kit.load.discover.runs import find_runs
 from tests.app.samples import make_job
 from tests.builders import TraceBuilder
 

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from profiler_kit.load.events import Decoders
-from profiler_kit.load.repair import MEND_BYTES, MOST_INCIDENTS, Incident, Salvage, closing_bracket, repair
+from profiler_kit.load.trace.events import Decoders
+from profiler_kit.load.trace.repair import MEND_BYTES, MOST_INCIDENTS, Incident, Salvage, closing_bracket, repair
 
 DECODERS = Decoders()
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from profiler_kit.errors import InputError
-from profiler_kit.load.runs import confined, default_root, find_run, find_runs, require_root
-from profiler_kit.record import RunRecord
+from profiler_kit.formats.run_record import RunRecord
+from profiler_kit.load.discover.runs import confined, default_root, find_run, find_runs, require_root
 
 
 def record(name: str) -> RunRecord:

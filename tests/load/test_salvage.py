@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from profiler_kit.errors import TraceFormatError
-from profiler_kit.load import stream
-from profiler_kit.load.blocks import as_utf8
-from profiler_kit.load.chrome import ChromeTrace, read_chrome_trace
-from profiler_kit.load.parquet import read_trace, write_trace
+from profiler_kit.load.cache.parquet import read_trace, write_trace
+from profiler_kit.load.trace import stream
+from profiler_kit.load.trace.blocks import as_utf8
+from profiler_kit.load.trace.chrome import ChromeTrace, read_chrome_trace
 from tests.builders import TraceBuilder
 
 LAYOUTS = ("kineto", "compact", "indented", "list")
@@ -179,7 +179,7 @@ def test_spans_without_a_start_are_dropped_and_placed(tmp_path: Path) -> None:
 
 
 def test_damage_in_every_block_is_placed_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("profiler_kit.load.blocks.BLOCK_BYTES", 900)
+    monkeypatch.setattr("profiler_kit.load.trace.blocks.BLOCK_BYTES", 900)
     monkeypatch.setattr(stream, "BLOCK_BYTES", 900)
     monkeypatch.setattr(stream, "SALVAGE_BYTES", 1800)
     good = text("kineto", *(f"e{number}" for number in range(60)))

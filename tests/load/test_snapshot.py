@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from profiler_kit.errors import InputError, OptionError, SnapshotFormatError
-from profiler_kit.load.snapshot import CHILD, read_snapshot
-from profiler_kit.load.snapshot_tables import Frame, SnapshotData
+from profiler_kit.load.snapshot.frames import Frame, SnapshotData
+from profiler_kit.load.snapshot.reader import CHILD, read_snapshot
 from tests import snapshots as s
 
 HINT = "Record one with profiler_kit.memory_runner or torch.cuda.memory._dump_snapshot."
@@ -352,7 +352,7 @@ def test_the_child_stays_within_its_memory(tmp_path: Path) -> None:
     code = (
         "import resource, sys, pathlib\n"
         "from profiler_kit.errors import SnapshotFormatError\n"
-        "from profiler_kit.load.snapshot import read_snapshot\n"
+        "from profiler_kit.load.snapshot.reader import read_snapshot\n"
         "for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):\n"
         "    if path.name == 'colliding_keys': continue\n"
         "    try: read_snapshot(path)\n"

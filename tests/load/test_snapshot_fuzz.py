@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any, cast
 
-from profiler_kit.analyses.memory_compare import compare_snapshots
+from profiler_kit.analyses.compare.snapshots import compare_snapshots
 from profiler_kit.errors import KitError
 from profiler_kit.snapshot import Snapshot, load_snapshot
 from tests import snapshots as s

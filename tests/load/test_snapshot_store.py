@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from profiler_kit.load import snapshot_store, store
-from profiler_kit.load.snapshot import read_snapshot
-from profiler_kit.load.snapshot_store import load_snapshot_data
-from profiler_kit.load.snapshot_tables import SnapshotData
+from profiler_kit.load.cache import snapshot_store, store
+from profiler_kit.load.cache.snapshot_store import load_snapshot_data
+from profiler_kit.load.snapshot.frames import SnapshotData
+from profiler_kit.load.snapshot.reader import read_snapshot
 from tests import snapshots as s
 
 GOLDEN = s.ROOT / "tests" / "golden" / "memory_train_h200.pickle"

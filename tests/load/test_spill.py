@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from profiler_kit.errors import InputError, OptionError
-from profiler_kit.load import spill, store
-from profiler_kit.load.chrome import read_chrome_trace
-from profiler_kit.load.parquet import read_trace
-from profiler_kit.load.spill import free_memory_bytes, needed_memory_bytes, spill_chrome_trace
-from profiler_kit.load.store import spilled_trace
-from profiler_kit.sql import select, select_spilled
-from profiler_kit.sql_tables import SPILLED_TABLES
+from profiler_kit.load.cache import store
+from profiler_kit.load.cache.parquet import read_trace
+from profiler_kit.load.cache.store import spilled_trace
+from profiler_kit.load.trace import spill
+from profiler_kit.load.trace.chrome import read_chrome_trace
+from profiler_kit.load.trace.spill import free_memory_bytes, needed_memory_bytes, spill_chrome_trace
+from profiler_kit.tables.query import select, select_spilled
+from profiler_kit.tables.sql import SPILLED_TABLES
 from profiler_kit.trace import load_trace
 from tests.builders import TraceBuilder, real_traces
 from tests.load.test_store import a_trace, entries, same
@@ -156,7 +157,7 @@ def test_memory_stays_where_it_is_however_large_the_trace(tmp_path: Path) -> Non
         with path.open("wb") as file:
             file.write(whole[:start] + b",\n".join([whole[start:end]] * (kernels // 200)) + whole[end:])
         code = (
-            "import re, sys; from pathlib import Path; from profiler_kit.load.spill import spill_chrome_trace\n"
+            "import re, sys; from pathlib import Path; from profiler_kit.load.trace.spill import spill_chrome_trace\n"
             "spill_chrome_trace(sys.argv[1], Path(sys.argv[2]), {})\n"
             "print(int(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]) / 1e3)"
         )

@@ -17,11 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profiler_kit.errors import OptionError
-from profiler_kit.load import store
-from profiler_kit.load.chrome import ChromeTrace, LoadQuality, read_chrome_trace
-from profiler_kit.load.columns import EventColumns
-from profiler_kit.load.events import MISSING
-from profiler_kit.load.parquet import NotOurs, Packer, Unpackable, read_trace, unpack, write_trace
+from profiler_kit.load.cache import store
+from profiler_kit.load.cache.parquet import NotOurs, Packer, Unpackable, read_trace, unpack, write_trace
+from profiler_kit.load.trace.chrome import ChromeTrace, LoadQuality, read_chrome_trace
+from profiler_kit.load.trace.columns import EventColumns
+from profiler_kit.load.trace.events import MISSING
 from tests.builders import TraceBuilder, real_traces
 
 LONG_AGO = time.time() - 3600
@@ -155,7 +155,7 @@ def chrome_traces(draw: st.DrawFn) -> ChromeTrace:
 def test_any_columns_come_back_equal(tmp_path_factory: Any, trace: ChromeTrace, row_group: int) -> None:
     file = tmp_path_factory.mktemp("any") / "x.parquet"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("profiler_kit.load.parquet.ROW_GROUP", row_group)
+        patch.setattr("profiler_kit.load.cache.parquet.ROW_GROUP", row_group)
         write_trace(trace, file, STAMP)
     assert same(read_trace(file, STAMP), trace)
 
@@ -170,7 +170,7 @@ class More:
 
 
 def test_columns_added_later_are_carried_along(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("profiler_kit.load.columns.More", More, raising=False)
+    monkeypatch.setattr("profiler_kit.load.trace.columns.More", More, raising=False)
     value = More(np.array([True, False]), np.array([0.5, np.inf]), {"a": (np.array([1, 2, 3], np.int16), "x", None)})
     packer = Packer(2)
     tree = packer.pack(value)
@@ -223,7 +223,7 @@ def test_another_loader_or_format_does_not_use_the_file(
     store.load_chrome_trace(path)
     monkeypatch.setattr(store, "loader_code", lambda: "other")
     store.load_chrome_trace(path)
-    monkeypatch.setattr("profiler_kit.load.parquet.FORMAT", 999)
+    monkeypatch.setattr("profiler_kit.load.cache.parquet.FORMAT", 999)
     store.load_chrome_trace(path)
     assert len(reads) == 3 and len(entries(cache)) == 1
 

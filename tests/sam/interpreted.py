@@ -13,8 +13,8 @@ os.environ["TRITON_INTERPRET"] = "1"
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from profiler_kit.sam import fused_attention as attention
-from profiler_kit.sam import row_operators as rows
+from profiler_kit.models.sam import fused_attention as attention
+from profiler_kit.models.sam import row_operators as rows
 
 torch.set_num_threads(1)
 attention.wrap_triton = rows.wrap_triton = lambda kernel: kernel

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiler_kit.errors import RunFormatError
-from profiler_kit.ladder_record import Agreement
-from profiler_kit.sam import accuracy
-from profiler_kit.sam.accuracy import ImageMasks, against_baseline, against_truth, encode, image_masks
-from profiler_kit.sam.metrics import mask_iou
+from profiler_kit.formats.ladder_record import Agreement
+from profiler_kit.models.sam import accuracy
+from profiler_kit.models.sam.accuracy import ImageMasks, against_baseline, against_truth, encode, image_masks
+from profiler_kit.models.sam.metrics import mask_iou
 
 
 def bars(

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from profiler_kit.errors import InputError
-from profiler_kit.sam.coco import load_coco
+from profiler_kit.models.sam.coco import load_coco
 
 HINT = "Try --coco DIR with DIR/annotations/instances_val2017.json and DIR/val2017/*.jpg, or the json itself."
 WANT = "want COCO's instances json with images, annotations and their segmentation"

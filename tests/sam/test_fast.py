@@ -11,11 +11,11 @@ from segment_anything import SamAutomaticMaskGenerator, SamPredictor, sam_model_
 
 import profiler_kit
 from profiler_kit.errors import CheckpointError, OptionError, WorkloadError
-from profiler_kit.sam import sam_model_fast_registry
-from profiler_kit.sam.fast import best_optimizations
-from profiler_kit.sam.models import load_model
-from profiler_kit.sam.prompts import mask_box, mask_centre
-from profiler_kit.sam.scenes import generate_scenes
+from profiler_kit.models.sam import sam_model_fast_registry
+from profiler_kit.models.sam.fast import best_optimizations
+from profiler_kit.models.sam.models import load_model
+from profiler_kit.models.sam.prompts import mask_box, mask_centre
+from profiler_kit.models.sam.scenes import generate_scenes
 
 
 def test_the_names_are_those_of_segment_anything_and_ours() -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from profiler_kit.capture.run_folder import whole_folder
 from profiler_kit.errors import OptionError
-from profiler_kit.sam.folder import whole_folder
 
 
 def fill(target: Path, text: str, *, overwrite: bool = False) -> None:
@@ -103,7 +103,7 @@ def a_dead_process() -> int:
 def test_what_a_killed_capture_left_is_cleared_by_the_next_one(tmp_path: Path) -> None:
     code = (
         "import sys, pathlib, time\n"
-        "from profiler_kit.sam.folder import whole_folder\n"
+        "from profiler_kit.capture.run_folder import whole_folder\n"
         f"with whole_folder(pathlib.Path({str(tmp_path)!r}) / 'run', overwrite=False) as folder:\n"
         "    (folder / 'trace.json').write_text('half')\n"
         "    print(folder.name, flush=True)\n"

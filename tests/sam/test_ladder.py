@@ -13,16 +13,17 @@ import pytest
 import torch
 
 from profiler_kit.errors import InputError, OptionError, RunFormatError, WorkloadError
-from profiler_kit.ladder_file import ladder_rows
-from profiler_kit.ladder_record import LadderRecord, RowResult, climb, read_ladder
-from profiler_kit.load.runs import find_runs
-from profiler_kit.sam import ladder, ladder_plan, tasks
-from profiler_kit.sam.accuracy import read_masks_file
-from profiler_kit.sam.ladder import run_ladder
-from profiler_kit.sam.ladder_plan import LadderOptions, LadderPlan, make_ladder_plan, parse_rows
-from profiler_kit.sam.models import load_model, model_names
-from profiler_kit.sam.row import RowPlan, run_row
-from profiler_kit.sam.tasks import Source
+from profiler_kit.formats.ladder_file import ladder_rows
+from profiler_kit.formats.ladder_record import LadderRecord, RowResult, climb, read_ladder
+from profiler_kit.load.discover.runs import find_runs
+from profiler_kit.models.sam import tasks
+from profiler_kit.models.sam.accuracy import read_masks_file
+from profiler_kit.models.sam.models import load_model, model_names
+from profiler_kit.models.sam.tasks import Source
+from profiler_kit.workload import ladder, ladder_plan
+from profiler_kit.workload.ladder import run_ladder
+from profiler_kit.workload.ladder_plan import LadderOptions, LadderPlan, make_ladder_plan, parse_rows
+from profiler_kit.workload.row import RowPlan, run_row
 
 QUICK = LadderOptions(
     model="vit_tiny", device="cpu", batch_size=2, num_images=3, warmup=1, iterations=3, rows="bf16; tf32; broken=fp16"

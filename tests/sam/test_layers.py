@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from profiler_kit.analyses.layers import explained, layer_totals
+from profiler_kit.analyses.layers.totals import explained, layer_totals
 from profiler_kit.errors import OptionError, WorkloadError
-from profiler_kit.sam import layers as sweep_module
-from profiler_kit.sam.layers import SweepPlan, is_out_of_memory, parse_batch_sizes, sweep_layers
-from profiler_kit.sam.models import load_model
-from profiler_kit.sam.prompts import PromptChoice
-from profiler_kit.sam.scenes import generate_scenes
+from profiler_kit.models.sam import layers as sweep_module
+from profiler_kit.models.sam.layers import SweepPlan, is_out_of_memory, parse_batch_sizes, sweep_layers
+from profiler_kit.models.sam.models import load_model
+from profiler_kit.models.sam.prompts import PromptChoice
+from profiler_kit.models.sam.scenes import generate_scenes
 
 CPU = torch.device("cpu")
 SCENES = generate_scenes(1, height=96, width=128)

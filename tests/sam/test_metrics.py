@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from profiler_kit.sam.metrics import mask_iou, mean_iou
+from profiler_kit.models.sam.metrics import mask_iou, mean_iou
 
 
 def test_iou_of_masks_counted_by_hand() -> None:

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from profiler_kit.errors import OptionError, WorkloadError
-from profiler_kit.sam import optimizations
-from profiler_kit.sam.models import load_model
-from profiler_kit.sam.optimizations import (
+from profiler_kit.models.sam import optimizations
+from profiler_kit.models.sam.models import load_model
+from profiler_kit.models.sam.optimizations import (
     LADDER,
     OPTIMIZATIONS,
     Optimization,
@@ -23,9 +23,9 @@ from profiler_kit.sam.optimizations import (
     parse_optimizations,
     unmet,
 )
-from profiler_kit.sam.prompts import PromptChoice
-from profiler_kit.sam.scenes import generate_scenes
-from profiler_kit.sam.workload import Prediction, SamForward, prepare_batch
+from profiler_kit.models.sam.prompts import PromptChoice
+from profiler_kit.models.sam.scenes import generate_scenes
+from profiler_kit.models.sam.workload import Prediction, SamForward, prepare_batch
 
 CPU = torch.device("cpu")
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from profiler_kit.errors import OptionError
-from profiler_kit.sam.prompts import PromptChoice, make_prompts, mask_box, mask_centre, parse_prompts, point_grid
-from profiler_kit.sam.scenes import Scene, generate_scenes
+from profiler_kit.models.sam.prompts import PromptChoice, make_prompts, mask_box, mask_centre, parse_prompts, point_grid
+from profiler_kit.models.sam.scenes import Scene, generate_scenes
 
 
 def test_every_centre_lies_in_its_visible_mask() -> None:

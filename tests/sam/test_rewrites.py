@@ -9,14 +9,14 @@ import pytest
 import torch
 from segment_anything.modeling import Sam
 
-from profiler_kit.sam import workload
-from profiler_kit.sam.metrics import mean_iou
-from profiler_kit.sam.models import load_model
-from profiler_kit.sam.optimizations import OPTIMIZATIONS, optimized, parse_optimizations
-from profiler_kit.sam.prompts import parse_prompts
-from profiler_kit.sam.quantize import float8_rows, int8_rows, prune_24, quantize_float8, quantize_int8
-from profiler_kit.sam.scenes import generate_scenes
-from profiler_kit.sam.workload import Prediction, SamForward, prepare_batch
+from profiler_kit.models.sam import workload
+from profiler_kit.models.sam.metrics import mean_iou
+from profiler_kit.models.sam.models import load_model
+from profiler_kit.models.sam.optimizations import OPTIMIZATIONS, optimized, parse_optimizations
+from profiler_kit.models.sam.prompts import parse_prompts
+from profiler_kit.models.sam.quantize import float8_rows, int8_rows, prune_24, quantize_float8, quantize_int8
+from profiler_kit.models.sam.scenes import generate_scenes
+from profiler_kit.models.sam.workload import Prediction, SamForward, prepare_batch
 
 CPU = torch.device("cpu")
 REWRITES = ("nosync", "patch_linear", "sdpa", "rel_pos", "window_pad", "batched_decoder")

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from profiler_kit.errors import InputError, OptionError
-from profiler_kit.sam.scenes import _background, generate_scenes, load_images
+from profiler_kit.models.sam.scenes import _background, generate_scenes, load_images
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (96, 200), (300, 151)])
@@ -39,7 +39,7 @@ def test_scenes_depend_on_seed_and_number_alone() -> None:
 
 def test_every_kind_of_object_has_the_area_of_its_formula() -> None:
     """Areas of fully visible shapes of a known radius: pi r^2, 4 r^2 flat, 3 sqrt(3) / 4 r^2, star."""
-    from profiler_kit.sam import scenes
+    from profiler_kit.models.sam import scenes
 
     x, y = np.meshgrid(np.arange(400) - 199.5, np.arange(400) - 199.5)
 

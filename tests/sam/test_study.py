@@ -12,14 +12,14 @@ import torch
 from segment_anything.modeling import Sam
 
 from profiler_kit.errors import OptionError, RunFormatError
-from profiler_kit.load.ladders import find_ladders
-from profiler_kit.load.runs import find_runs
-from profiler_kit.sam import study
-from profiler_kit.sam.models import load_model
-from profiler_kit.sam.optimizations import Optimization, optimized
-from profiler_kit.sam.study import StudyOptions, parse_image_sizes, resized, run_study
-from profiler_kit.study_file import StudyRecord, read_study, study_samples, study_totals, write_study
-from profiler_kit.views import figures_study
+from profiler_kit.formats.study_file import StudyRecord, read_study, study_samples, study_totals, write_study
+from profiler_kit.load.discover.ladders import find_ladders
+from profiler_kit.load.discover.runs import find_runs
+from profiler_kit.models.sam.models import load_model
+from profiler_kit.models.sam.optimizations import Optimization, optimized
+from profiler_kit.render.figures import study as figures_study
+from profiler_kit.workload import study
+from profiler_kit.workload.study import StudyOptions, parse_image_sizes, resized, run_study
 
 REWRITES = "nosync,patch_linear,sdpa,rel_pos,window_pad,batched_decoder"
 

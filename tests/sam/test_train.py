@@ -10,11 +10,11 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
 
-from profiler_kit.sam.models import load_model
-from profiler_kit.sam.scenes import generate_scenes
-from profiler_kit.sam.train import SceneStore, draw_task, main
-from profiler_kit.sam.train_data import BACKGROUND, FIRST_SEED, PADDING, fit_sample, make_sample
-from profiler_kit.sam.train_loss import decode_many, embed_prompts, mask_losses, task_losses, upsample
+from profiler_kit.models.sam.models import load_model
+from profiler_kit.models.sam.scenes import generate_scenes
+from profiler_kit.models.sam.train import SceneStore, draw_task, main
+from profiler_kit.models.sam.train_data import BACKGROUND, FIRST_SEED, PADDING, fit_sample, make_sample
+from profiler_kit.models.sam.train_loss import decode_many, embed_prompts, mask_losses, task_losses, upsample
 
 
 def test_many_images_at_once_are_decoded_as_segment_anything_does_one_by_one() -> None:

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from profiler_kit import load_trace, profiler_runner
-from profiler_kit.sam.models import load_model
-from profiler_kit.sam.prompts import PromptChoice, parse_prompts
-from profiler_kit.sam.scenes import Scene, generate_scenes
-from profiler_kit.sam.workload import SamForward, SamWorkload, no_garbage_collection, prepare_batch
+from profiler_kit.models.sam.models import load_model
+from profiler_kit.models.sam.prompts import PromptChoice, parse_prompts
+from profiler_kit.models.sam.scenes import Scene, generate_scenes
+from profiler_kit.models.sam.workload import SamForward, SamWorkload, no_garbage_collection, prepare_batch
 
 CPU = torch.device("cpu")
 
@@ -22,7 +22,7 @@ def published(sam: torch.nn.Module, scenes: tuple[Scene, ...], prompts: str) -> 
     """What a user of segment-anything would write: Sam.forward on resized images and prompts."""
     from segment_anything.utils.transforms import ResizeLongestSide
 
-    from profiler_kit.sam.prompts import make_prompts
+    from profiler_kit.models.sam.prompts import make_prompts
 
     resize = ResizeLongestSide(sam.image_encoder.img_size)
     records = []

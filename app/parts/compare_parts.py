@@ -1,0 +1,194 @@
+"""The parts of the compare page: which runs, what is said about them, and one function a view."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import streamlit as st
+
+from app import address, answers, state
+from app.parts import overview_parts, widgets
+from profiler_kit.analyses.compare.side_by_side import common_batches, compared, compared_layers, compared_memory
+from profiler_kit.analyses.compare.traces import Comparison, Kind
+from profiler_kit.errors import KitError
+from profiler_kit.load.discover.runs import RunFolder
+from profiler_kit.render import compare, diff
+from profiler_kit.render.text import fmt_bytes
+
+Sides = dict[str, RunFolder]
+Found = dict[str, Comparison]
+VIEW_HELP = (
+    "A change counts when it exceeds the noise: the notches around the medians (1.57 · IQR / √n) do not overlap. "
+    "Kernels are matched by name without template arguments, so that float and bfloat16 meet."
+)
+_MOST = len(compare.LETTERS) - 1
+_TOP = 60
+
+
+def pick_others(run: RunFolder) -> list[RunFolder]:
+    """The runs to compare with, kept in the address; without any there, the one that is most like this."""
+    runs = {one.key: one for one in state.runs() if one.key != run.key}
+    asked = [key for key in st.query_params.get_all("with") if key in runs][:_MOST]
+    default = asked or ([_most_alike(run, list(runs.values())).key] if runs else [])
+    chosen = st.multiselect(
+        f"Compare {widgets.plain(run.label)} with",
+        list(runs),
+        default=default,
+        key=f"with-{run.key}",
+        format_func=lambda key: runs[key].label,
+        max_selections=_MOST,
+        help="The run on the left is A, what everything is compared with; these are B, C, …",
+    )
+    address.keep_all("with", chosen)
+    return [runs[key] for key in chosen]
+
+
+def _most_alike(run: RunFolder, others: list[RunFolder]) -> RunFolder:
+    def alike(other: RunFolder) -> int:
+        parts = sum(
+            getattr(run, part) is not None and getattr(other, part) is not None
+            for part in ("trace", "memory", "layers")
+        )
+        same = run.record is not None and other.record is not None and run.record.model == other.record.model
+        return parts + 4 * same - 8 * (other.problem is not None)
+
+    return max(others, key=alike)
+
+
+def legend(sides: Sides) -> None:
+    """Which letter is which run."""
+    colours = compare.run_colours()
+    lines = [
+        f'<span style="color:{colours[letter]}">■</span> **{letter}** {widgets.plain(run.label)}'
+        + (" (what it is compared with)" if letter == "A" else "")
+        for letter, run in sides.items()
+    ]
+    st.markdown("&emsp;".join(lines), unsafe_allow_html=True)
+
+
+def comparisons(sides: Sides) -> Found:
+    """Each run against A; a run whose trace is missing or broken says so, the others go on."""
+    found: Found = {}
+    if sides["A"].trace is None:
+        st.caption("A has no trace: regions and kernels cannot be compared.")
+        return found
+    for letter, run in sides.items():
+        if letter == "A":
+            continue
+        if run.trace is None:
+            st.caption(f"{letter} has no trace: its regions and kernels cannot be compared.")
+            continue
+        with widgets.one_line_errors(), st.spinner(f"Comparing {letter} with A …", show_time=True):
+            found[letter] = answers.comparison(sides["A"], run)
+    return found
+
+
+def verdicts(sides: Sides, found: Found) -> None:
+    """What changed, the first sentence large; letters in place of A and B."""
+    for number, (letter, one) in enumerate(found.items()):
+        lines = diff.verdict(one, (sides["A"].record, sides[letter].record))
+        lines = [diff.for_letter(line, letter) for line in lines]
+        if len(found) == 1:
+            overview_parts.say([(lines[0], False)])
+            st.markdown("\n".join(f"- {widgets.plain(line)}" for line in lines[1:]))
+        else:
+            st.markdown(widgets.plain(" ".join(lines)), help=None if number else VIEW_HELP)
+    rounds = {one.round for one in found.values()}
+    if len(rounds) > 1:
+        st.warning("These runs repeat different things: some are compared per step, others per region or in all.")
+
+
+def latency(sides: Sides) -> None:
+    """The samples of all that have any."""
+    samples = {letter: run.record.latency_ns for letter, run in sides.items() if run.record and run.record.latency_ns}
+    if len(samples) > 1:
+        st.subheader("Latency of a batch", help="Measured without the profiler; one dot is one timed iteration.")
+        widgets.figure(compare.latency_boxes(samples), "compare-latency")
+
+
+def regions(sides: Sides, found: Found) -> None:
+    """Regions as bars and as a tree."""
+    rows = compared(found)
+    metric = "gpu" if all(one.metric == "gpu" for one in found.values()) else "host"
+    mine = rows[(rows["kind"] == "region") & (rows["metric"] == metric)].reset_index(drop=True)
+    if mine.empty:
+        widgets.empty("No regions to compare", "Name the parts of your code:", 'with region("encoder"): ...')
+        return
+    what = "GPU busy time" if metric == "gpu" else "Host time"
+    st.subheader(f"{what} of each region", help="Whiskers: the notch around the median over repeated instances.")
+    widgets.figure(compare.compared_bars(mine), "compare-regions")
+    widgets.table(compare.compared_table(mine, tree=True), "compare-regions-table", rows=14)
+
+
+def _kind(kind: Kind, title: str) -> Callable[[Sides, Found], None]:
+    def show(sides: Sides, found: Found) -> None:
+        rows = compared(found)
+        mine = rows[rows["kind"] == kind].reset_index(drop=True)
+        if mine.empty:
+            st.caption("Nothing of that kind in these runs.")
+            return
+        st.subheader(title, help=VIEW_HELP)
+        widgets.figure(compare.compared_bars(mine), f"compare-{kind}")
+        st.caption(f"Those that changed most first, {_TOP} at most.")
+        widgets.table(compare.compared_table(mine, most=_TOP), f"compare-{kind}-table", rows=14)
+
+    return show
+
+
+def layers(sides: Sides, found: Found) -> None:
+    """Layers at a batch size that all have."""
+    totals = {}
+    for letter, run in sides.items():
+        if run.layers is not None:
+            with widgets.one_line_errors():
+                totals[letter] = state.layers(run.layers).totals
+    batches = common_batches(totals)
+    if "A" not in totals or len(totals) < 2 or not batches:
+        widgets.empty(
+            "No layers to compare",
+            "A and another run need layer timings at the same batch size. Record them:",
+            f"profiler-kit layers --model vit_b --batch-sizes 1,2,4,8 --device cuda --out {widgets.in_root('my_run')}",
+        )
+        return
+    batch = st.segmented_control(
+        "Batch size", batches, default=batches[-1], required=True, key="batch", bind="query-params"
+    )
+    mine = compared_layers(totals, int(batch or batches[-1]))
+    st.subheader("Time per image of each layer", help="Whiskers: the notch around the median over the iterations.")
+    widgets.figure(compare.compared_bars(mine), "compare-layers")
+    widgets.table(compare.compared_table(mine, most=200), "compare-layers-table", rows=14)
+
+
+def memory(sides: Sides, found: Found) -> None:
+    """Peaks, in all and by region."""
+    regions, peaks = {}, {}
+    for letter, run in sides.items():
+        if run.memory is None:
+            continue
+        try:
+            snapshot = state.snapshot(run.memory)
+        except KitError as error:
+            widgets.problem(str(error))
+            continue
+        regions[letter] = snapshot.regions()
+        peaks[letter] = max((one["peak_allocated_bytes"] for one in snapshot.summary()["devices"]), default=0)
+    if "A" not in peaks or len(peaks) < 2:
+        widgets.empty(
+            "No memory to compare",
+            "A and another run need a memory snapshot. Record one:",
+            'with memory_runner("memory.pickle"): step()',
+        )
+        return
+    held = " · ".join(f"{letter} {fmt_bytes(peak)}" for letter, peak in peaks.items())
+    st.markdown(widgets.plain(f"Peak allocated: {held}"))
+    widgets.table(compare.memory_compared_table(compared_memory(regions, peaks)), "compare-memory", rows=16)
+
+
+VIEWS: dict[str, Callable[[Sides, Found], None]] = {
+    "Regions": regions,
+    "Kinds of work": _kind("work", "GPU work by kind"),
+    "Kernels": _kind("kernel", "Kernels"),
+    "Operators": _kind("operator", "Operators, self time on the host"),
+    "Layers": layers,
+    "Memory": memory,
+}

@@ -1,0 +1,1 @@
+"""Compare traces and snapshots."""

@@ -1,0 +1,285 @@
+"""Measure one trace for a comparison (its frames in; per region, kernel and operator what was measured how often out).
+
+The samples of a row are its sums in each round: a ProfilerStep, or one instance of a region that stands around
+everything. In a trace without rounds they are its instances, or its calls.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from profiler_kit.analyses.compare.kernel_keys import host_key
+from profiler_kit.analyses.gpu.intervals import covered_by_group
+from profiler_kit.schemas import GPU_EVENTS, OPERATORS, REGION_INSTANCES
+
+I64 = npt.NDArray[np.int64]
+Path = tuple[str, ...]
+
+NOTCH: Final = 1.57
+FEW: Final = 4  # samples from which on quartiles say more than the range
+STEP: Final = "ProfilerStep"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One row of one trace.
+
+    samples: ns in each round where it ran, of each instance, or of each call. scale: what multiplies their median to
+    what is compared. count: how often it ran, per round where samples are. sum_ns: over the whole trace (its rounds).
+    """
+
+    samples: npt.NDArray[np.float64]
+    scale: float
+    count: float
+    sum_ns: int
+    calls: int
+
+    @property
+    def value_ns(self) -> float:
+        """What is compared: per round, per instance, or the sum of all calls."""
+        return float(np.median(self.samples)) * self.scale
+
+    @property
+    def mean_ns(self) -> float:
+        """Of one call or instance."""
+        return self.sum_ns / self.calls
+
+    @property
+    def notch_ns(self) -> float | None:
+        """Half the width of the notch around value_ns; None for a single sample."""
+        n = len(self.samples)
+        if n < 2:
+            return None
+        low, high = np.percentile(self.samples, (25, 75) if n >= FEW else (0, 100))
+        return NOTCH * float(high - low) / math.sqrt(n) * self.scale
+
+
+@dataclass(frozen=True)
+class Side:
+    """One trace, its regions' paths made comparable.
+
+    is_round: which instances are rounds; rounds: how many. unit: the round of each instance, counted from 0, or -1.
+    """
+
+    gpu_events: pd.DataFrame
+    instances: pd.DataFrame
+    operators: pd.DataFrame
+    paths: list[Path]
+    path: I64  # of each instance, an index of paths
+    is_round: npt.NDArray[np.bool_]
+    unit: I64
+    rounds: int
+
+    @staticmethod
+    def of(gpu_events: pd.DataFrame, instances: pd.DataFrame, operators: pd.DataFrame) -> Side:
+        """Take GPU_EVENTS, REGION_INSTANCES and OPERATORS of one trace; its ProfilerSteps are the rounds."""
+        GPU_EVENTS.check(gpu_events)
+        OPERATORS.check(operators)
+        REGION_INSTANCES.check(instances)
+        paths, path = _renamed(instances, lambda path: tuple(map(host_key, path)))
+        is_step = instances["step"].notna().to_numpy()
+        return Side(
+            gpu_events, instances, operators, paths, path, is_step, _rounds_of(instances, is_step), int(is_step.sum())
+        )
+
+    def without_steps(self) -> Side:
+        """The same without rounds, and paths without ProfilerStep, which the other side lacks."""
+        paths, path = _renamed(self.instances, lambda path: tuple(host_key(name) for name in path if name != STEP))
+        never = np.zeros(len(path), dtype=bool)
+        return Side(self.gpu_events, self.instances, self.operators, paths, path, never, np.full(len(path), -1), 0)
+
+    def in_rounds(self, name: str) -> Side:
+        """The same with the instances of an outermost region as rounds."""
+        codes = [code for code, path in enumerate(self.paths) if path == (name,)]
+        is_round = np.isin(self.path, codes)
+        unit = _rounds_of(self.instances, is_round)
+        return dataclasses.replace(self, is_round=is_round, unit=unit, rounds=int(is_round.sum()))
+
+    def repeated(self) -> dict[str, int]:
+        """Outermost regions that were opened twice or more, on one thread, with their time on the host."""
+        start, end = self._instance_times()
+        thread = self.instances["thread"].to_numpy()
+        found = {}
+        for code, path in enumerate(self.paths):
+            rows = np.flatnonzero(self.path == code) if len(path) == 1 else np.zeros(0, np.int64)
+            if len(rows) > 1 and len(set(thread[rows].tolist())) == 1:
+                found[path[0]] = int((end - start)[rows].sum())
+        return found
+
+    def wall(self) -> dict[Path, Measured]:
+        """Each round's time on the host; without rounds from the first start to the last end, host and GPU."""
+        start, end = self._instance_times()
+        if self.rounds:
+            return {("round",): _sums((end - start)[self.is_round], 1.0, 1.0, self.rounds)}
+        times = [(start, end)] if len(start) else []
+        for frame in (self.gpu_events, self.operators):
+            begin = frame["start_ns"].to_numpy(np.int64)
+            times += [(begin, begin + frame["dur_ns"].to_numpy(np.int64))] if len(frame) else []
+        if not times:
+            return {}
+        whole = max(int(end.max()) for _, end in times) - min(int(start.min()) for start, _ in times)
+        return {("trace",): _sums(np.array([whole]), 1.0, 1.0, 1)}
+
+    def busy(self) -> dict[Path, Measured]:
+        """Union of the GPU events, over all streams and devices."""
+        start, end, unit = self._event_times()
+        if not len(start):
+            return {}
+        groups = max(self.rounds, 1)
+        inside = unit >= 0 if self.rounds else np.ones(len(start), dtype=bool)
+        group = unit[inside] if self.rounds else np.zeros(len(start), dtype=np.int64)
+        busy = covered_by_group(group, start[inside], end[inside], groups)
+        return {("GPU busy",): _sums(busy, 1.0, len(group) / groups, max(len(group), 1))}
+
+    def region_busy(self) -> dict[Path, Measured]:
+        """Union of what each region launched, nested regions included, over all streams."""
+        event, instance = self._launched()
+        start, end, _ = self._event_times()
+        group, groups = self._groups()
+        return self._regions(covered_by_group(group[instance], start[event], end[event], groups))
+
+    def region_host(self) -> dict[Path, Measured]:
+        """Time on the regions' own threads."""
+        start, end = self._instance_times()
+        group, groups = self._groups()
+        host = np.zeros(groups, dtype=np.int64)
+        np.add.at(host, group, end - start)
+        return self._regions(host)
+
+    def events_by(self, key: Callable[[str], str]) -> dict[Path, Measured]:
+        """GPU time by what `key` makes of an event's name; of a trace with rounds what was launched inside them."""
+        names = self.gpu_events["name"].cat
+        _, _, unit = self._event_times()
+        dur = self.gpu_events["dur_ns"].to_numpy(np.int64)
+        return self._by_name([key(str(name)) for name in names.categories], names.codes.to_numpy(), dur, unit)
+
+    def operator_time(self) -> dict[Path, Measured]:
+        """Self time on the host by operator; of a trace with rounds what ran inside them."""
+        names = self.operators["name"].cat
+        start = self.operators["start_ns"].to_numpy(np.int64)
+        unit = np.full(len(start), -1, dtype=np.int64)
+        if self.rounds:
+            begin, end = (times[self.is_round] for times in self._instance_times())
+            at = np.searchsorted(begin, start, "right") - 1
+            names_of_rounds = {self.paths[code][-1] for code in np.unique(self.path[self.is_round]).tolist()}
+            categories = [
+                names_of_rounds.isdisjoint(map(host_key, path)) for path in self.operators["path"].cat.categories
+            ]
+            held = ~np.array([*categories, True])[self.operators["path"].cat.codes.to_numpy()]
+            unit = np.where((at >= 0) & held & (start < end[np.maximum(at, 0)]), at, -1)
+        self_ns = self.operators["self_ns"].to_numpy(np.int64)
+        return self._by_name([host_key(str(name)) for name in names.categories], names.codes.to_numpy(), self_ns, unit)
+
+    def _groups(self) -> tuple[I64, int]:
+        """What each instance is a part of: its path in its round, or just itself."""
+        count = max(self.rounds, 1)
+        alone = len(self.paths) * count + np.arange(len(self.path))
+        return np.where(self.unit >= 0, self.path * count + self.unit, alone), len(self.paths) * count + len(self.path)
+
+    def _regions(self, values: I64) -> dict[Path, Measured]:
+        """Values per group to samples per path. A path that is opened inside rounds and outside counts inside."""
+        group, _ = self._groups()
+        found: dict[Path, Measured] = {}
+        order = np.argsort(self.path, kind="stable")
+        opened = np.bincount(self.path, minlength=len(self.paths))
+        for path, rows in zip(self.paths, np.split(order, np.cumsum(opened))[: len(self.paths)], strict=True):
+            inside = rows[self.unit[rows] >= 0]
+            if not path or not len(rows):
+                continue
+            if len(inside):
+                ran = np.unique(group[inside])
+                found[path] = _sums(values[ran], len(ran) / self.rounds, len(inside) / self.rounds, len(inside))
+            else:
+                found[path] = _sums(values[group[rows]], 1.0, float(len(rows)), len(rows))
+        return found
+
+    def _by_name(self, keys: Iterable[str], code: npt.NDArray[Any], dur: I64, unit: I64) -> dict[Path, Measured]:
+        known: dict[str, int] = {}
+        table = np.array([known.setdefault(key, len(known)) for key in keys], dtype=np.int64)
+        inside = unit >= 0 if self.rounds else np.ones(len(dur), dtype=bool)
+        if not inside.any():
+            return {}
+        number, dur = table[code[inside]], dur[inside]
+        calls = np.bincount(number, minlength=len(known))
+        if not self.rounds:
+            order = np.argsort(number, kind="stable")
+            parts = np.split(dur[order], np.cumsum(calls))
+            return {(key,): _calls(parts[row]) for key, row in known.items() if calls[row]}
+        cell = number * self.rounds + unit[inside]
+        sums = np.zeros(len(known) * self.rounds, dtype=np.int64)
+        np.add.at(sums, cell, dur)
+        table_of_sums = sums.reshape(len(known), self.rounds)
+        ran = np.bincount(cell, minlength=sums.size).reshape(table_of_sums.shape) > 0
+        return {
+            (key,): _sums(
+                table_of_sums[row][ran[row]], ran[row].sum() / self.rounds, calls[row] / self.rounds, int(calls[row])
+            )
+            for key, row in known.items()
+            if calls[row]
+        }
+
+    def _event_times(self) -> tuple[I64, I64, I64]:
+        """Start, end and round (or -1) of each GPU event."""
+        start = self.gpu_events["start_ns"].to_numpy(np.int64)
+        instance = self.gpu_events["instance"].fillna(-1).to_numpy(np.int64)
+        unit = np.append(self.unit, -1)[instance]  # the last one stands for no instance
+        return start, start + self.gpu_events["dur_ns"].to_numpy(np.int64), unit
+
+    def _instance_times(self) -> tuple[I64, I64]:
+        return self.instances["start_ns"].to_numpy(np.int64), self.instances["end_ns"].to_numpy(np.int64)
+
+    def _launched(self) -> tuple[I64, I64]:
+        """Pairs of a GPU event and a region instance it was launched in, the outer ones included."""
+        instance = self.gpu_events["instance"].fillna(-1).to_numpy(np.int64)
+        parent = self.instances["parent"].fillna(-1).to_numpy(np.int64)
+        event = np.flatnonzero(instance >= 0)
+        events, instances = [event], [instance[event]]
+        while len(events[-1]):
+            above = parent[instances[-1]]
+            events.append(events[-1][above >= 0])
+            instances.append(above[above >= 0])
+        return np.concatenate(events), np.concatenate(instances)
+
+
+def _rounds_of(instances: pd.DataFrame, is_round: npt.NDArray[np.bool_]) -> I64:
+    """The round that each instance is, or is nested in; -1 outside of all."""
+    unit = np.where(is_round, np.cumsum(is_round) - 1, -1)
+    parent = instances["parent"].fillna(-1).to_numpy(np.int64)
+    above = parent
+    while (above >= 0).any():  # up one level at a time
+        unit = np.where((above >= 0) & (unit < 0), unit[above], unit)
+        above = np.where((above >= 0) & (unit < 0), parent[above], -1)
+    return unit
+
+
+def _renamed(instances: pd.DataFrame, rename: Callable[[Path], Path]) -> tuple[list[Path], I64]:
+    """The distinct paths after renaming, and the one of each instance."""
+    codes: dict[Path, int] = {}
+    categories: Sequence[Path] = list(instances["path"].cat.categories)
+    table = [codes.setdefault(rename(path), len(codes)) for path in categories]
+    return list(codes), np.array([*table, 0], dtype=np.int64)[instances["path"].cat.codes.to_numpy()]
+
+
+def measured(samples: Sequence[int], parts: int = 1) -> Measured:
+    """A row of samples in ns taken elsewhere, such as latencies; each divided by `parts`."""
+    values = np.array(samples, dtype=np.int64)
+    return Measured(values / parts, 1.0, 1.0, int(values.sum()) // parts, len(values))
+
+
+def _sums(values: I64, scale: float, count: float, calls: int) -> Measured:
+    return Measured(values.astype(np.float64), float(scale), float(count), int(values.sum()), calls)
+
+
+def _calls(durations: I64) -> Measured:
+    """Compared by the sum of the calls; its noise is that of one call, by chance of n."""
+    total, median = int(durations.sum()), float(np.median(durations))
+    scale = total / median if median else float(len(durations))
+    return Measured(durations.astype(np.float64), scale, float(len(durations)), total, len(durations))

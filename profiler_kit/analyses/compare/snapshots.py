@@ -1,0 +1,209 @@
+"""Compare two snapshots (two Snapshots' frames in, one MemoryChange per total, region and stack out).
+
+A is what was, B what is. Devices are matched by number, regions by path, stacks by `stack_key`, which knows nothing of
+lines and folders, so that a stack is found again when the code around it moved. A memory history repeats exactly where
+the program does, so that no noise is looked for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from profiler_kit.analyses.memory.live import MODULE
+from profiler_kit.analyses.memory.stack_names import HasFrame, is_noise
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from profiler_kit.snapshot_analyses import SnapshotAnalyses
+
+Kind = Literal["total", "region", "stack"]
+Status = Literal["grew", "shrank", "same", "added", "removed"]
+Path = tuple[str, ...]
+
+PEAK: Final = "peak allocated"
+TOTALS: Final = (PEAK, "peak reserved", "allocated at the end", "reserved at the end")
+NO_STACK: Final = "(no Python stack)"
+BEFORE: Final = "(before the recording)"
+GATE_SHARE: Final = 0.01  # of the peak: a region below this on both sides fails no threshold
+_CALLS: Final = ("_call_impl", "_wrapped_call_impl", "<lambda>")
+_NUMBER: Final = re.compile(r"_\d+$")
+_COMPILED: Final = re.compile(r"c[a-z0-9]{51}\.py")  # torch/_inductor/codecache.py: named after what it holds
+_TEMPLATE: Final = re.compile(r"<[^<>]*>")
+
+
+@dataclass(frozen=True)
+class MemoryChange:
+    """One row. path: a region's path, a stack's key (outermost function first), or the name of a total.
+
+    a_bytes, b_bytes: totals as named; of a region the device's peak while it was open; of a stack what it held at the
+    peak. None where it does not occur. a_count, b_count: instances of a region, allocations of a stack.
+    allocated_bytes of a region: what one instance allocated, on average, in A and B.
+    """
+
+    kind: Kind
+    device: int
+    path: Path
+    a_bytes: int | None
+    b_bytes: int | None
+    a_count: int = 0
+    b_count: int = 0
+    allocated_bytes: tuple[int, int] = (0, 0)
+
+    @property
+    def delta_bytes(self) -> int:
+        """B - A."""
+        return (self.b_bytes or 0) - (self.a_bytes or 0)
+
+    @property
+    def change(self) -> float | None:
+        """B / A - 1; None where one of them is missing or A is 0."""
+        return self.b_bytes / self.a_bytes - 1 if self.a_bytes and self.b_bytes is not None else None
+
+    @property
+    def status(self) -> Status:
+        """What became of it."""
+        if self.a_bytes is None or self.b_bytes is None:
+            return "added" if self.a_bytes is None else "removed"
+        return "same" if not self.delta_bytes else "grew" if self.delta_bytes > 0 else "shrank"
+
+
+@dataclass(frozen=True)
+class MemoryComparison:
+    """Every row: totals, then regions as a tree, then stacks by the size of the change; device by device."""
+
+    changes: tuple[MemoryChange, ...]
+
+    def of(self, kind: Kind) -> list[MemoryChange]:
+        """The rows of one kind."""
+        return [row for row in self.changes if row.kind == kind]
+
+    def worst(self, limit: float) -> MemoryChange | None:
+        """The total or region that grew most beyond the limit (0.05: 5 %), None when none did.
+
+        A region counts when it reaches 1 % of its device's peak. What is new counts in the totals.
+        """
+        peak = {row.device: max(row.a_bytes or 0, row.b_bytes or 0) for row in self.of("total") if row.path == (PEAK,)}
+        rows = [row for row in self.of("total") if row.path[0].startswith("peak")]
+        rows += [
+            row for row in self.of("region") if max(row.a_bytes or 0, row.b_bytes or 0) >= GATE_SHARE * peak[row.device]
+        ]
+        beyond = [row for row in rows if (_growth(row) or 0.0) > limit]
+        return max(beyond, key=lambda row: (row.kind == "total", _growth(row) or 0.0), default=None)
+
+
+def _growth(row: MemoryChange) -> float | None:
+    """The change; of a total that was 0 and is not, beyond every limit."""
+    if row.kind == "total" and row.a_bytes == 0 and row.b_bytes:
+        return float("inf")
+    return row.change
+
+
+def stack_key(frames: Sequence[HasFrame]) -> Path:
+    """What a stack is found again by: its functions with their files' names, outermost first.
+
+    Lines, folders, the calls of nn.Module and the interpreter are left out, and repeats that follow each other count
+    once. Of a stack with Python in it the C++ frames are left out too; without Python they are kept, less their
+    template arguments. Files that torch.compile wrote, named after their contents, are one. A CPU recording's module
+    instances (`Linear_3`) lose their number.
+    """
+    python = [frame for frame in frames if frame.filename.endswith(".py") or frame.name.startswith(MODULE)]
+    kept = python or [frame for frame in frames if not is_noise(frame) and "CachingAllocator" not in frame.name]
+    key: list[str] = []
+    for frame in reversed(kept):
+        if frame.name.endswith(_CALLS):
+            continue
+        file = frame.filename.replace("\\", "/").rsplit("/", 1)[-1]
+        file = "compiled code" if _COMPILED.fullmatch(file) else file
+        if frame.name.startswith(MODULE):
+            name = _NUMBER.sub("", frame.name.removeprefix(MODULE))
+        elif python:
+            name = f"{frame.name} ({file})"
+        else:
+            name = _TEMPLATE.sub("", frame.name)
+        if not key or key[-1] != name:
+            key.append(name)
+    return tuple(key) or (NO_STACK,)
+
+
+def compare_snapshots(a: SnapshotAnalyses, b: SnapshotAnalyses) -> MemoryComparison:
+    """Compare totals, regions, and what each stack held at the peak."""
+    changes: list[MemoryChange] = []
+    for device in sorted({*a.devices, *b.devices}):
+        sides = [side if device in side.devices else None for side in (a, b)]
+        totals = [_totals(side, device) for side in sides]
+        changes += [MemoryChange("total", device, (name,), totals[0].get(name), totals[1].get(name)) for name in TOTALS]
+        changes += _regions(sides, device)
+        a_stacks, b_stacks = (_stacks(side, device) for side in sides)
+        rows = []
+        for key in dict.fromkeys([*a_stacks, *b_stacks]):
+            (a_bytes, a_count), (b_bytes, b_count) = (one.get(key, (None, 0)) for one in (a_stacks, b_stacks))
+            rows.append(MemoryChange("stack", device, key, a_bytes, b_bytes, a_count, b_count))
+        changes += sorted(rows, key=lambda row: (-abs(row.delta_bytes), row.path))
+    return MemoryComparison(tuple(changes))
+
+
+def _totals(side: SnapshotAnalyses | None, device: int) -> dict[str, int]:
+    if side is None:
+        return {}
+    one = side.replay(device)
+    values = (one.allocated_bytes.max(), one.reserved_bytes.max(), one.allocated_bytes[-1], one.reserved_bytes[-1])
+    return dict(zip(TOTALS, map(int, values), strict=True))
+
+
+def _regions(sides: list[SnapshotAnalyses | None], device: int) -> list[MemoryChange]:
+    """One row per region path of either side: those of A in order, then what only B has, below its parent."""
+    tables = [_region_rows(side, device) for side in sides]
+    order = list(tables[0])
+    for path in tables[1]:
+        if path not in tables[0]:
+            family = [number for number, known in enumerate(order) if known[: len(path) - 1] == path[:-1]]
+            order.insert(family[-1] + 1 if family and len(path) > 1 else len(order), path)
+    rows = []
+    for path in order:
+        a, b = (table.get(path) for table in tables)
+        rows.append(
+            MemoryChange(
+                "region",
+                device,
+                path,
+                a["peak_bytes"] if a else None,
+                b["peak_bytes"] if b else None,
+                a["instances"] if a else 0,
+                b["instances"] if b else 0,
+                (_each(a), _each(b)),
+            )
+        )
+    return rows
+
+
+def _region_rows(side: SnapshotAnalyses | None, device: int) -> dict[Path, dict[str, int]]:
+    if side is None:
+        return {}
+    frame: pd.DataFrame = side.regions()
+    frame = frame[(frame["device"] == device) & (frame["instances"] > 0)]
+    names = ("instances", "peak_bytes", "allocated_bytes")
+    values = zip(*(frame[name].tolist() for name in names), strict=True)
+    return {path: dict(zip(names, row, strict=True)) for path, row in zip(frame["path"], values, strict=True)}
+
+
+def _each(row: dict[str, int] | None) -> int:
+    return row["allocated_bytes"] // max(row["instances"], 1) if row else 0
+
+
+def _stacks(side: SnapshotAnalyses | None, device: int) -> dict[Path, tuple[int, int]]:
+    """Bytes and allocations live at the peak by stack key."""
+    found: dict[Path, tuple[int, int]] = {}
+    if side is None:
+        return found
+    live = side.live_at_peak(device)
+    columns = (live[name].tolist() for name in ("stack", "before", "size_bytes", "count"))
+    for stack, before, size, count in zip(*columns, strict=True):
+        key = stack_key(side.stacks[stack])
+        key = (BEFORE,) if before and key == (NO_STACK,) else key
+        known = found.get(key, (0, 0))
+        found[key] = (known[0] + size, known[1] + count)
+    return found

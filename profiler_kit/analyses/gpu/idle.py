@@ -1,0 +1,131 @@
+"""Why the GPU stood still: KERNEL_DETAILS in, the gaps between its events and their causes out.
+
+The causes are those of HolisticTraceAnalysis (`get_idle_time_breakdown`): a gap is host-bound when the launch of the
+event that ends it began after everything before it had ended; else it is a kernel wait when it is shorter than a
+threshold (back-to-back kernels have some distance); else other (waiting for another stream, a dependency).
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from profiler_kit.attribute.launch_context import previous_end, stream_codes
+from profiler_kit.load.trace.events import MISSING
+from profiler_kit.schemas import IDLE_GAPS, IDLE_TOTALS, KERNEL_DETAILS, LAUNCH_CALLS
+
+I64 = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+Scope = Literal["stream", "device", "all"]
+
+HOST_BOUND: Final = "host-bound"
+KERNEL_WAIT: Final = "kernel wait"
+OTHER: Final = "other"
+CAUSES: Final = (HOST_BOUND, KERNEL_WAIT, OTHER)
+# HTA's `consecutive_kernel_delay` is 30; it says nanoseconds and compares with microseconds.
+KERNEL_WAIT_BELOW_NS: Final = 30_000
+WAITING: Final = "Synchronize"  # in the names of runtime calls that return when the GPU is done
+
+
+def idle_gaps(
+    details: pd.DataFrame,
+    launch_calls: pd.DataFrame,
+    *,
+    scope: Scope = "stream",
+    kernel_wait_below_ns: int = KERNEL_WAIT_BELOW_NS,
+) -> pd.DataFrame:
+    """KERNEL_DETAILS, LAUNCH_CALLS -> IDLE_GAPS: one row per stretch in which nothing ran, by start.
+
+    scope says where nothing ran: on one stream, on one device, or on any device of the trace. The gaps of a stream
+    and the union of its events add up to last end - first start, exactly. Events that do not name their stream count
+    as one stream. A gap whose ending event has no launch in the trace cannot be host-bound. synchronised is true when
+    the launching thread was inside a call that waits for the GPU (`*Synchronize`) at the moment the gap began.
+    Empty in, empty out.
+    """
+    details, launch_calls = KERNEL_DETAILS.check(details), LAUNCH_CALLS.check(launch_calls)
+    start = details["start_ns"].to_numpy()
+    end = start + details["dur_ns"].to_numpy()
+    device, stream = _codes(details["device"]), _codes(details["stream"])
+    if scope != "stream":
+        stream = np.zeros_like(stream)
+    if scope == "all":
+        device = np.zeros_like(device)
+    launched = _codes(details["launch_start_ns"])
+    previous = previous_end(stream_codes(device, stream), start, end, launched)
+    rows = np.flatnonzero((previous != MISSING) & (start > previous))
+    rows = rows[np.lexsort((rows, previous[rows]))]
+    before, gap = previous[rows], start[rows] - previous[rows]
+    late = launched[rows] > before  # MISSING is before everything
+    cause = np.where(late, 0, np.where(gap < kernel_wait_below_ns, 1, 2))
+    thread = details["launch_thread"].iloc[rows].fillna(-1).to_numpy(dtype=np.int64)
+    unknown = pd.array([pd.NA] * len(rows), dtype="Int64")
+    gaps = pd.DataFrame(
+        {
+            "device": unknown if scope == "all" else details["device"].iloc[rows].array,
+            "stream": details["stream"].iloc[rows].array if scope == "stream" else unknown,
+            "start_ns": before,
+            "dur_ns": gap,
+            "cause": pd.Categorical.from_codes(cause.tolist(), categories=pd.Index(CAUSES, dtype=object)),
+            "synchronised": late & _inside_waiting_call(launch_calls, thread, before),
+            "event": details["event"].to_numpy()[rows],
+            "path": details["path"].iloc[rows].array,
+        }
+    )
+    return IDLE_GAPS.check(gaps)
+
+
+def idle_totals(gaps: pd.DataFrame) -> pd.DataFrame:
+    """IDLE_GAPS -> IDLE_TOTALS: idle time by stream and cause, longest stream first. Empty in, empty out.
+
+    The idle_ns of one stream add up to its idle time, the shares to 1.
+    """
+    gaps = IDLE_GAPS.check(gaps)
+    if gaps.empty:
+        return IDLE_TOTALS.empty()
+    keys = ["device", "stream", "cause"]
+    synchronised = gaps["dur_ns"].where(gaps["synchronised"], 0)
+    grouped = gaps.assign(waited=synchronised).groupby(keys, observed=True, dropna=False, sort=False)
+    totals = grouped.agg(
+        gaps=("dur_ns", "size"),
+        idle_ns=("dur_ns", "sum"),
+        synchronised_ns=("waited", "sum"),
+        longest_ns=("dur_ns", "max"),
+    ).reset_index()
+    whole = totals.groupby(["device", "stream"], dropna=False)["idle_ns"].transform("sum")
+    totals["share"] = totals["idle_ns"] / whole
+    totals["cause"] = totals["cause"].astype(object)
+    order = totals.assign(whole=whole).sort_values(
+        ["whole", "device", "stream", "idle_ns", "cause"], ascending=[False, True, True, False, True]
+    )
+    return IDLE_TOTALS.check(order.reset_index(drop=True))
+
+
+def waiting_calls(launch_calls: pd.DataFrame) -> pd.DataFrame:
+    """The LAUNCH_CALLS that return only when the GPU is done (`cudaStreamSynchronize`, `hipDeviceSynchronize`, ...)."""
+    names = launch_calls["name"].cat.categories
+    waits = np.array([WAITING in str(name) for name in names] or [False], dtype=bool)
+    found: pd.DataFrame = launch_calls[waits[launch_calls["name"].cat.codes.to_numpy()]]
+    return found
+
+
+def _inside_waiting_call(launch_calls: pd.DataFrame, thread: I64, time: I64) -> Mask:
+    """Whether each thread was inside a waiting call at each moment: start <= moment <= end."""
+    calls = waiting_calls(launch_calls)
+    inside = np.zeros(len(time), dtype=bool)
+    owner = calls["thread"].to_numpy()
+    for number in np.intersect1d(owner, thread).tolist():
+        mine = calls[owner == number]
+        start = mine["start_ns"].to_numpy()
+        order = np.argsort(start, kind="stable")
+        reach = np.maximum.accumulate((start + mine["dur_ns"].to_numpy())[order])
+        asked = np.flatnonzero(thread == number)
+        at = np.searchsorted(start[order], time[asked], "right") - 1
+        inside[asked] = (at >= 0) & (reach[np.maximum(at, 0)] >= time[asked])
+    return inside
+
+
+def _codes(values: pd.Series[int]) -> I64:
+    return np.asarray(values.fillna(MISSING).to_numpy(dtype=np.int64))

@@ -1,0 +1,89 @@
+"""GPU events by name, kind or stream, and where those of one group were launched (GPU_EVENTS, KERNEL_DETAILS in)."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from profiler_kit.analyses.compare.kernel_keys import kernel_kind
+from profiler_kit.load.trace.events import MISSING
+from profiler_kit.schemas import GPU_EVENTS, KERNEL_DETAILS, KERNEL_GROUPS, KERNEL_ORIGINS
+
+By = Literal["name", "kind", "stream"]
+Mask = npt.NDArray[np.bool_]
+_UNKNOWN: Final = MISSING  # a device or stream that the trace does not name
+_NUMBER: Final = re.compile(r"_\d+$")  # torch numbers the modules of a class: Linear_3
+
+
+def group_keys(gpu_events: pd.DataFrame, by: By) -> pd.Series[Any]:
+    """The group of each GPU event: its name, what sort of work it is (kernel_kind), or `GPU 0, stream 7`.
+
+    Takes GPU_EVENTS; gives a categorical with its index.
+    """
+    gpu_events = GPU_EVENTS.check(gpu_events)
+    if by == "stream":
+        pairs = pd.MultiIndex.from_frame(gpu_events[["device", "stream"]].astype("Int64").fillna(_UNKNOWN))
+        streams, lanes = pd.factorize(pairs)
+        labels = [f"GPU {_shown(device)}, stream {_shown(stream)}" for device, stream in lanes]
+        return _labelled(streams, labels, gpu_events.index)
+    name = gpu_events["name"]
+    if by == "name":
+        return name
+    kinds, distinct = pd.factorize(np.array([kernel_kind(str(label)) for label in name.cat.categories], dtype=object))
+    codes = kinds[name.cat.codes.to_numpy()] if len(kinds) else np.zeros(0, dtype=np.int64)
+    return _labelled(codes, list(distinct), name.index)
+
+
+def _labelled(codes: npt.NDArray[np.int64], labels: list[str], index: pd.Index[Any]) -> pd.Series[Any]:
+    return pd.Series(pd.Categorical.from_codes(codes.tolist(), pd.Index(labels, dtype=object)), index=index)
+
+
+def _shown(number: int) -> str:
+    return "?" if number == _UNKNOWN else str(number)
+
+
+def kernel_groups(gpu_events: pd.DataFrame, by: By) -> pd.DataFrame:
+    """GPU_EVENTS -> KERNEL_GROUPS: durations of each name, kind or stream, longest sum first. Empty in, empty out."""
+    if gpu_events.empty:
+        return KERNEL_GROUPS.empty()
+    grouped = gpu_events["dur_ns"].groupby(group_keys(gpu_events, by), observed=True, sort=False)
+    totals = grouped.agg(["size", "sum", "mean", "median", "min", "max"])
+    totals = totals.rename(columns={name: f"{name}_ns" for name in ("sum", "mean", "median", "min", "max")})
+    totals = totals.rename(columns={"size": "count"}).rename_axis("key").reset_index()
+    totals["key"] = totals["key"].astype(object)
+    totals["share"] = totals["sum_ns"] / max(1, int(totals["sum_ns"].sum()))
+    return KERNEL_GROUPS.check(totals.sort_values(["sum_ns", "key"], ascending=[False, True], ignore_index=True))
+
+
+def in_group(gpu_events: pd.DataFrame, by: By, key: str) -> Mask:
+    """Which GPU events belong to a group."""
+    return np.asarray(group_keys(gpu_events, by) == key, dtype=bool)
+
+
+def kernel_origins(details: pd.DataFrame, call: pd.Series[str], site: pd.Series[str]) -> pd.DataFrame:
+    """KERNEL_DETAILS -> KERNEL_ORIGINS: where these GPU events were launched, longest sum first.
+
+    call: the name of each one's launch call, site: the Python function that made it, one a row, "" where not known.
+    Empty in, empty out.
+    """
+    details = KERNEL_DETAILS.check(details)
+    if details.empty:
+        return KERNEL_ORIGINS.empty()
+    frame = pd.DataFrame(
+        {
+            "path": details["path"].astype(object),
+            "operator": details["operator"].astype(object).fillna(""),
+            "module": details["module"].astype(object).fillna("").map(lambda name: _NUMBER.sub("", name)),
+            "site": site.to_numpy(),
+            "call": call.to_numpy(),
+            "dur_ns": details["dur_ns"],
+        }
+    )
+    keys = ["path", "operator", "module", "site", "call"]
+    grouped = frame.groupby(keys, sort=False)["dur_ns"].agg(["size", "sum"]).reset_index()
+    totals = grouped.rename(columns={"size": "count", "sum": "sum_ns"})
+    return KERNEL_ORIGINS.check(totals.sort_values("sum_ns", ascending=False, kind="stable", ignore_index=True))

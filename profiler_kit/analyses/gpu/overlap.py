@@ -1,0 +1,43 @@
+"""How much communication hides behind computation: GPU_EVENTS in, one row per device out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from profiler_kit.analyses.gpu.intervals import covered_ns
+from profiler_kit.analyses.gpu.timeline import is_communication
+from profiler_kit.load.trace.categories import KERNEL
+from profiler_kit.load.trace.events import MISSING
+from profiler_kit.schemas import COMMUNICATION_OVERLAP, GPU_EVENTS
+
+
+def communication_overlap(gpu_events: pd.DataFrame) -> pd.DataFrame:
+    """GPU_EVENTS -> COMMUNICATION_OVERLAP: one row per device, lengths of unions over its streams.
+
+    As HolisticTraceAnalysis (`get_comm_comp_overlap`): computation is every kernel that is not communication (copies
+    and sets are neither), share = overlap_ns / communication_ns. overlap_ns + exposed_ns = communication_ns. A device
+    without communication has share 0. Empty in, empty out.
+    """
+    gpu_events = GPU_EVENTS.check(gpu_events)
+    if gpu_events.empty:
+        return COMMUNICATION_OVERLAP.empty()
+    communication = is_communication(gpu_events)
+    computation = ~communication & (gpu_events["category"] == KERNEL).to_numpy()
+    start = gpu_events["start_ns"].to_numpy()
+    end = start + gpu_events["dur_ns"].to_numpy()
+    device = gpu_events["device"].fillna(MISSING).to_numpy(dtype=np.int64)
+    devices, code = np.unique(device, return_inverse=True)
+    rows = []
+    for number in range(len(devices)):
+        here = code == number
+        parts = [here & communication, here & computation]
+        of_communication, of_computation = (covered_ns(start[part], end[part]) for part in parts)
+        both = np.logical_or(*parts)
+        overlap = of_communication + of_computation - covered_ns(start[both], end[both])
+        share = overlap / of_communication if of_communication else 0.0
+        rows.append((of_communication, of_computation, overlap, of_communication - overlap, share))
+    columns = list(COMMUNICATION_OVERLAP.columns)[1:]
+    frame = pd.DataFrame(rows, columns=columns)
+    frame["device"] = pd.arrays.IntegerArray(devices, devices == MISSING)
+    return COMMUNICATION_OVERLAP.check(frame)

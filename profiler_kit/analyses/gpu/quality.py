@@ -1,0 +1,217 @@
+"""Judge what a trace can be used for: its columns and frames in, findings out, the most important one first.
+
+A finding is a key, how often, and of how many; what to say about it is up to whoever shows it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from profiler_kit.load.trace.categories import COMMUNICATION_PREFIXES, MEMORY, OPERATOR, STACK, is_launch, role_of
+from profiler_kit.load.trace.columns import EventColumns
+from profiler_kit.schemas import GPU_EVENTS, REGION_INSTANCES
+
+I64 = npt.NDArray[np.int64]
+Counts = Mapping[tuple[str, str], int]
+
+Severity = Literal["lost", "missing", "odd"]
+Key = Literal[
+    "truncated",
+    "dropped",
+    "repaired",
+    "corrupt gzip",
+    "unknown categories",
+    "no GPU activity",
+    "GPU work without events",
+    "no host activity",
+    "unlinked",
+    "no regions",
+    "steps only",
+    "outside regions",
+    "no steps",
+    "steps missing",
+    "no shapes",
+    "no stacks",
+    "no modules",
+    "no memory",
+    "no rank",
+    "no base time",
+    "early starts",
+    "stream overlap",
+]
+STEP: Final = "ProfilerStep"
+_LOST: Final = ("truncated", "dropped", "repaired", "corrupt gzip", "unknown categories")
+_ODD: Final = ("early starts", "stream overlap")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing worth knowing. count: how many, of how many (0 when that means nothing).
+
+    names: categories, steps or regions concerned, the first few. largest_ns: the worst of them, 0 when that means
+    nothing.
+    """
+
+    key: Key
+    count: int
+    of: int = 0
+    names: tuple[str, ...] = ()
+    largest_ns: int = 0
+
+    @property
+    def severity(self) -> Severity:
+        """lost: events are gone or damaged. missing: not recorded. odd: there, but not to be trusted blindly."""
+        return "lost" if self.key in _LOST else "odd" if self.key in _ODD else "missing"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What was lost while loading, what the events hold, and what the metadata says."""
+
+    truncated: bool
+    repaired_events: int
+    dropped_events: int
+    damaged_compression: bool
+    counts: Counts
+    has_shapes: bool
+    has_stacks: bool
+    metadata: Mapping[str, Any]
+
+    def flag(self, name: str) -> bool:
+        """Whether the recording option is on, as Kineto writes it into the metadata."""
+        return self.metadata.get(name) in (1, True, "1", "true")
+
+    def of_category(self, category: str) -> int:
+        """Events of that category, of every phase."""
+        return sum(count for (found, _), count in self.counts.items() if found == category)
+
+
+def find_all(
+    recorded: Recorded, columns: EventColumns, gpu_events: pd.DataFrame, instances: pd.DataFrame
+) -> list[Finding]:
+    """Every finding about a trace: first what is lost, then what is missing, then what is odd.
+
+    Takes GPU_EVENTS and REGION_INSTANCES. Raises SchemaError when a column is missing or has another dtype.
+    """
+    gpu_events, instances = GPU_EVENTS.check(gpu_events), REGION_INSTANCES.check(instances)
+    return [
+        *lost(recorded),
+        *missing_activity(columns, gpu_events),
+        *missing_regions(gpu_events, instances),
+        *missing_options(recorded, columns, gpu_events),
+        *odd_times(gpu_events),
+    ]
+
+
+def lost(recorded: Recorded) -> list[Finding]:
+    """What of the file did not become events."""
+    found = []
+    if recorded.truncated:
+        found.append(Finding("truncated", 1))
+    if recorded.dropped_events:
+        found.append(Finding("dropped", recorded.dropped_events, sum(recorded.counts.values())))
+    if recorded.damaged_compression:
+        found.append(Finding("corrupt gzip", 1))
+    if recorded.repaired_events:
+        found.append(Finding("repaired", recorded.repaired_events, sum(recorded.counts.values())))
+    unknown = {name for name, _ in recorded.counts if role_of(name) == "unknown"}
+    if unknown:
+        names = sorted(unknown, key=recorded.of_category, reverse=True)
+        found.append(Finding("unknown categories", sum(map(recorded.of_category, names)), 0, tuple(names[:8])))
+    return found
+
+
+def missing_activity(columns: EventColumns, gpu_events: pd.DataFrame) -> list[Finding]:
+    """Whole sides of the recording that are not there, and GPU events without the launch."""
+    launches = int(columns.of_category(is_launch).sum())
+    operators = int(columns.of_category(lambda category: category == OPERATOR).sum())
+    found = []
+    if not len(gpu_events):
+        found.append(Finding("GPU work without events", launches) if launches else Finding("no GPU activity", 0))
+    if not operators and not launches:
+        found.append(Finding("no host activity", 0, len(gpu_events)))
+    unlinked = int(gpu_events["launch"].isna().sum())
+    if unlinked and (operators or launches):
+        found.append(Finding("unlinked", unlinked, len(gpu_events)))
+    return found
+
+
+def missing_regions(gpu_events: pd.DataFrame, instances: pd.DataFrame) -> list[Finding]:
+    """Regions and steps: none at all, kernels outside them, steps that were left out."""
+    is_step = (instances["name"] == STEP).to_numpy()
+    found = []
+    if not len(instances):
+        found.append(Finding("no regions", 0))
+    elif is_step.all():
+        found.append(Finding("steps only", int(is_step.sum())))
+    outside = int((gpu_events["launch"].notna() & gpu_events["instance"].isna()).sum())
+    if outside and len(instances):
+        found.append(Finding("outside regions", outside, len(gpu_events)))
+    if not is_step.any():
+        return [*found, Finding("no steps", 0)]
+    steps = np.unique(instances.loc[is_step, "step"].dropna().to_numpy(np.int64))
+    if len(steps) and int(steps[-1]) - int(steps[0]) + 1 > len(steps):
+        after = steps[:-1][np.diff(steps) > 1]
+        gaps = int(steps[-1]) - int(steps[0]) + 1 - len(steps)
+        found.append(Finding("steps missing", gaps, len(steps), tuple(str(step + 1) for step in after[:8].tolist())))
+    return found
+
+
+def missing_options(recorded: Recorded, columns: EventColumns, gpu_events: pd.DataFrame) -> list[Finding]:
+    """What the recording options left out."""
+    operators = recorded.of_category(OPERATOR)
+    found = []
+    if operators and not recorded.has_shapes:
+        found.append(Finding("no shapes", 0, operators))
+    python = recorded.of_category(STACK)
+    if not python and not recorded.has_stacks:
+        found.append(Finding("no stacks", 0))
+    if not recorded.flag("with_modules") and not any(name.startswith("nn.Module: ") for name in columns.names):
+        found.append(Finding("no modules", 0))
+    if not recorded.of_category(MEMORY):
+        found.append(Finding("no memory", 0))
+    names = gpu_events["name"].cat.categories
+    communicates = [str(name) for name in names if str(name).lower().startswith(COMMUNICATION_PREFIXES)]
+    if communicates and "distributedInfo" not in recorded.metadata:
+        found.append(Finding("no rank", len(communicates)))
+    if not isinstance(recorded.metadata.get("baseTimeNanoseconds"), int):
+        found.append(Finding("no base time", 0))
+    return found
+
+
+def odd_times(gpu_events: pd.DataFrame) -> list[Finding]:
+    """Clocks that disagree: work that starts before its launch, and work that overlaps on one stream."""
+    found = []
+    linked = gpu_events[gpu_events["launch"].notna()]
+    early = linked["launch_start_ns"].to_numpy(np.int64) - linked["start_ns"].to_numpy()
+    if (early > 0).any():
+        found.append(Finding("early starts", int((early > 0).sum()), len(linked), (), int(early.max())))
+    known = gpu_events[gpu_events["stream"].notna()]
+    overlap = overlaps_on_streams(
+        known["device"].fillna(-1).to_numpy(np.int64),
+        known["stream"].to_numpy(np.int64),
+        known["start_ns"].to_numpy(),
+        (known["start_ns"] + known["dur_ns"]).to_numpy(),
+    )
+    if (overlap > 0).any():
+        found.append(Finding("stream overlap", int((overlap > 0).sum()), len(known), (), int(overlap.max())))
+    return found
+
+
+def overlaps_on_streams(device: I64, stream: I64, start: I64, end: I64) -> I64:
+    """For each event, in the order given, by how many ns it begins before all earlier ones of its stream have ended."""
+    overlap = np.zeros(len(start), dtype=np.int64)
+    order = np.lexsort((end, start, stream, device))
+    device, stream, start, end = device[order], stream[order], start[order], end[order]
+    cuts = np.flatnonzero((device[1:] != device[:-1]) | (stream[1:] != stream[:-1])) + 1
+    for low, high in itertools.pairwise((0, *cuts.tolist(), len(start))):
+        reach = np.maximum.accumulate(end[low:high])[:-1]
+        overlap[order[low + 1 : high]] = np.maximum(np.minimum(reach, end[low + 1 : high]) - start[low + 1 : high], 0)
+    return overlap

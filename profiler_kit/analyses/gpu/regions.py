@@ -1,0 +1,120 @@
+"""Total the GPU work of each region path (GPU_EVENTS, REGION_INSTANCES -> REGION_TOTALS)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from profiler_kit.analyses.gpu.intervals import covered_by_group
+from profiler_kit.attribute.regions import NO_REGION, NONE, UNLINKED, Path
+from profiler_kit.schemas import GPU_EVENTS, REGION_INSTANCES, REGION_TOTALS
+
+I64 = npt.NDArray[np.int64]
+
+
+def region_totals(gpu_events: pd.DataFrame, instances: pd.DataFrame) -> pd.DataFrame:
+    """One row per region path, a parent before its children, siblings by sum, then by host time.
+
+    gpu_events, sum_ns, busy_ns, span_ns and launches include nested regions; self_sum_ns counts what was launched
+    with this region as the innermost one, so that it adds up to the sum over all GPU events. busy_ns is the union
+    over every stream and device. span_ns adds up last end - first start of each instance, host_ns the instances'
+    own time on their threads. launches counts the launch calls that own a GPU event. Rows ("(no region)",) and
+    ("(unlinked)",) hold what was launched outside every region and what has no launch in the trace; they have no
+    instances, and no span. They are left out when they would be empty.
+    """
+    gpu_events = GPU_EVENTS.check(gpu_events)
+    instances = REGION_INSTANCES.check(instances)
+    event_paths: list[Path] = list(gpu_events["path"].cat.categories)
+    instance_paths: list[Path] = list(instances["path"].cat.categories)
+    used = {event_paths[code] for code in np.unique(gpu_events["path"].cat.codes)}
+    used |= {instance_paths[code] for code in np.unique(instances["path"].cat.codes)}
+    paths = _with_parents(used)
+    if not paths:
+        return REGION_TOTALS.empty()
+    index = {path: row for row, path in enumerate(paths)}
+    parent = np.array([index.get(path[:-1], -1) for path in paths], dtype=np.int64)
+    own = np.array([index.get(path, -1) for path in event_paths], dtype=np.int64)[gpu_events["path"].cat.codes]
+    opened = np.array([index.get(path, -1) for path in instance_paths], dtype=np.int64)[instances["path"].cat.codes]
+    start = gpu_events["start_ns"].to_numpy()
+    dur = gpu_events["dur_ns"].to_numpy()
+    count = len(paths)
+    self_sum = _added(own, dur, count)
+    launch = gpu_events["launch"]
+    launches = gpu_events.loc[launch.notna() & ~launch.duplicated(), "path"].cat.codes
+    launch_path = np.array([index.get(path, -1) for path in event_paths], dtype=np.int64)[launches]
+    totals = pd.DataFrame(
+        {
+            "path": pd.Series(paths, dtype=object),
+            "instances": np.bincount(opened, minlength=count),
+            "gpu_events": _handed_up(np.bincount(own, minlength=count).astype(np.int64), parent),
+            "sum_ns": _handed_up(self_sum, parent),
+            "busy_ns": _busy(own, parent, start, start + dur),
+            "span_ns": _added(opened, _spans(instances), count),
+            "self_sum_ns": self_sum,
+            "host_ns": _added(opened, (instances["end_ns"] - instances["start_ns"]).to_numpy(), count),
+            "launches": _handed_up(np.bincount(launch_path, minlength=count).astype(np.int64), parent),
+        }
+    )
+    return REGION_TOTALS.check(_as_tree(totals, parent))
+
+
+def _with_parents(used: Iterable[Path]) -> list[Path]:
+    """Every path and every prefix of it, parents first."""
+    found = set(used)
+    for path in [*found]:
+        while len(path) > 1 and (path := path[:-1]) not in found:  # above one that is found, all are
+            found.add(path)
+    return sorted(found, key=lambda p: (len(p), p))
+
+
+def _added(group: I64, value: I64, groups: int) -> I64:
+    total = np.zeros(groups, dtype=np.int64)
+    np.add.at(total, group, value)
+    return total
+
+
+def _handed_up(own: I64, parent: I64) -> I64:
+    """Own values plus those of all descendants; parents stand before their children."""
+    total = own.copy()
+    for row in range(len(total) - 1, -1, -1):
+        if parent[row] >= 0:
+            total[parent[row]] += total[row]
+    return total
+
+
+def _busy(own: I64, parent: I64, start: I64, end: I64) -> I64:
+    """Union of the events of each path and of all below it: each event joins the group of every ancestor."""
+    groups, rows = [own], [np.arange(len(own))]
+    above = parent[own] if len(own) else own
+    while (above >= 0).any():
+        kept = above >= 0
+        rows.append(rows[-1][kept])
+        groups.append(above[kept])
+        above = parent[groups[-1]]
+    row = np.concatenate(rows)
+    return covered_by_group(np.concatenate(groups), start[row], end[row], len(parent))
+
+
+def _spans(instances: pd.DataFrame) -> I64:
+    return (instances["gpu_end_ns"] - instances["gpu_start_ns"]).fillna(0).to_numpy(dtype=np.int64)
+
+
+def _as_tree(totals: pd.DataFrame, parent: I64) -> pd.DataFrame:
+    """Order rows depth first: longest sum, then longest host time first; the two catch-all rows last."""
+    paths = totals["path"].tolist()
+    weight = [
+        (path in (NO_REGION, UNLINKED), -total, -host, path[-1])
+        for path, total, host in zip(paths, totals["sum_ns"].tolist(), totals["host_ns"].tolist(), strict=True)
+    ]
+    children: dict[int, list[int]] = {}
+    for row, above in enumerate(parent.tolist()):
+        children.setdefault(above, []).append(row)
+    order: list[int] = []
+    waiting = sorted(children.get(NONE, []), key=weight.__getitem__, reverse=True)
+    while waiting:
+        order.append(waiting.pop())
+        waiting += sorted(children.get(order[-1], []), key=weight.__getitem__, reverse=True)
+    return totals.iloc[order].reset_index(drop=True)

@@ -1,0 +1,163 @@
+"""Was a region bound by the GPU or by the host: gaps and GPU events in, one verdict per region path out."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from profiler_kit.analyses.gpu.idle import KERNEL_WAIT_BELOW_NS, idle_gaps, waiting_calls
+from profiler_kit.analyses.gpu.intervals import covered_by_group, union
+from profiler_kit.load.trace.events import MISSING
+from profiler_kit.schemas import KERNEL_DETAILS, LAUNCH_CALLS, REGION_INSTANCES, REGION_UTILIZATION
+
+I64 = npt.NDArray[np.int64]
+
+GPU_BOUND: Final = "GPU-bound"
+HOST_BOUND: Final = "host-bound"
+SYNCHRONISING: Final = "synchronising"
+MIXED: Final = "mixed"
+NO_GPU_WORK: Final = "no GPU work"
+# The rule, in this order:
+GPU_BUSY_FROM: Final = 0.8  # GPU-bound: the GPU worked for the region this share of the time it did no other work
+IDLE_CAUSE_FROM: Final = 0.5  # synchronising, then host-bound: this share of the idle time has that cause
+AHEAD_FROM: Final = 0.9  # GPU-bound all the same: this share of the GPU events was launched before its turn came
+
+
+def region_utilization(
+    details: pd.DataFrame,
+    instances: pd.DataFrame,
+    launch_calls: pd.DataFrame,
+    *,
+    kernel_wait_below_ns: int = KERNEL_WAIT_BELOW_NS,
+) -> pd.DataFrame:
+    """KERNEL_DETAILS, REGION_INSTANCES, LAUNCH_CALLS -> REGION_UTILIZATION: one row per region path, longest first.
+
+    The wall time of an instance runs from its start on the host (or the start of its first GPU event, if that is
+    earlier) to its end on the host or the end of the last GPU event it launched, whichever is later. It divides into
+    busy_ns (the GPU ran work launched in the region, nested regions included; union over every stream and device),
+    other_ns (it ran only work launched elsewhere) and idle_ns; idle_ns divides by what ended the idleness (idle_gaps
+    over all devices): kernel_wait_ns, other_wait_ns, synchronised_ns (the launch came late because the host had been
+    waiting for the GPU) and host_ns (it came late otherwise, or nothing was launched any more). All add up exactly.
+    ahead is the share of GPU events that found earlier work of their stream unfinished when their launch returned.
+
+    verdict: "GPU-bound" when busy_ns reaches GPU_BUSY_FROM of busy_ns + idle_ns (what the GPU did for others does not
+    count against the region); else "synchronising" when synchronised_ns, or "host-bound" when synchronised_ns + host_ns
+    reach IDLE_CAUSE_FROM of idle_ns; else "GPU-bound" when ahead reaches AHEAD_FROM; else "mixed".
+    "no GPU work" when nothing was launched. Empty in, empty out.
+    """
+    details, instances = KERNEL_DETAILS.check(details), REGION_INSTANCES.check(instances)
+    launch_calls = LAUNCH_CALLS.check(launch_calls)
+    if instances.empty:
+        return REGION_UTILIZATION.empty()
+    gaps = idle_gaps(details, launch_calls, scope="all", kernel_wait_below_ns=kernel_wait_below_ns)
+    by_instance = _by_instance(details, instances, gaps)
+    by_instance["waiting_ns"] = _waiting(launch_calls, instances)
+    path, distinct = pd.factorize(instances["path"])
+    totals = by_instance.groupby(path).sum()
+    totals.insert(0, "instances", np.bincount(path))
+    totals.insert(0, "path", pd.Series(list(distinct), dtype=object))
+    wall = totals["wall_ns"].where(totals["wall_ns"] > 0, 1)
+    totals["utilization"] = totals["busy_ns"] / wall
+    totals["ahead"] = totals["queued_events"] / totals["gpu_events"].where(totals["gpu_events"] > 0, 1)
+    totals["verdict"] = [_verdict(row) for row in totals.itertuples()]
+    order = totals.assign(name=[" > ".join(p) for p in totals["path"]])
+    order = order.sort_values(["wall_ns", "name"], ascending=[False, True])
+    return REGION_UTILIZATION.check(order.reset_index(drop=True))
+
+
+def _verdict(row: tuple[object, ...]) -> str:
+    values = {name: getattr(row, name) for name in REGION_UTILIZATION.columns if name.endswith("_ns")}
+    if not getattr(row, "gpu_events", 0):
+        return NO_GPU_WORK
+    if values["busy_ns"] >= GPU_BUSY_FROM * (values["busy_ns"] + values["idle_ns"]):
+        return GPU_BOUND
+    enough = IDLE_CAUSE_FROM * values["idle_ns"]
+    if values["synchronised_ns"] >= enough:
+        return SYNCHRONISING
+    if values["synchronised_ns"] + values["host_ns"] >= enough:
+        return HOST_BOUND
+    return GPU_BOUND if getattr(row, "ahead", 0) >= AHEAD_FROM else MIXED
+
+
+def _by_instance(details: pd.DataFrame, instances: pd.DataFrame, gaps: pd.DataFrame) -> pd.DataFrame:
+    count = len(instances)
+    start, end = details["start_ns"].to_numpy(), (details["start_ns"] + details["dur_ns"]).to_numpy()
+    began, ended = instances["start_ns"].to_numpy(), instances["end_ns"].to_numpy()
+    gpu_start, gpu_end = _integers(instances["gpu_start_ns"], MISSING), _integers(instances["gpu_end_ns"], MISSING)
+    began = np.where(gpu_start == MISSING, began, np.minimum(began, gpu_start))
+    ended = np.maximum(ended, gpu_end)
+    group, row = _with_ancestors(_integers(details["instance"], -1), _integers(instances["parent"], -1))
+    # a region that outlives the one it began in launches what no longer belongs to that one
+    kept = (start[row] < ended[group]) & (end[row] > began[group]) | (start[row] == end[row])
+    group, row = group[kept], row[kept]
+    busy = covered_by_group(group, np.maximum(start[row], began[group]), np.minimum(end[row], ended[group]), count)
+    occupied = _inside(*union(start, end), began, ended)
+    idle = (ended - began) - occupied
+    gap_start, gap_end = gaps["start_ns"].to_numpy(), (gaps["start_ns"] + gaps["dur_ns"]).to_numpy()
+
+    def idle_of(chosen: npt.NDArray[np.bool_]) -> I64:
+        return _inside(gap_start[chosen], gap_end[chosen], began, ended)
+
+    cause = gaps["cause"].to_numpy()
+    waits, others = idle_of(cause == "kernel wait"), idle_of(cause == "other")
+    synchronised = idle_of(gaps["synchronised"].to_numpy())
+    queued = _integers(details["queue_ns"], 0) > 0
+    return pd.DataFrame(
+        {
+            "gpu_events": np.bincount(group, minlength=count),
+            "queued_events": np.bincount(group[queued[row]], minlength=count),
+            "wall_ns": ended - began,
+            "busy_ns": busy,
+            "other_ns": occupied - busy,
+            "idle_ns": idle,
+            "host_ns": idle - waits - others - synchronised,
+            "synchronised_ns": synchronised,
+            "kernel_wait_ns": waits,
+            "other_wait_ns": others,
+        }
+    )
+
+
+def _with_ancestors(instance: I64, parent: I64) -> tuple[I64, I64]:
+    """(instance, row) of each row with each instance it belongs to, nested ones and what they are nested in."""
+    row = np.flatnonzero(instance >= 0)
+    group = instance[row]
+    groups, rows = [group], [row]
+    while len(group):
+        above = parent[group]
+        row, group = row[above >= 0], above[above >= 0]
+        groups.append(group)
+        rows.append(row)
+    return np.concatenate(groups), np.concatenate(rows)
+
+
+def _inside(start: I64, end: I64, low: I64, high: I64) -> I64:
+    """How much of each stretch low .. high is covered by these disjoint, sorted intervals."""
+    done = np.concatenate(([0], np.cumsum(end - start)))
+
+    def until(time: I64) -> I64:
+        at = np.searchsorted(start, time, "right")
+        over = np.maximum(end[np.maximum(at - 1, 0)] - time, 0) if len(end) else np.zeros_like(time)
+        return done[at] - np.where(at > 0, over, 0)
+
+    return np.asarray(until(high) - until(low), dtype=np.int64)
+
+
+def _waiting(launch_calls: pd.DataFrame, instances: pd.DataFrame) -> I64:
+    """How long the host waited for the GPU inside each instance, on the instance's own thread."""
+    calls = waiting_calls(launch_calls)
+    total = np.zeros(len(instances), dtype=np.int64)
+    for thread in np.intersect1d(calls["thread"], instances["thread"]).tolist():
+        mine = calls[calls["thread"] == thread]
+        rows = np.flatnonzero(instances["thread"] == thread)
+        covered = union(mine["start_ns"].to_numpy(), (mine["start_ns"] + mine["dur_ns"]).to_numpy())
+        low, high = instances["start_ns"].to_numpy()[rows], instances["end_ns"].to_numpy()[rows]
+        total[rows] = _inside(*covered, low, high)
+    return total
+
+
+def _integers(values: pd.Series[int], missing: int) -> I64:
+    return np.asarray(values.fillna(missing).to_numpy(dtype=np.int64))

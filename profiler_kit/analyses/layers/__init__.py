@@ -1,0 +1,1 @@
+"""Analyses of per-layer timings."""

@@ -1,0 +1,133 @@
+"""Find memory that stays (MEMORY_ALLOCATIONS, Regions, Replay -> MEMORY_LEAKS, MEMORY_GROWTH, MEMORY_LIFETIMES)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from profiler_kit import schemas
+from profiler_kit.analyses.memory.live import region_of
+from profiler_kit.analyses.memory.regions import Regions, range_max
+from profiler_kit.analyses.memory.replay import Bools, Ints, Replay
+
+LEAST_STEPS: Final = 3  # what stays from fewer instances may as well be their result
+
+
+def instance_of(regions: Regions, path: Ints, times_us: Ints) -> Ints:
+    """Number of the instance of region `path` open at each time; -1 where path is below 0."""
+    found = np.full(len(path), -1, np.int64)
+    order = np.argsort(path, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(path[order])) + 1):
+        if len(rows) and path[rows[0]] >= 0:
+            instances = np.flatnonzero(regions.instance_path == path[rows[0]])
+            at = np.searchsorted(regions.start_us[instances], times_us[rows], side="right") - 1
+            found[rows] = instances[np.maximum(at, 0)]
+    return found
+
+
+def leak_candidates(one: Replay, allocations: pd.DataFrame, regions: Regions) -> pd.DataFrame:
+    """MEMORY_LEAKS of one device: what was allocated inside a region that closed and is live at the end.
+
+    By stack and innermost region. One that every instance of a region leaves behind (`growing`) is a leak; one from
+    a single instance may be its result.
+    """
+    mine = allocations[(allocations["device"] == one.device) & allocations["alloc_event"].notna()]
+    mine = mine[mine["free_event"].isna()]
+    path = region_of(mine, regions)
+    instance = instance_of(regions, path, mine["alloc_us"].to_numpy(np.int64))
+    left = (instance >= 0) & regions.closed[np.maximum(instance, 0)] if len(regions.closed) else instance >= 0
+    rows = mine.assign(region=path, instance=instance)[left]
+    grouped = rows.groupby(["stack", "region"], sort=True)
+    frame = grouped.agg(
+        count=("size_bytes", "size"),
+        size_bytes=("size_bytes", "sum"),
+        instances_left=("instance", "nunique"),
+        first_us=("alloc_us", "min"),
+        last_us=("alloc_us", "max"),
+    ).reset_index()
+    closed = np.bincount(regions.instance_path[regions.closed], minlength=max(len(regions.paths), 1))
+    instances = closed[frame["region"].to_numpy(np.int64)]
+    frame = frame.assign(
+        device=np.int64(one.device),
+        path=np.fromiter((regions.paths[n] for n in frame["region"]), dtype=object, count=len(frame)),
+        instances=instances.astype(np.int64),
+        growing=(frame["instances_left"].to_numpy() >= LEAST_STEPS)
+        & (2 * frame["instances_left"].to_numpy() > instances),
+    ).astype({name: np.int64 for name in ("stack", "count", "size_bytes", "instances_left", "first_us", "last_us")})
+    frame = frame.sort_values(["growing", "size_bytes"], ascending=False, kind="stable", ignore_index=True)
+    return schemas.MEMORY_LEAKS.check(frame)
+
+
+def growth(one: Replay, regions: Regions) -> pd.DataFrame:
+    """MEMORY_GROWTH of one device: how the total moved from instance to instance of each region that repeats.
+
+    The total after an instance is compared with the total after the one before it. The first instance is left out:
+    it pays for what is made once (the optimizer's state, workspaces).
+    """
+    rows = []
+    for number, path in enumerate(regions.paths):
+        mine = np.flatnonzero((regions.instance_path == number) & regions.closed)
+        if len(mine) <= LEAST_STEPS:
+            continue
+        after = one.allocated_bytes[np.searchsorted(one.times_us, np.sort(regions.end_us[mine]))]
+        steps = np.diff(after[1:])
+        rows.append(
+            {
+                "device": one.device,
+                "path": path,
+                "instances": len(mine),
+                "first_bytes": int(after[0]),
+                "last_bytes": int(after[-1]),
+                "median_step_bytes": int(np.median(steps)),
+                "growing_steps": int((steps > 0).sum()),
+                "steps": len(steps),
+            }
+        )
+    if not rows:
+        return schemas.MEMORY_GROWTH.empty()
+    frame = pd.DataFrame(rows).sort_values("median_step_bytes", ascending=False, kind="stable", ignore_index=True)
+    return schemas.MEMORY_GROWTH.check(frame)
+
+
+def region_instances(one: Replay, regions: Regions) -> pd.DataFrame:
+    """MEMORY_REGION_INSTANCES of one device, by start: the total on entering, at its highest, and on leaving."""
+    since = np.searchsorted(one.times_us, regions.start_us)
+    until = np.where(regions.closed, np.searchsorted(one.times_us, regions.end_us), len(one.times_us))
+    count = len(regions.instance_path)
+    peak = range_max(one.allocated_bytes, since, until + 1) if count else np.zeros(0, np.int64)
+    frame = pd.DataFrame(
+        {
+            "device": np.full(count, one.device, np.int64),
+            "path": np.fromiter((regions.paths[n] for n in regions.instance_path), dtype=object, count=count),
+            "start_us": regions.start_us,
+            "end_us": regions.end_us,
+            "before_bytes": one.allocated_bytes[since],
+            "peak_bytes": peak,
+            "after_bytes": one.allocated_bytes[until],
+        }
+    )
+    return schemas.MEMORY_REGION_INSTANCES.check(frame)
+
+
+def lifetimes(allocations: pd.DataFrame) -> pd.DataFrame:
+    """MEMORY_LIFETIMES: how long the allocations of each stack lived, most bytes first.
+
+    Of those made and freed in the history; what lived on at its end counts as live.
+    """
+    mine = allocations[allocations["alloc_event"].notna()]
+    freed: Bools = mine["free_event"].notna().to_numpy()
+    life = (mine["free_us"] - mine["alloc_us"]).to_numpy(np.float64, na_value=np.nan)
+    grouped = mine.assign(life_us=life, live=~freed).groupby(["device", "stack"], sort=True)
+    frame = grouped.agg(
+        count=("size_bytes", "size"),
+        size_bytes=("size_bytes", "sum"),
+        live_count=("live", "sum"),
+        median_us=("life_us", "median"),
+        max_us=("life_us", "max"),
+    ).reset_index()
+    frame = frame.astype({name: np.int64 for name in ("device", "stack", "count", "size_bytes", "live_count")})
+    frame = frame.astype({name: np.float64 for name in ("median_us", "max_us")})
+    frame = frame.sort_values("size_bytes", ascending=False, kind="stable", ignore_index=True)
+    return schemas.MEMORY_LIFETIMES.check(frame)

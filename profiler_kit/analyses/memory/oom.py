@@ -1,0 +1,159 @@
+"""Explain an allocation that failed (MEMORY_OOM, BlockReplay -> OomReport: what there was, and what would have helped).
+
+The allocator gives whole cached segments back to the driver before it gives up, so that at the failure what it still
+caches lies beside blocks in use, in pools of CUDA graphs, or on other streams.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+
+from profiler_kit.analyses.memory.allocator_rules import DEFAULT_POOL, SMALL
+from profiler_kit.analyses.memory.blocks import BlockReplay
+from profiler_kit.analyses.memory.replay import Replay
+
+Setting = Literal["expandable_segments", "max_split_size_mb", "garbage_collection_threshold", "pools", "batch", "limit"]
+MIB: Final = 1 << 20
+MOST_SMALLER: Final = 0.9  # a batch that must lose more than this is no batch any more
+EMPTY_SHARE: Final = 0.5  # a segment that is free by this share was split by something small
+
+
+@dataclass(frozen=True)
+class Advice:
+    """One thing to change. helps: whether by these numbers it would have let the allocation through.
+
+    Numbers are bytes, by name, for the view to put into words: `need` and `room` are always there.
+    """
+
+    setting: Setting
+    helps: bool
+    numbers: dict[str, int]
+
+
+@dataclass(frozen=True)
+class OomReport:
+    """An allocation that failed, with the state of the allocator at that moment (all in bytes).
+
+    segment_bytes: what was asked of the driver. cached_bytes: reserved in no active block; of it split_bytes beside
+    blocks in use, private_bytes in pools of CUDA graphs, other_stream_bytes on other streams (the last two count
+    whatever the first says). largest_free_bytes: the largest free block of the allocation's pool and stream.
+    live_bytes: allocated since the recording began and live.
+    """
+
+    device: int
+    state: int
+    time_us: int
+    stream: int
+    requested_bytes: int
+    segment_bytes: int
+    device_free_bytes: int | None
+    allocated_bytes: int
+    active_bytes: int
+    reserved_bytes: int
+    split_bytes: int
+    largest_free_bytes: int
+    private_bytes: int
+    other_stream_bytes: int
+    live_bytes: int
+    advice: tuple[Advice, ...]
+
+    @property
+    def cached_bytes(self) -> int:
+        return max(0, self.reserved_bytes - self.active_bytes)
+
+
+def explain(
+    one: Replay, blocks: BlockReplay, state: int, *, requested: int, device_free: int | None, stream: int, before: int
+) -> OomReport:
+    """Report the failure in a state; `before` is what was live then and allocated before the history."""
+    size = blocks.rules.block(requested)
+    segments = blocks.segments
+    alive = blocks.at(state)
+    free = alive[alive["allocation"].isna()]
+    place = free["segment"].to_numpy()
+    sizes = free["size_bytes"].to_numpy()
+    private = ~segments["pool"].isin((DEFAULT_POOL, "")).to_numpy()[place]
+    elsewhere = ~private & (segments["stream"].to_numpy()[place] != stream)
+    same_pool = (segments["segment_type"].to_numpy() == "small")[place] == (size <= SMALL)
+    report = OomReport(
+        device=one.device,
+        state=state,
+        time_us=int(one.times_us[state - 1]),
+        stream=stream,
+        requested_bytes=requested,
+        segment_bytes=blocks.rules.segment(size),
+        device_free_bytes=device_free,
+        allocated_bytes=int(one.allocated_bytes[state]),
+        active_bytes=int(blocks.active_bytes[state]),
+        reserved_bytes=int(one.reserved_bytes[state]),
+        split_bytes=int(blocks.split_bytes[state]),
+        largest_free_bytes=int(sizes[~private & ~elsewhere & same_pool].max(initial=0)),
+        private_bytes=int(sizes[private].sum()),
+        other_stream_bytes=int(sizes[elsewhere].sum()),
+        live_bytes=max(0, int(one.allocated_bytes[state]) - before),
+        advice=(),
+    )
+    if device_free is None:
+        return report
+    advice = _advice(report, blocks, device_free, size)
+    return OomReport(**{**vars(report), "advice": tuple(advice)})
+
+
+def _advice(report: OomReport, blocks: BlockReplay, device_free: int, size: int) -> list[Advice]:
+    """What would have helped first; then what would not, with why."""
+    need = report.segment_bytes
+    if need <= device_free:
+        return [Advice("limit", True, {"need": need, "room": device_free})]
+    usable = report.cached_bytes - report.private_bytes - report.other_stream_bytes
+    room = device_free + usable
+    found = []
+    if not blocks.rules.expandable:
+        numbers = {"need": size, "room": room, "free": device_free, "cached": usable}
+        found.append(Advice("expandable_segments", size <= room, numbers))
+    hollow = _hollow_segment(report, blocks, size)
+    if hollow is not None:
+        total, used, smallest = hollow
+        limit = max(20, (size - 1) // MIB)
+        found.append(
+            Advice(
+                "max_split_size_mb",
+                blocks.rules.max_split is None,
+                {"need": size, "room": total, "used": used, "limit_mb": limit, "largest_used": smallest},
+            )
+        )
+    idle = report.private_bytes + report.other_stream_bytes
+    if idle:
+        numbers = {"private": report.private_bytes, "streams": report.other_stream_bytes}
+        found.append(Advice("pools", need <= room + idle, {"need": need, "room": room + idle, **numbers}))
+    whole = report.cached_bytes - report.split_bytes
+    numbers = {"need": need, "room": device_free + max(whole, 0), "whole": max(whole, 0)}
+    found.append(Advice("garbage_collection_threshold", False, numbers))
+    missing = size - room if size > room else min(need - device_free, max(size - report.largest_free_bytes, 0))
+    scales = report.live_bytes + report.requested_bytes
+    fits = missing <= MOST_SMALLER * scales
+    found.append(Advice("batch", fits, {"need": need, "room": room, "missing": missing, "scales": scales}))
+    return sorted(found, key=lambda one: not one.helps)
+
+
+def _hollow_segment(report: OomReport, blocks: BlockReplay, size: int) -> tuple[int, int, int] | None:
+    """A large segment that would hold the allocation and is mostly free: its size, what is used, its largest block.
+
+    Blocks smaller than the allocation were cut from it; max_split_size_mb keeps large segments whole.
+    """
+    if size <= SMALL:
+        return None
+    alive = blocks.at(report.state)
+    used = alive[alive["allocation"].notna()].groupby("segment")["size_bytes"].agg(["sum", "max"])
+    segments = blocks.segments
+    there = (segments["from_state"] <= report.state) & (segments["to_state"] > report.state)
+    fits = there & (segments["size_bytes"] >= size) & ~segments["expandable"] & (segments["stream"] == report.stream)
+    best = None
+    for number in np.flatnonzero(fits.to_numpy() & segments["pool"].isin((DEFAULT_POOL, "")).to_numpy()).tolist():
+        total = int(segments["size_bytes"].iloc[number])
+        taken, largest = (int(used[name].get(number, 0)) for name in ("sum", "max"))
+        if 0 < taken <= (1 - EMPTY_SHARE) * total and largest < size and (best is None or taken < best[1]):
+            best = (total, taken, largest)
+    return best

@@ -1,0 +1,277 @@
+"""Memory by region (SNAPSHOT_ANNOTATIONS, Replay -> MEMORY_REGION_SPANS, MEMORY_REGIONS).
+
+The annotations of a snapshot are the starts and ends of `record_function` regions. They name no thread, so that they
+nest by time alone, on each device for itself.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from profiler_kit import schemas
+from profiler_kit.analyses.memory.replay import Ints, Replay
+
+NO_REGION: Final = ("(no region)",)
+MAX_DEPTH: Final = 100  # regions nested deeper stand beside each other at this depth
+_STEP: Final = re.compile(r"ProfilerStep#\d+")
+
+
+@dataclass(frozen=True, eq=False)
+class Regions:
+    """The regions of one device.
+
+    paths: each different path, a parent before its children, in order of first opening. parents: path number of each
+    path's parent, -1 at the top. instance_path, start_us, end_us, closed: one per opened region. change_us, innermost:
+    from that time on, that path is the innermost open one (-1: none); the first holds since forever.
+    """
+
+    paths: list[tuple[str, ...]]
+    parents: list[int]
+    instance_path: Ints
+    start_us: Ints
+    end_us: Ints
+    closed: npt.NDArray[np.bool_]
+    change_us: Ints
+    innermost: Ints
+
+    def path_at(self, times_us: Ints) -> Ints:
+        """Number of the innermost path open at each time (start inclusive, end exclusive), -1 for none."""
+        return self.innermost[np.searchsorted(self.change_us, times_us, side="right") - 1]
+
+
+def nest(annotations: pd.DataFrame, times_us: Ints, device: int) -> Regions:
+    """Nest the annotations of one device, which has events at `times_us`.
+
+    An END closes the innermost open START of its name. A region that was never closed ends with the history; an END
+    without a START closes a region that was open when the recording began. `ProfilerStep#N` is one region.
+    """
+    mine = annotations[annotations["device"] == device]
+    moments = mine["time_us"].to_numpy()
+    every = np.concatenate((times_us, moments))
+    first, last = (int(every.min()), int(every.max())) if len(every) else (0, 0)
+    names = ["ProfilerStep" if _STEP.fullmatch(name) else name for name in mine["name"]]
+    marks = list(zip((mine["stage"] == "END").tolist(), names, moments.tolist(), strict=True))
+    before = [(False, name, first) for name in reversed(_unopened(marks))]
+    return _Nesting().run(before + marks, last, open_at_start=bool(before))
+
+
+def _unopened(marks: list[tuple[bool, str, int]]) -> list[str]:
+    """Names of the ENDs without a START, in order: the last one was the outermost."""
+    open_count: dict[str, int] = {}
+    found = []
+    for is_end, name, _ in marks:
+        count = open_count.get(name, 0)
+        if not is_end:
+            open_count[name] = count + 1
+        elif count:
+            open_count[name] = count - 1
+        else:
+            found.append(name)
+    return found
+
+
+class _Nesting:
+    """The walk over the marks of one device."""
+
+    def __init__(self) -> None:
+        self._paths: list[tuple[str, ...]] = []
+        self._parents: list[int] = []
+        self._numbers: dict[tuple[int, str], int] = {}
+        self._instances: list[list[int]] = []  # path, start, end (-1: open)
+        self._open: list[tuple[str, int]] = []  # name, instance
+
+    def run(self, marks: list[tuple[bool, str, int]], last: int, *, open_at_start: bool) -> Regions:
+        changes, innermost = [np.iinfo(np.int64).min], [-1]
+        for is_end, name, time_us in marks:
+            if is_end:
+                self._end(name, time_us)
+            else:
+                self._start(name, time_us)
+            changes.append(time_us)
+            innermost.append(self._instances[self._open[-1][1]][0] if self._open else -1)
+        if open_at_start:  # no time before: the first change holds since forever
+            first = int(np.searchsorted(changes, changes[1], side="right")) - 1
+            changes, innermost = [changes[0], *changes[first + 1 :]], innermost[first:]
+        table = np.array(self._instances, np.int64).reshape(-1, 3)
+        closed = table[:, 2] >= 0
+        return Regions(
+            self._paths,
+            self._parents,
+            table[:, 0],
+            table[:, 1],
+            np.where(closed, table[:, 2], last),
+            closed,
+            np.array(changes, np.int64),
+            np.array(innermost, np.int64),
+        )
+
+    def _start(self, name: str, time_us: int) -> None:
+        depth = min(len(self._open), MAX_DEPTH - 1)
+        parent = self._instances[self._open[depth - 1][1]][0] if depth else -1
+        number = self._numbers.get((parent, name))
+        if number is None:
+            number = self._numbers[parent, name] = len(self._paths)
+            self._paths.append((*(self._paths[parent] if parent >= 0 else ()), name))
+            self._parents.append(parent)
+        self._open.append((name, len(self._instances)))
+        self._instances.append([number, time_us, -1])
+
+    def _end(self, name: str, time_us: int) -> None:
+        for at in range(len(self._open) - 1, -1, -1):
+            if self._open[at][0] == name:
+                self._instances[self._open.pop(at)[1]][2] = time_us
+                return
+
+
+def region_spans(regions: dict[int, Regions]) -> pd.DataFrame:
+    """MEMORY_REGION_SPANS of the devices."""
+    parts = [
+        pd.DataFrame(
+            {
+                "device": np.full(len(one.instance_path), device, np.int64),
+                "path": _objects([one.paths[number] for number in one.instance_path.tolist()]),
+                "start_us": one.start_us,
+                "end_us": one.end_us,
+                "closed": one.closed,
+            }
+        )
+        for device, one in regions.items()
+    ]
+    if not parts:
+        return schemas.MEMORY_REGION_SPANS.empty()
+    return schemas.MEMORY_REGION_SPANS.check(pd.concat(parts, ignore_index=True))
+
+
+def region_totals(replays: list[Replay], regions: dict[int, Regions], allocations: pd.DataFrame) -> pd.DataFrame:
+    """MEMORY_REGIONS: a parent before its children, in order of first opening, then the row of no region at all.
+
+    An event belongs to the innermost region open at its time and to all regions on that one's path, so that the rows
+    of depth 1 and `("(no region)",)` add up to all bytes allocated and freed. peak_bytes is the device's total, not
+    what the region itself allocated; it includes the total on entering. Takes MEMORY_ALLOCATIONS.
+    """
+    parts = [_totals_of(one, regions[one.device], allocations) for one in replays]
+    if not parts:
+        return schemas.MEMORY_REGIONS.empty()
+    return schemas.MEMORY_REGIONS.check(pd.concat(parts, ignore_index=True))
+
+
+def _totals_of(one: Replay, regions: Regions, allocations: pd.DataFrame) -> pd.DataFrame:
+    count = len(regions.paths)
+    path = regions.path_at(one.times_us)
+    path = np.where(path < 0, count, path)  # the last row is the one of no region
+    allocated, freed = np.zeros(count + 1, np.int64), np.zeros(count + 1, np.int64)
+    np.add.at(allocated, path, one.allocated)
+    np.add.at(freed, path, one.freed)
+    for number in range(count - 1, -1, -1):
+        parent = regions.parents[number]
+        if parent >= 0:
+            allocated[parent] += allocated[number]
+            freed[parent] += freed[number]
+    order = _tree_order(regions)
+    instances = np.bincount(regions.instance_path, minlength=count + 1)
+    made = allocations[(allocations["device"] == one.device) & allocations["alloc_event"].notna()]
+    churn, largest = _churn(made, regions)
+    stacks = made["stack"].to_numpy()
+    return pd.DataFrame(
+        {
+            "device": np.full(count + 1, one.device, np.int64),
+            "path": _objects([*regions.paths, NO_REGION]),
+            "instances": instances.astype(np.int64),
+            "peak_bytes": _peaks(one, regions),
+            "allocated_bytes": allocated,
+            "freed_bytes": freed,
+            "net_bytes": allocated - freed,
+            "churn_bytes": churn,
+            "largest_bytes": np.where(largest < 0, 0, np.append(made["size_bytes"].to_numpy(), 0)[largest]),
+            "largest_stack": np.where(largest < 0, 0, np.append(stacks, 0)[largest]),
+        }
+    ).iloc[order]
+
+
+def _churn(made: pd.DataFrame, regions: Regions) -> tuple[Ints, Ints]:
+    """Bytes freed again inside the instance that allocated them, and the row of the largest allocation (-1: none).
+
+    One per path, the last for no region, where "freed again" is freed at all. Takes MEMORY_ALLOCATIONS of one device
+    that were made in its history.
+    """
+    count = len(regions.paths)
+    churn, largest = np.zeros(count + 1, np.int64), np.full(count + 1, -1, np.int64)
+    size, since = made["size_bytes"].to_numpy(), made["alloc_us"].to_numpy(np.int64)
+    until = made["free_us"].fillna(np.iinfo(np.int64).max).to_numpy(np.int64)
+    instances = np.argsort(regions.instance_path, kind="stable")
+    bounds = np.searchsorted(regions.instance_path[instances], np.arange(count + 1))
+    parents = np.array([*regions.parents, -1], np.int64)
+    rows, path = np.arange(len(made)), regions.path_at(since)
+    outside = path < 0
+    churn[count] = int(size[outside & (until < np.iinfo(np.int64).max)].sum())
+    if outside.any():
+        largest[count] = rows[outside][size[outside].argmax()]
+    while len(rows := rows[path >= 0]):  # one level of the tree after the other, from the innermost region outwards
+        path = path[path >= 0]
+        order = np.argsort(path, kind="stable")
+        for group in np.split(order, np.flatnonzero(np.diff(path[order])) + 1):
+            number, mine = int(path[group[0]]), rows[group]
+            own = instances[bounds[number] : bounds[number + 1]]
+            at = np.searchsorted(regions.start_us[own], since[mine], side="right") - 1
+            ends = np.where(regions.closed[own], regions.end_us[own], np.iinfo(np.int64).max)[np.maximum(at, 0)]
+            churn[number] += int(size[mine][until[mine] < ends].sum())
+            best = mine[size[mine].argmax()]
+            if largest[number] < 0 or size[best] > size[largest[number]]:
+                largest[number] = best
+        path = parents[path]
+    return churn, largest
+
+
+def _tree_order(regions: Regions) -> list[int]:
+    """Path numbers with each parent's children right after it, then the number of no region."""
+    children: dict[int, list[int]] = {}
+    for number, parent in enumerate(regions.parents):
+        children.setdefault(parent, []).append(number)
+    order: list[int] = []
+    waiting = children.get(-1, [])[::-1]
+    while waiting:
+        number = waiting.pop()
+        order.append(number)
+        waiting += children.get(number, [])[::-1]
+    return [*order, len(regions.paths)]
+
+
+def _peaks(one: Replay, regions: Regions) -> Ints:
+    """Highest total while an instance of each path was open; the last: while no region was open."""
+    peaks = np.zeros(len(regions.paths) + 1, np.int64)
+    until = np.where(regions.closed, np.searchsorted(one.times_us, regions.end_us), len(one.times_us))
+    since = np.searchsorted(one.times_us, regions.start_us)
+    np.maximum.at(peaks, regions.instance_path, range_max(one.allocated_bytes, since, until + 1))
+    for number in range(len(regions.paths) - 1, -1, -1):  # a region of another thread may outlive the one it is below
+        if regions.parents[number] >= 0:
+            peaks[regions.parents[number]] = max(peaks[regions.parents[number]], peaks[number])
+    change = np.searchsorted(one.times_us, regions.change_us)
+    nothing = np.flatnonzero(regions.innermost < 0)
+    if len(nothing):
+        ends = np.append(change[1:], len(one.times_us))
+        peaks[-1] = range_max(one.allocated_bytes, change[nothing], ends[nothing] + 1).max()
+    return peaks
+
+
+def range_max(values: Ints, since: Ints, until: Ints) -> Ints:
+    """max(values[since:until]) of each range, none of them empty: O((n + ranges) log n) however they overlap."""
+    until = np.maximum(until, since + 1)
+    power = np.floor(np.log2(until - since)).astype(np.int64)
+    result = np.zeros(len(since), np.int64)
+    level, width = values, 1
+    for exponent in range(int(power.max(initial=-1)) + 1):
+        mine = power == exponent
+        result[mine] = np.maximum(level[since[mine]], level[until[mine] - width])
+        level = np.maximum(level[:-width], level[width:])
+        width *= 2
+    return result
+
+
+def _objects(items: list[tuple[str, ...]]) -> npt.NDArray[np.object_]:
+    return np.fromiter(items, dtype=object, count=len(items))

@@ -1,0 +1,1 @@
+"""Compare the ranks of one job."""

@@ -1,0 +1,1 @@
+"""Attribute GPU work to the code that launched it."""

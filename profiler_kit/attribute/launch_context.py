@@ -1,0 +1,207 @@
+"""Where on the host each GPU event came from: event columns in, its operator, its nn.Module and its delays out.
+
+Costs more than the attribution itself (it nests every operator), so nothing here runs until it is asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from profiler_kit.attribute.regions import NONE, Attribution, Path, alphabet, cut_into_pieces, paths_of
+from profiler_kit.attribute.span_forest import ROOT, Forest, build_forest, depths, outer_first
+from profiler_kit.load.trace.categories import OPERATOR
+from profiler_kit.load.trace.columns import EventColumns
+from profiler_kit.load.trace.events import MISSING
+
+I64 = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+MODULE_PREFIX: Final = "nn.Module: "  # of a python_function event (torch/csrc/autograd/profiler_python.cpp)
+PYTHON: Final = "python_function"
+
+
+@dataclass(frozen=True)
+class Nested:
+    """Spans of one kind nested by thread; node k > 0 of the forest is row `event[k - 1]` of the events."""
+
+    forest: Forest
+    event: I64
+
+    def at(self, node: I64) -> I64:
+        """Row of the events for each node; NONE for ROOT."""
+        found = np.full(len(node), NONE, dtype=np.int64)
+        inside = node != ROOT
+        found[inside] = self.event[node[inside] - 1]
+        return found
+
+    def outermost(self, node: I64, thread: I64, time: I64) -> I64:
+        """The outermost span open at each moment, given the innermost one.
+
+        All that is open is above the innermost one, but where spans overlap without nesting not all above is open.
+        """
+        at = self.forest.axis.place(thread, time)
+        found, above = node.copy(), node
+        rows = np.arange(len(node))
+        while True:
+            above = self.forest.parent[above]
+            going = above != ROOT
+            rows, above = rows[going], above[going]
+            if not len(rows):
+                return found
+            still_open = self.forest.end[above] > at[rows]
+            found[rows[still_open]] = above[still_open]
+
+
+def nest_operators(columns: EventColumns) -> Nested:
+    """Nest the operators (cpu_op) of each thread."""
+    return _nest(columns, columns.of_category(lambda category: category == OPERATOR))
+
+
+def nest_modules(columns: EventColumns) -> Nested:
+    """Nest the calls of nn.Modules of each thread; there are none unless modules were recorded (`with_stack`)."""
+    named = np.array([name.startswith(MODULE_PREFIX) for name in columns.names] or [False], dtype=bool)
+    if not named.any():
+        return _nest(columns, np.zeros(len(columns), dtype=bool))
+    return _nest(columns, named[columns.name] & columns.of_category(lambda category: category == PYTHON), cut=True)
+
+
+def nest_python(columns: EventColumns) -> Nested:
+    """Nest the Python functions of each thread; there are none unless stacks were recorded (`with_stack`)."""
+    return _nest(columns, columns.of_category(lambda category: category == PYTHON))
+
+
+def _nest(columns: EventColumns, chosen: Mask, *, cut: bool = False) -> Nested:
+    """Nest the chosen events. With `cut`, what outlives its parent goes on as a node of its own (see Regions)."""
+    event = np.flatnonzero(chosen)
+    start, end = columns.start_ns[event], columns.start_ns[event] + columns.dur_ns[event]
+    ties = (columns.integers["external_id"][event], alphabet(columns)[columns.name[event]])
+    rank = outer_first(start, end, *ties)
+    if not cut:
+        forest = build_forest(columns.thread[event].astype(np.int64), start, end, rank)
+        return Nested(forest, event[forest.span[1:]])
+    order = np.argsort(rank)
+    event, start, end = event[order], start[order], end[order]
+    forest, instance, _ = cut_into_pieces(columns.thread[event].astype(np.int64), start, end)
+    return Nested(forest, event[instance[1:]])
+
+
+@dataclass(frozen=True)
+class OperatorCalls:
+    """One row per operator call on the host, by thread and start.
+
+    depth counts the operators above it; parent is a row of this table or NONE.
+    """
+
+    event: I64
+    self_ns: I64
+    depth: I64
+    parent: I64
+
+
+def operator_calls(columns: EventColumns, nested: Nested) -> OperatorCalls:
+    """Each operator's own time: its duration less the operators called inside on the same thread."""
+    event = nested.event
+    end = columns.start_ns[event] + columns.dur_ns[event]
+    parent = nested.forest.parent[1:]
+    child = np.flatnonzero(parent != ROOT)
+    above = parent[child] - 1
+    self_ns = columns.dur_ns[event].copy()
+    np.subtract.at(self_ns, above, np.minimum(end[child], end[above]) - columns.start_ns[event[child]])
+    # operators that overlap without nesting (an asynchronous one) could take more than there is
+    return OperatorCalls(event, np.maximum(self_ns, 0), depths(nested.forest.parent)[1:], parent - 1)
+
+
+@dataclass(frozen=True)
+class Origins:
+    """One row per GPU event, as in Attribution. Events are rows of the trace's events, NONE where there is none.
+
+    modules is an index of module_paths. Times are MISSING where they cannot be told; see kernel_details for what
+    they mean.
+    """
+
+    operator: I64
+    outer_operator: I64
+    module: I64
+    modules: I64
+    module_paths: list[Path]
+    launch_end_ns: I64
+    since_launch_ns: I64
+    launch_delay_ns: I64
+    queue_ns: I64
+    latency_ns: I64
+    previous_end_ns: I64
+
+
+def find_origins(columns: EventColumns, found: Attribution, operators: Nested) -> Origins:
+    """The operator, module and delays of every GPU event."""
+    linked = found.launch != NONE
+    launch = found.launch[linked]
+    thread, start = columns.thread[launch].astype(np.int64), columns.start_ns[launch]
+
+    def spread_out(of_linked: I64) -> I64:
+        rows = np.full(len(linked), ROOT, dtype=np.int64)
+        rows[linked] = of_linked
+        return rows
+
+    node = operators.forest.innermost(thread, start)
+    modules = nest_modules(columns)
+    module = spread_out(modules.forest.innermost(thread, start))
+    names = [columns.names[code].removeprefix(MODULE_PREFIX) for code in columns.name[modules.event].tolist()]
+    path, paths = paths_of(modules.forest.parent, names, [()])
+    return Origins(
+        operator=operators.at(spread_out(node)),
+        outer_operator=operators.at(spread_out(operators.outermost(node, thread, start))),
+        module=modules.at(module),
+        modules=path[module],
+        module_paths=paths,
+        **_delays(columns, found),
+    )
+
+
+def _delays(columns: EventColumns, found: Attribution) -> dict[str, I64]:
+    start = columns.start_ns[found.event]
+    end = start + columns.dur_ns[found.event]
+    linked = found.launch != NONE
+    launch = np.where(linked, found.launch, 0)
+    launch_start = columns.start_ns[launch] if len(columns) else start
+    launch_end = launch_start + columns.dur_ns[launch] if len(columns) else end
+    stream, device, correlation = (columns.integers[name][found.event] for name in ("stream", "device", "correlation"))
+    previous = previous_end(stream_codes(device, stream), start, end, correlation)
+    delay = np.maximum(start - launch_end, 0)
+    waited = np.minimum(np.where(previous == MISSING, launch_end, previous), start) - launch_end
+    queue = np.maximum(waited, 0)
+    queued = linked & (stream != MISSING)
+    return {
+        "launch_end_ns": np.where(linked, launch_end, MISSING),
+        "since_launch_ns": np.where(linked, np.maximum(start - launch_start, 0), MISSING),
+        "launch_delay_ns": np.where(linked, delay, MISSING),
+        "queue_ns": np.where(queued, queue, MISSING),
+        "latency_ns": np.where(queued, delay - queue, MISSING),
+        "previous_end_ns": np.where(stream != MISSING, previous, MISSING),
+    }
+
+
+def previous_end(stream: I64, start: I64, end: I64, tie: I64) -> I64:
+    """When everything before each event on its stream had ended; MISSING for the first event of a stream.
+
+    Events of a stream are taken by start, then by end and tie. Where they overlap the latest end so far counts.
+    """
+    order = np.lexsort((tie, end, start, stream))
+    group = stream[order]
+    reach = pd.Series(end[order]).groupby(group).cummax().to_numpy()
+    first = np.concatenate(([True], group[1:] != group[:-1]))[: len(order)]
+    previous = np.full(len(order), MISSING, dtype=np.int64)
+    previous[order[1:]] = np.where(first[1:], MISSING, reach[:-1])
+    return previous
+
+
+def stream_codes(device: I64, stream: I64) -> I64:
+    """A number for each (device, stream)."""
+    streams, code = np.unique(stream, return_inverse=True)
+    _, where = np.unique(device, return_inverse=True)
+    return np.asarray(where * len(streams) + code, dtype=np.int64)

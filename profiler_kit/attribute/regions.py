@@ -1,0 +1,288 @@
+"""Attribute GPU work to the code that launched it: event columns in, one region path per GPU event out.
+
+The rules (DESIGN.md, Attribution): a GPU event belongs to the launch with its correlation id; the launch belongs
+to the stack of regions (`record_function`) open on its thread at its start; what autograd's backward threads
+launch nests below the regions of the thread that called backward.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from profiler_kit.attribute.autograd_threads import BackwardThreads, find_backward, thread_order
+from profiler_kit.attribute.span_forest import ROOT, Forest, build_forest, depths, order_by, outer_first
+from profiler_kit.load.trace.categories import REGION, is_gpu_work, is_launch
+from profiler_kit.load.trace.columns import EventColumns
+from profiler_kit.load.trace.events import MISSING
+
+I64 = npt.NDArray[np.int64]
+Path = tuple[str, ...]
+
+NO_REGION: Final[Path] = ("(no region)",)
+UNLINKED: Final[Path] = ("(unlinked)",)
+STEP_PREFIX: Final = "ProfilerStep#"
+NONE: Final = -1  # stands for "no row" in the integer arrays of this module
+_BUDGET: Final = 20_000_000  # pieces nested again and again, over all rounds: some seconds
+
+
+@dataclass(frozen=True)
+class Instances:
+    """One row per region that was opened, by start. parent is a row of this table or NONE, path an index of paths."""
+
+    event: I64
+    name: list[str]
+    step: I64  # MISSING where the name has none
+    parent: I64
+    path: I64
+    thread: I64
+    start_ns: I64
+    end_ns: I64
+    gpu_start_ns: I64  # MISSING where nothing was launched inside
+    gpu_end_ns: I64
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """One row per GPU event, by start. launch is a row of the events or NONE, instance a row of instances or NONE.
+
+    path and forward_path are indices of paths; paths[0] is NO_REGION, paths[1] UNLINKED, paths[2] the empty path
+    (a forward path that is not known).
+    """
+
+    event: I64
+    launch: I64
+    instance: I64
+    path: I64
+    forward_path: I64
+    paths: list[Path]
+    instances: Instances
+    regions: Regions
+
+
+def attribute(columns: EventColumns) -> Attribution:
+    """Attribute every GPU event of a trace; nothing disappears, every row has a path."""
+    regions = Regions.of(columns)
+    gpu = np.flatnonzero(columns.of_category(is_gpu_work))
+    gpu = gpu[np.argsort(columns.start_ns[gpu], kind="stable")]
+    launch = launches_of(columns, gpu)
+    linked = launch != NONE
+    node = np.zeros(len(gpu), dtype=np.int64)
+    node[linked] = regions.open_at(columns.thread[launch[linked]], columns.start_ns[launch[linked]])
+    path = np.where(linked, regions.path[node], 1)
+    forward = np.full(len(gpu), 2, dtype=np.int64)
+    forward[linked] = regions.forward_path(columns.thread[launch[linked]], columns.start_ns[launch[linked]])
+    end_ns = columns.start_ns[gpu] + columns.dur_ns[gpu]
+    instances = regions.instances(columns, node, columns.start_ns[gpu], end_ns)
+    return Attribution(gpu, launch, regions.instance[node], path, forward, regions.paths, instances, regions)
+
+
+def launches_of(columns: EventColumns, gpu: I64) -> I64:
+    """The launch of each GPU event: the earliest runtime or driver call with its correlation id, or NONE."""
+    calls = np.flatnonzero(columns.of_category(is_launch) & (columns.integers["correlation"] != MISSING))
+    if not len(calls):
+        return np.full(len(gpu), NONE, dtype=np.int64)
+    order = thread_order(columns)
+    calls = calls[
+        order_by(columns.integers["correlation"][calls], columns.start_ns[calls], order[columns.thread[calls]])
+    ]
+    known = columns.integers["correlation"][calls]
+    wanted = columns.integers["correlation"][gpu]
+    at = np.minimum(np.searchsorted(known, wanted, "left"), len(known) - 1)
+    return np.where((known[at] == wanted) & (wanted != MISSING), calls[at], NONE)
+
+
+@dataclass(frozen=True)
+class Regions:
+    """The regions of a trace as a forest of pieces.
+
+    A region is one piece unless it outlives the region it began in: then it is cut where that one ends, so that
+    the path of a moment names just the regions open then. Pieces are nodes of the forest, node 0 is ROOT;
+    parent may lead to another thread (backward threads). instance and path hold one entry per node.
+    """
+
+    forest: Forest
+    parent: I64
+    instance: I64
+    path: I64
+    paths: list[Path]
+    event: I64  # per instance, by start
+    first: I64  # node of each instance's first piece
+    name: list[str]  # per instance
+    step: I64
+    backward: BackwardThreads
+    shortened: int  # pieces closed early, see cut_into_pieces
+
+    @staticmethod
+    def of(columns: EventColumns) -> Regions:
+        """Find and nest the regions of a trace."""
+        event = np.flatnonzero(columns.of_category(lambda category: category == REGION))
+        start, end = columns.start_ns[event], columns.start_ns[event] + columns.dur_ns[event]
+        ties = (columns.integers["external_id"][event], alphabet(columns)[columns.name[event]])
+        rank = outer_first(start, end, *ties)
+        event = event[np.argsort(rank)]
+        names, step = _step_names([columns.names[code] for code in columns.name[event].tolist()])
+        forest, instance, shortened = cut_into_pieces(
+            columns.thread[event].astype(np.int64),
+            columns.start_ns[event],
+            columns.start_ns[event] + columns.dur_ns[event],
+        )
+        backward = find_backward(columns, event)
+        parent = _across_threads(columns, forest, event[instance[1:]], backward)
+        first = np.full(len(event), ROOT, dtype=np.int64)
+        first[instance[:0:-1]] = np.arange(len(instance) - 1, 0, -1)  # the lowest node of an instance wins
+        by_node = [names[row] for row in instance[1:].tolist()]
+        path, paths = paths_of(parent, by_node, [NO_REGION, UNLINKED, ()])
+        return Regions(forest, parent, instance, path, paths, event, first, names, step, backward, shortened)
+
+    def open_at(self, thread: npt.NDArray[np.int32], time: I64) -> I64:
+        """Node of the innermost region open at each moment, the caller's on a backward thread; else ROOT."""
+        node = self.forest.innermost(thread.astype(np.int64), time)
+        outside = np.flatnonzero(node == ROOT)
+        caller = self.backward.caller(thread[outside], time[outside])
+        called = caller != NONE
+        node[outside[called]] = self.forest.innermost(caller[called], time[outside[called]])
+        return node
+
+    def forward_path(self, thread: npt.NDArray[np.int32], time: I64) -> I64:
+        """Path of the forward region of the operator whose backward runs at each moment; 2 where not known."""
+        path = np.full(len(time), 2, dtype=np.int64)
+        operator_thread, operator_start = self.backward.forward(thread, time)
+        known = np.flatnonzero(operator_thread != NONE)
+        path[known] = self.path[self.forest.innermost(operator_thread[known], operator_start[known])]
+        return path
+
+    def instances(self, columns: EventColumns, node: I64, start_ns: I64, end_ns: I64) -> Instances:
+        """The table of instances, with the span of what each launched (node, start and end of each GPU event)."""
+        first_start = np.full(len(self.parent), np.iinfo(np.int64).max)
+        last_end = np.full(len(self.parent), np.iinfo(np.int64).min)
+        np.minimum.at(first_start, node, start_ns)
+        np.maximum.at(last_end, node, end_ns)
+        depth = depths(self.parent)
+        for level in range(int(depth.max()), 0, -1):  # children hand up to their parents
+            nodes = np.flatnonzero(depth == level)
+            np.minimum.at(first_start, self.parent[nodes], first_start[nodes])
+            np.maximum.at(last_end, self.parent[nodes], last_end[nodes])
+        gpu_start = np.full(len(self.event), np.iinfo(np.int64).max)
+        gpu_end = np.full(len(self.event), np.iinfo(np.int64).min)
+        np.minimum.at(gpu_start, self.instance[1:], first_start[1:])
+        np.maximum.at(gpu_end, self.instance[1:], last_end[1:])
+        nothing = gpu_start > gpu_end
+        return Instances(
+            event=self.event,
+            name=self.name,
+            step=self.step,
+            parent=self.instance[self.parent[self.first]],
+            path=self.path[self.first],
+            thread=columns.thread[self.event].astype(np.int64),
+            start_ns=columns.start_ns[self.event],
+            end_ns=columns.start_ns[self.event] + columns.dur_ns[self.event],
+            gpu_start_ns=np.where(nothing, MISSING, gpu_start),
+            gpu_end_ns=np.where(nothing, MISSING, gpu_end),
+        )
+
+
+def _step_names(names: list[str]) -> tuple[list[str], I64]:
+    """ProfilerStep#3 is the region ProfilerStep, step 3: else there were as many paths as steps."""
+    steps = np.full(len(names), MISSING, dtype=np.int64)
+    plain: list[str] = []
+    for row, name in enumerate(names):
+        number = name.removeprefix(STEP_PREFIX)
+        if number != name and number.isascii() and number.isdigit() and len(number) < 19:
+            steps[row] = int(number)
+            name = STEP_PREFIX[:-1]
+        plain.append(name)
+    return plain, steps
+
+
+def cut_into_pieces(thread: I64, start: I64, end: I64) -> tuple[Forest, I64, int]:
+    """Nest regions given outer first; return the forest of pieces and the instance of each node (NONE for ROOT).
+
+    Each round cuts every piece that outlives its parent at the parent's end; what is cut off begins anew there. The
+    pieces of n regions of which k are open at once number n x k. When _BUDGET is spent, what still outlives its
+    parent is closed with it, so that no path ever names a region that is not open; the third value says how many
+    pieces that shortened.
+    """
+    instance = np.arange(len(start))
+    work = 0
+    while True:
+        forest = build_forest(thread, start, end, instance)
+        span = forest.span
+        child = np.flatnonzero((forest.parent != ROOT) & (forest.end > forest.end[forest.parent]))
+        work += len(start)
+        if not len(child) or work + len(start) + len(child) > _BUDGET + 2 * len(start):
+            break
+        piece, above = span[child], span[forest.parent[child]]
+        cut = end[above]
+        thread = np.concatenate((thread, thread[piece]))
+        start = np.concatenate((start, cut))
+        instance = np.concatenate((instance, instance[piece]))
+        whole = end[piece]
+        end = np.concatenate((end, whole))
+        end[piece] = cut
+    if len(child):
+        forest = build_forest(thread, start, _closed_with_parents(forest, end), instance)
+    return forest, np.concatenate(([NONE], instance[forest.span[1:]])), len(child)
+
+
+def _closed_with_parents(forest: Forest, end: I64) -> I64:
+    """The end of each span, no later than that of any span it is nested in; by pointer doubling."""
+    first = np.concatenate(([np.iinfo(np.int64).max], end[forest.span[1:]]))
+    above = forest.parent
+    while above.any():
+        first = np.minimum(first, first[above])
+        above = above[above]
+    closed = end.copy()
+    closed[forest.span[1:]] = first[1:]
+    return closed
+
+
+def _across_threads(columns: EventColumns, forest: Forest, event: I64, backward: BackwardThreads) -> I64:
+    """Parents, with the outermost regions of backward threads hung below what their caller has open."""
+    parent = forest.parent.copy()
+    outermost = np.flatnonzero(parent[1:] == ROOT) + 1
+    thread = columns.thread[event[outermost - 1]]
+    start = columns.start_ns[event[outermost - 1]]
+    caller = backward.caller(thread, start)
+    called = caller != NONE
+    parent[outermost[called]] = forest.innermost(caller[called], start[called])
+    return parent
+
+
+def alphabet(columns: EventColumns) -> I64:
+    """A rank of each name in alphabetical order: breaks ties between equal spans, whatever the order of the file."""
+    return np.argsort(np.argsort(np.array([*columns.names, ""])))
+
+
+def paths_of(parent: I64, names: list[str], fixed: list[Path]) -> tuple[I64, list[Path]]:
+    """Path of each node of a forest as an index, and the paths; names holds one per node but ROOT.
+
+    The paths begin with `fixed`, whose first is ROOT's.
+    """
+    codes: dict[str, int] = {}
+    known = {path: code for code, path in enumerate(fixed)}
+    name = np.array([codes.setdefault(spelled, len(codes)) for spelled in names], dtype=np.int64)
+    spelled = list(codes)
+    paths = list(fixed)
+    path = np.zeros(len(parent), dtype=np.int64)
+    depth = depths(parent)
+    # ROOT has depth 0 like the outermost regions: place those first, then level by level
+    nodes = np.flatnonzero(depth[1:] == 0) + 1
+    level = 0
+    while len(nodes):
+        above = path[parent[nodes]]
+        key, where = np.unique(above * len(spelled) + name[nodes - 1], return_inverse=True)
+        code = []
+        for one in key.tolist():
+            up, last = divmod(one, len(spelled))
+            here = (*(() if up == 0 else paths[up]), spelled[last])
+            code.append(known.setdefault(here, len(known)))
+            if len(known) > len(paths):
+                paths.append(here)
+        path[nodes] = np.array(code, dtype=np.int64)[where]
+        level += 1
+        nodes = np.flatnonzero(depth == level)
+    return path, paths

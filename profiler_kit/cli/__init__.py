@@ -1,0 +1,68 @@
+"""The command line: `profiler-kit COMMAND`; a KitError becomes one line on stderr and exit code 1."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Final
+
+import typer
+
+from profiler_kit.errors import KitError
+
+# Subcommand -> module in profiler_kit.commands that defines `command`, in the order `--help` lists them.
+COMMANDS: Final = (
+    "demo",
+    "capture",
+    "layers",
+    "ladder",
+    "study",
+    "summary",
+    "regions",
+    "kernels",
+    "utilization",
+    "idle",
+    "operators",
+    "launches",
+    "sequences",
+    "copies",
+    "overlap",
+    "ranks",
+    "memory",
+    "diff",
+    "query",
+    "doctor",
+    "export",
+    "report",
+    "serve",
+)
+
+
+def build_app() -> typer.Typer:
+    """The typer application with every subcommand."""
+    app = typer.Typer(
+        name="profiler-kit",
+        help="See where the time and the memory of PyTorch inference go.",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    for name in COMMANDS:
+        module = importlib.import_module(f"profiler_kit.cli.{name}")
+        app.command(name)(module.command)
+    return app
+
+
+def main() -> None:
+    """Run the command line; exit codes: 0 fine, 1 bad input or a failed threshold, 2 wrong usage."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # libkineto writes stages and missing GPUs to stderr otherwise
+    try:
+        build_app()()
+    except KitError as error:
+        print(f"profiler-kit: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:  # the reader of our output (head, less) went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

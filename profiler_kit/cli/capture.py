@@ -1,0 +1,102 @@
+"""`profiler-kit capture`: run Segment Anything and record the run (options in, a run folder out)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from profiler_kit.progress import progress_bar
+
+if TYPE_CHECKING:
+    from profiler_kit.formats.run_record import RunRecord
+
+
+def command(
+    model: Annotated[
+        str, typer.Option(help="vit_b, vit_l, vit_h, vit_small (512 px, its weights are here) or vit_tiny (256 px).")
+    ] = "vit_b",
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Official checkpoint of that model; without one, random weights (vit_small: its own)."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the random weights and of the generated scenes.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Images in one batch.")] = 1,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of JPEG or PNG files; without one, scenes are generated.")
+    ] = None,
+    scenes: Annotated[int | None, typer.Option(help="How many scenes to generate. [default: one batch]")] = None,
+    prompts: Annotated[
+        str, typer.Option(help="What to ask of each image: centers, boxes or grid:N. Photographs get a grid.")
+    ] = "centers",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. [default: a GPU if there is one]")] = None,
+    optimizations: Annotated[
+        str, typer.Option(help="Names in the order to apply them, such as bf16,compile; also tf32, fp16.")
+    ] = "",
+    warmup: Annotated[
+        int | None, typer.Option(help="Batches before the timed ones. [default: 3 on a GPU, 1 on a CPU]")
+    ] = None,
+    iterations: Annotated[int | None, typer.Option(help="Timed batches. [default: 10 on a GPU, 3 on a CPU]")] = None,
+    trace_batches: Annotated[int, typer.Option(help="Batches in the trace.")] = 2,
+    layers: Annotated[str, typer.Option(help="Batch sizes to time every layer at, such as 1,2,4,8.")] = "",
+    record_shapes: Annotated[bool, typer.Option(help="Record operator shapes in the trace.")] = False,
+    with_stack: Annotated[bool, typer.Option(help="Record Python stacks in the trace.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder to make. [default: traces/MODEL-OPTIMIZATIONS-DEVICE-TIME]")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run at --out.")] = False,
+) -> None:
+    """Run Segment Anything and record the run into a folder.
+
+    The folder gets run.json (what ran, latencies), trace.json.gz, memory.pickle, masks.json and, with --layers,
+    layers.parquet. Look at it with: profiler-kit serve
+    """
+    from profiler_kit.formats.run_record import read_record
+    from profiler_kit.models.sam.capture import capture_run
+    from profiler_kit.workload.capture_plan import CaptureOptions
+
+    options = CaptureOptions(
+        model=model,
+        checkpoint=checkpoint,
+        seed=seed,
+        batch_size=batch_size,
+        images=images,
+        scenes=scenes,
+        prompts=prompts,
+        device=device,
+        optimizations=optimizations,
+        warmup=warmup,
+        iterations=iterations,
+        trace_batches=trace_batches,
+        layers=layers,
+        record_shapes=record_shapes,
+        with_stack=with_stack,
+        out=out,
+        overwrite=overwrite,
+    )
+    with progress_bar("capture") as report:
+        folder = capture_run(options, report=report)
+    for line in describe_run(read_record(folder)):
+        typer.echo(line)
+    typer.echo(f"written to {folder}")
+
+
+def describe_run(record: RunRecord) -> list[str]:
+    """A few lines on a run: what ran, its latency, its peak memory, its notes."""
+    import statistics
+
+    from profiler_kit.render.text import fmt_bytes, fmt_ns
+    from profiler_kit.units import ns_to_s
+
+    how = " + ".join(record.optimizations) or "eager"
+    median_ns = statistics.median(record.latency_ns)
+    low, high = fmt_ns(min(record.latency_ns)), fmt_ns(max(record.latency_ns))
+    lines = [
+        f"{record.model} {how} {record.dtype}, batch size {record.batch_size}, {record.device_name}",
+        f"latency {fmt_ns(median_ns)} a batch (median of {len(record.latency_ns)}, {low} to {high}), "
+        f"{record.batch_size / ns_to_s(median_ns):.2f} images/s",
+    ]
+    if record.peak_memory_bytes is not None:
+        lines.append(f"peak memory {fmt_bytes(record.peak_memory_bytes)}")
+    return lines + [f"note: {note}" for note in record.notes]

@@ -1,0 +1,166 @@
+"""`profiler-kit diff A B`: what got slower and faster between two traces or runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from profiler_kit.cli.output import AsJson, open_trace, print_json, print_table
+from profiler_kit.errors import InputError, OptionError, ThresholdError
+
+if TYPE_CHECKING:
+    from profiler_kit.analyses.compare.measurements import Measured, Side
+    from profiler_kit.analyses.compare.traces import Change, Comparison
+    from profiler_kit.formats.run_record import RunRecord
+
+_PERCENT: Final = re.compile(r"(\d+(?:\.\d+)?)\s*%")
+_NAME: Final = "A chrome trace (.json, .json.gz) or a run folder that holds one: what "
+
+
+def command(
+    a: Annotated[Path, typer.Argument(metavar="A", help=f"{_NAME}was.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help=f"{_NAME}is.")],
+    fail_above: Annotated[
+        str | None,
+        typer.Option("--fail-above", metavar="PERCENT", help="Exit with 1 when B is slower than this, such as 5%."),
+    ] = None,
+    as_json: AsJson = False,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print Markdown to paste into a pull request.")
+    ] = False,
+    top: Annotated[int, typer.Option("--top", help="Kernels and operators to show; --json has all.")] = 10,
+) -> None:
+    """Compare two recordings: regions, kernels and operators that came, went, got slower or faster.
+
+    Times are per ProfilerStep when both have steps, else per outermost region that both repeat. A change counts when
+    it exceeds the noise, taken from those repetitions: the notches around the medians (1.57 * IQR / sqrt(n)) do not
+    overlap. Kernels are matched by name without template arguments, so that float and bfloat16 meet. --fail-above
+    asks the totals and the regions, those above 1 % of the whole.
+    """
+    threshold = None if fail_above is None else parse_percent(fail_above)
+    if as_json and as_markdown:
+        raise OptionError("--json --markdown: these exclude each other, want one of them. Leave one out.")
+    if top < 1:
+        raise OptionError(f"--top {top}: want at least 1 row. Try: --top 10")
+    from profiler_kit.render import diff
+
+    records = (_record(a), _record(b))
+    found = compare_files(a, b, records)
+    lines = diff.verdict(found, records)
+    worst = None if threshold is None else found.worst(threshold)
+    if as_json:
+        print_json(to_json(found, (a, b), lines, threshold, worst))
+    elif as_markdown:
+        typer.echo(diff.markdown(found, (a.name or str(a), b.name or str(b)), lines, top), nl=False)
+    else:
+        _print(found, (a, b), lines, top)
+    if worst is not None:
+        known = f"noise {diff.noise(worst)}" if worst.noise_ns is not None else "measured once, noise unknown"
+        raise ThresholdError(
+            f"{b}: {_named(found, worst)} got slower than in {a}: {diff.from_to(worst)} "
+            f"({(worst.change or 0.0) * 100:+.1f} %, {known}), want at most +{fail_above}. "
+            "Look at what changed, or raise --fail-above."
+        )
+
+
+def parse_percent(text: str) -> float:
+    """5% as 0.05; raises OptionError for anything that is no percentage."""
+    found = _PERCENT.fullmatch(text.strip())
+    if found is None:
+        raise OptionError(f"--fail-above {text}: this is no percentage, want a number and a percent sign. Try: 5%")
+    return float(found[1]) / 100
+
+
+def compare_files(a: Path, b: Path, records: tuple[RunRecord | None, RunRecord | None]) -> Comparison:
+    """Load both and compare them; of two runs the latency without the profiler too."""
+    from profiler_kit.analyses.compare.traces import compare
+    from profiler_kit.run import latency_change
+
+    return compare(_side(a), _side(b), latency_change(*records))
+
+
+def _side(path: Path) -> Side:
+    from profiler_kit.analyses.compare.measurements import Side
+
+    trace = open_trace(path)
+    return Side.of(trace.gpu_events(), trace.region_instances(), trace.operators())
+
+
+def _record(path: Path) -> RunRecord | None:
+    """run.json of a run folder; a broken one is said, and left out."""
+    from profiler_kit.formats.run_record import RECORD, read_record
+
+    if not (path / RECORD).is_file():
+        return None
+    try:
+        return read_record(path)
+    except InputError as error:
+        typer.echo(f"profiler-kit: {' '.join(str(error).split())}", err=True)
+        return None
+
+
+def _named(found: Comparison, row: Change) -> str:
+    from profiler_kit.render.text import fmt_path
+
+    if row.kind == "region":
+        return f"region {fmt_path(row.path)} ({'GPU busy time' if row.metric == 'gpu' else 'host time'})"
+    return {"round": found.round or "", "trace": "the whole trace"}.get(row.path[0], row.path[0])
+
+
+def _print(found: Comparison, paths: tuple[Path, Path], lines: list[str], top: int) -> None:
+    from profiler_kit.render import diff
+
+    typer.echo(f"A: {paths[0]}\nB: {paths[1]}\n")
+    for line in lines:
+        typer.echo(line)
+    typer.echo()
+    for table in diff.grids(found, top):
+        print_table(table.title, table.columns, table.rows)
+
+
+def to_json(
+    found: Comparison, paths: tuple[Path, Path], lines: list[str], threshold: float | None, worst: Change | None
+) -> dict[str, object]:
+    """What --json prints."""
+    return {
+        "a": str(paths[0]),
+        "b": str(paths[1]),
+        "per": found.round,
+        "rounds": list(found.rounds),
+        "regions_by": found.metric,
+        "verdict": lines,
+        "fail_above": threshold,
+        "failed": None if worst is None else _json_row(worst),
+        "changes": [_json_row(row) for row in found.changes],
+    }
+
+
+def _json_row(row: Change) -> dict[str, object]:
+    return {
+        "kind": row.kind,
+        "path": list(row.path),
+        "metric": row.metric,
+        "status": row.status,
+        "a": _json_side(row.a),
+        "b": _json_side(row.b),
+        "delta_ns": row.delta_ns,
+        "change": row.change,
+        "noise_ns": row.noise_ns,
+    }
+
+
+def _json_side(side: Measured | None) -> dict[str, object] | None:
+    if side is None:
+        return None
+    return {
+        "value_ns": side.value_ns,
+        "count": side.count,
+        "calls": side.calls,
+        "sum_ns": side.sum_ns,
+        "mean_ns": side.mean_ns,
+        "samples": len(side.samples),
+        "notch_ns": side.notch_ns,
+    }

@@ -1,0 +1,134 @@
+"""`profiler-kit export TRACE -o OUT.json.gz`: one window of a trace as a trace of its own, for Perfetto."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from profiler_kit.cli.output import AsJson, TraceFile, print_json
+from profiler_kit.errors import KitError, OptionError
+from profiler_kit.progress import progress_bar
+from profiler_kit.units import NS_PER_MS, NS_PER_S, NS_PER_US
+
+if TYPE_CHECKING:
+    from profiler_kit.snapshot import Snapshot
+
+_UNITS: Final = {"": NS_PER_MS, "ns": 1, "us": NS_PER_US, "ms": NS_PER_MS, "s": NS_PER_S}
+_TIME: Final = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(ns|us|ms|s|)\s*")
+_MOST_NS: Final = 1 << 62
+
+
+def command(
+    trace: TraceFile,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write: .json.gz or .json.")],
+    region: Annotated[
+        str | None,
+        typer.Option(help="The time of one instance of this region: a name, 'outer > inner', or 'ProfilerStep#3'."),
+    ] = None,
+    instance: Annotated[int | None, typer.Option(help="Which instance of the region, counted from 0.")] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(
+            metavar="START:END",
+            help="A stretch of time after the trace's first event: 10:25 (ms), 900us:1.5ms, 2s: (to the end).",
+        ),
+    ] = None,
+    stream: Annotated[int | None, typer.Option(help="Of what ran on a GPU only this stream.")] = None,
+    with_memory: Annotated[
+        Path | None,
+        typer.Option(metavar="SNAPSHOT", help="Add allocated and reserved bytes from this snapshot of the same time."),
+    ] = None,
+    with_counters: Annotated[
+        bool, typer.Option("--with-counters", help="Add queue length, GPU events running, and memory of the run.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write one window of a trace as a small trace that opens in Perfetto, with the regions on the GPU added.
+
+    Kept are all events that overlap the window, the GPU work launched in it and the launches of that work, with their
+    arguments and their times in the source.
+    """
+    from dataclasses import asdict
+
+    from profiler_kit.formats.run_record import MEMORY_TRACE, TRACE
+    from profiler_kit.render.perfetto.export import export_window
+    from profiler_kit.render.text import fmt_bytes, fmt_count, fmt_ns
+
+    if instance is not None and region is None:
+        raise OptionError(f"--instance {instance}: of which region? Name one with --region.")
+    window = None if time is None else parse_time(time)
+    file = trace / TRACE if trace.is_dir() and (trace / TRACE).is_file() else trace
+    snapshot = _memory_beside(file) if with_counters and with_memory is None else None
+    if with_memory is not None:
+        from profiler_kit.snapshot import load_snapshot
+
+        snapshot = load_snapshot(with_memory)
+    with progress_bar(f"Exporting from {file.name}") as report:
+        done = export_window(
+            file,
+            output,
+            region=region,
+            instance=instance or 0,
+            time_ns=window,
+            stream=stream,
+            counters=with_counters,
+            snapshot=snapshot,
+            must_overlap=with_memory is not None,
+            report=report,
+        )
+    if snapshot is not None and not done.memory_samples:
+        beside = file.with_name(MEMORY_TRACE)
+        hint = f"; export {beside}, which has both" if beside.is_file() and beside != file else ""
+        typer.echo(
+            f"profiler-kit: no memory counters: {snapshot.path} was recorded at another time than this window{hint}",
+            err=True,
+        )
+    if as_json:
+        print_json({**asdict(done), "path": str(done.path)})
+        return
+    typer.echo(
+        f"{done.path}: {done.label}, {fmt_ns(done.end_ns - done.start_ns, 'ms')}, {fmt_count(done.events)} events "
+        f"({fmt_count(done.gpu_events)} on the GPU), {fmt_count(done.added_events)} added, {fmt_bytes(done.size_bytes)}"
+    )
+
+
+def parse_time(text: str) -> tuple[int, int | None]:
+    """START:END as nanoseconds; END may be left away. Numbers without a unit are milliseconds.
+
+    Raises OptionError for anything else, and for an end that is not after the start.
+    """
+    want = "want START:END after the trace's first event, in ms or with a unit: 10:25, 900us:1.5ms, 2s:"
+    first, colon, last = text.partition(":")
+    start, end = _nanoseconds(first or "0"), _nanoseconds(last) if last.strip() else None
+    if not colon or start is None or (last.strip() and end is None):
+        raise OptionError(f"--time {text!r}: not a stretch of time, {want}.")
+    if end is not None and end <= start:
+        raise OptionError(f"--time {text!r}: the end is not after the start, {want}.")
+    return start, end
+
+
+def _nanoseconds(text: str) -> int | None:
+    found = _TIME.fullmatch(text)
+    if found is None or not found[1].isascii():
+        return None
+    ns = round(Decimal(found[1]) * _UNITS[found[2]])
+    return ns if ns < _MOST_NS else None
+
+
+def _memory_beside(file: Path) -> Snapshot | None:
+    """The memory snapshot of the run folder the trace lies in; said on stderr when there is one but not to be read."""
+    from profiler_kit.formats.run_record import MEMORY
+    from profiler_kit.snapshot import load_snapshot
+
+    path = file.parent / MEMORY
+    if not path.is_file():
+        return None
+    try:
+        return load_snapshot(path)
+    except KitError as error:
+        typer.echo(f"profiler-kit: no memory counters: {error}", err=True)
+        return None

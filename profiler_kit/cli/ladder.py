@@ -1,0 +1,217 @@
+"""`profiler-kit ladder`: measure named combinations of optimizations, each in a process of its own."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from profiler_kit.cli.output import AsJson, print_json, print_table, records
+from profiler_kit.errors import OptionError, ThresholdError
+from profiler_kit.progress import progress_bar
+
+if TYPE_CHECKING:
+    from profiler_kit.formats.ladder_record import LadderRecord
+
+MODEL_ON_CPU: Final = "vit_small"  # it ships with weights that segment
+
+
+def command(
+    recorded: Annotated[
+        Path | None, typer.Argument(metavar="[LADDER]", help="A ladder's folder to show; nothing is measured.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="vit_b, vit_l, vit_h, vit_small or vit_tiny. [default: vit_b on a GPU, vit_small on a CPU]"),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Checkpoint of that model; without one, random weights (vit_small has its own).")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the random weights and of the generated scenes.")] = 0,
+    rows: Annotated[
+        str,
+        typer.Option(help='Rows separated by semicolons, [NAME=]OPTIMIZATION,...: "bf16;mine=bf16,compile". '),
+    ] = "",
+    batch_size: Annotated[int | None, typer.Option(help="Images in a batch. [default: 8 on a GPU, 1 on a CPU]")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. [default: a GPU if there is one]")] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of JPEG or PNG files, without true masks.")] = None,
+    coco: Annotated[
+        Path | None, typer.Option(help="COCO folder (annotations/instances_*.json and the images), or its json.")
+    ] = None,
+    num_images: Annotated[
+        int | None, typer.Option(help="Images to segment for accuracy. [default: two batches, at least 8]")
+    ] = None,
+    task: Annotated[str, typer.Option(help="points, boxes, or amg (all masks of an image).")] = "points",
+    points_per_side: Annotated[int, typer.Option(help="Of the grid of --task amg.")] = 32,
+    points_per_batch: Annotated[int, typer.Option(help="Prompts decoded at once by --task amg.")] = 64,
+    warmup: Annotated[
+        int | None, typer.Option(help="Batches before the timed ones. [default: 3 on a GPU, 1 on a CPU]")
+    ] = None,
+    iterations: Annotated[int | None, typer.Option(help="Timed batches. [default: 20 on a GPU, 5 on a CPU]")] = None,
+    min_miou: Annotated[
+        float | None, typer.Option(help="Fail when masks agree less than this with the baseline's (mean IoU).")
+    ] = None,
+    traces: Annotated[
+        bool, typer.Option("--traces", help="Add a trace and a memory snapshot of a few batches to each row.")
+    ] = False,
+    warm_compile: Annotated[
+        bool, typer.Option("--warm-compile/--no-warm-compile", help="Time a second process with the compiler's caches.")
+    ] = True,
+    timeout: Annotated[float, typer.Option(help="Seconds that one row's process may take.")] = 1800.0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write. [default: traces/ladder-MODEL-DEVICE-TIME]")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep the rows of --out that were measured, run the others.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the ladder at --out.")] = False,
+    png: Annotated[
+        Path | None, typer.Option("--png", help="With LADDER: draw its waterfall into this file as well.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure SAM as published and under named combinations of optimizations, or show such a ladder.
+
+    Every row runs in a fresh process: load, cold compile, warm compile, warm-up and steady state are told apart, and
+    its masks are compared with the truth and with the baseline's. Writes results.json, results.csv, waterfall.png and
+    a folder for each row. Look at it with: profiler-kit serve
+    """
+    if recorded is not None:
+        from profiler_kit.formats.ladder_record import read_ladder
+
+        if out is not None:
+            raise OptionError(f"--out {out}: {recorded} is shown, not measured, so there is nothing to write.")
+        record, folder = read_ladder(recorded), None
+        if png is not None:
+            _draw_waterfall(png, record)
+    else:
+        from profiler_kit.workload.capture_plan import choose_device
+        from profiler_kit.workload.ladder import run_ladder
+        from profiler_kit.workload.ladder_plan import LadderOptions
+
+        on_gpu = choose_device(device).type == "cuda"
+        options = LadderOptions(
+            model=model or ("vit_b" if on_gpu else MODEL_ON_CPU),
+            checkpoint=checkpoint,
+            seed=seed,
+            rows=rows,
+            batch_size=batch_size or (8 if on_gpu and task != "amg" else 1),
+            device=device,
+            images=images,
+            coco=coco,
+            num_images=num_images,
+            task=task,
+            points_per_side=points_per_side,
+            points_per_batch=points_per_batch,
+            warmup=warmup,
+            iterations=iterations,
+            min_miou=min_miou,
+            traces=traces,
+            warm_compile=warm_compile,
+            timeout_s=timeout,
+            out=out,
+            resume=resume,
+            overwrite=overwrite,
+        )
+        with progress_bar("ladder") as report:
+            folder, record = run_ladder(options, report=report)
+        _draw(folder, record)
+    _print(record, as_json=as_json)
+    if folder is not None:
+        typer.echo(f"written to {folder}", err=as_json)
+    _check(record, min_miou if recorded is not None and min_miou is not None else record.min_miou)
+
+
+def _draw(folder: Path, record: LadderRecord) -> None:
+    """The waterfall, and masks of each row over the first image, as PNG."""
+    from profiler_kit.formats.ladder_record import WATERFALL
+    from profiler_kit.render.overlays import write_overlays
+
+    _draw_waterfall(folder / WATERFALL, record)
+    write_overlays(folder, [row.technique for row in record.rows if row.status == "ok"])
+
+
+def _draw_waterfall(path: Path, record: LadderRecord) -> None:
+    from profiler_kit.files import whole_file
+    from profiler_kit.formats.ladder_file import ladder_rows
+    from profiler_kit.render.pictures import waterfall_png
+    from profiler_kit.render.text import ladder_facts
+
+    with whole_file(path) as temporary:
+        temporary.write_bytes(waterfall_png(ladder_rows(record), *ladder_facts(record)))
+
+
+def _print(record: LadderRecord, *, as_json: bool) -> None:
+    import dataclasses
+
+    from profiler_kit.formats.ladder_file import ladder_rows
+    from profiler_kit.render.text import ladder_facts
+
+    rows = [_plain(row) for row in records(ladder_rows(record))]
+    if as_json:
+        facts = dataclasses.asdict(record)
+        samples = {row.technique: list(row.latency_ns) for row in record.rows}
+        for row in rows:
+            row["latency_ns"] = samples[str(row["technique"])]
+        print_json({**{key: value for key, value in facts.items() if key != "rows"}, "rows": rows})
+        return
+    title, _ = ladder_facts(record)
+    columns = ("technique", "img/s", "x", "median ms", "IQR ms", "p99 ms", "compile s", "MiB", "mIoU", "vs fp32")
+    print_table(title, columns, [_cells(row) for row in rows], optional=("IQR ms", "p99 ms", "compile s"))
+    for row in rows:
+        if row["status"] != "ok":
+            typer.echo(f"{row['technique']}: {row['status']}, {row['error']}")
+    for row in rows:
+        if row["below_min_miou"]:
+            typer.echo(f"{row['technique']}: mIoU {row['baseline_miou']:.4f} with the baseline's masks is too low")
+    if record.setup.weights.startswith("random"):
+        typer.echo("note: random weights: times are those of the real model, masks are noise and so is their mIoU")
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    from profiler_kit.render.text import MISSING, fmt_rate
+    from profiler_kit.units import bytes_to_mib, ns_to_ms, ns_to_s
+
+    def show(value: float | None, shape: str = ",.3f") -> str:
+        return MISSING if value is None else format(value, shape)
+
+    def millis(value: float | None) -> float | None:
+        return None if value is None else ns_to_ms(value)
+
+    cold, peak = row["compile_cold_ns"], row["peak_memory_bytes"]
+    quartiles = None if row["q1_ns"] is None else row["q3_ns"] - row["q1_ns"]
+    return (
+        row["technique"] if row["is_step"] else f"  {row['technique']}",
+        MISSING if row["images_per_s"] is None else fmt_rate(row["images_per_s"]),
+        show(row["speedup"], ".2f"),
+        show(millis(row["median_ns"])),
+        show(millis(quartiles)),
+        show(millis(row["p99_ns"])),
+        MISSING if not cold else f"{ns_to_s(cold):,.1f}",
+        MISSING if peak is None else f"{bytes_to_mib(peak):,.0f}",
+        show(row["miou"], ".4f"),
+        show(row["baseline_miou"], ".4f") + (" !" if row["below_min_miou"] else ""),
+    )
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """NaN becomes None, so that what is printed is JSON."""
+    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}
+
+
+def _check(record: LadderRecord, least: float | None) -> None:
+    """Raise ThresholdError, one line, when a measured row agrees too little with the baseline."""
+    if least is None:
+        return
+    poor = [
+        f"{row.technique} {row.agreement.miou:.4f}"
+        for row in record.rows
+        if row.status == "ok" and row.agreement is not None and (row.agreement.miou or 0) < least
+    ]
+    if poor:
+        raise ThresholdError(
+            f"--min-miou {least:g}: mean IoU with the baseline's masks is lower for {', '.join(poor)}. Leave out the "
+            "optimization that costs it, or ask for less."
+        )

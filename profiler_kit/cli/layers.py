@@ -1,0 +1,153 @@
+"""`profiler-kit layers`: time every layer of SAM at several batch sizes, or show such timings of a recorded run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from profiler_kit.cli.output import AsJson, print_json, print_table, records
+from profiler_kit.errors import OptionError
+from profiler_kit.progress import progress_bar
+from profiler_kit.units import ns_to_ms
+
+if TYPE_CHECKING:
+    from profiler_kit.formats.layer_file import LayerFile
+
+
+def command(
+    recorded: Annotated[
+        Path | None,
+        typer.Argument(metavar="[RUN]", help="A run folder or layers.parquet to show; nothing is measured."),
+    ] = None,
+    model: Annotated[str, typer.Option(help="vit_b, vit_l, vit_h, or vit_tiny (256 px, for tests).")] = "vit_b",
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Official checkpoint of that model; without one, random weights.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the random weights and of the generated scenes.")] = 0,
+    batch_sizes: Annotated[str, typer.Option(help="Batch sizes to measure, separated by commas.")] = "1,2,4,8",
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of JPEG or PNG files; without one, scenes are generated.")
+    ] = None,
+    prompts: Annotated[str, typer.Option(help="centers, boxes or grid:N.")] = "centers",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. [default: a GPU if there is one]")] = None,
+    optimizations: Annotated[str, typer.Option(help="Names in the order to apply them, such as bf16.")] = "",
+    warmup: Annotated[
+        int | None, typer.Option(help="Forwards before the timed ones. [default: 3 on a GPU, 1 on a CPU]")
+    ] = None,
+    iterations: Annotated[
+        int | None, typer.Option(help="Timed forwards, with and without hooks. [default: 10 on a GPU, 3 on a CPU]")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write layers.parquet: a folder, or a name ending in .parquet.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file at --out.")] = False,
+    depth: Annotated[
+        int, typer.Option(help="Deepest layers in the table: 1 parts, 2 blocks, 3 what is in a block. --json has all.")
+    ] = 2,
+    as_json: AsJson = False,
+) -> None:
+    """Time every layer of Segment Anything at several batch sizes, or show the timings of a recorded run.
+
+    Median and interquartile range over the iterations; efficiency is the time per image at the smallest batch size
+    over the time per image here; share is of the whole forward.
+    """
+    from profiler_kit.formats.layer_file import read_layers, write_layers
+
+    if depth < 0:
+        raise OptionError(f"--depth {depth}: want 0 or more.")
+    if recorded is not None:
+        if out is not None:
+            raise OptionError(f"--out {out}: {recorded} is shown, not measured, so there is nothing to write.")
+        layers = read_layers(recorded)
+    else:
+        from profiler_kit.models.sam.capture import measure_layers
+        from profiler_kit.models.sam.layers import parse_batch_sizes
+        from profiler_kit.workload.capture_plan import CaptureOptions, make_plan
+
+        parse_batch_sizes(batch_sizes)
+        target = None if out is None else _target(out, overwrite=overwrite)
+        options = CaptureOptions(
+            model=model,
+            checkpoint=checkpoint,
+            seed=seed,
+            images=images,
+            prompts=prompts,
+            device=device,
+            optimizations=optimizations,
+            warmup=warmup,
+            iterations=iterations,
+            layers=batch_sizes,
+        )
+        plan = make_plan(options)
+        with progress_bar("layers") as report:
+            layers = measure_layers(plan, report=report)
+        if target is not None:
+            write_layers(target, layers)
+            typer.echo(f"written to {target}", err=True)
+    if as_json:
+        _print_json(layers)
+    else:
+        _print_table(layers, depth)
+
+
+def _target(out: Path, *, overwrite: bool) -> Path:
+    """The file to write; raises OptionError, before anything is measured, when it is there or cannot be written."""
+    from profiler_kit.capture.run_folder import check_place
+    from profiler_kit.formats.run_record import LAYERS
+
+    target = out if out.suffix == ".parquet" else out / LAYERS
+    if target.is_dir():
+        raise OptionError(f"--out {target}: this is a folder, want a file name. Choose another --out.")
+    if target.exists() and not overwrite:
+        raise OptionError(f"--out {out}: {target} is there already. Choose another --out, or add --overwrite.")
+    check_place(out, target)
+    return target
+
+
+def _print_table(layers: LayerFile, depth: int) -> None:
+    """The layers down to that depth, each with its batch sizes, and what the layers explain of the whole forward."""
+    from profiler_kit.analyses.layers.totals import explained, layer_totals
+    from profiler_kit.render.text import fmt_percent
+
+    totals = records(layer_totals(layers.calls))
+    shown = [row for row in totals if row["depth"] <= depth]
+    order = {layer: number for number, layer in enumerate(dict.fromkeys(row["layer"] for row in totals))}
+    shown.sort(key=lambda row: (order[row["layer"]], row["batch_size"]))
+    cells = [
+        (
+            row["layer"],
+            row["type"],
+            row["variant"],
+            str(row["batch_size"]),
+            f"{ns_to_ms(row['median_ns']):,.3f}",
+            f"{ns_to_ms(row['q3_ns'] - row['q1_ns']):,.3f}",
+            f"{ns_to_ms(row['per_image_ns']):,.3f}",
+            f"{row['efficiency']:.2f}",
+            fmt_percent(row["share"]),
+        )
+        for row in shown
+    ]
+    columns = ("layer", "type", "variant", "batch", "median ms", "IQR ms", "ms/image", "efficiency", "share")
+    names = {row["layer"] for row in shown}
+    print_table(f"{len(names)} of {len(order)} layers", columns, cells, left=3)
+    if len(names) < len(order):
+        deepest = max(row["depth"] for row in totals)
+        typer.echo(f"--depth {deepest} shows all layers, and so does --json.")
+    for row in records(explained(layers.calls, layers.forwards)):
+        typer.echo(
+            f"batch size {row['batch_size']}: the whole forward takes {ns_to_ms(row['forward_ns']):,.3f} ms without "
+            f"hooks; the layers explain {fmt_percent(row['share'])} of it, the innermost ones "
+            f"{fmt_percent(row['leaves_share'])}; hooks cost {row['overhead'] * 100:+.1f} %"
+        )
+    for note in layers.notes:
+        typer.echo(f"note: {note}")
+
+
+def _print_json(layers: LayerFile) -> None:
+    """All layers at all batch sizes, and how much of the whole forward they explain."""
+    from profiler_kit.analyses.layers.totals import explained, layer_totals
+
+    totals, coverage = layer_totals(layers.calls), explained(layers.calls, layers.forwards)
+    print_json({"layers": records(totals), "explained": records(coverage), "notes": list(layers.notes)})

@@ -1,0 +1,90 @@
+"""`profiler-kit memory A B`: what takes more and less memory in B than in A."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from profiler_kit.cli.output import print_json, print_table
+from profiler_kit.errors import ThresholdError
+
+if TYPE_CHECKING:
+    from profiler_kit.analyses.compare.snapshots import MemoryChange, MemoryComparison
+    from profiler_kit.snapshot import Snapshot
+
+
+def compare(
+    sides: tuple[Snapshot, Snapshot],
+    paths: tuple[Path, Path],
+    *,
+    limit: float | None,
+    as_json: bool,
+    as_markdown: bool,
+    top: int,
+) -> None:
+    """Print the comparison; raises ThresholdError when something grew beyond the limit (0.05: 5 %)."""
+    from profiler_kit.analyses.compare.snapshots import compare_snapshots
+    from profiler_kit.render import memory_diff
+
+    found = compare_snapshots(*sides)
+    lines = memory_diff.verdict(found)
+    worst = None if limit is None else found.worst(limit)
+    if as_json:
+        print_json(to_json(found, paths, lines, limit, worst))
+    elif as_markdown:
+        names = (paths[0].name or str(paths[0]), paths[1].name or str(paths[1]))
+        typer.echo(memory_diff.markdown(found, names, lines, top), nl=False)
+    else:
+        typer.echo(f"A: {paths[0]}\nB: {paths[1]}\n")
+        for line in lines:
+            typer.echo(line)
+        typer.echo()
+        for table in memory_diff.grids(found, top):
+            print_table(table.title, table.columns, table.rows)
+    if worst is not None and limit is not None:
+        raise ThresholdError(
+            f"{paths[1]}: {_named(worst)} grew over {paths[0]}: {memory_diff.from_to(worst)} "
+            f"({memory_diff.changed(worst)}), want at most +{100 * limit:g} %. "
+            "Look at what changed, or raise --fail-above."
+        )
+
+
+def _named(row: MemoryChange) -> str:
+    from profiler_kit.render.text import fmt_path
+
+    if row.kind == "region":
+        return f"the peak in region {fmt_path(row.path)} of device {row.device}"
+    return f"{row.path[0]} of device {row.device}"
+
+
+def to_json(
+    found: MemoryComparison, paths: tuple[Path, Path], lines: list[str], limit: float | None, worst: MemoryChange | None
+) -> dict[str, object]:
+    """What --json prints."""
+    return {
+        "a": str(paths[0]),
+        "b": str(paths[1]),
+        "verdict": lines,
+        "fail_above": limit,
+        "failed": None if worst is None else _row(worst),
+        "changes": [_row(row) for row in found.changes],
+    }
+
+
+def _row(row: MemoryChange) -> dict[str, object]:
+    return {
+        "kind": row.kind,
+        "device": row.device,
+        "path": list(row.path),
+        "status": row.status,
+        "a_bytes": row.a_bytes,
+        "b_bytes": row.b_bytes,
+        "delta_bytes": row.delta_bytes,
+        "change": row.change,
+        "a_count": row.a_count,
+        "b_count": row.b_count,
+        "a_allocated_bytes": row.allocated_bytes[0],
+        "b_allocated_bytes": row.allocated_bytes[1],
+    }

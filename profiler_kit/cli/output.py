@@ -1,0 +1,179 @@
+"""What commands share: JSON on stdout, tables with aligned numbers, the loading of a trace behind a bar."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from profiler_kit.errors import InputError, OptionError
+from profiler_kit.progress import progress_bar
+from profiler_kit.units import us_to_ns
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from profiler_kit.trace import Trace
+
+GAP: Final = "   "
+NARROWEST: Final = 28  # what the first column is shortened to before other columns go
+
+TraceFile = Annotated[
+    Path,
+    typer.Argument(metavar="TRACE", help="A chrome trace (.json, .json.gz) or a run folder that holds one."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+LinkedOnly = Annotated[
+    bool,
+    typer.Option("--linked-only", help="Count only GPU events whose launch and its flow arrow are both in the trace."),
+]
+Top = Annotated[int, typer.Option("--top", help="Rows of the table; --json prints all.")]
+KernelWait = Annotated[
+    float,
+    typer.Option("--kernel-wait-us", help="Shorter gaps count as the distance between back-to-back kernels."),
+]
+
+
+def check_top(top: int) -> None:
+    """Raises OptionError when a table would have no row."""
+    if top < 1:
+        raise OptionError(f"--top {top}: want at least 1 row. Try: --top 30")
+
+
+def kernel_wait_ns(us: float) -> int:
+    """The threshold in nanoseconds; raises OptionError when it is negative or no number."""
+    if not 0 <= us < 1e9:
+        raise OptionError(f"--kernel-wait-us {us}: want microseconds, 0 or more. Try: --kernel-wait-us 30")
+    return us_to_ns(us)
+
+
+def open_trace(path: Path, *, arguments: Sequence[str] = ()) -> Trace:
+    """Load a trace, or the trace of a run folder, behind a progress bar; what was lost is said on stderr.
+
+    arguments: further `args` of the events to load (see load_trace).
+    """
+    from profiler_kit.formats.run_record import TRACE
+    from profiler_kit.load.discover.rank_files import folder_traces
+    from profiler_kit.trace import load_trace
+
+    # unlike Path.is_file, os.path says no to a name that is too long: load_trace then tells
+    file = path / TRACE if os.path.isfile(path / TRACE) else path  # noqa: PTH113
+    if os.path.isdir(file) and (found := folder_traces(file)):  # noqa: PTH112 - likewise
+        raise InputError(
+            f"{file}: this folder holds {len(found)} traces, want one. Name one of them ({found[0]}), or set them side "
+            f"by side: profiler-kit ranks {file}"
+        )
+    with progress_bar(f"Loading {file.name}") as report:
+        trace = load_trace(file, arguments=arguments, report=report)
+    for line in trace.losses():
+        typer.echo(f"profiler-kit: {line}", err=True)
+    return trace
+
+
+def says_no_gpu(trace: Trace) -> bool:
+    """Whether the trace holds no GPU events; then that is printed, with what to do, in place of an empty table."""
+    if len(trace.gpu_events()):
+        return False
+    typer.echo(
+        f"{trace.path}: no GPU events. Record on a machine with a GPU, with CUDA among the activities; where the "
+        "host's time went: profiler-kit summary"
+    )
+    return True
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as plain values for JSON and for tables: paths become lists, missing values None."""
+    import pandas as pd
+
+    rows = []
+    for row in frame.to_dict("records"):
+        values = {str(key): list(value) if isinstance(value, tuple) else value for key, value in row.items()}
+        rows.append({key: None if value is pd.NA else value for key, value in values.items()})
+    return rows
+
+
+def print_json(value: object) -> None:
+    """Print JSON, non-ASCII kept readable where the terminal's encoding has it.
+
+    A file name that is no UTF-8 keeps its bytes as escapes (\\udcff), so that what is printed stays JSON.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8", "strict")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2)
+    typer.echo(text)
+
+
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1, optional: Sequence[str] = ()
+) -> None:
+    """Print a table as wide as the terminal; without a terminal as wide as it needs to be.
+
+    The first `left` columns are text, the others numbers aligned to the right. See `table_lines` for what happens
+    when the terminal is narrow. Without rows one line says so.
+    """
+    if not rows:
+        typer.echo(f"{title}: none\n")
+        return
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    typer.echo(typer.style(title, bold=True) if width else title)
+    typer.echo()
+    for line in table_lines(columns, rows, left=left, optional=optional, width=width):
+        typer.echo(line)
+    typer.echo()
+
+
+def table_lines(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    left: int = 1,
+    optional: Sequence[str] = (),
+    width: int | None = None,
+) -> list[str]:
+    """The lines of a table: head, rule, one line a row.
+
+    Numbers are never cut. When `width` is too little, the first column is shortened in the middle, down to
+    NARROWEST; then the `optional` columns go, the first named first; then the first column is shortened further.
+    """
+    rows = [[printable(cell) for cell in row] for row in rows]
+    kept = list(range(len(columns)))
+    natural = [max(map(len, (columns[c], *(row[c] for row in rows)))) for c in kept]
+    for name in ("", *optional):
+        kept = [c for c in kept if columns[c] != name or not name]
+        others = sum(natural[c] + len(GAP) for c in kept[1:])
+        if width is None or others + min(natural[0], NARROWEST) <= width:
+            break
+    room = natural[0] if width is None else max(4, min(natural[0], width - others))
+    widths = [room if c == kept[0] else natural[c] for c in kept]
+
+    def line(cells: Sequence[str]) -> str:
+        shown = [shorten(cells[c], size) for c, size in zip(kept, widths, strict=True)]
+        aligned = [
+            text.ljust(size) if c < left else text.rjust(size)
+            for c, text, size in zip(kept, shown, widths, strict=True)
+        ]
+        return GAP.join(aligned).rstrip()
+
+    rule = "─" * (sum(widths) + len(GAP) * (len(widths) - 1))
+    return [line(columns), rule, *map(line, rows)]
+
+
+def shorten(text: str, size: int) -> str:
+    """`text` in at most `size` characters: the middle goes, since names differ at both ends."""
+    if len(text) <= size:
+        return text
+    head = size // 2
+    return text[:head] + "…" + text[len(text) - (size - head - 1) :]
+
+
+def printable(text: str) -> str:
+    """Without control characters: names come from files, and must not steer the terminal."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)

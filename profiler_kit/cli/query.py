@@ -1,0 +1,216 @@
+"""`profiler-kit query FILE "SELECT ..."`: SQL over a trace, a memory snapshot, or a run folder that holds both."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from profiler_kit.cli.output import AsJson, open_trace
+from profiler_kit.errors import OptionError
+from profiler_kit.progress import progress_bar
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from profiler_kit.tables.sql import Source, Table
+
+SHOWN_ROWS: Final = 1000
+EXAMPLE: Final = "SELECT name, sum(dur_ns) AS ns FROM gpu_events GROUP BY name ORDER BY ns DESC LIMIT 10"
+HINT: Final = "Record a run with: profiler-kit capture --out DIR"
+_PICKLE: Final = b"\x80"
+
+
+def command(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A chrome trace, a memory snapshot, or a run folder that holds them.")
+    ],
+    query: Annotated[
+        str | None, typer.Argument(metavar="QUERY", help=f"One SELECT in DuckDB's SQL, such as: {EXAMPLE}")
+    ] = None,
+    tables: Annotated[bool, typer.Option("--tables", help="List the tables and their columns instead.")] = False,
+    as_json: AsJson = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
+    low_memory: Annotated[
+        bool,
+        typer.Option(
+            "--low-memory", help="Keep a trace's events on disk: events, launches, gpu_events and threads, no regions."
+        ),
+    ] = False,
+) -> None:
+    """Ask a trace or a snapshot with SQL. A query sees the tables only: no files, no network.
+
+    A trace that does not fit into the free memory is asked as with --low-memory, and that is said.
+    """
+    if as_json and as_csv:
+        raise OptionError("--json --csv: these exclude each other, want one of them. Leave one out.")
+    if tables:
+        _print_tables(_tables_of(file, low_memory=low_memory), as_json=as_json)
+        return
+    if query is None or not query.strip():
+        raise OptionError(f"QUERY: nothing to ask, want one SELECT. Try: profiler-kit query {file} '{EXAMPLE}'")
+    result = _ask(query, file, low_memory=low_memory)
+    if as_csv:
+        typer.echo(_csv(result), nl=False)
+    elif as_json:
+        rows = [dict(zip(map(str, result.columns), row, strict=True)) for row in _rows(result)]
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+    else:
+        _print_result(result)
+
+
+def _parts(file: Path) -> tuple[Path | None, Path | None]:
+    """The trace and the snapshot that a path names; raises InputError when there is nothing there."""
+    from profiler_kit.files import require_file
+    from profiler_kit.formats.run_record import MEMORY, TRACE
+
+    if file.is_dir():
+        trace, memory = file / TRACE, file / MEMORY
+        found = (trace if trace.is_file() else None, memory if memory.is_file() else None)
+        if any(found):
+            return found
+    require_file(file, "a chrome trace, a memory snapshot or a run folder", HINT)
+    with file.open("rb") as handle:
+        return (None, file) if handle.read(1) == _PICKLE else (file, None)
+
+
+def _tables_of(file: Path, *, low_memory: bool) -> list[Table]:
+    from profiler_kit.tables.sql import SNAPSHOT_TABLES, SPILLED_TABLES, TRACE_TABLES
+
+    trace, memory = _parts(file)
+    if low_memory:
+        return list(SPILLED_TABLES)
+    return [*(TRACE_TABLES if trace else ()), *(SNAPSHOT_TABLES if memory else ())]
+
+
+def _ask(query: str, file: Path, *, low_memory: bool) -> pd.DataFrame:
+    """The result; from a file of events on disk when asked for, or when the trace does not fit into memory."""
+    from profiler_kit.load.cache.store import spilled_trace
+    from profiler_kit.load.trace.spill import free_memory_bytes, needed_memory_bytes
+    from profiler_kit.tables.query import select, select_spilled
+
+    trace, _ = _parts(file)
+    if trace is None and low_memory:
+        raise OptionError(f"--low-memory: {file} is a memory snapshot, want a trace. Leave the option out.")
+    if trace is not None and not low_memory:
+        needed, free = needed_memory_bytes(trace), free_memory_bytes()
+        low_memory = free is not None and needed > free
+        if low_memory:
+            from profiler_kit.render.text import fmt_bytes
+
+            said = f"{trace}: needs some {fmt_bytes(needed)} of memory, {fmt_bytes(free)} are free"
+            typer.echo(f"profiler-kit: {said}: asked as with --low-memory, without regions", err=True)
+    if trace is None or not low_memory:
+        return select(query, _sources(file))
+    with progress_bar(f"Loading {trace.name}") as report, spilled_trace(trace, report=report) as spilled:
+        return select_spilled(query, spilled)
+
+
+def _sources(file: Path) -> dict[str, Source]:
+    """What fills each table; a file is loaded when the first of its tables is asked for."""
+    from profiler_kit.snapshot import load_snapshot
+    from profiler_kit.tables.sql import SNAPSHOT_TABLES, TRACE_TABLES, snapshot_sources, trace_sources
+
+    trace, memory = _parts(file)
+
+    @functools.cache
+    def of_trace() -> dict[str, Source]:
+        assert trace is not None
+        return trace_sources(open_trace(trace))
+
+    @functools.cache
+    def of_snapshot() -> dict[str, Source]:
+        assert memory is not None
+        with progress_bar(f"Loading {memory.name}") as report:
+            return snapshot_sources(load_snapshot(memory, report=report))
+
+    sources: dict[str, Source] = {}
+    for part, tables, open_part in ((trace, TRACE_TABLES, of_trace), (memory, SNAPSHOT_TABLES, of_snapshot)):
+        if part is not None:
+            sources |= {table.name: _late(open_part, table.name) for table in tables}
+    return sources
+
+
+def _late(open_part: Callable[[], dict[str, Source]], name: str) -> Source:
+    return lambda: open_part()[name]()
+
+
+def _print_tables(tables: Sequence[Table], *, as_json: bool) -> None:
+    from profiler_kit.tables.sql import describe
+
+    if not as_json:
+        typer.echo(describe(tables))
+        return
+    value = [
+        {
+            "table": table.name,
+            "row": table.row,
+            "columns": [{"name": name, "type": kind, "meaning": text} for name, (kind, text) in table.columns.items()],
+        }
+        for table in tables
+    ]
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _rows(frame: pd.DataFrame) -> list[tuple[object, ...]]:
+    """Rows as values that JSON knows; what is missing or no number is None."""
+    return list(zip(*(_values(frame.iloc[:, n]) for n in range(frame.shape[1])), strict=True))
+
+
+def _values(column: pd.Series[Any]) -> list[object]:
+    import pandas as pd
+
+    known = {str, int, bool, list, dict}
+    values: list[object] = []
+    for value in column.tolist():
+        if type(value) in known:
+            values.append(value)
+        elif value is None or value is pd.NA or value is pd.NaT:
+            values.append(None)
+        elif isinstance(value, float):
+            values.append(value if math.isfinite(value) else None)
+        else:
+            values.append(str(value))
+    return values
+
+
+def _csv(frame: pd.DataFrame) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(str, frame.columns))
+    for row in _rows(frame):
+        writer.writerow("" if value is None else _cell(value) for value in row)
+    return text.getvalue()
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, list | dict):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return "" if value is None else str(value)
+
+
+def _print_result(frame: pd.DataFrame) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = 10_000
+    grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, name in enumerate(map(str, frame.columns)):
+        numeric = frame.iloc[:, number].dtype.kind in "iuf"
+        grid.add_column(Text(name), justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
+    for row in _rows(frame.head(SHOWN_ROWS)):
+        grid.add_row(*(Text("–" if value is None else _cell(value)) for value in row))
+    console.print(grid)
+    if len(frame) > SHOWN_ROWS:
+        typer.echo(f"{SHOWN_ROWS} of {len(frame)} rows: add LIMIT, or print all with --csv or --json")

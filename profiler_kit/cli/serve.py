@@ -1,0 +1,198 @@
+"""`profiler-kit serve`: a folder of runs in, the dashboard on one local port out."""
+
+from __future__ import annotations
+
+import getpass
+import importlib.util
+import os
+import socket
+import sys
+import threading
+import time
+import webbrowser
+from pathlib import Path
+from typing import Annotated, Final, Protocol, cast
+from urllib.parse import urlencode
+
+import typer
+
+from profiler_kit.errors import OptionError, WorkloadError
+from profiler_kit.load.discover.runs import default_root, require_root
+
+DEFAULT_PORT: Final = 8501
+PORTS_TRIED: Final = 50
+EVERYONE: Final = ("0.0.0.0", "::")
+
+# Nothing leaves the machine and nothing is watched; app/.streamlit/config.toml says the same for `streamlit run`.
+OFFLINE: Final = {
+    "browser.gatherUsageStats": False,
+    "server.headless": True,
+    "server.fileWatcherType": "none",
+    "server.runOnSave": False,
+    "client.toolbarMode": "minimal",
+    "client.showErrorDetails": "none",
+    "logger.hideWelcomeMessage": True,
+    "logger.level": "error",
+    "theme.light.primaryColor": "#4477AA",
+    "theme.dark.primaryColor": "#5B93C9",
+}
+
+
+class _Served(Protocol):
+    def run(self, *, config: dict[str, object]) -> None: ...
+
+
+def command(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="[DIR]", help="Folder that holds runs. Default: ./traces, else the bundled samples."),
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help=f"Port to listen on. Default: {DEFAULT_PORT}, or the next free one.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; the default is this machine only.")] = "127.0.0.1",
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
+) -> None:
+    """Show the runs of a folder in the browser; nothing leaves the machine."""
+    serve(folder, port=port, host=host, browser=browser)
+
+
+def serve(
+    folder: Path | None = None,
+    *,
+    port: int | None = None,
+    host: str = "127.0.0.1",
+    browser: bool = True,
+    show: str | None = None,
+) -> None:
+    """Serve the dashboard until interrupted; `show` is the key of the run that the printed address opens.
+
+    Raises InputError when the folder is missing, OptionError when the port or the address cannot be used.
+    """
+    root = require_root(folder if folder is not None else default_root())
+    chosen = free_port(host, port)
+    os.environ["PROFILER_KIT_DIR"] = str(root)
+    os.environ["PROFILER_KIT_HOST"] = host
+    main = dashboard()
+    url = f"http://{shown_host(host)}:{chosen}" + (f"/?{urlencode({'run': show})}" if show else "")
+    for line in announcement(root, url, host, chosen):
+        print(line, flush=True)
+    if browser and _has_display():
+        threading.Thread(target=_open_when_up, args=(host, chosen, url), daemon=True).start()
+    sys.argv = [str(main)]  # streamlit looks for its configuration beside the script it is told it runs
+    _load(main).run(config={**OFFLINE, "server.address": host, "server.port": chosen})
+
+
+def dashboard() -> Path:
+    """app/main.py: in a checkout beside the package, in a wheel bundled with it; raises WorkloadError when neither."""
+    package = Path(__file__).resolve().parents[1]
+    candidates = (package.parent / "app" / "main.py", package / "_bundle" / "app" / "main.py")
+    found = next((path for path in candidates if path.is_file()), None)
+    if found is None:
+        raise WorkloadError(f"{candidates[-1]}: the dashboard is not installed. Try: pip install --force-reinstall .")
+    return found
+
+
+def free_port(host: str, port: int | None) -> int:
+    """The port asked for, or the first free one from DEFAULT_PORT on when none was.
+
+    Raises OptionError when it is out of range or taken, or when `host` is no address of this machine.
+    """
+    if port is not None and not 1 <= port <= 65535:
+        raise OptionError(f"--port {port}: out of range, want 1 to 65535")
+    wanted = [port] if port is not None else list(range(DEFAULT_PORT, DEFAULT_PORT + PORTS_TRIED))
+    for candidate in wanted:
+        if _can_bind(host, candidate):
+            return candidate
+    if port is not None:
+        raise OptionError(f"--port {port}: taken by another process. Leave --port out to use the next free one")
+    raise OptionError(f"--port: {wanted[0]} to {wanted[-1]} are all taken. Name a free one")
+
+
+def _can_bind(host: str, port: int) -> bool:
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError) as error:
+        raise OptionError(f"--host {host}: no such address, want one of this machine, such as 127.0.0.1") from error
+    with socket.socket(family, kind, proto) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except PermissionError as error:
+            raise OptionError(f"--port {port}: not permitted for this user, want 1024 or above") from error
+        except OSError as error:
+            if error.errno in _NOT_OURS:
+                raise OptionError(
+                    f"--host {host}: not an address of this machine, want one such as 127.0.0.1"
+                ) from error
+            return False
+    return True
+
+
+_NOT_OURS: Final = (99, 49, 10049)  # EADDRNOTAVAIL on Linux, macOS, Windows
+
+
+def shown_host(host: str) -> str:
+    """The host as it stands in a URL for this machine's own browser."""
+    if host in EVERYONE:
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
+
+
+def announcement(root: Path, url: str, host: str, port: int) -> list[str]:
+    """What is printed on start: what is served, the address, and how to reach it from another machine."""
+    lines = [
+        f"profiler_kit serves {root}",
+        f"  open           {url}",
+        f"  from elsewhere {ssh_line(port, os.environ.get('SSH_CONNECTION', ''))}",
+        "  stop           Ctrl+C",
+    ]
+    if host in EVERYONE:
+        lines.append(f"  note           --host {host} lets everybody on the network read these runs")
+    return lines
+
+
+def ssh_line(port: int, connection: str) -> str:
+    """The command that brings the dashboard to another machine.
+
+    connection: SSH_CONNECTION of this session (client address and port, server address and port), so that the line
+    names the address this machine was reached at; "" without one, when its own name has to do.
+    """
+    parts = connection.split()
+    host, ssh_port = (parts[2], parts[3]) if len(parts) == 4 else (socket.gethostname(), "22")
+    other = "" if ssh_port == "22" else f"-p {ssh_port} "
+    return f"ssh -N -L {port}:127.0.0.1:{port} {other}{_user()}@{host}"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container whose user has no name
+        return "user"
+
+
+def _has_display() -> bool:
+    if os.environ.get("SSH_CONNECTION"):
+        return False
+    return sys.platform in ("win32", "darwin") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def _open_when_up(host: str, port: int, url: str) -> None:
+    target = "127.0.0.1" if host in EVERYONE else host
+    for _ in range(100):
+        try:
+            socket.create_connection((target, port), timeout=1).close()
+        except OSError:
+            time.sleep(0.1)
+            continue
+        webbrowser.open(url)
+        return
+
+
+def _load(main: Path) -> _Served:
+    """Import app/main.py from its file and return the server it defines."""
+    spec = importlib.util.spec_from_file_location("profiler_kit_dashboard", main)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return cast(_Served, module.app)

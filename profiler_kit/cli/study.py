@@ -1,0 +1,141 @@
+"""`profiler-kit study`: what batching, image size, dtype and compiling do to the speed of SAM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from profiler_kit.cli.output import AsJson, print_json, print_table, records
+from profiler_kit.errors import OptionError
+from profiler_kit.progress import progress_bar
+from profiler_kit.units import ns_to_ms
+
+if TYPE_CHECKING:
+    from profiler_kit.formats.study_file import StudyRecord
+
+
+def command(
+    recorded: Annotated[
+        Path | None, typer.Argument(metavar="[STUDY]", help="A study.json or its folder to show; nothing is measured.")
+    ] = None,
+    study: Annotated[
+        str, typer.Option(help="Which ones, separated by commas: components, batching, image-size, table.")
+    ] = "components,batching,image-size",
+    model: Annotated[
+        str | None,
+        typer.Option(help="vit_b, vit_l, vit_h, vit_small or vit_tiny. [default: vit_b; vit_small on a CPU]"),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Checkpoint of that model; without one, random weights.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the random weights and of the generated scenes.")] = 0,
+    batch_sizes: Annotated[
+        str, typer.Option(help="For components and batching; the others take the first.")
+    ] = "1,2,4,8",
+    image_sizes: Annotated[
+        str, typer.Option(help="Sides in pixels. [default: half of the model's, the model's, one and a half of it]")
+    ] = "",
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda or cuda:N; several for the table. [default: a GPU if there is one]")
+    ] = "",
+    optimizations: Annotated[str, typer.Option(help="Names in the order to apply them, not used by the table.")] = "",
+    prompts: Annotated[str, typer.Option(help="centers, boxes or grid:N.")] = "centers",
+    compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Compiled rows in the table.")] = True,
+    warmup: Annotated[
+        int | None, typer.Option(help="Forwards before the timed ones. [default: 3 on a GPU, 1 on a CPU]")
+    ] = None,
+    iterations: Annotated[int | None, typer.Option(help="Timed forwards. [default: 20 on a GPU, 5 on a CPU]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for study.json and study.csv; a ladder's folder shows both.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the study at --out.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Study what batching does to Segment Anything, or show such a study.
+
+    components: time of each part of the forward. batching: the same images one by one or in one batch. image-size: the
+    side of the input. table: device, dtype, torch.compile. One forward at a time, nothing synchronised inside.
+    """
+    from profiler_kit.formats.study_file import read_study, write_study
+
+    if recorded is not None:
+        record = read_study(recorded)
+    else:
+        from profiler_kit.workload.capture_plan import choose_device
+        from profiler_kit.workload.study import StudyOptions, run_study
+
+        target = None if out is None else _target(out, overwrite=overwrite)
+        on_gpu = choose_device(device.split(",")[0].strip() or None).type == "cuda"
+        options = StudyOptions(
+            model=model or ("vit_b" if on_gpu else "vit_small"),
+            checkpoint=checkpoint,
+            seed=seed,
+            studies=study,
+            batch_sizes=batch_sizes,
+            image_sizes=image_sizes,
+            devices=device,
+            optimizations=optimizations,
+            prompts=prompts,
+            compiled=compiled,
+            warmup=warmup,
+            iterations=iterations,
+        )
+
+        def save(found: StudyRecord) -> None:
+            """Write what there is so far: a study that is cut short keeps it."""
+            if target is not None:
+                write_study(target, found)
+
+        with progress_bar("study") as report:
+            record = run_study(options, report=report, save=save)
+        save(record)
+        if target is not None:
+            typer.echo(f"written to {target}", err=True)
+    _print(record, as_json=as_json)
+
+
+def _target(out: Path, *, overwrite: bool) -> Path:
+    """The folder to write into; raises OptionError before anything is measured."""
+    from profiler_kit.capture.run_folder import check_place
+    from profiler_kit.formats.study_file import STUDY
+
+    if out.is_file():
+        raise OptionError(f"--out {out}: this is a file, want a folder. Choose another --out.")
+    if (out / STUDY).exists() and not overwrite:
+        raise OptionError(f"--out {out}: a study is there already. Choose another --out, or add --overwrite.")
+    check_place(out, out / STUDY)
+    return out
+
+
+def _print(record: StudyRecord, *, as_json: bool) -> None:
+    from profiler_kit.formats.study_file import study_samples, study_totals
+    from profiler_kit.render.text import fmt_rate
+
+    totals = records(study_totals(study_samples(record)))
+    if as_json:
+        print_json({"model": record.model, "weights": record.weights, "totals": totals, "notes": list(record.notes)})
+        return
+    how = ", ".join(record.optimizations) or "as published"
+    names = ", ".join(dict.fromkeys(record.device_names.values()))
+    cells = [
+        (
+            row["study"],
+            row["label"],
+            row["device"],
+            row["dtype"],
+            str(row["image_size"]),
+            str(row["batch_size"]),
+            f"{ns_to_ms(row['median_ns']):,.3f}",
+            f"{ns_to_ms(row['q3_ns'] - row['q1_ns']):,.3f}",
+            f"{ns_to_ms(row['per_image_ns']):,.3f}",
+            fmt_rate(row["images_per_s"]),
+        )
+        for row in totals
+    ]
+    columns = ("study", "what", "device", "dtype", "px", "batch", "median ms", "IQR ms", "ms/image", "img/s")
+    title = f"SAM {record.model} ({record.weights[:23]}), {how}, {names}, n = {record.iterations}"
+    print_table(title, columns, cells, left=4)
+    for note in record.notes:
+        typer.echo(f"note: {note}")

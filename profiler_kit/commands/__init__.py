@@ -1,1 +1,0 @@
-"""One module a subcommand: parse options, call the library, print a table or JSON."""

@@ -1,0 +1,1 @@
+"""What the numbers say, in sentences with their evidence."""

@@ -1,0 +1,277 @@
+"""Ladder results as a frame and as results.csv (a LadderRecord in, LADDER_ROWS or a file out); needs no torch."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from profiler_kit.files import whole_file
+from profiler_kit.formats.ladder_record import Agreement, LadderRecord, RowResult, Truth, as_one_compiler, is_compiled
+from profiler_kit.schemas import LADDER_ROWS
+from profiler_kit.units import NS_PER_S, bytes_to_mib, ns_to_ms, ns_to_s
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NAN: Final = math.nan
+_ITEM_BYTES: Final = {"bfloat16": 2, "float16": 2}
+HALF: Final = ("bf16", "fp16")
+COMPRESSED: Final = ("int8", "fp8", "sparse")  # what segment-anything-fast calls compress
+
+
+def quantile(samples: Sequence[int], share: float) -> float:
+    """The sample quantile, linear between the two nearest (numpy's default); NaN of none."""
+    if not samples:
+        return NAN
+    ordered = sorted(samples)
+    place = share * (len(ordered) - 1)
+    low = math.floor(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+
+
+def images_per_s(row: RowResult) -> float:
+    """Images a second at the median batch; NaN when nothing was measured."""
+    median = quantile(row.latency_ns, 0.5)
+    return row.batch_size * NS_PER_S / median if median > 0 else NAN
+
+
+def ladder_rows(record: LadderRecord) -> pd.DataFrame:
+    """LADDER_ROWS of a record."""
+    import pandas as pd
+
+    rows = [_frame_row(record, row) for row in record.rows]
+    if not rows:
+        return LADDER_ROWS.empty()
+    kinds = {name: "object" if kind == "str" else kind for name, kind in LADDER_ROWS.columns.items()}
+    return LADDER_ROWS.check(pd.DataFrame(rows, columns=list(kinds)).astype(kinds))
+
+
+def parent_of(record: LadderRecord, row: RowResult) -> RowResult | None:
+    """The measured step below a row: the one before it, for an alternative the last of which it has all optimizations.
+
+    None for the baseline.
+    """
+    below = None
+    for name in record.steps:
+        step = record.row(name)
+        if name == row.technique:
+            break
+        if step is None or step.status != "ok":
+            continue
+        if row.technique in record.steps or as_one_compiler(step.optimizations) <= as_one_compiler(row.optimizations):
+            below = step
+    return below
+
+
+def below_min_miou(record: LadderRecord, row: RowResult) -> bool:
+    """Whether the masks of a measured row agree less with the baseline's than was asked for."""
+    if record.min_miou is None or row.status != "ok" or row.agreement is None or row.agreement.miou is None:
+        return False
+    return row.agreement.miou < record.min_miou
+
+
+def intensity(record: LadderRecord, row: RowResult) -> float:
+    """FLOP per byte that the published model's operators read and write, in the row's dtype; NaN when not counted."""
+    work = None if record.baseline is None else record.baseline.work
+    if work is None or not work.bytes or not row.dtype:
+        return NAN
+    return work.flop / (work.bytes * _ITEM_BYTES.get(row.dtype, 4) / 4)
+
+
+def rate_name(row: RowResult) -> str:
+    """Which of the measured matrix rates is the limit of a row."""
+    return "tf32" if "tf32" in row.optimizations and row.dtype == "float32" else row.dtype
+
+
+def _frame_row(record: LadderRecord, row: RowResult) -> dict[str, Any]:
+    speed, parent, base = images_per_s(row), parent_of(record, row), record.baseline
+    truth, agreement = row.truth, row.agreement
+    samples = row.latency_ns
+    median = quantile(samples, 0.5)
+    work = None if base is None else base.work
+    phases = {name: float(row.phases_ns.get(name, NAN)) for name in ("load", "compile_cold", "compile_warm", "warmup")}
+    rates = {} if record.ceilings is None else record.ceilings.matrix_tflops
+    return {
+        "technique": row.technique,
+        "optimizations": ",".join(row.optimizations),
+        "status": row.status,
+        "error": row.error,
+        "is_step": row.technique in record.steps,
+        "parent": "" if parent is None else parent.technique,
+        "dtype": row.dtype,
+        "batch_size": row.batch_size,
+        "samples": len(samples),
+        "images_per_s": speed,
+        "median_ns": median,
+        **{f"{name}_ns": quantile(samples, share) for name, share in QUANTILES.items()},
+        "mean_ns": sum(samples) / len(samples) if samples else NAN,
+        "first_ns": _number(row.first_ns),
+        **{f"{name}_ns": value for name, value in phases.items()},
+        "peak_memory_bytes": _number(row.peak_memory_bytes),
+        "memory_share": _share(row.peak_memory_bytes, row.total_memory_bytes),
+        "miou": _field(truth, "miou"),
+        "miou_small": _field(truth, "small"),
+        "miou_medium": _field(truth, "medium"),
+        "miou_large": _field(truth, "large"),
+        "baseline_miou": _field(agreement, "miou"),
+        "baseline_miou_strict": _field(agreement, "strict_miou"),
+        "mask_count_mismatch": _field(agreement, "count_mismatch"),
+        "mask_match_mismatch": _field(agreement, "match_mismatch"),
+        "speedup": NAN if base is None else speed / images_per_s(base),
+        "gain": NAN if parent is None else speed / images_per_s(parent),
+        "tflops": NAN if work is None or not samples else work.flop / median / 1e3,
+        "intensity": intensity(record, row),
+        "peak_tflops": _number(rates.get(rate_name(row))),
+        "below_min_miou": below_min_miou(record, row),
+    }
+
+
+QUANTILES: Final = {"q1": 0.25, "q3": 0.75, "p90": 0.9, "p95": 0.95, "p99": 0.99, "max": 1.0}
+
+
+def _number(value: float | None) -> float:
+    return NAN if value is None else float(value)
+
+
+def _field(record: Truth | Agreement | None, name: str) -> float:
+    return NAN if record is None else _number(getattr(record, name))
+
+
+def _share(part: int | None, whole: int | None) -> float:
+    return part / whole if part is not None and whole else NAN
+
+
+def write_csv(path: Path, record: LadderRecord) -> None:
+    """Write results.csv, whole or not at all: one line a row of the ladder.
+
+    First the columns of segment-anything-fast's results, then those of the sam2 server's experiments (times as
+    "12.345ms", as there), then what neither says: quantiles in ms, phases, accuracy, device, versions, commit. What was
+    not measured is empty; a row that failed has its error under `error`. `img_s(avg)` is images over the time of the
+    timed batches alone; `mIoU` is against the truth, `miou` against the baseline's masks.
+    """
+    rows = [csv_row(record, row) for row in record.rows]
+    with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.DictWriter(handle, list(rows[0]) if rows else [], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def csv_row(record: LadderRecord, row: RowResult) -> dict[str, object]:
+    """One line of results.csv."""
+    return {**_columns_of_fast(record, row), **_columns_of_sam2(record, row), **_columns_of_ours(record, row)}
+
+
+def _columns_of_fast(record: LadderRecord, row: RowResult) -> dict[str, object]:
+    names, samples = row.optimizations, row.latency_ns
+    total_s = ns_to_s(sum(samples))
+    return {
+        "technique": row.technique,
+        "time": round(row.wall_s, 3),
+        "sam_commit_name": f"segment_anything {record.versions.get('segment_anything', '?')}",
+        "pytorch_version": record.versions.get("torch", ""),
+        "sam_model_type": record.setup.model,
+        "batch_size": row.batch_size or record.setup.batch_size,
+        "memory(MiB)": None if row.peak_memory_bytes is None else round(bytes_to_mib(row.peak_memory_bytes)),
+        "memory(%)": _percent(row.peak_memory_bytes, row.total_memory_bytes),
+        "img_s(avg)": len(samples) * row.batch_size / total_s if samples else None,
+        "batch_ms(avg)/batch_size": ns_to_ms(sum(samples) / len(samples)) / row.batch_size if samples else None,
+        "mIoU": None if row.truth is None else row.truth.miou,
+        "use_compile": next((name for name in names if is_compiled((name,))), False),
+        "use_half": next((name for name in names if name in HALF), None),
+        "compress": "+".join(name for name in names if name.startswith(COMPRESSED)) or None,
+        "epilogue_fusion_first": False,
+        "use_compile_decoder": any("decoder" in name for name in names if is_compiled((name,))),
+        "use_nested_tensor": any("jagged" in name or "nested" in name for name in names),
+        "use_rel_pos": True,
+        "pad_input_image_batch": True,
+        "num_workers": 0,
+        "num_batches": len(samples),
+        "num_images": len(samples) * row.batch_size,
+        "profile_path": None if row.traces is None else f"{row.traces}/trace.json.gz",
+        "memory_path": None if row.traces is None else f"{row.traces}/memory.pickle",
+    }
+
+
+def _columns_of_sam2(record: LadderRecord, row: RowResult) -> dict[str, object]:
+    samples, amg = row.latency_ns, record.setup.task == "amg"
+    calls = ([] if row.first_ns is None else [row.first_ns]) + list(samples)
+    places = ("first", "second", "third", "fourth", "fifth")
+    early: dict[str, object] = {
+        place: _ms(calls[number]) if number < len(calls) else None for number, place in enumerate(places)
+    }
+    quantiles = {"median": 0.5, "p95": 0.95, "p99": 0.99, "p999": 0.999, "max": 1.0}
+    total_s = ns_to_s(sum(samples))
+    images = len(samples) * row.batch_size
+    return {
+        "experiment_name": row.technique,
+        "task": record.setup.task,
+        "batch-size": row.batch_size or record.setup.batch_size,
+        "points-per-batch": record.setup.points_per_batch if amg else None,
+        "num-images": images,
+        **early,
+        "mean": _ms(sum(samples) / len(samples)) if samples else None,
+        **{name: _ms(quantile(samples, share)) if samples else None for name, share in quantiles.items()},
+        "argmax": samples.index(max(samples)) if samples else None,
+        "total_time": f"{total_s:.6f}s" if samples else None,
+        "total_img_s": f"{images / total_s}img/s" if samples else None,
+        "total_ms_per_img": f"{total_s * 1e3 / images}ms" if samples else None,
+        "bytes": row.peak_memory_bytes,
+        "bytes_MiB": None if row.peak_memory_bytes is None else round(bytes_to_mib(row.peak_memory_bytes)),
+        "percentage": _percent(row.peak_memory_bytes, row.total_memory_bytes),
+        "miou": None if row.agreement is None else row.agreement.strict_miou,
+        "fail_count": None if row.agreement is None else row.agreement.count_mismatch,
+        "baseline": row.technique == record.rows[0].technique,
+        "fast": is_compiled(row.optimizations),
+        "furious": any(name in HALF for name in row.optimizations),
+        "torch_version": record.versions.get("torch", ""),
+        "torchvision_version": record.versions.get("torchvision", ""),
+        "run_script_time": round(row.wall_s, 3),
+        "likely_failed_stderr": row.error or None,
+    }
+
+
+def _columns_of_ours(record: LadderRecord, row: RowResult) -> dict[str, object]:
+    samples, truth, agreement = row.latency_ns, row.truth, row.agreement
+    quantiles = {"q1": 0.25, "median": 0.5, "q3": 0.75, "p90": 0.9, "p95": 0.95, "p99": 0.99, "max": 1.0}
+    speed = images_per_s(row)
+    return {
+        "status": row.status,
+        "error": row.error,
+        "optimizations": ",".join(row.optimizations),
+        "step": row.technique in record.steps,
+        "dtype": row.dtype,
+        "image_size": row.image_size,
+        "img_s(median)": None if math.isnan(speed) else speed,
+        **{f"{name}_ms": ns_to_ms(quantile(samples, share)) if samples else None for name, share in quantiles.items()},
+        "first_ms": None if row.first_ns is None else ns_to_ms(row.first_ns),
+        **{
+            f"{name}_s": ns_to_s(row.phases_ns[name]) if name in row.phases_ns else None
+            for name in ("load", "compile_cold", "compile_warm", "warmup", "steady")
+        },
+        "mIoU_small": None if truth is None else truth.small,
+        "mIoU_medium": None if truth is None else truth.medium,
+        "mIoU_large": None if truth is None else truth.large,
+        "baseline_mIoU": None if agreement is None else agreement.miou,
+        "mask_count_mismatch": None if agreement is None else agreement.count_mismatch,
+        "mask_match_mismatch": None if agreement is None else agreement.match_mismatch,
+        "below_min_miou": below_min_miou(record, row),
+        "weights": row.weights or record.setup.weights,
+        "device": record.setup.device,
+        "device_name": record.device_name,
+        "driver_version": record.versions.get("driver"),
+        "cuda_version": record.versions.get("cuda"),
+        "profiler_kit_version": record.versions.get("profiler_kit"),
+        "git_commit": record.git_commit,
+    }
+
+
+def _ms(ns: float) -> str:
+    return f"{ns_to_ms(ns):.3f}ms"
+
+
+def _percent(part: int | None, whole: int | None) -> int | None:
+    return round(100 * part / whole) if part is not None and whole else None

@@ -1,0 +1,87 @@
+"""layers.parquet: the layer calls of a sweep with the whole forwards beside them, written and read in one place."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from profiler_kit.errors import RunFormatError
+from profiler_kit.files import require_file, whole_file
+from profiler_kit.formats.run_record import LAYERS
+from profiler_kit.schemas import FORWARD_CALLS, LAYER_CALLS, Schema
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_FORWARDS: Final = b"profiler_kit.forwards"  # keys of the Parquet file's own metadata
+_NOTES: Final = b"profiler_kit.notes"
+_WANT: Final = "want a layers.parquet of profiler-kit"
+_HINT: Final = "Record one with: profiler-kit layers --out DIR"
+
+
+@dataclass(frozen=True, eq=False)
+class LayerFile:
+    """calls: LAYER_CALLS. forwards: FORWARD_CALLS, empty when the file has none. notes: what to know about them."""
+
+    calls: pd.DataFrame
+    forwards: pd.DataFrame
+    notes: tuple[str, ...] = ()
+
+
+def write_layers(path: str | os.PathLike[str], layers: LayerFile) -> None:
+    """Write the file, whole or not at all. The rows are the layer calls; the rest is in the file's metadata."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pandas(LAYER_CALLS.check(layers.calls), preserve_index=False)
+    forwards = FORWARD_CALLS.check(layers.forwards).to_dict(orient="list")
+    extra = {_FORWARDS: json.dumps(forwards).encode(), _NOTES: json.dumps(layers.notes).encode()}
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), **extra})
+    with whole_file(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_layers(path: str | os.PathLike[str]) -> LayerFile:
+    """Read a layers.parquet, or that of a run folder.
+
+    Raises InputError when there is no such file, RunFormatError when it is not Parquet or lacks a column.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    target = Path(path) / LAYERS if Path(path).is_dir() else Path(path)
+    require_file(target, "a layers.parquet of profiler-kit", _HINT)
+    try:
+        table = pq.read_table(target)
+    except (pa.ArrowException, OSError) as error:
+        raise RunFormatError(f"{target}: not a Parquet file that can be read, {_WANT}. {_HINT}") from error
+    metadata = table.schema.metadata or {}
+    try:
+        calls = _typed(table.to_pandas(), LAYER_CALLS)
+        forwards = _typed(json.loads(metadata.get(_FORWARDS, b"{}")), FORWARD_CALLS)
+        notes = tuple(str(note) for note in json.loads(metadata.get(_NOTES, b"[]")))
+    except KeyError as error:
+        raise RunFormatError(
+            f"{target}: column {error.args[0]!r} is missing, found {table.column_names}, {_WANT}. {_HINT}"
+        ) from error
+    except (ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RunFormatError(f"{target}: a column holds something else ({reason}), {_WANT}. {_HINT}") from error
+    return LayerFile(calls, forwards, notes)
+
+
+def _typed(columns: pd.DataFrame | dict[str, list[int]], schema: Schema) -> pd.DataFrame:
+    """The columns of the schema in its dtypes; KeyError names the first that is missing. No columns: no rows."""
+    import pandas as pd
+
+    frame = pd.DataFrame(columns)
+    if not len(frame.columns):
+        return schema.empty()
+    wanted = {name: "object" if kind == "str" else kind for name, kind in schema.columns.items()}
+    missing = [name for name in wanted if name not in frame.columns]
+    if missing:
+        raise KeyError(missing[0])
+    return schema.check(frame.astype(wanted))

@@ -1,0 +1,107 @@
+"""study.json: raw samples of the batching studies, and what they add up to; needs no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from profiler_kit.files import whole_file, write_json
+from profiler_kit.formats.ladder_record import read_as
+from profiler_kit.schemas import STUDY_SAMPLES, STUDY_TOTALS
+from profiler_kit.units import NS_PER_S
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STUDY, STUDY_CSV = "study.json", "study.csv"
+HINT: Final = "Measure one with: profiler-kit study --out DIR"
+STUDIES: Final = ("components", "batching", "image-size", "table")
+_KEYS: Final = ("study", "label", "device", "dtype", "compiled", "batch_size", "image_size")
+
+
+@dataclass(frozen=True)
+class StudySample:
+    """One timed call. latency_ns is for all `batch_size` images together."""
+
+    study: str
+    label: str
+    device: str
+    dtype: str
+    compiled: bool
+    batch_size: int
+    image_size: int
+    iteration: int
+    latency_ns: int
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """The samples of one or more studies of one model. device_names: by device. notes: what could not be measured."""
+
+    model: str
+    weights: str
+    optimizations: tuple[str, ...]
+    prompts: str
+    warmup: int
+    iterations: int
+    device_names: Mapping[str, str]
+    versions: Mapping[str, str]
+    git_commit: str | None
+    command: str
+    created: str
+    samples: tuple[StudySample, ...]
+    notes: tuple[str, ...] = ()
+    format: int = 1
+
+
+def write_study(folder: Path, record: StudyRecord) -> None:
+    """Write study.json and study.csv (STUDY_TOTALS) into the folder, each whole or not at all."""
+    with whole_file(folder / STUDY_CSV) as temporary:
+        study_totals(study_samples(record)).to_csv(temporary, index=False)
+    write_json(folder / STUDY, dataclasses.asdict(record))
+
+
+def read_study(path: Path) -> StudyRecord:
+    """Read study.json, or that of a folder; raises InputError without one, RunFormatError when it is none."""
+    return read_as(path / STUDY if path.is_dir() else path, StudyRecord, "results of profiler-kit study", HINT)
+
+
+def study_samples(record: StudyRecord) -> pd.DataFrame:
+    """STUDY_SAMPLES of a record."""
+    import pandas as pd
+
+    kinds = {name: "object" if kind == "str" else kind for name, kind in STUDY_SAMPLES.columns.items()}
+    rows = [dataclasses.astuple(sample) for sample in record.samples]
+    return STUDY_SAMPLES.check(pd.DataFrame(rows, columns=list(kinds)).astype(kinds))
+
+
+def study_totals(samples: pd.DataFrame) -> pd.DataFrame:
+    """STUDY_SAMPLES to STUDY_TOTALS, in the order of the samples.
+
+    A time per image is the median over the batch that was really run.
+    """
+    import pandas as pd
+
+    STUDY_SAMPLES.check(samples)
+    rows = []
+    for key, group in samples.groupby(list(_KEYS), sort=False):
+        latency = group["latency_ns"]
+        median = float(latency.median())
+        facts = dict(zip(_KEYS, key, strict=True))
+        size = int(str(facts["batch_size"]))
+        rows.append(
+            {
+                **facts,
+                "samples": len(group),
+                "median_ns": median,
+                "q1_ns": float(latency.quantile(0.25)),
+                "q3_ns": float(latency.quantile(0.75)),
+                "per_image_ns": median / size,
+                "images_per_s": size * NS_PER_S / median if median else float("nan"),
+            }
+        )
+    kinds = {name: "object" if kind == "str" else kind for name, kind in STUDY_TOTALS.columns.items()}
+    return STUDY_TOTALS.check(pd.DataFrame(rows, columns=list(kinds)).astype(kinds))

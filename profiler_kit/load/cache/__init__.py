@@ -1,0 +1,1 @@
+"""Keep what was loaded, so that it loads at once the next time."""

@@ -1,0 +1,171 @@
+"""What a trace file is, as bytes: a path in; its layout, sizes and how many events of each category it holds, out."""
+
+from __future__ import annotations
+
+import codecs
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from profiler_kit.load.trace.blocks import GZIP_MAGIC, GZIP_WINDOW, Blocks
+from profiler_kit.load.trace.chrome import _find_events
+from profiler_kit.load.trace.columns import OLD_CATEGORIES, ColumnBuilder
+from profiler_kit.load.trace.events import NOT_JSON, Event
+from profiler_kit.load.trace.stream import EventStream
+from profiler_kit.progress import Report, silent
+
+Layout = Literal["kineto", "indented", "compact"]
+
+HEAD_BYTES: Final = 1 << 20
+_FIRST_EVENT: Final = re.compile(rb"\[\s*\{(?P<inside>\s*)")
+_KINETO_EVENT: Final = re.compile(rb'\n  \{\n    "\w+": "[^"\n]*", "')  # several keys on the first line
+_SHAPES: Final = re.compile(rb'"Input [Dd]ims"')
+_STACKS: Final = re.compile(rb'"Call stack"')
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """counts: events by category (old names translated) and phase, whatever the loader keeps of them.
+
+    bare_list: no object around the events. encoding: "utf-8", or "utf-16" with a byte order mark.
+    has_shapes, has_stacks: whether any event has `Input Dims`, or `Call stack` (old traces keep stacks there).
+    """
+
+    path: Path
+    size_bytes: int
+    text_bytes: int
+    compressed: bool
+    damaged_compression: bool
+    encoding: Literal["utf-8", "utf-16"]
+    layout: Layout
+    bare_list: bool
+    counts: dict[tuple[str, str], int]
+    has_shapes: bool
+    has_stacks: bool
+
+    def of_category(self, category: str) -> int:
+        """Events of that category, of every phase."""
+        return sum(count for (found, _), count in self.counts.items() if found == category)
+
+
+class _Kind(msgspec.Struct, gc=False):
+    ph: str = ""
+    cat: str = ""
+
+
+_KINDS: Final = msgspec.json.Decoder(list[_Kind])
+_OF_KIND: Final = attrgetter("cat", "ph")
+
+
+class _Counts(ColumnBuilder):
+    """Counts the events that were mended; the others never become columns."""
+
+    def __init__(self, counts: Counter[tuple[str, str]]) -> None:
+        super().__init__()
+        self._counts = counts
+
+    def add(self, events: Sequence[Event], *, exact: bool) -> bool:
+        """Count them."""
+        self._counts.update(map(_OF_KIND, events))
+        return True
+
+
+class _CountStream(EventStream):
+    """Cuts the stream as the loader does, and only counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self.builder = _Counts(self.counts)
+
+    def decode(self, block: bytes | memoryview) -> bool:
+        """As EventStream's."""
+        try:
+            self.counts.update(map(_OF_KIND, _KINDS.decode(block)))
+        except msgspec.ValidationError:
+            return super().decode(block)
+        except NOT_JSON:
+            return False
+        return True
+
+
+def read_file_facts(path: Path, *, report: Report = silent) -> FileFacts:
+    """Read the whole file once, in bounded memory.
+
+    Raises TraceFormatError when it holds no list of events.
+    """
+    with path.open("rb") as handle:
+        start = handle.read(1 << 12)
+    compressed = start.startswith(GZIP_MAGIC)
+    if compressed:
+        start = _inflated(start)
+    blocks = Blocks(path, report=report)
+    watched = _Watched(iter(blocks))
+    stream = iter(watched)
+    before, first = _find_events(path, stream)
+    events = _CountStream()
+    events.feed(first)
+    for block in stream:
+        events.feed(block)
+    events.finish()
+    counts: Counter[tuple[str, str]] = Counter()
+    for (category, phase), count in events.counts.items():
+        counts[OLD_CATEGORIES.get(category, category), phase] += count
+    return FileFacts(
+        path=path,
+        size_bytes=path.stat().st_size,
+        text_bytes=watched.text_bytes,
+        compressed=compressed,
+        damaged_compression=blocks.cut_off,
+        encoding="utf-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8",
+        layout=layout_of(before[-1:] + first[:HEAD_BYTES]),
+        bare_list=b"{" not in before,
+        counts=dict(counts),
+        has_shapes=watched.shapes,
+        has_stacks=watched.stacks,
+    )
+
+
+def _inflated(packed: bytes) -> bytes:
+    try:
+        return zlib.decompressobj(GZIP_WINDOW).decompress(packed, 16)
+    except zlib.error:
+        return b""
+
+
+def layout_of(events: bytes) -> Layout:
+    """How the text from the opening `[` on is laid out: as Kineto writes it, one event a line or less, or indented."""
+    if _KINETO_EVENT.search(events):
+        return "kineto"
+    found = _FIRST_EVENT.search(events)
+    return "indented" if found and b"\n" in found["inside"] else "compact"
+
+
+class _Watched:
+    """Passes blocks on, and looks at them in passing."""
+
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self.text_bytes = 0
+        self.shapes = False
+        self.stacks = False
+        self._blocks = blocks
+
+    def __iter__(self) -> Iterator[bytes]:
+        last = b""
+        for block in self._blocks:
+            self.text_bytes += len(block)
+            self.shapes = self.shapes or _found(_SHAPES, last, block)
+            self.stacks = self.stacks or _found(_STACKS, last, block)
+            last = block[-32:]
+            yield block
+
+
+def _found(pattern: re.Pattern[bytes], last: bytes, block: bytes) -> bool:
+    return pattern.search(block) is not None or pattern.search(last + block[:32]) is not None

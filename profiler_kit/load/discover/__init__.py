@@ -1,0 +1,1 @@
+"""Find runs, jobs, ladders and studies under a folder."""

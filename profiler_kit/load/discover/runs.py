@@ -1,0 +1,227 @@
+"""Find what can be shown under a folder: a root in, run folders and bare trace or snapshot files out."""
+
+from __future__ import annotations
+
+import os
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote, unquote_to_bytes
+
+from profiler_kit.errors import InputError, KitError
+from profiler_kit.formats.ladder_record import LOG, RESULTS, RESULTS_CSV, ROW
+from profiler_kit.formats.run_record import LAYERS, MASKS, MEMORY, MEMORY_TRACE, RECORD, TRACE, RunRecord, read_record
+from profiler_kit.formats.study_file import STUDY, STUDY_CSV
+from profiler_kit.load.trace.blocks import GZIP_MAGIC
+
+DEPTH: Final = 3  # folders below the root that are looked into
+TRACE_SUFFIXES: Final = (".json", ".json.gz")
+SNAPSHOT_SUFFIXES: Final = (".pickle", ".pkl")
+_WRITING_S: Final = 2.0  # a file that changed this lately may still have its writer
+_SMALL_BYTES: Final = 1 << 20
+_PARTS: Final = (RECORD, TRACE, MEMORY, LAYERS)
+_PLAIN: Final = " -_.~+=,@()[]&'!#>"  # what a key keeps as it is, beside letters, digits and the slash
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One thing to show. Paths are resolved and inside the root; None stands for a file that is not there.
+
+    key: the path below the root, percent-encoded where it is not plain ASCII, so that it survives any URL.
+    path: the folder, or the file itself when it lies bare.
+    problem: one line, when there is a run.json and it is broken; the other files can still be shown.
+    memory_trace: a trace of the batch that `memory` is of.
+    """
+
+    key: str
+    path: Path
+    record: RunRecord | None
+    trace: Path | None
+    memory: Path | None
+    layers: Path | None
+    masks: Path | None
+    problem: str | None
+    memory_trace: Path | None = None
+
+    def _repr_html_(self) -> str:
+        """What the folder holds, for a notebook."""
+        from profiler_kit.render.notebook_cards import folder_card
+
+        return folder_card(self)._repr_html_()
+
+    @property
+    def label(self) -> str:
+        """The path below the root as people read it; what cannot be printed is shown as �."""
+        text = os.fsdecode(unquote_to_bytes(self.key)).encode("utf-8", "replace").decode("utf-8")
+        return "".join(c if c.isprintable() else "�" for c in text)
+
+
+def find_runs(root: str | os.PathLike[str]) -> list[RunFolder]:
+    """Every run below `root`, sorted by label; run folders are not searched further.
+
+    Opens nothing but run.json. Names that start with a dot are skipped (unfinished files have such names), and so
+    are links that lead out of the root.
+
+    Raises InputError when `root` is no folder or cannot be read.
+    """
+    base = require_root(root)
+    return sorted(_walk(base, base, DEPTH), key=lambda run: run.label.casefold())
+
+
+def default_root() -> Path:
+    """Where to look when no folder was named: ./traces, else the samples that come with the package.
+
+    Raises InputError when neither is there.
+    """
+    found = Path("traces") if Path("traces").is_dir() else samples_root()
+    if found is None:
+        raise InputError(
+            f"{Path('traces').absolute()}: no such folder, want a folder of runs. "
+            "Name one, or record a run with: profiler-kit capture"
+        )
+    return found
+
+
+def samples_root() -> Path | None:
+    """The runs that come with the package: bundled in a wheel, beside it in a checkout; None when left out."""
+    package = Path(__file__).resolve().parents[2]
+    return next((p for p in (package / "_bundle" / "traces", package.parent / "traces") if p.is_dir()), None)
+
+
+def require_root(root: str | os.PathLike[str]) -> Path:
+    """The resolved folder; raises InputError when it is missing, a file, or cannot be read."""
+    path = Path(root)
+    hint = "Name a folder that holds runs, or record one with: profiler-kit capture"
+    if path.is_file():
+        raise InputError(f"{path}: this is a file, want a folder of runs. Try the folder it lies in: {path.parent}")
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder, want a folder of runs. {hint}")
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise InputError(f"{path}: cannot be read (permission denied), want a folder of runs. {hint}")
+    return path.resolve()
+
+
+def find_run(root: str | os.PathLike[str], key: str) -> RunFolder | None:
+    """The run with that key, or None when there is none inside the root. Reads no other run."""
+    base = require_root(root)
+    inside = confined(base, key)
+    if inside is None:
+        return None
+    return _run_folder(base, inside) if inside.is_dir() else _bare_file(base, inside)
+
+
+def confined(root: Path, key: str) -> Path | None:
+    """The resolved path of `key` when it exists inside the (resolved) root, else None."""
+    try:
+        path = (root / os.fsdecode(unquote_to_bytes(key))).resolve()
+        inside = path.is_relative_to(root) and path.exists()
+    except (ValueError, OSError, RuntimeError):  # NUL byte, name too long, loop of links
+        return None
+    return path if inside else None
+
+
+def key_of(root: Path, path: Path) -> str:
+    """The key of a path below the root; "." is the root itself."""
+    return quote(os.fsencode(path.relative_to(root).as_posix()), safe="/" + _PLAIN)
+
+
+def _walk(root: Path, folder: Path, depth: int) -> Iterator[RunFolder]:
+    run = _run_folder(root, folder)
+    if run is not None:
+        yield run
+        return
+    try:
+        entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+    except OSError:  # no permission, or gone since it was listed
+        return
+    for entry in entries:
+        path = Path(entry.path)
+        if entry.is_symlink():
+            target = confined(root, key_of(root, path))
+            if target is None or folder.is_relative_to(target):  # out of the root, or round in a circle
+                continue
+        if entry.is_dir():
+            if depth > 0:
+                yield from _walk(root, path, depth - 1)
+            continue
+        found = _bare_file(root, path)
+        if found is not None and not _is_being_written(path):
+            yield found
+
+
+def _run_folder(root: Path, folder: Path) -> RunFolder | None:
+    """The run in that folder; None when none of a run's files is in it."""
+    files = {name: _file_inside(root, folder / name) for name in (*_PARTS, MASKS, MEMORY_TRACE)}
+    if not any(files[name] for name in _PARTS):
+        return None
+    record, problem = None, None
+    if files[RECORD]:
+        try:
+            record = read_record(folder)
+        except KitError as error:
+            problem = str(error)
+    return RunFolder(
+        key=key_of(root, folder),
+        path=folder,
+        record=record,
+        trace=files[TRACE],
+        memory=files[MEMORY],
+        layers=files[LAYERS],
+        masks=files[MASKS],
+        problem=problem,
+        memory_trace=files[MEMORY_TRACE],
+    )
+
+
+def _file_inside(root: Path, path: Path) -> Path | None:
+    if not path.is_file():
+        return None
+    if path.is_symlink():
+        return confined(root, key_of(root, path))
+    return path
+
+
+def _bare_file(root: Path, path: Path) -> RunFolder | None:
+    """A trace or snapshot that lies beside no run.json; told apart by its suffix, not opened."""
+    name = path.name.lower()
+    is_trace = name.endswith(TRACE_SUFFIXES) and path.name not in (RECORD, MASKS) and not _is_of_ladder(path)
+    is_snapshot = name.endswith(SNAPSHOT_SUFFIXES)
+    if not (is_trace or is_snapshot) or not path.is_file():
+        return None
+    return RunFolder(
+        key_of(root, path), path, None, path if is_trace else None, path if is_snapshot else None, None, None, None
+    )
+
+
+def _is_being_written(path: Path) -> bool:
+    """Whether a file changed just now, begins as a trace or snapshot does and does not end as a whole one does.
+
+    JSON ends with a bracket and a pickle with a full stop. A packed file says so only when it is unpacked, which is
+    done when it is small; a large one is taken for whole when nobody has written to it for two seconds.
+    """
+    try:
+        found = path.stat()
+        if not 0 <= time.time() - found.st_mtime < _WRITING_S:
+            return False
+        with path.open("rb") as handle:
+            if not path.name.lower().endswith(".gz"):
+                begins = handle.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[", b"\x80"))
+                handle.seek(max(0, found.st_size - 64))
+                return (begins or not found.st_size) and not handle.read().rstrip().endswith((b"}", b"]", b"."))
+            if found.st_size > _SMALL_BYTES:
+                return True
+            packed = handle.read()
+            unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
+            unpacker.decompress(packed)
+            return not unpacker.eof and GZIP_MAGIC.startswith(packed[:2])
+    except (OSError, zlib.error):
+        return False
+
+
+def _is_of_ladder(path: Path) -> bool:
+    """Whether a JSON file is one that `profiler-kit ladder` writes, by its name and what lies beside it."""
+    beside = {RESULTS: RESULTS_CSV, ROW: LOG, STUDY: STUDY_CSV}.get(path.name)
+    return beside is not None and path.with_name(beside).is_file()

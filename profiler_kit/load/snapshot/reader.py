@@ -1,0 +1,211 @@
+"""Load a CUDA memory snapshot without trusting it (memory.pickle -> SnapshotData).
+
+Unpickling runs whatever the file asks for, so that the pickle is never opened in this process: `snapshot_child.py`
+reads it in a process of its own, with an unpickler that refuses every global, under a limit of address space and of
+processor time, and hands back plain columns, which are checked here.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from pathlib import Path
+from typing import IO, Any, Final
+
+import numpy as np
+
+from profiler_kit.errors import OptionError, SnapshotFormatError
+from profiler_kit.files import require_file
+from profiler_kit.load.snapshot.frames import HINT, WANTED, Array, SnapshotBuilder, SnapshotData
+from profiler_kit.progress import Report, silent
+
+MEMORY_LIMIT_BYTES: Final = 3 << 30
+LEAST_MEMORY_BYTES: Final = 256 << 20
+MEMORY_PER_FILE_BYTE: Final = 16  # measured: 6.5 bytes resident per byte of a real or generated pickle
+BYTES_PER_CPU_SECOND: Final = 4 << 20  # measured: 60 MB a second
+CHILD: Final = Path(__file__).with_name("child.py")
+
+
+def read_snapshot(
+    path: str | os.PathLike[str], *, memory_limit_bytes: int | None = None, report: Report = silent
+) -> SnapshotData:
+    """Read a snapshot of torch 2.1 to 2.13 in a child process that is limited in memory and time.
+
+    The child gets 256 MiB and 16 bytes for each byte of the file, at most 3 GiB; `memory_limit_bytes` sets another
+    amount.
+
+    Raises InputError when the file is missing or empty; SnapshotFormatError when it is no snapshot, is cut off, asks
+    for code, or wants more memory or time than it gets; OptionError when the limit is too small to start with.
+    """
+    target = require_file(path, WANTED, HINT)
+    head, columns = read_columns(target, memory_limit_bytes=memory_limit_bytes, report=report)
+    report(0.95, 1.0, "building tables")
+    data = SnapshotBuilder(target, head, columns).build()
+    report(1.0, 1.0, "read")
+    return data
+
+
+def read_columns(
+    target: Path, *, memory_limit_bytes: int | None = None, report: Report = silent
+) -> tuple[dict[str, Any], dict[str, Array]]:
+    """What the child hands back, for SnapshotBuilder; raises as read_snapshot does."""
+    if memory_limit_bytes is not None and memory_limit_bytes < LEAST_MEMORY_BYTES:
+        raise OptionError(
+            f"memory limit: {memory_limit_bytes >> 20} MiB is too little to read a snapshot, "
+            f"want at least {LEAST_MEMORY_BYTES >> 20} MiB."
+        )
+    _refuse_other_formats(target)
+    size = target.stat().st_size
+    wanted = LEAST_MEMORY_BYTES + MEMORY_PER_FILE_BYTE * size
+    space = min(wanted, MEMORY_LIMIT_BYTES) if memory_limit_bytes is None else memory_limit_bytes
+    return _Child(target, size, space).read(report)
+
+
+def is_trace(path: str | os.PathLike[str]) -> bool:
+    """Whether a file begins as a chrome trace does, packed or not; False for one that cannot be read."""
+    try:
+        with Path(path).open("rb") as handle:
+            return _first_bytes(handle.read(64), Path(path))[:1] in (b"{", b"[")
+    except (OSError, ValueError):
+        return False
+
+
+def _first_bytes(start: bytes, path: Path) -> bytes:
+    """The first bytes that say something, of what is inside when the file is packed."""
+    if start[:2] == b"\x1f\x8b":
+        try:
+            with gzip.open(path) as handle:
+                start = handle.read(64)
+        except (OSError, EOFError, zlib.error):
+            start = b""
+    return start.removeprefix(b"\xef\xbb\xbf").lstrip()
+
+
+def _refuse_other_formats(path: Path) -> None:
+    """Say what the file is when its first bytes tell, before any process is started."""
+    with path.open("rb") as handle:
+        start = handle.read(64)
+    inner = _first_bytes(start, path)
+    found = None
+    if start[:2] == b"\x1f\x8b":
+        if inner[:1] == b"\x80":
+            raise SnapshotFormatError(
+                f"{path}: this is a pickle packed with gzip, want {WANTED} as torch writes it. Unpack it with gunzip."
+            )
+        found = "a chrome trace (JSON packed with gzip)" if inner[:1] in (b"{", b"[") else "a gzip file"
+    elif inner[:1] in (b"{", b"["):
+        found = "a chrome trace (JSON)"
+    elif start[:2] == b"PK":
+        found = "a zip archive (a checkpoint of torch.save?)"
+    elif inner[:1] == b"<":
+        found = "an HTML page"
+    if found is not None and "trace" in found:
+        raise SnapshotFormatError(
+            f"{path}: this is {found}, want {WANTED} (a pickle). "
+            "For a trace use: profiler-kit summary, regions or kernels."
+        )
+    if found is not None:
+        raise SnapshotFormatError(f"{path}: this is {found}, want {WANTED} (a pickle). {HINT}")
+
+
+_DTYPES: Final[dict[str, np.dtype[Any]]] = {
+    "b": np.dtype("i1"),
+    "i": np.dtype("<i4"),
+    "q": np.dtype("<i8"),
+    "Q": np.dtype("<u8"),
+}
+
+
+class _Child:
+    """One reading of a pickle in a child process."""
+
+    def __init__(self, path: Path, size: int, space: int) -> None:
+        self._path = path
+        self._size = size
+        self._space = space
+        self._cpu_s = max(1, -(-size // BYTES_PER_CPU_SECOND))
+        self._result: tuple[dict[str, Any], dict[str, Array]] | None = None
+        self._overflow = False
+
+    def read(self, report: Report) -> tuple[dict[str, Any], dict[str, Array]]:
+        limits = [str(value) for value in (self._space, self._cpu_s, self._size)]
+        deadline = time.monotonic() + 20 + 10 * self._cpu_s  # only a machine that stands still gets there
+        with (
+            self._path.open("rb") as handle,
+            subprocess.Popen(
+                [sys.executable, "-I", "-S", str(CHILD), *limits],
+                stdin=handle,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            ) as process,
+        ):
+            assert process.stdout is not None
+            reader = threading.Thread(target=self._receive, args=(process.stdout,), daemon=True)
+            reader.start()
+            try:
+                while reader.is_alive() and time.monotonic() < deadline:
+                    reader.join(0.1)
+                    # The child reads through our open file, so that our offset in it is how far it has come.
+                    report(0.6 * os.lseek(handle.fileno(), 0, os.SEEK_CUR) / self._size, 1.0, "unpickling")
+            finally:
+                if reader.is_alive() or self._overflow:
+                    process.kill()
+                reader.join()
+            code = process.wait()
+        return self._outcome(code)
+
+    def _receive(self, stream: IO[bytes]) -> None:
+        length = int.from_bytes(stream.read(8), "little")
+        if not 0 < length <= 64 * self._size + (1 << 20):
+            self._overflow = length > 0
+            return
+        text = stream.read(length)
+        if len(text) < length:
+            return
+        head = json.loads(text)
+        columns: dict[str, Array] = {}
+        left = 64 * self._size + (1 << 20)
+        for name, code, items in head.get("columns", ()):
+            left -= items * _DTYPES[code].itemsize
+            if items < 0 or left < 0:
+                self._overflow = True
+                return
+            columns[name] = column = np.empty(items, _DTYPES[code])
+            if items and stream.readinto(column.data.cast("B")) < column.nbytes:  # type: ignore[attr-defined]
+                return
+        self._result = head, columns
+
+    def _outcome(self, code: int) -> tuple[dict[str, Any], dict[str, Array]]:
+        if code == 0 and self._result is not None:
+            head, columns = self._result
+            if "error" in head:
+                raise SnapshotFormatError(f"{self._path}: {head['error']}. {self._hint(head['error'])}")
+            return head, columns
+        if code == -getattr(signal, "SIGXCPU", 24):
+            why = f"reading it took more than {self._cpu_s} s of processor time"
+        elif self._overflow:
+            why = "it grows beyond all measure when read"
+        else:
+            why = f"reading it ended the reading process ({_ending(code)}) within {self._space >> 20} MiB of memory"
+        raise SnapshotFormatError(f"{self._path}: {why}, want {WANTED}. {HINT}")
+
+    def _hint(self, error: str) -> str:
+        if "MiB of memory" in error:
+            return "If you trust it, raise the limit with --memory-limit."
+        return HINT
+
+
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"

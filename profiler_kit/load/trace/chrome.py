@@ -1,0 +1,250 @@
+"""Load a chrome trace in bounded memory: a path in, event columns, metadata and what was lost out.
+
+The decompressed stream is cut at event boundaries (stream.py), each block is decoded (events.py), becomes columns
+(columns.py) and is dropped, whatever the size of the file; a large file is shared with a second process (worker.py).
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from profiler_kit.errors import OptionError, TraceFormatError
+from profiler_kit.files import require_file
+from profiler_kit.load.trace.blocks import GZIP_MAGIC, Blocks
+from profiler_kit.load.trace.columns import ColumnBuilder, EventColumns
+from profiler_kit.load.trace.events import KEPT_ARGUMENTS, NOT_JSON
+from profiler_kit.load.trace.repair import Incident
+from profiler_kit.load.trace.stream import KINETO_CUT, SALVAGE_BYTES, EventStream
+from profiler_kit.load.trace.worker import SecondProcess, SecondProcessError
+from profiler_kit.progress import Report, silent
+
+HINT: Final = "Record one with profiler_runner, or with torch.profiler's export_chrome_trace."
+LOOK_BYTES: Final = 64 << 10  # what does not begin like JSON may have lost its first bytes
+SEARCH_BYTES: Final = 64 << 20  # `traceEvents` must start within this many bytes
+TWO_PROCESSES_BYTES: Final = 96 << 20
+USUAL_RATIO: Final = 14  # of gzip on a Kineto trace
+# Arguments worth asking for, by the name their column has here (libkineto/src/output_json.cpp, CuptiActivity.cpp).
+ARGUMENTS: Final = {
+    "input_dims": "Input Dims",
+    "input_type": "Input type",
+    "input_strides": "Input Strides",
+    "concrete_inputs": "Concrete Inputs",
+    "collective_name": "Collective name",
+    "in_msg_nelems": "In msg nelems",
+    "out_msg_nelems": "Out msg nelems",
+    "dtype": "dtype",
+    "group_size": "Group size",
+    "process_group_name": "Process Group Name",
+    "process_group_ranks": "Process Group Ranks",
+    "python_module_id": "Python module id",
+    "graph_node_id": "graph node id",
+    "memory_bandwidth": "memory bandwidth (GB/s)",
+    "occupancy": "est. achieved occupancy %",
+    "grid": "grid",
+    "block": "block",
+    "registers_per_thread": "registers per thread",
+    "shared_memory": "shared memory",
+}
+_BLANK: Final = b"\xef\xbb\xbf \t\r\n"  # with the byte order mark some editors add
+_EVENTS_KEY: Final = re.compile(rb'"traceEvents"\s*:\s*\[')
+_LIST: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[")
+
+
+@dataclass(frozen=True)
+class LoadQuality:
+    """What the file held and what of it was lost.
+
+    events counts every entry of `traceEvents`, whatever its phase. A truncated file lacks the end of
+    `traceEvents`; it is loaded up to its last whole event. repaired events were malformed JSON and could be
+    mended; dropped ones could not, are no events, have a negative or missing duration, or stand behind the end of
+    the trace. incidents says what happened where, the first few times.
+    """
+
+    events: int
+    truncated: bool
+    repaired_events: int
+    dropped_events: int
+    incidents: tuple[Incident, ...] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True)
+class ChromeTrace:
+    """The columns of one file, its metadata (every key beside `traceEvents`), and its quality."""
+
+    path: Path
+    columns: EventColumns
+    metadata: dict[str, Any]
+    quality: LoadQuality
+
+
+def read_chrome_trace(path: Path | str, *, arguments: Sequence[str] = (), report: Report = silent) -> ChromeTrace:
+    """Load `.json`, `.json.gz` or a bare list of events, sorted or not, metadata before or after the events.
+
+    arguments: what else to keep of each event's `args`, by the names of ARGUMENTS or as the file writes them
+    ("Input Dims"); they come as text columns in `columns.extra`. Large files are decoded by two processes.
+
+    Raises InputError when the file is missing or empty and TraceFormatError when it is no trace, or not one
+    whole event of it could be read; OptionError when an argument asked for is a column already.
+    """
+    file = require_file(path, "a chrome trace", HINT)
+    keys = _argument_keys(arguments)
+    if _worth_two_processes(file):
+        try:
+            with SecondProcess(arguments, keys) as second:
+                return read_stream(file, EventStream(arguments, keys), report, second)
+        except (SecondProcessError, OSError):
+            pass  # malformed somewhere, or no process to be had: event by event, alone
+    return read_stream(file, EventStream(arguments, keys), report)
+
+
+def read_stream(file: Path, events: EventStream, report: Report, second: SecondProcess | None = None) -> ChromeTrace:
+    """Read a trace through a stream whose builder may keep more than columns of complete events; raises the same."""
+    blocks = Blocks(file, report=report)
+    stream = iter(blocks)
+    head, first = _find_events(file, stream)
+    events.offset = len(head)
+    if second is None:
+        events.feed(first)
+        for block in stream:
+            events.feed(block)
+        events.finish()
+    else:
+        _feed_both(itertools.chain([first], stream), events, second)
+    builder = events.builder
+    if not builder.rows:
+        raise _no_events(file, builder, truncated=not events.closed, behind=events.behind)
+    quality = LoadQuality(
+        events=builder.total,
+        truncated=not events.closed,
+        repaired_events=events.repaired,
+        dropped_events=builder.dropped + events.dropped,
+        incidents=(*events.incidents, *([Incident("corrupt", events.offset, "")] if blocks.cut_off else [])),
+    )
+    return ChromeTrace(file, builder.columns(), _metadata(head, events.tail), quality)
+
+
+def _feed_both(stream: Iterator[bytes], events: EventStream, second: SecondProcess) -> None:
+    """Give each block to the second process when it has room for one, else decode it here.
+
+    Cuts are at Kineto's separator, which no string can hold.
+    """
+    order: list[tuple[bool, int]] = []
+    pending = bytearray(b"[")
+    for data in stream:
+        pending += data
+        cut = pending.rfind(KINETO_CUT) + KINETO_CUT.index(b",")
+        if cut < len(KINETO_CUT):
+            if len(pending) > SALVAGE_BYTES:  # another layout
+                raise SecondProcessError
+            continue
+        pending[cut] = 0x5D  # `,` becomes `]`
+        if second.ready():
+            second.decode(bytes(memoryview(pending)[: cut + 1]))
+            order.append((True, 0))
+        else:
+            before = events.builder.rows
+            with memoryview(pending)[: cut + 1] as block:
+                if not events.decode(block):
+                    raise SecondProcessError
+            order.append((False, events.builder.rows - before))
+        del pending[1 : cut + 1]
+        events.offset += cut
+    events.feed(bytes(memoryview(pending)[1:]))
+    events.finish()
+    second.finish(events.builder, order)
+
+
+def _worth_two_processes(file: Path) -> bool:
+    """A second process pays from some 100 MB of JSON on, and with a second core."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if cores < 2 or not sys.executable or os.name != "posix":
+        return False
+    with file.open("rb") as handle:
+        packed = handle.read(2) == GZIP_MAGIC
+    return file.stat().st_size > (TWO_PROCESSES_BYTES // USUAL_RATIO if packed else TWO_PROCESSES_BYTES)
+
+
+def _argument_keys(names: Sequence[str]) -> list[str]:
+    """The keys of `args` that these names stand for."""
+    keys = [ARGUMENTS.get(name, name) for name in names]
+    for name, key in zip(names, keys, strict=True):
+        if key in KEPT_ARGUMENTS or keys.count(key) > 1:
+            raise OptionError(f"arguments: {name!r} is a column already, want others. Leave it out.")
+        if not key.isprintable() or '"' in key or "\\" in key:
+            raise OptionError(
+                f"arguments: {name!r} cannot be the key of an argument. Try one of {', '.join(ARGUMENTS)}."
+            )
+    return keys
+
+
+def _no_events(file: Path, builder: ColumnBuilder, *, truncated: bool, behind: int = 0) -> TraceFormatError:
+    if builder.total > builder.dropped:
+        found = f"{builder.total} events but none with a duration (phase X)"
+    elif builder.total:
+        found = f"a list of {builder.total} values that are no trace events"
+    elif truncated:
+        found = "a trace that is cut off before its first whole event"
+    else:
+        found = "a trace without a single event (nothing ran while it was recorded)"
+    if behind:
+        found += f", and {behind} events of another trace behind its end"
+    return TraceFormatError(f"{file}: found {found}, want a chrome trace with events. {HINT}")
+
+
+def _find_events(file: Path, stream: Iterator[bytes]) -> tuple[bytes, bytes]:
+    """Read up to the `[` that opens the events; return what stands before it and what has been read after it."""
+    seen = bytearray()
+    for block in stream:
+        seen += block
+        found = _LIST.match(seen) or _EVENTS_KEY.search(seen)
+        if found:
+            return bytes(seen[: found.end()]), bytes(seen[found.end() :])
+        if len(seen) > (SEARCH_BYTES if _may_be_json(seen) else LOOK_BYTES):
+            break
+    raise TraceFormatError(
+        f"{file}: found {_describe(bytes(seen))}, want a chrome trace: {{'traceEvents': [...]}}. {HINT}"
+    )
+
+
+def _may_be_json(seen: bytearray) -> bool:
+    return bytes(seen[:64]).lstrip(_BLANK)[:1] in (b"{", b"")
+
+
+def _describe(data: bytes) -> str:
+    """What a file that is no trace is, for its error message."""
+    if data[:1] == b"\x80":
+        return "a pickle (a CUDA memory snapshot? Open it with: profiler-kit memory FILE)"
+    if not data:
+        return "compressed data that cannot be inflated"
+    if data[:2] == b"PK":
+        return "a zip archive"
+    try:
+        value = msgspec.json.decode(data)
+    except NOT_JSON:
+        start = data[:24].decode("utf-8", "replace")
+        return f"text that is not JSON, or cut off before its events (it starts with {start!r})"
+    if isinstance(value, dict):
+        return f"a JSON object with the keys {sorted(value)[:6]}"
+    return f"a JSON {type(value).__name__}"
+
+
+def _metadata(head: bytes, tail: bytes) -> dict[str, Any]:
+    """Every key beside `traceEvents`; {} for a bare list, or when neither end of the object can be parsed."""
+    if not head.lstrip(_BLANK).startswith(b"{"):
+        return {}
+    for end in (tail, b"}"):
+        try:
+            data = msgspec.json.decode(head + b"]" + end)
+        except NOT_JSON:
+            continue
+        return {key: value for key, value in data.items() if key != "traceEvents"} if isinstance(data, dict) else {}
+    return {}

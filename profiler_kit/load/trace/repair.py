@@ -1,0 +1,370 @@
+"""Save what can be saved of malformed JSON: text that no decoder takes in, its whole events out, the rest named.
+
+What really occurs (FACTS.md): files cut off, quotes and backslashes that torch does not escape in names and args,
+control characters, bad UTF-8, halves of surrogate pairs, bare NaN, Infinity, N/A and None, trailing commas, missing or
+surplus brackets. Everything here takes time and memory linear in the text.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import msgspec
+
+from profiler_kit.load.trace.events import NOT_JSON, Decoders, Event
+
+MEND_BYTES: Final = 1 << 20  # a malformed event longer than this is dropped, not mended
+MOST_INCIDENTS: Final = 20  # told with their place; all of them are counted
+SHOWN_BYTES: Final = 80
+LOOK_BYTES: Final = 1 << 10  # behind a `]`, to see whether it closes the list
+BLANK: Final = b" \t\r\n,\x00"  # may stand between two events; a hole in a file is full of NUL
+
+# Where an event may start. Kineto puts no raw newline into strings, so its form is structural; the other one may
+# also match an object inside the args of an event, which is why an event is tried with the text up to several starts.
+_KEYS: Final = rb'\{\s*+"(?:ph|name|cat|pid|tid|ts|dur|id|args|s|bp)"\s*+:'
+_KINETO_START: Final = re.compile(rb"(?<=\n  )\{(?=\r?\n)")
+_ANY_START: Final = re.compile(_KEYS)
+_OPEN, _CLOSE = frozenset(b"[{"), frozenset(b"]}")
+_TRIED_STARTS: Final = 4
+_TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
+# What may follow the `]` that closes the events: the rest of the object, the end of the file, or another trace.
+_AFTER_LIST: Final = re.compile(rb'\s*+(?:\}|,\s*+"|\Z|\[|\{(?!\s*+"(?:ph|name|cat|pid|tid|ts|dur|id|args|s|bp)"))')
+_END: Final = re.compile(rb'\}\s*+\](?=\s*+(?:\}|,\s*+"|\Z))')
+_PHASE: Final = re.compile(rb'"ph"\s*:\s*"[A-Za-z]"')
+
+_BARE: Final = r"[-+]?(?:nan|inf|infinity|n/a|none|undefined|true|false)(?=\s*[,}\]])"
+_OUTSIDE: Final = re.compile(
+    rf'(?P<string>"(?:[^"\\]++|\\.)*+"?)|(?P<comma>,(?=\s*+[}}\]]))|(?P<bare>{_BARE})', re.IGNORECASE | re.DOTALL
+)
+_CONTROL: Final = re.compile(r"[\x00-\x1f]")
+_CONTROL_BETWEEN: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+_SURROGATE: Final = re.compile(
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+)
+_ESCAPE: Final = re.compile(r'["\\/bfnrt]|u[0-9a-fA-F]{4}')
+_NAME_KEY: Final = re.compile(r'"name"\s*+:\s*+"')
+# Kineto writes the name between `"name": "` and one of these; everything in between is the name, whatever it holds.
+_AFTER_NAME: Final = re.compile(r'"\s*+(?:,\s*+"(?:ph|cat|pid|tid|ts|dur|id|s|bp|args)"\s*+:|\}\s*+\Z)')
+# What follows the quote that ends a string: of a value, and of what may be a key.
+_AFTER_VALUE: Final = re.compile(r'\s*+(?:[}\]]|,\s*+(?:["\[{}\]\d\-]|true|false|null|NaN|N/A)|\Z)')
+_AFTER_KEY: Final = re.compile(rf"\s*+:|{_AFTER_VALUE.pattern}")
+
+
+Kind = Literal["repaired", "dropped", "of no use", "closed early", "after the end", "cut off", "corrupt"]
+
+
+@dataclass(frozen=True)
+class Incident:
+    """One thing that was wrong. offset counts bytes of the uncompressed text (as UTF-8); text is how it starts there.
+
+    repaired, dropped: malformed, and mended or not. of no use: valid JSON, but no event, or a span without a time.
+    closed early: a `]` in the middle of the list. after the end: events or junk behind the end of the trace.
+    cut off: the event that the file ends in. corrupt: the compressed data is damaged there.
+    """
+
+    kind: Kind
+    offset: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Valid JSON: events with commas between them, and where they begin in the file."""
+
+    offset: int
+    text: bytes
+
+
+def shown(data: bytes) -> str:
+    """The start of a piece of the file, on one line."""
+    return " ".join(data[: 2 * SHOWN_BYTES].decode("utf-8", "replace").split())[:SHOWN_BYTES]
+
+
+class Salvage:
+    """Takes malformed text apart: whole events and mended ones come out as valid JSON, the rest is counted.
+
+    closed: the `]` that ends the list was found; what `take` left then is what stands behind it.
+    """
+
+    def __init__(self, decoders: Decoders) -> None:
+        self.repaired = 0
+        self.dropped = 0
+        self.closed = False
+        self.incidents: list[Incident] = []
+        self._decoders = decoders
+        self._pieces: list[Piece] = []
+        self._text = b""
+        self._offset = 0
+        self._last = False
+
+    @property
+    def notes(self) -> bool:
+        """Whether `note` still remembers anything."""
+        return len(self.incidents) < MOST_INCIDENTS
+
+    def note(self, kind: Kind, offset: int, data: bytes) -> None:
+        """Remember what was wrong where, the first few times."""
+        if self.notes:
+            self.incidents.append(Incident(kind, offset, shown(data)))
+
+    def take(self, text: bytes, offset: int, *, last: bool) -> tuple[list[Piece], int]:
+        """Save the events in `text`; return them, and how many bytes are done with, all of them when `last`.
+
+        offset: where the text stands in the file. Without `last` the text from the last start of an event on is left:
+        that event may go on.
+        """
+        self._text, self._offset, self._last = text, offset, last
+        starts = _starts(text, 0, len(text), _KINETO_START) or _starts(text, 0, len(text), _ANY_START)
+        stop = len(text) if last else starts[-1] if starts else 0
+        first = starts[0] if starts else stop
+        before = _starts(text, 0, first, _ANY_START)  # events of another layout, where files were joined
+        self._drop(0, before[0] if before else first)
+        done = self._take_pieces(before, first)
+        if not self.closed:
+            done = self._take_pieces([start for start in starts if start < stop], stop)
+        self._text = b""
+        pieces, self._pieces = self._pieces, []
+        return pieces, done
+
+    def _take_pieces(self, starts: list[int], stop: int) -> int:
+        """Take the events that begin at `starts`, as many at once as the decoder accepts; return where it ended."""
+        ends = [*starts[1:], stop]
+        at, run = 0, 1
+        while at < len(starts):
+            upto = min(at + run, len(starts))
+            if self._whole(starts[at], ends[upto - 1]):
+                at, run = upto, 2 * run
+            elif run > 1:
+                run //= 2
+            else:
+                at, end = self._take_broken(starts, ends, at)
+                if self.closed:
+                    return end
+        return stop
+
+    def _whole(self, first: int, stop: int) -> bool:
+        piece = self._text[first:stop].rstrip(BLANK)
+        if not is_valid(b"[" + piece + b"]", self._decoders):
+            return False
+        self._pieces.append(Piece(self._offset + first, piece))
+        return True
+
+    def _take_broken(self, starts: list[int], ends: list[int], at: int) -> tuple[int, int]:
+        """Take the event at starts[at], which is not whole up to the next start; return the next start and place.
+
+        What looked like the next event may be an object inside this one: then it has no phase, or the text up to a
+        later start is whole.
+        """
+        first = starts[at]
+        tried = range(at + 1, min(at + _TRIED_STARTS, len(starts)))
+        for upto in tried:
+            if self._whole(first, ends[upto]):
+                return upto + 1, ends[upto]
+        inside = [upto for upto in tried if not self._two_events(first, ends[upto])]
+        for upto in (*inside[-1:], at):
+            if not self._two_events(first, ends[upto]) and self._mend(first, ends[upto]):
+                return upto + 1, ends[upto]
+        return at + 1, self._take_alone(first, ends[at])
+
+    def _take_alone(self, first: int, stop: int) -> int:
+        """Take one event that ends somewhere before `stop`, and what else may be there; return where it ended."""
+        end = first + closing_bracket(self._text[first:stop]) + 1
+        if first < end < stop and (self._whole(first, end) or self._mend(first, end)):
+            return self._take_behind(first, end, stop)
+        endings = self._endings(first)
+        for begin, end in endings:
+            if self._mend(first, begin + 1):
+                self.closed = True
+                return end
+        inner = _starts(self._text, first + 1, stop, _ANY_START)
+        if inner:
+            if not self._mend(first, inner[0]):
+                self._drop(first, inner[0])
+            return self._take_pieces(inner, stop)
+        if endings:
+            self._drop(first, endings[0][0] + 1)
+            self.closed = True
+            return endings[0][1]
+        end = self._text.rfind(b"}", first, stop) + 1
+        if end and self._mend(first, end):
+            return self._take_behind(first, end, stop)
+        self._drop(first, stop)
+        return stop
+
+    def _endings(self, first: int) -> list[tuple[int, int]]:
+        """Where the list may be closed behind the event at `first`: the place of the `}` and the one after the `]`."""
+        if self._two_events(first, len(self._text)):  # another event follows
+            return []
+        return [found.span() for found in itertools.islice(_END.finditer(self._text, first), _TRIED_STARTS)]
+
+    def _take_behind(self, first: int, end: int, stop: int) -> int:
+        """Look at what stands between a whole event and the next: the end of the list, or what does not belong."""
+        bracket = stop - len(self._text[end:stop].lstrip(BLANK))
+        is_event = _PHASE.search(self._text, first, end)
+        if (
+            is_event
+            and self._text[bracket : bracket + 1] == b"]"
+            and ends_list(self._text[bracket + 1 : bracket + 1 + LOOK_BYTES])
+        ):
+            self.closed = True
+            return bracket + 1
+        inner = _starts(self._text, end, stop, _ANY_START)
+        self._drop(end, inner[0] if inner else stop)
+        return self._take_pieces(inner, stop) if inner else stop
+
+    def _two_events(self, first: int, stop: int) -> bool:
+        return len(list(itertools.islice(_PHASE.finditer(self._text, first, stop), 2))) > 1
+
+    def _mend(self, first: int, stop: int) -> bool:
+        piece = self._text[first:stop].rstrip(BLANK)
+        mended = mend(piece, self._decoders)
+        if mended is None:
+            return False
+        self._pieces.append(Piece(self._offset + first, mended))
+        self.repaired += 1
+        self.note("repaired", self._offset + first, piece)
+        return True
+
+    def _drop(self, first: int, stop: int) -> None:
+        """Count what cannot be read; not the event that a file ends in the middle of."""
+        junk = self._text[first:stop].lstrip(BLANK)
+        first = stop - len(junk)
+        if not junk.strip(BLANK + b"[]{}"):
+            return
+        if self._last and stop == len(self._text) and junk.startswith(b"{") and closing_bracket(junk) < 0:
+            self.note("cut off", self._offset + first, junk)
+            return
+        self.dropped += 1
+        self.note("dropped", self._offset + first, junk)
+
+
+def _starts(text: bytes, first: int, stop: int, pattern: re.Pattern[bytes]) -> list[int]:
+    """Where an event may start: not right after a colon, that is a value inside one."""
+    found = (match.start() for match in pattern.finditer(text, first, stop))
+    return [start for start in found if _before(text, start) != b":"]
+
+
+def _before(text: bytes, at: int) -> bytes:
+    """The last byte before `at` that is no white space; b"" at the start."""
+    while at and text[at - 1] in b" \t\r\n":
+        at -= 1
+    return text[at - 1 : at]
+
+
+def closing_bracket(text: bytes | bytearray) -> int:
+    """Position of the bracket that closes the one `text` starts with; -1 when it has not come."""
+    depth = 0
+    for found in _TOKEN.finditer(text):
+        token = text[found.start()]
+        if token in _OPEN:
+            depth += 1
+        elif token in _CLOSE:
+            depth -= 1
+            if depth <= 0:
+                return found.start()
+    return -1
+
+
+def ends_list(rest: bytes) -> bool:
+    """Whether a `]` followed by `rest` closes the list of events: the object goes on or ends, or the file does."""
+    return _AFTER_LIST.match(rest) is not None
+
+
+def events_in(tail: bytes | bytearray) -> int:
+    """How many events stand in text after the list of events, where none belongs."""
+    return sum(1 for _ in _PHASE.finditer(tail))
+
+
+def is_valid(block: bytes, decoders: Decoders) -> bool:
+    """Whether the loader can decode this JSON list, odd types and all."""
+    try:
+        decoders.texts(block)
+    except msgspec.ValidationError:
+        try:
+            decoders.loosely(block)
+        except NOT_JSON:
+            return False
+    except NOT_JSON:
+        return False
+    return True
+
+
+def repair(piece: bytes, decoders: Decoders) -> Event | None:
+    """The event in `piece`, mended as little as possible; None when nothing helps."""
+    mended = mend(piece, decoders)
+    return decoders.loosely(b"[" + mended + b"]")[0] if mended is not None else None
+
+
+def mend(piece: bytes, decoders: Decoders) -> bytes | None:
+    """`piece` as the valid JSON of one event, changed as little as possible; None when nothing helps."""
+    if len(piece) > MEND_BYTES or not piece.endswith(b"}"):
+        return None
+    text = piece.decode("utf-8", "replace")
+    named = _mend_name(text)
+    for candidate in dict.fromkeys((text, named, _mend_strings(named), _mend_strings(text))):
+        mended = _CONTROL_BETWEEN.sub(" ", _OUTSIDE.sub(_mend_token, candidate)).encode("utf-8", "replace")
+        try:
+            events = decoders.loosely(b"[" + mended + b"]")
+        except NOT_JSON:
+            continue
+        if len(events) == 1 and len(events[0].ph) == 1 and (events[0].name or '"name"' not in text):
+            return mended
+    return None
+
+
+def _mend_token(found: re.Match[str]) -> str:
+    if found["comma"]:
+        return ""
+    if found["bare"]:
+        word = found["bare"].lower()
+        return word if word in ("true", "false") else "null"
+    return _SURROGATE.sub(r"\\ufffd", _CONTROL.sub(" ", found["string"]))
+
+
+def _mend_name(text: str) -> str:
+    """Escape what stands in the name."""
+    key = _NAME_KEY.search(text)
+    end = _AFTER_NAME.search(text, key.end()) if key else None
+    if key is None or end is None:
+        return text
+    name = text[key.end() : end.start()].replace("\\", "\\\\").replace('"', '\\"')
+    return text[: key.end()] + name + text[end.start() :]
+
+
+def _mend_strings(text: str) -> str:
+    """Escape each quote inside a string that nothing like the end of one follows, and lone backslashes."""
+    out: list[str] = []
+    done = 0
+    inside = False
+    ends = _AFTER_KEY
+    escaped = -1
+    for found in re.finditer(r'["\\]', text):
+        at = found.start()
+        if at == escaped:
+            continue
+        lone = False
+        if found[0] == "\\":
+            follows = _ESCAPE.match(text, at + 1) if inside else None
+            lone = inside and follows is None
+            escaped = at + 1 if follows else -1
+        elif not inside:
+            inside, ends = True, _AFTER_KEY if _ends_in(text, done, at, "{,") else _AFTER_VALUE
+            out.append(text[done:at])
+            done = at
+        elif ends.match(text, at + 1):
+            inside = False
+        else:
+            lone = True
+        if lone:
+            out += (text[done:at], "\\")
+            done = at
+    return "".join((*out, text[done:]))
+
+
+def _ends_in(text: str, start: int, stop: int, wanted: str) -> bool:
+    """Whether the last character of text[start:stop] that is no white space is one of `wanted`."""
+    last = text[start:stop].rstrip()[-1:]
+    return last != "" and last in wanted

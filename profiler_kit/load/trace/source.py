@@ -1,0 +1,389 @@
+"""Read the text of a trace's events a second time: a path in, what happened when and then the chosen events out.
+
+The first pass (`scan`) keeps a few numbers per event; the second (`copy_events`) makes the same cuts again and
+gives the original text of the events asked for, so that whatever stands in `args` survives. Events are numbered as
+they stand in `traceEvents`, those that cannot be read not counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from profiler_kit.errors import TraceFormatError
+from profiler_kit.files import require_file
+from profiler_kit.load.trace.blocks import Blocks
+from profiler_kit.load.trace.categories import OPERATOR, REGION, is_gpu_work, is_launch
+from profiler_kit.load.trace.chrome import HINT, _find_events, _metadata, _no_events
+from profiler_kit.load.trace.columns import (
+    FLOAT_EXACT_US,
+    LAST_NS,
+    OLD_CATEGORIES,
+    Codes,
+    ColumnBuilder,
+    EventColumns,
+    text_to_ns,
+    to_ns,
+)
+from profiler_kit.load.trace.events import MISSING, Event
+from profiler_kit.load.trace.stream import EventStream
+from profiler_kit.progress import Report, silent
+
+I64 = npt.NDArray[np.int64]
+
+METADATA_PHASE: Final = "M"
+FLOW_PHASES: Final = ("s", "t", "f")
+FLOWS: Final = frozenset({"ac2g", "fwdbwd"})
+EVALUATE: Final = "autograd::engine::evaluate_function"  # operators on backward threads (autograd.py)
+_REJECTED: Final = -1
+_RAW_EVENTS: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_SPAN_COLUMNS: Final = ("number", "start_ns", "dur_ns", "thread", "category", "stream")
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Complete events (phase X), one array element each, in file order; number is the event's place in the file.
+
+    thread and category are indices into Scan.threads and Scan.categories, stream is MISSING where there is none.
+    """
+
+    number: I64
+    start_ns: I64
+    dur_ns: I64
+    thread: npt.NDArray[np.int32]
+    category: npt.NDArray[np.int32]
+    stream: I64
+
+    @property
+    def end_ns(self) -> I64:
+        """The end of each."""
+        return self.start_ns + self.dur_ns
+
+
+@dataclass(frozen=True)
+class Flows:
+    """Starts, steps and ends of arrows: kind and phase are indices into Scan.categories and FLOW_PHASES."""
+
+    number: I64
+    kind: I64
+    phase: I64
+    id: I64
+    thread: I64
+    time_ns: I64
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What the first pass keeps of `total` events.
+
+    columns holds only what attribution needs; columns_span[row] is the row's place in spans.
+    moments are events with a time but no duration and no arrow (instants, counters): number and time_ns.
+    """
+
+    path: Path
+    metadata: dict[str, Any]
+    total: int
+    spans: Spans
+    flows: Flows
+    moments: I64
+    metadata_events: I64
+    threads: list[tuple[int | str, int | str]]
+    categories: list[str]
+    columns: EventColumns
+    columns_span: I64
+    outcomes: tuple[int, ...]
+    stamp: tuple[int, int]
+
+    @property
+    def base_ns(self) -> int:
+        """Unix time that start_ns counts from; 0 in files without a base time."""
+        base = self.metadata.get("baseTimeNanoseconds")
+        return base if isinstance(base, int) else 0
+
+    @property
+    def beyond_floats(self) -> bool:
+        """Whether readers that take times for floats lose some: nanoseconds, counted from 1970."""
+        start = self.spans.start_ns
+        return bool(np.abs(start).max() >= FLOAT_EXACT_US * 1000 and (start % 1000).any())
+
+    def of_category(self, wanted: Callable[[str], bool]) -> npt.NDArray[np.bool_]:
+        """True for each span whose category is wanted."""
+        table = np.array([wanted(name) for name in self.categories] or [False], dtype=bool)
+        return np.asarray(table[self.spans.category], dtype=bool)
+
+
+def scan(path: Path | str, *, report: Report = silent) -> Scan:
+    """Read a trace once and keep when everything happened.
+
+    Raises InputError when the file is missing or empty and TraceFormatError when it is no trace.
+    """
+    file = require_file(path, "a chrome trace", HINT)
+    stamp = _stamp(file)
+    stream = iter(Blocks(file, report=report))
+    head, first = _find_events(file, stream)
+    builder = _ScanBuilder()
+    events = _Recorder(builder)
+    events.feed(first)
+    for block in stream:
+        events.feed(block)
+    events.finish()
+    if not builder.spans:
+        raise _no_events(file, builder, truncated=not events.closed)
+    return builder.scan(file, _metadata(head, events.tail), tuple(events.outcomes), stamp)
+
+
+def copy_events(found: Scan, numbers: I64, *, report: Report = silent) -> Iterator[bytes]:
+    """The JSON text of the events with these numbers (ascending), as it stands in the file; mended where it must be.
+
+    Raises TraceFormatError when the file changed since it was scanned.
+    """
+    stream = iter(Blocks(found.path, report=report))
+    _, first = _find_events(found.path, stream)
+    events = _Replayer(found.outcomes, numbers)
+    yield from events.taken(first)
+    for block in stream:
+        if events.complete:
+            break
+        yield from events.taken(block)
+    else:
+        yield from events.taken(None)
+    if not events.complete or _stamp(found.path) != found.stamp:
+        raise TraceFormatError(f"{found.path}: the file changed while it was read. Try again.")
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    info = file.stat()
+    return info.st_mtime_ns, info.st_size
+
+
+class _Recorder(EventStream):
+    """Notes what became of each piece that was tried: how many events it held, or that it was no JSON list."""
+
+    def __init__(self, builder: _ScanBuilder) -> None:
+        super().__init__()
+        self.builder: ColumnBuilder = builder
+        self.outcomes: list[int] = []
+
+    def decode(self, block: bytes | memoryview) -> bool:
+        """As EventStream's."""
+        before = self.builder.total
+        taken = super().decode(block)
+        self.outcomes.append(self.builder.total - before if taken else _REJECTED)
+        return taken
+
+
+class _Replayer(EventStream):
+    """Makes the cuts of the first pass again, without decoding what is not wanted."""
+
+    def __init__(self, outcomes: Sequence[int], wanted: I64) -> None:
+        super().__init__()
+        self._outcomes = iter(outcomes)
+        self._wanted = wanted
+        self._number = 0
+        self._next = 0
+        self._texts: list[bytes] = []
+
+    @property
+    def complete(self) -> bool:
+        """Whether every wanted event has been found."""
+        return self._next >= len(self._wanted)
+
+    def taken(self, data: bytes | None) -> list[bytes]:
+        """Feed the next bytes (None: no more come); return the wanted events that are whole now."""
+        if data is None:
+            self.finish()
+        else:
+            self.feed(data)
+        texts, self._texts = self._texts, []
+        return texts
+
+    def decode(self, block: bytes | memoryview) -> bool:
+        """As EventStream's, by what is known of the first pass."""
+        count = next(self._outcomes, _REJECTED)
+        if count == _REJECTED:
+            return False
+        places = self._places(count)
+        if places:
+            raws = _RAW_EVENTS.decode(bytes(block))
+            self._texts.extend(_valid(bytes(raws[place])) for place in places)
+        return True
+
+    def _places(self, count: int) -> list[int]:
+        """Where the wanted ones stand among the next `count` events; counts them as seen."""
+        stop = int(np.searchsorted(self._wanted, self._number + count, "left"))
+        places: list[int] = (self._wanted[self._next : stop] - self._number).tolist()
+        self._number, self._next = self._number + count, stop
+        return places
+
+
+def _valid(text: bytes) -> bytes:
+    """The text of an event, with the bad UTF-8 replaced that the decoder has skipped over."""
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return text.decode("utf-8", "replace").encode()
+    return text
+
+
+def _text(event: Event) -> bytes:
+    """A mended event as JSON, with the arguments that are known."""
+    value: dict[str, Any] = {"ph": event.ph, "cat": event.cat, "name": event.name}
+    value |= {key: one for key, one in (("pid", event.pid), ("tid", event.tid), ("id", event.id)) if one != MISSING}
+    text = msgspec.json.encode(value)[:-1]
+    ns = text_to_ns(bytes(event.ts)) if isinstance(event.ts, msgspec.Raw) else None
+    if ns is not None:
+        text += b',"ts":' + microseconds(ns)
+    if event.dur >= 0:
+        text += b',"dur":' + microseconds(int(to_ns(np.array([event.dur]))[0]))
+    arguments = {
+        str(f.encode_name): getattr(event.args, f.name)
+        for f in msgspec.structs.fields(event.args)
+        if getattr(event.args, f.name) not in (MISSING, "", None)
+    }
+    return text + b',"args":' + msgspec.json.encode(arguments) + b"}"
+
+
+def replaced(text: bytes, values: Mapping[str, bytes]) -> bytes:
+    """An event's text with other JSON values for some of its keys; every other value stays as it is written."""
+    event = _FIELDS.decode(text)
+    fields = {key: bytes(value) for key, value in event.items()} | dict(values)
+    return b"{" + b", ".join(msgspec.json.encode(key) + b": " + value for key, value in fields.items()) + b"}"
+
+
+def shifted(text: bytes, ns: int) -> bytes:
+    """An event's text with its time stamp that much earlier; as it is when it has none or one before `ns`."""
+    stamp = text_to_ns(bytes(_FIELDS.decode(text).get("ts", b"")))
+    return text if stamp is None or stamp < ns else replaced(text, {"ts": microseconds(stamp - ns)})
+
+
+def microseconds(ns: int) -> bytes:
+    """Nanoseconds as Kineto writes times: microseconds with three decimals."""
+    sign, ns = (b"-" if ns < 0 else b""), abs(ns)
+    return sign + b"%d.%03d" % divmod(ns, 1000)
+
+
+def _matters(event: Event) -> bool:
+    """Whether attribution needs the event: regions, launches, GPU work, and operators that autograd knows."""
+    category = OLD_CATEGORIES.get(event.cat, event.cat)
+    if category == OPERATOR:
+        arguments = event.args
+        known = arguments.sequence_number != MISSING or arguments.forward_thread != MISSING
+        return known or event.name.startswith(EVALUATE)
+    return category == REGION or is_gpu_work(category) or is_launch(category)
+
+
+def _times(events: Sequence[Event], *, exact: bool) -> I64 | None:
+    """Time stamps in ns, MISSING where there is none; None when a float cannot hold one: ask for its text."""
+    if exact:
+        texts = [text_to_ns(bytes(event.ts)) for event in events]
+        return np.array([MISSING if ns is None else ns for ns in texts], dtype=np.int64)
+    us = np.fromiter([event.ts for event in events], np.float64, len(events))
+    return to_ns(us) if bool((np.abs(us) < FLOAT_EXACT_US).all()) else None
+
+
+def _integer(value: int | float | str) -> int:
+    try:
+        number = int(value, 0) if isinstance(value, str) else int(value)
+    except (ValueError, OverflowError):
+        return MISSING
+    return number if -(1 << 63) <= number < 1 << 63 else MISSING
+
+
+class _ScanBuilder(ColumnBuilder):
+    """Takes every event, keeps little of most and whole columns of those that attribution needs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spans = 0
+        self.all_threads, self.all_categories = Codes(), Codes()
+        self._small: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in _SPAN_COLUMNS}
+        self._flows: list[I64] = [np.zeros((0, 6), np.int64)]
+        self._moments: list[I64] = [np.zeros((0, 2), np.int64)]
+        self._metadata: list[I64] = [np.zeros(0, np.int64)]
+        self._kept: list[I64] = [np.zeros(0, np.int64)]
+
+    def add(self, events: Sequence[Event], *, exact: bool) -> bool:
+        """As ColumnBuilder's."""
+        time = _times(events, exact=exact)
+        if time is None:
+            return False
+        first = self.total
+        phases = [event.ph for event in events]
+        timed = (time != MISSING).tolist()
+        most = LAST_NS / 1000
+        spans = [at for at, ph in enumerate(phases) if ph == "X" and timed[at] and 0 <= events[at].dur < most]
+        needed = [(row, events[at]) for row, at in enumerate(spans) if _matters(events[at])]
+        self._kept.append(np.array([row for row, _ in needed], dtype=np.int64) + self.spans)
+        self._add_spans_of([events[at] for at in spans], np.array(spans, dtype=np.int64), time, first)
+        others = [at for at, ph in enumerate(phases) if ph != "X"]
+        if others:
+            self._add_others_of(events, others, time, first)
+        wanted = [event for _, event in needed]
+        wanted += [events[at] for at in others if phases[at] == "M" or events[at].cat in FLOWS]
+        super().add(wanted, exact=exact)
+        self.total = first + len(events)
+        return True
+
+    def _add_spans_of(self, events: list[Event], place: I64, time: I64, first: int) -> None:
+        self.spans += len(events)
+        values: tuple[npt.NDArray[Any], ...] = (
+            place + first,
+            time[place],
+            to_ns(np.fromiter([event.dur for event in events], np.float64, len(events))),
+            _coded(self.all_threads, [(event.pid, event.tid) for event in events]),
+            _coded(self.all_categories, [event.cat for event in events]),
+            np.array([_integer(event.args.stream) for event in events], dtype=np.int64),
+        )
+        for name, one in zip(_SPAN_COLUMNS, values, strict=True):
+            self._small[name].append(one)
+
+    def _add_others_of(self, events: Sequence[Event], others: list[int], time: I64, first: int) -> None:
+        places: dict[str, list[int]] = {"flow": [], "metadata": [], "moment": []}
+        for at in others:
+            phase = events[at].ph
+            kind = "flow" if phase in FLOW_PHASES else "metadata" if phase == METADATA_PHASE else "moment"
+            if phase and (time[at] != MISSING or kind == "metadata"):
+                places[kind].append(at)
+        flows, moments, metadata = (np.array(places[k], dtype=np.int64) for k in ("flow", "moment", "metadata"))
+        arrows = [events[at] for at in places["flow"]]
+        columns = (
+            flows + first,
+            _coded(self.all_categories, [event.cat for event in arrows]),
+            np.array([FLOW_PHASES.index(event.ph) for event in arrows], dtype=np.int64),
+            np.array([_integer(event.id) for event in arrows], dtype=np.int64),
+            _coded(self.all_threads, [(event.pid, event.tid) for event in arrows]),
+            time[flows],
+        )
+        self._flows.append(np.column_stack(columns).astype(np.int64))
+        self._moments.append(np.column_stack((moments + first, time[moments])))
+        self._metadata.append(metadata + first)
+
+    def scan(self, path: Path, metadata: dict[str, Any], outcomes: tuple[int, ...], stamp: tuple[int, int]) -> Scan:
+        """Join the blocks. The builder is spent afterwards."""
+        flows = np.concatenate(self._flows)
+        return Scan(
+            path=path,
+            metadata=metadata,
+            total=self.total,
+            spans=Spans(**{name: np.concatenate(self._small.pop(name)) for name in _SPAN_COLUMNS}),
+            flows=Flows(*(flows[:, column] for column in range(6))),
+            moments=np.concatenate(self._moments),
+            metadata_events=np.concatenate(self._metadata),
+            threads=list(self.all_threads),
+            categories=[OLD_CATEGORIES.get(name, name) for name in self.all_categories],
+            columns=self.columns(),
+            columns_span=np.concatenate(self._kept),
+            outcomes=outcomes,
+            stamp=stamp,
+        )
+
+
+def _coded(codes: Codes, keys: list[Any]) -> npt.NDArray[np.int32]:
+    return np.fromiter(map(codes.__getitem__, keys), np.int32, len(keys))

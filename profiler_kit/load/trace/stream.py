@@ -1,0 +1,257 @@
+"""Cut a stream of bytes into events: what follows the opening `[` in, columns out, block by block.
+
+`[` + block + `]` parses if and only if the cut was right (brackets balanced, strings closed), so cuts may be guessed:
+the decoder proves them. Each block becomes columns and is dropped, whatever the size of the file.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import msgspec
+
+from profiler_kit.load.trace.blocks import BLOCK_BYTES
+from profiler_kit.load.trace.columns import LAST_NS, ColumnBuilder, text_to_ns
+from profiler_kit.load.trace.events import NOT_JSON, Decoders, Event
+from profiler_kit.load.trace.repair import (
+    BLANK,
+    LOOK_BYTES,
+    Incident,
+    Piece,
+    Salvage,
+    closing_bracket,
+    ends_list,
+    events_in,
+)
+
+SALVAGE_BYTES: Final = 8 << 20  # this much without an acceptable cut is malformed somewhere
+EVENT_BYTES: Final = 64 << 20  # one event must end within this many bytes
+TAIL_BYTES: Final = 64 << 20  # metadata after the events is kept up to here
+
+KINETO_CUT: Final = b"\n  },\n  {"  # Kineto puts no raw newline into strings, so this is structural
+_ANY_CUT: Final = re.compile(rb"\}\s*,\s*\{")
+MOST_CLOSINGS: Final = 50  # early ends of the list that are looked at one by one
+
+_MAY_END: Final = re.compile(rb"(?:\}|\A\[)\s*+\]")
+_TRIED_ENDS: Final = 4
+_ALL_EVENTS: Final = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+class EventStream:
+    """Takes the bytes after the opening `[`, gives events to the builder as soon as they are whole.
+
+    offset: where the next byte to decode stands in the uncompressed text; set it to where the list begins. behind:
+    events that stand after the end of the list; they count as dropped.
+    """
+
+    def __init__(self, extra: Sequence[str] = (), keys: Sequence[str] = ()) -> None:
+        self.builder = ColumnBuilder(extra)
+        self.closed = False
+        self.offset = 0
+        self.behind = 0
+        self._decoders = Decoders(keys)
+        self._salvage = Salvage(self._decoders)
+        self._salvage_bytes = SALVAGE_BYTES
+        self._closings = 0
+        self._exact = False
+        self._pending = bytearray(b"[")
+        self._tail = bytearray()
+
+    @property
+    def repaired(self) -> int:
+        """How many events were malformed and could be mended."""
+        return self._salvage.repaired
+
+    @property
+    def dropped(self) -> int:
+        """How many pieces of the list could not be read, and how many events stand behind it."""
+        return self._salvage.dropped + self.behind
+
+    @property
+    def incidents(self) -> list[Incident]:
+        """The first few things that were wrong, with their place."""
+        return self._salvage.incidents
+
+    @property
+    def tail(self) -> bytes:
+        """What stands after the `]` that closes the events."""
+        return bytes(self._tail)
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes."""
+        if self.closed:
+            if len(self._tail) < TAIL_BYTES:
+                self._tail += data
+            return
+        self._pending += data
+        if len(self._pending) < BLOCK_BYTES // 2:
+            return
+        if self._take_whole() or self._take_end() or len(self._pending) < self._salvage_bytes:
+            return
+        self._take_broken(last=False)
+        # an event that does not end is looked at again only once there is twice as much of it
+        self._salvage_bytes = max(SALVAGE_BYTES, 2 * len(self._pending))
+
+    def finish(self) -> None:
+        """No more bytes come."""
+        self._take_ends()
+        if not self.closed:
+            self._take_whole()
+            self._take_ends()
+            if not self.closed:
+                rest = bytes(self._pending).rstrip(BLANK)
+                if rest != b"[" and not self._decode_at(rest + b"]", self.offset):
+                    self._take_broken(last=True)
+        if self.closed:
+            self._look_behind()
+
+    def _take_whole(self) -> bool:
+        """Take the events before the last cut that the decoder accepts."""
+        pending = self._pending
+        for cut in _cuts(pending):
+            pending[cut] = 0x5D  # `,` becomes `]`: a list without copying
+            with memoryview(pending)[: cut + 1] as block:
+                taken = self._decode_at(block, self.offset)
+            if taken:
+                del pending[1 : cut + 1]
+                self.offset += cut
+                return True
+            pending[cut] = 0x2C
+        return False
+
+    def _take_ends(self) -> None:
+        while not self.closed and self._take_end(last=True):
+            pass
+
+    def _take_end(self, *, last: bool = False) -> bool:
+        """Take the last events when the `]` that closes them has come."""
+        for end in self._ends(last=last) if self._closings < MOST_CLOSINGS else ():
+            rest = bytes(self._pending[end + 1 : end + 1 + LOOK_BYTES])
+            if not last and len(rest.strip()) < 2:  # what follows tells whether it does close them
+                return False
+            with memoryview(self._pending)[: end + 1] as block:
+                taken = self._decode_at(block, self.offset)
+            if taken:
+                break
+        else:
+            return False
+        if ends_list(rest) or (last and not events_in(self._pending[end + 1 :])):
+            self._close(end)
+            return True
+        self._salvage.repaired += 1
+        self._salvage.note("closed early", self.offset + end - 1, bytes(self._pending[end : end + LOOK_BYTES]))
+        self.offset += end
+        del self._pending[1 : end + 1]
+        self._closings += 1
+        return True
+
+    def _ends(self, *, last: bool) -> list[int]:
+        """Where the list may be closed: after a `}`; where too many are, or at the `last`, the bracket that fits."""
+        found = [match.end() - 1 for match in itertools.islice(_MAY_END.finditer(self._pending), _TRIED_ENDS + 1)]
+        if len(found) > _TRIED_ENDS or (last and not found):
+            end = closing_bracket(self._pending)
+            return [end] if end >= 0 else []
+        return found
+
+    def _close(self, end: int) -> None:
+        """The `]` at this place of what is pending closes the list."""
+        self._tail += self._pending[end + 1 :]
+        self.offset += end
+        self._pending = bytearray(b"[")
+        self.closed = True
+
+    def _look_behind(self) -> None:
+        """Count the events behind the list, as when two traces were written to one file; cut them off the tail."""
+        tail = bytes(self._tail)
+        end = closing_bracket(b"{" + tail) if tail.lstrip()[:1] in (b",", b"}") else 0
+        self.behind = events_in(tail)
+        if self.behind or (end >= 0 and tail[end:].strip(BLANK)):
+            self._salvage.note("after the end", self.offset + max(end, 0), tail[max(end, 0) :])
+        if end > 0:
+            del self._tail[end:]
+
+    def _decode_at(self, block: bytes | memoryview, offset: int) -> bool:
+        """Decode a list whose first event stands at `offset`, and note which of its events are of no use."""
+        before = self.builder.dropped
+        taken = self.decode(block)
+        if self.builder.dropped > before:
+            self._note_useless(Piece(offset, bytes(block)[1:-1]))
+        return taken
+
+    def _note_useless(self, piece: Piece) -> None:
+        """Note where the events stand that are valid JSON and still nothing the builder takes."""
+        at = 0
+        for raw in _ALL_EVENTS.decode(b"[" + piece.text + b"]") if self._salvage.notes else ():
+            text = bytes(raw)
+            at = piece.text.index(text, at)
+            if _of_no_use(self._decoders.loosely(b"[" + text + b"]")[0]):
+                self._salvage.note("of no use", piece.offset + at, text)
+            at += len(text)
+
+    def decode(self, block: bytes | memoryview) -> bool:
+        """Give the events of a JSON list to the builder; False when it is no JSON list."""
+        try:
+            if not self._exact:
+                if self.builder.add(self._decoders.floats(block), exact=False):
+                    return True
+                self._exact = True
+            self.builder.add(self._decoders.texts(block), exact=True)
+        except msgspec.ValidationError:  # JSON, but a field has an odd type somewhere
+            try:
+                self.builder.add(self._decoders.loosely(block), exact=True)
+            except NOT_JSON:
+                return False
+        except NOT_JSON:
+            return False
+        return True
+
+    def _take_broken(self, *, last: bool) -> None:
+        """Take event by event what is malformed somewhere; `last` when no more bytes come."""
+        pieces, done = self._salvage.take(bytes(memoryview(self._pending)[1:]), self.offset, last=last)
+        before = self.builder.dropped
+        if pieces and not self.decode(b"[" + b",".join(piece.text for piece in pieces) + b"]"):
+            for piece in pieces:
+                self.decode(b"[" + piece.text + b"]")
+        if self.builder.dropped > before:
+            for piece in pieces:
+                self._note_useless(piece)
+        if self._salvage.closed:
+            self._close(done)
+            return
+        self.offset += done
+        del self._pending[1 : done + 1]
+        if len(self._pending) > EVENT_BYTES:
+            self._salvage.dropped += 1
+            self._salvage.note("dropped", self.offset, bytes(self._pending[1:LOOK_BYTES]))
+            self.offset += len(self._pending) - 1
+            self._pending = bytearray(b"[")
+
+
+def _of_no_use(event: Event) -> bool:
+    """Whether the builder drops the event: no object with a phase, or a span without a time."""
+    if event.ph != "X":
+        return event.ph == ""
+    return not 0 <= event.dur < LAST_NS / 1000 or text_to_ns(bytes(event.ts)) is None
+
+
+def _cuts(pending: bytearray) -> Iterator[int]:
+    """Positions of the commas that may stand between two events, best guess first."""
+    at = pending.rfind(KINETO_CUT)
+    if at > 0:
+        for _ in range(4):
+            yield at + KINETO_CUT.index(b",")
+            at = pending.rfind(KINETO_CUT, 0, at)
+            if at < 0:
+                break
+        return
+    tries = 0
+    high, window = len(pending), 1 << 16
+    while high > 1 and tries < 32:
+        low = max(1, high - window)
+        for found in reversed(list(_ANY_CUT.finditer(pending, low, high))[-16:]):
+            yield pending.index(b",", found.start())
+            tries += 1
+        high, window = (low + 64 if low > 1 else 0), window * 4

@@ -1,0 +1,145 @@
+"""Compile a SAM's image encoder: torch.compile in three modes, and AOTInductor packages (SAM -> SAM)."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, cast
+
+import torch
+
+from profiler_kit.errors import InputError, WorkloadError
+from profiler_kit.files import require_file
+from profiler_kit.models.sam.rewrite import StandIn
+
+if TYPE_CHECKING:
+    from segment_anything.modeling import Sam
+
+Tensor = torch.Tensor
+_TRY: Final = "import sys, torch; torch._inductor.aoti_load_package(sys.argv[1])"
+_PACKAGE: Final = "a package written by save_encoder (.pt2)"
+
+
+def compile_encoder(sam: Sam, *, backend: str = "inductor", mode: str | None = None) -> Sam:
+    """Compile the parts of the image encoder in place: for the first batch size, then once more for any other.
+
+    The blocks are compiled one by one: they share two graphs (windows, global), so that vit_h compiles in a quarter
+    of the time that the encoder as one graph takes, and runs as fast. Attributes, children and the state dict stay
+    as they are. mode: as torch.compile's.
+    """
+    encoder = sam.image_encoder
+    for part in (encoder.patch_embed, *encoder.blocks, encoder.neck):
+        part.compile(backend=backend, mode=mode)
+    return sam
+
+
+class GraphedEncoder(StandIn):
+    """An encoder that replays a CUDA graph, one for each shape and dtype of its input; it is recorded first.
+
+    Answers are copied out of the graph's memory: otherwise the next image would change the answer to this one.
+    """
+
+    def __init__(self, published: torch.nn.Module) -> None:
+        super().__init__(published)
+        self._whole = (published,)  # in a tuple, so that it is no child
+        self._recorded: dict[tuple[torch.Size, torch.dtype], tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
+        # the hooks of the published module run inside the graph
+        self._forward_hooks, self._forward_pre_hooks = type(self._forward_hooks)(), type(self._forward_pre_hooks)()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """As the published encoder."""
+        key = (images.shape, images.dtype)
+        if key not in self._recorded:
+            self._recorded[key] = self._record(images)
+        graph, given, answer = self._recorded[key]
+        given.copy_(images)
+        graph.replay()
+        return answer.clone()
+
+    def _record(self, images: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
+        """Run a few times on a stream of its own (which compiles), then record; as torch's manual asks for."""
+        encoder = self._whole[0]
+        given = images.to(next(encoder.parameters()).dtype, copy=True)  # the encoder casts its input: half the bytes
+        side = torch.cuda.Stream(images.device)  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream(images.device))
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                encoder(given)
+        torch.cuda.current_stream(images.device).wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            answer = encoder(given)
+        return graph, given, answer
+
+
+def graph_encoder(sam: Sam) -> Sam:
+    """torch.compile, then the whole encoder as one CUDA graph: one launch a forward."""
+    compile_encoder(sam)
+    sam.image_encoder = GraphedEncoder(sam.image_encoder)
+    return sam
+
+
+class PackagedEncoder(StandIn):
+    """An encoder that runs AOTInductor packages, one for each shape of its input; a missing one is made first."""
+
+    def __init__(self, published: torch.nn.Module) -> None:
+        super().__init__(published)
+        self._whole = (published,)  # in a tuple, so that it is no child
+        self._packages: dict[torch.Size, Callable[[Tensor], Tensor]] = {}
+        self._forward_hooks, self._forward_pre_hooks = type(self._forward_hooks)(), type(self._forward_pre_hooks)()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """As the published encoder."""
+        run = self._packages.get(images.shape)
+        if run is None:
+            with tempfile.TemporaryDirectory() as folder:
+                path = save_encoder(self._whole[0], images, Path(folder) / "encoder.pt2")
+                if images.is_cuda:
+                    require_loadable(path)
+                run = self._packages[images.shape] = load_encoder(path)
+        return run(images)
+
+
+def package_encoder(sam: Sam) -> Sam:
+    """Run the image encoder from AOTInductor packages: compiled ahead, saved to a file, loaded from it."""
+    sam.image_encoder = PackagedEncoder(sam.image_encoder)
+    return sam
+
+
+@torch.no_grad()
+def save_encoder(encoder: torch.nn.Module, images: Tensor, path: Path) -> Path:
+    """Compile `encoder` for inputs of the shape, dtype and device of `images`, weights included, into `path`."""
+    exported = torch.export.export(encoder, (images,))
+    torch._inductor.aoti_compile_and_package(exported, package_path=path.as_posix())
+    return path
+
+
+def require_loadable(path: Path) -> None:
+    """Load a package in a process of its own first: where that crashes, ours would end without a word.
+
+    torch 2.11.0+cu130 crashes so on some machines, with a package of a single nn.Linear too. Raises WorkloadError.
+    """
+    done = subprocess.run([sys.executable, "-c", _TRY, path.as_posix()], capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        how = f"signal {-done.returncode}" if done.returncode < 0 else f"{lines[-1] if lines else done.returncode}"
+        raise WorkloadError(
+            f"--optimizations aoti: torch {torch.__version__} cannot load the AOTInductor package it made here "
+            f"({how}). Use compile or compile_graphs, or another torch."
+        )
+
+
+def load_encoder(path: Path) -> Callable[[Tensor], Tensor]:
+    """The encoder saved in `path`; it runs without Python code of the model.
+
+    The file holds compiled code: load only what you made. Raises InputError when it is missing or no package.
+    """
+    require_file(path, _PACKAGE, "Write one with profiler_kit.models.sam.compiled.save_encoder.")
+    try:
+        return cast("Callable[[Tensor], Tensor]", torch._inductor.aoti_load_package(path.as_posix()))
+    except RuntimeError as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path}: cannot be loaded ({reason}), want {_PACKAGE} for this torch and device.") from error

@@ -1,0 +1,296 @@
+"""Train a small SAM on generated scenes (options in, fp16 weights and a record out).
+
+    python -m profiler_kit.models.sam.train --model vit_small --seconds 440 --out vit_small_512.pt
+
+Made the weights that ship as `vit_small`. One GPU trains while every core but one draws new scenes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, cast
+
+import numpy as np
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from profiler_kit.capture.environment import describe_environment, resolve_device
+from profiler_kit.files import write_json
+from profiler_kit.models.sam.models import load_model
+from profiler_kit.models.sam.predict import scene_ious
+from profiler_kit.models.sam.prompts import PromptChoice
+from profiler_kit.models.sam.scenes import generate_scenes
+from profiler_kit.models.sam.train_data import (
+    BACKGROUND,
+    MOST_OBJECTS,
+    PADDING,
+    Sample,
+    default_workers,
+    scene_feed,
+    unseen_scenes,
+    waiting,
+)
+from profiler_kit.models.sam.train_loss import Task, task_losses
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from multiprocessing.queues import Queue
+
+    from segment_anything.modeling import Sam
+
+    from profiler_kit.models.sam.scenes import Scene
+
+_WEIGHT_DECAY: Final = 0.05
+_WARM_UP: Final = 0.05  # share of the training in which the learning rate rises
+_AVERAGE: Final = 0.999  # of the weights, kept at each step
+_CENTRES: Final = 0.5  # share of the points that are object centres
+_BOXES: Final = 0.3  # share of the prompts that are boxes
+_BACKGROUNDS: Final = 0.08  # share of the prompts that ask for the background
+_TAKE: Final = 16  # new scenes taken between two steps at most
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """seconds: of training, from the start of the program on. steps: fewer, for a try. first: scenes to wait for.
+
+    kept: newest scenes that batches are drawn from, 1 MiB of device memory each at 512 px. rate: highest learning rate;
+    it rises for a twentieth of the training and falls along a cosine. resume: weights to go on from. unseen: scenes
+    of the last evaluation.
+    """
+
+    model: str = "vit_small"
+    seconds: float = 440.0
+    out: Path = Path("vit_small_512.pt")
+    resume: Path | None = None
+    device: str = "cuda"
+    batch: int = 64
+    prompts: int = 4
+    rate: float = 1e-3
+    seed: int = 0
+    steps: int | None = None
+    first: int = 512
+    kept: int = 24_000
+    unseen: int = 256
+    save_every: float = 60.0
+    compile: bool = True
+    workers: int = field(default_factory=default_workers)
+
+
+class SceneStore:
+    """The newest scenes on the device; a full store forgets the oldest."""
+
+    def __init__(self, kept: int, side: int, device: torch.device) -> None:
+        self.images = torch.zeros((kept, side, side, 3), dtype=torch.uint8, device=device)
+        self.owner = torch.full((kept, side, side), PADDING, dtype=torch.int8, device=device)
+        self.centres = torch.zeros((kept, MOST_OBJECTS, 2), dtype=torch.int16, device=device)
+        self.boxes = torch.zeros((kept, MOST_OBJECTS, 4), dtype=torch.int16, device=device)
+        self.objects = torch.zeros(kept, dtype=torch.int16, device=device)
+        self.seen = 0
+
+    def __len__(self) -> int:
+        return min(self.seen, len(self.objects))
+
+    def add(self, samples: list[Sample]) -> None:
+        """Copy the samples over; nothing waits for the device."""
+        if not samples:
+            return
+        self.seen += len(samples)
+        samples = samples[-len(self.objects) :]  # no slot twice in one copy: which of the two stayed would be open
+        slots = torch.arange(self.seen - len(samples), self.seen) % len(self.objects)
+        for name in ("images", "owner", "centres", "boxes"):
+            source = "image" if name == "images" else name
+            self._copy(getattr(self, name), slots, torch.from_numpy(np.stack([getattr(s, source) for s in samples])))
+        self._copy(self.objects, slots, torch.tensor([sample.objects for sample in samples], dtype=torch.int16))
+
+    @staticmethod
+    def _copy(target: torch.Tensor, slots: torch.Tensor, values: torch.Tensor) -> None:
+        if target.is_cuda:
+            values, slots = values.pin_memory(), slots.pin_memory()
+        target[slots.to(target.device, non_blocking=True)] = values.to(target.device, non_blocking=True)
+
+
+def draw_task(store: SceneStore, sam: Sam, batch: int, prompts: int) -> Task:
+    """`batch` scenes at random with their colour channels in a random order, and `prompts` prompts for each.
+
+    Half of the points are object centres and the others random pixels of the object; a few ask for the background.
+    Half of the boxes are exact and the others off by noise of a tenth of their sides.
+    """
+    device, count = store.images.device, batch * prompts
+    index = torch.randint(len(store), (batch,), device=device)
+    owner = store.owner[index]
+    asked = (torch.rand(batch, prompts, device=device) * store.objects[index, None]).long()
+    chance = torch.rand(batch, prompts, device=device)
+    asked = torch.where(chance < _BACKGROUNDS, BACKGROUND, asked)
+    truth = (owner[:, None] == asked[..., None, None]).flatten(0, 1)
+    somewhere = (torch.rand(truth.shape, device=device) * truth).flatten(1).argmax(dim=1)
+    side = owner.shape[-1]
+    pixels = torch.stack([somewhere % side, somewhere // side], dim=1).float()
+    rows = index[:, None].expand_as(asked), asked.clamp_min(0)
+    centres, boxes = store.centres[rows].flatten(0, 1).float(), store.boxes[rows].flatten(0, 1).float()
+    is_object = (asked != BACKGROUND).flatten()
+    central = is_object & (torch.rand(count, device=device) < _CENTRES)
+    by_box = is_object & (torch.rand(count, device=device) < _BOXES)
+    sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
+    noise = (torch.randn_like(boxes) * 0.1 * sides).clamp(-20, 20)
+    boxes = torch.where((torch.rand(count, 1, device=device) < 0.5), boxes, (boxes + noise).clamp(0, side - 1))
+    valid = owner != PADDING
+    order = torch.rand(batch, 3, device=device).argsort(dim=1)
+    images = store.images[index].permute(0, 3, 1, 2).gather(1, order[:, :, None, None].expand(-1, -1, side, side))
+    images = (images.float() - sam.pixel_mean) / sam.pixel_std * valid[:, None]
+    return Task(images, torch.where(central[:, None], centres, pixels), boxes, by_box, truth, valid)
+
+
+def train(options: TrainOptions) -> dict[str, object]:
+    """Train, write the averaged weights to `options.out` every `save_every` seconds and at the end, and evaluate.
+
+    Returns the record that `main` writes beside the weights: settings, environment, loss curve, IoU.
+    """
+    since = time.perf_counter()
+    torch.manual_seed(options.seed)
+    loaded = load_model(options.model, checkpoint=options.resume, seed=options.seed)
+    side = int(loaded.model.image_encoder.img_size)
+    unseen = unseen_scenes(side, options.unseen, options.workers)
+    with scene_feed(side, options.workers) as samples:  # before CUDA is touched
+        device = resolve_device(options.device)
+        sam = loaded.model.to(device).requires_grad_(True).train()
+        run = _Run(options, sam, since)
+        run.loop(samples)
+    record = {
+        "environment": asdict(describe_environment(device)),
+        "options": {key: value.name if isinstance(value, Path) else value for key, value in asdict(options).items()},
+        "start_weights": loaded.weights,
+        "parameters": sum(parameter.numel() for parameter in sam.parameters()),
+        "steps": run.step,
+        "training_s": round(time.perf_counter() - since, 1),
+        "scenes_drawn": run.store.seen,
+        "curve": run.curve,
+        "unseen_while_training": run.unseen,
+    }
+    final = load_model(options.model, checkpoint=options.out)
+    record |= {"weights": final.weights, "unseen": evaluate(final.model.to(device), unseen)}
+    return record | {"total_s": round(time.perf_counter() - since, 1)}
+
+
+def evaluate(sam: Sam, unseen: Mapping[str, Sequence[Scene]]) -> dict[str, dict[str, float]]:
+    """IoU with the truth through SamPredictor, by shape of the scene and kind of prompt."""
+    results = {}
+    for shape, scenes in unseen.items():
+        for choice in (PromptChoice("centers"), PromptChoice("boxes")):
+            iou = scene_ious(sam, scenes, choice)
+            results[f"{shape}, {choice}"] = {
+                "scenes": len(scenes),
+                "objects": len(iou),
+                "mean_iou": round(float(iou.mean()), 4),
+                "median_iou": round(float(np.median(iou)), 4),
+                "p10_iou": round(float(np.percentile(iou, 10)), 4),
+                "share_below_half": round(float((iou < 0.5).mean()), 4),
+            }
+    return results
+
+
+class _Run:
+    """One training: the model, its average, the optimizer, the scenes and the curve so far."""
+
+    def __init__(self, options: TrainOptions, sam: Sam, since: float) -> None:
+        self.options, self.sam, self.since = options, sam, since
+        self.store = SceneStore(options.kept, int(sam.image_encoder.img_size), sam.device)
+        self.average = AveragedModel(sam, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGE))  # type: ignore[no-untyped-call]
+        matrices = [parameter for parameter in sam.parameters() if parameter.dim() > 1]
+        others = [parameter for parameter in sam.parameters() if parameter.dim() <= 1]
+        groups = [{"params": matrices, "weight_decay": _WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=options.rate, betas=(0.9, 0.98), fused=sam.device.type == "cuda")
+        self.losses = torch.compile(task_losses) if options.compile else task_losses
+        self.step = 0
+        self.curve: list[dict[str, float]] = []
+        self.unseen: list[dict[str, float]] = []
+        self._check = generate_scenes(min(16, options.unseen), height=self.side * 3 // 4, width=self.side, seed=2)
+
+    @property
+    def side(self) -> int:
+        return int(self.sam.image_encoder.img_size)
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.since
+
+    def loop(self, samples: Queue[Sample]) -> None:
+        options = self.options
+        while len(self.store) < options.first:
+            self.store.add([samples.get()])
+        saved = self.seconds
+        while self.progress < 1:
+            self.store.add(waiting(samples, _TAKE))
+            values = self.train_step()
+            if self.step % 50 == 0:
+                self.note(values)
+            if self.seconds - saved >= options.save_every:
+                saved = self.seconds
+                self.save()
+        self.save()
+
+    @property
+    def progress(self) -> float:
+        """How far the training is, 0 to 1: by time, or by steps where a limit is set and nearer."""
+        steps = self.options.steps
+        return max(self.seconds / self.options.seconds, 0.0 if steps is None else self.step / steps)
+
+    def train_step(self) -> torch.Tensor:
+        """One step of the optimizer; returns best, single, quality and iou, still on the device."""
+        done = min(self.progress, 1.0)
+        rising = min(done / _WARM_UP, 1.0)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.options.rate * rising * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+        task = draw_task(self.store, self.sam, self.options.batch, self.options.prompts)
+        with torch.autocast(self.sam.device.type, dtype=torch.bfloat16):
+            losses = self.losses(self.sam, task)
+        losses.total.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.sam.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.average.update_parameters(self.sam)
+        self.step += 1
+        return torch.stack([part.detach() for part in losses[1:]])
+
+    def note(self, values: torch.Tensor) -> None:
+        best, single, quality, iou = (round(value, 5) for value in values.tolist())
+        row = {"step": self.step, "s": round(self.seconds, 1), "best": best, "single": single, "quality": quality}
+        self.curve.append(row | {"iou": iou, "scenes": self.store.seen})
+        if self.step % 500 == 0 or self.step == 50:
+            print(*(f"{key} {value}" for key, value in self.curve[-1].items()), flush=True)
+
+    def save(self) -> None:
+        """Write the averaged weights in fp16, whole or not at all, and see what they do on unseen scenes."""
+        average = cast("Sam", self.average.module)
+        half = {key: value.detach().half().cpu() for key, value in average.state_dict().items()}
+        temporary = self.options.out.with_name(self.options.out.name + ".tmp")
+        torch.save(half, temporary)
+        temporary.replace(self.options.out)
+        average.eval()
+        iou = scene_ious(average, self._check, PromptChoice("centers"))
+        average.train()
+        self.unseen.append({"step": self.step, "s": round(self.seconds, 1), "mean_iou": round(float(iou.mean()), 4)})
+        print("unseen", self.unseen[-1], flush=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    defaults = TrainOptions()
+    for name, kind in (("model", str), ("seconds", float), ("out", Path), ("resume", Path), ("device", str)):
+        parser.add_argument(f"--{name}", type=kind, default=getattr(defaults, name))
+    for name in ("batch", "prompts", "seed", "steps", "first", "kept", "unseen", "workers"):
+        parser.add_argument(f"--{name}", type=int, default=getattr(defaults, name))
+    parser.add_argument("--rate", type=float, default=defaults.rate)
+    parser.add_argument("--no-compile", dest="compile", action="store_false")
+    options = replace(defaults, **vars(parser.parse_args(arguments)))
+    record = train(options)
+    write_json(options.out.with_suffix(".json"), record)
+    for name, row in cast("dict[str, dict[str, float]]", record["unseen"]).items():
+        print(name, row)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""Scenes to train on, made by worker processes while a GPU trains (scene numbers -> Samples)."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import queue
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import count, repeat
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from profiler_kit.models.sam.prompts import mask_box, mask_centre
+from profiler_kit.models.sam.scenes import Scene, generate_scenes
+
+if TYPE_CHECKING:
+    from multiprocessing.context import DefaultContext, ForkContext
+    from multiprocessing.queues import Queue
+
+MOST_OBJECTS: Final = 12
+BACKGROUND: Final = -1  # in `owner`: no object is here
+PADDING: Final = -2  # in `owner`: outside the image
+FIRST_SEED: Final = 1 << 40  # scene n is of seed FIRST_SEED + n: what anybody asks for by a smaller seed stays unseen
+_OTHER_SIZE: Final = 0.25  # share of scenes drawn at another size and resized, as photographs are
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A scene in the frame of a model with an input of S x S pixels: resized to it and padded below or to the right.
+
+    image: uint8[S, S, 3], zero outside the image. owner: int8[S, S], the object at each pixel, BACKGROUND or PADDING.
+    centres: int16[MOST_OBJECTS, 2], x then y; boxes: int16[MOST_OBJECTS, 4]; as `mask_centre` and `mask_box` say;
+    rows beyond `objects` are zero.
+    """
+
+    image: npt.NDArray[np.uint8]
+    owner: npt.NDArray[np.int8]
+    centres: npt.NDArray[np.int16]
+    boxes: npt.NDArray[np.int16]
+    objects: int
+
+
+def make_sample(number: int, side: int) -> Sample:
+    """Scene `number` of the endless training set.
+
+    Landscape, square or portrait; 1 to MOST_OBJECTS objects, most often 8; a quarter of the scenes drawn between
+    0.6 and 2 times as large and resized.
+    """
+    rng = np.random.default_rng([FIRST_SEED, number])
+    height, width = [(side * 3 // 4, side), (side, side), (side, side * 3 // 4)][rng.choice(3, p=(0.6, 0.2, 0.2))]
+    if rng.random() < _OTHER_SIZE:
+        scale = float(np.exp(rng.uniform(np.log(0.6), np.log(2.0))))
+        height, width = round(height * scale), round(width * scale)
+    objects = 8 if rng.random() < 0.5 else int(rng.integers(1, MOST_OBJECTS + 1))
+    (scene,) = generate_scenes(1, height=height, width=width, seed=FIRST_SEED + number, objects=objects)
+    return fit_sample(scene, side)
+
+
+def fit_sample(scene: Scene, side: int) -> Sample:
+    """Resize the image as segment-anything does (the mask by nearest pixel), pad, and note centres and boxes."""
+    from PIL import Image as Pillow
+
+    scale = side / max(scene.size)
+    height, width = (int(length * scale + 0.5) for length in scene.size)
+    image, owner = scene.image, np.full(scene.size, BACKGROUND, dtype=np.int8)
+    for number, mask in enumerate(scene.masks):
+        owner[mask] = number
+    if (height, width) != scene.size:
+        image = np.asarray(Pillow.fromarray(image).resize((width, height), Pillow.Resampling.BILINEAR))
+        rows = ((np.arange(height) + 0.5) / height * scene.size[0]).astype(np.intp)
+        columns = ((np.arange(width) + 0.5) / width * scene.size[1]).astype(np.intp)
+        owner = owner[rows[:, None], columns]
+    kept = [mask for mask in (owner == number for number in range(len(scene.masks))) if mask.any()]
+    sample = Sample(
+        np.zeros((side, side, 3), dtype=np.uint8),
+        np.full((side, side), PADDING, dtype=np.int8),
+        np.zeros((MOST_OBJECTS, 2), dtype=np.int16),
+        np.zeros((MOST_OBJECTS, 4), dtype=np.int16),
+        len(kept),
+    )
+    sample.image[:height, :width] = image
+    sample.owner[:height, :width] = BACKGROUND
+    for number, mask in enumerate(kept):
+        sample.owner[:height, :width][mask] = number
+        sample.centres[number], sample.boxes[number] = mask_centre(mask), mask_box(mask)
+    return sample
+
+
+@contextlib.contextmanager
+def scene_feed(side: int, workers: int) -> Iterator[Queue[Sample]]:
+    """Start processes that make samples without end and give the queue they fill; they are ended with the block.
+
+    Enter it before CUDA is touched: where the system can fork, the workers are forks.
+    """
+    context = _processes()
+    samples: Queue[Sample] = context.Queue(maxsize=8 * workers)
+    processes = [
+        context.Process(target=_fill, args=(samples, side, first, workers), daemon=True) for first in range(workers)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        yield samples
+    finally:
+        for process in processes:
+            process.terminate()
+        samples.close()
+        samples.cancel_join_thread()
+        for process in processes:
+            process.join()
+
+
+def unseen_scenes(side: int, count: int, workers: int) -> dict[str, list[Scene]]:
+    """Scenes to evaluate on, by shape: `count` as `profiler-kit capture` makes them for a model of `side` pixels, and
+    a quarter as many square, portrait and twice as large. Scene i of each is of seed i. Enter as `scene_feed`.
+    """
+    shapes = {
+        "landscape": (side * 3 // 4, side, count),
+        "square": (side, side, -(-count // 4)),
+        "portrait": (side, side * 3 // 4, -(-count // 4)),
+        "twice as large": (side * 3 // 2, side * 2, -(-count // 4)),
+    }
+    with ProcessPoolExecutor(workers, mp_context=_processes()) as pool:
+        return {
+            shape: list(pool.map(_unseen, repeat(height), repeat(width), range(number)))
+            for shape, (height, width, number) in shapes.items()
+        }
+
+
+def waiting(samples: Queue[Sample], most: int) -> list[Sample]:
+    """At most `most` of the samples that are ready now; waits for none."""
+    ready: list[Sample] = []
+    with contextlib.suppress(queue.Empty):
+        while len(ready) < most:
+            ready.append(samples.get_nowait())
+    return ready
+
+
+def default_workers() -> int:
+    """One process for each core but one."""
+    return max((os.cpu_count() or 2) - 1, 1)
+
+
+def _unseen(height: int, width: int, seed: int) -> Scene:
+    return generate_scenes(1, height=height, width=width, seed=seed)[0]
+
+
+def _processes() -> DefaultContext | ForkContext:
+    forks = "fork" in multiprocessing.get_all_start_methods()
+    return multiprocessing.get_context("fork") if forks else multiprocessing.get_context()
+
+
+def _fill(samples: Queue[Sample], side: int, first: int, step: int) -> None:
+    os.nice(5)  # the process that feeds the GPU comes first
+    for number in count(first, step):
+        samples.put(make_sample(number, side))

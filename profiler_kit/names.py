@@ -1,0 +1,87 @@
+"""Shorten names so that they can still be told apart: names of kernels or regions in, shorter ones out."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from typing import Final
+
+_MORE: Final = 16  # letters of the long name, where the short one is not enough
+_BEFORE: Final = 2  # letters kept before the first one that differs
+
+
+def kernel_names(names: Sequence[str]) -> list[str]:
+    """The short name of each kernel; where two would read the same, with the letters from where the long ones differ.
+
+    `elementwise_kernel CUDAFunctor_add · 2, at::native::` and `elementwise_kernel CUDAFunctor_add · 4, at::native::`.
+    """
+    short = [short_kernel(name) for name in names]
+    same: dict[str, set[str]] = {}
+    for name, reads in zip(names, short, strict=True):
+        same.setdefault(reads, set()).add(name)
+    more: dict[str, str] = {}
+    for alike in same.values():
+        if len(alike) > 1:
+            group = sorted(alike)
+            more |= {name: f" · {_from_word(name, at)}" for name, at in zip(group, differ_at(group), strict=True)}
+    return [reads + more.get(name, "") for name, reads in zip(names, short, strict=True)]
+
+
+def _from_word(name: str, at: int) -> str:
+    """The letters of the name from there on, or from the beginning of the word when it began shortly before."""
+    start = at
+    while start > 0 and at - start < _MORE // 2 and (name[start - 1].isalnum() or name[start - 1] == "_"):
+        start -= 1
+    return name[start : start + _MORE]
+
+
+def differ_at(names: Sequence[str]) -> list[int]:
+    """Of each name the position where it stops being like the other that is most like it; 0 when none is."""
+    order = sorted(set(names))
+    like = dict.fromkeys(order, 0)
+    for left, right in itertools.pairwise(order):
+        same = next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), len(left))
+        like[left], like[right] = max(like[left], same), max(like[right], same)
+    return [like[name] for name in names]
+
+
+def fit_names(names: Sequence[str], width: int | Sequence[int]) -> list[str]:
+    """Each name in at most `width` letters (one number, or one for each): `…` stands for the middle.
+
+    What sets a name apart stays: one that others start like shows its beginning, and then from where it differs; any
+    other its beginning and end.
+    """
+    widths = [width] * len(names) if isinstance(width, int) else width
+    return [_fit(name, at, most) for name, at, most in zip(names, differ_at(names), widths, strict=True)]
+
+
+def _fit(name: str, at: int, width: int) -> str:
+    if len(name) <= width:
+        return name
+    tail = width * 9 // 20
+    head = width - tail - 1
+    if at < head:  # the beginning tells already
+        return f"{name[:head]}…{name[-tail:]}"
+    start = min(max(at - _BEFORE, head), len(name) - tail)
+    rest = name[start : start + tail]
+    return f"{name[:head]}…{rest if start + tail == len(name) else rest[:-1] + '…'}"
+
+
+def short_kernel(name: str) -> str:
+    """A GPU event's or operator's name without what says nothing: namespaces, return type, most template arguments.
+
+    `void at::native::elementwise_kernel<128, 2, ...direct_copy_kernel_cuda...>` reads
+    `elementwise_kernel direct_copy_kernel_cuda`; `cutlass::Kernel2<cutlass_80_simt_sgemm>` its argument.
+    """
+    text = name.removeprefix("aten::").removeprefix("void ").replace("(anonymous namespace)::", "")
+    head, _, inner = text.partition("<")
+    head = head.partition("(")[0].strip().rsplit("::", 1)[-1]
+    words = [word.strip().rsplit("::", 1)[-1] for word in re.split(r"[<>(),{}&]", inner)]
+    if head.startswith("Kernel") and len(head) <= len("Kernel2") and words[0]:
+        return words[0]
+    telling = next((word for word in words if _TELLING.search(word)), "")
+    return f"{head} {telling}".strip() or name
+
+
+_TELLING: Final = re.compile(r"[Ff]unctor|_kernel_cuda$|Ops$")

@@ -1,0 +1,1 @@
+"""Draw: text, HTML, figures, notebooks, Perfetto."""

@@ -1,0 +1,211 @@
+"""Several runs against A, for a page: COMPARED in, tables with one group of columns a run and grouped bars out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from profiler_kit.names import fit_names
+from profiler_kit.render.figures.regions import GRID, MARGIN, escape
+from profiler_kit.render.tables import INDENT, printable, swatch
+from profiler_kit.render.text import fmt_ns, ns_in, time_unit
+from profiler_kit.schemas import COMPARED, COMPARED_MEMORY
+from profiler_kit.timeline.palette import HUES, NEUTRAL, region_colours
+from profiler_kit.units import bytes_to_mib, ns_to_ms
+
+Path = tuple[str, ...]
+Rows = Mapping[Path, Mapping[str, object]]
+LETTERS: Final = "ABCDEF"
+MOST: Final = 14  # bars in one figure
+_WORDS: Final = {"added": "new", "removed": "gone"}
+_TOTALS: Final = {
+    "round": "step or region, on the host",
+    "trace": "first to last event",
+    "latency": "latency, unprofiled",
+}
+
+
+def run_colours() -> dict[str, str]:
+    """The colour of each letter; A is grey, what it is compared with stands out."""
+    return dict(zip(LETTERS, [NEUTRAL, *HUES], strict=False))
+
+
+def compared_table(rows: pd.DataFrame, *, tree: bool = False, most: int | None = None) -> pd.DataFrame:
+    """COMPARED of one kind and metric: one row per path; A_ms, and for each run B_ms, B_change, B_noise_ms and B_is.
+
+    tree: paths are regions: a colour and an indented name. most: the rows that changed most, over all runs.
+    """
+    COMPARED.check(rows)
+    paths, by_run = _chosen(rows, most, tree=tree), _by_run(rows)
+    table = pd.DataFrame(index=range(len(paths)))
+    if tree:
+        colour = region_colours(name for path in paths for name in path)
+        table["colour"] = [swatch(colour[path[-1]]) for path in paths]
+        names = fit_names([path[-1] for path in paths], 26)
+        table["region"] = [INDENT * (len(p) - 1) + printable(n) for p, n in zip(paths, names, strict=True)]
+    else:
+        table["compared"] = [printable(_TOTALS.get(path[0], path[0])) for path in paths]
+    table["A_ms"] = [ns_to_ms(_first(by_run, path, "a_ns")) for path in paths]
+    for run, mine in by_run.items():
+        table[f"{run}_ms"] = [ns_to_ms(_value(mine, path, "b_ns")) for path in paths]
+        table[f"{run}_change"] = [100 * _value(mine, path, "change") for path in paths]
+        table[f"{run}_noise_ms"] = [ns_to_ms(_value(mine, path, "noise_ns")) for path in paths]
+        status = [str(mine.get(path, {}).get("status", "")) for path in paths]
+        table[f"{run}_is"] = [_WORDS.get(one, one) for one in status]
+    return table
+
+
+def compared_bars(rows: pd.DataFrame, *, most: int = MOST) -> go.Figure:
+    """Grouped bars: one group a path, one bar a run, A first; the whiskers are the notches. Takes COMPARED."""
+    COMPARED.check(rows)
+    paths = _longest(rows, most)
+    unit = time_unit(pd.concat([rows["a_ns"], rows["b_ns"]]).dropna())
+    labels = [escape(name, 44) for name in fit_names(_labels(paths), 44)]
+    colours = run_colours()
+    figure = go.Figure()
+    by_run = _by_run(rows)
+    first = {path: {name: _first(by_run, path, name) for name in ("a_ns", "a_notch_ns")} for path in paths}
+    sides = {"A": (first, "a")} | {run: (mine, "b") for run, mine in by_run.items()}
+    for run, (mine, side) in sides.items():
+        values = [_value(mine, path, f"{side}_ns") for path in paths]
+        notches = [_value(mine, path, f"{side}_notch_ns") for path in paths]
+        figure.add_bar(
+            y=labels,
+            x=[None if math.isnan(value) else ns_in(value, unit) for value in values],
+            orientation="h",
+            name=run,
+            marker={"color": colours[run], "line": {"width": 0}},
+            error_x={
+                "type": "data",
+                "array": [0.0 if math.isnan(notch) else ns_in(notch, unit) for notch in notches],
+                "thickness": 1.2,
+                "width": 3,
+                "color": "rgba(90,90,90,0.9)",
+            },
+            customdata=["not there" if math.isnan(value) else fmt_ns(value) for value in values],
+            hovertemplate=f"%{{y}}<br>{run}: %{{customdata}}<extra></extra>",
+        )
+    figure.update_layout(
+        barmode="group",
+        bargap=0.3,
+        bargroupgap=0.05,
+        height=70 + len(paths) * (14 + 13 * len(sides)),
+        margin=MARGIN,
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
+        xaxis={
+            "ticksuffix": f" {unit}",
+            "tickformat": ",",
+            "rangemode": "tozero",
+            "gridcolor": GRID,
+            "fixedrange": True,
+        },
+        yaxis={"type": "category", "autorange": "reversed", "fixedrange": True, "automargin": True},
+    )
+    return figure
+
+
+def latency_boxes(latency_ns: Mapping[str, Sequence[int]]) -> go.Figure:
+    """Every latency sample of each run, by letter, with quartiles and median."""
+    unit = time_unit([value for samples in latency_ns.values() for value in samples])
+    colours = run_colours()
+    figure = go.Figure()
+    for letter, samples in latency_ns.items():
+        figure.add_box(
+            x=[ns_in(value, unit) for value in samples],
+            name=letter,
+            boxpoints="all",
+            jitter=0.5,
+            pointpos=0,
+            orientation="h",
+            marker={"color": colours[letter], "size": 5},
+            line={"width": 1.2},
+            hovertemplate=f"{letter}: %{{x:,.3f}} {unit}<extra></extra>",
+        )
+    figure.update_layout(
+        height=70 + 44 * max(2, len(latency_ns)),
+        margin=MARGIN,
+        showlegend=False,
+        xaxis={
+            "ticksuffix": f" {unit}",
+            "tickformat": ",",
+            "rangemode": "tozero",
+            "gridcolor": GRID,
+            "fixedrange": True,
+        },
+        yaxis={"autorange": "reversed", "fixedrange": True, "type": "category"},
+    )
+    return figure
+
+
+def memory_compared_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """COMPARED_MEMORY: peaks in MiB, one row per region, for each run the difference to A beside it."""
+    COMPARED_MEMORY.check(rows)
+    paths = list(dict.fromkeys(rows["path"]))
+    names = fit_names([path[-1] for path in paths], 26)
+    table = pd.DataFrame({"region": [INDENT * (len(p) - 1) + printable(n) for p, n in zip(paths, names, strict=True)]})
+    for number, (run, mine) in enumerate(_by_run(rows).items()):
+        a, b = ([_mib(mine.get(path, {}).get(column)) for path in paths] for column in ("a_bytes", "b_bytes"))
+        if not number:
+            table["A_mib"] = a
+        table[f"{run}_mib"] = b
+        table[f"{run}_more_mib"] = [right - left for left, right in zip(a, b, strict=True)]
+    return table
+
+
+def _mib(value: object) -> float:
+    return bytes_to_mib(int(value)) if isinstance(value, int) else math.nan
+
+
+def _by_run(rows: pd.DataFrame) -> Mapping[str, Rows]:
+    """Of each run its rows by path."""
+    found: dict[str, dict[Path, Mapping[str, object]]] = {str(run): {} for run in sorted(set(rows["run"]))}
+    for row in rows.to_dict("records"):
+        found[row["run"]].setdefault(row["path"], {str(name): value for name, value in row.items()})
+    return found
+
+
+def _value(rows: Rows, path: Path, column: str) -> float:
+    return float(str(rows.get(path, {}).get(column, math.nan)))
+
+
+def _first(by_run: Mapping[str, Rows], path: Path, column: str) -> float:
+    """What the first run that knows says of A."""
+    known = (_value(mine, path, column) for mine in by_run.values())
+    return next((value for value in known if not math.isnan(value)), math.nan)
+
+
+def _chosen(rows: pd.DataFrame, most: int | None, *, tree: bool) -> list[Path]:
+    """The paths, in order; without `tree` those that changed most first."""
+    paths = list(dict.fromkeys(rows["path"]))
+    if tree:
+        weight = _weight(rows)
+        return sorted(paths, key=lambda path: [(-weight[path[:n]], path[n - 1]) for n in range(1, len(path) + 1)])
+    delta = (rows["b_ns"].fillna(0) - rows["a_ns"].fillna(0)).abs()
+    worst = delta.groupby(rows["path"]).max()
+    return sorted(paths, key=lambda path: -float(worst[path]))[:most]
+
+
+def _weight(rows: pd.DataFrame) -> dict[Path, float]:
+    weight: dict[Path, float] = {}
+    for path, a, b in zip(rows["path"], rows["a_ns"].fillna(0), rows["b_ns"].fillna(0), strict=True):
+        for n in range(1, len(path) + 1):
+            weight.setdefault(path[:n], 0.0)
+        weight[path] = max(weight[path], a, b)
+    return weight
+
+
+def _longest(rows: pd.DataFrame, most: int) -> list[Path]:
+    """The paths with most time in any run, in that order."""
+    weight = _weight(rows)
+    paths = list(dict.fromkeys(rows["path"]))
+    return sorted(paths, key=lambda path: -weight[path])[:most]
+
+
+def _labels(paths: Sequence[Path]) -> list[str]:
+    """The innermost name; the whole path where two would read the same."""
+    last = [path[-1] for path in paths]
+    return [name if last.count(name) == 1 else " > ".join(path) for name, path in zip(last, paths, strict=True)]

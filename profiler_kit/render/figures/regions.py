@@ -1,0 +1,118 @@
+"""Plotly figures of a run: totals or samples in, bars with units and fixed colours out."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+import plotly.graph_objects as go
+
+from profiler_kit.render.text import fmt_ns, fmt_percent, ns_in, time_unit
+from profiler_kit.timeline.palette import ACTIVITY, HUES, MARK
+from profiler_kit.units import ns_to_ms
+
+MARGIN: Final = {"l": 0, "r": 8, "t": 8, "b": 0, "pad": 4}
+GRID: Final = "rgba(128,128,128,0.18)"
+LETTER_PX: Final = 7
+Figure = go.Figure
+
+
+def legend_px(names: Sequence[str], page_px: int = 900) -> int:
+    """The height of a horizontal legend on a page that wide: of the narrowest that is drawn, on a screen of 1280.
+
+    For figures whose margins do not expand by themselves: Plotly draws those twice to find out.
+    """
+    key_px, line_px = 50, 20
+    return line_px * -(-sum(key_px + LETTER_PX * len(name) for name in names) // page_px)
+
+
+def activity_bar(gpu_timeline: Mapping[str, int]) -> go.Figure:
+    """What the GPU did from its first event to its last, as one bar that adds up to the whole.
+
+    Takes `gpu_timeline` of Trace.summary(). Communication and copies count where nothing before them covers them.
+    """
+    parts = [
+        ("Computation", gpu_timeline["computation_ns"], ACTIVITY["computation"]),
+        ("Communication, exposed", gpu_timeline["exposed_communication_ns"], ACTIVITY["communication"]),
+        ("Memory copies, exposed", gpu_timeline["exposed_memcpy_ns"], ACTIVITY["memcpy"]),
+        ("Idle", gpu_timeline["idle_ns"], ACTIVITY["idle"]),
+    ]
+    total = max(1, gpu_timeline["total_ns"])
+    figure = go.Figure()
+    for name, value, colour in parts:
+        if not value:
+            continue
+        share = value / total
+        figure.add_bar(
+            x=[ns_to_ms(value)],
+            y=[""],
+            orientation="h",
+            name=f"{name}  <b>{fmt_percent(share)}</b>  {fmt_ns(value)}",
+            marker={"color": colour, "line": {"width": 0}},
+            text=[fmt_percent(share, 0) if share > 0.04 else ""],
+            textposition="inside",
+            insidetextanchor="middle",
+            textfont={"size": 15},
+            hovertemplate=f"{name}<br>{fmt_ns(value)} of {fmt_ns(total)}<extra></extra>",
+        )
+    figure.update_layout(
+        barmode="stack",
+        height=128,
+        margin=MARGIN,
+        legend={"orientation": "h", "x": 0, "y": -0.1, "yanchor": "top", "traceorder": "normal", "font": {"size": 13}},
+        xaxis={"visible": False, "range": [0, ns_to_ms(total)], "fixedrange": True},
+        yaxis={"visible": False, "fixedrange": True},
+    )
+    return figure
+
+
+def latency_samples(latency_ns: Sequence[int]) -> go.Figure:
+    """Wall time of each timed iteration, with the median; the y axis starts at zero so that noise is not blown up."""
+    unit = time_unit(latency_ns)
+    values = [ns_in(v, unit) for v in latency_ns]
+    median = float(np.median(values)) if values else 0.0
+    figure = go.Figure()
+    figure.add_bar(
+        x=list(range(1, len(values) + 1)),
+        y=values,
+        marker={"color": HUES[0]},
+        hovertemplate=f"iteration %{{x}}<br>%{{y:,.3f}} {unit}<extra></extra>",
+    )
+    figure.add_hline(y=median, line={"color": MARK, "width": 1.5, "dash": "dot"})
+    figure.update_layout(
+        showlegend=False,
+        height=190,
+        margin=MARGIN,
+        bargap=0.35,
+        xaxis={
+            "title": "timed iteration",
+            "fixedrange": True,
+            "showgrid": False,
+            "tick0": 1,
+            "dtick": max(1, -(-len(values) // 12)),  # whole iterations, at most a dozen of them
+            "range": [0.4, len(values) + 0.6],
+        },
+        yaxis={
+            "ticksuffix": f" {unit}",
+            "tickformat": ",",
+            "rangemode": "tozero",
+            "fixedrange": True,
+            "gridcolor": GRID,
+            "nticks": 5,
+        },
+    )
+    return figure
+
+
+def escape(text: str, most: int = 80) -> str:
+    """Text that plotly shows as it is (it reads a subset of HTML), cut to `most` characters."""
+    cut = text if len(text) <= most else text[: most - 1] + "…"
+    return html.escape("".join(c if c.isprintable() else "�" for c in cut), quote=False)
+
+
+def standalone(figure: go.Figure, title: str) -> str:
+    """One HTML page with the figure, as large as its window; everything it needs is inside (plotly.js, 4.8 MB)."""
+    page: str = figure.to_html(include_plotlyjs=True, full_html=True, config={"displaylogo": False, "responsive": True})
+    return page.replace("<head>", f"<head><title>{html.escape(title)}</title>", 1)

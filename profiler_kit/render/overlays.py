@@ -1,0 +1,72 @@
+"""Masks of a ladder's row beside the baseline's and the image they are of (a ladder's folder in, PNG bytes out)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from profiler_kit.errors import InputError, KitError
+from profiler_kit.formats.ladder_record import BASELINE, ROWS, SAMPLES, slug
+from profiler_kit.formats.run_record import MASKS
+from profiler_kit.models.sam.accuracy import ImageMasks, decode, read_masks_file
+from profiler_kit.render.pictures import open_image, overlay_png
+
+MOST: Final = 40  # masks in one picture
+
+
+def sample_count(folder: Path) -> int:
+    """How many images the ladder kept."""
+    return sum(1 for _ in (folder / SAMPLES).glob("*.jpg")) if (folder / SAMPLES).is_dir() else 0
+
+
+def with_masks(folder: Path, techniques: Sequence[str]) -> list[str]:
+    """Those of the rows that have masks."""
+    return [name for name in techniques if (folder / ROWS / slug(name) / MASKS).is_file()]
+
+
+def row_overlay(folder: Path, technique: str, number: int = 0) -> bytes:
+    """Image `number` with the baseline's masks, and with those of the row, as one PNG.
+
+    Raises InputError when the ladder kept no such image or no masks, and as `read_masks_file`.
+    """
+    picture = folder / SAMPLES / f"{number}.jpg"
+    if not picture.is_file():
+        raise InputError(f"{picture}: no such file, want an image that the ladder kept. Measure the ladder again.")
+    panels = [(name, _masks(folder, name, number)) for name in dict.fromkeys((BASELINE, technique))]
+    image = open_image(picture)
+    for name, masks in panels:
+        if (masks.height, masks.width) != (image.height, image.width):
+            raise InputError(
+                f"{folder / ROWS / slug(name) / MASKS}: masks of {masks.width} x {masks.height} pixels, want "
+                f"{image.width} x {image.height} as {picture} has. Measure the ladder again."
+            )
+    drawn = [
+        (f"{name}: {len(masks.counts)} masks", np.array([decode(rle) for rle in masks.rles[:MOST]], dtype=np.bool_))
+        for name, masks in panels
+    ]
+    return overlay_png(image, drawn)
+
+
+def write_overlays(folder: Path, techniques: list[str]) -> list[Path]:
+    """Write overlay.png of the first image into the folder of each row that has masks; returns the files."""
+    written = []
+    for technique in techniques:
+        target = folder / ROWS / slug(technique) / "overlay.png"
+        try:
+            picture = row_overlay(folder, technique)
+        except KitError:  # a row without masks: there is nothing to draw
+            continue
+        target.write_bytes(picture)
+        written.append(target)
+    return written
+
+
+def _masks(folder: Path, technique: str, number: int) -> ImageMasks:
+    path = folder / ROWS / slug(technique) / MASKS
+    images = read_masks_file(path)
+    if number >= len(images):
+        raise InputError(f"{path}: masks of {len(images)} images, want image {number}. Measure the ladder again.")
+    return images[number]

@@ -1,0 +1,1 @@
+"""Windows of a trace as chrome traces for Perfetto."""

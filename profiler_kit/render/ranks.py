@@ -1,0 +1,196 @@
+"""The ranks of one job in words, tables and figures: RANK_TOTALS and RANK_COLLECTIVES in."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from profiler_kit.names import fit_names, kernel_names
+from profiler_kit.render.figures.regions import GRID, MARGIN, escape
+from profiler_kit.render.tables import KERNEL_LETTERS, printable
+from profiler_kit.render.text import fmt_count, fmt_ns, fmt_percent, ns_in, time_unit
+from profiler_kit.schemas import RANK_COLLECTIVES, RANK_TOTALS
+from profiler_kit.timeline.palette import ACTIVITY, HUES, NEUTRAL
+from profiler_kit.units import ns_to_ms, ns_to_us
+
+POINTS: Final = 2_000  # collectives drawn: those that waited longest
+_PARTS: Final = (
+    ("Computation", "computation_ns", ACTIVITY["computation"]),
+    ("Communication, exposed", "exposed_communication_ns", ACTIVITY["communication"]),
+    ("Memory copies, exposed", "exposed_memcpy_ns", ACTIVITY["memcpy"]),
+    ("Idle", "idle_ns", ACTIVITY["idle"]),
+)
+_CLEAR: Final = 0.1  # of all waiting: less is not worth naming a straggler for
+
+
+def ranks_verdict(totals: pd.DataFrame) -> list[tuple[str, bool]]:
+    """Pieces of the sentence on who waits for whom; True marks what to set in bold. Takes RANK_TOTALS, not empty."""
+    RANK_TOTALS.check(totals)
+    counted = int(totals["collectives"].max())
+    if not counted:
+        return [(f"{len(totals)} ranks. No collective was recorded on two of them: who waits cannot be told.", False)]
+    waiter, holder = totals.loc[totals["wait_ns"].idxmax()], totals.loc[totals["held_ns"].idxmax()]
+    if waiter["wait_ns"] < _CLEAR * max(1, int(waiter["communication_ns"])):
+        return [
+            ("No rank waits long for another: ", False),
+            (fmt_ns(int(waiter["wait_ns"])), True),
+            (f" of rank {waiter['rank']}'s {fmt_ns(int(waiter['communication_ns']))} of communication at most.", False),
+        ]
+    share = int(waiter["wait_ns"]) / max(1, int(waiter["communication_ns"]))
+    return [
+        (f"Rank {waiter['rank']}", True),
+        (" waits ", False),
+        (fmt_ns(int(waiter["wait_ns"])), True),
+        (f" of its {fmt_ns(int(waiter['communication_ns']))} of communication ({fmt_percent(share, 0)}); ", False),
+        (f"rank {holder['rank']}", True),
+        (f" arrives last at {holder['arrived_last']} of {fmt_count(int(holder['collectives']))} collectives.", False),
+    ]
+
+
+def rank_bars(totals: pd.DataFrame) -> go.Figure:
+    """What each rank's GPU did from its first event to its last, in ms. Takes RANK_TOTALS."""
+    RANK_TOTALS.check(totals)
+    unit = time_unit(totals["total_ns"])
+    ranks = [f"rank {rank}" for rank in totals["rank"]]
+    figure = go.Figure()
+    for name, column, colour in _PARTS:
+        if not totals[column].any():
+            continue
+        figure.add_bar(
+            y=ranks,
+            x=[ns_in(value, unit) for value in totals[column]],
+            orientation="h",
+            name=name,
+            marker={"color": colour, "line": {"width": 0}},
+            customdata=[
+                f"{fmt_ns(value)}, {fmt_percent(value / max(1, whole))}"
+                for value, whole in zip(totals[column], totals["total_ns"], strict=True)
+            ],
+            hovertemplate=f"%{{y}}: {name}<br>%{{customdata}}<extra></extra>",
+        )
+    return _stacked(figure, len(ranks), unit)
+
+
+def wait_bars(totals: pd.DataFrame) -> go.Figure:
+    """Communication of each rank: waiting for the others, and the rest. Takes RANK_TOTALS."""
+    RANK_TOTALS.check(totals)
+    unit = time_unit(totals["communication_ns"])
+    ranks = [f"rank {rank}" for rank in totals["rank"]]
+    # collectives of one rank may overlap: their waits can add up to more than the union of its communication
+    rest = (totals["communication_ns"] - totals["wait_ns"]).clip(lower=0)
+    figure = go.Figure()
+    for name, values, colour in (
+        ("Waiting for another rank", totals["wait_ns"], HUES[6]),
+        ("Communicating", rest, ACTIVITY["communication"]),
+    ):
+        figure.add_bar(
+            y=ranks,
+            x=[ns_in(value, unit) for value in values],
+            orientation="h",
+            name=name,
+            marker={"color": colour, "line": {"width": 0}},
+            customdata=[fmt_ns(value) for value in values],
+            hovertemplate=f"%{{y}}: {name}<br>%{{customdata}}<extra></extra>",
+        )
+    return _stacked(figure, len(ranks), unit)
+
+
+def _stacked(figure: go.Figure, rows: int, unit: str) -> go.Figure:
+    figure.update_layout(
+        barmode="stack",
+        bargap=0.35,
+        height=95 + 34 * max(2, rows),
+        margin=MARGIN,
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
+        xaxis={"ticksuffix": f" {unit}", "tickformat": ",", "gridcolor": GRID, "fixedrange": True},
+        yaxis={"autorange": "reversed", "fixedrange": True, "type": "category"},
+    )
+    return figure
+
+
+def wait_points(collectives: pd.DataFrame) -> go.Figure:
+    """How long each collective made a rank wait at most, in order, in the colour of the rank that came last.
+
+    Takes RANK_COLLECTIVES. Of more than POINTS those that waited longest are drawn.
+    """
+    worst = worst_collectives(collectives).head(POINTS).sort_values("collective")
+    unit = time_unit(worst["wait_ns"])
+    figure = go.Figure()
+    for number, rank in enumerate(sorted(worst["last_rank"].unique().tolist())):
+        mine = worst[worst["last_rank"] == rank]
+        figure.add_scatter(
+            x=mine["collective"],
+            y=[ns_in(value, unit) for value in mine["wait_ns"]],
+            mode="markers",
+            name=f"rank {rank} last",
+            marker={"color": HUES[number % len(HUES)] if number < len(HUES) else NEUTRAL, "size": 7},
+            text=[escape(name, 60) for name in mine["name"]],
+            hovertemplate=f"collective %{{x}}: %{{y:,.3f}} {unit}<br>%{{text}}<extra>rank {rank} last</extra>",
+        )
+    figure.update_layout(
+        height=280,
+        margin=MARGIN,
+        showlegend=True,
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
+        xaxis={"title": "collective, in order", "tickformat": ",", "showgrid": False},
+        yaxis={"ticksuffix": f" {unit}", "rangemode": "tozero", "tickformat": ",", "gridcolor": GRID},
+    )
+    return figure
+
+
+def worst_collectives(collectives: pd.DataFrame) -> pd.DataFrame:
+    """One row per collective, the longest wait first: its name, who came last, the wait, and what it took itself.
+
+    Takes RANK_COLLECTIVES. Columns collective, name, group, last_rank, waiting_rank, wait_ns, transfer_ns (the shortest
+    kernel: nobody was waited for any more).
+    """
+    RANK_COLLECTIVES.check(collectives)
+    if collectives.empty:
+        return pd.DataFrame(
+            columns=["collective", "name", "group", "last_rank", "waiting_rank", "wait_ns", "transfer_ns"]
+        )
+    longest = collectives.loc[collectives.groupby("collective")["wait_ns"].idxmax()].set_index("collective")
+    last = collectives[collectives["last"]].drop_duplicates("collective").set_index("collective")
+    frame = pd.DataFrame(
+        {
+            "name": last["name"],
+            "group": last["group"],
+            "last_rank": last["rank"],
+            "waiting_rank": longest["rank"],
+            "wait_ns": longest["wait_ns"],
+            "transfer_ns": last["dur_ns"],
+        }
+    )
+    return frame.reset_index().sort_values(["wait_ns", "collective"], ascending=[False, True], ignore_index=True)
+
+
+def rank_table(totals: pd.DataFrame) -> pd.DataFrame:
+    """RANK_TOTALS in ms."""
+    RANK_TOTALS.check(totals)
+    whole = totals["total_ns"].where(totals["total_ns"] > 0, 1)
+    communication = totals["communication_ns"].where(totals["communication_ns"] > 0, np.nan)
+    table = pd.DataFrame({"rank": totals["rank"], "busy_share": 100 * totals["busy_ns"] / whole})
+    for name in ("total", "computation", "communication", "exposed_communication", "wait", "held"):
+        table[f"{name}_ms"] = totals[f"{name}_ns"].map(ns_to_ms)
+    hidden = 100 * (1 - totals["exposed_communication_ns"] / communication)
+    return table.assign(hidden_share=hidden, collectives=totals["collectives"], arrived_last=totals["arrived_last"])
+
+
+def collective_table(collectives: pd.DataFrame) -> pd.DataFrame:
+    """One row per collective, the longest wait first."""
+    worst = worst_collectives(collectives)
+    names = fit_names(kernel_names(list(worst["name"])), KERNEL_LETTERS)
+    return pd.DataFrame(
+        {
+            "collective": worst["collective"],
+            "wait_us": worst["wait_ns"].map(ns_to_us),
+            "last_rank": worst["last_rank"],
+            "waiting_rank": worst["waiting_rank"],
+            "transfer_us": worst["transfer_ns"].map(ns_to_us),
+            "kernel": [printable(name) for name in names],
+            "process_group": worst["group"].map(lambda name: printable(name.strip('"'))),
+        }
+    )

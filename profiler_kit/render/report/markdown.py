@@ -1,0 +1,259 @@
+"""The report as Markdown to paste into a pull request (Runs -> text), short enough to be read there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+
+from profiler_kit.analyses.compare.traces import Comparison
+from profiler_kit.analyses.gpu.window import name_sums, operator_sums
+from profiler_kit.analyses.memory.stack_names import stack_name
+from profiler_kit.formats.ladder_file import ladder_rows
+from profiler_kit.formats.ladder_record import LadderRecord
+from profiler_kit.names import kernel_names
+from profiler_kit.render import diff, headline
+from profiler_kit.render.advice import hint
+from profiler_kit.render.headline import Pieces
+from profiler_kit.render.markdown import grid, plain
+from profiler_kit.render.report.overview import absent, idle_causes, idle_regions
+from profiler_kit.render.text import MISSING, fmt_bytes, fmt_count, fmt_ns, fmt_percent, ladder_facts
+from profiler_kit.run import Run, compare_runs
+from profiler_kit.snapshot import Snapshot
+from profiler_kit.trace import Trace
+from profiler_kit.units import bytes_to_mib, ns_to_ms
+
+REGIONS: Final = 10
+KINDS: Final = 6
+ADVICE: Final = 3
+RANKED: Final = 5
+WIDTH: Final = 70
+INDENT: Final = "  "
+# The tables of a comparison that fit into a pull request, by what regions are compared by.
+_TABLES: Final = {
+    "gpu": ("Totals", "Regions", "GPU work by kind", "Kernels"),
+    "host": ("Totals", "Regions", "Operators"),
+}
+
+
+def report_markdown(runs: Sequence[Run]) -> str:
+    """One run summed up; or several beside each other, and what changed from the first to each of the others."""
+    return "\n".join(_one(runs[0]) if len(runs) == 1 else _several(runs)).rstrip("\n") + "\n"
+
+
+def ladder_markdown(folder: Path, record: LadderRecord) -> str:
+    """A ladder as a heading and a table of its rows."""
+    title, footer = ladder_facts(record)
+    rows = []
+    for row in ladder_rows(record).to_dict("records"):
+        values = ((row["images_per_s"], ",.1f"), (row["speedup"], ",.2f"), (ns_to_ms(row["median_ns"]), ",.2f"))
+        more = ((bytes_to_mib(row["peak_memory_bytes"]), ",.0f"), (row["baseline_miou"], ".4f"))
+        cells = [MISSING if pd.isna(value) else format(value, form) for value, form in (*values, *more)]
+        rows.append([str(row["technique"]), *cells, "" if row["status"] == "ok" else str(row["status"])])
+    head = ["row", "images/s", "× fp32", "median ms", "peak MiB", "mIoU with fp32", ""]
+    lines = [f"### {plain(folder.resolve().name)}", "", plain(title), "", *grid(head, rows), "", plain(footer)]
+    return "\n".join(lines) + "\n"
+
+
+def _one(run: Run) -> Iterator[str]:
+    yield from (f"### {plain(run.name)}", "", plain(headline.what_ran(run.record)), "")
+    yield from (f"- {line}" for line in _said(run))
+    numbers = headline.numbers(run)
+    if numbers:
+        yield from ("", *grid([one.name for one in numbers], [[one.value for one in numbers]], named=False))
+    if run.trace is not None and run.presence is not None:
+        yield from _trace(run, run.trace, on_gpu=run.presence.ran == "gpu")
+    if run.snapshot is not None:
+        yield from _memory(run.snapshot)
+    yield from _layers(run)
+
+
+def _said(run: Run) -> Iterator[str]:
+    """What to know first, a line each: where the time went, why the GPU was idle, what is broken or missing."""
+    sentence = _bold(headline.said(run))
+    if sentence:
+        yield sentence
+    if run.trace is not None and run.presence is not None:
+        if run.presence.ran == "gpu":
+            yield from _idle(run.idle_gaps)
+        yield from map(plain, headline.losses(run.trace, run.presence))
+    for said in map(hint, run.advice[:ADVICE]):
+        gain = plain(f"{said.gain} ({said.share})")
+        yield f"Worth fixing: **{plain(said.title)}**, up to {gain}. Try {plain(said.attempt)}"
+    yield from map(plain, run.problems)
+    missing = absent(run)
+    if missing:
+        yield plain(missing)
+
+
+def _idle(gaps: pd.DataFrame) -> Iterator[str]:
+    total = int(gaps["dur_ns"].sum())
+    if not total:
+        return
+    causes = ", ".join(
+        f"{cause.name[0].lower()}{cause.name[1:]} {fmt_percent(cause.ns / total, 0)}"
+        for cause in idle_causes(gaps)
+        if cause.ns
+    )
+    where = ", ".join(f"{path[-1]} {fmt_percent(ns / total, 0)}" for path, ns, _ in idle_regions(gaps)[:3])
+    yield f"Idle for **{fmt_ns(total)}** while recorded: {plain(causes)}. Most before the work of: {plain(where)}."
+
+
+def _trace(run: Run, trace: Trace, *, on_gpu: bool) -> Iterator[str]:
+    regions = trace.regions()
+    column = "busy_ns" if on_gpu else "host_ns"
+    rows = regions[regions[column] > 0]
+    whole = int(regions.loc[regions["path"].map(len) == 1, column].sum()) or 1
+    verdicts = run.bounds if on_gpu else {}
+    cells = [
+        (
+            INDENT * (len(row["path"]) - 1) + _cut(row["path"][-1]),
+            fmt_ns(row[column]),
+            fmt_percent(row[column] / whole),
+            *(
+                (fmt_ns(row["host_ns"]), fmt_count(row["launches"]), verdicts.get(row["path"], MISSING))
+                if on_gpu
+                else ()
+            ),
+            fmt_count(row["instances"]),
+        )
+        for row in rows.head(REGIONS).to_dict("records")
+    ]
+    columns = (
+        ("region", "busy", "share", "host", "launches", "bound by", "times")
+        if on_gpu
+        else ("region", "host", "share", "times")
+    )
+    if cells:
+        yield from ("", f"**Regions{_of(len(cells), len(rows))}**", "", *grid(columns, cells))
+    if on_gpu:
+        sums = name_sums(trace.kernels())
+        yield from _ranked(
+            "Longest kernels",
+            "kernel",
+            kernel_names(list(sums["name"])),
+            sums["sum_ns"].tolist(),
+            sums["count"].tolist(),
+        )
+    else:
+        sums = operator_sums(trace.operators())
+        yield from _ranked(
+            "Longest operators, self time",
+            "operator",
+            list(sums["name"]),
+            sums["self_ns"].tolist(),
+            sums["count"].tolist(),
+        )
+
+
+def _ranked(title: str, what: str, names: Sequence[str], values: Sequence[int], counts: Sequence[int]) -> Iterator[str]:
+    whole = sum(values) or 1
+    cells = [
+        (_cut(name), fmt_ns(ns), fmt_percent(ns / whole), fmt_count(count))
+        for name, ns, count in list(zip(names, values, counts, strict=True))[:RANKED]
+    ]
+    if cells:
+        yield from ("", f"**{title}{_of(len(cells), len(names))}**", "", *grid((what, "sum", "share", "count"), cells))
+
+
+def _memory(snapshot: Snapshot) -> Iterator[str]:
+    for row in snapshot.summary()["devices"]:
+        device = row["device"]
+        if not (row["events"] or row["end_allocated_bytes"]):
+            continue
+        title = "**Memory" if device == 0 else f"**Memory of device {device}"
+        failed = f" {len(row['oom'])} allocations failed: out of memory." if row["oom"] else ""
+        yield from (
+            "",
+            f"{title}:** {_bold(headline.peak_said(snapshot, device))}{failed}",
+            "",
+        )
+        live = snapshot.live_at_peak(device)
+        cells = [
+            (
+                _cut(stack_name(snapshot.stacks[int(stack)], before=bool(before))),
+                fmt_bytes(int(size)),
+                fmt_percent(float(share)),
+            )
+            for stack, before, size, share in zip(
+                live["stack"], live["before"], live["size_bytes"], live["share"], strict=True
+            )
+        ][:RANKED]
+        if cells:
+            yield from grid(("live at the peak, allocated by", "size", "share"), cells)
+
+
+def _layers(run: Run) -> Iterator[str]:
+    """The parts of the model at each batch size."""
+    if run.layers is None or run.layers.totals.empty:
+        return
+    totals = run.layers.totals
+    rows = totals[totals["depth"] <= 1]
+    batches = sorted(rows["batch_size"].unique().tolist())
+    value = dict(zip(zip(rows["layer"], rows["batch_size"], strict=True), rows["per_image_ns"], strict=True))
+    names = list(dict.fromkeys(rows["layer"]))[:REGIONS]
+    cells = [
+        (name, *(fmt_ns(value[name, batch]) if (name, batch) in value else MISSING for batch in batches))
+        for name in names
+    ]
+    yield from (
+        "",
+        "**Layers: time per image by batch size**",
+        "",
+        *grid(("layer", *(f"batch {b}" for b in batches)), cells),
+    )
+
+
+def _several(runs: Sequence[Run]) -> Iterator[str]:
+    yield from (f"### {' → '.join(plain(run.name) for run in runs)}", "")
+    shown = [{one.name: one.value for one in headline.numbers(run)} for run in runs]
+    names = list(dict.fromkeys(name for one in shown for name in one if name != "Events in the trace"))
+    yield from grid(
+        ("run", *names),
+        [(run.name, *(one.get(name, MISSING) for name in names)) for run, one in zip(runs, shown, strict=True)],
+    )
+    for run in runs[1:]:
+        found = compare_runs(runs[0], run)
+        if found is None:
+            without = ", ".join(one.name for one in (runs[0], run) if one.trace is None)
+            yield from ("", plain(f"{runs[0].name} → {run.name}: not compared, no trace in {without}."))
+        else:
+            yield from _changes(runs[0], run, found, tables=len(runs) == 2)
+    for run in runs:
+        yield from ("", *(f"- {plain(run.name)}: {plain(line)}" for line in run.problems)) if run.problems else ()
+
+
+def comparison_markdown(a: Run, b: Run, found: Comparison) -> str:
+    """What changed from A to B, to paste into a pull request."""
+    head = f"### {plain(a.name)} → {plain(b.name)}"
+    return "\n".join([head, *_changes(a, b, found, tables=True)]) + "\n"
+
+
+def _changes(a: Run, b: Run, found: Comparison, *, tables: bool) -> Iterator[str]:
+    """The sentences of a comparison and its tables; of more than two runs only totals and regions."""
+    lines = diff.verdict(found, (a.record, b.record))
+    title = () if tables else (f"**{plain(a.name)} → {plain(b.name)}**", "")
+    yield from ("", *title, *(f"- {plain(line)}" for line in lines))
+    for table in diff.grids(found, RANKED):
+        kind = table.title.split(":")[0].split(",")[0]
+        if kind not in (("Regions",) if not tables else _TABLES[found.metric]):
+            continue
+        rows = grid(table.columns, table.rows[: REGIONS if kind == "Regions" else KINDS])
+        if table.detail:
+            yield from ("", "<details>", f"<summary>{plain(table.title)}</summary>", "", *rows, "", "</details>")
+        else:
+            yield from ("", f"**{plain(table.title)}{_of(len(rows) - 2, len(table.rows))}**", "", *rows)
+
+
+def _bold(pieces: Pieces) -> str:
+    return "".join(f"**{plain(piece)}**" if bold else plain(piece) for piece, bold in pieces)
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= WIDTH else name[: WIDTH - 1] + "…"
+
+
+def _of(shown: int, all_of_them: int) -> str:
+    return f" ({shown} of {fmt_count(all_of_them)})" if shown < all_of_them else ""

@@ -1,0 +1,185 @@
+"""What the timeline says of one span: a trace and a place in its timeline in, labelled text and arrow ends out.
+
+An arrow goes from a launch call to the GPU work it launched. Its ends are rows and times of the timeline.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pandas as pd
+
+from profiler_kit.errors import OptionError
+from profiler_kit.load.trace.categories import KERNEL
+from profiler_kit.render.text import fmt_bytes, fmt_count, fmt_ns
+from profiler_kit.timeline.index import Kind, Row, Timeline
+
+if TYPE_CHECKING:
+    from profiler_kit.trace import Trace
+
+MOST_ARROWS: Final = 100
+_ARGUMENTS: Final = (
+    ("grid", "Grid"),
+    ("block", "Block"),
+    ("registers_per_thread", "Registers a thread"),
+    ("shared_memory", "Shared memory, bytes"),
+    ("occupancy", "Estimated occupancy, %"),
+)
+_SHAPES: Final = (("input_dims", "Input shapes"), ("input_type", "Input types"))
+_LONGEST_TEXT: Final = 400
+
+Place = tuple[int, int]  # row of the timeline, number in the row
+Fact = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class _Span:
+    """One span of the timeline, on the trace's clock."""
+
+    row: int
+    start_ns: int
+    dur_ns: int
+
+    def wire(self, base_ns: int) -> dict[str, int]:
+        """For JSON, counted from the start of the timeline."""
+        return {"row": self.row, "start": self.start_ns - base_ns, "dur": self.dur_ns}
+
+
+def span_facts(trace: Trace, timeline: Timeline, row: int, index: int) -> dict[str, Any]:
+    """Name, path, facts, arrows ([from, to] each), and the spans before and after it on its row, for JSON.
+
+    Raises OptionError when there is no such span.
+    """
+    if not (0 <= row < len(timeline.rows) and 0 <= index < len(timeline.rows[row])):
+        raise OptionError(f"row {row}, span {index}: no such span in {trace.path}. Reload the page.")
+    here = timeline.rows[row]
+    kind, name, path = timeline.labels[int(here.code[index])]
+    item = int(here.item[index])
+    facts, launch, launched = _of_kind(kind, trace, timeline, item)
+    span = _span(timeline, (row, index))
+    arrows = [(launch, span)] if launch is not None else [(span, one) for one in launched]
+    base = timeline.start_ns
+    around = {
+        side: _span(timeline, (row, at)).wire(base)
+        for side, at in (("before", index - 1), ("after", index + 1))
+        if 0 <= at < len(here)
+    }
+    return {
+        **span.wire(base),
+        "index": index,
+        "kind": kind,
+        "name": name,
+        "path": list(path),
+        "facts": facts,
+        "arrows": [[one.wire(base), other.wire(base)] for one, other in arrows],
+        **around,
+    }
+
+
+def _of_kind(kind: Kind, trace: Trace, timeline: Timeline, item: int) -> tuple[list[Fact], _Span | None, list[_Span]]:
+    """Facts; the launch of a GPU event; what a launch has launched."""
+    if kind == "gpu":
+        event = trace.gpu_events().iloc[item]
+        place = _launch_place(trace, timeline, event)
+        return _gpu_facts(trace, timeline, event), None if place is None else _span(timeline, place), []
+    if kind == "launch":
+        call = trace.launch_calls().iloc[item]
+        return _launch_facts(trace, timeline, call), None, _launched(trace, timeline, int(call["event"]))
+    if kind == "operator":
+        call = trace.operators().iloc[item]
+        facts = [("Own time", fmt_ns(int(call["self_ns"])))]
+        return facts + _arguments(trace, int(call["event"]), _SHAPES), None, []
+    instance = trace.region_instances().iloc[item]
+    facts = [] if pd.isna(instance["step"]) else [("Step", str(instance["step"]))]
+    facts.append(("On the host", fmt_ns(int(instance["end_ns"] - instance["start_ns"]))))
+    if not pd.isna(instance["gpu_start_ns"]):
+        facts.append(("On the GPU", fmt_ns(int(instance["gpu_end_ns"] - instance["gpu_start_ns"]))))
+    return facts, None, []
+
+
+def _gpu_facts(trace: Trace, timeline: Timeline, event: pd.Series[Any]) -> list[Fact]:
+    facts: list[Fact] = [] if event["category"] == KERNEL else [("Kind", str(event["category"]))]
+    device = "" if pd.isna(event["device"]) else f", GPU {event['device']}"
+    facts.append(("Stream", ("not known" if pd.isna(event["stream"]) else str(event["stream"])) + device))
+    if event["forward_path"]:
+        facts.append(("Forward region", " › ".join(event["forward_path"])))
+    if pd.isna(event["launch"]):
+        facts.append(("Launch", "not in the trace (started before recording)"))
+    else:
+        columns, launch = trace.columns, int(event["launch"])
+        thread, start = int(event["launch_thread"]), int(event["launch_start_ns"])
+        call = f"{columns.names[columns.name[launch]]}, {fmt_ns(int(columns.dur_ns[launch]))}"
+        facts += [
+            ("Launch delay", fmt_ns(int(event["start_ns"]) - start)),
+            ("Launched by", f"{call}, {_thread(trace, thread)}"),
+            *_operator_at(trace, timeline, thread, start),
+        ]
+    moved = int(trace.columns.integers["bytes"][int(event["event"])])
+    if moved > 0:
+        facts.append(("Size", f"{fmt_bytes(moved)}, {fmt_bytes(moved * 10**9 / max(1, int(event['dur_ns'])))}/s"))
+    return facts + _arguments(trace, int(event["event"]), _ARGUMENTS)
+
+
+def _launch_facts(trace: Trace, timeline: Timeline, call: pd.Series[Any]) -> list[Fact]:
+    facts = [("Launched", f"{fmt_count(int(call['gpu_events']))} GPU events, {fmt_ns(int(call['gpu_ns']))}")]
+    if not call["gpu_events"]:
+        facts = [("Launched", "nothing")]
+    return facts + _operator_at(trace, timeline, int(call["thread"]), int(call["start_ns"]))
+
+
+def _operator_at(trace: Trace, timeline: Timeline, thread: int, time_ns: int) -> list[Fact]:
+    """The innermost operator open on a thread, with its shapes where they were loaded."""
+    place = timeline.innermost("operator", thread, time_ns)
+    if place is None:
+        return []
+    row = timeline.rows[place[0]]
+    name = timeline.labels[int(row.code[place[1]])][1]
+    event = int(trace.operators()["event"].iloc[int(row.item[place[1]])])
+    return [("Operator", name), *_arguments(trace, event, _SHAPES)]
+
+
+def _arguments(trace: Trace, event: int, wanted: tuple[Fact, ...]) -> list[Fact]:
+    """The arguments of an event that were loaded and are there, as the trace writes them."""
+    found = []
+    for key, label in wanted:
+        column = trace.columns.extra.get(key)
+        text = column.values[int(column.codes[event])] if column is not None else ""
+        if text:
+            found.append((label, text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + " …"))
+    return found
+
+
+def _launch_place(trace: Trace, timeline: Timeline, event: pd.Series[Any]) -> Place | None:
+    if pd.isna(event["launch"]):
+        return None
+    calls = trace.launch_calls()
+    start = int(event["launch_start_ns"])
+    first = int(np.searchsorted(calls["start_ns"].to_numpy(), start, "left"))
+    for item in range(first, len(calls)):
+        if int(calls["start_ns"].iloc[item]) != start:
+            return None
+        if int(calls["event"].iloc[item]) == int(event["launch"]):
+            return timeline.find("launch", item, start)
+    return None
+
+
+def _launched(trace: Trace, timeline: Timeline, launch: int) -> list[_Span]:
+    events = trace.gpu_events()
+    same = (events["launch"] == launch).to_numpy(dtype=bool, na_value=False)
+    places = (
+        timeline.find("gpu", int(item), int(events["start_ns"].iloc[item]))
+        for item in np.flatnonzero(same)[:MOST_ARROWS].tolist()
+    )
+    return [_span(timeline, place) for place in places if place is not None]
+
+
+def _span(timeline: Timeline, place: Place) -> _Span:
+    row: Row = timeline.rows[place[0]]
+    at = place[1]
+    return _Span(place[0], int(row.start[at]), int(row.busy[at + 1] - row.busy[at]))
+
+
+def _thread(trace: Trace, thread: int) -> str:
+    return f"thread {trace.threads['tid'].iloc[thread]}"

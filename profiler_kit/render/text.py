@@ -1,0 +1,144 @@
+"""Format numbers for people: nanoseconds, bytes, shares, counts and region paths in; aligned text with units out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Final, Literal
+
+from profiler_kit.units import NS_PER_MS, NS_PER_S, NS_PER_US
+
+if TYPE_CHECKING:
+    from profiler_kit.formats.ladder_record import LadderRecord
+
+TimeUnit = Literal["ns", "µs", "ms", "s"]
+ByteUnit = Literal["B", "KiB", "MiB", "GiB"]
+
+MISSING: Final = "–"
+_TIME: Final[dict[TimeUnit, tuple[int, int]]] = {
+    # unit: (nanoseconds, decimals); decimals are fixed so that a right-aligned column lines up
+    "s": (NS_PER_S, 3),
+    "ms": (NS_PER_MS, 3),
+    "µs": (NS_PER_US, 2),
+    "ns": (1, 0),
+}
+_BYTES: Final[dict[ByteUnit, tuple[int, int]]] = {
+    "GiB": (1 << 30, 2),
+    "MiB": (1 << 20, 1),
+    "KiB": (1 << 10, 1),
+    "B": (1, 0),
+}
+
+
+def time_unit(values_ns: Iterable[float]) -> TimeUnit:
+    """The one unit a column of durations reads best in: the largest that its largest value reaches once."""
+    largest = max((abs(value) for value in values_ns), default=0.0)
+    return next((unit for unit, (size, _) in _TIME.items() if largest >= size), "ns")
+
+
+def byte_unit(values_bytes: Iterable[float]) -> ByteUnit:
+    """The one unit a column of sizes reads best in."""
+    largest = max((abs(value) for value in values_bytes), default=0.0)
+    return next((unit for unit, (size, _) in _BYTES.items() if largest >= size), "B")
+
+
+def ns_in(value_ns: float, unit: TimeUnit) -> float:
+    """A duration as a number of that unit, for an axis."""
+    return value_ns / _TIME[unit][0]
+
+
+def bytes_in(value_bytes: float, unit: ByteUnit) -> float:
+    """A size as a number of that unit, for an axis."""
+    return value_bytes / _BYTES[unit][0]
+
+
+def fmt_ns(value_ns: float | None, unit: TimeUnit | None = None) -> str:
+    """A duration with its unit, `12.345 ms`; the unit that fits unless one is given, "–" for None.
+
+    ms and s keep three decimals, µs two, ns none.
+    """
+    if value_ns is None:
+        return MISSING
+    chosen = unit or time_unit((value_ns,))
+    size, decimals = _TIME[chosen]
+    if unit is None and f"{abs(value_ns) / size:.{decimals}f}" == f"{1000:.{decimals}f}" and chosen != "s":
+        chosen = _larger(chosen)  # 999.9996 ms reads 1.000 s, not 1000.000 ms
+        size, decimals = _TIME[chosen]
+    return f"{value_ns / size:,.{decimals}f} {chosen}"
+
+
+def fmt_all_ns(values_ns: Sequence[float]) -> list[str]:
+    """Durations with one unit for all; each with its own where the smallest would lose its digits in the common one."""
+    unit = time_unit(values_ns)
+    size, decimals = _TIME[unit]
+    smallest = min((abs(value) for value in values_ns if value), default=0.0)
+    return [fmt_ns(value, unit if smallest / size * 10**decimals >= _DIGITS else None) for value in values_ns]
+
+
+_DIGITS: Final = 10  # the smallest value shows at least two digits
+
+
+def fmt_rate(per_second: float) -> str:
+    """A rate with three digits at least: `1,818.2`, `7.92`, `0.0478`."""
+    if per_second >= 100:
+        return f"{per_second:,.1f}"
+    return f"{per_second:.3g}" if per_second >= 0.001 else f"{per_second:.2e}"
+
+
+def _larger(unit: TimeUnit) -> TimeUnit:
+    order = list(_TIME)
+    return order[order.index(unit) - 1]
+
+
+def fmt_bytes(value_bytes: float | None, unit: ByteUnit | None = None) -> str:
+    """A size with its binary unit, `1.50 GiB`; the unit that fits unless one is given, "–" for None."""
+    if value_bytes is None:
+        return MISSING
+    chosen = unit or byte_unit((value_bytes,))
+    size, decimals = _BYTES[chosen]
+    return f"{value_bytes / size:,.{decimals}f} {chosen}"
+
+
+def fmt_percent(fraction: float | None, decimals: int = 1) -> str:
+    """A share of one as percent, `62.5 %`; "–" for None."""
+    return MISSING if fraction is None else f"{fraction * 100:.{decimals}f} %"
+
+
+def fmt_count(count: int | None) -> str:
+    """A whole number with thousands apart, `1,234,567`; "–" for None."""
+    return MISSING if count is None else f"{count:,}"
+
+
+def ladder_facts(record: LadderRecord) -> tuple[str, str]:
+    """What a ladder is of, in two lines: `SAM vit_b (random:0), points, batch size 8, NVIDIA H200`, then the rest."""
+    setup, samples = record.setup, {len(row.latency_ns) for row in record.rows if row.status == "ok"}
+    weights = setup.weights if setup.weights.startswith("random") else setup.weights[: len("checkpoint:") + 12]
+    size = f"{setup.points_per_batch} points in a batch" if setup.task == "amg" else f"batch size {setup.batch_size}"
+    title = f"SAM {setup.model} ({weights}), {setup.task}, {size}, {record.device_name}"
+    counts = " to ".join(str(count) for count in sorted({min(samples), max(samples)})) if samples else "no"
+    versions = ", ".join(f"{name} {record.versions[name]}" for name in ("torch", "driver") if name in record.versions)
+    noise = "; random weights: masks are noise" if weights.startswith("random") else ""
+    what = "calls of generate" if setup.task == "amg" else "batches, encoder to masks"
+    footer = f"median of {counts} {what}; {setup.num_images} images ({setup.images}) for the masks{noise}; {versions}"
+    return title, footer
+
+
+def fmt_path(path: Sequence[str]) -> str:
+    """A region path as one line, outermost first: `timed region > image encoder`."""
+    return " > ".join(path)
+
+
+def fmt_kernel(name: str, width: int = 90) -> str:
+    """A kernel's name without return type and parameter list, cut at `width`: `gemm_kernel<float, …`.
+
+    Template arguments stay (they tell kernels apart); the parameters that follow the closing `>` or the plain name
+    go. The full name belongs into the tooltip or the JSON.
+    """
+    short = name.removeprefix("void ").strip()
+    if short.endswith(")"):
+        depth = 0
+        for at in range(len(short) - 1, -1, -1):
+            depth += (short[at] == ")") - (short[at] == "(")
+            if depth == 0:
+                short = short[:at] or short
+                break
+    return short if len(short) <= width else short[: width - 1] + "…"

@@ -1,0 +1,1 @@
+"""The drawing index of the timeline: build, search, tiles."""

@@ -1,1 +1,0 @@
-"""Draw: frames in, figures, pages and text out."""

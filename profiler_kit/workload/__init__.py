@@ -1,0 +1,1 @@
+"""What can be captured and measured: any model behind one small protocol."""

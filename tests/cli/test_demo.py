@@ -1,0 +1,44 @@
+"""`profiler-kit demo` on vit_tiny: records, prints, and can stop before it serves."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from profiler_kit import load_snapshot
+from profiler_kit.cli import demo
+from profiler_kit.formats.run_record import read_record
+from tests.cli.run import profiler_kit
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="shows what a machine without CUDA shows")
+def test_the_peak_of_a_run_on_a_cpu_is_that_of_the_snapshot(tmp_path: Path) -> None:
+    done = profiler_kit("demo", "--dir", tmp_path / "runs", "--model", "vit_tiny", "--no-serve")
+    assert done.code == 0, done.err
+    run = tmp_path / "runs" / "demo-cpu"
+    (device,) = load_snapshot(run / "memory.pickle").summary()["devices"]
+    shown = re.search(r"peak memory +([\d.]+) MiB \(CPU tensors, from the snapshot\)", done.out)
+    assert shown is not None, done.out
+    assert float(shown[1]) == round(device["peak_allocated_bytes"] / (1 << 20), 1)
+    assert re.search(r"latency .* per image \(one batch of 1 image\)", done.out)
+    assert read_record(run).peak_memory_bytes is None
+
+
+def test_the_peak_when_the_snapshot_cannot_tell(tmp_path: Path) -> None:
+    (sample,) = (Path(__file__).parents[2] / "traces").glob("*vit_b*eager*")
+    record = dataclasses.replace(read_record(sample), peak_memory_bytes=None)
+    assert demo._peak(tmp_path, record) == "–"  # no snapshot
+    (tmp_path / "memory.pickle").write_bytes((sample / "memory.pickle").read_bytes())
+    assert demo._peak(tmp_path, record) == "–"  # of a GPU, while the run was on the CPU
+    (tmp_path / "memory.pickle").write_bytes(b"broken")
+    assert demo._peak(tmp_path, record).startswith(f"– ({tmp_path / 'memory.pickle'}: ")
+    assert demo._peak(tmp_path, dataclasses.replace(record, peak_memory_bytes=3 << 30)) == "3.00 GiB"
+
+
+def test_samples_in_words() -> None:
+    assert demo._samples(1, 1) == "one batch of 1 image"
+    assert demo._samples(10, 2) == "median of 10 batches of 2 images"

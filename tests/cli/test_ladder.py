@@ -1,0 +1,76 @@
+"""`profiler-kit ladder`: shows a recorded ladder, marks what is below --min-miou, and measures one on vit_tiny."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from profiler_kit.cli import ladder
+from profiler_kit.errors import OptionError, ThresholdError
+from profiler_kit.formats.ladder_record import RESULTS, LadderRecord, write_record
+from tests.ladders import a_ladder
+
+
+def run(arguments: Sequence[str]) -> tuple[str, BaseException | None]:
+    app = typer.Typer()
+    app.command()(ladder.command)
+    result = CliRunner().invoke(app, list(arguments))
+    return result.stdout, result.exception
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_record(tmp_path / RESULTS, a_ladder())
+    return tmp_path
+
+
+def test_the_table(folder: Path) -> None:
+    printed, error = run([str(folder)])
+    assert error is None
+    lines = [line.split() for line in printed.splitlines() if line.strip()]
+    assert printed.startswith("SAM vit_b (random:0), points, batch size 8, NVIDIA H200\n")
+    drawn, _ = run([str(folder), "--png", str(folder / "new" / "w.png")])
+    assert drawn == printed and (folder / "new" / "w.png").read_bytes().startswith(b"\x89PNG")
+    assert lines[3] == ["fp32", "80", "1.00", "100.000", "10.000", "119.200", "–", "4,000", "0.8000", "1.0000"]
+    assert lines[4] == ["bf16", "160.0", "2.00", "50.000", "5.000", "59.600", "–", "2,000", "0.7900", "0.9900"]
+    assert "oom: oom, --batch-size 8: too much" in printed
+    assert printed.splitlines()[-1].startswith("note: random weights: ")
+
+
+def test_json_has_the_raw_samples_and_no_nan(folder: Path) -> None:
+    printed, _ = run([str(folder), "--json"])
+    found = json.loads(printed, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert found["rows"][1]["latency_ns"] == [40_000_000, 45_000_000, 50_000_000, 50_000_000, 60_000_000]
+    assert found["rows"][1]["technique"] == "bf16" and found["rows"][1]["speedup"] == 2
+    assert found["rows"][-1]["images_per_s"] is None and found["setup"]["weights"] == "random:0"
+
+
+def test_a_row_below_the_accuracy_asked_for_fails_the_command(folder: Path) -> None:
+    _, error = run([str(folder), "--min-miou", "0.9"])
+    assert error is None
+    printed, error = run([str(folder), "--min-miou", "0.995"])
+    assert isinstance(error, ThresholdError) and "fp32" in printed
+    assert str(error) == (
+        "--min-miou 0.995: mean IoU with the baseline's masks is lower for bf16 0.9900, compile 0.9850, int8 0.9000. "
+        "Leave out the optimization that costs it, or ask for less."
+    )
+    write_record(folder / RESULTS, marked(0.95))
+    printed, error = run([str(folder)])
+    assert isinstance(error, ThresholdError) and str(error).startswith("--min-miou 0.95: ")
+    assert "0.9000 !" in printed and "int8: mIoU 0.9000 with the baseline's masks is too low" in printed
+
+
+def marked(least: float) -> LadderRecord:
+    return dataclasses.replace(a_ladder(), min_miou=least)
+
+
+def test_what_is_shown_is_not_measured(folder: Path) -> None:
+    _, error = run([str(folder), "--out", "x"])
+    assert isinstance(error, OptionError)
+    assert str(error) == f"--out x: {folder} is shown, not measured, so there is nothing to write."

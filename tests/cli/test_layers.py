@@ -1,0 +1,122 @@
+"""`profiler-kit layers`: measures, writes, and shows what was recorded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from profiler_kit.cli import layers
+from profiler_kit.errors import InputError, KitError, OptionError
+from profiler_kit.formats.layer_file import LayerFile, write_layers
+from profiler_kit.schemas import LAYER_COVERAGE, LAYER_TOTALS
+from tests.analyses.test_layers import TWO_BATCHES, forwards_of
+
+QUICK = ["--model", "vit_tiny", "--device", "cpu", "--warmup", "0", "--iterations", "2"]
+
+
+def run(arguments: Sequence[str]) -> str:
+    app = typer.Typer()
+    app.command()(layers.command)
+    result = CliRunner().invoke(app, list(arguments))
+    if result.exception is not None:
+        raise result.exception
+    return result.stdout
+
+
+def refused(kind: type[KitError], *arguments: str) -> str:
+    with pytest.raises(kind) as caught:
+        run(arguments)
+    return str(caught.value)
+
+
+def test_measured_written_and_shown_again(tmp_path: Path) -> None:
+    measured = json.loads(run([*QUICK, "--batch-sizes", "1,2", "--out", str(tmp_path / "new"), "--json"]))
+    assert list(measured) == ["layers", "explained", "notes"]
+    assert all(list(row) == list(LAYER_TOTALS.columns) for row in measured["layers"])
+    assert all(list(row) == list(LAYER_COVERAGE.columns) for row in measured["explained"])
+    assert [row["batch_size"] for row in measured["explained"]] == [1, 2]
+    path = tmp_path / "new" / "layers.parquet"
+    for recorded in (path, path.parent):
+        assert json.loads(run([str(recorded), "--json"])) == measured
+
+
+def test_table_of_a_recorded_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    write_layers(path, LayerFile(TWO_BATCHES, forwards_of((1, 0, 600), (2, 0, 800)), ("batch size 4 did not fit",)))
+    lines = [line.split() for line in run([str(path), "--depth", "1"]).splitlines() if line.strip()]
+    assert lines[0] == ["2", "of", "3", "layers"]
+    assert lines[1] == [
+        "layer",
+        "type",
+        "variant",
+        "batch",
+        "median",
+        "ms",
+        "IQR",
+        "ms",
+        "ms/image",
+        "efficiency",
+        "share",
+    ]
+    assert lines[3] == ["(model)", "(MODEL)", "1", "0.001", "0.000", "0.001", "1.00", "100.0", "%"]
+    assert lines[6] == ["a", "A", "window", "14", "2", "0.001", "0.000", "0.000", "1.00", "60.0", "%"]
+    assert [" ".join(line) for line in lines[7:]] == [
+        "--depth 2 shows all layers, and so does --json.",
+        "batch size 1: the whole forward takes 0.001 ms without hooks; the layers explain 50.0 % of it, the innermost "
+        "ones 16.7 %; hooks cost +0.0 %",
+        "batch size 2: the whole forward takes 0.001 ms without hooks; the layers explain 75.0 % of it, the innermost "
+        "ones 37.5 %; hooks cost +25.0 %",
+        "note: batch size 4 did not fit",
+    ]
+
+
+def test_compile_is_left_out_and_said_so() -> None:
+    measured = json.loads(run([*QUICK, "--batch-sizes", "1", "--optimizations", "bf16,compile", "--json"]))
+    assert measured["notes"] == [
+        "layers: timed without compile (with bf16), because a compiled encoder shows no layers inside"
+    ]
+
+
+def test_options_that_cannot_be_used(tmp_path: Path) -> None:
+    for text, part in {"0": "0", "1,x": "x", "": ""}.items():
+        assert refused(OptionError, *QUICK, "--batch-sizes", text) == (
+            f"--batch-sizes {text!r}: found {part!r}, want whole numbers from 1 to 1024 separated by commas. "
+            "Try 1,2,4,8."
+        )
+    assert refused(OptionError, *QUICK, "--depth", "-1") == "--depth -1: want 0 or more."
+    there = tmp_path / "layers.parquet"
+    there.write_text("mine")
+    assert refused(OptionError, *QUICK, "--out", str(tmp_path)) == (
+        f"--out {tmp_path}: {there} is there already. Choose another --out, or add --overwrite."
+    )
+    assert there.read_text() == "mine"
+    assert refused(OptionError, str(there), "--out", "x.parquet") == (
+        f"--out x.parquet: {there} is shown, not measured, so there is nothing to write."
+    )
+
+
+def test_a_run_that_is_not_there(tmp_path: Path) -> None:
+    missing = tmp_path / "nowhere"
+    assert refused(InputError, str(missing)) == (
+        f"{missing}: no such file, want a layers.parquet of profiler-kit. Record one with: "
+        "profiler-kit layers --out DIR"
+    )
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_measuring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(*_: object, **__: object) -> LayerFile:
+        raise AssertionError("measured in vain")
+
+    monkeypatch.setattr("profiler_kit.models.sam.capture.measure_layers", measured)
+    file = tmp_path / "file"
+    file.touch()
+    for out in (file, file / "deep" / "x.parquet"):
+        text = refused(OptionError, *QUICK, "--batch-sizes", "1", "--out", str(out))
+        assert text == f"--out {out}: {file} is a file, want a folder. Choose another --out."

@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests import snapshots as s
+from tests.cli.run import profiler_kit
+
+KEYS = {
+    "device",
+    "events",
+    "peak_allocated_bytes",
+    "peak_time_us",
+    "end_allocated_bytes",
+    "reserved_bytes",
+    "fragmentation",
+    "history_truncated",
+    "oom",
+    "regions",
+    "device_type",
+    "missing_allocations",
+}
+
+
+@pytest.fixture
+def snapshot(tmp_path: Path) -> Path:
+    stack = [s.frame("linear", "torch/nn/functional.py", 7), s.frame("step", "work/train.py", 12)]
+    trace = [
+        s.event("segment_alloc", 1000, 0, 8 << 20),
+        s.alloc(2000, 0, 3 << 20, frames=stack),
+        s.alloc(3000, 3 << 20, 1 << 20),
+        {"action": "oom", "size": 6 << 20, "device_free": 3 << 20, "stream": 0, "time_us": s.T0 + 4000},
+        *s.free(5000, 0, 3 << 20),
+    ]
+    marks = [
+        s.mark("START", "outer", 0),
+        s.mark("START", "in[red]ner\x1b", 1500),
+        s.mark("END", "in[red]ner\x1b", 6000),
+        s.mark("END", "outer", 7000),
+    ]
+    blocks = [(0, 3, 0, "inactive"), (3, 1, 1, "active_allocated"), (4, 4, 0, "inactive")]
+    segments = [
+        s.segment(0, 8 << 20, *(s.block(a << 20, size << 20, req << 20, state) for a, size, req, state in blocks))
+    ]
+    return s.write(tmp_path / "m.pickle", s.snapshot(trace, [], segments=segments, marks=marks))
+
+
+def test_tables(snapshot: Path) -> None:
+    done = profiler_kit("memory", snapshot)
+    assert (done.code, done.err) == (0, "")
+    lines = [line.rstrip() for line in done.out.splitlines()]
+    assert lines == [
+        "device 0: 6 events in 4.000 ms",
+        "  peak             4.0 MiB allocated at 3.000 ms, in outer > in[red]ner\N{REPLACEMENT CHARACTER}",
+        "  at the end       1.0 MiB allocated",
+        "  reserved         8.0 MiB at the end, 87.5 % of it in no active block",
+        "  out of memory at 4.000 ms:",
+        "    asked for 6.0 MiB, a segment of 20.0 MiB from the driver",
+        "    3.0 MiB free on the device, 8.0 MiB reserved by this process, of it 4.0 MiB allocated",
+        "    4.0 MiB reserved and in no active block (4.0 MiB beside blocks in use); its largest free block is 4.0 MiB",
+        "    Set PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True: 3.0 MiB free on the device and 4.0 MiB cached make "
+        "7.0 MiB, enough for 6.0 MiB once it need not be one piece.",
+        "    Or set PYTORCH_CUDA_ALLOC_CONF=max_split_size_mb:20: a segment of 8.0 MiB holds only 4.0 MiB, in blocks "
+        "of at most 3.0 MiB, and would have been left whole for 6.0 MiB.",
+        "    Use a smaller batch: 2.0 MiB were missing. If what was allocated since the recording began (10.0 MiB, the "
+        "failed allocation included) grows with it, one 20.0 % smaller would have fitted.",
+        "    garbage_collection_threshold would not have helped: it gives whole cached segments back earlier, and the "
+        "allocator does so anyway before it fails (0 B of such was left).",
+        "",
+        "Memory by region",
+        "",
+        "region          instances      peak   allocated     freed       net     churn   largest",
+        "─" * 87,
+        "outer                   1   4.0 MiB     4.0 MiB   3.0 MiB   1.0 MiB   3.0 MiB   3.0 MiB",
+        "  in[red]ner\N{REPLACEMENT CHARACTER}           1   4.0 MiB     4.0 MiB   3.0 MiB   1.0 MiB   3.0 MiB   "
+        "3.0 MiB",
+        "(no region)             0   1.0 MiB     0.0 MiB   0.0 MiB   0.0 MiB   0.0 MiB   0.0 MiB",
+        "",
+        "Live at the peak",
+        "",
+        "allocated by                                   allocations      size    share",
+        "─" * 77,
+        "step (work/train.py:12) › linear                         1   3.0 MiB   75.0 %",
+        "(no Python stack, as on the backward thread)             1   1.0 MiB   25.0 %",
+        "",
+        "device 1: nothing allocated, no events",
+    ]
+
+
+def test_json_is_the_contract(snapshot: Path) -> None:
+    done = profiler_kit("memory", snapshot, "--json")
+    assert (done.code, done.err) == (0, "")
+    (first, second) = json.loads(done.out)["devices"]
+    assert set(first) == set(second) == KEYS
+    assert first["oom"] == [
+        {"time_us": s.T0 + 4000, "requested_bytes": 6 << 20, "device_free_bytes": 3 << 20},
+    ]
+    assert first["regions"][1]["path"] == ["outer", "in[red]ner\x1b"]
+    assert second["peak_time_us"] is None
+
+
+def test_one_device(snapshot: Path) -> None:
+    done = profiler_kit("memory", snapshot, "--json", "--device", "1")
+    assert [row["device"] for row in json.loads(done.out)["devices"]] == [1]
+
+
+def test_unknown_device(snapshot: Path) -> None:
+    done = profiler_kit("memory", snapshot, "--device", "7", "--html", snapshot.with_name("out.html"))
+    assert (done.code, done.out) == (1, "")
+    assert done.err == f"profiler-kit: device 7: not in {snapshot}, found 0, 1. Choose one of these with --device.\n"
+    assert not snapshot.with_name("out.html").exists()
+
+
+def test_html_replaces_the_file_whole(snapshot: Path) -> None:
+    page = snapshot.with_name("out.html")
+    page.write_text("old")
+    done = profiler_kit("memory", snapshot, "--html", page)
+    assert (done.code, done.err) == (0, f"wrote {page}\n")
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert sorted(found.name for found in page.parent.iterdir()) == ["m.pickle", "out.html"]
+
+
+def test_bad_input_writes_nothing(tmp_path: Path) -> None:
+    trace, page = tmp_path / "trace.json", tmp_path / "out.html"
+    trace.write_text('{"traceEvents": [{"ph": "X", "name": "a", "cat": "cpu_op", "ts": 1, "dur": 1}]}')
+    page.write_text("old")
+    done = profiler_kit("memory", trace, "--html", page)
+    assert (done.code, done.out) == (1, "")
+    assert done.err == (
+        f"profiler-kit: {trace}: this chrome trace has no [memory] events, want some, or a CUDA memory snapshot "
+        "(a pickle). Record them with profiler_runner(path, profile_memory=True), or a snapshot with "
+        "profiler_kit.memory_runner.\n"
+    )
+    assert page.read_text() == "old"
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    for path, found in ((tmp_path / "no.pickle", "no such file"), (tmp_path, "this is a folder")):
+        done = profiler_kit("memory", path)
+        assert (done.code, done.out, len(done.err.splitlines())) == (1, "", 1)
+        assert done.err.startswith(f"profiler-kit: {path}: {found}, want a CUDA memory snapshot. Record one with ")
+
+
+def test_html_must_be_a_file_and_the_limit_a_number(snapshot: Path) -> None:
+    folder = snapshot.parent
+    done = profiler_kit("memory", snapshot, "--html", folder)
+    assert done.code == 1
+    assert done.err == (
+        f"profiler-kit: --html: {folder} is a folder, want a file. Try --html {folder / 'memory.html'}.\n"
+    )
+    done = profiler_kit("memory", snapshot, "--memory-limit", "-1")
+    assert done.code == 1
+    assert done.err == (
+        "profiler-kit: --memory-limit: -1 GiB cannot be used, want a positive number up to 1048576. "
+        "Try --memory-limit 6.\n"
+    )
+
+
+def test_warnings(tmp_path: Path) -> None:
+    path = s.write(tmp_path / "m.pickle", [s.segment(0, 512, s.block(0, 512, 512))])
+    done = profiler_kit("memory", path)
+    assert "  No history of this device: only the state at the end is known." in done.out
+    assert (done.code, done.err) == (
+        1,
+        f"profiler-kit: {path}: its history is empty, so that only the state at the end is known. Record with "
+        "profiler_kit.memory_runner, or call torch.cuda.memory._record_memory_history() before the run.\n",
+    )
+    kit = {"source": "torch.profiler", "max_entries": 1, "error": "ValueError: bad"}
+    s.write(path, {**s.snapshot([s.alloc(1, 1, 1)]), "profiler_kit": kit})
+    done = profiler_kit("memory", path)
+    assert done.out.startswith("CPU: 1 event in ")
+    assert "reserved" not in done.out
+    assert "  The history lost its beginning: at least 0 recorded allocations are missing" in done.out
+    assert "The recorded function raised: ValueError: bad" in done.out
+
+
+def test_the_page_never_replaces_the_snapshot_or_another_kind_of_file(snapshot: Path, tmp_path: Path) -> None:
+    before = snapshot.read_bytes()
+    other = tmp_path / "run.json"
+    other.write_text("{}")
+    link = tmp_path / "link.html"
+    link.symlink_to(snapshot)
+    for target, found in ((snapshot, "m.pickle"), (other, "run.json")):
+        done = profiler_kit("memory", snapshot, "--html", target)
+        assert (done.code, done.out) == (1, "")
+        assert done.err == (
+            f"profiler-kit: --html: {tmp_path / found} does not end in .html, want a page. "
+            f"Try --html {target.with_suffix('.html')}.\n"
+        )
+    done = profiler_kit("memory", snapshot, "--html", link)
+    assert (done.code, done.out) == (1, "")
+    assert done.err == f"profiler-kit: --html: {link} is the snapshot itself, want another file.\n"
+    assert (snapshot.read_bytes(), other.read_text(), link.is_symlink()) == (before, "{}", True)
+
+
+def test_a_name_that_is_no_utf_8_can_be_shown(snapshot: Path, tmp_path: Path) -> None:
+    odd = snapshot.rename(snapshot.with_name("m\udcff.pickle"))
+    done = profiler_kit("memory", odd, "--html", tmp_path / "page.html")
+    assert (done.code, done.err) == (0, f"wrote {tmp_path / 'page.html'}\n")
+    assert "<title>m\N{REPLACEMENT CHARACTER}.pickle" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_a_memory_limit_beyond_any_machine_is_refused(snapshot: Path) -> None:
+    done = profiler_kit("memory", snapshot, "--memory-limit", "1e30")
+    assert (done.code, done.out) == (1, "")
+    assert done.err == (
+        "profiler-kit: --memory-limit: 1e+30 GiB cannot be used, want a positive number up to 1048576. "
+        "Try --memory-limit 6.\n"
+    )
+
+
+def test_a_page_name_that_is_too_long_is_one_line(snapshot: Path) -> None:
+    done = profiler_kit("memory", snapshot, "--html", snapshot.with_name("x" * 300 + ".html"))
+    assert (done.code, done.out, len(done.err.splitlines())) == (1, "", 1)
+    assert done.err.endswith("x.html: cannot be written (File name too long). Choose another path for --html.\n")
+
+
+def test_tables_asked_for(snapshot: Path) -> None:
+    done = profiler_kit(
+        "memory", snapshot, "--live-at-peak", "--leaks", "--lifetimes", "--fragmentation", "--fits", "2MiB"
+    )
+    assert (done.code, done.err) == (0, "")
+    titles = [line for line, rule in zip(done.out.splitlines(), done.out.splitlines()[1:], strict=False) if not rule]
+    for title in (
+        "Live at the peak",
+        "Live at the peak, by the region that allocated",
+        "Live at the peak, by the layer that allocated",
+        "Live at the end though its region closed",
+        "Lifetimes, most allocated first",
+        "Fragmentation",
+        "What an allocation would have found, default pool and stream",
+    ):
+        assert title in titles
+    assert "Memory by region" not in titles
+    rows = [" ".join(line.split()) for line in done.out.splitlines()]
+    assert "out of memory 1 4.000 ms 4.0 MiB 4.0 MiB 8.0 MiB 4.0 MiB 4.0 MiB 50.0 %" in rows
+    assert "2.0 MiB a free block of 4.0 MiB a free block of 3.0 MiB 85.7 %" in rows
+
+
+def test_json_of_the_tables_asked_for(snapshot: Path) -> None:
+    options = ("--live-at-peak", "--leaks", "--lifetimes", "--fragmentation", "--oom", "--fits", "2MiB", "--json")
+    (row, _) = json.loads(profiler_kit("memory", snapshot, *options).out)["devices"]
+    assert set(row) - KEYS == {
+        *("live_at_peak", "live_by_region", "live_by_layer", "leaks", "growth", "lifetimes"),
+        *("fragmentation_timeline", "oom_reports", "fits"),
+    }
+    assert row["live_at_peak"][0]["frames"] == ["linear (torch/nn/functional.py:7)", "step (work/train.py:12)"]
+    assert row["live_by_region"][1]["path"] == ["outer", "in[red]ner\x1b"]
+    assert row["oom_reports"][0]["advice"][0]["setting"] == "expandable_segments"
+    assert row["lifetimes"][1]["median_us"] is None
+    assert row["fits"][0]["block_bytes"] == 2 << 20
+
+
+@pytest.mark.parametrize("size", ["lots", "0", "-1MiB", "9999999TB"])
+def test_a_size_must_be_one(snapshot: Path, size: str) -> None:
+    done = profiler_kit("memory", snapshot, f"--fits={size}")
+    assert (done.code, done.out) == (1, "")
+    assert done.err == (
+        f"profiler-kit: --fits {size}: this is no size, want a number with KiB, MiB or GiB. Try: --fits 512MiB\n"
+    )

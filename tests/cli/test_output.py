@@ -1,0 +1,68 @@
+"""Tables: numbers are never cut, names are shortened in the middle, optional columns go first."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from profiler_kit.cli.output import print_table, shorten, table_lines
+from tests.app.samples import host_trace
+
+COLUMNS = ("region", "times", "sum", "busy")
+ROWS = [
+    ("outer", "1", "12.000 ms", "9.000 ms"),
+    ("  a name that is quite long, and then some", "20", "1.500 ms", "1.500 ms"),
+]
+
+
+def test_a_table_is_as_wide_as_it_needs_to_be() -> None:
+    assert table_lines(COLUMNS, ROWS) == [
+        "region                                       times         sum       busy",
+        "─────────────────────────────────────────────────────────────────────────",
+        "outer                                            1   12.000 ms   9.000 ms",
+        "  a name that is quite long, and then some      20    1.500 ms   1.500 ms",
+    ]
+
+
+def test_a_narrow_terminal_shortens_names_then_drops_columns() -> None:
+    assert table_lines(COLUMNS, ROWS, width=60, optional=("times",)) == [
+        "region                          times         sum       busy",
+        "────────────────────────────────────────────────────────────",
+        "outer                               1   12.000 ms   9.000 ms",
+        "  a name that … and then some      20    1.500 ms   1.500 ms",
+    ]
+    assert table_lines(COLUMNS, ROWS, width=52, optional=("times", "busy")) == [
+        "region                                sum       busy",
+        "────────────────────────────────────────────────────",
+        "outer                           12.000 ms   9.000 ms",
+        "  a name that … and then some    1.500 ms   1.500 ms",
+    ]
+    for line in table_lines(COLUMNS, ROWS, width=20, optional=("times", "busy")):
+        assert len(line) <= 20
+
+
+def test_control_characters_do_not_reach_the_terminal() -> None:
+    assert table_lines(("a",), [("x\x1b[31m",)])[2] == "x\N{REPLACEMENT CHARACTER}[31m"
+
+
+def test_shorten_keeps_both_ends() -> None:
+    assert [shorten("abcdefgh", size) for size in (8, 7, 4)] == ["abcdefgh", "abc…fgh", "ab…h"]
+
+
+@pytest.mark.parametrize("name", ["kernels", "idle", "launches", "sequences", "copies", "overlap", "utilization"])
+def test_a_trace_without_a_gpu_gets_a_sentence_instead_of_an_empty_table(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = host_trace().write(tmp_path / "host.json.gz")
+    importlib.import_module(f"profiler_kit.cli.{name}").command(path)
+    assert capsys.readouterr().out == (
+        f"{path}: no GPU events. Record on a machine with a GPU, with CUDA among the activities; where the host's time "
+        "went: profiler-kit summary\n"
+    )
+
+
+def test_a_table_without_rows_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table("copies", ("kind", "count"), [])
+    assert capsys.readouterr().out == "copies: none\n\n"

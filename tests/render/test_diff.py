@@ -1,0 +1,81 @@
+"""A comparison in words: factors, percentages, units, Markdown that survives hostile names."""
+
+from __future__ import annotations
+
+import pytest
+
+from profiler_kit.analyses.compare.measurements import Measured, measured
+from profiler_kit.analyses.compare.traces import Change, Comparison
+from profiler_kit.render.diff import changed, from_to, grids, markdown, noise, verdict
+
+
+def change(a: list[int] | None, b: list[int] | None, kind: str = "region", *path: str, metric: str = "gpu") -> Change:
+    sides: list[Measured | None] = [None if samples is None else measured(samples) for samples in (a, b)]
+    return Change(kind, path or ("x",), metric, sides[0], sides[1])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "said"),
+    [
+        ([100, 100], [103, 103], "+3.0 %"),
+        ([100, 100], [97, 97], "-3.0 %"),
+        ([100, 100], [150, 150], "1.50 × slower"),
+        ([300, 300], [100, 100], "3.00 × faster"),
+        ([100, 120], [110, 111], "same"),
+        ([100, 100], [0, 0], "-100.0 %"),
+        ([0, 0], [5, 5], "–"),
+        (None, [5, 5], "new"),
+        ([5, 5], None, "gone"),
+    ],
+)
+def test_changes_in_words(a: list[int] | None, b: list[int] | None, said: str) -> None:
+    assert changed(change(a, b)) == said
+
+
+def test_both_values_are_in_one_unit() -> None:
+    assert from_to(change([2_500_000], [900_000])) == "2.500 → 0.900 ms"
+    assert from_to(change(None, [900_000])) == "– → 900.00 µs"
+    assert noise(change([1], [2])) == "unknown"
+    assert noise(change([1000, 2000], [1000, 2000])) == "± 2.22 µs"
+
+
+def hostile() -> Comparison:
+    rows = (
+        change([100, 100], [200, 201], "total", "round", metric="wall"),
+        change([50, 50], [60, 60], "total", "GPU busy"),
+        change([50, 50], [60, 60], "region", "a|b`c`"),
+        change([20, 20], [30, 30], "region", "a|b`c`", "<script>@me"),
+        change([1, 1], [2, 2], "region", "a|b`c`", metric="host"),
+        change([1, 1], [2, 2], "region", "a|b`c`", "<script>@me", metric="host"),
+        change([1, 1], None, "kernel", "k" * 500),
+    )
+    return Comparison("step|one", (2, 2), "gpu", rows)
+
+
+def test_markdown_survives_hostile_names() -> None:
+    text = markdown(hostile(), ("a_b*", "<b>"), ["1 < 2 | 3"], 10)
+    assert text.startswith("### a\\_b\\* → \\<b\\>\n\n- 1 \\< 2 \\| 3\n")
+    assert "| `a│b'c'` | 50 ns | 60 ns | +20.0 % | ± 0 ns | 1 → 2 ns | 2.00 × slower |" in text
+    assert "| &emsp;`<script>@me` | 20 ns |" in text
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    widths = {line.replace("\\|", "").count("|") for line in tables}
+    assert widths == {6, 7, 8}  # no cell is split: totals, kernels, regions
+    assert max(map(len, tables)) < 250
+
+
+def test_the_verdict_names_the_innermost_region_that_holds_the_change() -> None:
+    assert verdict(hostile()) == [
+        "B is 2.00 × slower than A: 100 → 200 ns a step|one (noise ± 1 ns).",
+        "GPU time changed most in a|b`c` > <script>@me: 20 → 30 ns (1.50 × slower).",
+        "B's GPU is busy 30 % of the time while recorded (A's 50 %): look at launches and copies next.",
+        "Times are per step|one: medians of 2.",
+    ]
+    nothing = Comparison(None, (0, 0), "host", ())
+    assert verdict(nothing)[0] == "Nothing to compare: the traces share no time."
+    assert grids(nothing, 5) == []
+
+
+def test_tables_say_how_many_rows_they_leave_out() -> None:
+    rows = tuple(change([1, 1], [2, 2], "kernel", f"k{n}") for n in range(12))
+    (table,) = grids(Comparison("ProfilerStep", (2, 2), "gpu", rows), 3)
+    assert table.title == "Kernels: the 3 of 12 that changed most, per step" and len(table.rows) == 3

@@ -1,0 +1,306 @@
+"""Figures and sentences: the numbers a reader sees are those of the frames, and hostile names stay text."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from profiler_kit.analyses.gpu.batch_load import batch_load
+from profiler_kit.analyses.gpu.gpu_presence import Presence
+from profiler_kit.analyses.gpu.kernels import kernel_totals
+from profiler_kit.analyses.gpu.window import name_sums, operator_sums
+from profiler_kit.analyses.layers.totals import layer_totals
+from profiler_kit.errors import OptionError, SchemaError
+from profiler_kit.render import bars, tables
+from profiler_kit.render.figures import layers as figures_layers
+from profiler_kit.render.figures import memory as figures_memory
+from profiler_kit.render.figures import regions as figures
+from profiler_kit.render.verdict import gpu_verdict, host_verdict, layers_coverage, main_region, missing_gpu
+from profiler_kit.schemas import MEMORY_TIMELINE, NAME_SUMS, OPERATOR_SUMS, REGION_TOTALS
+from profiler_kit.timeline import palette
+from profiler_kit.timeline.build import build_timeline
+from profiler_kit.timeline.palette import region_colours
+from profiler_kit.timeline.search import find_matches
+from profiler_kit.timeline.tiles import BUDGET_BYTES, describe, tile
+from profiler_kit.trace import Trace, load_trace
+from tests.app.samples import gpu_trace, host_trace, layers
+from tests.builders import TraceBuilder
+
+
+@pytest.fixture
+def gpu(tmp_path: Path) -> Trace:
+    return load_trace(gpu_trace().write(tmp_path / "gpu.json"))
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Trace:
+    return load_trace(host_trace().write(tmp_path / "host.json"))
+
+
+def said(pieces: list[tuple[str, bool]]) -> str:
+    return "".join(text for text, _ in pieces)
+
+
+def test_the_activity_bar_adds_up_to_the_whole(gpu: Trace) -> None:
+    time = gpu.summary()["gpu_timeline"]
+    bars = figures.activity_bar(time).data
+    assert sum(bar.x[0] for bar in bars) == pytest.approx(time["total_ns"] / 1e6)
+    assert [bar.name.split("  ")[0] for bar in bars] == ["Computation", "Idle"]
+
+
+def drawn(html: str) -> list[tuple[str, list[str], list[str], str]]:
+    """Of each row of bars: name, lengths, colours, value."""
+    return [
+        (
+            re.sub("<[^>]+>", "", re.findall(r'class="pk-name"[^>]*>(.*?)</span>', row)[0]),
+            re.findall(r"width:([\d.]+%)", row),
+            re.findall(r"background:(#\w+)", row),
+            re.findall(r'class="pk-value">([^<]*)<', row)[0],
+        )
+        for row in html.split('<div class="pk-row"')[1:]
+    ]
+
+
+def test_region_bars_use_the_region_colours(gpu: Trace) -> None:
+    colour = region_colours(["timed region", "image encoder", "mask decoder"])
+    assert drawn(bars.region_bars(gpu.regions())) == [
+        ("timed region", ["100.00%"], [colour["timed region"]], "1.000 ms"),
+        ("image encoder", ["90.00%"], [colour["image encoder"]], "900.00 µs"),
+        ("mask decoder", ["10.00%"], [colour["mask decoder"]], "100.00 µs"),
+    ]
+
+
+def test_overlapping_streams_show_sum_behind_busy(tmp_path: Path) -> None:
+    builder = TraceBuilder()
+    builder.region("both", 0, 50)
+    for number, stream in ((1, 7), (2, 8)):
+        builder.launch(number, number)
+        builder.kernel(number, 100, 10, stream=stream)
+    ((_, lengths, _, value),) = drawn(bars.region_bars(load_trace(builder.write(tmp_path / "t.json")).regions()))
+    assert (lengths, value) == (["100.00%", "50.00%"], "10.00 µs")
+
+
+def test_host_bars(host: Trace) -> None:
+    assert [row[3] for row in drawn(bars.region_bars(host.regions(), host=True))] == ["800.00 µs", "200.00 µs"]
+    ranking = drawn(bars.operator_bars(operator_sums(host.operators())))
+    assert [(row[0], row[3]) for row in ranking] == [
+        ("aten::addmm", "600.00 µs"), ("aten::linear", "100.00 µs"), ("aten::sigmoid", "100.00 µs"),
+    ]  # fmt: skip
+
+
+def test_long_names_stay_whole_in_the_page_with_the_part_that_tells_apart_marked(tmp_path: Path) -> None:
+    builder = TraceBuilder()
+    start, end = "sm80_xmma_gemm_f32f32_f32f32_f32_tn_n_tilesize", "_stage3_warpsize2x2x1_ffma_aligna4_alignc4_cublas"
+    for number, tile_size in enumerate(("128x128x8", "64x64x8")):
+        builder.kernel(None, 100 * number, 50, name=start + tile_size + end)
+    html = bars.kernel_bars(name_sums(load_trace(builder.write(tmp_path / "t.json")).kernels()))
+    assert "<b>ze128x128x8_stage3_war</b>" in html and "<b>ze64x64x8_stage3_warps</b>" in html
+    assert [row[0] for row in drawn(html)] == [start + "128x128x8" + end, start + "64x64x8" + end]
+
+
+def test_names_stay_text(tmp_path: Path) -> None:
+    builder = gpu_trace()
+    builder.region("<b>bold</b> <a href='http://x'>x</a>", 500, 100)
+    builder.launch(8, 510)
+    builder.kernel(8, 3_000, 900, name="void f<int>(<script>)")
+    trace = load_trace(builder.write(tmp_path / "t.json"))
+    for shown in (bars.region_bars(trace.regions()), bars.kernel_bars(name_sums(trace.kernels()))):
+        assert "<a href" not in shown and "<script" not in shown
+    table = pd.DataFrame({"fact": ["Notes"], "value": ["<script>x</script>"]})
+    assert "<script" not in bars.facts(table)
+
+
+def test_empty_frames_draw_empty_figures() -> None:
+    time = dict.fromkeys(
+        ("total_ns", "busy_ns", "idle_ns", "computation_ns", "exposed_communication_ns", "exposed_memcpy_ns"), 0
+    )
+    figures.activity_bar(time)
+    bars.region_bars(REGION_TOTALS.empty())
+    bars.operator_bars(OPERATOR_SUMS.empty())
+    bars.kernel_bars(NAME_SUMS.empty())
+    figures.latency_samples([])
+
+
+def test_a_wrong_frame_is_refused() -> None:
+    with pytest.raises(SchemaError) as error:
+        bars.region_bars(pd.DataFrame({"path": [("a",)]}))
+    assert str(error.value) == "REGION_TOTALS: column 'instances' is missing, found ['path']"
+
+
+def test_layers() -> None:
+    totals = layer_totals(layers().calls)
+    heat = figures_layers.layer_heatmap(totals, ["blocks.0", "blocks.1"]).data[0]
+    assert np.asarray(heat.z, float).tolist() == [[10.0, 9.0], [20.0, 18.0]]
+    assert list(heat.y) == ["blocks.0 · window 14", "blocks.1 · global"]
+    lines = figures_layers.layer_lines(totals, ["blocks.0", "blocks.1"]).data
+    assert [line.marker.symbol for line in lines] == ["circle"] * 2 + ["diamond"] * 2
+    assert [line.showlegend for line in lines] == [None, False] * 2
+    assert list(lines[0].y) == pytest.approx([10.0, 9.0]) and list(lines[1].y) == pytest.approx([1.0, 10 / 9])
+
+
+def test_layers_named_by_numbers_are_names(tmp_path: Path) -> None:
+    totals = layer_totals(layers().calls).replace({"blocks.0": "0", "blocks.1": "1"})
+    figure = figures_layers.layer_heatmap(totals, ["0", "1"])
+    assert (figure.layout.yaxis.type, figure.layout.xaxis.type) == ("category", "category")
+    assert figures_layers.layer_lines(totals, ["0"]).layout.xaxis.type == "category"
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_every_cell_can_be_read(dark: bool) -> None:
+    totals = layer_totals(layers().calls)
+    figure = figures_layers.layer_heatmap(totals, ["(model)", "blocks.0", "blocks.1"], dark=dark)
+    texts = [text for trace in figure.data[1:] for text in trace.text]
+    assert sorted(texts) == ["10.000 ms", "18.000 ms", "20.000 ms", "27.000 ms", "30.000 ms", "9.000 ms"]
+    scale = [colour for _, colour in figure.data[0].colorscale]
+    for share in np.linspace(0, 1, 101):
+        ink = palette.ink_on(scale, share)
+        assert contrast(ink, scale, share) >= 4.5  # what WCAG 2 asks of small text
+
+
+def contrast(ink: str, scale: list[str], share: float) -> float:
+    """Contrast of that ink on the colour at that share, as WCAG 2 defines it."""
+
+    def luminance(rgb: list[float]) -> float:
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    def channels(colour: str) -> list[float]:
+        return [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+
+    low = min(int(share * (len(scale) - 1)), len(scale) - 2)
+    part = share * (len(scale) - 1) - low
+    pairs = zip(channels(scale[low]), channels(scale[low + 1]), strict=True)
+    values = sorted((luminance([a + (b - a) * part for a, b in pairs]), luminance(channels(ink))))
+    return (values[1] + 0.05) / (values[0] + 0.05)
+
+
+@pytest.mark.parametrize(
+    ("share", "overhead", "spread", "words"),
+    [
+        (0.982, 0.02, 0.01, "The layers explain at least 98.2 % of the forward run without hooks (batch 1); the spread "
+         "of its samples (1.0 %) is smaller, so the rest ran outside every layer. The hooks cost 2.0 % at most."),
+        (1.003, -0.009, 0.05, "The layers explain all of the forward run without hooks, within the spread of its "
+         "samples (5.0 %). The hooks cost no more than that spread."),
+        (0.695, 0.0, 0.4, "The forward run without hooks took so differently long each time (spread 40 %) that it "
+         "cannot be said how much of it the layers explain. More --iterations or --warmup would tell."),
+    ],
+)  # fmt: skip
+def test_noise_is_called_noise(share: float, overhead: float, spread: float, words: str) -> None:
+    row = {"batch_size": 1, "forward_ns": 1e6, "hooked_ns": 1e6, "layers_ns": 1e6, "share": share, "leaves_ns": 1e6}
+    coverage = pd.DataFrame([{**row, "leaves_share": share, "overhead": overhead}])
+    assert layers_coverage(coverage, spread) == words
+
+
+def test_memory_of_a_cpu_has_no_reserve_and_long_times_are_seconds() -> None:
+    frame = pd.DataFrame(
+        {"device": 0, "time_us": [0, 10_000_000], "allocated_bytes": [1 << 20, 2 << 20], "reserved_bytes": 6 << 30}
+    ).astype(dict(MEMORY_TIMELINE.columns))
+    spans = pd.DataFrame({"device": [0], "path": [("encoder",)], "start_us": [0], "end_us": [9_000_000]})
+    figure = figures_memory.memory_over_time(frame, spans, reserves=False)
+    assert [trace.name for trace in figure.data if trace.name] == ["Allocated by tensors"]
+    assert list(figure.data[0].x) == [0.0, 10.0] and list(figure.data[0].y) == [1.0, 2.0]
+    assert figure.layout.xaxis2.ticksuffix == " s" and list(figure.data[-1].x) == [9.0]
+
+
+def test_memory_keeps_the_peak_when_thinned() -> None:
+    size = 100_000
+    allocated = np.full(size, 1 << 20, np.int64)
+    allocated[54_321] = 5 << 20
+    frame = pd.DataFrame(
+        {"device": 0, "time_us": np.arange(size), "allocated_bytes": allocated, "reserved_bytes": 6 << 20}
+    ).astype(dict(MEMORY_TIMELINE.columns))
+    spans = pd.DataFrame({"device": [0], "path": [("encoder",)], "start_us": [10], "end_us": [90_000]})
+    figure = figures_memory.memory_over_time(frame, spans)
+    line = figure.data[1]
+    assert len(line.x) <= 4_100 and max(line.y) == 5.0
+    assert figure.layout.annotations[0].text == "<b>peak 5.0 MiB</b>"
+    figures_memory.memory_over_time(MEMORY_TIMELINE.empty(), spans.head(0))
+
+
+def test_the_verdict_goes_down_to_the_region_that_matters(gpu: Trace, host: Trace) -> None:
+    assert main_region(gpu.regions(), "busy_ns") == (("timed region", "image encoder"), 0.9)
+    assert main_region(REGION_TOTALS.empty(), "busy_ns") is None
+    assert said(gpu_verdict(gpu.summary()["gpu_timeline"], gpu.regions())) == (
+        "The GPU was busy 83 % of the recorded 1.200 ms; 90 % of the GPU's work came from image encoder."
+    )
+    assert said(gpu_verdict(gpu.summary()["gpu_timeline"], gpu.regions(), batch_load(gpu.regions(), [1_050_000]))) == (
+        "GPU work 1.000 ms of a 1.050 ms batch: 95 % busy when not recorded "
+        "(recording slowed the host: 83 % while recorded); 90 % of the GPU's work came from image encoder."
+    )
+    assert said(host_verdict(host.regions(), operator_sums(host.operators()))) == (
+        "No GPU in this run. image encoder took 80 % of the time in regions; "
+        "the longest operator is aten::addmm, 75 % of operator time."
+    )
+
+
+def test_a_starved_gpu_is_said_so(tmp_path: Path) -> None:
+    builder = TraceBuilder()
+    for number in (1, 2):
+        builder.launch(number, number)
+        builder.kernel(number, 100 * number, 10)
+    trace = load_trace(builder.write(tmp_path / "t.json"))
+    assert said(gpu_verdict(trace.summary()["gpu_timeline"], trace.regions())) == (
+        "The GPU was busy 18 % of the recorded 110.00 µs. "
+        "It waited for 90.00 µs, some of that for the recording: look at launches and copies first."
+    )
+
+
+def test_without_gpu_events_it_is_said_why(host: Trace) -> None:
+    found = {
+        (ran.launches, ran.truncated, ran.devices): missing_gpu(ran)
+        for ran in (
+            Presence(0, 1_414, 1_414, True, ()),
+            Presence(0, 0, 0, True, ("NVIDIA H200",)),
+            Presence(0, 0, 0, True, ()),
+            Presence(0, 1, 1, False, ()),
+            Presence(0, 0, 0, False, ("NVIDIA H200",)),
+        )
+    }
+    assert list(found.values()) == [
+        "The trace is cut off before its GPU events (1,414 calls launch GPU work): this is its host side only.",
+        "The trace is cut off before its GPU events (it was recorded on a machine with NVIDIA H200): "
+        "this is its host side only.",
+        "The trace is cut off: no GPU events up to there, which files hold last.",
+        "GPU work was launched (1 call launches it), but the GPU was not recorded: this is the host side only.",
+        "No GPU in this run.",
+    ]
+    cut = host_verdict(REGION_TOTALS.empty(), OPERATOR_SUMS.empty(), Presence(0, 0, 0, True, ()))
+    assert said(cut) == "The trace is cut off: no GPU events up to there, which files hold last."
+
+
+def test_a_latency_axis_counts_whole_iterations() -> None:
+    for count, step in ((1, 1), (3, 1), (100, 9)):
+        axis = figures.latency_samples([10] * count).layout.xaxis
+        assert (axis.tick0, axis.dtick, axis.range) == (1, step, (0.4, count + 0.6))
+
+
+def test_region_table_is_a_tree_with_shares(gpu: Trace) -> None:
+    table = tables.region_table(gpu.regions())
+    assert table["region"].tolist() == ["timed region", "\u2003image encoder", "\u2003mask decoder"]
+    assert table["share"].tolist() == pytest.approx([100.0, 90.0, 10.0])
+    assert tables.kernel_table(kernel_totals(gpu.gpu_events()))["share"].sum() == pytest.approx(100.0)
+
+
+def test_tiles_stay_within_their_budget(tmp_path: Path) -> None:
+    builder = TraceBuilder()
+    for number in range(4_000):
+        builder.kernel(None, number * 2.0, 1.0, stream=number % 20, name=f"k{number % 7}")
+    trace = load_trace(builder.write(tmp_path / "t.json"))
+    timeline = build_timeline(
+        trace.gpu_events(), trace.region_instances(), trace.operators(), trace.launch_calls(), trace.threads
+    )
+    matches = find_matches(timeline, "k")
+    about = describe(timeline)
+    end = about["end"]
+    assert isinstance(end, int)
+    for pixels in (100, 1_500, 8_000):
+        for first, last in ((0, end), (0, end // 100), (-end, 2 * end)):
+            assert len(tile(timeline, first, last, pixels)) <= BUDGET_BYTES + 4_000
+            assert len(tile(timeline, first, last, pixels, matches=matches)) <= BUDGET_BYTES + 4_000
+    with pytest.raises(OptionError) as error:
+        tile(timeline, 5, 5, 100)
+    assert str(error.value) == "view 5 to 5 ns, 100 pixels: want an end after its start"

@@ -1,0 +1,49 @@
+"""Ladders in the report: the pictures and numbers of each, alone or after runs, and as Markdown."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from profiler_kit.cli import build_app
+from profiler_kit.formats.ladder_record import read_ladder
+from profiler_kit.render.report.markdown import ladder_markdown
+from profiler_kit.render.report.page import report_page
+from tests.app.samples import make_runs
+from tests.ladders import write_ladder
+
+
+def test_a_ladder_alone(tmp_path: Path) -> None:
+    folder = write_ladder(tmp_path / "vit_b")
+    page = report_page([], [(folder, read_ladder(folder))])
+    assert "<h2>Ladder: vit_b</h2>" in page and "SAM vit_b (random:0), points, batch size 8, NVIDIA H200" in page
+    assert page.count('src="data:image/png;base64,') == 1 and page.count('src="data:image/jpeg;base64,') == 1
+    assert "img-src data:;" in page and not re.search(r'(?:src|href)="(?!data:|#)', page)
+    for cell in ("400.0", "5.00", "0.9000", "oom: oom. --batch-size 8: too much", "Accuracy against speed", "Roofline"):
+        assert cell in page, cell
+    assert page.count("<circle") == 8  # four rows, in two plots
+    with pytest.raises(ValueError, match="a run or a ladder"):
+        report_page([])
+
+
+def test_ladders_stand_after_runs(tmp_path: Path) -> None:
+    root = make_runs(tmp_path / "runs")
+    ladder = write_ladder(tmp_path / "<b>&")
+    out = tmp_path / "report.html"
+    done = CliRunner().invoke(build_app(), ["report", str(root / "gpu"), str(ladder), "-o", str(out)])
+    assert done.exit_code == 0, done.output
+    page = out.read_text()
+    assert page.index('id="what"') < page.index('id="ladder0"') and "Ladder: &lt;b&gt;&amp;" in page
+    assert '<a href="#ladder0">' in page and "<b>&" not in page
+
+
+def test_as_markdown(tmp_path: Path) -> None:
+    folder = write_ladder(tmp_path / "vit_b")
+    text = ladder_markdown(folder, read_ladder(folder))
+    assert "| `int8` | 400.0 | 5.00 | 20.00 | 800 | 0.9000 |  |" in text
+    assert "| `oom` | – | – | – | – | – | oom |" in text
+    done = CliRunner().invoke(build_app(), ["report", str(folder), "--markdown"])
+    assert done.exit_code == 0 and done.stdout.startswith("### vit\\_b") and "| `bf16` |" in done.stdout
