@@ -17,6 +17,7 @@ from profiler_kit.analyses.compare.measurements import Side
 from profiler_kit.analyses.compare.traces import Comparison, compare
 from profiler_kit.analyses.gpu.batch_load import batch_load
 from profiler_kit.analyses.gpu.kernel_groups import By, in_group
+from profiler_kit.analyses.ranks.ranks import RANK_COLLECTIVES, RANK_TOTALS
 from profiler_kit.cli.doctor import examine
 from profiler_kit.errors import KitError
 from profiler_kit.findings.advice import Advice, advise_layers
@@ -24,7 +25,6 @@ from profiler_kit.load.discover.jobs import Job
 from profiler_kit.load.discover.runs import RunFolder
 from profiler_kit.ranks import Ranks, load_ranks
 from profiler_kit.run import latency_change
-from profiler_kit.schemas import RANK_COLLECTIVES, RANK_TOTALS
 from profiler_kit.trace import Trace, load_trace
 
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from profiler_kit.analyses.compare import clock
 from profiler_kit.analyses.compare.clock import Clock
+from profiler_kit.analyses.memory.leaks import MEMORY_REGION_INSTANCES
 from profiler_kit.errors import InputError
-from profiler_kit.schemas import MEMORY_REGION_INSTANCES
 from profiler_kit.units import NS_PER_S, NS_PER_US
 
 if TYPE_CHECKING:

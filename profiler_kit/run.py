@@ -14,6 +14,7 @@ from profiler_kit.analyses.compare.measurements import Side, measured
 from profiler_kit.analyses.compare.traces import LATENCY, Change, Comparison, compare
 from profiler_kit.analyses.gpu.batch_load import BatchLoad, batch_load
 from profiler_kit.analyses.gpu.gpu_presence import Presence, what_ran
+from profiler_kit.analyses.gpu.idle import IDLE_GAPS
 from profiler_kit.analyses.layers.totals import explained, forward_spread, layer_totals
 from profiler_kit.errors import InputError, KitError, OptionError
 from profiler_kit.files import require_file
@@ -22,7 +23,6 @@ from profiler_kit.formats.layer_file import read_layers
 from profiler_kit.formats.run_record import RECORD, RunRecord
 from profiler_kit.load.discover.runs import RunFolder, find_run, find_runs
 from profiler_kit.progress import Report, silent
-from profiler_kit.schemas import IDLE_GAPS
 from profiler_kit.snapshot import Snapshot, load_snapshot
 from profiler_kit.trace import Trace, load_trace
 

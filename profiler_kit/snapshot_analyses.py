@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from profiler_kit import schemas
 from profiler_kit.analyses.memory import blocks as memory_blocks
 from profiler_kit.analyses.memory import fragmentation as memory_fragmentation
 from profiler_kit.analyses.memory import leaks as memory_leaks
 from profiler_kit.analyses.memory import live as memory_live
 from profiler_kit.analyses.memory import oom as memory_oom
+from profiler_kit.analyses.memory.blocks import MEMORY_BLOCK_SPANS, MEMORY_SEGMENT_SPANS
 from profiler_kit.errors import OptionError
 from profiler_kit.load.snapshot.frames import StackTable
+from profiler_kit.schema import Schema
 
 if TYPE_CHECKING:
     import numpy as np
@@ -121,11 +122,11 @@ class SnapshotAnalyses(ABC):
 
     def segment_spans(self) -> pd.DataFrame:
         """MEMORY_SEGMENT_SPANS of all devices: every segment with the events that made and ended it."""
-        return _concat([self.block_replay(device).segments for device in self.devices], schemas.MEMORY_SEGMENT_SPANS)
+        return _concat([self.block_replay(device).segments for device in self.devices], MEMORY_SEGMENT_SPANS)
 
     def block_spans(self) -> pd.DataFrame:
         """MEMORY_BLOCK_SPANS of all devices: every block, active or not, with the events that made and ended it."""
-        return _concat([self.block_replay(device).blocks for device in self.devices], schemas.MEMORY_BLOCK_SPANS)
+        return _concat([self.block_replay(device).blocks for device in self.devices], MEMORY_BLOCK_SPANS)
 
     def fragmentation(self) -> pd.DataFrame:
         """MEMORY_FRAGMENTATION of all devices: active against reserved, the largest free block, over time."""
@@ -204,7 +205,7 @@ class SnapshotAnalyses(ABC):
         return reports
 
 
-def _concat(frames: list[pd.DataFrame], schema: schemas.Schema) -> pd.DataFrame:
+def _concat(frames: list[pd.DataFrame], schema: Schema) -> pd.DataFrame:
     import pandas as pd
 
     return pd.concat(frames, ignore_index=True) if frames else schema.empty()

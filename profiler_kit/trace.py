@@ -16,6 +16,7 @@ from profiler_kit.analyses.gpu.kernels import kernel_totals
 from profiler_kit.analyses.gpu.operators import operator_totals
 from profiler_kit.analyses.gpu.regions import region_totals
 from profiler_kit.analyses.gpu.timeline import GpuTimeline, gpu_timeline
+from profiler_kit.attribute.frames import EVENTS, GPU_EVENTS, KERNEL_DETAILS, LAUNCH_CALLS, OPERATORS, REGION_INSTANCES
 from profiler_kit.attribute.launch_context import MODULE_PREFIX, Nested, find_origins, nest_operators, operator_calls
 from profiler_kit.attribute.regions import NO_REGION, UNLINKED, Attribution, attribute
 from profiler_kit.errors import OptionError
@@ -26,7 +27,6 @@ from profiler_kit.load.trace.columns import EventColumns
 from profiler_kit.load.trace.events import MISSING
 from profiler_kit.load.trace.repair import Incident
 from profiler_kit.progress import Report, silent
-from profiler_kit.schemas import EVENTS, GPU_EVENTS, KERNEL_DETAILS, LAUNCH_CALLS, OPERATORS, REGION_INSTANCES
 from profiler_kit.trace_analyses import TraceAnalyses
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "profiler_kit"
 
 # Earlier stages first. A module of one stage may import from the same or an earlier one.
 LAYERS = (
-    {"errors", "units", "files", "names", "schemas", "progress", "formats"},
+    {"errors", "units", "files", "names", "schema", "progress", "formats"},
     {"capture"},
     {"models", "workload"},
     {"load"},

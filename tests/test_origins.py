@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from profiler_kit.schemas import GPU_EVENTS, KERNEL_DETAILS
+from profiler_kit.attribute.frames import GPU_EVENTS, KERNEL_DETAILS
 from profiler_kit.trace import load_trace
 from tests.builders import TraceBuilder, real_traces
 from tests.reference import read

@@ -14,7 +14,7 @@ from torch.compiler import is_dynamo_compiling
 from profiler_kit.capture.layer_calls import Call, Mark, find_calls, iterations, less_children, repeats
 from profiler_kit.capture.layer_tree import Enter, Label, Layer, Leave, Select, find_layers
 from profiler_kit.errors import CaptureError, OptionError
-from profiler_kit.schemas import LAYER_CALLS
+from profiler_kit.formats.layer_file import LAYER_CALLS
 from profiler_kit.units import ms_to_ns
 
 if TYPE_CHECKING:

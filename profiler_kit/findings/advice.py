@@ -18,12 +18,14 @@ import pandas as pd
 
 from profiler_kit.analyses.compare.kernel_keys import kernel_kind
 from profiler_kit.analyses.gpu.batch_load import BatchLoad
+from profiler_kit.analyses.gpu.copies import COPIES
 from profiler_kit.analyses.gpu.idle import HOST_BOUND, KERNEL_WAIT, idle_gaps, waiting_calls
 from profiler_kit.analyses.gpu.intervals import covered_ns
 from profiler_kit.analyses.gpu.timeline import gpu_timeline, is_communication
+from profiler_kit.analyses.layers.totals import LAYER_TOTALS
+from profiler_kit.attribute.frames import KERNEL_DETAILS, LAUNCH_CALLS, OPERATORS
 from profiler_kit.attribute.regions import NO_REGION, UNLINKED, Path
 from profiler_kit.load.trace.categories import KERNEL
-from profiler_kit.schemas import COPIES, KERNEL_DETAILS, LAUNCH_CALLS, LAYER_TOTALS, OPERATORS
 
 I64 = npt.NDArray[np.int64]
 Kind = Literal[

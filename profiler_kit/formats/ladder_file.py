@@ -10,11 +10,58 @@ from typing import TYPE_CHECKING, Any, Final
 
 from profiler_kit.files import whole_file
 from profiler_kit.formats.ladder_record import Agreement, LadderRecord, RowResult, Truth, as_one_compiler, is_compiled
-from profiler_kit.schemas import LADDER_ROWS
+from profiler_kit.schema import Column, Schema
 from profiler_kit.units import NS_PER_S, bytes_to_mib, ns_to_ms, ns_to_s
 
 if TYPE_CHECKING:
     import pandas as pd
+
+LADDER_ROWS: Final = Schema(
+    "LADDER_ROWS",
+    "technique, in the order they were listed; the first is the baseline",
+    {
+        "technique": Column("str"),
+        "optimizations": Column("str", 'names in the order they were applied, separated by commas; "" as published'),
+        "status": Column("str", "ok, failed, timeout, oom, skipped"),
+        "error": Column("str", 'one line, "" when it was measured'),
+        "is_step": Column("bool", "the waterfall climbs over it; the others are alternatives beside a step"),
+        "parent": Column("str", 'the step that it is compared with; "" for the baseline'),
+        "dtype": Column("str"),
+        "batch_size": Column("int64"),
+        "samples": Column("int64"),
+        "images_per_s": Column("float64", "batch size / median; missing (NaN) where nothing was measured"),
+        "median_ns": Column("float64", "of one batch, between events around the timed region"),
+        "q1_ns": Column("float64"),
+        "q3_ns": Column("float64"),
+        "p90_ns": Column("float64"),
+        "p95_ns": Column("float64"),
+        "p99_ns": Column("float64"),
+        "max_ns": Column("float64"),
+        "mean_ns": Column("float64"),
+        "first_ns": Column("float64", "the first call of the process"),
+        "load_ns": Column("float64"),
+        "compile_cold_ns": Column("float64", "first call of a compiled row, empty caches; 0 when nothing was compiled"),
+        "compile_warm_ns": Column("float64", "the same in a second process, with the caches of the first"),
+        "warmup_ns": Column("float64"),
+        "peak_memory_bytes": Column("float64"),
+        "memory_share": Column("float64", "of the device's memory"),
+        "miou": Column("float64", "against the truth; NaN where none is known"),
+        "miou_small": Column("float64"),
+        "miou_medium": Column("float64"),
+        "miou_large": Column("float64"),
+        "baseline_miou": Column("float64", "against the baseline's masks"),
+        "baseline_miou_strict": Column("float64", "images with another number of masks left out"),
+        "mask_count_mismatch": Column("float64", "images with another number of masks than the baseline's"),
+        "mask_match_mismatch": Column("float64", "images with a mask that has no partner"),
+        "speedup": Column("float64", "images_per_s over the baseline's"),
+        "gain": Column("float64", "images_per_s over the parent's"),
+        "tflops": Column("float64", "work of the published model / median"),
+        "intensity": Column("float64", "FLOP per byte that the published operators move, at this row's dtype"),
+        "peak_tflops": Column("float64", "the device's measured matrix rate at that dtype"),
+        "below_min_miou": Column("bool"),
+    },
+)
+
 
 NAN: Final = math.nan
 _ITEM_BYTES: Final = {"bfloat16": 2, "float16": 2}
@@ -46,7 +93,7 @@ def ladder_rows(record: LadderRecord) -> pd.DataFrame:
     rows = [_frame_row(record, row) for row in record.rows]
     if not rows:
         return LADDER_ROWS.empty()
-    kinds = {name: "object" if kind == "str" else kind for name, kind in LADDER_ROWS.columns.items()}
+    kinds = LADDER_ROWS.dtypes()
     return LADDER_ROWS.check(pd.DataFrame(rows, columns=list(kinds)).astype(kinds))
 
 

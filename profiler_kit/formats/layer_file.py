@@ -11,10 +11,39 @@ from typing import TYPE_CHECKING, Final
 from profiler_kit.errors import RunFormatError
 from profiler_kit.files import require_file, whole_file
 from profiler_kit.formats.run_record import LAYERS
-from profiler_kit.schemas import FORWARD_CALLS, LAYER_CALLS, Schema
+from profiler_kit.schema import Column, Schema
 
 if TYPE_CHECKING:
     import pandas as pd
+
+LAYER_CALLS: Final = Schema(
+    "LAYER_CALLS",
+    "call of a module, in call order (layers.parquet)",
+    {
+        "layer": Column("str", 'dotted module path; "(model)" is the module that was timed'),
+        "type": Column("str", "class name"),
+        "variant": Column("str", 'what sets layers of one type apart ("window 14", "global"); "" when nothing does'),
+        "parent": Column("str", 'layer path of the module whose call this call ran inside; "" at the top'),
+        "batch_size": Column("int64"),
+        "iteration": Column("int64"),
+        "call": Column("int64", "counts calls of this layer within the iteration, from 0"),
+        "device_ns": Column("Int64", "between CUDA events on the stream; missing on a machine without a GPU"),
+        "self_device_ns": Column("Int64", "less the calls made inside it"),
+        "host_ns": Column("int64", "perf_counter around the call; on a CPU this is the layer's time"),
+        "self_host_ns": Column("int64"),
+    },
+)
+
+FORWARD_CALLS: Final = Schema(
+    "FORWARD_CALLS",
+    "whole forward run without hooks, beside the ones that LAYER_CALLS is of",
+    {
+        "batch_size": Column("int64"),
+        "iteration": Column("int64"),
+        "forward_ns": Column("int64", "between CUDA events on a GPU, perf_counter on a CPU"),
+    },
+)
+
 
 _FORWARDS: Final = b"profiler_kit.forwards"  # keys of the Parquet file's own metadata
 _NOTES: Final = b"profiler_kit.notes"
@@ -80,7 +109,7 @@ def _typed(columns: pd.DataFrame | dict[str, list[int]], schema: Schema) -> pd.D
     frame = pd.DataFrame(columns)
     if not len(frame.columns):
         return schema.empty()
-    wanted = {name: "object" if kind == "str" else kind for name, kind in schema.columns.items()}
+    wanted = schema.dtypes()
     missing = [name for name in wanted if name not in frame.columns]
     if missing:
         raise KeyError(missing[0])

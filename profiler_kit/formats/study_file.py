@@ -10,11 +10,48 @@ from typing import TYPE_CHECKING, Final
 
 from profiler_kit.files import whole_file, write_json
 from profiler_kit.formats.ladder_record import read_as
-from profiler_kit.schemas import STUDY_SAMPLES, STUDY_TOTALS
+from profiler_kit.schema import Column, Schema
 from profiler_kit.units import NS_PER_S
 
 if TYPE_CHECKING:
     import pandas as pd
+
+STUDY_SAMPLES: Final = Schema(
+    "STUDY_SAMPLES",
+    "timed call of a study",
+    {
+        "study": Column("str", "components, batching, image-size, table"),
+        "label": Column("str", "the component, sequential or batched, the row of the table"),
+        "device": Column("str"),
+        "dtype": Column("str"),
+        "compiled": Column("bool"),
+        "batch_size": Column("int64", "images that the sample is of"),
+        "image_size": Column("int64"),
+        "iteration": Column("int64"),
+        "latency_ns": Column("int64", "of all these images"),
+    },
+)
+
+STUDY_TOTALS: Final = Schema(
+    "STUDY_TOTALS",
+    "label, device, dtype, compiled, batch size and image size of a study",
+    {
+        "study": Column("str"),
+        "label": Column("str"),
+        "device": Column("str"),
+        "dtype": Column("str"),
+        "compiled": Column("bool"),
+        "batch_size": Column("int64"),
+        "image_size": Column("int64"),
+        "samples": Column("int64"),
+        "median_ns": Column("float64"),
+        "q1_ns": Column("float64"),
+        "q3_ns": Column("float64"),
+        "per_image_ns": Column("float64", "median / batch size"),
+        "images_per_s": Column("float64"),
+    },
+)
+
 
 STUDY, STUDY_CSV = "study.json", "study.csv"
 HINT: Final = "Measure one with: profiler-kit study --out DIR"
@@ -73,7 +110,7 @@ def study_samples(record: StudyRecord) -> pd.DataFrame:
     """STUDY_SAMPLES of a record."""
     import pandas as pd
 
-    kinds = {name: "object" if kind == "str" else kind for name, kind in STUDY_SAMPLES.columns.items()}
+    kinds = STUDY_SAMPLES.dtypes()
     rows = [dataclasses.astuple(sample) for sample in record.samples]
     return STUDY_SAMPLES.check(pd.DataFrame(rows, columns=list(kinds)).astype(kinds))
 
@@ -103,5 +140,5 @@ def study_totals(samples: pd.DataFrame) -> pd.DataFrame:
                 "images_per_s": size * NS_PER_S / median if median else float("nan"),
             }
         )
-    kinds = {name: "object" if kind == "str" else kind for name, kind in STUDY_TOTALS.columns.items()}
+    kinds = STUDY_TOTALS.dtypes()
     return STUDY_TOTALS.check(pd.DataFrame(rows, columns=list(kinds)).astype(kinds))

@@ -6,7 +6,7 @@ from typing import Final
 
 import pandas as pd
 
-from profiler_kit.schemas import LAYER_TOTALS
+from profiler_kit.analyses.layers.totals import LAYER_TOTALS
 
 ROWS: Final = 40  # a heat map taller than this is no picture any more
 _ENOUGH: Final = 20

@@ -6,18 +6,16 @@ from urllib.parse import quote
 
 import pandas as pd
 
+from profiler_kit.analyses.compare.clock import REGION_MEMORY_TOTALS
+from profiler_kit.analyses.gpu.kernels import KERNEL_TOTALS
+from profiler_kit.analyses.gpu.regions import REGION_TOTALS
+from profiler_kit.analyses.gpu.utilization import REGION_UTILIZATION
+from profiler_kit.analyses.gpu.window import OPERATOR_SUMS
+from profiler_kit.analyses.memory.regions import MEMORY_REGIONS
+from profiler_kit.analyses.memory.replay import MEMORY_LIVE
 from profiler_kit.formats.run_record import RunRecord
 from profiler_kit.names import fit_names, kernel_names
 from profiler_kit.render.text import MISSING, fmt_ns, fmt_path
-from profiler_kit.schemas import (
-    KERNEL_TOTALS,
-    MEMORY_LIVE,
-    MEMORY_REGIONS,
-    OPERATOR_SUMS,
-    REGION_MEMORY_TOTALS,
-    REGION_TOTALS,
-    REGION_UTILIZATION,
-)
 from profiler_kit.timeline.palette import region_colours
 from profiler_kit.units import bytes_to_mib, ns_to_ms, ns_to_us
 

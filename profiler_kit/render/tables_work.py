@@ -7,20 +7,14 @@ from typing import Final
 
 import pandas as pd
 
+from profiler_kit.analyses.gpu.kernel_groups import KERNEL_GROUPS, KERNEL_ORIGINS
+from profiler_kit.analyses.gpu.launches import LAUNCH_TOTALS
+from profiler_kit.analyses.gpu.operator_work import MODULE_WORK, OPERATOR_KERNELS, OPERATOR_WORK, SHAPE_WORK
+from profiler_kit.analyses.gpu.queue import QUEUE_TOTALS
+from profiler_kit.analyses.gpu.sequences import KERNEL_SEQUENCES
 from profiler_kit.names import fit_names, kernel_names
 from profiler_kit.render.tables import INDENT, KERNEL_LETTERS, printable
 from profiler_kit.render.text import MISSING, fmt_path
-from profiler_kit.schemas import (
-    KERNEL_GROUPS,
-    KERNEL_ORIGINS,
-    KERNEL_SEQUENCES,
-    LAUNCH_TOTALS,
-    MODULE_WORK,
-    OPERATOR_KERNELS,
-    OPERATOR_WORK,
-    QUEUE_TOTALS,
-    SHAPE_WORK,
-)
 from profiler_kit.units import ns_to_ms, ns_to_us
 
 _SEQUENCE_LETTERS: Final = 28

@@ -8,9 +8,12 @@ import pandas as pd
 
 from profiler_kit.analyses.gpu.batch_load import BatchLoad
 from profiler_kit.analyses.gpu.gpu_presence import Presence
+from profiler_kit.analyses.gpu.regions import REGION_TOTALS
+from profiler_kit.analyses.gpu.utilization import REGION_UTILIZATION
+from profiler_kit.analyses.gpu.window import OPERATOR_SUMS
+from profiler_kit.analyses.layers.totals import LAYER_COVERAGE, LAYER_KINDS
 from profiler_kit.findings.advice import UNNAMED
 from profiler_kit.render.text import fmt_count, fmt_ns, fmt_percent
-from profiler_kit.schemas import LAYER_COVERAGE, LAYER_KINDS, OPERATOR_SUMS, REGION_TOTALS, REGION_UTILIZATION
 
 _HOLDS = 0.5  # a nested region that holds this share of the one around it is the better answer
 _UNNAMED = UNNAMED

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from profiler_kit.schemas import GPU_EVENTS, LAUNCH_CALLS, OPERATORS, REGION_INSTANCES
+from profiler_kit.attribute.frames import GPU_EVENTS, LAUNCH_CALLS, OPERATORS, REGION_INSTANCES
 from profiler_kit.timeline.index import CODE_MASK, Ints, Kind, Label, Row, Timeline, Track
 
 By = Literal["stream", "region", "thread", "operator"]

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from profiler_kit.analyses.gpu.batch_load import BatchLoad
+from profiler_kit.analyses.layers.totals import LAYER_TOTALS
 from profiler_kit.findings.advice import Advice, advise_layers
 from profiler_kit.render.advice import hint, markdown_list
-from profiler_kit.schemas import LAYER_TOTALS
 from profiler_kit.trace import Trace, load_trace
 from tests.builders import TraceBuilder, real_traces
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from profiler_kit.analyses.gpu.batch_load import batch_load
+from profiler_kit.analyses.gpu.regions import REGION_TOTALS
 from profiler_kit.formats.run_record import read_record
-from profiler_kit.schemas import REGION_TOTALS
 from profiler_kit.trace import Trace, load_trace
 from tests.builders import TraceBuilder
 

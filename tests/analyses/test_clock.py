@@ -8,8 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from profiler_kit.analyses.compare.clock import FARTHEST_US, match_regions, measure, region_memory, region_memory_totals
-from profiler_kit.schemas import CLOCK_PAIRS, GPU_EVENTS, MEMORY_REGION_INSTANCES, REGION_INSTANCES
+from profiler_kit.analyses.compare.clock import (
+    CLOCK_PAIRS,
+    FARTHEST_US,
+    match_regions,
+    measure,
+    region_memory,
+    region_memory_totals,
+)
+from profiler_kit.analyses.memory.leaks import MEMORY_REGION_INSTANCES
+from profiler_kit.attribute.frames import GPU_EVENTS, REGION_INSTANCES
 
 BASE_NS = 1_795_000_000_000_000_000
 Row = tuple[str, int, int]  # name, start, end in us since the base

@@ -21,7 +21,7 @@ import pytest
 from profiler_kit.analyses.gpu.idle import idle_gaps, idle_totals
 from profiler_kit.analyses.gpu.overlap import communication_overlap
 from profiler_kit.analyses.gpu.queue import queue_length
-from profiler_kit.schemas import GPU_EVENTS
+from profiler_kit.attribute.frames import GPU_EVENTS
 from profiler_kit.trace import Trace, load_trace
 from tests.builders import SHARED
 

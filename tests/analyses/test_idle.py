@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from profiler_kit.analyses.gpu.idle import idle_totals
-from profiler_kit.schemas import IDLE_GAPS, IDLE_TOTALS, REGION_UTILIZATION
+from profiler_kit.analyses.gpu.idle import IDLE_GAPS, IDLE_TOTALS, idle_totals
+from profiler_kit.analyses.gpu.utilization import REGION_UTILIZATION
 from profiler_kit.trace import Trace, load_trace
 from tests.builders import TraceBuilder, real_traces
 from tests.reference import union_ns

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from profiler_kit.analyses.layers.totals import explained, forward_spread, layer_totals
+from profiler_kit.analyses.layers.totals import LAYER_COVERAGE, LAYER_TOTALS, explained, forward_spread, layer_totals
 from profiler_kit.errors import SchemaError
-from profiler_kit.schemas import FORWARD_CALLS, LAYER_CALLS, LAYER_COVERAGE, LAYER_TOTALS
+from profiler_kit.formats.layer_file import FORWARD_CALLS, LAYER_CALLS
 
 Row = tuple[str, str, int, int, int, int | None, int | None]  # layer, parent, batch, iteration, call, device, host
 
@@ -32,7 +32,7 @@ def calls_of(*rows: Row) -> pd.DataFrame:
             for layer, parent, batch, iteration, call, device, host in rows
         ]
     )
-    kinds = {name: "object" if kind == "str" else kind for name, kind in LAYER_CALLS.columns.items()}
+    kinds = LAYER_CALLS.dtypes()
     return frame.astype(kinds)
 
 
@@ -135,6 +135,6 @@ def test_a_module_that_calls_itself_is_not_counted_twice() -> None:
 def test_the_spread_of_the_forwards() -> None:
     rows = [(1, number, nanos) for number, nanos in enumerate((90, 100, 100, 100, 110))]
     rows += [(2, number, nanos) for number, nanos in enumerate((80, 90, 100, 110, 120))]
-    forwards = pd.DataFrame(rows, columns=list(FORWARD_CALLS.columns)).astype(dict(FORWARD_CALLS.columns))
+    forwards = pd.DataFrame(rows, columns=list(FORWARD_CALLS.columns)).astype(FORWARD_CALLS.dtypes())
     assert forward_spread(forwards) == pytest.approx(0.2)  # quartiles 90 and 110 of batch 2
     assert forward_spread(FORWARD_CALLS.empty()) == 0.0

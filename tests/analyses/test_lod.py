@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from profiler_kit.schemas import GPU_EVENTS, LAUNCH_CALLS, OPERATORS, REGION_INSTANCES
+from profiler_kit.attribute.frames import GPU_EVENTS, LAUNCH_CALLS, OPERATORS, REGION_INSTANCES
 from profiler_kit.timeline.build import build_timeline, group_gpu_work, stack_rows
 from profiler_kit.timeline.index import Row, Timeline
 from profiler_kit.timeline.search import Direction, find_matches, step

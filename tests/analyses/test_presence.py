@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from profiler_kit.analyses.gpu.gpu_presence import Presence, what_ran
-from profiler_kit.schemas import GPU_EVENTS, LAUNCH_CALLS
+from profiler_kit.attribute.frames import GPU_EVENTS, LAUNCH_CALLS
 from profiler_kit.trace import load_trace
 from tests.app.samples import gpu_trace, host_trace
 from tests.builders import TraceBuilder

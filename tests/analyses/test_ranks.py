@@ -9,9 +9,8 @@ import pytest
 
 from profiler_kit import load_ranks
 from profiler_kit.analyses.gpu.timeline import is_communication
-from profiler_kit.analyses.ranks.ranks import collectives, rank_totals
+from profiler_kit.analyses.ranks.ranks import RANK_COLLECTIVES, RANK_KERNELS, RANK_TOTALS, collectives, rank_totals
 from profiler_kit.errors import InputError
-from profiler_kit.schemas import RANK_COLLECTIVES, RANK_KERNELS, RANK_TOTALS
 from tests.builders import SHARED, TraceBuilder
 
 REDUCE = "ncclDevKernel_AllReduce_Sum_f32_RING_LL"

@@ -16,9 +16,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from profiler_kit.formats.layer_file import LayerFile, write_layers
+from profiler_kit.formats.layer_file import FORWARD_CALLS, LAYER_CALLS, LayerFile, write_layers
 from profiler_kit.formats.run_record import RunRecord
-from profiler_kit.schemas import FORWARD_CALLS, LAYER_CALLS
 from tests.builders import TraceBuilder
 
 CHECKOUT = Path(__file__).parents[2]
@@ -113,7 +112,7 @@ def layers() -> LayerFile:
                 nanos = millis * 1_000_000 * batch * 9 // 10 if batch > 1 else millis * 1_000_000
                 rows.append((layer, kind, variant, parent, batch, iteration, 0, nanos, nanos, nanos, nanos))
     calls = pd.DataFrame(rows, columns=list(LAYER_CALLS.columns)).astype(
-        {name: kind for name, kind in LAYER_CALLS.columns.items() if kind != "str"}
+        {name: dtype for name, dtype in LAYER_CALLS.dtypes().items() if dtype != "object"}
     )
     forwards = pd.DataFrame(
         [(batch, iteration, 30_000_000 * batch) for batch in (1, 2) for iteration in (0, 1)],

@@ -12,7 +12,7 @@ from torch import nn
 
 from profiler_kit import layer_timer
 from profiler_kit.errors import CaptureError, OptionError
-from profiler_kit.schemas import LAYER_CALLS
+from profiler_kit.formats.layer_file import LAYER_CALLS
 
 CUDA = torch.cuda.is_available()
 

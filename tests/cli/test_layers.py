@@ -10,10 +10,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from profiler_kit.analyses.layers.totals import LAYER_COVERAGE, LAYER_TOTALS
 from profiler_kit.cli import layers
 from profiler_kit.errors import InputError, KitError, OptionError
 from profiler_kit.formats.layer_file import LayerFile, write_layers
-from profiler_kit.schemas import LAYER_COVERAGE, LAYER_TOTALS
 from tests.analyses.test_layers import TWO_BATCHES, forwards_of
 
 QUICK = ["--model", "vit_tiny", "--device", "cpu", "--warmup", "0", "--iterations", "2"]

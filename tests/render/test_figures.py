@@ -12,15 +12,16 @@ import pytest
 from profiler_kit.analyses.gpu.batch_load import batch_load
 from profiler_kit.analyses.gpu.gpu_presence import Presence
 from profiler_kit.analyses.gpu.kernels import kernel_totals
-from profiler_kit.analyses.gpu.window import name_sums, operator_sums
+from profiler_kit.analyses.gpu.regions import REGION_TOTALS
+from profiler_kit.analyses.gpu.window import NAME_SUMS, OPERATOR_SUMS, name_sums, operator_sums
 from profiler_kit.analyses.layers.totals import layer_totals
+from profiler_kit.analyses.memory.replay import MEMORY_TIMELINE
 from profiler_kit.errors import OptionError, SchemaError
 from profiler_kit.render import bars, tables
 from profiler_kit.render.figures import layers as figures_layers
 from profiler_kit.render.figures import memory as figures_memory
 from profiler_kit.render.figures import regions as figures
 from profiler_kit.render.verdict import gpu_verdict, host_verdict, layers_coverage, main_region, missing_gpu
-from profiler_kit.schemas import MEMORY_TIMELINE, NAME_SUMS, OPERATOR_SUMS, REGION_TOTALS
 from profiler_kit.timeline import palette
 from profiler_kit.timeline.build import build_timeline
 from profiler_kit.timeline.palette import region_colours
@@ -198,7 +199,7 @@ def test_noise_is_called_noise(share: float, overhead: float, spread: float, wor
 def test_memory_of_a_cpu_has_no_reserve_and_long_times_are_seconds() -> None:
     frame = pd.DataFrame(
         {"device": 0, "time_us": [0, 10_000_000], "allocated_bytes": [1 << 20, 2 << 20], "reserved_bytes": 6 << 30}
-    ).astype(dict(MEMORY_TIMELINE.columns))
+    ).astype(MEMORY_TIMELINE.dtypes())
     spans = pd.DataFrame({"device": [0], "path": [("encoder",)], "start_us": [0], "end_us": [9_000_000]})
     figure = figures_memory.memory_over_time(frame, spans, reserves=False)
     assert [trace.name for trace in figure.data if trace.name] == ["Allocated by tensors"]
@@ -212,7 +213,7 @@ def test_memory_keeps_the_peak_when_thinned() -> None:
     allocated[54_321] = 5 << 20
     frame = pd.DataFrame(
         {"device": 0, "time_us": np.arange(size), "allocated_bytes": allocated, "reserved_bytes": 6 << 20}
-    ).astype(dict(MEMORY_TIMELINE.columns))
+    ).astype(MEMORY_TIMELINE.dtypes())
     spans = pd.DataFrame({"device": [0], "path": [("encoder",)], "start_us": [10], "end_us": [90_000]})
     figure = figures_memory.memory_over_time(frame, spans)
     line = figure.data[1]

@@ -9,13 +9,20 @@ import pandas as pd
 import pytest
 
 from profiler_kit.analyses.compare.measurements import Side
-from profiler_kit.analyses.compare.side_by_side import common_batches, compared, compared_layers, compared_memory
+from profiler_kit.analyses.compare.side_by_side import (
+    COMPARED,
+    common_batches,
+    compared,
+    compared_layers,
+    compared_memory,
+)
 from profiler_kit.analyses.compare.traces import compare
+from profiler_kit.analyses.layers.totals import LAYER_TOTALS
+from profiler_kit.analyses.memory.regions import MEMORY_REGIONS
 from profiler_kit.names import fit_names
 from profiler_kit.render.compare import compared_bars, compared_table, latency_boxes, memory_compared_table
 from profiler_kit.render.figures.kernels import POINTS, duration_histogram, durations_over_time
 from profiler_kit.render.figures.regions import standalone
-from profiler_kit.schemas import COMPARED, LAYER_TOTALS, MEMORY_REGIONS
 from profiler_kit.trace import Trace, load_trace
 from tests.app.samples import gpu_trace
 from tests.builders import TraceBuilder

@@ -15,18 +15,60 @@ import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.analyses.gpu.intervals import covered_by_group
-from profiler_kit.analyses.memory.regions import Regions
+from profiler_kit.analyses.memory.leaks import MEMORY_REGION_INSTANCES
+from profiler_kit.analyses.memory.regions import MEMORY_REGION_SPANS, Regions
 from profiler_kit.analyses.memory.replay import Replay
-from profiler_kit.schemas import (
-    CLOCK_PAIRS,
-    GPU_EVENTS,
-    MEMORY_REGION_INSTANCES,
-    MEMORY_REGION_SPANS,
-    REGION_INSTANCES,
-    REGION_MEMORY,
-    REGION_MEMORY_TOTALS,
-)
+from profiler_kit.attribute.frames import GPU_EVENTS, REGION_INSTANCES
+from profiler_kit.schema import Column, Schema
 from profiler_kit.units import NS_PER_US
+
+CLOCK_PAIRS: Final = Schema(
+    "CLOCK_PAIRS",
+    "opened region found in both files, by device and start",
+    {
+        "device": Column("int64", "of the snapshot's annotation"),
+        "instance": Column("int64", "row of the trace's REGION_INSTANCES"),
+        "span": Column("int64", "row of the snapshot's MEMORY_REGION_SPANS"),
+        "start_difference_us": Column("float64", "trace - snapshot"),
+        "end_difference_us": Column("Float64", "missing where the region was open at the end of the history"),
+    },
+)
+
+REGION_MEMORY: Final = Schema(
+    "REGION_MEMORY",
+    "opened region found in both files, by device and start",
+    {
+        "device": Column("int64"),
+        "path": Column("path", "as the trace nests it"),
+        "instance": Column("int64", "row of REGION_INSTANCES"),
+        "start_ns": Column("int64", "on the host, since the trace's base time"),
+        "end_ns": Column("int64"),
+        "gpu_events": Column("int64", "that it launched on the device, nested regions included, as in the next two"),
+        "sum_ns": Column("int64"),
+        "busy_ns": Column("int64", "union over the streams"),
+        "before_bytes": Column("int64", "allocated on the device when it opened"),
+        "peak_bytes": Column("int64", "highest allocated total while it was open"),
+        "after_bytes": Column("int64"),
+        "allocated_bytes": Column("int64", "while it was open, freed ones included"),
+    },
+)
+
+REGION_MEMORY_TOTALS: Final = Schema(
+    "REGION_MEMORY_TOTALS",
+    "device and region path, in order of first opening",
+    {
+        "device": Column("int64"),
+        "path": Column("path"),
+        "instances": Column("int64"),
+        "gpu_events": Column("int64"),
+        "sum_ns": Column("int64"),
+        "busy_ns": Column("int64", "added over the instances"),
+        "peak_bytes": Column("int64", "highest of the instances"),
+        "allocated_bytes": Column("int64", "added over the instances, as the next"),
+        "net_bytes": Column("int64", "after - before"),
+    },
+)
+
 
 I64 = npt.NDArray[np.int64]
 

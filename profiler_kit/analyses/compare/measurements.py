@@ -18,7 +18,7 @@ import pandas as pd
 
 from profiler_kit.analyses.compare.kernel_keys import host_key
 from profiler_kit.analyses.gpu.intervals import covered_by_group
-from profiler_kit.schemas import GPU_EVENTS, OPERATORS, REGION_INSTANCES
+from profiler_kit.attribute.frames import GPU_EVENTS, OPERATORS, REGION_INSTANCES
 
 I64 = npt.NDArray[np.int64]
 Path = tuple[str, ...]

@@ -11,7 +11,39 @@ import pandas as pd
 
 from profiler_kit.analyses.compare.measurements import NOTCH
 from profiler_kit.analyses.compare.traces import Comparison
-from profiler_kit.schemas import COMPARED, COMPARED_MEMORY, LAYER_TOTALS, MEMORY_REGIONS
+from profiler_kit.analyses.layers.totals import LAYER_TOTALS
+from profiler_kit.analyses.memory.regions import MEMORY_REGIONS
+from profiler_kit.schema import Column, Schema
+
+COMPARED: Final = Schema(
+    "COMPARED",
+    "thing compared and run it is compared in, as Comparison orders them",
+    {
+        "kind": Column("str", "total, region, work, kernel, operator, layer"),
+        "path": Column("path", "a region's path, else one name"),
+        "metric": Column("str", "gpu, host, wall"),
+        "run": Column("str", "B, C, ...: the run compared with A"),
+        "a_ns": Column("float64", "NaN where it does not occur in A"),
+        "b_ns": Column("float64", "NaN where it does not occur in the run"),
+        "a_notch_ns": Column("float64", "half the width of the notch around the median; NaN for a single sample"),
+        "b_notch_ns": Column("float64"),
+        "change": Column("float64", "b / a - 1; NaN where one is missing"),
+        "noise_ns": Column("float64", "how far apart they may be by chance; NaN when nothing is known"),
+        "status": Column("str", "slower, faster, same, added, removed"),
+    },
+)
+
+COMPARED_MEMORY: Final = Schema(
+    "COMPARED_MEMORY",
+    'region path and run it is compared in; the whole has the path ("peak",)',
+    {
+        "path": Column("path"),
+        "run": Column("str"),
+        "a_bytes": Column("Int64"),
+        "b_bytes": Column("Int64"),
+    },
+)
+
 
 PEAK: Final = ("peak",)
 

@@ -9,7 +9,7 @@ from typing import Final
 
 import pandas as pd
 
-from profiler_kit.schemas import REGION_TOTALS
+from profiler_kit.analyses.gpu.regions import REGION_TOTALS
 
 # What the latency samples of run.json time is `timed region`; a step also holds what comes before (the copy).
 _BATCHES: Final = ("timed region", "ProfilerStep")

@@ -8,9 +8,56 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
+from profiler_kit.attribute.frames import GPU_EVENTS
 from profiler_kit.load.trace.categories import MEMCPY, MEMSET
-from profiler_kit.schemas import COPIES, COPY_RATE, COPY_TOTALS, GPU_EVENTS
+from profiler_kit.schema import Column, Schema
 from profiler_kit.units import NS_PER_S
+
+COPIES: Final = Schema(
+    "COPIES",
+    "memory copy and memory set, by start",
+    {
+        "event": Column("int64", "row of EVENTS"),
+        "device": Column("Int64"),
+        "stream": Column("Int64"),
+        "start_ns": Column("int64"),
+        "dur_ns": Column("int64"),
+        "kind": Column("str", "HtoD, DtoH, DtoD, ..., Memset, unknown"),
+        "source": Column("str", 'Pageable, Pinned, Device, ...; "" for a set'),
+        "target": Column("str"),
+        "size_bytes": Column("Int64", "missing where the trace does not say"),
+        "path": Column("paths"),
+    },
+)
+
+COPY_TOTALS: Final = Schema(
+    "COPY_TOTALS",
+    "device, kind, source and target, longest sum first",
+    {
+        "device": Column("Int64"),
+        "kind": Column("str"),
+        "source": Column("str"),
+        "target": Column("str"),
+        "count": Column("int64"),
+        "size_bytes": Column("int64"),
+        "sum_ns": Column("int64"),
+        "bytes_per_s": Column("Float64"),
+        "min_bytes_per_s": Column("Float64", "of a single copy"),
+        "max_bytes_per_s": Column("Float64"),
+    },
+)
+
+COPY_RATE: Final = Schema(
+    "COPY_RATE",
+    "moment at which the bandwidth of a kind changed, by device, kind and time",
+    {
+        "device": Column("Int64"),
+        "kind": Column("str"),
+        "time_ns": Column("int64"),
+        "bytes_per_s": Column("float64"),
+    },
+)
+
 
 # "Memcpy HtoD (Pinned -> Device)", "Memset (Device)": libkineto/src/CuptiActivity.cpp, memcpyName and memsetName.
 _COPY: Final = re.compile(r"Memcpy (\S+) \((.+) -> (.+)\)")

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 import pandas as pd
 
-from profiler_kit.schemas import GPU_EVENTS, LAUNCH_CALLS
+from profiler_kit.attribute.frames import GPU_EVENTS, LAUNCH_CALLS
 
 Ran = Literal["gpu", "cut off", "not recorded", "host"]
 

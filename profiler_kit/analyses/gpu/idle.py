@@ -13,9 +13,41 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from profiler_kit.attribute.frames import KERNEL_DETAILS, LAUNCH_CALLS
 from profiler_kit.attribute.launch_context import previous_end, stream_codes
 from profiler_kit.load.trace.events import MISSING
-from profiler_kit.schemas import IDLE_GAPS, IDLE_TOTALS, KERNEL_DETAILS, LAUNCH_CALLS
+from profiler_kit.schema import Column, Schema
+
+IDLE_GAPS: Final = Schema(
+    "IDLE_GAPS",
+    "stretch in which nothing ran on a stream (or a device, or anywhere), by start",
+    {
+        "device": Column("Int64", "missing where the gaps are of all devices, or the trace does not say"),
+        "stream": Column("Int64", "missing where the gaps are of a whole device, or the trace does not say"),
+        "start_ns": Column("int64"),
+        "dur_ns": Column("int64"),
+        "cause": Column("category", "host-bound, kernel wait, other"),
+        "synchronised": Column("bool", "host-bound, and the launching thread was waiting for the GPU as it began"),
+        "event": Column("int64", "row of EVENTS: the GPU event that ended it"),
+        "path": Column("paths", "its region"),
+    },
+)
+
+IDLE_TOTALS: Final = Schema(
+    "IDLE_TOTALS",
+    "stream and cause, the stream with the longest idle time first",
+    {
+        "device": Column("Int64"),
+        "stream": Column("Int64"),
+        "cause": Column("str"),
+        "gaps": Column("int64"),
+        "idle_ns": Column("int64"),
+        "synchronised_ns": Column("int64", "of idle_ns"),
+        "longest_ns": Column("int64"),
+        "share": Column("float64", "of the stream's idle time"),
+    },
+)
+
 
 I64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]

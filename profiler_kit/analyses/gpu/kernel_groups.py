@@ -10,8 +10,39 @@ import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.analyses.compare.kernel_keys import kernel_kind
+from profiler_kit.attribute.frames import GPU_EVENTS, KERNEL_DETAILS
 from profiler_kit.load.trace.events import MISSING
-from profiler_kit.schemas import GPU_EVENTS, KERNEL_DETAILS, KERNEL_GROUPS, KERNEL_ORIGINS
+from profiler_kit.schema import Column, Schema
+
+KERNEL_GROUPS: Final = Schema(
+    "KERNEL_GROUPS",
+    "name, kind or stream, longest sum first",
+    {
+        "key": Column("str"),
+        "count": Column("int64"),
+        "sum_ns": Column("int64"),
+        "mean_ns": Column("float64"),
+        "median_ns": Column("float64"),
+        "min_ns": Column("int64"),
+        "max_ns": Column("int64"),
+        "share": Column("float64", "of the sum over all GPU events"),
+    },
+)
+
+KERNEL_ORIGINS: Final = Schema(
+    "KERNEL_ORIGINS",
+    "region, operator, module class, call and Python function, longest sum first",
+    {
+        "path": Column("path", 'regions; ("(no region)",) and ("(unlinked)",) included'),
+        "operator": Column("str", 'innermost; "" when none was open'),
+        "module": Column("str", 'class of the innermost nn.Module; "" when none was recorded'),
+        "site": Column("str", 'innermost Python function outside torch, `file.py(line): name`; "" when not recorded'),
+        "call": Column("str", 'of the runtime or driver; "" when the launch is not in the trace'),
+        "count": Column("int64"),
+        "sum_ns": Column("int64"),
+    },
+)
+
 
 By = Literal["name", "kind", "stream"]
 Mask = npt.NDArray[np.bool_]

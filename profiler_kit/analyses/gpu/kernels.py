@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import pandas as pd
 
-from profiler_kit.schemas import GPU_EVENTS, KERNEL_TOTALS
+from profiler_kit.attribute.frames import GPU_EVENTS
+from profiler_kit.schema import Column, Schema
+
+KERNEL_TOTALS: Final = Schema(
+    "KERNEL_TOTALS",
+    "name, stream, device and category, longest sum first",
+    {
+        "name": Column("str"),
+        "stream": Column("Int64"),
+        "device": Column("Int64"),
+        "category": Column("str"),
+        "count": Column("int64"),
+        "sum_ns": Column("int64"),
+        "mean_ns": Column("float64"),
+        "min_ns": Column("int64"),
+        "max_ns": Column("int64"),
+    },
+)
+
 
 _KEYS = ["name", "stream", "device", "category"]
 

@@ -7,7 +7,45 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from profiler_kit.schemas import KERNEL_DETAILS, LAUNCH_CALLS, LAUNCH_DETAILS, LAUNCH_TOTALS
+from profiler_kit.attribute.frames import KERNEL_DETAILS, LAUNCH_CALLS
+from profiler_kit.schema import Column, Schema
+
+LAUNCH_DETAILS: Final = Schema(
+    "LAUNCH_DETAILS",
+    "call that launched GPU events, by start",
+    {
+        "event": Column("int64", "row of EVENTS"),
+        "name": Column("category"),
+        "thread": Column("int32"),
+        "start_ns": Column("int64"),
+        "dur_ns": Column("int64", "of the call"),
+        "correlation": Column("Int64"),
+        "gpu_events": Column("int64"),
+        "gpu_ns": Column("int64", "sum over what it launched"),
+        "delay_ns": Column("int64", "from its end to the start of the first event"),
+        "path": Column("paths"),
+    },
+)
+
+LAUNCH_TOTALS: Final = Schema(
+    "LAUNCH_TOTALS",
+    "name of a call, longest host time first",
+    {
+        "name": Column("str"),
+        "launches": Column("int64"),
+        "gpu_events": Column("int64"),
+        "host_ns": Column("int64"),
+        "gpu_ns": Column("int64"),
+        "short": Column("int64", "calls that took longer than what they launched"),
+        "slow": Column("int64", "calls that took long"),
+        "delayed": Column("int64", "calls whose first event began late"),
+        "median_ns": Column("float64"),
+        "max_ns": Column("int64"),
+        "median_delay_ns": Column("float64"),
+        "max_delay_ns": Column("int64"),
+    },
+)
+
 
 SLOW_FROM_NS: Final = 50_000  # HTA's runtime_cutoff
 DELAYED_FROM_NS: Final = 100_000  # HTA's launch_delay_cutoff

@@ -8,8 +8,69 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from profiler_kit.attribute.frames import KERNEL_DETAILS, OPERATORS
 from profiler_kit.attribute.regions import UNLINKED, Path
-from profiler_kit.schemas import KERNEL_DETAILS, MODULE_WORK, OPERATOR_KERNELS, OPERATOR_WORK, OPERATORS, SHAPE_WORK
+from profiler_kit.schema import Column, Schema
+
+OPERATOR_WORK: Final = Schema(
+    "OPERATOR_WORK",
+    "operator name, longest gpu_ns first; (no operator) and (unlinked) hold the rest",
+    {
+        "name": Column("str"),
+        "calls": Column("int64"),
+        "host_ns": Column("int64", "sum of durations, operators called inside included"),
+        "self_ns": Column("int64", "less the operators called inside"),
+        "gpu_events": Column("int64", "launched with this operator as the innermost"),
+        "gpu_ns": Column("int64", "sum of their durations"),
+        "nested_gpu_events": Column("int64", "launched in it or in an operator called inside, each once"),
+        "nested_gpu_ns": Column("int64"),
+    },
+)
+
+OPERATOR_KERNELS: Final = Schema(
+    "OPERATOR_KERNELS",
+    "innermost operator, GPU event name, stream and device, longest sum first",
+    {
+        "operator": Column("str", "(no operator) and (unlinked) included"),
+        "name": Column("str"),
+        "category": Column("str"),
+        "device": Column("Int64"),
+        "stream": Column("Int64"),
+        "count": Column("int64"),
+        "sum_ns": Column("int64"),
+        "mean_ns": Column("float64"),
+        "min_ns": Column("int64"),
+        "max_ns": Column("int64"),
+    },
+)
+
+MODULE_WORK: Final = Schema(
+    "MODULE_WORK",
+    "path of nn.Modules, longest first; the empty path holds what ran outside every module",
+    {
+        "path": Column("path"),
+        "gpu_events": Column("int64", "modules called inside included"),
+        "sum_ns": Column("int64"),
+        "self_sum_ns": Column("int64", "with this module as the innermost"),
+    },
+)
+
+SHAPE_WORK: Final = Schema(
+    "SHAPE_WORK",
+    "operator name and input shapes, longest nested_gpu_ns (then self_ns) first",
+    {
+        "name": Column("str"),
+        "input_dims": Column("str", 'as the trace writes them; "" where it does not'),
+        "calls": Column("int64"),
+        "host_ns": Column("int64"),
+        "self_ns": Column("int64"),
+        "gpu_events": Column("int64"),
+        "gpu_ns": Column("int64"),
+        "nested_gpu_events": Column("int64"),
+        "nested_gpu_ns": Column("int64"),
+    },
+)
+
 
 I64 = npt.NDArray[np.int64]
 
@@ -153,8 +214,8 @@ def _outside(details: pd.DataFrame) -> pd.DataFrame:
         mine = details.loc[(names == name).to_numpy(), "dur_ns"]
         if len(mine):
             rows.append((name, 0, 0, 0, len(mine), int(mine.sum()), len(mine), int(mine.sum())))
-    columns = list(OPERATOR_WORK.columns)
-    return pd.DataFrame(rows, columns=columns).astype({column: OPERATOR_WORK.columns[column] for column in columns[1:]})
+    dtypes = OPERATOR_WORK.dtypes()
+    return pd.DataFrame(rows, columns=list(dtypes)).astype(dtypes)
 
 
 def _operator_names(details: pd.DataFrame) -> pd.Series[str]:

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import pandas as pd
 
-from profiler_kit.schemas import OPERATOR_TOTALS, OPERATORS
+from profiler_kit.attribute.frames import OPERATORS
+from profiler_kit.schema import Column, Schema
+
+OPERATOR_TOTALS: Final = Schema(
+    "OPERATOR_TOTALS",
+    "innermost region path and operator name, longest self time first; host time",
+    {
+        "path": Column("path"),
+        "name": Column("str"),
+        "count": Column("int64"),
+        "sum_ns": Column("int64"),
+        "self_ns": Column("int64"),
+    },
+)
 
 
 def operator_totals(operators: pd.DataFrame) -> pd.DataFrame:

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 import pandas as pd
 
 from profiler_kit.analyses.gpu.intervals import covered_ns
 from profiler_kit.analyses.gpu.timeline import is_communication
+from profiler_kit.attribute.frames import GPU_EVENTS
 from profiler_kit.load.trace.categories import KERNEL
 from profiler_kit.load.trace.events import MISSING
-from profiler_kit.schemas import COMMUNICATION_OVERLAP, GPU_EVENTS
+from profiler_kit.schema import Column, Schema
+
+COMMUNICATION_OVERLAP: Final = Schema(
+    "COMMUNICATION_OVERLAP",
+    "device; lengths of unions over its streams",
+    {
+        "device": Column("Int64"),
+        "communication_ns": Column("int64"),
+        "computation_ns": Column("int64"),
+        "overlap_ns": Column("int64"),
+        "exposed_ns": Column("int64", "communication during which no other kernel ran"),
+        "share": Column("float64", "overlap_ns / communication_ns"),
+    },
+)
 
 
 def communication_overlap(gpu_events: pd.DataFrame) -> pd.DataFrame:

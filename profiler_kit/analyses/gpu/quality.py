@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from profiler_kit.attribute.frames import GPU_EVENTS, REGION_INSTANCES
 from profiler_kit.load.trace.categories import COMMUNICATION_PREFIXES, MEMORY, OPERATOR, STACK, is_launch, role_of
 from profiler_kit.load.trace.columns import EventColumns
-from profiler_kit.schemas import GPU_EVENTS, REGION_INSTANCES
 
 I64 = npt.NDArray[np.int64]
 Counts = Mapping[tuple[str, str], int]

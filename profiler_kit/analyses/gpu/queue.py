@@ -8,9 +8,36 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from profiler_kit.attribute.frames import KERNEL_DETAILS
 from profiler_kit.attribute.launch_context import stream_codes
 from profiler_kit.load.trace.events import MISSING
-from profiler_kit.schemas import KERNEL_DETAILS, QUEUE_LENGTH, QUEUE_TOTALS
+from profiler_kit.schema import Column, Schema
+
+QUEUE_LENGTH: Final = Schema(
+    "QUEUE_LENGTH",
+    "moment at which the queue of a stream changed, by stream and time",
+    {
+        "device": Column("Int64"),
+        "stream": Column("Int64"),
+        "time_ns": Column("int64"),
+        "length": Column("int64"),
+    },
+)
+
+QUEUE_TOTALS: Final = Schema(
+    "QUEUE_TOTALS",
+    "stream: how many launched GPU events had not begun",
+    {
+        "device": Column("Int64"),
+        "stream": Column("Int64"),
+        "max_length": Column("int64"),
+        "mean_length": Column("float64", "over time"),
+        "total_ns": Column("int64", "from the first launch to the start of the last event"),
+        "empty_ns": Column("int64"),
+        "full_ns": Column("int64"),
+    },
+)
+
 
 I64 = npt.NDArray[np.int64]
 

@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.analyses.gpu.intervals import covered_by_group
+from profiler_kit.attribute.frames import GPU_EVENTS, REGION_INSTANCES
 from profiler_kit.attribute.regions import NO_REGION, NONE, UNLINKED, Path
-from profiler_kit.schemas import GPU_EVENTS, REGION_INSTANCES, REGION_TOTALS
+from profiler_kit.schema import Column, Schema
+
+REGION_TOTALS: Final = Schema(
+    "REGION_TOTALS",
+    "region path, a parent before its children, longest sum (then host time) first",
+    {
+        "path": Column("path"),
+        "instances": Column("int64"),
+        "gpu_events": Column("int64"),
+        "sum_ns": Column("int64"),
+        "busy_ns": Column("int64"),
+        "span_ns": Column("int64"),
+        "self_sum_ns": Column("int64"),
+        "host_ns": Column("int64"),
+        "launches": Column("int64"),
+    },
+)
+
 
 I64 = npt.NDArray[np.int64]
 

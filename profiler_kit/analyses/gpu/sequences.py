@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from profiler_kit.attribute.frames import KERNEL_DETAILS
 from profiler_kit.errors import OptionError
-from profiler_kit.schemas import KERNEL_DETAILS, KERNEL_SEQUENCES
+from profiler_kit.schema import Column, Schema
+
+KERNEL_SEQUENCES: Final = Schema(
+    "KERNEL_SEQUENCES",
+    "outermost operator and sequence of what it launched, most frequent first",
+    {
+        "operator": Column("str"),
+        "kernels": Column("path", "names in order of launch"),
+        "length": Column("int64"),
+        "count": Column("int64"),
+        "calls": Column("int64", "calls of the operator in which it occurs"),
+        "sum_ns": Column("int64"),
+        "gap_ns": Column("int64", "between its events"),
+    },
+)
+
 
 I64 = npt.NDArray[np.int64]
 

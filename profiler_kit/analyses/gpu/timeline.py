@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.analyses.gpu.intervals import covered_ns
+from profiler_kit.attribute.frames import GPU_EVENTS
 from profiler_kit.load.trace.categories import COMMUNICATION_PREFIXES, KERNEL, MEMCPY
-from profiler_kit.schemas import GPU_EVENTS
 
 Mask = npt.NDArray[np.bool_]
 

@@ -10,8 +10,32 @@ import pandas as pd
 
 from profiler_kit.analyses.gpu.idle import KERNEL_WAIT_BELOW_NS, idle_gaps, waiting_calls
 from profiler_kit.analyses.gpu.intervals import covered_by_group, union
+from profiler_kit.attribute.frames import KERNEL_DETAILS, LAUNCH_CALLS, REGION_INSTANCES
 from profiler_kit.load.trace.events import MISSING
-from profiler_kit.schemas import KERNEL_DETAILS, LAUNCH_CALLS, REGION_INSTANCES, REGION_UTILIZATION
+from profiler_kit.schema import Column, Schema
+
+REGION_UTILIZATION: Final = Schema(
+    "REGION_UTILIZATION",
+    "region path, longest wall time first; see region_utilization",
+    {
+        "path": Column("path"),
+        "instances": Column("int64"),
+        "gpu_events": Column("int64", "nested regions included, as in all that follows"),
+        "wall_ns": Column("int64", "busy_ns + other_ns + idle_ns"),
+        "busy_ns": Column("int64"),
+        "other_ns": Column("int64"),
+        "idle_ns": Column("int64", "host_ns + synchronised_ns + kernel_wait_ns + other_wait_ns"),
+        "host_ns": Column("int64"),
+        "synchronised_ns": Column("int64"),
+        "kernel_wait_ns": Column("int64"),
+        "other_wait_ns": Column("int64"),
+        "waiting_ns": Column("int64", "the host inside calls that wait for the GPU, on the region's own thread"),
+        "utilization": Column("float64", "busy_ns / wall_ns"),
+        "ahead": Column("float64", "share of the GPU events that were launched before the work ahead of them was done"),
+        "verdict": Column("str", "GPU-bound, host-bound, synchronising, mixed, no GPU work"),
+    },
+)
+
 
 I64 = npt.NDArray[np.int64]
 

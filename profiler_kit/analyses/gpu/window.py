@@ -3,11 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import pandas as pd
 
-from profiler_kit.schemas import KERNEL_TOTALS, NAME_SUMS, OPERATOR_SUMS, OPERATORS
+from profiler_kit.analyses.gpu.kernels import KERNEL_TOTALS
+from profiler_kit.attribute.frames import OPERATORS
+from profiler_kit.schema import Column, Schema
+
+OPERATOR_SUMS: Final = Schema(
+    "OPERATOR_SUMS",
+    "operator name, longest self time first; host time",
+    {
+        "name": Column("str"),
+        "count": Column("int64"),
+        "sum_ns": Column("int64"),
+        "self_ns": Column("int64"),
+    },
+)
+
+NAME_SUMS: Final = Schema(
+    "NAME_SUMS",
+    "GPU event name, over all streams and devices, longest sum first",
+    {
+        "name": Column("str"),
+        "count": Column("int64"),
+        "sum_ns": Column("int64"),
+    },
+)
 
 
 def events_between(events: pd.DataFrame, start_ns: int, end_ns: int) -> pd.DataFrame:

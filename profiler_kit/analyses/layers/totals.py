@@ -3,10 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import pandas as pd
 
-from profiler_kit.schemas import FORWARD_CALLS, LAYER_CALLS, LAYER_COVERAGE, LAYER_KINDS, LAYER_TOTALS
+from profiler_kit.formats.layer_file import FORWARD_CALLS, LAYER_CALLS
+from profiler_kit.schema import Column, Schema
+
+LAYER_TOTALS: Final = Schema(
+    "LAYER_TOTALS",
+    "layer and batch size",
+    {
+        "layer": Column("str"),
+        "type": Column("str"),
+        "variant": Column("str"),
+        "parent": Column("str"),
+        "depth": Column("int64", "0 is the module that was timed"),
+        "batch_size": Column("int64"),
+        "iterations": Column("int64"),
+        "calls": Column("int64", "in one iteration"),
+        "median_ns": Column("float64", "over the iterations, of the sum over the calls of one iteration"),
+        "q1_ns": Column("float64"),
+        "q3_ns": Column("float64"),
+        "self_median_ns": Column("float64"),
+        "per_image_ns": Column("float64", "median_ns / batch_size"),
+        "efficiency": Column(
+            "float64", "per-image time at the smallest batch / per-image time here; above 1 is better"
+        ),
+        "share": Column("float64", "of the whole forward at that batch size"),
+    },
+)
+
+LAYER_COVERAGE: Final = Schema(
+    "LAYER_COVERAGE",
+    "batch size; times are medians over the iterations",
+    {
+        "batch_size": Column("int64"),
+        "forward_ns": Column("float64", "the whole forward without hooks"),
+        "hooked_ns": Column("float64", "the whole forward with hooks"),
+        "layers_ns": Column("float64", "sum over the outermost layers inside the module that was timed"),
+        "share": Column("float64", "layers_ns / forward_ns"),
+        "leaves_ns": Column("float64", "sum over the layers inside which no other layer was timed"),
+        "leaves_share": Column("float64"),
+        "overhead": Column("float64", "hooked_ns / forward_ns - 1"),
+    },
+)
+
+LAYER_KINDS: Final = Schema(
+    "LAYER_KINDS",
+    "kind of layer (type and variant) and batch size, longest kind first",
+    {
+        "kind": Column("str", "`Block`, or `Block · window 14` where something sets layers of a type apart"),
+        "variant": Column("str"),
+        "batch_size": Column("int64"),
+        "layers": Column("int64"),
+        "median_ns": Column("float64", "the layers' medians added up"),
+        "per_image_ns": Column("float64"),
+        "one_per_image_ns": Column("float64", "of one such layer, on average"),
+        "share": Column("float64", "of the whole forward at that batch size"),
+    },
+)
 
 
 def layer_totals(calls: pd.DataFrame) -> pd.DataFrame:

@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from profiler_kit import schemas
 from profiler_kit.analyses.memory.allocator_rules import SMALL_SEGMENT, Rules
 from profiler_kit.analyses.memory.block_walk import (
     CLOSE,
@@ -40,6 +39,38 @@ from profiler_kit.analyses.memory.replay import (
     Replay,
     active_blocks,
 )
+from profiler_kit.schema import Column, Schema
+
+MEMORY_SEGMENT_SPANS: Final = Schema(
+    "MEMORY_SEGMENT_SPANS",
+    "segment that was there at some time, or per range of expandable segments",
+    {
+        "device": Column("int64"),
+        "address": Column("uint64"),
+        "size_bytes": Column("int64", "of a range of expandable segments: all that was mapped in it at some time"),
+        "stream": Column("int64"),
+        "segment_type": Column("str", "small, large"),
+        "pool": Column("str", 'private pool id, "0,0" for the default one, "" where nothing says it'),
+        "expandable": Column("bool"),
+        "from_state": Column("int64", "state k: after the k-th event of the device; 0: before the first"),
+        "to_state": Column("int64", "the first state without it; events + 1 when it is there at the end"),
+    },
+)
+
+MEMORY_BLOCK_SPANS: Final = Schema(
+    "MEMORY_BLOCK_SPANS",
+    "block, active or inactive, from the event that made it to the one that ended it",
+    {
+        "device": Column("int64"),
+        "segment": Column("int64", "row of the device's MEMORY_SEGMENT_SPANS"),
+        "address": Column("uint64"),
+        "size_bytes": Column("int64", "as the allocator rounded it"),
+        "allocation": Column("Int64", "row of MEMORY_ALLOCATIONS; missing: an inactive block"),
+        "from_state": Column("int64"),
+        "to_state": Column("int64"),
+    },
+)
+
 
 _HIGHEST: Final = 1 << 63
 _LARGEST: Final = 1 << 42  # 4 TiB
@@ -282,7 +313,7 @@ def _segment_frame(walk: Walk, held: pd.DataFrame, device: int) -> pd.DataFrame:
             "to_state": np.array(walk.segment_to, np.int64),
         }
     )
-    return schemas.MEMORY_SEGMENT_SPANS.check(frame)
+    return MEMORY_SEGMENT_SPANS.check(frame)
 
 
 def _block_frame(spans: Spans, allocations: pd.DataFrame, one: Replay) -> pd.DataFrame:
@@ -313,4 +344,4 @@ def _block_frame(spans: Spans, allocations: pd.DataFrame, one: Replay) -> pd.Dat
             "to_state": spans[:, 5].astype(np.int64),
         }
     )
-    return schemas.MEMORY_BLOCK_SPANS.check(frame)
+    return MEMORY_BLOCK_SPANS.check(frame)

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import pandas as pd
 
-from profiler_kit import schemas
 from profiler_kit.analyses.memory.allocator_rules import DEFAULT_POOL, SMALL
 from profiler_kit.analyses.memory.blocks import BlockReplay
 from profiler_kit.analyses.memory.replay import Bools, Replay
+from profiler_kit.schema import Column, Schema
+
+MEMORY_FRAGMENTATION: Final = Schema(
+    "MEMORY_FRAGMENTATION",
+    "allocator event that changed a value, in time order; state after the event",
+    {
+        "device": Column("int64"),
+        "time_us": Column("int64"),
+        "allocated_bytes": Column("int64", "what callers asked for"),
+        "active_bytes": Column("int64", "the same with the allocator's rounding, and what it could not split off"),
+        "reserved_bytes": Column("int64"),
+        "largest_free_bytes": Column("int64", "the largest inactive block"),
+        "inactive_split_bytes": Column("int64", "inactive blocks in segments in use, which cannot be given back"),
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -44,8 +59,8 @@ def fragmentation_timeline(parts: list[tuple[Replay, BlockReplay]]) -> pd.DataFr
         head = {"device": np.full(int(changed.sum()), one.device, np.int64), "time_us": one.times_us[changed]}
         frames.append(pd.DataFrame(head | {name: series[1:][changed] for name, series in values.items()}))
     if not frames:
-        return schemas.MEMORY_FRAGMENTATION.empty()
-    return schemas.MEMORY_FRAGMENTATION.check(pd.concat(frames, ignore_index=True))
+        return MEMORY_FRAGMENTATION.empty()
+    return MEMORY_FRAGMENTATION.check(pd.concat(frames, ignore_index=True))
 
 
 def find(blocks: BlockReplay, size_bytes: int, state: int, *, stream: int = 0, pool: str = DEFAULT_POOL) -> Fit:

@@ -7,10 +7,71 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from profiler_kit import schemas
 from profiler_kit.analyses.memory.live import region_of
 from profiler_kit.analyses.memory.regions import Regions, range_max
 from profiler_kit.analyses.memory.replay import Bools, Ints, Replay
+from profiler_kit.schema import Column, Schema
+
+MEMORY_LEAKS: Final = Schema(
+    "MEMORY_LEAKS",
+    "stack and region that left memory behind, growing ones first, most bytes first",
+    {
+        "device": Column("int64"),
+        "stack": Column("int64"),
+        "path": Column("path", "the innermost region of the allocations; it has closed"),
+        "count": Column("int64"),
+        "size_bytes": Column("int64"),
+        "instances_left": Column("int64", "instances of the region that left some of it"),
+        "instances": Column("int64", "closed instances of the region"),
+        "growing": Column("bool", "at least three instances left some, and more than half of all"),
+        "first_us": Column("int64"),
+        "last_us": Column("int64"),
+    },
+)
+
+MEMORY_GROWTH: Final = Schema(
+    "MEMORY_GROWTH",
+    "region with at least four closed instances, fastest growing first",
+    {
+        "device": Column("int64"),
+        "path": Column("path"),
+        "instances": Column("int64"),
+        "first_bytes": Column("int64", "allocated after the first instance"),
+        "last_bytes": Column("int64", "allocated after the last"),
+        "median_step_bytes": Column("int64", "median of the changes from one instance to the next, without the first"),
+        "growing_steps": Column("int64", "changes above zero"),
+        "steps": Column("int64", "changes looked at"),
+    },
+)
+
+MEMORY_REGION_INSTANCES: Final = Schema(
+    "MEMORY_REGION_INSTANCES",
+    "opened region, by start; the device's total",
+    {
+        "device": Column("int64"),
+        "path": Column("path"),
+        "start_us": Column("int64"),
+        "end_us": Column("int64"),
+        "before_bytes": Column("int64"),
+        "peak_bytes": Column("int64"),
+        "after_bytes": Column("int64"),
+    },
+)
+
+MEMORY_LIFETIMES: Final = Schema(
+    "MEMORY_LIFETIMES",
+    "device and stack that allocated in the history, most bytes first",
+    {
+        "device": Column("int64"),
+        "stack": Column("int64"),
+        "count": Column("int64"),
+        "size_bytes": Column("int64"),
+        "live_count": Column("int64", "still live at the end"),
+        "median_us": Column("float64", "of those that were freed; NaN when none was"),
+        "max_us": Column("float64"),
+    },
+)
+
 
 LEAST_STEPS: Final = 3  # what stays from fewer instances may as well be their result
 
@@ -57,7 +118,7 @@ def leak_candidates(one: Replay, allocations: pd.DataFrame, regions: Regions) ->
         & (2 * frame["instances_left"].to_numpy() > instances),
     ).astype({name: np.int64 for name in ("stack", "count", "size_bytes", "instances_left", "first_us", "last_us")})
     frame = frame.sort_values(["growing", "size_bytes"], ascending=False, kind="stable", ignore_index=True)
-    return schemas.MEMORY_LEAKS.check(frame)
+    return MEMORY_LEAKS.check(frame)
 
 
 def growth(one: Replay, regions: Regions) -> pd.DataFrame:
@@ -86,9 +147,9 @@ def growth(one: Replay, regions: Regions) -> pd.DataFrame:
             }
         )
     if not rows:
-        return schemas.MEMORY_GROWTH.empty()
+        return MEMORY_GROWTH.empty()
     frame = pd.DataFrame(rows).sort_values("median_step_bytes", ascending=False, kind="stable", ignore_index=True)
-    return schemas.MEMORY_GROWTH.check(frame)
+    return MEMORY_GROWTH.check(frame)
 
 
 def region_instances(one: Replay, regions: Regions) -> pd.DataFrame:
@@ -108,7 +169,7 @@ def region_instances(one: Replay, regions: Regions) -> pd.DataFrame:
             "after_bytes": one.allocated_bytes[until],
         }
     )
-    return schemas.MEMORY_REGION_INSTANCES.check(frame)
+    return MEMORY_REGION_INSTANCES.check(frame)
 
 
 def lifetimes(allocations: pd.DataFrame) -> pd.DataFrame:
@@ -130,4 +191,4 @@ def lifetimes(allocations: pd.DataFrame) -> pd.DataFrame:
     frame = frame.astype({name: np.int64 for name in ("device", "stack", "count", "size_bytes", "live_count")})
     frame = frame.astype({name: np.float64 for name in ("median_us", "max_us")})
     frame = frame.sort_values("size_bytes", ascending=False, kind="stable", ignore_index=True)
-    return schemas.MEMORY_LIFETIMES.check(frame)
+    return MEMORY_LIFETIMES.check(frame)

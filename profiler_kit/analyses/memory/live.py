@@ -8,11 +8,25 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from profiler_kit import schemas
 from profiler_kit.analyses.memory.regions import NO_REGION, Regions
 from profiler_kit.analyses.memory.replay import Bools, Ints, Replay
 from profiler_kit.analyses.memory.stack_names import HasFrame
 from profiler_kit.load.snapshot.frames import StackTable
+from profiler_kit.schema import Column, Schema
+
+MEMORY_LIVE_TREE: Final = Schema(
+    "MEMORY_LIVE_TREE",
+    "region or layer that holds memory at one moment, and for those around it",
+    {
+        "device": Column("int64"),
+        "path": Column("path"),
+        "count": Column("int64", "allocations made inside it and inside those below it"),
+        "size_bytes": Column("int64", "of these; the rows of depth 1 add up to all that is live"),
+        "self_bytes": Column("int64", "of those made in it and none below"),
+        "share": Column("float64"),
+    },
+)
+
 
 BEFORE: Final = ("(before the recording)",)
 NO_LAYER: Final = ("(no layer)",)
@@ -110,4 +124,4 @@ def live_tree(device: int, paths: Iterable[Path], sizes: Iterable[int]) -> pd.Da
             "share": np.array([sums[path][1] / max(total, 1) for path in order], np.float64),
         }
     )
-    return schemas.MEMORY_LIVE_TREE.check(frame)
+    return MEMORY_LIVE_TREE.check(frame)

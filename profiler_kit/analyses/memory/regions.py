@@ -14,8 +14,38 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from profiler_kit import schemas
 from profiler_kit.analyses.memory.replay import Ints, Replay
+from profiler_kit.schema import Column, Schema
+
+MEMORY_REGIONS: Final = Schema(
+    "MEMORY_REGIONS",
+    "device and region path",
+    {
+        "device": Column("int64"),
+        "path": Column("path"),
+        "instances": Column("int64"),
+        "peak_bytes": Column("int64", "highest allocated total of the device while one of the instances was open"),
+        "allocated_bytes": Column("int64"),
+        "freed_bytes": Column("int64"),
+        "net_bytes": Column("int64"),
+        "churn_bytes": Column("int64", "allocated inside an instance and freed again before it closed"),
+        "largest_bytes": Column("int64", "the largest single allocation"),
+        "largest_stack": Column("int64", "where that was made"),
+    },
+)
+
+MEMORY_REGION_SPANS: Final = Schema(
+    "MEMORY_REGION_SPANS",
+    "opened region (a record_function block), by device and start",
+    {
+        "device": Column("int64"),
+        "path": Column("path"),
+        "start_us": Column("int64"),
+        "end_us": Column("int64", "the end of the history when the region was still open"),
+        "closed": Column("bool"),
+    },
+)
+
 
 NO_REGION: Final = ("(no region)",)
 MAX_DEPTH: Final = 100  # regions nested deeper stand beside each other at this depth
@@ -144,8 +174,8 @@ def region_spans(regions: dict[int, Regions]) -> pd.DataFrame:
         for device, one in regions.items()
     ]
     if not parts:
-        return schemas.MEMORY_REGION_SPANS.empty()
-    return schemas.MEMORY_REGION_SPANS.check(pd.concat(parts, ignore_index=True))
+        return MEMORY_REGION_SPANS.empty()
+    return MEMORY_REGION_SPANS.check(pd.concat(parts, ignore_index=True))
 
 
 def region_totals(replays: list[Replay], regions: dict[int, Regions], allocations: pd.DataFrame) -> pd.DataFrame:
@@ -157,8 +187,8 @@ def region_totals(replays: list[Replay], regions: dict[int, Regions], allocation
     """
     parts = [_totals_of(one, regions[one.device], allocations) for one in replays]
     if not parts:
-        return schemas.MEMORY_REGIONS.empty()
-    return schemas.MEMORY_REGIONS.check(pd.concat(parts, ignore_index=True))
+        return MEMORY_REGIONS.empty()
+    return MEMORY_REGIONS.check(pd.concat(parts, ignore_index=True))
 
 
 def _totals_of(one: Replay, regions: Regions, allocations: pd.DataFrame) -> pd.DataFrame:

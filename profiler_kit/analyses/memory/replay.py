@@ -15,7 +15,63 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from profiler_kit import schemas
+from profiler_kit.schema import Column, Schema
+
+MEMORY_TIMELINE: Final = Schema(
+    "MEMORY_TIMELINE",
+    "allocator event that changed a total, in time order; state after the event",
+    {
+        "device": Column("int64"),
+        "time_us": Column("int64"),
+        "allocated_bytes": Column("int64"),
+        "reserved_bytes": Column("int64"),
+    },
+)
+
+MEMORY_ALLOCATIONS: Final = Schema(
+    "MEMORY_ALLOCATIONS",
+    "allocation: an alloc paired with its free_completed by address, by alloc event",
+    {
+        "device": Column("int64"),
+        "address": Column("uint64"),
+        "size_bytes": Column("int64", "requested by the caller"),
+        "stream": Column("int64"),
+        "stack": Column("int64", "of the allocation; 0 when it was made before the recording and freed during it"),
+        "alloc_event": Column("Int64", "row of SNAPSHOT_EVENTS; missing: allocated before the history begins"),
+        "free_event": Column("Int64", "missing: live at the end"),
+        "alloc_us": Column("Int64"),
+        "free_us": Column("Int64"),
+    },
+)
+
+MEMORY_LIVE: Final = Schema(
+    "MEMORY_LIVE",
+    "stack that holds memory at one moment, most bytes first",
+    {
+        "device": Column("int64"),
+        "stack": Column("int64"),
+        "before": Column("bool", "allocated before the history begins; such rows are apart"),
+        "count": Column("int64"),
+        "size_bytes": Column("int64"),
+        "share": Column("float64"),
+    },
+)
+
+MEMORY_OOM: Final = Schema(
+    "MEMORY_OOM",
+    "allocation that failed, in history order; totals at that moment",
+    {
+        "device": Column("int64"),
+        "event": Column("int64", "row of SNAPSHOT_EVENTS"),
+        "time_us": Column("int64"),
+        "requested_bytes": Column("int64"),
+        "device_free_bytes": Column("Int64", "free on the device as the driver sees it"),
+        "allocated_bytes": Column("int64"),
+        "reserved_bytes": Column("int64"),
+        "stack": Column("int64"),
+    },
+)
+
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -130,8 +186,8 @@ def timeline(replays: list[Replay]) -> pd.DataFrame:
             )
         )
     if not parts:
-        return schemas.MEMORY_TIMELINE.empty()
-    return schemas.MEMORY_TIMELINE.check(pd.concat(parts, ignore_index=True))
+        return MEMORY_TIMELINE.empty()
+    return MEMORY_TIMELINE.check(pd.concat(parts, ignore_index=True))
 
 
 def allocations(events: pd.DataFrame, blocks: pd.DataFrame, devices: tuple[int, ...]) -> pd.DataFrame:
@@ -143,8 +199,8 @@ def allocations(events: pd.DataFrame, blocks: pd.DataFrame, devices: tuple[int, 
     """
     parts = [_pairs(events, blocks, device) for device in devices]
     if not parts:
-        return schemas.MEMORY_ALLOCATIONS.empty()
-    return schemas.MEMORY_ALLOCATIONS.check(pd.concat(parts, ignore_index=True))
+        return MEMORY_ALLOCATIONS.empty()
+    return MEMORY_ALLOCATIONS.check(pd.concat(parts, ignore_index=True))
 
 
 def _pairs(events: pd.DataFrame, blocks: pd.DataFrame, device: int) -> pd.DataFrame:
@@ -215,7 +271,7 @@ def live_at(one: Replay, allocations: pd.DataFrame, index: int) -> pd.DataFrame:
             "share": grouped["sum"].astype(np.float64) / max(total, 1),
         }
     )
-    return schemas.MEMORY_LIVE.check(frame.sort_values("size_bytes", ascending=False, kind="stable", ignore_index=True))
+    return MEMORY_LIVE.check(frame.sort_values("size_bytes", ascending=False, kind="stable", ignore_index=True))
 
 
 def out_of_memory(events: pd.DataFrame, replays: list[Replay]) -> pd.DataFrame:
@@ -240,8 +296,8 @@ def out_of_memory(events: pd.DataFrame, replays: list[Replay]) -> pd.DataFrame:
             )
         )
     if not parts:
-        return schemas.MEMORY_OOM.empty()
-    return schemas.MEMORY_OOM.check(pd.concat(parts, ignore_index=True))
+        return MEMORY_OOM.empty()
+    return MEMORY_OOM.check(pd.concat(parts, ignore_index=True))
 
 
 def explain_oom(requested_bytes: int, device_free_bytes: int | None, cached_bytes: int) -> str:

@@ -15,10 +15,19 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from profiler_kit import schemas
 from profiler_kit.attribute.span_forest import build_forest, outer_first
 from profiler_kit.errors import SnapshotFormatError
-from profiler_kit.load.snapshot.frames import CPU, Frame, Recording, SnapshotData, StackTable
+from profiler_kit.load.snapshot.frames import (
+    CPU,
+    SNAPSHOT_ANNOTATIONS,
+    SNAPSHOT_BLOCKS,
+    SNAPSHOT_EVENTS,
+    SNAPSHOT_SEGMENTS,
+    Frame,
+    Recording,
+    SnapshotData,
+    StackTable,
+)
 from profiler_kit.load.snapshot.trace_memory_events import CPU_TYPE, MemoryEvents
 from profiler_kit.load.trace.categories import OPERATOR, REGION, STACK
 from profiler_kit.load.trace.chrome import ChromeTrace
@@ -61,9 +70,9 @@ def snapshot_of(trace: ChromeTrace, memory: MemoryEvents) -> SnapshotData:
     return SnapshotData(
         path=str(trace.path),
         recording=Recording(SOURCE),
-        events=schemas.SNAPSHOT_EVENTS.check(_joined(events, ("action", "pool"))),
-        blocks=schemas.SNAPSHOT_BLOCKS.check(_joined(blocks, ("state",))),
-        segments=schemas.SNAPSHOT_SEGMENTS.check(_joined(segments, ())),
+        events=SNAPSHOT_EVENTS.check(_joined(events, ("action", "pool"))),
+        blocks=SNAPSHOT_BLOCKS.check(_joined(blocks, ("state",))),
+        segments=SNAPSHOT_SEGMENTS.check(_joined(segments, ())),
         annotations=_annotations(trace.columns, devices, base_ns),
         stacks=stacks,
         devices=devices,
@@ -176,7 +185,7 @@ def _annotations(columns: EventColumns, devices: tuple[int, ...], base_ns: int) 
     )
     every = [frame.assign(device=np.int64(device)) for device in devices]
     joined = pd.concat(every).sort_values("time_us", kind="stable", ignore_index=True)
-    return schemas.SNAPSHOT_ANNOTATIONS.check(joined)
+    return SNAPSHOT_ANNOTATIONS.check(joined)
 
 
 def _nested_marks(starts: list[int], ends: list[int], names: list[str]) -> Iterator[tuple[int, str, str]]:

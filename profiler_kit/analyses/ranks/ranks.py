@@ -15,7 +15,54 @@ import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.analyses.gpu.timeline import gpu_timeline, is_communication
-from profiler_kit.schemas import GPU_EVENTS, RANK_COLLECTIVES, RANK_KERNELS, RANK_TOTALS
+from profiler_kit.attribute.frames import GPU_EVENTS
+from profiler_kit.schema import Column, Schema
+
+RANK_KERNELS: Final = Schema(
+    "RANK_KERNELS",
+    "NCCL or RCCL kernel of a rank",
+    {
+        "rank": Column("int64"),
+        "event": Column("int64", "row of that rank's EVENTS"),
+        "name": Column("str"),
+        "group": Column("str", 'the process group as the trace names it; "" when it does not say'),
+        "start_ns": Column("int64", "Unix time"),
+        "dur_ns": Column("int64"),
+    },
+)
+
+RANK_COLLECTIVES: Final = Schema(
+    "RANK_COLLECTIVES",
+    "collective and rank, those of one collective together",
+    {
+        "collective": Column("int64", "counts the collectives, from 0"),
+        **RANK_KERNELS.columns,
+        "wait_ns": Column("int64", "dur_ns less that of the shortest kernel of the same collective"),
+        "last": Column("bool", "its kernel is the shortest: this rank arrived last"),
+    },
+)
+
+RANK_TOTALS: Final = Schema(
+    "RANK_TOTALS",
+    "rank; the eight times in the middle are those of GpuTimeline",
+    {
+        "rank": Column("int64"),
+        "gpu_events": Column("int64"),
+        "total_ns": Column("int64"),
+        "busy_ns": Column("int64"),
+        "idle_ns": Column("int64"),
+        "computation_ns": Column("int64"),
+        "communication_ns": Column("int64"),
+        "exposed_communication_ns": Column("int64"),
+        "memcpy_ns": Column("int64"),
+        "exposed_memcpy_ns": Column("int64"),
+        "collectives": Column("int64", "that other ranks recorded too"),
+        "wait_ns": Column("int64", "in them, for other ranks"),
+        "arrived_last": Column("int64", "of collectives"),
+        "held_ns": Column("int64", "sum over those of the longest wait of another rank"),
+    },
+)
+
 
 I64 = npt.NDArray[np.int64]
 

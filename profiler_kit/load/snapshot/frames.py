@@ -15,8 +15,65 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from profiler_kit import schemas
 from profiler_kit.errors import SnapshotFormatError
+from profiler_kit.schema import Column, Schema
+
+SNAPSHOT_EVENTS: Final = Schema(
+    "SNAPSHOT_EVENTS",
+    "entry of a device's allocator history, in history order",
+    {
+        "device": Column("int64"),
+        "action": Column("category", "alloc, free_requested, free_completed, segment_alloc, ..., oom, snapshot"),
+        "address": Column("uint64"),
+        "size_bytes": Column("int64", "requested by the caller, before rounding"),
+        "stream": Column("int64"),
+        "time_us": Column("int64", "Unix time"),
+        "stack": Column("int64", "index into Snapshot.stacks; 0 is the empty stack"),
+        "device_free_bytes": Column("Int64", "oom only"),
+        "pool": Column("category", 'private pool id, "0,0" the default one; "" before torch 2.13, which says it'),
+    },
+)
+
+SNAPSHOT_BLOCKS: Final = Schema(
+    "SNAPSHOT_BLOCKS",
+    "block of every segment at the moment of the snapshot",
+    {
+        "device": Column("int64"),
+        "segment": Column("uint64", "address of the segment"),
+        "address": Column("uint64"),
+        "size_bytes": Column("int64", "rounded by the allocator"),
+        "requested_bytes": Column("int64"),
+        "state": Column("category", "active_allocated, active_pending_free, inactive"),
+        "stream": Column("int64"),
+        "stack": Column("int64"),
+    },
+)
+
+SNAPSHOT_SEGMENTS: Final = Schema(
+    "SNAPSHOT_SEGMENTS",
+    "segment reserved from the driver at the moment of the snapshot",
+    {
+        "device": Column("int64"),
+        "address": Column("uint64"),
+        "total_bytes": Column("int64"),
+        "stream": Column("int64"),
+        "segment_type": Column("str", "small, large"),
+        "pool": Column("str", 'private pool id, "0,0" for the default one'),
+        "expandable": Column("bool"),
+    },
+)
+
+SNAPSHOT_ANNOTATIONS: Final = Schema(
+    "SNAPSHOT_ANNOTATIONS",
+    "start or end of a record_function region, in time order",
+    {
+        "device": Column("int64"),
+        "stage": Column("category", "START, END"),
+        "name": Column("str"),
+        "time_us": Column("int64"),
+    },
+)
+
 
 WANTED: Final = "a CUDA memory snapshot"
 CPU: Final = -1  # torch's index of the CPU, the device of a trace's CPU memory
@@ -200,7 +257,7 @@ class SnapshotBuilder:
             },
             copy=False,
         )
-        return schemas.SNAPSHOT_EVENTS.check(frame)
+        return SNAPSHOT_EVENTS.check(frame)
 
     def _segments(self, segments: dict[str, Array]) -> pd.DataFrame:
         frame = pd.DataFrame(
@@ -214,7 +271,7 @@ class SnapshotBuilder:
                 "expandable": segments["expandable"] != 0,
             }
         )
-        return schemas.SNAPSHOT_SEGMENTS.check(frame)
+        return SNAPSHOT_SEGMENTS.check(frame)
 
     def _blocks(self, segments: pd.DataFrame) -> pd.DataFrame:
         owner = self._column("block.segment")
@@ -230,7 +287,7 @@ class SnapshotBuilder:
                 "stack": self._column("block.stack").astype(np.int64),
             }
         )
-        return schemas.SNAPSHOT_BLOCKS.check(frame)
+        return SNAPSHOT_BLOCKS.check(frame)
 
     def _annotations(self, devices: tuple[int, ...]) -> pd.DataFrame:
         """In time order; one that names no device (-1) counts for every device."""
@@ -250,7 +307,7 @@ class SnapshotBuilder:
             copies = [frame[every].assign(device=np.int64(device)) for device in devices]
             frame = pd.concat([frame[~every], *copies]).sort_index(kind="stable")
         frame = frame.sort_values("time_us", kind="stable", ignore_index=True)
-        return schemas.SNAPSHOT_ANNOTATIONS.check(frame)
+        return SNAPSHOT_ANNOTATIONS.check(frame)
 
     @staticmethod
     def _stages(ends: Array) -> pd.Categorical:

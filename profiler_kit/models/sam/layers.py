@@ -13,7 +13,7 @@ import torch
 
 from profiler_kit.capture.layers import layer_timer
 from profiler_kit.errors import OptionError, WorkloadError
-from profiler_kit.formats.layer_file import LayerFile
+from profiler_kit.formats.layer_file import FORWARD_CALLS, LAYER_CALLS, LayerFile
 from profiler_kit.models.sam.prompts import PromptChoice
 from profiler_kit.models.sam.scenes import Scene
 from profiler_kit.models.sam.workload import (
@@ -25,7 +25,6 @@ from profiler_kit.models.sam.workload import (
     prepare_batch,
 )
 from profiler_kit.progress import Report, silent
-from profiler_kit.schemas import FORWARD_CALLS, LAYER_CALLS
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,12 +10,14 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from profiler_kit.analyses.compare.clock import REGION_MEMORY
 from profiler_kit.analyses.gpu.intervals import union
+from profiler_kit.analyses.memory.replay import MEMORY_TIMELINE
+from profiler_kit.attribute.frames import GPU_EVENTS
 from profiler_kit.render.downsample import keep_peaks
 from profiler_kit.render.figures.memory import mark_peak
 from profiler_kit.render.figures.regions import GRID, MARGIN, escape
 from profiler_kit.render.text import byte_unit, bytes_in, fmt_bytes, fmt_ns, fmt_path, ns_in, time_unit
-from profiler_kit.schemas import GPU_EVENTS, MEMORY_TIMELINE, REGION_MEMORY
 from profiler_kit.timeline.palette import ALLOCATED, HUES, RESERVED, region_colours
 from profiler_kit.units import NS_PER_US
 

@@ -11,9 +11,9 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from profiler_kit.analyses.layers.totals import LAYER_TOTALS
 from profiler_kit.render.figures.regions import GRID, LETTER_PX, MARGIN, escape, legend_px
 from profiler_kit.render.text import fmt_all_ns, ns_in, time_unit
-from profiler_kit.schemas import LAYER_TOTALS
 from profiler_kit.timeline.palette import HUES, INKS, NEUTRAL, SCALE_DARK, SCALE_LIGHT, ink_on
 
 _AXIS_PX: Final = 46

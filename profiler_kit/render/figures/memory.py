@@ -11,6 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from profiler_kit.analyses.memory.replay import MEMORY_TIMELINE
 from profiler_kit.render.downsample import keep_peaks
 from profiler_kit.render.figures.regions import GRID, MARGIN, escape
 from profiler_kit.render.text import (
@@ -24,7 +25,6 @@ from profiler_kit.render.text import (
     ns_in,
     time_unit,
 )
-from profiler_kit.schemas import MEMORY_TIMELINE
 from profiler_kit.timeline.palette import ALLOCATED, MARK, RESERVED, region_colours
 from profiler_kit.units import NS_PER_US
 

@@ -6,8 +6,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from profiler_kit.formats.study_file import STUDY_SAMPLES, STUDY_TOTALS
 from profiler_kit.render.figures.regions import GRID, MARGIN, escape
-from profiler_kit.schemas import STUDY_SAMPLES, STUDY_TOTALS
 from profiler_kit.timeline.palette import HUES, region_colours
 from profiler_kit.units import ns_to_ms
 

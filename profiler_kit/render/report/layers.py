@@ -7,6 +7,7 @@ from typing import Final
 
 import pandas as pd
 
+from profiler_kit.analyses.layers.totals import LAYER_TOTALS
 from profiler_kit.render import headline
 from profiler_kit.render.layer_choice import best_depth, layers_at_depth, telling_layers
 from profiler_kit.render.report.parts import folded, notice, sub, two, verdict_line
@@ -14,7 +15,6 @@ from profiler_kit.render.svg import WIDE, escape, line, percent, plot, swatch, t
 from profiler_kit.render.text import MISSING, fmt_all_ns, fmt_count, fmt_ns, fmt_percent, ns_in, time_unit
 from profiler_kit.render.verdict import layers_coverage
 from profiler_kit.run import Layers, Run
-from profiler_kit.schemas import LAYER_TOTALS
 from profiler_kit.timeline.palette import HUES, SCALE_DARK, SCALE_LIGHT, ink_on, on_scale
 
 STEPS: Final = 20  # colours of the heat map

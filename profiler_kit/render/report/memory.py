@@ -7,7 +7,8 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from profiler_kit.analyses.memory.replay import explain_oom
+from profiler_kit.analyses.memory.regions import MEMORY_REGION_SPANS, MEMORY_REGIONS
+from profiler_kit.analyses.memory.replay import MEMORY_TIMELINE, explain_oom
 from profiler_kit.analyses.memory.stack_names import stack_name
 from profiler_kit.names import fit_names
 from profiler_kit.render.downsample import keep_peaks
@@ -28,7 +29,6 @@ from profiler_kit.render.report.parts import (
 )
 from profiler_kit.render.svg import WIDE, bar, escape, line, percent, plot, swatch, tick_text, ticks
 from profiler_kit.render.text import bytes_in, fmt_bytes, fmt_count, fmt_ns, fmt_path, fmt_percent, ns_in, time_unit
-from profiler_kit.schemas import MEMORY_REGION_SPANS, MEMORY_REGIONS, MEMORY_TIMELINE
 from profiler_kit.snapshot import DeviceRow, Snapshot
 from profiler_kit.timeline.palette import ALLOCATED, HUES, MARK, RESERVED, colour_of
 from profiler_kit.units import NS_PER_US

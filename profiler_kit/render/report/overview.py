@@ -8,9 +8,10 @@ from typing import Final
 
 import pandas as pd
 
-from profiler_kit.analyses.gpu.idle import HOST_BOUND, KERNEL_WAIT, OTHER
+from profiler_kit.analyses.gpu.idle import HOST_BOUND, IDLE_GAPS, KERNEL_WAIT, OTHER
+from profiler_kit.analyses.gpu.regions import REGION_TOTALS
 from profiler_kit.analyses.gpu.timeline import GpuTimeline
-from profiler_kit.analyses.gpu.window import name_sums, operator_sums
+from profiler_kit.analyses.gpu.window import NAME_SUMS, OPERATOR_SUMS, name_sums, operator_sums
 from profiler_kit.findings.advice import Advice
 from profiler_kit.names import fit_names, kernel_names
 from profiler_kit.render import headline
@@ -19,7 +20,6 @@ from profiler_kit.render.report.parts import Colours, chip, folded, notice, sub,
 from profiler_kit.render.svg import Part, bar, escape, stacked
 from profiler_kit.render.text import fmt_count, fmt_ns, fmt_path, fmt_percent
 from profiler_kit.run import Run
-from profiler_kit.schemas import IDLE_GAPS, NAME_SUMS, OPERATOR_SUMS, REGION_TOTALS
 from profiler_kit.timeline.palette import ACTIVITY, HUES, IDLE, NEUTRAL, colour_of
 from profiler_kit.trace import Trace
 

@@ -7,13 +7,15 @@ from typing import Final
 
 import pandas as pd
 
+from profiler_kit.analyses.gpu.kernels import KERNEL_TOTALS
+from profiler_kit.analyses.gpu.operator_work import MODULE_WORK, OPERATOR_WORK
+from profiler_kit.analyses.gpu.regions import REGION_TOTALS
 from profiler_kit.analyses.gpu.window import operator_sums
 from profiler_kit.names import fit_names, kernel_names
 from profiler_kit.render.report.parts import Colours, Column, chip, counts, folded, named, shares, table, times
 from profiler_kit.render.svg import bar
 from profiler_kit.render.text import fmt_count, fmt_ns, fmt_path, fmt_percent
 from profiler_kit.run import Run
-from profiler_kit.schemas import KERNEL_TOTALS, MODULE_WORK, OPERATOR_WORK, REGION_TOTALS
 from profiler_kit.timeline.palette import HUES, colour_of
 from profiler_kit.trace import Trace
 
