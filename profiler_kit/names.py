@@ -85,3 +85,8 @@ def short_kernel(name: str) -> str:
 
 
 _TELLING: Final = re.compile(r"[Ff]unctor|_kernel_cuda$|Ops$")
+
+
+def printable(text: str) -> str:
+    """The text with what cannot be printed shown as �: names come from files, and must not steer a terminal."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Unit = Literal[
-    "ns", "us", "bytes", "mib", "share", "bytes_per_s", "per_s", "factor", "count", "id", "flag", "text", "path"
-]
+    "ns", "us", "bytes", "mib", "share", "bytes_per_s", "per_s", "factor", "count", "id", "flag", "text", "path",
+    "kernel",
+]  # fmt: skip
 Show = Literal["always", "room", "never"]
 
 
@@ -29,7 +30,8 @@ class Column:
     column of tuples of region names, "paths" the same as a categorical, "list" an object column of anything else.
     meaning: one sentence for hover help and the reference. label: the heading; the name without its unit where empty.
     show: in a table for people always, where there is room, or never (JSON, CSV and SQL have every column).
-    unit: told by the name's suffix and the dtype unless given.
+    unit: told by the name's suffix and the dtype unless given; "id" is a number that names something, "kernel" the
+    long name of a GPU event. of: shown as its share of that column of the same row.
     """
 
     dtype: str
@@ -37,6 +39,7 @@ class Column:
     label: str = ""
     show: Show = "always"
     unit: Unit | None = None
+    of: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class Schema:
         if column.unit is not None:
             return column.unit
         suffix = next((unit for end, unit in _SUFFIXES.items() if name.endswith(end)), None)
-        return suffix or _UNITS.get(column.dtype, "count")
+        return suffix or ("id" if name in _IDS else _UNITS.get(column.dtype, "count"))
 
     def label(self, name: str) -> str:
         """The heading of a column."""
@@ -140,6 +143,11 @@ COMMON: Final[Mapping[str, tuple[str, str]]] = {
     "rank": ("", "Number of the process in the job."),
 }
 
+_IDS: Final = frozenset(
+    ("event", "launch", "instance", "thread", "device", "stream", "rank", "stack", "address", "correlation", "step",
+     "parent", "segment", "allocation", "alloc_event", "free_event", "external_id", "launch_thread", "operator_event",
+     "outer_operator_event", "sequence_number", "forward_thread", "python_id", "python_parent_id", "collective", "span")
+)  # fmt: skip
 _PANDAS: Final = {"str": "object", "path": "object", "paths": "category", "list": "object"}
 _SUFFIXES: Final[Mapping[str, Unit]] = {
     "bytes_per_s": "bytes_per_s", "_per_s": "per_s", "_ns": "ns", "_us": "us", "_bytes": "bytes", "_mib": "mib",

@@ -272,10 +272,10 @@ class Snapshot(SnapshotAnalyses):
     def sql(self, query: str) -> pd.DataFrame:
         """The result of one SELECT statement (DuckDB's SQL) over allocations, memory_regions, memory_blocks and others.
 
-        help(profiler_kit.tables.sql) lists their columns. Raises OptionError as Trace.sql does.
+        help(profiler_kit.sql_tables) lists their columns. Raises OptionError as Trace.sql does.
         """
-        from profiler_kit.tables.query import select
-        from profiler_kit.tables.sql import snapshot_sources
+        from profiler_kit.sql import select
+        from profiler_kit.sql_tables import snapshot_sources
 
         return select(query, snapshot_sources(self))
 

@@ -191,15 +191,15 @@ class Trace(TraceAnalyses):
 
     def sql(self, query: str) -> pd.DataFrame:
         """The result of one SELECT statement (DuckDB's SQL) over events, launches, gpu_events, regions,
-        region_instances, operators and threads; help(profiler_kit.tables.sql) lists their columns.
+        region_instances, operators and threads; help(profiler_kit.sql_tables) lists their columns.
 
         trace.sql("SELECT name, sum(dur_ns) AS ns FROM gpu_events GROUP BY name ORDER BY ns DESC"). Integers stay
         integers (Int64 where some are missing). A query sees these tables only: no files, no network, no variables.
 
         Raises OptionError when the query is no single SELECT, is wrong, or needs more memory than it is given.
         """
-        from profiler_kit.tables.query import select
-        from profiler_kit.tables.sql import trace_sources
+        from profiler_kit.sql import select
+        from profiler_kit.sql_tables import trace_sources
 
         return select(query, trace_sources(self))
 

@@ -8,11 +8,11 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from profiler_kit import sql_tables
 from profiler_kit.errors import OptionError
 from profiler_kit.snapshot import load_snapshot
-from profiler_kit.tables import sql as sql_tables
-from profiler_kit.tables.query import HINT, database, select, tables_of
-from profiler_kit.tables.sql import SNAPSHOT_TABLES, TRACE_TABLES, Table, describe, snapshot_sources, trace_sources
+from profiler_kit.sql import HINT, database, select, tables_of
+from profiler_kit.sql_tables import SNAPSHOT_TABLES, TRACE_TABLES, Table, describe, snapshot_sources, trace_sources
 from profiler_kit.trace import Trace, load_trace
 from tests.builders import TraceBuilder, real_traces
 

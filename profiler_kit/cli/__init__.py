@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
 from typing import Final
 
 import typer
 
+from profiler_kit.cli.table_command import table_command
 from profiler_kit.errors import KitError
 
 # Subcommand -> module in profiler_kit.commands that defines `command`, in the order `--help` lists them.
@@ -50,8 +52,10 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     for name in COMMANDS:
-        module = importlib.import_module(f"profiler_kit.cli.{name}")
-        app.command(name)(module.command)
+        if importlib.util.find_spec(f"profiler_kit.tables.{name}"):
+            app.command(name)(table_command(name))
+        else:
+            app.command(name)(importlib.import_module(f"profiler_kit.cli.{name}").command)
     return app
 
 

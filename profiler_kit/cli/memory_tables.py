@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from profiler_kit.cli.output import print_table, printable
+from profiler_kit.cli.output import print_table
+from profiler_kit.names import printable
 from profiler_kit.units import BYTES_PER_MIB, NS_PER_US
 
 if TYPE_CHECKING:

@@ -6,23 +6,19 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from profiler_kit.errors import InputError, OptionError
 from profiler_kit.progress import progress_bar
+from profiler_kit.table import records as records
 from profiler_kit.units import us_to_ns
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from profiler_kit.trace import Trace
-
-GAP: Final = "   "
-NARROWEST: Final = 28  # what the first column is shortened to before other columns go
 
 TraceFile = Annotated[
     Path,
@@ -87,17 +83,6 @@ def says_no_gpu(trace: Trace) -> bool:
     return True
 
 
-def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as plain values for JSON and for tables: paths become lists, missing values None."""
-    import pandas as pd
-
-    rows = []
-    for row in frame.to_dict("records"):
-        values = {str(key): list(value) if isinstance(value, tuple) else value for key, value in row.items()}
-        rows.append({key: None if value is pd.NA else value for key, value in values.items()})
-    return rows
-
-
 def print_json(value: object) -> None:
     """Print JSON, non-ASCII kept readable where the terminal's encoding has it.
 
@@ -111,69 +96,30 @@ def print_json(value: object) -> None:
     typer.echo(text)
 
 
-def print_table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1, optional: Sequence[str] = ()
-) -> None:
-    """Print a table as wide as the terminal; without a terminal as wide as it needs to be.
+def print_lines(title: str, lines: Callable[[int | None], Sequence[str]]) -> None:
+    """Print lines that fit the terminal under a title; without lines one line says so.
 
-    The first `left` columns are text, the others numbers aligned to the right. See `table_lines` for what happens
-    when the terminal is narrow. Without rows one line says so.
+    Without a terminal they are as wide as they need to be (`lines` is given None).
     """
-    if not rows:
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    made = lines(width)
+    if not made:
         typer.echo(f"{title}: none\n")
         return
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     typer.echo(typer.style(title, bold=True) if width else title)
     typer.echo()
-    for line in table_lines(columns, rows, left=left, optional=optional, width=width):
+    for line in made:
         typer.echo(line)
     typer.echo()
 
 
-def table_lines(
-    columns: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    *,
-    left: int = 1,
-    optional: Sequence[str] = (),
-    width: int | None = None,
-) -> list[str]:
-    """The lines of a table: head, rule, one line a row.
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1, optional: Sequence[str] = ()
+) -> None:
+    """Print a table of texts: the first `left` columns are names, the others numbers aligned to the right."""
+    from profiler_kit.render.text_table import table_lines
 
-    Numbers are never cut. When `width` is too little, the first column is shortened in the middle, down to
-    NARROWEST; then the `optional` columns go, the first named first; then the first column is shortened further.
-    """
-    rows = [[printable(cell) for cell in row] for row in rows]
-    kept = list(range(len(columns)))
-    natural = [max(map(len, (columns[c], *(row[c] for row in rows)))) for c in kept]
-    for name in ("", *optional):
-        kept = [c for c in kept if columns[c] != name or not name]
-        others = sum(natural[c] + len(GAP) for c in kept[1:])
-        if width is None or others + min(natural[0], NARROWEST) <= width:
-            break
-    room = natural[0] if width is None else max(4, min(natural[0], width - others))
-    widths = [room if c == kept[0] else natural[c] for c in kept]
+    def lines(width: int | None) -> list[str]:
+        return table_lines(columns, rows, left=left, optional=optional, width=width) if rows else []
 
-    def line(cells: Sequence[str]) -> str:
-        shown = [shorten(cells[c], size) for c, size in zip(kept, widths, strict=True)]
-        aligned = [
-            text.ljust(size) if c < left else text.rjust(size)
-            for c, text, size in zip(kept, shown, widths, strict=True)
-        ]
-        return GAP.join(aligned).rstrip()
-
-    rule = "─" * (sum(widths) + len(GAP) * (len(widths) - 1))
-    return [line(columns), rule, *map(line, rows)]
-
-
-def shorten(text: str, size: int) -> str:
-    """`text` in at most `size` characters: the middle goes, since names differ at both ends."""
-    if len(text) <= size:
-        return text
-    head = size // 2
-    return text[:head] + "…" + text[len(text) - (size - head - 1) :]
-
-
-def printable(text: str) -> str:
-    """Without control characters: names come from files, and must not steer the terminal."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+    print_lines(title, lines)

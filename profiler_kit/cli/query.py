@@ -20,7 +20,7 @@ from profiler_kit.progress import progress_bar
 if TYPE_CHECKING:
     import pandas as pd
 
-    from profiler_kit.tables.sql import Source, Table
+    from profiler_kit.sql_tables import Source, Table
 
 SHOWN_ROWS: Final = 1000
 EXAMPLE: Final = "SELECT name, sum(dur_ns) AS ns FROM gpu_events GROUP BY name ORDER BY ns DESC LIMIT 10"
@@ -82,7 +82,7 @@ def _parts(file: Path) -> tuple[Path | None, Path | None]:
 
 
 def _tables_of(file: Path, *, low_memory: bool) -> list[Table]:
-    from profiler_kit.tables.sql import SNAPSHOT_TABLES, SPILLED_TABLES, TRACE_TABLES
+    from profiler_kit.sql_tables import SNAPSHOT_TABLES, SPILLED_TABLES, TRACE_TABLES
 
     trace, memory = _parts(file)
     if low_memory:
@@ -94,7 +94,7 @@ def _ask(query: str, file: Path, *, low_memory: bool) -> pd.DataFrame:
     """The result; from a file of events on disk when asked for, or when the trace does not fit into memory."""
     from profiler_kit.load.cache.store import spilled_trace
     from profiler_kit.load.trace.spill import free_memory_bytes, needed_memory_bytes
-    from profiler_kit.tables.query import select, select_spilled
+    from profiler_kit.sql import select, select_spilled
 
     trace, _ = _parts(file)
     if trace is None and low_memory:
@@ -116,7 +116,7 @@ def _ask(query: str, file: Path, *, low_memory: bool) -> pd.DataFrame:
 def _sources(file: Path) -> dict[str, Source]:
     """What fills each table; a file is loaded when the first of its tables is asked for."""
     from profiler_kit.snapshot import load_snapshot
-    from profiler_kit.tables.sql import SNAPSHOT_TABLES, TRACE_TABLES, snapshot_sources, trace_sources
+    from profiler_kit.sql_tables import SNAPSHOT_TABLES, TRACE_TABLES, snapshot_sources, trace_sources
 
     trace, memory = _parts(file)
 
@@ -143,7 +143,7 @@ def _late(open_part: Callable[[], dict[str, Source]], name: str) -> Source:
 
 
 def _print_tables(tables: Sequence[Table], *, as_json: bool) -> None:
-    from profiler_kit.tables.sql import describe
+    from profiler_kit.sql_tables import describe
 
     if not as_json:
         typer.echo(describe(tables))

@@ -9,9 +9,9 @@ from typing import Annotated, Final
 
 import typer
 
-from profiler_kit.cli.output import printable
 from profiler_kit.errors import InputError, OptionError
 from profiler_kit.files import whole_file
+from profiler_kit.names import printable
 from profiler_kit.progress import progress_bar
 
 PAGES: Final = (".html", ".htm")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from profiler_kit.cli.output import print_table, shorten, table_lines
+from profiler_kit.cli.output import print_table
+from profiler_kit.render.text_table import shorten, table_lines
 from tests.app.samples import host_trace
 
 COLUMNS = ("region", "times", "sum", "busy")

@@ -17,8 +17,8 @@ from profiler_kit.load.cache.store import spilled_trace
 from profiler_kit.load.trace import spill
 from profiler_kit.load.trace.chrome import read_chrome_trace
 from profiler_kit.load.trace.spill import free_memory_bytes, needed_memory_bytes, spill_chrome_trace
-from profiler_kit.tables.query import select, select_spilled
-from profiler_kit.tables.sql import SPILLED_TABLES
+from profiler_kit.sql import select, select_spilled
+from profiler_kit.sql_tables import SPILLED_TABLES
 from profiler_kit.trace import load_trace
 from tests.builders import TraceBuilder, real_traces
 from tests.load.test_store import a_trace, entries, same

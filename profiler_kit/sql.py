@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from profiler_kit.errors import OptionError
-from profiler_kit.tables.sql import SPILLED_TABLES, create_views, quoted
+from profiler_kit.sql_tables import SPILLED_TABLES, create_views, quoted
 
 if TYPE_CHECKING:
     import duckdb
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from profiler_kit.load.cache.store import Spilled
-    from profiler_kit.tables.sql import Source
+    from profiler_kit.sql_tables import Source
 
 MEMORY_LIMIT_BYTES: Final = 1 << 30  # of what a query builds; the tables themselves are not counted
 SPILLED_MEMORY_BYTES: Final = 512 << 20  # for sorts and medians; totals and counts take some 10 MB

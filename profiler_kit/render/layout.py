@@ -1,0 +1,220 @@
+"""Lay a filled table out for people: which columns, with which heading, in which unit, and the text of each cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import pandas as pd
+
+from profiler_kit.names import fit_names, kernel_names, printable
+from profiler_kit.render.text import (
+    MISSING,
+    byte_unit,
+    bytes_in,
+    fmt_bytes,
+    fmt_count,
+    fmt_ns,
+    fmt_path,
+    fmt_percent,
+    fmt_rate,
+    ns_in,
+    time_unit,
+)
+from profiler_kit.schema import Column, Schema
+from profiler_kit.table import Filled, Table, is_missing
+from profiler_kit.units import NS_PER_US
+
+KERNEL_LETTERS: Final = 60
+REGION_LETTERS: Final = 52
+Kind = Literal["text", "number", "share", "flag"]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A column as it is shown.
+
+    label: heading; unit: that of `values`, "" where there is none. values: numbers in that unit (None: missing), or
+    texts. cells: the same as text, with the unit. full: what a cell stands for where its text was shortened. depth: how
+    far a name is indented. optional: may be left out where there is no room.
+    """
+
+    name: str
+    label: str
+    meaning: str
+    kind: Kind
+    unit: str
+    values: Sequence[Any]
+    cells: Sequence[str]
+    full: Sequence[str] = ()
+    depth: Sequence[int] = ()
+    optional: bool = False
+
+    @property
+    def heading(self) -> str:
+        """Label and unit."""
+        return f"{self.label}, {self.unit}" if self.unit else self.label
+
+    def bare(self) -> list[str]:
+        """The cells without their unit, which the heading says."""
+        return [cell.removesuffix(f" {self.unit}") for cell in self.cells] if self.unit else list(self.cells)
+
+
+def layout(filled: Filled, rows: slice = slice(None)) -> list[Shown]:
+    """The columns to show, of all rows or of some; units and shares are those of the whole table.
+
+    A column that holds nothing (every value missing or empty) is left out.
+    """
+    table, frame = filled.table, filled.frame
+    texts = filled.texts()
+    shown = []
+    shared = _shared(table, frame)
+    for name in _visible(table, frame):
+        column = table.schema.columns[name]
+        if _is_blank(frame[name]) and len(frame):
+            continue
+        if name in texts:
+            found = _text(table.schema, name, list(texts[name]))
+        elif name == "path" and table.tree:
+            found = _tree(table.schema, name, list(frame[name]))
+        else:
+            unit = "share" if column.of else table.schema.unit(name)
+            found = _COLUMNS[unit](table.schema, name, _cells(frame, name, column))
+        shown.append(_cut(found, rows))
+        if name == shared:
+            shown.append(_cut(_share_of_whole(table, frame, name), rows))
+    return shown
+
+
+def name_column(shown: Sequence[Shown]) -> int:
+    """How many columns at the left are names: texts, which are not aligned as numbers are."""
+    return max(1, next((n for n, one in enumerate(shown) if one.kind != "text"), len(shown)))
+
+
+def _visible(table: Table, frame: pd.DataFrame) -> list[str]:
+    if table.host and "gpu_events" in frame and not frame["gpu_events"].sum():
+        return list(table.host)
+    return [name for name in table.columns if table.schema.columns[name].show != "never"]
+
+
+def _shared(table: Table, frame: pd.DataFrame) -> str:
+    if table.host and "gpu_events" in frame and not frame["gpu_events"].sum():
+        return next((name for name in table.host if name.endswith("_ns")), "")
+    return table.share_of
+
+
+def _is_blank(values: pd.Series[Any]) -> bool:
+    is_text = values.dtype == object or values.dtype == "category"
+    return bool(values.isna().all() or (is_text and all(isinstance(v, str | tuple) and not v for v in values.unique())))
+
+
+def _cells(frame: pd.DataFrame, name: str, column: Column) -> list[Any]:
+    values = [None if is_missing(value) else value for value in frame[name].tolist()]
+    if not column.of:
+        return values
+    whole = frame[column.of].tolist()
+    return [None if value is None or not all_ else value / all_ for value, all_ in zip(values, whole, strict=True)]
+
+
+def _cut(shown: Shown, rows: slice) -> Shown:
+    if rows == slice(None):
+        return shown
+    parts = {part: getattr(shown, part)[rows] for part in ("values", "cells", "full", "depth")}
+    return Shown(shown.name, shown.label, shown.meaning, shown.kind, shown.unit, optional=shown.optional, **parts)
+
+
+def _made(
+    schema: Schema, name: str, kind: Kind, unit: str, values: Sequence[Any], cells: Sequence[str], **more: Any
+) -> Shown:
+    optional = schema.columns[name].show == "room"
+    return Shown(name, schema.label(name), schema.meaning(name), kind, unit, values, cells, optional=optional, **more)
+
+
+def _times(schema: Schema, name: str, values: Sequence[Any], scale: int = 1) -> Shown:
+    values = [None if value is None else value * scale for value in values]
+    unit = time_unit(value for value in values if value is not None)
+    numbers = [None if value is None else ns_in(value, unit) for value in values]
+    return _made(schema, name, "number", unit, numbers, [fmt_ns(value, unit) for value in values])
+
+
+def _sizes(schema: Schema, name: str, values: Sequence[Any], per: str = "") -> Shown:
+    known = [value for value in values if value is not None]
+    unit = byte_unit(known)
+    if unit == "GiB" and max(map(abs, known)) < 100 << 30:
+        unit = "MiB"  # small rows still say something
+    numbers = [None if value is None else bytes_in(value, unit) for value in values]
+    cells = [MISSING if value is None else fmt_bytes(value, unit) + per for value in values]
+    return _made(schema, name, "number", unit + per, numbers, cells)
+
+
+def _shares(schema: Schema, name: str, values: Sequence[Any]) -> Shown:
+    return _made(schema, name, "share", "", values, [fmt_percent(value) for value in values])
+
+
+def _numbers(text: Callable[[Any], str]) -> Callable[[Schema, str, Sequence[Any]], Shown]:
+    def made(schema: Schema, name: str, values: Sequence[Any]) -> Shown:
+        cells = [MISSING if value is None else text(value) for value in values]
+        return _made(schema, name, "number", "", values, cells)
+
+    return made
+
+
+def _text(schema: Schema, name: str, values: Sequence[Any]) -> Shown:
+    cells = [printable(str(value)) if value is not None and value != "" else MISSING for value in values]
+    return _made(schema, name, "text", "", cells, cells)
+
+
+def _kernels(schema: Schema, name: str, values: Sequence[Any]) -> Shown:
+    if values and isinstance(values[0], tuple):  # a sequence of kernels
+        distinct = list(dict.fromkeys(kernel for row in values for kernel in row))
+        short = dict(zip(distinct, fit_names(kernel_names(distinct), KERNEL_LETTERS // 2), strict=True))
+        cells = [printable(" → ".join(short[kernel] for kernel in row)) for row in values]
+        return _made(schema, name, "text", "", cells, cells, full=[printable("\n".join(row)) for row in values])
+    names = [str(value) for value in values]
+    cells = [printable(one) for one in fit_names(kernel_names(names), KERNEL_LETTERS)]
+    return _made(schema, name, "text", "", cells, cells, full=[printable(one) for one in names])
+
+
+def _paths(schema: Schema, name: str, values: Sequence[Any]) -> Shown:
+    return _text(schema, name, [fmt_path(value) if value is not None else None for value in values])
+
+
+def _tree(schema: Schema, name: str, paths: Sequence[tuple[str, ...]]) -> Shown:
+    depth = [max(0, len(path) - 1) for path in paths]
+    widths = [max(16, REGION_LETTERS - 2 * deep) for deep in depth]
+    last = [path[-1] if path else MISSING for path in paths]
+    cells = [printable(one) for one in fit_names(last, widths)]
+    return _made(schema, name, "text", "", cells, cells, full=[printable(fmt_path(p)) for p in paths], depth=depth)
+
+
+def _flags(schema: Schema, name: str, values: Sequence[Any]) -> Shown:
+    return _made(schema, name, "flag", "", values, [MISSING if v is None else "yes" if v else "" for v in values])
+
+
+def _share_of_whole(table: Table, frame: pd.DataFrame, name: str) -> Shown:
+    values = frame[name]
+    rows = values[frame["path"].map(len) == 1] if table.tree else values
+    whole = float(rows.fillna(0).sum()) or 1.0
+    of = f"of {table.schema.label(name)}"
+    shares = [None if is_missing(value) else value / whole for value in values.tolist()]
+    meaning = "Share of the rows at the top." if table.tree else "Share of all rows of this table."
+    return Shown("share_of_whole", of, meaning, "share", "", shares, [fmt_percent(share) for share in shares])
+
+
+_COLUMNS: Final[dict[str, Callable[[Schema, str, Sequence[Any]], Shown]]] = {
+    "ns": _times,
+    "us": lambda schema, name, values: _times(schema, name, values, NS_PER_US),
+    "bytes": _sizes,
+    "mib": _numbers(lambda value: f"{value:,.1f}"),
+    "share": _shares,
+    "bytes_per_s": lambda schema, name, values: _sizes(schema, name, values, "/s"),
+    "per_s": _numbers(fmt_rate),
+    "factor": _numbers(lambda value: f"{value:,.2f}"),
+    "count": _numbers(fmt_count),
+    "id": _numbers(str),
+    "flag": _flags,
+    "text": _text,
+    "path": _paths,
+    "kernel": _kernels,
+}

@@ -1,0 +1,67 @@
+"""Tables as text: as wide as the terminal, numbers aligned and never cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from profiler_kit.names import printable
+from profiler_kit.render.layout import layout, name_column
+from profiler_kit.table import Filled
+
+GAP: Final = "   "
+NARROWEST: Final = 28  # what the first column is shortened to before other columns go
+
+
+def filled_lines(filled: Filled, *, top: int | None = None, width: int | None = None) -> list[str]:
+    """A filled table, its first `top` rows; names are indented as the tree is."""
+    shown = layout(filled, slice(top))
+    cells = [[("  " * deep + cell) for deep, cell in zip(one.depth or [0] * len(one.cells), one.cells, strict=True)]
+             for one in shown]  # fmt: skip
+    optional = [one.label for one in reversed(shown) if one.optional]
+    rows = [list(row) for row in zip(*cells, strict=True)]
+    return table_lines([one.label for one in shown], rows, left=name_column(shown), optional=optional, width=width)
+
+
+def table_lines(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    left: int = 1,
+    optional: Sequence[str] = (),
+    width: int | None = None,
+) -> list[str]:
+    """The lines of a table: head, rule, one line a row.
+
+    Numbers are never cut. When `width` is too little, the first column is shortened in the middle, down to
+    NARROWEST; then the `optional` columns go, the first named first; then the first column is shortened further.
+    """
+    rows = [[printable(cell) for cell in row] for row in rows]
+    kept = list(range(len(columns)))
+    natural = [max(map(len, (columns[c], *(row[c] for row in rows)))) for c in kept]
+    for name in ("", *optional):
+        kept = [c for c in kept if columns[c] != name or not name]
+        others = sum(natural[c] + len(GAP) for c in kept[1:])
+        if width is None or others + min(natural[0], NARROWEST) <= width:
+            break
+    room = natural[0] if width is None else max(4, min(natural[0], width - others))
+    widths = [room if c == kept[0] else natural[c] for c in kept]
+
+    def line(cells: Sequence[str]) -> str:
+        shown = [shorten(cells[c], size) for c, size in zip(kept, widths, strict=True)]
+        aligned = [
+            text.ljust(size) if c < left else text.rjust(size)
+            for c, text, size in zip(kept, shown, widths, strict=True)
+        ]
+        return GAP.join(aligned).rstrip()
+
+    rule = "─" * (sum(widths) + len(GAP) * (len(widths) - 1))
+    return [line(columns), rule, *map(line, rows)]
+
+
+def shorten(text: str, size: int) -> str:
+    """`text` in at most `size` characters: the middle goes, since names differ at both ends."""
+    if len(text) <= size:
+        return text
+    head = size // 2
+    return text[:head] + "…" + text[len(text) - (size - head - 1) :]
