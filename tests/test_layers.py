@@ -15,13 +15,24 @@ PACKAGE = ROOT / "profiler_kit"
 
 # Earlier stages first. A module of one stage may import from the same or an earlier one.
 LAYERS = (
-    {"errors", "units", "files", "names", "schema", "progress", "formats"},
+    {"errors", "units", "files", "names", "schema", "table", "progress", "formats"},
     {"capture"},
     {"models", "workload"},
     {"load"},
     {"attribute"},
     {"analyses", "findings"},
-    {"tables", "trace", "trace_analyses", "ranks", "snapshot_analyses", "snapshot", "hta", "timeline"},
+    {
+        "tables",
+        "sql",
+        "sql_tables",
+        "trace",
+        "trace_analyses",
+        "ranks",
+        "snapshot_analyses",
+        "snapshot",
+        "hta",
+        "timeline",
+    },
     {"joined", "run"},
     {"render"},
     {"cli"},

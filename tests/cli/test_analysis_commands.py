@@ -93,10 +93,10 @@ def test_a_trace_without_gpu_events_gives_empty_tables(tmp_path: Path, name: str
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["idle", "--scope", "gpu"], "--scope gpu: want one of stream, device, all. Try: --scope stream"),
+        (["idle", "--scope", "gpu"], "--scope gpu: expected one of stream, device, all. Try: --scope stream"),
         (
             ["idle", "--kernel-wait-us", "-1"],
-            "--kernel-wait-us -1.0: want microseconds, 0 or more. Try: --kernel-wait-us 30",
+            "--kernel-wait-us -1.0: expected microseconds, 0 or more. Try: --kernel-wait-us 30",
         ),
         (["operators", "--by", "color"], "--by color: want one of name, shape, kernel, module. Try: --by name"),
         (["operators", "--top", "0"], "--top 0: want at least 1 row. Try: --top 30"),

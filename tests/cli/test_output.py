@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from profiler_kit.cli.output import print_table
 from profiler_kit.render.text_table import shorten, table_lines
 from tests.app.samples import host_trace
+from tests.cli.run import profiler_kit
 
 COLUMNS = ("region", "times", "sum", "busy")
 ROWS = [
@@ -53,12 +53,9 @@ def test_shorten_keeps_both_ends() -> None:
 
 
 @pytest.mark.parametrize("name", ["kernels", "idle", "launches", "sequences", "copies", "overlap", "utilization"])
-def test_a_trace_without_a_gpu_gets_a_sentence_instead_of_an_empty_table(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_trace_without_a_gpu_gets_a_sentence_instead_of_an_empty_table(name: str, tmp_path: Path) -> None:
     path = host_trace().write(tmp_path / "host.json.gz")
-    importlib.import_module(f"profiler_kit.cli.{name}").command(path)
-    assert capsys.readouterr().out == (
+    assert profiler_kit(name, path).out == (
         f"{path}: no GPU events. Record on a machine with a GPU, with CUDA among the activities; where the host's time "
         "went: profiler-kit summary\n"
     )
