@@ -5,18 +5,22 @@ BIN    := $(VENV)/bin
 DONE   := $(VENV)/.installed
 WORKERS ?= 2
 
-.PHONY: demo test install screenshots lock clean
+.DEFAULT_GOAL := help
+.PHONY: help demo test install docs screenshots lock clean
 
-demo: $(DONE)
+help: ## what there is to make
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(DONE) ## record Segment Anything here and open the dashboard beside H200 samples (ARGS="--model vit_tiny" is quick)
 	$(BIN)/profiler-kit demo $(ARGS)
 
-test: $(DONE)
+test: $(DONE) ## lint, types, tests (ARGS="tests/load -k cache" for some of them)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
-install: $(DONE)
+install: $(DONE) ## install into .venv
 
 $(DONE): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else "profiler_kit needs Python 3.11 or newer, $(PYTHON) is %d.%d. Try: make PYTHON=python3.12 ..." % v[:2])'
@@ -26,13 +30,14 @@ $(DONE): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
 	@touch $(DONE)
 
-# Takes the pictures in docs/ anew, in a real Chromium.
-screenshots: $(DONE)
+docs: $(DONE) ## the documentation as a site in site/: reference of Python, tables and commands
+	$(BIN)/mkdocs build --quiet
+
+screenshots: $(DONE) ## take the pictures in docs/ anew, in a real Chromium
 	$(BIN)/python docs/screenshots.py $(ARGS)
 
-# Resolves requirements.in anew; needs uv. Writes versions only, no addresses.
-lock:
+lock: ## resolve requirements.in anew (needs uv); writes versions only, no addresses
 	uv pip compile -q --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url requirements.in -o requirements.lock
 
-clean:
+clean: ## remove .venv
 	rm -rf $(VENV)
