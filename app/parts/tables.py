@@ -1,0 +1,112 @@
+"""Tables on a page: any declared table with its columns explained, its options as widgets, rows to pick, and CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import pandas as pd
+import streamlit as st
+
+from app import address
+from app.parts import widgets
+from profiler_kit.render.layout import Shown, layout
+from profiler_kit.table import Filled, Option, Table, Value
+from profiler_kit.timeline.palette import region_colours, swatch
+
+INDENT: Final = "\u2003"
+_ROW_PX, _LETTER_PX, _NUMBER_PX, _WIDEST_PX = 35, 8, 68, 420
+_FORMATS: Final[Mapping[str, str]] = {"s": "%,.3f", "ms": "%,.3f", "µs": "%,.2f", "ns": "%,d"}
+
+
+def show(filled: Filled, key: str, *, rows: int = 12) -> None:
+    """A table as tall as its rows up to a limit, and as CSV."""
+    frame, columns = _frame(filled)
+    st.dataframe(frame, key=key, column_config=columns, **_look(len(frame), rows))
+    widgets.csv(filled, key)
+
+
+def pick_row(filled: Filled, key: str, *, names: Sequence[str], param: str, rows: int = 12) -> int | None:
+    """The same with one row to select; returns its number.
+
+    The row's name (of `names`, one a row) is kept in the address, and a row named there is selected.
+    """
+    default = address.row_asked(param, list(names))
+    frame, columns = _frame(filled)
+    event = st.dataframe(
+        frame,
+        key=key,
+        column_config=columns,
+        on_select="rerun",
+        selection_mode="single-row",
+        selection_default=None if default is None else {"selection": {"rows": [default]}},
+        **_look(len(frame), rows),
+    )
+    widgets.csv(filled, key)
+    chosen = event["selection"]["rows"]
+    row = int(chosen[0]) if chosen and chosen[0] < len(frame) else None
+    address.keep(param, "" if row is None else names[row])
+    return row
+
+
+def options(table: Table) -> dict[str, Value]:
+    """What the reader sets, a widget for each of the table's options; kept in the address."""
+    if not table.options:
+        return {}
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        return {option.name: _widget(table, option) for option in table.options}
+
+
+def _widget(table: Table, option: Option) -> Value:
+    label, how = option.name.replace("_us", " (µs)").replace("_", " ").capitalize(), {"bind": "query-params"}
+    how |= {"key": f"{table.name}-{option.name}", "help": option.meaning}
+    if option.kind == "choice":
+        return str(st.segmented_control(label, option.choices, default=option.default, **how) or option.default)
+    if option.kind == "flag":
+        return bool(st.toggle(label, value=bool(option.default), **how))
+    if option.kind == "text":
+        return st.text_input(label, value=str(option.default or ""), width=260, **how) or option.default
+    least = option.least if option.kind == "count" else 0.0
+    return st.number_input(label, min_value=least, value=option.default, width=180, **how)
+
+
+def _look(count: int, rows: int) -> dict[str, Any]:
+    height = _ROW_PX * (min(max(count, 1), rows) + 1) + 3
+    return {"hide_index": True, "placeholder": "–", "height": height}
+
+
+def _frame(filled: Filled) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """What is shown of a table: numbers in the unit of their column, names indented behind their colour."""
+    data: dict[str, Sequence[Any]] = {}
+    columns: dict[str, Any] = {}
+    for one in layout(filled):
+        if one.depth and filled.table.tree:
+            colours = region_colours(name for path in filled.frame["path"] for name in path)
+            data["colour"] = [swatch(colours[path[-1]]) if path else "" for path in filled.frame["path"]]
+            columns["colour"] = st.column_config.ImageColumn("", width=36, help="The colour of this region on every page.")
+        data[one.name], columns[one.name] = _column(one)
+        if one.full and list(one.full) != list(one.cells) and not one.depth:
+            data[f"{one.name}, full"] = one.full
+            columns[f"{one.name}, full"] = st.column_config.TextColumn("Full name", help=one.meaning, width="large")
+    # the full names come last
+    order = sorted(data, key=lambda name: name.endswith(", full"))
+    return pd.DataFrame({name: data[name] for name in order}), columns
+
+
+def _column(one: Shown) -> tuple[Sequence[Any], Any]:
+    heading = one.heading.replace(",", "", 1) if one.unit else one.label
+    title = heading[:1].upper() + heading[1:]
+    if one.kind == "share":
+        percent = [None if value is None else 100 * value for value in one.values]
+        return percent, st.column_config.ProgressColumn(
+            title, format="%.1f %%", min_value=0.0, max_value=100.0, help=one.meaning, width=100
+        )
+    width = max(_NUMBER_PX, _LETTER_PX * len(title) + 12)
+    if one.kind == "number":
+        whole = all(value is None or float(value).is_integer() for value in one.values)
+        shape = _FORMATS.get(one.unit, "%,d" if whole and not one.unit else "%,.2f")
+        return one.values, st.column_config.NumberColumn(title, format=shape, help=one.meaning, width=width)
+    longest = max((len(cell) for cell in one.cells), default=0)
+    width = min(_WIDEST_PX, max(width, _LETTER_PX * longest))
+    cells = [INDENT * deep + cell for deep, cell in zip(one.depth or [0] * len(one.cells), one.cells, strict=True)]
+    return cells, st.column_config.TextColumn(title, help=one.meaning, width=width)
