@@ -1,6 +1,6 @@
 """Time and memory of loading a chrome trace: profiler_kit, HTA, and json.load + pandas, side by side in one run.
 
-"profiler_kit" is what a user calls: `load_trace(path)` with its frame of events, the cache cold at the start and written
+"profiler_kit" is what a user calls: `load_trace(path)` with its frame of events, the cache cold at first and written
 at the end. "columns only" is the reader alone, without frame and cache.
 
     python benchmarks/load_trace.py TRACE [TRACE ...] --repeats 5 --out benchmarks/results/load_trace.json
