@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Final
 
+from profiler_kit.version import __version__
+
 if TYPE_CHECKING:
     from profiler_kit.capture.layers import layer_timer
     from profiler_kit.capture.memory import memory_runner
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
     from profiler_kit.run import Run, load_run
     from profiler_kit.snapshot import Snapshot, load_snapshot
     from profiler_kit.trace import Trace, load_trace
-
-__version__: Final = "0.1.0"
 
 __all__ = [
     "JoinedRun",

@@ -1,24 +1,20 @@
-"""A trace and a memory snapshot of the same run on one clock: both in, kernels and memory of each region out."""
+"""A trace and a memory snapshot of the same run on one clock: kernels and memory of each region."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from profiler_kit.analyses.compare import clock
 from profiler_kit.analyses.compare.clock import Clock
 from profiler_kit.analyses.memory.leaks import MEMORY_REGION_INSTANCES
 from profiler_kit.errors import InputError
+from profiler_kit.kept import kept
+from profiler_kit.snapshot import Snapshot
+from profiler_kit.trace import Trace
 from profiler_kit.units import NS_PER_S, NS_PER_US
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from profiler_kit.snapshot import Snapshot
-    from profiler_kit.trace import Trace
 
 _HINT = (
     "Record both at once: with profiler_runner('trace.json.gz'), memory_runner('memory.pickle'): ... with your code in "
@@ -38,10 +34,9 @@ class JoinedRun:
     pairs: pd.DataFrame
     clock: Clock
 
-    @cached_property
-    def _regions(self) -> pd.DataFrame:
-        import pandas as pd
-
+    @kept
+    def regions(self) -> pd.DataFrame:
+        """REGION_MEMORY: one row per opened region that is in both files."""
         snapshot, devices = self.snapshot, self.snapshot.devices
         parts = [snapshot.region_instances(device) for device in devices]
         memory = pd.concat(parts, ignore_index=True) if parts else MEMORY_REGION_INSTANCES.empty()
@@ -50,13 +45,10 @@ class JoinedRun:
             self.pairs, self.trace.region_instances(), self.trace.gpu_events(), memory, np.concatenate(allocated)
         )
 
-    def regions(self) -> pd.DataFrame:
-        """REGION_MEMORY: one row per opened region that is in both files."""
-        return self._regions
-
+    @kept
     def region_totals(self) -> pd.DataFrame:
         """REGION_MEMORY_TOTALS: one row per device and region path."""
-        return clock.region_memory_totals(self._regions)
+        return clock.region_memory_totals(self.regions())
 
 
 def join_run(trace: Trace, snapshot: Snapshot) -> JoinedRun:

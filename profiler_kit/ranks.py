@@ -1,16 +1,16 @@
-"""The traces of one job's ranks, side by side (a folder of traces in, totals by rank and matched collectives out)."""
+"""The traces of one job's ranks, side by side: totals by rank, and collectives matched across ranks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 import pandas as pd
 
 from profiler_kit.analyses.ranks.ranks import collectives, communication_kernels, rank_totals
+from profiler_kit.kept import kept
 from profiler_kit.load.discover.rank_files import Paths, add_rank, rank_files, rank_of
 from profiler_kit.progress import Report, silent
 from profiler_kit.trace import Trace, load_trace
@@ -24,21 +24,19 @@ class Ranks:
 
     traces: Mapping[int, Trace]
 
-    @cached_property
-    def _collectives(self) -> pd.DataFrame:
+    @kept
+    def collectives(self) -> pd.DataFrame:
+        """RANK_COLLECTIVES: the kernels of each collective on its ranks, and who waited for whom."""
         parts = [
             communication_kernels(trace.gpu_events(), rank, trace.base_ns, trace.events[_GROUP])
             for rank, trace in self.traces.items()
         ]
         return collectives(pd.concat(parts, ignore_index=True))
 
-    def collectives(self) -> pd.DataFrame:
-        """RANK_COLLECTIVES: the kernels of each collective on its ranks, and who waited for whom."""
-        return self._collectives.copy()
-
+    @kept
     def totals(self) -> pd.DataFrame:
         """RANK_TOTALS: one row per rank."""
-        return rank_totals({rank: trace.gpu_events() for rank, trace in self.traces.items()}, self._collectives)
+        return rank_totals({rank: trace.gpu_events() for rank, trace in self.traces.items()}, self.collectives())
 
 
 def load_ranks(paths: Paths, *, report: Report = silent) -> Ranks:

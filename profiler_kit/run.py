@@ -6,9 +6,10 @@ import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final, TypeVar
+
+import pandas as pd
 
 from profiler_kit.analyses.compare.measurements import Side, measured
 from profiler_kit.analyses.compare.traces import LATENCY, Change, Comparison, compare
@@ -21,15 +22,12 @@ from profiler_kit.files import require_file
 from profiler_kit.findings.advice import Advice, advise_layers
 from profiler_kit.formats.layer_file import read_layers
 from profiler_kit.formats.run_record import RECORD, RunRecord
+from profiler_kit.kept import kept
+from profiler_kit.later import Page, later, shown
 from profiler_kit.load.discover.runs import RunFolder, find_run, find_runs
 from profiler_kit.progress import Report, silent
 from profiler_kit.snapshot import Snapshot, load_snapshot
 from profiler_kit.trace import Trace, load_trace
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from profiler_kit.render.notebook_cards import ReportPage
 
 _T = TypeVar("_T")
 _WANT: Final = "want a run folder, a chrome trace, a memory snapshot or a layers.parquet"
@@ -52,9 +50,7 @@ class Layers:
         return f"Layers({self.totals['layer'].nunique()} layers at batch sizes {sizes})"
 
     def _repr_html_(self) -> str:
-        from profiler_kit.render.notebook_cards import layers_card
-
-        return layers_card(self)._repr_html_()
+        return shown("layers_card", self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,15 +65,12 @@ class Compared:
         return f"Compared({self.a.name!r}, {self.b.name!r})"
 
     def _repr_html_(self) -> str:
-        from profiler_kit.render.notebook_cards import comparison_card
-
-        return comparison_card(self.a, self.b, self.changes)._repr_html_()
+        return shown("comparison_card", self.a, self.b, self.changes)
 
     def markdown(self) -> str:
         """The same to paste into a pull request."""
-        from profiler_kit.render.report.markdown import comparison_markdown
-
-        return comparison_markdown(self.a, self.b, self.changes)
+        text: str = later("comparison_markdown")(self.a, self.b, self.changes)
+        return text
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,15 +94,12 @@ class Run:
 
     def _repr_html_(self) -> str:
         """A summary for a notebook: where the time went, and what is most worth fixing."""
-        from profiler_kit.render.notebook_cards import run_card
+        return shown("run_card", self)
 
-        return run_card(self)._repr_html_()
-
-    def report(self, *others: Run) -> ReportPage:
+    def report(self, *others: Run) -> Page:
         """The whole report, other runs compared with this one: shows itself in a notebook, and has save(path)."""
-        from profiler_kit.render.notebook_cards import ReportPage
-
-        return ReportPage((self, *others))
+        page: Page = later("ReportPage")((self, *others))
+        return page
 
     def compared_with(self, before: Run) -> Compared:
         """What changed from another run to this one.
@@ -128,7 +118,8 @@ class Run:
         parts = {"record": self.record, "trace": self.trace, "memory": self.snapshot, "layers": self.layers}
         return tuple(name for name, part in parts.items() if part is not None)
 
-    @cached_property
+    @property
+    @kept
     def presence(self) -> Presence | None:
         """What the trace holds of the GPU; None without a trace."""
         if self.trace is None:
@@ -136,19 +127,22 @@ class Run:
         calls, quality = self.trace.launch_calls(), self.trace.quality
         return what_ran(self.trace.gpu_events(), calls, truncated=quality.truncated, metadata=self.trace.metadata)
 
-    @cached_property
+    @property
+    @kept
     def load(self) -> BatchLoad | None:
         """How busy the GPU is when nobody records; None where the run does not tell."""
         if self.trace is None or self.record is None:
             return None
         return batch_load(self.trace.regions(), self.record.latency_ns)
 
-    @cached_property
+    @property
+    @kept
     def idle_gaps(self) -> pd.DataFrame:
         """IDLE_GAPS over all devices; empty without a trace."""
         return IDLE_GAPS.empty() if self.trace is None else self.trace.idle_gaps(scope="all")
 
-    @cached_property
+    @property
+    @kept
     def bounds(self) -> dict[tuple[str, ...], str]:
         """What bounds each region path: the verdicts of REGION_UTILIZATION; empty without a trace."""
         if self.trace is None:
@@ -156,14 +150,16 @@ class Run:
         found = self.trace.utilization()
         return dict(zip(found["path"], found["verdict"], strict=True))
 
-    @cached_property
+    @property
+    @kept
     def advice(self) -> list[Advice]:
         """What is most worth fixing, of trace and layers together, the cause that could give back most first."""
         found = [] if self.trace is None else self.trace.advice(self.load)
         found += [] if self.layers is None else advise_layers(self.layers.totals)
         return sorted(found, key=lambda one: -one.share)
 
-    @cached_property
+    @property
+    @kept
     def side(self) -> Side | None:
         """The trace as one side of a comparison; None without a trace."""
         if self.trace is None:

@@ -1,27 +1,34 @@
-"""A memory snapshot and everything asked of it (memory.pickle -> Snapshot -> tables, summary, page)."""
+"""A loaded memory snapshot, and every question that can be asked of it."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypedDict
+from typing import NamedTuple, TypedDict
 
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from profiler_kit.analyses.memory import blocks as memory_blocks
+from profiler_kit.analyses.memory import fragmentation as memory_fragmentation
+from profiler_kit.analyses.memory import leaks as memory_leaks
+from profiler_kit.analyses.memory import live as memory_live
+from profiler_kit.analyses.memory import oom as memory_oom
 from profiler_kit.analyses.memory import regions as memory_regions
 from profiler_kit.analyses.memory import replay as memory
+from profiler_kit.analyses.memory.trace_memory import snapshot_of
 from profiler_kit.errors import OptionError
+from profiler_kit.kept import kept, kept_for_good
+from profiler_kit.later import Shown, later
 from profiler_kit.load.cache.snapshot_store import load_snapshot_data
 from profiler_kit.load.snapshot.frames import CPU, Frame, Recording, SnapshotData, StackTable
 from profiler_kit.load.snapshot.reader import is_trace
+from profiler_kit.load.snapshot.trace_memory_events import read_memory_events
 from profiler_kit.progress import Report, silent
-from profiler_kit.snapshot_analyses import SnapshotAnalyses
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from profiler_kit.render.notebook_cards import Card
+from profiler_kit.schema import Schema
 
 
 class OomRow(TypedDict):
@@ -81,11 +88,15 @@ class Summary(TypedDict):
 
 
 @dataclass(frozen=True, eq=False)
-class Snapshot(SnapshotAnalyses):
-    """A loaded memory snapshot; what is derived from it is computed once, when first asked for.
+class Snapshot:
+    """A loaded memory snapshot.
 
     events, blocks, segments, annotations: SNAPSHOT_EVENTS and so on. stacks[i] is a tuple of Frame, innermost first.
-    settings: the allocator's settings as torch wrote them.
+    settings: the allocator's settings as torch wrote them. State k of a device is what holds after its k-th event, 0
+    what held before the first. Every method that takes a device raises OptionError for an unknown one.
+
+    What is derived is computed when first asked for, kept within a bound (profiler_kit.kept) and shared: never change
+    a frame.
     """
 
     data: SnapshotData
@@ -139,18 +150,16 @@ class Snapshot(SnapshotAnalyses):
     def devices(self) -> tuple[int, ...]:
         return self.data.devices
 
-    @cached_property
-    def _allocations(self) -> pd.DataFrame:
-        return memory.allocations(self.events, self.blocks, self.devices)
-
-    @cached_property
+    @property
+    @kept_for_good
     def _replays(self) -> dict[int, memory.Replay]:
         return {
-            device: memory.replay(self.events, self.blocks, self.segments, self._allocations, device)
+            device: memory.replay(self.events, self.blocks, self.segments, self.allocations(), device)
             for device in self.devices
         }
 
-    @cached_property
+    @property
+    @kept_for_good
     def _regions(self) -> dict[int, memory_regions.Regions]:
         return {
             device: memory_regions.nest(self.annotations, one.times_us, device) for device, one in self._replays.items()
@@ -164,35 +173,41 @@ class Snapshot(SnapshotAnalyses):
         return device
 
     def replay(self, device: int) -> memory.Replay:
-        """The totals of one device after each of its events; raises OptionError for an unknown device."""
+        """The totals of one device after each of its events."""
         return self._replays[self.require_device(device)]
 
+    @kept_for_good
     def allocations(self) -> pd.DataFrame:
         """MEMORY_ALLOCATIONS of all devices."""
-        return self._allocations.copy()
+        return memory.allocations(self.events, self.blocks, self.devices)
 
+    @kept
     def timeline(self) -> pd.DataFrame:
         """MEMORY_TIMELINE of all devices."""
         return memory.timeline(list(self._replays.values()))
 
     def nested_regions(self, device: int) -> memory_regions.Regions:
-        """The nested regions of one device; raises OptionError for an unknown device."""
+        """The nested regions of one device."""
         return self._regions[self.require_device(device)]
 
+    @kept
     def region_spans(self) -> pd.DataFrame:
         """MEMORY_REGION_SPANS: one row per opened region."""
         return memory_regions.region_spans(self._regions)
 
+    @kept
     def regions(self) -> pd.DataFrame:
         """MEMORY_REGIONS: one row per device and region path."""
-        return memory_regions.region_totals(list(self._replays.values()), self._regions, self._allocations)
+        return memory_regions.region_totals(list(self._replays.values()), self._regions, self.allocations())
 
+    @kept
     def oom(self) -> pd.DataFrame:
         """MEMORY_OOM: one row per allocation that failed."""
         return memory.out_of_memory(self.events, list(self._replays.values()))
 
+    @kept
     def failures(self, device: int) -> list[Failure]:
-        """The allocations that failed on one device, in order; raises OptionError for an unknown device."""
+        """The allocations that failed on one device, in order."""
         frame = self.oom()
         frame = frame[frame["device"] == self.require_device(device)]
         known = frame["device_free_bytes"].notna().tolist()
@@ -205,15 +220,17 @@ class Snapshot(SnapshotAnalyses):
             )
         ]
 
+    @kept
     def live_at_peak(self, device: int) -> pd.DataFrame:
-        """MEMORY_LIVE when the device's total was highest; raises OptionError for an unknown device."""
+        """MEMORY_LIVE when the device's total was highest."""
         one = self.replay(device)
-        return memory.live_at(one, self._allocations, one.peak)
+        return memory.live_at(one, self.allocations(), one.peak)
 
+    @kept
     def missing(self, device: int) -> memory.Missing:
-        """What the history of a device is known to lack; raises OptionError for an unknown device."""
+        """What the history of a device is known to lack."""
         return memory.missing_history(
-            self.events, self._allocations, self.require_device(device), self.recording.max_entries
+            self.events, self.allocations(), self.require_device(device), self.recording.max_entries
         )
 
     def peak_region(self, device: int) -> tuple[str, ...]:
@@ -236,11 +253,9 @@ class Snapshot(SnapshotAnalyses):
         first = int(one.times_us[0])
         return int(regions.start_us[regions.end_us >= first].min(initial=first))
 
+    @kept
     def summary(self, device: int | None = None) -> Summary:
-        """What `profiler-kit memory --json` prints; of one device when it is given.
-
-        Raises OptionError for an unknown device.
-        """
+        """What `profiler-kit memory --json` prints; of one device when it is given."""
         devices = self.devices if device is None else (self.require_device(device),)
         regions = self.regions()
         return {"devices": [self._device_row(one, regions) for one in devices]}
@@ -269,41 +284,145 @@ class Snapshot(SnapshotAnalyses):
             "regions": _region_rows(regions[regions["device"] == device]),
         }
 
+    # ---- segments and blocks ----
+
+    @kept_for_good
+    def block_replay(self, device: int) -> memory_blocks.BlockReplay:
+        """The segments and blocks of one device in each state; computed when first asked for.
+
+        Raises OptionError for the memory of a trace, which does not say where its segments are.
+        """
+        one = self.replay(device)
+        if self.source == "trace":
+            raise OptionError(
+                f"{self.path}: a trace's [memory] events do not say where segments and blocks are, so that "
+                "fragmentation is unknown. Record a memory snapshot with profiler_kit.memory_runner."
+            )
+        return memory_blocks.replay_blocks(
+            self.events, self.blocks, self.segments, self.allocations(), one, self.settings
+        )
+
+    @kept
+    def segment_spans(self) -> pd.DataFrame:
+        """MEMORY_SEGMENT_SPANS of all devices: every segment with the events that made and ended it."""
+        return _concat(
+            [self.block_replay(device).segments for device in self.devices], memory_blocks.MEMORY_SEGMENT_SPANS
+        )
+
+    @kept
+    def block_spans(self) -> pd.DataFrame:
+        """MEMORY_BLOCK_SPANS of all devices: every block, active or not, with the events that made and ended it."""
+        return _concat([self.block_replay(device).blocks for device in self.devices], memory_blocks.MEMORY_BLOCK_SPANS)
+
+    @kept
+    def fragmentation(self) -> pd.DataFrame:
+        """MEMORY_FRAGMENTATION of all devices: active against reserved, the largest free block, over time."""
+        return memory_fragmentation.fragmentation_timeline(
+            [(self.replay(device), self.block_replay(device)) for device in self.devices]
+        )
+
+    @kept
+    def fit(
+        self, device: int, size_bytes: int, *, state: int | None = None, stream: int = 0
+    ) -> memory_fragmentation.Fit:
+        """What an allocation in the default pool would have found in a state; at the end unless one is given."""
+        blocks = self.block_replay(device)
+        moment = len(blocks.active_bytes) - 1 if state is None else state
+        return memory_fragmentation.find(blocks, size_bytes, moment, stream=stream)
+
+    @kept
+    def fits(self, device: int, size_bytes: int, *, stream: int = 0) -> npt.NDArray[np.bool_]:
+        """In which states an allocation in the default pool would have found a free block."""
+        return memory_fragmentation.fits(self.block_replay(device), size_bytes, stream=stream)
+
+    # ---- what is live ----
+
+    @kept
+    def live_by_region(self, device: int, *, state: int | None = None) -> pd.DataFrame:
+        """MEMORY_LIVE_TREE by the region that allocated; at the peak unless a state is given."""
+        one = self.replay(device)
+        at = one.peak if state is None else state
+        return memory_live.live_by_region(one, self.allocations(), self.nested_regions(device), at)
+
+    @kept
+    def live_by_layer(self, device: int, *, state: int | None = None) -> pd.DataFrame:
+        """MEMORY_LIVE_TREE by the module that allocated; at the peak unless a state is given."""
+        one = self.replay(device)
+        return memory_live.live_by_layer(one, self.allocations(), self.stacks, one.peak if state is None else state)
+
+    @kept
+    def leaks(self, device: int) -> pd.DataFrame:
+        """MEMORY_LEAKS: what was allocated in a region that closed and is live at the end."""
+        return memory_leaks.leak_candidates(self.replay(device), self.allocations(), self.nested_regions(device))
+
+    @kept
+    def growth(self, device: int) -> pd.DataFrame:
+        """MEMORY_GROWTH: how the total moves from instance to instance of the regions that repeat."""
+        return memory_leaks.growth(self.replay(device), self.nested_regions(device))
+
+    @kept
+    def region_instances(self, device: int) -> pd.DataFrame:
+        """MEMORY_REGION_INSTANCES: the total before, at its highest in, and after each opened region."""
+        return memory_leaks.region_instances(self.replay(device), self.nested_regions(device))
+
+    @kept
+    def lifetimes(self) -> pd.DataFrame:
+        """MEMORY_LIFETIMES of all devices: how long the allocations of each stack lived."""
+        return memory_leaks.lifetimes(self.allocations())
+
+    # ---- out of memory ----
+
+    @kept
+    def oom_reports(self, device: int) -> list[memory_oom.OomReport]:
+        """Each allocation that failed on one device, with the state of the allocator and what would have helped."""
+        one = self.replay(device)
+        event = self.oom().loc[lambda frame: frame["device"] == device, "event"].to_numpy()
+        streams = self.events["stream"].to_numpy()[event].tolist()
+        states = (one.rows.searchsorted(event) + 1).tolist()
+        reports = []
+        for state, stream, failed in zip(states, streams, self.failures(device), strict=True):
+            held = memory_live.held_at(one, self.allocations(), state)
+            reports.append(
+                memory_oom.explain(
+                    one,
+                    self.block_replay(device),
+                    state,
+                    requested=failed.requested_bytes,
+                    device_free=failed.device_free_bytes,
+                    stream=stream,
+                    before=int(held.loc[held["alloc_event"].isna(), "size_bytes"].sum()),
+                )
+            )
+        return reports
+
+    # ---- shown, and asked in SQL ----
+
     def sql(self, query: str) -> pd.DataFrame:
         """The result of one SELECT statement (DuckDB's SQL) over allocations, memory_regions, memory_blocks and others.
 
         help(profiler_kit.sql_tables) lists their columns. Raises OptionError as Trace.sql does.
         """
-        from profiler_kit.sql import select
-        from profiler_kit.sql_tables import snapshot_sources
-
-        return select(query, snapshot_sources(self))
+        answer: pd.DataFrame = later("select")(query, later("snapshot_sources")(self))
+        return answer
 
     def html(self, title: str) -> str:
         """A page that shows the snapshot, in one file that needs no network."""
-        from profiler_kit.render.memory_page.page import memory_page
+        page: str = later("memory_page")(self, title)
+        return page
 
-        return memory_page(self, title)
-
-    def over_time(self, device: int | None = None) -> Card:
-        """Memory over time as a picture for a notebook; of the device that held most when none is given.
-
-        Raises OptionError for an unknown device.
-        """
-        from profiler_kit.render.notebook_cards import memory_card
-
+    def over_time(self, device: int | None = None) -> Shown:
+        """Memory over time as a picture for a notebook; of the device that held most when none is given."""
         if device is None:
             device = max(self.devices, key=lambda one: int(self.replay(one).allocated_bytes.max()), default=0)
-        return memory_card(self, device)
+        card: Shown = later("memory_card")(self, device)
+        return card
 
     def _repr_html_(self) -> str:
         """Its page, as a notebook shows it: offline, in a frame of its own."""
-        from profiler_kit.render.notebook import framed
-
         name = os.fsencode(os.path.basename(self.path)).decode("utf-8", "replace")  # noqa: PTH119 - may hold any bytes
-        return framed(
-            self.html(name), instead="Write it to a file with profiler-kit memory SNAPSHOT --html memory.html."
-        )
+        instead = "Write it to a file with profiler-kit memory SNAPSHOT --html memory.html."
+        framed: str = later("framed")(self.html(name), instead=instead)
+        return framed
 
 
 def load_snapshot(
@@ -319,9 +438,6 @@ def load_snapshot(
     is a trace without such events, TraceFormatError when it is a broken trace.
     """
     if is_trace(path):
-        from profiler_kit.analyses.memory.trace_memory import snapshot_of
-        from profiler_kit.load.snapshot.trace_memory_events import read_memory_events
-
         return Snapshot(snapshot_of(*read_memory_events(Path(path), report=report)))
     return Snapshot(load_snapshot_data(path, memory_limit_bytes=memory_limit_bytes, report=report))
 
@@ -333,3 +449,7 @@ def _region_rows(frame: pd.DataFrame) -> list[RegionRow]:
         RegionRow(path=list(path), **dict(zip(numbers, values, strict=True)))  # type: ignore[typeddict-item]
         for path, *values in zip(*columns, strict=True)
     ]
+
+
+def _concat(frames: list[pd.DataFrame], schema: Schema) -> pd.DataFrame:
+    return pd.concat(frames, ignore_index=True) if frames else schema.empty()

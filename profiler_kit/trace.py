@@ -1,38 +1,43 @@
-"""A loaded trace: a path in, the frames of every analysis out, each computed once when first asked for."""
+"""A loaded trace, and every question that can be asked of it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict, cast
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from profiler_kit.analyses.gpu.batch_load import BatchLoad
+from profiler_kit.analyses.gpu.call_sites import call_sites
+from profiler_kit.analyses.gpu.copies import copies, copy_rate, copy_totals
+from profiler_kit.analyses.gpu.idle import KERNEL_WAIT_BELOW_NS, Scope, idle_gaps, idle_totals
+from profiler_kit.analyses.gpu.kernel_groups import By, in_group, kernel_groups, kernel_origins
 from profiler_kit.analyses.gpu.kernels import kernel_totals
+from profiler_kit.analyses.gpu.launches import DELAYED_FROM_NS, SLOW_FROM_NS, launch_details, launch_totals
+from profiler_kit.analyses.gpu.operator_work import module_work, operator_kernels, operator_work, shape_work
 from profiler_kit.analyses.gpu.operators import operator_totals
+from profiler_kit.analyses.gpu.overlap import communication_overlap
+from profiler_kit.analyses.gpu.queue import FULL_AT, queue_length, queue_totals
 from profiler_kit.analyses.gpu.regions import region_totals
-from profiler_kit.analyses.gpu.timeline import GpuTimeline, gpu_timeline
-from profiler_kit.attribute.frames import EVENTS, GPU_EVENTS, KERNEL_DETAILS, LAUNCH_CALLS, OPERATORS, REGION_INSTANCES
-from profiler_kit.attribute.launch_context import MODULE_PREFIX, Nested, find_origins, nest_operators, operator_calls
-from profiler_kit.attribute.regions import NO_REGION, UNLINKED, Attribution, attribute
+from profiler_kit.analyses.gpu.sequences import kernel_sequences
+from profiler_kit.analyses.gpu.timeline import GpuTimeline, timeline_of_events
+from profiler_kit.analyses.gpu.utilization import region_utilization
+from profiler_kit.attribute import frames
+from profiler_kit.attribute.launch_context import NestedSpans, find_launch_contexts, nest_operators, operator_calls
+from profiler_kit.attribute.regions import NO_REGION_PATH, NONE, UNLINKED_PATH, Attribution, attribute
 from profiler_kit.errors import OptionError
+from profiler_kit.findings.advice import Advice, advise, advise_host
+from profiler_kit.kept import kept, kept_for_good
+from profiler_kit.later import Shown, later, shown
 from profiler_kit.load.cache.store import load_chrome_trace
-from profiler_kit.load.trace.categories import is_launch
 from profiler_kit.load.trace.chrome import ChromeTrace, read_chrome_trace
 from profiler_kit.load.trace.columns import EventColumns
-from profiler_kit.load.trace.events import MISSING
 from profiler_kit.load.trace.repair import Incident
 from profiler_kit.progress import Report, silent
-from profiler_kit.trace_analyses import TraceAnalyses
-
-if TYPE_CHECKING:
-    from profiler_kit.render.notebook_cards import Card
-
-I64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -82,10 +87,10 @@ def load_trace(
     return Trace(read(path, arguments=arguments, report=report))
 
 
-class Trace(TraceAnalyses):
+class Trace:
     """One chrome trace. Times are nanoseconds since `base_ns` (Unix time; 0 in files without a base time).
 
-    Frames are computed when first asked for and kept; treat them as read-only.
+    Frames are computed when first asked for, kept within a bound (profiler_kit.kept) and shared: never change one.
     """
 
     def __init__(self, file: ChromeTrace) -> None:
@@ -96,15 +101,12 @@ class Trace(TraceAnalyses):
 
     def _repr_html_(self) -> str:
         """A summary for a notebook: where the time went, and what is most worth fixing."""
-        from profiler_kit.render.notebook_cards import trace_card
+        return shown("trace_card", self)
 
-        return trace_card(self)._repr_html_()
-
-    def timeline(self) -> Card:
+    def timeline(self) -> Shown:
         """The whole timeline as a picture for a notebook; `profiler-kit serve` has the one to zoom."""
-        from profiler_kit.render.notebook_cards import timeline_card
-
-        return timeline_card(self)
+        card: Shown = later("timeline_card")(self)
+        return card
 
     @property
     def path(self) -> Path:
@@ -127,44 +129,29 @@ class Trace(TraceAnalyses):
         base = self.metadata.get("baseTimeNanoseconds")
         return base if isinstance(base, int) else 0
 
-    @cached_property
+    @property
+    @kept_for_good
     def events(self) -> pd.DataFrame:
         """EVENTS: one row per complete event; one more column (category) for each argument asked for when loading."""
-        columns = self.columns
-        data: dict[str, Any] = {
-            "name": _categorical(columns.name, columns.names),
-            "category": _categorical(columns.category, columns.categories),
-            "thread": columns.thread,
-            "start_ns": columns.start_ns,
-            "dur_ns": columns.dur_ns,
-            **{name: _nullable(values) for name, values in columns.integers.items()},
-        }
-        events = EVENTS.check(pd.DataFrame(data))
-        extra = {name: _categorical(text.codes, text.values) for name, text in columns.extra.items()}
-        return events.assign(**extra) if extra else events
+        return frames.events_frame(self.columns)
 
-    @cached_property
+    @property
+    @kept_for_good
     def threads(self) -> pd.DataFrame:
         """One row per thread or stream: pid and tid as text, as the file writes them, and a label to show."""
-        columns = self.columns
-        rows = []
-        for pid, tid in columns.threads:
-            name = columns.thread_names.get((pid, tid), "")
-            process = columns.process_labels.get(pid, "")
-            rows.append((_text(pid), _text(tid), name or f"thread {_text(tid)}", process))
-        return pd.DataFrame(rows, columns=["pid", "tid", "label", "process"], dtype=object)
+        return frames.threads_frame(self.columns)
 
-    @cached_property
+    @property
+    @kept
     def quality(self) -> Quality:
         """What was lost while loading, and what could not be attributed."""
-        paths = self.gpu_events()["path"]
-        loaded = self._file.quality
+        loaded, path = self._file.quality, self._attribution.path
         return Quality(
             truncated=loaded.truncated,
             repaired_events=loaded.repaired_events,
             dropped_events=loaded.dropped_events,
-            unlinked_gpu_events=_count(paths, UNLINKED),
-            unattributed_gpu_events=_count(paths, NO_REGION),
+            unlinked_gpu_events=int((path == UNLINKED_PATH).sum()),
+            unattributed_gpu_events=int((path == NO_REGION_PATH).sum()),
         )
 
     @property
@@ -172,10 +159,22 @@ class Trace(TraceAnalyses):
         """Where the file was damaged, and how; the first few times."""
         return self._file.quality.incidents
 
+    @property
+    @kept_for_good
+    def _attribution(self) -> Attribution:
+        return attribute(self.columns)
+
+    @property
+    @kept_for_good
+    def _nested_operators(self) -> NestedSpans:
+        return nest_operators(self.columns)
+
+    @kept_for_good
     def gpu_events(self) -> pd.DataFrame:
         """GPU_EVENTS: one row per kernel, memory copy and memory set, with the region that launched it."""
-        return self._gpu_events
+        return frames.gpu_events_frame(self.columns, self._attribution)
 
+    @kept_for_good
     def kernel_details(self) -> pd.DataFrame:
         """KERNEL_DETAILS: the rows of gpu_events with operator, nn.Module, launch delay and queue time.
 
@@ -183,11 +182,24 @@ class Trace(TraceAnalyses):
         that was launched before it has ended (queue_ns), and what is left is latency. No time is negative: an event
         that began before its launch call returned has waited 0 ns.
         """
-        return self._kernel_details
+        found = find_launch_contexts(self.columns, self._attribution, self._nested_operators)
+        return frames.kernel_details_frame(self.gpu_events(), self.columns, found)
 
+    @kept_for_good
     def launch_calls(self) -> pd.DataFrame:
         """LAUNCH_CALLS: one row per call of a runtime or driver, those that launch nothing included."""
-        return self._launch_calls
+        return frames.launch_calls_frame(self.columns, self._attribution)
+
+    @kept_for_good
+    def region_instances(self) -> pd.DataFrame:
+        """REGION_INSTANCES: one row per opened region."""
+        return frames.region_instances_frame(self._attribution)
+
+    @kept_for_good
+    def operators(self) -> pd.DataFrame:
+        """OPERATORS: one row per operator call on the host."""
+        calls = operator_calls(self.columns, self._nested_operators)
+        return frames.operators_frame(self.columns, self._attribution.regions, calls)
 
     def sql(self, query: str) -> pd.DataFrame:
         """The result of one SELECT statement (DuckDB's SQL) over events, launches, gpu_events, regions,
@@ -198,23 +210,15 @@ class Trace(TraceAnalyses):
 
         Raises OptionError when the query is no single SELECT, is wrong, or needs more memory than it is given.
         """
-        from profiler_kit.sql import select
-        from profiler_kit.sql_tables import trace_sources
+        answer: pd.DataFrame = later("select")(query, later("trace_sources")(self))
+        return answer
 
-        return select(query, trace_sources(self))
-
-    def region_instances(self) -> pd.DataFrame:
-        """REGION_INSTANCES: one row per opened region."""
-        return self._region_instances
-
-    def operators(self) -> pd.DataFrame:
-        """OPERATORS: one row per operator call on the host."""
-        return self._operators
-
+    @kept
     def regions(self) -> pd.DataFrame:
         """REGION_TOTALS: one row per region path."""
-        return self._regions
+        return region_totals(self.gpu_events(), self.region_instances())
 
+    @kept
     def kernels(self, *, region: str | None = None) -> pd.DataFrame:
         """KERNEL_TOTALS: one row per GPU event name, stream and device.
 
@@ -252,186 +256,168 @@ class Trace(TraceAnalyses):
             )
         return lines
 
+    @kept
+    def linked_gpu_events(self) -> pd.DataFrame:
+        """The rows of gpu_events whose correlation has both a launch and an `ac2g` flow start in the trace."""
+        return self.gpu_events()[self._linked]
+
+    @property
+    def _linked(self) -> npt.NDArray[np.bool_]:
+        """Of each GPU event, whether its correlation has both a launch and an `ac2g` flow start."""
+        found, correlation = self._attribution, self.columns.integers["correlation"]
+        linked: npt.NDArray[np.bool_] = np.isin(correlation[found.event], self.columns.launched)
+        linked &= found.launch != NONE
+        return linked
+
+    @kept
+    def summary(self, *, linked_only: bool = False) -> Summary:
+        """What `profiler-kit summary --json` prints; with linked_only just of the linked GPU events.
+
+        Makes no frame, so that a command that needs no more starts without pandas.
+        """
+        event = self._attribution.event
+        event = event[self._linked] if linked_only else event
+        return Summary(
+            trace=str(self.path),
+            events=self._file.quality.events,
+            gpu_events=len(event),
+            gpu_timeline=timeline_of_events(self.columns, event),
+            quality=cast("QualityCounts", asdict(self.quality)),
+        )
+
+    @kept
     def operator_totals(self) -> pd.DataFrame:
         """OPERATOR_TOTALS: one row per region path and operator name."""
         return operator_totals(self.operators())
 
-    def linked_gpu_events(self) -> pd.DataFrame:
-        """The rows of gpu_events whose correlation has both a launch and an `ac2g` flow start in the trace."""
-        events = self.gpu_events()
-        correlation = self.columns.integers["correlation"][events["event"].to_numpy()]
-        return events[events["launch"].notna().to_numpy() & np.isin(correlation, self.columns.launched)]
+    @kept
+    def operator_work(self) -> pd.DataFrame:
+        """OPERATOR_WORK: one row per operator name, with host time and the GPU work it launched."""
+        return operator_work(self.operators(), self.kernel_details())
 
-    def summary(self, *, linked_only: bool = False) -> Summary:
-        """What `profiler-kit summary --json` prints; with linked_only just of the linked GPU events."""
-        events = self.linked_gpu_events() if linked_only else self.gpu_events()
-        quality = self.quality
-        return Summary(
-            trace=str(self.path),
-            events=self._file.quality.events,
-            gpu_events=len(events),
-            gpu_timeline=gpu_timeline(events),
-            quality=QualityCounts(
-                truncated=quality.truncated,
-                repaired_events=quality.repaired_events,
-                dropped_events=quality.dropped_events,
-                unlinked_gpu_events=quality.unlinked_gpu_events,
-                unattributed_gpu_events=quality.unattributed_gpu_events,
-            ),
+    @kept
+    def operator_kernels(self) -> pd.DataFrame:
+        """OPERATOR_KERNELS: one row per operator, GPU event name, stream and device."""
+        return operator_kernels(self.kernel_details())
+
+    @kept
+    def module_work(self) -> pd.DataFrame:
+        """MODULE_WORK: GPU work by path of nn.Modules."""
+        return module_work(self.kernel_details())
+
+    @kept
+    def shape_work(self) -> pd.DataFrame:
+        """SHAPE_WORK: one row per operator name and input shapes; reads the file once more when loaded without them."""
+        if "input_dims" not in self.events:
+            return load_trace(self.path, arguments=["input_dims"]).shape_work()
+        return shape_work(self.operators(), self.kernel_details(), self.events["input_dims"])
+
+    @kept
+    def idle_gaps(self, *, scope: Scope = "stream", kernel_wait_below_ns: int = KERNEL_WAIT_BELOW_NS) -> pd.DataFrame:
+        """IDLE_GAPS: one row per stretch in which nothing ran on a stream, on a device, or anywhere, and its cause."""
+        return idle_gaps(
+            self.kernel_details(), self.launch_calls(), scope=scope, kernel_wait_below_ns=kernel_wait_below_ns
         )
 
-    @cached_property
-    def _attribution(self) -> Attribution:
-        return attribute(self.columns)
+    @kept
+    def idle(self, *, scope: Scope = "stream", kernel_wait_below_ns: int = KERNEL_WAIT_BELOW_NS) -> pd.DataFrame:
+        """IDLE_TOTALS: idle time by stream (or device, or of all devices together) and cause."""
+        return idle_totals(self.idle_gaps(scope=scope, kernel_wait_below_ns=kernel_wait_below_ns))
 
-    @cached_property
-    def _gpu_events(self) -> pd.DataFrame:
-        found, columns = self._attribution, self.columns
-        linked = found.launch >= 0
-        launch = np.where(linked, found.launch, 0)
-        data: dict[str, Any] = {
-            "event": found.event,
-            "name": _categorical(columns.name[found.event], columns.names),
-            "category": _categorical(columns.category[found.event], columns.categories),
-            "device": _nullable(columns.integers["device"][found.event]),
-            "stream": _nullable(columns.integers["stream"][found.event]),
-            "start_ns": columns.start_ns[found.event],
-            "dur_ns": columns.dur_ns[found.event],
-            "launch": _masked(found.launch, linked),
-            "launch_start_ns": _masked(columns.start_ns[launch], linked),
-            "launch_thread": _masked(columns.thread[launch], linked),
-            "instance": _masked(found.instance, found.instance >= 0),
-            "path": _paths(found.path, found.paths),
-            "forward_path": _paths(found.forward_path, found.paths),
-        }
-        return GPU_EVENTS.check(pd.DataFrame(data))
+    @kept
+    def utilization(self, *, kernel_wait_below_ns: int = KERNEL_WAIT_BELOW_NS) -> pd.DataFrame:
+        """REGION_UTILIZATION: one row per region path, with the verdict on what bounds it."""
+        return region_utilization(
+            self.kernel_details(),
+            self.region_instances(),
+            self.launch_calls(),
+            kernel_wait_below_ns=kernel_wait_below_ns,
+        )
 
-    @cached_property
-    def _nested_operators(self) -> Nested:
-        return nest_operators(self.columns)
+    @kept
+    def queue_length(self) -> pd.DataFrame:
+        """QUEUE_LENGTH: how many launched GPU events had not begun, by stream, over time."""
+        return queue_length(self.kernel_details())
 
-    @cached_property
-    def _kernel_details(self) -> pd.DataFrame:
-        columns, found = self.columns, find_origins(self.columns, self._attribution, self._nested_operators)
-        modules = [name.removeprefix(MODULE_PREFIX) for name in columns.names]
-        times = {
-            name: _nullable(getattr(found, name))
-            for name in KERNEL_DETAILS.columns
-            if name not in GPU_EVENTS.columns and name.endswith("_ns")
-        }
-        extra: dict[str, Any] = {
-            "operator_event": _masked(found.operator, found.operator >= 0),
-            "operator": _named(found.operator, columns.name, columns.names),
-            "outer_operator_event": _masked(found.outer_operator, found.outer_operator >= 0),
-            "outer_operator": _named(found.outer_operator, columns.name, columns.names),
-            "module": _named(found.module, columns.name, modules),
-            "modules": _paths(found.modules, found.module_paths),
-            **times,
-        }
-        return KERNEL_DETAILS.check(self.gpu_events().assign(**extra))
+    @kept
+    def queue(self, *, full_at: int = FULL_AT) -> pd.DataFrame:
+        """QUEUE_TOTALS: one row per stream."""
+        return queue_totals(self.queue_length(), full_at=full_at)
 
-    @cached_property
-    def _launch_calls(self) -> pd.DataFrame:
-        columns, found = self.columns, self._attribution
-        event = np.flatnonzero(columns.of_category(is_launch))
-        event = event[np.argsort(columns.start_ns[event], kind="stable")]
-        linked = found.launch >= 0
-        count, total = np.zeros(len(columns), dtype=np.int64), np.zeros(len(columns), dtype=np.int64)
-        np.add.at(count, found.launch[linked], 1)
-        np.add.at(total, found.launch[linked], columns.dur_ns[found.event[linked]])
-        node = found.regions.open_at(columns.thread[event], columns.start_ns[event])
-        data: dict[str, Any] = {
-            "event": event,
-            "name": _categorical(columns.name[event], columns.names),
-            "category": _categorical(columns.category[event], columns.categories),
-            "thread": columns.thread[event],
-            "start_ns": columns.start_ns[event],
-            "dur_ns": columns.dur_ns[event],
-            "correlation": _nullable(columns.integers["correlation"][event]),
-            "gpu_events": count[event],
-            "gpu_ns": total[event],
-            "path": _paths(found.regions.path[node], found.paths),
-        }
-        return LAUNCH_CALLS.check(pd.DataFrame(data))
+    @kept
+    def launch_details(self) -> pd.DataFrame:
+        """LAUNCH_DETAILS: one row per call that launched GPU events."""
+        return launch_details(self.launch_calls(), self.kernel_details())
 
-    @cached_property
-    def _region_instances(self) -> pd.DataFrame:
-        found = self._attribution.instances
-        data: dict[str, Any] = {
-            "event": found.event,
-            "name": pd.Series(found.name, dtype=object),
-            "step": _nullable(found.step),
-            "path": _paths(found.path, self._attribution.paths),
-            "parent": _masked(found.parent, found.parent >= 0),
-            "thread": found.thread.astype(np.int32),
-            "start_ns": found.start_ns,
-            "end_ns": found.end_ns,
-            "gpu_start_ns": _nullable(found.gpu_start_ns),
-            "gpu_end_ns": _nullable(found.gpu_end_ns),
-        }
-        return REGION_INSTANCES.check(pd.DataFrame(data))
+    @kept
+    def launches(self, *, slow_from_ns: int = SLOW_FROM_NS, delayed_from_ns: int = DELAYED_FROM_NS) -> pd.DataFrame:
+        """LAUNCH_TOTALS: one row per name of a call, with short kernels, slow calls and late starts counted."""
+        return launch_totals(self.launch_details(), slow_from_ns=slow_from_ns, delayed_from_ns=delayed_from_ns)
 
-    @cached_property
-    def _regions(self) -> pd.DataFrame:
-        return region_totals(self.gpu_events(), self.region_instances())
+    @kept
+    def communication_overlap(self) -> pd.DataFrame:
+        """COMMUNICATION_OVERLAP: one row per device."""
+        return communication_overlap(self.gpu_events())
 
-    @cached_property
-    def _operators(self) -> pd.DataFrame:
-        columns = self.columns
-        calls = operator_calls(columns, self._nested_operators)
-        regions = self._attribution.regions
-        node = regions.open_at(columns.thread[calls.event], columns.start_ns[calls.event])
-        data: dict[str, Any] = {
-            "event": calls.event,
-            "name": _categorical(columns.name[calls.event], columns.names),
-            "thread": columns.thread[calls.event],
-            "start_ns": columns.start_ns[calls.event],
-            "dur_ns": columns.dur_ns[calls.event],
-            "self_ns": calls.self_ns,
-            "depth": calls.depth.astype(np.int32),
-            "parent": _masked(calls.parent, calls.parent >= 0),
-            "path": _paths(regions.path[node], regions.paths),
-        }
-        return OPERATORS.check(pd.DataFrame(data))
+    @kept
+    def copies(self) -> pd.DataFrame:
+        """COPIES: one row per memory copy and memory set."""
+        return copies(self.gpu_events(), pd.Series(frames.nullable(self.columns.integers["bytes"])))
 
+    @kept
+    def copy_totals(self) -> pd.DataFrame:
+        """COPY_TOTALS: one row per device, kind, source and target."""
+        return copy_totals(self.copies())
 
-def _nullable(values: I64) -> pd.arrays.IntegerArray:
-    return _masked(values, values != MISSING)
+    @kept
+    def copy_rate(self) -> pd.DataFrame:
+        """COPY_RATE: bandwidth of each kind of copy over time."""
+        return copy_rate(self.copies())
 
+    @kept
+    def kernel_sequences(self, *, length: int | None = 3, operator: str | None = None) -> pd.DataFrame:
+        """KERNEL_SEQUENCES: which GPU events follow one another under one operator, most frequent first."""
+        return kernel_sequences(self.kernel_details(), length=length, operator=operator)
 
-def _masked(values: npt.NDArray[np.integer[Any]], known: npt.NDArray[np.bool_]) -> pd.arrays.IntegerArray:
-    return pd.arrays.IntegerArray(np.where(known, values, 0).astype(values.dtype), ~known)
+    @kept
+    def kernel_groups(self, by: By = "name") -> pd.DataFrame:
+        """KERNEL_GROUPS: durations by name, by kind of work, or by stream."""
+        return kernel_groups(self.gpu_events(), by)
 
+    def events_of_group(self, by: By, key: str) -> pd.DataFrame:
+        """The rows of gpu_events in one such group; not kept, for it may be most of the trace."""
+        events = self.gpu_events()
+        return events[in_group(events, by, key)]
 
-def _categorical(codes: npt.NDArray[np.integer[Any]], labels: Sequence[str]) -> pd.Categorical:
-    """A categorical, also where two codes share a label (a file that writes Kernel and kernel)."""
-    distinct: dict[str, int] = {}
-    table = np.array([distinct.setdefault(label, len(distinct)) for label in labels], dtype=np.int32)
-    return _from_codes(table[codes], pd.Index(list(distinct), dtype=object))
+    @kept
+    def kernel_origins(self, by: By, key: str) -> pd.DataFrame:
+        """KERNEL_ORIGINS: in which regions, operators, modules and Python functions one such group was launched."""
+        details = self.kernel_details()
+        mine = details[in_group(self.gpu_events(), by, key)].reset_index(drop=True)
+        linked = mine[mine["launch"].notna()]
+        names, name = self.columns.names, self.columns.name
+        thread, time = (linked[column].to_numpy(dtype=np.int64) for column in ("launch_thread", "launch_start_ns"))
+        call = pd.Series([names[name[row]] for row in linked["launch"].tolist()], linked.index, dtype=object)
+        site = pd.Series(call_sites(self.columns, thread, time), linked.index, dtype=object)
+        return kernel_origins(mine, call.reindex(mine.index, fill_value=""), site.reindex(mine.index, fill_value=""))
 
+    @kept
+    def advice(self, load: BatchLoad | None = None) -> list[Advice]:
+        """What is most worth fixing, the cause that could give back most first; see analyses.advice.advise.
 
-def _named(event: I64, name: npt.NDArray[np.int32], labels: Sequence[str]) -> pd.Categorical:
-    """The name of each event as a categorical of the names that occur; missing where there is no event."""
-    known = event >= 0
-    used, where = np.unique(name[event[known]], return_inverse=True)
-    found = _categorical(where, [labels[code] for code in used.tolist()])
-    codes = np.full(len(event), -1, dtype=np.int64)
-    codes[known] = found.codes
-    return _from_codes(codes, found.categories)
-
-
-def _paths(codes: I64, paths: Sequence[tuple[str, ...]]) -> pd.Categorical:
-    return _from_codes(codes, pd.Index(paths, tupleize_cols=False))
-
-
-def _from_codes(codes: npt.NDArray[np.integer[Any]], categories: pd.Index[Any]) -> pd.Categorical:
-    return pd.Categorical.from_codes(codes, categories)  # type: ignore[arg-type]  # the stubs know lists only
-
-
-def _count(paths: pd.Series[Any], wanted: tuple[str, ...]) -> int:
-    code = list(paths.cat.categories).index(wanted)
-    return int((paths.cat.codes == code).sum())
-
-
-def _text(key: int | str) -> str:
-    return "" if key == MISSING else str(key)
+        load: how busy the GPU is without the profiler (analyses.batch_load), where the run tells.
+        """
+        if self.gpu_events().empty:
+            return advise_host(self.operators())
+        devices = self.metadata.get("deviceProperties")
+        first = devices[0] if isinstance(devices, list) and devices and isinstance(devices[0], dict) else {}
+        major = first.get("computeMajor")
+        return advise(
+            self.kernel_details(),
+            self.launch_calls(),
+            self.copies(),
+            self.operators(),
+            steps=int(self.region_instances()["step"].nunique()),
+            load=load,
+            compute_major=major if isinstance(major, int) else None,
+        )

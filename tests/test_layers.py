@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import graphlib
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,30 +12,23 @@ from pathlib import Path
 
 import pytest
 
+from profiler_kit.later import LATER
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "profiler_kit"
 
 # Earlier stages first. A module of one stage may import from the same or an earlier one.
 LAYERS = (
-    {"errors", "units", "files", "names", "schema", "table", "progress", "formats"},
+    {"errors", "units", "files", "names", "schema", "table", "progress", "version", "kept", "later"},
+    {"formats"},
     {"capture"},
     {"models", "workload"},
     {"load"},
     {"attribute"},
     {"analyses", "findings"},
-    {
-        "tables",
-        "sql",
-        "sql_tables",
-        "trace",
-        "trace_analyses",
-        "ranks",
-        "snapshot_analyses",
-        "snapshot",
-        "hta",
-        "timeline",
-    },
+    {"trace", "ranks", "snapshot", "hta", "timeline"},
     {"joined", "run"},
+    {"tables", "sql", "sql_tables"},
     {"render"},
     {"cli"},
 )
@@ -45,8 +40,6 @@ HOMES = {
     "segment_anything": {"models", "workload"},
     "hta": {"hta"},
 }
-# The facades show themselves in a notebook, and a command may ask torch for a device: inside functions only.
-LATE = {(home, "render") for home in ("snapshot", "trace", "run", "formats", "load")}
 
 
 def modules() -> list[Path]:
@@ -58,23 +51,22 @@ def layer(part: str) -> int:
 
 
 def imports(path: Path) -> Iterator[tuple[str, bool]]:
-    """(module, whether it is imported when the module is) of each import that is not for type checking only."""
+    """(module, whether it is imported when the module is) of each import; those for type checking only are not."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    hidden: set[ast.AST] = set()
-    inner: set[ast.AST] = set()
+    late: set[ast.AST] = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            hidden.update(ast.walk(node))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            inner.update(ast.walk(node))
+        is_checking = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        if is_checking or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            late.update(ast.walk(node))
     for node in ast.walk(tree):
-        if node in hidden:
-            continue
         if isinstance(node, ast.Import):
-            yield from ((alias.name, node not in inner) for alias in node.names)
+            yield from ((alias.name, node not in late) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            yield node.module or "", node not in inner
+            for alias in node.names:
+                inner = PACKAGE.parent.joinpath(*(node.module or "").split("."), alias.name)
+                is_module = inner.is_dir() or inner.with_suffix(".py").is_file()
+                yield (f"{node.module}.{alias.name}" if is_module else node.module or ""), node not in late
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
@@ -86,9 +78,21 @@ def test_data_moves_one_way(path: Path) -> None:
         if names[0] in HOMES and home not in HOMES[names[0]]:
             assert not at_import and home == "cli", f"{path} imports {module}"
         if names[0] == "profiler_kit" and len(names) > 1 and home != "app":
-            late = not at_import and (home, names[1]) in LATE
-            assert late or layer(names[1]) <= layer(home), f"{path} imports {module} of a later layer"
+            assert layer(names[1]) <= layer(home), f"{path} imports {module} of a later layer"
         assert names[0] != "app" or home == "app", f"{path} imports {module}"
+
+
+def test_no_import_leads_back() -> None:
+    """Imports inside functions and for type checking count too."""
+    name = {path: ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in PACKAGE.rglob("*.py")}
+    name = {path: dotted.removesuffix(".__init__") for path, dotted in name.items()}
+    known = set(name.values())
+    graph = {dotted: {module for module, _ in imports(path)} & known - {dotted} for path, dotted in name.items()}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the modules in the circle
+
+
+def test_what_is_named_for_later_is_there() -> None:
+    assert [name for name, module in LATER.items() if not hasattr(importlib.import_module(module), name)] == []
 
 
 @pytest.mark.parametrize("module", ["profiler_kit", "profiler_kit.trace", "profiler_kit.snapshot", "profiler_kit.cli"])

@@ -1,4 +1,4 @@
-"""Where on the host each GPU event came from: event columns in, its operator, its nn.Module and its delays out.
+"""Where on the host each GPU event came from: its operator, its nn.Module, and how long it waited.
 
 Costs more than the attribution itself (it nests every operator), so nothing here runs until it is asked for.
 """
@@ -26,7 +26,7 @@ PYTHON: Final = "python_function"
 
 
 @dataclass(frozen=True)
-class Nested:
+class NestedSpans:
     """Spans of one kind nested by thread; node k > 0 of the forest is row `event[k - 1]` of the events."""
 
     forest: Forest
@@ -57,12 +57,12 @@ class Nested:
             found[rows[still_open]] = above[still_open]
 
 
-def nest_operators(columns: EventColumns) -> Nested:
+def nest_operators(columns: EventColumns) -> NestedSpans:
     """Nest the operators (cpu_op) of each thread."""
     return _nest(columns, columns.of_category(lambda category: category == OPERATOR))
 
 
-def nest_modules(columns: EventColumns) -> Nested:
+def nest_modules(columns: EventColumns) -> NestedSpans:
     """Nest the calls of nn.Modules of each thread; there are none unless modules were recorded (`with_stack`)."""
     named = np.array([name.startswith(MODULE_PREFIX) for name in columns.names] or [False], dtype=bool)
     if not named.any():
@@ -70,12 +70,12 @@ def nest_modules(columns: EventColumns) -> Nested:
     return _nest(columns, named[columns.name] & columns.of_category(lambda category: category == PYTHON), cut=True)
 
 
-def nest_python(columns: EventColumns) -> Nested:
+def nest_python(columns: EventColumns) -> NestedSpans:
     """Nest the Python functions of each thread; there are none unless stacks were recorded (`with_stack`)."""
     return _nest(columns, columns.of_category(lambda category: category == PYTHON))
 
 
-def _nest(columns: EventColumns, chosen: Mask, *, cut: bool = False) -> Nested:
+def _nest(columns: EventColumns, chosen: Mask, *, cut: bool = False) -> NestedSpans:
     """Nest the chosen events. With `cut`, what outlives its parent goes on as a node of its own (see Regions)."""
     event = np.flatnonzero(chosen)
     start, end = columns.start_ns[event], columns.start_ns[event] + columns.dur_ns[event]
@@ -83,11 +83,11 @@ def _nest(columns: EventColumns, chosen: Mask, *, cut: bool = False) -> Nested:
     rank = outer_first(start, end, *ties)
     if not cut:
         forest = build_forest(columns.thread[event].astype(np.int64), start, end, rank)
-        return Nested(forest, event[forest.span[1:]])
+        return NestedSpans(forest, event[forest.span[1:]])
     order = np.argsort(rank)
     event, start, end = event[order], start[order], end[order]
     forest, instance, _ = cut_into_pieces(columns.thread[event].astype(np.int64), start, end)
-    return Nested(forest, event[instance[1:]])
+    return NestedSpans(forest, event[instance[1:]])
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class OperatorCalls:
     parent: I64
 
 
-def operator_calls(columns: EventColumns, nested: Nested) -> OperatorCalls:
+def operator_calls(columns: EventColumns, nested: NestedSpans) -> OperatorCalls:
     """Each operator's own time: its duration less the operators called inside on the same thread."""
     event = nested.event
     end = columns.start_ns[event] + columns.dur_ns[event]
@@ -117,7 +117,7 @@ def operator_calls(columns: EventColumns, nested: Nested) -> OperatorCalls:
 
 
 @dataclass(frozen=True)
-class Origins:
+class LaunchContexts:
     """One row per GPU event, as in Attribution. Events are rows of the trace's events, NONE where there is none.
 
     modules is an index of module_paths. Times are MISSING where they cannot be told; see kernel_details for what
@@ -137,7 +137,7 @@ class Origins:
     previous_end_ns: I64
 
 
-def find_origins(columns: EventColumns, found: Attribution, operators: Nested) -> Origins:
+def find_launch_contexts(columns: EventColumns, found: Attribution, operators: NestedSpans) -> LaunchContexts:
     """The operator, module and delays of every GPU event."""
     linked = found.launch != NONE
     launch = found.launch[linked]
@@ -153,7 +153,7 @@ def find_origins(columns: EventColumns, found: Attribution, operators: Nested) -
     module = spread_out(modules.forest.innermost(thread, start))
     names = [columns.names[code].removeprefix(MODULE_PREFIX) for code in columns.name[modules.event].tolist()]
     path, paths = paths_of(modules.forest.parent, names, [()])
-    return Origins(
+    return LaunchContexts(
         operator=operators.at(spread_out(node)),
         outer_operator=operators.at(spread_out(operators.outermost(node, thread, start))),
         module=modules.at(module),

@@ -1,4 +1,4 @@
-"""Attribute GPU work to the code that launched it: event columns in, one region path per GPU event out.
+"""Attribute GPU work to the regions that launched it: one region path per GPU event.
 
 The rules (DESIGN.md, Attribution): a GPU event belongs to the launch with its correlation id; the launch belongs
 to the stack of regions (`record_function`) open on its thread at its start; what autograd's backward threads
@@ -24,6 +24,7 @@ Path = tuple[str, ...]
 
 NO_REGION: Final[Path] = ("(no region)",)
 UNLINKED: Final[Path] = ("(unlinked)",)
+NO_REGION_PATH, UNLINKED_PATH, NO_FORWARD_PATH = 0, 1, 2  # where Attribution.paths has them, and the empty path
 STEP_PREFIX: Final = "ProfilerStep#"
 NONE: Final = -1  # stands for "no row" in the integer arrays of this module
 _BUDGET: Final = 20_000_000  # pieces nested again and again, over all rounds: some seconds
@@ -49,8 +50,8 @@ class Instances:
 class Attribution:
     """One row per GPU event, by start. launch is a row of the events or NONE, instance a row of instances or NONE.
 
-    path and forward_path are indices of paths; paths[0] is NO_REGION, paths[1] UNLINKED, paths[2] the empty path
-    (a forward path that is not known).
+    path and forward_path are indices of paths, which begin with NO_REGION, UNLINKED and the empty path (a forward
+    path that is not known).
     """
 
     event: I64
@@ -72,8 +73,8 @@ def attribute(columns: EventColumns) -> Attribution:
     linked = launch != NONE
     node = np.zeros(len(gpu), dtype=np.int64)
     node[linked] = regions.open_at(columns.thread[launch[linked]], columns.start_ns[launch[linked]])
-    path = np.where(linked, regions.path[node], 1)
-    forward = np.full(len(gpu), 2, dtype=np.int64)
+    path = np.where(linked, regions.path[node], UNLINKED_PATH)
+    forward = np.full(len(gpu), NO_FORWARD_PATH, dtype=np.int64)
     forward[linked] = regions.forward_path(columns.thread[launch[linked]], columns.start_ns[launch[linked]])
     end_ns = columns.start_ns[gpu] + columns.dur_ns[gpu]
     instances = regions.instances(columns, node, columns.start_ns[gpu], end_ns)
@@ -148,8 +149,8 @@ class Regions:
         return node
 
     def forward_path(self, thread: npt.NDArray[np.int32], time: I64) -> I64:
-        """Path of the forward region of the operator whose backward runs at each moment; 2 where not known."""
-        path = np.full(len(time), 2, dtype=np.int64)
+        """Path of the forward region of the operator whose backward runs then; NO_FORWARD_PATH where not known."""
+        path = np.full(len(time), NO_FORWARD_PATH, dtype=np.int64)
         operator_thread, operator_start = self.backward.forward(thread, time)
         known = np.flatnonzero(operator_thread != NONE)
         path[known] = self.path[self.forest.innermost(operator_thread[known], operator_start[known])]

@@ -16,8 +16,8 @@ from typing import Final
 
 import torch
 
-import profiler_kit
 from profiler_kit.errors import OptionError, WorkloadError
+from profiler_kit.version import __version__
 
 _PROBE_TIMEOUT_S: Final = 5.0
 _DEVICE: Final = re.compile(r"cpu|cuda(?::(\d{1,4}))?")
@@ -97,7 +97,7 @@ def _versions(device: torch.device) -> dict[str, str]:
         "cudnn": _cudnn_version() if device.type == "cuda" else None,
         "triton": _package_version("triton"),
         "segment_anything": _package_version("segment-anything"),
-        "profiler_kit": profiler_kit.__version__,
+        "profiler_kit": __version__,
     }
     return {name: version for name, version in found.items() if version}
 

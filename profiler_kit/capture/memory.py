@@ -14,13 +14,13 @@ from typing import Any, Final, Literal, ParamSpec, TypeVar, get_args, overload
 import torch
 from torch.profiler import ProfilerActivity
 
-import profiler_kit
 from profiler_kit.capture.cpu_snapshot import CpuRecording
 from profiler_kit.capture.forms import Runner
 from profiler_kit.capture.sharing import Needs, all_needs
 from profiler_kit.capture.targets import Rank, Target, make_target
 from profiler_kit.errors import CaptureError, InputError, OptionError, StartError
 from profiler_kit.files import whole_file
+from profiler_kit.version import __version__
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -163,7 +163,7 @@ class MemoryRunner(Runner[None]):
             raise CaptureError(f"memory_runner {self._target.path}: stop without start, want start() first.")
         path = self._target.next()
         about = {
-            "version": profiler_kit.__version__,
+            "version": __version__,
             "source": recording.source,
             "max_entries": self._options.max_entries,
             "torch": str(torch.__version__),

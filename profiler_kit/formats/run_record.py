@@ -11,6 +11,7 @@ from typing import Final, cast
 
 from profiler_kit.errors import RunFormatError
 from profiler_kit.files import require_file, write_json
+from profiler_kit.later import shown
 
 FORMAT: Final = 1
 RECORD, TRACE, MEMORY, MEMORY_TRACE, LAYERS, MASKS = (
@@ -58,9 +59,7 @@ class RunRecord:
 
     def _repr_html_(self) -> str:
         """What ran, for a notebook."""
-        from profiler_kit.render.notebook_cards import record_card
-
-        return record_card(self)._repr_html_()
+        return shown("record_card", self)
 
     def write(self, folder: Path) -> None:
         """Write `run.json` into the folder, whole or not at all."""

@@ -10,15 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal, Protocol
+
+import pandas as pd
 
 from profiler_kit.analyses.memory.live import MODULE
+from profiler_kit.analyses.memory.replay import Replay
 from profiler_kit.analyses.memory.stack_names import HasFrame, is_noise
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from profiler_kit.snapshot_analyses import SnapshotAnalyses
+from profiler_kit.load.snapshot.frames import StackTable
 
 Kind = Literal["total", "region", "stack"]
 Status = Literal["grew", "shrank", "same", "added", "removed"]
@@ -33,6 +32,18 @@ _CALLS: Final = ("_call_impl", "_wrapped_call_impl", "<lambda>")
 _NUMBER: Final = re.compile(r"_\d+$")
 _COMPILED: Final = re.compile(r"c[a-z0-9]{51}\.py")  # torch/_inductor/codecache.py: named after what it holds
 _TEMPLATE: Final = re.compile(r"<[^<>]*>")
+
+
+class Side(Protocol):
+    """What is asked of each snapshot; see Snapshot."""
+
+    @property
+    def devices(self) -> tuple[int, ...]: ...
+    @property
+    def stacks(self) -> StackTable: ...
+    def replay(self, device: int) -> Replay: ...
+    def regions(self) -> pd.DataFrame: ...
+    def live_at_peak(self, device: int) -> pd.DataFrame: ...
 
 
 @dataclass(frozen=True)
@@ -129,7 +140,7 @@ def stack_key(frames: Sequence[HasFrame]) -> Path:
     return tuple(key) or (NO_STACK,)
 
 
-def compare_snapshots(a: SnapshotAnalyses, b: SnapshotAnalyses) -> MemoryComparison:
+def compare_snapshots(a: Side, b: Side) -> MemoryComparison:
     """Compare totals, regions, and what each stack held at the peak."""
     changes: list[MemoryChange] = []
     for device in sorted({*a.devices, *b.devices}):
@@ -146,7 +157,7 @@ def compare_snapshots(a: SnapshotAnalyses, b: SnapshotAnalyses) -> MemoryCompari
     return MemoryComparison(tuple(changes))
 
 
-def _totals(side: SnapshotAnalyses | None, device: int) -> dict[str, int]:
+def _totals(side: Side | None, device: int) -> dict[str, int]:
     if side is None:
         return {}
     one = side.replay(device)
@@ -154,7 +165,7 @@ def _totals(side: SnapshotAnalyses | None, device: int) -> dict[str, int]:
     return dict(zip(TOTALS, map(int, values), strict=True))
 
 
-def _regions(sides: list[SnapshotAnalyses | None], device: int) -> list[MemoryChange]:
+def _regions(sides: list[Side | None], device: int) -> list[MemoryChange]:
     """One row per region path of either side: those of A in order, then what only B has, below its parent."""
     tables = [_region_rows(side, device) for side in sides]
     order = list(tables[0])
@@ -180,10 +191,10 @@ def _regions(sides: list[SnapshotAnalyses | None], device: int) -> list[MemoryCh
     return rows
 
 
-def _region_rows(side: SnapshotAnalyses | None, device: int) -> dict[Path, dict[str, int]]:
+def _region_rows(side: Side | None, device: int) -> dict[Path, dict[str, int]]:
     if side is None:
         return {}
-    frame: pd.DataFrame = side.regions()
+    frame = side.regions()
     frame = frame[(frame["device"] == device) & (frame["instances"] > 0)]
     names = ("instances", "peak_bytes", "allocated_bytes")
     values = zip(*(frame[name].tolist() for name in names), strict=True)
@@ -194,7 +205,7 @@ def _each(row: dict[str, int] | None) -> int:
     return row["allocated_bytes"] // max(row["instances"], 1) if row else 0
 
 
-def _stacks(side: SnapshotAnalyses | None, device: int) -> dict[Path, tuple[int, int]]:
+def _stacks(side: Side | None, device: int) -> dict[Path, tuple[int, int]]:
     """Bytes and allocations live at the peak by stack key."""
     found: dict[Path, tuple[int, int]] = {}
     if side is None:

@@ -1,8 +1,9 @@
-"""How busy the GPU was: GPU_EVENTS in, the GPU timeline of DESIGN.md out."""
+"""How busy the GPU was, and with what: the GPU timeline of a summary."""
 
 from __future__ import annotations
 
-from typing import TypedDict
+from collections.abc import Iterable
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,9 @@ import pandas as pd
 from profiler_kit.analyses.gpu.intervals import covered_ns
 from profiler_kit.attribute.frames import GPU_EVENTS
 from profiler_kit.load.trace.categories import COMMUNICATION_PREFIXES, KERNEL, MEMCPY
+from profiler_kit.load.trace.columns import EventColumns
 
+I64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 
@@ -34,12 +37,24 @@ class GpuTimeline(TypedDict):
 
 
 def gpu_timeline(gpu_events: pd.DataFrame) -> GpuTimeline:
-    """The GPU timeline of these events; all zero when there are none."""
+    """The GPU timeline of these GPU_EVENTS; all zero when there are none."""
     gpu_events = GPU_EVENTS.check(gpu_events)
-    start = gpu_events["start_ns"].to_numpy()
-    end = start + gpu_events["dur_ns"].to_numpy()
-    communication = is_communication(gpu_events)
     memcpy = (gpu_events["category"] == MEMCPY).to_numpy()
+    return _timeline(
+        gpu_events["start_ns"].to_numpy(), gpu_events["dur_ns"].to_numpy(), is_communication(gpu_events), memcpy
+    )
+
+
+def timeline_of_events(columns: EventColumns, event: I64) -> GpuTimeline:
+    """The same of GPU events given as rows of a trace's events."""
+    name, category = columns.name[event], columns.category[event]
+    kernel, memcpy = (_coded(category, [one == kind for one in columns.categories]) for kind in (KERNEL, MEMCPY))
+    communication = kernel & _coded(name, map(_is_communication, columns.names))
+    return _timeline(columns.start_ns[event], columns.dur_ns[event], communication, memcpy)
+
+
+def _timeline(start: I64, dur: I64, communication: Mask, memcpy: Mask) -> GpuTimeline:
+    end = start + dur
     computation = ~communication & ~memcpy
 
     def covered(mask: Mask) -> int:
@@ -47,7 +62,7 @@ def gpu_timeline(gpu_events: pd.DataFrame) -> GpuTimeline:
 
     computation_ns = covered(computation)
     without_memcpy_ns = covered(computation | communication)
-    busy_ns = covered(np.ones(len(start), dtype=bool))
+    busy_ns = covered_ns(start, end)
     total_ns = int(end.max() - start.min()) if len(start) else 0
     return GpuTimeline(
         total_ns=total_ns,
@@ -63,7 +78,16 @@ def gpu_timeline(gpu_events: pd.DataFrame) -> GpuTimeline:
 
 def is_communication(gpu_events: pd.DataFrame) -> Mask:
     """True for each kernel of NCCL or RCCL, told by its name."""
-    names = gpu_events["name"].cat.categories
-    named = np.array([str(name).lower().startswith(COMMUNICATION_PREFIXES) for name in names] or [False], dtype=bool)
-    mask: Mask = named[gpu_events["name"].cat.codes.to_numpy()] & (gpu_events["category"] == KERNEL).to_numpy()
+    named = _coded(gpu_events["name"].cat.codes.to_numpy(), map(_is_communication, gpu_events["name"].cat.categories))
+    mask: Mask = named & (gpu_events["category"] == KERNEL).to_numpy()
     return mask
+
+
+def _is_communication(name: object) -> bool:
+    return str(name).lower().startswith(COMMUNICATION_PREFIXES)
+
+
+def _coded(codes: npt.NDArray[np.integer[Any]], flags: Iterable[bool]) -> Mask:
+    """The flag of each code."""
+    coded: Mask = np.array([*flags] or [False], dtype=bool)[codes]
+    return coded

@@ -15,6 +15,7 @@ from profiler_kit.errors import InputError, KitError
 from profiler_kit.formats.ladder_record import LOG, RESULTS, RESULTS_CSV, ROW
 from profiler_kit.formats.run_record import LAYERS, MASKS, MEMORY, MEMORY_TRACE, RECORD, TRACE, RunRecord, read_record
 from profiler_kit.formats.study_file import STUDY, STUDY_CSV
+from profiler_kit.later import shown
 from profiler_kit.load.trace.blocks import GZIP_MAGIC
 
 DEPTH: Final = 3  # folders below the root that are looked into
@@ -48,9 +49,7 @@ class RunFolder:
 
     def _repr_html_(self) -> str:
         """What the folder holds, for a notebook."""
-        from profiler_kit.render.notebook_cards import folder_card
-
-        return folder_card(self)._repr_html_()
+        return shown("folder_card", self)
 
     @property
     def label(self) -> str:

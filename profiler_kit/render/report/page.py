@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from profiler_kit import __version__
 from profiler_kit.formats.ladder_record import LadderRecord
 from profiler_kit.render import headline
 from profiler_kit.render.report.compare import comparison, side_by_side
@@ -26,6 +25,7 @@ from profiler_kit.render.report.timeline import trace_timeline
 from profiler_kit.render.svg import escape
 from profiler_kit.render.text import ladder_facts
 from profiler_kit.run import Run, compare_runs
+from profiler_kit.version import __version__
 
 _TIMELINE: Final = (
     "All of the recording. Colour is the region. Where spans are too short to see, height is the share of busy time."
