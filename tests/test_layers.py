@@ -15,7 +15,7 @@ PACKAGE = ROOT / "profiler_kit"
 
 # Earlier stages first. A module of one stage may import from the same or an earlier one.
 LAYERS = (
-    {"errors", "units", "files", "names", "schema", "table", "progress", "formats"},
+    {"errors", "units", "text", "files", "names", "schema", "table", "progress", "formats"},
     {"capture"},
     {"models", "workload"},
     {"load"},
