@@ -19,7 +19,7 @@ PACKAGE = ROOT / "profiler_kit"
 
 # Earlier stages first. A module of one stage may import from the same or an earlier one.
 LAYERS = (
-    {"errors", "units", "files", "names", "schema", "table", "progress", "version", "kept", "later"},
+    {"errors", "units", "text", "files", "names", "schema", "table", "progress", "version", "kept", "later"},
     {"formats"},
     {"capture"},
     {"models", "workload"},

@@ -8,8 +8,8 @@ from app import answers, state
 from app.parts import overview_parts, perfetto_parts, region_parts, widgets
 from app.parts.timeline import key_of, latest, timeline
 from profiler_kit.render import tables
-from profiler_kit.render.text import fmt_path
 from profiler_kit.render.verdict import missing_gpu, regions_verdict
+from profiler_kit.text import fmt_path
 
 run = state.run()
 st.title("Regions")

@@ -13,7 +13,7 @@ from profiler_kit.analyses.compare.traces import Comparison, Kind
 from profiler_kit.errors import KitError
 from profiler_kit.load.discover.runs import RunFolder
 from profiler_kit.render import compare, diff
-from profiler_kit.render.text import fmt_bytes
+from profiler_kit.text import fmt_bytes
 
 Sides = dict[str, RunFolder]
 Found = dict[str, Comparison]

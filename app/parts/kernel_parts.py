@@ -11,7 +11,7 @@ from profiler_kit.analyses.gpu.kernel_groups import By
 from profiler_kit.analyses.gpu.timeline import gpu_timeline
 from profiler_kit.names import fit_names, kernel_names
 from profiler_kit.render.tables import printable
-from profiler_kit.render.text import fmt_count, fmt_ns, fmt_percent
+from profiler_kit.text import fmt_count, fmt_ns, fmt_percent
 from profiler_kit.trace import Trace
 
 DETAIL_HELP = "Pick a row above to see another one. Each dot is one execution; its colour is that of its region."

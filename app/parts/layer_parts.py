@@ -12,8 +12,8 @@ from app.parts import overview_parts, widgets
 from profiler_kit.formats.run_record import RunRecord
 from profiler_kit.load.discover.runs import RunFolder
 from profiler_kit.render.figures import layer_kinds as figures_layer_kinds
-from profiler_kit.render.text import fmt_ns
 from profiler_kit.render.verdict import kinds_verdict, layers_coverage
+from profiler_kit.text import fmt_ns
 
 VIEWS = BY_LAYER, BY_KIND = "By layer", "By kind"
 VIEW_HELP = (

@@ -11,8 +11,8 @@ from profiler_kit.analyses.memory.stack_names import stack_name
 from profiler_kit.formats.run_record import RunRecord
 from profiler_kit.load.discover.runs import RunFolder
 from profiler_kit.render import tables
-from profiler_kit.render.text import fmt_bytes, fmt_count, fmt_percent
 from profiler_kit.snapshot import DeviceRow, Snapshot
+from profiler_kit.text import fmt_bytes, fmt_count, fmt_percent
 
 
 def pick_device(snapshot: Snapshot) -> int:

@@ -12,7 +12,7 @@ from profiler_kit.analyses.gpu.window import operator_sums
 from profiler_kit.load.discover.runs import RunFolder
 from profiler_kit.render import tables_work
 from profiler_kit.render.tables import printable
-from profiler_kit.render.text import fmt_count, fmt_ns, fmt_percent
+from profiler_kit.text import fmt_count, fmt_ns, fmt_percent
 from profiler_kit.trace import Trace
 
 VIEW_HELP = (

@@ -14,7 +14,7 @@ from profiler_kit.formats.run_record import RunRecord
 from profiler_kit.load.discover.runs import RunFolder
 from profiler_kit.render import bars, tables
 from profiler_kit.render.figures import regions as figures
-from profiler_kit.render.text import fmt_bytes, fmt_count, fmt_ns, fmt_percent, fmt_rate
+from profiler_kit.text import fmt_bytes, fmt_count, fmt_ns, fmt_percent, fmt_rate
 from profiler_kit.trace import Trace
 from profiler_kit.units import NS_PER_S
 

@@ -8,7 +8,7 @@ from app import routes, state
 from app.parts import widgets
 from app.state import Range
 from profiler_kit.load.discover.runs import RunFolder
-from profiler_kit.render.text import fmt_bytes, fmt_ns
+from profiler_kit.text import fmt_bytes, fmt_ns
 
 WHOLE_BYTES = 20 << 20  # Perfetto takes a second per two MB of gzip: beyond this a part is offered first
 HEIGHT_PX = 820

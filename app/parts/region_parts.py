@@ -11,7 +11,7 @@ from profiler_kit.analyses.gpu.kernels import kernel_totals
 from profiler_kit.analyses.gpu.timeline import gpu_timeline
 from profiler_kit.analyses.gpu.window import events_between, events_under, operator_sums
 from profiler_kit.render import tables
-from profiler_kit.render.text import fmt_count, fmt_ns, fmt_percent
+from profiler_kit.text import fmt_count, fmt_ns, fmt_percent
 from profiler_kit.trace import Trace
 
 Range = tuple[int, int]

@@ -83,7 +83,9 @@ def _frame(filled: Filled) -> tuple[pd.DataFrame, dict[str, Any]]:
         if one.depth and filled.table.tree:
             colours = region_colours(name for path in filled.frame["path"] for name in path)
             data["colour"] = [swatch(colours[path[-1]]) if path else "" for path in filled.frame["path"]]
-            columns["colour"] = st.column_config.ImageColumn("", width=36, help="The colour of this region on every page.")
+            columns["colour"] = st.column_config.ImageColumn(
+                "", width=36, help="The colour of this region on every page."
+            )
         data[one.name], columns[one.name] = _column(one)
         if one.full and list(one.full) != list(one.cells) and not one.depth:
             data[f"{one.name}, full"] = one.full

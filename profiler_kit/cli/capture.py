@@ -86,7 +86,7 @@ def describe_run(record: RunRecord) -> list[str]:
     """A few lines on a run: what ran, its latency, its peak memory, its notes."""
     import statistics
 
-    from profiler_kit.render.text import fmt_bytes, fmt_ns
+    from profiler_kit.text import fmt_bytes, fmt_ns
     from profiler_kit.units import ns_to_s
 
     how = " + ".join(record.optimizations) or "eager"

@@ -14,7 +14,7 @@ def command(trace: TraceFile, as_json: AsJson = False) -> None:
         return
     if says_no_gpu(loaded):
         return
-    from profiler_kit.render.text import MISSING, fmt_bytes, fmt_count, fmt_ns
+    from profiler_kit.text import MISSING, fmt_bytes, fmt_count, fmt_ns
 
     def rate(value: float | None) -> str:
         return MISSING if value is None else f"{fmt_bytes(value)}/s"

@@ -88,7 +88,7 @@ def _record(root: Path, *, model: str, device: str | None) -> Path:
 
 def _print_run(run: Path, *, regions: bool) -> None:
     """One run: what ran, how fast, and (for the fresh one) where the time went."""
-    from profiler_kit.render.text import fmt_ns
+    from profiler_kit.text import fmt_ns
 
     record = read_record(run)
     latency = _median(record.latency_ns)
@@ -115,7 +115,7 @@ def _samples(batches: int, size: int) -> str:
 
 def _peak(run: Path, record: RunRecord) -> str:
     """The peak torch counted in the timed batches; on a CPU, where it counts nothing, that of the snapshot."""
-    from profiler_kit.render.text import fmt_bytes
+    from profiler_kit.text import fmt_bytes
 
     if record.peak_memory_bytes is not None or not (run / MEMORY).is_file():
         return fmt_bytes(record.peak_memory_bytes)

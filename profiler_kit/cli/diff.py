@@ -103,7 +103,7 @@ def _record(path: Path) -> RunRecord | None:
 
 
 def _named(found: Comparison, row: Change) -> str:
-    from profiler_kit.render.text import fmt_path
+    from profiler_kit.text import fmt_path
 
     if row.kind == "region":
         return f"region {fmt_path(row.path)} ({'GPU busy time' if row.metric == 'gpu' else 'host time'})"

@@ -303,7 +303,7 @@ def _categories(facts: FileFacts, trace: Trace) -> list[dict[str, Any]]:
 
 def _finding(finding: Finding) -> dict[str, Any]:
     """A finding with its words."""
-    from profiler_kit.render.text import fmt_count, fmt_ns
+    from profiler_kit.text import fmt_count, fmt_ns
 
     what, affects, fix = ADVICE[finding.key]
     words = what.format(
@@ -351,7 +351,7 @@ def _print_report(file: Path, found: dict[str, Any]) -> None:
 
 def about(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """The report's head: one line for the file, the recording and the contents each."""
-    from profiler_kit.render.text import fmt_bytes, fmt_count, fmt_ns
+    from profiler_kit.text import fmt_bytes, fmt_count, fmt_ns
 
     file, recording, contents = summary["file"], summary["recording"], summary["contents"]
     packed = f"gzip {fmt_bytes(file['size_bytes'])} of " if file["compressed"] else ""
@@ -397,7 +397,7 @@ def _counted(names: list[str]) -> str:
 
 def print_categories(rows: list[dict[str, Any]]) -> None:
     """The table of categories."""
-    from profiler_kit.render.text import fmt_count
+    from profiler_kit.text import fmt_count
 
     cells = [
         (

@@ -56,7 +56,7 @@ def command(
 
     from profiler_kit.formats.run_record import MEMORY_TRACE, TRACE
     from profiler_kit.render.perfetto.export import export_window
-    from profiler_kit.render.text import fmt_bytes, fmt_count, fmt_ns
+    from profiler_kit.text import fmt_bytes, fmt_count, fmt_ns
 
     if instance is not None and region is None:
         raise OptionError(f"--instance {instance}: of which region? Name one with --region.")

@@ -42,7 +42,7 @@ def show_joined(trace: Path, memory: Path, *, as_json: bool) -> None:
 
 
 def _rows(totals: pd.DataFrame) -> list[tuple[str, ...]]:
-    from profiler_kit.render.text import fmt_bytes, fmt_count, fmt_ns
+    from profiler_kit.text import fmt_bytes, fmt_count, fmt_ns
 
     several = totals["device"].nunique() > 1
     return [

@@ -28,7 +28,7 @@ def command(
     if as_json:
         print_json(records(totals))
         return
-    from profiler_kit.render.text import fmt_count, fmt_kernel, fmt_ns, fmt_percent
+    from profiler_kit.text import fmt_count, fmt_kernel, fmt_ns, fmt_percent
 
     if says_no_gpu(loaded):
         return

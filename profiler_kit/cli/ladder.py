@@ -137,7 +137,7 @@ def _draw_waterfall(path: Path, record: LadderRecord) -> None:
     from profiler_kit.files import whole_file
     from profiler_kit.formats.ladder_file import ladder_rows
     from profiler_kit.render.pictures import waterfall_png
-    from profiler_kit.render.text import ladder_facts
+    from profiler_kit.text import ladder_facts
 
     with whole_file(path) as temporary:
         temporary.write_bytes(waterfall_png(ladder_rows(record), *ladder_facts(record)))
@@ -147,7 +147,7 @@ def _print(record: LadderRecord, *, as_json: bool) -> None:
     import dataclasses
 
     from profiler_kit.formats.ladder_file import ladder_rows
-    from profiler_kit.render.text import ladder_facts
+    from profiler_kit.text import ladder_facts
 
     rows = [_plain(row) for row in records(ladder_rows(record))]
     if as_json:
@@ -171,7 +171,7 @@ def _print(record: LadderRecord, *, as_json: bool) -> None:
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    from profiler_kit.render.text import MISSING, fmt_rate
+    from profiler_kit.text import MISSING, fmt_rate
     from profiler_kit.units import bytes_to_mib, ns_to_ms, ns_to_s
 
     def show(value: float | None, shape: str = ",.3f") -> str:

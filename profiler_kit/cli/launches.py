@@ -31,7 +31,7 @@ def command(
         return
     if says_no_gpu(loaded):
         return
-    from profiler_kit.render.text import fmt_count, fmt_ns
+    from profiler_kit.text import fmt_count, fmt_ns
 
     columns = ("call", "launches", "GPU events", "host", "GPU", "over its work", "slow", "delayed", "median", "delay")
     rows = [

@@ -109,7 +109,7 @@ def _target(out: Path, *, overwrite: bool) -> Path:
 def _print_table(layers: LayerFile, depth: int) -> None:
     """The layers down to that depth, each with its batch sizes, and what the layers explain of the whole forward."""
     from profiler_kit.analyses.layers.totals import explained, layer_totals
-    from profiler_kit.render.text import fmt_percent
+    from profiler_kit.text import fmt_percent
 
     totals = records(layer_totals(layers.calls))
     shown = [row for row in totals if row["depth"] <= depth]

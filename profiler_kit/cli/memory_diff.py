@@ -52,7 +52,7 @@ def compare(
 
 
 def _named(row: MemoryChange) -> str:
-    from profiler_kit.render.text import fmt_path
+    from profiler_kit.text import fmt_path
 
     if row.kind == "region":
         return f"the peak in region {fmt_path(row.path)} of device {row.device}"

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
-    from profiler_kit.render.text import ByteUnit
     from profiler_kit.snapshot import DeviceRow, Snapshot
+    from profiler_kit.text import ByteUnit
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def _print_device(console: Console, loaded: Snapshot, row: DeviceRow, wanted: Wa
 
 
 def _print_summary(console: Console, loaded: Snapshot, row: DeviceRow) -> None:
-    from profiler_kit.render.text import fmt_bytes, fmt_count, fmt_ns, fmt_path, fmt_percent
+    from profiler_kit.text import fmt_bytes, fmt_count, fmt_ns, fmt_path, fmt_percent
 
     device = row["device"]
     one = loaded.replay(device)
@@ -99,7 +99,7 @@ def _print_summary(console: Console, loaded: Snapshot, row: DeviceRow) -> None:
 
 def _print_warnings(console: Console, loaded: Snapshot, row: DeviceRow) -> None:
     from profiler_kit.render.memory_text import oom_lines
-    from profiler_kit.render.text import fmt_count
+    from profiler_kit.text import fmt_count
 
     origin_us = loaded.origin_us(row["device"])
     for report in loaded.oom_reports(row["device"]) if row["oom"] else ():
@@ -120,13 +120,13 @@ def _print_warnings(console: Console, loaded: Snapshot, row: DeviceRow) -> None:
 
 
 def _since(origin_us: int, time_us: int | None) -> str:
-    from profiler_kit.render.text import fmt_ns
+    from profiler_kit.text import fmt_ns
 
     return fmt_ns(None if time_us is None else (time_us - origin_us) * NS_PER_US)
 
 
 def _print_regions(row: DeviceRow) -> None:
-    from profiler_kit.render.text import fmt_bytes, fmt_count
+    from profiler_kit.text import fmt_bytes, fmt_count
 
     rows = row["regions"]
     columns = [
@@ -152,7 +152,7 @@ def _print_regions(row: DeviceRow) -> None:
 
 def _print_live(loaded: Snapshot, device: int, top: int) -> None:
     from profiler_kit.analyses.memory.stack_names import stack_name
-    from profiler_kit.render.text import fmt_bytes, fmt_count, fmt_percent
+    from profiler_kit.text import fmt_bytes, fmt_count, fmt_percent
 
     live = loaded.live_at_peak(device)
     unit = _unit(live["size_bytes"].tolist())
@@ -170,7 +170,7 @@ def _print_live(loaded: Snapshot, device: int, top: int) -> None:
 
 
 def _print_tree(title: str, what: str, tree: pd.DataFrame, top: int) -> None:
-    from profiler_kit.render.text import fmt_bytes, fmt_count, fmt_percent
+    from profiler_kit.text import fmt_bytes, fmt_count, fmt_percent
 
     shown = tree.head(max(top, 2 * top))
     unit = _unit(tree["size_bytes"].tolist())
@@ -190,7 +190,7 @@ def _print_tree(title: str, what: str, tree: pd.DataFrame, top: int) -> None:
 
 def _print_leaks(loaded: Snapshot, device: int, top: int) -> None:
     from profiler_kit.analyses.memory.stack_names import stack_name
-    from profiler_kit.render.text import fmt_bytes, fmt_count, fmt_path
+    from profiler_kit.text import fmt_bytes, fmt_count, fmt_path
 
     leaks = loaded.leaks(device)
     unit = _unit(leaks["size_bytes"].tolist())
@@ -230,7 +230,7 @@ def _print_leaks(loaded: Snapshot, device: int, top: int) -> None:
 
 def _print_lifetimes(loaded: Snapshot, device: int, top: int) -> None:
     from profiler_kit.analyses.memory.stack_names import stack_name
-    from profiler_kit.render.text import fmt_bytes, fmt_count, fmt_ns
+    from profiler_kit.text import fmt_bytes, fmt_count, fmt_ns
 
     frame = loaded.lifetimes()
     frame = frame[frame["device"] == device].head(top)
@@ -250,7 +250,7 @@ def _print_lifetimes(loaded: Snapshot, device: int, top: int) -> None:
 
 
 def _print_fragmentation(loaded: Snapshot, device: int) -> None:
-    from profiler_kit.render.text import fmt_bytes, fmt_percent
+    from profiler_kit.text import fmt_bytes, fmt_percent
 
     one, blocks = loaded.replay(device), loaded.block_replay(device)
     origin = loaded.origin_us(device)
@@ -292,7 +292,7 @@ def _print_fragmentation(loaded: Snapshot, device: int) -> None:
 
 
 def _print_fits(loaded: Snapshot, device: int, sizes: tuple[int, ...]) -> None:
-    from profiler_kit.render.text import fmt_bytes, fmt_percent
+    from profiler_kit.text import fmt_bytes, fmt_percent
 
     one = loaded.replay(device)
     cells = []
@@ -313,7 +313,7 @@ def _print_fits(loaded: Snapshot, device: int, sizes: tuple[int, ...]) -> None:
 
 def _unit(sizes: list[int]) -> ByteUnit:
     """One unit for a column, small enough that its small rows still say something."""
-    from profiler_kit.render.text import byte_unit
+    from profiler_kit.text import byte_unit
 
     unit = byte_unit(sizes)
     return "MiB" if unit == "GiB" and max(map(abs, sizes)) < 100 * BYTES_PER_MIB * 1024 else unit

@@ -59,7 +59,7 @@ MODULE_COLUMNS = ("module", "GPU events", "sum", "self")
 
 
 def _operator_rows(totals: pd.DataFrame) -> list[tuple[str, ...]]:
-    from profiler_kit.render.text import fmt_count, fmt_ns
+    from profiler_kit.text import fmt_count, fmt_ns
 
     def numbers(row: dict[str, Any]) -> tuple[str, ...]:
         return (
@@ -76,7 +76,7 @@ def _operator_rows(totals: pd.DataFrame) -> list[tuple[str, ...]]:
 
 
 def _kernel_rows(totals: pd.DataFrame) -> list[tuple[str, ...]]:
-    from profiler_kit.render.text import fmt_count, fmt_kernel, fmt_ns
+    from profiler_kit.text import fmt_count, fmt_kernel, fmt_ns
 
     return [
         (
@@ -95,7 +95,7 @@ def _kernel_rows(totals: pd.DataFrame) -> list[tuple[str, ...]]:
 
 
 def _module_rows(totals: pd.DataFrame) -> list[tuple[str, ...]]:
-    from profiler_kit.render.text import fmt_count, fmt_ns, fmt_path
+    from profiler_kit.text import fmt_count, fmt_ns, fmt_path
 
     return [
         (

@@ -14,7 +14,7 @@ def command(trace: TraceFile, as_json: AsJson = False) -> None:
         return
     if says_no_gpu(loaded):
         return
-    from profiler_kit.render.text import fmt_ns, fmt_percent
+    from profiler_kit.text import fmt_ns, fmt_percent
 
     rows = [
         (

@@ -103,7 +103,7 @@ def _ask(query: str, file: Path, *, low_memory: bool) -> pd.DataFrame:
         needed, free = needed_memory_bytes(trace), free_memory_bytes()
         low_memory = free is not None and needed > free
         if low_memory:
-            from profiler_kit.render.text import fmt_bytes
+            from profiler_kit.text import fmt_bytes
 
             said = f"{trace}: needs some {fmt_bytes(needed)} of memory, {fmt_bytes(free)} are free"
             typer.echo(f"profiler-kit: {said}: asked as with --low-memory, without regions", err=True)

@@ -29,7 +29,7 @@ def command(
     if as_json:
         print_json(totals)
         return
-    from profiler_kit.render.text import fmt_count, fmt_ns, fmt_percent
+    from profiler_kit.text import fmt_count, fmt_ns, fmt_percent
 
     rows = [
         (

@@ -60,7 +60,7 @@ def print_regions(title: str, totals: pd.DataFrame) -> None:
 
 
 def _gpu_rows(totals: pd.DataFrame) -> list[tuple[str, ...]]:
-    from profiler_kit.render.text import fmt_count, fmt_ns
+    from profiler_kit.text import fmt_count, fmt_ns
 
     return [
         (
@@ -79,7 +79,7 @@ def _gpu_rows(totals: pd.DataFrame) -> list[tuple[str, ...]]:
 
 
 def _host_rows(totals: pd.DataFrame) -> list[tuple[str, ...]]:
-    from profiler_kit.render.text import fmt_count, fmt_ns
+    from profiler_kit.text import fmt_count, fmt_ns
 
     return [
         (_indented(row["path"]), fmt_count(row["instances"]), fmt_ns(row["host_ns"], "ms")) for row in records(totals)

@@ -93,7 +93,7 @@ def _refuse_inputs(target: Path, inputs: Sequence[Path]) -> None:
 
 
 def _write(target: Path, text: str) -> None:
-    from profiler_kit.render.text import fmt_bytes
+    from profiler_kit.text import fmt_bytes
 
     data = text.encode("utf-8", "replace")
     try:

@@ -40,7 +40,7 @@ def command(
     if says_no_gpu(loaded):
         return
     from profiler_kit.names import short_kernel
-    from profiler_kit.render.text import fmt_count, fmt_ns
+    from profiler_kit.text import fmt_count, fmt_ns
 
     rows = [
         (

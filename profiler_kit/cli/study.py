@@ -111,7 +111,7 @@ def _target(out: Path, *, overwrite: bool) -> Path:
 
 def _print(record: StudyRecord, *, as_json: bool) -> None:
     from profiler_kit.formats.study_file import study_samples, study_totals
-    from profiler_kit.render.text import fmt_rate
+    from profiler_kit.text import fmt_rate
 
     totals = records(study_totals(study_samples(record)))
     if as_json:

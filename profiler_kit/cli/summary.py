@@ -12,7 +12,7 @@ def command(trace: TraceFile, as_json: AsJson = False, linked_only: LinkedOnly =
     if as_json:
         print_json(summary)
         return
-    from profiler_kit.render.text import fmt_count, fmt_ns, fmt_percent
+    from profiler_kit.text import fmt_count, fmt_ns, fmt_percent
 
     timeline = summary["gpu_timeline"]
     total = timeline["total_ns"]
@@ -40,7 +40,7 @@ def host_rows(totals: object, most: int = 15) -> list[tuple[str, str, str]]:
     """The operators with the longest self time on the host, for a trace without GPU events."""
     import pandas as pd
 
-    from profiler_kit.render.text import fmt_count, fmt_ns
+    from profiler_kit.text import fmt_count, fmt_ns
 
     assert isinstance(totals, pd.DataFrame)
     by_name = totals.groupby("name")[["count", "self_ns"]].sum().sort_values("self_ns", ascending=False).head(most)

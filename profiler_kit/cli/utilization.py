@@ -27,7 +27,7 @@ def command(trace: TraceFile, as_json: AsJson = False, kernel_wait_us: KernelWai
         return
     if says_no_gpu(loaded):
         return
-    from profiler_kit.render.text import fmt_count, fmt_ns, fmt_path, fmt_percent
+    from profiler_kit.text import fmt_count, fmt_ns, fmt_path, fmt_percent
 
     rows = [
         (
@@ -52,6 +52,6 @@ def command(trace: TraceFile, as_json: AsJson = False, kernel_wait_us: KernelWai
 
 
 def _share(row: dict[str, Any], column: str) -> str:
-    from profiler_kit.render.text import fmt_percent
+    from profiler_kit.text import fmt_percent
 
     return fmt_percent(row[column] / row["wall_ns"] if row["wall_ns"] else None)

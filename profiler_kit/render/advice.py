@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from profiler_kit.findings.advice import FASTER, Advice
 from profiler_kit.names import fit_names, kernel_names
-from profiler_kit.render.text import fmt_bytes, fmt_count, fmt_ns, fmt_path, fmt_percent
+from profiler_kit.text import fmt_bytes, fmt_count, fmt_ns, fmt_path, fmt_percent
 
 PageName = Literal["regions", "kernels", "operators", "layers", "ranks"]
 

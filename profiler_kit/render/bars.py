@@ -15,7 +15,7 @@ import pandas as pd
 from profiler_kit.analyses.gpu.regions import REGION_TOTALS
 from profiler_kit.analyses.gpu.window import NAME_SUMS, OPERATOR_SUMS
 from profiler_kit.names import differ_at, kernel_names
-from profiler_kit.render.text import fmt_count, fmt_ns, fmt_path, fmt_percent
+from profiler_kit.text import fmt_count, fmt_ns, fmt_path, fmt_percent
 from profiler_kit.timeline.palette import HUES, region_colours
 
 _SAME: Final = 1.005  # a sum this close to busy time is drawn as one bar

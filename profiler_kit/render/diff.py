@@ -11,7 +11,7 @@ from profiler_kit.analyses.compare.measurements import STEP
 from profiler_kit.analyses.compare.traces import LATENCY, Change, Comparison
 from profiler_kit.formats.run_record import RunRecord
 from profiler_kit.render.markdown import grid, plain
-from profiler_kit.render.text import MISSING, fmt_bytes, fmt_count, fmt_ns, fmt_path, fmt_percent, time_unit
+from profiler_kit.text import MISSING, fmt_bytes, fmt_count, fmt_ns, fmt_path, fmt_percent, time_unit
 
 AS_FACTOR: Final = 1.5  # from here on "2.1 × faster" reads better than "-52 %"
 HOLDS: Final = 0.5  # a nested region that holds this share of the change around it is the better answer

@@ -9,7 +9,7 @@ from typing import Any, Final
 import pandas as pd
 
 from profiler_kit.render.tables import printable
-from profiler_kit.render.text import fmt_bytes, fmt_count, fmt_ns
+from profiler_kit.text import fmt_bytes, fmt_count, fmt_ns
 
 SEVERITY: Final = {
     "lost": (":red-badge[lost]", "Events are gone or damaged."),

@@ -9,10 +9,10 @@ from typing import Final, cast
 from profiler_kit.analyses.gpu.gpu_presence import Presence
 from profiler_kit.analyses.gpu.window import operator_sums, span_ns
 from profiler_kit.formats.run_record import RunRecord
-from profiler_kit.render.text import fmt_bytes, fmt_count, fmt_ns, fmt_percent, fmt_rate
 from profiler_kit.render.verdict import gpu_verdict, host_verdict
 from profiler_kit.run import Run
 from profiler_kit.snapshot import Snapshot
+from profiler_kit.text import fmt_bytes, fmt_count, fmt_ns, fmt_percent, fmt_rate
 from profiler_kit.trace import Quality, Trace
 from profiler_kit.units import NS_PER_S
 

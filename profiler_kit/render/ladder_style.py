@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from profiler_kit.render.text import fmt_rate
+from profiler_kit.text import fmt_rate
 from profiler_kit.timeline.palette import HUES, MARK
 
 STEP, ALTERNATIVE, BELOW, MEMORY = HUES[0], HUES[1], MARK, HUES[2]

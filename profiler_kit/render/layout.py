@@ -9,7 +9,9 @@ from typing import Any, Final, Literal
 import pandas as pd
 
 from profiler_kit.names import fit_names, kernel_names, printable
-from profiler_kit.render.text import (
+from profiler_kit.schema import Column, Schema
+from profiler_kit.table import Filled, Table, is_missing
+from profiler_kit.text import (
     MISSING,
     byte_unit,
     bytes_in,
@@ -22,8 +24,6 @@ from profiler_kit.render.text import (
     ns_in,
     time_unit,
 )
-from profiler_kit.schema import Column, Schema
-from profiler_kit.table import Filled, Table, is_missing
 from profiler_kit.units import NS_PER_US
 
 KERNEL_LETTERS: Final = 60

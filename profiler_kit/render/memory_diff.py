@@ -7,7 +7,7 @@ from typing import Final
 
 from profiler_kit.analyses.compare.snapshots import PEAK, MemoryChange, MemoryComparison, Path
 from profiler_kit.render.diff import Grid, grids_markdown
-from profiler_kit.render.text import MISSING, byte_unit, fmt_bytes, fmt_count, fmt_path
+from profiler_kit.text import MISSING, byte_unit, fmt_bytes, fmt_count, fmt_path
 
 SHOWN: Final = 2  # functions of a stack's key that a table shows, the innermost
 WIDTH: Final = 90

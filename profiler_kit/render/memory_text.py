@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from profiler_kit.analyses.memory.oom import Advice, OomReport
-from profiler_kit.render.text import fmt_bytes, fmt_percent
+from profiler_kit.text import fmt_bytes, fmt_percent
 
 CONFIG = "PYTORCH_CUDA_ALLOC_CONF"
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from profiler_kit.formats.ladder_file import LADDER_ROWS
 from profiler_kit.render.ladder_style import ALTERNATIVE, BELOW, MEMORY, STEP, TITLES, speed_text
-from profiler_kit.render.text import MISSING
+from profiler_kit.text import MISSING
 from profiler_kit.timeline.palette import HUES
 from profiler_kit.units import bytes_to_mib
 

@@ -12,7 +12,7 @@ from profiler_kit.analyses.ranks.ranks import RANK_COLLECTIVES, RANK_TOTALS
 from profiler_kit.names import fit_names, kernel_names
 from profiler_kit.render.figures.regions import GRID, MARGIN, escape
 from profiler_kit.render.tables import KERNEL_LETTERS, printable
-from profiler_kit.render.text import fmt_count, fmt_ns, fmt_percent, ns_in, time_unit
+from profiler_kit.text import fmt_count, fmt_ns, fmt_percent, ns_in, time_unit
 from profiler_kit.timeline.palette import ACTIVITY, HUES, NEUTRAL
 from profiler_kit.units import ns_to_ms, ns_to_us
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from profiler_kit.errors import OptionError
 from profiler_kit.load.trace.categories import KERNEL
-from profiler_kit.render.text import fmt_bytes, fmt_count, fmt_ns
+from profiler_kit.text import fmt_bytes, fmt_count, fmt_ns
 from profiler_kit.timeline.index import Kind, Row, Timeline
 
 if TYPE_CHECKING:

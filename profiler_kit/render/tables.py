@@ -15,7 +15,7 @@ from profiler_kit.analyses.memory.regions import MEMORY_REGIONS
 from profiler_kit.analyses.memory.replay import MEMORY_LIVE
 from profiler_kit.formats.run_record import RunRecord
 from profiler_kit.names import fit_names, kernel_names
-from profiler_kit.render.text import MISSING, fmt_ns, fmt_path
+from profiler_kit.text import MISSING, fmt_ns, fmt_path
 from profiler_kit.timeline.palette import region_colours
 from profiler_kit.units import bytes_to_mib, ns_to_ms, ns_to_us
 

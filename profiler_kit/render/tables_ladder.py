@@ -7,7 +7,7 @@ import pandas as pd
 from profiler_kit.formats.ladder_file import LADDER_ROWS
 from profiler_kit.formats.ladder_record import LadderRecord
 from profiler_kit.render.tables import INDENT, printable
-from profiler_kit.render.text import fmt_rate
+from profiler_kit.text import fmt_rate
 from profiler_kit.units import bytes_to_mib, ns_to_ms, ns_to_s
 
 _MILLIS = ("median", "p90", "p95", "p99", "max")

@@ -14,7 +14,7 @@ from profiler_kit.analyses.gpu.queue import QUEUE_TOTALS
 from profiler_kit.analyses.gpu.sequences import KERNEL_SEQUENCES
 from profiler_kit.names import fit_names, kernel_names
 from profiler_kit.render.tables import INDENT, KERNEL_LETTERS, printable
-from profiler_kit.render.text import MISSING, fmt_path
+from profiler_kit.text import MISSING, fmt_path
 from profiler_kit.units import ns_to_ms, ns_to_us
 
 _SEQUENCE_LETTERS: Final = 28

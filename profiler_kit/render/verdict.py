@@ -13,7 +13,7 @@ from profiler_kit.analyses.gpu.utilization import REGION_UTILIZATION
 from profiler_kit.analyses.gpu.window import OPERATOR_SUMS
 from profiler_kit.analyses.layers.totals import LAYER_COVERAGE, LAYER_KINDS
 from profiler_kit.findings.advice import UNNAMED
-from profiler_kit.render.text import fmt_count, fmt_ns, fmt_percent
+from profiler_kit.text import fmt_count, fmt_ns, fmt_percent
 
 _HOLDS = 0.5  # a nested region that holds this share of the one around it is the better answer
 _UNNAMED = UNNAMED

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from profiler_kit.names import short_kernel
-from profiler_kit.render.text import (
+from profiler_kit.text import (
     byte_unit,
     fmt_all_ns,
     fmt_bytes,

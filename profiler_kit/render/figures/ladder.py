@@ -14,7 +14,7 @@ from profiler_kit.formats.ladder_file import LADDER_ROWS
 from profiler_kit.render.figures.labels import place_labels
 from profiler_kit.render.figures.regions import GRID, LETTER_PX, MARGIN, escape
 from profiler_kit.render.ladder_style import ALTERNATIVE, BELOW, MEMORY, STEP, TITLES, speed_text
-from profiler_kit.render.text import fmt_rate
+from profiler_kit.text import fmt_rate
 from profiler_kit.timeline.palette import HUES, NEUTRAL
 from profiler_kit.units import bytes_to_mib
 

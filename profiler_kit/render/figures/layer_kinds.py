@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from profiler_kit.analyses.layers.totals import LAYER_KINDS
 from profiler_kit.render.figures.regions import GRID, MARGIN, escape, legend_px
-from profiler_kit.render.text import fmt_ns, fmt_percent
+from profiler_kit.text import fmt_ns, fmt_percent
 from profiler_kit.timeline.palette import HUES, NEUTRAL
 from profiler_kit.units import ns_to_ms
 

@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 
 from profiler_kit.analyses.layers.totals import LAYER_TOTALS
 from profiler_kit.render.figures.regions import GRID, LETTER_PX, MARGIN, escape, legend_px
-from profiler_kit.render.text import fmt_all_ns, ns_in, time_unit
+from profiler_kit.text import fmt_all_ns, ns_in, time_unit
 from profiler_kit.timeline.palette import HUES, INKS, NEUTRAL, SCALE_DARK, SCALE_LIGHT, ink_on
 
 _AXIS_PX: Final = 46

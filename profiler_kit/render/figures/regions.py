@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import plotly.graph_objects as go
 
-from profiler_kit.render.text import fmt_ns, fmt_percent, ns_in, time_unit
+from profiler_kit.text import fmt_ns, fmt_percent, ns_in, time_unit
 from profiler_kit.timeline.palette import ACTIVITY, HUES, MARK
 from profiler_kit.units import ns_to_ms
 

@@ -20,7 +20,7 @@ from profiler_kit.errors import OptionError
 from profiler_kit.load.trace.categories import OPERATOR, REGION, is_launch
 from profiler_kit.load.trace.events import MISSING
 from profiler_kit.load.trace.source import FLOW_PHASES, Scan
-from profiler_kit.render.text import fmt_ns
+from profiler_kit.text import fmt_ns
 
 I64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]

@@ -10,8 +10,8 @@ from profiler_kit.names import fit_names
 from profiler_kit.render import diff, headline
 from profiler_kit.render.report.parts import Colours, Column, folded, named, sub, table, times
 from profiler_kit.render.svg import bar, escape
-from profiler_kit.render.text import MISSING, fmt_count, fmt_path
 from profiler_kit.run import Run
+from profiler_kit.text import MISSING, fmt_count, fmt_path
 from profiler_kit.timeline.palette import HUES, NEUTRAL, colour_of
 
 ROWS: Final = 15

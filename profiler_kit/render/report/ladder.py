@@ -22,7 +22,7 @@ from profiler_kit.render.pictures import waterfall_png
 from profiler_kit.render.report.parts import Column, notice, sub, table
 from profiler_kit.render.svg import escape, line, percent, plot, swatch, tick_text, ticks
 from profiler_kit.render.tables import printable
-from profiler_kit.render.text import MISSING, fmt_rate, ladder_facts
+from profiler_kit.text import MISSING, fmt_rate, ladder_facts
 from profiler_kit.timeline.palette import HUES, NEUTRAL
 from profiler_kit.units import bytes_to_mib, ns_to_ms
 

@@ -12,9 +12,9 @@ from profiler_kit.render import headline
 from profiler_kit.render.layer_choice import best_depth, layers_at_depth, telling_layers
 from profiler_kit.render.report.parts import folded, notice, sub, two, verdict_line
 from profiler_kit.render.svg import WIDE, escape, line, percent, plot, swatch, tick_text, ticks
-from profiler_kit.render.text import MISSING, fmt_all_ns, fmt_count, fmt_ns, fmt_percent, ns_in, time_unit
 from profiler_kit.render.verdict import layers_coverage
 from profiler_kit.run import Layers, Run
+from profiler_kit.text import MISSING, fmt_all_ns, fmt_count, fmt_ns, fmt_percent, ns_in, time_unit
 from profiler_kit.timeline.palette import HUES, SCALE_DARK, SCALE_LIGHT, ink_on, on_scale
 
 STEPS: Final = 20  # colours of the heat map

@@ -28,8 +28,8 @@ from profiler_kit.render.report.parts import (
     verdict_line,
 )
 from profiler_kit.render.svg import WIDE, bar, escape, line, percent, plot, swatch, tick_text, ticks
-from profiler_kit.render.text import bytes_in, fmt_bytes, fmt_count, fmt_ns, fmt_path, fmt_percent, ns_in, time_unit
 from profiler_kit.snapshot import DeviceRow, Snapshot
+from profiler_kit.text import bytes_in, fmt_bytes, fmt_count, fmt_ns, fmt_path, fmt_percent, ns_in, time_unit
 from profiler_kit.timeline.palette import ALLOCATED, HUES, MARK, RESERVED, colour_of
 from profiler_kit.units import NS_PER_US
 

@@ -18,8 +18,8 @@ from profiler_kit.render import headline
 from profiler_kit.render.advice import HELP, NOTHING, hint, markdown_list
 from profiler_kit.render.report.parts import Colours, chip, folded, notice, sub, tiles, two, verdict_line
 from profiler_kit.render.svg import Part, bar, escape, stacked
-from profiler_kit.render.text import fmt_count, fmt_ns, fmt_path, fmt_percent
 from profiler_kit.run import Run
+from profiler_kit.text import fmt_count, fmt_ns, fmt_path, fmt_percent
 from profiler_kit.timeline.palette import ACTIVITY, HUES, IDLE, NEUTRAL, colour_of
 from profiler_kit.trace import Trace
 

@@ -23,8 +23,8 @@ from profiler_kit.render.report.parts import Colours, asset, colours_of, facts_l
 from profiler_kit.render.report.tables import kernel_tables, module_tables, operator_tables, region_tables
 from profiler_kit.render.report.timeline import trace_timeline
 from profiler_kit.render.svg import escape
-from profiler_kit.render.text import ladder_facts
 from profiler_kit.run import Run, compare_runs
+from profiler_kit.text import ladder_facts
 from profiler_kit.version import __version__
 
 _TIMELINE: Final = (

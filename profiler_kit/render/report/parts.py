@@ -12,8 +12,8 @@ from profiler_kit.formats.run_record import RunRecord
 from profiler_kit.render.headline import Number, Pieces
 from profiler_kit.render.svg import escape, swatch
 from profiler_kit.render.tables import record_table
-from profiler_kit.render.text import MISSING, ByteUnit, byte_unit, fmt_bytes, fmt_ns, fmt_percent, time_unit
 from profiler_kit.run import Run
+from profiler_kit.text import MISSING, ByteUnit, byte_unit, fmt_bytes, fmt_ns, fmt_percent, time_unit
 from profiler_kit.timeline.palette import region_colours
 
 VERDICTS: Final = {

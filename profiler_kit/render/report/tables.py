@@ -14,8 +14,8 @@ from profiler_kit.analyses.gpu.window import operator_sums
 from profiler_kit.names import fit_names, kernel_names
 from profiler_kit.render.report.parts import Colours, Column, chip, counts, folded, named, shares, table, times
 from profiler_kit.render.svg import bar
-from profiler_kit.render.text import fmt_count, fmt_ns, fmt_path, fmt_percent
 from profiler_kit.run import Run
+from profiler_kit.text import fmt_count, fmt_ns, fmt_path, fmt_percent
 from profiler_kit.timeline.palette import HUES, colour_of
 from profiler_kit.trace import Trace
 

@@ -11,7 +11,7 @@ import numpy as np
 from profiler_kit.names import short_kernel
 from profiler_kit.render.report.parts import Colours
 from profiler_kit.render.svg import WIDE, axis, escape, percent, stretched, swatch, tick_text, ticks
-from profiler_kit.render.text import fmt_count, fmt_ns, fmt_path, ns_in, time_unit
+from profiler_kit.text import fmt_count, fmt_ns, fmt_path, ns_in, time_unit
 from profiler_kit.timeline.build import build_timeline
 from profiler_kit.timeline.index import Bins, Row, Timeline, Track
 from profiler_kit.timeline.palette import NEUTRAL, colour_of
