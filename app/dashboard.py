@@ -24,8 +24,8 @@ PAGES = {
     "The file": {"perfetto": "Perfetto", "doctor": "Doctor"},
 }
 
-st.set_page_config(page_title="profiler_kit", page_icon=str(_HERE / "components" / "icon.svg"), layout="wide")
-st.html(_HERE / "components" / "page.html")
+st.set_page_config(page_title="profiler_kit", page_icon=str(_HERE / "parts" / "icon.svg"), layout="wide")
+st.html(_HERE / "parts" / "page.html")
 page = st.navigation(
     {
         section: [

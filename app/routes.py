@@ -103,7 +103,7 @@ def perfetto_page(request: Request) -> Response:
     found = state.find(request.query_params.get("run", ""))
     if found is None or found.trace is None:
         return _missing("trace")
-    return HTMLResponse((_HERE / "components" / "perfetto.html").read_text(encoding="utf-8"))
+    return HTMLResponse((_HERE / "parts" / "perfetto.html").read_text(encoding="utf-8"))
 
 
 def place_in_trace(request: Request) -> Response:
