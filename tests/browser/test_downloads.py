@@ -11,20 +11,18 @@ from urllib.parse import urlparse
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.test_dashboard import settle
+from tests.browser.drive import new_page, settle
 
 pytestmark = pytest.mark.browser
-PATIENCE_MS = 90_000  # other work may hold the machine; a figure is there within a second
 
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    context = browser.new_context(viewport={"width": 1280, "height": 1000})
-    context.set_default_timeout(PATIENCE_MS)
+    page = new_page(browser)
     requests: list[str] = []
-    context.on("request", lambda request: requests.append(request.url))
-    yield context.new_page()
-    context.close()
+    page.context.on("request", lambda request: requests.append(request.url))
+    yield page
+    page.context.close()
     hosts = {urlparse(one).hostname for one in requests if urlparse(one).scheme in ("http", "https", "ws", "wss")}
     assert hosts == {"127.0.0.1"}
 
@@ -45,7 +43,7 @@ def test_a_figure_downloads_as_png_and_as_html_that_works_alone(page: Page, url:
     page.goto(f"{url}/kernels?run=gpu")
     settle(page)
     figure = page.locator(".js-plotly-plot").first
-    expect(figure.locator(".scatterlayer .point").first).to_be_visible(timeout=PATIENCE_MS)
+    expect(figure.locator(".scatterlayer .point").first).to_be_visible()
     figure.hover()
     with page.expect_download() as download:
         figure.locator('[data-title*="Download plot"]').click()
@@ -61,20 +59,20 @@ def test_a_figure_downloads_as_png_and_as_html_that_works_alone(page: Page, url:
     assert not re.search(r"<(script|link)[^>]+(src|href)=[\"']https?:", text)
     alone = page.context.new_page()  # the fixture sees every request it makes
     alone.goto((tmp_path / "figure.html").as_uri())
-    expect(alone.locator(".js-plotly-plot .scatterlayer .point").first).to_be_visible(timeout=PATIENCE_MS)
+    expect(alone.locator(".js-plotly-plot .scatterlayer .point").first).to_be_visible()
 
 
 def test_a_view_is_a_link_that_can_be_sent(page: Page, url: str) -> None:
     page.goto(f"{url}/?run=gpu")
     settle(page)
     page.get_by_role("link", name="Show in Kernels").first.click()
-    expect(page.locator("h1").first).to_have_text("Kernels", timeout=PATIENCE_MS)
-    expect(page.locator("h3").filter(has_text="gemm")).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.locator("h1").first).to_have_text("Kernels")
+    expect(page.locator("h3").filter(has_text="gemm")).to_be_visible()
     page.get_by_text("By kind of work").click()
     page.wait_for_url(re.compile(r"by=By"))
     sent = page.url
     other = page.context.new_page()  # a session of its own
     other.goto(sent)
     settle(other)
-    expect(other.get_by_role("radio", name="By kind of work")).to_be_checked(timeout=PATIENCE_MS)
-    expect(other.locator("h3").filter(has_text="matrix products")).to_be_visible(timeout=PATIENCE_MS)
+    expect(other.get_by_role("radio", name="By kind of work")).to_be_checked()
+    expect(other.locator("h3").filter(has_text="matrix products")).to_be_visible()

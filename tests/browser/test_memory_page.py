@@ -4,36 +4,21 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Browser, expect
 
 from profiler_kit.snapshot import Snapshot, load_snapshot
 from tests import snapshots as s
+from tests.browser.drive import becomes, new_page, until
 
-CHROMIUM = Path("/usr/bin/chromium")
 EVIL = "</script><img src=x onerror=alert(2)>"
 MiB = 1 << 20
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}"),
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api")
-    with api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        )
-        yield chromium
-        chromium.close()
-
-
+pytestmark = pytest.mark.browser
 SHOWN = """(({ device }, last = device.states - 1) => ({
     series: {
         allocated: [...device.allocated],
@@ -68,8 +53,8 @@ def torch_blocks(found: Snapshot) -> list[list[object]]:
 class Opened:
     """A page with what it asked for and complained about."""
 
-    def __init__(self, browser: Any, path: Path, link: str = "") -> None:
-        self.page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+    def __init__(self, browser: Browser, path: Path, link: str = "") -> None:
+        self.page = new_page(browser)
         self.requests: list[str] = []
         self.complaints: list[str] = []
         self.page.on("request", lambda request: self.requests.append(request.url))
@@ -84,6 +69,38 @@ class Opened:
 
     def ask(self, expression: str) -> Any:
         return self.page.evaluate(expression)
+
+    def says(self, selector: str, text: str | Callable[[str], bool]) -> None:
+        """Wait until the text there is this one, or one of which this holds."""
+        if isinstance(text, str):
+            becomes(self.page, lambda: self.text(selector), text)
+        else:
+            until(self.page, lambda: text(self.text(selector)))
+
+    def has(self, expression: str, value: object = True) -> None:
+        """Wait until the page gives this value."""
+        becomes(self.page, lambda: self.ask(expression), value)
+
+    def click_chart(self, share: float, y: float) -> None:
+        """Click at that share of the width of what the chart shows, once it is drawn; y from its top, or its bottom."""
+        self.has("!memoryPage.waiting")
+        chart = self.page.locator("#chart")
+        width, height = chart.evaluate("c => [c.clientWidth, c.clientHeight]")
+        chart.click(position={"x": 76 + share * (width - 92), "y": y if y > 0 else height + y})
+
+
+@pytest.fixture
+def opens(browser: Browser) -> Iterator[Callable[..., Opened]]:
+    """Opens a page; at the end they are closed."""
+    pages: list[Opened] = []
+
+    def opened(path: Path, link: str = "") -> Opened:
+        pages.append(Opened(browser, path, link))
+        return pages[-1]
+
+    yield opened
+    for one in pages:
+        one.page.context.close()
 
 
 @pytest.fixture
@@ -111,8 +128,8 @@ def page(tmp_path: Path) -> Path:
     return out
 
 
-def test_says_the_peak_when_where_and_who(browser: Any, page: Path) -> None:
-    opened = Opened(browser, page)
+def test_says_the_peak_when_where_and_who(opens: Callable[..., Opened], page: Path) -> None:
+    opened = opens(page)
     facts = opened.text("#facts").split("\n")
     assert [line for line in facts if line] == [
         "Peak allocated", "40.0 MiB", "at 2.000 ms",
@@ -129,105 +146,101 @@ def test_says_the_peak_when_where_and_who(browser: Any, page: Path) -> None:
     assert opened.complaints == []
 
 
-def test_moves_searches_and_keeps(browser: Any, page: Path) -> None:
-    opened = Opened(browser, page)
+def test_moves_searches_and_keeps(opens: Callable[..., Opened], page: Path) -> None:
+    opened = opens(page)
     driver = opened.page
     driver.keyboard.press("p")
-    driver.wait_for_timeout(50)
-    assert opened.ask("memoryPage.axis.from < 2000 && memoryPage.axis.to > 2000 && memoryPage.axis.to < 9000")
+    opened.has("memoryPage.axis.from < 2000 && memoryPage.axis.to > 2000 && memoryPage.axis.to < 9000")
     driver.keyboard.press("w")
     driver.keyboard.press("d")
     driver.keyboard.press("r")
-    assert opened.ask("[memoryPage.axis.from, memoryPage.axis.to]") == [0, 9000]
+    opened.has("[memoryPage.axis.from, memoryPage.axis.to]", [0, 9000])
     driver.fill("#search", "functional.py:7")
-    assert opened.text("#found") == "1 allocation, 30.0 MiB at the peak"
+    opened.says("#found", "1 allocation, 30.0 MiB at the peak")
     driver.fill("#search", "0x2000001")
-    assert opened.text("#found") == "1 allocation, 10.0 MiB at the peak"
+    opened.says("#found", "1 allocation, 10.0 MiB at the peak")
     driver.fill("#search", "")
     driver.locator("#search").blur()
-    box = driver.locator("#chart").bounding_box()
-    driver.mouse.click(box["x"] + 76 + 0.15 * (box["width"] - 92), box["y"] + box["height"] - 30)
-    assert "31,457,280 B" in opened.text("#detail")
-    assert "step work/train.py:12" in opened.text("#detail")
-    assert opened.text("#live-title").startswith("Live at 1.3")
+    opened.click_chart(0.15, -30)
+    opened.says("#detail", lambda text: "31,457,280 B" in text and "step work/train.py:12" in text)
+    opened.says("#live-title", lambda text: text.startswith("Live at 1.3"))
     driver.keyboard.press("Escape")
-    assert opened.text("#live-title") == "Live at the peak: 40.0 MiB"
+    opened.says("#live-title", "Live at the peak: 40.0 MiB")
     assert opened.complaints == []
 
 
-def test_other_axis_colours_and_device(browser: Any, page: Path) -> None:
-    opened = Opened(browser, page)
+def test_other_axis_colours_and_device(opens: Callable[..., Opened], page: Path) -> None:
+    opened = opens(page)
     opened.page.click("text=event order")
-    assert opened.ask("memoryPage.axis.end") == 8
+    opened.has("memoryPage.axis.end", 8)
     for colour, first in (("region", f"{EVIL}\t1\t30.0 MiB"), ("stream", "default stream\t2\t40.0 MiB")):
         opened.page.click(f"fieldset span:text-is('{colour}')")
-        assert opened.text("#live tbody").startswith(first)
+        opened.says("#live tbody", lambda text, first=first: text.startswith(first))
     opened.page.select_option("#device", "1")
-    opened.page.wait_for_timeout(50)
-    assert opened.text("#facts dd").split("\n")[0] == "5 B"
+    opened.says("#facts dd", lambda text: text.split("\n")[0] == "5 B")
     assert opened.complaints == []
 
 
-def test_a_click_shows_the_segments_and_blocks_of_that_moment(browser: Any, page: Path) -> None:
-    opened = Opened(browser, page)
+def test_a_click_shows_the_segments_and_blocks_of_that_moment(opens: Callable[..., Opened], page: Path) -> None:
+    opened = opens(page)
     driver = opened.page
     driver.click("role=tab[name='Allocator state']")
-    assert opened.text("#state-facts") == "1 segment · 40.0 MiB in active blocks · 24.0 MiB inactive"
-    box = driver.locator("#chart").bounding_box()
-    driver.mouse.click(box["x"] + 76 + 0.15 * (box["width"] - 92), box["y"] + 5)
-    assert opened.text("#state-facts") == "1 segment · 30.0 MiB in active blocks · 34.0 MiB inactive"
-    bars = driver.locator("#state canvas").bounding_box()
-    left, width = bars["x"] + 236, bars["width"] - 248
-    driver.mouse.click(left + width * 30 / 64 / 2, bars["y"] + 15)
-    assert "step work/train.py:12" in opened.text("#detail")
-    driver.mouse.click(left + width * 0.7, bars["y"] + 15)
-    assert opened.text("#detail-title") == "Inactive block"
-    assert "34.0 MiB (35,651,584 B)" in opened.text("#detail")
+    opened.says("#state-facts", "1 segment · 40.0 MiB in active blocks · 24.0 MiB inactive")
+    opened.click_chart(0.15, 5)
+    opened.says("#state-facts", "1 segment · 30.0 MiB in active blocks · 34.0 MiB inactive")
+    bars = driver.locator("#state canvas")
+    width = bars.evaluate("c => c.clientWidth") - 248
+    bars.click(position={"x": 236 + width * 30 / 64 / 2, "y": 15})
+    opened.says("#detail", lambda text: "step work/train.py:12" in text)
+    bars.click(position={"x": 236 + width * 0.7, "y": 15})
+    opened.says("#detail-title", "Inactive block")
+    opened.says("#detail", lambda text: "34.0 MiB (35,651,584 B)" in text)
     driver.keyboard.press(",")
-    assert opened.text("#moment-text") == "100 µs · event 1 · segment_alloc 64.0 MiB at 0x0"
+    opened.says("#moment-text", "100 µs · event 1 · segment_alloc 64.0 MiB at 0x0")
     for key, said in ((".", "alloc"), (".", "alloc"), (".", "out of memory"), (".", "free_requested 30.0 MiB")):
         driver.keyboard.press(key)
-        assert f"· {said}" in opened.text("#moment-text")
+        opened.says("#moment-text", lambda text, said=said: f"· {said}" in text)
     for _ in range(2):
         driver.keyboard.press(",")
-    assert opened.text("#moment-text").startswith("peak, 2.000 ms · event 3 · alloc 10.0 MiB at 0x2000000")
+    opened.says("#moment-text", lambda text: text.startswith("peak, 2.000 ms · event 3 · alloc 10.0 MiB at 0x2000000"))
     assert opened.complaints == []
 
 
-def test_every_view_says_what_it_is_for(browser: Any, page: Path) -> None:
-    opened = Opened(browser, page)
+def test_every_view_says_what_it_is_for(opens: Callable[..., Opened], page: Path) -> None:
+    opened = opens(page)
     driver = opened.page
     driver.keyboard.press("2")
-    assert opened.text("#flame-title") == "Live at the peak: 40.0 MiB"
-    assert opened.ask(FLAME) == [["all", 40], ["step", 30], [EVIL, 10]]
+    opened.says("#flame-title", "Live at the peak: 40.0 MiB")
+    opened.has(FLAME, [["all", 40], ["step", 30], [EVIL, 10]])
     driver.check("#flame-regions")
-    assert opened.ask("memoryPage.flame.boxes.length") == 4  # the one made in `inner` stands below that region
+    opened.has("memoryPage.flame.boxes.length", 4)  # the one made in `inner` stands below that region
     driver.keyboard.press("4")
-    assert opened.text("#segments tbody").split("\t")[:4] == ["0x0", "64.0 MiB", "40.0 MiB", "24.0 MiB"]
+    opened.says("#segments tbody", lambda text: text.split("\t")[:4] == ["0x0", "64.0 MiB", "40.0 MiB", "24.0 MiB"])
     driver.keyboard.press("5")
-    assert opened.text("#pools tbody").startswith("default pool\t1\t64.0 MiB\t100.0 %\t40.0 MiB")
+    opened.says("#pools tbody", lambda text: text.startswith("default pool\t1\t64.0 MiB\t100.0 %\t40.0 MiB"))
     driver.keyboard.press("6")
-    assert "Largest free block\n22.0 MiB" in opened.text("#fragments-facts")
+    opened.says("#fragments-facts", lambda text: "Largest free block\n22.0 MiB" in text)
     driver.fill("#fit-size", "23")
-    assert opened.text("#fits tbody").endswith("\t0")
+    opened.says("#fits tbody", lambda text: text.endswith("\t0"))
     driver.fill("#fit-size", "22")
-    assert opened.text("#fits tbody").endswith("\t1")
+    opened.says("#fits tbody", lambda text: text.endswith("\t1"))
     driver.keyboard.press("Escape")
     driver.locator("#fit-size").blur()
     driver.keyboard.press("7")
-    assert opened.text("#regions tbody").split("\n") == [
+    rows = [
         f"{EVIL}\t1\t40.0 MiB\t41.0 MiB\t30.0 MiB\t+11.0 MiB",
         "inner\t1\t40.0 MiB\t10.0 MiB\t0.0 MiB\t+10.0 MiB",
         "(no region)\t\t0.0 MiB\t0.0 MiB\t0.0 MiB\t0.0 MiB",
     ]
+    opened.says("#regions tbody", "\n".join(rows))
     driver.keyboard.press("8")
-    assert "expandable_segments\tfalse" in opened.text("#settings")
+    opened.says("#settings", lambda text: "expandable_segments\tfalse" in text)
     driver.keyboard.press("?")
-    assert driver.locator("#help").is_visible()
+    expect(driver.locator("#help")).to_be_visible()
     assert opened.complaints == []
 
 
-def test_any_text_is_only_text(browser: Any, tmp_path: Path) -> None:
+def test_any_text_is_only_text(opens: Callable[..., Opened], tmp_path: Path) -> None:
     names = [EVIL, "\u202egnp.exe\u202c RTL", "nul\0inside", "x" * 20_000, "\u540d\u524d", "\n\t newline", "{{data}}"]
     trace = [s.alloc(10 + i, i << 12, 4096, frames=[s.frame(name, name, 3)]) for i, name in enumerate(names)]
     marks = [s.mark(stage, name, 10 + i) for i, name in enumerate(names) for stage in ("START", "END")]
@@ -235,57 +248,62 @@ def test_any_text_is_only_text(browser: Any, tmp_path: Path) -> None:
     data = s.snapshot(trace, segments=[s.segment(0, len(names) << 12, *held)], marks=marks)
     out = tmp_path / "page.html"
     out.write_text(load_snapshot(s.write(tmp_path / "m.pickle", data)).html("m"), encoding="utf-8")
-    opened = Opened(browser, out)
+    opened = opens(out)
     for view in ("flame", "state", "segments", "pools", "fragmentation", "regions", "settings", "memory"):
         opened.ask(f"memoryPage.show('{view}')")
-        opened.page.wait_for_timeout(20)
+        opened.has("!memoryPage.waiting")  # drawn
     assert opened.ask("document.querySelectorAll('img, iframe, script[src]').length") == 0
     assert opened.ask("document.documentElement.scrollWidth <= innerWidth")  # nothing pushes the page apart
     lengths = opened.ask("[...document.querySelectorAll('#live tbody tr')].map((row) => row.textContent.length)")
     assert len(lengths) == len(names) and max(lengths) < 1000
     opened.page.fill("#search", "newline")
-    assert opened.text("#found").startswith("1 allocation")
+    opened.says("#found", lambda text: text.startswith("1 allocation"))
     opened.page.keyboard.press("Enter")
     opened.page.locator("#search").blur()
+    opened.ask(
+        "(({ said, copy }) => { window.said = said;"
+        " new MutationObserver(() => said.push(copy.textContent)).observe(copy, { childList: true }); })"
+        "({ said: [], copy: document.getElementById('copy') })"
+    )
     opened.page.keyboard.press("c")
-    assert opened.text("#copy") == "Copied"
+    opened.has("said[0]", "Copied")  # for a second only
     assert opened.requests == [out.as_uri()]
     assert opened.complaints == []
 
 
-def test_says_what_the_ring_buffer_dropped(browser: Any, tmp_path: Path) -> None:
+def test_says_what_the_ring_buffer_dropped(opens: Callable[..., Opened], tmp_path: Path) -> None:
     trace = [*s.free(10, 0x9000, 5), s.alloc(20, 0x1000, 10)]
     held = [s.block(0x1000, 512, 10), s.block(0x2000, 512, 7, frames=[s.frame("f")])]
     data = s.snapshot(trace, segments=[s.segment(0, MiB, *held)])
     data["profiler_kit"] = {"source": "cuda", "max_entries": 3}
     out = tmp_path / "page.html"
     out.write_text(load_snapshot(s.write(tmp_path / "m.pickle", data)).html("m"), encoding="utf-8")
-    assert Opened(browser, out).text("#notices") == (
+    assert opens(out).text("#notices") == (
         "The history lost its beginning: at least 2 recorded allocations are missing (1 freed later, 1 live to the "
         "end), so that an earlier peak may be too. The ring buffer held 3 events. Record with a larger max_entries."
     )
 
 
-def test_the_page_fits_a_frame_without_an_address(browser: Any, page: Path, tmp_path: Path) -> None:
+def test_the_page_fits_a_frame_without_an_address(browser: Browser, page: Path, tmp_path: Path) -> None:
     """As a notebook and the dashboard show it."""
     frame = tmp_path / "frame.html"
     inner = html.escape(page.read_text(encoding="utf-8"))
     style = "width:100%;height:700px"
     frame.write_text(f'<iframe srcdoc="{inner}" sandbox="allow-scripts" style="{style}"></iframe>', encoding="utf-8")
-    driver = browser.new_context(viewport={"width": 1000, "height": 760}).new_page()
+    driver = new_page(browser, 1000, 760)
     complaints: list[str] = []
     driver.on("pageerror", lambda error: complaints.append(str(error)))
     driver.goto(frame.as_uri())
     inside = driver.frame_locator("iframe")
     inside.locator("html[data-ready]").wait_for()
     inside.get_by_role("tab", name="Allocator state").click()
-    assert inside.locator("#state-facts").inner_text().startswith("1 segment")
+    expect(inside.locator("#state-facts")).to_contain_text("1 segment")
     assert complaints == []
     driver.context.close()
 
 
-def test_the_address_keeps_the_view(browser: Any, page: Path) -> None:
-    opened = Opened(browser, page)
+def test_the_address_keeps_the_view(opens: Callable[..., Opened], page: Path) -> None:
+    opened = opens(page)
     driver = opened.page
     driver.keyboard.press("3")
     driver.keyboard.press(",")
@@ -294,7 +312,7 @@ def test_the_address_keeps_the_view(browser: Any, page: Path) -> None:
     driver.keyboard.press("Enter")
     driver.click("#theme")
     driver.wait_for_function("location.hash.includes('theme=dark')")
-    again = Opened(browser, Path(page), driver.url.partition("#")[2])
+    again = opens(Path(page), driver.url.partition("#")[2])
     before, after = opened.ask(STATE), again.ask(STATE)
     assert (before[0], before[1], before[4:]) == ("state", 2, ["step", {"allocation": 0}])
     assert after == [*before[:2], *[pytest.approx(value, abs=0.1) for value in before[2:4]], *before[4:]]
@@ -303,11 +321,11 @@ def test_the_address_keeps_the_view(browser: Any, page: Path) -> None:
 
 
 @pytest.mark.parametrize("path", s.captures(), ids=lambda path: path.name)
-def test_real_captures_draw(browser: Any, tmp_path: Path, path: Path) -> None:
+def test_real_captures_draw(opens: Callable[..., Opened], tmp_path: Path, path: Path) -> None:
     found = load_snapshot(path)
     out = tmp_path / "page.html"
     out.write_text(found.html(path.name), encoding="utf-8")
-    opened = Opened(browser, out)
+    opened = opens(out)
     one, blocks = found.replay(0), found.block_replay(0)  # blocks: from the same rules, but by other means
     said = found.summary(0)["devices"][0]
     shown = json.loads(opened.ask(f"JSON.stringify({SHOWN})"))

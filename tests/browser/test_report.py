@@ -9,6 +9,7 @@ from playwright.sync_api import Browser
 
 from profiler_kit.render.report.page import report_page
 from profiler_kit.run import load_runs
+from tests.browser.drive import new_page, until
 
 pytestmark = pytest.mark.browser
 SAMPLES = Path(__file__).parents[2] / "traces"
@@ -23,7 +24,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_it_works_from_disk_and_loads_nothing(browser: Browser, report: str) -> None:
-    page = browser.new_page()
+    page = new_page(browser)
     requests, said = [], []
     page.on("request", lambda request: requests.append(request.url))
     page.on("console", lambda message: said.append(message.text))
@@ -34,18 +35,19 @@ def test_it_works_from_disk_and_loads_nothing(browser: Browser, report: str) -> 
     first = table.locator("tbody tr").first
     before = first.inner_text()
     table.get_by_role("button", name="count").click()
+    until(page, lambda: first.inner_text() != before)
     counts = [int(text.replace(",", "")) for text in table.locator("tbody td:nth-child(5)").all_inner_texts()]
-    assert counts == sorted(counts, reverse=True) and first.inner_text() != before
-    page.close()
+    assert counts == sorted(counts, reverse=True)
+    page.context.close()
 
 
 @pytest.mark.parametrize("width", [700, 1280, 2560])
 def test_it_fits_the_window_and_follows_the_colours_of_the_system(browser: Browser, report: str, width: int) -> None:
     colours = []
     for scheme in ("light", "dark"):
-        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, java_script_enabled=True)
+        page = new_page(browser, width, color_scheme=scheme)
         page.goto(report)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         colours.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
-        page.close()
+        page.context.close()
     assert colours == ["rgb(252, 252, 251)", "rgb(23, 23, 22)"]

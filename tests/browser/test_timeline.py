@@ -9,49 +9,29 @@ from urllib.parse import parse_qs, urlparse
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from tests.browser.drive import becomes, marked, new_page, place, settle, the_canvas, until, view, width
+
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
 def page(browser: Browser) -> Iterator[Page]:
     """One page for all of them: each goes to an address of its own."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    context.set_default_timeout(20_000)
+    page = new_page(browser)
     failures: list[str] = []
-    context.on("weberror", lambda error: failures.append(str(error.error)))
-    yield context.new_page()
-    context.close()
+    page.context.on("weberror", lambda error: failures.append(str(error.error)))
+    yield page
+    page.context.close()
     assert failures == []
 
 
 def opened(page: Page, url: str, query: str = "") -> Locator:
-    """The canvas of the run `gpu`, once it is drawn."""
+    """The canvas of the run `gpu`, once it is drawn and nothing above it moves any more."""
     page.goto(f"{url}/regions?run=gpu{query}")
-    canvas = page.locator("canvas[aria-label]")
+    settle(page)
+    canvas = the_canvas(page)
     expect(canvas).to_have_attribute("data-rows", re.compile("[1-9]"))
     return canvas
-
-
-def number(canvas: Locator, name: str) -> float:
-    return float(canvas.get_attribute(f"data-{name}") or "nan")
-
-
-def lane(page: Page, canvas: Locator, label: str) -> float:
-    """The middle of a lane's first row, from the top of the canvas."""
-    return float(
-        canvas.evaluate(
-            "(c, label) => { const {lanes} = c.closest('.tl').timeline, t = lanes.tracks.find(t => t.label === label);"
-            " return lanes.rows[t.first].y + lanes.rows[t.first].height / 2; }",
-            label,
-        )
-    )
-
-
-def click_at(page: Page, canvas: Locator, label: str, time_ns: float) -> None:
-    box = canvas.bounding_box()
-    assert box is not None
-    x = float(canvas.evaluate("(c, t) => c.closest('.tl').timeline.x(t)", time_ns))
-    page.mouse.click(box["x"] + x, box["y"] + lane(page, canvas, label))
 
 
 def query(page: Page) -> dict[str, list[str]]:
@@ -60,20 +40,21 @@ def query(page: Page) -> dict[str, list[str]]:
 
 def test_a_link_opens_the_view_the_lanes_and_the_selection(page: Page, url: str) -> None:
     canvas = opened(page, url, "&t0=90000&t1=720000&sel=100000-700000&by=region")
-    assert (number(canvas, "t0"), number(canvas, "t1")) == (90_000, 720_000)
-    assert canvas.get_attribute("data-by") == "region" and canvas.get_attribute("data-range") == "100000,700000"
+    becomes(page, lambda: view(canvas), (90_000, 720_000))
+    expect(canvas).to_have_attribute("data-by", "region")
+    expect(canvas).to_have_attribute("data-range", "100000,700000")
     expect(page.get_by_text("Kernels in the selected 600.00 µs")).to_be_visible()
     page.get_by_title("Show everything (F)").click()
     expect(page).to_have_url(re.compile(r"^(?!.*t0=).*sel=100000-700000"))
     canvas.focus()
     page.keyboard.press("f")  # fits the selection
     expect(page).to_have_url(re.compile(r"t0="))
-    view = (number(canvas, "t0"), number(canvas, "t1"))
-    assert view[0] < 100_000 < 700_000 < view[1] < 800_000
+    until(page, lambda: 0 < view(canvas)[0] < 100_000 < 700_000 < view(canvas)[1] < 800_000)
+    fitted = view(canvas)
     kept = query(page)
     assert kept["run"] == ["gpu"] and kept["sel"] == ["100000-700000"]
     canvas = opened(page, url, "&" + urlparse(page.url).query)  # the address is the link
-    assert (number(canvas, "t0"), number(canvas, "t1")) == pytest.approx(view, abs=1)
+    becomes(page, lambda: view(canvas), pytest.approx(fitted, abs=1))
     canvas.focus()
     page.keyboard.press("Escape")
     expect(page).to_have_url(re.compile(r"^(?!.*sel=)"))
@@ -85,8 +66,9 @@ def test_a_link_opens_the_view_the_lanes_and_the_selection(page: Page, url: str)
 )
 def test_links_that_make_no_sense_show_everything(page: Page, url: str, link: str) -> None:
     canvas = opened(page, url, link)
-    assert canvas.get_attribute("data-range") == "" and number(canvas, "t1") >= 1_300_000
-    assert canvas.get_attribute("data-by") == "stream"
+    until(page, lambda: view(canvas)[1] >= 1_300_000)
+    assert marked(canvas) == []
+    expect(canvas).to_have_attribute("data-by", "stream")
 
 
 def test_search_counts_marks_and_steps(page: Page, url: str) -> None:
@@ -105,9 +87,8 @@ def test_search_counts_marks_and_steps(page: Page, url: str) -> None:
     expect(found).to_have_text("2 of 2")
     box.fill("softmax")
     expect(found).to_have_text("1 of 1")
-    marked = "c => c.closest('.tl').timeline.tile.rows.map(r => [...r.hit ?? []].reduce((a, b) => a + b, 0)).join()"
-    expect(canvas).to_have_attribute("data-sharp", re.compile("."))
-    assert sum(int(part) for part in str(canvas.evaluate(marked)).split(",")) == 1
+    hits = "c => c.closest('.tl').timeline.tile.rows.map(r => [...r.hit ?? []].reduce((a, b) => a + b, 0)).join()"
+    becomes(page, lambda: sum(int(part) for part in str(canvas.evaluate(hits)).split(",")), 1)
     box.fill("<b>nothing")
     expect(found).to_have_text("no match")
     box.press("Escape")
@@ -117,7 +98,7 @@ def test_search_counts_marks_and_steps(page: Page, url: str) -> None:
 
 def test_a_kernel_picked_shows_its_launch_and_an_arrow_from_it(page: Page, url: str) -> None:
     canvas = opened(page, url)
-    click_at(page, canvas, "Stream 7", 400_000)
+    canvas.click(position=place(canvas, "Stream 7", 400_000))
     details = page.locator(".tl .details")
     expect(details).to_contain_text("gemm")
     expect(details).to_contain_text("Launched bycudaLaunchKernel, 1.00 µs, thread 1")
@@ -138,7 +119,7 @@ def test_a_kernel_picked_shows_its_launch_and_an_arrow_from_it(page: Page, url: 
 
 def test_a_launch_picked_points_at_what_it_launched(page: Page, url: str) -> None:
     canvas = opened(page, url, "&t0=0&t1=120000")
-    click_at(page, canvas, "Launches, thread 1", 30_500)
+    canvas.click(position=place(canvas, "Launches, thread 1", 30_500))
     expect(page.locator(".tl .details")).to_contain_text("Launched1 GPU events, 600.00 µs")
     expect(canvas).to_have_attribute("data-arrows", "1")
 
@@ -158,26 +139,20 @@ def test_lanes_are_grouped_hidden_and_folded(page: Page, url: str) -> None:
     page.get_by_label("Launches", exact=True).uncheck()
     expect(canvas).to_have_attribute("data-lanes", "4")
     expect(canvas).to_have_attribute("data-rows", "6")
-    box = canvas.bounding_box()
-    assert box is not None
-    page.mouse.click(box["x"] + 40, box["y"] + lane(page, canvas, "Regions on the GPU"))
+    canvas.click(position={**place(canvas, "Regions on the GPU", 0), "x": 40})
     expect(canvas).to_have_attribute("data-rows", "5")
 
 
 def test_keys_move_and_help_explains(page: Page, url: str) -> None:
     canvas = opened(page, url)
     canvas.focus()
-    whole = number(canvas, "t1") - number(canvas, "t0")
+    whole = width(canvas)
     page.keyboard.press("w")
     page.keyboard.press("ArrowUp")
-    expect(canvas).not_to_have_attribute("data-t1", re.compile(r"^13\d{5}$"))
-    zoomed = number(canvas, "t1") - number(canvas, "t0")
-    assert zoomed == pytest.approx(whole * 0.49, rel=0.1)
-    before = number(canvas, "t0")
+    becomes(page, lambda: width(canvas), pytest.approx(whole * 0.49, rel=0.1))
+    before, _ = view(canvas)
     page.keyboard.press("ArrowRight")
-    page.wait_for_function(
-        "t0 => Number(document.querySelector('canvas[aria-label]')?.dataset.t0 ?? t0 + 1) !== t0", arg=before
-    )
+    until(page, lambda: view(canvas)[0] > before)
     page.keyboard.press("?")
     expect(page.get_by_text("fit the selection, again for everything")).to_be_visible()
     page.keyboard.press("Escape")
@@ -186,7 +161,7 @@ def test_keys_move_and_help_explains(page: Page, url: str) -> None:
 
 def test_two_fingers_pinch(page: Page, url: str) -> None:
     canvas = opened(page, url)
-    whole = number(canvas, "t1") - number(canvas, "t0")
+    whole = width(canvas)
     canvas.evaluate(
         """canvas => {
           const box = canvas.getBoundingClientRect();
@@ -198,5 +173,4 @@ def test_two_fingers_pinch(page: Page, url: str) -> None:
           touch('pointerup', 1, 450); touch('pointerup', 2, 650);
         }"""
     )
-    expect(canvas).not_to_have_attribute("data-t1", re.compile(r"^13\d{5}"))
-    assert number(canvas, "t1") - number(canvas, "t0") == pytest.approx(whole / 2, rel=0.05)
+    becomes(page, lambda: width(canvas), pytest.approx(whole / 2, rel=0.05))

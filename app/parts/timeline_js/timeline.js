@@ -22,6 +22,7 @@ class Timeline {
   async update(data, setState) {
     this.setState = setState;
     const moved = data.run !== this.run;
+    this.answered = data.number; // the selection that the page below was last drawn for
     if (moved || data.number >= this.number) {
       this.range = data.range;
       this.number = data.number;
