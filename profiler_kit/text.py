@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 from profiler_kit.units import NS_PER_MS, NS_PER_S, NS_PER_US
-
-if TYPE_CHECKING:
-    from profiler_kit.formats.ladder_record import LadderRecord
 
 TimeUnit = Literal["ns", "µs", "ms", "s"]
 ByteUnit = Literal["B", "KiB", "MiB", "GiB"]
@@ -106,20 +103,6 @@ def fmt_percent(fraction: float | None, decimals: int = 1) -> str:
 def fmt_count(count: int | None) -> str:
     """A whole number with thousands apart, `1,234,567`; "–" for None."""
     return MISSING if count is None else f"{count:,}"
-
-
-def ladder_facts(record: LadderRecord) -> tuple[str, str]:
-    """What a ladder is of, in two lines: `SAM vit_b (random:0), points, batch size 8, NVIDIA H200`, then the rest."""
-    setup, samples = record.setup, {len(row.latency_ns) for row in record.rows if row.status == "ok"}
-    weights = setup.weights if setup.weights.startswith("random") else setup.weights[: len("checkpoint:") + 12]
-    size = f"{setup.points_per_batch} points in a batch" if setup.task == "amg" else f"batch size {setup.batch_size}"
-    title = f"SAM {setup.model} ({weights}), {setup.task}, {size}, {record.device_name}"
-    counts = " to ".join(str(count) for count in sorted({min(samples), max(samples)})) if samples else "no"
-    versions = ", ".join(f"{name} {record.versions[name]}" for name in ("torch", "driver") if name in record.versions)
-    noise = "; random weights: masks are noise" if weights.startswith("random") else ""
-    what = "calls of generate" if setup.task == "amg" else "batches, encoder to masks"
-    footer = f"median of {counts} {what}; {setup.num_images} images ({setup.images}) for the masks{noise}; {versions}"
-    return title, footer
 
 
 def fmt_path(path: Sequence[str]) -> str:

@@ -14,8 +14,9 @@ from profiler_kit.formats.ladder_record import LadderRecord
 from profiler_kit.load.discover.ladders import LadderFolder
 from profiler_kit.render import bars, tables_ladder
 from profiler_kit.render.figures import ladder as figures_ladder
+from profiler_kit.render.ladder_style import ladder_facts
 from profiler_kit.render.overlays import sample_count, with_masks
-from profiler_kit.text import fmt_rate, ladder_facts
+from profiler_kit.text import fmt_rate
 
 PARETO_HELP = (
     "Right is faster, up is closer to the masks of the published model. The dotted line joins the rows that no other "

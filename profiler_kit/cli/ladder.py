@@ -136,8 +136,8 @@ def _draw(folder: Path, record: LadderRecord) -> None:
 def _draw_waterfall(path: Path, record: LadderRecord) -> None:
     from profiler_kit.files import whole_file
     from profiler_kit.formats.ladder_file import ladder_rows
+    from profiler_kit.render.ladder_style import ladder_facts
     from profiler_kit.render.pictures import waterfall_png
-    from profiler_kit.text import ladder_facts
 
     with whole_file(path) as temporary:
         temporary.write_bytes(waterfall_png(ladder_rows(record), *ladder_facts(record)))
@@ -147,7 +147,7 @@ def _print(record: LadderRecord, *, as_json: bool) -> None:
     import dataclasses
 
     from profiler_kit.formats.ladder_file import ladder_rows
-    from profiler_kit.text import ladder_facts
+    from profiler_kit.render.ladder_style import ladder_facts
 
     rows = [_plain(row) for row in records(ladder_rows(record))]
     if as_json:

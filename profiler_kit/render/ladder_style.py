@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
+from profiler_kit.formats.ladder_record import LadderRecord
 from profiler_kit.text import fmt_rate
 from profiler_kit.timeline.palette import HUES, MARK
 
@@ -20,3 +21,17 @@ def speed_text(row: pd.Series) -> str:
         return str(row["status"])
     speedup = "" if np.isnan(row["speedup"]) or row["parent"] == "" else f" · {row['speedup']:.2f}×"
     return f"{fmt_rate(row['images_per_s'])}{speedup}"
+
+
+def ladder_facts(record: LadderRecord) -> tuple[str, str]:
+    """What a ladder is of, in two lines: `SAM vit_b (random:0), points, batch size 8, NVIDIA H200`, then the rest."""
+    setup, samples = record.setup, {len(row.latency_ns) for row in record.rows if row.status == "ok"}
+    weights = setup.weights if setup.weights.startswith("random") else setup.weights[: len("checkpoint:") + 12]
+    size = f"{setup.points_per_batch} points in a batch" if setup.task == "amg" else f"batch size {setup.batch_size}"
+    title = f"SAM {setup.model} ({weights}), {setup.task}, {size}, {record.device_name}"
+    counts = " to ".join(str(count) for count in sorted({min(samples), max(samples)})) if samples else "no"
+    versions = ", ".join(f"{name} {record.versions[name]}" for name in ("torch", "driver") if name in record.versions)
+    noise = "; random weights: masks are noise" if weights.startswith("random") else ""
+    what = "calls of generate" if setup.task == "amg" else "batches, encoder to masks"
+    footer = f"median of {counts} {what}; {setup.num_images} images ({setup.images}) for the masks{noise}; {versions}"
+    return title, footer

@@ -16,8 +16,8 @@ from profiler_kit.formats.ladder_file import ladder_rows
 from profiler_kit.formats.ladder_record import ROWS
 from profiler_kit.render import pictures, tables_ladder
 from profiler_kit.render.figures import ladder as figures_ladder
+from profiler_kit.render.ladder_style import ladder_facts
 from profiler_kit.render.overlays import row_overlay, sample_count, write_overlays
-from profiler_kit.text import ladder_facts
 from profiler_kit.timeline.palette import HUES
 from tests.ladders import a_ladder, write_ladder
 

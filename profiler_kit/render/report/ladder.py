@@ -16,13 +16,13 @@ from profiler_kit.errors import KitError
 from profiler_kit.formats.ladder_file import ladder_rows
 from profiler_kit.formats.ladder_record import BASELINE, LadderRecord
 from profiler_kit.render.figures.ladder import pareto_front
-from profiler_kit.render.ladder_style import ALTERNATIVE, STEP
+from profiler_kit.render.ladder_style import ALTERNATIVE, STEP, ladder_facts
 from profiler_kit.render.overlays import row_overlay, with_masks
 from profiler_kit.render.pictures import waterfall_png
 from profiler_kit.render.report.parts import Column, notice, sub, table
 from profiler_kit.render.svg import escape, line, percent, plot, swatch, tick_text, ticks
 from profiler_kit.render.tables import printable
-from profiler_kit.text import MISSING, fmt_rate, ladder_facts
+from profiler_kit.text import MISSING, fmt_rate
 from profiler_kit.timeline.palette import HUES, NEUTRAL
 from profiler_kit.units import bytes_to_mib, ns_to_ms
 

@@ -17,11 +17,12 @@ from profiler_kit.names import kernel_names
 from profiler_kit.render import diff, headline
 from profiler_kit.render.advice import hint
 from profiler_kit.render.headline import Pieces
+from profiler_kit.render.ladder_style import ladder_facts
 from profiler_kit.render.markdown import grid, plain
 from profiler_kit.render.report.overview import absent, idle_causes, idle_regions
 from profiler_kit.run import Run, compare_runs
 from profiler_kit.snapshot import Snapshot
-from profiler_kit.text import MISSING, fmt_bytes, fmt_count, fmt_ns, fmt_percent, ladder_facts
+from profiler_kit.text import MISSING, fmt_bytes, fmt_count, fmt_ns, fmt_percent
 from profiler_kit.trace import Trace
 from profiler_kit.units import bytes_to_mib, ns_to_ms
 

@@ -15,6 +15,7 @@ from typing import Final
 
 from profiler_kit.formats.ladder_record import LadderRecord
 from profiler_kit.render import headline
+from profiler_kit.render.ladder_style import ladder_facts
 from profiler_kit.render.report.compare import comparison, side_by_side
 from profiler_kit.render.report.layers import heat_styles, layer_section
 from profiler_kit.render.report.memory import memory_section
@@ -24,7 +25,6 @@ from profiler_kit.render.report.tables import kernel_tables, module_tables, oper
 from profiler_kit.render.report.timeline import trace_timeline
 from profiler_kit.render.svg import escape
 from profiler_kit.run import Run, compare_runs
-from profiler_kit.text import ladder_facts
 from profiler_kit.version import __version__
 
 _TIMELINE: Final = (
