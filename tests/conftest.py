@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
+from hypothesis import HealthCheck, settings
+
+# One thread for torch's operators, here and in the processes that tests start: several that wait for each other on a
+# machine which other work holds take ten times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# How long an example takes says nothing: the machine may be busy.
+settings.register_profile("kit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("kit")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -159,7 +159,7 @@ launches = st.tuples(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(spans, max_size=10),
     st.lists(spans, max_size=6),

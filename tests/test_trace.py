@@ -200,7 +200,7 @@ spans = st.tuples(st.integers(0, 60), st.integers(0, 40), st.integers(1, 3), st.
 launches = st.tuples(st.integers(0, 100), st.integers(1, 3), st.integers(0, 100), st.integers(0, 30), st.integers(0, 1))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(spans, max_size=12), st.lists(launches, min_size=1, max_size=12), st.randoms(use_true_random=False))
 def test_random_traces_equal_the_slow_reference_in_any_order(
     tmp_path_factory: pytest.TempPathFactory, regions: list, calls: list, order: random.Random
@@ -314,7 +314,7 @@ backward_operators = st.tuples(
 forward_operators = st.tuples(st.integers(0, 100), st.integers(1, 30), st.integers(1, 3), st.integers(0, 3))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(spans, max_size=8),
     st.lists(forward_operators, max_size=8),

@@ -78,7 +78,7 @@ def test_regions_pair_by_name_and_time_whatever_each_file_lacks() -> None:
     assert clock.p99_us == pytest.approx(3.0)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     starts=st.lists(st.integers(1, 50), min_size=1, max_size=30, unique=True),
     shift=st.integers(-FARTHEST_US, FARTHEST_US),

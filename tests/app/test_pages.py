@@ -12,7 +12,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from profiler_kit.snapshot import load_snapshot
-from tests.app.samples import CHECKOUT, gpu_trace, make_job, make_runs, record
+from tests.app.samples import CHECKOUT, PATIENCE_S, gpu_trace, make_job, make_runs, record
 
 PAGES = ("overview", "regions", "kernels", "operators", "layers", "memory", "compare", "ranks", "doctor")
 OF_A_RUN = tuple(page for page in PAGES if page != "ranks")  # which shows whole jobs
@@ -26,7 +26,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def show(page: str, run: str, **address: str) -> AppTest:
-    test = AppTest.from_file(str(CHECKOUT / "app" / "dashboard.py"), default_timeout=30)
+    test = AppTest.from_file(str(CHECKOUT / "app" / "dashboard.py"), default_timeout=PATIENCE_S)
     test.query_params["run"] = run
     if page == "overview":
         test.run()
@@ -197,7 +197,7 @@ def test_each_view_of_a_comparison(runs: Path, view: str, column: str, value: st
 
 
 def test_compare_goes_on_without_what_one_run_lacks(runs: Path) -> None:
-    test = AppTest.from_file(str(CHECKOUT / "app" / "dashboard.py"), default_timeout=30)
+    test = AppTest.from_file(str(CHECKOUT / "app" / "dashboard.py"), default_timeout=PATIENCE_S)
     test.switch_page("app_pages/compare.py")
     test.query_params["run"], test.query_params["with"] = "gpu", ["broken", "host", "bare.json.gz"]
     test.run()
@@ -431,7 +431,7 @@ def test_an_empty_trace_is_no_empty_page(runs: Path, page: str) -> None:
 
 def test_a_folder_without_runs_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROFILER_KIT_DIR", str(tmp_path))
-    test = AppTest.from_file(str(CHECKOUT / "app" / "dashboard.py"), default_timeout=30).run()
+    test = AppTest.from_file(str(CHECKOUT / "app" / "dashboard.py"), default_timeout=PATIENCE_S).run()
     assert not test.exception and test.title[0].value == "No runs yet"
     assert f"profiler-kit capture --out {tmp_path}/first" in test.code[0].value
 
@@ -439,9 +439,12 @@ def test_a_folder_without_runs_says_what_to_do(tmp_path: Path, monkeypatch: pyte
 def test_torch_is_never_imported(runs: Path) -> None:
     script = (
         "import sys; from streamlit.testing.v1 import AppTest\n"
-        "t = AppTest.from_file('app/dashboard.py', default_timeout=30); t.query_params['run'] = 'gpu'; t.run()\n"
+        f"t = AppTest.from_file('app/dashboard.py', default_timeout={PATIENCE_S})\n"
+        "t.query_params['run'] = 'gpu'; t.run()\n"
         f"for p in {PAGES[1:]}: t.switch_page(f'app_pages/{{p}}.py').run(); assert not t.exception\n"
         "assert 'torch' not in sys.modules, 'torch was imported'\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=CHECKOUT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=CHECKOUT, capture_output=True, text=True, timeout=10 * PATIENCE_S
+    )
     assert done.returncode == 0, done.stderr

@@ -31,6 +31,7 @@ def test_description_of_the_cpu() -> None:
 
 
 def test_commit_of_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "_PROBE_TIMEOUT_S", 300.0)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GIT_COMMIT", raising=False)

@@ -17,5 +17,5 @@ class Finished:
 
 def profiler_kit(*args: str | Path, cwd: Path | None = None) -> Finished:
     command = [sys.executable, "-m", "profiler_kit.cli", *map(str, args)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=1200, check=False)
     return Finished(done.returncode, done.stdout, done.stderr)

@@ -15,7 +15,7 @@ import pytest
 
 from profiler_kit.cli.serve import DEFAULT_PORT, announcement, dashboard, free_port, ssh_line
 from profiler_kit.errors import OptionError
-from tests.app.samples import make_runs, serving
+from tests.app.samples import PATIENCE_S, make_runs, serving
 from tests.cli.run import profiler_kit
 
 
@@ -40,7 +40,7 @@ def server(root: Path) -> Iterator[str]:
 def get(url: str, path: str, host: str | None = None) -> tuple[int, dict[str, str], bytes]:
     """One request with the path sent exactly as it is written."""
     where = urlparse(url)
-    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=20)
+    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=PATIENCE_S)
     connection.putrequest("GET", path, skip_host=True)
     connection.putheader("Host", host or where.netloc)
     connection.endheaders()

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.fuzz.worker import SECONDS
+from tests.fuzz.worker import HANGS_S, SECONDS
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,6 +33,7 @@ def verdicts(first: int, last: int, folder: Path) -> Iterator[dict[str, Any]]:
             if first < last:
                 raise RuntimeError(f"the worker ended with {worker.returncode} before file {first}: {said[-2000:]}")
             return
-        why = f"longer than {SECONDS} s" if worker.returncode == -signal.SIGALRM else f"exit code {worker.returncode}"
+        late = {-signal.SIGPROF: f"longer than {SECONDS} s", -signal.SIGALRM: f"waited for {HANGS_S} s"}
+        why = late.get(worker.returncode, f"exit code {worker.returncode}")
         yield {"file": begun, "outcome": "killed", "seconds": SECONDS, "problems": [f"{why}: {said[-500:]}"]}
         first = begun + 1

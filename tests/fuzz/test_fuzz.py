@@ -90,7 +90,7 @@ EVENT = optional(
 )
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, derandomize=True)
 @given(
     events=st.lists(EVENT | ODD, max_size=12),
     metadata=st.dictionaries(st.text(max_size=5), ODD, max_size=3),

@@ -29,7 +29,8 @@ from tests.fuzz.seeds import seeds
 from tests.fuzz.strict import Found, Span, key, strict_events
 
 MEMORY_BYTES = 384 << 20  # beyond what the imports take; the files are below 1 MB
-SECONDS = 10  # for one file of some 40 kB; the SIGALRM of this limit ends the process
+SECONDS = 10  # of processor time for one file of some 40 kB; the SIGPROF of this limit ends the process
+HANGS_S = 300  # and a file that only waits ends with SIGALRM
 
 
 @dataclass
@@ -129,9 +130,11 @@ def main() -> None:
     for number in range(first, last):
         print(json.dumps({"start": number}), flush=True)
         data = mutate(number, corpus)
-        signal.alarm(SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        signal.alarm(HANGS_S)
         verdict = check(data, number, folder / f"{number}.json")
         signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         (folder / f"{number}.json").unlink()
         print(json.dumps(asdict(verdict)), flush=True)
 

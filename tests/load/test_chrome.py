@@ -93,7 +93,7 @@ def test_metadata_before_and_after_the_events_is_kept(tmp_path: Path) -> None:
     assert metadata == {"schemaVersion": 1, "baseTimeNanoseconds": 1700000000000000000, "traceName": "trace.json"}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), layout=st.sampled_from(sorted(LAYOUTS)), packed=st.booleans())
 def test_a_file_cut_anywhere_gives_its_whole_events_or_one_line(
     data: st.DataObject, layout: str, packed: bool, tmp_path_factory: pytest.TempPathFactory

@@ -44,7 +44,7 @@ def mutant(data: bytes, seed: int) -> bytes:
 MANY = """
 import collections, io, json, random, resource, sys
 sys.path.insert(0, sys.argv[1])
-from profiler_kit.load.snapshot_child import Refused, convert, unpickle
+from profiler_kit.load.snapshot.child import Refused, convert, unpickle
 from tests.load.test_snapshot_fuzz import mutant
 resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
 data = open(sys.argv[2], "rb").read()
@@ -68,7 +68,7 @@ print(json.dumps(found))
 def test_the_reader_refuses_or_reads_whatever_the_bytes() -> None:
     """In one process, as the child runs it; anything but a refusal would end it."""
     done = subprocess.run(
-        [sys.executable, "-c", MANY, s.ROOT, GOLDEN, "1500"], capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", MANY, s.ROOT, GOLDEN, "1500"], capture_output=True, text=True, timeout=1200
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout)

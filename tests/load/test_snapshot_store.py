@@ -91,7 +91,7 @@ def test_small_young_and_switched_off_are_not_kept(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = copy(tmp_path)
-    monkeypatch.setattr(store, "SETTLED_NS", 2 * 10**9)
+    monkeypatch.setattr(store, "SETTLED_NS", 10**12)
     load_snapshot_data(path)
     monkeypatch.setattr(store, "SETTLED_NS", -(10**12))
     monkeypatch.setattr(snapshot_store, "SMALLEST_BYTES", 10**6)

@@ -29,7 +29,10 @@ async def run_all(names: Sequence[str], at_once: int) -> dict[str, Any]:
         notebook = read(name)
         where = {"metadata": {"path": str(FOLDER)}}
         async with free:
-            await NotebookClient(notebook, timeout=120, kernel_name="python3", resources=where).async_execute()
+            client = NotebookClient(
+                notebook, timeout=600, startup_timeout=600, kernel_name="python3", resources=where
+            )  # as long as no machine takes: only what hangs gets there
+            await client.async_execute()
         return notebook
 
     return dict(zip(names, await asyncio.gather(*map(run, names)), strict=True))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from profiler_kit import join_run, load_snapshot, load_trace
@@ -18,7 +18,6 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 SPANS = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 30)), max_size=20)
 
 
-@settings(deadline=None)
 @given(SPANS, st.integers(1, 12))
 def test_busy_share_is_what_counting_gives(spans: list[tuple[int, int]], steps: int) -> None:
     start = np.array([a for a, _ in spans], np.int64)

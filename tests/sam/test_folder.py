@@ -107,7 +107,7 @@ def test_what_a_killed_capture_left_is_cleared_by_the_next_one(tmp_path: Path) -
         f"with whole_folder(pathlib.Path({str(tmp_path)!r}) / 'run', overwrite=False) as folder:\n"
         "    (folder / 'trace.json').write_text('half')\n"
         "    print(folder.name, flush=True)\n"
-        "    time.sleep(60)\n"
+        "    time.sleep(600)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

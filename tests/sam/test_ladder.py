@@ -43,8 +43,8 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
         patch.setattr(LadderPlan, "row_plan", plan)
         with pytest.raises(WorkloadError) as caught:
-            run_ladder(dataclasses.replace(QUICK, rows="bf16", timeout_s=0.1, out=folder))
-        late = "fp32: took longer than --timeout 0.1 s while at: start."
+            run_ladder(dataclasses.replace(QUICK, rows="bf16", timeout_s=1e-9, out=folder))
+        late = "fp32: took longer than --timeout 1e-09 s while at: start."
         assert str(caught.value) == f"no row could be measured; {late} The rest is in {folder}."
         assert [row.status for row in read_ladder(folder).rows] == ["timeout", "timeout"]
         returned, record = run_ladder(dataclasses.replace(QUICK, out=folder, resume=True, traces=False))
