@@ -55,16 +55,18 @@ def open_trace(path: Path, *, arguments: Sequence[str] = ()) -> Trace:
     arguments: further `args` of the events to load (see load_trace).
     """
     from profiler_kit.formats.run_record import TRACE
-    from profiler_kit.load.discover.rank_files import folder_traces
     from profiler_kit.trace import load_trace
 
     # unlike Path.is_file, os.path says no to a name that is too long: load_trace then tells
     file = path / TRACE if os.path.isfile(path / TRACE) else path  # noqa: PTH113
-    if os.path.isdir(file) and (found := folder_traces(file)):  # noqa: PTH112 - likewise
-        raise InputError(
-            f"{file}: this folder holds {len(found)} traces, want one. Name one of them ({found[0]}), or set them side "
-            f"by side: profiler-kit ranks {file}"
-        )
+    if os.path.isdir(file):  # noqa: PTH112 - likewise
+        from profiler_kit.load.discover.rank_files import folder_traces
+
+        if found := folder_traces(file):
+            raise InputError(
+                f"{file}: this folder holds {len(found)} traces, want one. Name one of them ({found[0]}), or set them "
+                f"side by side: profiler-kit ranks {file}"
+            )
     with progress_bar(f"Loading {file.name}") as report:
         trace = load_trace(file, arguments=arguments, report=report)
     for line in trace.losses():

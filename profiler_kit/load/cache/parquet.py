@@ -34,7 +34,6 @@ _STAMP: Final = b"profiler_kit.stamp"
 _SUM: Final = b"profiler_kit.crc32"
 _SUM_PREFIX: Final = b"crc32 of this file with zeros here: "
 _NO_SUM: Final = b"00000000"
-_CODEC: Final = pa.Codec("zstd", compression_level=ZSTD_LEVEL)
 
 
 class NotOurs(Exception):
@@ -156,7 +155,9 @@ class Writer:
         kinds = [{"dtype": array.dtype.str, "shape": list(array.shape)} for array in arrays]
         text = json.dumps({"tree": tree, "rows": self.rows, "arrays": kinds}, separators=(",", ":")).encode("ascii")
         raw = b"".join((len(text).to_bytes(8, "little"), text, *map(_array_bytes, arrays)))
-        packed = len(raw).to_bytes(8, "little") + _CODEC.compress(raw, asbytes=True)
+        packed = len(raw).to_bytes(8, "little") + pa.Codec("zstd", compression_level=ZSTD_LEVEL).compress(
+            raw, asbytes=True
+        )
         stamp = json.dumps({**self._stamp, "format": FORMAT}, sort_keys=True).encode("ascii")
         self._writer.add_key_value_metadata({_BODY: packed, _STAMP: stamp})
         self._writer.add_key_value_metadata({_SUM: _SUM_PREFIX + _NO_SUM})
@@ -208,7 +209,7 @@ def _read(file: pq.ParquetFile, stamp: Mapping[str, Any], *, with_columns: bool 
     if json.loads(kept[_STAMP]) != {**stamp, "format": FORMAT}:
         raise NotOurs("made from another file")
     packed = kept[_BODY]
-    raw = memoryview(_CODEC.decompress(packed[8:], int.from_bytes(packed[:8], "little"), asbytes=True))
+    raw = memoryview(pa.Codec("zstd").decompress(packed[8:], int.from_bytes(packed[:8], "little"), asbytes=True))
     end = 8 + int.from_bytes(raw[:8], "little")
     body = json.loads(bytes(raw[8:end]))
     arrays = []

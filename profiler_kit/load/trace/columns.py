@@ -249,7 +249,7 @@ class ColumnBuilder:
             names=list(self.names),
             categories=[OLD_CATEGORIES.get(category, category) for category in self.categories],
             threads=list(self.threads),
-            launched=np.unique(np.concatenate([np.zeros(0, np.int64), *self.launched])),
+            launched=_distinct(np.concatenate([np.zeros(0, np.int64), *self.launched])),
             forward_flows=np.concatenate([np.zeros((0, 3), np.int64), *self.flows["s"]]),
             backward_flows=np.concatenate([np.zeros((0, 3), np.int64), *self.flows["f"]]),
             thread_names=self.thread_names,
@@ -341,3 +341,9 @@ def _integer(value: Any) -> int:
     except (TypeError, ValueError, OverflowError):
         return MISSING
     return number if -(1 << 63) <= number < (1 << 63) else MISSING
+
+
+def _distinct(values: I64) -> I64:
+    """The values in order, each once; np.unique would import numpy.ma, as long as loading a small trace takes."""
+    values = np.sort(values)
+    return values[np.flatnonzero(np.diff(values, prepend=values[:1] - 1))]
