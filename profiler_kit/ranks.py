@@ -9,7 +9,8 @@ from typing import Final
 
 import pandas as pd
 
-from profiler_kit.analyses.ranks.ranks import collectives, communication_kernels, rank_totals
+from profiler_kit.analyses.ranks.ranks import RANK_COLLECTIVES, collectives, communication_kernels, rank_totals
+from profiler_kit.errors import KitError
 from profiler_kit.kept import kept
 from profiler_kit.load.discover.rank_files import Paths, add_rank, rank_files, rank_of
 from profiler_kit.progress import Report, silent
@@ -20,9 +21,10 @@ _GROUP: Final = "process_group_name"
 
 @dataclass(frozen=True, eq=False)
 class Ranks:
-    """The loaded trace of each rank, lowest rank first."""
+    """The loaded trace of each rank, lowest rank first. problems: a line for each that was left out as broken."""
 
     traces: Mapping[int, Trace]
+    problems: tuple[str, ...] = ()
 
     @kept
     def collectives(self) -> pd.DataFrame:
@@ -31,7 +33,7 @@ class Ranks:
             communication_kernels(trace.gpu_events(), rank, trace.base_ns, trace.events[_GROUP])
             for rank, trace in self.traces.items()
         ]
-        return collectives(pd.concat(parts, ignore_index=True))
+        return collectives(pd.concat(parts, ignore_index=True)) if parts else RANK_COLLECTIVES.empty()
 
     @kept
     def totals(self) -> pd.DataFrame:
@@ -39,19 +41,27 @@ class Ranks:
         return rank_totals({rank: trace.gpu_events() for rank, trace in self.traces.items()}, self.collectives())
 
 
-def load_ranks(paths: Paths, *, report: Report = silent) -> Ranks:
+def load_ranks(paths: Paths, *, skip_broken: bool = False, report: Report = silent) -> Ranks:
     """Load the traces of several ranks.
 
     paths: {rank: trace}, a list of traces, or a folder that holds them (or run folders with one each). Without a dict
     each trace says its rank: `distributedInfo`, else "rank3" in the name of its file or folder.
+    skip_broken: leave out what is missing or cannot be read, and say so in `problems`.
 
     Raises InputError when there is none, one is missing, or a rank is not known or not its own; TraceFormatError when
     one is no trace.
     """
     files, seen = rank_files(paths), dict[int, Path]()
     traces: dict[int, Trace] = {}
+    problems = []
     for rank, path in files:
-        trace = load_trace(path, arguments=[_GROUP], report=report)
+        try:
+            trace = load_trace(path, arguments=[_GROUP], report=report)
+        except KitError as error:
+            if not skip_broken:
+                raise
+            problems.append(str(error))
+            continue
         known = rank_of(trace.metadata, path) if rank is None else rank
         traces[add_rank(seen, known, path, len(files))] = trace
-    return Ranks(dict(sorted(traces.items())))
+    return Ranks(dict(sorted(traces.items())), tuple(problems))

@@ -1,13 +1,15 @@
-"""A run as a whole: a path in; its record, trace, memory snapshot and layers, and what of them cannot be read, out."""
+"""A run as a whole: its record, trace, memory snapshot and layers, what of them cannot be read, and what they say."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Generic, TypeVar
 
 import pandas as pd
 
@@ -22,15 +24,16 @@ from profiler_kit.files import require_file
 from profiler_kit.findings.advice import Advice, advise_layers
 from profiler_kit.formats.layer_file import read_layers
 from profiler_kit.formats.run_record import RECORD, RunRecord
-from profiler_kit.kept import kept
+from profiler_kit.joined import JoinedRun, join_run
+from profiler_kit.kept import kept, kept_for_good
 from profiler_kit.later import Page, later, shown
 from profiler_kit.load.discover.runs import RunFolder, find_run, find_runs
 from profiler_kit.progress import Report, silent
 from profiler_kit.snapshot import Snapshot, load_snapshot
 from profiler_kit.trace import Trace, load_trace
 
-_T = TypeVar("_T")
-_WANT: Final = "want a run folder, a chrome trace, a memory snapshot or a layers.parquet"
+T = TypeVar("T")
+_WANT: Final = "expected a run folder, a chrome trace, a memory snapshot or a layers.parquet"
 _HINT: Final = "Record one with: profiler-kit capture --out DIR"
 _PICKLE: Final = b"\x80"  # how every pickle since protocol 2 begins
 _PARQUET: Final = b"PAR1"
@@ -73,21 +76,52 @@ class Compared:
         return text
 
 
+class Part(Generic[T]):
+    """One part of a run, read when first asked for."""
+
+    def __init__(self, read: Callable[[], T | None] = lambda: None) -> None:
+        self._read = read
+        self.error: KitError | None = None
+
+    @staticmethod
+    def of(file: Path | None, read: Callable[[Path], T]) -> Part[T]:
+        """The part that lies in that file, if there is one."""
+        return Part() if file is None else Part(partial(read, file))
+
+    @kept_for_good
+    def value(self) -> T | None:
+        """The part; None when there is none or it cannot be read, which `error` then tells."""
+        try:
+            return self._read()
+        except KitError as error:
+            self.error = error
+            return None
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a run. memory_trace: of the batch that the memory snapshot is of, where that is another one."""
+
+    trace: Part[Trace] = field(default_factory=Part)
+    memory: Part[Snapshot] = field(default_factory=Part)
+    layers: Part[Layers] = field(default_factory=Part)
+    memory_trace: Part[Trace] = field(default_factory=Part)
+
+
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One run, loaded. A part is None when it is not there, or cannot be read: then `problems` says so, a line each.
+    """One run. A part is None when it is not there, or cannot be read: then `problems` says so, a line each.
 
-    path: the run folder, or the bare file. files: every file of the run, read or not.
+    path: the run folder, or the bare file. files: every file of the run, read or not. What is derived is computed
+    when first asked for, kept and shared: never change a frame.
     """
 
     name: str
     path: Path
-    record: RunRecord | None
-    trace: Trace | None
-    snapshot: Snapshot | None
-    layers: Layers | None
-    problems: tuple[str, ...]
-    files: tuple[Path, ...]
+    record: RunRecord | None = None
+    files: tuple[Path, ...] = ()
+    parts: Parts = field(default_factory=Parts, repr=False)
+    broken_record: str | None = None
 
     def __repr__(self) -> str:
         return f"Run({self.name!r}: {', '.join(self.holds) or 'nothing'})"
@@ -101,6 +135,53 @@ class Run:
         page: Page = later("ReportPage")((self, *others))
         return page
 
+    @staticmethod
+    def holding(
+        path: Path, trace: Trace | None = None, snapshot: Snapshot | None = None, layers: Layers | None = None
+    ) -> Run:
+        """A run of parts that are loaded already."""
+        return Run(path.name, path, parts=Parts(Part(lambda: trace), Part(lambda: snapshot), Part(lambda: layers)))
+
+    @property
+    def trace(self) -> Trace | None:
+        """The trace."""
+        return self.parts.trace.value()
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """The memory snapshot."""
+        return self.parts.memory.value()
+
+    @property
+    def layers(self) -> Layers | None:
+        """What layers.parquet says."""
+        return self.parts.layers.value()
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What of the run cannot be read, one line each; of a part that nothing asked for yet nothing is known."""
+        errors = (part.error for part in vars(self.parts).values())
+        lines = [self.broken_record, *(error and " ".join(str(error).split()) for error in errors)]
+        return tuple(line for line in lines if line)
+
+    @property
+    def holds(self) -> tuple[str, ...]:
+        """The parts that are there and can be read, by name; reads them all."""
+        parts = {"record": self.record, "trace": self.trace, "memory": self.snapshot, "layers": self.layers}
+        return tuple(name for name, part in parts.items() if part is not None)
+
+    @property
+    @kept_for_good
+    def joined(self) -> JoinedRun | None:
+        """Kernels and memory on one clock; None where no trace is of the time of the snapshot."""
+        trace, snapshot = self.parts.memory_trace.value() or self.trace, self.snapshot
+        if trace is None or snapshot is None:
+            return None
+        try:
+            return join_run(trace, snapshot)
+        except InputError:  # recorded at different times, as many runs are
+            return None
+
     def compared_with(self, before: Run) -> Compared:
         """What changed from another run to this one.
 
@@ -109,14 +190,16 @@ class Run:
         found = compare_runs(before, self)
         if found is None:
             without = " and ".join(str(run.path) for run in (before, self) if run.trace is None)
-            raise OptionError(f"{without}: no trace to compare, want two runs with one each. {_HINT}")
+            raise OptionError(f"{without}: no trace to compare, expected two runs with one each. {_HINT}")
         return Compared(before, self, found)
 
-    @property
-    def holds(self) -> tuple[str, ...]:
-        """The parts that are there, by name."""
-        parts = {"record": self.record, "trace": self.trace, "memory": self.snapshot, "layers": self.layers}
-        return tuple(name for name, part in parts.items() if part is not None)
+    @kept
+    def _changes_since(self, before: weakref.ref[Run]) -> Comparison | None:
+        """By a weak reference, so that a run keeps what it was compared with no longer than others do."""
+        other = before()
+        if other is None or other.side is None or self.side is None:
+            return None
+        return compare(other.side, self.side, latency_change(other.record, self.record))
 
     @property
     @kept
@@ -174,19 +257,52 @@ def load_run(path: str | os.PathLike[str], *, report: Report = silent) -> Run:
 
     Raises InputError when nothing is there, or when the folder holds no run.
     """
+    run = open_run(path, trace=partial(load_trace, report=report), memory=partial(load_snapshot, report=report))
+    parts = (run.parts.trace, run.parts.memory, run.parts.layers)
+    for part in parts:
+        part.value()
+    error = next((part.error for part in parts if part.error is not None), None)
+    if error is not None and run.files == (run.path,):
+        raise error
+    return run
+
+
+def open_run(
+    path: str | os.PathLike[str],
+    *,
+    trace: Callable[[Path], Trace] = load_trace,
+    memory: Callable[[Path], Snapshot] = load_snapshot,
+) -> Run:
+    """What load_run gives, each part read when first asked for; `problems` then tells of one that is broken.
+
+    trace, memory: how to load such a file, for those who load in the background or share what they loaded.
+
+    Raises InputError when nothing is there, or when the folder holds no run.
+    """
     target = Path(path)
     if os.path.isdir(target):  # noqa: PTH112 - unlike Path.is_dir, says no to a name that is too long
-        return _folder(target, report)
-    require_file(target, _WANT.removeprefix("want "), _HINT)
+        found = find_run(target, ".")
+        if found is None:
+            raise InputError(f"{target}: found {_content(find_runs(target))}, {_WANT}. {_HINT}")
+        parts = Parts(
+            Part.of(found.trace, trace),
+            Part.of(found.memory, memory),
+            Part.of(found.layers, load_layers),
+            Part.of(found.memory_trace, trace),
+        )
+        known = (target / RECORD, found.trace, found.memory, found.layers, found.masks)
+        files = tuple(file for file in known if file is not None and file.is_file())
+        return Run(_shown(target), target, found.record, files, parts, found.problem)
+    require_file(target, _WANT.removeprefix("expected "), _HINT)
     with target.open("rb") as handle:
         head = handle.read(len(_PARQUET))
-    name, files = _shown(target), (target,)
     if head.startswith(_PICKLE):
-        snapshot = load_snapshot(target, report=report)
-        return Run(name, target, None, None, snapshot, None, (), files)
-    if head == _PARQUET:
-        return Run(name, target, None, None, None, _layers(target), (), files)
-    return Run(name, target, None, load_trace(target, report=report), None, None, (), files)
+        parts = Parts(memory=Part.of(target, memory))
+    elif head == _PARQUET:
+        parts = Parts(layers=Part.of(target, load_layers))
+    else:
+        parts = Parts(trace=Part.of(target, trace))
+    return Run(_shown(target), target, files=(target,), parts=parts)
 
 
 def load_runs(paths: Sequence[str | os.PathLike[str]], *, report: Report = silent) -> list[Run]:
@@ -208,10 +324,11 @@ def _with_folders(path: Path, depth: int) -> str:
 
 
 def compare_runs(a: Run, b: Run) -> Comparison | None:
-    """What changed from A to B, the latency without the profiler first; None when one of them has no trace."""
-    if a.side is None or b.side is None:
-        return None
-    return compare(a.side, b.side, latency_change(a.record, b.record))
+    """What changed from A to B, the latency without the profiler first; None when one of them has no trace.
+
+    Computed once for the two.
+    """
+    return b._changes_since(weakref.ref(a))
 
 
 def latency_change(first: RunRecord | None, second: RunRecord | None) -> list[Change]:
@@ -223,19 +340,6 @@ def latency_change(first: RunRecord | None, second: RunRecord | None) -> list[Ch
     return [Change("total", (LATENCY,), "wall", sides[0], sides[1])]
 
 
-def _folder(folder: Path, report: Report) -> Run:
-    found = find_run(folder, ".")
-    if found is None:
-        raise InputError(f"{folder}: found {_content(find_runs(folder))}, {_WANT}. {_HINT}")
-    problems = [found.problem] if found.problem else []
-    trace = _part(found.trace, lambda file: load_trace(file, report=report), problems)
-    snapshot = _part(found.memory, lambda file: load_snapshot(file, report=report), problems)
-    layers = _part(found.layers, _layers, problems)
-    known = (folder / RECORD, found.trace, found.memory, found.layers, found.masks)
-    files = tuple(file for file in known if file is not None and file.is_file())
-    return Run(_shown(folder), folder, found.record, trace, snapshot, layers, tuple(problems), files)
-
-
 def _content(runs: Sequence[RunFolder]) -> str:
     if not runs:
         return "no run in this folder"
@@ -243,17 +347,8 @@ def _content(runs: Sequence[RunFolder]) -> str:
     return f"{len(runs)} run{'s' * (len(runs) > 1)} below this folder ({names}): name one of them"
 
 
-def _part(file: Path | None, read: Callable[[Path], _T], problems: list[str]) -> _T | None:
-    if file is None:
-        return None
-    try:
-        return read(file)
-    except KitError as error:
-        problems.append(" ".join(str(error).split()))
-        return None
-
-
-def _layers(file: Path) -> Layers:
+def load_layers(file: Path) -> Layers:
+    """What a layers.parquet says; raises LayerFormatError when it is none."""
     found = read_layers(file)
     coverage = explained(found.calls, found.forwards)
     return Layers(layer_totals(found.calls), coverage, forward_spread(found.forwards), found.notes)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from profiler_kit.errors import InputError, TraceFormatError
-from profiler_kit.run import compare_runs, load_run
+from profiler_kit.run import compare_runs, load_run, open_run
+from profiler_kit.trace import Trace, load_trace
 from tests.app.samples import gpu_trace, host_trace, layers, make_runs, record, snapshot
 
 
@@ -56,7 +58,7 @@ def test_what_is_no_run_is_said_in_one_line(root: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError) as none:
         load_run(tmp_path)
     assert str(none.value) == (
-        f"{tmp_path}: found no run in this folder, want a run folder, a chrome trace, a memory snapshot or a "
+        f"{tmp_path}: found no run in this folder, expected a run folder, a chrome trace, a memory snapshot or a "
         "layers.parquet. Record one with: profiler-kit capture --out DIR"
     )
     with pytest.raises(InputError) as several:
@@ -104,3 +106,35 @@ def test_a_record_of_a_newer_format_is_said_and_the_rest_is_loaded(tmp_path: Pat
     assert run.problems == (
         f"{folder / 'run.json'}: format 7, want 1 or less: it was written by a newer profiler_kit. Update this one.",
     )
+
+
+def test_the_parts_of_an_opened_run_are_read_when_asked_for(root: Path, tmp_path: Path) -> None:
+    read: list[str] = []
+
+    def counted(file: Path) -> Trace:
+        read.append(file.name)
+        return load_trace(file)
+
+    run = open_run(root / "gpu", trace=counted)
+    assert run.record is not None and {file.name for file in run.files} >= {"trace.json.gz", "memory.pickle"}
+    assert read == []
+    assert run.presence is not None and run.advice is run.advice and run.trace is not None
+    assert read == ["trace.json.gz"]
+    assert compare_runs(run, run) is compare_runs(run, run)
+    assert dataclasses.replace(run, name="other").trace is run.trace  # one reading for both
+    assert run.joined is None and read == ["trace.json.gz"]  # recorded at different times
+    broken = tmp_path / "trace.json"
+    broken.write_text("hello")
+    opened = open_run(broken)
+    assert opened.problems == ()
+    assert opened.trace is None and opened.holds == ()
+    assert len(opened.problems) == 1 and opened.problems[0].startswith(f"{broken}: ")
+
+
+def test_kernels_and_memory_of_a_run_are_joined_once(tmp_path: Path) -> None:
+    golden = Path(__file__).parent / "golden"
+    (tmp_path / "memory.pickle").write_bytes((golden / "joined_h200.pickle").read_bytes())
+    (tmp_path / "trace.json.gz").write_bytes((golden / "joined_h200.json.gz").read_bytes())
+    run = open_run(tmp_path)
+    assert run.joined is not None and run.joined is run.joined
+    assert run.joined.trace is run.trace and run.joined.snapshot is run.snapshot and not run.joined.regions().empty

@@ -79,19 +79,19 @@ def run_card(run: Run) -> Card:
 
 def trace_card(trace: Trace) -> Card:
     """Where the time of a trace went."""
-    run = Run(trace.path.name, trace.path, None, trace, None, None, (), (trace.path,))
+    run = Run.holding(trace.path, trace)
     return Card(f"<h2>{escape(run.name)}</h2>{overview(run, colours_of([run]))}", repr(trace))
 
 
 def timeline_card(trace: Trace) -> Card:
     """The whole timeline as a picture."""
-    run = Run(trace.path.name, trace.path, None, trace, None, None, (), ())
+    run = Run.holding(trace.path, trace)
     return Card(trace_timeline(trace, colours_of([run])), f"timeline of {trace.path}")
 
 
 def layers_card(layers: Layers) -> Card:
     """The heat map of time per image, and lines for the layers that tell most."""
-    run = Run("", _NOWHERE, None, None, None, layers, (), ())
+    run = Run.holding(_NOWHERE, layers=layers)
     return Card(layer_section(run), f"Layers({layers.totals['layer'].nunique()} layers)")
 
 
@@ -100,7 +100,7 @@ def memory_card(snapshot: Snapshot, device: int) -> Card:
 
     Raises OptionError for an unknown device.
     """
-    run = Run("", _NOWHERE, None, None, snapshot, None, (), ())
+    run = Run.holding(_NOWHERE, snapshot=snapshot)
     return Card(memory_plot(snapshot, snapshot.require_device(device), colours_of([run])), f"memory of device {device}")
 
 

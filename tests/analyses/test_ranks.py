@@ -10,7 +10,7 @@ import pytest
 from profiler_kit import load_ranks
 from profiler_kit.analyses.gpu.timeline import is_communication
 from profiler_kit.analyses.ranks.ranks import RANK_COLLECTIVES, RANK_KERNELS, RANK_TOTALS, collectives, rank_totals
-from profiler_kit.errors import InputError
+from profiler_kit.errors import InputError, TraceFormatError
 from tests.builders import SHARED, TraceBuilder
 
 REDUCE = "ncclDevKernel_AllReduce_Sum_f32_RING_LL"
@@ -86,6 +86,18 @@ def test_two_traces_of_one_rank_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not (SHARED / "h200" / "ddp_rank1.json.gz").is_file(), reason="the real captures are not here")
+def test_broken_ranks_can_be_left_out(tmp_path: Path) -> None:
+    folder = job(tmp_path)
+    (folder / "rank1.json").write_text("hello")
+    with pytest.raises(TraceFormatError):
+        load_ranks(folder)
+    found = load_ranks(folder, skip_broken=True)
+    assert list(found.traces) == [0] and found.totals()["rank"].tolist() == [0]
+    assert len(found.problems) == 1 and found.problems[0].startswith(f"{folder / 'rank1.json'}: ")
+    nothing = load_ranks({3: tmp_path / "missing.json"}, skip_broken=True)
+    assert nothing.totals().empty and nothing.collectives().empty and len(nothing.problems) == 1
+
+
 def test_real_ranks_account_for_all_their_communication() -> None:
     ranks = load_ranks([SHARED / "h200" / f"ddp_rank{rank}.json.gz" for rank in (0, 1)])
     totals, found = ranks.totals().set_index("rank"), ranks.collectives()

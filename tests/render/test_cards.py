@@ -61,6 +61,8 @@ def test_what_cannot_be_compared_is_said(root: Path) -> None:
     memory = load_run(root / "gpu" / "memory.pickle")
     with pytest.raises(OptionError) as wrong:
         memory.compared_with(load_run(root / "gpu"))
-    assert str(wrong.value).startswith(f"{root / 'gpu' / 'memory.pickle'}: no trace to compare, want two runs with one")
+    assert str(wrong.value).startswith(
+        f"{root / 'gpu' / 'memory.pickle'}: no trace to compare, expected two runs with one"
+    )
     with pytest.raises(OptionError, match="device 3: not in"):
         load_snapshot(root / "gpu" / "memory.pickle").over_time(3)
