@@ -237,8 +237,8 @@ class Run:
     @kept
     def advice(self) -> list[Advice]:
         """What is most worth fixing, of trace and layers together, the cause that could give back most first."""
-        found = [] if self.trace is None else self.trace.advice(self.load)
-        found += [] if self.layers is None else advise_layers(self.layers.totals)
+        of_trace = [] if self.trace is None else self.trace.advice(self.load)
+        found = [*of_trace, *([] if self.layers is None else advise_layers(self.layers.totals))]
         return sorted(found, key=lambda one: -one.share)
 
     @property

@@ -138,3 +138,11 @@ def test_kernels_and_memory_of_a_run_are_joined_once(tmp_path: Path) -> None:
     run = open_run(tmp_path)
     assert run.joined is not None and run.joined is run.joined
     assert run.joined.trace is run.trace and run.joined.snapshot is run.snapshot and not run.joined.regions().empty
+
+
+def test_the_advice_of_a_run_leaves_that_of_its_trace_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = open_run(root / "gpu")
+    assert run.trace is not None
+    of_trace = run.trace.advice(run.load)
+    monkeypatch.setattr("profiler_kit.run.advise_layers", lambda totals: of_trace[:1])
+    assert len(run.advice) == 2 and len(run.trace.advice(run.load)) == 1
