@@ -11,8 +11,10 @@ import pandas as pd
 
 from profiler_kit.analyses.ranks.ranks import collectives, communication_kernels, rank_totals
 from profiler_kit.kept import kept
+from profiler_kit.later import later
 from profiler_kit.load.discover.rank_files import Paths, add_rank, rank_files, rank_of
 from profiler_kit.progress import Report, silent
+from profiler_kit.table import Filled, Value
 from profiler_kit.trace import Trace, load_trace
 
 _GROUP: Final = "process_group_name"
@@ -20,9 +22,10 @@ _GROUP: Final = "process_group_name"
 
 @dataclass(frozen=True, eq=False)
 class Ranks:
-    """The loaded trace of each rank, lowest rank first."""
+    """The loaded trace of each rank, lowest rank first. path: where they are, or how many."""
 
     traces: Mapping[int, Trace]
+    path: str
 
     @kept
     def collectives(self) -> pd.DataFrame:
@@ -37,6 +40,11 @@ class Ranks:
     def totals(self) -> pd.DataFrame:
         """RANK_TOTALS: one row per rank."""
         return rank_totals({rank: trace.gpu_events() for rank, trace in self.traces.items()}, self.collectives())
+
+    def table(self, name: str, **options: Value) -> Filled:
+        """A declared table, filled; see Trace.table."""
+        filled: Filled = later("fill")(name, {"job": self}, **options)
+        return filled
 
 
 def load_ranks(paths: Paths, *, report: Report = silent) -> Ranks:
@@ -54,4 +62,4 @@ def load_ranks(paths: Paths, *, report: Report = silent) -> Ranks:
         trace = load_trace(path, arguments=[_GROUP], report=report)
         known = rank_of(trace.metadata, path) if rank is None else rank
         traces[add_rank(seen, known, path, len(files))] = trace
-    return Ranks(dict(sorted(traces.items())))
+    return Ranks(dict(sorted(traces.items())), str(paths) if isinstance(paths, str | Path) else f"{len(traces)} ranks")

@@ -27,6 +27,7 @@ from profiler_kit.later import Page, later, shown
 from profiler_kit.load.discover.runs import RunFolder, find_run, find_runs
 from profiler_kit.progress import Report, silent
 from profiler_kit.snapshot import Snapshot, load_snapshot
+from profiler_kit.table import Filled, Value
 from profiler_kit.trace import Trace, load_trace
 
 _T = TypeVar("_T")
@@ -111,6 +112,16 @@ class Run:
             without = " and ".join(str(run.path) for run in (before, self) if run.trace is None)
             raise OptionError(f"{without}: no trace to compare, want two runs with one each. {_HINT}")
         return Compared(before, self, found)
+
+    def table(self, name: str, **options: Value) -> Filled:
+        """A declared table (profiler_kit.tables) of the run's trace, snapshot or layers, filled.
+
+        Raises OptionError for a table or an option that is not known, and where the run lacks what it is filled from.
+        """
+        filled: Filled = later("fill")(
+            name, {"trace": self.trace, "snapshot": self.snapshot, "layers": self.layers}, **options
+        )
+        return filled
 
     @property
     def holds(self) -> tuple[str, ...]:

@@ -10,34 +10,14 @@ from typing import Final
 
 import typer
 
-from profiler_kit.cli.table_command import table_command
+from profiler_kit.cli.table_command import table_command, table_commands
 from profiler_kit.errors import KitError
 
-# Subcommand -> module in profiler_kit.commands that defines `command`, in the order `--help` lists them.
+# In the order that `--help` lists them; the commands of tables stand behind "summary".
 COMMANDS: Final = (
-    "demo",
-    "capture",
-    "layers",
-    "ladder",
-    "study",
-    "summary",
-    "regions",
-    "kernels",
-    "utilization",
-    "idle",
-    "operators",
-    "launches",
-    "sequences",
-    "copies",
-    "overlap",
-    "ranks",
-    "memory",
-    "diff",
-    "query",
-    "doctor",
-    "export",
-    "report",
-    "serve",
+    *("demo", "capture", "layers", "ladder", "study", "summary", "regions"),
+    *(name for name in table_commands() if name != "regions"),
+    *("memory", "diff", "query", "doctor", "export", "report", "serve"),
 )
 
 
@@ -52,10 +32,10 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     for name in COMMANDS:
-        if importlib.util.find_spec(f"profiler_kit.tables.{name}"):
-            app.command(name)(table_command(name))
-        else:
+        if importlib.util.find_spec(f"profiler_kit.cli.{name}"):
             app.command(name)(importlib.import_module(f"profiler_kit.cli.{name}").command)
+        else:
+            app.command(name)(table_command(name))
     return app
 
 
