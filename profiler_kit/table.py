@@ -152,12 +152,10 @@ class Filled:
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of a frame as plain values: paths become lists, what is missing None."""
-    import pandas as pd
-
     rows = []
     for row in frame.to_dict("records"):
         values = {str(key): list(value) if isinstance(value, tuple) else value for key, value in row.items()}
-        rows.append({key: None if value is pd.NA else value for key, value in values.items()})
+        rows.append({key: None if is_missing(value) else value for key, value in values.items()})
     return rows
 
 
