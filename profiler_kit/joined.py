@@ -12,7 +12,9 @@ from profiler_kit.analyses.compare.clock import Clock
 from profiler_kit.analyses.memory.leaks import MEMORY_REGION_INSTANCES
 from profiler_kit.errors import InputError
 from profiler_kit.kept import kept
+from profiler_kit.later import later
 from profiler_kit.snapshot import Snapshot
+from profiler_kit.table import Filled, Value
 from profiler_kit.trace import Trace
 from profiler_kit.units import NS_PER_S, NS_PER_US
 
@@ -44,6 +46,11 @@ class JoinedRun:
         return clock.region_memory(
             self.pairs, self.trace.region_instances(), self.trace.gpu_events(), memory, np.concatenate(allocated)
         )
+
+    def table(self, name: str, **options: Value) -> Filled:
+        """A declared table, filled; see Trace.table."""
+        filled: Filled = later("fill")(name, {"joined": self}, **options)
+        return filled
 
     @kept
     def region_totals(self) -> pd.DataFrame:

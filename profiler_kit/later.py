@@ -22,8 +22,8 @@ LATER: Final[Mapping[str, str]] = {
     "memory_page": "profiler_kit.render.memory_page.page",
     "comparison_markdown": "profiler_kit.render.report.markdown",
     "select": "profiler_kit.sql",
-    "trace_sources": "profiler_kit.sql_tables",
-    "snapshot_sources": "profiler_kit.sql_tables",
+    "sources": "profiler_kit.sql_arrow",
+    "fill": "profiler_kit.tables",
 }
 
 

@@ -12,8 +12,10 @@ import pandas as pd
 from profiler_kit.analyses.ranks.ranks import RANK_COLLECTIVES, collectives, communication_kernels, rank_totals
 from profiler_kit.errors import KitError
 from profiler_kit.kept import kept
+from profiler_kit.later import later
 from profiler_kit.load.discover.rank_files import Paths, add_rank, rank_files, rank_of
 from profiler_kit.progress import Report, silent
+from profiler_kit.table import Filled, Value
 from profiler_kit.trace import Trace, load_trace
 
 _GROUP: Final = "process_group_name"
@@ -21,9 +23,13 @@ _GROUP: Final = "process_group_name"
 
 @dataclass(frozen=True, eq=False)
 class Ranks:
-    """The loaded trace of each rank, lowest rank first. problems: a line for each that was left out as broken."""
+    """The loaded trace of each rank, lowest rank first.
+
+    path: where they are, or how many. problems: a line for each that was left out as broken.
+    """
 
     traces: Mapping[int, Trace]
+    path: str
     problems: tuple[str, ...] = ()
 
     @kept
@@ -39,6 +45,11 @@ class Ranks:
     def totals(self) -> pd.DataFrame:
         """RANK_TOTALS: one row per rank."""
         return rank_totals({rank: trace.gpu_events() for rank, trace in self.traces.items()}, self.collectives())
+
+    def table(self, name: str, **options: Value) -> Filled:
+        """A declared table, filled; see Trace.table."""
+        filled: Filled = later("fill")(name, {"job": self}, **options)
+        return filled
 
 
 def load_ranks(paths: Paths, *, skip_broken: bool = False, report: Report = silent) -> Ranks:
@@ -64,4 +75,5 @@ def load_ranks(paths: Paths, *, skip_broken: bool = False, report: Report = sile
             continue
         known = rank_of(trace.metadata, path) if rank is None else rank
         traces[add_rank(seen, known, path, len(files))] = trace
-    return Ranks(dict(sorted(traces.items())), tuple(problems))
+    where = str(paths) if isinstance(paths, str | Path) else f"{len(traces)} ranks"
+    return Ranks(dict(sorted(traces.items())), where, tuple(problems))

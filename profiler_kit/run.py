@@ -30,6 +30,7 @@ from profiler_kit.later import Page, later, shown
 from profiler_kit.load.discover.runs import RunFolder, find_run, find_runs
 from profiler_kit.progress import Report, silent
 from profiler_kit.snapshot import Snapshot, load_snapshot
+from profiler_kit.table import Filled, Value
 from profiler_kit.trace import Trace, load_trace
 
 T = TypeVar("T")
@@ -200,6 +201,16 @@ class Run:
         if other is None or other.side is None or self.side is None:
             return None
         return compare(other.side, self.side, latency_change(other.record, self.record))
+
+    def table(self, name: str, **options: Value) -> Filled:
+        """A declared table (profiler_kit.tables) of the run's trace, snapshot or layers, filled.
+
+        Raises OptionError for a table or an option that is not known, and where the run lacks what it is filled from.
+        """
+        filled: Filled = later("fill")(
+            name, {"trace": self.trace, "snapshot": self.snapshot, "layers": self.layers}, **options
+        )
+        return filled
 
     @property
     @kept

@@ -31,7 +31,8 @@ class Column:
     meaning: one sentence for hover help and the reference. label: the heading; the name without its unit where empty.
     show: in a table for people always, where there is room, or never (JSON, CSV and SQL have every column).
     unit: told by the name's suffix and the dtype unless given; "id" is a number that names something, "kernel" the
-    long name of a GPU event. of: shown as its share of that column of the same row.
+    long name of a GPU event. of: shown as its share of that column of the same row. where: shown only where that
+    column of the same row is not 0.
     """
 
     dtype: str
@@ -40,6 +41,7 @@ class Column:
     show: Show = "always"
     unit: Unit | None = None
     of: str = ""
+    where: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,11 +103,19 @@ COMMON: Final[Mapping[str, tuple[str, str]]] = {
     "name": ("", "The name as the trace writes it."),
     "path": ("region", "The regions (record_function blocks) that are open, outermost first."),
     "category": ("", "Kineto's category: kernel, gpu_memcpy, gpu_memset, cpu_op, cuda_runtime and others."),
+    "cause": (
+        "",
+        "host-bound: the launch came late; kernel wait: the usual distance between two kernels; other: such as waiting "
+        "for another stream.",
+    ),
+    "instance": ("", "Row of the table region_instances."),
     "device": ("", "Number of the device; missing where the trace does not say."),
     "stream": ("", "Number of the stream; work on one stream runs in order."),
     "thread": ("", "Row of the table threads."),
-    "start_ns": ("", "Nanoseconds since the trace's base time."),
-    "dur_ns": ("duration", "Duration."),
+    "start_ns": ("", "Start, in nanoseconds since the trace's base time."),
+    "end_ns": ("", "End, in nanoseconds since the trace's base time."),
+    "time_ns": ("", "Nanoseconds since the trace's base time."),
+    "dur_ns": ("duration", "Duration in nanoseconds."),
     "correlation": ("", "Joins a launch with what it launched."),
     "instances": ("", "How often the region was opened."),
     "gpu_events": ("GPU events", "Kernels, memory copies and memory sets it launched, nested regions included."),
@@ -116,7 +126,7 @@ COMMON: Final[Mapping[str, tuple[str, str]]] = {
     "self_sum_ns": ("self", "Durations of what was launched with this one as the innermost, added up."),
     "host_ns": ("host", "Time spent inside it on its thread, nested calls included."),
     "self_ns": ("self", "Host time inside it, less the operators it calls."),
-    "launches": ("", "Calls that launched GPU work. One graph launch, many kernels."),
+    "launches": ("", "Calls that launched GPU work; one launch of a graph starts many kernels."),
     "mean_ns": ("", "Average duration."),
     "median_ns": ("", "Half took less."),
     "q1_ns": ("25 %", "A quarter took less."),

@@ -29,6 +29,7 @@ from profiler_kit.load.snapshot.reader import is_trace
 from profiler_kit.load.snapshot.trace_memory_events import read_memory_events
 from profiler_kit.progress import Report, silent
 from profiler_kit.schema import Schema
+from profiler_kit.table import Filled, Value
 
 
 class OomRow(TypedDict):
@@ -400,10 +401,15 @@ class Snapshot:
     def sql(self, query: str) -> pd.DataFrame:
         """The result of one SELECT statement (DuckDB's SQL) over allocations, memory_regions, memory_blocks and others.
 
-        help(profiler_kit.sql_tables) lists their columns. Raises OptionError as Trace.sql does.
+        `profiler-kit query SNAPSHOT --tables` lists them. Raises OptionError as Trace.sql does.
         """
-        answer: pd.DataFrame = later("select")(query, later("snapshot_sources")(self))
+        answer: pd.DataFrame = later("select")(query, later("sources")("snapshot", self))
         return answer
+
+    def table(self, name: str, **options: Value) -> Filled:
+        """A declared table, filled; see Trace.table."""
+        filled: Filled = later("fill")(name, {"snapshot": self}, **options)
+        return filled
 
     def html(self, title: str) -> str:
         """A page that shows the snapshot, in one file that needs no network."""

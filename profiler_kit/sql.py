@@ -1,4 +1,4 @@
-"""Run one SELECT over tables in memory: SQL and the tables' sources in, a frame out; no files, no network.
+"""Run one SELECT over tables in memory, without files or network.
 
 The statement is parsed first: only a single SELECT passes, with no table function beside those that make rows out
 of nothing (DuckDB would also find functions that read files, or memory by its address). What passes runs in a
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from profiler_kit.errors import OptionError
-from profiler_kit.sql_tables import SPILLED_TABLES, create_views, quoted
+from profiler_kit.sql_arrow import SPILLED, create_views, quoted
 
 if TYPE_CHECKING:
     import duckdb
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from profiler_kit.load.cache.store import Spilled
-    from profiler_kit.sql_tables import Source
+    from profiler_kit.sql_arrow import Source
 
 MEMORY_LIMIT_BYTES: Final = 1 << 30  # of what a query builds; the tables themselves are not counted
 SPILLED_MEMORY_BYTES: Final = 512 << 20  # for sorts and medians; totals and counts take some 10 MB
@@ -60,7 +60,7 @@ def select(query: str, sources: Mapping[str, Source], *, memory_limit_bytes: int
 
 
 def select_spilled(query: str, spilled: Spilled, *, memory_limit_bytes: int = SPILLED_MEMORY_BYTES) -> pd.DataFrame:
-    """As select, over SPILLED_TABLES of a trace that is too large for memory; large sorts go to a temporary folder.
+    """As select, over the SPILLED tables of a trace that is too large for memory; large sorts go to a temporary folder.
 
     Raises OptionError as select does, and InputError when the folder has no room.
     """
@@ -74,7 +74,7 @@ def select_spilled(query: str, spilled: Spilled, *, memory_limit_bytes: int = SP
         with database(memory_limit_bytes, reads=spilled.file, **settings) as connection:
             tables_of(query, connection)
             create_views(connection, spilled)
-            with one_line(query, [table.name for table in SPILLED_TABLES], memory_limit_bytes):
+            with one_line(query, SPILLED, memory_limit_bytes):
                 return to_frame(connection.sql(query).to_arrow_table())
 
 
@@ -106,23 +106,27 @@ def tables_of(query: str, connection: duckdb.DuckDBPyConnection) -> set[str]:
     tree = json.loads(text)
     if tree.get("error"):
         if tree.get("error_type") == "not implemented":
-            raise OptionError(f"SQL: found another statement than SELECT in {_short(query)}, want one SELECT. {HINT}")
+            raise _not_a_select(query)
         raise OptionError(f"SQL: {_said(tree.get('error_message', ''))} in {_short(query)}. {HINT}")
     statements = tree.get("statements", [])
     if len(statements) != 1:
-        raise OptionError(f"SQL: found {len(statements)} statements in {_short(query)}, want one SELECT. {HINT}")
+        raise OptionError(f"SQL: found {len(statements)} statements in {_short(query)}, expected one SELECT. {HINT}")
     names = set()
     for node in _nodes(statements):
         kind = str(node.get("type", ""))
         if kind.startswith(_CHANGES):
-            raise OptionError(f"SQL: found another statement than SELECT in {_short(query)}, want one SELECT. {HINT}")
+            raise _not_a_select(query)
         if kind == "TABLE_FUNCTION":
             function = str(node.get("function", {}).get("function_name", "")).lower()
             if function not in _ROW_MAKERS:
-                raise OptionError(f"SQL: the table function {function!r} is not allowed, want tables only. {HINT}")
+                raise OptionError(f"SQL: the table function {function!r} is not allowed, expected tables only. {HINT}")
         if kind == "BASE_TABLE":
             names.add(str(node.get("table_name", "")).lower())
     return names
+
+
+def _not_a_select(query: str) -> OptionError:
+    return OptionError(f"SQL: found a statement other than SELECT in {_short(query)}, expected one SELECT. {HINT}")
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:

@@ -22,6 +22,7 @@ Of = Literal["trace", "snapshot", "joined", "job", "layers", "ladder", "study", 
 Kind = Literal["choice", "microseconds", "count", "text", "flag"]
 Value = str | int | float | bool | None
 MOST_US: Final = 1e9
+BETWEEN: Final = " > "  # of a path as one text
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class Option:
 
     def check(self, value: Value) -> Value:
         """The value; raises OptionError when it is not one of the option's."""
+        if value is None and self.default is None:
+            return value
         what = ""
         if self.kind == "choice" and value not in self.choices:
             what = f"one of {', '.join(self.choices)}"
@@ -72,9 +75,10 @@ class Table:
     tree: the column `path` is shown as an indented name, a parent above its children. texts: what to show in place of a
     column's values (`texts(source, frame)`), such as the name of a stack in place of its number. host: the columns that
     say something where nothing ran on a GPU; the first time among them is what shares are of. top: rows that a text
-    table shows. needs_gpu: empty for a trace without GPU events. arrow: fills it for SQL where a frame would be slow.
-    row: the name of the column that numbers the rows in SQL.
-    arguments: further arguments of the events that the trace must be loaded with (see load_trace).
+    table shows. note: a sentence to print below it (`note(frame)`), empty where there is nothing to say. needs_gpu:
+    empty for a trace without GPU events. arrow: fills it for SQL where a frame would be slow. row: the name of the
+    column that numbers the rows in SQL. arguments: further arguments of the events that the trace must be loaded with
+    (see load_trace).
     """
 
     name: str
@@ -92,6 +96,7 @@ class Table:
     host: tuple[str, ...] = ()
     texts: Callable[[Any, pd.DataFrame], Mapping[str, Sequence[str]]] | None = None
     top: int | None = None
+    note: Callable[[pd.DataFrame], str] | None = None
     needs_gpu: bool = False
     arguments: tuple[str, ...] = ()
     arrow: Callable[[Any], Any] | None = None
@@ -131,23 +136,26 @@ class Filled:
 
     def csv(self) -> str:
         """The rows as CSV, a region path as `outer > inner`."""
-        frame = self.frame
-        paths = [name for name, column in self.table.schema.columns.items() if column.dtype in ("path", "paths")]
-        return frame.assign(**{name: [" > ".join(path) for path in frame[name]] for name in paths}).to_csv(index=False)
+        columns = self.table.schema.columns
+        paths = [name for name, column in columns.items() if column.dtype in ("path", "paths")]
+        texts = {name: [BETWEEN.join(path) for path in self.frame[name]] for name in paths}
+        return self.frame.assign(**texts).to_csv(index=False)
 
     def texts(self) -> Mapping[str, Sequence[str]]:
         """What to show in place of the values of some columns."""
         return self.table.texts(self.source, self.frame) if self.table.texts is not None else {}
 
+    def note(self) -> str:
+        """A sentence to print below the table, or nothing."""
+        return self.table.note(self.frame) if self.table.note is not None else ""
+
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of a frame as plain values: paths become lists, what is missing None."""
-    import pandas as pd
-
     rows = []
     for row in frame.to_dict("records"):
         values = {str(key): list(value) if isinstance(value, tuple) else value for key, value in row.items()}
-        rows.append({key: None if value is pd.NA else value for key, value in values.items()})
+        rows.append({key: None if is_missing(value) else value for key, value in values.items()})
     return rows
 
 

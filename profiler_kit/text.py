@@ -11,7 +11,7 @@ TimeUnit = Literal["ns", "µs", "ms", "s"]
 ByteUnit = Literal["B", "KiB", "MiB", "GiB"]
 
 MISSING: Final = "–"
-_TIME: Final[dict[TimeUnit, tuple[int, int]]] = {
+TIME: Final[dict[TimeUnit, tuple[int, int]]] = {
     # unit: (nanoseconds, decimals); decimals are fixed so that a right-aligned column lines up
     "s": (NS_PER_S, 3),
     "ms": (NS_PER_MS, 3),
@@ -29,7 +29,7 @@ _BYTES: Final[dict[ByteUnit, tuple[int, int]]] = {
 def time_unit(values_ns: Iterable[float]) -> TimeUnit:
     """The one unit a column of durations reads best in: the largest that its largest value reaches once."""
     largest = max((abs(value) for value in values_ns), default=0.0)
-    return next((unit for unit, (size, _) in _TIME.items() if largest >= size), "ns")
+    return next((unit for unit, (size, _) in TIME.items() if largest >= size), "ns")
 
 
 def byte_unit(values_bytes: Iterable[float]) -> ByteUnit:
@@ -40,7 +40,7 @@ def byte_unit(values_bytes: Iterable[float]) -> ByteUnit:
 
 def ns_in(value_ns: float, unit: TimeUnit) -> float:
     """A duration as a number of that unit, for an axis."""
-    return value_ns / _TIME[unit][0]
+    return value_ns / TIME[unit][0]
 
 
 def bytes_in(value_bytes: float, unit: ByteUnit) -> float:
@@ -56,22 +56,23 @@ def fmt_ns(value_ns: float | None, unit: TimeUnit | None = None) -> str:
     if value_ns is None:
         return MISSING
     chosen = unit or time_unit((value_ns,))
-    size, decimals = _TIME[chosen]
+    size, decimals = TIME[chosen]
     if unit is None and f"{abs(value_ns) / size:.{decimals}f}" == f"{1000:.{decimals}f}" and chosen != "s":
         chosen = _larger(chosen)  # 999.9996 ms reads 1.000 s, not 1000.000 ms
-        size, decimals = _TIME[chosen]
+        size, decimals = TIME[chosen]
     return f"{value_ns / size:,.{decimals}f} {chosen}"
 
 
 def fmt_all_ns(values_ns: Sequence[float]) -> list[str]:
     """Durations with one unit for all; each with its own where the smallest would lose its digits in the common one."""
     unit = time_unit(values_ns)
-    size, decimals = _TIME[unit]
-    smallest = min((abs(value) for value in values_ns if value), default=0.0)
-    return [fmt_ns(value, unit if smallest / size * 10**decimals >= _DIGITS else None) for value in values_ns]
+    fits = all(reads_in(value, *TIME[unit]) for value in values_ns)
+    return [fmt_ns(value, unit if fits else None) for value in values_ns]
 
 
-_DIGITS: Final = 10  # the smallest value shows at least two digits
+def reads_in(value: float | None, size: int, decimals: int) -> bool:
+    """Whether a value shows at least two digits in a unit of that size (0 and nothing do)."""
+    return not value or abs(value) / size * 10**decimals >= 10
 
 
 def fmt_rate(per_second: float) -> str:
@@ -82,7 +83,7 @@ def fmt_rate(per_second: float) -> str:
 
 
 def _larger(unit: TimeUnit) -> TimeUnit:
-    order = list(_TIME)
+    order = list(TIME)
     return order[order.index(unit) - 1]
 
 
@@ -108,20 +109,3 @@ def fmt_count(count: int | None) -> str:
 def fmt_path(path: Sequence[str]) -> str:
     """A region path as one line, outermost first: `timed region > image encoder`."""
     return " > ".join(path)
-
-
-def fmt_kernel(name: str, width: int = 90) -> str:
-    """A kernel's name without return type and parameter list, cut at `width`: `gemm_kernel<float, …`.
-
-    Template arguments stay (they tell kernels apart); the parameters that follow the closing `>` or the plain name
-    go. The full name belongs into the tooltip or the JSON.
-    """
-    short = name.removeprefix("void ").strip()
-    if short.endswith(")"):
-        depth = 0
-        for at in range(len(short) - 1, -1, -1):
-            depth += (short[at] == ")") - (short[at] == "(")
-            if depth == 0:
-                short = short[:at] or short
-                break
-    return short if len(short) <= width else short[: width - 1] + "…"

@@ -38,6 +38,7 @@ from profiler_kit.load.trace.chrome import ChromeTrace, read_chrome_trace
 from profiler_kit.load.trace.columns import EventColumns
 from profiler_kit.load.trace.repair import Incident
 from profiler_kit.progress import Report, silent
+from profiler_kit.table import Filled, Value
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ class Trace:
     @property
     @kept_for_good
     def threads(self) -> pd.DataFrame:
-        """One row per thread or stream: pid and tid as text, as the file writes them, and a label to show."""
+        """THREADS: one row per thread or stream, with a label to show."""
         return frames.threads_frame(self.columns)
 
     @property
@@ -202,16 +203,25 @@ class Trace:
         return frames.operators_frame(self.columns, self._attribution.regions, calls)
 
     def sql(self, query: str) -> pd.DataFrame:
-        """The result of one SELECT statement (DuckDB's SQL) over events, launches, gpu_events, regions,
-        region_instances, operators and threads; help(profiler_kit.sql_tables) lists their columns.
+        """The result of one SELECT statement (DuckDB's SQL) over the tables of a trace.
+
+        `profiler-kit query TRACE --tables` lists them: events, launches, gpu_events, regions, kernels and others.
 
         trace.sql("SELECT name, sum(dur_ns) AS ns FROM gpu_events GROUP BY name ORDER BY ns DESC"). Integers stay
         integers (Int64 where some are missing). A query sees these tables only: no files, no network, no variables.
 
         Raises OptionError when the query is no single SELECT, is wrong, or needs more memory than it is given.
         """
-        answer: pd.DataFrame = later("select")(query, later("trace_sources")(self))
+        answer: pd.DataFrame = later("select")(query, later("sources")("trace", self))
         return answer
+
+    def table(self, name: str, **options: Value) -> Filled:
+        """A declared table (profiler_kit.tables), filled: `trace.table("idle", scope="device")`.
+
+        Raises OptionError for a table or an option that is not known.
+        """
+        filled: Filled = later("fill")(name, {"trace": self}, **options)
+        return filled
 
     @kept
     def regions(self) -> pd.DataFrame:
@@ -390,10 +400,13 @@ class Trace:
         return events[in_group(events, by, key)]
 
     @kept
-    def kernel_origins(self, by: By, key: str) -> pd.DataFrame:
-        """KERNEL_ORIGINS: in which regions, operators, modules and Python functions one such group was launched."""
+    def kernel_origins(self, by: By = "name", key: str | None = None) -> pd.DataFrame:
+        """KERNEL_ORIGINS: in which regions, operators, modules and Python functions one such group was launched.
+
+        Without a key, all GPU events.
+        """
         details = self.kernel_details()
-        mine = details[in_group(self.gpu_events(), by, key)].reset_index(drop=True)
+        mine = details if key is None else details[in_group(self.gpu_events(), by, key)].reset_index(drop=True)
         linked = mine[mine["launch"].notna()]
         names, name = self.columns.names, self.columns.name
         thread, time = (linked[column].to_numpy(dtype=np.int64) for column in ("launch_thread", "launch_start_ns"))

@@ -28,7 +28,7 @@ LAYERS = (
     {"analyses", "findings"},
     {"trace", "ranks", "snapshot", "hta", "timeline"},
     {"joined", "run"},
-    {"tables", "sql", "sql_tables"},
+    {"tables", "sql", "sql_arrow"},
     {"render"},
     {"cli"},
 )

@@ -8,11 +8,12 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from profiler_kit import sql_tables
 from profiler_kit.errors import OptionError
 from profiler_kit.snapshot import load_snapshot
 from profiler_kit.sql import HINT, database, select, tables_of
-from profiler_kit.sql_tables import SNAPSHOT_TABLES, TRACE_TABLES, Table, describe, snapshot_sources, trace_sources
+from profiler_kit.sql_arrow import describe, sources, sql_columns
+from profiler_kit.table import Of
+from profiler_kit.tables import tables_of as declared
 from profiler_kit.trace import Trace, load_trace
 from tests.builders import TraceBuilder, real_traces
 
@@ -71,26 +72,27 @@ def test_sums_in_sql_equal_those_of_the_frames(path: Path) -> None:
     assert counts.iloc[0].tolist() == [len(trace.columns), linked]
 
 
-def assert_documented(tables: tuple[Table, ...], sources: dict[str, object]) -> None:
-    assert [table.name for table in tables] == list(sources)
+def assert_documented(of: Of, source: object) -> None:
+    filled = sources(of, source)
+    tables = declared(of)
+    assert [table.name for table in tables] == list(filled)
     for table in tables:
-        found = select(f"DESCRIBE SELECT * FROM {table.name}", sources)  # type: ignore[arg-type]
+        found = select(f"DESCRIBE SELECT * FROM {table.name}", filled)
         assert dict(zip(found["column_name"], found["column_type"], strict=True)) == {
-            name: kind for name, (kind, _) in table.columns.items()
+            name: kind for name, (kind, _) in sql_columns(table).items()
         }
-        assert list(found["column_name"]) == list(table.columns)
-        assert len(select(f"SELECT * FROM {table.name} LIMIT 1", sources).columns) == len(table.columns)  # type: ignore[arg-type]
+        assert list(found["column_name"]) == list(sql_columns(table))
+        assert len(select(f"SELECT * FROM {table.name} LIMIT 1", filled).columns) == len(sql_columns(table))
 
 
 @pytest.mark.parametrize("path", [GOLDEN, *real_traces()[:3]], ids=lambda path: path.name)
 def test_the_tables_of_a_trace_are_as_documented(path: Path) -> None:
-    assert_documented(TRACE_TABLES, dict(trace_sources(load_trace(path))))
+    assert_documented("trace", load_trace(path))
 
 
 def test_the_tables_of_a_snapshot_are_as_documented() -> None:
     snapshot = load_snapshot(RUN / "memory.pickle")
-    sources = snapshot_sources(snapshot)
-    assert_documented(SNAPSHOT_TABLES, dict(sources))
+    assert_documented("snapshot", snapshot)
     found = snapshot.sql("SELECT count(*) n, sum(size_bytes) b FROM allocations")
     assert found.iloc[0].tolist() == [len(snapshot.allocations()), snapshot.allocations()["size_bytes"].sum()]
 
@@ -98,7 +100,37 @@ def test_the_tables_of_a_snapshot_are_as_documented() -> None:
 def test_a_trace_without_gpu_events_has_empty_tables(tmp_path: Path) -> None:
     trace = TraceBuilder()
     trace.operator("aten::mm", 0, 5)
-    assert_documented(TRACE_TABLES, dict(trace_sources(load_trace(trace.write(tmp_path / "cpu.json")))))
+    assert_documented("trace", load_trace(trace.write(tmp_path / "cpu.json")))
+
+
+# What queries were written against before the tables were declared in one place.
+KEPT = {
+    "events": "event name category thread start_ns dur_ns end_ns correlation external_id device stream sequence_number "
+    "forward_thread python_id python_parent_id bytes",
+    "launches": "event name category thread start_ns dur_ns end_ns correlation gpu_events gpu_ns path path_list",
+    "gpu_events": "event name category device stream start_ns dur_ns end_ns correlation bytes launch launch_start_ns "
+    "launch_end_ns launch_thread instance path path_list forward_path forward_path_list operator_event operator "
+    "outer_operator_event outer_operator module modules modules_list since_launch_ns launch_delay_ns queue_ns "
+    "latency_ns previous_end_ns",
+    "regions": "path path_list instances gpu_events sum_ns busy_ns span_ns self_sum_ns host_ns launches",
+    "region_instances": "instance event name step path path_list parent thread start_ns end_ns gpu_start_ns gpu_end_ns",
+    "operators": "event name thread start_ns dur_ns end_ns self_ns depth parent path path_list",
+    "threads": "thread pid tid label process",
+    "allocations": "allocation device address size_bytes stream stack alloc_event free_event alloc_us free_us",
+    "allocator_events": "event device action address size_bytes stream time_us stack device_free_bytes pool",
+    "memory_regions": "device path path_list instances peak_bytes allocated_bytes freed_bytes net_bytes churn_bytes "
+    "largest_bytes largest_stack",
+    "memory_segments": "device segment address size_bytes stream segment_type pool expandable from_state to_state",
+    "memory_blocks": "device segment address size_bytes allocation from_state to_state",
+    "memory_fragmentation": "device time_us allocated_bytes active_bytes reserved_bytes largest_free_bytes "
+    "inactive_split_bytes",
+    "stacks": "stack frames",
+}
+
+
+def test_names_and_columns_stay() -> None:
+    tables = {table.name: list(sql_columns(table)) for of in ("trace", "snapshot") for table in declared(of)}
+    assert {name: tables[name] for name in KEPT} == {name: columns.split() for name, columns in KEPT.items()}
 
 
 def test_arguments_asked_for_become_columns(tmp_path: Path) -> None:
@@ -109,16 +141,10 @@ def test_arguments_asked_for_become_columns(tmp_path: Path) -> None:
 
 
 def test_the_description_names_every_table_and_column() -> None:
-    text = describe(TRACE_TABLES)
-    for table in TRACE_TABLES:
+    text = describe(declared("trace"))
+    for table in declared("trace"):
         assert f"{table.name}: one row per " in text
-        assert all(f"    {column} " in text for column in table.columns)
-
-
-def test_the_modules_help_lists_the_columns() -> None:
-    text = sql_tables.__doc__ or ""
-    for table in (*TRACE_TABLES, *SNAPSHOT_TABLES):
-        assert all(f"    {column} " in text for column in table.columns)
+        assert all(f"    {column} " in text for column in sql_columns(table))
 
 
 def numbers() -> pa.Table:
@@ -211,13 +237,13 @@ def test_the_settings_hold_even_for_what_the_check_would_miss(tmp_path: Path) ->
         ),
         ("SELECT * FROM nope", "SQL: no table 'nope', found t. " + HINT),
         ("SELEC 1", "SQL: syntax error at or near \"SELEC\" in 'SELEC 1'. " + HINT),
-        ("", "SQL: found 0 statements in '', want one SELECT. " + HINT),
-        ("SELECT 1; SELECT 2", "SQL: found 2 statements in 'SELECT 1; SELECT 2', want one SELECT. " + HINT),
+        ("", "SQL: found 0 statements in '', expected one SELECT. " + HINT),
+        ("SELECT 1; SELECT 2", "SQL: found 2 statements in 'SELECT 1; SELECT 2', expected one SELECT. " + HINT),
         (
             "DROP VIEW t",
-            "SQL: found another statement than SELECT in 'DROP VIEW t', want one SELECT. " + HINT,
+            "SQL: found a statement other than SELECT in 'DROP VIEW t', expected one SELECT. " + HINT,
         ),
-        ("SELECT * FROM glob('*')", "SQL: the table function 'glob' is not allowed, want tables only. " + HINT),
+        ("SELECT * FROM glob('*')", "SQL: the table function 'glob' is not allowed, expected tables only. " + HINT),
         ("SELECT\n 'a'::int", "SQL: Could not convert string 'a' to INT32 in \"SELECT 'a'::int\". " + HINT),
     ],
 )

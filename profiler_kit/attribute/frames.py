@@ -18,24 +18,27 @@ from profiler_kit.schema import Column, Schema
 
 I64 = npt.NDArray[np.int64]
 
+LAUNCH_PATH: Final = "Regions open at the launch, outermost first; (no region) and (unlinked) hold the rest."
+THREAD_PATH: Final = "Regions open on its thread at its start, outermost first; (no region) where there are none."
+
 EVENTS: Final = Schema(
     "EVENTS",
     "complete event (phase X), in file order",
     {
-        "name": Column("category"),
+        "name": Column("category", unit="kernel"),
         "category": Column("category"),
-        "thread": Column("int32", "index into Trace.threads"),
-        "start_ns": Column("int64", "relative to the trace's base time"),
+        "thread": Column("int32"),
+        "start_ns": Column("int64"),
         "dur_ns": Column("int64"),
         "correlation": Column("Int64"),
-        "external_id": Column("Int64"),
+        "external_id": Column("Int64", "Number of the operator, as Kineto counts them.", show="room"),
         "device": Column("Int64"),
         "stream": Column("Int64"),
-        "sequence_number": Column("Int64"),
-        "forward_thread": Column("Int64"),
-        "python_id": Column("Int64"),
-        "python_parent_id": Column("Int64"),
-        "bytes": Column("Int64"),
+        "sequence_number": Column("Int64", "Joins a forward operator with its backward.", show="room"),
+        "forward_thread": Column("Int64", "Of a backward operator, the thread that ran its forward.", show="room"),
+        "python_id": Column("Int64", "Number of a Python function's call.", show="room"),
+        "python_parent_id": Column("Int64", "Number of the call that it was called in.", show="room"),
+        "bytes": Column("Int64", "Size of a memory copy or memory set.", unit="bytes"),
     },
 )
 
@@ -43,19 +46,19 @@ GPU_EVENTS: Final = Schema(
     "GPU_EVENTS",
     "kernel, memory copy or memory set, by start",
     {
-        "event": Column("int64", "row of EVENTS"),
-        "name": Column("category"),
-        "category": Column("category", "kernel, gpu_memcpy, gpu_memset"),
-        "device": Column("Int64", "missing where the trace does not say"),
+        "event": Column("int64"),
+        "name": Column("category", unit="kernel"),
+        "category": Column("category"),
+        "device": Column("Int64"),
         "stream": Column("Int64"),
         "start_ns": Column("int64"),
         "dur_ns": Column("int64"),
-        "launch": Column("Int64", "row of EVENTS; missing when the launch is not in the trace"),
-        "launch_start_ns": Column("Int64"),
-        "launch_thread": Column("Int32"),
-        "instance": Column("Int64", "row of REGION_INSTANCES: the innermost region; missing when there is none"),
-        "path": Column("paths", '("(no region)",) and ("(unlinked)",) included'),
-        "forward_path": Column("paths", "the forward region of a backward operator's kernel; () when not known"),
+        "launch": Column("Int64", "Row of events: its launch; missing when that is not in the trace."),
+        "launch_start_ns": Column("Int64", "When the launch call began."),
+        "launch_thread": Column("Int32", "Row of threads: where it was launched."),
+        "instance": Column("Int64", "Row of region_instances: the innermost region; missing when there is none."),
+        "path": Column("paths", LAUNCH_PATH),
+        "forward_path": Column("paths", "The forward region of a backward operator's kernel, where it is known."),
     },
 )
 
@@ -64,35 +67,35 @@ KERNEL_DETAILS: Final = Schema(
     "GPU event, as GPU_EVENTS, with where on the host it came from",
     {
         **GPU_EVENTS.columns,
-        "operator_event": Column("Int64", "row of EVENTS: the innermost operator open on the launching thread"),
-        "operator": Column("category", "its name; missing when no operator was open"),
-        "outer_operator_event": Column("Int64"),
-        "outer_operator": Column("category"),
-        "module": Column("category", "the innermost nn.Module open there, `Linear_3`; missing when none was recorded"),
-        "modules": Column("paths", "the nn.Modules open there, outermost first"),
-        "launch_end_ns": Column("Int64", "when the launch call returned"),
-        "since_launch_ns": Column("Int64", "start - start of the launch call"),
-        "launch_delay_ns": Column("Int64", "start - launch_end_ns; 0 when it began before the call returned"),
-        "queue_ns": Column("Int64", "of launch_delay_ns, while earlier work of its stream was not done"),
-        "latency_ns": Column("Int64", "of launch_delay_ns, the rest: nothing was before it, and yet it had not begun"),
-        "previous_end_ns": Column("Int64", "when all earlier work of its stream was done; missing for the first"),
+        "operator_event": Column("Int64", "Row of events: the innermost operator open on the launching thread."),
+        "operator": Column("category", "Name of the innermost operator; missing when none was open."),
+        "outer_operator_event": Column("Int64", "Row of events: the outermost operator open there."),
+        "outer_operator": Column("category", "Name of the outermost operator."),
+        "module": Column("category", "The innermost nn.Module open there, if recorded (with_modules, with_stack)."),
+        "modules": Column("paths", "All nn.Modules open there, outermost first."),
+        "launch_end_ns": Column("Int64", "When the launch call returned."),
+        "since_launch_ns": Column("Int64", "From the start of the launch call to its own start."),
+        "launch_delay_ns": Column("Int64", "From the end of the launch call to its own start, at least 0."),
+        "queue_ns": Column("Int64", "Part of the launch delay in which earlier work of its stream was not done."),
+        "latency_ns": Column("Int64", "The rest of the launch delay: its stream was free, and it had not begun."),
+        "previous_end_ns": Column("Int64", "When all earlier work of its stream was done; missing for the first."),
     },
 )
 
 LAUNCH_CALLS: Final = Schema(
     "LAUNCH_CALLS",
-    "call of a runtime or driver, by start",
+    "runtime or driver call, by start",
     {
-        "event": Column("int64", "row of EVENTS"),
+        "event": Column("int64"),
         "name": Column("category"),
         "category": Column("category"),
         "thread": Column("int32"),
         "start_ns": Column("int64"),
         "dur_ns": Column("int64"),
         "correlation": Column("Int64"),
-        "gpu_events": Column("int64", "how many it launched"),
-        "gpu_ns": Column("int64", "sum of their durations"),
-        "path": Column("paths", 'regions open on the thread at its start; ("(no region)",) when there are none'),
+        "gpu_events": Column("int64", "How many GPU events it launched."),
+        "gpu_ns": Column("int64"),
+        "path": Column("paths", THREAD_PATH),
     },
 )
 
@@ -100,32 +103,44 @@ REGION_INSTANCES: Final = Schema(
     "REGION_INSTANCES",
     "opened region (a record_function block), by start",
     {
-        "event": Column("int64", "row of EVENTS"),
-        "name": Column("str", "ProfilerStep#3 reads ProfilerStep"),
-        "step": Column("Int64", "the 3 of ProfilerStep#3"),
+        "event": Column("int64"),
+        "name": Column("str", "Its name; ProfilerStep#3 reads ProfilerStep."),
+        "step": Column("Int64", "The 3 of ProfilerStep#3."),
         "path": Column("paths"),
-        "parent": Column("Int64", "row of this frame"),
+        "parent": Column("Int64", "Row of this table: the region around it."),
         "thread": Column("int32"),
         "start_ns": Column("int64"),
         "end_ns": Column("int64"),
-        "gpu_start_ns": Column("Int64", "first start of what it launched, nested regions included"),
-        "gpu_end_ns": Column("Int64"),
+        "gpu_start_ns": Column("Int64", "First start of what it launched, nested regions included."),
+        "gpu_end_ns": Column("Int64", "Last end of what it launched."),
     },
 )
 
 OPERATORS: Final = Schema(
     "OPERATORS",
-    "cpu_op event, by thread and start",
+    "operator call on the host, by thread and start",
     {
-        "event": Column("int64", "row of EVENTS"),
+        "event": Column("int64"),
         "name": Column("category"),
         "thread": Column("int32"),
         "start_ns": Column("int64"),
         "dur_ns": Column("int64"),
-        "self_ns": Column("int64", "less the operators called inside it on the same thread"),
-        "depth": Column("int32", "operators above it on the same thread"),
-        "parent": Column("Int64", "row of this frame: the operator it was called in"),
-        "path": Column("paths", 'regions open on the thread at its start; ("(no region)",) when there are none'),
+        "self_ns": Column("int64"),
+        "depth": Column("int32", "How many operators are above it on its thread."),
+        "parent": Column("Int64", "Row of this table, counted from 0: the operator it was called in."),
+        "path": Column("paths", THREAD_PATH),
+    },
+)
+
+THREADS: Final = Schema(
+    "THREADS",
+    "thread or stream",
+    {
+        "thread": Column("int32", "Row of this table."),
+        "pid": Column("str", "Process, as the file writes it."),
+        "tid": Column("str", "Thread or stream, as the file writes it."),
+        "label": Column("str", "Its name."),
+        "process": Column("str", "The labels of its process."),
     },
 )
 
@@ -146,13 +161,13 @@ def events_frame(columns: EventColumns) -> pd.DataFrame:
 
 
 def threads_frame(columns: EventColumns) -> pd.DataFrame:
-    """One row per thread or stream: pid and tid as text, as the file writes them, and a label to show."""
+    """THREADS."""
     rows = []
-    for pid, tid in columns.threads:
-        name = columns.thread_names.get((pid, tid), "")
-        process = columns.process_labels.get(pid, "")
-        rows.append((_text(pid), _text(tid), name or f"thread {_text(tid)}", process))
-    return pd.DataFrame(rows, columns=["pid", "tid", "label", "process"], dtype=object)
+    for number, (pid, tid) in enumerate(columns.threads):
+        texts = ["" if key == MISSING else str(key) for key in (pid, tid)]
+        label = columns.thread_names.get((pid, tid), "") or f"thread {texts[1]}"
+        rows.append((number, *texts, label, columns.process_labels.get(pid, "")))
+    return THREADS.check(pd.DataFrame(rows, columns=list(THREADS.columns), dtype=object).astype({"thread": "int32"}))
 
 
 def gpu_events_frame(columns: EventColumns, found: Attribution) -> pd.DataFrame:
@@ -289,7 +304,3 @@ def _paths(codes: I64, paths: Sequence[tuple[str, ...]]) -> pd.Categorical:
 
 def _from_codes(codes: npt.NDArray[np.integer[Any]], categories: pd.Index[Any]) -> pd.Categorical:
     return pd.Categorical.from_codes(codes, categories)  # type: ignore[arg-type]  # the stubs know lists only
-
-
-def _text(key: int | str) -> str:
-    return "" if key == MISSING else str(key)

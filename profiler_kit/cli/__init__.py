@@ -6,10 +6,10 @@ Only the command that was called is imported.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import typer
@@ -19,38 +19,44 @@ import typer.main
 from profiler_kit.cli.late_import import import_late
 from profiler_kit.errors import KitError
 
-# Subcommand -> what `--help` says of it, in that order: how the help of the command begins. Its module is in
-# profiler_kit.cli and defines `command`, or in profiler_kit.tables and declares its tables.
-COMMANDS: Final[Mapping[str, str]] = {
-    "demo": "Record SAM on this machine, print where the time went",
-    "capture": "Run Segment Anything and record the run into a folder",
-    "layers": "Time every layer of Segment Anything at several batch sizes",
-    "ladder": "Measure SAM as published and under named combinations of optimizations",
-    "study": "Study what batching does to Segment Anything",
-    "summary": "Say how busy the GPU was",
-    "regions": "Say how much GPU time each region (record_function) launched",
-    "kernels": "Say how long each kernel, memory copy and memory set took",
-    "utilization": "Say for each region how busy it kept the GPU",
-    "idle": "Say how long the GPU was idle, and why",
-    "operators": "Say what each operator cost on the host, and what it launched on the GPU",
-    "launches": "Say how long launches took",
-    "sequences": "Say which kernels often follow one another under one operator",
-    "copies": "Say how much memory was copied and set",
-    "overlap": "Say for each device how much of its communication (NCCL, RCCL) ran while it computed",
-    "ranks": "Compare the ranks of one job",
-    "memory": "See what held the memory of a run",
-    "diff": "Compare two recordings",
-    "query": "Ask a trace or a snapshot with SQL",
-    "doctor": "Say what a trace is, what was repaired or dropped and where",
-    "export": "Write one window of a trace as a small trace that opens in Perfetto",
-    "report": "Write what a run shows into one HTML file that needs no network",
-    "serve": "Show the runs of a folder in the browser",
-}
+# The order that `--help` lists them in; a command that is not named here comes last.
+ORDER: Final = (
+    *("demo", "capture", "layers", "ladder", "study", "advice", "summary", "regions", "kernels", "utilization", "idle"),
+    *("operators", "launches", "sequences", "copies", "overlap", "ranks", "memory", "diff", "query", "doctor"),
+    *("export", "report", "serve"),
+)
+_PACKAGE: Final = Path(__file__).parents[1]
 _PLAIN: Final[Mapping[str, Any]] = {
     "add_completion": False,
     "rich_markup_mode": None,
     "pretty_exceptions_enable": False,
 }
+
+
+def commands() -> dict[str, str]:
+    """Each subcommand and what it does: the modules of `cli/` and `tables/` whose docstring begins with its name.
+
+    Nothing is imported for it. A module of `cli/` defines `command`, one of `tables/` declares its tables.
+    """
+    docs = {
+        file.stem: file.read_text(encoding="utf-8").split('"""')[1]
+        for folder in ("tables", "cli")
+        for file in sorted((_PACKAGE / folder).glob("*.py"))
+    }
+    found = {
+        name: help_text(doc)
+        for name, doc in docs.items()
+        if doc.startswith((f"`profiler-kit {name} ", f"`profiler-kit {name}`"))
+    }
+    return {
+        name: found[name] for name in sorted(found, key=lambda one: ORDER.index(one) if one in ORDER else len(ORDER))
+    }
+
+
+def help_text(doc: str) -> str:
+    """What a command does: its module's docstring without the command's own name in front."""
+    said = doc.partition("`: ")[2] or doc
+    return said[:1].upper() + said[1:]
 
 
 class _Commands(typer.core.TyperGroup):
@@ -63,10 +69,10 @@ class _Commands(typer.core.TyperGroup):
 
 def load_command(name: str) -> Any:
     """The command of that name as typer makes it, its module imported now."""
-    if importlib.util.find_spec(f"profiler_kit.tables.{name}"):
-        function = importlib.import_module("profiler_kit.cli.table_command").table_command(name)
-    else:
+    if (_PACKAGE / "cli" / f"{name}.py").is_file():
         function = importlib.import_module(f"profiler_kit.cli.{name}").command
+    else:
+        function = importlib.import_module("profiler_kit.cli.table_command").table_command(name)
     alone = typer.Typer(**_PLAIN)
     alone.command(name)(function)
     return typer.main.get_command(alone)
@@ -74,10 +80,10 @@ def load_command(name: str) -> Any:
 
 def build_app() -> typer.Typer:
     """The typer application with every subcommand."""
-    text = "See where the time and the memory of PyTorch inference go."
+    text = "See where the time and the memory of PyTorch go."
     app = typer.Typer(name="profiler-kit", cls=_Commands, help=text, no_args_is_help=True, **_PLAIN)
-    for name, does in COMMANDS.items():
-        app.command(name, short_help=does)(_not_loaded)
+    for name, does in commands().items():
+        app.command(name, short_help=" ".join(does.partition("\n\n")[0].split()))(_not_loaded)
     return app
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import typer
 
 from profiler_kit.cli.output import open_trace, print_table
-from profiler_kit.cli.regions import print_regions
+from profiler_kit.cli.table_command import print_filled
 from profiler_kit.errors import KitError, OptionError
 from profiler_kit.formats.run_record import MEMORY, RunRecord, read_record
 
@@ -104,7 +104,7 @@ def _print_run(run: Path, *, regions: bool) -> None:
     ]
     print_table(record.name, ("", ""), rows, left=2)
     if regions:
-        print_regions(str(run), open_trace(run).regions())
+        print_filled(open_trace(run).table("regions"), run)
 
 
 def _samples(batches: int, size: int) -> str:

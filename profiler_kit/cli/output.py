@@ -15,9 +15,9 @@ import typer
 from profiler_kit.errors import InputError, OptionError
 from profiler_kit.progress import progress_bar
 from profiler_kit.table import records as records
-from profiler_kit.units import us_to_ns
 
 if TYPE_CHECKING:
+    from profiler_kit.ranks import Ranks
     from profiler_kit.trace import Trace
 
 TraceFile = Annotated[
@@ -25,14 +25,10 @@ TraceFile = Annotated[
     typer.Argument(metavar="TRACE", help="A chrome trace (.json, .json.gz) or a run folder that holds one."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")]
 LinkedOnly = Annotated[
     bool,
     typer.Option("--linked-only", help="Count only GPU events whose launch and its flow arrow are both in the trace."),
-]
-Top = Annotated[int, typer.Option("--top", help="Rows of the table; --json prints all.")]
-KernelWait = Annotated[
-    float,
-    typer.Option("--kernel-wait-us", help="Shorter gaps count as the distance between back-to-back kernels."),
 ]
 
 
@@ -42,11 +38,10 @@ def check_top(top: int) -> None:
         raise OptionError(f"--top {top}: want at least 1 row. Try: --top 30")
 
 
-def kernel_wait_ns(us: float) -> int:
-    """The threshold in nanoseconds; raises OptionError when it is negative or no number."""
-    if not 0 <= us < 1e9:
-        raise OptionError(f"--kernel-wait-us {us}: want microseconds, 0 or more. Try: --kernel-wait-us 30")
-    return us_to_ns(us)
+def check_formats(as_json: bool, as_csv: bool) -> None:
+    """Raises OptionError when both were asked for."""
+    if as_json and as_csv:
+        raise OptionError("--json --csv: these exclude each other, expected one of them. Leave one out.")
 
 
 def open_trace(path: Path, *, arguments: Sequence[str] = ()) -> Trace:
@@ -64,14 +59,29 @@ def open_trace(path: Path, *, arguments: Sequence[str] = ()) -> Trace:
 
         if found := folder_traces(file):
             raise InputError(
-                f"{file}: this folder holds {len(found)} traces, want one. Name one of them ({found[0]}), or set them "
-                f"side by side: profiler-kit ranks {file}"
+                f"{file}: this folder holds {len(found)} traces, expected one. Name one of them ({found[0]}), or set "
+                f"them side by side: profiler-kit ranks {file}"
             )
     with progress_bar(f"Loading {file.name}") as report:
         trace = load_trace(file, arguments=arguments, report=report)
+    _say_losses(trace)
+    return trace
+
+
+def open_ranks(paths: Sequence[Path], *, arguments: Sequence[str] = ()) -> Ranks:
+    """Load the traces of a job's ranks likewise; of several files, or of the folder that holds them."""
+    from profiler_kit.ranks import load_ranks
+
+    with progress_bar("Loading the ranks") as report:
+        ranks = load_ranks(paths[0] if len(paths) == 1 else paths, report=report)
+    for trace in ranks.traces.values():
+        _say_losses(trace)
+    return ranks
+
+
+def _say_losses(trace: Trace) -> None:
     for line in trace.losses():
         typer.echo(f"profiler-kit: {line}", err=True)
-    return trace
 
 
 def says_no_gpu(trace: Trace) -> bool:

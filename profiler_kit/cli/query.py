@@ -7,20 +7,20 @@ import functools
 import io
 import json
 import math
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from profiler_kit.cli.output import AsJson, open_trace
+from profiler_kit.cli.output import AsCsv, AsJson, check_formats, open_trace
 from profiler_kit.errors import OptionError
 from profiler_kit.progress import progress_bar
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from profiler_kit.sql_tables import Source, Table
+    from profiler_kit.sql_arrow import Source
+    from profiler_kit.table import Of, Table
 
 SHOWN_ROWS: Final = 1000
 EXAMPLE: Final = "SELECT name, sum(dur_ns) AS ns FROM gpu_events GROUP BY name ORDER BY ns DESC LIMIT 10"
@@ -37,7 +37,7 @@ def command(
     ] = None,
     tables: Annotated[bool, typer.Option("--tables", help="List the tables and their columns instead.")] = False,
     as_json: AsJson = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
+    as_csv: AsCsv = False,
     low_memory: Annotated[
         bool,
         typer.Option(
@@ -49,13 +49,12 @@ def command(
 
     A trace that does not fit into the free memory is asked as with --low-memory, and that is said.
     """
-    if as_json and as_csv:
-        raise OptionError("--json --csv: these exclude each other, want one of them. Leave one out.")
+    check_formats(as_json, as_csv)
     if tables:
-        _print_tables(_tables_of(file, low_memory=low_memory), as_json=as_json)
+        _print_tables(file, as_json=as_json, spilled=low_memory)
         return
     if query is None or not query.strip():
-        raise OptionError(f"QUERY: nothing to ask, want one SELECT. Try: profiler-kit query {file} '{EXAMPLE}'")
+        raise OptionError(f"QUERY: nothing to ask, expected one SELECT. Try: profiler-kit query {file} '{EXAMPLE}'")
     result = _ask(query, file, low_memory=low_memory)
     if as_csv:
         typer.echo(_csv(result), nl=False)
@@ -81,13 +80,12 @@ def _parts(file: Path) -> tuple[Path | None, Path | None]:
         return (None, file) if handle.read(1) == _PICKLE else (file, None)
 
 
-def _tables_of(file: Path, *, low_memory: bool) -> list[Table]:
-    from profiler_kit.sql_tables import SNAPSHOT_TABLES, SPILLED_TABLES, TRACE_TABLES
+def _tables_in(file: Path) -> list[Table]:
+    """The tables that a file, or the two files of a run folder, can be asked for."""
+    from profiler_kit.tables import tables_of
 
     trace, memory = _parts(file)
-    if low_memory:
-        return list(SPILLED_TABLES)
-    return [*(TRACE_TABLES if trace else ()), *(SNAPSHOT_TABLES if memory else ())]
+    return [*(tables_of("trace") if trace else ()), *(tables_of("snapshot") if memory else ())]
 
 
 def _ask(query: str, file: Path, *, low_memory: bool) -> pd.DataFrame:
@@ -98,7 +96,7 @@ def _ask(query: str, file: Path, *, low_memory: bool) -> pd.DataFrame:
 
     trace, _ = _parts(file)
     if trace is None and low_memory:
-        raise OptionError(f"--low-memory: {file} is a memory snapshot, want a trace. Leave the option out.")
+        raise OptionError(f"--low-memory: {file} is a memory snapshot, expected a trace. Leave the option out.")
     if trace is not None and not low_memory:
         needed, free = needed_memory_bytes(trace), free_memory_bytes()
         low_memory = free is not None and needed > free
@@ -116,43 +114,41 @@ def _ask(query: str, file: Path, *, low_memory: bool) -> pd.DataFrame:
 def _sources(file: Path) -> dict[str, Source]:
     """What fills each table; a file is loaded when the first of its tables is asked for."""
     from profiler_kit.snapshot import load_snapshot
-    from profiler_kit.sql_tables import SNAPSHOT_TABLES, TRACE_TABLES, snapshot_sources, trace_sources
+    from profiler_kit.sql_arrow import sources
 
     trace, memory = _parts(file)
 
     @functools.cache
-    def of_trace() -> dict[str, Source]:
-        assert trace is not None
-        return trace_sources(open_trace(trace))
-
-    @functools.cache
-    def of_snapshot() -> dict[str, Source]:
+    def of(part: Of) -> dict[str, Source]:
+        if part == "trace":
+            assert trace is not None
+            return sources("trace", open_trace(trace))
         assert memory is not None
         with progress_bar(f"Loading {memory.name}") as report:
-            return snapshot_sources(load_snapshot(memory, report=report))
+            return sources("snapshot", load_snapshot(memory, report=report))
 
-    sources: dict[str, Source] = {}
-    for part, tables, open_part in ((trace, TRACE_TABLES, of_trace), (memory, SNAPSHOT_TABLES, of_snapshot)):
-        if part is not None:
-            sources |= {table.name: _late(open_part, table.name) for table in tables}
-    return sources
+    return {
+        table.name: functools.partial(lambda table: of(table.of)[table.name](), table) for table in _tables_in(file)
+    }
 
 
-def _late(open_part: Callable[[], dict[str, Source]], name: str) -> Source:
-    return lambda: open_part()[name]()
+def _print_tables(file: Path, *, as_json: bool, spilled: bool) -> None:
+    from profiler_kit.sql_arrow import SPILLED, describe, sql_columns
+    from profiler_kit.tables import every_table
 
-
-def _print_tables(tables: Sequence[Table], *, as_json: bool) -> None:
-    from profiler_kit.sql_tables import describe
-
+    found = _tables_in(file)  # also where only the spilled ones are asked for: a missing file is said
+    tables = [every_table()[name] for name in SPILLED] if spilled else found
     if not as_json:
-        typer.echo(describe(tables))
+        typer.echo(describe(tables, spilled=spilled))
         return
     value = [
         {
             "table": table.name,
-            "row": table.row,
-            "columns": [{"name": name, "type": kind, "meaning": text} for name, (kind, text) in table.columns.items()],
+            "row": table.schema.row,
+            "columns": [
+                {"name": name, "type": kind, "meaning": text}
+                for name, (kind, text) in sql_columns(table, spilled=spilled).items()
+            ],
         }
         for table in tables
     ]

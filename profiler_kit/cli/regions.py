@@ -2,90 +2,65 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from profiler_kit.cli.output import AsJson, TraceFile, open_trace, print_json, print_table, records
+from profiler_kit.cli.output import AsCsv, AsJson, TraceFile, check_formats, open_trace, print_json
+from profiler_kit.cli.table_command import print_filled
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from profiler_kit.joined import JoinedRun
 
 
 def command(
     trace: TraceFile,
     memory: Annotated[
         Path | None,
-        typer.Option("--memory", metavar="SNAPSHOT", help="Set the memory of a snapshot recorded at once beside it."),
+        typer.Option("--memory", metavar="SNAPSHOT", help="Add the memory of a snapshot recorded at the same time."),
     ] = None,
     as_json: AsJson = False,
+    as_csv: AsCsv = False,
 ) -> None:
     """Say how much GPU time each region (record_function) launched, nested regions included.
 
     With --memory (a snapshot, or the run folder of both) also how much memory each region allocated, on one clock.
     """
-    if memory is not None:
-        from profiler_kit.cli.joined import show_joined
-
-        show_joined(trace, memory, as_json=as_json)
-        return
-    loaded = open_trace(trace)
-    totals = loaded.regions()
-    if as_json:
-        print_json(records(totals))
-        return
-    print_regions(str(loaded.path), totals)
-    if not totals["gpu_events"].sum():
-        from profiler_kit.analyses.gpu.gpu_presence import what_ran
-        from profiler_kit.render.verdict import missing_gpu
-
-        truncated, metadata = loaded.quality.truncated, loaded.metadata
-        presence = what_ran(loaded.gpu_events(), loaded.launch_calls(), truncated=truncated, metadata=metadata)
-        typer.echo(missing_gpu(presence))
-
-
-OPTIONAL = ("launches", "self", "span", "GPU events", "host", "instances")  # go first where the terminal is narrow
-
-
-def print_regions(title: str, totals: pd.DataFrame) -> None:
-    """Print a table of regions; host time alone when nothing ran on a GPU."""
-    if totals["gpu_events"].sum():
-        columns = ("region", "instances", "GPU events", "sum", "busy", "span", "self", "host", "launches")
-        print_table(f"{title}: GPU time by region", columns, _gpu_rows(totals), optional=OPTIONAL)
+    check_formats(as_json, as_csv)
+    joined = None if memory is None else _joined(trace, memory)
+    loaded = open_trace(trace) if joined is None else joined.trace
+    filled = loaded.table("regions") if joined is None else joined.table("region_memory")
+    if as_csv:
+        typer.echo(filled.csv(), nl=False)
+    elif as_json:
+        print_json(filled.records() if joined is None else {"clock": asdict(joined.clock), "regions": filled.records()})
     else:
-        print_table(
-            f"{title}: host time by region (no GPU events)", ("region", "instances", "host"), _host_rows(totals)
-        )
+        print_filled(filled, loaded.path)
+        if joined is not None:
+            found = joined.clock
+            typer.echo(
+                f"{joined.snapshot.path} and the trace disagree by {found.median_us:.1f} µs (median of "
+                f"{found.readings} region boundaries; p99 {found.p99_us:.1f} µs, at most {found.max_us:.1f} µs)."
+            )
+        elif not filled.frame["gpu_events"].sum():
+            from profiler_kit.analyses.gpu.gpu_presence import what_ran
+            from profiler_kit.render.verdict import missing_gpu
+
+            calls, truncated = loaded.launch_calls(), loaded.quality.truncated
+            presence = what_ran(loaded.gpu_events(), calls, truncated=truncated, metadata=loaded.metadata)
+            typer.echo(missing_gpu(presence))
 
 
-def _gpu_rows(totals: pd.DataFrame) -> list[tuple[str, ...]]:
-    from profiler_kit.text import fmt_count, fmt_ns
+def _joined(trace: Path, memory: Path) -> JoinedRun:
+    """Both files on one clock; of a run folder, the trace of the batch its snapshot is of."""
+    from profiler_kit.formats.run_record import MEMORY, MEMORY_TRACE
+    from profiler_kit.joined import join_run
+    from profiler_kit.snapshot import load_snapshot
 
-    return [
-        (
-            _indented(row["path"]),
-            fmt_count(row["instances"]),
-            fmt_count(row["gpu_events"]),
-            fmt_ns(row["sum_ns"], "ms"),
-            fmt_ns(row["busy_ns"], "ms"),
-            fmt_ns(row["span_ns"], "ms"),
-            fmt_ns(row["self_sum_ns"], "ms"),
-            fmt_ns(row["host_ns"], "ms"),
-            fmt_count(row["launches"]),
-        )
-        for row in records(totals)
-    ]
+    def inside(path: Path, name: str) -> Path:
+        return path / name if os.path.isfile(path / name) else path  # noqa: PTH113 - says no to a name too long
 
-
-def _host_rows(totals: pd.DataFrame) -> list[tuple[str, ...]]:
-    from profiler_kit.text import fmt_count, fmt_ns
-
-    return [
-        (_indented(row["path"]), fmt_count(row["instances"]), fmt_ns(row["host_ns"], "ms")) for row in records(totals)
-    ]
-
-
-def _indented(path: list[str]) -> str:
-    """Nested regions stand below their parents, indented."""
-    return "  " * (len(path) - 1) + path[-1]
+    return join_run(open_trace(inside(trace, MEMORY_TRACE)), load_snapshot(inside(memory, MEMORY)))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from profiler_kit.cli.output import AsJson, LinkedOnly, TraceFile, open_trace, print_json, print_table
 
+HOST_ROWS = 15
+
 
 def command(trace: TraceFile, as_json: AsJson = False, linked_only: LinkedOnly = False) -> None:
     """Say how busy the GPU was: computation, communication, copies, idle."""
@@ -16,11 +18,11 @@ def command(trace: TraceFile, as_json: AsJson = False, linked_only: LinkedOnly =
 
     timeline = summary["gpu_timeline"]
     total = timeline["total_ns"]
-    what = f"{fmt_count(summary['gpu_events'])} GPU events of {fmt_count(summary['events'])}"
+    what = f"{loaded.path}: {fmt_count(summary['gpu_events'])} GPU events of {fmt_count(summary['events'])}"
     if not summary["gpu_events"]:
-        print_table(
-            f"{loaded.path}: {what}", ("host operators", "calls", "self time"), host_rows(loaded.operator_totals())
-        )
+        from profiler_kit.cli.table_command import print_filled
+
+        print_filled(loaded.table("operator_sums"), what, HOST_ROWS)
         return
     names = {
         "total": timeline["total_ns"],
@@ -33,18 +35,4 @@ def command(trace: TraceFile, as_json: AsJson = False, linked_only: LinkedOnly =
         "memory copies, all": timeline["memcpy_ns"],
     }
     rows = [(name, fmt_ns(value, "ms"), fmt_percent(value / total if total else None)) for name, value in names.items()]
-    print_table(f"{loaded.path}: {what}", ("GPU timeline", "time", "of total"), rows)
-
-
-def host_rows(totals: object, most: int = 15) -> list[tuple[str, str, str]]:
-    """The operators with the longest self time on the host, for a trace without GPU events."""
-    import pandas as pd
-
-    from profiler_kit.text import fmt_count, fmt_ns
-
-    assert isinstance(totals, pd.DataFrame)
-    by_name = totals.groupby("name")[["count", "self_ns"]].sum().sort_values("self_ns", ascending=False).head(most)
-    return [
-        (str(name), fmt_count(int(count)), fmt_ns(int(self_ns), "ms"))
-        for name, count, self_ns in zip(by_name.index, by_name["count"], by_name["self_ns"], strict=True)
-    ]
+    print_table(what, ("GPU timeline", "time", "of total"), rows)

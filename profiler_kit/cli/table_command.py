@@ -6,43 +6,54 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
-from profiler_kit.cli.output import AsJson, TraceFile, open_trace, print_json, print_lines, says_no_gpu
-from profiler_kit.errors import OptionError
-from profiler_kit.table import Filled, Option, Table, Value
+from profiler_kit.cli import help_text
+from profiler_kit.cli.output import (
+    AsCsv,
+    AsJson,
+    TraceFile,
+    check_formats,
+    open_ranks,
+    open_trace,
+    print_json,
+    print_lines,
+    says_no_gpu,
+)
+from profiler_kit.table import Filled, Of, Option, Table, Value
 
-AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")]
-_TYPES: Mapping[str, type] = {"choice": str, "microseconds": float, "count": int, "text": str, "flag": bool}
+_TYPES: Final[Mapping[str, type]] = {"choice": str, "microseconds": float, "count": int, "text": str, "flag": bool}
+RankTraces = Annotated[
+    list[Path], typer.Argument(metavar="TRACE...", help="A folder with one trace per rank, or the traces.")
+]
+# How the command line names and loads what a table is filled from.
+_SOURCES: Final[Mapping[Of, tuple[Any, Callable[..., Any]]]] = {
+    "trace": (TraceFile, open_trace),
+    "job": (RankTraces, open_ranks),
+}
 
 
 def table_command(name: str) -> Callable[..., None]:
     """The function that typer makes the subcommand of: `tables/NAME.py` declares its tables."""
     module = importlib.import_module(f"profiler_kit.tables.{name}")
     tables = [table for table in module.TABLES if table.command == name]
-    options = _options(tables)
-
-    def command(**given: Any) -> None:
-        run(tables, given)
-
-    command.__doc__ = help_text(module.__doc__ or "")
-    parameters = [_parameter("source", TraceFile, inspect.Parameter.empty)]
+    argument, _ = _SOURCES[tables[0].of]
+    parameters = [_parameter("source", argument, inspect.Parameter.empty)]
     parameters += [_parameter("as_json", AsJson, False), _parameter("as_csv", AsCsv, False)]
-    for option in options:
+    for option in _options(tables):
         kind: Any = _TYPES[option.kind] | None if option.default is None else _TYPES[option.kind]
         annotation = Annotated[kind, typer.Option(option.flag, help=option.meaning)]
         parameters.append(_parameter(option.name, annotation, option.default))
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return command
 
+    def made(**given: Any) -> None:
+        run(tables, **given)
 
-def help_text(doc: str) -> str:
-    """What a command does: its module's docstring without the command's own name in front."""
-    said = doc.partition("`: ")[2] or doc
-    return said[:1].upper() + said[1:]
+    made.__doc__ = help_text(module.__doc__ or "")
+    made.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    made.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return made
 
 
 def _options(tables: Sequence[Table]) -> list[Option]:
@@ -51,8 +62,8 @@ def _options(tables: Sequence[Table]) -> list[Option]:
     by = tuple(table.by for table in tables if table.by)
     top = next((table.top for table in tables if table.top), None)
     if by:
-        rows = " or ".join(f"{table.by} ({table.schema.row})" for table in tables)
-        found["by"] = Option("by", by[0], f"One row per {rows}.", "choice", by)
+        rows = ", ".join(f"{table.by} ({table.schema.row.partition(',')[0]})" for table in tables)
+        found["by"] = Option("by", by[0], f"What a row is: {rows}.", "choice", by)
     if top:
         found["top"] = Option("top", top, "Rows of the table; --json and --csv print all.", "count", suggest="30")
     return list(found.values())
@@ -62,30 +73,25 @@ def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=annotation)
 
 
-def run(tables: Sequence[Table], given: dict[str, Any]) -> None:
+def run(tables: Sequence[Table], source: Any, as_json: bool, as_csv: bool, **given: Value) -> None:
     """Fill the tables that were asked for and print them."""
-    source, as_json, as_csv = given.pop("source"), given.pop("as_json"), given.pop("as_csv")
-    if as_json and as_csv:
-        raise OptionError("--json --csv: these exclude each other, expected one of them. Leave one out.")
+    check_formats(as_json, as_csv)
     for option in _options(tables):
         option.check(given[option.name])
-    by, top = given.pop("by", None), given.pop("top", None)
-    chosen = [table for table in tables if by is None or table.by == by]
-    if as_csv and len(chosen) > 1:
-        chosen = chosen[:1]
-    loaded = open_trace(source, arguments=[name for table in chosen for name in table.arguments])
-    filled = [table.of_source(loaded, **_of_table(table, given)) for table in chosen]
+    chosen = [table for table in tables if table.by == (given.get("by") or "")]
+    _, load = _SOURCES[chosen[0].of]
+    loaded = load(source, arguments=[name for table in chosen for name in table.arguments])
+    filled = [
+        table.of_source(loaded, **{option.name: given[option.name] for option in table.options}) for table in chosen
+    ]
     if as_json:
-        print_json({one.table.key: one.records() for one in filled} if filled[0].table.key else filled[0].records())
+        print_json({one.table.key: one.records() for one in filled} if chosen[0].key else filled[0].records())
     elif as_csv:
-        typer.echo(filled[0].csv(), nl=False)
-    elif not (filled[0].table.needs_gpu and says_no_gpu(loaded)):
+        typer.echo("\n".join(one.csv() for one in filled), nl=False)
+    elif not (chosen[0].needs_gpu and says_no_gpu(loaded)):
+        top = given.get("top")
         for one in filled:
-            print_filled(one, loaded.path, top)
-
-
-def _of_table(table: Table, given: Mapping[str, Value]) -> dict[str, Value]:
-    return {option.name: given[option.name] for option in table.options}
+            print_filled(one, loaded.path, top if isinstance(top, int) else None)
 
 
 def print_filled(filled: Filled, path: Path | str, top: int | None = None) -> None:
@@ -102,3 +108,5 @@ def print_filled(filled: Filled, path: Path | str, top: int | None = None) -> No
     if top is not None and top < len(filled):
         title += f", {top} of {len(filled):,} rows"
     print_lines(title, lambda width: filled_lines(filled, top=top, width=width) if len(filled) else [])
+    if filled.note():
+        typer.echo(filled.note())

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from profiler_kit.names import fit_names, kernel_names, printable
 from profiler_kit.schema import Column, Schema
 from profiler_kit.table import Filled, Table, is_missing
 from profiler_kit.text import (
     MISSING,
+    TIME,
     byte_unit,
     bytes_in,
     fmt_bytes,
@@ -22,12 +21,17 @@ from profiler_kit.text import (
     fmt_percent,
     fmt_rate,
     ns_in,
+    reads_in,
     time_unit,
 )
 from profiler_kit.units import NS_PER_US
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 KERNEL_LETTERS: Final = 60
 REGION_LETTERS: Final = 52
+SEQUENCE_LETTERS: Final = 44  # of each kernel in a sequence of them
 Kind = Literal["text", "number", "share", "flag"]
 
 
@@ -52,6 +56,11 @@ class Shown:
     optional: bool = False
 
     @property
+    def deep(self) -> Sequence[int]:
+        """The depth of each cell, 0 where names are not indented."""
+        return self.depth or [0] * len(self.cells)
+
+    @property
     def heading(self) -> str:
         """Label and unit."""
         return f"{self.label}, {self.unit}" if self.unit else self.label
@@ -72,15 +81,16 @@ def layout(filled: Filled, rows: slice = slice(None)) -> list[Shown]:
     shared = _shared(table, frame)
     for name in _visible(table, frame):
         column = table.schema.columns[name]
-        if _is_blank(frame[name]) and len(frame):
+        is_tree = name == "path" and table.tree
+        if len(frame) and not is_tree and _is_blank(frame[name]):
             continue
         if name in texts:
             found = _text(table.schema, name, list(texts[name]))
-        elif name == "path" and table.tree:
+        elif is_tree:
             found = _tree(table.schema, name, list(frame[name]))
         else:
             unit = "share" if column.of else table.schema.unit(name)
-            found = _COLUMNS[unit](table.schema, name, _cells(frame, name, column))
+            found = _COLUMNS[unit](table.schema, name, _values(frame, name, column))
         shown.append(_cut(found, rows))
         if name == shared:
             shown.append(_cut(_share_of_whole(table, frame, name), rows))
@@ -106,11 +116,13 @@ def _shared(table: Table, frame: pd.DataFrame) -> str:
 
 def _is_blank(values: pd.Series[Any]) -> bool:
     is_text = values.dtype == object or values.dtype == "category"
-    return bool(values.isna().all() or (is_text and all(isinstance(v, str | tuple) and not v for v in values.unique())))
+    return bool(values.isna().all() or (is_text and all(isinstance(v, str | tuple | list) and not v for v in values)))
 
 
-def _cells(frame: pd.DataFrame, name: str, column: Column) -> list[Any]:
+def _values(frame: pd.DataFrame, name: str, column: Column) -> list[Any]:
     values = [None if is_missing(value) else value for value in frame[name].tolist()]
+    if column.where:
+        values = [value if given else None for value, given in zip(values, frame[column.where].tolist(), strict=True)]
     if not column.of:
         return values
     whole = frame[column.of].tolist()
@@ -127,24 +139,25 @@ def _cut(shown: Shown, rows: slice) -> Shown:
 def _made(
     schema: Schema, name: str, kind: Kind, unit: str, values: Sequence[Any], cells: Sequence[str], **more: Any
 ) -> Shown:
-    optional = schema.columns[name].show == "room"
-    return Shown(name, schema.label(name), schema.meaning(name), kind, unit, values, cells, optional=optional, **more)
+    column, meaning = schema.columns[name], schema.meaning(name)
+    if column.of:
+        meaning += f" Shown as a share of {schema.label(column.of)}."
+    optional = column.show == "room"
+    return Shown(name, schema.label(name), meaning, kind, unit, values, cells, optional=optional, **more)
 
 
 def _times(schema: Schema, name: str, values: Sequence[Any], scale: int = 1) -> Shown:
     values = [None if value is None else value * scale for value in values]
     unit = time_unit(value for value in values if value is not None)
     numbers = [None if value is None else ns_in(value, unit) for value in values]
-    return _made(schema, name, "number", unit, numbers, [fmt_ns(value, unit) for value in values])
+    cells = [fmt_ns(value, unit if reads_in(value, *TIME[unit]) else None) for value in values]
+    return _made(schema, name, "number", unit, numbers, cells)
 
 
 def _sizes(schema: Schema, name: str, values: Sequence[Any], per: str = "") -> Shown:
-    known = [value for value in values if value is not None]
-    unit = byte_unit(known)
-    if unit == "GiB" and max(map(abs, known)) < 100 << 30:
-        unit = "MiB"  # small rows still say something
+    unit = byte_unit(value for value in values if value is not None)
     numbers = [None if value is None else bytes_in(value, unit) for value in values]
-    cells = [MISSING if value is None else fmt_bytes(value, unit) + per for value in values]
+    cells = [MISSING if value is None else fmt_bytes(value) + per for value in values]  # each in the unit that fits
     return _made(schema, name, "number", unit + per, numbers, cells)
 
 
@@ -168,7 +181,7 @@ def _text(schema: Schema, name: str, values: Sequence[Any]) -> Shown:
 def _kernels(schema: Schema, name: str, values: Sequence[Any]) -> Shown:
     if values and isinstance(values[0], tuple):  # a sequence of kernels
         distinct = list(dict.fromkeys(kernel for row in values for kernel in row))
-        short = dict(zip(distinct, fit_names(kernel_names(distinct), KERNEL_LETTERS // 2), strict=True))
+        short = dict(zip(distinct, fit_names(kernel_names(distinct), SEQUENCE_LETTERS), strict=True))
         cells = [printable(" → ".join(short[kernel] for kernel in row)) for row in values]
         return _made(schema, name, "text", "", cells, cells, full=[printable("\n".join(row)) for row in values])
     names = [str(value) for value in values]
@@ -181,10 +194,15 @@ def _paths(schema: Schema, name: str, values: Sequence[Any]) -> Shown:
 
 
 def _tree(schema: Schema, name: str, paths: Sequence[tuple[str, ...]]) -> Shown:
-    depth = [max(0, len(path) - 1) for path in paths]
-    widths = [max(16, REGION_LETTERS - 2 * deep) for deep in depth]
-    last = [path[-1] if path else MISSING for path in paths]
-    cells = [printable(one) for one in fit_names(last, widths)]
+    """Each path below the last row above it that contains it, named by what it adds to that one."""
+    depth, names, around = [], [], list[tuple[str, ...]]()
+    for path in paths:
+        while (around and path[: len(around[-1])] != around[-1]) or path in around:
+            around.pop()
+        depth.append(len(around))
+        names.append(fmt_path(path[len(around[-1]) if around else 0 :]) or f"(no {schema.label(name)})")
+        around += [path] if path else []
+    cells = [printable(one) for one in fit_names(names, [max(16, REGION_LETTERS - 2 * deep) for deep in depth])]
     return _made(schema, name, "text", "", cells, cells, full=[printable(fmt_path(p)) for p in paths], depth=depth)
 
 
@@ -194,7 +212,7 @@ def _flags(schema: Schema, name: str, values: Sequence[Any]) -> Shown:
 
 def _share_of_whole(table: Table, frame: pd.DataFrame, name: str) -> Shown:
     values = frame[name]
-    rows = values[frame["path"].map(len) == 1] if table.tree else values
+    rows = values[frame["path"].map(len) <= 1] if table.tree else values
     whole = float(rows.fillna(0).sum()) or 1.0
     of = f"of {table.schema.label(name)}"
     shares = [None if is_missing(value) else value / whole for value in values.tolist()]

@@ -1,8 +1,25 @@
-"""Text that Markdown leaves as it is: names and sentences in, escaped ones and tables out."""
+"""Text that Markdown leaves as it is, and tables in it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+from profiler_kit.render.layout import layout, name_column
+from profiler_kit.table import Filled
+
+
+def table_markdown(filled: Filled, rows: int | None = None) -> list[str]:
+    """The lines of a filled table, its first `rows` rows; names are indented as the tree is."""
+    shown = [one for one in layout(filled, slice(rows)) if not one.optional]
+    left = name_column(shown)
+    cells = [
+        [code("  " * deep + cell) if n < left else plain(cell) for deep, cell in zip(one.deep, one.cells, strict=True)]
+        for n, one in enumerate(shown)
+    ]
+    rule = [" --- " if n < left else " ---: " for n in range(len(shown))]
+    lines = [[plain(one.label) or " " for one in shown], *zip(*cells, strict=True)]
+    head, *body = ["| " + " | ".join(line) + " |" for line in lines]
+    return [head, "|" + "|".join(rule) + "|", *body]
 
 
 def grid(columns: Sequence[str], rows: Sequence[Sequence[str]], *, named: bool = True) -> list[str]:

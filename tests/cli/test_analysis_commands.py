@@ -98,12 +98,13 @@ def test_a_trace_without_gpu_events_gives_empty_tables(tmp_path: Path, name: str
             ["idle", "--kernel-wait-us", "-1"],
             "--kernel-wait-us -1.0: expected microseconds, 0 or more. Try: --kernel-wait-us 30",
         ),
-        (["operators", "--by", "color"], "--by color: want one of name, shape, kernel, module. Try: --by name"),
-        (["operators", "--top", "0"], "--top 0: want at least 1 row. Try: --top 30"),
-        (["launches", "--slow-us", "nan"], "--slow-us nan: want microseconds, 0 or more. Try: --slow-us 50"),
+        (["operators", "--by", "color"], "--by color: expected one of name, shape, kernel, module. Try: --by name"),
+        (["operators", "--top", "0"], "--top 0: expected a whole number, 1 or more. Try: --top 30"),
+        (["launches", "--slow-us", "nan"], "--slow-us nan: expected microseconds, 0 or more. Try: --slow-us 50"),
         (
             ["sequences", "--length", "1"],
-            "sequence length 1: want 2 or more, or None for all that an operator launches.",
+            "sequence length 1: expected 2 or more. --length 0 (None in Python) takes all that one call of an operator "
+            "launched.",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -123,6 +124,6 @@ def test_ranks_of_a_folder_and_what_other_commands_say_of_it(small: Path, tmp_pa
     refused = profiler_kit("summary", tmp_path)
     assert (refused.code, refused.err) == (
         1,
-        f"profiler-kit: {tmp_path}: this folder holds 2 traces, want one. Name one of them "
+        f"profiler-kit: {tmp_path}: this folder holds 2 traces, expected one. Name one of them "
         f"({tmp_path / 'rank0.json'}), or set them side by side: profiler-kit ranks {tmp_path}\n",
     )

@@ -17,7 +17,8 @@ from profiler_kit.load.trace import spill
 from profiler_kit.load.trace.chrome import read_chrome_trace
 from profiler_kit.load.trace.spill import free_memory_bytes, needed_memory_bytes, spill_chrome_trace
 from profiler_kit.sql import select, select_spilled
-from profiler_kit.sql_tables import SPILLED_TABLES
+from profiler_kit.sql_arrow import SPILLED, sql_columns
+from profiler_kit.tables import every_table
 from profiler_kit.trace import load_trace
 from tests.builders import TraceBuilder, real_traces
 from tests.load.test_store import LONG_AFTER, LONG_AGO, a_trace, entries, same
@@ -63,10 +64,11 @@ def test_queries_answer_as_those_in_memory_do(path: Path, cache: Path) -> None:
 
 def test_the_tables_are_as_documented(tmp_path: Path, cache: Path) -> None:
     with spilled_trace(a_trace(tmp_path)) as spilled:
-        for table in SPILLED_TABLES:
-            found = select_spilled(f"DESCRIBE SELECT * FROM {table.name}", spilled)
+        for name in SPILLED:
+            found = select_spilled(f"DESCRIBE SELECT * FROM {name}", spilled)
+            declared = sql_columns(every_table()[name], spilled=True)
             assert dict(zip(found["column_name"], found["column_type"], strict=True)) == {
-                name: kind for name, (kind, _) in table.columns.items()
+                name: kind for name, (kind, _) in declared.items()
             }
 
 

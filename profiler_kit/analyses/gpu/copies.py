@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from profiler_kit.attribute.frames import GPU_EVENTS
+from profiler_kit.attribute.frames import GPU_EVENTS, LAUNCH_PATH
 from profiler_kit.load.trace.categories import MEMCPY, MEMSET
 from profiler_kit.schema import Column, Schema
 from profiler_kit.units import NS_PER_S
@@ -17,16 +17,16 @@ COPIES: Final = Schema(
     "COPIES",
     "memory copy and memory set, by start",
     {
-        "event": Column("int64", "row of EVENTS"),
+        "event": Column("int64"),
         "device": Column("Int64"),
         "stream": Column("Int64"),
         "start_ns": Column("int64"),
         "dur_ns": Column("int64"),
-        "kind": Column("str", "HtoD, DtoH, DtoD, ..., Memset, unknown"),
-        "source": Column("str", 'Pageable, Pinned, Device, ...; "" for a set'),
-        "target": Column("str"),
-        "size_bytes": Column("Int64", "missing where the trace does not say"),
-        "path": Column("paths"),
+        "kind": Column("str", "HtoD, DtoH, DtoD and others, as the trace says; Memset for a memory set."),
+        "source": Column("str", "Pageable, Pinned, Device and others; empty for a memory set.", "from"),
+        "target": Column("str", "Pageable, Pinned, Device and others.", "to"),
+        "size_bytes": Column("Int64", "Bytes copied or set; missing where the trace does not say."),
+        "path": Column("paths", LAUNCH_PATH),
     },
 )
 
@@ -34,16 +34,16 @@ COPY_TOTALS: Final = Schema(
     "COPY_TOTALS",
     "device, kind, source and target, longest sum first",
     {
-        "device": Column("Int64"),
-        "kind": Column("str"),
-        "source": Column("str"),
-        "target": Column("str"),
-        "count": Column("int64"),
-        "size_bytes": Column("int64"),
-        "sum_ns": Column("int64"),
-        "bytes_per_s": Column("Float64"),
-        "min_bytes_per_s": Column("Float64", "of a single copy"),
-        "max_bytes_per_s": Column("Float64"),
+        "device": Column("Int64", show="room"),
+        "kind": COPIES.columns["kind"],
+        "source": COPIES.columns["source"],
+        "target": COPIES.columns["target"],
+        "count": Column("int64", show="room"),
+        "size_bytes": Column("int64", "Bytes copied or set, added up."),
+        "sum_ns": Column("int64", label="time"),
+        "bytes_per_s": Column("Float64", "Size by time of the copies whose size is known.", "bandwidth"),
+        "min_bytes_per_s": Column("Float64", "Bandwidth of the slowest single copy.", "slowest", "room"),
+        "max_bytes_per_s": Column("Float64", "Bandwidth of the fastest single copy.", "fastest", "room"),
     },
 )
 
@@ -52,9 +52,9 @@ COPY_RATE: Final = Schema(
     "moment at which the bandwidth of a kind changed, by device, kind and time",
     {
         "device": Column("Int64"),
-        "kind": Column("str"),
+        "kind": COPIES.columns["kind"],
         "time_ns": Column("int64"),
-        "bytes_per_s": Column("float64"),
+        "bytes_per_s": Column("float64", "Bandwidth of all that run at once, from then on.", "bandwidth"),
     },
 )
 

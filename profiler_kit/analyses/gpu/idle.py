@@ -22,14 +22,16 @@ IDLE_GAPS: Final = Schema(
     "IDLE_GAPS",
     "stretch in which nothing ran on a stream (or a device, or anywhere), by start",
     {
-        "device": Column("Int64", "missing where the gaps are of all devices, or the trace does not say"),
-        "stream": Column("Int64", "missing where the gaps are of a whole device, or the trace does not say"),
+        "device": Column("Int64", "Device that was idle; missing where it was all of them.", show="room"),
+        "stream": Column("Int64", "Stream that was idle; missing where it was a whole device.", show="room"),
         "start_ns": Column("int64"),
         "dur_ns": Column("int64"),
-        "cause": Column("category", "host-bound, kernel wait, other"),
-        "synchronised": Column("bool", "host-bound, and the launching thread was waiting for the GPU as it began"),
-        "event": Column("int64", "row of EVENTS: the GPU event that ended it"),
-        "path": Column("paths", "its region"),
+        "cause": Column("category"),
+        "synchronised": Column(
+            "bool", "The launch came late because the host was waiting for the GPU as the gap began.", "host waited"
+        ),
+        "event": Column("int64", "Row of events: the GPU event that ended it.", show="room"),
+        "path": Column("paths", "Regions of the GPU event that ended it, outermost first."),
     },
 )
 
@@ -37,14 +39,14 @@ IDLE_TOTALS: Final = Schema(
     "IDLE_TOTALS",
     "stream and cause, the stream with the longest idle time first",
     {
-        "device": Column("Int64"),
-        "stream": Column("Int64"),
+        "device": Column("Int64", show="room"),
+        "stream": Column("Int64", show="room"),
         "cause": Column("str"),
-        "gaps": Column("int64"),
-        "idle_ns": Column("int64"),
-        "synchronised_ns": Column("int64", "of idle_ns"),
-        "longest_ns": Column("int64"),
-        "share": Column("float64", "of the stream's idle time"),
+        "gaps": Column("int64", "How many stretches in which nothing ran."),
+        "idle_ns": Column("int64", "Their lengths added up."),
+        "synchronised_ns": Column("int64", "Idle time that began while the host waited for the GPU.", "host waited"),
+        "longest_ns": Column("int64", "The longest of them."),
+        "share": Column("float64", "Share of the stream's idle time.", "of idle"),
     },
 )
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.analyses.compare.kernel_keys import kernel_kind
-from profiler_kit.attribute.frames import GPU_EVENTS, KERNEL_DETAILS
+from profiler_kit.attribute.frames import GPU_EVENTS, KERNEL_DETAILS, LAUNCH_PATH
 from profiler_kit.load.trace.events import MISSING
 from profiler_kit.schema import Column, Schema
 
@@ -18,14 +18,14 @@ KERNEL_GROUPS: Final = Schema(
     "KERNEL_GROUPS",
     "name, kind or stream, longest sum first",
     {
-        "key": Column("str"),
+        "key": Column("str", "Kernel name, kind of work (told by the name), or stream.", "group", unit="kernel"),
         "count": Column("int64"),
         "sum_ns": Column("int64"),
         "mean_ns": Column("float64"),
-        "median_ns": Column("float64"),
-        "min_ns": Column("int64"),
-        "max_ns": Column("int64"),
-        "share": Column("float64", "of the sum over all GPU events"),
+        "median_ns": Column("float64", show="room"),
+        "min_ns": Column("int64", show="room"),
+        "max_ns": Column("int64", show="room"),
+        "share": Column("float64", "Share of the sum over all GPU events.", "of sum"),
     },
 )
 
@@ -33,11 +33,15 @@ KERNEL_ORIGINS: Final = Schema(
     "KERNEL_ORIGINS",
     "region, operator, module class, call and Python function, longest sum first",
     {
-        "path": Column("path", 'regions; ("(no region)",) and ("(unlinked)",) included'),
-        "operator": Column("str", 'innermost; "" when none was open'),
-        "module": Column("str", 'class of the innermost nn.Module; "" when none was recorded'),
-        "site": Column("str", 'innermost Python function outside torch, `file.py(line): name`; "" when not recorded'),
-        "call": Column("str", 'of the runtime or driver; "" when the launch is not in the trace'),
+        "path": Column("path", LAUNCH_PATH, "launched in"),
+        "operator": Column("str", "Innermost operator open at the launch."),
+        "module": Column("str", "Class of the innermost nn.Module whose forward was running at the launch."),
+        "site": Column(
+            "str",
+            "Innermost Python function outside torch at the launch; the line is where it begins.",
+            "Python function",
+        ),
+        "call": Column("str", "Call of the runtime or driver that launched it."),
         "count": Column("int64"),
         "sum_ns": Column("int64"),
     },

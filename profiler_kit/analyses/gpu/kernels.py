@@ -13,15 +13,15 @@ KERNEL_TOTALS: Final = Schema(
     "KERNEL_TOTALS",
     "name, stream, device and category, longest sum first",
     {
-        "name": Column("str"),
-        "stream": Column("Int64"),
-        "device": Column("Int64"),
-        "category": Column("str"),
+        "name": Column("str", "Kernel, memory copy or memory set.", "kernel", unit="kernel"),
+        "stream": Column("Int64", show="room"),
+        "device": Column("Int64", show="room"),
+        "category": Column("str", show="room"),
         "count": Column("int64"),
         "sum_ns": Column("int64"),
         "mean_ns": Column("float64"),
-        "min_ns": Column("int64"),
-        "max_ns": Column("int64"),
+        "min_ns": Column("int64", show="room"),
+        "max_ns": Column("int64", show="room"),
     },
 )
 

@@ -7,23 +7,23 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from profiler_kit.attribute.frames import KERNEL_DETAILS, LAUNCH_CALLS
+from profiler_kit.attribute.frames import KERNEL_DETAILS, LAUNCH_CALLS, THREAD_PATH
 from profiler_kit.schema import Column, Schema
 
 LAUNCH_DETAILS: Final = Schema(
     "LAUNCH_DETAILS",
     "call that launched GPU events, by start",
     {
-        "event": Column("int64", "row of EVENTS"),
-        "name": Column("category"),
+        "event": Column("int64"),
+        "name": Column("category", "Call of the CUDA (or ROCm) runtime or driver.", "call"),
         "thread": Column("int32"),
         "start_ns": Column("int64"),
-        "dur_ns": Column("int64", "of the call"),
+        "dur_ns": Column("int64", "Duration of the call."),
         "correlation": Column("Int64"),
-        "gpu_events": Column("int64"),
-        "gpu_ns": Column("int64", "sum over what it launched"),
-        "delay_ns": Column("int64", "from its end to the start of the first event"),
-        "path": Column("paths"),
+        "gpu_events": Column("int64", "How many GPU events it launched."),
+        "gpu_ns": Column("int64"),
+        "delay_ns": Column("int64", "From its end to the start of the first GPU event that it launched, at least 0."),
+        "path": Column("paths", THREAD_PATH),
     },
 )
 
@@ -31,18 +31,20 @@ LAUNCH_TOTALS: Final = Schema(
     "LAUNCH_TOTALS",
     "name of a call, longest host time first",
     {
-        "name": Column("str"),
-        "launches": Column("int64"),
-        "gpu_events": Column("int64"),
-        "host_ns": Column("int64"),
-        "gpu_ns": Column("int64"),
-        "short": Column("int64", "calls that took longer than what they launched"),
-        "slow": Column("int64", "calls that took long"),
-        "delayed": Column("int64", "calls whose first event began late"),
-        "median_ns": Column("float64"),
-        "max_ns": Column("int64"),
-        "median_delay_ns": Column("float64"),
-        "max_delay_ns": Column("int64"),
+        "name": Column("str", "Call of the CUDA (or ROCm) runtime or driver.", "call"),
+        "launches": Column("int64", "How many of these calls launched something."),
+        "gpu_events": Column("int64", "How many GPU events they launched.", show="room"),
+        "host_ns": Column("int64", "Time the host spent inside these calls."),
+        "gpu_ns": Column("int64", show="room"),
+        "short": Column(
+            "int64", "Calls that took longer than what they launched: there the GPU cannot stay busy.", "over its work"
+        ),
+        "slow": Column("int64", "Calls that took longer than --slow-us."),
+        "delayed": Column("int64", "Calls whose first GPU event began later than --delayed-us after them."),
+        "median_ns": Column("float64", "Half of the calls took less."),
+        "max_ns": Column("int64", "The longest call.", "longest", "room"),
+        "median_delay_ns": Column("float64", "From the end of the call to its first GPU event: half took less."),
+        "max_delay_ns": Column("int64", "The longest such delay: it waited behind earlier work.", show="room"),
     },
 )
 

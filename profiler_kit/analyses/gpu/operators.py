@@ -6,17 +6,17 @@ from typing import Final
 
 import pandas as pd
 
-from profiler_kit.attribute.frames import OPERATORS
+from profiler_kit.attribute.frames import OPERATORS, THREAD_PATH
 from profiler_kit.schema import Column, Schema
 
 OPERATOR_TOTALS: Final = Schema(
     "OPERATOR_TOTALS",
     "innermost region path and operator name, longest self time first; host time",
     {
-        "path": Column("path"),
-        "name": Column("str"),
-        "count": Column("int64"),
-        "sum_ns": Column("int64"),
+        "path": Column("path", THREAD_PATH),
+        "name": Column("str", "A PyTorch operator on the host.", "operator"),
+        "count": Column("int64", label="calls"),
+        "sum_ns": Column("int64", "Host time inside it, operators called inside included.", "host"),
         "self_ns": Column("int64"),
     },
 )

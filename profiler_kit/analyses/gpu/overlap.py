@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from profiler_kit.analyses.gpu.intervals import covered_ns
-from profiler_kit.analyses.gpu.timeline import is_communication
+from profiler_kit.analyses.gpu.timeline import GPU_TIMES, is_communication
 from profiler_kit.attribute.frames import GPU_EVENTS
 from profiler_kit.load.trace.categories import KERNEL
 from profiler_kit.load.trace.events import MISSING
@@ -19,11 +19,13 @@ COMMUNICATION_OVERLAP: Final = Schema(
     "device; lengths of unions over its streams",
     {
         "device": Column("Int64"),
-        "communication_ns": Column("int64"),
-        "computation_ns": Column("int64"),
-        "overlap_ns": Column("int64"),
-        "exposed_ns": Column("int64", "communication during which no other kernel ran"),
-        "share": Column("float64", "overlap_ns / communication_ns"),
+        "communication_ns": GPU_TIMES["communication_ns"],
+        "computation_ns": Column("int64", "Time in which a kernel ran that is not communication."),
+        "overlap_ns": Column("int64", "Time in which both ran.", "both"),
+        "exposed_ns": Column("int64", "Communication during which no other kernel ran.", "communication alone"),
+        "share": Column(
+            "float64", "Share of communication that computation hides.", "overlap", where="communication_ns"
+        ),
     },
 )
 

@@ -20,7 +20,7 @@ QUEUE_LENGTH: Final = Schema(
         "device": Column("Int64"),
         "stream": Column("Int64"),
         "time_ns": Column("int64"),
-        "length": Column("int64"),
+        "length": Column("int64", "GPU events that were launched and had not begun, from then on."),
     },
 )
 
@@ -30,11 +30,11 @@ QUEUE_TOTALS: Final = Schema(
     {
         "device": Column("Int64"),
         "stream": Column("Int64"),
-        "max_length": Column("int64"),
-        "mean_length": Column("float64", "over time"),
-        "total_ns": Column("int64", "from the first launch to the start of the last event"),
-        "empty_ns": Column("int64"),
-        "full_ns": Column("int64"),
+        "max_length": Column("int64", "The most GPU events that were waiting at once.", "most"),
+        "mean_length": Column("float64", "GPU events that were waiting, on average over time.", "mean"),
+        "total_ns": Column("int64", "From the first launch to the start of the last GPU event.", "time"),
+        "empty_ns": Column("int64", "Time in which nothing was waiting: the host was not ahead."),
+        "full_ns": Column("int64", "Time in which the queue was full, so that a launch blocks the host."),
     },
 )
 

@@ -19,14 +19,14 @@ REGION_TOTALS: Final = Schema(
     "region path, a parent before its children, longest sum (then host time) first",
     {
         "path": Column("path"),
-        "instances": Column("int64"),
-        "gpu_events": Column("int64"),
+        "instances": Column("int64", show="room"),
+        "gpu_events": Column("int64", show="room"),
         "sum_ns": Column("int64"),
         "busy_ns": Column("int64"),
-        "span_ns": Column("int64"),
-        "self_sum_ns": Column("int64"),
-        "host_ns": Column("int64"),
-        "launches": Column("int64"),
+        "span_ns": Column("int64", show="room"),
+        "self_sum_ns": Column("int64", show="room"),
+        "host_ns": Column("int64", show="room"),
+        "launches": Column("int64", show="room"),
     },
 )
 

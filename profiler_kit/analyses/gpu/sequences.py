@@ -16,13 +16,13 @@ KERNEL_SEQUENCES: Final = Schema(
     "KERNEL_SEQUENCES",
     "outermost operator and sequence of what it launched, most frequent first",
     {
-        "operator": Column("str"),
-        "kernels": Column("path", "names in order of launch"),
-        "length": Column("int64"),
-        "count": Column("int64"),
-        "calls": Column("int64", "calls of the operator in which it occurs"),
+        "operator": Column("str", "Outermost operator open at the launch."),
+        "kernels": Column("path", "Kernels in the order of their launch, by their short names.", unit="kernel"),
+        "length": Column("int64", "How many kernels.", show="never"),
+        "count": Column("int64", "How often the sequence occurs."),
+        "calls": Column("int64", "Calls of the operator in which it occurs.", show="room"),
         "sum_ns": Column("int64"),
-        "gap_ns": Column("int64", "between its events"),
+        "gap_ns": Column("int64", "Time between its kernels in which neither neighbour ran.", "between them", "room"),
     },
 )
 
@@ -43,7 +43,10 @@ def kernel_sequences(details: pd.DataFrame, *, length: int | None = 3, operator:
     (length=None here) and takes operators of one depth. Raises OptionError for a length below 2.
     """
     if length is not None and length < 2:
-        raise OptionError(f"sequence length {length}: want 2 or more, or None for all that an operator launches.")
+        raise OptionError(
+            f"sequence length {length}: expected 2 or more. --length 0 (None in Python) takes all that one call of an "
+            "operator launched."
+        )
     details = KERNEL_DETAILS.check(details)
     call = details["outer_operator_event"].fillna(-1).to_numpy(dtype=np.int64)
     names = details["outer_operator"].astype(object)

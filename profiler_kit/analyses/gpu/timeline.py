@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, TypedDict
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +13,31 @@ from profiler_kit.analyses.gpu.intervals import covered_ns
 from profiler_kit.attribute.frames import GPU_EVENTS
 from profiler_kit.load.trace.categories import COMMUNICATION_PREFIXES, KERNEL, MEMCPY
 from profiler_kit.load.trace.columns import EventColumns
+from profiler_kit.schema import Column, Schema
 
 I64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+
+
+# The columns of GpuTimeline, for every table that has them.
+GPU_TIMES: Final[Mapping[str, Column]] = {
+    "total_ns": Column("int64", "From the first GPU event to the end of the last.", show="room"),
+    "busy_ns": Column("int64", "Time in which at least one GPU event ran: the union over all streams.", of="total_ns"),
+    "idle_ns": Column("int64", "Time in which no GPU event ran.", show="room"),
+    "computation_ns": Column("int64", "Kernels that are not communication, and memory sets.", show="room"),
+    "communication_ns": Column("int64", "Kernels of NCCL and RCCL, waiting included."),
+    "exposed_communication_ns": Column("int64", "Communication during which nothing was computed.", "exposed"),
+    "memcpy_ns": Column("int64", "Memory copies.", "copies", "never"),
+    "exposed_memcpy_ns": Column(
+        "int64", "Memory copies during which there was no computation or communication.", "copies alone", "never"
+    ),
+}
+
+DEVICE_TIMELINES: Final = Schema(
+    "DEVICE_TIMELINES",
+    "device; lengths of unions over its streams",
+    {"device": Column("Int64"), "gpu_events": Column("int64", "Kernels, memory copies and memory sets."), **GPU_TIMES},
+)
 
 
 class GpuTimeline(TypedDict):
@@ -74,6 +96,16 @@ def _timeline(start: I64, dur: I64, communication: Mask, memcpy: Mask) -> GpuTim
         memcpy_ns=covered(memcpy),
         exposed_memcpy_ns=busy_ns - without_memcpy_ns,
     )
+
+
+def device_timelines(gpu_events: pd.DataFrame) -> pd.DataFrame:
+    """GPU_EVENTS -> DEVICE_TIMELINES: the GPU timeline of each device. Empty in, empty out."""
+    rows = [
+        {"device": device, "gpu_events": len(events), **gpu_timeline(events)}
+        for device, events in GPU_EVENTS.check(gpu_events).groupby("device", dropna=False)
+    ]
+    dtypes = DEVICE_TIMELINES.dtypes()
+    return DEVICE_TIMELINES.check(pd.DataFrame(rows, columns=list(dtypes)).astype(dtypes))
 
 
 def is_communication(gpu_events: pd.DataFrame) -> Mask:

@@ -16,23 +16,55 @@ from profiler_kit.schema import Column, Schema
 
 REGION_UTILIZATION: Final = Schema(
     "REGION_UTILIZATION",
-    "region path, longest wall time first; see region_utilization",
+    "region path, longest wall time first",
     {
         "path": Column("path"),
-        "instances": Column("int64"),
-        "gpu_events": Column("int64", "nested regions included, as in all that follows"),
-        "wall_ns": Column("int64", "busy_ns + other_ns + idle_ns"),
-        "busy_ns": Column("int64"),
-        "other_ns": Column("int64"),
-        "idle_ns": Column("int64", "host_ns + synchronised_ns + kernel_wait_ns + other_wait_ns"),
-        "host_ns": Column("int64"),
-        "synchronised_ns": Column("int64"),
-        "kernel_wait_ns": Column("int64"),
-        "other_wait_ns": Column("int64"),
-        "waiting_ns": Column("int64", "the host inside calls that wait for the GPU, on the region's own thread"),
-        "utilization": Column("float64", "busy_ns / wall_ns"),
-        "ahead": Column("float64", "share of the GPU events that were launched before the work ahead of them was done"),
-        "verdict": Column("str", "GPU-bound, host-bound, synchronising, mixed, no GPU work"),
+        "instances": Column("int64", show="room"),
+        "gpu_events": Column("int64", show="room"),
+        "wall_ns": Column(
+            "int64", "From its start on the host to the end of its last kernel, added over the instances.", "wall time"
+        ),
+        "busy_ns": Column("int64", "Time in which the GPU ran work that was launched in it.", show="never"),
+        "other_ns": Column(
+            "int64", "The GPU ran only work that was launched elsewhere.", "other work", "room", of="wall_ns"
+        ),
+        "idle_ns": Column("int64", "Nothing ran on the GPU; the four causes add up to it.", show="never"),
+        "host_ns": Column("int64", "Idle, because the launch came late.", "idle: host", "room", of="wall_ns"),
+        "synchronised_ns": Column(
+            "int64",
+            "Idle, because the launch came late: the host had been waiting for the GPU.",
+            "idle: host waited",
+            "room",
+            of="wall_ns",
+        ),
+        "kernel_wait_ns": Column(
+            "int64", "Idle for the usual distance between two kernels.", "idle: kernels", "room", of="wall_ns"
+        ),
+        "other_wait_ns": Column(
+            "int64",
+            "Idle for another cause, such as waiting for another stream.",
+            "idle: other",
+            "room",
+            of="wall_ns",
+        ),
+        "waiting_ns": Column("int64", "Time the host spent in calls that wait for the GPU.", "host waiting", "never"),
+        "utilization": Column(
+            "float64", "Share of the wall time in which the GPU worked for the region.", "busy", unit="share"
+        ),
+        "ahead": Column(
+            "float64",
+            "Share of its GPU events that were launched before the work ahead of them was done.",
+            "launched ahead",
+            "room",
+            "share",
+            where="gpu_events",
+        ),
+        "verdict": Column(
+            "str",
+            "GPU-bound: the GPU works at least 80 % of the time. host-bound: at least half of its idle time ends with "
+            "a launch that came late. synchronising: the launch came late because the host had waited for the GPU.",
+            "bound by",
+        ),
     },
 )
 

@@ -9,28 +9,20 @@ import numpy as np
 import pandas as pd
 
 from profiler_kit.analyses.gpu.kernels import KERNEL_TOTALS
+from profiler_kit.analyses.gpu.operators import OPERATOR_TOTALS
 from profiler_kit.attribute.frames import OPERATORS
-from profiler_kit.schema import Column, Schema
+from profiler_kit.schema import Schema
 
 OPERATOR_SUMS: Final = Schema(
     "OPERATOR_SUMS",
     "operator name, longest self time first; host time",
-    {
-        "name": Column("str"),
-        "count": Column("int64"),
-        "sum_ns": Column("int64"),
-        "self_ns": Column("int64"),
-    },
+    {name: OPERATOR_TOTALS.columns[name] for name in ("name", "count", "sum_ns", "self_ns")},
 )
 
 NAME_SUMS: Final = Schema(
     "NAME_SUMS",
     "GPU event name, over all streams and devices, longest sum first",
-    {
-        "name": Column("str"),
-        "count": Column("int64"),
-        "sum_ns": Column("int64"),
-    },
+    {name: KERNEL_TOTALS.columns[name] for name in ("name", "count", "sum_ns")},
 )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from profiler_kit.analyses.gpu.timeline import gpu_timeline, is_communication
+from profiler_kit.analyses.gpu.timeline import GPU_TIMES, gpu_timeline, is_communication
 from profiler_kit.attribute.frames import GPU_EVENTS
 from profiler_kit.schema import Column, Schema
 
@@ -23,10 +23,10 @@ RANK_KERNELS: Final = Schema(
     "NCCL or RCCL kernel of a rank",
     {
         "rank": Column("int64"),
-        "event": Column("int64", "row of that rank's EVENTS"),
-        "name": Column("str"),
-        "group": Column("str", 'the process group as the trace names it; "" when it does not say'),
-        "start_ns": Column("int64", "Unix time"),
+        "event": Column("int64", "Row of that rank's events."),
+        "name": Column("str", "Kernel of the collective.", "kernel", unit="kernel"),
+        "group": Column("str", "Process group, as the trace names it.", show="room"),
+        "start_ns": Column("int64", "Unix time in nanoseconds.", show="never"),
         "dur_ns": Column("int64"),
     },
 )
@@ -35,31 +35,24 @@ RANK_COLLECTIVES: Final = Schema(
     "RANK_COLLECTIVES",
     "collective and rank, those of one collective together",
     {
-        "collective": Column("int64", "counts the collectives, from 0"),
+        "collective": Column("int64", "Number of the collective, in order.", "no."),
         **RANK_KERNELS.columns,
-        "wait_ns": Column("int64", "dur_ns less that of the shortest kernel of the same collective"),
-        "last": Column("bool", "its kernel is the shortest: this rank arrived last"),
+        "wait_ns": Column("int64", "How much longer its kernel took than the shortest.", "waited"),
+        "last": Column("bool", "Its kernel is the shortest: this rank arrived last.", "came last"),
     },
 )
 
 RANK_TOTALS: Final = Schema(
     "RANK_TOTALS",
-    "rank; the eight times in the middle are those of GpuTimeline",
+    "rank",
     {
         "rank": Column("int64"),
-        "gpu_events": Column("int64"),
-        "total_ns": Column("int64"),
-        "busy_ns": Column("int64"),
-        "idle_ns": Column("int64"),
-        "computation_ns": Column("int64"),
-        "communication_ns": Column("int64"),
-        "exposed_communication_ns": Column("int64"),
-        "memcpy_ns": Column("int64"),
-        "exposed_memcpy_ns": Column("int64"),
-        "collectives": Column("int64", "that other ranks recorded too"),
-        "wait_ns": Column("int64", "in them, for other ranks"),
-        "arrived_last": Column("int64", "of collectives"),
-        "held_ns": Column("int64", "sum over those of the longest wait of another rank"),
+        "gpu_events": Column("int64", "Kernels, memory copies and memory sets.", show="room"),
+        **GPU_TIMES,
+        "collectives": Column("int64", "Collectives that were recorded on this rank and on another.", show="room"),
+        "wait_ns": Column("int64", "Time in collectives until the last rank arrived.", "waited"),
+        "arrived_last": Column("int64", "Collectives at which this rank arrived last."),
+        "held_ns": Column("int64", "How long others waited at the collectives where it arrived last.", "held others"),
     },
 )
 

@@ -1,0 +1,37 @@
+"""`profiler-kit ranks TRACE...`: compare the ranks of one job: busy, communication, and who waited for whom in its
+collectives.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from profiler_kit.analyses.ranks.ranks import RANK_COLLECTIVES, RANK_TOTALS
+from profiler_kit.table import Table
+
+TABLES: Final = (
+    Table(
+        "ranks",
+        "job",
+        "ranks side by side",
+        RANK_TOTALS,
+        lambda ranks: ranks.totals(),
+        command="ranks",
+        by="rank",
+        note=lambda totals: (
+            ""
+            if totals["collectives"].any()
+            else "No collective was recorded on two ranks: nothing can be said of who waited for whom."
+        ),
+    ),
+    Table(
+        "rank_collectives",
+        "job",
+        "collectives and who waited for whom",
+        RANK_COLLECTIVES,
+        lambda ranks: ranks.collectives(),
+        command="ranks",
+        by="collective",
+        top=30,
+    ),
+)

@@ -1,0 +1,44 @@
+"""`profiler-kit regions TRACE`: say how much GPU time each region (record_function) launched, nested regions included.
+
+With --memory (a snapshot, or the run folder of both) also how much memory each region allocated, on one clock.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from profiler_kit.analyses.compare.clock import REGION_MEMORY, REGION_MEMORY_TOTALS
+from profiler_kit.analyses.gpu.regions import REGION_TOTALS
+from profiler_kit.table import Table
+
+TABLES: Final = (
+    Table(
+        "regions",
+        "trace",
+        "time by region",
+        REGION_TOTALS,
+        lambda trace: trace.regions(),
+        command="regions",
+        order=("path", "instances", "gpu_events", "busy_ns", "sum_ns"),
+        share_of="busy_ns",
+        tree=True,
+        host=("path", "instances", "host_ns"),
+    ),
+    Table(
+        "region_memory",
+        "joined",
+        "GPU time and memory by region",
+        REGION_MEMORY_TOTALS,
+        lambda joined: joined.region_totals(),
+        order=("path", "device"),
+        tree=True,
+    ),
+    Table(
+        "region_memory_instances",
+        "joined",
+        "GPU time and memory of each opened region",
+        REGION_MEMORY,
+        lambda joined: joined.regions(),
+        order=("path", "device"),
+    ),
+)

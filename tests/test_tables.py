@@ -1,0 +1,215 @@
+"""Every declared table on every surface: columns explained, keys as declared, and the same numbers everywhere."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from profiler_kit.errors import OptionError
+from profiler_kit.joined import join_run
+from profiler_kit.ranks import load_ranks
+from profiler_kit.render.layout import Shown, layout
+from profiler_kit.render.markdown import table_markdown
+from profiler_kit.render.text_table import filled_lines
+from profiler_kit.run import load_run
+from profiler_kit.snapshot import load_snapshot
+from profiler_kit.sql_arrow import sql_columns
+from profiler_kit.table import Filled, Of, Table, is_missing
+from profiler_kit.tables import every_table
+from profiler_kit.text import MISSING
+from profiler_kit.trace import Trace, load_trace
+from tests.builders import TraceBuilder
+from tests.cli.run import profiler_kit
+
+HERE = Path(__file__).parent
+GOLDEN = HERE / "golden"
+RUN = HERE.parent / "traces" / "h200-vit_b-bf16-compile"
+
+
+@functools.cache
+def traces() -> list[Trace]:
+    """A large one, and one with copies, communication and modules."""
+    return [load_trace(path, arguments=["input_dims"]) for path in (RUN / "trace.json.gz", Path(small()))]
+
+
+@functools.cache
+def small(folder: str = "") -> str:
+    import tempfile
+
+    trace = TraceBuilder()
+    trace.region("step", 0, 50)
+    trace.operator("aten::linear", 0, 30, **{"Input Dims": [[8, 4]]})
+    trace.span("python_function", "nn.Module: Linear_0", 0, 40)
+    for correlation, name in enumerate(("gemm", "bias"), start=1):
+        trace.launch(correlation, correlation)
+        trace.kernel(correlation, 10 * correlation, 8, name=name)
+    trace.kernel(3, 24, 10, name="ncclDevKernel_AllReduce", stream=9)
+    copy = trace.kernel(None, 60, 4, name="Memcpy HtoD (Pinned -> Device)")
+    copy["cat"] = "gpu_memcpy"
+    copy["args"]["bytes"] = 4096
+    return str(trace.write(Path(folder or tempfile.mkdtemp()) / "rank0.json"))
+
+
+@functools.cache
+def jobs() -> list[Any]:
+    return [load_ranks({0: small(), 1: small()})]
+
+
+SOURCES: dict[Of, Callable[[], list[Any]]] = {
+    "trace": traces,
+    "snapshot": functools.cache(lambda: [load_snapshot(RUN / "memory.pickle")]),
+    "joined": functools.cache(
+        lambda: [join_run(load_trace(GOLDEN / "joined_h200.json.gz"), load_snapshot(GOLDEN / "joined_h200.pickle"))]
+    ),
+    "job": jobs,
+}
+
+
+def filled(table: Table) -> list[Filled]:
+    return [table.of_source(source) for source in SOURCES[table.of]()]
+
+
+def each_table(test: Any) -> Any:
+    return pytest.mark.parametrize("table", every_table().values(), ids=lambda table: table.name)(test)
+
+
+def same(a: object, b: object) -> bool:
+    if is_missing(a) or is_missing(b):
+        return is_missing(a) and is_missing(b)
+    if isinstance(a, float) or isinstance(b, float):
+        return math.isclose(float(a), float(b), rel_tol=1e-12)  # type: ignore[arg-type]
+    return a == b
+
+
+@each_table
+def test_the_declaration_says_what_everything_means(table: Table) -> None:
+    assert table.title and table.schema.row
+    for name in table.schema.columns:
+        assert table.schema.label(name), name
+        meaning = table.schema.meaning(name)
+        assert meaning[:1] == meaning[:1].upper() or meaning.startswith("host-bound"), (name, meaning)
+        assert meaning.endswith("."), (name, meaning)
+    for name in (*table.order, *table.host, *([table.share_of] if table.share_of else [])):
+        assert name in table.schema.columns
+    for option in table.options:
+        assert option.meaning.endswith(".") and option.check(option.default) == option.default
+
+
+@each_table
+def test_json_and_csv_hold_the_columns_of_the_schema_and_the_same_numbers(table: Table) -> None:
+    for one in filled(table):
+        rows = json.loads(json.dumps(one.records()))
+        assert len(rows) == len(one)
+        assert all(list(row) == list(table.schema.columns) for row in rows)
+        lines = list(csv.reader(io.StringIO(one.csv())))
+        assert lines[0] == list(table.schema.columns) and len(lines) == len(rows) + 1
+        for row, line in zip(rows[:50], lines[1:51], strict=True):
+            for value, text in zip(row.values(), line, strict=True):
+                if isinstance(value, int | float) and not isinstance(value, bool):
+                    assert same(value, float(text))
+
+
+@each_table
+def test_sql_holds_the_same_rows(table: Table) -> None:
+    if table.of not in ("trace", "snapshot"):
+        return
+    for one in filled(table):
+        found = one.source.sql(f"SELECT * FROM {table.name}")
+        assert len(found) == len(one)
+        assert [name for name in found if name in sql_columns(table)] == list(sql_columns(table))
+        for name, column in table.schema.columns.items():
+            if column.dtype in ("path", "paths"):
+                lists = [tuple(path) if path is not None else () for path in found[f"{name}_list"]]
+                assert lists == [tuple(path) for path in one.frame[name]]
+            elif column.dtype != "list":
+                assert all(map(same, found[name].tolist(), one.frame[name].tolist())), name
+
+
+@each_table
+def test_text_and_markdown_lay_out_the_same_cells(table: Table) -> None:
+    for one in filled(table):
+        shown = layout(one, slice(40))
+        text = filled_lines(one, top=40)
+        marked = table_markdown(one, 40)
+        assert len(text) == len(marked) == min(len(one), 40) + 2
+        assert all(column.label in text[0] for column in shown)
+        assert all(column.meaning.endswith(".") for column in shown)
+        assert sum(not column.optional for column in shown) == marked[0].replace("\\|", "").count("|") - 1
+        for number, line in enumerate(text[2:]):
+            assert all(column.cells[number] in line for column in shown)
+        for narrow in (40, 80):
+            assert all(len(line) <= max(narrow, _least(shown)) for line in filled_lines(one, top=40, width=narrow))
+
+
+def _least(shown: list[Shown]) -> int:
+    """What the columns need that are never left out: a first one of four letters, and the others."""
+    kept = [column for column in shown[1:] if not column.optional]
+    return 4 + sum(3 + max(len(column.label), *map(len, column.cells), 0) for column in kept)
+
+
+SIZES = {"ns": 1, "µs": 1e3, "ms": 1e6, "s": 1e9, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+
+
+@each_table
+def test_the_numbers_shown_are_those_of_the_frame(table: Table) -> None:
+    for one in filled(table):
+        for column in layout(one):
+            declared = table.schema.columns.get(column.name)
+            if declared is None or column.kind not in ("number", "share") or declared.where:
+                continue
+            whole = one.frame[declared.of].tolist() if declared.of else [1] * len(one)
+            size = SIZES.get(column.unit.removesuffix("/s"), 1) / (1e3 if column.name.endswith("_us") else 1)
+            for shown, value, of, cell in zip(
+                column.values, one.frame[column.name].tolist(), whole, column.cells, strict=True
+            ):
+                if shown is None:
+                    assert cell == MISSING and (is_missing(value) or not of)
+                else:
+                    assert math.isclose(float(shown) * size, float(value) / of, rel_tol=1e-9, abs_tol=1e-12)
+
+
+def test_a_table_by_its_name_with_options() -> None:
+    trace = traces()[0]
+    found = trace.table("idle", scope="device")
+    assert found.options == {"scope": "device", "kernel_wait_us": 30.0}
+    assert found.frame.equals(trace.idle(scope="device"))
+    with pytest.raises(OptionError, match=r"^table 'idel': unknown, expected one of: copy_totals, "):
+        trace.table("idel")
+    with pytest.raises(OptionError) as caught:
+        trace.table("idle", scop="device")
+    assert str(caught.value) == "table idle: no option 'scop', expected one of: scope, kernel_wait_us."
+
+
+def test_a_run_has_the_tables_of_what_it_holds() -> None:
+    run = load_run(RUN)
+    assert run.table("regions").frame.equals(traces()[0].regions())
+    assert len(run.table("allocations")) == len(load_snapshot(RUN / "memory.pickle").allocations())
+    with pytest.raises(OptionError) as caught:
+        load_run(RUN / "memory.pickle").table("regions")
+    assert str(caught.value) == (
+        "table regions: this run holds no trace, expected one. Record it with: profiler-kit capture --out DIR"
+    )
+
+
+def test_one_kernel_has_one_short_name() -> None:
+    """Whichever table a kernel is in, with the same others beside it, it reads the same."""
+    trace = traces()[0]
+    names = {}
+    for table, column in (("kernels", "name"), ("operator_kernels", "name"), ("kernel_groups", "key")):
+        one = next(shown for shown in layout(trace.table(table)) if shown.name == column)
+        names[table] = dict(zip(one.full, one.cells, strict=True))
+    assert names["kernels"] == names["operator_kernels"] == names["kernel_groups"]
+
+
+def test_a_new_table_is_a_command_by_itself() -> None:
+    done = profiler_kit("--help")
+    for table in every_table().values():
+        assert not table.command or f"  {table.command} " in done.out
