@@ -5,6 +5,8 @@ Keyed by (path, mtime, size) like everything in app.state; answers are small bes
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,16 +17,15 @@ import streamlit as st
 from app import state
 from profiler_kit.analyses.compare.measurements import Side
 from profiler_kit.analyses.compare.traces import Comparison, compare
-from profiler_kit.analyses.gpu.batch_load import batch_load
 from profiler_kit.analyses.gpu.kernel_groups import By, in_group
 from profiler_kit.analyses.ranks.ranks import RANK_COLLECTIVES, RANK_TOTALS
-from profiler_kit.cli.doctor import examine
 from profiler_kit.errors import KitError
-from profiler_kit.findings.advice import Advice, advise_layers
+from profiler_kit.finding import Finding
+from profiler_kit.findings import doctor, quality
 from profiler_kit.load.discover.jobs import Job
 from profiler_kit.load.discover.runs import RunFolder
 from profiler_kit.ranks import Ranks, load_ranks
-from profiler_kit.run import latency_change
+from profiler_kit.run import Run, latency_change
 from profiler_kit.trace import Trace, load_trace
 
 
@@ -37,23 +38,25 @@ def stamp(path: Path | None) -> tuple[str, int, int]:
     return (str(path), found.st_mtime_ns, found.st_size) if found is not None else ("", 0, 0)
 
 
-def advice(run: RunFolder) -> list[Advice]:
-    """What is most worth fixing, of trace and layers together. A broken file of the two leaves the other's."""
-    latency = run.record.latency_ns if run.record is not None else ()
-    return _advice(stamp(run.trace), stamp(run.layers), latency, run)
+def loaded(run: RunFolder) -> Run:
+    """The run with its trace and layers; layers that cannot be read are left out."""
+    timed = None
+    if run.layers is not None:
+        with contextlib.suppress(KitError):
+            timed = state.layers(run.layers)
+    trace = state.trace(run.trace) if run.trace is not None else None
+    return dataclasses.replace(Run.holding(run.path, trace, layers=timed), name=run.label, record=run.record)
+
+
+def findings(run: RunFolder) -> list[Finding]:
+    """What is worth saying about the trace and the layers of a run."""
+    found: list[Finding] = _findings(stamp(run.trace), stamp(run.layers), str(run.record), run)
+    return found
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _advice(
-    trace: tuple[str, int, int], layers: tuple[str, int, int], latency: tuple[int, ...], _run: RunFolder
-) -> list[Advice]:
-    found: list[Advice] = []
-    if _run.trace is not None:
-        opened = state.trace(_run.trace)
-        found += opened.advice(batch_load(opened.regions(), latency) if latency else None)
-    if _run.layers is not None:
-        found += advise_layers(state.layers(_run.layers).totals)
-    return sorted(found, key=lambda one: -one.share)
+def _findings(trace: tuple[str, int, int], layers: tuple[str, int, int], record: str, _run: RunFolder) -> list[Finding]:
+    return loaded(_run).findings
 
 
 def _asked(path: Path, question: str, *how: str | int) -> pd.DataFrame:
@@ -158,16 +161,19 @@ def _ranks(files: tuple[tuple[int, str, int, int], ...]) -> tuple[pd.DataFrame, 
     return found.totals() if traces else RANK_TOTALS.empty(), found.collectives() if traces else empty, problems
 
 
-def examination(run: RunFolder) -> dict[str, Any]:
-    """What `profiler-kit doctor --json` prints about the run's trace, which must be there."""
-    found: dict[str, Any] = _examination(stamp(run.trace), run)
+def examination(run: RunFolder) -> tuple[dict[str, Any], list[Finding]]:
+    """What `profiler-kit doctor --json` prints about the run's trace, which must be there, and its findings."""
+    found: tuple[dict[str, Any], list[Finding]] = _examination(stamp(run.trace), run)
     return found
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
-def _examination(file: tuple[str, int, int], _run: RunFolder) -> dict[str, Any]:
+def _examination(file: tuple[str, int, int], _run: RunFolder) -> tuple[dict[str, Any], list[Finding]]:
     assert _run.trace is not None
-    return examine(_run.trace, _run.record, state.trace(_run.trace), state.file_facts(_run.trace))
+    trace, facts = state.trace(_run.trace), state.file_facts(_run.trace)
+    found = doctor.examine(_run.trace, _run.record, trace, facts)
+    flaws = doctor.flaws(_run.trace, _run.record, trace, facts)
+    return found, [quality.file_verdict(flaws, found["contents"]["events"]), *map(quality.of_flaw, flaws)]
 
 
 def comparison(a: RunFolder, b: RunFolder) -> Comparison:

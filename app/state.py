@@ -35,6 +35,7 @@ from profiler_kit.load.discover.runs import RunFolder, confined, default_root, f
 from profiler_kit.progress import Report
 from profiler_kit.render.overlays import row_overlay
 from profiler_kit.render.perfetto.export import export_window
+from profiler_kit.run import Layers
 from profiler_kit.snapshot import Snapshot, load_snapshot
 from profiler_kit.timeline.build import By, group_gpu_work
 from profiler_kit.timeline.index import Timeline
@@ -235,16 +236,6 @@ def _memory_html(path: str, mtime_ns: int, size: int, title: str) -> str:
 def memory_html(path: Path, title: str) -> str:
     """The memory page of a snapshot file."""
     return _fresh(path, lambda name, mtime_ns, size: _memory_html(name, mtime_ns, size, title))
-
-
-@dataclass(frozen=True, eq=False)
-class Layers:
-    """LAYER_TOTALS and LAYER_COVERAGE of a layers.parquet, how much its forwards vary, and its notes."""
-
-    totals: pd.DataFrame
-    coverage: pd.DataFrame
-    spread: float
-    notes: tuple[str, ...]
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)

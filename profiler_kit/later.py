@@ -18,6 +18,7 @@ LATER: Final[Mapping[str, str]] = {
         ("run_card", "trace_card", "timeline_card", "layers_card", "memory_card", "comparison_card"), _CARDS
     ),
     **dict.fromkeys(("record_card", "folder_card", "ReportPage"), _CARDS),
+    **dict.fromkeys(("findings_of", "findings_of_trace", "findings_of_snapshot"), "profiler_kit.findings.collect"),
     "framed": "profiler_kit.render.notebook",
     "memory_page": "profiler_kit.render.memory_page.page",
     "comparison_markdown": "profiler_kit.render.report.markdown",

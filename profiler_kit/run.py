@@ -16,12 +16,12 @@ import pandas as pd
 from profiler_kit.analyses.compare.measurements import Side, measured
 from profiler_kit.analyses.compare.traces import LATENCY, Change, Comparison, compare
 from profiler_kit.analyses.gpu.batch_load import BatchLoad, batch_load
-from profiler_kit.analyses.gpu.gpu_presence import Presence, what_ran
+from profiler_kit.analyses.gpu.gpu_presence import Presence
 from profiler_kit.analyses.gpu.idle import IDLE_GAPS
 from profiler_kit.analyses.layers.totals import explained, forward_spread, layer_totals
 from profiler_kit.errors import InputError, KitError, OptionError
 from profiler_kit.files import require_file
-from profiler_kit.findings.advice import Advice, advise_layers
+from profiler_kit.finding import Finding
 from profiler_kit.formats.layer_file import read_layers
 from profiler_kit.formats.run_record import RECORD, RunRecord
 from profiler_kit.joined import JoinedRun, join_run
@@ -213,13 +213,9 @@ class Run:
         return filled
 
     @property
-    @kept
     def presence(self) -> Presence | None:
         """What the trace holds of the GPU; None without a trace."""
-        if self.trace is None:
-            return None
-        calls, quality = self.trace.launch_calls(), self.trace.quality
-        return what_ran(self.trace.gpu_events(), calls, truncated=quality.truncated, metadata=self.trace.metadata)
+        return None if self.trace is None else self.trace.presence
 
     @property
     @kept
@@ -246,11 +242,10 @@ class Run:
 
     @property
     @kept
-    def advice(self) -> list[Advice]:
-        """What is most worth fixing, of trace and layers together, the cause that could give back most first."""
-        of_trace = [] if self.trace is None else self.trace.advice(self.load)
-        found = [*of_trace, *([] if self.layers is None else advise_layers(self.layers.totals))]
-        return sorted(found, key=lambda one: -one.share)
+    def findings(self) -> list[Finding]:
+        """What is worth saying about the run, the most important first; see profiler_kit.findings."""
+        found: list[Finding] = later("findings_of")(self)
+        return found
 
     @property
     @kept

@@ -21,6 +21,7 @@ from profiler_kit.analyses.memory import regions as memory_regions
 from profiler_kit.analyses.memory import replay as memory
 from profiler_kit.analyses.memory.trace_memory import snapshot_of
 from profiler_kit.errors import OptionError
+from profiler_kit.finding import Finding
 from profiler_kit.kept import kept, kept_for_good
 from profiler_kit.later import Shown, later
 from profiler_kit.load.cache.snapshot_store import load_snapshot_data
@@ -397,6 +398,12 @@ class Snapshot:
         return reports
 
     # ---- shown, and asked in SQL ----
+
+    @kept
+    def findings(self) -> list[Finding]:
+        """What is worth saying about the snapshot: peaks, why it ran out, what stays behind, what is missing."""
+        found: list[Finding] = later("findings_of_snapshot")(self)
+        return found
 
     def sql(self, query: str) -> pd.DataFrame:
         """The result of one SELECT statement (DuckDB's SQL) over allocations, memory_regions, memory_blocks and others.

@@ -75,10 +75,9 @@ class Table:
     tree: the column `path` is shown as an indented name, a parent above its children. texts: what to show in place of a
     column's values (`texts(source, frame)`), such as the name of a stack in place of its number. host: the columns that
     say something where nothing ran on a GPU; the first time among them is what shares are of. top: rows that a text
-    table shows. note: a sentence to print below it (`note(frame)`), empty where there is nothing to say. needs_gpu:
-    empty for a trace without GPU events. arrow: fills it for SQL where a frame would be slow. row: the name of the
-    column that numbers the rows in SQL. arguments: further arguments of the events that the trace must be loaded with
-    (see load_trace).
+    table shows. needs_gpu: empty for a trace without GPU events. arrow: fills it for SQL where a frame would be slow.
+    row: the name of the column that numbers the rows in SQL. arguments: further arguments of the events that the trace
+    must be loaded with (see load_trace).
     """
 
     name: str
@@ -96,7 +95,6 @@ class Table:
     host: tuple[str, ...] = ()
     texts: Callable[[Any, pd.DataFrame], Mapping[str, Sequence[str]]] | None = None
     top: int | None = None
-    note: Callable[[pd.DataFrame], str] | None = None
     needs_gpu: bool = False
     arguments: tuple[str, ...] = ()
     arrow: Callable[[Any], Any] | None = None
@@ -144,10 +142,6 @@ class Filled:
     def texts(self) -> Mapping[str, Sequence[str]]:
         """What to show in place of the values of some columns."""
         return self.table.texts(self.source, self.frame) if self.table.texts is not None else {}
-
-    def note(self) -> str:
-        """A sentence to print below the table, or nothing."""
-        return self.table.note(self.frame) if self.table.note is not None else ""
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

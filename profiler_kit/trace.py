@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from profiler_kit.analyses.gpu.batch_load import BatchLoad
 from profiler_kit.analyses.gpu.call_sites import call_sites
 from profiler_kit.analyses.gpu.copies import copies, copy_rate, copy_totals
+from profiler_kit.analyses.gpu.gpu_presence import Presence, what_ran
 from profiler_kit.analyses.gpu.idle import KERNEL_WAIT_BELOW_NS, Scope, idle_gaps, idle_totals
 from profiler_kit.analyses.gpu.kernel_groups import By, in_group, kernel_groups, kernel_origins
 from profiler_kit.analyses.gpu.kernels import kernel_totals
@@ -30,7 +30,7 @@ from profiler_kit.attribute import frames
 from profiler_kit.attribute.launch_context import NestedSpans, find_launch_contexts, nest_operators, operator_calls
 from profiler_kit.attribute.regions import NO_REGION_PATH, NONE, UNLINKED_PATH, Attribution, attribute
 from profiler_kit.errors import OptionError
-from profiler_kit.findings.advice import Advice, advise, advise_host
+from profiler_kit.finding import Finding
 from profiler_kit.kept import kept, kept_for_good
 from profiler_kit.later import Shown, later, shown
 from profiler_kit.load.cache.store import load_chrome_trace
@@ -250,21 +250,17 @@ class Trace:
         inside = np.array([any(path[: len(w)] == w for w in wanted) for path in paths], dtype=bool)
         return inside[self.gpu_events()["path"].cat.codes.to_numpy()]
 
-    def losses(self) -> list[str]:
-        """What of the file was lost, one line each; empty when nothing was."""
-        lost, lines = self._file.quality, []
-        if lost.truncated:
-            lines.append(f"{self.path}: the file is cut off; loaded up to its last whole event ({lost.events} events)")
-        if lost.repaired_events:
-            lines.append(f"{self.path}: {lost.repaired_events} events were malformed JSON and could be mended")
-        if lost.dropped_events:
-            lines.append(f"{self.path}: {lost.dropped_events} events could not be read and are left out")
-        if self._attribution.regions.shortened:
-            lines.append(
-                f"{self.path}: {self._attribution.regions.shortened} regions overlap beyond what can be told apart and "
-                "are closed with the region they began in"
-            )
-        return lines
+    @property
+    def shortened_regions(self) -> int:
+        """Regions that overlap beyond what can be told apart, and are closed with the region they began in."""
+        return self._attribution.regions.shortened
+
+    @property
+    @kept
+    def presence(self) -> Presence:
+        """What the trace holds of the GPU, and what it lacks."""
+        truncated = self._file.quality.truncated
+        return what_ran(self.gpu_events(), self.launch_calls(), truncated=truncated, metadata=self.metadata)
 
     @kept
     def linked_gpu_events(self) -> pd.DataFrame:
@@ -415,22 +411,7 @@ class Trace:
         return kernel_origins(mine, call.reindex(mine.index, fill_value=""), site.reindex(mine.index, fill_value=""))
 
     @kept
-    def advice(self, load: BatchLoad | None = None) -> list[Advice]:
-        """What is most worth fixing, the cause that could give back most first; see analyses.advice.advise.
-
-        load: how busy the GPU is without the profiler (analyses.batch_load), where the run tells.
-        """
-        if self.gpu_events().empty:
-            return advise_host(self.operators())
-        devices = self.metadata.get("deviceProperties")
-        first = devices[0] if isinstance(devices, list) and devices and isinstance(devices[0], dict) else {}
-        major = first.get("computeMajor")
-        return advise(
-            self.kernel_details(),
-            self.launch_calls(),
-            self.copies(),
-            self.operators(),
-            steps=int(self.region_instances()["step"].nunique()),
-            load=load,
-            compute_major=major if isinstance(major, int) else None,
-        )
+    def findings(self) -> list[Finding]:
+        """What is worth saying about the trace: where the time went, what is most worth fixing, what was lost."""
+        found: list[Finding] = later("findings_of_trace")(self)
+        return found

@@ -19,16 +19,17 @@ PACKAGE = ROOT / "profiler_kit"
 
 # Earlier stages first. A module of one stage may import from the same or an earlier one.
 LAYERS = (
-    {"errors", "units", "text", "files", "names", "schema", "table", "progress", "version", "kept", "later"},
+    {"errors", "units", "text", "files", "names", "schema", "table", "finding", "progress", "version", "kept", "later"},
     {"formats"},
     {"capture"},
     {"models", "workload"},
     {"load"},
     {"attribute"},
-    {"analyses", "findings"},
+    {"analyses"},
     {"trace", "ranks", "snapshot", "hta", "timeline"},
     {"joined", "run"},
     {"tables", "sql", "sql_arrow"},
+    {"findings"},
     {"render"},
     {"cli"},
 )

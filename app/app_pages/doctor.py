@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import streamlit as st
 
 from app import answers, state
 from app.parts import doctor_parts as parts
 from app.parts import overview_parts, widgets
-from profiler_kit.render import bars, doctor
+from profiler_kit.findings.doctor import about
+from profiler_kit.render import bars
 
 run = state.run()
 st.title("Doctor")
@@ -19,16 +21,16 @@ if run.trace is None:
     st.stop()
 with widgets.one_line_errors():
     with st.spinner("Looking at the file …", show_time=True):
-        found = answers.examination(run)
-    overview_parts.say(doctor.doctor_verdict(found))
-    parts.findings(found["findings"])
+        found, (verdict, *others) = answers.examination(run)
+    widgets.say(verdict)
+    parts.findings(others)
     if found["quality"]["incidents"]:
         st.subheader("Where it was damaged", help=parts.WHERE_HELP)
-        widgets.table(doctor.incident_table(found["quality"]["incidents"]), "incidents", rows=8)
+        widgets.table(parts.incident_table(found["quality"]["incidents"]), "incidents", rows=8)
     left, right = st.columns([2, 3], gap="large")
     with left:
         st.subheader("The file")
-        st.html(bars.facts(doctor.about_table(found)))
+        st.html(bars.facts(pd.DataFrame(about(found), columns=["fact", "value"])))
     with right:
         st.subheader("What is in it", help=parts.CATEGORY_HELP)
-        widgets.table(doctor.category_table(found["categories"]), "categories", rows=14)
+        widgets.table(parts.category_table(found["categories"]), "categories", rows=14)

@@ -7,9 +7,10 @@ import streamlit as st
 from app import answers, state
 from app.parts import kernel_parts as parts
 from app.parts import overview_parts, widgets
+from profiler_kit.findings import work
+from profiler_kit.findings.time import missing_gpu
 from profiler_kit.render import tables_work
 from profiler_kit.render.figures import kernels as figures_kernels
-from profiler_kit.render.verdict import missing_gpu
 
 run = state.run()
 st.title("Kernels")
@@ -18,15 +19,16 @@ if trace is None:
     if run.trace is None:
         widgets.empty("No trace in this run", "Kernels come from a trace. Record one:", overview_parts.record_hint())
     st.stop()
-presence = overview_parts.presence(trace)
+presence = trace.presence
 if presence.ran != "gpu":
-    widgets.empty("No kernels in this trace", f"{missing_gpu(presence)} Record on a GPU:", overview_parts.record_hint())
+    said = missing_gpu(presence).sentence
+    widgets.empty("No kernels in this trace", f"{said} Record on a GPU:", overview_parts.record_hint())
     widgets.go("operators", "Operators on the host")
     st.stop()
 
 by = parts.pick_grouping()
 groups = answers.kernel_groups(run.trace, by)
-parts.say(trace, groups, by)
+widgets.say(work.longest_group(groups, by))
 table = tables_work.group_table(groups, names=by == "name")
 row = widgets.pick_row(table, f"kernels-{by}-{run.key}", rows=10, names=list(groups["key"]), param="kernel")
 key = str(groups["key"].iloc[row or 0])
@@ -44,4 +46,5 @@ with right:
 st.subheader("Where it was launched", help=parts.ORIGIN_HELP)
 origins = answers.kernel_origins(run.trace, by, key)
 widgets.table(tables_work.origin_table(origins), "kernel-origins", rows=8)
-parts.say_missing(origins)
+if (unknown := work.no_call_sites(origins)) is not None:
+    widgets.note(unknown)

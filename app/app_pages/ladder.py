@@ -18,8 +18,7 @@ with widgets.one_line_errors():
     if folder.results is not None:
         record, rows = state.ladder(folder.results)
         parts.heading(record)
-        parts.say(rows)
-        parts.problems(record, rows)
+        parts.say(record, rows)
         shown = widgets.switch("View", parts.views(folder), "view", meaning=parts.VIEW_HELP)
         if shown == parts.STEPS:
             widgets.figure(figures_ladder.waterfall(rows), "ladder-waterfall")

@@ -7,6 +7,7 @@ import streamlit as st
 from app import state
 from app.parts import layer_parts, widgets
 from profiler_kit.analyses.layers.totals import layer_kinds
+from profiler_kit.findings import layers as findings
 from profiler_kit.render.figures import layer_kinds as figures_layer_kinds
 from profiler_kit.render.figures import layers as figures_layers
 
@@ -21,14 +22,14 @@ totals = layers.totals
 if totals.empty:
     widgets.empty("The layer timings are empty", "No layer was called. Record them again:", hint)
     st.stop()
-layer_parts.say_scaling(totals)
-layer_parts.say_difference(run.record, layers)
-layer_parts.say_coverage(layers)
+for one in findings.of_layers(layers, run.record):
+    (widgets.say if one.id == "batching" else widgets.note)(one)
 chosen_depth = layer_parts.pick_depth(totals)
 names = layer_parts.at_depth(totals, chosen_depth)
 kinds = layer_kinds(totals, names)
 shown = widgets.switch("View", list(layer_parts.VIEWS), "view", meaning=layer_parts.VIEW_HELP)
-layer_parts.say_kinds(kinds)
+if (said := findings.kinds(kinds)) is not None:
+    st.markdown(widgets.sentence(said))
 if shown == layer_parts.BY_KIND:
     layer_parts.kinds(kinds)
     st.stop()

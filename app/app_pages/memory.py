@@ -22,8 +22,8 @@ with st.spinner("Reading the snapshot …", show_time=True):
     snapshot = state.snapshot(run.memory)
 device = memory_parts.pick_device(snapshot)
 facts = next(d for d in snapshot.summary()["devices"] if d["device"] == device)
-memory_parts.say_peak(snapshot, facts)
-memory_parts.numbers(facts, run.record)
+memory_parts.say(snapshot, facts)
+memory_parts.numbers(snapshot, facts, run.record)
 joined = state.joined(run)
 if joined is None or not joined_parts.show(joined, device):
     timeline, spans = memory_parts.of_device(snapshot, device)
@@ -36,6 +36,5 @@ if regions.empty:
 else:
     widgets.table(tables.memory_region_table(regions), "memory-regions")
 st.subheader("Live at the peak", help="Who held the memory at the moment the allocated total was highest.")
-memory_parts.say_lines(facts)
 widgets.table(memory_parts.live(snapshot, device), "memory-live")
 memory_parts.whole_page(run)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import streamlit as st
 
-from app import state
+from app import answers, state
 from app.parts import advice_parts, widgets
 from app.parts import overview_parts as parts
-from profiler_kit.analyses.gpu.window import operator_sums
-from profiler_kit.render import bars, tables, verdict
+from profiler_kit.finding import of_kind
+from profiler_kit.findings import time
+from profiler_kit.render import bars, tables
+from profiler_kit.run import Run
 
 run = state.run()
 parts.heading(run)
@@ -16,17 +18,17 @@ if run.problem:
     widgets.problem(run.problem)
 trace = parts.load(run)
 if trace is not None:
-    presence = parts.presence(trace)
-    on_gpu = presence.ran == "gpu"
-    if on_gpu:
-        load = parts.load_of(trace, run.record)
-        parts.say(verdict.gpu_verdict(trace.summary()["gpu_timeline"], trace.regions(), load))
-    else:
-        parts.say(verdict.host_verdict(trace.regions(), operator_sums(trace.operators()), presence))
+    whole = answers.loaded(run)
+    on_gpu = trace.presence.ran == "gpu"
+    widgets.say(time.headline(whole))
     parts.quality(trace)
-parts.numbers(run, trace)
+else:
+    whole = Run(run.label, run.path, run.record)
+parts.numbers(whole)
 if trace is not None:
     advice_parts.show(run)
+    for one in of_kind(answers.findings(run), "why"):
+        st.markdown(widgets.sentence(one))
     (parts.on_gpu if on_gpu else parts.on_host)(trace, run.record)
 elif run.trace is None:
     widgets.empty(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from app import answers
-from app.parts import overview_parts, rank_parts, widgets
+from app.parts import rank_parts, widgets
+from profiler_kit.findings.work import who_waits
 from profiler_kit.render import ranks
 
 st.title("Ranks")
@@ -19,7 +20,7 @@ for line in problems:
     widgets.problem(line)
 if totals.empty:
     st.stop()
-overview_parts.say(ranks.ranks_verdict(totals))
+widgets.say(who_waits(totals))
 left, right = st.columns(2, gap="large")
 with left:
     st.subheader("What each GPU did while recorded", help=rank_parts.BARS_HELP)

@@ -7,8 +7,8 @@ import streamlit as st
 from app import answers, state
 from app.parts import overview_parts, perfetto_parts, region_parts, widgets
 from app.parts.timeline import key_of, latest, timeline
+from profiler_kit.findings.time import bound_by, missing_gpu
 from profiler_kit.render import tables
-from profiler_kit.render.verdict import missing_gpu, regions_verdict
 from profiler_kit.text import fmt_path
 
 run = state.run()
@@ -19,13 +19,12 @@ if trace is None:
         widgets.empty("No trace in this run", "Regions come from a trace. Record one:", overview_parts.record_hint())
     st.stop()
 
-presence = overview_parts.presence(trace)
-on_gpu = presence.ran == "gpu"
-if presence.ran not in ("gpu", "host"):
-    st.warning(missing_gpu(presence), icon="⚠️")
+on_gpu = trace.presence.ran == "gpu"
+if trace.presence.ran not in ("gpu", "host"):
+    widgets.note(missing_gpu(trace.presence))
 regions = region_parts.shown(trace, on_gpu=on_gpu)
-if on_gpu and (said := regions_verdict(regions, answers.utilization(run.trace))):
-    overview_parts.say(said)
+if on_gpu:
+    widgets.say(bound_by(answers.loaded(run)))
 overview_parts.quality(trace)
 if regions.empty:
     widgets.empty("No regions in this trace", "Name the parts of your code:", 'with region("encoder"): ...')

@@ -24,5 +24,5 @@ if trace is None:
     st.stop()
 overview_parts.quality(trace)
 perfetto_parts.link(run, selected, base_ns)
-on_gpu = overview_parts.presence(trace).ran == "gpu"
+on_gpu = trace.presence.ran == "gpu"
 (region_parts.kernels if on_gpu else region_parts.operators)(trace, None, selected)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import streamlit as st
 
 from app import answers
-from app.parts import overview_parts, widgets
-from profiler_kit.findings.advice import Advice
+from app.parts import widgets
+from profiler_kit.finding import Finding, of_kind
+from profiler_kit.findings.advice import HELP, NOTHING
 from profiler_kit.load.discover.runs import RunFolder
-from profiler_kit.render import advice, bars
+from profiler_kit.render import bars
 
 _SHOWN = 3
 _PAGES = {"regions": "Regions", "kernels": "Kernels", "operators": "Operators", "layers": "Layers", "ranks": "Ranks"}
@@ -16,12 +17,12 @@ _PAGES = {"regions": "Regions", "kernels": "Kernels", "operators": "Operators", 
 
 def show(run: RunFolder) -> None:
     """The first three as cards side by side, the rest folded away."""
-    found: list[Advice] = []
+    found: list[Finding] = []
     with widgets.one_line_errors():
-        found = answers.advice(run)
-    st.subheader("Most worth fixing", help=advice.HELP)
+        found = of_kind(answers.findings(run), "advice")
+    st.subheader("Most worth fixing", help=HELP)
     if not found:
-        st.caption(advice.NOTHING)
+        st.caption(NOTHING)
         return
     for column, one in zip(st.columns(_SHOWN, gap="medium"), found[:_SHOWN], strict=False):
         with column:
@@ -34,17 +35,11 @@ def show(run: RunFolder) -> None:
                         _card(one)
 
 
-def _card(one: Advice) -> None:
-    said = advice.hint(one)
-    with st.container(border=True, key=f"hint-{one.kind.replace(' ', '-')}", height="stretch"):
-        st.markdown(f"**{widgets.plain(overview_parts.tables.printable(said.title))}**")
-        st.html(bars.gain(said.gain, said.share, one.share))
-        st.markdown(widgets.plain(overview_parts.tables.printable(said.evidence)))
-        st.markdown(f"**Try** {widgets.plain(said.attempt)}")
-        widgets.go(
-            said.page,
-            f"Show in {_PAGES[said.page]}",
-            region=said.region,
-            kernel=said.kernel,
-            operator=said.operator,
-        )
+def _card(one: Finding) -> None:
+    with st.container(border=True, key=f"hint-{one.id}", height="stretch"):
+        st.markdown(f"**{widgets.plain(one.title)}**")
+        if one.gain is not None:
+            st.html(bars.gain(one.gain))
+        st.markdown(widgets.sentence(one))
+        st.markdown(f"**Try** {widgets.plain(one.attempt)}")
+        widgets.go(one.page, f"Show in {_PAGES[one.page]}", **one.link)

@@ -7,12 +7,13 @@ from collections.abc import Callable
 import streamlit as st
 
 from app import address, answers, state
-from app.parts import overview_parts, widgets
+from app.parts import widgets
 from profiler_kit.analyses.compare.side_by_side import common_batches, compared, compared_layers, compared_memory
 from profiler_kit.analyses.compare.traces import Comparison, Kind
 from profiler_kit.errors import KitError
+from profiler_kit.findings.compare import of_comparison
 from profiler_kit.load.discover.runs import RunFolder
-from profiler_kit.render import compare, diff
+from profiler_kit.render import compare
 from profiler_kit.text import fmt_bytes
 
 Sides = dict[str, RunFolder]
@@ -86,13 +87,12 @@ def comparisons(sides: Sides) -> Found:
 def verdicts(sides: Sides, found: Found) -> None:
     """What changed, the first sentence large; letters in place of A and B."""
     for number, (letter, one) in enumerate(found.items()):
-        lines = diff.verdict(one, (sides["A"].record, sides[letter].record))
-        lines = [diff.for_letter(line, letter) for line in lines]
+        first, *others = of_comparison(one, (sides["A"].record, sides[letter].record), b=letter)
         if len(found) == 1:
-            overview_parts.say([(lines[0], False)])
-            st.markdown("\n".join(f"- {widgets.plain(line)}" for line in lines[1:]))
+            widgets.say(first)
+            st.markdown("\n".join(f"- {widgets.sentence(line)}" for line in others))
         else:
-            st.markdown(widgets.plain(" ".join(lines)), help=None if number else VIEW_HELP)
+            st.markdown(" ".join(map(widgets.sentence, (first, *others))), help=None if number else VIEW_HELP)
     rounds = {one.round for one in found.values()}
     if len(rounds) > 1:
         st.warning("These runs repeat different things: some are compared per step, others per region or in all.")

@@ -1,48 +1,63 @@
-"""The parts of the doctor page: which files the run has, and what was found, as cards with the line that mends it."""
+"""The parts of the doctor page: what was found, as cards with the line that mends it, and the tables of the file."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from app.parts import widgets
+from profiler_kit.finding import Finding
+from profiler_kit.findings.quality import INCIDENTS, SEVERITY
+from profiler_kit.findings.records import PARTS, not_recorded
 from profiler_kit.load.discover.runs import RunFolder
-from profiler_kit.render.doctor import SEVERITY
-from profiler_kit.render.tables import printable
+from profiler_kit.names import printable
 
 WHERE_HELP = "Offsets count the bytes of the uncompressed text."
 CATEGORY_HELP = "Events by category and phase (X: a span, i: a moment, M: metadata, s and f: arrows) and their use."
-_PARTS = {
-    "record": ("run.json", "what ran, and its latency without the profiler"),
-    "trace": ("trace.json.gz", "regions, kernels, operators"),
-    "memory": ("memory.pickle", "memory over time, live at the peak"),
-    "layers": ("layers.parquet", "time per layer and batch size"),
-}
+_BADGES = {"lost": ":red-badge[lost]", "missing": ":orange-badge[not recorded]", "odd": ":blue-badge[odd]"}
 
 
 def say_parts(run: RunFolder) -> None:
-    """Which files are there, and what each of the missing ones would show."""
-    there = [name for part, (name, _) in _PARTS.items() if getattr(run, part) is not None]
-    gone = [f"{name} ({why})" for part, (name, why) in _PARTS.items() if getattr(run, part) is None]
-    said = f"This run has {', '.join(there) or 'none of its files'}."
-    st.caption(widgets.plain(said + (f" Not recorded: {'; '.join(gone)}." if gone else "")))
+    """Which files are not there, and what each of them would show."""
+    missing = not_recorded([part for part, _, _ in PARTS if getattr(run, part) is not None])
+    if missing is not None:
+        widgets.note(missing)
 
 
-def findings(found: list[dict[str, Any]]) -> None:
+def findings(found: Sequence[Finding]) -> None:
     """Each finding: what it is, what it affects, and one line to record it better."""
-    for number, finding in enumerate(found):
+    for number, one in enumerate(found):
         with st.container(border=True, key=f"finding-{number}"):
             left, right = st.columns([3, 2], gap="medium", vertical_alignment="center")
-            icon, meaning = SEVERITY[finding["severity"]]
             left.markdown(
-                f"{icon} **{widgets.plain(_sentence(finding['found']))}**  \n"
-                f"{widgets.plain('Affects: ' + finding['affects'])}.",
-                help=meaning,
+                f"{_BADGES[one.kind]} **{widgets.plain(one.sentence)}**  \n{widgets.plain(f'Affects: {one.affects}')}.",
+                help=SEVERITY[one.kind],
             )
-            if finding["next_time"]:
-                right.code(finding["next_time"], language="python", wrap_lines=True)
+            if one.attempt:
+                right.code(one.attempt, language="python", wrap_lines=True)
 
 
-def _sentence(text: str) -> str:
-    return printable(text[:1].upper() + text[1:])
+def incident_table(incidents: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Where the file was damaged, one row a place."""
+    return pd.DataFrame(
+        {
+            "offset": [int(one["offset"]) for one in incidents],
+            "incident": [INCIDENTS[one["kind"]] for one in incidents],
+            "event_text": [printable(str(one["text"])) for one in incidents],
+        }
+    )
+
+
+def category_table(categories: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Events by category and phase, with what they are used for."""
+    return pd.DataFrame(
+        {
+            "event_category": [printable(str(row["category"]) or "(none)") for row in categories],
+            "phase": [str(row["phase"]) for row in categories],
+            "count": [int(row["events"]) for row in categories],
+            "used_as": [f"ignored: {row['why']}" if row["role"] == "ignored" else row["role"] for row in categories],
+        }
+    )

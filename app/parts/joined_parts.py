@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from app.parts import widgets
+from profiler_kit.findings.records import clock
 from profiler_kit.joined import JoinedRun
 from profiler_kit.render import tables
 from profiler_kit.render.figures import kernels_and_memory as figures_joined
@@ -30,9 +31,5 @@ def show(joined: JoinedRun, device: int) -> bool:
     widgets.figure(figure, "kernels-and-memory")
     totals = joined.region_totals()
     widgets.table(tables.joined_table(totals[totals["device"] == device].reset_index(drop=True)), "joined-regions")
-    clock = joined.clock
-    st.caption(
-        f"{joined.trace.path.name} and the snapshot were recorded at once; their times differ by "
-        f"{clock.median_us:.1f} µs (median of {clock.readings} region boundaries), at most {clock.max_us:.1f} µs."
-    )
+    widgets.note(clock(joined))
     return True

@@ -1,4 +1,4 @@
-"""The parts of the kernels page: what to group by, and what is said about the group that is shown."""
+"""The parts of the kernels page: what to group by, and the numbers of the group that is shown."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import pandas as pd
 import streamlit as st
 
 from app import address
-from app.parts import overview_parts, widgets
+from app.parts import widgets
 from profiler_kit.analyses.gpu.kernel_groups import By
 from profiler_kit.analyses.gpu.timeline import gpu_timeline
-from profiler_kit.names import fit_names, kernel_names
-from profiler_kit.render.tables import printable
-from profiler_kit.text import fmt_count, fmt_ns, fmt_percent
-from profiler_kit.trace import Trace
+from profiler_kit.findings.work import group_name
+from profiler_kit.names import printable
+from profiler_kit.text import fmt_count, fmt_ns
 
 DETAIL_HELP = "Pick a row above to see another one. Each dot is one execution; its colour is that of its region."
 ORIGIN_HELP = "A GPU event belongs to the call that launched it, and the call to all that was open on its thread."
@@ -31,30 +30,10 @@ def pick_grouping() -> By:
     return chosen
 
 
-def say(trace: Trace, groups: pd.DataFrame, by: By) -> None:
-    """How many there are, and what the longest holds."""
-    first = groups.iloc[0]
-    name = _short(str(first["key"]), by)
-    what = {"name": "kernel", "kind": "kind of work", "stream": "stream"}[by]
-    overview_parts.say(
-        [
-            (f"{fmt_count(len(trace.gpu_events()))} GPU events take {fmt_ns(int(groups['sum_ns'].sum()))}; ", False),
-            (f"{fmt_percent(float(first['share']), 0)}", True),
-            (f" of that in {'one ' if len(groups) > 1 else 'the only '}{what}, ", False),
-            (name, True),
-            (".", False),
-        ]
-    )
-
-
 def heading(key: str, by: By, *, picked: bool) -> str:
     """The name of what is shown below."""
-    name = _short(key, by)
+    name = printable(group_name(key, by))
     return widgets.plain(name if picked else f"Longest: {name}")
-
-
-def _short(key: str, by: By) -> str:
-    return printable(fit_names(kernel_names([key]), 64)[0] if by == "name" else key)
 
 
 def facts(events: pd.DataFrame) -> str:
@@ -65,11 +44,3 @@ def facts(events: pd.DataFrame) -> str:
         f"{fmt_count(len(events))} times · sum {fmt_ns(int(events['dur_ns'].sum()))} · busy {fmt_ns(busy)} · "
         f"median {fmt_ns(middle)} · 95 % below {fmt_ns(last)} · longest {fmt_ns(int(events['dur_ns'].max()))}"
     )
-
-
-def say_missing(origins: pd.DataFrame) -> None:
-    """What would tell more, when it was not recorded."""
-    if origins["site"].eq("").all():
-        st.caption(
-            widgets.plain("Which line of Python launched it: record with profiler_runner(path, with_stack=True).")
-        )

@@ -8,15 +8,15 @@ import pandas as pd
 import streamlit as st
 
 from app import address, state
-from app.parts import overview_parts, widgets
+from app.parts import widgets
 from app.parts.columns import height
+from profiler_kit.findings.records import of_ladder
 from profiler_kit.formats.ladder_record import LadderRecord
 from profiler_kit.load.discover.ladders import LadderFolder
 from profiler_kit.render import bars, tables_ladder
 from profiler_kit.render.figures import ladder as figures_ladder
 from profiler_kit.render.ladder_style import ladder_facts
 from profiler_kit.render.overlays import sample_count, with_masks
-from profiler_kit.text import fmt_rate
 
 PARETO_HELP = (
     "Right is faster, up is closer to the masks of the published model. The dotted line joins the rows that no other "
@@ -102,33 +102,10 @@ def heading(record: LadderRecord) -> None:
     st.caption("  \n".join(widgets.plain(line) for line in ladder_facts(record)))
 
 
-def say(rows: pd.DataFrame) -> None:
-    """The fastest row in one sentence."""
-    measured = rows[rows["images_per_s"].notna()]
-    if len(measured) < 2 or rows["speedup"].isna().all():
-        return
-    best = measured.loc[measured["images_per_s"].idxmax()]
-    agrees = best["baseline_miou"]
-    overview_parts.say(
-        [
-            ("The fastest row is ", False),
-            (str(best["technique"]), True),
-            (": ", False),
-            (f"{fmt_rate(best['images_per_s'])} images/s", True),
-            (f", {best['speedup']:.2f} times the published model", False),
-            ("." if pd.isna(agrees) else f", with a mean IoU of {agrees:.4f} with its masks.", False),
-        ]
-    )
-
-
-def problems(record: LadderRecord, rows: pd.DataFrame) -> None:
-    """Rows without numbers, and rows whose masks agree too little."""
-    lacking = [f"{row.technique}: {row.status}. {row.error}" for row in record.rows if row.status != "ok"]
-    if lacking:
-        st.warning("  \n".join(widgets.plain(" ".join(line.split())) for line in lacking), icon="⚠️")
-    poor = ", ".join(rows.loc[rows["below_min_miou"], "technique"])
-    if poor:
-        widgets.problem(f"Masks agree less with those of fp32 than --min-miou {record.min_miou:g} asks for: {poor}.")
+def say(record: LadderRecord, rows: pd.DataFrame) -> None:
+    """The fastest row; then rows without numbers, and rows whose masks agree too little."""
+    for one in of_ladder(record, rows):
+        (widgets.say if one.id == "fastest-row" else widgets.note)(one)
 
 
 def table(rows: pd.DataFrame) -> None:

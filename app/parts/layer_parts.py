@@ -1,19 +1,14 @@
-"""The parts of the layers page: which layers to show, and what the sweep says in one sentence."""
+"""The parts of the layers page: which layers to show, and what kinds there are."""
 
 from __future__ import annotations
-
-import statistics
 
 import pandas as pd
 import streamlit as st
 
-from app import address, state
-from app.parts import overview_parts, widgets
-from profiler_kit.formats.run_record import RunRecord
+from app import address
+from app.parts import widgets
 from profiler_kit.load.discover.runs import RunFolder
 from profiler_kit.render.figures import layer_kinds as figures_layer_kinds
-from profiler_kit.render.verdict import kinds_verdict, layers_coverage
-from profiler_kit.text import fmt_ns
 
 VIEWS = BY_LAYER, BY_KIND = "By layer", "By kind"
 VIEW_HELP = (
@@ -32,35 +27,11 @@ LINES_HELP = (
 _ROWS = 40  # a heat map taller than this is no picture any more
 
 
-def say_scaling(totals: pd.DataFrame) -> None:
-    """What the whole model gains from batching."""
-    top = totals[totals["depth"] == 0].sort_values("batch_size")
-    if top["layer"].nunique() != 1 or len(top) < 2:
-        return
-    first, last = top.iloc[0], top.iloc[-1]
-    overview_parts.say(
-        [
-            (f"From batch {first['batch_size']} to {last['batch_size']} an image goes from ", False),
-            (fmt_ns(first["per_image_ns"]), True),
-            (" to ", False),
-            (fmt_ns(last["per_image_ns"]), True),
-            (f" ({last['efficiency']:.2f} times as fast).", False),
-        ]
-    )
-
-
 def kinds(found: pd.DataFrame) -> None:
     """What each kind of layer (LAYER_KINDS) holds of the forward; windowed and global blocks apart."""
     st.subheader("Share of the forward", help=KINDS_HELP)
     widgets.figure(figures_layer_kinds.kind_shares(found), "layers-kinds")
     widgets.table(figures_layer_kinds.kind_table(found), "layer-kinds", rows=8)
-
-
-def say_kinds(found: pd.DataFrame) -> None:
-    """The kinds that hold most of the forward, in a sentence."""
-    said = kinds_verdict(found)
-    if said:
-        st.markdown(widgets.plain(said))
 
 
 KINDS_HELP = (
@@ -74,38 +45,6 @@ def hint(run: RunFolder) -> str:
     on_cpu = run.record is not None and run.record.device.startswith("cpu")
     how = "--model vit_tiny --batch-sizes 1,2 --device cpu" if on_cpu else "--model vit_b --batch-sizes 1,2,4,8"
     return f"profiler-kit layers {how}{'' if on_cpu else ' --device cuda'} --out {widgets.in_root('my_run')}"
-
-
-def say_difference(record: RunRecord | None, layers: state.Layers) -> None:
-    """That the layers were not timed as the run was, where a note says so; with both times per image."""
-    notes = [*layers.notes, *(record.notes if record is not None else ())]
-    told = dict.fromkeys(note.removeprefix(_NOTE) for note in notes if note.startswith(_NOTE))
-    if not told:
-        return
-    said = f"Layers are {'; '.join(told)}."
-    top = layers.totals[layers.totals["depth"] == 0]
-    if record is not None and record.latency_ns:
-        mine = top[top["batch_size"] == record.batch_size]
-        if len(mine) == 1:
-            latency = statistics.median(record.latency_ns) / record.batch_size
-            said += (
-                f" At batch {record.batch_size} they take {fmt_ns(mine['per_image_ns'].iloc[0])} per image, "
-                f"the run itself {fmt_ns(latency)}."
-            )
-    st.warning(widgets.plain(said), icon="⚠️")
-
-
-_NOTE = "layers: "
-
-
-def say_coverage(layers: state.Layers) -> None:
-    """How much of the forward the layers explain, and what measuring them cost."""
-    if not layers.coverage.empty:
-        st.caption(
-            layers_coverage(layers.coverage, layers.spread),
-            help="The outermost layers added up, against the same forward timed with nothing hooked in. The spread is "
-            "the interquartile range of those forwards over their median.",
-        )
 
 
 def pick_depth(totals: pd.DataFrame) -> int:

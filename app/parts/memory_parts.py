@@ -6,13 +6,14 @@ import pandas as pd
 import streamlit as st
 
 from app import routes
-from app.parts import overview_parts
+from app.parts import widgets
 from profiler_kit.analyses.memory.stack_names import stack_name
+from profiler_kit.findings import memory
+from profiler_kit.findings.numbers import of_device as device_numbers
 from profiler_kit.formats.run_record import RunRecord
 from profiler_kit.load.discover.runs import RunFolder
 from profiler_kit.render import tables
 from profiler_kit.snapshot import DeviceRow, Snapshot
-from profiler_kit.text import fmt_bytes, fmt_count, fmt_percent
 
 
 def pick_device(snapshot: Snapshot) -> int:
@@ -25,21 +26,12 @@ def pick_device(snapshot: Snapshot) -> int:
     )
 
 
-def say_peak(snapshot: Snapshot, facts: DeviceRow) -> None:
+def say(snapshot: Snapshot, facts: DeviceRow) -> None:
     """When the peak was, what failed, and what the history lacks."""
-    said = [("At its peak ", False), (fmt_bytes(facts["peak_allocated_bytes"]), True), (" were allocated", False)]
-    inside = snapshot.peak_region(facts["device"])
-    said += [(", inside ", False), (inside[-1], True)] if inside else []
-    overview_parts.say([*said, (".", False)])
-    if facts["oom"]:
-        first, times = facts["oom"][0], len(facts["oom"])
-        st.error(
-            f"Out of memory {'once' if times == 1 else f'{times} times; the first'}: wanted "
-            f"{fmt_bytes(first['requested_bytes'])}, {fmt_bytes(first['device_free_bytes'])} were free on the device.",
-            icon="⚠️",
-        )
-    if facts["history_truncated"]:
-        st.warning("The beginning of the history is missing: the recorder's ring buffer was full.", icon="⚠️")
+    peak, *others = [*memory.of_device(snapshot, facts["device"]), *memory.raised(snapshot)]
+    widgets.say(peak)
+    for one in others:
+        widgets.note(one)
 
 
 def reserves(facts: DeviceRow) -> bool:
@@ -47,45 +39,14 @@ def reserves(facts: DeviceRow) -> bool:
     return facts["device_type"] != "cpu"
 
 
-def numbers(facts: DeviceRow, record: RunRecord | None) -> None:
+def numbers(snapshot: Snapshot, facts: DeviceRow, record: RunRecord | None) -> None:
     """The numbers that sum up a device, and how the peak agrees with that of run.json."""
-    peak = facts["peak_allocated_bytes"]
-    shown = [("Peak allocated", fmt_bytes(peak), "Highest total held by tensors, in bytes they asked for.")]
-    if reserves(facts):
-        shown.append(
-            (
-                "Reserved at the end",
-                fmt_bytes(facts["reserved_bytes"]),
-                "Taken from the driver when it was saved; what nvidia-smi shows.",
-            )
-        )
-    shown.append(
-        ("Allocated at the end", fmt_bytes(facts["end_allocated_bytes"]), "Held by tensors when it was saved.")
-    )
-    if reserves(facts):
-        shown.append(
-            (
-                "Unused at the end",
-                fmt_percent(facts["fragmentation"]),
-                "Fragmentation: share of reserved memory that no tensor used when it was saved.",
-            )
-        )
-    shown.append(("Events", fmt_count(facts["events"]), "Entries of the allocator's history on this device."))
-    for column, (name, value, meaning) in zip(st.columns(len(shown)), shown, strict=True):
-        column.metric(name, value, help=meaning)
-    measured = record.peak_memory_bytes if record is not None else None
-    if measured is not None and measured != peak:
-        st.caption(
-            f"The Overview's {fmt_bytes(measured)} is torch.cuda.max_memory_allocated of the timed iterations, which "
-            f"counts blocks as the allocator rounds them up; {fmt_bytes(peak)} here are the bytes asked for in the "
-            "recorded batch."
-        )
-
-
-def say_lines(facts: DeviceRow) -> None:
-    """What the line numbers mean where they are not those of the call."""
-    if not reserves(facts):
-        st.caption("On a CPU a line may be where its function begins: not every operator can be placed inside it.")
+    shown = device_numbers(facts)
+    for column, one in zip(st.columns(len(shown)), shown, strict=True):
+        column.metric(one.name, one.value, help=one.meaning)
+    differs = memory.measured_peak(snapshot, facts["device"], record)
+    if differs is not None:
+        widgets.note(differs)
 
 
 def of_device(snapshot: Snapshot, device: int) -> tuple[pd.DataFrame, pd.DataFrame]:

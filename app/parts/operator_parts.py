@@ -8,11 +8,10 @@ import streamlit as st
 
 from app import answers
 from app.parts import overview_parts, widgets
-from profiler_kit.analyses.gpu.window import operator_sums
+from profiler_kit.findings import work
 from profiler_kit.load.discover.runs import RunFolder
 from profiler_kit.render import tables_work
 from profiler_kit.render.tables import printable
-from profiler_kit.text import fmt_count, fmt_ns, fmt_percent
 from profiler_kit.trace import Trace
 
 VIEW_HELP = (
@@ -24,8 +23,7 @@ VIEW_HELP = (
 def operators(run: RunFolder, trace: Trace, gpu: bool) -> None:
     """Operators with host and GPU time; of the one picked its kernels."""
     assert run.trace is not None
-    work = answers.operator_work(run.trace)
-    table = tables_work.work_table(work, gpu=gpu)
+    table = tables_work.work_table(answers.operator_work(run.trace), gpu=gpu)
     if table.empty:
         widgets.empty(
             "No operators in this trace",
@@ -33,7 +31,7 @@ def operators(run: RunFolder, trace: Trace, gpu: bool) -> None:
             "profiler_runner(path, activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA])",
         )
         return
-    _say(trace, table, gpu)
+    widgets.say(work.longest_operator(trace.operators()))
     names = list(table["operator"])
     row = widgets.pick_row(table, f"operators-{run.key}", rows=12, names=names, param="operator")
     if not gpu:
@@ -50,40 +48,29 @@ def operators(run: RunFolder, trace: Trace, gpu: bool) -> None:
     widgets.table(tables_work.operator_kernel_table(mine), "operator-kernels", rows=8)
 
 
-def _say(trace: Trace, table: object, gpu: bool) -> None:
-    sums = operator_sums(trace.operators())
-    whole = int(sums["self_ns"].sum())
-    calls = fmt_count(int(sums["count"].sum()))
-    said = [(f"{calls} calls of {fmt_count(len(sums))} operators take {fmt_ns(whole)} on the host", False)]
-    if len(sums) and whole:
-        said += [("; ", False), (printable(str(sums["name"].iloc[0])), True), (" takes most, ", False)]
-        said += [(fmt_percent(int(sums["self_ns"].iloc[0]) / whole, 0), True)]
-    overview_parts.say([*said, (".", False)])
-
-
 def modules(run: RunFolder, trace: Trace, gpu: bool) -> None:
     """The tree of nn.Modules."""
     assert run.trace is not None
-    work = answers.module_work(run.trace)
-    if not work["path"].map(len).any():
+    modules = answers.module_work(run.trace)
+    if not modules["path"].map(len).any():
         widgets.empty(
             "No modules in this trace",
             "Names of nn.Modules need stacks. Record with:",
             "profiler_runner(path, with_stack=True, with_modules=True)",
         )
         return
-    widgets.table(tables_work.module_table(work), "modules", rows=18)
+    widgets.table(tables_work.module_table(modules), "modules", rows=18)
 
 
 def shapes(run: RunFolder, trace: Trace, gpu: bool) -> None:
     """Operators by the shapes of their inputs."""
     assert run.trace is not None
     with st.spinner("Reading the shapes …", show_time=True):
-        work = answers.shape_work(run.trace)
-    if not work["input_dims"].ne("").any():
+        shapes = answers.shape_work(run.trace)
+    if not shapes["input_dims"].ne("").any():
         widgets.empty("No input shapes in this trace", "Record with:", "profiler_runner(path, record_shapes=True)")
         return
-    widgets.table(tables_work.shape_table(work, gpu=gpu), "shapes", rows=18)
+    widgets.table(tables_work.shape_table(shapes, gpu=gpu), "shapes", rows=18)
 
 
 def launches(run: RunFolder, trace: Trace, gpu: bool) -> None:
@@ -93,14 +80,7 @@ def launches(run: RunFolder, trace: Trace, gpu: bool) -> None:
         widgets.empty("No launches in this trace", "They are there when it ran on a GPU:", overview_parts.record_hint())
         return
     totals = answers.launches(run.trace)
-    calls, short = int(totals["launches"].sum()), int(totals["short"].sum())
-    overview_parts.say(
-        [
-            (f"{fmt_count(calls)} launch calls take {fmt_ns(int(totals['host_ns'].sum()))} on the host; ", False),
-            (fmt_percent(short / max(1, calls), 0), True),
-            (" of them take longer than the work they launch.", False),
-        ]
-    )
+    widgets.say(work.launch_cost(totals))
     widgets.table(tables_work.launch_table(totals), "launches", rows=10)
     st.subheader("How far the host is ahead", help="Launched work that had not begun yet, by stream.")
     widgets.table(tables_work.queue_table(answers.queue(run.trace)), "queue", rows=10)

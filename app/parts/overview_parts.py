@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import statistics
-
 import streamlit as st
 
 from app.parts import loading_parts, widgets
-from profiler_kit.analyses.gpu.batch_load import BatchLoad, batch_load
-from profiler_kit.analyses.gpu.gpu_presence import Presence, what_ran
-from profiler_kit.analyses.gpu.window import name_sums, operator_sums, span_ns
+from profiler_kit.analyses.gpu.window import name_sums, operator_sums
+from profiler_kit.findings.numbers import LATENCY
+from profiler_kit.findings.numbers import numbers as run_numbers
+from profiler_kit.findings.quality import losses
+from profiler_kit.findings.records import what_ran
 from profiler_kit.formats.run_record import RunRecord
 from profiler_kit.load.discover.runs import RunFolder
+from profiler_kit.names import printable
 from profiler_kit.render import bars, tables
 from profiler_kit.render.figures import regions as figures
-from profiler_kit.text import fmt_bytes, fmt_count, fmt_ns, fmt_percent, fmt_rate
+from profiler_kit.run import Run
+from profiler_kit.text import fmt_ns
 from profiler_kit.trace import Trace
-from profiler_kit.units import NS_PER_S
 
 
 def record_hint() -> str:
@@ -27,80 +28,14 @@ def record_hint() -> str:
 def heading(run: RunFolder) -> None:
     """Name of the run, and what ran in one line."""
     st.title(widgets.plain(run.label if run.key != "." else run.path.name))
-    record = run.record
-    if record is None:
-        st.caption("No run.json beside it: what ran is not known, only what was recorded.")
-        return
-    device = record.device_name if record.device_name == record.device else f"{record.device_name} ({record.device})"
-    facts = [record.model, *(record.optimizations or ("no optimizations",)), record.dtype]
-    facts += [f"batch {record.batch_size}", f"{record.image_size} px", device]
-    facts += [f"torch {record.versions['torch']}"] if "torch" in record.versions else []
-    st.caption(widgets.plain(" · ".join(tables.printable(fact) for fact in facts)))
+    st.caption(widgets.plain(printable(what_ran(run.record))))
 
 
-def say(pieces: list[tuple[str, bool]]) -> None:
-    """The verdict, with its figures in bold."""
-    text = "".join(f"**{widgets.plain(p)}**" if bold else widgets.plain(p) for p, bold in pieces)
-    with st.container(key="verdict"):
-        st.markdown(text)
-
-
-def presence(trace: Trace) -> Presence:
-    """What the trace holds of the GPU, and what it lacks."""
-    return what_ran(
-        trace.gpu_events(), trace.launch_calls(), truncated=trace.quality.truncated, metadata=trace.metadata
-    )
-
-
-def load_of(trace: Trace, record: RunRecord | None) -> BatchLoad | None:
-    """How busy the GPU is when nobody records, where the run tells."""
-    return batch_load(trace.regions(), record.latency_ns) if record is not None else None
-
-
-def numbers(run: RunFolder, trace: Trace | None) -> None:
+def numbers(run: Run) -> None:
     """The handful of numbers that sum up a run."""
-    record = run.record
-    shown: list[tuple[str, str, str]] = []
-    if trace is not None and len(trace.gpu_events()):
-        time = trace.summary()["gpu_timeline"]
-        load = load_of(trace, record)
-        if load is not None:
-            shown.append(("GPU busy", fmt_percent(load.busy_share), _UNRECORDED.format(load.region)))
-        shown.append(("Busy while recorded", fmt_percent(time["busy_ns"] / max(1, time["total_ns"])), _BUSY))
-        shown.append(("Recorded span", fmt_ns(time["total_ns"]), _TOTAL))
-    elif trace is not None:
-        shown.append(("Recorded span", fmt_ns(span_ns(trace.operators(), trace.region_instances())), _HOST_TOTAL))
-    if record is not None and record.latency_ns:
-        median, samples = statistics.median(record.latency_ns), len(record.latency_ns)
-        shown.append(("Median latency" if samples > 1 else "Latency, one sample", fmt_ns(median), _LATENCY))
-        if median:
-            shown.append(("Images a second", fmt_rate(record.batch_size * NS_PER_S / median), _RATE))
-    if record is not None and record.peak_memory_bytes is not None:
-        shown.append(("Peak memory", fmt_bytes(record.peak_memory_bytes), _PEAK))
-    if trace is not None and len(shown) < 5:
-        shown.append(
-            ("Events in the trace", fmt_count(trace.summary()["events"]), "Entries of traceEvents in the file.")
-        )
-    for column, (name, value, meaning) in zip(st.columns(max(1, len(shown))), shown, strict=False):
-        column.metric(name, value, help=meaning)
-
-
-_UNRECORDED = (
-    "Without the profiler: GPU work in one `{}` of the trace, divided by the median latency, which is measured "
-    "without recording."
-)
-_BUSY = (
-    "Share of the recorded span in which at least one kernel or copy ran. Recording slows the host, so that the GPU "
-    "waits more than it does otherwise."
-)
-_TOTAL = "From the start of the first GPU event in the trace to the end of the last, with the profiler on."
-_HOST_TOTAL = "From the start of the first region or operator in the trace to the end of the last."
-_LATENCY = "Half of the timed iterations took less. Measured without the profiler, one iteration is one batch."
-_RATE = "Batch size divided by the median latency."
-_PEAK = (
-    "Highest memory allocated during the timed iterations (torch.cuda.max_memory_allocated): blocks as the allocator "
-    "rounds them up. The Memory page counts the bytes that were asked for, a little less."
-)
+    shown = run_numbers(run)
+    for column, one in zip(st.columns(max(1, len(shown))), shown, strict=False):
+        column.metric(one.name, one.value, help=one.meaning)
 
 
 def on_gpu(trace: Trace, record: RunRecord | None) -> None:
@@ -152,34 +87,15 @@ def on_host(trace: Trace, record: RunRecord | None) -> None:
 
 def quality(trace: Trace) -> None:
     """What was lost while loading; nothing when the file was whole."""
-    found = trace.quality
-    lost = []
-    if found.truncated:
-        lost.append("the file is cut off, everything up to its last whole event is shown")
-        found_gpu = presence(trace)
-        if found_gpu.ran == "gpu" and found_gpu.unanswered:
-            lost.append(
-                f"{fmt_count(found_gpu.unanswered)} of {fmt_count(found_gpu.launches)} calls that launch GPU work have "
-                "no GPU event"
-            )
-    if found.repaired_events:
-        lost.append(f"{fmt_count(found.repaired_events)} events were repaired")
-    if found.dropped_events:
-        lost.append(f"{fmt_count(found.dropped_events)} events could not be read")
-    if lost:
-        st.warning("This trace is not whole: " + "; ".join(lost) + ".", icon="⚠️")
-    if found.unlinked_gpu_events:
-        st.caption(
-            f"{fmt_count(found.unlinked_gpu_events)} GPU events have no launch in the trace "
-            "(started before recording); they count as (unlinked)."
-        )
+    for one in losses(trace):
+        widgets.note(one)
 
 
 def latency(record: RunRecord | None) -> None:
     """The latency samples of a run, when it has any."""
     if record is None or not record.latency_ns:
         return
-    st.subheader("Latency of each iteration", help=_LATENCY + " The dotted line is the median.")
+    st.subheader("Latency of each iteration", help=LATENCY + " The dotted line is the median.")
     if len(record.latency_ns) == 1:
         st.caption(f"One timed iteration only: {fmt_ns(record.latency_ns[0])}. --iterations asks for more.")
         return

@@ -6,6 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from app.parts import widgets
+from profiler_kit.findings.records import of_study
 from profiler_kit.formats.study_file import StudyRecord
 from profiler_kit.render.figures import study as figures_study
 
@@ -30,8 +31,8 @@ def show(record: StudyRecord, samples: pd.DataFrame, totals: pd.DataFrame) -> No
             f"{record.warmup} of warm-up"
         )
     )
-    for note in record.notes:
-        st.warning(widgets.plain(note), icon="⚠️")
+    for one in of_study(record):
+        widgets.note(one)
     parts = (
         ("components", "Time by component", lambda: figures_study.component_boxes(samples)),
         ("batching", "Sequential against batched", lambda: figures_study.batching_lines(totals)),

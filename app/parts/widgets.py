@@ -13,6 +13,7 @@ import streamlit as st
 from app import address, routes, state
 from app.parts import columns
 from profiler_kit.errors import KitError
+from profiler_kit.finding import Finding
 from profiler_kit.load.discover.runs import RunFolder
 from profiler_kit.render.figures.regions import Figure, standalone
 
@@ -31,6 +32,29 @@ def one_line_errors() -> Iterator[None]:
 def plain(text: str) -> str:
     """Text that markdown shows as it is."""
     return "".join("\\" + c if c in "\\`*_{}[]()<>#+-.!|~$:^=" else c for c in text)
+
+
+def sentence(one: Finding) -> str:
+    """The sentence of a finding as markdown, its figures in bold."""
+    return "".join(f"**{plain(text)}**" if is_bold else plain(text) for text, is_bold in one.pieces)
+
+
+def say(one: Finding | None) -> None:
+    """The sentence that answers what a page asks, large; nothing where there is none."""
+    if one is not None:
+        with st.container(key="verdict"):
+            st.markdown(sentence(one))
+
+
+def note(one: Finding) -> None:
+    """A finding by its level: an error or a warning in its box, anything else small; details on hover."""
+    text = f"{f'**{plain(one.title)}:** ' if one.title else ''}{sentence(one)}"
+    text += f" Try: {plain(one.attempt)}" if one.attempt else ""
+    text += "".join(f"  \n{plain(line)}" for line in one.details)
+    if one.level == "note":
+        st.caption(text)
+    else:
+        (st.error if one.level == "error" else st.warning)(text, icon="⚠️")
 
 
 def in_root(name: str) -> str:

@@ -14,6 +14,7 @@ from profiler_kit.errors import InputError, OptionError, ThresholdError
 if TYPE_CHECKING:
     from profiler_kit.analyses.compare.measurements import Measured, Side
     from profiler_kit.analyses.compare.traces import Change, Comparison
+    from profiler_kit.finding import Finding
     from profiler_kit.formats.run_record import RunRecord
 
 _PERCENT: Final = re.compile(r"(\d+(?:\.\d+)?)\s*%")
@@ -45,22 +46,23 @@ def command(
         raise OptionError("--json --markdown: these exclude each other, want one of them. Leave one out.")
     if top < 1:
         raise OptionError(f"--top {top}: want at least 1 row. Try: --top 10")
+    from profiler_kit.findings import compare
     from profiler_kit.render import diff
 
     records = (_record(a), _record(b))
     found = compare_files(a, b, records)
-    lines = diff.verdict(found, records)
+    said = compare.of_comparison(found, records)
     worst = None if threshold is None else found.worst(threshold)
     if as_json:
-        print_json(to_json(found, (a, b), lines, threshold, worst))
+        print_json(to_json(found, (a, b), [one.sentence for one in said], threshold, worst))
     elif as_markdown:
-        typer.echo(diff.markdown(found, (a.name or str(a), b.name or str(b)), lines, top), nl=False)
+        typer.echo(diff.markdown(found, (a.name or str(a), b.name or str(b)), said, top), nl=False)
     else:
-        _print(found, (a, b), lines, top)
+        _print(found, (a, b), said, top)
     if worst is not None:
-        known = f"noise {diff.noise(worst)}" if worst.noise_ns is not None else "measured once, noise unknown"
+        known = f"noise {compare.noise(worst)}" if worst.noise_ns is not None else "measured once, noise unknown"
         raise ThresholdError(
-            f"{b}: {_named(found, worst)} got slower than in {a}: {diff.from_to(worst)} "
+            f"{b}: {_named(found, worst)} got slower than in {a}: {compare.from_to(worst)} "
             f"({(worst.change or 0.0) * 100:+.1f} %, {known}), want at most +{fail_above}. "
             "Look at what changed, or raise --fail-above."
         )
@@ -110,12 +112,12 @@ def _named(found: Comparison, row: Change) -> str:
     return {"round": found.round or "", "trace": "the whole trace"}.get(row.path[0], row.path[0])
 
 
-def _print(found: Comparison, paths: tuple[Path, Path], lines: list[str], top: int) -> None:
+def _print(found: Comparison, paths: tuple[Path, Path], said: list[Finding], top: int) -> None:
     from profiler_kit.render import diff
 
     typer.echo(f"A: {paths[0]}\nB: {paths[1]}\n")
-    for line in lines:
-        typer.echo(line)
+    for one in said:
+        typer.echo(one.sentence)
     typer.echo()
     for table in diff.grids(found, top):
         print_table(table.title, table.columns, table.rows)

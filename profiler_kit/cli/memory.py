@@ -177,9 +177,12 @@ def to_json(loaded: Snapshot, row: DeviceRow, wanted: Wanted) -> dict[str, objec
         frame = loaded.fragmentation()
         out["fragmentation_timeline"] = records(frame[frame["device"] == device])
     if wanted.oom:
-        from profiler_kit.render.memory_text import oom_lines
+        from profiler_kit.findings.memory import out_of_memory
 
-        out["oom_reports"] = [{**asdict(one), "lines": oom_lines(one)} for one in loaded.oom_reports(device)]
+        out["oom_reports"] = [
+            {**asdict(report), "lines": [one.line, *one.details]}
+            for report, one in zip(loaded.oom_reports(device), out_of_memory(loaded, device), strict=True)
+        ]
     if wanted.sizes:
         out["fits"] = [asdict(loaded.fit(device, size)) for size in wanted.sizes]
     return out

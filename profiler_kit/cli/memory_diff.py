@@ -26,27 +26,28 @@ def compare(
 ) -> None:
     """Print the comparison; raises ThresholdError when something grew beyond the limit (0.05: 5 %)."""
     from profiler_kit.analyses.compare.snapshots import compare_snapshots
+    from profiler_kit.findings.compare import changed, from_to, of_memory
     from profiler_kit.render import memory_diff
 
     found = compare_snapshots(*sides)
-    lines = memory_diff.verdict(found)
+    said = of_memory(found)
     worst = None if limit is None else found.worst(limit)
     if as_json:
-        print_json(to_json(found, paths, lines, limit, worst))
+        print_json(to_json(found, paths, [one.sentence for one in said], limit, worst))
     elif as_markdown:
         names = (paths[0].name or str(paths[0]), paths[1].name or str(paths[1]))
-        typer.echo(memory_diff.markdown(found, names, lines, top), nl=False)
+        typer.echo(memory_diff.markdown(found, names, said, top), nl=False)
     else:
         typer.echo(f"A: {paths[0]}\nB: {paths[1]}\n")
-        for line in lines:
-            typer.echo(line)
+        for one in said:
+            typer.echo(one.sentence)
         typer.echo()
         for table in memory_diff.grids(found, top):
             print_table(table.title, table.columns, table.rows)
     if worst is not None and limit is not None:
         raise ThresholdError(
-            f"{paths[1]}: {_named(worst)} grew over {paths[0]}: {memory_diff.from_to(worst)} "
-            f"({memory_diff.changed(worst)}), want at most +{100 * limit:g} %. "
+            f"{paths[1]}: {_named(worst)} grew over {paths[0]}: {from_to(worst)} "
+            f"({changed(worst)}), want at most +{100 * limit:g} %. "
             "Look at what changed, or raise --fail-above."
         )
 

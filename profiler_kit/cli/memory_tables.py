@@ -39,6 +39,8 @@ def print_snapshot(loaded: Snapshot, devices: list[DeviceRow], wanted: Wanted) -
     """The summary of each device that did anything, with its tables."""
     from rich.console import Console
 
+    from profiler_kit.findings.memory import raised
+
     console = Console()
     used = [row for row in devices if row["events"] or row["reserved_bytes"] or row["end_allocated_bytes"]]
     for row in used:
@@ -46,14 +48,14 @@ def print_snapshot(loaded: Snapshot, devices: list[DeviceRow], wanted: Wanted) -
     idle = [str(row["device"]) for row in devices if row not in used]
     if idle:
         _line(console, f"device {', '.join(idle)}: nothing allocated, no events")
-    if loaded.recording.error:
-        _line(console, f"The recorded function raised: {loaded.recording.error}", style="yellow")
+    for one in raised(loaded):
+        _line(console, one.sentence, style="red")
 
 
 def _print_device(console: Console, loaded: Snapshot, row: DeviceRow, wanted: Wanted) -> None:
     device = row["device"]
     _print_summary(console, loaded, row)
-    _print_warnings(console, loaded, row)
+    _print_findings(console, loaded, device, every_failure=wanted.oom)
     console.print()
     if not wanted.any:
         _print_regions(row)
@@ -97,26 +99,18 @@ def _print_summary(console: Console, loaded: Snapshot, row: DeviceRow) -> None:
         )
 
 
-def _print_warnings(console: Console, loaded: Snapshot, row: DeviceRow) -> None:
-    from profiler_kit.render.memory_text import oom_lines
-    from profiler_kit.text import fmt_count
+def _print_findings(console: Console, loaded: Snapshot, device: int, *, every_failure: bool) -> None:
+    """What went wrong on a device; the peak is in the summary."""
+    from profiler_kit.findings import memory
 
-    origin_us = loaded.origin_us(row["device"])
-    for report in loaded.oom_reports(row["device"]) if row["oom"] else ():
-        _line(console, f"  out of memory at {_since(origin_us, report.time_us)}:", style="red")
-        for line in oom_lines(report):
-            _line(console, f"    {line}", style="red")
-    if row["history_truncated"]:
-        missing = loaded.missing(row["device"])
-        lost = missing.unmatched_frees + missing.recorded_before
-        _line(
-            console,
-            f"  The history lost its beginning: at least {fmt_count(lost)} recorded allocations are missing, so that "
-            "an earlier peak may be too. Record with a larger max_entries.",
-            style="yellow",
-        )
-    if not row["events"]:
-        _line(console, "  No history of this device: only the state at the end is known.", style="yellow")
+    found = memory.of_device(loaded, device)[1:]
+    if every_failure:
+        found = memory.out_of_memory(loaded, device) + [one for one in found if not one.id.startswith("out-of-memory")]
+    for one in found:
+        style = {"error": "red", "warning": "yellow"}.get(one.level, "")
+        _line(console, f"  {one.line}", style=style)
+        for line in one.details:
+            _line(console, f"    {line}", style=style)
 
 
 def _since(origin_us: int, time_us: int | None) -> str:

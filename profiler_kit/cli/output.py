@@ -80,8 +80,12 @@ def open_ranks(paths: Sequence[Path], *, arguments: Sequence[str] = ()) -> Ranks
 
 
 def _say_losses(trace: Trace) -> None:
-    for line in trace.losses():
-        typer.echo(f"profiler-kit: {line}", err=True)
+    """What of a trace was lost while loading, a line each on stderr."""
+    from profiler_kit.findings.quality import losses
+
+    for one in losses(trace):
+        if one.id != "unlinked":  # nothing of the file is lost; the tables count them as (unlinked)
+            typer.echo(f"profiler-kit: {trace.path}: {' '.join((one.sentence, *one.details))}", err=True)
 
 
 def says_no_gpu(trace: Trace) -> bool:

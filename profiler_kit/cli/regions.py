@@ -40,18 +40,13 @@ def command(
     else:
         print_filled(filled, loaded.path)
         if joined is not None:
-            found = joined.clock
-            typer.echo(
-                f"{joined.snapshot.path} and the trace disagree by {found.median_us:.1f} µs (median of "
-                f"{found.readings} region boundaries; p99 {found.p99_us:.1f} µs, at most {found.max_us:.1f} µs)."
-            )
-        elif not filled.frame["gpu_events"].sum():
-            from profiler_kit.analyses.gpu.gpu_presence import what_ran
-            from profiler_kit.render.verdict import missing_gpu
+            from profiler_kit.findings.records import clock
 
-            calls, truncated = loaded.launch_calls(), loaded.quality.truncated
-            presence = what_ran(loaded.gpu_events(), calls, truncated=truncated, metadata=loaded.metadata)
-            typer.echo(missing_gpu(presence))
+            typer.echo(clock(joined).sentence)
+        elif not filled.frame["gpu_events"].sum():
+            from profiler_kit.findings.time import missing_gpu
+
+            typer.echo(missing_gpu(loaded.presence).sentence)
 
 
 def _joined(trace: Path, memory: Path) -> JoinedRun:

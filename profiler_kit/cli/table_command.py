@@ -96,6 +96,7 @@ def run(tables: Sequence[Table], source: Any, as_json: bool, as_csv: bool, **giv
 
 def print_filled(filled: Filled, path: Path | str, top: int | None = None) -> None:
     """Print a table under its title, which says what was left out and which options are not the usual ones."""
+    from profiler_kit.findings.work import of_table
     from profiler_kit.render.text_table import filled_lines
 
     title = f"{path}: {filled.table.title}"
@@ -108,5 +109,6 @@ def print_filled(filled: Filled, path: Path | str, top: int | None = None) -> No
     if top is not None and top < len(filled):
         title += f", {top} of {len(filled):,} rows"
     print_lines(title, lambda width: filled_lines(filled, top=top, width=width) if len(filled) else [])
-    if filled.note():
-        typer.echo(filled.note())
+    said = of_table(filled)
+    if said is not None:
+        typer.echo(said.sentence)

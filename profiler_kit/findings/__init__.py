@@ -1,1 +1,3 @@
-"""What the numbers say, in sentences with their evidence."""
+"""What is worth saying about a run, each thing said once: the command line, the dashboard, the report, Markdown and
+notebooks lay findings out and word nothing.
+"""

@@ -1,16 +1,15 @@
-"""What is most worth fixing: frames of a trace in, causes ranked by the time they could give back out.
+"""What is most worth fixing in a run: causes found in its events, each with the time that it could give back.
 
-Every cause is found in the events and says how much time it holds; nothing is guessed from what is not there. A gain
-is an upper bound for that cause alone: two causes may hold the same time.
+Nothing is guessed from what is not there. A gain is an upper bound for that cause alone: two causes may hold the same
+time. Of a kernel or an operator that takes long only the time it holds is known, not what a faster one would take.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,137 +17,344 @@ import pandas as pd
 
 from profiler_kit.analyses.compare.kernel_keys import kernel_kind
 from profiler_kit.analyses.gpu.batch_load import BatchLoad
-from profiler_kit.analyses.gpu.copies import COPIES
-from profiler_kit.analyses.gpu.idle import HOST_BOUND, KERNEL_WAIT, idle_gaps, waiting_calls
+from profiler_kit.analyses.gpu.idle import HOST_BOUND, KERNEL_WAIT, waiting_calls
 from profiler_kit.analyses.gpu.intervals import covered_ns
-from profiler_kit.analyses.gpu.timeline import gpu_timeline, is_communication
+from profiler_kit.analyses.gpu.regions import HOLDS, deepest, innermost
+from profiler_kit.analyses.gpu.timeline import GpuTimeline, is_communication
 from profiler_kit.analyses.layers.totals import LAYER_TOTALS
-from profiler_kit.attribute.frames import KERNEL_DETAILS, LAUNCH_CALLS, OPERATORS
-from profiler_kit.attribute.regions import NO_REGION, UNLINKED, Path
+from profiler_kit.finding import (
+    Basis,
+    Evidence,
+    Finding,
+    Gain,
+    Path,
+    Piece,
+    counted,
+    say,
+)
 from profiler_kit.load.trace.categories import KERNEL
+from profiler_kit.names import fit_names, kernel_names
+from profiler_kit.run import Run
+from profiler_kit.text import fmt_bytes, fmt_count, fmt_ns, fmt_percent
+from profiler_kit.trace import Trace
 
 I64 = npt.NDArray[np.int64]
-Kind = Literal[
-    "host-bound",
-    "synchronising",
-    "exposed copies",
-    "exposed communication",
-    "elementwise chains",
-    "fp32 products",
-    "one kernel",
-    "kernel gaps",
-    "one operator",
-    "batch scaling",
-]
 
 MIN_SHARE: Final = 0.01  # of the whole: less is not worth a line
 DOMINATES_FROM: Final = 0.2  # of all kernel (operator) time in one name
-FASTER: Final = 2.0  # what a faster kernel is taken to gain: tensor cores in TF32 or bf16 promise more than this
 SCALES_BELOW: Final = 0.9  # efficiency from which down a layer is said to scale badly
-HOLDS: Final = 0.5  # a nested region that holds this share of the one around it is the better answer
-# Nobody's own names: what was not attributed, and regions torch.compile makes up.
-UNNAMED: Final = (NO_REGION[0], UNLINKED[0], "## Call CompiledFxGraph", "Torch-Compiled Region", "CompiledFunction")
+LONG_GAP_NS: Final = 1_000_000  # no launch takes that long: the host does something else
+NAME_LETTERS: Final = 40
 # Matrix products on CUDA cores in fp32, as cuBLAS, cuDNN and CUTLASS name them; `tf32` and `s1688` are tensor cores.
 _FP32: Final = re.compile(r"(?:^|_)ffma(?:_|$)|simt_sgemm|(?:maxwell|volta|ampere|turing)_sgemm|convolve_sgemm|scudnn_")
 _TENSOR_CORES_SINCE: Final = 7  # compute capability
+_LAST: Final = ("one-kernel", "one-operator")  # what only holds time follows what could give time back
+
+NOTHING: Final = "No single cause holds 1 % of the time or more."
+HELP: Final = (
+    "Causes found in the events, the one that could give back most first. Each gain is an upper bound for that cause "
+    "alone, and causes may overlap; of a kernel or an operator it is the time that it holds."
+)
 
 
 @dataclass(frozen=True)
-class Whole:
-    """What gains are shares of. ns: all of it; rounds: how many batches or steps that is, 1 when not known.
+class _Whole:
+    """What gains are shares of. ns: all of it; rounds: how many batches or steps that is; each: one of them.
 
-    unit: "batch", "step", "recording", or "forward". unrecorded: idle time was scaled to what it is without the
-    profiler (see `advise`).
+    scale: from recorded idle time to what it is without the profiler, where latency samples tell.
     """
 
     ns: float
     rounds: int = 1
-    unit: str = "recording"
+    each: str = "the recording"
+    scale: float = 1.0
     unrecorded: bool = False
 
+    def gain(self, ns: float, basis: Basis = "bound") -> Gain:
+        return Gain(ns / self.rounds, "ns", basis, ns / self.ns if self.ns else 0.0, self.each)
 
-@dataclass(frozen=True)
-class Advice:
-    """One cause. gain_ns: what it could give back at most, over the whole. path: the region that holds most of it.
 
-    inside_ns: of gain_ns, in that region. count: gaps, calls, copies, kernels or runs, as the kind says; of: of how
-    many. names: calls, operators, kernels or layers concerned, the largest first. value, other: see _FACTS in
-    views/advice.py for what they are for each kind.
+def advice(run: Run) -> list[Finding]:
+    """What holds at least MIN_SHARE of the time of trace and layers, the largest gain first."""
+    found: list[Finding] = []
+    if run.trace is not None:
+        found += _of_trace(run.trace, run.load) if len(run.trace.gpu_events()) else _of_host(run.trace)
+    if run.layers is not None:
+        found += of_layers(run.layers.totals)
+    worth = [one for one in found if one.gain is not None and one.gain.share >= MIN_SHARE]
+    return sorted(worth, key=lambda one: (one.id in _LAST, -(one.gain.share if one.gain else 0.0)))
+
+
+def _of_trace(trace: Trace, load: BatchLoad | None) -> Iterator[Finding]:
+    """Recording slows the host, so that the recorded GPU waits more than it does otherwise. With `load` (latency
+    samples taken without the profiler) idle time is scaled down to the idle time of an unrecorded batch, each cause by
+    the same factor; the whole is busy time plus that. Without it, the whole is the recorded span.
     """
-
-    kind: Kind
-    gain_ns: float
-    whole: Whole
-    path: Path = ()
-    inside_ns: float = 0.0
-    count: int = 0
-    of: int = 0
-    names: tuple[str, ...] = ()
-    value: float = 0.0
-    other: float = 0.0
-    mean_ns: float = 0.0
-
-    @property
-    def share(self) -> float:
-        """Of the whole."""
-        return self.gain_ns / self.whole.ns if self.whole.ns else 0.0
-
-
-def advise(
-    details: pd.DataFrame,
-    launch_calls: pd.DataFrame,
-    copies: pd.DataFrame,
-    operators: pd.DataFrame,
-    *,
-    steps: int = 0,
-    load: BatchLoad | None = None,
-    compute_major: int | None = None,
-) -> list[Advice]:
-    """What holds at least MIN_SHARE of the time, the most first. Empty for a trace without GPU events.
-
-    Takes KERNEL_DETAILS, LAUNCH_CALLS, COPIES and OPERATORS. steps: ProfilerSteps in the trace. compute_major: of the
-    GPU, when the trace says.
-
-    Recording slows the host, so that the recorded GPU waits more than it does otherwise. With `load` (latency samples
-    taken without the profiler) idle time is scaled down to the idle time of an unrecorded batch, each cause by the same
-    factor; the whole is busy time plus that. Without it, the whole is the recorded span.
-    """
-    details, launch_calls = KERNEL_DETAILS.check(details), LAUNCH_CALLS.check(launch_calls)
-    copies, operators = COPIES.check(copies), OPERATORS.check(operators)
-    if details.empty:
-        return []
-    time = gpu_timeline(details)
-    scale, whole = 1.0, Whole(time["total_ns"], max(steps, 1), "step" if steps else "recording")
+    time = trace.summary()["gpu_timeline"]
+    steps = int(trace.region_instances()["step"].nunique())
+    whole = _Whole(time["total_ns"], max(steps, 1), "each step" if steps else "the recording")
     if load is not None:
         idle = max(0.0, load.latency_ns - load.gpu_ns) * load.batches
         scale = min(1.0, idle / time["idle_ns"]) if time["idle_ns"] else 0.0
-        whole = Whole(time["busy_ns"] + scale * time["idle_ns"], load.batches, "batch", unrecorded=True)
-    found = [
-        *_waits(idle_gaps(details, launch_calls, scope="all"), details, launch_calls, operators, scale, whole),
-        *_copies(details, copies, whole),
-        *_communication(details, whole),
-        *_chains(details, whole),
-        *_slow_kernels(details, whole, compute_major),
-    ]
-    return _ranked(found)
+        whole = _Whole(time["busy_ns"] + scale * time["idle_ns"], load.batches, "each batch", scale, unrecorded=True)
+    details = trace.kernel_details()
+    yield from _waits(trace, details, whole)
+    yield from _copies(details, trace.copies(), whole)
+    yield from _communication(details, time, whole)
+    yield from _chains(details, whole)
+    yield from _slow_kernels(details, whole, _compute_major(trace.metadata))
 
 
-def advise_host(operators: pd.DataFrame) -> list[Advice]:
-    """The operator that holds most of the host's time, for a trace without GPU events. Takes OPERATORS."""
-    operators = OPERATORS.check(operators)
-    whole = Whole(float(operators["self_ns"].sum()))
+def _compute_major(metadata: dict[str, Any]) -> int | None:
+    """Compute capability of the first GPU, where the trace says."""
+    devices = metadata.get("deviceProperties")
+    first = devices[0] if isinstance(devices, list) and devices and isinstance(devices[0], dict) else {}
+    major = first.get("computeMajor")
+    return major if isinstance(major, int) else None
+
+
+def _waits(trace: Trace, details: pd.DataFrame, whole: _Whole) -> Iterator[Finding]:
+    """Idle time by what ended it: a late launch, a launch after waiting for the GPU, or the way to the next kernel."""
+    gaps, calls = trace.idle_gaps(scope="all"), trace.launch_calls()
+    synchronised = gaps["synchronised"].to_numpy()
+    late = (gaps["cause"] == HOST_BOUND).to_numpy() & ~synchronised
+    short = (gaps["cause"] == KERNEL_WAIT).to_numpy()
+    kernels = details.loc[details["category"] == KERNEL, "dur_ns"]
+    typical = fmt_ns(float(kernels.median()) if len(kernels) else 0.0)
+    launching = calls.loc[calls["gpu_events"] > 0, "dur_ns"]
+    regions = trace.utilization()
+    paths: list[Path] = [tuple(path) for path in regions["path"]]
+
+    def finding(
+        one: str, title: str, sentence: str, attempt: str, rows: pd.DataFrame, column: str, evidence: dict[str, Any]
+    ) -> Finding:
+        where, held = deepest(paths, regions[column].tolist())
+        inner, longest = next(iter(innermost(paths, regions[column].tolist())), (where, 0))
+        most = f" In the recording it was idle this way for {fmt_ns(held)} while {where[-1]} was open" if where else ""
+        most += f", longest in {inner[-1]} ({fmt_ns(longest)})" if where and inner != where else ""
+        return Finding(
+            one,
+            "advice",
+            say(sentence, f"{most}." if most else ""),
+            title=title,
+            gain=whole.gain(float(rows["dur_ns"].sum()) * whole.scale),
+            where=where,
+            attempt=attempt,
+            evidence=Evidence("idle_gaps", evidence, {"scope": "all"}),
+            page="regions",
+        )
+
+    if late.any():
+        rows = gaps[late]
+        mean = float(rows["dur_ns"].mean())
+        scaled = " while recorded (the gain is scaled to a batch without the profiler)" if whole.unrecorded else ""
+        said = (
+            f"{fmt_count(len(rows))} of {fmt_count(len(gaps))} gaps between GPU events end with a launch that came "
+            f"late, after {fmt_ns(mean)} on average{scaled}"
+        )
+        evidence = {"cause": (HOST_BOUND,), "synchronised": (False,)}
+        if mean >= LONG_GAP_NS:
+            title, attempt = "Host-bound: the GPU waits for the host", _PREPARE
+        else:
+            title, attempt = "Launch-bound: the GPU waits for launches", _GRAPHS
+            call = fmt_ns(float(launching.median()) if len(launching) else 0.0)
+            said += f"; half of the kernels take less than {typical}, and a launch call takes {call}"
+        yield finding("host-bound", title, f"{said}.", attempt, rows, "host_ns", evidence)
+    if synchronised.any():
+        rows, waiting = gaps[synchronised], waiting_calls(calls)
+        said = (
+            f"{counted(len(rows), 'gap')} began while the host was waiting for the GPU. The trace holds "
+            f"{counted(len(waiting), 'call that waits', 'calls that wait')}, {fmt_ns(int(waiting['dur_ns'].sum()))} in "
+            "all, mostly in "
+            f"{', '.join(_callers(waiting, trace.operators()))}."
+        )
+        title = "Synchronization-bound: the host waits for the GPU, then the GPU for the host"
+        evidence = {"synchronised": (True,)}
+        yield finding("synchronization-bound", title, said, _NO_SYNC, rows, "synchronised_ns", evidence)
+    if short.any():
+        rows = gaps[short]
+        said = (
+            f"{counted(len(rows), 'short gap')} between kernels that were launched in time, "
+            f"{fmt_ns(float(rows['dur_ns'].sum()) * whole.scale / len(rows))} each on average; half of the kernels "
+            f"take less than {typical}."
+        )
+        title, attempt = "Gaps between back-to-back kernels", "Fewer kernels (torch.compile), or CUDA graphs."
+        yield finding("kernel-gaps", title, said, attempt, rows, "kernel_wait_ns", {"cause": (KERNEL_WAIT,)})
+
+
+_GRAPHS: Final = (
+    'torch.compile(mode="reduce-overhead") or CUDA graphs, which launch without the host; or a larger batch.'
+)
+_PREPARE: Final = (
+    "Do what the host does there (loading, preparing, Python) ahead of time: in workers, or while the GPU works."
+)
+_NO_SYNC: Final = (
+    "Remove .item(), .cpu(), nonzero() and print from the loop; copy pinned memory with non_blocking=True."
+)
+
+
+def _copies(details: pd.DataFrame, copies: pd.DataFrame, whole: _Whole) -> Iterator[Finding]:
+    """Copies between host and device while the GPU did nothing else."""
+    mine = copies[copies["kind"].isin(["HtoD", "DtoH"])]
+    if mine.empty:
+        return
+    start, end = details["start_ns"].to_numpy(), (details["start_ns"] + details["dur_ns"]).to_numpy()
+    rest = ~details["event"].isin(mine["event"]).to_numpy()
+    exposed = covered_ns(start, end) - covered_ns(start[rest], end[rest])  # what the copies add to the union
+    pageable = int(((mine["source"] == "Pageable") | (mine["target"] == "Pageable")).sum())
+    how = f"{fmt_count(pageable)} of them from or to pageable memory" if pageable else "all of them of pinned memory"
+    size = fmt_bytes(int(mine["size_bytes"].fillna(0).sum()))
+    where, inside = _held(mine["path"], mine["dur_ns"])
+    yield Finding(
+        "exposed-copies",
+        "advice",
+        say(f"{counted(len(mine), 'copy', 'copies')} of {size}, {how}.", *inside),
+        title="Exposed copies between host and GPU",
+        gain=whole.gain(exposed),
+        where=where,
+        attempt="Pin the memory (pin_memory=True) and copy with non_blocking=True on a stream of its own."
+        if pageable
+        else "Copy the next batch on a stream of its own while this one computes.",
+        evidence=Evidence("copies", {"kind": ("HtoD", "DtoH")}),
+        page="regions",
+    )
+
+
+def _communication(details: pd.DataFrame, time: GpuTimeline, whole: _Whole) -> Iterator[Finding]:
+    """Communication that no computation hides."""
+    mine = details[is_communication(details)]
+    if mine.empty:
+        return
+    exposed, total = time["exposed_communication_ns"], time["communication_ns"]
+    where, inside = _held(mine["path"], mine["dur_ns"])
+    hidden = fmt_percent(1 - exposed / total if total else 0.0)
+    takes = "takes" if len(mine) == 1 else "take"
+    yield Finding(
+        "exposed-communication",
+        "advice",
+        say(
+            f"{counted(len(mine), 'collective')} {takes} {fmt_ns(total)}, {hidden} of it hidden by computation.",
+            *inside,
+        ),
+        title="Exposed communication",
+        gain=whole.gain(exposed),
+        where=where,
+        attempt="Find the rank that the others wait for; larger buckets, or communication that starts earlier.",
+        evidence=Evidence("communication_overlap"),
+        names=_by_time(mine),
+        page="ranks",
+    )
+
+
+def _chains(details: pd.DataFrame, whole: _Whole) -> Iterator[Finding]:
+    """Elementwise kernels one right after another on a stream: fused, a chain takes as long as its longest."""
+    kinds = np.array([kernel_kind(str(name)) == "elementwise" for name in details["name"].cat.categories] or [False])
+    # every event in the order of its stream
+    rows = np.lexsort(
+        (details["start_ns"], details["stream"].fillna(-1).to_numpy(), details["device"].fillna(-1).to_numpy())
+    )
+    lane = details[["device", "stream"]].fillna(-1).to_numpy(np.int64)[rows]
+    place = details["instance"].fillna(-1).to_numpy(np.int64)[rows]
+    fuses = kinds[details["name"].cat.codes.to_numpy()][rows]
+    duration = details["dur_ns"].to_numpy(np.int64)[rows]
+    # a chain goes on while stream and region instance stay the same and both neighbours are elementwise
+    same = (lane[1:] == lane[:-1]).all(axis=1) & (place[1:] == place[:-1]) & fuses[1:] & fuses[:-1]
+    chain = np.concatenate(([0], np.cumsum(~same)))
+    chains = int(chain[-1]) + 1
+    size = np.bincount(chain, weights=fuses, minlength=chains)
+    total, longest = np.zeros(chains, dtype=np.int64), np.zeros(chains, dtype=np.int64)
+    np.add.at(total, chain, np.where(fuses, duration, 0))
+    np.maximum.at(longest, chain, np.where(fuses, duration, 0))
+    many = size > 1
+    saved = np.where(many, total - longest, 0)
+    if not saved.any():
+        return
+    head = np.concatenate(([True], ~same))  # the first event of each chain says where the chain is
+    where, inside = _held(details["path"].iloc[rows[head]], pd.Series(saved))
+    said = (
+        f"{fmt_count(int(size[many].sum()))} elementwise kernels in {counted(int(many.sum()), 'chain')} take "
+        f"{fmt_ns(int(total[many].sum()))}; fused, each chain would take as long as its longest kernel."
+    )
+    names = _by_time(details.iloc[rows[many[chain] & fuses]])
+    yield Finding(
+        "elementwise-chains",
+        "advice",
+        say(said, *inside),
+        title="Chains of elementwise kernels",
+        gain=whole.gain(float(saved.sum())),
+        where=where,
+        attempt="torch.compile, which fuses them; or one custom kernel.",
+        evidence=Evidence("kernels", {"name": names}),
+        names=names,
+        page="kernels",
+    )
+
+
+def _slow_kernels(details: pd.DataFrame, whole: _Whole, compute_major: int | None) -> Iterator[Finding]:
+    """Matrix products in fp32 without tensor cores, and one kernel that holds much of the time."""
+    all_ns = float(details["dur_ns"].sum())
+    fp32 = np.array([bool(_FP32.search(str(name))) for name in details["name"].cat.categories] or [False])
+    is_fp32 = fp32[details["name"].cat.codes.to_numpy()]
+
+    def finding(one: str, title: str, sentence: str, attempt: str, mine: pd.DataFrame) -> Finding:
+        where, inside = _held(mine["path"], mine["dur_ns"])
+        total, names = int(mine["dur_ns"].sum()), _by_time(mine)
+        said = f"{sentence} {fmt_ns(total)}, {fmt_percent(total / all_ns)} of all GPU time."
+        return Finding(
+            one,
+            "advice",
+            say(said, *inside),
+            title=title,
+            gain=whole.gain(total, "held"),
+            where=where,
+            attempt=attempt,
+            evidence=Evidence("kernels", {"name": names}),
+            names=names,
+            page="kernels",
+        )
+
+    if is_fp32.any() and (compute_major is None or compute_major >= _TENSOR_CORES_SINCE):
+        mine = details[is_fp32]
+        said = f"{counted(len(mine), 'kernel')} in fp32 on CUDA cores {'takes' if len(mine) == 1 else 'take'}"
+        attempt = 'torch.set_float32_matmul_precision("high") for TF32; or bf16.'
+        yield finding("fp32-matmul", "Matrix products in fp32 without tensor cores", said, attempt, mine)
+    others = details[~is_fp32 & ~is_communication(details) & (details["category"] == KERNEL).to_numpy()]
+    by_name = others.groupby("name", observed=True)["dur_ns"].sum()
+    if len(by_name) and by_name.max() >= DOMINATES_FROM * all_ns:
+        name = str(by_name.idxmax())
+        mine = others[others["name"] == name]
+        title = f"One kernel: {fit_names(kernel_names([name]), NAME_LETTERS)[0]}"
+        attempt = "Another algorithm for it: fused attention, another layout or tile size, a lower precision."
+        yield finding("one-kernel", title, f"It ran {counted(len(mine), 'time')} and takes", attempt, mine)
+
+
+def _of_host(trace: Trace) -> Iterator[Finding]:
+    """The operator that holds most of the host's time, of a trace without GPU events."""
+    operators = trace.operators()
+    whole = _Whole(float(operators["self_ns"].sum()))
     by_name = operators.groupby("name", observed=True)["self_ns"].sum()
     if by_name.empty or by_name.max() < DOMINATES_FROM * whole.ns:
-        return []
+        return
     name = str(by_name.idxmax())
     mine = operators[operators["name"] == name]
-    total, calls = int(mine["self_ns"].sum()), len(mine)
-    path, inside = _holder(mine["path"], mine["self_ns"].to_numpy(np.int64))
-    gain = total * (1 - 1 / FASTER)
-    return [Advice("one operator", gain, whole, path, inside * (1 - 1 / FASTER), calls, len(operators), (name,), total)]
+    where, inside = _held(mine["path"], mine["self_ns"])
+    total = int(mine["self_ns"].sum())
+    said = f"It was called {counted(len(mine), 'time')} and holds {fmt_ns(total)} of host time itself."
+    yield Finding(
+        "one-operator",
+        "advice",
+        say(said, *inside),
+        title=f"One operator: {name}",
+        gain=whole.gain(total, "held"),
+        where=where,
+        attempt="Fewer calls, another algorithm or a lower precision; or a GPU.",
+        evidence=Evidence("operator_sums", {"name": (name,)}),
+        names=(name,),
+        page="operators",
+    )
 
 
-def advise_layers(totals: pd.DataFrame) -> list[Advice]:
+def of_layers(totals: pd.DataFrame) -> list[Finding]:
     """The layer that loses most by batching: its time per image grows with the batch, by more than its spread.
 
     Takes LAYER_TOTALS. The gain is what the largest batch would take less if the layer took, per image, what it takes
@@ -158,8 +364,9 @@ def advise_layers(totals: pd.DataFrame) -> list[Advice]:
     last = int(totals["batch_size"].max()) if len(totals) else 0
     first = totals.sort_values("batch_size").drop_duplicates("layer").set_index("layer")
     rows = totals[(totals["batch_size"] == last) & (totals["depth"] > 0)].set_index("layer")
-    whole = Whole(float(totals.loc[(totals["batch_size"] == last) & (totals["depth"] == 0), "median_ns"].sum()))
-    whole = dataclasses.replace(whole, unit="forward")
+    whole = _Whole(
+        float(totals.loc[(totals["batch_size"] == last) & (totals["depth"] == 0), "median_ns"].sum()), each="a forward"
+    )
     start = first.loc[rows.index]
     grown = (rows["q1_ns"] / rows["batch_size"] > start["q3_ns"] / start["batch_size"]) & (
         rows["efficiency"] < SCALES_BELOW
@@ -173,166 +380,22 @@ def advise_layers(totals: pd.DataFrame) -> list[Advice]:
         if inner.empty or inner.max() < HOLDS * loss[layer]:
             break
         layer = str(inner.idxmax())
-    found = Advice(
-        "batch scaling",
-        float(loss[layer]),
-        whole,
-        count=last,
-        of=int(start["batch_size"][layer]),
-        names=(layer,),
-        value=float(rows["per_image_ns"][layer]),
-        other=float(start["per_image_ns"][layer]),
+    said = (
+        f"An image takes {fmt_ns(float(start['per_image_ns'][layer]))} at batch {int(start['batch_size'][layer])} and "
+        f"{fmt_ns(float(rows['per_image_ns'][layer]))} at batch {last}."
     )
-    return _ranked([found])
-
-
-def _ranked(found: Sequence[Advice]) -> list[Advice]:
-    return sorted((one for one in found if one.share >= MIN_SHARE), key=lambda one: -one.share)
-
-
-def _waits(
-    gaps: pd.DataFrame,
-    details: pd.DataFrame,
-    launch_calls: pd.DataFrame,
-    operators: pd.DataFrame,
-    scale: float,
-    whole: Whole,
-) -> list[Advice]:
-    """Idle time by what ended it: a late launch, a launch after waiting for the GPU, or the way to the next kernel.
-
-    value: median of the kernels in ns, other: median of the launch calls; of synchronising, how long all waiting calls
-    took, and how many there are.
-    """
-    synchronised = gaps["synchronised"].to_numpy()
-    late = (gaps["cause"] == HOST_BOUND).to_numpy() & ~synchronised
-    short = (gaps["cause"] == KERNEL_WAIT).to_numpy()
-    kernels = details[details["category"] == KERNEL]
-    typical = float(kernels["dur_ns"].median()) if len(kernels) else 0.0
-    calls = launch_calls[launch_calls["gpu_events"] > 0]
-    launching = float(calls["dur_ns"].median()) if len(calls) else 0.0
-    found = []
-    kinds: tuple[tuple[Kind, npt.NDArray[np.bool_]], ...] = (
-        ("host-bound", late),
-        ("synchronising", synchronised),
-        ("kernel gaps", short),
-    )
-    for kind, chosen in kinds:
-        rows = gaps[chosen]
-        if rows.empty:
-            continue
-        length = rows["dur_ns"].to_numpy(np.int64)
-        path, inside = _holder(rows["path"], length)
-        names: tuple[str, ...] = ()
-        value, other = typical, launching
-        if kind == "synchronising":
-            waiting = waiting_calls(launch_calls)
-            names = _callers(waiting, operators)
-            value, other = float(waiting["dur_ns"].sum()), float(len(waiting))
-        total = float(length.sum()) * scale
-        mean = float(length.mean())
-        found.append(Advice(kind, total, whole, path, inside * scale, len(rows), len(gaps), names, value, other, mean))
-    return found
-
-
-def _copies(details: pd.DataFrame, copies: pd.DataFrame, whole: Whole) -> list[Advice]:
-    """Copies between host and device while the GPU did nothing else. value: bytes; other: copies of pageable memory."""
-    mine = copies[copies["kind"].isin(["HtoD", "DtoH"])]
-    if mine.empty:
-        return []
-    start, end = details["start_ns"].to_numpy(), (details["start_ns"] + details["dur_ns"]).to_numpy()
-    rest = ~details["event"].isin(mine["event"]).to_numpy()
-    exposed = covered_ns(start, end) - covered_ns(start[rest], end[rest])
-    pageable = int(((mine["source"] == "Pageable") | (mine["target"] == "Pageable")).sum())
-    length = mine["dur_ns"].to_numpy(np.int64)
-    path, inside = _holder(mine["path"], length)
-    size = float(mine["size_bytes"].fillna(0).sum())
-    inside *= exposed / max(1, int(length.sum()))
-    names = tuple(mine["kind"].value_counts().index)
-    return [Advice("exposed copies", exposed, whole, path, inside, len(mine), len(copies), names, size, pageable)]
-
-
-def _communication(details: pd.DataFrame, whole: Whole) -> list[Advice]:
-    """Communication that no computation hides. value: all of it in ns."""
-    mine = details[is_communication(details)]
-    if mine.empty:
-        return []
-    time = gpu_timeline(details)
-    path, inside = _holder(mine["path"], mine["dur_ns"].to_numpy(np.int64))
-    exposed, total = time["exposed_communication_ns"], time["communication_ns"]
-    inside *= exposed / max(1, int(mine["dur_ns"].sum()))
-    names = _by_time(mine)
-    return [Advice("exposed communication", exposed, whole, path, inside, len(mine), len(details), names, total)]
-
-
-def _chains(details: pd.DataFrame, whole: Whole) -> list[Advice]:
-    """Elementwise kernels one right after another on a stream: fused, a run takes as long as its longest.
-
-    count: kernels in such runs; of: runs. value: their time in ns.
-    """
-    kinds = np.array([kernel_kind(str(name)) == "elementwise" for name in details["name"].cat.categories] or [False])
-    rows = np.lexsort(
-        (details["start_ns"], details["stream"].fillna(-1).to_numpy(), details["device"].fillna(-1).to_numpy())
-    )
-    lane = details[["device", "stream"]].fillna(-1).to_numpy(np.int64)[rows]
-    place = details["instance"].fillna(-1).to_numpy(np.int64)[rows]
-    fuses = kinds[details["name"].cat.codes.to_numpy()][rows]
-    duration = details["dur_ns"].to_numpy(np.int64)[rows]
-    same = (lane[1:] == lane[:-1]).all(axis=1) & (place[1:] == place[:-1]) & fuses[1:] & fuses[:-1]
-    run = np.concatenate(([0], np.cumsum(~same)))
-    runs = int(run[-1]) + 1
-    size = np.bincount(run, weights=fuses, minlength=runs)
-    total, longest = np.zeros(runs, dtype=np.int64), np.zeros(runs, dtype=np.int64)
-    np.add.at(total, run, np.where(fuses, duration, 0))
-    np.maximum.at(longest, run, np.where(fuses, duration, 0))
-    saved = np.where(size > 1, total - longest, 0)
-    if not saved.any():
-        return []
-    head = np.concatenate(([True], ~same))
-    path, inside = _holder(details["path"].iloc[rows[head]], saved)
-    names = _by_time(details.iloc[rows[(size[run] > 1) & fuses]])
-    many = size > 1
     return [
-        Advice(
-            "elementwise chains",
-            float(saved.sum()),
-            whole,
-            path,
-            inside,
-            int(size[many].sum()),
-            int(many.sum()),
-            names,
-            float(total[many].sum()),
+        Finding(
+            "batch-scaling",
+            "advice",
+            say(said),
+            title=f"{layer} scales badly with the batch",
+            gain=whole.gain(float(loss[layer])),
+            attempt="Run it for the whole batch at once instead of for one item after another.",
+            evidence=Evidence("layers", {"layer": (layer,)}),
+            names=(layer,),
+            page="layers",
         )
-    ]
-
-
-def _slow_kernels(details: pd.DataFrame, whole: Whole, compute_major: int | None) -> list[Advice]:
-    """Matrix products in fp32 without tensor cores, and one kernel that holds much of the time.
-
-    Both gains assume FASTER times the speed. value: their time in ns; other: of all GPU time.
-    """
-    all_ns = float(details["dur_ns"].sum())
-    fp32 = np.array([bool(_FP32.search(str(name))) for name in details["name"].cat.categories] or [False])
-    is_fp32 = fp32[details["name"].cat.codes.to_numpy()]
-    found = []
-    if compute_major is None or compute_major >= _TENSOR_CORES_SINCE:
-        found += _half_of("fp32 products", details[is_fp32], details, whole)
-    others = details[~is_fp32 & ~is_communication(details) & (details["category"] == KERNEL).to_numpy()]
-    by_name = others.groupby("name", observed=True)["dur_ns"].sum()
-    if len(by_name) and by_name.max() >= DOMINATES_FROM * all_ns:
-        found += _half_of("one kernel", others[others["name"] == by_name.idxmax()], details, whole)
-    return found
-
-
-def _half_of(kind: Kind, mine: pd.DataFrame, details: pd.DataFrame, whole: Whole) -> list[Advice]:
-    if mine.empty:
-        return []
-    length = mine["dur_ns"].to_numpy(np.int64)
-    total, less = float(length.sum()), 1 - 1 / FASTER
-    path, inside = _holder(mine["path"], length)
-    share = total / float(details["dur_ns"].sum())
-    return [
-        Advice(kind, total * less, whole, path, inside * less, len(mine), len(details), _by_time(mine), total, share)
     ]
 
 
@@ -342,28 +405,23 @@ def _by_time(events: pd.DataFrame) -> tuple[str, ...]:
     return tuple(str(name) for name in sums.index[:3])
 
 
-def _holder(paths: pd.Series, values: I64) -> tuple[Path, float]:
-    """The innermost region that holds at least half of what the one around it holds, and how much; ((), all) if none.
+def _held(paths: pd.Series, values: pd.Series) -> tuple[Path, Sequence[Piece | str]]:
+    """The deepest region that holds most of some events' time, and a sentence that says how much; nothing if none does.
 
-    Regions nobody named are no answer; what they hold counts for the region around them.
+    values: of each event, which counts for every region it is in.
     """
     code, distinct = pd.factorize(paths)
     sums = np.zeros(len(distinct), dtype=np.int64)
-    np.add.at(sums, code, values)
+    np.add.at(sums, code, values.to_numpy(np.int64))
     total: dict[Path, int] = {}
     for path, value in zip(distinct, sums.tolist(), strict=True):
         for depth in range(1, len(path) + 1):
-            if str(path[depth - 1]).startswith(UNNAMED):
-                break
             total[tuple(path[:depth])] = total.get(tuple(path[:depth]), 0) + value
-    best: Path = ()
-    held = int(values.sum())
-    while True:
-        inner = {path: value for path, value in total.items() if len(path) == len(best) + 1 and path[:-1] == best}
-        if not inner or max(inner.values()) < HOLDS * held or not held:
-            return best, float(held)
-        best = max(inner, key=lambda path: inner[path])
-        held = inner[best]
+    where, held = deepest(list(total), list(total.values()))
+    share = held / max(1, int(sums.sum()))
+    if share < HOLDS:
+        return (), ()
+    return where, (f" {'All' if share > 0.995 else fmt_percent(share, 0)} of it in {where[-1]}.",)
 
 
 def _callers(calls: pd.DataFrame, operators: pd.DataFrame) -> tuple[str, ...]:
@@ -376,9 +434,9 @@ def _callers(calls: pd.DataFrame, operators: pd.DataFrame) -> tuple[str, ...]:
         mine = calls[calls["thread"] == number]
         low, high = np.searchsorted(thread, [number, number + 1])  # OPERATORS are by thread and start
         time = mine["start_ns"].to_numpy()
-        at = np.searchsorted(start[low:high], time, "right") - 1
+        at = np.searchsorted(start[low:high], time, "right") - 1  # the last operator that began before each call
         node = np.where(at >= 0, at + low, -1)
-        while (outside := (node >= 0) & (end[node] <= time)).any():
+        while (outside := (node >= 0) & (end[node] <= time)).any():  # it has ended: the one around it
             node = np.where(outside, parent[node], node)
         for where, name, length in zip(node.tolist(), mine["name"], mine["dur_ns"].tolist(), strict=True):
             key = str(operators["name"].iloc[where]) if where >= 0 else str(name)

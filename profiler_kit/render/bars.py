@@ -14,6 +14,7 @@ import pandas as pd
 
 from profiler_kit.analyses.gpu.regions import REGION_TOTALS
 from profiler_kit.analyses.gpu.window import NAME_SUMS, OPERATOR_SUMS
+from profiler_kit.finding import Gain
 from profiler_kit.names import differ_at, kernel_names
 from profiler_kit.text import fmt_count, fmt_ns, fmt_path, fmt_percent
 from profiler_kit.timeline.palette import HUES, region_colours
@@ -139,9 +140,10 @@ def facts(table: pd.DataFrame) -> str:
     return f'<dl class="pk-facts">{"".join(rows)}</dl>'
 
 
-def gain(value: str, share: str, part: float) -> str:
+def gain(one: Gain) -> str:
     """What a cause could give back: the time, its share, and that share as a meter."""
     return (
-        f'<div class="pk-gain"><em>up to</em>{_escape(value)}<small>{_escape(share)}</small></div>'
-        f'<div class="pk-meter"><i style="width:{min(1.0, max(0.0, part)):.1%}"></i></div>'
+        f'<div class="pk-gain"><em>{_escape(one.start)}</em>{_escape(one.size)}'
+        f"<small>{_escape(fmt_percent(one.share))}</small></div>"
+        f'<div class="pk-meter"><i style="width:{min(1.0, max(0.0, one.share)):.1%}"></i></div>'
     )

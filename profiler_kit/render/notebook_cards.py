@@ -13,9 +13,9 @@ from typing import Final
 
 from profiler_kit.analyses.compare.traces import Comparison
 from profiler_kit.files import whole_file
+from profiler_kit.findings.records import what_ran
 from profiler_kit.formats.run_record import RunRecord
 from profiler_kit.load.discover.runs import RunFolder
-from profiler_kit.render import headline
 from profiler_kit.render.notebook import framed
 from profiler_kit.render.report.compare import comparison
 from profiler_kit.render.report.layers import heat_styles, layer_section
@@ -73,7 +73,7 @@ class ReportPage:
 
 def run_card(run: Run) -> Card:
     """What ran, where the time went, what is most worth fixing."""
-    facts = f'<h2>{escape(run.name)}</h2><p class="facts">{escape(headline.what_ran(run.record))}</p>'
+    facts = f'<h2>{escape(run.name)}</h2><p class="facts">{escape(what_ran(run.record))}</p>'
     return Card(facts + overview(run, colours_of([run])), repr(run))
 
 
@@ -118,6 +118,6 @@ def folder_card(folder: RunFolder) -> Card:
     """What a run folder holds, without opening any of it."""
     files = (("trace", folder.trace), ("memory", folder.memory), ("layers", folder.layers), ("masks", folder.masks))
     held = ", ".join(name for name, file in files if file is not None) or "nothing"
-    facts = [headline.what_ran(folder.record), f"Holds: {held}.", folder.problem or ""]
+    facts = [what_ran(folder.record), f"Holds: {held}.", folder.problem or ""]
     lines = "".join(f'<p class="facts">{escape(line)}</p>' for line in facts if line)
     return Card(f"<h2>{escape(folder.label)}</h2>{lines}", repr(folder))

@@ -1,4 +1,4 @@
-"""The ranks of one job in words, tables and figures: RANK_TOTALS and RANK_COLLECTIVES in."""
+"""The ranks of one job in tables and figures: RANK_TOTALS and RANK_COLLECTIVES in."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from profiler_kit.analyses.ranks.ranks import RANK_COLLECTIVES, RANK_TOTALS
 from profiler_kit.names import fit_names, kernel_names
 from profiler_kit.render.figures.regions import GRID, MARGIN, escape
 from profiler_kit.render.tables import KERNEL_LETTERS, printable
-from profiler_kit.text import fmt_count, fmt_ns, fmt_percent, ns_in, time_unit
+from profiler_kit.text import fmt_ns, fmt_percent, ns_in, time_unit
 from profiler_kit.timeline.palette import ACTIVITY, HUES, NEUTRAL
 from profiler_kit.units import ns_to_ms, ns_to_us
 
@@ -23,31 +23,6 @@ _PARTS: Final = (
     ("Memory copies, exposed", "exposed_memcpy_ns", ACTIVITY["memcpy"]),
     ("Idle", "idle_ns", ACTIVITY["idle"]),
 )
-_CLEAR: Final = 0.1  # of all waiting: less is not worth naming a straggler for
-
-
-def ranks_verdict(totals: pd.DataFrame) -> list[tuple[str, bool]]:
-    """Pieces of the sentence on who waits for whom; True marks what to set in bold. Takes RANK_TOTALS, not empty."""
-    RANK_TOTALS.check(totals)
-    counted = int(totals["collectives"].max())
-    if not counted:
-        return [(f"{len(totals)} ranks. No collective was recorded on two of them: who waits cannot be told.", False)]
-    waiter, holder = totals.loc[totals["wait_ns"].idxmax()], totals.loc[totals["held_ns"].idxmax()]
-    if waiter["wait_ns"] < _CLEAR * max(1, int(waiter["communication_ns"])):
-        return [
-            ("No rank waits long for another: ", False),
-            (fmt_ns(int(waiter["wait_ns"])), True),
-            (f" of rank {waiter['rank']}'s {fmt_ns(int(waiter['communication_ns']))} of communication at most.", False),
-        ]
-    share = int(waiter["wait_ns"]) / max(1, int(waiter["communication_ns"]))
-    return [
-        (f"Rank {waiter['rank']}", True),
-        (" waits ", False),
-        (fmt_ns(int(waiter["wait_ns"])), True),
-        (f" of its {fmt_ns(int(waiter['communication_ns']))} of communication ({fmt_percent(share, 0)}); ", False),
-        (f"rank {holder['rank']}", True),
-        (f" arrives last at {holder['arrived_last']} of {fmt_count(int(holder['collectives']))} collectives.", False),
-    ]
 
 
 def rank_bars(totals: pd.DataFrame) -> go.Figure:

@@ -18,11 +18,6 @@ TABLES: Final = (
         lambda ranks: ranks.totals(),
         command="ranks",
         by="rank",
-        note=lambda totals: (
-            ""
-            if totals["collectives"].any()
-            else "No collective was recorded on two ranks: nothing can be said of who waited for whom."
-        ),
     ),
     Table(
         "rank_collectives",

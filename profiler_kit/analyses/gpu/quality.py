@@ -1,7 +1,4 @@
-"""Judge what a trace can be used for: its columns and frames in, findings out, the most important one first.
-
-A finding is a key, how often, and of how many; what to say about it is up to whoever shows it.
-"""
+"""What a trace lacks or lost, from its columns and frames; findings.quality puts it into words."""
 
 from __future__ import annotations
 
@@ -27,6 +24,7 @@ Key = Literal[
     "dropped",
     "repaired",
     "corrupt gzip",
+    "overlapping regions",
     "unknown categories",
     "no GPU activity",
     "GPU work without events",
@@ -48,12 +46,12 @@ Key = Literal[
 ]
 STEP: Final = "ProfilerStep"
 _LOST: Final = ("truncated", "dropped", "repaired", "corrupt gzip", "unknown categories")
-_ODD: Final = ("early starts", "stream overlap")
+_ODD: Final = ("overlapping regions", "unlinked", "early starts", "stream overlap")
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One thing worth knowing. count: how many, of how many (0 when that means nothing).
+class Flaw:
+    """One thing that a trace lacks or lost. count: how many, of how many (0 when that means nothing).
 
     names: categories, steps or regions concerned, the first few. largest_ns: the worst of them, 0 when that means
     nothing.
@@ -93,10 +91,10 @@ class Recorded:
         return sum(count for (found, _), count in self.counts.items() if found == category)
 
 
-def find_all(
+def find_flaws(
     recorded: Recorded, columns: EventColumns, gpu_events: pd.DataFrame, instances: pd.DataFrame
-) -> list[Finding]:
-    """Every finding about a trace: first what is lost, then what is missing, then what is odd.
+) -> list[Flaw]:
+    """Every flaw of a trace: first what is lost, then what is missing, then what is odd.
 
     Takes GPU_EVENTS and REGION_INSTANCES. Raises SchemaError when a column is missing or has another dtype.
     """
@@ -110,89 +108,89 @@ def find_all(
     ]
 
 
-def lost(recorded: Recorded) -> list[Finding]:
+def lost(recorded: Recorded) -> list[Flaw]:
     """What of the file did not become events."""
     found = []
     if recorded.truncated:
-        found.append(Finding("truncated", 1))
+        found.append(Flaw("truncated", 1))
     if recorded.dropped_events:
-        found.append(Finding("dropped", recorded.dropped_events, sum(recorded.counts.values())))
+        found.append(Flaw("dropped", recorded.dropped_events, sum(recorded.counts.values())))
     if recorded.damaged_compression:
-        found.append(Finding("corrupt gzip", 1))
+        found.append(Flaw("corrupt gzip", 1))
     if recorded.repaired_events:
-        found.append(Finding("repaired", recorded.repaired_events, sum(recorded.counts.values())))
+        found.append(Flaw("repaired", recorded.repaired_events, sum(recorded.counts.values())))
     unknown = {name for name, _ in recorded.counts if role_of(name) == "unknown"}
     if unknown:
         names = sorted(unknown, key=recorded.of_category, reverse=True)
-        found.append(Finding("unknown categories", sum(map(recorded.of_category, names)), 0, tuple(names[:8])))
+        found.append(Flaw("unknown categories", sum(map(recorded.of_category, names)), 0, tuple(names[:8])))
     return found
 
 
-def missing_activity(columns: EventColumns, gpu_events: pd.DataFrame) -> list[Finding]:
+def missing_activity(columns: EventColumns, gpu_events: pd.DataFrame) -> list[Flaw]:
     """Whole sides of the recording that are not there, and GPU events without the launch."""
     launches = int(columns.of_category(is_launch).sum())
     operators = int(columns.of_category(lambda category: category == OPERATOR).sum())
     found = []
     if not len(gpu_events):
-        found.append(Finding("GPU work without events", launches) if launches else Finding("no GPU activity", 0))
+        found.append(Flaw("GPU work without events", launches) if launches else Flaw("no GPU activity", 0))
     if not operators and not launches:
-        found.append(Finding("no host activity", 0, len(gpu_events)))
+        found.append(Flaw("no host activity", 0, len(gpu_events)))
     unlinked = int(gpu_events["launch"].isna().sum())
     if unlinked and (operators or launches):
-        found.append(Finding("unlinked", unlinked, len(gpu_events)))
+        found.append(Flaw("unlinked", unlinked, len(gpu_events)))
     return found
 
 
-def missing_regions(gpu_events: pd.DataFrame, instances: pd.DataFrame) -> list[Finding]:
+def missing_regions(gpu_events: pd.DataFrame, instances: pd.DataFrame) -> list[Flaw]:
     """Regions and steps: none at all, kernels outside them, steps that were left out."""
     is_step = (instances["name"] == STEP).to_numpy()
     found = []
     if not len(instances):
-        found.append(Finding("no regions", 0))
+        found.append(Flaw("no regions", 0))
     elif is_step.all():
-        found.append(Finding("steps only", int(is_step.sum())))
+        found.append(Flaw("steps only", int(is_step.sum())))
     outside = int((gpu_events["launch"].notna() & gpu_events["instance"].isna()).sum())
     if outside and len(instances):
-        found.append(Finding("outside regions", outside, len(gpu_events)))
+        found.append(Flaw("outside regions", outside, len(gpu_events)))
     if not is_step.any():
-        return [*found, Finding("no steps", 0)]
+        return [*found, Flaw("no steps", 0)]
     steps = np.unique(instances.loc[is_step, "step"].dropna().to_numpy(np.int64))
     if len(steps) and int(steps[-1]) - int(steps[0]) + 1 > len(steps):
         after = steps[:-1][np.diff(steps) > 1]
         gaps = int(steps[-1]) - int(steps[0]) + 1 - len(steps)
-        found.append(Finding("steps missing", gaps, len(steps), tuple(str(step + 1) for step in after[:8].tolist())))
+        found.append(Flaw("steps missing", gaps, len(steps), tuple(str(step + 1) for step in after[:8].tolist())))
     return found
 
 
-def missing_options(recorded: Recorded, columns: EventColumns, gpu_events: pd.DataFrame) -> list[Finding]:
+def missing_options(recorded: Recorded, columns: EventColumns, gpu_events: pd.DataFrame) -> list[Flaw]:
     """What the recording options left out."""
     operators = recorded.of_category(OPERATOR)
     found = []
     if operators and not recorded.has_shapes:
-        found.append(Finding("no shapes", 0, operators))
+        found.append(Flaw("no shapes", 0, operators))
     python = recorded.of_category(STACK)
     if not python and not recorded.has_stacks:
-        found.append(Finding("no stacks", 0))
+        found.append(Flaw("no stacks", 0))
     if not recorded.flag("with_modules") and not any(name.startswith("nn.Module: ") for name in columns.names):
-        found.append(Finding("no modules", 0))
+        found.append(Flaw("no modules", 0))
     if not recorded.of_category(MEMORY):
-        found.append(Finding("no memory", 0))
+        found.append(Flaw("no memory", 0))
     names = gpu_events["name"].cat.categories
     communicates = [str(name) for name in names if str(name).lower().startswith(COMMUNICATION_PREFIXES)]
     if communicates and "distributedInfo" not in recorded.metadata:
-        found.append(Finding("no rank", len(communicates)))
+        found.append(Flaw("no rank", len(communicates)))
     if not isinstance(recorded.metadata.get("baseTimeNanoseconds"), int):
-        found.append(Finding("no base time", 0))
+        found.append(Flaw("no base time", 0))
     return found
 
 
-def odd_times(gpu_events: pd.DataFrame) -> list[Finding]:
+def odd_times(gpu_events: pd.DataFrame) -> list[Flaw]:
     """Clocks that disagree: work that starts before its launch, and work that overlaps on one stream."""
     found = []
     linked = gpu_events[gpu_events["launch"].notna()]
     early = linked["launch_start_ns"].to_numpy(np.int64) - linked["start_ns"].to_numpy()
     if (early > 0).any():
-        found.append(Finding("early starts", int((early > 0).sum()), len(linked), (), int(early.max())))
+        found.append(Flaw("early starts", int((early > 0).sum()), len(linked), (), int(early.max())))
     known = gpu_events[gpu_events["stream"].notna()]
     overlap = overlaps_on_streams(
         known["device"].fillna(-1).to_numpy(np.int64),
@@ -201,7 +199,7 @@ def odd_times(gpu_events: pd.DataFrame) -> list[Finding]:
         (known["start_ns"] + known["dur_ns"]).to_numpy(),
     )
     if (overlap > 0).any():
-        found.append(Finding("stream overlap", int((overlap > 0).sum()), len(known), (), int(overlap.max())))
+        found.append(Flaw("stream overlap", int((overlap > 0).sum()), len(known), (), int(overlap.max())))
     return found
 
 

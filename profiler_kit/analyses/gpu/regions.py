@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import numpy as np
@@ -32,6 +32,38 @@ REGION_TOTALS: Final = Schema(
 
 
 I64 = npt.NDArray[np.int64]
+# Regions that say nothing about the code: what was not attributed, and what torch.compile makes up.
+_COMPILED: Final = ("## Call CompiledFxGraph", "Torch-Compiled Region", "CompiledFunction")
+UNNAMED: Final = (NO_REGION[0], UNLINKED[0], *_COMPILED)
+HOLDS: Final = 0.5  # a nested region that holds this share of the one around it is the better answer
+
+
+def innermost(paths: Sequence[Path], values: Sequence[int]) -> list[tuple[Path, int]]:
+    """The regions that none is nested in and their values, the highest first; those that say nothing are left out.
+
+    values: of each path, nested regions included.
+    """
+    held = {p: v for p, v in zip(paths, values, strict=True) if not p[-1].startswith(UNNAMED)}
+    around = {path[:depth] for path in held for depth in range(1, len(path))}
+    # where instances overlap, a stretch counts for each of them: such a region can exceed the one around it
+    inner = [(p, v) for p, v in held.items() if p not in around and 0 < v <= held.get(p[:-1], v)]
+    return sorted(inner, key=lambda row: -row[1])
+
+
+def deepest(paths: Sequence[Path], values: Sequence[int]) -> tuple[Path, int]:
+    """The innermost region that holds most, and how much: from the largest at the top down, while one nested region
+    holds half of the one around it. ((), 0) when none has any. values: of each path, nested regions included.
+    """
+    held = {p: v for p, v in zip(paths, values, strict=True) if v > 0 and not p[-1].startswith(UNNAMED)}
+    best: Path = ()
+    while True:
+        nested = {p: v for p, v in held.items() if len(p) == len(best) + 1 and p[:-1] == best}
+        # one whose instances overlap counts a stretch for each of them, and may exceed the region around it: no answer
+        nested = {p: v for p, v in nested.items() if not best or v <= held[best]}
+        inner = max(nested, key=lambda p: nested[p], default=())
+        if not inner or (best and nested[inner] < HOLDS * held[best]):
+            return best, held.get(best, 0)
+        best = inner
 
 
 def region_totals(gpu_events: pd.DataFrame, instances: pd.DataFrame) -> pd.DataFrame:

@@ -25,7 +25,7 @@ EMPTY_SHARE: Final = 0.5  # a segment that is free by this share was split by so
 class Advice:
     """One thing to change. helps: whether by these numbers it would have let the allocation through.
 
-    Numbers are bytes, by name, for the view to put into words: `need` and `room` are always there.
+    Numbers are bytes, by name, for findings.memory to put into words: `need` and `room` are always there.
     """
 
     setting: Setting
@@ -134,7 +134,8 @@ def _advice(report: OomReport, blocks: BlockReplay, device_free: int, size: int)
     missing = size - room if size > room else min(need - device_free, max(size - report.largest_free_bytes, 0))
     scales = report.live_bytes + report.requested_bytes
     fits = missing <= MOST_SMALLER * scales
-    found.append(Advice("batch", fits, {"need": need, "room": room, "missing": missing, "scales": scales}))
+    numbers = {"need": need, "room": room, "missing": missing, "scales": scales, "short": max(0, size - room)}
+    found.append(Advice("batch", fits, numbers))
     return sorted(found, key=lambda one: not one.helps)
 
 

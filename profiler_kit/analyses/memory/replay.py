@@ -300,27 +300,6 @@ def out_of_memory(events: pd.DataFrame, replays: list[Replay]) -> pd.DataFrame:
     return MEMORY_OOM.check(pd.concat(parts, ignore_index=True))
 
 
-def explain_oom(requested_bytes: int, device_free_bytes: int | None, cached_bytes: int) -> str:
-    """Why an allocation failed, in one sentence, with what to try.
-
-    `cached_bytes` is reserved but not allocated. The allocator returns whole cached segments to the driver before it
-    gives up, so that what it cannot return is split: in use in part.
-    """
-    if device_free_bytes is None:
-        return "The recorder did not say how much was free on the device."
-    if requested_bytes <= device_free_bytes:
-        return (
-            "The device had room: a limit of the process (set_per_process_memory_fraction) or of another pool held. "
-            "Raise it."
-        )
-    if requested_bytes <= device_free_bytes + cached_bytes:
-        return (
-            "Free and cached memory together would have sufficed, but not in one piece. "
-            "Try PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True."
-        )
-    return "More than there was, cached memory included: use a smaller batch, or free what is live at the peak."
-
-
 def fragmentation(blocks: pd.DataFrame, segments: pd.DataFrame, device: int) -> float:
     """Share of the reserved bytes that lie in no active block at the moment of the snapshot (0 to 1).
 

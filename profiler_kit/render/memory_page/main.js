@@ -48,7 +48,7 @@ class Page {
     this.found = null;
     this.setLayers(-1);
     showFacts(device, this.layers);
-    showNotices(device, this.head, (oom) => this.showOom(oom));
+    showNotices(device, (oom) => this.showOom(oom));
     this.search(byId("search").value);
     this.show(this.view);
   }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -12,8 +12,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.analyses.memory.ranges import Ranges, free_requests, reserved_ranges
-from profiler_kit.analyses.memory.replay import active_blocks, explain_oom, fragmentation
+from profiler_kit.analyses.memory.replay import active_blocks, fragmentation
 from profiler_kit.analyses.memory.stack_names import is_noise, is_own
+from profiler_kit.findings import memory
 from profiler_kit.timeline.palette import region_colours
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ def _device(snapshot: Snapshot, device: int, ranges: Ranges, used: Ints, packer:
     last = int(max(one.times_us.max(initial=origin), regions.end_us.max(initial=origin)))
     changed = np.flatnonzero(np.diff(one.reserved_bytes))
     missing = snapshot.missing(device)
+    ooms = _ooms(snapshot, device, origin, used)
     return {
         "device": device,
         "name": "CPU" if snapshot.device_type(device) == "cpu" else f"GPU {device}",
@@ -125,7 +127,8 @@ def _device(snapshot: Snapshot, device: int, ranges: Ranges, used: Ints, packer:
         "truncated": missing.truncated,
         "unmatched_frees": missing.unmatched_frees,
         "recorded_before": missing.recorded_before,
-        "ooms": _ooms(snapshot, device, origin, used),
+        "ooms": ooms,
+        "notices": _notices(snapshot, device, ooms),
         "time": packer.add(np.diff(one.times_us, prepend=origin)),
         "reserved_state": packer.add(np.diff(changed + 1, prepend=0)),
         "reserved_bytes": packer.add(one.reserved_bytes[np.concatenate(([0], changed + 1))]),
@@ -246,9 +249,19 @@ def _ooms(snapshot: Snapshot, device: int, origin: int, used: Ints) -> list[Meta
             "allocated_bytes": failed.allocated_bytes,
             "reserved_bytes": failed.reserved_bytes,
             "stack": int(np.searchsorted(used, failed.stack)),
-            "why": explain_oom(
-                failed.requested_bytes, failed.device_free_bytes, failed.reserved_bytes - failed.allocated_bytes
-            ),
+            "why": why.sentence,
         }
-        for state, failed in zip(states.tolist(), snapshot.failures(device), strict=True)
+        for state, failed, why in zip(
+            states.tolist(), snapshot.failures(device), memory.out_of_memory(snapshot, device), strict=True
+        )
+    ]
+
+
+def _notices(snapshot: Snapshot, device: int, ooms: Sequence[Meta]) -> list[Meta]:
+    """What is said above the picture, less the peak, which is among the facts; of a failure the state to go to."""
+    states = {one["why"]: one["state"] for one in ooms}
+    found = [*memory.raised(snapshot), *memory.of_device(snapshot, device)[1:]]
+    return [
+        {"level": one.level, "text": " ".join((one.line, *one.details)), "state": states.get(one.sentence)}
+        for one in found
     ]

@@ -18,22 +18,12 @@ function showFacts(device, all) {
 
 function holderText({ main, where }) { return where ? `, ${where}` : main === NO_STACK ? ", as on autograd's backward thread" : ""; }
 
-const MOST_NOTICES = 3, LONG_NOTICE = 110;
-function showNotices(device, head, goTo) {
-  const notices = device.ooms.slice(0, MOST_NOTICES).map((oom) => ["danger",
-    `Out of memory at ${micros(oom.time_us)}: asked for ${bytes(oom.requested_bytes)}; ${bytes(oom.device_free_bytes)} free on the device, ` +
-    `${bytes(oom.allocated_bytes)} allocated, ${bytes(oom.reserved_bytes - oom.allocated_bytes)} reserved but not allocated. ${oom.why}`, () => goTo(oom)]);
-  if (device.ooms.length > MOST_NOTICES) notices.push(["danger", `${grouped(device.ooms.length - MOST_NOTICES)} more allocations failed.`]);
-  if (head.error) notices.push(["danger", `The recorded function raised: ${head.error}`]);
-  if (device.truncated) notices.push(["warn", droppedText(device, head)]);
-  if (!device.events) notices.push(["warn", device.count ? "No history: only the state at the end is known. Record with profiler_kit.memory_runner." : "Nothing was allocated on this device, and no event was recorded."]);
-  byId("notices").replaceChildren(...notices.map(([kind, text, go]) => notice(kind, text, go)));
-}
-function droppedText(device, head) {
-  const known = device.unmatched_frees + device.recorded_before;
-  const ring = head.max_entries ? ` The ring buffer held ${grouped(head.max_entries)} events.` : "";
-  return `The history lost its beginning: at least ${grouped(known)} recorded allocations are missing (${grouped(device.unmatched_frees)} freed later, ` +
-    `${grouped(device.recorded_before)} live to the end), so that an earlier peak may be too.${ring} Record with a larger max_entries.`;
+const LONG_NOTICE = 110, KINDS = { error: "danger", warning: "warn", note: "plain" };
+function showNotices(device, goTo) {
+  byId("notices").replaceChildren(...device.notices.map(({ level, text, state }) => {
+    const oom = device.ooms.find((one) => one.state === state);
+    return notice(KINDS[level], text, oom && (() => goTo(oom)));
+  }));
 }
 function notice(kind, text, go) {
   const box = element("p", { className: kind });

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from profiler_kit.analyses.compare.traces import Change, Comparison
+from profiler_kit.findings.compare import changed, noise, of_comparison
+from profiler_kit.findings.numbers import numbers
+from profiler_kit.findings.records import what_ran
 from profiler_kit.names import fit_names
-from profiler_kit.render import diff, headline
-from profiler_kit.render.report.parts import Colours, Column, folded, named, sub, table, times
+from profiler_kit.render.report.parts import Colours, Column, folded, named, sentence, sub, table, times, verdict_line
 from profiler_kit.render.svg import bar, escape
 from profiler_kit.run import Run
 from profiler_kit.text import MISSING, fmt_count, fmt_path
@@ -21,7 +23,7 @@ _CLASSES: Final = {"slower": "slower", "faster": "faster", "added": "new", "remo
 
 def side_by_side(runs: Sequence[Run]) -> str:
     """One row a run with the numbers that sum it up."""
-    shown = [{one.name: one for one in headline.numbers(run)} for run in runs]
+    shown = [{one.name: one for one in numbers(run)} for run in runs]
     wanted = ("Median latency", "Images a second", "GPU busy", "Busy while recorded", "Recorded span", "Peak memory")
     names = [name for name in wanted if any(name in one for one in shown)]
     meanings = {name: next(one[name].meaning for one in shown if name in one) for name in names}
@@ -31,20 +33,20 @@ def side_by_side(runs: Sequence[Run]) -> str:
             Column(name, [one[name].value if name in one else MISSING for one in shown], "number", meanings[name])
             for name in names
         ),
-        Column("what ran", [headline.what_ran(run.record) if run.record else MISSING for run in runs], "prose"),
+        Column("what ran", [what_ran(run.record) if run.record else MISSING for run in runs], "prose"),
     ]
     return table(columns, "Runs beside each other", sortable=False)
 
 
 def comparison(a: Run, b: Run, found: Comparison, colours: Colours) -> str:
     """What changed from A to B: sentences, totals and regions, then kinds of work, kernels and operators."""
-    said = diff.verdict(found, (a.record, b.record))
-    lines = "".join(f"<li>{escape(line)}</li>" for line in said[1:])
+    said = of_comparison(found, (a.record, b.record))
+    lines = "".join(f"<li>{sentence(one)}</li>" for one in said[1:])
     per = f"per {found.round}" if found.round else "in all"
     host = found.metric == "host"
     regions = found.of("region", found.metric) or found.of("region", "host")
     return (
-        (f'<p class="verdict">{escape(said[0])}</p>' if said else "")
+        verdict_line(said[0] if said else None)
         + (f'<ul class="said">{lines}</ul>' if lines else "")
         + sub("Totals", changes(found.of("total"), "", _total_names(found)))
         + sub(f"Regions: {'host' if host else 'GPU busy'} time {per}", changes(regions, "region", colours=colours))
@@ -95,7 +97,7 @@ def changes(
         Column("", [_pair(pair, longest, hue) for pair, hue in zip(values, hues, strict=True)], "html"),
         *_both(values),
         Column("change", [_changed(row) for row in rows], "html", "B against A; same: within the noise."),
-        Column("noise", [diff.noise(row) for row in rows], "number", "How far apart the two may be by chance."),
+        Column("noise", [noise(row) for row in rows], "number", "How far apart the two may be by chance."),
     ]
     return table(columns, what or "totals", sortable=False)
 
@@ -112,4 +114,4 @@ def _pair(pair: Sequence[float | None], longest: float, colour: str) -> str:
 
 
 def _changed(row: Change) -> str:
-    return f'<span class="change {_CLASSES[row.status]}">{escape(diff.changed(row))}</span>'
+    return f'<span class="change {_CLASSES[row.status]}">{escape(changed(row))}</span>'

@@ -8,11 +8,10 @@ from typing import Final
 import pandas as pd
 
 from profiler_kit.analyses.layers.totals import LAYER_TOTALS
-from profiler_kit.render import headline
+from profiler_kit.findings.layers import of_layers, scaling
 from profiler_kit.render.layer_choice import best_depth, layers_at_depth, telling_layers
 from profiler_kit.render.report.parts import folded, notice, sub, two, verdict_line
 from profiler_kit.render.svg import WIDE, escape, line, percent, plot, swatch, tick_text, ticks
-from profiler_kit.render.verdict import layers_coverage
 from profiler_kit.run import Layers, Run
 from profiler_kit.text import MISSING, fmt_all_ns, fmt_count, fmt_ns, fmt_percent, ns_in, time_unit
 from profiler_kit.timeline.palette import HUES, SCALE_DARK, SCALE_LIGHT, ink_on, on_scale
@@ -41,8 +40,8 @@ def layer_section(run: Run, *, lead: bool = True) -> str:
     )  # fmt: skip
     return "".join(
         [
-            verdict_line(headline.scaling_said(run)) if lead else "",
-            _notes(layers),
+            verdict_line(scaling(totals)) if lead else "",
+            _notes(run, layers),
             sub(
                 "Time per image, by layer", heat_map(totals, names), lead="Median of a layer divided by the batch size."
             ),
@@ -142,9 +141,9 @@ def layer_lines(totals: pd.DataFrame, layers: Sequence[str], *, efficiency: bool
     ) + f'<ul class="legend">{"".join(legend)}</ul>'  # fmt: skip
 
 
-def _notes(layers: Layers) -> str:
+def _notes(run: Run, layers: Layers) -> str:
     """How much of the forward the layers explain, and what to know about how they were timed."""
-    said = [] if layers.coverage.empty else [layers_coverage(layers.coverage, layers.spread)]
+    said = [one.line for one in of_layers(layers, run.record) if one.id != "batching"]
     return "".join(f'<p class="note">{escape(text)}</p>' for text in (*said, *layers.notes))
 
 

@@ -11,15 +11,18 @@ import pandas as pd
 from profiler_kit.analyses.compare.traces import Comparison
 from profiler_kit.analyses.gpu.window import name_sums, operator_sums
 from profiler_kit.analyses.memory.stack_names import stack_name
+from profiler_kit.finding import Finding, of_kind, of_the_file
+from profiler_kit.findings import memory
+from profiler_kit.findings.collect import headline
+from profiler_kit.findings.compare import of_comparison
+from profiler_kit.findings.numbers import numbers
+from profiler_kit.findings.records import what_ran
 from profiler_kit.formats.ladder_file import ladder_rows
 from profiler_kit.formats.ladder_record import LadderRecord
 from profiler_kit.names import kernel_names
-from profiler_kit.render import diff, headline
-from profiler_kit.render.advice import hint
-from profiler_kit.render.headline import Pieces
+from profiler_kit.render import diff
 from profiler_kit.render.ladder_style import ladder_facts
 from profiler_kit.render.markdown import grid, plain
-from profiler_kit.render.report.overview import absent, idle_causes, idle_regions
 from profiler_kit.run import Run, compare_runs
 from profiler_kit.snapshot import Snapshot
 from profiler_kit.text import MISSING, fmt_bytes, fmt_count, fmt_ns, fmt_percent
@@ -59,11 +62,11 @@ def ladder_markdown(folder: Path, record: LadderRecord) -> str:
 
 
 def _one(run: Run) -> Iterator[str]:
-    yield from (f"### {plain(run.name)}", "", plain(headline.what_ran(run.record)), "")
+    yield from (f"### {plain(run.name)}", "", plain(what_ran(run.record)), "")
     yield from (f"- {line}" for line in _said(run))
-    numbers = headline.numbers(run)
-    if numbers:
-        yield from ("", *grid([one.name for one in numbers], [[one.value for one in numbers]], named=False))
+    shown = numbers(run)
+    if shown:
+        yield from ("", *grid([one.name for one in shown], [[one.value for one in shown]], named=False))
     if run.trace is not None and run.presence is not None:
         yield from _trace(run, run.trace, on_gpu=run.presence.ran == "gpu")
     if run.snapshot is not None:
@@ -72,34 +75,20 @@ def _one(run: Run) -> Iterator[str]:
 
 
 def _said(run: Run) -> Iterator[str]:
-    """What to know first, a line each: where the time went, why the GPU was idle, what is broken or missing."""
-    sentence = _bold(headline.said(run))
-    if sentence:
-        yield sentence
-    if run.trace is not None and run.presence is not None:
-        if run.presence.ran == "gpu":
-            yield from _idle(run.idle_gaps)
-        yield from map(plain, headline.losses(run.trace, run.presence))
-    for said in map(hint, run.advice[:ADVICE]):
-        gain = plain(f"{said.gain} ({said.share})")
-        yield f"Worth fixing: **{plain(said.title)}**, up to {gain}. Try {plain(said.attempt)}"
-    yield from map(plain, run.problems)
-    missing = absent(run)
-    if missing:
-        yield plain(missing)
+    """What to know first, a line each: where the time went, what is broken or missing, why the GPU was idle, advice."""
+    first = headline(run)
+    if first is not None:
+        yield _bold(first)
+    found = run.findings
+    yield from map(_line, of_the_file(found))
+    yield from (_line(one) for one in of_kind(found, "why"))
+    yield from (f"Worth fixing: {_line(one)}" for one in of_kind(found, "advice")[:ADVICE])
 
 
-def _idle(gaps: pd.DataFrame) -> Iterator[str]:
-    total = int(gaps["dur_ns"].sum())
-    if not total:
-        return
-    causes = ", ".join(
-        f"{cause.name[0].lower()}{cause.name[1:]} {fmt_percent(cause.ns / total, 0)}"
-        for cause in idle_causes(gaps)
-        if cause.ns
-    )
-    where = ", ".join(f"{path[-1]} {fmt_percent(ns / total, 0)}" for path, ns, _ in idle_regions(gaps)[:3])
-    yield f"Idle for **{fmt_ns(total)}** while recorded: {plain(causes)}. Most before the work of: {plain(where)}."
+def _line(one: Finding) -> str:
+    """A finding in one line: title, gain, sentence, what to try."""
+    title = f"**{plain(one.title)}**{f', {plain(str(one.gain))}' if one.gain else ''}. " if one.title else ""
+    return f"{title}{_bold(one)}{f' Try: {plain(one.attempt)}' if one.attempt else ''}"
 
 
 def _trace(run: Run, trace: Trace, *, on_gpu: bool) -> Iterator[str]:
@@ -164,13 +153,8 @@ def _memory(snapshot: Snapshot) -> Iterator[str]:
         device = row["device"]
         if not (row["events"] or row["end_allocated_bytes"]):
             continue
-        title = "**Memory" if device == 0 else f"**Memory of device {device}"
-        failed = f" {len(row['oom'])} allocations failed: out of memory." if row["oom"] else ""
-        yield from (
-            "",
-            f"{title}:** {_bold(headline.peak_said(snapshot, device))}{failed}",
-            "",
-        )
+        title = "**Memory**" if device == 0 else f"**Memory of device {device}**"
+        yield from ("", title, "", *(f"- {_line(one)}" for one in memory.of_device(snapshot, device)), "")
         live = snapshot.live_at_peak(device)
         cells = [
             (
@@ -209,7 +193,7 @@ def _layers(run: Run) -> Iterator[str]:
 
 def _several(runs: Sequence[Run]) -> Iterator[str]:
     yield from (f"### {' → '.join(plain(run.name) for run in runs)}", "")
-    shown = [{one.name: one.value for one in headline.numbers(run)} for run in runs]
+    shown = [{one.name: one.value for one in numbers(run)} for run in runs]
     names = list(dict.fromkeys(name for one in shown for name in one if name != "Events in the trace"))
     yield from grid(
         ("run", *names),
@@ -234,9 +218,9 @@ def comparison_markdown(a: Run, b: Run, found: Comparison) -> str:
 
 def _changes(a: Run, b: Run, found: Comparison, *, tables: bool) -> Iterator[str]:
     """The sentences of a comparison and its tables; of more than two runs only totals and regions."""
-    lines = diff.verdict(found, (a.record, b.record))
+    said = of_comparison(found, (a.record, b.record))
     title = () if tables else (f"**{plain(a.name)} → {plain(b.name)}**", "")
-    yield from ("", *title, *(f"- {plain(line)}" for line in lines))
+    yield from ("", *title, *(f"- {_bold(one)}" for one in said))
     for table in diff.grids(found, RANKED):
         kind = table.title.split(":")[0].split(",")[0]
         if kind not in (("Regions",) if not tables else _TABLES[found.metric]):
@@ -248,8 +232,8 @@ def _changes(a: Run, b: Run, found: Comparison, *, tables: bool) -> Iterator[str
             yield from ("", f"**{plain(table.title)}{_of(len(rows) - 2, len(table.rows))}**", "", *rows)
 
 
-def _bold(pieces: Pieces) -> str:
-    return "".join(f"**{plain(piece)}**" if bold else plain(piece) for piece, bold in pieces)
+def _bold(one: Finding) -> str:
+    return "".join(f"**{plain(piece)}**" if bold else plain(piece) for piece, bold in one.pieces)
 
 
 def _cut(name: str) -> str:

@@ -8,17 +8,17 @@ import numpy as np
 import pandas as pd
 
 from profiler_kit.analyses.memory.regions import MEMORY_REGION_SPANS, MEMORY_REGIONS
-from profiler_kit.analyses.memory.replay import MEMORY_TIMELINE, explain_oom
+from profiler_kit.analyses.memory.replay import MEMORY_TIMELINE
 from profiler_kit.analyses.memory.stack_names import stack_name
+from profiler_kit.findings import memory as findings
+from profiler_kit.findings.numbers import of_device
 from profiler_kit.names import fit_names
 from profiler_kit.render.downsample import keep_peaks
-from profiler_kit.render.headline import Number, peak_said
 from profiler_kit.render.report.parts import (
     Colours,
     Column,
     counts,
     named,
-    notice,
     shares,
     size_unit,
     sizes,
@@ -26,10 +26,11 @@ from profiler_kit.render.report.parts import (
     table,
     tiles,
     verdict_line,
+    warning,
 )
 from profiler_kit.render.svg import WIDE, bar, escape, line, percent, plot, swatch, tick_text, ticks
 from profiler_kit.snapshot import DeviceRow, Snapshot
-from profiler_kit.text import bytes_in, fmt_bytes, fmt_count, fmt_ns, fmt_path, fmt_percent, ns_in, time_unit
+from profiler_kit.text import bytes_in, fmt_bytes, fmt_count, fmt_ns, fmt_path, ns_in, time_unit
 from profiler_kit.timeline.palette import ALLOCATED, HUES, MARK, RESERVED, colour_of
 from profiler_kit.units import NS_PER_US
 
@@ -39,31 +40,26 @@ HEIGHT_PX: Final = 240
 BAND_PX: Final = 17
 REGIONS: Final = 40
 STACKS: Final = 15
-FAILURES: Final = 3
 NAME_LETTERS: Final = 48
 _BAND_LABEL: Final = 0.03
 
 
 def memory_section(snapshot: Snapshot, colours: Colours, *, lead: bool = True) -> str:
     """Every device that held memory. lead: with the sentence on the peak."""
-    rows = snapshot.summary()["devices"]
-    used = [row for row in rows if row["events"] or row["reserved_bytes"] or row["end_allocated_bytes"]]
-    if not used:
-        return notice("The snapshot holds no event and no memory.", "plain")
+    used = [row for row in snapshot.summary()["devices"] if findings.holds_memory(row)]
     several = len(used) > 1
-    error = snapshot.recording.error
-    said = notice(f"The recorded function raised: {error}", "danger") if error else ""
+    said = "".join(warning(one) for one in snapshot.findings() if one.id in ("raised", "no-memory-held"))
     return said + "".join(_device(snapshot, row, colours, several=several, lead=lead or several) for row in used)
 
 
 def _device(snapshot: Snapshot, row: DeviceRow, colours: Colours, *, several: bool, lead: bool) -> str:
     device = row["device"]
     name = "CPU" if row["device_type"] == "cpu" else f"GPU {device}"
+    first, *others = findings.of_device(snapshot, device)
     body = (
-        (verdict_line(peak_said(snapshot, device)) if lead else "")
-        + "".join(_failures(snapshot, row))
-        + _history(snapshot, row)
-        + tiles(_numbers(row))
+        (verdict_line(first) if lead else "")
+        + "".join(map(warning, others))
+        + tiles(of_device(row))
         + sub("Memory over time", memory_plot(snapshot, device, colours))
         + sub("Live at the peak", _live(snapshot, device), lead="Who held the memory when the total was highest.")
         + sub(
@@ -71,52 +67,6 @@ def _device(snapshot: Snapshot, row: DeviceRow, colours: Colours, *, several: bo
         )
     )
     return f"<h3>{escape(name)}</h3>{body}" if several else body
-
-
-def _failures(snapshot: Snapshot, row: DeviceRow) -> list[str]:
-    """Why allocations failed, the first few of them."""
-    out = []
-    failures = snapshot.failures(row["device"])
-    for failed in failures[:FAILURES]:
-        cached = failed.reserved_bytes - failed.allocated_bytes
-        free = "an unknown amount" if failed.device_free_bytes is None else fmt_bytes(failed.device_free_bytes)
-        out.append(
-            notice(
-                f"Out of memory: asked for {fmt_bytes(failed.requested_bytes)}; {free} free on the device, "
-                f"{fmt_bytes(failed.allocated_bytes)} allocated, {fmt_bytes(cached)} reserved but not allocated. "
-                f"{explain_oom(failed.requested_bytes, failed.device_free_bytes, cached)}",
-                "danger",
-            )
-        )
-    if len(failures) > FAILURES:
-        out.append(notice(f"{fmt_count(len(failures) - FAILURES)} more allocations failed.", "danger"))
-    return out
-
-
-def _history(snapshot: Snapshot, row: DeviceRow) -> str:
-    if row["history_truncated"]:
-        missing = snapshot.missing(row["device"])
-        lost = missing.unmatched_frees + missing.recorded_before
-        return notice(
-            f"The history lost its beginning: at least {fmt_count(lost)} recorded allocations are missing, so that an "
-            "earlier peak may be too. Record with a larger max_entries."
-        )
-    return "" if row["events"] else notice("No history: only the state at the end is known.")
-
-
-def _numbers(row: DeviceRow) -> list[Number]:
-    shown = [Number("Peak allocated", fmt_bytes(row["peak_allocated_bytes"]), "Highest total, in bytes asked for.")]
-    end = Number("Allocated at the end", fmt_bytes(row["end_allocated_bytes"]), "Held by tensors when it was saved.")
-    events = Number("Events", fmt_count(row["events"]), "Entries of the allocator's history on this device.")
-    if row["device_type"] == "cpu":
-        return [*shown, end, events]
-    return [
-        *shown,
-        Number("Reserved at the end", fmt_bytes(row["reserved_bytes"]), "Taken from the driver when it was saved."),
-        end,
-        Number("Unused at the end", fmt_percent(row["fragmentation"]), "Share of reserved memory in no active block."),
-        events,
-    ]
 
 
 def memory_plot(snapshot: Snapshot, device: int, colours: Colours) -> str:

@@ -8,15 +8,17 @@ from typing import Final
 
 import pandas as pd
 
-from profiler_kit.analyses.gpu.idle import HOST_BOUND, IDLE_GAPS, KERNEL_WAIT, OTHER
+from profiler_kit.analyses.gpu.idle import HOST_BOUND, KERNEL_WAIT, OTHER
 from profiler_kit.analyses.gpu.regions import REGION_TOTALS
 from profiler_kit.analyses.gpu.timeline import GpuTimeline
 from profiler_kit.analyses.gpu.window import NAME_SUMS, OPERATOR_SUMS, name_sums, operator_sums
-from profiler_kit.findings.advice import Advice
+from profiler_kit.finding import Finding, of_kind, of_the_file
+from profiler_kit.findings.advice import HELP, NOTHING
+from profiler_kit.findings.collect import headline
+from profiler_kit.findings.numbers import numbers
+from profiler_kit.findings.time import IDLE_CAUSES, idle_causes, idle_regions
 from profiler_kit.names import fit_names, kernel_names
-from profiler_kit.render import headline
-from profiler_kit.render.advice import HELP, NOTHING, hint, markdown_list
-from profiler_kit.render.report.parts import Colours, chip, folded, notice, sub, tiles, two, verdict_line
+from profiler_kit.render.report.parts import Colours, chip, folded, sentence, sub, tiles, two, verdict_line, warning
 from profiler_kit.render.svg import Part, bar, escape, stacked
 from profiler_kit.run import Run
 from profiler_kit.text import fmt_count, fmt_ns, fmt_path, fmt_percent
@@ -54,41 +56,20 @@ class Row:
 
 def overview(run: Run, colours: Colours) -> str:
     """Sentence, numbers, and where the time went."""
-    parts = [verdict_line(headline.said(run)), *warnings(run)]
+    parts = [verdict_line(headline(run)), *warnings(run)]
     if run.trace is not None or run.record is not None:  # a snapshot's numbers stand in its own section
-        parts.append(tiles(headline.numbers(run)))
+        parts.append(tiles(numbers(run)))
     if run.trace is not None and run.presence is not None:
         parts.append(_on_gpu(run, run.trace, colours) if run.presence.ran == "gpu" else _on_host(run.trace, colours))
     parts.append(worth_fixing(run))
     if run.presence is not None and run.presence.ran == "gpu" and run.trace is not None:
-        parts.append(idle(run.idle_gaps, run.trace.summary()["gpu_timeline"], colours))
+        parts.append(idle(run, colours))
     return "".join(parts)
 
 
 def warnings(run: Run) -> list[str]:
     """What is broken, lost or not there."""
-    out = [notice(problem, "danger") for problem in run.problems]
-    if run.trace is not None and run.presence is not None:
-        out += [
-            notice(line, "warn" if "not whole" in line else "plain")
-            for line in headline.losses(run.trace, run.presence)
-        ]
-    missing = absent(run)
-    return [*out, notice(missing, "plain")] if missing else out
-
-
-def absent(run: Run) -> str:
-    """Which parts the run does not hold, in one sentence; broken ones have their own."""
-    broken = " ".join(run.problems)
-    wanted = (
-        ("trace", "trace", "trace.json.gz"),
-        ("memory", "memory snapshot", "memory.pickle"),
-        ("layers", "layer timings", "layers.parquet"),
-    )
-    names = [text for part, text, file in wanted if part not in run.holds and file not in broken]
-    if not names or run.path.is_file():
-        return ""
-    return f"Not in this run: {', '.join(names)}."
+    return list(map(warning, of_the_file(run.findings)))
 
 
 def _on_gpu(run: Run, trace: Trace, colours: Colours) -> str:
@@ -123,23 +104,24 @@ def worth_fixing(run: Run) -> str:
     """The causes that could give back most, with their evidence; empty for a run that holds no time."""
     if run.trace is None and run.layers is None:
         return ""
-    cards = list(map(_card, run.advice[:CARDS]))
+    found = of_kind(run.findings, "advice")
+    cards = list(map(_card, found[:CARDS]))
     body = f'<ol class="cards">{"".join(cards)}</ol>' if cards else f'<p class="note">{escape(NOTHING)}</p>'
-    more = folded(f"{len(run.advice) - CARDS} more", _plain_list(run.advice[CARDS:])) if run.advice[CARDS:] else ""
+    more = folded(f"{len(found) - CARDS} more", _plain_list(found[CARDS:])) if found[CARDS:] else ""
     return sub("Most worth fixing", body + more, meaning=HELP)
 
 
-def _card(one: Advice) -> str:
-    said = hint(one)
+def _card(one: Finding) -> str:
+    share = one.gain.share if one.gain else 0.0
     return (
-        f'<li><b>{escape(said.title)}</b><span class="gain">up to {escape(said.gain)} ({said.share})</span>'
-        f"{bar(one.share, HUES[4], height=6)}<p>{escape(said.evidence)}</p>"
-        f"<p><b>Try</b> {escape(said.attempt)}</p></li>"
+        f'<li><b>{escape(one.title)}</b><span class="gain">{escape(str(one.gain))}</span>'
+        f"{bar(share, HUES[4], height=6)}<p>{sentence(one)}</p>"
+        f"<p><b>Try</b> {escape(one.attempt)}</p></li>"
     )
 
 
-def _plain_list(found: Sequence[Advice]) -> str:
-    return f'<ul class="said">{"".join(f"<li>{escape(line)}</li>" for line in markdown_list(found))}</ul>'
+def _plain_list(found: Sequence[Finding]) -> str:
+    return f'<ul class="said">{"".join(f"<li>{escape(one.line)}</li>" for one in found)}</ul>'
 
 
 def activity(time: GpuTimeline) -> str:
@@ -157,67 +139,40 @@ def activity(time: GpuTimeline) -> str:
     return stacked(parts, f"busy {fmt_percent(time['busy_ns'] / total)} of {fmt_ns(total)}")
 
 
-@dataclass(frozen=True)
-class Cause:
-    """One reason for the GPU to be idle, and for how long it was."""
-
-    name: str
-    ns: int
-    colour: str
-    meaning: str
+_IDLE_HUES: Final = {HOST_BOUND: HUES[1], KERNEL_WAIT: NEUTRAL, OTHER: IDLE}
 
 
-def idle_causes(gaps: pd.DataFrame) -> list[Cause]:
-    """Idle time by what ended it; adds up to all of it. Takes IDLE_GAPS."""
-    IDLE_GAPS.check(gaps)
-    waited = int(gaps.loc[gaps["synchronised"], "dur_ns"].sum())
-    by_cause = gaps.groupby("cause", observed=False)["dur_ns"].sum()
-    return [
-        Cause("Host late", int(by_cause[HOST_BOUND]) - waited, HUES[1],
-              "The next kernel was launched after the GPU had run dry."),
-        Cause("Host had waited for the GPU", waited, HUES[4],
-              "Likewise, because the host was inside a synchronising call when the gap began."),
-        Cause("Between kernels", int(by_cause[KERNEL_WAIT]), NEUTRAL,
-              "Short distance between kernels that were launched in time."),
-        Cause("Other", int(by_cause[OTHER]), IDLE,
-              "Launched in time, and yet not begun: another stream, a dependency."),
-    ]  # fmt: skip
-
-
-def idle_regions(gaps: pd.DataFrame) -> list[tuple[tuple[str, ...], int, int]]:
-    """Path, idle time and number of gaps of each region whose work ended them, longest first. Takes IDLE_GAPS."""
-    IDLE_GAPS.check(gaps)
-    sums = gaps.groupby("path", observed=True)["dur_ns"].agg(["sum", "size"]).sort_values("sum", ascending=False)
-    columns = (sums.index, sums["sum"].tolist(), sums["size"].tolist())
-    return [(tuple(path), ns, count) for path, ns, count in zip(*columns, strict=True)]
-
-
-def idle(gaps: pd.DataFrame, time: GpuTimeline, colours: Colours) -> str:
-    """Why the GPU was idle, and before the work of which regions; empty when it never was. Takes IDLE_GAPS."""
-    total = int(gaps["dur_ns"].sum())
+def idle(run: Run, colours: Colours) -> str:
+    """Why the GPU was idle, and in which regions; empty when it never was."""
+    causes = idle_causes(run)
+    total = sum(causes.values())
     if not total:
         return ""
     parts = [
-        Part(one.name, fmt_ns(one.ns), one.ns / total, one.colour, one.meaning) for one in idle_causes(gaps) if one.ns
+        Part(name.capitalize(), fmt_ns(ns), ns / total, _IDLE_HUES.get(name, HUES[4]), IDLE_CAUSES[name])
+        for name, ns in causes.items()
+        if ns
     ]
-    share = f"{fmt_ns(total)}, {fmt_percent(total / max(1, time['total_ns']))} of the recorded span"
-    return two(
+    found = of_kind(run.findings, "why")
+    said = "".join(f'<p class="note">{sentence(one)}</p>' for one in found)
+    return said + two(
         sub("Why the GPU was idle", stacked(parts, "idle time by cause"),
-            lead=f"100 % is the idle time, {share}.", meaning=_IDLE),
-        sub("What it was waiting for", _waits(gaps, total, colours), lead="Idle time before the work of each region."),
+            lead=f"100 % is the idle time, {fmt_ns(total)}.", meaning=_IDLE),
+        sub("Where it was idle", _waits(run, colours),
+            lead="Idle time while each innermost region was open, and its share of the region's time."),
         wide_left=True,
     )  # fmt: skip
 
 
-def _waits(gaps: pd.DataFrame, total: int, colours: Colours) -> str:
-    rows = idle_regions(gaps)[:WAITS]
+def _waits(run: Run, colours: Colours) -> str:
+    rows = idle_regions(run)[:WAITS]
     names = fit_names([path[-1] for path, _, _ in rows], LETTERS)
     longest = max((ns for _, ns, _ in rows), default=1)
     return bars(
         [
-            Row(name, fmt_ns(ns), fmt_percent(ns / total), f"{fmt_path(path)}\n{fmt_count(count)} gaps", ns / longest,
-                colour_of(colours, path[-1]))
-            for name, (path, ns, count) in zip(names, rows, strict=True)
+            Row(name, fmt_ns(ns), fmt_percent(ns / max(1, wall)), f"{fmt_path(path)}\n{fmt_ns(wall)} in all",
+                ns / longest, colour_of(colours, path[-1]))
+            for name, (path, ns, wall) in zip(names, rows, strict=True)
         ]
     )  # fmt: skip
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from profiler_kit.findings.records import what_ran
 from profiler_kit.formats.ladder_record import LadderRecord
-from profiler_kit.render import headline
 from profiler_kit.render.ladder_style import ladder_facts
 from profiler_kit.render.report.compare import comparison, side_by_side
 from profiler_kit.render.report.layers import heat_styles, layer_section
@@ -84,7 +84,7 @@ def digest(text: str) -> str:
 def _facts(run: Run) -> str:
     if run.record is None and run.path.is_file():
         return "A file of its own: no run.json says what ran."
-    return headline.what_ran(run.record)
+    return what_ran(run.record)
 
 
 def _several(runs: Sequence[Run], colours: Colours) -> Iterator[str]:

@@ -7,26 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from profiler_kit.analyses.gpu.utilization import GPU_BOUND, HOST_BOUND, NO_GPU_WORK, SYNCHRONISING
+from profiler_kit.analyses.gpu.utilization import GPU_BOUND, HOST_BOUND, MEANINGS, NAMES, NO_GPU_WORK, SYNCHRONISING
+from profiler_kit.finding import Finding, Level
+from profiler_kit.findings.numbers import Number
 from profiler_kit.formats.run_record import RunRecord
-from profiler_kit.render.headline import Number, Pieces
 from profiler_kit.render.svg import escape, swatch
 from profiler_kit.render.tables import record_table
 from profiler_kit.run import Run
 from profiler_kit.text import MISSING, ByteUnit, byte_unit, fmt_bytes, fmt_ns, fmt_percent, time_unit
 from profiler_kit.timeline.palette import region_colours
 
-VERDICTS: Final = {
-    GPU_BOUND: (
-        "gpu",
-        "The GPU worked at least 80 % of the time it was not busy for others, or always had work queued.",
-    ),
-    HOST_BOUND: ("host", "Most of the GPU's idle time was waiting for the host to launch the next kernel."),
-    SYNCHRONISING: ("sync", "Most of the GPU's idle time came after the host itself had waited for the GPU."),
-    NO_GPU_WORK: ("none", "Nothing was launched on a GPU here."),
-}
+_CHIPS: Final = {GPU_BOUND: "gpu", HOST_BOUND: "host", SYNCHRONISING: "sync", NO_GPU_WORK: "none"}
+_NOTICES: Final[Mapping[Level, str]] = {"error": "danger", "warning": "warn", "note": "plain"}
 Colours = Mapping[str, str]  # of regions by name, the same all over a report
-_MIXED: Final = "The GPU was idle for several reasons, none of which stands for half of it."
 
 
 def asset(name: str) -> str:
@@ -132,10 +125,22 @@ def folded(title: str, body: str) -> str:
     return f"<details><summary>{escape(title)}</summary>{body}</details>" if body else ""
 
 
-def verdict_line(pieces: Pieces) -> str:
-    """The sentence that answers the question, its figures in bold."""
-    text = "".join(f"<b>{escape(piece)}</b>" if bold else escape(piece) for piece, bold in pieces)
-    return f'<p class="verdict">{text}</p>' if text else ""
+def sentence(one: Finding) -> str:
+    """The sentence of a finding, its figures in bold."""
+    return "".join(f"<b>{escape(piece)}</b>" if bold else escape(piece) for piece, bold in one.pieces)
+
+
+def verdict_line(one: Finding | None) -> str:
+    """The sentence that answers the question; nothing where there is none."""
+    return f'<p class="verdict">{sentence(one)}</p>' if one is not None else ""
+
+
+def warning(one: Finding) -> str:
+    """A finding that must not be overlooked, by its level, with what to try and what else the numbers say."""
+    head = f"<b>{escape(one.title)}</b> " if one.title else ""
+    attempt = f" Try: {escape(one.attempt)}" if one.attempt else ""
+    more = f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in one.details)}</ul>" if one.details else ""
+    return f'<div class="notice {_NOTICES[one.level]}">{head}{sentence(one)}{attempt}{more}</div>'
 
 
 def tiles(shown: Sequence[Number]) -> str:
@@ -163,8 +168,10 @@ def facts_list(record: RunRecord) -> str:
 
 def chip(verdict: str) -> str:
     """What bounds a region, as a small label."""
-    kind, meaning = VERDICTS.get(verdict, ("mixed", _MIXED))
-    return f'<span class="chip {kind}"{_title(meaning)}>{escape(verdict)}</span>' if verdict else ""
+    if not verdict:
+        return ""
+    kind = _CHIPS.get(verdict, "mixed")
+    return f'<span class="chip {kind}"{_title(MEANINGS[verdict])}>{escape(NAMES[verdict])}</span>'
 
 
 def named(colour: str, name: str, depth: int = 0) -> str:

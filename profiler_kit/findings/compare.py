@@ -1,0 +1,203 @@
+"""What got slower or faster between two runs, and what of their memory changed, in sentences."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from profiler_kit.analyses.compare.measurements import STEP
+from profiler_kit.analyses.compare.snapshots import PEAK, MemoryChange, MemoryComparison
+from profiler_kit.analyses.compare.traces import LATENCY, Change, Comparison
+from profiler_kit.analyses.gpu.regions import HOLDS
+from profiler_kit.analyses.gpu.utilization import STARVED
+from profiler_kit.finding import Evidence, Finding, Level, Piece, bold, say
+from profiler_kit.formats.run_record import RunRecord
+from profiler_kit.text import MISSING, byte_unit, fmt_bytes, fmt_ns, fmt_path, fmt_percent, time_unit
+
+Records = tuple[RunRecord | None, RunRecord | None]
+AS_FACTOR: Final = 1.5  # from here on "2.1 × faster" reads better than "-52 %"
+FUNCTIONS: Final = 2  # of a stack's key, the innermost, that a sentence names
+_FACTS: Final = ("model", "weights", "optimizations", "dtype", "batch_size", "image_size", "device_name", "images")
+
+
+def of_comparison(found: Comparison, records: Records = (None, None), *, b: str = "B") -> list[Finding]:
+    """What is different in B, the most important first. b: what the second run is called."""
+    parts = (_headline, _where, _waiting)
+    said = [*(part(found, records, b) for part in parts), _memory(records), _settings(records), _basis(found, b)]
+    return [one for one in said if one is not None]
+
+
+def ratio(change: float | None) -> str:
+    """`+4.8 %`, `3.09 × faster`, of B / A - 1; without asking the noise."""
+    if change is None:
+        return MISSING
+    factor = 1 + change
+    if factor >= AS_FACTOR:
+        return f"{factor:.2f} × slower"
+    if 0 < factor <= 1 / AS_FACTOR:
+        return f"{1 / factor:.2f} × faster"
+    return f"{change * 100:+.1f} %"
+
+
+def changed(row: Change | MemoryChange) -> str:
+    """The change in words: `+4.8 %`, `3.09 × faster`, `same`, `new`, `gone`."""
+    fixed = {"added": "new", "removed": "gone", "same": "same"}.get(row.status)
+    if fixed or row.change is None:
+        return fixed or MISSING
+    return ratio(row.change) if isinstance(row, Change) else f"{row.change * 100:+.1f} %"
+
+
+def from_to(row: Change | MemoryChange) -> str:
+    """`91.828 → 29.681 ms`, in one unit."""
+    if isinstance(row, Change):
+        unit = time_unit([side.value_ns for side in (row.a, row.b) if side])
+        a, b = (fmt_ns(side.value_ns if side else None, unit) for side in (row.a, row.b))
+        return f"{a.removesuffix(unit).strip()} → {b}"
+    a, b = memory_cells(row)
+    return f"{a.rsplit(' ', 1)[0]} → {b}" if row.a_bytes is not None and row.b_bytes is not None else f"{a} → {b}"
+
+
+def memory_cells(row: MemoryChange) -> tuple[str, str]:
+    """Both sizes in one unit."""
+    unit = byte_unit([size for size in (row.a_bytes, row.b_bytes) if size is not None])
+    return fmt_bytes(row.a_bytes, unit), fmt_bytes(row.b_bytes, unit)
+
+
+def noise(row: Change) -> str:
+    """`± 0.092 ms`; `unknown` when both sides ran once."""
+    return "unknown" if row.noise_ns is None else f"± {fmt_ns(row.noise_ns)}"
+
+
+def _finding(one: str, *said: str | Piece, level: Level = "note", **more: object) -> Finding:
+    return Finding(one, "change", say(*said), level, **more)  # type: ignore[arg-type]
+
+
+def _headline(found: Comparison, records: Records, b: str) -> Finding | None:
+    totals = {row.path[0]: row for row in found.of("total")}
+    row = totals.get(LATENCY) or totals.get("round") or totals.get("GPU busy") or totals.get("trace")
+    if row is None or row.a is None or row.b is None:
+        return _finding("nothing-to-compare", "Nothing to compare: the traces share no time.", level="warning")
+    first, second = records
+    images = f" of {first.batch_size} images" if first and second and first.batch_size == second.batch_size else ""
+    what = {
+        LATENCY: f"{f'a batch{images}' if images else 'an image'}, without the profiler",
+        "round": "a step" if found.round == STEP else f"a {found.round}",
+        "GPU busy": "of GPU work in all",
+        "trace": "from first to last event",
+    }[row.path[0]]
+    if row.status == "same":
+        said = [f"{b} takes as long as A"]
+    elif row.change is not None and 1 / AS_FACTOR < 1 + row.change < AS_FACTOR:
+        said = [f"{b} takes {abs(row.change) * 100:.1f} % {'longer' if row.change > 0 else 'less time'} than A"]
+    else:
+        said = [f"{b} is {ratio(row.change)} than A"]
+    evidence = Evidence("diff_totals", {"path": (row.path,)})
+    return _finding("change", bold(said[0]), f": {from_to(row)} {what} (noise {noise(row)}).", evidence=evidence)
+
+
+def _where(found: Comparison, records: Records, b: str) -> Finding | None:
+    """The innermost region that holds most of the change of GPU (else host) time."""
+    rows = [row for row in found.of("region", found.metric) if row.a and row.b and row.status in ("slower", "faster")]
+    whole = next((row.delta_ns for row in found.of("total") if row.path[0] == "GPU busy"), 0.0)
+    if found.metric == "host":
+        whole = next((row.delta_ns for row in found.of("total", "wall")), 0.0)
+    best: Change | None = None
+    while True:
+        below = [row for row in rows if row.path[:-1] == (best.path if best else ())]
+        around = best.delta_ns if best else whole
+        share = [row.delta_ns / around for row in below if around]
+        if not share or max(share) < HOLDS:
+            break
+        best = below[share.index(max(share))]
+    if best is None or best.path == (found.round,):
+        return None
+    what = "GPU" if found.metric == "gpu" else "Host"
+    return _finding(
+        "change-where",
+        f"{what} time changed most in ",
+        bold(fmt_path(best.path)),
+        f": {from_to(best)} ({ratio(best.change)}).",
+        where=best.path,
+        evidence=Evidence("diff_regions", {"path": (best.path,)}),
+    )
+
+
+def _waiting(found: Comparison, records: Records, b: str) -> Finding | None:
+    """Say so when the GPU waits in B, and more than in A."""
+    totals = {row.path[0]: row for row in found.of("total")}
+    step, busy = totals.get("round") or totals.get("trace"), totals.get("GPU busy")
+    if step is None or busy is None or not (step.a and step.b and busy.a and busy.b):
+        return None
+    share_a, share_b = busy.a.value_ns / step.a.value_ns, busy.b.value_ns / step.b.value_ns
+    if 1 - share_b < STARVED or share_b > share_a:
+        return None
+    return _finding(
+        "change-busy",
+        f"{b}'s GPU is busy {fmt_percent(share_b, 0)} of the time while recorded (A's {fmt_percent(share_a, 0)}): "
+        "look at launches and copies next.",
+    )
+
+
+def _memory(records: Records) -> Finding | None:
+    a, b = (record.peak_memory_bytes if record else None for record in records)
+    if a is None or b is None:
+        return None
+    return _finding("change-memory", f"Peak memory: {fmt_bytes(a)} → {fmt_bytes(b)}.")
+
+
+def _settings(records: Records) -> Finding | None:
+    """What was set differently."""
+    first, second = records
+    if first is None or second is None:
+        return None
+    differ = []
+    for name in _FACTS:
+        values = [getattr(record, name) for record in (first, second)]
+        if values[0] != values[1]:
+            texts = [", ".join(v) or "none" if isinstance(v, tuple) else str(v) for v in values]
+            differ.append(f"{name.replace('_', ' ')} {texts[0]} → {texts[1]}")
+    torch = [record.versions.get("torch", "") for record in (first, second)]
+    differ += [f"torch {torch[0]} → {torch[1]}"] if torch[0] != torch[1] else []
+    alike = "Same settings: model, optimizations, sizes, device, torch."
+    return _finding("change-settings", f"Different settings: {'; '.join(differ)}." if differ else alike)
+
+
+def _basis(found: Comparison, b: str) -> Finding:
+    if found.round is None:
+        said = (
+            "The traces share no ProfilerSteps and no repeated outermost region: regions are compared per instance, "
+            "kernels and operators in all."
+        )
+    elif found.rounds == (1, 1):
+        said = f"Times are of one {found.round} each, so the noise is unknown."
+    else:
+        first, second = found.rounds
+        samples = f"{first}" if first == second else f"{first} (A) and {second} ({b})"
+        said = f"Times are per {found.round}: medians of {samples}."
+    return _finding("change-basis", said)
+
+
+def of_memory(found: MemoryComparison) -> list[Finding]:
+    """How the peaks of two snapshots differ, and what held more (or less) at them."""
+    said: list[Finding] = []
+    devices = sorted({row.device for row in found.changes})
+    for device in devices:
+        where, end = (f" on device {device}", f"-device-{device}") if len(devices) > 1 else ("", "")
+        peak = next(row for row in found.of("total") if row.device == device and row.path == (PEAK,))
+        if peak.a_bytes is None or peak.b_bytes is None:
+            side, size = "B" if peak.a_bytes is None else "A", fmt_bytes(peak.a_bytes or peak.b_bytes)
+            said.append(_finding(f"change-peak{end}", f"Only {side} knows device {device}: its peak is {size}."))
+        elif peak.status == "same" and peak.a_bytes:
+            said.append(_finding(f"change-peak{end}", f"The peak is the same{where}: {fmt_bytes(peak.a_bytes)}."))
+        elif peak.a_bytes or peak.b_bytes:
+            verb = "grew" if peak.delta_bytes > 0 else "shrank"
+            said.append(
+                _finding(f"change-peak{end}", bold(f"The peak {verb}{where}"), f": {from_to(peak)} ({changed(peak)}).")
+            )
+            rows = [row for row in found.of("stack") if row.device == device and row.delta_bytes * peak.delta_bytes > 0]
+            if rows:  # the stacks that went the way of the peak, the largest change first
+                word = {"added": " (new)", "removed": " (gone)"}.get(rows[0].status, "")
+                stack = f"{fmt_path(rows[0].path[-FUNCTIONS:])}{word}"
+                said.append(
+                    _finding(f"change-stack{end}", f"Most of it: {stack}, {from_to(rows[0])} live at the peak.")
+                )
+    return said or [_finding("no-memory", "Neither snapshot holds any memory.", level="warning")]

@@ -1,0 +1,102 @@
+"""The handful of numbers that sum up a run, the same wherever a run is shown."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from typing import Final
+
+from profiler_kit.analyses.gpu.window import span_ns
+from profiler_kit.formats.run_record import RunRecord
+from profiler_kit.run import Run
+from profiler_kit.snapshot import DeviceRow, Snapshot
+from profiler_kit.text import fmt_bytes, fmt_count, fmt_ns, fmt_percent, fmt_rate
+from profiler_kit.units import NS_PER_S
+
+UNRECORDED: Final = (
+    "Without the profiler: GPU work in one `{}` of the trace, divided by the median latency, which is measured "
+    "without recording."
+)
+BUSY: Final = (
+    "Share of the recorded span in which at least one kernel or copy ran. Recording slows the host, so that the GPU "
+    "waits more than it does otherwise."
+)
+TOTAL: Final = "From the start of the first GPU event in the trace to the end of the last, with the profiler on."
+HOST_TOTAL: Final = "From the start of the first region or operator in the trace to the end of the last."
+LATENCY: Final = "Half of the timed iterations took less. Measured without the profiler, one iteration is one batch."
+RATE: Final = "Batch size divided by the median latency."
+PEAK: Final = (
+    "Highest memory allocated during the timed iterations (torch.cuda.max_memory_allocated): blocks as the allocator "
+    "rounds them up."
+)
+SNAPSHOT_PEAK: Final = "Highest total held by tensors in the memory snapshot, in bytes they asked for."
+MOST: Final = 6
+
+
+@dataclass(frozen=True)
+class Number:
+    """One number with its unit, and what it means."""
+
+    name: str
+    value: str
+    meaning: str
+
+
+def numbers(run: Run) -> list[Number]:
+    """The numbers that sum up a run, the most telling first; empty when the run holds none."""
+    shown = _of_trace(run) + _of_record(run.record)
+    if run.snapshot is not None and (run.record is None or run.record.peak_memory_bytes is None):
+        shown += [Number("Peak memory", fmt_bytes(_peak_bytes(run.snapshot)), SNAPSHOT_PEAK)]
+    if run.trace is not None:
+        events = run.trace.summary()["events"]
+        shown.append(Number("Events in the trace", fmt_count(events), "Entries of traceEvents in the file."))
+    return shown[:MOST]
+
+
+def _of_trace(run: Run) -> list[Number]:
+    trace = run.trace
+    if trace is None:
+        return []
+    if not len(trace.gpu_events()):
+        return [Number("Recorded span", fmt_ns(span_ns(trace.operators(), trace.region_instances())), HOST_TOTAL)]
+    time, shown = trace.summary()["gpu_timeline"], []
+    if run.load is not None:
+        shown.append(Number("GPU busy", fmt_percent(run.load.busy_share), UNRECORDED.format(run.load.region)))
+    shown.append(Number("Busy while recorded", fmt_percent(time["busy_ns"] / max(1, time["total_ns"])), BUSY))
+    return [*shown, Number("Recorded span", fmt_ns(time["total_ns"]), TOTAL)]
+
+
+def _of_record(record: RunRecord | None) -> list[Number]:
+    shown: list[Number] = []
+    if record is None:
+        return shown
+    if record.latency_ns:
+        median, samples = statistics.median(record.latency_ns), len(record.latency_ns)
+        shown.append(Number("Median latency" if samples > 1 else "Latency, one sample", fmt_ns(median), LATENCY))
+        if median:
+            shown.append(Number("Images a second", fmt_rate(record.batch_size * NS_PER_S / median), RATE))
+    if record.peak_memory_bytes is not None:
+        shown.append(Number("Peak memory", fmt_bytes(record.peak_memory_bytes), PEAK))
+    return shown
+
+
+def _peak_bytes(snapshot: Snapshot) -> int:
+    return max((row["peak_allocated_bytes"] for row in snapshot.summary()["devices"]), default=0)
+
+
+def of_device(row: DeviceRow) -> list[Number]:
+    """The numbers that sum up the memory of one device."""
+    peak, end = fmt_bytes(row["peak_allocated_bytes"]), fmt_bytes(row["end_allocated_bytes"])
+    shown = [Number("Peak allocated", peak, "Highest total held by tensors, in bytes they asked for.")]
+    held = Number("Allocated at the end", end, "Held by tensors when it was saved.")
+    events = Number("Events", fmt_count(row["events"]), "Entries of the allocator's history on this device.")
+    if row["device_type"] == "cpu":  # its memory comes from the system and goes back: nothing is reserved
+        return [*shown, held, events]
+    reserved, unused = fmt_bytes(row["reserved_bytes"]), fmt_percent(row["fragmentation"])
+    return [
+        *shown,
+        Number("Reserved at the end", reserved, "Taken from the driver when it was saved; what nvidia-smi shows."),
+        held,
+        Number("Unused at the end", unused, "Fragmentation: share of reserved memory in no active block."),
+        events,
+    ]

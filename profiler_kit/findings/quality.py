@@ -1,0 +1,215 @@
+"""How far a trace can be trusted: what was lost of it, what was not recorded, what is odd, and how to do better."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from profiler_kit.analyses.gpu.quality import Flaw, Key, Recorded, find_flaws
+from profiler_kit.finding import Finding, Level, Piece, bold, say
+from profiler_kit.load.cache.file_facts import FileFacts
+from profiler_kit.text import fmt_count, fmt_ns
+from profiler_kit.trace import Trace
+
+_CUDA: Final = "profiler_runner(path, activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA])"
+_STEPS: Final = "with profiler_runner(path, wait=1, warmup=1, active=3) as prof: ...; prof.step()"
+_NAMES: Final = 'with region("plain name"): ...  # region() replaces quotes and control characters in names'
+# Flaw -> (what was found, with {count}, {of}, {names} and {largest} filled in; what it affects; how to do better)
+WORDS: Final[dict[str, tuple[str, str, str]]] = {
+    "truncated": (
+        "the file is cut off: it has no end",
+        "everything after the last whole event",
+        'with profiler_runner("trace.json.gz"): ...  # the file appears whole or not at all',
+    ),
+    "dropped": ("events that could not be read: {count}", "every sum they belong to", _NAMES),
+    "corrupt gzip": (
+        "the gzip data is damaged or ends early",
+        "everything after the damage; what is before it was not verified by its checksum",
+        "gzip -t trace.json.gz  # on the machine it comes from; then copy it again",
+    ),
+    "repaired": (
+        "events that were malformed JSON and were repaired: {count}",
+        "their names and arguments may not be exactly what was written",
+        _NAMES,
+    ),
+    "overlapping regions": (
+        "regions that overlap beyond what can be told apart: {count}",
+        "their ends: they are closed with the region they began in",
+        "",
+    ),
+    "unknown categories": (
+        "events of unknown categories: {count} ({names})",
+        "those events: no analysis counts them",
+        "profiler_kit/load/trace/categories.py  # where a category gets its role; please report it",
+    ),
+    "no GPU activity": ("no GPU events and no launches", "GPU timeline, kernels, regions on the GPU", _CUDA),
+    "GPU work without events": (
+        "runtime and driver calls: {count}, GPU events: none",
+        "GPU timeline, kernels, regions on the GPU",
+        "torch.cuda.synchronize()  # last line of the recorded block; and no other profiler on that GPU",
+    ),
+    "no host activity": (
+        "no operators and no launches on the host",
+        "regions, operators, why the GPU idles",
+        _CUDA,
+    ),
+    "unlinked": (
+        "{count} of {of} GPU events have no launch in the file: most likely launched before recording started",
+        "their regions; they count as (unlinked)",
+        _STEPS,
+    ),
+    "no regions": ("no regions", "time and memory by part of the code", 'with region("image encoder"): ...'),
+    "steps only": (
+        "no regions beside the profiler steps",
+        "time and memory by part of the code",
+        'with region("image encoder"): ...',
+    ),
+    "outside regions": (
+        "{count} of {of} GPU events were launched outside every region",
+        "which part of the code they belong to; they count as (no region)",
+        'with region("the rest"): ...  # around what is not marked yet',
+    ),
+    "no steps": ("no profiler steps", "comparing iterations", _STEPS),
+    "steps missing": (
+        "steps missing between the first and the last: {count} (from step {names} on)",
+        "trends over iterations",
+        "profiler_runner(path, wait=1, warmup=1, active=10, repeat=1)",
+    ),
+    "no shapes": ("no input shapes", "operators by shape, FLOPs", "profiler_runner(path, record_shapes=True)"),
+    "no stacks": (
+        "no Python stacks",
+        "which line of code called an operator",
+        "profiler_runner(path, with_stack=True)",
+    ),
+    "no modules": (
+        "no nn.Module names",
+        "GPU time by module",
+        "profiler_runner(path, with_stack=True, with_modules=True)",
+    ),
+    "no memory": (
+        "no memory events",
+        "memory over time from the trace",
+        'profiler_runner(path, profile_memory=True)  # or a snapshot: memory_runner("memory.pickle")',
+    ),
+    "no rank": (
+        "communication kernels, but no distributedInfo",
+        "which rank this is, and which others it waits for",
+        "torch.distributed.init_process_group(...)  # before the profiler starts",
+    ),
+    "no base time": (
+        "no base time",
+        "placing the traces of several ranks on one clock",
+        "pip install -U torch  # 2.4 and later write baseTimeNanoseconds",
+    ),
+    "early starts": (
+        "{count} of {of} GPU events start before their launch, by up to {largest}: the clocks disagree",
+        "launch delays and queue times of that order",
+        "",
+    ),
+    "stream overlap": (
+        "{count} of {of} GPU events begin before the one before them on their stream has ended, by up to {largest}",
+        "the sum of a stream's events: it exceeds the time the stream was busy",
+        "",
+    ),
+}
+INCIDENTS: Final = {
+    "repaired": "repaired",
+    "dropped": "dropped",
+    "of no use": "dropped: no event, or a span without a time",
+    "closed early": "the list of events is closed here and goes on",
+    "after the end": "left out: behind the end of the trace",
+    "cut off": "the file ends in this event",
+    "corrupt": "the compressed data is damaged here",
+}
+SEVERITY: Final = {
+    "lost": "Events are gone or damaged.",
+    "missing": "Not recorded; the pages that need it say so.",
+    "odd": "It is there, but not to be trusted blindly.",
+}
+
+
+def flaws(trace: Trace, facts: FileFacts, *, has_snapshot: bool = False) -> list[Flaw]:
+    """What a trace file lacks. has_snapshot: one of memory is beside it, which is better than memory events in it."""
+    quality = trace.quality
+    recorded = Recorded(
+        truncated=quality.truncated,
+        repaired_events=quality.repaired_events,
+        dropped_events=quality.dropped_events,
+        damaged_compression=facts.damaged_compression,
+        counts=facts.counts,
+        has_shapes=facts.has_shapes,
+        has_stacks=facts.has_stacks,
+        metadata=trace.metadata,
+    )
+    found = find_flaws(recorded, trace.columns, trace.gpu_events(), trace.region_instances())
+    return [flaw for flaw in found if not (has_snapshot and flaw.key == "no memory")]
+
+
+def found_text(flaw: Flaw) -> str:
+    """What was found, as the start of a line."""
+    return WORDS[flaw.key][0].format(
+        count=fmt_count(flaw.count),
+        of=fmt_count(flaw.of),
+        names=", ".join(map(repr, flaw.names)) if flaw.severity == "lost" else ", ".join(flaw.names),
+        largest=fmt_ns(flaw.largest_ns),
+    )
+
+
+def of_flaw(flaw: Flaw, cut_off: Trace | None = None) -> Finding:
+    """The finding on one flaw; cut_off: the trace, where its end is missing."""
+    _, affects, attempt = WORDS[flaw.key]
+    found = found_text(flaw)
+    level: Level = "warning" if flaw.severity == "lost" else "note"
+    name = flaw.key.lower().replace(" ", "-")
+    said = say(f"{found[:1].upper()}{found[1:]}.")
+    details: tuple[str, ...] = ()
+    if cut_off is not None:
+        presence = cut_off.presence
+        details = (f"It holds {fmt_count(cut_off.summary()['events'])} events up to there.",)
+        if presence.ran == "gpu" and presence.unanswered:
+            launches = f"{fmt_count(presence.unanswered)} of {fmt_count(presence.launches)}"
+            details = (*details, f"{launches} calls that launch GPU work have no GPU event.")
+    return Finding(
+        name,
+        flaw.severity,
+        said,
+        level,
+        details=details,
+        affects=affects,
+        attempt=attempt,
+        names=flaw.names,
+        page="doctor",
+    )
+
+
+def file_verdict(found: Sequence[Flaw], events: int) -> Finding:
+    """How good the file is, in one sentence. events: entries of traceEvents."""
+    by = [flaw.severity for flaw in found]
+    whole = "lost" not in by
+    said: list[str | Piece] = [bold("Whole" if whole else "Not whole")]
+    said.append(
+        f": all {fmt_count(events)} events could be read" if whole else f": {fmt_count(events)} events could be read"
+    )
+    missing, odd = by.count("missing"), by.count("odd")
+    if missing:
+        said += ["; ", bold(fmt_count(missing)), f" {'thing was' if missing == 1 else 'things were'} not recorded"]
+    if odd:
+        said += ["; ", bold(fmt_count(odd)), f" {'is' if odd == 1 else 'are'} odd"]
+    return Finding("file", "headline", say(*said, "."), "note" if whole else "warning", page="doctor")
+
+
+def losses(trace: Trace) -> list[Finding]:
+    """What of the trace was lost while loading, and what cannot be attributed; empty when nothing was."""
+    found, gpu = trace.quality, len(trace.gpu_events())
+    counts: dict[Key, int] = {
+        "truncated": int(found.truncated),
+        "dropped": found.dropped_events,
+        "repaired": found.repaired_events,
+        "overlapping regions": trace.shortened_regions,
+        "unlinked": found.unlinked_gpu_events,
+    }
+    return [
+        of_flaw(Flaw(key, count, gpu if key == "unlinked" else 0), trace if key == "truncated" else None)
+        for key, count in counts.items()
+        if count
+    ]

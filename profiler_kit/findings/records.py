@@ -1,0 +1,100 @@
+"""What ran, and what ladders and studies say, in a sentence each."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+
+import pandas as pd
+
+from profiler_kit.finding import Evidence, Finding, bold, say
+from profiler_kit.formats.ladder_record import LadderRecord
+from profiler_kit.formats.run_record import RunRecord
+from profiler_kit.formats.study_file import StudyRecord
+from profiler_kit.joined import JoinedRun
+from profiler_kit.run import Run
+from profiler_kit.text import fmt_rate
+
+PARTS: Final = (
+    ("record", "run.json", "what ran, and its latency without the profiler"),
+    ("trace", "trace.json.gz", "regions, kernels, operators"),
+    ("memory", "memory.pickle", "memory over time, live at the peak"),
+    ("layers", "layers.parquet", "time per layer and batch size"),
+)
+
+
+def what_ran(record: RunRecord | None) -> str:
+    """The run in one line: model, optimizations, number format, batch, device, torch."""
+    if record is None:
+        return "What ran is unknown: there is no run.json. profiler-kit capture and record_run write one."
+    device = record.device_name if record.device_name == record.device else f"{record.device_name} ({record.device})"
+    facts = [record.model, *(record.optimizations or ("no optimizations",)), record.dtype]
+    facts += [f"batch {record.batch_size}", f"{record.image_size} px", device]
+    facts += [f"torch {record.versions['torch']}"] if "torch" in record.versions else []
+    return " · ".join(facts)
+
+
+def problems(run: Run) -> list[Finding]:
+    """The parts of a run that are there but cannot be read."""
+    return [
+        Finding(f"unreadable-{number}", "problem", say(problem), "error", page="doctor")
+        for number, problem in enumerate(run.problems, 1)
+    ]
+
+
+def absent(run: Run) -> Finding | None:
+    """Which parts a run folder does not hold, and what they would show; broken ones have their own finding."""
+    return None if run.path.is_file() else not_recorded(run.holds, " ".join(run.problems))
+
+
+def not_recorded(holds: Collection[str], broken: str = "") -> Finding | None:
+    """Likewise, of the names of the parts that are there; broken: what says which files cannot be read."""
+    gone = [f"{file} ({shows})" for part, file, shows in PARTS if part not in holds and file not in broken]
+    said = say(f"Not in this run: {'; '.join(gone)}.")
+    return Finding("not-recorded", "missing", said, page="doctor") if gone else None
+
+
+def clock(joined: JoinedRun) -> Finding:
+    """How far the clocks of a trace and a snapshot of one run disagree."""
+    one = joined.clock
+    said = (
+        f"{joined.trace.path.name} and the snapshot were recorded at once; their times differ by {one.median_us:.1f} "
+        f"µs (median of {one.readings} region boundaries), at most {one.max_us:.1f} µs."
+    )
+    return Finding("clock", "odd", say(said), page="memory")
+
+
+def of_ladder(record: LadderRecord, rows: pd.DataFrame) -> list[Finding]:
+    """The fastest row, the rows without numbers, and those whose masks agree too little. Takes LADDER_ROWS."""
+    found = []
+    measured = rows[rows["images_per_s"].notna()]
+    if len(measured) > 1 and rows["speedup"].notna().any():
+        best = measured.loc[measured["images_per_s"].idxmax()]
+        agrees = best["baseline_miou"]
+        said = say(
+            "The fastest row is ",
+            bold(str(best["technique"])),
+            ": ",
+            bold(f"{fmt_rate(float(best['images_per_s']))} images/s"),
+            f", {best['speedup']:.2f} times the published model",
+            "." if pd.isna(agrees) else f", with a mean IoU of {agrees:.4f} with its masks.",
+        )
+        evidence = Evidence("ladder", {"technique": (str(best["technique"]),)})
+        found.append(Finding("fastest-row", "ladder", said, evidence=evidence))
+    for row in record.rows:
+        if row.status != "ok":
+            said = say(f"{row.technique}: {row.status}. {' '.join(row.error.split())}")
+            found.append(Finding(f"row-{row.technique}", "ladder", said, "warning"))
+    poor = [str(name) for name in rows.loc[rows["below_min_miou"], "technique"]]
+    if poor:
+        text = f"Masks agree less with those of fp32 than --min-miou {record.min_miou:g} asks for: {', '.join(poor)}."
+        found.append(Finding("below-min-miou", "ladder", say(text), "error", names=tuple(poor)))
+    if record.setup.weights.startswith("random"):
+        text = "Weights are random: times are those of the real model, masks are noise and so is their mIoU."
+        found.append(Finding("random-weights", "ladder", say(text)))
+    return found
+
+
+def of_study(record: StudyRecord) -> list[Finding]:
+    """What of a study could not be measured."""
+    return [Finding(f"study-{n}", "ladder", say(note), "warning") for n, note in enumerate(record.notes, 1)]

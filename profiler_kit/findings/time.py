@@ -1,0 +1,167 @@
+"""Where the time of a run went, what the GPU waited for, and what bounds the regions that hold most of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from profiler_kit.analyses.gpu.batch_load import BatchLoad
+from profiler_kit.analyses.gpu.gpu_presence import Presence
+from profiler_kit.analyses.gpu.idle import HOST_BOUND, KERNEL_WAIT, OTHER
+from profiler_kit.analyses.gpu.regions import deepest, innermost
+from profiler_kit.analyses.gpu.utilization import NAMES, STARVED
+from profiler_kit.analyses.gpu.window import operator_sums
+from profiler_kit.finding import Evidence, Finding, Path, Piece, bold, counted, say
+from profiler_kit.run import Run
+from profiler_kit.text import fmt_ns, fmt_percent
+from profiler_kit.trace import Trace
+
+EXPOSED_FROM: Final = 0.1  # share of the recorded span from which exposed communication is worth a sentence
+SLOWED_FROM: Final = 0.03  # of the busy share: below, recording made no difference worth a word
+
+
+def headline(run: Run) -> Finding | None:
+    """Where the time of the run's trace went; None without a trace."""
+    if run.trace is None or run.presence is None:
+        return None
+    return _on_gpu(run.trace, run.load) if run.presence.ran == "gpu" else _on_host(run.trace, run.presence)
+
+
+def _on_gpu(trace: Trace, load: BatchLoad | None) -> Finding:
+    """With `load` the busy share is that of a batch without the profiler, and the recorded share is beside it."""
+    time, regions = trace.summary()["gpu_timeline"], trace.regions()
+    total = max(1, time["total_ns"])
+    share = time["busy_ns"] / total
+    if load is None:
+        said: list[str | Piece] = [
+            "The GPU was busy ",
+            bold(fmt_percent(share, 0)),
+            f" of the recorded {fmt_ns(total)}",
+        ]
+    else:
+        slowed = " because recording slows the host" if share < load.busy_share - SLOWED_FROM else ""
+        said = [
+            f"The GPU works {fmt_ns(load.gpu_ns)} of each {fmt_ns(load.latency_ns)} batch: ",
+            bold(f"{fmt_percent(load.busy_share, 0)} busy"),
+            f" without the profiler, {fmt_percent(share, 0)} while recorded{slowed}",
+        ]
+    where, held = deepest([tuple(path) for path in regions["path"]], regions["busy_ns"].tolist())
+    if where:
+        whole = int(regions.loc[regions["path"].map(len) == 1, "busy_ns"].sum())
+        said += ["; ", bold(fmt_percent(held / whole, 0)), " of its work came from ", bold(where[-1])]
+    said.append(".")
+    if load is not None and 1 - load.busy_share > STARVED:
+        waits = fmt_ns(load.latency_ns - load.gpu_ns)
+        said.append(f" It waits {waits} of each batch: look at launches and copies first.")
+    elif load is None and time["idle_ns"] > STARVED * total:
+        said.append(
+            f" It was idle for {fmt_ns(time['idle_ns'])}, some of it because of the recording: look at launches and "
+            "copies first."
+        )
+    elif time["exposed_communication_ns"] > EXPOSED_FROM * total:
+        said.append(f" Exposed communication took {fmt_ns(time['exposed_communication_ns'])}.")
+    evidence = Evidence("regions", {"path": (where,)} if where else {})
+    return Finding("where-the-time-went", "headline", say(*said), where=where, evidence=evidence, page="regions")
+
+
+def _on_host(trace: Trace, presence: Presence) -> Finding:
+    regions, operators = trace.regions(), operator_sums(trace.operators())
+    said: list[str | Piece] = [missing_gpu(presence).sentence]
+    where, held = deepest([tuple(path) for path in regions["path"]], regions["host_ns"].tolist())
+    if where:
+        whole = int(regions.loc[regions["path"].map(len) == 1, "host_ns"].sum())
+        said += [" ", bold(where[-1]), " took ", bold(fmt_percent(held / whole, 0)), " of the time in regions"]
+    whole = int(operators["self_ns"].sum())
+    if whole:
+        said += ["; the " if where else " The ", "longest operator is ", bold(str(operators["name"].iloc[0]))]
+        said += [", ", bold(fmt_percent(int(operators["self_ns"].iloc[0]) / whole, 0)), " of operator time"]
+    said += ["."] if where or whole else []
+    evidence = Evidence("regions", {"path": (where,)} if where else {})
+    return Finding("where-the-time-went", "headline", say(*said), where=where, evidence=evidence, page="regions")
+
+
+def missing_gpu(presence: Presence) -> Finding:
+    """Why a trace holds no GPU events: whether there was a GPU, and why its work is not there."""
+    calls = f"{counted(presence.launches, 'call')} {'launches' if presence.launches == 1 else 'launch'}"
+    if presence.ran == "cut off":
+        why = f"{calls} GPU work" if presence.launches else ""
+        why = why or (f"it was recorded on a machine with {presence.devices[0]}" if presence.devices else "")
+        said = (
+            f"The trace is cut off before its GPU events ({why}): this is its host side only."
+            if why
+            else "The trace is cut off, with no GPU events up to there; a file holds them last."
+        )
+        return Finding("gpu-events-cut-off", "lost", say(said), "warning", page="doctor")
+    if presence.ran == "not recorded":
+        said = f"GPU work was launched ({calls} it), but the GPU was not recorded: this is the host side only."
+        return Finding("gpu-not-recorded", "missing", say(said), "warning", page="doctor")
+    return Finding("no-gpu", "missing", say("No GPU in this run."), page="doctor")
+
+
+# What the report and the sentence call the causes of idle time, and what they mean.
+IDLE_CAUSES: Final = {
+    HOST_BOUND: "The next kernel was launched after the GPU had run dry.",
+    "synchronization-bound": "Likewise, because the host was inside a synchronizing call when the gap began.",
+    KERNEL_WAIT: "The short distance between kernels that were launched in time.",
+    OTHER: "Launched in time, and yet not begun: another stream, or a dependency.",
+}
+
+
+def idle_causes(run: Run) -> dict[str, int]:
+    """Idle time of all GPUs together by cause, those of IDLE_CAUSES; adds up to all of it. From the table `idle`."""
+    if run.trace is None:
+        return {}
+    totals = run.trace.idle(scope="all").groupby("cause")[["idle_ns", "synchronised_ns"]].sum()
+    ns = dict(zip(totals.index, totals["idle_ns"].tolist(), strict=True))
+    waited = int(totals["synchronised_ns"].sum())
+    found = {**ns, HOST_BOUND: ns.get(HOST_BOUND, 0) - waited, "synchronization-bound": waited}
+    return {cause: found.get(cause, 0) for cause in IDLE_CAUSES}
+
+
+def idle_regions(run: Run) -> list[tuple[Path, int, int]]:
+    """Path, idle time and wall time of each innermost region, the longest idle time first.
+
+    Idle time of a region is that of the table `utilization`: nothing ran on any GPU while the region was open.
+    """
+    if run.trace is None:
+        return []
+    frame = run.trace.utilization()
+    paths: list[Path] = [tuple(path) for path in frame["path"]]
+    wall = dict(zip(paths, frame["wall_ns"].tolist(), strict=True))
+    return [(path, ns, wall[path]) for path, ns in innermost(paths, frame["idle_ns"].tolist())]
+
+
+def why_idle(run: Run) -> Finding | None:
+    """Idle time by cause, and the region in which it was longest; None where the GPU never waited."""
+    causes = idle_causes(run)
+    total = sum(causes.values())
+    if not total:
+        return None
+    shares = ", ".join(f"{cause} {fmt_percent(ns / total, 0)}" for cause, ns in causes.items() if ns)
+    said: list[str | Piece] = ["The GPU was idle for ", bold(fmt_ns(total)), f" while recorded: {shares}."]
+    regions = idle_regions(run)
+    where = regions[0][0] if regions else ()
+    if where:
+        said += [" Longest in ", bold(where[-1]), f" ({fmt_ns(regions[0][1])})."]
+    evidence = Evidence("idle", options={"scope": "all"})
+    return Finding("why-idle", "why", say(*said), where=where, evidence=evidence, page="regions")
+
+
+def bound_by(run: Run) -> Finding | None:
+    """What bounds the region that holds most GPU time, and the one where the GPU is idle longest."""
+    if run.trace is None:
+        return None
+    regions, bounds = run.trace.regions(), run.bounds
+    where, held = deepest([tuple(path) for path in regions["path"]], regions["busy_ns"].tolist())
+    if where not in bounds:
+        return None
+    whole = int(regions.loc[regions["path"].map(len) == 1, "busy_ns"].sum())
+    said: list[str | Piece] = [bold(where[-1]), f" holds {fmt_percent(held / whole, 0)} of the GPU's work and is "]
+    said.append(bold(NAMES[bounds[where]]))
+    idle: Sequence[tuple[Path, int, int]] = idle_regions(run)
+    if idle and idle[0][0] != where:
+        path, ns, _ = idle[0]
+        said += ["; the GPU is idle longest in ", bold(path[-1]), f" ({fmt_ns(ns)}), which is "]
+        said.append(bold(NAMES[bounds[path]]))
+    evidence = Evidence("utilization", {"path": tuple(dict.fromkeys((where, *(row[0] for row in idle[:1]))))})
+    return Finding("bound-by", "why", say(*said, "."), where=where, evidence=evidence, page="regions")

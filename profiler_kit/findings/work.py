@@ -1,0 +1,106 @@
+"""What a table says, in the sentence that is shown with it."""
+
+from __future__ import annotations
+
+from typing import Final, cast
+
+import pandas as pd
+
+from profiler_kit.analyses.gpu.kernel_groups import By
+from profiler_kit.analyses.gpu.window import operator_sums
+from profiler_kit.analyses.ranks.ranks import RANK_TOTALS
+from profiler_kit.finding import Evidence, Finding, Piece, bold, counted, say
+from profiler_kit.names import fit_names, kernel_names
+from profiler_kit.table import Filled
+from profiler_kit.text import fmt_count, fmt_ns, fmt_percent
+
+LETTERS: Final = 64
+CLEAR: Final = 0.1  # of all waiting: less is not worth naming a straggler for
+_GROUPS: Final = {"name": "kernel", "kind": "kind of work", "stream": "stream"}
+
+
+def group_name(key: str, by: By) -> str:
+    """The short name of a group of kernels."""
+    return fit_names(kernel_names([key]), LETTERS)[0] if by == "name" else key
+
+
+def longest_group(groups: pd.DataFrame, by: By) -> Finding:
+    """How many GPU events there are, and what the longest group holds. Takes KERNEL_GROUPS, not empty."""
+    first, events = groups.iloc[0], counted(int(groups["count"].sum()), "GPU event")
+    one = "one" if len(groups) > 1 else "the only"
+    said = say(
+        f"{events} take {fmt_ns(int(groups['sum_ns'].sum()))}; ",
+        bold(fmt_percent(float(first["share"]), 0)),
+        f" of that in {one} {_GROUPS[by]}, ",
+        bold(group_name(str(first["key"]), by)),
+        ".",
+    )
+    evidence = Evidence("kernel_groups", {"key": (str(first["key"]),)}, {"by": by})
+    return Finding("longest-kernels", "table", said, evidence=evidence, page="kernels")
+
+
+def no_call_sites(origins: pd.DataFrame) -> Finding | None:
+    """What would tell more about where kernels were launched, when it was not recorded. Takes KERNEL_ORIGINS."""
+    if not origins["site"].eq("").all():
+        return None
+    said, attempt = "Which line of Python launched it was not recorded.", "profiler_runner(path, with_stack=True)"
+    return Finding("no-call-sites", "missing", say(said), attempt=attempt, page="kernels")
+
+
+def longest_operator(operators: pd.DataFrame) -> Finding:
+    """How long operators take on the host, and which takes most. Takes OPERATORS."""
+    sums = operator_sums(operators)
+    whole = int(sums["self_ns"].sum())
+    calls, names = fmt_count(int(sums["count"].sum())), counted(len(sums), "operator")
+    said: list[str | Piece] = [f"{calls} calls of {names} take {fmt_ns(whole)} on the host"]
+    if whole:
+        share = fmt_percent(int(sums["self_ns"].iloc[0]) / whole, 0)
+        said += ["; ", bold(str(sums["name"].iloc[0])), " takes most, ", bold(share)]
+    return Finding(
+        "longest-operators",
+        "table",
+        say(*said, "."),
+        evidence=Evidence("operator_sums", {"name": tuple(sums["name"].head(1))}),
+        page="operators",
+    )
+
+
+def launch_cost(totals: pd.DataFrame) -> Finding:
+    """What launching costs the host. Takes LAUNCH_TOTALS, not empty."""
+    calls, short = int(totals["launches"].sum()), int(totals["short"].sum())
+    said = say(
+        f"{counted(calls, 'launch call')} take {fmt_ns(int(totals['host_ns'].sum()))} on the host; ",
+        bold(fmt_percent(short / max(1, calls), 0)),
+        " of them take longer than the work they launch.",
+    )
+    return Finding("launch-cost", "table", said, evidence=Evidence("launch_totals"), page="operators")
+
+
+def who_waits(totals: pd.DataFrame) -> Finding:
+    """Who waits for whom. Takes RANK_TOTALS, not empty."""
+    RANK_TOTALS.check(totals)
+    waiter, holder = totals.loc[totals["wait_ns"].idxmax()], totals.loc[totals["held_ns"].idxmax()]
+    wait, whole = int(waiter["wait_ns"]), max(1, int(waiter["communication_ns"]))
+    said: list[str | Piece]
+    if not int(totals["collectives"].max()):
+        said = [f"{counted(len(totals), 'rank')}. No collective was recorded on two of them, so who waits is unknown."]
+    elif wait < CLEAR * whole:
+        said = ["No rank waits long for another: ", bold(fmt_ns(wait))]
+        said.append(f" of rank {waiter['rank']}'s {fmt_ns(whole)} of communication at most.")
+    else:
+        said = [bold(f"Rank {waiter['rank']}"), " waits ", bold(fmt_ns(wait))]
+        said += [f" of its {fmt_ns(whole)} of communication ({fmt_percent(wait / whole, 0)}); "]
+        said += [bold(f"rank {holder['rank']}"), f" arrives last at {fmt_count(int(holder['arrived_last']))} of "]
+        said.append(f"{counted(int(holder['collectives']), 'collective')}.")
+    evidence = Evidence("ranks", {"rank": (int(waiter["rank"]), int(holder["rank"]))})
+    return Finding("who-waits", "ranks", say(*said), evidence=evidence, page="ranks")
+
+
+def of_table(filled: Filled) -> Finding | None:
+    """The sentence to show with a filled table; None where there is nothing to say."""
+    if not len(filled):
+        return None
+    if filled.table.name == "kernel_groups":
+        return longest_group(filled.frame, cast("By", filled.options["by"]))
+    said = {"launch_totals": launch_cost, "ranks": who_waits, "operators": longest_operator}.get(filled.table.name)
+    return said(filled.frame) if said is not None else None
