@@ -27,7 +27,9 @@ def test_what_is_no_regular_file_is_refused_without_opening_it(tmp_path: Path) -
 def test_names_no_file_can_have_are_refused(tmp_path: Path) -> None:
     long = tmp_path / ("x" * 300)
     assert refused(long) == f"{long}: cannot be read (File name too long), want a trace. Record one."
-    assert refused("a\0b") == "a\0b: cannot be read (embedded null byte), want a trace. Record one."
+    with pytest.raises(ValueError) as python:
+        os.stat("a\0b")  # each Python has its own words for it
+    assert refused("a\0b") == f"a\0b: cannot be read ({python.value}), want a trace. Record one."
 
 
 def test_a_name_as_long_as_the_file_system_allows_can_be_written(tmp_path: Path) -> None:
