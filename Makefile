@@ -18,7 +18,7 @@ test: $(DONE) ## lint, types, tests (ARGS="tests/load -k cache" for some of them
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 install: $(DONE) ## install into .venv
 

@@ -16,8 +16,14 @@ settings.register_profile("kit", deadline=None, suppress_health_check=[HealthChe
 settings.load_profile("kit")
 
 
+# The folders whose files take longest come first: the last file that a worker begins should be a short one.
+SLOWEST = ("sam", "browser", "notebooks", "workload", "cli", "app", "capture", "fuzz")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests on a GPU run with the torch of that machine, whose own warnings (prototypes, renamed internals) vary."""
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.filterwarnings("default"), append=False)
+    turns = {name: turn for turn, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: turns.get(item.path.parent.name, len(turns)))
