@@ -21,7 +21,7 @@ SLOWEST = ("sam", "browser", "notebooks", "workload", "cli", "app", "capture", "
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests on a GPU run with the torch of that machine, whose own warnings (prototypes, renamed internals) vary."""
+    """Order the files; let tests on a GPU run with the torch of that machine, whose own warnings vary."""
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.filterwarnings("default"), append=False)

@@ -28,7 +28,7 @@ def test_names_no_file_can_have_are_refused(tmp_path: Path) -> None:
     long = tmp_path / ("x" * 300)
     assert refused(long) == f"{long}: cannot be read (File name too long), want a trace. Record one."
     with pytest.raises(ValueError) as python:
-        os.stat("a\0b")  # each Python has its own words for it
+        Path("a\0b").stat()  # each Python has its own words for it
     assert refused("a\0b") == f"a\0b: cannot be read ({python.value}), want a trace. Record one."
 
 
