@@ -12,14 +12,13 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
-_CARDS: Final = "profiler_kit.render.notebook_cards"
+_CARDS: Final = "profiler_kit.render.notebook"
 LATER: Final[Mapping[str, str]] = {
     **dict.fromkeys(
         ("run_card", "trace_card", "timeline_card", "layers_card", "memory_card", "comparison_card"), _CARDS
     ),
-    **dict.fromkeys(("record_card", "folder_card", "ReportPage"), _CARDS),
+    **dict.fromkeys(("record_card", "folder_card", "table_card", "ReportPage", "framed"), _CARDS),
     **dict.fromkeys(("findings_of", "findings_of_trace", "findings_of_snapshot"), "profiler_kit.findings.collect"),
-    "framed": "profiler_kit.render.notebook",
     "memory_page": "profiler_kit.render.memory_page.page",
     "comparison_markdown": "profiler_kit.render.report.markdown",
     "select": "profiler_kit.sql",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from profiler_kit.errors import OptionError
+from profiler_kit.later import shown
 from profiler_kit.schema import Schema
 
 if TYPE_CHECKING:
@@ -139,9 +140,13 @@ class Filled:
         texts = {name: [BETWEEN.join(path) for path in self.frame[name]] for name in paths}
         return self.frame.assign(**texts).to_csv(index=False)
 
-    def texts(self) -> Mapping[str, Sequence[str]]:
-        """What to show in place of the values of some columns."""
-        return self.table.texts(self.source, self.frame) if self.table.texts is not None else {}
+    def texts(self, rows: slice = slice(None)) -> Mapping[str, Sequence[str]]:
+        """What to show in place of the values of some columns, of all rows or of some."""
+        return self.table.texts(self.source, self.frame[rows]) if self.table.texts is not None else {}
+
+    def _repr_html_(self) -> str:
+        """Its first rows, as a notebook shows them."""
+        return shown("table_card", self)
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

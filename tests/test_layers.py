@@ -37,6 +37,8 @@ LAYERS = (
 HOMES = {
     "torch": {"capture", "workload", "models"},
     "plotly": {"render"},
+    "jinja2": {"render"},
+    "markupsafe": {"render"},
     "streamlit": {"app"},
     "segment_anything": {"models", "workload"},
     "hta": {"hta"},
@@ -98,7 +100,7 @@ def test_what_is_named_for_later_is_there() -> None:
 
 @pytest.mark.parametrize("module", ["profiler_kit", "profiler_kit.trace", "profiler_kit.snapshot", "profiler_kit.cli"])
 def test_importing_does_not_pull_in_the_heavy_packages(module: str) -> None:
-    heavy = ("torch", "streamlit", "plotly", "hta", "matplotlib")
+    heavy = ("torch", "streamlit", "plotly", "hta", "matplotlib", "jinja2")
     code = f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markupsafe import escape
 
 from profiler_kit.errors import OptionError
 from profiler_kit.joined import join_run
 from profiler_kit.ranks import load_ranks
+from profiler_kit.render.html import table_html
 from profiler_kit.render.layout import Shown, layout
 from profiler_kit.render.markdown import table_markdown
 from profiler_kit.render.text_table import filled_lines
@@ -147,6 +149,16 @@ def test_text_and_markdown_lay_out_the_same_cells(table: Table) -> None:
             assert all(column.cells[number] in line for column in shown)
         for narrow in (40, 80):
             assert all(len(line) <= max(narrow, _least(shown)) for line in filled_lines(one, top=40, width=narrow))
+
+
+@each_table
+def test_html_lays_out_the_same_cells(table: Table) -> None:
+    for one in filled(table):
+        shown, drawn = layout(one, slice(40)), table_html(one, top=40)
+        assert drawn.count("<tr>") == (min(len(one), 40) + 1 if len(one) else 0)
+        for column in shown if len(one) else ():
+            assert f">{escape(column.heading)}</th>" in drawn
+            assert all(escape(cell) in drawn for cell in (column.bare() if column.kind == "number" else column.cells))
 
 
 def _least(shown: list[Shown]) -> int:

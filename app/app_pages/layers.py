@@ -8,7 +8,6 @@ from app import state
 from app.parts import layer_parts, widgets
 from profiler_kit.analyses.layers.totals import layer_kinds
 from profiler_kit.findings import layers as findings
-from profiler_kit.render.figures import layer_kinds as figures_layer_kinds
 from profiler_kit.render.figures import layers as figures_layers
 
 run = state.run()
@@ -40,4 +39,4 @@ picked = layer_parts.pick_layers(run.key, totals, names, chosen_depth)
 st.subheader("Time per image and scaling efficiency", help=layer_parts.LINES_HELP)
 widgets.figure(figures_layers.layer_lines(totals, picked), "layers-lines")
 st.subheader("Every layer of this depth")
-widgets.table(figures_layer_kinds.layer_table(totals[totals["layer"].isin(names)]), "layers", rows=10)
+widgets.table(figures_layers.layer_table(totals[totals["layer"].isin(names)]), "layers", rows=10)

@@ -8,7 +8,7 @@ import streamlit as st
 from app import address
 from app.parts import widgets
 from profiler_kit.load.discover.runs import RunFolder
-from profiler_kit.render.figures import layer_kinds as figures_layer_kinds
+from profiler_kit.render.figures import layers as figures_layers
 
 VIEWS = BY_LAYER, BY_KIND = "By layer", "By kind"
 VIEW_HELP = (
@@ -30,8 +30,8 @@ _ROWS = 40  # a heat map taller than this is no picture any more
 def kinds(found: pd.DataFrame) -> None:
     """What each kind of layer (LAYER_KINDS) holds of the forward; windowed and global blocks apart."""
     st.subheader("Share of the forward", help=KINDS_HELP)
-    widgets.figure(figures_layer_kinds.kind_shares(found), "layers-kinds")
-    widgets.table(figures_layer_kinds.kind_table(found), "layer-kinds", rows=8)
+    widgets.figure(figures_layers.kind_shares(found), "layers-kinds")
+    widgets.table(figures_layers.kind_table(found), "layer-kinds", rows=8)
 
 
 KINDS_HELP = (

@@ -14,7 +14,7 @@ from profiler_kit.formats.run_record import RunRecord
 from profiler_kit.load.discover.runs import RunFolder
 from profiler_kit.names import printable
 from profiler_kit.render import bars, tables
-from profiler_kit.render.figures import regions as figures
+from profiler_kit.render.figures import run as figures
 from profiler_kit.run import Run
 from profiler_kit.text import fmt_ns
 from profiler_kit.trace import Trace

@@ -15,7 +15,7 @@ from app.parts import columns
 from profiler_kit.errors import KitError
 from profiler_kit.finding import Finding
 from profiler_kit.load.discover.runs import RunFolder
-from profiler_kit.render.figures.regions import Figure, standalone
+from profiler_kit.render.figures.style import Figure, standalone
 
 PLOT = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
 

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from profiler_kit.analyses.compare.side_by_side import COMPARED, COMPARED_MEMORY
 from profiler_kit.names import fit_names
-from profiler_kit.render.figures.regions import GRID, MARGIN, escape
+from profiler_kit.render.figures.style import GRID, MARGIN, escape
 from profiler_kit.render.tables import INDENT, printable, swatch
 from profiler_kit.text import fmt_ns, ns_in, time_unit
 from profiler_kit.timeline.palette import HUES, NEUTRAL, region_colours

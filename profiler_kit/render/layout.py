@@ -29,10 +29,12 @@ from profiler_kit.units import NS_PER_US
 if TYPE_CHECKING:
     import pandas as pd
 
+SHARE_OF_WHOLE: Final = "share_of_whole"  # the name of the column beside Table.share_of
 KERNEL_LETTERS: Final = 60
 REGION_LETTERS: Final = 52
 SEQUENCE_LETTERS: Final = 44  # of each kernel in a sequence of them
 Kind = Literal["text", "number", "share", "flag"]
+Maker = Callable[[Schema, str, Sequence[Any], float], "Shown"]  # values to show, and the largest of the whole column
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,10 @@ class Shown:
         """Label and unit."""
         return f"{self.label}, {self.unit}" if self.unit else self.label
 
+    def indented(self, step: str) -> list[str]:
+        """The cells, names of a tree behind one `step` for every level."""
+        return [step * deep + cell for deep, cell in zip(self.deep, self.cells, strict=True)]
+
     def bare(self) -> list[str]:
         """The cells without their unit, which the heading says."""
         return [cell.removesuffix(f" {self.unit}") for cell in self.cells] if self.unit else list(self.cells)
@@ -76,7 +82,8 @@ def layout(filled: Filled, rows: slice = slice(None)) -> list[Shown]:
     A column that holds nothing (every value missing or empty) is left out.
     """
     table, frame = filled.table, filled.frame
-    texts = filled.texts()
+    part = frame[rows]
+    texts = filled.texts(rows)
     shown = []
     shared = _shared(table, frame)
     for name in _visible(table, frame):
@@ -87,14 +94,30 @@ def layout(filled: Filled, rows: slice = slice(None)) -> list[Shown]:
         if name in texts:
             found = _text(table.schema, name, list(texts[name]))
         elif is_tree:
-            found = _tree(table.schema, name, list(frame[name]))
+            found = _tree(table.schema, name, list(part[name]))
         else:
             unit = "share" if column.of else table.schema.unit(name)
-            found = _COLUMNS[unit](table.schema, name, _values(frame, name, column))
-        shown.append(_cut(found, rows))
+            found = _COLUMNS[unit](table.schema, name, _values(part, name, column), _largest(frame[name]))
+        shown.append(found)
         if name == shared:
-            shown.append(_cut(_share_of_whole(table, frame, name), rows))
+            shown.append(_share_of_whole(table, frame, name, rows))
     return shown
+
+
+def rest_of(filled: Filled, shown: int) -> str:
+    """How many rows follow the first `shown`, and what they add up to where the table has a whole; "" for none."""
+    table, left = filled.table, len(filled) - shown
+    if left <= 0:
+        return ""
+    said = f"{fmt_count(left)} more {'row' if left == 1 else 'rows'}"
+    name = _shared(table, filled.frame)
+    if not name or table.tree:
+        return f"{said}."
+    values = filled.frame[name].fillna(0)
+    rest, whole = float(values.iloc[shown:].sum()), float(values.sum()) or 1.0
+    unit = table.schema.unit(name)
+    text = fmt_ns(rest) if unit == "ns" else fmt_bytes(rest) if unit == "bytes" else fmt_count(int(rest))
+    return f"{said}: {text}, {fmt_percent(rest / whole)}."
 
 
 def name_column(shown: Sequence[Shown]) -> int:
@@ -129,11 +152,10 @@ def _values(frame: pd.DataFrame, name: str, column: Column) -> list[Any]:
     return [None if value is None or not all_ else value / all_ for value, all_ in zip(values, whole, strict=True)]
 
 
-def _cut(shown: Shown, rows: slice) -> Shown:
-    if rows == slice(None):
-        return shown
-    parts = {part: getattr(shown, part)[rows] for part in ("values", "cells", "full", "depth")}
-    return Shown(shown.name, shown.label, shown.meaning, shown.kind, shown.unit, optional=shown.optional, **parts)
+def _largest(values: pd.Series[Any]) -> float:
+    """The largest number of a column, whatever its sign; 0 where there is none. It decides the unit."""
+    largest = values.abs().max() if values.dtype.kind in "iuf" else None
+    return 0.0 if largest is None or is_missing(largest) else float(largest)
 
 
 def _made(
@@ -146,39 +168,39 @@ def _made(
     return Shown(name, schema.label(name), meaning, kind, unit, values, cells, optional=optional, **more)
 
 
-def _times(schema: Schema, name: str, values: Sequence[Any], scale: int = 1) -> Shown:
+def _times(schema: Schema, name: str, values: Sequence[Any], largest: float, scale: int = 1) -> Shown:
     values = [None if value is None else value * scale for value in values]
-    unit = time_unit(value for value in values if value is not None)
+    unit = time_unit((largest * scale,))
     numbers = [None if value is None else ns_in(value, unit) for value in values]
     cells = [fmt_ns(value, unit if reads_in(value, *TIME[unit]) else None) for value in values]
     return _made(schema, name, "number", unit, numbers, cells)
 
 
-def _sizes(schema: Schema, name: str, values: Sequence[Any], per: str = "") -> Shown:
-    unit = byte_unit(value for value in values if value is not None)
+def _sizes(schema: Schema, name: str, values: Sequence[Any], largest: float, per: str = "") -> Shown:
+    unit = byte_unit((largest,))
     numbers = [None if value is None else bytes_in(value, unit) for value in values]
     cells = [MISSING if value is None else fmt_bytes(value) + per for value in values]  # each in the unit that fits
     return _made(schema, name, "number", unit + per, numbers, cells)
 
 
-def _shares(schema: Schema, name: str, values: Sequence[Any]) -> Shown:
+def _shares(schema: Schema, name: str, values: Sequence[Any], largest: float = 0) -> Shown:
     return _made(schema, name, "share", "", values, [fmt_percent(value) for value in values])
 
 
-def _numbers(text: Callable[[Any], str]) -> Callable[[Schema, str, Sequence[Any]], Shown]:
-    def made(schema: Schema, name: str, values: Sequence[Any]) -> Shown:
+def _numbers(text: Callable[[Any], str]) -> Maker:
+    def made(schema: Schema, name: str, values: Sequence[Any], largest: float = 0) -> Shown:
         cells = [MISSING if value is None else text(value) for value in values]
         return _made(schema, name, "number", "", values, cells)
 
     return made
 
 
-def _text(schema: Schema, name: str, values: Sequence[Any]) -> Shown:
+def _text(schema: Schema, name: str, values: Sequence[Any], largest: float = 0) -> Shown:
     cells = [printable(str(value)) if value is not None and value != "" else MISSING for value in values]
     return _made(schema, name, "text", "", cells, cells)
 
 
-def _kernels(schema: Schema, name: str, values: Sequence[Any]) -> Shown:
+def _kernels(schema: Schema, name: str, values: Sequence[Any], largest: float = 0) -> Shown:
     if values and isinstance(values[0], tuple):  # a sequence of kernels
         distinct = list(dict.fromkeys(kernel for row in values for kernel in row))
         short = dict(zip(distinct, fit_names(kernel_names(distinct), SEQUENCE_LETTERS), strict=True))
@@ -189,7 +211,7 @@ def _kernels(schema: Schema, name: str, values: Sequence[Any]) -> Shown:
     return _made(schema, name, "text", "", cells, cells, full=[printable(one) for one in names])
 
 
-def _paths(schema: Schema, name: str, values: Sequence[Any]) -> Shown:
+def _paths(schema: Schema, name: str, values: Sequence[Any], largest: float = 0) -> Shown:
     return _text(schema, name, [fmt_path(value) if value is not None else None for value in values])
 
 
@@ -206,27 +228,27 @@ def _tree(schema: Schema, name: str, paths: Sequence[tuple[str, ...]]) -> Shown:
     return _made(schema, name, "text", "", cells, cells, full=[printable(fmt_path(p)) for p in paths], depth=depth)
 
 
-def _flags(schema: Schema, name: str, values: Sequence[Any]) -> Shown:
+def _flags(schema: Schema, name: str, values: Sequence[Any], largest: float = 0) -> Shown:
     return _made(schema, name, "flag", "", values, [MISSING if v is None else "yes" if v else "" for v in values])
 
 
-def _share_of_whole(table: Table, frame: pd.DataFrame, name: str) -> Shown:
+def _share_of_whole(table: Table, frame: pd.DataFrame, name: str, rows: slice) -> Shown:
     values = frame[name]
-    rows = values[frame["path"].map(len) <= 1] if table.tree else values
-    whole = float(rows.fillna(0).sum()) or 1.0
+    top = values[frame["path"].map(len) <= 1] if table.tree else values
+    whole = float(top.fillna(0).sum()) or 1.0
     of = f"of {table.schema.label(name)}"
-    shares = [None if is_missing(value) else value / whole for value in values.tolist()]
+    shares = [None if is_missing(value) else value / whole for value in values[rows].tolist()]
     meaning = "Share of the rows at the top." if table.tree else "Share of all rows of this table."
-    return Shown("share_of_whole", of, meaning, "share", "", shares, [fmt_percent(share) for share in shares])
+    return Shown(SHARE_OF_WHOLE, of, meaning, "share", "", shares, [fmt_percent(share) for share in shares])
 
 
-_COLUMNS: Final[dict[str, Callable[[Schema, str, Sequence[Any]], Shown]]] = {
+_COLUMNS: Final[dict[str, Maker]] = {
     "ns": _times,
-    "us": lambda schema, name, values: _times(schema, name, values, NS_PER_US),
+    "us": lambda schema, name, values, largest: _times(schema, name, values, largest, NS_PER_US),
     "bytes": _sizes,
     "mib": _numbers(lambda value: f"{value:,.1f}"),
     "share": _shares,
-    "bytes_per_s": lambda schema, name, values: _sizes(schema, name, values, "/s"),
+    "bytes_per_s": lambda schema, name, values, largest: _sizes(schema, name, values, largest, "/s"),
     "per_s": _numbers(fmt_rate),
     "factor": _numbers(lambda value: f"{value:,.2f}"),
     "count": _numbers(fmt_count),

@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from profiler_kit.render.layout import layout, name_column
 from profiler_kit.table import Filled
 
+WIDTH: Final = 70  # of a name, so that there is room for the columns beside it
 
-def table_markdown(filled: Filled, rows: int | None = None) -> list[str]:
-    """The lines of a filled table, its first `rows` rows; names are indented as the tree is."""
-    shown = [one for one in layout(filled, slice(rows)) if not one.optional]
+
+def table_markdown(
+    filled: Filled,
+    rows: int | None = None,
+    *,
+    columns: Sequence[str] = (),
+    extra: Mapping[str, Sequence[str]] | None = None,
+) -> list[str]:
+    """The lines of a filled table, its first `rows` rows; names are indented as the tree is.
+
+    columns: names of those to show, in this order, as `layout` names them; else all that are not optional. extra:
+    heading and cells of further columns.
+    """
+    found = {one.name: one for one in layout(filled, slice(rows))}
+    names = columns or [name for name, one in found.items() if not one.optional]
+    shown = [found[name] for name in names if name in found]
     left = name_column(shown)
     cells = [
-        [code("  " * deep + cell) if n < left else plain(cell) for deep, cell in zip(one.deep, one.cells, strict=True)]
-        for n, one in enumerate(shown)
+        [code(cut(cell)) if n < left else plain(cell) for cell in one.indented("  ")] for n, one in enumerate(shown)
     ]
-    rule = [" --- " if n < left else " ---: " for n in range(len(shown))]
-    lines = [[plain(one.label) or " " for one in shown], *zip(*cells, strict=True)]
-    head, *body = ["| " + " | ".join(line) + " |" for line in lines]
+    cells += [list(map(plain, more)) for more in (extra or {}).values()]
+    rule = [" --- " if n < left else " ---: " for n in range(len(cells))]
+    heads = [plain(one.label) or " " for one in shown] + list(extra or {})
+    head, *body = ["| " + " | ".join(line) + " |" for line in (heads, *zip(*cells, strict=True))]
     return [head, "|" + "|".join(rule) + "|", *body]
+
+
+def cut(name: str) -> str:
+    """A name at most WIDTH letters long."""
+    return name if len(name) <= WIDTH else name[: WIDTH - 1] + "…"
 
 
 def grid(columns: Sequence[str], rows: Sequence[Sequence[str]], *, named: bool = True) -> list[str]:

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from profiler_kit.analyses.ranks.ranks import RANK_COLLECTIVES, RANK_TOTALS
 from profiler_kit.names import fit_names, kernel_names
-from profiler_kit.render.figures.regions import GRID, MARGIN, escape
+from profiler_kit.render.figures.style import GRID, MARGIN, escape
 from profiler_kit.render.tables import KERNEL_LETTERS, printable
 from profiler_kit.text import fmt_ns, fmt_percent, ns_in, time_unit
 from profiler_kit.timeline.palette import ACTIVITY, HUES, NEUTRAL

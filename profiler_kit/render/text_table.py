@@ -16,8 +16,7 @@ NARROWEST: Final = 28  # what the first column is shortened to before other colu
 def filled_lines(filled: Filled, *, top: int | None = None, width: int | None = None) -> list[str]:
     """A filled table, its first `top` rows; names are indented as the tree is."""
     shown = layout(filled, slice(top))
-    cells = [[("  " * deep + cell) for deep, cell in zip(one.deep, one.cells, strict=True)]
-             for one in shown]  # fmt: skip
+    cells = [one.indented("  ") for one in shown]
     optional = [one.label for one in reversed(shown) if one.optional]
     rows = [list(row) for row in zip(*cells, strict=True)]
     return table_lines([one.label for one in shown], rows, left=name_column(shown), optional=optional, width=width)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from profiler_kit.render.verdict import gpu_verdict, host_verdict, layers_coverage, main_region, missing_gpu
 
 from profiler_kit.analyses.gpu.batch_load import batch_load
 from profiler_kit.analyses.gpu.gpu_presence import Presence
@@ -20,8 +21,7 @@ from profiler_kit.errors import OptionError, SchemaError
 from profiler_kit.render import bars, tables
 from profiler_kit.render.figures import layers as figures_layers
 from profiler_kit.render.figures import memory as figures_memory
-from profiler_kit.render.figures import regions as figures
-from profiler_kit.render.verdict import gpu_verdict, host_verdict, layers_coverage, main_region, missing_gpu
+from profiler_kit.render.figures import run as figures
 from profiler_kit.timeline import palette
 from profiler_kit.timeline.build import build_timeline
 from profiler_kit.timeline.palette import region_colours

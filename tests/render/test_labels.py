@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler_kit.render.figures.labels import _box, _overlap, place_labels
+from profiler_kit.render.labels import _box, _overlap, place_labels
 
 SIZE = (350.0, 240.0)
 POINTS = st.lists(st.tuples(st.floats(0, SIZE[0]), st.floats(0, SIZE[1])), min_size=1, max_size=20)

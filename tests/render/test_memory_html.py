@@ -14,7 +14,7 @@ import pytest
 
 from profiler_kit.errors import OptionError
 from profiler_kit.render.memory_page.pack import Packer
-from profiler_kit.render.memory_page.page import SCRIPTS, memory_page
+from profiler_kit.render.memory_page.page import FOLDER, SCRIPTS, memory_page
 from profiler_kit.snapshot import Snapshot, load_snapshot
 from tests import snapshots as s
 
@@ -82,8 +82,7 @@ def test_the_page_may_load_nothing(tmp_path: Path) -> None:
 
 
 def test_the_script_never_parses_text_as_markup() -> None:
-    folder = Path(__file__).parents[2] / "profiler_kit" / "views" / "memory_page"
-    script = "".join((folder / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    script = "".join((FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS)
     for word in ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval(", "new Function", "</script"):
         assert word not in script
 

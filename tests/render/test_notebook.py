@@ -33,7 +33,7 @@ def test_a_page_too_large_is_a_note() -> None:
     page = "é" * 1_000_000
     assert framed(page, instead="Write it with html('<x>').", largest_bytes=1_500_000) == (
         "<p>This page takes 2.0 MB, more than the 1.5 MB a notebook should keep. "
-        "Write it with html(&#x27;&lt;x&gt;&#x27;).</p>"
+        "Write it with html(&#39;&lt;x&gt;&#39;).</p>"
     )
     assert framed(page, instead="", largest_bytes=2_000_000).startswith("<iframe ")
 

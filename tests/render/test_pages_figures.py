@@ -22,7 +22,7 @@ from profiler_kit.analyses.memory.regions import MEMORY_REGIONS
 from profiler_kit.names import fit_names
 from profiler_kit.render.compare import compared_bars, compared_table, latency_boxes, memory_compared_table
 from profiler_kit.render.figures.kernels import POINTS, duration_histogram, durations_over_time
-from profiler_kit.render.figures.regions import standalone
+from profiler_kit.render.figures.style import standalone
 from profiler_kit.trace import Trace, load_trace
 from tests.app.samples import gpu_trace
 from tests.builders import TraceBuilder

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from profiler_kit.formats.run_record import TRACE
+from profiler_kit.render.html import digest
 from profiler_kit.render.report.markdown import report_markdown
-from profiler_kit.render.report.page import digest, report_page
+from profiler_kit.render.report.page import report_page
 from profiler_kit.render.report.timeline import BINS, timeline_picture
 from profiler_kit.render.svg import line, percent, ticks
 from profiler_kit.run import Run, load_run, load_runs
+from profiler_kit.tables import tables_of
 from profiler_kit.timeline.build import build_timeline
 from profiler_kit.trace import load_trace
 from tests.app.samples import gpu_trace, host_trace, make_runs, record
@@ -82,7 +84,7 @@ def both(samples: list[Run]) -> str:
 
 def test_a_run_is_shown_with_every_part(root: Path) -> None:
     page = Page(report_page([load_run(root / "gpu")]))
-    assert page.ids == ["overview", "regions", "timeline", "kernels", "operators", "layers", "memory", "what"]
+    assert page.ids == ["overview", "regions", "timeline", "kernels", "operators", "layers", "memory", "what", "tables"]
     assert page.loads == [] and page.handlers == []
     # kernels of 600, 300 and 100 us in 1,200: 200 us idle before mask decoder's, which was launched long before
     assert page.says("Computation 83.3 % 1.000 ms Idle 16.7 % 200.00 µs")
@@ -106,12 +108,23 @@ def test_the_page_may_load_nothing_and_runs_only_its_own_script(both: str) -> No
 
 
 def test_the_samples_fit_into_a_pull_request(both: str, samples: list[Run]) -> None:
-    assert len(both.encode()) < 3_000_000
+    assert len(both.encode()) < 371 << 10
     page = Page(both)
     assert len(page.ids) == len(set(page.ids))
     assert page.says("B is 3.71 × faster than A: 80.517 → 21.699 ms a batch of 2 images")
     busy = samples[0].trace.summary()["gpu_timeline"]["busy_ns"]  # type: ignore[union-attr]
     assert page.says(f"busy, {busy / 1e6:.3f} ms.")
+
+
+def test_every_table_is_on_the_page(samples: list[Run]) -> None:
+    run = samples[0]
+    page = Page(report_page([run]))
+    shown = ("regions", "kernels", "operator_work", "module_work")  # they have a section of their own
+    for of, source in (("trace", run.trace), ("snapshot", run.snapshot)):
+        for table in tables_of(of):  # type: ignore[arg-type]
+            title = table.title[:1].upper() + table.title[1:]
+            rows = len(table.of_source(source)) if table.arrow is None else 0
+            assert table.name in shown or page.says(f"{title} ({rows:,})" if rows else table.title), table.name
 
 
 def test_idle_causes_and_regions_each_add_up_to_the_idle_time(samples: list[Run]) -> None:
@@ -126,7 +139,7 @@ def test_idle_causes_and_regions_each_add_up_to_the_idle_time(samples: list[Run]
 
 def test_a_run_on_a_cpu_shows_host_time(root: Path) -> None:
     page = Page(report_page([load_run(root / "host")]))
-    assert page.ids == ["overview", "regions", "timeline", "operators", "what"]
+    assert page.ids == ["overview", "regions", "timeline", "operators", "what", "tables"]
     assert page.says("No GPU in this run. image encoder took 80 % of the time in regions")
     assert page.says("Not in this run: memory snapshot, layer timings.")
     assert page.says("aten::addmm 600.00 µs 75.0 %")  # self time: 100 us of linear, 600 of addmm, 100 of sigmoid
@@ -135,7 +148,7 @@ def test_a_run_on_a_cpu_shows_host_time(root: Path) -> None:
 def test_bare_files_make_a_report(root: Path) -> None:
     assert Page(report_page([load_run(root / "bare.json.gz")])).ids[0] == "overview"
     memory = Page(report_page([load_run(root / "gpu" / "memory.pickle")]))
-    assert memory.ids == ["overview", "memory"]
+    assert memory.ids == ["overview", "memory", "tables"]
     layers = Page(report_page([load_run(root / "gpu" / "layers.parquet")]))
     assert layers.ids == ["overview", "layers"]
 
@@ -230,8 +243,9 @@ def test_ticks_are_round(most: float, wanted: list[float]) -> None:
 
 
 def test_lines_and_lengths() -> None:
-    assert line([(0, 0), (0.5, 1), (1, 0)], 100) == "M0.0 100.0L500.0 0.0L1000.0 100.0"
-    assert line([(0, 0), (0.5, 1), (1, 1)], 100, steps=True) == "M0.0 100.0H500.0V0.0H1000.0"
+    assert line([(0, 0), (0.5, 1), (1, 0)], 100) == "M0 100L500 0L1000 100"
+    assert line([(0, 0), (0.5, 1), (1, 1)], 100, holds=True) == "M0 100h500v-100h500"
+    assert line([(0, 0.5), (0.0004, 0.505), (1, 0)], 100, holds=True) == "M0 50h.5v-.5h999.5v50.5"
     assert [percent(share) for share in (0.1234, 2, -1, 0.5)] == ["12.34%", "100%", "0%", "50%"]
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from profiler_kit.attribute.frames import GPU_EVENTS
-from profiler_kit.render.figures.regions import GRID, MARGIN, escape
+from profiler_kit.render.figures.style import GRID, MARGIN, escape
 from profiler_kit.text import fmt_count, fmt_ns, fmt_path, ns_in, time_unit
 from profiler_kit.timeline.palette import HUES, MARK, NEUTRAL, region_colours
 

@@ -16,7 +16,7 @@ from profiler_kit.analyses.memory.replay import MEMORY_TIMELINE
 from profiler_kit.attribute.frames import GPU_EVENTS
 from profiler_kit.render.downsample import keep_peaks
 from profiler_kit.render.figures.memory import mark_peak
-from profiler_kit.render.figures.regions import GRID, MARGIN, escape
+from profiler_kit.render.figures.style import GRID, MARGIN, escape
 from profiler_kit.text import byte_unit, bytes_in, fmt_bytes, fmt_ns, fmt_path, ns_in, time_unit
 from profiler_kit.timeline.palette import ALLOCATED, HUES, RESERVED, region_colours
 from profiler_kit.units import NS_PER_US

@@ -11,8 +11,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from profiler_kit.formats.ladder_file import LADDER_ROWS
-from profiler_kit.render.figures.labels import place_labels
-from profiler_kit.render.figures.regions import GRID, LETTER_PX, MARGIN, escape
+from profiler_kit.render.figures.style import GRID, LETTER_PX, MARGIN, escape
+from profiler_kit.render.labels import place_labels
 from profiler_kit.render.ladder_style import ALTERNATIVE, BELOW, MEMORY, STEP, TITLES, speed_text
 from profiler_kit.text import fmt_rate
 from profiler_kit.timeline.palette import HUES, NEUTRAL

@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 
 from profiler_kit.analyses.memory.replay import MEMORY_TIMELINE
 from profiler_kit.render.downsample import keep_peaks
-from profiler_kit.render.figures.regions import GRID, MARGIN, escape
+from profiler_kit.render.figures.style import GRID, MARGIN, escape
 from profiler_kit.text import (
     ByteUnit,
     TimeUnit,

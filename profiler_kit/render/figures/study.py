@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from profiler_kit.formats.study_file import STUDY_SAMPLES, STUDY_TOTALS
-from profiler_kit.render.figures.regions import GRID, MARGIN, escape
+from profiler_kit.render.figures.style import GRID, MARGIN, escape
 from profiler_kit.timeline.palette import HUES, region_colours
 from profiler_kit.units import ns_to_ms
 

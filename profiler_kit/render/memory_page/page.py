@@ -1,4 +1,4 @@
-"""The memory page: one HTML file that shows a snapshot with no network (Snapshot -> HTML text).
+"""The memory page: one HTML file that shows a snapshot with no network.
 
 The allocations travel as columns (byte planes, gzip, base64) that the page unpacks into typed arrays; everything it
 draws it computes from them. The page may load nothing: its content policy allows its own script and style, by hash.
@@ -7,12 +7,12 @@ draws it computes from them. The page may load nothing: its content policy allow
 from __future__ import annotations
 
 import base64
-import hashlib
-import html
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from markupsafe import Markup
+
+from profiler_kit.render.html import page
 from profiler_kit.render.memory_page.pack import pack
 
 if TYPE_CHECKING:
@@ -56,22 +56,10 @@ def memory_page(snapshot: Snapshot, title: str, *, device: int | None = None) ->
         device = max(snapshot.devices, key=lambda one: int(snapshot.replay(one).allocated_bytes.max()), default=None)
     else:
         snapshot.require_device(device)
-    style = (FOLDER / "page.css").read_text(encoding="utf-8")
-    script = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS)
-    parts = {
-        "title": html.escape(title),
-        "policy": (
-            f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; "
-            "base-uri 'none'; form-action 'none'"
-        ),
-        "style": style,
-        "script": script,
-        "data": base64.b64encode(pack(snapshot, title, device)).decode("ascii"),
-    }
-    template = (FOLDER / "page.html").read_text(encoding="utf-8")
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
-
-
-def _digest(text: str) -> str:
-    """The source expression of a content policy that allows exactly this inline text."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+    return page(
+        "memory_page.html.j2",
+        style=(FOLDER / "page.css").read_text(encoding="utf-8"),
+        script="\n".join((FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS),
+        title=title,
+        data=Markup(base64.b64encode(pack(snapshot, title, device)).decode("ascii")),
+    )

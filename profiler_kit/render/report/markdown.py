@@ -1,4 +1,4 @@
-"""The report as Markdown to paste into a pull request (Runs -> text), short enough to be read there."""
+"""The report as Markdown to paste into a pull request, short enough to be read there."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Final
 import pandas as pd
 
 from profiler_kit.analyses.compare.traces import Comparison
-from profiler_kit.analyses.gpu.window import name_sums, operator_sums
-from profiler_kit.analyses.memory.stack_names import stack_name
 from profiler_kit.finding import Finding, of_kind, of_the_file
 from profiler_kit.findings import memory
 from profiler_kit.findings.collect import headline
@@ -19,13 +17,15 @@ from profiler_kit.findings.numbers import numbers
 from profiler_kit.findings.records import what_ran
 from profiler_kit.formats.ladder_file import ladder_rows
 from profiler_kit.formats.ladder_record import LadderRecord
-from profiler_kit.names import kernel_names
 from profiler_kit.render import diff
 from profiler_kit.render.ladder_style import ladder_facts
-from profiler_kit.render.markdown import grid, plain
+from profiler_kit.render.layout import SHARE_OF_WHOLE
+from profiler_kit.render.markdown import grid, plain, table_markdown
+from profiler_kit.render.report.memory import LIVE
 from profiler_kit.run import Run, compare_runs
 from profiler_kit.snapshot import Snapshot
-from profiler_kit.text import MISSING, fmt_bytes, fmt_count, fmt_ns, fmt_percent
+from profiler_kit.tables import every_table
+from profiler_kit.text import MISSING, fmt_count, fmt_ns
 from profiler_kit.trace import Trace
 from profiler_kit.units import bytes_to_mib, ns_to_ms
 
@@ -33,8 +33,12 @@ REGIONS: Final = 10
 KINDS: Final = 6
 ADVICE: Final = 3
 RANKED: Final = 5
-WIDTH: Final = 70
-INDENT: Final = "  "
+_REGIONS: Final = ("path", "busy_ns", SHARE_OF_WHOLE, "host_ns", "launches")
+_HOST_REGIONS: Final = ("path", "host_ns", SHARE_OF_WHOLE, "instances")
+_RANKED: Final = {
+    "kernels": ("Longest kernels", ("name", "sum_ns", SHARE_OF_WHOLE, "count")),
+    "operator_sums": ("Longest operators, self time", ("name", "self_ns", SHARE_OF_WHOLE, "count")),
+}
 # The tables of a comparison that fit into a pull request, by what regions are compared by.
 _TABLES: Final = {
     "gpu": ("Totals", "Regions", "GPU work by kind", "Kernels"),
@@ -92,60 +96,19 @@ def _line(one: Finding) -> str:
 
 
 def _trace(run: Run, trace: Trace, *, on_gpu: bool) -> Iterator[str]:
-    regions = trace.regions()
-    column = "busy_ns" if on_gpu else "host_ns"
-    rows = regions[regions[column] > 0]
-    whole = int(regions.loc[regions["path"].map(len) == 1, column].sum()) or 1
-    verdicts = run.bounds if on_gpu else {}
-    cells = [
-        (
-            INDENT * (len(row["path"]) - 1) + _cut(row["path"][-1]),
-            fmt_ns(row[column]),
-            fmt_percent(row[column] / whole),
-            *(
-                (fmt_ns(row["host_ns"]), fmt_count(row["launches"]), verdicts.get(row["path"], MISSING))
-                if on_gpu
-                else ()
-            ),
-            fmt_count(row["instances"]),
-        )
-        for row in rows.head(REGIONS).to_dict("records")
-    ]
-    columns = (
-        ("region", "busy", "share", "host", "launches", "bound by", "times")
-        if on_gpu
-        else ("region", "host", "share", "times")
-    )
-    if cells:
-        yield from ("", f"**Regions{_of(len(cells), len(rows))}**", "", *grid(columns, cells))
-    if on_gpu:
-        sums = name_sums(trace.kernels())
-        yield from _ranked(
-            "Longest kernels",
-            "kernel",
-            kernel_names(list(sums["name"])),
-            sums["sum_ns"].tolist(),
-            sums["count"].tolist(),
-        )
-    else:
-        sums = operator_sums(trace.operators())
-        yield from _ranked(
-            "Longest operators, self time",
-            "operator",
-            list(sums["name"]),
-            sums["self_ns"].tolist(),
-            sums["count"].tolist(),
-        )
-
-
-def _ranked(title: str, what: str, names: Sequence[str], values: Sequence[int], counts: Sequence[int]) -> Iterator[str]:
-    whole = sum(values) or 1
-    cells = [
-        (_cut(name), fmt_ns(ns), fmt_percent(ns / whole), fmt_count(count))
-        for name, ns, count in list(zip(names, values, counts, strict=True))[:RANKED]
-    ]
-    if cells:
-        yield from ("", f"**{title}{_of(len(cells), len(names))}**", "", *grid((what, "sum", "share", "count"), cells))
+    regions = every_table()["regions"].of_source(trace)
+    bounds = [run.bounds.get(path, MISSING) for path in regions.frame["path"][:REGIONS]]
+    times = [fmt_count(count) for count in regions.frame["instances"][:REGIONS]]
+    extra = {"bound by": bounds, "instances": times} if on_gpu else {}
+    lines = table_markdown(regions, REGIONS, columns=_REGIONS if on_gpu else _HOST_REGIONS, extra=extra)
+    if len(regions):
+        yield from ("", f"**Regions{_of(REGIONS, len(regions))}**", "", *lines)
+    name = "kernels" if on_gpu else "operator_sums"
+    title, columns = _RANKED[name]
+    filled = every_table()[name].of_source(trace)
+    lines = table_markdown(filled, RANKED, columns=columns)
+    if len(filled):
+        yield from ("", f"**{title}{_of(RANKED, len(filled))}**", "", *lines)
 
 
 def _memory(snapshot: Snapshot) -> Iterator[str]:
@@ -155,19 +118,9 @@ def _memory(snapshot: Snapshot) -> Iterator[str]:
             continue
         title = "**Memory**" if device == 0 else f"**Memory of device {device}**"
         yield from ("", title, "", *(f"- {_line(one)}" for one in memory.of_device(snapshot, device)), "")
-        live = snapshot.live_at_peak(device)
-        cells = [
-            (
-                _cut(stack_name(snapshot.stacks[int(stack)], before=bool(before))),
-                fmt_bytes(int(size)),
-                fmt_percent(float(share)),
-            )
-            for stack, before, size, share in zip(
-                live["stack"], live["before"], live["size_bytes"], live["share"], strict=True
-            )
-        ][:RANKED]
-        if cells:
-            yield from grid(("live at the peak, allocated by", "size", "share"), cells)
+        yield from table_markdown(
+            LIVE.of_source((snapshot, device)), RANKED, columns=("stack", "size_bytes", SHARE_OF_WHOLE)
+        )
 
 
 def _layers(run: Run) -> Iterator[str]:
@@ -234,10 +187,6 @@ def _changes(a: Run, b: Run, found: Comparison, *, tables: bool) -> Iterator[str
 
 def _bold(one: Finding) -> str:
     return "".join(f"**{plain(piece)}**" if bold else plain(piece) for piece, bold in one.pieces)
-
-
-def _cut(name: str) -> str:
-    return name if len(name) <= WIDTH else name[: WIDTH - 1] + "…"
 
 
 def _of(shown: int, all_of_them: int) -> str:

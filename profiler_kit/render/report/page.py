@@ -1,4 +1,4 @@
-"""The report: one HTML file that shows runs with no network and no server (Runs -> HTML text).
+"""The report: one HTML file that shows runs with no network and no server.
 
 The page may load nothing: its content policy allows its own style and script, by hash. It can be read without the
 script, which only sorts tables.
@@ -6,33 +6,36 @@ script, which only sorts tables.
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from profiler_kit.findings.records import what_ran
 from profiler_kit.formats.ladder_record import LadderRecord
+from profiler_kit.formats.run_record import RunRecord
+from profiler_kit.render.bars import facts
+from profiler_kit.render.html import Colours, asset, page
 from profiler_kit.render.ladder_style import ladder_facts
+from profiler_kit.render.report.all_tables import all_tables
 from profiler_kit.render.report.compare import comparison, side_by_side
 from profiler_kit.render.report.layers import heat_styles, layer_section
 from profiler_kit.render.report.memory import memory_section
 from profiler_kit.render.report.overview import overview
-from profiler_kit.render.report.parts import Colours, asset, colours_of, facts_list, notice, section, sub
-from profiler_kit.render.report.tables import kernel_tables, module_tables, operator_tables, region_tables
-from profiler_kit.render.report.timeline import trace_timeline
-from profiler_kit.render.svg import escape
+from profiler_kit.render.report.section import Block, Section, colours_of, warning
+from profiler_kit.render.report.trace import shown_tables, trace_sections
+from profiler_kit.render.tables import record_table
 from profiler_kit.run import Run, compare_runs
 from profiler_kit.version import __version__
 
-_TIMELINE: Final = (
-    "All of the recording. Colour is the region. Where spans are too short to see, height is the share of busy time."
-)
 
+@dataclass(frozen=True)
+class Article:
+    """One of several runs."""
 
-_LADDER: Final = "The published model and named rewrites of it, one process a row."
+    anchor: str
+    title: str
+    facts: str
+    sections: Sequence[Section]
 
 
 def report_page(runs: Sequence[Run], ladders: Sequence[tuple[Path, LadderRecord]] = ()) -> str:
@@ -40,45 +43,34 @@ def report_page(runs: Sequence[Run], ladders: Sequence[tuple[Path, LadderRecord]
 
     ladders: folders and what their results.json say, each a section at the end. Raises ValueError without either.
     """
-    style = asset("page.css") + asset("parts.css") + heat_styles()
-    script = asset("page.js")
-    several = len(runs) > 1
     names = [run.name for run in runs] or [folder.resolve().name for folder, _ in ladders]
     if not names:
-        raise ValueError("want a run or a ladder to report on")
-    title = " → ".join(names)
-    colours = colours_of(runs)
-    body = "".join(_several(runs, colours)) if several else "".join(_one(runs[0], "", colours)) if runs else ""
+        raise ValueError("expected a run or a ladder to report on")
+    colours, several = colours_of(runs), len(runs) > 1
+    sections = list(_compared(runs, colours) if several else _of_run(runs[0], "", colours) if runs else ())
+    articles = [
+        Article(f"run{number}", run.name, _facts(run), list(_of_run(run, f"run{number}-", colours)))
+        for number, run in enumerate(runs if several else ())
+    ]
+    measured = list(_ladders(ladders))
+    return page(
+        "report.html.j2",
+        style=asset("report.css") + asset("parts.css") + heat_styles(),
+        script=asset("report.js"),
+        images=bool(ladders),
+        title=" → ".join(names),
+        facts=f"{len(runs)} runs, compared with the first" if several else _facts(runs[0]) if runs else
+        ladder_facts(ladders[0][1])[0],
+        links=[(one.anchor, one.title) for part in (sections, articles, measured) for one in part if one.title],
+        sections=sections, articles=articles, ladders=measured, version=__version__,
+    )  # fmt: skip
+
+
+def _ladders(ladders: Sequence[tuple[Path, LadderRecord]]) -> Iterator[Section]:
     for number, (folder, record) in enumerate(ladders):
-        from profiler_kit.render.report.ladder import (
-            ladder_section,  # plotly and Pillow, which a run alone does not need
-        )
+        from profiler_kit.render.report.ladder import ladder_section  # plotly and Pillow, which a run does not need
 
-        named = f"Ladder: {folder.resolve().name}"
-        body += section(f"ladder{number}", named, ladder_section(folder, record), lead=_LADDER)
-    facts = _facts(runs[0]) if runs else ladder_facts(ladders[0][1])[0]
-    if several:
-        facts = f"{len(runs)} runs, compared with the first"
-    parts = {
-        "title": escape(f"{title} · profiler_kit"),
-        "policy": (
-            f"default-src 'none'; script-src '{digest(script)}'; style-src '{digest(style)}'; "
-            f"{'img-src data:; ' if ladders else ''}base-uri 'none'; form-action 'none'"
-        ),
-        "style": style,
-        "script": script,
-        "heading": escape(title),
-        "facts": escape(facts),
-        "nav": _nav(body),
-        "body": body,
-        "version": escape(__version__),
-    }
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], asset("page.html"))
-
-
-def digest(text: str) -> str:
-    """The source expression of a content policy that allows exactly this inline text."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+        yield ladder_section(folder, record, f"ladder{number}")
 
 
 def _facts(run: Run) -> str:
@@ -87,50 +79,32 @@ def _facts(run: Run) -> str:
     return what_ran(run.record)
 
 
-def _several(runs: Sequence[Run], colours: Colours) -> Iterator[str]:
-    """Runs beside each other, each against the first, then every run by itself."""
-    yield section("side-by-side", "Runs beside each other", side_by_side(runs))
+def _compared(runs: Sequence[Run], colours: Colours) -> Iterator[Section]:
+    """Runs beside each other, then each against the first."""
+    yield side_by_side(runs)
     for number, run in enumerate(runs[1:], 1):
         found = compare_runs(runs[0], run)
-        title = f"A: {runs[0].name} → B: {run.name}"
+        anchor, title = f"compare-{number}", f"A: {runs[0].name} → B: {run.name}"
         if found is None:
             without = ", ".join(one.name for one in (runs[0], run) if one.trace is None)
-            yield section(f"compare-{number}", title, notice(f"Not compared: no trace in {without}.", "plain"))
+            yield Section(anchor, title, warnings=[warning(f"Not compared: no trace in {without}.", "note")])
         else:
-            yield section(f"compare-{number}", title, comparison(runs[0], run, found, colours))
-    for number, run in enumerate(runs):
-        inner = "".join(_one(run, f"run{number}-", colours))
-        head = f'<header><h2>{escape(run.name)}</h2><p class="facts">{escape(_facts(run))}</p></header>'
-        yield f'<article id="run{number}">{head}{inner}</article>'
+            yield comparison(runs[0], run, found, colours, anchor, title)
 
 
-def _one(run: Run, prefix: str, colours: Colours) -> Iterator[str]:
+def _of_run(run: Run, prefix: str, colours: Colours) -> Iterator[Section]:
     """The sections of one run; those it holds nothing for are left out, and named in the overview."""
-    level = 3 if prefix else 2
-    yield f'<section id="{prefix}overview" class="first">{overview(run, colours)}</section>'
-    trace = run.trace
-    if trace is not None and run.presence is not None:
-        host = run.presence.ran != "gpu"
-        yield section(f"{prefix}regions", "Regions", region_tables(run, trace, colours, host=host), level=level)
-        yield section(f"{prefix}timeline", "Timeline", trace_timeline(trace, colours), level=level, lead=_TIMELINE)
-        yield section(f"{prefix}kernels", "Kernels", kernel_tables(trace), level=level)
-        operators = operator_tables(trace, host=host) + sub("Modules", module_tables(trace))
-        yield section(f"{prefix}operators", "Operators and modules", operators, level=level)
-    yield section(f"{prefix}layers", "Layers against batch size", layer_section(run), level=level)
+    yield overview(run, colours, prefix)
+    on_gpu = run.presence is not None and run.presence.ran == "gpu"
+    sections = list(trace_sections(run, run.trace, colours, prefix, on_gpu=on_gpu)) if run.trace is not None else []
+    sections.append(layer_section(run, prefix))
     if run.snapshot is not None:
-        alone = run.trace is None
-        yield section(f"{prefix}memory", "Memory", memory_section(run.snapshot, colours, lead=not alone), level=level)
-    if run.record is not None:
-        yield section(f"{prefix}what", "What ran", facts_list(run.record), level=level)
+        sections.append(memory_section(run.snapshot, colours, prefix, lead=run.trace is not None))
+    sections += [record_section(run.record, prefix)] if run.record is not None else []
+    sections.append(all_tables(run, colours, prefix, shown_tables(on_gpu=on_gpu)))
+    yield from (one for one in sections if not one.is_empty)
 
 
-def _nav(body: str) -> str:
-    """Links to the sections and runs that are on the page."""
-    found = re.findall(r'<(section|article) id="([\w-]+)"[^>]*>(?:<header>)?<h[23]>(.*?)</h[23]>', body)
-    top = any(kind == "article" for kind, _, _ in found)
-    links = [
-        f'<a href="#{anchor}">{title}</a>'
-        for kind, anchor, title in found
-        if not top or kind == "article" or not anchor.startswith("run")
-    ]
-    return "".join(links)
+def record_section(record: RunRecord, prefix: str = "") -> Section:
+    """What ran, one line a fact."""
+    return Section(f"{prefix}what", "What ran", rows=[[Block("", facts(record_table(record), "facts"))]])

@@ -11,11 +11,11 @@ for (const table of document.querySelectorAll("table.sortable")) {
     button.append(...head.childNodes);
     head.append(button);
     button.addEventListener("click", () => {
-      const numeric = head.classList.contains("number");
+      const numeric = !head.classList.contains("text");
       const down = head.getAttribute("aria-sort") ? head.getAttribute("aria-sort") === "ascending" : numeric;
       for (const other of head.parentNode.cells) other.removeAttribute("aria-sort");
       head.setAttribute("aria-sort", down ? "descending" : "ascending");
-      const text = (row) => row.cells[column].textContent;
+      const text = (row) => row.cells[column].dataset.n ?? row.cells[column].textContent;
       const rows = [...body.rows].sort((a, b) =>
         numeric ? number(text(a)) - number(text(b)) : text(a).localeCompare(text(b)));
       body.append(...(down ? rows.reverse() : rows));

@@ -1,4 +1,4 @@
-"""Which points of a scatter plot get their name beside them, and on which side (places and names in, texts out)."""
+"""Which points of a scatter plot get their name beside them, and on which side."""
 
 from __future__ import annotations
 

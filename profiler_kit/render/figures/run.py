@@ -1,31 +1,16 @@
-"""Plotly figures of a run: totals or samples in, bars with units and fixed colours out."""
+"""Plotly figures of a whole run: what the GPU did, and how long each timed iteration took."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 import numpy as np
 import plotly.graph_objects as go
 
+from profiler_kit.render.figures.style import GRID, MARGIN
 from profiler_kit.text import fmt_ns, fmt_percent, ns_in, time_unit
 from profiler_kit.timeline.palette import ACTIVITY, HUES, MARK
 from profiler_kit.units import ns_to_ms
-
-MARGIN: Final = {"l": 0, "r": 8, "t": 8, "b": 0, "pad": 4}
-GRID: Final = "rgba(128,128,128,0.18)"
-LETTER_PX: Final = 7
-Figure = go.Figure
-
-
-def legend_px(names: Sequence[str], page_px: int = 900) -> int:
-    """The height of a horizontal legend on a page that wide: of the narrowest that is drawn, on a screen of 1280.
-
-    For figures whose margins do not expand by themselves: Plotly draws those twice to find out.
-    """
-    key_px, line_px = 50, 20
-    return line_px * -(-sum(key_px + LETTER_PX * len(name) for name in names) // page_px)
 
 
 def activity_bar(gpu_timeline: Mapping[str, int]) -> go.Figure:
@@ -104,15 +89,3 @@ def latency_samples(latency_ns: Sequence[int]) -> go.Figure:
         },
     )
     return figure
-
-
-def escape(text: str, most: int = 80) -> str:
-    """Text that plotly shows as it is (it reads a subset of HTML), cut to `most` characters."""
-    cut = text if len(text) <= most else text[: most - 1] + "…"
-    return html.escape("".join(c if c.isprintable() else "�" for c in cut), quote=False)
-
-
-def standalone(figure: go.Figure, title: str) -> str:
-    """One HTML page with the figure, as large as its window; everything it needs is inside (plotly.js, 4.8 MB)."""
-    page: str = figure.to_html(include_plotlyjs=True, full_html=True, config={"displaylogo": False, "responsive": True})
-    return page.replace("<head>", f"<head><title>{html.escape(title)}</title>", 1)
