@@ -77,7 +77,7 @@ def command_line(arguments: Sequence[str]) -> str:
     if not arguments:
         return ""
     program = Path(arguments[0]).name or arguments[0]
-    if Path(arguments[0]).parts[-2:] == ("profiler_kit", "cli.py"):  # python -m profiler_kit.cli
+    if Path(arguments[0]).parts[-3:] == ("profiler_kit", "cli", "__main__.py"):  # python -m profiler_kit.cli
         program = "profiler-kit"
     typed = shlex.join([program, *arguments[1:]])
     homes = [r"/(?:home|Users)/[^/\s'\"]+"]
@@ -96,6 +96,7 @@ def _versions(device: torch.device) -> dict[str, str]:
         "driver": _driver_version() if device.type == "cuda" else None,
         "cudnn": _cudnn_version() if device.type == "cuda" else None,
         "triton": _package_version("triton"),
+        "torchvision": _package_version("torchvision"),
         "segment_anything": _package_version("segment-anything"),
         "profiler_kit": __version__,
     }

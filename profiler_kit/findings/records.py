@@ -29,9 +29,9 @@ def what_ran(record: RunRecord | None) -> str:
         return "What ran is unknown: there is no run.json. profiler-kit capture and record_run write one."
     device = record.device_name if record.device_name == record.device else f"{record.device_name} ({record.device})"
     facts = [record.model, *(record.optimizations or ("no optimizations",)), record.dtype]
-    facts += [f"batch {record.batch_size}", f"{record.image_size} px", device]
+    facts += [f"batch {record.batch_size}", f"{record.image_size} px" if record.image_size else "", device]
     facts += [f"torch {record.versions['torch']}"] if "torch" in record.versions else []
-    return " · ".join(facts)
+    return " · ".join(filter(None, facts))
 
 
 def problems(run: Run) -> list[Finding]:

@@ -53,6 +53,10 @@ LADDER_ROWS: Final = Schema(
         "baseline_miou_strict": Column("float64", "images with another number of masks left out"),
         "mask_count_mismatch": Column("float64", "images with another number of masks than the baseline's"),
         "mask_match_mismatch": Column("float64", "images with a mask that has no partner"),
+        "relative_error": Column(
+            "float64", "of the outputs of one batch against the baseline's; NaN for a model that makes masks"
+        ),
+        "cosine": Column("float64", "between the outputs of one batch and the baseline's, as one vector"),
         "speedup": Column("float64", "images_per_s over the baseline's"),
         "gain": Column("float64", "images_per_s over the parent's"),
         "tflops": Column("float64", "work of the published model / median"),
@@ -168,6 +172,8 @@ def _frame_row(record: LadderRecord, row: RowResult) -> dict[str, Any]:
         "baseline_miou_strict": _field(agreement, "strict_miou"),
         "mask_count_mismatch": _field(agreement, "count_mismatch"),
         "mask_match_mismatch": _field(agreement, "match_mismatch"),
+        "relative_error": _number(row.scores.get("relative_error")),
+        "cosine": _number(row.scores.get("cosine")),
         "speedup": NAN if base is None else speed / images_per_s(base),
         "gain": NAN if parent is None else speed / images_per_s(parent),
         "tflops": NAN if work is None or not samples else work.flop / median / 1e3,
@@ -305,6 +311,8 @@ def _columns_of_ours(record: LadderRecord, row: RowResult) -> dict[str, object]:
         "baseline_mIoU": None if agreement is None else agreement.miou,
         "mask_count_mismatch": None if agreement is None else agreement.count_mismatch,
         "mask_match_mismatch": None if agreement is None else agreement.match_mismatch,
+        "relative_error": row.scores.get("relative_error"),
+        "cosine": row.scores.get("cosine"),
         "below_min_miou": below_min_miou(record, row),
         "weights": row.weights or record.setup.weights,
         "device": record.setup.device,

@@ -63,7 +63,7 @@ def test_command_line_has_no_home_folder(monkeypatch: pytest.MonkeyPatch) -> Non
         ["/srv/people/ada/bin/profiler-kit", "capture", "--out=/srv/people/ada/runs/a b", "/home/bob/x", "/data/home/c"]
     )
     assert typed == "profiler-kit capture '--out=~/runs/a b' ~/x /data/home/c"
-    assert command_line(["/x/profiler_kit/cli.py", "layers"]) == "profiler-kit layers"
+    assert command_line(["/x/profiler_kit/cli/__main__.py", "layers"]) == "profiler-kit layers"
     assert command_line([]) == ""
     assert command_line(["-c"]) == "-c"
 

@@ -14,12 +14,14 @@ import torch
 from segment_anything.modeling import Sam
 
 from profiler_kit.errors import WorkloadError
+from profiler_kit.models.sam.compiled import compile_encoder
+from profiler_kit.models.sam.forward import Batch, SamForward, move_batch, prepare_batch
 from profiler_kit.models.sam.metrics import mask_iou
 from profiler_kit.models.sam.models import load_model
-from profiler_kit.models.sam.optimizations import compile_encoder, optimized, parse_optimizations
+from profiler_kit.models.sam.optimizations import parse_optimizations
 from profiler_kit.models.sam.prompts import PromptChoice
 from profiler_kit.models.sam.scenes import generate_scenes
-from profiler_kit.models.sam.workload import Batch, SamForward, SamWorkload, move_batch, prepare_batch
+from profiler_kit.workload.optimizations import optimized
 
 pytest.importorskip("triton")
 
@@ -31,7 +33,8 @@ from profiler_kit.models.sam.fused_attention import (
     window_places,
 )
 from profiler_kit.models.sam.fused_rows import use_fused_rows
-from profiler_kit.models.sam.quantize import float8_rows, quantize_float8, quantize_int8
+from profiler_kit.models.sam.quantize import quantize_float8, quantize_int8
+from profiler_kit.workload.quantize import float8_rows
 
 CPU = torch.device("cpu")
 EXACT = "nosync,patch_linear,sdpa,rel_pos,window_pad,batched_decoder"

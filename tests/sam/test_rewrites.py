@@ -9,14 +9,15 @@ import pytest
 import torch
 from segment_anything.modeling import Sam
 
-from profiler_kit.models.sam import workload
+from profiler_kit.models.sam.forward import Prediction, SamForward, prepare_batch
 from profiler_kit.models.sam.metrics import mean_iou
 from profiler_kit.models.sam.models import load_model
-from profiler_kit.models.sam.optimizations import OPTIMIZATIONS, optimized, parse_optimizations
+from profiler_kit.models.sam.optimizations import OPTIMIZATIONS, parse_optimizations
 from profiler_kit.models.sam.prompts import parse_prompts
-from profiler_kit.models.sam.quantize import float8_rows, int8_rows, prune_24, quantize_float8, quantize_int8
+from profiler_kit.models.sam.quantize import prune_24, quantize_float8, quantize_int8
 from profiler_kit.models.sam.scenes import generate_scenes
-from profiler_kit.models.sam.workload import Prediction, SamForward, prepare_batch
+from profiler_kit.workload.optimizations import optimized
+from profiler_kit.workload.quantize import float8_rows, int8_rows
 
 CPU = torch.device("cpu")
 REWRITES = ("nosync", "patch_linear", "sdpa", "rel_pos", "window_pad", "batched_decoder")
