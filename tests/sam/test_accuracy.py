@@ -95,6 +95,6 @@ def test_written_and_read_again(tmp_path: Path) -> None:
     with pytest.raises(RunFormatError) as caught:
         accuracy.read_masks_file(path)
     assert str(caught.value) == (
-        f"{path}: Expected `int`, got `str` - at `$.images[0].id`, expected results of profiler-kit ladder. Measure one "
-        "with: profiler-kit ladder --out DIR"
+        f"{path}: Expected `int`, got `str` - at `$.images[0].id`, expected results of profiler-kit ladder. Measure "
+        "one with: profiler-kit ladder --out DIR"
     )

@@ -216,12 +216,12 @@ def test_nothing_waits_for_the_gpu_inside_the_forward(names: str) -> None:
     torch.compiler.reset()
 
     def waits(sam: Sam) -> bool:
-        workload = SamWorkload(sam, [host], torch.device("cuda"))
-        workload.step(0)
+        forward, device = SamForward(sam), torch.device("cuda")
+        forward(move_batch(host, device))
         torch.cuda.synchronize()
         try:
             torch.cuda.set_sync_debug_mode("error")
-            workload.step(0)
+            forward(move_batch(host, device))
         except RuntimeError:
             return True
         finally:

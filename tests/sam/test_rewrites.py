@@ -9,6 +9,7 @@ import pytest
 import torch
 from segment_anything.modeling import Sam
 
+from profiler_kit.models.sam import forward as sam_forward
 from profiler_kit.models.sam.forward import Prediction, SamForward, prepare_batch
 from profiler_kit.models.sam.metrics import mean_iou
 from profiler_kit.models.sam.models import load_model
@@ -60,8 +61,8 @@ def test_one_call_of_the_decoder_gives_the_published_masks(
 ) -> None:
     """grid:3 has nine prompts an image: with these limits three parts each, and no more than two parts in a call."""
     if prompts == "grid:3":
-        monkeypatch.setattr(workload, "PROMPTS_PER_CALL", 4)
-        monkeypatch.setattr(workload, "PROMPTS_TOGETHER", 8)
+        monkeypatch.setattr(sam_forward, "PROMPTS_PER_CALL", 4)
+        monkeypatch.setattr(sam_forward, "PROMPTS_TOGETHER", 8)
     for names in (("batched_decoder",), ("nosync", "batched_decoder")):
         for want, got in zip(answers(published, prompts), answers(rewritten(published, *names), prompts), strict=True):
             assert got.masks.shape == want.masks.shape

@@ -141,7 +141,8 @@ def test_options_that_cannot_be_used() -> None:
         ),
         (
             StudyOptions(image_sizes="100"),
-            "--image-sizes '100': found '100', expected multiples of 16 from 64 to 4096 separated by commas. Try 512,1024.",
+            "--image-sizes '100': found '100', expected multiples of 16 from 64 to 4096 separated by commas. "
+            "Try 512,1024.",
         ),
         (StudyOptions(iterations=0), "--iterations 0: expected 1 or more."),
     ):
