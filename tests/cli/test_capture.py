@@ -132,7 +132,7 @@ def test_a_name_of_its_own_when_none_is_given(tmp_path: Path, monkeypatch: pytes
             ["--layers", "1,x"],
             "--layers '1,x': found 'x', expected whole numbers from 1 to 1024 separated by commas. Try 1,2,4,8.",
         ),
-        (["--device", "tpu"], "device: found 'tpu', want cpu, cuda or cuda:N. Use --device cpu."),
+        (["--device", "tpu"], "device: found 'tpu', expected cpu, cuda or cuda:N. Use --device cpu."),
     ],
 )
 def test_options_that_cannot_be_used(tmp_path: Path, arguments: list[str], text: str) -> None:
@@ -164,7 +164,7 @@ def test_a_capture_that_fails_leaves_no_folder_of_runs(tmp_path: Path, monkeypat
 def test_an_existing_folder_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "keep").write_text("me")
     assert refused(OptionError, "--out", str(tmp_path)) == (
-        f"--out {tmp_path}: this folder is there already. Choose another --out, or add --overwrite."
+        f"{tmp_path}: this folder exists already. Choose another name, or add --overwrite."
     )
     assert [path.name for path in tmp_path.iterdir()] == ["keep"]
 
@@ -190,4 +190,4 @@ def test_a_seed_no_generator_takes(seed: int, tmp_path: Path) -> None:
 
 def test_a_place_where_no_folder_can_be_made() -> None:
     text = refused(OptionError, "--out", "/proc/run")
-    assert text == "--out /proc/run: the folder cannot be made (No such file or directory). Choose another --out."
+    assert text == "/proc/run: the folder cannot be made (No such file or directory). Choose another name."

@@ -119,4 +119,4 @@ def test_a_place_that_cannot_be_written_is_refused_before_measuring(
     file.touch()
     for out in (file, file / "deep" / "x.parquet"):
         text = refused(OptionError, *QUICK, "--batch-sizes", "1", "--out", str(out))
-        assert text == f"--out {out}: {file} is a file, want a folder. Choose another --out."
+        assert text == f"{out}: {file} is a file, expected a folder. Choose another name."
