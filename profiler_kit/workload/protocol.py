@@ -59,13 +59,13 @@ class UserWorkload(Protocol):
 class Workload:
     """A model and how to run it, with a default for everything but `model`, `batch` and `step`.
 
-    spec, options: how `load_workload` finds it, in another process too. name: of the model. family: what kind of model
-    that is, put before the name. unit: what a batch is counted in. weights: "checkpoint:<sha256>", "random:<seed>", ""
-    when it does not say. image_size: side in pixels, 0 for what takes no images; image_step: sides that `at_image_size`
-    takes are multiples of it, 0 when it takes none.
-    train: `step` needs gradients; without, the model is put into eval mode and nothing is recorded for a backward.
-    smaller: what to try when memory runs out. compares: what `compare` compares. scratch: a folder that all rows of a
-    ladder share while it runs. optimizations: those that apply, by name; a user's workload may list names.
+    spec, options: how `load_workload` finds it, in another process too. name: of the model; family: what kind of model
+    that is, put before the name. unit: what a batch is counted in. weights: "checkpoint:<sha256>", "random:<seed>" (a
+    user's says "random"), or "" when it does not say. image_size: side in pixels, 0 for what takes no images;
+    image_step: what sides have to be multiples of, 0 when `at_image_size` takes none. train: `step` needs gradients;
+    without, the model is in eval mode and nothing is kept for a backward. smaller: what to try when memory runs out.
+    compares: what `compare` compares. scratch: a folder that all rows of a ladder share while it runs. optimizations:
+    those that apply, by name; a user's may list names.
     """
 
     spec: str = ""
@@ -361,6 +361,7 @@ class _Checked(Workload):
             if not part.startswith("_") and part not in _OURS and hasattr(given, part):
                 setattr(self, part, _fitting(spec, part, default, getattr(given, part)))
         self.name = self.name or name
+        self.weights = f"random:{seed}" if self.weights == "random" else self.weights
         if not isinstance(self.optimizations, Mapping):
             self.optimizations = _named(self.optimizations, spec)
 
