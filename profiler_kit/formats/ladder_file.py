@@ -57,6 +57,8 @@ LADDER_ROWS: Final = Schema(
             "float64", "of the outputs of one batch against the baseline's; NaN for a model that makes masks"
         ),
         "cosine": Column("float64", "between the outputs of one batch and the baseline's, as one vector"),
+        "agreement": Column("float64", "with the baseline: mean IoU of masks, or the cosine of outputs"),
+        "unit": Column("str", "what a batch is counted in"),
         "speedup": Column("float64", "images_per_s over the baseline's"),
         "gain": Column("float64", "images_per_s over the parent's"),
         "tflops": Column("float64", "work of the published model / median"),
@@ -174,6 +176,8 @@ def _frame_row(record: LadderRecord, row: RowResult) -> dict[str, Any]:
         "mask_match_mismatch": _field(agreement, "match_mismatch"),
         "relative_error": _number(row.scores.get("relative_error")),
         "cosine": _number(row.scores.get("cosine")),
+        "agreement": _number(row.scores.get("cosine") if agreement is None else agreement.miou),
+        "unit": record.setup.unit,
         "speedup": NAN if base is None else speed / images_per_s(base),
         "gain": NAN if parent is None else speed / images_per_s(parent),
         "tflops": NAN if work is None or not samples else work.flop / median / 1e3,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 import pandas as pd
 
@@ -13,7 +11,17 @@ from profiler_kit.text import fmt_rate
 from profiler_kit.timeline.palette import HUES, MARK
 
 STEP, ALTERNATIVE, BELOW, MEMORY = HUES[0], HUES[1], MARK, HUES[2]
-TITLES: Final = ("images per second", "peak memory, MiB", "mIoU with the fp32 masks")
+
+
+def titles(rows: pd.DataFrame) -> tuple[str, str, str]:
+    """The headings of the waterfall of LADDER_ROWS."""
+    unit = rows["unit"].iloc[0] if len(rows) else "images"
+    return f"{unit} per second", "peak memory, MiB", agreement_title(rows)
+
+
+def agreement_title(rows: pd.DataFrame) -> str:
+    """What `agreement` is of these LADDER_ROWS."""
+    return "mIoU with the fp32 masks" if rows["cosine"].isna().all() else "cosine with the fp32 outputs"
 
 
 def speed_text(row: pd.Series) -> str:

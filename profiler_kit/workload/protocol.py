@@ -18,6 +18,7 @@ import dataclasses
 import importlib
 import importlib.util
 import inspect
+import math
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -244,14 +245,15 @@ def relative_error_and_cosine(output: Any, baseline: Any) -> dict[str, float | N
         dot += float(a @ b)
         mine_square, base_square = mine_square + float(a.square().sum()), base_square + float(b.square().sum())
     scale = (mine_square * base_square) ** 0.5
+    cosine = _finite(dot / scale) if scale else None
     return {
         "relative_error": _finite((error / base_square) ** 0.5) if base_square else None,
-        "cosine": _finite(dot / scale) if scale else None,
+        "cosine": None if cosine is None else max(-1.0, min(1.0, cosine)),  # rounding goes beyond
     }
 
 
 def _finite(value: float) -> float | None:
-    return value if abs(value) < float("inf") else None  # NaN compares as False too
+    return value if math.isfinite(value) else None
 
 
 def load_workload(spec: str, options: Mapping[str, Any] | None = None) -> Workload:

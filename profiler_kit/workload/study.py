@@ -128,6 +128,8 @@ def run_study(
     """
     workload.check(1)
     names = _names(options.studies or ",".join(_possible(workload)))
+    if "image-size" in names and not workload.image_step:
+        workload.at_image_size(0)  # says that there is no such thing
     sizes = parse_batch_sizes(options.batch_sizes)
     sides = parse_image_sizes(options.image_sizes, workload.image_step or 1)
     devices = [choose_device(text.strip() or None) for text in options.devices.split(",")]

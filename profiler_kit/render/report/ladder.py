@@ -16,7 +16,7 @@ from profiler_kit.errors import KitError
 from profiler_kit.formats.ladder_file import ladder_rows
 from profiler_kit.formats.ladder_record import BASELINE, LadderRecord
 from profiler_kit.render.figures.ladder import pareto_front
-from profiler_kit.render.ladder_style import ALTERNATIVE, STEP, ladder_facts
+from profiler_kit.render.ladder_style import ALTERNATIVE, STEP, agreement_title, ladder_facts, titles
 from profiler_kit.render.overlays import row_overlay, with_masks
 from profiler_kit.render.pictures import waterfall_png
 from profiler_kit.render.report.parts import Column, notice, sub, table
@@ -36,7 +36,7 @@ def ladder_section(folder: Path, record: LadderRecord) -> str:
     """Everything the report says of one ladder. folder: where the rows' masks and the kept images may be."""
     rows = ladder_rows(record)
     title, footer = ladder_facts(record)
-    parts = [_picture(waterfall_png(rows, title, footer), f"{title}: images a second, memory and mean IoU")]
+    parts = [_picture(waterfall_png(rows, title, footer), f"{title}: speed, memory and agreement")]
     parts += [
         notice(f"{printable(row.technique)}: {row.status}. {printable(row.error)}")
         for row in record.rows
@@ -62,15 +62,20 @@ def ladder_rows_table(rows: pd.DataFrame) -> str:
         return Column(name, [MISSING if pd.isna(v) else format(v, form) for v in values], "number", meaning)
 
     names = [printable(name) for name in rows["technique"]]
+    verdicts = (
+        ("mIoU", rows["miou"], ".4f", "Mean IoU with the truth."),
+        ("mIoU fp32", rows["baseline_miou"], ".4f", "Mean IoU with the masks of the fp32 row."),
+        ("rel. error", rows["relative_error"], ".2e", "Of the outputs of one batch, against those of the fp32 row."),
+        ("cosine", rows["cosine"], ".4f", "Between the outputs of one batch and those of the fp32 row."),
+    )
     return table(
         [
             Column("row", names, "text", "", [printable(text) for text in rows["optimizations"]]),
-            numbers("images/s", rows["images_per_s"], ",.1f"),
+            numbers(f"{titles(rows)[0].partition(' ')[0]}/s", rows["images_per_s"], ",.1f"),
             numbers("× fp32", rows["speedup"], ",.2f"),
             numbers("median ms", rows["median_ns"].map(ns_to_ms), ",.3f"),
             numbers("peak MiB", rows["peak_memory_bytes"].map(bytes_to_mib), ",.0f"),
-            numbers("mIoU", rows["miou"], ".4f", "Mean IoU with the truth."),
-            numbers("mIoU fp32", rows["baseline_miou"], ".4f", "Mean IoU with the masks of the fp32 row."),
+            *(numbers(*column) for column in verdicts if column[1].notna().any()),
             Column("TFLOP/s", [MISSING if pd.isna(rate) else fmt_rate(rate) for rate in rows["tflops"]], "number"),
             numbers("% of rate", 100 * rows["tflops"] / rows["peak_tflops"], ".1f", "Of the measured matrix rate."),
         ],
@@ -105,19 +110,19 @@ def _dots(rows: pd.DataFrame, places: Sequence[tuple[float, float]], tips: Seque
 
 
 def _pareto(rows: pd.DataFrame) -> str:
-    known = rows[rows["images_per_s"].notna() & rows["baseline_miou"].notna()]
-    fastest, low = float(known["images_per_s"].max()) * 1.05, float(known["baseline_miou"].min())
+    known = rows[rows["images_per_s"].notna() & rows["agreement"].notna()]
+    fastest, low = float(known["images_per_s"].max()) * 1.05, float(known["agreement"].min())
     span = max(1 - low, 0.002)
     least = low - 0.1 * span
 
     def place(frame: pd.DataFrame) -> list[tuple[float, float]]:
-        heights = (frame["baseline_miou"] - least) / (1 + 0.05 * span - least)
+        heights = (frame["agreement"] - least) / (1 + 0.05 * span - least)
         return list(zip((frame["images_per_s"] / fastest).tolist(), heights.tolist(), strict=True))
 
     front = line(place(pareto_front(known).iloc[::-1]), HEIGHT_PX)
     tips = [
-        f"{name}: {rate:,.1f} images/s, mean IoU {miou:.4f}"
-        for name, rate, miou in zip(known["technique"], known["images_per_s"], known["baseline_miou"], strict=True)
+        f"{name}: {rate:,.1f} images/s, agreement {miou:.4f}"
+        for name, rate, miou in zip(known["technique"], known["images_per_s"], known["agreement"], strict=True)
     ]
     marks = [least + share * span for share in (0.1, 0.6, 1.1)]
     return plot(
@@ -126,9 +131,9 @@ def _pareto(rows: pd.DataFrame) -> str:
         height=HEIGHT_PX,
         y_ticks=[((at - least) / (1 + 0.05 * span - least), f"{at:.3f}") for at in marks],
         x_ticks=[(at / fastest, tick_text(at)) for at in ticks(fastest)],
-        label="Mean IoU with the fp32 masks against images a second",
-        y_name="mean IoU with fp32",
-        x_name="images per second",
+        label=f"{agreement_title(rows)} against {titles(rows)[0]}",
+        y_name=agreement_title(rows),
+        x_name=titles(rows)[0],
     )
 
 
