@@ -33,8 +33,8 @@ from profiler_kit import KitError, load_trace, profiler_runner
 from profiler_kit.capture.device import Stopwatch
 from profiler_kit.capture.environment import describe_environment, resolve_device
 from profiler_kit.files import write_json
+from profiler_kit.models.sam.accuracy import mask_iou
 from profiler_kit.models.sam.forward import Batch, SamForward, move_batch, prepare_batch
-from profiler_kit.models.sam.metrics import mask_iou
 from profiler_kit.models.sam.models import load_model
 from profiler_kit.models.sam.optimizations import LADDER, parse_optimizations
 from profiler_kit.models.sam.prompts import parse_prompts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 
 from profiler_kit.capture.device import choose_device
-from profiler_kit.capture.forms import runs_later
+from profiler_kit.capture.forms import in_forms, runs_later
 from profiler_kit.capture.layer_sweep import SweepPlan, sweep_layers
 from profiler_kit.capture.phases import Loop, Phases, numerics
 from profiler_kit.capture.run_folder import whole_folder
@@ -82,19 +82,7 @@ def record_run(path: str | os.PathLike[str], /, *args: Any, **kwargs: Any) -> An
     Raises OptionError for an option or a path that cannot be used, CaptureError when the loop ends before everything is
     recorded and when a profiler is already at work.
     """
-    if args:
-        function, *rest = args
-        if not callable(function):
-            raise OptionError(
-                f"record_run: second argument is a {type(function).__name__}, expected the function to run. "
-                "Give options by name."
-            )
-        return RunRecorder(path, RecordOptions()).run(function, *rest, **kwargs)
-    known = [option.name for option in fields(RecordOptions)]
-    unknown = next((name for name in kwargs if name not in known), None)
-    if unknown is not None:
-        raise OptionError(f"record_run: unknown option {unknown!r}, expected one of {', '.join(known)}.")
-    return RunRecorder(path, RecordOptions(**kwargs))
+    return in_forms("record_run", lambda options: RunRecorder(path, options), RecordOptions, args, kwargs)
 
 
 class RunRecorder:

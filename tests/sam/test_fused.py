@@ -14,9 +14,9 @@ import torch
 from segment_anything.modeling import Sam
 
 from profiler_kit.errors import WorkloadError
+from profiler_kit.models.sam.accuracy import mask_iou
 from profiler_kit.models.sam.compiled import compile_encoder
 from profiler_kit.models.sam.forward import Batch, SamForward, move_batch, prepare_batch
-from profiler_kit.models.sam.metrics import mask_iou
 from profiler_kit.models.sam.models import load_model
 from profiler_kit.models.sam.optimizations import parse_optimizations
 from profiler_kit.models.sam.prompts import PromptChoice

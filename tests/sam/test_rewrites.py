@@ -10,8 +10,8 @@ import torch
 from segment_anything.modeling import Sam
 
 from profiler_kit.models.sam import forward as sam_forward
+from profiler_kit.models.sam.accuracy import mask_iou
 from profiler_kit.models.sam.forward import Prediction, SamForward, prepare_batch
-from profiler_kit.models.sam.metrics import mean_iou
 from profiler_kit.models.sam.models import load_model
 from profiler_kit.models.sam.optimizations import OPTIMIZATIONS, parse_optimizations
 from profiler_kit.models.sam.prompts import parse_prompts
@@ -137,7 +137,7 @@ def test_quantized_products_keep_the_masks_of_a_model_that_segments() -> None:
     (want,) = SamForward(model)(batch)
     for change in (quantize_int8, quantize_float8):
         (got,) = SamForward(change(rewritten(model, "bf16", "window_pad")))(batch)
-        kept = mean_iou(got.masks.flatten(0, 1).numpy(), want.masks.flatten(0, 1).numpy())
+        kept = mask_iou(got.masks.flatten(0, 1).numpy(), want.masks.flatten(0, 1).numpy()).mean()
         assert 0.99 < kept < 1.0
 
 
