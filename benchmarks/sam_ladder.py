@@ -30,14 +30,16 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout works without being installed
 
 from profiler_kit import KitError, load_trace, profiler_runner
+from profiler_kit.capture.device import Stopwatch
 from profiler_kit.capture.environment import describe_environment, resolve_device
 from profiler_kit.files import write_json
-from profiler_kit.models.sam.metrics import mask_iou
+from profiler_kit.models.sam.accuracy import mask_iou
+from profiler_kit.models.sam.forward import Batch, SamForward, move_batch, prepare_batch
 from profiler_kit.models.sam.models import load_model
-from profiler_kit.models.sam.optimizations import LADDER, optimized, parse_optimizations
+from profiler_kit.models.sam.optimizations import LADDER, parse_optimizations
 from profiler_kit.models.sam.prompts import parse_prompts
 from profiler_kit.models.sam.scenes import generate_scenes
-from profiler_kit.models.sam.workload import Batch, SamForward, Stopwatch, move_batch, prepare_batch
+from profiler_kit.workload.optimizations import optimized
 
 EXACT = "bf16,nosync,patch_linear,sdpa,rel_pos,window_pad,batched_decoder"
 ROWS = {
@@ -173,7 +175,7 @@ def main() -> int:
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--seed", type=int, help="of random weights; without, those the model ships with, or seed 0")
     parser.add_argument("--batch", default="8", help="batch sizes, separated by commas")
-    parser.add_argument("--rows", default=",".join(ROWS), help=f"of {', '.join(ROWS)}; or 'ladder' for all its rungs")
+    parser.add_argument("--rows", default=",".join(ROWS), help=f"of {', '.join(ROWS)}; or 'ladder' for all its rows")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--prompts", default="centers")
     parser.add_argument("--repeats", type=int, default=20)
@@ -183,7 +185,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("sam_ladder.json"))
     options = parser.parse_args()
     device = resolve_device(options.device)
-    rows = ROWS if options.rows != "ladder" else {rung.label: str(rung) for rung in LADDER}
+    rows = ROWS if options.rows != "ladder" else {row.label: str(row) for row in LADDER}
     chosen = list(rows) if options.rows == "ladder" else options.rows.split(",")
     loaded = load_model(options.model, checkpoint=options.checkpoint, seed=options.seed)
     base, flops = loaded.model, encoder_flops(loaded.model)

@@ -13,6 +13,7 @@ from profiler_kit.version import __version__
 if TYPE_CHECKING:
     from profiler_kit.capture.layers import layer_timer
     from profiler_kit.capture.memory import memory_runner
+    from profiler_kit.capture.record_run import record_run
     from profiler_kit.capture.regions import region
     from profiler_kit.capture.runners import profiler_runner
     from profiler_kit.errors import KitError
@@ -39,6 +40,7 @@ __all__ = [
     "load_trace",
     "memory_runner",
     "profiler_runner",
+    "record_run",
     "region",
     "sam_model_fast_registry",
 ]
@@ -58,6 +60,7 @@ _HOME: Final = {
     "load_trace": "profiler_kit.trace",
     "memory_runner": "profiler_kit.capture.memory",
     "profiler_runner": "profiler_kit.capture.runners",
+    "record_run": "profiler_kit.capture.record_run",
     "region": "profiler_kit.capture.regions",
     "sam_model_fast_registry": "profiler_kit.models.sam.fast",
 }

@@ -10,7 +10,7 @@ KitError
 ├── CaptureError        recording cannot start or finish (the disk is full)
 │   └── StartError      it cannot start (a profiler is already running)
 ├── ThresholdError      what was measured is beyond the limit the user set
-├── WorkloadError       the workload cannot run here (device missing, does not fit in memory)
+├── WorkloadError       it is no workload, it failed, or it cannot run here (no such device, out of memory)
 └── SchemaError         a frame lacks a column or has another dtype: a defect in the calling code
 
 A message names the file, what was found, what was wanted, and what to try. The command line prints it on one
@@ -61,7 +61,7 @@ class ThresholdError(KitError):
 
 
 class WorkloadError(KitError):
-    """The workload cannot run on this machine."""
+    """It is no workload, it failed, or it cannot run on this machine."""
 
 
 class SchemaError(KitError):

@@ -95,3 +95,26 @@ class _Bar:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+class Ticks:
+    """Counts units of work for a Report, under a note that says what is being done."""
+
+    def __init__(self, report: Report, total: int) -> None:
+        self._report = report
+        self._total = total
+        self.done = 0
+        self.note = ""
+
+    def begin(self, note: str) -> None:
+        """Say what is being done now."""
+        self.show(self.done, note)
+
+    def tick(self, count: int = 1) -> None:
+        """So many units more are done."""
+        self.show(self.done + count, self.note)
+
+    def show(self, done: float, note: str) -> None:
+        """Report `done` units in all, under that note."""
+        self.done, self.note = int(done), note
+        self._report(done, self._total, note)

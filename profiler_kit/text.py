@@ -75,6 +75,11 @@ def reads_in(value: float | None, size: int, decimals: int) -> bool:
     return not value or abs(value) / size * 10**decimals >= 10
 
 
+def rate_label(unit: str) -> str:
+    """How a column of rates is called: `img/s`, `sequences/s`."""
+    return "img/s" if unit == "images" else f"{unit}/s"
+
+
 def fmt_rate(per_second: float) -> str:
     """A rate with three digits at least: `1,818.2`, `7.92`, `0.0478`."""
     if per_second >= 100:

@@ -22,7 +22,8 @@ LAYERS = (
     {"errors", "units", "text", "files", "names", "schema", "table", "finding", "progress", "version", "kept", "later"},
     {"formats"},
     {"capture"},
-    {"models", "workload"},
+    {"workload"},
+    {"models"},
     {"load"},
     {"attribute"},
     {"analyses"},
@@ -40,7 +41,7 @@ HOMES = {
     "jinja2": {"render"},
     "markupsafe": {"render"},
     "streamlit": {"app"},
-    "segment_anything": {"models", "workload"},
+    "segment_anything": {"models"},
     "hta": {"hta"},
 }
 

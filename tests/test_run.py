@@ -104,7 +104,8 @@ def test_a_record_of_a_newer_format_is_said_and_the_rest_is_loaded(tmp_path: Pat
     run = load_run(folder)
     assert run.holds == ("trace",)
     assert run.problems == (
-        f"{folder / 'run.json'}: format 7, want 1 or less: it was written by a newer profiler_kit. Update this one.",
+        f"{folder / 'run.json'}: format 7, expected 1 or less: it was written by a newer profiler_kit. Update this "
+        "one.",
     )
 
 

@@ -51,6 +51,8 @@ _COLUMNS: dict[str, tuple[str, str | None, str]] = {
     "baseline_miou": ("mIoU fp32", "%.4f", "With the masks of the published model."),
     "mask_count_mismatch": ("Counts differ", "%d", "Images with another number of masks (how the sam2 server counts)."),
     "mask_match_mismatch": ("Without partner", "%d", "Images with a mask that has no partner of IoU 0.5 or more."),
+    "relative_error": ("Rel. error", "%.2e", "Of the outputs of one batch, against those of the fp32 row."),
+    "cosine": ("Cosine", "%.4f", "Between the outputs of one batch and those of the fp32 row."),
     "tflops": ("TFLOP/s", "%.3g", "Work of the published model over the median time."),
     "rate_share": ("% of rate", "%.1f", "Of the device's measured matrix rate at that dtype."),
     "samples": ("Samples", "%d", "Timed batches."),

@@ -9,6 +9,7 @@ from app.parts import widgets
 from profiler_kit.findings.records import of_study
 from profiler_kit.formats.study_file import StudyRecord
 from profiler_kit.render.figures import study as figures_study
+from profiler_kit.render.ladder_style import study_model
 
 _HELP = {
     "components": "Each dot is one forward; the parts are timed by events around their modules, nothing waits between.",
@@ -27,8 +28,7 @@ def show(record: StudyRecord, samples: pd.DataFrame, totals: pd.DataFrame) -> No
     st.subheader("Batching studies")
     st.caption(
         widgets.plain(
-            f"SAM {record.model} ({record.weights[:23]}), {how}, {devices}, n = {record.iterations} after "
-            f"{record.warmup} of warm-up"
+            f"{study_model(record)}, {how}, {devices}, n = {record.iterations} after {record.warmup} of warm-up"
         )
     )
     for one in of_study(record):

@@ -56,19 +56,19 @@ def resolve_device(text: str) -> torch.device:
     """
     match = _DEVICE.fullmatch(text)
     if match is None:
-        raise OptionError(f"device: found {text!r}, want cpu, cuda or cuda:N. Use --device cpu.")
+        raise OptionError(f"device: found {text!r}, expected cpu, cuda or cuda:N. Use --device cpu.")
     if text == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise WorkloadError(
-            f"device: found {text!r}, want a device that is here: this build of torch ({torch.__version__}) sees no "
-            "CUDA device; use --device cpu."
+            f"device: found {text!r}, expected a device that is here: this build of torch ({torch.__version__}) sees "
+            "no CUDA device; use --device cpu."
         )
     index = torch.cuda.current_device() if match[1] is None else int(match[1])
     count = torch.cuda.device_count()
     if index >= count:
         here = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
-        raise WorkloadError(f"device: found {text!r}, want a device that is here: {here}. Use --device cuda:0.")
+        raise WorkloadError(f"device: found {text!r}, expected a device that is here: {here}. Use --device cuda:0.")
     return torch.device("cuda", index)
 
 
@@ -77,7 +77,7 @@ def command_line(arguments: Sequence[str]) -> str:
     if not arguments:
         return ""
     program = Path(arguments[0]).name or arguments[0]
-    if Path(arguments[0]).parts[-2:] == ("profiler_kit", "cli.py"):  # python -m profiler_kit.cli
+    if Path(arguments[0]).parts[-3:] == ("profiler_kit", "cli", "__main__.py"):  # python -m profiler_kit.cli
         program = "profiler-kit"
     typed = shlex.join([program, *arguments[1:]])
     homes = [r"/(?:home|Users)/[^/\s'\"]+"]
@@ -96,6 +96,7 @@ def _versions(device: torch.device) -> dict[str, str]:
         "driver": _driver_version() if device.type == "cuda" else None,
         "cudnn": _cudnn_version() if device.type == "cuda" else None,
         "triton": _package_version("triton"),
+        "torchvision": _package_version("torchvision"),
         "segment_anything": _package_version("segment-anything"),
         "profiler_kit": __version__,
     }

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from types import TracebackType
 from typing import Any, Final, Generic, Literal, ParamSpec, TypeVar
 
@@ -23,6 +24,28 @@ def runs_later(function: Callable[..., object]) -> bool:
     """Whether a call only makes something to run later: a generator or a coroutine."""
     kinds = (inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.isasyncgenfunction)
     return any(kind(function) for kind in kinds)
+
+
+def in_forms(
+    what: str, make: Callable[[Any], Any], options: type[Any], args: Sequence[Any], named: Mapping[str, Any]
+) -> Any:
+    """A runner with the options that `named` gives; with a function in `args`, what comes of running it at once.
+
+    Then the other arguments are the function's own. Raises OptionError for an unknown option and for no function.
+    """
+    if args:
+        function, *rest = args
+        if not callable(function):
+            raise OptionError(
+                f"{what}: second argument is a {type(function).__name__}, expected the function to run. "
+                "Give options by name."
+            )
+        return make(options()).run(function, *rest, **named)
+    known = [field.name for field in fields(options)]
+    unknown = next((name for name in named if name not in known), None)
+    if unknown is not None:
+        raise OptionError(f"{what}: unknown option {unknown!r}, expected one of {', '.join(known)}.")
+    return make(options(**named))
 
 
 class Runner(ABC, Generic[Recording]):

@@ -7,7 +7,7 @@ import logging
 import os
 import pickle
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, ParamSpec, TypeVar, get_args, overload
 
@@ -15,7 +15,7 @@ import torch
 from torch.profiler import ProfilerActivity
 
 from profiler_kit.capture.cpu_snapshot import CpuRecording
-from profiler_kit.capture.forms import Runner
+from profiler_kit.capture.forms import Runner, in_forms
 from profiler_kit.capture.sharing import Needs, all_needs
 from profiler_kit.capture.targets import Rank, Target, make_target
 from profiler_kit.errors import CaptureError, InputError, OptionError, StartError
@@ -101,19 +101,7 @@ def memory_runner(path: str | os.PathLike[str], /, *args: Any, **kwargs: Any) ->
     memory history (or, on a CPU, a profiler) is already recording, which goes on undisturbed, and when the file
     cannot be written.
     """
-    if args:
-        function, *rest = args
-        if not callable(function):
-            raise OptionError(
-                f"memory_runner: second argument is a {type(function).__name__}, want the function to run. "
-                "Give options by name."
-            )
-        return MemoryRunner(path, MemoryOptions()).run(function, *rest, **kwargs)
-    known = [field.name for field in fields(MemoryOptions)]
-    unknown = [name for name in kwargs if name not in known]
-    if unknown:
-        raise OptionError(f"memory_runner: unknown option {unknown[0]!r}, want one of {', '.join(known)}.")
-    return MemoryRunner(path, MemoryOptions(**kwargs))
+    return in_forms("memory_runner", lambda options: MemoryRunner(path, options), MemoryOptions, args, kwargs)
 
 
 class MemoryRunner(Runner[None]):

@@ -23,20 +23,18 @@ def check_target(target: Path, *, overwrite: bool) -> None:
     With `overwrite` a run folder or an empty folder may be there; anything else is left alone.
     """
     if not target.name:
-        raise OptionError(
-            f"--out {target}: this names no folder of its own, want a new one. Try --out {target / 'run'}."
-        )
+        raise OptionError(f"{target}: this names no folder of its own, expected a new one. Try {target / 'run'}.")
     check_place(target, target)
     if not os.path.lexists(target):
         return
     if not target.is_dir() or target.is_symlink():
-        raise OptionError(f"--out {target}: this is a file, want a new folder. Choose another --out.")
+        raise OptionError(f"{target}: this is a file, expected a new folder. Choose another name.")
     if not overwrite:
-        raise OptionError(f"--out {target}: this folder is there already. Choose another --out, or add --overwrite.")
+        raise OptionError(f"{target}: this folder exists already. Choose another name, or add --overwrite.")
     if not (target / RECORD).is_file() and any(target.iterdir()):
         raise OptionError(
-            f"--out {target}: this folder holds something other than a run (no {RECORD}), --overwrite does not touch "
-            "it. Choose another --out."
+            f"{target}: this folder holds something other than a run (no {RECORD}), --overwrite does not touch "
+            "it. Choose another name."
         )
 
 
@@ -44,9 +42,9 @@ def check_place(out: Path, target: Path) -> None:
     """Raise OptionError when nothing can be written at `target`; `out` is what the option --out says."""
     folder = next(parent for parent in target.absolute().parents if parent.exists())
     if not folder.is_dir():
-        raise OptionError(f"--out {out}: {folder} is a file, want a folder. Choose another --out.")
+        raise OptionError(f"{out}: {folder} is a file, expected a folder. Choose another name.")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise OptionError(f"--out {out}: {folder} cannot be written. Choose another --out.")
+        raise OptionError(f"{out}: {folder} cannot be written. Choose another name.")
 
 
 @contextlib.contextmanager
@@ -71,7 +69,7 @@ def whole_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
             temporary.mkdir(parents=True)
         except OSError as error:
             raise OptionError(
-                f"--out {target}: the folder cannot be made ({error.strerror}). Choose another --out."
+                f"{target}: the folder cannot be made ({error.strerror}). Choose another name."
             ) from error
         undo.callback(shutil.rmtree, temporary, ignore_errors=True)
         with _lock(temporary):

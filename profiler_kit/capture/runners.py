@@ -6,14 +6,14 @@ import gzip
 import os
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar, overload
 
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule, supported_activities
 
-from profiler_kit.capture.forms import Runner
+from profiler_kit.capture.forms import Runner, in_forms
 from profiler_kit.capture.sharing import Needs, Session, Window, all_needs, join_session, now_ns, open_session
 from profiler_kit.capture.targets import Rank, make_target
 from profiler_kit.capture.torch_profile import TorchProfile, has_recorded, quiet
@@ -120,19 +120,7 @@ def profiler_runner(path: str | os.PathLike[str], /, *args: Any, **kwargs: Any) 
     a torch profiler is already recording (it goes on undisturbed), when the schedule ends before a step was
     recorded, when another profiler ended this one, and when the file cannot be written.
     """
-    if args:
-        function, *rest = args
-        if not callable(function):
-            raise OptionError(
-                f"profiler_runner: second argument is a {type(function).__name__}, want the function to run. "
-                "Give options by name."
-            )
-        return ProfilerRunner(path, ProfilerOptions()).run(function, *rest, **kwargs)
-    known = [field.name for field in fields(ProfilerOptions)]
-    unknown = [name for name in kwargs if name not in known]
-    if unknown:
-        raise OptionError(f"profiler_runner: unknown option {unknown[0]!r}, want one of {', '.join(known)}.")
-    return ProfilerRunner(path, ProfilerOptions(**kwargs))
+    return in_forms("profiler_runner", lambda options: ProfilerRunner(path, options), ProfilerOptions, args, kwargs)
 
 
 class ProfilerRunner(Runner[profile]):

@@ -1,4 +1,4 @@
-"""`profiler-kit capture`: run Segment Anything and record the run (options in, a run folder out)."""
+"""`profiler-kit capture`: run Segment Anything or a user's workload and record the run into a folder."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from profiler_kit.cli.workloads import Checkpoint, Device, Images, Model, Prompts, Seed, choose_workload
 from profiler_kit.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -14,23 +15,20 @@ if TYPE_CHECKING:
 
 
 def command(
-    model: Annotated[
-        str, typer.Option(help="vit_b, vit_l, vit_h, vit_small (512 px, its weights are here) or vit_tiny (256 px).")
-    ] = "vit_b",
-    checkpoint: Annotated[
+    workload: Annotated[
         Path | None,
-        typer.Option(help="Official checkpoint of that model; without one, random weights (vit_small: its own)."),
+        typer.Argument(
+            metavar="[WORKLOAD]", help="Your own: mine.py:workload or package.module:workload. [default: SAM]"
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the random weights and of the generated scenes.")] = 0,
+    model: Model = None,
+    checkpoint: Checkpoint = None,
+    seed: Seed = 0,
     batch_size: Annotated[int, typer.Option(help="Images in one batch.")] = 1,
-    images: Annotated[
-        Path | None, typer.Option(help="Folder of JPEG or PNG files; without one, scenes are generated.")
-    ] = None,
+    images: Images = None,
     scenes: Annotated[int | None, typer.Option(help="How many scenes to generate. [default: one batch]")] = None,
-    prompts: Annotated[
-        str, typer.Option(help="What to ask of each image: centers, boxes or grid:N. Photographs get a grid.")
-    ] = "centers",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. [default: a GPU if there is one]")] = None,
+    prompts: Prompts = None,
+    device: Device = None,
     optimizations: Annotated[
         str, typer.Option(help="Names in the order to apply them, such as bf16,compile; also tf32, fp16.")
     ] = "",
@@ -47,23 +45,19 @@ def command(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run at --out.")] = False,
 ) -> None:
-    """Run Segment Anything and record the run into a folder.
+    """Run Segment Anything, or a workload of your own, and record the run into a folder.
 
-    The folder gets run.json (what ran, latencies), trace.json.gz, memory.pickle, masks.json and, with --layers,
-    layers.parquet. Look at it with: profiler-kit serve
+    The folder gets run.json (what ran, latencies), trace.json.gz, memory.pickle and, with --layers, layers.parquet;
+    of Segment Anything also masks.json. Look at it with: profiler-kit serve
     """
     from profiler_kit.formats.run_record import read_record
-    from profiler_kit.models.sam.capture import capture_run
-    from profiler_kit.workload.capture_plan import CaptureOptions
+    from profiler_kit.workload.capture import CaptureOptions, capture_run
 
+    chosen = choose_workload(
+        workload, seed=seed, model=model, checkpoint=checkpoint, images=images, scenes=scenes, prompts=prompts
+    )
     options = CaptureOptions(
-        model=model,
-        checkpoint=checkpoint,
-        seed=seed,
         batch_size=batch_size,
-        images=images,
-        scenes=scenes,
-        prompts=prompts,
         device=device,
         optimizations=optimizations,
         warmup=warmup,
@@ -76,7 +70,7 @@ def command(
         overwrite=overwrite,
     )
     with progress_bar("capture") as report:
-        folder = capture_run(options, report=report)
+        folder = capture_run(chosen, options, report=report)
     for line in describe_run(read_record(folder)):
         typer.echo(line)
     typer.echo(f"written to {folder}")
@@ -95,7 +89,7 @@ def describe_run(record: RunRecord) -> list[str]:
     lines = [
         f"{record.model} {how} {record.dtype}, batch size {record.batch_size}, {record.device_name}",
         f"latency {fmt_ns(median_ns)} a batch (median of {len(record.latency_ns)}, {low} to {high}), "
-        f"{record.batch_size / ns_to_s(median_ns):.2f} images/s",
+        f"{record.batch_size / ns_to_s(median_ns):.2f} {record.unit}/s",
     ]
     if record.peak_memory_bytes is not None:
         lines.append(f"peak memory {fmt_bytes(record.peak_memory_bytes)}")

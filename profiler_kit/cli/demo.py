@@ -51,7 +51,7 @@ def _root_with_samples(folder: Path | None) -> Path:
 
     root = folder if folder is not None else Path("traces")
     if root.exists() and not root.is_dir():
-        raise OptionError(f"--dir {root}: this is a file, want a folder. Choose another --dir.")
+        raise OptionError(f"--dir {root}: this is a file, expected a folder. Choose another --dir.")
     samples = samples_root()
     if samples is not None and root.resolve() != samples.resolve():
         for sample in sorted(samples.iterdir()):
@@ -63,17 +63,15 @@ def _root_with_samples(folder: Path | None) -> Path:
 def _record(root: Path, *, model: str, device: str | None) -> Path:
     import torch
 
-    from profiler_kit.models.sam.capture import capture_run
+    from profiler_kit.models.sam.workload import SamWorkload
     from profiler_kit.progress import progress_bar
-    from profiler_kit.workload.capture_plan import CaptureOptions
+    from profiler_kit.workload.capture import CaptureOptions, capture_run
 
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     on_gpu = chosen.startswith("cuda")
     options = CaptureOptions(
-        model=model,
         device=chosen,
         batch_size=2 if on_gpu else 1,
-        scenes=2,
         warmup=3 if on_gpu else 1,
         iterations=10 if on_gpu else 1,
         trace_batches=2 if on_gpu else 1,
@@ -83,7 +81,7 @@ def _record(root: Path, *, model: str, device: str | None) -> Path:
     )
     typer.echo(f"Recording {model} on {chosen}: timings, trace, memory, layers ...", err=True)
     with progress_bar("Recording") as report:
-        return capture_run(options, report=report)
+        return capture_run(SamWorkload(model, count=2), options, report=report)
 
 
 def _print_run(run: Path, *, regions: bool) -> None:
@@ -135,7 +133,7 @@ def describe(record: RunRecord) -> str:
     """One line of what ran: model, weights, optimizations, dtype, batch size, image size."""
     weights = record.weights if record.weights.startswith("random") else record.weights[: len("checkpoint:") + 12]
     steps = ", ".join(record.optimizations) or "as published"
-    return f"{record.model} ({weights}), {steps}, {record.dtype}, batch of {record.batch_size}, {record.image_size} px"
+    return f"{record.model} ({weights}), {steps}, {record.dtype}, batch of {record.batch}"
 
 
 def _median(values: tuple[int, ...]) -> float | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from profiler_kit.cli.output import AsJson, print_json, print_table, records
+from profiler_kit.cli.workloads import Checkpoint, Device, Images, Model, Seed, choose_workload, is_workload
 from profiler_kit.errors import OptionError, ThresholdError
 from profiler_kit.progress import progress_bar
 
@@ -16,36 +17,40 @@ if TYPE_CHECKING:
     from profiler_kit.formats.ladder_record import LadderRecord
 
 MODEL_ON_CPU: Final = "vit_small"  # it ships with weights that segment
+FEWEST_IMAGES: Final = 8  # to tell accuracy by
 
 
 def command(
     recorded: Annotated[
-        Path | None, typer.Argument(metavar="[LADDER]", help="A ladder's folder to show; nothing is measured.")
+        Path | None,
+        typer.Argument(
+            metavar="[LADDER|WORKLOAD]",
+            help="A ladder's folder to show; or your own workload to measure: mine.py:workload.",
+        ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="vit_b, vit_l, vit_h, vit_small or vit_tiny. [default: vit_b on a GPU, vit_small on a CPU]"),
-    ] = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Checkpoint of that model; without one, random weights (vit_small has its own).")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the random weights and of the generated scenes.")] = 0,
+    model: Model = None,
+    checkpoint: Checkpoint = None,
+    seed: Seed = 0,
     rows: Annotated[
         str,
         typer.Option(help='Rows separated by semicolons, [NAME=]OPTIMIZATION,...: "bf16;mine=bf16,compile". '),
     ] = "",
     batch_size: Annotated[int | None, typer.Option(help="Images in a batch. [default: 8 on a GPU, 1 on a CPU]")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. [default: a GPU if there is one]")] = None,
-    images: Annotated[Path | None, typer.Option(help="Folder of JPEG or PNG files, without true masks.")] = None,
+    device: Device = None,
+    images: Images = None,
     coco: Annotated[
         Path | None, typer.Option(help="COCO folder (annotations/instances_*.json and the images), or its json.")
     ] = None,
     num_images: Annotated[
         int | None, typer.Option(help="Images to segment for accuracy. [default: two batches, at least 8]")
     ] = None,
-    task: Annotated[str, typer.Option(help="points, boxes, or amg (all masks of an image).")] = "points",
-    points_per_side: Annotated[int, typer.Option(help="Of the grid of --task amg.")] = 32,
-    points_per_batch: Annotated[int, typer.Option(help="Prompts decoded at once by --task amg.")] = 64,
+    task: Annotated[
+        str | None, typer.Option(help="points, boxes, or amg (all masks of an image). [default: points]")
+    ] = None,
+    points_per_side: Annotated[int | None, typer.Option(help="Of the grid of --task amg. [default: 32]")] = None,
+    points_per_batch: Annotated[
+        int | None, typer.Option(help="Prompts decoded at once by --task amg. [default: 64]")
+    ] = None,
     warmup: Annotated[
         int | None, typer.Option(help="Batches before the timed ones. [default: 3 on a GPU, 1 on a CPU]")
     ] = None,
@@ -72,13 +77,13 @@ def command(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure SAM as published and under named combinations of optimizations, or show such a ladder.
+    """Measure SAM or your own workload, as published and under named combinations of optimizations; or show a ladder.
 
     Every row runs in a fresh process: load, cold compile, warm compile, warm-up and steady state are told apart, and
-    its masks are compared with the truth and with the baseline's. Writes results.json, results.csv, waterfall.png and
-    a folder for each row. Look at it with: profiler-kit serve
+    what it answers is compared with the baseline's: masks (and the truth), or outputs by relative error and cosine.
+    Writes results.json, results.csv, waterfall.png and a folder for each row. Look at it with: profiler-kit serve
     """
-    if recorded is not None:
+    if recorded is not None and not is_workload(recorded):
         from profiler_kit.formats.ladder_record import read_ladder
 
         if out is not None:
@@ -87,24 +92,31 @@ def command(
         if png is not None:
             _draw_waterfall(png, record)
     else:
-        from profiler_kit.workload.capture_plan import choose_device
+        from profiler_kit.capture.device import choose_device
         from profiler_kit.workload.ladder import run_ladder
         from profiler_kit.workload.ladder_plan import LadderOptions
 
         on_gpu = choose_device(device).type == "cuda"
-        options = LadderOptions(
-            model=model or ("vit_b" if on_gpu else MODEL_ON_CPU),
-            checkpoint=checkpoint,
+        size = batch_size or (8 if on_gpu and task != "amg" else 1)
+        if recorded is None:
+            model, task = model or ("vit_b" if on_gpu else MODEL_ON_CPU), task or "points"
+            num_images = num_images if num_images is not None else max(2 * size, FEWEST_IMAGES)
+        workload = choose_workload(
+            recorded,
             seed=seed,
-            rows=rows,
-            batch_size=batch_size or (8 if on_gpu and task != "amg" else 1),
-            device=device,
+            model=model,
+            checkpoint=checkpoint,
             images=images,
             coco=coco,
             num_images=num_images,
             task=task,
             points_per_side=points_per_side,
             points_per_batch=points_per_batch,
+        )
+        options = LadderOptions(
+            rows=rows,
+            batch_size=size,
+            device=device,
             warmup=warmup,
             iterations=iterations,
             min_miou=min_miou,
@@ -116,7 +128,7 @@ def command(
             overwrite=overwrite,
         )
         with progress_bar("ladder") as report:
-            folder, record = run_ladder(options, report=report)
+            folder, record = run_ladder(workload, options, report=report)
         _draw(folder, record)
     _print(record, as_json=as_json)
     if folder is not None:
@@ -148,6 +160,7 @@ def _print(record: LadderRecord, *, as_json: bool) -> None:
 
     from profiler_kit.formats.ladder_file import ladder_rows
     from profiler_kit.render.ladder_style import ladder_facts
+    from profiler_kit.text import rate_label
 
     rows = [_plain(row) for row in records(ladder_rows(record))]
     if as_json:
@@ -158,8 +171,11 @@ def _print(record: LadderRecord, *, as_json: bool) -> None:
         print_json({**{key: value for key, value in facts.items() if key != "rows"}, "rows": rows})
         return
     title, _ = ladder_facts(record)
-    columns = ("technique", "img/s", "x", "median ms", "IQR ms", "p99 ms", "compile s", "MiB", "mIoU", "vs fp32")
-    print_table(title, columns, [_cells(row) for row in rows], optional=("IQR ms", "p99 ms", "compile s"))
+    verdicts = _MASKS if record.setup.task else _SCORES
+    rate = rate_label(record.setup.unit)
+    columns = ("technique", rate, "x", "median ms", "IQR ms", "p99 ms", "compile s", "MiB", *verdicts.values())
+    cells = [_cells(row, list(verdicts)) for row in rows]
+    print_table(title, columns, cells, optional=("IQR ms", "p99 ms", "compile s"))
     for row in rows:
         if row["status"] != "ok":
             typer.echo(f"{row['technique']}: {row['status']}, {row['error']}")
@@ -170,7 +186,11 @@ def _print(record: LadderRecord, *, as_json: bool) -> None:
         typer.echo("note: random weights: times are those of the real model, masks are noise and so is their mIoU")
 
 
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+_MASKS: Final = {"miou": "mIoU", "baseline_miou": "vs fp32"}
+_SCORES: Final = {"relative_error": "rel. error", "cosine": "cosine"}
+
+
+def _cells(row: dict[str, Any], verdicts: list[str]) -> tuple[str, ...]:
     from profiler_kit.text import MISSING, fmt_rate
     from profiler_kit.units import bytes_to_mib, ns_to_ms, ns_to_s
 
@@ -191,8 +211,8 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         show(millis(row["p99_ns"])),
         MISSING if not cold else f"{ns_to_s(cold):,.1f}",
         MISSING if peak is None else f"{bytes_to_mib(peak):,.0f}",
-        show(row["miou"], ".4f"),
-        show(row["baseline_miou"], ".4f") + (" !" if row["below_min_miou"] else ""),
+        *(show(row[name], ".2e" if name == "relative_error" else ".4f") for name in verdicts[:-1]),
+        show(row[verdicts[-1]], ".4f") + (" !" if row["below_min_miou"] else ""),
     )
 
 

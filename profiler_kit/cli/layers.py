@@ -1,4 +1,4 @@
-"""`profiler-kit layers`: time every layer of SAM at several batch sizes, or show such timings of a recorded run."""
+"""`profiler-kit layers`: time every layer of a model at several batch sizes, or show such timings of a recorded run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from profiler_kit.cli.output import AsJson, print_json, print_table, records
+from profiler_kit.cli.workloads import Checkpoint, Device, Images, Model, Prompts, Seed, choose_workload, is_workload
 from profiler_kit.errors import OptionError
 from profiler_kit.progress import progress_bar
 from profiler_kit.units import ns_to_ms
@@ -19,19 +20,18 @@ if TYPE_CHECKING:
 def command(
     recorded: Annotated[
         Path | None,
-        typer.Argument(metavar="[RUN]", help="A run folder or layers.parquet to show; nothing is measured."),
+        typer.Argument(
+            metavar="[RUN|WORKLOAD]",
+            help="A run folder or layers.parquet to show; or your own workload to measure: mine.py:workload.",
+        ),
     ] = None,
-    model: Annotated[str, typer.Option(help="vit_b, vit_l, vit_h, or vit_tiny (256 px, for tests).")] = "vit_b",
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Official checkpoint of that model; without one, random weights.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the random weights and of the generated scenes.")] = 0,
+    model: Model = None,
+    checkpoint: Checkpoint = None,
+    seed: Seed = 0,
     batch_sizes: Annotated[str, typer.Option(help="Batch sizes to measure, separated by commas.")] = "1,2,4,8",
-    images: Annotated[
-        Path | None, typer.Option(help="Folder of JPEG or PNG files; without one, scenes are generated.")
-    ] = None,
-    prompts: Annotated[str, typer.Option(help="centers, boxes or grid:N.")] = "centers",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. [default: a GPU if there is one]")] = None,
+    images: Images = None,
+    prompts: Prompts = None,
+    device: Device = None,
     optimizations: Annotated[str, typer.Option(help="Names in the order to apply them, such as bf16.")] = "",
     warmup: Annotated[
         int | None, typer.Option(help="Forwards before the timed ones. [default: 3 on a GPU, 1 on a CPU]")
@@ -48,7 +48,7 @@ def command(
     ] = 2,
     as_json: AsJson = False,
 ) -> None:
-    """Time every layer of Segment Anything at several batch sizes, or show the timings of a recorded run.
+    """Time every layer of Segment Anything, or of your own workload, at several batch sizes; or show a recorded run's.
 
     Median and interquartile range over the iterations; efficiency is the time per image at the smallest batch size
     over the time per image here; share is of the whole forward.
@@ -56,31 +56,24 @@ def command(
     from profiler_kit.formats.layer_file import read_layers, write_layers
 
     if depth < 0:
-        raise OptionError(f"--depth {depth}: want 0 or more.")
-    if recorded is not None:
+        raise OptionError(f"--depth {depth}: expected 0 or more.")
+    if recorded is not None and not is_workload(recorded):
         if out is not None:
             raise OptionError(f"--out {out}: {recorded} is shown, not measured, so there is nothing to write.")
         layers = read_layers(recorded)
     else:
-        from profiler_kit.models.sam.capture import measure_layers
-        from profiler_kit.models.sam.layers import parse_batch_sizes
-        from profiler_kit.workload.capture_plan import CaptureOptions, make_plan
+        from profiler_kit.capture.layer_sweep import parse_batch_sizes
+        from profiler_kit.workload.capture import CaptureOptions, make_plan, measure_layers
 
         parse_batch_sizes(batch_sizes)
         target = None if out is None else _target(out, overwrite=overwrite)
         options = CaptureOptions(
-            model=model,
-            checkpoint=checkpoint,
-            seed=seed,
-            images=images,
-            prompts=prompts,
-            device=device,
-            optimizations=optimizations,
-            warmup=warmup,
-            iterations=iterations,
-            layers=batch_sizes,
+            device=device, optimizations=optimizations, warmup=warmup, iterations=iterations, layers=batch_sizes
         )
-        plan = make_plan(options)
+        workload = choose_workload(
+            recorded, seed=seed, model=model, checkpoint=checkpoint, images=images, prompts=prompts
+        )
+        plan = make_plan(workload, options)
         with progress_bar("layers") as report:
             layers = measure_layers(plan, report=report)
         if target is not None:
@@ -99,7 +92,7 @@ def _target(out: Path, *, overwrite: bool) -> Path:
 
     target = out if out.suffix == ".parquet" else out / LAYERS
     if target.is_dir():
-        raise OptionError(f"--out {target}: this is a folder, want a file name. Choose another --out.")
+        raise OptionError(f"--out {target}: this is a folder, expected a file name. Choose another --out.")
     if target.exists() and not overwrite:
         raise OptionError(f"--out {out}: {target} is there already. Choose another --out, or add --overwrite.")
     check_place(out, target)

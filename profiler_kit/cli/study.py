@@ -1,4 +1,4 @@
-"""`profiler-kit study`: what batching, image size, dtype and compiling do to the speed of SAM."""
+"""`profiler-kit study`: what batching, image size, dtype and compiling do to the speed of a model."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from profiler_kit.cli.output import AsJson, print_json, print_table, records
+from profiler_kit.cli.workloads import Checkpoint, Model, Prompts, Seed, choose_workload, is_workload
 from profiler_kit.errors import OptionError
 from profiler_kit.progress import progress_bar
 from profiler_kit.units import ns_to_ms
@@ -18,19 +19,22 @@ if TYPE_CHECKING:
 
 def command(
     recorded: Annotated[
-        Path | None, typer.Argument(metavar="[STUDY]", help="A study.json or its folder to show; nothing is measured.")
+        Path | None,
+        typer.Argument(
+            metavar="[STUDY|WORKLOAD]",
+            help="A study.json or its folder to show; or your own workload to study: mine.py:workload.",
+        ),
     ] = None,
     study: Annotated[
-        str, typer.Option(help="Which ones, separated by commas: components, batching, image-size, table.")
-    ] = "components,batching,image-size",
-    model: Annotated[
         str | None,
-        typer.Option(help="vit_b, vit_l, vit_h, vit_small or vit_tiny. [default: vit_b; vit_small on a CPU]"),
+        typer.Option(
+            help="Which ones, separated by commas: components, batching, image-size, table. [default: all but the "
+            "table; image-size where the workload has at_image_size]"
+        ),
     ] = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Checkpoint of that model; without one, random weights.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the random weights and of the generated scenes.")] = 0,
+    model: Model = None,
+    checkpoint: Checkpoint = None,
+    seed: Seed = 0,
     batch_sizes: Annotated[
         str, typer.Option(help="For components and batching; the others take the first.")
     ] = "1,2,4,8",
@@ -41,7 +45,7 @@ def command(
         str, typer.Option(help="cpu, cuda or cuda:N; several for the table. [default: a GPU if there is one]")
     ] = "",
     optimizations: Annotated[str, typer.Option(help="Names in the order to apply them, not used by the table.")] = "",
-    prompts: Annotated[str, typer.Option(help="centers, boxes or grid:N.")] = "centers",
+    prompts: Prompts = None,
     compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Compiled rows in the table.")] = True,
     warmup: Annotated[
         int | None, typer.Option(help="Forwards before the timed ones. [default: 3 on a GPU, 1 on a CPU]")
@@ -53,31 +57,30 @@ def command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the study at --out.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Study what batching does to Segment Anything, or show such a study.
+    """Study what batching does to Segment Anything or to your own workload, or show such a study.
 
     components: time of each part of the forward. batching: the same images one by one or in one batch. image-size: the
     side of the input. table: device, dtype, torch.compile. One forward at a time, nothing synchronised inside.
     """
     from profiler_kit.formats.study_file import read_study, write_study
 
-    if recorded is not None:
+    if recorded is not None and not is_workload(recorded):
         record = read_study(recorded)
     else:
-        from profiler_kit.workload.capture_plan import choose_device
+        from profiler_kit.capture.device import choose_device
         from profiler_kit.workload.study import StudyOptions, run_study
 
         target = None if out is None else _target(out, overwrite=overwrite)
         on_gpu = choose_device(device.split(",")[0].strip() or None).type == "cuda"
+        if recorded is None:
+            model = model or ("vit_b" if on_gpu else "vit_small")
+        workload = choose_workload(recorded, seed=seed, model=model, checkpoint=checkpoint, prompts=prompts)
         options = StudyOptions(
-            model=model or ("vit_b" if on_gpu else "vit_small"),
-            checkpoint=checkpoint,
-            seed=seed,
-            studies=study,
+            studies=study or ",".join(("components", "batching", *(["image-size"] if workload.image_step else []))),
             batch_sizes=batch_sizes,
             image_sizes=image_sizes,
             devices=device,
             optimizations=optimizations,
-            prompts=prompts,
             compiled=compiled,
             warmup=warmup,
             iterations=iterations,
@@ -89,7 +92,7 @@ def command(
                 write_study(target, found)
 
         with progress_bar("study") as report:
-            record = run_study(options, report=report, save=save)
+            record = run_study(workload, options, report=report, save=save)
         save(record)
         if target is not None:
             typer.echo(f"written to {target}", err=True)
@@ -102,7 +105,7 @@ def _target(out: Path, *, overwrite: bool) -> Path:
     from profiler_kit.formats.study_file import STUDY
 
     if out.is_file():
-        raise OptionError(f"--out {out}: this is a file, want a folder. Choose another --out.")
+        raise OptionError(f"--out {out}: this is a file, expected a folder. Choose another --out.")
     if (out / STUDY).exists() and not overwrite:
         raise OptionError(f"--out {out}: a study is there already. Choose another --out, or add --overwrite.")
     check_place(out, out / STUDY)
@@ -111,7 +114,8 @@ def _target(out: Path, *, overwrite: bool) -> Path:
 
 def _print(record: StudyRecord, *, as_json: bool) -> None:
     from profiler_kit.formats.study_file import study_samples, study_totals
-    from profiler_kit.text import fmt_rate
+    from profiler_kit.render.ladder_style import study_model
+    from profiler_kit.text import fmt_rate, rate_label
 
     totals = records(study_totals(study_samples(record)))
     if as_json:
@@ -134,8 +138,9 @@ def _print(record: StudyRecord, *, as_json: bool) -> None:
         )
         for row in totals
     ]
-    columns = ("study", "what", "device", "dtype", "px", "batch", "median ms", "IQR ms", "ms/image", "img/s")
-    title = f"SAM {record.model} ({record.weights[:23]}), {how}, {names}, n = {record.iterations}"
-    print_table(title, columns, cells, left=4)
+    per_item = f"ms/{record.unit.removesuffix('s')}"
+    columns = ("study", "what", "device", "dtype", "px", "batch", "median ms", "IQR ms", per_item)
+    title = f"{study_model(record)}, {how}, {names}, n = {record.iterations}"
+    print_table(title, (*columns, rate_label(record.unit)), cells, left=4)
     for note in record.notes:
         typer.echo(f"note: {note}")

@@ -151,7 +151,7 @@ def _settings(records: Records) -> Finding | None:
         return None
     differ = []
     for name in _FACTS:
-        values = [getattr(record, name) for record in (first, second)]
+        values = [getattr(record, name, record.workload.get(name, "")) for record in (first, second)]
         if values[0] != values[1]:
             texts = [", ".join(v) or "none" if isinstance(v, tuple) else str(v) for v in values]
             differ.append(f"{name.replace('_', ' ')} {texts[0]} → {texts[1]}")

@@ -29,9 +29,9 @@ def what_ran(record: RunRecord | None) -> str:
         return "What ran is unknown: there is no run.json. profiler-kit capture and record_run write one."
     device = record.device_name if record.device_name == record.device else f"{record.device_name} ({record.device})"
     facts = [record.model, *(record.optimizations or ("no optimizations",)), record.dtype]
-    facts += [f"batch {record.batch_size}", f"{record.image_size} px", device]
+    facts += [f"batch {record.batch_size}", f"{record.image_size} px" if record.image_size else "", device]
     facts += [f"torch {record.versions['torch']}"] if "torch" in record.versions else []
-    return " · ".join(facts)
+    return " · ".join(filter(None, facts))
 
 
 def problems(run: Run) -> list[Finding]:
@@ -70,14 +70,17 @@ def of_ladder(record: LadderRecord, rows: pd.DataFrame) -> list[Finding]:
     measured = rows[rows["images_per_s"].notna()]
     if len(measured) > 1 and rows["speedup"].notna().any():
         best = measured.loc[measured["images_per_s"].idxmax()]
-        agrees = best["baseline_miou"]
+        agrees = best["agreement"]
+        how: str = (
+            "mean IoU of {:.4f} with its masks" if pd.isna(best["cosine"]) else "cosine of {:.4f} with its outputs"
+        )
         said = say(
             "The fastest row is ",
             bold(str(best["technique"])),
             ": ",
-            bold(f"{fmt_rate(float(best['images_per_s']))} images/s"),
+            bold(f"{fmt_rate(float(best['images_per_s']))} {best['unit']}/s"),
             f", {best['speedup']:.2f} times the published model",
-            "." if pd.isna(agrees) else f", with a mean IoU of {agrees:.4f} with its masks.",
+            "." if pd.isna(agrees) else f", with a {how.format(agrees)}.",
         )
         evidence = Evidence("ladder", {"technique": (str(best["technique"]),)})
         found.append(Finding("fastest-row", "ladder", said, evidence=evidence))

@@ -12,14 +12,15 @@ from profiler_kit.errors import RunFormatError
 from profiler_kit.files import require_file, write_json
 
 FORMAT: Final = 1
-RESULTS, RESULTS_CSV, ROW, ROWS, LOG, SAMPLES, SCENES, WATERFALL = (
+RESULTS, RESULTS_CSV, ROW, ROWS, LOG, OUTPUTS, SAMPLES, SHARED, WATERFALL = (
     "results.json",
     "results.csv",
     "row.json",
     "rows",
     "log.txt",
+    "outputs.pt",  # of one batch, in a row's folder: compared with the baseline's
     "samples",
-    "scenes.npz",
+    ".shared",  # what rows hand on to each other while the ladder runs
     "waterfall.png",
 )
 BASELINE: Final = "fp32"  # the name of the row without optimizations, which every other is compared with
@@ -76,7 +77,8 @@ class RowResult:
     phases_ns: load, compile_cold, compile_warm, warmup, steady. latency_ns: raw samples, one a batch (for task amg one
     an image). first_ns: the first call of the process. peak_memory_bytes: after a reset before the timed batches; of
     torch's allocator on a GPU, of the process (resident set) on a CPU. fitted_batch_size: when memory ran out, the
-    batch size that did fit. traces: the run folder below the ladder's.
+    batch size that did fit. traces: the run folder below the ladder's. masks, truth, agreement: of a model that makes
+    masks. scores: how far the outputs of any other agree with the baseline's (relative_error, cosine; None: no number).
     """
 
     technique: str
@@ -96,6 +98,7 @@ class RowResult:
     masks: int = 0
     truth: Truth | None = None
     agreement: Agreement | None = None
+    scores: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
     work: Work | None = None
     traces: str | None = None
     wall_s: float = 0.0
@@ -115,8 +118,9 @@ class Ceilings:
 class Setup:
     """What all rows have in common; `--resume` wants it unchanged.
 
-    images: "generated:<seed>", or a folder or file. task: points, boxes or amg. batch_size: images in a batch; 1 for
-    amg, whose batches are of points_per_batch points.
+    workload: the spec of a user's ("mine.py:workload"). family: what kind of model, before its name. unit: what a batch
+    is counted in. For a model that makes masks: task: points, boxes or amg; images: "generated:<seed>", or a folder or
+    file; batch_size is 1 for amg, whose batches are of points_per_batch points.
     """
 
     model: str
@@ -132,6 +136,9 @@ class Setup:
     points_per_side: int
     points_per_batch: int
     traces: bool
+    workload: str = ""
+    family: str = "SAM"
+    unit: str = "images"
 
 
 @dataclass(frozen=True)
@@ -189,7 +196,7 @@ def read_as(path: Path, kind: type[T], what: str = "results of profiler-kit ladd
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         reason = " ".join(str(error).split())
-        raise RunFormatError(f"{path}: {reason}, want {what}. {hint}") from error
+        raise RunFormatError(f"{path}: {reason}, expected {what}. {hint}") from error
 
 
 def is_compiled(optimizations: Iterable[str]) -> bool:

@@ -30,8 +30,9 @@ class RunRecord:
 
     weights: "checkpoint:<sha256>" or "random:<seed>". phases_ns: load, compile_cold, warmup, steady (wall time
     of each; compile_cold is 0 when nothing was compiled). latency_ns: one sample per timed iteration, that is
-    per batch. peak_memory_bytes: torch.cuda.max_memory_allocated after a reset before the timed iterations, or
-    missing on a CPU. images: where they came from ("generated:<seed>" or a folder).
+    per batch. peak_memory_bytes, peak_reserved_bytes: torch.cuda.max_memory_allocated and max_memory_reserved after a
+    reset before the timed iterations, missing on a CPU. image_size: side in pixels, 0 for what takes no images.
+    workload: what the model adds: its spec ("mine.py:workload"), the unit of a batch, where its images came from.
     """
 
     name: str
@@ -52,10 +53,21 @@ class RunRecord:
     peak_memory_bytes: int | None
     command: str
     git_commit: str | None
-    images: str = ""
-    prompts: str = ""
+    peak_reserved_bytes: int | None = None
+    workload: Mapping[str, object] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     format: int = field(default=FORMAT)
+
+    @property
+    def unit(self) -> str:
+        """What a batch is counted in."""
+        return str(self.workload.get("unit", "images"))
+
+    @property
+    def batch(self) -> str:
+        """The batch in words: `2 images of 1024 px`."""
+        unit = self.unit.removesuffix("s") if self.batch_size == 1 else self.unit
+        return f"{self.batch_size} {unit}" + (f" of {self.image_size} px" if self.image_size else "")
 
     def _repr_html_(self) -> str:
         """What ran, for a notebook."""
@@ -76,9 +88,9 @@ def read_record(folder: Path) -> RunRecord:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise RunFormatError(f"{path}: not JSON ({error}), want the record of a run. {hint}") from error
+        raise RunFormatError(f"{path}: not JSON ({error}), expected the record of a run. {hint}") from error
     if not isinstance(data, dict):
-        raise RunFormatError(f"{path}: top level is {type(data).__name__}, want an object. {hint}")
+        raise RunFormatError(f"{path}: top level is {type(data).__name__}, expected an object. {hint}")
     known = {f.name: f for f in dataclasses.fields(RunRecord)}
     missing = [
         n
@@ -90,10 +102,13 @@ def read_record(folder: Path) -> RunRecord:
     written = data.get("format", FORMAT)
     if isinstance(written, int) and written > FORMAT:
         raise RunFormatError(
-            f"{path}: format {written}, want {FORMAT} or less: it was written by a newer profiler_kit. Update this one."
+            f"{path}: format {written}, expected {FORMAT} or less: it was written by a newer profiler_kit. Update this "
+            "one."
         )
     values = {key: value for key, value in data.items() if key in known}
-    return _typed(path, values)
+    record = _typed(path, values)
+    older = {key: data[key] for key in ("images", "prompts") if data.get(key)}  # as it was before there was `workload`
+    return dataclasses.replace(record, workload={**older, **record.workload}) if older else record
 
 
 def _typed(path: Path, values: dict[str, object]) -> RunRecord:
@@ -101,7 +116,7 @@ def _typed(path: Path, values: dict[str, object]) -> RunRecord:
     for key, kind in _KINDS.items():
         if key in values and not isinstance(values[key], kind):
             raise RunFormatError(
-                f"{path}: {key} is {values[key]!r}, want {' or '.join(k.__name__ for k in kind)}. "
+                f"{path}: {key} is {values[key]!r}, expected {' or '.join(k.__name__ for k in kind)}. "
                 "Write the file again with profiler-kit capture, or correct the value."
             )
     for key in ("optimizations", "latency_ns", "notes"):
@@ -114,10 +129,9 @@ _NUMBER: Final = (int,)
 _TEXT: Final = (str,)
 _KINDS: Final[Mapping[str, tuple[type, ...]]] = {
     **dict.fromkeys(("batch_size", "image_size", "warmup_iterations", "timed_iterations", "format"), _NUMBER),
-    **dict.fromkeys(("name", "created", "model", "weights", "dtype", "device", "device_name"), _TEXT),
-    **dict.fromkeys(("command", "images", "prompts"), _TEXT),
+    **dict.fromkeys(("name", "created", "model", "weights", "dtype", "device", "device_name", "command"), _TEXT),
     **dict.fromkeys(("optimizations", "latency_ns", "notes"), (list,)),
-    **dict.fromkeys(("versions", "phases_ns"), (dict,)),
-    "peak_memory_bytes": (int, type(None)),
+    **dict.fromkeys(("versions", "phases_ns", "workload"), (dict,)),
+    **dict.fromkeys(("peak_memory_bytes", "peak_reserved_bytes"), (int, type(None))),
     "git_commit": (str, type(None)),
 }

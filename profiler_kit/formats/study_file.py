@@ -76,7 +76,10 @@ class StudySample:
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """The samples of one or more studies of one model. device_names: by device. notes: what could not be measured."""
+    """The samples of one or more studies of one model. device_names: by device. notes: what could not be measured.
+
+    family: what kind of model, before its name. unit: what a batch is counted in.
+    """
 
     model: str
     weights: str
@@ -91,6 +94,8 @@ class StudyRecord:
     created: str
     samples: tuple[StudySample, ...]
     notes: tuple[str, ...] = ()
+    family: str = "SAM"
+    unit: str = "images"
     format: int = 1
 
 

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 import pandas as pd
 
 from profiler_kit.formats.ladder_record import LadderRecord
+from profiler_kit.formats.study_file import StudyRecord
 from profiler_kit.text import fmt_rate
 from profiler_kit.timeline.palette import HUES, MARK
 
 STEP, ALTERNATIVE, BELOW, MEMORY = HUES[0], HUES[1], MARK, HUES[2]
-TITLES: Final = ("images per second", "peak memory, MiB", "mIoU with the fp32 masks")
+
+
+def titles(rows: pd.DataFrame) -> tuple[str, str, str]:
+    """The headings of the waterfall of LADDER_ROWS."""
+    unit = rows["unit"].iloc[0] if len(rows) else "images"
+    return f"{unit} per second", "peak memory, MiB", agreement_title(rows)
+
+
+def agreement_title(rows: pd.DataFrame) -> str:
+    """What `agreement` is of these LADDER_ROWS."""
+    return "mIoU with the fp32 masks" if rows["cosine"].isna().all() else "cosine with the fp32 outputs"
 
 
 def speed_text(row: pd.Series) -> str:
@@ -26,12 +35,22 @@ def speed_text(row: pd.Series) -> str:
 def ladder_facts(record: LadderRecord) -> tuple[str, str]:
     """What a ladder is of, in two lines: `SAM vit_b (random:0), points, batch size 8, NVIDIA H200`, then the rest."""
     setup, samples = record.setup, {len(row.latency_ns) for row in record.rows if row.status == "ok"}
-    weights = setup.weights if setup.weights.startswith("random") else setup.weights[: len("checkpoint:") + 12]
     size = f"{setup.points_per_batch} points in a batch" if setup.task == "amg" else f"batch size {setup.batch_size}"
-    title = f"SAM {setup.model} ({weights}), {setup.task}, {size}, {record.device_name}"
+    facts = (_model(setup.family, setup.model, setup.weights), setup.task, size, record.device_name)
+    title = ", ".join(filter(None, facts))
     counts = " to ".join(str(count) for count in sorted({min(samples), max(samples)})) if samples else "no"
     versions = ", ".join(f"{name} {record.versions[name]}" for name in ("torch", "driver") if name in record.versions)
-    noise = "; random weights: masks are noise" if weights.startswith("random") else ""
-    what = "calls of generate" if setup.task == "amg" else "batches, encoder to masks"
-    footer = f"median of {counts} {what}; {setup.num_images} images ({setup.images}) for the masks{noise}; {versions}"
-    return title, footer
+    noise = "; random weights: masks are noise" if setup.weights.startswith("random") else ""
+    masks = f"; {setup.num_images} images ({setup.images}) for the masks{noise}" if setup.images else ""
+    calls = "calls of generate" if setup.task == "amg" else "batches, encoder to masks" if masks else "batches"
+    return title, f"median of {counts} {calls}{masks}; {versions}"
+
+
+def study_model(record: StudyRecord) -> str:
+    """What a study is of: `SAM vit_b (random:0)`."""
+    return _model(record.family, record.model, record.weights)
+
+
+def _model(family: str, model: str, weights: str) -> str:
+    short = weights if weights.startswith("random") else weights[: len("checkpoint:") + 12]
+    return " ".join(filter(None, (family, model, f"({short})" if short else "")))

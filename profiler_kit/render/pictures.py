@@ -13,7 +13,7 @@ import pandas as pd
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from profiler_kit.formats.ladder_file import LADDER_ROWS
-from profiler_kit.render.ladder_style import ALTERNATIVE, BELOW, MEMORY, STEP, TITLES, speed_text
+from profiler_kit.render.ladder_style import ALTERNATIVE, BELOW, MEMORY, STEP, speed_text, titles
 from profiler_kit.text import MISSING
 from profiler_kit.timeline.palette import HUES
 from profiler_kit.units import bytes_to_mib
@@ -27,7 +27,7 @@ _PANELS: Final = ((0.0, 0.54), (0.56, 0.79), (0.81, 1.0))  # of what is right of
 
 
 def waterfall_png(rows: pd.DataFrame, title: str, footer: str = "") -> bytes:
-    """The waterfall of LADDER_ROWS: images a second step by step, peak memory, mean IoU with the baseline's masks."""
+    """The waterfall of LADDER_ROWS: images a second step by step, peak memory, agreement with the baseline."""
     LADDER_ROWS.check(rows)
     size, small, large = _font(19), _font(16), _font(25)
     head, foot = 118, 84 if footer else 52
@@ -37,7 +37,7 @@ def waterfall_png(rows: pd.DataFrame, title: str, footer: str = "") -> bytes:
     left = _PAD + max([draw.textlength(name, font=size) for name in names], default=0) + 22
     spans = [(left + a * (_WIDTH - _PAD - left), left + b * (_WIDTH - _PAD - left)) for a, b in _PANELS]
     _text(draw, (_PAD, 20), title, large)
-    for (start, stop), heading in zip(spans, TITLES, strict=True):
+    for (start, stop), heading in zip(spans, titles(rows), strict=True):
         _text(draw, (start, head - 38), _fit(draw, heading, small, stop - start), small, _SOFT)
     for number, name in enumerate(names):
         top = head + number * _ROW
@@ -141,7 +141,7 @@ def _memory(draw: ImageDraw.ImageDraw, rows: pd.DataFrame, span: tuple[float, fl
 
 def _agreement(draw: ImageDraw.ImageDraw, rows: pd.DataFrame, span: tuple[float, float], head: int, font: Font) -> None:
     """Dots on a scale from a little below the lowest to 1."""
-    values = rows["baseline_miou"]
+    values = rows["agreement"]
     low = min(float(np.nanmin([*values, 0.99])), 0.99)
     scale = (span[1] - span[0] - 110) / (1 - low)
     for number, value in enumerate(values):

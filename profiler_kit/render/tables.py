@@ -146,13 +146,13 @@ def record_table(record: RunRecord) -> pd.DataFrame:
         "Model": record.model,
         "Weights": record.weights,
         "Optimizations": ", ".join(record.optimizations) or "none",
-        "Batch": f"{_counted(record.batch_size, 'image')} of {record.image_size} px, {record.dtype}",
+        "Batch": ", ".join(filter(None, (record.batch, record.dtype))),
         "Device": f"{record.device_name} ({record.device})",
         "Versions": versions,
         "Iterations": f"{record.timed_iterations} timed after {record.warmup_iterations} of warm-up",
         "Phases": phases,
-        "Images": record.images,
-        "Prompts": record.prompts,
+        **{name.capitalize(): str(value) for name, value in record.workload.items() if name not in ("spec", "unit")},
+        "Workload": str(record.workload.get("spec", "")),
         "Recorded": record.created,
         "Commit": record.git_commit or "",
         "Command": record.command,
@@ -160,10 +160,6 @@ def record_table(record: RunRecord) -> pd.DataFrame:
     }
     rows = [(name, printable(str(value))) for name, value in facts.items() if value]
     return pd.DataFrame(rows, columns=["fact", "value"])
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _tree(paths: pd.Series) -> list[str]:

@@ -14,6 +14,7 @@ _MILLIS = ("median", "p90", "p95", "p99", "max")
 _SECONDS = ("first", "load", "compile_cold", "compile_warm")
 _LATER = (
     "miou", "miou_small", "miou_medium", "miou_large", "baseline_miou", "mask_count_mismatch", "mask_match_mismatch",
+    "relative_error", "cosine",
 )  # fmt: skip
 
 
@@ -55,7 +56,8 @@ def record_table(record: LadderRecord) -> pd.DataFrame:
         "Model": setup.model,
         "Weights": setup.weights,
         "Task": f"{setup.task}{points}",
-        "Images": f"{setup.num_images} ({setup.images})",
+        "Workload": setup.workload,
+        "Images": f"{setup.num_images} ({setup.images})" if setup.images else "",
         "Batch": f"{setup.batch_size}",
         "Batches": f"{setup.iterations} timed after {setup.warmup} of warm-up, each row in a fresh process",
         "Device": f"{record.device_name} ({setup.device})",

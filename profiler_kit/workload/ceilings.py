@@ -1,9 +1,17 @@
-"""What the device can do and what the model asks of it: measured rates, counted FLOP and bytes (for the roofline)."""
+"""What the device can do and what the model asks of it: measured rates, counted FLOP and bytes (for the roofline).
+
+`python -m profiler_kit.workload.ceilings DEVICE OUT ARGV...` writes a Probe: a GPU is asked by a process that lets go
+of it again.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -11,8 +19,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from profiler_kit.capture.device import Stopwatch
+from profiler_kit.capture.environment import command_line, describe_environment
+from profiler_kit.files import write_json
 from profiler_kit.formats.ladder_record import Ceilings, Work
-from profiler_kit.models.sam.workload import Stopwatch
 from profiler_kit.units import ns_to_s
 
 _SIDE: Final = {"cuda": 8192, "cpu": 1024}  # of the square matrices: large enough to fill the device
@@ -25,6 +35,24 @@ _DTYPES: Final = (
     ("bfloat16", torch.bfloat16, "highest"),
     ("float16", torch.float16, "highest"),
 )
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The machine of a ladder. command: the command line of the process that asked."""
+
+    device_name: str
+    versions: Mapping[str, str]
+    git_commit: str | None
+    command: str
+    ceilings: Ceilings
+
+
+def probe(device: torch.device, arguments: list[str]) -> Probe:
+    """Describe the device and measure its ceilings."""
+    found = describe_environment(device)
+    ceilings = measure_ceilings(device)
+    return Probe(found.device_name, found.versions, found.git_commit, command_line(arguments), ceilings)
 
 
 def measure_ceilings(device: torch.device) -> Ceilings:
@@ -79,7 +107,7 @@ def count_work(run: Callable[[], object]) -> Work:
     """
     flops = FlopCounterMode(display=False)
     traffic = _Traffic()
-    with torch.no_grad(), traffic, flops:
+    with traffic, flops:
         run()
     return Work(int(flops.get_total_flops()), traffic.total)
 
@@ -114,3 +142,7 @@ def _bytes(tensor: torch.Tensor) -> int:
     for length, stride in zip(tensor.shape, tensor.stride(), strict=True):
         count *= length if stride or not length else 1
     return count * tensor.element_size()
+
+
+if __name__ == "__main__":
+    write_json(Path(sys.argv[2]), dataclasses.asdict(probe(torch.device(sys.argv[1]), sys.argv[3:])))

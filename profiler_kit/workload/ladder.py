@@ -1,8 +1,9 @@
-"""Run the ladder: every row in a fresh process, masks compared with the baseline's (options in, a folder out)."""
+"""Run the ladder: every row in a fresh process, what it answers compared with the baseline's."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import os
 import shutil
@@ -16,8 +17,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-import torch
-
 from profiler_kit.capture.run_folder import check_place
 from profiler_kit.errors import InputError, OptionError, RunFormatError, WorkloadError
 from profiler_kit.files import write_json
@@ -29,7 +28,7 @@ from profiler_kit.formats.ladder_record import (
     RESULTS_CSV,
     ROW,
     ROWS,
-    SCENES,
+    SHARED,
     LadderRecord,
     RowResult,
     Setup,
@@ -39,12 +38,11 @@ from profiler_kit.formats.ladder_record import (
     slug,
     write_record,
 )
-from profiler_kit.formats.run_record import MASKS
-from profiler_kit.models.sam.accuracy import against_baseline, read_masks_file
-from profiler_kit.models.sam.optimizations import parse_optimizations, unmet
 from profiler_kit.progress import Report, silent
+from profiler_kit.workload.ceilings import Probe, probe
 from profiler_kit.workload.ladder_plan import LadderOptions, LadderPlan, make_ladder_plan
-from profiler_kit.workload.probe import Probe, probe
+from profiler_kit.workload.optimizations import parse_optimizations, unmet
+from profiler_kit.workload.protocol import Workload
 from profiler_kit.workload.row import RowPlan
 
 INDUCTOR, PLAN, PROBE = "compile-cache", "plan.json", "probe.json"
@@ -52,7 +50,7 @@ _POLL_S: Final = 0.2
 _GRACE_S: Final = 5.0
 
 
-def run_ladder(options: LadderOptions, *, report: Report = silent) -> tuple[Path, LadderRecord]:
+def run_ladder(workload: Workload, options: LadderOptions, *, report: Report = silent) -> tuple[Path, LadderRecord]:
     """Measure every row; return the folder and what its results.json says.
 
     Rows take turns on the device, one process each; results.json and results.csv are written after each. A row that
@@ -62,7 +60,7 @@ def run_ladder(options: LadderOptions, *, report: Report = silent) -> tuple[Path
     Raises OptionError for options that cannot be used, InputError for files, WorkloadError when no row could be
     measured.
     """
-    plan = make_ladder_plan(options)
+    plan = make_ladder_plan(workload, options)
     before = _open(plan)
     kept = {} if before is None else _resumed(plan, before)
     machine = _probe(plan)
@@ -97,7 +95,7 @@ def run_ladder(options: LadderOptions, *, report: Report = silent) -> tuple[Path
                 row = _run(plan, technique, optimizations, pace.show, save)
                 pace.end(row.wall_s)
             record = save(row)
-    (plan.out / SCENES).unlink(missing_ok=True)
+    shutil.rmtree(plan.out / SHARED, ignore_errors=True)
     if not any(row.status == "ok" for row in record.rows):
         first = next(row for row in record.rows if row.status != "ok")
         raise WorkloadError(f"no row could be measured; {first.technique}: {first.error} The rest is in {plan.out}.")
@@ -109,7 +107,7 @@ def _open(plan: LadderPlan) -> LadderRecord | None:
     out, options = plan.out, plan.options
     check_place(out, out)
     if out.is_file():
-        raise OptionError(f"--out {out}: this is a file, want a folder. Choose another --out.")
+        raise OptionError(f"--out {out}: this is a file, expected a folder. Choose another --out.")
     filled = out.is_dir() and any(out.iterdir())
     is_ladder = (out / RESULTS).is_file() or (out / ROWS).is_dir()
     before = None
@@ -139,7 +137,7 @@ def _resumed(plan: LadderPlan, before: LadderRecord) -> dict[str, RowResult]:
         was, now = getattr(before.setup, name), getattr(plan.setup, name)
         if was != now:
             raise OptionError(_other_options(plan, name.replace("_", " "), was, now))
-    wanted = {name: tuple(o.name for o in parse_optimizations(text)) for name, text in plan.rows}
+    wanted = {name: plan.names(text) for name, text in plan.rows}
     kept = {}
     for row in before.rows:
         if row.status != "ok" or row.technique not in wanted:
@@ -155,10 +153,10 @@ def _resumed(plan: LadderPlan, before: LadderRecord) -> dict[str, RowResult]:
 
 def _probe(plan: LadderPlan) -> Probe:
     """Versions, device and its ceilings; of a GPU from a process that lets go of it again."""
-    if plan.device == "cpu":
-        return probe(torch.device("cpu"), sys.argv)
+    if plan.device.type == "cpu":
+        return probe(plan.device, sys.argv)
     path = plan.out / PROBE
-    command = [sys.executable, "-m", "profiler_kit.workload.probe", plan.device, str(path), *sys.argv]
+    command = [sys.executable, "-m", "profiler_kit.workload.ceilings", str(plan.device), str(path), *sys.argv]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if not path.is_file():
         last = (done.stderr.strip().splitlines() or ["nothing was said"])[-1]
@@ -194,10 +192,10 @@ def _run(
 ) -> RowResult:
     """One row in a process of its own, saved when it is measured, and a second process for the warm compile."""
     row_plan = plan.row_plan(technique, optimizations)
-    chosen = parse_optimizations(optimizations)
+    chosen = parse_optimizations(optimizations, plan.workload.optimizations)
     names = tuple(optimization.name for optimization in chosen)
-    if plan.device == "cpu":  # a GPU is asked by the row's own process, since asking takes some of its memory
-        lacking = [f"{o.name} {problem}." for o in chosen if (problem := unmet(o, torch.device("cpu"))) is not None]
+    if plan.device.type == "cpu":  # a GPU is asked by the row's own process, since asking takes some of its memory
+        lacking = [f"{o.name} {problem}." for o in chosen if (problem := unmet(o, plan.device)) is not None]
         if lacking:
             return RowResult(technique, names, "skipped", lacking[0], batch_size=row_plan.batch_size)
     folder = Path(row_plan.folder)
@@ -224,7 +222,7 @@ def _process(plan: LadderPlan, row_plan: RowPlan, show: Callable[[str], None]) -
     """Start the process of a row, wait, and read what it wrote; a process that dies or hangs gets a row of its own."""
     folder = Path(row_plan.folder)
     failed = RowResult(row_plan.technique, row_plan.names, "failed", batch_size=row_plan.batch_size)
-    write_json(folder / PLAN, _plain(row_plan))
+    write_json(folder / PLAN, dataclasses.asdict(row_plan))
     (folder / ROW).unlink(missing_ok=True)
     # caches of its own: the first compile of a row is cold, and the next process finds what it left
     cache = str((folder / INDUCTOR).absolute())
@@ -294,20 +292,9 @@ def _how_it_ended(code: int | None) -> str:
 
 
 def _compared(plan: LadderPlan, row: RowResult) -> RowResult:
-    """The row with its masks compared with the baseline's, where both are there."""
-    base, mine = (plan.out / ROWS / slug(name) / MASKS for name in (BASELINE, row.technique))
-    if row.agreement is not None and not mine.is_file():  # compared before, and resumed without its masks
-        return row
-    if not (base.is_file() and mine.is_file()):
-        return replace(row, notes=(*row.notes, "masks: no masks of the baseline to compare with"))
-    paired = plan.options.task != "amg"
-    return replace(row, agreement=against_baseline(read_masks_file(mine), read_masks_file(base), paired=paired))
-
-
-def _plain(plan: RowPlan) -> dict[str, object]:
-    import dataclasses
-
-    return dataclasses.asdict(plan)
+    """The row with what it answers compared with the baseline's."""
+    base, mine = (plan.out / ROWS / slug(name) for name in (BASELINE, row.technique))
+    return plan.workload.compare(row, mine, base)
 
 
 @dataclass

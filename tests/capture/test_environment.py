@@ -63,7 +63,7 @@ def test_command_line_has_no_home_folder(monkeypatch: pytest.MonkeyPatch) -> Non
         ["/srv/people/ada/bin/profiler-kit", "capture", "--out=/srv/people/ada/runs/a b", "/home/bob/x", "/data/home/c"]
     )
     assert typed == "profiler-kit capture '--out=~/runs/a b' ~/x /data/home/c"
-    assert command_line(["/x/profiler_kit/cli.py", "layers"]) == "profiler-kit layers"
+    assert command_line(["/x/profiler_kit/cli/__main__.py", "layers"]) == "profiler-kit layers"
     assert command_line([]) == ""
     assert command_line(["-c"]) == "-c"
 
@@ -72,7 +72,7 @@ def test_command_line_has_no_home_folder(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_unknown_device(text: str) -> None:
     with pytest.raises(OptionError) as caught:
         resolve_device(text)
-    assert str(caught.value) == f"device: found {text!r}, want cpu, cuda or cuda:N. Use --device cpu."
+    assert str(caught.value) == f"device: found {text!r}, expected cpu, cuda or cuda:N. Use --device cpu."
 
 
 def test_cpu() -> None:
@@ -85,8 +85,8 @@ def test_no_cuda_device(text: str) -> None:
     with pytest.raises(WorkloadError) as caught:
         resolve_device(text)
     assert str(caught.value) == (
-        f"device: found {text!r}, want a device that is here: this build of torch ({torch.__version__}) sees no CUDA "
-        "device; use --device cpu."
+        f"device: found {text!r}, expected a device that is here: this build of torch ({torch.__version__}) sees no "
+        "CUDA device; use --device cpu."
     )
 
 
@@ -98,7 +98,9 @@ def test_device_out_of_range(count: int, here: str, monkeypatch: pytest.MonkeyPa
     assert resolve_device("cuda") == resolve_device("cuda:0") == torch.device("cuda", 0)
     with pytest.raises(WorkloadError) as caught:
         resolve_device("cuda:4")
-    assert str(caught.value) == (f"device: found 'cuda:4', want a device that is here: {here}. Use --device cuda:0.")
+    assert str(caught.value) == (
+        f"device: found 'cuda:4', expected a device that is here: {here}. Use --device cuda:0."
+    )
 
 
 @pytest.mark.parametrize(("number", "text"), [(90102, "9.1.2"), (8907, "8.9.7"), (None, None)])

@@ -203,7 +203,7 @@ def test_bad_options(tmp_path: Path) -> None:
         (tmp_path, {}, f"path {tmp_path} ends in {tmp_path.suffix!r}, want .pickle or .pkl."),
         (path, {"stacks": "some"}, 'stacks is \'some\', want "python", "all" or "none".'),
         (path, {"max_entries": 0}, "max_entries is 0, want a whole number from 1."),
-        (path, {"entries": 0}, "unknown option 'entries', want one of stacks, max_entries, rank."),
+        (path, {"entries": 0}, "unknown option 'entries', expected one of stacks, max_entries, rank."),
     ]
     for target, options, message in cases:
         with pytest.raises(OptionError) as caught:

@@ -354,7 +354,7 @@ def test_bad_options(tmp_path: Path) -> None:
         (
             path,
             {"shapes": True},
-            "unknown option 'shapes', want one of wait, warmup, active, repeat, record_shapes, with_stack, "
+            "unknown option 'shapes', expected one of wait, warmup, active, repeat, record_shapes, with_stack, "
             "profile_memory, with_modules, activities, rank.",
         ),
     ]
@@ -365,7 +365,7 @@ def test_bad_options(tmp_path: Path) -> None:
     with pytest.raises(OptionError) as caught:
         profiler_runner(path, 3)  # type: ignore[call-overload]
     assert str(caught.value) == (
-        "profiler_runner: second argument is a int, want the function to run. Give options by name."
+        "profiler_runner: second argument is a int, expected the function to run. Give options by name."
     )
 
 

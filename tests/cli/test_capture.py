@@ -19,7 +19,7 @@ from profiler_kit.cli import capture
 from profiler_kit.errors import CheckpointError, InputError, KitError, OptionError, WorkloadError
 from profiler_kit.formats.layer_file import read_layers
 from profiler_kit.formats.run_record import read_record
-from profiler_kit.models.sam import capture as sam_capture
+from profiler_kit.models.sam.workload import SamWorkload
 
 QUICK = ["--model", "vit_tiny", "--device", "cpu", "--warmup", "1", "--iterations", "2", "--trace-batches", "1"]
 
@@ -53,7 +53,9 @@ def test_a_run_folder_with_everything_in_it(tmp_path: Path) -> None:
     record = read_record(out)
     assert (record.name, record.model, record.weights, record.optimizations) == ("run", "vit_tiny", "random:0", ())
     assert (record.batch_size, record.image_size, record.dtype, record.device) == (2, 256, "float32", "cpu")
-    assert (record.images, record.prompts) == ("generated:0", "centers")
+    assert record.workload == {
+        "spec": SamWorkload.spec, "unit": "images", "images": "generated:0", "prompts": "centers",
+    }  # fmt: skip
     assert record.warmup_iterations == 1 and record.timed_iterations == 2 == len(record.latency_ns)
     assert list(record.phases_ns) == ["load", "compile_cold", "warmup", "steady"]
     assert record.phases_ns["compile_cold"] == 0 and record.phases_ns["steady"] >= sum(record.latency_ns)
@@ -83,7 +85,11 @@ def test_photographs_get_a_grid_and_the_run_says_so(tmp_path: Path) -> None:
     out = tmp_path / "run"
     run([*QUICK, "--images", str(folder), "--optimizations", "bf16", "--out", str(out)])
     record = read_record(out)
-    assert record.images == folder.as_posix() and record.dtype == "bfloat16" and record.optimizations == ("bf16",)
+    assert (
+        record.workload["images"] == folder.as_posix()
+        and record.dtype == "bfloat16"
+        and record.optimizations == ("bf16",)
+    )
     assert record.notes[0] == "prompts: no object masks are known for the images, a grid of 4 x 4 points instead"
     assert not (out / "layers.parquet").exists()
     assert len(json.loads((out / "masks.json").read_text())["annotations"]) == 16
@@ -108,19 +114,25 @@ def test_a_name_of_its_own_when_none_is_given(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["--batch-size", "0"], "--batch-size 0: want 1 to 1024."),
-        (["--warmup", "-1"], "--warmup -1: want 0 or more."),
-        (["--iterations", "0"], "--iterations 0: want 1 or more."),
-        (["--trace-batches", "0"], "--trace-batches 0: want 1 or more."),
-        (["--scenes", "0"], "--scenes 0: want 1 or more."),
-        (["--scenes", "2", "--images", "x"], "--scenes and --images: want one of them, --scenes generates images."),
-        (["--model", "vit_x"], "--model vit_x: no such model, want one of vit_tiny, vit_small, vit_b, vit_l, vit_h."),
+        (["--batch-size", "0"], "--batch-size 0: expected 1 to 1024."),
+        (["--warmup", "-1"], "--warmup -1: expected 0 or more."),
+        (["--iterations", "0"], "--iterations 0: expected 1 or more."),
+        (["--trace-batches", "0"], "--trace-batches 0: expected 1 or more."),
+        (["--scenes", "0"], "--scenes 0: expected 1 or more."),
+        (
+            ["--scenes", "2", "--images", "x"],
+            "--scenes and --images: found both; choose one of them, --scenes generates images.",
+        ),
+        (
+            ["--model", "vit_x"],
+            "--model vit_x: no such model, expected one of vit_tiny, vit_small, vit_b, vit_l, vit_h.",
+        ),
         (["--prompts", "x"], "--prompts x: not known, want centers, boxes or grid:N with N from 1 to 64."),
         (
             ["--layers", "1,x"],
-            "--layers '1,x': found 'x', want whole numbers from 1 to 1024 separated by commas. Try 1,2,4,8.",
+            "--layers '1,x': found 'x', expected whole numbers from 1 to 1024 separated by commas. Try 1,2,4,8.",
         ),
-        (["--device", "tpu"], "device: found 'tpu', want cpu, cuda or cuda:N. Use --device cpu."),
+        (["--device", "tpu"], "device: found 'tpu', expected cpu, cuda or cuda:N. Use --device cpu."),
     ],
 )
 def test_options_that_cannot_be_used(tmp_path: Path, arguments: list[str], text: str) -> None:
@@ -132,7 +144,7 @@ def test_files_that_cannot_be_used_leave_nothing_behind(tmp_path: Path) -> None:
     out, wrong = tmp_path / "run", tmp_path / "wrong.pth"
     torch.save({"image_encoder.pos_embed": torch.zeros(1, 2, 2, 1280)}, wrong)
     assert refused(CheckpointError, "--checkpoint", str(wrong), "--out", str(out)) == (
-        f"{wrong}: holds vit_h: embedding width 1280, want vit_tiny. Try --model vit_h."
+        f"{wrong}: holds vit_h: embedding width 1280, expected vit_tiny. Try --model vit_h."
     )
     nowhere = tmp_path / "nowhere"
     assert refused(InputError, "--images", str(nowhere), "--out", str(out)) == (
@@ -152,7 +164,7 @@ def test_a_capture_that_fails_leaves_no_folder_of_runs(tmp_path: Path, monkeypat
 def test_an_existing_folder_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "keep").write_text("me")
     assert refused(OptionError, "--out", str(tmp_path)) == (
-        f"--out {tmp_path}: this folder is there already. Choose another --out, or add --overwrite."
+        f"{tmp_path}: this folder exists already. Choose another name, or add --overwrite."
     )
     assert [path.name for path in tmp_path.iterdir()] == ["keep"]
 
@@ -161,9 +173,9 @@ def test_out_of_memory_says_what_to_try(tmp_path: Path, monkeypatch: pytest.Monk
     def full(*_: object) -> None:
         torch.empty(1 << 60, dtype=torch.uint8)  # more than any machine has: torch's own error
 
-    monkeypatch.setattr(sam_capture.SamWorkload, "timed_step", full)
+    monkeypatch.setattr(SamWorkload, "step", full)
     assert refused(WorkloadError, "--batch-size", "2", "--out", str(tmp_path / "run")) == (
-        "--batch-size 2: vit_tiny ran out of memory on cpu, want a run that fits. Try a smaller --batch-size, "
+        "--batch-size 2: vit_tiny ran out of memory on cpu, expected a run that fits. Try a smaller --batch-size, "
         "a smaller --model or --optimizations bf16."
     )
     assert list(tmp_path.iterdir()) == []
@@ -172,10 +184,10 @@ def test_out_of_memory_says_what_to_try(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("seed", [-1, 1 << 63])
 def test_a_seed_no_generator_takes(seed: int, tmp_path: Path) -> None:
     text = refused(OptionError, "--seed", str(seed), "--out", str(tmp_path / "run"))
-    assert text == f"--seed {seed}: want 0 to 9223372036854775807."
+    assert text == f"--seed {seed}: expected 0 to 9223372036854775807."
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_place_where_no_folder_can_be_made() -> None:
     text = refused(OptionError, "--out", "/proc/run")
-    assert text == "--out /proc/run: the folder cannot be made (No such file or directory). Choose another --out."
+    assert text == "/proc/run: the folder cannot be made (No such file or directory). Choose another name."

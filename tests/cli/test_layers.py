@@ -78,17 +78,17 @@ def test_table_of_a_recorded_file(tmp_path: Path) -> None:
 def test_compile_is_left_out_and_said_so() -> None:
     measured = json.loads(run([*QUICK, "--batch-sizes", "1", "--optimizations", "bf16,compile", "--json"]))
     assert measured["notes"] == [
-        "layers: timed without compile (with bf16), because a compiled encoder shows no layers inside"
+        "layers: timed without compile (with bf16), because a compiled model shows no layers inside"
     ]
 
 
 def test_options_that_cannot_be_used(tmp_path: Path) -> None:
     for text, part in {"0": "0", "1,x": "x", "": ""}.items():
         assert refused(OptionError, *QUICK, "--batch-sizes", text) == (
-            f"--batch-sizes {text!r}: found {part!r}, want whole numbers from 1 to 1024 separated by commas. "
+            f"--batch-sizes {text!r}: found {part!r}, expected whole numbers from 1 to 1024 separated by commas. "
             "Try 1,2,4,8."
         )
-    assert refused(OptionError, *QUICK, "--depth", "-1") == "--depth -1: want 0 or more."
+    assert refused(OptionError, *QUICK, "--depth", "-1") == "--depth -1: expected 0 or more."
     there = tmp_path / "layers.parquet"
     there.write_text("mine")
     assert refused(OptionError, *QUICK, "--out", str(tmp_path)) == (
@@ -114,9 +114,9 @@ def test_a_place_that_cannot_be_written_is_refused_before_measuring(
     def measured(*_: object, **__: object) -> LayerFile:
         raise AssertionError("measured in vain")
 
-    monkeypatch.setattr("profiler_kit.models.sam.capture.measure_layers", measured)
+    monkeypatch.setattr("profiler_kit.workload.capture.measure_layers", measured)
     file = tmp_path / "file"
     file.touch()
     for out in (file, file / "deep" / "x.parquet"):
         text = refused(OptionError, *QUICK, "--batch-sizes", "1", "--out", str(out))
-        assert text == f"--out {out}: {file} is a file, want a folder. Choose another --out."
+        assert text == f"{out}: {file} is a file, expected a folder. Choose another name."

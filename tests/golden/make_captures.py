@@ -21,23 +21,31 @@ from profiler_kit import memory_runner, profiler_runner, region
 
 def joined(folder: Path) -> None:
     """Two steps of SAM vit_b in bf16, trace and memory at once; the trace holds every allocation too."""
+    from profiler_kit.capture.phases import STEP_REGION
+    from profiler_kit.models.sam.forward import SamForward, move_batch, prepare_batch
     from profiler_kit.models.sam.models import load_model
     from profiler_kit.models.sam.prompts import PromptChoice
     from profiler_kit.models.sam.scenes import generate_scenes
-    from profiler_kit.models.sam.workload import SamWorkload, prepare_batch
 
     device = torch.device("cuda")
     sam = load_model("vit_b", device=device).model
     scenes = generate_scenes(1, height=768, width=1024, objects=4)
-    workload = SamWorkload(sam, [prepare_batch(sam, scenes, PromptChoice("centers"), pin=True)], device)
-    for number in range(2):
-        workload.step(number)
+    forward, prepared = SamForward(sam), prepare_batch(sam, scenes, PromptChoice("centers"), pin=True)
+
+    def step() -> None:
+        with region("data transfer"):
+            batch = move_batch(prepared, device)
+        with region(STEP_REGION):
+            forward(batch)
+
+    for _ in range(2):
+        step()
     torch.cuda.synchronize()
     trace = profiler_runner(folder / "joined_h200.json.gz", warmup=1, active=2, profile_memory=True)
     with contextlib.ExitStack() as history, trace as profiler:
         for number in range(3):
             with torch.autocast("cuda", dtype=torch.bfloat16):
-                workload.step(number)
+                step()
             torch.cuda.synchronize()
             if number == 0:  # the step before those that are recorded
                 history.enter_context(memory_runner(folder / "joined_h200.pickle"))

@@ -14,7 +14,7 @@ import pytest
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
-NAMES = ("01_capture", "02_regions", "03_memory", "04_batch_size", "05_compare")
+NAMES = ("01_capture", "02_regions", "03_memory", "04_batch_size", "05_compare", "06_your_own_model")
 
 
 def read(name: str) -> Any:
@@ -40,7 +40,7 @@ async def run_all(names: Sequence[str], at_once: int) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def executed() -> dict[str, Any]:
-    """All five, two at a time: most of a kernel's time is its start."""
+    """All of them, two at a time: most of a kernel's time is its start."""
     return asyncio.run(run_all(NAMES, 2))
 
 
@@ -90,6 +90,9 @@ def test_the_story_of_each_is_true(executed: dict[str, Any]) -> None:
     assert "prompt_encoder" in layers and "Block · global" in layers
     compared = "".join(outputs(executed["05_compare"], "text/html"))
     assert "B is 3.71 × faster than A" in compared and "srcdoc" in compared
+    own = "".join(outputs(executed["06_your_own_model"], "text/html"))
+    assert "ResNet · no optimizations · float32 · batch 4 · 64 px" in own and "transformer · bf16 · bfloat16" in own
+    assert "relative_error" in own and "2 sequences" in own
     captured = "".join(outputs(executed["01_capture"], "text/plain"))
     assert "layers.parquet" in captured and "trace.json.gz" in captured
 

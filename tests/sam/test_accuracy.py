@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from profiler_kit.errors import RunFormatError
 from profiler_kit.formats.ladder_record import Agreement
 from profiler_kit.models.sam import accuracy
-from profiler_kit.models.sam.accuracy import ImageMasks, against_baseline, against_truth, encode, image_masks
-from profiler_kit.models.sam.metrics import mask_iou
+from profiler_kit.models.sam.accuracy import ImageMasks, against_baseline, against_truth, encode, image_masks, mask_iou
 
 
 def bars(
@@ -95,6 +94,23 @@ def test_written_and_read_again(tmp_path: Path) -> None:
     with pytest.raises(RunFormatError) as caught:
         accuracy.read_masks_file(path)
     assert str(caught.value) == (
-        f"{path}: Expected `int`, got `str` - at `$.images[0].id`, want results of profiler-kit ladder. Measure one "
-        "with: profiler-kit ladder --out DIR"
+        f"{path}: Expected `int`, got `str` - at `$.images[0].id`, expected results of profiler-kit ladder. Measure "
+        "one with: profiler-kit ladder --out DIR"
     )
+
+
+def test_iou_of_masks_counted_by_hand() -> None:
+    predicted = np.zeros((3, 2, 4), dtype=np.bool_)
+    true = np.zeros((3, 2, 4), dtype=np.bool_)
+    predicted[0, 0, :3] = True  # 3 pixels, 2 of them right, 4 in either
+    true[0, 0, 1:] = True
+    predicted[1, :, 0] = True  # nothing in common
+    true[1, :, 1] = True
+    assert mask_iou(predicted, true).tolist() == [0.5, 0.0, 1.0]  # the third pair is empty on both sides
+
+
+def test_no_masks_and_masks_of_two_sizes() -> None:
+    none = np.zeros((0, 2, 2), dtype=np.bool_)
+    assert mask_iou(none, none).shape == (0,)
+    with pytest.raises(ValueError, match=r"masks of shape \(0, 2, 2\) and \(1, 2, 2\): expected the same shape"):
+        mask_iou(none, np.zeros((1, 2, 2), dtype=np.bool_))

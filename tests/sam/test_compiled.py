@@ -11,7 +11,8 @@ import torch
 from profiler_kit.errors import InputError, WorkloadError
 from profiler_kit.models.sam import compiled
 from profiler_kit.models.sam.models import load_model
-from profiler_kit.models.sam.optimizations import optimized, parse_optimizations
+from profiler_kit.models.sam.optimizations import parse_optimizations
+from profiler_kit.workload.optimizations import optimized
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor needs a C++ compiler on a CPU")
 

@@ -14,12 +14,14 @@ import torch
 from segment_anything.modeling import Sam
 
 from profiler_kit.errors import WorkloadError
-from profiler_kit.models.sam.metrics import mask_iou
+from profiler_kit.models.sam.accuracy import mask_iou
+from profiler_kit.models.sam.compiled import compile_encoder
+from profiler_kit.models.sam.forward import Batch, SamForward, move_batch, prepare_batch
 from profiler_kit.models.sam.models import load_model
-from profiler_kit.models.sam.optimizations import compile_encoder, optimized, parse_optimizations
+from profiler_kit.models.sam.optimizations import parse_optimizations
 from profiler_kit.models.sam.prompts import PromptChoice
 from profiler_kit.models.sam.scenes import generate_scenes
-from profiler_kit.models.sam.workload import Batch, SamForward, SamWorkload, move_batch, prepare_batch
+from profiler_kit.workload.optimizations import optimized
 
 pytest.importorskip("triton")
 
@@ -31,7 +33,8 @@ from profiler_kit.models.sam.fused_attention import (
     window_places,
 )
 from profiler_kit.models.sam.fused_rows import use_fused_rows
-from profiler_kit.models.sam.quantize import float8_rows, quantize_float8, quantize_int8
+from profiler_kit.models.sam.quantize import quantize_float8, quantize_int8
+from profiler_kit.workload.quantize import float8_rows
 
 CPU = torch.device("cpu")
 EXACT = "nosync,patch_linear,sdpa,rel_pos,window_pad,batched_decoder"
@@ -213,12 +216,12 @@ def test_nothing_waits_for_the_gpu_inside_the_forward(names: str) -> None:
     torch.compiler.reset()
 
     def waits(sam: Sam) -> bool:
-        workload = SamWorkload(sam, [host], torch.device("cuda"))
-        workload.step(0)
+        forward, device = SamForward(sam), torch.device("cuda")
+        forward(move_batch(host, device))
         torch.cuda.synchronize()
         try:
             torch.cuda.set_sync_debug_mode("error")
-            workload.step(0)
+            forward(move_batch(host, device))
         except RuntimeError:
             return True
         finally:

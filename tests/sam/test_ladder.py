@@ -16,18 +16,37 @@ from profiler_kit.errors import InputError, OptionError, RunFormatError, Workloa
 from profiler_kit.formats.ladder_file import ladder_rows
 from profiler_kit.formats.ladder_record import LadderRecord, RowResult, climb, read_ladder
 from profiler_kit.load.discover.runs import find_runs
-from profiler_kit.models.sam import tasks
 from profiler_kit.models.sam.accuracy import read_masks_file
+from profiler_kit.models.sam.forward import Batch
 from profiler_kit.models.sam.models import load_model, model_names
-from profiler_kit.models.sam.tasks import Source
-from profiler_kit.workload import ladder, ladder_plan
+from profiler_kit.models.sam.optimizations import LADDER
+from profiler_kit.models.sam.workload import SamWorkload
+from profiler_kit.workload import ladder
 from profiler_kit.workload.ladder import run_ladder
 from profiler_kit.workload.ladder_plan import LadderOptions, LadderPlan, make_ladder_plan, parse_rows
 from profiler_kit.workload.row import RowPlan, run_row
 
-QUICK = LadderOptions(
-    model="vit_tiny", device="cpu", batch_size=2, num_images=3, warmup=1, iterations=3, rows="bf16; tf32; broken=fp16"
-)
+QUICK = LadderOptions(device="cpu", batch_size=2, warmup=1, iterations=3, rows="bf16; tf32; broken=fp16")
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+OURS = {field.name for field in dataclasses.fields(SamWorkload)}
+
+
+def plan_of(**change: object) -> LadderPlan:
+    """QUICK on a vit_tiny with that changed, options of SAM and of the ladder alike."""
+    ours = {name: change.pop(name) for name in list(change) if name in OURS}
+    workload = SamWorkload(**{"name": "vit_tiny", "count": 3, "task": "points", **ours})  # type: ignore[arg-type]
+    return make_ladder_plan(workload, dataclasses.replace(QUICK, **change))  # type: ignore[arg-type]
+
+
+def measure(**change: object) -> tuple[Path, LadderRecord]:
+    """Run the ladder of that plan."""
+    plan = plan_of(**change)
+    return run_ladder(plan.workload, plan.options)
+
+
+def rows(text: str, device: torch.device) -> tuple[tuple[str, str], ...]:
+    """The rows of a ladder of SAM."""
+    return parse_rows(text, SamWorkload("vit_tiny"), device)
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +58,15 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
         def plan(self: LadderPlan, technique: str, optimizations: str) -> RowPlan:
             made = plain(self, technique, optimizations)
-            return dataclasses.replace(made, model="vit_x") if technique == "broken" else made
+            return dataclasses.replace(made, options={"name": "vit_x"}) if technique == "broken" else made
 
         patch.setattr(LadderPlan, "row_plan", plan)
         with pytest.raises(WorkloadError) as caught:
-            run_ladder(dataclasses.replace(QUICK, rows="bf16", timeout_s=1e-9, out=folder))
+            measure(rows="bf16", timeout_s=1e-9, out=folder)
         late = "fp32: took longer than --timeout 1e-09 s while at: start."
         assert str(caught.value) == f"no row could be measured; {late} The rest is in {folder}."
         assert [row.status for row in read_ladder(folder).rows] == ["timeout", "timeout"]
-        returned, record = run_ladder(dataclasses.replace(QUICK, out=folder, resume=True, traces=False))
+        returned, record = measure(out=folder, resume=True, traces=False)
     assert returned == folder and record == read_ladder(folder)
     return folder
 
@@ -66,7 +85,7 @@ def test_a_row_that_fails_keeps_its_error_and_the_others_go_on(record: LadderRec
     }
 
 
-_NO_MODEL = "--model vit_x: no such model, want one of " + ", ".join(model_names()) + "."
+_NO_MODEL = "--model vit_x: no such model, expected one of " + ", ".join(model_names()) + "."
 
 
 def test_what_is_measured_of_a_row(record: LadderRecord) -> None:
@@ -94,7 +113,7 @@ def test_masks_are_compared_with_the_truth_and_with_the_baseline(out: Path, reco
     assert fp32.agreement is not None and (fp32.agreement.miou, fp32.agreement.strict_miou) == (1, 1)
     assert bf16.agreement is not None and bf16.agreement.miou is not None and 0.9 < bf16.agreement.miou < 1
     assert sorted(path.name for path in (out / "samples").iterdir()) == ["0.jpg", "1.jpg"]
-    assert not (out / "scenes.npz").exists()
+    assert not (out / ".shared").exists()
 
 
 def test_the_work_is_that_of_the_published_model(record: LadderRecord) -> None:
@@ -131,7 +150,7 @@ def test_the_frame_and_the_csv(out: Path, record: LadderRecord) -> None:
 
 def test_measured_rows_are_not_run_again(out: Path, record: LadderRecord) -> None:
     stamps = {path: path.stat().st_mtime_ns for path in out.rglob("row.json")}
-    _, again = run_ladder(dataclasses.replace(QUICK, rows="bf16", out=out, resume=True, min_miou=0.5))
+    _, again = measure(rows="bf16", out=out, resume=True, min_miou=0.5)
     assert [row for row in again.rows] == list(record.rows[:2]) and again.min_miou == 0.5
     assert {path: path.stat().st_mtime_ns for path in out.rglob("row.json")} == stamps
 
@@ -143,17 +162,17 @@ def test_resuming_wants_the_same_options(out: Path) -> None:
         ({"seed": 5}, "weights random:0, now it is random:5"),
     ):
         with pytest.raises(OptionError) as caught:
-            run_ladder(dataclasses.replace(QUICK, out=out, resume=True, **change))
+            measure(out=out, resume=True, **change)
         assert str(caught.value) == (
             f"--resume: {out} was measured with {text}. Use the same options, or another --out."
         )
     with pytest.raises(OptionError) as caught:
-        run_ladder(dataclasses.replace(QUICK, out=out, resume=True, rows="bf16=fp16"))
+        measure(out=out, resume=True, rows="bf16=fp16")
     assert str(caught.value) == (
         f"--resume: bf16 in {out} was bf16, now it is fp16. Rename the row, or use another --out."
     )
     with pytest.raises(OptionError) as caught:
-        run_ladder(dataclasses.replace(QUICK, out=out))
+        measure(out=out)
     assert str(caught.value) == (
         f"--out {out}: a ladder is there already. Choose another --out, or add --resume or --overwrite."
     )
@@ -164,21 +183,20 @@ def test_the_dashboard_does_not_take_results_for_traces(out: Path) -> None:
 
 
 def row_plan(folder: Path, **change: object) -> RowPlan:
-    plan = make_ladder_plan(dataclasses.replace(QUICK, out=folder, rows="bf16")).row_plan("bf16", "bf16")
+    plan = plan_of(out=folder, rows="bf16", **change).row_plan("bf16", "bf16")
     (folder / "rows" / "bf16").mkdir(parents=True)
-    return dataclasses.replace(plan, **change)  # type: ignore[arg-type]
+    return plan
 
 
 def test_a_batch_that_does_not_fit_names_the_one_that_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = tasks.SamWorkload.step
+    plain = SamWorkload.step
 
-    def limited(self: tasks.SamWorkload, number: int) -> object:
-        if len(self.batches[0].images) > 2:
+    def limited(self: SamWorkload, model: object, batch: Batch) -> object:
+        if len(batch.images) > 2:
             torch.empty(1 << 60, dtype=torch.uint8)  # more than any machine has: torch's own error
-        return plain(self, number)
+        return plain(self, model, batch)
 
-    monkeypatch.setattr(tasks.SamWorkload, "step", limited)
-    monkeypatch.setattr(tasks.SamWorkload, "timed_step", limited)
+    monkeypatch.setattr(SamWorkload, "step", limited)
     row = run_row(row_plan(tmp_path, batch_size=9))
     assert (row.status, row.fitted_batch_size, row.batch_size) == ("oom", 2, 9)
     assert row.error == (
@@ -188,7 +206,8 @@ def test_a_batch_that_does_not_fit_names_the_one_that_does(tmp_path: Path, monke
 
 
 def test_all_masks_of_an_image_with_a_trace_beside_them(tmp_path: Path) -> None:
-    row = run_row(row_plan(tmp_path, task="amg", points_per_side=2, points_per_batch=3, traces=True, iterations=1))
+    amg = {"task": "amg", "points_per_side": 2, "points_per_batch": 3}
+    row = run_row(row_plan(tmp_path, batch_size=1, traces=True, iterations=1, **amg))
     assert (row.status, row.error, row.batch_size, row.traces) == ("ok", "", 1, "rows/bf16")
     images = read_masks_file(tmp_path / "rows" / "bf16" / "masks.json")
     assert [image.name for image in images] == ["scene-0", "scene-1", "scene-2"]
@@ -213,76 +232,74 @@ def test_the_stair_climbs_by_adding() -> None:
 
 
 def test_alternatives_of_the_default_ladder_are_no_steps(tmp_path: Path) -> None:
-    plan = make_ladder_plan(dataclasses.replace(QUICK, rows="", out=tmp_path))
+    plan = plan_of(rows="", out=tmp_path)
     assert plan.steps == ("fp32", "sdpa", "window_pad", "batched_decoder", "compile")
-    steps = dataclasses.replace(plan, rows=parse_rows("", "cuda"), device="cuda").steps
-    assert steps == ("fp32", *(rung.label for rung in ladder_plan.LADDER[1:] if not rung.alternative))
+    steps = dataclasses.replace(plan, rows=rows("", GPU), device=GPU).steps
+    assert steps == ("fp32", *(row.label for row in LADDER[1:] if not row.alternative))
     assert {"compile", "fp8"} <= set(steps) and not {"int8", "2:4 sparse", "TF32"} & set(steps)
-    own = dataclasses.replace(
-        plan, rows=parse_rows("bf16;a=bf16,compile;b=bf16,sdpa,compile_max", "cuda"), device="cuda"
-    )
+    own = dataclasses.replace(plan, rows=rows("bf16;a=bf16,compile;b=bf16,sdpa,compile_max", GPU), device=GPU)
     assert own.steps == ("fp32", "bf16", "a", "b")  # the ways of compiling count as one
 
 
 def test_the_weights_that_ship_with_a_model_are_named(tmp_path: Path) -> None:
-    plan = make_ladder_plan(dataclasses.replace(QUICK, model="vit_small", seed=3, out=tmp_path))
+    plan = plan_of(name="vit_small", seed=3, out=tmp_path)
     assert plan.setup.weights.startswith("checkpoint:") and plan.setup.images == "generated:3"
 
 
 def test_rows_as_typed() -> None:
-    assert [name for name, _ in parse_rows("", "cpu")] == [
+    assert [name for name, _ in rows("", CPU)] == [
         "fp32", "bf16", "sdpa", "window_pad", "batched_decoder", "compile",
     ]  # fmt: skip
-    names = [name for name, _ in parse_rows("", "cuda")]
+    names = [name for name, _ in rows("", GPU)]
     assert names[:3] == ["fp32", "TF32", "bf16"] and names[-1] == "fp8" and "2:4 sparse" in names
-    assert parse_rows("compile", "cuda")[1][1].startswith("bf16,nosync,") and len(parse_rows("compile", "cuda")) == 2
-    assert parse_rows("bf16; fast = bf16,compile", "cpu") == (("fp32", ""), ("bf16", "bf16"), ("fast", "bf16,compile"))
-    assert parse_rows("bf16,compile;fp32", "cpu") == (("fp32", ""), ("bf16+compile", "bf16,compile"))
+    assert rows("compile", GPU)[1][1].startswith("bf16,nosync,") and len(rows("compile", GPU)) == 2
+    assert rows("bf16; fast = bf16,compile", CPU) == (("fp32", ""), ("bf16", "bf16"), ("fast", "bf16,compile"))
+    assert rows("bf16,compile;fp32", CPU) == (("fp32", ""), ("bf16+compile", "bf16,compile"))
     for text, problem in {
-        "a=bf16;a=fp16": "--rows a=bf16;a=fp16: 'a' stands there twice, want it once.",
-        "=bf16": "--rows =bf16: 'a row without a name' stands there twice, want it once.",
+        "a=bf16;a=fp16": "--rows a=bf16;a=fp16: 'a' is listed twice; list it once.",
+        "=bf16": "--rows =bf16: 'a row without a name' is listed twice; list it once.",
         "fp32=bf16": "--rows fp32=bf16: fp32 is the model as published. Choose another name.",
     }.items():
         with pytest.raises(OptionError) as caught:
-            parse_rows(text, "cpu")
+            rows(text, CPU)
         assert str(caught.value) == problem
     with pytest.raises(OptionError) as caught:
-        parse_rows("x=compile,bf16", "cpu")
+        rows("x=compile,bf16", CPU)
     assert str(caught.value) == "--rows, x: compile,bf16: bf16 must come before compile. Change the order."
 
 
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"batch_size": 0}, "--batch-size 0: want 1 to 1024."),
-        ({"iterations": 0}, "--iterations 0: want 1 or more."),
-        ({"num_images": 0}, "--num-images 0: want 1 or more."),
-        ({"task": "x"}, "--task x: not known, want one of points, boxes, amg."),
-        ({"task": "amg", "batch_size": 1, "points_per_batch": 0}, "--points-per-batch 0: want 1 to 4096."),
+        ({"batch_size": 0}, "--batch-size 0: expected 1 to 1024."),
+        ({"iterations": 0}, "--iterations 0: expected 1 or more."),
+        ({"count": 0}, "--num-images 0: expected 1 or more."),
+        ({"task": "x"}, "--task x: not known, expected one of points, boxes, amg."),
+        ({"task": "amg", "batch_size": 1, "points_per_batch": 0}, "--points-per-batch 0: expected 1 to 4096."),
         (
             {"task": "amg"},
             "--batch-size 2: --task amg takes one image at a time. Its batches are of points: use --points-per-batch.",
         ),
-        ({"min_miou": 99.0}, "--min-miou 99.0: want a share from 0 to 1. Try --min-miou 0.99."),
-        ({"timeout_s": 0.0}, "--timeout 0: want more than 0 seconds."),
-        ({"images": Path("a"), "coco": Path("b")}, "--images and --coco: want one of them."),
+        ({"min_miou": 99.0}, "--min-miou 99.0: expected a share from 0 to 1. Try --min-miou 0.99."),
+        ({"timeout_s": 0.0}, "--timeout 0: expected more than 0 seconds."),
+        ({"images": "a", "coco": "b"}, "--images and --coco: found both; choose one of them."),
     ],
 )
 def test_options_that_cannot_be_used(tmp_path: Path, change: dict[str, object], text: str) -> None:
     with pytest.raises(OptionError) as caught:
-        run_ladder(dataclasses.replace(QUICK, out=tmp_path / "new", **change))  # type: ignore[arg-type]
+        measure(out=tmp_path / "new", **change)
     assert str(caught.value) == text
     assert list(tmp_path.iterdir()) == []
 
 
 def test_files_that_cannot_be_used(tmp_path: Path) -> None:
-    for change in ({"coco": tmp_path / "x"}, {"images": tmp_path / "x"}, {"checkpoint": tmp_path / "x"}):
+    for change in ({"coco": f"{tmp_path / 'x'}"}, {"images": f"{tmp_path / 'x'}"}, {"checkpoint": f"{tmp_path / 'x'}"}):
         with pytest.raises(InputError) as caught:
-            run_ladder(dataclasses.replace(QUICK, out=tmp_path / "new", **change))
+            measure(out=tmp_path / "new", **change)
         assert str(caught.value).startswith(f"{tmp_path / 'x'}: ")
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(OptionError) as refused:
-        run_ladder(dataclasses.replace(QUICK, out=tmp_path, overwrite=True))
+        measure(out=tmp_path, overwrite=True)
     assert str(refused.value) == (
         f"--out {tmp_path}: this folder holds something other than a ladder. Choose another --out."
     )
@@ -294,7 +311,7 @@ def test_results_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(RunFormatError) as caught:
         read_ladder(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path / 'results.json'}: Expected `object`, got `int` - at `$.setup`, want results of profiler-kit "
+        f"{tmp_path / 'results.json'}: Expected `object`, got `int` - at `$.setup`, expected results of profiler-kit "
         "ladder. Measure one with: profiler-kit ladder --out DIR"
     )
 
@@ -305,15 +322,15 @@ def test_a_process_that_dies_says_how() -> None:
 
 
 def test_generated_scenes_are_kept_for_the_next_row(tmp_path: Path) -> None:
-    kept = tmp_path / "scenes.npz"
-    made = Source(2, 3).scenes(64, kept)
-    again = Source(2, 3).scenes(64, kept)
-    assert kept.is_file() and [scene.name for scene in again] == [scene.name for scene in made]
+    workload = SamWorkload("vit_tiny", seed=3)
+    workload.image_size, workload.scratch = 64, tmp_path
+    made, again = workload.scenes(2), workload.scenes(2)
+    assert [scene.size for scene in made] == [(48, 64)] * 2
+    assert (tmp_path / "scenes.npz").is_file() and [scene.name for scene in again] == [scene.name for scene in made]
     for a, b in zip(made, again, strict=True):
         assert np.array_equal(a.image, b.image) and np.array_equal(a.masks, b.masks)
 
 
-def test_sources() -> None:
-    assert [scene.size for scene in Source(2, 3).scenes(64)] == [(48, 64)] * 2
-    assert str(Source(1, 7)) == "generated:7" and str(Source(1, coco="x")) == "x"
+def test_where_images_come_from() -> None:
+    assert SamWorkload(seed=7).source == "generated:7" and SamWorkload(coco="x").source == "x"
     assert RowResult("a", (), "ok").phases_ns == {}

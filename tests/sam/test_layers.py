@@ -10,16 +10,29 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from profiler_kit.analyses.layers.totals import explained, layer_totals
 from profiler_kit.capture import layers as timer_module
+from profiler_kit.capture.device import is_out_of_memory
+from profiler_kit.capture.layer_sweep import SweepPlan, parse_batch_sizes, sweep_layers
 from profiler_kit.errors import OptionError, WorkloadError
-from profiler_kit.models.sam import layers as sweep_module
-from profiler_kit.models.sam.layers import SweepPlan, is_out_of_memory, parse_batch_sizes, sweep_layers
-from profiler_kit.models.sam.models import load_model
-from profiler_kit.models.sam.prompts import PromptChoice
-from profiler_kit.models.sam.scenes import generate_scenes
+from profiler_kit.formats.layer_file import LayerFile
+from profiler_kit.models.sam.workload import SamWorkload
+from profiler_kit.progress import Report, silent
+from profiler_kit.workload.protocol import Bench, make_model
 
 CPU = torch.device("cpu")
-SCENES = generate_scenes(1, height=96, width=128)
-CENTERS = PromptChoice("centers")
+
+
+def sweep(plan: SweepPlan, report: Report = silent, *, most: int = 1024) -> LayerFile:
+    """The layers of a vit_tiny; a batch of more than `most` images does not fit."""
+    workload = SamWorkload("vit_tiny")
+    bench = Bench(workload, make_model(workload, CPU), CPU, 1)
+
+    def batch_of(size: int) -> object:
+        if size > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB.")
+        return bench.of_size(size)
+
+    select, label = workload.layers(bench.program)
+    return sweep_layers(bench.program, bench.run, batch_of, CPU, plan, select=select, label=label, report=report)
 
 
 class Operators(TorchDispatchMode):
@@ -38,10 +51,9 @@ class Operators(TorchDispatchMode):
 def test_every_layer_is_timed_and_nearly_all_of_the_forward_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     reports: list[tuple[float, float]] = []
     plan = SweepPlan((1, 2), warmup=1, iterations=3)
-    sam = load_model("vit_tiny").model
     with Operators() as clock:
         monkeypatch.setattr(timer_module, "time", clock)
-        found = sweep_layers(sam, SCENES, CENTERS, CPU, plan, report=lambda d, t, note="": reports.append((d, t)))
+        found = sweep(plan, lambda d, t, note="": reports.append((d, t)))
     totals = layer_totals(found.calls)
     assert reports[0] == (1, 14) and reports[-1] == (14, 14) == (plan.forwards, plan.forwards)
     rows = totals[totals["batch_size"] == 2].set_index("layer")
@@ -65,24 +77,15 @@ def test_every_layer_is_timed_and_nearly_all_of_the_forward_explained(monkeypatc
     assert found.notes == ()
 
 
-def test_batch_sizes_before_the_one_that_does_not_fit_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = sweep_module.prepare_batch
-
-    def prepare(sam: object, scenes: list[object], *rest: object) -> object:
-        if len(scenes) >= 4:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB.")
-        return real(sam, scenes, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(sweep_module, "prepare_batch", prepare)
-    sam = load_model("vit_tiny").model
-    found = sweep_layers(sam, SCENES, CENTERS, CPU, SweepPlan((1, 2, 4, 8), warmup=0, iterations=1))
+def test_batch_sizes_before_the_one_that_does_not_fit_are_kept() -> None:
+    found = sweep(SweepPlan((1, 2, 4, 8), warmup=0, iterations=1), most=2)
     assert sorted(set(found.calls["batch_size"])) == [1, 2]
     assert found.notes == ("layers: batch size 4 ran out of memory on cpu; measured 1, 2",)
     with pytest.raises(WorkloadError) as caught:
-        sweep_layers(sam, SCENES, CENTERS, CPU, SweepPlan((4, 8), warmup=0, iterations=1))
+        sweep(SweepPlan((4, 8), warmup=0, iterations=1), most=2)
     assert str(caught.value) == (
-        "layers at batch size 4: out of memory on cpu. Try a smaller batch size, a smaller model (--model vit_b) or "
-        "--optimizations bf16."
+        "layers at batch size 4: out of memory on cpu. Try a smaller batch size, a smaller model or --optimizations "
+        "bf16."
     )
 
 
@@ -99,6 +102,6 @@ def test_parse_batch_sizes() -> None:
         with pytest.raises(OptionError) as caught:
             parse_batch_sizes(text)
         assert str(caught.value) == (
-            f"--batch-sizes {text!r}: found {part!r}, want whole numbers from 1 to 1024 separated by commas. "
+            f"--batch-sizes {text!r}: found {part!r}, expected whole numbers from 1 to 1024 separated by commas. "
             "Try 1,2,4,8."
         )

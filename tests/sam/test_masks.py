@@ -10,10 +10,10 @@ import pycocotools.mask
 import pytest
 import torch
 
+from profiler_kit.models.sam.forward import Prediction
 from profiler_kit.models.sam.masks import write_masks
 from profiler_kit.models.sam.prompts import PromptChoice
 from profiler_kit.models.sam.scenes import generate_scenes
-from profiler_kit.models.sam.workload import Prediction
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools.mask.decode

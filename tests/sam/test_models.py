@@ -77,7 +77,9 @@ def test_unknown_model() -> None:
     assert model_names() == ("vit_tiny", "vit_small", "vit_b", "vit_l", "vit_h")
     with pytest.raises(OptionError) as caught:
         load_model("vit_x")
-    assert str(caught.value) == "--model vit_x: no such model, want one of vit_tiny, vit_small, vit_b, vit_l, vit_h."
+    assert (
+        str(caught.value) == "--model vit_x: no such model, expected one of vit_tiny, vit_small, vit_b, vit_l, vit_h."
+    )
 
 
 def test_checkpoint_round_trip_records_the_sha256(tmp_path: Path) -> None:
@@ -92,9 +94,9 @@ def test_checkpoint_round_trip_records_the_sha256(tmp_path: Path) -> None:
 def test_checkpoint_of_another_model_names_both_and_the_way_out(tmp_path: Path) -> None:
     path = tmp_path / "h.pth"
     torch.save({"image_encoder.pos_embed": torch.zeros(1, 2, 2, 1280)}, path)
-    assert message(path, "vit_b") == f"{path}: holds vit_h: embedding width 1280, want vit_b. Try --model vit_h."
+    assert message(path, "vit_b") == f"{path}: holds vit_h: embedding width 1280, expected vit_b. Try --model vit_h."
     torch.save({"image_encoder.pos_embed": torch.zeros(1, 2, 2, 96)}, path)
-    assert message(path) == f"{path}: holds an unknown SAM: embedding width 96, want vit_tiny. {FILES}"
+    assert message(path) == f"{path}: holds an unknown SAM: embedding width 96, expected vit_tiny. {FILES}"
 
 
 def test_checkpoint_with_missing_extra_or_misshapen_tensors(tmp_path: Path) -> None:
@@ -103,24 +105,25 @@ def test_checkpoint_with_missing_extra_or_misshapen_tensors(tmp_path: Path) -> N
     wanted = len(state)
     key = "image_encoder.neck.1.bias"
     torch.save({k: v for k, v in state.items() if k != key}, path)
-    assert message(path) == f"{path}: tensor {key} is missing, want all {wanted} of vit_tiny. {FILES}"
+    assert message(path) == f"{path}: tensor {key} is missing, expected all {wanted} of vit_tiny. {FILES}"
     torch.save({**state, key: torch.zeros(3)}, path)
-    assert message(path) == f"{path}: {key} has shape (3,), want (64,) of vit_tiny. {FILES}"
+    assert message(path) == f"{path}: {key} has shape (3,), expected (64,) of vit_tiny. {FILES}"
     torch.save({**state, "more": torch.zeros(3)}, path)
     assert message(path) == f"{path}: holds more, which vit_tiny has not. {FILES}"
     torch.save({"weight": torch.zeros(3)}, path)
     assert message(path) == (
         f"{path}: no image_encoder.pos_embed among its 1 tensors (the first is weight), "
-        f"want the weights of SAM vit_tiny. {FILES}"
+        f"expected the weights of SAM vit_tiny. {FILES}"
     )
 
 
 def test_files_that_are_no_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "x.pth"
-    want = f"want a SAM checkpoint (a state dict written by torch.save). {FILES}"
-    assert message(path) == f"{path}: no such file, {want}"
+    kind = f"a SAM checkpoint (a state dict written by torch.save). {FILES}"
+    assert message(path) == f"{path}: no such file, want {kind}"
     path.write_bytes(b"")
-    assert message(path) == f"{path}: the file is empty (0 bytes), {want}"
+    assert message(path) == f"{path}: the file is empty (0 bytes), want {kind}"
+    want = f"expected {kind}"
     path.write_text("not a checkpoint\n")
     assert message(path) == f"{path}: not written by torch.save, {want}"
     with path.open("wb") as handle:
@@ -145,4 +148,4 @@ def test_a_checkpoint_cut_off_in_the_middle(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     text = message(path)
     assert text.startswith(f"{path}: broken or cut off (")
-    assert text.endswith(f"), want a SAM checkpoint (a state dict written by torch.save). {FILES}")
+    assert text.endswith(f"), expected a SAM checkpoint (a state dict written by torch.save). {FILES}")

@@ -11,21 +11,13 @@ import torch
 
 from profiler_kit.errors import OptionError, WorkloadError
 from profiler_kit.models.sam import optimizations
+from profiler_kit.models.sam.compiled import compile_encoder
+from profiler_kit.models.sam.forward import Prediction, SamForward, prepare_batch
 from profiler_kit.models.sam.models import load_model
-from profiler_kit.models.sam.optimizations import (
-    LADDER,
-    OPTIMIZATIONS,
-    Optimization,
-    compile_encoder,
-    encoder_dtype,
-    layer_optimizations,
-    optimized,
-    parse_optimizations,
-    unmet,
-)
+from profiler_kit.models.sam.optimizations import LADDER, OPTIMIZATIONS, encoder_dtype, parse_optimizations
 from profiler_kit.models.sam.prompts import PromptChoice
 from profiler_kit.models.sam.scenes import generate_scenes
-from profiler_kit.models.sam.workload import Prediction, SamForward, prepare_batch
+from profiler_kit.workload.optimizations import Optimization, layer_optimizations, optimized, unmet
 
 CPU = torch.device("cpu")
 
@@ -103,12 +95,12 @@ def test_names_and_order() -> None:
     assert parse_optimizations("") == ()
     known = ", ".join(OPTIMIZATIONS)
     for text, problem in {
-        "int9": f"'int9' is not known, want names from {known} separated by commas.",
-        "bf16,": f"'' is not known, want names from {known} separated by commas.",
-        "bf16,bf16": "bf16 stands there twice, want it once.",
-        "bf16,fp16": "bf16 and fp16 exclude each other, want one of them.",
-        "compile,aoti": "compile and aoti exclude each other, want one of them.",
-        "bf16,int8,fp8": "int8 and fp8 exclude each other, want one of them.",
+        "int9": f"'int9' is not known, expected names from {known} separated by commas.",
+        "bf16,": f"'' is not known, expected names from {known} separated by commas.",
+        "bf16,bf16": "bf16 is listed twice; list it once.",
+        "bf16,fp16": "bf16 and fp16 exclude each other; choose one of them.",
+        "compile,aoti": "compile and aoti exclude each other; choose one of them.",
+        "bf16,int8,fp8": "int8 and fp8 exclude each other; choose one of them.",
         "compile,bf16": "bf16 must come before compile. Change the order.",
         "rel_pos,sdpa": "sdpa must come before rel_pos. Change the order.",
         "bf16,fp8,window_pad": "window_pad must come before fp8. Change the order.",
@@ -122,10 +114,10 @@ def test_names_and_order() -> None:
         assert str(caught.value) == f"--optimizations {text}: {problem}"
 
 
-def test_every_optimization_is_on_the_ladder_and_every_rung_is_in_order() -> None:
-    for rung in LADDER:
-        assert tuple(o.name for o in parse_optimizations(str(rung))) == rung.optimizations
-    assert {name for rung in LADDER for name in rung.optimizations} | {"fp16"} == set(OPTIMIZATIONS)
+def test_every_optimization_is_on_the_ladder_and_every_row_is_in_order() -> None:
+    for row in LADDER:
+        assert tuple(o.name for o in parse_optimizations(str(row))) == row.optimizations
+    assert {name for row in LADDER for name in row.optimizations} | {"fp16"} == set(OPTIMIZATIONS)
     assert LADDER[0].optimizations == ()
 
 
@@ -159,7 +151,7 @@ def test_what_the_machine_lacks_is_one_clear_line(monkeypatch: pytest.MonkeyPatc
 def test_layers_are_timed_without_compile() -> None:
     kept, notes = layer_optimizations(parse_optimizations("bf16,compile"))
     assert [o.name for o in kept] == ["bf16"]
-    assert notes == ("layers: timed without compile (with bf16), because a compiled encoder shows no layers inside",)
+    assert notes == ("layers: timed without compile (with bf16), because a compiled model shows no layers inside",)
     assert layer_optimizations(parse_optimizations("bf16")) == (parse_optimizations("bf16"), ())
 
 

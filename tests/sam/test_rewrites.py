@@ -9,14 +9,16 @@ import pytest
 import torch
 from segment_anything.modeling import Sam
 
-from profiler_kit.models.sam import workload
-from profiler_kit.models.sam.metrics import mean_iou
+from profiler_kit.models.sam import forward as sam_forward
+from profiler_kit.models.sam.accuracy import mask_iou
+from profiler_kit.models.sam.forward import Prediction, SamForward, prepare_batch
 from profiler_kit.models.sam.models import load_model
-from profiler_kit.models.sam.optimizations import OPTIMIZATIONS, optimized, parse_optimizations
+from profiler_kit.models.sam.optimizations import OPTIMIZATIONS, parse_optimizations
 from profiler_kit.models.sam.prompts import parse_prompts
-from profiler_kit.models.sam.quantize import float8_rows, int8_rows, prune_24, quantize_float8, quantize_int8
+from profiler_kit.models.sam.quantize import prune_24, quantize_float8, quantize_int8
 from profiler_kit.models.sam.scenes import generate_scenes
-from profiler_kit.models.sam.workload import Prediction, SamForward, prepare_batch
+from profiler_kit.workload.optimizations import optimized
+from profiler_kit.workload.quantize import float8_rows, int8_rows
 
 CPU = torch.device("cpu")
 REWRITES = ("nosync", "patch_linear", "sdpa", "rel_pos", "window_pad", "batched_decoder")
@@ -59,8 +61,8 @@ def test_one_call_of_the_decoder_gives_the_published_masks(
 ) -> None:
     """grid:3 has nine prompts an image: with these limits three parts each, and no more than two parts in a call."""
     if prompts == "grid:3":
-        monkeypatch.setattr(workload, "PROMPTS_PER_CALL", 4)
-        monkeypatch.setattr(workload, "PROMPTS_TOGETHER", 8)
+        monkeypatch.setattr(sam_forward, "PROMPTS_PER_CALL", 4)
+        monkeypatch.setattr(sam_forward, "PROMPTS_TOGETHER", 8)
     for names in (("batched_decoder",), ("nosync", "batched_decoder")):
         for want, got in zip(answers(published, prompts), answers(rewritten(published, *names), prompts), strict=True):
             assert got.masks.shape == want.masks.shape
@@ -135,7 +137,7 @@ def test_quantized_products_keep_the_masks_of_a_model_that_segments() -> None:
     (want,) = SamForward(model)(batch)
     for change in (quantize_int8, quantize_float8):
         (got,) = SamForward(change(rewritten(model, "bf16", "window_pad")))(batch)
-        kept = mean_iou(got.masks.flatten(0, 1).numpy(), want.masks.flatten(0, 1).numpy())
+        kept = mask_iou(got.masks.flatten(0, 1).numpy(), want.masks.flatten(0, 1).numpy()).mean()
         assert 0.99 < kept < 1.0
 
 

@@ -16,10 +16,11 @@ from profiler_kit.formats.study_file import StudyRecord, read_study, study_sampl
 from profiler_kit.load.discover.ladders import find_ladders
 from profiler_kit.load.discover.runs import find_runs
 from profiler_kit.models.sam.models import load_model
-from profiler_kit.models.sam.optimizations import Optimization, optimized
+from profiler_kit.models.sam.workload import SamWorkload, resized
 from profiler_kit.render.figures import study as figures_study
 from profiler_kit.workload import study
-from profiler_kit.workload.study import StudyOptions, parse_image_sizes, resized, run_study
+from profiler_kit.workload.optimizations import Optimization, optimized
+from profiler_kit.workload.study import StudyOptions, parse_image_sizes, run_study
 
 REWRITES = "nosync,patch_linear,sdpa,rel_pos,window_pad,batched_decoder"
 
@@ -27,8 +28,9 @@ REWRITES = "nosync,patch_linear,sdpa,rel_pos,window_pad,batched_decoder"
 @pytest.fixture(scope="module")
 def record() -> StudyRecord:
     return run_study(
+        SamWorkload("vit_tiny"),
         StudyOptions(
-            model="vit_tiny", devices="cpu", batch_sizes="1,3", image_sizes="128,256", optimizations=REWRITES,
+            devices="cpu", batch_sizes="1,3", image_sizes="128,256", optimizations=REWRITES,
             compiled=False, warmup=0, iterations=2,
         )
     )  # fmt: skip
@@ -67,7 +69,7 @@ def test_written_read_and_found(tmp_path: Path, record: StudyRecord) -> None:
 def test_what_is_no_study_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "study.json"
     path.write_text("hello")
-    with pytest.raises(RunFormatError, match=r"want results of profiler-kit study\. Measure one with: "):
+    with pytest.raises(RunFormatError, match=r"expected results of profiler-kit study\. Measure one with: "):
         read_study(tmp_path)
 
 
@@ -82,9 +84,8 @@ def test_a_study_that_is_cut_short_keeps_what_it_measured(tmp_path: Path) -> Non
 
     with pytest.raises(KeyboardInterrupt):
         run_study(
-            StudyOptions(
-                model="vit_tiny", devices="cpu", studies="image-size", image_sizes="128,192,256", warmup=0, iterations=1
-            ),
+            SamWorkload("vit_tiny"),
+            StudyOptions(devices="cpu", studies="image-size", image_sizes="128,192,256", warmup=0, iterations=1),
             save=save,
         )
     totals = study_totals(study_samples(read_study(tmp_path)))
@@ -102,10 +103,8 @@ def test_an_image_size_that_an_optimization_does_not_take_is_left_out_with_a_not
         return optimized(sam, chosen, device)
 
     monkeypatch.setattr(study, "optimized", picky)
-    options = StudyOptions(
-        model="vit_tiny", devices="cpu", studies="image-size", image_sizes="96,128", warmup=0, iterations=1
-    )
-    found = run_study(options)
+    options = StudyOptions(devices="cpu", studies="image-size", image_sizes="96,128", warmup=0, iterations=1)
+    found = run_study(SamWorkload("vit_tiny"), options)
     assert [sample.image_size for sample in found.samples] == [128]
     assert found.notes == ("image size 96: --optimizations x: found images of 6 tokens a side.",)
 
@@ -134,18 +133,19 @@ def test_another_image_size_is_what_segment_anything_itself_makes_of_it() -> Non
 
 
 def test_options_that_cannot_be_used() -> None:
-    assert parse_image_sizes(" 256, 128") == (128, 256)
+    assert parse_image_sizes(" 256, 128", 16) == (128, 256)
     for options, text in (
         (
             StudyOptions(studies="x"),
-            "--study x: 'x' is not known, want some of components, batching, image-size, table.",
+            "--study x: 'x' is not known, expected some of components, batching, image-size, table.",
         ),
         (
             StudyOptions(image_sizes="100"),
-            "--image-sizes '100': found '100', want multiples of 16 from 64 to 4096 separated by commas. Try 512,1024.",
+            "--image-sizes '100': found '100', expected multiples of 16 from 64 to 4096 separated by commas. "
+            "Try 512,1024.",
         ),
-        (StudyOptions(model="vit_tiny", iterations=0), "--warmup 1, --iterations 0: want 0 or more and 1 or more."),
+        (StudyOptions(iterations=0), "--iterations 0: expected 1 or more."),
     ):
         with pytest.raises(OptionError) as caught:
-            run_study(options)
+            run_study(SamWorkload("vit_tiny"), options)
         assert str(caught.value) == text

@@ -10,12 +10,22 @@ import pytest
 import torch
 
 from profiler_kit import load_trace, profiler_runner
+from profiler_kit.capture.device import no_garbage_collection
+from profiler_kit.capture.phases import Phases, drive
+from profiler_kit.models.sam.forward import SamForward, move_batch, prepare_batch
 from profiler_kit.models.sam.models import load_model
 from profiler_kit.models.sam.prompts import PromptChoice, parse_prompts
 from profiler_kit.models.sam.scenes import Scene, generate_scenes
-from profiler_kit.models.sam.workload import SamForward, SamWorkload, no_garbage_collection, prepare_batch
+from profiler_kit.models.sam.workload import SamWorkload
+from profiler_kit.workload.protocol import Bench, make_model
 
 CPU = torch.device("cpu")
+
+
+def bench(*, count: int, size: int) -> Bench:
+    """A vit_tiny on the CPU with batches of `size` of `count` scenes."""
+    workload = SamWorkload("vit_tiny", count=count)
+    return Bench(workload, make_model(workload, CPU), CPU, size)
 
 
 def published(sam: torch.nn.Module, scenes: tuple[Scene, ...], prompts: str) -> list[dict[str, torch.Tensor]]:
@@ -69,11 +79,9 @@ def test_many_prompts_are_decoded_in_parts_with_the_same_result() -> None:
 
 
 def test_regions_nest_as_promised(tmp_path: Path) -> None:
-    sam = load_model("vit_tiny").model
-    scenes = generate_scenes(2, height=96, width=128)
-    workload = SamWorkload(sam, [prepare_batch(sam, scenes, PromptChoice("centers"))], CPU)
+    made = bench(count=2, size=2)
     with profiler_runner(tmp_path / "trace.json.gz"):
-        workload.step(0)
+        drive(Phases(CPU).warm_up(made.item, 1), made.run)
     regions = load_trace(tmp_path / "trace.json.gz").regions()
     instances = dict(zip(regions["path"], regions["instances"], strict=True))
     assert instances == {
@@ -87,13 +95,13 @@ def test_regions_nest_as_promised(tmp_path: Path) -> None:
 
 
 def test_batches_go_round_and_a_timed_step_measures() -> None:
-    sam = load_model("vit_tiny").model
-    scenes = generate_scenes(3, height=96, width=128)
-    batches = [prepare_batch(sam, [scene], PromptChoice("centers")) for scene in scenes]
-    workload = SamWorkload(sam, batches, CPU)
-    assert workload.transfer(4).scenes == (scenes[1],)
-    assert torch.equal(workload.step(1)[0].masks, workload.step(4)[0].masks)
-    assert workload.timed_step(0) > 0
+    made = bench(count=3, size=1)
+    assert [made.item(number).scenes[0].name for number in range(5)] == [f"scene-{n}" for n in (0, 1, 2, 0, 1)]
+    assert torch.equal(made.run(made.item(1))[0].masks, made.run(made.item(4))[0].masks)
+    phases = Phases(CPU)
+    drive(phases.timed(made.item, 2), made.run)
+    assert len(phases.latency_ns) == 2 and min(phases.latency_ns) > 0
+    assert [scene.name for scene in made.of_size(2).scenes] == ["scene-0", "scene-0"]
 
 
 def test_garbage_collection_waits_and_comes_back() -> None:
@@ -112,8 +120,9 @@ def test_on_a_gpu_the_masks_agree_with_those_of_the_cpu() -> None:
     for device in (CPU, torch.device("cuda")):
         sam = load_model("vit_tiny", device=device).model
         batch = prepare_batch(sam, scenes, PromptChoice("centers"), pin=device.type == "cuda")
-        workload = SamWorkload(sam, [batch], device)
-        assert workload.timed_step(0) > 0
-        results.append([prediction.masks.cpu() for prediction in workload.step(0)])
+        forward, phases = SamForward(sam), Phases(device)
+        drive(phases.timed(lambda _, b=batch, d=device: move_batch(b, d), 1), forward)  # type: ignore[misc]
+        assert phases.latency_ns[0] > 0
+        results.append([prediction.masks.cpu() for prediction in forward(move_batch(batch, device))])
     for a, b in zip(*results, strict=True):
         assert (a != b).float().mean() < 0.01

@@ -191,12 +191,25 @@ def against_baseline(images: Sequence[ImageMasks], baseline: Sequence[ImageMasks
     )
 
 
+def mask_iou(predicted: Mask, true: Mask) -> Floats:
+    """Intersection over union of each pair of masks that are not encoded; two empty masks agree fully (1).
+
+    predicted, true: bool[N, H, W], row i against row i. Returns float64[N].
+    Raises ValueError when the shapes differ.
+    """
+    if predicted.shape != true.shape:
+        raise ValueError(f"masks of shape {predicted.shape} and {true.shape}: expected the same shape")
+    common = np.count_nonzero(predicted & true, axis=(1, 2))
+    either = np.count_nonzero(predicted | true, axis=(1, 2))
+    return np.where(either == 0, 1.0, common / np.maximum(either, 1))
+
+
 def paired_iou(first: Sequence[Rle], second: Sequence[Rle]) -> Floats:
     """IoU of row i with row i, float64[N]; two empty masks agree fully (1)."""
     import pycocotools.mask
 
     if len(first) != len(second):
-        raise ValueError(f"{len(first)} and {len(second)} masks: want as many")
+        raise ValueError(f"{len(first)} and {len(second)} masks: expected as many")
     pairs = zip(first, second, areas(first), areas(second), strict=True)
     return np.array(
         [

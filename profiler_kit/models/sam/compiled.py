@@ -13,7 +13,7 @@ import torch
 
 from profiler_kit.errors import InputError, WorkloadError
 from profiler_kit.files import require_file
-from profiler_kit.models.sam.rewrite import StandIn
+from profiler_kit.workload.optimizations import Graph, Wrapped, record_graph
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
@@ -36,7 +36,7 @@ def compile_encoder(sam: Sam, *, backend: str = "inductor", mode: str | None = N
     return sam
 
 
-class GraphedEncoder(StandIn):
+class GraphedEncoder(Wrapped):
     """An encoder that replays a CUDA graph, one for each shape and dtype of its input; it is recorded first.
 
     Answers are copied out of the graph's memory: otherwise the next image would change the answer to this one.
@@ -44,35 +44,21 @@ class GraphedEncoder(StandIn):
 
     def __init__(self, published: torch.nn.Module) -> None:
         super().__init__(published)
-        self._whole = (published,)  # in a tuple, so that it is no child
-        self._recorded: dict[tuple[torch.Size, torch.dtype], tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
-        # the hooks of the published module run inside the graph
-        self._forward_hooks, self._forward_pre_hooks = type(self._forward_hooks)(), type(self._forward_pre_hooks)()
+        self._recorded: dict[tuple[torch.Size, torch.dtype], tuple[Graph, Tensor]] = {}
 
     def forward(self, images: Tensor) -> Tensor:
         """As the published encoder."""
         key = (images.shape, images.dtype)
         if key not in self._recorded:
-            self._recorded[key] = self._record(images)
-        graph, given, answer = self._recorded[key]
+            encoder = self._whole[0]
+            # the encoder casts its input: half the bytes
+            given = images.to(next(encoder.parameters()).dtype, copy=True)
+            self._recorded[key] = record_graph(lambda: encoder(given), images.device), given
+        (graph, answer), given = self._recorded[key]
         given.copy_(images)
         graph.replay()
-        return answer.clone()
-
-    def _record(self, images: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
-        """Run a few times on a stream of its own (which compiles), then record; as torch's manual asks for."""
-        encoder = self._whole[0]
-        given = images.to(next(encoder.parameters()).dtype, copy=True)  # the encoder casts its input: half the bytes
-        side = torch.cuda.Stream(images.device)  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream(images.device))
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                encoder(given)
-        torch.cuda.current_stream(images.device).wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            answer = encoder(given)
-        return graph, given, answer
+        out: Tensor = answer.clone()
+        return out
 
 
 def graph_encoder(sam: Sam) -> Sam:
@@ -82,14 +68,12 @@ def graph_encoder(sam: Sam) -> Sam:
     return sam
 
 
-class PackagedEncoder(StandIn):
+class PackagedEncoder(Wrapped):
     """An encoder that runs AOTInductor packages, one for each shape of its input; a missing one is made first."""
 
     def __init__(self, published: torch.nn.Module) -> None:
         super().__init__(published)
-        self._whole = (published,)  # in a tuple, so that it is no child
         self._packages: dict[torch.Size, Callable[[Tensor], Tensor]] = {}
-        self._forward_hooks, self._forward_pre_hooks = type(self._forward_hooks)(), type(self._forward_pre_hooks)()
 
     def forward(self, images: Tensor) -> Tensor:
         """As the published encoder."""
@@ -142,4 +126,6 @@ def load_encoder(path: Path) -> Callable[[Tensor], Tensor]:
         return cast("Callable[[Tensor], Tensor]", torch._inductor.aoti_load_package(path.as_posix()))
     except RuntimeError as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path}: cannot be loaded ({reason}), want {_PACKAGE} for this torch and device.") from error
+        raise InputError(
+            f"{path}: cannot be loaded ({reason}), expected {_PACKAGE} for this torch and device."
+        ) from error

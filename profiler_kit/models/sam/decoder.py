@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
 
-from profiler_kit.models.sam.rewrite import StandIn
+from profiler_kit.workload.optimizations import StandIn
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam

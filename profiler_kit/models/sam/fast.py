@@ -10,7 +10,8 @@ import torch
 
 from profiler_kit.errors import OptionError
 from profiler_kit.models.sam.models import load_model, model_names
-from profiler_kit.models.sam.optimizations import Optimization, optimized, parse_optimizations, unmet
+from profiler_kit.models.sam.optimizations import parse_optimizations
+from profiler_kit.workload.optimizations import Optimization, optimized, unmet
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam

@@ -9,8 +9,8 @@ import torch
 from profiler_kit.errors import WorkloadError
 from profiler_kit.models.sam import row_operators
 from profiler_kit.models.sam.attention import EncoderAttention, WindowedBlock
-from profiler_kit.models.sam.quantize import Float8Linear
-from profiler_kit.models.sam.rewrite import StandIn
+from profiler_kit.workload.optimizations import StandIn
+from profiler_kit.workload.quantize import Float8Linear
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from profiler_kit.files import write_json
-from profiler_kit.models.sam.metrics import mask_iou
+from profiler_kit.models.sam.accuracy import mask_iou
+from profiler_kit.models.sam.forward import Prediction
 from profiler_kit.models.sam.prompts import PromptChoice, make_prompts
 from profiler_kit.models.sam.scenes import Scene
-from profiler_kit.models.sam.workload import Prediction
 
 
 def write_masks(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 POSITION_NOISE: Final = 0.02
 # Weights that come with the package, by model; made by profiler_kit.models.sam.train.
 _SHIPPED: Final = {"vit_small": Path(__file__).parent / "weights" / "vit_small_512.pt"}
+_EXPECTED: Final = "a SAM checkpoint (a state dict written by torch.save)"
 _HINT: Final = "Official files: sam_vit_b_01ec64.pth, sam_vit_l_0b3195.pth, sam_vit_h_4b8939.pth."
 
 
@@ -45,7 +46,7 @@ def model_names() -> tuple[str, ...]:
 def check_model(name: str) -> str:
     """Return `name` when `load_model` knows it; raises OptionError with the list otherwise."""
     if name not in _BUILDERS:
-        raise OptionError(f"--model {name}: no such model, want one of {', '.join(_BUILDERS)}.")
+        raise OptionError(f"--model {name}: no such model, expected one of {', '.join(_BUILDERS)}.")
     return name
 
 
@@ -74,12 +75,23 @@ def load_model(
     if state is not None and checkpoint is not None:
         _check_kind(checkpoint, state, name)
     model = _build(name, seed or 0)
-    if state is None or checkpoint is None:
-        weights = f"random:{seed or 0}"
-    else:
+    if state is not None and checkpoint is not None:
         _load_state(checkpoint, state, model, name)
-        weights = f"checkpoint:{_sha256(checkpoint)}"
-    return LoadedModel(model.to(device), weights)
+    return LoadedModel(model.to(device), weights_of(name, checkpoint, seed))
+
+
+def weights_of(name: str, checkpoint: Path | None, seed: int | None) -> str:
+    """What `load_model` says of the weights, without loading them; raises CheckpointError when the file is missing."""
+    if checkpoint is None and seed is None:
+        checkpoint = shipped_checkpoint(name)
+    if checkpoint is None:
+        return f"random:{seed or 0}"
+    try:
+        require_file(checkpoint, _EXPECTED, _HINT)
+    except InputError as error:
+        raise CheckpointError(str(error)) from error
+    with checkpoint.open("rb") as handle:
+        return f"checkpoint:{hashlib.file_digest(handle, 'sha256').hexdigest()}"
 
 
 def _build(name: str, seed: int) -> Sam:
@@ -173,9 +185,8 @@ _WIDTHS: Final = {64: "vit_tiny", 192: "vit_small", 768: "vit_b", 1024: "vit_l",
 
 def _read_state(path: Path) -> dict[str, torch.Tensor]:
     """The file's state dict; only tensors are unpickled."""
-    want = "a SAM checkpoint (a state dict written by torch.save)"
     try:
-        require_file(path, want, _HINT)
+        require_file(path, _EXPECTED, _HINT)
     except InputError as error:
         raise CheckpointError(str(error)) from error
     try:
@@ -186,16 +197,20 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
         if "Unsupported global" in str(error) or "GLOBAL " in str(error):
             raise CheckpointError(
                 f"{path}: refused, it is a pickle that asks for more than tensors (it could run code), "
-                f"want {want}. {_HINT}"
+                f"expected {_EXPECTED}. {_HINT}"
             ) from error
-        raise CheckpointError(f"{path}: not written by torch.save, want {want}. {_HINT}") from error
+        raise CheckpointError(f"{path}: not written by torch.save, expected {_EXPECTED}. {_HINT}") from error
     except (RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{path}: broken or cut off ({_first_line(error)}), want {want}. {_HINT}") from error
+        raise CheckpointError(
+            f"{path}: broken or cut off ({_first_line(error)}), expected {_EXPECTED}. {_HINT}"
+        ) from error
     if not isinstance(state, dict):
-        raise CheckpointError(f"{path}: holds {type(state).__name__}, want {want}. {_HINT}")
+        raise CheckpointError(f"{path}: holds {type(state).__name__}, expected {_EXPECTED}. {_HINT}")
     if not state or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()):
         keys = ", ".join(str(k) for k in list(state)[:3]) or "nothing"
-        raise CheckpointError(f"{path}: holds a dict of {keys}, not tensors by parameter name, want {want}. {_HINT}")
+        raise CheckpointError(
+            f"{path}: holds a dict of {keys}, not tensors by parameter name, expected {_EXPECTED}. {_HINT}"
+        )
     return state
 
 
@@ -206,33 +221,28 @@ def _check_kind(path: Path, state: dict[str, torch.Tensor], name: str) -> None:
         first = next(iter(state))
         raise CheckpointError(
             f"{path}: no image_encoder.pos_embed among its {len(state)} tensors (the first is {first}), "
-            f"want the weights of SAM {name}. {_HINT}"
+            f"expected the weights of SAM {name}. {_HINT}"
         )
     width = position.shape[-1]
     found = _WIDTHS.get(width)
     if found != name:
         holds = f"holds {found or 'an unknown SAM'}: embedding width {width}"
         hint = f"Try --model {found}." if found else _HINT
-        raise CheckpointError(f"{path}: {holds}, want {name}. {hint}")
+        raise CheckpointError(f"{path}: {holds}, expected {name}. {hint}")
 
 
 def _load_state(path: Path, state: dict[str, torch.Tensor], model: Sam, name: str) -> None:
     wanted = model.state_dict()
     for key, tensor in wanted.items():
         if key not in state:
-            raise CheckpointError(f"{path}: tensor {key} is missing, want all {len(wanted)} of {name}. {_HINT}")
+            raise CheckpointError(f"{path}: tensor {key} is missing, expected all {len(wanted)} of {name}. {_HINT}")
         if state[key].shape != tensor.shape:
-            found, want = tuple(state[key].shape), tuple(tensor.shape)
-            raise CheckpointError(f"{path}: {key} has shape {found}, want {want} of {name}. {_HINT}")
+            found, wanted_shape = tuple(state[key].shape), tuple(tensor.shape)
+            raise CheckpointError(f"{path}: {key} has shape {found}, expected {wanted_shape} of {name}. {_HINT}")
     extra = next((key for key in state if key not in wanted), None)
     if extra is not None:
         raise CheckpointError(f"{path}: holds {extra}, which {name} has not. {_HINT}")
     model.load_state_dict(state)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _first_line(error: Exception) -> str:

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
 from torch.library import triton_op, wrap_triton
 
-from profiler_kit.models.sam.quantize import FLOAT8, TINY, float8_rows
 from profiler_kit.models.sam.row_kernels import gelu_kernel, norm_kernel, round_rows_kernel
+from profiler_kit.workload.quantize import FLOAT8, TINY, float8_rows
 
 Tensor = torch.Tensor
 _BLOCK: Final = 8192

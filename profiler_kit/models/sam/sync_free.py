@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from profiler_kit.models.sam.attention import encoder_attentions
-from profiler_kit.models.sam.rewrite import StandIn
+from profiler_kit.workload.optimizations import StandIn
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam

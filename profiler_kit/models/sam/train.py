@@ -20,9 +20,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from profiler_kit.capture.environment import describe_environment, resolve_device
 from profiler_kit.files import write_json
+from profiler_kit.models.sam.accuracy import mask_iou
 from profiler_kit.models.sam.models import load_model
-from profiler_kit.models.sam.predict import scene_ious
-from profiler_kit.models.sam.prompts import PromptChoice
+from profiler_kit.models.sam.prompts import PromptChoice, make_prompts
 from profiler_kit.models.sam.scenes import generate_scenes
 from profiler_kit.models.sam.train_data import (
     BACKGROUND,
@@ -37,12 +37,13 @@ from profiler_kit.models.sam.train_data import (
 from profiler_kit.models.sam.train_loss import Task, task_losses
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from multiprocessing.queues import Queue
 
+    import numpy.typing as npt
     from segment_anything.modeling import Sam
 
-    from profiler_kit.models.sam.scenes import Scene
+    from profiler_kit.models.sam.scenes import Mask, Scene
 
 _WEIGHT_DECAY: Final = 0.05
 _WARM_UP: Final = 0.05  # share of the training in which the learning rate rises
@@ -274,6 +275,29 @@ class _Run:
         average.train()
         self.unseen.append({"step": self.step, "s": round(self.seconds, 1), "mean_iou": round(float(iou.mean()), 4)})
         print("unseen", self.unseen[-1], flush=True)
+
+
+def predict_scene(sam: Sam, scene: Scene, choice: PromptChoice) -> Mask:
+    """bool[P, H, W]: for a point the one of three masks with the highest predicted IoU, for a box its only mask."""
+    from segment_anything import SamPredictor
+
+    predictor = SamPredictor(sam)
+    predictor.set_image(scene.image)
+    prompts, device = make_prompts(scene, choice), sam.device
+    points = labels = boxes = None
+    if prompts.points is not None:
+        points = torch.from_numpy(predictor.transform.apply_coords(prompts.points, scene.size)).to(device)[:, None]
+        labels = torch.ones(points.shape[:2], dtype=torch.int, device=device)
+    if prompts.boxes is not None:
+        boxes = torch.from_numpy(predictor.transform.apply_boxes(prompts.boxes, scene.size)).to(device)
+    masks, quality, _ = predictor.predict_torch(points, labels, boxes, multimask_output=boxes is None)
+    chosen = masks[torch.arange(len(masks), device=device), quality.argmax(dim=1)]
+    return np.asarray(chosen.cpu().numpy())
+
+
+def scene_ious(sam: Sam, scenes: Iterable[Scene], choice: PromptChoice) -> npt.NDArray[np.float64]:
+    """IoU with the truth of every object of the scenes, in their order, float64[objects]."""
+    return np.concatenate([mask_iou(predict_scene(sam, scene, choice), scene.masks) for scene in scenes])
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,322 +1,350 @@
-"""Run segment-anything on batches of images exactly as published, in named regions (Batch -> Predictions)."""
+"""Segment Anything as a workload: its models, scenes and prompts behind the protocol that any model follows."""
 
 from __future__ import annotations
 
-import contextlib
-import gc
-from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+import itertools
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
-from time import perf_counter_ns
-from typing import TYPE_CHECKING, Final, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
 
-from profiler_kit.capture.regions import region
-from profiler_kit.models.sam.decoder import BatchedMaskDecoder
-from profiler_kit.models.sam.prompts import PromptChoice, make_prompts
-from profiler_kit.models.sam.scenes import Mask, Scene
-from profiler_kit.units import ms_to_ns
+from profiler_kit.capture.layer_tree import Label, Select
+from profiler_kit.errors import OptionError
+from profiler_kit.files import whole_file
+from profiler_kit.formats.ladder_record import BASELINE, SAMPLES, RowResult
+from profiler_kit.formats.run_record import MASKS
+from profiler_kit.models.sam.accuracy import (
+    ImageMasks,
+    against_baseline,
+    against_truth,
+    encode,
+    image_masks,
+    read_masks_file,
+    write_masks_file,
+)
+from profiler_kit.models.sam.coco import load_coco
+from profiler_kit.models.sam.forward import SamForward, block_label, is_timed, move_batch, prepare_batch
+from profiler_kit.models.sam.masks import write_masks
+from profiler_kit.models.sam.models import check_model, load_model, shipped_checkpoint, weights_of
+from profiler_kit.models.sam.optimizations import CPU_LADDER, LADDER, OPTIMIZATIONS, encoder_dtype
+from profiler_kit.models.sam.prompts import LARGEST_GRID, PromptChoice, parse_prompts
+from profiler_kit.models.sam.scenes import Scene, generate_scenes, load_images
+from profiler_kit.workload.optimizations import LadderRow
+from profiler_kit.workload.protocol import DISTINCT, Bench, Workload
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
-    from segment_anything.utils.transforms import ResizeLongestSide
 
-PROMPTS_PER_CALL: Final = 64  # as SamAutomaticMaskGenerator does; a prompt's mask does not depend on the others
-PROMPTS_TOGETHER: Final = 256  # of all images together in one call of a BatchedMaskDecoder: some 3 GB in bfloat16
+TASKS: Final = {"points": "centers", "boxes": "boxes", "amg": "centers"}  # of a ladder: what is asked of an image
+COMPONENTS: Final = {
+    "image_encoder": "image encoder",
+    "prompt_encoder": "prompt encoder",
+    "mask_decoder": "mask decoder",
+    "postprocess": "postprocess",
+}
+_PATCH: Final = 16
+_KEPT: Final = "scenes.npz"
+_SAMPLE_IMAGES: Final = 2  # kept as pictures by a ladder's baseline, for overlays
 
 
-@dataclass(frozen=True, eq=False)
-class Query:
-    """The prompts of one image in the model's frame (pixels after the resize); points or boxes is None.
+@dataclass(eq=False)
+class SamWorkload(Workload):
+    """A SAM, images and what is asked of them; the fields are its options on the command line.
 
-    points: float32[P, 1, 2], x then y. labels: int32[P, 1], 1 for foreground. boxes: float32[P, 4].
-    input_size, original_size: (height, width) of the image after and before the resize.
+    name: of the model. checkpoint: if None, the weights that ship with the model, or random ones of `seed`. images,
+    coco: folders of photographs; without, scenes are generated from the seed. count: how many images, one batch if
+    None. prompts: "centers", "boxes" or "grid:N". task: points, boxes or amg, for a ladder, in place of `prompts`.
+    side: of the model's input, its own if 0.
     """
 
-    points: torch.Tensor | None
-    labels: torch.Tensor | None
-    boxes: torch.Tensor | None
-    input_size: tuple[int, int]
-    original_size: tuple[int, int]
+    name: str = "vit_b"
+    checkpoint: str | None = None
+    seed: int = 0
+    images: str | None = None
+    coco: str | None = None
+    count: int | None = None
+    prompts: str = "centers"
+    task: str = ""
+    points_per_side: int = 32
+    points_per_batch: int = 64
+    side: int = 0
+
+    spec = "profiler_kit.models.sam.workload:SamWorkload"
+    family = "SAM"
+    unit = "images"
+    compares = "masks"
+    image_step = _PATCH
+    optimizations = OPTIMIZATIONS
+
+    def __post_init__(self) -> None:
+        self.weights = ""
+        self._sam: Callable[[], Sam | None] = lambda: None
+        self.options = dataclasses.asdict(self)
+        self.smaller = "fewer --points-per-batch, or a smaller --model" if self.task == "amg" else "a smaller --model"
 
     @property
-    def count(self) -> int:
-        """How many prompts."""
-        prompts = self.boxes if self.points is None else self.points
-        return 0 if prompts is None else len(prompts)
+    def choice(self) -> PromptChoice:
+        """What is asked of an image."""
+        return parse_prompts(TASKS[self.task] if self.task else self.prompts)
 
-    def parts(self) -> list[Query]:
-        """The same prompts, at most PROMPTS_PER_CALL in each part."""
+    def check(self, batch_size: int) -> None:
+        """As `Workload.check`, with SAM's own options; of a folder of images one is read."""
+        check_model(self.name)
+        super().check(batch_size)
+        if self.task:
+            self._check_task(batch_size)
+        if self.images is not None and self.coco is not None:
+            raise OptionError("--images and --coco: found both; choose one of them.")
+        if self.count is not None and self.count < 1:
+            raise OptionError(f"--{'num-images' if self.task else 'scenes'} {self.count}: expected 1 or more.")
+        if self.count is not None and self.images is not None and not self.task:
+            raise OptionError("--scenes and --images: found both; choose one of them, --scenes generates images.")
+        assert self.choice
+        if self.images is not None:
+            load_images(Path(self.images), limit=1)
 
-        def split(tensor: torch.Tensor | None) -> list[torch.Tensor | None]:
-            return [None] * count if tensor is None else list(torch.split(tensor, PROMPTS_PER_CALL))
-
-        count = -(-self.count // PROMPTS_PER_CALL)
-        columns = zip(split(self.points), split(self.labels), split(self.boxes), strict=True)
-        return [replace(self, points=points, labels=labels, boxes=boxes) for points, labels, boxes in columns]
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """Images ready for the encoder and the prompts of each. images: float32[B, 3, S, S], normalised and padded."""
-
-    images: torch.Tensor
-    queries: tuple[Query, ...]
-    scenes: tuple[Scene, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """What SAM answered for one image: for each of P prompts C candidate masks (3 for a point, 1 for a box).
-
-    masks: bool[P, C, H, W] at the image's own size. iou: float32[P, C], the model's own guess of their quality.
-    """
-
-    masks: torch.Tensor
-    iou: torch.Tensor
-
-    def best(self) -> tuple[Mask, np.ndarray[tuple[int], np.dtype[np.float32]]]:
-        """The candidate with the highest predicted IoU of each prompt: bool[P, H, W], float32[P], on the host."""
-        score, chosen = self.iou.max(dim=1)
-        masks = self.masks[torch.arange(len(chosen), device=chosen.device), chosen]
-        return masks.cpu().numpy(), score.cpu().numpy()
-
-
-def prepare_batch(sam: Sam, scenes: Sequence[Scene], choice: PromptChoice, *, pin: bool = False) -> Batch:
-    """Resize, normalise and pad the images on the host, and bring the prompts into the model's frame.
-
-    The same arithmetic as ResizeLongestSide and Sam.preprocess, before any timing: what is timed gets ready
-    tensors, and float32 pixels cross the bus. `pin` puts all of it into page-locked memory for the copy.
-    """
-    from segment_anything.utils.transforms import ResizeLongestSide
-
-    side = sam.image_encoder.img_size
-    mean, deviation = sam.pixel_mean.cpu(), sam.pixel_std.cpu()
-    resize = ResizeLongestSide(side)
-    images, queries = [], []
-    for scene in scenes:
-        pixels = torch.from_numpy(resize.apply_image(scene.image)).permute(2, 0, 1).float()
-        height, width = pixels.shape[-2:]
-        images.append(F.pad((pixels - mean) / deviation, (0, side - width, 0, side - height)))
-        queries.append(_query(scene, choice, resize, (height, width)))
-    batch = Batch(torch.stack(images), tuple(queries), tuple(scenes))
-    return _each_tensor(batch, torch.Tensor.pin_memory) if pin else batch
-
-
-class Postprocess(torch.nn.Module):
-    """Sam.postprocess_masks and the threshold as a module, so that layer timings see it beside SAM's own."""
-
-    def __init__(self, sam: Sam) -> None:
-        super().__init__()
-        self._sam = (sam,)  # in a tuple, so that it is no child and no layer is found twice
-
-    def forward(self, low_resolution: torch.Tensor, query: Query) -> torch.Tensor:
-        """float[P, C, h, w] logits to bool[P, C, H, W] masks at the image's own size."""
-        (sam,) = self._sam
-        full = sam.postprocess_masks(low_resolution, query.input_size, query.original_size)
-        return torch.gt(full, sam.mask_threshold)
-
-
-class SamForward(torch.nn.Module):
-    """The published forward of a SAM on prepared batches; its layers keep SAM's own names, plus `postprocess`.
-
-    As Sam.forward: the encoder runs on the whole batch, prompts and masks image by image. Images with more than
-    PROMPTS_PER_CALL prompts are decoded in several calls. Three masks for each point, one for each box, all
-    brought to the size of the image and cut at the threshold.
-    """
-
-    def __init__(self, sam: Sam) -> None:
-        super().__init__()
-        self.image_encoder = sam.image_encoder
-        self.prompt_encoder = sam.prompt_encoder
-        self.mask_decoder = sam.mask_decoder
-        self.postprocess = Postprocess(sam)
-
-    @torch.no_grad()
-    def forward(self, batch: Batch) -> list[Prediction]:
-        """One Prediction an image, still on the device."""
-        with region("timed region"):
-            with region("image encoder"):
-                embeddings = self.image_encoder(batch.images)
-            if isinstance(self.mask_decoder, BatchedMaskDecoder):
-                return self._answer_together(embeddings, batch.queries)
-            return [self._answer(e, query) for e, query in zip(embeddings, batch.queries, strict=True)]
-
-    def _answer(self, embedding: torch.Tensor, query: Query) -> Prediction:
-        masks, scores = [], []
-        for part in query.parts():
-            with region("prompt encoder"):
-                points = None if part.points is None else (part.points, part.labels)
-                sparse, dense = self.prompt_encoder(points=points, boxes=part.boxes, masks=None)
-                position = self.prompt_encoder.get_dense_pe()
-            with region("mask decoder"):
-                low_resolution, iou = self.mask_decoder(
-                    image_embeddings=embedding.unsqueeze(0),
-                    image_pe=position,
-                    sparse_prompt_embeddings=sparse,
-                    dense_prompt_embeddings=dense,
-                    multimask_output=part.boxes is None,
-                )
-            with region("postprocess"):
-                masks.append(self.postprocess(low_resolution, part))
-            scores.append(iou)
-        return _whole([Prediction(mask, score) for mask, score in zip(masks, scores, strict=True)])
-
-    def _answer_together(self, embeddings: torch.Tensor, queries: Sequence[Query]) -> list[Prediction]:
-        """The prompts of all images in as few calls of the decoder as PROMPTS_TOGETHER allows."""
-        found: list[list[Prediction]] = [[] for _ in queries]
-        for group in _groups(queries):
-            images, parts = zip(*group, strict=True)
-            chosen = (
-                embeddings if images == tuple(range(len(embeddings))) else torch.stack([embeddings[i] for i in images])
+    def _check_task(self, batch_size: int) -> None:
+        if self.task not in TASKS:
+            raise OptionError(f"--task {self.task}: not known, expected one of {', '.join(TASKS)}.")
+        if not 1 <= self.points_per_side <= LARGEST_GRID:
+            raise OptionError(f"--points-per-side {self.points_per_side}: expected 1 to {LARGEST_GRID}.")
+        if not 1 <= self.points_per_batch <= LARGEST_GRID**2:
+            raise OptionError(f"--points-per-batch {self.points_per_batch}: expected 1 to {LARGEST_GRID**2}.")
+        if self.task == "amg" and batch_size != 1:
+            raise OptionError(
+                f"--batch-size {batch_size}: --task amg takes one image at a time. Its batches are of points: "
+                "use --points-per-batch."
             )
-            counts = [part.count for part in parts]
-            points, labels, boxes = (_joined(parts, name) for name in ("points", "labels", "boxes"))
-            with region("prompt encoder"):
-                sparse, dense = self.prompt_encoder(
-                    points=None if points is None else (points, labels), boxes=boxes, masks=None
-                )
-                position = self.prompt_encoder.get_dense_pe()
-            with region("mask decoder"):
-                low_resolution, iou = self.mask_decoder(
-                    image_embeddings=chosen,
-                    image_pe=position,
-                    sparse_prompt_embeddings=sparse,
-                    dense_prompt_embeddings=dense,
-                    multimask_output=boxes is None,
-                    prompts_per_image=counts,
-                )
-            with region("postprocess"):
-                masks = self._postprocess_parts(low_resolution.split(counts), parts)
-            for image, mask, score in zip(images, masks, iou.split(counts), strict=True):
-                found[image].append(Prediction(mask, score))
-        return [_whole(answers) for answers in found]
 
-    def _postprocess_parts(self, low_resolution: Sequence[torch.Tensor], parts: Sequence[Query]) -> list[torch.Tensor]:
-        """Masks of each part; neighbours of one size go through in one call."""
-        masks: list[torch.Tensor] = []
-        for _, same in groupby(range(len(parts)), lambda i: (parts[i].input_size, parts[i].original_size)):
-            run = list(same)
-            together = torch.cat([low_resolution[i] for i in run]) if len(run) > 1 else low_resolution[run[0]]
-            masks += self.postprocess(together, parts[run[0]]).split([parts[i].count for i in run])
-        return masks
+    def setup(self) -> Mapping[str, Any]:
+        """The fields of a ladder's setup that are SAM's; reads the folders, so that bad files end here."""
+        self.weights = self.weights or weights_of(self.name, self._checkpoint, self._seed)
+        given = self.images is not None or self.coco is not None
+        return {
+            "task": self.task,
+            "images": self.source,
+            "num_images": len(self.scenes(self.count or 1)) if given else self.count,
+            "points_per_side": self.points_per_side,
+            "points_per_batch": self.points_per_batch,
+        }
 
+    @property
+    def source(self) -> str:
+        """Where the images come from."""
+        return self.coco or self.images or f"generated:{self.seed}"
 
-class SamWorkload:
-    """A SAM and the prepared batches it runs on, over and over."""
+    @property
+    def _checkpoint(self) -> Path | None:
+        return None if self.checkpoint is None else Path(self.checkpoint)
 
-    def __init__(self, sam: Sam, batches: Sequence[Batch], device: torch.device) -> None:
-        self.forward = SamForward(sam)
-        self.batches = tuple(batches)
-        self.device = device
+    @property
+    def _seed(self) -> int | None:
+        return None if shipped_checkpoint(self.name) else self.seed  # which is then that of the scenes alone
 
-    def transfer(self, number: int) -> Batch:
-        """Batch `number` (counted round and round) on the device."""
-        with region("data transfer"):
-            return move_batch(self.batches[number % len(self.batches)], self.device)
+    def model(self, device: torch.device) -> Sam:
+        """The published model."""
+        loaded = load_model(self.name, checkpoint=self._checkpoint, seed=self._seed, device=device)
+        self.weights = loaded.weights
+        sam = resized(loaded.model, self.side) if self.side else loaded.model
+        self.image_size = int(sam.image_encoder.img_size)
+        return sam
 
-    def step(self, number: int) -> list[Prediction]:
-        """Copy one batch to the device and run it; on a GPU nothing waits for the results."""
-        predictions: list[Prediction] = self.forward(self.transfer(number))
-        return predictions
+    def scenes(self, count: int) -> Sequence[Scene]:
+        """At most `count` images; generated ones are as wide as the model's input and three quarters as high.
 
-    def timed_step(self, number: int) -> int:
-        """Run one batch and return how long `timed region` took, in nanoseconds; the copy is not part of it.
-
-        On a GPU the time between two CUDA events around the region; nothing is synchronised between them.
+        Drawing takes a while: a ladder's rows read what the first of them has drawn.
         """
-        batch = self.transfer(number)
-        clock = Stopwatch(self.device)
-        self.forward(batch)
-        return clock.stop_ns()
+        if self.images is not None:
+            return load_images(Path(self.images), limit=count)
+        if self.coco is not None:
+            return load_coco(Path(self.coco), limit=count)
+        kept = None if self.scratch is None else self.scratch / _KEPT
+        if kept is not None and kept.is_file():
+            return read_scenes(kept)
+        made = generate_scenes(count, height=self.image_size * 3 // 4, width=self.image_size, seed=self.seed)
+        if kept is not None:
+            write_scenes(kept, made)
+        return made
+
+    def batches(self, size: int, device: torch.device) -> Sequence[Any]:
+        """The images in batches, the first ones again to fill the last; for amg each image is a batch of its own."""
+        given = self.images is not None or self.coco is not None
+        scenes = self.scenes(self.count or (size * DISTINCT if given else size))
+        if self.task == "amg":
+            return [scene.image for scene in scenes[:DISTINCT]]
+        endless = itertools.cycle(scenes)
+        count = min(-(-len(scenes) // size), DISTINCT)
+        return [self._prepare(list(itertools.islice(endless, size)), device) for _ in range(count)]
+
+    def batch(self, size: int, device: torch.device) -> Any:
+        """The first image, `size` times: what differs between sizes is then not the number of prompts."""
+        return self._prepare(list(self.scenes(1)[:1]) * size, device)
+
+    def _prepare(self, scenes: Sequence[Scene], device: torch.device) -> Any:
+        return prepare_batch(self._model_at_hand(), scenes, self.choice, pin=device.type == "cuda")
+
+    def _model_at_hand(self) -> Sam:
+        sam = self._sam()
+        assert sam is not None, "assemble first"
+        return sam
+
+    def transfer(self, batch: Any, device: torch.device) -> Any:
+        """Images and prompts on the device; the mask generator copies by itself."""
+        return batch if self.task == "amg" else move_batch(batch, device)
+
+    def assemble(self, model: Sam) -> Any:
+        """The published forward, or the mask generator, of the optimized model."""
+        self._sam = weakref.ref(model)  # so that its memory is free once the bench is gone
+        if self.task != "amg":
+            return SamForward(model)
+        from segment_anything import SamAutomaticMaskGenerator
+
+        return SamAutomaticMaskGenerator(
+            model, points_per_side=self.points_per_side, points_per_batch=self.points_per_batch, output_mode="coco_rle"
+        )
+
+    def step(self, model: Any, batch: Any) -> Any:
+        """One Prediction an image; for amg all masks of an image, as a user waits for them."""
+        return model.generate(batch) if self.task == "amg" else model(batch)
+
+    def dtype(self, model: Sam) -> torch.dtype:
+        """That of the image encoder."""
+        return encoder_dtype(model)
+
+    def facts(self) -> Mapping[str, object]:
+        """Where the images came from, and what was asked of them."""
+        return {**super().facts(), "images": self.source, "prompts": self.task or self.prompts}
+
+    def layers(self, program: Any) -> tuple[Select | None, Label | None]:
+        """The layers people speak of; windowed and global blocks apart."""
+        return is_timed, block_label(program)
+
+    def components(self, _program: Any) -> Mapping[str, str]:
+        """The four parts of the forward."""
+        return COMPONENTS
+
+    def ladder(self, device: torch.device) -> tuple[LadderRow, ...]:
+        """On a CPU a short one."""
+        return LADDER if device.type == "cuda" else CPU_LADDER
+
+    def at_image_size(self, side: int) -> SamWorkload:
+        """The same model for images of `side` pixels."""
+        return replace(self, side=side)
+
+    def finish(self, batch: Any, output: Any, folder: Path) -> list[str]:
+        """masks.json of a batch, when pycocotools is there.
+
+        Random weights make noise, which run-length encoding cannot pack: then the first image stands for the batch.
+        """
+        notes = []
+        if any(self.choice.falls_back(scene) for scene in batch.scenes):
+            side = self.choice.grid
+            notes.append(f"prompts: no object masks are known for the images, a grid of {side} x {side} points instead")
+        noise = self.weights.startswith("random")
+        images = 1 if noise else len(batch.scenes)
+        try:
+            agreement = write_masks(folder / MASKS, batch.scenes[:images], output[:images], self.choice)
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != "pycocotools":
+                raise
+            return [*notes, "masks: not written, pycocotools is not installed"]
+        if noise:
+            notes.append("masks: those of the first image only; the weights are random, so the masks are noise")
+        elif agreement is not None:
+            notes.append(f"masks: mean IoU {agreement:.4f} with the true masks of the first batch")
+        return notes
+
+    def answer(self, bench: Bench, row: RowResult, folder: Path) -> RowResult:
+        """Segment every image once more for masks.json; the baseline keeps the first images as pictures."""
+        scenes = self.scenes(self.count or bench.size)
+        images = list(self._masks(bench, scenes))
+        write_masks_file(folder / MASKS, images)
+        if row.technique == BASELINE:
+            from PIL import Image
+
+            target = folder.parent.parent / SAMPLES
+            target.mkdir(exist_ok=True)
+            for number, scene in enumerate(itertools.islice(scenes, _SAMPLE_IMAGES)):
+                Image.fromarray(scene.image).save(target / f"{number}.jpg", quality=88)
+        return replace(row, masks=sum(len(image.counts) for image in images), truth=against_truth(images))
+
+    def _masks(self, bench: Bench, scenes: Sequence[Scene]) -> Iterator[ImageMasks]:
+        if self.task == "amg":
+            for scene in scenes:
+                found = bench.run(scene.image)
+                rles, scores = ([mask[key] for mask in found] for key in ("segmentation", "predicted_iou"))
+                yield image_masks(scene.name, scene.size, rles, scores, encode(scene.masks), paired=False)
+            return
+        for start in range(0, len(scenes), bench.size):
+            chunk = [scenes[at] for at in range(start, min(start + bench.size, len(scenes)))]
+            full = list(itertools.islice(itertools.cycle(chunk), bench.size))  # the shape the model was compiled for
+            prepared = prepare_batch(self._model_at_hand(), full, self.choice)
+            predictions = bench.run(move_batch(prepared, bench.device))
+            for scene, prediction in zip(chunk, predictions, strict=False):
+                best, scores = prediction.best()
+                true = [] if self.choice.falls_back(scene) else encode(scene.masks)
+                yield image_masks(scene.name, scene.size, encode(best), scores.tolist(), true, paired=True)
+
+    def compare(self, row: RowResult, folder: Path, baseline: Path) -> RowResult:
+        """The row with its masks compared with the baseline's, where both are there."""
+        mine, base = folder / MASKS, baseline / MASKS
+        if row.agreement is not None and not mine.is_file():  # compared before, and resumed without its masks
+            return row
+        if not (base.is_file() and mine.is_file()):
+            return replace(row, notes=(*row.notes, "masks: no masks of the baseline to compare with"))
+        found = against_baseline(read_masks_file(mine), read_masks_file(base), paired=self.task != "amg")
+        return replace(row, agreement=found)
 
 
-class Stopwatch:
-    """Times a block of work on a device: CUDA events on its current stream, perf_counter on a CPU."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._start: torch.cuda.Event | None = None
-        self._since_ns = perf_counter_ns()
-        if device.type == "cuda":
-            self._start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-            self._start.record(torch.cuda.current_stream(device))
-
-    def stop_ns(self) -> int:
-        """Nanoseconds since the start; waits for the device after the end was marked."""
-        if self._start is None:
-            return perf_counter_ns() - self._since_ns
-        end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        end.record(torch.cuda.current_stream(self._device))
-        end.synchronize()
-        return ms_to_ns(self._start.elapsed_time(end))
+def write_scenes(path: Path, scenes: Sequence[Scene]) -> None:
+    """Images and packed masks as arrays, named by number and scene."""
+    arrays: dict[str, Any] = {}
+    for number, scene in enumerate(scenes):
+        arrays[f"image {number} {scene.name}"] = scene.image
+        arrays[f"masks {number} {scene.name}"] = np.packbits(scene.masks, axis=-1)
+    with whole_file(path) as temporary:
+        np.savez(temporary, **arrays)
 
 
-@contextlib.contextmanager
-def no_garbage_collection() -> Iterator[None]:
-    """Collect now and not again until the block ends, as timeit does: one full pass takes 45 to 80 ms here."""
-    enabled = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
+def read_scenes(path: Path) -> tuple[Scene, ...]:
+    """What `write_scenes` wrote."""
+    scenes = []
+    with np.load(path, allow_pickle=False) as arrays:
+        for key in arrays.files:
+            kind, _, name = key.partition(" ")
+            if kind == "image":
+                image = arrays[key]
+                masks = np.unpackbits(arrays[f"masks {name}"], axis=-1, count=image.shape[1]).astype(np.bool_)
+                scenes.append(Scene(image, masks, name.partition(" ")[2]))
+    return tuple(scenes)
 
 
-def move_batch(batch: Batch, device: torch.device) -> Batch:
-    """The batch with all its tensors on the device; copies from page-locked memory do not block the host."""
-    return _each_tensor(batch, lambda tensor: tensor.to(device, non_blocking=True))
+def resized(sam: Sam, side: int) -> Sam:
+    """Change the model, in place, to take images of `side` pixels, as segment-anything's own code allows.
 
-
-def _groups(queries: Sequence[Query]) -> Iterator[list[tuple[int, Query]]]:
-    """(image, some of its prompts) in runs of one kind of prompt and, as far as parts allow, PROMPTS_TOGETHER."""
-    group: list[tuple[int, Query]] = []
-    for image, query in enumerate(queries):
-        for part in query.parts():
-            full = sum(other.count for _, other in group) + part.count > PROMPTS_TOGETHER
-            if group and (full or (part.boxes is None) != (group[0][1].boxes is None)):
-                yield group
-                group = []
-            group.append((image, part))
-    if group:
-        yield group
-
-
-def _joined(parts: Sequence[Query], name: Literal["points", "labels", "boxes"]) -> torch.Tensor | None:
-    tensors = [tensor for part in parts if (tensor := getattr(part, name)) is not None]
-    return torch.cat(tensors) if tensors else None
-
-
-def _whole(answers: Sequence[Prediction]) -> Prediction:
-    """One image's answers as one."""
-    if len(answers) == 1:
-        return answers[0]
-    return Prediction(torch.cat([a.masks for a in answers]), torch.cat([a.iou for a in answers]))
-
-
-def _each_tensor(batch: Batch, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
-    def maybe(tensor: torch.Tensor | None) -> torch.Tensor | None:
-        return None if tensor is None else change(tensor)
-
-    queries = (
-        replace(query, points=maybe(query.points), labels=maybe(query.labels), boxes=maybe(query.boxes))
-        for query in batch.queries
+    The position embedding is resampled (bilinear), and so are the relative positions of global attention, as
+    segment-anything's get_rel_pos does when it meets another grid. Windows stay as they are.
+    """
+    encoder, prompts = sam.image_encoder, sam.prompt_encoder
+    grid = side // _PATCH
+    position = encoder.pos_embed.detach().permute(0, 3, 1, 2)
+    position = F.interpolate(position.float(), (grid, grid), mode="bilinear", antialias=True, align_corners=False)
+    encoder.pos_embed = torch.nn.Parameter(
+        position.permute(0, 2, 3, 1).to(encoder.pos_embed.dtype), requires_grad=False
     )
-    return replace(batch, images=change(batch.images), queries=tuple(queries))
-
-
-def _query(scene: Scene, choice: PromptChoice, resize: ResizeLongestSide, input_size: tuple[int, int]) -> Query:
-    prompts = make_prompts(scene, choice)
-    points = labels = boxes = None
-    if prompts.points is not None:
-        placed = resize.apply_coords(prompts.points[:, None, :], scene.size)
-        points = torch.from_numpy(placed.astype(np.float32))
-        labels = torch.ones(points.shape[:2], dtype=torch.int32)
-    if prompts.boxes is not None:
-        boxes = torch.from_numpy(resize.apply_boxes(prompts.boxes, scene.size).astype(np.float32))
-    return Query(points, labels, boxes, input_size, scene.size)
+    for block in encoder.blocks:
+        if block.window_size == 0:  # resampled here rather than at every forward, and where rewrites can see it
+            for name in ("rel_pos_h", "rel_pos_w"):
+                values = getattr(block.attn, name).detach()
+                spread = F.interpolate(values.T[None].float(), 2 * grid - 1, mode="linear")[0].T.to(values.dtype)
+                setattr(block.attn, name, torch.nn.Parameter(spread.contiguous(), requires_grad=False))
+    encoder.img_size = side
+    prompts.image_embedding_size = (grid, grid)
+    prompts.input_image_size = (side, side)
+    return sam

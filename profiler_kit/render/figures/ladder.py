@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 from profiler_kit.formats.ladder_file import LADDER_ROWS
 from profiler_kit.render.figures.style import GRID, LETTER_PX, MARGIN, escape
 from profiler_kit.render.labels import place_labels
-from profiler_kit.render.ladder_style import ALTERNATIVE, BELOW, MEMORY, STEP, TITLES, speed_text
+from profiler_kit.render.ladder_style import ALTERNATIVE, BELOW, MEMORY, STEP, agreement_title, speed_text, titles
 from profiler_kit.text import fmt_rate
 from profiler_kit.timeline.palette import HUES, NEUTRAL
 from profiler_kit.units import bytes_to_mib
@@ -26,7 +26,7 @@ _ROOM: Final = 1.38  # of the longest bar, so that the figures beside it have ro
 
 
 def waterfall(rows: pd.DataFrame) -> go.Figure:
-    """Images a second, peak memory and agreement with the baseline's masks of every row, step by step.
+    """Images a second, peak memory and agreement with the baseline of every row, step by step.
 
     Takes LADDER_ROWS. A step's bar is pale as far as the step before it reached and solid for what it added; rows that
     are alternatives to a step have another colour. A row that was not measured shows why.
@@ -35,7 +35,7 @@ def waterfall(rows: pd.DataFrame) -> go.Figure:
     names = [escape(name, _LETTERS) for name in rows["technique"]]
     figure = make_subplots(
         rows=1, cols=3, shared_yaxes=True, column_widths=[0.54, 0.24, 0.22], horizontal_spacing=0.02,
-        subplot_titles=TITLES,
+        subplot_titles=titles(rows),
     )  # fmt: skip
     _add_speed(figure, rows, names)
     memory = rows["peak_memory_bytes"].map(bytes_to_mib)
@@ -63,31 +63,31 @@ def waterfall(rows: pd.DataFrame) -> go.Figure:
 
 
 def pareto(rows: pd.DataFrame) -> go.Figure:
-    """Agreement with the baseline's masks against images a second, with the front of rows that none beats in both."""
+    """Agreement with the baseline against images a second, with the front of rows that none beats in both."""
     LADDER_ROWS.check(rows)
-    known = rows[rows["images_per_s"].notna() & rows["baseline_miou"].notna()]
+    known = rows[rows["images_per_s"].notna() & rows["agreement"].notna()]
     figure = go.Figure()
     front = pareto_front(known)
     figure.add_scatter(
         x=front["images_per_s"],
-        y=front["baseline_miou"],
+        y=front["agreement"],
         mode="lines",
         line={"color": NEUTRAL, "width": 1.5, "dash": "dot", "shape": "vh"},
         name="front",
         hoverinfo="skip",
     )
-    low = float(known["baseline_miou"].min()) if len(known) else 0.9
+    low = float(known["agreement"].min()) if len(known) else 0.9
     span = max(1 - low, 0.002)
     fastest = float(known["images_per_s"].max()) if len(known) else 1.0
     x_range, y_range = (0.0, fastest * 1.12), (low - 0.22 * span, 1 + 0.14 * span)
-    label, side = _labels(known, known["images_per_s"], known["baseline_miou"], x_range, y_range, front["technique"])
+    label, side = _labels(known, known["images_per_s"], known["agreement"], x_range, y_range, front["technique"])
     for is_step, name, colour in ((True, "step", STEP), (False, "alternative", ALTERNATIVE)):
         mine = known[known["is_step"] == is_step]
         if mine.empty:
             continue
         figure.add_scatter(
             x=mine["images_per_s"],
-            y=mine["baseline_miou"],
+            y=mine["agreement"],
             mode="markers+text",
             text=label[mine.index],
             textposition=side[mine.index],
@@ -95,14 +95,14 @@ def pareto(rows: pd.DataFrame) -> go.Figure:
             marker={"size": 12, "color": colour, "symbol": "circle" if is_step else "diamond"},
             name=name,
             customdata=mine[["technique"]].map(lambda text: escape(text, _LETTERS)),
-            hovertemplate="<b>%{customdata[0]}</b><br>%{x:,.2f} images/s<br>mean IoU %{y:.4f}<extra></extra>",
+            hovertemplate="<b>%{customdata[0]}</b><br>%{x:,.2f} images/s<br>agreement %{y:.4f}<extra></extra>",
         )
     figure.update_layout(
         height=380,
         margin={**MARGIN, "l": 64, "b": 78, "autoexpand": False},
-        xaxis={"title": "images per second", "range": list(x_range), "gridcolor": GRID, "fixedrange": True},
+        xaxis={"title": titles(rows)[0], "range": list(x_range), "gridcolor": GRID, "fixedrange": True},
         yaxis={
-            "title": "mean IoU with the fp32 masks",
+            "title": agreement_title(rows),
             "range": list(y_range),
             "gridcolor": GRID,
             "fixedrange": True,
@@ -114,9 +114,9 @@ def pareto(rows: pd.DataFrame) -> go.Figure:
 
 def pareto_front(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows that no other beats both in images a second and in agreement, fastest first."""
-    ordered = rows.sort_values(["images_per_s", "baseline_miou"], ascending=False)
-    best = ordered["baseline_miou"].cummax().shift(fill_value=-1.0)
-    return ordered[ordered["baseline_miou"] > best]
+    ordered = rows.sort_values(["images_per_s", "agreement"], ascending=False)
+    best = ordered["agreement"].cummax().shift(fill_value=-1.0)
+    return ordered[ordered["agreement"] > best]
 
 
 def roofline(rows: pd.DataFrame, matrix_tflops: Mapping[str, float], copy_gb_per_s: float) -> go.Figure:
@@ -218,13 +218,13 @@ def _add_bars(
 
 def _add_agreement(figure: go.Figure, rows: pd.DataFrame, names: list[str]) -> None:
     """Dots, since their axis need not start at zero."""
-    values = rows["baseline_miou"]
+    values = rows["agreement"]
     low = min(float(values.min()) if values.notna().any() else 0.99, 0.99)
     figure.add_scatter(
         x=values, y=names, mode="markers+text", textposition="middle right", showlegend=False,
         text=["" if np.isnan(value) else f"{value:.4f}" for value in values], textfont={"size": 13},
         marker={"size": 10, "color": [BELOW if bad else STEP for bad in rows["below_min_miou"]]},
-        cliponaxis=False, hovertemplate="<b>%{y}</b><br>mean IoU %{x:.4f}<extra></extra>", row=1, col=3,
+        cliponaxis=False, hovertemplate="<b>%{y}</b><br>agreement %{x:.4f}<extra></extra>", row=1, col=3,
     )  # fmt: skip
     ticks = [low, (low + 1) / 2, 1.0]
     figure.update_xaxes(

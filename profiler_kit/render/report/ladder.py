@@ -19,7 +19,7 @@ from profiler_kit.formats.ladder_file import ladder_rows
 from profiler_kit.formats.ladder_record import BASELINE, LadderRecord
 from profiler_kit.render.figures.ladder import pareto_front
 from profiler_kit.render.html import HtmlColumn, table
-from profiler_kit.render.ladder_style import ALTERNATIVE, STEP, ladder_facts
+from profiler_kit.render.ladder_style import ALTERNATIVE, STEP, agreement_title, ladder_facts, titles
 from profiler_kit.render.overlays import row_overlay, with_masks
 from profiler_kit.render.pictures import waterfall_png
 from profiler_kit.render.report.section import Block, Section, warning
@@ -41,7 +41,7 @@ def ladder_section(folder: Path, record: LadderRecord, anchor: str) -> Section:
     rows = ladder_rows(record)
     title, footer = ladder_facts(record)
     failed = [warning(f"{row.technique}: {row.status}. {row.error}") for row in record.rows if row.status != "ok"]
-    waterfall = _picture(waterfall_png(rows, title, footer), f"{title}: images a second, memory and mean IoU")
+    waterfall = _picture(waterfall_png(rows, title, footer), f"{title}: speed, memory and agreement")
     blocks = [Block("", waterfall), Block("", ladder_rows_table(rows))]
     if rows["images_per_s"].notna().any():
         blocks.append(Block("Accuracy against speed", _pareto(rows), meaning=_FRONT))
@@ -61,15 +61,20 @@ def ladder_rows_table(rows: pd.DataFrame) -> Markup:
         cells = [MISSING if pd.isna(value) else format(value, form) for value in values]
         return HtmlColumn(name, cells, meaning=meaning)
 
+    verdicts = (
+        ("mIoU", rows["miou"], ".4f", "Mean IoU with the truth."),
+        ("mIoU fp32", rows["baseline_miou"], ".4f", "Mean IoU with the masks of the fp32 row."),
+        ("rel. error", rows["relative_error"], ".2e", "Of the outputs of one batch, against those of the fp32 row."),
+        ("cosine", rows["cosine"], ".4f", "Between the outputs of one batch and those of the fp32 row."),
+    )
     return table(
         [
             HtmlColumn("row", list(rows["technique"]), "text", titles=list(rows["optimizations"])),
-            numbers("images/s", rows["images_per_s"], ",.1f"),
+            numbers(f"{titles(rows)[0].partition(' ')[0]}/s", rows["images_per_s"], ",.1f"),
             numbers("× fp32", rows["speedup"], ",.2f"),
             numbers("median ms", rows["median_ns"].map(ns_to_ms), ",.3f"),
             numbers("peak MiB", rows["peak_memory_bytes"].map(bytes_to_mib), ",.0f"),
-            numbers("mIoU", rows["miou"], ".4f", "Mean IoU with the truth."),
-            numbers("mIoU fp32", rows["baseline_miou"], ".4f", "Mean IoU with the masks of the fp32 row."),
+            *(numbers(*column) for column in verdicts if column[1].notna().any()),
             HtmlColumn("TFLOP/s", [MISSING if pd.isna(rate) else fmt_rate(rate) for rate in rows["tflops"]]),
             numbers("% of rate", 100 * rows["tflops"] / rows["peak_tflops"], ".1f", "Of the measured matrix rate."),
         ],
@@ -95,18 +100,18 @@ def _marked(rows: pd.DataFrame, places: list[tuple[float, float]], tips: list[st
 
 
 def _pareto(rows: pd.DataFrame) -> Markup:
-    known = rows[rows["images_per_s"].notna() & rows["baseline_miou"].notna()]
-    fastest, low = float(known["images_per_s"].max()) * 1.05, float(known["baseline_miou"].min())
+    known = rows[rows["images_per_s"].notna() & rows["agreement"].notna()]
+    fastest, low = float(known["images_per_s"].max()) * 1.05, float(known["agreement"].min())
     span = max(1 - low, 0.002)
     least, height = low - 0.1 * span, 1.15 * span + 1 - low - span
 
     def place(frame: pd.DataFrame) -> list[tuple[float, float]]:
-        across, up = frame["images_per_s"] / fastest, (frame["baseline_miou"] - least) / height
+        across, up = frame["images_per_s"] / fastest, (frame["agreement"] - least) / height
         return list(zip(across.tolist(), up.tolist(), strict=True))
 
     tips = [
-        f"{name}: {rate:,.1f} images/s, mean IoU {miou:.4f}"
-        for name, rate, miou in zip(known["technique"], known["images_per_s"], known["baseline_miou"], strict=True)
+        f"{name}: {rate:,.1f} images/s, agreement {miou:.4f}"
+        for name, rate, miou in zip(known["technique"], known["images_per_s"], known["agreement"], strict=True)
     ]
     return plot(
         [curve(place(pareto_front(known).iloc[::-1]), HEIGHT_PX, NEUTRAL, dash="2 4")],
@@ -114,9 +119,9 @@ def _pareto(rows: pd.DataFrame) -> Markup:
         height=HEIGHT_PX,
         y_ticks=[(share * span / height, f"{least + share * span:.3f}") for share in (0.1, 0.6, 1.1)],
         x_ticks=marks(fastest),
-        label="Mean IoU with the fp32 masks against images a second",
-        y_name="mean IoU with fp32",
-        x_name="images per second",
+        label=f"{agreement_title(rows)} against {titles(rows)[0]}",
+        y_name=agreement_title(rows),
+        x_name=titles(rows)[0],
     )
 
 

@@ -18,7 +18,7 @@ from profiler_kit.findings.records import what_ran
 from profiler_kit.formats.ladder_file import ladder_rows
 from profiler_kit.formats.ladder_record import LadderRecord
 from profiler_kit.render import diff
-from profiler_kit.render.ladder_style import ladder_facts
+from profiler_kit.render.ladder_style import agreement_title, ladder_facts
 from profiler_kit.render.layout import SHARE_OF_WHOLE
 from profiler_kit.render.markdown import grid, plain, table_markdown
 from profiler_kit.render.report.memory import LIVE
@@ -55,12 +55,13 @@ def ladder_markdown(folder: Path, record: LadderRecord) -> str:
     """A ladder as a heading and a table of its rows."""
     title, footer = ladder_facts(record)
     rows = []
-    for row in ladder_rows(record).to_dict("records"):
+    table = ladder_rows(record)
+    for row in table.to_dict("records"):
         values = ((row["images_per_s"], ",.1f"), (row["speedup"], ",.2f"), (ns_to_ms(row["median_ns"]), ",.2f"))
-        more = ((bytes_to_mib(row["peak_memory_bytes"]), ",.0f"), (row["baseline_miou"], ".4f"))
+        more = ((bytes_to_mib(row["peak_memory_bytes"]), ",.0f"), (row["agreement"], ".4f"))
         cells = [MISSING if pd.isna(value) else format(value, form) for value, form in (*values, *more)]
         rows.append([str(row["technique"]), *cells, "" if row["status"] == "ok" else str(row["status"])])
-    head = ["row", "images/s", "× fp32", "median ms", "peak MiB", "mIoU with fp32", ""]
+    head = ["row", f"{record.setup.unit}/s", "× fp32", "median ms", "peak MiB", agreement_title(table), ""]
     lines = [f"### {plain(folder.resolve().name)}", "", plain(title), "", *grid(head, rows), "", plain(footer)]
     return "\n".join(lines) + "\n"
 

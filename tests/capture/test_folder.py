@@ -50,7 +50,7 @@ def test_an_existing_run_is_replaced_only_when_asked(tmp_path: Path) -> None:
     target = tmp_path / "run"
     fill(target, "before")
     assert refused(target, overwrite=False) == (
-        f"--out {target}: this folder is there already. Choose another --out, or add --overwrite."
+        f"{target}: this folder exists already. Choose another name, or add --overwrite."
     )
     assert (target / "run.json").read_text() == "before"
     fill(target, "after", overwrite=True)
@@ -63,20 +63,18 @@ def test_what_is_no_run_is_never_touched(tmp_path: Path) -> None:
     target.mkdir()
     (target / "letter.txt").write_text("dear")
     assert refused(target, overwrite=True) == (
-        f"--out {target}: this folder holds something other than a run (no run.json), --overwrite does not touch it. "
-        "Choose another --out."
+        f"{target}: this folder holds something other than a run (no run.json), --overwrite does not touch it. "
+        "Choose another name."
     )
     file = target / "letter.txt"
-    assert refused(file, overwrite=True) == f"--out {file}: this is a file, want a new folder. Choose another --out."
+    assert refused(file, overwrite=True) == f"{file}: this is a file, expected a new folder. Choose another name."
     below = file / "run"
-    assert refused(below, overwrite=True) == f"--out {below}: {file} is a file, want a folder. Choose another --out."
+    assert refused(below, overwrite=True) == f"{below}: {file} is a file, expected a folder. Choose another name."
     assert file.read_text() == "dear"
 
 
 def test_a_name_is_wanted() -> None:
-    assert refused(Path(), overwrite=True) == (
-        "--out .: this names no folder of its own, want a new one. Try --out run."
-    )
+    assert refused(Path(), overwrite=True) == (".: this names no folder of its own, expected a new one. Try run.")
 
 
 def test_folders_made_for_it_go_with_it(tmp_path: Path) -> None:
@@ -153,6 +151,6 @@ def test_a_run_whose_replacement_never_came_is_put_back(tmp_path: Path) -> None:
     aside = tmp_path / f".old-{a_dead_process()}-run"
     aside.mkdir()
     (aside / "run.json").write_text("before")
-    assert refused(tmp_path / "run", overwrite=False).endswith("Choose another --out, or add --overwrite.")
+    assert refused(tmp_path / "run", overwrite=False).endswith("Choose another name, or add --overwrite.")
     assert (tmp_path / "run" / "run.json").read_text() == "before"
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -1,0 +1,136 @@
+"""The optimizations that need no particular model: what they change, what they keep, and in which order they go."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from profiler_kit.errors import OptionError, WorkloadError
+from profiler_kit.workload.optimizations import (
+    GENERAL,
+    GENERAL_CPU_LADDER,
+    GENERAL_LADDER,
+    Graphed,
+    optimized,
+    parse_optimizations,
+)
+from profiler_kit.workload.protocol import relative_error_and_cosine
+from profiler_kit.workload.quantize import Int8Linear
+
+CPU = torch.device("cpu")
+
+
+class Net(torch.nn.Module):
+    """A convolution, a fused transformer layer and a head; takes and gives a dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = torch.nn.Conv2d(3, 32, 4, stride=4)
+        self.block = torch.nn.TransformerEncoderLayer(32, 2, 64, batch_first=True)
+        self.head = torch.nn.Linear(32, 5)
+
+    def forward(self, given: dict[str, torch.Tensor]) -> dict[str, object]:
+        """Images to scores; `seen` tells the dtype and layout inside."""
+        x = self.stem(given["images"])
+        seen = (x.dtype, x.is_contiguous(memory_format=torch.channels_last))
+        x = self.block(x.flatten(2).transpose(1, 2))
+        return {"scores": [self.head(x)], "seen": seen, "labels": given["labels"]}
+
+
+def run(names: str, device: torch.device = CPU) -> dict[str, object]:
+    torch.manual_seed(0)
+    net = Net().eval().requires_grad_(False).to(device)
+    given = {"images": torch.randn(2, 3, 16, 16, device=device), "labels": torch.arange(2, device=device)}
+    with torch.no_grad(), optimized(net, parse_optimizations(names, GENERAL), device) as model:
+        outputs: list[dict[str, object]] = [model(given) for _ in range(3)]
+    return outputs[-1]
+
+
+@pytest.mark.parametrize(
+    ("names", "dtype", "channels_last", "error"),
+    [
+        ("bf16", torch.bfloat16, False, 2e-2),
+        ("fp16", torch.float16, False, 2e-3),
+        ("channels_last", torch.float32, True, 1e-5),
+        ("int8", torch.float32, False, 5e-2),
+        ("bf16,channels_last,int8", torch.bfloat16, True, 5e-2),
+    ],
+)
+def test_each_gives_nearly_what_the_model_gives(
+    names: str, dtype: torch.dtype, channels_last: bool, error: float
+) -> None:
+    want, got = run(""), run(names)
+    assert got["seen"] == (dtype, channels_last) and want["seen"] == (torch.float32, False)
+    (scores,) = got["scores"]  # type: ignore[misc]
+    assert scores.dtype is torch.float32 and torch.equal(got["labels"], want["labels"])  # type: ignore[arg-type, has-type]
+    found = relative_error_and_cosine(got["scores"], want["scores"])["relative_error"]
+    assert found is not None and 0 <= found < error and (found > 0 or names == "channels_last")
+
+
+def test_settings_are_put_back() -> None:
+    assert torch.backends.mha.get_fastpath_enabled()
+    with optimized(torch.nn.Linear(16, 16), [GENERAL["bf16"]], CPU):
+        assert torch.backends.mha.get_fastpath_enabled()
+    with GENERAL["int8"].settings():
+        assert not torch.backends.mha.get_fastpath_enabled()
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_int8_takes_what_fits_and_says_when_nothing_does() -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.Linear(32, 5), torch.nn.MultiheadAttention(16, 2))
+    with optimized(net, [GENERAL["int8"]], CPU) as model:
+        kinds = [type(module).__name__ for module in model.modules()][1:]
+    assert kinds == ["Int8Linear", "Linear", "MultiheadAttention", "NonDynamicallyQuantizableLinear"]
+    assert isinstance(net[0], Int8Linear)
+    with pytest.raises(WorkloadError) as caught, optimized(torch.nn.Conv2d(3, 3, 3), [GENERAL["int8"]], CPU):
+        pass
+    assert str(caught.value) == (
+        "Conv2d: nothing to quantize, expected an nn.Linear whose widths are multiples of 16. Leave int8 and fp8 out."
+    )
+
+
+def test_order_and_what_goes_together() -> None:
+    for text, problem in {
+        "compile,bf16": "bf16 must come before compile. Change the order.",
+        "compile,cuda_graphs": "compile and cuda_graphs exclude each other; choose one of them.",
+        "int8,channels_last": "channels_last must come before int8. Change the order.",
+        "fp8": "fp8 needs bf16 before it. Add it.",
+        "rel_pos": f"'rel_pos' is not known, expected names from {', '.join(GENERAL)} separated by commas.",
+    }.items():
+        with pytest.raises(OptionError) as caught:
+            parse_optimizations(text, GENERAL)
+        assert str(caught.value) == f"--optimizations {text}: {problem}"
+    for row in (*GENERAL_LADDER, *GENERAL_CPU_LADDER):
+        assert tuple(o.name for o in parse_optimizations(str(row), GENERAL)) == row.optimizations
+    assert {name for row in GENERAL_LADDER for name in row.optimizations} | {"fp16"} == set(GENERAL)
+
+
+def test_compile_changes_the_model_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, object]] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: asked.append(options))
+    net = torch.nn.Linear(2, 2)
+    for name in ("compile", "compile_max", "compile_graphs"):
+        assert GENERAL[name].apply(net) is net and GENERAL[name].compiles
+    assert [options["mode"] for options in asked] == [None, "max-autotune-no-cudagraphs", "reduce-overhead"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("names", ["cuda_graphs", "bf16,cuda_graphs", "bf16,int8", "tf32", "bf16,compile_graphs"])
+def test_on_a_gpu_too(names: str) -> None:
+    device = torch.device("cuda", 0)
+    torch.compiler.reset()
+    found = relative_error_and_cosine(run(names, device)["scores"], run("", device)["scores"])["relative_error"]
+    assert found is not None and found < 5e-2
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_graph_for_each_shape_and_answers_that_stay() -> None:
+    net = torch.nn.Linear(4, 4).cuda().eval().requires_grad_(False)
+    graphed = Graphed(net)
+    first, second, wide = (torch.randn(size, 4, device="cuda") for size in (2, 2, 3))
+    answers = [graphed(first), graphed(second), graphed(wide)]
+    for given, answer in zip((first, second, wide), answers, strict=True):
+        torch.testing.assert_close(answer, net(given))
+    assert len(graphed._recorded) == 2 and graphed.state_dict().keys() == net.state_dict().keys()
