@@ -123,12 +123,13 @@ def test_a_trace_answers_each_question_once(tmp_path: Path, monkeypatch: pytest.
     builder.launch(1, 1)
     builder.kernel(1, 100, 5)
     trace = load_trace(builder.write(tmp_path / "trace.json"))
-    names = ("idle_gaps", "idle_totals", "region_utilization", "region_totals", "kernel_totals", "copies", "advise")
+    names = ("idle_gaps", "idle_totals", "region_utilization", "region_totals", "kernel_totals", "copies", "what_ran")
     calls = counted(monkeypatch, trace_module, *names)
     for _ in range(3):
         trace.idle(), trace.idle_gaps(), trace.idle_gaps(scope="stream"), trace.utilization(), trace.regions()
-        trace.kernels(), trace.copy_totals(), trace.copy_rate(), trace.advice(), trace.summary()
+        trace.kernels(), trace.copy_totals(), trace.copy_rate(), trace.presence, trace.summary()
     assert sorted(calls) == sorted(names)
+    assert trace.findings() is trace.findings()
     assert trace.idle() is trace.idle(scope="stream") and trace.kernel_details() is trace.kernel_details()
 
 

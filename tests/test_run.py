@@ -119,7 +119,7 @@ def test_the_parts_of_an_opened_run_are_read_when_asked_for(root: Path, tmp_path
     run = open_run(root / "gpu", trace=counted)
     assert run.record is not None and {file.name for file in run.files} >= {"trace.json.gz", "memory.pickle"}
     assert read == []
-    assert run.presence is not None and run.advice is run.advice and run.trace is not None
+    assert run.presence is not None and run.side is run.side and run.trace is not None
     assert read == ["trace.json.gz"]
     assert compare_runs(run, run) is compare_runs(run, run)
     assert dataclasses.replace(run, name="other").trace is run.trace  # one reading for both
@@ -139,11 +139,3 @@ def test_kernels_and_memory_of_a_run_are_joined_once(tmp_path: Path) -> None:
     run = open_run(tmp_path)
     assert run.joined is not None and run.joined is run.joined
     assert run.joined.trace is run.trace and run.joined.snapshot is run.snapshot and not run.joined.regions().empty
-
-
-def test_the_advice_of_a_run_leaves_that_of_its_trace_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = open_run(root / "gpu")
-    assert run.trace is not None
-    of_trace = run.trace.advice(run.load)
-    monkeypatch.setattr("profiler_kit.run.advise_layers", lambda totals: of_trace[:1])
-    assert len(run.advice) == 2 and len(run.trace.advice(run.load)) == 1

@@ -185,9 +185,9 @@ def test_many_overlapping_regions_name_only_what_is_open(
     loaded = load_trace(path)
     if budget > regions * 100:
         compare(path)
-        assert loaded.losses() == []
+        assert loaded.shortened_regions == 0
     else:
-        assert "overlap beyond what can be told apart" in loaded.losses()[0]
+        assert loaded.shortened_regions > 0
         names = dict(zip(loaded.gpu_events()["start_ns"], loaded.gpu_events()["path"], strict=True))
         for event, full in attribute(path):
             opened = iter(full)

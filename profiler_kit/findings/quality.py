@@ -200,7 +200,7 @@ def file_verdict(found: Sequence[Flaw], events: int) -> Finding:
 
 def losses(trace: Trace) -> list[Finding]:
     """What of the trace was lost while loading, and what cannot be attributed; empty when nothing was."""
-    found, gpu = trace.quality, len(trace.gpu_events())
+    found, gpu = trace.quality, trace.summary()["gpu_events"]
     counts: dict[Key, int] = {
         "truncated": int(found.truncated),
         "dropped": found.dropped_events,
