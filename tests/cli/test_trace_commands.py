@@ -110,7 +110,7 @@ def test_a_trace_cut_off_in_the_middle_is_loaded_and_says_so(tmp_path: Path) -> 
     assert done.code == 0
     assert json.loads(done.out)["quality"]["truncated"] is True
     assert json.loads(done.out)["gpu_events"] == 7
-    assert done.err == f"profiler-kit: {path}: the file is cut off; loaded up to its last whole event (28 events)\n"
+    assert done.err == f"profiler-kit: {path}: The file is cut off: it has no end. It holds 28 events up to there.\n"
 
 
 @pytest.mark.parametrize("command", ["summary", "regions", "kernels"])
