@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import functools
+import importlib
 import io
 import json
 import math
+import pkgutil
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,9 @@ from typing import Any
 import pytest
 from markupsafe import escape
 
+from app.parts.tables import _frame as dashboard_frame
+from docs.generate import tables as reference_tables
+from profiler_kit import tables
 from profiler_kit.errors import OptionError
 from profiler_kit.joined import join_run
 from profiler_kit.ranks import load_ranks
@@ -186,6 +192,30 @@ def test_the_numbers_shown_are_those_of_the_frame(table: Table) -> None:
                     assert cell == MISSING and (is_missing(value) or not of)
                 else:
                     assert math.isclose(float(shown) * size, float(value) / of, rel_tol=1e-9, abs_tol=1e-12)
+
+
+@each_table
+def test_the_dashboard_shows_the_same_columns(table: Table) -> None:
+    for one in filled(table):
+        frame, columns = dashboard_frame(one)
+        assert len(frame) == len(one)
+        laid_out = layout(one)
+        assert {column.name for column in laid_out} <= set(frame)
+        for column in laid_out:
+            assert column.meaning in str(columns[column.name])
+
+
+def test_the_reference_explains_every_column() -> None:
+    text = reference_tables()
+    for table in every_table().values():
+        section = text.partition(f"## {table.name}\n")[2].partition("\n## ")[0]
+        assert all(f"| `{name}` | " in section for name in table.schema.columns)
+        assert not re.search(r"\| +\|$", section, re.MULTILINE), f"{table.name}: a column without a meaning"
+
+
+def test_no_two_tables_share_a_name() -> None:
+    modules = [importlib.import_module(f"profiler_kit.tables.{m.name}") for m in pkgutil.iter_modules(tables.__path__)]
+    assert len(every_table()) == sum(len(module.TABLES) for module in modules)
 
 
 def test_a_table_by_its_name_with_options() -> None:

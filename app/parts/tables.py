@@ -11,8 +11,9 @@ import streamlit as st
 from app import address
 from app.parts import widgets
 from profiler_kit.render.layout import Shown, layout
+from profiler_kit.render.tables import swatch
 from profiler_kit.table import Filled, Option, Table, Value
-from profiler_kit.timeline.palette import region_colours, swatch
+from profiler_kit.timeline.palette import region_colours
 
 INDENT: Final = "\u2003"
 _ROW_PX, _LETTER_PX, _NUMBER_PX, _WIDEST_PX = 35, 8, 68, 420

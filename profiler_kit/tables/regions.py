@@ -1,7 +1,4 @@
-"""`profiler-kit regions TRACE`: say how much GPU time each region (record_function) launched, nested regions included.
-
-With --memory (a snapshot, or the run folder of both) also how much memory each region allocated, on one clock.
-"""
+"""What each region launched on the GPU, and what it allocated."""
 
 from __future__ import annotations
 

@@ -173,7 +173,10 @@ def test_sequences_are_counted_within_one_call_of_an_operator(tmp_path: Path) ->
     assert loaded.kernel_sequences(length=4).empty
     with pytest.raises(OptionError) as caught:
         loaded.kernel_sequences(length=1)
-    assert str(caught.value) == "sequence length 1: want 2 or more, or None for all that an operator launches."
+    assert str(caught.value) == (
+        "sequence length 1: expected 2 or more. --length 0 (None in Python) takes all that one call of an operator "
+        "launched."
+    )
 
 
 def conserved(trace: Trace) -> None:
