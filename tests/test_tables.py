@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import html
 import importlib
 import io
 import json
@@ -192,6 +193,17 @@ def test_the_numbers_shown_are_those_of_the_frame(table: Table) -> None:
                     assert cell == MISSING and (is_missing(value) or not of)
                 else:
                     assert math.isclose(float(shown) * size, float(value) / of, rel_tol=1e-9, abs_tol=1e-12)
+
+
+@each_table
+def test_html_shows_the_same_cells(table: Table) -> None:
+    for one in filled(table):
+        text = html.unescape(str(table_html(one, top=40)))
+        assert text.count("<tr") == (min(len(one), 40) + 1 if len(one) else 0)
+        for column in layout(one, slice(40)) if len(one) else ():
+            assert column.meaning in text
+            assert all(cell in text for cell in column.bare())
+        assert (str(table_html(one, top=5, more=False)) != "") == bool(len(one))
 
 
 @each_table
