@@ -21,6 +21,7 @@ from markupsafe import escape
 from app.parts.tables import _frame as dashboard_frame
 from docs.generate import tables as reference_tables
 from profiler_kit import tables
+from profiler_kit.analyses.compare.snapshots import compare_snapshots
 from profiler_kit.errors import OptionError
 from profiler_kit.joined import join_run
 from profiler_kit.ranks import load_ranks
@@ -28,10 +29,10 @@ from profiler_kit.render.html import table_html
 from profiler_kit.render.layout import Shown, layout
 from profiler_kit.render.markdown import table_markdown
 from profiler_kit.render.text_table import filled_lines
-from profiler_kit.run import load_run
+from profiler_kit.run import Run, compare_runs, load_run
 from profiler_kit.snapshot import load_snapshot
 from profiler_kit.sql_arrow import sql_columns
-from profiler_kit.table import Filled, Of, Table, is_missing
+from profiler_kit.table import Filled, Table, is_missing
 from profiler_kit.tables import every_table
 from profiler_kit.text import MISSING
 from profiler_kit.trace import Trace, load_trace
@@ -72,13 +73,22 @@ def jobs() -> list[Any]:
     return [load_ranks({0: small(), 1: small()})]
 
 
-SOURCES: dict[Of, Callable[[], list[Any]]] = {
+@functools.cache
+def runs() -> tuple[Run, Run]:
+    return load_run(RUN.with_name("h200-vit_b-eager-fp32")), load_run(RUN)
+
+
+SOURCES: dict[str, Callable[[], list[Any]]] = {
     "trace": traces,
     "snapshot": functools.cache(lambda: [load_snapshot(RUN / "memory.pickle")]),
     "joined": functools.cache(
         lambda: [join_run(load_trace(GOLDEN / "joined_h200.json.gz"), load_snapshot(GOLDEN / "joined_h200.pickle"))]
     ),
     "job": jobs,
+    "diff": lambda: [{"B": compare_runs(*runs())}],
+    "memory diff": lambda: [{"B": compare_snapshots(*(run.snapshot for run in runs()))}],
+    "layers": lambda: [runs()[1].layers],
+    "layers diff": lambda: [{"AB"[number]: run.layers.totals for number, run in enumerate(runs()) if run.layers}],
 }
 
 
