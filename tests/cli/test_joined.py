@@ -16,7 +16,8 @@ def test_the_table_holds_both_and_says_how_far_the_clocks_agree() -> None:
     assert done.code == 0
     assert "    image encoder            2        1,178   36.981 ms   36.981 ms    2.31 GiB   32.98 GiB" in done.out
     assert done.out.endswith(
-        f"{SNAPSHOT} and the trace disagree by 3.1 µs (median of 28 region boundaries; p99 30.9 µs, at most 38.5 µs).\n"
+        f"{TRACE.name} and {SNAPSHOT.name} were recorded at once; their times differ by 3.1 µs (median of 28 region "
+        "boundaries; p99 30.9 µs, at most 38.5 µs).\n"
     )
 
 
