@@ -168,4 +168,4 @@ def of_kind(found: Iterable[Finding], *kinds: Kind) -> list[Finding]:
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(one) for key, one in value.items()}
-    return list(value) if isinstance(value, tuple) else value
+    return [_plain(one) for one in value] if isinstance(value, tuple) else value

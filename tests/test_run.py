@@ -119,7 +119,7 @@ def test_the_parts_of_an_opened_run_are_read_when_asked_for(root: Path, tmp_path
     run = open_run(root / "gpu", trace=counted)
     assert run.record is not None and {file.name for file in run.files} >= {"trace.json.gz", "memory.pickle"}
     assert read == []
-    assert run.presence is not None and run.side is run.side and run.trace is not None
+    assert run.presence is not None and run.findings is run.findings and run.trace is not None
     assert read == ["trace.json.gz"]
     assert compare_runs(run, run) is compare_runs(run, run)
     assert dataclasses.replace(run, name="other").trace is run.trace  # one reading for both

@@ -85,13 +85,13 @@ def _headline(found: Comparison, records: Records, b: str) -> Finding | None:
         "trace": "from first to last event",
     }[row.path[0]]
     if row.status == "same":
-        said = [f"{b} takes as long as A"]
+        said = f"{b} takes as long as A"
     elif row.change is not None and 1 / AS_FACTOR < 1 + row.change < AS_FACTOR:
-        said = [f"{b} takes {abs(row.change) * 100:.1f} % {'longer' if row.change > 0 else 'less time'} than A"]
+        said = f"{b} takes {abs(row.change) * 100:.1f} % {'longer' if row.change > 0 else 'less time'} than A"
     else:
-        said = [f"{b} is {ratio(row.change)} than A"]
+        said = f"{b} is {ratio(row.change)} than A"
     evidence = Evidence("diff_totals", {"path": (row.path,)})
-    return _finding("change", bold(said[0]), f": {from_to(row)} {what} (noise {noise(row)}).", evidence=evidence)
+    return _finding("change", f"{said}: {from_to(row)} {what} (noise {noise(row)}).", evidence=evidence)
 
 
 def _where(found: Comparison, records: Records, b: str) -> Finding | None:

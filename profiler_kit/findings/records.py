@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import Path
 from typing import Final
 
 import pandas as pd
@@ -58,8 +59,9 @@ def clock(joined: JoinedRun) -> Finding:
     """How far the clocks of a trace and a snapshot of one run disagree."""
     one = joined.clock
     said = (
-        f"{joined.trace.path.name} and the snapshot were recorded at once; their times differ by {one.median_us:.1f} "
-        f"µs (median of {one.readings} region boundaries), at most {one.max_us:.1f} µs."
+        f"{joined.trace.path.name} and {Path(joined.snapshot.path).name} were recorded at once; their times differ by "
+        f"{one.median_us:.1f} µs (median of {one.readings} region boundaries; p99 {one.p99_us:.1f} µs, at most "
+        f"{one.max_us:.1f} µs)."
     )
     return Finding("clock", "odd", say(said), page="memory")
 

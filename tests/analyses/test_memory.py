@@ -378,13 +378,6 @@ def test_no_real_capture_lost_events(path: Path) -> None:
 # ---- words ----
 
 
-def test_why_an_allocation_failed() -> None:
-    assert memory.explain_oom(10, None, 5) == "The recorder did not say how much was free on the device."
-    assert memory.explain_oom(10, 20, 0).startswith("The device had room: a limit of the process")
-    assert memory.explain_oom(10, 4, 8).endswith("Try PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True.")
-    assert memory.explain_oom(100, 4, 8).startswith("More than there was, cached memory included")
-
-
 def test_stack_names() -> None:
     inner, own = Frame("torch/nn/functional.py", 5, "linear"), Frame("/home/me/train.py", 12, "step")
     cpp = Frame("CUDACachingAllocator.cpp", 0, "c10::cuda::CUDACachingAllocator::malloc")

@@ -6,21 +6,31 @@ from typing import Any
 import pytest
 
 from profiler_kit.analyses.memory.oom import OomReport
-from profiler_kit.render.memory_text import advice_text, oom_lines
-from profiler_kit.snapshot import load_snapshot
+from profiler_kit.finding import Finding
+from profiler_kit.findings.memory import advice_text, out_of_memory
+from profiler_kit.snapshot import Snapshot, load_snapshot
 from tests import snapshots as s
 from tests.allocator import Allocator
 
 MiB = 1 << 20
 
 
-def fail(tmp_path: Path, one: Allocator, requested: int, free: int | None, **more: Any) -> OomReport:
+def snapshot(tmp_path: Path, one: Allocator, requested: int, free: int | None, **more: Any) -> Snapshot:
     data = one.snapshot()
     event = {"action": "oom", "size": requested, "stream": 0, "time_us": s.T0 + len(one.trace), "frames": []}
     data["device_traces"][0] = [*data["device_traces"][0], event | ({} if free is None else {"device_free": free})]
     data["allocator_settings"] |= more
-    (report,) = load_snapshot(s.write(tmp_path / "m.pickle", data)).oom_reports(0)
+    return load_snapshot(s.write(tmp_path / "m.pickle", data))
+
+
+def fail(tmp_path: Path, one: Allocator, requested: int, free: int | None, **more: Any) -> OomReport:
+    (report,) = snapshot(tmp_path, one, requested, free, **more).oom_reports(0)
     return report
+
+
+def explained(tmp_path: Path, one: Allocator, requested: int, free: int | None) -> Finding:
+    (finding,) = out_of_memory(snapshot(tmp_path, one, requested, free), 0)
+    return finding
 
 
 def hollow(**settings: Any) -> Allocator:
@@ -39,18 +49,26 @@ def test_split_memory_that_would_do_in_one_piece(tmp_path: Path) -> None:
     report = fail(tmp_path, hollow(), 90 * MiB, 10 * MiB)
     assert (report.reserved_bytes, report.cached_bytes, report.split_bytes) == (160 * MiB, 98 * MiB, 98 * MiB)
     assert report.largest_free_bytes == 58 * MiB
-    assert oom_lines(report) == [
-        "asked for 90.0 MiB, a segment of 90.0 MiB from the driver",
-        "10.0 MiB free on the device, 160.0 MiB reserved by this process, of it 62.0 MiB allocated",
-        "98.0 MiB reserved and in no active block (98.0 MiB beside blocks in use); its largest free block is 58.0 MiB",
-        "Set PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True: 10.0 MiB free on the device and 98.0 MiB cached make "
-        "108.0 MiB, enough for 90.0 MiB once it need not be one piece.",
-        "Or set PYTORCH_CUDA_ALLOC_CONF=max_split_size_mb:89: a segment of 100.0 MiB holds only 2.0 MiB, in blocks of "
-        "at most 2.0 MiB, and would have been left whole for 90.0 MiB.",
-        "Use a smaller batch: 32.0 MiB were missing. If what was allocated since the recording began (152.0 MiB, the "
-        "failed allocation included) grows with it, one 21.1 % smaller would have fitted.",
-        "garbage_collection_threshold would not have helped: it gives whole cached segments back earlier, and the "
-        "allocator does so anyway before it fails (0 B of such was left).",
+    said = explained(tmp_path, hollow(), 90 * MiB, 10 * MiB)
+    assert said.sentence == (
+        "At 10.00 µs, 90.0 MiB were requested; 10.0 MiB free on the device and 98.0 MiB cached would have been enough, "
+        "but not in one piece: the largest free block is 58.0 MiB."
+    )
+    assert said.attempt == (
+        "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True; or PYTORCH_CUDA_ALLOC_CONF=max_split_size_mb:89; or a batch "
+        "21.1 % smaller."
+    )
+    assert list(said.details) == [
+        "This process had reserved 160.0 MiB, of which 62.0 MiB were allocated and 98.0 MiB were in no active block "
+        "(98.0 MiB beside blocks in use); its largest free block was 58.0 MiB.",
+        "expandable_segments:True would have helped: 10.0 MiB free on the device and 98.0 MiB cached make 108.0 MiB, "
+        "enough for 90.0 MiB, which then need not be one piece.",
+        "max_split_size_mb:89 would have helped: a segment of 100.0 MiB holds only 2.0 MiB, in blocks of at most "
+        "2.0 MiB, and would have stayed whole.",
+        "A batch 21.1 % smaller would have fitted, if what was allocated since the recording began (152.0 MiB, the "
+        "failed allocation included) grows with it.",
+        "garbage_collection_threshold would not have helped: it returns whole cached segments earlier, which the "
+        "allocator does anyway before it fails (0 B of them were left).",
     ]
 
 
@@ -62,6 +80,11 @@ def test_more_than_there_is(tmp_path: Path) -> None:
         ("garbage_collection_threshold", False),
     ]
     assert report.advice[0].numbers["missing"] == 22 * MiB
+    said = explained(tmp_path, hollow(), 130 * MiB, 10 * MiB)
+    assert said.sentence == (
+        "At 10.00 µs, 130.0 MiB were requested; 10.0 MiB free on the device and 98.0 MiB cached fall short by 22.0 MiB."
+    )
+    assert said.attempt == "A batch 11.5 % smaller."
     assert advice_text(report.advice[1]) == (
         "expandable_segments:True would not have helped: 10.0 MiB free on the device and 98.0 MiB cached make "
         "108.0 MiB, less than 130.0 MiB."
@@ -78,10 +101,13 @@ def test_no_batch_is_small_enough(tmp_path: Path) -> None:
 
 def test_a_limit_of_the_process(tmp_path: Path) -> None:
     report = fail(tmp_path, hollow(), 90 * MiB, 500 * MiB)
-    assert [advice_text(one) for one in report.advice] == [
-        "Raise the limit: the device had 500.0 MiB free, enough for 90.0 MiB, so that a limit of the process "
-        "(torch.cuda.set_per_process_memory_fraction) stood in the way."
-    ]
+    assert [one.setting for one in report.advice] == ["limit"]
+    said = explained(tmp_path, hollow(), 90 * MiB, 500 * MiB)
+    assert said.sentence == (
+        "At 10.00 µs, 90.0 MiB were requested while 500.0 MiB were free on the device: a limit of this process refused "
+        "the allocation."
+    )
+    assert said.attempt == "Raise the limit (torch.cuda.set_per_process_memory_fraction)."
 
 
 def test_memory_of_graphs_and_other_streams(tmp_path: Path) -> None:
@@ -95,8 +121,8 @@ def test_memory_of_graphs_and_other_streams(tmp_path: Path) -> None:
     (report,) = load_snapshot(s.write(tmp_path / "m.pickle", data)).oom_reports(0)
     assert (report.private_bytes, report.other_stream_bytes) == (50 * MiB, 50 * MiB)
     assert advice_text(report.advice[0]) == (
-        "Share one pool between the CUDA graphs, or use fewer streams: 50.0 MiB lies free in pools of CUDA graphs and "
-        "50.0 MiB on other streams, which nobody else may use."
+        "One pool for all CUDA graphs, or fewer streams, would have helped: 50.0 MiB are free in pools of CUDA graphs "
+        "and 50.0 MiB on other streams, where nothing else may use it."
     )
 
 
@@ -114,10 +140,9 @@ def test_a_split_limit_that_is_set_already(tmp_path: Path) -> None:
 def test_a_recorder_that_says_nothing_of_the_device(tmp_path: Path) -> None:
     report = fail(tmp_path, hollow(), 90 * MiB, None)
     assert report.advice == ()
-    assert oom_lines(report)[:2] == [
-        "asked for 90.0 MiB",
-        "an unknown amount free on the device, 160.0 MiB reserved by this process, of it 62.0 MiB allocated",
-    ]
+    said = explained(tmp_path, hollow(), 90 * MiB, None)
+    assert said.sentence == "At 10.00 µs, 90.0 MiB were requested; how much was free on the device was not recorded."
+    assert said.attempt == "" and len(said.details) == 1
 
 
 @pytest.mark.parametrize("path", s.captures(), ids=lambda path: f"{path.parent.name}-{path.name}")

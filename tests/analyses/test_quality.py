@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler_kit.analyses.gpu.quality import Finding, Recorded, find_all, overlaps_on_streams
+from profiler_kit.analyses.gpu.quality import Flaw, Recorded, find_flaws, overlaps_on_streams
 from profiler_kit.load.cache.file_facts import read_file_facts
 from profiler_kit.trace import load_trace
 from tests.builders import TraceBuilder, real_traces
@@ -32,11 +32,11 @@ def complete() -> TraceBuilder:
     return trace
 
 
-def findings(trace: TraceBuilder, tmp_path: Path, **metadata: Any) -> list[Finding]:
+def findings(trace: TraceBuilder, tmp_path: Path, **metadata: Any) -> list[Flaw]:
     return findings_of(trace.write(tmp_path / "t.json"), metadata)
 
 
-def findings_of(path: Path, metadata: dict[str, Any] | None = None) -> list[Finding]:
+def findings_of(path: Path, metadata: dict[str, Any] | None = None) -> list[Flaw]:
     trace, facts = load_trace(path, cache=False), read_file_facts(path)
     quality = trace.quality
     recorded = Recorded(
@@ -49,7 +49,7 @@ def findings_of(path: Path, metadata: dict[str, Any] | None = None) -> list[Find
         has_stacks=facts.has_stacks,
         metadata={**trace.metadata, **(metadata or {})},
     )
-    return find_all(recorded, trace.columns, trace.gpu_events(), trace.region_instances())
+    return find_flaws(recorded, trace.columns, trace.gpu_events(), trace.region_instances())
 
 
 def without(trace: TraceBuilder, *categories: str) -> TraceBuilder:
@@ -102,29 +102,29 @@ def unknown(trace: TraceBuilder) -> TraceBuilder:
 
 
 MISSING = {  # trace: the findings it must have
-    "GPU": (lambda: without(complete(), "kernel", "cuda_runtime", "ac2g"), [Finding("no GPU activity", 0)]),
-    "GPU events": (lambda: without(complete(), "kernel"), [Finding("GPU work without events", 2)]),
+    "GPU": (lambda: without(complete(), "kernel", "cuda_runtime", "ac2g"), [Flaw("no GPU activity", 0)]),
+    "GPU events": (lambda: without(complete(), "kernel"), [Flaw("GPU work without events", 2)]),
     "host": (
         lambda: without(complete(), "cpu_op", "cuda_runtime", "ac2g"),
-        [Finding("no host activity", 0, 2)],
+        [Flaw("no host activity", 0, 2)],
     ),
-    "launches": (lambda: unlinked(complete()), [Finding("unlinked", 1, 3)]),
-    "regions": (lambda: without(complete(), "user_annotation"), [Finding("no regions", 0), Finding("no steps", 0)]),
-    "regions but steps": (lambda: renamed(complete(), '"encoder"', '"ProfilerStep#1"'), [Finding("steps only", 4)]),
-    "a region around some": (lambda: outside(complete()), [Finding("outside regions", 1, 3)]),
-    "steps": (lambda: renamed(complete(), "ProfilerStep#", "step "), [Finding("no steps", 0)]),
-    "some steps": (lambda: late_step(complete()), [Finding("steps missing", 3, 3, ("2",))]),
-    "shapes": (lambda: renamed(complete(), "Input Dims", "x"), [Finding("no shapes", 0, 2)]),
+    "launches": (lambda: unlinked(complete()), [Flaw("unlinked", 1, 3)]),
+    "regions": (lambda: without(complete(), "user_annotation"), [Flaw("no regions", 0), Flaw("no steps", 0)]),
+    "regions but steps": (lambda: renamed(complete(), '"encoder"', '"ProfilerStep#1"'), [Flaw("steps only", 4)]),
+    "a region around some": (lambda: outside(complete()), [Flaw("outside regions", 1, 3)]),
+    "steps": (lambda: renamed(complete(), "ProfilerStep#", "step "), [Flaw("no steps", 0)]),
+    "some steps": (lambda: late_step(complete()), [Flaw("steps missing", 3, 3, ("2",))]),
+    "shapes": (lambda: renamed(complete(), "Input Dims", "x"), [Flaw("no shapes", 0, 2)]),
     "stacks": (
         lambda: without(complete(), "python_function"),
-        [Finding("no stacks", 0), Finding("no modules", 0)],
+        [Flaw("no stacks", 0), Flaw("no modules", 0)],
     ),
-    "modules": (lambda: renamed(complete(), "nn.Module: ", "f.py(1): "), [Finding("no modules", 0)]),
-    "memory": (lambda: without(complete(), "cpu_instant_event"), [Finding("no memory", 0)]),
-    "the rank": (lambda: renamed(complete(), "gemm", "ncclKernel_AllReduce"), [Finding("no rank", 1)]),
-    "one clock": (lambda: early(complete()), [Finding("early starts", 1, 3, (), 2500)]),
-    "order": (lambda: overlapping(complete()), [Finding("stream overlap", 1, 3, (), 5000)]),
-    "known categories": (lambda: unknown(complete()), [Finding("unknown categories", 3, 0, ("quantum_op", "abacus"))]),
+    "modules": (lambda: renamed(complete(), "nn.Module: ", "f.py(1): "), [Flaw("no modules", 0)]),
+    "memory": (lambda: without(complete(), "cpu_instant_event"), [Flaw("no memory", 0)]),
+    "the rank": (lambda: renamed(complete(), "gemm", "ncclKernel_AllReduce"), [Flaw("no rank", 1)]),
+    "one clock": (lambda: early(complete()), [Flaw("early starts", 1, 3, (), 2500)]),
+    "order": (lambda: overlapping(complete()), [Flaw("stream overlap", 1, 3, (), 5000)]),
+    "known categories": (lambda: unknown(complete()), [Flaw("unknown categories", 3, 0, ("quantum_op", "abacus"))]),
 }
 
 
@@ -137,7 +137,7 @@ def test_what_is_missing_is_found_and_nothing_else(case: str, tmp_path: Path) ->
 def test_metadata_answers_what_the_events_do_not(tmp_path: Path) -> None:
     trace = renamed(complete(), "gemm", "ncclKernel_AllReduce")
     assert findings(trace, tmp_path, distributedInfo={"rank": 0}) == []
-    assert findings(complete(), tmp_path, baseTimeNanoseconds=None) == [Finding("no base time", 0)]
+    assert findings(complete(), tmp_path, baseTimeNanoseconds=None) == [Flaw("no base time", 0)]
     assert findings(renamed(complete(), "nn.Module: ", "f.py: "), tmp_path, with_modules=1) == []
 
 

@@ -34,11 +34,11 @@ def test_the_sample_runs_are_told_apart_at_a_glance() -> None:
     assert (done.code, done.err) == (0, "")
     lines = done.out.splitlines()
     assert lines[:2] == [f"A: {EAGER}", f"B: {COMPILED}"]
-    assert lines[3].startswith("B is 3.71 × faster than A: 80.517 → 21.699 ms a batch of 2 images, recorded without ")
+    assert lines[3].startswith("B is 3.71 × faster than A: 80.517 → 21.699 ms a batch of 2 images, without ")
     assert lines[4] == (
         "GPU time changed most in ProfilerStep > timed region > image encoder: 70.157 → 13.834 ms (5.07 × faster)."
     )
-    assert "Set differently: optimizations none → bf16, compile; dtype float32 → bfloat16." in lines
+    assert "Different settings: optimizations none → bf16, compile; dtype float32 → bfloat16." in lines
     assert "Peak memory: 5.14 GiB → 1.38 GiB." in lines
 
 
@@ -59,7 +59,7 @@ def test_what_ran_once_fails_too_and_says_that_noise_is_unknown(tmp_path: Path) 
     a, b = steps(tmp_path / "a.json", 1000), steps(tmp_path / "b.json", 1200)
     done = profiler_kit("diff", a, b, "--fail-above", "5%")
     assert done.code == 1 and "(+20.0 %, measured once, noise unknown), want at most +5%." in done.err
-    assert "Times are of one ProfilerStep each, so that nothing is known of their noise." in done.out
+    assert "Times are of one ProfilerStep each, so the noise is unknown." in done.out
 
 
 def test_json_holds_every_row(tmp_path: Path) -> None:
@@ -98,8 +98,8 @@ def test_runs_with_other_batches_are_compared_per_image(tmp_path: Path) -> None:
     record["batch_size"] = 4
     (other / "run.json").write_text(json.dumps(record))
     done = profiler_kit("diff", EAGER, other)
-    assert "40.259 → 20.129 ms an image, recorded without the profiler" in done.out
-    assert "Set differently: batch size 2 → 4." in done.out
+    assert "40.259 → 20.129 ms an image, without the profiler" in done.out
+    assert "Different settings: batch size 2 → 4." in done.out
     (other / "run.json").write_text("broken")
     broken = profiler_kit("diff", EAGER, other)
     assert broken.code == 0 and broken.err.startswith(f"profiler-kit: {other}/run.json: not JSON (")

@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 
 from profiler_kit.analyses.gpu.quality import Key
-from profiler_kit.cli.doctor import ADVICE
+from profiler_kit.findings.quality import WORDS
 from tests.builders import TraceBuilder
 from tests.cli.run import profiler_kit
 
@@ -80,7 +80,7 @@ def test_the_report_names_the_file_and_aligns() -> None:
     assert lines[1] == "  file           Kineto's layout, gzip 3.0 KiB of 27.7 KiB"
     assert lines[2] == "  recorded with  CUDA runtime 13.0, CUDA driver 13.0, CUPTI 130001"
     assert "  contents       137 events, 11 of them on the GPU; host threads: 1, streams: 3, regions: 7" in lines
-    assert "findings: 4" in lines
+    assert "Whole: all 137 events could be read; 4 things were not recorded." in lines
     assert "             next time: profiler_runner(path, with_stack=True)" in lines
 
 
@@ -117,7 +117,7 @@ def test_a_broken_trace_is_findings_and_not_an_error(tmp_path: Path) -> None:
     assert (done.code, done.err) == (0, "")
     found = json.loads(done.out)
     assert [f["key"] for f in found["findings"] if f["severity"] == "lost"] == ["truncated", "dropped", "repaired"]
-    assert found["findings"][2]["found"] == "events that were malformed JSON and were mended: 1"
+    assert found["findings"][2]["found"] == "events that were malformed JSON and were repaired: 1"
     data = path.read_bytes()
     places = [(incident["kind"], incident["offset"]) for incident in found["quality"]["incidents"]]
     assert places == [
@@ -127,16 +127,16 @@ def test_a_broken_trace_is_findings_and_not_an_error(tmp_path: Path) -> None:
     ]
     report = profiler_kit("doctor", path)
     assert report.code == 0
-    assert f"  {places[0][1]:>5}  mended: {{ " in report.out
+    assert f"  {places[0][1]:>5}  repaired: {{ " in report.out
     assert f"  {places[2][1]:>5,}  the file ends in this event: {{ " in report.out
-    assert "  lost     the file is cut off: it has no end\n" in report.out
+    assert "  lost     The file is cut off: it has no end.\n" in report.out
 
 
 def test_an_unknown_category_is_named(tmp_path: Path) -> None:
     trace = TraceBuilder()
     trace.span("quantum_op", "q", 1, 1)
     done = profiler_kit("doctor", trace.write(tmp_path / "t.json"))
-    assert "  lost     events of categories nobody knows: 1 ('quantum_op')\n" in done.out
+    assert "  lost     Events of unknown categories: 1 ('quantum_op').\n" in done.out
 
 
 def test_what_is_no_trace_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_what_is_no_trace_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", get_args(Key))
 def test_every_finding_has_its_words(key: str) -> None:
-    found, affects, _ = ADVICE[key]
+    found, affects, _ = WORDS[key]
     assert found and affects
     assert found.format(count=1, of=2, names="n", largest="1 ns")
-    assert set(ADVICE) == set(get_args(Key))
+    assert set(WORDS) == set(get_args(Key))

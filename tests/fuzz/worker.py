@@ -20,7 +20,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from profiler_kit.analyses.gpu.quality import Recorded, find_all
+from profiler_kit.analyses.gpu.quality import Recorded, find_flaws
 from profiler_kit.errors import KitError
 from profiler_kit.load.cache.file_facts import read_file_facts
 from profiler_kit.trace import Trace, load_trace
@@ -96,7 +96,7 @@ def use(trace: Trace) -> None:
         has_stacks=facts.has_stacks,
         metadata=trace.metadata,
     )
-    find_all(recorded, trace.columns, trace.gpu_events(), trace.region_instances())
+    find_flaws(recorded, trace.columns, trace.gpu_events(), trace.region_instances())
 
 
 def spans_of(trace: Trace) -> Counter[Span]:

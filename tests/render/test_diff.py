@@ -6,7 +6,9 @@ import pytest
 
 from profiler_kit.analyses.compare.measurements import Measured, measured
 from profiler_kit.analyses.compare.traces import Change, Comparison
-from profiler_kit.render.diff import changed, from_to, grids, markdown, noise, verdict
+from profiler_kit.finding import Finding, say
+from profiler_kit.findings.compare import changed, from_to, noise, of_comparison
+from profiler_kit.render.diff import grids, markdown
 
 
 def change(a: list[int] | None, b: list[int] | None, kind: str = "region", *path: str, metric: str = "gpu") -> Change:
@@ -53,7 +55,7 @@ def hostile() -> Comparison:
 
 
 def test_markdown_survives_hostile_names() -> None:
-    text = markdown(hostile(), ("a_b*", "<b>"), ["1 < 2 | 3"], 10)
+    text = markdown(hostile(), ("a_b*", "<b>"), [Finding("change", "change", say("1 < 2 | 3"))], 10)
     assert text.startswith("### a\\_b\\* → \\<b\\>\n\n- 1 \\< 2 \\| 3\n")
     assert "| `a│b'c'` | 50 ns | 60 ns | +20.0 % | ± 0 ns | 1 → 2 ns | 2.00 × slower |" in text
     assert "| &emsp;`<script>@me` | 20 ns |" in text
@@ -63,15 +65,18 @@ def test_markdown_survives_hostile_names() -> None:
     assert max(map(len, tables)) < 250
 
 
-def test_the_verdict_names_the_innermost_region_that_holds_the_change() -> None:
-    assert verdict(hostile()) == [
+def test_the_findings_name_the_innermost_region_that_holds_the_change() -> None:
+    found = of_comparison(hostile())
+    assert [one.sentence for one in found] == [
         "B is 2.00 × slower than A: 100 → 200 ns a step|one (noise ± 1 ns).",
         "GPU time changed most in a|b`c` > <script>@me: 20 → 30 ns (1.50 × slower).",
         "B's GPU is busy 30 % of the time while recorded (A's 50 %): look at launches and copies next.",
         "Times are per step|one: medians of 2.",
     ]
+    assert found[1].where == ("a|b`c`", "<script>@me")
+    assert of_comparison(hostile(), b="C")[0].sentence.startswith("C is 2.00 × slower than A")
     nothing = Comparison(None, (0, 0), "host", ())
-    assert verdict(nothing)[0] == "Nothing to compare: the traces share no time."
+    assert of_comparison(nothing)[0].sentence == "Nothing to compare: the traces share no time."
     assert grids(nothing, 5) == []
 
 

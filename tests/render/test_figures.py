@@ -8,10 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from profiler_kit.render.verdict import gpu_verdict, host_verdict, layers_coverage, main_region, missing_gpu
 
-from profiler_kit.analyses.gpu.batch_load import batch_load
-from profiler_kit.analyses.gpu.gpu_presence import Presence
 from profiler_kit.analyses.gpu.kernels import kernel_totals
 from profiler_kit.analyses.gpu.regions import REGION_TOTALS
 from profiler_kit.analyses.gpu.window import NAME_SUMS, OPERATOR_SUMS, name_sums, operator_sums
@@ -40,10 +37,6 @@ def gpu(tmp_path: Path) -> Trace:
 @pytest.fixture
 def host(tmp_path: Path) -> Trace:
     return load_trace(host_trace().write(tmp_path / "host.json"))
-
-
-def said(pieces: list[tuple[str, bool]]) -> str:
-    return "".join(text for text, _ in pieces)
 
 
 def test_the_activity_bar_adds_up_to_the_whole(gpu: Trace) -> None:
@@ -179,23 +172,6 @@ def contrast(ink: str, scale: list[str], share: float) -> float:
     return (values[1] + 0.05) / (values[0] + 0.05)
 
 
-@pytest.mark.parametrize(
-    ("share", "overhead", "spread", "words"),
-    [
-        (0.982, 0.02, 0.01, "The layers explain at least 98.2 % of the forward run without hooks (batch 1); the spread "
-         "of its samples (1.0 %) is smaller, so the rest ran outside every layer. The hooks cost 2.0 % at most."),
-        (1.003, -0.009, 0.05, "The layers explain all of the forward run without hooks, within the spread of its "
-         "samples (5.0 %). The hooks cost no more than that spread."),
-        (0.695, 0.0, 0.4, "The forward run without hooks took so differently long each time (spread 40 %) that it "
-         "cannot be said how much of it the layers explain. More --iterations or --warmup would tell."),
-    ],
-)  # fmt: skip
-def test_noise_is_called_noise(share: float, overhead: float, spread: float, words: str) -> None:
-    row = {"batch_size": 1, "forward_ns": 1e6, "hooked_ns": 1e6, "layers_ns": 1e6, "share": share, "leaves_ns": 1e6}
-    coverage = pd.DataFrame([{**row, "leaves_share": share, "overhead": overhead}])
-    assert layers_coverage(coverage, spread) == words
-
-
 def test_memory_of_a_cpu_has_no_reserve_and_long_times_are_seconds() -> None:
     frame = pd.DataFrame(
         {"device": 0, "time_us": [0, 10_000_000], "allocated_bytes": [1 << 20, 2 << 20], "reserved_bytes": 6 << 30}
@@ -220,57 +196,6 @@ def test_memory_keeps_the_peak_when_thinned() -> None:
     assert len(line.x) <= 4_100 and max(line.y) == 5.0
     assert figure.layout.annotations[0].text == "<b>peak 5.0 MiB</b>"
     figures_memory.memory_over_time(MEMORY_TIMELINE.empty(), spans.head(0))
-
-
-def test_the_verdict_goes_down_to_the_region_that_matters(gpu: Trace, host: Trace) -> None:
-    assert main_region(gpu.regions(), "busy_ns") == (("timed region", "image encoder"), 0.9)
-    assert main_region(REGION_TOTALS.empty(), "busy_ns") is None
-    assert said(gpu_verdict(gpu.summary()["gpu_timeline"], gpu.regions())) == (
-        "The GPU was busy 83 % of the recorded 1.200 ms; 90 % of the GPU's work came from image encoder."
-    )
-    assert said(gpu_verdict(gpu.summary()["gpu_timeline"], gpu.regions(), batch_load(gpu.regions(), [1_050_000]))) == (
-        "GPU work 1.000 ms of a 1.050 ms batch: 95 % busy when not recorded "
-        "(recording slowed the host: 83 % while recorded); 90 % of the GPU's work came from image encoder."
-    )
-    assert said(host_verdict(host.regions(), operator_sums(host.operators()))) == (
-        "No GPU in this run. image encoder took 80 % of the time in regions; "
-        "the longest operator is aten::addmm, 75 % of operator time."
-    )
-
-
-def test_a_starved_gpu_is_said_so(tmp_path: Path) -> None:
-    builder = TraceBuilder()
-    for number in (1, 2):
-        builder.launch(number, number)
-        builder.kernel(number, 100 * number, 10)
-    trace = load_trace(builder.write(tmp_path / "t.json"))
-    assert said(gpu_verdict(trace.summary()["gpu_timeline"], trace.regions())) == (
-        "The GPU was busy 18 % of the recorded 110.00 µs. "
-        "It waited for 90.00 µs, some of that for the recording: look at launches and copies first."
-    )
-
-
-def test_without_gpu_events_it_is_said_why(host: Trace) -> None:
-    found = {
-        (ran.launches, ran.truncated, ran.devices): missing_gpu(ran)
-        for ran in (
-            Presence(0, 1_414, 1_414, True, ()),
-            Presence(0, 0, 0, True, ("NVIDIA H200",)),
-            Presence(0, 0, 0, True, ()),
-            Presence(0, 1, 1, False, ()),
-            Presence(0, 0, 0, False, ("NVIDIA H200",)),
-        )
-    }
-    assert list(found.values()) == [
-        "The trace is cut off before its GPU events (1,414 calls launch GPU work): this is its host side only.",
-        "The trace is cut off before its GPU events (it was recorded on a machine with NVIDIA H200): "
-        "this is its host side only.",
-        "The trace is cut off: no GPU events up to there, which files hold last.",
-        "GPU work was launched (1 call launches it), but the GPU was not recorded: this is the host side only.",
-        "No GPU in this run.",
-    ]
-    cut = host_verdict(REGION_TOTALS.empty(), OPERATOR_SUMS.empty(), Presence(0, 0, 0, True, ()))
-    assert said(cut) == "The trace is cut off: no GPU events up to there, which files hold last."
 
 
 def test_a_latency_axis_counts_whole_iterations() -> None:

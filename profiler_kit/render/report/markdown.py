@@ -13,6 +13,7 @@ from profiler_kit.finding import Finding, of_kind, of_the_file
 from profiler_kit.findings import memory
 from profiler_kit.findings.collect import headline
 from profiler_kit.findings.compare import of_comparison
+from profiler_kit.findings.layers import of_layers
 from profiler_kit.findings.numbers import numbers
 from profiler_kit.findings.records import what_ran
 from profiler_kit.formats.ladder_file import ladder_rows
@@ -113,9 +114,11 @@ def _trace(run: Run, trace: Trace, *, on_gpu: bool) -> Iterator[str]:
 
 
 def _memory(snapshot: Snapshot) -> Iterator[str]:
+    for one in memory.raised(snapshot):
+        yield from ("", _line(one))
     for row in snapshot.summary()["devices"]:
         device = row["device"]
-        if not (row["events"] or row["end_allocated_bytes"]):
+        if not memory.holds_memory(row):
             continue
         title = "**Memory**" if device == 0 else f"**Memory of device {device}**"
         yield from ("", title, "", *(f"- {_line(one)}" for one in memory.of_device(snapshot, device)), "")
@@ -140,6 +143,8 @@ def _layers(run: Run) -> Iterator[str]:
     yield from (
         "",
         "**Layers: time per image by batch size**",
+        "",
+        *(f"- {_line(one)}" for one in of_layers(run.layers, run.record)),
         "",
         *grid(("layer", *(f"batch {b}" for b in batches)), cells),
     )

@@ -1,0 +1,127 @@
+"""Where the time went, in words: the sentences of GPU and host runs, idle time, and what the layers explain."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from profiler_kit.analyses.gpu.gpu_presence import Presence
+from profiler_kit.analyses.gpu.regions import deepest, innermost
+from profiler_kit.analyses.layers.totals import LAYER_TOTALS
+from profiler_kit.findings.layers import coverage as coverage_of
+from profiler_kit.findings.time import bound_by, headline, idle_causes, idle_regions, missing_gpu, why_idle
+from profiler_kit.run import Layers, Run
+from profiler_kit.trace import load_trace
+from tests.app.samples import gpu_trace, host_trace, record
+from tests.builders import TraceBuilder
+
+
+def run_of(builder: TraceBuilder, folder: Path, *latency_ns: int) -> Run:
+    run = Run.holding(folder, load_trace(builder.write(folder / "trace.json")))
+    return dataclasses.replace(run, record=dataclasses.replace(record("a"), latency_ns=latency_ns))
+
+
+def said(run: Run) -> str:
+    found = headline(run)
+    assert found is not None
+    return found.sentence
+
+
+def test_the_headline_goes_down_to_the_region_that_matters(tmp_path: Path) -> None:
+    found = headline(run_of(gpu_trace(), tmp_path))
+    assert found is not None and found.where == ("timed region", "image encoder")
+    assert found.sentence == (
+        "The GPU was busy 83 % of the recorded 1.200 ms; 90 % of its work came from image encoder."
+    )
+    assert [text for text, bold in found.pieces if bold] == ["83 %", "90 %", "image encoder"]
+    assert said(run_of(gpu_trace(), tmp_path, 1_050_000)) == (
+        "The GPU works 1.000 ms of each 1.050 ms batch: 95 % busy without the profiler, 83 % while recorded because "
+        "recording slows the host; 90 % of its work came from image encoder."
+    )
+    assert said(run_of(host_trace(), tmp_path)) == (
+        "No GPU in this run. image encoder took 80 % of the time in regions; the longest operator is aten::addmm, "
+        "75 % of operator time."
+    )
+
+
+def test_a_starved_gpu_is_said_so(tmp_path: Path) -> None:
+    builder = TraceBuilder()
+    for number in (1, 2):
+        builder.launch(number, number)
+        builder.kernel(number, 100 * number, 10)
+    assert said(run_of(builder, tmp_path)) == (
+        "The GPU was busy 18 % of the recorded 110.00 µs. It was idle for 90.00 µs, some of it because of the "
+        "recording: look at launches and copies first."
+    )
+
+
+def test_idle_time_has_one_definition_in_every_sentence(tmp_path: Path) -> None:
+    """Of causes it adds up to all of it; of a region it is that of the table `utilization`."""
+    run = run_of(gpu_trace(), tmp_path)
+    assert run.trace is not None
+    causes = idle_causes(run)
+    assert sum(causes.values()) == run.trace.summary()["gpu_timeline"]["idle_ns"] == 200_000
+    table = run.trace.utilization()
+    idle = dict(zip(table["path"], table["idle_ns"], strict=True))
+    assert [(path, ns) for path, ns, _ in idle_regions(run)] == sorted(
+        ((path, idle[path]) for path in idle if len(path) == 2 and idle[path]), key=lambda row: -row[1]
+    )
+    why, bound = why_idle(run), bound_by(run)
+    assert why is not None and bound is not None
+    assert why.sentence == (
+        "The GPU was idle for 200.00 µs while recorded: other 100 %. Longest in mask decoder (200.00 µs)."
+    )
+    assert bound.sentence == (
+        "image encoder holds 90 % of the GPU's work and is GPU-bound; the GPU is idle longest in mask decoder "
+        "(200.00 µs), which is GPU-bound."
+    )
+
+
+def test_without_gpu_events_it_is_said_why() -> None:
+    found = [
+        missing_gpu(presence).sentence
+        for presence in (
+            Presence(0, 1_414, 1_414, True, ()),
+            Presence(0, 0, 0, True, ("NVIDIA H200",)),
+            Presence(0, 0, 0, True, ()),
+            Presence(0, 1, 1, False, ()),
+            Presence(0, 0, 0, False, ("NVIDIA H200",)),
+        )
+    ]
+    assert found == [
+        "The trace is cut off before its GPU events (1,414 calls launch GPU work): this is its host side only.",
+        "The trace is cut off before its GPU events (it was recorded on a machine with NVIDIA H200): "
+        "this is its host side only.",
+        "The trace is cut off, with no GPU events up to there; a file holds them last.",
+        "GPU work was launched (1 call launches it), but the GPU was not recorded: this is the host side only.",
+        "No GPU in this run.",
+    ]
+
+
+def test_the_deepest_region_that_holds_most() -> None:
+    paths = [("step",), ("step", "a"), ("step", "b"), ("step", "a", "x"), ("(no region)",), ("step", "overlaps")]
+    assert deepest(paths, [100, 60, 40, 20, 300, 120]) == (("step", "a"), 60)  # more than the step: counted twice
+    assert deepest([], []) == ((), 0)
+    assert innermost(paths, [100, 60, 40, 20, 300, 120]) == [(("step", "b"), 40), (("step", "a", "x"), 20)]
+
+
+@pytest.mark.parametrize(
+    ("share", "overhead", "spread", "words"),
+    [
+        (0.982, 0.02, 0.01, "The layers explain at least 98.2 % of the forward run without hooks (batch 1); the spread "
+         "of its samples (1.0 %) is smaller, so the rest ran outside every layer. The hooks cost 2.0 % at most."),
+        (1.003, -0.009, 0.05, "The layers explain all of the forward run without hooks, within the spread of its "
+         "samples (5.0 %). The hooks cost no more than that spread."),
+        (0.695, 0.0, 0.4, "How much of the forward the layers explain is unknown: without hooks its time varies too "
+         "much (spread 40 %)."),
+    ],
+)  # fmt: skip
+def test_noise_is_called_noise(share: float, overhead: float, spread: float, words: str) -> None:
+    row = {"batch_size": 1, "forward_ns": 1e6, "hooked_ns": 1e6, "layers_ns": 1e6, "share": share, "leaves_ns": 1e6}
+    coverage = pd.DataFrame([{**row, "leaves_share": share, "overhead": overhead}])
+    found = coverage_of(Layers(LAYER_TOTALS.empty(), coverage, spread, ()))
+    assert found is not None and found.sentence == words
+    assert found.attempt == ("More --iterations or --warmup." if spread > 0.25 else "")
