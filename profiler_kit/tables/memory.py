@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import pandas as pd
 
@@ -23,10 +23,8 @@ from profiler_kit.analyses.memory.replay import MEMORY_LIVE, MEMORY_TIMELINE
 from profiler_kit.analyses.memory.stack_names import stack_name
 from profiler_kit.errors import OptionError
 from profiler_kit.schema import Column, Schema
+from profiler_kit.snapshot import Snapshot
 from profiler_kit.table import Option, Table
-
-if TYPE_CHECKING:
-    from profiler_kit.snapshot import Snapshot
 
 Fill = Callable[..., pd.DataFrame]
 

