@@ -18,8 +18,7 @@ def test_the_table_holds_both_and_says_how_far_the_clocks_agree() -> None:
     assert row in done.out
     assert done.out.endswith(
         f"{TRACE.name} and {SNAPSHOT.name} were recorded at once; their times differ by 3.1 µs (median of 28 region "
-        "boundaries; p99 30.9 µs, at most 38.5 µs).
-"
+        "boundaries; p99 30.9 µs, at most 38.5 µs).\n"
     )
 
 
