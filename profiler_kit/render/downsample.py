@@ -1,4 +1,4 @@
-"""Thin a line of many points to what a picture can show: values in, the rows to keep out."""
+"""Thin a line of many points to what a picture can show, its peaks kept."""
 
 from __future__ import annotations
 

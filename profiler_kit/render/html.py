@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Final, Literal
@@ -120,6 +120,8 @@ def table_html(
         hues = [colour_of(colours, path[-1]) if path else NEUTRAL for path in filled.frame["path"][rows]]
     shown = [one for one in layout(filled, rows) if not (brief and one.optional)]
     columns = [_column(one, hues) for one in shown]
+    if brief and not filled.table.command:  # events and intervals as they are: the reference says what they mean
+        columns = [replace(column, meaning="") for column in columns]
     for share in [column for column in columns if column.kind == "whole"]:  # its bars belong to the names
         columns.remove(share)
         columns.insert(name_column(shown), share)

@@ -1,4 +1,4 @@
-"""Which layers of a sweep to show (LAYER_TOTALS -> names), the same wherever layers are shown."""
+"""Which layers of a sweep to show, the same wherever layers are shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks of a ladder's row beside the baseline's and the image they are of (a ladder's folder in, PNG bytes out)."""
+"""Masks of a ladder's row beside the baseline's and the image they are of."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def row_overlay(folder: Path, technique: str, number: int = 0) -> bytes:
     """
     picture = folder / SAMPLES / f"{number}.jpg"
     if not picture.is_file():
-        raise InputError(f"{picture}: no such file, want an image that the ladder kept. Measure the ladder again.")
+        raise InputError(f"{picture}: no such file, expected an image that the ladder kept. Measure the ladder again.")
     panels = [(name, _masks(folder, name, number)) for name in dict.fromkeys((BASELINE, technique))]
     image = open_image(picture)
     for name, masks in panels:
         if (masks.height, masks.width) != (image.height, image.width):
             raise InputError(
-                f"{folder / ROWS / slug(name) / MASKS}: masks of {masks.width} x {masks.height} pixels, want "
+                f"{folder / ROWS / slug(name) / MASKS}: masks of {masks.width} x {masks.height} pixels, expected "
                 f"{image.width} x {image.height} as {picture} has. Measure the ladder again."
             )
     drawn = [
@@ -68,5 +68,5 @@ def _masks(folder: Path, technique: str, number: int) -> ImageMasks:
     path = folder / ROWS / slug(technique) / MASKS
     images = read_masks_file(path)
     if number >= len(images):
-        raise InputError(f"{path}: masks of {len(images)} images, want image {number}. Measure the ladder again.")
+        raise InputError(f"{path}: masks of {len(images)} images, expected image {number}. Measure the ladder again.")
     return images[number]

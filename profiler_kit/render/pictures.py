@@ -1,4 +1,4 @@
-"""Pictures without a browser: a ladder's waterfall and masks over an image, drawn with Pillow (PNG bytes out)."""
+"""Pictures without a browser: a ladder's waterfall and masks over an image, drawn with Pillow."""
 
 from __future__ import annotations
 

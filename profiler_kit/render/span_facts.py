@@ -1,4 +1,4 @@
-"""What the timeline says of one span: a trace and a place in its timeline in, labelled text and arrow ends out.
+"""What the timeline says of one span: labelled text, and arrows to what it launched.
 
 An arrow goes from a launch call to the GPU work it launched. Its ends are rows and times of the timeline.
 """
@@ -140,10 +140,10 @@ def _operator_at(trace: Trace, timeline: Timeline, thread: int, time_ns: int) ->
     return [("Operator", name), *_arguments(trace, event, _SHAPES)]
 
 
-def _arguments(trace: Trace, event: int, wanted: tuple[Fact, ...]) -> list[Fact]:
+def _arguments(trace: Trace, event: int, names: tuple[Fact, ...]) -> list[Fact]:
     """The arguments of an event that were loaded and are there, as the trace writes them."""
     found = []
-    for key, label in wanted:
+    for key, label in names:
         column = trace.columns.extra.get(key)
         text = column.values[int(column.codes[event])] if column is not None else ""
         if text:

@@ -137,7 +137,7 @@ def test_says_the_peak_when_where_and_who(opens: Callable[..., Opened], page: Pa
         "Held most by", "step › linear", "75.0 % of the peak, work/train.py:12",
         "Reserved at the end", "64.0 MiB", "11.0 MiB allocated, 82.8 % in no active block",
     ]  # fmt: skip
-    assert opened.text("#notices").startswith("Out of memory at 3.000 ms: asked for 60.0 MiB; 3.0 MiB free")
+    assert opened.text("#notices").startswith("Out of memory: At 3.000 ms, 60.0 MiB were requested; 3.0 MiB free")
     assert opened.text("#live tbody").split("\n") == [
         "step › linear work/train.py:12\t1\t30.0 MiB\t75.0 %",
         f"{EVIL} {'/'.join(EVIL.split('/')[-2:])}:1\t1\t10.0 MiB\t25.0 %",
@@ -279,8 +279,9 @@ def test_says_what_the_ring_buffer_dropped(opens: Callable[..., Opened], tmp_pat
     out = tmp_path / "page.html"
     out.write_text(load_snapshot(s.write(tmp_path / "m.pickle", data)).html("m"), encoding="utf-8")
     assert opens(out).text("#notices") == (
-        "The history lost its beginning: at least 2 recorded allocations are missing (1 freed later, 1 live to the "
-        "end), so that an earlier peak may be too. The ring buffer held 3 events. Record with a larger max_entries."
+        "The history lost its beginning: at least 2 recorded allocations are missing, so that an earlier peak may be "
+        "too. Try: Record with a larger max_entries. 1 of them were freed later, 1 were live to the end. The ring "
+        "buffer held 3 events."
     )
 
 

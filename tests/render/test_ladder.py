@@ -114,6 +114,6 @@ def test_an_image_of_another_size_than_its_masks(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         row_overlay(folder, "bf16")
     assert str(caught.value) == (
-        f"{folder / ROWS / 'fp32' / 'masks.json'}: masks of 64 x 48 pixels, want 10 x 10 as "
+        f"{folder / ROWS / 'fp32' / 'masks.json'}: masks of 64 x 48 pixels, expected 10 x 10 as "
         f"{folder / 'samples' / '0.jpg'} has. Measure the ladder again."
     )

@@ -5,6 +5,8 @@ import gzip
 import hashlib
 import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 
 from profiler_kit.errors import OptionError
 from profiler_kit.render.memory_page.pack import Packer
-from profiler_kit.render.memory_page.page import FOLDER, SCRIPTS, memory_page
+from profiler_kit.render.memory_page.page import FOLDER, bundle, memory_page, modules
 from profiler_kit.snapshot import Snapshot, load_snapshot
 from tests import snapshots as s
 
@@ -82,9 +84,25 @@ def test_the_page_may_load_nothing(tmp_path: Path) -> None:
 
 
 def test_the_script_never_parses_text_as_markup() -> None:
-    script = "".join((FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    script = bundle()
     for word in ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval(", "new Function", "</script"):
         assert word not in script
+
+
+def test_every_module_is_in_the_script_after_what_it_needs_and_names_are_unique() -> None:
+    assert set(modules()) == {path.name for path in FOLDER.glob("*.js")} and modules()[-1] == "input.js"
+    assert modules().index("format.js") < modules().index("tables.js")
+    assert "import " not in bundle() and "export " not in bundle()
+    names = re.findall(r"^(?:async )?(?:function\*?|class|const|let) ([\w$]+)", bundle(), re.M)
+    assert len(names) == len(set(names)) > 100
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+def test_scales_formats_search_and_columns() -> None:
+    """The parts that draw nothing; see memory_page.test.mjs."""
+    tests = Path(__file__).with_name("memory_page.test.mjs")
+    done = subprocess.run(["node", "--test", tests], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 def test_columns_say_what_the_replay_says(tmp_path: Path) -> None:

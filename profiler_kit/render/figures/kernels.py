@@ -1,4 +1,4 @@
-"""Plotly figures of one kernel (or kind, or stream): GPU_EVENTS in, its durations over time and as a histogram out."""
+"""Plotly figures of one kernel (or kind, or stream): its durations over time and as a histogram."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plotly figure of a run's kernels and memory on one clock: a JoinedRun's frames in, at most some 5 k marks out."""
+"""Plotly figure of a run's kernels and memory on one clock, of at most some 5,000 marks."""
 
 from __future__ import annotations
 

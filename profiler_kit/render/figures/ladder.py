@@ -1,4 +1,4 @@
-"""Plotly figures of a ladder of optimizations: LADDER_ROWS in; waterfall, Pareto plot and roofline out."""
+"""Plotly figures of a ladder of optimizations: waterfall, Pareto plot and roofline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plotly figures of memory: MEMORY_TIMELINE and region spans in, never more than 5 k marks out."""
+"""Plotly figures of memory over time and by region, of at most 5,000 marks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plotly figures of the batching studies: STUDY_SAMPLES or STUDY_TOTALS in; box plots, lines and a table out."""
+"""Plotly figures of the batching studies: box plots, lines and a table."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 // ---- axis.js: the x axis (time in µs, or states in order), and what state each pixel shows ----
 
-class Axis {
+import { upperBound } from "./device.js";
+
+export class Axis {
   constructor(device, kind) {
     this.device = device;
     this.kind = kind;
@@ -22,7 +24,7 @@ class Axis {
 }
 
 // For each pixel the visible state with the highest total, so that no peak is lost.
-function sample(axis, totals, from, to, pixels) {
+export function sample(axis, totals, from, to, pixels) {
   const states = new Uint32Array(pixels), each = (to - from) / pixels, count = totals.length;
   let state = axis.stateAt(from);
   for (let p = 0; p < pixels; p++) {

@@ -1,8 +1,15 @@
 // ---- chart.js: the visible part of a layer, stacked pixel by pixel, and what lies under a point ----
 
-const AXIS_HEIGHT = 22, LEFT = 76, RIGHT = 16;
+import { sizeStep } from "./format.js";
+import { context, mixed, pixel, theme } from "./theme.js";
+import { upperBound } from "./device.js";
+import { sample } from "./axis.js";
+import { marks, reservedLine, sizeAxis, timeAxis } from "./marks.js";
+import { drawFragmentation } from "./lines.js";
 
-class Chart {
+export const AXIS_HEIGHT = 22, LEFT = 76, RIGHT = 16;
+
+export class Chart {
   constructor(canvas) { this.canvas = canvas; }
 
   // view: {device, layers, axis, mode, colouring, match: one byte per item or null, momentTime, height, kind}

@@ -1,6 +1,14 @@
 // ---- detail.js: one allocation or segment in full, with its stack ----
 
-function lifetime(device, i) {
+import { bytes, counted, grouped, micros, percent } from "./format.js";
+import { OTHER_FRAME, OWN_FRAME, PYTHON_FRAME } from "./stacks.js";
+import { FOREVER } from "./device.js";
+import { streamText } from "./layers.js";
+import { EXPANDABLE_RANGE, SMALL_RANGE } from "./heap.js";
+import { addressText, segmentAddress } from "./moment.js";
+import { byId, element, nameOf } from "./elements.js";
+
+export function lifetime(device, i) {
   const from = device.born[i] ? micros(device.time[device.born[i]]) : "before the recording";
   if (device.gone[i] === FOREVER) return `${from}, live at the end`;
   const freed = device.time[device.gone[i]];
@@ -8,7 +16,7 @@ function lifetime(device, i) {
 }
 
 // chosen: {allocation}, {segment}, {segment, block} of a hole, {oom}, or null.
-function showDetail(device, chosen) {
+export function showDetail(device, chosen) {
   const box = byId("detail"), what = chosen && describe(device, chosen);
   byId("copy").hidden = !what || what.stack === undefined;
   byId("detail-title").textContent = what ? what.title : "Details";
@@ -46,7 +54,7 @@ function describeSegment(device, segment) {
     ],
   };
 }
-function kindText(segment) {
+export function kindText(segment) {
   const small = segment.kind & SMALL_RANGE ? "small (requests up to 1 MiB)" : "large";
   return segment.kind & EXPANDABLE_RANGE ? `${small}, expandable, ${counted(segment.ranges.length, "mapping")}` : small;
 }
@@ -87,7 +95,7 @@ function stackList(stacks, stack) {
   return parts;
 }
 
-function detailText(device, chosen) {
+export function detailText(device, chosen) {
   const { title, facts, stack } = describe(device, chosen);
   const frames = stack === undefined ? [] : [...device.stacks.of(stack)].map((frame) => `  ${device.stacks.text(frame).replace("  ", " ")}`);
   return [title, ...facts.map(([name, value]) => `${name}: ${value}`), ...frames].join("\n");

@@ -1,11 +1,19 @@
 // ---- device.js: one device as columns: allocations, reserved ranges, regions, and the totals over time ----
+
+import { column, running } from "./unpack.js";
+import { bytes } from "./format.js";
+import { NO_STACK } from "./stacks.js";
+import { EXPANDABLE_RANGE, Heap } from "./heap.js";
+import { reservedAt } from "./moment.js";
+import { shortened } from "./elements.js";
+
 // State 0 is before the first event, state i + 1 after event i. An allocation lives in states [born, gone).
 
-const FOREVER = 0xffffffff;
-const BEFORE = "(before the recording)";
-const NO_REGION = "(no region)";
+export const FOREVER = 0xffffffff;
+export const BEFORE = "(before the recording)";
+export const NO_REGION = "(no region)";
 
-class Device {
+export class Device {
   constructor(meta, planes, stacks, settings) {
     Object.assign(this, meta, { stacks, settings });
     this.states = meta.events + 1;
@@ -132,7 +140,7 @@ function lives(steps, life) {
   return { born, gone: Uint32Array.from(life, (states, i) => (states ? born[i] + states : FOREVER)) };
 }
 // Bytes held in each state.
-function totals(states, born, gone, size) {
+export function totals(states, born, gone, size) {
   const out = new Float64Array(states + 1);
   for (let i = 0; i < born.length; i++) {
     out[born[i]] += size[i];
@@ -142,7 +150,7 @@ function totals(states, born, gone, size) {
   return out.subarray(0, states);
 }
 // Index of the first item above the value in an ascending list.
-function upperBound(list, value) {
+export function upperBound(list, value) {
   let low = 0, high = list.length;
   while (low < high) {
     const middle = (low + high) >> 1;

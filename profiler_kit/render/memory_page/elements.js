@@ -1,18 +1,20 @@
 // ---- elements.js: what the page is made of; everything from the file goes through textContent ----
 
-function element(tag, properties = {}, ...children) {
+import { grouped } from "./format.js";
+
+export function element(tag, properties = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
   made.append(...children);
   return made;
 }
-function byId(id) { return document.getElementById(id); }
+export function byId(id) { return document.getElementById(id); }
 
 // A name from the file: on its own whatever way it runs, and no longer than anybody reads (the title says more of it).
 const MOST_LETTERS = 240;
-function shortened(text, most = MOST_LETTERS) { return text.length > most ? `${text.slice(0, most)}…` : text; }
-function nameOf(text, className = "") { return element("bdi", { className, textContent: shortened(text), title: text.length > MOST_LETTERS ? shortened(text, 4000) : "" }); }
+export function shortened(text, most = MOST_LETTERS) { return text.length > most ? `${text.slice(0, most)}…` : text; }
+export function nameOf(text, className = "") { return element("bdi", { className, textContent: shortened(text), title: text.length > MOST_LETTERS ? shortened(text, 4000) : "" }); }
 
-function showTip(x, y, ...lines) {
+export function showTip(x, y, ...lines) {
   const tip = byId("tip");
   tip.hidden = !lines.length;
   if (!lines.length) return;
@@ -21,18 +23,18 @@ function showTip(x, y, ...lines) {
   tip.style.left = `${Math.max(4, x + 16 + box.width > innerWidth ? x - box.width - 12 : x + 16)}px`;
   tip.style.top = `${Math.max(4, Math.min(innerHeight - box.height - 4, y + 14))}px`;
 }
-function tipLine(text, strong = "") {
+export function tipLine(text, strong = "") {
   return element("div", { className: strong ? "main" : "" }, ...(strong ? [element("b", { textContent: strong }), " "] : []), nameOf(text));
 }
 
-function swatch(colour) {
+export function swatch(colour) {
   const made = element("span", { className: "swatch" });
   made.style.background = colour;
   return made;
 }
 
 // columns: [{name, number, title}], rows: [{cells: [text or node], title, className, choose}]; returns nothing.
-function fillTable(table, columns, rows, most = 300) {
+export function fillTable(table, columns, rows, most = 300) {
   table.tHead.replaceChildren(element("tr", {}, ...columns.map((column) =>
     element("th", { scope: "col", className: column.number ? "number" : "", textContent: column.name, title: column.title || "" }))));
   const shown = rows.slice(0, most).map((row) => {
@@ -54,7 +56,7 @@ function fillTable(table, columns, rows, most = 300) {
 }
 
 // A thin bar of parts that fill a cell: [[share, colour, title]].
-function shareBar(parts) {
+export function shareBar(parts) {
   const bar = element("span", { className: "share" });
   for (const [share, colour, title] of parts) {
     if (!(share > 0)) continue;
@@ -66,7 +68,7 @@ function shareBar(parts) {
   return bar;
 }
 
-function copyText(text) { // works from a file, where there is no clipboard API
+export function copyText(text) { // works from a file, where there is no clipboard API
   const area = element("textarea", { value: text });
   document.body.append(area);
   area.select();

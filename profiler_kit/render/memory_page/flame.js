@@ -1,9 +1,16 @@
 // ---- flame.js: what was live at a moment as a flame graph: outermost frame at the top, width is bytes ----
 
+import { bytes, counted, percent } from "./format.js";
+import { context, fitted, inkOn, label, mixed, theme } from "./theme.js";
+import { NO_STACK, PYTHON_FRAME } from "./stacks.js";
+import { BEFORE, NO_REGION } from "./device.js";
+import { showTip, tipLine } from "./elements.js";
+import { hover } from "./input.js";
+
 const FLAME_ROW = 20, MOST_FRAMES = 14;
 
 // A tree of {label, where, frame, bytes, count, children, allocation}. `regions`: the region path stands above the stack.
-function flameTree(layers, state, { regions, cpp }) {
+export function flameTree(layers, state, { regions, cpp }) {
   const { device } = layers, { stacks } = device, root = flameNode("all", "", -1), byStack = new Map();
   for (let at = 0; at < layers.count && layers.born[at] <= state; at++) {
     if (layers.gone[at] <= state) continue;
@@ -45,7 +52,7 @@ function onlyCalls(node) {
   return chain;
 }
 
-class Flame {
+export class Flame {
   constructor(canvas, onPick) {
     this.canvas = canvas;
     this.path = []; // nodes zoomed into, outermost first

@@ -1,34 +1,34 @@
 // ---- format.js: numbers -> text with units ----
 
-const SIZES = [["TiB", 2 ** 40, 2], ["GiB", 2 ** 30, 2], ["MiB", 2 ** 20, 1], ["KiB", 2 ** 10, 1], ["B", 1, 0]];
-const TIMES = [["s", 1e6, 3], ["ms", 1e3, 3], ["µs", 1, 0]];
+export const SIZES = [["TiB", 2 ** 40, 2], ["GiB", 2 ** 30, 2], ["MiB", 2 ** 20, 1], ["KiB", 2 ** 10, 1], ["B", 1, 0]];
+export const TIMES = [["s", 1e6, 3], ["ms", 1e3, 3], ["µs", 1, 0]];
 
-const NUMBERS = [0, 1, 2, 3].map((decimals) => new Intl.NumberFormat("en-US", { minimumFractionDigits: decimals, maximumFractionDigits: decimals }));
-function grouped(value, decimals = 0) { return NUMBERS[decimals].format(value); }
-function unitOf(units, value) { return units.find((unit) => Math.abs(value) >= unit[1]) || units[units.length - 1]; }
+export const NUMBERS = [0, 1, 2, 3].map((decimals) => new Intl.NumberFormat("en-US", { minimumFractionDigits: decimals, maximumFractionDigits: decimals }));
+export function grouped(value, decimals = 0) { return NUMBERS[decimals].format(value); }
+export function unitOf(units, value) { return units.find((unit) => Math.abs(value) >= unit[1]) || units[units.length - 1]; }
 // What is there but too little to show says so.
-function inUnit(value, [unit, size, decimals]) {
+export function inUnit(value, [unit, size, decimals]) {
   const least = 10 ** -decimals;
   if (value !== 0 && Math.abs(value / size) < least / 2) return `${value < 0 ? "≈ 0" : `< ${grouped(least, decimals)}`} ${unit}`;
   return `${grouped(value / size, decimals)} ${unit}`;
 }
-function counted(count, noun) { return `${grouped(count)} ${noun}${count === 1 ? "" : "s"}`; }
-function bytes(value) { return value === null ? "an unknown amount" : inUnit(value, unitOf(SIZES, value)); }
-function micros(value) { return inUnit(value, unitOf(TIMES, value)); }
-function percent(share) { return share > 0 && share < 0.0005 ? "< 0.1 %" : `${grouped(share * 100, 1)} %`; }
+export function counted(count, noun) { return `${grouped(count)} ${noun}${count === 1 ? "" : "s"}`; }
+export function bytes(value) { return value === null ? "an unknown amount" : inUnit(value, unitOf(SIZES, value)); }
+export function micros(value) { return inUnit(value, unitOf(TIMES, value)); }
+export function percent(share) { return share > 0 && share < 0.0005 ? "< 0.1 %" : `${grouped(share * 100, 1)} %`; }
 // One unit for a column, small enough that its small rows still say something.
-function columnUnit(largest) {
+export function columnUnit(largest) {
   const unit = unitOf(SIZES, largest);
   return unit[0] === "GiB" && largest < 100 * unit[1] ? SIZES[2] : unit;
 }
 // Ticks of an axis from 0: a step of 1, 2 or 5 times a power of ten, or of a power of two for sizes.
-function niceStep(span, most) {
+export function niceStep(span, most) {
   const rough = span / most, power = 10 ** Math.floor(Math.log10(rough));
   return [1, 2, 5, 10].map((step) => step * power).find((step) => step >= rough);
 }
-function sizeStep(span, most) { return 2 ** Math.ceil(Math.log2(span / most)); }
+export function sizeStep(span, most) { return 2 ** Math.ceil(Math.log2(span / most)); }
 // A tick's text: only as many decimals as the step needs.
-function tick(value, step, units, largest) {
+export function tick(value, step, units, largest) {
   const unit = unitOf(units, largest);
   const decimals = Math.max(0, Math.min(3, Math.ceil(-Math.log10(step / unit[1]) - 1e-9)));
   return `${grouped(value / unit[1], decimals)} ${unit[0]}`;

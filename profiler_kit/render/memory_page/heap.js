@@ -1,11 +1,14 @@
 // ---- heap.js: the allocator's address space over time: blocks, free extents, fragmentation ----
+
+import { FOREVER, upperBound } from "./device.js";
+
 // It does what CUDACachingAllocator does with a request: round it, take it off the front of a free extent, and leave
 // the rest free unless the rest is too small to split off.
 
-const SMALL_RANGE = 1, EXPANDABLE_RANGE = 2; // bits of Ranges.kind
-const ROUND = 512, LEAST_REST = 1 << 20; // kMinBlockSize, kSmallSize
+export const SMALL_RANGE = 1, EXPANDABLE_RANGE = 2; // bits of Ranges.kind
+export const ROUND = 512, LEAST_REST = 1 << 20; // kMinBlockSize, kSmallSize
 
-class Heap {
+export class Heap {
   constructor(device) {
     this.device = device;
     const { settings } = device, limit = Number(settings.max_split_size);

@@ -1,5 +1,17 @@
 // ---- input.js: what the mouse, the keys and the fields do; then the page starts ----
 
+import { unpack } from "./unpack.js";
+import { bytes, micros } from "./format.js";
+import { darkQuery, themeName } from "./theme.js";
+import { streamText } from "./layers.js";
+import { EXPANDABLE_RANGE, SMALL_RANGE } from "./heap.js";
+import { LEFT } from "./chart.js";
+import { BAND_HEIGHT } from "./marks.js";
+import { byId, element, showTip, swatch, tipLine } from "./elements.js";
+import { lifetime } from "./detail.js";
+import { VIEWS } from "./views.js";
+import { Page } from "./main.js";
+
 function listen(page) {
   byId("device").onchange = (event) => page.choose(Number(event.target.value));
   byId("stream").onchange = (event) => page.setStream(Number(event.target.value));
@@ -59,7 +71,7 @@ function listenChart(page) {
   canvas.onpointerleave = () => { hovering = null; showTip(0, 0); page.status(); };
 }
 
-function hover(page, event) {
+export function hover(page, event) {
   const { chart, device } = page, oom = chart.oomUnder(event.offsetX);
   page.status(event.offsetX);
   if (oom) return showTip(event.clientX, event.clientY, tipLine("out of memory", `asked for ${bytes(oom.requested_bytes)}`), tipLine(oom.why));

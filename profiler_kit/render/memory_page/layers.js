@@ -1,7 +1,12 @@
 // ---- layers.js: what a chart stacks: allocations (of every stream or one), or reserved segments ----
+
+import { theme } from "./theme.js";
+import { NO_STACK } from "./stacks.js";
+import { BEFORE, FOREVER, totals } from "./device.js";
+
 // A layer has born, gone and size per item, totals per state, and groups its items by a key.
 
-class Allocations {
+export class Allocations {
   constructor(device, stream = -1) { // stream: number in device.streams, -1 for all
     this.device = device;
     this.all = stream < 0;
@@ -60,7 +65,7 @@ class Allocations {
 }
 
 // Segments as the driver gave them, stacked over time: what torch calls the active cached segments.
-class Segments {
+export class Segments {
   constructor(device) {
     const { ranges } = device;
     Object.assign(this, { device, ranges, born: ranges.born, gone: ranges.gone, size: ranges.size, count: ranges.count, totals: device.reserved });
@@ -80,4 +85,4 @@ class Segments {
   }
 }
 
-function streamText(id) { return id === "0" ? "default stream" : `stream ${id}`; }
+export function streamText(id) { return id === "0" ? "default stream" : `stream ${id}`; }

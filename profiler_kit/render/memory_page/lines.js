@@ -1,8 +1,12 @@
 // ---- lines.js: fragmentation over time: active, inactive in used segments, unused segments, largest free block ----
 
+import { LEFT } from "./chart.js";
+import { stepPath } from "./marks.js";
+import { element, swatch } from "./elements.js";
+
 const FRAGMENTS = [["active blocks", "active"], ["inactive, in used segments", "split"], ["unused segments", "cached"]];
 
-function drawFragmentation(chart, draw, c) {
+export function drawFragmentation(chart, draw, c) {
   const { device } = chart.view, { heap } = device;
   const areas = [
     [(state) => device.reservedAt(state), c.cached],
@@ -27,7 +31,7 @@ function drawFragmentation(chart, draw, c) {
   draw.lineWidth = 1;
 }
 
-function fragmentationLegend(c) {
+export function fragmentationLegend(c) {
   const parts = FRAGMENTS.map(([name, colour]) => element("span", {}, swatch(c[colour]), name));
   return [...parts, element("span", {}, swatch(c.ink), "largest free block (line)")];
 }

@@ -1,6 +1,9 @@
 // ---- link.js: what is shown <-> the part of the address after #, so that a view can be bookmarked and sent ----
 
-function writeLink(page) {
+import { byId } from "./elements.js";
+import { VIEWS } from "./views.js";
+
+export function writeLink(page) {
   const { device, axis } = page, parts = new URLSearchParams();
   if (page.view !== "memory") parts.set("view", page.view);
   if (device.device !== (page.head.first ?? 0)) parts.set("device", device.device);
@@ -20,12 +23,12 @@ function writeLink(page) {
   } catch { /* an embedded page without an address of its own */ }
 }
 
-function readLink() { return new URLSearchParams(location.hash.slice(1)); }
-function linkNumber(parts, name) {
+export function readLink() { return new URLSearchParams(location.hash.slice(1)); }
+export function linkNumber(parts, name) {
   const value = parts.has(name) ? Number(parts.get(name)) : NaN;
   return Number.isFinite(value) ? value : null;
 }
-function followLink(page, parts) {
+export function followLink(page, parts) {
   const { device } = page, stream = device.streams.indexOf(parts.get("stream"));
   if (stream >= 0) page.setStream(stream);
   if (parts.get("axis") === "order") page.setAxis("order");

@@ -1,8 +1,25 @@
 // ---- main.js: what the page shows (device, view, moment, selection), and how that changes ----
 
+import { bytes, counted, grouped, micros } from "./format.js";
+import { Colouring, theme } from "./theme.js";
+import { Stacks } from "./stacks.js";
+import { Device } from "./device.js";
+import { Allocations, Segments, streamText } from "./layers.js";
+import { segmentsAt } from "./moment.js";
+import { Axis } from "./axis.js";
+import { Chart } from "./chart.js";
+import { Bands, Minimap } from "./marks.js";
+import { Flame } from "./flame.js";
+import { SegmentBars } from "./segments.js";
+import { byId, copyText, element, shortened } from "./elements.js";
+import { detailText, showDetail } from "./detail.js";
+import { showFacts, showNotices } from "./tables.js";
+import { VIEWS, drawState } from "./views.js";
+import { followLink, linkNumber, readLink, writeLink } from "./link.js";
+
 const MOST_PREPARED = 700_000;
 
-class Page {
+export class Page {
   constructor(head, planes) {
     Object.assign(this, { head, planes, stacks: new Stacks(head, planes), devices: new Map(), stream: -1, view: "memory", axisKind: "time", searched: "", link: "" });
     this.modes = {}; // what each view is coloured by, where it is not as at first

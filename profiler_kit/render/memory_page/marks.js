@@ -1,8 +1,13 @@
 // ---- marks.js: axes, lines and marks over a chart; the region bands above it and the minimap below ----
 
-const MINIMAP_HEIGHT = 46, BAND_HEIGHT = 18, MOST_BANDS = 5;
+import { SIZES, TIMES, bytes, grouped, niceStep, tick } from "./format.js";
+import { BOLD, FONT, context, fitted, label, line, mixed, themeName } from "./theme.js";
+import { sample } from "./axis.js";
+import { LEFT } from "./chart.js";
 
-function sizeAxis(chart, draw, c) {
+export const MINIMAP_HEIGHT = 46, BAND_HEIGHT = 18, MOST_BANDS = 5;
+
+export function sizeAxis(chart, draw, c) {
   const { height } = chart.view;
   draw.textAlign = "right";
   for (let size = 0; size <= chart.top; size += chart.step) {
@@ -16,7 +21,7 @@ function sizeAxis(chart, draw, c) {
   }
 }
 
-function timeAxis(chart, draw, c) {
+export function timeAxis(chart, draw, c) {
   const { axis, height } = chart.view, span = axis.to - axis.from, step = Math.max(1, niceStep(span, Math.max(2, chart.plot / 120)));
   draw.textAlign = "center";
   for (let k = Math.ceil(axis.from / step); k * step <= axis.to; k++) {
@@ -30,7 +35,7 @@ function timeAxis(chart, draw, c) {
 }
 
 // A line of states over the chart, in steps.
-function stepPath(chart, draw, values) {
+export function stepPath(chart, draw, values) {
   const each = chart.plot / chart.columns;
   let y = chart.y(values(chart.states[0]));
   draw.beginPath();
@@ -43,7 +48,7 @@ function stepPath(chart, draw, values) {
   draw.lineTo(LEFT + chart.plot, y);
 }
 
-function reservedLine(chart, draw, c) {
+export function reservedLine(chart, draw, c) {
   const { device, axis, kind } = chart.view;
   if (!device.reserves || kind === "segments") return;
   const right = device.reservedAt(axis.stateAt(axis.to));
@@ -65,7 +70,7 @@ function reservedLine(chart, draw, c) {
   label(draw, crowded ? "reserved" : `reserved ${bytes(right)}`, crowded ? LEFT + 6 : LEFT + chart.plot - 4, at, c);
 }
 
-function marks(chart, draw, c) {
+export function marks(chart, draw, c) {
   const { device, axis, momentTime, layers, kind, height } = chart.view;
   if (kind === "allocations" && layers.all) peakMark(chart, draw, c);
   device.ooms.forEach((oom, number) => {
@@ -107,7 +112,7 @@ function peakMark(chart, draw, c) {
 }
 
 // Regions as bands above the chart, nested ones below their parents; narrow neighbours merge in one pixel.
-class Bands {
+export class Bands {
   constructor(canvas, chart) { Object.assign(this, { canvas, chart }); }
 
   draw({ device, axis }, c) {
@@ -142,7 +147,7 @@ class Bands {
   }
 }
 
-class Minimap {
+export class Minimap {
   constructor(canvas, chart) { Object.assign(this, { canvas, chart }); }
 
   draw({ device, axis, layers, momentTime }, c) {

@@ -1,8 +1,10 @@
 // ---- moment.js: the segments of a device at one moment, each with its blocks and holes ----
 
+import { EXPANDABLE_RANGE, SMALL_RANGE } from "./heap.js";
+
 // Returns [{start, end, ranges, blocks, active, pending, inactive, largest, pool, stream, kind, stack, key}] by address.
 // A block is {i, start, bytes, pending}; a hole between them has i = -1. What lies in no known segment is left out.
-function segmentsAt(device, state) {
+export function segmentsAt(device, state) {
   const { heap } = device, found = reservedAt(device, state), live = [];
   for (let i = 0; i < device.count && device.born[i] <= state; i++) if (device.gone[i] > state) live.push(i);
   const starts = Float64Array.from(live, (i) => device.at(i));
@@ -29,7 +31,7 @@ function addHole(segment, from, to) {
   segment.largest = Math.max(segment.largest, to - from);
 }
 
-function reservedAt(device, state) {
+export function reservedAt(device, state) {
   const { ranges } = device, live = [];
   for (let r = 0; r < ranges.count && ranges.born[r] <= state; r++) if (ranges.gone[r] > state) live.push(r);
   live.sort((a, b) => ranges.at(a) - ranges.at(b));
@@ -45,13 +47,13 @@ function reservedAt(device, state) {
   }
   return found;
 }
-function segmentAddress(device, segment) { return device.ranges.address(segment.ranges[0]); }
-function addressText(start) { return "0x" + start.toString(16); }
+export function segmentAddress(device, segment) { return device.ranges.address(segment.ranges[0]); }
+export function addressText(start) { return "0x" + start.toString(16); }
 
 // What an allocation of so many bytes would find: the free blocks that would do, by where they may be used.
 // Requests up to 1 MiB are served from small segments only, larger ones from large segments; a pool and a stream keep
 // their blocks to themselves.
-function groupsAt(device, segments) {
+export function groupsAt(device, segments) {
   const groups = new Map();
   for (const one of segments) {
     const small = one.kind & SMALL_RANGE, key = `${one.pool} ${one.stream} ${small}`;

@@ -1,4 +1,4 @@
-"""What the memory page knows of a snapshot, packed (Snapshot -> gzip of a JSON head and columns as byte planes)."""
+"""What the memory page knows of a snapshot, packed: gzip of a JSON head and columns as byte planes."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ draws it computes from them. The page may load nothing: its content policy allow
 from __future__ import annotations
 
 import base64
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -19,29 +20,8 @@ if TYPE_CHECKING:
     from profiler_kit.snapshot import Snapshot
 
 FOLDER: Final = Path(__file__).parent
-SCRIPTS: Final = (
-    "unpack.js",
-    "format.js",
-    "theme.js",
-    "stacks.js",
-    "device.js",
-    "layers.js",
-    "heap.js",
-    "moment.js",
-    "axis.js",
-    "chart.js",
-    "marks.js",
-    "lines.js",
-    "flame.js",
-    "segments.js",
-    "elements.js",
-    "detail.js",
-    "tables.js",
-    "views.js",
-    "link.js",
-    "main.js",
-    "input.js",
-)
+ENTRY: Final = "input.js"  # the module that starts the page; the others are those it imports
+_IMPORT: Final = re.compile(r'import \{[^}]*\} from "\./([\w-]+\.js)";\n')
 
 
 def memory_page(snapshot: Snapshot, title: str, *, device: int | None = None) -> str:
@@ -58,8 +38,28 @@ def memory_page(snapshot: Snapshot, title: str, *, device: int | None = None) ->
         snapshot.require_device(device)
     return page(
         "memory_page.html.j2",
-        style=(FOLDER / "page.css").read_text(encoding="utf-8"),
-        script="\n".join((FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS),
+        style=_read("page.css"),
+        script=bundle(),
         title=title,
         data=Markup(base64.b64encode(pack(snapshot, title, device)).decode("ascii")),
     )
+
+
+def modules(name: str = ENTRY, seen: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The modules that one needs, in the order in which a browser runs them: what is imported comes first."""
+    if name in seen:
+        return seen
+    before = (*seen, name)  # a module that leads back to this one does not wait for it
+    for needed in _IMPORT.findall(_read(name)):
+        before = modules(needed, before)
+    return (*(one for one in before if one != name), name)
+
+
+def bundle() -> str:
+    """Every module of the page as one script: their names are unique, so that imports and exports can go."""
+    parts = (_IMPORT.sub("", _read(name)).replace("\nexport ", "\n") for name in modules())
+    return '"use strict";\n' + "\n".join(parts)
+
+
+def _read(name: str) -> str:
+    return (FOLDER / name).read_text(encoding="utf-8")

@@ -1,13 +1,21 @@
 // ---- segments.js: each segment as a bar with its blocks; only the visible rows are drawn ----
 
+import { bytes, counted, percent } from "./format.js";
+import { FONT, context, fitted, inkOn, line, mixed, theme } from "./theme.js";
+import { streamText } from "./layers.js";
+import { addressText, segmentAddress } from "./moment.js";
+import { showTip, tipLine } from "./elements.js";
+import { lifetime } from "./detail.js";
+import { hover } from "./input.js";
+
 const SEGMENT_ROW = 30, BAR_TOP = 4, BAR_HEIGHT = 20, BAR_LEFT = 236, BAR_RIGHT = 12;
-const ORDERS = {
+export const ORDERS = {
   size: (a, b) => b.end - b.start - (a.end - a.start) || a.start - b.start,
   inactive: (a, b) => b.inactive - a.inactive || a.start - b.start,
   address: (a, b) => a.start - b.start,
 };
 
-class SegmentBars {
+export class SegmentBars {
   constructor(box, onPick) {
     this.box = box;
     this.canvas = box.querySelector("canvas");

@@ -1,9 +1,12 @@
 // ---- stacks.js: frames and stacks, and the one line that stands for a stack ----
 
-const OTHER_FRAME = 1, PYTHON_FRAME = 2, OWN_FRAME = 3;
-const NO_STACK = "(no Python stack)"; // as on autograd's backward thread
+import { column, running } from "./unpack.js";
+import { shortened } from "./elements.js";
 
-class Stacks {
+export const OTHER_FRAME = 1, PYTHON_FRAME = 2, OWN_FRAME = 3;
+export const NO_STACK = "(no Python stack)"; // as on autograd's backward thread
+
+export class Stacks {
   constructor(head, planes) {
     this.frames = head.frames;
     this.kinds = column(planes, head.frame_kinds);

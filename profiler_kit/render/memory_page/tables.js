@@ -1,6 +1,17 @@
 // ---- tables.js: the facts, the notices, and the table of each view ----
 
-function showFacts(device, all) {
+import { bytes, columnUnit, grouped, inUnit, micros, percent } from "./format.js";
+import { theme } from "./theme.js";
+import { NO_STACK } from "./stacks.js";
+import { NO_REGION } from "./device.js";
+import { streamText } from "./layers.js";
+import { LEAST_REST } from "./heap.js";
+import { groupsAt, segmentAddress } from "./moment.js";
+import { ORDERS } from "./segments.js";
+import { byId, element, fillTable, nameOf, shareBar, shortened, swatch } from "./elements.js";
+import { kindText } from "./detail.js";
+
+export function showFacts(device, all) {
   const peak = device.peakBytes, end = device.allocated[device.states - 1], reserved = device.reservedAt(device.states - 1);
   const when = device.events ? `at ${micros(device.time[device.peak_state])}` : "no history";
   const top = all.liveAt(device.peak_state, "stack")[0], holder = top ? all.keyName("stack", top.key) : null;
@@ -19,7 +30,7 @@ function showFacts(device, all) {
 function holderText({ main, where }) { return where ? `, ${where}` : main === NO_STACK ? ", as on autograd's backward thread" : ""; }
 
 const LONG_NOTICE = 110, KINDS = { error: "danger", warning: "warn", note: "plain" };
-function showNotices(device, goTo) {
+export function showNotices(device, goTo) {
   byId("notices").replaceChildren(...device.notices.map(({ level, text, state }) => {
     const oom = device.ooms.find((one) => one.state === state);
     return notice(KINDS[level], text, oom && (() => goTo(oom)));
@@ -34,7 +45,7 @@ function notice(kind, text, go) {
 }
 
 // onChoose(key) is called when a row is chosen.
-function showLive(table, layers, state, mode, colouring, chosen, onChoose) {
+export function showLive(table, layers, state, mode, colouring, chosen, onChoose) {
   const groups = layers.liveAt(state, mode), total = Math.max(1, layers.totals[state]), unit = columnUnit(groups.length ? groups[0].bytes : 0);
   const columns = [{ name: mode === "stack" ? "allocated by" : mode }, { name: "allocations", number: true }, { name: "size", number: true }, { name: "share", number: true }];
   fillTable(table, columns, groups.map((group) => {
@@ -48,7 +59,7 @@ function showLive(table, layers, state, mode, colouring, chosen, onChoose) {
 
 function numberColumns(...names) { return names.map((name) => ({ name, number: true })); }
 
-function showRegions(table, device, chosen, onChoose) {
+export function showRegions(table, device, chosen, onChoose) {
   const rows = device.region_rows, unit = columnUnit(rows.reduce((most, row) => Math.max(most, row[3]), 0));
   const columns = [{ name: "region" }, ...numberColumns("instances", "peak of the device", "allocated inside", "freed inside", "net")];
   fillTable(table, columns, rows.map(([path, instances, peak, allocated, freed, net]) => {
@@ -65,7 +76,7 @@ function useBar(one, size, c) {
   return shareBar([[one.active / size, c.active, `active ${bytes(one.active)}`], [(one.pending || 0) / size, c.split, `pending free ${bytes(one.pending || 0)}`]]);
 }
 // Columns that would say the same in every row are left out.
-function showSegments(table, device, segments, colouring, mode, onChoose) {
+export function showSegments(table, device, segments, colouring, mode, onChoose) {
   const sorted = [...segments].sort(ORDERS.size), unit = columnUnit(sorted.length ? sorted[0].end - sorted[0].start : 0), c = theme();
   const keyOf = (one) => (mode === "stream" ? one.stream : mode === "size" ? one.kind & SMALL_RANGE : one.pool), { ranges } = device;
   const columns = [
@@ -84,7 +95,7 @@ function showSegments(table, device, segments, colouring, mode, onChoose) {
   fillTable(table, columns.map(([column]) => column), sorted.map((one) => ({ choose: () => onChoose(one), cells: columns.map(([, cell]) => cell(one)) })));
 }
 
-function showPools(table, device, segments, colouring, chosen, onChoose) {
+export function showPools(table, device, segments, colouring, chosen, onChoose) {
   const pools = new Map(), c = theme();
   for (const one of segments) {
     const pool = pools.get(one.pool) || { pool: one.pool, segments: 0, size: 0, active: 0, pending: 0, inactive: 0, largest: 0, streams: new Set() };
@@ -105,7 +116,7 @@ function showPools(table, device, segments, colouring, chosen, onChoose) {
 }
 
 // What an allocation of `wanted` bytes would find in each place it may look.
-function showFits(table, device, segments, wanted) {
+export function showFits(table, device, segments, wanted) {
   const groups = groupsAt(device, segments), unit = columnUnit(groups.length ? groups[0].reserved : 0);
   const columns = [{ name: "usable by" }, ...numberColumns("segments", "reserved", "active", "inactive", "free blocks", "largest free", "blocks that would do")];
   fillTable(table, columns, groups.map((one) => {
@@ -116,7 +127,7 @@ function showFits(table, device, segments, wanted) {
   }));
 }
 
-function showSettings(table, head) {
+export function showSettings(table, head) {
   const rows = [["snapshot", head.path], ["source", head.source], ["torch", head.torch || "not recorded"], ["ring buffer", head.max_entries ? `${grouped(head.max_entries)} events` : "not recorded"]];
   for (const [name, value] of Object.entries(head.settings)) rows.push([name, settingText(value)]);
   fillTable(table, [{ name: "setting" }, { name: "value" }], rows.map(([name, value]) => ({ cells: [name, value === "" ? element("span", { className: "where", textContent: "(empty)" }) : value] })), 2000);

@@ -15,26 +15,26 @@ const THEMES = {
     active: "#3987e5", split: "#c98500", cached: "#55544f", hole: "#2a2a28",
   },
 };
-const FONT = "12px system-ui, sans-serif", BOLD = "600 12px system-ui, sans-serif";
-const darkQuery = matchMedia("(prefers-color-scheme: dark)");
-function themeName() { return document.documentElement.dataset.theme || (darkQuery.matches ? "dark" : "light"); }
-function theme() { return THEMES[themeName()]; }
+export const FONT = "12px system-ui, sans-serif", BOLD = "600 12px system-ui, sans-serif";
+export const darkQuery = matchMedia("(prefers-color-scheme: dark)");
+export function themeName() { return document.documentElement.dataset.theme || (darkQuery.matches ? "dark" : "light"); }
+export function theme() { return THEMES[themeName()]; }
 
 function channels(hex) { return [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16)); }
-function mixed(hex, towards, amount) { // "#rrggbb" between two colours
+export function mixed(hex, towards, amount) { // "#rrggbb" between two colours
   const from = channels(hex), to = channels(towards);
   return "#" + from.map((value, i) => Math.round(value * (1 - amount) + to[i] * amount).toString(16).padStart(2, "0")).join("");
 }
-function pixel(hex) { // -> ABGR word of an ImageData
+export function pixel(hex) { // -> ABGR word of an ImageData
   const [red, green, blue] = channels(hex);
   return ((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0;
 }
-function inkOn(hex) { // black or white, whichever reads better on the colour
+export function inkOn(hex) { // black or white, whichever reads better on the colour
   const [red, green, blue] = channels(hex);
   return 0.299 * red + 0.587 * green + 0.114 * blue > 150 ? "#1a1a19" : "#ffffff";
 }
 
-function context(canvas, height) { // sized to the screen's pixels, drawn in CSS pixels
+export function context(canvas, height) { // sized to the screen's pixels, drawn in CSS pixels
   const ratio = devicePixelRatio || 1, width = canvas.clientWidth;
   canvas.width = Math.round(width * ratio);
   canvas.height = Math.round(height * ratio);
@@ -45,8 +45,8 @@ function context(canvas, height) { // sized to the screen's pixels, drawn in CSS
   draw.textBaseline = "middle";
   return { draw, width, ratio };
 }
-function line(draw, x0, y0, x1, y1) { draw.beginPath(); draw.moveTo(x0, y0); draw.lineTo(x1, y1); draw.stroke(); }
-function label(draw, text, x, y, c, colour) { // text that stays readable over what is drawn
+export function line(draw, x0, y0, x1, y1) { draw.beginPath(); draw.moveTo(x0, y0); draw.lineTo(x1, y1); draw.stroke(); }
+export function label(draw, text, x, y, c, colour) { // text that stays readable over what is drawn
   draw.lineJoin = "round";
   draw.lineWidth = 4;
   draw.strokeStyle = c.surface;
@@ -55,7 +55,7 @@ function label(draw, text, x, y, c, colour) { // text that stays readable over w
   draw.fillStyle = colour || c.ink;
   draw.fillText(text, x, y);
 }
-function fitted(draw, text, width) {
+export function fitted(draw, text, width) {
   if (width < 8) return "";
   if (text.length < 400 && draw.measureText(text).width <= width) return text;
   let length = Math.max(1, Math.min(text.length, Math.ceil(width / 3)));
@@ -64,7 +64,7 @@ function fitted(draw, text, width) {
 }
 
 // The colours of the groups of a layer: key -> "#rrggbb". What matters most gets a hue, all others share the greys.
-class Colouring {
+export class Colouring {
   constructor(layers, mode) {
     const c = theme();
     this.fixed = layers.fixedColours(mode);

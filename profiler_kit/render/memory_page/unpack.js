@@ -1,7 +1,6 @@
-"use strict";
-// ---- unpack.js: base64 of gzip -> head and typed columns (written by views/memory_html.py) ----
+// ---- unpack.js: base64 of gzip -> head and typed columns (written by pack.py) ----
 
-async function unpack(text) {
+export async function unpack(text) {
   const raw = atob(text.trim());
   const bytes = new Uint8Array(raw.length);
   for (let i = 0; i < raw.length; i++) bytes[i] = raw.charCodeAt(i);
@@ -13,7 +12,7 @@ async function unpack(text) {
 }
 
 // A column is stored as byte planes: all lowest bytes first. Above 32 bits the numbers become doubles.
-function column(planes, [offset, items, width]) {
+export function column(planes, [offset, items, width]) {
   if (width === 1) return planes.slice(offset, offset + items);
   const low = width <= 2 ? new Uint16Array(items) : new Uint32Array(items);
   for (let plane = 0; plane < Math.min(width, 4); plane++) {
@@ -30,7 +29,7 @@ function column(planes, [offset, items, width]) {
   return wide;
 }
 
-function running(differences, Kind = Float64Array) {
+export function running(differences, Kind = Float64Array) {
   const out = new Kind(differences.length);
   let sum = 0;
   for (let i = 0; i < out.length; i++) out[i] = sum += differences[i];

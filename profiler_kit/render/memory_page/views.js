@@ -1,7 +1,15 @@
 // ---- views.js: the views of the page: what the chart shows in each, how high it is, and what stands below it ----
 
+import { bytes, counted, percent } from "./format.js";
+import { theme } from "./theme.js";
+import { OWN_FRAME } from "./stacks.js";
+import { fragmentationLegend } from "./lines.js";
+import { flameTree } from "./flame.js";
+import { byId, element } from "./elements.js";
+import { showFits, showLive, showPools, showRegions, showSegments, showSettings } from "./tables.js";
+
 // height: share of the window's height; colour: what the chart is coloured by at first.
-const VIEWS = {
+export const VIEWS = {
   memory: { name: "Active memory", chart: "allocations", detail: true, height: 0.35, draw: drawLive },
   flame: { name: "Flame graph", chart: "allocations", detail: true, height: 0.2, draw: drawFlame },
   state: { name: "Allocator state", chart: "allocations", detail: true, height: 0.16, needs: "ranges", draw: drawState },
@@ -30,7 +38,7 @@ function flameColour({ device, layers }, node, colouring, mode) {
   return colouring.of(layers.keyOfId(mode, node.allocation));
 }
 
-function drawState(page) {
+export function drawState(page) {
   const { device, colouring, layers } = page, segments = page.segmentsNow(), { mode } = page;
   const sum = (part) => segments.reduce((total, one) => total + one[part], 0);
   byId("state-title").textContent = `Segments and blocks ${page.momentText()}`;
