@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from profiler_kit import load_run
 from profiler_kit.cli import capture, ladder, layers, study
 from profiler_kit.errors import KitError, OptionError, WorkloadError
+from profiler_kit.findings.records import what_ran
 from profiler_kit.formats.ladder_file import ladder_rows
 from profiler_kit.formats.ladder_record import BASELINE, read_ladder
 from profiler_kit.formats.run_record import read_record
