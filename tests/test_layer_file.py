@@ -11,7 +11,7 @@ from profiler_kit.errors import InputError, RunFormatError
 from profiler_kit.formats.layer_file import LayerFile, read_layers, write_layers
 from tests.analyses.test_layers import TWO_BATCHES, forwards_of
 
-HINT = "want a layers.parquet of profiler-kit. Record one with: profiler-kit layers --out DIR"
+HINT = "expected a layers.parquet of profiler-kit. Record one with: profiler-kit layers --out DIR"
 
 
 def message(path: Path) -> str:
