@@ -11,7 +11,8 @@ from profiler_kit.errors import InputError, RunFormatError
 from profiler_kit.formats.layer_file import LayerFile, read_layers, write_layers
 from tests.analyses.test_layers import TWO_BATCHES, forwards_of
 
-HINT = "want a layers.parquet of profiler-kit. Record one with: profiler-kit layers --out DIR"
+KIND = "a layers.parquet of profiler-kit. Record one with: profiler-kit layers --out DIR"
+HINT = f"expected {KIND}"
 
 
 def message(path: Path) -> str:
@@ -42,10 +43,10 @@ def test_a_parquet_file_of_another_writer_has_no_forwards(tmp_path: Path) -> Non
 
 def test_files_that_are_something_else(tmp_path: Path) -> None:
     path = tmp_path / "layers.parquet"
-    assert message(path) == f"{path}: no such file, {HINT}"
-    assert message(tmp_path) == f"{path}: no such file, {HINT}"
+    assert message(path) == f"{path}: no such file, want {KIND}"
+    assert message(tmp_path) == f"{path}: no such file, want {KIND}"
     path.write_bytes(b"")
-    assert message(path) == f"{path}: the file is empty (0 bytes), {HINT}"
+    assert message(path) == f"{path}: the file is empty (0 bytes), want {KIND}"
     path.write_text("no parquet file")
     assert message(path) == f"{path}: not a Parquet file that can be read, {HINT}"
     TWO_BATCHES[["layer", "type"]].to_parquet(path)

@@ -88,13 +88,13 @@ class Runner(ABC, Generic[Recording]):
         """Decorate a function: every call is recorded, each into a file of its own."""
         if not callable(function):
             raise OptionError(
-                f"{self.what}: found a {type(function).__name__} to decorate, want a function. Under @classmethod and "
-                "@staticmethod this goes below."
+                f"{self.what}: found a {type(function).__name__} to decorate, expected a function. Under @classmethod "
+                "and @staticmethod this goes below."
             )
         if runs_later(function):
             name = getattr(function, "__qualname__", repr(function))
             raise OptionError(
-                f"{self.what}: {name} is a generator or a coroutine, want a plain function. "
+                f"{self.what}: {name} is a generator or a coroutine, expected a plain function. "
                 "Use `with` around the code that runs it."
             )
 

@@ -60,9 +60,11 @@ def layer_timer(
     Raises OptionError when `model` is no module, batch_size is no whole number from 1, or select leaves nothing.
     """
     if not isinstance(model, torch.nn.Module):
-        raise OptionError(f"layer_timer: model is a {type(model).__name__}, want a torch.nn.Module. Pass the model.")
+        raise OptionError(
+            f"layer_timer: model is a {type(model).__name__}, expected a torch.nn.Module. Pass the model."
+        )
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise OptionError(f"layer_timer: batch_size is {batch_size!r}, want a whole number from 1.")
+        raise OptionError(f"layer_timer: batch_size is {batch_size!r}, expected a whole number from 1.")
     return LayerTimer(model, batch_size, label or _no_label, select or _everything)
 
 
@@ -156,10 +158,10 @@ class LayerTimer:
 
     def __enter__(self) -> LayerTimer:
         if self._state != "new":
-            raise CaptureError("layer_timer: this timer has been used, want a new one for each block.")
+            raise CaptureError("layer_timer: this timer has been used, expected a new one for each block.")
         self._layers = find_layers(self._model, self._label, self._select)
         if not self._layers:
-            raise OptionError("layer_timer: select leaves no module to time, want at least one.")
+            raise OptionError("layer_timer: select leaves no module to time, expected at least one.")
         try:
             for index, layer in enumerate(self._layers):
                 enter, leave = _hooks(index, self._marks.append, layer.device)
@@ -179,7 +181,7 @@ class LayerTimer:
     def step(self) -> None:
         """End an iteration: calls that begin from now on belong to the next one."""
         if self._state != "running":
-            raise CaptureError("layer_timer: step() outside the block, want it inside `with layer_timer(...)`.")
+            raise CaptureError("layer_timer: step() outside the block, expected it inside `with layer_timer(...)`.")
         self._steps.append(len(self._marks))
 
     def frame(self) -> pd.DataFrame:
@@ -193,7 +195,7 @@ class LayerTimer:
         """
         if self._state != "done":
             raise CaptureError(
-                "layer_timer: frame() before the end of the block, want it after `with layer_timer(...)`."
+                "layer_timer: frame() before the end of the block, expected it after `with layer_timer(...)`."
             )
         if self._frame is None:
             self._frame = self._measure()
@@ -241,7 +243,7 @@ class LayerTimer:
         except RuntimeError as error:  # torch.AcceleratorError is one
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise CaptureError(
-                f"layer_timer: the GPU cannot say how long the layers took ({reason}), want finished CUDA events. "
+                f"layer_timer: the GPU cannot say how long the layers took ({reason}), expected finished CUDA events. "
                 "Leave CUDA graph capture out of the block, or look for an earlier CUDA error."
             ) from error
         for layer, _, _, event in self._marks:

@@ -42,9 +42,9 @@ class MemoryOptions:
 
     def __post_init__(self) -> None:
         if self.stacks not in get_args(Stacks):
-            raise OptionError(f'memory_runner: stacks is {self.stacks!r}, want "python", "all" or "none".')
+            raise OptionError(f'memory_runner: stacks is {self.stacks!r}, expected "python", "all" or "none".')
         if isinstance(self.max_entries, bool) or not isinstance(self.max_entries, int) or self.max_entries < 1:
-            raise OptionError(f"memory_runner: max_entries is {self.max_entries!r}, want a whole number from 1.")
+            raise OptionError(f"memory_runner: max_entries is {self.max_entries!r}, expected a whole number from 1.")
 
 
 @overload
@@ -148,7 +148,7 @@ class MemoryRunner(Runner[None]):
         """End the recording and write the snapshot; a guest's snapshot is written when its host ends."""
         recording, self._recording = self._recording, None
         if recording is None:
-            raise CaptureError(f"memory_runner {self._target.path}: stop without start, want start() first.")
+            raise CaptureError(f"memory_runner {self._target.path}: stop without start, expected start() first.")
         path = self._target.next()
         about = {
             "version": __version__,
@@ -191,8 +191,8 @@ class CudaRecording:
         torch.cuda.init()  # type: ignore[no-untyped-call]
         if torch._C._cuda_isHistoryEnabled():
             raise StartError(
-                f"{self._who}: CUDA memory history is already recording, want it off: the allocator keeps one history. "
-                "Leave one of the two out, or call torch.cuda.memory._record_memory_history(None) first."
+                f"{self._who}: CUDA memory history is already recording, expected it off: the allocator keeps one "
+                "history. Leave one of the two out, or call torch.cuda.memory._record_memory_history(None) first."
             )
         options = self._options
         wanted: dict[str, Any] = {

@@ -40,9 +40,9 @@ def region(name: str, *, nvtx: bool = False) -> _Region:
     if torch.compiler.is_dynamo_compiling():
         return cast("_Region", record_function(name))
     if not isinstance(name, str):
-        raise OptionError(f'region: the name is a {type(name).__name__}, want text. Write region("image encoder").')
+        raise OptionError(f'region: the name is a {type(name).__name__}, expected text. Write region("image encoder").')
     if not name.strip():
-        raise OptionError('region: the name is empty, want text. Write region("image encoder").')
+        raise OptionError('region: the name is empty, expected text. Write region("image encoder").')
     return _Region(_printable(name), nvtx=nvtx)
 
 
@@ -86,7 +86,7 @@ class _Region:
         if runs_later(function):
             name = getattr(function, "__qualname__", repr(function))
             raise OptionError(
-                f"region {self.name!r}: {name} is a generator or a coroutine, want a plain function. "
+                f"region {self.name!r}: {name} is a generator or a coroutine, expected a plain function. "
                 "Open the region with `with` inside it, around code that does not yield."
             )
 

@@ -50,8 +50,8 @@ class ProfilerOptions:
             _check_count("active", self.active, 1)
         elif (self.wait, self.warmup, self.repeat) != (0, 0, 1):
             raise OptionError(
-                "profiler_runner: wait, warmup and repeat make a schedule, but active is missing, want the number of "
-                "steps to record in each cycle. Add active=1."
+                "profiler_runner: wait, warmup and repeat make a schedule, but active is missing, expected the number "
+                "of steps to record in each cycle. Add active=1."
             )
 
 
@@ -169,7 +169,7 @@ class ProfilerRunner(Runner[profile]):
         """End the recording and write what is not yet written; a guest's trace is written when its host ends."""
         session, self._session = self._session, None
         if session is None:
-            raise CaptureError(f"profiler_runner {self._target.path}: stop without start, want start() first.")
+            raise CaptureError(f"profiler_runner {self._target.path}: stop without start, expected start() first.")
         self._refused = isinstance(error, StartError)
         if session.kind != self.what:
             path, window, refused = self._target.next(), (self._since_ns, now_ns()), self._refused
@@ -273,15 +273,15 @@ def _activities(wanted: Iterable[ProfilerActivity] | None) -> list[ProfilerActiv
     here = {a for a in supported if a != ProfilerActivity.CUDA or torch.cuda.is_available()}
     chosen = list(here) if wanted is None else list(wanted)
     if not chosen:
-        raise OptionError("profiler_runner: activities is empty, want at least one. Use ProfilerActivity.CPU.")
+        raise OptionError("profiler_runner: activities is empty, expected at least one. Use ProfilerActivity.CPU.")
     for activity in chosen:
         if activity not in here:
             name = getattr(activity, "name", repr(activity))
             names = ", ".join(sorted(a.name for a in here))
-            raise OptionError(f"profiler_runner: activity {name} is not available here, want some of {names}.")
+            raise OptionError(f"profiler_runner: activity {name} is not available here, expected some of {names}.")
     return chosen
 
 
 def _check_count(name: str, value: object, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise OptionError(f"profiler_runner: {name} is {value!r}, want a whole number from {least}.")
+        raise OptionError(f"profiler_runner: {name} is {value!r}, expected a whole number from {least}.")

@@ -131,7 +131,7 @@ def open_session(who: str, kind: str, make: Callable[[], TorchProfile], *, sched
         other = foreign_profiler() if _session is None else _session.at_work.get(kind, _session.who)
         if other is not None:
             raise StartError(
-                f"{who}: {other} is already recording, want no profiler around it: torch runs one at a time. "
+                f"{who}: {other} is already recording, expected no profiler around it: torch runs one at a time. "
                 "Leave one of the two out, or mark the inner part with profiler_kit.region."
             )
         session = _session = Session(who, kind, scheduled=scheduled)

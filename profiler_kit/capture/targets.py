@@ -53,15 +53,15 @@ def make_target(
     Raises OptionError when the path has none of the suffixes, is a folder, or lies where nothing can be written.
     """
     if not isinstance(path, str | os.PathLike):
-        raise OptionError(f'{what}: path is a {type(path).__name__}, want text. Write {what}("name{suffixes[0]}").')
+        raise OptionError(f'{what}: path is a {type(path).__name__}, expected text. Write {what}("name{suffixes[0]}").')
     target = Path(path)
     suffix = next((s for s in suffixes if target.name.endswith(s) and target.name != s), None)
     if suffix is None:
-        raise OptionError(f"{what}: path {target} ends in {target.suffix!r}, want {' or '.join(suffixes)}.")
+        raise OptionError(f"{what}: path {target} ends in {target.suffix!r}, expected {' or '.join(suffixes)}.")
     if rank not in ("auto", "none") and (isinstance(rank, bool) or not isinstance(rank, int) or rank < 0):
-        raise OptionError(f'{what}: rank is {rank!r}, want "auto", "none" or a whole number from 0.')
+        raise OptionError(f'{what}: rank is {rank!r}, expected "auto", "none" or a whole number from 0.')
     if target.is_dir():
-        raise OptionError(f"{what}: path {target} is a folder, want a file name in it.")
+        raise OptionError(f"{what}: path {target} is a folder, expected a file name in it.")
     folder = next(parent for parent in target.absolute().parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         kind = "cannot be written" if folder.is_dir() else "is no folder"

@@ -182,7 +182,7 @@ def _print(record: LadderRecord, *, as_json: bool) -> None:
     for row in rows:
         if row["below_min_miou"]:
             typer.echo(f"{row['technique']}: mIoU {row['baseline_miou']:.4f} with the baseline's masks is too low")
-    if record.setup.weights.startswith("random"):
+    if record.setup.task and record.setup.weights.startswith("random"):
         typer.echo("note: random weights: times are those of the real model, masks are noise and so is their mIoU")
 
 

@@ -94,7 +94,7 @@ def of_ladder(record: LadderRecord, rows: pd.DataFrame) -> list[Finding]:
     if poor:
         text = f"Masks agree less with those of fp32 than --min-miou {record.min_miou:g} asks for: {', '.join(poor)}."
         found.append(Finding("below-min-miou", "ladder", say(text), "error", names=tuple(poor)))
-    if record.setup.weights.startswith("random"):
+    if record.setup.task and record.setup.weights.startswith("random"):
         text = "Weights are random: times are those of the real model, masks are noise and so is their mIoU."
         found.append(Finding("random-weights", "ladder", say(text)))
     return found

@@ -47,7 +47,7 @@ FORWARD_CALLS: Final = Schema(
 
 _FORWARDS: Final = b"profiler_kit.forwards"  # keys of the Parquet file's own metadata
 _NOTES: Final = b"profiler_kit.notes"
-_WANT: Final = "want a layers.parquet of profiler-kit"
+_EXPECTED: Final = "expected a layers.parquet of profiler-kit"
 _HINT: Final = "Record one with: profiler-kit layers --out DIR"
 
 
@@ -86,7 +86,7 @@ def read_layers(path: str | os.PathLike[str]) -> LayerFile:
     try:
         table = pq.read_table(target)
     except (pa.ArrowException, OSError) as error:
-        raise RunFormatError(f"{target}: not a Parquet file that can be read, {_WANT}. {_HINT}") from error
+        raise RunFormatError(f"{target}: not a Parquet file that can be read, {_EXPECTED}. {_HINT}") from error
     metadata = table.schema.metadata or {}
     try:
         calls = _typed(table.to_pandas(), LAYER_CALLS)
@@ -94,11 +94,11 @@ def read_layers(path: str | os.PathLike[str]) -> LayerFile:
         notes = tuple(str(note) for note in json.loads(metadata.get(_NOTES, b"[]")))
     except KeyError as error:
         raise RunFormatError(
-            f"{target}: column {error.args[0]!r} is missing, found {table.column_names}, {_WANT}. {_HINT}"
+            f"{target}: column {error.args[0]!r} is missing, found {table.column_names}, {_EXPECTED}. {_HINT}"
         ) from error
     except (ValueError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RunFormatError(f"{target}: a column holds something else ({reason}), {_WANT}. {_HINT}") from error
+        raise RunFormatError(f"{target}: a column holds something else ({reason}), {_EXPECTED}. {_HINT}") from error
     return LayerFile(calls, forwards, notes)
 
 

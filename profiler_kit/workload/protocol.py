@@ -287,8 +287,8 @@ def _import(place: str) -> ModuleType:
     if is_file and not path.is_file():
         raise WorkloadError(f"{place}: no such file, expected a Python file with a workload. Write FILE.py:NAME.")
     folder = str(path.resolve().parent if is_file else Path.cwd())
-    if folder not in sys.path:  # what a script finds beside it, and `python -m` in the current folder
-        sys.path.insert(0, folder)
+    if folder not in sys.path:  # modules beside the file come first, as for a script; the current folder comes last
+        sys.path.insert(0 if is_file else len(sys.path), folder)
     try:
         if not is_file:
             return importlib.import_module(place)
@@ -351,7 +351,7 @@ _OURS: Final = ("spec", "options", "scratch", "seed", "at_image_size", *PARTS)  
 class _Checked(Workload):
     """A user's workload with the defaults for what it lacks; what its parts raise or give is checked."""
 
-    def __init__(self, given: Any, spec: str, name: str, file: str | None, *, seed: int = 0) -> None:
+    def __init__(self, given: UserWorkload, spec: str, name: str, file: str | None, *, seed: int = 0) -> None:
         missing = [part for part in PARTS if not callable(getattr(given, part, None))]
         if missing:
             here = ", ".join(part for part in PARTS if part not in missing) or "none of them"
@@ -372,7 +372,7 @@ class _Checked(Workload):
         if not self.image_step:
             return super().at_image_size(side)
         with _said(self.spec, "at_image_size(side)", _EXPECTED, self._file):
-            given = self._given.at_image_size(side)
+            given = self._given.at_image_size(side)  # type: ignore[attr-defined]  # image_step says it has one
         other = _Checked(given, self.spec, self.name, self._file, seed=self.seed)
         other.image_size = other.image_size or side
         return other

@@ -320,28 +320,28 @@ def test_hooks_leave_nothing_in_a_graph_compiled_around_them() -> None:
 def test_wrong_use() -> None:
     net = model()
     for arguments, message in (
-        ({"model": 3}, "model is a int, want a torch.nn.Module. Pass the model."),
-        ({"batch_size": 0}, "batch_size is 0, want a whole number from 1."),
-        ({"batch_size": True}, "batch_size is True, want a whole number from 1."),
+        ({"model": 3}, "model is a int, expected a torch.nn.Module. Pass the model."),
+        ({"batch_size": 0}, "batch_size is 0, expected a whole number from 1."),
+        ({"batch_size": True}, "batch_size is True, expected a whole number from 1."),
     ):
         with pytest.raises(OptionError) as caught:
             layer_timer(**{"model": net, **arguments})  # type: ignore[arg-type]
         assert str(caught.value) == f"layer_timer: {message}"
     with pytest.raises(OptionError) as caught, layer_timer(net, select=lambda *_: False):
         pass
-    assert str(caught.value) == "layer_timer: select leaves no module to time, want at least one."
+    assert str(caught.value) == "layer_timer: select leaves no module to time, expected at least one."
     timer = layer_timer(net)
     with pytest.raises(CaptureError) as refused:
         timer.step()
-    assert str(refused.value) == "layer_timer: step() outside the block, want it inside `with layer_timer(...)`."
+    assert str(refused.value) == "layer_timer: step() outside the block, expected it inside `with layer_timer(...)`."
     with timer, pytest.raises(CaptureError) as refused:
         timer.frame()
     assert str(refused.value) == (
-        "layer_timer: frame() before the end of the block, want it after `with layer_timer(...)`."
+        "layer_timer: frame() before the end of the block, expected it after `with layer_timer(...)`."
     )
     with pytest.raises(CaptureError) as refused, timer:
         pass
-    assert str(refused.value) == "layer_timer: this timer has been used, want a new one for each block."
+    assert str(refused.value) == "layer_timer: this timer has been used, expected a new one for each block."
 
 
 @pytest.mark.gpu

@@ -199,10 +199,10 @@ def test_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_bad_options(tmp_path: Path) -> None:
     path = tmp_path / "m.pickle"
     cases: list[tuple[Path, dict[str, Any], str]] = [
-        (tmp_path / "m.json", {}, f"path {tmp_path / 'm.json'} ends in '.json', want .pickle or .pkl."),
-        (tmp_path, {}, f"path {tmp_path} ends in {tmp_path.suffix!r}, want .pickle or .pkl."),
-        (path, {"stacks": "some"}, 'stacks is \'some\', want "python", "all" or "none".'),
-        (path, {"max_entries": 0}, "max_entries is 0, want a whole number from 1."),
+        (tmp_path / "m.json", {}, f"path {tmp_path / 'm.json'} ends in '.json', expected .pickle or .pkl."),
+        (tmp_path, {}, f"path {tmp_path} ends in {tmp_path.suffix!r}, expected .pickle or .pkl."),
+        (path, {"stacks": "some"}, 'stacks is \'some\', expected "python", "all" or "none".'),
+        (path, {"max_entries": 0}, "max_entries is 0, expected a whole number from 1."),
         (path, {"entries": 0}, "unknown option 'entries', expected one of stacks, max_entries, rank."),
     ]
     for target, options, message in cases:
@@ -276,7 +276,7 @@ def test_cuda_history_that_is_already_recording_goes_on(tmp_path: Path) -> None:
     finally:
         torch.cuda.memory._record_memory_history(None)
     assert str(caught.value) == (
-        f"memory_runner {path}: CUDA memory history is already recording, want it off: the allocator keeps one "
+        f"memory_runner {path}: CUDA memory history is already recording, expected it off: the allocator keeps one "
         "history. Leave one of the two out, or call torch.cuda.memory._record_memory_history(None) first."
     )
 

@@ -114,14 +114,14 @@ def test_wrong_use() -> None:
 
     with pytest.raises(OptionError) as caught:
         region(step)  # type: ignore[arg-type]
-    assert str(caught.value) == 'region: the name is a function, want text. Write region("image encoder").'
+    assert str(caught.value) == 'region: the name is a function, expected text. Write region("image encoder").'
     with pytest.raises(OptionError) as caught:
         region(" ")
-    assert str(caught.value) == 'region: the name is empty, want text. Write region("image encoder").'
+    assert str(caught.value) == 'region: the name is empty, expected text. Write region("image encoder").'
     with pytest.raises(OptionError) as caught:
         region("name")(coroutine)
     assert str(caught.value) == (
-        f"region 'name': {coroutine.__qualname__} is a generator or a coroutine, want a plain function. "
+        f"region 'name': {coroutine.__qualname__} is a generator or a coroutine, expected a plain function. "
         "Open the region with `with` inside it, around code that does not yield."
     )
 
@@ -137,5 +137,5 @@ def test_an_async_generator_cannot_be_marked() -> None:
     async def later() -> AsyncIterator[int]:
         yield 1
 
-    with pytest.raises(OptionError, match=r"later is a generator or a coroutine, want a plain function\."):
+    with pytest.raises(OptionError, match=r"later is a generator or a coroutine, expected a plain function\."):
         region("x")(later)

@@ -188,7 +188,7 @@ def test_failed_export_does_not_hide_the_users_exception(tmp_path: Path, monkeyp
 
 def nested_message(inner: Path, outer: str) -> str:
     return (
-        f"profiler_runner {inner}: {outer} is already recording, want no profiler around it: torch runs one at a "
+        f"profiler_runner {inner}: {outer} is already recording, expected no profiler around it: torch runs one at a "
         "time. Leave one of the two out, or mark the inner part with profiler_kit.region."
     )
 
@@ -332,25 +332,25 @@ def test_bad_options(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     path = tmp_path / "t.json"
     cases: list[tuple[Path, dict[str, Any], str]] = [
-        (tmp_path / "t.txt", {}, f"path {tmp_path / 't.txt'} ends in '.txt', want .json.gz or .json."),
-        (tmp_path / ".json", {}, f"path {tmp_path / '.json'} ends in '', want .json.gz or .json."),
+        (tmp_path / "t.txt", {}, f"path {tmp_path / 't.txt'} ends in '.txt', expected .json.gz or .json."),
+        (tmp_path / ".json", {}, f"path {tmp_path / '.json'} ends in '', expected .json.gz or .json."),
         (
             tmp_path / "file" / "t.json",
             {},
             f"path {tmp_path / 'file' / 't.json'} lies in {tmp_path / 'file'}, which is no folder. "
             "Choose another path.",
         ),
-        (path, {"active": 0}, "active is 0, want a whole number from 1."),
-        (path, {"wait": -1, "active": 1}, "wait is -1, want a whole number from 0."),
-        (path, {"repeat": True, "active": 1}, "repeat is True, want a whole number from 0."),
+        (path, {"active": 0}, "active is 0, expected a whole number from 1."),
+        (path, {"wait": -1, "active": 1}, "wait is -1, expected a whole number from 0."),
+        (path, {"repeat": True, "active": 1}, "repeat is True, expected a whole number from 0."),
         (
             path,
             {"wait": 1},
-            "wait, warmup and repeat make a schedule, but active is missing, want the number of steps to record in "
+            "wait, warmup and repeat make a schedule, but active is missing, expected the number of steps to record in "
             "each cycle. Add active=1.",
         ),
-        (path, {"rank": -1}, 'rank is -1, want "auto", "none" or a whole number from 0.'),
-        (path, {"activities": []}, "activities is empty, want at least one. Use ProfilerActivity.CPU."),
+        (path, {"rank": -1}, 'rank is -1, expected "auto", "none" or a whole number from 0.'),
+        (path, {"activities": []}, "activities is empty, expected at least one. Use ProfilerActivity.CPU."),
         (
             path,
             {"shapes": True},
@@ -373,7 +373,7 @@ def test_bad_options(tmp_path: Path) -> None:
 def test_activity_that_is_not_here(tmp_path: Path) -> None:
     with pytest.raises(OptionError) as caught:
         profiler_runner(tmp_path / "t.json", activities=[ProfilerActivity.CUDA])
-    assert str(caught.value) == "profiler_runner: activity CUDA is not available here, want some of CPU."
+    assert str(caught.value) == "profiler_runner: activity CUDA is not available here, expected some of CPU."
 
 
 def test_generators_and_coroutines_are_refused(tmp_path: Path) -> None:
@@ -382,7 +382,7 @@ def test_generators_and_coroutines_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OptionError) as caught:
         profiler_runner(tmp_path / "t.json")(step)
     assert str(caught.value) == (
-        f"profiler_runner: {step.__qualname__} is a generator or a coroutine, want a plain function. "
+        f"profiler_runner: {step.__qualname__} is a generator or a coroutine, expected a plain function. "
         "Use `with` around the code that runs it."
     )
 
@@ -449,7 +449,7 @@ def test_what_only_makes_something_to_run_later_cannot_be_decorated(tmp_path: Pa
         with pytest.raises(OptionError) as caught:
             profiler_runner(tmp_path / "t.json")(function)
         assert str(caught.value).startswith(f"profiler_runner: {name[:20]}")
-        assert "is a generator or a coroutine, want a plain function." in str(caught.value)
-    with pytest.raises(OptionError, match=r"^profiler_runner: found a classmethod to decorate, want a function\."):
+        assert "is a generator or a coroutine, expected a plain function." in str(caught.value)
+    with pytest.raises(OptionError, match=r"^profiler_runner: found a classmethod to decorate, expected a function\."):
         profiler_runner(tmp_path / "t.json")(classmethod(work))  # type: ignore[arg-type]
     assert listing(tmp_path) == []

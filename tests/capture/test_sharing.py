@@ -254,7 +254,7 @@ def test_a_refusal_after_work_keeps_what_was_recorded(tmp_path: Path) -> None:
 
 
 def test_one_of_a_kind(tmp_path: Path) -> None:
-    rest = "want no profiler around it: torch runs one at a time. Leave one of the two out, or mark the inner part "
+    rest = "expected no profiler around it: torch runs one at a time. Leave one of the two out, or mark the inner part "
     kept: list[torch.Tensor] = []
     with memory_runner(tmp_path / "m.pickle"), profiler_runner(tmp_path / "t.json"):
         work(kept)

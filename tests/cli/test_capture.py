@@ -127,7 +127,7 @@ def test_a_name_of_its_own_when_none_is_given(tmp_path: Path, monkeypatch: pytes
             ["--model", "vit_x"],
             "--model vit_x: no such model, expected one of vit_tiny, vit_small, vit_b, vit_l, vit_h.",
         ),
-        (["--prompts", "x"], "--prompts x: not known, want centers, boxes or grid:N with N from 1 to 64."),
+        (["--prompts", "x"], "--prompts x: not known, expected centers, boxes or grid:N with N from 1 to 64."),
         (
             ["--layers", "1,x"],
             "--layers '1,x': found 'x', expected whole numbers from 1 to 1024 separated by commas. Try 1,2,4,8.",
@@ -148,7 +148,7 @@ def test_files_that_cannot_be_used_leave_nothing_behind(tmp_path: Path) -> None:
     )
     nowhere = tmp_path / "nowhere"
     assert refused(InputError, "--images", str(nowhere), "--out", str(out)) == (
-        f"{nowhere}: no such folder, want a folder of JPEG or PNG files. Leave --images out to generate some."
+        f"{nowhere}: no such folder, expected a folder of JPEG or PNG files. Leave --images out to generate some."
     )
     assert [path.name for path in tmp_path.iterdir()] == ["wrong.pth"]
 

@@ -15,7 +15,7 @@ from profiler_kit.errors import InputError
 from profiler_kit.models.sam.coco import load_coco
 
 HINT = "Try --coco DIR with DIR/annotations/instances_val2017.json and DIR/val2017/*.jpg, or the json itself."
-WANT = "want COCO's instances json with images, annotations and their segmentation"
+WANT = "expected COCO's instances json with images, annotations and their segmentation"
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_masks_and_pixels(folder: Path) -> None:
 def test_missing_images_are_counted_before_anything_runs(folder: Path) -> None:
     (folder / "val2017" / "1.png").unlink()
     assert refused(folder) == (
-        f"{json_of(folder)}: 1 of 2 annotated images are missing (first: 1.png), want all of them in one of "
+        f"{json_of(folder)}: 1 of 2 annotated images are missing (first: 1.png), expected all of them in one of "
         f"{folder}/val2017, {folder}, {folder}/annotations. Copy them there, or use fewer with --num-images."
     )
     assert len(load_coco(folder, limit=1)) == 1
@@ -84,12 +84,12 @@ def test_missing_images_are_counted_before_anything_runs(folder: Path) -> None:
 
 def test_no_folder_no_json_or_two(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     empty = tmp_path_factory.mktemp("empty")
-    assert refused(empty) == f"{empty}: no annotations (instances*.json) in it, want a COCO data set. {HINT}"
-    assert refused(empty / "x") == f"{empty / 'x'}: no such folder, want a COCO data set. {HINT}"
+    assert refused(empty) == f"{empty}: no annotations (instances*.json) in it, expected a COCO data set. {HINT}"
+    assert refused(empty / "x") == f"{empty / 'x'}: no such folder, expected a COCO data set. {HINT}"
     other = folder / "annotations" / "instances_train2017.json"
     other.write_text("{}")
     assert refused(folder) == (
-        f"{folder}: 2 sets of annotations (instances_train2017.json, instances_val2017.json), want one. "
+        f"{folder}: 2 sets of annotations (instances_train2017.json, instances_val2017.json), expected one. "
         f"Try --coco {json_of(folder)}."
     )
 
@@ -120,6 +120,6 @@ def test_annotations_that_cannot_be_used(folder: Path) -> None:
 def test_images_of_another_size_than_the_json_says(folder: Path) -> None:
     change(folder, lambda value: value["images"][0].update(height=31))
     assert refused(folder) == (
-        f"{folder}/val2017/0.png: 40 x 30 pixels, want 40 x 31 as {json_of(folder)} says. The images and the json are "
-        "not of the same data set."
+        f"{folder}/val2017/0.png: 40 x 30 pixels, expected 40 x 31 as {json_of(folder)} says. The images and the json "
+        "are not of the same data set."
     )

@@ -106,14 +106,15 @@ def test_shapes_the_kernels_do_not_take_are_one_clear_line(published: Sam) -> No
     with pytest.raises(WorkloadError) as caught:
         use_fused_attention(sam)
     assert str(caught.value) == (
-        "--optimizations fused_attention: found heads of 8 numbers, want a power of two of at least 16 or the sum of "
-        "two. Leave it out."
+        "--optimizations fused_attention: found heads of 8 numbers, expected a power of two of at least 16 or the sum "
+        "of two. Leave it out."
     )
     sam.image_encoder.pos_embed = torch.nn.Parameter(torch.zeros(1, 16, 16, 7))
     with pytest.raises(WorkloadError) as caught:
         use_fused_rows(sam)
     assert str(caught.value) == (
-        "--optimizations fused_rows: found tokens of 7 numbers, want a power of two or the sum of two. Leave it out."
+        "--optimizations fused_rows: found tokens of 7 numbers, expected a power of two or the sum of two. Leave it "
+        "out."
     )
 
 

@@ -63,4 +63,6 @@ def test_parse_prompts() -> None:
     for text in ("", "grid", "grid:", "grid:0", "grid:65", "grid:-1", "grid:2x", "points"):
         with pytest.raises(OptionError) as caught:
             parse_prompts(text)
-        assert str(caught.value) == f"--prompts {text}: not known, want centers, boxes or grid:N with N from 1 to 64."
+        assert (
+            str(caught.value) == f"--prompts {text}: not known, expected centers, boxes or grid:N with N from 1 to 64."
+        )

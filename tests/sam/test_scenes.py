@@ -59,9 +59,9 @@ def test_every_kind_of_object_has_the_area_of_its_formula() -> None:
 
 def test_impossible_scenes() -> None:
     for text, arguments in {
-        "--scenes 0: want 1 or more.": {"count": 0, "height": 64, "width": 64},
-        "a scene of 64 x 31 pixels: want at least 32 on each side.": {"count": 1, "height": 31, "width": 64},
-        "0 objects in a scene: want 1 or more.": {"count": 1, "height": 64, "width": 64, "objects": 0},
+        "--scenes 0: expected 1 or more.": {"count": 0, "height": 64, "width": 64},
+        "a scene of 64 x 31 pixels: expected at least 32 on each side.": {"count": 1, "height": 31, "width": 64},
+        "0 objects in a scene: expected 1 or more.": {"count": 1, "height": 64, "width": 64, "objects": 0},
     }.items():
         with pytest.raises(OptionError) as caught:
             generate_scenes(**arguments)
@@ -92,12 +92,14 @@ def test_folders_and_files_that_cannot_be_read(tmp_path: Path) -> None:
 
     missing = tmp_path / "nowhere"
     alone = "Leave --images out to generate some."
-    assert message(missing) == f"{missing}: no such folder, want a folder of JPEG or PNG files. {alone}"
-    assert message(tmp_path) == (f"{tmp_path}: no image in the folder, want files ending in .jpg, .jpeg, .png. {alone}")
+    assert message(missing) == f"{missing}: no such folder, expected a folder of JPEG or PNG files. {alone}"
+    assert message(tmp_path) == (
+        f"{tmp_path}: no image in the folder, expected files ending in .jpg, .jpeg, .png. {alone}"
+    )
     broken = tmp_path / "x.jpg"
     broken.write_text("no image")
-    assert message(broken) == f"{broken}: this is a file, want a folder of JPEG or PNG files. {alone}"
-    repair = "want a JPEG or PNG image. Repair the file or take it out."
+    assert message(broken) == f"{broken}: this is a file, expected a folder of JPEG or PNG files. {alone}"
+    repair = "expected a JPEG or PNG image. Repair the file or take it out."
     assert message(tmp_path) == f"{broken}: cannot be decoded (no image data), {repair}"
     Image.effect_noise((64, 64), 50).save(broken)
     broken.write_bytes(broken.read_bytes()[:-800])

@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 import typer
-from profiler_kit.render.headline import what_ran
 from typer.testing import CliRunner
 
 from profiler_kit import load_run
 from profiler_kit.cli import capture, ladder, layers, study
 from profiler_kit.errors import KitError, OptionError, WorkloadError
+from profiler_kit.findings.records import what_ran
 from profiler_kit.formats.ladder_file import ladder_rows
 from profiler_kit.formats.ladder_record import BASELINE, read_ladder
 from profiler_kit.formats.run_record import read_record
 from profiler_kit.formats.study_file import read_study
-from profiler_kit.render.ladder_style import ladder_facts
+from profiler_kit.render.ladder_style import ladder_facts, study_model
 from profiler_kit.workload.ladder_plan import LadderOptions, make_ladder_plan
 from profiler_kit.workload.protocol import load_workload
 from profiler_kit.workload.row import run_row
@@ -176,3 +176,14 @@ def test_a_default_ladder_has_what_applies(tmp_path: Path) -> None:
     assert names == {"tf32", "bf16", "cuda_graphs", "compile", "compile_graphs", "compile_max", "int8", "fp8"}
     plan = make_ladder_plan(transformer, LadderOptions(device="cpu", out=tmp_path / "ladder"))
     assert plan.rows == (("fp32", ""), ("bf16", "bf16"), ("compile", "compile")) and plan.steps == ("fp32", "compile")
+
+
+def test_records_from_before_workloads_are_still_read() -> None:
+    samples = Path(__file__).parents[2] / "traces"
+    record = read_record(samples / "h200-vit_b-eager-fp32")
+    assert record.workload == {"images": "generated:0", "prompts": "centers"} and record.batch == "2 images of 1024 px"
+    old = read_ladder(samples / "h200-vit_b-ladder")
+    assert (old.setup.family, old.setup.workload, old.setup.unit) == ("SAM", "", "images")
+    rows = ladder_rows(old)
+    assert rows["agreement"].equals(rows["baseline_miou"]) and rows["cosine"].isna().all()
+    assert study_model(read_study(samples / "h200-vit_b-study")) == "SAM vit_b (random:0)"

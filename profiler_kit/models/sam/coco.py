@@ -19,7 +19,7 @@ from profiler_kit.models.sam.scenes import Mask, Scene, read_image
 if TYPE_CHECKING:
     from pycocotools.coco import COCO
 
-_WANT: Final = "want COCO's instances json with images, annotations and their segmentation"
+_EXPECTED: Final = "expected COCO's instances json with images, annotations and their segmentation"
 _HINT: Final = "Try --coco DIR with DIR/annotations/instances_val2017.json and DIR/val2017/*.jpg, or the json itself."
 
 
@@ -51,7 +51,7 @@ class CocoScenes(Sequence[Scene]):
         size = (int(wanted.get("height", -1)), int(wanted.get("width", -1)))
         if image.shape[:2] != size:
             raise InputError(
-                f"{path}: {image.shape[1]} x {image.shape[0]} pixels, want {size[1]} x {size[0]} as {self.source} "
+                f"{path}: {image.shape[1]} x {image.shape[0]} pixels, expected {size[1]} x {size[0]} as {self.source} "
                 "says. The images and the json are not of the same data set."
             )
         masks = [self._mask(annotation) for annotation in _usable(self._coco, self._ids[at])]
@@ -66,7 +66,7 @@ class CocoScenes(Sequence[Scene]):
         except Exception as error:  # pycocotools raises whatever its C code meets: a bare Exception, TypeError, ...
             raise InputError(
                 f"{self.source}: annotation {annotation.get('id')} has a segmentation that cannot be decoded "
-                f"({' '.join(str(error).split()) or type(error).__name__}), {_WANT}. {_HINT}"
+                f"({' '.join(str(error).split()) or type(error).__name__}), {_EXPECTED}. {_HINT}"
             ) from error
 
 
@@ -83,7 +83,7 @@ def load_coco(folder: Path, *, limit: int | None = None) -> CocoScenes:
     coco = _read(source)
     ids = [image for image in sorted(coco.imgs) if any(True for _ in _usable(coco, image))][:limit]
     if not ids:
-        raise InputError(f"{source}: no image has an annotation to use (crowds do not count), {_WANT}. {_HINT}")
+        raise InputError(f"{source}: no image has an annotation to use (crowds do not count), {_EXPECTED}. {_HINT}")
     return CocoScenes(coco, _find_images(source, [coco.imgs[image] for image in ids]), ids, source)
 
 
@@ -95,13 +95,13 @@ def _find_json(folder: Path) -> Path:
     if folder.is_file():
         return folder
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder, want a COCO data set. {_HINT}")
+        raise InputError(f"{folder}: no such folder, expected a COCO data set. {_HINT}")
     found = sorted({*folder.glob("annotations/instances*.json"), *folder.glob("instances*.json")})
     if not found:
-        raise InputError(f"{folder}: no annotations (instances*.json) in it, want a COCO data set. {_HINT}")
+        raise InputError(f"{folder}: no annotations (instances*.json) in it, expected a COCO data set. {_HINT}")
     if len(found) > 1:
         names = ", ".join(path.name for path in found[:4])
-        raise InputError(f"{folder}: {len(found)} sets of annotations ({names}), want one. Try --coco {found[-1]}.")
+        raise InputError(f"{folder}: {len(found)} sets of annotations ({names}), expected one. Try --coco {found[-1]}.")
     return found[0]
 
 
@@ -114,10 +114,10 @@ def _read(source: Path) -> COCO:
             coco = COCO(str(source))
     except (ValueError, KeyError, TypeError, AssertionError, AttributeError, RecursionError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{source}: not COCO's format ({reason}), {_WANT}. {_HINT}") from error
+        raise InputError(f"{source}: not COCO's format ({reason}), {_EXPECTED}. {_HINT}") from error
     for part in ("images", "annotations"):
         if not isinstance(coco.dataset.get(part), list) or not coco.dataset[part]:
-            raise InputError(f"{source}: no {part} in it, {_WANT}. {_HINT}")
+            raise InputError(f"{source}: no {part} in it, {_EXPECTED}. {_HINT}")
     return coco
 
 
@@ -130,7 +130,9 @@ def _find_images(source: Path, images: Sequence[dict[str, Any]]) -> list[Path]:
     for image in images:
         name = str(image.get("file_name", ""))
         if not name or not all(isinstance(image.get(side), int) for side in ("height", "width")):
-            raise InputError(f"{source}: image {image.get('id')} lacks file_name, height or width, {_WANT}. {_HINT}")
+            raise InputError(
+                f"{source}: image {image.get('id')} lacks file_name, height or width, {_EXPECTED}. {_HINT}"
+            )
         inside = [place / name for place in places if _is_inside(place, name)]
         path = next((path for path in inside if path.is_file()), None)
         if path is None:
@@ -140,8 +142,8 @@ def _find_images(source: Path, images: Sequence[dict[str, Any]]) -> list[Path]:
     if missing:
         looked = ", ".join(dict.fromkeys(str(place) for place in places if place.is_dir()))
         raise InputError(
-            f"{source}: {len(missing)} of {len(images)} annotated images are missing (first: {missing[0]}), want all "
-            f"of them in one of {looked}. Copy them there, or use fewer with --num-images."
+            f"{source}: {len(missing)} of {len(images)} annotated images are missing (first: {missing[0]}), expected "
+            f"all of them in one of {looked}. Copy them there, or use fewer with --num-images."
         )
     return found
 

@@ -134,7 +134,8 @@ def use_fused_attention(sam: Sam) -> Sam:
     side = sam.image_encoder.pos_embed.shape[1]
     if side & (side - 1):
         raise WorkloadError(
-            f"--optimizations fused_attention: found images of {side} tokens a side, want a power of two. Leave it out."
+            f"--optimizations fused_attention: found images of {side} tokens a side, expected a power of two. Leave it "
+            "out."
         )
     blocks = sam.image_encoder.blocks
     for number, block in enumerate(blocks):
@@ -158,8 +159,8 @@ def _check_shape(dim: int) -> None:
     rest = dim - first
     if first < _NARROWEST or (rest and (rest < _NARROWEST or rest & (rest - 1))):
         raise WorkloadError(
-            f"--optimizations fused_attention: found heads of {dim} numbers, want a power of two of at least 16 or the "
-            "sum of two. Leave it out."
+            f"--optimizations fused_attention: found heads of {dim} numbers, expected a power of two of at least 16 or "
+            "the sum of two. Leave it out."
         )
 
 

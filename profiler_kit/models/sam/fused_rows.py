@@ -118,7 +118,7 @@ def use_fused_rows(sam: Sam) -> Sam:
     width = encoder.pos_embed.shape[-1]
     if width.bit_count() > 2:
         raise WorkloadError(
-            f"--optimizations fused_rows: found tokens of {width} numbers, want a power of two or the sum of two. "
+            f"--optimizations fused_rows: found tokens of {width} numbers, expected a power of two or the sum of two. "
             "Leave it out."
         )
     for number, block in enumerate(encoder.blocks):

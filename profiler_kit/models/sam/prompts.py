@@ -12,7 +12,7 @@ from profiler_kit.errors import OptionError
 from profiler_kit.models.sam.scenes import Mask, Scene
 
 LARGEST_GRID: Final = 64
-_WANT: Final = f"want centers, boxes or grid:N with N from 1 to {LARGEST_GRID}."
+_EXPECTED: Final = f"expected centers, boxes or grid:N with N from 1 to {LARGEST_GRID}."
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def parse_prompts(text: str) -> PromptChoice:
     kind, _, number = text.partition(":")
     if kind == "grid" and number.isascii() and number.isdigit() and 1 <= int(number) <= LARGEST_GRID:
         return PromptChoice("grid", int(number))
-    raise OptionError(f"--prompts {text}: not known, {_WANT}")
+    raise OptionError(f"--prompts {text}: not known, {_EXPECTED}")
 
 
 def make_prompts(scene: Scene, choice: PromptChoice) -> Prompts:

@@ -51,11 +51,11 @@ def generate_scenes(count: int, *, height: int, width: int, seed: int = 0, objec
     Raises OptionError when a side is below SMALLEST_SIDE or a count below 1.
     """
     if count < 1:
-        raise OptionError(f"--scenes {count}: want 1 or more.")
+        raise OptionError(f"--scenes {count}: expected 1 or more.")
     if objects < 1:
-        raise OptionError(f"{objects} objects in a scene: want 1 or more.")
+        raise OptionError(f"{objects} objects in a scene: expected 1 or more.")
     if min(height, width) < SMALLEST_SIDE:
-        raise OptionError(f"a scene of {width} x {height} pixels: want at least {SMALLEST_SIDE} on each side.")
+        raise OptionError(f"a scene of {width} x {height} pixels: expected at least {SMALLEST_SIDE} on each side.")
     return tuple(_scene(np.random.default_rng([seed, i]), height, width, objects, f"scene-{i}") for i in range(count))
 
 
@@ -67,11 +67,13 @@ def load_images(folder: Path, *, limit: int | None = None) -> tuple[Scene, ...]:
     """
     if not folder.is_dir():
         found = "this is a file" if folder.exists() else "no such folder"
-        raise InputError(f"{folder}: {found}, want a folder of JPEG or PNG files. Leave --images out to generate some.")
+        raise InputError(
+            f"{folder}: {found}, expected a folder of JPEG or PNG files. Leave --images out to generate some."
+        )
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
     if not files:
         raise InputError(
-            f"{folder}: no image in the folder, want files ending in {', '.join(SUFFIXES)}. "
+            f"{folder}: no image in the folder, expected files ending in {', '.join(SUFFIXES)}. "
             "Leave --images out to generate some."
         )
     return tuple(_photograph(path) for path in files[:limit])
@@ -88,7 +90,7 @@ def read_image(path: Path, *, turn: bool = False) -> Image:
     except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
         reason = "no image data" if isinstance(error, UnidentifiedImageError) else str(error)
         raise InputError(
-            f"{path}: cannot be decoded ({reason}), want a JPEG or PNG image. Repair the file or take it out."
+            f"{path}: cannot be decoded ({reason}), expected a JPEG or PNG image. Repair the file or take it out."
         ) from error
 
 
