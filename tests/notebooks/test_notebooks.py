@@ -83,7 +83,7 @@ def test_it_runs_from_top_to_bottom(executed: dict[str, Any], name: str) -> None
 def test_the_story_of_each_is_true(executed: dict[str, Any]) -> None:
     """What the prose says of the samples, checked in what the cells show."""
     regions = "".join(outputs(executed["02_regions"], "text/html"))
-    assert "host-bound" in regions and "Matrix products without tensor cores" in regions
+    assert "host-bound" in regions and "Matrix products in fp32 without tensor cores" in regions
     memory = "".join(outputs(executed["03_memory"], "text/plain"))
     assert "5,264 MiB" in memory or "5,265 MiB" in memory
     layers = "".join(outputs(executed["04_batch_size"], "text/html"))
