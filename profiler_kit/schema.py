@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Unit = Literal[
-    "ns", "us", "bytes", "mib", "share", "bytes_per_s", "per_s", "factor", "count", "id", "flag", "text", "path",
-    "kernel",
+    "ns", "us", "unix_us", "bytes", "mib", "share", "change", "bytes_per_s", "per_s", "factor", "score", "count", "id",
+    "flag", "text", "path", "kernel",
 ]  # fmt: skip
 Show = Literal["always", "room", "never"]
 
@@ -31,8 +31,9 @@ class Column:
     meaning: one sentence for hover help and the reference. label: the heading; the name without its unit where empty.
     show: in a table for people always, where there is room, or never (JSON, CSV and SQL have every column).
     unit: told by the name's suffix and the dtype unless given; "id" is a number that names something, "kernel" the
-    long name of a GPU event. of: shown as its share of that column of the same row. where: shown only where that
-    column of the same row is not 0.
+    long name of a GPU event, "unix_us" a moment, "change" b / a - 1 (0.05 is 5 % more), "score" a share that is read
+    to four decimals. of: shown as its share of that column of the same row. where: shown only where that column of the
+    same row is not 0.
     """
 
     dtype: str
@@ -160,8 +161,8 @@ _IDS: Final = frozenset(
 )  # fmt: skip
 _PANDAS: Final = {"str": "object", "path": "object", "paths": "category", "list": "object"}
 _SUFFIXES: Final[Mapping[str, Unit]] = {
-    "bytes_per_s": "bytes_per_s", "_per_s": "per_s", "_ns": "ns", "_us": "us", "_bytes": "bytes", "_mib": "mib",
-    "share": "share",
+    "time_us": "unix_us", "bytes_per_s": "bytes_per_s", "_per_s": "per_s", "_ns": "ns", "_us": "us",
+    "_bytes": "bytes", "_mib": "mib", "share": "share", "change": "change",
 }  # fmt: skip
 _UNITS: Final[Mapping[str, Unit]] = {
     "str": "text", "category": "text", "list": "text", "path": "path", "paths": "path", "bool": "flag",

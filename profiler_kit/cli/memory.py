@@ -1,10 +1,10 @@
-"""`profiler-kit memory SNAPSHOT [B]`: where memory went, or what changed (-> tables, JSON, one HTML page)."""
+"""`profiler-kit memory SNAPSHOT [B]`: where memory went, or what changed; as tables, JSON, one HTML page."""
 
 from __future__ import annotations
 
 import os
-import re
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -13,17 +13,19 @@ import typer
 
 from profiler_kit.cli import memory_diff
 from profiler_kit.cli.diff import parse_percent
-from profiler_kit.cli.memory_tables import Wanted, print_snapshot
-from profiler_kit.cli.output import check_top, print_json, records
+from profiler_kit.cli.output import check_top, print_json
+from profiler_kit.cli.table_command import print_filled
 from profiler_kit.errors import InputError, OptionError
 from profiler_kit.files import whole_file
 from profiler_kit.formats.run_record import MEMORY, TRACE
+from profiler_kit.names import printable
 from profiler_kit.progress import progress_bar
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from rich.console import Console
 
     from profiler_kit.snapshot import DeviceRow, Snapshot
+    from profiler_kit.table import Filled, Value
 
 LIVE_ROWS = 10
 CONTRACT = (  # the keys of DESIGN.md, in its order
@@ -40,8 +42,17 @@ CONTRACT = (  # the keys of DESIGN.md, in its order
 )
 LARGEST_LIMIT_GIB = 1 << 20
 PAGE_SUFFIXES = (".html", ".htm")
-_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)I?B?", re.IGNORECASE)
-_UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+# The tables that each option prints, and those whose rows are in --json under their key.
+TABLES: Final = {
+    "live": ("live_at_peak", "live_by_region", "live_by_layer"),
+    "leaks": ("memory_leaks", "memory_growth"),
+    "lifetimes": ("memory_lifetimes",),
+    "fragmentation": ("memory_moments",),
+    "oom": ("out_of_memory",),
+    "fits": ("memory_fits",),
+}
+IN_JSON: Final = TABLES | {"fragmentation": ("memory_fragmentation",), "oom": (), "fits": ()}
+USUAL: Final = ("memory_regions", "live_at_peak")
 
 
 def command(
@@ -87,12 +98,16 @@ def command(
     """
     limit = _limit(memory_limit)
     check_top(top)
-    wanted = Wanted(live, leaks, lifetimes, fragmentation, oom, tuple(map(parse_size, fits or ())), top)
+    from profiler_kit.tables.memory import parse_size
+
+    sizes = [parse_size(size) for size in fits or ()]
+    asked = {"live": live, "leaks": leaks, "lifetimes": lifetimes, "fragmentation": fragmentation, "oom": oom}
+    chosen = [name for name, yes in {**asked, "fits": bool(fits)}.items() if yes]
     if other is not None:
-        _refuse_alone(html=html, device=device, wanted=wanted)
+        _refuse_alone(html=html, device=device, chosen=chosen)
         threshold = None if fail_above is None else parse_percent(fail_above)
         if as_json and as_markdown:
-            raise OptionError("--json --markdown: these exclude each other, want one of them. Leave one out.")
+            raise OptionError("--json --markdown: these exclude each other, expected one of them. Leave one out.")
         sides = (_load(snapshot, limit), _load(other, limit))
         memory_diff.compare(
             sides, (snapshot, other), limit=threshold, as_json=as_json, as_markdown=as_markdown, top=top
@@ -108,9 +123,10 @@ def command(
     if html is not None:
         _write_page(loaded, html, device)
     if as_json:
-        print_json({"devices": [to_json(loaded, row, wanted) for row in summary["devices"]]})
+        print_json({"devices": [to_json(loaded, row, chosen, sizes) for row in summary["devices"]]})
     else:
-        print_snapshot(loaded, summary["devices"], wanted)
+        names = [table for name in chosen for table in TABLES[name]] or USUAL
+        _print(loaded, summary["devices"], names, top, device=device, sizes=",".join(fits or ()))
     _refuse_empty(loaded)
 
 
@@ -130,9 +146,9 @@ def _load(path: Path, limit: int | None) -> Snapshot:
         return load_snapshot(file, memory_limit_bytes=limit, report=report)
 
 
-def _refuse_alone(*, html: Path | None, device: int | None, wanted: Wanted) -> None:
+def _refuse_alone(*, html: Path | None, device: int | None, chosen: Sequence[str]) -> None:
     """Raises OptionError for what says nothing about two snapshots."""
-    if html is not None or device is not None or wanted.any:
+    if html is not None or device is not None or chosen:
         raise OptionError(
             "memory A B: --html, --device and the tables of one snapshot say nothing about two. Leave them out."
         )
@@ -147,55 +163,79 @@ def _refuse_empty(loaded: Snapshot) -> None:
         )
 
 
-def parse_size(text: str) -> int:
-    """512MiB in bytes; raises OptionError for what is no size."""
-    found = _SIZE.fullmatch(text.strip())
-    size = int(float(found[1]) * _UNITS[found[2].upper()]) if found else 0
-    if not 0 < size < 1 << 50:
-        raise OptionError(f"--fits {text}: this is no size, want a number with KiB, MiB or GiB. Try: --fits 512MiB")
-    return size
-
-
-def to_json(loaded: Snapshot, row: DeviceRow, wanted: Wanted) -> dict[str, object]:
+def to_json(loaded: Snapshot, row: DeviceRow, chosen: Sequence[str], sizes: Sequence[int]) -> dict[str, object]:
     """What --json prints of one device: the contract, and a key for each table asked for."""
+    from profiler_kit.findings.memory import out_of_memory
+    from profiler_kit.tables import every_table
+
     device = row["device"]
     out: dict[str, object] = {key: row[key] for key in CONTRACT}  # type: ignore[literal-required]
     out["device_type"] = row["device_type"]
     missing = loaded.missing(device)
     out["missing_allocations"] = missing.unmatched_frees + missing.recorded_before if missing.truncated else 0
-    if wanted.live:
-        out["live_at_peak"] = _with_stacks(loaded, loaded.live_at_peak(device))
-        out["live_by_region"] = records(loaded.live_by_region(device))
-        out["live_by_layer"] = records(loaded.live_by_layer(device))
-    if wanted.leaks:
-        out["leaks"] = _with_stacks(loaded, loaded.leaks(device))
-        out["growth"] = records(loaded.growth(device))
-    if wanted.lifetimes:
-        frame = loaded.lifetimes()
-        out["lifetimes"] = _with_stacks(loaded, frame[frame["device"] == device])
-    if wanted.fragmentation:
-        frame = loaded.fragmentation()
-        out["fragmentation_timeline"] = records(frame[frame["device"] == device])
-    if wanted.oom:
-        from profiler_kit.findings.memory import out_of_memory
-
+    for name in (table for option in chosen for table in IN_JSON[option]):
+        filled = every_table()[name].of_source(loaded, device=device)
+        out[filled.table.key] = _with_frames(loaded, filled)
+    if "oom" in chosen:
         out["oom_reports"] = [
             {**asdict(report), "lines": [one.line, *one.details]}
             for report, one in zip(loaded.oom_reports(device), out_of_memory(loaded, device), strict=True)
         ]
-    if wanted.sizes:
-        out["fits"] = [asdict(loaded.fit(device, size)) for size in wanted.sizes]
+    if "fits" in chosen:
+        out["fits"] = [asdict(loaded.fit(device, size)) for size in sizes]
     return out
 
 
-def _with_stacks(loaded: Snapshot, frame: pd.DataFrame) -> list[dict[str, object]]:
-    """Rows with their stack as text, innermost first, in place of its number."""
-    rows = records(frame)
-    for row in rows:
-        frames = loaded.stacks[row.pop("stack")]
-        row["frames"] = [f"{one.name} ({one.filename}:{one.line})" if one.filename else one.name for one in frames]
+def _with_frames(loaded: Snapshot, filled: Filled) -> list[dict[str, object]]:
+    """The rows of a table; stacks as text, innermost frame first, in place of their number."""
+    from profiler_kit.analyses.memory.stack_names import frame_text
+
+    rows = filled.records()
+    for row in rows if "stack" in filled.frame else ():
+        row["frames"] = [frame_text(frame) for frame in loaded.stacks[row.pop("stack")]]
         row.update({key: None for key, value in row.items() if value != value})  # NaN is no JSON
     return rows
+
+
+def _print(
+    loaded: Snapshot, devices: Sequence[DeviceRow], names: Sequence[str], top: int, *, device: int | None, sizes: str
+) -> None:
+    """The devices, then of each that did anything what is wrong with it and the tables asked for."""
+    from rich.console import Console
+
+    from profiler_kit.findings.memory import raised
+    from profiler_kit.tables import every_table
+
+    console = Console()
+    print_filled(every_table()["memory_devices"].of_source(loaded, device=device), loaded.path)
+    used = [row for row in devices if row["events"] or row["reserved_bytes"] or row["end_allocated_bytes"]]
+    for row in used:
+        _print_findings(console, loaded, row["device"], every_failure="out_of_memory" in names)
+        for name in names:
+            options: dict[str, Value] = {"device": row["device"], **({"fits": sizes} if name == "memory_fits" else {})}
+            filled = every_table()[name].of_source(loaded, **options)
+            print_filled(filled, f"device {row['device']}" if len(used) > 1 else "", top)
+    for one in raised(loaded):
+        _line(console, one.sentence, style="red")
+
+
+def _print_findings(console: Console, loaded: Snapshot, device: int, *, every_failure: bool) -> None:
+    """What went wrong on a device; the peak is in the table."""
+    from profiler_kit.findings import memory
+
+    found = memory.of_device(loaded, device)[1:]
+    if every_failure:
+        found = memory.out_of_memory(loaded, device) + [one for one in found if not one.id.startswith("out-of-memory")]
+    for one in found:
+        style = {"error": "red", "warning": "yellow"}.get(one.level, "")
+        for line in (one.line, *(f"  {detail}" for detail in one.details)):
+            _line(console, line, style=style)
+    if found:
+        console.print()
+
+
+def _line(console: Console, text: str, *, style: str = "") -> None:
+    console.print(printable(text), style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def _limit(gib: float | None) -> int | None:
@@ -203,7 +243,7 @@ def _limit(gib: float | None) -> int | None:
         return None
     if not 0 < gib <= LARGEST_LIMIT_GIB:  # NaN fails both
         raise OptionError(
-            f"--memory-limit: {gib:g} GiB cannot be used, want a positive number up to {LARGEST_LIMIT_GIB}. "
+            f"--memory-limit: {gib:g} GiB cannot be used, expected a positive number up to {LARGEST_LIMIT_GIB}. "
             "Try --memory-limit 6."
         )
     return int(gib * (1 << 30))
@@ -212,14 +252,14 @@ def _limit(gib: float | None) -> int | None:
 def _check_page(html: Path, snapshot: Path) -> None:
     """Refuse, before anything is read, to write the page over what is no page: the snapshot above all."""
     if os.path.isdir(html):  # noqa: PTH112 - unlike Path.is_dir, says no to a name that is too long
-        raise OptionError(f"--html: {html} is a folder, want a file. Try --html {html / 'memory.html'}.")
+        raise OptionError(f"--html: {html} is a folder, expected a file. Try --html {html / 'memory.html'}.")
     if html.suffix.lower() not in PAGE_SUFFIXES:
         raise OptionError(
-            f"--html: {html} does not end in .html, want a page. Try --html "
+            f"--html: {html} does not end in .html, expected a page. Try --html "
             f"{html.with_suffix('.html') if html.name else 'memory.html'}."
         )
     if os.path.exists(html) and os.path.exists(snapshot) and html.samefile(snapshot):  # noqa: PTH110 - likewise
-        raise OptionError(f"--html: {html} is the snapshot itself, want another file.")
+        raise OptionError(f"--html: {html} is the snapshot itself, expected another file.")
 
 
 def _write_page(loaded: Snapshot, html: Path, device: int | None) -> None:

@@ -94,21 +94,15 @@ def run(tables: Sequence[Table], source: Any, as_json: bool, as_csv: bool, **giv
             print_filled(one, loaded.path, top if isinstance(top, int) else None)
 
 
-def print_filled(filled: Filled, path: Path | str, top: int | None = None) -> None:
-    """Print a table under its title, which says what was left out and which options are not the usual ones."""
-    from profiler_kit.findings.work import of_table
-    from profiler_kit.render.text_table import filled_lines
+def print_filled(filled: Filled, where: Path | str = "", top: int | None = None) -> None:
+    """Print a table under its title, which says what was left out and which options are not the usual ones.
 
-    title = f"{path}: {filled.table.title}"
-    unusual = [
-        f"{option.flag} {filled.options[option.name]}"
-        for option in filled.table.options
-        if filled.options[option.name] != option.default
-    ]
-    title += f" ({', '.join(unusual)})" if unusual else ""
-    if top is not None and top < len(filled):
-        title += f", {top} of {len(filled):,} rows"
-    print_lines(title, lambda width: filled_lines(filled, top=top, width=width) if len(filled) else [])
+    where: what it is of, in front of the title. What else there is to say of the table follows it.
+    """
+    from profiler_kit.findings.work import of_table
+    from profiler_kit.render.text_table import filled_lines, title
+
+    print_lines(title(filled, where, top), lambda width: filled_lines(filled, top=top, width=width))
     said = of_table(filled)
     if said is not None:
         typer.echo(said.sentence)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from profiler_kit.names import fit_names, kernel_names, printable
@@ -33,6 +35,8 @@ SHARE_OF_WHOLE: Final = "share_of_whole"  # the name of the column beside Table.
 KERNEL_LETTERS: Final = 60
 REGION_LETTERS: Final = 52
 SEQUENCE_LETTERS: Final = 44  # of each kernel in a sequence of them
+EPOCH: Final = datetime(1970, 1, 1)
+AS_FACTOR: Final = 1.5  # from here on "÷ 2.10" reads better than "-52 %"
 Kind = Literal["text", "number", "share", "flag"]
 Maker = Callable[[Schema, str, Sequence[Any], float], "Shown"]  # values to show, and the largest of the whole column
 
@@ -79,7 +83,8 @@ class Shown:
 def layout(filled: Filled, rows: slice = slice(None)) -> list[Shown]:
     """The columns to show, of all rows or of some; units and shares are those of the whole table.
 
-    A column that holds nothing (every value missing or empty) is left out.
+    A column that holds nothing (every value missing or empty) is left out, and one that an option selects by
+    (`device`) where all rows have the same value.
     """
     table, frame = filled.table, filled.frame
     part = frame[rows]
@@ -89,10 +94,11 @@ def layout(filled: Filled, rows: slice = slice(None)) -> list[Shown]:
     for name in _visible(table, frame):
         column = table.schema.columns[name]
         is_tree = name == "path" and table.tree
-        if len(frame) and not is_tree and _is_blank(frame[name]):
+        is_chosen = name in filled.options and frame[name].nunique() < 2
+        if len(frame) and not is_tree and (is_chosen or _is_blank(frame[name])):
             continue
         if name in texts:
-            found = _text(table.schema, name, list(texts[name]))
+            found = _worded(table.schema, name, list(texts[name]), list(part[name]))
         elif is_tree:
             found = _tree(table.schema, name, list(part[name]))
         else:
@@ -200,6 +206,37 @@ def _text(schema: Schema, name: str, values: Sequence[Any], largest: float = 0) 
     return _made(schema, name, "text", "", cells, cells)
 
 
+def _worded(schema: Schema, name: str, texts: Sequence[str], values: Sequence[Any]) -> Shown:
+    """Texts in place of values; where these are texts too they are what the cells stand for."""
+    if schema.unit(name) == "id":
+        return _text(schema, name, texts)
+    full = [printable(fmt_path(value) if isinstance(value, tuple) else str(value)) for value in values]
+    return dataclasses.replace(_text(schema, name, texts), full=full)
+
+
+def _moments(schema: Schema, name: str, values: Sequence[Any], largest: float = 0) -> Shown:
+    def text(unix_us: int) -> str:
+        try:
+            return str(EPOCH + timedelta(microseconds=unix_us))
+        except OverflowError:  # no moment of any calendar
+            return str(unix_us)
+
+    return _text(schema, name, [None if value is None else text(value) for value in values])
+
+
+def _changes(schema: Schema, name: str, values: Sequence[Any], largest: float = 0) -> Shown:
+    """b / a - 1 in percent; as a factor where that is large: `+4.8 %`, `× 2.10`, `÷ 3.09`."""
+
+    def text(change: float) -> str:
+        factor = 1 + change
+        if 1 / AS_FACTOR < factor < AS_FACTOR or factor <= 0:
+            return f"{100 * change:+.1f} %"
+        return f"× {factor:.2f}" if factor > 1 else f"÷ {1 / factor:.2f}"
+
+    cells = [MISSING if value is None else text(value) for value in values]
+    return _made(schema, name, "number", "%", [None if value is None else 100 * value for value in values], cells)
+
+
 def _kernels(schema: Schema, name: str, values: Sequence[Any], largest: float = 0) -> Shown:
     if values and isinstance(values[0], tuple):  # a sequence of kernels
         distinct = list(dict.fromkeys(kernel for row in values for kernel in row))
@@ -246,6 +283,9 @@ _COLUMNS: Final[dict[str, Maker]] = {
     "ns": _times,
     "us": lambda schema, name, values, largest: _times(schema, name, values, largest, NS_PER_US),
     "bytes": _sizes,
+    "unix_us": _moments,
+    "change": _changes,
+    "score": _numbers(lambda value: f"{value:.4f}"),
     "mib": _numbers(lambda value: f"{value:,.1f}"),
     "share": _shares,
     "bytes_per_s": lambda schema, name, values, largest: _sizes(schema, name, values, largest, "/s"),

@@ -13,8 +13,26 @@ GAP: Final = "   "
 NARROWEST: Final = 28  # what the first column is shortened to before other columns go
 
 
+def title(filled: Filled, where: object = "", top: int | None = None) -> str:
+    """A table's title, with what it is of in front, and behind it the options that are not the usual ones."""
+    said = (
+        f"{printable(str(where))}: {filled.table.title}"
+        if where
+        else filled.table.title[:1].upper() + filled.table.title[1:]
+    )
+    unusual = [
+        f"{option.flag} {filled.options[option.name]}"
+        for option in filled.table.options
+        if filled.options[option.name] != option.default and option.name not in filled.frame
+    ]
+    said += f" ({', '.join(unusual)})" if unusual else ""
+    return f"{said}, {top} of {len(filled):,} rows" if top is not None and top < len(filled) else said
+
+
 def filled_lines(filled: Filled, *, top: int | None = None, width: int | None = None) -> list[str]:
-    """A filled table, its first `top` rows; names are indented as the tree is."""
+    """A filled table, its first `top` rows; names are indented as the tree is. No lines without rows."""
+    if not len(filled):
+        return []
     shown = layout(filled, slice(top))
     cells = [one.indented("  ") for one in shown]
     optional = [one.label for one in reversed(shown) if one.optional]

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from profiler_kit.analyses.memory.blocks import MEMORY_BLOCK_SPANS, MEMORY_SEGMENT_SPANS
-from profiler_kit.analyses.memory.fragmentation import MEMORY_FRAGMENTATION
-from profiler_kit.analyses.memory.regions import MEMORY_REGIONS
 from profiler_kit.analyses.memory.replay import MEMORY_ALLOCATIONS
 from profiler_kit.load.snapshot.frames import SNAPSHOT_EVENTS
 from profiler_kit.schema import Column, Schema
@@ -18,15 +16,6 @@ if TYPE_CHECKING:
 STACKS: Final = Schema(
     "STACKS", "distinct stack", {"frames": Column("list", "Function (file:line), the innermost first.")}
 )
-SEGMENTS: Final = Schema(
-    "SEGMENTS",
-    "segment that was there at some time; state k is what holds after the k-th event of the device",
-    {
-        "device": MEMORY_SEGMENT_SPANS.columns["device"],
-        "segment": Column("int64", "Number of the segment on its device."),
-        **MEMORY_SEGMENT_SPANS.columns,
-    },
-)
 
 
 def stacks_frame(stacks: Any) -> pd.DataFrame:
@@ -35,11 +24,6 @@ def stacks_frame(stacks: Any) -> pd.DataFrame:
 
     frames = [[f"{frame.name} ({frame.filename}:{frame.line})" for frame in stack] for stack in stacks]
     return pd.DataFrame({"frames": pd.Series(frames, dtype=object)})
-
-
-def numbered(segments: pd.DataFrame) -> pd.DataFrame:
-    """MEMORY_SEGMENT_SPANS -> SEGMENTS."""
-    return SEGMENTS.check(segments.assign(segment=segments.groupby("device").cumcount().astype("int64")))
 
 
 TABLES: Final = (
@@ -59,17 +43,7 @@ TABLES: Final = (
         lambda snapshot: snapshot.events,
         row="event",
     ),
-    Table(
-        "memory_regions", "snapshot", "memory by region", MEMORY_REGIONS, lambda snapshot: snapshot.regions(), tree=True
-    ),
-    Table("memory_segments", "snapshot", "segments", SEGMENTS, lambda snapshot: numbered(snapshot.segment_spans())),
+    Table("memory_segments", "snapshot", "segments", MEMORY_SEGMENT_SPANS, lambda snapshot: snapshot.segment_spans()),
     Table("memory_blocks", "snapshot", "blocks", MEMORY_BLOCK_SPANS, lambda snapshot: snapshot.block_spans()),
-    Table(
-        "memory_fragmentation",
-        "snapshot",
-        "fragmentation over time",
-        MEMORY_FRAGMENTATION,
-        lambda snapshot: snapshot.fragmentation(),
-    ),
     Table("stacks", "snapshot", "stacks", STACKS, lambda snapshot: stacks_frame(snapshot.stacks), row="stack"),
 )

@@ -43,17 +43,21 @@ from profiler_kit.schema import Column, Schema
 
 MEMORY_SEGMENT_SPANS: Final = Schema(
     "MEMORY_SEGMENT_SPANS",
-    "segment that was there at some time, or per range of expandable segments",
+    "segment that was there at some time, or range of expandable segments; state k is what holds after the k-th event "
+    "of the device",
     {
         "device": Column("int64"),
+        "segment": Column("int64", "Number of the segment on its device."),
         "address": Column("uint64"),
-        "size_bytes": Column("int64", "of a range of expandable segments: all that was mapped in it at some time"),
+        "size_bytes": Column(
+            "int64", "Bytes of the segment; of a range of expandable segments all that was ever mapped in it."
+        ),
         "stream": Column("int64"),
-        "segment_type": Column("str", "small, large"),
-        "pool": Column("str", 'private pool id, "0,0" for the default one, "" where nothing says it'),
-        "expandable": Column("bool"),
-        "from_state": Column("int64", "state k: after the k-th event of the device; 0: before the first"),
-        "to_state": Column("int64", "the first state without it; events + 1 when it is there at the end"),
+        "segment_type": Column("str", "small or large.", "type"),
+        "pool": Column("str", 'Private pool id, "0,0" for the default one, "" where nothing says it.'),
+        "expandable": Column("bool", "Whether it is a range of addresses that segments were mapped into."),
+        "from_state": Column("int64", "The first state with it; 0: before the history begins."),
+        "to_state": Column("int64", "The first state without it; events + 1 when it is there at the end."),
     },
 )
 
@@ -62,12 +66,12 @@ MEMORY_BLOCK_SPANS: Final = Schema(
     "block, active or inactive, from the event that made it to the one that ended it",
     {
         "device": Column("int64"),
-        "segment": Column("int64", "row of the device's MEMORY_SEGMENT_SPANS"),
+        "segment": Column("int64", "Joins it with memory_segments, with the device."),
         "address": Column("uint64"),
-        "size_bytes": Column("int64", "as the allocator rounded it"),
-        "allocation": Column("Int64", "row of MEMORY_ALLOCATIONS; missing: an inactive block"),
-        "from_state": Column("int64"),
-        "to_state": Column("int64"),
+        "size_bytes": Column("int64", "Bytes of the block, as the allocator rounded it."),
+        "allocation": Column("Int64", "Row of the table allocations; missing: an inactive block."),
+        "from_state": Column("int64", "The first state with it; 0: before the history begins."),
+        "to_state": Column("int64", "The first state without it."),
     },
 )
 
@@ -303,6 +307,7 @@ def _segment_frame(walk: Walk, held: pd.DataFrame, device: int) -> pd.DataFrame:
     frame = pd.DataFrame(
         {
             "device": np.full(len(rows), device, np.int64),
+            "segment": np.arange(len(rows), dtype=np.int64),
             "address": np.array([one.address for one in rows], np.uint64),
             "size_bytes": np.array([one.size_bytes for one in rows], np.int64),
             "stream": np.array([one.stream for one in rows], np.int64),

@@ -1,7 +1,8 @@
-"""How broken up the reserved memory is at every moment (Replay, BlockReplay -> MEMORY_FRAGMENTATION, Fit)."""
+"""How broken up the reserved memory is at every moment, and what an allocation would find in it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,11 +20,52 @@ MEMORY_FRAGMENTATION: Final = Schema(
     {
         "device": Column("int64"),
         "time_us": Column("int64"),
-        "allocated_bytes": Column("int64", "what callers asked for"),
-        "active_bytes": Column("int64", "the same with the allocator's rounding, and what it could not split off"),
-        "reserved_bytes": Column("int64"),
-        "largest_free_bytes": Column("int64", "the largest inactive block"),
-        "inactive_split_bytes": Column("int64", "inactive blocks in segments in use, which cannot be given back"),
+        "allocated_bytes": Column("int64", "What callers hold, in the bytes they asked for."),
+        "active_bytes": Column("int64", "The same with the allocator's rounding, and what it could not split off."),
+        "reserved_bytes": Column("int64", "What the allocator holds from the driver."),
+        "largest_free_bytes": Column("int64", "The largest inactive block.", "largest free"),
+        "inactive_split_bytes": Column(
+            "int64", "Inactive blocks in segments in use, which cannot be given back.", "inactive split"
+        ),
+    },
+)
+
+MEMORY_MOMENTS: Final = Schema(
+    "MEMORY_MOMENTS",
+    "moment that tells most about fragmentation, of each device",
+    {
+        "device": Column("int64"),
+        "moment": Column("str", "The peak, the worst moments, each allocation that failed, the end."),
+        "time_us": Column("Int64", show="never"),
+        "after_us": Column("Int64", "Time since the history begins.", "time", "room"),
+        "allocated_bytes": Column("int64", "What callers hold, in the bytes they asked for.", show="room"),
+        "active_bytes": Column("int64", "The same with the allocator's rounding, and what it could not split off."),
+        "reserved_bytes": Column("int64", "What the allocator holds from the driver."),
+        "largest_free_bytes": Column("int64", "The largest inactive block.", "largest free"),
+        "inactive_split_bytes": Column(
+            "int64", "Inactive blocks in segments in use, which cannot be given back.", "inactive split"
+        ),
+        "unused_share": Column("float64", "Share of reserved memory in no active block.", "in no active block"),
+    },
+)
+
+MEMORY_FITS: Final = Schema(
+    "MEMORY_FITS",
+    "size of an allocation and moment, in the default pool and stream of a device",
+    {
+        "device": Column("int64"),
+        "size_bytes": Column("int64", "Bytes that the caller would ask for.", "an allocation of"),
+        "moment": Column("str", "The peak of the device, or the end of the history."),
+        "block_bytes": Column("int64", "What it would take, as the allocator rounds it.", "takes", "room"),
+        "found_bytes": Column(
+            "Int64", "The free block it would get, before it is split; missing: none would do.", "free block found"
+        ),
+        "segment_bytes": Column(
+            "Int64", "What would be asked of the driver; missing where a free block would do.", "new segment"
+        ),
+        "fits_share": Column(
+            "float64", "Events of the history after which a free block would have done.", "events with one"
+        ),
     },
 )
 
@@ -55,12 +97,55 @@ def fragmentation_timeline(parts: list[tuple[Replay, BlockReplay]]) -> pd.DataFr
             "largest_free_bytes": blocks.largest_free_bytes,
             "inactive_split_bytes": blocks.split_bytes,
         }
+        # a state that equals the one before it in every value is left out
         changed = np.logical_or.reduce([np.diff(series) != 0 for series in values.values()])
         head = {"device": np.full(int(changed.sum()), one.device, np.int64), "time_us": one.times_us[changed]}
         frames.append(pd.DataFrame(head | {name: series[1:][changed] for name, series in values.items()}))
     if not frames:
         return MEMORY_FRAGMENTATION.empty()
     return MEMORY_FRAGMENTATION.check(pd.concat(frames, ignore_index=True))
+
+
+def moments(one: Replay, blocks: BlockReplay, failed: Sequence[int], origin_us: int) -> pd.DataFrame:
+    """MEMORY_MOMENTS of one device. failed: the states in which an allocation failed; origin_us: when time begins."""
+    unused = one.reserved_bytes - blocks.active_bytes
+    chosen = {"peak": one.peak, "most in no active block": int(unused.argmax())}
+    chosen |= {"most beside blocks in use": int(blocks.split_bytes.argmax())}
+    chosen |= {f"out of memory {number}": state for number, state in enumerate(failed, 1)}
+    state = np.array([*chosen.values(), len(unused) - 1], np.int64)
+    # state k is the one after event k - 1; the state before the first event has the time of that event
+    known = len(one.times_us) > 0
+    time_us = one.times_us[np.maximum(state - 1, 0)] if known else np.zeros(len(state), np.int64)
+    missing = np.full(len(state), not known)
+    reserved = one.reserved_bytes[state]
+    frame = pd.DataFrame(
+        {
+            "device": np.full(len(state), one.device, np.int64),
+            "moment": np.array([*chosen, "end"], object),
+            "time_us": pd.arrays.IntegerArray(time_us, missing),
+            "after_us": pd.arrays.IntegerArray(time_us - origin_us, missing),
+            "allocated_bytes": one.allocated_bytes[state],
+            "active_bytes": blocks.active_bytes[state],
+            "reserved_bytes": reserved,
+            "largest_free_bytes": blocks.largest_free_bytes[state],
+            "inactive_split_bytes": blocks.split_bytes[state],
+            "unused_share": np.where(reserved > 0, unused[state] / np.maximum(reserved, 1), 0.0),
+        }
+    )
+    return MEMORY_MOMENTS.check(frame)
+
+
+def fit_rows(blocks: BlockReplay, size_bytes: int, peak: int) -> pd.DataFrame:
+    """MEMORY_FITS of one device and size; `peak` is the state in which most was allocated."""
+    share = float(fits(blocks, size_bytes).mean())
+    rows = []
+    for moment, state in (("peak", peak), ("end", len(blocks.active_bytes) - 1)):
+        fit = find(blocks, size_bytes, state)
+        by_block = fit.found is not None
+        found = (fit.found_bytes, None) if by_block else (None, fit.segment_bytes)
+        rows.append((blocks.device, size_bytes, moment, fit.block_bytes, *found, share))
+    frame = pd.DataFrame(rows, columns=list(MEMORY_FITS.columns)).astype(MEMORY_FITS.dtypes())
+    return MEMORY_FITS.check(frame)
 
 
 def find(blocks: BlockReplay, size_bytes: int, state: int, *, stream: int = 0, pool: str = DEFAULT_POOL) -> Fit:
@@ -76,7 +161,8 @@ def find(blocks: BlockReplay, size_bytes: int, state: int, *, stream: int = 0, p
     free = free[(free["from_state"] <= state) & (free["to_state"] > state)]
     if not len(free):
         return Fit(size_bytes, size, None, 0, rules.segment(size))
-    free = free.sort_values(["size_bytes", "address"])
+    free = free.sort_values(["size_bytes", "address"])  # best fit first
+    # a block at the end of what is mapped: no block begins where it ends, so that more can be mapped behind it
     ends = (free["address"] + free["size_bytes"].astype(np.uint64)).to_numpy()
     grows = blocks.segments["expandable"].to_numpy()[free["segment"].to_numpy()]
     grows &= ~np.isin(ends, blocks.at(state)["address"].to_numpy())
@@ -89,6 +175,7 @@ def fits(blocks: BlockReplay, size_bytes: int, *, stream: int = 0, pool: str = D
     rules = blocks.rules
     size = rules.block(size_bytes)
     free = _free_blocks(blocks, size, stream, pool)
+    # how many such blocks there are in each state: one more from where a block begins, one fewer from where it ends
     change = np.zeros(len(blocks.active_bytes) + 1, np.int64)
     np.add.at(change, free["from_state"].to_numpy(), 1)
     np.add.at(change, free["to_state"].to_numpy(), -1)

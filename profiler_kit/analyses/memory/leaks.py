@@ -17,15 +17,17 @@ MEMORY_LEAKS: Final = Schema(
     "stack and region that left memory behind, growing ones first, most bytes first",
     {
         "device": Column("int64"),
-        "stack": Column("int64"),
-        "path": Column("path", "the innermost region of the allocations; it has closed"),
-        "count": Column("int64"),
-        "size_bytes": Column("int64"),
-        "instances_left": Column("int64", "instances of the region that left some of it"),
-        "instances": Column("int64", "closed instances of the region"),
-        "growing": Column("bool", "at least three instances left some, and more than half of all"),
-        "first_us": Column("int64"),
-        "last_us": Column("int64"),
+        "stack": Column("int64", "The line of the stack that is your own code, and what it called.", "allocated by"),
+        "path": Column("path", "The innermost region that the allocations were made in; it has closed."),
+        "count": Column("int64", "Allocations that are live at the end.", "allocations", "room"),
+        "size_bytes": Column("int64", "What they hold, in the bytes asked for."),
+        "instances_left": Column("int64", "Instances of the region that left some of it.", "left by", "room"),
+        "instances": Column("int64", "Instances of the region that closed.", "of instances", "room"),
+        "growing": Column(
+            "bool", "At least three instances left some of it, and more than half of all: a leak.", "grows"
+        ),
+        "first_us": Column("int64", "When the first was allocated, in Unix time.", "first", "never", "unix_us"),
+        "last_us": Column("int64", "When the last was allocated, in Unix time.", "last", "never", "unix_us"),
     },
 )
 
@@ -35,12 +37,16 @@ MEMORY_GROWTH: Final = Schema(
     {
         "device": Column("int64"),
         "path": Column("path"),
-        "instances": Column("int64"),
-        "first_bytes": Column("int64", "allocated after the first instance"),
-        "last_bytes": Column("int64", "allocated after the last"),
-        "median_step_bytes": Column("int64", "median of the changes from one instance to the next, without the first"),
-        "growing_steps": Column("int64", "changes above zero"),
-        "steps": Column("int64", "changes looked at"),
+        "instances": Column("int64", "Instances of the region that closed.", show="room"),
+        "first_bytes": Column("int64", "Allocated on the device after the first instance.", "after the first"),
+        "last_bytes": Column("int64", "Allocated on the device after the last instance.", "after the last"),
+        "median_step_bytes": Column(
+            "int64", "Median change from one instance to the next, the first left out.", "median change"
+        ),
+        "growing_steps": Column(
+            "int64", "Instances after which the total was higher than after the one before.", "grew"
+        ),
+        "steps": Column("int64", "Instances that were compared with the one before.", "of"),
     },
 )
 
@@ -50,11 +56,11 @@ MEMORY_REGION_INSTANCES: Final = Schema(
     {
         "device": Column("int64"),
         "path": Column("path"),
-        "start_us": Column("int64"),
-        "end_us": Column("int64"),
-        "before_bytes": Column("int64"),
+        "start_us": Column("int64", "When it opened, in Unix time.", "opened", unit="unix_us"),
+        "end_us": Column("int64", "When it closed, in Unix time.", "closed", unit="unix_us"),
+        "before_bytes": Column("int64", "Allocated on the device when it opened."),
         "peak_bytes": Column("int64"),
-        "after_bytes": Column("int64"),
+        "after_bytes": Column("int64", "Allocated on the device when it closed."),
     },
 )
 
@@ -63,12 +69,14 @@ MEMORY_LIFETIMES: Final = Schema(
     "device and stack that allocated in the history, most bytes first",
     {
         "device": Column("int64"),
-        "stack": Column("int64"),
-        "count": Column("int64"),
-        "size_bytes": Column("int64"),
-        "live_count": Column("int64", "still live at the end"),
-        "median_us": Column("float64", "of those that were freed; NaN when none was"),
-        "max_us": Column("float64"),
+        "stack": Column("int64", "The line of the stack that is your own code, and what it called.", "allocated by"),
+        "count": Column("int64", "Allocations made in the history.", "allocations"),
+        "size_bytes": Column("int64", "Their sizes added up.", "allocated"),
+        "live_count": Column("int64", "Of them, live at the end.", "live at the end", "room"),
+        "median_us": Column(
+            "float64", "Half of those that were freed lived shorter; missing when none was.", "median life"
+        ),
+        "max_us": Column("float64", "The longest life of those that were freed.", "longest", "room"),
     },
 )
 

@@ -16,15 +16,22 @@ from profiler_kit.schema import Column, Schema
 
 MEMORY_LIVE_TREE: Final = Schema(
     "MEMORY_LIVE_TREE",
-    "region or layer that holds memory at one moment, and for those around it",
+    "region that holds memory at one moment, and for those around it",
     {
         "device": Column("int64"),
-        "path": Column("path"),
-        "count": Column("int64", "allocations made inside it and inside those below it"),
-        "size_bytes": Column("int64", "of these; the rows of depth 1 add up to all that is live"),
-        "self_bytes": Column("int64", "of those made in it and none below"),
-        "share": Column("float64"),
+        "path": Column("path", "The regions that were open at the allocation, outermost first."),
+        "count": Column("int64", "Live allocations made inside it and inside those below it.", "allocations", "room"),
+        "size_bytes": Column("int64", "What these hold; the rows of depth 1 add up to all that is live."),
+        "self_bytes": Column("int64", "Of it, allocated in this one and in none below it.", show="room"),
+        "share": Column("float64", "Of all that is live at that moment."),
     },
+)
+
+MEMORY_LIVE_LAYERS: Final = Schema(
+    "MEMORY_LIVE_LAYERS",
+    "layer that holds memory at one moment, and for those around it",
+    dict(MEMORY_LIVE_TREE.columns)
+    | {"path": Column("path", "The modules whose calls were open at the allocation, outermost first.", "layer")},
 )
 
 

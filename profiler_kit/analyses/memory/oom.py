@@ -6,14 +6,43 @@ caches lies beside blocks in use, in pools of CUDA graphs, or on other streams.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
+import pandas as pd
 
 from profiler_kit.analyses.memory.allocator_rules import DEFAULT_POOL, SMALL
 from profiler_kit.analyses.memory.blocks import BlockReplay
 from profiler_kit.analyses.memory.replay import Replay
+from profiler_kit.schema import Column, Schema
+
+MEMORY_OOM_STATES: Final = Schema(
+    "MEMORY_OOM_STATES",
+    "allocation that failed, in history order; the allocator at that moment",
+    {
+        "device": Column("int64"),
+        "event": Column("int64", "Row of allocator_events.", show="never"),
+        "time_us": Column("int64"),
+        "requested_bytes": Column("int64", "Bytes that the caller asked for."),
+        "segment_bytes": Column("int64", "What the allocator then asked of the driver.", "segment"),
+        "device_free_bytes": Column("Int64", "Free on the device as the driver sees it.", "free on the device"),
+        "allocated_bytes": Column("int64", "Allocated by this process."),
+        "reserved_bytes": Column("int64", "Reserved by this process."),
+        "cached_bytes": Column("int64", "Of what is reserved, in no active block.", "in no active block"),
+        "largest_free_bytes": Column(
+            "int64", "The largest free block of the allocation's pool and stream.", "largest free"
+        ),
+        "split_bytes": Column(
+            "int64", "Cached beside blocks in use, which cannot be given back.", "inactive split", "room"
+        ),
+        "private_bytes": Column("int64", "Cached in pools of CUDA graphs.", "in private pools", "room"),
+        "other_stream_bytes": Column("int64", "Cached on other streams.", "on other streams", "room"),
+        "live_bytes": Column("int64", "Allocated since the recording began, and live.", "since recording", "room"),
+        "stack": Column("int64", "The line of the stack that is your own code, and what it called.", "asked by"),
+    },
+)
 
 Setting = Literal["expandable_segments", "max_split_size_mb", "garbage_collection_threshold", "pools", "batch", "limit"]
 MIB: Final = 1 << 20
@@ -63,6 +92,13 @@ class OomReport:
     @property
     def cached_bytes(self) -> int:
         return max(0, self.reserved_bytes - self.active_bytes)
+
+
+def oom_states(oom: pd.DataFrame, reports: Sequence[OomReport]) -> pd.DataFrame:
+    """MEMORY_OOM_STATES of one device: its rows of MEMORY_OOM with what the report of each says."""
+    own = [name for name in MEMORY_OOM_STATES.columns if name not in oom]
+    columns = {name: np.array([getattr(one, name) for one in reports], np.int64) for name in own}
+    return MEMORY_OOM_STATES.check(oom.assign(**columns).reset_index(drop=True))
 
 
 def explain(

@@ -23,14 +23,18 @@ MEMORY_REGIONS: Final = Schema(
     {
         "device": Column("int64"),
         "path": Column("path"),
-        "instances": Column("int64"),
-        "peak_bytes": Column("int64", "highest allocated total of the device while one of the instances was open"),
+        "instances": Column("int64", show="room"),
+        "peak_bytes": Column("int64"),
         "allocated_bytes": Column("int64"),
-        "freed_bytes": Column("int64"),
+        "freed_bytes": Column("int64", show="room"),
         "net_bytes": Column("int64"),
-        "churn_bytes": Column("int64", "allocated inside an instance and freed again before it closed"),
-        "largest_bytes": Column("int64", "the largest single allocation"),
-        "largest_stack": Column("int64", "where that was made"),
+        "churn_bytes": Column(
+            "int64", "Allocated inside an instance and freed before it closed: a buffer could save that.", show="room"
+        ),
+        "largest_bytes": Column("int64", "The largest single allocation inside it.", show="room"),
+        "largest_stack": Column(
+            "int64", "Row of the table stacks: where the largest was allocated.", show="never", unit="id"
+        ),
     },
 )
 
@@ -40,9 +44,11 @@ MEMORY_REGION_SPANS: Final = Schema(
     {
         "device": Column("int64"),
         "path": Column("path"),
-        "start_us": Column("int64"),
-        "end_us": Column("int64", "the end of the history when the region was still open"),
-        "closed": Column("bool"),
+        "start_us": Column("int64", "When it opened, in Unix time.", "opened", unit="unix_us"),
+        "end_us": Column(
+            "int64", "When it closed, in Unix time; the end of the history when it did not.", "closed", unit="unix_us"
+        ),
+        "closed": Column("bool", "Whether it closed before the history ends."),
     },
 )
 

@@ -23,8 +23,8 @@ MEMORY_TIMELINE: Final = Schema(
     {
         "device": Column("int64"),
         "time_us": Column("int64"),
-        "allocated_bytes": Column("int64"),
-        "reserved_bytes": Column("int64"),
+        "allocated_bytes": Column("int64", "What callers hold, in the bytes they asked for."),
+        "reserved_bytes": Column("int64", "What the allocator holds from the driver."),
     },
 )
 
@@ -34,13 +34,15 @@ MEMORY_ALLOCATIONS: Final = Schema(
     {
         "device": Column("int64"),
         "address": Column("uint64"),
-        "size_bytes": Column("int64", "requested by the caller"),
+        "size_bytes": Column("int64"),
         "stream": Column("int64"),
-        "stack": Column("int64", "of the allocation; 0 when it was made before the recording and freed during it"),
-        "alloc_event": Column("Int64", "row of SNAPSHOT_EVENTS; missing: allocated before the history begins"),
-        "free_event": Column("Int64", "missing: live at the end"),
-        "alloc_us": Column("Int64"),
-        "free_us": Column("Int64"),
+        "stack": Column(
+            "int64", "Row of the table stacks; 0 when it was allocated before the recording and then freed."
+        ),
+        "alloc_event": Column("Int64", "Row of allocator_events; missing: allocated before the history begins."),
+        "free_event": Column("Int64", "Row of allocator_events; missing: live at the end."),
+        "alloc_us": Column("Int64", "When it was allocated, in Unix time.", "allocated", unit="unix_us"),
+        "free_us": Column("Int64", "When it was freed, in Unix time.", "freed", unit="unix_us"),
     },
 )
 
@@ -49,11 +51,13 @@ MEMORY_LIVE: Final = Schema(
     "stack that holds memory at one moment, most bytes first",
     {
         "device": Column("int64"),
-        "stack": Column("int64"),
-        "before": Column("bool", "allocated before the history begins; such rows are apart"),
-        "count": Column("int64"),
-        "size_bytes": Column("int64"),
-        "share": Column("float64"),
+        "stack": Column("int64", "The line of the stack that is your own code, and what it called.", "allocated by"),
+        "before": Column(
+            "bool", "Allocated before the history begins; such allocations are rows of their own.", show="never"
+        ),
+        "count": Column("int64", "Allocations that are live.", "allocations", "room"),
+        "size_bytes": Column("int64", "What they hold, in the bytes asked for."),
+        "share": Column("float64", "Of all that is live at that moment."),
     },
 )
 
@@ -62,13 +66,13 @@ MEMORY_OOM: Final = Schema(
     "allocation that failed, in history order; totals at that moment",
     {
         "device": Column("int64"),
-        "event": Column("int64", "row of SNAPSHOT_EVENTS"),
+        "event": Column("int64", "Row of allocator_events."),
         "time_us": Column("int64"),
-        "requested_bytes": Column("int64"),
-        "device_free_bytes": Column("Int64", "free on the device as the driver sees it"),
-        "allocated_bytes": Column("int64"),
-        "reserved_bytes": Column("int64"),
-        "stack": Column("int64"),
+        "requested_bytes": Column("int64", "Bytes that the caller asked for."),
+        "device_free_bytes": Column("Int64", "Free on the device as the driver sees it.", "free on the device"),
+        "allocated_bytes": Column("int64", "Allocated by this process."),
+        "reserved_bytes": Column("int64", "Reserved by this process."),
+        "stack": Column("int64", "Row of the table stacks: who asked for it; 0 is unknown.", "asked by"),
     },
 )
 

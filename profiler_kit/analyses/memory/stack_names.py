@@ -45,6 +45,11 @@ class HasFrame(Protocol):
     def name(self) -> str: ...
 
 
+def frame_text(frame: HasFrame) -> str:
+    """`function (file:line)`; the function alone where no file is known, as in a CPU recording."""
+    return f"{frame.name} ({frame.filename}:{frame.line})" if frame.filename else frame.name
+
+
 def is_noise(frame: HasFrame) -> bool:
     """Whether the frame belongs to the unwinder, the dispatcher or the interpreter."""
     return any(part in frame.name for part in NOISE_NAMES) or any(part in frame.filename for part in NOISE_FILES)

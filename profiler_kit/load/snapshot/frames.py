@@ -23,14 +23,14 @@ SNAPSHOT_EVENTS: Final = Schema(
     "entry of a device's allocator history, in history order",
     {
         "device": Column("int64"),
-        "action": Column("category", "alloc, free_requested, free_completed, segment_alloc, ..., oom, snapshot"),
+        "action": Column("category", "alloc, free_requested, free_completed, segment_alloc, ..., oom, snapshot."),
         "address": Column("uint64"),
-        "size_bytes": Column("int64", "requested by the caller, before rounding"),
+        "size_bytes": Column("int64", "Bytes requested by the caller, before rounding."),
         "stream": Column("int64"),
-        "time_us": Column("int64", "Unix time"),
-        "stack": Column("int64", "index into Snapshot.stacks; 0 is the empty stack"),
-        "device_free_bytes": Column("Int64", "oom only"),
-        "pool": Column("category", 'private pool id, "0,0" the default one; "" before torch 2.13, which says it'),
+        "time_us": Column("int64"),
+        "stack": Column("int64", "Row of the table stacks; 0 is unknown.", "called by"),
+        "device_free_bytes": Column("Int64", "Of an oom: free on the device as the driver sees it."),
+        "pool": Column("category", 'Private pool id, "0,0" the default one; "" before torch 2.13, which says it.'),
     },
 )
 

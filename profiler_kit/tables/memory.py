@@ -1,0 +1,296 @@
+"""What a memory snapshot holds: devices, regions, what is live, what stays, fragmentation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+import pandas as pd
+
+from profiler_kit.analyses.memory.fragmentation import (
+    MEMORY_FITS,
+    MEMORY_FRAGMENTATION,
+    MEMORY_MOMENTS,
+    fit_rows,
+    moments,
+)
+from profiler_kit.analyses.memory.leaks import MEMORY_GROWTH, MEMORY_LEAKS, MEMORY_LIFETIMES, MEMORY_REGION_INSTANCES
+from profiler_kit.analyses.memory.live import MEMORY_LIVE_LAYERS, MEMORY_LIVE_TREE
+from profiler_kit.analyses.memory.oom import MEMORY_OOM_STATES, oom_states
+from profiler_kit.analyses.memory.regions import MEMORY_REGIONS
+from profiler_kit.analyses.memory.replay import MEMORY_LIVE, MEMORY_TIMELINE
+from profiler_kit.analyses.memory.stack_names import stack_name
+from profiler_kit.errors import OptionError
+from profiler_kit.schema import Column, Schema
+from profiler_kit.table import Option, Table
+
+if TYPE_CHECKING:
+    from profiler_kit.snapshot import Snapshot
+
+Fill = Callable[..., pd.DataFrame]
+
+MEMORY_DEVICES: Final = Schema(
+    "MEMORY_DEVICES",
+    "device that the snapshot knows, used or not",
+    {
+        "device": Column("int64", "Number of the device; -1 is the CPU in the memory of a trace."),
+        "device_type": Column("str", "cuda or cpu.", "type"),
+        "events": Column("int64", "Entries of the allocator's history on this device."),
+        "span_us": Column("int64", "Time from the first of them to the last.", "recorded", "room"),
+        "peak_allocated_bytes": Column("int64", "Highest total held by tensors, in bytes they asked for.", "peak"),
+        "peak_time_us": Column("Int64", "When that was first so, in Unix time.", show="never"),
+        "peak_after_us": Column("Int64", "When that was first so, since the history begins.", "at", "room"),
+        "peak_path": Column("path", "The regions that were open then, outermost first.", "in"),
+        "end_allocated_bytes": Column("int64", "Held by tensors when the snapshot was saved.", "at the end"),
+        "reserved_bytes": Column(
+            "Int64",
+            "Taken from the driver when it was saved; what nvidia-smi shows. A CPU keeps nothing in reserve.",
+        ),
+        "fragmentation": Column(
+            "Float64", "Share of the reserved memory in no active block when it was saved.", "unused", unit="share"
+        ),
+        "failed": Column("int64", "Allocations that failed: out of memory."),
+        "history_truncated": Column("bool", "Whether the recorder dropped the beginning of the history.", "cut off"),
+        "missing_allocations": Column("int64", "Allocations known to be missing from the history.", "missing", "room"),
+    },
+)
+
+DEVICE: Final = Option("device", None, "Only this device; all of them when left out.", "count", least=-1, suggest="0")
+SIZES: Final = Option("fits", "512MiB", "Sizes of allocations, separated by commas.")
+_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)I?B?", re.IGNORECASE)
+_UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+def parse_size(text: str) -> int:
+    """512MiB in bytes; raises OptionError for anything else."""
+    found = _SIZE.fullmatch(text.strip())
+    size = int(float(found[1]) * _UNITS[found[2].upper()]) if found else 0
+    if not 0 < size < 1 << 50:
+        raise OptionError(f"--fits {text}: not a size, expected a number with KiB, MiB or GiB. Try: --fits 512MiB")
+    return size
+
+
+def _each(schema: Schema, of_device: Callable[..., pd.DataFrame]) -> Fill:
+    """A fill that asks for each device by itself: `of_device(snapshot, device, **options)`."""
+
+    def fill(snapshot: Snapshot, device: int | None = None, **options: object) -> pd.DataFrame:
+        devices = snapshot.devices if device is None else (snapshot.require_device(device),)
+        frames = [of_device(snapshot, one, **options) for one in devices]
+        return pd.concat(frames, ignore_index=True) if frames else schema.empty()
+
+    return fill
+
+
+def _of(frame: Callable[[Snapshot], pd.DataFrame]) -> Fill:
+    """A fill that asks for all devices at once and keeps one of them where it is given."""
+
+    def fill(snapshot: Snapshot, device: int | None = None) -> pd.DataFrame:
+        every = frame(snapshot)
+        if device is None:
+            return every
+        return every[every["device"] == snapshot.require_device(device)].reset_index(drop=True)
+
+    return fill
+
+
+def _devices(snapshot: Snapshot, device: int | None = None) -> pd.DataFrame:
+    rows = []
+    for row in snapshot.summary(device)["devices"]:
+        number = row["device"]
+        one, origin, missing = snapshot.replay(number), snapshot.origin_us(number), snapshot.missing(number)
+        reserves = row["device_type"] != "cpu"  # a CPU allocates from the system, without a cache between
+        rows.append(
+            {
+                **{name: row[name] for name in MEMORY_DEVICES.columns if name in row},  # type: ignore[literal-required]
+                "span_us": int(one.times_us[-1] - one.times_us[0]) if len(one.times_us) else 0,
+                "peak_after_us": None if row["peak_time_us"] is None else row["peak_time_us"] - origin,
+                "peak_path": snapshot.peak_region(number),
+                "reserved_bytes": row["reserved_bytes"] if reserves else None,
+                "fragmentation": row["fragmentation"] if reserves else None,
+                "failed": len(row["oom"]),
+                "missing_allocations": missing.unmatched_frees + missing.recorded_before if missing.truncated else 0,
+            }
+        )
+    return pd.DataFrame(rows, columns=list(MEMORY_DEVICES.columns)).astype(MEMORY_DEVICES.dtypes())
+
+
+def _moments(snapshot: Snapshot, device: int) -> pd.DataFrame:
+    failed = [report.state for report in snapshot.oom_reports(device)]
+    return moments(snapshot.replay(device), snapshot.block_replay(device), failed, snapshot.origin_us(device))
+
+
+def _fits(snapshot: Snapshot, device: int, fits: str) -> pd.DataFrame:
+    blocks, peak = snapshot.block_replay(device), snapshot.replay(device).peak
+    return pd.concat([fit_rows(blocks, parse_size(size), peak) for size in fits.split(",")], ignore_index=True)
+
+
+def _failed(snapshot: Snapshot, device: int) -> pd.DataFrame:
+    every = snapshot.oom()
+    return oom_states(every[every["device"] == device], snapshot.oom_reports(device))
+
+
+def stack_texts(snapshot: Snapshot, frame: pd.DataFrame) -> Mapping[str, Sequence[str]]:
+    """The line of each stack that is the one to show, in place of its number."""
+    before = frame["before"] if "before" in frame else [False] * len(frame)
+    pairs = list(zip(frame["stack"].tolist(), before, strict=True))
+    names = {pair: stack_name(snapshot.stacks[pair[0]], before=bool(pair[1])) for pair in set(pairs)}
+    return {"stack": [names[pair] for pair in pairs]}
+
+
+DEVICES: Final = Table("memory_devices", "snapshot", "memory", MEMORY_DEVICES, _devices, (DEVICE,), "memory")
+REGIONS: Final = Table(
+    "memory_regions",
+    "snapshot",
+    "memory by region",
+    MEMORY_REGIONS,
+    _of(lambda snapshot: snapshot.regions()),
+    (DEVICE,),
+    "memory",
+    order=("path", "device", "instances"),
+    tree=True,
+)
+LIVE: Final = Table(
+    "live_at_peak",
+    "snapshot",
+    "live at the peak, by stack",
+    MEMORY_LIVE,
+    _each(MEMORY_LIVE, lambda snapshot, device: snapshot.live_at_peak(device)),
+    (DEVICE,),
+    "memory",
+    key="live_at_peak",
+    order=("stack", "device"),
+    texts=stack_texts,
+)
+LIVE_BY_REGION: Final = Table(
+    "live_by_region",
+    "snapshot",
+    "live at the peak, by the region that allocated",
+    MEMORY_LIVE_TREE,
+    _each(MEMORY_LIVE_TREE, lambda snapshot, device: snapshot.live_by_region(device)),
+    (DEVICE,),
+    "memory",
+    key="live_by_region",
+    order=("path", "device"),
+    tree=True,
+)
+LIVE_BY_LAYER: Final = Table(
+    "live_by_layer",
+    "snapshot",
+    "live at the peak, by the layer that allocated",
+    MEMORY_LIVE_LAYERS,
+    _each(MEMORY_LIVE_LAYERS, lambda snapshot, device: snapshot.live_by_layer(device)),
+    (DEVICE,),
+    "memory",
+    key="live_by_layer",
+    order=("path", "device"),
+    tree=True,
+)
+LEAKS: Final = Table(
+    "memory_leaks",
+    "snapshot",
+    "live at the end though its region closed",
+    MEMORY_LEAKS,
+    _each(MEMORY_LEAKS, lambda snapshot, device: snapshot.leaks(device)),
+    (DEVICE,),
+    "memory",
+    key="leaks",
+    order=("stack", "path", "device", "instances_left", "instances"),
+    texts=stack_texts,
+)
+GROWTH: Final = Table(
+    "memory_growth",
+    "snapshot",
+    "total from instance to instance",
+    MEMORY_GROWTH,
+    _each(MEMORY_GROWTH, lambda snapshot, device: snapshot.growth(device)),
+    (DEVICE,),
+    "memory",
+    key="growth",
+    order=("path", "device"),
+)
+LIFETIMES: Final = Table(
+    "memory_lifetimes",
+    "snapshot",
+    "lifetimes, most allocated first",
+    MEMORY_LIFETIMES,
+    _of(lambda snapshot: snapshot.lifetimes()),
+    (DEVICE,),
+    "memory",
+    key="lifetimes",
+    order=("stack", "device"),
+    texts=stack_texts,
+)
+FRAGMENTATION: Final = Table(
+    "memory_fragmentation",
+    "snapshot",
+    "fragmentation over time",
+    MEMORY_FRAGMENTATION,
+    _of(lambda snapshot: snapshot.fragmentation()),
+    (DEVICE,),
+    "memory",
+    key="fragmentation_timeline",
+)
+MOMENTS: Final = Table(
+    "memory_moments",
+    "snapshot",
+    "fragmentation at the moments that tell most",
+    MEMORY_MOMENTS,
+    _each(MEMORY_MOMENTS, _moments),
+    (DEVICE,),
+    "memory",
+    order=("moment", "device"),
+)
+FITS: Final = Table(
+    "memory_fits",
+    "snapshot",
+    "what an allocation would have found, default pool and stream",
+    MEMORY_FITS,
+    _each(MEMORY_FITS, _fits),
+    (DEVICE, SIZES),
+    "memory",
+    order=("size_bytes", "moment", "device"),
+)
+FAILED: Final = Table(
+    "out_of_memory",
+    "snapshot",
+    "allocations that failed",
+    MEMORY_OOM_STATES,
+    _each(MEMORY_OOM_STATES, _failed),
+    (DEVICE,),
+    "memory",
+    order=("stack", "device"),
+    texts=stack_texts,
+)
+
+TABLES: Final = (
+    DEVICES,
+    REGIONS,
+    LIVE,
+    LIVE_BY_REGION,
+    LIVE_BY_LAYER,
+    LEAKS,
+    GROWTH,
+    LIFETIMES,
+    MOMENTS,
+    FITS,
+    FAILED,
+    FRAGMENTATION,
+    Table(
+        "memory_timeline",
+        "snapshot",
+        "memory over time",
+        MEMORY_TIMELINE,
+        _of(lambda snapshot: snapshot.timeline()),
+        (DEVICE,),
+    ),
+    Table(
+        "memory_region_instances",
+        "snapshot",
+        "memory of each opened region",
+        MEMORY_REGION_INSTANCES,
+        _each(MEMORY_REGION_INSTANCES, lambda snapshot, device: snapshot.region_instances(device)),
+        (DEVICE,),
+        order=("path", "device"),
+    ),
+)
