@@ -110,7 +110,7 @@ COMMON: Final[Mapping[str, tuple[str, str]]] = {
         "for another stream.",
     ),
     "instance": ("", "Row of the table region_instances."),
-    "device": ("", "Number of the device; missing where the trace does not say."),
+    "device": ("", "Number of the device; missing where it is not known."),
     "stream": ("", "Number of the stream; work on one stream runs in order."),
     "thread": ("", "Row of the table threads."),
     "start_ns": ("", "Start, in nanoseconds since the trace's base time."),

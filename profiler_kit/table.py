@@ -19,7 +19,7 @@ from profiler_kit.schema import Schema
 if TYPE_CHECKING:
     import pandas as pd
 
-Of = Literal["trace", "snapshot", "joined", "job", "layers", "ladder", "study", "diff", "memory diff"]
+Of = Literal["trace", "snapshot", "joined", "job", "layers", "ladder", "study", "diff", "layers diff", "memory diff"]
 Kind = Literal["choice", "microseconds", "count", "text", "flag"]
 Value = str | int | float | bool | None
 MOST_US: Final = 1e9

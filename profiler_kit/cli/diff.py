@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from profiler_kit.cli.output import AsJson, open_trace, print_json, print_table
+from profiler_kit.cli.output import AsJson, open_trace, print_json
+from profiler_kit.cli.table_command import print_filled
 from profiler_kit.errors import InputError, OptionError, ThresholdError
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from profiler_kit.analyses.compare.traces import Change, Comparison
     from profiler_kit.finding import Finding
     from profiler_kit.formats.run_record import RunRecord
+    from profiler_kit.table import Of
 
 _PERCENT: Final = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 _NAME: Final = "A chrome trace (.json, .json.gz) or a run folder that holds one: what "
@@ -43,11 +46,10 @@ def command(
     """
     threshold = None if fail_above is None else parse_percent(fail_above)
     if as_json and as_markdown:
-        raise OptionError("--json --markdown: these exclude each other, want one of them. Leave one out.")
+        raise OptionError("--json --markdown: these exclude each other, expected one of them. Leave one out.")
     if top < 1:
-        raise OptionError(f"--top {top}: want at least 1 row. Try: --top 10")
+        raise OptionError(f"--top {top}: expected at least 1 row. Try: --top 10")
     from profiler_kit.findings import compare
-    from profiler_kit.render import diff
 
     records = (_record(a), _record(b))
     found = compare_files(a, b, records)
@@ -55,24 +57,41 @@ def command(
     worst = None if threshold is None else found.worst(threshold)
     if as_json:
         print_json(to_json(found, (a, b), [one.sentence for one in said], threshold, worst))
-    elif as_markdown:
-        typer.echo(diff.markdown(found, (a.name or str(a), b.name or str(b)), said, top), nl=False)
     else:
-        _print(found, (a, b), said, top)
+        print_comparison("diff", found, (a, b), said, as_markdown=as_markdown, top=top)
     if worst is not None:
         known = f"noise {compare.noise(worst)}" if worst.noise_ns is not None else "measured once, noise unknown"
         raise ThresholdError(
             f"{b}: {_named(found, worst)} got slower than in {a}: {compare.from_to(worst)} "
-            f"({(worst.change or 0.0) * 100:+.1f} %, {known}), want at most +{fail_above}. "
+            f"({(worst.change or 0.0) * 100:+.1f} %, {known}), expected at most +{fail_above}. "
             "Look at what changed, or raise --fail-above."
         )
 
 
+def print_comparison(
+    of: Of, found: object, paths: tuple[Path, Path], said: Sequence[Finding], *, as_markdown: bool, top: int
+) -> None:
+    """Print what is said of a comparison, and its tables; in Markdown those that have many rows are folded away."""
+    from profiler_kit.render.markdown import document
+    from profiler_kit.tables import tables_of
+
+    filled = [table.of_source({"B": found}) for table in tables_of(of)]
+    tables = [(one, one.table.top and top, one.table.top is not None) for one in filled if len(one)]
+    sentences = [one.sentence for one in said]
+    if as_markdown:
+        heading = " → ".join(path.name or str(path) for path in paths)
+        typer.echo(document(f"{'Memory: ' if of == 'memory diff' else ''}{heading}", sentences, tables), nl=False)
+        return
+    typer.echo("\n".join((f"A: {paths[0]}", f"B: {paths[1]}", "", *sentences, "")))
+    for one, rows, _ in tables:
+        print_filled(one, top=rows)
+
+
 def parse_percent(text: str) -> float:
-    """5% as 0.05; raises OptionError for anything that is no percentage."""
+    """5% as 0.05; raises OptionError for anything else."""
     found = _PERCENT.fullmatch(text.strip())
     if found is None:
-        raise OptionError(f"--fail-above {text}: this is no percentage, want a number and a percent sign. Try: 5%")
+        raise OptionError(f"--fail-above {text}: not a percentage, expected a number and a percent sign. Try: 5%")
     return float(found[1]) / 100
 
 
@@ -110,17 +129,6 @@ def _named(found: Comparison, row: Change) -> str:
     if row.kind == "region":
         return f"region {fmt_path(row.path)} ({'GPU busy time' if row.metric == 'gpu' else 'host time'})"
     return {"round": found.round or "", "trace": "the whole trace"}.get(row.path[0], row.path[0])
-
-
-def _print(found: Comparison, paths: tuple[Path, Path], said: list[Finding], top: int) -> None:
-    from profiler_kit.render import diff
-
-    typer.echo(f"A: {paths[0]}\nB: {paths[1]}\n")
-    for one in said:
-        typer.echo(one.sentence)
-    typer.echo()
-    for table in diff.grids(found, top):
-        print_table(table.title, table.columns, table.rows)
 
 
 def to_json(

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
-from profiler_kit.cli.output import print_json, print_table
+from profiler_kit.cli.diff import print_comparison
+from profiler_kit.cli.output import print_json, records
 from profiler_kit.errors import ThresholdError
 
 if TYPE_CHECKING:
@@ -27,27 +26,18 @@ def compare(
     """Print the comparison; raises ThresholdError when something grew beyond the limit (0.05: 5 %)."""
     from profiler_kit.analyses.compare.snapshots import compare_snapshots
     from profiler_kit.findings.compare import changed, from_to, of_memory
-    from profiler_kit.render import memory_diff
 
     found = compare_snapshots(*sides)
     said = of_memory(found)
     worst = None if limit is None else found.worst(limit)
     if as_json:
         print_json(to_json(found, paths, [one.sentence for one in said], limit, worst))
-    elif as_markdown:
-        names = (paths[0].name or str(paths[0]), paths[1].name or str(paths[1]))
-        typer.echo(memory_diff.markdown(found, names, said, top), nl=False)
     else:
-        typer.echo(f"A: {paths[0]}\nB: {paths[1]}\n")
-        for one in said:
-            typer.echo(one.sentence)
-        typer.echo()
-        for table in memory_diff.grids(found, top):
-            print_table(table.title, table.columns, table.rows)
+        print_comparison("memory diff", found, paths, said, as_markdown=as_markdown, top=top)
     if worst is not None and limit is not None:
         raise ThresholdError(
             f"{paths[1]}: {_named(worst)} grew over {paths[0]}: {from_to(worst)} "
-            f"({changed(worst)}), want at most +{100 * limit:g} %. "
+            f"({changed(worst)}), expected at most +{100 * limit:g} %. "
             "Look at what changed, or raise --fail-above."
         )
 
@@ -69,23 +59,12 @@ def to_json(
         "b": str(paths[1]),
         "verdict": lines,
         "fail_above": limit,
-        "failed": None if worst is None else _row(worst),
-        "changes": [_row(row) for row in found.changes],
+        "failed": None if worst is None else _rows(type(found)((worst,)))[0],
+        "changes": _rows(found),
     }
 
 
-def _row(row: MemoryChange) -> dict[str, object]:
-    return {
-        "kind": row.kind,
-        "device": row.device,
-        "path": list(row.path),
-        "status": row.status,
-        "a_bytes": row.a_bytes,
-        "b_bytes": row.b_bytes,
-        "delta_bytes": row.delta_bytes,
-        "change": row.change,
-        "a_count": row.a_count,
-        "b_count": row.b_count,
-        "a_allocated_bytes": row.allocated_bytes[0],
-        "b_allocated_bytes": row.allocated_bytes[1],
-    }
+def _rows(found: MemoryComparison) -> list[dict[str, object]]:
+    from profiler_kit.analyses.compare.snapshots import memory_compared
+
+    return records(memory_compared({"B": found}).drop(columns="run"))

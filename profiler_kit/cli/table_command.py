@@ -100,9 +100,9 @@ def print_filled(filled: Filled, where: Path | str = "", top: int | None = None)
     where: what it is of, in front of the title. What else there is to say of the table follows it.
     """
     from profiler_kit.findings.work import of_table
-    from profiler_kit.render.text_table import filled_lines, title
+    from profiler_kit.render.text_table import filled_lines, table_title
 
-    print_lines(title(filled, where, top), lambda width: filled_lines(filled, top=top, width=width))
+    print_lines(table_title(filled, where, top), lambda width: filled_lines(filled, top=top, width=width))
     said = of_table(filled)
     if said is not None:
         typer.echo(said.sentence)

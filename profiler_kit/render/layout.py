@@ -291,7 +291,7 @@ _COLUMNS: Final[dict[str, Maker]] = {
     "bytes_per_s": lambda schema, name, values, largest: _sizes(schema, name, values, largest, "/s"),
     "per_s": _numbers(fmt_rate),
     "factor": _numbers(lambda value: f"{value:,.2f}"),
-    "count": _numbers(fmt_count),
+    "count": _numbers(lambda value: f"{value:,.1f}".removesuffix(".0")),
     "id": _numbers(str),
     "flag": _flags,
     "text": _text,

@@ -1,4 +1,4 @@
-"""Text that Markdown leaves as it is, and tables in it."""
+"""Markdown to paste into a pull request: tables, and text that Markdown leaves as it is."""
 
 from __future__ import annotations
 
@@ -6,9 +6,22 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from profiler_kit.render.layout import layout, name_column
+from profiler_kit.render.text_table import table_title
 from profiler_kit.table import Filled
 
 WIDTH: Final = 70  # of a name, so that there is room for the columns beside it
+
+
+def document(heading: str, said: Sequence[str], tables: Sequence[tuple[Filled, int | None, bool]]) -> str:
+    """A heading, sentences as a list, and tables: each with how many rows to show, and whether it is folded away."""
+    out = [f"### {plain(heading)}", "", *(f"- {plain(line)}" for line in said), ""]
+    for filled, top, folded in tables:
+        head, rows = plain(table_title(filled, top=top)), table_markdown(filled, top)
+        if folded:
+            out += ["<details>", f"<summary>{head}</summary>", "", *rows, "", "</details>", ""]
+        else:
+            out += [f"**{head}**", "", *rows, ""]
+    return "\n".join(out)
 
 
 def table_markdown(

@@ -13,7 +13,7 @@ GAP: Final = "   "
 NARROWEST: Final = 28  # what the first column is shortened to before other columns go
 
 
-def title(filled: Filled, where: object = "", top: int | None = None) -> str:
+def table_title(filled: Filled, where: object = "", top: int | None = None) -> str:
     """A table's title, with what it is of in front, and behind it the options that are not the usual ones."""
     said = (
         f"{printable(str(where))}: {filled.table.title}"

@@ -15,7 +15,7 @@ RUNS = Path(__file__).parents[2] / "traces"
 EAGER, COMPILED = RUNS / "h200-vit_b-eager-fp32", RUNS / "h200-vit_b-bf16-compile"
 RECORD = "Record one with profiler_runner, or with torch.profiler's export_chrome_trace."
 
-NO_PERCENTAGE = "this is no percentage, want a number and a percent sign. Try: 5%"
+NO_PERCENTAGE = "not a percentage, expected a number and a percent sign. Try: 5%"
 
 
 def steps(path: Path, *lengths: float) -> Path:
@@ -45,10 +45,10 @@ def test_the_sample_runs_are_told_apart_at_a_glance() -> None:
 def test_a_threshold_that_fails_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
     a, b = steps(tmp_path / "a.json", 1000, 1001), steps(tmp_path / "b.json", 1200, 1201)
     done = profiler_kit("diff", a, b, "--fail-above", "5%")
-    assert done.code == 1 and "Regions: GPU busy time per step" in done.out
+    assert done.code == 1 and "Regions: GPU busy time, and time on the host" in done.out
     assert done.err == (
         f"profiler-kit: {b}: GPU busy got slower than in {a}: 1.000 → 1.200 ms (+20.0 %, noise ± 2.22 µs), "
-        "want at most +5%. Look at what changed, or raise --fail-above.\n"
+        "expected at most +5%. Look at what changed, or raise --fail-above.\n"
     )
     assert profiler_kit("diff", a, b, "--fail-above", "20.5 %").code == 0
     assert profiler_kit("diff", b, a, "--fail-above", "0%").code == 0
@@ -58,7 +58,7 @@ def test_a_threshold_that_fails_is_one_line_and_exit_code_1(tmp_path: Path) -> N
 def test_what_ran_once_fails_too_and_says_that_noise_is_unknown(tmp_path: Path) -> None:
     a, b = steps(tmp_path / "a.json", 1000), steps(tmp_path / "b.json", 1200)
     done = profiler_kit("diff", a, b, "--fail-above", "5%")
-    assert done.code == 1 and "(+20.0 %, measured once, noise unknown), want at most +5%." in done.err
+    assert done.code == 1 and "(+20.0 %, measured once, noise unknown), expected at most +5%." in done.err
     assert "Times are of one ProfilerStep each, so the noise is unknown." in done.out
 
 
@@ -87,8 +87,9 @@ def test_markdown_is_ready_to_paste(tmp_path: Path) -> None:
     lines = done.out.splitlines()
     assert lines[0] == "### h200-vit\\_b-eager-fp32 → h200-vit\\_b-bf16-compile"
     assert lines[2].startswith("- B is 3.71 × faster than A: ")
-    assert "| region | A | B | change | noise | host | host change |" in lines
-    assert "<summary>Kernels: the 3 of 123 that changed most, per step</summary>" in lines
+    head = "| region | A | B | change | is | noise ± | host A | host B | host change | host is |"
+    assert head in lines
+    assert "<summary>Kernels, those that changed most first, 3 of 123 rows</summary>" in lines
 
 
 def test_runs_with_other_batches_are_compared_per_image(tmp_path: Path) -> None:
@@ -112,8 +113,8 @@ def test_runs_with_other_batches_are_compared_per_image(tmp_path: Path) -> None:
         (["--fail-above", "5"], f"--fail-above 5: {NO_PERCENTAGE}"),
         (["--fail-above=-5%"], f"--fail-above -5%: {NO_PERCENTAGE}"),
         (["--fail-above", "nan%"], f"--fail-above nan%: {NO_PERCENTAGE}"),
-        (["--json", "--markdown"], "--json --markdown: these exclude each other, want one of them. Leave one out."),
-        (["--top", "0"], "--top 0: want at least 1 row. Try: --top 10"),
+        (["--json", "--markdown"], "--json --markdown: these exclude each other, expected one of them. Leave one out."),
+        (["--top", "0"], "--top 0: expected at least 1 row. Try: --top 10"),
     ],
 )
 def test_wrong_options_are_one_line(args: list[str], message: str) -> None:

@@ -72,7 +72,8 @@ def test_tables(snapshot: Path) -> None:
         "",
         "region             peak   allocated     freed       net   instances     churn   largest",
         "outer           4.0 MiB     4.0 MiB   3.0 MiB   1.0 MiB           1   3.0 MiB   3.0 MiB",
-        "  in[red]ner\N{REPLACEMENT CHARACTER}   4.0 MiB     4.0 MiB   3.0 MiB   1.0 MiB           1   3.0 MiB   3.0 MiB",
+        "  in[red]ner\N{REPLACEMENT CHARACTER}   4.0 MiB     4.0 MiB   3.0 MiB   1.0 MiB           1   3.0 MiB   "
+        "3.0 MiB",
         "(no region)     1.0 MiB         0 B       0 B       0 B           0       0 B       0 B",
         "",
         "Live at the peak, by stack",

@@ -6,9 +6,12 @@ import pytest
 
 from profiler_kit.analyses.compare.measurements import Measured, measured
 from profiler_kit.analyses.compare.traces import Change, Comparison
-from profiler_kit.finding import Finding, say
 from profiler_kit.findings.compare import changed, from_to, noise, of_comparison
-from profiler_kit.render.diff import grids, markdown
+from profiler_kit.render.layout import layout
+from profiler_kit.render.markdown import document
+from profiler_kit.render.text_table import filled_lines, table_title
+from profiler_kit.table import Filled
+from profiler_kit.tables import every_table, tables_of
 
 
 def change(a: list[int] | None, b: list[int] | None, kind: str = "region", *path: str, metric: str = "gpu") -> Change:
@@ -54,15 +57,22 @@ def hostile() -> Comparison:
     return Comparison("step|one", (2, 2), "gpu", rows)
 
 
+def filled(found: Comparison) -> dict[str, Filled]:
+    every = [table.of_source({"B": found}) for table in tables_of("diff")]
+    return {one.table.name: one for one in every if len(one)}
+
+
 def test_markdown_survives_hostile_names() -> None:
-    text = markdown(hostile(), ("a_b*", "<b>"), [Finding("change", "change", say("1 < 2 | 3"))], 10)
+    tables = filled(hostile())
+    text = document("a_b* → <b>", ["1 < 2 | 3"], [(one, 10, name == "diff_kernels") for name, one in tables.items()])
     assert text.startswith("### a\\_b\\* → \\<b\\>\n\n- 1 \\< 2 \\| 3\n")
-    assert "| `a│b'c'` | 50 ns | 60 ns | +20.0 % | ± 0 ns | 1 → 2 ns | 2.00 × slower |" in text
-    assert "| &emsp;`<script>@me` | 20 ns |" in text
-    tables = [line for line in text.splitlines() if line.startswith("|")]
-    widths = {line.replace("\\|", "").count("|") for line in tables}
-    assert widths == {6, 7, 8}  # no cell is split: totals, kernels, regions
-    assert max(map(len, tables)) < 250
+    assert "| `a│b'c'` | 50 ns | 60 ns | +20.0 % | slower | 0 ns | 1 ns | 2 ns | × 2.00 | slower |" in text
+    assert "| &emsp;`<script>@me` | 20 ns | 30 ns | × 1.50 | slower |" in text
+    assert text.count("<details>") == text.count("</details>") == 1
+    grids = [line for line in text.splitlines() if line.startswith("|")]
+    widths = {line.replace("\\|", "").count("|") for line in grids}
+    assert widths == {5, 7, 11}  # no cell is split: kernels, totals, regions
+    assert max(map(len, grids)) < 250
 
 
 def test_the_findings_name_the_innermost_region_that_holds_the_change() -> None:
@@ -77,10 +87,39 @@ def test_the_findings_name_the_innermost_region_that_holds_the_change() -> None:
     assert of_comparison(hostile(), b="C")[0].sentence.startswith("C is 2.00 × slower than A")
     nothing = Comparison(None, (0, 0), "host", ())
     assert of_comparison(nothing)[0].sentence == "Nothing to compare: the traces share no time."
-    assert grids(nothing, 5) == []
+    assert filled(nothing) == {}
+
+
+def test_a_column_says_what_changed_and_another_whether_it_counts() -> None:
+    rows = (change([100, 120], [110, 111], "kernel", "k"), change(None, [5, 5], "kernel", "new"))
+    shown = {one.label: one for one in layout(filled(Comparison(None, (0, 0), "gpu", rows))["diff_kernels"])}
+    assert shown["is"].cells == ["same", "added"] and shown["change"].cells == ["+0.5 %", "–"]
+    assert shown["change"].values[0] == pytest.approx(0.4545, abs=1e-3) and shown["change"].unit == "%"
+    assert "run" not in shown  # there is one: an option selects by it
+
+
+def test_a_run_without_gpu_events_has_regions_by_host_time() -> None:
+    rows = (change([1, 1], [2, 2], "region", "step", metric="host"),)
+    (table,) = filled(Comparison(None, (0, 0), "host", rows)).values()
+    assert filled_lines(table)[0].split("   ") == [
+        "region",
+        "host A",
+        "host B",
+        "host change",
+        "host is",
+        "host noise ±",
+    ]
 
 
 def test_tables_say_how_many_rows_they_leave_out() -> None:
     rows = tuple(change([1, 1], [2, 2], "kernel", f"k{n}") for n in range(12))
-    (table,) = grids(Comparison("ProfilerStep", (2, 2), "gpu", rows), 3)
-    assert table.title == "Kernels: the 3 of 12 that changed most, per step" and len(table.rows) == 3
+    (table,) = filled(Comparison("ProfilerStep", (2, 2), "gpu", rows)).values()
+    assert table_title(table, top=3) == "Kernels, those that changed most first, 3 of 12 rows"
+    assert len(filled_lines(table, top=3)) == 5
+
+
+def test_several_runs_are_told_apart_by_their_letter() -> None:
+    table = every_table()["diff_totals"]
+    both = table.of_source({"B": hostile(), "C": hostile()})
+    assert [row["run"] for row in both.records()] == ["B", "B", "C", "C"]
+    assert len(table.of_source({"B": hostile(), "C": hostile()}, run="C")) == 2

@@ -19,17 +19,47 @@ COMPARED: Final = Schema(
     "COMPARED",
     "thing compared and run it is compared in, as Comparison orders them",
     {
-        "kind": Column("str", "total, region, work, kernel, operator, layer"),
-        "path": Column("path", "a region's path, else one name"),
-        "metric": Column("str", "gpu, host, wall"),
-        "run": Column("str", "B, C, ...: the run compared with A"),
-        "a_ns": Column("float64", "NaN where it does not occur in A"),
-        "b_ns": Column("float64", "NaN where it does not occur in the run"),
-        "a_notch_ns": Column("float64", "half the width of the notch around the median; NaN for a single sample"),
-        "b_notch_ns": Column("float64"),
-        "change": Column("float64", "b / a - 1; NaN where one is missing"),
-        "noise_ns": Column("float64", "how far apart they may be by chance; NaN when nothing is known"),
-        "status": Column("str", "slower, faster, same, added, removed"),
+        "kind": Column("str", "total, region, work, kernel, operator, layer.", show="never"),
+        "path": Column("path", "What is compared: a region's path, else one name.", "what"),
+        "metric": Column(
+            "str", "gpu: busy time, kernels their sum. host: time on its thread. wall: from start to end.", show="never"
+        ),
+        "run": Column("str", "The run that is compared with A: B, C, ..."),
+        "a_ns": Column(
+            "float64", "Time in A: the median over its rounds (steps, batches), or in all without rounds.", "A"
+        ),
+        "b_ns": Column("float64", "The same in the run that is compared with A.", "B"),
+        "change": Column("float64", "How much longer (+, ×) or shorter (-, ÷) the run takes than A."),
+        "status": Column("str", "The run against A: slower, faster, same (within the noise), added, removed.", "is"),
+        "noise_ns": Column(
+            "float64", "How far apart the two may be by chance; missing where both were measured once.", "noise ±"
+        ),
+        "a_count": Column(
+            "float64", "How often it ran in A, in one round where there are rounds.", "runs in A", "room", "count"
+        ),
+        "b_count": Column("float64", "How often it ran in the run.", "runs in B", "room", "count"),
+        "a_notch_ns": Column(
+            "float64", "Half the width of the notch around A's median; missing for one sample.", show="never"
+        ),
+        "b_notch_ns": Column("float64", "The same of the run.", show="never"),
+    },
+)
+
+COMPARED_REGIONS: Final = Schema(
+    "COMPARED_REGIONS",
+    "region and run it is compared in: GPU busy time, and time on the host",
+    {
+        "path": Column("path"),
+        "run": COMPARED.columns["run"],
+        "a_ns": Column(
+            "float64", "GPU busy time in A: the median over its rounds, or over its instances without rounds.", "A"
+        ),
+        **{name: COMPARED.columns[name] for name in ("b_ns", "change", "status", "noise_ns")},
+        "host_a_ns": Column("float64", "Time that its thread spent inside it in A.", "host A"),
+        "host_b_ns": Column("float64", "The same in the run that is compared with A.", "host B"),
+        "host_change": Column("float64", "How much longer (+, ×) or shorter (-, ÷) that is than in A."),
+        "host_status": Column("str", "slower, faster, same (within the noise), added, removed.", "host is"),
+        "host_noise_ns": Column("float64", "How far apart the two may be by chance.", "host noise ±", "room"),
     },
 )
 
@@ -61,16 +91,31 @@ def compared(comparisons: Mapping[str, Comparison]) -> pd.DataFrame:
             "run": letter,
             "a_ns": one.a.value_ns if one.a else math.nan,
             "b_ns": one.b.value_ns if one.b else math.nan,
+            "change": _known(one.change),
+            "status": one.status,
+            "noise_ns": _known(one.noise_ns),
+            "a_count": one.a.count if one.a else math.nan,
+            "b_count": one.b.count if one.b else math.nan,
             "a_notch_ns": _known(one.a.notch_ns if one.a else None),
             "b_notch_ns": _known(one.b.notch_ns if one.b else None),
-            "change": _known(one.change),
-            "noise_ns": _known(one.noise_ns),
-            "status": one.status,
         }
         for letter, found in comparisons.items()
         for one in found.changes
     ]
     return COMPARED.check(pd.DataFrame(rows, columns=list(COMPARED.columns))) if rows else COMPARED.empty()
+
+
+def compared_regions(rows: pd.DataFrame) -> pd.DataFrame:
+    """COMPARED -> COMPARED_REGIONS: the regions of every run; a run without GPU events has host columns only."""
+    rows = COMPARED.check(rows)
+    regions = rows[rows["kind"] == "region"]
+    names = ["a_ns", "b_ns", "change", "status", "noise_ns"]
+    gpu, host = (regions.loc[regions["metric"] == metric, ["path", "run", *names]] for metric in ("gpu", "host"))
+    # regions in the order of their GPU time, those of runs without any behind them, each beside its own host time
+    order = pd.concat([gpu, host])[["run", "path"]].drop_duplicates().sort_values("run", kind="stable")
+    host = host.rename(columns={name: f"host_{name}" for name in names})
+    table = order.merge(gpu, how="left", on=["run", "path"]).merge(host, how="left", on=["run", "path"])
+    return COMPARED_REGIONS.check(table.fillna({"status": "", "host_status": ""}).astype(COMPARED_REGIONS.dtypes()))
 
 
 def compared_layers(totals: Mapping[str, pd.DataFrame], batch_size: int) -> pd.DataFrame:
@@ -98,11 +143,13 @@ def compared_layers(totals: Mapping[str, pd.DataFrame], batch_size: int) -> pd.D
                     "run": letter,
                     "a_ns": a,
                     "b_ns": b,
+                    "change": b / a - 1 if a else math.nan,
+                    "status": _status(a, b, noise),
+                    "noise_ns": noise,
+                    "a_count": math.nan,
+                    "b_count": math.nan,
                     "a_notch_ns": notches[0],
                     "b_notch_ns": notches[1],
-                    "change": b / a - 1 if a else math.nan,
-                    "noise_ns": noise,
-                    "status": _status(a, b, noise),
                 }
             )
     return COMPARED.check(pd.DataFrame(rows, columns=list(COMPARED.columns))) if rows else COMPARED.empty()

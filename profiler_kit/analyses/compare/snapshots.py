@@ -1,4 +1,4 @@
-"""Compare two snapshots (two Snapshots' frames in, one MemoryChange per total, region and stack out).
+"""Compare two snapshots: totals, regions, and what each stack held at the peak.
 
 A is what was, B what is. Devices are matched by number, regions by path, stacks by `stack_key`, which knows nothing of
 lines and folders, so that a stack is found again when the code around it moved. A memory history repeats exactly where
@@ -8,7 +8,7 @@ the program does, so that no noise is looked for.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
@@ -18,6 +18,29 @@ from profiler_kit.analyses.memory.live import MODULE
 from profiler_kit.analyses.memory.replay import Replay
 from profiler_kit.analyses.memory.stack_names import HasFrame, is_noise
 from profiler_kit.load.snapshot.frames import StackTable
+from profiler_kit.schema import Column, Schema
+
+MEMORY_COMPARED: Final = Schema(
+    "MEMORY_COMPARED",
+    "total, region or stack of a device, and run it is compared in",
+    {
+        "kind": Column("str", "total, region, stack.", show="never"),
+        "device": Column("int64"),
+        "path": Column(
+            "path", "A total's name, a region's path, or the functions of a stack, outermost first.", "what"
+        ),
+        "status": Column("str", "The run against A: grew, shrank, same, added, removed.", "is"),
+        "a_bytes": Column("Int64", "In A: the total, the peak while the region was open, what the stack held.", "A"),
+        "b_bytes": Column("Int64", "The same in the run that is compared with A.", "B"),
+        "delta_bytes": Column("int64", "B less A.", "difference", "room"),
+        "change": Column("Float64", "How much more (+, ×) or less (-, ÷) than in A; missing where one has none."),
+        "a_count": Column("int64", "Instances of a region, allocations of a stack in A.", show="never"),
+        "b_count": Column("int64", "The same in the run.", show="never"),
+        "a_allocated_bytes": Column("int64", "What one instance of the region allocated in A.", show="never"),
+        "b_allocated_bytes": Column("int64", "The same in the run.", show="never"),
+        "run": Column("str", "The run that is compared with A: B, C, ..."),
+    },
+)
 
 Kind = Literal["total", "region", "stack"]
 Status = Literal["grew", "shrank", "same", "added", "removed"]
@@ -155,6 +178,21 @@ def compare_snapshots(a: Side, b: Side) -> MemoryComparison:
             rows.append(MemoryChange("stack", device, key, a_bytes, b_bytes, a_count, b_count))
         changes += sorted(rows, key=lambda row: (-abs(row.delta_bytes), row.path))
     return MemoryComparison(tuple(changes))
+
+
+def memory_compared(comparisons: Mapping[str, MemoryComparison]) -> pd.DataFrame:
+    """Every change of every comparison, by letter (B, C, ...), all with the same A -> MEMORY_COMPARED."""
+    rows = [
+        (
+            *(one.kind, one.device, one.path, one.status, one.a_bytes, one.b_bytes, one.delta_bytes, one.change),
+            *(one.a_count, one.b_count, *one.allocated_bytes, letter),
+        )
+        for letter, found in comparisons.items()
+        for one in found.changes
+    ]
+    return MEMORY_COMPARED.check(
+        pd.DataFrame(rows, columns=list(MEMORY_COMPARED.columns)).astype(MEMORY_COMPARED.dtypes())
+    )
 
 
 def _totals(side: Side | None, device: int) -> dict[str, int]:

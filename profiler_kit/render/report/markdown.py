@@ -18,14 +18,14 @@ from profiler_kit.findings.numbers import numbers
 from profiler_kit.findings.records import what_ran
 from profiler_kit.formats.ladder_file import ladder_rows
 from profiler_kit.formats.ladder_record import LadderRecord
-from profiler_kit.render import diff
 from profiler_kit.render.ladder_style import agreement_title, ladder_facts
 from profiler_kit.render.layout import SHARE_OF_WHOLE
 from profiler_kit.render.markdown import grid, plain, table_markdown
-from profiler_kit.render.report.memory import LIVE
+from profiler_kit.render.text_table import table_title
 from profiler_kit.run import Run, compare_runs
 from profiler_kit.snapshot import Snapshot
 from profiler_kit.tables import every_table
+from profiler_kit.tables.memory import LIVE
 from profiler_kit.text import MISSING, fmt_count, fmt_ns
 from profiler_kit.trace import Trace
 from profiler_kit.units import bytes_to_mib, ns_to_ms
@@ -40,10 +40,10 @@ _RANKED: Final = {
     "kernels": ("Longest kernels", ("name", "sum_ns", SHARE_OF_WHOLE, "count")),
     "operator_sums": ("Longest operators, self time", ("name", "self_ns", SHARE_OF_WHOLE, "count")),
 }
-# The tables of a comparison that fit into a pull request, by what regions are compared by.
+# The tables of a comparison that fit into a pull request with how many rows, by what regions are compared by.
 _TABLES: Final = {
-    "gpu": ("Totals", "Regions", "GPU work by kind", "Kernels"),
-    "host": ("Totals", "Regions", "Operators"),
+    "gpu": {"diff_totals": None, "diff_regions": REGIONS, "diff_work": KINDS, "diff_kernels": RANKED},
+    "host": {"diff_totals": None, "diff_regions": REGIONS, "diff_operators": RANKED},
 }
 
 
@@ -123,7 +123,7 @@ def _memory(snapshot: Snapshot) -> Iterator[str]:
         title = "**Memory**" if device == 0 else f"**Memory of device {device}**"
         yield from ("", title, "", *(f"- {_line(one)}" for one in memory.of_device(snapshot, device)), "")
         yield from table_markdown(
-            LIVE.of_source((snapshot, device)), RANKED, columns=("stack", "size_bytes", SHARE_OF_WHOLE)
+            LIVE.of_source(snapshot, device=device), RANKED, columns=("stack", "size_bytes", SHARE_OF_WHOLE)
         )
 
 
@@ -180,15 +180,13 @@ def _changes(a: Run, b: Run, found: Comparison, *, tables: bool) -> Iterator[str
     said = of_comparison(found, (a.record, b.record))
     title = () if tables else (f"**{plain(a.name)} → {plain(b.name)}**", "")
     yield from ("", *title, *(f"- {_bold(one)}" for one in said))
-    for table in diff.grids(found, RANKED):
-        kind = table.title.split(":")[0].split(",")[0]
-        if kind not in (("Regions",) if not tables else _TABLES[found.metric]):
-            continue
-        rows = grid(table.columns, table.rows[: REGIONS if kind == "Regions" else KINDS])
-        if table.detail:
-            yield from ("", "<details>", f"<summary>{plain(table.title)}</summary>", "", *rows, "", "</details>")
-        else:
-            yield from ("", f"**{plain(table.title)}{_of(len(rows) - 2, len(table.rows))}**", "", *rows)
+    for name, top in (_TABLES[found.metric] if tables else {"diff_regions": REGIONS}).items():
+        filled = every_table()[name].of_source({"B": found})
+        head, rows = plain(table_title(filled, top=top)), table_markdown(filled, top)
+        if len(filled) and filled.table.top is not None:
+            yield from ("", "<details>", f"<summary>{head}</summary>", "", *rows, "", "</details>")
+        elif len(filled):
+            yield from ("", f"**{head}**", "", *rows)
 
 
 def _bold(one: Finding) -> str:
