@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -97,7 +98,7 @@ def layout(filled: Filled, rows: slice = slice(None)) -> list[Shown]:
         if len(frame) and not is_tree and (is_chosen or _is_blank(frame[name])):
             continue
         if name in texts:
-            found = _text(table.schema, name, list(texts[name]), instead_of=list(part[name]))
+            found = _worded(table.schema, name, list(texts[name]), list(part[name]))
         elif is_tree:
             found = _tree(table.schema, name, list(part[name]))
         else:
@@ -200,12 +201,17 @@ def _numbers(text: Callable[[Any], str]) -> Maker:
     return made
 
 
-def _text(
-    schema: Schema, name: str, values: Sequence[Any], largest: float = 0, instead_of: Sequence[Any] = ()
-) -> Shown:
+def _text(schema: Schema, name: str, values: Sequence[Any], largest: float = 0) -> Shown:
     cells = [printable(str(value)) if value is not None and value != "" else MISSING for value in values]
-    full = [printable(fmt_path(value) if isinstance(value, tuple) else str(value)) for value in instead_of]
-    return _made(schema, name, "text", "", cells, cells, full=[] if schema.unit(name) == "id" else full)
+    return _made(schema, name, "text", "", cells, cells)
+
+
+def _worded(schema: Schema, name: str, texts: Sequence[str], values: Sequence[Any]) -> Shown:
+    """Texts in place of values; where these are texts too they are what the cells stand for."""
+    if schema.unit(name) == "id":
+        return _text(schema, name, texts)
+    full = [printable(fmt_path(value) if isinstance(value, tuple) else str(value)) for value in values]
+    return dataclasses.replace(_text(schema, name, texts), full=full)
 
 
 def _moments(schema: Schema, name: str, values: Sequence[Any], largest: float = 0) -> Shown:

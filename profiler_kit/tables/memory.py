@@ -15,11 +15,11 @@ from profiler_kit.analyses.memory.fragmentation import (
     fit_rows,
     moments,
 )
-from profiler_kit.analyses.memory.leaks import MEMORY_GROWTH, MEMORY_LEAKS, MEMORY_LIFETIMES, MEMORY_REGION_INSTANCES
+from profiler_kit.analyses.memory.leaks import MEMORY_GROWTH, MEMORY_LEAKS, MEMORY_LIFETIMES
 from profiler_kit.analyses.memory.live import MEMORY_LIVE_LAYERS, MEMORY_LIVE_TREE
 from profiler_kit.analyses.memory.oom import MEMORY_OOM_STATES, oom_states
 from profiler_kit.analyses.memory.regions import MEMORY_REGIONS
-from profiler_kit.analyses.memory.replay import MEMORY_LIVE, MEMORY_TIMELINE
+from profiler_kit.analyses.memory.replay import MEMORY_LIVE
 from profiler_kit.analyses.memory.stack_names import stack_name
 from profiler_kit.errors import OptionError
 from profiler_kit.schema import Column, Schema
@@ -145,7 +145,7 @@ REGIONS: Final = Table(
     _of(lambda snapshot: snapshot.regions()),
     (DEVICE,),
     "memory",
-    order=("path", "device", "instances"),
+    order=("path", "device", "peak_bytes", "allocated_bytes", "freed_bytes", "net_bytes"),
     tree=True,
 )
 LIVE: Final = Table(
@@ -157,7 +157,8 @@ LIVE: Final = Table(
     (DEVICE,),
     "memory",
     key="live_at_peak",
-    order=("stack", "device"),
+    order=("stack", "device", "count", "size_bytes"),
+    share_of="size_bytes",
     texts=stack_texts,
 )
 LIVE_BY_REGION: Final = Table(
@@ -274,21 +275,4 @@ TABLES: Final = (
     FITS,
     FAILED,
     FRAGMENTATION,
-    Table(
-        "memory_timeline",
-        "snapshot",
-        "memory over time",
-        MEMORY_TIMELINE,
-        _of(lambda snapshot: snapshot.timeline()),
-        (DEVICE,),
-    ),
-    Table(
-        "memory_region_instances",
-        "snapshot",
-        "memory of each opened region",
-        MEMORY_REGION_INSTANCES,
-        _each(MEMORY_REGION_INSTANCES, lambda snapshot, device: snapshot.region_instances(device)),
-        (DEVICE,),
-        order=("path", "device"),
-    ),
 )

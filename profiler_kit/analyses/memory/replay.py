@@ -57,7 +57,7 @@ MEMORY_LIVE: Final = Schema(
         ),
         "count": Column("int64", "Allocations that are live.", "allocations", "room"),
         "size_bytes": Column("int64", "What they hold, in the bytes asked for."),
-        "share": Column("float64", "Of all that is live at that moment."),
+        "share": Column("float64", "Of all that is live at that moment.", show="never"),
     },
 )
 

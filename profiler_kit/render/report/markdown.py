@@ -21,11 +21,11 @@ from profiler_kit.formats.ladder_record import LadderRecord
 from profiler_kit.render.ladder_style import agreement_title, ladder_facts
 from profiler_kit.render.layout import SHARE_OF_WHOLE
 from profiler_kit.render.markdown import grid, plain, table_markdown
-from profiler_kit.render.report.memory import LIVE
 from profiler_kit.render.text_table import table_title
 from profiler_kit.run import Run, compare_runs
 from profiler_kit.snapshot import Snapshot
 from profiler_kit.tables import every_table
+from profiler_kit.tables.memory import LIVE
 from profiler_kit.text import MISSING, fmt_count, fmt_ns
 from profiler_kit.trace import Trace
 from profiler_kit.units import bytes_to_mib, ns_to_ms
@@ -123,7 +123,7 @@ def _memory(snapshot: Snapshot) -> Iterator[str]:
         title = "**Memory**" if device == 0 else f"**Memory of device {device}**"
         yield from ("", title, "", *(f"- {_line(one)}" for one in memory.of_device(snapshot, device)), "")
         yield from table_markdown(
-            LIVE.of_source((snapshot, device)), RANKED, columns=("stack", "size_bytes", SHARE_OF_WHOLE)
+            LIVE.of_source(snapshot, device=device), RANKED, columns=("stack", "size_bytes", SHARE_OF_WHOLE)
         )
 
 

@@ -11,9 +11,8 @@ import numpy.typing as npt
 import pandas as pd
 from markupsafe import Markup
 
-from profiler_kit.analyses.memory.regions import MEMORY_REGION_SPANS, MEMORY_REGIONS
-from profiler_kit.analyses.memory.replay import MEMORY_LIVE, MEMORY_TIMELINE
-from profiler_kit.analyses.memory.stack_names import stack_name
+from profiler_kit.analyses.memory.regions import MEMORY_REGION_SPANS
+from profiler_kit.analyses.memory.replay import MEMORY_TIMELINE
 from profiler_kit.findings import memory as findings
 from profiler_kit.findings.numbers import of_device
 from profiler_kit.render.downsample import keep_peaks
@@ -21,7 +20,8 @@ from profiler_kit.render.html import Colours, table_html
 from profiler_kit.render.report.section import Block, Section
 from profiler_kit.render.svg import Dot, curve, dots, draw, joined, legend, marks, percent, plot
 from profiler_kit.snapshot import DeviceRow, Snapshot
-from profiler_kit.table import Table
+from profiler_kit.tables.memory import LIVE
+from profiler_kit.tables.memory import REGIONS as BY_REGION
 from profiler_kit.text import byte_unit, bytes_in, fmt_bytes, fmt_ns, fmt_path, ns_in, time_unit
 from profiler_kit.timeline.palette import ALLOCATED, MARK, RESERVED, colour_of
 from profiler_kit.units import NS_PER_US
@@ -57,29 +57,12 @@ def _device(snapshot: Snapshot, row: DeviceRow, colours: Colours, *, lead: bool)
         numbers=of_device(row),
         rows=[
             [Block("Memory over time", memory_plot(snapshot, device, colours))],
-            [Block("Live at the peak", table_html(LIVE.of_source((snapshot, device)), top=STACKS),
+            [Block("Live at the peak", table_html(LIVE.of_source(snapshot, device=device), top=STACKS),
                    "Who held the memory when the total was highest.")],
-            [Block("By region", table_html(REGION_MEMORY.of_source((snapshot, device)), top=REGIONS, colours=colours),
+            [Block("By region", table_html(BY_REGION.of_source(snapshot, device=device), top=REGIONS, colours=colours),
                    "From the record_function regions in the snapshot.")],
         ],
     )  # fmt: skip
-
-
-def _stack_names(source: tuple[Snapshot, int], live: pd.DataFrame) -> dict[str, list[str]]:
-    stacks = source[0].stacks
-    rows = zip(live["stack"], live["before"], strict=True)
-    return {"stack": [stack_name(stacks[int(stack)], before=bool(before)) for stack, before in rows]}
-
-
-LIVE: Final = Table(
-    "live_at_peak", "snapshot", "live at the peak", MEMORY_LIVE, lambda source: source[0].live_at_peak(source[1]),
-    order=("stack", "size_bytes"), share_of="size_bytes", texts=_stack_names,
-)  # fmt: skip
-REGION_MEMORY: Final = Table(
-    "memory_regions", "snapshot", "memory by region", MEMORY_REGIONS,
-    lambda source: source[0].regions().query(f"device == {source[1]}"),
-    order=("path", "peak_bytes", "allocated_bytes", "freed_bytes", "net_bytes", "instances"), tree=True,
-)  # fmt: skip
 
 
 def memory_plot(snapshot: Snapshot, device: int, colours: Colours) -> Markup:
