@@ -24,9 +24,10 @@ class _Late(ModuleType):
         self.__spec__, self.__file__, self.__path__ = spec, spec.origin, spec.submodule_search_locations or []
 
     def __getattr__(self, name: str) -> object:
-        with _LOCK:
-            if sys.modules.get(self.__name__) is self:
-                del sys.modules[self.__name__]
+        with _LOCK:  # of a module in a package both go: one of its modules must not find this in the package's place
+            for late in (self.__name__.rpartition(".")[0], self.__name__):
+                if isinstance(sys.modules.get(late), _Late):
+                    del sys.modules[late]
         value: object = getattr(importlib.import_module(self.__name__), name)
         setattr(self, name, value)  # found without this method from now on
         return value

@@ -57,8 +57,9 @@ def test_every_command_has_help(name: str) -> None:
 def test_a_late_import_happens_when_something_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "slow_package"
     package.mkdir()
-    (package / "__init__.py").write_text("from slow_package.inner import TWO\nONE = 1\n")
-    (package / "inner.py").write_text("TWO = 2\n")
+    (package / "__init__.py").write_text("import slow_package.core as _core\nONE = 1\n")
+    (package / "inner.py").write_text("import slow_package.core\nTWO = 2\n")
+    (package / "core.py").write_text("ZERO = 0\n")
     monkeypatch.syspath_prepend(tmp_path)
     import_late("slow_package", "slow_package.inner", "slow_package_that_is_not_there")
     try:
@@ -68,10 +69,11 @@ def test_a_late_import_happens_when_something_is_used(tmp_path: Path, monkeypatc
         assert "ONE" not in vars(outer) and "TWO" not in vars(inner)
         assert inner.TWO == 2 and outer.ONE == 1
         assert sys.modules["slow_package"] is not outer and sys.modules["slow_package"].ONE == 1
+        assert sys.modules["slow_package"].core.ZERO == 0  # as pyarrow.lib, which pyarrow.parquet imports too
         with pytest.raises(AttributeError, match="THREE"):
             outer.THREE  # noqa: B018
         with pytest.raises(ModuleNotFoundError):
             importlib.import_module("slow_package_that_is_not_there")
     finally:
-        for name in ("slow_package", "slow_package.inner"):
+        for name in ("slow_package", "slow_package.inner", "slow_package.core"):
             sys.modules.pop(name, None)
