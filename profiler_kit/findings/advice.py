@@ -381,7 +381,8 @@ def of_layers(totals: pd.DataFrame) -> list[Finding]:
             break
         layer = str(inner.idxmax())
     said = (
-        f"An image takes {fmt_ns(float(start['per_image_ns'][layer]))} at batch {int(start['batch_size'][layer])} and "
+        f"One item of the batch takes {fmt_ns(float(start['per_image_ns'][layer]))} at batch "
+        f"{int(start['batch_size'][layer])} and "
         f"{fmt_ns(float(rows['per_image_ns'][layer]))} at batch {last}."
     )
     return [

@@ -77,9 +77,10 @@ def _headline(found: Comparison, records: Records, b: str) -> Finding | None:
     if row is None or row.a is None or row.b is None:
         return _finding("nothing-to-compare", "Nothing to compare: the traces share no time.", level="warning")
     first, second = records
-    images = f" of {first.batch_size} images" if first and second and first.batch_size == second.batch_size else ""
+    same = first is not None and second is not None and first.batch_size == second.batch_size
+    batch = f"a batch of {first.batch_size} {first.unit}" if first and same else "one item of the batch"
     what = {
-        LATENCY: f"{f'a batch{images}' if images else 'an image'}, without the profiler",
+        LATENCY: f"{batch}, without the profiler",
         "round": "a step" if found.round == STEP else f"a {found.round}",
         "GPU busy": "of GPU work in all",
         "trace": "from first to last event",

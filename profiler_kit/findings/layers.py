@@ -33,7 +33,7 @@ def scaling(totals: pd.DataFrame) -> Finding | None:
         return None
     first, last = top.iloc[0], top.iloc[-1]
     said = say(
-        f"From batch {first['batch_size']} to {last['batch_size']} the time per image goes from ",
+        f"From batch {first['batch_size']} to {last['batch_size']} the time per item goes from ",
         bold(fmt_ns(first["per_image_ns"])),
         " to ",
         bold(fmt_ns(last["per_image_ns"])),
@@ -55,7 +55,7 @@ def difference(layers: Layers, record: RunRecord | None) -> Finding | None:
         if len(mine) == 1:
             latency = statistics.median(record.latency_ns) / record.batch_size
             said += (
-                f" At batch {record.batch_size} they take {fmt_ns(mine['per_image_ns'].iloc[0])} per image, "
+                f" At batch {record.batch_size} they take {fmt_ns(mine['per_image_ns'].iloc[0])} per item, "
                 f"the run itself {fmt_ns(latency)}."
             )
     return Finding("layers-differ", "odd", say(said), "warning", page="layers")
@@ -110,7 +110,7 @@ def kinds(frame: pd.DataFrame) -> Finding | None:
     held = [f"{int(row['layers'])} of {row['kind']} hold {fmt_percent(float(row['share']), 0)}" for row in (slow, fast)]
     said = (
         f"At batch {int(slow['batch_size'])} one layer {slow['kind']} takes {fmt_ns(slow['one_per_image_ns'])} per "
-        f"image, {factor:.1f} × one layer {fast['kind']} ({fmt_ns(fast['one_per_image_ns'])}). {held[0]} of the "
+        f"item, {factor:.1f} × one layer {fast['kind']} ({fmt_ns(fast['one_per_image_ns'])}). {held[0]} of the "
         f"forward, {held[1]}."
     )
     return Finding("layer-kinds", "layers", say(said), page="layers")

@@ -63,7 +63,8 @@ def peak(snapshot: Snapshot, device: int) -> Finding:
     """How high the peak of one device was, and inside which region."""
     where = snapshot.peak_region(device)
     said: list[str | Piece] = ["At its peak ", bold(fmt_bytes(_row(snapshot, device)["peak_allocated_bytes"]))]
-    said += [" were allocated", *((" inside ", bold(where[-1])) if where else ()), "."]
+    said.append(f" were allocated{_on(snapshot, device)}")
+    said += [*((" inside ", bold(where[-1])) if where else ()), "."]
     evidence = Evidence("memory_regions", {"device": (device,), "path": (where,)} if where else {"device": (device,)})
     return Finding(_id("peak-memory", device), "memory", say(*said), where=where, evidence=evidence, page="memory")
 
@@ -78,7 +79,8 @@ def out_of_memory(snapshot: Snapshot, device: int) -> list[Finding]:
 def _failure(snapshot: Snapshot, number: int, report: OomReport) -> Finding:
     since = fmt_ns((report.time_us - snapshot.origin_us(report.device)) * NS_PER_US)
     cached, free = fmt_bytes(_usable(report)), report.device_free_bytes
-    said: list[str | Piece] = [f"At {since}, ", bold(fmt_bytes(report.requested_bytes)), " were requested"]
+    said: list[str | Piece] = [f"At {since}, ", bold(fmt_bytes(report.requested_bytes))]
+    said.append(f" were requested{_on(snapshot, report.device)}")
     if free is None:
         said.append("; how much was free on the device was not recorded.")
     elif report.advice[0].setting == "limit":
@@ -179,8 +181,8 @@ def history(snapshot: Snapshot, device: int) -> Finding | None:
         missing, ring = snapshot.missing(device), snapshot.recording.max_entries
         lost = fmt_count(missing.unmatched_frees + missing.recorded_before)
         said = (
-            f"The history lost its beginning: at least {lost} recorded allocations are missing, so that an earlier "
-            "peak may be too."
+            f"The history{_on(snapshot, device)} lost its beginning: at least {lost} recorded allocations are "
+            "missing, so that an earlier peak may be too."
         )
         detail = (
             f"{fmt_count(missing.unmatched_frees)} of them were freed later, {fmt_count(missing.recorded_before)} were "
@@ -195,7 +197,8 @@ def history(snapshot: Snapshot, device: int) -> Finding | None:
     if not holds_memory(row):
         said = "Nothing was allocated on this device, and no event was recorded."
         return Finding(_id("unused-device", device), "missing", say(said), page="memory")
-    said = "No history of this device: only the state at the end is known."
+    name = f"device {device}" if _on(snapshot, device) else "this device"
+    said = f"No history of {name}: only the state at the end is known."
     attempt = "Record with memory_runner, or call torch.cuda.memory._record_memory_history() before the run."
     return Finding(_id("no-history", device), "missing", say(said), "warning", attempt=attempt, page="memory")
 
@@ -243,9 +246,11 @@ def fragmentation(snapshot: Snapshot, device: int) -> Finding | None:
     if share < FRAGMENTED_FROM or idle < LEAST_BYTES:
         return None
     said = say(
-        "At the peak ", bold(fmt_percent(share, 0)), f" of the {fmt_bytes(reserved)} reserved from the driver "
-        f"({fmt_bytes(idle)}) were in no active block.",
-    )  # fmt: skip
+        "At the peak ",
+        bold(fmt_percent(share, 0)),
+        f" of the {fmt_bytes(reserved)} reserved from the driver{_on(snapshot, device)} ({fmt_bytes(idle)}) were in no "
+        "active block.",
+    )
     return Finding(
         _id("fragmentation", device),
         "memory",
@@ -280,6 +285,12 @@ def measured_peak(snapshot: Snapshot, device: int, record: RunRecord | None) -> 
 
 def _row(snapshot: Snapshot, device: int) -> DeviceRow:
     return snapshot.summary(device)["devices"][0]
+
+
+def _on(snapshot: Snapshot, device: int) -> str:
+    """Which device, where several hold memory."""
+    used = [row["device"] for row in snapshot.summary()["devices"] if holds_memory(row)]
+    return f" on device {device}" if len(used) > 1 else ""
 
 
 def _id(name: str, device: int, number: int = 1) -> str:

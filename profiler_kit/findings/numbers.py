@@ -74,7 +74,9 @@ def _of_record(record: RunRecord | None) -> list[Number]:
         median, samples = statistics.median(record.latency_ns), len(record.latency_ns)
         shown.append(Number("Median latency" if samples > 1 else "Latency, one sample", fmt_ns(median), LATENCY))
         if median:
-            shown.append(Number("Images a second", fmt_rate(record.batch_size * NS_PER_S / median), RATE))
+            shown.append(
+                Number(f"{record.unit.capitalize()} a second", fmt_rate(record.batch_size * NS_PER_S / median), RATE)
+            )
     if record.peak_memory_bytes is not None:
         shown.append(Number("Peak memory", fmt_bytes(record.peak_memory_bytes), PEAK))
     return shown

@@ -99,7 +99,7 @@ def test_runs_with_other_batches_are_compared_per_image(tmp_path: Path) -> None:
     record["batch_size"] = 4
     (other / "run.json").write_text(json.dumps(record))
     done = profiler_kit("diff", EAGER, other)
-    assert "40.259 → 20.129 ms an image, without the profiler" in done.out
+    assert "40.259 → 20.129 ms one item of the batch, without the profiler" in done.out
     assert "Different settings: batch size 2 → 4." in done.out
     (other / "run.json").write_text("broken")
     broken = profiler_kit("diff", EAGER, other)

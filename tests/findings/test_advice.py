@@ -199,7 +199,7 @@ def test_the_innermost_layer_that_loses_by_batching_is_named() -> None:
     totals = LAYER_TOTALS.check(pd.DataFrame(rows))
     (one,) = of_layers(totals)
     assert (one.names, str(one.gain)) == (("decoder.loop",), "up to 80.000 ms of a forward (10.0 %)")
-    assert one.sentence == "An image takes 10.000 ms at batch 1 and 20.000 ms at batch 8."
+    assert one.sentence == "One item of the batch takes 10.000 ms at batch 1 and 20.000 ms at batch 8."
     assert of_layers(LAYER_TOTALS.empty()) == []
 
 

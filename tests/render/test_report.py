@@ -90,7 +90,7 @@ def test_a_run_is_shown_with_every_part(root: Path) -> None:
     assert page.says("Computation 83.3 % 1.000 ms Idle 16.7 % 200.00 µs")
     assert page.says("Other 100.0 % 200.00 µs")
     assert page.says("image encoder 900.00 µs 90.0 %") and page.says("mask decoder 100.00 µs 10.0 %")
-    assert page.says("From batch 1 to 2 the time per image goes from 30.000 ms to 27.000 ms (1.11 times as fast).")
+    assert page.says("From batch 1 to 2 the time per item goes from 30.000 ms to 27.000 ms (1.11 times as fast).")
     assert page.says("At its peak 2.0 MiB were allocated inside image encoder.")
     assert page.says("The GPU works 1.000 ms of each 20.000 ms batch: 5 % busy without the profiler")
 

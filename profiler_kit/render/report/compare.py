@@ -21,9 +21,6 @@ from profiler_kit.timeline.palette import HUES, NEUTRAL, colour_of
 
 ROWS: Final = 15
 NAME_LETTERS: Final = 46
-NUMBERS: Final = (
-    "Median latency", "Images a second", "GPU busy", "Busy while recorded", "Recorded span", "Peak memory"
-)  # fmt: skip
 _CLASSES: Final = {"slower": "slower", "faster": "faster", "added": "new", "removed": "new", "same": "same"}
 _TOTALS: Final = {"latency": "latency, recorded without the profiler", "trace": "first to last event"}
 
@@ -32,7 +29,7 @@ def side_by_side(runs: Sequence[Run]) -> Section:
     """One row a run with the numbers that sum it up."""
     shown = [{one.name: one for one in numbers(run)} for run in runs]
     columns = [HtmlColumn("run", [run.name for run in runs], "text")]
-    for name in NUMBERS:
+    for name in dict.fromkeys(name for one in shown for name in one if name != "Events in the trace"):
         known = [one[name] for one in shown if name in one]
         if known:
             cells = [one[name].value if name in one else MISSING for one in shown]

@@ -9,11 +9,9 @@ from typing import Final
 import pandas as pd
 
 from profiler_kit.analyses.compare.traces import Comparison
-from profiler_kit.finding import Finding, of_kind, of_the_file
+from profiler_kit.finding import Finding, of_kind
 from profiler_kit.findings import memory
-from profiler_kit.findings.collect import headline
 from profiler_kit.findings.compare import of_comparison
-from profiler_kit.findings.layers import of_layers
 from profiler_kit.findings.numbers import numbers
 from profiler_kit.findings.records import what_ran
 from profiler_kit.formats.ladder_file import ladder_rows
@@ -81,14 +79,12 @@ def _one(run: Run) -> Iterator[str]:
 
 
 def _said(run: Run) -> Iterator[str]:
-    """What to know first, a line each: where the time went, what is broken or missing, why the GPU was idle, advice."""
-    first = headline(run)
-    if first is not None:
-        yield _bold(first)
+    """What to know first, a line each; of what is worth fixing, the first few."""
     found = run.findings
-    yield from map(_line, of_the_file(found))
-    yield from (_line(one) for one in of_kind(found, "why"))
-    yield from (f"Worth fixing: {_line(one)}" for one in of_kind(found, "advice")[:ADVICE])
+    rest = of_kind(found, "advice")[ADVICE:]
+    for one in found:
+        if one not in rest:
+            yield f"{'Worth fixing: ' if one.kind == 'advice' else ''}{_line(one)}"
 
 
 def _line(one: Finding) -> str:
@@ -114,14 +110,11 @@ def _trace(run: Run, trace: Trace, *, on_gpu: bool) -> Iterator[str]:
 
 
 def _memory(snapshot: Snapshot) -> Iterator[str]:
-    for one in memory.raised(snapshot):
-        yield from ("", _line(one))
     for row in snapshot.summary()["devices"]:
         device = row["device"]
         if not memory.holds_memory(row):
             continue
-        title = "**Memory**" if device == 0 else f"**Memory of device {device}**"
-        yield from ("", title, "", *(f"- {_line(one)}" for one in memory.of_device(snapshot, device)), "")
+        yield from ("", "**Memory**" if device == 0 else f"**Memory of device {device}**", "")
         yield from table_markdown(
             LIVE.of_source(snapshot, device=device), RANKED, columns=("stack", "size_bytes", SHARE_OF_WHOLE)
         )
@@ -143,8 +136,6 @@ def _layers(run: Run) -> Iterator[str]:
     yield from (
         "",
         "**Layers: time per image by batch size**",
-        "",
-        *(f"- {_line(one)}" for one in of_layers(run.layers, run.record)),
         "",
         *grid(("layer", *(f"batch {b}" for b in batches)), cells),
     )
