@@ -8,7 +8,7 @@ from profiler_kit.analyses.memory.blocks import MEMORY_BLOCK_SPANS, MEMORY_SEGME
 from profiler_kit.analyses.memory.fragmentation import MEMORY_FRAGMENTATION
 from profiler_kit.analyses.memory.regions import MEMORY_REGIONS
 from profiler_kit.analyses.memory.replay import MEMORY_ALLOCATIONS
-from profiler_kit.load.snapshot.frames import SNAPSHOT_EVENTS
+from profiler_kit.load.snapshot.data import SNAPSHOT_EVENTS
 from profiler_kit.schema import Column, Schema
 from profiler_kit.table import Table
 

@@ -1,14 +1,14 @@
-"""Draw any number of spans: rows of spans that do not overlap in, an index that answers any view in milliseconds out.
+"""An index of any number of spans that answers any view of them in milliseconds.
 
 A track is one stream, region, operator or thread; it has as many rows as its spans overlap, so no time is hidden. Each
 row keeps prefix sums of busy time and a 64-way max mipmap of "longest span here", which makes a view cost
-O(pixels * log n). A span takes 24 bytes, and all of it may lie in a file (timeline_store.py).
+O(pixels * log n). A span takes 24 bytes, and all of it may lie in a file (cached.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import numpy as np
@@ -66,25 +66,26 @@ class Track:
     depths: bool
 
 
+@dataclass(frozen=True, eq=False)
 class Row:
-    """Spans that do not overlap, by start. `item` is the row of the frame each span came from."""
+    """Spans that do not overlap, by start.
 
-    def __init__(
-        self,
-        start: Ints,
-        busy: Ints,
-        code: Codes,
-        item: Codes,
-        levels: tuple[Ints, ...] | None = None,
-    ) -> None:
-        self.start, self.busy, self.code, self.item = start, busy, code, item
-        self.levels = tuple(self._mipmap()) if levels is None else levels
+    busy: nanoseconds of spans before each one, and after all of them at the end. item: the row of the frame each span
+    came from. levels: the mipmap, the largest key of every 64 spans, then of every 64 of those, until they are few.
+    """
+
+    start: Ints
+    busy: Ints
+    code: Codes
+    item: Codes
+    levels: tuple[Ints, ...] = ()
 
     @staticmethod
     def of(start: Ints, dur: Ints, code: npt.NDArray[np.integer], item: npt.NDArray[np.integer]) -> Row:
         """The row of these spans, which are by start and do not overlap."""
         busy = np.concatenate((np.zeros(1, np.int64), np.cumsum(dur)))
-        return Row(start, busy, code.astype(np.uint32), item.astype(np.uint32))
+        row = Row(start, busy, code.astype(np.uint32), item.astype(np.uint32))
+        return replace(row, levels=tuple(row._mipmap()))
 
     def __len__(self) -> int:
         return int(self.start.size)

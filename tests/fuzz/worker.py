@@ -22,7 +22,7 @@ from pathlib import Path
 
 from profiler_kit.analyses.gpu.quality import Recorded, find_flaws
 from profiler_kit.errors import KitError
-from profiler_kit.load.cache.file_facts import read_file_facts
+from profiler_kit.load.trace.file_facts import read_file_facts
 from profiler_kit.trace import Trace, load_trace
 from tests.fuzz.mutations import mutate
 from tests.fuzz.seeds import seeds

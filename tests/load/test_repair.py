@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from profiler_kit.load.trace.events import Decoders
+from profiler_kit.load.trace.decode import Decoders
 from profiler_kit.load.trace.repair import MEND_BYTES, MOST_INCIDENTS, Incident, Salvage, closing_bracket, repair
 
 DECODERS = Decoders()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from profiler_kit.errors import InputError, OptionError, SnapshotFormatError
-from profiler_kit.load.snapshot.frames import Frame, SnapshotData
+from profiler_kit.load.snapshot.data import Frame, SnapshotData
 from profiler_kit.load.snapshot.reader import CHILD, read_snapshot
 from tests import snapshots as s
 

@@ -16,7 +16,7 @@ from profiler_kit.formats.ladder_record import LOG, RESULTS, RESULTS_CSV, ROW
 from profiler_kit.formats.run_record import LAYERS, MASKS, MEMORY, MEMORY_TRACE, RECORD, TRACE, RunRecord, read_record
 from profiler_kit.formats.study_file import STUDY, STUDY_CSV
 from profiler_kit.later import shown
-from profiler_kit.load.trace.blocks import GZIP_MAGIC
+from profiler_kit.load.trace.decompress import GZIP_MAGIC
 
 DEPTH: Final = 3  # folders below the root that are looked into
 TRACE_SUFFIXES: Final = (".json", ".json.gz")

@@ -19,19 +19,19 @@ import msgspec
 
 from profiler_kit.errors import OptionError, TraceFormatError
 from profiler_kit.files import require_file
-from profiler_kit.load.trace.blocks import GZIP_MAGIC, Blocks
-from profiler_kit.load.trace.columns import ColumnBuilder, EventColumns
-from profiler_kit.load.trace.events import KEPT_ARGUMENTS, NOT_JSON
+from profiler_kit.load.trace.column_builder import ColumnBuilder
+from profiler_kit.load.trace.columns import EventColumns
+from profiler_kit.load.trace.decode import KEPT_ARGUMENTS, NOT_JSON
+from profiler_kit.load.trace.decompress import Blocks, text_bytes_about
 from profiler_kit.load.trace.repair import Incident
-from profiler_kit.load.trace.stream import KINETO_CUT, SALVAGE_BYTES, EventStream
-from profiler_kit.load.trace.worker import SecondProcess, SecondProcessError
+from profiler_kit.load.trace.second_process import SecondProcess, SecondProcessError
+from profiler_kit.load.trace.split_events import KINETO_CUT, SALVAGE_BYTES, EventStream
 from profiler_kit.progress import Report, silent
 
 HINT: Final = "Record one with profiler_runner, or with torch.profiler's export_chrome_trace."
 LOOK_BYTES: Final = 64 << 10  # what does not begin like JSON may have lost its first bytes
 SEARCH_BYTES: Final = 64 << 20  # `traceEvents` must start within this many bytes
 TWO_PROCESSES_BYTES: Final = 96 << 20
-USUAL_RATIO: Final = 14  # of gzip on a Kineto trace
 # Arguments worth asking for, by the name their column has here (libkineto/src/output_json.cpp, CuptiActivity.cpp).
 ARGUMENTS: Final = {
     "input_dims": "Input Dims",
@@ -96,7 +96,7 @@ def read_chrome_trace(path: Path | str, *, arguments: Sequence[str] = (), report
     whole event of it could be read; OptionError when an argument asked for is a column already.
     """
     file = require_file(path, "a chrome trace", HINT)
-    keys = _argument_keys(arguments)
+    keys = argument_keys(arguments)
     if _worth_two_processes(file):
         try:
             with SecondProcess(arguments, keys) as second:
@@ -110,7 +110,7 @@ def read_stream(file: Path, events: EventStream, report: Report, second: SecondP
     """Read a trace through a stream whose builder may keep more than columns of complete events; raises the same."""
     blocks = Blocks(file, report=report)
     stream = iter(blocks)
-    head, first = _find_events(file, stream)
+    head, first = find_events(file, stream)
     events.offset = len(head)
     if second is None:
         events.feed(first)
@@ -121,7 +121,7 @@ def read_stream(file: Path, events: EventStream, report: Report, second: SecondP
         _feed_both(itertools.chain([first], stream), events, second)
     builder = events.builder
     if not builder.rows:
-        raise _no_events(file, builder, truncated=not events.closed, behind=events.behind)
+        raise no_events(file, builder, truncated=not events.closed, behind=events.behind)
     quality = LoadQuality(
         events=builder.total,
         truncated=not events.closed,
@@ -129,7 +129,7 @@ def read_stream(file: Path, events: EventStream, report: Report, second: SecondP
         dropped_events=builder.dropped + events.dropped,
         incidents=(*events.incidents, *([Incident("corrupt", events.offset, "")] if blocks.cut_off else [])),
     )
-    return ChromeTrace(file, builder.columns(), _metadata(head, events.tail), quality)
+    return ChromeTrace(file, builder.columns(), metadata_of(head, events.tail), quality)
 
 
 def _feed_both(stream: Iterator[bytes], events: EventStream, second: SecondProcess) -> None:
@@ -166,14 +166,10 @@ def _feed_both(stream: Iterator[bytes], events: EventStream, second: SecondProce
 def _worth_two_processes(file: Path) -> bool:
     """A second process pays from some 100 MB of JSON on, and with a second core."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if cores < 2 or not sys.executable or os.name != "posix":
-        return False
-    with file.open("rb") as handle:
-        packed = handle.read(2) == GZIP_MAGIC
-    return file.stat().st_size > (TWO_PROCESSES_BYTES // USUAL_RATIO if packed else TWO_PROCESSES_BYTES)
+    return cores > 1 and bool(sys.executable) and os.name == "posix" and text_bytes_about(file) > TWO_PROCESSES_BYTES
 
 
-def _argument_keys(names: Sequence[str]) -> list[str]:
+def argument_keys(names: Sequence[str]) -> list[str]:
     """The keys of `args` that these names stand for."""
     keys = [ARGUMENTS.get(name, name) for name in names]
     for name, key in zip(names, keys, strict=True):
@@ -186,7 +182,7 @@ def _argument_keys(names: Sequence[str]) -> list[str]:
     return keys
 
 
-def _no_events(file: Path, builder: ColumnBuilder, *, truncated: bool, behind: int = 0) -> TraceFormatError:
+def no_events(file: Path, builder: ColumnBuilder, *, truncated: bool, behind: int = 0) -> TraceFormatError:
     if builder.total > builder.dropped:
         found = f"{builder.total} events but none with a duration (phase X)"
     elif builder.total:
@@ -200,7 +196,7 @@ def _no_events(file: Path, builder: ColumnBuilder, *, truncated: bool, behind: i
     return TraceFormatError(f"{file}: found {found}, want a chrome trace with events. {HINT}")
 
 
-def _find_events(file: Path, stream: Iterator[bytes]) -> tuple[bytes, bytes]:
+def find_events(file: Path, stream: Iterator[bytes]) -> tuple[bytes, bytes]:
     """Read up to the `[` that opens the events; return what stands before it and what has been read after it."""
     seen = bytearray()
     for block in stream:
@@ -237,7 +233,7 @@ def _describe(data: bytes) -> str:
     return f"a JSON {type(value).__name__}"
 
 
-def _metadata(head: bytes, tail: bytes) -> dict[str, Any]:
+def metadata_of(head: bytes, tail: bytes) -> dict[str, Any]:
     """Every key beside `traceEvents`; {} for a bare list, or when neither end of the object can be parsed."""
     if not head.lstrip(_BLANK).startswith(b"{"):
         return {}

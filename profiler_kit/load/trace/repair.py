@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from profiler_kit.load.trace.events import NOT_JSON, Decoders, Event
+from profiler_kit.load.trace.decode import NOT_JSON, Decoders, Event
 
 MEND_BYTES: Final = 1 << 20  # a malformed event longer than this is dropped, not mended
 MOST_INCIDENTS: Final = 20  # told with their place; all of them are counted

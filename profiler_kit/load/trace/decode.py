@@ -9,7 +9,8 @@ from typing import Any, Final, cast
 import msgspec
 from msgspec import Raw, Struct, field
 
-MISSING: Final = -(1 << 63)  # stands for an absent integer in numpy columns, which have no nulls
+from profiler_kit.load.integers import MISSING
+
 NOT_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # bad UTF-8 is no DecodeError
 ABSENT: Final = Raw(b"")  # the text of an argument that is not there
 _NO_TEXT: Final = Raw(b"")

@@ -1,4 +1,4 @@
-"""Read the text of a trace's events a second time: a path in, what happened when and then the chosen events out.
+"""Copy events of a trace as they stand in the file, chosen by what happened when.
 
 The first pass (`scan`) keeps a few numbers per event; the second (`copy_events`) makes the same cuts again and
 gives the original text of the events asked for, so that whatever stands in `args` survives. Events are numbered as
@@ -18,24 +18,25 @@ import numpy.typing as npt
 
 from profiler_kit.errors import TraceFormatError
 from profiler_kit.files import require_file
-from profiler_kit.load.trace.blocks import Blocks
-from profiler_kit.load.trace.categories import OPERATOR, REGION, is_gpu_work, is_launch
-from profiler_kit.load.trace.chrome import HINT, _find_events, _metadata, _no_events
-from profiler_kit.load.trace.columns import (
+from profiler_kit.load.integers import I64, MISSING
+from profiler_kit.load.trace.categories import OLD_CATEGORIES, OPERATOR, REGION, is_gpu_work, is_launch
+from profiler_kit.load.trace.chrome import HINT, find_events, metadata_of, no_events
+from profiler_kit.load.trace.column_builder import (
     FLOAT_EXACT_US,
     LAST_NS,
-    OLD_CATEGORIES,
     Codes,
     ColumnBuilder,
-    EventColumns,
+    coded,
+    integers_of,
+    starts_of,
     text_to_ns,
     to_ns,
 )
-from profiler_kit.load.trace.events import MISSING, Event
-from profiler_kit.load.trace.stream import EventStream
+from profiler_kit.load.trace.columns import EventColumns
+from profiler_kit.load.trace.decode import Event
+from profiler_kit.load.trace.decompress import Blocks
+from profiler_kit.load.trace.split_events import EventStream
 from profiler_kit.progress import Report, silent
-
-I64 = npt.NDArray[np.int64]
 
 METADATA_PHASE: Final = "M"
 FLOW_PHASES: Final = ("s", "t", "f")
@@ -127,7 +128,7 @@ def scan(path: Path | str, *, report: Report = silent) -> Scan:
     file = require_file(path, "a chrome trace", HINT)
     stamp = _stamp(file)
     stream = iter(Blocks(file, report=report))
-    head, first = _find_events(file, stream)
+    head, first = find_events(file, stream)
     builder = _ScanBuilder()
     events = _Recorder(builder)
     events.feed(first)
@@ -135,8 +136,8 @@ def scan(path: Path | str, *, report: Report = silent) -> Scan:
         events.feed(block)
     events.finish()
     if not builder.spans:
-        raise _no_events(file, builder, truncated=not events.closed)
-    return builder.scan(file, _metadata(head, events.tail), tuple(events.outcomes), stamp)
+        raise no_events(file, builder, truncated=not events.closed)
+    return builder.scan(file, metadata_of(head, events.tail), tuple(events.outcomes), stamp)
 
 
 def copy_events(found: Scan, numbers: I64, *, report: Report = silent) -> Iterator[bytes]:
@@ -145,7 +146,7 @@ def copy_events(found: Scan, numbers: I64, *, report: Report = silent) -> Iterat
     Raises TraceFormatError when the file changed since it was scanned.
     """
     stream = iter(Blocks(found.path, report=report))
-    _, first = _find_events(found.path, stream)
+    _, first = find_events(found.path, stream)
     events = _Replayer(found.outcomes, numbers)
     yield from events.taken(first)
     for block in stream:
@@ -232,24 +233,6 @@ def _valid(text: bytes) -> bytes:
     return text
 
 
-def _text(event: Event) -> bytes:
-    """A mended event as JSON, with the arguments that are known."""
-    value: dict[str, Any] = {"ph": event.ph, "cat": event.cat, "name": event.name}
-    value |= {key: one for key, one in (("pid", event.pid), ("tid", event.tid), ("id", event.id)) if one != MISSING}
-    text = msgspec.json.encode(value)[:-1]
-    ns = text_to_ns(bytes(event.ts)) if isinstance(event.ts, msgspec.Raw) else None
-    if ns is not None:
-        text += b',"ts":' + microseconds(ns)
-    if event.dur >= 0:
-        text += b',"dur":' + microseconds(int(to_ns(np.array([event.dur]))[0]))
-    arguments = {
-        str(f.encode_name): getattr(event.args, f.name)
-        for f in msgspec.structs.fields(event.args)
-        if getattr(event.args, f.name) not in (MISSING, "", None)
-    }
-    return text + b',"args":' + msgspec.json.encode(arguments) + b"}"
-
-
 def replaced(text: bytes, values: Mapping[str, bytes]) -> bytes:
     """An event's text with other JSON values for some of its keys; every other value stays as it is written."""
     event = _FIELDS.decode(text)
@@ -279,23 +262,6 @@ def _matters(event: Event) -> bool:
     return category == REGION or is_gpu_work(category) or is_launch(category)
 
 
-def _times(events: Sequence[Event], *, exact: bool) -> I64 | None:
-    """Time stamps in ns, MISSING where there is none; None when a float cannot hold one: ask for its text."""
-    if exact:
-        texts = [text_to_ns(bytes(event.ts)) for event in events]
-        return np.array([MISSING if ns is None else ns for ns in texts], dtype=np.int64)
-    us = np.fromiter([event.ts for event in events], np.float64, len(events))
-    return to_ns(us) if bool((np.abs(us) < FLOAT_EXACT_US).all()) else None
-
-
-def _integer(value: int | float | str) -> int:
-    try:
-        number = int(value, 0) if isinstance(value, str) else int(value)
-    except (ValueError, OverflowError):
-        return MISSING
-    return number if -(1 << 63) <= number < 1 << 63 else MISSING
-
-
 class _ScanBuilder(ColumnBuilder):
     """Takes every event, keeps little of most and whole columns of those that attribution needs."""
 
@@ -311,9 +277,10 @@ class _ScanBuilder(ColumnBuilder):
 
     def add(self, events: Sequence[Event], *, exact: bool) -> bool:
         """As ColumnBuilder's."""
-        time = _times(events, exact=exact)
-        if time is None:
+        time, known = starts_of(events, exact=exact)
+        if not exact and not known.all():
             return False
+        time[~known] = MISSING
         first = self.total
         phases = [event.ph for event in events]
         timed = (time != MISSING).tolist()
@@ -337,9 +304,9 @@ class _ScanBuilder(ColumnBuilder):
             place + first,
             time[place],
             to_ns(np.fromiter([event.dur for event in events], np.float64, len(events))),
-            _coded(self.all_threads, [(event.pid, event.tid) for event in events]),
-            _coded(self.all_categories, [event.cat for event in events]),
-            np.array([_integer(event.args.stream) for event in events], dtype=np.int64),
+            coded(self.all_threads, [(event.pid, event.tid) for event in events]),
+            coded(self.all_categories, [event.cat for event in events]),
+            integers_of([event.args.stream for event in events]),
         )
         for name, one in zip(_SPAN_COLUMNS, values, strict=True):
             self._small[name].append(one)
@@ -355,10 +322,10 @@ class _ScanBuilder(ColumnBuilder):
         arrows = [events[at] for at in places["flow"]]
         columns = (
             flows + first,
-            _coded(self.all_categories, [event.cat for event in arrows]),
+            coded(self.all_categories, [event.cat for event in arrows]),
             np.array([FLOW_PHASES.index(event.ph) for event in arrows], dtype=np.int64),
-            np.array([_integer(event.id) for event in arrows], dtype=np.int64),
-            _coded(self.all_threads, [(event.pid, event.tid) for event in arrows]),
+            integers_of([event.id for event in arrows]),
+            coded(self.all_threads, [(event.pid, event.tid) for event in arrows]),
             time[flows],
         )
         self._flows.append(np.column_stack(columns).astype(np.int64))
@@ -383,7 +350,3 @@ class _ScanBuilder(ColumnBuilder):
             outcomes=outcomes,
             stamp=stamp,
         )
-
-
-def _coded(codes: Codes, keys: list[Any]) -> npt.NDArray[np.int32]:
-    return np.fromiter(map(codes.__getitem__, keys), np.int32, len(keys))

@@ -1,4 +1,4 @@
-"""A second process that decodes every other block: blocks in, their columns out, merged with ours in file order.
+"""A second process that decodes every other block of a large trace; its columns are merged with ours in file order.
 
 Python decodes on one core at a time, so a large trace is shared with a child. It is started with subprocess, not
 with multiprocessing, whose spawn would run a user's unguarded script again. The child reads blocks from its
@@ -19,12 +19,13 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from profiler_kit.load.trace.columns import INTEGERS, NARROWED, PLAIN, Codes, ColumnBuilder, of_one_width
-from profiler_kit.load.trace.stream import EventStream
+from profiler_kit.load.integers import of_one_width
+from profiler_kit.load.trace.column_builder import INTEGERS, NARROWED, PLAIN, Codes, ColumnBuilder
+from profiler_kit.load.trace.split_events import EventStream
 
 OK, MALFORMED = b"+", b"-"
 LENGTH_BYTES: Final = 8
-PIPE_BYTES: Final = 1 << 20  # holds the block that waits; more is not everybody's to ask for
+PIPE_BYTES: Final = 1 << 20  # holds the block that waits; the unprivileged maximum of Linux
 MOST_BLOCKS: Final = 2
 _SET_PIPE_SIZE: Final = 1031  # F_SETPIPE_SZ of linux/fcntl.h, for Pythons that do not name it
 
@@ -50,7 +51,7 @@ class SecondProcess:
     """The child, seen from the process that loads the file. Use as a context manager: it is gone afterwards."""
 
     def __init__(self, extra: Sequence[str], keys: Sequence[str]) -> None:
-        code = f"import sys; sys.path[:] = {sys.path!r}; from profiler_kit.load.trace.worker import main; main()"
+        code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import main; main()"
         self._child = subprocess.Popen(
             [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )

@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from profiler_kit.files import require_file
+from profiler_kit.load.integers import MISSING
 from profiler_kit.load.trace.chrome import HINT, ChromeTrace, read_stream
-from profiler_kit.load.trace.columns import ColumnBuilder, text_to_ns, to_ns
-from profiler_kit.load.trace.events import MISSING, Event
-from profiler_kit.load.trace.stream import EventStream
+from profiler_kit.load.trace.column_builder import ColumnBuilder, text_to_ns, to_ns
+from profiler_kit.load.trace.decode import Event
+from profiler_kit.load.trace.split_events import EventStream
 from profiler_kit.progress import Report, silent
 
 NAME: Final = "[memory]"

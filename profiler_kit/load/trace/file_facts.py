@@ -1,9 +1,18 @@
-"""What a trace file is, as bytes: a path in; its layout, sizes and how many events of each category it holds, out."""
+"""What a trace file is, as bytes: its layout, its sizes, and how many events of each category it holds.
+
+`python -m profiler_kit.load.trace.file_facts TRACE` puts these facts into the cache. The dashboard starts it when a
+large trace is loaded, so that Doctor finds them there: in a process of its own with low priority, since the same work
+in a thread would delay every page that is drawn meanwhile.
+"""
 
 from __future__ import annotations
 
 import codecs
+import contextlib
+import dataclasses
+import os
 import re
+import sys
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,11 +23,16 @@ from typing import Final, Literal
 
 import msgspec
 
-from profiler_kit.load.trace.blocks import GZIP_MAGIC, GZIP_WINDOW, Blocks
-from profiler_kit.load.trace.chrome import _find_events
-from profiler_kit.load.trace.columns import OLD_CATEGORIES, ColumnBuilder
-from profiler_kit.load.trace.events import NOT_JSON, Event
-from profiler_kit.load.trace.stream import EventStream
+from profiler_kit.errors import KitError
+from profiler_kit.files import require_file
+from profiler_kit.load import cache
+from profiler_kit.load.trace.cached import find_trace
+from profiler_kit.load.trace.categories import OLD_CATEGORIES
+from profiler_kit.load.trace.chrome import HINT, find_events
+from profiler_kit.load.trace.column_builder import ColumnBuilder
+from profiler_kit.load.trace.decode import NOT_JSON, Event
+from profiler_kit.load.trace.decompress import GZIP_MAGIC, GZIP_WINDOW, Blocks
+from profiler_kit.load.trace.split_events import EventStream
 from profiler_kit.progress import Report, silent
 
 Layout = Literal["kineto", "indented", "compact"]
@@ -53,6 +67,24 @@ class FileFacts:
     def of_category(self, category: str) -> int:
         """Events of that category, of every phase."""
         return sum(count for (found, _), count in self.counts.items() if found == category)
+
+
+FACTS: Final = cache.Kind[FileFacts](
+    "facts",
+    FileFacts,
+    ("load/trace/*.py",),
+    pack=lambda facts: facts,
+    unpack=lambda facts, file: dataclasses.replace(facts, path=file),
+)
+
+
+def load_file_facts(path: Path | str, *, report: Report = silent) -> FileFacts:
+    """What read_file_facts gives, from the cache when it can; those of a large trace are kept there afterwards.
+
+    Raises what read_file_facts raises.
+    """
+    file = require_file(path, "a chrome trace", HINT)
+    return cache.load(find_trace(FACTS, file), lambda: read_file_facts(file, report=report))
 
 
 class _Kind(msgspec.Struct, gc=False):
@@ -99,7 +131,7 @@ class _CountStream(EventStream):
 def read_file_facts(path: Path, *, report: Report = silent) -> FileFacts:
     """Read the whole file once, in bounded memory.
 
-    Raises TraceFormatError when it holds no list of events.
+    Raises TraceFormatError when it has no list of events.
     """
     with path.open("rb") as handle:
         start = handle.read(1 << 12)
@@ -109,7 +141,7 @@ def read_file_facts(path: Path, *, report: Report = silent) -> FileFacts:
     blocks = Blocks(path, report=report)
     watched = _Watched(iter(blocks))
     stream = iter(watched)
-    before, first = _find_events(path, stream)
+    before, first = find_events(path, stream)
     events = _CountStream()
     events.feed(first)
     for block in stream:
@@ -169,3 +201,15 @@ class _Watched:
 
 def _found(pattern: re.Pattern[bytes], last: bytes, block: bytes) -> bool:
     return pattern.search(block) is not None or pattern.search(last + block[:32]) is not None
+
+
+def main() -> None:
+    """Put the facts of the file named on the command line into the cache; errors are for whoever asks for them."""
+    with contextlib.suppress(OSError, AttributeError):  # not on every system
+        os.nice(10)
+    with contextlib.suppress(KitError, OSError):
+        load_file_facts(Path(sys.argv[1]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""Read a trace file as decompressed blocks: a path in, UTF-8 out, gzip told by its magic and not by its name."""
+"""Read a trace file in blocks of decompressed UTF-8. Its first bytes tell gzip, not its name."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ BLOCK_BYTES: Final = 512 << 10  # a block and the objects made of it stay in the
 READ_BYTES: Final = 1 << 20
 CAREFUL_BYTES: Final = 1 << 10
 GZIP_MAGIC: Final = b"\x1f\x8b"
+USUAL_RATIO: Final = 14  # of gzip on a Kineto trace
 GZIP_WINDOW: Final = 31  # zlib: a gzip member with the largest window
 CorruptData: type[Exception] = isal_zlib.error  # type: ignore[assignment]  # its stubs are wrong here
 
@@ -45,7 +46,7 @@ class Blocks:
                 self._report(raw.tell(), total)
 
     def _inflated(self, raw: BinaryIO) -> Iterator[bytes]:
-        """Inflate member after member; what follows the last one (zero padding, junk) is no data."""
+        """Inflate member after member; what follows the last one (zero padding, junk) is ignored."""
         member = None
         packed = b""
         given = 0
@@ -107,6 +108,13 @@ def as_utf8(blocks: Iterable[bytes]) -> Iterator[bytes]:
             decoder = codecs.getincrementaldecoder("utf-16")("replace")
         first = False
         yield block if decoder is None else decoder.decode(block).encode("utf-8", "replace")
+
+
+def text_bytes_about(path: Path) -> int:
+    """How much JSON a file holds: its size, or what gzip usually makes of so much; raises OSError."""
+    with path.open("rb") as handle:
+        packed = handle.read(2) == GZIP_MAGIC
+    return path.stat().st_size * (USUAL_RATIO if packed else 1)
 
 
 def first_bytes(path: Path, size: int) -> bytes:

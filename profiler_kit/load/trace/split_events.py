@@ -13,9 +13,9 @@ from typing import Final
 
 import msgspec
 
-from profiler_kit.load.trace.blocks import BLOCK_BYTES
-from profiler_kit.load.trace.columns import LAST_NS, ColumnBuilder, text_to_ns
-from profiler_kit.load.trace.events import NOT_JSON, Decoders, Event
+from profiler_kit.load.trace.column_builder import LAST_NS, ColumnBuilder, text_to_ns
+from profiler_kit.load.trace.decode import NOT_JSON, Decoders, Event
+from profiler_kit.load.trace.decompress import BLOCK_BYTES
 from profiler_kit.load.trace.repair import (
     BLANK,
     LOOK_BYTES,
