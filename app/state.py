@@ -28,8 +28,16 @@ from profiler_kit.formats.ladder_record import RESULTS, LadderRecord, read_ladde
 from profiler_kit.formats.layer_file import read_layers
 from profiler_kit.formats.study_file import StudyRecord, read_study, study_samples, study_totals
 from profiler_kit.joined import JoinedRun, join_run
-from profiler_kit.load.discover.ladders import LadderFolder, find_ladders
-from profiler_kit.load.discover.runs import RunFolder, confined, default_root, find_run, find_runs, require_root
+from profiler_kit.load.discover.runs import (
+    LadderFolder,
+    RunFolder,
+    confined,
+    default_root,
+    find_ladders,
+    find_run,
+    find_runs,
+    require_root,
+)
 from profiler_kit.load.trace.cached import TRACES, find_trace
 from profiler_kit.load.trace.file_facts import FileFacts, load_file_facts
 from profiler_kit.progress import Report

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.attribute.span_forest import ROOT, build_forest, outer_first
-from profiler_kit.load.discover.rank_files import Paths, add_rank, rank_files, rank_of
+from profiler_kit.load.discover.jobs import Paths, add_rank, rank_files, rank_of
 from profiler_kit.load.integers import MISSING
 from profiler_kit.load.trace.categories import OPERATOR, REGION, is_launch
 from profiler_kit.load.trace.chrome import ChromeTrace, read_chrome_trace

@@ -159,7 +159,7 @@ def test_a_missing_folder_is_one_line(tmp_path: Path) -> None:
     done = profiler_kit("serve", tmp_path / "missing", "--no-browser")
     assert (done.code, done.out) == (1, "")
     assert done.err == (
-        f"profiler-kit: {tmp_path / 'missing'}: no such folder, want a folder of runs. "
+        f"profiler-kit: {tmp_path / 'missing'}: no such folder, expected a folder of runs. "
         "Name a folder that holds runs, or record one with: profiler-kit capture\n"
     )
 
