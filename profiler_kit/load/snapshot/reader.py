@@ -7,7 +7,6 @@ and hands back plain columns. SnapshotBuilder checks them, whether they come fro
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import signal
@@ -15,7 +14,6 @@ import subprocess
 import sys
 import threading
 import time
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
@@ -26,6 +24,7 @@ from profiler_kit.errors import OptionError, SnapshotFormatError
 from profiler_kit.files import require_file
 from profiler_kit.load import cache
 from profiler_kit.load.snapshot.data import HINT, WANTED, Array, SnapshotBuilder, SnapshotData
+from profiler_kit.load.trace.decompress import GZIP_MAGIC, first_bytes
 from profiler_kit.progress import Report, silent
 
 MEMORY_LIMIT_BYTES: Final = 3 << 30
@@ -77,8 +76,8 @@ def read_snapshot(
     The child gets 256 MiB and 16 bytes for each byte of the file, at most 3 GiB; `memory_limit_bytes` sets another
     amount.
 
-    Raises InputError when the file is missing or empty; SnapshotFormatError when it is no snapshot, is cut off, asks
-    for code, or wants more memory or time than it gets; OptionError when the limit is too small to start with.
+    Raises InputError when the file is missing or empty; SnapshotFormatError when it is not a snapshot, is cut off, asks
+    for code, or takes more memory or time than it gets; OptionError when the limit is too small to start with.
     """
     _, data = _read(require_file(path, WANTED, HINT), memory_limit_bytes, report)
     report(1.0, 1.0, "read")
@@ -100,67 +99,52 @@ def _read_columns(target: Path, memory_limit_bytes: int | None, report: Report) 
     if memory_limit_bytes is not None and memory_limit_bytes < LEAST_MEMORY_BYTES:
         raise OptionError(
             f"memory limit: {memory_limit_bytes >> 20} MiB is too little to read a snapshot, "
-            f"want at least {LEAST_MEMORY_BYTES >> 20} MiB."
+            f"expected at least {LEAST_MEMORY_BYTES >> 20} MiB."
         )
     _refuse_other_formats(target)
     size = target.stat().st_size
-    wanted = LEAST_MEMORY_BYTES + MEMORY_PER_FILE_BYTE * size
-    space = min(wanted, MEMORY_LIMIT_BYTES) if memory_limit_bytes is None else memory_limit_bytes
-    return _Child(target, size, space).read(report)
+    usual = min(LEAST_MEMORY_BYTES + MEMORY_PER_FILE_BYTE * size, MEMORY_LIMIT_BYTES)
+    return _Child(target, size, usual if memory_limit_bytes is None else memory_limit_bytes).read(report)
 
 
 def is_trace(path: str | os.PathLike[str]) -> bool:
     """Whether a file begins as a chrome trace does, packed or not; False for one that cannot be read."""
     try:
-        with Path(path).open("rb") as handle:
-            return _first_bytes(handle.read(64), Path(path))[:1] in (b"{", b"[")
+        return _first_byte(Path(path)) in (b"{", b"[")
     except (OSError, ValueError):
         return False
 
 
-def _first_bytes(start: bytes, path: Path) -> bytes:
-    """The first bytes that say something, of what is inside when the file is packed."""
-    if start[:2] == b"\x1f\x8b":
-        try:
-            with gzip.open(path) as handle:
-                start = handle.read(64)
-        except (OSError, EOFError, zlib.error):
-            start = b""
-    return start.removeprefix(b"\xef\xbb\xbf").lstrip()
+def _first_byte(path: Path) -> bytes:
+    """The first byte of a file that is not white space, or of what is inside when it is gzipped."""
+    return first_bytes(path, 64).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
 
 
 def _refuse_other_formats(path: Path) -> None:
     """Say what the file is when its first bytes tell, before any process is started."""
     with path.open("rb") as handle:
-        start = handle.read(64)
-    inner = _first_bytes(start, path)
-    found = None
-    if start[:2] == b"\x1f\x8b":
-        if inner[:1] == b"\x80":
-            raise SnapshotFormatError(
-                f"{path}: this is a pickle packed with gzip, want {WANTED} as torch writes it. Unpack it with gunzip."
-            )
-        found = "a chrome trace (JSON packed with gzip)" if inner[:1] in (b"{", b"[") else "a gzip file"
-    elif inner[:1] in (b"{", b"["):
-        found = "a chrome trace (JSON)"
-    elif start[:2] == b"PK":
-        found = "a zip archive (a checkpoint of torch.save?)"
-    elif inner[:1] == b"<":
-        found = "an HTML page"
-    if found is not None and "trace" in found:
+        start = handle.read(2)
+    inner, packed, hint = _first_byte(path), start == GZIP_MAGIC, HINT
+    if packed and inner == b"\x80":
         raise SnapshotFormatError(
-            f"{path}: this is {found}, want {WANTED} (a pickle). "
-            "For a trace use: profiler-kit summary, regions or kernels."
+            f"{path}: this is a pickle packed with gzip, expected {WANTED} as torch writes it. Unpack it with gunzip."
         )
-    if found is not None:
-        raise SnapshotFormatError(f"{path}: this is {found}, want {WANTED} (a pickle). {HINT}")
+    if inner in (b"{", b"["):
+        found = "a chrome trace (JSON packed with gzip)" if packed else "a chrome trace (JSON)"
+        hint = "For a trace use: profiler-kit summary, regions or kernels."
+    elif packed:
+        found = "a gzip file"
+    elif start == b"PK":
+        found = "a zip archive (a checkpoint of torch.save?)"
+    elif inner == b"<":
+        found = "an HTML page"
+    else:
+        return
+    raise SnapshotFormatError(f"{path}: this is {found}, expected {WANTED} (a pickle). {hint}")
 
 
 _DTYPES: Final[dict[str, np.dtype[Any]]] = {
-    "b": np.dtype("i1"),
-    "i": np.dtype("<i4"),
-    "q": np.dtype("<i8"),
-    "Q": np.dtype("<u8"),
+    code: np.dtype(dtype) for code, dtype in (("b", "i1"), ("i", "<i4"), ("q", "<i8"), ("Q", "<u8"))
 }
 
 
@@ -178,7 +162,7 @@ class _Child:
 
     def read(self, report: Report) -> tuple[str, dict[str, Array]]:
         limits = [str(value) for value in (self._space, self._cpu_s, self._size)]
-        deadline = time.monotonic() + 20 + 10 * self._cpu_s  # only a machine that stands still gets there
+        deadline = time.monotonic() + 20 + 10 * self._cpu_s  # only a machine that hangs gets there
         with (
             self._path.open("rb") as handle,
             subprocess.Popen(
@@ -235,16 +219,12 @@ class _Child:
         if code == -getattr(signal, "SIGXCPU", 24):
             why = f"reading it took more than {self._cpu_s} s of processor time"
         elif self._overflow:
-            why = "it grows beyond all measure when read"
+            why = "it grows without limit when read"
         else:
             why = f"reading it ended the reading process ({_ending(code)}) within {self._space >> 20} MiB of memory"
-        raise SnapshotFormatError(f"{self._path}: {why}, want {WANTED}. {HINT}")
+        raise SnapshotFormatError(f"{self._path}: {why}, expected {WANTED}. {HINT}")
 
 
 def _ending(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"
+    named = {-one: one.name for one in signal.Signals}
+    return f"exit code {code}" if code >= 0 else named.get(code, f"signal {-code}")
