@@ -9,8 +9,8 @@ empty switches the cache off. PROFILER_KIT_CACHE_LIMIT is the most it may hold (
 and plain bytes); the files that were not used for longest go first.
 
 Format: a prefix (MAGIC, length and CRC-32 of the head, CRC-32 of the rest), the head in msgpack (stamp, place of each
-array, and the value in which a number stands for each array), then the arrays, each from a multiple of 64 bytes on so
-that it can be mapped. Signed integers are stored in the narrowest width that holds them.
+array, and the value with a number in the place of each), then the arrays, each from a multiple of 64 bytes on so that it
+can be mapped. Signed integers are stored in the narrowest width that holds them.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def load(entry: Entry[T] | None, make: Callable[[], T]) -> T:
 
 
 def read(entry: Entry[T] | None) -> T | None:
-    """What the cache file holds; None when there is none that can be used."""
+    """What the cache file holds; None unless it can be used."""
     if entry is not None:
         with contextlib.suppress(NotOurs, OSError, KitError):
             value = entry.kind.unpack(read_file(entry.file, entry.kind, entry.stamp), entry.source)
@@ -164,7 +164,7 @@ def find(kind: Kind[T], source: Path, arguments: Sequence[str] = ()) -> Entry[T]
         "path": path,
         "size": found.st_size,
         "mtime_ns": found.st_mtime_ns,
-        "ctime_ns": found.st_ctime_ns,  # changes also when somebody copies a file with its times
+        "ctime_ns": found.st_ctime_ns,  # changes also when a file is copied with its times
         "inode": found.st_ino,
         "arguments": list(arguments),
         "code": code_of(kind.code),
@@ -316,8 +316,7 @@ def _bytes(array: Array, stored: str) -> memoryview:
 def read_file(file: Path, kind: Kind[T], stamp: Mapping[str, Any], *, mapped: bool = False) -> Any:
     """What write_file was given, packed.
 
-    mapped: the arrays stay in the file, and signed integers in the width they are stored in. Memory stays small then,
-    whatever the size of the file.
+    mapped: the arrays stay in the file, and signed integers in the width they are stored in: memory stays small.
 
     Raises NotOurs when the file is damaged, of another format, or made with another stamp, and OSError when it
     cannot be read at all.

@@ -1,6 +1,6 @@
 """Integers that may be missing, in as few bytes as hold them.
 
-Numpy's integers have no null: the smallest integer of a dtype stands for a missing one. That holds in every width, so a
+Numpy's integers have no null: the smallest integer of a dtype means a missing one. That holds in every width, so a
 column can change its width and keep what is missing.
 """
 

@@ -232,7 +232,7 @@ BAD = {
     "empty list": (b"[]", "a trace without a single event (nothing ran while it was recorded)"),
     "no events": (b'{"traceEvents": []}', "a trace without a single event (nothing ran while it was recorded)"),
     "cut": (b'{"traceEvents": [{"ph": "X", "na', "a trace that is cut off before its first whole event"),
-    "numbers": (b"[1, 2, 3]", "a list of 3 values that are no trace events"),
+    "numbers": (b"[1, 2, 3]", "a list of 3 values that are not trace events"),
     "no spans": (b'[{"ph": "B", "ts": 1}]', "1 events but none with a duration (phase X)"),
     "object": (b'{"b": 1, "a": 2}', "a JSON object with the keys ['a', 'b']"),
     "string": (b'"hello"', "a JSON str"),
@@ -250,7 +250,7 @@ def test_what_is_no_trace_is_named(case: str, tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(TraceFormatError) as raised:
         read_chrome_trace(path)
-    assert str(raised.value).startswith(f"{path}: found {found}, want a chrome trace")
+    assert str(raised.value).startswith(f"{path}: found {found}, expected a chrome trace")
     assert str(raised.value).endswith(RECORD)
 
 

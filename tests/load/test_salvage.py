@@ -118,7 +118,7 @@ def test_an_empty_trace_before_another_is_named(tmp_path: Path) -> None:
         load('{"traceEvents": []}\n' + text("compact", "a", "b"), path)
     assert str(raised.value) == (
         f"{path}: found a trace without a single event (nothing ran while it was recorded), and 2 events of another "
-        "trace behind its end, want a chrome trace with events. Record one with profiler_runner, or with "
+        "trace after its end, expected a chrome trace with events. Record one with profiler_runner, or with "
         "torch.profiler's export_chrome_trace."
     )
 

@@ -178,7 +178,7 @@ def test_a_packed_pickle_a_zip_and_a_page_are_told_apart(tmp_path: Path) -> None
     path.write_bytes(b"PK\x03\x04....")
     assert refused(path).startswith("this is a zip archive (a checkpoint of torch.save?), expected")
     path.write_bytes(b"<!doctype html>")
-    assert refused(path).startswith("this is an HTML page, want")
+    assert refused(path).startswith("this is an HTML page, expected")
 
 
 @pytest.mark.parametrize("cut", [1, 10, 40, 0.5, 0.99])

@@ -27,7 +27,7 @@ from profiler_kit.progress import Report, silent
 
 T = TypeVar("T")
 
-# Below this much JSON a load takes less time than anybody notices (benchmarks/cache.py), and is not kept.
+# Below this much JSON a load is too fast to notice (benchmarks/cache.py), and nothing is kept.
 SMALLEST_JSON_BYTES: Final = 16 << 20
 MEMORY_PER_JSON: Final = 1.2  # bytes of columns, attribution and frames per byte of JSON (benchmarks/cache.py)
 COMPACT_IDS: Final = 1 << 17  # ids of launches are made unique when so many more have come than there were
@@ -80,7 +80,7 @@ class Spilled:
 
 @contextlib.contextmanager
 def spilled_trace(path: Path | str, *, arguments: Sequence[str] = (), report: Report = silent) -> Iterator[Spilled]:
-    """The columns of a trace in a file, made in bounded memory whatever the size of the trace.
+    """The columns of a trace in a file, made in bounded memory.
 
     It is the cache's file where there is one or one can be kept; otherwise a temporary file, gone afterwards.
 

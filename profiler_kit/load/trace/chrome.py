@@ -1,7 +1,7 @@
-"""Load a chrome trace in bounded memory: a path in, event columns, metadata and what was lost out.
+"""Load a chrome trace in bounded memory.
 
-The decompressed stream is cut at event boundaries (stream.py), each block is decoded (events.py), becomes columns
-(columns.py) and is dropped, whatever the size of the file; a large file is shared with a second process (worker.py).
+The decompressed bytes are cut at event boundaries (split_events.py), each block is decoded (decode.py), becomes columns
+(column_builder.py) and is dropped. A large file is shared with a second process (second_process.py).
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ _LIST: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[")
 class LoadQuality:
     """What the file held and what of it was lost.
 
-    events counts every entry of `traceEvents`, whatever its phase. A truncated file lacks the end of
-    `traceEvents`; it is loaded up to its last whole event. repaired events were malformed JSON and could be
-    mended; dropped ones could not, are no events, have a negative or missing duration, or stand behind the end of
-    the trace. incidents says what happened where, the first few times.
+    events counts every entry of `traceEvents`, of any phase. A truncated file lacks the end of `traceEvents`; it is
+    loaded up to its last whole event. repaired events were malformed JSON and could be mended; dropped ones could not,
+    are not events, have a negative or missing duration, or come after the end of the trace. incidents says what
+    happened where, the first few times.
     """
 
     events: int
@@ -92,8 +92,8 @@ def read_chrome_trace(path: Path | str, *, arguments: Sequence[str] = (), report
     arguments: what else to keep of each event's `args`, by the names of ARGUMENTS or as the file writes them
     ("Input Dims"); they come as text columns in `columns.extra`. Large files are decoded by two processes.
 
-    Raises InputError when the file is missing or empty and TraceFormatError when it is no trace, or not one
-    whole event of it could be read; OptionError when an argument asked for is a column already.
+    Raises InputError when the file is missing or empty and TraceFormatError when it is not a trace, or not
+    one whole event of it could be read; OptionError when an argument asked for is a column already.
     """
     file = require_file(path, "a chrome trace", HINT)
     keys = argument_keys(arguments)
@@ -102,7 +102,7 @@ def read_chrome_trace(path: Path | str, *, arguments: Sequence[str] = (), report
             with SecondProcess(arguments, keys) as second:
                 return read_stream(file, EventStream(arguments, keys), report, second)
         except (SecondProcessError, OSError):
-            pass  # malformed somewhere, or no process to be had: event by event, alone
+            pass  # malformed somewhere, or no process can be started: event by event, alone
     return read_stream(file, EventStream(arguments, keys), report)
 
 
@@ -170,11 +170,11 @@ def _worth_two_processes(file: Path) -> bool:
 
 
 def argument_keys(names: Sequence[str]) -> list[str]:
-    """The keys of `args` that these names stand for."""
+    """The keys of `args` that these names mean."""
     keys = [ARGUMENTS.get(name, name) for name in names]
     for name, key in zip(names, keys, strict=True):
         if key in KEPT_ARGUMENTS or keys.count(key) > 1:
-            raise OptionError(f"arguments: {name!r} is a column already, want others. Leave it out.")
+            raise OptionError(f"arguments: {name!r} is a column already, expected other arguments. Leave it out.")
         if not key.isprintable() or '"' in key or "\\" in key:
             raise OptionError(
                 f"arguments: {name!r} cannot be the key of an argument. Try one of {', '.join(ARGUMENTS)}."
@@ -186,37 +186,34 @@ def no_events(file: Path, builder: ColumnBuilder, *, truncated: bool, behind: in
     if builder.total > builder.dropped:
         found = f"{builder.total} events but none with a duration (phase X)"
     elif builder.total:
-        found = f"a list of {builder.total} values that are no trace events"
+        found = f"a list of {builder.total} values that are not trace events"
     elif truncated:
         found = "a trace that is cut off before its first whole event"
     else:
         found = "a trace without a single event (nothing ran while it was recorded)"
     if behind:
-        found += f", and {behind} events of another trace behind its end"
-    return TraceFormatError(f"{file}: found {found}, want a chrome trace with events. {HINT}")
+        found += f", and {behind} events of another trace after its end"
+    return TraceFormatError(f"{file}: found {found}, expected a chrome trace with events. {HINT}")
 
 
 def find_events(file: Path, stream: Iterator[bytes]) -> tuple[bytes, bytes]:
-    """Read up to the `[` that opens the events; return what stands before it and what has been read after it."""
+    """Read up to the `[` that opens the events; return what comes before it and what has been read after it."""
     seen = bytearray()
     for block in stream:
         seen += block
         found = _LIST.match(seen) or _EVENTS_KEY.search(seen)
         if found:
             return bytes(seen[: found.end()]), bytes(seen[found.end() :])
-        if len(seen) > (SEARCH_BYTES if _may_be_json(seen) else LOOK_BYTES):
+        may_be_json = bytes(seen[:64]).lstrip(_BLANK)[:1] in (b"{", b"")
+        if len(seen) > (SEARCH_BYTES if may_be_json else LOOK_BYTES):
             break
     raise TraceFormatError(
-        f"{file}: found {_describe(bytes(seen))}, want a chrome trace: {{'traceEvents': [...]}}. {HINT}"
+        f"{file}: found {_describe(bytes(seen))}, expected a chrome trace: {{'traceEvents': [...]}}. {HINT}"
     )
 
 
-def _may_be_json(seen: bytearray) -> bool:
-    return bytes(seen[:64]).lstrip(_BLANK)[:1] in (b"{", b"")
-
-
 def _describe(data: bytes) -> str:
-    """What a file that is no trace is, for its error message."""
+    """What a file is that is not a trace, for its error message."""
     if data[:1] == b"\x80":
         return "a pickle (a CUDA memory snapshot? Open it with: profiler-kit memory FILE)"
     if not data:

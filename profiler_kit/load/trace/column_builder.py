@@ -59,7 +59,7 @@ def to_ns(us: npt.NDArray[np.float64]) -> I64:
 
 
 def text_to_ns(text: bytes) -> int | None:
-    """Decimal text in microseconds (quoted or not) to nanoseconds; None when it is no finite number in range."""
+    """Decimal text in microseconds (quoted or not) to nanoseconds; None unless it is a finite number in range."""
     try:
         value = Decimal(text.strip(b'" ').decode("ascii")) * 1000
         ns = int(value.to_integral_value(rounding=ROUND_HALF_EVEN))
@@ -85,7 +85,7 @@ class ColumnBuilder:
     """
 
     def __init__(self, extra: Sequence[str] = ()) -> None:
-        self.total = 0  # entries seen, whatever their phase
+        self.total = 0  # entries seen, of any phase
         self.dropped = 0
         self.rows = 0  # complete events kept
         self.names, self.categories, self.threads = Codes(), Codes(), Codes()
@@ -175,7 +175,7 @@ class ColumnBuilder:
                 self.thread_names[event.pid, event.tid] = event.args.name
             elif event.name == "process_labels" and event.args.labels:
                 self.process_labels[event.pid] = event.args.labels
-            self.dropped += not event.ph  # an object that is no trace event
+            self.dropped += not event.ph  # an object that is not a trace event
 
     def _threads_of(self, events: list[Event]) -> npt.NDArray[np.int32]:
         """Code of (pid, tid) of each event; consecutive events mostly share it, so runs are coded once."""
@@ -212,7 +212,7 @@ class ColumnBuilder:
         )
 
     def take(self, column: str) -> npt.NDArray[Any]:
-        """All of a column, in file order, which is gone from here then: codes, or numbers as `narrowed` keeps them."""
+        """All of a column in file order, removed from here: codes, or numbers as `narrowed` keeps them."""
         if self._wide:
             self._narrow()
         parts = self.parts.pop(column)
@@ -227,7 +227,7 @@ def coded(codes: Codes, keys: Sequence[Any]) -> npt.NDArray[np.int32]:
 
 
 def _texts(codes: Codes, values: list[Raw]) -> npt.NDArray[np.int32]:
-    """The code of each text; most events do not have the argument, and code 0 is no text."""
+    """The code of each text; most events do not have the argument, and get code 0."""
     found = np.zeros(len(values), dtype=np.int32)
     rows = [row for row, value in enumerate(values) if value is not ABSENT]
     if rows:
@@ -236,9 +236,10 @@ def _texts(codes: Codes, values: list[Raw]) -> npt.NDArray[np.int32]:
 
 
 def starts_of(events: Sequence[Event], *, exact: bool) -> tuple[I64, npt.NDArray[np.bool_]]:
-    """start_ns of each event, and whether it is right: no float too large, no text that is no number."""
+    """start_ns of each event, and whether it is right: not when a float is too large, or a text not a number."""
     if not exact:
         us = np.fromiter([e.ts for e in events], np.float64, len(events))
+        # a float this large no longer has three decimals: 0 for now, until it is decoded again as text
         ok = np.abs(us) < FLOAT_EXACT_US
         return to_ns(np.where(ok, us, 0.0)), ok
     found = [text_to_ns(bytes(e.ts)) for e in events]
@@ -247,7 +248,7 @@ def starts_of(events: Sequence[Event], *, exact: bool) -> tuple[I64, npt.NDArray
 
 
 def integers_of(values: list[Any]) -> I64:
-    """As integers, MISSING where one is none; only an odd type among them costs a look at each."""
+    """The values as integers, MISSING where one is not; they are looked at one by one only if a type is odd."""
     try:
         return np.fromiter(values, np.int64, len(values))
     except (TypeError, ValueError, OverflowError):
@@ -255,7 +256,7 @@ def integers_of(values: list[Any]) -> I64:
 
 
 def _integer(value: Any) -> int:
-    """An integer however it was written (ROCm's stream is "0x0"); MISSING when it is none."""
+    """An integer, also one written as text (ROCm's stream is "0x0"); MISSING when it is not one."""
     try:
         number = int(value, 0) if isinstance(value, str) else int(value)
     except (TypeError, ValueError, OverflowError):

@@ -1,8 +1,8 @@
-"""Copy events of a trace as they stand in the file, chosen by what happened when.
+"""Copy chosen events of a trace exactly as the file has them.
 
-The first pass (`scan`) keeps a few numbers per event; the second (`copy_events`) makes the same cuts again and
-gives the original text of the events asked for, so that whatever stands in `args` survives. Events are numbered as
-they stand in `traceEvents`, those that cannot be read not counted.
+The first pass (`scan`) keeps a few numbers of each event, to choose by; the second (`copy_events`) makes the same cuts
+again and gives the original text of the events asked for, so that all of their `args` survive. Events are numbered in
+the order of `traceEvents`, those that cannot be read not counted.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _SPAN_COLUMNS: Final = ("number", "start_ns", "dur_ns", "thread", "category", "s
 class Spans:
     """Complete events (phase X), one array element each, in file order; number is the event's place in the file.
 
-    thread and category are indices into Scan.threads and Scan.categories, stream is MISSING where there is none.
+    thread and category are indices into Scan.threads and Scan.categories, stream is MISSING where an event has none.
     """
 
     number: I64
@@ -110,12 +110,14 @@ class Scan:
 
     @property
     def beyond_floats(self) -> bool:
-        """Whether readers that take times for floats lose some: nanoseconds, counted from 1970."""
+        """Whether readers that keep times as floats lose some: nanoseconds, counted from 1970."""
         start = self.spans.start_ns
+        # past 2**43 us a float has no room for three decimals, which matters where some time has them
         return bool(np.abs(start).max() >= FLOAT_EXACT_US * 1000 and (start % 1000).any())
 
     def of_category(self, wanted: Callable[[str], bool]) -> npt.NDArray[np.bool_]:
         """True for each span whose category is wanted."""
+        # ask once for each name, then look the answer up by each span's code
         table = np.array([wanted(name) for name in self.categories] or [False], dtype=bool)
         return np.asarray(table[self.spans.category], dtype=bool)
 
@@ -123,7 +125,7 @@ class Scan:
 def scan(path: Path | str, *, report: Report = silent) -> Scan:
     """Read a trace once and keep when everything happened.
 
-    Raises InputError when the file is missing or empty and TraceFormatError when it is no trace.
+    Raises InputError when the file is missing or empty and TraceFormatError when it is not a trace.
     """
     file = require_file(path, "a chrome trace", HINT)
     stamp = _stamp(file)
@@ -141,7 +143,7 @@ def scan(path: Path | str, *, report: Report = silent) -> Scan:
 
 
 def copy_events(found: Scan, numbers: I64, *, report: Report = silent) -> Iterator[bytes]:
-    """The JSON text of the events with these numbers (ascending), as it stands in the file; mended where it must be.
+    """The JSON text of the events with these numbers (ascending), as the file has it; mended where it must be.
 
     Raises TraceFormatError when the file changed since it was scanned.
     """
@@ -217,7 +219,8 @@ class _Replayer(EventStream):
         return True
 
     def _places(self, count: int) -> list[int]:
-        """Where the wanted ones stand among the next `count` events; counts them as seen."""
+        """Places of the wanted ones among the next `count` events, which count as seen."""
+        # the wanted numbers are sorted: those of this block are the next ones below its end
         stop = int(np.searchsorted(self._wanted, self._number + count, "left"))
         places: list[int] = (self._wanted[self._next : stop] - self._number).tolist()
         self._number, self._next = self._number + count, stop

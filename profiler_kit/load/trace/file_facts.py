@@ -46,9 +46,9 @@ _STACKS: Final = re.compile(rb'"Call stack"')
 
 @dataclass(frozen=True)
 class FileFacts:
-    """counts: events by category (old names translated) and phase, whatever the loader keeps of them.
+    """counts: all events by category (old names translated) and phase, also those that the loader does not keep.
 
-    bare_list: no object around the events. encoding: "utf-8", or "utf-16" with a byte order mark.
+    bare_list: the file is a list of events without an object around it. encoding: utf-16 has a byte order mark.
     has_shapes, has_stacks: whether any event has `Input Dims`, or `Call stack` (old traces keep stacks there).
     """
 

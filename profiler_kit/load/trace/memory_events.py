@@ -1,4 +1,4 @@
-"""Read the `[memory]` events of a chrome trace (a path in, its columns and MemoryEvents out).
+"""Read the `[memory]` events of a chrome trace, beside its columns.
 
 torch.profiler writes one per allocation and per free when profile_memory is on, of every device's allocator
 (torch/csrc/profiler/collection.h, Result of kind Allocation).
@@ -85,7 +85,7 @@ class MemoryBuilder(ColumnBuilder):
 
 
 def _integer(text: bytes) -> int | None:
-    """A JSON number, or one in quotes; None when it is none, or does not fit."""
+    """A JSON number, or one in quotes; None when it is not a number, or does not fit."""
     try:
         value = int(text.strip(b'" '))
     except ValueError:

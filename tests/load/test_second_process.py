@@ -163,7 +163,7 @@ def test_an_argument_that_is_a_column_already_is_refused(tmp_path: Path) -> None
     path = TraceBuilder().write(tmp_path / "t.json")
     with pytest.raises(OptionError) as raised:
         read_chrome_trace(path, arguments=["correlation"])
-    assert str(raised.value) == "arguments: 'correlation' is a column already, want others. Leave it out."
+    assert str(raised.value) == "arguments: 'correlation' is a column already, expected other arguments. Leave it out."
 
 
 def test_an_argument_that_cannot_be_a_key_is_refused(tmp_path: Path) -> None:
