@@ -9,8 +9,8 @@ empty switches the cache off. PROFILER_KIT_CACHE_LIMIT is the most it may hold (
 and plain bytes); the files that were not used for longest go first.
 
 Format: a prefix (MAGIC, length and CRC-32 of the head, CRC-32 of the rest), the head in msgpack (stamp, place of each
-array, and the value with a number in the place of each), then the arrays, each from a multiple of 64 bytes on so that it
-can be mapped. Signed integers are stored in the narrowest width that holds them.
+array, and the value with a number in the place of each), then the arrays, each from a multiple of 64 bytes on so that
+it can be mapped. Signed integers are stored in the narrowest width that holds them.
 """
 
 from __future__ import annotations
