@@ -100,6 +100,6 @@ def _following(matches: Matches, row: int, i: int) -> int | None:
 
 
 def _preceding(matches: Matches, row: int, i: int) -> int | None:
-    """The last match of a row before its span i: just before the first place with as many matches before it as i has."""
+    """The last match of a row before its span i: before the first place with as many matches as i."""
     before = matches.before[row]
     return int(np.searchsorted(before, before[i], "left")) - 1 if before[i] else None

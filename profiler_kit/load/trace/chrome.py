@@ -109,16 +109,12 @@ def read_chrome_trace(path: Path | str, *, arguments: Sequence[str] = (), report
 def read_stream(file: Path, events: EventStream, report: Report, second: SecondProcess | None = None) -> ChromeTrace:
     """Read a trace through a stream whose builder may keep more than columns of complete events; raises the same."""
     blocks = Blocks(file, report=report)
-    stream = iter(blocks)
-    head, first = find_events(file, stream)
+    head, rest = find_events(file, iter(blocks))
     events.offset = len(head)
     if second is None:
-        events.feed(first)
-        for block in stream:
-            events.feed(block)
-        events.finish()
+        events.feed_all(rest)
     else:
-        _feed_both(itertools.chain([first], stream), events, second)
+        _feed_both(rest, events, second)
     builder = events.builder
     if not builder.rows:
         raise no_events(file, builder, truncated=not events.closed, behind=events.behind)
@@ -196,14 +192,14 @@ def no_events(file: Path, builder: ColumnBuilder, *, truncated: bool, behind: in
     return TraceFormatError(f"{file}: found {found}, expected a chrome trace with events. {HINT}")
 
 
-def find_events(file: Path, stream: Iterator[bytes]) -> tuple[bytes, bytes]:
-    """Read up to the `[` that opens the events; return what comes before it and what has been read after it."""
+def find_events(file: Path, stream: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
+    """Read up to the `[` that opens the events; return the text up to it, and the blocks after it."""
     seen = bytearray()
     for block in stream:
         seen += block
         found = _LIST.match(seen) or _EVENTS_KEY.search(seen)
         if found:
-            return bytes(seen[: found.end()]), bytes(seen[found.end() :])
+            return bytes(seen[: found.end()]), itertools.chain([bytes(seen[found.end() :])], stream)
         may_be_json = bytes(seen[:64]).lstrip(_BLANK)[:1] in (b"{", b"")
         if len(seen) > (SEARCH_BYTES if may_be_json else LOOK_BYTES):
             break

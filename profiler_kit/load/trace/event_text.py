@@ -129,14 +129,10 @@ def scan(path: Path | str, *, report: Report = silent) -> Scan:
     """
     file = require_file(path, "a chrome trace", HINT)
     stamp = _stamp(file)
-    stream = iter(Blocks(file, report=report))
-    head, first = find_events(file, stream)
+    head, rest = find_events(file, iter(Blocks(file, report=report)))
     builder = _ScanBuilder()
     events = _Recorder(builder)
-    events.feed(first)
-    for block in stream:
-        events.feed(block)
-    events.finish()
+    events.feed_all(rest)
     if not builder.spans:
         raise no_events(file, builder, truncated=not events.closed)
     return builder.scan(file, metadata_of(head, events.tail), tuple(events.outcomes), stamp)
@@ -147,14 +143,12 @@ def copy_events(found: Scan, numbers: I64, *, report: Report = silent) -> Iterat
 
     Raises TraceFormatError when the file changed since it was scanned.
     """
-    stream = iter(Blocks(found.path, report=report))
-    _, first = find_events(found.path, stream)
+    _, rest = find_events(found.path, iter(Blocks(found.path, report=report)))
     events = _Replayer(found.outcomes, numbers)
-    yield from events.taken(first)
-    for block in stream:
+    for block in rest:
+        yield from events.taken(block)
         if events.complete:
             break
-        yield from events.taken(block)
     else:
         yield from events.taken(None)
     if not events.complete or _stamp(found.path) != found.stamp:

@@ -7,15 +7,13 @@ in a thread would delay every page that is drawn meanwhile.
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import dataclasses
 import os
 import re
 import sys
-import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -31,7 +29,7 @@ from profiler_kit.load.trace.categories import OLD_CATEGORIES
 from profiler_kit.load.trace.chrome import HINT, find_events
 from profiler_kit.load.trace.column_builder import ColumnBuilder
 from profiler_kit.load.trace.decode import NOT_JSON, Event
-from profiler_kit.load.trace.decompress import GZIP_MAGIC, GZIP_WINDOW, Blocks
+from profiler_kit.load.trace.decompress import Blocks
 from profiler_kit.load.trace.split_events import EventStream
 from profiler_kit.progress import Report, silent
 
@@ -41,7 +39,7 @@ HEAD_BYTES: Final = 1 << 20
 _FIRST_EVENT: Final = re.compile(rb"\[\s*\{(?P<inside>\s*)")
 _KINETO_EVENT: Final = re.compile(rb'\n  \{\n    "\w+": "[^"\n]*", "')  # several keys on the first line
 _SHAPES: Final = re.compile(rb'"Input [Dd]ims"')
-_STACKS: Final = re.compile(rb'"Call stack"')
+_STACKS: Final = b'"Call stack"'
 
 
 @dataclass(frozen=True)
@@ -110,12 +108,27 @@ class _Counts(ColumnBuilder):
 
 
 class _CountStream(EventStream):
-    """Cuts the stream as the loader does, and only counts."""
+    """Cuts the stream as the loader does, only counts, and looks at the text in passing."""
 
     def __init__(self) -> None:
         super().__init__()
         self.counts: Counter[tuple[str, str]] = Counter()
         self.builder = _Counts(self.counts)
+        self.text_bytes = 0
+        self.layout: Layout = "compact"
+        self.shapes = self.stacks = False
+        self._last = b""
+
+    def feed(self, data: bytes) -> None:
+        """As EventStream's."""
+        if not self.text_bytes:
+            self.layout = layout_of(b"[" + data[:HEAD_BYTES])
+        self.text_bytes += len(data)
+        text = self._last + data  # a key may begin in the block before
+        self.shapes = self.shapes or _SHAPES.search(text) is not None
+        self.stacks = self.stacks or _STACKS in text
+        self._last = data[-32:]
+        super().feed(data)
 
     def decode(self, block: bytes | memoryview) -> bool:
         """As EventStream's."""
@@ -133,43 +146,26 @@ def read_file_facts(path: Path, *, report: Report = silent) -> FileFacts:
 
     Raises TraceFormatError when it has no list of events.
     """
-    with path.open("rb") as handle:
-        start = handle.read(1 << 12)
-    compressed = start.startswith(GZIP_MAGIC)
-    if compressed:
-        start = _inflated(start)
     blocks = Blocks(path, report=report)
-    watched = _Watched(iter(blocks))
-    stream = iter(watched)
-    before, first = find_events(path, stream)
+    head, rest = find_events(path, iter(blocks))
     events = _CountStream()
-    events.feed(first)
-    for block in stream:
-        events.feed(block)
-    events.finish()
+    events.feed_all(rest)
     counts: Counter[tuple[str, str]] = Counter()
     for (category, phase), count in events.counts.items():
         counts[OLD_CATEGORIES.get(category, category), phase] += count
     return FileFacts(
         path=path,
         size_bytes=path.stat().st_size,
-        text_bytes=watched.text_bytes,
-        compressed=compressed,
+        text_bytes=len(head) + events.text_bytes,
+        compressed=blocks.packed,
         damaged_compression=blocks.cut_off,
-        encoding="utf-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8",
-        layout=layout_of(before[-1:] + first[:HEAD_BYTES]),
-        bare_list=b"{" not in before,
+        encoding="utf-16" if blocks.utf16 else "utf-8",
+        layout=events.layout,
+        bare_list=b"{" not in head,
         counts=dict(counts),
-        has_shapes=watched.shapes,
-        has_stacks=watched.stacks,
+        has_shapes=events.shapes,
+        has_stacks=events.stacks,
     )
-
-
-def _inflated(packed: bytes) -> bytes:
-    try:
-        return zlib.decompressobj(GZIP_WINDOW).decompress(packed, 16)
-    except zlib.error:
-        return b""
 
 
 def layout_of(events: bytes) -> Layout:
@@ -178,29 +174,6 @@ def layout_of(events: bytes) -> Layout:
         return "kineto"
     found = _FIRST_EVENT.search(events)
     return "indented" if found and b"\n" in found["inside"] else "compact"
-
-
-class _Watched:
-    """Passes blocks on, and looks at them in passing."""
-
-    def __init__(self, blocks: Iterator[bytes]) -> None:
-        self.text_bytes = 0
-        self.shapes = False
-        self.stacks = False
-        self._blocks = blocks
-
-    def __iter__(self) -> Iterator[bytes]:
-        last = b""
-        for block in self._blocks:
-            self.text_bytes += len(block)
-            self.shapes = self.shapes or _found(_SHAPES, last, block)
-            self.stacks = self.stacks or _found(_STACKS, last, block)
-            last = block[-32:]
-            yield block
-
-
-def _found(pattern: re.Pattern[bytes], last: bytes, block: bytes) -> bool:
-    return pattern.search(block) is not None or pattern.search(last + block[:32]) is not None
 
 
 def main() -> None:

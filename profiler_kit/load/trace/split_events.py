@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -94,6 +94,12 @@ class EventStream:
         self._take_broken(last=False)
         # an event that does not end is looked at again only once there is twice as much of it
         self._salvage_bytes = max(SALVAGE_BYTES, 2 * len(self._pending))
+
+    def feed_all(self, blocks: Iterable[bytes]) -> None:
+        """Take all bytes."""
+        for block in blocks:
+            self.feed(block)
+        self.finish()
 
     def finish(self) -> None:
         """No more bytes come."""
