@@ -91,7 +91,6 @@ class Entry(Generic[T]):
     kind: Kind[T]
     file: Path
     source: Path
-    arguments: Sequence[str]
     stamp: dict[str, Any]
     found_ns: int = field(compare=False)
 
@@ -134,7 +133,7 @@ def keep(entry: Entry[T] | None, value: T) -> T:
 
     Returns the value; a mapped one as it lies in the file, so that its pages are the system's, not this process's.
     """
-    if entry is None or not entry.settled or find(entry.kind, entry.source, entry.arguments) != entry:
+    if entry is None or not entry.settled or find(entry.kind, entry.source, entry.stamp["arguments"]) != entry:
         return value
     try:
         with whole_entry(entry.file) as temporary:
@@ -170,7 +169,7 @@ def find(kind: Kind[T], source: Path, arguments: Sequence[str] = ()) -> Entry[T]
         "code": code_of(kind.code),
     }
     key = hashlib.sha256(b"\0".join([path, *map(os.fsencode, arguments)])).hexdigest()[:32]
-    return Entry(kind, folder / f"{key}.{kind.name}", source, tuple(arguments), stamp, time.time_ns())
+    return Entry(kind, folder / f"{key}.{kind.name}", source, stamp, time.time_ns())
 
 
 @functools.cache
@@ -289,28 +288,26 @@ def write_file(file: Path, kind: Kind[T], stamp: Mapping[str, Any], value: T) ->
     head = msgspec.msgpack.encode(_Head(kind.name, dict(stamp), places, end, tree))
     with file.open("wb") as out:
         out.write(bytes(_PREFIX.size) + head)
-        checksum = _write_padded(out, [], _PREFIX.size + len(head), 0)
-        for one, place in zip(arrays, places, strict=True):
-            pieces = one.make() if isinstance(one, Pieces) else iter((one,))
-            checksum = _write_padded(out, (_bytes(piece, place.stored) for piece in pieces), 0, checksum)
+        checksum = 0
+        for data in _padded_bytes(arrays, places, _PREFIX.size + len(head)):
+            out.write(data)
+            checksum = isal_zlib.crc32(data, checksum)
         out.seek(0)
         out.write(_PREFIX.pack(MAGIC, len(head), isal_zlib.crc32(head), checksum))
 
 
-def _write_padded(out: IO[bytes], pieces: Iterator[memoryview] | list[memoryview], size: int, checksum: int) -> int:
-    """Write pieces, then zeros up to a multiple of _ALIGN; returns the checksum of all that was written."""
-    for piece in pieces:
-        out.write(piece)
-        checksum, size = isal_zlib.crc32(piece, checksum), size + len(piece)
-    padding = bytes(_padded(size) - size)
-    out.write(padding)
-    return isal_zlib.crc32(padding, checksum)
-
-
-def _bytes(array: Array, stored: str) -> memoryview:
-    if array.dtype.kind == "i":
-        array = resized(array, stored)
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+def _padded_bytes(
+    arrays: Sequence[Array | Pieces], places: Sequence[_Place], size: int
+) -> Iterator[bytes | memoryview]:
+    """Zeros up to where the arrays begin, `size` bytes having been written, then each array and zeros behind it."""
+    yield bytes(_padded(size) - size)
+    for one, place in zip(arrays, places, strict=True):
+        size = 0
+        for piece in one.make() if isinstance(one, Pieces) else (one,):
+            stored = resized(piece, place.stored) if piece.dtype.kind == "i" else piece
+            yield np.ascontiguousarray(stored).reshape(-1).view(np.uint8).data
+            size += stored.nbytes
+        yield bytes(_padded(size) - size)
 
 
 def read_file(file: Path, kind: Kind[T], stamp: Mapping[str, Any], *, mapped: bool = False) -> Any:

@@ -23,6 +23,12 @@ Columns = dict[str, "array[int]"]
 
 EXPECTED: Final = "expected a CUDA memory snapshot (plain dicts, lists, numbers and strings)"
 EVENT_KEYS: Final = (("address", "addr", "Q"), ("size_bytes", "size", "q"), ("stream", "stream", "q"))
+SEGMENT_CODES: Final = {
+    "segment.device": "q", "segment.address": "Q", "segment.total_bytes": "q", "segment.stream": "q",
+    "segment.type": "i", "segment.pool": "i", "segment.expandable": "b",
+    "block.segment": "q", "block.address": "Q", "block.size_bytes": "q", "block.requested_bytes": "q",
+    "block.state": "i",
+}  # fmt: skip
 MAX_NAMES: Final = 4096  # different actions, block states and the like; a real snapshot has about ten
 SETTING_LENGTH: Final = 4096  # characters kept of one value of the settings
 SETTING_VALUES: Final = 1000
@@ -266,23 +272,7 @@ def _pools(trace: list[Any], pools: Numbering) -> Iterable[int]:
 
 
 def _segments(segments: list[Any], stacks: Stacks, states: Numbering, pools: Numbering, size: int) -> Columns:
-    out: Columns = {
-        name: array(code)
-        for name, code in (
-            ("segment.device", "q"),
-            ("segment.address", "Q"),
-            ("segment.total_bytes", "q"),
-            ("segment.stream", "q"),
-            ("segment.type", "i"),
-            ("segment.pool", "i"),
-            ("segment.expandable", "b"),
-            ("block.segment", "q"),
-            ("block.address", "Q"),
-            ("block.size_bytes", "q"),
-            ("block.requested_bytes", "q"),
-            ("block.state", "i"),
-        )
-    }
+    out: Columns = {name: array(code) for name, code in SEGMENT_CODES.items()}
     frames: list[Any] = []
     for number, segment in enumerate(segments):
         if not isinstance(segment, dict) or not isinstance(segment.get("blocks", []), list):

@@ -266,11 +266,13 @@ class _ScanBuilder(ColumnBuilder):
         super().__init__()
         self.spans = 0
         self.all_threads, self.all_categories = Codes(), Codes()
-        self._small: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in _SPAN_COLUMNS}
+        self._span_parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in _SPAN_COLUMNS}
         self._flows: list[I64] = [np.zeros((0, 6), np.int64)]
-        self._moments: list[I64] = [np.zeros((0, 2), np.int64)]
-        self._metadata: list[I64] = [np.zeros(0, np.int64)]
-        self._kept: list[I64] = [np.zeros(0, np.int64)]
+        self._others: dict[str, list[I64]] = {
+            "moments": [np.zeros((0, 2), np.int64)],
+            "metadata_events": [np.zeros(0, np.int64)],
+            "columns_span": [np.zeros(0, np.int64)],
+        }
 
     def add(self, events: Sequence[Event], *, exact: bool) -> bool:
         """As ColumnBuilder's."""
@@ -280,17 +282,17 @@ class _ScanBuilder(ColumnBuilder):
         time[~known] = MISSING
         first = self.total
         phases = [event.ph for event in events]
-        timed = (time != MISSING).tolist()
-        most = LAST_NS / 1000
+        timed, most = (time != MISSING).tolist(), LAST_NS / 1000
+        # places in the block of the spans, and the rows among these of what attribution needs
         spans = [at for at, ph in enumerate(phases) if ph == "X" and timed[at] and 0 <= events[at].dur < most]
-        needed = [(row, events[at]) for row, at in enumerate(spans) if _matters(events[at])]
-        self._kept.append(np.array([row for row, _ in needed], dtype=np.int64) + self.spans)
+        needed = [row for row, at in enumerate(spans) if _matters(events[at])]
+        self._others["columns_span"].append(np.array(needed, dtype=np.int64) + self.spans)
         self._add_spans_of([events[at] for at in spans], np.array(spans, dtype=np.int64), time, first)
         others = [at for at, ph in enumerate(phases) if ph != "X"]
         if others:
             self._add_others_of(events, others, time, first)
-        wanted = [event for _, event in needed]
-        wanted += [events[at] for at in others if phases[at] == "M" or events[at].cat in FLOWS]
+        wanted = [events[spans[row]] for row in needed]
+        wanted += [events[at] for at in others if phases[at] == METADATA_PHASE or events[at].cat in FLOWS]
         super().add(wanted, exact=exact)
         self.total = first + len(events)
         return True
@@ -306,7 +308,7 @@ class _ScanBuilder(ColumnBuilder):
             integers_of([event.args.stream for event in events]),
         )
         for name, one in zip(_SPAN_COLUMNS, values, strict=True):
-            self._small[name].append(one)
+            self._span_parts[name].append(one)
 
     def _add_others_of(self, events: Sequence[Event], others: list[int], time: I64, first: int) -> None:
         places: dict[str, list[int]] = {"flow": [], "metadata": [], "moment": []}
@@ -326,24 +328,21 @@ class _ScanBuilder(ColumnBuilder):
             time[flows],
         )
         self._flows.append(np.column_stack(columns).astype(np.int64))
-        self._moments.append(np.column_stack((moments + first, time[moments])))
-        self._metadata.append(metadata + first)
+        self._others["moments"].append(np.column_stack((moments + first, time[moments])))
+        self._others["metadata_events"].append(metadata + first)
 
     def scan(self, path: Path, metadata: dict[str, Any], outcomes: tuple[int, ...], stamp: tuple[int, int]) -> Scan:
         """Join the blocks. The builder is spent afterwards."""
-        flows = np.concatenate(self._flows)
         return Scan(
             path=path,
             metadata=metadata,
             total=self.total,
-            spans=Spans(**{name: np.concatenate(self._small.pop(name)) for name in _SPAN_COLUMNS}),
-            flows=Flows(*(flows[:, column] for column in range(6))),
-            moments=np.concatenate(self._moments),
-            metadata_events=np.concatenate(self._metadata),
+            spans=Spans(**{name: np.concatenate(self._span_parts.pop(name)) for name in _SPAN_COLUMNS}),
+            flows=Flows(*np.concatenate(self._flows).T),
             threads=list(self.all_threads),
             categories=[OLD_CATEGORIES.get(name, name) for name in self.all_categories],
             columns=self.columns(),
-            columns_span=np.concatenate(self._kept),
             outcomes=outcomes,
             stamp=stamp,
+            **{name: np.concatenate(parts) for name, parts in self._others.items()},
         )
