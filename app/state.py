@@ -28,19 +28,27 @@ from profiler_kit.formats.ladder_record import RESULTS, LadderRecord, read_ladde
 from profiler_kit.formats.layer_file import read_layers
 from profiler_kit.formats.study_file import StudyRecord, read_study, study_samples, study_totals
 from profiler_kit.joined import JoinedRun, join_run
-from profiler_kit.load.cache.file_facts import FileFacts
-from profiler_kit.load.cache.store import find_entry, load_file_facts
-from profiler_kit.load.discover.ladders import LadderFolder, find_ladders
-from profiler_kit.load.discover.runs import RunFolder, confined, default_root, find_run, find_runs, require_root
+from profiler_kit.load.discover.runs import (
+    LadderFolder,
+    RunFolder,
+    confined,
+    default_root,
+    find_ladders,
+    find_run,
+    find_runs,
+    require_root,
+)
+from profiler_kit.load.trace.cached import TRACES, find_trace
+from profiler_kit.load.trace.file_facts import FileFacts, load_file_facts
 from profiler_kit.progress import Report
 from profiler_kit.render.overlays import row_overlay
 from profiler_kit.render.perfetto.export import export_window
 from profiler_kit.run import Layers
 from profiler_kit.snapshot import Snapshot, load_snapshot
 from profiler_kit.timeline.build import By, group_gpu_work
+from profiler_kit.timeline.cached import has_timeline, trace_timeline
 from profiler_kit.timeline.index import Timeline
 from profiler_kit.timeline.search import Matches, find_matches
-from profiler_kit.timeline.store import has_timeline, trace_timeline
 from profiler_kit.timeline.tiles import describe
 from profiler_kit.trace import Trace, load_trace
 
@@ -89,7 +97,7 @@ def opening(path: Path) -> Job[Trace]:
 
 def _load(path: Path, report: Report) -> Trace:
     """Load, and compute what every page asks for. Arguments of kernels are kept of traces too small for the cache."""
-    is_large = find_entry(path) is not None
+    is_large = find_trace(TRACES, path) is not None
     loaded = load_trace(path, arguments=() if is_large else _DETAILS, report=report)
     steps = (loaded.gpu_events, loaded.regions, loaded.operators, loaded.launch_calls)
     for number, step in enumerate(steps):
@@ -106,7 +114,7 @@ _looking: dict[tuple[str, int, int], subprocess.Popen[bytes]] = {}
 def _look_ahead(*key: str | int) -> None:
     """Have the facts of a large file put into the cache: reading them takes as long as loading it."""
     if key not in _looking:
-        command = [sys.executable, "-m", "profiler_kit.load.cache.facts_child", str(key[0])]
+        command = [sys.executable, "-m", "profiler_kit.load.trace.file_facts", str(key[0])]
         quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         _looking[key] = subprocess.Popen(command, **quiet)
 

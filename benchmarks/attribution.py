@@ -29,9 +29,9 @@ sys.path.insert(0, str(Path(__file__).absolute().parents[1]))  # a checkout work
 from profiler_kit.attribute.autograd_threads import EVALUATE
 from profiler_kit.attribute.regions import NO_REGION, UNLINKED, attribute
 from profiler_kit.files import write_json
+from profiler_kit.load.integers import MISSING
 from profiler_kit.load.trace.categories import REGION, is_gpu_work, is_launch
 from profiler_kit.load.trace.columns import EventColumns
-from profiler_kit.load.trace.events import MISSING
 from profiler_kit.trace import load_trace
 
 LIMITS_S = {1_000_000: 0.3, 10_000_000: 5.0}

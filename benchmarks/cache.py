@@ -32,13 +32,12 @@ import json, re, sys, time
 sys.path.insert(0, {root!r})
 from pathlib import Path
 import duckdb
-from profiler_kit.load import store
-from profiler_kit.load.chrome import read_chrome_trace
-from profiler_kit.load.spill import spill_chrome_trace
-from profiler_kit.load.store import load_chrome_trace, spilled_trace
-from profiler_kit.sql import select_spilled
+from profiler_kit.load.trace import cached
+from profiler_kit.load.trace.cached import TRACES, find_trace, load_chrome_trace, spilled_trace
+from profiler_kit.load.trace.chrome import read_chrome_trace
+from profiler_kit.tables.query import select_spilled
 from profiler_kit.trace import load_trace
-store.SMALLEST_JSON_BYTES = 0
+cached.SMALLEST_JSON_BYTES = 0
 path = sys.argv[1]
 result = {{}}
 def timed(name, run):
@@ -76,7 +75,7 @@ def same(a, b):
 fresh = read_chrome_trace(path)
 load_chrome_trace(path)
 result["equal"] = same(fresh, load_chrome_trace(path))
-store.find_entry(Path(path)).file.unlink()
+find_trace(TRACES, Path(path)).file.unlink()
 with spilled_trace(path) as spilled:
     result["file_bytes"] = spilled.file.stat().st_size
 result["equal"] = result["equal"] and same(fresh, load_chrome_trace(path))
@@ -127,7 +126,7 @@ def summary(values: list[dict[str, float]]) -> dict[str, float]:
 
 
 def json_bytes(path: Path) -> int:
-    from profiler_kit.load.trace.blocks import Blocks
+    from profiler_kit.load.trace.decompress import Blocks
 
     return sum(map(len, Blocks(path)))
 

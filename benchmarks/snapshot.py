@@ -42,7 +42,7 @@ result["peak_mb"] = int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status")
 result["child_mb"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3
 print(json.dumps(result))
 """
-LOADED = "from profiler_kit.snapshot import load_snapshot\nimport pyarrow.parquet\ns = load_snapshot(path)\n"
+LOADED = "from profiler_kit.snapshot import load_snapshot\ns = load_snapshot(path)\n"
 WORK = {
     "pickle": 'import pickle\ntimed("s", lambda: pickle.load(open(path, "rb")))',
     "torch_page": (
@@ -51,8 +51,7 @@ WORK = {
     ),
     "load": 'from profiler_kit.load.snapshot.reader import read_snapshot\ntimed("s", lambda: read_snapshot(path))',
     "reload": (
-        "from profiler_kit.load.cache.snapshot_store import load_snapshot_data\nimport pyarrow.parquet\n"
-        'timed("s", lambda: load_snapshot_data(path))'
+        'from profiler_kit.load.snapshot.reader import load_snapshot_data\ntimed("s", lambda: load_snapshot_data(path))'
     ),
     "replay": LOADED + 'timed("s", lambda: [s.replay(device) for device in s.devices])',
     "summary": LOADED + 'timed("s", lambda: s.summary())',

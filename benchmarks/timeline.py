@@ -37,10 +37,11 @@ import plotly.graph_objects as go
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from benchmarks.serve import free_port, wait_for
-from profiler_kit.load.cache.store import FOLDER_VARIABLE, LIMIT_VARIABLE, SMALLEST_JSON_BYTES, find_entry, keep
+from profiler_kit.load.cache import FOLDER_VARIABLE, LIMIT_VARIABLE, keep
 from profiler_kit.load.discover.runs import samples_root
+from profiler_kit.load.trace.cached import SMALLEST_JSON_BYTES, TRACES, find_trace
 from profiler_kit.load.trace.chrome import ChromeTrace, read_chrome_trace
-from profiler_kit.timeline.store import trace_timeline
+from profiler_kit.timeline.cached import trace_timeline
 from profiler_kit.trace import Trace
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -153,8 +154,10 @@ def make(run: Path, spans: int) -> dict[str, Any]:
     with run.open("wb") as stub:
         stub.truncate(SMALLEST_JSON_BYTES)
     os.utime(run, (time.time() - 60, time.time() - 60))
-    entry = find_entry(run)
-    assert entry is not None and keep(entry, dataclasses.replace(grown, path=run))
+    entry = find_trace(TRACES, run)
+    assert entry is not None
+    keep(entry, dataclasses.replace(grown, path=run))
+    assert entry.file.is_file()
     say("trace cached")
     trace = Trace(grown)
     frames = (trace.gpu_events, trace.region_instances, trace.operators, trace.launch_calls)

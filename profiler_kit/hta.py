@@ -22,12 +22,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.attribute.span_forest import ROOT, build_forest, outer_first
-from profiler_kit.load.discover.rank_files import Paths, add_rank, rank_files, rank_of
+from profiler_kit.load.discover.jobs import Paths, add_rank, rank_files, rank_of
+from profiler_kit.load.integers import MISSING
 from profiler_kit.load.trace.categories import OPERATOR, REGION, is_launch
 from profiler_kit.load.trace.chrome import ChromeTrace, read_chrome_trace
 from profiler_kit.load.trace.columns import EventColumns
-from profiler_kit.load.trace.events import MISSING, NOT_JSON
-from profiler_kit.load.trace.source import copy_events, scan
+from profiler_kit.load.trace.decode import NOT_JSON
+from profiler_kit.load.trace.event_text import copy_events, scan
 from profiler_kit.progress import Report, silent
 from profiler_kit.units import NS_PER_US
 

@@ -13,7 +13,7 @@ from profiler_kit.analyses.ranks.ranks import RANK_COLLECTIVES, collectives, com
 from profiler_kit.errors import KitError
 from profiler_kit.kept import kept
 from profiler_kit.later import later
-from profiler_kit.load.discover.rank_files import Paths, add_rank, rank_files, rank_of
+from profiler_kit.load.discover.jobs import Paths, add_rank, rank_files, rank_of
 from profiler_kit.progress import Report, silent
 from profiler_kit.table import Filled, Value
 from profiler_kit.trace import Trace, load_trace

@@ -24,10 +24,9 @@ from profiler_kit.errors import OptionError
 from profiler_kit.finding import Finding
 from profiler_kit.kept import kept, kept_for_good
 from profiler_kit.later import Shown, later
-from profiler_kit.load.cache.snapshot_store import load_snapshot_data
-from profiler_kit.load.snapshot.frames import CPU, Frame, Recording, SnapshotData, StackTable
-from profiler_kit.load.snapshot.reader import is_trace
-from profiler_kit.load.snapshot.trace_memory_events import read_memory_events
+from profiler_kit.load.snapshot.data import CPU, Frame, Recording, SnapshotData, StackTable
+from profiler_kit.load.snapshot.reader import is_trace, load_snapshot_data
+from profiler_kit.load.trace.memory_events import read_memory_events
 from profiler_kit.progress import Report, silent
 from profiler_kit.schema import Schema
 from profiler_kit.table import Filled, Value
@@ -443,7 +442,7 @@ def load_snapshot(
 ) -> Snapshot:
     """Load a CUDA memory snapshot (or a CPU recording of `memory_runner`) without running anything it holds.
 
-    A large one is kept in the cache, as load_trace does (profiler_kit.load.cache.store says where and how much).
+    A large one is kept in the cache, as load_trace does (profiler_kit.load.cache says where and how much).
     A chrome trace with `[memory]` events (profile_memory=True) loads too; its device -1 is the CPU.
     `memory_limit_bytes` replaces the address space granted to the reading process, 3 GiB at most by itself.
 

@@ -11,18 +11,17 @@ import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from profiler_kit.errors import OptionError
-from profiler_kit.sql_arrow import SPILLED, create_views, quoted
+from profiler_kit.sql_arrow import SPILLED, create_views
 
 if TYPE_CHECKING:
     import duckdb
     import pandas as pd
     import pyarrow as pa
 
-    from profiler_kit.load.cache.store import Spilled
+    from profiler_kit.load.trace.cached import Spilled
     from profiler_kit.sql_arrow import Source
 
 MEMORY_LIMIT_BYTES: Final = 1 << 30  # of what a query builds; the tables themselves are not counted
@@ -69,9 +68,8 @@ def select_spilled(query: str, spilled: Spilled, *, memory_limit_bytes: int = SP
             "temp_directory": folder,
             "threads": "2",  # each holds a row group
             "preserve_insertion_order": "false",
-            "enable_external_file_cache": "false",
         }
-        with database(memory_limit_bytes, reads=spilled.file, **settings) as connection:
+        with database(memory_limit_bytes, **settings) as connection:
             tables_of(query, connection)
             create_views(connection, spilled)
             with one_line(query, SPILLED, memory_limit_bytes):
@@ -79,20 +77,13 @@ def select_spilled(query: str, spilled: Spilled, *, memory_limit_bytes: int = SP
 
 
 @contextmanager
-def database(
-    memory_limit_bytes: int, *, reads: Path | None = None, **settings: str
-) -> Iterator[duckdb.DuckDBPyConnection]:
-    """An empty database in memory that reaches nothing outside but the file `reads`.
-
-    `settings` are added to its own, then all are locked.
-    """
+def database(memory_limit_bytes: int, **settings: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    """An empty database in memory that reaches nothing outside; `settings` join its own, then all are locked."""
     import duckdb
 
     limits = {"memory_limit": f"{memory_limit_bytes}B"}
     connection = duckdb.connect(":memory:", config={**_SETTINGS, **limits, **settings})
     try:
-        if reads is not None:
-            connection.execute(f"SET allowed_paths = [{quoted(str(reads))}]")
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
         yield connection

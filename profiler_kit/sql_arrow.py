@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from profiler_kit.load.cache.store import Spilled
+    from profiler_kit.load.trace.cached import Spilled
 
 Source = Callable[[], "pa.Table"]
 _TYPES: Final[Mapping[str, str]] = {
@@ -114,31 +114,37 @@ def _coded(codes: Any, labels: pa.Array) -> pa.Array:
 
 
 def create_views(connection: duckdb.DuckDBPyConnection, spilled: Spilled) -> None:
-    """Make the SPILLED tables of a Parquet file of events."""
+    """Make the SPILLED tables of columns that lie in a file; what a query does not touch is not read."""
+    import numpy as np
     import pyarrow as pa
 
     from profiler_kit.attribute.frames import threads_frame
 
     columns = spilled.trace.columns
-    texts = {"name": columns.names, "category": columns.categories}
-    texts |= {f"extra.{name}": text.values for name, text in columns.extra.items()}
-    joins, chosen = [], {"event": "p.file_row_number"}
-    for number, (column, values) in enumerate(texts.items()):
-        labels = pa.array(values, pa.string())
-        connection.register(
-            f"_texts{number}", pa.table({"code": pa.array(range(len(values)), pa.int32()), "text": labels})
-        )
-        code = f"columns.{column}" + (".codes" if column.startswith("extra.") else "")
-        joins.append(f'JOIN _texts{number} t{number} ON t{number}.code = p."{_doubled(code)}"')
-        chosen[column.removeprefix("extra.")] = f"t{number}.text"
-    chosen |= {name: f'p."columns.{name}"' for name in ("thread", "start_ns", "dur_ns")}
-    chosen["end_ns"] = 'p."columns.start_ns" + p."columns.dur_ns"'
-    chosen |= {name: f'p."columns.integers.{name}"' for name in columns.integers}
+    texts = {"name": (columns.name, columns.names), "category": (columns.category, columns.categories)}
+    texts |= {name: (text.codes, text.values) for name, text in columns.extra.items()}
+    arrays: dict[str, Any] = {}
+    # an event's row number is its position: joined by position, which DuckDB streams without sorting or keeping it
+    joins, chosen = [f"POSITIONAL JOIN range({len(columns)}) _rows(_event)"], {"event": "_event"}
+    for number, (column, (codes, values)) in enumerate(texts.items()):
+        labels = pa.table({"code": pa.array(range(len(values)), pa.int32()), "text": pa.array(values, pa.string())})
+        connection.register(f"_texts{number}", labels)
+        arrays[f"_code{number}"] = codes
+        joins.append(f"JOIN _texts{number} t{number} ON t{number}.code = _code{number}")
+        chosen[column] = f"t{number}.text"
+    for column, kind in (("thread", "INTEGER"), ("start_ns", "BIGINT"), ("dur_ns", "BIGINT")):
+        arrays[f"_{column}"] = getattr(columns, column)
+        chosen[column] = f"_{column}::{kind}"
+    chosen["end_ns"] = f"{chosen['start_ns']} + {chosen['dur_ns']}"
+    for column, integers in columns.integers.items():
+        arrays[f"_{column}"] = integers
+        # stored in as few bytes as hold it; the smallest integer of that width is a missing one
+        chosen[column] = f"nullif(_{column}, {np.iinfo(integers.dtype).min})::BIGINT"
+    connection.register("_events", arrays)
     declared = sql_columns(every_table()["events"])
     order = [*declared, *(name for name in chosen if name not in declared)]
     select = ", ".join(f'{chosen[name]} AS "{_doubled(name)}"' for name in order)
-    source = f"read_parquet({quoted(str(spilled.file))}, file_row_number = true)"
-    connection.execute(f"CREATE VIEW events AS SELECT {select} FROM {source} p {' '.join(joins)}")
+    connection.execute(f"CREATE VIEW events AS SELECT {select} FROM _events {' '.join(joins)}")
     for table, wanted in (("launches", is_launch), ("gpu_events", is_gpu_work)):
         names = ", ".join(quoted(name) for name in columns.categories if wanted(name)) or "NULL"
         shown = ", ".join(sql_columns(every_table()[table], spilled=True))

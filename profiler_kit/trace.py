@@ -33,7 +33,7 @@ from profiler_kit.errors import OptionError
 from profiler_kit.finding import Finding
 from profiler_kit.kept import kept, kept_for_good
 from profiler_kit.later import Shown, later, shown
-from profiler_kit.load.cache.store import load_chrome_trace
+from profiler_kit.load.trace.cached import load_chrome_trace
 from profiler_kit.load.trace.chrome import ChromeTrace, read_chrome_trace
 from profiler_kit.load.trace.columns import EventColumns
 from profiler_kit.load.trace.repair import Incident
@@ -79,7 +79,7 @@ def load_trace(
 
     arguments: further `args` of the events to keep as text columns of `events`, by the names of
     `profiler_kit.load.trace.chrome.ARGUMENTS` ("input_dims", "occupancy") or as the file writes them ("cbid").
-    cache: load a large trace from its cache file, or keep it there (profiler_kit.load.cache.store says where).
+    cache: load a large trace from its cache file, or keep it there (profiler_kit.load.cache says where).
 
     Raises InputError when the file is missing or empty, TraceFormatError when it is no trace, OptionError when an
     argument is a column already.

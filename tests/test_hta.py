@@ -347,12 +347,12 @@ def test_arguments_no_method_reads_come_when_asked_for(tmp_path: Path) -> None:
 def test_what_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
         hta_analysis(tmp_path)
-    assert str(error.value) == f"{tmp_path}: found no trace, want one file per rank that ends in .json or .json.gz."
+    assert str(error.value) == f"{tmp_path}: found no trace, expected one file per rank that ends in .json or .json.gz."
     first, second = (steps(1).write(tmp_path / name) for name in ("rank0.json", "rank-0.json"))
     with pytest.raises(InputError) as error:
         hta_analysis([first, second])
     assert str(error.value) == (
-        f"{second}: says it is rank 0, and so does {first}, want one trace per rank. "
+        f"{second}: says it is rank 0, and so does {first}, expected one trace per rank. "
         "Leave one out, or give a dict {rank: path}."
     )
     assert hta_analysis({0: first, 3: second}).t.get_ranks() == [0, 3]

@@ -12,7 +12,7 @@ from app.parts import widgets
 from app.parts.columns import height
 from profiler_kit.findings.records import of_ladder
 from profiler_kit.formats.ladder_record import LadderRecord
-from profiler_kit.load.discover.ladders import LadderFolder
+from profiler_kit.load.discover.runs import LadderFolder
 from profiler_kit.render import bars, tables_ladder
 from profiler_kit.render.figures import ladder as figures_ladder
 from profiler_kit.render.ladder_style import ladder_facts

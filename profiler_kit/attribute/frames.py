@@ -11,9 +11,9 @@ import pandas as pd
 
 from profiler_kit.attribute.launch_context import MODULE_PREFIX, LaunchContexts, OperatorCalls
 from profiler_kit.attribute.regions import Attribution, Regions
+from profiler_kit.load.integers import MISSING
 from profiler_kit.load.trace.categories import is_launch
 from profiler_kit.load.trace.columns import EventColumns
-from profiler_kit.load.trace.events import MISSING
 from profiler_kit.schema import Column, Schema
 
 I64 = npt.NDArray[np.int64]

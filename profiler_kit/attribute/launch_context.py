@@ -14,9 +14,9 @@ import pandas as pd
 
 from profiler_kit.attribute.regions import NONE, Attribution, Path, alphabet, cut_into_pieces, paths_of
 from profiler_kit.attribute.span_forest import ROOT, Forest, build_forest, depths, outer_first
+from profiler_kit.load.integers import MISSING
 from profiler_kit.load.trace.categories import OPERATOR
 from profiler_kit.load.trace.columns import EventColumns
-from profiler_kit.load.trace.events import MISSING
 
 I64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]

@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from profiler_kit.attribute.autograd_threads import BackwardThreads, find_backward, thread_order
 from profiler_kit.attribute.span_forest import ROOT, Forest, build_forest, depths, order_by, outer_first
+from profiler_kit.load.integers import MISSING
 from profiler_kit.load.trace.categories import REGION, is_gpu_work, is_launch
 from profiler_kit.load.trace.columns import EventColumns
-from profiler_kit.load.trace.events import MISSING
 
 I64 = npt.NDArray[np.int64]
 Path = tuple[str, ...]

@@ -22,8 +22,8 @@ Source = Annotated[
 def command(trace: Source, as_json: AsJson = False) -> None:
     """Say what a trace is, what was repaired or dropped and where, and what to record next time."""
     from profiler_kit.findings import doctor, quality
-    from profiler_kit.load.cache.store import load_file_facts
     from profiler_kit.load.trace.chrome import read_chrome_trace
+    from profiler_kit.load.trace.file_facts import load_file_facts
     from profiler_kit.progress import progress_bar
     from profiler_kit.trace import Trace
 

@@ -55,7 +55,7 @@ def open_trace(path: Path, *, arguments: Sequence[str] = ()) -> Trace:
     # unlike Path.is_file, os.path says no to a name that is too long: load_trace then tells
     file = path / TRACE if os.path.isfile(path / TRACE) else path  # noqa: PTH113
     if os.path.isdir(file):  # noqa: PTH112 - likewise
-        from profiler_kit.load.discover.rank_files import folder_traces
+        from profiler_kit.load.discover.jobs import folder_traces
 
         if found := folder_traces(file):
             raise InputError(

@@ -90,8 +90,7 @@ def _tables_in(file: Path) -> list[Table]:
 
 def _ask(query: str, file: Path, *, low_memory: bool) -> pd.DataFrame:
     """The result; from a file of events on disk when asked for, or when the trace does not fit into memory."""
-    from profiler_kit.load.cache.store import spilled_trace
-    from profiler_kit.load.trace.spill import free_memory_bytes, needed_memory_bytes
+    from profiler_kit.load.trace.cached import free_memory_bytes, needed_memory_bytes, spilled_trace
     from profiler_kit.sql import select, select_spilled
 
     trace, _ = _parts(file)

@@ -10,9 +10,9 @@ import numpy as np
 from profiler_kit.analyses.gpu.quality import Flaw
 from profiler_kit.findings import quality
 from profiler_kit.formats.run_record import MEMORY, RunRecord
-from profiler_kit.load.cache.file_facts import FileFacts
 from profiler_kit.load.trace import categories
 from profiler_kit.load.trace.categories import IGNORED, role_of
+from profiler_kit.load.trace.file_facts import FileFacts
 from profiler_kit.text import fmt_bytes, fmt_count, fmt_ns
 from profiler_kit.trace import Trace
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from profiler_kit.analyses.gpu.quality import Flaw, Key, Recorded, find_flaws
 from profiler_kit.finding import Finding, Level, Piece, bold, say
-from profiler_kit.load.cache.file_facts import FileFacts
+from profiler_kit.load.trace.file_facts import FileFacts
 from profiler_kit.text import fmt_count, fmt_ns
 from profiler_kit.trace import Trace
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from profiler_kit.analyses.memory.blocks import MEMORY_BLOCK_SPANS, MEMORY_SEGMENT_SPANS
 from profiler_kit.analyses.memory.replay import MEMORY_ALLOCATIONS
-from profiler_kit.load.snapshot.frames import SNAPSHOT_EVENTS
+from profiler_kit.load.snapshot.data import SNAPSHOT_EVENTS
 from profiler_kit.schema import Column, Schema
 from profiler_kit.table import Table
 

@@ -13,7 +13,7 @@ from profiler_kit.attribute.frames import (
     REGION_INSTANCES,
     THREADS,
 )
-from profiler_kit.load.trace.events import MISSING
+from profiler_kit.load.integers import MISSING
 from profiler_kit.schema import Schema
 from profiler_kit.table import Table
 

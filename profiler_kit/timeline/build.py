@@ -1,8 +1,9 @@
-"""Lay a trace out in lanes for drawing: GPU events, regions, operators and launches in, a Timeline out."""
+"""Lay out the GPU events, regions, operators and launches of a trace in lanes for drawing."""
 
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -23,7 +24,7 @@ UNKNOWN: Final = "(launch not recorded)"
 
 @dataclass(frozen=True)
 class _Lane:
-    """Spans of one track before they are stacked; depth is None where only their times tell the row."""
+    """Spans of one track before they are stacked into rows; without a depth their times decide the row."""
 
     label: str
     kind: Kind
@@ -45,8 +46,7 @@ def build_timeline(
     """Index a trace for drawing, its GPU work by stream.
 
     Takes GPU_EVENTS, REGION_INSTANCES, OPERATORS, LAUNCH_CALLS and Trace.threads (pid, tid, label). Tracks: regions as
-    the GPU runs them, each stream, then for each thread its regions, operators and launches, busiest first. Empty in, a
-    timeline without tracks out.
+    the GPU runs them, each stream, then for each thread its regions, operators and launches, busiest first.
 
     Raises SchemaError when a frame is not what it should be.
     """
@@ -56,11 +56,8 @@ def build_timeline(
     LAUNCH_CALLS.check(launches)
     codes = _Codes()
     layout = _Layout()
-    for lane in _gpu_regions(regions, codes):
-        layout.add(lane)
-    for lane in _gpu_lanes(gpu_events, *_streams(gpu_events), codes):
-        layout.add(lane)
-    for lane in _host(regions, operators, launches, threads, codes):
+    of_gpu = itertools.chain(_gpu_regions(regions, codes), _gpu_lanes(gpu_events, *_streams(gpu_events), codes))
+    for lane in itertools.chain(of_gpu, _host(regions, operators, launches, threads, codes)):
         layout.add(lane)
     return layout.timeline(tuple(codes.labels))
 
@@ -132,14 +129,15 @@ def stack_rows(start_ns: Ints, dur_ns: Ints) -> Ints:
     row = np.zeros(start_ns.size, np.int64)
     if start_ns.size < 2:
         return row
-    reach = np.maximum.accumulate(end)
+    reach = np.maximum.accumulate(end)  # when all spans up to this one have ended
     opens = np.concatenate(([True], start_ns[1:] >= reach[:-1]))  # starts after everything before it has ended
     if opens.all():
         return row
+    # spans between two such starts form a group; a span alone in its group stays in row 0
     group = np.cumsum(opens) - 1
     crowded = np.bincount(group)[group] > 1
-    open_rows: list[tuple[int, int]] = []  # (end, row)
-    free: list[int] = []
+    open_rows: list[tuple[int, int]] = []  # (end, row), the earliest end first
+    free: list[int] = []  # rows that have been used and are free again, the lowest first
     for i in np.flatnonzero(crowded):
         if opens[i]:
             open_rows, free = [], []
@@ -152,16 +150,19 @@ def stack_rows(start_ns: Ints, dur_ns: Ints) -> Ints:
 
 def _nested_rows(start: Ints, dur: Ints, depth: npt.NDArray[np.int32]) -> tuple[Ints, bool]:
     """The depth of each span as its row; where spans of one depth overlap (an asynchronous operator), stacked."""
+    # by depth, then by start: two neighbours of one depth overlap if the second starts before the first ends
     order = np.argsort(depth, kind="stable")
     level, begin, end = depth[order], start[order], (start + dur)[order]
     if bool(((level[1:] == level[:-1]) & (begin[1:] < end[:-1])).any()):
         return stack_rows(start, dur), False
+    # depths that do not occur take no row: each depth becomes its place among those that do
     return np.unique(depth, return_inverse=True)[1].reshape(-1).astype(np.int64), True
 
 
 def _by_start(start: Ints, dur: Ints) -> npt.NDArray[np.intp] | slice:
     """The order by start, the longer first; a slice when the spans are in order already."""
     step = np.diff(start)
+    # in order: each span starts later than the one before, or at once and is not longer
     if bool((step > 0).all()) or bool(((step > 0) | ((step == 0) & (np.diff(dur) <= 0))).all()):
         return slice(None)
     return np.lexsort((-dur, start))
@@ -175,6 +176,7 @@ class _Codes:
         self._known = {label: code for code, label in enumerate(known)}
 
     def of(self, kind: Kind, names: pd.Series, paths: pd.Series) -> Ints:
+        # number the distinct pairs of name and path: one integer for each pair, then one code for each distinct integer
         name_code, name_values = pd.factorize(names)
         path_code, path_values = pd.factorize(paths)
         pair = name_code.astype(np.int64) * len(path_values) + path_code
@@ -187,7 +189,7 @@ class _Codes:
                 self._known[label] = len(self.labels)
                 self.labels.append(label)
             numbers.append(self._known[label])
-        # Past 16.7 million distinct labels the last one stands for the rest.
+        # past 16.7 million distinct labels the rest share the last one
         return np.minimum(np.array(numbers, dtype=np.int64)[code], CODE_MASK) if numbers else code.astype(np.int64)
 
 
@@ -234,6 +236,7 @@ def _groups(gpu: pd.DataFrame, by: By, threads: pd.DataFrame, operators: pd.Seri
 
 def _streams(gpu: pd.DataFrame) -> tuple[list[str], Ints]:
     """A label for each stream, and the stream of each event; the device is named when there are several."""
+    # number the distinct pairs of device and stream, a missing one counting as a value of its own
     device, devices = pd.factorize(gpu["device"], use_na_sentinel=False)
     stream, streams = pd.factorize(gpu["stream"], use_na_sentinel=False)
     number, pairs = pd.factorize(device.astype(np.int64) * len(streams) + stream)
@@ -256,7 +259,7 @@ def _host(
     )
     code = {kind: codes.of(kind, frame["name"], frame["path"]) for _, kind, frame in kinds}
     size = 1 + max((int(frame["thread"].max()) for _, _, frame in kinds if len(frame)), default=-1)
-    busy = np.zeros(size)
+    busy = np.zeros(size)  # of each thread: its regions and outermost operators, without either its launches
     for _, kind, frame in kinds[:2] if len(bands) or len(operators) else kinds:
         outer = frame[frame["depth"] == 0] if kind == "operator" else frame
         busy += np.bincount(outer["thread"], weights=outer["dur_ns"], minlength=size)
@@ -280,5 +283,5 @@ def _times(frame: pd.DataFrame) -> tuple[Ints, Ints]:
 
 
 def _busiest_first(group: Ints, dur: Ints) -> list[int]:
-    """Group numbers by total duration, the largest first."""
+    """Group numbers by total duration, the longest first."""
     return [int(i) for i in np.argsort(-np.bincount(group, weights=dur), kind="stable")]

@@ -1,14 +1,14 @@
-"""Draw any number of spans: rows of spans that do not overlap in, an index that answers any view in milliseconds out.
+"""An index of any number of spans that answers any view of them in milliseconds.
 
-A track is one stream, region, operator or thread; it has as many rows as its spans overlap, so no time is hidden. Each
-row keeps prefix sums of busy time and a 64-way max mipmap of "longest span here", which makes a view cost
-O(pixels * log n). A span takes 24 bytes, and all of it may lie in a file (timeline_store.py).
+A track is one stream, region, operator or thread. It has a row for each of its spans that overlap, so no time is
+hidden. Each row keeps prefix sums of busy time and a 64-way max mipmap of "longest span here", so that a view costs
+O(pixels * log n). A span takes 24 bytes, which may lie in a file (cached.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import numpy as np
@@ -66,25 +66,26 @@ class Track:
     depths: bool
 
 
+@dataclass(frozen=True, eq=False)
 class Row:
-    """Spans that do not overlap, by start. `item` is the row of the frame each span came from."""
+    """Spans that do not overlap, by start.
 
-    def __init__(
-        self,
-        start: Ints,
-        busy: Ints,
-        code: Codes,
-        item: Codes,
-        levels: tuple[Ints, ...] | None = None,
-    ) -> None:
-        self.start, self.busy, self.code, self.item = start, busy, code, item
-        self.levels = tuple(self._mipmap()) if levels is None else levels
+    busy: nanoseconds of spans before each one, and after all of them at the end. item: the row of the frame each span
+    came from. levels: the mipmap, the largest key of every 64 spans, then of every 64 of those, until they are few.
+    """
+
+    start: Ints
+    busy: Ints
+    code: Codes
+    item: Codes
+    levels: tuple[Ints, ...] = ()
 
     @staticmethod
     def of(start: Ints, dur: Ints, code: npt.NDArray[np.integer], item: npt.NDArray[np.integer]) -> Row:
         """The row of these spans, which are by start and do not overlap."""
         busy = np.concatenate((np.zeros(1, np.int64), np.cumsum(dur)))
-        return Row(start, busy, code.astype(np.uint32), item.astype(np.uint32))
+        row = Row(start, busy, code.astype(np.uint32), item.astype(np.uint32))
+        return replace(row, levels=tuple(row._mipmap()))
 
     def __len__(self) -> int:
         return int(self.start.size)
@@ -101,7 +102,7 @@ class Row:
 
     def touching(self, start_ns: int, end_ns: int) -> slice:
         """The spans that touch [start_ns, end_ns)."""
-        first = int(np.searchsorted(self.start, start_ns, "left"))
+        first = int(np.searchsorted(self.start, start_ns, "left"))  # the first span that starts in the view
         if first and self.start[first - 1] + self.busy[first] - self.busy[first - 1] > start_ns:
             first -= 1  # began before, still open
         return slice(first, max(first, int(np.searchsorted(self.start, end_ns, "left"))))
@@ -115,10 +116,12 @@ class Row:
         """`count` equal bins of the view."""
         # Counted from the start of the view: absolute nanoseconds do not fit a float.
         edges = start_ns + np.linspace(0, end_ns - start_ns, count + 1).astype(np.int64)
+        # busy share of each bin: busy time before its end less that before its start, by its width
         busy = np.diff(self._busy_before(edges)) / np.maximum(np.diff(edges), 1)
         first = np.searchsorted(self.start, edges, "left")
         longest = self._range_max(first[:-1], first[1:])
-        # A span that covers the whole bin does not start in it: the one open at the bin's left edge speaks for it.
+        # A span that covers the whole bin does not start in it: the last one to start before the bin may reach into it,
+        # and gives the code where it covers more than the longest one that starts in it lasts.
         at_edge = np.clip(first[:-1] - 1, 0, None)
         covered = self.start[at_edge] + self.busy[at_edge + 1] - self.busy[at_edge] - edges[:-1]
         code = np.where((longest >> _CODE_BITS) >= covered, longest & CODE_MASK, self.code[at_edge].astype(np.int64))
@@ -126,6 +129,7 @@ class Row:
 
     def _busy_before(self, times: Ints) -> Ints:
         """Nanoseconds this row is busy before each time."""
+        # the last span to start up to each time: all before it count whole, and it counts up to that time
         last = np.searchsorted(self.start, times, "right") - 1
         at = np.maximum(last, 0)
         within = np.clip(times - self.start[at], 0, self.busy[at + 1] - self.busy[at])
@@ -150,13 +154,16 @@ class Row:
             yield level
 
     def _range_max(self, low: npt.NDArray[np.intp], high: npt.NDArray[np.intp]) -> Ints:
-        """Largest key in [low, high) for each bin; whole blocks are answered one mipmap level up."""
+        """Largest key in [low, high) for each bin.
+
+        The keys at both ends that fill no whole block are looked at here, whole blocks one mipmap level up.
+        """
         out = np.zeros(low.size, np.int64)
         sources: list[Callable[[npt.NDArray[np.intp]], Ints]] = [self._keys, *(lv.__getitem__ for lv in self.levels)]
         for number, keys in enumerate(sources):
             if number + 1 == len(sources) or int((high - low).sum()) <= _SMALL:
                 return np.maximum(out, _slices_max(keys, low, high))
-            low_up, high_up = -(-low // BLOCK), high // BLOCK
+            low_up, high_up = -(-low // BLOCK), high // BLOCK  # the whole blocks inside each range
             whole = high_up > low_up
             out = np.maximum(out, _slices_max(keys, low, np.where(whole, low_up * BLOCK, high)))
             out = np.maximum(out, _slices_max(keys, np.where(whole, high_up * BLOCK, high), high))
@@ -165,6 +172,7 @@ class Row:
 
 
 def _largest_of_blocks(keys: Ints) -> Ints:
+    """The largest of every BLOCK keys; the last block is filled up with zeros, which no key is below."""
     padded = np.concatenate((keys, np.zeros(-keys.size % BLOCK, np.int64)))
     return np.asarray(padded.reshape(-1, BLOCK).max(axis=1), dtype=np.int64)
 
@@ -176,10 +184,11 @@ def _slices_max(
     out = np.zeros(low.size, np.int64)
     filled = high > low
     if filled.any():
+        # one array of all indices, slice after slice: a running number less the slice's offset in it, plus its begin
         begin, width = low[filled], (high - low)[filled]
         offset = np.cumsum(width) - width
         index = np.arange(int(width.sum())) - np.repeat(offset, width) + np.repeat(begin, width)
-        out[filled] = np.maximum.reduceat(keys(index), offset)
+        out[filled] = np.maximum.reduceat(keys(index), offset)  # the largest between two offsets
     return out
 
 
@@ -193,12 +202,8 @@ class Timeline:
     rows: tuple[Row, ...]
     labels: tuple[Label, ...]
 
-    def track_of(self, row: int) -> Track:
-        """The track a row belongs to."""
-        return next(t for t in self.tracks if t.first_row <= row < t.first_row + t.rows)
-
     def rows_of(self, kind: Kind, thread: int | None = None) -> list[int]:
-        """Numbers of the rows of that kind; with `thread` of that thread alone."""
+        """Numbers of the rows of that kind, of one thread if it is given."""
         return [
             row
             for track in self.tracks

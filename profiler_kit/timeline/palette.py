@@ -1,7 +1,7 @@
-"""Colours: a region's name in, the same colour-blind-safe colour everywhere out.
+"""Colours of regions and activities, the same in every figure and safe for colour-blind readers.
 
-Hues are Paul Tol's "vibrant" and "bright" sets (https://personal.sron.nl/~pault/), kept to those that stand out
-on white and on near-black alike.
+Hues are those of Paul Tol's "vibrant" and "bright" sets (https://personal.sron.nl/~pault/) that are distinct on white
+and on near-black alike.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HUES: Final = (
 NEUTRAL: Final = "#8A8F98"
 IDLE: Final = "#B4B9C0"
 
-# Regions of the shipped workload and torch's own keep their hue whatever else a trace holds.
+# Regions of the shipped workload and torch's own keep their hue in every trace.
 _FIXED: Final = {
     "image encoder": HUES[0],
     "mask decoder": HUES[1],
@@ -64,9 +64,9 @@ INKS: Final = ("#000000", "#FFFFFF")
 def region_colours(names: Iterable[str]) -> dict[str, str]:
     """The colour of each region name.
 
-    A name always asks for the same hue (fixed, else by a hash of the name), and yields to the next free one only
-    when another region of the same trace holds it already; the result does not depend on the order of `names`.
-    With more names than hues, hues repeat evenly.
+    A name gets the same hue in every trace (fixed, else by a hash of the name), or the next free one if another region
+    of the same trace has it already. The order of `names` makes no difference. With more names than hues, hues repeat
+    evenly.
     """
     unique = sorted(set(names))
     chosen = {name: _FIXED[name] for name in unique if name in _FIXED}

@@ -1,7 +1,7 @@
-"""Find spans of a timeline by name: a Timeline and a text in, how many there are and which one comes next out.
+"""Find spans of a timeline by name: count them, mark them, and step from one to the next.
 
-Each row keeps how many spans before each of its spans match, four bytes a span, so that counting, stepping and
-marking take a binary search each, whatever the number of spans.
+Each row keeps how many spans before each of its spans match, four bytes a span: counting, stepping and marking then
+take a binary search each.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Direction = Literal["next", "previous"]
 
 @dataclass(frozen=True)
 class Found:
-    """One match: its row, its number in the row, and the how many-th match it is, by start and row, from 1."""
+    """One match: its row, its number in the row, and its number among all matches by start and row, from 1."""
 
     row: int
     index: int
@@ -40,15 +40,17 @@ class Matches:
     def in_view(self, row: int, view: Exact | Bins) -> npt.NDArray[np.bool_]:
         """Whether each span or bin of a view is a match, or has one starting in it."""
         before = self.before[row]
+        # a match between two places makes the count of matches before them differ
         if isinstance(view, Exact):
             return np.diff(before[view.first : view.first + view.start_ns.size + 1]) > 0
         return np.diff(before[view.first]) > 0
 
 
 def find_matches(timeline: Timeline, text: str) -> Matches:
-    """The spans whose name holds the text, in whatever case."""
+    """The spans whose name contains the text; upper and lower case are the same."""
     wanted = text.casefold()
     table = np.array([wanted in name.casefold() for _, name, _ in timeline.labels] or [False], dtype=bool)
+    # look each label up once, then count matches along each row
     return Matches(
         tuple(
             np.concatenate((np.zeros(1, np.int32), np.cumsum(table[row.code], dtype=np.int32))) for row in timeline.rows
@@ -63,7 +65,7 @@ def step(
     at: tuple[int, int],
     direction: Direction,
 ) -> Found | None:
-    """The match after (or before) a place, which is a time on the trace's clock and a row; None without any.
+    """The match after (or before) a place, which is a time on the trace's clock and a row; None if nothing matches.
 
     Matches are in order of start, then row; after the last one comes the first.
     """
@@ -84,18 +86,20 @@ def step(
 
 
 def _place(timeline: Timeline, row: int, at: tuple[int, int], direction: Direction) -> int:
-    """How many spans of a row come before the place, one that is there not counted when going back."""
+    """How many spans of a row come before the place; when going back, not counting one that is at the place."""
     time_ns, here = at
     through = row <= here if direction == "next" else row < here
     return int(np.searchsorted(timeline.rows[row].start, time_ns, "right" if through else "left"))
 
 
 def _following(matches: Matches, row: int, i: int) -> int | None:
+    """The first match of a row from its span i on: the last place with no more matches before it than i has."""
     before = matches.before[row]
     found = int(np.searchsorted(before, before[i], "right")) - 1
     return found if found < before.size - 1 else None
 
 
 def _preceding(matches: Matches, row: int, i: int) -> int | None:
+    """The last match of a row before its span i: before the first place with as many matches as i."""
     before = matches.before[row]
     return int(np.searchsorted(before, before[i], "left")) - 1 if before[i] else None

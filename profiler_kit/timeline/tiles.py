@@ -1,6 +1,6 @@
-"""Put a view of a timeline on the wire: Timeline in; a JSON description, and binary tiles of at most 50 kB, out.
+"""Send views of a timeline to the browser: a JSON description once, then binary tiles of at most 50 kB.
 
-Times on the wire count from the timeline's start: absolute nanoseconds do not fit JavaScript's numbers.
+Times there count from the timeline's start: absolute nanoseconds do not fit JavaScript's numbers.
 A tile is a little-endian uint32 n, n bytes of JSON, and the arrays the JSON points to as [offset, length, dtype].
 """
 
@@ -25,10 +25,11 @@ _EXACT_BYTES: Final = 20  # start f8, duration f8, code u4
 _BIN_BYTES: Final = 7  # busy u1, count u2, code u4
 _MOST_BINS: Final = 4_096
 _CODE_NAMES: Final = ("gpu", "operator")  # named by code, not by the user
+_TRACK_KEYS: Final = {"first_row": "first"}
 
 
 def describe(timeline: Timeline) -> dict[str, object]:
-    """What the canvas needs once: length, tracks, the meaning of each code, and a colour per region path."""
+    """What the canvas needs once: length, tracks, the meaning of each code, and the colour of each region path."""
     hue = region_colours(name for _, _, path in timeline.labels for name in path)
     paths: dict[tuple[str, ...], int] = {}
     labels = [
@@ -38,18 +39,7 @@ def describe(timeline: Timeline) -> dict[str, object]:
     return {
         "start": 0,
         "end": timeline.end_ns - timeline.start_ns,
-        "tracks": [
-            {
-                "label": t.label,
-                "kind": t.kind,
-                "thread": t.thread,
-                "first": t.first_row,
-                "rows": t.rows,
-                "spans": t.spans,
-                "depths": t.depths,
-            }
-            for t in timeline.tracks
-        ],
+        "tracks": [{_TRACK_KEYS.get(key, key): value for key, value in vars(t).items()} for t in timeline.tracks],
         "labels": labels,
         "paths": [list(path) for path in paths],
         "colours": [hue[path[-1]] if path else "" for path in paths],
@@ -70,10 +60,10 @@ def tile(
     Rows with few spans come span by span, the others as bins of a pixel or wider. rows: only these, which share the
     budget. matches: says of each span and bin whether it is one, or holds one.
 
-    Raises OptionError when the view is empty or turned round.
+    Raises OptionError when the view is empty or its end is before its start.
     """
     if end_ns <= start_ns or pixels < 1:
-        raise OptionError(f"view {start_ns} to {end_ns} ns, {pixels} pixels: want an end after its start")
+        raise OptionError(f"view {start_ns} to {end_ns} ns, {pixels} pixels: expected an end after its start")
     base, more = timeline.start_ns, int(matches is not None)
     begin, stop = base + start_ns, base + end_ns
     shown = range(len(timeline.rows)) if rows is None else [n for n in sorted(set(rows)) if n < len(timeline.rows)]
@@ -81,7 +71,7 @@ def tile(
     found: list[dict[str, object]] = []
     blob = bytearray()
     left, waiting = BUDGET_BYTES, sum(count > 0 for count in counts.values())
-    for number in sorted(shown, key=lambda n: counts[n]):  # what short rows leave over, long ones get
+    for number in sorted(shown, key=lambda n: counts[n]):  # short rows first: long ones get what is left over
         if not counts[number]:
             continue
         row, share = timeline.rows[number], left // waiting
@@ -112,8 +102,7 @@ def _pack(view: Exact | Bins, start_ns: int, blob: bytearray) -> dict[str, objec
             "dur": _put(blob, view.dur_ns, "<f8"),
             "code": _put(blob, view.code, "<u4"),
         }
-    # A bin that is busy at all keeps at least one level, so that nothing vanishes.
-    busy = np.ceil(view.busy * 255)
+    busy = np.ceil(view.busy * 255)  # rounded up: a bin that is busy at all keeps at least one level of 255
     return {
         "busy": _put(blob, busy, "|u1"),
         "count": _put(blob, np.minimum(view.count, 65_535), "<u2"),

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profiler_kit.attribute.frames import GPU_EVENTS, LAUNCH_CALLS, OPERATORS, REGION_INSTANCES
+from profiler_kit.load.cache import NotOurs, read_file, write_file
 from profiler_kit.timeline.build import build_timeline, group_gpu_work, stack_rows
+from profiler_kit.timeline.cached import TIMELINES
 from profiler_kit.timeline.index import Row, Timeline
 from profiler_kit.timeline.search import Direction, find_matches, step
-from profiler_kit.timeline.store import NotOurs, read_timeline, write_timeline
 from profiler_kit.trace import Trace, load_trace
 from tests.builders import SHARED, TraceBuilder
 
@@ -163,7 +164,6 @@ def test_gpu_work_in_other_lanes(tmp_path: Path, by: str, labels: list[str]) -> 
     assert [t.label for t in grouped.tracks if t.kind != "gpu"] == [t.label for t in timeline.tracks if t.kind != "gpu"]
     for track in grouped.tracks:
         for number in range(track.first_row, track.first_row + track.rows):
-            assert grouped.track_of(number) is track
             assert {grouped.labels[code][0] for code in grouped.rows[number].code} == {track.kind}
 
 
@@ -211,17 +211,17 @@ def test_a_timeline_comes_back_from_its_file(tmp_path: Path) -> None:
     big = Row.of(np.arange(9_000) * 10, np.arange(9_000) % 9, np.zeros(9_000, np.int64), np.arange(9_000))
     timeline = Timeline(timeline.start_ns, timeline.end_ns, timeline.tracks, (*timeline.rows, big), timeline.labels)
     file, stamp = tmp_path / "x.timeline", {"size": 1}
-    write_timeline(timeline, file, stamp)
-    found = read_timeline(file, stamp)
+    write_file(file, TIMELINES, stamp, timeline)
+    found = read_file(file, TIMELINES, stamp)
     assert (found.tracks, found.labels, found.start_ns) == (timeline.tracks, timeline.labels, timeline.start_ns)
     for mine, theirs in zip(found.rows, timeline.rows, strict=True):
         for name in ("start", "busy", "code", "item", "dur"):
             assert (getattr(mine, name) == getattr(theirs, name)).all()
         assert [level.tolist() for level in mine.levels] == [level.tolist() for level in theirs.levels]
     with pytest.raises(NotOurs):
-        read_timeline(file, {"size": 2})
+        read_file(file, TIMELINES, {"size": 2})
     whole = file.read_bytes()
     for damaged in (whole[:-1], whole[:60], whole.replace(b"part 1", b"part 9", 1), b"junk", b""):
         file.write_bytes(damaged)
         with pytest.raises(NotOurs):
-            read_timeline(file, stamp)
+            read_file(file, TIMELINES, stamp)

@@ -12,7 +12,7 @@ from profiler_kit.analyses.memory import regions as memory_regions
 from profiler_kit.analyses.memory import replay as memory
 from profiler_kit.analyses.memory.stack_names import stack_name
 from profiler_kit.errors import OptionError
-from profiler_kit.load.snapshot.frames import Frame
+from profiler_kit.load.snapshot.data import Frame
 from profiler_kit.snapshot import Snapshot, load_snapshot
 from tests import snapshots as s
 

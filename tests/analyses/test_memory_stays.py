@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from profiler_kit.analyses.memory.live import layer_path
-from profiler_kit.load.snapshot.frames import Frame
+from profiler_kit.load.snapshot.data import Frame
 from profiler_kit.snapshot import Snapshot, load_snapshot
 from tests import snapshots as s
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiler_kit.analyses.gpu.quality import Flaw, Recorded, find_flaws, overlaps_on_streams
-from profiler_kit.load.cache.file_facts import read_file_facts
+from profiler_kit.load.trace.file_facts import read_file_facts
 from profiler_kit.trace import load_trace
 from tests.builders import TraceBuilder, real_traces
 

@@ -73,7 +73,7 @@ def test_traces_that_do_not_say_their_rank_are_refused_in_one_line(tmp_path: Pat
     with pytest.raises(InputError) as caught:
         load_ranks(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path / 'a.json'}: says no rank (no distributedInfo, no rank in its name), want to know it of each of 2 "
+        f"{tmp_path / 'a.json'}: says no rank (no distributedInfo, no rank in its name), expected one from each of 2 "
         "traces. Name the files rank0.json.gz and so on, or give a dict {rank: path}."
     )
     assert sorted(load_ranks({4: tmp_path / "a.json", 2: tmp_path / "b.json"}).traces) == [2, 4]

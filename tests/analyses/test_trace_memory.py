@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from profiler_kit.errors import OptionError, SnapshotFormatError
-from profiler_kit.load.snapshot.frames import CPU, Frame
-from profiler_kit.load.snapshot.trace_memory_events import read_memory_events
+from profiler_kit.load.snapshot.data import CPU, Frame
+from profiler_kit.load.trace.memory_events import read_memory_events
 from profiler_kit.snapshot import Snapshot, load_snapshot
 from tests import snapshots as s
 from tests.cli.run import profiler_kit

@@ -14,8 +14,8 @@ from app import state
 from app.loading import Cancelled, Job, Shelf
 from app.parts import loading_parts
 from profiler_kit.errors import InputError
-from profiler_kit.load.cache.file_facts import read_file_facts
-from profiler_kit.load.cache.store import SMALLEST_JSON_BYTES
+from profiler_kit.load.trace.cached import SMALLEST_JSON_BYTES
+from profiler_kit.load.trace.file_facts import read_file_facts
 from profiler_kit.progress import Report, silent
 from profiler_kit.trace import Trace, load_trace
 from tests.app.samples import CHECKOUT, PATIENCE_S, gpu_trace, make_runs

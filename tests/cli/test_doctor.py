@@ -146,7 +146,7 @@ def test_what_is_no_trace_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
     assert (done.code, done.out) == (1, "")
     assert done.err == (
         f"profiler-kit: {snapshot}: found a pickle (a CUDA memory snapshot? Open it with: profiler-kit memory FILE), "
-        f"want a chrome trace: {{'traceEvents': [...]}}. {RECORD}\n"
+        f"expected a chrome trace: {{'traceEvents': [...]}}. {RECORD}\n"
     )
     done = profiler_kit("doctor", tmp_path)
     assert (done.code, done.err) == (

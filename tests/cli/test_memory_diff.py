@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from profiler_kit.analyses.compare.snapshots import compare_snapshots, stack_key
-from profiler_kit.load.snapshot.frames import Frame
+from profiler_kit.load.snapshot.data import Frame
 from profiler_kit.snapshot import load_snapshot
 from tests import snapshots as s
 from tests.cli.run import profiler_kit

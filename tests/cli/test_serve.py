@@ -130,7 +130,7 @@ def test_timeline_tiles(server: str) -> None:
 @pytest.mark.parametrize(
     ("query", "said"),
     [
-        ("t0=5&t1=5&px=100", b"view 5 to 5 ns, 100 pixels: want an end after its start"),
+        ("t0=5&t1=5&px=100", b"view 5 to 5 ns, 100 pixels: expected an end after its start"),
         ("t0=a&t1=5&px=100", b"t0: want a whole number"),
         ("", b"t0: want a whole number"),
         ("t0=0&t1=5&px=100&rows=a", b"rows: want whole numbers, with commas between"),
@@ -159,7 +159,7 @@ def test_a_missing_folder_is_one_line(tmp_path: Path) -> None:
     done = profiler_kit("serve", tmp_path / "missing", "--no-browser")
     assert (done.code, done.out) == (1, "")
     assert done.err == (
-        f"profiler-kit: {tmp_path / 'missing'}: no such folder, want a folder of runs. "
+        f"profiler-kit: {tmp_path / 'missing'}: no such folder, expected a folder of runs. "
         "Name a folder that holds runs, or record one with: profiler-kit capture\n"
     )
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from profiler_kit.analyses.gpu.quality import Recorded, find_flaws
 from profiler_kit.errors import KitError
-from profiler_kit.load.cache.file_facts import read_file_facts
+from profiler_kit.load.trace.file_facts import read_file_facts
 from profiler_kit.trace import Trace, load_trace
 from tests.fuzz.mutations import mutate
 from tests.fuzz.seeds import seeds
@@ -61,7 +61,7 @@ def check(data: bytes, file: int, path: Path) -> Verdict:
         if "\n" in str(error) or str(path) not in str(error):
             verdict.problems.append(f"the message is not one line that names the file: {error}")
         found = strict_events(data)
-        if found.spans and "behind its end" not in str(error):
+        if found.spans and "after its end" not in str(error):
             verdict.problems.append(f"refused, though a strict reader finds {sum(found.spans.values())} spans: {error}")
     except Exception:
         return Verdict(file, "crashed", problems=[traceback.format_exc(limit=-4)])

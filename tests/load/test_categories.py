@@ -12,9 +12,16 @@ import pytest
 
 from profiler_kit.attribute.regions import attribute
 from profiler_kit.load.discover.runs import samples_root
-from profiler_kit.load.trace.categories import GPU_WORK, HANDLED, IGNORED, is_gpu_work, is_launch, role_of
+from profiler_kit.load.trace.categories import (
+    GPU_WORK,
+    HANDLED,
+    IGNORED,
+    OLD_CATEGORIES,
+    is_gpu_work,
+    is_launch,
+    role_of,
+)
 from profiler_kit.load.trace.chrome import read_chrome_trace
-from profiler_kit.load.trace.columns import OLD_CATEGORIES
 from tests.builders import TraceBuilder, real_traces
 
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("*.json*"))

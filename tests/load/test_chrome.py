@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profiler_kit.errors import InputError, TraceFormatError
+from profiler_kit.load.integers import MISSING
 from profiler_kit.load.trace import chrome
 from profiler_kit.load.trace.chrome import read_chrome_trace
-from profiler_kit.load.trace.columns import text_to_ns, to_ns
-from profiler_kit.load.trace.events import MISSING
+from profiler_kit.load.trace.column_builder import text_to_ns, to_ns
 from tests.builders import TraceBuilder
 
 RECORD = "Record one with profiler_runner, or with torch.profiler's export_chrome_trace."
@@ -81,8 +81,8 @@ def test_every_layout_gives_the_same_columns_in_blocks_of_any_size(
     path = tmp_path / "t.json"
     path.write_bytes(gzip.compress(data) if packed else data)
     for size in (64, 1000, 5000, 1 << 22):
-        monkeypatch.setattr("profiler_kit.load.trace.blocks.BLOCK_BYTES", size)
-        monkeypatch.setattr("profiler_kit.load.trace.stream.BLOCK_BYTES", size)
+        monkeypatch.setattr("profiler_kit.load.trace.decompress.BLOCK_BYTES", size)
+        monkeypatch.setattr("profiler_kit.load.trace.split_events.BLOCK_BYTES", size)
         loaded = read_chrome_trace(path)
         assert table(path) == expected
         assert loaded.quality == chrome.LoadQuality(len(trace.events), False, 0, 0)
@@ -232,7 +232,7 @@ BAD = {
     "empty list": (b"[]", "a trace without a single event (nothing ran while it was recorded)"),
     "no events": (b'{"traceEvents": []}', "a trace without a single event (nothing ran while it was recorded)"),
     "cut": (b'{"traceEvents": [{"ph": "X", "na', "a trace that is cut off before its first whole event"),
-    "numbers": (b"[1, 2, 3]", "a list of 3 values that are no trace events"),
+    "numbers": (b"[1, 2, 3]", "a list of 3 values that are not trace events"),
     "no spans": (b'[{"ph": "B", "ts": 1}]', "1 events but none with a duration (phase X)"),
     "object": (b'{"b": 1, "a": 2}', "a JSON object with the keys ['a', 'b']"),
     "string": (b'"hello"', "a JSON str"),
@@ -250,7 +250,7 @@ def test_what_is_no_trace_is_named(case: str, tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(TraceFormatError) as raised:
         read_chrome_trace(path)
-    assert str(raised.value).startswith(f"{path}: found {found}, want a chrome trace")
+    assert str(raised.value).startswith(f"{path}: found {found}, expected a chrome trace")
     assert str(raised.value).endswith(RECORD)
 
 

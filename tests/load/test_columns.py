@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler_kit.load.trace.columns import narrowed, of_one_width, widened
-from profiler_kit.load.trace.events import MISSING
+from profiler_kit.load.integers import MISSING, narrowed, of_one_width, resized
 
 EDGES = [sign * (1 << bits) + step for bits in (7, 15, 31, 62) for sign in (-1, 1) for step in (-1, 0, 1)]
 NUMBERS = st.lists(st.one_of(st.just(MISSING), st.integers(-200, 200), st.sampled_from(EDGES)), max_size=20)
@@ -18,7 +17,7 @@ NUMBERS = st.lists(st.one_of(st.just(MISSING), st.integers(-200, 200), st.sample
 def test_parts_of_different_widths_join_to_the_numbers_they_were(parts: list[list[int]]) -> None:
     narrow = of_one_width([narrowed(np.array(part, dtype=np.int64)) for part in parts])
     assert len({part.dtype for part in narrow}) <= 1
-    joined = widened(np.concatenate(narrow)) if narrow else np.zeros(0, np.int64)
+    joined = resized(np.concatenate(narrow), np.int64) if narrow else np.zeros(0, np.int64)
     assert joined.dtype == np.int64
     assert joined.tolist() == [number for part in parts for number in part]
 
@@ -32,5 +31,5 @@ def test_the_fewest_bytes_that_leave_one_number_for_missing(numbers: list[int], 
 
 
 def test_a_column_without_a_number_takes_no_memory() -> None:
-    absent = widened(narrowed(np.full(1000, MISSING)))
+    absent = resized(narrowed(np.full(1000, MISSING)), np.int64)
     assert absent.strides == (0,) and not absent.flags.writeable and (absent == MISSING).all()

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from profiler_kit.load.trace.events import Decoders
-from profiler_kit.load.trace.repair import MEND_BYTES, MOST_INCIDENTS, Incident, Salvage, closing_bracket, repair
+from profiler_kit.load.trace.decode import Decoders
+from profiler_kit.load.trace.repair import MEND_BYTES, MOST_INCIDENTS, Incident, Salvage, closing_bracket, mend
 
 DECODERS = Decoders()
 
@@ -158,8 +158,9 @@ MENDED = {
 @pytest.mark.parametrize("case", MENDED)
 def test_one_event_is_mended(case: str) -> None:
     text, name = MENDED[case]
-    mended = repair(text.encode(), DECODERS)
-    assert mended is not None
+    found = mend(text.encode(), DECODERS)
+    assert found is not None
+    (mended,) = DECODERS.loosely(b"[" + found + b"]")
     assert (mended.ph, mended.name, mended.dur) == ("X", name, mended.dur)
     assert bytes(mended.ts) == b"1"
     if '"correlation": 3' in text:
@@ -179,11 +180,11 @@ def test_one_event_is_mended(case: str) -> None:
     ],
 )
 def test_what_cannot_be_mended_is_none(text: str) -> None:
-    assert repair(text.encode(), DECODERS) is None
+    assert mend(text.encode(), DECODERS) is None
 
 
 def test_huge_malformed_events_are_not_mended() -> None:
-    assert repair(event("n", f', "x": "{"y" * MEND_BYTES}",').encode(), DECODERS) is None
+    assert mend(event("n", f', "x": "{"y" * MEND_BYTES}",').encode(), DECODERS) is None
 
 
 DEEP = 200_000

@@ -156,14 +156,14 @@ def test_a_root_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
         require_root(missing)
     assert str(error.value) == (
-        f"{missing}: no such folder, want a folder of runs. "
+        f"{missing}: no such folder, expected a folder of runs. "
         "Name a folder that holds runs, or record one with: profiler-kit capture"
     )
     file = tmp_path / "file"
     file.write_text("x")
     with pytest.raises(InputError) as error:
         require_root(file)
-    assert str(error.value) == (f"{file}: this is a file, want a folder of runs. Try the folder it lies in: {tmp_path}")
+    assert str(error.value) == (f"{file}: this is a file, expected a folder of runs. Try its folder: {tmp_path}")
 
 
 def test_the_default_is_traces_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

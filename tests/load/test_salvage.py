@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from profiler_kit.errors import TraceFormatError
-from profiler_kit.load.cache.parquet import read_trace, write_trace
-from profiler_kit.load.trace import stream
-from profiler_kit.load.trace.blocks import as_utf8
+from profiler_kit.load.trace import split_events
 from profiler_kit.load.trace.chrome import ChromeTrace, read_chrome_trace
+from profiler_kit.load.trace.decompress import as_utf8
 from tests.builders import TraceBuilder
+from tests.load.test_cache import read_trace, write_trace
 
 LAYOUTS = ("kineto", "compact", "indented", "list")
 
@@ -118,7 +118,7 @@ def test_an_empty_trace_before_another_is_named(tmp_path: Path) -> None:
         load('{"traceEvents": []}\n' + text("compact", "a", "b"), path)
     assert str(raised.value) == (
         f"{path}: found a trace without a single event (nothing ran while it was recorded), and 2 events of another "
-        "trace behind its end, want a chrome trace with events. Record one with profiler_runner, or with "
+        "trace after its end, expected a chrome trace with events. Record one with profiler_runner, or with "
         "torch.profiler's export_chrome_trace."
     )
 
@@ -179,9 +179,9 @@ def test_spans_without_a_start_are_dropped_and_placed(tmp_path: Path) -> None:
 
 
 def test_damage_in_every_block_is_placed_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("profiler_kit.load.trace.blocks.BLOCK_BYTES", 900)
-    monkeypatch.setattr(stream, "BLOCK_BYTES", 900)
-    monkeypatch.setattr(stream, "SALVAGE_BYTES", 1800)
+    monkeypatch.setattr("profiler_kit.load.trace.decompress.BLOCK_BYTES", 900)
+    monkeypatch.setattr(split_events, "BLOCK_BYTES", 900)
+    monkeypatch.setattr(split_events, "SALVAGE_BYTES", 1800)
     good = text("kineto", *(f"e{number}" for number in range(60)))
     bad = good.replace('"e7"', '"e"7"').replace('"e23"', "e23").replace('"e41"', '"e41", "y": NaN')
     names, counts, loaded = load(bad, tmp_path / "t.json")
@@ -207,8 +207,8 @@ def test_a_malformed_event_every_few_costs_little_time(tmp_path: Path) -> None:
 def test_a_cached_trace_keeps_its_incidents(tmp_path: Path) -> None:
     good = text("kineto", "a", "b", "c")
     trace = load(good.replace('"b"', '"b"x"'), tmp_path / "t.json")[2]
-    write_trace(trace, tmp_path / "t.parquet", {})
-    assert read_trace(tmp_path / "t.parquet", {}).quality.incidents == trace.quality.incidents != ()
+    write_trace(trace, tmp_path / "t.trace", {})
+    assert read_trace(tmp_path / "t.trace", {}).quality.incidents == trace.quality.incidents != ()
 
 
 def test_a_list_that_is_closed_after_every_event_goes_on(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_a_list_that_is_closed_after_every_event_goes_on(tmp_path: Path) -> None
 
 
 def test_an_event_that_never_ends_is_dropped_in_linear_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "EVENT_BYTES", 8 << 20)
+    monkeypatch.setattr(split_events, "EVENT_BYTES", 8 << 20)
     body = text("kineto", "a", "b")
     at = body.index('"b"') + 2
     started = time.process_time()

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from profiler_kit.errors import InputError, OptionError, SnapshotFormatError
-from profiler_kit.load.snapshot.frames import Frame, SnapshotData
+from profiler_kit.load.snapshot.data import Frame, SnapshotData
 from profiler_kit.load.snapshot.reader import CHILD, read_snapshot
 from tests import snapshots as s
 
 HINT = "Record one with profiler_kit.memory_runner or torch.cuda.memory._dump_snapshot."
-PLAIN = "want a CUDA memory snapshot (plain dicts, lists, numbers and strings)"
+PLAIN = "expected a CUDA memory snapshot (plain dicts, lists, numbers and strings)"
 
 
 def load(path: Path, data: object, protocol: int = 4) -> SnapshotData:
@@ -164,7 +164,7 @@ def test_a_trace_is_told_apart(tmp_path: Path, packed: bool) -> None:
     path.write_bytes(gzip.compress(text) if packed else text)
     found = "a chrome trace (JSON packed with gzip)" if packed else "a chrome trace (JSON)"
     assert refused(path) == (
-        f"this is {found}, want a CUDA memory snapshot (a pickle). "
+        f"this is {found}, expected a CUDA memory snapshot (a pickle). "
         "For a trace use: profiler-kit summary, regions or kernels."
     )
 
@@ -173,12 +173,12 @@ def test_a_packed_pickle_a_zip_and_a_page_are_told_apart(tmp_path: Path) -> None
     path = tmp_path / "x"
     path.write_bytes(gzip.compress(pickle.dumps(s.snapshot([]))))
     assert refused(path) == (
-        "this is a pickle packed with gzip, want a CUDA memory snapshot as torch writes it. Unpack it with gunzip."
+        "this is a pickle packed with gzip, expected a CUDA memory snapshot as torch writes it. Unpack it with gunzip."
     )
     path.write_bytes(b"PK\x03\x04....")
-    assert refused(path).startswith("this is a zip archive (a checkpoint of torch.save?), want")
+    assert refused(path).startswith("this is a zip archive (a checkpoint of torch.save?), expected")
     path.write_bytes(b"<!doctype html>")
-    assert refused(path).startswith("this is an HTML page, want")
+    assert refused(path).startswith("this is an HTML page, expected")
 
 
 @pytest.mark.parametrize("cut", [1, 10, 40, 0.5, 0.99])
@@ -186,7 +186,7 @@ def test_a_cut_off_pickle(tmp_path: Path, cut: float) -> None:
     whole = pickle.dumps(s.snapshot([s.alloc(i, i, 1) for i in range(50)]))
     path = tmp_path / "m.pickle"
     path.write_bytes(whole[: cut if isinstance(cut, int) else int(len(whole) * cut)])
-    assert refused(path) == f"the pickle is cut off, want a whole CUDA memory snapshot. {HINT}"
+    assert refused(path) == f"the pickle is cut off, expected a whole CUDA memory snapshot. {HINT}"
 
 
 def test_another_pickle(tmp_path: Path) -> None:
@@ -196,9 +196,11 @@ def test_another_pickle(tmp_path: Path) -> None:
         f"the pickle has neither 'segments' nor 'device_traces' (found epoch, model), {PLAIN}. {HINT}"
     )
     s.write(path, [1, 2])
-    assert refused(path) == f"the pickle's top level is a list of something else, want a CUDA memory snapshot. {HINT}"
+    assert (
+        refused(path) == f"the pickle's top level is a list of something else, expected a CUDA memory snapshot. {HINT}"
+    )
     s.write(path, 7)
-    assert refused(path) == f"the pickle's top level is int, want an object with 'device_traces'. {HINT}"
+    assert refused(path) == f"the pickle's top level is int, expected an object with 'device_traces'. {HINT}"
 
 
 @pytest.mark.parametrize(
@@ -330,15 +332,14 @@ def test_what_a_refusal_says(tmp_path: Path) -> None:
     assert refused(path) == f"the pickle holds a persistent id, {PLAIN}. {HINT}"
     path.write_bytes(HOSTILE["memo bomb"])
     assert refused(path) == (
-        f"it wants more than 256 MiB of memory to be read, {PLAIN}. "
-        "If you trust it, raise the limit with --memory-limit."
+        f"reading it takes more than 256 MiB of memory, {PLAIN}. If you trust it, raise the limit with --memory-limit."
     )
     path.write_bytes(HOSTILE["one history a thousand times"])
     assert refused(path) == (
-        f"it lists more events than the file has bytes, want a snapshot as torch writes it. {HINT}"
+        f"it lists more events than the file has bytes, expected a snapshot as torch writes it. {HINT}"
     )
     path.write_bytes(HOSTILE["colliding keys"])
-    assert refused(path) == f"reading it took more than 1 s of processor time, want a CUDA memory snapshot. {HINT}"
+    assert refused(path) == f"reading it took more than 1 s of processor time, expected a CUDA memory snapshot. {HINT}"
 
 
 def test_the_child_stays_within_its_memory(tmp_path: Path) -> None:
@@ -377,4 +378,4 @@ def test_memory_limit_can_be_chosen(tmp_path: Path) -> None:
     assert len(read_snapshot(path, memory_limit_bytes=1 << 30).events) == 1
     with pytest.raises(OptionError) as caught:
         read_snapshot(path, memory_limit_bytes=1 << 20)
-    assert str(caught.value) == "memory limit: 1 MiB is too little to read a snapshot, want at least 256 MiB."
+    assert str(caught.value) == "memory limit: 1 MiB is too little to read a snapshot, expected at least 256 MiB."

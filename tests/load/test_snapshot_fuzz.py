@@ -44,7 +44,7 @@ def mutant(data: bytes, seed: int) -> bytes:
 MANY = """
 import collections, io, json, random, resource, sys
 sys.path.insert(0, sys.argv[1])
-from profiler_kit.load.snapshot.child import Refused, convert, unpickle
+from profiler_kit.load.snapshot.unpickle_child import Refused, convert, unpickle
 from tests.load.test_snapshot_fuzz import mutant
 resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
 data = open(sys.argv[2], "rb").read()

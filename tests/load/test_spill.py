@@ -10,18 +10,22 @@ from pathlib import Path
 import pytest
 
 from profiler_kit.errors import InputError, OptionError
-from profiler_kit.load.cache import store
-from profiler_kit.load.cache.parquet import read_trace
-from profiler_kit.load.cache.store import spilled_trace
-from profiler_kit.load.trace import spill
+from profiler_kit.load import cache as store
+from profiler_kit.load.trace import cached
+from profiler_kit.load.trace.cached import (
+    free_memory_bytes,
+    load_chrome_trace,
+    needed_memory_bytes,
+    spill_chrome_trace,
+    spilled_trace,
+)
 from profiler_kit.load.trace.chrome import read_chrome_trace
-from profiler_kit.load.trace.spill import free_memory_bytes, needed_memory_bytes, spill_chrome_trace
 from profiler_kit.sql import select, select_spilled
 from profiler_kit.sql_arrow import SPILLED, sql_columns
 from profiler_kit.tables import every_table
 from profiler_kit.trace import load_trace
 from tests.builders import TraceBuilder, real_traces
-from tests.load.test_store import LONG_AFTER, LONG_AGO, a_trace, entries, same
+from tests.load.test_cache import LONG_AFTER, LONG_AGO, a_trace, entries, read_trace, same
 
 STAMP = {"path": "t.json"}
 
@@ -30,20 +34,22 @@ STAMP = {"path": "t.json"}
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv(store.FOLDER_VARIABLE, str(folder))
-    monkeypatch.setattr(store, "SMALLEST_JSON_BYTES", 0)
+    monkeypatch.setattr(cached, "SMALLEST_JSON_BYTES", 0)
     return folder
 
 
 @pytest.mark.parametrize("path", real_traces(), ids=lambda path: "/".join(path.parts[-2:]))
-@pytest.mark.parametrize("row_group", [1000, 1 << 18])
+@pytest.mark.parametrize("blocks", [1, 64])
 def test_what_is_spilled_equals_a_fresh_load(
-    path: Path, row_group: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, blocks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spill, "ROW_GROUP", row_group)
-    monkeypatch.setattr(spill, "COMPACT_IDS", 100)
+    monkeypatch.setattr("profiler_kit.load.trace.column_builder.NARROW_EVERY", blocks)
+    monkeypatch.setattr("profiler_kit.load.trace.decompress.BLOCK_BYTES", 50_000)
+    monkeypatch.setattr("profiler_kit.load.trace.split_events.BLOCK_BYTES", 50_000)
+    monkeypatch.setattr(cached, "COMPACT_IDS", 100)
     fresh = read_chrome_trace(path, arguments=["input_dims"])
     empty = spill_chrome_trace(path, tmp_path / "x", STAMP, arguments=["input_dims"])
-    assert same(read_trace(tmp_path / "x", STAMP), fresh)
+    assert same(read_trace(tmp_path / "x", STAMP, path), fresh)
     assert len(empty.columns) == 0 and empty.columns.names == fresh.columns.names
 
 
@@ -76,11 +82,11 @@ def test_the_file_is_the_caches_and_serves_both(tmp_path: Path, cache: Path, mon
     path = a_trace(tmp_path)
     with spilled_trace(path) as spilled:
         assert entries(cache) == [spilled.file]
-    monkeypatch.setattr(store, "read_chrome_trace", None)  # nobody reads the JSON again
-    monkeypatch.setattr(store, "spill_chrome_trace", None)
+    monkeypatch.setattr(cached, "read_chrome_trace", None)  # the JSON is not read again
+    monkeypatch.setattr(cached, "spill_chrome_trace", None)
     with spilled_trace(path) as again:
         assert again.file == spilled.file and again.trace.path == path
-    assert same(store.load_chrome_trace(path), read_chrome_trace(path))
+    assert same(load_chrome_trace(path), read_chrome_trace(path))
 
 
 def test_without_a_cache_the_file_is_gone_afterwards(
@@ -110,12 +116,12 @@ def test_no_room_is_one_line(tmp_path: Path, cache: Path, monkeypatch: pytest.Mo
         raise OSError(28, "No space left on device")
 
     path = a_trace(tmp_path)
-    monkeypatch.setattr(store, "spill_chrome_trace", full)
+    monkeypatch.setattr(cached, "spill_chrome_trace", full)
     with pytest.raises(InputError) as caught, spilled_trace(path):
         pass
     assert str(caught.value) == (
-        f"{path}: its events do not fit into {cache} (No space left on device), want room for about a tenth of the "
-        "JSON. Name another folder in PROFILER_KIT_CACHE."
+        f"{path}: its events do not fit into {cache} (No space left on device), expected room for about a fifth of "
+        "the JSON. Name another folder in PROFILER_KIT_CACHE."
     )
     assert entries(cache) == []
 
@@ -158,9 +164,9 @@ def test_memory_stays_where_it_is_however_large_the_trace(tmp_path: Path) -> Non
         with path.open("wb") as file:
             file.write(whole[:start] + b",\n".join([whole[start:end]] * (kernels // 200)) + whole[end:])
         code = (
-            "import re, sys; from pathlib import Path; from profiler_kit.load.trace import spill\n"
-            "spill.ROW_GROUP, spill.COMPACT_IDS = 1 << 14, 1 << 13  # both files have many of each\n"
-            "spill.spill_chrome_trace(sys.argv[1], Path(sys.argv[2]), {})\n"
+            "import re, sys; from pathlib import Path; from profiler_kit.load.trace import cached, column_builder\n"
+            "column_builder.NARROW_EVERY, cached.COMPACT_IDS = 4, 1 << 13  # both files have many of each\n"
+            "cached.spill_chrome_trace(sys.argv[1], Path(sys.argv[2]), {})\n"
             "print(int(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]) / 1e3)"
         )
         command = [sys.executable, "-c", code, str(path), str(tmp_path / "x.parquet")]

@@ -229,4 +229,4 @@ def test_tiles_stay_within_their_budget(tmp_path: Path) -> None:
             assert len(tile(timeline, first, last, pixels, matches=matches)) <= BUDGET_BYTES + 4_000
     with pytest.raises(OptionError) as error:
         tile(timeline, 5, 5, 100)
-    assert str(error.value) == "view 5 to 5 ns, 100 pixels: want an end after its start"
+    assert str(error.value) == "view 5 to 5 ns, 100 pixels: expected an end after its start"

@@ -13,8 +13,7 @@ from segment_anything.modeling import Sam
 
 from profiler_kit.errors import OptionError, RunFormatError
 from profiler_kit.formats.study_file import StudyRecord, read_study, study_samples, study_totals, write_study
-from profiler_kit.load.discover.ladders import find_ladders
-from profiler_kit.load.discover.runs import find_runs
+from profiler_kit.load.discover.runs import find_ladders, find_runs
 from profiler_kit.models.sam.models import load_model
 from profiler_kit.models.sam.workload import SamWorkload, resized
 from profiler_kit.render.figures import study as figures_study

@@ -17,7 +17,7 @@ import pandas as pd
 from profiler_kit.analyses.memory.live import MODULE
 from profiler_kit.analyses.memory.replay import Replay
 from profiler_kit.analyses.memory.stack_names import HasFrame, is_noise
-from profiler_kit.load.snapshot.frames import StackTable
+from profiler_kit.load.snapshot.data import StackTable
 from profiler_kit.schema import Column, Schema
 
 MEMORY_COMPARED: Final = Schema(

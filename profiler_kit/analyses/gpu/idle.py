@@ -15,7 +15,7 @@ import pandas as pd
 
 from profiler_kit.attribute.frames import KERNEL_DETAILS, LAUNCH_CALLS
 from profiler_kit.attribute.launch_context import previous_end, stream_codes
-from profiler_kit.load.trace.events import MISSING
+from profiler_kit.load.integers import MISSING
 from profiler_kit.schema import Column, Schema
 
 IDLE_GAPS: Final = Schema(

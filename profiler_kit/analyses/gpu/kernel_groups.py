@@ -11,7 +11,7 @@ import pandas as pd
 
 from profiler_kit.analyses.compare.kernel_keys import kernel_kind
 from profiler_kit.attribute.frames import GPU_EVENTS, KERNEL_DETAILS, LAUNCH_PATH
-from profiler_kit.load.trace.events import MISSING
+from profiler_kit.load.integers import MISSING
 from profiler_kit.schema import Column, Schema
 
 KERNEL_GROUPS: Final = Schema(

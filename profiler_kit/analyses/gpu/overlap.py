@@ -10,8 +10,8 @@ import pandas as pd
 from profiler_kit.analyses.gpu.intervals import covered_ns
 from profiler_kit.analyses.gpu.timeline import GPU_TIMES, is_communication
 from profiler_kit.attribute.frames import GPU_EVENTS
+from profiler_kit.load.integers import MISSING
 from profiler_kit.load.trace.categories import KERNEL
-from profiler_kit.load.trace.events import MISSING
 from profiler_kit.schema import Column, Schema
 
 COMMUNICATION_OVERLAP: Final = Schema(

@@ -10,7 +10,7 @@ import pandas as pd
 
 from profiler_kit.attribute.frames import KERNEL_DETAILS
 from profiler_kit.attribute.launch_context import stream_codes
-from profiler_kit.load.trace.events import MISSING
+from profiler_kit.load.integers import MISSING
 from profiler_kit.schema import Column, Schema
 
 QUEUE_LENGTH: Final = Schema(

@@ -11,7 +11,7 @@ import pandas as pd
 from profiler_kit.analyses.gpu.idle import KERNEL_WAIT_BELOW_NS, idle_gaps, waiting_calls
 from profiler_kit.analyses.gpu.intervals import covered_by_group, union
 from profiler_kit.attribute.frames import KERNEL_DETAILS, LAUNCH_CALLS, REGION_INSTANCES
-from profiler_kit.load.trace.events import MISSING
+from profiler_kit.load.integers import MISSING
 from profiler_kit.schema import Column, Schema
 
 REGION_UTILIZATION: Final = Schema(

@@ -11,7 +11,7 @@ import pandas as pd
 from profiler_kit.analyses.memory.regions import NO_REGION, Regions
 from profiler_kit.analyses.memory.replay import Bools, Ints, Replay
 from profiler_kit.analyses.memory.stack_names import HasFrame
-from profiler_kit.load.snapshot.frames import StackTable
+from profiler_kit.load.snapshot.data import StackTable
 from profiler_kit.schema import Column, Schema
 
 MEMORY_LIVE_TREE: Final = Schema(

@@ -17,7 +17,8 @@ import pandas as pd
 
 from profiler_kit.attribute.span_forest import build_forest, outer_first
 from profiler_kit.errors import SnapshotFormatError
-from profiler_kit.load.snapshot.frames import (
+from profiler_kit.load.integers import MISSING
+from profiler_kit.load.snapshot.data import (
     CPU,
     SNAPSHOT_ANNOTATIONS,
     SNAPSHOT_BLOCKS,
@@ -28,11 +29,10 @@ from profiler_kit.load.snapshot.frames import (
     SnapshotData,
     StackTable,
 )
-from profiler_kit.load.snapshot.trace_memory_events import CPU_TYPE, MemoryEvents
 from profiler_kit.load.trace.categories import OPERATOR, REGION, STACK
 from profiler_kit.load.trace.chrome import ChromeTrace
 from profiler_kit.load.trace.columns import EventColumns
-from profiler_kit.load.trace.events import MISSING
+from profiler_kit.load.trace.memory_events import CPU_TYPE, MemoryEvents
 from profiler_kit.units import NS_PER_US
 
 SOURCE: Final = "trace"

@@ -1,21 +1,91 @@
-"""Find the jobs among runs: folders that hold one trace per rank (RunFolder in, ranks and their files out)."""
+"""Which rank each trace of a job is of, and which runs form a job: folders that hold one trace per rank."""
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
-import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from profiler_kit.load.discover.rank_files import rank_of
-from profiler_kit.load.discover.runs import RunFolder
+from profiler_kit.errors import InputError
+from profiler_kit.formats.run_record import MASKS, RECORD, TRACE
+from profiler_kit.load.discover.runs import TRACE_SUFFIXES, RunFolder
+from profiler_kit.load.trace.decompress import first_bytes
 
+Paths = Mapping[int, str | Path] | Sequence[str | Path] | str | Path
+
+_NAMED: Final = re.compile(r"rank[-_. ]?(\d{1,6})(?!\d)", re.IGNORECASE)
+_NOT_TRACES: Final = (RECORD, MASKS)
 _HEAD_BYTES: Final = 256 << 10  # torch writes distributedInfo before the events; on-demand traces write it after
-_INFO: Final = re.compile(r'"distributedInfo"\s*:\s*(\{)')
+_INFO: Final = re.compile(rb'"distributedInfo"\s*:\s*(\{)')
+
+
+def rank_files(paths: Paths) -> list[tuple[int | None, Path]]:
+    """(rank, file) of each trace; the rank is None where only the file says it.
+
+    paths: {rank: trace}, several traces, one trace, or a folder: its traces, or the run folders right below it.
+    Raises InputError when there is no trace.
+    """
+    if isinstance(paths, Mapping):
+        found: list[tuple[int | None, Path]] = [(rank, Path(path)) for rank, path in sorted(paths.items())]
+    elif isinstance(paths, str | Path) and Path(paths).is_dir():
+        found = [(None, path) for path in folder_traces(Path(paths))]
+    else:
+        found = [(None, Path(path)) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    if not found:
+        raise InputError(
+            f"{paths}: found no trace, expected one file per rank that ends in {' or '.join(TRACE_SUFFIXES)}."
+        )
+    return found
+
+
+def rank_of(metadata: Mapping[str, Any], path: Path) -> int | None:
+    """The rank a trace says it is of: `distributedInfo`, else "rank3" in the name of the file or of its folder."""
+    info = metadata.get("distributedInfo")
+    rank = info.get("rank") if isinstance(info, dict) else None
+    if isinstance(rank, int) and not isinstance(rank, bool) and rank >= 0:
+        return rank
+    for name in (path.name, path.parent.name):
+        named = _NAMED.search(name)
+        if named:
+            return int(named[1])
+    return None
+
+
+def add_rank(found: dict[int, Path], rank: int | None, path: Path, files: int) -> int:
+    """Note in `found` which file is of which rank, and return the rank; an only file that says none is rank 0.
+
+    Raises InputError when one of several says no rank, or two say the same one.
+    """
+    if rank is None:
+        if files > 1:
+            raise InputError(
+                f"{path}: says no rank (no distributedInfo, no rank in its name), expected one from each of {files} "
+                "traces. Name the files rank0.json.gz and so on, or give a dict {rank: path}."
+            )
+        rank = 0
+    if rank in found:
+        raise InputError(
+            f"{path}: says it is rank {rank}, and so does {found[rank]}, expected one trace per rank. "
+            "Leave one out, or give a dict {rank: path}."
+        )
+    found[rank] = path
+    return rank
+
+
+def folder_traces(folder: Path) -> list[Path]:
+    """The traces of a folder by name: those right in it, else those of the run folders right below it."""
+    files = sorted(
+        path
+        for path in folder.iterdir()
+        if path.name.endswith(TRACE_SUFFIXES)
+        and path.name not in _NOT_TRACES
+        and path.name[0] != "."
+        and path.is_file()
+    )
+    return files or sorted(path for path in folder.glob(f"[!.]*/{TRACE}") if path.is_file())
 
 
 @dataclass(frozen=True)
@@ -30,47 +100,33 @@ class Job:
 def find_jobs(runs: Iterable[RunFolder]) -> list[Job]:
     """Every folder in which two traces or more say which rank they are of, no two the same one; by name.
 
-    Only the head of each trace is read, and only where a folder holds several. A trace that says nothing is left out.
+    Only the head of each trace is read, and only where a folder holds several. Traces that say nothing are left out.
     """
-    folders: dict[Path, list[RunFolder]] = {}
+    folders: dict[Path, list[tuple[RunFolder, Path]]] = {}
     for run in runs:
         if run.trace is not None:
-            folders.setdefault(run.path.parent, []).append(run)
+            folders.setdefault(run.path.parent, []).append((run, run.trace))
     jobs = []
     for folder, held in folders.items():
-        if len(held) < 2:
+        said = [(rank_of(head_metadata(trace), trace), run, trace) for run, trace in held if len(held) > 1]
+        ranks = {rank: (run, trace) for rank, run, trace in said if rank is not None}
+        if len(ranks) < 2 or len(ranks) < sum(rank is not None for rank, _, _ in said):
             continue
-        ranks: dict[int, list[RunFolder]] = {}
-        for run in held:
-            rank = rank_of(head_metadata(run.trace), run.trace) if run.trace else None
-            if rank is not None and run.trace is not None:
-                ranks.setdefault(rank, []).append(run)
-        if len(ranks) < 2 or any(len(mine) > 1 for mine in ranks.values()):
-            continue
-        first = ranks[min(ranks)][0]
+        first, _ = ranks[min(ranks)]
         name = first.label.rsplit("/", 1)[0] if "/" in first.label else folder.name
         key = first.key.rsplit("/", 1)[0] if "/" in first.key else "."
-        traces = tuple((rank, mine[0].trace) for rank, mine in sorted(ranks.items()) if mine[0].trace is not None)
-        jobs.append(Job(key, name, traces))
+        jobs.append(Job(key, name, tuple((rank, trace) for rank, (_, trace) in sorted(ranks.items()))))
     return sorted(jobs, key=lambda job: job.name)
 
 
-def head_metadata(path: Path | None) -> dict[str, object]:
-    """{"distributedInfo": ...} when the beginning of a trace holds it, else {}; never raises over what is in a file."""
-    if path is None:
-        return {}
+def head_metadata(path: Path) -> dict[str, object]:
+    """{"distributedInfo": ...} when the beginning of a trace holds it, else {}; raises nothing, whatever the file."""
     try:
-        with path.open("rb") as handle:
-            packed = handle.read(_HEAD_BYTES)
-        text = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(packed) if packed[:2] == b"\x1f\x8b" else packed
-    except (OSError, zlib.error, gzip.BadGzipFile):
-        return {}
-    head = text[:_HEAD_BYTES].decode("utf-8", "replace")
-    found = _INFO.search(head)
-    if found is None:
-        return {}
-    try:
-        info, _ = json.JSONDecoder().raw_decode(head, found.start(1))
-    except ValueError:
+        head = first_bytes(path, _HEAD_BYTES)
+        found = _INFO.search(head)
+        if found is None:
+            return {}
+        info, _ = json.JSONDecoder().raw_decode(head[found.start(1) :].decode("utf-8", "replace"))
+    except (OSError, ValueError):
         return {}
     return {"distributedInfo": info}

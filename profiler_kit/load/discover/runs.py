@@ -1,4 +1,7 @@
-"""Find what can be shown under a folder: a root in, run folders and bare trace or snapshot files out."""
+"""Find what can be shown below a folder: run folders, bare traces and snapshots, ladders and studies.
+
+Nothing outside the folder is reached, and a file that is still being written is not shown.
+"""
 
 from __future__ import annotations
 
@@ -16,24 +19,25 @@ from profiler_kit.formats.ladder_record import LOG, RESULTS, RESULTS_CSV, ROW
 from profiler_kit.formats.run_record import LAYERS, MASKS, MEMORY, MEMORY_TRACE, RECORD, TRACE, RunRecord, read_record
 from profiler_kit.formats.study_file import STUDY, STUDY_CSV
 from profiler_kit.later import shown
-from profiler_kit.load.trace.blocks import GZIP_MAGIC
+from profiler_kit.load.trace.decompress import GZIP_MAGIC
 
 DEPTH: Final = 3  # folders below the root that are looked into
 TRACE_SUFFIXES: Final = (".json", ".json.gz")
 SNAPSHOT_SUFFIXES: Final = (".pickle", ".pkl")
 _WRITING_S: Final = 2.0  # a file that changed this lately may still have its writer
 _SMALL_BYTES: Final = 1 << 20
-_PARTS: Final = (RECORD, TRACE, MEMORY, LAYERS)
+_PARTS: Final = (RECORD, TRACE, MEMORY, LAYERS)  # each of them makes a folder a run
+_FILES: Final = {"trace": TRACE, "memory": MEMORY, "layers": LAYERS, "masks": MASKS, "memory_trace": MEMORY_TRACE}
 _PLAIN: Final = " -_.~+=,@()[]&'!#>"  # what a key keeps as it is, beside letters, digits and the slash
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One thing to show. Paths are resolved and inside the root; None stands for a file that is not there.
+    """A run to show. Paths are resolved and inside the root; None where a file is missing.
 
     key: the path below the root, percent-encoded where it is not plain ASCII, so that it survives any URL.
-    path: the folder, or the file itself when it lies bare.
-    problem: one line, when there is a run.json and it is broken; the other files can still be shown.
+    path: the folder, or the file itself when it has no folder of its own.
+    problem: one line when run.json exists but is broken; the other files can still be shown.
     memory_trace: a trace of the batch that `memory` is of.
     """
 
@@ -53,7 +57,7 @@ class RunFolder:
 
     @property
     def label(self) -> str:
-        """The path below the root as people read it; what cannot be printed is shown as �."""
+        """The path below the root as people read it; characters that cannot be printed become �."""
         text = os.fsdecode(unquote_to_bytes(self.key)).encode("utf-8", "replace").decode("utf-8")
         return "".join(c if c.isprintable() else "�" for c in text)
 
@@ -61,10 +65,10 @@ class RunFolder:
 def find_runs(root: str | os.PathLike[str]) -> list[RunFolder]:
     """Every run below `root`, sorted by label; run folders are not searched further.
 
-    Opens nothing but run.json. Names that start with a dot are skipped (unfinished files have such names), and so
-    are links that lead out of the root.
+    Opens nothing but run.json. Skips names that start with a dot (unfinished files have such names) and links that
+    lead out of the root.
 
-    Raises InputError when `root` is no folder or cannot be read.
+    Raises InputError when `root` is not a folder or cannot be read.
     """
     base = require_root(root)
     return sorted(_walk(base, base, DEPTH), key=lambda run: run.label.casefold())
@@ -73,19 +77,19 @@ def find_runs(root: str | os.PathLike[str]) -> list[RunFolder]:
 def default_root() -> Path:
     """Where to look when no folder was named: ./traces, else the samples that come with the package.
 
-    Raises InputError when neither is there.
+    Raises InputError when neither exists.
     """
     found = Path("traces") if Path("traces").is_dir() else samples_root()
     if found is None:
         raise InputError(
-            f"{Path('traces').absolute()}: no such folder, want a folder of runs. "
+            f"{Path('traces').absolute()}: no such folder, expected a folder of runs. "
             "Name one, or record a run with: profiler-kit capture"
         )
     return found
 
 
 def samples_root() -> Path | None:
-    """The runs that come with the package: bundled in a wheel, beside it in a checkout; None when left out."""
+    """The runs that come with the package: inside it in a wheel, beside it in a checkout; None when left out."""
     package = Path(__file__).resolve().parents[2]
     return next((p for p in (package / "_bundle" / "traces", package.parent / "traces") if p.is_dir()), None)
 
@@ -95,16 +99,16 @@ def require_root(root: str | os.PathLike[str]) -> Path:
     path = Path(root)
     hint = "Name a folder that holds runs, or record one with: profiler-kit capture"
     if path.is_file():
-        raise InputError(f"{path}: this is a file, want a folder of runs. Try the folder it lies in: {path.parent}")
+        raise InputError(f"{path}: this is a file, expected a folder of runs. Try its folder: {path.parent}")
     if not path.is_dir():
-        raise InputError(f"{path}: no such folder, want a folder of runs. {hint}")
+        raise InputError(f"{path}: no such folder, expected a folder of runs. {hint}")
     if not os.access(path, os.R_OK | os.X_OK):
-        raise InputError(f"{path}: cannot be read (permission denied), want a folder of runs. {hint}")
+        raise InputError(f"{path}: cannot be read (permission denied), expected a folder of runs. {hint}")
     return path.resolve()
 
 
 def find_run(root: str | os.PathLike[str], key: str) -> RunFolder | None:
-    """The run with that key, or None when there is none inside the root. Reads no other run."""
+    """The run with that key, None when there is none inside the root; reads no other run."""
     base = require_root(root)
     inside = confined(base, key)
     if inside is None:
@@ -132,11 +136,7 @@ def _walk(root: Path, folder: Path, depth: int) -> Iterator[RunFolder]:
     if run is not None:
         yield run
         return
-    try:
-        entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
-    except OSError:  # no permission, or gone since it was listed
-        return
-    for entry in entries:
+    for entry in _entries(folder):
         path = Path(entry.path)
         if entry.is_symlink():
             target = confined(root, key_of(root, path))
@@ -151,55 +151,49 @@ def _walk(root: Path, folder: Path, depth: int) -> Iterator[RunFolder]:
             yield found
 
 
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        return [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+    except OSError:  # no permission, or gone since it was listed
+        return []
+
+
 def _run_folder(root: Path, folder: Path) -> RunFolder | None:
-    """The run in that folder; None when none of a run's files is in it."""
-    files = {name: _file_inside(root, folder / name) for name in (*_PARTS, MASKS, MEMORY_TRACE)}
+    """The run in that folder; None when it holds no file of a run."""
+    files = {name: _file_inside(root, folder / name) for name in (RECORD, *_FILES.values())}
     if not any(files[name] for name in _PARTS):
         return None
     record, problem = None, None
-    if files[RECORD]:
-        try:
-            record = read_record(folder)
-        except KitError as error:
-            problem = str(error)
-    return RunFolder(
-        key=key_of(root, folder),
-        path=folder,
-        record=record,
-        trace=files[TRACE],
-        memory=files[MEMORY],
-        layers=files[LAYERS],
-        masks=files[MASKS],
-        problem=problem,
-        memory_trace=files[MEMORY_TRACE],
-    )
+    try:
+        record = read_record(folder) if files[RECORD] else None
+    except KitError as error:
+        problem = str(error)
+    parts = {part: files[name] for part, name in _FILES.items()}
+    return RunFolder(key=key_of(root, folder), path=folder, record=record, problem=problem, **parts)
 
 
 def _file_inside(root: Path, path: Path) -> Path | None:
     if not path.is_file():
         return None
-    if path.is_symlink():
-        return confined(root, key_of(root, path))
-    return path
+    return confined(root, key_of(root, path)) if path.is_symlink() else path
 
 
 def _bare_file(root: Path, path: Path) -> RunFolder | None:
-    """A trace or snapshot that lies beside no run.json; told apart by its suffix, not opened."""
+    """A trace or snapshot without a run folder, told by its suffix and not opened."""
     name = path.name.lower()
     is_trace = name.endswith(TRACE_SUFFIXES) and path.name not in (RECORD, MASKS) and not _is_of_ladder(path)
     is_snapshot = name.endswith(SNAPSHOT_SUFFIXES)
     if not (is_trace or is_snapshot) or not path.is_file():
         return None
-    return RunFolder(
-        key_of(root, path), path, None, path if is_trace else None, path if is_snapshot else None, None, None, None
-    )
+    trace, memory = (path, None) if is_trace else (None, path)
+    return RunFolder(key_of(root, path), path, None, trace, memory, None, None, None)
 
 
 def _is_being_written(path: Path) -> bool:
-    """Whether a file changed just now, begins as a trace or snapshot does and does not end as a whole one does.
+    """Whether a file changed just now, begins like a trace or snapshot, and does not end like a whole one.
 
-    JSON ends with a bracket and a pickle with a full stop. A packed file says so only when it is unpacked, which is
-    done when it is small; a large one is taken for whole when nobody has written to it for two seconds.
+    JSON ends with a bracket and a pickle with a full stop. A small gzip file is unpacked to see its end; a large one
+    counts as whole once it has not changed for two seconds.
     """
     try:
         found = path.stat()
@@ -221,6 +215,35 @@ def _is_being_written(path: Path) -> bool:
 
 
 def _is_of_ladder(path: Path) -> bool:
-    """Whether a JSON file is one that `profiler-kit ladder` writes, by its name and what lies beside it."""
+    """Whether `profiler-kit ladder` or `study` wrote a JSON file: told by its name and the file beside it."""
     beside = {RESULTS: RESULTS_CSV, ROW: LOG, STUDY: STUDY_CSV}.get(path.name)
     return beside is not None and path.with_name(beside).is_file()
+
+
+@dataclass(frozen=True)
+class LadderFolder:
+    """A ladder, a study, or both: their JSON files, None where one is missing. key, path: as RunFolder's."""
+
+    key: str
+    path: Path
+    results: Path | None
+    study: Path | None
+
+
+def find_ladders(root: str | os.PathLike[str]) -> list[LadderFolder]:
+    """Every ladder and study below `root`, by key: folders with results.json or study.json, and the csv beside it.
+
+    As deep as `find_runs` looks; skips names that start with a dot, and links. Raises InputError for the root.
+    """
+    base = require_root(root)
+    return sorted(_walk_ladders(base, base, DEPTH), key=lambda found: found.key.casefold())
+
+
+def _walk_ladders(root: Path, folder: Path, depth: int) -> Iterator[LadderFolder]:
+    files = [path if path.is_file() and _is_of_ladder(path) else None for path in (folder / RESULTS, folder / STUDY)]
+    if any(files):
+        yield LadderFolder(key_of(root, folder), folder, *files)
+        return
+    for entry in _entries(folder):
+        if depth > 0 and entry.is_dir(follow_symlinks=False):
+            yield from _walk_ladders(root, Path(entry.path), depth - 1)

@@ -1,13 +1,12 @@
-"""Load a CUDA memory snapshot without trusting it (memory.pickle -> SnapshotData).
+"""Load a CUDA memory snapshot without trusting it, and once: from the cache when it has been read before.
 
-Unpickling runs whatever the file asks for, so that the pickle is never opened in this process: `snapshot_child.py`
-reads it in a process of its own, with an unpickler that refuses every global, under a limit of address space and of
-processor time, and hands back plain columns, which are checked here.
+Unpickling runs whatever the file asks for, so the pickle is never opened in this process: `unpickle_child.py` reads it
+in a process of its own, with an unpickler that refuses every global, under limits of address space and processor time,
+and hands back plain columns. SnapshotBuilder checks them, whether they come from that process or from the cache.
 """
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import signal
@@ -15,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -23,14 +22,50 @@ import numpy as np
 
 from profiler_kit.errors import OptionError, SnapshotFormatError
 from profiler_kit.files import require_file
-from profiler_kit.load.snapshot.frames import HINT, WANTED, Array, SnapshotBuilder, SnapshotData
+from profiler_kit.load import cache
+from profiler_kit.load.snapshot.data import HINT, WANTED, Array, SnapshotBuilder, SnapshotData
+from profiler_kit.load.trace.decompress import GZIP_MAGIC, first_bytes
 from profiler_kit.progress import Report, silent
 
 MEMORY_LIMIT_BYTES: Final = 3 << 30
 LEAST_MEMORY_BYTES: Final = 256 << 20
 MEMORY_PER_FILE_BYTE: Final = 16  # measured: 6.5 bytes resident per byte of a real or generated pickle
 BYTES_PER_CPU_SECOND: Final = 4 << 20  # measured: 60 MB a second
-CHILD: Final = Path(__file__).with_name("child.py")
+CHILD: Final = Path(__file__).with_name("unpickle_child.py")
+SMALLEST_BYTES: Final = 8 << 20  # below, a load takes some quarter of a second (benchmarks/snapshot.py): not kept
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What the reading process handed back: the head as JSON, which may hold integers of any size, and the columns."""
+
+    head: str
+    columns: dict[str, Array]
+
+
+SNAPSHOTS: Final = cache.Kind[tuple[_Parts, SnapshotData]](
+    "snapshot",
+    _Parts,
+    ("load/snapshot/*.py",),
+    pack=lambda both: both[0],
+    unpack=lambda parts, file: (parts, _build(file, parts)),
+)
+
+
+def load_snapshot_data(
+    path: str | os.PathLike[str], *, memory_limit_bytes: int | None = None, report: Report = silent
+) -> SnapshotData:
+    """What read_snapshot gives, from the cache when it can; a large snapshot is kept there afterwards.
+
+    Raises what read_snapshot raises, and OptionError when PROFILER_KIT_CACHE_LIMIT is not a size.
+    """
+    file = require_file(path, WANTED, HINT)
+    entry = cache.find(SNAPSHOTS, file)
+    if entry is not None and entry.stamp["size"] < SMALLEST_BYTES:
+        entry = None
+    _, data = cache.load(entry, lambda: _read(file, memory_limit_bytes, report))
+    report(1.0, 1.0, "read")
+    return data
 
 
 def read_snapshot(
@@ -41,85 +76,75 @@ def read_snapshot(
     The child gets 256 MiB and 16 bytes for each byte of the file, at most 3 GiB; `memory_limit_bytes` sets another
     amount.
 
-    Raises InputError when the file is missing or empty; SnapshotFormatError when it is no snapshot, is cut off, asks
-    for code, or wants more memory or time than it gets; OptionError when the limit is too small to start with.
+    Raises InputError when the file is missing or empty; SnapshotFormatError when it is not a snapshot, is cut off, asks
+    for code, or takes more memory or time than it gets; OptionError when the limit is too small to start with.
     """
-    target = require_file(path, WANTED, HINT)
-    head, columns = read_columns(target, memory_limit_bytes=memory_limit_bytes, report=report)
-    report(0.95, 1.0, "building tables")
-    data = SnapshotBuilder(target, head, columns).build()
+    _, data = _read(require_file(path, WANTED, HINT), memory_limit_bytes, report)
     report(1.0, 1.0, "read")
     return data
 
 
-def read_columns(
-    target: Path, *, memory_limit_bytes: int | None = None, report: Report = silent
-) -> tuple[dict[str, Any], dict[str, Array]]:
-    """What the child hands back, for SnapshotBuilder; raises as read_snapshot does."""
+def _read(file: Path, memory_limit_bytes: int | None, report: Report) -> tuple[_Parts, SnapshotData]:
+    parts = _Parts(*_read_columns(file, memory_limit_bytes, report))
+    report(0.95, 1.0, "building tables")
+    return parts, _build(file, parts)
+
+
+def _build(file: Path, parts: _Parts) -> SnapshotData:
+    return SnapshotBuilder(file, json.loads(parts.head), parts.columns).build()
+
+
+def _read_columns(target: Path, memory_limit_bytes: int | None, report: Report) -> tuple[str, dict[str, Array]]:
+    """What the child hands back; raises as read_snapshot does."""
     if memory_limit_bytes is not None and memory_limit_bytes < LEAST_MEMORY_BYTES:
         raise OptionError(
             f"memory limit: {memory_limit_bytes >> 20} MiB is too little to read a snapshot, "
-            f"want at least {LEAST_MEMORY_BYTES >> 20} MiB."
+            f"expected at least {LEAST_MEMORY_BYTES >> 20} MiB."
         )
     _refuse_other_formats(target)
     size = target.stat().st_size
-    wanted = LEAST_MEMORY_BYTES + MEMORY_PER_FILE_BYTE * size
-    space = min(wanted, MEMORY_LIMIT_BYTES) if memory_limit_bytes is None else memory_limit_bytes
-    return _Child(target, size, space).read(report)
+    usual = min(LEAST_MEMORY_BYTES + MEMORY_PER_FILE_BYTE * size, MEMORY_LIMIT_BYTES)
+    return _Child(target, size, usual if memory_limit_bytes is None else memory_limit_bytes).read(report)
 
 
 def is_trace(path: str | os.PathLike[str]) -> bool:
     """Whether a file begins as a chrome trace does, packed or not; False for one that cannot be read."""
     try:
-        with Path(path).open("rb") as handle:
-            return _first_bytes(handle.read(64), Path(path))[:1] in (b"{", b"[")
+        return _first_byte(Path(path)) in (b"{", b"[")
     except (OSError, ValueError):
         return False
 
 
-def _first_bytes(start: bytes, path: Path) -> bytes:
-    """The first bytes that say something, of what is inside when the file is packed."""
-    if start[:2] == b"\x1f\x8b":
-        try:
-            with gzip.open(path) as handle:
-                start = handle.read(64)
-        except (OSError, EOFError, zlib.error):
-            start = b""
-    return start.removeprefix(b"\xef\xbb\xbf").lstrip()
+def _first_byte(path: Path) -> bytes:
+    """The first byte of a file that is not white space, or of what is inside when it is gzipped."""
+    return first_bytes(path, 64).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
 
 
 def _refuse_other_formats(path: Path) -> None:
     """Say what the file is when its first bytes tell, before any process is started."""
     with path.open("rb") as handle:
-        start = handle.read(64)
-    inner = _first_bytes(start, path)
-    found = None
-    if start[:2] == b"\x1f\x8b":
-        if inner[:1] == b"\x80":
-            raise SnapshotFormatError(
-                f"{path}: this is a pickle packed with gzip, want {WANTED} as torch writes it. Unpack it with gunzip."
-            )
-        found = "a chrome trace (JSON packed with gzip)" if inner[:1] in (b"{", b"[") else "a gzip file"
-    elif inner[:1] in (b"{", b"["):
-        found = "a chrome trace (JSON)"
-    elif start[:2] == b"PK":
-        found = "a zip archive (a checkpoint of torch.save?)"
-    elif inner[:1] == b"<":
-        found = "an HTML page"
-    if found is not None and "trace" in found:
+        start = handle.read(2)
+    inner, packed, hint = _first_byte(path), start == GZIP_MAGIC, HINT
+    if packed and inner == b"\x80":
         raise SnapshotFormatError(
-            f"{path}: this is {found}, want {WANTED} (a pickle). "
-            "For a trace use: profiler-kit summary, regions or kernels."
+            f"{path}: this is a pickle packed with gzip, expected {WANTED} as torch writes it. Unpack it with gunzip."
         )
-    if found is not None:
-        raise SnapshotFormatError(f"{path}: this is {found}, want {WANTED} (a pickle). {HINT}")
+    if inner in (b"{", b"["):
+        found = "a chrome trace (JSON packed with gzip)" if packed else "a chrome trace (JSON)"
+        hint = "For a trace use: profiler-kit summary, regions or kernels."
+    elif packed:
+        found = "a gzip file"
+    elif start == b"PK":
+        found = "a zip archive (a checkpoint of torch.save?)"
+    elif inner == b"<":
+        found = "an HTML page"
+    else:
+        return
+    raise SnapshotFormatError(f"{path}: this is {found}, expected {WANTED} (a pickle). {hint}")
 
 
 _DTYPES: Final[dict[str, np.dtype[Any]]] = {
-    "b": np.dtype("i1"),
-    "i": np.dtype("<i4"),
-    "q": np.dtype("<i8"),
-    "Q": np.dtype("<u8"),
+    code: np.dtype(dtype) for code, dtype in (("b", "i1"), ("i", "<i4"), ("q", "<i8"), ("Q", "<u8"))
 }
 
 
@@ -131,12 +156,13 @@ class _Child:
         self._size = size
         self._space = space
         self._cpu_s = max(1, -(-size // BYTES_PER_CPU_SECOND))
-        self._result: tuple[dict[str, Any], dict[str, Array]] | None = None
+        self._result: tuple[str, dict[str, Array]] | None = None
+        self._error: str | None = None
         self._overflow = False
 
-    def read(self, report: Report) -> tuple[dict[str, Any], dict[str, Array]]:
+    def read(self, report: Report) -> tuple[str, dict[str, Array]]:
         limits = [str(value) for value in (self._space, self._cpu_s, self._size)]
-        deadline = time.monotonic() + 20 + 10 * self._cpu_s  # only a machine that stands still gets there
+        deadline = time.monotonic() + 20 + 10 * self._cpu_s  # only a machine that hangs gets there
         with (
             self._path.open("rb") as handle,
             subprocess.Popen(
@@ -180,32 +206,25 @@ class _Child:
             columns[name] = column = np.empty(items, _DTYPES[code])
             if items and stream.readinto(column.data.cast("B")) < column.nbytes:  # type: ignore[attr-defined]
                 return
-        self._result = head, columns
+        self._result = text.decode(), columns
+        self._error = head.get("error")
 
-    def _outcome(self, code: int) -> tuple[dict[str, Any], dict[str, Array]]:
+    def _outcome(self, code: int) -> tuple[str, dict[str, Array]]:
         if code == 0 and self._result is not None:
-            head, columns = self._result
-            if "error" in head:
-                raise SnapshotFormatError(f"{self._path}: {head['error']}. {self._hint(head['error'])}")
-            return head, columns
+            if self._error is None:
+                return self._result
+            trusted = "If you trust it, raise the limit with --memory-limit."
+            hint = trusted if "MiB of memory" in self._error else HINT
+            raise SnapshotFormatError(f"{self._path}: {self._error}. {hint}")
         if code == -getattr(signal, "SIGXCPU", 24):
             why = f"reading it took more than {self._cpu_s} s of processor time"
         elif self._overflow:
-            why = "it grows beyond all measure when read"
+            why = "it grows without limit when read"
         else:
             why = f"reading it ended the reading process ({_ending(code)}) within {self._space >> 20} MiB of memory"
-        raise SnapshotFormatError(f"{self._path}: {why}, want {WANTED}. {HINT}")
-
-    def _hint(self, error: str) -> str:
-        if "MiB of memory" in error:
-            return "If you trust it, raise the limit with --memory-limit."
-        return HINT
+        raise SnapshotFormatError(f"{self._path}: {why}, expected {WANTED}. {HINT}")
 
 
 def _ending(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"
+    named = {-one: one.name for one in signal.Signals}
+    return f"exit code {code}" if code >= 0 else named.get(code, f"signal {-code}")

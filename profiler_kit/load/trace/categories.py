@@ -69,6 +69,16 @@ IGNORED: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 
+# Kineto before 2021 wrote these; the names since are Kineto's own (libkineto/include/ActivityType.h).
+OLD_CATEGORIES: Final = {
+    "Operator": "cpu_op",
+    "Kernel": "kernel",
+    "Memcpy": "gpu_memcpy",
+    "Memset": "gpu_memset",
+    "Runtime": "cuda_runtime",
+    "PythonFunction": "python_function",
+}
+
 _LAUNCH_SUFFIXES: Final = ("_runtime", "_driver")
 
 

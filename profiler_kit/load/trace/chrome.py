@@ -1,7 +1,7 @@
-"""Load a chrome trace in bounded memory: a path in, event columns, metadata and what was lost out.
+"""Load a chrome trace in bounded memory.
 
-The decompressed stream is cut at event boundaries (stream.py), each block is decoded (events.py), becomes columns
-(columns.py) and is dropped, whatever the size of the file; a large file is shared with a second process (worker.py).
+The decompressed bytes are cut at event boundaries (split_events.py), each block is decoded (decode.py), becomes columns
+(column_builder.py) and is dropped. A large file is shared with a second process (second_process.py).
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ import msgspec
 
 from profiler_kit.errors import OptionError, TraceFormatError
 from profiler_kit.files import require_file
-from profiler_kit.load.trace.blocks import GZIP_MAGIC, Blocks
-from profiler_kit.load.trace.columns import ColumnBuilder, EventColumns
-from profiler_kit.load.trace.events import KEPT_ARGUMENTS, NOT_JSON
+from profiler_kit.load.trace.column_builder import ColumnBuilder
+from profiler_kit.load.trace.columns import EventColumns
+from profiler_kit.load.trace.decode import KEPT_ARGUMENTS, NOT_JSON
+from profiler_kit.load.trace.decompress import Blocks, text_bytes_about
 from profiler_kit.load.trace.repair import Incident
-from profiler_kit.load.trace.stream import KINETO_CUT, SALVAGE_BYTES, EventStream
-from profiler_kit.load.trace.worker import SecondProcess, SecondProcessError
+from profiler_kit.load.trace.second_process import SecondProcess, SecondProcessError
+from profiler_kit.load.trace.split_events import KINETO_CUT, SALVAGE_BYTES, EventStream
 from profiler_kit.progress import Report, silent
 
 HINT: Final = "Record one with profiler_runner, or with torch.profiler's export_chrome_trace."
 LOOK_BYTES: Final = 64 << 10  # what does not begin like JSON may have lost its first bytes
 SEARCH_BYTES: Final = 64 << 20  # `traceEvents` must start within this many bytes
 TWO_PROCESSES_BYTES: Final = 96 << 20
-USUAL_RATIO: Final = 14  # of gzip on a Kineto trace
 # Arguments worth asking for, by the name their column has here (libkineto/src/output_json.cpp, CuptiActivity.cpp).
 ARGUMENTS: Final = {
     "input_dims": "Input Dims",
@@ -63,10 +63,10 @@ _LIST: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[")
 class LoadQuality:
     """What the file held and what of it was lost.
 
-    events counts every entry of `traceEvents`, whatever its phase. A truncated file lacks the end of
-    `traceEvents`; it is loaded up to its last whole event. repaired events were malformed JSON and could be
-    mended; dropped ones could not, are no events, have a negative or missing duration, or stand behind the end of
-    the trace. incidents says what happened where, the first few times.
+    events counts every entry of `traceEvents`, of any phase. A truncated file lacks the end of `traceEvents`; it is
+    loaded up to its last whole event. repaired events were malformed JSON and could be mended; dropped ones could not,
+    are not events, have a negative or missing duration, or come after the end of the trace. incidents says what
+    happened where, the first few times.
     """
 
     events: int
@@ -92,36 +92,32 @@ def read_chrome_trace(path: Path | str, *, arguments: Sequence[str] = (), report
     arguments: what else to keep of each event's `args`, by the names of ARGUMENTS or as the file writes them
     ("Input Dims"); they come as text columns in `columns.extra`. Large files are decoded by two processes.
 
-    Raises InputError when the file is missing or empty and TraceFormatError when it is no trace, or not one
-    whole event of it could be read; OptionError when an argument asked for is a column already.
+    Raises InputError when the file is missing or empty and TraceFormatError when it is not a trace, or not
+    one whole event of it could be read; OptionError when an argument asked for is a column already.
     """
     file = require_file(path, "a chrome trace", HINT)
-    keys = _argument_keys(arguments)
+    keys = argument_keys(arguments)
     if _worth_two_processes(file):
         try:
             with SecondProcess(arguments, keys) as second:
                 return read_stream(file, EventStream(arguments, keys), report, second)
         except (SecondProcessError, OSError):
-            pass  # malformed somewhere, or no process to be had: event by event, alone
+            pass  # malformed somewhere, or no process can be started: event by event, alone
     return read_stream(file, EventStream(arguments, keys), report)
 
 
 def read_stream(file: Path, events: EventStream, report: Report, second: SecondProcess | None = None) -> ChromeTrace:
     """Read a trace through a stream whose builder may keep more than columns of complete events; raises the same."""
     blocks = Blocks(file, report=report)
-    stream = iter(blocks)
-    head, first = _find_events(file, stream)
+    head, rest = find_events(file, iter(blocks))
     events.offset = len(head)
     if second is None:
-        events.feed(first)
-        for block in stream:
-            events.feed(block)
-        events.finish()
+        events.feed_all(rest)
     else:
-        _feed_both(itertools.chain([first], stream), events, second)
+        _feed_both(rest, events, second)
     builder = events.builder
     if not builder.rows:
-        raise _no_events(file, builder, truncated=not events.closed, behind=events.behind)
+        raise no_events(file, builder, truncated=not events.closed, behind=events.behind)
     quality = LoadQuality(
         events=builder.total,
         truncated=not events.closed,
@@ -129,7 +125,7 @@ def read_stream(file: Path, events: EventStream, report: Report, second: SecondP
         dropped_events=builder.dropped + events.dropped,
         incidents=(*events.incidents, *([Incident("corrupt", events.offset, "")] if blocks.cut_off else [])),
     )
-    return ChromeTrace(file, builder.columns(), _metadata(head, events.tail), quality)
+    return ChromeTrace(file, builder.columns(), metadata_of(head, events.tail), quality)
 
 
 def _feed_both(stream: Iterator[bytes], events: EventStream, second: SecondProcess) -> None:
@@ -166,19 +162,15 @@ def _feed_both(stream: Iterator[bytes], events: EventStream, second: SecondProce
 def _worth_two_processes(file: Path) -> bool:
     """A second process pays from some 100 MB of JSON on, and with a second core."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if cores < 2 or not sys.executable or os.name != "posix":
-        return False
-    with file.open("rb") as handle:
-        packed = handle.read(2) == GZIP_MAGIC
-    return file.stat().st_size > (TWO_PROCESSES_BYTES // USUAL_RATIO if packed else TWO_PROCESSES_BYTES)
+    return cores > 1 and bool(sys.executable) and os.name == "posix" and text_bytes_about(file) > TWO_PROCESSES_BYTES
 
 
-def _argument_keys(names: Sequence[str]) -> list[str]:
-    """The keys of `args` that these names stand for."""
+def argument_keys(names: Sequence[str]) -> list[str]:
+    """The keys of `args` that these names mean."""
     keys = [ARGUMENTS.get(name, name) for name in names]
     for name, key in zip(names, keys, strict=True):
         if key in KEPT_ARGUMENTS or keys.count(key) > 1:
-            raise OptionError(f"arguments: {name!r} is a column already, want others. Leave it out.")
+            raise OptionError(f"arguments: {name!r} is a column already, expected other arguments. Leave it out.")
         if not key.isprintable() or '"' in key or "\\" in key:
             raise OptionError(
                 f"arguments: {name!r} cannot be the key of an argument. Try one of {', '.join(ARGUMENTS)}."
@@ -186,41 +178,38 @@ def _argument_keys(names: Sequence[str]) -> list[str]:
     return keys
 
 
-def _no_events(file: Path, builder: ColumnBuilder, *, truncated: bool, behind: int = 0) -> TraceFormatError:
+def no_events(file: Path, builder: ColumnBuilder, *, truncated: bool, behind: int = 0) -> TraceFormatError:
     if builder.total > builder.dropped:
         found = f"{builder.total} events but none with a duration (phase X)"
     elif builder.total:
-        found = f"a list of {builder.total} values that are no trace events"
+        found = f"a list of {builder.total} values that are not trace events"
     elif truncated:
         found = "a trace that is cut off before its first whole event"
     else:
         found = "a trace without a single event (nothing ran while it was recorded)"
     if behind:
-        found += f", and {behind} events of another trace behind its end"
-    return TraceFormatError(f"{file}: found {found}, want a chrome trace with events. {HINT}")
+        found += f", and {behind} events of another trace after its end"
+    return TraceFormatError(f"{file}: found {found}, expected a chrome trace with events. {HINT}")
 
 
-def _find_events(file: Path, stream: Iterator[bytes]) -> tuple[bytes, bytes]:
-    """Read up to the `[` that opens the events; return what stands before it and what has been read after it."""
+def find_events(file: Path, stream: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
+    """Read up to the `[` that opens the events; return the text up to it, and the blocks after it."""
     seen = bytearray()
     for block in stream:
         seen += block
         found = _LIST.match(seen) or _EVENTS_KEY.search(seen)
         if found:
-            return bytes(seen[: found.end()]), bytes(seen[found.end() :])
-        if len(seen) > (SEARCH_BYTES if _may_be_json(seen) else LOOK_BYTES):
+            return bytes(seen[: found.end()]), itertools.chain([bytes(seen[found.end() :])], stream)
+        may_be_json = bytes(seen[:64]).lstrip(_BLANK)[:1] in (b"{", b"")
+        if len(seen) > (SEARCH_BYTES if may_be_json else LOOK_BYTES):
             break
     raise TraceFormatError(
-        f"{file}: found {_describe(bytes(seen))}, want a chrome trace: {{'traceEvents': [...]}}. {HINT}"
+        f"{file}: found {_describe(bytes(seen))}, expected a chrome trace: {{'traceEvents': [...]}}. {HINT}"
     )
 
 
-def _may_be_json(seen: bytearray) -> bool:
-    return bytes(seen[:64]).lstrip(_BLANK)[:1] in (b"{", b"")
-
-
 def _describe(data: bytes) -> str:
-    """What a file that is no trace is, for its error message."""
+    """What a file is that is not a trace, for its error message."""
     if data[:1] == b"\x80":
         return "a pickle (a CUDA memory snapshot? Open it with: profiler-kit memory FILE)"
     if not data:
@@ -237,7 +226,7 @@ def _describe(data: bytes) -> str:
     return f"a JSON {type(value).__name__}"
 
 
-def _metadata(head: bytes, tail: bytes) -> dict[str, Any]:
+def metadata_of(head: bytes, tail: bytes) -> dict[str, Any]:
     """Every key beside `traceEvents`; {} for a bare list, or when neither end of the object can be parsed."""
     if not head.lstrip(_BLANK).startswith(b"{"):
         return {}

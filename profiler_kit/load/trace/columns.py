@@ -1,89 +1,17 @@
-"""Build columns from decoded events: lists of Event in, numpy arrays with dictionary-coded strings out.
+"""The columns of a trace: what reading its bytes has to give, and all that later stages know of them.
 
-Times become integer nanoseconds here and stay so. Kineto writes microseconds with three decimals; a float holds
-those exactly below 2**43 us (FACTS.md), above it the decimal text is used.
+Whatever reads bytes faster replaces the modules that fill these (column_builder and what it uses), and nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
-from operator import attrgetter
-from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from msgspec import Raw
 
-from profiler_kit.load.trace.events import ABSENT, MISSING, Arguments, Event
-
-I64 = npt.NDArray[np.int64]
-
-FLOAT_EXACT_US: Final = float(1 << 43)  # above this a float no longer tells three decimals apart
-LAST_NS: Final = 1 << 62  # leaves room for start + duration in 64 bits
-# Kineto before 2021 wrote these; the names since are Kineto's own (libkineto/include/ActivityType.h).
-OLD_CATEGORIES: Final = {
-    "Operator": "cpu_op",
-    "Kernel": "kernel",
-    "Memcpy": "gpu_memcpy",
-    "Memset": "gpu_memset",
-    "Runtime": "cuda_runtime",
-    "PythonFunction": "python_function",
-}
-# How to take each integer argument of many: written out, since a list comprehension that names its attribute takes half
-# the time of attrgetter.
-_TAKE: Final[dict[str, Callable[[list[Arguments]], list[Any]]]] = {
-    "correlation": lambda arguments: [a.correlation for a in arguments],
-    "external_id": lambda arguments: [a.external_id for a in arguments],
-    "device": lambda arguments: [a.device for a in arguments],
-    "stream": lambda arguments: [a.stream for a in arguments],
-    "sequence_number": lambda arguments: [a.sequence_number for a in arguments],
-    "forward_thread": lambda arguments: [a.forward_thread for a in arguments],
-    "python_id": lambda arguments: [a.python_id for a in arguments],
-    "python_parent_id": lambda arguments: [a.python_parent_id for a in arguments],
-    "bytes": lambda arguments: [a.bytes for a in arguments],
-}
-INTEGERS: Final = tuple(_TAKE)
-PLAIN: Final = ("start_ns", "dur_ns", "name", "category", "thread")
-NARROWED: Final = ("dur_ns", *INTEGERS)  # kept in fewer bytes until the columns are joined
-_NARROW_EVERY: Final = 64  # blocks
-# The frequent categories, and the only integer arguments Kineto writes for them (output_json.cpp); looking for the
-# others in millions of events is most of the cost of building columns. Any other category is asked for all of them.
-_INTEGERS_OF: Final[dict[str, frozenset[str]]] = {
-    "cpu_op": frozenset({"external_id", "sequence_number", "forward_thread"}),
-    "user_annotation": frozenset({"external_id", "sequence_number", "forward_thread"}),
-    "python_function": frozenset({"python_id", "python_parent_id"}),
-    "kernel": frozenset({"correlation", "external_id", "device", "stream"}),
-    "cuda_runtime": frozenset({"correlation", "external_id", "stream", "bytes"}),  # the last two on ROCm
-    "cuda_driver": frozenset({"correlation", "external_id"}),
-}
-
-
-def to_ns(us: npt.NDArray[np.float64]) -> I64:
-    """Microseconds with up to three decimals to nanoseconds, without loss for |us| < 2**43."""
-    whole = np.floor(us)
-    return whole.astype(np.int64) * 1000 + np.rint((us - whole) * 1000).astype(np.int64)
-
-
-def text_to_ns(text: bytes) -> int | None:
-    """Decimal text in microseconds (quoted or not) to nanoseconds; None when it is no finite number in range."""
-    try:
-        value = Decimal(text.strip(b'" ').decode("ascii")) * 1000
-        ns = int(value.to_integral_value(rounding=ROUND_HALF_EVEN))
-    except (InvalidOperation, ValueError, OverflowError, UnicodeDecodeError):
-        return None
-    return ns if -LAST_NS < ns < LAST_NS else None
-
-
-class Codes(dict[Any, int]):
-    """Hands out 0, 1, 2, ... to keys in the order they are first asked for."""
-
-    __slots__ = ()
-
-    def __missing__(self, key: Any) -> int:
-        code = self[key] = len(self)
-        return code
+from profiler_kit.load.integers import I64
 
 
 @dataclass(frozen=True)
@@ -98,11 +26,11 @@ class TextColumn:
 class EventColumns:
     """Complete events (phase X) of one trace, one array element per event, in file order.
 
-    name, category and thread are indices into names, categories and threads (pid, tid as written). MISSING
-    stands for an absent integer; `profiler_kit.trace` turns it into a null. launched holds the ids of `ac2g` flow
-    starts; forward_flows and backward_flows hold one row (id, thread, start_ns) per `fwdbwd` start and finish.
-    thread_names and process_labels come from metadata events, keyed by (pid, tid) and pid. extra holds the arguments
-    asked for, by the name they were asked for.
+    name, category and thread are indices into names, categories and threads (pid, tid as written). An integer may be
+    MISSING (load.integers); `profiler_kit.trace` turns it into a null. launched holds the ids of `ac2g` flow starts;
+    forward_flows and backward_flows hold one row (id, thread, start_ns) per `fwdbwd` start and finish. thread_names
+    and process_labels come from metadata events, keyed by (pid, tid) and pid. extra holds the arguments asked for, by
+    the name they were asked for.
     """
 
     name: npt.NDArray[np.int32]
@@ -126,224 +54,6 @@ class EventColumns:
 
     def of_category(self, wanted: Callable[[str], bool]) -> npt.NDArray[np.bool_]:
         """True for each event whose category name is wanted."""
+        # ask once for each name, then look the answer up by each event's code
         table = np.array([wanted(category) for category in self.categories] or [False], dtype=bool)
         return table[self.category] if len(self) else np.zeros(0, dtype=bool)
-
-
-class ColumnBuilder:
-    """Takes blocks of events, keeps their columns; the events themselves can be dropped after each `add`.
-
-    extra: names of the arguments that `extra_0`, `extra_1`, ... of the events hold, in that order.
-    """
-
-    def __init__(self, extra: Sequence[str] = ()) -> None:
-        self.total = 0  # entries seen, whatever their phase
-        self.dropped = 0
-        self.rows = 0  # complete events kept
-        self.names, self.categories, self.threads = Codes(), Codes(), Codes()
-        self.texts = {name: Codes({b"": 0}) for name in extra}
-        self.thread_names: dict[tuple[int | str, int | str], str] = {}
-        self.process_labels: dict[int | str, str] = {}
-        self.parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in (*PLAIN, *INTEGERS, *extra)}
-        self._wide = 0  # blocks since the last narrowing
-        self.launched: list[I64] = []
-        self.flows: dict[str, list[I64]] = {"s": [], "f": []}
-
-    def add(self, events: Sequence[Event], *, exact: bool) -> bool:
-        """Add one block. With `exact` the events' `ts` is decimal text instead of a float.
-
-        Returns False, having added nothing, when a float time stamp is too large to hold its decimals: decode the
-        block again with `ts` as text.
-        """
-        spans = [e for e in events if e.ph == "X"]
-        start, start_ok = _starts(spans, exact=exact)
-        if not exact and not start_ok.all():
-            return False
-        self.total += len(events)
-        if len(spans) < len(events):
-            self._add_others([e for e in events if e.ph != "X"], exact=exact)
-        if spans:
-            self._add_spans(spans, start, start_ok)
-        return True
-
-    def _add_spans(self, events: list[Event], start: I64, start_ok: npt.NDArray[np.bool_]) -> None:
-        dur_us = np.fromiter([e.dur for e in events], np.float64, len(events))
-        ok = start_ok & (dur_us >= 0) & (dur_us < LAST_NS / 1000)  # NaN fails both
-        if not ok.all():
-            self.dropped += int((~ok).sum())
-            events = [event for event, good in zip(events, ok.tolist(), strict=True) if good]
-            start, dur_us = start[ok], dur_us[ok]
-        if not events:
-            return
-        self.rows += len(events)
-        parts = self.parts
-        category = _coded(self.categories, [e.cat for e in events])
-        parts["start_ns"].append(start)
-        parts["dur_ns"].append(to_ns(dur_us))
-        parts["name"].append(_coded(self.names, [e.name for e in events]))
-        parts["category"].append(category)
-        parts["thread"].append(self._threads_of(events))
-        arguments = [e.args for e in events]
-        for column, values in self._integers_of(category, arguments).items():
-            parts[column].append(values)
-        for number, (column, codes) in enumerate(self.texts.items()):
-            parts[column].append(_texts(codes, list(map(attrgetter(f"extra_{number}"), arguments))))
-        self._wide += 1
-        if self._wide == _NARROW_EVERY:
-            self._narrow()
-
-    def _narrow(self) -> None:
-        """Most numbers are small or absent: 24 of the 80 bytes of a row are enough until the end."""
-        for column in NARROWED:
-            parts = self.parts[column]
-            parts[-self._wide :] = [narrowed(np.concatenate(parts[-self._wide :]))]
-        self._wide = 0
-
-    def _integers_of(self, category: npt.NDArray[np.int32], arguments: list[Arguments]) -> dict[str, I64]:
-        """The integer arguments, each looked for only in the categories that have it."""
-        found = {column: np.full(len(arguments), MISSING, dtype=np.int64) for column in INTEGERS}
-        names = list(self.categories)
-        for code in np.flatnonzero(np.bincount(category)).tolist():
-            rows = np.flatnonzero(category == code)
-            mine = [arguments[row] for row in rows.tolist()]
-            for column in _INTEGERS_OF.get(names[code], INTEGERS):
-                found[column][rows] = _integers(_TAKE[column](mine))
-        return found
-
-    def _add_others(self, events: list[Event], *, exact: bool) -> None:
-        launches = [e.id for e in events if e.ph == "s" and e.cat == "ac2g"]
-        if launches:
-            self.launched.append(_integers(launches))
-        for phase, kept in self.flows.items():
-            links = [e for e in events if e.ph == phase and e.cat == "fwdbwd"]
-            if links:
-                start, _ = _starts(links, exact=exact)
-                thread = self._threads_of(links).astype(np.int64)
-                kept.append(np.column_stack((_integers([e.id for e in links]), thread, start)))
-        for event in [e for e in events if e.ph == "M" or not e.ph]:
-            if event.name == "thread_name" and event.args.name:
-                self.thread_names[event.pid, event.tid] = event.args.name
-            elif event.name == "process_labels" and event.args.labels:
-                self.process_labels[event.pid] = event.args.labels
-            self.dropped += not event.ph  # an object that is no trace event
-
-    def _threads_of(self, events: list[Event]) -> npt.NDArray[np.int32]:
-        """Code of (pid, tid) of each event; consecutive events mostly share it, so runs are coded once."""
-        try:
-            pids = np.fromiter([e.pid for e in events], np.int64, len(events))
-            tids = np.fromiter([e.tid for e in events], np.int64, len(events))
-        except (TypeError, ValueError, OverflowError):  # "Spans", "stream 7", ""
-            return _coded(self.threads, [(e.pid, e.tid) for e in events])
-        changes = np.flatnonzero((pids[1:] != pids[:-1]) | (tids[1:] != tids[:-1])) + 1
-        first = np.concatenate(([0], changes))
-        pairs = zip(pids[first].tolist(), tids[first].tolist(), strict=True)
-        codes = _coded(self.threads, list(pairs))
-        return np.repeat(codes, np.diff(np.append(first, len(events))))
-
-    def columns(self) -> EventColumns:
-        """Join the blocks. The builder is spent afterwards."""
-        return EventColumns(
-            **{name: widened(self.take(name)) for name in ("start_ns", "dur_ns")},
-            **{name: self.take(name) for name in ("name", "category", "thread")},
-            integers={name: widened(self.take(name)) for name in INTEGERS},
-            names=list(self.names),
-            categories=[OLD_CATEGORIES.get(category, category) for category in self.categories],
-            threads=list(self.threads),
-            launched=_distinct(np.concatenate([np.zeros(0, np.int64), *self.launched])),
-            forward_flows=np.concatenate([np.zeros((0, 3), np.int64), *self.flows["s"]]),
-            backward_flows=np.concatenate([np.zeros((0, 3), np.int64), *self.flows["f"]]),
-            thread_names=self.thread_names,
-            process_labels=self.process_labels,
-            extra={
-                name: TextColumn(self.take(name), [text.decode("utf-8", "replace") for text in codes])
-                for name, codes in self.texts.items()
-            },
-        )
-
-    def take(self, column: str) -> npt.NDArray[Any]:
-        """All of a column, in file order, which is gone from here then: codes, or numbers as `narrowed` keeps them."""
-        if self._wide:
-            self._narrow()
-        parts = self.parts.pop(column)
-        if column in NARROWED:
-            parts = of_one_width(parts)
-        return np.concatenate(parts) if parts else np.zeros(0, np.int64 if column == "start_ns" else np.int32)
-
-
-def narrowed(values: I64) -> npt.NDArray[Any]:
-    """The same numbers in the narrowest integers that hold them, MISSING as the smallest of these."""
-    absent = values == MISSING
-    least = int(values.min(where=~absent, initial=0))
-    most = int(values.max(initial=0))
-    for dtype in (np.int8, np.int16, np.int32):
-        lowest = np.iinfo(dtype).min
-        if lowest < least and most <= np.iinfo(dtype).max:
-            narrow = values.astype(dtype)
-            narrow[absent] = lowest
-            return narrow
-    return values
-
-
-def widened(values: npt.NDArray[Any], dtype: npt.DTypeLike = np.int64) -> npt.NDArray[Any]:
-    """What `narrowed` made narrow, as wider integers; a column without a number takes no memory and is read-only."""
-    if values.dtype == dtype:
-        return values
-    absent = values == np.iinfo(values.dtype).min
-    lowest = np.iinfo(np.dtype(dtype)).min
-    if absent.all():
-        return np.broadcast_to(np.array(lowest, dtype=dtype), values.shape)
-    wide = values.astype(dtype)
-    wide[absent] = lowest
-    return wide
-
-
-def of_one_width(parts: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-    """Parts of one column that `narrowed` gave different dtypes, all in the widest of these."""
-    widest = max((part.dtype for part in parts), key=lambda dtype: dtype.itemsize, default=np.dtype(np.int64))
-    return [widened(part, widest) for part in parts]
-
-
-def _coded(codes: Codes, keys: Sequence[Any]) -> npt.NDArray[np.int32]:
-    return np.fromiter(map(codes.__getitem__, keys), np.int32, len(keys))
-
-
-def _texts(codes: Codes, values: list[Raw]) -> npt.NDArray[np.int32]:
-    """The code of each text; most events do not have the argument, and code 0 is no text."""
-    found = np.zeros(len(values), dtype=np.int32)
-    rows = [row for row, value in enumerate(values) if value is not ABSENT]
-    if rows:
-        found[rows] = _coded(codes, list(map(bytes, map(values.__getitem__, rows))))
-    return found
-
-
-def _starts(events: list[Event], *, exact: bool) -> tuple[I64, npt.NDArray[np.bool_]]:
-    """start_ns of each event, and whether it is right: no float too large, no text that is no number."""
-    if not exact:
-        us = np.fromiter([e.ts for e in events], np.float64, len(events))
-        ok = np.abs(us) < FLOAT_EXACT_US
-        return to_ns(np.where(ok, us, 0.0)), ok
-    found = [text_to_ns(bytes(e.ts)) for e in events]
-    ok = np.array([ns is not None for ns in found], dtype=bool)
-    return np.array([ns or 0 for ns in found], dtype=np.int64), ok
-
-
-def _integers(values: list[Any]) -> I64:
-    try:
-        return np.fromiter(values, np.int64, len(values))
-    except (TypeError, ValueError, OverflowError):
-        return np.array([_integer(value) for value in values], dtype=np.int64)
-
-
-def _integer(value: Any) -> int:
-    """An integer however it was written (ROCm's stream is "0x0"); MISSING when it is none."""
-    try:
-        number = int(value, 0) if isinstance(value, str) else int(value)
-    except (TypeError, ValueError, OverflowError):
-        return MISSING
-    return number if -(1 << 63) <= number < (1 << 63) else MISSING
-
-
-def _distinct(values: I64) -> I64:
-    """The values in order, each once; np.unique would import numpy.ma, as long as loading a small trace takes."""
-    values = np.sort(values)
-    return values[np.flatnonzero(np.diff(values, prepend=values[:1] - 1))]

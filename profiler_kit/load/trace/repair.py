@@ -1,6 +1,6 @@
-"""Save what can be saved of malformed JSON: text that no decoder takes in, its whole events out, the rest named.
+"""Save what can be saved of malformed JSON: its whole events, and those that can be mended; the rest is named.
 
-What really occurs (FACTS.md): files cut off, quotes and backslashes that torch does not escape in names and args,
+What really occurs: files cut off, quotes and backslashes that torch does not escape in names and args,
 control characters, bad UTF-8, halves of surrogate pairs, bare NaN, Infinity, N/A and None, trailing commas, missing or
 surplus brackets. Everything here takes time and memory linear in the text.
 """
@@ -14,13 +14,13 @@ from typing import Final, Literal
 
 import msgspec
 
-from profiler_kit.load.trace.events import NOT_JSON, Decoders, Event
+from profiler_kit.load.trace.decode import NOT_JSON, Decoders
 
 MEND_BYTES: Final = 1 << 20  # a malformed event longer than this is dropped, not mended
 MOST_INCIDENTS: Final = 20  # told with their place; all of them are counted
 SHOWN_BYTES: Final = 80
 LOOK_BYTES: Final = 1 << 10  # behind a `]`, to see whether it closes the list
-BLANK: Final = b" \t\r\n,\x00"  # may stand between two events; a hole in a file is full of NUL
+BLANK: Final = b" \t\r\n,\x00"  # may be between two events; a hole in a file is full of NUL
 
 # Where an event may start. Kineto puts no raw newline into strings, so its form is structural; the other one may
 # also match an object inside the args of an event, which is why an event is tried with the text up to several starts.
@@ -46,7 +46,7 @@ _SURROGATE: Final = re.compile(
 )
 _ESCAPE: Final = re.compile(r'["\\/bfnrt]|u[0-9a-fA-F]{4}')
 _NAME_KEY: Final = re.compile(r'"name"\s*+:\s*+"')
-# Kineto writes the name between `"name": "` and one of these; everything in between is the name, whatever it holds.
+# Kineto writes the name between `"name": "` and one of these; everything in between is the name.
 _AFTER_NAME: Final = re.compile(r'"\s*+(?:,\s*+"(?:ph|cat|pid|tid|ts|dur|id|s|bp|args)"\s*+:|\}\s*+\Z)')
 # What follows the quote that ends a string: of a value, and of what may be a key.
 _AFTER_VALUE: Final = re.compile(r'\s*+(?:[}\]]|,\s*+(?:["\[{}\]\d\-]|true|false|null|NaN|N/A)|\Z)')
@@ -60,8 +60,8 @@ Kind = Literal["repaired", "dropped", "of no use", "closed early", "after the en
 class Incident:
     """One thing that was wrong. offset counts bytes of the uncompressed text (as UTF-8); text is how it starts there.
 
-    repaired, dropped: malformed, and mended or not. of no use: valid JSON, but no event, or a span without a time.
-    closed early: a `]` in the middle of the list. after the end: events or junk behind the end of the trace.
+    repaired, dropped: malformed, and mended or not. of no use: valid JSON, but not an event, or a span without a time.
+    closed early: a `]` in the middle of the list. after the end: events or junk after the end of the trace.
     cut off: the event that the file ends in. corrupt: the compressed data is damaged there.
     """
 
@@ -86,7 +86,7 @@ def shown(data: bytes) -> str:
 class Salvage:
     """Takes malformed text apart: whole events and mended ones come out as valid JSON, the rest is counted.
 
-    closed: the `]` that ends the list was found; what `take` left then is what stands behind it.
+    closed: the `]` that ends the list was found; what `take` left then comes after it.
     """
 
     def __init__(self, decoders: Decoders) -> None:
@@ -113,8 +113,8 @@ class Salvage:
     def take(self, text: bytes, offset: int, *, last: bool) -> tuple[list[Piece], int]:
         """Save the events in `text`; return them, and how many bytes are done with, all of them when `last`.
 
-        offset: where the text stands in the file. Without `last` the text from the last start of an event on is left:
-        that event may go on.
+        offset: where the text begins in the file. Unless it is the `last`, the text from the last start of an event on
+        is left, since that event may go on.
         """
         self._text, self._offset, self._last = text, offset, last
         starts = _starts(text, 0, len(text), _KINETO_START) or _starts(text, 0, len(text), _ANY_START)
@@ -195,22 +195,18 @@ class Salvage:
         return stop
 
     def _endings(self, first: int) -> list[tuple[int, int]]:
-        """Where the list may be closed behind the event at `first`: the place of the `}` and the one after the `]`."""
+        """Where the list may be closed after the event at `first`: the place of the `}` and the one after the `]`."""
         if self._two_events(first, len(self._text)):  # another event follows
             return []
         return [found.span() for found in itertools.islice(_END.finditer(self._text, first), _TRIED_STARTS)]
 
     def _take_behind(self, first: int, end: int, stop: int) -> int:
-        """Look at what stands between a whole event and the next: the end of the list, or what does not belong."""
-        bracket = stop - len(self._text[end:stop].lstrip(BLANK))
+        """Look at what is between a whole event and the next: the end of the list, or what does not belong there."""
+        after = stop - len(self._text[end:stop].lstrip(BLANK)) + 1
         is_event = _PHASE.search(self._text, first, end)
-        if (
-            is_event
-            and self._text[bracket : bracket + 1] == b"]"
-            and ends_list(self._text[bracket + 1 : bracket + 1 + LOOK_BYTES])
-        ):
+        if is_event and self._text[after - 1 : after] == b"]" and ends_list(self._text[after : after + LOOK_BYTES]):
             self.closed = True
-            return bracket + 1
+            return after
         inner = _starts(self._text, end, stop, _ANY_START)
         self._drop(end, inner[0] if inner else stop)
         return self._take_pieces(inner, stop) if inner else stop
@@ -242,16 +238,15 @@ class Salvage:
 
 
 def _starts(text: bytes, first: int, stop: int, pattern: re.Pattern[bytes]) -> list[int]:
-    """Where an event may start: not right after a colon, that is a value inside one."""
-    found = (match.start() for match in pattern.finditer(text, first, stop))
-    return [start for start in found if _before(text, start) != b":"]
-
-
-def _before(text: bytes, at: int) -> bytes:
-    """The last byte before `at` that is no white space; b"" at the start."""
-    while at and text[at - 1] in b" \t\r\n":
-        at -= 1
-    return text[at - 1 : at]
+    """Where an event may start: not right after a colon, where a value inside one starts."""
+    starts = []
+    for match in pattern.finditer(text, first, stop):
+        at = match.start()
+        while at and text[at - 1] in b" \t\r\n":
+            at -= 1
+        if text[at - 1 : at] != b":":
+            starts.append(match.start())
+    return starts
 
 
 def closing_bracket(text: bytes | bytearray) -> int:
@@ -274,7 +269,7 @@ def ends_list(rest: bytes) -> bool:
 
 
 def events_in(tail: bytes | bytearray) -> int:
-    """How many events stand in text after the list of events, where none belongs."""
+    """How many events there are in the text after the list of events, where none belongs."""
     return sum(1 for _ in _PHASE.finditer(tail))
 
 
@@ -290,12 +285,6 @@ def is_valid(block: bytes, decoders: Decoders) -> bool:
     except NOT_JSON:
         return False
     return True
-
-
-def repair(piece: bytes, decoders: Decoders) -> Event | None:
-    """The event in `piece`, mended as little as possible; None when nothing helps."""
-    mended = mend(piece, decoders)
-    return decoders.loosely(b"[" + mended + b"]")[0] if mended is not None else None
 
 
 def mend(piece: bytes, decoders: Decoders) -> bytes | None:
@@ -325,7 +314,7 @@ def _mend_token(found: re.Match[str]) -> str:
 
 
 def _mend_name(text: str) -> str:
-    """Escape what stands in the name."""
+    """Escape what is inside the name."""
     key = _NAME_KEY.search(text)
     end = _AFTER_NAME.search(text, key.end()) if key else None
     if key is None or end is None:
@@ -335,7 +324,7 @@ def _mend_name(text: str) -> str:
 
 
 def _mend_strings(text: str) -> str:
-    """Escape each quote inside a string that nothing like the end of one follows, and lone backslashes."""
+    """Escape lone backslashes, and each quote inside a string that is not followed by what may follow its end."""
     out: list[str] = []
     done = 0
     inside = False
@@ -351,7 +340,8 @@ def _mend_strings(text: str) -> str:
             lone = inside and follows is None
             escaped = at + 1 if follows else -1
         elif not inside:
-            inside, ends = True, _AFTER_KEY if _ends_in(text, done, at, "{,") else _AFTER_VALUE
+            # after a bracket or comma a string may be a key; anywhere else it is a value
+            inside, ends = True, _AFTER_KEY if text[done:at].rstrip()[-1:] in ("{", ",") else _AFTER_VALUE
             out.append(text[done:at])
             done = at
         elif ends.match(text, at + 1):
@@ -362,9 +352,3 @@ def _mend_strings(text: str) -> str:
             out += (text[done:at], "\\")
             done = at
     return "".join((*out, text[done:]))
-
-
-def _ends_in(text: str, start: int, stop: int, wanted: str) -> bool:
-    """Whether the last character of text[start:stop] that is no white space is one of `wanted`."""
-    last = text[start:stop].rstrip()[-1:]
-    return last != "" and last in wanted

@@ -18,7 +18,7 @@ from profiler_kit.findings import memory
 from profiler_kit.timeline.palette import region_colours
 
 if TYPE_CHECKING:
-    from profiler_kit.load.snapshot.frames import Frame
+    from profiler_kit.load.snapshot.data import Frame
     from profiler_kit.snapshot import Snapshot
 
 NOISE, OTHER, PYTHON, OWN = 0, 1, 2, 3  # what a frame is; unpack.js and stacks.js know the same numbers

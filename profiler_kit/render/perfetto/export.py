@@ -19,7 +19,7 @@ from isal import igzip
 from profiler_kit.attribute.regions import attribute
 from profiler_kit.errors import InputError, OptionError
 from profiler_kit.files import whole_file
-from profiler_kit.load.trace.source import Scan, copy_events, scan, shifted
+from profiler_kit.load.trace.event_text import Scan, copy_events, scan, shifted
 from profiler_kit.progress import Report, silent
 from profiler_kit.render.perfetto.lanes import spread
 from profiler_kit.render.perfetto.tracks import GpuWork, counter_events, memory_events, process_events, region_events

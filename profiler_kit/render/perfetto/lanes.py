@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from profiler_kit.attribute.span_forest import ROOT, build_forest, outer_first
-from profiler_kit.load.trace.source import Scan, replaced
+from profiler_kit.load.trace.event_text import Scan, replaced
 
 I64 = npt.NDArray[np.int64]
 

@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from profiler_kit.attribute.regions import NONE, STEP_PREFIX, Attribution
 from profiler_kit.attribute.span_forest import depths
-from profiler_kit.load.trace.events import MISSING
-from profiler_kit.load.trace.source import Scan, microseconds
+from profiler_kit.load.integers import MISSING
+from profiler_kit.load.trace.event_text import Scan, microseconds
 from profiler_kit.render.perfetto.window import Window
 from profiler_kit.units import NS_PER_US
 

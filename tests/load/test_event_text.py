@@ -12,8 +12,8 @@ import pytest
 
 from profiler_kit.attribute.regions import attribute
 from profiler_kit.errors import InputError, TraceFormatError
-from profiler_kit.load.trace import stream
-from profiler_kit.load.trace.source import Scan, copy_events, microseconds, replaced, scan, shifted
+from profiler_kit.load.trace import split_events
+from profiler_kit.load.trace.event_text import Scan, copy_events, microseconds, replaced, scan, shifted
 from profiler_kit.trace import load_trace
 from tests.builders import TraceBuilder, real_traces
 
@@ -61,8 +61,8 @@ def small(tmp_path: Path, count: int = 40) -> Path:
 
 def test_blocks_of_any_size_give_the_same_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = small(tmp_path)
-    monkeypatch.setattr(stream, "BLOCK_BYTES", 600)
-    monkeypatch.setattr("profiler_kit.load.trace.blocks.BLOCK_BYTES", 200)
+    monkeypatch.setattr(split_events, "BLOCK_BYTES", 600)
+    monkeypatch.setattr("profiler_kit.load.trace.decompress.BLOCK_BYTES", 200)
     found = scan(path)
     assert len(found.outcomes) > 5
     assert texts(found, 0, 17, 39) == [events_of(path)[number] for number in (0, 17, 39)]

@@ -1,7 +1,7 @@
-"""The tables of a memory snapshot, built from the columns a child process hands back (columns -> SnapshotData).
+"""The tables of a memory snapshot, built from the columns that a child process hands back.
 
-Every column is checked first: lengths, ranges and references must fit, whatever the child that read a hostile pickle
-has come to.
+Every column is checked first: lengths, ranges and references must fit, since a hostile pickle may have taken over the
+child that read it.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from profiler_kit.errors import SnapshotFormatError
 from profiler_kit.schema import Column, Schema
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SNAPSHOT_EVENTS: Final = Schema(
     "SNAPSHOT_EVENTS",
@@ -120,11 +122,11 @@ class StackTable:
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """What our own recorder says about the recording; a snapshot by anybody else has the defaults.
+    """What our own recorder says about the recording; any other snapshot has the defaults.
 
-    source: "cuda", "torch.profiler" (a recording on a CPU, whose device 0 stands for the CPU), or "trace" (the
-    `[memory]` events of a chrome trace). max_entries: the
-    size of the ring buffer. error: what the recorded function raised.
+    source: "cuda", "torch.profiler" (a recording on a CPU, whose device 0 means the CPU), or "trace" (the
+    `[memory]` events of a chrome trace). max_entries: the size of the ring buffer. error: what the recorded function
+    raised.
     """
 
     source: str = "cuda"
@@ -151,14 +153,17 @@ class SnapshotData:
     devices: tuple[int, ...] = ()
 
 
-_EVENT_COLUMNS: Final = ("device", "action", "address", "size_bytes", "stream", "time_us", "stack", "pool")
-_SEGMENT_COLUMNS: Final = ("device", "address", "total_bytes", "stream", "type", "pool", "expandable")
-_BLOCK_COLUMNS: Final = ("segment", "address", "size_bytes", "requested_bytes", "state", "stack")
-_ANNOTATION_COLUMNS: Final = ("end", "device", "name", "time_us")
+_GROUPS: Final = {
+    "event": ("device", "action", "address", "size_bytes", "stream", "time_us", "stack", "pool"),
+    "segment": ("device", "address", "total_bytes", "stream", "type", "pool", "expandable"),
+    "block": ("segment", "address", "size_bytes", "requested_bytes", "state", "stack"),
+    "annotation": ("end", "device", "name", "time_us"),
+}
+_MOST_DEVICES: Final = 4096
 
 
 class SnapshotBuilder:
-    """Checked columns -> frames. A column that does not fit means that the child was subverted: refuse."""
+    """Checks the columns and builds the frames; refuses columns that do not fit, which no honest child hands back."""
 
     def __init__(self, path: Path, head: dict[str, Any], columns: dict[str, Array]) -> None:
         self._path = path
@@ -166,34 +171,26 @@ class SnapshotBuilder:
         self._columns = columns
 
     def build(self) -> SnapshotData:
+        """The snapshot; raises SnapshotFormatError."""
         stacks = self._stacks()
-        events = self._group("event", _EVENT_COLUMNS)
-        self._within("event.stack", len(stacks))
-        self._within("event.device", self._head["devices"])
-        segments = self._group("segment", _SEGMENT_COLUMNS)
-        self._group("block", _BLOCK_COLUMNS)
-        self._within("block.stack", len(stacks))
-        self._within("block.segment", len(segments["device"]))
-        if len(segments["device"]):
-            self._within("segment.device", 4096)
-        events_frame = self._events(events)
-        segments_frame = self._segments(segments)
-        named = {int(device) for device in segments_frame["device"].unique()}
-        devices = tuple(sorted(named | set(range(self._head["devices"]))))
+        events = self._events(self._group("event"), len(stacks))
+        segments = self._segments(self._group("segment"))
+        devices = {*range(self._head["devices"]), *map(int, segments["device"].unique())}
         return SnapshotData(
             path=str(self._path),
             recording=self._recording(),
-            events=events_frame,
-            blocks=self._blocks(segments_frame),
-            segments=segments_frame,
-            annotations=self._annotations(devices),
+            events=events,
+            blocks=self._blocks(self._group("block"), segments, len(stacks)),
+            segments=segments,
+            annotations=self._annotations(self._group("annotation"), sorted(devices)),
             stacks=stacks,
             settings=self._head["settings"],
-            devices=devices,
+            devices=tuple(sorted(devices)),
         )
 
-    def _group(self, name: str, columns: tuple[str, ...]) -> dict[str, Array]:
-        group = {column: self._column(f"{name}.{column}") for column in columns}
+    def _group(self, name: str) -> dict[str, Array]:
+        """The columns of one table, which must be of one length."""
+        group = {column: self._column(f"{name}.{column}") for column in _GROUPS[name]}
         if len({len(column) for column in group.values()}) != 1:
             raise self._broken(name)
         return group
@@ -203,116 +200,93 @@ class SnapshotBuilder:
             raise self._broken(name)
         return self._columns[name]
 
-    def _within(self, name: str, count: int) -> None:
+    def _within(self, name: str, count: int) -> Array:
+        """A column of references, all of which must be from 0 to `count` - 1."""
         column = self._column(name)
         if len(column) and not (column.min() >= 0 and column.max() < count):
             raise self._broken(name)
+        return column
 
     def _broken(self, name: str) -> SnapshotFormatError:
-        return SnapshotFormatError(f"{self._path}: its {name} columns do not fit together, want {WANTED}. {HINT}")
+        return SnapshotFormatError(f"{self._path}: its {name} columns do not fit together, expected {WANTED}. {HINT}")
 
     def _texts(self, name: str) -> list[str]:
         return [text.encode("utf-8", "replace").decode() for text in self._head[name]]
 
     def _category(self, column: str, name: str) -> pd.Categorical:
         texts = self._texts(name)
-        self._within(column, len(texts))
-        codes: Any = self._column(column)
-        if len(set(texts)) < len(texts):  # names that differ only in what UTF-8 cannot say
-            return pd.Categorical(np.array(texts, dtype=object)[codes])
-        return pd.Categorical.from_codes(codes, categories=pd.Index(texts, dtype=object))
+        return _coded(self._within(column, len(texts)), texts)
 
     def _stacks(self) -> StackTable:
         strings = self._texts("strings")
         flat, ends, table = self._column("stack_frames"), self._column("stack_ends"), self._column("frames")
+        # stack 0 is empty, each other one begins where the one before it ends, and the last one takes the rest
         sound = len(ends) > 0 and ends[0] == 0 and bool((np.diff(ends) >= 0).all()) and ends[-1] == len(flat)
         if not sound or len(table) % 3:
             raise self._broken("stack")
-        rows = table.reshape(-1, 3)
+        rows = table.reshape(-1, 3)  # file, line and function of each frame
         if len(rows) and not (rows[:, [0, 2]].min() >= 0 and rows[:, [0, 2]].max() < len(strings)):
             raise self._broken("frame")
         self._within("stack_frames", len(rows))
         frames = tuple(Frame(strings[file], line, strings[name]) for file, line, name in rows.tolist())
         return StackTable(ends, flat, frames)
 
-    def _events(self, events: dict[str, Array]) -> pd.DataFrame:
-        count = len(events["device"])
+    def _events(self, group: dict[str, Array], stacks: int) -> pd.DataFrame:
+        import pandas as pd
+
+        count = len(group["device"])
+        self._within("event.device", self._head["devices"])
+        # free memory is known of a few events only (oom): a value and "not missing" in their rows
         free, missing = np.zeros(count, np.int64), np.ones(count, np.bool_)
-        self._within("free.row", count)
-        rows, values = self._column("free.row"), self._column("free.bytes")
+        rows, values = self._within("free.row", count), self._column("free.bytes")
         if len(rows) != len(values):
             raise self._broken("oom")
         free[rows], missing[rows] = values, False
-        frame = pd.DataFrame(
-            {
-                "device": events["device"].astype(np.int64),
-                "action": self._category("event.action", "actions"),
-                "address": events["address"],
-                "size_bytes": events["size_bytes"],
-                "stream": events["stream"],
-                "time_us": events["time_us"],
-                "stack": events["stack"].astype(np.int64),
-                "device_free_bytes": pd.arrays.IntegerArray(free, missing),
-                "pool": self._category("event.pool", "pools"),
-            },
-            copy=False,
-        )
-        return SNAPSHOT_EVENTS.check(frame)
+        columns = {
+            **group,
+            "device": group["device"].astype(np.int64),
+            "action": self._category("event.action", "actions"),
+            "stack": self._within("event.stack", stacks).astype(np.int64),
+            "device_free_bytes": pd.arrays.IntegerArray(free, missing),
+            "pool": self._category("event.pool", "pools"),
+        }
+        return _frame(SNAPSHOT_EVENTS, columns)
 
-    def _segments(self, segments: dict[str, Array]) -> pd.DataFrame:
-        frame = pd.DataFrame(
-            {
-                "device": segments["device"],
-                "address": segments["address"],
-                "total_bytes": segments["total_bytes"],
-                "stream": segments["stream"],
-                "segment_type": self._category("segment.type", "states").astype(object),
-                "pool": self._category("segment.pool", "pools").astype(object),
-                "expandable": segments["expandable"] != 0,
-            }
-        )
-        return SNAPSHOT_SEGMENTS.check(frame)
+    def _segments(self, group: dict[str, Array]) -> pd.DataFrame:
+        self._within("segment.device", _MOST_DEVICES)
+        columns = {
+            **group,
+            "segment_type": self._category("segment.type", "states").astype(object),
+            "pool": self._category("segment.pool", "pools").astype(object),
+            "expandable": group["expandable"] != 0,
+        }
+        return _frame(SNAPSHOT_SEGMENTS, columns)
 
-    def _blocks(self, segments: pd.DataFrame) -> pd.DataFrame:
-        owner = self._column("block.segment")
-        frame = pd.DataFrame(
-            {
-                "device": segments["device"].to_numpy()[owner],
-                "segment": segments["address"].to_numpy()[owner],
-                "address": self._column("block.address"),
-                "size_bytes": self._column("block.size_bytes"),
-                "requested_bytes": self._column("block.requested_bytes"),
-                "state": self._category("block.state", "states"),
-                "stream": segments["stream"].to_numpy()[owner],
-                "stack": self._column("block.stack").astype(np.int64),
-            }
-        )
-        return SNAPSHOT_BLOCKS.check(frame)
+    def _blocks(self, group: dict[str, Array], segments: pd.DataFrame, stacks: int) -> pd.DataFrame:
+        owner = segments.iloc[self._within("block.segment", len(segments))]  # the segment that each block lies in
+        columns = {
+            **group,
+            "device": owner["device"].to_numpy(),
+            "segment": owner["address"].to_numpy(),
+            "state": self._category("block.state", "states"),
+            "stream": owner["stream"].to_numpy(),
+            "stack": self._within("block.stack", stacks).astype(np.int64),
+        }
+        return _frame(SNAPSHOT_BLOCKS, columns)
 
-    def _annotations(self, devices: tuple[int, ...]) -> pd.DataFrame:
+    def _annotations(self, group: dict[str, Array], devices: list[int]) -> pd.DataFrame:
         """In time order; one that names no device (-1) counts for every device."""
-        group = self._group("annotation", _ANNOTATION_COLUMNS)
-        names = self._texts("names")
-        self._within("annotation.name", len(names))
-        frame = pd.DataFrame(
-            {
-                "device": group["device"],
-                "stage": self._stages(group["end"]),
-                "name": np.array([*names, ""], dtype=object)[group["name"]],
-                "time_us": group["time_us"],
-            }
-        )
-        every = frame["device"] < 0
-        if every.any():
-            copies = [frame[every].assign(device=np.int64(device)) for device in devices]
-            frame = pd.concat([frame[~every], *copies]).sort_index(kind="stable")
-        frame = frame.sort_values("time_us", kind="stable", ignore_index=True)
-        return SNAPSHOT_ANNOTATIONS.check(frame)
-
-    @staticmethod
-    def _stages(ends: Array) -> pd.Categorical:
-        codes: Any = (ends != 0).astype(np.int8)
-        return pd.Categorical.from_codes(codes, categories=pd.Index(["START", "END"], dtype=object))
+        names = np.array(self._texts("names"), dtype=object)
+        code, time_us, device = self._within("annotation.name", len(names)), group["time_us"], group["device"]
+        # rows of the file: those of one device, then for each device those of every device
+        single, every = np.flatnonzero(device >= 0), np.flatnonzero(device < 0)
+        row = np.concatenate((single, np.tile(every, len(devices))))
+        of = np.concatenate((device[single], np.repeat(np.array(devices, np.int64), len(every))))
+        order = np.lexsort((row, time_us[row]))  # by time; what happened at once stays in the order of the file
+        row, of = row[order], of[order]
+        stage = _coded((group["end"][row] != 0).astype(np.int8), ["START", "END"])
+        columns = {"device": of, "stage": stage, "name": names[code[row]], "time_us": time_us[row]}
+        return _frame(SNAPSHOT_ANNOTATIONS, columns)
 
     def _recording(self) -> Recording:
         kit = self._head["kit"]
@@ -324,3 +298,17 @@ class SnapshotBuilder:
         entries = kit.get("max_entries")
         known = isinstance(entries, int) and not isinstance(entries, bool) and entries > 0
         return Recording(text("source") or "cuda", entries if known else None, text("torch"), text("error"))
+
+
+def _coded(codes: Any, texts: list[str]) -> pd.Categorical:
+    import pandas as pd
+
+    if len(set(texts)) < len(texts):  # texts that differ only in what UTF-8 cannot say
+        return pd.Categorical(np.array(texts, dtype=object)[codes])
+    return pd.Categorical.from_codes(codes, categories=pd.Index(texts, dtype=object))
+
+
+def _frame(schema: Schema, columns: Mapping[str, Any]) -> pd.DataFrame:
+    import pandas as pd
+
+    return schema.check(pd.DataFrame({name: columns[name] for name in schema.columns}, copy=False))

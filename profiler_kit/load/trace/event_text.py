@@ -1,8 +1,8 @@
-"""Read the text of a trace's events a second time: a path in, what happened when and then the chosen events out.
+"""Copy chosen events of a trace exactly as the file has them.
 
-The first pass (`scan`) keeps a few numbers per event; the second (`copy_events`) makes the same cuts again and
-gives the original text of the events asked for, so that whatever stands in `args` survives. Events are numbered as
-they stand in `traceEvents`, those that cannot be read not counted.
+The first pass (`scan`) keeps a few numbers of each event, to choose by; the second (`copy_events`) makes the same cuts
+again and gives the original text of the events asked for, so that all of their `args` survive. Events are numbered in
+the order of `traceEvents`, those that cannot be read not counted.
 """
 
 from __future__ import annotations
@@ -18,24 +18,25 @@ import numpy.typing as npt
 
 from profiler_kit.errors import TraceFormatError
 from profiler_kit.files import require_file
-from profiler_kit.load.trace.blocks import Blocks
-from profiler_kit.load.trace.categories import OPERATOR, REGION, is_gpu_work, is_launch
-from profiler_kit.load.trace.chrome import HINT, _find_events, _metadata, _no_events
-from profiler_kit.load.trace.columns import (
+from profiler_kit.load.integers import I64, MISSING
+from profiler_kit.load.trace.categories import OLD_CATEGORIES, OPERATOR, REGION, is_gpu_work, is_launch
+from profiler_kit.load.trace.chrome import HINT, find_events, metadata_of, no_events
+from profiler_kit.load.trace.column_builder import (
     FLOAT_EXACT_US,
     LAST_NS,
-    OLD_CATEGORIES,
     Codes,
     ColumnBuilder,
-    EventColumns,
+    coded,
+    integers_of,
+    starts_of,
     text_to_ns,
     to_ns,
 )
-from profiler_kit.load.trace.events import MISSING, Event
-from profiler_kit.load.trace.stream import EventStream
+from profiler_kit.load.trace.columns import EventColumns
+from profiler_kit.load.trace.decode import Event
+from profiler_kit.load.trace.decompress import Blocks
+from profiler_kit.load.trace.split_events import EventStream
 from profiler_kit.progress import Report, silent
-
-I64 = npt.NDArray[np.int64]
 
 METADATA_PHASE: Final = "M"
 FLOW_PHASES: Final = ("s", "t", "f")
@@ -51,7 +52,7 @@ _SPAN_COLUMNS: Final = ("number", "start_ns", "dur_ns", "thread", "category", "s
 class Spans:
     """Complete events (phase X), one array element each, in file order; number is the event's place in the file.
 
-    thread and category are indices into Scan.threads and Scan.categories, stream is MISSING where there is none.
+    thread and category are indices into Scan.threads and Scan.categories, stream is MISSING where an event has none.
     """
 
     number: I64
@@ -109,12 +110,14 @@ class Scan:
 
     @property
     def beyond_floats(self) -> bool:
-        """Whether readers that take times for floats lose some: nanoseconds, counted from 1970."""
+        """Whether readers that keep times as floats lose some: nanoseconds, counted from 1970."""
         start = self.spans.start_ns
+        # past 2**43 us a float has no room for three decimals, which matters where some time has them
         return bool(np.abs(start).max() >= FLOAT_EXACT_US * 1000 and (start % 1000).any())
 
     def of_category(self, wanted: Callable[[str], bool]) -> npt.NDArray[np.bool_]:
         """True for each span whose category is wanted."""
+        # ask once for each name, then look the answer up by each span's code
         table = np.array([wanted(name) for name in self.categories] or [False], dtype=bool)
         return np.asarray(table[self.spans.category], dtype=bool)
 
@@ -122,36 +125,30 @@ class Scan:
 def scan(path: Path | str, *, report: Report = silent) -> Scan:
     """Read a trace once and keep when everything happened.
 
-    Raises InputError when the file is missing or empty and TraceFormatError when it is no trace.
+    Raises InputError when the file is missing or empty and TraceFormatError when it is not a trace.
     """
     file = require_file(path, "a chrome trace", HINT)
     stamp = _stamp(file)
-    stream = iter(Blocks(file, report=report))
-    head, first = _find_events(file, stream)
+    head, rest = find_events(file, iter(Blocks(file, report=report)))
     builder = _ScanBuilder()
     events = _Recorder(builder)
-    events.feed(first)
-    for block in stream:
-        events.feed(block)
-    events.finish()
+    events.feed_all(rest)
     if not builder.spans:
-        raise _no_events(file, builder, truncated=not events.closed)
-    return builder.scan(file, _metadata(head, events.tail), tuple(events.outcomes), stamp)
+        raise no_events(file, builder, truncated=not events.closed)
+    return builder.scan(file, metadata_of(head, events.tail), tuple(events.outcomes), stamp)
 
 
 def copy_events(found: Scan, numbers: I64, *, report: Report = silent) -> Iterator[bytes]:
-    """The JSON text of the events with these numbers (ascending), as it stands in the file; mended where it must be.
+    """The JSON text of the events with these numbers (ascending), as the file has it; mended where it must be.
 
     Raises TraceFormatError when the file changed since it was scanned.
     """
-    stream = iter(Blocks(found.path, report=report))
-    _, first = _find_events(found.path, stream)
+    _, rest = find_events(found.path, iter(Blocks(found.path, report=report)))
     events = _Replayer(found.outcomes, numbers)
-    yield from events.taken(first)
-    for block in stream:
+    for block in rest:
+        yield from events.taken(block)
         if events.complete:
             break
-        yield from events.taken(block)
     else:
         yield from events.taken(None)
     if not events.complete or _stamp(found.path) != found.stamp:
@@ -216,7 +213,8 @@ class _Replayer(EventStream):
         return True
 
     def _places(self, count: int) -> list[int]:
-        """Where the wanted ones stand among the next `count` events; counts them as seen."""
+        """Places of the wanted ones among the next `count` events, which count as seen."""
+        # the wanted numbers are sorted: those of this block are the next ones below its end
         stop = int(np.searchsorted(self._wanted, self._number + count, "left"))
         places: list[int] = (self._wanted[self._next : stop] - self._number).tolist()
         self._number, self._next = self._number + count, stop
@@ -230,24 +228,6 @@ def _valid(text: bytes) -> bytes:
     except UnicodeDecodeError:
         return text.decode("utf-8", "replace").encode()
     return text
-
-
-def _text(event: Event) -> bytes:
-    """A mended event as JSON, with the arguments that are known."""
-    value: dict[str, Any] = {"ph": event.ph, "cat": event.cat, "name": event.name}
-    value |= {key: one for key, one in (("pid", event.pid), ("tid", event.tid), ("id", event.id)) if one != MISSING}
-    text = msgspec.json.encode(value)[:-1]
-    ns = text_to_ns(bytes(event.ts)) if isinstance(event.ts, msgspec.Raw) else None
-    if ns is not None:
-        text += b',"ts":' + microseconds(ns)
-    if event.dur >= 0:
-        text += b',"dur":' + microseconds(int(to_ns(np.array([event.dur]))[0]))
-    arguments = {
-        str(f.encode_name): getattr(event.args, f.name)
-        for f in msgspec.structs.fields(event.args)
-        if getattr(event.args, f.name) not in (MISSING, "", None)
-    }
-    return text + b',"args":' + msgspec.json.encode(arguments) + b"}"
 
 
 def replaced(text: bytes, values: Mapping[str, bytes]) -> bytes:
@@ -279,23 +259,6 @@ def _matters(event: Event) -> bool:
     return category == REGION or is_gpu_work(category) or is_launch(category)
 
 
-def _times(events: Sequence[Event], *, exact: bool) -> I64 | None:
-    """Time stamps in ns, MISSING where there is none; None when a float cannot hold one: ask for its text."""
-    if exact:
-        texts = [text_to_ns(bytes(event.ts)) for event in events]
-        return np.array([MISSING if ns is None else ns for ns in texts], dtype=np.int64)
-    us = np.fromiter([event.ts for event in events], np.float64, len(events))
-    return to_ns(us) if bool((np.abs(us) < FLOAT_EXACT_US).all()) else None
-
-
-def _integer(value: int | float | str) -> int:
-    try:
-        number = int(value, 0) if isinstance(value, str) else int(value)
-    except (ValueError, OverflowError):
-        return MISSING
-    return number if -(1 << 63) <= number < 1 << 63 else MISSING
-
-
 class _ScanBuilder(ColumnBuilder):
     """Takes every event, keeps little of most and whole columns of those that attribution needs."""
 
@@ -303,30 +266,33 @@ class _ScanBuilder(ColumnBuilder):
         super().__init__()
         self.spans = 0
         self.all_threads, self.all_categories = Codes(), Codes()
-        self._small: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in _SPAN_COLUMNS}
+        self._span_parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in _SPAN_COLUMNS}
         self._flows: list[I64] = [np.zeros((0, 6), np.int64)]
-        self._moments: list[I64] = [np.zeros((0, 2), np.int64)]
-        self._metadata: list[I64] = [np.zeros(0, np.int64)]
-        self._kept: list[I64] = [np.zeros(0, np.int64)]
+        self._others: dict[str, list[I64]] = {
+            "moments": [np.zeros((0, 2), np.int64)],
+            "metadata_events": [np.zeros(0, np.int64)],
+            "columns_span": [np.zeros(0, np.int64)],
+        }
 
     def add(self, events: Sequence[Event], *, exact: bool) -> bool:
         """As ColumnBuilder's."""
-        time = _times(events, exact=exact)
-        if time is None:
+        time, known = starts_of(events, exact=exact)
+        if not exact and not known.all():
             return False
+        time[~known] = MISSING
         first = self.total
         phases = [event.ph for event in events]
-        timed = (time != MISSING).tolist()
-        most = LAST_NS / 1000
+        timed, most = (time != MISSING).tolist(), LAST_NS / 1000
+        # places in the block of the spans, and the rows among these of what attribution needs
         spans = [at for at, ph in enumerate(phases) if ph == "X" and timed[at] and 0 <= events[at].dur < most]
-        needed = [(row, events[at]) for row, at in enumerate(spans) if _matters(events[at])]
-        self._kept.append(np.array([row for row, _ in needed], dtype=np.int64) + self.spans)
+        needed = [row for row, at in enumerate(spans) if _matters(events[at])]
+        self._others["columns_span"].append(np.array(needed, dtype=np.int64) + self.spans)
         self._add_spans_of([events[at] for at in spans], np.array(spans, dtype=np.int64), time, first)
         others = [at for at, ph in enumerate(phases) if ph != "X"]
         if others:
             self._add_others_of(events, others, time, first)
-        wanted = [event for _, event in needed]
-        wanted += [events[at] for at in others if phases[at] == "M" or events[at].cat in FLOWS]
+        wanted = [events[spans[row]] for row in needed]
+        wanted += [events[at] for at in others if phases[at] == METADATA_PHASE or events[at].cat in FLOWS]
         super().add(wanted, exact=exact)
         self.total = first + len(events)
         return True
@@ -337,12 +303,12 @@ class _ScanBuilder(ColumnBuilder):
             place + first,
             time[place],
             to_ns(np.fromiter([event.dur for event in events], np.float64, len(events))),
-            _coded(self.all_threads, [(event.pid, event.tid) for event in events]),
-            _coded(self.all_categories, [event.cat for event in events]),
-            np.array([_integer(event.args.stream) for event in events], dtype=np.int64),
+            coded(self.all_threads, [(event.pid, event.tid) for event in events]),
+            coded(self.all_categories, [event.cat for event in events]),
+            integers_of([event.args.stream for event in events]),
         )
         for name, one in zip(_SPAN_COLUMNS, values, strict=True):
-            self._small[name].append(one)
+            self._span_parts[name].append(one)
 
     def _add_others_of(self, events: Sequence[Event], others: list[int], time: I64, first: int) -> None:
         places: dict[str, list[int]] = {"flow": [], "metadata": [], "moment": []}
@@ -355,35 +321,28 @@ class _ScanBuilder(ColumnBuilder):
         arrows = [events[at] for at in places["flow"]]
         columns = (
             flows + first,
-            _coded(self.all_categories, [event.cat for event in arrows]),
+            coded(self.all_categories, [event.cat for event in arrows]),
             np.array([FLOW_PHASES.index(event.ph) for event in arrows], dtype=np.int64),
-            np.array([_integer(event.id) for event in arrows], dtype=np.int64),
-            _coded(self.all_threads, [(event.pid, event.tid) for event in arrows]),
+            integers_of([event.id for event in arrows]),
+            coded(self.all_threads, [(event.pid, event.tid) for event in arrows]),
             time[flows],
         )
         self._flows.append(np.column_stack(columns).astype(np.int64))
-        self._moments.append(np.column_stack((moments + first, time[moments])))
-        self._metadata.append(metadata + first)
+        self._others["moments"].append(np.column_stack((moments + first, time[moments])))
+        self._others["metadata_events"].append(metadata + first)
 
     def scan(self, path: Path, metadata: dict[str, Any], outcomes: tuple[int, ...], stamp: tuple[int, int]) -> Scan:
         """Join the blocks. The builder is spent afterwards."""
-        flows = np.concatenate(self._flows)
         return Scan(
             path=path,
             metadata=metadata,
             total=self.total,
-            spans=Spans(**{name: np.concatenate(self._small.pop(name)) for name in _SPAN_COLUMNS}),
-            flows=Flows(*(flows[:, column] for column in range(6))),
-            moments=np.concatenate(self._moments),
-            metadata_events=np.concatenate(self._metadata),
+            spans=Spans(**{name: np.concatenate(self._span_parts.pop(name)) for name in _SPAN_COLUMNS}),
+            flows=Flows(*np.concatenate(self._flows).T),
             threads=list(self.all_threads),
             categories=[OLD_CATEGORIES.get(name, name) for name in self.all_categories],
             columns=self.columns(),
-            columns_span=np.concatenate(self._kept),
             outcomes=outcomes,
             stamp=stamp,
+            **{name: np.concatenate(parts) for name, parts in self._others.items()},
         )
-
-
-def _coded(codes: Codes, keys: list[Any]) -> npt.NDArray[np.int32]:
-    return np.fromiter(map(codes.__getitem__, keys), np.int32, len(keys))

@@ -16,16 +16,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profiler_kit.errors import OptionError
-from profiler_kit.load.cache import store
-from profiler_kit.load.cache.parquet import NotOurs, Packer, Unpackable, read_trace, unpack, write_trace
+from profiler_kit.load import cache as store
+from profiler_kit.load.cache import NotOurs, Unpackable, read_file, write_file
+from profiler_kit.load.integers import MISSING
+from profiler_kit.load.trace import cached
+from profiler_kit.load.trace.cached import TRACES, load_chrome_trace
 from profiler_kit.load.trace.chrome import ChromeTrace, LoadQuality, read_chrome_trace
 from profiler_kit.load.trace.columns import EventColumns
-from profiler_kit.load.trace.events import MISSING
 from tests.builders import TraceBuilder, real_traces
 
 LONG_AGO = 1e9  # in 2001: nobody is writing it any more
 LONG_AFTER = 1e10  # in 2286: as young as a file can be, whenever it is read
 STAMP = {"path": "t.json"}
+
+
+def write_trace(trace: ChromeTrace, file: Path, stamp: dict[str, Any]) -> None:
+    write_file(file, TRACES, stamp, trace)
+
+
+def read_trace(file: Path, stamp: dict[str, Any], path: Path = Path("t.json")) -> ChromeTrace:
+    return TRACES.unpack(read_file(file, TRACES, stamp), path)
 
 
 def same(one: Any, other: Any) -> bool:
@@ -62,7 +72,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv(store.FOLDER_VARIABLE, str(folder))
     monkeypatch.delenv(store.LIMIT_VARIABLE, raising=False)
-    monkeypatch.setattr(store, "SMALLEST_JSON_BYTES", 0)
+    monkeypatch.setattr(cached, "SMALLEST_JSON_BYTES", 0)
     return folder
 
 
@@ -75,7 +85,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         seen.append(path)
         return read_chrome_trace(path, **options)
 
-    monkeypatch.setattr(store, "read_chrome_trace", read)
+    monkeypatch.setattr(cached, "read_chrome_trace", read)
     return seen
 
 
@@ -85,8 +95,8 @@ def entries(cache: Path) -> list[Path]:
 
 def test_the_second_load_comes_from_the_cache_and_is_equal(tmp_path: Path, cache: Path, reads: list[Path]) -> None:
     path = a_trace(tmp_path)
-    first = store.load_chrome_trace(path)
-    second = store.load_chrome_trace(path)
+    first = load_chrome_trace(path)
+    second = load_chrome_trace(path)
     assert reads == [path]
     assert same(first, second)
     assert second.columns.start_ns.flags.writeable
@@ -96,7 +106,7 @@ def test_the_second_load_comes_from_the_cache_and_is_equal(tmp_path: Path, cache
 def test_every_real_capture_comes_back_equal(path: Path, tmp_path: Path) -> None:
     fresh = read_chrome_trace(path)
     write_trace(fresh, tmp_path / "x", STAMP)
-    assert same(read_trace(tmp_path / "x", STAMP), fresh)
+    assert same(read_trace(tmp_path / "x", STAMP, path), fresh)
 
 
 def test_text_columns_asked_for_are_kept(tmp_path: Path, cache: Path, reads: list[Path]) -> None:
@@ -105,12 +115,12 @@ def test_text_columns_asked_for_are_kept(tmp_path: Path, cache: Path, reads: lis
     trace.operator("aten::relu", 6, 5)
     path = trace.write(tmp_path / "t.json")
     os.utime(path, (LONG_AGO, LONG_AGO))
-    plain = store.load_chrome_trace(path)
-    shapes = store.load_chrome_trace(path, arguments=["Input Dims"])
-    again = store.load_chrome_trace(path, arguments=["Input Dims"])
+    plain = load_chrome_trace(path)
+    shapes = load_chrome_trace(path, arguments=["Input Dims"])
+    again = load_chrome_trace(path, arguments=["Input Dims"])
     assert len(reads) == 2 and len(entries(cache)) == 2
     assert same(again, shapes) and not same(plain, shapes)
-    assert same(store.load_chrome_trace(path), plain)
+    assert same(load_chrome_trace(path), plain)
 
 
 INTEGERS = st.integers(-(1 << 63), (1 << 63) - 1) | st.just(MISSING) | st.integers(-3, 3)
@@ -151,52 +161,71 @@ def chrome_traces(draw: st.DrawFn) -> ChromeTrace:
 
 
 @settings(max_examples=150)
-@given(trace=chrome_traces(), row_group=st.sampled_from([1, 5, 1 << 18]))
-def test_any_columns_come_back_equal(tmp_path_factory: Any, trace: ChromeTrace, row_group: int) -> None:
-    file = tmp_path_factory.mktemp("any") / "x.parquet"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("profiler_kit.load.cache.parquet.ROW_GROUP", row_group)
-        write_trace(trace, file, STAMP)
+@given(trace=chrome_traces())
+def test_any_columns_come_back_equal(tmp_path_factory: Any, trace: ChromeTrace) -> None:
+    file = tmp_path_factory.mktemp("any") / "x.trace"
+    write_trace(trace, file, STAMP)
     assert same(read_trace(file, STAMP), trace)
 
 
 @dataclasses.dataclass(frozen=True)
 class More:
-    """Stands for a record with columns nobody has thought of yet."""
+    """A record with columns of other kinds than a trace has today."""
 
     flags: Any
     sizes: Any
     deep: dict[str, tuple[Any, ...]]
 
 
-def test_columns_added_later_are_carried_along(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("profiler_kit.load.trace.columns.More", More, raising=False)
-    value = More(np.array([True, False]), np.array([0.5, np.inf]), {"a": (np.array([1, 2, 3], np.int16), "x", None)})
-    packer = Packer(2)
-    tree = packer.pack(value)
-    assert set(packer.columns) == {"flags", "sizes"} and len(packer.arrays) == 1
-    assert same(unpack(tree, packer.columns, packer.arrays), value)
-    with pytest.raises(Unpackable, match=r"^deep\.b: object$"):
-        packer.pack(More(value.flags, value.sizes, {"b": object()}))  # type: ignore[dict-item]
+MORE = store.Kind[More]("more", More, (), pack=lambda value: value, unpack=lambda value, _: value)
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_columns_added_later_are_carried_along(tmp_path: Path, mapped: bool) -> None:
+    kind = dataclasses.replace(MORE, mapped=mapped)
+    deep = {"a": (np.array([[1, 2, 3]], np.int16), "x", None), "b": (np.array([], np.uint64),)}
+    value = More(np.array([True, False]), np.array([0.5, np.inf]), deep)
+    write_file(tmp_path / "x", kind, STAMP, value)
+    assert same(read_file(tmp_path / "x", kind, STAMP), value)
+    for unknown, name in ((object(), "object"), (np.array([None]), "ndarray object"), ({1 << 70: 1}, "serialize ints")):
+        with pytest.raises(Unpackable, match=name):
+            write_file(tmp_path / "y", kind, STAMP, More(value.flags, unknown, {}))
+    assert not (tmp_path / "y").exists()
+
+
+def test_integers_are_stored_in_as_few_bytes_as_hold_them(tmp_path: Path) -> None:
+    """And mapped as they are stored, the smallest one for what is missing."""
+    value = More(np.array([5, MISSING, -127]), np.array([1 << 40, 3]), {"a": (np.full(3, MISSING),)})
+    write_file(tmp_path / "x", MORE, STAMP, value)
+    assert same(read_file(tmp_path / "x", MORE, STAMP), value)
+    mapped = read_file(tmp_path / "x", MORE, STAMP, mapped=True)
+    assert mapped.flags.dtype == np.int8 and mapped.flags.tolist() == [5, -128, -127]
+    assert mapped.sizes.dtype == np.int64 and mapped.deep["a"][0].dtype == np.int8
+    assert not mapped.flags.flags.writeable and not mapped.flags.flags.owndata
+
+
+def test_a_path_that_is_not_utf8_is_kept(tmp_path: Path, cache: Path, reads: list[Path]) -> None:
+    path = a_trace(tmp_path, os.fsdecode(b"\xff\xfe.json"))
+    assert same(load_chrome_trace(path), load_chrome_trace(path)) and len(reads) == 1
 
 
 def test_a_changed_trace_is_loaded_anew(tmp_path: Path, cache: Path, reads: list[Path]) -> None:
     path = a_trace(tmp_path)
-    store.load_chrome_trace(path)
+    load_chrome_trace(path)
     changed = path.read_bytes().replace(b"region 1", b"region 7")
     path.write_bytes(changed)  # the same size
     os.utime(path, (LONG_AGO, LONG_AGO))  # and the same time
-    again = store.load_chrome_trace(path)
+    again = load_chrome_trace(path)
     assert len(reads) == 2 and "region 7 ü" in again.columns.names
     assert len(entries(cache)) == 1
-    store.load_chrome_trace(path)
+    load_chrome_trace(path)
     assert len(reads) == 2
 
 
 def test_a_trace_that_may_still_change_is_not_kept(tmp_path: Path, cache: Path) -> None:
     path = a_trace(tmp_path)
     os.utime(path, (LONG_AFTER, LONG_AFTER))  # a second write could leave size and time as they are
-    store.load_chrome_trace(path)
+    load_chrome_trace(path)
     assert entries(cache) == []
 
 
@@ -211,8 +240,8 @@ def test_a_trace_that_changes_while_it_is_loaded_is_not_kept(
         os.utime(path, (LONG_AGO, LONG_AGO))
         return trace
 
-    monkeypatch.setattr(store, "read_chrome_trace", read)
-    store.load_chrome_trace(path)
+    monkeypatch.setattr(cached, "read_chrome_trace", read)
+    load_chrome_trace(path)
     assert entries(cache) == []
 
 
@@ -220,21 +249,21 @@ def test_another_loader_or_format_does_not_use_the_file(
     tmp_path: Path, cache: Path, reads: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = a_trace(tmp_path)
-    store.load_chrome_trace(path)
-    monkeypatch.setattr(store, "loader_code", lambda: "other")
-    store.load_chrome_trace(path)
-    monkeypatch.setattr("profiler_kit.load.cache.parquet.FORMAT", 999)
-    store.load_chrome_trace(path)
+    load_chrome_trace(path)
+    monkeypatch.setattr(store, "code_of", lambda _: "other")
+    load_chrome_trace(path)
+    monkeypatch.setattr(store, "MAGIC", b"profiler_kit 999")
+    load_chrome_trace(path)
     assert len(reads) == 3 and len(entries(cache)) == 1
 
 
 def test_every_damaged_file_is_noticed(tmp_path: Path) -> None:
     """Any one byte changed, or any end cut off."""
     trace = read_chrome_trace(a_trace(tmp_path, kernels=2))
-    file = tmp_path / "x.parquet"
+    file = tmp_path / "x.trace"
     write_trace(trace, file, STAMP)
     good = file.read_bytes()
-    assert same(read_trace(file, STAMP), trace)
+    assert same(read_trace(file, STAMP, trace.path), trace)
     for at in range(0, len(good), 3):
         file.write_bytes(good[:at] + bytes([good[at] ^ (1 << at % 8)]) + good[at + 1 :])
         with pytest.raises(NotOurs):
@@ -248,7 +277,7 @@ def test_every_damaged_file_is_noticed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("foreign", [b"", b"nonsense", b"PAR1" * 3, "parquet", "folder"])
 def test_a_foreign_file_is_replaced(tmp_path: Path, cache: Path, reads: list[Path], foreign: bytes | str) -> None:
     path = a_trace(tmp_path)
-    entry = store.find_entry(path)
+    entry = cached.find_trace(TRACES, path)
     assert entry is not None
     cache.mkdir()
     if foreign == "folder":
@@ -259,8 +288,8 @@ def test_a_foreign_file_is_replaced(tmp_path: Path, cache: Path, reads: list[Pat
         import pandas as pd
 
         pd.DataFrame({"a": [1]}).to_parquet(entry.file)
-    fresh = store.load_chrome_trace(path)
-    assert same(store.load_chrome_trace(path), fresh)
+    fresh = load_chrome_trace(path)
+    assert same(load_chrome_trace(path), fresh)
     assert len(reads) == (2 if foreign == "folder" else 1)
 
 
@@ -271,22 +300,22 @@ def test_a_cache_that_cannot_be_written_costs_nothing(
     blocker = tmp_path / "file"
     blocker.write_text("in the way")
     monkeypatch.setenv(store.FOLDER_VARIABLE, str(blocker / "cache"))
-    assert len(store.load_chrome_trace(path).columns) == 60
+    assert len(load_chrome_trace(path).columns) == 60
 
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setenv(store.FOLDER_VARIABLE, str(cache))
-    monkeypatch.setattr(store, "write_trace", full)
-    assert len(store.load_chrome_trace(path).columns) == 60
+    monkeypatch.setattr(store, "write_file", full)
+    assert len(load_chrome_trace(path).columns) == 60
     assert entries(cache) == []
 
 
 def test_the_environment_chooses_the_folder(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = a_trace(tmp_path)
     monkeypatch.setenv(store.FOLDER_VARIABLE, "")
-    assert store.cache_folder() is None and store.find_entry(path) is None
-    store.load_chrome_trace(path)
+    assert store.cache_folder() is None and cached.find_trace(TRACES, path) is None
+    load_chrome_trace(path)
     assert entries(cache) == []
     monkeypatch.delenv(store.FOLDER_VARIABLE)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
@@ -297,8 +326,8 @@ def test_the_environment_chooses_the_folder(tmp_path: Path, cache: Path, monkeyp
 
 
 def test_small_traces_are_left_alone(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "SMALLEST_JSON_BYTES", 1 << 20)
-    store.load_chrome_trace(a_trace(tmp_path))
+    monkeypatch.setattr(cached, "SMALLEST_JSON_BYTES", 1 << 20)
+    load_chrome_trace(a_trace(tmp_path))
     assert entries(cache) == []
 
 
@@ -308,25 +337,29 @@ def test_the_files_not_used_for_longest_go_first(
     paths = [a_trace(tmp_path, f"{number}.json") for number in range(3)]
     files = []
     for path in paths:
-        store.load_chrome_trace(path)
-        entry = store.find_entry(path)
+        load_chrome_trace(path)
+        entry = cached.find_trace(TRACES, path)
         assert entry is not None
         files.append(entry.file)
         os.utime(entry.file, (LONG_AGO + len(files), LONG_AGO + len(files)))
     mine = cache / "notes.parquet"
     mine.write_text("not a cache file")
-    left = cache / f".tmp-1-{'0' * 32}.parquet"
-    left.write_text("of a writer that was killed")
-    os.utime(left, (LONG_AGO - store.STALE_S, LONG_AGO - store.STALE_S))
-    store.load_chrome_trace(paths[0])  # used: now it is the youngest
+    for suffix in ("trace", "timeline", "snapshot", "parquet"):
+        left = cache / f".tmp-1-{f'{0:032d}.{suffix}'[-40:]}"  # as files.whole_file shortens it
+        left.write_text("of a writer that was killed")
+        os.utime(left, (LONG_AGO - store.STALE_S, LONG_AGO - store.STALE_S))
+    old = cache / f"{'0' * 32}.parquet"
+    old.write_text("of an earlier version")
+    os.utime(old, (LONG_AGO, LONG_AGO))
+    load_chrome_trace(paths[0])  # used: now it is the youngest
     size = files[0].stat().st_size
     store.make_room(cache, 2 * size + size // 2)
     assert entries(cache) == sorted([files[0], files[2], mine])
     monkeypatch.setenv(store.LIMIT_VARIABLE, f"{size // 2}B")
-    store.load_chrome_trace(paths[1])  # larger than the whole cache may be
+    load_chrome_trace(paths[1])  # larger than the whole cache may be
     assert entries(cache) == [mine]
     monkeypatch.setenv(store.LIMIT_VARIABLE, "0")
-    assert store.find_entry(paths[1]) is None
+    assert cached.find_trace(TRACES, paths[1]) is None
 
 
 @pytest.mark.parametrize(
@@ -343,7 +376,7 @@ def test_a_limit_that_is_no_size_is_one_line(monkeypatch: pytest.MonkeyPatch, te
     with pytest.raises(OptionError) as caught:
         store.limit_bytes()
     assert str(caught.value) == (
-        f"PROFILER_KIT_CACHE_LIMIT={text}: this is no size, want a number with KB, MB, GB or TB. "
+        f"PROFILER_KIT_CACHE_LIMIT={text}: not a size, expected a number with KB, MB, GB or TB. "
         "Try: PROFILER_KIT_CACHE_LIMIT=5GB"
     )
 
@@ -351,16 +384,16 @@ def test_a_limit_that_is_no_size_is_one_line(monkeypatch: pytest.MonkeyPatch, te
 def test_threads_and_processes_may_load_the_same_trace_at_once(tmp_path: Path, cache: Path) -> None:
     path = a_trace(tmp_path, kernels=300)
     code = (
-        "import sys; from profiler_kit.load.cache import store; store.SMALLEST_JSON_BYTES = 0\n"
-        "for _ in range(15): assert len(store.load_chrome_trace(sys.argv[1]).columns) == 900\n"
+        "import sys; from profiler_kit.load.trace import cached; cached.SMALLEST_JSON_BYTES = 0\n"
+        "for _ in range(15): assert len(cached.load_chrome_trace(sys.argv[1]).columns) == 900\n"
     )
     others = [subprocess.Popen([sys.executable, "-c", code, str(path)], stderr=subprocess.PIPE) for _ in range(2)]
     found: list[int] = []
 
     def load() -> None:
         for _ in range(5):
-            found.append(len(store.load_chrome_trace(path).columns))
-            entry = store.find_entry(path)
+            found.append(len(load_chrome_trace(path).columns))
+            entry = cached.find_trace(TRACES, path)
             assert entry is not None
             entry.file.unlink(missing_ok=True)
 

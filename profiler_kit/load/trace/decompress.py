@@ -1,10 +1,11 @@
-"""Read a trace file as decompressed blocks: a path in, UTF-8 out, gzip told by its magic and not by its name."""
+"""Read a trace file in blocks of decompressed UTF-8. Its first bytes tell gzip, not its name."""
 
 from __future__ import annotations
 
 import codecs
 import contextlib
 import io
+import itertools
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,34 +19,38 @@ BLOCK_BYTES: Final = 512 << 10  # a block and the objects made of it stay in the
 READ_BYTES: Final = 1 << 20
 CAREFUL_BYTES: Final = 1 << 10
 GZIP_MAGIC: Final = b"\x1f\x8b"
+USUAL_RATIO: Final = 14  # of gzip on a Kineto trace
 GZIP_WINDOW: Final = 31  # zlib: a gzip member with the largest window
+_UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 CorruptData: type[Exception] = isal_zlib.error  # type: ignore[assignment]  # its stubs are wrong here
 
 
 class Blocks:
     """Blocks of a plain or gzipped file.
 
-    `cut_off` is set once the compressed data ends early or is corrupt; what could be inflated before that point
-    has been given out by then. Memory stays at one block.
+    packed and utf16 are known after the first block. cut_off is set once the compressed data ends early or is corrupt;
+    what could be inflated before that point has been given out by then. Memory stays at one block.
     """
 
     def __init__(self, path: Path, *, report: Report = silent) -> None:
         self.path = path
-        self.cut_off = False
+        self.packed = self.utf16 = self.cut_off = False
         self._report = report
 
     def __iter__(self) -> Iterator[bytes]:
         total = self.path.stat().st_size
         with self.path.open("rb") as raw:
-            packed = raw.read(2) == GZIP_MAGIC
+            self.packed = raw.read(2) == GZIP_MAGIC
             raw.seek(0)
-            blocks = self._inflated(raw) if packed else iter(lambda: raw.read(BLOCK_BYTES), b"")
-            for block in as_utf8(blocks):
+            blocks = self._inflated(raw) if self.packed else iter(lambda: raw.read(BLOCK_BYTES), b"")
+            first = next(blocks, b"")
+            self.utf16 = first.startswith(_UTF16)
+            for block in as_utf8(itertools.chain([first] if first else [], blocks)):
                 yield block
                 self._report(raw.tell(), total)
 
     def _inflated(self, raw: BinaryIO) -> Iterator[bytes]:
-        """Inflate member after member; what follows the last one (zero padding, junk) is no data."""
+        """Inflate member after member; what follows the last one (zero padding, junk) is ignored."""
         member = None
         packed = b""
         given = 0
@@ -103,10 +108,17 @@ def as_utf8(blocks: Iterable[bytes]) -> Iterator[bytes]:
     decoder: codecs.IncrementalDecoder | None = None
     first = True
     for block in blocks:
-        if first and block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        if first and block.startswith(_UTF16):
             decoder = codecs.getincrementaldecoder("utf-16")("replace")
         first = False
         yield block if decoder is None else decoder.decode(block).encode("utf-8", "replace")
+
+
+def text_bytes_about(path: Path) -> int:
+    """How much JSON a file holds: its size, or what gzip usually makes of so much; raises OSError."""
+    with path.open("rb") as handle:
+        packed = handle.read(2) == GZIP_MAGIC
+    return path.stat().st_size * (USUAL_RATIO if packed else 1)
 
 
 def first_bytes(path: Path, size: int) -> bytes:

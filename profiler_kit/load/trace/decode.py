@@ -1,4 +1,4 @@
-"""Decode blocks of trace events: JSON bytes in, typed Event objects out, naming only the fields that are kept."""
+"""Decode blocks of trace events to typed objects that name only the fields that are kept."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any, Final, cast
 import msgspec
 from msgspec import Raw, Struct, field
 
-MISSING: Final = -(1 << 63)  # stands for an absent integer in numpy columns, which have no nulls
-NOT_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # bad UTF-8 is no DecodeError
-ABSENT: Final = Raw(b"")  # the text of an argument that is not there
+from profiler_kit.load.integers import MISSING
+
+NOT_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # bad UTF-8 is not a DecodeError
+ABSENT: Final = Raw(b"")  # the text of an argument that an event does not have
 _NO_TEXT: Final = Raw(b"")
 
 
@@ -55,7 +56,7 @@ _ANY: Final = msgspec.json.Decoder()
 
 
 class Decoders:
-    """Decoders of a JSON list of events that keep the arguments everybody needs, and those asked for.
+    """Decoders of a JSON list of events that keep the usual arguments, and those asked for.
 
     extra: keys of `args` as Kineto writes them ("Input Dims"); their JSON text is kept in the fields `extra_0`,
     `extra_1`, ... of Arguments. Asking for none costs nothing.
@@ -77,7 +78,7 @@ class Decoders:
     def floats(self, block: bytes | memoryview) -> list[Event]:
         """Decode events with `ts` as a float: exact below 2**43 us.
 
-        Raises msgspec.ValidationError on a field of another type, and one of NOT_JSON when the block is no JSON list.
+        Raises msgspec.ValidationError on a field of another type, and one of NOT_JSON unless the block is a JSON list.
         """
         return self._floats.decode(bytes(block) if self.extra else block)  # a Raw would keep the buffer from growing
 
@@ -88,8 +89,8 @@ class Decoders:
     def loosely(self, block: bytes | memoryview) -> list[Event]:
         """Decode a JSON list of anything, one value at a time, with `ts` as decimal text.
 
-        A field of an odd type is kept where it can be converted and left out where not; a value that is no object
-        becomes an Event without a phase. Raises one of NOT_JSON when the block is no JSON list.
+        A field of an odd type is kept if it can be converted, else left out; a value that is not an object becomes an
+        Event without a phase. Raises one of NOT_JSON unless the block is a JSON list.
         """
         return [self._loose(raw) for raw in _VALUES.decode(bytes(block))]
 
@@ -125,7 +126,7 @@ class Decoders:
                 kept[wanted.name] = values.get(encoded, ABSENT)
                 continue
             value = _value(values, encoded)
-            if value is not None:  # columns.py turns what is no integer into MISSING
+            if value is not None:  # column_builder.py turns what is not an integer into MISSING
                 kept[wanted.name] = _text(value) if wanted.type is str else value
         return self._arguments(**kept)
 

@@ -1,4 +1,4 @@
-"""Read the `[memory]` events of a chrome trace (a path in, its columns and MemoryEvents out).
+"""Read the `[memory]` events of a chrome trace, beside its columns.
 
 torch.profiler writes one per allocation and per free when profile_memory is on, of every device's allocator
 (torch/csrc/profiler/collection.h, Result of kind Allocation).
@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from profiler_kit.files import require_file
+from profiler_kit.load.integers import MISSING
 from profiler_kit.load.trace.chrome import HINT, ChromeTrace, read_stream
-from profiler_kit.load.trace.columns import ColumnBuilder, text_to_ns, to_ns
-from profiler_kit.load.trace.events import MISSING, Event
-from profiler_kit.load.trace.stream import EventStream
+from profiler_kit.load.trace.column_builder import ColumnBuilder, text_to_ns, to_ns
+from profiler_kit.load.trace.decode import Event
+from profiler_kit.load.trace.split_events import EventStream
 from profiler_kit.progress import Report, silent
 
 NAME: Final = "[memory]"
@@ -84,7 +85,7 @@ class MemoryBuilder(ColumnBuilder):
 
 
 def _integer(text: bytes) -> int | None:
-    """A JSON number, or one in quotes; None when it is none, or does not fit."""
+    """A JSON number, or one in quotes; None when it is not a number, or does not fit."""
     try:
         value = int(text.strip(b'" '))
     except ValueError:

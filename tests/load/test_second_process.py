@@ -13,7 +13,7 @@ import pytest
 from profiler_kit.errors import OptionError
 from profiler_kit.load.trace import chrome
 from profiler_kit.load.trace.chrome import ChromeTrace, read_chrome_trace
-from profiler_kit.load.trace.worker import MOST_BLOCKS, SecondProcess, SecondProcessError
+from profiler_kit.load.trace.second_process import MOST_BLOCKS, SecondProcess, SecondProcessError
 from tests.builders import TraceBuilder
 
 
@@ -72,7 +72,7 @@ def shared(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(SecondProcess, "ready", ready)
     monkeypatch.setattr(chrome, "TWO_PROCESSES_BYTES", 0)
-    monkeypatch.setattr("profiler_kit.load.trace.blocks.BLOCK_BYTES", 50_000)
+    monkeypatch.setattr("profiler_kit.load.trace.decompress.BLOCK_BYTES", 50_000)
     monkeypatch.setattr(chrome.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
 
 
@@ -163,7 +163,7 @@ def test_an_argument_that_is_a_column_already_is_refused(tmp_path: Path) -> None
     path = TraceBuilder().write(tmp_path / "t.json")
     with pytest.raises(OptionError) as raised:
         read_chrome_trace(path, arguments=["correlation"])
-    assert str(raised.value) == "arguments: 'correlation' is a column already, want others. Leave it out."
+    assert str(raised.value) == "arguments: 'correlation' is a column already, expected other arguments. Leave it out."
 
 
 def test_an_argument_that_cannot_be_a_key_is_refused(tmp_path: Path) -> None:

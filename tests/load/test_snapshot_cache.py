@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -7,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from profiler_kit.load.cache import snapshot_store, store
-from profiler_kit.load.cache.snapshot_store import load_snapshot_data
-from profiler_kit.load.snapshot.frames import SnapshotData
-from profiler_kit.load.snapshot.reader import read_snapshot
+from profiler_kit.load import cache as store
+from profiler_kit.load.snapshot import reader
+from profiler_kit.load.snapshot.data import SnapshotData
+from profiler_kit.load.snapshot.reader import SNAPSHOTS, load_snapshot_data, read_snapshot
 from tests import snapshots as s
 
 GOLDEN = s.ROOT / "tests" / "golden" / "memory_train_h200.pickle"
@@ -20,7 +21,7 @@ GOLDEN = s.ROOT / "tests" / "golden" / "memory_train_h200.pickle"
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv(store.FOLDER_VARIABLE, str(folder))
-    monkeypatch.setattr(snapshot_store, "SMALLEST_BYTES", 0)
+    monkeypatch.setattr(reader, "SMALLEST_BYTES", 0)
     monkeypatch.setattr(store, "SETTLED_NS", -(10**12))  # a file just written will do
     return folder
 
@@ -48,9 +49,10 @@ def never(*_: object, **__: object) -> None:
 def test_the_second_load_comes_from_the_cache(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = copy(tmp_path)
     load_snapshot_data(path)
-    assert len(list(cache.glob("*.parquet"))) == 1
-    monkeypatch.setattr(snapshot_store, "read_columns", never)
-    assert_same(load_snapshot_data(path), read_snapshot(path))
+    assert len(list(cache.glob("*.snapshot"))) == 1
+    fresh = read_snapshot(path)
+    monkeypatch.setattr(reader, "_read_columns", never)
+    assert_same(load_snapshot_data(path), fresh)
 
 
 def test_a_snapshot_that_changed_is_read_again(cache: Path, tmp_path: Path) -> None:
@@ -64,7 +66,7 @@ def test_a_snapshot_that_changed_is_read_again(cache: Path, tmp_path: Path) -> N
 def test_a_broken_cache_file_is_read_around_and_replaced(cache: Path, tmp_path: Path, keep: float) -> None:
     path = copy(tmp_path)
     load_snapshot_data(path)
-    (entry,) = cache.glob("*.parquet")
+    (entry,) = cache.glob("*.snapshot")
     whole = entry.read_bytes()
     entry.write_bytes(whole[: int(keep if keep > 1 else keep * len(whole))])
     assert_same(load_snapshot_data(path), read_snapshot(path))
@@ -73,17 +75,14 @@ def test_a_broken_cache_file_is_read_around_and_replaced(cache: Path, tmp_path: 
 
 def test_columns_that_do_not_fit_are_not_believed(cache: Path, tmp_path: Path) -> None:
     """What a cache file says is checked as what the reading process says."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     path = copy(tmp_path)
     load_snapshot_data(path)
-    (entry,) = cache.glob("*.parquet")
-    table = pq.read_table(entry)
-    place = table.schema.get_field_index("event.stack")
-    wrong = np.full(len(table["event.stack"][0]), 10**6, np.int32)
-    lists = pa.LargeListArray.from_arrays(pa.array([0, len(wrong)], pa.int64()), pa.array(wrong))
-    pq.write_table(table.set_column(place, "event.stack", lists), entry)
+    entry = store.find(SNAPSHOTS, path)
+    assert entry is not None
+    parts = store.read_file(entry.file, SNAPSHOTS, entry.stamp)
+    wrong = np.full(len(parts.columns["event.stack"]), 10**6, np.int32)
+    parts = dataclasses.replace(parts, columns={**parts.columns, "event.stack": wrong})
+    store.write_file(entry.file, SNAPSHOTS, entry.stamp, (parts, read_snapshot(path)))
     assert_same(load_snapshot_data(path), read_snapshot(path))
 
 
@@ -94,9 +93,9 @@ def test_small_young_and_switched_off_are_not_kept(
     monkeypatch.setattr(store, "SETTLED_NS", 10**12)
     load_snapshot_data(path)
     monkeypatch.setattr(store, "SETTLED_NS", -(10**12))
-    monkeypatch.setattr(snapshot_store, "SMALLEST_BYTES", 10**6)
+    monkeypatch.setattr(reader, "SMALLEST_BYTES", 10**6)
     load_snapshot_data(path)
-    monkeypatch.setattr(snapshot_store, "SMALLEST_BYTES", 0)
+    monkeypatch.setattr(reader, "SMALLEST_BYTES", 0)
     monkeypatch.setenv(store.FOLDER_VARIABLE, "")
     load_snapshot_data(path)
     assert not cache.exists()

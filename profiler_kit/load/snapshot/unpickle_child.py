@@ -1,8 +1,8 @@
-"""Unpickle a CUDA memory snapshot from stdin under limits and write plain columns to stdout (pickle -> columns).
+"""Unpickle a CUDA memory snapshot from standard input, under limits, and write plain columns to standard output.
 
-Runs as a script in a process of its own (`load.snapshot` starts it), so that a hostile pickle can at most kill this
-process. Imports nothing but the standard library: it starts in some 20 ms, and the address space that `RLIMIT_AS`
-grants goes to the data.
+Runs as a script in a process of its own (reader.py starts it), so that a hostile pickle can at most kill this
+process. Imports only the standard library: it starts in some 20 ms, and the address space that `RLIMIT_AS` grants is
+left to the data.
 
 Output: 8 bytes little endian (length of the head), the head as JSON, then the columns one after the other as raw
 little-endian items. Head: {"error": str}, or {"columns": [[name, typecode, items], ...], "strings", "actions", ...}.
@@ -21,25 +21,31 @@ from typing import IO, Any, Final
 
 Columns = dict[str, "array[int]"]
 
-WANTED: Final = "want a CUDA memory snapshot (plain dicts, lists, numbers and strings)"
+EXPECTED: Final = "expected a CUDA memory snapshot (plain dicts, lists, numbers and strings)"
 EVENT_KEYS: Final = (("address", "addr", "Q"), ("size_bytes", "size", "q"), ("stream", "stream", "q"))
+SEGMENT_CODES: Final = {
+    "segment.device": "q", "segment.address": "Q", "segment.total_bytes": "q", "segment.stream": "q",
+    "segment.type": "i", "segment.pool": "i", "segment.expandable": "b",
+    "block.segment": "q", "block.address": "Q", "block.size_bytes": "q", "block.requested_bytes": "q",
+    "block.state": "i",
+}  # fmt: skip
 MAX_NAMES: Final = 4096  # different actions, block states and the like; a real snapshot has about ten
 SETTING_LENGTH: Final = 4096  # characters kept of one value of the settings
 SETTING_VALUES: Final = 1000
 
 
 class Refused(Exception):
-    """The pickle is no memory snapshot; the message ends the line "<path>: "."""
+    """The pickle is not a memory snapshot; the message ends the line "<path>: "."""
 
 
 class PlainUnpickler(pickle.Unpickler):
     """Builds dicts, lists, tuples, numbers and strings; anything that names code is refused."""
 
     def find_class(self, module: str, name: str) -> Any:
-        raise Refused(f"the pickle asks for the global {_short(f'{module}.{name}')}, {WANTED}. Nothing of it was run")
+        raise Refused(f"the pickle asks for the global {_short(f'{module}.{name}')}, {EXPECTED}. Nothing of it was run")
 
     def persistent_load(self, pid: Any) -> Any:
-        raise Refused(f"the pickle holds a persistent id, {WANTED}")
+        raise Refused(f"the pickle holds a persistent id, {EXPECTED}")
 
 
 class Numbering(dict[Any, int]):
@@ -47,13 +53,13 @@ class Numbering(dict[Any, int]):
 
     def __missing__(self, key: Any) -> int:
         if type(key) is not str:
-            raise Refused(f"a {type(key).__name__} stands where a name belongs, {WANTED}")
+            raise Refused(f"found a {type(key).__name__} where a name belongs, {EXPECTED}")
         self[key] = number = len(self)
         return number
 
 
 class Stacks:
-    """Numbers stacks of frames: by identity of the frame list (the pickle memo keeps it), then by value.
+    """Gives each stack of frames a number: by identity of the frame list (the pickle memo keeps it), then by value.
 
     Stack 0 is the empty one. `frames` is flat: filename, line, name of each different frame.
     """
@@ -79,7 +85,7 @@ class Stacks:
 
     def _number(self, frames: Any) -> int:
         if not isinstance(frames, (list, tuple)):
-            raise Refused(f"a stack is {type(frames).__name__}, want a list of frames")
+            raise Refused(f"a stack is {type(frames).__name__}, expected a list of frames")
         by_id = self._frame_by_id
         try:
             key = tuple([by_id[id(frame)] for frame in frames])
@@ -97,10 +103,10 @@ class Stacks:
         if known is not None:
             return known
         if not isinstance(frame, dict):
-            raise Refused(f"a frame is {type(frame).__name__}, want an object with name, filename and line")
+            raise Refused(f"a frame is {type(frame).__name__}, expected an object with name, filename and line")
         line = frame.get("line", 0)
         if type(line) is not int or not -(2**63) <= line < 2**63:
-            raise Refused(f"a frame's line is {type(line).__name__} or out of range, want a number")
+            raise Refused(f"a frame's line is {type(line).__name__} or out of range, expected a number")
         value = (self.strings[frame.get("filename", "")], line, self.strings[frame.get("name", "")])
         number = self._frame_by_value.get(value)
         if number is None:
@@ -120,7 +126,7 @@ def main() -> None:
     except Refused as refused:
         head, columns = {"error": str(refused)}, {}
     except MemoryError:
-        head, columns = {"error": f"it wants more than {space >> 20} MiB of memory to be read, {WANTED}"}, {}
+        head, columns = {"error": f"reading it takes more than {space >> 20} MiB of memory, {EXPECTED}"}, {}
     head["columns"] = [[name, column.typecode, len(column)] for name, column in columns.items()]
     text = json.dumps(head).encode()
     out = sys.stdout.buffer
@@ -151,18 +157,18 @@ def _limit(space: int, seconds: int) -> None:
 
 
 def unpickle(stream: IO[bytes]) -> Any:
-    """What a pickle holds; raises Refused whatever is wrong with it, and MemoryError."""
+    """What a pickle holds; raises Refused when anything is wrong with it, and MemoryError."""
     try:
         return PlainUnpickler(stream).load()
     except (Refused, MemoryError):
         raise
     except EOFError:
-        raise Refused("the pickle is cut off, want a whole CUDA memory snapshot") from None
+        raise Refused("the pickle is cut off, expected a whole CUDA memory snapshot") from None
     except Exception as error:
         text = str(error)
         if "truncated" in text or "ran out of" in text.lower():
-            raise Refused("the pickle is cut off, want a whole CUDA memory snapshot") from None
-        raise Refused(f"not a pickle that can be read ({type(error).__name__}: {_short(text)}), {WANTED}") from None
+            raise Refused("the pickle is cut off, expected a whole CUDA memory snapshot") from None
+        raise Refused(f"not a pickle that can be read ({type(error).__name__}: {_short(text)}), {EXPECTED}") from None
 
 
 def convert(data: Any, size: int) -> tuple[dict[str, Any], Columns]:
@@ -178,13 +184,13 @@ def convert(data: Any, size: int) -> tuple[dict[str, Any], Columns]:
         columns |= _segments(segments, stacks, states, pools, size)
         columns |= _annotations(annotations, names)
     except OverflowError:
-        raise Refused("a number does not fit in 64 bits, want sizes, addresses and times") from None
+        raise Refused("a number does not fit in 64 bits, expected sizes, addresses and times") from None
     except (TypeError, AttributeError, ValueError) as error:
-        raise Refused(f"an entry is not of the shape a snapshot has ({_short(str(error))}), {WANTED}") from None
+        raise Refused(f"an entry is not of the shape a snapshot has ({_short(str(error))}), {EXPECTED}") from None
     columns |= {"frames": stacks.frames, "stack_frames": stacks.flat, "stack_ends": stacks.ends}
     for numbering in (actions, states, pools):
         if len(numbering) > MAX_NAMES:
-            raise Refused(f"{len(numbering)} different kinds of entry, {WANTED}")
+            raise Refused(f"{len(numbering)} different kinds of entry, {EXPECTED}")
     head = {
         "strings": list(stacks.strings),
         "actions": list(actions),
@@ -202,21 +208,21 @@ def _parts(data: Any) -> tuple[dict[Any, Any], list[Any], list[Any], list[Any]]:
     if isinstance(data, list):  # torch.cuda.memory_snapshot() of old: the segments alone
         data = {"segments": data}
         if not data["segments"] or not all(isinstance(s, dict) and "blocks" in s for s in data["segments"]):
-            raise Refused("the pickle's top level is a list of something else, want a CUDA memory snapshot")
+            raise Refused("the pickle's top level is a list of something else, expected a CUDA memory snapshot")
     if not isinstance(data, dict):
-        raise Refused(f"the pickle's top level is {type(data).__name__}, want an object with 'device_traces'")
+        raise Refused(f"the pickle's top level is {type(data).__name__}, expected an object with 'device_traces'")
     if "segments" not in data and "device_traces" not in data:
         found = ", ".join(sorted(_short(str(key)) for key in list(data)[:8] if isinstance(key, str))) or "no keys"
-        raise Refused(f"the pickle has neither 'segments' nor 'device_traces' (found {found}), {WANTED}")
+        raise Refused(f"the pickle has neither 'segments' nor 'device_traces' (found {found}), {EXPECTED}")
     parts = []
     for key in ("device_traces", "segments", "external_annotations"):
         part = data.get(key)
         part = [] if part is None else part
         if not isinstance(part, list):
-            raise Refused(f"{key!r} is {type(part).__name__}, want a list")
+            raise Refused(f"{key!r} is {type(part).__name__}, expected a list")
         parts.append(part)
     if len(parts[0]) > MAX_NAMES:
-        raise Refused(f"'device_traces' names {len(parts[0])} devices, want one list per GPU")
+        raise Refused(f"'device_traces' names {len(parts[0])} devices, expected one list per GPU")
     return data, parts[0], parts[1], parts[2]
 
 
@@ -226,9 +232,9 @@ def _events(traces: list[Any], stacks: Stacks, actions: Numbering, pools: Number
     free_row, free_bytes = array("q"), array("q")
     for number, trace in enumerate(traces):
         if not isinstance(trace, list):
-            raise Refused(f"the history of device {number} is {type(trace).__name__}, want a list")
+            raise Refused(f"the history of device {number} is {type(trace).__name__}, expected a list")
         if len(device) + len(trace) > size:
-            raise Refused("it lists more events than the file has bytes, want a snapshot as torch writes it")
+            raise Refused("it lists more events than the file has bytes, expected a snapshot as torch writes it")
         kinds = [event.get("action", "") for event in trace]
         for name, key, _ in EVENT_KEYS:
             values[name].extend(_numbers(trace, key))
@@ -266,31 +272,15 @@ def _pools(trace: list[Any], pools: Numbering) -> Iterable[int]:
 
 
 def _segments(segments: list[Any], stacks: Stacks, states: Numbering, pools: Numbering, size: int) -> Columns:
-    out: Columns = {
-        name: array(code)
-        for name, code in (
-            ("segment.device", "q"),
-            ("segment.address", "Q"),
-            ("segment.total_bytes", "q"),
-            ("segment.stream", "q"),
-            ("segment.type", "i"),
-            ("segment.pool", "i"),
-            ("segment.expandable", "b"),
-            ("block.segment", "q"),
-            ("block.address", "Q"),
-            ("block.size_bytes", "q"),
-            ("block.requested_bytes", "q"),
-            ("block.state", "i"),
-        )
-    }
+    out: Columns = {name: array(code) for name, code in SEGMENT_CODES.items()}
     frames: list[Any] = []
     for number, segment in enumerate(segments):
         if not isinstance(segment, dict) or not isinstance(segment.get("blocks", []), list):
-            raise Refused("an entry of 'segments' is no segment, want objects with address, total_size and blocks")
+            raise Refused("an entry of 'segments' is not one, expected objects with address, total_size and blocks")
         blocks = segment.get("blocks", [])
         address = segment.get("address") or 0
         if number + len(frames) + len(blocks) > size:
-            raise Refused("it lists more blocks than the file has bytes, want a snapshot as torch writes it")
+            raise Refused("it lists more blocks than the file has bytes, expected a snapshot as torch writes it")
         for name, value in (
             ("device", segment.get("device") or 0),
             ("address", address),

@@ -1,4 +1,4 @@
-"""A second process that decodes every other block: blocks in, their columns out, merged with ours in file order.
+"""A second process that decodes every other block of a large trace; its columns are merged with ours in file order.
 
 Python decodes on one core at a time, so a large trace is shared with a child. It is started with subprocess, not
 with multiprocessing, whose spawn would run a user's unguarded script again. The child reads blocks from its
@@ -19,22 +19,23 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from profiler_kit.load.trace.columns import INTEGERS, NARROWED, PLAIN, Codes, ColumnBuilder, of_one_width
-from profiler_kit.load.trace.stream import EventStream
+from profiler_kit.load.integers import of_one_width
+from profiler_kit.load.trace.column_builder import INTEGERS, NARROWED, PLAIN, ColumnBuilder, coded
+from profiler_kit.load.trace.split_events import EventStream
 
 OK, MALFORMED = b"+", b"-"
 LENGTH_BYTES: Final = 8
-PIPE_BYTES: Final = 1 << 20  # holds the block that waits; more is not everybody's to ask for
+PIPE_BYTES: Final = 1 << 20  # holds the block that waits; the unprivileged maximum of Linux
 MOST_BLOCKS: Final = 2
 _SET_PIPE_SIZE: Final = 1031  # F_SETPIPE_SZ of linux/fcntl.h, for Pythons that do not name it
 
 
 class SecondProcessError(Exception):
-    """The second process met a block it cannot decode, or died: load the file again without it."""
+    """The second process found a block that it cannot decode, or died: load the file again without it."""
 
 
 class Keys(msgspec.Struct):
-    """What the child's codes stand for, and what does not come in columns."""
+    """What the child's codes mean, and what does not come in columns."""
 
     names: list[str]
     categories: list[str]
@@ -50,7 +51,7 @@ class SecondProcess:
     """The child, seen from the process that loads the file. Use as a context manager: it is gone afterwards."""
 
     def __init__(self, extra: Sequence[str], keys: Sequence[str]) -> None:
-        code = f"import sys; sys.path[:] = {sys.path!r}; from profiler_kit.load.trace.worker import main; main()"
+        code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import main; main()"
         self._child = subprocess.Popen(
             [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
@@ -98,12 +99,14 @@ class SecondProcess:
         self._send(b"")
         keys = msgspec.msgpack.decode(self._receive(), type=Keys)
         counts = self._array(np.int64).tolist()
-        runs = _runs(order, counts)
+        theirs_rows = iter(counts)
+        runs = [(child, next(theirs_rows) if child else rows) for child, rows in order]
+        # our code for each of the child's: an array to look its codes up in
         codes = {
-            "name": _mapping(builder.names, keys.names),
-            "category": _mapping(builder.categories, keys.categories),
-            "thread": _mapping(builder.threads, keys.threads),
-            **{column: _mapping(builder.texts[column], texts) for column, texts in keys.texts.items()},
+            "name": coded(builder.names, keys.names),
+            "category": coded(builder.categories, keys.categories),
+            "thread": coded(builder.threads, keys.threads),
+            **{column: coded(builder.texts[column], texts) for column, texts in keys.texts.items()},
         }
         rows = sum(counts)
         for column in list(builder.parts):
@@ -117,7 +120,7 @@ class SecondProcess:
         builder.launched.append(self._array(np.int64))
         for kept in builder.flows.values():
             links = self._array(np.int64).reshape(-1, 3)
-            links[:, 1] = codes["thread"][links[:, 1]]
+            links[:, 1] = codes["thread"][links[:, 1]]  # id, thread, time: the thread is a code
             kept.append(links)
         builder.thread_names.update({(pid, tid): name for pid, tid, name in keys.thread_names})
         builder.process_labels.update(dict(keys.process_labels))
@@ -159,19 +162,11 @@ def _read(pipe: IO[bytes], size: int) -> bytearray:
     return data
 
 
-def _mapping(codes: Codes, keys: Sequence[Any]) -> npt.NDArray[np.int32]:
-    """Our code for each of the child's."""
-    return np.fromiter(map(codes.__getitem__, keys), np.int32, len(keys))
-
-
-def _runs(order: Sequence[tuple[bool, int]], counts: Sequence[int]) -> list[tuple[bool, int]]:
-    """(the child's, rows) of each block in file order."""
-    theirs = iter(counts)
-    return [(child, next(theirs) if child else rows) for child, rows in order]
-
-
 def _merged(ours: npt.NDArray[Any], theirs: npt.NDArray[Any], runs: Sequence[tuple[bool, int]]) -> npt.NDArray[Any]:
-    """The rows of both in file order; what we decoded after the last run (the end of the file) comes last."""
+    """The rows of both in file order; what we decoded after the last run comes last.
+
+    runs: of each block, whether the child decoded it, and its number of rows.
+    """
     taken = {True: 0, False: 0}
     parts = []
     for child, rows in runs:
@@ -196,22 +191,17 @@ def main() -> None:
         extra, keys = msgspec.msgpack.decode(bytes(receive()))
         stream = EventStream(extra, keys)
         counts: list[int] = []
-        answer(OK)
+        os.write(target.fileno(), OK)  # past the buffer
         while block := receive():
             before = stream.builder.rows
             if not stream.decode(memoryview(block)):
-                answer(MALFORMED)
+                os.write(target.fileno(), MALFORMED)
                 return
             counts.append(stream.builder.rows - before)
-            answer(OK)
+            os.write(target.fileno(), OK)
         for part in _result(stream.builder, counts):
             send(part)
         target.flush()
-
-
-def answer(byte: bytes) -> None:
-    """One byte to the parent, past every buffer."""
-    os.write(sys.stdout.fileno(), byte)
 
 
 def _result(builder: ColumnBuilder, counts: list[int]) -> Any:

@@ -1,21 +1,21 @@
-"""Cut a stream of bytes into events: what follows the opening `[` in, columns out, block by block.
+"""Cut the bytes after the opening `[` of a trace into blocks of whole events, which become columns and are dropped.
 
 `[` + block + `]` parses if and only if the cut was right (brackets balanced, strings closed), so cuts may be guessed:
-the decoder proves them. Each block becomes columns and is dropped, whatever the size of the file.
+the decoder proves them.
 """
 
 from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
 
-from profiler_kit.load.trace.blocks import BLOCK_BYTES
-from profiler_kit.load.trace.columns import LAST_NS, ColumnBuilder, text_to_ns
-from profiler_kit.load.trace.events import NOT_JSON, Decoders, Event
+from profiler_kit.load.trace.column_builder import LAST_NS, ColumnBuilder, text_to_ns
+from profiler_kit.load.trace.decode import NOT_JSON, Decoders, Event
+from profiler_kit.load.trace.decompress import BLOCK_BYTES
 from profiler_kit.load.trace.repair import (
     BLANK,
     LOOK_BYTES,
@@ -43,8 +43,8 @@ _ALL_EVENTS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 class EventStream:
     """Takes the bytes after the opening `[`, gives events to the builder as soon as they are whole.
 
-    offset: where the next byte to decode stands in the uncompressed text; set it to where the list begins. behind:
-    events that stand after the end of the list; they count as dropped.
+    offset: place in the uncompressed text of the next byte to decode; set it to where the list begins. behind: events
+    after the end of the list; they count as dropped.
     """
 
     def __init__(self, extra: Sequence[str] = (), keys: Sequence[str] = ()) -> None:
@@ -67,7 +67,7 @@ class EventStream:
 
     @property
     def dropped(self) -> int:
-        """How many pieces of the list could not be read, and how many events stand behind it."""
+        """How many pieces of the list could not be read, and how many events come after it."""
         return self._salvage.dropped + self.behind
 
     @property
@@ -77,7 +77,7 @@ class EventStream:
 
     @property
     def tail(self) -> bytes:
-        """What stands after the `]` that closes the events."""
+        """The text after the `]` that closes the events."""
         return bytes(self._tail)
 
     def feed(self, data: bytes) -> None:
@@ -94,6 +94,12 @@ class EventStream:
         self._take_broken(last=False)
         # an event that does not end is looked at again only once there is twice as much of it
         self._salvage_bytes = max(SALVAGE_BYTES, 2 * len(self._pending))
+
+    def feed_all(self, blocks: Iterable[bytes]) -> None:
+        """Take all bytes."""
+        for block in blocks:
+            self.feed(block)
+        self.finish()
 
     def finish(self) -> None:
         """No more bytes come."""
@@ -164,7 +170,7 @@ class EventStream:
         self.closed = True
 
     def _look_behind(self) -> None:
-        """Count the events behind the list, as when two traces were written to one file; cut them off the tail."""
+        """Count the events after the list, as when two traces were written to one file; cut them off the tail."""
         tail = bytes(self._tail)
         end = closing_bracket(b"{" + tail) if tail.lstrip()[:1] in (b",", b"}") else 0
         self.behind = events_in(tail)
@@ -174,7 +180,7 @@ class EventStream:
             del self._tail[end:]
 
     def _decode_at(self, block: bytes | memoryview, offset: int) -> bool:
-        """Decode a list whose first event stands at `offset`, and note which of its events are of no use."""
+        """Decode a list whose first event is at `offset`, and note which of its events are of no use."""
         before = self.builder.dropped
         taken = self.decode(block)
         if self.builder.dropped > before:
@@ -182,7 +188,7 @@ class EventStream:
         return taken
 
     def _note_useless(self, piece: Piece) -> None:
-        """Note where the events stand that are valid JSON and still nothing the builder takes."""
+        """Note where the events are that are valid JSON and that the builder still does not take."""
         at = 0
         for raw in _ALL_EVENTS.decode(b"[" + piece.text + b"]") if self._salvage.notes else ():
             text = bytes(raw)
@@ -192,7 +198,7 @@ class EventStream:
             at += len(text)
 
     def decode(self, block: bytes | memoryview) -> bool:
-        """Give the events of a JSON list to the builder; False when it is no JSON list."""
+        """Give the events of a JSON list to the builder; False when the block is not a JSON list."""
         try:
             if not self._exact:
                 if self.builder.add(self._decoders.floats(block), exact=False):
@@ -231,14 +237,14 @@ class EventStream:
 
 
 def _of_no_use(event: Event) -> bool:
-    """Whether the builder drops the event: no object with a phase, or a span without a time."""
+    """Whether the builder drops the event: not an object with a phase, or a span without a time."""
     if event.ph != "X":
         return event.ph == ""
     return not 0 <= event.dur < LAST_NS / 1000 or text_to_ns(bytes(event.ts)) is None
 
 
 def _cuts(pending: bytearray) -> Iterator[int]:
-    """Positions of the commas that may stand between two events, best guess first."""
+    """Positions of the commas that may be between two events, best guess first."""
     at = pending.rfind(KINETO_CUT)
     if at > 0:
         for _ in range(4):

@@ -1,0 +1,372 @@
+"""Keep what was loaded in files, so that it comes back at once: the one cache for traces, snapshots, timelines, facts.
+
+A file belongs to one source file and one choice of arguments. It is used only while the source's size, times and inode
+and the code that made it are what they were. It is never trusted (checksums prove it) and never needed: where it cannot
+be read or written, the source is loaded again. Each Kind says what is kept and how it is packed.
+
+Environment: PROFILER_KIT_CACHE names the folder ($XDG_CACHE_HOME/profiler_kit or ~/.cache/profiler_kit otherwise),
+empty switches the cache off. PROFILER_KIT_CACHE_LIMIT is the most it may hold ("5GB", the default; also KB, MB, TB
+and plain bytes); the files that were not used for longest go first.
+
+Format: a prefix (MAGIC, length and CRC-32 of the head, CRC-32 of the rest), the head in msgpack (stamp, place of each
+array, and the value with a number in the place of each), then the arrays, each from a multiple of 64 bytes on so that
+it can be mapped. Signed integers are stored in the narrowest width that holds them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import math
+import os
+import re
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Final, Generic, TypeVar
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from isal import isal_zlib
+
+from profiler_kit.errors import KitError, OptionError
+from profiler_kit.files import whole_file
+from profiler_kit.load.integers import narrowest, resized
+
+T = TypeVar("T")
+Array = npt.NDArray[Any]
+
+FOLDER_VARIABLE: Final = "PROFILER_KIT_CACHE"
+LIMIT_VARIABLE: Final = "PROFILER_KIT_CACHE_LIMIT"
+DEFAULT_LIMIT_BYTES: Final = 5 * 10**9
+SETTLED_NS: Final = 2 * 10**9  # FAT has times no finer than this: a younger file may change and keep its time
+STALE_S: Final = 24 * 3600.0  # the writer of an unfinished file this old was killed
+MAGIC: Final = b"profiler_kit 3\n\0"  # raise the number when the meaning of what is written changes
+
+_PREFIX: Final = struct.Struct("<16sQII")
+_ALIGN: Final = 64
+_BLOCK_BYTES: Final = 1 << 20
+_ARRAY: Final = 1  # msgpack's extension type for the number of an array
+_ENTRY: Final = re.compile(r"[0-9a-f]{32}\.[a-z]+")
+_UNFINISHED: Final = re.compile(r"\.tmp-\d+-[0-9a-f]+\.[a-z]+")
+_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", re.IGNORECASE)
+_UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_WRITING: Final = threading.Lock()  # an unfinished file is named after its process, which may have several threads
+
+
+class NotOurs(Exception):
+    """The file is damaged, of another version, or made from another state of its source."""
+
+
+class Unpackable(Exception):
+    """A value of a kind that a cache file cannot hold."""
+
+
+@dataclass(frozen=True)
+class Kind(Generic[T]):
+    """One kind of content.
+
+    name: the suffix of its files. code: the files of the package that make it (as patterns); when one changes, old
+    files are ignored. pack gives what is stored, of the type `stored`; unpack makes the value of it, for a source file.
+    mapped: the arrays stay in the file until they are touched, and are not checked.
+    """
+
+    name: str
+    stored: Any
+    code: tuple[str, ...]
+    pack: Callable[[T], Any]
+    unpack: Callable[[Any, Path], T]
+    mapped: bool = False
+
+
+@dataclass(frozen=True)
+class Entry(Generic[T]):
+    """The cache file of one source, whether it is there or not, and the stamp that must be in it."""
+
+    kind: Kind[T]
+    file: Path
+    source: Path
+    stamp: dict[str, Any]
+    found_ns: int = field(compare=False)
+
+    @property
+    def settled(self) -> bool:
+        """Whether a further change of the source would show in its times."""
+        return bool(self.stamp["mtime_ns"] < self.found_ns - SETTLED_NS)
+
+
+class Pieces:
+    """An array that may be larger than memory: `make` gives its pieces, none wider than `stored`, when it is written.
+
+    Not a dataclass, which msgspec would write as a record.
+    """
+
+    def __init__(
+        self, stored: np.dtype[Any], dtype: npt.DTypeLike, rows: int, make: Callable[[], Iterator[Array]]
+    ) -> None:
+        self.stored, self.dtype, self.shape, self.make = stored, np.dtype(dtype), (rows,), make
+
+
+def load(entry: Entry[T] | None, make: Callable[[], T]) -> T:
+    """What the cache file holds; without one what `make` gives, which is kept then."""
+    found = read(entry)
+    return found if found is not None else keep(entry, make())
+
+
+def read(entry: Entry[T] | None) -> T | None:
+    """What the cache file holds; None unless it can be used."""
+    if entry is not None:
+        with contextlib.suppress(NotOurs, OSError, KitError):
+            value = entry.kind.unpack(read_file(entry.file, entry.kind, entry.stamp), entry.source)
+            touch(entry.file)
+            return value
+    return None
+
+
+def keep(entry: Entry[T] | None, value: T) -> T:
+    """Write the cache file, whole or not at all, unless the source changed meanwhile or may still change.
+
+    Returns the value; a mapped one as it lies in the file, so that its pages are the system's, not this process's.
+    """
+    if entry is None or not entry.settled or find(entry.kind, entry.source, entry.stamp["arguments"]) != entry:
+        return value
+    try:
+        with whole_entry(entry.file) as temporary:
+            write_file(temporary, entry.kind, entry.stamp, value)
+        make_room(entry.file.parent, limit_bytes(), spare=entry.file if entry.kind.mapped else None)
+    except (OSError, KitError, Unpackable):
+        return value
+    mapped = read(entry) if entry.kind.mapped else None
+    return value if mapped is None else mapped
+
+
+def find(kind: Kind[T], source: Path, arguments: Sequence[str] = ()) -> Entry[T] | None:
+    """Where the cache file of a source is, there or not; None when the cache is off or the source cannot be read.
+
+    Raises OptionError when PROFILER_KIT_CACHE_LIMIT is not a size.
+    """
+    folder = cache_folder()
+    if limit_bytes() == 0 or folder is None:
+        return None
+    try:
+        resolved = source.resolve()
+        found = resolved.stat()
+    except OSError:
+        return None
+    path = os.fsencode(resolved)
+    stamp = {
+        "path": path,
+        "size": found.st_size,
+        "mtime_ns": found.st_mtime_ns,
+        "ctime_ns": found.st_ctime_ns,  # changes also when a file is copied with its times
+        "inode": found.st_ino,
+        "arguments": list(arguments),
+        "code": code_of(kind.code),
+    }
+    key = hashlib.sha256(b"\0".join([path, *map(os.fsencode, arguments)])).hexdigest()[:32]
+    return Entry(kind, folder / f"{key}.{kind.name}", source, stamp, time.time_ns())
+
+
+@functools.cache
+def code_of(patterns: tuple[str, ...]) -> str:
+    """Tells the code in these files of the package from other versions of it."""
+    package = Path(__file__).parents[1]
+    code = hashlib.sha256()
+    for file in sorted({file for pattern in ("load/*.py", *patterns) for file in package.glob(pattern)}):
+        code.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return code.hexdigest()[:16]
+
+
+def cache_folder() -> Path | None:
+    """The folder of cache files; None when the cache is switched off, or there is no home to put it in."""
+    chosen = os.environ.get(FOLDER_VARIABLE)
+    if chosen is not None:
+        return Path(chosen) if chosen.strip() else None
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        root = Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache"
+    except RuntimeError:
+        return None
+    return root / "profiler_kit"
+
+
+def limit_bytes() -> int:
+    """The most bytes the cache may hold; raises OptionError when PROFILER_KIT_CACHE_LIMIT is not a size."""
+    chosen = os.environ.get(LIMIT_VARIABLE, "").strip()
+    if not chosen:
+        return DEFAULT_LIMIT_BYTES
+    found = _SIZE.fullmatch(chosen)
+    if found is None:
+        raise OptionError(
+            f"{LIMIT_VARIABLE}={chosen}: not a size, expected a number with KB, MB, GB or TB. Try: {LIMIT_VARIABLE}=5GB"
+        )
+    return int(float(found[1]) * _UNITS[found[2].upper()])
+
+
+def make_room(folder: Path, limit: int, spare: Path | None = None) -> None:
+    """Remove the cache files not used for longest until `limit` bytes are kept, and what killed writers left.
+
+    Removes only files that are named as cache files are (of any version), and never `spare`.
+    """
+    entries = []
+    for item in os.scandir(folder):
+        with contextlib.suppress(OSError):
+            if _ENTRY.fullmatch(item.name):
+                found = item.stat(follow_symlinks=False)
+                entries.append((found.st_mtime_ns, found.st_size, Path(item.path)))
+            elif _UNFINISHED.fullmatch(item.name) and item.stat().st_mtime < time.time() - STALE_S:
+                Path(item.path).unlink(missing_ok=True)
+    held = sum(size for _, size, _ in entries)
+    for _, size, path in sorted(entries):
+        if held > limit and path != spare:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+                held -= size
+
+
+@contextlib.contextmanager
+def whole_entry(file: Path) -> Iterator[Path]:
+    """As files.whole_file, for a file in the cache folder, which only its owner may read."""
+    with _WRITING:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with whole_file(file) as temporary:
+            yield temporary
+
+
+def touch(file: Path) -> None:
+    """Note that a cache file has just been used."""
+    with contextlib.suppress(OSError):
+        os.utime(file)
+
+
+class _Place(msgspec.Struct, array_like=True):
+    """One array: the dtype it is stored in, the one it had, and where it begins after the head."""
+
+    stored: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+
+
+class _Head(msgspec.Struct):
+    kind: str
+    stamp: dict[str, Any]
+    arrays: list[_Place]
+    size: int
+    value: msgspec.Raw
+
+
+def write_file(file: Path, kind: Kind[T], stamp: Mapping[str, Any], value: T) -> None:
+    """Write a value; `stamp` must be given again to read it. Raises Unpackable, and OSError."""
+    arrays: list[Array | Pieces] = []
+
+    def aside(one: Any) -> Any:
+        """Put an array aside and leave its number in the value."""
+        if isinstance(one, Path):
+            return os.fsencode(one)
+        if not isinstance(one, Pieces) and not (isinstance(one, np.ndarray) and one.dtype.kind in "biuf"):
+            raise TypeError(f"{type(one).__name__} {getattr(one, 'dtype', '')}".strip())
+        arrays.append(one)
+        return msgspec.msgpack.Ext(_ARRAY, (len(arrays) - 1).to_bytes(4, "little"))
+
+    try:
+        tree = msgspec.Raw(msgspec.msgpack.encode(kind.pack(value), enc_hook=aside))
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise Unpackable(str(error)) from error
+    places, end = [], 0
+    for one in arrays:
+        stored = one.stored if isinstance(one, Pieces) else one.dtype
+        if isinstance(one, np.ndarray) and stored.kind == "i" and not kind.mapped:
+            stored = narrowest(one)
+        places.append(_Place(stored.str, one.dtype.str, one.shape, end))
+        end += _padded(math.prod(one.shape) * stored.itemsize)
+    head = msgspec.msgpack.encode(_Head(kind.name, dict(stamp), places, end, tree))
+    with file.open("wb") as out:
+        out.write(bytes(_PREFIX.size) + head)
+        checksum = 0
+        for data in _padded_bytes(arrays, places, _PREFIX.size + len(head)):
+            out.write(data)
+            checksum = isal_zlib.crc32(data, checksum)
+        out.seek(0)
+        out.write(_PREFIX.pack(MAGIC, len(head), isal_zlib.crc32(head), checksum))
+
+
+def _padded_bytes(
+    arrays: Sequence[Array | Pieces], places: Sequence[_Place], size: int
+) -> Iterator[bytes | memoryview]:
+    """Zeros up to where the arrays begin, `size` bytes having been written, then each array and zeros behind it."""
+    yield bytes(_padded(size) - size)
+    for one, place in zip(arrays, places, strict=True):
+        size = 0
+        for piece in one.make() if isinstance(one, Pieces) else (one,):
+            stored = resized(piece, place.stored) if piece.dtype.kind == "i" else piece
+            yield np.ascontiguousarray(stored).reshape(-1).view(np.uint8).data
+            size += stored.nbytes
+        yield bytes(_padded(size) - size)
+
+
+def read_file(file: Path, kind: Kind[T], stamp: Mapping[str, Any], *, mapped: bool = False) -> Any:
+    """What write_file was given, packed.
+
+    mapped: the arrays stay in the file, and signed integers in the width they are stored in: memory stays small.
+
+    Raises NotOurs when the file is damaged, of another format, or made with another stamp, and OSError when it
+    cannot be read at all.
+    """
+    with file.open("rb") as source:
+        try:
+            head, start = _read_head(source, kind, stamp)
+            everything = np.memmap(source, np.uint8, "r")
+            arrays = [_array(everything[start + p.start :], p, mapped=mapped or kind.mapped) for p in head.arrays]
+
+            def put_back(_: int, number: memoryview) -> Array:
+                return arrays[int.from_bytes(number, "little")]
+
+            return msgspec.msgpack.decode(head.value, type=kind.stored, ext_hook=put_back, dec_hook=_known)
+        except (struct.error, msgspec.MsgspecError, ValueError, TypeError, IndexError, RecursionError) as error:
+            raise NotOurs(str(error)) from error
+
+
+def _read_head(source: IO[bytes], kind: Kind[T], stamp: Mapping[str, Any]) -> tuple[_Head, int]:
+    """The head, and where the arrays begin; raises NotOurs unless everything fits."""
+    file_bytes = os.fstat(source.fileno()).st_size
+    magic, size, head_sum, sum_of_rest = _PREFIX.unpack(source.read(_PREFIX.size))
+    if magic != MAGIC or size > file_bytes:
+        raise NotOurs("another format")
+    text = source.read(size)
+    if isal_zlib.crc32(text) != head_sum:
+        raise NotOurs("the head is damaged")
+    head = msgspec.msgpack.decode(text, type=_Head)
+    start = _padded(_PREFIX.size + size)
+    if head.kind != kind.name or head.stamp != stamp or file_bytes != start + head.size:
+        raise NotOurs("made from another file, or cut off")
+    if not kind.mapped:
+        found = 0
+        while block := source.read(_BLOCK_BYTES):
+            found = isal_zlib.crc32(block, found)
+        if found != sum_of_rest:
+            raise NotOurs("an array is damaged")
+    return head, start
+
+
+def _array(data: Array, place: _Place, *, mapped: bool) -> Array:
+    """One array from the bytes that begin with it: a view of them, or an array of its own in the dtype it had."""
+    stored = np.dtype(place.stored)
+    view = np.asarray(data[: math.prod(place.shape) * stored.itemsize]).view(stored).reshape(place.shape)
+    if mapped:
+        return view
+    return resized(view, place.dtype) if stored.str != place.dtype else view.copy()
+
+
+def _known(wanted: type, found: Any) -> Any:
+    """msgspec asks for what it does not know: paths, and arrays that have been put back already."""
+    return Path(os.fsdecode(found)) if wanted is Path else found
+
+
+def _padded(size: int) -> int:
+    return -(-size // _ALIGN) * _ALIGN

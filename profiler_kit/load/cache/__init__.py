@@ -1,1 +1,0 @@
-"""Keep what was loaded, so that it loads at once the next time."""
