@@ -20,8 +20,7 @@ from profiler_kit.render.html import Colours, table_html
 from profiler_kit.render.report.section import Block, Section
 from profiler_kit.render.svg import Dot, curve, dots, draw, joined, legend, marks, percent, plot
 from profiler_kit.snapshot import DeviceRow, Snapshot
-from profiler_kit.tables.memory import LIVE
-from profiler_kit.tables.memory import REGIONS as BY_REGION
+from profiler_kit.tables import every_table
 from profiler_kit.text import byte_unit, bytes_in, fmt_bytes, fmt_ns, fmt_path, ns_in, time_unit
 from profiler_kit.timeline.palette import ALLOCATED, MARK, RESERVED, colour_of
 from profiler_kit.units import NS_PER_US
@@ -33,6 +32,9 @@ BAND_PX: Final = 17
 REGIONS: Final = 40
 STACKS: Final = 15
 _BAND_LABEL: Final = 0.03
+
+
+SHOWN: Final = ("live_at_peak", "memory_regions")  # the tables that this section shows
 
 
 def memory_section(snapshot: Snapshot, colours: Colours, prefix: str = "", *, lead: bool = True) -> Section:
@@ -49,6 +51,7 @@ def memory_section(snapshot: Snapshot, colours: Colours, prefix: str = "", *, le
 def _device(snapshot: Snapshot, row: DeviceRow, colours: Colours, *, lead: bool) -> Section:
     device = row["device"]
     first, *others = findings.of_device(snapshot, device)
+    live, regions = (every_table()[name].of_source(snapshot, device=device) for name in SHOWN)
     return Section(
         "",
         "CPU" if row["device_type"] == "cpu" else f"GPU {device}",
@@ -57,9 +60,9 @@ def _device(snapshot: Snapshot, row: DeviceRow, colours: Colours, *, lead: bool)
         numbers=of_device(row),
         rows=[
             [Block("Memory over time", memory_plot(snapshot, device, colours))],
-            [Block("Live at the peak", table_html(LIVE.of_source(snapshot, device=device), top=STACKS),
+            [Block("Live at the peak", table_html(live, top=STACKS),
                    "Who held the memory when the total was highest.")],
-            [Block("By region", table_html(BY_REGION.of_source(snapshot, device=device), top=REGIONS, colours=colours),
+            [Block("By region", table_html(regions, top=REGIONS, colours=colours),
                    "From the record_function regions in the snapshot.")],
         ],
     )  # fmt: skip

@@ -19,7 +19,7 @@ from profiler_kit.render.ladder_style import ladder_facts
 from profiler_kit.render.report.all_tables import all_tables
 from profiler_kit.render.report.compare import comparison, side_by_side
 from profiler_kit.render.report.layers import heat_styles, layer_section
-from profiler_kit.render.report.memory import memory_section
+from profiler_kit.render.report.memory import SHOWN, memory_section
 from profiler_kit.render.report.overview import overview
 from profiler_kit.render.report.section import Block, Section, colours_of, warning
 from profiler_kit.render.report.trace import shown_tables, trace_sections
@@ -101,7 +101,7 @@ def _of_run(run: Run, prefix: str, colours: Colours) -> Iterator[Section]:
     if run.snapshot is not None:
         sections.append(memory_section(run.snapshot, colours, prefix, lead=run.trace is not None))
     sections += [record_section(run.record, prefix)] if run.record is not None else []
-    sections.append(all_tables(run, colours, prefix, shown_tables(on_gpu=on_gpu)))
+    sections.append(all_tables(run, colours, prefix, (*shown_tables(on_gpu=on_gpu), *SHOWN)))
     yield from (one for one in sections if not one.is_empty)
 
 
