@@ -156,7 +156,7 @@ def _ranks(files: tuple[tuple[int, str, int, int], ...]) -> tuple[pd.DataFrame, 
             traces |= load_ranks({rank: path}).traces
         except KitError as error:
             problems.append(str(error))
-    found = Ranks(traces)
+    found = Ranks(traces, str(Path(files[0][1]).parent))
     empty = RANK_COLLECTIVES.empty()
     return found.totals() if traces else RANK_TOTALS.empty(), found.collectives() if traces else empty, problems
 

@@ -23,7 +23,7 @@ with st.spinner("Reading the snapshot …", show_time=True):
 device = memory_parts.pick_device(snapshot)
 facts = next(d for d in snapshot.summary()["devices"] if d["device"] == device)
 memory_parts.say(snapshot, facts)
-memory_parts.numbers(snapshot, facts, run.record)
+memory_parts.numbers(facts, run.record)
 joined = state.joined(run)
 if joined is None or not joined_parts.show(joined, device):
     timeline, spans = memory_parts.of_device(snapshot, device)

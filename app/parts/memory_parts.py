@@ -39,12 +39,12 @@ def reserves(facts: DeviceRow) -> bool:
     return facts["device_type"] != "cpu"
 
 
-def numbers(snapshot: Snapshot, facts: DeviceRow, record: RunRecord | None) -> None:
+def numbers(facts: DeviceRow, record: RunRecord | None) -> None:
     """The numbers that sum up a device, and how the peak agrees with that of run.json."""
     shown = device_numbers(facts)
     for column, one in zip(st.columns(len(shown)), shown, strict=True):
         column.metric(one.name, one.value, help=one.meaning)
-    differs = memory.measured_peak(snapshot, facts["device"], record)
+    differs = memory.measured_peak(facts, record)
     if differs is not None:
         widgets.note(differs)
 

@@ -271,16 +271,16 @@ def cpu_lines(snapshot: Snapshot, device: int) -> Finding | None:
     return Finding(_id("cpu-lines", device), "odd", say(said), page="memory")
 
 
-def measured_peak(snapshot: Snapshot, device: int, record: RunRecord | None) -> Finding | None:
+def measured_peak(row: DeviceRow, record: RunRecord | None) -> Finding | None:
     """Why the peak of run.json is another number than that of the snapshot; None where they agree."""
-    measured, here = record.peak_memory_bytes if record else None, _row(snapshot, device)["peak_allocated_bytes"]
+    measured, here = record.peak_memory_bytes if record else None, row["peak_allocated_bytes"]
     if measured is None or measured == here:
         return None
     said = (
         f"run.json says {fmt_bytes(measured)}: torch.cuda.max_memory_allocated of the timed iterations, which counts "
         f"blocks as the allocator rounds them up. {fmt_bytes(here)} are the bytes asked for in the recorded batch."
     )
-    return Finding(_id("measured-peak", device), "odd", say(said), page="memory")
+    return Finding(_id("measured-peak", row["device"]), "odd", say(said), page="memory")
 
 
 def _row(snapshot: Snapshot, device: int) -> DeviceRow:

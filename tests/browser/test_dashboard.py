@@ -75,7 +75,7 @@ def test_the_overview_draws(browser: Browser, url: str, scheme: str, width: int)
     page.goto(f"{url}/overview?run=gpu")
     settle(page)
     expect(page.locator(".js-plotly-plot")).to_have_count(2)
-    expect(page.get_by_text("GPU work 1.000 ms of a 20.000 ms batch")).to_be_visible()
+    expect(page.get_by_text("The GPU works 1.000 ms of each 20.000 ms batch")).to_be_visible()
     back = page.evaluate("getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor")
     red = int(re.findall(r"\d+", back)[0])
     assert red < 60 if scheme == "dark" else red > 200
