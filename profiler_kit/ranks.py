@@ -32,6 +32,12 @@ class Ranks:
     path: str
     problems: tuple[str, ...] = ()
 
+    @property
+    def path(self) -> str:
+        """The folder that the traces are in, or how many there are."""
+        folders = {trace.path.parent for trace in self.traces.values()}
+        return str(folders.pop()) if len(folders) == 1 else f"{len(self.traces)} ranks"
+
     @kept
     def collectives(self) -> pd.DataFrame:
         """RANK_COLLECTIVES: the kernels of each collective on its ranks, and who waited for whom."""
@@ -76,4 +82,4 @@ def load_ranks(paths: Paths, *, skip_broken: bool = False, report: Report = sile
         known = rank_of(trace.metadata, path) if rank is None else rank
         traces[add_rank(seen, known, path, len(files))] = trace
     where = str(paths) if isinstance(paths, str | Path) else f"{len(traces)} ranks"
-    return Ranks(dict(sorted(traces.items())), where, tuple(problems))
+    return Ranks(dict(sorted(traces.items())))

@@ -1,4 +1,4 @@
-"""Say how busy the GPU is when nobody records: REGION_TOTALS and latency samples in, GPU work against latency out."""
+"""How busy the GPU is without the profiler, from its work in a recorded batch and the latency of unrecorded ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was copied where, and how fast: GPU_EVENTS and their bytes in, copies by kind and bandwidth over time out."""
+"""What was copied where, and how fast: copies one by one, by kind, and bandwidth over time."""
 
 from __future__ import annotations
 

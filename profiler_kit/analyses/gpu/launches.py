@@ -1,4 +1,4 @@
-"""What launching costs: LAUNCH_CALLS and KERNEL_DETAILS in, short kernels, slow launches and long delays out."""
+"""What launching costs: short kernels, slow launches and long delays."""
 
 from __future__ import annotations
 

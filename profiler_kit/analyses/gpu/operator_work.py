@@ -1,4 +1,4 @@
-"""Operators and nn.Modules with the GPU work they launched: OPERATORS and KERNEL_DETAILS in, totals out."""
+"""Operators and nn.Modules with the GPU work they launched."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def operator_work(operators: pd.DataFrame, details: pd.DataFrame) -> pd.DataFram
     gpu_ns counts a GPU event for the innermost operator open at its launch, so gpu_ns over all rows is the sum over all
     GPU events: rows "(no operator)" and "(unlinked)" hold what was launched outside every operator and what has no
     launch in the trace. nested_gpu_ns counts it for every operator open at its launch, once a name (an operator that
-    calls itself launches its kernels once). A backward thread stands for itself. Empty in, empty out.
+    calls itself launches its kernels once). A backward thread counts by itself. Empty in, empty out.
     """
     operators, details = OPERATORS.check(operators), KERNEL_DETAILS.check(details)
     work = _work(operators, details, None)

@@ -1,4 +1,4 @@
-"""How much communication hides behind computation: GPU_EVENTS in, one row per device out."""
+"""How much communication hides behind computation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far the host ran ahead: KERNEL_DETAILS in, the number of launched but not yet begun GPU events over time out."""
+"""How far the host ran ahead: how many GPU events were launched and had not begun, over time."""
 
 from __future__ import annotations
 

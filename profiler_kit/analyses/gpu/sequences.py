@@ -1,4 +1,4 @@
-"""Which kernels follow one another under one operator: KERNEL_DETAILS in, frequent sequences out."""
+"""Which kernels often follow one another under one operator."""
 
 from __future__ import annotations
 

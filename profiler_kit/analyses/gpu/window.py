@@ -1,4 +1,4 @@
-"""What ran in a stretch of time or in one region: events in, the events inside, and operators added up, out."""
+"""What ran in a stretch of time or in one region, and operators added up."""
 
 from __future__ import annotations
 
