@@ -23,13 +23,9 @@ _GROUP: Final = "process_group_name"
 
 @dataclass(frozen=True, eq=False)
 class Ranks:
-    """The loaded trace of each rank, lowest rank first.
-
-    path: where they are, or how many. problems: a line for each that was left out as broken.
-    """
+    """The loaded trace of each rank, lowest rank first. problems: a line for each that was left out as broken."""
 
     traces: Mapping[int, Trace]
-    path: str
     problems: tuple[str, ...] = ()
 
     @property
@@ -81,5 +77,4 @@ def load_ranks(paths: Paths, *, skip_broken: bool = False, report: Report = sile
             continue
         known = rank_of(trace.metadata, path) if rank is None else rank
         traces[add_rank(seen, known, path, len(files))] = trace
-    where = str(paths) if isinstance(paths, str | Path) else f"{len(traces)} ranks"
-    return Ranks(dict(sorted(traces.items())))
+    return Ranks(dict(sorted(traces.items())), tuple(problems))
