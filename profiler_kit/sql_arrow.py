@@ -124,27 +124,25 @@ def create_views(connection: duckdb.DuckDBPyConnection, spilled: Spilled) -> Non
     texts = {"name": (columns.name, columns.names), "category": (columns.category, columns.categories)}
     texts |= {name: (text.codes, text.values) for name, text in columns.extra.items()}
     arrays: dict[str, Any] = {}
-    # an event's row number is its position: joined by position, which DuckDB streams without sorting or keeping it
-    joins, chosen = [f"POSITIONAL JOIN range({len(columns)}) _rows(_event)"], {"event": "_event"}
-    for number, (column, (codes, values)) in enumerate(texts.items()):
-        labels = pa.table({"code": pa.array(range(len(values)), pa.int32()), "text": pa.array(values, pa.string())})
-        connection.register(f"_texts{number}", labels)
-        arrays[f"_code{number}"] = codes
-        joins.append(f"JOIN _texts{number} t{number} ON t{number}.code = _code{number}")
-        chosen[column] = f"t{number}.text"
+    chosen = {"event": "_event"}
+    for column, (codes, values) in texts.items():  # views of the file: a code for each row, beside the texts once
+        arrays[f"_{column}"] = pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(values, pa.string()))
+        chosen[column] = f'"_{_doubled(column)}"'
     for column, kind in (("thread", "INTEGER"), ("start_ns", "BIGINT"), ("dur_ns", "BIGINT")):
-        arrays[f"_{column}"] = getattr(columns, column)
+        arrays[f"_{column}"] = pa.array(getattr(columns, column))
         chosen[column] = f"_{column}::{kind}"
     chosen["end_ns"] = f"{chosen['start_ns']} + {chosen['dur_ns']}"
     for column, integers in columns.integers.items():
-        arrays[f"_{column}"] = integers
+        arrays[f"_{column}"] = pa.array(integers)
         # stored in as few bytes as hold it; the smallest integer of that width is a missing one
         chosen[column] = f"nullif(_{column}, {np.iinfo(integers.dtype).min})::BIGINT"
-    connection.register("_events", arrays)
+    connection.register("_events", pa.table(arrays))
+    # an event's row number is its position: joined by position, which DuckDB streams without sorting or keeping it
+    rows = f"_events POSITIONAL JOIN range({len(columns)}) _rows(_event)"
     declared = sql_columns(every_table()["events"])
     order = [*declared, *(name for name in chosen if name not in declared)]
     select = ", ".join(f'{chosen[name]} AS "{_doubled(name)}"' for name in order)
-    connection.execute(f"CREATE VIEW events AS SELECT {select} FROM _events {' '.join(joins)}")
+    connection.execute(f"CREATE VIEW events AS SELECT {select} FROM {rows}")
     for table, wanted in (("launches", is_launch), ("gpu_events", is_gpu_work)):
         names = ", ".join(quoted(name) for name in columns.categories if wanted(name)) or "NULL"
         shown = ", ".join(sql_columns(every_table()[table], spilled=True))
