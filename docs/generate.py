@@ -86,9 +86,8 @@ def python() -> str:
     """Every public name, from its docstring."""
     import profiler_kit
 
-    names = [name for name in profiler_kit.__all__ if not name.startswith("__")]
     lines = ["# Python", "", "`from profiler_kit import …`", ""]
-    for name in names:
-        home = getattr(profiler_kit, name).__module__
-        lines += [f"::: {home}.{name}", ""]
+    for name in profiler_kit.__all__:
+        if name in profiler_kit.HOMES:
+            lines += [f"::: {profiler_kit.HOMES[name]}.{name}", ""]
     return "\n".join(lines)

@@ -45,7 +45,7 @@ __all__ = [
     "sam_model_fast_registry",
 ]
 
-_HOME: Final = {
+HOMES: Final = {
     "JoinedRun": "profiler_kit.joined",
     "KitError": "profiler_kit.errors",
     "Ranks": "profiler_kit.ranks",
@@ -67,7 +67,7 @@ _HOME: Final = {
 
 
 def __getattr__(name: str) -> object:
-    home = _HOME.get(name)
+    home = HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value: object = getattr(importlib.import_module(home), name)

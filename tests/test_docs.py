@@ -1,0 +1,55 @@
+"""The documentation is whole and needs no network: every public name, command and table is in the reference."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import profiler_kit
+from profiler_kit.cli import commands
+from profiler_kit.tables import every_table
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The documentation, built as `make docs` builds it: a broken link or reference is an error."""
+    out = tmp_path_factory.mktemp("docs") / "site"
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def anchors(page: Path) -> set[str]:
+    return set(re.findall(r'<h[23] id="([^"]+)"', page.read_text(encoding="utf-8")))
+
+
+def test_every_public_name_command_and_table_is_in_the_reference(site: Path) -> None:
+    names = {f"{home}.{name}" for name, home in profiler_kit.HOMES.items()}
+    assert names - anchors(site / "reference" / "python.html") == set()
+    assert set(commands()) - anchors(site / "reference" / "commands.html") == set()
+    assert set(every_table()) - anchors(site / "reference" / "tables.html") == set()
+
+
+def test_every_public_name_says_what_it_is() -> None:
+    undocumented = [name for name in profiler_kit.HOMES if not getattr(profiler_kit, name).__doc__]
+    assert undocumented == []
+    assert set(profiler_kit.__all__) - set(profiler_kit.HOMES) == {"__version__"}
+
+
+def test_a_page_asks_no_other_server(site: Path) -> None:
+    """Links that a reader follows may lead elsewhere; what a page loads may not."""
+    loads = re.compile(r'<(?:script|img|iframe|link)\b[^>]*\b(?:src|href)="(?:https?:)?//[^"]*"')
+    assert [found for page in site.rglob("*.html") for found in loads.findall(page.read_text(encoding="utf-8"))] == []
+
+
+def test_the_picture_of_the_stages_names_every_folder() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    folders = {path.parent.name for path in (ROOT / "profiler_kit").glob("*/__init__.py")}
+    assert [name for name in sorted(folders) if f"`{name}/`" not in text] == []
