@@ -106,8 +106,8 @@ COMMON: Final[Mapping[str, tuple[str, str]]] = {
     "category": ("", "Kineto's category: kernel, gpu_memcpy, gpu_memset, cpu_op, cuda_runtime and others."),
     "cause": (
         "",
-        "host-bound: the launch came late; kernel wait: the usual distance between two kernels; other: such as waiting "
-        "for another stream.",
+        "Why the GPU was idle. host-bound: the launch came late; kernel wait: the usual distance between two kernels; "
+        "other: such as waiting for another stream.",
     ),
     "instance": ("", "Row of the table region_instances."),
     "device": ("", "Number of the device; missing where it is not known."),

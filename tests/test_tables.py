@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import functools
-import html
 import importlib
 import io
 import json
@@ -114,7 +113,7 @@ def test_the_declaration_says_what_everything_means(table: Table) -> None:
     for name in table.schema.columns:
         assert table.schema.label(name), name
         meaning = table.schema.meaning(name)
-        assert meaning[:1] == meaning[:1].upper() or meaning.startswith("host-bound"), (name, meaning)
+        assert meaning[:1].isupper() or meaning.startswith(("nn.Module", "record_function")), (name, meaning)
         assert meaning.endswith("."), (name, meaning)
     for name in (*table.order, *table.host, *([table.share_of] if table.share_of else [])):
         assert name in table.schema.columns
@@ -158,7 +157,11 @@ def test_text_and_markdown_lay_out_the_same_cells(table: Table) -> None:
         shown = layout(one, slice(40))
         text = filled_lines(one, top=40)
         marked = table_markdown(one, 40)
-        assert len(text) == len(marked) == min(len(one), 40) + 2
+        assert len(marked) == min(len(one), 40) + 2
+        if not len(one):  # a sentence says so instead
+            assert text == []
+            continue
+        assert len(text) == len(marked)
         assert all(column.label in text[0] for column in shown)
         assert all(column.meaning.endswith(".") for column in shown)
         assert sum(not column.optional for column in shown) == marked[0].replace("\\|", "").count("|") - 1
@@ -184,7 +187,7 @@ def _least(shown: list[Shown]) -> int:
     return 4 + sum(3 + max(len(column.label), *map(len, column.cells), 0) for column in kept)
 
 
-SIZES = {"ns": 1, "µs": 1e3, "ms": 1e6, "s": 1e9, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+SIZES = {"%": 0.01, "ns": 1, "µs": 1e3, "ms": 1e6, "s": 1e9, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
 @each_table
@@ -203,17 +206,6 @@ def test_the_numbers_shown_are_those_of_the_frame(table: Table) -> None:
                     assert cell == MISSING and (is_missing(value) or not of)
                 else:
                     assert math.isclose(float(shown) * size, float(value) / of, rel_tol=1e-9, abs_tol=1e-12)
-
-
-@each_table
-def test_html_shows_the_same_cells(table: Table) -> None:
-    for one in filled(table):
-        text = html.unescape(str(table_html(one, top=40)))
-        assert text.count("<tr") == (min(len(one), 40) + 1 if len(one) else 0)
-        for column in layout(one, slice(40)) if len(one) else ():
-            assert column.meaning in text
-            assert all(cell in text for cell in column.bare())
-        assert (str(table_html(one, top=5, more=False)) != "") == bool(len(one))
 
 
 @each_table

@@ -33,7 +33,7 @@ MEMORY_DEVICES: Final = Schema(
     "device that the snapshot knows, used or not",
     {
         "device": Column("int64", "Number of the device; -1 is the CPU in the memory of a trace."),
-        "device_type": Column("str", "cuda or cpu.", "type"),
+        "device_type": Column("str", "Type of the device: cuda or cpu.", "type"),
         "events": Column("int64", "Entries of the allocator's history on this device."),
         "span_us": Column("int64", "Time from the first of them to the last.", "recorded", "room"),
         "peak_allocated_bytes": Column("int64", "Highest total held by tensors, in bytes they asked for.", "peak"),

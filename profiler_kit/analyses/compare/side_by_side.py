@@ -19,10 +19,12 @@ COMPARED: Final = Schema(
     "COMPARED",
     "thing compared and run it is compared in, as Comparison orders them",
     {
-        "kind": Column("str", "total, region, work, kernel, operator, layer.", show="never"),
+        "kind": Column("str", "What is compared: total, region, work, kernel, operator or layer.", show="never"),
         "path": Column("path", "What is compared: a region's path, else one name.", "what"),
         "metric": Column(
-            "str", "gpu: busy time, kernels their sum. host: time on its thread. wall: from start to end.", show="never"
+            "str",
+            "What is measured. gpu: busy time, of kernels the sum; host: time on its thread; wall: all.",
+            show="never",
         ),
         "run": Column("str", "The run that is compared with A: B, C, ..."),
         "a_ns": Column(
@@ -58,7 +60,7 @@ COMPARED_REGIONS: Final = Schema(
         "host_a_ns": Column("float64", "Time that its thread spent inside it in A.", "host A"),
         "host_b_ns": Column("float64", "The same in the run that is compared with A.", "host B"),
         "host_change": Column("float64", "How much longer (+, ×) or shorter (-, ÷) that is than in A."),
-        "host_status": Column("str", "slower, faster, same (within the noise), added, removed.", "host is"),
+        "host_status": Column("str", "Slower, faster, same (within the noise), added or removed.", "host is"),
         "host_noise_ns": Column("float64", "How far apart the two may be by chance.", "host noise ±", "room"),
     },
 )

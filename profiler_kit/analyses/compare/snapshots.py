@@ -24,7 +24,7 @@ MEMORY_COMPARED: Final = Schema(
     "MEMORY_COMPARED",
     "total, region or stack of a device, and run it is compared in",
     {
-        "kind": Column("str", "total, region, stack.", show="never"),
+        "kind": Column("str", "What is compared: total, region or stack.", show="never"),
         "device": Column("int64"),
         "path": Column(
             "path", "A total's name, a region's path, or the functions of a stack, outermost first.", "what"

@@ -53,7 +53,7 @@ MEMORY_SEGMENT_SPANS: Final = Schema(
             "int64", "Bytes of the segment; of a range of expandable segments all that was ever mapped in it."
         ),
         "stream": Column("int64"),
-        "segment_type": Column("str", "small or large.", "type"),
+        "segment_type": Column("str", "Small or large.", "type"),
         "pool": Column("str", 'Private pool id, "0,0" for the default one, "" where nothing says it.'),
         "expandable": Column("bool", "Whether it is a range of addresses that segments were mapped into."),
         "from_state": Column("int64", "The first state with it; 0: before the history begins."),

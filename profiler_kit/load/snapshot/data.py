@@ -25,7 +25,7 @@ SNAPSHOT_EVENTS: Final = Schema(
     "entry of a device's allocator history, in history order",
     {
         "device": Column("int64"),
-        "action": Column("category", "alloc, free_requested, free_completed, segment_alloc, ..., oom, snapshot."),
+        "action": Column("category", "What happened: alloc, free_requested, free_completed, oom and others."),
         "address": Column("uint64"),
         "size_bytes": Column("int64", "Bytes requested by the caller, before rounding."),
         "stream": Column("int64"),
