@@ -11,7 +11,7 @@ _HERE = Path(__file__).resolve().parent
 if str(_HERE.parent) not in sys.path:
     sys.path.insert(0, str(_HERE.parent))
 
-from app import state  # noqa: E402
+from app import cache, state  # noqa: E402
 from app.loading import give_back_memory  # noqa: E402
 from app.parts import widgets  # noqa: E402
 
@@ -21,7 +21,7 @@ PAGES = {
     "Where time goes": {"timeline": "Timeline", "regions": "Regions", "kernels": "Kernels", "operators": "Operators"},
     "Model": {"layers": "Layers", "memory": "Memory"},
     "Several runs": {"compare": "Compare", "ladder": "Ladder", "ranks": "Ranks"},
-    "The file": {"perfetto": "Perfetto", "doctor": "Doctor"},
+    "Everything": {"tables": "Tables", "perfetto": "Perfetto", "doctor": "Doctor"},
 }
 
 st.set_page_config(page_title="profiler_kit", page_icon=str(_HERE / "parts" / "icon.svg"), layout="wide")
@@ -41,13 +41,13 @@ with widgets.one_line_errors():
     widgets.pages(PAGES)
     if page.url_path == "ladder":  # it is of no run
         page.run()
-    elif state.runs():
+    elif cache.runs():
         widgets.files(state.run())
         page.run()
     else:
         st.title("No runs yet")
         widgets.empty(
-            f"Nothing to show in {widgets.plain(str(state.root()))}",
+            f"Nothing to show in {widgets.plain(str(cache.root()))}",
             "Record a run there; it appears here when it is whole. Reload the page to look again.",
             f"profiler-kit capture --out {widgets.in_root('first')} --model vit_b --device cpu",
         )

@@ -1,7 +1,4 @@
-"""Long work in a thread of its own: its progress to show, a way to stop it, and its result kept for whoever asks next.
-
-Whoever asks for the same file shares one piece of work: two open tabs read a trace once.
-"""
+"""Long work in a thread of its own: its progress to show, a way to stop it, and its result for whoever asks."""
 
 from __future__ import annotations
 
@@ -16,7 +13,6 @@ from profiler_kit.errors import InputError, KitError
 from profiler_kit.progress import Report
 
 T = TypeVar("T")
-Key = tuple[str, int, int]  # path, mtime in ns, size: a file that changed is another one
 
 
 class Cancelled(KitError):
@@ -63,6 +59,11 @@ class Job(Generic[T]):
         """It ended, and without a result."""
         return self._ended.is_set() and self._error is not None
 
+    @property
+    def cancelled(self) -> bool:
+        """It ended because it was asked to."""
+        return self._ended.is_set() and isinstance(self._error, Cancelled)
+
     def ended(self, within_s: float = 0.0) -> bool:
         """Whether it is over, after waiting that long at most."""
         return self._ended.wait(within_s)
@@ -73,39 +74,6 @@ class Job(Generic[T]):
         if self._error is not None:
             raise self._error.with_traceback(None)
         return self._result  # type: ignore[return-value]  # it ended without an error
-
-
-class Shelf(Generic[T]):
-    """The last results, most recently used last: at most `most` of them, and `budget` in weight beside the newest."""
-
-    def __init__(self, most: int, budget: float = float("inf"), weigh: Callable[[T], float] = lambda _: 0.0) -> None:
-        self._most, self._budget, self._weigh = most, budget, weigh
-        self._jobs: dict[Key, Job[T]] = {}
-        self._lock = threading.Lock()
-
-    def job(self, key: Key, work: Callable[[Report], T]) -> Job[T]:
-        """The work for that key: under way, done, or begun now. One that failed is tried again for a new key only."""
-        with self._lock:
-            found = self._jobs.pop(key, None)
-            if found is None or (found.failed and isinstance(found._error, Cancelled)):
-                found = Job(key[0], work)
-            self._jobs[key] = found  # used last
-            self._make_room()
-        return found
-
-    def _make_room(self) -> None:
-        """Drop what was used longest ago; work under way stays."""
-        over = [key for key, job in self._jobs.items() if job.ended()]
-        weight = sum(self._weight(key) for key in over)
-        for key in over:
-            if key == next(reversed(self._jobs)) or (len(self._jobs) <= self._most and weight <= self._budget):
-                continue
-            weight -= self._weight(key)
-            del self._jobs[key]
-
-    def _weight(self, key: Key) -> float:
-        job = self._jobs[key]
-        return 0.0 if job.failed else self._weigh(job.result())
 
 
 def give_back_memory() -> None:

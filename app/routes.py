@@ -17,8 +17,9 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import state, timeline_routes
+from app import cache, timeline_routes
 from profiler_kit.errors import KitError
+from profiler_kit.load.discover.runs import RunFolder
 
 _HERE = Path(__file__).resolve().parent
 _EVERYONE = ("0.0.0.0", "::")
@@ -88,10 +89,10 @@ def snapshot_bytes(request: Request) -> Response:
 def memory_page(request: Request) -> Response:
     """The memory page of a run; with download=1 as a file to keep."""
     try:
-        found = state.find(request.query_params.get("run", ""))
+        found = cache.find(request.query_params.get("run", ""))
         if found is None or found.memory is None:
             return _missing("memory snapshot")
-        page = state.memory_html(found.memory, found.label)
+        page = cache.memory_html(found)
     except KitError as error:
         return PlainTextResponse(str(error), 422)
     keep = {"Content-Disposition": 'attachment; filename="memory.html"'} if "download" in request.query_params else {}
@@ -100,7 +101,7 @@ def memory_page(request: Request) -> Response:
 
 def perfetto_page(request: Request) -> Response:
     """Perfetto with a run's trace in it."""
-    found = state.find(request.query_params.get("run", ""))
+    found = cache.find(request.query_params.get("run", ""))
     if found is None or found.trace is None:
         return _missing("trace")
     return HTMLResponse((_HERE / "parts" / "perfetto.html").read_text(encoding="utf-8"))
@@ -109,8 +110,8 @@ def perfetto_page(request: Request) -> Response:
 def place_in_trace(request: Request) -> Response:
     """The range t0 to t1 of the timeline, with room around it, on the trace's own clock, which is Perfetto's."""
 
-    def answer(path: Path, first: int, last: int) -> Response:
-        base, room = state.timeline(path)[0].start_ns, (last - first) // 5
+    def answer(run: RunFolder, first: int, last: int) -> Response:
+        base, room = cache.timeline(run)[0].start_ns, (last - first) // 5
         start, end = max(base, base + first - room), base + last + room
         return JSONResponse({"start": str(start), "end": str(end)})  # too large for JavaScript's numbers
 
@@ -120,21 +121,21 @@ def place_in_trace(request: Request) -> Response:
 def window_bytes(request: Request) -> Response:
     """The part of a trace from t0 to t1, in ns of the timeline, as a trace of its own."""
 
-    def answer(path: Path, first: int, last: int) -> Response:
-        return FileResponse(state.window(path, first, last).path, media_type="application/octet-stream")
+    def answer(run: RunFolder, first: int, last: int) -> Response:
+        return FileResponse(cache.window(run, first, last).path, media_type="application/octet-stream")
 
     return _with_range(request, answer)
 
 
-def _with_range(request: Request, answer: Callable[[Path, int, int], Response]) -> Response:
+def _with_range(request: Request, answer: Callable[[RunFolder, int, int], Response]) -> Response:
     try:
-        found = state.find(request.query_params.get("run", ""))
+        found = cache.find(request.query_params.get("run", ""))
         if found is None or found.trace is None:
             return _missing("trace")
         first, last = (int(request.query_params.get(name, "")) for name in ("t0", "t1"))
-        return answer(found.trace, first, last)
+        return answer(found, first, last)
     except ValueError:
-        return PlainTextResponse("t0 and t1: want whole numbers", 422)
+        return PlainTextResponse("t0 and t1: expected whole numbers", 422)
     except KitError as error:
         return PlainTextResponse(str(error), 422)
 
@@ -143,7 +144,7 @@ _FRESH = {"Cache-Control": "no-cache"}
 
 
 def _file(request: Request, what: str) -> Response:
-    found = state.find(request.query_params.get("run", ""))
+    found = cache.find(request.query_params.get("run", ""))
     path = None if found is None else {"trace": found.trace, "memory": found.memory}[what]
     if found is None or path is None or not path.is_file():
         return _missing(what)

@@ -1,18 +1,18 @@
-"""What the canvas timeline asks the server: a run's key and a view in, tiles, matches and facts of one span out."""
+"""What the timeline in the browser asks the server: tiles of a view, matches of a search, facts of one span."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from app import state
+from app import cache
 from profiler_kit.errors import KitError, OptionError
+from profiler_kit.load.discover.runs import RunFolder
 from profiler_kit.render.span_facts import span_facts
 from profiler_kit.timeline.build import By
 from profiler_kit.timeline.index import Timeline
@@ -35,22 +35,22 @@ def routes() -> list[BaseRoute]:
 
 @dataclass(frozen=True)
 class _Asked:
-    """What every request names: the trace file, and how its GPU work is laid out."""
+    """What every request names: the run, and how its GPU work is laid out."""
 
     request: Request
-    path: Path
+    run: RunFolder
     by: By
 
     @property
     def timeline(self) -> Timeline:
-        return state.timeline(self.path, self.by)[0]
+        return cache.timeline(self.run, self.by)[0]
 
     def number(self, name: str) -> int:
         """A whole number of the query; raises OptionError when it is none."""
         try:
             return int(self.request.query_params.get(name, ""))
         except ValueError as error:
-            raise OptionError(f"{name}: want a whole number") from error
+            raise OptionError(f"{name}: expected a whole number") from error
 
     def rows(self) -> list[int]:
         """The rows that are shown; all of them unless the query names some."""
@@ -60,7 +60,7 @@ class _Asked:
             return list(every)
         wanted = [part for part in text.split(",") if part]
         if not all(part.isascii() and part.isdigit() for part in wanted):
-            raise OptionError("rows: want whole numbers, with commas between")
+            raise OptionError("rows: expected whole numbers, separated by commas")
         return [int(part) for part in wanted if len(part) < 9 and int(part) in every]
 
     def text(self) -> str:
@@ -71,13 +71,13 @@ class _Asked:
 def _answering(answer: Callable[[_Asked], Response]) -> Callable[[Request], Response]:
     def route(request: Request) -> Response:
         try:
-            found = state.find(request.query_params.get("run", ""))
+            found = cache.find(request.query_params.get("run", ""))
             if found is None or found.trace is None:
                 return PlainTextResponse("no trace here", 404)
             by = next((one for one in get_args(By) if one == request.query_params.get("by", "stream")), None)
             if by is None:
-                raise OptionError(f"by: want one of {', '.join(get_args(By))}")
-            return answer(_Asked(request, found.trace, by))
+                raise OptionError(f"by: expected one of {', '.join(get_args(By))}")
+            return answer(_Asked(request, found, by))
         except KitError as error:
             return PlainTextResponse(str(error), 422)
 
@@ -87,13 +87,13 @@ def _answering(answer: Callable[[_Asked], Response]) -> Callable[[Request], Resp
 def _description(asked: _Asked) -> Response:
     """Bounds, tracks and labels."""
     packed = {**FRESH, "Content-Encoding": "gzip"}
-    return Response(state.timeline(asked.path, asked.by)[1], media_type="application/json", headers=packed)
+    return Response(cache.timeline(asked.run, asked.by)[1], media_type="application/json", headers=packed)
 
 
 def _tile(asked: _Asked) -> Response:
     """One view: t0, t1 in ns of the timeline, px wide, of `rows`; with q its matches are marked."""
     view = (asked.number("t0"), asked.number("t1"), asked.number("px"))
-    found = state.matches(asked.path, asked.by, asked.text()) if asked.text() else None
+    found = cache.matches(asked.run, asked.by, asked.text()) if asked.text() else None
     data = tile(asked.timeline, *view, rows=asked.rows(), matches=found)
     plain = {"Content-Encoding": "identity"}  # or Streamlit's server packs it once more, for longer than all the rest
     return Response(data, media_type="application/octet-stream", headers=plain)
@@ -104,8 +104,8 @@ def _search(asked: _Asked) -> Response:
     if not asked.text():
         return JSONResponse({"total": 0})
     timeline, rows = asked.timeline, asked.rows()
-    found = state.matches(asked.path, asked.by, asked.text())
-    direction = "previous" if asked.request.query_params.get("back") else "next"
+    found = cache.matches(asked.run, asked.by, asked.text())
+    direction: Literal["previous", "next"] = "previous" if asked.request.query_params.get("back") else "next"
     at = (asked.number("t") + timeline.start_ns, asked.number("row"))
     there = step(timeline, found, rows, at, direction)
     return JSONResponse({"total": found.total(rows), **({} if there is None else _place(timeline, there))})
@@ -124,5 +124,4 @@ def _place(timeline: Timeline, there: Found) -> dict[str, int]:
 
 def _span(asked: _Asked) -> Response:
     """Facts and arrows of the span `index` of row `row`."""
-    loaded = state.trace(asked.path)
-    return JSONResponse(span_facts(loaded, asked.timeline, asked.number("row"), asked.number("index")))
+    return JSONResponse(span_facts(cache.trace(asked.run), asked.timeline, asked.number("row"), asked.number("index")))

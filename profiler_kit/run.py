@@ -98,6 +98,13 @@ class Part(Generic[T]):
             self.error = error
             return None
 
+    def required(self) -> T | None:
+        """The part, None when there is none; raises the KitError that says why it cannot be read."""
+        value = self.value()
+        if value is None and self.error is not None:
+            raise self.error.with_traceback(None)
+        return value
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -203,13 +210,13 @@ class Run:
         return compare(other.side, self.side, latency_change(other.record, self.record))
 
     def table(self, name: str, **options: Value) -> Filled:
-        """A declared table (profiler_kit.tables) of the run's trace, snapshot or layers, filled.
+        """A declared table (profiler_kit.tables) of the run's trace, snapshot, both joined, or layers, filled.
 
         Raises OptionError for a table or an option that is not known, and where the run lacks what it is filled from.
         """
-        filled: Filled = later("fill")(
-            name, {"trace": self.trace, "snapshot": self.snapshot, "layers": self.layers}, **options
-        )
+        trace, memory, layers = self.parts.trace, self.parts.memory, self.parts.layers
+        parts = {"trace": trace.value, "snapshot": memory.value, "layers": layers.value, "joined": lambda: self.joined}
+        filled: Filled = later("fill")(name, parts, **options)
         return filled
 
     @property

@@ -83,7 +83,7 @@ class Schema:
         if column.unit is not None:
             return column.unit
         suffix = next((unit for end, unit in _SUFFIXES.items() if name.endswith(end)), None)
-        return suffix or ("id" if name in _IDS else _UNITS.get(column.dtype, "count"))
+        return suffix or ("id" if name in _IDS and column.dtype != "str" else _UNITS.get(column.dtype, "count"))
 
     def label(self, name: str) -> str:
         """The heading of a column."""

@@ -19,7 +19,9 @@ from profiler_kit.schema import Schema
 if TYPE_CHECKING:
     import pandas as pd
 
-Of = Literal["trace", "snapshot", "joined", "job", "layers", "ladder", "study", "diff", "layers diff", "memory diff"]
+Of = Literal[
+    "trace", "file", "snapshot", "joined", "job", "layers", "ladder", "study", "diff", "layers diff", "memory diff"
+]  # fmt: skip
 Kind = Literal["choice", "microseconds", "count", "text", "flag"]
 Value = str | int | float | bool | None
 MOST_US: Final = 1e9
@@ -110,6 +112,10 @@ class Table:
             raise OptionError(f"table {self.name}: no option {unknown[0]!r}, expected one of: {has}.")
         values = {name: option.check(options.get(name, option.default)) for name, option in known.items()}
         return Filled(self, self.schema.check(self.fill(source, **values)), source, values)
+
+    def holding(self, frame: pd.DataFrame, source: Any = None) -> Filled:
+        """The table with rows that are computed already: of a selection, or to be kept without what it came from."""
+        return Filled(self, self.schema.check(frame), source, {})
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -22,7 +22,10 @@ from docs.generate import tables as reference_tables
 from profiler_kit import tables
 from profiler_kit.analyses.compare.snapshots import compare_snapshots
 from profiler_kit.errors import OptionError
+from profiler_kit.findings.doctor import examine
+from profiler_kit.formats.study_file import read_study
 from profiler_kit.joined import join_run
+from profiler_kit.load.trace.file_facts import load_file_facts
 from profiler_kit.ranks import load_ranks
 from profiler_kit.render.html import table_html
 from profiler_kit.render.layout import Shown, layout
@@ -37,6 +40,7 @@ from profiler_kit.text import MISSING
 from profiler_kit.trace import Trace, load_trace
 from tests.builders import TraceBuilder
 from tests.cli.run import profiler_kit
+from tests.ladders import a_ladder
 
 HERE = Path(__file__).parent
 GOLDEN = HERE / "golden"
@@ -67,6 +71,13 @@ def small(folder: str = "") -> str:
     return str(trace.write(Path(folder or tempfile.mkdtemp()) / "rank0.json"))
 
 
+def cut_off() -> Path:
+    path = Path(small()).with_name("cut.json")
+    whole = Path(small()).read_bytes()
+    path.write_bytes(whole[: whole.rindex(b'"cat": "kernel"')])
+    return path
+
+
 @functools.cache
 def jobs() -> list[Any]:
     return [load_ranks({0: small(), 1: small()})]
@@ -84,6 +95,11 @@ SOURCES: dict[str, Callable[[], list[Any]]] = {
         lambda: [join_run(load_trace(GOLDEN / "joined_h200.json.gz"), load_snapshot(GOLDEN / "joined_h200.pickle"))]
     ),
     "job": jobs,
+    "file": functools.cache(
+        lambda: [examine(path, None, load_trace(path), load_file_facts(path)) for path in (Path(small()), cut_off())]
+    ),
+    "ladder": functools.cache(lambda: [a_ladder()]),
+    "study": functools.cache(lambda: [read_study(HERE.parent / "traces" / "h200-vit_b-study")]),
     "diff": lambda: [{"B": compare_runs(*runs())}],
     "memory diff": lambda: [{"B": compare_snapshots(*(run.snapshot for run in runs()))}],
     "layers": lambda: [runs()[1].layers],

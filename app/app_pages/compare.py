@@ -6,16 +6,16 @@ import streamlit as st
 
 from app import state
 from app.parts import compare_parts as parts
-from app.parts import overview_parts, widgets
+from app.parts import widgets
 from profiler_kit.render import compare
 
-run = state.run()
+folder = state.run()
 st.title("Compare")
-others = parts.pick_others(run)
+others = parts.pick_others(folder)
 if not others:
-    widgets.empty("Nothing to compare with", "Pick another run above, or record one:", overview_parts.record_hint())
+    widgets.empty("Nothing to compare with", "Pick another run above, or record one:", widgets.record_hint())
     st.stop()
-sides = dict(zip(compare.LETTERS, [run, *others], strict=False))
+sides = dict(zip(compare.LETTERS, [folder, *others], strict=False))
 parts.legend(sides)
 found = parts.comparisons(sides)
 parts.verdicts(sides, found)

@@ -2,35 +2,50 @@
 
 from __future__ import annotations
 
-import pandas as pd
 import streamlit as st
 
-from app import answers, state
-from app.parts import doctor_parts as parts
-from app.parts import overview_parts, widgets
+from app import cache, state
+from app.parts import tables, widgets
+from profiler_kit.finding import Finding
+from profiler_kit.findings import quality
 from profiler_kit.findings.doctor import about
+from profiler_kit.findings.records import PARTS, not_recorded
 from profiler_kit.render import bars
 
-run = state.run()
+BADGES = {"lost": ":red-badge[lost]", "missing": ":orange-badge[not recorded]", "odd": ":blue-badge[odd]"}
+
+
+def card(one: Finding) -> None:
+    """What was found, what it affects, and one line to record it better."""
+    with st.container(border=True, key=f"finding-{one.id}"):
+        left, right = st.columns([3, 2], gap="medium", vertical_alignment="center")
+        affects = f"  \n{widgets.plain(f'Affects: {one.affects}')}."
+        left.markdown(f"{BADGES[one.kind]} **{widgets.sentence(one)}**{affects}", help=quality.SEVERITY[one.kind])
+        if one.attempt:
+            right.code(one.attempt, language="python", wrap_lines=True)
+
+
+folder = state.run()
 st.title("Doctor")
-if run.problem:
-    widgets.problem(run.problem)
-parts.say_parts(run)
-if run.trace is None:
-    widgets.empty("No trace in this run", "Record one:", overview_parts.record_hint())
+if folder.problem:
+    widgets.problem(folder.problem)
+missing = not_recorded([part for part, _, _ in PARTS if getattr(folder, part) is not None])
+if missing is not None:
+    widgets.note(missing)
+if folder.trace is None:
+    widgets.empty("No trace in this run", "Record one:", widgets.record_hint())
     st.stop()
 with widgets.one_line_errors():
     with st.spinner("Looking at the file …", show_time=True):
-        found, (verdict, *others) = answers.examination(run)
+        found, (verdict, *others) = cache.examination(folder)
     widgets.say(verdict)
-    parts.findings(others)
+    for one in others:
+        card(one)
     if found["quality"]["incidents"]:
-        st.subheader("Where it was damaged", help=parts.WHERE_HELP)
-        widgets.table(parts.incident_table(found["quality"]["incidents"]), "incidents", rows=8)
+        tables.section(folder, "incidents", rows=8)
     left, right = st.columns([2, 3], gap="large")
     with left:
         st.subheader("The file")
-        st.html(bars.facts(pd.DataFrame(about(found), columns=["fact", "value"])))
+        st.html(bars.facts(about(found)))
     with right:
-        st.subheader("What is in it", help=parts.CATEGORY_HELP)
-        widgets.table(parts.category_table(found["categories"]), "categories", rows=14)
+        tables.section(folder, "event_categories", rows=14)

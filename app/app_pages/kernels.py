@@ -2,49 +2,57 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import streamlit as st
 
-from app import answers, state
-from app.parts import kernel_parts as parts
-from app.parts import overview_parts, widgets
+from app import cache, query_params, state
+from app.parts import tables, widgets
+from profiler_kit.analyses.gpu.kernel_groups import By
 from profiler_kit.findings import work
 from profiler_kit.findings.time import missing_gpu
-from profiler_kit.render import tables_work
-from profiler_kit.render.figures import kernels as figures_kernels
+from profiler_kit.names import printable
+from profiler_kit.render.figures import kernels as figures
 
-run = state.run()
+GROUPS: dict[str, By] = {"By name": "name", "By kind of work": "kind", "By stream": "stream"}
+BY_HELP = (
+    "Kind of work is told by the name: matrix products, attention, elementwise, … A stream runs its work in order."
+)
+DETAIL_HELP = "Pick a row above to see another one. Each dot is one execution; its colour is that of its region."
+ORIGIN_HELP = "A GPU event belongs to the call that launched it, and the call to all that was open on its thread."
+
+folder = state.run()
 st.title("Kernels")
-trace = overview_parts.load(run)
-if trace is None:
-    if run.trace is None:
-        widgets.empty("No trace in this run", "Kernels come from a trace. Record one:", overview_parts.record_hint())
-    st.stop()
-presence = trace.presence
-if presence.ran != "gpu":
-    said = missing_gpu(presence).sentence
-    widgets.empty("No kernels in this trace", f"{said} Record on a GPU:", overview_parts.record_hint())
+trace = widgets.trace_or_stop(folder, "Kernels come from a trace.")
+if trace.presence.ran != "gpu":
+    said = missing_gpu(trace.presence).sentence
+    widgets.empty("No kernels in this trace", f"{said} Record on a GPU:", widgets.record_hint())
     widgets.go("operators", "Operators on the host")
     st.stop()
 
-by = parts.pick_grouping()
-groups = answers.kernel_groups(run.trace, by)
-widgets.say(work.longest_group(groups, by))
-table = tables_work.group_table(groups, names=by == "name")
-row = widgets.pick_row(table, f"kernels-{by}-{run.key}", rows=10, names=list(groups["key"]), param="kernel")
-key = str(groups["key"].iloc[row or 0])
+by = GROUPS[widgets.switch("Group kernels", list(GROUPS), "by", meaning=BY_HELP)]
+if st.session_state.get("kernels-grouped-by", by) != by:
+    query_params.keep("kernel", "")  # the row that was picked is of another grouping
+st.session_state["kernels-grouped-by"] = by
+groups = cache.table(folder, "kernel_groups", by=by)
+widgets.say(work.of_table(groups))
+keys = [str(key) for key in groups.frame["key"]]
+row = tables.pick_row(groups, f"kernels-{by}-{folder.key}", rows=10, names=keys, param="kernel")
+key = keys[row or 0]
 
-st.subheader(parts.heading(key, by, picked=row is not None), help=parts.DETAIL_HELP)
-mine = answers.kernels_of(run.trace, by, key)
-st.caption(widgets.plain(parts.facts(mine)))
+name = printable(work.group_name(key, by))
+st.subheader(widgets.plain(name if row is not None else f"Longest: {name}"), help=DETAIL_HELP)
+mine = trace.events_of_group(by, key)
+st.caption(widgets.plain(work.group_numbers(mine)))
 left, right = st.columns([3, 2], gap="large")
 with left:
     regions = [name for path in trace.regions()["path"] for name in path]
     start_ns = int(trace.gpu_events()["start_ns"].min())
-    widgets.figure(figures_kernels.durations_over_time(mine, regions, start_ns=start_ns), "kernel-over-time")
+    widgets.figure(figures.durations_over_time(mine, regions, start_ns=start_ns), "kernel-over-time")
 with right:
-    widgets.figure(figures_kernels.duration_histogram(mine), "kernel-histogram")
-st.subheader("Where it was launched", help=parts.ORIGIN_HELP)
-origins = answers.kernel_origins(run.trace, by, key)
-widgets.table(tables_work.origin_table(origins), "kernel-origins", rows=8)
-if (unknown := work.no_call_sites(origins)) is not None:
+    widgets.figure(figures.duration_histogram(mine), "kernel-histogram")
+st.subheader("Where it was launched", help=ORIGIN_HELP)
+origins = cache.table(folder, "kernel_origins", by=cast("str", by), key=key)
+tables.show(origins, "kernel-origins", rows=8)
+if (unknown := work.no_call_sites(origins.frame)) is not None:
     widgets.note(unknown)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
-from app import state
+from app import cache
 from app.parts import ladder_parts as parts
-from app.parts import study_parts, widgets
+from app.parts import tables, widgets
 from profiler_kit.render.figures import ladder as figures_ladder
+from profiler_kit.tables import every_table
 
 st.title("Ladder")
 folder = parts.pick()
@@ -16,13 +17,13 @@ if folder is None:
     st.stop()
 with widgets.one_line_errors():
     if folder.results is not None:
-        record, rows = state.ladder(folder.results)
+        record, rows = cache.ladder(folder.results)
         parts.heading(record)
         parts.say(record, rows)
         shown = widgets.switch("View", parts.views(folder), "view", meaning=parts.VIEW_HELP)
         if shown == parts.STEPS:
             widgets.figure(figures_ladder.waterfall(rows), "ladder-waterfall")
-            parts.table(rows)
+            tables.show(every_table()["ladder"].of_source(record), "ladder-table", rows=16)
             parts.facts(record)
         elif shown == parts.TRADE_OFFS:
             left, right = st.columns(2, gap="large")
@@ -36,4 +37,4 @@ with widgets.one_line_errors():
             parts.overlays(folder, rows)
 with widgets.one_line_errors():
     if folder.study is not None:
-        study_parts.show(*state.study(folder.study))
+        parts.studies(*cache.study(folder.study))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import streamlit as st
 
-from app import state
-from app.parts import joined_parts, memory_parts, widgets
-from profiler_kit.render import tables
-from profiler_kit.render.figures import memory as figures_memory
+from app import cache, state
+from app.parts import memory_parts as parts
+from app.parts import tables, widgets
 
-run = state.run()
+folder = state.run()
 st.title("Memory")
-if run.memory is None:
+if folder.memory is None:
     widgets.empty(
         "No memory snapshot in this run",
         "`profiler-kit capture` records one on a GPU. In your own code:",
@@ -19,22 +18,20 @@ if run.memory is None:
     )
     st.stop()
 with st.spinner("Reading the snapshot …", show_time=True):
-    snapshot = state.snapshot(run.memory)
-device = memory_parts.pick_device(snapshot)
-facts = next(d for d in snapshot.summary()["devices"] if d["device"] == device)
-memory_parts.say(snapshot, facts)
-memory_parts.numbers(facts, run.record)
-joined = state.joined(run)
-if joined is None or not joined_parts.show(joined, device):
-    timeline, spans = memory_parts.of_device(snapshot, device)
-    widgets.figure(figures_memory.memory_over_time(timeline, spans, reserves=memory_parts.reserves(facts)), "memory")
+    snapshot = cache.snapshot(folder)
+device = parts.pick_device(snapshot)
+facts = next(row for row in snapshot.summary()["devices"] if row["device"] == device)
+parts.say(snapshot, device)
+parts.numbers(facts, folder.record)
+joined = cache.run(folder).joined
+if joined is None or not parts.kernels_and_memory(joined, device):
+    parts.over_time(snapshot, facts)
 st.subheader("By region", help="Regions are record_function blocks, from the snapshot's own annotations.")
-regions = snapshot.regions()
-regions = regions[regions["device"] == device].reset_index(drop=True)
-if regions.empty:
-    widgets.empty("No regions in this snapshot", "Name the parts of your code:", 'with region("encoder"): ...')
+regions = cache.table(folder, "memory_regions", device=device)
+if len(regions):
+    tables.show(regions, "memory-regions")
 else:
-    widgets.table(tables.memory_region_table(regions), "memory-regions")
+    widgets.empty("No regions in this snapshot", "Name the parts of your code:", 'with region("encoder"): ...')
 st.subheader("Live at the peak", help="Who held the memory at the moment the allocated total was highest.")
-widgets.table(memory_parts.live(snapshot, device), "memory-live")
-memory_parts.whole_page(run)
+tables.show(cache.table(folder, "live_at_peak", device=device), "memory-live")
+parts.whole_page(folder)

@@ -4,18 +4,88 @@ from __future__ import annotations
 
 import streamlit as st
 
-from app import state
-from app.parts import operator_parts as parts
-from app.parts import overview_parts, widgets
+from app import cache, state
+from app.parts import tables, widgets
+from profiler_kit.findings import work
+from profiler_kit.names import printable
+from profiler_kit.table import Filled
+from profiler_kit.trace import Trace
 
-run = state.run()
+# View -> its table, the column that says whether there is anything; if not: a title, how to record it, and the line.
+VIEWS: dict[str, tuple[str, str, str, str, str]] = {
+    "Operators": (
+        "operator_work",
+        "name",
+        "No operators in this trace",
+        "Record the host side as well:",
+        "profiler_runner(path, activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA])",
+    ),
+    "Modules": (
+        "module_work",
+        "path",
+        "No modules in this trace",
+        "Names of nn.Modules need stacks. Record with:",
+        "profiler_runner(path, with_stack=True, with_modules=True)",
+    ),
+    "Shapes": (
+        "shape_work",
+        "input_dims",
+        "No input shapes in this trace",
+        "Record with:",
+        "profiler_runner(path, record_shapes=True)",
+    ),
+    "Launches": (
+        "launch_totals",
+        "name",
+        "No launches in this trace",
+        "They are there when it ran on a GPU:",
+        widgets.RECORD_ON_GPU,
+    ),
+    "Sequences": (
+        "kernel_sequences",
+        "kernels",
+        "No such sequence",
+        "No operator launched so many kernels in a row. Choose fewer above, or record on a GPU:",
+        widgets.RECORD_ON_GPU,
+    ),
+}
+VIEW_HELP = (
+    "Operators: PyTorch's own calls. Modules: nn.Module. Shapes: operators by the sizes of their inputs. Launches: "
+    "what launching costs. Sequences: kernels that follow one another, which a fused kernel could replace."
+)
+
+
+def operators(filled: Filled, trace: Trace) -> None:
+    """Operators with host and GPU time; of the one picked its kernels."""
+    widgets.say(work.longest_operator(trace.operators()))
+    names = [printable(str(name)) for name in filled.frame["name"]]
+    row = tables.pick_row(filled, f"operators-{folder.key}", rows=12, names=names, param="operator")
+    if trace.gpu_events().empty:
+        return
+    name, kernels = names[row or 0], cache.table(folder, "operator_kernels")
+    mine = kernels.frame[kernels.frame["operator"].map(printable) == name].reset_index(drop=True)
+    st.subheader(
+        widgets.plain(f"Kernels of {name}"), help="Launched with this operator as the innermost. Pick a row above."
+    )
+    if mine.empty:
+        st.caption("It launched nothing itself: what it calls did.")
+        return
+    tables.show(kernels.table.holding(mine, trace), "operator-kernels", rows=8)
+
+
+folder = state.run()
 st.title("Operators")
-trace = overview_parts.load(run)
-if trace is None:
-    if run.trace is None:
-        widgets.empty("No trace in this run", "Operators come from a trace. Record one:", overview_parts.record_hint())
-    st.stop()
-gpu = not trace.gpu_events().empty
-shown = widgets.switch("View", list(parts.VIEWS), "view", meaning=parts.VIEW_HELP)
+trace = widgets.trace_or_stop(folder, "Operators come from a trace.")
+shown = widgets.switch("View", list(VIEWS), "view", meaning=VIEW_HELP)
+name, column, *missing = VIEWS[shown]
 with widgets.one_line_errors():
-    parts.VIEWS[shown](run, trace, gpu)
+    filled = tables.with_options(folder, name)
+    if not filled.frame[column].map(len).any():
+        widgets.empty(*missing)
+    elif shown == "Operators":
+        operators(filled, trace)
+    else:
+        widgets.say(work.of_table(filled))
+        tables.show(filled, name, rows=18)
+        if shown == "Launches":
+            tables.section(folder, "queue")

@@ -1,43 +1,39 @@
-"""Overview: what ran, and where the time went."""
+"""Overview: what ran, where the time and the memory went, and what to try."""
 
 from __future__ import annotations
 
 import streamlit as st
 
-from app import answers, state
-from app.parts import advice_parts, widgets
+from app import cache, state
 from app.parts import overview_parts as parts
+from app.parts import widgets
 from profiler_kit.finding import of_kind
-from profiler_kit.findings import time
-from profiler_kit.render import bars, tables
-from profiler_kit.run import Run
+from profiler_kit.findings.collect import headline
+from profiler_kit.findings.records import record_facts
+from profiler_kit.render import bars
 
-run = state.run()
-parts.heading(run)
-if run.problem:
-    widgets.problem(run.problem)
-trace = parts.load(run)
+folder = state.run()
+parts.heading(folder)
+if folder.problem:
+    widgets.problem(folder.problem)
+trace = widgets.opened(folder)
+run = cache.run(folder)
+with widgets.one_line_errors():
+    if folder.trace is None or trace is not None:
+        widgets.say(headline(run))
+        parts.numbers(run)
+    for one in parts.out_of_memory(run):
+        widgets.note(one)
 if trace is not None:
-    whole = answers.loaded(run)
-    on_gpu = trace.presence.ran == "gpu"
-    widgets.say(time.headline(whole))
     parts.quality(trace)
-else:
-    whole = Run(run.label, run.path, run.record)
-parts.numbers(whole)
-if trace is not None:
-    advice_parts.show(run)
-    for one in of_kind(answers.findings(run), "why"):
-        st.markdown(widgets.sentence(one))
-    (parts.on_gpu if on_gpu else parts.on_host)(trace, run.record)
-elif run.trace is None:
-    widgets.empty(
-        "No trace in this run",
-        "A memory snapshot is here: see Memory." if run.memory else "Record one:",
-        parts.record_hint(),
-    )
+    parts.advice(of_kind(run.findings, "advice"))
+    parts.why(run.findings)
+    (parts.on_gpu if trace.presence.ran == "gpu" else parts.on_host)(folder, trace)
+elif folder.trace is None:
+    held = "A memory snapshot is here: see Memory." if folder.memory else "Record one:"
+    widgets.empty("No trace in this run", held, widgets.record_hint())
 if trace is None:
-    parts.latency(run.record)
-if run.record is not None:
+    parts.latency(folder.record)
+if folder.record is not None:
     st.subheader("What ran")
-    st.html(bars.facts(tables.record_table(run.record)))
+    st.html(bars.facts(record_facts(folder.record)))

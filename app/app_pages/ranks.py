@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from app import answers
-from app.parts import rank_parts, widgets
+from app import cache
+from app.parts import rank_parts, tables, widgets
 from profiler_kit.findings.work import who_waits
 from profiler_kit.render import ranks
 
@@ -15,22 +15,23 @@ if job is None:
     rank_parts.none_found()
     st.stop()
 with st.spinner(f"Reading {len(job.ranks)} traces …", show_time=True):
-    totals, collectives, problems = answers.ranks(job)
+    found, problems = cache.ranks(job)
 for line in problems:
     widgets.problem(line)
-if totals.empty:
+totals, waits = found["ranks"], found["collective_waits"]
+if not len(totals):
     st.stop()
-widgets.say(who_waits(totals))
+widgets.say(who_waits(totals.frame))
 left, right = st.columns(2, gap="large")
 with left:
     st.subheader("What each GPU did while recorded", help=rank_parts.BARS_HELP)
-    widgets.figure(ranks.rank_bars(totals), "ranks-activity")
+    widgets.figure(ranks.rank_bars(totals.frame), "ranks-activity")
 with right:
     st.subheader("Communication", help=rank_parts.WAIT_HELP)
-    widgets.figure(ranks.wait_bars(totals), "ranks-waits")
-widgets.table(ranks.rank_table(totals), "ranks", rows=16)
-if not collectives.empty:
+    widgets.figure(ranks.wait_bars(totals.frame), "ranks-waits")
+tables.show(totals, "ranks", rows=16)
+if len(waits):
     st.subheader("Wait at each collective", help=rank_parts.COLLECTIVE_HELP)
-    widgets.figure(ranks.wait_points(collectives), "ranks-collectives")
-    widgets.table(ranks.collective_table(collectives), "collectives", rows=8)
+    widgets.figure(ranks.wait_points(waits.frame), "ranks-collectives")
+    tables.show(waits, "collectives", rows=8)
 rank_parts.links(job)

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import streamlit as st
 
-from app import state
-from app.parts import overview_parts, perfetto_parts, region_parts, widgets
-from app.parts.timeline import key_of, latest, timeline
+from app import cache, state
+from app.parts import overview_parts, region_parts, timeline_parts, widgets
 
-run = state.run()
-st.title("Timeline", help=region_parts.TIMELINE_HELP)
-if run.trace is None:
-    widgets.empty("No trace in this run", "A timeline comes from a trace. Record one:", overview_parts.record_hint())
-    st.stop()
-if not state.timeline_at_hand(run.trace) and overview_parts.load(run) is None:
-    st.stop()
-key, base_ns = key_of(run.key), state.timeline(run.trace)[0].start_ns
-selected, number = state.selected_range(run.key, None, *latest(key, base_ns))
-timeline(run.key, key=key, base_ns=base_ns, focus=None, selected=selected, number=number)
+SHOWS = "A timeline comes from a trace."
 
-trace = overview_parts.load(run)
-if trace is None:
-    st.stop()
-overview_parts.quality(trace)
-perfetto_parts.link(run, selected, base_ns)
-on_gpu = trace.presence.ran == "gpu"
-(region_parts.kernels if on_gpu else region_parts.operators)(trace, None, selected)
+folder = state.run()
+st.title("Timeline", help=timeline_parts.HELP)
+if folder.trace is None or not cache.timeline_at_hand(folder):
+    widgets.trace_or_stop(folder, SHOWS)
+with widgets.one_line_errors():
+    selected = timeline_parts.show(folder, headed=False)
+    trace = widgets.trace_or_stop(folder, SHOWS)
+    overview_parts.quality(trace)
+    region_parts.work(trace, None, selected)

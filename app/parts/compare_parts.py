@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import streamlit as st
 
-from app import address, answers, state
-from app.parts import widgets
-from profiler_kit.analyses.compare.side_by_side import common_batches, compared, compared_layers, compared_memory
+from app import cache, query_params
+from app.parts import tables, widgets
+from profiler_kit.analyses.compare.side_by_side import common_batches, compared, compared_layers
+from profiler_kit.analyses.compare.snapshots import compare_snapshots
 from profiler_kit.analyses.compare.traces import Comparison, Kind
-from profiler_kit.errors import KitError
-from profiler_kit.findings.compare import of_comparison
+from profiler_kit.findings.compare import of_comparison, of_memory
 from profiler_kit.load.discover.runs import RunFolder
 from profiler_kit.render import compare
-from profiler_kit.text import fmt_bytes
+from profiler_kit.run import compare_runs
+from profiler_kit.table import Value
+from profiler_kit.tables import every_table
+from profiler_kit.tables.diff import of_letter
 
 Sides = dict[str, RunFolder]
 Found = dict[str, Comparison]
@@ -23,12 +27,11 @@ VIEW_HELP = (
     "Kernels are matched by name without template arguments, so that float and bfloat16 meet."
 )
 _MOST = len(compare.LETTERS) - 1
-_TOP = 60
 
 
 def pick_others(run: RunFolder) -> list[RunFolder]:
     """The runs to compare with, kept in the address; without any there, the one that is most like this."""
-    runs = {one.key: one for one in state.runs() if one.key != run.key}
+    runs = {one.key: one for one in cache.runs() if one.key != run.key}
     asked = [key for key in st.query_params.get_all("with") if key in runs][:_MOST]
     default = asked or ([_most_alike(run, list(runs.values())).key] if runs else [])
     chosen = st.multiselect(
@@ -40,7 +43,7 @@ def pick_others(run: RunFolder) -> list[RunFolder]:
         max_selections=_MOST,
         help="The run on the left is A, what everything is compared with; these are B, C, …",
     )
-    address.keep_all("with", chosen)
+    query_params.keep_all("with", chosen)
     return [runs[key] for key in chosen]
 
 
@@ -80,7 +83,11 @@ def comparisons(sides: Sides) -> Found:
             st.caption(f"{letter} has no trace: its regions and kernels cannot be compared.")
             continue
         with widgets.one_line_errors(), st.spinner(f"Comparing {letter} with A …", show_time=True):
-            found[letter] = answers.comparison(sides["A"], run)
+            for side in (sides["A"], run):
+                cache.trace(side)  # raises what keeps it from being read
+            changes = compare_runs(cache.run(sides["A"]), cache.run(run))
+            if changes is not None:
+                found[letter] = changes
     return found
 
 
@@ -106,6 +113,19 @@ def latency(sides: Sides) -> None:
         widgets.figure(compare.latency_boxes(samples), "compare-latency")
 
 
+def _tables(names: Sequence[str], source: Mapping[str, Any], **options: Value) -> None:
+    """Tables of one run against A, the first of them or the one that is picked."""
+    letters = [letter for letter in source if letter != "A"]
+    letter = letters[0]
+    if len(letters) > 1:
+        picked = st.segmented_control("Table of", letters, default=letter, key="of", required=True, bind="query-params")
+        letter = picked if picked in letters else letter
+    for name in names:
+        filled = of_letter(every_table()[name], letter).of_source(source, run=letter, **options)
+        if len(filled):
+            tables.show(filled, f"compare-{name}", rows=14)
+
+
 def regions(sides: Sides, found: Found) -> None:
     """Regions as bars and as a tree."""
     rows = compared(found)
@@ -117,10 +137,10 @@ def regions(sides: Sides, found: Found) -> None:
     what = "GPU busy time" if metric == "gpu" else "Host time"
     st.subheader(f"{what} of each region", help="Whiskers: the notch around the median over repeated instances.")
     widgets.figure(compare.compared_bars(mine), "compare-regions")
-    widgets.table(compare.compared_table(mine, tree=True), "compare-regions-table", rows=14)
+    _tables(["diff_regions"], found)
 
 
-def _kind(kind: Kind, title: str) -> Callable[[Sides, Found], None]:
+def _kind(kind: Kind, table: str, title: str) -> Callable[[Sides, Found], None]:
     def show(sides: Sides, found: Found) -> None:
         rows = compared(found)
         mine = rows[rows["kind"] == kind].reset_index(drop=True)
@@ -129,8 +149,7 @@ def _kind(kind: Kind, title: str) -> Callable[[Sides, Found], None]:
             return
         st.subheader(title, help=VIEW_HELP)
         widgets.figure(compare.compared_bars(mine), f"compare-{kind}")
-        st.caption(f"Those that changed most first, {_TOP} at most.")
-        widgets.table(compare.compared_table(mine, most=_TOP), f"compare-{kind}-table", rows=14)
+        _tables([table], found)
 
     return show
 
@@ -141,7 +160,7 @@ def layers(sides: Sides, found: Found) -> None:
     for letter, run in sides.items():
         if run.layers is not None:
             with widgets.one_line_errors():
-                totals[letter] = state.layers(run.layers).totals
+                totals[letter] = cache.layers(run).totals
     batches = common_batches(totals)
     if "A" not in totals or len(totals) < 2 or not batches:
         widgets.empty(
@@ -153,42 +172,39 @@ def layers(sides: Sides, found: Found) -> None:
     batch = st.segmented_control(
         "Batch size", batches, default=batches[-1], required=True, key="batch", bind="query-params"
     )
-    mine = compared_layers(totals, int(batch or batches[-1]))
+    size = int(batch or batches[-1])
     st.subheader("Time per image of each layer", help="Whiskers: the notch around the median over the iterations.")
-    widgets.figure(compare.compared_bars(mine), "compare-layers")
-    widgets.table(compare.compared_table(mine, most=200), "compare-layers-table", rows=14)
+    widgets.figure(compare.compared_bars(compared_layers(totals, size)), "compare-layers")
+    _tables(["diff_layers"], totals, batch_size=size)
 
 
 def memory(sides: Sides, found: Found) -> None:
-    """Peaks, in all and by region."""
-    regions, peaks = {}, {}
+    """What is different in the memory: totals, peaks of regions, and stacks."""
+    held = {}
     for letter, run in sides.items():
-        if run.memory is None:
-            continue
-        try:
-            snapshot = state.snapshot(run.memory)
-        except KitError as error:
-            widgets.problem(str(error))
-            continue
-        regions[letter] = snapshot.regions()
-        peaks[letter] = max((one["peak_allocated_bytes"] for one in snapshot.summary()["devices"]), default=0)
-    if "A" not in peaks or len(peaks) < 2:
+        if run.memory is not None:
+            with widgets.one_line_errors():
+                held[letter] = cache.snapshot(run)
+    first = held.pop("A", None)
+    if first is None or not held:
         widgets.empty(
             "No memory to compare",
             "A and another run need a memory snapshot. Record one:",
             'with memory_runner("memory.pickle"): step()',
         )
         return
-    held = " · ".join(f"{letter} {fmt_bytes(peak)}" for letter, peak in peaks.items())
-    st.markdown(widgets.plain(f"Peak allocated: {held}"))
-    widgets.table(compare.memory_compared_table(compared_memory(regions, peaks)), "compare-memory", rows=16)
+    changes = {letter: compare_snapshots(first, other) for letter, other in held.items()}
+    for letter, one in changes.items():
+        said = " ".join(map(widgets.sentence, of_memory(one)))
+        st.markdown(f"**{letter}:** {said}" if len(changes) > 1 else said)
+    _tables(["memory_diff_totals", "memory_diff_regions", "memory_diff_stacks"], changes)
 
 
 VIEWS: dict[str, Callable[[Sides, Found], None]] = {
     "Regions": regions,
-    "Kinds of work": _kind("work", "GPU work by kind"),
-    "Kernels": _kind("kernel", "Kernels"),
-    "Operators": _kind("operator", "Operators, self time on the host"),
+    "Kinds of work": _kind("work", "diff_work", "GPU work by kind"),
+    "Kernels": _kind("kernel", "diff_kernels", "Kernels, those that changed most first"),
+    "Operators": _kind("operator", "diff_operators", "Operators, self time on the host"),
     "Layers": layers,
     "Memory": memory,
 }

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 import streamlit as st
 
-from app import address, state
-from app.parts import widgets
-from app.parts.columns import height
-from profiler_kit.findings.records import of_ladder
+from app import cache, query_params
+from app.parts import tables, widgets
+from profiler_kit.findings.records import ladder_setup, of_ladder, of_study
 from profiler_kit.formats.ladder_record import LadderRecord
+from profiler_kit.formats.study_file import StudyRecord
 from profiler_kit.load.discover.runs import LadderFolder
-from profiler_kit.render import bars, tables_ladder
+from profiler_kit.render import bars
 from profiler_kit.render.figures import ladder as figures_ladder
-from profiler_kit.render.ladder_style import ladder_facts
+from profiler_kit.render.figures import study as figures_study
+from profiler_kit.render.ladder_style import ladder_facts, study_model
 from profiler_kit.render.overlays import sample_count, with_masks
+from profiler_kit.table import Filled
+from profiler_kit.tables import every_table
 
 PARETO_HELP = (
     "Right is faster, up is closer to the masks of the published model. The dotted line joins the rows that no other "
@@ -27,52 +28,21 @@ ROOFLINE_HELP = (
     "the copy bandwidth that were measured in the same run. Bytes are those that the published model's operators read "
     "and write; a row that fuses kernels moves fewer, so its real place is further right."
 )
-_COLUMNS: dict[str, tuple[str, str | None, str]] = {
-    "technique": ("Technique", None, "Rows that are alternatives to a step are indented."),
-    "optimizations": ("Optimizations", None, "In the order they were applied."),
-    "images_per_s": ("Images/s", "%,.2f", "Batch size over the median time of a batch."),
-    "speedup": ("× fp32", "%.2f", "Images a second over those of the published model."),
-    "gain": ("× step", "%.2f", "Images a second over those of the step below it."),
-    "median_ms": ("Median ms", "%,.3f", "Of one batch, between events around the timed region."),
-    "iqr_ms": ("IQR ms", "%,.3f", "Interquartile range of the samples."),
-    "p90_ms": ("p90 ms", "%,.3f", "90 % of the batches took less."),
-    "p95_ms": ("p95 ms", "%,.3f", "95 % of the batches took less."),
-    "p99_ms": ("p99 ms", "%,.3f", "99 % of the batches took less."),
-    "max_ms": ("Max ms", "%,.3f", "The slowest batch."),
-    "first_s": ("First s", "%,.2f", "The first call of the process."),
-    "load_s": ("Load s", "%,.2f", "Building the model, reading weights, moving them to the device."),
-    "compile_cold_s": ("Cold compile s", "%,.1f", "First call of a compiled row, caches empty."),
-    "compile_warm_s": ("Warm compile s", "%,.1f", "First call of a second process that finds the caches of the first."),
-    "peak_mib": ("Peak MiB", "%,.0f", "After a reset before the timed batches."),
-    "miou": ("mIoU", "%.4f", "With the true masks, where they are known."),
-    "miou_small": ("small", "%.4f", "True masks below 32² pixels."),
-    "miou_medium": ("medium", "%.4f", "From 32² to below 96² pixels."),
-    "miou_large": ("large", "%.4f", "From 96² pixels on."),
-    "baseline_miou": ("mIoU fp32", "%.4f", "With the masks of the published model."),
-    "mask_count_mismatch": ("Counts differ", "%d", "Images with another number of masks (how the sam2 server counts)."),
-    "mask_match_mismatch": ("Without partner", "%d", "Images with a mask that has no partner of IoU 0.5 or more."),
-    "relative_error": ("Rel. error", "%.2e", "Of the outputs of one batch, against those of the fp32 row."),
-    "cosine": ("Cosine", "%.4f", "Between the outputs of one batch and those of the fp32 row."),
-    "tflops": ("TFLOP/s", "%.3g", "Work of the published model over the median time."),
-    "rate_share": ("% of rate", "%.1f", "Of the device's measured matrix rate at that dtype."),
-    "samples": ("Samples", "%d", "Timed batches."),
-    "status": ("Status", None, "ok, or why there are no numbers."),
-}
 
 
 def pick() -> LadderFolder | None:
     """The ladder to show: the one in the address, or the first; a choice when there are several."""
-    found = {folder.key: folder for folder in state.ladders()}
+    found = {folder.key: folder for folder in cache.ladders()}
     if not found:
         return None
-    asked = address.asked("ladder")
+    asked = query_params.asked("ladder")
     if asked and asked not in found:
         widgets.problem(f"{asked}: no ladder here (moved or deleted?). Another one is shown.")
     keys = list(found)
     chosen = asked if asked in found else keys[0]
     if len(keys) > 1:
         chosen = st.selectbox("Ladder", keys, index=keys.index(chosen)) or chosen
-    address.keep("ladder", chosen)
+    query_params.keep("ladder", chosen)
     return found[chosen]
 
 
@@ -110,20 +80,6 @@ def say(record: LadderRecord, rows: pd.DataFrame) -> None:
         (widgets.say if one.id == "fastest-row" else widgets.note)(one)
 
 
-def table(rows: pd.DataFrame) -> None:
-    """All numbers of all rows."""
-    shown = tables_ladder.ladder_table(rows)
-    st.dataframe(
-        shown,
-        key="ladder-table",
-        hide_index=True,
-        placeholder="–",
-        column_config={str(name): _column(str(name)) for name in shown.columns},
-        height=height(len(shown), 16),
-    )
-    widgets.csv(shown, "ladder-table")
-
-
 def roofline(record: LadderRecord, rows: pd.DataFrame) -> None:
     """The roofline, or why there is none."""
     if record.ceilings is None or rows["tflops"].isna().all():
@@ -151,18 +107,49 @@ def overlays(folder: LadderFolder, rows: pd.DataFrame) -> None:
             st.segmented_control("Image", numbers, default=0, format_func=lambda n: str(n + 1), key="ladder-image") or 0
         )
     with widgets.one_line_errors():
-        st.image(state.ladder_overlay(folder.path, technique, number), width="content")
+        st.image(cache.ladder_overlay(folder.path, technique, number), width="content")
 
 
 def facts(record: LadderRecord) -> None:
     """What ran."""
     st.subheader("What ran")
-    st.html(bars.facts(tables_ladder.record_table(record)))
+    st.html(bars.facts(ladder_setup(record)))
 
 
-def _column(name: str) -> Any:
-    title, shape, meaning = _COLUMNS[name]
-    if shape is None:
-        is_name = name == "technique"
-        return st.column_config.TextColumn(title, help=meaning, pinned=is_name, width=132 if is_name else None)
-    return st.column_config.NumberColumn(title, format=shape, help=meaning)
+_STUDY_HELP = {
+    "components": "Each dot is one forward; the parts are timed by events around their modules, nothing waits between.",
+    "batching": "The same images one by one, and in one batch; both divided by the images that were in it. Medians, "
+    "whiskers are the interquartile range.",
+    "image-size": "The whole forward with the position embedding resampled to the side of the input.",
+    "table": "Whole forwards, medians; a fresh model each.",
+}
+
+
+def studies(record: StudyRecord, samples: pd.DataFrame, totals: pd.DataFrame) -> None:
+    """Every study that was made."""
+    made = set(totals["study"])
+    how = ", ".join(record.optimizations) or "as published"
+    devices = ", ".join(dict.fromkeys(record.device_names.values()))
+    st.subheader("Batching studies")
+    st.caption(
+        widgets.plain(
+            f"{study_model(record)}, {how}, {devices}, n = {record.iterations} after {record.warmup} of warm-up"
+        )
+    )
+    for one in of_study(record):
+        widgets.note(one)
+    parts = (
+        ("components", "Time by component", lambda: figures_study.component_boxes(samples)),
+        ("batching", "Sequential against batched", lambda: figures_study.batching_lines(totals)),
+        ("image-size", "Image size", lambda: figures_study.size_lines(totals)),
+        ("table", "Device, dtype, torch.compile", lambda: every_table()["study_speeds"].of_source(record)),
+    )
+    columns = st.columns(2, gap="large")
+    for number, (name, title, make) in enumerate(part for part in parts if part[0] in made):
+        with columns[number % 2]:
+            st.subheader(title, help=_STUDY_HELP[name])
+            shown = make()
+            if isinstance(shown, Filled):
+                tables.show(shown, "study-table")
+            else:
+                widgets.figure(shown, f"study-{name}")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from app import address
+from app import query_params
 from app.parts import widgets
+from profiler_kit.analyses.layers.choice import best_depth, telling_layers
 from profiler_kit.load.discover.runs import RunFolder
-from profiler_kit.render.figures import layers as figures_layers
 
 VIEWS = BY_LAYER, BY_KIND = "By layer", "By kind"
 VIEW_HELP = (
@@ -24,16 +24,6 @@ LINES_HELP = (
     "batch divided by time per image here: 1 means batching neither helps nor hurts, above 1 each image is cheaper in "
     "the larger batch. Dashed lines with diamonds are global attention blocks."
 )
-_ROWS = 40  # a heat map taller than this is no picture any more
-
-
-def kinds(found: pd.DataFrame) -> None:
-    """What each kind of layer (LAYER_KINDS) holds of the forward; windowed and global blocks apart."""
-    st.subheader("Share of the forward", help=KINDS_HELP)
-    widgets.figure(figures_layers.kind_shares(found), "layers-kinds")
-    widgets.table(figures_layers.kind_table(found), "layer-kinds", rows=8)
-
-
 KINDS_HELP = (
     "Layers of this depth added up by class, blocks with windowed and with global attention apart (hatched). What is "
     "missing to 100 % ran outside these layers."
@@ -50,8 +40,7 @@ def hint(run: RunFolder) -> str:
 def pick_depth(totals: pd.DataFrame) -> int:
     """How deep into the module tree to look; starts at the deepest level that still fits a picture."""
     depths = sorted(int(d) for d in totals["depth"].unique())
-    fitting = [d for d in depths if len(at_depth(totals, d)) <= _ROWS]
-    start = max(fitting, default=depths[0], key=lambda d: (min(len(at_depth(totals, d)), 20), -d))
+    start = best_depth(totals)
     chosen = st.segmented_control(
         "Depth in the module tree",
         depths,
@@ -66,21 +55,7 @@ def pick_depth(totals: pd.DataFrame) -> int:
 def pick_layers(run_key: str, totals: pd.DataFrame, names: list[str], depth: int) -> list[str]:
     """The layers whose lines are drawn: those in the address, else one of each kind; a choice of its own per depth."""
     asked = [name for name in st.query_params.get_all("layer") if name in names]
-    start = interesting(totals, names)
+    start = telling_layers(totals, names)
     picked = st.multiselect("Layers to compare", names, default=asked or start, key=f"layers-picked-{run_key}-{depth}")
-    address.keep_all("layer", [] if picked == start else picked)
+    query_params.keep_all("layer", [] if picked == start else picked)
     return picked
-
-
-def at_depth(totals: pd.DataFrame, depth: int) -> list[str]:
-    """The layers of that depth, and those above it that hold no timed layer, in the order of the model."""
-    parents = set(totals["parent"])
-    layers = totals.drop_duplicates("layer")
-    wanted = (layers["depth"] == depth) | ((layers["depth"] < depth) & ~layers["layer"].isin(parents))
-    return [str(name) for name in layers.loc[wanted, "layer"]]
-
-
-def interesting(totals: pd.DataFrame, names: list[str]) -> list[str]:
-    """One layer of each kind, the longest first: a windowed block and a global one say more than two of a kind."""
-    rows = totals[totals["layer"].isin(names)].sort_values("per_image_ns", ascending=False)
-    return [str(name) for name in rows.drop_duplicates(["type", "variant"])["layer"].unique()[:5]]

@@ -1,11 +1,15 @@
-"""The parts of the overview: what ran, where the time went, and how far the file can be trusted."""
+"""The parts of the overview: what ran, where the time went, what to try, and how far the file can be trusted."""
 
 from __future__ import annotations
 
 import streamlit as st
 
-from app.parts import loading_parts, widgets
+from app import cache
+from app.parts import widgets
 from profiler_kit.analyses.gpu.window import name_sums, operator_sums
+from profiler_kit.finding import Finding, of_kind
+from profiler_kit.findings import memory
+from profiler_kit.findings.advice import HELP, NOTHING
 from profiler_kit.findings.numbers import LATENCY
 from profiler_kit.findings.numbers import numbers as run_numbers
 from profiler_kit.findings.quality import losses
@@ -13,16 +17,18 @@ from profiler_kit.findings.records import what_ran
 from profiler_kit.formats.run_record import RunRecord
 from profiler_kit.load.discover.runs import RunFolder
 from profiler_kit.names import printable
-from profiler_kit.render import bars, tables
+from profiler_kit.render import bars
 from profiler_kit.render.figures import run as figures
 from profiler_kit.run import Run
 from profiler_kit.text import fmt_ns
 from profiler_kit.trace import Trace
 
-
-def record_hint() -> str:
-    """The command that records a run into the folder that is served."""
-    return f"profiler-kit capture --out {widgets.in_root('my_run')} --model vit_b --device cuda"
+_SHOWN = 3
+_PAGES = {"regions": "Regions", "kernels": "Kernels", "operators": "Operators", "layers": "Layers", "ranks": "Ranks"}
+_BARS = (
+    "Solid: busy, time in which a kernel the region launched ran, overlaps counted once. Pale: their sum. "
+    "Nested regions are part of the one above them."
+)
 
 
 def heading(run: RunFolder) -> None:
@@ -38,7 +44,43 @@ def numbers(run: Run) -> None:
         column.metric(one.name, one.value, help=one.meaning)
 
 
-def on_gpu(trace: Trace, record: RunRecord | None) -> None:
+def advice(found: list[Finding]) -> None:
+    """The causes most worth fixing: the first three as cards side by side, the rest folded away."""
+    st.subheader("Most worth fixing", help=HELP)
+    if not found:
+        st.caption(NOTHING)
+    _cards(found[:_SHOWN])
+    if len(found) > _SHOWN:
+        with st.expander(f"{len(found) - _SHOWN} more"):
+            for first in range(_SHOWN, len(found), _SHOWN):
+                _cards(found[first : first + _SHOWN])
+
+
+def _cards(found: list[Finding]) -> None:
+    for column, one in zip(st.columns(_SHOWN, gap="medium"), found, strict=False):
+        with column, st.container(border=True, key=f"hint-{one.id}", height="stretch"):
+            st.markdown(f"**{widgets.plain(one.title)}**")
+            if one.gain is not None:
+                st.html(bars.gain(one.gain))
+            st.markdown(widgets.sentence(one))
+            st.markdown(f"**Try** {widgets.plain(one.attempt)}")
+            if one.page:
+                widgets.go(one.page, f"Show in {_PAGES.get(one.page, one.page.title())}", **one.link)
+
+
+def out_of_memory(run: Run) -> list[Finding]:
+    """Why allocations failed, as the Memory page says it."""
+    snapshot = run.snapshot
+    return [one for device in snapshot.devices for one in memory.failures(snapshot, device)] if snapshot else []
+
+
+def why(found: list[Finding]) -> None:
+    """What the GPU waited for, and what bounds the regions."""
+    for one in of_kind(found, "why"):
+        st.markdown(widgets.sentence(one))
+
+
+def on_gpu(folder: RunFolder, trace: Trace) -> None:
     """Where the time of a run with GPU events went."""
     time, kernels = trace.summary()["gpu_timeline"], name_sums(trace.kernels())
     st.subheader(
@@ -52,37 +94,30 @@ def on_gpu(trace: Trace, record: RunRecord | None) -> None:
         st.subheader("Where the GPU's time went", help=_BARS)
         st.caption(f"100 % is the time in which the GPU was busy, {fmt_ns(time['busy_ns'])}: waiting is left out.")
         st.html(bars.region_bars(trace.regions()))
-        widgets.csv(tables.region_table(trace.regions()), "overview-regions")
-        latency(record)
+        widgets.csv(cache.table(folder, "regions"), "overview-regions")
+        latency(folder.record)
     with right:
         st.subheader("Longest kernels", help="Kernels, memory copies and memory sets, added up by name.")
         st.caption(f"100 % is the sum of all of them, {fmt_ns(int(kernels['sum_ns'].sum()))}.")
         st.html(bars.kernel_bars(kernels))
-        widgets.csv(tables.kernel_table(trace.kernels()), "overview-kernels")
+        widgets.csv(cache.table(folder, "kernels"), "overview-kernels")
 
 
-_BARS = (
-    "Solid: busy, time in which a kernel the region launched ran, overlaps counted once. Pale: their sum. "
-    "Nested regions are part of the one above them."
-)
-
-
-def on_host(trace: Trace, record: RunRecord | None) -> None:
+def on_host(folder: RunFolder, trace: Trace) -> None:
     """Where the time of a run without GPU events went."""
     left, right = st.columns(2, gap="large")
     with left:
         st.subheader("Time in each region", help="Host time inside record_function blocks, nested ones included.")
         if trace.regions()["host_ns"].gt(0).any():
             st.html(bars.region_bars(trace.regions(), host=True))
-            widgets.csv(tables.region_table(trace.regions(), host=True), "overview-regions")
+            widgets.csv(cache.table(folder, "regions"), "overview-regions")
         else:
             widgets.empty("No regions in this trace", "Name the parts of your code:", 'with region("encoder"): ...')
-        latency(record)
+        latency(folder.record)
     with right:
         st.subheader("Time in each operator", help="Host time inside an operator, less the operators it calls.")
-        operators = operator_sums(trace.operators())
-        st.html(bars.operator_bars(operators))
-        widgets.csv(tables.operator_table(operators), "overview-operators")
+        st.html(bars.operator_bars(operator_sums(trace.operators())))
+        widgets.csv(cache.table(folder, "operator_sums"), "overview-operators")
 
 
 def quality(trace: Trace) -> None:
@@ -100,10 +135,3 @@ def latency(record: RunRecord | None) -> None:
         st.caption(f"One timed iteration only: {fmt_ns(record.latency_ns[0])}. --iterations asks for more.")
         return
     widgets.figure(figures.latency_samples(record.latency_ns), "latency")
-
-
-def load(run: RunFolder) -> Trace | None:
-    """The run's trace; None without one, and while it loads or when it cannot be read, which the page then says."""
-    if run.trace is None:
-        return None
-    return loading_parts.opened(run.trace)

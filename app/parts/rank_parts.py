@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import streamlit as st
 
-from app import state
+from app import cache
 from app.parts import widgets
 from profiler_kit.load.discover.jobs import Job, find_jobs
-from profiler_kit.render.tables import printable
+from profiler_kit.names import printable
 
 BARS_HELP = "From the first GPU event of the rank to its last; overlaps are counted once, in this order."
 WAIT_HELP = (
@@ -19,7 +19,7 @@ COLLECTIVE_HELP = "The longest wait of any rank at each collective; the colour s
 
 def pick_job() -> Job | None:
     """The job of the chosen run, or the one that is picked; None when no folder holds one."""
-    jobs = {job.key: job for job in find_jobs(state.runs())}
+    jobs = {job.key: job for job in find_jobs(cache.runs())}
     if not jobs:
         return None
     mine = str(st.session_state.get("run", "")).rpartition("/")[0] or "."
@@ -54,7 +54,7 @@ def none_found() -> None:
 
 def links(job: Job) -> None:
     """Each rank's own pages."""
-    runs = {run.trace: run for run in state.runs()}
+    runs = {run.trace: run for run in cache.runs()}
     with st.container(horizontal=True):
         for rank, path in job.ranks:
             if path in runs:

@@ -5,27 +5,18 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from app import address
-from app.parts import widgets
+from app import query_params
+from app.parts import tables, widgets
+from app.query_params import Range
 from profiler_kit.analyses.gpu.kernels import kernel_totals
 from profiler_kit.analyses.gpu.timeline import gpu_timeline
 from profiler_kit.analyses.gpu.window import events_between, events_under, operator_sums
-from profiler_kit.render import tables
-from profiler_kit.text import fmt_count, fmt_ns, fmt_percent
+from profiler_kit.names import printable
+from profiler_kit.tables import every_table
+from profiler_kit.text import fmt_count, fmt_ns, fmt_path, fmt_percent
 from profiler_kit.trace import Trace
 
-Range = tuple[int, int]
 _DIGITS = 10
-TIMELINE_HELP = (
-    "Above: regions as the GPU runs their kernels, then each stream. Below: regions and outermost operators on each "
-    "host thread. The colour is the region's. Where spans are too short to see, height is the share of busy time."
-)
-
-
-def shown(trace: Trace, *, on_gpu: bool) -> pd.DataFrame:
-    """The rows of the tree: on a host run those with host time."""
-    regions = trace.regions()
-    return regions if on_gpu else regions[regions["host_ns"] > 0].reset_index(drop=True)
 
 
 def focus(trace: Trace, path: tuple[str, ...] | None, *, on_gpu: bool) -> Range | None:
@@ -40,53 +31,51 @@ def focus(trace: Trace, path: tuple[str, ...] | None, *, on_gpu: bool) -> Range 
         return None
     number = 1
     if len(mine) > 1:
-        text = address.asked("instance")
+        text = query_params.asked("instance")
         start = min(int(text), len(mine)) if text.isdecimal() and len(text) < _DIGITS and int(text) else 1
         asked = st.number_input(
             f"Zoom to which of its {len(mine)} instances", 1, value=start, key=f"instance-{path}", width=260
         )
-        address.keep("instance", "" if asked == 1 else str(int(asked)))
+        query_params.keep("instance", "" if asked == 1 else str(int(asked)))
         number = min(int(asked), len(mine))
         if number != asked:
             st.caption(f"There are {len(mine)} instances: this is the last one.")
     one = mine.iloc[number - 1]
+    start_end = ("gpu_start_ns", "gpu_end_ns") if on_gpu else ("start_ns", "end_ns")
+    return int(one[start_end[0]]), int(one[start_end[1]])
+
+
+def work(trace: Trace, path: tuple[str, ...] | None, selected: Range | None) -> None:
+    """Kernels (without a GPU operators) of the region picked, of the selected range, of both when there are both."""
+    on_gpu = trace.presence.ran == "gpu"
+    every = trace.gpu_events() if on_gpu else trace.operators()
+    events = every if path is None else events_under(every, path)
     if on_gpu:
-        return int(one["gpu_start_ns"]), int(one["gpu_end_ns"])
-    return int(one["start_ns"]), int(one["end_ns"])
+        events = events if selected is None else events_between(events, *selected)
+        said, name, rows = _of_kernels(events, selected), "kernels", kernel_totals(events)
+    else:
+        if selected is not None:  # self time cannot be cut: whole operators
+            events = events[(events["start_ns"] >= selected[0]) & (events["start_ns"] < selected[1])]
+        said, name, rows = _of_operators(events, selected), "operator_sums", operator_sums(events)
+    st.subheader(_heading("Kernels" if on_gpu else "Operators", path, selected))
+    st.caption(said + _how(path, selected))
+    tables.show(every_table()[name].holding(rows, trace), "kernels" if on_gpu else "operators", rows=12)
 
 
-def kernels(trace: Trace, path: tuple[str, ...] | None, selected: Range | None) -> None:
-    """Kernels of the region picked, of the selected range, of both when there are both, else all."""
-    events = trace.gpu_events() if path is None else events_under(trace.gpu_events(), path)
-    if selected is not None:
-        events = events_between(events, *selected)
+def _of_kernels(events: pd.DataFrame, selected: Range | None) -> str:
     busy = gpu_timeline(events)["busy_ns"]
     share = "" if selected is None else f" ({fmt_percent(busy / max(1, selected[1] - selected[0]))} of the range)"
-    st.subheader(_heading("Kernels", path, selected))
-    st.caption(
-        f"{fmt_count(len(events))} GPU events · sum {fmt_ns(int(events['dur_ns'].sum()))} · "
-        f"busy {fmt_ns(busy)}{share}{_how(path, selected)}"
-    )
-    widgets.table(tables.kernel_table(kernel_totals(events)), "kernels", rows=12)
+    total = fmt_ns(int(events["dur_ns"].sum()))
+    return f"{fmt_count(len(events))} GPU events · sum {total} · busy {fmt_ns(busy)}{share}"
 
 
-def operators(trace: Trace, path: tuple[str, ...] | None, selected: Range | None) -> None:
-    """Operators of the region picked, of the selected range, of both when there are both, else all."""
-    events = trace.operators() if path is None else events_under(trace.operators(), path)
-    if selected is not None:
-        start = events["start_ns"]
-        events = events[(start >= selected[0]) & (start < selected[1])]  # self time cannot be cut: whole operators
-    st.subheader(_heading("Operators", path, selected))
-    st.caption(
-        f"{fmt_count(len(events))} operators · self time {fmt_ns(int(events['self_ns'].sum()))}"
-        + (" · those that start in the range" if selected else "")
-        + _how(path, selected)
-    )
-    widgets.table(tables.operator_table(operator_sums(events)), "operators", rows=12)
+def _of_operators(events: pd.DataFrame, selected: Range | None) -> str:
+    said = f"{fmt_count(len(events))} operators · self time {fmt_ns(int(events['self_ns'].sum()))}"
+    return said + (" · those that start in the range" if selected else "")
 
 
 def _heading(what: str, path: tuple[str, ...] | None, selected: Range | None) -> str:
-    where = "all regions" if path is None else widgets.plain(tables.path_label(path))
+    where = "all regions" if path is None else widgets.plain(printable(fmt_path(path)))
     if selected is None:
         return f"{what} of {where}"
     length = fmt_ns(selected[1] - selected[0])

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
+from urllib.parse import quote
 
 import pandas as pd
 import streamlit as st
 
-from app import address
+from app import cache, query_params
 from app.parts import widgets
+from profiler_kit.findings.work import of_table
+from profiler_kit.load.discover.runs import RunFolder
 from profiler_kit.render.layout import Shown, layout
-from profiler_kit.render.tables import swatch
 from profiler_kit.table import Filled, Option, Table, Value
+from profiler_kit.tables import every_table
 from profiler_kit.timeline.palette import region_colours
 
 INDENT: Final = "\u2003"
 _ROW_PX, _LETTER_PX, _NUMBER_PX, _WIDEST_PX = 35, 8, 68, 420
-_FORMATS: Final[Mapping[str, str]] = {"s": "%,.3f", "ms": "%,.3f", "µs": "%,.2f", "ns": "%,d"}
+_FORMATS: Final[Mapping[str, str]] = {"s": "%,.3f", "ms": "%,.3f", "µs": "%,.2f", "ns": "%,d", "%": "%+.1f"}
 
 
 def show(filled: Filled, key: str, *, rows: int = 12) -> None:
@@ -32,7 +35,7 @@ def pick_row(filled: Filled, key: str, *, names: Sequence[str], param: str, rows
 
     The row's name (of `names`, one a row) is kept in the address, and a row named there is selected.
     """
-    default = address.row_asked(param, list(names))
+    default = query_params.row_asked(param, list(names))
     frame, columns = _frame(filled)
     event = st.dataframe(
         frame,
@@ -46,8 +49,24 @@ def pick_row(filled: Filled, key: str, *, names: Sequence[str], param: str, rows
     widgets.csv(filled, key)
     chosen = event["selection"]["rows"]
     row = int(chosen[0]) if chosen and chosen[0] < len(frame) else None
-    address.keep(param, "" if row is None else names[row])
+    query_params.keep(param, "" if row is None else names[row])
     return row
+
+
+def with_options(folder: RunFolder, name: str) -> Filled:
+    """A declared table of the run, filled with the options that the reader sets here."""
+    return cache.table(folder, name, **options(every_table()[name]))
+
+
+def section(folder: RunFolder, name: str, *, rows: int = 12) -> None:
+    """A declared table of the run below its title, with its options and what it says."""
+    table = every_table()[name]
+    st.subheader(f"{table.title[:1].upper()}{table.title[1:]}", help=f"One row per {table.schema.row}.")
+    filled = with_options(folder, name)
+    said = of_table(filled)
+    if said is not None:
+        st.markdown(widgets.sentence(said))
+    show(filled, name, rows=rows)
 
 
 def options(table: Table) -> dict[str, Value]:
@@ -59,16 +78,20 @@ def options(table: Table) -> dict[str, Value]:
 
 
 def _widget(table: Table, option: Option) -> Value:
-    label, how = option.name.replace("_us", " (µs)").replace("_", " ").capitalize(), {"bind": "query-params"}
-    how |= {"key": f"{table.name}-{option.name}", "help": option.meaning}
+    label = option.name.replace("_us", " (µs)").replace("_", " ").capitalize()
+    how: dict[str, Any] = {"key": f"{table.name}-{option.name}", "help": option.meaning, "bind": "query-params"}
+    default: Any = option.default
+    value: Any
     if option.kind == "choice":
-        return str(st.segmented_control(label, option.choices, default=option.default, **how) or option.default)
-    if option.kind == "flag":
-        return bool(st.toggle(label, value=bool(option.default), **how))
-    if option.kind == "text":
-        return st.text_input(label, value=str(option.default or ""), width=260, **how) or option.default
-    least = option.least if option.kind == "count" else 0.0
-    return st.number_input(label, min_value=least, value=option.default, width=180, **how)
+        value = st.segmented_control(label, option.choices, default=default, required=True, **how)
+    elif option.kind == "flag":
+        value = st.toggle(label, value=default, **how)
+    elif option.kind == "text":
+        value = st.text_input(label, value=default or "", width=260, **how) or default
+    else:
+        least = option.least if option.kind == "count" else 0.0
+        value = st.number_input(label, min_value=least, value=default, width=180, **how)
+    return cast("Value", value)
 
 
 def _look(count: int, rows: int) -> dict[str, Any]:
@@ -83,7 +106,7 @@ def _frame(filled: Filled) -> tuple[pd.DataFrame, dict[str, Any]]:
     for one in layout(filled):
         if one.depth and filled.table.tree:
             colours = region_colours(name for path in filled.frame["path"] for name in path)
-            data["colour"] = [swatch(colours[path[-1]]) if path else "" for path in filled.frame["path"]]
+            data["colour"] = [_swatch(colours[path[-1]]) if path else "" for path in filled.frame["path"]]
             columns["colour"] = st.column_config.ImageColumn(
                 "", width=36, help="The colour of this region on every page."
             )
@@ -113,3 +136,9 @@ def _column(one: Shown) -> tuple[Sequence[Any], Any]:
     width = min(_WIDEST_PX, max(width, _LETTER_PX * longest))
     cells = [INDENT * deep + cell for deep, cell in zip(one.depth or [0] * len(one.cells), one.cells, strict=True)]
     return cells, st.column_config.TextColumn(title, help=one.meaning, width=width)
+
+
+def _swatch(colour: str) -> str:
+    """A small square of that colour, as an image in a data URL."""
+    square = f'<rect width="8" height="8" fill="{colour}"/>'
+    return "data:image/svg+xml," + quote(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 8">{square}</svg>')

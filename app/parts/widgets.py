@@ -7,16 +7,18 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import pandas as pd
 import streamlit as st
 
-from app import address, routes, state
-from app.parts import columns
+from app import cache, routes, state
 from profiler_kit.errors import KitError
 from profiler_kit.finding import Finding
 from profiler_kit.load.discover.runs import RunFolder
 from profiler_kit.render.figures.style import Figure, standalone
+from profiler_kit.table import Filled
+from profiler_kit.trace import Trace
 
+PATIENCE_S = 1.5  # a load shorter than this shows a spinner only
+LOOK_EVERY_S = 0.4
 PLOT = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
 
 
@@ -59,14 +61,14 @@ def note(one: Finding) -> None:
 
 def in_root(name: str) -> str:
     """A path below the folder that is served, as one would type it."""
-    path = state.root() / name
+    path = cache.root() / name
     here = Path.cwd()
     return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
 
 
 def pick_run() -> None:
     """The sidebar: which run, and its files."""
-    found = {run.key: run for run in state.runs()}
+    found = {run.key: run for run in cache.runs()}
     if not found:
         st.sidebar.caption("No runs yet")
         return
@@ -151,26 +153,12 @@ def _file_name(key: str) -> str:
     return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in text).strip("._-")
 
 
-def table(frame: pd.DataFrame, key: str, *, rows: int = 12) -> None:
-    """A table with its columns explained, as tall as its rows up to a limit, and as CSV."""
-    st.dataframe(
-        frame,
-        key=key,
-        hide_index=True,
-        placeholder="–",
-        column_config=columns.explained(frame),
-        height=columns.height(len(frame), rows),
-    )
-    csv(frame, key)
-
-
-def csv(frame: pd.DataFrame, key: str) -> None:
-    """A button that hands out the table, whole and without its colours."""
-    kept = frame.drop(columns="colour", errors="ignore")
+def csv(filled: Filled, key: str) -> None:
+    """A button that hands out the table, whole."""
     with st.container(key=f"keep-{key}", horizontal=True, horizontal_alignment="right"):
         st.download_button(
             "CSV",
-            lambda: kept.to_csv(index=False),
+            filled.csv,
             f"{_file_name(key)}.csv",
             "text/csv",
             key=f"csv-{key}",
@@ -181,31 +169,57 @@ def csv(frame: pd.DataFrame, key: str) -> None:
         )
 
 
-def pick_row(
-    frame: pd.DataFrame, key: str, *, rows: int = 12, names: Sequence[str] = (), param: str = ""
-) -> int | None:
-    """The same table with one row to select; returns its number.
+RECORD_ON_GPU = "profiler-kit capture --out runs/mine --model vit_b --device cuda"
 
-    With `param` the row's name (of `names`, one a row) is kept in the address, and a row named there is selected.
-    """
-    default = address.row_asked(param, list(names)) if param else None
-    event = st.dataframe(
-        frame,
-        key=key,
-        hide_index=True,
-        placeholder="–",
-        column_config=columns.explained(frame),
-        height=columns.height(len(frame), rows),
-        on_select="rerun",
-        selection_mode="single-row",
-        selection_default=None if default is None else {"selection": {"rows": [default]}},
-    )
-    csv(frame, key)
-    chosen = event["selection"]["rows"]
-    row = int(chosen[0]) if chosen and chosen[0] < len(frame) else None
-    if param:
-        address.keep(param, "" if row is None else names[row])
-    return row
+
+def record_hint() -> str:
+    """The command that records a run into the folder that is served."""
+    return f"profiler-kit capture --out {in_root('my_run')} --model vit_b --device cuda"
+
+
+def opened(folder: RunFolder) -> Trace | None:
+    """The run's trace; None without one, while it loads, or when it cannot be read, each said here."""
+    if folder.trace is None:
+        return None
+    with one_line_errors():
+        if cache.is_cancelled(folder):
+            st.info(f"Loading {plain(folder.trace.name)} was cancelled.", icon="ℹ️")
+            st.button("Load it again", on_click=cache.cancel, args=(folder, False))
+            return None
+        job = cache.opening(folder)
+        if not job.ended():
+            with st.spinner("Reading the trace …", show_time=True):
+                job.ended(PATIENCE_S)
+        if job.ended():
+            return job.result()
+        _watch(folder)
+    return None
+
+
+def trace_or_stop(folder: RunFolder, comes: str) -> Trace:
+    """The run's trace; without one the page ends here and says why. comes: what it would show."""
+    found = opened(folder)
+    if found is None:
+        if folder.trace is None:
+            empty("No trace in this run", f"{comes} Record one:", record_hint())
+        st.stop()
+    return found
+
+
+@st.fragment(run_every=LOOK_EVERY_S)
+def _watch(folder: RunFolder) -> None:
+    """How far the loading is, looked up again and again; when it is over the whole page is drawn anew."""
+    assert folder.trace is not None
+    with one_line_errors():
+        job = cache.opening(folder)
+        if job.ended():
+            st.rerun()
+        doing = job.note or "reading"
+        size = f"{folder.trace.stat().st_size / 1e6:,.0f} MB" if folder.trace.is_file() else ""
+        st.progress(job.share, text=plain(f"{folder.trace.name}, {size}: {doing}, {100 * job.share:.0f} %"))
+        if st.button("Cancel", help="Stops reading; the other files of the run stay usable."):
+            cache.cancel(folder, True)
+            st.rerun()
 
 
 def switch(label: str, options: Sequence[str], param: str, *, meaning: str = "") -> str:
@@ -223,7 +237,7 @@ def switch(label: str, options: Sequence[str], param: str, *, meaning: str = "")
     return chosen if chosen in options else options[0]
 
 
-def go(page: str, label: str, **more: str) -> None:
+def go(page: str, label: str, *, icon: str | None = None, **more: str) -> None:
     """A link to another page of this run."""
-    wanted = {name: value for name, value in more.items() if value}
-    st.page_link(f"app_pages/{page}.py", label=label, query_params={"run": st.session_state.get("run", ""), **wanted})
+    query = {"run": str(st.session_state.get("run", "")), **{name: value for name, value in more.items() if value}}
+    st.page_link(f"app_pages/{page}.py", label=label, icon=icon, query_params=query)

@@ -62,7 +62,7 @@ def _find(path: Path) -> tuple[Path, RunRecord | None]:
 
 def _print_report(file: Path, found: dict[str, Any], verdict: Finding, findings: list[Finding]) -> None:
     from profiler_kit.findings.doctor import about
-    from profiler_kit.findings.quality import INCIDENTS
+    from profiler_kit.tables.file import DONE
 
     rows = about(found)
     width = max(len(name) for name, _ in rows)
@@ -74,7 +74,7 @@ def _print_report(file: Path, found: dict[str, Any], verdict: Finding, findings:
         typer.echo("\nwhere (bytes of the uncompressed text)")
         offsets = [f"{incident['offset']:,}" for incident in incidents]
         for offset, incident in zip(offsets, incidents, strict=True):
-            said = f"{INCIDENTS[incident['kind']]}: {incident['text']}".rstrip(": ")
+            said = f"{DONE[incident['kind']]}: {incident['text']}".rstrip(": ")
             typer.echo(f"  {offset:>{max(map(len, offsets))}}  {said}")
     typer.echo(f"\n{verdict.sentence}")
     for one in findings:

@@ -44,11 +44,7 @@ def holds_memory(row: DeviceRow) -> bool:
 
 def of_device(snapshot: Snapshot, device: int) -> list[Finding]:
     """Everything about one device: its peak, then what went wrong."""
-    failed = out_of_memory(snapshot, device)
-    more = len(failed) - FAILURES
-    if more > 0:
-        said = f"{counted(more, 'more allocation')} failed."
-        failed = [*failed[:FAILURES], Finding(_id("out-of-memory-more", device), "memory", say(said), "error")]
+    failed = failures(snapshot, device)
     others = (history(snapshot, device), fragmentation(snapshot, device), cpu_lines(snapshot, device))
     return [peak(snapshot, device), *failed, *leaks(snapshot, device), *(one for one in others if one is not None)]
 
@@ -74,6 +70,15 @@ def out_of_memory(snapshot: Snapshot, device: int) -> list[Finding]:
     if not _row(snapshot, device)["oom"]:
         return []
     return [_failure(snapshot, number, report) for number, report in enumerate(snapshot.oom_reports(device), 1)]
+
+
+def failures(snapshot: Snapshot, device: int) -> list[Finding]:
+    """The first of them, and how many more there are."""
+    failed = out_of_memory(snapshot, device)
+    more = len(failed) - FAILURES
+    said = say(f"{counted(more, 'more allocation')} failed.")
+    rest = [Finding(_id("out-of-memory-more", device), "memory", said, "error")] if more > 0 else []
+    return failed[:FAILURES] + rest
 
 
 def _failure(snapshot: Snapshot, number: int, report: OomReport) -> Finding:

@@ -112,15 +112,6 @@ WORDS: Final[dict[str, tuple[str, str, str]]] = {
         "",
     ),
 }
-INCIDENTS: Final = {
-    "repaired": "repaired",
-    "dropped": "dropped",
-    "of no use": "dropped: no event, or a span without a time",
-    "closed early": "the list of events is closed here and goes on",
-    "after the end": "left out: behind the end of the trace",
-    "cut off": "the file ends in this event",
-    "corrupt": "the compressed data is damaged here",
-}
 SEVERITY: Final = {
     "lost": "Events are gone or damaged.",
     "missing": "Not recorded; the pages that need it say so.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -13,8 +13,9 @@ from profiler_kit.formats.ladder_record import LadderRecord
 from profiler_kit.formats.run_record import RunRecord
 from profiler_kit.formats.study_file import StudyRecord
 from profiler_kit.joined import JoinedRun
+from profiler_kit.names import printable
 from profiler_kit.run import Run
-from profiler_kit.text import fmt_rate
+from profiler_kit.text import fmt_ns, fmt_rate
 
 PARTS: Final = (
     ("record", "run.json", "what ran, and its latency without the profiler"),
@@ -33,6 +34,56 @@ def what_ran(record: RunRecord | None) -> str:
     facts += [f"batch {record.batch_size}", f"{record.image_size} px" if record.image_size else "", device]
     facts += [f"torch {record.versions['torch']}"] if "torch" in record.versions else []
     return " · ".join(filter(None, facts))
+
+
+def record_facts(record: RunRecord) -> list[tuple[str, str]]:
+    """All that run.json says about what ran: a name and a value each."""
+    said = {
+        "Model": record.model,
+        "Weights": record.weights,
+        "Optimizations": ", ".join(record.optimizations) or "none",
+        "Batch": ", ".join(filter(None, (record.batch, record.dtype))),
+        "Device": f"{record.device_name} ({record.device})",
+        "Versions": _versions(record.versions),
+        "Iterations": f"{record.timed_iterations} timed after {record.warmup_iterations} of warm-up",
+        "Phases": ", ".join(f"{name} {fmt_ns(value)}" for name, value in record.phases_ns.items() if value),
+        **{name.capitalize(): str(value) for name, value in record.workload.items() if name not in ("spec", "unit")},
+        "Workload": str(record.workload.get("spec", "")),
+        "Recorded": record.created,
+        "Commit": record.git_commit or "",
+        "Command": record.command,
+        "Notes": " · ".join(record.notes),
+    }
+    return [(name, printable(value)) for name, value in said.items() if value]
+
+
+def ladder_setup(record: LadderRecord) -> list[tuple[str, str]]:
+    """What a ladder ran on: a name and a value each."""
+    setup, ceilings = record.setup, record.ceilings
+    rates = [f"{name} {fmt_rate(rate)} TFLOP/s" for name, rate in ceilings.matrix_tflops.items()] if ceilings else []
+    rates += [f"copy {fmt_rate(ceilings.copy_gb_per_s)} GB/s", *ceilings.notes] if ceilings else []
+    points = f", grid {setup.points_per_side}, {setup.points_per_batch} at once" if setup.task == "amg" else ""
+    said = {
+        "Model": setup.model,
+        "Weights": setup.weights,
+        "Task": f"{setup.task}{points}",
+        "Workload": setup.workload,
+        "Images": f"{setup.num_images} ({setup.images})" if setup.images else "",
+        "Batch": str(setup.batch_size),
+        "Batches": f"{setup.iterations} timed after {setup.warmup} of warm-up, each row in a fresh process",
+        "Device": f"{record.device_name} ({setup.device})",
+        "Measured rates": ", ".join(rates),
+        "Versions": _versions(record.versions),
+        "Recorded": record.created,
+        "Commit": record.git_commit or "",
+        "Command": record.command,
+        "Notes": " · ".join(f"{row.technique}: {note}" for row in record.rows for note in row.notes),
+    }
+    return [(name, printable(value)) for name, value in said.items() if value]
+
+
+def _versions(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
 def problems(run: Run) -> list[Finding]:

@@ -7,6 +7,7 @@ from typing import Final, cast
 import pandas as pd
 
 from profiler_kit.analyses.gpu.kernel_groups import By
+from profiler_kit.analyses.gpu.timeline import gpu_timeline
 from profiler_kit.analyses.gpu.window import operator_sums
 from profiler_kit.analyses.ranks.ranks import RANK_TOTALS
 from profiler_kit.finding import Evidence, Finding, Piece, bold, counted, say
@@ -37,6 +38,16 @@ def longest_group(groups: pd.DataFrame, by: By) -> Finding:
     )
     evidence = Evidence("kernel_groups", {"key": (str(first["key"]),)}, {"by": by})
     return Finding("longest-kernels", "table", said, evidence=evidence, page="kernels")
+
+
+def group_numbers(events: pd.DataFrame) -> str:
+    """The numbers that sum up the events of one group. Takes GPU_EVENTS, not empty."""
+    middle, last = (float(events["dur_ns"].quantile(share)) for share in (0.5, 0.95))
+    return (
+        f"{counted(len(events), 'time')} · sum {fmt_ns(int(events['dur_ns'].sum()))} · "
+        f"busy {fmt_ns(gpu_timeline(events)['busy_ns'])} · median {fmt_ns(middle)} · 95 % below {fmt_ns(last)} · "
+        f"longest {fmt_ns(int(events['dur_ns'].max()))}"
+    )
 
 
 def no_call_sites(origins: pd.DataFrame) -> Finding | None:

@@ -20,51 +20,78 @@ LADDER_ROWS: Final = Schema(
     "LADDER_ROWS",
     "technique, in the order they were listed; the first is the baseline",
     {
-        "technique": Column("str"),
-        "optimizations": Column("str", 'names in the order they were applied, separated by commas; "" as published'),
-        "status": Column("str", "ok, failed, timeout, oom, skipped"),
-        "error": Column("str", 'one line, "" when it was measured'),
-        "is_step": Column("bool", "the waterfall climbs over it; the others are alternatives beside a step"),
-        "parent": Column("str", 'the step that it is compared with; "" for the baseline'),
-        "dtype": Column("str"),
-        "batch_size": Column("int64"),
-        "samples": Column("int64"),
-        "images_per_s": Column("float64", "batch size / median; missing (NaN) where nothing was measured"),
-        "median_ns": Column("float64", "of one batch, between events around the timed region"),
-        "q1_ns": Column("float64"),
-        "q3_ns": Column("float64"),
-        "p90_ns": Column("float64"),
-        "p95_ns": Column("float64"),
-        "p99_ns": Column("float64"),
-        "max_ns": Column("float64"),
-        "mean_ns": Column("float64"),
-        "first_ns": Column("float64", "the first call of the process"),
-        "load_ns": Column("float64"),
-        "compile_cold_ns": Column("float64", "first call of a compiled row, empty caches; 0 when nothing was compiled"),
-        "compile_warm_ns": Column("float64", "the same in a second process, with the caches of the first"),
-        "warmup_ns": Column("float64"),
-        "peak_memory_bytes": Column("float64"),
-        "memory_share": Column("float64", "of the device's memory"),
-        "miou": Column("float64", "against the truth; NaN where none is known"),
-        "miou_small": Column("float64"),
-        "miou_medium": Column("float64"),
-        "miou_large": Column("float64"),
-        "baseline_miou": Column("float64", "against the baseline's masks"),
-        "baseline_miou_strict": Column("float64", "images with another number of masks left out"),
-        "mask_count_mismatch": Column("float64", "images with another number of masks than the baseline's"),
-        "mask_match_mismatch": Column("float64", "images with a mask that has no partner"),
-        "relative_error": Column(
-            "float64", "of the outputs of one batch against the baseline's; NaN for a model that makes masks"
+        "technique": Column("str", "Name of the row; alternatives to a step are indented."),
+        "optimizations": Column("str", "In the order they were applied, separated by commas; empty as published."),
+        "status": Column("str", "Whether it was measured: ok, failed, timeout, oom, skipped."),
+        "error": Column("str", "Why there are no numbers, in one line.", show="room"),
+        "is_step": Column("bool", "Each step has all optimizations of the one below it.", "a step", "never"),
+        "parent": Column("str", "The step that it is compared with; empty for the baseline.", "compared with", "room"),
+        "dtype": Column("str", "Number format of the model."),
+        "batch_size": Column("int64", show="room"),
+        "samples": Column("int64", "Timed batches."),
+        "images_per_s": Column("float64", "Items of a batch (images, sequences) over its median time.", "speed"),
+        "median_ns": Column("float64", "Of one batch, between events around the timed region."),
+        "q1_ns": Column("float64", show="room"),
+        "q3_ns": Column("float64", show="room"),
+        "p90_ns": Column("float64", "90 % of the batches took less.", "p90", "room"),
+        "p95_ns": Column("float64", "95 % of the batches took less.", "p95", "room"),
+        "p99_ns": Column("float64", "99 % of the batches took less.", "p99", "room"),
+        "max_ns": Column("float64", "The slowest batch.", show="room"),
+        "mean_ns": Column("float64", show="never"),
+        "first_ns": Column("float64", "The first call of the process.", show="room"),
+        "load_ns": Column("float64", "Building the model, reading weights, moving them to the device.", show="room"),
+        "compile_cold_ns": Column(
+            "float64", "First call of a compiled row, caches empty.", "cold compile", "room", where="compile_cold_ns"
         ),
-        "cosine": Column("float64", "between the outputs of one batch and the baseline's, as one vector"),
-        "agreement": Column("float64", "with the baseline: mean IoU of masks, or the cosine of outputs"),
-        "unit": Column("str", "what a batch is counted in"),
-        "speedup": Column("float64", "images_per_s over the baseline's"),
-        "gain": Column("float64", "images_per_s over the parent's"),
-        "tflops": Column("float64", "work of the published model / median"),
-        "intensity": Column("float64", "FLOP per byte that the published operators move, at this row's dtype"),
-        "peak_tflops": Column("float64", "the device's measured matrix rate at that dtype"),
-        "below_min_miou": Column("bool"),
+        "compile_warm_ns": Column(
+            "float64",
+            "First call of a second process that finds the caches of the first.",
+            "warm compile",
+            "room",
+            where="compile_warm_ns",
+        ),
+        "warmup_ns": Column("float64", "The calls before the timed ones.", "warm-up", "never"),
+        "peak_memory_bytes": Column("float64", "Peak after a reset before the timed batches.", "peak memory"),
+        "memory_share": Column("float64", "Peak as a share of the device's memory.", "of memory", "room"),
+        "miou": Column("float64", "Mean IoU with the true masks, where they are known.", "mIoU", "room", "score"),
+        "miou_small": Column("float64", "Of true masks below 32² pixels.", "small", "room", "score"),
+        "miou_medium": Column("float64", "Of true masks from 32² to below 96² pixels.", "medium", "room", "score"),
+        "miou_large": Column("float64", "Of true masks from 96² pixels on.", "large", "room", "score"),
+        "baseline_miou": Column("float64", "Mean IoU with the masks of the baseline.", "mIoU fp32", "room", "score"),
+        "baseline_miou_strict": Column(
+            "float64", "The same without images with another number of masks.", "mIoU strict", "never", "score"
+        ),
+        "mask_count_mismatch": Column(
+            "float64",
+            "Images with another number of masks than the baseline's (how the sam2 server counts).",
+            "counts differ",
+            "room",
+            "count",
+        ),
+        "mask_match_mismatch": Column(
+            "float64",
+            "Images with a mask that has no partner of IoU 0.5 or more.",
+            "without partner",
+            "room",
+            "count",
+        ),
+        "relative_error": Column(
+            "float64", "Of the outputs of one batch against the baseline's.", "rel. error", "room", "score"
+        ),
+        "cosine": Column(
+            "float64", "Between the outputs of one batch and the baseline's, as one vector.", "cosine", "room", "score"
+        ),
+        "agreement": Column("float64", "With the baseline: mean IoU of masks, or the cosine of outputs.", unit="score"),
+        "unit": Column("str", "What a batch is counted in.", show="never"),
+        "speedup": Column("float64", "Speed over that of the baseline.", "× fp32"),
+        "gain": Column("float64", "Speed over that of the step below it.", "× step"),
+        "tflops": Column("float64", "Work of the published model over the median time.", "TFLOP/s", "room"),
+        "intensity": Column(
+            "float64", "FLOP per byte that the published operators move, at this row's dtype.", "FLOP/byte", "never"
+        ),
+        "peak_tflops": Column("float64", "The device's measured matrix rate at that dtype.", "device TFLOP/s", "room"),
+        "rate_share": Column("float64", "Of the device's measured matrix rate at that dtype.", "of rate", "room"),
+        "below_min_miou": Column("bool", "Masks agree less with the baseline's than was asked for.", show="never"),
     },
 )
 
@@ -147,7 +174,7 @@ def _frame_row(record: LadderRecord, row: RowResult) -> dict[str, Any]:
     median = quantile(samples, 0.5)
     work = None if base is None else base.work
     phases = {name: float(row.phases_ns.get(name, NAN)) for name in ("load", "compile_cold", "compile_warm", "warmup")}
-    rates = {} if record.ceilings is None else record.ceilings.matrix_tflops
+    rate = None if record.ceilings is None else record.ceilings.matrix_tflops.get(rate_name(row))
     return {
         "technique": row.technique,
         "optimizations": ",".join(row.optimizations),
@@ -182,7 +209,8 @@ def _frame_row(record: LadderRecord, row: RowResult) -> dict[str, Any]:
         "gain": NAN if parent is None else speed / images_per_s(parent),
         "tflops": NAN if work is None or not samples else work.flop / median / 1e3,
         "intensity": intensity(record, row),
-        "peak_tflops": _number(rates.get(rate_name(row))),
+        "peak_tflops": _number(rate),
+        "rate_share": NAN if work is None or not samples or not rate else work.flop / median / 1e3 / rate,
         "below_min_miou": below_min_miou(record, row),
     }
 

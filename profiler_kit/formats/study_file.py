@@ -20,15 +20,15 @@ STUDY_SAMPLES: Final = Schema(
     "STUDY_SAMPLES",
     "timed call of a study",
     {
-        "study": Column("str", "components, batching, image-size, table"),
-        "label": Column("str", "the component, sequential or batched, the row of the table"),
-        "device": Column("str"),
-        "dtype": Column("str"),
-        "compiled": Column("bool"),
-        "batch_size": Column("int64", "images that the sample is of"),
-        "image_size": Column("int64"),
-        "iteration": Column("int64"),
-        "latency_ns": Column("int64", "of all these images"),
+        "study": Column("str", "Which study: components, batching, image-size, table."),
+        "label": Column("str", "The component; sequential or batched; the row of the table."),
+        "device": Column("str", "Kind of the device, such as cuda or cpu."),
+        "dtype": Column("str", "Number format of the model."),
+        "compiled": Column("bool", "With torch.compile."),
+        "batch_size": Column("int64", "Images that the sample is of."),
+        "image_size": Column("int64", "Side of an image in pixels."),
+        "iteration": Column("int64", "Number of the call.", unit="id"),
+        "latency_ns": Column("int64", "Time for all of these images."),
     },
 )
 
@@ -36,19 +36,25 @@ STUDY_TOTALS: Final = Schema(
     "STUDY_TOTALS",
     "label, device, dtype, compiled, batch size and image size of a study",
     {
-        "study": Column("str"),
-        "label": Column("str"),
-        "device": Column("str"),
-        "dtype": Column("str"),
-        "compiled": Column("bool"),
-        "batch_size": Column("int64"),
-        "image_size": Column("int64"),
-        "samples": Column("int64"),
+        **{name: STUDY_SAMPLES.columns[name] for name in list(STUDY_SAMPLES.columns)[:7]},
+        "samples": Column("int64", "Timed calls."),
         "median_ns": Column("float64"),
-        "q1_ns": Column("float64"),
-        "q3_ns": Column("float64"),
-        "per_image_ns": Column("float64", "median / batch size"),
-        "images_per_s": Column("float64"),
+        "q1_ns": Column("float64", show="room"),
+        "q3_ns": Column("float64", show="room"),
+        "per_image_ns": Column("float64", "Median divided by the batch size."),
+        "images_per_s": Column("float64", "Batch size divided by the median."),
+    },
+)
+
+STUDY_SPEEDS: Final = Schema(
+    "STUDY_SPEEDS",
+    "device and dtype of the study `table`",
+    {
+        "device": STUDY_SAMPLES.columns["device"],
+        "dtype": STUDY_SAMPLES.columns["dtype"],
+        "eager_per_s": Column("float64", "Images a second without torch.compile.", "eager"),
+        "compiled_per_s": Column("float64", "Images a second with torch.compile.", "compiled"),
+        "compile_gain": Column("float64", "Compiled over eager.", "×"),
     },
 )
 
@@ -147,3 +153,17 @@ def study_totals(samples: pd.DataFrame) -> pd.DataFrame:
         )
     kinds = STUDY_TOTALS.dtypes()
     return STUDY_TOTALS.check(pd.DataFrame(rows, columns=list(kinds)).astype(kinds))
+
+
+def study_speeds(totals: pd.DataFrame) -> pd.DataFrame:
+    """STUDY_TOTALS -> STUDY_SPEEDS: without and with torch.compile, and the second over the first."""
+    import pandas as pd
+
+    STUDY_TOTALS.check(totals)
+    rows = []
+    for (device, dtype), group in totals[totals["study"] == "table"].groupby(["device", "dtype"], sort=False):
+        speeds = dict(zip(group["compiled"], group["images_per_s"], strict=True))
+        eager, compiled = speeds.get(False, float("nan")), speeds.get(True, float("nan"))
+        rows.append((device, dtype, eager, compiled, compiled / eager))
+    kinds = STUDY_SPEEDS.dtypes()
+    return STUDY_SPEEDS.check(pd.DataFrame(rows, columns=list(kinds)).astype(kinds))

@@ -141,9 +141,9 @@ def operator_bars(operators: pd.DataFrame, *, most: int = 9) -> Markup:
     return fill("dashboard_bars.html.j2", rows=operator_rows(operators, most), above=True)
 
 
-def facts(table: pd.DataFrame, style: str = "pk-facts") -> Markup:
-    """Rows of a fact and its value as a list that wraps long values. style: the class that its page knows."""
-    return fill("facts.html.j2", rows=list(zip(table["fact"], table["value"], strict=True)), name=style)
+def facts(rows: Sequence[tuple[str, str]], style: str = "pk-facts") -> Markup:
+    """Names and values as a list that wraps long values. style: the class that its page knows."""
+    return fill("facts.html.j2", rows=rows, name=style)
 
 
 def gain(one: Gain) -> Markup:

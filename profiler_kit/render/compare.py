@@ -1,4 +1,4 @@
-"""Several runs against A, for a page: COMPARED in, tables with one group of columns a run and grouped bars out."""
+"""Plotly figures of several runs against A (COMPARED): grouped bars, and boxes of latencies."""
 
 from __future__ import annotations
 
@@ -9,54 +9,21 @@ from typing import Final
 import pandas as pd
 import plotly.graph_objects as go
 
-from profiler_kit.analyses.compare.side_by_side import COMPARED, COMPARED_MEMORY
+from profiler_kit.analyses.compare.side_by_side import COMPARED
 from profiler_kit.names import fit_names
 from profiler_kit.render.figures.style import GRID, MARGIN, escape
-from profiler_kit.render.tables import INDENT, printable, swatch
 from profiler_kit.text import fmt_ns, ns_in, time_unit
-from profiler_kit.timeline.palette import HUES, NEUTRAL, region_colours
-from profiler_kit.units import bytes_to_mib, ns_to_ms
+from profiler_kit.timeline.palette import HUES, NEUTRAL
 
 Path = tuple[str, ...]
 Rows = Mapping[Path, Mapping[str, object]]
 LETTERS: Final = "ABCDEF"
 MOST: Final = 14  # bars in one figure
-_WORDS: Final = {"added": "new", "removed": "gone"}
-_TOTALS: Final = {
-    "round": "step or region, on the host",
-    "trace": "first to last event",
-    "latency": "latency, unprofiled",
-}
 
 
 def run_colours() -> dict[str, str]:
     """The colour of each letter; A is grey, what it is compared with stands out."""
     return dict(zip(LETTERS, [NEUTRAL, *HUES], strict=False))
-
-
-def compared_table(rows: pd.DataFrame, *, tree: bool = False, most: int | None = None) -> pd.DataFrame:
-    """COMPARED of one kind and metric: one row per path; A_ms, and for each run B_ms, B_change, B_noise_ms and B_is.
-
-    tree: paths are regions: a colour and an indented name. most: the rows that changed most, over all runs.
-    """
-    COMPARED.check(rows)
-    paths, by_run = _chosen(rows, most, tree=tree), _by_run(rows)
-    table = pd.DataFrame(index=range(len(paths)))
-    if tree:
-        colour = region_colours(name for path in paths for name in path)
-        table["colour"] = [swatch(colour[path[-1]]) for path in paths]
-        names = fit_names([path[-1] for path in paths], 26)
-        table["region"] = [INDENT * (len(p) - 1) + printable(n) for p, n in zip(paths, names, strict=True)]
-    else:
-        table["compared"] = [printable(_TOTALS.get(path[0], path[0])) for path in paths]
-    table["A_ms"] = [ns_to_ms(_first(by_run, path, "a_ns")) for path in paths]
-    for run, mine in by_run.items():
-        table[f"{run}_ms"] = [ns_to_ms(_value(mine, path, "b_ns")) for path in paths]
-        table[f"{run}_change"] = [100 * _value(mine, path, "change") for path in paths]
-        table[f"{run}_noise_ms"] = [ns_to_ms(_value(mine, path, "noise_ns")) for path in paths]
-        status = [str(mine.get(path, {}).get("status", "")) for path in paths]
-        table[f"{run}_is"] = [_WORDS.get(one, one) for one in status]
-    return table
 
 
 def compared_bars(rows: pd.DataFrame, *, most: int = MOST) -> go.Figure:
@@ -141,25 +108,6 @@ def latency_boxes(latency_ns: Mapping[str, Sequence[int]]) -> go.Figure:
     return figure
 
 
-def memory_compared_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """COMPARED_MEMORY: peaks in MiB, one row per region, for each run the difference to A beside it."""
-    COMPARED_MEMORY.check(rows)
-    paths = list(dict.fromkeys(rows["path"]))
-    names = fit_names([path[-1] for path in paths], 26)
-    table = pd.DataFrame({"region": [INDENT * (len(p) - 1) + printable(n) for p, n in zip(paths, names, strict=True)]})
-    for number, (run, mine) in enumerate(_by_run(rows).items()):
-        a, b = ([_mib(mine.get(path, {}).get(column)) for path in paths] for column in ("a_bytes", "b_bytes"))
-        if not number:
-            table["A_mib"] = a
-        table[f"{run}_mib"] = b
-        table[f"{run}_more_mib"] = [right - left for left, right in zip(a, b, strict=True)]
-    return table
-
-
-def _mib(value: object) -> float:
-    return bytes_to_mib(int(value)) if isinstance(value, int) else math.nan
-
-
 def _by_run(rows: pd.DataFrame) -> Mapping[str, Rows]:
     """Of each run its rows by path."""
     found: dict[str, dict[Path, Mapping[str, object]]] = {str(run): {} for run in sorted(set(rows["run"]))}
@@ -176,17 +124,6 @@ def _first(by_run: Mapping[str, Rows], path: Path, column: str) -> float:
     """What the first run that knows says of A."""
     known = (_value(mine, path, column) for mine in by_run.values())
     return next((value for value in known if not math.isnan(value)), math.nan)
-
-
-def _chosen(rows: pd.DataFrame, most: int | None, *, tree: bool) -> list[Path]:
-    """The paths, in order; without `tree` those that changed most first."""
-    paths = list(dict.fromkeys(rows["path"]))
-    if tree:
-        weight = _weight(rows)
-        return sorted(paths, key=lambda path: [(-weight[path[:n]], path[n - 1]) for n in range(1, len(path) + 1)])
-    delta = (rows["b_ns"].fillna(0) - rows["a_ns"].fillna(0)).abs()
-    worst = delta.groupby(rows["path"]).max()
-    return sorted(paths, key=lambda path: -float(worst[path]))[:most]
 
 
 def _weight(rows: pd.DataFrame) -> dict[Path, float]:

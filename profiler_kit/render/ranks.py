@@ -1,20 +1,16 @@
-"""The ranks of one job in tables and figures: RANK_TOTALS and RANK_COLLECTIVES in."""
+"""Plotly figures of the ranks of one job (RANK_TOTALS, COLLECTIVE_WAITS)."""
 
 from __future__ import annotations
 
 from typing import Final
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from profiler_kit.analyses.ranks.ranks import RANK_COLLECTIVES, RANK_TOTALS
-from profiler_kit.names import fit_names, kernel_names
+from profiler_kit.analyses.ranks.ranks import COLLECTIVE_WAITS, RANK_TOTALS
 from profiler_kit.render.figures.style import GRID, MARGIN, escape
-from profiler_kit.render.tables import KERNEL_LETTERS, printable
 from profiler_kit.text import fmt_ns, fmt_percent, ns_in, time_unit
 from profiler_kit.timeline.palette import ACTIVITY, HUES, NEUTRAL
-from profiler_kit.units import ns_to_ms, ns_to_us
 
 POINTS: Final = 2_000  # collectives drawn: those that waited longest
 _PARTS: Final = (
@@ -86,12 +82,12 @@ def _stacked(figure: go.Figure, rows: int, unit: str) -> go.Figure:
     return figure
 
 
-def wait_points(collectives: pd.DataFrame) -> go.Figure:
+def wait_points(waits: pd.DataFrame) -> go.Figure:
     """How long each collective made a rank wait at most, in order, in the colour of the rank that came last.
 
-    Takes RANK_COLLECTIVES. Of more than POINTS those that waited longest are drawn.
+    Takes COLLECTIVE_WAITS. Of more than POINTS those that waited longest are drawn.
     """
-    worst = worst_collectives(collectives).head(POINTS).sort_values("collective")
+    worst = COLLECTIVE_WAITS.check(waits).head(POINTS).sort_values("collective")
     unit = time_unit(worst["wait_ns"])
     figure = go.Figure()
     for number, rank in enumerate(sorted(worst["last_rank"].unique().tolist())):
@@ -114,58 +110,3 @@ def wait_points(collectives: pd.DataFrame) -> go.Figure:
         yaxis={"ticksuffix": f" {unit}", "rangemode": "tozero", "tickformat": ",", "gridcolor": GRID},
     )
     return figure
-
-
-def worst_collectives(collectives: pd.DataFrame) -> pd.DataFrame:
-    """One row per collective, the longest wait first: its name, who came last, the wait, and what it took itself.
-
-    Takes RANK_COLLECTIVES. Columns collective, name, group, last_rank, waiting_rank, wait_ns, transfer_ns (the shortest
-    kernel: nobody was waited for any more).
-    """
-    RANK_COLLECTIVES.check(collectives)
-    if collectives.empty:
-        return pd.DataFrame(
-            columns=["collective", "name", "group", "last_rank", "waiting_rank", "wait_ns", "transfer_ns"]
-        )
-    longest = collectives.loc[collectives.groupby("collective")["wait_ns"].idxmax()].set_index("collective")
-    last = collectives[collectives["last"]].drop_duplicates("collective").set_index("collective")
-    frame = pd.DataFrame(
-        {
-            "name": last["name"],
-            "group": last["group"],
-            "last_rank": last["rank"],
-            "waiting_rank": longest["rank"],
-            "wait_ns": longest["wait_ns"],
-            "transfer_ns": last["dur_ns"],
-        }
-    )
-    return frame.reset_index().sort_values(["wait_ns", "collective"], ascending=[False, True], ignore_index=True)
-
-
-def rank_table(totals: pd.DataFrame) -> pd.DataFrame:
-    """RANK_TOTALS in ms."""
-    RANK_TOTALS.check(totals)
-    whole = totals["total_ns"].where(totals["total_ns"] > 0, 1)
-    communication = totals["communication_ns"].where(totals["communication_ns"] > 0, np.nan)
-    table = pd.DataFrame({"rank": totals["rank"], "busy_share": 100 * totals["busy_ns"] / whole})
-    for name in ("total", "computation", "communication", "exposed_communication", "wait", "held"):
-        table[f"{name}_ms"] = totals[f"{name}_ns"].map(ns_to_ms)
-    hidden = 100 * (1 - totals["exposed_communication_ns"] / communication)
-    return table.assign(hidden_share=hidden, collectives=totals["collectives"], arrived_last=totals["arrived_last"])
-
-
-def collective_table(collectives: pd.DataFrame) -> pd.DataFrame:
-    """One row per collective, the longest wait first."""
-    worst = worst_collectives(collectives)
-    names = fit_names(kernel_names(list(worst["name"])), KERNEL_LETTERS)
-    return pd.DataFrame(
-        {
-            "collective": worst["collective"],
-            "wait_us": worst["wait_ns"].map(ns_to_us),
-            "last_rank": worst["last_rank"],
-            "waiting_rank": worst["waiting_rank"],
-            "transfer_us": worst["transfer_ns"].map(ns_to_us),
-            "kernel": [printable(name) for name in names],
-            "process_group": worst["group"].map(lambda name: printable(name.strip('"'))),
-        }
-    )

@@ -28,7 +28,7 @@ def tables_of(source: Of) -> list[Table]:
 
 
 def fill(name: str, parts: Mapping[Of, Any], **options: Value) -> Filled:
-    """The table of that name, filled from the part that it is of.
+    """The table of that name, filled from the part that it is of: a part, or what gives it when it is needed.
 
     Raises OptionError when the table is not of these parts, when its part is not there (None), and for an option that
     it has not.
@@ -37,6 +37,8 @@ def fill(name: str, parts: Mapping[Of, Any], **options: Value) -> Filled:
     if table is None or table.of not in parts:
         known = ", ".join(table.name for of in parts for table in tables_of(of))
         raise OptionError(f"table {name!r}: unknown, expected one of: {known}.")
-    if parts[table.of] is None:
+    part = parts[table.of]
+    source = part() if callable(part) else part
+    if source is None:
         raise OptionError(f"table {name}: this run holds no {table.of}, expected one. Record it with: {RECORD}")
-    return table.of_source(parts[table.of], **options)
+    return table.of_source(source, **options)

@@ -5,7 +5,9 @@ The tables of traces and of snapshots are filled from comparisons with the same 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import pandas as pd
@@ -37,6 +39,13 @@ FUNCTIONS: Final = 2  # of a stack, the innermost
 def _named(label: str, meaning: str) -> Schema:
     """COMPARED with another heading for what is compared."""
     return Schema("COMPARED", COMPARED.row, {**COMPARED.columns, "path": Column("path", meaning, label)})
+
+
+def of_letter(table: Table, letter: str) -> Table:
+    """The table of one run with its letter in the headings, where others have B."""
+    columns = table.schema.columns.items()
+    named = {name: replace(one, label=re.sub(r"\bB\b", letter, one.label)) for name, one in columns}
+    return replace(table, schema=replace(table.schema, columns=named))
 
 
 def _rows(kind: str) -> Callable[..., pd.DataFrame]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from profiler_kit.analyses.ranks.ranks import RANK_COLLECTIVES, RANK_TOTALS
+from profiler_kit.analyses.ranks.ranks import COLLECTIVE_WAITS, RANK_COLLECTIVES, RANK_TOTALS, collective_waits
 from profiler_kit.table import Table
 
 TABLES: Final = (
@@ -28,5 +28,12 @@ TABLES: Final = (
         command="ranks",
         by="collective",
         top=30,
+    ),
+    Table(
+        "collective_waits",
+        "job",
+        "wait at each collective",
+        COLLECTIVE_WAITS,
+        lambda ranks: collective_waits(ranks.collectives()),
     ),
 )

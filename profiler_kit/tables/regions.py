@@ -6,6 +6,7 @@ from typing import Final
 
 from profiler_kit.analyses.compare.clock import REGION_MEMORY, REGION_MEMORY_TOTALS
 from profiler_kit.analyses.gpu.regions import REGION_TOTALS
+from profiler_kit.analyses.gpu.utilization import NAMES, REGION_OVERVIEW, region_overview
 from profiler_kit.table import Table
 
 TABLES: Final = (
@@ -20,6 +21,18 @@ TABLES: Final = (
         share_of="busy_ns",
         tree=True,
         host=("path", "instances", "host_ns"),
+    ),
+    Table(
+        "region_overview",
+        "trace",
+        "regions: time, and what bounds each",
+        REGION_OVERVIEW,
+        lambda trace: region_overview(trace.regions(), trace.utilization()),
+        order=("path", "busy_ns", "verdict", "utilization", "host_ns", "sum_ns"),
+        share_of="busy_ns",
+        tree=True,
+        host=("path", "host_ns", "instances"),
+        texts=lambda trace, frame: {"verdict": [NAMES.get(one, one) for one in frame["verdict"]]},
     ),
     Table(
         "region_memory",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from app.parts import loading_parts
+from app.parts import widgets
 from tests.app.samples import PATIENCE_S
 
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A load is waited for, where a user would be shown how far it is after a second and a half."""
-    monkeypatch.setattr(loading_parts, "PATIENCE_S", PATIENCE_S)
+    monkeypatch.setattr(widgets, "PATIENCE_S", PATIENCE_S)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 import subprocess
 import sys
@@ -11,11 +12,15 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from profiler_kit.snapshot import load_snapshot
-from tests.app.samples import CHECKOUT, PATIENCE_S, gpu_trace, make_job, make_runs, record
+from tests import snapshots
+from tests.allocator import Allocator
+from tests.app.samples import CHECKOUT, PATIENCE_S, gpu_trace, host_trace, make_job, make_runs, record
 
-PAGES = ("overview", "regions", "kernels", "operators", "layers", "memory", "compare", "ranks", "doctor")
-OF_A_RUN = tuple(page for page in PAGES if page != "ranks")  # which shows whole jobs
+PAGES = (
+    *("overview", "timeline", "regions", "kernels", "operators", "layers", "memory"),
+    *("compare", "ranks", "tables", "perfetto", "doctor"),
+)
+OF_A_RUN = tuple(page for page in PAGES if page not in ("ranks", "perfetto"))  # of whole jobs; reads the file itself
 
 
 @pytest.fixture
@@ -94,7 +99,8 @@ def test_the_overview_says_what_to_fix_and_where_it_shows(runs: Path) -> None:
     test = show("overview", "gpu")
     said = text(test)
     assert "One kernel: gemm" in said and "It ran 1 time and takes 600.00 µs, 60.0 % of all GPU time" in said
-    assert "<em>holds</em>600.00 µs of each batch" in drawn(test)
+    assert "holds" in drawn(test) and "600.00 µs of each batch" in drawn(test)
+    assert "The GPU was idle for **200.00 µs** while recorded: other 100 %." in said
     links = {link.proto.label: link.proto.query_string for link in test.get("page_link")}
     assert links["Show in Kernels"] == "run=gpu&kernel=gemm"
 
@@ -102,28 +108,28 @@ def test_the_overview_says_what_to_fix_and_where_it_shows(runs: Path) -> None:
 def test_a_kernel_in_the_address_is_the_one_that_is_shown(runs: Path) -> None:
     test = show("kernels", "gpu", kernel="softmax")
     table, origins = test.dataframe
-    assert table.value["kernel"].tolist() == ["gemm", "softmax", "upsample"]
-    assert table.value["sum_ms"].tolist() == [0.6, 0.3, 0.1]
+    assert table.value["key"].tolist() == ["gemm", "softmax", "upsample"]
+    assert table.value["sum_ns"].tolist() == [600, 300, 100]  # µs
     assert "softmax" in [s.value for s in test.subheader]
     assert origins.value["path"].tolist() == ["timed region > image encoder"]
     assert origins.value["operator"].tolist() == ["aten::linear"]
-    assert "1 times · sum 300.00 µs · busy 300.00 µs" in text(test)
+    assert "1 time · sum 300.00 µs · busy 300.00 µs" in text(test)
 
 
 @pytest.mark.parametrize(("by", "group"), [("By kind of work", "matrix products"), ("By stream", "GPU 0, stream 7")])
 def test_kernels_group_by_kind_and_by_stream(runs: Path, by: str, group: str) -> None:
     test = show("kernels", "gpu", by=by)
-    assert group in test.dataframe[0].value["group"].tolist()
+    assert group in test.dataframe[0].value["key"].tolist()
 
 
 def test_operators_have_host_and_gpu_time(runs: Path) -> None:
     test = show("operators", "gpu")
     table, kernels = test.dataframe
-    assert table.value["operator"].tolist() == ["aten::linear", "(no operator)"]
-    assert table.value["gpu_ms"].tolist() == [0.9, 0.1]
-    assert kernels.value["kernel"].tolist() == ["gemm", "softmax"]
+    assert table.value["name"].tolist() == ["aten::linear", "(no operator)"]
+    assert table.value["gpu_ns"].tolist() == [900, 100]  # µs
+    assert kernels.value["name"].tolist() == ["gemm", "softmax"]
     host = show("operators", "host", operator="aten::sigmoid").dataframe[0].value
-    assert host["self_ms"].tolist() == [0.6, 0.1, 0.1] and "gpu_ms" not in host
+    assert host["self_ns"].tolist() == [600, 100, 100] and "gpu_ns" not in host
 
 
 @pytest.mark.parametrize(
@@ -143,8 +149,12 @@ def test_regions_say_what_bounds_them(runs: Path) -> None:
     test = show("regions", "gpu")
     assert "**image encoder** holds 90 % of the GPU's work and is **GPU-bound**" in text(test)
     tree = test.dataframe[0].value
-    assert tree["bound"].tolist() == ["mixed", "GPU-bound", "GPU-bound"]
+    assert tree["verdict"].tolist() == ["mixed", "GPU-bound", "GPU-bound"]
     assert tree["utilization"].round(1).tolist() == [76.9, 90.9, 10.0]
+    assert "Why the GPU was idle" in [header.value for header in test.subheader]
+    assert test.dataframe[2].value["idle_ns"].tolist() == [200]  # µs
+    other = show("regions", "gpu", **{"idle-scope": "all"})
+    assert other.dataframe[2].value["cause"].tolist() == ["other"]
 
 
 def test_kinds_of_layers_are_set_apart(runs: Path) -> None:
@@ -154,7 +164,7 @@ def test_kinds_of_layers_are_set_apart(runs: Path) -> None:
         "1 of Block · global hold 67 % of the forward, 1 of Block · window 14 hold 33 %." in text(test)
     )
     kinds = show("layers", "gpu", view="By kind").dataframe[0].value
-    assert kinds["layer_kind"].tolist() == ["Block · global"] * 2 + ["Block · window 14"] * 2
+    assert kinds["kind"].tolist() == ["Block · global"] * 2 + ["Block · window 14"] * 2
 
 
 def test_depth_and_layers_are_in_the_address(runs: Path) -> None:
@@ -175,19 +185,19 @@ def test_compare_names_what_changed_and_keeps_the_runs_in_the_address(runs: Path
     assert errors(test) == [] and "B takes as long as A: 20.000 → 20.000 ms" in text(test)
     assert "GPU time changed most in **timed region > mask decoder**: 100.00 → 300.00 µs (3.00 × slower)." in text(test)
     tree = test.dataframe[0].value
-    assert tree["A_ms"].tolist() == [1.0, 0.9, 0.1] and tree["B_ms"].round(3).tolist() == [1.2, 0.9, 0.3]
-    assert tree["B_is"].tolist() == ["slower", "same", "slower"]
+    assert tree["a_ns"].tolist() == [1.0, 0.9, 0.1] and tree["b_ns"].round(3).tolist() == [1.2, 0.9, 0.3]  # ms
+    assert tree["status"].tolist() == ["slower", "same", "slower"]
     assert test.query_params["with"] in ("slow", ["slow"])
 
 
 @pytest.mark.parametrize(
     ("view", "column", "value"),
     [
-        ("Kinds of work", "compared", "matrix products"),
-        ("Kernels", "compared", "gemm"),
-        ("Operators", "compared", "aten::linear"),
-        ("Layers", "compared", "blocks.1"),
-        ("Memory", "region", "peak"),
+        ("Kinds of work", "path", "matrix products"),
+        ("Kernels", "path", "gemm"),
+        ("Operators", "path", "aten::linear"),
+        ("Layers", "path", "blocks.1"),
+        ("Memory", "path", "image encoder"),
     ],
 )
 def test_each_view_of_a_comparison(runs: Path, view: str, column: str, value: str) -> None:
@@ -203,7 +213,10 @@ def test_compare_goes_on_without_what_one_run_lacks(runs: Path) -> None:
     test.run()
     assert not test.exception
     assert [str(runs / "broken") in line for line in errors(test)] == [True]
-    assert {"C_ms", "D_ms"} <= set(test.dataframe[0].value.columns)
+    assert "Host C " in str(test.dataframe[0].proto.columns)
+    test.query_params["of"] = "D"
+    test.run()
+    assert "D ms" in str(test.dataframe[0].proto.columns)
     layers = show("compare", "gpu", **{"with": "host", "view": "Layers"})
     assert "No layers to compare" in text(layers) and errors(layers) == []
 
@@ -217,7 +230,7 @@ def test_ranks_of_a_job_name_the_straggler(runs: Path) -> None:
         in (text(test))
     )
     totals, collectives = (table.value for table in test.dataframe)
-    assert totals["wait_ms"].tolist() == [0.1, 0.0] and totals["arrived_last"].tolist() == [0, 1]
+    assert totals["wait_ns"].tolist() == [100, 0] and totals["arrived_last"].tolist() == [0, 1]
     assert collectives["last_rank"].tolist() == [1]
 
 
@@ -239,6 +252,7 @@ def test_the_doctor_says_what_is_missing_and_how_to_record_it(runs: Path) -> Non
     assert "**Whole**: all" in text(test) and "No Python stacks" in text(test)
     assert "profiler_runner(path, with_stack=True)" in [code.value for code in test.code]
     assert "Not in this run" not in text(test)
+    assert "Not in this run: memory.pickle (memory over time, live at the peak)" in text(show("doctor", "host"))
 
 
 def test_the_doctor_says_where_a_file_is_damaged(runs: Path) -> None:
@@ -246,8 +260,8 @@ def test_the_doctor_says_where_a_file_is_damaged(runs: Path) -> None:
     (runs / "cut.json").write_bytes(whole[: whole.rindex(b'"cat": "kernel"')])
     test = show("doctor", "cut.json")
     assert "**Not whole**" in text(test)
-    places = next(table.value for table in test.dataframe if "incident" in table.value)
-    assert places["incident"].tolist() == ["the file ends in this event"]
+    places = next(table.value for table in test.dataframe if "offset" in table.value)
+    assert places["kind"].tolist() == ["the file ends in this event"]
 
 
 def test_a_region_in_the_address_is_selected(runs: Path) -> None:
@@ -284,26 +298,26 @@ def test_a_trace_that_is_no_json_stays_in_the_list(runs: Path) -> None:
 def test_a_name_that_is_no_runs_says_so(runs: Path) -> None:
     (runs / "trace.txt").write_text("hello")
     assert errors(show("overview", "trace.txt")) == [
-        f"{runs / 'trace.txt'}: found a file or folder whose name is not that of a run, want a run folder, *.json, "
-        "*.json.gz or *.pickle. Rename it, or choose another one on the left."
+        f"{runs / 'trace.txt'}: found a file or folder whose name is not that of a run, expected a run folder, "
+        "*.json, *.json.gz or *.pickle. Rename it, or choose another one on the left."
     ]
 
 
 def test_regions_of_a_gpu_run(runs: Path) -> None:
     test = show("regions", "gpu")
-    tree, kernels = test.dataframe
-    assert [name.strip() for name in tree.value["region"]] == ["timed region", "image encoder", "mask decoder"]
-    assert tree.value["busy_ms"].tolist() == [1.0, 0.9, 0.1]
-    assert kernels.value["kernel"].tolist() == ["gemm", "softmax", "upsample"]
-    assert kernels.value["sum_ms"].tolist() == [0.6, 0.3, 0.1]
+    tree, kernels, _ = test.dataframe
+    assert [name.strip() for name in tree.value["path"]] == ["timed region", "image encoder", "mask decoder"]
+    assert tree.value["busy_ns"].tolist() == [1.0, 0.9, 0.1]  # ms
+    assert kernels.value["name"].tolist() == ["gemm", "softmax", "upsample"]
+    assert kernels.value["sum_ns"].tolist() == [600, 300, 100]  # µs
 
 
 def test_regions_of_a_host_run(runs: Path) -> None:
     test = show("regions", "host")
     tree, operators = test.dataframe
-    assert tree.value["host_ms"].tolist() == [0.8, 0.2]
-    assert operators.value["operator"].tolist() == ["aten::addmm", "aten::linear", "aten::sigmoid"]
-    assert operators.value["self_ms"].tolist() == [0.6, 0.1, 0.1]
+    assert tree.value["host_ns"].tolist() == [800, 200]  # µs
+    assert operators.value["name"].tolist() == ["aten::addmm", "aten::linear", "aten::sigmoid"]
+    assert operators.value["self_ns"].tolist() == [600, 100, 100]
 
 
 def test_layers_tell_windowed_and_global_blocks_apart(runs: Path) -> None:
@@ -360,20 +374,28 @@ def test_memory_stands_beside_the_kernels_of_its_batch(runs: Path) -> None:
     test = show("memory", "gpu")
     assert "Kernels and memory" in [header.value for header in test.subheader]
     assert len(test.get("plotly_chart")) == 1  # memory is drawn once
-    assert "their times differ by 3.1 µs (median of 28 region boundaries; p99 30.9 µs, at most 38.5 µs)." in text(test)
+    assert "their times differ by 3.1 µs (median of 28 region boundaries; p99 30.9 µs, at most 38.5 µs)" in text(test)
 
 
 def test_memory_of_a_cpu_has_no_reserve(runs: Path) -> None:
-    facts = {**load_snapshot(runs / "gpu" / "memory.pickle").summary()["devices"][0], "device_type": "cpu"}
-    test = AppTest.from_function(_memory_numbers, args=(facts,)).run()
-    assert not test.exception, test.exception
+    sizes = {"Addr": 4096, "Bytes": 1 << 20, "Total Allocated": 1 << 20, "Total Reserved": 0, "Device Type": 0}
+    moment = {"ph": "i", "s": "t", "name": "[memory]", "cat": "cpu_instant_event", "pid": 1, "tid": 1, "ts": 10.0}
+    events = [{**moment, "args": {**sizes, "Device Id": -1}}, *host_trace().events]
+    (runs / "gpu" / "memory.pickle").write_text(json.dumps({"baseTimeNanoseconds": 1, "traceEvents": events}))
+    test = show("memory", "gpu")
     assert [metric.label for metric in test.metric] == ["Peak allocated", "Allocated at the end", "Events"]
 
 
-def _memory_numbers(facts: dict[str, object]) -> None:
-    from app.parts import memory_parts
-
-    memory_parts.numbers(facts, None)
+def test_an_out_of_memory_is_explained_once_for_every_page(runs: Path) -> None:
+    one = Allocator()
+    one.malloc(160 << 20)
+    data = one.snapshot()
+    failed = {"action": "oom", "size": 90 << 20, "stream": 0, "time_us": snapshots.T0 + 9, "frames": []}
+    data["device_traces"][0] = [*data["device_traces"][0], {**failed, "device_free": 1 << 20}]
+    snapshots.write(runs / "gpu" / "memory.pickle", data)
+    said = [line for line in errors(show("memory", "gpu")) if line.startswith("**Out of memory:**")]
+    assert len(said) == 1 and "fall short by **89.0 MiB**" in said[0] and "would not have helped" in said[0]
+    assert [line for line in errors(show("overview", "gpu")) if line.startswith("**Out of memory:**")] == said
 
 
 @pytest.mark.parametrize(

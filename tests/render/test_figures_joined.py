@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from profiler_kit.render.tables import joined_table
 
 from profiler_kit import join_run, load_snapshot, load_trace
 from profiler_kit.render.figures.kernels_and_memory import busy_share, kernels_and_memory
-from profiler_kit.render.tables import joined_table
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SPANS = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 30)), max_size=20)

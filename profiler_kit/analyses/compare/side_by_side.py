@@ -12,7 +12,6 @@ import pandas as pd
 from profiler_kit.analyses.compare.measurements import NOTCH
 from profiler_kit.analyses.compare.traces import Comparison
 from profiler_kit.analyses.layers.totals import LAYER_TOTALS
-from profiler_kit.analyses.memory.regions import MEMORY_REGIONS
 from profiler_kit.schema import Column, Schema
 
 COMPARED: Final = Schema(
@@ -64,20 +63,6 @@ COMPARED_REGIONS: Final = Schema(
         "host_noise_ns": Column("float64", "How far apart the two may be by chance.", "host noise ±", "room"),
     },
 )
-
-COMPARED_MEMORY: Final = Schema(
-    "COMPARED_MEMORY",
-    'region path and run it is compared in; the whole has the path ("peak",)',
-    {
-        "path": Column("path"),
-        "run": Column("str"),
-        "a_bytes": Column("Int64"),
-        "b_bytes": Column("Int64"),
-    },
-)
-
-
-PEAK: Final = ("peak",)
 
 
 def compared(comparisons: Mapping[str, Comparison]) -> pd.DataFrame:
@@ -161,33 +146,6 @@ def common_batches(totals: Mapping[str, pd.DataFrame]) -> list[int]:
     """The batch sizes that all of these LAYER_TOTALS have."""
     sizes = [set(frame["batch_size"].tolist()) for frame in totals.values()]
     return sorted(set.intersection(*sizes)) if sizes else []
-
-
-def compared_memory(regions: Mapping[str, pd.DataFrame], peaks: Mapping[str, int]) -> pd.DataFrame:
-    """MEMORY_REGIONS by letter and the peak of each run, A among them -> COMPARED_MEMORY: peaks in bytes.
-
-    Of several devices the one with the highest peak counts. Empty in, empty out.
-    """
-    sides = {letter: {PEAK: peak} | _peaks(regions[letter]) for letter, peak in peaks.items()}
-    first = sides.pop("A", {})
-    rows = [
-        (path, letter, first.get(path), side.get(path))
-        for letter, side in sides.items()
-        for path in dict.fromkeys([*first, *side])
-    ]
-    frame = pd.DataFrame(rows, columns=list(COMPARED_MEMORY.columns))
-    return (
-        COMPARED_MEMORY.check(frame.astype({"a_bytes": "Int64", "b_bytes": "Int64"}))
-        if rows
-        else (COMPARED_MEMORY.empty())
-    )
-
-
-def _peaks(regions: pd.DataFrame) -> dict[tuple[str, ...], int]:
-    found: dict[tuple[str, ...], int] = {}
-    for path, peak in zip(MEMORY_REGIONS.check(regions)["path"], regions["peak_bytes"].tolist(), strict=True):
-        found[path] = max(found.get(path, 0), peak)
-    return found
 
 
 def _per_image(totals: pd.DataFrame, batch_size: int) -> pd.DataFrame:

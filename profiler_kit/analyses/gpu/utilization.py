@@ -10,6 +10,7 @@ import pandas as pd
 
 from profiler_kit.analyses.gpu.idle import KERNEL_WAIT_BELOW_NS, idle_gaps, waiting_calls
 from profiler_kit.analyses.gpu.intervals import covered_by_group, union
+from profiler_kit.analyses.gpu.regions import REGION_TOTALS
 from profiler_kit.attribute.frames import KERNEL_DETAILS, LAUNCH_CALLS, REGION_INSTANCES
 from profiler_kit.load.integers import MISSING
 from profiler_kit.schema import Column, Schema
@@ -65,6 +66,16 @@ REGION_UTILIZATION: Final = Schema(
             "a launch that came late. synchronising: the launch came late because the host had waited for the GPU.",
             "bound by",
         ),
+    },
+)
+
+REGION_OVERVIEW: Final = Schema(
+    "REGION_OVERVIEW",
+    REGION_TOTALS.row,
+    {
+        "path": REGION_TOTALS.columns["path"],
+        **{name: REGION_UTILIZATION.columns[name] for name in ("verdict", "utilization")},
+        **{name: column for name, column in REGION_TOTALS.columns.items() if name != "path"},
     },
 )
 
@@ -188,6 +199,20 @@ def _by_instance(details: pd.DataFrame, instances: pd.DataFrame, gaps: pd.DataFr
             "other_wait_ns": others,
         }
     )
+
+
+def region_overview(regions: pd.DataFrame, utilization: pd.DataFrame) -> pd.DataFrame:
+    """REGION_TOTALS, REGION_UTILIZATION -> REGION_OVERVIEW: regions with what bounds each; "" where nothing is known.
+
+    Regions that ran on neither side are left out.
+    """
+    regions, utilization = REGION_TOTALS.check(regions), REGION_UTILIZATION.check(utilization)
+    ran = regions[(regions["gpu_events"] > 0) | (regions["host_ns"] > 0)].reset_index(drop=True)
+    known = {path: (verdict, busy) for path, verdict, busy in
+             zip(utilization["path"], utilization["verdict"], utilization["utilization"], strict=True)}  # fmt: skip
+    found = [known.get(path, ("", np.nan)) for path in ran["path"]]
+    verdict, busy = pd.Series([one for one, _ in found], dtype=object), pd.Series([b for _, b in found], dtype=float)
+    return REGION_OVERVIEW.check(ran.assign(verdict=verdict, utilization=busy))
 
 
 def _with_ancestors(instance: I64, parent: I64) -> tuple[I64, I64]:

@@ -56,6 +56,20 @@ RANK_TOTALS: Final = Schema(
     },
 )
 
+COLLECTIVE_WAITS: Final = Schema(
+    "COLLECTIVE_WAITS",
+    "collective, the longest wait first",
+    {
+        "collective": RANK_COLLECTIVES.columns["collective"],
+        "name": RANK_KERNELS.columns["name"],
+        "wait_ns": Column("int64", "Of the rank that waited longest.", "longest wait"),
+        "last_rank": Column("int64", "The rank that arrived last; the others waited for it.", unit="id"),
+        "waiting_rank": Column("int64", "The rank that waited longest.", unit="id"),
+        "transfer_ns": Column("int64", "The shortest kernel: no rank was waited for any more.", "itself"),
+        "group": RANK_KERNELS.columns["group"],
+    },
+)
+
 
 I64 = npt.NDArray[np.int64]
 
@@ -160,3 +174,21 @@ def _best_shift(ends: I64, wanted: I64) -> int:
     shifts = min(len(ends) - len(wanted), MOST_SHIFTS)
     apart = [float(np.median(np.abs(ends[s : s + len(wanted)] - wanted))) for s in range(shifts + 1)]
     return int(np.argmin(apart))
+
+
+def collective_waits(collectives: pd.DataFrame) -> pd.DataFrame:
+    """RANK_COLLECTIVES -> COLLECTIVE_WAITS: who waited longest at each collective, and for whom."""
+    rows = RANK_COLLECTIVES.check(collectives)
+    if rows.empty:
+        return COLLECTIVE_WAITS.empty()
+    longest = rows.loc[rows.groupby("collective")["wait_ns"].idxmax()].set_index("collective")
+    last = rows[rows["last"]].drop_duplicates("collective").set_index("collective")
+    found = last[["name"]].assign(
+        group=last["group"].str.strip('"'),
+        wait_ns=longest["wait_ns"],
+        last_rank=last["rank"],
+        waiting_rank=longest["rank"],
+        transfer_ns=last["dur_ns"],
+    )
+    order = found.reset_index().sort_values(["wait_ns", "collective"], ascending=[False, True], ignore_index=True)
+    return COLLECTIVE_WAITS.check(order)

@@ -15,7 +15,6 @@ from profiler_kit.analyses.layers.totals import LAYER_KINDS, LAYER_TOTALS
 from profiler_kit.render.figures.style import GRID, LETTER_PX, MARGIN, escape, legend_px
 from profiler_kit.text import fmt_all_ns, fmt_ns, fmt_percent, ns_in, time_unit
 from profiler_kit.timeline.palette import HUES, INKS, NEUTRAL, SCALE_DARK, SCALE_LIGHT, ink_on
-from profiler_kit.units import ns_to_ms
 
 _AXIS_PX: Final = 46
 _KINDS_AXIS_PX: Final = 36
@@ -219,37 +218,3 @@ def kind_shares(kinds: pd.DataFrame) -> go.Figure:
         yaxis={"title": "batch size", "type": "category", "autorange": "reversed", "fixedrange": True},
     )
     return figure
-
-
-def kind_table(kinds: pd.DataFrame) -> pd.DataFrame:
-    """LAYER_KINDS as people read them."""
-    LAYER_KINDS.check(kinds)
-    return pd.DataFrame(
-        {
-            "layer_kind": kinds["kind"],
-            "batch_size": kinds["batch_size"],
-            "share": 100 * kinds["share"],
-            "layers": kinds["layers"],
-            "per_image_ms": kinds["per_image_ns"].map(ns_to_ms),
-            "one_per_image_ms": kinds["one_per_image_ns"].map(ns_to_ms),
-        }
-    )
-
-
-def layer_table(totals: pd.DataFrame) -> pd.DataFrame:
-    """LAYER_TOTALS in ms per image."""
-    return pd.DataFrame(
-        {
-            "layer": totals["layer"],
-            "layer_type": totals["type"],
-            "variant": totals["variant"],
-            "batch_size": totals["batch_size"],
-            "share": 100 * totals["share"],
-            "per_image_ms": totals["per_image_ns"].map(ns_to_ms),
-            "efficiency": totals["efficiency"],
-            "median_ms": totals["median_ns"].map(ns_to_ms),
-            "q1_ms": totals["q1_ns"].map(ns_to_ms),
-            "q3_ms": totals["q3_ns"].map(ns_to_ms),
-            "count": totals["calls"],
-        }
-    )

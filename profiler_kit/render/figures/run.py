@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import plotly.graph_objects as go
 
+from profiler_kit.analyses.gpu.timeline import GpuTimeline
 from profiler_kit.render.figures.style import GRID, MARGIN
 from profiler_kit.text import fmt_ns, fmt_percent, ns_in, time_unit
 from profiler_kit.timeline.palette import ACTIVITY, HUES, MARK
 from profiler_kit.units import ns_to_ms
 
 
-def activity_bar(gpu_timeline: Mapping[str, int]) -> go.Figure:
+def activity_bar(gpu_timeline: GpuTimeline) -> go.Figure:
     """What the GPU did from its first event to its last, as one bar that adds up to the whole.
 
     Takes `gpu_timeline` of Trace.summary(). Communication and copies count where nothing before them covers them.

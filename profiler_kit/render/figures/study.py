@@ -77,26 +77,6 @@ def size_lines(totals: pd.DataFrame) -> go.Figure:
     return _axes(figure, "side of the image, pixels", "ms per image")
 
 
-def speed_table(totals: pd.DataFrame) -> pd.DataFrame:
-    """Images a second by device and dtype, without and with torch.compile, and the second over the first."""
-    STUDY_TOTALS.check(totals)
-    mine = totals[totals["study"] == "table"]
-    rows = []
-    for (device, dtype), group in mine.groupby(["device", "dtype"], sort=False):
-        speeds = dict(zip(group["compiled"], group["images_per_s"], strict=True))
-        plain, fast = speeds.get(False), speeds.get(True)
-        rows.append(
-            {
-                "device": device,
-                "dtype": dtype,
-                "eager_per_s": plain,
-                "compiled_per_s": fast,
-                "compile_gain": None if plain is None or fast is None else fast / plain,
-            }
-        )
-    return pd.DataFrame(rows)
-
-
 def _line(figure: go.Figure, rows: pd.DataFrame, x: pd.Series, name: str, colour: str) -> None:
     """Medians per image, with the quartiles as whiskers."""
     size = rows["batch_size"]

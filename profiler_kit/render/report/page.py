@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from profiler_kit.findings.records import what_ran
+from profiler_kit.findings.records import record_facts, what_ran
 from profiler_kit.formats.ladder_record import LadderRecord
 from profiler_kit.formats.run_record import RunRecord
 from profiler_kit.render.bars import facts
@@ -23,7 +23,6 @@ from profiler_kit.render.report.memory import SHOWN, memory_section
 from profiler_kit.render.report.overview import overview
 from profiler_kit.render.report.section import Block, Section, colours_of, warning
 from profiler_kit.render.report.trace import shown_tables, trace_sections
-from profiler_kit.render.tables import record_table
 from profiler_kit.run import Run, compare_runs
 from profiler_kit.version import __version__
 
@@ -107,4 +106,4 @@ def _of_run(run: Run, prefix: str, colours: Colours) -> Iterator[Section]:
 
 def record_section(record: RunRecord, prefix: str = "") -> Section:
     """What ran, one line a fact."""
-    return Section(f"{prefix}what", "What ran", rows=[[Block("", facts(record_table(record), "facts"))]])
+    return Section(f"{prefix}what", "What ran", rows=[[Block("", facts(record_facts(record), "facts"))]])

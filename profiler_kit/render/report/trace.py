@@ -26,7 +26,8 @@ _TIMELINE: Final = (
 
 def shown_tables(*, on_gpu: bool) -> tuple[str, ...]:
     """The tables that these sections show."""
-    return ("regions", "kernels", "operator_work", "module_work") if on_gpu else ("regions", "operator_sums")
+    known = ("regions", "region_overview")
+    return (*known, "kernels", "operator_work", "module_work") if on_gpu else (*known, "operator_sums")
 
 
 def trace_sections(run: Run, trace: Trace, colours: Colours, prefix: str, *, on_gpu: bool) -> Iterator[Section]:

@@ -1,4 +1,4 @@
-"""The kernel timeline: a run's key in, the selected range of time out.
+"""The timeline of a run, drawn in the browser, and the range of time that is selected in it.
 
 The browser numbers its selections. The page reads the latest one before it draws (`latest`), and the component is told
 which number it is answered, so that an answer to an older selection never moves a newer one.
@@ -11,9 +11,15 @@ from pathlib import Path
 
 import streamlit as st
 
-from app import state
-from app.state import Range
+from app import cache, query_params, routes, state
+from app.parts import widgets
+from app.query_params import Range
+from profiler_kit.load.discover.runs import RunFolder
 
+HELP = (
+    "Above: regions as the GPU runs their kernels, then each stream. Below: regions and outermost operators on each "
+    "host thread. The colour is the region's. Where spans are too short to see, height is the share of busy time."
+)
 _HERE = Path(__file__).parent
 # In this order they are one script: each names what the next ones use.
 _SCRIPTS = ("text", "server", "lanes", "paint", "panel", "input", "timeline")
@@ -35,37 +41,40 @@ def latest(key: str, base_ns: int) -> tuple[Range | None, int]:
     held = st.session_state.get(key)
     chosen = held.get("selection") if held else None
     if not chosen:
-        linked = state.linked_range()
+        linked = query_params.linked_range()
         return (None, 0) if linked is None else ((linked[0] + base_ns, linked[1] + base_ns), 1)
     times = chosen["range"]
     return (int(times[0]) + base_ns, int(times[1]) + base_ns) if times else None, int(chosen["number"])
 
 
-def timeline(
-    run_key: str,
-    *,
-    key: str,
-    base_ns: int,
-    focus: Range | None,
-    selected: Range | None,
-    number: int,
-) -> None:
-    """Draw the timeline of a run.
+def show(
+    folder: RunFolder, path: tuple[str, ...] | None = None, focus: Range | None = None, *, headed: bool = True
+) -> Range | None:
+    """Draw the timeline, with a link to Perfetto; returns the selected range.
 
-    base_ns: start of the timeline, which times in the browser count from. focus: a range to zoom to; the view moves
-    when it changes. selected: the range to mark, which answers the browser's selection `number`.
+    path: the region that is picked in the table. focus: a range to zoom to; the view moves when it changes.
     """
+    if headed:
+        st.subheader("Timeline", help=HELP)
+    key, base_ns = key_of(folder.key), cache.timeline(folder)[0].start_ns
+    selected, number = state.selected_range(folder.key, path, *latest(key, base_ns))
     _component(
         key=key,
         data={
             "base": "/kit",
-            "run": run_key,
+            "run": folder.key,
             "focus": _less(focus, base_ns),
-            "range": _less(selected, base_ns),
+            "range": _less(selected, base_ns),  # marked; it answers the browser's selection `number`
             "number": number,
         },
         on_selection_change=lambda: None,
     )
+    if routes.perfetto_folder() is not None:
+        part = selected or focus
+        more = "" if part is None else f"{part[0] - base_ns}-{part[1] - base_ns}"
+        label = "Open in Perfetto" if part is None else "Open this range in Perfetto"
+        widgets.go("perfetto", label, icon="↗️", sel=more)
+    return selected
 
 
 def _less(times: Range | None, base_ns: int) -> list[int] | None:

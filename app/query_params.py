@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+Range = tuple[int, int]
+
 
 def asked(name: str) -> str:
     """The value of a query parameter; "" without one."""
@@ -34,3 +36,11 @@ def keep_all(name: str, values: Sequence[str]) -> None:
         st.query_params[name] = list(values)
     else:
         del st.query_params[name]
+
+
+def linked_range() -> Range | None:
+    """The range selected in a link, in ns of the timeline (sel=FROM-TO); None without one."""
+    first, dash, last = str(st.query_params.get("sel", "")).partition("-")
+    if not (dash and first.isascii() and last.isascii() and first.isdigit() and last.isdigit()):
+        return None
+    return (int(first), int(last)) if len(first) < 19 and len(last) < 19 and int(first) < int(last) else None

@@ -1,0 +1,26 @@
+"""What each row of a ladder measured: speed, memory, agreement, and the phases before it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from profiler_kit.formats.ladder_file import LADDER_ROWS, ladder_rows
+from profiler_kit.table import Table
+
+INDENT: Final = "\u2003"
+
+TABLES: Final = (
+    Table(
+        "ladder",
+        "ladder",
+        "rows of the ladder",
+        LADDER_ROWS,
+        ladder_rows,
+        order=("technique", "images_per_s", "speedup", "gain", "median_ns", "peak_memory_bytes", "agreement"),
+        texts=lambda record, rows: {
+            "technique": [
+                name if step else INDENT + name for name, step in zip(rows["technique"], rows["is_step"], strict=True)
+            ]
+        },
+    ),
+)
