@@ -46,7 +46,7 @@ Key = Literal[
 ]
 STEP: Final = "ProfilerStep"
 _LOST: Final = ("truncated", "dropped", "repaired", "corrupt gzip", "unknown categories")
-_ODD: Final = ("overlapping regions", "unlinked", "early starts", "stream overlap")
+_ODD: Final = ("overlapping regions", "early starts", "stream overlap")
 
 
 @dataclass(frozen=True)
