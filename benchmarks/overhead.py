@@ -197,7 +197,7 @@ def parse() -> argparse.Namespace:
     args = parser.parse_args()
     for name, least in (("batch_size", 1), ("iterations", 1), ("repeats", 2), ("warmup", 0)):
         if getattr(args, name) < least:
-            parser.error(f"--{name.replace('_', '-')} is {getattr(args, name)}, want a whole number from {least}")
+            parser.error(f"--{name.replace('_', '-')} is {getattr(args, name)}; expected a whole number from {least}")
     return args
 
 

@@ -56,15 +56,15 @@ def require_file(path: str | os.PathLike[str], what: str, hint: str) -> Path:
     try:
         mode = target.stat().st_mode
         if stat.S_ISDIR(mode):
-            raise InputError(f"{target}: this is a folder, want {what}. {hint}")
+            raise InputError(f"{target}: this is a folder, expected {what}. {hint}")
         if not stat.S_ISREG(mode):
-            raise InputError(f"{target}: this is a pipe or a device, want {what} in a file. {hint}")
+            raise InputError(f"{target}: this is a pipe or a device, expected {what} in a file. {hint}")
         with target.open("rb") as handle:
             if not handle.read(1):
-                raise InputError(f"{target}: the file is empty (0 bytes), want {what}. {hint}")
+                raise InputError(f"{target}: the file is empty (0 bytes), expected {what}. {hint}")
     except FileNotFoundError:
-        raise InputError(f"{target}: no such file, want {what}. {hint}") from None
+        raise InputError(f"{target}: no such file, expected {what}. {hint}") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise InputError(f"{target}: cannot be read ({reason}), want {what}. {hint}") from error
+        raise InputError(f"{target}: cannot be read ({reason}), expected {what}. {hint}") from error
     return target

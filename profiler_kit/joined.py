@@ -67,7 +67,9 @@ def join_run(trace: Trace, snapshot: Snapshot) -> JoinedRun:
     """
     pairs = clock.match_regions(trace.region_instances(), snapshot.region_spans(), trace.base_ns)
     if pairs.empty:
-        raise InputError(f"{snapshot.path}: {_why(trace, snapshot)}, want the memory snapshot of {trace.path}. {_HINT}")
+        raise InputError(
+            f"{snapshot.path}: {_why(trace, snapshot)}, expected the memory snapshot of {trace.path}. {_HINT}"
+        )
     return JoinedRun(trace, snapshot, pairs, clock.measure(pairs))
 
 

@@ -20,16 +20,16 @@ def refused(path: str | Path) -> str:
 def test_what_is_no_regular_file_is_refused_without_opening_it(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)  # opening it would wait for a writer forever
-    assert refused(pipe) == f"{pipe}: this is a pipe or a device, want a trace in a file. Record one."
-    assert refused("/dev/zero") == "/dev/zero: this is a pipe or a device, want a trace in a file. Record one."
+    assert refused(pipe) == f"{pipe}: this is a pipe or a device, expected a trace in a file. Record one."
+    assert refused("/dev/zero") == "/dev/zero: this is a pipe or a device, expected a trace in a file. Record one."
 
 
 def test_names_no_file_can_have_are_refused(tmp_path: Path) -> None:
     long = tmp_path / ("x" * 300)
-    assert refused(long) == f"{long}: cannot be read (File name too long), want a trace. Record one."
+    assert refused(long) == f"{long}: cannot be read (File name too long), expected a trace. Record one."
     with pytest.raises(ValueError) as python:
         Path("a\0b").stat()  # each Python has its own words for it
-    assert refused("a\0b") == f"a\0b: cannot be read ({python.value}), want a trace. Record one."
+    assert refused("a\0b") == f"a\0b: cannot be read ({python.value}), expected a trace. Record one."
 
 
 def test_a_name_as_long_as_the_file_system_allows_can_be_written(tmp_path: Path) -> None:

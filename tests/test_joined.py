@@ -81,17 +81,17 @@ def test_files_of_different_runs_are_refused(tmp_path: Path) -> None:
             trace.region("step", at_us - BASE_US, 10)
         return trace.write(tmp_path / name)
 
-    want = "want the memory snapshot of"
+    expected = "expected the memory snapshot of"
     first = int(snapshot.region_spans()["start_us"].min())
     last = int(snapshot.region_spans()["end_us"].max())
     other = one_region("later.json", last + 5_000_000)
-    assert message(other) == f"{SNAPSHOT}: recorded 5.000 s before the trace, {want} {other}. {hint}"
+    assert message(other) == f"{SNAPSHOT}: recorded 5.000 s before the trace, {expected} {other}. {hint}"
     other = one_region("earlier.json", first - 2_000_010)
-    assert message(other) == f"{SNAPSHOT}: recorded 2.000 s after the trace, {want} {other}. {hint}"
+    assert message(other) == f"{SNAPSHOT}: recorded 2.000 s after the trace, {expected} {other}. {hint}"
     other = one_region("same.json", first + 100)
     assert message(other) == (
         f"{SNAPSHOT}: none of its regions (ProfilerStep, data transfer, image encoder, mask decoder, …) is in the "
-        f"trace at its time, {want} {other}. {hint}"
+        f"trace at its time, {expected} {other}. {hint}"
     )
     other = one_region("none.json", None)
-    assert message(other) == f"{SNAPSHOT}: no regions in the trace, {want} {other}. {hint}"
+    assert message(other) == f"{SNAPSHOT}: no regions in the trace, {expected} {other}. {hint}"

@@ -43,10 +43,10 @@ def test_a_parquet_file_of_another_writer_has_no_forwards(tmp_path: Path) -> Non
 
 def test_files_that_are_something_else(tmp_path: Path) -> None:
     path = tmp_path / "layers.parquet"
-    assert message(path) == f"{path}: no such file, want {KIND}"
-    assert message(tmp_path) == f"{path}: no such file, want {KIND}"
+    assert message(path) == f"{path}: no such file, expected {KIND}"
+    assert message(tmp_path) == f"{path}: no such file, expected {KIND}"
     path.write_bytes(b"")
-    assert message(path) == f"{path}: the file is empty (0 bytes), want {KIND}"
+    assert message(path) == f"{path}: the file is empty (0 bytes), expected {KIND}"
     path.write_text("no parquet file")
     assert message(path) == f"{path}: not a Parquet file that can be read, {HINT}"
     TWO_BATCHES[["layer", "type"]].to_parquet(path)

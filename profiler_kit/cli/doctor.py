@@ -52,7 +52,7 @@ def _find(path: Path) -> tuple[Path, RunRecord | None]:
     if not (path / TRACE).is_file():
         found = f"{MEMORY}, a memory snapshot" if (path / MEMORY).is_file() else "no trace"
         hint = f"Try: profiler-kit memory {path}" if (path / MEMORY).is_file() else "Name the trace file itself."
-        raise InputError(f"{path}: this folder holds {found}, want a run folder with {TRACE}. {hint}")
+        raise InputError(f"{path}: this folder holds {found}, expected a run folder with {TRACE}. {hint}")
     try:
         return path / TRACE, read_record(path) if (path / RECORD).is_file() else None
     except KitError as error:

@@ -101,13 +101,13 @@ def parse_time(text: str) -> tuple[int, int | None]:
 
     Raises OptionError for anything else, and for an end that is not after the start.
     """
-    want = "want START:END after the trace's first event, in ms or with a unit: 10:25, 900us:1.5ms, 2s:"
+    expected = "expected START:END after the trace's first event, in ms or with a unit: 10:25, 900us:1.5ms, 2s:"
     first, colon, last = text.partition(":")
     start, end = _nanoseconds(first or "0"), _nanoseconds(last) if last.strip() else None
     if not colon or start is None or (last.strip() and end is None):
-        raise OptionError(f"--time {text!r}: not a stretch of time, {want}.")
+        raise OptionError(f"--time {text!r}: not a stretch of time, {expected}.")
     if end is not None and end <= start:
-        raise OptionError(f"--time {text!r}: the end is not after the start, {want}.")
+        raise OptionError(f"--time {text!r}: the end is not after the start, {expected}.")
     return start, end
 
 

@@ -35,7 +35,7 @@ LinkedOnly = Annotated[
 def check_top(top: int) -> None:
     """Raises OptionError when a table would have no row."""
     if top < 1:
-        raise OptionError(f"--top {top}: want at least 1 row. Try: --top 30")
+        raise OptionError(f"--top {top}: expected at least 1 row. Try: --top 30")
 
 
 def check_formats(as_json: bool, as_csv: bool) -> None:

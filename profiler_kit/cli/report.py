@@ -54,7 +54,7 @@ def command(
     if not ladders and not any(set(run.holds) - {"record"} for run in loaded):
         why = next((problem for run in loaded for problem in run.problems), "")
         raise InputError(
-            f"{runs[0]}: nothing to report, want a trace, a memory snapshot or layer timings that can be read. "
+            f"{runs[0]}: nothing to report, expected a trace, a memory snapshot or layer timings that can be read. "
             f"{f'Found: {why}' if why else 'Record one with: profiler-kit capture --out DIR'}"
         )
     if as_markdown or (target is not None and target.suffix.lower() in TEXTS):
@@ -76,11 +76,11 @@ def _target(output: Path | None, runs: Sequence[Path], *, as_markdown: bool) -> 
     if output is None:
         return None if as_markdown else Path(DEFAULT)
     if os.path.isdir(output):  # noqa: PTH112 - unlike Path.is_dir, says no to a name that is too long
-        raise OptionError(f"-o {output}: this is a folder, want a file. Try: -o {output / DEFAULT}")
+        raise OptionError(f"-o {output}: this is a folder, expected a file. Try: -o {output / DEFAULT}")
     wanted = TEXTS if as_markdown else (*PAGES, *TEXTS)
     if output.suffix.lower() not in wanted:
         better = output.with_suffix(wanted[0]) if output.name else Path(f"report{wanted[0]}")
-        raise OptionError(f"-o {output}: want a name that ends in {' or '.join(wanted)}. Try: -o {better}")
+        raise OptionError(f"-o {output}: expected a name that ends in {' or '.join(wanted)}. Try: -o {better}")
     _refuse_inputs(output, runs)
     return output
 
@@ -89,7 +89,9 @@ def _refuse_inputs(target: Path, inputs: Sequence[Path]) -> None:
     """Raises OptionError when the report would replace what it is made of."""
     for file in inputs:
         if os.path.exists(target) and os.path.exists(file) and target.samefile(file):  # noqa: PTH110 - as above
-            raise OptionError(f"-o {target}: this is one of the files to read, want another name. Try: -o {DEFAULT}")
+            raise OptionError(
+                f"-o {target}: this is one of the files to read, expected another name. Try: -o {DEFAULT}"
+            )
 
 
 def _write(target: Path, text: str) -> None:

@@ -99,7 +99,7 @@ def free_port(host: str, port: int | None) -> int:
     Raises OptionError when it is out of range or taken, or when `host` is no address of this machine.
     """
     if port is not None and not 1 <= port <= 65535:
-        raise OptionError(f"--port {port}: out of range, want 1 to 65535")
+        raise OptionError(f"--port {port}: out of range, expected 1 to 65535")
     wanted = [port] if port is not None else list(range(DEFAULT_PORT, DEFAULT_PORT + PORTS_TRIED))
     for candidate in wanted:
         if _can_bind(host, candidate):
@@ -113,17 +113,17 @@ def _can_bind(host: str, port: int) -> bool:
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
-        raise OptionError(f"--host {host}: no such address, want one of this machine, such as 127.0.0.1") from error
+        raise OptionError(f"--host {host}: no such address, expected one of this machine, such as 127.0.0.1") from error
     with socket.socket(family, kind, proto) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(address)
         except PermissionError as error:
-            raise OptionError(f"--port {port}: not permitted for this user, want 1024 or above") from error
+            raise OptionError(f"--port {port}: not permitted for this user, expected 1024 or above") from error
         except OSError as error:
             if error.errno in _NOT_OURS:
                 raise OptionError(
-                    f"--host {host}: not an address of this machine, want one such as 127.0.0.1"
+                    f"--host {host}: not an address of this machine, expected one such as 127.0.0.1"
                 ) from error
             return False
     return True

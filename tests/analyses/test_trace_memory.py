@@ -120,8 +120,8 @@ def test_a_trace_without_memory(tmp_path: Path) -> None:
     with pytest.raises(SnapshotFormatError) as caught:
         load(tmp_path, span("a", "cpu_op", 0, 1))
     assert str(caught.value) == (
-        f"{tmp_path / 'trace.json'}: this chrome trace has no [memory] events, want some, or a CUDA memory snapshot "
-        "(a pickle). Record them with profiler_runner(path, profile_memory=True), or a snapshot with "
+        f"{tmp_path / 'trace.json'}: this chrome trace has no [memory] events, expected some, or a CUDA memory "
+        "snapshot (a pickle). Record them with profiler_runner(path, profile_memory=True), or a snapshot with "
         "profiler_kit.memory_runner."
     )
 

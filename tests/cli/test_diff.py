@@ -125,4 +125,4 @@ def test_wrong_options_are_one_line(args: list[str], message: str) -> None:
 def test_a_missing_trace_is_one_line(tmp_path: Path) -> None:
     done = profiler_kit("diff", EAGER, tmp_path / "none.json")
     assert (done.code, done.out) == (1, "")
-    assert done.err == f"profiler-kit: {tmp_path}/none.json: no such file, want a chrome trace. {RECORD}\n"
+    assert done.err == f"profiler-kit: {tmp_path}/none.json: no such file, expected a chrome trace. {RECORD}\n"

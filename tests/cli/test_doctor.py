@@ -151,14 +151,14 @@ def test_what_is_no_trace_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
     done = profiler_kit("doctor", tmp_path)
     assert (done.code, done.err) == (
         1,
-        f"profiler-kit: {tmp_path}: this folder holds no trace, want a run folder with trace.json.gz. "
+        f"profiler-kit: {tmp_path}: this folder holds no trace, expected a run folder with trace.json.gz. "
         "Name the trace file itself.\n",
     )
     snapshot.rename(tmp_path / "memory.pickle")
     done = profiler_kit("doctor", tmp_path)
     assert (done.code, done.err) == (
         1,
-        f"profiler-kit: {tmp_path}: this folder holds memory.pickle, a memory snapshot, want a run folder with "
+        f"profiler-kit: {tmp_path}: this folder holds memory.pickle, a memory snapshot, expected a run folder with "
         f"trace.json.gz. Try: profiler-kit memory {tmp_path}\n",
     )
 

@@ -17,7 +17,7 @@ from tests.snapshots import T0, alloc, snapshot
 from tests.snapshots import write as write_snapshot
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "streams_graph.json.gz"
-WANT = "want START:END after the trace's first event, in ms or with a unit: 10:25, 900us:1.5ms, 2s:."
+EXPECTED = "expected START:END after the trace's first event, in ms or with a unit: 10:25, 900us:1.5ms, 2s:."
 
 
 @pytest.mark.parametrize(
@@ -40,14 +40,14 @@ def test_times_are_exact_nanoseconds(text: str, expected: tuple[int, int | None]
 def test_what_is_no_stretch_of_time_is_refused(text: str) -> None:
     with pytest.raises(OptionError) as error:
         parse_time(text)
-    assert str(error.value) == f"--time {text!r}: not a stretch of time, {WANT}"
+    assert str(error.value) == f"--time {text!r}: not a stretch of time, {EXPECTED}"
 
 
 @pytest.mark.parametrize("text", ["5:5", "6:5", "1s:1ms"])
 def test_an_end_before_the_start_is_refused(text: str) -> None:
     with pytest.raises(OptionError) as error:
         parse_time(text)
-    assert str(error.value) == f"--time {text!r}: the end is not after the start, {WANT}"
+    assert str(error.value) == f"--time {text!r}: the end is not after the start, {EXPECTED}"
 
 
 def test_a_region_becomes_a_trace_of_its_own(tmp_path: Path) -> None:
@@ -115,11 +115,11 @@ def test_bad_options_are_one_line_and_exit_code_1(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     for options, message in (
         (("--instance", "1"), "--instance 1: of which region? Name one with --region."),
-        (("--time", "soon"), f"--time 'soon': not a stretch of time, {WANT}"),
+        (("--time", "soon"), f"--time 'soon': not a stretch of time, {EXPECTED}"),
         (("--stream", "3"), f"--stream 3: not in {source}, found 7, 14, 18. Choose one of these."),
         (
             ("--region", "outer", "--instance", "-1"),
-            f"--instance -1: region 'outer' has 1 in {source}, want 0 to 0.",
+            f"--instance -1: region 'outer' has 1 in {source}, expected 0 to 0.",
         ),
     ):
         done = profiler_kit("export", source, "-o", out, *options)
@@ -137,6 +137,6 @@ def test_a_snapshot_of_another_time_is_refused(tmp_path: Path) -> None:
     done = profiler_kit("export", GOLDEN, "-o", out, "--with-memory", memory)
     assert done.code == 1 and not out.exists()
     assert done.err == (
-        f"profiler-kit: {memory}: recorded at another time than {GOLDEN} (whole trace), want the memory snapshot of "
-        "that time. Record both at once: memory_runner inside profiler_runner.\n"
+        f"profiler-kit: {memory}: recorded at another time than {GOLDEN} (whole trace), expected the memory snapshot "
+        "of that time. Record both at once: memory_runner inside profiler_runner.\n"
     )

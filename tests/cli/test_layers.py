@@ -103,7 +103,7 @@ def test_options_that_cannot_be_used(tmp_path: Path) -> None:
 def test_a_run_that_is_not_there(tmp_path: Path) -> None:
     missing = tmp_path / "nowhere"
     assert refused(InputError, str(missing)) == (
-        f"{missing}: no such file, want a layers.parquet of profiler-kit. Record one with: "
+        f"{missing}: no such file, expected a layers.parquet of profiler-kit. Record one with: "
         "profiler-kit layers --out DIR"
     )
 

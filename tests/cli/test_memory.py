@@ -125,7 +125,7 @@ def test_bad_input_writes_nothing(tmp_path: Path) -> None:
     done = profiler_kit("memory", trace, "--html", page)
     assert (done.code, done.out) == (1, "")
     assert done.err == (
-        f"profiler-kit: {trace}: this chrome trace has no [memory] events, want some, or a CUDA memory snapshot "
+        f"profiler-kit: {trace}: this chrome trace has no [memory] events, expected some, or a CUDA memory snapshot "
         "(a pickle). Record them with profiler_runner(path, profile_memory=True), or a snapshot with "
         "profiler_kit.memory_runner.\n"
     )
@@ -136,7 +136,7 @@ def test_nothing_there(tmp_path: Path) -> None:
     for path, found in ((tmp_path / "no.pickle", "no such file"), (tmp_path, "this is a folder")):
         done = profiler_kit("memory", path)
         assert (done.code, done.out, len(done.err.splitlines())) == (1, "", 1)
-        assert done.err.startswith(f"profiler-kit: {path}: {found}, want a CUDA memory snapshot. Record one with ")
+        assert done.err.startswith(f"profiler-kit: {path}: {found}, expected a CUDA memory snapshot. Record one with ")
 
 
 def test_html_must_be_a_file_and_the_limit_a_number(snapshot: Path) -> None:

@@ -91,7 +91,7 @@ def test_a_missing_file_is_said_even_when_no_table_is_asked_for(tmp_path: Path) 
         done = profiler_kit("query", tmp_path / "none.json", *args)
         assert (done.code, done.out) == (1, "")
         assert done.err == (
-            f"profiler-kit: {tmp_path}/none.json: no such file, want a chrome trace, a memory snapshot or a run "
+            f"profiler-kit: {tmp_path}/none.json: no such file, expected a chrome trace, a memory snapshot or a run "
             "folder. Record a run with: profiler-kit capture --out DIR\n"
         )
 

@@ -41,7 +41,7 @@ def test_inputs_are_never_written_over(root: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionError) as refused:
         report([page], page)
     assert str(refused.value) == (
-        f"-o {page}: this is one of the files to read, want another name. Try: -o report.html"
+        f"-o {page}: this is one of the files to read, expected another name. Try: -o report.html"
     )
     linked = tmp_path / "run"
     linked.mkdir()
@@ -50,7 +50,7 @@ def test_inputs_are_never_written_over(root: Path, tmp_path: Path) -> None:
         report([linked], page)
     assert page.read_bytes() == before
     trace = root / "gpu" / "trace.json.gz"
-    with pytest.raises(OptionError, match=r"want a name that ends in \.html or \.htm or \.md or \.markdown"):
+    with pytest.raises(OptionError, match=r"expected a name that ends in \.html or \.htm or \.md or \.markdown"):
         report([root / "gpu"], trace)
     assert trace.stat().st_size > 0
 
@@ -75,6 +75,8 @@ def test_where_nothing_can_be_written_is_said(root: Path, tmp_path: Path) -> Non
         report([root / "host"], tmp_path / "file" / "r.html")
     with pytest.raises(OptionError) as folder:
         report([root / "host"], tmp_path)
-    assert str(folder.value) == (f"-o {tmp_path}: this is a folder, want a file. Try: -o {tmp_path / 'report.html'}")
+    assert str(folder.value) == (
+        f"-o {tmp_path}: this is a folder, expected a file. Try: -o {tmp_path / 'report.html'}"
+    )
     with pytest.raises(InputError, match="no such file"):
         report([tmp_path / "none"], tmp_path / "x.html")

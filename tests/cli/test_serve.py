@@ -131,10 +131,10 @@ def test_timeline_tiles(server: str) -> None:
     ("query", "said"),
     [
         ("t0=5&t1=5&px=100", b"view 5 to 5 ns, 100 pixels: expected an end after its start"),
-        ("t0=a&t1=5&px=100", b"t0: want a whole number"),
-        ("", b"t0: want a whole number"),
-        ("t0=0&t1=5&px=100&rows=a", b"rows: want whole numbers, with commas between"),
-        ("t0=0&t1=5&px=100&by=name", b"by: want one of stream, region, thread, operator"),
+        ("t0=a&t1=5&px=100", b"t0: expected a whole number"),
+        ("", b"t0: expected a whole number"),
+        ("t0=0&t1=5&px=100&rows=a", b"rows: expected whole numbers, with commas between"),
+        ("t0=0&t1=5&px=100&by=name", b"by: expected one of stream, region, thread, operator"),
     ],
 )
 def test_views_that_are_none(server: str, query: str, said: bytes) -> None:
@@ -181,16 +181,16 @@ def test_a_taken_port_is_one_line_or_the_next_one(tmp_path: Path) -> None:
 def test_ports_that_are_none(port: int) -> None:
     with pytest.raises(OptionError) as error:
         free_port("127.0.0.1", port)
-    assert str(error.value) == f"--port {port}: out of range, want 1 to 65535"
+    assert str(error.value) == f"--port {port}: out of range, expected 1 to 65535"
 
 
 def test_addresses_that_are_none() -> None:
     with pytest.raises(OptionError) as error:
         free_port("no such host", None)
-    assert str(error.value) == "--host no such host: no such address, want one of this machine, such as 127.0.0.1"
+    assert str(error.value) == "--host no such host: no such address, expected one of this machine, such as 127.0.0.1"
     with pytest.raises(OptionError) as error:
         free_port("192.0.2.1", None)
-    assert str(error.value) == "--host 192.0.2.1: not an address of this machine, want one such as 127.0.0.1"
+    assert str(error.value) == "--host 192.0.2.1: not an address of this machine, expected one such as 127.0.0.1"
 
 
 def test_what_is_printed() -> None:

@@ -118,7 +118,7 @@ def test_bad_input_is_one_line_and_exit_code_1(command: str, tmp_path: Path) -> 
     missing = tmp_path / "none.json"
     done = profiler_kit(command, missing)
     assert (done.code, done.out) == (1, "")
-    assert done.err == f"profiler-kit: {missing}: no such file, want a chrome trace. {RECORD}\n"
+    assert done.err == f"profiler-kit: {missing}: no such file, expected a chrome trace. {RECORD}\n"
 
 
 def test_wrong_usage_is_exit_code_2() -> None:
@@ -141,7 +141,7 @@ def test_a_name_that_is_too_long_is_one_line(command: str) -> None:
     name = "x" * 300 + ".json"
     done = profiler_kit(command, name)
     assert (done.code, done.out) == (1, "")
-    assert done.err == f"profiler-kit: {name}: cannot be read (File name too long), want a chrome trace. {RECORD}\n"
+    assert done.err == f"profiler-kit: {name}: cannot be read (File name too long), expected a chrome trace. {RECORD}\n"
 
 
 def test_json_of_a_file_whose_name_is_no_utf_8(tmp_path: Path) -> None:

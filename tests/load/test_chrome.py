@@ -257,8 +257,11 @@ def test_what_is_no_trace_is_named(case: str, tmp_path: Path) -> None:
 def test_missing_and_empty_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError) as raised:
         read_chrome_trace(tmp_path / "no.json")
-    assert str(raised.value) == f"{tmp_path / 'no.json'}: no such file, want a chrome trace. {RECORD}"
+    assert str(raised.value) == f"{tmp_path / 'no.json'}: no such file, expected a chrome trace. {RECORD}"
     (tmp_path / "empty.json").touch()
     with pytest.raises(InputError) as raised:
         read_chrome_trace(tmp_path / "empty.json")
-    assert str(raised.value) == f"{tmp_path / 'empty.json'}: the file is empty (0 bytes), want a chrome trace. {RECORD}"
+    assert (
+        str(raised.value)
+        == f"{tmp_path / 'empty.json'}: the file is empty (0 bytes), expected a chrome trace. {RECORD}"
+    )

@@ -152,7 +152,7 @@ def test_missing_empty_and_folder(tmp_path: Path) -> None:
     for name, found in (("no.pickle", "no such file"), ("empty.pickle", "the file is empty (0 bytes)")):
         with pytest.raises(InputError) as caught:
             read_snapshot(tmp_path / name)
-        assert str(caught.value) == f"{tmp_path / name}: {found}, want a CUDA memory snapshot. {HINT}"
+        assert str(caught.value) == f"{tmp_path / name}: {found}, expected a CUDA memory snapshot. {HINT}"
     with pytest.raises(InputError, match="this is a folder"):
         read_snapshot(tmp_path)
 

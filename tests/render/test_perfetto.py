@@ -302,8 +302,8 @@ def test_memory_of_the_same_time_becomes_a_counter(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         export_window(source, tmp_path / "no.json", snapshot=later, must_overlap=True)
     assert str(caught.value) == (
-        f"{later.path}: recorded at another time than {source} (whole trace), want the memory snapshot of that time. "
-        "Record both at once: memory_runner inside profiler_runner."
+        f"{later.path}: recorded at another time than {source} (whole trace), expected the memory snapshot of that "
+        "time. Record both at once: memory_runner inside profiler_runner."
     )
     assert not (tmp_path / "no.json").exists()
 
@@ -384,7 +384,7 @@ def test_a_bare_list_and_old_absolute_times(tmp_path: Path) -> None:
         ),
         (
             {"region": "encoder", "instance": 1},
-            "--instance 1: region 'encoder' has 1 in {path}, want 0 to 0.",
+            "--instance 1: region 'encoder' has 1 in {path}, expected 0 to 0.",
         ),
         ({"stream": 3}, "--stream 3: not in {path}, found 7, 8. Choose one of these."),
         (
@@ -394,7 +394,7 @@ def test_a_bare_list_and_old_absolute_times(tmp_path: Path) -> None:
         ),
         (
             {"region": "encoder", "time_ns": (0, 5)},
-            "--region 'encoder' and --time: two windows, want one. Leave one of them away.",
+            "--region 'encoder' and --time: found two windows, expected one. Leave out one of them.",
         ),
         ({"stream": 8, "time_ns": (470_000, 471_000)}, None),
         (
@@ -420,7 +420,7 @@ def test_what_cannot_be_exported_is_one_line_and_leaves_the_target(
 
 def test_targets_that_cannot_be(source: Path, tmp_path: Path) -> None:
     for out, message in (
-        ("out.txt", "cannot tell the format of 'out.txt', want a name that ends in .json.gz."),
+        ("out.txt", "cannot tell the format of 'out.txt', expected a name that ends in .json.gz."),
         (source.name, "the export would replace its own source. Choose another name with --output."),
     ):
         with pytest.raises(KitError) as error:

@@ -99,7 +99,7 @@ def test_a_json_that_is_not_cocos(folder: Path) -> None:
     for text, reason in {
         "{}": f"{path}: no images in it, {WANT}. {HINT}",
         '{"images": [], "annotations": []}': f"{path}: no images in it, {WANT}. {HINT}",
-        "": f"{path}: the file is empty (0 bytes), want COCO's instances json. {HINT}",
+        "": f"{path}: the file is empty (0 bytes), expected COCO's instances json. {HINT}",
     }.items():
         path.write_text(text)
         assert refused(folder) == reason

@@ -120,9 +120,9 @@ def test_checkpoint_with_missing_extra_or_misshapen_tensors(tmp_path: Path) -> N
 def test_files_that_are_no_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "x.pth"
     kind = f"a SAM checkpoint (a state dict written by torch.save). {FILES}"
-    assert message(path) == f"{path}: no such file, want {kind}"
+    assert message(path) == f"{path}: no such file, expected {kind}"
     path.write_bytes(b"")
-    assert message(path) == f"{path}: the file is empty (0 bytes), want {kind}"
+    assert message(path) == f"{path}: the file is empty (0 bytes), expected {kind}"
     want = f"expected {kind}"
     path.write_text("not a checkpoint\n")
     assert message(path) == f"{path}: not written by torch.save, {want}"

@@ -1,4 +1,4 @@
-"""Match a trace and a memory snapshot of the same run (REGION_INSTANCES, MEMORY_REGION_SPANS -> CLOCK_PAIRS).
+"""Match the regions of a trace and a memory snapshot of the same run, to put both on one clock.
 
 Both files count Unix time: a trace in nanoseconds since its base time, a snapshot in microseconds. Regions
 (record_function) are in both, each written down by a callback of its own at the region's start and at its end, so that
@@ -91,7 +91,7 @@ class Clock:
 
 
 def match_regions(instances: pd.DataFrame, spans: pd.DataFrame, base_ns: int) -> pd.DataFrame:
-    """CLOCK_PAIRS: opened regions of one name of which each is nearest to the other, at most FARTHEST_US apart.
+    """CLOCK_PAIRS: opened regions of one name, each the other's nearest, at most FARTHEST_US apart.
 
     Takes REGION_INSTANCES with times since `base_ns` (Unix time), and MEMORY_REGION_SPANS. `ProfilerStep#N` is one
     name. Empty when nothing matches.
@@ -134,6 +134,7 @@ def _mutual(rows: I64, others: I64, time: I64, other_time: I64) -> tuple[I64, I6
     rows = rows[np.argsort(time[rows], kind="stable")]
     others = others[np.argsort(other_time[others], kind="stable")]
     a, b = time[rows], other_time[others]
+    # nearest other of each row and nearest row of each other; a pair is mutual when going there and back returns
     there, back = _nearest(a, b), _nearest(b, a)
     both = back[there] == np.arange(len(a))
     near = np.abs(b[there] - a) <= FARTHEST_US * NS_PER_US
@@ -143,6 +144,7 @@ def _mutual(rows: I64, others: I64, time: I64, other_time: I64) -> tuple[I64, I6
 
 def _nearest(values: I64, table: I64) -> I64:
     """Index into the sorted `table` of what is nearest to each of the sorted values; equals go in step."""
+    # the first entry >= the value and the one before it: whichever is nearer
     right = np.searchsorted(table, values).clip(max=len(table) - 1)
     left = (right - 1).clip(min=0)
     return np.where(np.abs(table[left] - values) < np.abs(table[right] - values), left, right)
@@ -155,7 +157,7 @@ def _us(unix_ns: I64, unix_us: I64) -> npt.NDArray[np.float64]:
 def measure(pairs: pd.DataFrame) -> Clock:
     """The disagreement over all boundaries of CLOCK_PAIRS; raises ValueError when there is none."""
     if pairs.empty:
-        raise ValueError("no region is in both files, want at least one pair")
+        raise ValueError("no region is in both files, expected at least one pair")
     ends = pairs["end_difference_us"].dropna().to_numpy(np.float64)
     difference = np.concatenate((pairs["start_difference_us"].to_numpy(), ends))
     apart = np.abs(difference)
@@ -206,6 +208,7 @@ def _work(pairs: pd.DataFrame, instances: pd.DataFrame, gpu_events: pd.DataFrame
     where = gpu_events["device"].fillna(-1).to_numpy(np.int64)
     innermost = gpu_events["instance"].fillna(-1).to_numpy(np.int64)
     for device, rows in pairs.groupby("device").indices.items():
+        # events of the device (or of none) that were launched in a region; each also joins every region around that one
         event = np.flatnonzero((innermost >= 0) & ((where == device) | (where < 0)))
         groups, events = [innermost[event]], [event]
         while len(above := parent[groups[-1]]):
@@ -225,6 +228,7 @@ def _work(pairs: pd.DataFrame, instances: pd.DataFrame, gpu_events: pd.DataFrame
 
 def allocated_in(one: Replay, regions: Regions) -> I64:
     """Bytes allocated while each region of a device was open, in the order of its spans."""
+    # bytes allocated before each event; of a region: those before its end less those before its start
     total = np.concatenate(([0], np.cumsum(one.allocated)))
     since = np.searchsorted(one.times_us, regions.start_us)
     until = np.where(regions.closed, np.searchsorted(one.times_us, regions.end_us), len(one.times_us))

@@ -39,7 +39,7 @@ SOURCE: Final = "trace"
 UNKNOWN_ADDRESS: Final = 1  # of what was allocated before the trace and never freed in it
 _PYTHON: Final = re.compile(r"(.+)\((\d+)\): (.+)", re.DOTALL)
 _NO_EVENTS: Final = (
-    "this chrome trace has no [memory] events, want some, or a CUDA memory snapshot (a pickle). Record them with "
+    "this chrome trace has no [memory] events, expected some, or a CUDA memory snapshot (a pickle). Record them with "
     "profiler_runner(path, profile_memory=True), or a snapshot with profiler_kit.memory_runner."
 )
 

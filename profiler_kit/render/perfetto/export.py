@@ -82,7 +82,7 @@ def export_window(
     """
     target = _checked(path, out)
     if region is not None and time_ns is not None:
-        raise OptionError(f"--region {region!r} and --time: two windows, want one. Leave one of them away.")
+        raise OptionError(f"--region {region!r} and --time: found two windows, expected one. Leave out one of them.")
     found = scan(path, report=report)
     attribution = attribute(found.columns)
     if region is not None:
@@ -110,7 +110,8 @@ def export_window(
             if must_overlap and not samples:
                 raise InputError(
                     f"{snapshot.path}: recorded at another time than {path} ({window.label}), "
-                    "want the memory snapshot of that time. Record both at once: memory_runner inside profiler_runner."
+                    "expected the memory snapshot of that time. "
+                    "Record both at once: memory_runner inside profiler_runner."
                 )
         writer.end()
     return Exported(
@@ -129,7 +130,9 @@ def export_window(
 def _checked(path: str | Path, out: str | Path) -> Path:
     target = Path(out)
     if not target.name.endswith(SUFFIXES):
-        raise OptionError(f"{target}: cannot tell the format of {target.name!r}, want a name that ends in .json.gz.")
+        raise OptionError(
+            f"{target}: cannot tell the format of {target.name!r}, expected a name that ends in .json.gz."
+        )
     if target.exists() and target.resolve() == Path(path).resolve():
         raise OptionError(f"{target}: the export would replace its own source. Choose another name with --output.")
     return target

@@ -106,7 +106,7 @@ def of_region(found: Scan, attribution: Attribution, region: str, instance: int)
         )
     if not 0 <= instance < len(rows):
         raise OptionError(
-            f"--instance {instance}: region {region!r} has {len(rows)} in {found.path}, want 0 to {len(rows) - 1}."
+            f"--instance {instance}: region {region!r} has {len(rows)} in {found.path}, expected 0 to {len(rows) - 1}."
         )
     row = sorted(rows, key=lambda one: (int(table.start_ns[one]), one))[instance]
     end, gpu_end = int(table.end_ns[row]), int(table.gpu_end_ns[row])
