@@ -28,7 +28,7 @@ NONE: Final = -1
 class BackwardThreads:
     """The operators that run on backward threads, and where their forward operators ran.
 
-    forest nests them; its span k stands for entry k of the other arrays. caller_thread is the thread that called
+    forest nests them; its span k is entry k of the other arrays. caller_thread is the thread that called
     backward (NONE when not known). forward_thread and forward_start place the forward operator (NONE likewise).
     called tells, by thread, whether any of its operators has a caller.
     """
@@ -123,6 +123,7 @@ def _forward_operators(columns: EventColumns, operators: I64, tagged: Mask, orde
     sort = order_by(thread_key, columns.start_ns[forward])
     forward, thread_key = forward[sort], thread_key[sort]
     majority = _majority_threads(columns, operators, forward, sequence, order)
+    # last forward operator with the backward operator's (thread, number): the last position whose key is <= it
     wanted = majority * span + sequence[operators]
     at = np.searchsorted(thread_key, wanted, "right") - 1
     hit = (at >= 0) & (majority != NONE) & (sequence[operators] >= 0) & (sequence[operators] < span)
@@ -138,6 +139,7 @@ def _flow_threads(columns: EventColumns, thread: I64, start: I64) -> I64:
     if not len(begin) or not len(finish):
         return found
     begin = begin[order_by(begin[:, 0], begin[:, 2])]
+    # flows are rows of (id, thread, time): each end's beginning is the last one with the same id
     at = np.searchsorted(begin[:, 0], finish[:, 0], "right") - 1
     linked = (at >= 0) & (begin[np.maximum(at, 0), 0] == finish[:, 0])
     finish, forward_thread = finish[linked], begin[at[linked], 1]
@@ -147,6 +149,7 @@ def _flow_threads(columns: EventColumns, thread: I64, start: I64) -> I64:
     place = axis.place(finish[:, 1], finish[:, 2])
     sort = order_by(place, finish[:, 0])
     place, forward_thread = place[sort], forward_thread[sort]
+    # the flow that ends exactly where (thread and time) each backward operator starts
     wanted = axis.place(thread, start)
     at = np.searchsorted(place, wanted, "right") - 1
     hit = (at >= 0) & (place[np.maximum(at, 0)] == wanted)
@@ -161,6 +164,7 @@ def _majority_threads(columns: EventColumns, operators: I64, forward: I64, seque
     the threads that hold operators with the same sequence numbers.
     """
     thread = columns.thread[operators].astype(np.int64)
+    # one group per (backward thread, forward thread id)
     tags, tag = np.unique(columns.integers["forward_thread"][operators], return_inverse=True)
     group = thread * len(tags) + tag
     groups = len(columns.threads) * len(tags)
@@ -174,6 +178,8 @@ def _majority_threads(columns: EventColumns, operators: I64, forward: I64, seque
         numbers, number = np.unique(sequence[operators[silent]], return_inverse=True)
         pairs = np.unique(group[silent] * len(numbers) + number)
         wanted = numbers[pairs % len(numbers)]
+        # every (number, forward thread) that has the number of a silent group is a vote of that group for the thread;
+        # low .. high are the rows of `held` with the number that each pair asks for
         held, holder, count = _held_numbers(sequence[forward], columns.thread[forward].astype(np.int64))
         low, high = np.searchsorted(held, wanted, "left"), np.searchsorted(held, wanted, "right")
         row = spread(low, high - low)
@@ -205,6 +211,7 @@ def _elected(group: I64, candidate: I64, votes: I64, groups: int, order: I64) ->
     answer = np.full(groups, NONE, dtype=np.int64)
     if not len(group):
         return answer
+    # add up the votes for each (group, candidate)
     key, where = np.unique(group * len(order) + candidate, return_inverse=True)
     total = np.zeros(len(key), dtype=np.int64)
     np.add.at(total, where, votes)
@@ -226,6 +233,7 @@ def _callers(columns: EventColumns, operators: I64, forward: I64, regions: I64, 
         return thread
     caller = np.where(forward != NONE, columns.thread[forward], NONE).astype(np.int64)
     known = caller != NONE
+    # by thread: who called it most often; where nothing is known of a thread, the one with regions open then
     elected = _elected(thread[known], caller[known], np.ones(int(known.sum()), dtype=np.int64), len(order), order)
     for number in np.unique(thread[elected[thread] == NONE]).tolist():
         elected[number] = _thread_with_open_regions(columns, number, operators[thread == number], regions, order)
@@ -246,6 +254,7 @@ def _thread_with_open_regions(columns: EventColumns, backward: int, operators: I
             continue
         rows = regions[columns.thread[regions] == number]
         start, end = columns.start_ns[rows], columns.start_ns[rows] + columns.dur_ns[rows]
+        # regions opened and closed by each operator's start: one is open where more were opened than closed
         opened = np.searchsorted(np.sort(start), columns.start_ns[operators], "right")
         closed = np.searchsorted(np.sort(end), columns.start_ns[operators], "right")
         covered = int((opened > closed).sum())

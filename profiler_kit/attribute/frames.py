@@ -284,6 +284,7 @@ def _masked(values: npt.NDArray[np.integer[Any]], known: npt.NDArray[np.bool_]) 
 def _categorical(codes: npt.NDArray[np.integer[Any]], labels: Sequence[str]) -> pd.Categorical:
     """A categorical, also where two codes share a label (a file that writes Kernel and kernel)."""
     distinct: dict[str, int] = {}
+    # code in the file -> code of the distinct label
     table = np.array([distinct.setdefault(label, len(distinct)) for label in labels], dtype=np.int32)
     return _from_codes(table[codes], pd.Index(list(distinct), dtype=object))
 

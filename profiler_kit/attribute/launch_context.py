@@ -48,6 +48,7 @@ class NestedSpans:
         found, above = node.copy(), node
         rows = np.arange(len(node))
         while True:
+            # climb one level; keep the ancestors still open at that moment, the last one kept is the outermost
             above = self.forest.parent[above]
             going = above != ROOT
             rows, above = rows[going], above[going]
@@ -108,6 +109,7 @@ def operator_calls(columns: EventColumns, nested: NestedSpans) -> OperatorCalls:
     event = nested.event
     end = columns.start_ns[event] + columns.dur_ns[event]
     parent = nested.forest.parent[1:]
+    # nodes count from 1 (ROOT is 0), rows from 0: take each child's time, cut at its parent's end, off the parent
     child = np.flatnonzero(parent != ROOT)
     above = parent[child] - 1
     self_ns = columns.dur_ns[event].copy()
@@ -144,6 +146,7 @@ def find_launch_contexts(columns: EventColumns, found: Attribution, operators: N
     thread, start = columns.thread[launch].astype(np.int64), columns.start_ns[launch]
 
     def spread_out(of_linked: I64) -> I64:
+        """One value per GPU event from one per linked event; ROOT for the others."""
         rows = np.full(len(linked), ROOT, dtype=np.int64)
         rows[linked] = of_linked
         return rows
@@ -167,12 +170,14 @@ def _delays(columns: EventColumns, found: Attribution) -> dict[str, I64]:
     start = columns.start_ns[found.event]
     end = start + columns.dur_ns[found.event]
     linked = found.launch != NONE
+    # any row will do where there is no launch: the result is masked below
     launch = np.where(linked, found.launch, 0)
     launch_start = columns.start_ns[launch] if len(columns) else start
     launch_end = launch_start + columns.dur_ns[launch] if len(columns) else end
     stream, device, correlation = (columns.integers[name][found.event] for name in ("stream", "device", "correlation"))
     previous = previous_end(stream_codes(device, stream), start, end, correlation)
     delay = np.maximum(start - launch_end, 0)
+    # how long after the launch call returned the stream was still busy with earlier work, up to the event's start
     waited = np.minimum(np.where(previous == MISSING, launch_end, previous), start) - launch_end
     queue = np.maximum(waited, 0)
     queued = linked & (stream != MISSING)
@@ -193,6 +198,7 @@ def previous_end(stream: I64, start: I64, end: I64, tie: I64) -> I64:
     """
     order = np.lexsort((tie, end, start, stream))
     group = stream[order]
+    # latest end so far on each stream; an event's predecessors end at the value one place before it
     reach = pd.Series(end[order]).groupby(group).cummax().to_numpy()
     first = np.concatenate(([True], group[1:] != group[:-1]))[: len(order)]
     previous = np.full(len(order), MISSING, dtype=np.int64)

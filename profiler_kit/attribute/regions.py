@@ -26,7 +26,7 @@ NO_REGION: Final[Path] = ("(no region)",)
 UNLINKED: Final[Path] = ("(unlinked)",)
 NO_REGION_PATH, UNLINKED_PATH, NO_FORWARD_PATH = 0, 1, 2  # where Attribution.paths has them, and the empty path
 STEP_PREFIX: Final = "ProfilerStep#"
-NONE: Final = -1  # stands for "no row" in the integer arrays of this module
+NONE: Final = -1  # "no row" in the integer arrays of this module
 _BUDGET: Final = 20_000_000  # pieces nested again and again, over all rounds: some seconds
 
 
@@ -92,6 +92,7 @@ def launches_of(columns: EventColumns, gpu: I64) -> I64:
     ]
     known = columns.integers["correlation"][calls]
     wanted = columns.integers["correlation"][gpu]
+    # first call whose correlation id is >= the event's: the earliest one that has the id, if any has
     at = np.minimum(np.searchsorted(known, wanted, "left"), len(known) - 1)
     return np.where((known[at] == wanted) & (wanted != MISSING), calls[at], NONE)
 
@@ -123,6 +124,7 @@ class Regions:
         event = np.flatnonzero(columns.of_category(lambda category: category == REGION))
         start, end = columns.start_ns[event], columns.start_ns[event] + columns.dur_ns[event]
         ties = (columns.integers["external_id"][event], alphabet(columns)[columns.name[event]])
+        # from here on by start, the outer one first
         rank = outer_first(start, end, *ties)
         event = event[np.argsort(rank)]
         names, step = _step_names([columns.names[code] for code in columns.name[event].tolist()])
@@ -162,13 +164,15 @@ class Regions:
         last_end = np.full(len(self.parent), np.iinfo(np.int64).min)
         np.minimum.at(first_start, node, start_ns)
         np.maximum.at(last_end, node, end_ns)
+        # first start and last end of each node, so far of its own events; deepest level first, each node hands them up
         depth = depths(self.parent)
-        for level in range(int(depth.max()), 0, -1):  # children hand up to their parents
+        for level in range(int(depth.max()), 0, -1):
             nodes = np.flatnonzero(depth == level)
             np.minimum.at(first_start, self.parent[nodes], first_start[nodes])
             np.maximum.at(last_end, self.parent[nodes], last_end[nodes])
         gpu_start = np.full(len(self.event), np.iinfo(np.int64).max)
         gpu_end = np.full(len(self.event), np.iinfo(np.int64).min)
+        # an instance launched what its pieces launched
         np.minimum.at(gpu_start, self.instance[1:], first_start[1:])
         np.maximum.at(gpu_end, self.instance[1:], last_end[1:])
         nothing = gpu_start > gpu_end
@@ -187,7 +191,7 @@ class Regions:
 
 
 def _step_names(names: list[str]) -> tuple[list[str], I64]:
-    """ProfilerStep#3 is the region ProfilerStep, step 3: else there were as many paths as steps."""
+    """ProfilerStep#3 is the region ProfilerStep, step 3: otherwise there would be as many paths as steps."""
     steps = np.full(len(names), MISSING, dtype=np.int64)
     plain: list[str] = []
     for row, name in enumerate(names):
@@ -216,6 +220,7 @@ def cut_into_pieces(thread: I64, start: I64, end: I64) -> tuple[Forest, I64, int
         work += len(start)
         if not len(child) or work + len(start) + len(child) > _BUDGET + 2 * len(start):
             break
+        # each such piece ends where its parent does; what is left becomes a new piece from there, of the same instance
         piece, above = span[child], span[forest.parent[child]]
         cut = end[above]
         thread = np.concatenate((thread, thread[piece]))
@@ -231,6 +236,7 @@ def cut_into_pieces(thread: I64, start: I64, end: I64) -> tuple[Forest, I64, int
 
 def _closed_with_parents(forest: Forest, end: I64) -> I64:
     """The end of each span, no later than that of any span it is nested in; by pointer doubling."""
+    # earliest end of each node and of its ancestors up to `above`, which moves twice as far up in each round
     first = np.concatenate(([np.iinfo(np.int64).max], end[forest.span[1:]]))
     above = forest.parent
     while above.any():
@@ -244,6 +250,7 @@ def _closed_with_parents(forest: Forest, end: I64) -> I64:
 def _across_threads(columns: EventColumns, forest: Forest, event: I64, backward: BackwardThreads) -> I64:
     """Parents, with the outermost regions of backward threads hung below what their caller has open."""
     parent = forest.parent.copy()
+    # nodes count from 1 (ROOT is 0), `event` from 0
     outermost = np.flatnonzero(parent[1:] == ROOT) + 1
     thread = columns.thread[event[outermost - 1]]
     start = columns.start_ns[event[outermost - 1]]
@@ -275,6 +282,7 @@ def paths_of(parent: I64, names: list[str], fixed: list[Path]) -> tuple[I64, lis
     level = 0
     while len(nodes):
         above = path[parent[nodes]]
+        # one integer per (path of the parent, own name), so that each distinct path is built once, in Python
         key, where = np.unique(above * len(spelled) + name[nodes - 1], return_inverse=True)
         code = []
         for one in key.tolist():

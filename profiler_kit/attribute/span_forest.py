@@ -1,4 +1,4 @@
-"""Who is inside whom: spans on threads in, a forest of spans out, without a Python loop over spans.
+"""Find which span is nested in which, for all threads at once and without a Python loop over spans.
 
 All threads are laid end to end on one integer axis, so that one sort and one binary search serve every thread.
 Parents are found by pointer jumping: begin with the span that started just before, and while that one has ended
@@ -44,6 +44,7 @@ class Axis:
         if self.ranks is None:
             offset = np.clip(time, self.first_ns - 1, self.first_ns + self.width - 2) - (self.first_ns - 1)
         else:
+            # how many of the known times are not after each moment, and whether the last of them is that moment
             after = np.searchsorted(self.ranks, time, "right")
             exact = (after > 0) & (self.ranks[np.maximum(after - 1, 0)] == time)
             offset = 2 * after - exact  # odd on a known time, even between two
@@ -52,7 +53,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Forest:
-    """Spans in order of thread, start and rank; node 0 is ROOT, node k > 0 stands for span `span[k]`.
+    """Spans in order of thread, start and rank; node 0 is ROOT, node k > 0 is span `span[k]`.
 
     parent[k] is the node of the latest earlier span still open at k's start.
     """
@@ -69,10 +70,12 @@ class Forest:
 
     def innermost(self, thread: I64, time: I64) -> I64:
         """Node of the latest span open at each moment (start <= time < end), ROOT when none is."""
-        at = self.axis.place(thread, time)
+        at = self.axis.place(thread, time)  # each moment as one integer
         order = np.argsort(at, kind="stable")  # sorted queries walk memory forward
         at = at[order]
+        # candidate: the last span that started by each moment
         node = np.searchsorted(self.start, at, "right") - 1
+        # where the candidate had ended, try its parent, until every candidate is open (ROOT never ends)
         closed = np.flatnonzero(self.end[node] <= at)
         while len(closed):
             node[closed] = self.parent[node[closed]]
@@ -90,11 +93,14 @@ def build_forest(thread: I64, start: I64, end: I64, rank: I64) -> Forest:
     axis = Axis.of(thread, start, end)
     begin = axis.place(thread, start)
     order = order_by(begin, rank)
+    # node 0 is ROOT: open from before everything to after everything
     first = np.iinfo(np.int64).min
     begin = np.concatenate(([first], begin[order]))
     finish = np.concatenate(([_AXIS_END], axis.place(thread, end)[order]))
+    # first guess: the parent of each node is the node just before it
     parent = np.arange(-1, len(begin) - 1)
     parent[ROOT] = ROOT
+    # where that one had ended by the child's start, go to what is its parent by now (pointer jumping)
     closed = np.flatnonzero(finish[parent] <= begin)
     while len(closed):
         parent[closed] = parent[parent[closed]]
@@ -113,13 +119,14 @@ def outer_first(start: I64, end: I64, *ties: npt.NDArray[np.integer[Any]]) -> I6
 def order_by(key: npt.NDArray[np.integer[Any]], *ties: npt.NDArray[np.integer[Any]]) -> I64:
     """The order by key, then by the ties in turn: lexsort, but only equal keys pay for their ties.
 
-    Times and ids come almost sorted from a file, which a stable sort of one key turns to account.
+    Times and ids come almost sorted from a file, which makes a stable sort of one key fast.
     """
     order = np.argsort(key, kind="stable")
     along = key[order]
     same = along[1:] == along[:-1]
     if not ties or not same.any():
         return order
+    # places whose key equals that of a neighbour: only these are sorted again, by key and then by the ties
     members = np.flatnonzero(np.concatenate(([False], same)) | np.concatenate((same, [False])))
     rows = order[members]
     order[members] = rows[np.lexsort((*(tie[rows] for tie in reversed(ties)), key[rows]))]
@@ -128,12 +135,14 @@ def order_by(key: npt.NDArray[np.integer[Any]], *ties: npt.NDArray[np.integer[An
 
 def spread(first: I64, count: I64) -> I64:
     """first[0], first[0] + 1, ... (count[0] of them), first[1], ...: the rows of many ranges, one after the other."""
+    # row i of range r is first[r] + (i - number of rows before the range)
     total = np.cumsum(count)
     return np.repeat(first - (total - count), count) + np.arange(int(total[-1]) if len(total) else 0)
 
 
 def depths(parent: I64) -> npt.NDArray[np.int64]:
     """How many ancestors each node has, ROOT not counted; by pointer doubling."""
+    # depth counts the ancestors up to `above`, which moves twice as far up in each round
     depth: I64 = (parent != ROOT).astype(np.int64)
     above = parent.copy()
     while above.any():
