@@ -1,4 +1,4 @@
-"""Tell which kernels of two traces are the same work: a name as the trace writes it in, a key to match by out."""
+"""Tell which kernels, regions and operators of two traces do the same work, by keys made from their names."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def kernel_key(name: str) -> str:
 
 @lru_cache(maxsize=65_536)
 def host_key(name: str) -> str:
-    """The name of a region or an operator without what torch.compile makes up anew: hashes, numbers, addresses."""
+    """The name of a region or an operator without what torch.compile changes each time: hashes, numbers, addresses."""
     text = _GRAPH_NUMBER.sub(r"\1", _GRAPH_HASH.sub(r"\1", name))
     return _ADDRESS.sub("0x…", text)
 

@@ -1,6 +1,6 @@
-"""Measure one trace for a comparison (its frames in; per region, kernel and operator what was measured how often out).
+"""Measure one trace for a comparison: times and counts per region, kernel and operator.
 
-The samples of a row are its sums in each round: a ProfilerStep, or one instance of a region that stands around
+The samples of a row are its sums in each round: a ProfilerStep, or one instance of a region that encloses
 everything. In a trace without rounds they are its instances, or its calls.
 """
 
@@ -167,6 +167,7 @@ class Side:
         start = self.operators["start_ns"].to_numpy(np.int64)
         unit = np.full(len(start), -1, dtype=np.int64)
         if self.rounds:
+            # the last round begun by each operator's start, if it is still open and the operator's path names a round
             begin, end = (times[self.is_round] for times in self._instance_times())
             at = np.searchsorted(begin, start, "right") - 1
             names_of_rounds = {self.paths[code][-1] for code in np.unique(self.path[self.is_round]).tolist()}
@@ -181,6 +182,7 @@ class Side:
     def _groups(self) -> tuple[I64, int]:
         """What each instance is a part of: its path in its round, or just itself."""
         count = max(self.rounds, 1)
+        # one group per (path, round); an instance outside all rounds is a group of its own
         alone = len(self.paths) * count + np.arange(len(self.path))
         return np.where(self.unit >= 0, self.path * count + self.unit, alone), len(self.paths) * count + len(self.path)
 
@@ -188,6 +190,7 @@ class Side:
         """Values per group to samples per path. A path that is opened inside rounds and outside counts inside."""
         group, _ = self._groups()
         found: dict[Path, Measured] = {}
+        # rows of the instances of each path: sorted by path, cut where the path changes
         order = np.argsort(self.path, kind="stable")
         opened = np.bincount(self.path, minlength=len(self.paths))
         for path, rows in zip(self.paths, np.split(order, np.cumsum(opened))[: len(self.paths)], strict=True):
@@ -203,6 +206,7 @@ class Side:
 
     def _by_name(self, keys: Iterable[str], code: npt.NDArray[Any], dur: I64, unit: I64) -> dict[Path, Measured]:
         known: dict[str, int] = {}
+        # code of a name -> number of its key
         table = np.array([known.setdefault(key, len(known)) for key in keys], dtype=np.int64)
         inside = unit >= 0 if self.rounds else np.ones(len(dur), dtype=bool)
         if not inside.any():
@@ -213,6 +217,7 @@ class Side:
             order = np.argsort(number, kind="stable")
             parts = np.split(dur[order], np.cumsum(calls))
             return {(key,): _calls(parts[row]) for key, row in known.items() if calls[row]}
+        # a table of key by round, laid out flat: the sum in each cell, and whether anything ran there
         cell = number * self.rounds + unit[inside]
         sums = np.zeros(len(known) * self.rounds, dtype=np.int64)
         np.add.at(sums, cell, dur)
@@ -230,7 +235,7 @@ class Side:
         """Start, end and round (or -1) of each GPU event."""
         start = self.gpu_events["start_ns"].to_numpy(np.int64)
         instance = self.gpu_events["instance"].fillna(-1).to_numpy(np.int64)
-        unit = np.append(self.unit, -1)[instance]  # the last one stands for no instance
+        unit = np.append(self.unit, -1)[instance]  # -1, no instance, picks the last entry
         return start, start + self.gpu_events["dur_ns"].to_numpy(np.int64), unit
 
     def _instance_times(self) -> tuple[I64, I64]:
@@ -243,6 +248,7 @@ class Side:
         event = np.flatnonzero(instance >= 0)
         events, instances = [event], [instance[event]]
         while len(events[-1]):
+            # add a pair for the parent of the last instances, until none has one
             above = parent[instances[-1]]
             events.append(events[-1][above >= 0])
             instances.append(above[above >= 0])
@@ -254,7 +260,8 @@ def _rounds_of(instances: pd.DataFrame, is_round: npt.NDArray[np.bool_]) -> I64:
     unit = np.where(is_round, np.cumsum(is_round) - 1, -1)
     parent = instances["parent"].fillna(-1).to_numpy(np.int64)
     above = parent
-    while (above >= 0).any():  # up one level at a time
+    while (above >= 0).any():
+        # take over the round of the ancestor; where that has none, try the next one above
         unit = np.where((above >= 0) & (unit < 0), unit[above], unit)
         above = np.where((above >= 0) & (unit < 0), parent[above], -1)
     return unit

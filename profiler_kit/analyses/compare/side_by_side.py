@@ -1,4 +1,4 @@
-"""Several runs against one of them: comparisons, layer totals and memory by region in, one frame to tabulate out."""
+"""Compare several runs with one of them: one frame each for times, layers, regions and memory."""
 
 from __future__ import annotations
 

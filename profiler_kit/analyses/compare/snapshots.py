@@ -1,8 +1,8 @@
 """Compare two snapshots: totals, regions, and what each stack held at the peak.
 
-A is what was, B what is. Devices are matched by number, regions by path, stacks by `stack_key`, which knows nothing of
-lines and folders, so that a stack is found again when the code around it moved. A memory history repeats exactly where
-the program does, so that no noise is looked for.
+A is before, B is after. Devices are matched by number, regions by path, stacks by `stack_key`, which leaves out lines
+and folders, so that a stack is found again when the code around it moved. A memory history repeats exactly where the
+program does, so noise is not considered.
 """
 
 from __future__ import annotations

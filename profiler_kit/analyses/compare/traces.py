@@ -1,13 +1,13 @@
-"""Compare two traces: what was measured in each (samples.py) in, one Change per region, kernel and operator out.
+"""Compare what was measured in two traces (measurements.py): one Change per region, kernel and operator.
 
-A is what was, B what is. Times are per round, and of what ran inside rounds: a ProfilerStep when both traces have
-steps, else an instance of the outermost region that both repeat and that takes longest. Of traces without rounds
-regions are compared per instance, kernels and operators in all.
+A is before, B is after. Times are per round, and of what ran inside rounds: a ProfilerStep when both traces have
+steps, else an instance of the outermost region that both repeat and that takes longest. Without rounds,
+regions are compared per instance, kernels and operators as a whole.
 
 A change counts when the notches around the medians do not overlap: 1.57 * IQR / sqrt(n) to either side, some 95 %
 confidence (McGill, Tukey, Larsen: Variations of Box Plots, The American Statistician 32, 1978). Of fewer than four
 samples the range takes the place of the IQR. A side with a single sample is taken to vary as the other does; where
-both have one, nothing is known of the noise: the change counts, and its noise is said to be unknown.
+both have one, the noise is unknown: the change counts, and the noise is reported as unknown.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Change:
 
     @property
     def status(self) -> Status:
-        """What became of it; "same" up to the noise."""
+        """How B compares with A; "same" when they differ by no more than the noise."""
         if self.a is None or self.b is None:
             return "added" if self.a is None else "removed"
         if abs(self.delta_ns) <= (self.noise_ns or 0.0):
@@ -89,8 +89,8 @@ class Comparison:
     def worst(self, threshold: float) -> Change | None:
         """The row that got slower by the largest share above `threshold` (0.05 is 5 %); None when there is none.
 
-        Asks the totals and the regions (GPU time, or host time where a trace has no GPU events): kernels and
-        operators come and go with what is chosen for a region. Rows below GATE_SHARE of the whole are left out.
+        Looks at the totals and the regions (GPU time, or host time where a trace has no GPU events): which kernels
+        and operators run within a region may change. Rows below GATE_SHARE of the whole are left out.
         """
         slower = [row for row in self.of("total") + self.of("region", self.metric) if self._fails(row, threshold)]
         return max(slower, key=lambda row: row.change or 0.0, default=None)
@@ -106,7 +106,7 @@ class Comparison:
 
 
 def compare(a: Side, b: Side, also: Sequence[Change] = ()) -> Comparison:
-    """Compare two traces; of one without events everything is added, or removed. `also` stands before the rows."""
+    """Compare two traces; where one has no events, everything is added, or removed. `also` comes before the rows."""
     a, b, name = _in_rounds(a, b)
     gpu = bool(len(a.gpu_events) and len(b.gpu_events))
     measured: list[tuple[Kind, Metric, Callable[[Side], dict[Path, Measured]]]] = [
@@ -129,7 +129,7 @@ def compare(a: Side, b: Side, also: Sequence[Change] = ()) -> Comparison:
 
 
 def _in_rounds(a: Side, b: Side) -> tuple[Side, Side, str | None]:
-    """Both in the same rounds, and what those are."""
+    """Both sides in the same kind of rounds, and the name of those."""
     if a.rounds and b.rounds:
         return a, b, STEP
     a, b = a.without_steps(), b.without_steps()
@@ -139,7 +139,7 @@ def _in_rounds(a: Side, b: Side) -> tuple[Side, Side, str | None]:
 
 
 def _as_tree(rows: list[Change]) -> list[Change]:
-    """Depth first; among siblings what takes longest in A or B first."""
+    """Depth first; siblings by their time in A or B, longest first."""
     weight = {row.path: max(side.value_ns for side in (row.a, row.b) if side is not None) for row in rows}
 
     def place(row: Change) -> list[tuple[float, str]]:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from profiler_kit.analyses.gpu.regions import REGION_TOTALS
 
-# What the latency samples of run.json time is `timed region`; a step also holds what comes before (the copy).
+# run.json's latency samples time the `timed region`; a step also holds what comes before it (the copy to the device).
 _BATCHES: Final = ("timed region", "ProfilerStep")
 
 
@@ -36,7 +36,7 @@ def batch_load(regions: pd.DataFrame, latency_ns: Sequence[int]) -> BatchLoad | 
     """How busy the GPU is without the profiler; None without latency samples, batches, or GPU work in them.
 
     Recording slows the host (each launch and operator is written down) and with it the GPU waits more, so that busy
-    time over recorded time is too low. Kernels themselves take as long as ever. Therefore
+    time over recorded time is too low. Kernels themselves take as long as without it. Therefore
 
         busy share = (busy_ns of the batches / number of batches) / median(latency_ns)
 

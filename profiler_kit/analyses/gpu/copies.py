@@ -125,7 +125,7 @@ def copy_rate(found: pd.DataFrame) -> pd.DataFrame:
     """COPIES -> COPY_RATE: one row per moment at which the bandwidth of a kind changed, by device, kind and time.
 
     A copy moves size_bytes / dur_ns from its start to its end; bytes_per_s adds those that run at once and holds until
-    the next row; where none runs it is 0, not what floats leave over. As HolisticTraceAnalysis
+    the next row; where none runs it is exactly 0, free of rounding errors. As HolisticTraceAnalysis
     (`get_memory_bw_time_series`), but from bytes and times instead of the rounded rate in the file. Copies that took
     no time or whose size is not known are left out. Empty in, empty out.
     """
@@ -134,6 +134,7 @@ def copy_rate(found: pd.DataFrame) -> pd.DataFrame:
     if found.empty:
         return COPY_RATE.empty()
     rate = found["size_bytes"].to_numpy(dtype=np.float64) / found["dur_ns"].to_numpy() * NS_PER_S
+    # each copy adds its rate at its start and takes it away at its end; the running sum is the bandwidth
     steps = pd.DataFrame(
         {
             "device": pd.concat([found["device"]] * 2),

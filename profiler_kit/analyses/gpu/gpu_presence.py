@@ -1,4 +1,4 @@
-"""Say what a trace holds of the GPU, and what it lacks: frames and metadata in, one verdict out."""
+"""Tell whether a trace has GPU events and, if not, whether they were cut off, not recorded, or never there."""
 
 from __future__ import annotations
 

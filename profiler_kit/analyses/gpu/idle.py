@@ -1,4 +1,4 @@
-"""Why the GPU stood still: KERNEL_DETAILS in, the gaps between its events and their causes out.
+"""Find when the GPU was idle, and why: the gaps between its events and the cause of each.
 
 The causes are those of HolisticTraceAnalysis (`get_idle_time_breakdown`): a gap is host-bound when the launch of the
 event that ends it began after everything before it had ended; else it is a kernel wait when it is shorter than a
@@ -89,6 +89,7 @@ def idle_gaps(
         device = np.zeros_like(device)
     launched = _codes(details["launch_start_ns"])
     previous = previous_end(stream_codes(device, stream), start, end, launched)
+    # the event that ends each gap: it starts after everything before it on its stream has ended
     rows = np.flatnonzero((previous != MISSING) & (start > previous))
     rows = rows[np.lexsort((rows, previous[rows]))]
     before, gap = previous[rows], start[rows] - previous[rows]
@@ -154,6 +155,7 @@ def _inside_waiting_call(launch_calls: pd.DataFrame, thread: I64, time: I64) -> 
         mine = calls[owner == number]
         start = mine["start_ns"].to_numpy()
         order = np.argsort(start, kind="stable")
+        # latest end of the calls up to each; the thread waits at a moment when the calls begun by then reach that far
         reach = np.maximum.accumulate((start + mine["dur_ns"].to_numpy())[order])
         asked = np.flatnonzero(thread == number)
         at = np.searchsorted(start[order], time[asked], "right") - 1

@@ -16,6 +16,7 @@ def union(start: I64, end: I64) -> tuple[I64, I64]:
         return start, end
     order = np.argsort(start, kind="stable")
     start, end = start[order], np.maximum.accumulate(end[order])
+    # an interval opens a new piece when it starts after all earlier ones have ended; the one before it closes a piece
     first = np.concatenate(([True], start[1:] > end[:-1]))
     last = np.append(first[1:], True)
     return start[first], end[last]
@@ -44,8 +45,10 @@ def covered_by_group(group: I64, start: I64, end: I64, groups: int) -> I64:
         for number, (low, high) in enumerate(zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True)):
             total[number] = covered_ns(start[low:high], end[low:high])
         return total
+    # group g takes the part of the axis from g * width on
     offset = group * width - first
     start, end = start + offset, end + offset
+    # how far the intervals before each one reach: at most to the end of the previous group's part of the axis
     reach = np.concatenate((start[:1], np.maximum.accumulate(end)[:-1]))
     np.add.at(total, group, np.maximum(end - np.maximum(start, reach), 0))
     return total

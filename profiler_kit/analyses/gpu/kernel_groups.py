@@ -1,4 +1,4 @@
-"""GPU events by name, kind or stream, and where those of one group were launched (GPU_EVENTS, KERNEL_DETAILS in)."""
+"""Group GPU events by name, kind or stream, and find where those of one group were launched."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Total the GPU events by name, stream and device (GPU_EVENTS -> KERNEL_TOTALS)."""
+"""Add up the GPU events by name, stream and device."""
 
 from __future__ import annotations
 

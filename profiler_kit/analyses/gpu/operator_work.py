@@ -160,6 +160,7 @@ def module_work(details: pd.DataFrame) -> pd.DataFrame:
 def _work(operators: pd.DataFrame, details: pd.DataFrame, shapes: pd.Series[str] | None) -> pd.DataFrame:
     """The totals of each name, or of each name and shapes, without order."""
     count = len(operators)
+    # row of `operators` for each event number, then the row that launched each GPU event with an operator
     row_of = np.full(int(operators["event"].max()) + 1 if count else 0, -1, dtype=np.int64)
     row_of[operators["event"].to_numpy()] = np.arange(count)
     inside = details["operator_event"].notna().to_numpy()
@@ -168,6 +169,7 @@ def _work(operators: pd.DataFrame, details: pd.DataFrame, shapes: pd.Series[str]
     own_ns = _added(row, details["dur_ns"].to_numpy()[inside], count)
     keyed = pd.DataFrame({"name": operators["name"]}).assign(input_dims="" if shapes is None else shapes)
     keys = ["name", "input_dims"]
+    # a number for each distinct key, and the first row that has it
     group = np.asarray(keyed.groupby(keys, sort=False, observed=True).ngroup(), dtype=np.int64)
     _, first = np.unique(group, return_index=True)
     totals = keyed.iloc[first].astype(object).reset_index(drop=True)
@@ -185,7 +187,7 @@ def _work(operators: pd.DataFrame, details: pd.DataFrame, shapes: pd.Series[str]
 
 
 def _once_a_group(operators: pd.DataFrame, group: I64, groups: int, count: I64, ns: I64) -> tuple[I64, I64]:
-    """Events and time of each group and of all called inside, each call handing up once to each group above it."""
+    """Events and time of each group and of all called inside, each call counting once for each group above it."""
     total_count, total_ns = np.zeros(groups, dtype=np.int64), np.zeros(groups, dtype=np.int64)
     parent = operators["parent"].fillna(-1).to_numpy(dtype=np.int64)
     origin = np.flatnonzero(count)
@@ -193,6 +195,7 @@ def _once_a_group(operators: pd.DataFrame, group: I64, groups: int, count: I64, 
     np.add.at(total_count, group[origin], count[origin])
     np.add.at(total_ns, group[origin], ns[origin])
     while True:
+        # climb one level with every operator that launched something; `seen` has the groups it was counted for already
         node = parent[node]
         going = node >= 0
         node, origin = node[going], origin[going]

@@ -1,4 +1,4 @@
-"""Nest and total the operators a trace recorded on the host (event columns -> OPERATORS -> OPERATOR_TOTALS)."""
+"""Add up the host time of operators by region path and operator name."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ def find_flaws(
 
 
 def lost(recorded: Recorded) -> list[Flaw]:
-    """What of the file did not become events."""
+    """Parts of the file that did not become events."""
     found = []
     if recorded.truncated:
         found.append(Flaw("truncated", 1))
@@ -156,6 +156,7 @@ def missing_regions(gpu_events: pd.DataFrame, instances: pd.DataFrame) -> list[F
         return [*found, Flaw("no steps", 0)]
     steps = np.unique(instances.loc[is_step, "step"].dropna().to_numpy(np.int64))
     if len(steps) and int(steps[-1]) - int(steps[0]) + 1 > len(steps):
+        # the steps after which the next number is missing
         after = steps[:-1][np.diff(steps) > 1]
         gaps = int(steps[-1]) - int(steps[0]) + 1 - len(steps)
         found.append(Flaw("steps missing", gaps, len(steps), tuple(str(step + 1) for step in after[:8].tolist())))
@@ -208,6 +209,7 @@ def overlaps_on_streams(device: I64, stream: I64, start: I64, end: I64) -> I64:
     overlap = np.zeros(len(start), dtype=np.int64)
     order = np.lexsort((end, start, stream, device))
     device, stream, start, end = device[order], stream[order], start[order], end[order]
+    # where a new stream begins among the sorted events; within one, compare with the latest end before each event
     cuts = np.flatnonzero((device[1:] != device[:-1]) | (stream[1:] != stream[:-1])) + 1
     for low, high in itertools.pairwise((0, *cuts.tolist(), len(start))):
         reach = np.maximum.accumulate(end[low:high])[:-1]

@@ -61,11 +61,13 @@ def queue_length(details: pd.DataFrame) -> pd.DataFrame:
     group = stream_codes(device, stream)
     launched = details["launch_start_ns"].to_numpy(dtype=np.int64)
     begun = np.maximum(details["start_ns"].to_numpy(), launched)  # clocks that disagree cannot make a queue negative
+    # each event twice: it adds 1 to the queue when launched and takes 1 away when it begins; then by stream and time
     group, row = np.tile(group, 2), np.tile(np.arange(len(details)), 2)
     time, change = np.concatenate((launched, begun)), np.repeat([1, -1], len(details))
     order = np.lexsort((time, group))
     group, row, time = group[order], row[order], time[order]
     length = np.cumsum(change[order])  # every stream ends at 0, so one sum serves all
+    # of several changes at one moment only the total after the last one counts
     last = np.concatenate(((group[1:] != group[:-1]) | (time[1:] != time[:-1]), [True]))
     rows = row[last]
     frame = pd.DataFrame(
@@ -83,7 +85,7 @@ def queue_totals(queue: pd.DataFrame, *, full_at: int = FULL_AT) -> pd.DataFrame
     """QUEUE_LENGTH -> QUEUE_TOTALS: one row per stream. Empty in, empty out.
 
     mean_length is weighted by time, from the first launch to the start of the last event (HTA describes the rows of
-    the series, whatever time each stands for). full_ns is the time at full_at and above.
+    the series, however long each lasted). full_ns is the time at full_at and above.
     """
     queue = QUEUE_LENGTH.check(queue).reset_index(drop=True)
     if queue.empty:

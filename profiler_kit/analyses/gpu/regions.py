@@ -1,4 +1,4 @@
-"""Total the GPU work of each region path (GPU_EVENTS, REGION_INSTANCES -> REGION_TOTALS)."""
+"""Add up the GPU work of each region path."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ I64 = npt.NDArray[np.int64]
 # Regions that say nothing about the code: what was not attributed, and what torch.compile makes up.
 _COMPILED: Final = ("## Call CompiledFxGraph", "Torch-Compiled Region", "CompiledFunction")
 UNNAMED: Final = (NO_REGION[0], UNLINKED[0], *_COMPILED)
-HOLDS: Final = 0.5  # a nested region that holds this share of the one around it is the better answer
+HOLDS: Final = 0.5  # a nested region with at least this share of the one around it is the more useful answer
 
 
 def innermost(paths: Sequence[Path], values: Sequence[int]) -> list[tuple[Path, int]]:
-    """The regions that none is nested in and their values, the highest first; those that say nothing are left out.
+    """The regions without regions inside and their values, highest first; those that say nothing are left out.
 
     values: of each path, nested regions included.
     """
@@ -58,7 +58,7 @@ def deepest(paths: Sequence[Path], values: Sequence[int]) -> tuple[Path, int]:
     best: Path = ()
     while True:
         nested = {p: v for p, v in held.items() if len(p) == len(best) + 1 and p[:-1] == best}
-        # one whose instances overlap counts a stretch for each of them, and may exceed the region around it: no answer
+        # where instances overlap, a region can exceed the one around it (see innermost): such a one is no answer
         nested = {p: v for p, v in nested.items() if not best or v <= held[best]}
         inner = max(nested, key=lambda p: nested[p], default=())
         if not inner or (best and nested[inner] < HOLDS * held[best]):
@@ -87,6 +87,7 @@ def region_totals(gpu_events: pd.DataFrame, instances: pd.DataFrame) -> pd.DataF
         return REGION_TOTALS.empty()
     index = {path: row for row, path in enumerate(paths)}
     parent = np.array([index.get(path[:-1], -1) for path in paths], dtype=np.int64)
+    # row of `totals` for each GPU event, and below for each instance: code of the frame's categorical -> row
     own = np.array([index.get(path, -1) for path in event_paths], dtype=np.int64)[gpu_events["path"].cat.codes]
     opened = np.array([index.get(path, -1) for path in instance_paths], dtype=np.int64)[instances["path"].cat.codes]
     start = gpu_events["start_ns"].to_numpy()
@@ -94,6 +95,7 @@ def region_totals(gpu_events: pd.DataFrame, instances: pd.DataFrame) -> pd.DataF
     count = len(paths)
     self_sum = _added(own, dur, count)
     launch = gpu_events["launch"]
+    # the first GPU event of each launch call, so that a call with several counts once
     launches = gpu_events.loc[launch.notna() & ~launch.duplicated(), "path"].cat.codes
     launch_path = np.array([index.get(path, -1) for path in event_paths], dtype=np.int64)[launches]
     totals = pd.DataFrame(
@@ -128,7 +130,7 @@ def _added(group: I64, value: I64, groups: int) -> I64:
 
 
 def _handed_up(own: I64, parent: I64) -> I64:
-    """Own values plus those of all descendants; parents stand before their children."""
+    """Own values plus those of all descendants; parents come before their children."""
     total = own.copy()
     for row in range(len(total) - 1, -1, -1):
         if parent[row] >= 0:
@@ -141,6 +143,7 @@ def _busy(own: I64, parent: I64, start: I64, end: I64) -> I64:
     groups, rows = [own], [np.arange(len(own))]
     above = parent[own] if len(own) else own
     while (above >= 0).any():
+        # those whose path has a parent go into the group of that parent as well
         kept = above >= 0
         rows.append(rows[-1][kept])
         groups.append(above[kept])

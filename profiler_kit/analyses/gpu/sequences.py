@@ -33,9 +33,9 @@ I64 = npt.NDArray[np.int64]
 def kernel_sequences(details: pd.DataFrame, *, length: int | None = 3, operator: str | None = None) -> pd.DataFrame:
     """KERNEL_DETAILS -> KERNEL_SEQUENCES: one row per operator name and sequence of GPU events, most frequent first.
 
-    The GPU events launched under one call of an outermost operator stand in the order of their launches (those of one
-    launch by start). A sequence is `length` of them in a row, names compared; sequences overlap, so an event counts in
-    up to `length` of them. With length=None it is all that one call launched. operator keeps the outermost operators
+    The GPU events launched under one call of an outermost operator are taken in the order of their launches (those of
+    one launch by start). A sequence is `length` of them in a row, names compared; sequences overlap, so an event counts
+    in up to `length` of them. With length=None it is all that one call launched. operator keeps the outermost operators
     whose name contains it. sum_ns adds the events' durations, gap_ns the distances between neighbours in which
     neither ran (0 where they overlap). Empty in, empty out.
 
@@ -63,6 +63,7 @@ def kernel_sequences(details: pd.DataFrame, *, length: int | None = 3, operator:
     kernel = details["name"].cat.codes.to_numpy().astype(np.int64)[rows]
     code = _sequence_codes(kernel, first, size)
     end = start + details["dur_ns"].to_numpy()
+    # distance of each kernel from the end of the one before; a sequence leaves out that of its first
     gap = np.concatenate(([0], np.maximum(start[rows[1:]] - end[rows[:-1]], 0)))
     under = details["outer_operator"].cat.codes.to_numpy().astype(np.int64)[rows[first]]
     frame = pd.DataFrame(
@@ -98,11 +99,13 @@ def kernel_sequences(details: pd.DataFrame, *, length: int | None = 3, operator:
 
 
 def _windows(call: I64, length: int | None) -> tuple[I64, I64]:
-    """First row and number of rows of each sequence; calls stand one after the other."""
+    """First row and number of rows of each sequence; the rows of a call follow one another."""
     if length is not None:
         first = np.arange(max(len(call) - length + 1, 0))
+        # a window lies within one call when its first and last row do
         first = first[call[first] == call[first + length - 1]]
         return first, np.full(len(first), length, dtype=np.int64)
+    # a call begins where its number differs from that of the row before
     first = np.flatnonzero(np.concatenate(([True], call[1:] != call[:-1]))[: len(call)])
     return first, np.diff(np.append(first, len(call)))
 
@@ -112,6 +115,7 @@ def _sequence_codes(kernel: I64, first: I64, size: I64) -> I64:
     code = size.copy()
     for position in range(int(size.max())):
         going = np.flatnonzero(size > position)
+        # one integer for (sequence so far, next kernel), numbered from 0 again so that it stays small
         pair = code[going] * (int(kernel.max()) + 1) + kernel[first[going] + position]
         _, where = np.unique(pair, return_inverse=True)
         code[going] = where + (int(code.max()) + 1)  # those that have ended keep codes of their own

@@ -1,4 +1,4 @@
-"""Was a region bound by the GPU or by the host: gaps and GPU events in, one verdict per region path out."""
+"""Judge whether each region was bound by the GPU or by the host."""
 
 from __future__ import annotations
 
@@ -167,12 +167,14 @@ def _by_instance(details: pd.DataFrame, instances: pd.DataFrame, gaps: pd.DataFr
     start, end = details["start_ns"].to_numpy(), (details["start_ns"] + details["dur_ns"]).to_numpy()
     began, ended = instances["start_ns"].to_numpy(), instances["end_ns"].to_numpy()
     gpu_start, gpu_end = _integers(instances["gpu_start_ns"], MISSING), _integers(instances["gpu_end_ns"], MISSING)
+    # the wall time of each instance: on the host and on the GPU together
     began = np.where(gpu_start == MISSING, began, np.minimum(began, gpu_start))
     ended = np.maximum(ended, gpu_end)
     group, row = _with_ancestors(_integers(details["instance"], -1), _integers(instances["parent"], -1))
     # a region that outlives the one it began in launches what no longer belongs to that one
     kept = (start[row] < ended[group]) & (end[row] > began[group]) | (start[row] == end[row])
     group, row = group[kept], row[kept]
+    # each event cut to the wall time of the instance
     busy = covered_by_group(group, np.maximum(start[row], began[group]), np.minimum(end[row], ended[group]), count)
     occupied = _inside(*union(start, end), began, ended)
     idle = (ended - began) - occupied
@@ -222,6 +224,7 @@ def _with_ancestors(instance: I64, parent: I64) -> tuple[I64, I64]:
     groups, rows = [group], [row]
     while len(group):
         above = parent[group]
+        # those whose instance has a parent belong to that parent as well
         row, group = row[above >= 0], above[above >= 0]
         groups.append(group)
         rows.append(row)
@@ -230,6 +233,7 @@ def _with_ancestors(instance: I64, parent: I64) -> tuple[I64, I64]:
 
 def _inside(start: I64, end: I64, low: I64, high: I64) -> I64:
     """How much of each stretch low .. high is covered by these disjoint, sorted intervals."""
+    # covered time before each interval; before a moment: all intervals begun by then, less the rest of the last one
     done = np.concatenate(([0], np.cumsum(end - start)))
 
     def until(time: I64) -> I64:

@@ -1,4 +1,4 @@
-"""What ran in a stretch of time or in one region, and operators added up."""
+"""Pick what ran in a stretch of time or in one region, and add up operators and kernels by name."""
 
 from __future__ import annotations
 
@@ -50,6 +50,7 @@ def span_ns(*frames: pd.DataFrame) -> int:
 def events_under(events: pd.DataFrame, path: Sequence[str]) -> pd.DataFrame:
     """The rows launched under a region, nested regions included; takes any frame with a path column."""
     prefix, depth = tuple(path), len(path)
+    # compare each distinct path once, then look the answer up for each row
     code, distinct = pd.factorize(events["path"])
     under = np.array([p[:depth] == prefix for p in distinct] or [False], dtype=bool)
     found: pd.DataFrame = events[under[code]]

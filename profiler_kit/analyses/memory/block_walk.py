@@ -1,4 +1,4 @@
-"""Move the blocks of one allocator on event by event (history, state before it -> the blocks of every moment).
+"""Move the blocks of one allocator on event by event, from the state before its history.
 
 The rules are those of the allocator (allocator_rules.py); blocks are found by their ends, so that an event costs the
 same however many blocks there are.
@@ -28,7 +28,7 @@ class Segment(NamedTuple):
 
 
 class SegmentEvent(NamedTuple):
-    """A segment that came, went, or was mapped or unmapped in part."""
+    """A segment that was reserved, released, or mapped or unmapped in part."""
 
     action: str  # segment_alloc, segment_free, segment_map, segment_unmap
     address: int
@@ -38,7 +38,7 @@ class SegmentEvent(NamedTuple):
 
 
 class History(NamedTuple):
-    """The events of one device that move blocks, as columns; about those of kind SEGMENT, `segments` in order.
+    """The events of one device that move blocks, as columns; `segments` describes those of kind SEGMENT, in order.
 
     states: the state each event leads to. sizes: of an alloc, the size of the block as the allocator rounds it.
     """
@@ -51,7 +51,7 @@ class History(NamedTuple):
 
 
 class Initial(NamedTuple):
-    """A block that was active before the first event; a size that is a guess may be larger in truth."""
+    """A block that was active before the first event; where the size is a guess, the real one may be larger."""
 
     address: int
     size: int
@@ -59,7 +59,7 @@ class Initial(NamedTuple):
 
 
 class Ranges:
-    """A set of addresses as ranges that touch nowhere."""
+    """A set of addresses as ranges that never overlap or touch."""
 
     def __init__(self) -> None:
         self._starts: list[int] = []
@@ -81,12 +81,14 @@ class Ranges:
 
     def _put(self, start: int, end: int, *, keep: bool) -> None:
         """Replace what overlaps or touches [start, end) by the union with it (keep) or by what is left outside."""
+        # low .. high: the ranges that overlap or touch [start, end)
         low = bisect_right(self._starts, start)
         while low and self._ends[low - 1] >= start:
             low -= 1
         high = low
         while high < len(self._starts) and self._starts[high] <= end:
             high += 1
+        # from the first start to the last end of those and the new range; what lies outside the new one is left
         first = min(self._starts[low], start) if high > low else start
         last = max(self._ends[high - 1], end) if high > low else end
         pieces = [(first, last)] if keep else [(a, b) for a, b in ((first, start), (end, last)) if a < b]
@@ -94,7 +96,7 @@ class Ranges:
         self._ends[low:high] = [b for _, b in pieces]
 
 
-_Entry = tuple[int, int, int]  # of a block: size, segment, the state it is there from
+_Entry = tuple[int, int, int]  # of a block: size, segment, the first state that has it
 
 
 class Walk:
@@ -111,7 +113,7 @@ class Walk:
         self.free: dict[int, _Entry] = {}
         self.free_ends: dict[int, int] = {}  # end -> start
         self.walls: dict[int, int] = {}  # addresses that blocks do not merge across, with how many segments end there
-        self.whole: dict[int, tuple[int, int]] = {}  # start -> size and number of a segment that is there now
+        self.whole: dict[int, tuple[int, int]] = {}  # start -> size and number of a segment that is held now
         self.arenas = Ranges()
         self.guessed: dict[int, int] = {}  # end -> start of an initial block whose size is a guess
         self.gaps = 0
@@ -139,6 +141,7 @@ class Walk:
             while at < len(blocks) and blocks[at].address < segment.address:
                 at += 1
                 self.gaps += 1
+            # blocks[since:at] are the initial blocks inside this segment; those between segments are gaps
             since, end = at, segment.address + segment.size_bytes
             while at < len(blocks) and blocks[at].address < end:
                 at += 1
@@ -153,6 +156,7 @@ class Walk:
         for block, following in zip(blocks, nexts, strict=True):
             if block.address > position:
                 self._release(position, block.address - position, number, 0)
+            # a block ends before the next one at the latest; a guess reaches up to it if the rest cannot be split off
             room = following - block.address
             size = min(block.size, room)
             if block.guess and not self.rules.splits(size, room - size, self.least_rest[number]):
@@ -172,7 +176,7 @@ class Walk:
         return len(self.segments) - 1
 
     def _enter(self, segment: Segment, state: int) -> int:
-        """Add a segment that is no expandable one; its memory is not entered yet."""
+        """Add a segment that is not expandable; its memory is added by the caller."""
         number = self._new_segment(segment, state)
         self.whole[segment.address] = (segment.size_bytes, number)
         for wall in (segment.address, segment.address + segment.size_bytes):
@@ -221,6 +225,7 @@ class Walk:
         room, segment, since = self.free.pop(address)
         if since < state:
             self.spans.extend((address, room, segment, 0, since, state))
+        # split the free block when enough is left over, else hand it out whole
         rest = room - size
         if rest > 0 and self.rules.splits(size, rest, self.least_rest[segment]):
             self.free[address + size] = (rest, segment, state)
@@ -246,6 +251,7 @@ class Walk:
     def _unmap(self, address: int, size: int, state: int) -> int:
         number = self._segment_at(address)
         end = address + size
+        # the free block to cut: it starts at the unmapped range, or ends with it, or (searching all) contains it
         start = address if address in self.free else self.free_ends.get(end, -1)
         if start < 0 or start > address:
             around = [a for a, entry in self.free.items() if a <= address and a + entry[0] >= end]
@@ -255,13 +261,14 @@ class Walk:
             self.gaps += 1
             return number
         room, segment, _ = self._take(start, state)
+        # what is left of it on either side stays free
         for low, high in ((start, address), (end, start + room)):
             if low < high:
                 self._put(low, high - low, segment, state)
         return number
 
     def _leave(self, address: int, state: int) -> int:
-        """A segment goes back to the driver."""
+        """Give a segment back to the driver."""
         found = self.whole.get(address)
         if found is None:
             self.gaps += 1
@@ -328,7 +335,7 @@ class Walk:
             del self.free_ends[start + size]
 
     def end(self) -> None:
-        """Write down the blocks that are there at the end."""
+        """Write down the blocks that exist at the end."""
         for is_active, blocks in ((1, self.active), (0, self.free)):
             for start, (size, segment, since) in blocks.items():
                 self.spans.extend((start, size, segment, is_active, since, self.count + 1))

@@ -1,4 +1,4 @@
-"""Rebuild the segments and blocks of every moment (SNAPSHOT_EVENTS, final state -> MEMORY_SEGMENT_SPANS, _BLOCK_SPANS).
+"""Rebuild the segments and blocks of every moment from the history of events and the state at its end.
 
 The history says what callers asked for and where it was put, not how large the allocator made the block. That follows
 from its rules, once the state before the first event is known: the state torch wrote at the end, with the segment
@@ -43,7 +43,7 @@ from profiler_kit.schema import Column, Schema
 
 MEMORY_SEGMENT_SPANS: Final = Schema(
     "MEMORY_SEGMENT_SPANS",
-    "segment that was there at some time, or range of expandable segments; state k is what holds after the k-th event "
+    "segment that was held at some time, or range of expandable segments; state k is what holds after the k-th event "
     "of the device",
     {
         "device": Column("int64"),
@@ -57,7 +57,7 @@ MEMORY_SEGMENT_SPANS: Final = Schema(
         "pool": Column("str", 'Private pool id, "0,0" for the default one, "" where nothing says it.'),
         "expandable": Column("bool", "Whether it is a range of addresses that segments were mapped into."),
         "from_state": Column("int64", "The first state with it; 0: before the history begins."),
-        "to_state": Column("int64", "The first state without it; events + 1 when it is there at the end."),
+        "to_state": Column("int64", "The first state without it; events + 1 when it is still held at the end."),
     },
 )
 
@@ -88,7 +88,7 @@ class BlockReplay:
     State k is what holds after the k-th event of the device, 0 what held before the first (as in Replay).
     active_bytes: size of the active blocks, as the allocator rounded them. largest_free_bytes: the largest inactive
     block. split_bytes: inactive blocks that do not span a whole segment, which the allocator cannot give back; all
-    three one per state. event_segment: row of `segments` each event is about, -1 where unknown. segments, blocks:
+    three one per state. event_segment: row of `segments` that each event concerns, -1 where unknown. segments, blocks:
     MEMORY_SEGMENT_SPANS, MEMORY_BLOCK_SPANS. mismatches: blocks that differ from torch's own at the end, 0 when the
     replay is exact. gaps: events that did not fit the state before them.
     """
@@ -105,7 +105,7 @@ class BlockReplay:
     rules: Rules
 
     def at(self, state: int) -> pd.DataFrame:
-        """MEMORY_BLOCK_SPANS of the blocks there are in one state, by address."""
+        """MEMORY_BLOCK_SPANS of the blocks that exist in one state, by address."""
         frame = self.blocks
         alive = (frame["from_state"] <= state) & (frame["to_state"] > state)
         found: pd.DataFrame = frame[alive].sort_values("address", kind="stable", ignore_index=True)
@@ -158,6 +158,7 @@ def replay_blocks(
 def _history(events: pd.DataFrame, states: Ints, rules: Rules) -> History:
     """The events of one device that move blocks; `states` is where each event leads to."""
     kinds = {ALLOCATE: OPEN, FREE: CLOSE} | dict.fromkeys((*RESERVE, *RELEASE), SEGMENT)
+    # kind of event by the code of its action, -1 for those that move no block
     by_code = np.array([kinds.get(name, -1) for name in events["action"].cat.categories] or [-1])
     kind = by_code[events["action"].cat.codes.to_numpy()]
     moving = np.flatnonzero(kind >= 0)
@@ -180,6 +181,7 @@ def _series(spans: Spans, segments: pd.DataFrame, states: int) -> tuple[Ints, In
     whole = (segments["size_bytes"].to_numpy()[place] == size) & ~segments["expandable"].to_numpy()[place]
 
     def total(rows: Bools) -> Ints:
+        # each span adds its size in its first state and takes it away in the first state without it
         change = np.zeros(states + 1, np.int64)
         np.add.at(change, since[rows], size[rows])
         np.subtract.at(change, until[rows], size[rows])
@@ -198,26 +200,32 @@ def largest_alive(size: Ints, since: Ints, until: Ints, states: int) -> Ints:
     best = np.zeros(states, np.int64)
     for exponent in range(int(power.max(initial=0)), -1, -1):
         width = 1 << exponent
+        # the two windows begin at the span's start and end at its end; they may overlap, as a maximum may count twice
         mine = power == exponent
         np.maximum.at(best, since[mine], size[mine])
         np.maximum.at(best, until[mine] - width, size[mine])
         half = width >> 1
         if half:
+            # `best` holds the maximum of windows by their first state: pass it to the second half (the first keeps it)
             best[half:] = np.maximum(best[half:], best[:-half])
     return best
 
 
 def _event_segment(addresses: npt.NDArray[np.uint64], states: list[int], walk: Walk) -> Ints:
-    """Row of the segment of each event; one that moves no block is about that of the event before it at its address."""
+    """Row of the segment of each event; one that moves no block takes that of the event before it at its address."""
+    # -2: moves no block; the others by state, which counts from 1
     known = np.full(len(addresses), -2, np.int64)
     known[np.array(states, np.int64) - 1] = np.array(walk.event_segment, np.int64)
     order = np.argsort(addresses, kind="stable")
+    # by address, in history order within; `new` marks the first event of each address, `first` its place
     sorted_known, place = known[order], np.arange(len(order))
     new = np.ones(len(order), np.bool_)
     new[1:] = addresses[order][1:] != addresses[order][:-1]
     first = np.maximum.accumulate(np.where(new, place, 0))
+    # nearest place up to each one, and from each one on, whose event moves a block
     before = np.maximum.accumulate(np.where(sorted_known > -2, place, -1))
     after = np.minimum.accumulate(np.where(sorted_known > -2, place, len(order))[::-1])[::-1]
+    # the one before if it has the same address, else the one after; `same` tells whether that has it
     take = np.where(before >= first, before, np.minimum(after, len(order) - 1))
     same = addresses[order][take] == addresses[order]
     found = np.empty(len(order), np.int64)
@@ -226,7 +234,7 @@ def _event_segment(addresses: npt.NDArray[np.uint64], states: list[int], walk: W
 
 
 def _sound(addresses: pd.Series, sizes: pd.Series) -> Bools:
-    """Which ranges can be true: no address of a device is that high, no size below zero or beyond all memory."""
+    """Which ranges are plausible: no device address is that high, no size is negative or larger than any memory."""
     sound: Bools = ((addresses < _HIGHEST) & (sizes >= 0) & (sizes < _LARGEST)).to_numpy()
     return sound
 
@@ -327,6 +335,7 @@ def _block_frame(spans: Spans, allocations: pd.DataFrame, one: Replay) -> pd.Dat
     mine = np.flatnonzero(allocations["device"].to_numpy() == one.device)
     alloc = allocations["alloc_event"].fillna(-1).to_numpy(np.int64)[mine]
     made = np.full(len(spans), -1, np.int64)
+    # blocks made within the history: state k follows the k-th event, so event k - 1 (from 0) is their alloc
     born = np.flatnonzero(active & (since > 0))
     order = np.argsort(alloc, kind="stable")
     made[born] = mine[order][np.searchsorted(alloc[order], one.rows[since[born] - 1])]

@@ -1,4 +1,4 @@
-"""What the allocator held from the driver, and which frees had to wait (SNAPSHOT_EVENTS, _SEGMENTS -> Ranges, rows)."""
+"""Find which address ranges the allocator held from the driver and when, and which frees had to wait."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ UNKNOWN_POOL: Final = ""
 class Ranges:
     """Address ranges reserved from the driver, one item each, in the order they were reserved.
 
-    reserve_event, release_event: rows of SNAPSHOT_EVENTS; -1: before the history, and: still held at its end. pool is
-    "" for a range given back before the end where the events do not name it (before torch 2.13). small: serves requests
-    up to 1 MiB.
+    reserve_event, release_event: rows of SNAPSHOT_EVENTS; -1: reserved before the history, or still held at its end.
+    pool is "" for a range given back before the end where the events do not name it (before torch 2.13). small: serves
+    requests up to 1 MiB.
     """
 
     address: npt.NDArray[np.uint64]
@@ -66,7 +66,7 @@ def reserved_ranges(events: pd.DataFrame, segments: pd.DataFrame, device: int) -
 
 @dataclass(frozen=True)
 class _Kind:
-    """What is known of a range beside its place."""
+    """What is known of a range apart from its addresses."""
 
     stream: int
     stack: int
@@ -108,12 +108,13 @@ class _Walk:
             )
 
     def _inside(self, start: int, end: int, fill: _Kind | None = None) -> list[_Range]:
-        """The live ranges between two addresses, cut there; with `fill` what none covers becomes one from before."""
+        """The live ranges between two addresses, cut there. With `fill`, holes are filled with ranges from before."""
         self._cut(start)
         self._cut(end)
         first, last = bisect_left(self._starts, start), bisect_left(self._starts, end)
         found = self._live[first:last]
         if fill is not None:
+            # pairs of borders enclose the holes: before the first range, between neighbours, after the last one
             borders = [start, *(place for one in found for place in (one.start, one.end)), end]
             for left, right in zip(borders[::2], borders[1::2], strict=True):
                 if left < right:
@@ -172,12 +173,15 @@ def free_requests(events: pd.DataFrame, allocations: pd.DataFrame, device: int) 
     rows = np.flatnonzero((events["device"].to_numpy() == device) & steps)
     address = events["address"].to_numpy()[rows]
     order = np.argsort(address, kind="stable")
+    # by address, history order within; the last row (-1) is what a guess outside picks
     rows, address = np.append(rows[order], -1), address[order]
+    # event -> its place in that order
     place = np.full(len(events) + 1, -1, np.int64)
     place[rows[:-1]] = np.arange(len(address))
     mine = allocations[allocations["device"] == device]
     alloc, free = (mine[name].fillna(-1).to_numpy(np.int64) for name in ("alloc_event", "free_event"))
     last = np.searchsorted(address, mine["address"].to_numpy(), side="right") - 1
+    # where the request must be: just before the free; for a live block just after its alloc; else last at its address
     guess = np.where(free >= 0, place[free] - 1, np.where(alloc >= 0, place[alloc] + 1, last))
     inside = (guess >= 0) & (guess < len(address))
     guess = np.where(inside, guess, len(address))

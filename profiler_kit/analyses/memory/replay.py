@@ -1,9 +1,9 @@
-"""Replay an allocator history (SNAPSHOT_EVENTS, _BLOCKS, _SEGMENTS -> MEMORY_TIMELINE, _ALLOCATIONS, _LIVE, _OOM).
+"""Replay an allocator history: totals over time, allocations, what is live at a moment, and what failed.
 
 Allocated bytes are the bytes callers asked for (`requested_size`, not rounded). An allocation counts from `alloc` to
 `free_completed`: one that waits for another stream (`active_pending_free`) still holds its memory. Reserved bytes are
-what the allocator holds from the driver. Only the end of a history is known for sure, so that both are computed
-backwards from it: the total after the last event is torch's own figure in the segments.
+what the allocator holds from the driver. Only the end of a history is known for sure, so both are computed backwards
+from it: the total after the last event is torch's own figure in the segments.
 """
 
 from __future__ import annotations
@@ -155,6 +155,7 @@ def replay(
 
 def _totals(change: Ints, end: int | None, least: int) -> Ints:
     """Running totals with the start in front, closing on `end`; starting at `least` when that cannot be."""
+    # relative to the start; shifted so that it ends at `end`, or (if that went below zero) starts at least at `least`
     running = np.concatenate(([0], np.cumsum(change)))
     lowest = int(running.min())
     if end is not None and end - int(running[-1]) + lowest >= 0:
@@ -163,13 +164,13 @@ def _totals(change: Ints, end: int | None, least: int) -> Ints:
 
 
 def monotone_times(events: pd.DataFrame) -> Ints:
-    """Times of one device's events; a clock that steps back (several threads) stands still instead."""
+    """Times of one device's events; where the clock steps back (several threads), the latest time so far."""
     times: Ints = np.maximum.accumulate(events["time_us"].to_numpy()) if len(events) else np.zeros(0, np.int64)
     return times
 
 
 def active_blocks(blocks: pd.DataFrame, device: int) -> pd.DataFrame:
-    """The blocks of a device that hold memory at the moment of the snapshot, those that wait to be freed included."""
+    """The blocks of a device that hold memory at the moment of the snapshot, including those that wait to be freed."""
     active: pd.DataFrame = blocks[(blocks["device"].to_numpy() == device) & _is(blocks["state"], *ACTIVE)]
     return active
 
@@ -199,7 +200,7 @@ def allocations(events: pd.DataFrame, blocks: pd.DataFrame, devices: tuple[int, 
 
     Takes SNAPSHOT_EVENTS and SNAPSHOT_BLOCKS. A free whose alloc is not in the history, and a block that is active
     at the end without one, were allocated before. An address allocated again without a free in between (a gap in the
-    history) was free by then.
+    history) counts as freed by then.
     """
     parts = [_pairs(events, blocks, device) for device in devices]
     if not parts:
@@ -215,15 +216,19 @@ def _pairs(events: pd.DataFrame, blocks: pd.DataFrame, device: int) -> pd.DataFr
     order = np.argsort(address, kind="stable")  # by address, history order within
     rows, address = rows[order], address[order]
     opens = is_alloc[rows]
+    # whether the next row has the same address, and whether the row before is an alloc of the same address
     same_next = np.zeros(len(rows), np.bool_)
     same_next[:-1] = address[1:] == address[:-1]
     after_open = np.zeros(len(rows), np.bool_)
     after_open[1:] = opens[:-1] & same_next[:-1]
     made = np.flatnonzero(opens)
+    # an alloc ends with the next row at its address, be it a free or (a gap in the history) another alloc
     ended = same_next[made]
     lost = np.flatnonzero(~opens & ~after_open)  # freed, allocated before the history
     live = active_blocks(blocks, device)
+    # active at the end although no alloc in the history is still open: allocated before it
     live = live[~np.isin(live["address"].to_numpy(), address[made][~ended])]
+    # three kinds of rows: allocated in the history, only freed in it, and live all through it (-1: no such event)
     alloc = np.concatenate((rows[made], np.full(len(lost) + len(live), -1)))
     free = np.concatenate(
         (np.where(ended, rows[np.minimum(made + 1, len(rows) - 1)], -1), rows[lost], np.full(len(live), -1))
@@ -260,6 +265,7 @@ def live_at(one: Replay, allocations: pd.DataFrame, index: int) -> pd.DataFrame:
     """
     mine = allocations[allocations["device"] == one.device]
     moment = int(one.rows[index - 1]) if index else -1
+    # missing alloc: before everything; missing free: after everything
     alloc = mine["alloc_event"].fillna(-1).to_numpy(np.int64)
     free = mine["free_event"].fillna(np.iinfo(np.int64).max).to_numpy(np.int64)
     held = mine.assign(before=alloc < 0)[(alloc <= moment) & (free > moment)]
@@ -305,10 +311,10 @@ def out_of_memory(events: pd.DataFrame, replays: list[Replay]) -> pd.DataFrame:
 
 
 def fragmentation(blocks: pd.DataFrame, segments: pd.DataFrame, device: int) -> float:
-    """Share of the reserved bytes that lie in no active block at the moment of the snapshot (0 to 1).
+    """Share of the reserved bytes outside every active block at the moment of the snapshot (0 to 1).
 
     1 - sum(size of active blocks, as the allocator rounded them) / sum(total_size of segments); 0 when nothing is
-    reserved. It counts cached memory that is free to reuse as well as holes nobody fits in.
+    reserved. It counts cached memory that is free to reuse as well as holes too small for any request.
     """
     reserved = int(segments.loc[segments["device"] == device, "total_bytes"].sum())
     if reserved <= 0:
