@@ -1,1 +1,1 @@
-"""Record a run: traces, memory snapshots and layer timings (torch in, files out)."""
+"""Record a run: traces, memory snapshots and layer timings."""

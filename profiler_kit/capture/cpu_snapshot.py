@@ -1,4 +1,4 @@
-"""Record CPU allocations through torch.profiler (code in, a dict in the form of a CUDA memory snapshot out)."""
+"""Record CPU allocations through torch.profiler, in the form of a CUDA memory snapshot."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def build_snapshot(
     The CPU allocator caches nothing, so each allocation is a segment of its own: segment_alloc, alloc,
     free_requested, free_completed, segment_free, and reserved equals allocated at all times. Blocks allocated in
     the recording and still live at its end are the segments. Addresses are real, the device is 0 and the stream 0.
-    A free of memory that an earlier recording saw being allocated stands alone, as in a CUDA history.
+    A free of memory that an earlier recording saw being allocated has no alloc, as in a CUDA history.
     The line of a frame is that of the call inside it; of an operator that is no call (`a + b`) it is found as
     `slot_lines` describes, and else, as for the frees of what goes out of use, the first line of the function.
     An oom has no device_free, and size 0 unless its exception ended the recording.
@@ -198,7 +198,7 @@ def _segment(change: Change) -> dict[str, Any]:
 def find_changes(roots: Iterable[_ProfilerEvent], window: Window | None, *, python_frames: bool) -> list[Change]:
     """The changes of CPU memory in a profiler's event tree that lie in the window, by time.
 
-    The size of a failed allocation is 0: torch keeps it to itself.
+    The size of a failed allocation is 0: torch does not report it.
     """
     changes = []
     frames = _Frames(python=python_frames)

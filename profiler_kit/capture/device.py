@@ -32,7 +32,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_memory(device: torch.device) -> None:
-    """Give what nothing refers to any more back to the device."""
+    """Give memory that nothing refers to any more back to the device."""
     gc.collect()
     if device.type == "cuda":
         with torch.cuda.device(device):

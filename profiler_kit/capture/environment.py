@@ -1,4 +1,4 @@
-"""Say what a run ran on: versions, device, commit and command line (a device in, an Environment out)."""
+"""Describe what a run ran on: versions, device, commit and command line."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Environment:
 def describe_environment(device: torch.device | str) -> Environment:
     """Describe this process: versions, the device's name, the commit of the working folder, the command line.
 
-    Nothing here fails for want of git, of nvidia-smi or of a package: what cannot be found is left out.
+    Nothing here fails because git, nvidia-smi or a package is missing: what cannot be found is left out.
     """
     target = torch.device(device)
     return Environment(

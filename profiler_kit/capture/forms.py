@@ -56,7 +56,7 @@ class Runner(ABC, Generic[Recording]):
     @property
     @abstractmethod
     def needs(self) -> Needs:
-        """What it wants of the torch profile it records through; nothing when it records another way."""
+        """What it needs of the torch profile it records through; nothing when it records another way."""
 
     @abstractmethod
     def start(self, *inside: Runner[Any]) -> Recording:
@@ -80,7 +80,7 @@ class Runner(ABC, Generic[Recording]):
         except Exception as failure:
             if error is None:
                 raise
-            # the user's own exception is the news; that the file could not be written goes below it
+            # the user's own exception matters most; a failure to write the file is only a note on it
             error.add_note(str(failure) if isinstance(failure, KitError) else f"{self.what}: {failure!r}")
         return False
 

@@ -1,4 +1,4 @@
-"""Find the modules to time in a model and hook them (a module in, Layers out)."""
+"""Find the modules to time in a model and hook them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Time every layer of a model while it runs (a module in, LAYER_CALLS out), without synchronising inside the run."""
+"""Time every layer of a model while it runs, without synchronising inside the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Record a memory snapshot of a block or a function (code in, .pickle out): CUDA's own, or the same form on a CPU."""
+"""Record a memory snapshot of a block or a function: CUDA's own, or the same form on a CPU."""
 
 from __future__ import annotations
 

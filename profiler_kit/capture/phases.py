@@ -34,7 +34,7 @@ def drive(loop: Loop[T], step: Callable[[T], R]) -> R | None:
     """
     result: list[R] = []
     for batch in loop:
-        result.clear()  # no answer and no batch lives on while the next ones are made: they would count as peak memory
+        result.clear()  # keep no answer or batch alive while the next ones are made: they would count as peak memory
         try:
             result.append(step(batch))
         except BaseException as error:

@@ -1,4 +1,4 @@
-"""Name a block of code in every trace and memory snapshot taken while it runs (a name in, record_function out)."""
+"""Name a block of code in every trace and memory snapshot taken while it runs."""
 
 from __future__ import annotations
 

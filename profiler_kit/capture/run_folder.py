@@ -52,7 +52,7 @@ def whole_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
     """Give a new empty folder beside `target`; make it `target` when the block ends, remove it when it raises.
 
     The temporary name starts with a dot, so that no listing of runs shows it. With `overwrite` the folder there
-    before is removed only once the new one is complete. What captures that were killed left beside `target` is
+    before is removed only once the new one is complete. Whatever killed captures left beside `target` is
     cleared away first. When the block raises, folders above that were made for it go too, unless they hold something.
 
     Raises OptionError as `check_target`, at the start and once more at the end.
@@ -86,7 +86,7 @@ def whole_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
 def sweep(parent: Path) -> None:
     """Clear away the folders that killed captures left in `parent`; a run that one was replacing comes back.
 
-    A folder is left by a killed capture when it has the name of one, no process has its number, and nobody holds its
+    A folder is left by a killed capture when it has the name of one, no process has its number, and none holds its
     lock: the number alone means nothing when the process ran in another container or on another machine.
     """
     if not parent.is_dir():

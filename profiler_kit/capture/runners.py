@@ -1,4 +1,4 @@
-"""Record a chrome trace of a block or a function (code in, .json or .json.gz out)."""
+"""Record a chrome trace of a block or a function."""
 
 from __future__ import annotations
 

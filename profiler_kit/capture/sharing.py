@@ -1,4 +1,4 @@
-"""One torch profile at a time, shared by a profiler_runner and a memory_runner (what they need in, a Session out).
+"""Share one torch profile between a profiler_runner and a memory_runner.
 
 torch runs one profiler at a time. On a machine without CUDA both runners record through it, so the one that starts
 first, the owner, starts a profile and the other one, a guest, joins it. A guest notes when it came and went, and
@@ -28,7 +28,7 @@ _session: Session | None = None  # the one at work
 
 @dataclass(frozen=True, kw_only=True)
 class Needs:
-    """What a runner wants of the profile it records through; the names are those of torch.profiler.profile."""
+    """What a runner needs of the profile it records through; the names are those of torch.profiler.profile."""
 
     activities: frozenset[ProfilerActivity] = frozenset()
     record_shapes: bool = False
@@ -46,7 +46,7 @@ class Needs:
         )
 
     def missing(self, recording: TorchProfile) -> list[str]:
-        """What a profile that is at work lacks."""
+        """What a running profile lacks of these."""
         lacks = [flag for flag in _FLAGS if getattr(self, flag) and not getattr(recording, flag)]
         return lacks + sorted(f"ProfilerActivity.{a.name}" for a in self.activities - recording.activities)
 

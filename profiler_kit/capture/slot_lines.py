@@ -1,8 +1,8 @@
-"""Find the line of an operator that Python ran without calling anything (a call's events in, line numbers out).
+"""Find the source line of an operator that Python ran without a call, such as `a + b`.
 
 The profiler notes where a function calls another one, and `torch.add(a, b)` has its line from there. `a + b` is an
 instruction and no call. Its line is one of those between the call before and the call after it, and the bytecode
-says which of them hold a `+`. Where that leaves more than one, the line is not known, and None is the answer.
+says which of them hold a `+`. Where more than one remains, the line is unknown: None.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ def _place(
 def choose_lines(lines: Sequence[int], count: int, before: int | None, after: int | None) -> list[int]:
     """The lines of `count` operators of a kind that ran between calls on the lines `before` and `after`, or nothing.
 
-    `lines` are those of the instructions of that kind, in the order of the code. A call after that stands above the
-    call before, or on its line, means a loop: then those below come first and those above follow.
+    `lines` are those of the instructions of that kind, in the order of the code. Where the call after is above the
+    call before, or on its line, there is a loop: then those below come first and those above follow.
     """
     low, high = before or 0, after or max(lines, default=0)
     between = [line for line in lines if low <= line <= high]

@@ -19,7 +19,7 @@ class Target:
     """Gives the path of each recording of one runner.
 
     The first file has the name that was asked for, `trace.json.gz`; the next ones `trace.1.json.gz`,
-    `trace.2.json.gz`. With always_numbered the first is `trace.0.json.gz`. Under torch.distributed the rank stands
+    `trace.2.json.gz`. With always_numbered the first is `trace.0.json.gz`. Under torch.distributed the rank comes
     before the number: `trace.rank0.1.json.gz`. A file left by an earlier run of the program is replaced.
     A relative path counts from the folder that was current when it was given.
     """
@@ -50,7 +50,7 @@ def make_target(
 ) -> Target:
     """Check a path before anything is recorded into it.
 
-    Raises OptionError when the path has none of the suffixes, is a folder, or lies where nothing can be written.
+    Raises OptionError when the path has none of the suffixes, is a folder, or is where nothing can be written.
     """
     if not isinstance(path, str | os.PathLike):
         raise OptionError(f'{what}: path is a {type(path).__name__}, expected text. Write {what}("name{suffixes[0]}").')

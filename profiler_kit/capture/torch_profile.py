@@ -1,4 +1,4 @@
-"""A torch profiler that notices when another one ends it, and a look for others at work (options in, a profile out)."""
+"""A torch profiler that notices when another one ends it, and a check for others at work."""
 
 from __future__ import annotations
 

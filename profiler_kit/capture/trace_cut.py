@@ -1,4 +1,4 @@
-"""Take from a chrome trace that Kineto has just written what was not asked for (.json in, .json out)."""
+"""Remove from a chrome trace that Kineto has just written what was not asked for."""
 
 from __future__ import annotations
 
