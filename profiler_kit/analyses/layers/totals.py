@@ -1,4 +1,4 @@
-"""Summarise layer calls by layer and batch size (LAYER_CALLS -> LAYER_TOTALS, LAYER_COVERAGE)."""
+"""Summarise layer calls by layer and batch size, and how much of the forward they explain."""
 
 from __future__ import annotations
 

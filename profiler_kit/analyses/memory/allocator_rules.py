@@ -1,4 +1,4 @@
-"""How the CUDA caching allocator rounds, splits and reserves (settings of a snapshot, sizes -> sizes).
+"""How the CUDA caching allocator rounds, splits and reserves, under the settings of a snapshot.
 
 Source: c10/cuda/CUDACachingAllocator.cpp (round_size, should_split, get_free_block, get_allocation_size) and
 CUDAAllocatorConfig.cpp (roundup_power2_divisions).

@@ -1,4 +1,4 @@
-"""Find memory that stays (MEMORY_ALLOCATIONS, Regions, Replay -> MEMORY_LEAKS, MEMORY_GROWTH, MEMORY_LIFETIMES)."""
+"""Find memory that stays: leaks, regions whose memory grows, and how long allocations live."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ MEMORY_LIFETIMES: Final = Schema(
 )
 
 
-LEAST_STEPS: Final = 3  # what stays from fewer instances may as well be their result
+LEAST_STEPS: Final = 3  # what fewer instances leave behind may be their result
 
 
 def instance_of(regions: Regions, path: Ints, times_us: Ints) -> Ints:
@@ -91,6 +91,7 @@ def instance_of(regions: Regions, path: Ints, times_us: Ints) -> Ints:
     for rows in np.split(order, np.flatnonzero(np.diff(path[order])) + 1):
         if len(rows) and path[rows[0]] >= 0:
             instances = np.flatnonzero(regions.instance_path == path[rows[0]])
+            # the last instance of the path that began by each time
             at = np.searchsorted(regions.start_us[instances], times_us[rows], side="right") - 1
             found[rows] = instances[np.maximum(at, 0)]
     return found
@@ -140,6 +141,7 @@ def growth(one: Replay, regions: Regions) -> pd.DataFrame:
         mine = np.flatnonzero((regions.instance_path == number) & regions.closed)
         if len(mine) <= LEAST_STEPS:
             continue
+        # total after each instance: in the state before the first event at or after its end
         after = one.allocated_bytes[np.searchsorted(one.times_us, np.sort(regions.end_us[mine]))]
         steps = np.diff(after[1:])
         rows.append(

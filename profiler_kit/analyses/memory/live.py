@@ -1,4 +1,4 @@
-"""What is live at one moment, by region and by layer (MEMORY_ALLOCATIONS, stacks -> MEMORY_LIVE_TREE)."""
+"""Find what is live at one moment, by region and by layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Explain an allocation that failed (MEMORY_OOM, BlockReplay -> OomReport: what there was, and what would have helped).
+"""Explain an allocation that failed: what memory there was, and what would have helped.
 
 The allocator gives whole cached segments back to the driver before it gives up, so that at the failure what it still
 caches lies beside blocks in use, in pools of CUDA graphs, or on other streams.
@@ -46,8 +46,8 @@ MEMORY_OOM_STATES: Final = Schema(
 
 Setting = Literal["expandable_segments", "max_split_size_mb", "garbage_collection_threshold", "pools", "batch", "limit"]
 MIB: Final = 1 << 20
-MOST_SMALLER: Final = 0.9  # a batch that must lose more than this is no batch any more
-EMPTY_SHARE: Final = 0.5  # a segment that is free by this share was split by something small
+MOST_SMALLER: Final = 0.9  # a batch that would have to shrink by more than this is no advice
+EMPTY_SHARE: Final = 0.5  # a segment with this share free was split by something small
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""Memory by region (SNAPSHOT_ANNOTATIONS, Replay -> MEMORY_REGION_SPANS, MEMORY_REGIONS).
+"""Attribute memory to regions: when each was open, its peak, and what it allocated and freed.
 
-The annotations of a snapshot are the starts and ends of `record_function` regions. They name no thread, so that they
-nest by time alone, on each device for itself.
+The annotations of a snapshot are the starts and ends of `record_function` regions. They name no thread, so they nest
+by time alone, separately on each device.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ MEMORY_REGION_SPANS: Final = Schema(
 
 
 NO_REGION: Final = ("(no region)",)
-MAX_DEPTH: Final = 100  # regions nested deeper stand beside each other at this depth
+MAX_DEPTH: Final = 100  # regions nested deeper are siblings at this depth
 _STEP: Final = re.compile(r"ProfilerStep#\d+")
 
 
@@ -240,6 +240,7 @@ def _churn(made: pd.DataFrame, regions: Regions) -> tuple[Ints, Ints]:
     churn, largest = np.zeros(count + 1, np.int64), np.full(count + 1, -1, np.int64)
     size, since = made["size_bytes"].to_numpy(), made["alloc_us"].to_numpy(np.int64)
     until = made["free_us"].fillna(np.iinfo(np.int64).max).to_numpy(np.int64)
+    # instances sorted by path: those of path p are instances[bounds[p]:bounds[p + 1]], by start
     instances = np.argsort(regions.instance_path, kind="stable")
     bounds = np.searchsorted(regions.instance_path[instances], np.arange(count + 1))
     parents = np.array([*regions.parents, -1], np.int64)
@@ -254,9 +255,11 @@ def _churn(made: pd.DataFrame, regions: Regions) -> tuple[Ints, Ints]:
         for group in np.split(order, np.flatnonzero(np.diff(path[order])) + 1):
             number, mine = int(path[group[0]]), rows[group]
             own = instances[bounds[number] : bounds[number + 1]]
+            # the instance of the path that each allocation was made in, and when that closed (never: at no time)
             at = np.searchsorted(regions.start_us[own], since[mine], side="right") - 1
             ends = np.where(regions.closed[own], regions.end_us[own], np.iinfo(np.int64).max)[np.maximum(at, 0)]
             churn[number] += int(size[mine][until[mine] < ends].sum())
+            # the largest of these, unless a larger one was seen already
             best = mine[size[mine].argmax()]
             if largest[number] < 0 or size[best] > size[largest[number]]:
                 largest[number] = best
@@ -287,6 +290,7 @@ def _peaks(one: Replay, regions: Regions) -> Ints:
     for number in range(len(regions.paths) - 1, -1, -1):  # a region of another thread may outlive the one it is below
         if regions.parents[number] >= 0:
             peaks[regions.parents[number]] = max(peaks[regions.parents[number]], peaks[number])
+    # states in which no region was open: from each change to none up to the next change
     change = np.searchsorted(one.times_us, regions.change_us)
     nothing = np.flatnonzero(regions.innermost < 0)
     if len(nothing):
@@ -300,6 +304,7 @@ def range_max(values: Ints, since: Ints, until: Ints) -> Ints:
     until = np.maximum(until, since + 1)
     power = np.floor(np.log2(until - since)).astype(np.int64)
     result = np.zeros(len(since), np.int64)
+    # level[i] is the maximum of `width` values from i on; a range is covered by two such windows, one at each end
     level, width = values, 1
     for exponent in range(int(power.max(initial=-1)) + 1):
         mine = power == exponent

@@ -1,4 +1,4 @@
-"""Say which line of a stack is the one to show (frames -> the frame the user wrote, the noise left out)."""
+"""Choose which line of a stack to show: the user's own code, not the interpreter or torch."""
 
 from __future__ import annotations
 

@@ -89,6 +89,7 @@ def _events(memory: MemoryEvents, rows: I64, stack: I64, device: int, base_ns: i
     size, reserved = memory.size_bytes[rows], _known(memory.total_reserved[rows])
     change = np.diff(reserved, prepend=reserved[:1])
     before = np.flatnonzero(change)
+    # a change of what is reserved goes right before the event that first shows it
     order = np.argsort(np.concatenate((np.arange(len(rows)), before - 0.5)), kind="stable")
     kind = np.where(size >= 0, "alloc", "free_completed").astype(object)
     moved = np.where(change[before] > 0, "segment_alloc", "segment_free").astype(object)
@@ -112,6 +113,7 @@ def _events(memory: MemoryEvents, rows: I64, stack: I64, device: int, base_ns: i
 
 def _known(totals: I64) -> I64:
     """Totals with those the file does not say replaced by the one before."""
+    # last place with a known total, up to each place
     place = np.maximum.accumulate(np.where(totals == MISSING, -1, np.arange(len(totals))))
     return np.where(place < 0, 0, totals[np.maximum(place, 0)])
 

@@ -1,8 +1,8 @@
-"""Compare the ranks of one job (GPU_EVENTS of each rank -> RANK_TOTALS, RANK_COLLECTIVES).
+"""Compare the ranks of one job: how busy each was, and which one the others waited for.
 
-A collective's kernel runs on every rank of its group and ends on all of them together; on a rank that is early it only
-waits. So of the kernels of one collective the shortest belongs to the rank that arrived last, and what another took
-longer is its wait. That needs no common clock.
+A collective's kernel runs on every rank of its group and ends on all of them together; on a rank that is early it
+waits. So the shortest kernel of a collective is that of the rank that arrived last, and the extra time of each other
+is its wait. That needs no common clock.
 """
 
 from __future__ import annotations
