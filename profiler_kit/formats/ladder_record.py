@@ -116,7 +116,7 @@ class Ceilings:
 
 @dataclass(frozen=True)
 class Setup:
-    """What all rows have in common; `--resume` wants it unchanged.
+    """What all rows have in common; `--resume` needs it unchanged.
 
     workload: the spec of a user's ("mine.py:workload"). family: what kind of model, before its name. unit: what a batch
     is counted in. For a model that makes masks: task: points, boxes or amg; images: "generated:<seed>", or a folder or
@@ -216,7 +216,7 @@ def slug(technique: str) -> str:
 
 
 def climb(rows: list[tuple[str, tuple[str, ...]]]) -> tuple[str, ...]:
-    """Which of the rows (name, optimizations) are steps of one stair: each holds all optimizations of the one before.
+    """Which of the rows (name, optimizations) are steps of one ladder: each holds all optimizations of the one before.
 
     The ways of compiling count as one. The longest such chain from the first row on; it ends below rows of which either
     one could be its last: those are alternatives (int8 or fp8 on top of the same step), and so is every row beside it.

@@ -112,7 +112,7 @@ def read_record(folder: Path) -> RunRecord:
 
 
 def _typed(path: Path, values: dict[str, object]) -> RunRecord:
-    """Check each value against the kind its field wants; lists become tuples."""
+    """Check each value against the kind of its field; lists become tuples."""
     for key, kind in _KINDS.items():
         if key in values and not isinstance(values[key], kind):
             raise RunFormatError(

@@ -1,4 +1,4 @@
-"""study.json: raw samples of the batching studies, and what they add up to; needs no torch."""
+"""study.json: raw samples of the batching studies, and their medians and quartiles; needs no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the device can do and what the model asks of it: measured rates, counted FLOP and bytes (for the roofline).
+"""Measure what the device can do and count what the model asks of it, for the roofline.
 
 `python -m profiler_kit.workload.ceilings DEVICE OUT ARGV...` writes a Probe: a GPU is asked by a process that lets go
 of it again.
@@ -137,7 +137,7 @@ def _is_view(func: Any) -> bool:
 
 
 def _bytes(tensor: torch.Tensor) -> int:
-    """Bytes of the elements that are stored: an expanded dimension (stride 0) is there once."""
+    """Bytes of the elements that are stored: an expanded dimension (stride 0) counts once."""
     count = 1
     for length, stride in zip(tensor.shape, tensor.stride(), strict=True):
         count *= length if stride or not length else 1

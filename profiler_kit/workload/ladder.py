@@ -119,7 +119,7 @@ def _open(plan: LadderPlan) -> LadderRecord | None:
         shutil.rmtree(out)
     elif filled:
         raise OptionError(
-            f"--out {out}: a ladder is there already. Choose another --out, or add --resume or --overwrite."
+            f"--out {out}: there is a ladder already. Choose another --out, or add --resume or --overwrite."
         )
     out.mkdir(parents=True, exist_ok=True)
     return before

@@ -1,4 +1,4 @@
-"""What a ladder is to measure: the options of the command line, checked and filled in (text in, a LadderPlan out)."""
+"""What a ladder is to measure: the options of the command line, checked and filled in."""
 
 from __future__ import annotations
 

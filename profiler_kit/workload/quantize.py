@@ -17,7 +17,7 @@ from profiler_kit.errors import WorkloadError
 Tensor = torch.Tensor
 FLOAT8: Final = torch.float8_e4m3fn
 TINY: Final = 1e-12  # the scale of a row of zeros
-_MULTIPLE: Final = 16  # what both kinds of tensor core products ask of the width of a layer
+_MULTIPLE: Final = 16  # the width of a layer must be a multiple, for both kinds of tensor core products
 _ROWS: Final = 32  # torch._int_mm on a GPU takes more than 16
 
 

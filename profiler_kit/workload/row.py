@@ -1,4 +1,4 @@
-"""One row of the ladder in its own process: `python -m profiler_kit.workload.row PLAN.json` (a RowPlan in).
+"""One row of the ladder in its own process: `python -m profiler_kit.workload.row PLAN.json`.
 
 The process says on stdout what it is doing (`stage: ...`), and ends with 0 whenever row.json was written: a row that
 fails is a result.

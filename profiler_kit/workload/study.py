@@ -1,4 +1,4 @@
-"""Studies of batching: by component, sequential or batched, image size, device and dtype (options in, samples out).
+"""Studies of batching: by component, sequential or batched, image size, device and dtype.
 
 One forward at a time on an idle device, nothing synchronised inside it, and every time divided by the images that were
 really in the batch.

@@ -92,7 +92,7 @@ def test_options_that_cannot_be_used(tmp_path: Path) -> None:
     there = tmp_path / "layers.parquet"
     there.write_text("mine")
     assert refused(OptionError, *QUICK, "--out", str(tmp_path)) == (
-        f"--out {tmp_path}: {there} is there already. Choose another --out, or add --overwrite."
+        f"--out {tmp_path}: {there} exists already. Choose another --out, or add --overwrite."
     )
     assert there.read_text() == "mine"
     assert refused(OptionError, str(there), "--out", "x.parquet") == (

@@ -174,7 +174,7 @@ def test_resuming_wants_the_same_options(out: Path) -> None:
     with pytest.raises(OptionError) as caught:
         measure(out=out)
     assert str(caught.value) == (
-        f"--out {out}: a ladder is there already. Choose another --out, or add --resume or --overwrite."
+        f"--out {out}: there is a ladder already. Choose another --out, or add --resume or --overwrite."
     )
 
 

@@ -1,4 +1,4 @@
-"""How well masks agree, in run-length encoding (masks of two runs, or masks and the truth, in; figures out).
+"""Measure how well masks agree with those of another run, or with the true ones.
 
 A mask is an RLE of pycocotools: {"size": [height, width], "counts": bytes or text}. Needs no torch.
 """

@@ -1,4 +1,4 @@
-"""Rewrites of the image encoder that give the published result: patches, attention, windows (SAM -> SAM).
+"""Rewrites of the image encoder that give the published result: patches, attention, windows.
 
 Everything here is plain torch, runs on any device and in any dtype, and compiles. The attention of one block is
 a `core`, q, k, v -> output, so that each optimization swaps that function and nothing else.
@@ -76,7 +76,7 @@ class EncoderAttention(StandIn):
         return out.transpose(1, 2).reshape(count, height, width, -1)
 
     def relative(self, q: Tensor) -> tuple[Tensor, Tensor]:
-        """q: float[B, n, H * W, d]. How much q wants a key in each row and column: [.., H * W, H] and [.., W]."""
+        """q: float[B, n, H * W, d]. The bias of each row and column of keys: [.., H * W, H] and [.., W]."""
         height, width = self.size
         grid = q.reshape(*q.shape[:2], height, width, -1)
         rows = torch.einsum("bnhwc,hkc->bnhwk", grid, self.rel_pos_h[self.offsets_h])

@@ -20,7 +20,7 @@ def relative_kernel(
     SIDE: tl.constexpr, HEADS: tl.constexpr, DIM: tl.constexpr, DIM_A: tl.constexpr, DIM_B: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """How much each query wants each row and column of keys: rows[B n, row, token], columns[B n, token, column].
+    """The bias of each query for each row and column of keys: rows[B n, row, token], columns[B n, token, column].
 
     One program takes one line of the image, SIDE queries that share their row (first SIDE programs) or their column.
     Global attention over SIDE x SIDE tokens.
@@ -140,9 +140,9 @@ def window_kernel(
     """Attention inside windows of SIDE x SIDE tokens, laid out PAD x PAD.
 
     fill: the bias of `qkv`, what q, k and v are outside the image. places[PAD * PAD, 2 PAD]: a one at the row and a
-    one at the column of each token. The bias of a score is the product of that with what the query wants of each row
-    and column, computed against every offset of the tables and then picked. Rows and columns from SIDE on are wanted
-    so little that their keys do not count.
+    one at the column of each token. The bias of a score is the product of that with the query's bias for each row
+    and column, computed against every offset of the tables and then picked. The bias of rows and columns from SIDE on
+    is so low that their keys do not count.
     """
     WIDTH: tl.constexpr = HEADS * DIM
     FACTOR: tl.constexpr = SCALE * LOG2_E

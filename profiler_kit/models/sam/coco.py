@@ -1,4 +1,4 @@
-"""A COCO folder as scenes (instances json and images in; one Scene an image, read when it is asked for, out)."""
+"""Read a COCO folder as scenes, each image when it is asked for."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _HINT: Final = "Try --coco DIR with DIR/annotations/instances_val2017.json and D
 class CocoScenes(Sequence[Scene]):
     """The annotated images of a COCO folder in order of their id, each decoded when it is indexed.
 
-    `masks` of a Scene are the annotations that are no crowds and cover a pixel, in the file's order; unlike those of
+    `masks` of a Scene are the annotations that are not crowds and cover a pixel, in the file's order; unlike those of
     generated scenes they may overlap.
     """
 

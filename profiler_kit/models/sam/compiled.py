@@ -1,4 +1,4 @@
-"""Compile a SAM's image encoder: torch.compile in three modes, and AOTInductor packages (SAM -> SAM)."""
+"""Compile a SAM's image encoder: torch.compile in three modes, and AOTInductor packages."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Decode the prompts of many images in one call of the mask decoder (embeddings and prompts -> masks, exact).
+"""Decode the prompts of many images in one call of the mask decoder, with the exact result.
 
-A prompt's mask depends on its image and itself alone, so the prompts of all images stand in one row, image after
+A prompt's mask depends on its image and itself alone, so the prompts of all images form one batch, image after
 image: nothing is padded. What is the same for all prompts of an image is computed once: its tokens enter the first
 transformer layer unchanged, and their projections there are shared.
 """

@@ -1,4 +1,4 @@
-"""Run segment-anything on batches of images exactly as published, in named regions (Batch -> Predictions)."""
+"""Run segment-anything on batches of images exactly as published, in named regions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PROMPTS_PER_CALL: Final = 64  # as SamAutomaticMaskGenerator does; a prompt's mask does not depend on the others
 PROMPTS_TOGETHER: Final = 256  # of all images together in one call of a BatchedMaskDecoder: some 3 GB in bfloat16
 
-# The layers people speak of. Deeper ones (qkv, proj, lin1) would double the hooks for little.
+# The layers people talk about. Deeper ones (qkv, proj, lin1) would double the hooks for little.
 _TIMED: Final = re.compile(
     r"\(model\)|prompt_encoder|postprocess"
     r"|image_encoder(\.patch_embed|\.neck|\.blocks\.\d+(\.(norm1|attn|norm2|mlp))?)?"

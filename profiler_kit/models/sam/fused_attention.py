@@ -1,6 +1,6 @@
-"""SAM's encoder attention as one operator, from the output of `qkv` to the input of `proj` (SAM -> SAM).
+"""SAM's encoder attention as one operator, from the output of `qkv` to the input of `proj`.
 
-On a GPU it is a Triton kernel, elsewhere plain torch. The operator is one torch.compile and AOTInductor know.
+On a GPU it is a Triton kernel, elsewhere plain torch; torch.compile and AOTInductor know the operator.
 """
 
 from __future__ import annotations

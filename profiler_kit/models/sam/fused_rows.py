@@ -1,4 +1,4 @@
-"""Fuse what lies between the products of the image encoder's blocks (SAM -> SAM): GELU, sums, norms, rounding."""
+"""Fuse what is between the matrix products of the image encoder's blocks: GELU, sums, norms, rounding."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def multiply(linear: torch.nn.Module, normed: Normed, dtype: torch.dtype) -> Ten
 
 
 def rows_of(linear: torch.nn.Module, x: Tensor) -> Normed:
-    """float[M, C] as the product `linear` wants it."""
+    """float[M, C] as the product `linear` takes it."""
     return row_operators.round_rows(x, False) if isinstance(linear, Float8Linear) else (x,)
 
 
@@ -112,7 +112,7 @@ def add_norm(x: Tensor, more: Tensor, by: torch.nn.LayerNorm, *, rounded: bool) 
 def use_fused_rows(sam: Sam) -> Sam:
     """Compute GELU, residual sums, norms and float8 rounding of the image encoder with one operator each.
 
-    Raises WorkloadError for a model whose width is no power of two and no sum of two, as published ones are.
+    Raises WorkloadError for a model whose width is neither a power of two nor a sum of two (all published ones are).
     """
     encoder = sam.image_encoder
     width = encoder.pos_embed.shape[-1]

@@ -1,4 +1,4 @@
-"""masks.json: the predicted masks of a batch in COCO's run-length encoding (Predictions in, a file out)."""
+"""masks.json: the predicted masks of a batch in COCO's run-length encoding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The optimizations of SAM: those that need no model applied to its parts, and rewrites of its own (SAM -> SAM)."""
+"""The optimizations of SAM: those that need no model applied to its parts, and rewrites of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What SAM is asked about an image: object centres, object boxes, or a grid of points (Scene -> Prompts)."""
+"""What SAM is asked about an image: object centres, object boxes, or a grid of points."""
 
 from __future__ import annotations
 

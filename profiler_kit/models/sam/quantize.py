@@ -1,4 +1,4 @@
-"""Quantize or prune the products of the image encoder's blocks (SAM -> SAM); these change the result a little."""
+"""Quantize or prune the products of the image encoder's blocks; these change the result a little."""
 
 from __future__ import annotations
 

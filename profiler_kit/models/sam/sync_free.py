@@ -1,4 +1,4 @@
-"""Take the hidden waits out of a SAM's forward, with the published result bit for bit (SAM -> SAM).
+"""Take the hidden waits out of a SAM's forward, with the published result bit for bit.
 
 Where the published code waits for the GPU: each block's attention copies an index of relative positions from
 ordinary host memory, twice; the prompt encoder picks points by a boolean mask, three times a call, whose number of

@@ -1,4 +1,4 @@
-"""Train a small SAM on generated scenes (options in, fp16 weights and a record out).
+"""Train a small SAM on generated scenes.
 
     python -m profiler_kit.models.sam.train --model vit_small --seconds 440 --out vit_small_512.pt
 

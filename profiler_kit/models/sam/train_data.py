@@ -1,4 +1,4 @@
-"""Scenes to train on, made by worker processes while a GPU trains (scene numbers -> Samples)."""
+"""Scenes to train on, made by worker processes while a GPU trains."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MOST_OBJECTS: Final = 12
 BACKGROUND: Final = -1  # in `owner`: no object is here
 PADDING: Final = -2  # in `owner`: outside the image
-FIRST_SEED: Final = 1 << 40  # scene n is of seed FIRST_SEED + n: what anybody asks for by a smaller seed stays unseen
+FIRST_SEED: Final = 1 << 40  # scene n is of seed FIRST_SEED + n: smaller seeds, which users ask for, stay unseen
 _OTHER_SIZE: Final = 0.25  # share of scenes drawn at another size and resized, as photographs are
 
 

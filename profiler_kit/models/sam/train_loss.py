@@ -1,4 +1,4 @@
-"""The loss of SAM's paper over many images and prompts at once (images, prompts, truth -> one number).
+"""The loss of SAM's paper over many images and prompts at once.
 
 Segment Anything (Kirillov et al., 2023), appendix A: focal and dice loss 20 to 1, the best of three masks counts,
 and the predicted IoU learns the real one by its squared error.

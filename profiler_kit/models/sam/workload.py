@@ -222,7 +222,7 @@ class SamWorkload(Workload):
         return {**super().facts(), "images": self.source, "prompts": self.task or self.prompts}
 
     def layers(self, program: Any) -> tuple[Select | None, Label | None]:
-        """The layers people speak of; windowed and global blocks apart."""
+        """The layers people talk about; windowed and global blocks apart."""
         return is_timed, block_label(program)
 
     def components(self, _program: Any) -> Mapping[str, str]:
@@ -240,7 +240,7 @@ class SamWorkload(Workload):
     def finish(self, batch: Any, output: Any, folder: Path) -> list[str]:
         """masks.json of a batch, when pycocotools is there.
 
-        Random weights make noise, which run-length encoding cannot pack: then the first image stands for the batch.
+        Random weights make noise, which run-length encoding cannot pack: then only the first image is encoded.
         """
         notes = []
         if any(self.choice.falls_back(scene) for scene in batch.scenes):
