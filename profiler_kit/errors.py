@@ -13,7 +13,7 @@ KitError
 ├── WorkloadError       it is no workload, it failed, or it cannot run here (no such device, out of memory)
 └── SchemaError         a frame lacks a column or has another dtype: a defect in the calling code
 
-A message names the file, what was found, what was wanted, and what to try. The command line prints it on one
+A message names the file, what was found, what was expected, and what to try. The command line prints it on one
 line of stderr and exits with 1; the dashboard shows it with `st.error`.
 """
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from profiler_kit.errors import InputError
 
-_NAME_KEPT: Final = 40  # characters at the end of a name: what stands before them must not make it too long
+_NAME_KEPT: Final = 40  # characters at the end of a name; the prefix must not make it too long
 
 
 @contextlib.contextmanager
@@ -50,7 +50,7 @@ def require_file(path: str | os.PathLike[str], what: str, hint: str) -> Path:
     """Return `path` when it is a file that holds something.
 
     Raises InputError when it is missing, a folder, a pipe or a device (files are read more than once, by position),
-    empty or unreadable; `what` names the thing wanted ("a chrome trace") and `hint` says what to try.
+    empty or unreadable; `what` names the thing expected ("a chrome trace") and `hint` says what to try.
     """
     target = Path(path)
     try:

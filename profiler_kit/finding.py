@@ -1,7 +1,7 @@
 """A finding: one thing worth saying about a run, with its numbers, the rows that prove it, and what to try.
 
-profiler_kit.findings makes them; the command line, the dashboard, the report, Markdown and notebooks lay out what is
-here, word nothing and compute nothing.
+profiler_kit.findings makes them; the command line, the dashboard, the report, Markdown and notebooks lay them
+out, and neither word nor compute anything.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Kind = Literal[
     "problem",  # a part of the run that cannot be read
     "lost",  # events that are gone or damaged
     "missing",  # what was not recorded
-    "odd",  # it is there, but not to be trusted blindly
+    "odd",  # recorded, but not to be trusted blindly
     "why",  # what the GPU waited for, what bounds a region
     "advice",  # a cause, what removing it could give back, what to try
     "memory",
@@ -156,7 +156,7 @@ def counted(count: int, one: str, many: str = "") -> str:
 
 
 def of_the_file(found: Iterable[Finding]) -> list[Finding]:
-    """What of a run is broken, lost, odd or not recorded."""
+    """Those about the file: what is broken, lost, odd or not recorded."""
     return [one for one in found if one.page == "doctor"]
 
 

@@ -1,4 +1,4 @@
-"""HolisticTraceAnalysis on our columns: trace files in, a working `hta.trace_analysis.TraceAnalysis` out.
+"""Run HolisticTraceAnalysis on our columns: a working `hta.trace_analysis.TraceAnalysis` of our traces.
 
 HTA's own parser is not used. What it does to a trace, this module does to our columns: symbols become numbers,
 launches and GPU events point at each other, host events and what they launched get the `ProfilerStep` they belong to,
@@ -81,12 +81,12 @@ def hta_analysis(
     HTA's. all_columns adds what HTA keeps and none of its methods reads: shapes, types and strides of inputs, the
     arguments of collectives.
 
-    Results equal HTA's wherever its parser loses nothing. Where it does, ours stand:
+    Results equal HTA's wherever its parser loses nothing. Where it does, ours differ:
 
     - Times keep their nanoseconds. HTA rounds starts up and ends down to microseconds: of the 36,209 events of its
       own test trace `ns_resolution` 9,999 are left without a duration and 4,065 with a negative one, and
       get_frequent_cuda_kernel_sequences raises ValueError. Ours equal HTA's under HTA_DISABLE_NS_ROUNDING=1, but
-      start + duration is the end to the last bit (times stand on a grid of 2**-20 us, a thousandth of a nanosecond),
+      start + duration is the end to the last bit (times are multiples of 2**-20 us, a thousandth of a nanosecond),
       where floats put children beyond their parents. `whole_microseconds` rounds as HTA does, to compare with old
       numbers.
     - A step is the host's `ProfilerStep`. HTA also takes the GPU's echo of it, which starts later and reaches into
@@ -190,7 +190,7 @@ def _kept(columns: EventColumns) -> I64:
 
 @dataclass(frozen=True)
 class _Clock:
-    """HTA's time: microseconds since the first event of all ranks, which stands at first_us after base_ns."""
+    """HTA's time: microseconds since the first event of all ranks, which is first_us after base_ns."""
 
     base_ns: int
     first_ns: int
@@ -326,7 +326,7 @@ def _steps(columns: EventColumns, rows: I64, partner: I64) -> I64:
 
 
 def _raw_trace(path: Path) -> dict[str, Any]:
-    """The file as HTA's overlays want it: `traceEvents` in which event number N is the one our frames call N."""
+    """The file as HTA's overlays need it: `traceEvents` in which event number N is the one our frames call N."""
     found = scan(path)
     events = [msgspec.json.decode(text) for text in copy_events(found, np.arange(found.total))]
     is_span = np.zeros(found.total, dtype=bool)

@@ -1,7 +1,7 @@
 """Keep what a method has computed, so that every page, table and finding shares one answer.
 
 `@kept` is for methods of objects that never change (a loaded trace, a snapshot, a run) whose answer depends on their
-arguments alone. Answers belong to the object: when it goes, so do they. They are shared: nobody may change them.
+arguments alone. Answers belong to the object: when it goes, so do they. They are shared: never change them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Shorten names so that they can still be told apart: names of kernels or regions in, shorter ones out."""
+"""Shorten the names of kernels and regions so that they can still be told apart."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def differ_at(names: Sequence[str]) -> list[int]:
 
 
 def fit_names(names: Sequence[str], width: int | Sequence[int]) -> list[str]:
-    """Each name in at most `width` letters (one number, or one for each): `…` stands for the middle.
+    """Each name in at most `width` letters (one number, or one for each): `…` replaces the middle.
 
     What sets a name apart stays: one that others start like shows its beginning, and then from where it differs; any
     other its beginning and end.
@@ -69,7 +69,7 @@ def _fit(name: str, at: int, width: int) -> str:
 
 
 def short_kernel(name: str) -> str:
-    """A GPU event's or operator's name without what says nothing: namespaces, return type, most template arguments.
+    """A GPU event's or operator's name without what tells nothing: namespaces, return type, most template arguments.
 
     `void at::native::elementwise_kernel<128, 2, ...direct_copy_kernel_cuda...>` reads
     `elementwise_kernel direct_copy_kernel_cuda`; `cutlass::Kernel2<cutlass_80_simt_sgemm>` its argument.

@@ -1,4 +1,4 @@
-"""A run as a whole: its record, trace, memory snapshot and layers, what of them cannot be read, and what they say."""
+"""A run as a whole: its record, trace, memory snapshot and layers, whichever of them can be read."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Part(Generic[T]):
 
     @staticmethod
     def of(file: Path | None, read: Callable[[Path], T]) -> Part[T]:
-        """The part that lies in that file, if there is one."""
+        """The part in that file, if there is one."""
         return Part() if file is None else Part(partial(read, file))
 
     @kept_for_good
@@ -167,7 +167,7 @@ class Run:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What of the run cannot be read, one line each; of a part that nothing asked for yet nothing is known."""
+        """The parts that cannot be read, one line each; parts not asked for yet are not known to be broken."""
         errors = (part.error for part in vars(self.parts).values())
         lines = [self.broken_record, *(error and " ".join(str(error).split()) for error in errors)]
         return tuple(line for line in lines if line)
@@ -227,7 +227,7 @@ class Run:
     @property
     @kept
     def load(self) -> BatchLoad | None:
-        """How busy the GPU is when nobody records; None where the run does not tell."""
+        """How busy the GPU is without the profiler; None where the run does not tell."""
         if self.trace is None or self.record is None:
             return None
         return batch_load(self.trace.regions(), self.record.latency_ns)
@@ -319,7 +319,7 @@ def open_run(
 
 
 def load_runs(paths: Sequence[str | os.PathLike[str]], *, report: Report = silent) -> list[Run]:
-    """Load several, each under a name of its own: where two would share one, with the folder it lies in.
+    """Load several, each under a name of its own: where two would share one, with its folder in front.
 
     Raises as load_run does.
     """

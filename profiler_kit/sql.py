@@ -1,6 +1,6 @@
 """Run one SELECT over tables in memory, without files or network.
 
-The statement is parsed first: only a single SELECT passes, with no table function beside those that make rows out
+The statement is parsed first: only a single SELECT passes, with no table function except those that make rows out
 of nothing (DuckDB would also find functions that read files, or memory by its address). What passes runs in a
 database of its own, whose settings are locked: external access and extensions off, memory limited.
 """

@@ -101,7 +101,7 @@ def to_arrow(table: Table, frame: pd.DataFrame) -> pa.Table:
 
 
 def _factorized(values: pd.Series[Any]) -> tuple[Any, Any]:
-    """The code of each row, and what the codes stand for."""
+    """The code of each row, and the value of each code."""
     import pandas as pd
 
     return (values.cat.codes.to_numpy(), values.cat.categories) if values.dtype == "category" else pd.factorize(values)
@@ -114,7 +114,7 @@ def _coded(codes: Any, labels: pa.Array) -> pa.Array:
 
 
 def create_views(connection: duckdb.DuckDBPyConnection, spilled: Spilled) -> None:
-    """Make the SPILLED tables of columns that lie in a file; what a query does not touch is not read."""
+    """Make the SPILLED tables from columns in a file; what a query does not touch is not read."""
     import numpy as np
     import pyarrow as pa
 

@@ -1,4 +1,4 @@
-"""A table: one declaration from which every surface takes it, and what it is once it is filled.
+"""Tables: each declared once for every surface, and what it becomes when it is filled.
 
 A module in `profiler_kit/tables/` declares one or more. The command line, `--json`, `--csv`, SQL, the dashboard, the
 report, notebooks, Markdown and the reference page lay out what is declared here; none of them names a column.

@@ -1,4 +1,4 @@
-"""Format numbers for people: nanoseconds, bytes, shares, counts and region paths in; aligned text with units out."""
+"""Format times, sizes, shares, counts and region paths for people: aligned text with units."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def build_app() -> typer.Typer:
 
 
 def _not_loaded() -> None:
-    """Stands for a command until it is called."""
+    """A placeholder for a command until it is called."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""`profiler-kit doctor TRACE`: what a trace file is, what of it was lost, and how to record what it lacks."""
+"""`profiler-kit doctor TRACE`: what a trace file is, what was lost, and how to record what is missing."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def command(
 
 
 def parse_time(text: str) -> tuple[int, int | None]:
-    """START:END as nanoseconds; END may be left away. Numbers without a unit are milliseconds.
+    """START:END as nanoseconds; END may be left out. Numbers without a unit are milliseconds.
 
     Raises OptionError for anything else, and for an end that is not after the start.
     """
@@ -120,7 +120,7 @@ def _nanoseconds(text: str) -> int | None:
 
 
 def _memory_beside(file: Path) -> Snapshot | None:
-    """The memory snapshot of the run folder the trace lies in; said on stderr when there is one but not to be read."""
+    """The memory snapshot of the run folder the trace lies in; says so on stderr if it exists but cannot be read."""
     from profiler_kit.formats.run_record import MEMORY
     from profiler_kit.snapshot import load_snapshot
 

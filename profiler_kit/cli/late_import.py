@@ -17,7 +17,7 @@ _LOCK = threading.Lock()
 
 
 class _Late(ModuleType):
-    """Stands for a module and passes on what is asked of it; the first question imports the module."""
+    """A placeholder for a module that passes on what is asked of it; the first use imports the module."""
 
     def __init__(self, spec: ModuleSpec) -> None:
         super().__init__(spec.name)

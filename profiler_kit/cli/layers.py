@@ -86,7 +86,7 @@ def command(
 
 
 def _target(out: Path, *, overwrite: bool) -> Path:
-    """The file to write; raises OptionError, before anything is measured, when it is there or cannot be written."""
+    """The file to write; raises OptionError, before anything is measured, when it exists or cannot be written."""
     from profiler_kit.capture.run_folder import check_place
     from profiler_kit.formats.run_record import LAYERS
 
@@ -94,7 +94,7 @@ def _target(out: Path, *, overwrite: bool) -> Path:
     if target.is_dir():
         raise OptionError(f"--out {target}: this is a folder, expected a file name. Choose another --out.")
     if target.exists() and not overwrite:
-        raise OptionError(f"--out {out}: {target} is there already. Choose another --out, or add --overwrite.")
+        raise OptionError(f"--out {out}: {target} exists already. Choose another --out, or add --overwrite.")
     check_place(out, target)
     return target
 

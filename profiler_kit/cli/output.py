@@ -80,7 +80,7 @@ def open_ranks(paths: Sequence[Path], *, arguments: Sequence[str] = ()) -> Ranks
 
 
 def _say_losses(trace: Trace) -> None:
-    """What of a trace was lost while loading, a line each on stderr."""
+    """Print what was lost while loading a trace, a line each on stderr."""
     from profiler_kit.findings.quality import losses
 
     for one in losses(trace):

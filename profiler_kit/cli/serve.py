@@ -1,4 +1,4 @@
-"""`profiler-kit serve`: a folder of runs in, the dashboard on one local port out."""
+"""`profiler-kit serve`: show the runs of a folder in a dashboard on one local port."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ _NOT_OURS: Final = (99, 49, 10049)  # EADDRNOTAVAIL on Linux, macOS, Windows
 
 
 def shown_host(host: str) -> str:
-    """The host as it stands in a URL for this machine's own browser."""
+    """The host as written in a URL for this machine's own browser."""
     if host in EVERYONE:
         return "127.0.0.1"
     return f"[{host}]" if ":" in host else host

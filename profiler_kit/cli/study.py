@@ -107,7 +107,7 @@ def _target(out: Path, *, overwrite: bool) -> Path:
     if out.is_file():
         raise OptionError(f"--out {out}: this is a file, expected a folder. Choose another --out.")
     if (out / STUDY).exists() and not overwrite:
-        raise OptionError(f"--out {out}: a study is there already. Choose another --out, or add --overwrite.")
+        raise OptionError(f"--out {out}: there is a study already. Choose another --out, or add --overwrite.")
     check_place(out, out / STUDY)
     return out
 

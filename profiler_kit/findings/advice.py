@@ -1,7 +1,7 @@
 """What is most worth fixing in a run: causes found in its events, each with the time that it could give back.
 
 Nothing is guessed from what is not there. A gain is an upper bound for that cause alone: two causes may hold the same
-time. Of a kernel or an operator that takes long only the time it holds is known, not what a faster one would take.
+time. For a kernel or an operator that takes long, only its own time is known, not what a faster one would take.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ I64 = npt.NDArray[np.int64]
 
 MIN_SHARE: Final = 0.01  # of the whole: less is not worth a line
 DOMINATES_FROM: Final = 0.2  # of all kernel (operator) time in one name
-SCALES_BELOW: Final = 0.9  # efficiency from which down a layer is said to scale badly
-LONG_GAP_NS: Final = 1_000_000  # no launch takes that long: the host does something else
+SCALES_BELOW: Final = 0.9  # a layer with a lower efficiency is said to scale badly
+LONG_GAP_NS: Final = 1_000_000  # no launch takes that long: the host was doing something else
 NAME_LETTERS: Final = 40
 # Matrix products on CUDA cores in fp32, as cuBLAS, cuDNN and CUTLASS name them; `tf32` and `s1688` are tensor cores.
 _FP32: Final = re.compile(r"(?:^|_)ffma(?:_|$)|simt_sgemm|(?:maxwell|volta|ampere|turing)_sgemm|convolve_sgemm|scudnn_")

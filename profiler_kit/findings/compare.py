@@ -1,4 +1,4 @@
-"""What got slower or faster between two runs, and what of their memory changed, in sentences."""
+"""What got slower or faster between two runs, and how their memory changed, in sentences."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from profiler_kit.units import BYTES_PER_MIB, NS_PER_US
 FAILURES: Final = 3  # allocations that failed, of which each is explained; the rest are counted
 LEAKS: Final = 3
 FRAGMENTED_FROM: Final = 0.25  # share of reserved memory in no active block that is worth a sentence
-LEAST_BYTES: Final = 64 * BYTES_PER_MIB  # less lies idle without harm
+LEAST_BYTES: Final = 64 * BYTES_PER_MIB  # less idle memory does no harm
 CONFIG: Final = "PYTORCH_CUDA_ALLOC_CONF"
 
 

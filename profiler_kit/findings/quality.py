@@ -1,4 +1,4 @@
-"""How far a trace can be trusted: what was lost of it, what was not recorded, what is odd, and how to do better."""
+"""How far a trace can be trusted: what was lost, what was not recorded, what is odd, and how to do better."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def file_verdict(found: Sequence[Flaw], events: int) -> Finding:
 
 
 def losses(trace: Trace) -> list[Finding]:
-    """What of the trace was lost while loading, and what cannot be attributed; empty when nothing was."""
+    """What was lost while loading the trace, and what cannot be attributed; empty when nothing was."""
     found, gpu = trace.quality, trace.summary()["gpu_events"]
     counts: dict[Key, int] = {
         "truncated": int(found.truncated),

@@ -152,5 +152,5 @@ def of_ladder(record: LadderRecord, rows: pd.DataFrame) -> list[Finding]:
 
 
 def of_study(record: StudyRecord) -> list[Finding]:
-    """What of a study could not be measured."""
+    """What a study could not measure."""
     return [Finding(f"study-{n}", "ladder", say(note), "warning") for n, note in enumerate(record.notes, 1)]

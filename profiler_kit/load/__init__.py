@@ -1,1 +1,1 @@
-"""Read what was recorded: files in, columns out."""
+"""Read what was recorded, and find it on disk."""

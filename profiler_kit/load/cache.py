@@ -86,7 +86,7 @@ class Kind(Generic[T]):
 
 @dataclass(frozen=True)
 class Entry(Generic[T]):
-    """The cache file of one source, whether it is there or not, and the stamp that must be in it."""
+    """The cache file of one source, whether it exists or not, and the stamp that must be in it."""
 
     kind: Kind[T]
     file: Path
@@ -131,7 +131,7 @@ def read(entry: Entry[T] | None) -> T | None:
 def keep(entry: Entry[T] | None, value: T) -> T:
     """Write the cache file, whole or not at all, unless the source changed meanwhile or may still change.
 
-    Returns the value; a mapped one as it lies in the file, so that its pages are the system's, not this process's.
+    Returns the value; a mapped one stays in the file, so that its pages are the system's, not this process's.
     """
     if entry is None or not entry.settled or find(entry.kind, entry.source, entry.stamp["arguments"]) != entry:
         return value

@@ -35,7 +35,7 @@ def place_labels(
 
 
 def _box(place: tuple[float, float], name: str, side: str) -> Box:
-    """Where the text would stand."""
+    """The box that the text would take."""
     (x, y), width = place, _LETTER_PX * len(name)
     vertical, horizontal = side.split()
     left = {"left": x - _GAP_PX - width, "center": x - width / 2, "right": x + _GAP_PX}[horizontal]

@@ -46,7 +46,7 @@ class Shown:
     """A column as it is shown.
 
     label: heading; unit: that of `values`, "" where there is none. values: numbers in that unit (None: missing), or
-    texts. cells: the same as text, with the unit. full: what a cell stands for where its text was shortened. depth: how
+    texts. cells: the same as text, with the unit. full: the whole text of a cell that was shortened. depth: how
     far a name is indented. optional: may be left out where there is no room.
     """
 
@@ -207,7 +207,7 @@ def _text(schema: Schema, name: str, values: Sequence[Any], largest: float = 0) 
 
 
 def _worded(schema: Schema, name: str, texts: Sequence[str], values: Sequence[Any]) -> Shown:
-    """Texts in place of values; where these are texts too they are what the cells stand for."""
+    """Texts in place of values; where the values are texts too, they are kept in full."""
     if schema.unit(name) == "id":
         return _text(schema, name, texts)
     full = [printable(fmt_path(value) if isinstance(value, tuple) else str(value)) for value in values]

@@ -1,4 +1,4 @@
-"""Markdown to paste into a pull request: tables, and text that Markdown leaves as it is."""
+"""Markdown to paste into a pull request: tables, and text escaped so that it reads as it is."""
 
 from __future__ import annotations
 

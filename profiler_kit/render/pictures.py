@@ -86,7 +86,7 @@ def open_image(path: Path) -> Image.Image:
 def _painted(image: Image.Image, masks: npt.NDArray[np.bool_]) -> Image.Image:
     pixels = np.asarray(image.convert("RGB"), dtype=np.float32).copy()
     grey = pixels.mean(axis=2, keepdims=True)
-    pixels = 0.45 * pixels + 0.55 * (0.6 * grey + 60)  # step back, so that masks stand out
+    pixels = 0.45 * pixels + 0.55 * (0.6 * grey + 60)  # mute the photograph, so that masks stand out
     for number, mask in enumerate(masks):
         colour = np.array(ImageColor.getrgb(HUES[number % len(HUES)]), dtype=np.float32)
         pixels[mask] = 0.42 * pixels[mask] + 0.58 * colour

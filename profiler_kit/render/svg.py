@@ -20,7 +20,7 @@ WIDE: Final = 1_000  # what a stretched drawing counts across
 _FINE: Final = 2  # steps of a line in each of those units, and in each pixel of its height
 _LABEL_SHARE: Final = 0.035  # a part of a stacked bar at least this long has its share written in it
 _PAGE_PX: Final = 900  # a usual page
-# Where a name is written, from the middle of its mark: to the right, down, and which end of it is there.
+# Where a name is written, from the middle of its mark: to the right, down, and which end of the name is at that point.
 _BESIDE: Final = {
     "top center": (0, -9, "middle"),
     "bottom center": (0, 18, "middle"),
@@ -93,7 +93,7 @@ def swatch(colour: str) -> Markup:
 
 
 def legend(entries: Iterable[tuple[str, str]]) -> Markup:
-    """What each colour stands for: (colour, name)."""
+    """What each colour means: (colour, name)."""
     items = joined(draw("<li>{}{}</li>", swatch(colour), name) for colour, name in entries)
     return draw('<ul class="legend">{}</ul>', items)
 

@@ -2,7 +2,7 @@
 
 A track is one stream, region, operator or thread. It has a row for each of its spans that overlap, so no time is
 hidden. Each row keeps prefix sums of busy time and a 64-way max mipmap of "longest span here", so that a view costs
-O(pixels * log n). A span takes 24 bytes, which may lie in a file (cached.py).
+O(pixels * log n). A span takes 24 bytes, which may be in a file (cached.py).
 """
 
 from __future__ import annotations

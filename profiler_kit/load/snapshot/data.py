@@ -263,7 +263,7 @@ class SnapshotBuilder:
         return _frame(SNAPSHOT_SEGMENTS, columns)
 
     def _blocks(self, group: dict[str, Array], segments: pd.DataFrame, stacks: int) -> pd.DataFrame:
-        owner = segments.iloc[self._within("block.segment", len(segments))]  # the segment that each block lies in
+        owner = segments.iloc[self._within("block.segment", len(segments))]  # the segment of each block
         columns = {
             **group,
             "device": owner["device"].to_numpy(),

@@ -72,7 +72,7 @@ def find_trace(kind: cache.Kind[T], file: Path, arguments: Sequence[str] = ()) -
 
 @dataclass(frozen=True)
 class Spilled:
-    """A trace whose arrays lie in a file and are read when they are touched (load.cache.read_file, mapped)."""
+    """A trace whose arrays are in a file and are read when they are touched (load.cache.read_file, mapped)."""
 
     file: Path
     trace: ChromeTrace
@@ -152,7 +152,7 @@ class SpillBuilder(ColumnBuilder):
             self.launched[:] = [np.unique(np.concatenate(self.launched))]
 
     def in_pieces(self, empty: EventColumns) -> Any:
-        """The columns without rows that `columns` gave, with what lies in the scratch file in the place of each."""
+        """The columns without rows that `columns` gave, each replaced by its part of the scratch file."""
         extra = {name: TextColumn(self._pieces(name, np.int32), text.values) for name, text in empty.extra.items()}  # type: ignore[arg-type]
         integers = {name: self._pieces(name, np.int64) for name in INTEGERS}
         plain: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""What each event category means to us: a category's name in, its role out.
+"""What each event category means to us.
 
 The names are Kineto's (libkineto/include/ActivityType.h). A category is handled (HANDLED says as what), left out on
 purpose (IGNORED says why), or unknown: then `profiler-kit doctor` names it.

@@ -61,7 +61,7 @@ _LIST: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[")
 
 @dataclass(frozen=True)
 class LoadQuality:
-    """What the file held and what of it was lost.
+    """What the file held and what was lost.
 
     events counts every entry of `traceEvents`, of any phase. A truncated file lacks the end of `traceEvents`; it is
     loaded up to its last whole event. repaired events were malformed JSON and could be mended; dropped ones could not,

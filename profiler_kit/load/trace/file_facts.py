@@ -177,7 +177,7 @@ def layout_of(events: bytes) -> Layout:
 
 
 def main() -> None:
-    """Put the facts of the file named on the command line into the cache; errors are for whoever asks for them."""
+    """Put the facts of the file named on the command line into the cache; errors are left to their reader."""
     with contextlib.suppress(OSError, AttributeError):  # not on every system
         os.nice(10)
     with contextlib.suppress(KitError, OSError):

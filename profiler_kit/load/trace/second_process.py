@@ -62,7 +62,7 @@ class SecondProcess:
             import fcntl
 
             fcntl.fcntl(self._to, getattr(fcntl, "F_SETPIPE_SZ", _SET_PIPE_SIZE), PIPE_BYTES)
-        self._waiting = 1  # answers that are still to come: one says that the child is there
+        self._waiting = 1  # answers still to come: the first says that the child has started
         self._send(msgspec.msgpack.encode((list(extra), list(keys))))
 
     def __enter__(self) -> SecondProcess:
@@ -78,7 +78,7 @@ class SecondProcess:
     def ready(self) -> bool:
         """True when it has at most one block still to decode; never waits itself.
 
-        The block it is not decoding yet lies in the pipe, so that it never waits while we decode one of ours.
+        The block it is not decoding yet waits in the pipe, so that it never waits while we decode one of ours.
         """
         if self._waiting and select.select([self._from], [], [], 0)[0]:
             self._take_answers()

@@ -28,7 +28,7 @@ from profiler_kit.text import (
 from profiler_kit.timeline.palette import ALLOCATED, MARK, RESERVED, region_colours
 from profiler_kit.units import NS_PER_US
 
-_POINTS: Final = 4_000  # of a memory line; each keeps the peaks of what it stands for
+_POINTS: Final = 4_000  # of a memory line, thinned so that peaks are kept
 _BAND_LETTERS: Final = 95  # letters that fit side by side across all bands on a narrow page
 _BANDS: Final = 600  # region bands under the memory line, longest first
 

@@ -1,4 +1,4 @@
-"""What the memory page knows of a snapshot, packed: gzip of a JSON head and columns as byte planes."""
+"""Pack what the memory page shows of a snapshot: gzip of a JSON head and columns as byte planes."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def _block_sizes(snapshot: Snapshot, device: int, address: pd.Series) -> Ints:
 
 
 def _ranges(ranges: Ranges, rows: Ints, used: Ints, packer: Packer) -> Meta:
-    """What was reserved, by the state it appears in; pool 0 is the one nobody knows."""
+    """What was reserved, by the state it appears in; pool 0 means unknown."""
     born = _state(ranges.reserve_event, rows, missing=0)
     gone = _state(ranges.release_event, rows, missing=-1)
     pools = ["", *sorted(set(ranges.pool) - {""}, key=lambda text: (text != "0,0", text))]

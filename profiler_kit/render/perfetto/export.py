@@ -1,6 +1,6 @@
-"""Write one window of a trace as a trace of its own: a path and a window in, a chrome trace for Perfetto out.
+"""Write one window of a trace as a chrome trace of its own, for Perfetto.
 
-The events are copied as their text stands in the source, so that their times line up with it and their arguments
+The events are copied as the text in the source, so that their times line up with it and their arguments
 survive; the file is read twice and never held in memory.
 """
 

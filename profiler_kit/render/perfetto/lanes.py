@@ -1,4 +1,4 @@
-"""Put events that overlap without nesting beside each other: kept spans in, new thread ids for a few of them out.
+"""Move events that overlap without nesting to lanes of their own, as new thread ids.
 
 Perfetto draws one stack of slices per thread and drops whatever begins inside a slice and ends after it
 (`slice_drop_overlapping_complete_event`). Kernels that overlap on one stream are such events, and so is every region
@@ -38,7 +38,7 @@ class Lanes:
 
 
 def spread(found: Scan, keep: npt.NDArray[np.bool_], arrows: npt.NDArray[np.bool_]) -> Lanes:
-    """Lanes for the spans of `keep` that overlap others without nesting, and for `arrows` that stand on them."""
+    """Lanes for the spans of `keep` that overlap others without nesting, and for the `arrows` attached to them."""
     spans = found.spans
     rows = np.flatnonzero(keep)
     thread, start, end = spans.thread[rows].astype(np.int64), spans.start_ns[rows], spans.end_ns[rows]
@@ -63,7 +63,7 @@ def spread(found: Scan, keep: npt.NDArray[np.bool_], arrows: npt.NDArray[np.bool
 
 
 def _moved(rows: list[int], start: I64, end: I64) -> list[int]:
-    """Those of `rows` (by start, outer first) to take away so that the others nest: of two, the shorter."""
+    """Those of `rows` (by start, outer first) to remove so that the others nest: of two, the shorter."""
     stack: list[int] = []
     moved: list[int] = []
     for row in rows:
@@ -82,7 +82,7 @@ def _moved(rows: list[int], start: I64, end: I64) -> list[int]:
 
 
 def _take_arrows(found: Scan, arrows: npt.NDArray[np.bool_], lane: I64, tid: int, lanes: Lanes) -> None:
-    """Move the arrows that stand on the start of what moved; Python functions have none."""
+    """Move the arrows attached to the start of what moved; Python functions have none."""
     lane = lane[np.array([found.categories[code] != _PYTHON for code in found.spans.category[lane].tolist()])]
     starts = found.spans.start_ns[lane]
     if not len(lane):

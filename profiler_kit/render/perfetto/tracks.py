@@ -1,4 +1,4 @@
-"""Tracks that an export adds to a trace: attributed GPU events in, chrome trace events as JSON text out.
+"""Tracks that an export adds to a trace: regions on the GPU and counters.
 
 One process per GPU holds them: below `GPU 0 · regions` one track per stream with a slice for every region that
 launched something there, from the start of the first to the end of the last of it, and counters.

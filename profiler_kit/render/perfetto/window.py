@@ -1,4 +1,4 @@
-"""Choose what a windowed export holds: a scanned trace and a window in, the numbers of the events to copy out.
+"""Choose which events an export of one window copies.
 
 What is kept: every event that overlaps the window, on all threads and streams; GPU work launched from inside it,
 whenever that runs; the launch of every GPU event kept, whenever that was called; arrows with both ends on events
@@ -173,17 +173,17 @@ def _on_gpu(found: Scan) -> Mask:
 
 
 def _complete_arrows(found: Scan, keep: Mask) -> Mask:
-    """Starts, steps and ends of arrows that stand on events kept, where both a start and an end do."""
+    """Starts, steps and ends of arrows attached to kept events, where both a start and an end are."""
     flows, spans = found.flows, found.spans
     if not len(flows.number):
         return np.zeros(0, dtype=bool)
     start = spans.start_ns[keep]
     end = np.maximum(spans.end_ns[keep], start + 1)  # an arrow may point at a kernel without a duration
     forest = build_forest(spans.thread[keep].astype(np.int64), start, end, outer_first(start, end, spans.number[keep]))
-    standing = forest.innermost(flows.thread, flows.time_ns) != ROOT
+    attached = forest.innermost(flows.thread, flows.time_ns) != ROOT
     _, arrow = np.unique(np.column_stack((flows.kind, flows.id)), axis=0, return_inverse=True)
     arrow = arrow.reshape(-1)
     begins, ends = (np.zeros(int(arrow.max()) + 1, dtype=bool) for _ in range(2))
-    begins[arrow[standing & (flows.phase == FLOW_PHASES.index("s"))]] = True
-    ends[arrow[standing & (flows.phase == FLOW_PHASES.index("f"))]] = True
-    return np.asarray(standing & begins[arrow] & ends[arrow], dtype=bool)
+    begins[arrow[attached & (flows.phase == FLOW_PHASES.index("s"))]] = True
+    ends[arrow[attached & (flows.phase == FLOW_PHASES.index("f"))]] = True
+    return np.asarray(attached & begins[arrow] & ends[arrow], dtype=bool)
