@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import state
-from app.loading import Cancelled, Job, Shelf
-from app.parts import loading_parts
+from app import cache
+from app.loading import Cancelled, Job
+from app.parts import widgets
 from profiler_kit.errors import InputError
+from profiler_kit.load.discover.runs import RunFolder, find_run
 from profiler_kit.load.trace.cached import SMALLEST_JSON_BYTES
 from profiler_kit.load.trace.file_facts import read_file_facts
-from profiler_kit.progress import Report, silent
+from profiler_kit.progress import Report
 from profiler_kit.trace import Trace, load_trace
 from tests.app.samples import CHECKOUT, PATIENCE_S, gpu_trace, make_runs
 
@@ -89,27 +91,35 @@ def test_a_file_that_goes_while_it_is_read_is_one_line() -> None:
     )
 
 
-def test_two_readers_share_the_work_and_a_stopped_one_begins_anew(gate: Gate) -> None:
-    shelf: Shelf[Trace | int] = Shelf(2)
-    job = shelf.job(("a", 1, 1), gate)
-    assert shelf.job(("a", 1, 1), gate) is job
-    assert shelf.job(("a", 2, 1), lambda report: 8).result() == 8  # the file changed
+def of_key(root: Path, key: str) -> RunFolder:
+    found = find_run(root, key)
+    assert found is not None
+    return found
+
+
+def test_two_readers_share_a_run_and_a_load_that_was_stopped_begins_anew(runs: Path, gate: Gate) -> None:
+    folder = of_key(runs, "gpu")
+    run = cache.run(folder)
+    assert cache.run(folder) is run and cache.opening(folder) is cache.opening(folder)
+    assert cache.trace(folder) is run.trace
+    job = cache._open(folder).job = Job("t.json", gate)
     job.cancel()
-    assert job.ended(PATIENCE_S)
-    assert shelf.job(("a", 1, 1), lambda report: 9).result() == 9
+    assert job.ended(PATIENCE_S) and job.cancelled
+    assert cache.run(folder) is not run and len(cache.trace(folder).gpu_events()) == 3
 
 
-def test_what_is_kept_is_bounded_by_number_and_weight() -> None:
-    shelf: Shelf[int] = Shelf(3, 100, float)
-    jobs = {}
-    for name, weight in (("a", 30), ("b", 30), ("c", 30)):
-        jobs[name] = shelf.job((name, 0, 0), lambda report, weight=weight: weight)
-        assert jobs[name].result() == weight
-    assert shelf.job(("a", 0, 0), lambda report: 0) is jobs["a"]  # used last now
-    assert shelf.job(("d", 0, 0), lambda report: 90).result() == 90
-    shelf.job(("d", 0, 0), lambda report: 0)  # whatever was used longest ago has gone
-    assert shelf.job(("b", 0, 0), lambda report: 1).result() == 1
-    assert shelf.job(("d", 0, 0), lambda report: 2).result() == 90
+def test_what_is_kept_is_bounded(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu, host, bare = (of_key(runs, key) for key in ("gpu", "host", "bare.json.gz"))
+    for name, bound in (("MOST_TRACES", 1), ("MOST_EVENTS", 1), ("MOST_RUNS", 2)):
+        monkeypatch.setattr(cache, "_opened", OrderedDict())
+        with monkeypatch.context() as bounds:
+            bounds.setattr(cache, name, bound)
+            cache.trace(gpu)
+            first, second = cache.run(gpu), cache.run(host)
+            cache.trace(host)
+            cache.run(bare)
+            assert cache.run(gpu) is not first
+            assert (cache.run(host) is second) is (name == "MOST_TRACES")
 
 
 def page(name: str, run: str) -> AppTest:
@@ -124,10 +134,8 @@ def page(name: str, run: str) -> AppTest:
 def test_a_long_load_shows_how_far_it_is_and_can_be_stopped(
     runs: Path, monkeypatch: pytest.MonkeyPatch, gate: Gate
 ) -> None:
-    monkeypatch.setattr(loading_parts, "PATIENCE_S", 0.01)
-    file = runs / "gpu" / "trace.json.gz"
-    key = (str(file), file.stat().st_mtime_ns, file.stat().st_size)
-    job = state._traces.job(key, gate)
+    monkeypatch.setattr(widgets, "PATIENCE_S", 0.01)
+    job = cache._open(of_key(runs, "gpu")).job = Job("t.json", gate)
     assert gate.begun.wait(PATIENCE_S)
     test = page("regions", "gpu")
     assert not test.exception and not test.error
@@ -136,7 +144,7 @@ def test_a_long_load_shows_how_far_it_is_and_can_be_stopped(
     next(button for button in test.button if button.label == "Cancel").click().run()
     assert job.ended(PATIENCE_S) and job.failed
     assert "was cancelled" in test.info[0].value
-    monkeypatch.setattr(loading_parts, "PATIENCE_S", PATIENCE_S)
+    monkeypatch.setattr(widgets, "PATIENCE_S", PATIENCE_S)
     next(button for button in test.button if button.label == "Load it again").click().run()
     assert not test.exception and not test.info and "Kernels of all regions" in [s.value for s in test.subheader]
 
@@ -161,8 +169,8 @@ def test_what_a_large_file_is_is_read_ahead(tmp_path: Path, monkeypatch: pytest.
     path = tmp_path / "trace.json"
     path.write_bytes(gpu_trace().kineto() + b" " * SMALLEST_JSON_BYTES)
     os.utime(path, (1e9, 1e9))  # nobody is writing it
-    state._load(path, silent)
-    (ahead,) = (process for key, process in state._looking.items() if key[0] == str(path))
-    facts = state.file_facts(path)
+    cache.trace(of_key(tmp_path, path.name))
+    (ahead,) = (process for key, process in cache._looking.items() if key[0] == str(path))
+    facts = cache._file_facts(path)
     assert ahead.returncode == 0 and len(list((tmp_path / "cache").glob("*.facts"))) == 1
     assert facts == read_file_facts(path) and facts.of_category("kernel") > 0

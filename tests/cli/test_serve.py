@@ -133,7 +133,7 @@ def test_timeline_tiles(server: str) -> None:
         ("t0=5&t1=5&px=100", b"view 5 to 5 ns, 100 pixels: expected an end after its start"),
         ("t0=a&t1=5&px=100", b"t0: expected a whole number"),
         ("", b"t0: expected a whole number"),
-        ("t0=0&t1=5&px=100&rows=a", b"rows: expected whole numbers, with commas between"),
+        ("t0=0&t1=5&px=100&rows=a", b"rows: expected whole numbers, separated by commas"),
         ("t0=0&t1=5&px=100&by=name", b"by: expected one of stream, region, thread, operator"),
     ],
 )
