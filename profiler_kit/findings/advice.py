@@ -130,7 +130,11 @@ def _waits(trace: Trace, details: pd.DataFrame, whole: _Whole) -> Iterator[Findi
     ) -> Finding:
         where, held = deepest(paths, regions[column].tolist())
         inner, longest = next(iter(innermost(paths, regions[column].tolist())), (where, 0))
-        most = f" In the recording the GPU was idle this way for {fmt_ns(held)} while {where[-1]} was open" if where else ""
+        most = (
+            f" In the recording the GPU was idle this way for {fmt_ns(held)} while {where[-1]} was open"
+            if where
+            else ""
+        )
         most += f", longest in {inner[-1]} ({fmt_ns(longest)})" if where and inner != where else ""
         return Finding(
             one,

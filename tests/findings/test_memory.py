@@ -1,4 +1,4 @@
-"""What a snapshot says of itself: peaks by device, histories that lack something, leaks, a peak that run.json has not."""
+"""What a snapshot says of itself: lost history, failures, leaks, and a peak that differs from that of run.json."""
 
 from __future__ import annotations
 
@@ -33,9 +33,7 @@ def test_what_a_history_lost(tmp_path: Path) -> None:
         "The history lost its beginning: at least 2 recorded allocations are missing, so that an earlier peak may be "
         "too."
     )
-    assert lost.details == (
-        "1 of them were freed later, 1 were live to the end. The ring buffer held 3 events.",
-    )
+    assert lost.details == ("1 of them were freed later, 1 were live to the end. The ring buffer held 3 events.",)
     assert lost.attempt == "Record with a larger max_entries."
 
 
