@@ -397,7 +397,7 @@ def of_layers(totals: pd.DataFrame) -> list[Finding]:
             title=f"{layer} scales badly with the batch",
             gain=whole.gain(float(loss[layer])),
             attempt="Run it for the whole batch at once instead of for one item after another.",
-            evidence=Evidence("layers", {"layer": (layer,)}),
+            evidence=Evidence("layer_totals", {"layer": (layer,)}),
             names=(layer,),
             page="layers",
         )
