@@ -17,7 +17,6 @@ from profiler_kit.analyses.compare.measurements import Side, measured
 from profiler_kit.analyses.compare.traces import LATENCY, Change, Comparison, compare
 from profiler_kit.analyses.gpu.batch_load import BatchLoad, batch_load
 from profiler_kit.analyses.gpu.gpu_presence import Presence
-from profiler_kit.analyses.gpu.idle import IDLE_GAPS
 from profiler_kit.analyses.layers.totals import explained, forward_spread, layer_totals
 from profiler_kit.errors import InputError, KitError, OptionError
 from profiler_kit.files import require_file
@@ -231,12 +230,6 @@ class Run:
         if self.trace is None or self.record is None:
             return None
         return batch_load(self.trace.regions(), self.record.latency_ns)
-
-    @property
-    @kept
-    def idle_gaps(self) -> pd.DataFrame:
-        """IDLE_GAPS over all devices; empty without a trace."""
-        return IDLE_GAPS.empty() if self.trace is None else self.trace.idle_gaps(scope="all")
 
     @property
     @kept

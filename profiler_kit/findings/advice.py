@@ -130,7 +130,11 @@ def _waits(trace: Trace, details: pd.DataFrame, whole: _Whole) -> Iterator[Findi
     ) -> Finding:
         where, held = deepest(paths, regions[column].tolist())
         inner, longest = next(iter(innermost(paths, regions[column].tolist())), (where, 0))
-        most = f" In the recording it was idle this way for {fmt_ns(held)} while {where[-1]} was open" if where else ""
+        most = (
+            f" In the recording the GPU was idle this way for {fmt_ns(held)} while {where[-1]} was open"
+            if where
+            else ""
+        )
         most += f", longest in {inner[-1]} ({fmt_ns(longest)})" if where and inner != where else ""
         return Finding(
             one,
@@ -393,7 +397,7 @@ def of_layers(totals: pd.DataFrame) -> list[Finding]:
             title=f"{layer} scales badly with the batch",
             gain=whole.gain(float(loss[layer])),
             attempt="Run it for the whole batch at once instead of for one item after another.",
-            evidence=Evidence("layers", {"layer": (layer,)}),
+            evidence=Evidence("layer_totals", {"layer": (layer,)}),
             names=(layer,),
             page="layers",
         )

@@ -39,7 +39,7 @@ def scaling(totals: pd.DataFrame) -> Finding | None:
         bold(fmt_ns(last["per_image_ns"])),
         f" ({last['efficiency']:.2f} times as fast).",
     )
-    return Finding("batching", "layers", said, evidence=Evidence("layers", {"depth": (0,)}), page="layers")
+    return Finding("batching", "layers", said, evidence=Evidence("layer_totals", {"depth": (0,)}), page="layers")
 
 
 def difference(layers: Layers, record: RunRecord | None) -> Finding | None:

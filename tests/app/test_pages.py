@@ -359,7 +359,7 @@ def test_the_layers_hint_is_for_the_device_of_the_run(runs: Path) -> None:
 def test_memory_names_the_peak(runs: Path) -> None:
     test = show("memory", "gpu")
     assert "At its peak **2.0 MiB** were allocated inside **image encoder**" in text(test)
-    assert "run.json says 3.00 GiB: torch.cuda.max_memory_allocated of the timed iterations" in text(test)
+    assert "run.json says 3.00 GiB: torch.cuda.max_memory_allocated" in text(test)
     shown = [metric.label for metric in test.metric]
     assert shown == ["Peak allocated", "Reserved at the end", "Allocated at the end", "Unused at the end", "Events"]
 
