@@ -21,7 +21,7 @@ from profiler_kit.analyses.layers.totals import explained, forward_spread, layer
 from profiler_kit.errors import InputError, KitError, OptionError
 from profiler_kit.files import require_file
 from profiler_kit.finding import Finding
-from profiler_kit.formats.layer_file import read_layers
+from profiler_kit.formats.layer_file import LayerFile, read_layers
 from profiler_kit.formats.run_record import RECORD, RunRecord
 from profiler_kit.joined import JoinedRun, join_run
 from profiler_kit.kept import kept, kept_for_good
@@ -355,7 +355,11 @@ def _content(runs: Sequence[RunFolder]) -> str:
 
 def load_layers(file: Path) -> Layers:
     """What a layers.parquet says; raises LayerFormatError when it is none."""
-    found = read_layers(file)
+    return layers_of(read_layers(file))
+
+
+def layers_of(found: LayerFile) -> Layers:
+    """The layer timings of a file, summed up."""
     coverage = explained(found.calls, found.forwards)
     return Layers(layer_totals(found.calls), coverage, forward_spread(found.forwards), found.notes)
 

@@ -76,11 +76,12 @@ class Table:
     value of that command's `--by` that selects it. order: columns in the order people read them, the others after.
     share_of: the column whose share of the whole is shown beside it: of the top rows of a tree, else of all rows.
     tree: the column `path` is shown as an indented name, a parent above its children. texts: what to show in place of a
-    column's values (`texts(source, frame)`), such as the name of a stack in place of its number. host: the columns that
-    say something where nothing ran on a GPU; the first time among them is what shares are of. top: rows that a text
-    table shows. needs_gpu: empty for a trace without GPU events. arrow: fills it for SQL where a frame would be slow.
-    row: the name of the column that numbers the rows in SQL. arguments: further arguments of the events that the trace
-    must be loaded with (see load_trace).
+    column's values (`texts(source, frame)`), such as the name of a stack in place of its number. labels: headings that
+    depend on the source (`labels(source)`), such as what is counted. host: the columns that say something where nothing
+    ran on a GPU; the first time among them is what shares are of. top: rows that a text table shows. needs_gpu: empty
+    for a trace without GPU events. arrow: fills it for SQL where a frame would be slow. row: the name of the column
+    that numbers the rows in SQL. arguments: further arguments of the events that the trace must be loaded with (see
+    load_trace).
     """
 
     name: str
@@ -97,6 +98,7 @@ class Table:
     tree: bool = False
     host: tuple[str, ...] = ()
     texts: Callable[[Any, pd.DataFrame], Mapping[str, Sequence[str]]] | None = None
+    labels: Callable[[Any], Mapping[str, str]] | None = None
     top: int | None = None
     needs_gpu: bool = False
     arguments: tuple[str, ...] = ()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from profiler_kit.cli.output import AsJson, print_json, print_table, records
+from profiler_kit.cli.output import AsJson, print_json, records
+from profiler_kit.cli.table_command import print_filled
 from profiler_kit.cli.workloads import Checkpoint, Device, Images, Model, Seed, choose_workload, is_workload
 from profiler_kit.errors import OptionError, ThresholdError
 from profiler_kit.progress import progress_bar
@@ -160,9 +160,9 @@ def _print(record: LadderRecord, *, as_json: bool) -> None:
 
     from profiler_kit.formats.ladder_file import ladder_rows
     from profiler_kit.render.ladder_style import ladder_facts
-    from profiler_kit.text import rate_label
+    from profiler_kit.tables import every_table
 
-    rows = [_plain(row) for row in records(ladder_rows(record))]
+    rows = records(ladder_rows(record))
     if as_json:
         facts = dataclasses.asdict(record)
         samples = {row.technique: list(row.latency_ns) for row in record.rows}
@@ -170,12 +170,7 @@ def _print(record: LadderRecord, *, as_json: bool) -> None:
             row["latency_ns"] = samples[str(row["technique"])]
         print_json({**{key: value for key, value in facts.items() if key != "rows"}, "rows": rows})
         return
-    title, _ = ladder_facts(record)
-    verdicts = _MASKS if record.setup.task else _SCORES
-    rate = rate_label(record.setup.unit)
-    columns = ("technique", rate, "x", "median ms", "IQR ms", "p99 ms", "compile s", "MiB", *verdicts.values())
-    cells = [_cells(row, list(verdicts)) for row in rows]
-    print_table(title, columns, cells, optional=("IQR ms", "p99 ms", "compile s"))
+    print_filled(every_table()["ladder"].of_source(record), ladder_facts(record)[0])
     for row in rows:
         if row["status"] != "ok":
             typer.echo(f"{row['technique']}: {row['status']}, {row['error']}")
@@ -184,41 +179,6 @@ def _print(record: LadderRecord, *, as_json: bool) -> None:
             typer.echo(f"{row['technique']}: mIoU {row['baseline_miou']:.4f} with the baseline's masks is too low")
     if record.setup.task and record.setup.weights.startswith("random"):
         typer.echo("note: random weights: times are those of the real model, masks are noise and so is their mIoU")
-
-
-_MASKS: Final = {"miou": "mIoU", "baseline_miou": "vs fp32"}
-_SCORES: Final = {"relative_error": "rel. error", "cosine": "cosine"}
-
-
-def _cells(row: dict[str, Any], verdicts: list[str]) -> tuple[str, ...]:
-    from profiler_kit.text import MISSING, fmt_rate
-    from profiler_kit.units import bytes_to_mib, ns_to_ms, ns_to_s
-
-    def show(value: float | None, shape: str = ",.3f") -> str:
-        return MISSING if value is None else format(value, shape)
-
-    def millis(value: float | None) -> float | None:
-        return None if value is None else ns_to_ms(value)
-
-    cold, peak = row["compile_cold_ns"], row["peak_memory_bytes"]
-    quartiles = None if row["q1_ns"] is None else row["q3_ns"] - row["q1_ns"]
-    return (
-        row["technique"] if row["is_step"] else f"  {row['technique']}",
-        MISSING if row["images_per_s"] is None else fmt_rate(row["images_per_s"]),
-        show(row["speedup"], ".2f"),
-        show(millis(row["median_ns"])),
-        show(millis(quartiles)),
-        show(millis(row["p99_ns"])),
-        MISSING if not cold else f"{ns_to_s(cold):,.1f}",
-        MISSING if peak is None else f"{bytes_to_mib(peak):,.0f}",
-        *(show(row[name], ".2e" if name == "relative_error" else ".4f") for name in verdicts[:-1]),
-        show(row[verdicts[-1]], ".4f") + (" !" if row["below_min_miou"] else ""),
-    )
-
-
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    """NaN becomes None, so that what is printed is JSON."""
-    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}
 
 
 def _check(record: LadderRecord, least: float | None) -> None:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from profiler_kit.cli.output import AsJson, print_json, print_table, records
+from profiler_kit.cli.output import AsJson, print_json, records
+from profiler_kit.cli.table_command import print_filled
 from profiler_kit.cli.workloads import Checkpoint, Device, Images, Model, Prompts, Seed, choose_workload, is_workload
 from profiler_kit.errors import OptionError
 from profiler_kit.progress import progress_bar
-from profiler_kit.units import ns_to_ms
 
 if TYPE_CHECKING:
     from profiler_kit.formats.layer_file import LayerFile
@@ -82,7 +82,7 @@ def command(
     if as_json:
         _print_json(layers)
     else:
-        _print_table(layers, depth)
+        _print(layers, depth)
 
 
 def _target(out: Path, *, overwrite: bool) -> Path:
@@ -99,41 +99,18 @@ def _target(out: Path, *, overwrite: bool) -> Path:
     return target
 
 
-def _print_table(layers: LayerFile, depth: int) -> None:
+def _print(layers: LayerFile, depth: int) -> None:
     """The layers down to that depth, each with its batch sizes, and what the layers explain of the whole forward."""
-    from profiler_kit.analyses.layers.totals import explained, layer_totals
-    from profiler_kit.text import fmt_percent
+    from profiler_kit.run import layers_of
+    from profiler_kit.tables import every_table
 
-    totals = records(layer_totals(layers.calls))
-    shown = [row for row in totals if row["depth"] <= depth]
-    order = {layer: number for number, layer in enumerate(dict.fromkeys(row["layer"] for row in totals))}
-    shown.sort(key=lambda row: (order[row["layer"]], row["batch_size"]))
-    cells = [
-        (
-            row["layer"],
-            row["type"],
-            row["variant"],
-            str(row["batch_size"]),
-            f"{ns_to_ms(row['median_ns']):,.3f}",
-            f"{ns_to_ms(row['q3_ns'] - row['q1_ns']):,.3f}",
-            f"{ns_to_ms(row['per_image_ns']):,.3f}",
-            f"{row['efficiency']:.2f}",
-            fmt_percent(row["share"]),
-        )
-        for row in shown
-    ]
-    columns = ("layer", "type", "variant", "batch", "median ms", "IQR ms", "ms/image", "efficiency", "share")
-    names = {row["layer"] for row in shown}
-    print_table(f"{len(names)} of {len(order)} layers", columns, cells, left=3)
-    if len(names) < len(order):
-        deepest = max(row["depth"] for row in totals)
-        typer.echo(f"--depth {deepest} shows all layers, and so does --json.")
-    for row in records(explained(layers.calls, layers.forwards)):
-        typer.echo(
-            f"batch size {row['batch_size']}: the whole forward takes {ns_to_ms(row['forward_ns']):,.3f} ms without "
-            f"hooks; the layers explain {fmt_percent(row['share'])} of it, the innermost ones "
-            f"{fmt_percent(row['leaves_share'])}; hooks cost {row['overhead'] * 100:+.1f} %"
-        )
+    found = layers_of(layers)
+    shown = every_table()["layer_totals"].of_source(found, deepest=depth)
+    names, every = shown.frame["layer"].nunique(), found.totals["layer"].nunique()
+    print_filled(shown, f"{names} of {every} layers")
+    if names < every:
+        typer.echo(f"--depth {found.totals['depth'].max()} shows all layers, and so does --json.\n")
+    print_filled(every_table()["layer_coverage"].of_source(found))
     for note in layers.notes:
         typer.echo(f"note: {note}")
 

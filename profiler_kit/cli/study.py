@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from profiler_kit.cli.output import AsJson, print_json, print_table, records
+from profiler_kit.cli.output import AsJson, print_json, records
+from profiler_kit.cli.table_command import print_filled
 from profiler_kit.cli.workloads import Checkpoint, Model, Prompts, Seed, choose_workload, is_workload
 from profiler_kit.errors import OptionError
 from profiler_kit.progress import progress_bar
-from profiler_kit.units import ns_to_ms
 
 if TYPE_CHECKING:
     from profiler_kit.formats.study_file import StudyRecord
@@ -115,7 +115,7 @@ def _target(out: Path, *, overwrite: bool) -> Path:
 def _print(record: StudyRecord, *, as_json: bool) -> None:
     from profiler_kit.formats.study_file import study_samples, study_totals
     from profiler_kit.render.ladder_style import study_model
-    from profiler_kit.text import fmt_rate, rate_label
+    from profiler_kit.tables import every_table
 
     totals = records(study_totals(study_samples(record)))
     if as_json:
@@ -123,24 +123,7 @@ def _print(record: StudyRecord, *, as_json: bool) -> None:
         return
     how = ", ".join(record.optimizations) or "as published"
     names = ", ".join(dict.fromkeys(record.device_names.values()))
-    cells = [
-        (
-            row["study"],
-            row["label"],
-            row["device"],
-            row["dtype"],
-            str(row["image_size"]),
-            str(row["batch_size"]),
-            f"{ns_to_ms(row['median_ns']):,.3f}",
-            f"{ns_to_ms(row['q3_ns'] - row['q1_ns']):,.3f}",
-            f"{ns_to_ms(row['per_image_ns']):,.3f}",
-            fmt_rate(row["images_per_s"]),
-        )
-        for row in totals
-    ]
-    per_item = f"ms/{record.unit.removesuffix('s')}"
-    columns = ("study", "what", "device", "dtype", "px", "batch", "median ms", "IQR ms", per_item)
     title = f"{study_model(record)}, {how}, {names}, n = {record.iterations}"
-    print_table(title, (*columns, rate_label(record.unit)), cells, left=4)
+    print_filled(every_table()["study_totals"].of_source(record), title)
     for note in record.notes:
         typer.echo(f"note: {note}")

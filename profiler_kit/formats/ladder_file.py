@@ -23,7 +23,7 @@ LADDER_ROWS: Final = Schema(
         "technique": Column("str", "Name of the row; alternatives to a step are indented."),
         "optimizations": Column("str", "In the order they were applied, separated by commas; empty as published."),
         "status": Column("str", "Whether it was measured: ok, failed, timeout, oom, skipped."),
-        "error": Column("str", "Why there are no numbers, in one line.", show="room"),
+        "error": Column("str", "Why there are no numbers, in one line.", show="never"),
         "is_step": Column("bool", "Each step has all optimizations of the one below it.", "a step", "never"),
         "parent": Column("str", "The step that it is compared with; empty for the baseline.", "compared with", "room"),
         "dtype": Column("str", "Number format of the model."),
@@ -57,7 +57,9 @@ LADDER_ROWS: Final = Schema(
         "miou_small": Column("float64", "Of true masks below 32² pixels.", "small", "room", "score"),
         "miou_medium": Column("float64", "Of true masks from 32² to below 96² pixels.", "medium", "room", "score"),
         "miou_large": Column("float64", "Of true masks from 96² pixels on.", "large", "room", "score"),
-        "baseline_miou": Column("float64", "Mean IoU with the masks of the baseline.", "mIoU fp32", "room", "score"),
+        "baseline_miou": Column(
+            "float64", "Mean IoU with the masks of the baseline.", "mIoU with fp32", "room", "score"
+        ),
         "baseline_miou_strict": Column(
             "float64", "The same without images with another number of masks.", "mIoU strict", "never", "score"
         ),
@@ -76,10 +78,14 @@ LADDER_ROWS: Final = Schema(
             "count",
         ),
         "relative_error": Column(
-            "float64", "Of the outputs of one batch against the baseline's.", "rel. error", "room", "score"
+            "float64", "Of the outputs of one batch against the baseline's.", "relative error", "room", "per_s"
         ),
         "cosine": Column(
-            "float64", "Between the outputs of one batch and the baseline's, as one vector.", "cosine", "room", "score"
+            "float64",
+            "Between the outputs of one batch and the baseline's, as one vector.",
+            "cosine with fp32",
+            "room",
+            "score",
         ),
         "agreement": Column("float64", "With the baseline: mean IoU of masks, or the cosine of outputs.", unit="score"),
         "unit": Column("str", "What a batch is counted in.", show="never"),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from profiler_kit.formats.ladder_file import LADDER_ROWS
 from profiler_kit.formats.ladder_record import LadderRecord
 from profiler_kit.formats.study_file import StudyRecord
-from profiler_kit.text import fmt_rate
+from profiler_kit.text import fmt_rate, rate_label
 from profiler_kit.timeline.palette import HUES, MARK
 
 STEP, ALTERNATIVE, BELOW, MEMORY = HUES[0], HUES[1], MARK, HUES[2]
@@ -16,12 +17,12 @@ STEP, ALTERNATIVE, BELOW, MEMORY = HUES[0], HUES[1], MARK, HUES[2]
 def titles(rows: pd.DataFrame) -> tuple[str, str, str]:
     """The headings of the waterfall of LADDER_ROWS."""
     unit = rows["unit"].iloc[0] if len(rows) else "images"
-    return f"{unit} per second", "peak memory, MiB", agreement_title(rows)
+    return rate_label(unit), f"{LADDER_ROWS.label('peak_memory_bytes')}, MiB", agreement_title(rows)
 
 
 def agreement_title(rows: pd.DataFrame) -> str:
     """What `agreement` is of these LADDER_ROWS."""
-    return "mIoU with the fp32 masks" if rows["cosine"].isna().all() else "cosine with the fp32 outputs"
+    return LADDER_ROWS.label("baseline_miou" if rows["cosine"].isna().all() else "cosine")
 
 
 def speed_text(row: pd.Series) -> str:

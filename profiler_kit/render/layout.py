@@ -89,6 +89,7 @@ def layout(filled: Filled, rows: slice = slice(None)) -> list[Shown]:
     table, frame = filled.table, filled.frame
     part = frame[rows]
     texts = filled.texts(rows)
+    labels = table.labels(filled.source) if table.labels is not None else {}
     shown = []
     shared = _shared(table, frame)
     for name in _visible(table, frame):
@@ -104,7 +105,7 @@ def layout(filled: Filled, rows: slice = slice(None)) -> list[Shown]:
         else:
             unit = "share" if column.of else table.schema.unit(name)
             found = _COLUMNS[unit](table.schema, name, _values(part, name, column), _largest(frame[name]))
-        shown.append(found)
+        shown.append(dataclasses.replace(found, label=labels[name]) if name in labels else found)
         if name == shared:
             shown.append(_share_of_whole(table, frame, name, rows))
     return shown

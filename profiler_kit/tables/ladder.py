@@ -6,6 +6,7 @@ from typing import Final
 
 from profiler_kit.formats.ladder_file import LADDER_ROWS, ladder_rows
 from profiler_kit.table import Table
+from profiler_kit.text import rate_label
 
 INDENT: Final = "\u2003"
 
@@ -21,6 +22,10 @@ TABLES: Final = (
             "technique": [
                 name if step else INDENT + name for name, step in zip(rows["technique"], rows["is_step"], strict=True)
             ]
+        },
+        labels=lambda record: {
+            "images_per_s": rate_label(record.setup.unit),
+            "agreement": LADDER_ROWS.label("baseline_miou" if record.setup.task else "cosine"),
         },
     ),
 )

@@ -16,11 +16,26 @@ DEPTH: Final = Option(
 )
 
 
-def _totals(layers: Any, depth: int | None) -> pd.DataFrame:
+DEEPEST: Final = Option(
+    "deepest",
+    None,
+    "Layers down to this depth: 1 parts, 2 blocks, 3 what is in a block.",
+    "count",
+    least=0,
+    suggest="2",
+)
+
+
+def _totals(layers: Any, depth: int | None, deepest: int | None) -> pd.DataFrame:
+    """The layers in the order of the model, each with its batch sizes."""
     totals: pd.DataFrame = layers.totals
-    if depth is None:
-        return totals
-    return totals[totals["layer"].isin(layers_at_depth(totals, depth))].reset_index(drop=True)
+    order = {layer: number for number, layer in enumerate(dict.fromkeys(totals["layer"]))}
+    if depth is not None:
+        totals = totals[totals["layer"].isin(layers_at_depth(totals, depth))]
+    if deepest is not None:
+        totals = totals[totals["depth"] <= deepest]
+    place = totals["layer"].map(order)
+    return totals.assign(place=place).sort_values(["place", "batch_size"], kind="stable", ignore_index=True)
 
 
 def _kinds(layers: Any, depth: int | None) -> pd.DataFrame:
@@ -35,7 +50,10 @@ TABLES: Final = (
         "layers at each batch size",
         LAYER_TOTALS,
         _totals,
-        options=(Option("depth", None, "Layers this deep in the model; all where it is left out.", "count", least=0),),
+        options=(
+            Option("depth", None, "Layers this deep in the model; all where it is left out.", "count", least=0),
+            DEEPEST,
+        ),
         order=("layer", "type", "variant", "batch_size", "share", "per_image_ns", "efficiency", "median_ns"),
     ),
     Table(

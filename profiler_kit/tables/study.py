@@ -13,6 +13,7 @@ from profiler_kit.formats.study_file import (
     study_totals,
 )
 from profiler_kit.table import Table
+from profiler_kit.text import rate_label
 
 TABLES: Final = (
     Table(
@@ -28,6 +29,11 @@ TABLES: Final = (
         "medians of the study",
         STUDY_TOTALS,
         lambda record: study_totals(study_samples(record)),
+        order=("study", "label", "device", "dtype", "compiled", "image_size", "batch_size", "median_ns"),
+        labels=lambda record: {
+            "images_per_s": rate_label(record.unit),
+            "per_image_ns": f"per {record.unit.removesuffix('s')}",
+        },
     ),
     Table("study_samples", "study", "calls of the study", STUDY_SAMPLES, study_samples),
 )

@@ -48,29 +48,22 @@ def test_measured_written_and_shown_again(tmp_path: Path) -> None:
 def test_table_of_a_recorded_file(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     write_layers(path, LayerFile(TWO_BATCHES, forwards_of((1, 0, 600), (2, 0, 800)), ("batch size 4 did not fit",)))
-    lines = [line.split() for line in run([str(path), "--depth", "1"]).splitlines() if line.strip()]
-    assert lines[0] == ["2", "of", "3", "layers"]
-    assert lines[1] == [
-        "layer",
-        "type",
-        "variant",
-        "batch",
-        "median",
-        "ms",
-        "IQR",
-        "ms",
-        "ms/image",
-        "efficiency",
-        "share",
-    ]
-    assert lines[3] == ["(model)", "(MODEL)", "1", "0.001", "0.000", "0.001", "1.00", "100.0", "%"]
-    assert lines[6] == ["a", "A", "window", "14", "2", "0.001", "0.000", "0.000", "1.00", "60.0", "%"]
-    assert [" ".join(line) for line in lines[7:]] == [
+    lines = [line for line in run([str(path), "--depth", "1"]).splitlines() if line.strip() and line[0] != "─"]
+    cells = [[cell.strip() for cell in line.split("   ") if cell.strip()] for line in lines]
+    names = "layer,class,variant,batch,of forward,per item,efficiency,median,depth,iterations,calls,25 %,75 %,self"
+    assert lines[0] == "2 of 3 layers: layers at each batch size"
+    assert cells[1] == names.split(",")
+    assert cells[2][:8] == ["(model)", "(MODEL)", "–", "1", "100.0 %", "600 ns", "1.00", "0.60 µs"]
+    assert cells[2][10:] == ["1", "0.50 µs", "0.70 µs", "300 ns"]
+    assert cells[5][:5] == ["a", "A", "window 14", "2", "60.0 %"]
+    assert lines[6:8] == [
         "--depth 2 shows all layers, and so does --json.",
-        "batch size 1: the whole forward takes 0.001 ms without hooks; the layers explain 50.0 % of it, the innermost "
-        "ones 16.7 %; hooks cost +0.0 %",
-        "batch size 2: the whole forward takes 0.001 ms without hooks; the layers explain 75.0 % of it, the innermost "
-        "ones 37.5 %; hooks cost +25.0 %",
+        "How much of the forward the layers explain",
+    ]
+    assert [cells[8][n] for n in (0, 4, 6, 7)] == ["batch", "of forward", "leaves of forward", "overhead"]
+    assert [cells[9][n] for n in (0, 4, 6, 7)] == ["1", "50.0 %", "16.7 %", "+0.0 %"]
+    assert [cells[10][n] for n in (0, 4, 6, 7)] == ["2", "75.0 %", "37.5 %", "+25.0 %"]
+    assert lines[11:] == [
         "note: batch size 4 did not fit",
     ]
 
