@@ -20,7 +20,7 @@ LADDER_ROWS: Final = Schema(
     "LADDER_ROWS",
     "technique, in the order they were listed; the first is the baseline",
     {
-        "technique": Column("str", "Name of the row; alternatives to a step are indented."),
+        "technique": Column("str", "Name of the row; ↳ is an alternative to the step above it."),
         "optimizations": Column("str", "In the order they were applied, separated by commas; empty as published."),
         "status": Column("str", "Whether it was measured: ok, failed, timeout, oom, skipped."),
         "error": Column("str", "Why there are no numbers, in one line.", show="never"),

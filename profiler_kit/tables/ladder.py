@@ -8,7 +8,7 @@ from profiler_kit.formats.ladder_file import LADDER_ROWS, ladder_rows
 from profiler_kit.table import Table
 from profiler_kit.text import rate_label
 
-INDENT: Final = "\u2003"
+BESIDE: Final = "↳ "  # before an alternative to the step above it
 
 TABLES: Final = (
     Table(
@@ -20,7 +20,7 @@ TABLES: Final = (
         order=("technique", "images_per_s", "speedup", "gain", "median_ns", "peak_memory_bytes", "agreement"),
         texts=lambda record, rows: {
             "technique": [
-                name if step else INDENT + name for name, step in zip(rows["technique"], rows["is_step"], strict=True)
+                name if step else BESIDE + name for name, step in zip(rows["technique"], rows["is_step"], strict=True)
             ]
         },
         labels=lambda record: {

@@ -9,16 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from profiler_kit.analyses.gpu.kernels import kernel_totals
 from profiler_kit.analyses.gpu.regions import REGION_TOTALS
 from profiler_kit.analyses.gpu.window import NAME_SUMS, OPERATOR_SUMS, name_sums, operator_sums
 from profiler_kit.analyses.layers.totals import layer_totals
 from profiler_kit.analyses.memory.replay import MEMORY_TIMELINE
 from profiler_kit.errors import OptionError, SchemaError
-from profiler_kit.render import bars, tables
+from profiler_kit.render import bars
 from profiler_kit.render.figures import layers as figures_layers
 from profiler_kit.render.figures import memory as figures_memory
 from profiler_kit.render.figures import run as figures
+from profiler_kit.render.layout import SHARE_OF_WHOLE, layout
 from profiler_kit.timeline import palette
 from profiler_kit.timeline.build import build_timeline
 from profiler_kit.timeline.palette import region_colours
@@ -104,8 +104,7 @@ def test_names_stay_text(tmp_path: Path) -> None:
     trace = load_trace(builder.write(tmp_path / "t.json"))
     for shown in (bars.region_bars(trace.regions()), bars.kernel_bars(name_sums(trace.kernels()))):
         assert "<a href" not in shown and "<script" not in shown
-    table = pd.DataFrame({"fact": ["Notes"], "value": ["<script>x</script>"]})
-    assert "<script" not in bars.facts(table)
+    assert "<script" not in bars.facts([("Notes", "<script>x</script>")])
 
 
 def test_empty_frames_draw_empty_figures() -> None:
@@ -205,10 +204,10 @@ def test_a_latency_axis_counts_whole_iterations() -> None:
 
 
 def test_region_table_is_a_tree_with_shares(gpu: Trace) -> None:
-    table = tables.region_table(gpu.regions())
-    assert table["region"].tolist() == ["timed region", "\u2003image encoder", "\u2003mask decoder"]
-    assert table["share"].tolist() == pytest.approx([100.0, 90.0, 10.0])
-    assert tables.kernel_table(kernel_totals(gpu.gpu_events()))["share"].sum() == pytest.approx(100.0)
+    shown = {one.name: one for one in layout(gpu.table("region_overview"))}
+    assert shown["path"].indented("  ") == ["timed region", "  image encoder", "  mask decoder"]
+    assert list(shown[SHARE_OF_WHOLE].values) == pytest.approx([1.0, 0.9, 0.1])
+    assert list(shown["verdict"].cells) == ["mixed", "GPU-bound", "GPU-bound"]
 
 
 def test_tiles_stay_within_their_budget(tmp_path: Path) -> None:

@@ -12,12 +12,15 @@ import pytest
 from PIL import Image
 
 from profiler_kit.errors import InputError
+from profiler_kit.findings.records import ladder_setup
 from profiler_kit.formats.ladder_file import ladder_rows
 from profiler_kit.formats.ladder_record import ROWS
-from profiler_kit.render import pictures, tables_ladder
+from profiler_kit.render import pictures
 from profiler_kit.render.figures import ladder as figures_ladder
 from profiler_kit.render.ladder_style import ladder_facts
+from profiler_kit.render.layout import layout
 from profiler_kit.render.overlays import row_overlay, sample_count, write_overlays
+from profiler_kit.tables import every_table
 from profiler_kit.timeline.palette import HUES
 from tests.ladders import a_ladder, write_ladder
 
@@ -69,11 +72,14 @@ def test_the_roofline(rows: pd.DataFrame) -> None:
     assert np.isfinite(unknown.layout.yaxis.range).all()
 
 
-def test_the_table_leaves_out_what_nothing_has(rows: pd.DataFrame) -> None:
-    table = tables_ladder.ladder_table(rows)
-    assert table["technique"].tolist() == ["fp32", "bf16", "compile", "\u2003int8", "\u2003oom"]
-    assert "compile_warm_s" not in table and table["compile_cold_s"].tolist()[2:4] == [41, 60]
-    facts = dict(tables_ladder.record_table(a_ladder()).itertuples(index=False, name=None))
+def test_the_table_leaves_out_what_nothing_has() -> None:
+    shown = {one.name: one for one in layout(every_table()["ladder"].of_source(a_ladder()))}
+    assert list(shown["technique"].cells) == ["fp32", "bf16", "compile", "↳ int8", "↳ oom"]
+    assert "compile_warm_ns" not in shown and list(shown["compile_cold_ns"].values)[2:4] == [41, 60]
+
+
+def test_what_a_ladder_ran_on() -> None:
+    facts = dict(ladder_setup(a_ladder()))
     assert facts["Weights"] == "random:0" and facts["Images"] == "8 (generated:0)"
     assert facts["Measured rates"].startswith("float32 50 TFLOP/s") and "copy 4,000.0 GB/s" in facts["Measured rates"]
 

@@ -14,15 +14,15 @@ from profiler_kit.analyses.compare.side_by_side import (
     common_batches,
     compared,
     compared_layers,
-    compared_memory,
 )
 from profiler_kit.analyses.compare.traces import compare
 from profiler_kit.analyses.layers.totals import LAYER_TOTALS
-from profiler_kit.analyses.memory.regions import MEMORY_REGIONS
 from profiler_kit.names import fit_names
-from profiler_kit.render.compare import compared_bars, compared_table, latency_boxes, memory_compared_table
+from profiler_kit.render.compare import compared_bars, latency_boxes
 from profiler_kit.render.figures.kernels import POINTS, duration_histogram, durations_over_time
 from profiler_kit.render.figures.style import standalone
+from profiler_kit.tables import every_table
+from profiler_kit.tables.diff import of_letter
 from profiler_kit.trace import Trace, load_trace
 from tests.app.samples import gpu_trace
 from tests.builders import TraceBuilder
@@ -62,15 +62,19 @@ def test_runs_side_by_side(tmp_path: Path) -> None:
     b = side(load_trace(slower.write(tmp_path / "b.json")))
     rows = compared({"B": compare(a, a), "C": compare(a, b)})
     regions = rows[(rows["kind"] == "region") & (rows["metric"] == "gpu")].reset_index(drop=True)
-    table = compared_table(regions, tree=True)
-    assert [name.strip() for name in table["region"]] == ["timed region", "image encoder", "mask decoder", "new region"]
-    assert table["A_ms"].tolist()[:3] == [1.0, 0.9, 0.1] and table["B_change"].tolist()[:3] == [0.0] * 3
-    assert table["C_is"].tolist() == ["slower", "same", "slower", "new"]
-    assert table["C_change"].round(1).tolist()[:3] == [20.0, 0.0, 200.0] and math.isnan(table["C_change"].iloc[3])
+    table = every_table()["diff_regions"]
+    of_b, of_c = (table.of_source({"B": compare(a, a), "C": compare(a, b)}, run=run).frame for run in "BC")
+    paths = ["timed region", "image encoder", "mask decoder", "new region"]
+    assert [path[-1] for path in of_c["path"]] == paths and [path[-1] for path in of_b["path"]] == paths[:3]
+    assert of_c["a_ns"].tolist()[:3] == [1e6, 9e5, 1e5] and of_b["change"].tolist() == [0.0] * 3
+    assert of_c["status"].tolist() == ["slower", "same", "slower", "added"]
+    assert of_c["change"].round(3).tolist()[:3] == [0.2, 0.0, 2.0] and math.isnan(of_c["change"].iloc[3])
+    labels = of_letter(table, "C").schema.columns
+    assert (labels["a_ns"].label, labels["b_ns"].label, labels["host_b_ns"].label) == ("A", "C", "host C")
     figure = compared_bars(regions)
     assert [bar.name for bar in figure.data] == ["A", "B", "C"]
     assert figure.data[2].x[figure.data[2].y.index("mask decoder")] == pytest.approx(0.3)
-    assert compared({}).empty and compared_table(COMPARED.empty()).empty
+    assert compared({}).empty and compared_bars(COMPARED.empty()).data
 
 
 def layer(name: str, median: float, spread: float) -> dict[str, object]:
@@ -92,17 +96,6 @@ def test_layers_side_by_side_know_their_noise() -> None:
     assert first["a_notch_ns"] == pytest.approx(7.85) and first["noise_ns"] == pytest.approx(15.7)
     assert second["status"] == "removed"
     assert compared_layers({"B": b}, 2).empty and common_batches({}) == []
-
-
-def test_memory_side_by_side() -> None:
-    def regions(peak: int) -> pd.DataFrame:
-        row = dict.fromkeys(MEMORY_REGIONS.columns, 0) | {"path": ("enc",), "peak_bytes": peak}
-        return MEMORY_REGIONS.check(pd.DataFrame([row]))
-
-    rows = compared_memory({"A": regions(1 << 20), "B": regions(3 << 20)}, {"A": 2 << 20, "B": 4 << 20})
-    table = memory_compared_table(rows)
-    assert table["region"].tolist() == ["peak", "enc"]
-    assert table["A_mib"].tolist() == [2.0, 1.0] and table["B_more_mib"].tolist() == [2.0, 2.0]
 
 
 def test_latency_shows_every_sample() -> None:

@@ -121,6 +121,7 @@ def test_every_table_is_on_the_page(samples: list[Run]) -> None:
     page = Page(report_page([run]))
     shown = (
         "regions",
+        "region_overview",
         "kernels",
         "operator_work",
         "module_work",
@@ -150,7 +151,7 @@ def test_bare_files_make_a_report(root: Path) -> None:
     memory = Page(report_page([load_run(root / "gpu" / "memory.pickle")]))
     assert memory.ids == ["overview", "memory", "tables"]
     layers = Page(report_page([load_run(root / "gpu" / "layers.parquet")]))
-    assert layers.ids == ["overview", "layers"]
+    assert layers.ids == ["overview", "layers", "tables"]
 
 
 def test_a_cut_off_trace_and_broken_parts_are_stated(tmp_path: Path) -> None:

@@ -12,7 +12,14 @@ import torch
 from segment_anything.modeling import Sam
 
 from profiler_kit.errors import OptionError, RunFormatError
-from profiler_kit.formats.study_file import StudyRecord, read_study, study_samples, study_totals, write_study
+from profiler_kit.formats.study_file import (
+    StudyRecord,
+    read_study,
+    study_samples,
+    study_speeds,
+    study_totals,
+    write_study,
+)
 from profiler_kit.load.discover.runs import find_ladders, find_runs
 from profiler_kit.models.sam.models import load_model
 from profiler_kit.models.sam.workload import SamWorkload, resized
@@ -115,7 +122,7 @@ def test_the_figures(record: StudyRecord) -> None:
     speedup = figures_study.batching_lines(totals).data[-1]
     assert speedup.name == "speed-up" and list(speedup.x) == ["1", "3"] and speedup.text[0].endswith("×")
     assert list(figures_study.size_lines(totals).data[0].x) == ["128", "256"]
-    table = figures_study.speed_table(totals)
+    table = study_speeds(totals)
     assert table["dtype"].tolist() == ["float32", "bfloat16", "float16"]
     assert table["compiled_per_s"].isna().all() and table["eager_per_s"].notna().all()
 

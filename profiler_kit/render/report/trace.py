@@ -25,8 +25,8 @@ _TIMELINE: Final = (
 
 
 def shown_tables(*, on_gpu: bool) -> tuple[str, ...]:
-    """The tables that these sections show."""
-    known = ("regions", "region_overview")
+    """The tables that sections show."""
+    known = ("regions", "region_overview", "layer_totals")
     return (*known, "kernels", "operator_work", "module_work") if on_gpu else (*known, "operator_sums")
 
 
