@@ -66,8 +66,8 @@ def record_run(path: str | os.PathLike[str], /, *args: Any, **kwargs: Any) -> An
 
     The folder gets run.json (what ran, latencies, peaks), trace.json.gz and memory.pickle (on a GPU also
     memory_trace.json.gz, a trace of the same batch). Nothing is recorded while the timed iterations run, and no
-    latency includes fetching a batch. `run.layers(step, batch_of)` inside the block adds layers.parquet. The folder appears
-    whole when the block ends; when it raises, or the loop is left early, nothing is left under its name.
+    latency includes fetching a batch. `run.layers(step, batch_of)` inside the block adds layers.parquet. The folder
+    appears whole when the block ends; when it raises, or the loop is left early, nothing is left under its name.
 
     Options:
         model: its class, dtype and device go into the record; needed for `layers`.
