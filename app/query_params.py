@@ -29,7 +29,7 @@ def row_asked(name: str, values: Sequence[str]) -> int | None:
 
 
 def keep_all(name: str, values: Sequence[str]) -> None:
-    """The same for a parameter that may stand there several times."""
+    """The same for a parameter that may be given several times."""
     if list(st.query_params.get_all(name)) == list(values):
         return
     if values:

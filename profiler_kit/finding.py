@@ -64,7 +64,7 @@ class Gain:
 
     @property
     def start(self) -> str:
-        """What is said before the size."""
+        """The words before the size."""
         return {"measured": "", "bound": "up to", "held": "holds"}[self.basis]
 
     @property

@@ -61,7 +61,7 @@ def _fit(name: str, at: int, width: int) -> str:
         return name
     tail = width * 9 // 20
     head = width - tail - 1
-    if at < head:  # the beginning tells already
+    if at < head:  # the beginning is enough
         return f"{name[:head]}…{name[-tail:]}"
     start = min(max(at - _BEFORE, head), len(name) - tail)
     rest = name[start : start + tail]

@@ -33,7 +33,7 @@ _SETTINGS: Final = {
     "autoload_known_extensions": "false",
     "autoinstall_known_extensions": "false",
     "allow_community_extensions": "false",
-    "temp_directory": "",  # nothing is written; DuckDB's own choice is a folder beside the user's files
+    "temp_directory": "",  # nothing is written; DuckDB's default is a folder next to the user's files
 }
 _ROW_MAKERS: Final = frozenset(
     ("range", "generate_series", "unnest", "repeat", "repeat_row", "histogram", "histogram_values", "summary")

@@ -107,7 +107,7 @@ def fmt_percent(fraction: float | None, decimals: int = 1) -> str:
 
 
 def fmt_count(count: int | None) -> str:
-    """A whole number with thousands apart, `1,234,567`; "–" for None."""
+    """A whole number with with thousands separated, `1,234,567`; "–" for None."""
     return MISSING if count is None else f"{count:,}"
 
 

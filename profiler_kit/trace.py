@@ -116,7 +116,7 @@ class Trace:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """Every key of the file beside `traceEvents`."""
+        """Every key of the file but `traceEvents`."""
         return self._file.metadata
 
     @property

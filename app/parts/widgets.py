@@ -24,7 +24,7 @@ PLOT = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", 
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Show a KitError as one line where it happened; what stands around it goes on."""
+    """Show a KitError as one line where it happened; the rest of the page goes on."""
     try:
         yield
     except KitError as error:

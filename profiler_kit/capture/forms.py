@@ -29,7 +29,7 @@ def runs_later(function: Callable[..., object]) -> bool:
 def in_forms(
     what: str, make: Callable[[Any], Any], options: type[Any], args: Sequence[Any], named: Mapping[str, Any]
 ) -> Any:
-    """A runner with the options that `named` gives; with a function in `args`, what comes of running it at once.
+    """A runner with the options in `named`; with a function in `args`, the result of running it at once.
 
     Then the other arguments are the function's own. Raises OptionError for an unknown option and for no function.
     """

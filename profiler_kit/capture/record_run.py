@@ -65,13 +65,13 @@ def record_run(path: str | os.PathLike[str], /, *args: Any, **kwargs: Any) -> An
     `record_run("runs/mine", model=net).run(step, batch)`.
 
     The folder gets run.json (what ran, latencies, peaks), trace.json.gz and memory.pickle (on a GPU also
-    memory_trace.json.gz, a trace of the same batch). Nothing is recorded while the timed iterations run, and fetching
-    a batch is in no latency. `run.layers(step, batch_of)` inside the block adds layers.parquet. The folder appears
-    whole when the block ends; when it raises, or the loop is left early, nothing is left under its name.
+    memory_trace.json.gz, a trace of the same batch). Nothing is recorded while the timed iterations run, and no
+    latency includes fetching a batch. `run.layers(step, batch_of)` inside the block adds layers.parquet. The folder
+    appears whole when the block ends; when it raises, or the loop is left early, nothing is left under its name.
 
     Options:
         model: its class, dtype and device go into the record; needed for `layers`.
-        name, weights, optimizations, image_size, facts: what the record says beside: the model's name, "checkpoint:..."
+        name, weights, optimizations, image_size, facts: what else the record says: the model's name, "checkpoint:..."
             or "random:...", names in order, side in pixels, anything else under `workload`.
         batch_size, unit: how many of what ("images", "sequences") a batch holds.
         device: the model's by default, else a GPU when there is one.

@@ -71,7 +71,7 @@ def command(
 def print_comparison(
     of: Of, found: object, paths: tuple[Path, Path], said: Sequence[Finding], *, as_markdown: bool, top: int
 ) -> None:
-    """Print what is said of a comparison, and its tables; in Markdown those that have many rows are folded away."""
+    """Print the findings of a comparison and its tables; in Markdown long tables are folded."""
     from profiler_kit.render.markdown import document
     from profiler_kit.tables import tables_of
 
@@ -111,7 +111,7 @@ def _side(path: Path) -> Side:
 
 
 def _record(path: Path) -> RunRecord | None:
-    """run.json of a run folder; a broken one is said, and left out."""
+    """run.json of a run folder; a broken one is reported and left out."""
     from profiler_kit.formats.run_record import RECORD, read_record
 
     if not (path / RECORD).is_file():

@@ -45,7 +45,7 @@ def check_formats(as_json: bool, as_csv: bool) -> None:
 
 
 def open_trace(path: Path, *, arguments: Sequence[str] = ()) -> Trace:
-    """Load a trace, or the trace of a run folder, behind a progress bar; what was lost is said on stderr.
+    """Load a trace, or the trace of a run folder, behind a progress bar; what was lost is reported on stderr.
 
     arguments: further `args` of the events to load (see load_trace).
     """

@@ -47,7 +47,7 @@ def command(
 ) -> None:
     """Ask a trace or a snapshot with SQL. A query sees the tables only: no files, no network.
 
-    A trace that does not fit into the free memory is asked as with --low-memory, and that is said.
+    A trace that does not fit into the free memory is asked as with --low-memory, with a note on stderr.
     """
     check_formats(as_json, as_csv)
     if tables:
@@ -135,7 +135,7 @@ def _print_tables(file: Path, *, as_json: bool, spilled: bool) -> None:
     from profiler_kit.sql_arrow import SPILLED, describe, sql_columns
     from profiler_kit.tables import every_table
 
-    found = _tables_in(file)  # also where only the spilled ones are asked for: a missing file is said
+    found = _tables_in(file)  # also where only the spilled ones are asked for: a missing file is an error
     tables = [every_table()[name] for name in SPILLED] if spilled else found
     if not as_json:
         typer.echo(describe(tables, spilled=spilled))

@@ -36,7 +36,7 @@ def command(
 ) -> None:
     """Write what a run shows into one HTML file that needs no network: time, regions, kernels, layers, memory.
 
-    Several runs are compared with the first. What a run lacks is said in the report, and the rest is there.
+    Several runs are compared with the first. The report says what a run lacks, and shows the rest.
     """
     from profiler_kit.formats.ladder_record import RESULTS, RESULTS_CSV, read_ladder
     from profiler_kit.run import load_runs

@@ -45,7 +45,7 @@ def is_workload(argument: Path | None) -> bool:
 def choose_workload(spec: Path | None, *, seed: int, **sam: str | int | Path | None) -> Workload:
     """The workload that `spec` names, or SAM without one; sam: SAM's own options, None where not given.
 
-    Raises OptionError for an option of SAM beside a spec, WorkloadError for what cannot be loaded.
+    Raises OptionError for an option of SAM together with a spec, WorkloadError for what cannot be loaded.
     """
     given = {name: str(value) if isinstance(value, Path) else value for name, value in sam.items() if value is not None}
     if spec is not None:

@@ -1,4 +1,4 @@
-"""Ladder results as a frame and as results.csv (a LadderRecord in, LADDER_ROWS or a file out); needs no torch."""
+"""Ladder results as a frame and as results.csv; needs no torch."""
 
 from __future__ import annotations
 

@@ -179,7 +179,7 @@ def write_record(path: Path, record: LadderRecord | RowResult | Ceilings) -> Non
 def read_ladder(path: Path) -> LadderRecord:
     """Read results.json, or that of a ladder's folder.
 
-    Raises InputError when there is none, RunFormatError when it is no such record.
+    Raises InputError when there is none, RunFormatError when it is not such a record.
     """
     return read_as(path / RESULTS if path.is_dir() else path, LadderRecord)
 

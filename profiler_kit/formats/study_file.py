@@ -113,7 +113,7 @@ def write_study(folder: Path, record: StudyRecord) -> None:
 
 
 def read_study(path: Path) -> StudyRecord:
-    """Read study.json, or that of a folder; raises InputError without one, RunFormatError when it is none."""
+    """Read study.json, or that of a folder; raises InputError without one, RunFormatError when it is not one."""
     return read_as(path / STUDY if path.is_dir() else path, StudyRecord, "results of profiler-kit study", HINT)
 
 

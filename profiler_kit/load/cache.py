@@ -113,7 +113,7 @@ class Pieces:
 
 
 def load(entry: Entry[T] | None, make: Callable[[], T]) -> T:
-    """What the cache file holds; without one what `make` gives, which is kept then."""
+    """What the cache file holds; without one what `make` gives, which is then kept."""
     found = read(entry)
     return found if found is not None else keep(entry, make())
 
@@ -146,7 +146,7 @@ def keep(entry: Entry[T] | None, value: T) -> T:
 
 
 def find(kind: Kind[T], source: Path, arguments: Sequence[str] = ()) -> Entry[T] | None:
-    """Where the cache file of a source is, there or not; None when the cache is off or the source cannot be read.
+    """The cache file of a source, existing or not; None when the cache is off or the source cannot be read.
 
     Raises OptionError when PROFILER_KIT_CACHE_LIMIT is not a size.
     """
@@ -174,7 +174,7 @@ def find(kind: Kind[T], source: Path, arguments: Sequence[str] = ()) -> Entry[T]
 
 @functools.cache
 def code_of(patterns: tuple[str, ...]) -> str:
-    """Tells the code in these files of the package from other versions of it."""
+    """A digest of the code in these files of the package, different for every version."""
     package = Path(__file__).parents[1]
     code = hashlib.sha256()
     for file in sorted({file for pattern in ("load/*.py", *patterns) for file in package.glob(pattern)}):
@@ -266,7 +266,7 @@ def write_file(file: Path, kind: Kind[T], stamp: Mapping[str, Any], value: T) ->
     arrays: list[Array | Pieces] = []
 
     def aside(one: Any) -> Any:
-        """Put an array aside and leave its number in the value."""
+        """Store an array apart and put its number into the value."""
         if isinstance(one, Path):
             return os.fsencode(one)
         if not isinstance(one, Pieces) and not (isinstance(one, np.ndarray) and one.dtype.kind in "biuf"):

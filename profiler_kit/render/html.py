@@ -90,7 +90,7 @@ class HtmlColumn:
 
 
 def table(columns: Sequence[HtmlColumn], label: str, *, sortable: bool = True, more: str = "") -> Markup:
-    """A table; sorted by a click where the page has its script. label: for those who hear it. more: a line below."""
+    """A table; sorted by a click where the page has its script. label: for screen readers. more: a line below."""
     rows = len(columns[0].cells) if columns else 0
     if not rows:
         return Markup()

@@ -1,4 +1,4 @@
-"""Run the ladder: every row in a fresh process, what it answers compared with the baseline's."""
+"""Run the ladder: every row in a fresh process, its outputs compared with the baseline's."""
 
 from __future__ import annotations
 
@@ -292,7 +292,7 @@ def _how_it_ended(code: int | None) -> str:
 
 
 def _compared(plan: LadderPlan, row: RowResult) -> RowResult:
-    """The row with what it answers compared with the baseline's."""
+    """The row with its outputs compared with the baseline's."""
     base, mine = (plan.out / ROWS / slug(name) for name in (BASELINE, row.technique))
     return plan.workload.compare(row, mine, base)
 

@@ -37,7 +37,7 @@ from profiler_kit.errors import KitError, OptionError, WorkloadError
 from profiler_kit.formats.ladder_record import OUTPUTS, RowResult
 from profiler_kit.workload.optimizations import GENERAL, GENERAL_CPU_LADDER, GENERAL_LADDER, LadderRow, Optimization
 
-DISTINCT: Final = 4  # batches prepared at most; iterations take them round and round
+DISTINCT: Final = 4  # batches prepared at most; iterations use them again and again
 LARGEST_SEED: Final = (1 << 63) - 1  # numpy's generator takes no negative one, torch's none beyond 64 bits
 PARTS: Final = {"model": "model(device)", "batch": "batch(size, device)", "step": "step(model, batch)"}
 _EXPECTED: Final = "expected model(device), batch(size, device) and step(model, batch)"
@@ -102,7 +102,7 @@ class Workload:
             raise OptionError(f"--batch-size {batch_size}: expected 1 to {LARGEST_BATCH}.")
 
     def batches(self, size: int, device: torch.device) -> Sequence[Any]:
-        """Some batches to take round and round, not yet on the device."""
+        """Some batches to use again and again, not yet on the device."""
         return [self.batch(size, device)]
 
     def transfer(self, batch: Any, device: torch.device) -> Any:
@@ -178,7 +178,7 @@ class Bench:
             self.batches = list(workload.batches(batch_size, device))
 
     def item(self, number: int) -> Any:
-        """Batch `number` (counted round and round) on the device."""
+        """Batch `number` (starting over after the last) on the device."""
         with region("data transfer"):
             return self.workload.transfer(self.batches[number % len(self.batches)], self.device)
 
@@ -248,7 +248,7 @@ def relative_error_and_cosine(output: Any, baseline: Any) -> dict[str, float | N
     cosine = _finite(dot / scale) if scale else None
     return {
         "relative_error": _finite((error / base_square) ** 0.5) if base_square else None,
-        "cosine": None if cosine is None else max(-1.0, min(1.0, cosine)),  # rounding goes beyond
+        "cosine": None if cosine is None else max(-1.0, min(1.0, cosine)),  # rounding may go beyond
     }
 
 
@@ -287,7 +287,7 @@ def _import(place: str) -> ModuleType:
     if is_file and not path.is_file():
         raise WorkloadError(f"{place}: no such file, expected a Python file with a workload. Write FILE.py:NAME.")
     folder = str(path.resolve().parent if is_file else Path.cwd())
-    if folder not in sys.path:  # modules beside the file come first, as for a script; the current folder comes last
+    if folder not in sys.path:  # modules next to the file come first, as for a script; the current folder comes last
         sys.path.insert(0 if is_file else len(sys.path), folder)
     try:
         if not is_file:

@@ -89,7 +89,7 @@ def float8_rows(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def quantize_linears(model: torch.nn.Module, kind: Callable[[torch.nn.Linear], torch.nn.Module]) -> torch.nn.Module:
-    """Put a layer of that kind in the place of every nn.Linear whose widths are multiples of 16.
+    """Replace by a layer of that kind every nn.Linear whose widths are multiples of 16.
 
     Subclasses stay: nn.MultiheadAttention reads the weights of its own. Raises WorkloadError when there is none.
     """

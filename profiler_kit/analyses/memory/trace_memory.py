@@ -1,4 +1,4 @@
-"""Make a snapshot of the `[memory]` events of a trace (ChromeTrace, MemoryEvents -> SnapshotData).
+"""Make a snapshot of the `[memory]` events of a trace, so that every memory analysis works on it.
 
 The events say what was allocated and freed, with the device's totals, and nothing of segments: what the allocator
 reserved is known in total. Stacks are the operators and Python functions open on the thread, regions its

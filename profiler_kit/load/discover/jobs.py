@@ -1,4 +1,4 @@
-"""Which rank each trace of a job is of, and which runs form a job: folders that hold one trace per rank."""
+"""Find the rank of each trace of a job, and which runs form a job: folders that hold one trace per rank."""
 
 from __future__ import annotations
 

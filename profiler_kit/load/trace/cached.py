@@ -63,7 +63,7 @@ def load_chrome_trace(path: Path | str, *, arguments: Sequence[str] = (), report
 
 
 def find_trace(kind: cache.Kind[T], file: Path, arguments: Sequence[str] = ()) -> cache.Entry[T] | None:
-    """Where what is kept of a trace lies, there or not; None without a cache, or when the trace is too small for it."""
+    """The cache file of a trace, existing or not; None without a cache, or when the trace is too small for it."""
     entry = cache.find(kind, file, arguments)
     with contextlib.suppress(OSError):
         return entry if entry is not None and text_bytes_about(file) >= SMALLEST_JSON_BYTES else None

@@ -1,6 +1,6 @@
 """What each event category means to us.
 
-The names are Kineto's (libkineto/include/ActivityType.h). A category is handled (HANDLED says as what), left out on
+The names are Kineto's (libkineto/include/ActivityType.h). A category is handled (HANDLED says how), left out on
 purpose (IGNORED says why), or unknown: then `profiler-kit doctor` names it.
 """
 

@@ -78,7 +78,7 @@ class LoadQuality:
 
 @dataclass(frozen=True)
 class ChromeTrace:
-    """The columns of one file, its metadata (every key beside `traceEvents`), and its quality."""
+    """The columns of one file, its metadata (every key but `traceEvents`), and its quality."""
 
     path: Path
     columns: EventColumns
@@ -227,7 +227,7 @@ def _describe(data: bytes) -> str:
 
 
 def metadata_of(head: bytes, tail: bytes) -> dict[str, Any]:
-    """Every key beside `traceEvents`; {} for a bare list, or when neither end of the object can be parsed."""
+    """Every key but `traceEvents`; {} for a bare list, or when neither end of the object can be parsed."""
     if not head.lstrip(_BLANK).startswith(b"{"):
         return {}
     for end in (tail, b"}"):

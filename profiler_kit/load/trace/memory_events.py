@@ -1,4 +1,4 @@
-"""Read the `[memory]` events of a chrome trace, beside its columns.
+"""Read the `[memory]` events of a chrome trace together with its columns.
 
 torch.profiler writes one per allocation and per free when profile_memory is on, of every device's allocator
 (torch/csrc/profiler/collection.h, Result of kind Allocation).
@@ -51,7 +51,7 @@ class MemoryEvents:
 
 
 class MemoryBuilder(ColumnBuilder):
-    """Keeps `[memory]` events beside the columns."""
+    """Keeps `[memory]` events as well as the columns."""
 
     def __init__(self) -> None:
         super().__init__(KEYS)

@@ -1,4 +1,4 @@
-"""Save what can be saved of malformed JSON: its whole events, and those that can be mended; the rest is named.
+"""Save what can be saved of malformed JSON: its whole events, and those that can be mended; the rest is reported.
 
 What really occurs: files cut off, quotes and backslashes that torch does not escape in names and args,
 control characters, bad UTF-8, halves of surrogate pairs, bare NaN, Infinity, N/A and None, trailing commas, missing or
@@ -269,7 +269,7 @@ def ends_list(rest: bytes) -> bool:
 
 
 def events_in(tail: bytes | bytearray) -> int:
-    """How many events there are in the text after the list of events, where none belongs."""
+    """How many events there are in the text after the list of events, where there should be none."""
     return sum(1 for _ in _PHASE.finditer(tail))
 
 

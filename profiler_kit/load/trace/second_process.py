@@ -48,7 +48,7 @@ class Keys(msgspec.Struct):
 
 
 class SecondProcess:
-    """The child, seen from the process that loads the file. Use as a context manager: it is gone afterwards."""
+    """The child, seen from the process that loads the file. Use as a context manager: it ends with the block."""
 
     def __init__(self, extra: Sequence[str], keys: Sequence[str]) -> None:
         code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import main; main()"

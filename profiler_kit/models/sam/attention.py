@@ -201,7 +201,7 @@ def use_window_pad(sam: Sam) -> Sam:
 
 
 def encoder_attentions(sam: Sam) -> list[EncoderAttention]:
-    """The attention of each block of the image encoder, made an EncoderAttention (published core) where it is none."""
+    """The attention of each block of the image encoder, made an EncoderAttention (published core) where needed."""
     found = []
     for block in sam.image_encoder.blocks:
         if not isinstance(block.attn, EncoderAttention):

@@ -76,7 +76,7 @@ def load_coco(folder: Path, *, limit: int | None = None) -> CocoScenes:
     folder: holds annotations/instances_*.json (or instances*.json) and the images; or the json file itself, with the
     images in a folder beside it or above.
 
-    Raises InputError when there is no json or more than one, when it is none of COCO's, when nothing is annotated,
+    Raises InputError when there is no json or more than one, when it is not COCO's, when nothing is annotated,
     or when image files are missing (all are looked for before anything runs).
     """
     source = _find_json(folder)

@@ -258,7 +258,7 @@ def _ooms(snapshot: Snapshot, device: int, origin: int, used: Ints) -> list[Meta
 
 
 def _notices(snapshot: Snapshot, device: int, ooms: Sequence[Meta]) -> list[Meta]:
-    """What is said above the picture, less the peak, which is among the facts; of a failure the state to go to."""
+    """The sentences above the picture, without the peak (it is among the facts); for a failure, the state to go to."""
     states = {one["why"]: one["state"] for one in ooms}
     found = [*memory.raised(snapshot), *memory.of_device(snapshot, device)[1:]]
     return [

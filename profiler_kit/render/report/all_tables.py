@@ -1,4 +1,4 @@
-"""Every table of a run that no section of the report shows, its first rows behind a line."""
+"""Every table of a run that no section of the report shows, its first rows folded."""
 
 from __future__ import annotations
 
