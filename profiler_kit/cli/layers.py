@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from profiler_kit.cli.output import AsJson, print_json, records
+from profiler_kit.cli.output import AsJson, print_json, print_lines, records
 from profiler_kit.cli.table_command import print_filled
 from profiler_kit.cli.workloads import Checkpoint, Device, Images, Model, Prompts, Seed, choose_workload, is_workload
 from profiler_kit.errors import OptionError
@@ -101,13 +101,14 @@ def _target(out: Path, *, overwrite: bool) -> Path:
 
 def _print(layers: LayerFile, depth: int) -> None:
     """The layers down to that depth, each with its batch sizes, and what the layers explain of the whole forward."""
+    from profiler_kit.render.text_table import filled_lines
     from profiler_kit.run import layers_of
     from profiler_kit.tables import every_table
 
     found = layers_of(layers)
     shown = every_table()["layer_totals"].of_source(found, deepest=depth)
     names, every = shown.frame["layer"].nunique(), found.totals["layer"].nunique()
-    print_filled(shown, f"{names} of {every} layers")
+    print_lines(f"{names} of {every} layers", lambda width: filled_lines(shown, width=width))
     if names < every:
         typer.echo(f"--depth {found.totals['depth'].max()} shows all layers, and so does --json.\n")
     print_filled(every_table()["layer_coverage"].of_source(found))

@@ -51,7 +51,7 @@ def test_table_of_a_recorded_file(tmp_path: Path) -> None:
     lines = [line for line in run([str(path), "--depth", "1"]).splitlines() if line.strip() and line[0] != "─"]
     cells = [[cell.strip() for cell in line.split("   ") if cell.strip()] for line in lines]
     names = "layer,class,variant,batch,of forward,per item,efficiency,median,depth,iterations,calls,25 %,75 %,self"
-    assert lines[0] == "2 of 3 layers: layers at each batch size"
+    assert lines[0] == "2 of 3 layers"
     assert cells[1] == names.split(",")
     assert cells[2][:8] == ["(model)", "(MODEL)", "–", "1", "100.0 %", "600 ns", "1.00", "0.60 µs"]
     assert cells[2][10:] == ["1", "0.50 µs", "0.70 µs", "300 ns"]
