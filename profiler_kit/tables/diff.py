@@ -26,11 +26,11 @@ from profiler_kit.analyses.compare.traces import LATENCY, Comparison
 from profiler_kit.names import fit_names
 from profiler_kit.schema import Column, Schema
 from profiler_kit.table import Option, Table
+from profiler_kit.tables.memory import DEVICE
 
 Comparisons = Mapping[str, Comparison]
 MemoryComparisons = Mapping[str, MemoryComparison]
 RUN: Final = Option("run", None, "Only this run, by its letter; all of them when left out.")
-DEVICE: Final = Option("device", None, "Only this device; all of them when left out.", "count", least=-1, suggest="0")
 BATCH: Final = Option("batch_size", None, "Batch size to compare at; the largest that all have when left out.", "count")
 LETTERS: Final = 90  # of a name; JSON has all of it
 FUNCTIONS: Final = 2  # of a stack, the innermost

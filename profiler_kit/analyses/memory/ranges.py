@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from profiler_kit.analyses.memory.allocator_rules import SMALL_SEGMENT
 from profiler_kit.analyses.memory.replay import ALLOCATE, FREE, RELEASE, RESERVE, Bools, Ints
 
 REQUEST: Final = "free_requested"
 EXPANDABLE: Final = ("segment_map", "segment_unmap")
-SMALL_SEGMENT_BYTES: Final = 2 << 20  # kSmallBuffer of c10/cuda/CUDACachingAllocator.cpp; large ones are bigger
 UNKNOWN_POOL: Final = ""
 
 
@@ -155,7 +155,7 @@ class _Walk:
             stack=np.array([one.kind.stack for one in found], np.int64),
             pool=tuple(one.kind.pool for one in found),
             small=np.array(
-                [total <= SMALL_SEGMENT_BYTES if one is None else one for one, total in zip(known, size, strict=True)],
+                [total <= SMALL_SEGMENT if one is None else one for one, total in zip(known, size, strict=True)],
                 np.bool_,
             ),
             expandable=np.array([one.kind.expandable for one in found], np.bool_),
