@@ -9,6 +9,7 @@ from app.parts import tables, widgets
 from profiler_kit.findings import work
 from profiler_kit.names import printable
 from profiler_kit.table import Filled
+from profiler_kit.tables import every_table
 from profiler_kit.trace import Trace
 
 # View -> its table, the column that says whether there is anything; if not: a title, how to record it, and the line.
@@ -62,15 +63,15 @@ def operators(filled: Filled, trace: Trace) -> None:
     row = tables.pick_row(filled, f"operators-{folder.key}", rows=12, names=names, param="operator")
     if trace.gpu_events().empty:
         return
-    name, kernels = names[row or 0], cache.table(folder, "operator_kernels")
-    mine = kernels.frame[kernels.frame["operator"].map(printable) == name].reset_index(drop=True)
+    name, kernels = names[row or 0], cache.table(folder, "operator_kernels").frame
+    mine = kernels[kernels["operator"].map(printable) == name].reset_index(drop=True)
     st.subheader(
         widgets.plain(f"Kernels of {name}"), help="Launched with this operator as the innermost. Pick a row above."
     )
     if mine.empty:
         st.caption("It launched nothing itself: what it calls did.")
         return
-    tables.show(kernels.table.holding(mine, trace), "operator-kernels", rows=8)
+    tables.show(every_table()["kernels"].holding(mine, trace), "operator-kernels", rows=8)
 
 
 folder = state.run()

@@ -9,6 +9,7 @@ from app.parts import overview_parts as parts
 from app.parts import widgets
 from profiler_kit.finding import of_kind
 from profiler_kit.findings.collect import headline
+from profiler_kit.findings.numbers import numbers
 from profiler_kit.findings.records import record_facts
 from profiler_kit.render import bars
 
@@ -21,7 +22,7 @@ run = cache.run(folder)
 with widgets.one_line_errors():
     if folder.trace is None or trace is not None:
         widgets.say(headline(run))
-        parts.numbers(run)
+        widgets.numbers(numbers(run))
     for one in parts.out_of_memory(run):
         widgets.note(one)
 if trace is not None:

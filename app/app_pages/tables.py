@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from app import cache, state
+from app import cache, query_params, state
 from app.parts import tables, widgets
 from profiler_kit.tables import every_table
 
@@ -19,16 +19,21 @@ with widgets.one_line_errors():
     for problem in run.problems:
         if folder.trace is None or trace is not None or str(folder.trace) not in problem:
             widgets.problem(problem)
-    found = {name: table for name, table in every_table().items() if parts.get(table.of) is not None}
+    of = [of for of, part in parts.items() if part is not None]
+    known = [table for table in every_table().values() if table.of in of]
+    # those of the trace first, and of each part what a command prints before what is behind it
+    found = {table.name: table for table in sorted(known, key=lambda one: (of.index(one.of), not one.command))}
     if found:
+        names, asked = list(found), query_params.asked("table")
         name = st.selectbox(
             "Table",
-            list(found),
+            names,
+            index=names.index(asked) if asked in names else 0,
             format_func=lambda name: f"{found[name].title[:1].upper()}{found[name].title[1:]} ({name})",
-            key="table",
-            bind="query-params",
+            key=f"table-{folder.key}",
             help=HELP,
         )
+        query_params.keep("table", name)
         tables.section(folder, name, rows=18)
     elif folder.trace is None:
         widgets.empty("No trace, memory snapshot or layer timings in this run", "Record one:", widgets.record_hint())

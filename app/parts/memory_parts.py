@@ -43,9 +43,7 @@ def say(snapshot: Snapshot, device: int) -> None:
 
 def numbers(facts: DeviceRow, record: RunRecord | None) -> None:
     """The numbers that sum up a device, and how the peak agrees with that of run.json."""
-    shown = of_device(facts)
-    for column, one in zip(st.columns(len(shown)), shown, strict=True):
-        column.metric(one.name, one.value, help=one.meaning)
+    widgets.numbers(of_device(facts))
     differs = memory.measured_peak(facts, record)
     if differs is not None:
         widgets.note(differs)

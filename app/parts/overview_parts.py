@@ -11,7 +11,6 @@ from profiler_kit.finding import Finding, of_kind
 from profiler_kit.findings import memory
 from profiler_kit.findings.advice import HELP, NOTHING
 from profiler_kit.findings.numbers import LATENCY
-from profiler_kit.findings.numbers import numbers as run_numbers
 from profiler_kit.findings.quality import losses
 from profiler_kit.findings.records import what_ran
 from profiler_kit.formats.run_record import RunRecord
@@ -35,13 +34,6 @@ def heading(run: RunFolder) -> None:
     """Name of the run, and what ran in one line."""
     st.title(widgets.plain(run.label if run.key != "." else run.path.name))
     st.caption(widgets.plain(printable(what_ran(run.record))))
-
-
-def numbers(run: Run) -> None:
-    """The handful of numbers that sum up a run."""
-    shown = run_numbers(run)
-    for column, one in zip(st.columns(max(1, len(shown))), shown, strict=False):
-        column.metric(one.name, one.value, help=one.meaning)
 
 
 def advice(found: list[Finding]) -> None:

@@ -19,8 +19,11 @@ from profiler_kit.tables import every_table
 from profiler_kit.timeline.palette import region_colours
 
 INDENT: Final = "\u2003"
-_ROW_PX, _LETTER_PX, _NUMBER_PX, _WIDEST_PX = 35, 8, 68, 420
-_FORMATS: Final[Mapping[str, str]] = {"s": "%,.3f", "ms": "%,.3f", "µs": "%,.2f", "ns": "%,d", "%": "%+.1f"}
+_ROW_PX, _LETTER_PX, _NUMBER_PX, _WIDE_PX, _WIDEST_PX = 35, 8, 68, 260, 460
+_FORMATS: Final[Mapping[str, str]] = {
+    "s": "%,.3f", "ms": "%,.3f", "µs": "%,.2f", "ns": "%,d", "GiB": "%,.3f", "MiB": "%,.2f", "%": "%+.1f"
+}  # fmt: skip
+_SMALLER: Final = {"s": ("ms", 1000), "ms": ("µs", 1000), "GiB": ("MiB", 1024), "MiB": ("KiB", 1024)}
 
 
 def show(filled: Filled, key: str, *, rows: int = 12) -> None:
@@ -103,14 +106,15 @@ def _frame(filled: Filled) -> tuple[pd.DataFrame, dict[str, Any]]:
     """What is shown of a table: numbers in the unit of their column, names indented behind their colour."""
     data: dict[str, Sequence[Any]] = {}
     columns: dict[str, Any] = {}
-    for one in layout(filled):
+    shown = sorted(layout(filled), key=lambda one: one.optional)  # what need not be there is on the right
+    for one in shown:
         if one.depth and filled.table.tree:
             colours = region_colours(name for path in filled.frame["path"] for name in path)
             data["colour"] = [_swatch(colours[path[-1]]) if path else "" for path in filled.frame["path"]]
             columns["colour"] = st.column_config.ImageColumn(
                 "", width=36, help="The colour of this region on every page."
             )
-        data[one.name], columns[one.name] = _column(one)
+        data[one.name], columns[one.name] = _column(one, at_an_end=one is shown[0] or one is shown[-1])
         if one.full and list(one.full) != list(one.cells) and not one.depth:
             data[f"{one.name}, full"] = one.full
             columns[f"{one.name}, full"] = st.column_config.TextColumn("Full name", help=one.meaning, width="large")
@@ -119,23 +123,41 @@ def _frame(filled: Filled) -> tuple[pd.DataFrame, dict[str, Any]]:
     return pd.DataFrame({name: data[name] for name in order}), columns
 
 
-def _column(one: Shown) -> tuple[Sequence[Any], Any]:
-    heading = one.heading.replace(",", "", 1) if one.unit else one.label
-    title = heading[:1].upper() + heading[1:]
+def _column(one: Shown, *, at_an_end: bool) -> tuple[Sequence[Any], Any]:
+    """The values of a column, and how they are shown: as wide as the longest needs, up to a limit."""
+    longest = max((len(cell) + 2 * deep for cell, deep in zip(one.cells, one.deep, strict=True)), default=0)
     if one.kind == "share":
         percent = [None if value is None else 100 * value for value in one.values]
         return percent, st.column_config.ProgressColumn(
-            title, format="%.1f %%", min_value=0.0, max_value=100.0, help=one.meaning, width=100
+            _title(one.label), format="%.1f %%", min_value=0.0, max_value=100.0, help=one.meaning, width=100
         )
-    width = max(_NUMBER_PX, _LETTER_PX * len(title) + 12)
     if one.kind == "number":
-        whole = all(value is None or float(value).is_integer() for value in one.values)
-        shape = _FORMATS.get(one.unit, "%,d" if whole and not one.unit else "%,.2f")
-        return one.values, st.column_config.NumberColumn(title, format=shape, help=one.meaning, width=width)
-    longest = max((len(cell) for cell in one.cells), default=0)
-    width = min(_WIDEST_PX, max(width, _LETTER_PX * longest))
-    cells = [INDENT * deep + cell for deep, cell in zip(one.depth or [0] * len(one.cells), one.cells, strict=True)]
-    return cells, st.column_config.TextColumn(title, help=one.meaning, width=width)
+        values, unit, shape = _in_unit(one)
+        title = _title(f"{one.label} {unit}")
+        width = max(_NUMBER_PX, _LETTER_PX * len(title) + 12, min(_WIDE_PX, 0 if unit else _LETTER_PX * longest))
+        return values, st.column_config.NumberColumn(title, format=shape, help=one.meaning, width=width)
+    title = _title(one.label)
+    widest = _WIDEST_PX if at_an_end else _WIDE_PX
+    width = min(widest, max(_NUMBER_PX, _LETTER_PX * len(title) + 12, _LETTER_PX * longest + 12))
+    return one.indented(INDENT), st.column_config.TextColumn(title, help=one.meaning, width=width)
+
+
+def _in_unit(one: Shown) -> tuple[Sequence[Any], str, str]:
+    """Numbers in one unit and the printf format for it; a smaller one than the largest has where that suits most."""
+    unit = one.unit.removesuffix("/s")
+    if unit in _SMALLER and 2 * sum(cell.endswith(f" {one.unit}") for cell in one.cells) < len(one.cells):
+        smaller, size = _SMALLER[unit]
+        values = [None if value is None else size * value for value in one.values]
+        return values, one.unit.replace(unit, smaller), _FORMATS.get(smaller, "%,.2f")
+    if one.unit:
+        return one.values, one.unit, _FORMATS.get(one.unit, "%,.2f")
+    decimals = min(4, max((len(cell.partition(".")[2]) for cell in one.cells), default=0))
+    is_id = any(abs(value or 0) >= 1000 and "," not in cell for value, cell in zip(one.values, one.cells, strict=True))
+    return one.values, "", f"%,.{decimals}f" if decimals else "%d" if is_id else "%,d"
+
+
+def _title(text: str) -> str:
+    return (text[:1].upper() + text[1:]).strip()
 
 
 def _swatch(colour: str) -> str:

@@ -12,6 +12,7 @@ import streamlit as st
 from app import cache, routes, state
 from profiler_kit.errors import KitError
 from profiler_kit.finding import Finding
+from profiler_kit.findings.numbers import Number
 from profiler_kit.load.discover.runs import RunFolder
 from profiler_kit.render.figures.style import Figure, standalone
 from profiler_kit.table import Filled
@@ -57,6 +58,13 @@ def note(one: Finding) -> None:
         st.caption(text)
     else:
         (st.error if one.level == "error" else st.warning)(text, icon="⚠️")
+
+
+def numbers(shown: Sequence[Number]) -> None:
+    """The handful of numbers that sum something up, side by side where there is room."""
+    with st.container(horizontal=True, gap="large"):
+        for one in shown:
+            st.metric(one.name, one.value, help=one.meaning, width="content")
 
 
 def in_root(name: str) -> str:

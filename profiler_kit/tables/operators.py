@@ -20,6 +20,7 @@ TABLES: Final = (
         lambda trace: trace.operator_work(),
         command="operators",
         by="name",
+        order=("name", "gpu_ns", "nested_gpu_ns", "self_ns", "host_ns", "calls"),
         share_of="gpu_ns",
         host=("name", "self_ns", "host_ns", "calls"),
         top=TOP,

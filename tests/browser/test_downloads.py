@@ -35,8 +35,9 @@ def test_a_table_downloads_as_csv(page: Page, url: str, tmp_path: Path) -> None:
     assert download.value.suggested_filename == "gpu-regions-gpu.csv"
     download.value.save_as(tmp_path / "regions.csv")
     rows = list(csv.DictReader((tmp_path / "regions.csv").read_text(encoding="utf-8").splitlines()))
-    assert [row["region"].strip() for row in rows] == ["timed region", "image encoder", "mask decoder"]
-    assert [float(row["busy_ms"]) for row in rows] == [1.0, 0.9, 0.1] and "colour" not in rows[0]
+    paths = ["timed region", "timed region > image encoder", "timed region > mask decoder"]
+    assert [row["path"] for row in rows] == paths and "colour" not in rows[0]
+    assert [int(row["busy_ns"]) for row in rows] == [1_000_000, 900_000, 100_000]
 
 
 def test_a_figure_downloads_as_png_and_as_html_that_works_alone(page: Page, url: str, tmp_path: Path) -> None:
