@@ -53,6 +53,7 @@ PICTURES: dict[str, tuple[str, dict[str, str], bool]] = {
     "compare-dark": ("compare", {"run": BASELINE, "view": "Layers"}, True),
     "ladder-page": ("ladder", {}, False),
     "ranks": ("ranks", {"run": "ddp/ddp_rank1.json.gz"}, False),
+    "tables": ("tables", {"table": "idle"}, False),
     "perfetto": ("perfetto", {}, False),
     "doctor": ("doctor", {}, False),
 }

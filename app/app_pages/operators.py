@@ -13,43 +13,17 @@ from profiler_kit.tables import every_table
 from profiler_kit.trace import Trace
 
 # View -> its table, the column that says whether there is anything; if not: a title, how to record it, and the line.
-VIEWS: dict[str, tuple[str, str, str, str, str]] = {
-    "Operators": (
-        "operator_work",
-        "name",
-        "No operators in this trace",
-        "Record the host side as well:",
-        "profiler_runner(path, activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA])",
-    ),
-    "Modules": (
-        "module_work",
-        "path",
-        "No modules in this trace",
-        "Names of nn.Modules need stacks. Record with:",
-        "profiler_runner(path, with_stack=True, with_modules=True)",
-    ),
-    "Shapes": (
-        "shape_work",
-        "input_dims",
-        "No input shapes in this trace",
-        "Record with:",
-        "profiler_runner(path, record_shapes=True)",
-    ),
-    "Launches": (
-        "launch_totals",
-        "name",
-        "No launches in this trace",
-        "They are there when it ran on a GPU:",
-        widgets.RECORD_ON_GPU,
-    ),
-    "Sequences": (
-        "kernel_sequences",
-        "kernels",
-        "No such sequence",
-        "No operator launched so many kernels in a row. Choose fewer above, or record on a GPU:",
-        widgets.RECORD_ON_GPU,
-    ),
-}
+VIEWS = {
+    "Operators": ("operator_work", "name", "No operators in this trace", "Record the host side as well:",
+                  "profiler_runner(path, activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA])"),
+    "Modules": ("module_work", "path", "No modules in this trace", "Names of nn.Modules need stacks. Record with:",
+                "profiler_runner(path, with_stack=True, with_modules=True)"),
+    "Shapes": ("shape_work", "input_dims", "No input shapes in this trace", "Record with:",
+               "profiler_runner(path, record_shapes=True)"),
+    "Launches": ("launch_totals", "name", "No launches in this trace", "They are there when it ran on a GPU:", ""),
+    "Sequences": ("kernel_sequences", "kernels", "No such sequence",
+                  "No operator launched so many kernels in a row. Choose fewer above, or record on a GPU:", ""),
+}  # fmt: skip
 VIEW_HELP = (
     "Operators: PyTorch's own calls. Modules: nn.Module. Shapes: operators by the sizes of their inputs. Launches: "
     "what launching costs. Sequences: kernels that follow one another, which a fused kernel could replace."
@@ -78,11 +52,11 @@ folder = state.run()
 st.title("Operators")
 trace = widgets.trace_or_stop(folder, "Operators come from a trace.")
 shown = widgets.switch("View", list(VIEWS), "view", meaning=VIEW_HELP)
-name, column, *missing = VIEWS[shown]
+name, column, title, how, command = VIEWS[shown]
 with widgets.one_line_errors():
     filled = tables.with_options(folder, name)
     if not filled.frame[column].map(len).any():
-        widgets.empty(*missing)
+        widgets.empty(title, how, command or widgets.record_hint())
     elif shown == "Operators":
         operators(filled, trace)
     else:

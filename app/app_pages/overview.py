@@ -15,8 +15,6 @@ from profiler_kit.render import bars
 
 folder = state.run()
 parts.heading(folder)
-if folder.problem:
-    widgets.problem(folder.problem)
 trace = widgets.opened(folder)
 run = cache.run(folder)
 with widgets.one_line_errors():
@@ -25,6 +23,7 @@ with widgets.one_line_errors():
         widgets.numbers(numbers(run))
     for one in parts.out_of_memory(run):
         widgets.note(one)
+    widgets.problems(run)
 if trace is not None:
     parts.quality(trace)
     parts.advice(of_kind(run.findings, "advice"))

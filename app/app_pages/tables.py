@@ -16,9 +16,7 @@ trace = widgets.opened(folder)
 with widgets.one_line_errors():
     run = cache.run(folder)
     parts = {"trace": trace, "file": trace, "snapshot": run.snapshot, "layers": run.layers, "joined": run.joined}
-    for problem in run.problems:
-        if folder.trace is None or trace is not None or str(folder.trace) not in problem:
-            widgets.problem(problem)
+    widgets.problems(run)
     of = [of for of, part in parts.items() if part is not None]
     known = [table for table in every_table().values() if table.of in of]
     # those of the trace first, and of each part what a command prints before what is behind it

@@ -13,7 +13,7 @@ from app import cache, query_params
 from app.parts import widgets
 from profiler_kit.findings.work import of_table
 from profiler_kit.load.discover.runs import RunFolder
-from profiler_kit.render.layout import Shown, layout
+from profiler_kit.render.layout import Shown, as_tree, layout
 from profiler_kit.table import Filled, Option, Table, Value
 from profiler_kit.tables import every_table
 from profiler_kit.timeline.palette import region_colours
@@ -28,7 +28,7 @@ _SMALLER: Final = {"s": ("ms", 1000), "ms": ("µs", 1000), "GiB": ("MiB", 1024),
 
 def show(filled: Filled, key: str, *, rows: int = 12) -> None:
     """A table as tall as its rows up to a limit, and as CSV."""
-    frame, columns = _frame(filled)
+    frame, columns = _frame(as_tree(filled) if filled.table.tree else filled)
     st.dataframe(frame, key=key, column_config=columns, **_look(len(frame), rows))
     widgets.csv(filled, key)
 

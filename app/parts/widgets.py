@@ -15,6 +15,7 @@ from profiler_kit.finding import Finding
 from profiler_kit.findings.numbers import Number
 from profiler_kit.load.discover.runs import RunFolder
 from profiler_kit.render.figures.style import Figure, standalone
+from profiler_kit.run import Run
 from profiler_kit.table import Filled
 from profiler_kit.trace import Trace
 
@@ -130,6 +131,13 @@ def problem(text: str) -> None:
     st.error(plain(" ".join(text.split())))
 
 
+def problems(run: Run) -> None:
+    """The parts of a run that turned out to be unreadable; of the trace `opened` says so."""
+    for one in run.problems:
+        if run.parts.trace.error is None or one != " ".join(str(run.parts.trace.error).split()):
+            problem(one)
+
+
 def empty(title: str, how: str, command: str) -> None:
     """Say what is missing and how to record it."""
     st.info(f"**{title}**  \n{how}", icon="ℹ️")
@@ -175,9 +183,6 @@ def csv(filled: Filled, key: str) -> None:
             type="tertiary",
             icon=":material/download:",
         )
-
-
-RECORD_ON_GPU = "profiler-kit capture --out runs/mine --model vit_b --device cuda"
 
 
 def record_hint() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -264,6 +264,20 @@ def _tree(schema: Schema, name: str, paths: Sequence[tuple[str, ...]]) -> Shown:
         around += [path] if path else []
     cells = [printable(one) for one in fit_names(names, [max(16, REGION_LETTERS - 2 * deep) for deep in depth])]
     return _made(schema, name, "text", "", cells, cells, full=[printable(fmt_path(p)) for p in paths], depth=depth)
+
+
+def as_tree(filled: Filled) -> Filled:
+    """A tree whose rows are in another order, each path below the one that contains it; what has no path comes last."""
+    paths = filled.frame["path"].tolist()
+    place = {path: number for number, path in enumerate(paths)}
+    if len(place) < len(paths):  # of several devices: in the order of its declaration
+        return filled
+
+    def key(path: tuple[str, ...]) -> tuple[bool, list[int]]:
+        return not path, [place.get(path[:depth], len(paths)) for depth in range(1, len(path) + 1)]
+
+    rows = [place[path] for path in sorted(paths, key=key)]
+    return replace(filled, frame=filled.frame.iloc[rows].reset_index(drop=True))
 
 
 def _flags(schema: Schema, name: str, values: Sequence[Any], largest: float = 0) -> Shown:

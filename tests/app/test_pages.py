@@ -145,6 +145,21 @@ def test_each_view_of_the_operators_says_something(runs: Path, view: str, said: 
     assert said in text(show("operators", "gpu", view=view))
 
 
+def test_modules_are_a_tree(runs: Path) -> None:
+    trace = gpu_trace()
+    for name, start, dur in (("Net_0", 0, 500), ("Encoder_0", 5, 250), ("Linear_0", 35, 20), ("Decoder_0", 300, 100)):
+        trace.span("python_function", f"nn.Module: {name}", start, dur)
+    trace.launch(9, 600)
+    trace.kernel(9, 1400, 900, name="outside")
+    trace.launch(10, 50)
+    trace.kernel(10, 2400, 250, name="inside")
+    trace.write(runs / "modules.json")
+    tree = show("operators", "modules.json", view="Modules").dataframe[0].value
+    assert [name.replace("\u2003", "> ") for name in tree["path"]] == [
+        "Net_0", "> Encoder_0", "> > Linear_0", "> Decoder_0", "(no module)",
+    ]  # fmt: skip
+
+
 def test_regions_say_what_bounds_them(runs: Path) -> None:
     test = show("regions", "gpu")
     assert "**image encoder** holds 90 % of the GPU's work and is **GPU-bound**" in text(test)
@@ -441,6 +456,16 @@ def test_a_run_that_vanishes_while_shown(runs: Path) -> None:
     assert not test.exception
     assert errors(test) == [f"{runs / 'gpu'}: no run here (moved or deleted?). Choose another one on the left."]
     assert len(test.sidebar.selectbox) == 1
+
+
+def test_every_table_of_a_run_has_a_page(runs: Path) -> None:
+    for name in ("idle", "copy_totals", "communication_overlap", "incidents", "layer_kinds", "memory_devices"):
+        test = show("tables", "gpu", table=name)
+        assert errors(test) == [] and len(test.dataframe) == 1 and test.selectbox[0].value is not None
+        assert f"({name})" in str(test.main.selectbox[0].options[test.main.selectbox[0].index])
+        assert test.query_params["table"] in (name, [name])
+    scoped = show("tables", "gpu", table="idle", **{"idle-scope": "all"})
+    assert "stream" not in scoped.dataframe[0].value
 
 
 @pytest.mark.parametrize("page", PAGES)
