@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 from urllib.parse import urlencode
@@ -146,7 +145,7 @@ def wait_for(url: str) -> None:
         try:
             urllib.request.urlopen(url, timeout=1).close()
             return
-        except (urllib.error.URLError, ConnectionError):
+        except OSError:  # refused, reset, or not in time
             time.sleep(0.1)
     sys.exit(f"{url}: the server does not answer")
 
