@@ -10,11 +10,6 @@ NS_PER_S: Final = 1_000_000_000
 BYTES_PER_MIB: Final = 1 << 20
 
 
-def ns_to_us(ns: float) -> float:
-    """Nanoseconds to microseconds."""
-    return ns / NS_PER_US
-
-
 def ns_to_ms(ns: float) -> float:
     """Nanoseconds to milliseconds."""
     return ns / NS_PER_MS
@@ -23,11 +18,6 @@ def ns_to_ms(ns: float) -> float:
 def ns_to_s(ns: float) -> float:
     """Nanoseconds to seconds."""
     return ns / NS_PER_S
-
-
-def s_to_ns(seconds: float) -> int:
-    """Seconds to whole nanoseconds."""
-    return round(seconds * NS_PER_S)
 
 
 def us_to_ns(us: float) -> int:

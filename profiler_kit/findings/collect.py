@@ -1,11 +1,9 @@
-"""Everything worth saying about a run, a trace, a snapshot or a comparison, the most important first."""
+"""Everything worth saying about a run, a trace or a snapshot, the most important first."""
 
 from __future__ import annotations
 
-from profiler_kit.analyses.compare.snapshots import MemoryComparison
-from profiler_kit.analyses.compare.traces import Comparison
 from profiler_kit.finding import Finding
-from profiler_kit.findings import advice, compare, layers, memory, quality, records, time
+from profiler_kit.findings import advice, layers, memory, quality, records, time
 from profiler_kit.run import Run
 from profiler_kit.snapshot import Snapshot
 from profiler_kit.trace import Trace
@@ -47,10 +45,3 @@ def findings_of_trace(trace: Trace) -> list[Finding]:
 def findings_of_snapshot(snapshot: Snapshot) -> list[Finding]:
     """Everything worth saying about a memory snapshot by itself."""
     return memory.of_snapshot(snapshot)
-
-
-def findings_of_comparison(
-    found: Comparison | MemoryComparison, records: compare.Records = (None, None)
-) -> list[Finding]:
-    """What is different in B, the most important first."""
-    return compare.of_memory(found) if isinstance(found, MemoryComparison) else compare.of_comparison(found, records)

@@ -25,7 +25,7 @@ from profiler_kit.timeline.palette import HUES, NEUTRAL, colour_of
 
 TEMPLATES: Final = Path(__file__).with_name("templates")
 Colours = Mapping[str, str]  # of regions by name, the same all over a page
-VERDICTS: Final = {GPU_BOUND: "gpu", HOST_BOUND: "host", SYNCHRONISING: "sync", NO_GPU_WORK: "none"}
+VERDICTS: Final = {GPU_BOUND: "gpu", HOST_BOUND: "host", NAMES[SYNCHRONISING]: "sync", NO_GPU_WORK: "none"}
 TITLE_LETTERS: Final = 300  # of a name on hover
 VERDICT_COLUMNS: Final = ("verdict", "bound")
 
@@ -170,5 +170,6 @@ def region_name(colour: str, name: str, depth: int = 0) -> Markup:
 
 def verdict_chip(verdict: str) -> Markup:
     """What bounds a region, as a small label; the column's heading says what each means."""
-    kind, name = VERDICTS.get(verdict, "mixed"), NAMES.get(verdict, verdict)
+    name = NAMES.get(verdict, verdict)
+    kind = VERDICTS.get(name, "mixed")
     return svg.draw('<span class="chip {}">{}</span>', kind, name) if verdict not in ("", MISSING) else Markup()

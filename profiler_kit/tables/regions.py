@@ -6,8 +6,9 @@ from typing import Final
 
 from profiler_kit.analyses.compare.clock import REGION_MEMORY, REGION_MEMORY_TOTALS
 from profiler_kit.analyses.gpu.regions import REGION_TOTALS
-from profiler_kit.analyses.gpu.utilization import NAMES, REGION_OVERVIEW, region_overview
+from profiler_kit.analyses.gpu.utilization import REGION_OVERVIEW, region_overview
 from profiler_kit.table import Table
+from profiler_kit.tables.utilization import verdict_words
 
 TABLES: Final = (
     Table(
@@ -32,7 +33,7 @@ TABLES: Final = (
         share_of="busy_ns",
         tree=True,
         host=("path", "host_ns", "instances"),
-        texts=lambda trace, frame: {"verdict": [NAMES.get(one, one) for one in frame["verdict"]]},
+        texts=verdict_words,
     ),
     Table(
         "region_memory",

@@ -6,10 +6,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from profiler_kit.analyses.gpu.utilization import REGION_UTILIZATION
+import pandas as pd
+
+from profiler_kit.analyses.gpu.utilization import NAMES, REGION_UTILIZATION
 from profiler_kit.table import Table
 from profiler_kit.tables.idle import KERNEL_WAIT
 from profiler_kit.units import us_to_ns
+
+
+def verdict_words(source: object, frame: pd.DataFrame) -> dict[str, list[str]]:
+    """The field's word for each verdict; JSON, CSV and SQL keep the value."""
+    return {"verdict": [NAMES.get(one, one) for one in frame["verdict"]]}
+
 
 TABLES: Final = (
     Table(
@@ -21,6 +29,7 @@ TABLES: Final = (
         options=(KERNEL_WAIT,),
         command="utilization",
         order=("path", "verdict", "instances", "gpu_events", "wall_ns", "utilization"),
+        texts=verdict_words,
         needs_gpu=True,
     ),
 )

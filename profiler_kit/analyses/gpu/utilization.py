@@ -92,13 +92,6 @@ NAMES: Final = {
     **{verdict: verdict for verdict in (GPU_BOUND, HOST_BOUND, MIXED, NO_GPU_WORK)},
     SYNCHRONISING: "synchronization-bound",
 }
-MEANINGS: Final = {
-    GPU_BOUND: "The GPU worked at least 80 % of the time it was not busy for others, or always had work queued.",
-    HOST_BOUND: "Most of the GPU's idle time was waiting for the host to launch the next kernel.",
-    SYNCHRONISING: "Most of the GPU's idle time came after the host itself had waited for the GPU.",
-    MIXED: "The GPU was idle for several reasons, none of which accounts for half of it.",
-    NO_GPU_WORK: "Nothing was launched on a GPU here.",
-}
 STARVED: Final = 0.25  # idle share from which a GPU is said to wait
 # The rule, in this order:
 GPU_BUSY_FROM: Final = 0.8  # GPU-bound: the GPU worked for the region this share of the time it did no other work
