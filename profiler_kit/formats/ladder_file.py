@@ -21,7 +21,9 @@ LADDER_ROWS: Final = Schema(
     "technique, in the order they were listed; the first is the baseline",
     {
         "technique": Column("str", "Name of the row; ↳ is an alternative to the step above it."),
-        "optimizations": Column("str", "In the order they were applied, separated by commas; empty as published."),
+        "optimizations": Column(
+            "str", "In the order they were applied, separated by commas; empty as published.", show="room"
+        ),
         "status": Column("str", "Whether it was measured: ok, failed, timeout, oom, skipped."),
         "error": Column("str", "Why there are no numbers, in one line.", show="never"),
         "is_step": Column("bool", "Each step has all optimizations of the one below it.", "a step", "never"),
@@ -78,7 +80,7 @@ LADDER_ROWS: Final = Schema(
             "count",
         ),
         "relative_error": Column(
-            "float64", "Of the outputs of one batch against the baseline's.", "relative error", "room", "per_s"
+            "float64", "Of the outputs of one batch against the baseline's.", "relative error", unit="per_s"
         ),
         "cosine": Column(
             "float64",
@@ -91,11 +93,11 @@ LADDER_ROWS: Final = Schema(
         "unit": Column("str", "What a batch is counted in.", show="never"),
         "speedup": Column("float64", "Speed over that of the baseline.", "× fp32"),
         "gain": Column("float64", "Speed over that of the step below it.", "× step"),
-        "tflops": Column("float64", "Work of the published model over the median time.", "TFLOP/s", "room"),
+        "tflops": Column("float64", "Work of the published model over the median time.", "TFLOP/s"),
         "intensity": Column(
             "float64", "FLOP per byte that the published operators move, at this row's dtype.", "FLOP/byte", "never"
         ),
-        "peak_tflops": Column("float64", "The device's measured matrix rate at that dtype.", "device TFLOP/s", "room"),
+        "peak_tflops": Column("float64", "The device's measured matrix rate at that dtype.", "device TFLOP/s"),
         "rate_share": Column("float64", "Of the device's measured matrix rate at that dtype.", "of rate", "room"),
         "below_min_miou": Column("bool", "Masks agree less with the baseline's than was asked for.", show="never"),
     },

@@ -28,6 +28,7 @@ Colours = Mapping[str, str]  # of regions by name, the same all over a page
 VERDICTS: Final = {GPU_BOUND: "gpu", HOST_BOUND: "host", NAMES[SYNCHRONISING]: "sync", NO_GPU_WORK: "none"}
 TITLE_LETTERS: Final = 300  # of a name on hover
 VERDICT_COLUMNS: Final = ("verdict", "bound")
+STATUSES: Final = ("slower", "faster", "same", "added", "removed")  # of what is compared
 
 
 @cache
@@ -155,6 +156,10 @@ def _column(shown: Shown, hues: Sequence[str] | None) -> HtmlColumn:
         cells = [region_name(hue, text, deep) for hue, text, deep in zip(colours, cells, shown.deep, strict=True)]
     elif shown.name in VERDICT_COLUMNS:
         cells = [verdict_chip(text) for text in cells]
+    elif shown.name.endswith("status"):
+        cells = [
+            svg.draw('<span class="change {}">{}</span>', text, text) if text in STATUSES else text for text in cells
+        ]
     return HtmlColumn(shown.heading, cells, "text", shown.meaning, titles)
 
 

@@ -18,15 +18,15 @@ from profiler_kit.finding import Finding
 from profiler_kit.formats.ladder_file import ladder_rows
 from profiler_kit.formats.ladder_record import BASELINE, LadderRecord
 from profiler_kit.render.figures.ladder import pareto_front
-from profiler_kit.render.html import HtmlColumn, table
+from profiler_kit.render.html import table_html
 from profiler_kit.render.ladder_style import ALTERNATIVE, STEP, agreement_title, ladder_facts, titles
 from profiler_kit.render.overlays import row_overlay, with_masks
 from profiler_kit.render.pictures import waterfall_png
 from profiler_kit.render.report.section import Block, Section, warning
 from profiler_kit.render.svg import Dot, curve, dots, draw, legend, marks, plot, tick_text
-from profiler_kit.text import MISSING, fmt_rate
+from profiler_kit.tables import every_table
+from profiler_kit.text import fmt_rate
 from profiler_kit.timeline.palette import HUES, NEUTRAL
-from profiler_kit.units import bytes_to_mib, ns_to_ms
 
 HEIGHT_PX: Final = 300
 OVERLAYS: Final = 2  # rows whose masks are shown, the fastest first
@@ -42,7 +42,7 @@ def ladder_section(folder: Path, record: LadderRecord, anchor: str) -> Section:
     title, footer = ladder_facts(record)
     failed = [warning(f"{row.technique}: {row.status}. {row.error}") for row in record.rows if row.status != "ok"]
     waterfall = _picture(waterfall_png(rows, title, footer), f"{title}: speed, memory and agreement")
-    blocks = [Block("", waterfall), Block("", ladder_rows_table(rows))]
+    blocks = [Block("", waterfall), Block("", table_html(every_table()["ladder"].of_source(record), brief=True))]
     if rows["images_per_s"].notna().any():
         blocks.append(Block("Accuracy against speed", _pareto(rows), meaning=_FRONT))
     if record.ceilings is not None and rows["tflops"].notna().any():
@@ -52,34 +52,6 @@ def ladder_section(folder: Path, record: LadderRecord, anchor: str) -> Section:
     blocks += _overlays(folder, rows, problems)
     named = f"Ladder: {folder.resolve().name}"
     return Section(anchor, named, warnings=[*failed, *problems], rows=[[block] for block in blocks], lead=_LEAD)
-
-
-def ladder_rows_table(rows: pd.DataFrame) -> Markup:
-    """One line a row of LADDER_ROWS."""
-
-    def numbers(name: str, values: pd.Series, form: str, meaning: str = "") -> HtmlColumn:
-        cells = [MISSING if pd.isna(value) else format(value, form) for value in values]
-        return HtmlColumn(name, cells, meaning=meaning)
-
-    verdicts = (
-        ("mIoU", rows["miou"], ".4f", "Mean IoU with the truth."),
-        ("mIoU fp32", rows["baseline_miou"], ".4f", "Mean IoU with the masks of the fp32 row."),
-        ("rel. error", rows["relative_error"], ".2e", "Of the outputs of one batch, against those of the fp32 row."),
-        ("cosine", rows["cosine"], ".4f", "Between the outputs of one batch and those of the fp32 row."),
-    )
-    return table(
-        [
-            HtmlColumn("row", list(rows["technique"]), "text", titles=list(rows["optimizations"])),
-            numbers(f"{titles(rows)[0].partition(' ')[0]}/s", rows["images_per_s"], ",.1f"),
-            numbers("× fp32", rows["speedup"], ",.2f"),
-            numbers("median ms", rows["median_ns"].map(ns_to_ms), ",.3f"),
-            numbers("peak MiB", rows["peak_memory_bytes"].map(bytes_to_mib), ",.0f"),
-            *(numbers(*column) for column in verdicts if column[1].notna().any()),
-            HtmlColumn("TFLOP/s", [MISSING if pd.isna(rate) else fmt_rate(rate) for rate in rows["tflops"]]),
-            numbers("% of rate", 100 * rows["tflops"] / rows["peak_tflops"], ".1f", "Of the measured matrix rate."),
-        ],
-        "The rows of the ladder",
-    )
 
 
 def _picture(data: bytes, label: str) -> Markup:
