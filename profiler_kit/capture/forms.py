@@ -21,9 +21,9 @@ _RUNNERS: Final = "__profiler_kit_runners__"  # on a decorated function: its run
 
 
 def runs_later(function: Callable[..., object]) -> bool:
-    """Whether a call only makes something to run later: a generator or a coroutine."""
+    """Whether a call only makes something to run later: a generator or a coroutine; or an object called as one."""
     kinds = (inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.isasyncgenfunction)
-    return any(kind(function) for kind in kinds)
+    return any(kind(one) for kind in kinds for one in (function, type(function).__call__))
 
 
 def in_forms(
@@ -86,17 +86,15 @@ class Runner(ABC, Generic[Recording]):
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Decorate a function: every call is recorded, each into a file of its own."""
-        if not callable(function):
+        if isinstance(function, staticmethod | classmethod):
+            return type(function)(self(function.__func__))
+        if not callable(function) or isinstance(function, type):
+            kind = type(function).__name__
+            found = f"the class {function.__name__}" if isinstance(function, type) else f"an object of type {kind}"
             raise OptionError(
-                f"{self.what}: found a {type(function).__name__} to decorate, expected a function. Under @classmethod "
-                "and @staticmethod this goes below."
+                f"{self.what}: found {found} to decorate, expected a function. Decorate the method that does the work."
             )
-        if runs_later(function):
-            name = getattr(function, "__qualname__", repr(function))
-            raise OptionError(
-                f"{self.what}: {name} is a generator or a coroutine, expected a plain function. "
-                "Use `with` around the code that runs it."
-            )
+        self._refuse_later(function)
 
         @functools.wraps(function)
         def recorded(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -107,8 +105,17 @@ class Runner(ABC, Generic[Recording]):
 
     def run(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call `function` with the other arguments, record the call, return what it returns."""
+        self._refuse_later(function)
         with _Started(self, _runners(function)):
             return function(*args, **kwargs)
+
+    def _refuse_later(self, function: Callable[..., object]) -> None:
+        if runs_later(function):
+            name = getattr(function, "__qualname__", repr(function))
+            raise OptionError(
+                f"{self.what}: {name} is a generator or a coroutine, expected a plain function. "
+                "Use `with` around the code that runs it."
+            )
 
 
 class _Started(Generic[Recording]):

@@ -8,7 +8,6 @@ import os
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Literal, ParamSpec, TypeVar, get_args, overload
 
 import torch
@@ -149,7 +148,6 @@ class MemoryRunner(Runner[None]):
         recording, self._recording = self._recording, None
         if recording is None:
             raise CaptureError(f"memory_runner {self._target.path}: stop without start, expected start() first.")
-        path = self._target.next()
         about = {
             "version": __version__,
             "source": recording.source,
@@ -159,13 +157,13 @@ class MemoryRunner(Runner[None]):
         }
         refused = isinstance(error, StartError)
         # what may be called much later holds no exception: its frames would keep the tensors that filled the memory
-        recording.stop(error, lambda snapshot: self._write(snapshot, path, about, refused=refused))
-        self._target.advance()
+        recording.stop(error, lambda snapshot: self._write(snapshot, about, refused=refused))
 
-    def _write(self, snapshot: dict[str, Any], path: Path, about: dict[str, Any], *, refused: bool) -> None:
+    def _write(self, snapshot: dict[str, Any], about: dict[str, Any], *, refused: bool) -> None:
         if refused and not any(snapshot["device_traces"]):
             return  # a runner inside did not start, and nothing happened before
         snapshot["profiler_kit"] = about
+        path = self._target.next()
         try:
             with whole_file(path) as temporary, temporary.open("wb") as handle:
                 pickle.dump(snapshot, handle, protocol=pickle.HIGHEST_PROTOCOL)
@@ -176,6 +174,7 @@ class MemoryRunner(Runner[None]):
             raise CaptureError(
                 f"memory_runner {path}: the snapshot cannot be written ({reason}). Choose a path with room for it."
             ) from failure
+        self._target.advance(path)
 
 
 class CudaRecording:

@@ -93,9 +93,11 @@ def profiler_runner(path: str | os.PathLike[str], /, *args: Any, **kwargs: Any) 
     In the third form every argument after the function is the function's own, so no name is taken from it; to give
     options there, write `profiler_runner(path, with_stack=True).run(step, batch, lr=0.1)`.
 
-    The suffix of the path chooses the format: .json.gz or .json. A decorated function that is called again, or a
-    runner entered again, writes trace.1.json.gz, trace.2.json.gz, and so on; a recursive call is a nested profiler.
-    Under torch.distributed the rank goes into the name, trace.rank0.json.gz. Files of earlier runs are replaced.
+    The suffix of the path chooses the format: .json.gz or .json. A decorated function that is called again, a runner
+    entered again and another runner with the same path write trace.1.json.gz, trace.2.json.gz, and so on; a recursive
+    call is a nested profiler. Under torch.distributed the rank goes into the name, trace.rank0.json.gz. Files of
+    earlier runs of the program are replaced when they are traces; any other file is left alone. A staticmethod or a
+    classmethod may be decorated above or below its own decorator; a class, a generator and a coroutine are refused.
     The file appears whole or not at all. When the code raises, what was recorded until then is written and the
     exception goes on; should writing fail as well, the exception carries a note about it.
 
@@ -172,9 +174,8 @@ class ProfilerRunner(Runner[profile]):
             raise CaptureError(f"profiler_runner {self._target.path}: stop without start, expected start() first.")
         self._refused = isinstance(error, StartError)
         if session.kind != self.what:
-            path, window, refused = self._target.next(), (self._since_ns, now_ns()), self._refused
-            session.leave(self.what, lambda: self._write(session.profile, path, window, refused=refused))
-            self._target.advance()
+            window, refused = (self._since_ns, now_ns()), self._refused
+            session.leave(self.what, lambda: self._write(session.profile, window, refused=refused))
             return
         steps = session.profile.step_num
         session.close()
@@ -205,12 +206,12 @@ class ProfilerRunner(Runner[profile]):
     def _save(self, recording: profile) -> None:
         """Write one cycle; torch calls this when the cycle, or the whole recording, ends."""
         assert isinstance(recording, TorchProfile)
-        if self._write(recording, self._target.next(), None, refused=self._refused):
-            self._target.advance()
+        if self._write(recording, None, refused=self._refused):
             self._saved += 1
 
-    def _write(self, recording: TorchProfile, path: Path, window: Window | None, *, refused: bool) -> bool:
+    def _write(self, recording: TorchProfile, window: Window | None, *, refused: bool) -> bool:
         """Write the trace. False when a runner inside refused to start before anything was recorded."""
+        path = self._target.next()
         if recording.lost:
             raise CaptureError(
                 f"profiler_runner {path}: another profiler was started inside and ended this recording, nothing is "
@@ -233,6 +234,7 @@ class ProfilerRunner(Runner[profile]):
             raise CaptureError(
                 f"profiler_runner {path}: the trace cannot be written ({reason}). Choose a path with room for it."
             ) from error
+        self._target.advance(path)
         return True
 
 

@@ -178,7 +178,7 @@ def test_decorated_function_writes_a_file_for_each_call(tmp_path: Path) -> None:
 @cpu_only
 def test_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "m.pickle"
-    path.write_bytes(b"old")
+    path.write_bytes(old := pickle.dumps({"segments": []}))
 
     def full(value: object, handle: Any, protocol: int) -> None:
         handle.write(b"half")
@@ -192,8 +192,20 @@ def test_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
         f"memory_runner {path}: the snapshot cannot be written ([Errno 28] No space left on device). "
         "Choose a path with room for it."
     )
-    assert (listing(tmp_path), path.read_bytes()) == (["m.pickle"], b"old")
+    assert (listing(tmp_path), path.read_bytes()) == (["m.pickle"], old)
     memory_runner(path, work, [])
+
+
+@cpu_only
+def test_another_runner_gets_a_number_and_another_file_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "m.pickle"
+    for _ in range(2):
+        memory_runner(path, work, [])
+    assert listing(tmp_path) == ["m.1.pickle", "m.pickle"]
+    path.write_bytes(weights := pickle.dumps({"weights": [1.0]}))
+    with pytest.raises(OptionError, match="holds no memory snapshot, expected a new name"):
+        memory_runner(path, work, [])
+    assert path.read_bytes() == weights
 
 
 def test_bad_options(tmp_path: Path) -> None:

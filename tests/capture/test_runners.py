@@ -19,6 +19,8 @@ from profiler_kit.capture import runners
 from profiler_kit.errors import CaptureError, OptionError
 
 CPU = [ProfilerActivity.CPU]
+OLD = '{"traceEvents": []}'
+OLD_GZ = gzip.compress(b'{"lr": 0.1}')
 
 
 def events(path: Path) -> list[dict[str, Any]]:
@@ -83,9 +85,81 @@ def test_decorated_function_writes_a_file_for_each_call(tmp_path: Path) -> None:
 
 
 def test_file_of_an_earlier_run_is_replaced(tmp_path: Path) -> None:
-    (tmp_path / "t.json").write_text("old")
+    (tmp_path / "t.json").write_text(OLD)
     profiler_runner(tmp_path / "t.json", work)
     assert "work 3" in names(tmp_path / "t.json")
+
+
+def test_another_runner_of_the_same_path_gets_a_number(tmp_path: Path) -> None:
+    for value in (1, 2):
+        with profiler_runner(tmp_path / "t.json"):
+            work(value)
+    profiler_runner(tmp_path / "t.json", work, 4)
+    for number, value in (("", 1), (".1", 2), (".2", 4)):
+        assert f"work {value}" in names(tmp_path / f"t{number}.json")
+    assert len(listing(tmp_path)) == 3
+
+
+@pytest.mark.parametrize(("name", "held"), [("t.json", b'{"lr": 0.1}'), ("t.json.gz", b"text"), ("t.json.gz", OLD_GZ)])
+def test_a_file_that_is_no_trace_is_left_alone(tmp_path: Path, name: str, held: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(held)
+    with pytest.raises(OptionError) as caught:
+        profiler_runner(path, work)
+    assert str(caught.value) == (
+        f"profiler_runner: path {path} is a file that holds no trace, expected a new name or an earlier trace to "
+        "replace. Choose another name."
+    )
+    path.unlink()
+    runner = profiler_runner(path)
+    path.write_bytes(held)  # it came later: the recording is kept beside it
+    runner.run(work)
+    assert path.read_bytes() == held
+    assert "work 3" in names(tmp_path / name.replace("t.", "t.1."))
+
+
+def test_methods_of_every_kind_are_recorded(tmp_path: Path) -> None:
+    recorded = profiler_runner(tmp_path / "t.json")
+
+    class Net:
+        @recorded
+        def step(self, value: int) -> torch.Tensor:
+            return work(value)
+
+        @recorded
+        @staticmethod
+        def fixed(value: int) -> torch.Tensor:
+            return work(value)
+
+        @staticmethod
+        @recorded
+        def below(value: int) -> torch.Tensor:
+            return work(value)
+
+        @recorded
+        @classmethod
+        def made(cls, value: int) -> torch.Tensor:
+            assert cls is Net
+            return work(value)
+
+        @property
+        @recorded
+        def held(self) -> torch.Tensor:
+            return work(9)
+
+    net = Net()
+    for call, value in ((net.step, 1), (net.fixed, 2), (Net.below, 4), (Net.made, 5), (net.made, 6)):
+        assert len(call(value)) == value
+    assert len(net.held) == 9
+    for number, value in enumerate((1, 2, 4, 5, 6, 9)):
+        assert f"work {value}" in names(tmp_path / (f"t.{number}.json" if number else "t.json"))
+
+
+def test_a_module_is_recorded_as_a_function_is(tmp_path: Path) -> None:
+    net = torch.nn.Linear(2, 2)
+    assert profiler_runner(tmp_path / "t.json", net, torch.ones(1, 2)).shape == (1, 2)
+    assert profiler_runner(tmp_path / "t.json")(net)(torch.ones(1, 2)).shape == (1, 2)
+    assert "aten::linear" in names(tmp_path / "t.json") & names(tmp_path / "t.1.json")
 
 
 def test_schedule_records_the_active_steps_only(tmp_path: Path) -> None:
@@ -156,7 +230,8 @@ def test_failed_export_leaves_nothing_and_keeps_the_old_file(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / name
-    path.write_text("old")
+    old = OLD.encode() if name == "t.json" else gzip.compress(OLD.encode())
+    path.write_bytes(old)
     with monkeypatch.context() as patched:
         _break_export(patched)
         with pytest.raises(CaptureError) as caught:
@@ -166,7 +241,7 @@ def test_failed_export_leaves_nothing_and_keeps_the_old_file(
         "Choose a path with room for it."
     )
     assert listing(tmp_path) == [name]
-    assert path.read_text() == "old"
+    assert path.read_bytes() == old
     profiler_runner(path, work)
     assert "work 3" in names(path)
 
@@ -445,11 +520,27 @@ def test_what_only_makes_something_to_run_later_cannot_be_decorated(tmp_path: Pa
     def steps() -> Iterator[int]:
         yield 1
 
-    for function, name in ((later, later.__qualname__), (functools.partial(steps), repr(functools.partial(steps)))):
+    class Later:
+        async def __call__(self) -> None: ...
+
+    runner = profiler_runner(tmp_path / "t.json")
+    for function in (later, functools.partial(steps), Later()):
+        for use in (runner, runner.run):
+            with pytest.raises(OptionError) as caught:
+                use(function)
+            name = getattr(function, "__qualname__", repr(function))
+            assert str(caught.value) == (
+                f"profiler_runner: {name} is a generator or a coroutine, expected a plain function. "
+                "Use `with` around the code that runs it."
+            )
+    for wrong, named in (
+        (Later, "the class Later"),
+        (property(work), "an object of type property"),
+        (3, "an object of type int"),
+    ):
         with pytest.raises(OptionError) as caught:
-            profiler_runner(tmp_path / "t.json")(function)
-        assert str(caught.value).startswith(f"profiler_runner: {name[:20]}")
-        assert "is a generator or a coroutine, expected a plain function." in str(caught.value)
-    with pytest.raises(OptionError, match=r"^profiler_runner: found a classmethod to decorate, expected a function\."):
-        profiler_runner(tmp_path / "t.json")(classmethod(work))  # type: ignore[arg-type]
+            runner(wrong)
+        assert str(caught.value) == (
+            f"profiler_runner: found {named} to decorate, expected a function. Decorate the method that does the work."
+        )
     assert listing(tmp_path) == []
