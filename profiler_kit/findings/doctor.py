@@ -86,6 +86,7 @@ def describe(trace: Trace, facts: FileFacts, record: RunRecord | None) -> dict[s
             "size_bytes": facts.size_bytes,
             "text_bytes": facts.text_bytes,
             "compressed": facts.compressed,
+            "packing": facts.packing,
             "encoding": facts.encoding,
             "layout": facts.layout,
             "bare_list": facts.bare_list,
@@ -142,7 +143,7 @@ def _categories(facts: FileFacts, trace: Trace) -> list[dict[str, Any]]:
 def about(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """The report's head: one line for the file, the recording and the contents each."""
     file, recording, contents = summary["file"], summary["recording"], summary["contents"]
-    packed = f"gzip {fmt_bytes(file['size_bytes'])} of " if file["compressed"] else ""
+    packed = f"{file['packing']} {fmt_bytes(file['size_bytes'])} of " if file["compressed"] else ""
     kind = ", a bare list" if file["bare_list"] else ""
     encoding = ", UTF-16" if file["encoding"] != "utf-8" else ""
     versions = [f"torch {recording['torch']}"] if recording["torch"] else []

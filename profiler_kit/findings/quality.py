@@ -23,9 +23,9 @@ WORDS: Final[dict[str, tuple[str, str, str]]] = {
     ),
     "dropped": ("events that could not be read: {count}", "every sum they belong to", _NAMES),
     "corrupt gzip": (
-        "the gzip data is damaged or ends early",
+        "the compressed data is damaged or ends early",
         "everything after the damage; what is before it was not verified by its checksum",
-        "gzip -t trace.json.gz  # on the machine it comes from; then copy it again",
+        "gzip -t trace.json.gz  # or zstd -t, xz -t, bzip2 -t, on the machine it comes from; then copy it again",
     ),
     "repaired": (
         "events that were malformed JSON and were repaired: {count}",

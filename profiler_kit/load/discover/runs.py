@@ -5,9 +5,9 @@ Nothing outside the folder is reached, and a file that is still being written is
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +19,14 @@ from profiler_kit.formats.ladder_record import LOG, RESULTS, RESULTS_CSV, ROW
 from profiler_kit.formats.run_record import LAYERS, MASKS, MEMORY, MEMORY_TRACE, RECORD, TRACE, RunRecord, read_record
 from profiler_kit.formats.study_file import STUDY, STUDY_CSV
 from profiler_kit.later import shown
-from profiler_kit.load.trace.decompress import GZIP_MAGIC
+from profiler_kit.load.trace.decompress import SUFFIXES, Blocks, packing_of
 
 DEPTH: Final = 3  # folders below the root that are looked into
-TRACE_SUFFIXES: Final = (".json", ".json.gz")
+TRACE_SUFFIXES: Final = tuple(f".json{packed}" for packed in ("", *SUFFIXES))
 SNAPSHOT_SUFFIXES: Final = (".pickle", ".pkl")
 _WRITING_S: Final = 2.0  # a file that changed this lately may still have its writer
 _SMALL_BYTES: Final = 1 << 20
+_SMALL_BLOCKS: Final = 256
 _PARTS: Final = (RECORD, TRACE, MEMORY, LAYERS)  # each of them makes a folder a run
 _FILES: Final = {"trace": TRACE, "memory": MEMORY, "layers": LAYERS, "masks": MASKS, "memory_trace": MEMORY_TRACE}
 _PLAIN: Final = " -_.~+=,@()[]&'!#>"  # what a key keeps as it is, beside letters, digits and the slash
@@ -192,7 +193,7 @@ def _bare_file(root: Path, path: Path) -> RunFolder | None:
 def _is_being_written(path: Path) -> bool:
     """Whether a file changed just now, begins like a trace or snapshot, and does not end like a whole one.
 
-    JSON ends with a bracket and a pickle with a full stop. A small gzip file is unpacked to see its end; a large one
+    JSON ends with a bracket and a pickle with a full stop. A small packed file is unpacked to see its end; a large one
     counts as whole once it has not changed for two seconds.
     """
     try:
@@ -200,17 +201,19 @@ def _is_being_written(path: Path) -> bool:
         if not 0 <= time.time() - found.st_mtime < _WRITING_S:
             return False
         with path.open("rb") as handle:
-            if not path.name.lower().endswith(".gz"):
+            if not path.name.lower().endswith(SUFFIXES):
                 begins = handle.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[", b"\x80"))
                 handle.seek(max(0, found.st_size - 64))
                 return (begins or not found.st_size) and not handle.read().rstrip().endswith((b"}", b"]", b"."))
             if found.st_size > _SMALL_BYTES:
                 return True
-            packed = handle.read()
-            unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
-            unpacker.decompress(packed)
-            return not unpacker.eof and GZIP_MAGIC.startswith(packed[:2])
-    except (OSError, zlib.error):
+            if packing_of(handle.read(16)) is None:
+                return not found.st_size
+        blocks = Blocks(path)
+        for _ in itertools.islice(blocks, _SMALL_BLOCKS):
+            pass
+        return blocks.cut_off
+    except OSError:
         return False
 
 

@@ -24,7 +24,7 @@ from profiler_kit.errors import OptionError, SnapshotFormatError
 from profiler_kit.files import require_file
 from profiler_kit.load import cache
 from profiler_kit.load.snapshot.data import HINT, WANTED, Array, SnapshotBuilder, SnapshotData
-from profiler_kit.load.trace.decompress import GZIP_MAGIC, first_bytes
+from profiler_kit.load.trace.decompress import first_bytes, packing_of
 from profiler_kit.progress import Report, silent
 
 MEMORY_LIMIT_BYTES: Final = 3 << 30
@@ -123,8 +123,8 @@ def _first_byte(path: Path) -> bytes:
 def _refuse_other_formats(path: Path) -> None:
     """Say what the file is when its first bytes tell, before any process is started."""
     with path.open("rb") as handle:
-        start = handle.read(2)
-    inner, packed, hint = _first_byte(path), start == GZIP_MAGIC, HINT
+        start = handle.read(16)
+    inner, packed, hint = _first_byte(path), packing_of(start) is not None, HINT
     if packed and inner == b"\x80":
         raise SnapshotFormatError(
             f"{path}: this is a pickle packed with gzip, expected {WANTED} as torch writes it. Unpack it with gunzip."
@@ -134,7 +134,7 @@ def _refuse_other_formats(path: Path) -> None:
         hint = "For a trace use: profiler-kit summary, regions or kernels."
     elif packed:
         found = "a gzip file"
-    elif start == b"PK":
+    elif start.startswith(b"PK"):
         found = "a zip archive (a checkpoint of torch.save?)"
     elif inner == b"<":
         found = "an HTML page"

@@ -19,10 +19,11 @@ import msgspec
 
 from profiler_kit.errors import OptionError, TraceFormatError
 from profiler_kit.files import require_file
+from profiler_kit.load.file_kinds import kind_of
 from profiler_kit.load.trace.column_builder import ColumnBuilder
 from profiler_kit.load.trace.columns import EventColumns
 from profiler_kit.load.trace.decode import KEPT_ARGUMENTS, NOT_JSON
-from profiler_kit.load.trace.decompress import Blocks, text_bytes_about
+from profiler_kit.load.trace.decompress import MOST_LAYERS, Blocks, packing_of, text_bytes_about
 from profiler_kit.load.trace.repair import Incident
 from profiler_kit.load.trace.second_process import SecondProcess, SecondProcessError
 from profiler_kit.load.trace.split_events import KINETO_CUT, SALVAGE_BYTES, EventStream
@@ -87,7 +88,7 @@ class ChromeTrace:
 
 
 def read_chrome_trace(path: Path | str, *, arguments: Sequence[str] = (), report: Report = silent) -> ChromeTrace:
-    """Load `.json`, `.json.gz` or a bare list of events, sorted or not, metadata before or after the events.
+    """Load a trace, packed or not: an object or a bare list, sorted or not, metadata before or after the events.
 
     arguments: what else to keep of each event's `args`, by the names of ARGUMENTS or as the file writes them
     ("Input Dims"); they come as text columns in `columns.extra`. Large files are decoded by two processes.
@@ -203,27 +204,27 @@ def find_events(file: Path, stream: Iterator[bytes]) -> tuple[bytes, Iterator[by
         may_be_json = bytes(seen[:64]).lstrip(_BLANK)[:1] in (b"{", b"")
         if len(seen) > (SEARCH_BYTES if may_be_json else LOOK_BYTES):
             break
-    raise TraceFormatError(
-        f"{file}: found {_describe(bytes(seen))}, expected a chrome trace: {{'traceEvents': [...]}}. {HINT}"
-    )
+    what, hint = _describe(bytes(seen))
+    raise TraceFormatError(f"{file}: found {what}, expected a chrome trace: {{'traceEvents': [...]}}. {hint}")
 
 
-def _describe(data: bytes) -> str:
-    """What a file is that is not a trace, for its error message."""
-    if data[:1] == b"\x80":
-        return "a pickle (a CUDA memory snapshot? Open it with: profiler-kit memory FILE)"
+def _describe(data: bytes) -> tuple[str, str]:
+    """What a file is that is not a trace, and what to do, for its error message."""
     if not data:
-        return "compressed data that cannot be inflated"
-    if data[:2] == b"PK":
-        return "a zip archive"
+        return "packed data that are empty or cannot be unpacked", HINT
+    packing, kind = packing_of(data), kind_of(data)
+    if packing:
+        return f"data packed with {packing.name} more than {MOST_LAYERS} times", "Unpack it first."
+    if kind:
+        return kind.what, kind.hint
     try:
         value = msgspec.json.decode(data)
     except NOT_JSON:
         start = data[:24].decode("utf-8", "replace")
-        return f"text that is not JSON, or cut off before its events (it starts with {start!r})"
+        return f"text that is not JSON, or cut off before its events (it starts with {start!r})", HINT
     if isinstance(value, dict):
-        return f"a JSON object with the keys {sorted(value)[:6]}"
-    return f"a JSON {type(value).__name__}"
+        return f"a JSON object with the keys {sorted(value)[:6]}", HINT
+    return f"a JSON {type(value).__name__}", HINT
 
 
 def metadata_of(head: bytes, tail: bytes) -> dict[str, Any]:

@@ -46,14 +46,16 @@ _STACKS: Final = b'"Call stack"'
 class FileFacts:
     """counts: all events by category (old names translated) and phase, also those that the loader does not keep.
 
-    bare_list: the file is a list of events without an object around it. encoding: utf-16 has a byte order mark.
-    has_shapes, has_stacks: whether any event has `Input Dims`, or `Call stack` (old traces keep stacks there).
+    packing: how it is compressed ("gzip", "gzip in zstd"), "" when it is not. bare_list: the file is a list of
+    events without an object around it. encoding: utf-16 has a byte order mark. has_shapes, has_stacks: whether any
+    event has `Input Dims`, or `Call stack` (old traces keep stacks there).
     """
 
     path: Path
     size_bytes: int
     text_bytes: int
     compressed: bool
+    packing: str
     damaged_compression: bool
     encoding: Literal["utf-8", "utf-16"]
     layout: Layout
@@ -157,7 +159,8 @@ def read_file_facts(path: Path, *, report: Report = silent) -> FileFacts:
         path=path,
         size_bytes=path.stat().st_size,
         text_bytes=len(head) + events.text_bytes,
-        compressed=blocks.packed,
+        compressed=bool(blocks.packing),
+        packing=" in ".join(reversed(blocks.packing)),
         damaged_compression=blocks.cut_off,
         encoding="utf-16" if blocks.utf16 else "utf-8",
         layout=events.layout,
