@@ -105,6 +105,8 @@ def _keeping(method: Callable[Concatenate[S, P], R], *, for_good: bool) -> Calla
 
 def size_of(value: object) -> int:
     """About how many bytes a value takes: its arrays and frames, and the records, lists and dicts around them."""
+    if value is None or isinstance(value, str | int | float):  # most of what lists and dicts hold
+        return sys.getsizeof(value)
     usage = getattr(value, "memory_usage", None)  # of a frame or series; asked this way pandas need not be imported
     if callable(usage):
         used = usage()

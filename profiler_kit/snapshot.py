@@ -24,7 +24,7 @@ from profiler_kit.errors import OptionError
 from profiler_kit.finding import Finding
 from profiler_kit.kept import kept, kept_for_good
 from profiler_kit.later import Shown, later
-from profiler_kit.load.snapshot.data import CPU, Frame, Recording, SnapshotData, StackTable
+from profiler_kit.load.snapshot.data import CPU, HOST, Frame, Recording, SnapshotData, StackTable
 from profiler_kit.load.snapshot.reader import is_trace, load_snapshot_data
 from profiler_kit.load.trace.memory_events import read_memory_events
 from profiler_kit.progress import Report, silent
@@ -112,7 +112,9 @@ class Snapshot:
         return self.data.recording.source
 
     def device_type(self, device: int) -> str:
-        """ "cuda" or "cpu"."""
+        """ "cuda", "cpu", or "host" for pinned host memory."""
+        if device == HOST:
+            return "host"
         return "cpu" if device == CPU or self.source == "torch.profiler" else "cuda"
 
     @property
@@ -162,8 +164,10 @@ class Snapshot:
     @property
     @kept_for_good
     def _regions(self) -> dict[int, memory_regions.Regions]:
+        paths: dict[tuple[str, ...], tuple[str, ...]] = {}
         return {
-            device: memory_regions.nest(self.annotations, one.times_us, device) for device, one in self._replays.items()
+            device: memory_regions.nest(self.annotations, one.times_us, device, paths)
+            for device, one in self._replays.items()
         }
 
     def require_device(self, device: int) -> int:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from profiler_kit.analyses.memory.blocks import MEMORY_BLOCK_SPANS, MEMORY_SEGMENT_SPANS
 from profiler_kit.analyses.memory.replay import MEMORY_ALLOCATIONS
+from profiler_kit.analyses.memory.stack_names import frame_text
 from profiler_kit.load.snapshot.data import SNAPSHOT_EVENTS
 from profiler_kit.schema import Column, Schema
 from profiler_kit.table import Table
@@ -22,7 +23,7 @@ def stacks_frame(stacks: Any) -> pd.DataFrame:
     """STACKS of a snapshot."""
     import pandas as pd
 
-    frames = [[f"{frame.name} ({frame.filename}:{frame.line})" for frame in stack] for stack in stacks]
+    frames = [[frame_text(frame) for frame in stack] for stack in stacks]
     return pd.DataFrame({"frames": pd.Series(frames, dtype=object)})
 
 

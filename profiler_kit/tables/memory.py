@@ -32,8 +32,10 @@ MEMORY_DEVICES: Final = Schema(
     "MEMORY_DEVICES",
     "device that the snapshot knows, used or not",
     {
-        "device": Column("int64", "Number of the device; -1 is the CPU in the memory of a trace."),
-        "device_type": Column("str", "Type of the device: cuda or cpu.", "type"),
+        "device": Column(
+            "int64", "Number of the device; -1 is the CPU in the memory of a trace, -2 pinned host memory."
+        ),
+        "device_type": Column("str", "Type of the device: cuda, cpu, or host for pinned host memory.", "type"),
         "events": Column("int64", "Entries of the allocator's history on this device."),
         "span_us": Column("int64", "Time from the first of them to the last.", "recorded", "room"),
         "peak_allocated_bytes": Column("int64", "Highest total held by tensors, in bytes they asked for.", "peak"),
@@ -54,7 +56,7 @@ MEMORY_DEVICES: Final = Schema(
     },
 )
 
-DEVICE: Final = Option("device", None, "Only this device; all of them when left out.", "count", least=-1, suggest="0")
+DEVICE: Final = Option("device", None, "Only this device; all of them when left out.", "count", least=-2, suggest="0")
 SIZES: Final = Option("fits", "512MiB", "Sizes of allocations, separated by commas.")
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)I?B?", re.IGNORECASE)
 _UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}

@@ -104,10 +104,91 @@ def test_events_say_their_pool_since_torch_2_13(tmp_path: Path) -> None:
     assert load(tmp_path / "m.pickle", s.snapshot([s.alloc(1, 1, 1)])).events["pool"].tolist() == [""]
 
 
-def test_annotation_without_a_device_counts_for_every_device(tmp_path: Path) -> None:
+def test_annotations_are_kept_once_as_the_file_says(tmp_path: Path) -> None:
     marks = [s.mark("START", "a", 5, device=1), {"stage": "START", "name": "all", "time_us": s.T0}]
     data = load(tmp_path / "m.pickle", s.snapshot([], [], marks=marks))
-    assert data.annotations[["device", "name"]].to_numpy().tolist() == [[0, "all"], [1, "all"], [1, "a"]]
+    assert data.annotations["name"].tolist() == ["all", "a"]
+    assert data.annotations["device"].fillna(-1).tolist() == [-1, 1]
+
+
+@pytest.mark.parametrize("line", [2**64 - 1, 2**63, -1, None, "3", b"3", 1.5, [], 10**4000])
+def test_a_line_that_says_nothing_is_unknown(tmp_path: Path, line: object) -> None:
+    frames = [{"name": "wrap", "filename": "fake_tensor.py", "line": line}, s.frame("step", "train.py", 3)]
+    data = load(tmp_path / "m.pickle", s.snapshot([s.alloc(0, 0x1000, 5 << 20, frames=frames)]))
+    assert data.stacks[1] == (Frame("fake_tensor.py", None, "wrap"), Frame("train.py", 3, "step"))
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ({"name": None, "filename": "a.py", "line": 1}, Frame("a.py", 1, "")),
+        ({"name": b"f", "filename": b"a.py", "line": 1}, Frame("a.py", 1, "f")),
+        ({"name": 7, "filename": ["a.py"], "line": 1}, Frame("", 1, "7")),
+        ({"name": "f" * 5000, "other": {}}, Frame("", None, "f" * 4095 + "…")),
+        ({}, Frame("", None, "")),
+        (3, Frame("", None, "")),
+        (None, Frame("", None, "")),
+    ],
+)
+def test_an_odd_frame_is_shown_as_far_as_it_can_be(tmp_path: Path, given: object, shown: Frame) -> None:
+    data = load(tmp_path / "m.pickle", s.snapshot([s.alloc(0, 0x1000, 512, frames=[given])]))
+    assert data.stacks[1] == (shown,)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "column", "read"),
+    [
+        ("stream", 2**64 - 1, "stream", -1),
+        ("stream", 2**63 + 5, "stream", 5 - 2**63),
+        ("stream", 2**64, "stream", 0),
+        ("stream", "7", "stream", 0),
+        ("stream", None, "stream", 0),
+        ("time_us", 5.5, "time_us", 5),
+        ("time_us", float("nan"), "time_us", 0),
+        ("time_us", None, "time_us", 0),
+        ("action", b"alloc", "action", "alloc"),
+        ("action", None, "action", ""),
+        ("frames", 3, "stack", 0),
+        ("frames", b"x", "stack", 0),
+        ("pool_id", "x", "pool", "0,0"),
+        ("device_free", "x", "size_bytes", 512),
+        ("user_metadata", b"layer 1", "user_metadata", "layer 1"),
+        ("user_metadata", {"layer": 1, "deep": {}}, "user_metadata", "layer=1"),
+        ("user_metadata", [1], "user_metadata", ""),
+        ("compile_context", None, "compile_context", ""),
+        ("category", b"gradient", "category", "gradient"),
+        ("colour", object, "size_bytes", 512),
+    ],
+)
+def test_an_odd_value_of_what_is_only_shown_refuses_nothing(
+    tmp_path: Path, key: str, value: object, column: str, read: object
+) -> None:
+    value = "red" if value is object else value
+    data = load(tmp_path / "m.pickle", s.snapshot([s.alloc(0, 0x1000, 512), {**s.alloc(1, 0x2000, 512), key: value}]))
+    assert data.events[column].iloc[1] == read
+    assert len(data.events) == 2
+
+
+def test_odd_segments_blocks_and_annotations_are_read_as_far_as_they_can_be(tmp_path: Path) -> None:
+    block = {**s.block(0x1000, 512, 100), "requested_size": None, "state": b"active_allocated", "frames": None}
+    segment = {**s.segment(0x1000, 2048, block), "segment_type": None, "stream": 2**64 - 1, "segment_pool_id": "x"}
+    del segment["is_expandable"]
+    marks = [
+        {"stage": "START", "name": None, "device": None, "time_us": None},
+        {"stage": "START", "name": b"a", "device": 2**70, "time_us": 2**70},
+        {"stage": "MIDDLE", "name": "no region"},
+        None,
+    ]
+    data = load(tmp_path / "m.pickle", s.snapshot([], segments=[segment], marks=marks))
+    assert data.blocks[["requested_bytes", "state", "stream"]].to_numpy().tolist() == [[512, "active_allocated", -1]]
+    assert data.segments[["segment_type", "pool"]].to_numpy().tolist() == [["", "0,0"]]
+    assert data.annotations["name"].tolist() == ["", "a"]
+
+
+def test_a_stack_beyond_what_python_can_call_says_what_is_left_out(tmp_path: Path) -> None:
+    frames = [s.frame(f"f{number}") for number in range(1030)]
+    stack = load(tmp_path / "m.pickle", s.snapshot([s.alloc(0, 1, 1, frames=frames)])).stacks[1]
+    assert (len(stack), stack[1023].name, stack[1024].name) == (1025, "f1023", "(6 more frames)")
 
 
 def test_our_own_recording_is_told(tmp_path: Path) -> None:
@@ -212,9 +293,14 @@ def test_another_pickle(tmp_path: Path) -> None:
         {"device_traces": [[{"action": "alloc", "size": 1.5}]]},
         {"device_traces": [[{"action": "alloc", "size": 1 << 70}]]},
         {"device_traces": [[{"action": "alloc", "addr": -1}]]},
-        {"device_traces": [[{"action": "alloc", "frames": 3}]]},
-        {"device_traces": [[{"action": "alloc", "frames": [3]}]]},
-        {"device_traces": [[{"action": "alloc", "frames": [{"name": b"x"}]}]]},
+        {"device_traces": [[{"action": "alloc", "addr": "0x1000"}]]},
+        {"device_traces": [[{"action": 5}]]},
+        {"device_traces": [[None]]},
+        {"host_traces": [{"action": "alloc", "size": "1"}]},
+        {"host_traces": {}},
+        {"host_segments": [5]},
+        {"segments": [{"total_size": 1.5}]},
+        {"segments": [{"blocks": [{"size": "5"}]}]},
         {"device_traces": {}},
         {"segments": [{"blocks": [None]}]},
         {"segments": [{"blocks": 5}]},
@@ -275,7 +361,8 @@ HOSTILE = {
     "a list that holds itself": PROTO + b"]\x94h\x00a.",
     "a history that holds itself": SNAPSHOT_HEAD + b"]\x94h\x00as.",
     "shared lists": shared_lists(12),
-    "one history a thousand times": SNAPSHOT_HEAD + b"](]\x94(" + b"}" * 1000 + b"e" + b"h\x00" * 1000 + b"es.",
+    "one history a hundred times": SNAPSHOT_HEAD + b"](]\x94(" + b"}" * 1000 + b"e" + b"h\x00" * 99 + b"es.",
+    "four thousand devices": SNAPSHOT_HEAD + b"](" + b"]" * 4096 + b"es.",
     "colliding keys": collisions(60_000),
     "new object": PROTO + b"\x8c\x02os\x8c\x06system\x93)\x81.",
     "new object with arguments": PROTO + b"\x8c\x02os\x8c\x06system\x93)}\x92.",
@@ -321,7 +408,7 @@ def test_an_event_that_is_its_own_stack_does_no_harm(tmp_path: Path) -> None:
     path.write_bytes(SNAPSHOT_HEAD + b"]]}\x94\x8c\x06frames](h\x00esaas.")
     data = read_snapshot(path)
     assert data.events["stack"].tolist() == [1]
-    assert data.stacks[1] == (Frame("", 0, ""),)
+    assert data.stacks[1] == (Frame("", None, ""),)
 
 
 def test_what_a_refusal_says(tmp_path: Path) -> None:
@@ -334,9 +421,10 @@ def test_what_a_refusal_says(tmp_path: Path) -> None:
     assert refused(path) == (
         f"reading it takes more than 256 MiB of memory, {PLAIN}. If you trust it, raise the limit with --memory-limit."
     )
-    path.write_bytes(HOSTILE["one history a thousand times"])
+    path.write_bytes(HOSTILE["one history a hundred times"])
     assert refused(path) == (
-        f"it lists more events than the file has bytes, expected a snapshot as torch writes it. {HINT}"
+        f"it lists 100000 events in {path.stat().st_size} bytes, more than they can hold, "
+        f"expected a snapshot as torch writes it. {HINT}"
     )
     path.write_bytes(HOSTILE["colliding keys"])
     assert refused(path) == f"reading it took more than 1 s of processor time, expected a CUDA memory snapshot. {HINT}"

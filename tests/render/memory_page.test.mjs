@@ -29,6 +29,17 @@ test("ticks are round, and have the decimals that their step needs", () => {
   assert.equal(niceStep(110, 10), 20);
   assert.equal(sizeStep(5 * 2 ** 20, 5), 2 ** 20);
   assert.equal(tick(1500, 500, TIMES, 5000), "1.5 ms");
+  const GIB = 2 ** 30;
+  for (const [step, largest, units] of [
+    [GIB / 4, GIB, SIZES], [GIB / 8, 1.1 * GIB, SIZES], [GIB / 2, 3 * GIB, SIZES], [2 ** 38, 2 ** 40, SIZES], [2 ** 8, 2 ** 10, SIZES],
+    [1, 5e6, TIMES], [2, 90e6, TIMES], [50, 1500, TIMES], [1, 7, TIMES],
+  ]) {
+    const texts = [1, 2, 3, 4, 5, 6, 7].map((number) => tick(number * step, step, units, largest));
+    assert.equal(new Set(texts).size, 7, texts.join(", "));
+    const [unit, size] = units.find(([name]) => texts[0].endsWith(` ${name}`));
+    texts.forEach((text, at) => assert.equal(Number(text.replace(/,/g, "").split(" ")[0]) * size / step, at + 1, `${text} in ${unit}`));
+  }
+  assert.deepEqual([1, 2, 3].map((number) => tick(number * GIB / 4, GIB / 4, SIZES, GIB)), ["0.25 GiB", "0.50 GiB", "0.75 GiB"]);
   assert.equal(tick(2 ** 21, 2 ** 20, SIZES, 2 ** 23), "2 MiB");
 });
 

@@ -9,7 +9,7 @@ function duration(ns) {
 }
 
 function tick(ns, step, [size, unit]) {
-  return `${(ns / size).toFixed(Math.max(0, Math.min(6, Math.ceil(-Math.log10(step / size) - 1e-9))))} ${unit}`;
+  return `${(ns / size).toFixed(Math.max(0, Math.min(9, Math.ceil(-Math.log10(step / size) - 1e-9))))} ${unit}`;
 }
 
 function nice(raw) {

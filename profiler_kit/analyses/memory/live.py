@@ -10,7 +10,7 @@ import pandas as pd
 
 from profiler_kit.analyses.memory.regions import NO_REGION, Regions
 from profiler_kit.analyses.memory.replay import Bools, Ints, Replay
-from profiler_kit.analyses.memory.stack_names import HasFrame
+from profiler_kit.analyses.memory.stack_names import HasFrame, place
 from profiler_kit.load.snapshot.data import StackTable
 from profiler_kit.schema import Column, Schema
 
@@ -95,7 +95,7 @@ def layer_path(frames: Sequence[HasFrame]) -> Path:
     for number, frame in enumerate(python):
         if frame.name == "forward" and number + 1 < len(python) and _is_call(python[number + 1]):
             caller = next((one for one in python[number + 1 :] if not _is_call(one)), None)
-            where = f" at {_file(caller)}:{caller.line}" if caller else ""
+            where = f" at {place(_file(caller), caller.line)}" if caller else ""
             found.append(f"{_file(frame)}{where}")
     return tuple(reversed(found))
 

@@ -55,6 +55,8 @@ MEMORY_REGION_SPANS: Final = Schema(
 
 NO_REGION: Final = ("(no region)",)
 MAX_DEPTH: Final = 100  # regions nested deeper are siblings at this depth
+MAX_LETTERS: Final = 8 << 20  # of all paths of a device; beyond, a new path begins at the top
+_LETTERS_OF_A_NAME: Final = 16  # what one takes beside its own
 _STEP: Final = re.compile(r"ProfilerStep#\d+")
 
 
@@ -81,20 +83,23 @@ class Regions:
         return self.innermost[np.searchsorted(self.change_us, times_us, side="right") - 1]
 
 
-def nest(annotations: pd.DataFrame, times_us: Ints, device: int) -> Regions:
-    """Nest the annotations of one device, which has events at `times_us`.
+def nest(
+    annotations: pd.DataFrame, times_us: Ints, device: int, paths: dict[tuple[str, ...], tuple[str, ...]]
+) -> Regions:
+    """Nest the annotations of one device, which has events at `times_us`; without any, nothing is known of regions.
 
-    An END closes the innermost open START of its name. A region that was never closed ends with the history; an END
-    without a START closes a region that was open when the recording began. `ProfilerStep#N` is one region.
+    `paths` holds each path once for all devices. An END closes the innermost open START of its name. A region that was
+    never closed ends with the history; an END without a START closes a region that was open when the recording began.
+    `ProfilerStep#N` is one region.
     """
-    mine = annotations[annotations["device"] == device]
+    mine = annotations[(annotations["device"].isna() | (annotations["device"] == device)) & (len(times_us) > 0)]
     moments = mine["time_us"].to_numpy()
     every = np.concatenate((times_us, moments))
     first, last = (int(every.min()), int(every.max())) if len(every) else (0, 0)
     names = ["ProfilerStep" if _STEP.fullmatch(name) else name for name in mine["name"]]
     marks = list(zip((mine["stage"] == "END").tolist(), names, moments.tolist(), strict=True))
     before = [(False, name, first) for name in reversed(_unopened(marks))]
-    return _Nesting().run(before + marks, last, open_at_start=bool(before))
+    return _Nesting(paths).run(before + marks, last, open_at_start=bool(before))
 
 
 def _unopened(marks: list[tuple[bool, str, int]]) -> list[str]:
@@ -115,12 +120,17 @@ def _unopened(marks: list[tuple[bool, str, int]]) -> list[str]:
 class _Nesting:
     """The walk over the marks of one device."""
 
-    def __init__(self) -> None:
+    def __init__(self, shared: dict[tuple[str, ...], tuple[str, ...]]) -> None:
+        self._shared = shared
         self._paths: list[tuple[str, ...]] = []
         self._parents: list[int] = []
+        self._letters: list[int] = []
+        self._left = MAX_LETTERS
         self._numbers: dict[tuple[int, str], int] = {}
-        self._instances: list[list[int]] = []  # path, start, end (-1: open)
-        self._open: list[tuple[str, int]] = []  # name, instance
+        self._instances: list[list[int]] = []  # path, start, end
+        self._closed: list[bool] = []
+        self._open: list[int] = []  # instances, the innermost last; below it some may have closed
+        self._by_name: dict[str, list[int]] = {}  # those that are open
 
     def run(self, marks: list[tuple[bool, str, int]], last: int, *, open_at_start: bool) -> Regions:
         changes, innermost = [np.iinfo(np.int64).min], [-1]
@@ -130,12 +140,12 @@ class _Nesting:
             else:
                 self._start(name, time_us)
             changes.append(time_us)
-            innermost.append(self._instances[self._open[-1][1]][0] if self._open else -1)
+            innermost.append(self._innermost())
         if open_at_start:  # no time before: the first change holds since forever
             first = int(np.searchsorted(changes, changes[1], side="right")) - 1
             changes, innermost = [changes[0], *changes[first + 1 :]], innermost[first:]
         table = np.array(self._instances, np.int64).reshape(-1, 3)
-        closed = table[:, 2] >= 0
+        closed = np.array(self._closed, np.bool_)
         return Regions(
             self._paths,
             self._parents,
@@ -147,22 +157,44 @@ class _Nesting:
             np.array(innermost, np.int64),
         )
 
+    def _innermost(self) -> int:
+        return self._instances[self._open[-1]][0] if self._open else -1
+
     def _start(self, name: str, time_us: int) -> None:
-        depth = min(len(self._open), MAX_DEPTH - 1)
-        parent = self._instances[self._open[depth - 1][1]][0] if depth else -1
+        instance = len(self._instances)
+        self._instances.append([self._path(name), time_us, -1])
+        self._closed.append(False)
+        self._open.append(instance)
+        self._by_name.setdefault(name, []).append(instance)
+
+    def _path(self, name: str) -> int:
+        """Number of the path of a region that opens now."""
+        parent = self._innermost()
+        if parent >= 0 and len(self._paths[parent]) >= MAX_DEPTH:
+            parent = self._parents[parent]
         number = self._numbers.get((parent, name))
+        if number is None and parent >= 0 and self._letters[parent] > self._left:
+            parent = -1
+            number = self._numbers.get((parent, name))
         if number is None:
             number = self._numbers[parent, name] = len(self._paths)
-            self._paths.append((*(self._paths[parent] if parent >= 0 else ()), name))
+            path = (*(self._paths[parent] if parent >= 0 else ()), name)
+            self._paths.append(self._shared.setdefault(path, path))
             self._parents.append(parent)
-        self._open.append((name, len(self._instances)))
-        self._instances.append([number, time_us, -1])
+            self._letters.append(len(name) + _LETTERS_OF_A_NAME + (self._letters[parent] if parent >= 0 else 0))
+            self._left -= self._letters[-1]
+        return number
 
     def _end(self, name: str, time_us: int) -> None:
-        for at in range(len(self._open) - 1, -1, -1):
-            if self._open[at][0] == name:
-                self._instances[self._open.pop(at)[1]][2] = time_us
-                return
+        """Close the innermost open region of that name."""
+        mine = self._by_name.get(name)
+        if not mine:
+            return
+        instance = mine.pop()
+        self._instances[instance][2] = time_us
+        self._closed[instance] = True
+        while self._open and self._closed[self._open[-1]]:
+            self._open.pop()
 
 
 def region_spans(regions: dict[int, Regions]) -> pd.DataFrame:

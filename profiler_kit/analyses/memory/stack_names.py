@@ -29,6 +29,7 @@ NOISE_FILES: Final = (
     "cpython/abstract.h",
 )
 BEFORE: Final = "(before the recording)"
+UNNAMED: Final = "(unnamed)"
 NO_STACK: Final = "(no Python stack, as on the backward thread)"
 _WRAPPERS: Final = ("_call_impl", "<lambda>", "<module>")
 _LIBRARIES: Final = ("torch/", "site-packages/", "dist-packages/", "runpy.py", "<frozen")
@@ -40,14 +41,19 @@ class HasFrame(Protocol):
     @property
     def filename(self) -> str: ...
     @property
-    def line(self) -> int: ...
+    def line(self) -> int | None: ...
     @property
     def name(self) -> str: ...
 
 
 def frame_text(frame: HasFrame) -> str:
-    """`function (file:line)`; the function alone where no file is known, as in a CPU recording."""
-    return f"{frame.name} ({frame.filename}:{frame.line})" if frame.filename else frame.name
+    """`function (file:line)`; without what is not known: the line, or the file too, as in a CPU recording."""
+    return f"{frame.name or UNNAMED} ({place(frame.filename, frame.line)})" if frame.filename else frame.name or UNNAMED
+
+
+def place(file: str, line: int | None) -> str:
+    """`file:line`; the file where the line is not known."""
+    return file if line is None else f"{file}:{line}"
 
 
 def is_noise(frame: HasFrame) -> bool:
@@ -86,11 +92,11 @@ def stack_name(frames: Sequence[HasFrame], *, before: bool = False) -> str:
     if not frames:
         return BEFORE if before else NO_STACK
     shown = frame_to_show(frames) or frames[0]
-    name = shown.name
+    name = shown.name or UNNAMED
     if shown.filename not in ("", "none", "??"):
         parts = shown.filename.replace("\\", "/").split("/")
-        name = f"{name} ({'/'.join(parts[-2:])}:{shown.line})"
+        name = f"{name} ({place('/'.join(parts[-2:]), shown.line)})"
     called = next((frame for frame in frames if frame.filename.endswith(".py")), shown)
     if is_own(shown) and not is_own(called) and called.name not in _WRAPPERS:
-        name = f"{name} › {called.name}"
+        name = f"{name} › {called.name or UNNAMED}"
     return f"{name} {BEFORE}" if before else name

@@ -20,6 +20,7 @@ from profiler_kit.errors import SnapshotFormatError
 from profiler_kit.load.integers import MISSING
 from profiler_kit.load.snapshot.data import (
     CPU,
+    EVENT_TEXTS,
     SNAPSHOT_ANNOTATIONS,
     SNAPSHOT_BLOCKS,
     SNAPSHOT_EVENTS,
@@ -70,10 +71,10 @@ def snapshot_of(trace: ChromeTrace, memory: MemoryEvents) -> SnapshotData:
     return SnapshotData(
         path=str(trace.path),
         recording=Recording(SOURCE),
-        events=SNAPSHOT_EVENTS.check(_joined(events, ("action", "pool"))),
+        events=SNAPSHOT_EVENTS.check(_joined(events, ("action", "pool", *EVENT_TEXTS))),
         blocks=SNAPSHOT_BLOCKS.check(_joined(blocks, ("state",))),
         segments=SNAPSHOT_SEGMENTS.check(_joined(segments, ())),
-        annotations=_annotations(trace.columns, devices, base_ns),
+        annotations=_annotations(trace.columns, base_ns),
         stacks=stacks,
         devices=devices,
     )
@@ -105,7 +106,7 @@ def _events(memory: MemoryEvents, rows: I64, stack: I64, device: int, base_ns: i
             "time_us": np.concatenate((time_us, time_us[before])),
             "stack": np.concatenate((stack, stack[before])),
             "device_free_bytes": pd.array([pd.NA] * count, dtype="Int64"),
-            "pool": np.full(count, "", object),
+            **{name: np.full(count, "", object) for name in ("pool", *EVENT_TEXTS)},
         }
     )
     return frame.iloc[order]
@@ -166,8 +167,8 @@ def _end_state(memory: MemoryEvents, rows: I64, stack: I64, device: int) -> tupl
 # ---- regions ----
 
 
-def _annotations(columns: EventColumns, devices: tuple[int, ...], base_ns: int) -> pd.DataFrame:
-    """SNAPSHOT_ANNOTATIONS: the regions of all threads, on every device."""
+def _annotations(columns: EventColumns, base_ns: int) -> pd.DataFrame:
+    """SNAPSHOT_ANNOTATIONS: the regions of all threads, of no device in particular."""
     event = np.flatnonzero(columns.of_category(lambda category: category == REGION))
     start = columns.start_ns[event]
     end = start + columns.dur_ns[event]
@@ -183,11 +184,10 @@ def _annotations(columns: EventColumns, devices: tuple[int, ...], base_ns: int) 
             "stage": pd.Categorical([stage for _, stage, _ in marks], categories=["START", "END"]),
             "name": np.array([name for _, _, name in marks], object),
             "time_us": np.array([(ns + base_ns) // NS_PER_US for ns, _, _ in marks], np.int64),
+            "device": pd.array([pd.NA] * len(marks), dtype="Int64"),
         }
     )
-    every = [frame.assign(device=np.int64(device)) for device in devices]
-    joined = pd.concat(every).sort_values("time_us", kind="stable", ignore_index=True)
-    return SNAPSHOT_ANNOTATIONS.check(joined)
+    return SNAPSHOT_ANNOTATIONS.check(frame.sort_values("time_us", kind="stable", ignore_index=True))
 
 
 def _nested_marks(starts: list[int], ends: list[int], names: list[str]) -> Iterator[tuple[int, str, str]]:

@@ -33,6 +33,11 @@ SNAPSHOT_EVENTS: Final = Schema(
         "stack": Column("int64", "Row of the table stacks; 0 is unknown.", "called by"),
         "device_free_bytes": Column("Int64", "Of an oom: free on the device as the driver sees it."),
         "pool": Column("category", 'Private pool id, "0,0" the default one; "" before torch 2.13, which says it.'),
+        "user_metadata": Column("category", "What the program said with the event; of annotate, of its address."),
+        "compile_context": Column("category", "Frame and recompilation of torch.compile (0/1); N/A outside."),
+        "category": Column(
+            "category", 'What the tensor is, as torch.profiler found: parameter, gradient and others; "".'
+        ),
     },
 )
 
@@ -69,7 +74,7 @@ SNAPSHOT_ANNOTATIONS: Final = Schema(
     "SNAPSHOT_ANNOTATIONS",
     "start or end of a record_function region, in time order",
     {
-        "device": Column("int64"),
+        "device": Column("Int64", "As the file says; missing where it says none."),
         "stage": Column("category", "START, END"),
         "name": Column("str"),
         "time_us": Column("int64"),
@@ -79,16 +84,17 @@ SNAPSHOT_ANNOTATIONS: Final = Schema(
 
 WANTED: Final = "a CUDA memory snapshot"
 CPU: Final = -1  # torch's index of the CPU, the device of a trace's CPU memory
+HOST: Final = -2  # the device of pinned host memory, which torch's own host allocator holds
 HINT: Final = "Record one with profiler_kit.memory_runner or torch.cuda.memory._dump_snapshot."
 
 Array = npt.NDArray[Any]
 
 
 class Frame(NamedTuple):
-    """One line of a stack."""
+    """One line of a stack; line: None where it is not known."""
 
     filename: str
-    line: int
+    line: int | None
     name: str
 
 
@@ -153,13 +159,14 @@ class SnapshotData:
     devices: tuple[int, ...] = ()
 
 
+EVENT_TEXTS: Final = ("user_metadata", "compile_context", "category")  # what events say of what they allocate
 _GROUPS: Final = {
-    "event": ("device", "action", "address", "size_bytes", "stream", "time_us", "stack", "pool"),
+    "event": ("device", "action", "address", "size_bytes", "stream", "time_us", "stack", "pool", *EVENT_TEXTS),
     "segment": ("device", "address", "total_bytes", "stream", "type", "pool", "expandable"),
     "block": ("segment", "address", "size_bytes", "requested_bytes", "state", "stack"),
     "annotation": ("end", "device", "name", "time_us"),
 }
-_MOST_DEVICES: Final = 4096
+_MOST_DEVICES: Final = 128
 
 
 class SnapshotBuilder:
@@ -175,17 +182,18 @@ class SnapshotBuilder:
         stacks = self._stacks()
         events = self._events(self._group("event"), len(stacks))
         segments = self._segments(self._group("segment"))
-        devices = {*range(self._head["devices"]), *map(int, segments["device"].unique())}
+        found = {*events["device"].unique().tolist(), *segments["device"].unique().tolist()}
+        devices = sorted({*range(self._head["devices"]), *found} - {HOST}) + [HOST] * (HOST in found)
         return SnapshotData(
             path=str(self._path),
             recording=self._recording(),
             events=events,
             blocks=self._blocks(self._group("block"), segments, len(stacks)),
             segments=segments,
-            annotations=self._annotations(self._group("annotation"), sorted(devices)),
+            annotations=self._annotations(self._group("annotation")),
             stacks=stacks,
             settings=self._head["settings"],
-            devices=tuple(sorted(devices)),
+            devices=tuple(devices),
         )
 
     def _group(self, name: str) -> dict[str, Array]:
@@ -206,6 +214,11 @@ class SnapshotBuilder:
         if len(column) and not (column.min() >= 0 and column.max() < count):
             raise self._broken(name)
         return column
+
+    def _check_devices(self, name: str, count: int) -> None:
+        column = self._column(name)
+        if not bool((((column >= 0) & (column < count)) | (column == HOST)).all()):
+            raise self._broken(name)
 
     def _broken(self, name: str) -> SnapshotFormatError:
         return SnapshotFormatError(f"{self._path}: its {name} columns do not fit together, expected {WANTED}. {HINT}")
@@ -228,14 +241,16 @@ class SnapshotBuilder:
         if len(rows) and not (rows[:, [0, 2]].min() >= 0 and rows[:, [0, 2]].max() < len(strings)):
             raise self._broken("frame")
         self._within("stack_frames", len(rows))
-        frames = tuple(Frame(strings[file], line, strings[name]) for file, line, name in rows.tolist())
+        lines = [None if line < 0 else line for line in rows[:, 1].tolist()]
+        files, names = ([strings[number] for number in rows[:, part].tolist()] for part in (0, 2))
+        frames = tuple(map(Frame, files, lines, names))
         return StackTable(ends, flat, frames)
 
     def _events(self, group: dict[str, Array], stacks: int) -> pd.DataFrame:
         import pandas as pd
 
         count = len(group["device"])
-        self._within("event.device", self._head["devices"])
+        self._check_devices("event.device", self._head["devices"])
         # free memory is known of a few events only (oom): a value and "not missing" in their rows
         free, missing = np.zeros(count, np.int64), np.ones(count, np.bool_)
         rows, values = self._within("free.row", count), self._column("free.bytes")
@@ -249,11 +264,12 @@ class SnapshotBuilder:
             "stack": self._within("event.stack", stacks).astype(np.int64),
             "device_free_bytes": pd.arrays.IntegerArray(free, missing),
             "pool": self._category("event.pool", "pools"),
+            **{name: self._category(f"event.{name}", name) for name in EVENT_TEXTS},
         }
         return _frame(SNAPSHOT_EVENTS, columns)
 
     def _segments(self, group: dict[str, Array]) -> pd.DataFrame:
-        self._within("segment.device", _MOST_DEVICES)
+        self._check_devices("segment.device", _MOST_DEVICES)
         columns = {
             **group,
             "segment_type": self._category("segment.type", "states").astype(object),
@@ -274,18 +290,19 @@ class SnapshotBuilder:
         }
         return _frame(SNAPSHOT_BLOCKS, columns)
 
-    def _annotations(self, group: dict[str, Array], devices: list[int]) -> pd.DataFrame:
-        """In time order; one that names no device (-1) counts for every device."""
+    def _annotations(self, group: dict[str, Array]) -> pd.DataFrame:
+        """In time order; what happened at once stays in the order of the file."""
+        import pandas as pd
+
         names = np.array(self._texts("names"), dtype=object)
         code, time_us, device = self._within("annotation.name", len(names)), group["time_us"], group["device"]
-        # rows of the file: those of one device, then for each device those of every device
-        single, every = np.flatnonzero(device >= 0), np.flatnonzero(device < 0)
-        row = np.concatenate((single, np.tile(every, len(devices))))
-        of = np.concatenate((device[single], np.repeat(np.array(devices, np.int64), len(every))))
-        order = np.lexsort((row, time_us[row]))  # by time; what happened at once stays in the order of the file
-        row, of = row[order], of[order]
-        stage = _coded((group["end"][row] != 0).astype(np.int8), ["START", "END"])
-        columns = {"device": of, "stage": stage, "name": names[code[row]], "time_us": time_us[row]}
+        row = np.argsort(time_us, kind="stable")
+        columns = {
+            "device": pd.arrays.IntegerArray(device[row], device[row] == -1),
+            "stage": _coded((group["end"][row] != 0).astype(np.int8), ["START", "END"]),
+            "name": names[code[row]],
+            "time_us": time_us[row],
+        }
         return _frame(SNAPSHOT_ANNOTATIONS, columns)
 
     def _recording(self) -> Recording:

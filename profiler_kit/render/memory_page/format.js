@@ -3,8 +3,11 @@
 export const SIZES = [["TiB", 2 ** 40, 2], ["GiB", 2 ** 30, 2], ["MiB", 2 ** 20, 1], ["KiB", 2 ** 10, 1], ["B", 1, 0]];
 export const TIMES = [["s", 1e6, 3], ["ms", 1e3, 3], ["µs", 1, 0]];
 
-export const NUMBERS = [0, 1, 2, 3].map((decimals) => new Intl.NumberFormat("en-US", { minimumFractionDigits: decimals, maximumFractionDigits: decimals }));
-export function grouped(value, decimals = 0) { return NUMBERS[decimals].format(value); }
+const NUMBERS = [];
+export function grouped(value, decimals = 0) {
+  NUMBERS[decimals] ??= new Intl.NumberFormat("en-US", { minimumFractionDigits: decimals, maximumFractionDigits: decimals });
+  return NUMBERS[decimals].format(value);
+}
 export function unitOf(units, value) { return units.find((unit) => Math.abs(value) >= unit[1]) || units[units.length - 1]; }
 // What is there but too little to show says so.
 export function inUnit(value, [unit, size, decimals]) {
@@ -27,9 +30,11 @@ export function niceStep(span, most) {
   return [1, 2, 5, 10].map((step) => step * power).find((step) => step >= rough);
 }
 export function sizeStep(span, most) { return 2 ** Math.ceil(Math.log2(span / most)); }
-// A tick's text: only as many decimals as the step needs.
+// A tick's text: as many decimals as the step needs, so that no two ticks have the same.
 export function tick(value, step, units, largest) {
   const unit = unitOf(units, largest);
-  const decimals = Math.max(0, Math.min(3, Math.ceil(-Math.log10(step / unit[1]) - 1e-9)));
+  const size = step / unit[1];
+  let decimals = 0;
+  while (decimals < 9 && Math.abs(size * 10 ** decimals - Math.round(size * 10 ** decimals)) > 1e-6 * size * 10 ** decimals) decimals++;
   return `${grouped(value / unit[1], decimals)} ${unit[0]}`;
 }

@@ -6,6 +6,8 @@ import { shortened } from "./elements.js";
 export const OTHER_FRAME = 1, PYTHON_FRAME = 2, OWN_FRAME = 3;
 export const NO_STACK = "(no Python stack)"; // as on autograd's backward thread
 
+function place(file, line) { return line === null ? file : `${file}:${line}`; } // null: not known
+
 export class Stacks {
   constructor(head, planes) {
     this.frames = head.frames;
@@ -44,11 +46,11 @@ export class Stacks {
   }
   where(frame) { // the last two parts of the path, and the line
     const [, file, at] = this.frames[frame];
-    return file && file !== "none" && file !== "??" ? `${file.replaceAll("\\", "/").split("/").slice(-2).join("/")}:${at}` : "";
+    return file && file !== "none" && file !== "??" ? place(file.replaceAll("\\", "/").split("/").slice(-2).join("/"), at) : "";
   }
   text(frame) {
     const [name, file, at] = this.frames[frame];
-    return `${name}  ${file}:${at}`;
+    return `${name}  ${place(file, at)}`;
   }
   shownText(frame) { return shortened(this.text(frame), 2000); }
   // One byte per stack: does a frame's function or file hold the text?
