@@ -251,9 +251,10 @@ class Run:
     @kept
     def side(self) -> Side | None:
         """The trace as one side of a comparison; None without a trace."""
-        if self.trace is None:
+        trace = self.trace
+        if trace is None:
             return None
-        return Side.of(self.trace.gpu_events(), self.trace.region_instances(), self.trace.operators())
+        return Side.of(trace.in_parts(trace.gpu_events()), trace.region_parts(), trace.operators())
 
 
 def load_run(path: str | os.PathLike[str], *, report: Report = silent) -> Run:

@@ -194,7 +194,23 @@ class Trace:
     @kept_for_good
     def region_instances(self) -> pd.DataFrame:
         """REGION_INSTANCES: one row per opened region."""
-        return frames.region_instances_frame(self._attribution)
+        return frames.region_instances_frame(self._attribution.instances, self._attribution)
+
+    @kept_for_good
+    def region_parts(self) -> pd.DataFrame:
+        """REGION_INSTANCES once more, but a region that straddles others has one row for each stretch that it is in.
+
+        Regions straddle where each is open for some time without the other. What a region did while others were around
+        it is theirs too, and only that, so each stretch has a path, times and GPU work of its own.
+        """
+        if self._attribution.parts is self._attribution.instances:
+            return self.region_instances()
+        return frames.region_instances_frame(self._attribution.parts, self._attribution)
+
+    def in_parts(self, gpu_events: pd.DataFrame) -> pd.DataFrame:
+        """All GPU events (GPU_EVENTS or KERNEL_DETAILS) with their row of region_parts as `instance`."""
+        part = self._attribution.part
+        return gpu_events.assign(instance=frames.masked(part, part != NONE))
 
     @kept_for_good
     def operators(self) -> pd.DataFrame:
@@ -226,7 +242,7 @@ class Trace:
     @kept
     def regions(self) -> pd.DataFrame:
         """REGION_TOTALS: one row per region path."""
-        return region_totals(self.gpu_events(), self.region_instances())
+        return region_totals(self.gpu_events(), self.region_parts())
 
     @kept
     def kernels(self, *, region: str | None = None) -> pd.DataFrame:
@@ -334,8 +350,8 @@ class Trace:
     def utilization(self, *, kernel_wait_below_ns: int = KERNEL_WAIT_BELOW_NS) -> pd.DataFrame:
         """REGION_UTILIZATION: one row per region path, with the verdict on what bounds it."""
         return region_utilization(
-            self.kernel_details(),
-            self.region_instances(),
+            self.in_parts(self.kernel_details()),
+            self.region_parts(),
             self.launch_calls(),
             kernel_wait_below_ns=kernel_wait_below_ns,
         )

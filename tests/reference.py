@@ -6,6 +6,7 @@ Written from the rules of the design alone; shares no code with the package.
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 from collections import defaultdict
 from decimal import Decimal
@@ -44,8 +45,52 @@ def _name(event: dict[str, Any]) -> str:
 
 def open_regions(regions: list[dict[str, Any]], at: int) -> list[dict[str, Any]]:
     """Regions of one thread open at a moment, outermost first."""
-    found = [r for r in regions if r["start"] <= at < r["end"]]
-    return sorted(found, key=lambda r: (r["start"], -r["end"], r["args"].get("External id", -(1 << 63)), r["name"]))
+    return sorted((r for r in regions if r["start"] <= at < r["end"]), key=lambda r: r["place"])
+
+
+def place(regions: list[dict[str, Any]]) -> None:
+    """Give each region of one thread its place among those open with it, by comparing every two of them."""
+    regions.sort(key=lambda r: (r["start"], -r["end"], r["args"].get("External id", -(1 << 63)), r["name"]))
+    first: dict[str, int] = {}
+    straddle, contain = set(), set()
+    for number, outer in enumerate(regions):
+        first.setdefault(_name(outer), -1 if _name(outer) == "ProfilerStep" else number)
+        for inner in regions[number + 1 :]:
+            if inner["start"] >= outer["end"]:
+                break
+            pair = (_name(outer), _name(inner))
+            if inner["end"] > outer["end"]:
+                straddle |= {pair, pair[::-1]}
+            else:
+                contain.add(pair)
+    changed = True
+    while changed:
+        changed = False
+        for outer_name, inner_name in contain - straddle:
+            if first[inner_name] < first[outer_name]:
+                first[outer_name], changed = first[inner_name], True
+    for number, region in enumerate(regions):
+        region["place"] = (first[_name(region)], number)
+
+
+def host_rows(path: Path) -> dict[Path_, tuple[int, int]]:
+    """Instances and host time of each path, moment by moment; threads stand for themselves."""
+    threads = defaultdict(list)
+    for e in read(path):
+        if e.get("cat") == "user_annotation":
+            threads[_thread(e)].append(e)
+    rows: dict[Path_, tuple[set[int], int]] = {}
+    for regions in threads.values():
+        place(regions)
+        times = {time for r in regions for time in (r["start"], r["end"])}
+        for region in regions:
+            cuts = sorted(time for time in times if region["start"] < time < region["end"])
+            for begin, end in itertools.pairwise([region["start"], *cuts, region["end"]]):
+                stack = [r for r in open_regions(regions, begin) if r["place"] < region["place"]]
+                where = (*(_name(r) for r in stack), _name(region))
+                ids, length = rows.get(where, (set(), 0))
+                rows[where] = (ids | {region["order"]}, length + end - begin)
+    return {where: (len(ids), length) for where, (ids, length) in rows.items()}
 
 
 def attribute(path: Path) -> list[tuple[dict[str, Any], Path_]]:
@@ -69,6 +114,8 @@ def attribute(path: Path) -> list[tuple[dict[str, Any], Path_]]:
                 backward[_thread(e)].append(e)
             elif number is not None and not e["args"].get("Fwd thread id"):
                 sequence[number].append(e)
+    for of_thread in regions.values():
+        place(of_thread)
     callers = {thread: _caller(thread, events, sequence, backward) for thread, events in backward.items()}
     result = []
     for e in spans:

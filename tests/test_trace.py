@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from profiler_kit.findings.quality import losses
 from profiler_kit.trace import load_trace
 from tests.builders import SHARED, TraceBuilder, real_traces
-from tests.reference import attribute, region_rows
+from tests.reference import attribute, host_rows, region_rows
 
 GOLDEN = Path(__file__).parent / "golden"
+CASES = Path(__file__).parent / "cases" / "traces"
 
 
 def compare(path: Path) -> None:
@@ -219,6 +220,93 @@ def test_random_traces_equal_the_slow_reference_in_any_order(
     order.shuffle(trace.events)
     after = load_trace(trace.write(path)).regions()
     assert before.to_dict("records") == after.to_dict("records")
+
+
+straddling = st.tuples(
+    st.integers(0, 40), st.integers(0, 30), st.sampled_from(["ProfilerStep#1", "ProfilerStep#2", "a", "b", "c", "d"])
+)
+
+
+@settings(max_examples=300)
+@given(st.lists(straddling, min_size=2, max_size=14), st.lists(st.integers(0, 70), max_size=8))
+def test_a_row_holds_instances_events_and_host_time_of_the_same_regions(
+    tmp_path_factory: pytest.TempPathFactory, regions: list, calls: list
+) -> None:
+    trace = TraceBuilder()
+    for start, dur, name in regions:
+        trace.region(name, start, dur)
+    for correlation, at in enumerate(calls):
+        trace.launch(correlation, at)
+        trace.kernel(correlation, 100 + 10 * correlation, 3)
+    path = trace.write(tmp_path_factory.mktemp("t") / "t.json")
+    compare(path) if calls else None
+    rows = load_trace(path).regions()
+    found = {
+        tuple(row.path): (row.instances, row.host_ns)
+        for row in rows.itertuples()
+        if row.path not in (("(no region)",), ("(unlinked)",))
+    }
+    assert found == host_rows(path)
+    assert rows["host_ns"].sum() == sum(dur for _, dur, _ in regions) * 1000  # no time is lost, none counts twice
+    assert (rows["instances"] > 0).equals(~rows["path"].isin([("(no region)",), ("(unlinked)",)]))
+
+
+def test_steps_that_training_batches_straddle_are_one_row() -> None:
+    """Lightning's batches begin in one step and end in the next; a kernel counts in every region open at its launch."""
+    trace = load_trace(CASES / "lightning_intersecting.json")
+    step, batch = ("ProfilerStep",), "[pl][profile]run_training_batch"
+    rows = trace.regions().set_index("path")[["instances", "gpu_events", "host_ns", "span_ns"]]
+    assert {path: tuple(row) for path, row in zip(rows.index, rows.to_numpy().tolist(), strict=True)} == {
+        step: (4, 12, 4_000_000, 3_240_000),
+        (*step, batch): (4, 11, 3_700_000, 2_240_000),
+        (batch,): (1, 0, 300_000, 0),  # the last batch ends after the last step
+    }
+    assert trace.kernels(region="ProfilerStep")["count"].sum() == 12
+    assert trace.kernels(region=batch)["count"].sum() == 11
+    used = trace.utilization().set_index("path")
+    assert used["instances"].to_dict() == rows["instances"].to_dict()
+    assert used["gpu_events"].to_dict() == rows["gpu_events"].to_dict()
+    assert trace.region_instances()["name"].value_counts().to_dict() == {"ProfilerStep": 4, batch: 4}
+
+
+def test_of_two_names_that_straddle_the_one_opened_first_stays_outside(tmp_path: Path) -> None:
+    """An epoch that begins within a step and holds later ones; an inner region keeps its place in it."""
+    trace = TraceBuilder()
+    for number in range(3):
+        trace.region(f"ProfilerStep#{number}", 100 * number, 100)
+    trace.region("epoch", 50, 200)
+    trace.region("forward", 60, 20)  # in the epoch, in step 0
+    trace.region("load", 300, 40)
+    trace.region("train", 320, 40)  # begins in load, outlives it
+    trace.region("train", 380, 40)
+    trace.region("load", 400, 40)  # begins in train, outlives it: load was opened first
+    for correlation, at in enumerate((70, 150, 220, 280, 330, 350, 410, 430)):
+        trace.launch(correlation, at)
+        trace.kernel(correlation, 1000 + 10 * correlation, 1)
+    path = trace.write(tmp_path / "t.json")
+    compare(path)
+    loaded = load_trace(path)
+    assert loaded.gpu_events()["path"].tolist() == [
+        ("ProfilerStep", "epoch", "forward"),
+        ("ProfilerStep", "epoch"),
+        ("ProfilerStep", "epoch"),
+        ("ProfilerStep",),
+        ("load", "train"),
+        ("train",),
+        ("load", "train"),
+        ("load",),
+    ]
+    rows = loaded.regions().set_index("path")
+    assert rows["instances"].to_dict() == {
+        ("ProfilerStep",): 3,
+        ("ProfilerStep", "epoch"): 1,
+        ("ProfilerStep", "epoch", "forward"): 1,
+        ("load",): 2,
+        ("load", "train"): 2,
+        ("train",): 2,
+    }
+    assert rows.loc[[("ProfilerStep",)], "host_ns"].item() == 300_000
+    assert rows.loc[[("train",)], "host_ns"].item() == 40_000
 
 
 def test_huge_time_ranges_do_not_overflow(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.attribute.launch_context import MODULE_PREFIX, LaunchContexts, OperatorCalls
-from profiler_kit.attribute.regions import Attribution, Regions
+from profiler_kit.attribute.regions import Attribution, Instances, Regions
 from profiler_kit.load.integers import MISSING
 from profiler_kit.load.trace.categories import is_launch
 from profiler_kit.load.trace.columns import EventColumns
@@ -182,10 +182,10 @@ def gpu_events_frame(columns: EventColumns, found: Attribution) -> pd.DataFrame:
         "stream": nullable(columns.integers["stream"][found.event]),
         "start_ns": columns.start_ns[found.event],
         "dur_ns": columns.dur_ns[found.event],
-        "launch": _masked(found.launch, linked),
-        "launch_start_ns": _masked(columns.start_ns[launch], linked),
-        "launch_thread": _masked(columns.thread[launch], linked),
-        "instance": _masked(found.instance, found.instance >= 0),
+        "launch": masked(found.launch, linked),
+        "launch_start_ns": masked(columns.start_ns[launch], linked),
+        "launch_thread": masked(columns.thread[launch], linked),
+        "instance": masked(found.instance, found.instance >= 0),
         "path": _paths(found.path, found.paths),
         "forward_path": _paths(found.forward_path, found.paths),
     }
@@ -201,9 +201,9 @@ def kernel_details_frame(gpu_events: pd.DataFrame, columns: EventColumns, found:
         if name not in GPU_EVENTS.columns and name.endswith("_ns")
     }
     extra: dict[str, Any] = {
-        "operator_event": _masked(found.operator, found.operator >= 0),
+        "operator_event": masked(found.operator, found.operator >= 0),
         "operator": _named(found.operator, columns.name, columns.names),
-        "outer_operator_event": _masked(found.outer_operator, found.outer_operator >= 0),
+        "outer_operator_event": masked(found.outer_operator, found.outer_operator >= 0),
         "outer_operator": _named(found.outer_operator, columns.name, columns.names),
         "module": _named(found.module, columns.name, modules),
         "modules": _paths(found.modules, found.module_paths),
@@ -237,15 +237,14 @@ def launch_calls_frame(columns: EventColumns, found: Attribution) -> pd.DataFram
     return LAUNCH_CALLS.check(pd.DataFrame(data))
 
 
-def region_instances_frame(attribution: Attribution) -> pd.DataFrame:
-    """REGION_INSTANCES."""
-    found = attribution.instances
+def region_instances_frame(found: Instances, attribution: Attribution) -> pd.DataFrame:
+    """REGION_INSTANCES of the instances of an attribution, or of their parts."""
     data: dict[str, Any] = {
         "event": found.event,
         "name": pd.Series(found.name, dtype=object),
         "step": nullable(found.step),
         "path": _paths(found.path, attribution.paths),
-        "parent": _masked(found.parent, found.parent >= 0),
+        "parent": masked(found.parent, found.parent >= 0),
         "thread": found.thread.astype(np.int32),
         "start_ns": found.start_ns,
         "end_ns": found.end_ns,
@@ -266,7 +265,7 @@ def operators_frame(columns: EventColumns, regions: Regions, calls: OperatorCall
         "dur_ns": columns.dur_ns[calls.event],
         "self_ns": calls.self_ns,
         "depth": calls.depth.astype(np.int32),
-        "parent": _masked(calls.parent, calls.parent >= 0),
+        "parent": masked(calls.parent, calls.parent >= 0),
         "path": _paths(regions.path[node], regions.paths),
     }
     return OPERATORS.check(pd.DataFrame(data))
@@ -274,10 +273,11 @@ def operators_frame(columns: EventColumns, regions: Regions, calls: OperatorCall
 
 def nullable(values: I64) -> pd.arrays.IntegerArray:
     """Integers in which MISSING is missing."""
-    return _masked(values, values != MISSING)
+    return masked(values, values != MISSING)
 
 
-def _masked(values: npt.NDArray[np.integer[Any]], known: npt.NDArray[np.bool_]) -> pd.arrays.IntegerArray:
+def masked(values: npt.NDArray[np.integer[Any]], known: npt.NDArray[np.bool_]) -> pd.arrays.IntegerArray:
+    """Integers, missing where they are not known."""
     return pd.arrays.IntegerArray(np.where(known, values, 0).astype(values.dtype), ~known)
 
 

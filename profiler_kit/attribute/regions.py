@@ -27,6 +27,7 @@ UNLINKED: Final[Path] = ("(unlinked)",)
 NO_REGION_PATH, UNLINKED_PATH, NO_FORWARD_PATH = 0, 1, 2  # where Attribution.paths has them, and the empty path
 STEP_PREFIX: Final = "ProfilerStep#"
 NONE: Final = -1  # "no row" in the integer arrays of this module
+_NEVER: Final = np.iinfo(np.int64).max
 _BUDGET: Final = 20_000_000  # pieces nested again and again, over all rounds: some seconds
 
 
@@ -51,16 +52,19 @@ class Attribution:
     """One row per GPU event, by start. launch is a row of the events or NONE, instance a row of instances or NONE.
 
     path and forward_path are indices of paths, which begin with NO_REGION, UNLINKED and the empty path (a forward
-    path that is not known).
+    path that is not known). part is a row of parts or NONE: the stretches of the instances, each with the path it has
+    then. They are the instances themselves where no regions straddle.
     """
 
     event: I64
     launch: I64
     instance: I64
+    part: I64
     path: I64
     forward_path: I64
     paths: list[Path]
     instances: Instances
+    parts: Instances
     regions: Regions
 
 
@@ -77,8 +81,10 @@ def attribute(columns: EventColumns) -> Attribution:
     forward = np.full(len(gpu), NO_FORWARD_PATH, dtype=np.int64)
     forward[linked] = regions.forward_path(columns.thread[launch[linked]], columns.start_ns[launch[linked]])
     end_ns = columns.start_ns[gpu] + columns.dur_ns[gpu]
-    instances = regions.instances(columns, node, columns.start_ns[gpu], end_ns)
-    return Attribution(gpu, launch, regions.instance[node], path, forward, regions.paths, instances, regions)
+    instances, parts = regions.instances(columns, node, columns.start_ns[gpu], end_ns)
+    instance = regions.instance[node]
+    part = instance if parts is instances else node - 1
+    return Attribution(gpu, launch, instance, part, path, forward, regions.paths, instances, parts, regions)
 
 
 def launches_of(columns: EventColumns, gpu: I64) -> I64:
@@ -101,8 +107,9 @@ def launches_of(columns: EventColumns, gpu: I64) -> I64:
 class Regions:
     """The regions of a trace as a forest of pieces.
 
-    A region is one piece unless it outlives the region it began in: then it is cut where that one ends, so that
-    the path of a moment names just the regions open then. Pieces are nodes of the forest, node 0 is ROOT;
+    A region is one piece unless it straddles another, that is, each is open for some time without the other. Then the
+    one that is the inner by stack_order is cut where the outer one begins or ends, so that the path of a moment names
+    just the regions open then, always in the same order. Pieces are nodes of the forest, node 0 is ROOT;
     parent may lead to another thread (backward threads). instance and path hold one entry per node.
     """
 
@@ -128,11 +135,12 @@ class Regions:
         rank = outer_first(start, end, *ties)
         event = event[np.argsort(rank)]
         names, step = _step_names([columns.names[code] for code in columns.name[event].tolist()])
-        forest, instance, shortened = cut_into_pieces(
-            columns.thread[event].astype(np.int64),
-            columns.start_ns[event],
-            columns.start_ns[event] + columns.dur_ns[event],
-        )
+        thread, start = columns.thread[event].astype(np.int64), columns.start_ns[event]
+        end = start + columns.dur_ns[event]
+        forest, instance, shortened = cut_into_pieces(thread, start, end)
+        if len(instance) - 1 > len(event):  # some straddle
+            order = stack_order(forest, instance, thread, end, names)
+            forest, instance, shortened = cut_into_pieces(thread, start, end, order)
         backward = find_backward(columns, event)
         parent = _across_threads(columns, forest, event[instance[1:]], backward)
         first = np.full(len(event), ROOT, dtype=np.int64)
@@ -158,8 +166,8 @@ class Regions:
         path[known] = self.path[self.forest.innermost(operator_thread[known], operator_start[known])]
         return path
 
-    def instances(self, columns: EventColumns, node: I64, start_ns: I64, end_ns: I64) -> Instances:
-        """The table of instances, with the span of what each launched (node, start and end of each GPU event)."""
+    def instances(self, columns: EventColumns, node: I64, start_ns: I64, end_ns: I64) -> tuple[Instances, Instances]:
+        """The instances and their parts, with the span of what each launched (node, start, end of each GPU event)."""
         first_start = np.full(len(self.parent), np.iinfo(np.int64).max)
         last_end = np.full(len(self.parent), np.iinfo(np.int64).min)
         np.minimum.at(first_start, node, start_ns)
@@ -176,7 +184,7 @@ class Regions:
         np.minimum.at(gpu_start, self.instance[1:], first_start[1:])
         np.maximum.at(gpu_end, self.instance[1:], last_end[1:])
         nothing = gpu_start > gpu_end
-        return Instances(
+        instances = Instances(
             event=self.event,
             name=self.name,
             step=self.step,
@@ -188,6 +196,23 @@ class Regions:
             gpu_start_ns=np.where(nothing, MISSING, gpu_start),
             gpu_end_ns=np.where(nothing, MISSING, gpu_end),
         )
+        if len(self.parent) - 1 == len(self.event):
+            return instances, instances
+        row, nothing = self.instance[1:], first_start[1:] > last_end[1:]
+        times = self.forest.axis
+        parts = Instances(
+            event=self.event[row],
+            name=[self.name[one] for one in row.tolist()],
+            step=self.step[row],
+            parent=self.parent[1:] - 1,
+            path=self.path[1:],
+            thread=instances.thread[row],
+            start_ns=times.time_of(instances.thread[row], self.forest.start[1:]),
+            end_ns=times.time_of(instances.thread[row], self.forest.end[1:]),
+            gpu_start_ns=np.where(nothing, MISSING, first_start[1:]),
+            gpu_end_ns=np.where(nothing, MISSING, last_end[1:]),
+        )
+        return instances, parts
 
 
 def _step_names(names: list[str]) -> tuple[list[str], I64]:
@@ -203,35 +228,79 @@ def _step_names(names: list[str]) -> tuple[list[str], I64]:
     return plain, steps
 
 
-def cut_into_pieces(thread: I64, start: I64, end: I64) -> tuple[Forest, I64, int]:
+def stack_order(forest: Forest, instance: I64, thread: I64, end: I64, names: list[str]) -> I64:
+    """The place of each region in the stack of those open with it, outer ones lower, where some straddle.
+
+    Takes the regions outer first, and the forest of their pieces cut in that order. Of two regions that straddle, the
+    outer one is of the name that is ahead on their thread: ProfilerStep, else the one that was opened first. So it
+    stays whenever regions of these two names are open together. Names that never straddle nest as they contain each
+    other: a name stands no later than any that it contains in this way.
+    """
+    codes: dict[tuple[int, str], int] = {}
+    name = np.array([codes.setdefault(one, len(codes)) for one in zip(thread.tolist(), names, strict=True)])
+    place = np.arange(len(codes))  # the first of each name, as regions come by start
+    place[[code for (_, spelled), code in codes.items() if spelled == STEP_PREFIX[:-1]]] = -1
+    # every two regions that are open together: one has a piece somewhere above a piece of the other
+    pairs: dict[bool, list[I64]] = {True: [], False: []}
+    node = np.arange(1, len(instance))
+    above = forest.parent[node]
+    work = 0
+    while (above != ROOT).any() and work < _BUDGET:
+        node, above = node[above != ROOT], above[above != ROOT]
+        work += len(node)
+        inner, outer = instance[node], instance[above]
+        straddles = end[inner] > end[outer]
+        key = name[outer] * len(codes) + name[inner]
+        for kind, found in pairs.items():
+            found.append(np.unique(key[straddles == kind]))
+        above = forest.parent[above]
+    straddling, containing = np.concatenate(pairs[True]), np.unique(np.concatenate(pairs[False]))
+    back = straddling % len(codes) * len(codes) + straddling // len(codes)
+    containing = containing[~np.isin(containing, np.concatenate((straddling, back)))]
+    outer, inner = containing // len(codes), containing % len(codes)
+    while (place[outer] > place[inner]).any():
+        np.minimum.at(place, outer, place[inner])
+    order = np.empty(len(name), dtype=np.int64)
+    order[np.argsort(place[name], kind="stable")] = np.arange(len(name))
+    return order
+
+
+def cut_into_pieces(thread: I64, start: I64, end: I64, order: I64 | None = None) -> tuple[Forest, I64, int]:
     """Nest regions given outer first; return the forest of pieces and the instance of each node (NONE for ROOT).
 
-    Each round cuts every piece that outlives its parent at the parent's end; what is cut off begins anew there. The
-    pieces of n regions of which k are open at once number n x k. When _BUDGET is spent, what still outlives its
-    parent is closed with it, so that no path ever names a region that is not open; the third value says how many
-    pieces that shortened.
+    order: of each region, its place in the stack of those open with it; that of the regions if it is not given. Each
+    round cuts every piece that outlives its parent at the parent's end, and every parent that should be the inner one
+    where the piece begins; what is cut off begins anew there. The pieces of n regions of which k are open at once
+    number n x k. When _BUDGET is spent, what still outlives its parent is closed with it, so that no path ever names a
+    region that is not open; the third value says how many pieces that shortened.
     """
-    instance = np.arange(len(start))
+    instance = order_of = np.arange(len(start))
+    if order is not None:
+        order_of = order
     work = 0
     while True:
-        forest = build_forest(thread, start, end, instance)
+        rank = order_of[instance]
+        forest = build_forest(thread, start, end, rank)
         span = forest.span
-        child = np.flatnonzero((forest.parent != ROOT) & (forest.end > forest.end[forest.parent]))
-        work += len(start)
-        if not len(child) or work + len(start) + len(child) > _BUDGET + 2 * len(start):
-            break
-        # each such piece ends where its parent does; what is left becomes a new piece from there, of the same instance
+        child = np.flatnonzero(forest.parent != ROOT)
         piece, above = span[child], span[forest.parent[child]]
-        cut = end[above]
+        late, swapped = end[piece] > end[above], rank[piece] < rank[above]
+        # where each piece is cut first, if anywhere
+        cut = np.full(len(start), _NEVER)
+        np.minimum.at(cut, piece[late], end[above[late]])
+        np.minimum.at(cut, above[swapped], start[piece[swapped]])
+        piece = np.flatnonzero(cut != _NEVER)
+        work += len(start)
+        if not len(piece) or work + len(start) + len(piece) > _BUDGET + 2 * len(start):
+            break
         thread = np.concatenate((thread, thread[piece]))
-        start = np.concatenate((start, cut))
+        start = np.concatenate((start, cut[piece]))
         instance = np.concatenate((instance, instance[piece]))
-        whole = end[piece]
-        end = np.concatenate((end, whole))
-        end[piece] = cut
-    if len(child):
-        forest = build_forest(thread, start, _closed_with_parents(forest, end), instance)
-    return forest, np.concatenate(([NONE], instance[forest.span[1:]])), len(child)
+        end = np.concatenate((end, end[piece]))
+        end[piece] = cut[piece]
+    if len(piece):
+        forest = build_forest(thread, start, np.maximum(_closed_with_parents(forest, end), start), rank)
+    return forest, np.concatenate(([NONE], instance[forest.span[1:]])), len(piece)
 
 
 def _closed_with_parents(forest: Forest, end: I64) -> I64:

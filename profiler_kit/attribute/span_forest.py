@@ -50,6 +50,11 @@ class Axis:
             offset = 2 * after - exact  # odd on a known time, even between two
         return np.asarray(thread.astype(np.int64) * self.width + offset, dtype=np.int64)
 
+    def time_of(self, thread: I64, place: I64) -> I64:
+        """The moment at each position of a span's start or end."""
+        offset = place - thread * self.width
+        return offset + self.first_ns - 1 if self.ranks is None else self.ranks[offset // 2]
+
 
 @dataclass(frozen=True)
 class Forest:

@@ -72,9 +72,10 @@ def region_totals(gpu_events: pd.DataFrame, instances: pd.DataFrame) -> pd.DataF
     gpu_events, sum_ns, busy_ns, span_ns and launches include nested regions; self_sum_ns counts what was launched
     with this region as the innermost one, so that it adds up to the sum over all GPU events. busy_ns is the union
     over every stream and device. span_ns adds up last end - first start of each instance, host_ns the instances'
-    own time on their threads. launches counts the launch calls that own a GPU event. Rows ("(no region)",) and
-    ("(unlinked)",) hold what was launched outside every region and what has no launch in the trace; they have no
-    instances, and no span. They are left out when they would be empty.
+    own time on their threads. Of a region that straddles others, `instances` has a row for each stretch
+    (Trace.region_parts), and each path counts what its own stretches hold. launches counts the launch calls that own a
+    GPU event. Rows ("(no region)",) and ("(unlinked)",) hold what was launched outside every region and what has no
+    launch in the trace; they have no instances, and no span. They are left out when they would be empty.
     """
     gpu_events = GPU_EVENTS.check(gpu_events)
     instances = REGION_INSTANCES.check(instances)
@@ -93,6 +94,9 @@ def region_totals(gpu_events: pd.DataFrame, instances: pd.DataFrame) -> pd.DataF
     start = gpu_events["start_ns"].to_numpy()
     dur = gpu_events["dur_ns"].to_numpy()
     count = len(paths)
+    # the stretches of one region that share a path count as one: a number for these, and the first row of each
+    whole = opened * (int(instances["event"].max()) + 1 if len(instances) else 1) + instances["event"].to_numpy()
+    _, first, whole = np.unique(whole, return_index=True, return_inverse=True)
     self_sum = _added(own, dur, count)
     launch = gpu_events["launch"]
     # the first GPU event of each launch call, so that a call with several counts once
@@ -101,11 +105,11 @@ def region_totals(gpu_events: pd.DataFrame, instances: pd.DataFrame) -> pd.DataF
     totals = pd.DataFrame(
         {
             "path": pd.Series(paths, dtype=object),
-            "instances": np.bincount(opened, minlength=count),
+            "instances": np.bincount(opened[first], minlength=count),
             "gpu_events": _handed_up(np.bincount(own, minlength=count).astype(np.int64), parent),
             "sum_ns": _handed_up(self_sum, parent),
             "busy_ns": _busy(own, parent, start, start + dur),
-            "span_ns": _added(opened, _spans(instances), count),
+            "span_ns": _added(opened[first], _spans(instances, whole, len(first)), count),
             "self_sum_ns": self_sum,
             "host_ns": _added(opened, (instances["end_ns"] - instances["start_ns"]).to_numpy(), count),
             "launches": _handed_up(np.bincount(launch_path, minlength=count).astype(np.int64), parent),
@@ -152,8 +156,13 @@ def _busy(own: I64, parent: I64, start: I64, end: I64) -> I64:
     return covered_by_group(np.concatenate(groups), start[row], end[row], len(parent))
 
 
-def _spans(instances: pd.DataFrame) -> I64:
-    return (instances["gpu_end_ns"] - instances["gpu_start_ns"]).fillna(0).to_numpy(dtype=np.int64)
+def _spans(instances: pd.DataFrame, whole: I64, count: int) -> I64:
+    """Last end less first start of what each whole launched, 0 where that is nothing; whole: number of each row's."""
+    start, end = np.full(count, np.iinfo(np.int64).max), np.full(count, np.iinfo(np.int64).min)
+    known = instances["gpu_start_ns"].notna().to_numpy()
+    np.minimum.at(start, whole[known], instances["gpu_start_ns"][known].to_numpy(dtype=np.int64))
+    np.maximum.at(end, whole[known], instances["gpu_end_ns"][known].to_numpy(dtype=np.int64))
+    return np.where(start > end, 0, end - start)
 
 
 def _as_tree(totals: pd.DataFrame, parent: I64) -> pd.DataFrame:

@@ -108,6 +108,7 @@ def region_utilization(
 ) -> pd.DataFrame:
     """KERNEL_DETAILS, REGION_INSTANCES, LAUNCH_CALLS -> REGION_UTILIZATION: one row per region path, longest first.
 
+    instances, and that of each of the details, are the parts of regions where these straddle (Trace.region_parts).
     The wall time of an instance runs from its start on the host (or the start of its first GPU event, if that is
     earlier) to its end on the host or the end of the last GPU event it launched, whichever is later. It divides into
     busy_ns (the GPU ran work launched in the region, nested regions included; union over every stream and device),
@@ -130,7 +131,7 @@ def region_utilization(
     by_instance["waiting_ns"] = _waiting(launch_calls, instances)
     path, distinct = pd.factorize(instances["path"])
     totals = by_instance.groupby(path).sum()
-    totals.insert(0, "instances", np.bincount(path))
+    totals.insert(0, "instances", instances["event"].groupby(path).nunique())
     totals.insert(0, "path", pd.Series(list(distinct), dtype=object))
     wall = totals["wall_ns"].where(totals["wall_ns"] > 0, 1)
     totals["utilization"] = totals["busy_ns"] / wall
@@ -164,9 +165,6 @@ def _by_instance(details: pd.DataFrame, instances: pd.DataFrame, gaps: pd.DataFr
     began = np.where(gpu_start == MISSING, began, np.minimum(began, gpu_start))
     ended = np.maximum(ended, gpu_end)
     group, row = _with_ancestors(_integers(details["instance"], -1), _integers(instances["parent"], -1))
-    # a region that outlives the one it began in launches what no longer belongs to that one
-    kept = (start[row] < ended[group]) & (end[row] > began[group]) | (start[row] == end[row])
-    group, row = group[kept], row[kept]
     # each event cut to the wall time of the instance
     busy = covered_by_group(group, np.maximum(start[row], began[group]), np.minimum(end[row], ended[group]), count)
     occupied = _inside(*union(start, end), began, ended)

@@ -37,7 +37,7 @@ class GpuWork:
     start_ns: I64
     end_ns: I64
     launch_start_ns: I64  # MISSING where the launch is not in the trace
-    instance: I64
+    part: I64
     track: I64
     tracks: list[tuple[int, int]]
 
@@ -55,7 +55,7 @@ class GpuWork:
             start_ns=start,
             end_ns=start + columns.dur_ns[event],
             launch_start_ns=np.where(launch == NONE, MISSING, launched),
-            instance=attribution.instance[rows],
+            part=attribution.part[rows],
             track=track.reshape(-1).astype(np.int64),
             tracks=[(int(device), int(stream)) for device, stream in tracks.tolist()],
         )
@@ -68,7 +68,7 @@ class GpuWork:
 
 @dataclass(frozen=True)
 class Slice:
-    """What one region instance launched on one stream; depth counts the regions around it."""
+    """What one region, or one part of it, launched on one stream; depth counts the regions around it."""
 
     name: str
     path: tuple[str, ...]
@@ -80,11 +80,11 @@ class Slice:
 
 def region_slices(work: GpuWork, attribution: Attribution, window: Window) -> list[list[Slice]]:
     """For each track of `work` the slices that overlap the window, outer before inner. Their times are not cut."""
-    table = attribution.instances
-    known = np.flatnonzero(work.instance != NONE)
+    table = attribution.parts
+    known = np.flatnonzero(work.part != NONE)
     tracks = max(1, len(work.tracks))
     keys, starts, ends, counts = _grouped(
-        work.instance[known] * tracks + work.track[known],
+        work.part[known] * tracks + work.track[known],
         work.start_ns[known],
         work.end_ns[known],
         np.ones(len(known), dtype=np.int64),
