@@ -6,14 +6,15 @@ own (loading.py), which a page may watch and stop. A file that changed is anothe
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gzip
 import json
 import os
 import subprocess
 import sys
-import tempfile
 import threading
+import weakref
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,6 +26,7 @@ import streamlit as st
 
 from app.loading import Job
 from profiler_kit.errors import InputError
+from profiler_kit.files import temporary_folder
 from profiler_kit.finding import Finding
 from profiler_kit.findings import doctor, quality
 from profiler_kit.formats.ladder_file import ladder_rows
@@ -332,17 +334,18 @@ class Window:
     """A part of a trace as a file, which goes when this is dropped."""
 
     path: Path
-    folder: tempfile.TemporaryDirectory[str]
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _window(of: Stamp, first_ns: int, last_ns: int, _folder: RunFolder) -> Window:
-    folder = tempfile.TemporaryDirectory(prefix="profiler_kit-", ignore_cleanup_errors=True)
+    held = contextlib.ExitStack()
+    out = held.enter_context(temporary_folder()) / "window.json.gz"
     # The timeline counts from its first span, the export from the trace's first event.
     before = timeline(_folder)[0].start_ns - int(trace(_folder).columns.start_ns.min())
-    out = Path(folder.name) / "window.json.gz"
     export_window(Path(of[0]), out, time_ns=(before + first_ns, before + last_ns))
-    return Window(out, folder)
+    found = Window(out)
+    weakref.finalize(found, held.close)
+    return found
 
 
 def window(folder: RunFolder, first_ns: int, last_ns: int) -> Window:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import itertools
 import json
 import os
+import re
+import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -13,31 +18,102 @@ from typing import Final
 from profiler_kit.errors import InputError
 
 _NAME_KEPT: Final = 40  # characters at the end of a name; the prefix must not make it too long
+_UNFINISHED: Final = re.compile(r"\.(?P<kind>tmp|old)-(?P<pid>[1-9]\d{0,9})-(?P<name>.+)")
+_numbers: Final = itertools.count()  # threads may write the same path
 
 
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path beside `path`; rename it to `path` when the block ends, remove it when it raises.
+    """Give a temporary path; rename it to `path` when the block ends, remove it when it raises.
 
-    The temporary name keeps the suffixes (writers choose gzip by them) and starts with a dot, so that no
-    listing of runs or traces picks it up. Missing folders are made. An existing `path` stays as it is until
-    the rename, which replaces it in one step.
+    It lies in a folder of its own beside `path`, as `folder_beside` makes one, and keeps the suffixes (writers choose
+    gzip by them). Missing folders are made. An existing `path` stays as it is until the rename, which replaces it in
+    one step.
 
     Raises InputError when the folder cannot be written.
     """
     target = Path(path)
-    temporary = target.with_name(f".tmp-{os.getpid()}-{target.name[-_NAME_KEPT:]}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"{target}: cannot make the folder ({error.strerror}). Choose a path that can be written."
-        ) from error
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            folder = stack.enter_context(folder_beside(target))
+        except OSError as error:
+            raise InputError(
+                f"{target}: cannot make the folder ({error.strerror}). Choose a path that can be written."
+            ) from error
+        temporary = folder / target.name[-_NAME_KEPT:]
         yield temporary
         os.replace(temporary, target)  # noqa: PTH105 - the one call that is atomic on POSIX and on Windows
+
+
+def temporary_folder() -> contextlib.AbstractContextManager[Path]:
+    """A folder for files that are gone afterwards, which only their owner may read; as `folder_beside`."""
+    return folder_beside(Path(tempfile.gettempdir()) / "profiler_kit", 0o700)
+
+
+@contextlib.contextmanager
+def folder_beside(target: Path, mode: int = 0o777) -> Iterator[Path]:
+    """Give a new folder beside `target`, and remove it with what it then holds.
+
+    Its name starts with a dot, so that no listing of runs or traces shows it. While it is used it is locked; what
+    killed processes left beside `target` is cleared away first. Raises OSError when it cannot be made.
+    """
+    clear_unfinished(target.parent)
+    folder = target.with_name(f".tmp-{os.getpid()}-{next(_numbers)}-{target.name[-_NAME_KEPT:]}")
+    shutil.rmtree(folder, ignore_errors=True)  # of a killed process that had the same number
+    folder.mkdir(mode)
+    try:
+        with _lock(folder):
+            yield folder
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def clear_unfinished(parent: Path) -> None:
+    """Clear away the folders that killed processes left in `parent`; a run that one was replacing comes back.
+
+    A folder is left by a killed process when it has the name of one, no process has its number, and none holds its
+    lock: the number alone means nothing when the process ran in another container or on another machine.
+    """
+    if not parent.is_dir():
+        return
+    for path in [Path(entry) for entry in os.scandir(parent) if entry.name.startswith(".")]:
+        match = _UNFINISHED.fullmatch(path.name)
+        if match is None or path.is_symlink() or not path.is_dir() or _runs(int(match["pid"])):
+            continue
+        with contextlib.suppress(OSError), _lock(path) as locked:
+            if not locked:
+                continue
+            replaced = parent / match["name"]
+            if match["kind"] == "old" and not os.path.lexists(replaced):
+                path.rename(replaced)  # killed between moving it aside and putting the new run in its place
+            else:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[bool]:
+    """Hold the lock of a folder, which the system lets go of when the process dies; False when it cannot be had."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locked = True
+        except OSError:  # held by another process, or a file system without locks
+            locked = False
+        yield locked
+    finally:
+        os.close(handle)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # of another user, or no number of a process
+        return True
+    return True
 
 
 def write_json(path: str | os.PathLike[str], value: object) -> None:

@@ -8,12 +8,12 @@ database of its own, whose settings are locked: external access and extensions o
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from profiler_kit.errors import OptionError
+from profiler_kit.files import temporary_folder
 from profiler_kit.sql_arrow import SPILLED, create_views
 
 if TYPE_CHECKING:
@@ -63,9 +63,9 @@ def select_spilled(query: str, spilled: Spilled, *, memory_limit_bytes: int = SP
 
     Raises OptionError as select does, and InputError when the folder has no room.
     """
-    with tempfile.TemporaryDirectory(prefix="profiler_kit-") as folder:
+    with temporary_folder() as folder:
         settings = {
-            "temp_directory": folder,
+            "temp_directory": str(folder),
             "threads": "2",  # each holds a row group
             "preserve_insertion_order": "false",
         }

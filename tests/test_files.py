@@ -35,6 +35,6 @@ def test_names_no_file_can_have_are_refused(tmp_path: Path) -> None:
 def test_a_name_as_long_as_the_file_system_allows_can_be_written(tmp_path: Path) -> None:
     for name in ("x" * 250 + ".json", "\N{LATIN SMALL LETTER E WITH ACUTE}" * 120 + ".json.gz"):
         with whole_file(tmp_path / name) as temporary:
-            assert temporary.name.startswith(".tmp-") and temporary.suffixes == (tmp_path / name).suffixes
+            assert temporary.parent.name.startswith(".tmp-") and temporary.suffixes == (tmp_path / name).suffixes
             temporary.write_text("whole")
         assert (tmp_path / name).read_text() == "whole"

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
 from profiler_kit.errors import OptionError
+from profiler_kit.files import clear_unfinished, folder_beside
 from profiler_kit.formats.run_record import RECORD
-
-_LEFT: Final = re.compile(r"\.(?P<kind>tmp|old)-(?P<pid>[1-9]\d{0,9})-(?P<name>.+)")
 
 
 def check_target(target: Path, *, overwrite: bool) -> None:
@@ -49,85 +45,33 @@ def check_place(out: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def whole_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
-    """Give a new empty folder beside `target`; make it `target` when the block ends, remove it when it raises.
+    """Give a new empty folder beside `target`, as files.folder_beside; make it `target` when the block ends.
 
-    The temporary name starts with a dot, so that no listing of runs shows it. With `overwrite` the folder there
-    before is removed only once the new one is complete. Whatever killed captures left beside `target` is
-    cleared away first. When the block raises, folders above that were made for it go too, unless they hold something.
+    With `overwrite` the folder there before is removed only once the new one is complete. When the block raises,
+    folders above that were made for it go too, unless they hold something.
 
     Raises OptionError as `check_target`, at the start and once more at the end.
     """
-    sweep(target.parent)
+    clear_unfinished(target.parent)
     check_target(target, overwrite=overwrite)
-    temporary = target.with_name(f".tmp-{os.getpid()}-{target.name}")
-    shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had the same id
-    above = [parent for parent in temporary.parents if not parent.exists()]
+    above = [parent for parent in target.absolute().parents if not parent.exists()]
     with contextlib.ExitStack() as undo:
         for parent in reversed(above):
             undo.callback(_remove_empty, parent)
         try:
-            temporary.mkdir(parents=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = undo.enter_context(folder_beside(target))
         except OSError as error:
             raise OptionError(
                 f"{target}: the folder cannot be made ({error.strerror}). Choose another name."
             ) from error
-        undo.callback(shutil.rmtree, temporary, ignore_errors=True)
-        with _lock(temporary):
-            yield temporary
-            check_target(target, overwrite=overwrite)
-            old = target.with_name(f".old-{os.getpid()}-{target.name}")
-            if target.exists():
-                target.rename(old)
-            temporary.rename(target)
-        undo.pop_all()
+        yield temporary
+        check_target(target, overwrite=overwrite)
+        old = target.with_name(f".old-{os.getpid()}-{target.name}")
+        if target.exists():
+            target.rename(old)
+        temporary.rename(target)
         shutil.rmtree(old, ignore_errors=True)
-
-
-def sweep(parent: Path) -> None:
-    """Clear away the folders that killed captures left in `parent`; a run that one was replacing comes back.
-
-    A folder is left by a killed capture when it has the name of one, no process has its number, and none holds its
-    lock: the number alone means nothing when the process ran in another container or on another machine.
-    """
-    if not parent.is_dir():
-        return
-    for path in list(parent.iterdir()):
-        match = _LEFT.fullmatch(path.name)
-        if match is None or path.is_symlink() or not path.is_dir() or _runs(int(match["pid"])):
-            continue
-        with contextlib.suppress(OSError), _lock(path) as locked:
-            if not locked:
-                continue
-            replaced = parent / match["name"]
-            if match["kind"] == "old" and not os.path.lexists(replaced):
-                path.rename(replaced)  # killed between moving it aside and putting the new run in its place
-            else:
-                shutil.rmtree(path, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[bool]:
-    """Hold the lock of a folder, which the system lets go of when the process dies; False when it cannot be had."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            locked = True
-        except OSError:  # held by another process, or a file system without locks
-            locked = False
-        yield locked
-    finally:
-        os.close(handle)
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):  # of another user, or no number of a process
-        return True
-    return True
 
 
 def _remove_empty(folder: Path) -> None:

@@ -242,22 +242,16 @@ def _export(recording: profile, path: Path, cut: Cut) -> None:
     """Write the trace, whole or not at all. Kineto does not report a failed write: the end of the file tells."""
     with whole_file(path) as temporary:
         raw = temporary.with_suffix("") if path.suffix == ".gz" else temporary
-        kept = raw.with_name(f"{raw.name}.cut")
-        try:
-            recording.export_chrome_trace(str(raw))
-            if not _is_closed(raw):
-                raise OSError("the folder is gone, or the disk is full")
-            if cut:
-                cut_trace(raw, kept, cut)
-                kept.replace(raw)
-            if raw is not temporary:
-                with raw.open("rb") as source, gzip.open(temporary, "wb", compresslevel=_GZIP_LEVEL) as packed:
-                    shutil.copyfileobj(source, packed, 1 << 20)
-        finally:
-            kept.unlink(missing_ok=True)
-            raw.with_name(f"{raw.name}.tmp").unlink(missing_ok=True)  # what Kineto leaves when it cannot finish
-            if raw is not temporary:
-                raw.unlink(missing_ok=True)
+        recording.export_chrome_trace(str(raw))
+        if not _is_closed(raw):
+            raise OSError("the folder is gone, or the disk is full")
+        if cut:
+            kept = raw.with_name(f"{raw.name}.cut")
+            cut_trace(raw, kept, cut)
+            kept.replace(raw)
+        if raw is not temporary:
+            with raw.open("rb") as source, gzip.open(temporary, "wb", compresslevel=_GZIP_LEVEL) as packed:
+                shutil.copyfileobj(source, packed, 1 << 20)
 
 
 def _is_closed(path: Path) -> bool:

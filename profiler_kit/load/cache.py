@@ -45,7 +45,6 @@ FOLDER_VARIABLE: Final = "PROFILER_KIT_CACHE"
 LIMIT_VARIABLE: Final = "PROFILER_KIT_CACHE_LIMIT"
 DEFAULT_LIMIT_BYTES: Final = 5 * 10**9
 SETTLED_NS: Final = 2 * 10**9  # FAT has times no finer than this: a younger file may change and keep its time
-STALE_S: Final = 24 * 3600.0  # the writer of an unfinished file this old was killed
 MAGIC: Final = b"profiler_kit 3\n\0"  # raise the number when the meaning of what is written changes
 
 _PREFIX: Final = struct.Struct("<16sQII")
@@ -53,7 +52,6 @@ _ALIGN: Final = 64
 _BLOCK_BYTES: Final = 1 << 20
 _ARRAY: Final = 1  # msgpack's extension type for the number of an array
 _ENTRY: Final = re.compile(r"[0-9a-f]{32}\.[a-z]+")
-_UNFINISHED: Final = re.compile(r"\.tmp-\d+-[0-9a-f]+\.[a-z]+")
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", re.IGNORECASE)
 _UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _WRITING: Final = threading.Lock()  # an unfinished file is named after its process, which may have several threads
@@ -209,7 +207,7 @@ def limit_bytes() -> int:
 
 
 def make_room(folder: Path, limit: int, spare: Path | None = None) -> None:
-    """Remove the cache files not used for longest until `limit` bytes are kept, and what killed writers left.
+    """Remove the cache files not used for longest until `limit` bytes are kept.
 
     Removes only files that are named as cache files are (of any version), and never `spare`.
     """
@@ -219,8 +217,6 @@ def make_room(folder: Path, limit: int, spare: Path | None = None) -> None:
             if _ENTRY.fullmatch(item.name):
                 found = item.stat(follow_symlinks=False)
                 entries.append((found.st_mtime_ns, found.st_size, Path(item.path)))
-            elif _UNFINISHED.fullmatch(item.name) and item.stat().st_mtime < time.time() - STALE_S:
-                Path(item.path).unlink(missing_ok=True)
     held = sum(size for _, size, _ in entries)
     for _, size, path in sorted(entries):
         if held > limit and path != spare:

@@ -344,10 +344,6 @@ def test_the_files_not_used_for_longest_go_first(
         os.utime(entry.file, (LONG_AGO + len(files), LONG_AGO + len(files)))
     mine = cache / "notes.parquet"
     mine.write_text("not a cache file")
-    for suffix in ("trace", "timeline", "snapshot", "parquet"):
-        left = cache / f".tmp-1-{f'{0:032d}.{suffix}'[-40:]}"  # as files.whole_file shortens it
-        left.write_text("of a writer that was killed")
-        os.utime(left, (LONG_AGO - store.STALE_S, LONG_AGO - store.STALE_S))
     old = cache / f"{'0' * 32}.parquet"
     old.write_text("of an earlier version")
     os.utime(old, (LONG_AGO, LONG_AGO))

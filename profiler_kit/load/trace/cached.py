@@ -14,7 +14,7 @@ from typing import IO, Any, Final, TypeVar
 import numpy as np
 
 from profiler_kit.errors import InputError
-from profiler_kit.files import require_file
+from profiler_kit.files import require_file, temporary_folder
 from profiler_kit.load import cache
 from profiler_kit.load.integers import narrowed, widest
 from profiler_kit.load.trace import chrome
@@ -89,8 +89,8 @@ def spilled_trace(path: Path | str, *, arguments: Sequence[str] = (), report: Re
     file = require_file(path, "a chrome trace", HINT)
     entry = find_trace(TRACES, file, arguments)
     stamp = entry.stamp if entry is not None else {}
-    with tempfile.TemporaryDirectory(prefix="profiler_kit-") as folder:
-        target = Path(folder) / "events.trace"
+    with temporary_folder() as folder:
+        target = folder / "events.trace"
         found = None
         with contextlib.suppress(cache.NotOurs, OSError):
             if entry is not None:
