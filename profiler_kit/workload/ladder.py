@@ -232,15 +232,17 @@ def _process(plan: LadderPlan, row_plan: RowPlan, show: Callable[[str], None]) -
         "TRITON_CACHE_DIR": f"{cache}/triton",
         "PYTHONUNBUFFERED": "1",
     }
-    with (folder / LOG).open("ab") as log:
-        process = subprocess.Popen(
+    with (
+        (folder / LOG).open("ab") as log,
+        subprocess.Popen(
             [sys.executable, "-m", "profiler_kit.workload.row", str(folder / PLAN)],
             stdout=log,
             stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # which closes when we are killed: then the row ends itself
             env=env,
             start_new_session=True,  # so that the compiler's workers can be ended with it
-        )
+        ) as process,
+    ):
         try:
             in_time = _wait(process, folder / LOG, plan.options.timeout_s, show)
         finally:

@@ -7,8 +7,12 @@ fails is a result.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import signal
+import stat
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Mapping
@@ -234,8 +238,16 @@ def _ladder(plan: RowPlan) -> Path:
 
 def main() -> None:
     """Read the plan, run the row, write row.json."""
+    if stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):
+        threading.Thread(target=_end_with_the_ladder, daemon=True).start()
     plan = read_as(Path(sys.argv[1]), RowPlan)
     write_record(Path(plan.folder) / ROW, run_row(plan))
+
+
+def _end_with_the_ladder() -> None:
+    """End this process and what it started when the ladder is gone, whose end of our input then closes."""
+    os.read(sys.stdin.fileno(), 1)
+    os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 if __name__ == "__main__":
