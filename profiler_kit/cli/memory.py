@@ -59,8 +59,8 @@ def command(
     snapshot: Annotated[
         Path,
         typer.Argument(
-            help="memory.pickle of memory_runner or torch.cuda.memory._dump_snapshot, a run folder, or a chrome trace "
-            "with [memory] events"
+            help="memory.pickle of memory_runner, torch.cuda.memory._dump_snapshot or torch.save, packed or not, a run "
+            "folder, or a chrome trace with [memory] events"
         ),
     ],
     other: Annotated[

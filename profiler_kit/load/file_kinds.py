@@ -42,6 +42,12 @@ _KINDS: Final = (  # the first that matches where the data begin
         "an SQLite database (what nsys export writes for Nsight Systems?)",
         "Read it with sqlite3 or Nsight Systems; nsys export makes no chrome trace.",
     ),
+    (
+        rb".{5}\0{3}\{\"",
+        "safetensors",
+        "a safetensors file (weights of a model)",
+        _TABLE,
+    ),
     (rb"\x89HDF\r\n\x1a\n", "hdf5", "an HDF5 file", _TABLE),
     (rb"PAR1", "parquet", "a Parquet table", _TABLE),
     (rb"ARROW1\0\0|\xff\xff\xff\xff[\0-\xff]{3}\0\x10\0\0\0", "arrow", "an Arrow table", _TABLE),

@@ -122,7 +122,7 @@ def test_a_trace_without_memory(tmp_path: Path) -> None:
     assert str(caught.value) == (
         f"{tmp_path / 'trace.json'}: this chrome trace has no [memory] events, expected some, or a CUDA memory "
         "snapshot (a pickle). Record them with profiler_runner(path, profile_memory=True), or a snapshot with "
-        "profiler_kit.memory_runner."
+        "profiler_kit.memory_runner. For what else it holds use: profiler-kit summary."
     )
 
 

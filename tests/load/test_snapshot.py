@@ -250,16 +250,10 @@ def test_a_trace_is_told_apart(tmp_path: Path, packed: bool) -> None:
     )
 
 
-def test_a_packed_pickle_a_zip_and_a_page_are_told_apart(tmp_path: Path) -> None:
+def test_a_page_is_told_apart(tmp_path: Path) -> None:
     path = tmp_path / "x"
-    path.write_bytes(gzip.compress(pickle.dumps(s.snapshot([]))))
-    assert refused(path) == (
-        "this is a pickle packed with gzip, expected a CUDA memory snapshot as torch writes it. Unpack it with gunzip."
-    )
-    path.write_bytes(b"PK\x03\x04....")
-    assert refused(path).startswith("this is a zip archive (a checkpoint of torch.save?), expected")
     path.write_bytes(b"<!doctype html>")
-    assert refused(path).startswith("this is an HTML page, expected")
+    assert refused(path).startswith("this is an HTML page (of a download or a login?), expected")
 
 
 @pytest.mark.parametrize("cut", [1, 10, 40, 0.5, 0.99])

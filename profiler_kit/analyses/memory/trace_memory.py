@@ -41,7 +41,8 @@ UNKNOWN_ADDRESS: Final = 1  # of what was allocated before the trace and never f
 _PYTHON: Final = re.compile(r"(.+)\((\d+)\): (.+)", re.DOTALL)
 _NO_EVENTS: Final = (
     "this chrome trace has no [memory] events, expected some, or a CUDA memory snapshot (a pickle). Record them with "
-    "profiler_runner(path, profile_memory=True), or a snapshot with profiler_kit.memory_runner."
+    "profiler_runner(path, profile_memory=True), or a snapshot with profiler_kit.memory_runner. For what else it holds "
+    "use: profiler-kit summary."
 )
 
 I64 = npt.NDArray[np.int64]

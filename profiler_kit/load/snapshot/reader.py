@@ -23,14 +23,17 @@ import numpy as np
 from profiler_kit.errors import OptionError, SnapshotFormatError
 from profiler_kit.files import require_file
 from profiler_kit.load import cache
+from profiler_kit.load.snapshot.containers import TEXT, Pickle, begins_as_json, open_pickle
 from profiler_kit.load.snapshot.data import HINT, WANTED, Array, SnapshotBuilder, SnapshotData
-from profiler_kit.load.trace.decompress import first_bytes, packing_of
+from profiler_kit.load.snapshot.unpickle_child import CUT_OFF, NO_PICKLE, OTHER
+from profiler_kit.load.trace.decompress import first_bytes
 from profiler_kit.progress import Report, silent
 
 MEMORY_LIMIT_BYTES: Final = 3 << 30
 LEAST_MEMORY_BYTES: Final = 256 << 20
 MEMORY_PER_FILE_BYTE: Final = 16  # measured: 6.5 bytes resident per byte of a real or generated pickle
 BYTES_PER_CPU_SECOND: Final = 4 << 20  # measured: 60 MB a second
+LEAST_MEMORY_PER_BYTE: Final = 6  # of the pickle: one that unpacks to more is not read
 CHILD: Final = Path(__file__).with_name("unpickle_child.py")
 SMALLEST_BYTES: Final = 8 << 20  # below, a load takes some quarter of a second (benchmarks/snapshot.py): not kept
 
@@ -101,46 +104,17 @@ def _read_columns(target: Path, memory_limit_bytes: int | None, report: Report) 
             f"memory limit: {memory_limit_bytes >> 20} MiB is too little to read a snapshot, "
             f"expected at least {LEAST_MEMORY_BYTES >> 20} MiB."
         )
-    _refuse_other_formats(target)
-    size = target.stat().st_size
-    usual = min(LEAST_MEMORY_BYTES + MEMORY_PER_FILE_BYTE * size, MEMORY_LIMIT_BYTES)
-    return _Child(target, size, usual if memory_limit_bytes is None else memory_limit_bytes).read(report)
+    with open_pickle(target, (memory_limit_bytes or MEMORY_LIMIT_BYTES) // LEAST_MEMORY_PER_BYTE) as pickle:
+        usual = min(LEAST_MEMORY_BYTES + MEMORY_PER_FILE_BYTE * pickle.size, MEMORY_LIMIT_BYTES)
+        return _Child(target, pickle, usual if memory_limit_bytes is None else memory_limit_bytes).read(report)
 
 
 def is_trace(path: str | os.PathLike[str]) -> bool:
     """Whether a file begins as a chrome trace does, packed or not; False for one that cannot be read."""
     try:
-        return _first_byte(Path(path)) in (b"{", b"[")
+        return begins_as_json(first_bytes(Path(path), 1024))
     except (OSError, ValueError):
         return False
-
-
-def _first_byte(path: Path) -> bytes:
-    """The first byte of a file that is not white space, or of what is inside when it is gzipped."""
-    return first_bytes(path, 64).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
-
-
-def _refuse_other_formats(path: Path) -> None:
-    """Say what the file is when its first bytes tell, before any process is started."""
-    with path.open("rb") as handle:
-        start = handle.read(16)
-    inner, packed, hint = _first_byte(path), packing_of(start) is not None, HINT
-    if packed and inner == b"\x80":
-        raise SnapshotFormatError(
-            f"{path}: this is a pickle packed with gzip, expected {WANTED} as torch writes it. Unpack it with gunzip."
-        )
-    if inner in (b"{", b"["):
-        found = "a chrome trace (JSON packed with gzip)" if packed else "a chrome trace (JSON)"
-        hint = "For a trace use: profiler-kit summary, regions or kernels."
-    elif packed:
-        found = "a gzip file"
-    elif start.startswith(b"PK"):
-        found = "a zip archive (a checkpoint of torch.save?)"
-    elif inner == b"<":
-        found = "an HTML page"
-    else:
-        return
-    raise SnapshotFormatError(f"{path}: this is {found}, expected {WANTED} (a pickle). {hint}")
 
 
 _DTYPES: Final[dict[str, np.dtype[Any]]] = {
@@ -151,11 +125,12 @@ _DTYPES: Final[dict[str, np.dtype[Any]]] = {
 class _Child:
     """One reading of a pickle in a child process."""
 
-    def __init__(self, path: Path, size: int, space: int) -> None:
+    def __init__(self, path: Path, pickle: Pickle, space: int) -> None:
         self._path = path
-        self._size = size
+        self._pickle = pickle
+        self._size = pickle.size
         self._space = space
-        self._cpu_s = max(1, -(-size // BYTES_PER_CPU_SECOND))
+        self._cpu_s = max(1, -(-self._size // BYTES_PER_CPU_SECOND))
         self._result: tuple[str, dict[str, Array]] | None = None
         self._error: str | None = None
         self._overflow = False
@@ -163,15 +138,13 @@ class _Child:
     def read(self, report: Report) -> tuple[str, dict[str, Array]]:
         limits = [str(value) for value in (self._space, self._cpu_s, self._size)]
         deadline = time.monotonic() + 20 + 10 * self._cpu_s  # only a machine that hangs gets there
-        with (
-            self._path.open("rb") as handle,
-            subprocess.Popen(
-                [sys.executable, "-I", "-S", str(CHILD), *limits],
-                stdin=handle,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-            ) as process,
-        ):
+        handle = self._pickle.handle
+        with subprocess.Popen(
+            [sys.executable, "-I", "-S", str(CHILD), *limits],
+            stdin=handle,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        ) as process:
             assert process.stdout is not None
             reader = threading.Thread(target=self._receive, args=(process.stdout,), daemon=True)
             reader.start()
@@ -213,6 +186,10 @@ class _Child:
         if code == 0 and self._result is not None:
             if self._error is None:
                 return self._result
+            if self._pickle.text and self._error.startswith((NO_PICKLE, CUT_OFF)):
+                raise SnapshotFormatError(f"{self._path}: {TEXT}")
+            if self._pickle.torch_save and self._error.startswith(OTHER):
+                self._error = f"this is a checkpoint of torch.save ({self._error})"
             trusted = "If you trust it, raise the limit with --memory-limit."
             hint = trusted if "MiB of memory" in self._error else HINT
             raise SnapshotFormatError(f"{self._path}: {self._error}. {hint}")

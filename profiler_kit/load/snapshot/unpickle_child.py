@@ -22,12 +22,20 @@ from typing import IO, Any, Final
 Columns = dict[str, "array[int]"]
 
 EXPECTED: Final = "expected a CUDA memory snapshot (plain dicts, lists, numbers and strings)"
+NO_PICKLE: Final = "not a pickle that can be read"
+CUT_OFF: Final = "the pickle is cut off"
+OTHER: Final = (  # how the message on another pickle begins, a checkpoint for instance
+    "the pickle asks for the global",
+    "the pickle holds a persistent id",
+    "the pickle has neither 'segments' nor 'device_traces'",
+)
 EVENT_TEXTS: Final = (
     "user_metadata",
     "compile_context",
     "category",
 )  # what an event says of an allocation, if anything
 UNKNOWN_LINE: Final = -1  # of a frame; data.py makes it None
+OLD_TORCH_SAVE: Final = 0x1950A86A20F9469CFC6C  # what torch.save wrote first before it made zip archives
 HOST: Final = -2  # the device of pinned host memory; data.py knows the same number
 SEGMENT_CODES: Final = {
     "segment.device": "q", "segment.address": "Q", "segment.total_bytes": "q", "segment.stream": "q",
@@ -51,10 +59,10 @@ class PlainUnpickler(pickle.Unpickler):
     """Builds dicts, lists, tuples, numbers and strings; anything that names code is refused."""
 
     def find_class(self, module: str, name: str) -> Any:
-        raise Refused(f"the pickle asks for the global {_short(f'{module}.{name}')}, {EXPECTED}. Nothing of it was run")
+        raise Refused(f"{OTHER[0]} {_short(f'{module}.{name}')}, {EXPECTED}. Nothing of it was run")
 
     def persistent_load(self, pid: Any) -> Any:
-        raise Refused(f"the pickle holds a persistent id, {EXPECTED}")
+        raise Refused(f"{OTHER[1]}, {EXPECTED}")
 
 
 class Numbering(dict[Any, int]):
@@ -201,16 +209,19 @@ def _limit(space: int, seconds: int) -> None:
 def unpickle(stream: IO[bytes]) -> Any:
     """What a pickle holds; raises Refused when anything is wrong with it, and MemoryError."""
     try:
-        return PlainUnpickler(stream).load()
+        found = PlainUnpickler(stream).load()
+        if found == OLD_TORCH_SAVE and type(found) is int:  # then a version, facts of the system, and what was saved
+            found = [PlainUnpickler(stream).load() for _ in range(3)][-1]
+        return found
     except (Refused, MemoryError):
         raise
     except EOFError:
-        raise Refused("the pickle is cut off, expected a whole CUDA memory snapshot") from None
+        raise Refused(f"{CUT_OFF}, expected a whole CUDA memory snapshot") from None
     except Exception as error:
         text = str(error)
         if "truncated" in text or "ran out of" in text.lower():
-            raise Refused("the pickle is cut off, expected a whole CUDA memory snapshot") from None
-        raise Refused(f"not a pickle that can be read ({type(error).__name__}: {_short(text)}), {EXPECTED}") from None
+            raise Refused(f"{CUT_OFF}, expected a whole CUDA memory snapshot") from None
+        raise Refused(f"{NO_PICKLE} ({type(error).__name__}: {_short(text)}), {EXPECTED}") from None
 
 
 def convert(data: Any, size: int) -> tuple[dict[str, Any], Columns]:
@@ -263,7 +274,7 @@ def _parts(data: Any) -> tuple[dict[Any, Any], Traces, Segments, list[Any]]:
         raise Refused(f"the pickle's top level is {type(data).__name__}, expected an object with 'device_traces'")
     if not any(key in data for key in ("segments", "device_traces", "host_segments", "host_traces")):
         found = ", ".join(sorted(_short(str(key)) for key in list(data)[:8] if isinstance(key, str))) or "no keys"
-        raise Refused(f"the pickle has neither 'segments' nor 'device_traces' (found {found}), {EXPECTED}")
+        raise Refused(f"{OTHER[2]} (found {found}), {EXPECTED}")
     parts = []
     for key in ("device_traces", "segments", "external_annotations", "host_traces", "host_segments"):
         part = data.get(key)
