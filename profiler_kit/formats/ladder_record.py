@@ -6,12 +6,11 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal
 
-from profiler_kit.errors import RunFormatError
-from profiler_kit.files import require_file, write_json
+from profiler_kit.files import write_json
+from profiler_kit.formats.checked import FORMAT, Amount, Count, Positive, Score, Share, Whole, read_as
 
-FORMAT: Final = 1
 RESULTS, RESULTS_CSV, ROW, ROWS, LOG, OUTPUTS, SAMPLES, SHARED, WATERFALL = (
     "results.json",
     "results.csv",
@@ -24,9 +23,9 @@ RESULTS, RESULTS_CSV, ROW, ROWS, LOG, OUTPUTS, SAMPLES, SHARED, WATERFALL = (
     "waterfall.png",
 )
 BASELINE: Final = "fp32"  # the name of the row without optimizations, which every other is compared with
+WHAT: Final = "results of profiler-kit ladder"
 HINT: Final = "Measure one with: profiler-kit ladder --out DIR"
 Status = Literal["ok", "failed", "timeout", "oom", "skipped"]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -37,12 +36,12 @@ class Truth:
     there is none.
     """
 
-    masks: int
-    miou: float | None
-    small: float | None
-    medium: float | None
-    large: float | None
-    counts: tuple[int, int, int]
+    masks: Count
+    miou: Share | None
+    small: Share | None
+    medium: Share | None
+    large: Share | None
+    counts: tuple[Count, Count, Count]
 
 
 @dataclass(frozen=True)
@@ -54,20 +53,20 @@ class Agreement:
     match_mismatch: images in which a mask of either side has no partner of IoU 0.5 or more.
     """
 
-    images: int
-    masks: int
-    miou: float | None
-    strict_miou: float | None
-    count_mismatch: int
-    match_mismatch: int
+    images: Count
+    masks: Count
+    miou: Share | None
+    strict_miou: Share | None
+    count_mismatch: Count
+    match_mismatch: Count
 
 
 @dataclass(frozen=True)
 class Work:
     """What the published model does for one batch: FLOP, and bytes its operators read and write in float32."""
 
-    flop: int
-    bytes: int
+    flop: Count
+    bytes: Count
 
 
 @dataclass(frozen=True)
@@ -87,30 +86,35 @@ class RowResult:
     error: str = ""
     dtype: str = ""
     weights: str = ""
-    batch_size: int = 0
-    image_size: int = 0
-    phases_ns: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    latency_ns: tuple[int, ...] = ()
-    first_ns: int | None = None
-    peak_memory_bytes: int | None = None
-    total_memory_bytes: int | None = None
-    fitted_batch_size: int | None = None
-    masks: int = 0
+    batch_size: Count = 0
+    image_size: Count = 0
+    phases_ns: Mapping[str, Count] = dataclasses.field(default_factory=dict)
+    latency_ns: tuple[Positive, ...] = ()
+    first_ns: Count | None = None
+    peak_memory_bytes: Count | None = None
+    total_memory_bytes: Count | None = None
+    fitted_batch_size: Count | None = None
+    masks: Count = 0
     truth: Truth | None = None
     agreement: Agreement | None = None
-    scores: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
+    scores: Mapping[str, Score | None] = dataclasses.field(default_factory=dict)
     work: Work | None = None
     traces: str | None = None
-    wall_s: float = 0.0
+    wall_s: Amount = 0.0
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises ValueError when there are samples of batches without a size."""
+        if self.latency_ns and not self.batch_size:
+            raise ValueError("`batch_size` is 0 beside samples in `latency_ns`")
 
 
 @dataclass(frozen=True)
 class Ceilings:
     """What the device can do, measured in the same run: matrix products by dtype, and a copy (read plus written)."""
 
-    matrix_tflops: Mapping[str, float]
-    copy_gb_per_s: float
+    matrix_tflops: Mapping[str, Amount]
+    copy_gb_per_s: Amount
     notes: tuple[str, ...] = ()
 
 
@@ -125,16 +129,16 @@ class Setup:
 
     model: str
     weights: str
-    seed: int
+    seed: Whole
     task: str
-    batch_size: int
+    batch_size: Positive
     device: str
     images: str
-    num_images: int
-    warmup: int
-    iterations: int
-    points_per_side: int
-    points_per_batch: int
+    num_images: Count
+    warmup: Count
+    iterations: Count
+    points_per_side: Count
+    points_per_batch: Count
     traces: bool
     workload: str = ""
     family: str = "SAM"
@@ -156,9 +160,9 @@ class LadderRecord:
     git_commit: str | None
     command: str
     created: str
-    min_miou: float | None = None
+    min_miou: Amount | None = None
     ceilings: Ceilings | None = None
-    format: int = FORMAT
+    format: Count = FORMAT
 
     def row(self, technique: str) -> RowResult | None:
         """The row of that name."""
@@ -181,22 +185,7 @@ def read_ladder(path: Path) -> LadderRecord:
 
     Raises InputError when there is none, RunFormatError when it is not such a record.
     """
-    return read_as(path / RESULTS if path.is_dir() else path, LadderRecord)
-
-
-def read_as(path: Path, kind: type[T], what: str = "results of profiler-kit ladder", hint: str = HINT) -> T:
-    """Read a JSON file as that kind of record, every value checked; raises as `read_ladder`.
-
-    what, hint: what the file should be and how it is made, for the error.
-    """
-    import msgspec
-
-    require_file(path, what, hint)
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise RunFormatError(f"{path}: {reason}, expected {what}. {hint}") from error
+    return read_as(path / RESULTS if path.is_dir() else path, LadderRecord, WHAT, HINT)
 
 
 def is_compiled(optimizations: Iterable[str]) -> bool:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, cast
 
-from profiler_kit.errors import RunFormatError
-from profiler_kit.files import require_file, write_json
+from profiler_kit.files import write_json
+from profiler_kit.formats.checked import FORMAT, Count, Positive, read_as
 from profiler_kit.later import shown
 
-FORMAT: Final = 1
 RECORD, TRACE, MEMORY, MEMORY_TRACE, LAYERS, MASKS = (
     "run.json",
     "trace.json.gz",
@@ -40,23 +37,23 @@ class RunRecord:
     model: str
     weights: str
     optimizations: tuple[str, ...]
-    batch_size: int
-    image_size: int
+    batch_size: Positive
+    image_size: Count
     dtype: str
     device: str
     device_name: str
     versions: Mapping[str, str]
-    warmup_iterations: int
-    timed_iterations: int
-    phases_ns: Mapping[str, int]
-    latency_ns: tuple[int, ...]
-    peak_memory_bytes: int | None
+    warmup_iterations: Count
+    timed_iterations: Count
+    phases_ns: Mapping[str, Count]
+    latency_ns: tuple[Count, ...]
+    peak_memory_bytes: Count | None
     command: str
     git_commit: str | None
-    peak_reserved_bytes: int | None = None
+    peak_reserved_bytes: Count | None = None
     workload: Mapping[str, object] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    format: int = field(default=FORMAT)
+    format: Count = FORMAT
 
     @property
     def unit(self) -> str:
@@ -78,60 +75,21 @@ class RunRecord:
         write_json(folder / RECORD, dataclasses.asdict(self))
 
 
+@dataclass(frozen=True)
+class _Written(RunRecord):
+    """As it was before there was `workload`, too."""
+
+    images: object = None
+    prompts: object = None
+
+
 def read_record(folder: Path) -> RunRecord:
     """Read `run.json` of a run folder; keys this version does not know are ignored.
 
-    Raises RunFormatError when the file is missing, is no JSON object, lacks a key, or is of a newer format.
+    Raises InputError when the file is missing, RunFormatError when it is not such a record, with what is wrong in it.
     """
     hint = "Record a run with: profiler-kit capture --out DIR"
-    path = require_file(folder / RECORD, "the record of a run", hint)
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise RunFormatError(f"{path}: not JSON ({error}), expected the record of a run. {hint}") from error
-    if not isinstance(data, dict):
-        raise RunFormatError(f"{path}: top level is {type(data).__name__}, expected an object. {hint}")
-    known = {f.name: f for f in dataclasses.fields(RunRecord)}
-    missing = [
-        n
-        for n, f in known.items()
-        if n not in data and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise RunFormatError(f"{path}: key {missing[0]!r} is missing, found {sorted(data)}. {hint}")
-    written = data.get("format", FORMAT)
-    if isinstance(written, int) and written > FORMAT:
-        raise RunFormatError(
-            f"{path}: format {written}, expected {FORMAT} or less: it was written by a newer profiler_kit. Update this "
-            "one."
-        )
-    values = {key: value for key, value in data.items() if key in known}
-    record = _typed(path, values)
-    older = {key: data[key] for key in ("images", "prompts") if data.get(key)}  # as it was before there was `workload`
-    return dataclasses.replace(record, workload={**older, **record.workload}) if older else record
-
-
-def _typed(path: Path, values: dict[str, object]) -> RunRecord:
-    """Check each value against the kind of its field; lists become tuples."""
-    for key, kind in _KINDS.items():
-        if key in values and not isinstance(values[key], kind):
-            raise RunFormatError(
-                f"{path}: {key} is {values[key]!r}, expected {' or '.join(k.__name__ for k in kind)}. "
-                "Write the file again with profiler-kit capture, or correct the value."
-            )
-    for key in ("optimizations", "latency_ns", "notes"):
-        if key in values:
-            values[key] = tuple(cast("list[object]", values[key]))
-    return RunRecord(**values)  # type: ignore[arg-type]  # checked one by one above
-
-
-_NUMBER: Final = (int,)
-_TEXT: Final = (str,)
-_KINDS: Final[Mapping[str, tuple[type, ...]]] = {
-    **dict.fromkeys(("batch_size", "image_size", "warmup_iterations", "timed_iterations", "format"), _NUMBER),
-    **dict.fromkeys(("name", "created", "model", "weights", "dtype", "device", "device_name", "command"), _TEXT),
-    **dict.fromkeys(("optimizations", "latency_ns", "notes"), (list,)),
-    **dict.fromkeys(("versions", "phases_ns", "workload"), (dict,)),
-    **dict.fromkeys(("peak_memory_bytes", "peak_reserved_bytes"), (int, type(None))),
-    "git_commit": (str, type(None)),
-}
+    found = read_as(folder / RECORD, _Written, "the record of a run", hint)
+    values = {one.name: getattr(found, one.name) for one in dataclasses.fields(RunRecord)}
+    older = {name: value for name in ("images", "prompts") if (value := getattr(found, name))}
+    return RunRecord(**{**values, "workload": {**older, **found.workload}})

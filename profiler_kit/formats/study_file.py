@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from profiler_kit.files import whole_file, write_json
-from profiler_kit.formats.ladder_record import read_as
+from profiler_kit.formats.checked import FORMAT, Count, Positive, read_as
 from profiler_kit.schema import Column, Schema
 from profiler_kit.units import NS_PER_S
 
@@ -74,10 +74,10 @@ class StudySample:
     device: str
     dtype: str
     compiled: bool
-    batch_size: int
-    image_size: int
-    iteration: int
-    latency_ns: int
+    batch_size: Positive
+    image_size: Count
+    iteration: Count
+    latency_ns: Count
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ class StudyRecord:
     weights: str
     optimizations: tuple[str, ...]
     prompts: str
-    warmup: int
-    iterations: int
+    warmup: Count
+    iterations: Count
     device_names: Mapping[str, str]
     versions: Mapping[str, str]
     git_commit: str | None
@@ -102,7 +102,7 @@ class StudyRecord:
     notes: tuple[str, ...] = ()
     family: str = "SAM"
     unit: str = "images"
-    format: int = 1
+    format: Count = FORMAT
 
 
 def write_study(folder: Path, record: StudyRecord) -> None:

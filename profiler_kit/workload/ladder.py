@@ -20,20 +20,22 @@ from typing import Final
 from profiler_kit.capture.run_folder import check_place
 from profiler_kit.errors import InputError, OptionError, RunFormatError, WorkloadError
 from profiler_kit.files import write_json
+from profiler_kit.formats.checked import read_as
 from profiler_kit.formats.ladder_file import write_csv
 from profiler_kit.formats.ladder_record import (
     BASELINE,
+    HINT,
     LOG,
     RESULTS,
     RESULTS_CSV,
     ROW,
     ROWS,
     SHARED,
+    WHAT,
     LadderRecord,
     RowResult,
     Setup,
     is_compiled,
-    read_as,
     read_ladder,
     slug,
     write_record,
@@ -161,7 +163,7 @@ def _probe(plan: LadderPlan) -> Probe:
     if not path.is_file():
         last = (done.stderr.strip().splitlines() or ["nothing was said"])[-1]
         raise WorkloadError(f"device {plan.device}: its rates could not be measured ({last}). Try --device cpu.")
-    found = read_as(path, Probe)
+    found = read_as(path, Probe, WHAT, HINT)
     path.unlink()
     return found
 
@@ -252,7 +254,7 @@ def _process(plan: LadderPlan, row_plan: RowPlan, show: Callable[[str], None]) -
         error = f"took longer than --timeout {plan.options.timeout_s:g} s while at: {_last_stage(folder / LOG)}."
         return replace(failed, status="timeout", error=error)
     try:
-        return read_as(folder / ROW, RowResult)
+        return read_as(folder / ROW, RowResult, WHAT, HINT)
     except (InputError, RunFormatError):
         return replace(failed, error=f"the process ended with {_how_it_ended(process.returncode)}; see {folder / LOG}.")
 

@@ -25,7 +25,8 @@ import torch
 from profiler_kit.capture.device import free_memory, is_out_of_memory, synchronize
 from profiler_kit.capture.phases import Phases, drive
 from profiler_kit.errors import KitError
-from profiler_kit.formats.ladder_record import ROW, SHARED, RowResult, is_compiled, read_as, write_record
+from profiler_kit.formats.checked import read_as
+from profiler_kit.formats.ladder_record import HINT, ROW, SHARED, RowResult, is_compiled, write_record
 from profiler_kit.formats.run_record import MEMORY, TRACE
 from profiler_kit.workload.ceilings import count_work
 from profiler_kit.workload.optimizations import optimized, parse_optimizations, unmet
@@ -240,7 +241,7 @@ def main() -> None:
     """Read the plan, run the row, write row.json."""
     if stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):
         threading.Thread(target=_end_with_the_ladder, daemon=True).start()
-    plan = read_as(Path(sys.argv[1]), RowPlan)
+    plan = read_as(Path(sys.argv[1]), RowPlan, "the plan of a row", HINT)
     write_record(Path(plan.folder) / ROW, run_row(plan))
 
 

@@ -103,7 +103,7 @@ def test_runs_with_other_batches_are_compared_per_image(tmp_path: Path) -> None:
     assert "Different settings: batch size 2 → 4." in done.out
     (other / "run.json").write_text("broken")
     broken = profiler_kit("diff", EAGER, other)
-    assert broken.code == 0 and broken.err.startswith(f"profiler-kit: {other}/run.json: not JSON (")
+    assert broken.code == 0 and broken.err.startswith(f"profiler-kit: {other}/run.json: JSON is malformed: ")
     assert "B takes as long as A: 91.828 → 91.828 ms a step" in broken.out
 
 

@@ -63,7 +63,9 @@ def test_a_broken_record_leaves_the_rest(tmp_path: Path) -> None:
     (tmp_path / "run" / "run.json").write_text("{")
     (run,) = find_runs(tmp_path)
     assert run.record is None and run.trace is not None
-    assert run.problem is not None and run.problem.startswith(f"{tmp_path / 'run' / 'run.json'}: not JSON")
+    assert run.problem is not None and run.problem.startswith(
+        f"{tmp_path / 'run' / 'run.json'}: Input data was truncated"
+    )
 
 
 def test_a_run_that_is_being_written_does_not_show(tmp_path: Path) -> None:

@@ -9,13 +9,15 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from profiler_kit.errors import RunFormatError
 from profiler_kit.files import write_json
-from profiler_kit.formats.ladder_record import Agreement, Truth, read_as
+from profiler_kit.formats.checked import Count, Meta, Score, Share, read_as
+from profiler_kit.formats.ladder_record import HINT, WHAT, Agreement, Truth
 from profiler_kit.models.sam.scenes import Mask
 
 Rle = dict[str, Any]
@@ -29,8 +31,8 @@ PARTNER: Final = 0.5  # two masks of a lower IoU show different things
 class TrueMask:
     """A true mask: its area in pixels, and the IoU of the mask that answers for it."""
 
-    area: int
-    iou: float
+    area: Count
+    iou: Share
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,11 @@ def encode(masks: Mask) -> list[Rle]:
 
 
 def decode(rle: Rle) -> Mask:
-    """One encoded mask to bool[H, W]."""
+    """One encoded mask to bool[H, W]; raises ValueError when its runs are of another size."""
     import pycocotools.mask
 
+    if _run_lengths(_text(rle["counts"])) != rle["size"][0] * rle["size"][1]:
+        raise ValueError(f"its runs do not fill {rle['size'][1]} x {rle['size'][0]} pixels")
     with warnings.catch_warnings():  # pycocotools lacks a keyword that numpy 2 asks its arrays for
         warnings.simplefilter("ignore", DeprecationWarning)
         return np.asarray(pycocotools.mask.decode(rle), dtype=np.bool_)
@@ -97,12 +101,15 @@ def write_masks_file(path: Path, images: Sequence[ImageMasks]) -> None:
     write_json(path, {"images": rows, "annotations": annotations})
 
 
+_Side = Annotated[int, Meta(ge=1, le=1 << 16)]  # of a picture: what JPEG can hold
+
+
 @dataclass(frozen=True)
 class _Image:
     id: int
     file_name: str
-    height: int
-    width: int
+    height: _Side
+    width: _Side
     true: tuple[TrueMask, ...] = ()
 
 
@@ -115,7 +122,7 @@ class _Segmentation:
 class _Annotation:
     image_id: int
     segmentation: _Segmentation
-    score: float
+    score: Score
 
 
 @dataclass(frozen=True)
@@ -126,10 +133,18 @@ class _MasksFile:
 
 def read_masks_file(path: Path) -> list[ImageMasks]:
     """Read what `write_masks_file` wrote; raises InputError or RunFormatError."""
-    found = read_as(path, _MasksFile)
+    found = read_as(path, _MasksFile, WHAT, HINT)
     of: dict[int, list[_Annotation]] = {image.id: [] for image in found.images}
     for annotation in found.annotations:
         of.setdefault(annotation.image_id, []).append(annotation)
+    for image in found.images:
+        for number, one in enumerate(of[image.id]):
+            pixels = _run_lengths(one.segmentation.counts)
+            if pixels != image.height * image.width:
+                raise RunFormatError(
+                    f"{path}: mask {number} of image {image.id} has {'no run lengths' if pixels is None else pixels} "
+                    f"for {image.width} x {image.height} pixels, expected {WHAT}. {HINT}"
+                )
     return [
         ImageMasks(
             image.file_name,
@@ -141,6 +156,30 @@ def read_masks_file(path: Path) -> list[ImageMasks]:
         )
         for image in found.images
     ]
+
+
+def _run_lengths(counts: str) -> int | None:
+    """The sum of the runs that COCO's text holds, None where it is none: the library decodes it without a check.
+
+    Five bits a character, the lowest first; the sixth says that the number goes on, the fifth of the last is its sign.
+    From the fourth run on, what is written is the difference to the run two before.
+    """
+    runs: list[int] = []
+    value = bits = 0
+    for character in counts:
+        code = ord(character) - 48
+        if not 0 <= code < 64 or bits > 30:
+            return None
+        value |= (code & 31) << bits
+        bits += 5
+        if code & 32:
+            continue
+        value -= (1 << bits) if code & 16 else 0
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        if runs[-1] < 0:
+            return None
+        value = bits = 0
+    return sum(runs) if not bits else None
 
 
 def against_truth(images: Sequence[ImageMasks]) -> Truth | None:

@@ -54,15 +54,18 @@ class CocoScenes(Sequence[Scene]):
                 f"{path}: {image.shape[1]} x {image.shape[0]} pixels, expected {size[1]} x {size[0]} as {self.source} "
                 "says. The images and the json are not of the same data set."
             )
-        masks = [self._mask(annotation) for annotation in _usable(self._coco, self._ids[at])]
+        masks = [self._mask(annotation, size) for annotation in _usable(self._coco, self._ids[at])]
         return Scene(image, np.array([m for m in masks if m.any()], dtype=bool).reshape(-1, *size), path.name)
 
     def __iter__(self) -> Iterator[Scene]:
         return (self[at] for at in range(len(self)))
 
-    def _mask(self, annotation: dict[str, Any]) -> Mask:
+    def _mask(self, annotation: dict[str, Any], size: tuple[int, int]) -> Mask:
         try:
-            return decode(self._coco.annToRLE(annotation))
+            rle = self._coco.annToRLE(annotation)
+            if tuple(rle["size"]) != size:
+                raise ValueError(f"it is of {rle['size']} pixels")
+            return decode(rle)
         except Exception as error:  # pycocotools raises whatever its C code meets: a bare Exception, TypeError, ...
             raise InputError(
                 f"{self.source}: annotation {annotation.get('id')} has a segmentation that cannot be decoded "
