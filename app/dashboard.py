@@ -11,7 +11,7 @@ _HERE = Path(__file__).resolve().parent
 if str(_HERE.parent) not in sys.path:
     sys.path.insert(0, str(_HERE.parent))
 
-from app import cache, state  # noqa: E402
+from app import cache, query_params, state  # noqa: E402
 from app.loading import give_back_memory  # noqa: E402
 from app.parts import widgets  # noqa: E402
 
@@ -36,6 +36,7 @@ page = st.navigation(
     },
     position="hidden",  # drawn below the choice of the run, with links that keep it
 )
+query_params.keep("token", "")  # a cookie has it from now on: links that are sent around do not give it away
 with widgets.one_line_errors():
     widgets.pick_run()
     widgets.pages(PAGES)

@@ -5,23 +5,29 @@ Started by `profiler-kit serve` or `streamlit run app/main.py [-- DIR]`.
 
 from __future__ import annotations
 
+import os
+import secrets
 import sys
 from pathlib import Path
 
 import streamlit as st
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 _HERE = Path(__file__).resolve().parent
 if str(_HERE.parent) not in sys.path:
     sys.path.insert(0, str(_HERE.parent))  # so that `app` is this package whoever started it
 
+from app.gate import Gate  # noqa: E402
 from app.nodelay import send_at_once  # noqa: E402
 from app.routes import Headers, allowed_hosts, routes  # noqa: E402
 
 send_at_once()
+token = os.environ.get("PROFILER_KIT_TOKEN")  # "" when the user wants none
+if token is None:  # started by `streamlit run`, which prints the address
+    token = secrets.token_urlsafe(24)
+    print(f"profiler_kit: add this to the address: ?token={token}", flush=True)
 app = st.App(
     _HERE / "dashboard.py",
     routes=routes(),
-    middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=allowed_hosts()), Middleware(Headers)],
+    middleware=[Middleware(Headers), Middleware(Gate, hosts=allowed_hosts(), token=token)],
 )

@@ -5,20 +5,19 @@ from __future__ import annotations
 import importlib.util
 import os
 import socket
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlencode
 
 from anyio import to_thread
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import cache, timeline_routes
-from profiler_kit.errors import KitError
+from app.timeline_routes import FRESH, Asked, answering
 from profiler_kit.load.discover.runs import RunFolder
 
 _HERE = Path(__file__).resolve().parent
@@ -26,7 +25,7 @@ _EVERYONE = ("0.0.0.0", "::")
 
 # The browser itself refuses any request that leaves this server, whatever a file's names hold.
 _POLICY = (
-    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src 'self' ws: wss: data: blob:; "
+    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src 'self' data: blob:; "
     "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
 )
 
@@ -36,12 +35,12 @@ def url(route: str, run: str, **more: str) -> str:
     return f"/kit/{route}?" + urlencode({"run": run, **more})
 
 
-def allowed_hosts() -> list[str]:
-    """Host headers the server answers to: this machine's own names, which stops DNS rebinding."""
+def allowed_hosts() -> list[str] | None:
+    """Names that the server answers to: this machine's own, which stops DNS rebinding; None for any."""
     host = os.environ.get("PROFILER_KIT_HOST", "127.0.0.1")
     if host in _EVERYONE:
-        return ["*"]  # asked for by the user, who was told what it means
-    return ["127.0.0.1", "localhost", "[::1]", "::1", host, socket.gethostname()]
+        return None  # asked for by the user, who was told what it means
+    return [name.lower() for name in ("127.0.0.1", "localhost", "::1", host, socket.gethostname())]
 
 
 def perfetto_folder() -> Path | None:
@@ -54,18 +53,18 @@ def perfetto_folder() -> Path | None:
 def routes() -> list[BaseRoute]:
     """The routes; plain functions, so that they run in the thread pool and never hold up the event loop."""
     found: list[BaseRoute] = [
-        Route("/kit/trace", trace_bytes),
-        Route("/kit/snapshot", snapshot_bytes),
+        Route("/kit/trace", answering(trace_bytes)),
+        Route("/kit/snapshot", answering(snapshot_bytes, "memory")),
         *timeline_routes.routes(),
-        Route("/kit/memory", memory_page),
+        Route("/kit/memory", answering(memory_page, "memory")),
         Route("/overview", to_start),
     ]
     folder = perfetto_folder()
     if folder is not None:
         found += [
-            Route("/kit/perfetto", perfetto_page),
-            Route("/kit/at", place_in_trace),
-            Route("/kit/window", window_bytes),
+            Route("/kit/perfetto", answering(perfetto_page)),
+            Route("/kit/at", answering(place_in_trace)),
+            Route("/kit/window", answering(window_bytes)),
             Mount("/kit/perfetto-ui", PerfettoFiles(directory=folder, html=True)),
         ]
     return found
@@ -76,85 +75,47 @@ def to_start(request: Request) -> Response:
     return RedirectResponse("/?" + request.url.query)
 
 
-def trace_bytes(request: Request) -> Response:
+def trace_bytes(asked: Asked) -> Response:
     """The trace as it lies on disk; gzip stays gzip (no content encoding), which Perfetto reads."""
-    return _file(request, "trace")
+    return _file(asked.run, asked.run.trace)
 
 
-def snapshot_bytes(request: Request) -> Response:
+def snapshot_bytes(asked: Asked) -> Response:
     """The memory snapshot as it lies on disk, for torch's own tools."""
-    return _file(request, "memory")
+    return _file(asked.run, asked.run.memory)
 
 
-def memory_page(request: Request) -> Response:
+def memory_page(asked: Asked) -> Response:
     """The memory page of a run; with download=1 as a file to keep."""
-    try:
-        found = cache.find(request.query_params.get("run", ""))
-        if found is None or found.memory is None:
-            return _missing("memory snapshot")
-        page = cache.memory_html(found)
-    except KitError as error:
-        return PlainTextResponse(str(error), 422)
-    keep = {"Content-Disposition": 'attachment; filename="memory.html"'} if "download" in request.query_params else {}
-    return HTMLResponse(page, headers={**_FRESH, **keep})
+    keep = {"Content-Disposition": 'attachment; filename="memory.html"'} if "download" in asked.query else {}
+    return HTMLResponse(cache.memory_html(asked.run), headers={**FRESH, **keep})
 
 
-def perfetto_page(request: Request) -> Response:
+def perfetto_page(_: Asked) -> Response:
     """Perfetto with a run's trace in it."""
-    found = cache.find(request.query_params.get("run", ""))
-    if found is None or found.trace is None:
-        return _missing("trace")
     return HTMLResponse((_HERE / "parts" / "perfetto.html").read_text(encoding="utf-8"))
 
 
-def place_in_trace(request: Request) -> Response:
+def place_in_trace(asked: Asked) -> Response:
     """The range t0 to t1 of the timeline, with room around it, on the trace's own clock, which is Perfetto's."""
-
-    def answer(run: RunFolder, first: int, last: int) -> Response:
-        base, room = cache.timeline(run)[0].start_ns, (last - first) // 5
-        start, end = max(base, base + first - room), base + last + room
-        return JSONResponse({"start": str(start), "end": str(end)})  # too large for JavaScript's numbers
-
-    return _with_range(request, answer)
+    first, last = asked.number("t0"), asked.number("t1")
+    base, room = asked.timeline.start_ns, (last - first) // 5
+    start, end = max(base, base + first - room), base + last + room
+    return JSONResponse({"start": str(start), "end": str(end)})  # too large for JavaScript's numbers
 
 
-def window_bytes(request: Request) -> Response:
+def window_bytes(asked: Asked) -> Response:
     """The part of a trace from t0 to t1, in ns of the timeline, as a trace of its own."""
-
-    def answer(run: RunFolder, first: int, last: int) -> Response:
-        return FileResponse(cache.window(run, first, last).path, media_type="application/octet-stream")
-
-    return _with_range(request, answer)
+    window = cache.window(asked.run, asked.number("t0"), asked.number("t1"))
+    return FileResponse(window.path, media_type="application/octet-stream")
 
 
-def _with_range(request: Request, answer: Callable[[RunFolder, int, int], Response]) -> Response:
-    try:
-        found = cache.find(request.query_params.get("run", ""))
-        if found is None or found.trace is None:
-            return _missing("trace")
-        first, last = (int(request.query_params.get(name, "")) for name in ("t0", "t1"))
-        return answer(found, first, last)
-    except ValueError:
-        return PlainTextResponse("t0 and t1: expected whole numbers", 422)
-    except KitError as error:
-        return PlainTextResponse(str(error), 422)
-
-
-_FRESH = {"Cache-Control": "no-cache"}
-
-
-def _file(request: Request, what: str) -> Response:
-    found = cache.find(request.query_params.get("run", ""))
-    path = None if found is None else {"trace": found.trace, "memory": found.memory}[what]
-    if found is None or path is None or not path.is_file():
-        return _missing(what)
-    name = path.name if path == found.path else f"{found.path.name}-{path.name}"
+def _file(run: RunFolder, path: Path | None) -> Response:
+    assert path is not None
+    path.open("rb").close()  # raises what the answer would end in when it has begun
+    name = path.name if path == run.path else f"{run.path.name}-{path.name}"
     safe = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in name)
     return FileResponse(path, media_type="application/octet-stream", filename=safe)
-
-
-def _missing(what: str) -> Response:
-    return PlainTextResponse(f"no {what} here", 404)
 
 
 class PerfettoFiles(StaticFiles):
@@ -169,7 +130,7 @@ class PerfettoFiles(StaticFiles):
         if isinstance(answer, FileResponse) and Path(answer.path).name == "frontend_bundle.js":
             script = await to_thread.run_sync(Path(answer.path).read_bytes)
             script = script.replace(b"https://storage.cloud.google.com", b"/kit/perfetto-ui/absent")
-            return Response(script, media_type="text/javascript", headers=_FRESH)
+            return Response(script, media_type="text/javascript", headers=FRESH)
         return answer
 
 

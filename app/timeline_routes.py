@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -21,40 +23,51 @@ from profiler_kit.timeline.tiles import tile
 
 FRESH = {"Cache-Control": "no-cache"}
 LONGEST_SEARCH = 200
+_WHOLE = re.compile(r"-?[0-9]{1,30}")
+_MOST = 1 << 60  # ns: 36 years
 
 
 def routes() -> list[BaseRoute]:
     """The routes; plain functions, so that they run in the thread pool and never hold up the event loop."""
     return [
-        Route("/kit/timeline", _answering(_description)),
-        Route("/kit/tiles", _answering(_tile)),
-        Route("/kit/search", _answering(_search)),
-        Route("/kit/span", _answering(_span)),
+        Route("/kit/timeline", answering(_description)),
+        Route("/kit/tiles", answering(_tile)),
+        Route("/kit/search", answering(_search)),
+        Route("/kit/span", answering(_span)),
     ]
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """What every request names: the run, and how its GPU work is laid out."""
+class Asked:
+    """What every request names: the run; of the timeline also how its GPU work is laid out."""
 
-    request: Request
+    query: QueryParams
     run: RunFolder
-    by: By
+
+    @property
+    def by(self) -> By:
+        """How GPU work is laid out; raises OptionError when it is none of the ways."""
+        by = next((one for one in get_args(By) if one == self.query.get("by", "stream")), None)
+        if by is None:
+            raise OptionError(f"by: expected one of {', '.join(get_args(By))}")
+        return by
 
     @property
     def timeline(self) -> Timeline:
         return cache.timeline(self.run, self.by)[0]
 
     def number(self, name: str) -> int:
-        """A whole number of the query; raises OptionError when it is none."""
-        try:
-            return int(self.request.query_params.get(name, ""))
-        except ValueError as error:
-            raise OptionError(f"{name}: expected a whole number") from error
+        """A whole number of the query; raises OptionError when it is none, or no time or count of a trace."""
+        text = self.query.get(name, "")
+        if not _WHOLE.fullmatch(text):
+            raise OptionError(f"{name}: expected a whole number")
+        if abs(int(text)) > _MOST:
+            raise OptionError(f"{name}: expected a whole number from -2^60 to 2^60")
+        return int(text)
 
     def rows(self) -> list[int]:
         """The rows that are shown; all of them unless the query names some."""
-        text = self.request.query_params.get("rows")
+        text = self.query.get("rows")
         every = range(len(self.timeline.rows))
         if text is None:
             return list(every)
@@ -65,32 +78,35 @@ class _Asked:
 
     def text(self) -> str:
         """What is searched for."""
-        return self.request.query_params.get("q", "").strip()[:LONGEST_SEARCH]
+        return self.query.get("q", "").strip()[:LONGEST_SEARCH]
 
 
-def _answering(answer: Callable[[_Asked], Response]) -> Callable[[Request], Response]:
+def answering(
+    answer: Callable[[Asked], Response], part: Literal["trace", "memory"] = "trace"
+) -> Callable[[Request], Response]:
+    """The route of an answer about a part of a run; what cannot be answered is one line."""
+
     def route(request: Request) -> Response:
         try:
             found = cache.find(request.query_params.get("run", ""))
-            if found is None or found.trace is None:
-                return PlainTextResponse("no trace here", 404)
-            by = next((one for one in get_args(By) if one == request.query_params.get("by", "stream")), None)
-            if by is None:
-                raise OptionError(f"by: expected one of {', '.join(get_args(By))}")
-            return answer(_Asked(request, found, by))
+            if found is None or getattr(found, part) is None:
+                return PlainTextResponse(f"no {'memory snapshot' if part == 'memory' else part} here", 404)
+            return answer(Asked(request.query_params, found))
         except KitError as error:
             return PlainTextResponse(str(error), 422)
+        except OSError as error:  # gone, or not to be read, since the run was found
+            return PlainTextResponse(f"{error.filename}: {error.strerror}", 404)
 
     return route
 
 
-def _description(asked: _Asked) -> Response:
+def _description(asked: Asked) -> Response:
     """Bounds, tracks and labels."""
     packed = {**FRESH, "Content-Encoding": "gzip"}
     return Response(cache.timeline(asked.run, asked.by)[1], media_type="application/json", headers=packed)
 
 
-def _tile(asked: _Asked) -> Response:
+def _tile(asked: Asked) -> Response:
     """One view: t0, t1 in ns of the timeline, px wide, of `rows`; with q its matches are marked."""
     view = (asked.number("t0"), asked.number("t1"), asked.number("px"))
     found = cache.matches(asked.run, asked.by, asked.text()) if asked.text() else None
@@ -99,13 +115,13 @@ def _tile(asked: _Asked) -> Response:
     return Response(data, media_type="application/octet-stream", headers=plain)
 
 
-def _search(asked: _Asked) -> Response:
+def _search(asked: Asked) -> Response:
     """How many spans match q, and the next one (or with back=1 the one before) from time t and row `row` on."""
     if not asked.text():
         return JSONResponse({"total": 0})
     timeline, rows = asked.timeline, asked.rows()
     found = cache.matches(asked.run, asked.by, asked.text())
-    direction: Literal["previous", "next"] = "previous" if asked.request.query_params.get("back") else "next"
+    direction: Literal["previous", "next"] = "previous" if asked.query.get("back") else "next"
     at = (asked.number("t") + timeline.start_ns, asked.number("row"))
     there = step(timeline, found, rows, at, direction)
     return JSONResponse({"total": found.total(rows), **({} if there is None else _place(timeline, there))})
@@ -122,6 +138,6 @@ def _place(timeline: Timeline, there: Found) -> dict[str, int]:
     }
 
 
-def _span(asked: _Asked) -> Response:
+def _span(asked: Asked) -> Response:
     """Facts and arrows of the span `index` of row `row`."""
     return JSONResponse(span_facts(cache.trace(asked.run), asked.timeline, asked.number("row"), asked.number("index")))

@@ -84,7 +84,17 @@ def measure(folder: Path, keys: list[str], times: int) -> dict[str, Any]:
     """Everything about one folder; times in seconds."""
     starts = [start(folder)[0] for _ in range(times)]
     port = free_port()
-    command = [sys.executable, "-m", "profiler_kit.cli", "serve", str(folder), "--port", str(port), "--no-browser"]
+    command = [
+        sys.executable,
+        "-m",
+        "profiler_kit.cli",
+        "serve",
+        str(folder),
+        "--port",
+        str(port),
+        "--no-browser",
+        "--no-token",
+    ]
     since = time.perf_counter()
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"

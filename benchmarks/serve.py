@@ -39,7 +39,17 @@ def main() -> None:
 def start(folder: Path) -> tuple[float, float]:
     """Seconds until the server answers, and until it has sent the start page."""
     port = free_port()
-    command = [sys.executable, "-m", "profiler_kit.cli", "serve", str(folder), "--port", str(port), "--no-browser"]
+    command = [
+        sys.executable,
+        "-m",
+        "profiler_kit.cli",
+        "serve",
+        str(folder),
+        "--port",
+        str(port),
+        "--no-browser",
+        "--no-token",
+    ]
     since = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:

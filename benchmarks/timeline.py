@@ -224,7 +224,17 @@ def timed(work: Any) -> float:
 def serving(folder: Path) -> Iterator[str]:
     """The dashboard over a folder."""
     port = free_port()
-    command = [sys.executable, "-m", "profiler_kit.cli", "serve", str(folder), "--port", str(port), "--no-browser"]
+    command = [
+        sys.executable,
+        "-m",
+        "profiler_kit.cli",
+        "serve",
+        str(folder),
+        "--port",
+        str(port),
+        "--no-browser",
+        "--no-token",
+    ]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         wait_for(f"http://127.0.0.1:{port}/_stcore/health", time.perf_counter())

@@ -70,7 +70,17 @@ def main() -> None:
         shutil.copytree(RANKS, folder / "ddp")
         run = chosen.run or richest(folder)
         port = free_port()
-        command = [sys.executable, "-m", "profiler_kit.cli", "serve", "traces", "--port", str(port), "--no-browser"]
+        command = [
+            sys.executable,
+            "-m",
+            "profiler_kit.cli",
+            "serve",
+            "traces",
+            "--port",
+            str(port),
+            "--no-browser",
+            "--no-token",
+        ]
         server = subprocess.Popen(
             command, cwd=place, stdout=subprocess.DEVNULL
         )  # so that no path of this machine shows

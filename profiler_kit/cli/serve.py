@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import importlib.util
 import os
+import secrets
 import socket
 import sys
 import threading
@@ -52,9 +53,12 @@ def command(
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; the default is this machine only.")] = "127.0.0.1",
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
+    token: Annotated[
+        bool, typer.Option("--token/--no-token", help="Ask for the token that the printed link holds, once a browser.")
+    ] = True,
 ) -> None:
     """Show the runs of a folder in the browser; nothing leaves the machine."""
-    serve(folder, port=port, host=host, browser=browser)
+    serve(folder, port=port, host=host, browser=browser, token=token)
 
 
 def serve(
@@ -63,9 +67,12 @@ def serve(
     port: int | None = None,
     host: str = "127.0.0.1",
     browser: bool = True,
+    token: bool = True,
     show: str | None = None,
 ) -> None:
     """Serve the dashboard until interrupted; `show` is the key of the run that the printed address opens.
+
+    token: answer only who brings the one that is made now, in the printed address or in the cookie it leaves.
 
     Raises InputError when the folder is missing, OptionError when the port or the address cannot be used.
     """
@@ -73,8 +80,10 @@ def serve(
     chosen = free_port(host, port)
     os.environ["PROFILER_KIT_DIR"] = str(root)
     os.environ["PROFILER_KIT_HOST"] = host
+    os.environ["PROFILER_KIT_TOKEN"] = secret = secrets.token_urlsafe(24) if token else ""
     main = dashboard()
-    url = f"http://{shown_host(host)}:{chosen}" + (f"/?{urlencode({'run': show})}" if show else "")
+    query = urlencode({name: value for name, value in (("run", show), ("token", secret)) if value})
+    url = f"http://{shown_host(host)}:{chosen}" + (f"/?{query}" if query else "")
     for line in announcement(root, url, host, chosen):
         print(line, flush=True)
     if browser and _has_display():
@@ -148,7 +157,8 @@ def announcement(root: Path, url: str, host: str, port: int) -> list[str]:
         "  stop           Ctrl+C",
     ]
     if host in EVERYONE:
-        lines.append(f"  note           --host {host} lets everybody on the network read these runs")
+        whom = "who has this link" if "token=" in url else "everybody on the network"
+        lines.append(f"  note           --host {host} lets {whom} read these runs")
     return lines
 
 

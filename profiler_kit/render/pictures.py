@@ -33,7 +33,7 @@ def waterfall_png(rows: pd.DataFrame, title: str, footer: str = "") -> bytes:
     head, foot = 118, 84 if footer else 52
     image = Image.new("RGB", (_WIDTH, head + _ROW * len(rows) + foot), _PAPER)
     draw = ImageDraw.Draw(image)
-    names = [_fit(draw, f"{'' if step else '   '}{name}", size, 300) for name, step in _named(rows)]
+    names = [_sure(_fit(draw, f"{'' if step else '   '}{name}", size, 300), size) for name, step in _named(rows)]
     left = _PAD + max([draw.textlength(name, font=size) for name in names], default=0) + 22
     spans = [(left + a * (_WIDTH - _PAD - left), left + b * (_WIDTH - _PAD - left)) for a, b in _PANELS]
     _text(draw, (_PAD, 20), title, large)

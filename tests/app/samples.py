@@ -174,22 +174,31 @@ def free_port() -> int:
 
 
 class Address(str):
-    """Where a server answers; pid: its process."""
+    """Where a server answers; pid: its process. link: the address that it printed, with the token."""
 
     pid = 0
+    link = ""
+
+    @property
+    def token(self) -> str:
+        """What its link ends in."""
+        return self.link.rpartition("token=")[2]
 
 
 @contextlib.contextmanager
-def serving(root: Path) -> Iterator[Address]:
+def serving(root: Path, *options: str) -> Iterator[Address]:
     """Run `profiler-kit serve`; gives the address as soon as it answers."""
     port = free_port()
     command = [sys.executable, "-m", "profiler_kit.cli", "serve", str(root), "--port", str(port), "--no-browser"]
     process = subprocess.Popen(
-        command, cwd=CHECKOUT, env={**os.environ, "PYTHONWARNINGS": "default"}, stdout=subprocess.DEVNULL
+        [*command, *options], cwd=CHECKOUT, env={**os.environ, "PYTHONWARNINGS": "default"}, stdout=subprocess.PIPE
     )
     url = Address(f"http://127.0.0.1:{port}")
     url.pid = process.pid
+    assert process.stdout is not None
     try:
+        process.stdout.readline()
+        url.link = process.stdout.readline().decode().split()[-1]
         for _ in range(PATIENCE_S * 20):
             assert process.poll() is None, "the server ended"
             with contextlib.suppress(OSError):
@@ -202,3 +211,4 @@ def serving(root: Path) -> Iterator[Address]:
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(PATIENCE_S)
+        process.stdout.close()

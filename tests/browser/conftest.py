@@ -32,5 +32,5 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="package")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
-    with serving(make_runs(tmp_path_factory.mktemp("browser") / "traces")) as address:
+    with serving(make_runs(tmp_path_factory.mktemp("browser") / "traces"), "--no-token") as address:
         yield address

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from profiler_kit.load.discover.runs import key_of
 from profiler_kit.trace import load_trace
-from tests.app.samples import CHECKOUT, Address, make_job, serving
+from tests.app.samples import CHECKOUT, Address, make_job, make_runs, serving
 from tests.browser.drive import answered, becomes, drag, marked, new_page, place, settle, the_canvas, until, view, width
 from tests.builders import TraceBuilder
 from tests.ladders import write_ladder
@@ -58,7 +58,7 @@ def crowd_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     hostile = TraceBuilder()
     hostile.kernel(None, 0, 100, name=HOSTILE)
     hostile.write(folder / f"{HOSTILE}.json")
-    with serving(folder) as address:
+    with serving(folder, "--no-token") as address:
         yield address
 
 
@@ -100,7 +100,7 @@ def test_every_page_of_every_run_has_an_address(page: Page, url: Address, name: 
 def test_ranks_and_ladders_draw_and_ask_nobody(page: Page, tmp_path: Path) -> None:
     make_job(tmp_path)
     write_ladder(tmp_path / "vit_b")
-    with serving(tmp_path) as url:
+    with serving(tmp_path, "--no-token") as url:
         page.goto(f"{url}/ranks")
         settle(page)
         expect(page.locator(".js-plotly-plot")).to_have_count(3)
@@ -128,7 +128,7 @@ def test_a_long_load_shows_how_far_it_is_and_can_be_stopped(page: Page, tmp_path
             file.write(block)
         file.write(gzip.compress(event[:-2] % 1 + b"]}"))
     os.utime(tmp_path / "long.json.gz", (1e9, 1e9))  # nobody is writing it
-    with serving(tmp_path) as url:
+    with serving(tmp_path, "--no-token") as url:
         page.goto(url)
         cancel = page.get_by_role("button", name="Cancel")
         expect(page.locator('[data-testid="stProgress"]')).to_contain_text(re.compile(r"long\.json\.gz, \d+ MB: .*%"))
@@ -299,3 +299,22 @@ def test_hostile_names_stay_text(page: Page, crowd_url: str) -> None:
     canvas.click(position=place(canvas, "Stream 7", 60_000))
     expect(page.locator(".tl .details b")).to_have_text(HOSTILE)
     assert page.locator("img[src=x]").count() == 0
+
+
+def test_a_browser_shows_the_token_once(browser: Browser, tmp_path: Path) -> None:
+    with serving(make_runs(tmp_path / "traces")) as url:
+        page = new_page(browser)
+        refused: list[str] = []
+        page.context.on("response", lambda one: refused.append(one.url) if one.status in (401, 403) else None)
+        page.goto(f"{url}/?run=gpu")
+        expect(page.locator("body")).to_contain_text("The token is missing or another one.")
+        assert refused.pop(0) == f"{url}/?run=gpu" and all("favicon" in one for one in refused)
+        refused.clear()
+        page.goto(f"{url.link}&run=gpu")
+        settle(page)
+        becomes(page, lambda: "token" in page.url, False)  # a link that is sent around does not give it away
+        timeline(page, url)
+        page.goto(f"{url}/kit/perfetto?run=gpu")
+        expect(page.locator("body[data-sent]")).to_have_count(1)
+        assert refused == []
+        page.context.close()

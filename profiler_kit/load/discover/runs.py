@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -109,22 +109,24 @@ def require_root(root: str | os.PathLike[str]) -> Path:
 
 
 def find_run(root: str | os.PathLike[str], key: str) -> RunFolder | None:
-    """The run with that key, None when there is none inside the root; reads no other run."""
+    """The run with that key, None when `find_runs` would not list it; reads no other run."""
     base = require_root(root)
-    inside = confined(base, key)
-    if inside is None:
-        return None
-    return _run_folder(base, inside) if inside.is_dir() else _bare_file(base, inside)
+    names = [] if key == "." else os.fsdecode(unquote_to_bytes(key)).split("/")
+    return next((run for run in _walk(base, base, DEPTH, names) if run.key == key), None)
 
 
 def confined(root: Path, key: str) -> Path | None:
-    """The resolved path of `key` when it exists inside the (resolved) root, else None."""
+    """The resolved path of `key` when it exists inside the (resolved) root, in no hidden folder, else None."""
     try:
         path = (root / os.fsdecode(unquote_to_bytes(key))).resolve()
-        inside = path.is_relative_to(root) and path.exists()
+        inside = path.is_relative_to(root) and path.exists() and not _is_hidden(path.relative_to(root))
     except (ValueError, OSError, RuntimeError):  # NUL byte, name too long, loop of links
         return None
     return path if inside else None
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(name.startswith(".") for name in path.parts)
 
 
 def key_of(root: Path, path: Path) -> str:
@@ -132,12 +134,15 @@ def key_of(root: Path, path: Path) -> str:
     return quote(os.fsencode(path.relative_to(root).as_posix()), safe="/" + _PLAIN)
 
 
-def _walk(root: Path, folder: Path, depth: int) -> Iterator[RunFolder]:
+def _walk(root: Path, folder: Path, depth: int, names: Sequence[str] | None = None) -> Iterator[RunFolder]:
+    """The runs below a folder; names: only that entry, and below it only the one named next."""
     run = _run_folder(root, folder)
     if run is not None:
         yield run
         return
     for entry in _entries(folder):
+        if names is not None and entry.name not in names[:1]:
+            continue
         path = Path(entry.path)
         if entry.is_symlink():
             target = confined(root, key_of(root, path))
@@ -145,10 +150,10 @@ def _walk(root: Path, folder: Path, depth: int) -> Iterator[RunFolder]:
                 continue
         if entry.is_dir():
             if depth > 0:
-                yield from _walk(root, path, depth - 1)
+                yield from _walk(root, path, depth - 1, names and names[1:])
             continue
         found = _bare_file(root, path)
-        if found is not None and not _is_being_written(path):
+        if found is not None and (names is not None or not _is_being_written(path)):
             yield found
 
 
