@@ -47,7 +47,7 @@ class Asked:
     @property
     def by(self) -> By:
         """How GPU work is laid out; raises OptionError when it is none of the ways."""
-        by = next((one for one in get_args(By) if one == self.query.get("by", "stream")), None)
+        by: By | None = next((one for one in get_args(By) if one == self.query.get("by", "stream")), None)
         if by is None:
             raise OptionError(f"by: expected one of {', '.join(get_args(By))}")
         return by
