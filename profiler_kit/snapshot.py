@@ -14,6 +14,7 @@ import pandas as pd
 
 from profiler_kit.analyses.memory import blocks as memory_blocks
 from profiler_kit.analyses.memory import fragmentation as memory_fragmentation
+from profiler_kit.analyses.memory import history as memory_history
 from profiler_kit.analyses.memory import leaks as memory_leaks
 from profiler_kit.analyses.memory import live as memory_live
 from profiler_kit.analyses.memory import oom as memory_oom
@@ -46,8 +47,8 @@ class Failure(NamedTuple):
     time_us: int
     requested_bytes: int
     device_free_bytes: int | None
-    allocated_bytes: int
-    reserved_bytes: int
+    allocated_bytes: int | None
+    reserved_bytes: int | None
     stack: int
 
 
@@ -77,6 +78,7 @@ class DeviceRow(TypedDict):
     reserved_bytes: int
     fragmentation: float
     history_truncated: bool
+    history_followed: bool
     unmatched_frees: int
     oom: list[OomRow]
     regions: list[RegionRow]
@@ -155,9 +157,24 @@ class Snapshot:
 
     @property
     @kept_for_good
+    def _completed(self) -> tuple[pd.DataFrame, dict[int, memory_history.Contradictions]]:
+        checked = self.devices if self.source == "cuda" else ()  # only CUDA's allocator writes what it holds at the end
+        return memory_history.complete(self.events, self.blocks, self.segments, checked)
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """The events as they are replayed, row by row those of `events`; see analyses.memory.history.complete."""
+        return self._completed[0]
+
+    def contradictions(self, device: int) -> memory_history.Contradictions:
+        """What does not fit in the history of a device."""
+        return self._completed[1].get(self.require_device(device), memory_history.Contradictions())
+
+    @property
+    @kept_for_good
     def _replays(self) -> dict[int, memory.Replay]:
         return {
-            device: memory.replay(self.events, self.blocks, self.segments, self.allocations(), device)
+            device: memory.replay(self.history, self.blocks, self.segments, self.allocations(), device)
             for device in self.devices
         }
 
@@ -184,7 +201,7 @@ class Snapshot:
     @kept_for_good
     def allocations(self) -> pd.DataFrame:
         """MEMORY_ALLOCATIONS of all devices."""
-        return memory.allocations(self.events, self.blocks, self.devices)
+        return memory.allocations(self.history, self.blocks, self.devices)
 
     @kept
     def timeline(self) -> pd.DataFrame:
@@ -202,8 +219,9 @@ class Snapshot:
 
     @kept
     def regions(self) -> pd.DataFrame:
-        """MEMORY_REGIONS: one row per device and region path."""
-        return memory_regions.region_totals(list(self._replays.values()), self._regions, self.allocations())
+        """MEMORY_REGIONS: one row per device and region path; of devices whose history is known."""
+        followed = [one for one in self._replays.values() if one.followed]
+        return memory_regions.region_totals(followed, self._regions, self.allocations())
 
     @kept
     def oom(self) -> pd.DataFrame:
@@ -215,15 +233,8 @@ class Snapshot:
         """The allocations that failed on one device, in order."""
         frame = self.oom()
         frame = frame[frame["device"] == self.require_device(device)]
-        known = frame["device_free_bytes"].notna().tolist()
-        free = frame["device_free_bytes"].fillna(0).astype("int64").tolist()
-        columns = ("time_us", "requested_bytes", "allocated_bytes", "reserved_bytes", "stack")
-        return [
-            Failure(time_us, requested, free[row] if known[row] else None, allocated, reserved, stack)
-            for row, (time_us, requested, allocated, reserved, stack) in enumerate(
-                zip(*(frame[column].tolist() for column in columns), strict=True)
-            )
-        ]
+        columns = [frame[name].tolist() for name in Failure._fields]
+        return [Failure._make(None if one is pd.NA else one for one in row) for row in zip(*columns, strict=True)]
 
     @kept
     def live_at_peak(self, device: int) -> pd.DataFrame:
@@ -232,11 +243,20 @@ class Snapshot:
         return memory.live_at(one, self.allocations(), one.peak)
 
     @kept
+    def live_at_end(self, device: int) -> pd.DataFrame:
+        """MEMORY_LIVE when the snapshot was saved."""
+        one = self.replay(device)
+        return memory.live_at(one, self.allocations(), len(one.rows))
+
+    @kept
     def missing(self, device: int) -> memory.Missing:
         """What the history of a device is known to lack."""
-        return memory.missing_history(
-            self.events, self.allocations(), self.require_device(device), self.recording.max_entries
-        )
+        return memory.missing_history(self.replay(device), self.allocations(), self.ring)
+
+    @property
+    def ring(self) -> memory.Ring:
+        """The recorder's ring buffer, as far as the file says."""
+        return memory.Ring.of(self.settings, self.recording.max_entries)
 
     def peak_region(self, device: int) -> tuple[str, ...]:
         """Path of the innermost region open when the total was highest first; () when none was."""
@@ -270,13 +290,14 @@ class Snapshot:
         return {
             "device": device,
             "device_type": self.device_type(device),
-            "events": len(one.rows),
+            "events": int((self.events["device"] == device).sum()),
             "peak_allocated_bytes": int(one.allocated_bytes[one.peak]),
             "peak_time_us": one.peak_time_us,
             "end_allocated_bytes": int(one.allocated_bytes[-1]),
             "reserved_bytes": int(one.reserved_bytes[-1]),
             "fragmentation": memory.fragmentation(self.blocks, self.segments, device),
             "history_truncated": missing.truncated,
+            "history_followed": one.followed,
             "unmatched_frees": missing.unmatched_frees,
             "oom": [
                 {
@@ -304,7 +325,7 @@ class Snapshot:
                 "fragmentation is unknown. Record a memory snapshot with profiler_kit.memory_runner."
             )
         return memory_blocks.replay_blocks(
-            self.events, self.blocks, self.segments, self.allocations(), one, self.settings
+            self.history, self.blocks, self.segments, self.allocations(), one, self.settings
         )
 
     @kept
@@ -379,13 +400,18 @@ class Snapshot:
 
     @kept
     def oom_reports(self, device: int) -> list[memory_oom.OomReport]:
-        """Each allocation that failed on one device, with the state of the allocator and what would have helped."""
+        """Each allocation that failed on one device, with the state of the allocator and what would have helped.
+
+        Empty where the history cannot be followed: only `failures` are known then.
+        """
         one = self.replay(device)
+        if not one.followed:
+            return []
         event = self.oom().loc[lambda frame: frame["device"] == device, "event"].to_numpy()
-        streams = self.events["stream"].to_numpy()[event].tolist()
+        places = zip(*(self.events[name].iloc[event].tolist() for name in ("stream", "pool")), strict=True)
         states = (one.rows.searchsorted(event) + 1).tolist()
         reports = []
-        for state, stream, failed in zip(states, streams, self.failures(device), strict=True):
+        for state, (stream, pool), failed in zip(states, places, self.failures(device), strict=True):
             held = memory_live.held_at(one, self.allocations(), state)
             reports.append(
                 memory_oom.explain(
@@ -395,6 +421,7 @@ class Snapshot:
                     requested=failed.requested_bytes,
                     device_free=failed.device_free_bytes,
                     stream=stream,
+                    pool=pool,
                     before=int(held.loc[held["alloc_event"].isna(), "size_bytes"].sum()),
                 )
             )

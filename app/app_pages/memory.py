@@ -7,6 +7,7 @@ import streamlit as st
 from app import cache, state
 from app.parts import memory_parts as parts
 from app.parts import tables, widgets
+from profiler_kit.tables.memory import live
 
 folder = state.run()
 st.title("Memory")
@@ -31,7 +32,8 @@ regions = cache.table(folder, "memory_regions", device=device)
 if len(regions):
     tables.show(regions, "memory-regions")
 else:
-    widgets.empty("No regions in this snapshot", "Name the parts of your code:", 'with region("encoder"): ...')
-st.subheader("Live at the peak", help="Who held the memory at the moment the allocated total was highest.")
-tables.show(cache.table(folder, "live_at_peak", device=device), "memory-live")
+    widgets.empty("No regions to tell", "Name the parts of your code:", 'with region("encoder"): ...')
+held = cache.table(folder, live(facts).name, device=device)
+st.subheader(held.table.title.capitalize(), help="Who held the memory at that moment.")
+tables.show(held, "memory-live")
 parts.whole_page(folder)

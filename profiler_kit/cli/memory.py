@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -44,7 +45,8 @@ LARGEST_LIMIT_GIB = 1 << 20
 PAGE_SUFFIXES = (".html", ".htm")
 # The tables that each option prints, and those whose rows are in --json under their key.
 TABLES: Final = {
-    "live": ("live_at_peak", "live_by_region", "live_by_layer"),
+    "live": ("live_at_end",),
+    "live_at_peak": ("live_at_peak", "live_by_region", "live_by_layer"),
     "leaks": ("memory_leaks", "memory_growth"),
     "lifetimes": ("memory_lifetimes",),
     "fragmentation": ("memory_moments",),
@@ -53,6 +55,8 @@ TABLES: Final = {
 }
 IN_JSON: Final = TABLES | {"fragmentation": ("memory_fragmentation",), "oom": (), "fits": ()}
 USUAL: Final = ("memory_regions", "live_at_peak")
+AT_END: Final = ("live_at_end",)  # what is printed of a device without a history, with those of OF_END asked for
+OF_END: Final = ("out_of_memory", "memory_fits")
 
 
 def command(
@@ -69,7 +73,8 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of tables")] = False,
     html: Annotated[Path | None, typer.Option(help="also write a page that shows the memory, one offline file")] = None,
     device: Annotated[int | None, typer.Option(help="only this device")] = None,
-    live: Annotated[bool, typer.Option("--live-at-peak", help="by stack, region and layer")] = False,
+    live: Annotated[bool, typer.Option("--live", help="what is live at the end, by stack")] = False,
+    live_at_peak: Annotated[bool, typer.Option("--live-at-peak", help="by stack, region and layer")] = False,
     leaks: Annotated[bool, typer.Option("--leaks", help="what regions that closed left behind, and growth")] = False,
     lifetimes: Annotated[bool, typer.Option("--lifetimes", help="how long allocations lived, by stack")] = False,
     fragmentation: Annotated[
@@ -101,7 +106,8 @@ def command(
     from profiler_kit.tables.memory import parse_size
 
     sizes = [parse_size(size) for size in fits or ()]
-    asked = {"live": live, "leaks": leaks, "lifetimes": lifetimes, "fragmentation": fragmentation, "oom": oom}
+    asked = {"live": live, "live_at_peak": live_at_peak, "leaks": leaks, "lifetimes": lifetimes}
+    asked |= {"fragmentation": fragmentation, "oom": oom}
     chosen = [name for name, yes in {**asked, "fits": bool(fits)}.items() if yes]
     if other is not None:
         _refuse_alone(html=html, device=device, chosen=chosen)
@@ -155,10 +161,12 @@ def _refuse_alone(*, html: Path | None, device: int | None, chosen: Sequence[str
 
 
 def _refuse_empty(loaded: Snapshot) -> None:
-    """Raises InputError when the history is empty, after what is known of the end has been printed."""
-    if not len(loaded.events):
+    """Raises InputError when there is nothing in the snapshot, after that has been printed."""
+    from profiler_kit.findings.memory import holds_memory
+
+    if not any(holds_memory(row) for row in loaded.summary()["devices"]):
         raise InputError(
-            f"{loaded.path}: its history is empty, so that only the state at the end is known. Record with "
+            f"{loaded.path}: it holds no event and no memory, expected a snapshot of a run. Record with "
             "profiler_kit.memory_runner, or call torch.cuda.memory._record_memory_history() before the run."
         )
 
@@ -170,7 +178,7 @@ def to_json(loaded: Snapshot, row: DeviceRow, chosen: Sequence[str], sizes: Sequ
 
     device = row["device"]
     out: dict[str, object] = {key: row[key] for key in CONTRACT}  # type: ignore[literal-required]
-    out["device_type"] = row["device_type"]
+    out |= {"device_type": row["device_type"], "history_followed": row["history_followed"]}
     missing = loaded.missing(device)
     out["missing_allocations"] = missing.unmatched_frees + missing.recorded_before if missing.truncated else 0
     for name in (table for option in chosen for table in IN_JSON[option]):
@@ -178,8 +186,8 @@ def to_json(loaded: Snapshot, row: DeviceRow, chosen: Sequence[str], sizes: Sequ
         out[filled.table.key] = _with_frames(loaded, filled)
     if "oom" in chosen:
         out["oom_reports"] = [
-            {**asdict(report), "lines": [one.line, *one.details]}
-            for report, one in zip(loaded.oom_reports(device), out_of_memory(loaded, device), strict=True)
+            {**(asdict(report) if report else {}), "lines": [one.line, *one.details]}
+            for report, one in zip_longest(loaded.oom_reports(device), out_of_memory(loaded, device))
         ]
     if "fits" in chosen:
         out["fits"] = [asdict(loaded.fit(device, size)) for size in sizes]
@@ -211,7 +219,8 @@ def _print(
     used = [row for row in devices if row["events"] or row["reserved_bytes"] or row["end_allocated_bytes"]]
     for row in used:
         _print_findings(console, loaded, row["device"], every_failure="out_of_memory" in names)
-        for name in names:
+        shown = names if row["history_followed"] else [*AT_END, *(name for name in names if name in OF_END)]
+        for name in shown:
             options: dict[str, Value] = {"device": row["device"], **({"fits": sizes} if name == "memory_fits" else {})}
             filled = every_table()[name].of_source(loaded, **options)
             print_filled(filled, f"device {row['device']}" if len(used) > 1 else "", top)

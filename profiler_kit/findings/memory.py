@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from profiler_kit.analyses.memory.oom import Advice, OomReport
-from profiler_kit.analyses.memory.stack_names import stack_name
+from profiler_kit.analyses.memory.allocator_rules import Rules
+from profiler_kit.analyses.memory.leaks import LEAST_STEPS
+from profiler_kit.analyses.memory.oom import Advice, OomReport, is_private
+from profiler_kit.analyses.memory.replay import FREE
+from profiler_kit.analyses.memory.stack_names import calls_text, stack_name
 from profiler_kit.finding import Evidence, Finding, Gain, Piece, bold, counted, say
 from profiler_kit.formats.run_record import RunRecord
-from profiler_kit.snapshot import DeviceRow, Snapshot
+from profiler_kit.snapshot import DeviceRow, Failure, Snapshot
 from profiler_kit.text import fmt_bytes, fmt_count, fmt_ns, fmt_percent
 from profiler_kit.units import BYTES_PER_MIB, NS_PER_US
 
@@ -45,7 +48,10 @@ def holds_memory(row: DeviceRow) -> bool:
 def of_device(snapshot: Snapshot, device: int) -> list[Finding]:
     """Everything about one device: its peak, then what went wrong."""
     failed = failures(snapshot, device)
-    others = (history(snapshot, device), fragmentation(snapshot, device), cpu_lines(snapshot, device))
+    others = (
+        *(history(snapshot, device), completed(snapshot, device), reserved_least(snapshot, device)),
+        *(stays(snapshot, device), fragmentation(snapshot, device), cpu_lines(snapshot, device)),
+    )
     return [peak(snapshot, device), *failed, *leaks(snapshot, device), *(one for one in others if one is not None)]
 
 
@@ -56,9 +62,16 @@ def fullest(snapshot: Snapshot) -> int | None:
 
 
 def peak(snapshot: Snapshot, device: int) -> Finding:
-    """How high the peak of one device was, and inside which region."""
+    """How high the peak of one device was, and inside which region; what it holds where there is no history."""
+    row = _row(snapshot, device)
+    if not row["history_followed"]:
+        held = say(
+            "At the end ", bold(fmt_bytes(row["end_allocated_bytes"])), f" were allocated{_on(snapshot, device)}."
+        )
+        evidence = Evidence("memory_devices", {"device": (device,)})
+        return Finding(_id("held-memory", device), "memory", held, evidence=evidence, page="memory")
     where = snapshot.peak_region(device)
-    said: list[str | Piece] = ["At its peak ", bold(fmt_bytes(_row(snapshot, device)["peak_allocated_bytes"]))]
+    said: list[str | Piece] = ["At its peak ", bold(fmt_bytes(row["peak_allocated_bytes"]))]
     said.append(f" were allocated{_on(snapshot, device)}")
     said += [*((" inside ", bold(where[-1])) if where else ()), "."]
     evidence = Evidence("memory_regions", {"device": (device,), "path": (where,)} if where else {"device": (device,)})
@@ -67,9 +80,14 @@ def peak(snapshot: Snapshot, device: int) -> Finding:
 
 def out_of_memory(snapshot: Snapshot, device: int) -> list[Finding]:
     """Why each allocation that failed did so, and what would have helped."""
-    if not _row(snapshot, device)["oom"]:
-        return []
-    return [_failure(snapshot, number, report) for number, report in enumerate(snapshot.oom_reports(device), 1)]
+    failed = snapshot.failures(device)
+    if not snapshot.replay(device).followed:
+        return [_unexplained(snapshot, device, number, one) for number, one in enumerate(failed, 1)]
+    reports = snapshot.oom_reports(device) if failed else []
+    return [
+        _failure(snapshot, number, report, one.stack)
+        for number, (report, one) in enumerate(zip(reports, failed, strict=True), 1)
+    ]
 
 
 def failures(snapshot: Snapshot, device: int) -> list[Finding]:
@@ -81,11 +99,32 @@ def failures(snapshot: Snapshot, device: int) -> list[Finding]:
     return failed[:FAILURES] + rest
 
 
-def _failure(snapshot: Snapshot, number: int, report: OomReport) -> Finding:
+def _unexplained(snapshot: Snapshot, device: int, number: int, failed: Failure) -> Finding:
+    """An allocation that failed in a history that cannot be followed."""
+    free = failed.device_free_bytes
+    said = say(
+        bold(fmt_bytes(failed.requested_bytes)), f" were requested{_on(snapshot, device)}"
+        f"{'' if free is None else f'; {fmt_bytes(free)} were free on the device'}. What this process held then cannot "
+        "be told, as the history cannot be followed.",
+    )  # fmt: skip
+    return Finding(
+        _id("out-of-memory", device, number), "memory", said, "error", title="Out of memory",
+        details=_asked_by(snapshot, failed.stack), page="memory",
+        evidence=Evidence("out_of_memory", {"device": (device,), "time_us": (failed.time_us,)}),
+    )  # fmt: skip
+
+
+def _asked_by(snapshot: Snapshot, stack: int) -> tuple[str, ...]:
+    calls = calls_text(snapshot.stacks[stack])
+    return (f"Asked by {calls}.",) if calls else ()
+
+
+def _failure(snapshot: Snapshot, number: int, report: OomReport, stack: int) -> Finding:
     since = fmt_ns((report.time_us - snapshot.origin_us(report.device)) * NS_PER_US)
-    cached, free = fmt_bytes(_usable(report)), report.device_free_bytes
+    cached, free = fmt_bytes(report.usable_bytes), report.device_free_bytes
     said: list[str | Piece] = [f"At {since}, ", bold(fmt_bytes(report.requested_bytes))]
-    said.append(f" were requested{_on(snapshot, report.device)}")
+    pool = f" in {_pool(report.pool)}" if is_private(report.pool) else ""
+    said.append(f" were requested{_on(snapshot, report.device)}{pool}")
     if free is None:
         said.append("; how much was free on the device was not recorded.")
     elif report.advice[0].setting == "limit":
@@ -104,7 +143,8 @@ def _failure(snapshot: Snapshot, number: int, report: OomReport) -> Finding:
         "were allocated"
     )
     if report.cached_bytes:
-        parts = ((report.split_bytes, "beside blocks in use"), (report.private_bytes, "in pools of CUDA graphs"))
+        others = "in other pools" if pool else "in pools of CUDA graphs"
+        parts = ((report.split_bytes, "beside blocks in use"), (report.private_bytes, others))
         texts = [
             f"{fmt_bytes(size)} {where}"
             for size, where in (*parts, (report.other_stream_bytes, "on other streams"))
@@ -112,23 +152,39 @@ def _failure(snapshot: Snapshot, number: int, report: OomReport) -> Finding:
         ]
         reserved += f" and {fmt_bytes(report.cached_bytes)} were in no active block"
         reserved += f" ({', '.join(texts)})" if texts else ""
-        reserved += f"; its largest free block was {fmt_bytes(report.largest_free_bytes)}"
+        where = f"of the {cached} in {_pool(report.pool)}, the allocation's own, the" if pool else "its"
+        reserved += f"; {where} largest free block was {fmt_bytes(report.largest_free_bytes)}"
     return Finding(
         _id("out-of-memory", report.device, number),
         "memory",
         say(*said),
         "error",
         title="Out of memory",
-        details=(f"{reserved}.", *(advice_text(one) for one in report.advice if one.setting != "limit")),
+        details=(
+            f"{reserved}.",
+            *(advice_text(one) for one in report.advice if one.setting != "limit"),
+            _settings(snapshot),
+            *_asked_by(snapshot, stack),
+        ),
         attempt=_attempt([one for one in report.advice if one.helps]),
         evidence=Evidence("out_of_memory", {"device": (report.device,), "time_us": (report.time_us,)}),
         page="memory",
     )
 
 
-def _usable(report: OomReport) -> int:
-    """Cached memory that the allocation could have had: not that of other pools and streams."""
-    return report.cached_bytes - report.private_bytes - report.other_stream_bytes
+def _pool(pool: str) -> str:
+    return f"pool ({pool.replace(',', ', ')})"
+
+
+def _settings(snapshot: Snapshot) -> str:
+    """The settings of the allocator that decide about it, as they are."""
+    rules, limit = Rules(snapshot.settings), snapshot.settings.get("garbage_collection_threshold")
+    parts = (
+        f"expandable_segments is {'on' if rules.expandable else 'off'}",
+        f"max_split_size_mb is {rules.max_split // BYTES_PER_MIB if rules.max_split else 'not set'}",
+        f"garbage_collection_threshold is {f'{limit:g}' if isinstance(limit, float) and limit > 0 else 'not set'}",
+    )
+    return f"As recorded: {', '.join(parts)}."
 
 
 def _attempt(helps: Sequence[Advice]) -> str:
@@ -162,9 +218,9 @@ def advice_text(one: Advice) -> str:
             return f"max_split_size_mb:{one.numbers['limit_mb']} {would}: {where}, and would have stayed whole."
         return f"max_split_size_mb is set already, and still {where}: choose a smaller one."
     if one.setting == "pools":
-        held = f"{n['private']} are free in pools of CUDA graphs and {n['streams']} on other streams"
-        rest = "where nothing else may use it" if one.helps else "together too little"
-        return f"One pool for all CUDA graphs, or fewer streams, {would}: {held}, {rest}."
+        held = f"{n['private']} are free in pools that it may not use and {n['streams']} on other streams"
+        rest = "" if one.helps else ", together too little"
+        return f"One pool for all CUDA graphs, or fewer streams, {would}: {held}{rest}."
     if one.setting == "garbage_collection_threshold":
         return (
             f"garbage_collection_threshold {would}: it returns whole cached segments earlier, which the allocator does "
@@ -183,12 +239,11 @@ def history(snapshot: Snapshot, device: int) -> Finding | None:
     """What the history of a device lacks; None when it is whole."""
     row = _row(snapshot, device)
     if row["history_truncated"]:
-        missing, ring = snapshot.missing(device), snapshot.recording.max_entries
-        lost = fmt_count(missing.unmatched_frees + missing.recorded_before)
-        said = (
-            f"The history{_on(snapshot, device)} lost its beginning: at least {lost} recorded allocations are "
-            "missing, so that an earlier peak may be too."
-        )
+        missing, ring = snapshot.missing(device), snapshot.ring.max_entries
+        lost = missing.unmatched_frees + missing.recorded_before
+        known = f"at least {fmt_count(lost)} recorded allocations are" if lost else "what was recorded before it is"
+        what = f"The history{_on(snapshot, device)} lost its beginning"
+        said = f"{what}: {known} missing, so that an earlier peak may be too."
         detail = (
             f"{fmt_count(missing.unmatched_frees)} of them were freed later, {fmt_count(missing.recorded_before)} were "
             "live to the end."
@@ -197,8 +252,10 @@ def history(snapshot: Snapshot, device: int) -> Finding | None:
             _id("history-cut-off", device), "lost", say(said), "warning", details=(detail,),
             attempt="Record with a larger max_entries.", page="memory",
         )  # fmt: skip
-    if row["events"]:
+    if row["history_followed"]:
         return None
+    if row["events"]:
+        return _contradicts(snapshot, device)
     if not holds_memory(row):
         said = "Nothing was allocated on this device, and no event was recorded."
         return Finding(_id("unused-device", device), "missing", say(said), page="memory")
@@ -206,6 +263,67 @@ def history(snapshot: Snapshot, device: int) -> Finding | None:
     said = f"No history of {name}: only the state at the end is known."
     attempt = "Record with memory_runner, or call torch.cuda.memory._record_memory_history() before the run."
     return Finding(_id("no-history", device), "missing", say(said), "warning", attempt=attempt, page="memory")
+
+
+def _contradicts(snapshot: Snapshot, device: int) -> Finding:
+    """Why the history of a device cannot be followed."""
+    found = snapshot.contradictions(device)
+    parts = (
+        (found.lost_allocations, "allocation", "whose free or memory is there"),
+        (found.lost_frees, "free", "as their address was allocated again"),
+        (found.left_open, "free", "as their memory is not held at the end"),
+    )
+    lost = "; ".join(f"it lacks {counted(count, what)} {why}" for count, what, why in parts if count)
+    none = " and ".join(f"no {name}" for name in found.absent)
+    said = (
+        f"The history{_on(snapshot, device)} does not agree with itself or with the state at its end: "
+        f"{f'it holds {none} event; ' if none else ''}{lost}. Only the state at the end is told."
+    )
+    attempt = "Record every kind of event: leave out torch's skip_actions."
+    return Finding(_id("history-contradicts", device), "lost", say(said), "warning", attempt=attempt, page="memory")
+
+
+def completed(snapshot: Snapshot, device: int) -> Finding | None:
+    """That frees count from their request, where the history does not say when they were done."""
+    found, row = snapshot.contradictions(device), _row(snapshot, device)
+    if not found.by_request or not row["history_followed"]:
+        return None
+    lacks = "no free_completed event" if FREE in found.absent else "no free_completed for some frees"
+    said = (
+        f"The history{_on(snapshot, device)} holds {lacks}: {counted(found.by_request, 'free')} count from when they "
+        "were requested, which is early where another stream still used the memory."
+    )
+    return Finding(_id("frees-by-request", device), "lost", say(said), "warning", page="memory")
+
+
+def reserved_least(snapshot: Snapshot, device: int) -> Finding | None:
+    """That the history lacks segment events, so that what was reserved is known at the end only."""
+    if not snapshot.replay(device).reserved_least:
+        return None
+    said = (
+        f"The history{_on(snapshot, device)} lacks segment events: more was allocated than they say was reserved. "
+        "What was reserved before the end is shown as no less than what was allocated."
+    )
+    return Finding(_id("segments-missing", device), "lost", say(said), "warning", page="memory")
+
+
+def stays(snapshot: Snapshot, device: int) -> Finding | None:
+    """What was allocated in the history and is live at its end, where no region says what was meant to stay."""
+    if len(snapshot.nested_regions(device).paths):
+        return None
+    frame = snapshot.leaks(device)
+    often = frame[frame["count"] >= LEAST_STEPS]
+    if often.empty:
+        return None
+    first, whole = often.iloc[0], int(frame["size_bytes"].sum())
+    stack = stack_name(snapshot.stacks[int(first["stack"])])
+    said = say(
+        bold(fmt_bytes(whole)), f" allocated in the history{_on(snapshot, device)} are live at its end, of them ",
+        bold(fmt_bytes(int(first["size_bytes"]))), f" in {counted(int(first['count']), 'allocation')} by ", bold(stack),
+        ". Without regions a leak cannot be told from what is meant to stay.",
+    )  # fmt: skip
+    evidence = Evidence("memory_leaks", {"stack": (int(first["stack"]),), "device": (device,)})
+    return Finding(_id("stays", device), "memory", said, evidence=evidence, names=(stack,), page="memory")
 
 
 def leaks(snapshot: Snapshot, device: int) -> list[Finding]:
@@ -242,7 +360,7 @@ def leaks(snapshot: Snapshot, device: int) -> list[Finding]:
 
 def fragmentation(snapshot: Snapshot, device: int) -> Finding | None:
     """How much reserved memory no active block held at the peak; None where that is little, or unknown."""
-    if snapshot.device_type(device) == "cpu" or snapshot.source == "trace":
+    if snapshot.device_type(device) == "cpu" or snapshot.source == "trace" or not snapshot.replay(device).followed:
         return None
     one, blocks = snapshot.replay(device), snapshot.block_replay(device)
     reserved = int(one.reserved_bytes[one.peak])

@@ -30,6 +30,7 @@ PEAK: Final = (
     "rounds them up."
 )
 SNAPSHOT_PEAK: Final = "Highest total held by tensors in the memory snapshot, in bytes they asked for."
+AT_END: Final = "Held by tensors when it was saved."
 MOST: Final = 6
 
 
@@ -46,7 +47,7 @@ def numbers(run: Run) -> list[Number]:
     """The numbers that sum up a run, the most telling first; empty when the run holds none."""
     shown = _of_trace(run) + _of_record(run.record)
     if run.snapshot is not None and (run.record is None or run.record.peak_memory_bytes is None):
-        shown += [Number("Peak memory", fmt_bytes(_peak_bytes(run.snapshot)), SNAPSHOT_PEAK)]
+        shown.append(_of_snapshot(run.snapshot))
     if run.trace is not None:
         events = run.trace.summary()["events"]
         shown.append(Number("Events in the trace", fmt_count(events), "Entries of traceEvents in the file."))
@@ -82,15 +83,20 @@ def _of_record(record: RunRecord | None) -> list[Number]:
     return shown
 
 
-def _peak_bytes(snapshot: Snapshot) -> int:
-    return max((row["peak_allocated_bytes"] for row in snapshot.summary()["devices"]), default=0)
+def _of_snapshot(snapshot: Snapshot) -> Number:
+    rows = snapshot.summary()["devices"]
+    peaks = [row["peak_allocated_bytes"] for row in rows if row["history_followed"]]
+    if peaks or not rows:
+        return Number("Peak memory", fmt_bytes(max(peaks, default=0)), SNAPSHOT_PEAK)
+    return Number("Memory at the end", fmt_bytes(max(row["end_allocated_bytes"] for row in rows)), AT_END)
 
 
 def of_device(row: DeviceRow) -> list[Number]:
     """The numbers that sum up the memory of one device."""
     peak, end = fmt_bytes(row["peak_allocated_bytes"]), fmt_bytes(row["end_allocated_bytes"])
-    shown = [Number("Peak allocated", peak, "Highest total held by tensors, in bytes they asked for.")]
-    held = Number("Allocated at the end", end, "Held by tensors when it was saved.")
+    highest = Number("Peak allocated", peak, "Highest total held by tensors, in bytes they asked for.")
+    shown = [highest] if row["history_followed"] else []
+    held = Number("Allocated at the end", end, AT_END)
     events = Number("Events", fmt_count(row["events"]), "Entries of the allocator's history on this device.")
     if row["device_type"] == "cpu":  # its memory comes from the system and goes back: nothing is reserved
         return [*shown, held, events]

@@ -23,7 +23,7 @@ from profiler_kit.analyses.memory.replay import MEMORY_LIVE
 from profiler_kit.analyses.memory.stack_names import stack_name
 from profiler_kit.errors import OptionError
 from profiler_kit.schema import Column, Schema
-from profiler_kit.snapshot import Snapshot
+from profiler_kit.snapshot import DeviceRow, Snapshot
 from profiler_kit.table import Option, Table
 
 Fill = Callable[..., pd.DataFrame]
@@ -37,8 +37,10 @@ MEMORY_DEVICES: Final = Schema(
         ),
         "device_type": Column("str", "Type of the device: cuda, cpu, or host for pinned host memory.", "type"),
         "events": Column("int64", "Entries of the allocator's history on this device."),
-        "span_us": Column("int64", "Time from the first of them to the last.", "recorded", "room"),
-        "peak_allocated_bytes": Column("int64", "Highest total held by tensors, in bytes they asked for.", "peak"),
+        "span_us": Column("Int64", "Time from the first of them to the last.", "recorded", "room"),
+        "peak_allocated_bytes": Column(
+            "Int64", "Highest total held by tensors, in bytes they asked for; missing without a history.", "peak"
+        ),
         "peak_time_us": Column("Int64", "When that was first so, in Unix time.", show="never"),
         "peak_after_us": Column("Int64", "When that was first so, since the history begins.", "at", "room"),
         "peak_path": Column("path", "The regions that were open then, outermost first.", "in"),
@@ -51,6 +53,9 @@ MEMORY_DEVICES: Final = Schema(
             "Float64", "Share of the reserved memory in no active block when it was saved.", "unused", unit="share"
         ),
         "failed": Column("int64", "Allocations that failed: out of memory."),
+        "history_followed": Column(
+            "bool", "Whether there is a history that agrees with itself; if not, only the end is known.", show="never"
+        ),
         "history_truncated": Column("bool", "Whether the recorder dropped the beginning of the history.", "cut off"),
         "missing_allocations": Column("int64", "Allocations known to be missing from the history.", "missing", "room"),
     },
@@ -103,7 +108,8 @@ def _devices(snapshot: Snapshot, device: int | None = None) -> pd.DataFrame:
         rows.append(
             {
                 **{name: row[name] for name in MEMORY_DEVICES.columns if name in row},  # type: ignore[literal-required]
-                "span_us": int(one.times_us[-1] - one.times_us[0]) if len(one.times_us) else 0,
+                "peak_allocated_bytes": row["peak_allocated_bytes"] if one.followed else None,
+                "span_us": int(one.times_us[-1] - one.times_us[0]) if one.followed else None,
                 "peak_after_us": None if row["peak_time_us"] is None else row["peak_time_us"] - origin,
                 "peak_path": snapshot.peak_region(number),
                 "reserved_bytes": row["reserved_bytes"] if reserves else None,
@@ -113,6 +119,11 @@ def _devices(snapshot: Snapshot, device: int | None = None) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows, columns=list(MEMORY_DEVICES.columns)).astype(MEMORY_DEVICES.dtypes())
+
+
+def live(row: DeviceRow) -> Table:
+    """The table of what one device held: at the peak, or at the end where nothing else is known."""
+    return LIVE if row["history_followed"] else LIVE_AT_END
 
 
 def _moments(snapshot: Snapshot, device: int) -> pd.DataFrame:
@@ -163,6 +174,19 @@ LIVE: Final = Table(
     share_of="size_bytes",
     texts=stack_texts,
 )
+LIVE_AT_END: Final = Table(
+    "live_at_end",
+    "snapshot",
+    "live at the end, by stack",
+    MEMORY_LIVE,
+    _each(MEMORY_LIVE, lambda snapshot, device: snapshot.live_at_end(device)),
+    (DEVICE,),
+    "memory",
+    key="live",
+    order=("stack", "device", "count", "size_bytes"),
+    share_of="size_bytes",
+    texts=stack_texts,
+)
 LIVE_BY_REGION: Final = Table(
     "live_by_region",
     "snapshot",
@@ -190,7 +214,7 @@ LIVE_BY_LAYER: Final = Table(
 LEAKS: Final = Table(
     "memory_leaks",
     "snapshot",
-    "live at the end though its region closed",
+    "left behind at the end, by stack and region",
     MEMORY_LEAKS,
     _each(MEMORY_LEAKS, lambda snapshot, device: snapshot.leaks(device)),
     (DEVICE,),
@@ -268,6 +292,7 @@ TABLES: Final = (
     DEVICES,
     REGIONS,
     LIVE,
+    LIVE_AT_END,
     LIVE_BY_REGION,
     LIVE_BY_LAYER,
     LEAKS,

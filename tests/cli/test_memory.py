@@ -19,6 +19,7 @@ KEYS = {
     "reserved_bytes",
     "fragmentation",
     "history_truncated",
+    "history_followed",
     "oom",
     "regions",
     "device_type",
@@ -62,7 +63,7 @@ def test_tables(snapshot: Path) -> None:
         "unused   failed   cut off   missing",
         "0        cuda        6   4.000 ms   4.0 MiB   3.000 ms   outer > in[red]ner\N{REPLACEMENT CHARACTER}      "
         "1.0 MiB    8.0 MiB   87.5 %        1                   0",
-        "1        cuda        0   0.000 ms       0 B          –                     –          0 B        0 B"
+        "1        cuda        0          –         –          –                     –          0 B        0 B"
         "    0.0 %        0                   0",
         "",
         failed.line,
@@ -158,9 +159,13 @@ def test_warnings(tmp_path: Path) -> None:
     path = s.write(tmp_path / "m.pickle", [s.segment(0, 512, s.block(0, 512, 512))])
     done = profiler_kit("memory", path)
     assert "No history of this device: only the state at the end is known." in done.out
+    assert (done.code, done.err) == (0, "")
+    assert "Live at the end, by stack" in done.out
+    assert "peak" not in done.out and "before the recording" not in done.out
+    done = profiler_kit("memory", s.write(path, s.snapshot([])))
     assert (done.code, done.err) == (
         1,
-        f"profiler-kit: {path}: its history is empty, so that only the state at the end is known. Record with "
+        f"profiler-kit: {path}: it holds no event and no memory, expected a snapshot of a run. Record with "
         "profiler_kit.memory_runner, or call torch.cuda.memory._record_memory_history() before the run.\n",
     )
     kit = {"source": "torch.profiler", "max_entries": 1, "error": "ValueError: bad"}
@@ -169,7 +174,7 @@ def test_warnings(tmp_path: Path) -> None:
     columns, _, row = done.out.splitlines()[2:5]
     assert "reserved" not in columns and "unused" not in columns
     assert row.split()[:2] == ["cpu", "1"]
-    assert "The history lost its beginning: at least 0 recorded allocations are missing" in done.out
+    assert "The history lost its beginning: what was recorded before it is missing" in done.out
     assert "The recorded function raised: ValueError: bad" in done.out
 
 
@@ -224,7 +229,7 @@ def test_tables_asked_for(snapshot: Path) -> None:
         "Live at the peak, by stack",
         "Live at the peak, by the region that allocated",
         "Live at the peak, by the layer that allocated",
-        "Live at the end though its region closed",
+        "Left behind at the end, by stack and region",
         "Lifetimes, most allocated first",
         "Fragmentation at the moments that tell most",
         "What an allocation would have found, default pool and stream (--fits 2MiB)",

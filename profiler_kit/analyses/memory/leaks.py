@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from profiler_kit.analyses.memory.live import region_of
-from profiler_kit.analyses.memory.regions import Regions, range_max
+from profiler_kit.analyses.memory.regions import NO_REGION, Regions, range_max
 from profiler_kit.analyses.memory.replay import Bools, Ints, Replay
 from profiler_kit.schema import Column, Schema
 
@@ -101,13 +101,14 @@ def leak_candidates(one: Replay, allocations: pd.DataFrame, regions: Regions) ->
     """MEMORY_LEAKS of one device: what was allocated inside a region that closed and is live at the end.
 
     By stack and innermost region. One that every instance of a region leaves behind (`growing`) is a leak; one from
-    a single instance may be its result.
+    a single instance may be its result. Where there is no region at all, everything that was allocated in the history
+    counts: what is meant to stay cannot be told from a leak.
     """
     mine = allocations[(allocations["device"] == one.device) & allocations["alloc_event"].notna()]
     mine = mine[mine["free_event"].isna()]
     path = region_of(mine, regions)
     instance = instance_of(regions, path, mine["alloc_us"].to_numpy(np.int64))
-    left = (instance >= 0) & regions.closed[np.maximum(instance, 0)] if len(regions.closed) else instance >= 0
+    left = (instance >= 0) & regions.closed[np.maximum(instance, 0)] if len(regions.closed) else instance < 0
     rows = mine.assign(region=path, instance=instance)[left]
     grouped = rows.groupby(["stack", "region"], sort=True)
     frame = grouped.agg(
@@ -118,12 +119,16 @@ def leak_candidates(one: Replay, allocations: pd.DataFrame, regions: Regions) ->
         last_us=("alloc_us", "max"),
     ).reset_index()
     closed = np.bincount(regions.instance_path[regions.closed], minlength=max(len(regions.paths), 1))
-    instances = closed[frame["region"].to_numpy(np.int64)]
+    inside = frame["region"].to_numpy(np.int64) >= 0
+    instances = np.where(inside, closed[frame["region"].to_numpy(np.int64)], 0)
+    paths = [*regions.paths, NO_REGION]
     frame = frame.assign(
         device=np.int64(one.device),
-        path=np.fromiter((regions.paths[n] for n in frame["region"]), dtype=object, count=len(frame)),
+        path=np.fromiter((paths[n] for n in frame["region"]), dtype=object, count=len(frame)),
         instances=instances.astype(np.int64),
-        growing=(frame["instances_left"].to_numpy() >= LEAST_STEPS)
+        instances_left=np.where(inside, frame["instances_left"], 0),
+        growing=inside
+        & (frame["instances_left"].to_numpy() >= LEAST_STEPS)
         & (2 * frame["instances_left"].to_numpy() > instances),
     ).astype({name: np.int64 for name in ("stack", "count", "size_bytes", "instances_left", "first_us", "last_us")})
     frame = frame.sort_values(["growing", "size_bytes"], ascending=False, kind="stable", ignore_index=True)

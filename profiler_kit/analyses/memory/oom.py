@@ -15,7 +15,7 @@ import pandas as pd
 
 from profiler_kit.analyses.memory.allocator_rules import DEFAULT_POOL, SMALL
 from profiler_kit.analyses.memory.blocks import BlockReplay
-from profiler_kit.analyses.memory.replay import Replay
+from profiler_kit.analyses.memory.replay import Bools, Replay
 from profiler_kit.schema import Column, Schema
 
 MEMORY_OOM_STATES: Final = Schema(
@@ -26,20 +26,23 @@ MEMORY_OOM_STATES: Final = Schema(
         "event": Column("int64", "Row of allocator_events.", show="never"),
         "time_us": Column("int64"),
         "requested_bytes": Column("int64", "Bytes that the caller asked for."),
-        "segment_bytes": Column("int64", "What the allocator then asked of the driver.", "segment"),
+        "segment_bytes": Column("Int64", "What the allocator then asked of the driver.", "segment"),
         "device_free_bytes": Column("Int64", "Free on the device as the driver sees it.", "free on the device"),
-        "allocated_bytes": Column("int64", "Allocated by this process."),
-        "reserved_bytes": Column("int64", "Reserved by this process."),
-        "cached_bytes": Column("int64", "Of what is reserved, in no active block.", "in no active block"),
+        "allocated_bytes": Column("Int64", "Allocated by this process; missing where the history cannot be followed."),
+        "reserved_bytes": Column("Int64", "Reserved by this process; likewise."),
+        "cached_bytes": Column("Int64", "Of what is reserved, in no active block.", "in no active block"),
+        "usable_bytes": Column("Int64", "Of it, in the allocation's own pool and stream.", "usable", "room"),
         "largest_free_bytes": Column(
-            "int64", "The largest free block of the allocation's pool and stream.", "largest free"
+            "Int64", "The largest free block of the allocation's pool and stream.", "largest free"
         ),
         "split_bytes": Column(
-            "int64", "Cached beside blocks in use, which cannot be given back.", "inactive split", "room"
+            "Int64", "Cached beside blocks in use, which cannot be given back.", "inactive split", "room"
         ),
-        "private_bytes": Column("int64", "Cached in pools of CUDA graphs.", "in private pools", "room"),
-        "other_stream_bytes": Column("int64", "Cached on other streams.", "on other streams", "room"),
-        "live_bytes": Column("int64", "Allocated since the recording began, and live.", "since recording", "room"),
+        "private_bytes": Column(
+            "Int64", "Cached in other pools, such as those of CUDA graphs.", "in other pools", "room"
+        ),
+        "other_stream_bytes": Column("Int64", "Cached on other streams of its pool.", "on other streams", "room"),
+        "live_bytes": Column("Int64", "Allocated since the recording began, and live.", "since recording", "room"),
         "stack": Column("int64", "The line of the stack that is your own code, and what it called.", "asked by"),
     },
 )
@@ -67,8 +70,9 @@ class OomReport:
     """An allocation that failed, with the state of the allocator at that moment (all in bytes).
 
     segment_bytes: what was asked of the driver. cached_bytes: reserved in no active block; of it split_bytes beside
-    blocks in use, private_bytes in pools of CUDA graphs, other_stream_bytes on other streams (the last two count
-    whatever the first says). largest_free_bytes: the largest free block of the allocation's pool and stream.
+    blocks in use, private_bytes in other pools than the allocation's, other_stream_bytes on other streams of its pool
+    (the last two count whatever the first says); usable_bytes in its own pool and stream, of which largest_free_bytes
+    is the largest free block. pool: "" where torch does not say it (before 2.13), which is taken for the default one.
     live_bytes: allocated since the recording began and live.
     """
 
@@ -76,6 +80,7 @@ class OomReport:
     state: int
     time_us: int
     stream: int
+    pool: str
     requested_bytes: int
     segment_bytes: int
     device_free_bytes: int | None
@@ -93,16 +98,32 @@ class OomReport:
     def cached_bytes(self) -> int:
         return max(0, self.reserved_bytes - self.active_bytes)
 
+    @property
+    def usable_bytes(self) -> int:
+        return max(0, self.cached_bytes - self.private_bytes - self.other_stream_bytes)
+
 
 def oom_states(oom: pd.DataFrame, reports: Sequence[OomReport]) -> pd.DataFrame:
     """MEMORY_OOM_STATES of one device: its rows of MEMORY_OOM with what the report of each says."""
     own = [name for name in MEMORY_OOM_STATES.columns if name not in oom]
-    columns = {name: np.array([getattr(one, name) for one in reports], np.int64) for name in own}
+    known = len(reports) == len(oom)
+    columns = {
+        name: pd.array([getattr(one, name) for one in reports] if known else [None] * len(oom), dtype="Int64")
+        for name in own
+    }
     return MEMORY_OOM_STATES.check(oom.assign(**columns).reset_index(drop=True))
 
 
 def explain(
-    one: Replay, blocks: BlockReplay, state: int, *, requested: int, device_free: int | None, stream: int, before: int
+    one: Replay,
+    blocks: BlockReplay,
+    state: int,
+    *,
+    requested: int,
+    device_free: int | None,
+    stream: int,
+    pool: str,
+    before: int,
 ) -> OomReport:
     """Report the failure in a state; `before` is what was live then and allocated before the history."""
     size = blocks.rules.block(requested)
@@ -111,7 +132,7 @@ def explain(
     free = alive[alive["allocation"].isna()]
     place = free["segment"].to_numpy()
     sizes = free["size_bytes"].to_numpy()
-    private = ~segments["pool"].isin((DEFAULT_POOL, "")).to_numpy()[place]
+    private = ~_in_pool(segments, pool)[place]
     elsewhere = ~private & (segments["stream"].to_numpy()[place] != stream)
     same_pool = (segments["segment_type"].to_numpy() == "small")[place] == (size <= SMALL)
     report = OomReport(
@@ -119,6 +140,7 @@ def explain(
         state=state,
         time_us=int(one.times_us[state - 1]),
         stream=stream,
+        pool=pool,
         requested_bytes=requested,
         segment_bytes=blocks.rules.segment(size),
         device_free_bytes=device_free,
@@ -143,12 +165,14 @@ def _advice(report: OomReport, blocks: BlockReplay, device_free: int, size: int)
     need = report.segment_bytes
     if need <= device_free:
         return [Advice("limit", True, {"need": need, "room": device_free})]
-    usable = report.cached_bytes - report.private_bytes - report.other_stream_bytes
+    usable = report.usable_bytes
     room = device_free + usable
     found = []
     if not blocks.rules.expandable:
-        numbers = {"need": size, "room": room, "free": device_free, "cached": usable}
-        found.append(Advice("expandable_segments", size <= room, numbers))
+        # what a private pool caches is not unmapped while its graph lives: one block can be extended, not all joined
+        cached = report.largest_free_bytes if is_private(report.pool) else usable
+        numbers = {"need": size, "room": device_free + cached, "free": device_free, "cached": cached}
+        found.append(Advice("expandable_segments", size <= device_free + cached, numbers))
     hollow = _hollow_segment(report, blocks, size)
     if hollow is not None:
         total, used, smallest = hollow
@@ -175,6 +199,17 @@ def _advice(report: OomReport, blocks: BlockReplay, device_free: int, size: int)
     return sorted(found, key=lambda one: not one.helps)
 
 
+def is_private(pool: str) -> bool:
+    """Whether a pool is that of a CUDA graph or a MemPool."""
+    return pool not in (DEFAULT_POOL, "")
+
+
+def _in_pool(segments: pd.DataFrame, pool: str) -> Bools:
+    """Which segments belong to a pool; those of which none is known count for the default one."""
+    found: Bools = segments["pool"].isin((pool,) if is_private(pool) else (DEFAULT_POOL, "")).to_numpy()
+    return found
+
+
 def _hollow_segment(report: OomReport, blocks: BlockReplay, size: int) -> tuple[int, int, int] | None:
     """A large segment that would hold the allocation and is mostly free: its size, what is used, its largest block.
 
@@ -188,7 +223,7 @@ def _hollow_segment(report: OomReport, blocks: BlockReplay, size: int) -> tuple[
     there = (segments["from_state"] <= report.state) & (segments["to_state"] > report.state)
     fits = there & (segments["size_bytes"] >= size) & ~segments["expandable"] & (segments["stream"] == report.stream)
     best = None
-    for number in np.flatnonzero(fits.to_numpy() & segments["pool"].isin((DEFAULT_POOL, "")).to_numpy()).tolist():
+    for number in np.flatnonzero(fits.to_numpy() & _in_pool(segments, report.pool)).tolist():
         total = int(segments["size_bytes"].iloc[number])
         taken, largest = (int(used[name].get(number, 0)) for name in ("sum", "max"))
         if 0 < taken <= (1 - EMPTY_SHARE) * total and largest < size and (best is None or taken < best[1]):

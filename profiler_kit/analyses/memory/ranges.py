@@ -11,9 +11,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.analyses.memory.allocator_rules import SMALL_SEGMENT
-from profiler_kit.analyses.memory.replay import ALLOCATE, FREE, RELEASE, RESERVE, Bools, Ints
+from profiler_kit.analyses.memory.replay import ALLOCATE, FREE, RELEASE, REQUEST, RESERVE, Bools, Ints
 
-REQUEST: Final = "free_requested"
 EXPANDABLE: Final = ("segment_map", "segment_unmap")
 UNKNOWN_POOL: Final = ""
 

@@ -8,6 +8,7 @@ from it: the total after the last event is torch's own figure in the segments.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -70,8 +71,8 @@ MEMORY_OOM: Final = Schema(
         "time_us": Column("int64"),
         "requested_bytes": Column("int64", "Bytes that the caller asked for."),
         "device_free_bytes": Column("Int64", "Free on the device as the driver sees it.", "free on the device"),
-        "allocated_bytes": Column("int64", "Allocated by this process."),
-        "reserved_bytes": Column("int64", "Reserved by this process."),
+        "allocated_bytes": Column("Int64", "Allocated by this process; missing where the history cannot be followed."),
+        "reserved_bytes": Column("Int64", "Reserved by this process; likewise."),
         "stack": Column("int64", "Row of the table stacks: who asked for it; 0 is unknown.", "asked by"),
     },
 )
@@ -81,6 +82,7 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 ALLOCATE: Final = "alloc"
+REQUEST: Final = "free_requested"
 FREE: Final = "free_completed"
 OUT_OF_MEMORY: Final = "oom"
 RESERVE: Final = ("segment_alloc", "segment_map")
@@ -94,7 +96,8 @@ class Replay:
 
     rows: rows of SNAPSHOT_EVENTS, one per event of the device. times_us: Unix time, made to never run backwards.
     allocated, freed: bytes that event allocated or freed. allocated_bytes, reserved_bytes: totals after each event,
-    with the total before the first event in front (one longer than rows).
+    with the total before the first event in front (one longer than rows). reserved_least: the history lacks segment
+    events, as more was allocated than they say; reserved is then at least what was allocated.
     """
 
     device: int
@@ -104,6 +107,12 @@ class Replay:
     freed: Ints
     allocated_bytes: Ints
     reserved_bytes: Ints
+    reserved_least: bool = False
+
+    @property
+    def followed(self) -> bool:
+        """Whether anything is known but the state at the end."""
+        return len(self.rows) > 0
 
     @property
     def peak(self) -> int:
@@ -138,18 +147,19 @@ def replay(
     held = segments[segments["device"] == device]
     active = active_blocks(blocks, device)
     before = allocations[(allocations["device"] == device) & allocations["alloc_event"].isna()]
+    end = int(active["requested_bytes"].sum()) if len(held) else None
+    allocated_bytes = _totals(allocated - freed, end, int(before["size_bytes"].sum()))
+    reserved_bytes = _totals(reserved, int(held["total_bytes"].sum()) if len(held) else None, 0)
+    short = len(held) > 0 and bool((allocated_bytes > reserved_bytes).any())
     return Replay(
         device=device,
         rows=rows,
         times_us=monotone_times(mine),
         allocated=allocated,
         freed=freed,
-        allocated_bytes=_totals(
-            allocated - freed,
-            int(active["requested_bytes"].sum()) if len(held) else None,
-            int(before["size_bytes"].sum()),
-        ),
-        reserved_bytes=_totals(reserved, int(held["total_bytes"].sum()) if len(held) else None, 0),
+        allocated_bytes=allocated_bytes,
+        reserved_bytes=np.maximum(reserved_bytes, allocated_bytes) if short else reserved_bytes,
+        reserved_least=short,
     )
 
 
@@ -268,7 +278,8 @@ def live_at(one: Replay, allocations: pd.DataFrame, index: int) -> pd.DataFrame:
     # missing alloc: before everything; missing free: after everything
     alloc = mine["alloc_event"].fillna(-1).to_numpy(np.int64)
     free = mine["free_event"].fillna(np.iinfo(np.int64).max).to_numpy(np.int64)
-    held = mine.assign(before=alloc < 0)[(alloc <= moment) & (free > moment)]
+    # without a history nothing is known to be older than it
+    held = mine.assign(before=(alloc < 0) & one.followed)[(alloc <= moment) & (free > moment)]
     grouped = held.groupby(["stack", "before"], sort=True)["size_bytes"].agg(["count", "sum"]).reset_index()
     total = int(held["size_bytes"].sum())
     frame = pd.DataFrame(
@@ -288,19 +299,22 @@ def out_of_memory(events: pd.DataFrame, replays: list[Replay]) -> pd.DataFrame:
     """MEMORY_OOM: allocations that failed, with what was allocated and reserved at that moment."""
     parts = []
     for one in replays:
-        mine = events.iloc[one.rows]
+        numbers = one.rows if one.followed else np.flatnonzero(events["device"].to_numpy() == one.device)
+        mine = events.iloc[numbers]
         at = np.flatnonzero(_is(mine["action"], OUT_OF_MEMORY))
         rows = mine.iloc[at]
+        unknown = np.full(len(at), not one.followed)
+        state = at + 1 if one.followed else np.zeros(len(at), np.int64)
         parts.append(
             pd.DataFrame(
                 {
                     "device": rows["device"].to_numpy(),
-                    "event": one.rows[at],
-                    "time_us": one.times_us[at],
+                    "event": numbers[at],
+                    "time_us": monotone_times(mine)[at],
                     "requested_bytes": rows["size_bytes"].to_numpy(),
                     "device_free_bytes": rows["device_free_bytes"].array,
-                    "allocated_bytes": one.allocated_bytes[at + 1],
-                    "reserved_bytes": one.reserved_bytes[at + 1],
+                    "allocated_bytes": pd.arrays.IntegerArray(one.allocated_bytes[state], unknown),
+                    "reserved_bytes": pd.arrays.IntegerArray(one.reserved_bytes[state], unknown),
                     "stack": rows["stack"].to_numpy(),
                 }
             )
@@ -335,25 +349,44 @@ class Missing:
     truncated: bool
 
 
-def missing_history(
-    events: pd.DataFrame, allocations: pd.DataFrame, device: int, max_entries: int | None = None
-) -> Missing:
+@dataclass(frozen=True)
+class Ring:
+    """The recorder's ring buffer, as far as the file says. overflowed: whether it dropped events, as torch says."""
+
+    max_entries: int | None = None
+    overflowed: bool | None = None
+
+    @classmethod
+    def of(cls, settings: Mapping[str, object], max_entries: int | None) -> Ring:
+        """From the allocator's settings, where torch says it, else what our own recorder wrote down."""
+        entries, said = settings.get("trace_alloc_max_entries"), settings.get("trace_alloc_overflowed")
+        known = entries if type(entries) is int and entries > 0 else max_entries
+        return cls(known, said if type(said) is bool else None)
+
+
+def missing_history(one: Replay, allocations: pd.DataFrame, ring: Ring) -> Missing:
     """Judge whether a device's history lost its beginning.
 
-    When the recorder wrote its ring size down: it did if the history fills the ring. Otherwise by evidence, which
-    must be twofold. A block that is live at the end and carries a stack was allocated while a recording was on
+    Torch's own word counts first; that one of several devices overflowed is true of those that fill the ring. When
+    only the ring's size is known, the history lost some if it fills the ring. Otherwise by evidence, which must be
+    twofold. A block that is live at the end and carries a stack was allocated while a recording was on
     (torch collects stacks at no other time), so that its alloc event was recorded and is gone. That alone also
     happens when a second recording is started later (the parameters carry stacks of the first one), but such a
     recording starts between steps, while a ring cuts anywhere, in the life of temporaries: only a free without an
     alloc beside it shows that. A history without stacks gives no evidence.
     """
-    mine = allocations[(allocations["device"] == device) & allocations["alloc_event"].isna()]
+    if not one.followed:
+        return Missing(0, 0, False)
+    mine = allocations[(allocations["device"] == one.device) & allocations["alloc_event"].isna()]
     live = mine["free_event"].isna()
     unmatched = int((~live).sum())
     recorded = int((live & (mine["stack"] > 0)).sum())
-    count = int((events["device"] == device).sum())
-    if max_entries is not None:
-        return Missing(unmatched, recorded, count >= max_entries)
+    count = len(one.rows)
+    if ring.overflowed is not None:
+        fills = ring.max_entries is None or count >= ring.max_entries
+        return Missing(unmatched, recorded, ring.overflowed and fills)
+    if ring.max_entries is not None:
+        return Missing(unmatched, recorded, count >= ring.max_entries)
     return Missing(unmatched, recorded, count > 0 and unmatched > 0 and recorded > 0)
 
 

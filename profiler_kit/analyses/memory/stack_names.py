@@ -31,6 +31,7 @@ NOISE_FILES: Final = (
 BEFORE: Final = "(before the recording)"
 UNNAMED: Final = "(unnamed)"
 NO_STACK: Final = "(no Python stack, as on the backward thread)"
+CALLS: Final = 5  # lines of a stack that a sentence holds
 _WRAPPERS: Final = ("_call_impl", "<lambda>", "<module>")
 _LIBRARIES: Final = ("torch/", "site-packages/", "dist-packages/", "runpy.py", "<frozen")
 
@@ -81,6 +82,13 @@ def frame_to_show(frames: Sequence[HasFrame]) -> HasFrame | None:
         if other is None and not is_noise(frame) and "CachingAllocator" not in frame.name:
             other = frame
     return python or other
+
+
+def calls_text(frames: Sequence[HasFrame]) -> str:
+    """The user's own lines of a stack, innermost first (all that are no noise where there is none); "" for none."""
+    kept = [frame for frame in frames if is_own(frame)] or [frame for frame in frames if not is_noise(frame)]
+    shown = [stack_name([frame]) for frame in kept[:CALLS]]
+    return " ‹ ".join([*shown, "…"] if len(kept) > CALLS else shown)
 
 
 def stack_name(frames: Sequence[HasFrame], *, before: bool = False) -> str:

@@ -9,7 +9,7 @@ import { addressText, segmentAddress } from "./moment.js";
 import { byId, element, nameOf } from "./elements.js";
 
 export function lifetime(device, i) {
-  const from = device.born[i] ? micros(device.time[device.born[i]]) : "before the recording";
+  const from = device.born[i] ? micros(device.time[device.born[i]]) : device.followed ? "before the recording" : "not known";
   if (device.gone[i] === FOREVER) return `${from}, live at the end`;
   const freed = device.time[device.gone[i]];
   return device.born[i] ? `${from} to ${micros(freed)} (${micros(freed - device.time[device.born[i]])})` : `${from}, freed at ${micros(freed)}`;
@@ -50,7 +50,7 @@ function describeSegment(device, segment) {
       ["Size", `${bytes(size)} (${grouped(size)} B)`], ["Address", segmentAddress(device, segment)], ["Active", share(segment.active)],
       ...(segment.pending ? [["Pending free", share(segment.pending)]] : []), ["Inactive", share(segment.inactive)], ["Largest free", bytes(segment.largest)],
       ["Blocks", grouped(segment.count)], ["Kind", kindText(segment)], ["Pool", ranges.poolName(segment.pool)], ["Stream", streamText(ranges.streams[segment.stream])],
-      ["Reserved", born ? `at ${micros(device.time[born])}` : "before the recording"],
+      ["Reserved", born ? `at ${micros(device.time[born])}` : device.followed ? "before the recording" : "not known"],
     ],
   };
 }

@@ -81,7 +81,7 @@ export class Device {
   isPending(i, state) { return this.wait[i] > 0 && state >= this.askedAt(i); }
   askedAt(i) { return (this.gone[i] === FOREVER ? this.states : this.gone[i]) - this.wait[i]; }
   stackName(i) {
-    const before = this.born[i] === 0;
+    const before = this.followed && this.born[i] === 0;
     if (!this.stacks.of(this.stack[i]).length) return { main: before ? BEFORE : NO_STACK, where: "" };
     const name = this.stacks.name(this.stack[i]);
     return before ? { main: `${name.main} ${BEFORE}`, where: name.where } : name;

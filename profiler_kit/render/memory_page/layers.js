@@ -20,7 +20,7 @@ export class Allocations {
     this.top = this.totals.reduce((a, b) => Math.max(a, b), 0);
   }
   id(at) { return this.all ? at : this.ids[at]; }
-  modes() { return ["stack", "region", "stream"]; }
+  modes() { return this.device.followed ? ["stack", "region", "stream"] : ["stack", "stream"]; }
 
   // What an allocation is grouped and coloured by. Allocations from before the recording stand apart.
   keyOf(mode, at) { return this.keyOfId(mode, this.id(at)); }
@@ -28,7 +28,7 @@ export class Allocations {
     const { device } = this;
     if (mode === "region") return device.born[i] === 0 ? -1 : device.region[i];
     if (mode === "stream") return device.stream[i];
-    return device.born[i] === 0 ? -1 - device.stack[i] : device.stack[i];
+    return device.followed && device.born[i] === 0 ? -1 - device.stack[i] : device.stack[i];
   }
   keyName(mode, key) {
     const { device } = this;

@@ -58,7 +58,7 @@ export class Page {
     byId("device").value = meta.device;
     byId("stream").replaceChildren(element("option", { value: -1, textContent: "all" }), ...device.streams.map((id, i) => element("option", { value: i, textContent: streamText(id) })));
     byId("moment").max = device.states - 1;
-    for (const [key, view] of Object.entries(VIEWS)) byId(`tab-${key}`).hidden = view.needs === "ranges" && !device.hasRanges;
+    for (const [key, view] of Object.entries(VIEWS)) byId(`tab-${key}`).hidden = !this.has(view);
     this.axis = new Axis(device, this.axisKind);
     this.moment = this.momentTime = null;
     this.kept = null;
@@ -75,10 +75,10 @@ export class Page {
   get mode() { return this.modes[VIEWS[this.view].colour || this.kind] || this.defaultMode(); }
   defaultMode() { return VIEWS[this.view].colour || (this.kind === "segments" ? "pool" : "stack"); }
   segmentLayer() { return (this.device.made.segments ||= new Segments(this.device)); }
-  momentText() { return this.state === this.device.peak_state ? "at the peak" : `at ${micros(this.momentTime ?? this.device.time[this.state])}`; }
+  momentText() { return !this.device.followed ? "at the end" : this.state === this.device.peak_state ? "at the peak" : `at ${micros(this.momentTime ?? this.device.time[this.state])}`; }
 
   show(view) {
-    if (VIEWS[view].needs === "ranges" && !this.device.hasRanges) view = "memory";
+    if (!this.has(VIEWS[view])) view = "memory";
     const before = this.mode;
     this.view = view;
     if (before !== this.mode) this.chosenKey = null;
@@ -88,7 +88,8 @@ export class Page {
       byId(`panel-${key}`).hidden = key !== view;
     }
     const { chart, detail } = VIEWS[view];
-    byId("picture").hidden = byId("toolbar").hidden = byId("moves").hidden = !chart;
+    byId("toolbar").hidden = !chart;
+    byId("picture").hidden = byId("moves").hidden = !chart || !this.device.followed; // nothing moves without a history
     byId("detail-panel").hidden = !detail;
     byId("panels").className = detail ? `panels ${view}` : "panels alone";
     byId("colour-field").hidden = chart === "lines";
@@ -99,6 +100,7 @@ export class Page {
     showDetail(this.device, this.kept);
     this.recolour();
   }
+  has({ needs }) { return needs === "ranges" ? this.device.hasRanges : needs !== "history" || this.device.followed; }
   setMode(mode) {
     this.modes[VIEWS[this.view].colour || this.kind] = mode;
     for (const input of document.getElementsByName("colour")) input.checked = input.value === mode;
@@ -124,7 +126,7 @@ export class Page {
     const { device, state } = this;
     byId("back").hidden = state === device.peak_state;
     byId("moment").value = state;
-    byId("moment-text").textContent = `${state === device.peak_state ? "peak, " : ""}${micros(this.momentTime ?? device.time[state])} · event ${grouped(state)} · ${device.eventText(state)}`;
+    byId("moment-text").textContent = !device.followed ? "the end" : `${state === device.peak_state ? "peak, " : ""}${micros(this.momentTime ?? device.time[state])} · event ${grouped(state)} · ${device.eventText(state)}`;
     VIEWS[this.view].draw(this);
     this.redraw();
   }
@@ -176,7 +178,7 @@ export class Page {
       count++;
       if (device.isLive(i, device.peak_state)) atPeak += device.size[i];
     }
-    byId("found").textContent = count ? `${counted(count, "allocation")}, ${bytes(atPeak)} at the peak` : "nothing found";
+    byId("found").textContent = count ? `${counted(count, "allocation")}, ${bytes(atPeak)} ${device.followed ? "at the peak" : "at the end"}` : "nothing found";
   }
   nextFound() { // the next one after what is kept, with the moment it was made
     if (!this.found) return;
@@ -212,7 +214,7 @@ export class Page {
   drawNow() {
     const since = performance.now();
     const { device, axis, mode, colouring, momentTime, current, moment } = this, { chart, height } = VIEWS[this.view];
-    if (chart) {
+    if (chart && device.followed) {
       const time = moment === null ? null : momentTime ?? device.time[moment];
       const view = { device, layers: current, axis, mode, colouring, match: this.matching(), momentTime: time, height: Math.round(Math.max(130, height * Math.min(1400, innerHeight))), kind: chart };
       this.chart.draw(view);

@@ -59,7 +59,7 @@ class Packer:
 def pack(snapshot: Snapshot, title: str, device: int | None) -> bytes:
     """Everything the page needs to know of a snapshot; `device` is shown first."""
     packer = Packer()
-    ranges = {one: reserved_ranges(snapshot.events, snapshot.segments, one) for one in snapshot.devices}
+    ranges = {one: reserved_ranges(snapshot.history, snapshot.segments, one) for one in snapshot.devices}
     used = _used_stacks(snapshot, ranges)
     meta: Meta = {
         "title": title,
@@ -119,6 +119,7 @@ def _device(snapshot: Snapshot, device: int, ranges: Ranges, used: Ints, packer:
         "name": "CPU" if snapshot.device_type(device) == "cpu" else f"GPU {device}",
         "reserves": snapshot.device_type(device) != "cpu",  # a CPU allocates from the system, without a cache between
         "events": len(one.rows),
+        "followed": one.followed,
         "origin_us": origin,
         "span_us": last - origin,
         "peak_state": one.peak,
@@ -171,7 +172,7 @@ def _elements(snapshot: Snapshot, device: int, used: Ints, packer: Packer) -> Me
     size = frame["size_bytes"].to_numpy()
     born = _state(frame["alloc_event"].fillna(-1).to_numpy(np.int64), one.rows, missing=0)
     gone = _state(frame["free_event"].fillna(-1).to_numpy(np.int64), one.rows, missing=-1)
-    asked = _state(free_requests(snapshot.events, frame, device), one.rows, missing=-1)
+    asked = _state(free_requests(snapshot.history, frame, device), one.rows, missing=-1)
     wait = np.where(asked < 0, 0, np.where(gone < 0, states, gone) - asked)
     order = np.lexsort((np.where(born == 0, -size, 0), born))  # what was there before: the largest at the bottom
     block = np.where(gone < 0, _block_sizes(snapshot, device, frame["address"]), 0)
@@ -239,11 +240,12 @@ def _state(events: Ints, rows: Ints, *, missing: int) -> Ints:
 def _ooms(snapshot: Snapshot, device: int, origin: int, used: Ints) -> list[Meta]:
     frame = snapshot.oom()
     events = frame.loc[frame["device"] == device, "event"].to_numpy()
-    states = _state(events, snapshot.replay(device).rows, missing=0)
+    one = snapshot.replay(device)
+    states = _state(events, one.rows, missing=0).tolist() if one.followed else [0] * len(events)
     return [
         {
             "state": state,
-            "time_us": failed.time_us - origin,
+            "time_us": failed.time_us - origin if one.followed else 0,
             "requested_bytes": failed.requested_bytes,
             "device_free_bytes": failed.device_free_bytes,
             "allocated_bytes": failed.allocated_bytes,
@@ -252,7 +254,7 @@ def _ooms(snapshot: Snapshot, device: int, origin: int, used: Ints) -> list[Meta
             "why": why.sentence,
         }
         for state, failed, why in zip(
-            states.tolist(), snapshot.failures(device), memory.out_of_memory(snapshot, device), strict=True
+            states, snapshot.failures(device), memory.out_of_memory(snapshot, device), strict=True
         )
     ]
 

@@ -16,12 +16,12 @@ export function showFacts(device, all) {
   const when = device.events ? `at ${micros(device.time[device.peak_state])}` : "no history";
   const top = all.liveAt(device.peak_state, "stack")[0], holder = top ? all.keyName("stack", top.key) : null;
   const facts = [
-    ["Peak allocated", bytes(peak), when],
-    ["In region", device.events ? device.peak_region.join(" > ") || NO_REGION : "–", ""],
-    ["Held most by", holder ? holder.main : "–", top ? `${percent(top.bytes / Math.max(peak, 1))} of the peak${holderText(holder)}` : ""],
+    [device.followed ? "Peak allocated" : "Allocated at the end", bytes(peak), when],
+    ...(device.followed ? [["In region", device.peak_region.join(" > ") || NO_REGION, ""]] : []),
+    ["Held most by", holder ? holder.main : "–", top ? `${percent(top.bytes / Math.max(peak, 1))} of ${device.followed ? "the peak" : "it"}${holderText(holder)}` : ""],
     device.reserves ? ["Reserved at the end", bytes(reserved), `${bytes(end)} allocated, ${percent(device.fragmentation)} in no active block`] : ["Allocated at the end", bytes(end), ""],
   ];
-  byId("chart").setAttribute("aria-label", `Memory over time. Peak ${bytes(peak)} ${when}${holder ? `, held most by ${shortened(holder.main)}` : ""}. ` +
+  byId("chart").setAttribute("aria-label", `Memory over time. ${device.followed ? "Peak" : "At the end"} ${bytes(peak)} ${when}${holder ? `, held most by ${shortened(holder.main)}` : ""}. ` +
     "W and S zoom, A and D move, P goes to the peak, Home shows all, comma and dot step from event to event.");
   byId("facts").replaceChildren(...facts.map(([name, value, note]) =>
     element("div", {}, element("dt", { textContent: name }), element("dd", { title: shortened(value, 1000) }, nameOf(value), element("small", {}, nameOf(note))))));

@@ -16,7 +16,7 @@ export const VIEWS = {
   segments: { name: "Cached segments", chart: "segments", detail: true, height: 0.3, needs: "ranges", draw: drawSegments },
   pools: { name: "Private pools", chart: "segments", height: 0.3, needs: "ranges", draw: drawPools },
   fragmentation: { name: "Fragmentation", chart: "lines", height: 0.32, needs: "ranges", draw: drawFragments },
-  regions: { name: "Regions", chart: "allocations", colour: "region", height: 0.25, draw: drawRegions },
+  regions: { name: "Regions", needs: "history", chart: "allocations", colour: "region", height: 0.25, draw: drawRegions },
   settings: { name: "Settings", chart: "", draw: (page) => showSettings(byId("settings"), page.head) },
 };
 

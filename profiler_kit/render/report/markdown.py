@@ -23,6 +23,7 @@ from profiler_kit.render.text_table import table_title
 from profiler_kit.run import Run, compare_runs
 from profiler_kit.snapshot import Snapshot
 from profiler_kit.tables import every_table
+from profiler_kit.tables.memory import live
 from profiler_kit.text import MISSING, fmt_count, fmt_ns
 from profiler_kit.trace import Trace
 from profiler_kit.units import bytes_to_mib, ns_to_ms
@@ -114,8 +115,8 @@ def _memory(snapshot: Snapshot) -> Iterator[str]:
         if not memory.holds_memory(row):
             continue
         yield from ("", "**Memory**" if device == 0 else f"**Memory of device {device}**", "")
-        live = every_table()["live_at_peak"].of_source(snapshot, device=device)
-        yield from table_markdown(live, RANKED, columns=("stack", "size_bytes", "share")) if len(live) else ()
+        held = live(row).of_source(snapshot, device=device)
+        yield from table_markdown(held, RANKED, columns=("stack", "size_bytes", "share")) if len(held) else ()
 
 
 def _layers(run: Run) -> Iterator[str]:

@@ -21,6 +21,7 @@ from profiler_kit.render.report.section import Block, Section
 from profiler_kit.render.svg import Dot, curve, dots, draw, joined, legend, marks, percent, plot
 from profiler_kit.snapshot import DeviceRow, Snapshot
 from profiler_kit.tables import every_table
+from profiler_kit.tables.memory import live
 from profiler_kit.text import byte_unit, bytes_in, fmt_bytes, fmt_ns, fmt_path, ns_in, time_unit
 from profiler_kit.timeline.palette import ALLOCATED, MARK, RESERVED, colour_of
 from profiler_kit.units import NS_PER_US
@@ -51,7 +52,10 @@ def memory_section(snapshot: Snapshot, colours: Colours, prefix: str = "", *, le
 def _device(snapshot: Snapshot, row: DeviceRow, colours: Colours, *, lead: bool) -> Section:
     device = row["device"]
     first, *others = findings.of_device(snapshot, device)
-    live, regions = (every_table()[name].of_source(snapshot, device=device) for name in SHOWN)
+    of_live, regions = live(row), every_table()["memory_regions"].of_source(snapshot, device=device)
+    title, meaning = ("Live at the peak", "Who held the memory when the total was highest.")
+    if not row["history_followed"]:
+        title, meaning = ("Live at the end", "Who held the memory when the snapshot was saved.")
     return Section(
         "",
         "CPU" if row["device_type"] == "cpu" else f"GPU {device}",
@@ -60,8 +64,7 @@ def _device(snapshot: Snapshot, row: DeviceRow, colours: Colours, *, lead: bool)
         numbers=of_device(row),
         rows=[
             [Block("Memory over time", memory_plot(snapshot, device, colours))],
-            [Block("Live at the peak", table_html(live, top=STACKS),
-                   "Who held the memory when the total was highest.")],
+            [Block(title, table_html(of_live.of_source(snapshot, device=device), top=STACKS), meaning)],
             [Block("By region", table_html(regions, top=REGIONS, colours=colours),
                    "From the record_function regions in the snapshot.")],
         ],

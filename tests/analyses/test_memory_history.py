@@ -1,0 +1,263 @@
+"""What of a history can be trusted: kinds of events left out, totals that contradict the end, no history at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from profiler_kit.findings import memory as findings
+from profiler_kit.snapshot import Snapshot, load_snapshot
+from tests import snapshots as s
+from tests.cli.run import profiler_kit
+
+CASES = Path(__file__).parents[1] / "cases" / "snapshots"
+MiB = 1 << 20
+GIB = 1 << 30
+
+
+def case(name: str) -> Snapshot:
+    return load_snapshot(CASES / f"{name}.pickle")
+
+
+def said(snapshot: Snapshot, name: str) -> str:
+    return " ".join(one.sentence for one in snapshot.findings() if one.id.startswith(name))
+
+
+def steps(*, skip: tuple[str, ...] = (), count: int = 6) -> dict[str, Any]:
+    """Weights of 10 MiB that stay, and three temporaries of 4 MiB in each of some steps."""
+    events = [
+        s.event("segment_alloc", 0, 0, 10 * MiB),
+        s.alloc(1, 0, 10 * MiB),
+        *(s.event("segment_alloc", 2, (10 + 4 * n) * MiB, 4 * MiB) for n in range(3)),
+    ]
+    for step in range(count):
+        places = [(10 + 4 * n) * MiB for n in range(3)]
+        events += [s.alloc(10 * step + 10 + n, place, 4 * MiB) for n, place in enumerate(places)]
+        events += [one for n, place in enumerate(places) for one in s.free(10 * step + 15 + n, place, 4 * MiB)]
+    events.append(s.event("snapshot", 10 * count + 20))
+    segments = [
+        s.segment(0, 10 * MiB, s.block(0, 10 * MiB, 10 * MiB)),
+        *(s.segment((10 + 4 * n) * MiB, 4 * MiB) for n in range(3)),
+    ]
+    return s.snapshot([one for one in events if one["action"] not in skip], segments=segments)
+
+
+def loaded(tmp_path: Path, data: object) -> Snapshot:
+    return load_snapshot(s.write(tmp_path / "m.pickle", data))
+
+
+def test_frees_count_from_their_request_where_nothing_says_that_they_were_done() -> None:
+    found = case("skip_free_completed")
+    (row,) = found.summary()["devices"]
+    assert (row["peak_allocated_bytes"], row["end_allocated_bytes"]) == (1388314624, GIB)
+    assert said(found, "frees-by-request").startswith(
+        "The history holds no free_completed event: 60 frees count from when they were requested"
+    )
+    assert found.live_at_peak(0)["size_bytes"].sum() == 1388314624
+    assert found.block_replay(0).mismatches == 0
+
+
+def test_a_history_without_allocations_is_not_followed() -> None:
+    found = case("skip_alloc")
+    (row,) = found.summary()["devices"]
+    assert (row["end_allocated_bytes"], row["reserved_bytes"]) == (GIB, 1388314624)
+    assert row["peak_allocated_bytes"] <= row["reserved_bytes"]
+    assert not row["history_followed"] and not row["history_truncated"]
+    assert "it holds no alloc event" in said(found, "history-contradicts")
+    printed = profiler_kit("memory", CASES / "skip_alloc.pickle")
+    assert (printed.code, printed.err) == (0, "")
+    assert "6.86" not in printed.out and "max_entries" not in printed.out and "peak" not in printed.out
+
+
+@pytest.mark.parametrize(
+    ("skip", "followed"),
+    [
+        ((), True),
+        (("free_requested",), True),
+        (("free_completed",), True),
+        (("snapshot",), True),
+        (("segment_alloc",), True),
+        (("snapshot", "free_completed"), True),
+        (("alloc",), False),
+        (("alloc", "free_requested"), False),
+        (("alloc", "free_completed"), False),
+        (("free_requested", "free_completed"), False),
+        (("alloc", "segment_alloc"), False),
+    ],
+    ids=lambda one: "-".join(one) if isinstance(one, tuple) else "",
+)
+def test_whatever_is_left_out_the_totals_are_right_or_not_told(
+    tmp_path: Path, skip: tuple[str, ...], followed: bool
+) -> None:
+    found = loaded(tmp_path, steps(skip=skip))
+    (row,) = found.summary()["devices"]
+    one = found.replay(0)
+    assert (row["history_followed"], row["end_allocated_bytes"]) == (followed, 10 * MiB)
+    assert row["peak_allocated_bytes"] == (22 * MiB if followed else 10 * MiB)
+    assert (one.allocated_bytes <= one.reserved_bytes).all()
+    assert bool(said(found, "history-contradicts")) != followed
+
+
+def test_a_history_that_lacks_segments_does_not_allocate_more_than_it_reserves(tmp_path: Path) -> None:
+    data = steps(skip=("segment_alloc",))
+    data["segments"] = data["segments"][:1]  # the others were given back in between
+    found = loaded(tmp_path, data)
+    one = found.replay(0)
+    assert one.reserved_least and (one.allocated_bytes <= one.reserved_bytes).all()
+    assert one.reserved_bytes[-1] == 10 * MiB
+    assert said(found, "segments-missing").startswith("The history lacks segment events")
+
+
+def test_a_free_that_is_pending_at_the_end_still_holds_its_memory(tmp_path: Path) -> None:
+    events = [
+        s.event("segment_alloc", 0, 0, 8 * MiB),
+        s.alloc(1, 0, 4 * MiB),
+        s.event("free_requested", 2, 0, 4 * MiB),
+        s.event("snapshot", 3),
+    ]
+    held = s.segment(0, 8 * MiB, s.block(0, 4 * MiB, 4 * MiB, "active_pending_free"))
+    found = loaded(tmp_path, s.snapshot(events, segments=[held]))
+    assert found.contradictions(0).by_request == 0
+    assert found.replay(0).allocated_bytes.tolist() == [0, 0, 4 * MiB, 4 * MiB, 4 * MiB]
+
+
+def test_a_history_that_begins_in_the_middle_is_followed(tmp_path: Path) -> None:
+    data = steps()
+    data["device_traces"][0] = data["device_traces"][0][11:]
+    found = loaded(tmp_path, data)
+    assert found.contradictions(0).followed
+    assert found.replay(0).allocated_bytes.max() == 22 * MiB
+
+
+def test_an_allocation_of_no_bytes_contradicts_nothing(tmp_path: Path) -> None:
+    data = steps()
+    data["device_traces"][0][2:2] = [s.alloc(1, 0, 0), s.alloc(1, 0, 0)]
+    found = loaded(tmp_path, data)
+    assert found.contradictions(0).followed and found.replay(0).allocated_bytes.max() == 22 * MiB
+
+
+def test_devices_are_judged_one_by_one(tmp_path: Path) -> None:
+    good, bad = steps(), steps(skip=("alloc",))
+    bad_segments = [{**one, "device": 1} for one in bad["segments"]]
+    data = s.snapshot(good["device_traces"][0], bad["device_traces"][0], segments=[*good["segments"], *bad_segments])
+    found = loaded(tmp_path, data)
+    assert [row["history_followed"] for row in found.summary()["devices"]] == [True, False]
+    assert found.replay(0).allocated_bytes.max() == 22 * MiB
+    assert "on device 1" in said(found, "history-contradicts")
+    assert set(found.regions()["device"]) == {0}
+
+
+def test_a_failure_in_a_history_that_is_not_followed_is_told(tmp_path: Path) -> None:
+    data = steps(skip=("alloc",))
+    failed = {
+        "action": "oom",
+        "size": 60 * MiB,
+        "device_free": 3 * MiB,
+        "stream": 0,
+        "time_us": s.T0 + 999,
+        "frames": [],
+    }
+    data["device_traces"][0].insert(-1, failed)
+    found = loaded(tmp_path, data)
+    assert [one["requested_bytes"] for one in found.summary()["devices"][0]["oom"]] == [60 * MiB]
+    assert said(found, "out-of-memory").startswith("60.0 MiB were requested; 3.0 MiB were free on the device.")
+    printed = profiler_kit("memory", found.path, "--oom")
+    assert (printed.code, printed.err) == (0, "")
+    assert "60.0 MiB" in printed.out
+    assert found.html("m")
+
+
+def test_torch_says_whether_the_ring_overflowed() -> None:
+    found = case("ring_overflow_flag_nostacks")
+    (row,) = found.summary()["devices"]
+    assert row["history_truncated"] is True
+    assert "The ring buffer held 150 events." in findings.history(found, 0).details[0]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("said_by_torch", "expected"), [(True, True), (False, False), (None, True)])
+def test_torchs_word_counts_before_any_evidence(tmp_path: Path, said_by_torch: bool | None, expected: bool) -> None:
+    stack = [s.frame("step")]
+    events = [*s.free(1, 0x1000, 512), s.event("snapshot", 2)]
+    block = s.block(0x2000, 512, 512, frames=stack)  # made while something was recorded, like the one freed
+    data = s.snapshot(events, segments=[s.segment(0, MiB, block)])
+    if said_by_torch is not None:
+        data["allocator_settings"]["trace_alloc_overflowed"] = said_by_torch
+    assert loaded(tmp_path, data).summary()["devices"][0]["history_truncated"] is expected
+
+
+def test_one_of_two_rings_overflowed(tmp_path: Path) -> None:
+    traces = [[s.alloc(n, 512 * n, 512) for n in range(1, 6)], [s.alloc(1, 0x100000, 512)]]
+    data = s.snapshot(*traces)
+    data["allocator_settings"] |= {"trace_alloc_overflowed": True, "trace_alloc_max_entries": 5}
+    rows = loaded(tmp_path, data).summary()["devices"]
+    assert [row["history_truncated"] for row in rows] == [True, False]
+
+
+def test_the_state_alone_is_shown_as_what_it_is() -> None:
+    found = case("state_only")
+    printed = profiler_kit("memory", found.path)
+    assert (printed.code, printed.err) == (0, "")
+    assert "peak" not in printed.out.lower() and "before the recording" not in printed.out
+    live = found.live_at_end(0)
+    names = [found.stacks[stack][0].name for stack in live["stack"]]
+    assert dict(zip(names, live["size_bytes"], strict=True)) == {"weights": 700 * MiB, "kv_cache": 500 * MiB}
+    assert found.regions().empty and not live["before"].any()
+    assert found.findings()[0].sentence == "At the end 1.17 GiB were allocated."
+
+
+def test_what_stays_is_told_without_regions() -> None:
+    found = case("leak_no_annotations")
+    (row,) = found.leaks(0).to_dict("records")
+    assert (row["path"], row["count"], row["size_bytes"]) == (("(no region)",), 40, 320 * MiB)
+    assert said(found, "stays") == (
+        "320.0 MiB allocated in the history are live at its end, of them 320.0 MiB in 40 allocations by append_loss "
+        "(u/train.py:1). Without regions a leak cannot be told from what is meant to stay."
+    )
+    printed = profiler_kit("memory", found.path, "--live")
+    assert [line.split() for line in printed.out.splitlines() if line.startswith("append_loss")] == [
+        ["append_loss", "(u/train.py:1)", "40", "320.0", "MiB", "100.0", "%"]
+    ]
+
+
+def test_a_failure_is_explained_by_its_own_pool() -> None:
+    found = case("oom_private_pool")
+    (report,) = found.oom_reports(0)
+    assert (report.pool, report.usable_bytes, report.largest_free_bytes) == ("3,0", 14 * GIB, 5 * GIB)
+    assert (report.private_bytes, report.other_stream_bytes) == (0, 0)
+    (one,) = findings.out_of_memory(found, 0)
+    text = " ".join((one.line, *one.details))
+    assert "in pool (3, 0)" in text and "largest free block is 5.00 GiB" in text
+    assert "One pool" not in text and "0 B cached" not in text
+    assert "expandable_segments is off" in text and "Asked by kv_big (u/train.py:1) ‹ capture (u/train.py:2)." in text
+    assert one.line in profiler_kit("memory", found.path).out
+
+
+def test_other_pools_are_no_use_to_a_private_one(tmp_path: Path) -> None:
+    data: dict[str, Any] = s.snapshot(
+        [
+            {
+                "action": "oom", "size": 60 * MiB, "device_free": 0, "stream": 0, "time_us": s.T0 + 9,
+                "frames": [], "pool_id": (2, 0),
+            }
+        ],
+        segments=[
+            s.segment(0, 100 * MiB, s.block(0, 10 * MiB, 10 * MiB), s.block(10 * MiB, 90 * MiB, 0, "inactive")),
+            s.segment(1 << 30, 100 * MiB, s.block(1 << 30, 60 * MiB, 60 * MiB), segment_pool_id=(2, 0)),
+            s.segment(2 << 30, 40 * MiB, segment_pool_id=(2, 0), stream=7),
+        ],
+    )  # fmt: skip
+    (report,) = loaded(tmp_path, data).oom_reports(0)
+    assert (report.usable_bytes, report.private_bytes, report.other_stream_bytes) == (40 * MiB, 90 * MiB, 40 * MiB)
+    assert report.largest_free_bytes == 40 * MiB
+
+
+@pytest.mark.parametrize("path", s.captures(), ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_real_captures_agree_with_themselves(path: Path) -> None:
+    found = load_snapshot(path)
+    for device in found.devices:
+        judged, one = found.contradictions(device), found.replay(device)
+        assert judged.followed and not judged.by_request and not one.reserved_least
+        assert not len(one.rows) or np.array_equal(found.history["action"], found.events["action"])
