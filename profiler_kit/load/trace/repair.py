@@ -7,6 +7,7 @@ surplus brackets. Everything here takes time and memory linear in the text.
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import re
 from dataclasses import dataclass
@@ -97,6 +98,8 @@ class Salvage:
         self._decoders = decoders
         self._pieces: list[Piece] = []
         self._text = b""
+        self._phases: list[tuple[int, int]] = []  # of the text, looked for once: where they begin and end
+        self._ends: list[tuple[int, int]] = []
         self._offset = 0
         self._last = False
 
@@ -117,6 +120,8 @@ class Salvage:
         is left, since that event may go on.
         """
         self._text, self._offset, self._last = text, offset, last
+        self._phases = [found.span() for found in _PHASE.finditer(text)]
+        self._ends = [found.span() for found in _END.finditer(text)]
         starts = _starts(text, 0, len(text), _KINETO_START) or _starts(text, 0, len(text), _ANY_START)
         stop = len(text) if last else starts[-1] if starts else 0
         first = starts[0] if starts else stop
@@ -125,7 +130,7 @@ class Salvage:
         done = self._take_pieces(before, first)
         if not self.closed:
             done = self._take_pieces([start for start in starts if start < stop], stop)
-        self._text = b""
+        self._text, self._phases, self._ends = b"", [], []
         pieces, self._pieces = self._pieces, []
         return pieces, done
 
@@ -198,7 +203,8 @@ class Salvage:
         """Where the list may be closed after the event at `first`: the place of the `}` and the one after the `]`."""
         if self._two_events(first, len(self._text)):  # another event follows
             return []
-        return [found.span() for found in itertools.islice(_END.finditer(self._text, first), _TRIED_STARTS)]
+        at = bisect.bisect_left(self._ends, (first, 0))
+        return self._ends[at : at + _TRIED_STARTS]
 
     def _take_behind(self, first: int, end: int, stop: int) -> int:
         """Look at what is between a whole event and the next: the end of the list, or what does not belong there."""
@@ -212,7 +218,8 @@ class Salvage:
         return self._take_pieces(inner, stop) if inner else stop
 
     def _two_events(self, first: int, stop: int) -> bool:
-        return len(list(itertools.islice(_PHASE.finditer(self._text, first, stop), 2))) > 1
+        second = bisect.bisect_left(self._phases, (first, 0)) + 1
+        return second < len(self._phases) and self._phases[second][1] <= stop
 
     def _mend(self, first: int, stop: int) -> bool:
         piece = self._text[first:stop].rstrip(BLANK)
@@ -266,6 +273,17 @@ def closing_bracket(text: bytes | bytearray) -> int:
 def ends_list(rest: bytes) -> bool:
     """Whether a `]` followed by `rest` closes the list of events: the object goes on or ends, or the file does."""
     return _AFTER_LIST.match(rest) is not None
+
+
+def nth_event(text: bytes | bytearray, number: int) -> int:
+    """Where event `number` of the text has said its phase; 0 when there are fewer."""
+    found = next(itertools.islice(_PHASE.finditer(text), number - 1, None), None)
+    return found.end() if found else 0
+
+
+def has_events(text: bytes | bytearray, first: int) -> bool:
+    """Whether an event comes after that place."""
+    return _PHASE.search(text, first) is not None
 
 
 def events_in(tail: bytes | bytearray) -> int:

@@ -25,17 +25,25 @@ from profiler_kit.load.trace.repair import (
     closing_bracket,
     ends_list,
     events_in,
+    has_events,
+    is_valid,
+    nth_event,
 )
 
 SALVAGE_BYTES: Final = 8 << 20  # this much without an acceptable cut is malformed somewhere
 EVENT_BYTES: Final = 64 << 20  # one event must end within this many bytes
 TAIL_BYTES: Final = 64 << 20  # metadata after the events is kept up to here
 
+NEAR_EVENTS: Final = 16  # where the text is malformed, so many events are looked at one by one
+MOST_NEAR_EVENTS: Final = 1 << 14  # ... or, where one malformed event follows the other, up to so many
+
 KINETO_CUT: Final = b"\n  },\n  {"  # Kineto puts no raw newline into strings, so this is structural
-_ANY_CUT: Final = re.compile(rb"\}\s*,\s*\{")
+_KINETO_CUTS: Final = re.compile(re.escape(KINETO_CUT))
+_ANY_CUT: Final = re.compile(rb"\}\s*+(,)\s*+\{")
 MOST_CLOSINGS: Final = 50  # early ends of the list that are looked at one by one
 
-_MAY_END: Final = re.compile(rb"(?:\}|\A\[)\s*+\]")
+_EMPTY: Final = re.compile(rb"\[\s*+\]")
+_MAY_END: Final = re.compile(rb"\}\s*+\]")
 _TRIED_ENDS: Final = 4
 _ALL_EVENTS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
@@ -54,7 +62,8 @@ class EventStream:
         self.behind = 0
         self._decoders = Decoders(keys)
         self._salvage = Salvage(self._decoders)
-        self._salvage_bytes = SALVAGE_BYTES
+        self._try_at = 0
+        self._near = NEAR_EVENTS
         self._closings = 0
         self._exact = False
         self._pending = bytearray(b"[")
@@ -87,13 +96,17 @@ class EventStream:
                 self._tail += data
             return
         self._pending += data
-        if len(self._pending) < BLOCK_BYTES // 2:
+        if len(self._pending) < max(BLOCK_BYTES // 2, self._try_at):
             return
-        if self._take_whole() or self._take_end() or len(self._pending) < self._salvage_bytes:
+        while not (self._take_whole() or self._take_end()):
+            if self._take_near():
+                continue
+            if len(self._pending) >= SALVAGE_BYTES:
+                self._take_broken(len(self._pending), last=False)
+            # what does not end is looked at again only once there is twice as much of it
+            self._try_at = min(2 * len(self._pending), EVENT_BYTES + 1)
             return
-        self._take_broken(last=False)
-        # an event that does not end is looked at again only once there is twice as much of it
-        self._salvage_bytes = max(SALVAGE_BYTES, 2 * len(self._pending))
+        self._try_at = 0
 
     def feed_all(self, blocks: Iterable[bytes]) -> None:
         """Take all bytes."""
@@ -110,23 +123,26 @@ class EventStream:
             if not self.closed:
                 rest = bytes(self._pending).rstrip(BLANK)
                 if rest != b"[" and not self._decode_at(rest + b"]", self.offset):
-                    self._take_broken(last=True)
+                    self._take_broken(len(self._pending), last=True)
         if self.closed:
             self._look_behind()
 
     def _take_whole(self) -> bool:
         """Take the events before the last cut that the decoder accepts."""
+        return any(self._take_up_to(cut) for cut in _cuts(self._pending))
+
+    def _take_up_to(self, cut: int) -> bool:
+        """Take the events before the comma at `cut` when the decoder accepts them."""
         pending = self._pending
-        for cut in _cuts(pending):
-            pending[cut] = 0x5D  # `,` becomes `]`: a list without copying
-            with memoryview(pending)[: cut + 1] as block:
-                taken = self._decode_at(block, self.offset)
-            if taken:
-                del pending[1 : cut + 1]
-                self.offset += cut
-                return True
+        pending[cut] = 0x5D  # `,` becomes `]`: a list without copying
+        with memoryview(pending)[: cut + 1] as block:
+            taken = self._decode_at(block, self.offset)
+        if taken:
+            del pending[1 : cut + 1]
+            self.offset += cut
+        else:
             pending[cut] = 0x2C
-        return False
+        return taken
 
     def _take_ends(self) -> None:
         while not self.closed and self._take_end(last=True):
@@ -144,7 +160,7 @@ class EventStream:
                 break
         else:
             return False
-        if ends_list(rest) or (last and not events_in(self._pending[end + 1 :])):
+        if ends_list(rest) or (last and not has_events(self._pending, end + 1)):
             self._close(end)
             return True
         self._salvage.repaired += 1
@@ -156,6 +172,9 @@ class EventStream:
 
     def _ends(self, *, last: bool) -> list[int]:
         """Where the list may be closed: after a `}`; where too many are, or at the `last`, the bracket that fits."""
+        empty = _EMPTY.match(self._pending)
+        if empty:
+            return [empty.end() - 1]
         found = [match.end() - 1 for match in itertools.islice(_MAY_END.finditer(self._pending), _TRIED_ENDS + 1)]
         if len(found) > _TRIED_ENDS or (last and not found):
             end = closing_bracket(self._pending)
@@ -214,9 +233,34 @@ class EventStream:
             return False
         return True
 
-    def _take_broken(self, *, last: bool) -> None:
-        """Take event by event what is malformed somewhere; `last` when no more bytes come."""
-        pieces, done = self._salvage.take(bytes(memoryview(self._pending)[1:]), self.offset, last=last)
+    def _take_near(self) -> bool:
+        """Take the events before the first malformed one, and one by one those around it; False when few have come."""
+        before = len(self._pending)
+        self._take_prefix()
+        # where one malformed event follows the other, more are looked at in one go
+        clean = before - len(self._pending) > BLOCK_BYTES // 8
+        self._near = NEAR_EVENTS if clean else min(2 * self._near, MOST_NEAR_EVENTS)
+        left = len(self._pending)
+        if not nth_event(self._pending, NEAR_EVENTS):
+            return False
+        self._take_broken(nth_event(self._pending, self._near) or left, last=False)
+        return len(self._pending) < left or self.closed
+
+    def _take_prefix(self) -> None:
+        """Take the events before the last cut up to which the text is valid, found by halving."""
+        cuts = [match.start() + KINETO_CUT.index(b",") for match in _KINETO_CUTS.finditer(self._pending)]
+        cuts = cuts or [match.start(1) for match in _ANY_CUT.finditer(self._pending)]
+        low, high = -1, len(cuts)
+        while high - low > 1:
+            middle = (low + high) // 2
+            valid = is_valid(bytes(memoryview(self._pending)[: cuts[middle]]) + b"]", self._decoders)
+            low, high = (middle, high) if valid else (low, middle)
+        if low >= 0:
+            self._take_up_to(cuts[low])
+
+    def _take_broken(self, stop: int, *, last: bool) -> None:
+        """Take event by event what is malformed somewhere before `stop`; `last` when no more bytes come."""
+        pieces, done = self._salvage.take(bytes(memoryview(self._pending)[1:stop]), self.offset, last=last)
         before = self.builder.dropped
         if pieces and not self.decode(b"[" + b",".join(piece.text for piece in pieces) + b"]"):
             for piece in pieces:
@@ -258,6 +302,6 @@ def _cuts(pending: bytearray) -> Iterator[int]:
     while high > 1 and tries < 32:
         low = max(1, high - window)
         for found in reversed(list(_ANY_CUT.finditer(pending, low, high))[-16:]):
-            yield pending.index(b",", found.start())
+            yield found.start(1)
             tries += 1
         high, window = (low + 64 if low > 1 else 0), window * 4
