@@ -111,7 +111,7 @@ def read_stream(file: Path, events: EventStream, report: Report, second: SecondP
     """Read a trace through a stream whose builder may keep more than columns of complete events; raises the same."""
     blocks = Blocks(file, report=report)
     head, rest = find_events(file, iter(blocks))
-    events.offset = len(head)
+    events.offset, events.tick = len(head), blocks.tick
     if second is None:
         events.feed_all(rest)
     else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -19,15 +19,15 @@ from profiler_kit.load.trace.decompress import BLOCK_BYTES
 from profiler_kit.load.trace.repair import (
     BLANK,
     LOOK_BYTES,
+    PHASE,
     Incident,
     Piece,
     Salvage,
     closing_bracket,
     ends_list,
-    events_in,
-    has_events,
     is_valid,
-    nth_event,
+    matches,
+    nothing,
 )
 
 SALVAGE_BYTES: Final = 8 << 20  # this much without an acceptable cut is malformed somewhere
@@ -52,7 +52,7 @@ class EventStream:
     """Takes the bytes after the opening `[`, gives events to the builder as soon as they are whole.
 
     offset: place in the uncompressed text of the next byte to decode; set it to where the list begins. behind: events
-    after the end of the list; they count as dropped.
+    after the end of the list; they count as dropped. tick: is called often during long work, and may raise to end it.
     """
 
     def __init__(self, extra: Sequence[str] = (), keys: Sequence[str] = ()) -> None:
@@ -60,8 +60,9 @@ class EventStream:
         self.closed = False
         self.offset = 0
         self.behind = 0
+        self.tick: Callable[[], None] = nothing
         self._decoders = Decoders(keys)
-        self._salvage = Salvage(self._decoders)
+        self._salvage = Salvage(self._decoders, lambda: self.tick())
         self._try_at = 0
         self._near = NEAR_EVENTS
         self._closings = 0
@@ -133,6 +134,7 @@ class EventStream:
 
     def _take_up_to(self, cut: int) -> bool:
         """Take the events before the comma at `cut` when the decoder accepts them."""
+        self.tick()
         pending = self._pending
         pending[cut] = 0x5D  # `,` becomes `]`: a list without copying
         with memoryview(pending)[: cut + 1] as block:
@@ -160,7 +162,7 @@ class EventStream:
                 break
         else:
             return False
-        if ends_list(rest) or (last and not has_events(self._pending, end + 1)):
+        if ends_list(rest) or (last and not PHASE.search(self._pending, end + 1)):
             self._close(end)
             return True
         self._salvage.repaired += 1
@@ -177,7 +179,7 @@ class EventStream:
             return [empty.end() - 1]
         found = [match.end() - 1 for match in itertools.islice(_MAY_END.finditer(self._pending), _TRIED_ENDS + 1)]
         if len(found) > _TRIED_ENDS or (last and not found):
-            end = closing_bracket(self._pending)
+            end = closing_bracket(bytes(self._pending), self.tick)
             return [end] if end >= 0 else []
         return found
 
@@ -191,8 +193,8 @@ class EventStream:
     def _look_behind(self) -> None:
         """Count the events after the list, as when two traces were written to one file; cut them off the tail."""
         tail = bytes(self._tail)
-        end = closing_bracket(b"{" + tail) if tail.lstrip()[:1] in (b",", b"}") else 0
-        self.behind = events_in(tail)
+        end = closing_bracket(b"{" + tail, self.tick) if tail.lstrip()[:1] in (b",", b"}") else 0
+        self.behind = sum(1 for _ in matches(PHASE, tail, self.tick))
         if self.behind or (end >= 0 and tail[end:].strip(BLANK)):
             self._salvage.note("after the end", self.offset + max(end, 0), tail[max(end, 0) :])
         if end > 0:
@@ -210,6 +212,8 @@ class EventStream:
         """Note where the events are that are valid JSON and that the builder still does not take."""
         at = 0
         for raw in _ALL_EVENTS.decode(b"[" + piece.text + b"]") if self._salvage.notes else ():
+            if not self._salvage.notes:
+                break
             text = bytes(raw)
             at = piece.text.index(text, at)
             if _of_no_use(self._decoders.loosely(b"[" + text + b"]")[0]):
@@ -241,9 +245,10 @@ class EventStream:
         clean = before - len(self._pending) > BLOCK_BYTES // 8
         self._near = NEAR_EVENTS if clean else min(2 * self._near, MOST_NEAR_EVENTS)
         left = len(self._pending)
-        if not nth_event(self._pending, NEAR_EVENTS):
+        phases = [found.end() for found in itertools.islice(PHASE.finditer(self._pending), self._near)]
+        if len(phases) < NEAR_EVENTS:
             return False
-        self._take_broken(nth_event(self._pending, self._near) or left, last=False)
+        self._take_broken(phases[-1] if len(phases) == self._near else left, last=False)
         return len(self._pending) < left or self.closed
 
     def _take_prefix(self) -> None:
@@ -252,6 +257,7 @@ class EventStream:
         cuts = cuts or [match.start(1) for match in _ANY_CUT.finditer(self._pending)]
         low, high = -1, len(cuts)
         while high - low > 1:
+            self.tick()
             middle = (low + high) // 2
             valid = is_valid(bytes(memoryview(self._pending)[: cuts[middle]]) + b"]", self._decoders)
             low, high = (middle, high) if valid else (low, middle)
