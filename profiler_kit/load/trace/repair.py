@@ -16,7 +16,7 @@ from typing import AnyStr, Final, Literal
 
 import msgspec
 
-from profiler_kit.load.trace.decode import NOT_JSON, Decoders
+from profiler_kit.load.trace.decode import NOT_JSON, Decoders, nothing
 
 MEND_BYTES: Final = 1 << 20  # a malformed event longer than this is dropped, not mended
 MOST_INCIDENTS: Final = 20  # told with their place; all of them are counted
@@ -56,10 +56,6 @@ _AFTER_NAME: Final = re.compile(r'"\s*+(?:,\s*+"(?:ph|cat|pid|tid|ts|dur|id|s|bp
 # What follows the quote that ends a string: of a value, and of what may be a key.
 _AFTER_VALUE: Final = re.compile(r'\s*+(?:[}\]]|,\s*+(?:["\[{}\]\d\-]|true|false|null|NaN|N/A)|\Z)')
 _AFTER_KEY: Final = re.compile(rf"\s*+:|{_AFTER_VALUE.pattern}")
-
-
-def nothing() -> None:
-    """Do nothing."""
 
 
 def matches(
@@ -113,13 +109,12 @@ class Salvage:
     closed: the `]` that ends the list was found; what `take` left then comes after it.
     """
 
-    def __init__(self, decoders: Decoders, tick: Callable[[], None] = nothing) -> None:
+    def __init__(self, decoders: Decoders) -> None:
         self.repaired = 0
         self.dropped = 0
         self.closed = False
         self.incidents: list[Incident] = []
         self._decoders = decoders
-        self._tick = tick
         self._pieces: list[Piece] = []
         self._text = b""
         self._phases: list[tuple[int, int]] = []  # of the text, looked for once: where they begin and end
@@ -144,8 +139,8 @@ class Salvage:
         is left, since that event may go on.
         """
         self._text, self._offset, self._last = text, offset, last
-        self._phases = [found.span() for found in matches(PHASE, text, self._tick)]
-        self._ends = [found.span() for found in matches(_END, text, self._tick)]
+        self._phases = [found.span() for found in matches(PHASE, text, self._decoders.tick)]
+        self._ends = [found.span() for found in matches(_END, text, self._decoders.tick)]
         starts = self._starts(0, len(text), _KINETO_START) or self._starts(0, len(text), _ANY_START)
         stop = len(text) if last else starts[-1] if starts else 0
         first = starts[0] if starts else stop
@@ -175,7 +170,7 @@ class Salvage:
         return stop
 
     def _whole(self, first: int, stop: int) -> bool:
-        self._tick()
+        self._decoders.tick()
         piece = self._text[first:stop].rstrip(BLANK)
         if not is_valid(b"[" + piece + b"]", self._decoders):
             return False
@@ -214,7 +209,7 @@ class Salvage:
 
     def _take_alone(self, first: int, stop: int) -> int:
         """Take one event that ends somewhere before `stop`, and what else may be there; return where it ended."""
-        end = first + closing_bracket(self._text[first:stop], self._tick) + 1
+        end = first + closing_bracket(self._text[first:stop], self._decoders.tick) + 1
         if first < end < stop and (self._whole(first, end) or self._mend(first, end)):
             return self._take_behind(first, end, stop)
         endings = self._endings(first)
@@ -258,7 +253,7 @@ class Salvage:
     def _starts(self, first: int, stop: int, pattern: re.Pattern[bytes]) -> list[int]:
         """Where an event may start: not right after a colon, where a value inside one starts."""
         text, starts = self._text, []
-        for match in matches(pattern, text, self._tick, first, stop):
+        for match in matches(pattern, text, self._decoders.tick, first, stop):
             at = match.start()
             while at and text[at - 1] in b" \t\r\n":
                 at -= 1
@@ -271,8 +266,10 @@ class Salvage:
         return second < len(self._phases) and self._phases[second][1] <= stop
 
     def _mend(self, first: int, stop: int) -> bool:
+        if not _PHASE_KEY.search(self._text, first, stop):
+            return False
         piece = self._text[first:stop].rstrip(BLANK)
-        mended = mend(piece, self._decoders, self._tick)
+        mended = mend(piece, self._decoders)
         if mended is None:
             return False
         self._pieces.append(Piece(self._offset + first, mended))
@@ -286,7 +283,12 @@ class Salvage:
         first = stop - len(junk)
         if not junk.strip(BLANK + b"[]{}"):
             return
-        if self._last and stop == len(self._text) and junk.startswith(b"{") and closing_bracket(junk, self._tick) < 0:
+        if (
+            self._last
+            and stop == len(self._text)
+            and junk.startswith(b"{")
+            and closing_bracket(junk, self._decoders.tick) < 0
+        ):
             self.note("cut off", self._offset + first, junk)
             return
         self.dropped += 1
@@ -326,17 +328,17 @@ def is_valid(block: bytes, decoders: Decoders) -> bool:
     return True
 
 
-def mend(piece: bytes, decoders: Decoders, tick: Callable[[], None] = nothing) -> bytes | None:
+def mend(piece: bytes, decoders: Decoders) -> bytes | None:
     """`piece` as the valid JSON of one event, changed as little as possible; None when nothing helps."""
-    if len(piece) > MEND_BYTES or not piece.endswith(b"}") or not _PHASE_KEY.search(piece):
+    if len(piece) > MEND_BYTES or not piece.endswith(b"}"):
         return None
     text = piece.decode("utf-8", "replace")
 
     def mended_token(found: re.Match[str]) -> str:
-        tick()
+        decoders.tick()
         return _mend_token(found)
 
-    for candidate in _candidates(text, tick):
+    for candidate in _candidates(text, decoders.tick):
         mended = _CONTROL_BETWEEN.sub(" ", _OUTSIDE.sub(mended_token, candidate)).encode("utf-8", "replace")
         try:
             events = decoders.loosely(b"[" + mended + b"]")

@@ -27,7 +27,6 @@ from profiler_kit.load.trace.repair import (
     ends_list,
     is_valid,
     matches,
-    nothing,
 )
 
 SALVAGE_BYTES: Final = 8 << 20  # this much without an acceptable cut is malformed somewhere
@@ -52,7 +51,7 @@ class EventStream:
     """Takes the bytes after the opening `[`, gives events to the builder as soon as they are whole.
 
     offset: place in the uncompressed text of the next byte to decode; set it to where the list begins. behind: events
-    after the end of the list; they count as dropped. tick: is called often during long work, and may raise to end it.
+    after the end of the list; they count as dropped.
     """
 
     def __init__(self, extra: Sequence[str] = (), keys: Sequence[str] = ()) -> None:
@@ -60,15 +59,23 @@ class EventStream:
         self.closed = False
         self.offset = 0
         self.behind = 0
-        self.tick: Callable[[], None] = nothing
         self._decoders = Decoders(keys)
-        self._salvage = Salvage(self._decoders, lambda: self.tick())
+        self._salvage = Salvage(self._decoders)
         self._try_at = 0
         self._near = NEAR_EVENTS
         self._closings = 0
         self._exact = False
         self._pending = bytearray(b"[")
         self._tail = bytearray()
+
+    @property
+    def tick(self) -> Callable[[], None]:
+        """Called often during long work; may raise to end it."""
+        return self._decoders.tick
+
+    @tick.setter
+    def tick(self, tick: Callable[[], None]) -> None:
+        self._decoders.tick = tick
 
     @property
     def repaired(self) -> int:
@@ -305,9 +312,9 @@ def _cuts(pending: bytearray) -> Iterator[int]:
         return
     tries = 0
     high, window = len(pending), 1 << 16
-    while high > 1 and tries < 32:
+    while high > 1 and tries < 16:
         low = max(1, high - window)
-        for found in reversed(list(_ANY_CUT.finditer(pending, low, high))[-16:]):
+        for found in reversed(list(_ANY_CUT.finditer(pending, low, high))[-4:]):
             yield found.start(1)
             tries += 1
         high, window = (low + 64 if low > 1 else 0), window * 4
