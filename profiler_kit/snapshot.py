@@ -14,6 +14,7 @@ import pandas as pd
 
 from profiler_kit.analyses.memory import blocks as memory_blocks
 from profiler_kit.analyses.memory import fragmentation as memory_fragmentation
+from profiler_kit.analyses.memory import groups as memory_groups
 from profiler_kit.analyses.memory import history as memory_history
 from profiler_kit.analyses.memory import leaks as memory_leaks
 from profiler_kit.analyses.memory import live as memory_live
@@ -395,6 +396,23 @@ class Snapshot:
     def lifetimes(self) -> pd.DataFrame:
         """MEMORY_LIFETIMES of all devices: how long the allocations of each stack lived."""
         return memory_leaks.lifetimes(self.allocations())
+
+    # ---- what the file says of allocations ----
+
+    @kept
+    def keys_said(self, device: int) -> list[memory_groups.By]:
+        """What the file says of the allocations of one device: metadata, category, compile_context, annotation."""
+        return memory_groups.keys_said(self.events, self.require_device(device))
+
+    @kept
+    def groups(self, device: int, by: memory_groups.By) -> pd.DataFrame:
+        """MEMORY_GROUPS of one device: its allocations by stack, or by one of the keys that the file says."""
+        return memory_groups.groups(self.replay(device), self.events, self.allocations(), self.stacks, by)
+
+    @kept
+    def notes(self, device: int) -> pd.DataFrame:
+        """MEMORY_NOTES of one device: annotations of allocations, and user-defined entries."""
+        return memory_groups.notes(self.events, self.allocations(), self.require_device(device))
 
     # ---- out of memory ----
 

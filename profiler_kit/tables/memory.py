@@ -76,7 +76,7 @@ def parse_size(text: str) -> int:
     return size
 
 
-def _each(schema: Schema, of_device: Callable[..., pd.DataFrame]) -> Fill:
+def each_device(schema: Schema, of_device: Callable[..., pd.DataFrame]) -> Fill:
     """A fill that asks for each device by itself: `of_device(snapshot, device, **options)`."""
 
     def fill(snapshot: Snapshot, device: int | None = None, **options: object) -> pd.DataFrame:
@@ -166,7 +166,7 @@ LIVE: Final = Table(
     "snapshot",
     "live at the peak, by stack",
     MEMORY_LIVE,
-    _each(MEMORY_LIVE, lambda snapshot, device: snapshot.live_at_peak(device)),
+    each_device(MEMORY_LIVE, lambda snapshot, device: snapshot.live_at_peak(device)),
     (DEVICE,),
     "memory",
     key="live_at_peak",
@@ -192,7 +192,7 @@ LIVE_BY_REGION: Final = Table(
     "snapshot",
     "live at the peak, by the region that allocated",
     MEMORY_LIVE_TREE,
-    _each(MEMORY_LIVE_TREE, lambda snapshot, device: snapshot.live_by_region(device)),
+    each_device(MEMORY_LIVE_TREE, lambda snapshot, device: snapshot.live_by_region(device)),
     (DEVICE,),
     "memory",
     key="live_by_region",
@@ -204,7 +204,7 @@ LIVE_BY_LAYER: Final = Table(
     "snapshot",
     "live at the peak, by the layer that allocated",
     MEMORY_LIVE_LAYERS,
-    _each(MEMORY_LIVE_LAYERS, lambda snapshot, device: snapshot.live_by_layer(device)),
+    each_device(MEMORY_LIVE_LAYERS, lambda snapshot, device: snapshot.live_by_layer(device)),
     (DEVICE,),
     "memory",
     key="live_by_layer",
@@ -216,7 +216,7 @@ LEAKS: Final = Table(
     "snapshot",
     "left behind at the end, by stack and region",
     MEMORY_LEAKS,
-    _each(MEMORY_LEAKS, lambda snapshot, device: snapshot.leaks(device)),
+    each_device(MEMORY_LEAKS, lambda snapshot, device: snapshot.leaks(device)),
     (DEVICE,),
     "memory",
     key="leaks",
@@ -228,7 +228,7 @@ GROWTH: Final = Table(
     "snapshot",
     "total from instance to instance",
     MEMORY_GROWTH,
-    _each(MEMORY_GROWTH, lambda snapshot, device: snapshot.growth(device)),
+    each_device(MEMORY_GROWTH, lambda snapshot, device: snapshot.growth(device)),
     (DEVICE,),
     "memory",
     key="growth",
@@ -261,7 +261,7 @@ MOMENTS: Final = Table(
     "snapshot",
     "fragmentation at the moments that tell most",
     MEMORY_MOMENTS,
-    _each(MEMORY_MOMENTS, _moments),
+    each_device(MEMORY_MOMENTS, _moments),
     (DEVICE,),
     "memory",
     order=("moment", "device"),
@@ -271,7 +271,7 @@ FITS: Final = Table(
     "snapshot",
     "what an allocation would have found, default pool and stream",
     MEMORY_FITS,
-    _each(MEMORY_FITS, _fits),
+    each_device(MEMORY_FITS, _fits),
     (DEVICE, SIZES),
     "memory",
     order=("size_bytes", "moment", "device"),
@@ -281,7 +281,7 @@ FAILED: Final = Table(
     "snapshot",
     "allocations that failed",
     MEMORY_OOM_STATES,
-    _each(MEMORY_OOM_STATES, _failed),
+    each_device(MEMORY_OOM_STATES, _failed),
     (DEVICE,),
     "memory",
     order=("stack", "device"),

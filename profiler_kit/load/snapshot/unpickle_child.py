@@ -337,7 +337,7 @@ def _events(traces: Traces, stacks: Stacks, actions: Numbering, pools: Numbering
         if "user_defined" in kinds:
             for row, kind in enumerate(kinds):
                 if kind == "user_defined" and said["user_metadata"][row] is None:
-                    said["user_metadata"][row] = _user_region(trace[row])[1]
+                    said["user_metadata"][row] = " ".join(map(_text, _user_region(trace[row]))).strip()
         columns["action"].extend(map(actions.__getitem__, kinds))
         columns["address"].extend(_numbers(trace, "addr"))
         columns["size_bytes"].extend(_numbers(trace, "size"))
