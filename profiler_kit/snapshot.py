@@ -120,6 +120,15 @@ class Snapshot:
             return "host"
         return "cpu" if device == CPU or self.source == "torch.profiler" else "cuda"
 
+    def device_name(self, device: int, usual: str = "device") -> str:
+        """How a heading names a device: "device 0", "CPU", "pinned host memory"."""
+        return {"cpu": "CPU", "host": "pinned host memory"}.get(self.device_type(device), f"{usual} {device}")
+
+    @property
+    def block_devices(self) -> tuple[int, ...]:
+        """Devices whose blocks can be replayed: the rules are those of CUDA's allocator, not of the host's."""
+        return tuple(device for device in self.devices if device != HOST)
+
     @property
     def recording(self) -> Recording:
         return self.data.recording
@@ -333,19 +342,20 @@ class Snapshot:
     def segment_spans(self) -> pd.DataFrame:
         """MEMORY_SEGMENT_SPANS of all devices: every segment with the events that made and ended it."""
         return _concat(
-            [self.block_replay(device).segments for device in self.devices], memory_blocks.MEMORY_SEGMENT_SPANS
+            [self.block_replay(device).segments for device in self.block_devices], memory_blocks.MEMORY_SEGMENT_SPANS
         )
 
     @kept
     def block_spans(self) -> pd.DataFrame:
         """MEMORY_BLOCK_SPANS of all devices: every block, active or not, with the events that made and ended it."""
-        return _concat([self.block_replay(device).blocks for device in self.devices], memory_blocks.MEMORY_BLOCK_SPANS)
+        frames = [self.block_replay(device).blocks for device in self.block_devices]
+        return _concat(frames, memory_blocks.MEMORY_BLOCK_SPANS)
 
     @kept
     def fragmentation(self) -> pd.DataFrame:
         """MEMORY_FRAGMENTATION of all devices: active against reserved, the largest free block, over time."""
         return memory_fragmentation.fragmentation_timeline(
-            [(self.replay(device), self.block_replay(device)) for device in self.devices]
+            [(self.replay(device), self.block_replay(device)) for device in self.block_devices]
         )
 
     @kept
@@ -408,6 +418,12 @@ class Snapshot:
     def groups(self, device: int, by: memory_groups.By) -> pd.DataFrame:
         """MEMORY_GROUPS of one device: its allocations by stack, or by one of the keys that the file says."""
         return memory_groups.groups(self.replay(device), self.events, self.allocations(), self.stacks, by)
+
+    @kept
+    def said(self, device: int) -> tuple[list[list[tuple[memory_groups.By, str]]], npt.NDArray[np.int64]]:
+        """What the file says of each allocation of one device: the different answers, and the number of each one's."""
+        every = self.allocations()
+        return memory_groups.said_of(self.events, every[every["device"] == device], self.keys_said(device))
 
     @kept
     def notes(self, device: int) -> pd.DataFrame:

@@ -29,7 +29,9 @@ def pick_device(snapshot: Snapshot) -> int:
     devices = list(snapshot.devices)
     if len(devices) == 1:
         return devices[0]
-    picked = st.segmented_control("Device", devices, default=devices[0], key="device", bind="query-params")
+    picked = st.segmented_control(
+        "Device", devices, default=devices[0], format_func=snapshot.device_name, key="device", bind="query-params"
+    )
     return devices[0] if picked is None else int(picked)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import zip_longest
 from pathlib import Path
@@ -52,11 +52,13 @@ TABLES: Final = {
     "fragmentation": ("memory_moments",),
     "oom": ("out_of_memory",),
     "fits": ("memory_fits",),
+    "by": ("memory_groups",),
 }
 IN_JSON: Final = TABLES | {"fragmentation": ("memory_fragmentation",), "oom": (), "fits": ()}
 USUAL: Final = ("memory_regions", "live_at_peak")
 AT_END: Final = ("live_at_end",)  # what is printed of a device without a history, with those of OF_END asked for
-OF_END: Final = ("out_of_memory", "memory_fits")
+OF_END: Final = ("out_of_memory", "memory_fits", "memory_groups", "memory_notes")
+SAID: Final = ("memory_groups", "memory_notes")  # printed where the file itself says something of allocations
 
 
 def command(
@@ -91,6 +93,9 @@ def command(
     as_markdown: Annotated[
         bool, typer.Option("--markdown", help="with B: print Markdown to paste into a pull request")
     ] = False,
+    by: Annotated[
+        str | None, typer.Option("--by", help="group by stack, metadata, category, compile_context or annotation")
+    ] = None,
     top: Annotated[int, typer.Option("--top", help="rows of a table; --json has all")] = LIVE_ROWS,
     memory_limit: Annotated[
         float | None, typer.Option(help="GiB of memory the reading process may use (3 at most by itself)")
@@ -108,7 +113,7 @@ def command(
     sizes = [parse_size(size) for size in fits or ()]
     asked = {"live": live, "live_at_peak": live_at_peak, "leaks": leaks, "lifetimes": lifetimes}
     asked |= {"fragmentation": fragmentation, "oom": oom}
-    chosen = [name for name, yes in {**asked, "fits": bool(fits)}.items() if yes]
+    chosen = [name for name, yes in {**asked, "fits": bool(fits), "by": by is not None}.items() if yes]
     if other is not None:
         _refuse_alone(html=html, device=device, chosen=chosen)
         threshold = None if fail_above is None else parse_percent(fail_above)
@@ -129,10 +134,14 @@ def command(
     if html is not None:
         _write_page(loaded, html, device)
     if as_json:
-        print_json({"devices": [to_json(loaded, row, chosen, sizes) for row in summary["devices"]]})
+        print_json({"devices": [to_json(loaded, row, chosen, sizes, by) for row in summary["devices"]]})
     else:
-        names = [table for name in chosen for table in TABLES[name]] or USUAL
-        _print(loaded, summary["devices"], names, top, device=device, sizes=",".join(fits or ()))
+        names = [table for name in chosen for table in TABLES[name]] or [*USUAL, *SAID]
+        options: dict[str, Mapping[str, Value]] = {
+            "memory_fits": {"fits": ",".join(fits or ())},
+            "memory_groups": {"by": by},
+        }
+        _print(loaded, summary["devices"], names, top, device=device, options=options)
     _refuse_empty(loaded)
 
 
@@ -171,8 +180,10 @@ def _refuse_empty(loaded: Snapshot) -> None:
         )
 
 
-def to_json(loaded: Snapshot, row: DeviceRow, chosen: Sequence[str], sizes: Sequence[int]) -> dict[str, object]:
-    """What --json prints of one device: the contract, and a key for each table asked for."""
+def to_json(
+    loaded: Snapshot, row: DeviceRow, chosen: Sequence[str], sizes: Sequence[int], by: str | None = None
+) -> dict[str, object]:
+    """What --json prints of one device: the contract, a key for each table asked for, and what the file says itself."""
     from profiler_kit.findings.memory import out_of_memory
     from profiler_kit.tables import every_table
 
@@ -181,9 +192,11 @@ def to_json(loaded: Snapshot, row: DeviceRow, chosen: Sequence[str], sizes: Sequ
     out |= {"device_type": row["device_type"], "history_followed": row["history_followed"]}
     missing = loaded.missing(device)
     out["missing_allocations"] = missing.unmatched_frees + missing.recorded_before if missing.truncated else 0
-    for name in (table for option in chosen for table in IN_JSON[option]):
-        filled = every_table()[name].of_source(loaded, device=device)
-        out[filled.table.key] = _with_frames(loaded, filled)
+    asked = [table for option in chosen for table in IN_JSON[option]]
+    for name in dict.fromkeys((*asked, *(table for table in SAID if _says(loaded, table, device)))):
+        table = every_table()[name]
+        filled = table.of_source(loaded, device=device, **({"by": by} if name == "memory_groups" else {}))
+        out[table.key] = _with_frames(loaded, filled)
     if "oom" in chosen:
         out["oom_reports"] = [
             {**(asdict(report) if report else {}), "lines": [one.line, *one.details]}
@@ -192,6 +205,11 @@ def to_json(loaded: Snapshot, row: DeviceRow, chosen: Sequence[str], sizes: Sequ
     if "fits" in chosen:
         out["fits"] = [asdict(loaded.fit(device, size)) for size in sizes]
     return out
+
+
+def _says(loaded: Snapshot, table: str, device: int) -> bool:
+    """Whether one of the tables SAID tells something of a device that only the file could say."""
+    return bool(loaded.keys_said(device) if table == "memory_groups" else len(loaded.notes(device)))
 
 
 def _with_frames(loaded: Snapshot, filled: Filled) -> list[dict[str, object]]:
@@ -206,7 +224,13 @@ def _with_frames(loaded: Snapshot, filled: Filled) -> list[dict[str, object]]:
 
 
 def _print(
-    loaded: Snapshot, devices: Sequence[DeviceRow], names: Sequence[str], top: int, *, device: int | None, sizes: str
+    loaded: Snapshot,
+    devices: Sequence[DeviceRow],
+    names: Sequence[str],
+    top: int,
+    *,
+    device: int | None,
+    options: Mapping[str, Mapping[str, Value]],
 ) -> None:
     """The devices, then of each that did anything what is wrong with it and the tables asked for."""
     from rich.console import Console
@@ -221,9 +245,11 @@ def _print(
         _print_findings(console, loaded, row["device"], every_failure="out_of_memory" in names)
         shown = names if row["history_followed"] else [*AT_END, *(name for name in names if name in OF_END)]
         for name in shown:
-            options: dict[str, Value] = {"device": row["device"], **({"fits": sizes} if name == "memory_fits" else {})}
-            filled = every_table()[name].of_source(loaded, **options)
-            print_filled(filled, f"device {row['device']}" if len(used) > 1 else "", top)
+            given = options.get(name, {})
+            if name in SAID and not any(given.values()) and not _says(loaded, name, row["device"]):
+                continue
+            filled = every_table()[name].of_source(loaded, device=row["device"], **given)
+            print_filled(filled, loaded.device_name(row["device"]) if len(used) > 1 else "", top)
     for one in raised(loaded):
         _line(console, one.sentence, style="red")
 

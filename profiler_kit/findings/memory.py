@@ -259,7 +259,7 @@ def history(snapshot: Snapshot, device: int) -> Finding | None:
     if not holds_memory(row):
         said = "Nothing was allocated on this device, and no event was recorded."
         return Finding(_id("unused-device", device), "missing", say(said), page="memory")
-    name = f"device {device}" if _on(snapshot, device) else "this device"
+    name = snapshot.device_name(device) if _on(snapshot, device) else "this device"
     said = f"No history of {name}: only the state at the end is known."
     attempt = "Record with memory_runner, or call torch.cuda.memory._record_memory_history() before the run."
     return Finding(_id("no-history", device), "missing", say(said), "warning", attempt=attempt, page="memory")
@@ -360,7 +360,7 @@ def leaks(snapshot: Snapshot, device: int) -> list[Finding]:
 
 def fragmentation(snapshot: Snapshot, device: int) -> Finding | None:
     """How much reserved memory no active block held at the peak; None where that is little, or unknown."""
-    if snapshot.device_type(device) == "cpu" or snapshot.source == "trace" or not snapshot.replay(device).followed:
+    if snapshot.device_type(device) != "cuda" or snapshot.source == "trace" or not snapshot.replay(device).followed:
         return None
     one, blocks = snapshot.replay(device), snapshot.block_replay(device)
     reserved = int(one.reserved_bytes[one.peak])
@@ -413,7 +413,7 @@ def _row(snapshot: Snapshot, device: int) -> DeviceRow:
 def _on(snapshot: Snapshot, device: int) -> str:
     """Which device, where several hold memory."""
     used = [row["device"] for row in snapshot.summary()["devices"] if holds_memory(row)]
-    return f" on device {device}" if len(used) > 1 else ""
+    return f" on {snapshot.device_name(device)}" if len(used) > 1 else ""
 
 
 def _id(name: str, device: int, number: int = 1) -> str:

@@ -22,6 +22,7 @@ from profiler_kit.analyses.memory.regions import MEMORY_REGIONS
 from profiler_kit.analyses.memory.replay import MEMORY_LIVE
 from profiler_kit.analyses.memory.stack_names import stack_name
 from profiler_kit.errors import OptionError
+from profiler_kit.load.snapshot.data import HOST
 from profiler_kit.schema import Column, Schema
 from profiler_kit.snapshot import DeviceRow, Snapshot
 from profiler_kit.table import Option, Table
@@ -127,11 +128,15 @@ def live(row: DeviceRow) -> Table:
 
 
 def _moments(snapshot: Snapshot, device: int) -> pd.DataFrame:
+    if device not in snapshot.block_devices:
+        return MEMORY_MOMENTS.empty()
     failed = [report.state for report in snapshot.oom_reports(device)]
     return moments(snapshot.replay(device), snapshot.block_replay(device), failed, snapshot.origin_us(device))
 
 
 def _fits(snapshot: Snapshot, device: int, fits: str) -> pd.DataFrame:
+    if device not in snapshot.block_devices:
+        return MEMORY_FITS.empty()
     blocks, peak = snapshot.block_replay(device), snapshot.replay(device).peak
     return pd.concat([fit_rows(blocks, parse_size(size), peak) for size in fits.split(",")], ignore_index=True)
 
@@ -141,15 +146,23 @@ def _failed(snapshot: Snapshot, device: int) -> pd.DataFrame:
     return oom_states(every[every["device"] == device], snapshot.oom_reports(device))
 
 
+def device_texts(snapshot: Snapshot, frame: pd.DataFrame) -> Mapping[str, Sequence[str]]:
+    """The name of pinned host memory in place of its number; the others stay numbers."""
+    devices = frame["device"].tolist()
+    return {"device": ["host" if one == HOST else str(one) for one in devices]} if HOST in devices else {}
+
+
 def stack_texts(snapshot: Snapshot, frame: pd.DataFrame) -> Mapping[str, Sequence[str]]:
     """The line of each stack that is the one to show, in place of its number."""
     before = frame["before"] if "before" in frame else [False] * len(frame)
     pairs = list(zip(frame["stack"].tolist(), before, strict=True))
     names = {pair: stack_name(snapshot.stacks[pair[0]], before=bool(pair[1])) for pair in set(pairs)}
-    return {"stack": [names[pair] for pair in pairs]}
+    return {"stack": [names[pair] for pair in pairs], **device_texts(snapshot, frame)}
 
 
-DEVICES: Final = Table("memory_devices", "snapshot", "memory", MEMORY_DEVICES, _devices, (DEVICE,), "memory")
+DEVICES: Final = Table(
+    "memory_devices", "snapshot", "memory", MEMORY_DEVICES, _devices, (DEVICE,), "memory", texts=device_texts
+)
 REGIONS: Final = Table(
     "memory_regions",
     "snapshot",
@@ -160,6 +173,7 @@ REGIONS: Final = Table(
     "memory",
     order=("path", "device", "peak_bytes", "allocated_bytes", "freed_bytes", "net_bytes"),
     tree=True,
+    texts=device_texts,
 )
 LIVE: Final = Table(
     "live_at_peak",
@@ -179,7 +193,7 @@ LIVE_AT_END: Final = Table(
     "snapshot",
     "live at the end, by stack",
     MEMORY_LIVE,
-    _each(MEMORY_LIVE, lambda snapshot, device: snapshot.live_at_end(device)),
+    each_device(MEMORY_LIVE, lambda snapshot, device: snapshot.live_at_end(device)),
     (DEVICE,),
     "memory",
     key="live",
@@ -198,6 +212,7 @@ LIVE_BY_REGION: Final = Table(
     key="live_by_region",
     order=("path", "device"),
     tree=True,
+    texts=device_texts,
 )
 LIVE_BY_LAYER: Final = Table(
     "live_by_layer",
@@ -210,6 +225,7 @@ LIVE_BY_LAYER: Final = Table(
     key="live_by_layer",
     order=("path", "device"),
     tree=True,
+    texts=device_texts,
 )
 LEAKS: Final = Table(
     "memory_leaks",
@@ -233,6 +249,7 @@ GROWTH: Final = Table(
     "memory",
     key="growth",
     order=("path", "device"),
+    texts=device_texts,
 )
 LIFETIMES: Final = Table(
     "memory_lifetimes",

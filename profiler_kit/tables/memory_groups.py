@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Final, cast
 
 import pandas as pd
@@ -9,7 +10,7 @@ import pandas as pd
 from profiler_kit.analyses.memory.groups import KEYS, MEMORY_GROUPS, MEMORY_NOTES, By
 from profiler_kit.snapshot import Snapshot
 from profiler_kit.table import Option, Table
-from profiler_kit.tables.memory import DEVICE, each_device, stack_texts
+from profiler_kit.tables.memory import DEVICE, device_texts, each_device, stack_texts
 
 BY: Final = Option(
     "by",
@@ -27,6 +28,15 @@ def _groups(snapshot: Snapshot, device: int, by: str | None) -> pd.DataFrame:
     return pd.concat([snapshot.groups(device, key) for key in keys], ignore_index=True)
 
 
+def _note_texts(snapshot: Snapshot, frame: pd.DataFrame) -> Mapping[str, Sequence[str]]:
+    """The stacks of the allocations, where there is one; addresses as others write them."""
+    texts = stack_texts(snapshot, frame)
+    known = frame["address"].notna().tolist()
+    stacks = [text if is_known else "" for text, is_known in zip(texts["stack"], known, strict=True)]
+    addresses = [f"0x{one:x}" if is_known else "" for one, is_known in zip(frame["address"], known, strict=True)]
+    return {**texts, "stack": stacks, "address": addresses}
+
+
 TABLES: Final = (
     Table(
         "memory_groups",
@@ -38,6 +48,7 @@ TABLES: Final = (
         "memory",
         key="groups",
         order=("group", "by", "device", "peak_count", "peak_bytes", "end_bytes"),
+        texts=device_texts,
     ),
     Table(
         "memory_notes",
@@ -49,6 +60,6 @@ TABLES: Final = (
         "memory",
         key="notes",
         order=("text", "action", "device", "size_bytes", "stack"),
-        texts=stack_texts,
+        texts=_note_texts,
     ),
 )

@@ -45,7 +45,7 @@ MEMORY_NOTES: Final = Schema(
         "size_bytes": Column("Int64", "What that allocation holds.", "allocation"),
         "stack": Column("int64", "Row of the table stacks: who made it; 0 is unknown.", "allocated by"),
         "alloc_event": Column("Int64", "Row of allocator_events that made it, if the history holds it.", show="never"),
-        "live": Column("boolean", "Whether it is live at the end.", "live at the end"),
+        "live": Column("boolean", "Whether it is live at the end.", "live at the end", unit="flag"),
     },
 )
 
@@ -110,6 +110,28 @@ def _names(events: pd.DataFrame, mine: pd.DataFrame, alloc: Ints, stacks: StackT
     if by == "category":
         found = np.array([text.replace("_", " ") for text in found], dtype=object)
     return pd.Series(np.where(alloc < 0, BEFORE, found), dtype=object)
+
+
+def said_of(events: pd.DataFrame, mine: pd.DataFrame, keys: list[By]) -> tuple[list[list[tuple[By, str]]], Ints]:
+    """What the file says of each allocation of one device: the different answers, and the number of each one's.
+
+    Answer 0 says nothing. Takes SNAPSHOT_EVENTS and MEMORY_ALLOCATIONS.
+    """
+    answers: dict[tuple[tuple[By, str], ...], int] = {(): 0}
+    if not keys:
+        return [[]], np.zeros(len(mine), np.int64)
+    alloc = mine["alloc_event"].fillna(-1).to_numpy(np.int64)
+    notes_of = annotations_of(events, mine)
+    columns = [(key, events[_COLUMNS[key]].astype(object).to_numpy()) for key in keys if key in _COLUMNS]
+    numbers = np.zeros(len(mine), np.int64)
+    for place, event in enumerate(alloc.tolist()):
+        said = tuple(
+            (key, column[event]) for key, column in columns if event >= 0 and column[event] not in _SAYS_NOTHING
+        )
+        if place in notes_of:
+            said = (*said, ("annotation", notes_of[place]))
+        numbers[place] = answers.setdefault(said, len(answers))
+    return [list(one) for one in answers], numbers
 
 
 def annotations_of(events: pd.DataFrame, mine: pd.DataFrame) -> dict[int, str]:

@@ -38,6 +38,7 @@ function describe(device, { allocation, segment, block, oom }) {
       ["Size", `${bytes(device.size[i])} (${grouped(device.size[i])} B)`], ...(block_bytes ? [["Block", `${bytes(block_bytes)}, ${bytes(block_bytes - device.size[i])} of it rounding`]] : []),
       ["Address", device.address(i)], ["Lived", lifetime(device, i)],
       ["Region", device.born[i] ? device.pathName(device.region[i]) : "–"], ["Stream", streamText(device.streams[device.stream[i]])],
+      ...device.answers[device.said[i]].map(([key, text]) => [key[0].toUpperCase() + key.slice(1).replace("_", " "), text]),
     ],
   };
 }

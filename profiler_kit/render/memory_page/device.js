@@ -26,6 +26,7 @@ export class Device {
     this.stack = read("stack");
     this.region = read("region");
     this.stream = read("stream");
+    this.said = read("said"); // number of what the file says of each, in answers: [[key, text], ...]
     this.low = read("address_low");
     this.high = read("address_high");
     this.time = new Float64Array(this.states); // when each state begins

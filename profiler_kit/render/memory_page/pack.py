@@ -116,7 +116,7 @@ def _device(snapshot: Snapshot, device: int, ranges: Ranges, used: Ints, packer:
     ooms = _ooms(snapshot, device, origin, used)
     return {
         "device": device,
-        "name": "CPU" if snapshot.device_type(device) == "cpu" else f"GPU {device}",
+        "name": snapshot.device_name(device, "GPU"),
         "reserves": snapshot.device_type(device) != "cpu",  # a CPU allocates from the system, without a cache between
         "events": len(one.rows),
         "followed": one.followed,
@@ -186,7 +186,10 @@ def _elements(snapshot: Snapshot, device: int, used: Ints, packer: Packer) -> Me
     stream = frame["stream"].to_numpy()[order]
     streams, stream_number = np.unique(stream, return_inverse=True)
     address = frame["address"].to_numpy()[order]
+    answers, said = snapshot.said(device)
     out: Meta = {
+        "answers": answers,
+        "said": packer.add(said[order]),
         "streams": [str(value) for value in streams.tolist()],
         "born": packer.add(np.diff(born, prepend=0)),
         "life": packer.add(np.where(gone < 0, 0, gone - born)),

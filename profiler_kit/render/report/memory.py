@@ -58,7 +58,7 @@ def _device(snapshot: Snapshot, row: DeviceRow, colours: Colours, *, lead: bool)
         title, meaning = ("Live at the end", "Who held the memory when the snapshot was saved.")
     return Section(
         "",
-        "CPU" if row["device_type"] == "cpu" else f"GPU {device}",
+        snapshot.device_name(device, "GPU"),
         said=first if lead else None,
         warnings=others,
         numbers=of_device(row),
