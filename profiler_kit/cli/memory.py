@@ -109,8 +109,10 @@ def command(
     limit = _limit(memory_limit)
     check_top(top)
     from profiler_kit.tables.memory import parse_size
+    from profiler_kit.tables.memory_groups import BY
 
     sizes = [parse_size(size) for size in fits or ()]
+    BY.check(by)
     asked = {"live": live, "live_at_peak": live_at_peak, "leaks": leaks, "lifetimes": lifetimes}
     asked |= {"fragmentation": fragmentation, "oom": oom}
     chosen = [name for name, yes in {**asked, "fits": bool(fits), "by": by is not None}.items() if yes]

@@ -128,7 +128,7 @@ def test_bad_input_writes_nothing(tmp_path: Path) -> None:
     assert done.err == (
         f"profiler-kit: {trace}: this chrome trace has no [memory] events, expected some, or a CUDA memory snapshot "
         "(a pickle). Record them with profiler_runner(path, profile_memory=True), or a snapshot with "
-        "profiler_kit.memory_runner.\n"
+        "profiler_kit.memory_runner. For what else it holds use: profiler-kit summary.\n"
     )
     assert page.read_text() == "old"
 
@@ -261,4 +261,27 @@ def test_a_size_must_be_one(snapshot: Path, size: str) -> None:
     assert (done.code, done.out) == (1, "")
     assert done.err == (
         f"profiler-kit: --fits {size}: not a size, expected a number with KiB, MiB or GiB. Try: --fits 512MiB\n"
+    )
+
+
+def test_what_the_file_says_of_allocations() -> None:
+    """Printed without being asked for, and grouped by what is asked for; on the memory page too."""
+    path = s.ROOT / "tests" / "cases" / "snapshots" / "host_pinned.pickle"
+    done = profiler_kit("memory", path)
+    assert done.code == 0
+    assert "device 0: what the program wrote into the history" in done.out
+    assert "retained by autograd" in done.out
+    assert "pinned host memory: live at the peak, by stack" in done.out
+    first, host = json.loads(profiler_kit("memory", path, "--json", "--by", "annotation").out)["devices"]
+    assert [(row["group"], row["peak_bytes"]) for row in first["groups"]] == [
+        ("retained by autograd", 300 << 20), ("(none)", 200 << 20),
+    ]  # fmt: skip
+    assert [row["text"] for row in first["notes"]] == ["retained by autograd"]
+    assert (host["device"], host["device_type"], host["peak_allocated_bytes"]) == (-2, "host", 500 << 20)
+    assert [row["group"] for row in host["groups"]] == ["(none)"]
+    done = profiler_kit("memory", path, "--by", "colour")
+    assert (done.code, done.out) == (1, "")
+    assert done.err == (
+        "profiler-kit: --by colour: expected one of stack, metadata, category, compile_context, annotation. "
+        "Try: --by metadata\n"
     )

@@ -39,7 +39,9 @@ MEMORY_NOTES: Final = Schema(
         "device": Column("int64"),
         "event": Column("int64", "Row of allocator_events.", show="never"),
         "time_us": Column("int64", show="room"),
-        "action": Column("str", "annotate: of the allocation at that address; user_defined: of a moment.", "entry"),
+        "action": Column(
+            "str", "Its kind, annotate: of the allocation at that address; user_defined: of a moment.", "entry"
+        ),
         "text": Column("str", "What it says."),
         "address": Column("UInt64", "Of the allocation that was live there then.", show="room"),
         "size_bytes": Column("Int64", "What that allocation holds.", "allocation"),
@@ -50,6 +52,7 @@ MEMORY_NOTES: Final = Schema(
 )
 
 NONE: Final = "(none)"
+UNKNOWN: Final = "(not known)"  # where the history cannot be followed
 ANNOTATE: Final = "annotate"
 NOTES: Final = (ANNOTATE, "user_defined")
 _COLUMNS: Final = {"metadata": "user_metadata", "category": "category", "compile_context": "compile_context"}
@@ -78,7 +81,7 @@ def groups(one: Replay, events: pd.DataFrame, allocations: pd.DataFrame, stacks:
     at_peak, at_end = (alloc <= peak) & (free > peak), free == np.iinfo(np.int64).max
     frame = pd.DataFrame(
         {
-            "group": _names(events, mine, alloc, stacks, by),
+            "group": _names(events, mine, alloc, stacks, by, BEFORE if one.followed else UNKNOWN),
             "peak_count": at_peak.astype(np.int64),
             "peak_bytes": np.where(at_peak, size, 0),
             "end_bytes": np.where(at_end, size, 0),
@@ -92,24 +95,23 @@ def groups(one: Replay, events: pd.DataFrame, allocations: pd.DataFrame, stacks:
     return MEMORY_GROUPS.check(summed.sort_values(order, ascending=False, kind="stable", ignore_index=True))
 
 
-def _names(events: pd.DataFrame, mine: pd.DataFrame, alloc: Ints, stacks: StackTable, by: By) -> pd.Series:
-    """The group of each allocation."""
+def _names(events: pd.DataFrame, mine: pd.DataFrame, alloc: Ints, stacks: StackTable, by: By, before: str) -> pd.Series:
+    """The group of each allocation; `before`: that of those of which the history holds no alloc."""
     if by == "stack":
-        numbers, before = mine["stack"].to_numpy(), alloc < 0
-        pairs = set(zip(numbers.tolist(), before.tolist(), strict=True))
-        names = {pair: stack_name(stacks[pair[0]], before=pair[1]) for pair in pairs}
-        return pd.Series([names[pair] for pair in zip(numbers.tolist(), before.tolist(), strict=True)], dtype=object)
+        pairs = list(zip(mine["stack"].tolist(), ((alloc < 0) & (before == BEFORE)).tolist(), strict=True))
+        names = {pair: stack_name(stacks[pair[0]], before=pair[1]) for pair in set(pairs)}
+        return pd.Series([names[pair] for pair in pairs], dtype=object)
     if by == "annotation":
         said = annotations_of(events, mine)
         return pd.Series([said.get(row, NONE) for row in range(len(mine))], dtype=object)
     texts = events[_COLUMNS[by]].astype(object)
     if not len(texts):
-        return pd.Series([BEFORE] * len(mine), dtype=object)
+        return pd.Series([before] * len(mine), dtype=object)
     found = texts.to_numpy()[np.maximum(alloc, 0)]
     found = np.where(np.isin(found, _SAYS_NOTHING), NONE, found)
     if by == "category":
         found = np.array([text.replace("_", " ") for text in found], dtype=object)
-    return pd.Series(np.where(alloc < 0, BEFORE, found), dtype=object)
+    return pd.Series(np.where(alloc < 0, before, found), dtype=object)
 
 
 def said_of(events: pd.DataFrame, mine: pd.DataFrame, keys: list[By]) -> tuple[list[list[tuple[By, str]]], Ints]:
