@@ -6,6 +6,8 @@ those exactly below 2**43 us, above it the decimal text is used.
 
 from __future__ import annotations
 
+import re
+from array import array
 from collections.abc import Callable, Sequence
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 from operator import attrgetter
@@ -36,11 +38,12 @@ _TAKE: Final[dict[str, Callable[[list[Arguments]], list[Any]]]] = {
     "bytes": lambda arguments: [a.bytes for a in arguments],
 }
 INTEGERS: Final = tuple(_TAKE)
+_DIGITS: Final = re.compile(r"0|-?[1-9][0-9]{0,17}")
 PLAIN: Final = ("start_ns", "dur_ns", "name", "category", "thread")
 NARROWED: Final = ("dur_ns", *INTEGERS)  # kept in fewer bytes until the columns are joined
 NARROW_EVERY: Final = 64  # blocks
-# The frequent categories, and the only integer arguments Kineto writes for them (output_json.cpp); looking for the
-# others in millions of events is most of the cost of building columns. Any other category is asked for all of them.
+# The frequent categories, and the integer arguments Kineto writes for them (output_json.cpp): of the others most have
+# none, which takes a third of the time to find out that it takes to convert them.
 _INTEGERS_OF: Final[dict[str, frozenset[str]]] = {
     "cpu_op": frozenset({"external_id", "sequence_number", "forward_thread"}),
     "user_annotation": frozenset({"external_id", "sequence_number", "forward_thread"}),
@@ -61,8 +64,12 @@ def to_ns(us: npt.NDArray[np.float64]) -> I64:
 def text_to_ns(text: bytes) -> int | None:
     """Decimal text in microseconds (quoted or not) to nanoseconds; None unless it is a finite number in range."""
     try:
-        value = Decimal(text.strip(b'" ').decode("ascii")) * 1000
-        ns = int(value.to_integral_value(rounding=ROUND_HALF_EVEN))
+        whole, _, part = text.partition(b".")
+        if len(part) == 3 and whole.isdigit() and part.isdigit():  # as Kineto writes it: a third of Decimal's time
+            ns = int(whole + part)
+        else:
+            value = Decimal(text.strip(b'" ').decode("ascii")) * 1000
+            ns = int(value.to_integral_value(rounding=ROUND_HALF_EVEN))
     except (InvalidOperation, ValueError, OverflowError, UnicodeDecodeError):
         return None
     return ns if -LAST_NS < ns < LAST_NS else None
@@ -108,11 +115,23 @@ class ColumnBuilder:
         if not exact and not start_ok.all():
             return False
         self.total += len(events)
-        if len(spans) < len(events):
-            self._add_others([e for e in events if e.ph != "X"], exact=exact)
         if spans:
             self._add_spans(spans, start, start_ok)
+        if len(spans) < len(events):
+            self._add_others([e for e in events if e.ph != "X"], exact=exact)
         return True
+
+    def take_rows(self, columns: dict[str, npt.NDArray[Any]], rows: int, events: int) -> None:
+        """Add what the native reader made of `events` events, in our codes; times and integers in 64 bits."""
+        self.total += events
+        if not rows:
+            return
+        self.rows += rows
+        for column, values in columns.items():
+            self.parts[column].append(values)
+        self._wide += 1
+        if self._wide == NARROW_EVERY:
+            self._narrow()
 
     def _add_spans(self, events: list[Event], start: I64, start_ok: npt.NDArray[np.bool_]) -> None:
         dur_us = np.fromiter([e.dur for e in events], np.float64, len(events))
@@ -150,14 +169,17 @@ class ColumnBuilder:
         self._wide = 0
 
     def _integers_of(self, category: npt.NDArray[np.int32], arguments: list[Arguments]) -> dict[str, I64]:
-        """The integer arguments, each looked for only in the categories that have it."""
+        """The integer arguments, category by category, since most categories have few of them."""
         found = {column: np.full(len(arguments), MISSING, dtype=np.int64) for column in INTEGERS}
         names = list(self.categories)
         for code in np.flatnonzero(np.bincount(category)).tolist():  # each category that occurs in the block
             rows = np.flatnonzero(category == code)
             mine = [arguments[row] for row in rows.tolist()]
-            for column in _INTEGERS_OF.get(names[code], INTEGERS):
-                found[column][rows] = integers_of(_TAKE[column](mine))
+            usual = _INTEGERS_OF.get(names[code], INTEGERS)
+            for column, take in _TAKE.items():
+                values = take(mine)
+                if column in usual or values.count(MISSING) < len(values):
+                    found[column][rows] = integers_of(values)
         return found
 
     def _add_others(self, events: list[Event], *, exact: bool) -> None:
@@ -172,18 +194,18 @@ class ColumnBuilder:
                 kept.append(np.column_stack((integers_of([e.id for e in links]), thread, start)))
         for event in [e for e in events if e.ph == "M" or not e.ph]:
             if event.name == "thread_name" and event.args.name:
-                self.thread_names[event.pid, event.tid] = event.args.name
+                self.thread_names[identity(event.pid), identity(event.tid)] = event.args.name
             elif event.name == "process_labels" and event.args.labels:
-                self.process_labels[event.pid] = event.args.labels
+                self.process_labels[identity(event.pid)] = event.args.labels
             self.dropped += not event.ph  # an object that is not a trace event
 
     def _threads_of(self, events: list[Event]) -> npt.NDArray[np.int32]:
         """Code of (pid, tid) of each event; consecutive events mostly share it, so runs are coded once."""
+        keys: tuple[list[Any], list[Any]] = [e.pid for e in events], [e.tid for e in events]
         try:
-            pids = np.fromiter([e.pid for e in events], np.int64, len(events))
-            tids = np.fromiter([e.tid for e in events], np.int64, len(events))
-        except (TypeError, ValueError, OverflowError):  # "Spans", "stream 7", ""
-            return coded(self.threads, [(e.pid, e.tid) for e in events])
+            pids, tids = (np.asarray(array("q", one)) for one in keys)  # which takes no text, not even "7"
+        except (TypeError, OverflowError):  # "Spans", "stream 7", ""
+            return coded(self.threads, [(identity(e.pid), identity(e.tid)) for e in events])
         # a run begins where pid or tid differs from the event before; code the first of each run, repeat by its length
         changes = np.flatnonzero((pids[1:] != pids[:-1]) | (tids[1:] != tids[:-1])) + 1
         first = np.concatenate(([0], changes))
@@ -213,12 +235,19 @@ class ColumnBuilder:
 
     def take(self, column: str) -> npt.NDArray[Any]:
         """All of a column in file order, removed from here: codes, or numbers as `narrowed` keeps them."""
-        if self._wide:
+        if self._wide > 1:
             self._narrow()
         parts = self.parts.pop(column)
+        if len(parts) == 1:
+            return parts[0]
         if column in NARROWED:
             parts = of_one_width(parts)
         return np.concatenate(parts) if parts else np.zeros(0, np.int64 if column == "start_ns" else np.int32)
+
+
+def identity(value: int | str) -> int | str:
+    """A process or thread; torch 1.8 writes the same one as 7 and as "7"."""
+    return int(value) if isinstance(value, str) and _DIGITS.fullmatch(value) else value
 
 
 def coded(codes: Codes, keys: Sequence[Any]) -> npt.NDArray[np.int32]:

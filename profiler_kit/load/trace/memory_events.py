@@ -17,7 +17,7 @@ import numpy.typing as npt
 from profiler_kit.files import require_file
 from profiler_kit.load.integers import MISSING
 from profiler_kit.load.trace.chrome import HINT, ChromeTrace, read_stream
-from profiler_kit.load.trace.column_builder import ColumnBuilder, text_to_ns, to_ns
+from profiler_kit.load.trace.column_builder import ColumnBuilder, identity, text_to_ns, to_ns
 from profiler_kit.load.trace.decode import Event
 from profiler_kit.load.trace.split_events import EventStream
 from profiler_kit.progress import Report, silent
@@ -71,7 +71,7 @@ class MemoryBuilder(ColumnBuilder):
         if ns is None or address is None or values[0] is None or not 0 <= address < 1 << 64:
             self.dropped += 1
             return
-        thread = self.threads[event.pid, event.tid]
+        thread = self.threads[identity(event.pid), identity(event.tid)]
         self._rows.extend((ns, thread, *(MISSING if value is None else value for value in values)))
         self._addresses.append(address)
 
