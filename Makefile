@@ -22,7 +22,9 @@ test: $(DONE) ## lint, types, tests (ARGS="tests/load -k cache" for some of them
 
 install: $(DONE) ## install into .venv
 
-$(DONE): requirements.lock pyproject.toml
+NATIVE := $(addprefix profiler_kit/load/trace/native/,scan.c build.py)
+
+$(DONE): requirements.lock pyproject.toml $(NATIVE)
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else "profiler_kit needs Python 3.11 or newer, $(PYTHON) is %d.%d. Try: make PYTHON=python3.12 ..." % v[:2])'
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) has no venv module. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 import typer.core
@@ -82,9 +82,27 @@ def build_app() -> typer.Typer:
     """The typer application with every subcommand."""
     text = "See where the time and the memory of PyTorch go."
     app = typer.Typer(name="profiler-kit", cls=_Commands, help=text, no_args_is_help=True, **_PLAIN)
+    app.callback()(_options)
     for name, does in commands().items():
         app.command(name, short_help=" ".join(does.partition("\n\n")[0].split()))(_not_loaded)
     return app
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from profiler_kit.load.trace import native
+        from profiler_kit.version import __version__
+
+        typer.echo(f"profiler-kit {__version__} (reader of traces: {native.found()})")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
+    """See where the time and the memory of PyTorch go."""
 
 
 def _not_loaded() -> None:

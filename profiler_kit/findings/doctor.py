@@ -10,7 +10,7 @@ import numpy as np
 from profiler_kit.analyses.gpu.quality import Flaw
 from profiler_kit.findings import quality
 from profiler_kit.formats.run_record import MEMORY, RunRecord
-from profiler_kit.load.trace import categories
+from profiler_kit.load.trace import categories, native
 from profiler_kit.load.trace.categories import IGNORED, role_of
 from profiler_kit.load.trace.file_facts import FileFacts
 from profiler_kit.text import fmt_bytes, fmt_count, fmt_ns
@@ -36,6 +36,7 @@ def examine(file: Path, record: RunRecord | None, trace: Trace, facts: FileFacts
     lost = trace.quality
     return {
         "trace": str(file),
+        "reader": native.found(),
         **describe(trace, facts, record),
         "quality": {
             "truncated": lost.truncated,
@@ -160,6 +161,7 @@ def about(summary: dict[str, Any]) -> list[tuple[str, str]]:
     steps = f"; steps: {fmt_count(contents['steps'])}" if contents["steps"] else ""
     return [
         *rows,
+        ("reader", summary["reader"]),
         ("time", f"{fmt_ns(contents['span_ns'])}{steps}"),
         (
             "contents",

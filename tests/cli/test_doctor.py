@@ -11,6 +11,7 @@ import pytest
 
 from profiler_kit.analyses.gpu.quality import Key
 from profiler_kit.findings.quality import WORDS
+from profiler_kit.load.trace import native
 from tests.builders import TraceBuilder
 from tests.cli.run import profiler_kit
 
@@ -22,7 +23,8 @@ def test_the_json_of_a_good_trace() -> None:
     done = profiler_kit("doctor", GOLDEN, "--json")
     assert (done.code, done.err) == (0, "")
     found = json.loads(done.out)
-    assert list(found) == ["trace", "file", "recording", "contents", "quality", "findings", "categories"]
+    assert list(found) == ["trace", "reader", "file", "recording", "contents", "quality", "findings", "categories"]
+    assert found["reader"] == native.found()
     assert found["file"] == {
         "size_bytes": GOLDEN.stat().st_size,
         "text_bytes": 28395,

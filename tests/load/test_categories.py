@@ -24,6 +24,8 @@ from profiler_kit.load.trace.categories import (
 from profiler_kit.load.trace.chrome import read_chrome_trace
 from tests.builders import TraceBuilder, real_traces
 
+pytestmark = pytest.mark.usefixtures("both_readers")
+
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("*.json*"))
 SAMPLES = sorted((samples_root() or Path("none")).glob("*/trace.json.gz"))
 

@@ -19,6 +19,8 @@ from profiler_kit.load.trace.chrome import read_chrome_trace
 from profiler_kit.load.trace.column_builder import text_to_ns, to_ns
 from tests.builders import TraceBuilder
 
+pytestmark = pytest.mark.usefixtures("both_readers")
+
 RECORD = "Record one with profiler_runner, or with torch.profiler's export_chrome_trace."
 
 

@@ -22,6 +22,8 @@ from profiler_kit.load.trace.decompress import MOST_LAYERS, Blocks, first_bytes
 from profiler_kit.load.trace.file_facts import load_file_facts
 from tests.builders import TraceBuilder
 
+pytestmark = pytest.mark.usefixtures("both_readers")
+
 CASES = Path(__file__).parents[1] / "cases" / "traces"
 
 

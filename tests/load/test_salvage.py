@@ -17,6 +17,8 @@ from profiler_kit.load.trace.decompress import as_utf8
 from tests.builders import TraceBuilder
 from tests.load.test_cache import read_trace, write_trace
 
+pytestmark = pytest.mark.usefixtures("both_readers")
+
 LAYOUTS = ("kineto", "compact", "indented", "list")
 
 

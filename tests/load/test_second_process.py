@@ -16,6 +16,8 @@ from profiler_kit.load.trace.chrome import ChromeTrace, read_chrome_trace
 from profiler_kit.load.trace.second_process import MOST_BLOCKS, SecondProcess, SecondProcessError
 from tests.builders import TraceBuilder
 
+pytestmark = pytest.mark.usefixtures("decoder_alone")
+
 
 def big_trace() -> TraceBuilder:
     """Some 4 MB: regions, operators with shapes, launches, kernels, flows, metadata and string pids, interleaved."""

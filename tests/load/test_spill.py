@@ -27,6 +27,8 @@ from profiler_kit.trace import load_trace
 from tests.builders import TraceBuilder, real_traces
 from tests.load.test_cache import LONG_AFTER, LONG_AGO, a_trace, entries, read_trace, same
 
+pytestmark = pytest.mark.usefixtures("both_readers")
+
 STAMP = {"path": "t.json"}
 
 

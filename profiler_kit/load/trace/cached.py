@@ -22,6 +22,7 @@ from profiler_kit.load.trace.chrome import HINT, ChromeTrace, LoadQuality, argum
 from profiler_kit.load.trace.column_builder import INTEGERS, PLAIN, ColumnBuilder
 from profiler_kit.load.trace.columns import EventColumns, TextColumn
 from profiler_kit.load.trace.decompress import text_bytes_about
+from profiler_kit.load.trace.native import scanner_for
 from profiler_kit.load.trace.split_events import EventStream
 from profiler_kit.progress import Report, silent
 
@@ -30,6 +31,7 @@ T = TypeVar("T")
 # Below this much JSON a load is too fast to notice (benchmarks/cache.py), and nothing is kept.
 SMALLEST_JSON_BYTES: Final = 16 << 20
 MEMORY_PER_JSON: Final = 1.2  # bytes of columns, attribution and frames per byte of JSON (benchmarks/cache.py)
+SPILL_ROWS: Final = 1 << 17  # that the native reader keeps in memory
 COMPACT_IDS: Final = 1 << 17  # ids of launches are made unique when so many more have come than there were
 _CGROUP: Final = Path("/sys/fs/cgroup")
 
@@ -46,7 +48,7 @@ class _Stored:
 TRACES: Final = cache.Kind[ChromeTrace](
     "trace",
     _Stored,
-    ("load/trace/*.py",),
+    ("load/trace/*.py", "load/trace/native/*.py", "load/trace/native/scan.c"),
     pack=lambda trace: _Stored(trace.columns, json.dumps(trace.metadata), trace.quality),
     unpack=lambda kept, file: ChromeTrace(file, kept.columns, json.loads(kept.metadata), kept.quality),
 )
@@ -125,7 +127,11 @@ def spill_chrome_trace(
     Raises what read_chrome_trace raises, and OSError when `file` cannot be written.
     """
     source = require_file(path, "a chrome trace", HINT)
-    events = EventStream(arguments, argument_keys(arguments))
+    keys = argument_keys(arguments)
+    scanner = scanner_for(arguments, keys, 0)
+    if scanner is not None:
+        scanner.most_rows = SPILL_ROWS
+    events = EventStream(arguments, keys, scanner)
     with tempfile.TemporaryFile(dir=file.parent) as scratch:
         builder = events.builder = SpillBuilder(arguments, scratch)
         trace = chrome.read_stream(source, events, report)
@@ -140,6 +146,21 @@ class SpillBuilder(ColumnBuilder):
         super().__init__(extra)
         self._scratch = scratch
         self._written: dict[str, list[tuple[np.dtype[Any], int, int]]] = {name: [] for name in self.parts}
+
+    def take_rows(self, columns: dict[str, Any], rows: int, events: int) -> None:
+        """As ColumnBuilder's; these are many."""
+        super().take_rows(columns, rows, events)
+        self._spill()
+
+    def _spill(self) -> None:
+        """Leave nothing in memory."""
+        if self._wide:
+            self._narrow()
+
+    def columns(self) -> EventColumns:
+        """As ColumnBuilder's, without rows."""
+        self._spill()
+        return super().columns()
 
     def _narrow(self) -> None:
         super()._narrow()

@@ -1,11 +1,13 @@
 """Load a chrome trace in bounded memory.
 
 The decompressed bytes are cut at event boundaries (split_events.py), each block is decoded (decode.py), becomes columns
-(column_builder.py) and is dropped. A large file is shared with a second process (second_process.py).
+(column_builder.py) and is dropped. Where it could be compiled, the native reader (native/) takes most blocks instead,
+while a thread unpacks the next ones (read_ahead.py). Where not, a second process takes part (second_process.py).
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import re
@@ -24,6 +26,8 @@ from profiler_kit.load.trace.column_builder import ColumnBuilder
 from profiler_kit.load.trace.columns import EventColumns
 from profiler_kit.load.trace.decode import KEPT_ARGUMENTS, NOT_JSON
 from profiler_kit.load.trace.decompress import MOST_LAYERS, Blocks, packing_of, text_bytes_about
+from profiler_kit.load.trace.native import scanner_for
+from profiler_kit.load.trace.read_ahead import BlocksAhead
 from profiler_kit.load.trace.repair import Incident
 from profiler_kit.load.trace.second_process import SecondProcess, SecondProcessError
 from profiler_kit.load.trace.split_events import KINETO_CUT, SALVAGE_BYTES, EventStream
@@ -33,6 +37,7 @@ HINT: Final = "Record one with profiler_runner, or with torch.profiler's export_
 LOOK_BYTES: Final = 64 << 10  # what does not begin like JSON may have lost its first bytes
 SEARCH_BYTES: Final = 64 << 20  # `traceEvents` must start within this many bytes
 TWO_PROCESSES_BYTES: Final = 96 << 20
+AHEAD_BYTES: Final = 8 << 20  # a thread of its own to unpack pays from here on
 # Arguments worth asking for, by the name their column has here (libkineto/src/output_json.cpp, CuptiActivity.cpp).
 ARGUMENTS: Final = {
     "input_dims": "Input Dims",
@@ -91,31 +96,34 @@ def read_chrome_trace(path: Path | str, *, arguments: Sequence[str] = (), report
     """Load a trace, packed or not: an object or a bare list, sorted or not, metadata before or after the events.
 
     arguments: what else to keep of each event's `args`, by the names of ARGUMENTS or as the file writes them
-    ("Input Dims"); they come as text columns in `columns.extra`. Large files are decoded by two processes.
+    ("Input Dims"); they come as text columns in `columns.extra`.
 
     Raises InputError when the file is missing or empty and TraceFormatError when it is not a trace, or not
     one whole event of it could be read; OptionError when an argument asked for is a column already.
     """
     file = require_file(path, "a chrome trace", HINT)
     keys = argument_keys(arguments)
-    if _worth_two_processes(file):
+    scanner = scanner_for(arguments, keys, text_bytes_about(file))
+    if scanner is None and _worth_two_processes(file):
         try:
             with SecondProcess(arguments, keys) as second:
                 return read_stream(file, EventStream(arguments, keys), report, second)
         except (SecondProcessError, OSError):
             pass  # malformed somewhere, or no process can be started: event by event, alone
-    return read_stream(file, EventStream(arguments, keys), report)
+    return read_stream(file, EventStream(arguments, keys, scanner), report)
 
 
 def read_stream(file: Path, events: EventStream, report: Report, second: SecondProcess | None = None) -> ChromeTrace:
     """Read a trace through a stream whose builder may keep more than columns of complete events; raises the same."""
-    blocks = Blocks(file, report=report)
-    head, rest = find_events(file, iter(blocks))
-    events.offset, events.tick = len(head), blocks.tick
-    if second is None:
-        events.feed_all(rest)
-    else:
-        _feed_both(rest, events, second)
+    ahead = events.scanner is not None and _cores() > 1 and text_bytes_about(file) > AHEAD_BYTES
+    blocks = (BlocksAhead if ahead else Blocks)(file, report=report)
+    with contextlib.closing(iter(blocks)) as stream:
+        head, rest = find_events(file, stream)
+        events.offset = len(head)
+        if second is None:
+            events.feed_all(rest)
+        else:
+            _feed_both(rest, events, second)
     builder = events.builder
     if not builder.rows:
         raise no_events(file, builder, truncated=not events.closed, behind=events.behind)
@@ -162,8 +170,11 @@ def _feed_both(stream: Iterator[bytes], events: EventStream, second: SecondProce
 
 def _worth_two_processes(file: Path) -> bool:
     """A second process pays from some 100 MB of JSON on, and with a second core."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cores > 1 and bool(sys.executable) and os.name == "posix" and text_bytes_about(file) > TWO_PROCESSES_BYTES
+    return _cores() > 1 and bool(sys.executable) and os.name == "posix" and text_bytes_about(file) > TWO_PROCESSES_BYTES
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def argument_keys(names: Sequence[str]) -> list[str]:

@@ -1,0 +1,55 @@
+"""The native reader touches no byte that is not its own, whatever text it is given."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from profiler_kit.load.trace.native import build
+from tests.fuzz.mutations import mutate
+from tests.fuzz.seeds import seeds
+from tests.fuzz.values import rewritten
+
+TEXTS = 600
+CHECKED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1", "-g")
+_EVENTS = re.compile(rb'"traceEvents"\s*:\s*\[|\A\s*\[')
+
+
+def compiled(source: Path, program: Path) -> bool:
+    """Whether the compiler has the sanitizers, and what it makes runs here."""
+    command = build.compiler()
+    if command is None:
+        return False
+    small = program.with_suffix(".c")
+    small.write_text("int main(void) { return 0; }\n")
+    include = f"-I{build.SOURCE.parent}"
+    for one in (small, source):
+        done = subprocess.run(
+            [*command, "-std=c11", *CHECKED, include, str(one), "-o", str(program), "-lm"], check=False
+        )
+        if one is small and (done.returncode or subprocess.run([program], check=False).returncode):
+            return False
+        assert done.returncode == 0
+    return True
+
+
+def test_no_text_makes_it_read_or_write_elsewhere(tmp_path: Path) -> None:
+    program = tmp_path / "sanitize"
+    if not compiled(Path(__file__).with_name("sanitize.c"), program):
+        pytest.skip("no C compiler with sanitizers")
+    corpus = seeds(2)
+    blocks = tmp_path / "blocks"
+    with blocks.open("wb") as out:
+        for number in range(TEXTS):
+            for text in (mutate(number, corpus), rewritten(number, corpus)):
+                found = _EVENTS.search(text)
+                at = found.end() if found else 0
+                whole = b"[" + text[at : text.rfind(b"]") + 1 or len(text)]
+                for block in (whole, whole[: 1 + number * 97 % len(whole)], whole[: whole.rfind(b"}") + 1] + b"]"):
+                    out.write(len(block).to_bytes(8, "little") + block)
+    done = subprocess.run([program, blocks], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout) > TEXTS // 4  # enough of it was read to the end

@@ -1,0 +1,207 @@
+"""The native reader: when it is used, when it is not, what it leaves to the decoder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from profiler_kit.errors import OptionError
+from profiler_kit.load.integers import MISSING
+from profiler_kit.load.trace import native
+from profiler_kit.load.trace.chrome import read_chrome_trace
+from profiler_kit.load.trace.native import Scanner, build, scanner_for
+from profiler_kit.load.trace.split_events import EventStream
+from tests.builders import TraceBuilder, real_traces
+from tests.readers import HAVE_NATIVE, READERS, differences, read_by, reader
+
+needs_native = pytest.mark.skipif(not HAVE_NATIVE, reason=native.found())
+SPAN = '{"ph":"X","name":"a","ts":1,"dur":2}'
+
+
+@needs_native
+@pytest.mark.parametrize("path", real_traces(), ids=lambda path: "/".join(path.parts[-2:]))
+def test_captures_are_the_same_and_need_no_decoder(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = ("input_dims", "grid", "collective_name")
+    alone = read_by("python", path, asked)
+    taken: list[bool] = []
+    take = Scanner.take
+    monkeypatch.setattr(Scanner, "take", lambda self, block: _noted(taken, take(self, block)))
+    assert differences(read_by("native", path, asked), alone) == []
+    assert taken and all(taken)
+
+
+def _noted(taken: list[bool], metadata: list[bytes] | None) -> list[bytes] | None:
+    taken.append(metadata is not None)
+    return metadata
+
+
+def taken(events: str, *, exact: bool = False) -> bool:
+    scanner = scanner_for((), (), 0)
+    assert scanner is not None
+    scanner.exact = exact
+    return scanner.take(f"[{events}]".encode("utf-8", "surrogateescape")) is not None
+
+
+@needs_native
+@pytest.mark.parametrize(
+    "member",
+    [
+        '"x":[1 2]', '"x":[1,]', '"x":{"a":1,}', '"x":{1:2}', '"x":-', '"x":01', '"x":1.', '"x":1e400', '"x":nan',
+        '"x":"\\ud800"', '"x":"\\u12"', '"x":"\t"', '"n\\u0061me":"b"', '"name":"\udcff"', '"name":null', '"ph":"B"',
+        '"ph":"XX"', '"ts":"1"', '"ts":1e3', '"dur":-1', '"dur":9e99', '"dur":8796093022208', '"pid":1.5', '"pid":true',
+        '"args":null', '"args":{"correlation":"1"}', '"args":{"correlation":1.0}', '"args":{"stream":"stream 7"}',
+        '"args":{"name":1}', '"args":{"labels":"\udcff"}', '"args":{"c\\u006f":1}',
+    ],
+)  # fmt: skip
+def test_what_it_is_not_sure_of_is_the_decoders(member: str) -> None:
+    assert not taken(SPAN.replace("}", f",{member}}}"))
+    assert taken(SPAN)
+
+
+@needs_native
+@pytest.mark.parametrize(
+    "member",
+    [
+        '"x":[1, {"a": [null, true, -0.5e-10]}, "\\ud83d\\ude00"]', '"x":"\udcff"', '"id":"any"', '"pid":"Spans"',
+        '"args":{"stream":"0x1f"}', '"args":{"correlation":18446744073709551615}', '"args":{"Python id":null}',
+        '"name":"é \\u00e9 \\n"', '"ts":12.3456', '"dur":0.0005',
+    ],
+)  # fmt: skip
+def test_what_is_well_formed_is_taken(member: str) -> None:
+    assert taken(SPAN.replace("}", f",{member}}}"))
+
+
+@needs_native
+def test_a_block_that_is_left_leaves_nothing_behind() -> None:
+    scanner = scanner_for(("input_dims",), ("Input Dims",), 0)
+    assert scanner is not None
+    one = '{"ph":"X","cat":"%s","name":"%s","pid":%d,"tid":1,"ts":1,"dur":2,"args":{"Input Dims":[%d],"device":0}}'
+    flows = '{"ph":"s","cat":"ac2g","id":1,"ts":1},{"ph":"s","cat":"fwdbwd","id":1,"ts":1,"pid":9,"tid":9}'
+    many = ",".join(one % (f"c{number}", f"n{number}", number, number) for number in range(2000))  # tables grow
+    first, last = one % ("a", "b", 0, 1), one % ("c", "d", 2, 3)
+    assert scanner.take(f"[{first}]".encode()) == []
+    assert scanner.take(f"[{many},{flows},{{]".encode()) is None
+    assert scanner.take(f"[{last}]".encode()) == []
+    stream = EventStream(("input_dims",), ("Input Dims",), scanner)
+    stream.finish()
+    columns = stream.builder.columns()
+    assert (columns.names, columns.categories, columns.threads) == (["b", "d"], ["a", "c"], [(0, 1), (2, 1)])
+    assert columns.name.tolist() == columns.category.tolist() == columns.thread.tolist() == [0, 1]
+    assert columns.extra["input_dims"].values == ["", "[1]", "[3]"]
+    assert len(columns.launched) == len(columns.forward_flows) == 0
+    assert columns.integers["device"].tolist() == [0, 0] and (columns.integers["stream"] == MISSING).all()
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_integers_are_kept_whatever_the_category(name: str, tmp_path: Path) -> None:
+    trace = TraceBuilder()
+    for category in ("cpu_op", "python_function", "kernel", "cuda_runtime", "odd"):
+        trace.span(category, "x", 0, 1, stream=3, device=2, bytes=7, **{"Python id": 5, "Sequence number": 4})
+    with reader(name):
+        integers = read_chrome_trace(trace.write(tmp_path / "t.json")).columns.integers
+    found = {column: values.tolist() for column, values in integers.items() if (values != MISSING).any()}
+    expected = {"stream": 3, "device": 2, "bytes": 7, "python_id": 5, "sequence_number": 4}
+    assert found == {column: [value] * 5 for column, value in expected.items()}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_thread_in_quotes_is_the_same_thread(name: str, tmp_path: Path) -> None:
+    events = [
+        {"ph": "M", "name": "thread_name", "pid": "7", "tid": 1, "args": {"name": "main"}},
+        *({"ph": "X", "name": "a", "ts": 1, "dur": 1, "pid": 7, "tid": tid} for tid in (1, "1", "Spans", "01", "-0")),
+    ]
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(events))
+    with reader(name):
+        columns = read_chrome_trace(path).columns
+    assert columns.threads == [(7, 1), (7, "Spans"), (7, "01"), (7, "-0")]
+    assert columns.thread_names == {(7, 1): "main"}
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize(
+    ("us", "ns"),
+    [("8796093022208.001", 8796093022208001), ("1712195495519689.047", 1712195495519689047), ("-5.5", -5500),
+     ("1712195495519689.0475", 1712195495519689048), ("4611686018427387.903", (1 << 62) - 1), ("0.0005", 0)],
+)  # fmt: skip
+def test_times_are_exact(name: str, us: str, ns: int, tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    path.write_text(f'[{{"ph":"X","name":"a","ts":{us},"dur":0.001}}]')
+    with reader(name):
+        columns = read_chrome_trace(path).columns
+    assert (columns.start_ns.tolist(), columns.dur_ns.tolist()) == ([ns], [1])
+
+
+def test_another_reader_than_these_is_refused() -> None:
+    with reader("fast"), pytest.raises(OptionError) as error:
+        native.found()
+    assert str(error.value) == (
+        "PROFILER_KIT_READER=fast: not a reader, expected native or python. Try: PROFILER_KIT_READER=python"
+    )
+
+
+def _found_with(library: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.delenv(native.VARIABLE, raising=False)
+    monkeypatch.setattr(build, "LIBRARY", library)
+    native._opened.cache_clear()
+    try:
+        return native.found()
+    finally:
+        monkeypatch.undo()
+        native._opened.cache_clear()
+
+
+def test_no_library_a_foreign_and_a_stale_one_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = tmp_path / "scan.so"
+    assert _found_with(library, monkeypatch) == "Python, because the native one is not compiled"
+    library.write_bytes(b"\x7fELF of another machine")
+    assert _found_with(library, monkeypatch) == "Python, because the native one does not fit this machine"
+    if build.compiler() is not None:
+        stale = [*build.compiler(), *build.FLAGS, '-DSOURCE="0"', str(build.SOURCE), "-o", str(library), "-lm"]
+        subprocess.run(stale, check=True)
+        assert _found_with(library, monkeypatch) == "Python, because the native one was compiled from another source"
+
+
+def test_without_a_compiler_the_build_says_so_and_leaves_no_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = tmp_path / "scan.so"
+    library.write_bytes(b"old")
+    monkeypatch.setattr(build, "LIBRARY", library)
+    monkeypatch.setenv("CC", "no-such-compiler")
+    assert build.build() == "no C compiler (cc) was found"
+    assert not library.exists()
+    failing = f"{sys.executable} -c import(sys)"
+    monkeypatch.setenv("CC", failing)
+    assert build.build().startswith(f"{sys.executable} failed: ")
+    assert not library.exists() and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_with_a_compiler_the_library_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "LIBRARY", tmp_path / "scan.so")
+    assert build.build() == ""
+    assert _found_with(tmp_path / "scan.so", monkeypatch) == "native"
+
+
+@needs_native
+def test_rows_are_spilled_and_joined_in_order() -> None:
+    scanner = scanner_for((), (), 0)
+    assert scanner is not None
+    scanner.most_rows = 3
+    stream = EventStream((), (), scanner)
+    for number in range(10):
+        odd = ',"args":{"correlation":"4"}' if number % 4 == 3 else ""
+        assert stream.decode(f'[{{"ph":"X","name":"n{number % 3}","ts":{number},"dur":{number}{odd}}}]'.encode())
+    stream.finish()
+    columns = stream.builder.columns()
+    assert columns.start_ns.tolist() == columns.dur_ns.tolist() == list(range(0, 10_000, 1000))
+    assert columns.integers["correlation"].tolist() == [4 if number % 4 == 3 else MISSING for number in range(10)]
+    assert [columns.names[code] for code in columns.name] == [f"n{number % 3}" for number in range(10)]
+    assert columns.start_ns.dtype == columns.integers["correlation"].dtype == np.int64
