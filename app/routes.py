@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib.util
 import os
 import socket
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlencode
 
 from anyio import to_thread
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app import cache, timeline_routes
 from app.timeline_routes import FRESH, Asked, answering
 from profiler_kit.load.discover.runs import RunFolder
+from profiler_kit.load.trace.decompress import Blocks, packed_as
 
 _HERE = Path(__file__).resolve().parent
 _EVERYONE = ("0.0.0.0", "::")
@@ -76,8 +79,20 @@ def to_start(request: Request) -> Response:
 
 
 def trace_bytes(asked: Asked) -> Response:
-    """The trace as it lies on disk; gzip stays gzip (no content encoding), which Perfetto reads."""
-    return _file(asked.run, asked.run.trace)
+    """The trace as it lies on disk, plain or gzip, which Perfetto reads; as gzip where something else packed it."""
+    trace = asked.run.trace
+    assert trace is not None
+    if packed_as(trace) in ((), ("gzip",)):
+        return _file(asked.run, trace)
+    headers = {"Content-Disposition": f'attachment; filename="{_safe_name(asked.run, trace.with_suffix(".gz"))}"'}
+    return StreamingResponse(_gzipped(trace), media_type="application/octet-stream", headers={**headers, **FRESH})
+
+
+def _gzipped(trace: Path) -> Iterator[bytes]:
+    packer = zlib.compressobj(1, wbits=31)
+    for block in Blocks(trace):
+        yield packer.compress(block)
+    yield packer.flush()
 
 
 def snapshot_bytes(asked: Asked) -> Response:
@@ -113,9 +128,12 @@ def window_bytes(asked: Asked) -> Response:
 def _file(run: RunFolder, path: Path | None) -> Response:
     assert path is not None
     path.open("rb").close()  # raises what the answer would end in when it has begun
-    name = path.name if path == run.path else f"{run.path.name}-{path.name}"
-    safe = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in name)
-    return FileResponse(path, media_type="application/octet-stream", filename=safe)
+    return FileResponse(path, media_type="application/octet-stream", filename=_safe_name(run, path))
+
+
+def _safe_name(run: RunFolder, path: Path) -> str:
+    name = path.name if run.path.is_file() else f"{run.path.name}-{path.name}"
+    return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in name)
 
 
 class PerfettoFiles(StaticFiles):

@@ -10,7 +10,7 @@ from typing import Final
 import pandas as pd
 
 from profiler_kit.analyses.ranks.ranks import RANK_COLLECTIVES, collectives, communication_kernels, rank_totals
-from profiler_kit.errors import KitError
+from profiler_kit.errors import InputError, KitError
 from profiler_kit.kept import kept
 from profiler_kit.later import later
 from profiler_kit.load.discover.jobs import Paths, add_rank, rank_files, rank_of
@@ -18,12 +18,13 @@ from profiler_kit.progress import Report, silent
 from profiler_kit.table import Filled, Value
 from profiler_kit.trace import Trace, load_trace
 
+_MOST_RANKS: Final = 1 << 20
 _GROUP: Final = "process_group_name"
 
 
 @dataclass(frozen=True, eq=False)
 class Ranks:
-    """The loaded trace of each rank, lowest rank first. problems: a line for each that was left out as broken."""
+    """The loaded trace of each rank, lowest rank first. problems: a line for each file that was left out, and why."""
 
     traces: Mapping[int, Trace]
     problems: tuple[str, ...] = ()
@@ -59,22 +60,44 @@ def load_ranks(paths: Paths, *, skip_broken: bool = False, report: Report = sile
 
     paths: {rank: trace}, a list of traces, or a folder that holds them (or run folders with one each). Without a dict
     each trace says its rank: `distributedInfo`, else "rank3" in the name of its file or folder.
-    skip_broken: leave out what is missing or cannot be read, and say so in `problems`.
+    skip_broken: leave out what is missing or cannot be read, and say so in `problems`. Of a folder that holds two ranks
+    or more, whatever is no rank of its own is left out so: other files, a front end's trace, a rank's second trace.
 
     Raises InputError when there is none, one is missing, or a rank is not known or not its own; TraceFormatError when
     one is no trace.
     """
     files, seen = rank_files(paths), dict[int, Path]()
+    of_folder = isinstance(paths, str | Path) and Path(paths).is_dir()
     traces: dict[int, Trace] = {}
-    problems = []
+    left_out: list[KitError] = []
     for rank, path in files:
         try:
             trace = load_trace(path, arguments=[_GROUP], report=report)
         except KitError as error:
-            if not skip_broken:
+            if not (skip_broken or of_folder):
                 raise
-            problems.append(str(error))
+            left_out.append(error)
             continue
         known = rank_of(trace.metadata, path) if rank is None else rank
-        traces[add_rank(seen, known, path, len(files))] = trace
+        try:
+            traces[add_rank(seen, known, path, len(files))] = trace
+        except InputError as error:
+            if not of_folder:
+                raise
+            left_out.append(error)
+    if left_out and len(traces) < 2 and not skip_broken:
+        raise left_out[0]
+    problems = [*(f"left out: {error}" for error in left_out), *_missing(traces)]
     return Ranks(dict(sorted(traces.items())), tuple(problems))
+
+
+def _missing(traces: Mapping[int, Trace]) -> list[str]:
+    """A line that names the ranks of which there is no trace, where the traces say how many there are."""
+    told = [trace.metadata.get("distributedInfo") for trace in traces.values()]
+    sizes = [info.get("world_size") for info in told if isinstance(info, dict)]
+    size = max((one for one in sizes if isinstance(one, int) and 0 < one <= _MOST_RANKS), default=0)
+    missing = sorted(set(range(size)) - set(traces))
+    if not missing:
+        return []
+    names = ", ".join(map(str, missing[:8])) + (" and more" if len(missing) > 8 else "")
+    return [f"{len(missing)} of {size} ranks have no trace here: {names}. What they waited for is not known."]

@@ -76,6 +76,8 @@ def open_ranks(paths: Sequence[Path], *, arguments: Sequence[str] = ()) -> Ranks
         ranks = load_ranks(paths[0] if len(paths) == 1 else paths, report=report)
     for trace in ranks.traces.values():
         _say_losses(trace)
+    for problem in ranks.problems:
+        typer.echo(f"profiler-kit: {problem}", err=True)
     return ranks
 
 

@@ -13,6 +13,7 @@ from profiler_kit.analyses.ranks.ranks import RANK_COLLECTIVES, RANK_KERNELS, RA
 from profiler_kit.errors import InputError, TraceFormatError
 from tests.builders import SHARED, TraceBuilder
 
+CASES = Path(__file__).parents[1] / "cases" / "traces"
 REDUCE = "ncclDevKernel_AllReduce_Sum_f32_RING_LL"
 
 
@@ -85,6 +86,41 @@ def test_two_traces_of_one_rank_are_refused(tmp_path: Path) -> None:
         load_ranks(tmp_path)
 
 
+def test_a_folder_is_not_refused_for_what_is_no_rank(tmp_path: Path) -> None:
+    folder = job(tmp_path, ("rank0.json", "rank1.json", "rank1b.json", "front_end.json"))
+    (folder / "notes.json").write_text('{"a": 1}')
+    (folder / "rank2.json").write_text("hello")
+    found = load_ranks(folder)
+    assert list(found.traces) == [0, 1] and found.traces[1].path.name == "rank1.json"
+    assert [line.removeprefix(f"left out: {folder}/").partition(", expected")[0] for line in found.problems] == [
+        "front_end.json: says no rank (no distributedInfo, no rank in its name)",
+        "notes.json: found a JSON object with the keys ['a']",
+        f"rank1b.json: says it is rank 1, and so does {folder / 'rank1.json'}",
+        "rank2.json: found text that is not JSON, or cut off before its events (it starts with 'hello')",
+    ]
+
+
+def test_the_folder_of_a_server_that_runs_two_ranks() -> None:
+    """Its front end records a trace too, without a GPU and without a rank."""
+    found = load_ranks(CASES / "folder_vllm")
+    assert list(found.traces) == [0, 1] and found.totals()["rank"].tolist() == [0, 1]
+    (line,) = found.problems
+    assert line.startswith(
+        f"left out: {CASES / 'folder_vllm' / 'host_1234.async_llm.1733.pt.trace.json'}: says no rank"
+    )
+
+
+def test_ranks_without_a_trace_are_named(tmp_path: Path) -> None:
+    for rank in (0, 2):
+        trace = TraceBuilder()
+        trace.kernel(1, 0, 20)
+        info = b'{"distributedInfo": {"rank": %d, "world_size": 4},' % rank
+        (tmp_path / f"{rank}.json").write_bytes(trace.kineto().replace(b"{", info, 1))
+    assert load_ranks(tmp_path).problems == (
+        "2 of 4 ranks have no trace here: 1, 3. What they waited for is not known.",
+    )
+
+
 @pytest.mark.skipif(not (SHARED / "h200" / "ddp_rank1.json.gz").is_file(), reason="the real captures are not here")
 def test_broken_ranks_can_be_left_out(tmp_path: Path) -> None:
     folder = job(tmp_path)
@@ -93,7 +129,7 @@ def test_broken_ranks_can_be_left_out(tmp_path: Path) -> None:
         load_ranks(folder)
     found = load_ranks(folder, skip_broken=True)
     assert list(found.traces) == [0] and found.totals()["rank"].tolist() == [0]
-    assert len(found.problems) == 1 and found.problems[0].startswith(f"{folder / 'rank1.json'}: ")
+    assert len(found.problems) == 1 and found.problems[0].startswith(f"left out: {folder / 'rank1.json'}: ")
     nothing = load_ranks({3: tmp_path / "missing.json"}, skip_broken=True)
     assert nothing.totals().empty and nothing.collectives().empty and len(nothing.problems) == 1
 

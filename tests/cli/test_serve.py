@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import quote, urlencode, urlparse
 
 import pytest
+import zstandard
 
 from profiler_kit.cli.serve import DEFAULT_PORT, announcement, dashboard, free_port, ssh_line
 from profiler_kit.errors import OptionError
@@ -79,6 +80,14 @@ def test_the_trace_comes_untouched(server: Address, root: Path) -> None:
     assert headers["content-type"] == "application/octet-stream"
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["content-disposition"] == 'attachment; filename="gpu-trace.json.gz"'
+
+
+def test_a_trace_that_perfetto_cannot_unpack_comes_as_gzip(server: Address, root: Path) -> None:
+    trace = gzip.decompress((root / "gpu" / "trace.json.gz").read_bytes())
+    (root / "packed.json.zst").write_bytes(zstandard.compress(gzip.compress(trace)))
+    status, headers, body = get(server, "/kit/trace?run=packed.json.zst")
+    assert status == 200 and gzip.decompress(body) == trace
+    assert headers["content-disposition"] == 'attachment; filename="packed.json.gz"'
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,17 @@ def test_two_of_the_same_rank_are_no_job(tmp_path: Path) -> None:
     assert find_jobs(find_runs(tmp_path)) == []
 
 
-@pytest.mark.parametrize("data", [b"", b"\x1f\x8b", b"\x1f\x8bxxxx", b'"distributedInfo": {"rank": ', b"\xff\xfe\x00"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x1f\x8b",
+        b"\x1f\x8bxxxx",
+        b'"distributedInfo": {"rank": ',
+        b"\xff\xfe\x00",
+        b'{"distributedInfo": ' + b'{"a":' * 90_000,
+    ],
+)
 def test_a_head_that_says_nothing_is_no_error(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "x.json").write_bytes(data)
     assert head_metadata(tmp_path / "x.json") == {}

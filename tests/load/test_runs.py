@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
 import os
 import pickle
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import zstandard
 
 from profiler_kit.errors import InputError
 from profiler_kit.formats.run_record import RunRecord
@@ -84,6 +87,9 @@ def test_a_bare_file_that_is_being_written_shows_when_it_is_whole_or_left_alone(
     whole = {
         "t.json": events.encode()[:-1] + b"]}\n",
         "small.json.gz": gzip.compress(events.encode()),
+        "small.json.zst": zstandard.compress(events.encode()),
+        "small.json.xz": lzma.compress(events.encode()),
+        "small.json.bz2": bz2.compress(events.encode()),
         "m.pickle": pickle.dumps({"segments": []}),
     }
     for name, data in whole.items():

@@ -36,7 +36,7 @@ def rank_files(paths: Paths) -> list[tuple[int | None, Path]]:
         found = [(None, Path(path)) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     if not found:
         raise InputError(
-            f"{paths}: found no trace, expected one file per rank that ends in {' or '.join(TRACE_SUFFIXES)}."
+            f"{paths}: found no trace, expected one file per rank that ends in {', '.join(TRACE_SUFFIXES)}."
         )
     return found
 
@@ -127,6 +127,6 @@ def head_metadata(path: Path) -> dict[str, object]:
         if found is None:
             return {}
         info, _ = json.JSONDecoder().raw_decode(head[found.start(1) :].decode("utf-8", "replace"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return {"distributedInfo": info}

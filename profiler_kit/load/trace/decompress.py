@@ -265,6 +265,13 @@ def text_bytes_about(path: Path) -> int:
     return path.stat().st_size * (packing.usual_ratio if packing else 1)
 
 
+def packed_as(path: Path) -> tuple[str, ...]:
+    """The names of what packed a file, outermost first."""
+    blocks = Blocks(path)
+    next(iter(blocks), None)
+    return blocks.packing
+
+
 def first_bytes(path: Path, size: int) -> bytes:
     """The first `size` bytes of the file, unpacked when it is packed; fewer when there are no more."""
     blocks = Blocks(path)
