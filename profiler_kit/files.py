@@ -139,6 +139,12 @@ def require_file(path: str | os.PathLike[str], what: str, hint: str) -> Path:
             if not handle.read(1):
                 raise InputError(f"{target}: the file is empty (0 bytes), expected {what}. {hint}")
     except FileNotFoundError:
+        if target.is_symlink():
+            to = target.readlink()
+            todo = f"Fetch the file: git annex get {target}" if "annex" in to.parts else "Copy the file it stands for."
+            raise InputError(
+                f"{target}: this is a link to {to}, which does not exist, expected {what}. {todo}"
+            ) from None
         raise InputError(f"{target}: no such file, expected {what}. {hint}") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
         reason = error.strerror if isinstance(error, OSError) else str(error)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from profiler_kit.errors import TraceFormatError
+from profiler_kit.errors import InputError, TraceFormatError
 from profiler_kit.load.trace import decompress
 from profiler_kit.load.trace.chrome import read_chrome_trace
 from profiler_kit.load.trace.decompress import MOST_LAYERS, Blocks, first_bytes
@@ -242,3 +242,20 @@ def test_what_is_no_trace_is_named_with_what_to_do(case: str, pack: str, tmp_pat
 def test_the_cases_are_read(case: str) -> None:
     loaded = read_chrome_trace(CASES / case)
     assert loaded.quality.events == len(loaded.columns) and not loaded.quality.truncated
+
+
+@pytest.mark.parametrize(
+    ("leads", "todo"),
+    [
+        ("../.git/annex/objects/xx/SHA256E-s9--00.json", "Fetch the file: git annex get {path}"),
+        ("gone.json", "Copy the file it stands for."),
+    ],
+)
+def test_a_link_that_leads_nowhere_says_where(leads: str, todo: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    path.symlink_to(leads)
+    with pytest.raises(InputError) as raised:
+        read_chrome_trace(path)
+    assert str(raised.value) == (
+        f"{path}: this is a link to {leads}, which does not exist, expected a chrome trace. {todo.format(path=path)}"
+    )
