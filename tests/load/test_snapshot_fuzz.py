@@ -10,11 +10,14 @@ import sys
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
+
 from profiler_kit.analyses.compare.snapshots import compare_snapshots
 from profiler_kit.errors import KitError
 from profiler_kit.snapshot import Snapshot, load_snapshot
 from tests import snapshots as s
 
+HOST = s.ROOT / "tests" / "cases" / "snapshots" / "host_pinned.pickle"
 GOLDEN = s.ROOT / "tests" / "golden" / "memory_train_h200.pickle"
 
 
@@ -77,7 +80,27 @@ def test_the_reader_refuses_or_reads_whatever_the_bytes() -> None:
     assert found["refused"] > 100
 
 
-VALUES = (0, -1, 1, 512, (1 << 63) - 1, -(1 << 63), (1 << 64) - 1, 1 << 40, None, "alloc", "oom", "segment_map", "END")
+VALUES = (
+    b"x",
+    {"a": 1},
+    0.5,
+    1 << 64,
+    "annotate",
+    "user_defined",
+    0,
+    -1,
+    1,
+    512,
+    (1 << 63) - 1,
+    -(1 << 63),
+    (1 << 64) - 1,
+    1 << 40,
+    None,
+    "alloc",
+    "oom",
+    "segment_map",
+    "END",
+)
 
 
 def scrambled(data: bytes, seed: int) -> dict[str, Any]:
@@ -87,10 +110,12 @@ def scrambled(data: bytes, seed: int) -> dict[str, Any]:
         snapshot["device_traces"][0],
         snapshot["segments"],
         snapshot["external_annotations"],
+        snapshot.get("host_traces", []),
+        snapshot.get("host_segments", []),
         *(segment["blocks"] for segment in snapshot["segments"]),
     ]
     for _ in range(rng.choice((1, 3, 10, 40))):
-        entries = rng.choice(lists[:3] if rng.random() < 0.7 else lists)
+        entries = rng.choice(lists[:5] if rng.random() < 0.7 else lists)
         if not entries:
             continue
         at, kind = rng.randrange(len(entries)), rng.randrange(6)
@@ -122,11 +147,16 @@ def analyse(found: Snapshot, other: Snapshot) -> None:
         found.oom_reports(device)
         found.live_by_layer(device)
         found.live_by_region(device)
+        found.notes(device)
+        found.said(device)
+        for by in ("stack", "metadata", "category", "compile_context", "annotation"):
+            found.table("memory_groups", device=device, by=by)
 
 
-def test_nonsense_can_be_analysed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seeds", [GOLDEN, HOST], ids=lambda path: path.name)
+def test_nonsense_can_be_analysed(tmp_path: Path, seeds: Path) -> None:
     """Every analysis answers, or says in one line why not."""
-    data, whole, read = GOLDEN.read_bytes(), load_snapshot(GOLDEN), 0
+    data, whole, read = seeds.read_bytes(), load_snapshot(seeds), 0
     for seed in range(30):
         path = s.write(tmp_path / "m.pickle", scrambled(data, seed))
         try:
@@ -134,4 +164,4 @@ def test_nonsense_can_be_analysed(tmp_path: Path) -> None:
             read += 1
         except KitError as error:
             assert "\n" not in str(error)
-    assert read > 10
+    assert read > 10 if seeds == GOLDEN else read > 5

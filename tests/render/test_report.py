@@ -7,13 +7,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from profiler_kit.formats.run_record import TRACE
 from profiler_kit.render.html import digest
 from profiler_kit.render.report.markdown import report_markdown
 from profiler_kit.render.report.page import report_page
 from profiler_kit.render.report.timeline import BINS, timeline_picture
-from profiler_kit.render.svg import line, percent, ticks
+from profiler_kit.render.svg import line, marks, percent, ticks
 from profiler_kit.run import Run, load_run, load_runs
 from profiler_kit.tables import tables_of
 from profiler_kit.timeline.build import build_timeline
@@ -241,6 +243,12 @@ def test_markdown_of_the_samples_is_short(samples: list[Run]) -> None:
 )
 def test_ticks_are_round(most: float, wanted: list[float]) -> None:
     assert ticks(most) == pytest.approx(wanted)
+
+
+@given(st.floats(1e-9, 1e15), st.sampled_from([3, 5, 7]))
+def test_no_two_ticks_have_the_same_text(most: float, count: int) -> None:
+    texts = [text for _, text in marks(most, "GiB", count)]
+    assert len(set(texts)) == len(texts) >= 2
 
 
 def test_lines_and_lengths() -> None:
