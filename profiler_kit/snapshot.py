@@ -192,8 +192,14 @@ class Snapshot:
     @kept_for_good
     def _regions(self) -> dict[int, memory_regions.Regions]:
         paths: dict[tuple[str, ...], tuple[str, ...]] = {}
+        one_thread = memory_regions.of_one_thread(self.annotations)
+        used = [device for device, one in self._replays.items() if one.followed]
         return {
-            device: memory_regions.nest(self.annotations, one.times_us, device, paths)
+            device: memory_regions.nest(
+                memory_regions.counting_on(self.annotations, device, used, one_thread=one_thread),
+                one.times_us if one.timed else one.times_us[:0],
+                paths,
+            )
             for device, one in self._replays.items()
         }
 

@@ -195,7 +195,7 @@ def memory(sides: Sides, found: Found) -> None:
         return
     changes = {letter: compare_snapshots(first, other) for letter, other in held.items()}
     for letter, one in changes.items():
-        said = " ".join(map(widgets.sentence, of_memory(one)))
+        said = " ".join(map(widgets.sentence, of_memory(one, [("A", first), (letter, held[letter])])))
         st.markdown(f"**{letter}:** {said}" if len(changes) > 1 else said)
     _tables(["memory_diff_totals", "memory_diff_regions", "memory_diff_stacks"], changes)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from profiler_kit.cli.diff import print_comparison
 from profiler_kit.cli.output import print_json, records
-from profiler_kit.errors import ThresholdError
+from profiler_kit.errors import InputError, ThresholdError
 
 if TYPE_CHECKING:
     from profiler_kit.analyses.compare.snapshots import MemoryChange, MemoryComparison
@@ -28,7 +28,10 @@ def compare(
     from profiler_kit.findings.compare import changed, from_to, of_memory
 
     found = compare_snapshots(*sides)
-    said = of_memory(found)
+    said = of_memory(found, list(zip("AB", sides, strict=True)))
+    if limit is not None:
+        for side, path in zip(sides, paths, strict=True):
+            _require_history(side, path, limit)
     worst = None if limit is None else found.worst(limit)
     if as_json:
         print_json(to_json(found, paths, [one.sentence for one in said], limit, worst))
@@ -39,6 +42,16 @@ def compare(
             f"{paths[1]}: {_named(worst)} grew over {paths[0]}: {from_to(worst)} "
             f"({changed(worst)}), expected at most +{100 * limit:g} %. "
             "Look at what changed, or raise --fail-above."
+        )
+
+
+def _require_history(side: Snapshot, path: Path, limit: float) -> None:
+    """Raises InputError for a snapshot of which no peak is known."""
+    held = [row for row in side.summary()["devices"] if row["events"] or row["reserved_bytes"]]
+    if not held or not all(row["history_followed"] for row in held):
+        raise InputError(
+            f"{path}: no history to follow, so that its peak is not known, expected one for --fail-above "
+            f"{100 * limit:g}%. Record it with profiler_kit.memory_runner."
         )
 
 

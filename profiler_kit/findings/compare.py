@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from profiler_kit.analyses.compare.measurements import STEP
@@ -10,7 +11,9 @@ from profiler_kit.analyses.compare.traces import LATENCY, Change, Comparison
 from profiler_kit.analyses.gpu.regions import HOLDS
 from profiler_kit.analyses.gpu.utilization import STARVED
 from profiler_kit.finding import Evidence, Finding, Level, Piece, bold, say
+from profiler_kit.findings import memory
 from profiler_kit.formats.run_record import RunRecord
+from profiler_kit.snapshot import Snapshot
 from profiler_kit.text import MISSING, byte_unit, fmt_bytes, fmt_ns, fmt_path, fmt_percent, time_unit
 
 Records = tuple[RunRecord | None, RunRecord | None]
@@ -177,16 +180,25 @@ def _basis(found: Comparison, b: str) -> Finding:
     return _finding("change-basis", said)
 
 
-def of_memory(found: MemoryComparison) -> list[Finding]:
-    """How the peaks of two snapshots differ, and what held more (or less) at them."""
+def of_memory(found: MemoryComparison, sides: Sequence[tuple[str, Snapshot]]) -> list[Finding]:
+    """How the peaks of two snapshots differ, what held more (or less) at them, and what their histories lack.
+
+    sides: the snapshots by their letters.
+    """
     said: list[Finding] = []
     devices = sorted({row.device for row in found.changes})
     for device in devices:
         where, end = (f" on device {device}", f"-device-{device}") if len(devices) > 1 else ("", "")
         peak = next(row for row in found.of("total") if row.device == device and row.path == (PEAK,))
         if peak.a_bytes is None or peak.b_bytes is None:
-            side, size = "B" if peak.a_bytes is None else "A", fmt_bytes(peak.a_bytes or peak.b_bytes)
-            said.append(_finding(f"change-peak{end}", f"Only {side} knows device {device}: its peak is {size}."))
+            side, size = "B" if peak.a_bytes is None else "A", peak.b_bytes if peak.a_bytes is None else peak.a_bytes
+            both = all(device in one.devices for _, one in sides)
+            known = (
+                f"a peak of device {device}: {fmt_bytes(size)}"
+                if both
+                else f"device {device}: its peak is {fmt_bytes(size)}"
+            )
+            said += [_finding(f"change-peak{end}", f"Only {side} knows {known}.")] if size is not None else []
         elif peak.status == "same" and peak.a_bytes:
             said.append(_finding(f"change-peak{end}", f"The peak is the same{where}: {fmt_bytes(peak.a_bytes)}."))
         elif peak.a_bytes or peak.b_bytes:
@@ -201,4 +213,10 @@ def of_memory(found: MemoryComparison) -> list[Finding]:
                 said.append(
                     _finding(f"change-stack{end}", f"Most of it: {stack}, {from_to(rows[0])} live at the peak.")
                 )
+    for letter, held in sides:
+        for row in held.summary()["devices"]:
+            lacks = [memory.history(held, row["device"]), memory.completed(held, row["device"])]
+            for one in lacks if memory.holds_memory(row) else ():
+                if one is not None:
+                    said.append(_finding(f"{one.id}-{letter}", f"{letter}: {one.sentence}", level="warning"))
     return said or [_finding("no-memory", "Neither snapshot holds any memory.", level="warning")]

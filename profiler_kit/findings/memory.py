@@ -50,7 +50,8 @@ def of_device(snapshot: Snapshot, device: int) -> list[Finding]:
     failed = failures(snapshot, device)
     others = (
         *(history(snapshot, device), completed(snapshot, device), reserved_least(snapshot, device)),
-        *(stays(snapshot, device), fragmentation(snapshot, device), cpu_lines(snapshot, device)),
+        *(no_times(snapshot, device), regions_of(snapshot, device), stays(snapshot, device)),
+        *(fragmentation(snapshot, device), cpu_lines(snapshot, device)),
     )
     return [peak(snapshot, device), *failed, *leaks(snapshot, device), *(one for one in others if one is not None)]
 
@@ -120,7 +121,9 @@ def _asked_by(snapshot: Snapshot, stack: int) -> tuple[str, ...]:
 
 
 def _failure(snapshot: Snapshot, number: int, report: OomReport, stack: int) -> Finding:
-    since = fmt_ns((report.time_us - snapshot.origin_us(report.device)) * NS_PER_US)
+    since = f"event {fmt_count(report.state)}"
+    if snapshot.replay(report.device).timed:
+        since = fmt_ns((report.time_us - snapshot.origin_us(report.device)) * NS_PER_US)
     cached, free = fmt_bytes(report.usable_bytes), report.device_free_bytes
     said: list[str | Piece] = [f"At {since}, ", bold(fmt_bytes(report.requested_bytes))]
     pool = f" in {_pool(report.pool)}" if is_private(report.pool) else ""
@@ -305,6 +308,34 @@ def reserved_least(snapshot: Snapshot, device: int) -> Finding | None:
         "What was reserved before the end is shown as no less than what was allocated."
     )
     return Finding(_id("segments-missing", device), "lost", say(said), "warning", page="memory")
+
+
+def no_times(snapshot: Snapshot, device: int) -> Finding | None:
+    """That the events have no times, so that only their order is known."""
+    one = snapshot.replay(device)
+    if one.timed or not one.followed:
+        return None
+    said = f"The events{_on(snapshot, device)} have no times: they are shown in their order, and no region can be told."
+    attempt = "Record with torch 2.2 or newer."
+    return Finding(_id("no-times", device), "missing", say(said), attempt=attempt, page="memory")
+
+
+def regions_of(snapshot: Snapshot, device: int) -> Finding | None:
+    """That the regions of a device were recorded while another one was current."""
+    named = snapshot.annotations["device"].dropna().unique().tolist()
+    if (
+        snapshot.device_type(device) != "cuda"
+        or device in named
+        or not named
+        or not snapshot.nested_regions(device).paths
+    ):
+        return None
+    on = f"device {device}" if _on(snapshot, device) else "this device"
+    said = (
+        f"The regions on {on} were opened while device {', '.join(map(str, sorted(named)))} was current on the thread, "
+        "which is what torch writes down: they count on every device of the process."
+    )
+    return Finding(_id("regions-of-thread", device), "odd", say(said), page="memory")
 
 
 def stays(snapshot: Snapshot, device: int) -> Finding | None:

@@ -110,7 +110,7 @@ def _devices(snapshot: Snapshot, device: int | None = None) -> pd.DataFrame:
             {
                 **{name: row[name] for name in MEMORY_DEVICES.columns if name in row},  # type: ignore[literal-required]
                 "peak_allocated_bytes": row["peak_allocated_bytes"] if one.followed else None,
-                "span_us": int(one.times_us[-1] - one.times_us[0]) if one.followed else None,
+                "span_us": int(one.times_us[-1] - one.times_us[0]) if one.timed else None,
                 "peak_after_us": None if row["peak_time_us"] is None else row["peak_time_us"] - origin,
                 "peak_path": snapshot.peak_region(number),
                 "reserved_bytes": row["reserved_bytes"] if reserves else None,

@@ -261,3 +261,68 @@ def test_real_captures_agree_with_themselves(path: Path) -> None:
         judged, one = found.contradictions(device), found.replay(device)
         assert judged.followed and not judged.by_request and not one.reserved_least
         assert not len(one.rows) or np.array_equal(found.history["action"], found.events["action"])
+
+
+def test_regions_count_on_every_device_of_the_process() -> None:
+    found = case("annotations_other_device")
+    rows = {path: count for path, count in found.regions()[["path", "instances"]].itertuples(index=False)}
+    assert rows == {("step",): 4, ("(no region)",): 0}
+    assert found.live_by_region(1)["path"].tolist() == [("step",)]
+    assert said(found, "regions-of-thread").startswith(
+        "The regions on this device were opened while device 0 was current"
+    )
+
+
+def two_devices(tmp_path: Path, marks: list[dict[str, Any]]) -> list[list[tuple[str, ...]]]:
+    trace = [s.alloc(1, 0x1000, 512), s.alloc(99, 0x2000, 512)]
+    found = loaded(tmp_path, s.snapshot(trace, trace, marks=marks))
+    return [found.nested_regions(device).paths for device in (0, 1)]
+
+
+def test_one_thread_that_changes_its_device_has_one_stack_of_regions(tmp_path: Path) -> None:
+    marks = [s.mark("START", "step", 0), s.mark("START", "part", 5, 1), s.mark("END", "part", 8, 1)]
+    marks.append(s.mark("END", "step", 20))
+    assert two_devices(tmp_path, marks) == [[("step",)], [("step",), ("step", "part")]]
+
+
+def test_threads_with_a_device_each_keep_their_regions(tmp_path: Path) -> None:
+    marks = [s.mark("START", "replica", 0), s.mark("START", "replica", 1, 1), s.mark("START", "a", 2)]
+    marks += [s.mark("END", "a", 3), s.mark("END", "replica", 8), s.mark("END", "replica", 9, 1)]
+    assert two_devices(tmp_path, marks) == [[("replica",), ("replica", "a")], [("replica",)]]
+
+
+def test_a_snapshot_without_times_has_none() -> None:
+    found = case("no_time_us")
+    (row,) = found.summary()["devices"]
+    assert (row["peak_time_us"], row["peak_allocated_bytes"]) == (None, 100 * MiB)
+    assert "have no times" in said(found, "no-times")
+    filled = found.table("memory_devices").frame
+    assert filled["span_us"].isna().all() and filled["peak_after_us"].isna().all()
+    assert found.lifetimes()["median_us"].isna().all()
+    assert found.table("memory_moments").frame["after_us"].isna().all()
+
+
+def test_a_first_event_without_a_time_has_that_of_the_next(tmp_path: Path) -> None:
+    trace = [{**s.alloc(1, 0x1000, 512), "time_us": 0}, s.alloc(5, 0x2000, 512), s.alloc(7, 0x3000, 512)]
+    found = loaded(tmp_path, s.snapshot(trace))
+    assert (found.replay(0).times_us - s.T0).tolist() == [5, 5, 7]
+    assert found.origin_us(0) == s.T0 + 5
+
+
+def test_a_comparison_says_what_a_history_lacks_and_needs_one_for_a_threshold() -> None:
+    cut, state = CASES / "ring_overflow_flag_nostacks.pickle", CASES / "state_only.pickle"
+    printed = profiler_kit("memory", cut, CASES / "skip_free_completed.pickle")
+    assert printed.code == 0
+    assert (
+        "A: The history lost its beginning" in printed.out and "B: The history holds no free_completed" in printed.out
+    )
+    printed = profiler_kit("memory", state, cut)
+    assert printed.code == 0 and "A: No history of this device" in printed.out
+    for pair in ((state, cut), (cut, CASES / "skip_alloc.pickle")):
+        failed = profiler_kit("memory", *pair, "--fail-above", "5%")
+        bad = next(path for path in pair if path != cut)
+        assert (failed.code, failed.out) == (1, "")
+        assert failed.err == (
+            f"profiler-kit: {bad}: no history to follow, so that its peak is not known, expected one for "
+            "--fail-above 5%. Record it with profiler_kit.memory_runner.\n"
+        )

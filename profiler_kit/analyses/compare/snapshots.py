@@ -199,6 +199,10 @@ def _totals(side: Side | None, device: int) -> dict[str, int]:
     if side is None:
         return {}
     one = side.replay(device)
+    if not one.followed and one.reserved_bytes[-1]:  # what was held at the end is no peak
+        return {name: int(one.allocated_bytes[-1]) for name in TOTALS[2:3]} | {
+            name: int(one.reserved_bytes[-1]) for name in TOTALS[3:]
+        }
     values = (one.allocated_bytes.max(), one.reserved_bytes.max(), one.allocated_bytes[-1], one.reserved_bytes[-1])
     return dict(zip(TOTALS, map(int, values), strict=True))
 
@@ -246,7 +250,7 @@ def _each(row: dict[str, int] | None) -> int:
 def _stacks(side: Side | None, device: int) -> dict[Path, tuple[int, int]]:
     """Bytes and allocations live at the peak by stack key."""
     found: dict[Path, tuple[int, int]] = {}
-    if side is None:
+    if side is None or not side.replay(device).followed:
         return found
     live = side.live_at_peak(device)
     columns = (live[name].tolist() for name in ("stack", "before", "size_bytes", "count"))

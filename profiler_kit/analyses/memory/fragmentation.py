@@ -114,7 +114,7 @@ def moments(one: Replay, blocks: BlockReplay, failed: Sequence[int], origin_us: 
     chosen |= {f"out of memory {number}": state for number, state in enumerate(failed, 1)}
     state = np.array([*chosen.values(), len(unused) - 1], np.int64)
     # state k is the one after event k - 1; the state before the first event has the time of that event
-    known = len(one.times_us) > 0
+    known = one.timed
     time_us = one.times_us[np.maximum(state - 1, 0)] if known else np.zeros(len(state), np.int64)
     missing = np.full(len(state), not known)
     reserved = one.reserved_bytes[state]

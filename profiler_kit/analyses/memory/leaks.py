@@ -194,7 +194,7 @@ def lifetimes(allocations: pd.DataFrame) -> pd.DataFrame:
     """
     mine = allocations[allocations["alloc_event"].notna()]
     freed: Bools = mine["free_event"].notna().to_numpy()
-    life = (mine["free_us"] - mine["alloc_us"]).to_numpy(np.float64, na_value=np.nan)
+    life = (mine["free_us"] - mine["alloc_us"]).where(mine["alloc_us"] > 0).to_numpy(np.float64, na_value=np.nan)
     grouped = mine.assign(life_us=life, live=~freed).groupby(["device", "stack"], sort=True)
     frame = grouped.agg(
         count=("size_bytes", "size"),

@@ -7,6 +7,7 @@ by time alone, separately on each device.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -83,16 +84,48 @@ class Regions:
         return self.innermost[np.searchsorted(self.change_us, times_us, side="right") - 1]
 
 
-def nest(
-    annotations: pd.DataFrame, times_us: Ints, device: int, paths: dict[tuple[str, ...], tuple[str, ...]]
-) -> Regions:
-    """Nest the annotations of one device, which has events at `times_us`; without any, nothing is known of regions.
+def of_one_thread(annotations: pd.DataFrame) -> bool:
+    """Whether the regions can be those of one thread: no name is open on two devices at once.
+
+    Torch writes the device that was current on the thread, not the one whose memory is meant.
+    """
+    known = annotations[annotations["device"].notna()]
+    if known["device"].nunique() < 2:
+        return True
+    open_on: dict[str, list[int]] = {}  # devices of the open regions of each name
+    for end, name, device in zip(known["stage"] == "END", known["name"], known["device"].tolist(), strict=True):
+        devices = open_on.setdefault(name, [])
+        if any(one != device for one in devices):
+            return False
+        if not end:
+            devices.append(device)
+        elif devices:
+            devices.pop()
+    return True
+
+
+def counting_on(annotations: pd.DataFrame, device: int, used: Collection[int], *, one_thread: bool) -> pd.DataFrame:
+    """The annotations that count on a device: all of the process but those that mean another one.
+
+    The device of an annotation is the one that was current on its thread: 0 unless the program chose another, and no
+    device at all where nothing was allocated. used: those with events. Where several threads had a device each, those
+    of a device count on it alone, and all on a device that has none.
+    """
+    of = annotations["device"]
+    own = (of == device).fillna(False)
+    if not one_thread:
+        return annotations[own | of.isna()] if own.any() else annotations
+    return annotations[own | of.isna() | (of == 0).fillna(False) | ~of.isin(list(used))]
+
+
+def nest(annotations: pd.DataFrame, times_us: Ints, paths: dict[tuple[str, ...], tuple[str, ...]]) -> Regions:
+    """Nest the annotations that count on a device with events at `times_us`; without any, nothing is known of regions.
 
     `paths` holds each path once for all devices. An END closes the innermost open START of its name. A region that was
     never closed ends with the history; an END without a START closes a region that was open when the recording began.
     `ProfilerStep#N` is one region.
     """
-    mine = annotations[(annotations["device"].isna() | (annotations["device"] == device)) & (len(times_us) > 0)]
+    mine = annotations if len(times_us) else annotations[:0]
     moments = mine["time_us"].to_numpy()
     every = np.concatenate((times_us, moments))
     first, last = (int(every.min()), int(every.max())) if len(every) else (0, 0)

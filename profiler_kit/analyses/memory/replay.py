@@ -115,14 +115,19 @@ class Replay:
         return len(self.rows) > 0
 
     @property
+    def timed(self) -> bool:
+        """Whether the events have times: torch writes none before 2.2, and other tools leave them out."""
+        return len(self.times_us) > 0 and int(self.times_us[-1]) > 0
+
+    @property
     def peak(self) -> int:
         """Index into allocated_bytes of the first highest total; 0 is the state before the first event."""
         return int(self.allocated_bytes.argmax())
 
     @property
     def peak_time_us(self) -> int | None:
-        """When the total was highest first; the start of the history for the state before it; None without events."""
-        if not len(self.times_us):
+        """When the total was highest first; the start of the history for the state before it; None without times."""
+        if not self.timed:
             return None
         return int(self.times_us[max(self.peak - 1, 0)])
 
@@ -174,9 +179,16 @@ def _totals(change: Ints, end: int | None, least: int) -> Ints:
 
 
 def monotone_times(events: pd.DataFrame) -> Ints:
-    """Times of one device's events; where the clock steps back (several threads), the latest time so far."""
-    times: Ints = np.maximum.accumulate(events["time_us"].to_numpy()) if len(events) else np.zeros(0, np.int64)
-    return times
+    """Times of one device's events; where the clock steps back (several threads), the latest time so far.
+
+    An event without a time (0) has that of the one before it; the first ones that of the first that has one.
+    """
+    times = events["time_us"].to_numpy()
+    known = np.flatnonzero(times > 0)
+    if not len(known):
+        return np.zeros(len(times), np.int64)
+    found: Ints = np.maximum.accumulate(np.maximum(times, times[known[0]]))
+    return found
 
 
 def active_blocks(blocks: pd.DataFrame, device: int) -> pd.DataFrame:

@@ -59,7 +59,10 @@ def memory_over_time(timeline: pd.DataFrame, spans: pd.DataFrame, *, reserves: b
     MEMORY_TIMELINE.check(timeline)
     columns = ["reserved_bytes", "allocated_bytes"] if reserves else ["allocated_bytes"]
     unit = byte_unit(timeline[columns].max())
-    clock = _clock(timeline, spans)
+    timed = timeline.empty or int(timeline["time_us"].max()) > 0
+    if not timed:  # one after the other
+        timeline = timeline.assign(time_us=np.arange(len(timeline)))
+    clock = _clock(timeline, spans) if timed else _Clock(0, "µs")
     depth = int(spans["path"].map(len).max()) if len(spans) else 0
     band = min(0.3, 0.055 * depth)
     figure = make_subplots(
@@ -99,8 +102,9 @@ def memory_over_time(timeline: pd.DataFrame, spans: pd.DataFrame, *, reserves: b
         legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
     )
     figure.update_yaxes(ticksuffix=f" {unit}", rangemode="tozero", gridcolor=GRID, fixedrange=True, row=1, col=1)
-    figure.update_xaxes(showgrid=False, ticksuffix=f" {clock.unit}", tickformat=",")
-    figure.update_xaxes(title="since the first recorded event", row=2 if depth else 1, col=1)
+    figure.update_xaxes(showgrid=False, ticksuffix=f" {clock.unit}" if timed else "", tickformat=",")
+    title = "since the first recorded event" if timed else "changes in their order: the snapshot has no times"
+    figure.update_xaxes(title=title, row=2 if depth else 1, col=1)
     return figure
 
 

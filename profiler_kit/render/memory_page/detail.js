@@ -9,10 +9,10 @@ import { addressText, segmentAddress } from "./moment.js";
 import { byId, element, nameOf } from "./elements.js";
 
 export function lifetime(device, i) {
-  const from = device.born[i] ? micros(device.time[device.born[i]]) : device.followed ? "before the recording" : "not known";
+  const from = device.born[i] ? device.when(device.time[device.born[i]]) : device.followed ? "before the recording" : "not known";
   if (device.gone[i] === FOREVER) return `${from}, live at the end`;
   const freed = device.time[device.gone[i]];
-  return device.born[i] ? `${from} to ${micros(freed)} (${micros(freed - device.time[device.born[i]])})` : `${from}, freed at ${micros(freed)}`;
+  return device.born[i] ? `${from} to ${device.when(freed)}${device.timed ? ` (${micros(freed - device.time[device.born[i]])})` : ""}` : `${from}, freed at ${device.when(freed)}`;
 }
 
 // chosen: {allocation}, {segment}, {segment, block} of a hole, {oom}, or null.
@@ -51,7 +51,7 @@ function describeSegment(device, segment) {
       ["Size", `${bytes(size)} (${grouped(size)} B)`], ["Address", segmentAddress(device, segment)], ["Active", share(segment.active)],
       ...(segment.pending ? [["Pending free", share(segment.pending)]] : []), ["Inactive", share(segment.inactive)], ["Largest free", bytes(segment.largest)],
       ["Blocks", grouped(segment.count)], ["Kind", kindText(segment)], ["Pool", ranges.poolName(segment.pool)], ["Stream", streamText(ranges.streams[segment.stream])],
-      ["Reserved", born ? `at ${micros(device.time[born])}` : device.followed ? "before the recording" : "not known"],
+      ["Reserved", born ? `at ${device.when(device.time[born])}` : device.followed ? "before the recording" : "not known"],
     ],
   };
 }
@@ -73,7 +73,7 @@ function describeOom(oom) {
   return {
     title: "Out of memory", stack: oom.stack,
     facts: [
-      ["Asked for", bytes(oom.requested_bytes)], ["Time", micros(oom.time_us)], ["Free on the device", bytes(oom.device_free_bytes)], ["Allocated", bytes(oom.allocated_bytes)],
+      ["Asked for", bytes(oom.requested_bytes)], ["Time", device.when(oom.time_us)], ["Free on the device", bytes(oom.device_free_bytes)], ["Allocated", bytes(oom.allocated_bytes)],
       ["Reserved, not allocated", bytes(oom.reserved_bytes - oom.allocated_bytes)], ["Why", oom.why],
     ],
   };

@@ -1,7 +1,7 @@
 // ---- device.js: one device as columns: allocations, reserved ranges, regions, and the totals over time ----
 
 import { column, running } from "./unpack.js";
-import { bytes } from "./format.js";
+import { bytes, grouped, micros } from "./format.js";
 import { NO_STACK } from "./stacks.js";
 import { EXPANDABLE_RANGE, Heap } from "./heap.js";
 import { reservedAt } from "./moment.js";
@@ -52,6 +52,7 @@ export class Device {
     return out;
   }
   reservedAt(state) { return this.reservedBytes[upperBound(this.reservedFrom, state) - 1]; }
+  when(time) { return this.timed ? micros(time) : `event ${grouped(Math.floor(time))}`; }
   stateAtTime(time) { return Math.max(0, upperBound(this.time, time) - 1); }
   endOf(state) { return state + 1 < this.states ? this.time[state + 1] : this.span_us; }
   pathName(number) { return number ? this.paths[number - 1].join(" > ") : NO_REGION; }

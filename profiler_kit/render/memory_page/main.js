@@ -59,7 +59,8 @@ export class Page {
     byId("stream").replaceChildren(element("option", { value: -1, textContent: "all" }), ...device.streams.map((id, i) => element("option", { value: i, textContent: streamText(id) })));
     byId("moment").max = device.states - 1;
     for (const [key, view] of Object.entries(VIEWS)) byId(`tab-${key}`).hidden = !this.has(view);
-    this.axis = new Axis(device, this.axisKind);
+    this.setAxisKind(device.timed ? this.axisKind : "order");
+    byId("axis-field").hidden = !device.timed;
     this.moment = this.momentTime = null;
     this.kept = null;
     this.found = null;
@@ -75,7 +76,7 @@ export class Page {
   get mode() { return this.modes[VIEWS[this.view].colour || this.kind] || this.defaultMode(); }
   defaultMode() { return VIEWS[this.view].colour || (this.kind === "segments" ? "pool" : "stack"); }
   segmentLayer() { return (this.device.made.segments ||= new Segments(this.device)); }
-  momentText() { return !this.device.followed ? "at the end" : this.state === this.device.peak_state ? "at the peak" : `at ${micros(this.momentTime ?? this.device.time[this.state])}`; }
+  momentText() { return !this.device.followed ? "at the end" : this.state === this.device.peak_state ? "at the peak" : `at ${this.device.when(this.momentTime ?? this.device.time[this.state])}`; }
 
   show(view) {
     if (!this.has(VIEWS[view])) view = "memory";
@@ -126,7 +127,7 @@ export class Page {
     const { device, state } = this;
     byId("back").hidden = state === device.peak_state;
     byId("moment").value = state;
-    byId("moment-text").textContent = !device.followed ? "the end" : `${state === device.peak_state ? "peak, " : ""}${micros(this.momentTime ?? device.time[state])} · event ${grouped(state)} · ${device.eventText(state)}`;
+    byId("moment-text").textContent = !device.followed ? "the end" : `${state === device.peak_state ? "peak, " : ""}${device.timed ? `${micros(this.momentTime ?? device.time[state])} · ` : ""}event ${grouped(state)} · ${device.eventText(state)}`;
     VIEWS[this.view].draw(this);
     this.redraw();
   }
@@ -233,7 +234,7 @@ export class Page {
       return;
     }
     const state = this.chart.stateUnder(x);
-    byId("status").textContent = `${micros(device.time[state])} · event ${grouped(state)} · ${bytes(this.layers.totals[state])} allocated${device.reserves ? ` · ${bytes(device.reservedAt(state))} reserved` : ""} · ${shortened(device.regionAt(state))}`;
+    byId("status").textContent = `${device.timed ? `${micros(device.time[state])} · ` : ""}event ${grouped(state)} · ${bytes(this.layers.totals[state])} allocated${device.reserves ? ` · ${bytes(device.reservedAt(state))} reserved` : ""} · ${shortened(device.regionAt(state))}`;
   }
 
   // ---- moving ----
@@ -255,11 +256,14 @@ export class Page {
     this.chosenKey = null;
     this.setMoment(null);
   }
+  setAxisKind(kind) {
+    this.axis = new Axis(this.device, kind);
+    for (const input of document.getElementsByName("axis")) input.checked = input.value === kind;
+  }
   setAxis(kind) {
     const first = this.axis.stateAt(this.axis.from), last = this.axis.stateAt(this.axis.to), { whole } = this.axis;
     this.axisKind = kind;
-    this.axis = new Axis(this.device, kind);
-    for (const input of document.getElementsByName("axis")) input.checked = input.value === kind;
+    this.setAxisKind(kind);
     if (!whole) this.axis.show(this.axis.ofState(first), this.axis.endOfState(last));
     this.redraw();
   }

@@ -110,7 +110,9 @@ def _device(snapshot: Snapshot, device: int, ranges: Ranges, used: Ints, packer:
     one = snapshot.replay(device)
     regions = snapshot.nested_regions(device)
     origin = snapshot.origin_us(device)
-    last = int(max(one.times_us.max(initial=origin), regions.end_us.max(initial=origin)))
+    # without times the events stand one after the other, at the number of each
+    times = one.times_us if one.timed else np.arange(1, len(one.rows) + 1)
+    last = int(max(times.max(initial=origin), regions.end_us.max(initial=origin)))
     changed = np.flatnonzero(np.diff(one.reserved_bytes))
     missing = snapshot.missing(device)
     ooms = _ooms(snapshot, device, origin, used)
@@ -120,6 +122,7 @@ def _device(snapshot: Snapshot, device: int, ranges: Ranges, used: Ints, packer:
         "reserves": snapshot.device_type(device) != "cpu",  # a CPU allocates from the system, without a cache between
         "events": len(one.rows),
         "followed": one.followed,
+        "timed": one.timed,
         "origin_us": origin,
         "span_us": last - origin,
         "peak_state": one.peak,
@@ -130,7 +133,7 @@ def _device(snapshot: Snapshot, device: int, ranges: Ranges, used: Ints, packer:
         "recorded_before": missing.recorded_before,
         "ooms": ooms,
         "notices": _notices(snapshot, device, ooms),
-        "time": packer.add(np.diff(one.times_us, prepend=origin)),
+        "time": packer.add(np.diff(times, prepend=origin)),
         "reserved_state": packer.add(np.diff(changed + 1, prepend=0)),
         "reserved_bytes": packer.add(one.reserved_bytes[np.concatenate(([0], changed + 1))]),
         **_regions(snapshot, device, origin, packer),
@@ -248,7 +251,7 @@ def _ooms(snapshot: Snapshot, device: int, origin: int, used: Ints) -> list[Meta
     return [
         {
             "state": state,
-            "time_us": failed.time_us - origin if one.followed else 0,
+            "time_us": failed.time_us - origin if one.timed else state,
             "requested_bytes": failed.requested_bytes,
             "device_free_bytes": failed.device_free_bytes,
             "allocated_bytes": failed.allocated_bytes,

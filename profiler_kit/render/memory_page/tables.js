@@ -1,6 +1,6 @@
 // ---- tables.js: the facts, the notices, and the table of each view ----
 
-import { bytes, columnUnit, grouped, inUnit, micros, percent } from "./format.js";
+import { bytes, columnUnit, grouped, inUnit, percent } from "./format.js";
 import { theme } from "./theme.js";
 import { NO_STACK } from "./stacks.js";
 import { NO_REGION } from "./device.js";
@@ -13,7 +13,7 @@ import { kindText } from "./detail.js";
 
 export function showFacts(device, all) {
   const peak = device.peakBytes, end = device.allocated[device.states - 1], reserved = device.reservedAt(device.states - 1);
-  const when = device.events ? `at ${micros(device.time[device.peak_state])}` : "no history";
+  const when = device.followed ? `at ${device.when(device.time[device.peak_state])}` : "no history to follow";
   const top = all.liveAt(device.peak_state, "stack")[0], holder = top ? all.keyName("stack", top.key) : null;
   const facts = [
     [device.followed ? "Peak allocated" : "Allocated at the end", bytes(peak), when],

@@ -78,6 +78,9 @@ def memory_plot(snapshot: Snapshot, device: int, colours: Colours) -> Markup:
     if timeline.empty:
         return Markup()
     MEMORY_TIMELINE.check(timeline)
+    timed = snapshot.replay(device).timed
+    if not timed:  # one after the other
+        timeline = timeline.assign(time_us=np.arange(len(timeline)))
     base = snapshot.origin_us(device)
     spans = spans[spans["end_us"] >= base]
     last = max(int(timeline["time_us"].iloc[-1]), int(spans["end_us"].max()) if len(spans) else base)
@@ -98,10 +101,12 @@ def memory_plot(snapshot: Snapshot, device: int, colours: Colours) -> Markup:
     highest = int(timeline["allocated_bytes"].iloc[peak])
     unit, clock = byte_unit([int(top)]), time_unit((span_us * NS_PER_US,))
     unit = "MiB" if unit == "GiB" and top < 100 << 30 else unit
+    over = fmt_ns(span_us * NS_PER_US) if timed else "its changes"
     picture = plot(
         lines, _peak(float(at[peak]), highest, top), height=HEIGHT_PX,
-        y_ticks=marks(bytes_in(top, unit), unit), x_ticks=marks(ns_in(span_us * NS_PER_US, clock), clock, 7),
-        label=f"Allocated memory over {fmt_ns(span_us * NS_PER_US)}, peak {fmt_bytes(highest)}",
+        y_ticks=marks(bytes_in(top, unit), unit),
+        x_ticks=marks(ns_in(span_us * NS_PER_US, clock), clock, 7) if timed else marks(span_us, "changes", 7),
+        label=f"Allocated memory over {over}, peak {fmt_bytes(highest)}",
     )  # fmt: skip
     names = ((ALLOCATED, "allocated by tensors"), (RESERVED, "reserved from the driver"))[: len(columns)]
     return picture + _bands(spans, base, span_us, colours) + legend(names)
