@@ -6,6 +6,7 @@ KitError
 │   ├── SnapshotFormatError
 │   ├── RunFormatError
 │   └── CheckpointError
+├── OutputError         a file cannot be written (the disk is full, a folder is in its way); an OSError, too
 ├── OptionError         a value the user chose cannot be used (unknown region, device, batch size of 0)
 ├── CaptureError        recording cannot start or finish (the disk is full)
 │   └── StartError      it cannot start (a profiler is already running)
@@ -42,6 +43,10 @@ class RunFormatError(InputError):
 
 class CheckpointError(InputError):
     """The checkpoint does not fit the model, or is not a checkpoint."""
+
+
+class OutputError(KitError, OSError):
+    """A file cannot be written."""
 
 
 class OptionError(KitError):

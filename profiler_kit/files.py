@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from profiler_kit.errors import InputError
+from profiler_kit.errors import InputError, KitError, OutputError
 
 _NAME_KEPT: Final = 40  # characters at the end of a name; the prefix must not make it too long
 _UNFINISHED: Final = re.compile(r"\.(?P<kind>tmp|old)-(?P<pid>[1-9]\d{0,9})-(?P<name>.+)")
@@ -30,7 +30,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     gzip by them). Missing folders are made. An existing `path` stays as it is until the rename, which replaces it in
     one step.
 
-    Raises InputError when the folder cannot be written.
+    Raises InputError when the folder cannot be written, OutputError when the file cannot.
     """
     target = Path(path)
     with contextlib.ExitStack() as stack:
@@ -42,8 +42,16 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
                 f"{target}: cannot make the folder ({error.strerror}). Choose a path that can be written."
             ) from error
         temporary = folder / target.name[-_NAME_KEPT:]
-        yield temporary
-        os.replace(temporary, target)  # noqa: PTH105 - the one call that is atomic on POSIX and on Windows
+        try:
+            yield temporary
+            os.replace(temporary, target)  # noqa: PTH105 - the one call that is atomic on POSIX and on Windows
+        except OSError as error:
+            if isinstance(error, KitError) or error.filename not in (None, str(temporary), str(target)):
+                raise
+            reason = error.strerror or str(error)
+            raise OutputError(
+                f"{target}: cannot be written ({reason}). Free some space, or choose another path."
+            ) from error
 
 
 def temporary_folder() -> contextlib.AbstractContextManager[Path]:
@@ -119,7 +127,8 @@ def _runs(process: int) -> bool:
 def write_json(path: str | os.PathLike[str], value: object) -> None:
     """Write `value` as indented JSON, whole or not at all."""
     with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+        temporary.write_text(text, encoding="utf-8", errors="replace")  # a path in a command line may be no UTF-8
 
 
 def require_file(path: str | os.PathLike[str], what: str, hint: str) -> Path:

@@ -170,7 +170,7 @@ class MemoryRunner(Runner[None]):
         except InputError as failure:  # the folder cannot be made
             raise CaptureError(f"memory_runner {failure}") from failure
         except (OSError, RuntimeError) as failure:
-            reason = (str(failure).splitlines() or [type(failure).__name__])[0]
+            reason = (str(failure.__cause__ or failure).splitlines() or [type(failure).__name__])[0]
             raise CaptureError(
                 f"memory_runner {path}: the snapshot cannot be written ({reason}). Choose a path with room for it."
             ) from failure

@@ -230,7 +230,7 @@ class ProfilerRunner(Runner[profile]):
         except InputError as error:  # the folder cannot be made
             raise CaptureError(f"profiler_runner {error}") from error
         except (OSError, RuntimeError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = (str(error.__cause__ or error).splitlines() or [type(error).__name__])[0]
             raise CaptureError(
                 f"profiler_runner {path}: the trace cannot be written ({reason}). Choose a path with room for it."
             ) from error

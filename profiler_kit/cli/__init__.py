@@ -16,6 +16,7 @@ import typer
 import typer.core
 import typer.main
 
+from profiler_kit.cli import streams
 from profiler_kit.cli.late_import import import_late
 from profiler_kit.errors import KitError
 
@@ -110,14 +111,26 @@ def _not_loaded() -> None:
 
 
 def main() -> None:
-    """Run the command line; exit codes: 0 fine, 1 bad input or a failed threshold, 2 wrong usage."""
+    """Run the command line; exit codes: 0 fine, 1 bad input, no room for the output or a failed threshold, 2 usage."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # libkineto writes stages and missing GPUs to stderr otherwise
     import_late("pandas", "pyarrow", "pyarrow.parquet")
+    out = streams.open_streams()
+    code, problem = _run()
+    unwritten = streams.flush(out)
+    for line in filter(None, (problem, unwritten)):
+        print(f"profiler-kit: {' '.join(line.split())}", file=sys.stderr)
+    sys.exit(code or (1 if unwritten else 0))
+
+
+def _run() -> tuple[int, str | None]:
+    """The exit code of the command, and what stopped it."""
     try:
         build_app()()
+    except SystemExit as ended:
+        return (ended.code if isinstance(ended.code, int) else int(ended.code is not None)), None
     except KitError as error:
-        print(f"profiler-kit: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(1)
-    except BrokenPipeError:  # the reader of our output (head, less) went away
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        return 1, str(error)
+    except OSError as error:  # a disk that is full, a file that is gone: what is written in one place says more
+        where = f"{error.filename}: " if error.filename else ""
+        return 1, f"{where}cannot be read or written ({error.strerror or error}). Free some space, or try another path."
+    return 0, None

@@ -304,9 +304,6 @@ def _write_page(loaded: Snapshot, html: Path, device: int | None) -> None:
 
     title = os.fsencode(Path(loaded.path).name).decode("utf-8", "replace")
     page = memory_page(loaded, title, device=device)
-    try:
-        with whole_file(html) as temporary:
-            temporary.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{html}: cannot be written ({error.strerror}). Choose another path for --html.") from error
+    with whole_file(html) as temporary:
+        temporary.write_text(page, encoding="utf-8")
     print(f"wrote {html}", file=sys.stderr)

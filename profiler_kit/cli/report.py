@@ -98,9 +98,6 @@ def _write(target: Path, text: str) -> None:
     from profiler_kit.text import fmt_bytes
 
     data = text.encode("utf-8", "replace")
-    try:
-        with whole_file(target) as temporary:
-            temporary.write_bytes(data)
-    except OSError as error:
-        raise InputError(f"{target}: cannot be written ({error.strerror}). Choose another -o.") from error
+    with whole_file(target) as temporary:
+        temporary.write_bytes(data)
     typer.echo(f"{target}: {fmt_bytes(len(data))}")

@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 
 from profiler_kit.errors import InputError, KitError
+from profiler_kit.files import whole_file
 from profiler_kit.formats.ladder_record import BASELINE, ROWS, SAMPLES, slug
 from profiler_kit.formats.run_record import MASKS
 from profiler_kit.models.sam.accuracy import ImageMasks, decode, read_masks_file
@@ -59,7 +60,8 @@ def write_overlays(folder: Path, techniques: list[str]) -> list[Path]:
             picture = row_overlay(folder, technique)
         except KitError:  # a row without masks: there is nothing to draw
             continue
-        target.write_bytes(picture)
+        with whole_file(target) as temporary:
+            temporary.write_bytes(picture)
         written.append(target)
     return written
 

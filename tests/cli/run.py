@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import iter_modules
@@ -31,11 +31,14 @@ class Finished:
     err: str
 
 
-def profiler_kit(*args: str | Path, cwd: Path | None = None) -> Finished:
+def profiler_kit(*args: str | Path, cwd: Path | None = None, first: Callable[[], object] | None = None) -> Finished:
+    """first: what the process does before all else, to its own descriptors or limits."""
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder) / "out", Path(folder) / "err"
         command = ["profiler-kit", *map(str, args)]
-        process = _FORKING.Process(target=_run, args=(command, str(cwd or Path.cwd()), dict(os.environ), out, err))
+        process = _FORKING.Process(
+            target=_run, args=(command, str(cwd or Path.cwd()), dict(os.environ), out, err, first)
+        )
         process.start()
         process.join(HANGS_S)
         process.kill()
@@ -44,13 +47,22 @@ def profiler_kit(*args: str | Path, cwd: Path | None = None) -> Finished:
         return Finished(process.exitcode, out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8"))
 
 
-def _run(command: Sequence[str], cwd: str, environment: dict[str, str], out: Path, err: Path) -> None:
+def _run(
+    command: Sequence[str],
+    cwd: str,
+    environment: dict[str, str],
+    out: Path,
+    err: Path,
+    first: Callable[[], object] | None,
+) -> None:
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
     for stream, path in ((sys.stdout, out), (sys.stderr, err)):
         with path.open("wb") as file:
             os.dup2(file.fileno(), stream.fileno())
+    if first is not None:
+        first()
     sys.argv = list(command)
 
     progress.SHOW_AFTER_S = float("inf")

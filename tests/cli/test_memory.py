@@ -216,7 +216,9 @@ def test_a_memory_limit_beyond_any_machine_is_refused(snapshot: Path) -> None:
 def test_a_page_name_that_is_too_long_is_one_line(snapshot: Path) -> None:
     done = profiler_kit("memory", snapshot, "--html", snapshot.with_name("x" * 300 + ".html"))
     assert (done.code, done.out, len(done.err.splitlines())) == (1, "", 1)
-    assert done.err.endswith("x.html: cannot be written (File name too long). Choose another path for --html.\n")
+    assert done.err.endswith(
+        "x.html: cannot be written (File name too long). Free some space, or choose another path.\n"
+    )
 
 
 def test_tables_asked_for(snapshot: Path) -> None:
