@@ -58,6 +58,27 @@ def _fuse_rows(sam: Sam) -> Sam:
     return use_fused_rows(sam)
 
 
+def _compile_decoder(sam: Sam) -> Sam:
+    sam.mask_decoder.compile(dynamic=False)
+    return sam
+
+
+def _generating(**how: bool) -> Callable[[Sam], Sam]:
+    """Note on the model how all masks of an image are made; `generating` reads it."""
+
+    def apply(sam: Sam) -> Sam:
+        sam.generating = {**generating(sam), **how}
+        return sam
+
+    return apply
+
+
+def generating(sam: Sam) -> dict[str, bool]:
+    """What optimizations say of how all masks are made: ours, all_points, on_device."""
+    found: dict[str, bool] = getattr(sam, "generating", {})
+    return found
+
+
 def _precision(name: str, about: str, dtype: torch.dtype) -> Optimization:
     return replace(GENERAL[name], about=about, apply=partial(reduce_precision, dtype=dtype))
 
@@ -154,6 +175,40 @@ OPTIMIZATIONS: Final[Mapping[str, Optimization]] = {
     )
 }
 
+# For all masks of an image, beside the others.
+ALL_MASKS: Final[Mapping[str, Optimization]] = {
+    optimization.name: optimization
+    for optimization in (
+        Optimization(
+            "generator",
+            "our mask generator: answers filtered while small, run lengths found on the device",
+            _generating(ours=True),
+        ),
+        Optimization(
+            "all_points",
+            "every point of the grid decoded at once",
+            _generating(all_points=True),
+            after=("generator",),
+            requires=("generator",),
+        ),
+        Optimization(
+            "device_resize",
+            "images resized on the device",
+            _generating(on_device=True),
+            after=("generator",),
+            requires=("generator",),
+            exact=False,
+        ),
+        Optimization(
+            "compile_decoder",
+            "torch.compile of the mask decoder",
+            _compile_decoder,
+            after=("batched_decoder", *PRECISION),
+            compiles=True,
+        ),
+    )
+}
+
 _EXACT: Final = ("bf16", "nosync", "patch_linear", "sdpa", "rel_pos", "window_pad", "batched_decoder")
 _FUSED_EXACT: Final = (*_EXACT, "fused_attention", "fused_rows")
 # Compiled from the second step on: what rel_pos and window_pad write and cut costs more than it saves unless a compiler
@@ -174,6 +229,18 @@ LADDER: Final = (
     LadderRow("2:4 sparse", (*_EXACT, "fused_attention", "sparse24", "fused_rows", "compile"), alternative=True),
     LadderRow("fp8", (*_EXACT, "fused_attention", "fp8", "fused_rows", "compile_graphs")),
 )
+_OURS: Final = (*_FUSED_EXACT, "generator")
+ALL_MASKS_LADDER: Final = (
+    LADDER[0],
+    LADDER[1],
+    LadderRow("bf16", ("bf16",)),
+    LadderRow("generator", ("bf16", "generator")),
+    LadderRow("rewrites", (*_EXACT, "generator")),
+    LadderRow("compile", (*_OURS, "compile", "compile_decoder")),
+    LadderRow("all points", (*_OURS, "all_points", "compile", "compile_decoder")),
+    LadderRow("CUDA graphs", (*_OURS, "all_points", "compile_graphs", "compile_decoder")),
+    LadderRow("device resize", (*_OURS, "all_points", "device_resize", "compile_graphs", "compile_decoder")),
+)
 _CPU_EXACT: Final = _EXACT[1:]
 # What a CPU climbs in minutes: bfloat16 gains nothing on most of them, compiling takes the longest.
 CPU_LADDER: Final = (
@@ -181,4 +248,9 @@ CPU_LADDER: Final = (
     LadderRow("bf16", ("bf16",), alternative=True),
     *(LadderRow(_CPU_EXACT[count - 1], _CPU_EXACT[:count]) for count in (3, 5, 6)),
     LadderRow("compile", (*_CPU_EXACT, "compile")),
+)
+CPU_ALL_MASKS_LADDER: Final = (
+    LADDER[0],
+    LadderRow("generator", ("generator",)),
+    LadderRow("rewrites", (*_CPU_EXACT, "generator")),
 )

@@ -30,11 +30,22 @@ from profiler_kit.models.sam.accuracy import (
 )
 from profiler_kit.models.sam.coco import load_coco
 from profiler_kit.models.sam.forward import SamForward, block_label, is_timed, move_batch, prepare_batch
+from profiler_kit.models.sam.generator import MaskGenerator
 from profiler_kit.models.sam.masks import write_masks
 from profiler_kit.models.sam.models import check_model, load_model, shipped_checkpoint, weights_of
-from profiler_kit.models.sam.optimizations import CPU_LADDER, LADDER, OPTIMIZATIONS, encoder_dtype
+from profiler_kit.models.sam.optimizations import (
+    ALL_MASKS,
+    ALL_MASKS_LADDER,
+    CPU_ALL_MASKS_LADDER,
+    CPU_LADDER,
+    LADDER,
+    OPTIMIZATIONS,
+    encoder_dtype,
+    generating,
+)
 from profiler_kit.models.sam.prompts import LARGEST_GRID, PromptChoice, parse_prompts
 from profiler_kit.models.sam.scenes import Scene, generate_scenes, load_images
+from profiler_kit.models.sam.segmenter import SamSegmenter
 from profiler_kit.workload.optimizations import LadderRow
 from profiler_kit.workload.protocol import DISTINCT, Bench, Workload
 
@@ -86,6 +97,8 @@ class SamWorkload(Workload):
         self.weights = ""
         self._sam: Callable[[], Sam | None] = lambda: None
         self.options = dataclasses.asdict(self)
+        if self.task == "amg":
+            self.optimizations = {**OPTIMIZATIONS, **ALL_MASKS}
         self.smaller = "fewer --points-per-batch, or a smaller --model" if self.task == "amg" else "a smaller --model"
 
     @property
@@ -203,11 +216,14 @@ class SamWorkload(Workload):
         self._sam = weakref.ref(model)  # so that its memory is free once the bench is gone
         if self.task != "amg":
             return SamForward(model)
+        how = generating(model)
+        batch = self.points_per_side**2 if how.get("all_points") else self.points_per_batch
+        options = {"points_per_side": self.points_per_side, "points_per_batch": batch, "output_mode": "coco_rle"}
+        if how.get("ours"):
+            return MaskGenerator(SamSegmenter(model, on_device=bool(how.get("on_device"))), **options)
         from segment_anything import SamAutomaticMaskGenerator
 
-        return SamAutomaticMaskGenerator(
-            model, points_per_side=self.points_per_side, points_per_batch=self.points_per_batch, output_mode="coco_rle"
-        )
+        return SamAutomaticMaskGenerator(model, **options)
 
     def step(self, model: Any, batch: Any) -> Any:
         """One Prediction an image; for amg all masks of an image, as a user waits for them."""
@@ -231,7 +247,10 @@ class SamWorkload(Workload):
 
     def ladder(self, device: torch.device) -> tuple[LadderRow, ...]:
         """On a CPU a short one."""
-        return LADDER if device.type == "cuda" else CPU_LADDER
+        on_gpu = device.type == "cuda"
+        if self.task == "amg":
+            return ALL_MASKS_LADDER if on_gpu else CPU_ALL_MASKS_LADDER
+        return LADDER if on_gpu else CPU_LADDER
 
     def at_image_size(self, side: int) -> SamWorkload:
         """The same model for images of `side` pixels."""

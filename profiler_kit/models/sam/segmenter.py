@@ -1,0 +1,80 @@
+"""A SAM as the mask generator asks it: one image at a time, points in pixels of the image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from profiler_kit.capture.regions import region
+from profiler_kit.models.sam.generator import Pixels, Points, Size, Tensor
+
+if TYPE_CHECKING:
+    from segment_anything.modeling import Sam
+
+
+@dataclass(frozen=True, eq=False)
+class SamEmbedding:
+    """features: float[1, C, h, w]. input_size, size: (height, width) of the image after and before the resize."""
+
+    features: Tensor
+    input_size: Size
+    size: Size
+
+
+class SamSegmenter:
+    """The published arithmetic of SamPredictor, in named regions.
+
+    on_device: resize images there, where antialiasing rounds otherwise than on the host, as published.
+    """
+
+    def __init__(self, sam: Sam, *, on_device: bool = False) -> None:
+        from segment_anything.utils.transforms import ResizeLongestSide
+
+        self._sam, self._on_device = sam, on_device
+        self._resize = ResizeLongestSide(sam.image_encoder.img_size)
+        self.mask_threshold = float(sam.mask_threshold)
+
+    def embed(self, images: Sequence[Pixels]) -> list[SamEmbedding]:
+        """Normalised and padded on the device, all of them encoded together."""
+        with region("preprocess"):
+            resized = [self._resized(image) for image in images]
+            ready = torch.cat([self._sam.preprocess(one) for one in resized])
+        with region("image encoder"):
+            features = torch.split(self._sam.image_encoder(ready), 1)
+        return [
+            SamEmbedding(feature, (small.shape[2], small.shape[3]), (image.shape[0], image.shape[1]))
+            for feature, small, image in zip(features, resized, images, strict=True)
+        ]
+
+    def _resized(self, image: Pixels) -> Tensor:
+        """[1, 3, h, w] on the device, its longest side as the model's."""
+        if not self._on_device:
+            image = self._resize.apply_image(image)
+        pixels = torch.as_tensor(image, device=self._sam.device).permute(2, 0, 1)[None]
+        return self._resize.apply_image_torch(pixels.float()) if self._on_device else pixels
+
+    def decode(self, embedding: SamEmbedding, points: Points) -> tuple[Tensor, Tensor]:
+        """Three masks for each point."""
+        with region("prompt encoder"):
+            placed = self._resize.apply_coords(points, embedding.size)[:, None]
+            placed = torch.as_tensor(placed, device=self._sam.device)
+            labels = torch.ones(placed.shape[:2], dtype=torch.int, device=placed.device)
+            sparse, dense = self._sam.prompt_encoder(points=(placed, labels), boxes=None, masks=None)
+            position = self._sam.prompt_encoder.get_dense_pe()
+        with region("mask decoder"):
+            logits, iou = self._sam.mask_decoder(
+                image_embeddings=embedding.features,
+                image_pe=position,
+                sparse_prompt_embeddings=sparse,
+                dense_prompt_embeddings=dense,
+                multimask_output=True,
+            )
+        return logits, iou
+
+    def enlarge(self, logits: Tensor, embedding: SamEmbedding) -> Tensor:
+        """As Sam.postprocess_masks, for masks of one image."""
+        full: Tensor = self._sam.postprocess_masks(logits[None], embedding.input_size, embedding.size)
+        return full[0]

@@ -1,0 +1,123 @@
+"""Our mask generator gives what segment-anything's gives, mask for mask, in the same order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from segment_anything import SamAutomaticMaskGenerator
+from segment_anything.modeling import Sam
+
+from profiler_kit.errors import OptionError
+from profiler_kit.models.sam import generator
+from profiler_kit.models.sam.generator import MaskGenerator, crop_boxes, mask_of, run_ends
+from profiler_kit.models.sam.models import load_model
+from profiler_kit.models.sam.scenes import generate_scenes
+from profiler_kit.models.sam.segmenter import SamSegmenter
+
+LOW = {"pred_iou_thresh": 0.3, "stability_score_thresh": 0.3}
+
+
+@pytest.fixture(scope="module")
+def sam() -> Sam:
+    return load_model("vit_small").model
+
+
+def image(height: int, width: int, seed: int = 3) -> generator.Pixels:
+    return generate_scenes(1, height=height, width=width, seed=seed)[0].image
+
+
+@pytest.mark.parametrize(
+    ("size", "options"),
+    [
+        ((96, 128), LOW),
+        ((120, 80), {**LOW, "output_mode": "coco_rle", "points_per_batch": 5}),
+        ((96, 128), {**LOW, "crop_n_layers": 1, "crop_n_points_downscale_factor": 2}),
+        ((90, 90), {"pred_iou_thresh": 0.0, "stability_score_thresh": 0.0, "output_mode": "uncompressed_rle"}),
+        ((64, 90), {**LOW, "points_per_side": None, "point_grids": [np.array([[0.1, 0.9], [0.5, 0.5]])]}),
+        ((96, 128), {"stability_score_offset": 0.2, "box_nms_thresh": 0.2, "pred_iou_thresh": 0.2}),
+    ],
+)
+def test_masks_are_those_of_segment_anything(
+    sam: Sam, size: tuple[int, int], options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generator, "ENLARGED", 7)
+    options = {"points_per_side": 4, **options}
+    picture = image(*size)
+    wanted = SamAutomaticMaskGenerator(sam, **options).generate(picture)
+    found = MaskGenerator(SamSegmenter(sam), **options).generate(picture)
+    assert wanted and len(found) == len(wanted)
+    for one, other in zip(found, wanted, strict=True):
+        assert one.keys() == other.keys()
+        for key, value in other.items():
+            assert np.array_equal(one[key], value), key
+
+
+def test_images_of_several_sizes_at_once(sam: Sam) -> None:
+    ours = MaskGenerator(SamSegmenter(sam), points_per_side=3, output_mode="coco_rle", **LOW)
+    pictures = [image(96, 128), image(80, 60, seed=5)]
+    together = ours.generate_batch(pictures)
+    for found, picture in zip(together, pictures, strict=True):
+        alone = ours.generate(picture)
+        assert [one["point_coords"] for one in found] == [one["point_coords"] for one in alone]
+        assert [one["area"] for one in found] == pytest.approx([one["area"] for one in alone], rel=0.01)
+
+
+def test_an_image_without_masks(sam: Sam) -> None:
+    strict = MaskGenerator(SamSegmenter(sam), points_per_side=2, pred_iou_thresh=9.0, crop_n_layers=1)
+    assert strict.generate(image(40, 50)) == []
+
+
+def test_run_lengths(sam: Sam) -> None:
+    masks = torch.rand(20, 6, 5, generator=torch.Generator().manual_seed(0)) > 0.5
+    masks[0], masks[1] = False, True
+    ends, counts = run_ends(masks)
+    for mask, mine in zip(masks, ends.split(counts.tolist()), strict=True):
+        lengths = np.diff(mine.numpy(), prepend=0, append=30)
+        assert np.array_equal(mask_of({"size": [6, 5], "counts": lengths}), mask.numpy())
+
+
+def test_specks_and_holes_go(sam: Sam) -> None:
+    scipy = pytest.importorskip("scipy.ndimage")
+    options = {"points_per_side": 4, "pred_iou_thresh": 0.0, "stability_score_thresh": 0.0, "min_mask_region_area": 60}
+    for one in MaskGenerator(SamSegmenter(sam), **options).generate(image(90, 90)):
+        mask = one["segmentation"]
+        assert mask.sum() == one["area"]
+        for inside in (mask, ~mask):
+            labels, count = scipy.label(inside, structure=np.ones((3, 3)))
+            sizes = np.bincount(labels.ravel())[1:]
+            assert count <= 1 or sizes.min() >= 60
+
+
+def test_crops_cover_the_image() -> None:
+    boxes = list(crop_boxes((300, 500), 2, 0.3))
+    assert [layer for _, layer in boxes] == [0] + [1] * 4 + [2] * 16
+    for layer in range(3):
+        seen = np.zeros((300, 500), dtype=bool)
+        for (x0, y0, x1, y1), of in boxes:
+            seen[y0:y1, x0:x1] |= of == layer
+        assert seen.all()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"points_per_side": None}, "points_per_side and point_grids: found neither, expected one of them."),
+        ({"point_grids": []}, "points_per_side and point_grids: found both, expected one of them."),
+        (
+            {"points_per_side": None, "point_grids": [np.zeros((1, 2))], "crop_n_layers": 1},
+            "point_grids: found 1, expected 2: one for the image and one for each of crop_n_layers.",
+        ),
+        ({"points_per_batch": 0}, "points_per_batch is 0, expected a whole number from 1."),
+        (
+            {"output_mode": "png"},
+            "output_mode is 'png', expected one of binary_mask, uncompressed_rle, coco_rle.",
+        ),
+    ],
+)
+def test_bad_options(sam: Sam, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        MaskGenerator(SamSegmenter(sam), **options)
+    assert str(caught.value) == said
