@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Unit = Literal[
     "ns", "us", "unix_us", "bytes", "mib", "share", "change", "bytes_per_s", "per_s", "factor", "score", "count", "id",
-    "flag", "text", "path", "kernel",
+    "flag", "text", "json", "path", "kernel",
 ]  # fmt: skip
 Show = Literal["always", "room", "never"]
 
@@ -31,9 +31,9 @@ class Column:
     meaning: one sentence for hover help and the reference. label: the heading; the name without its unit where empty.
     show: in a table for people always, where there is room, or never (JSON, CSV and SQL have every column).
     unit: told by the name's suffix and the dtype unless given; "id" is a number that names something, "kernel" the
-    long name of a GPU event, "unix_us" a moment, "change" b / a - 1 (0.05 is 5 % more), "score" a share that is read
-    to four decimals. of: shown as its share of that column of the same row. where: shown only where that column of the
-    same row is not 0.
+    long name of a GPU event, "json" text that is JSON, "unix_us" a moment, "change" b / a - 1 (0.05 is 5 % more),
+    "score" a share that is read to four decimals. of: shown as its share of that column of the same row. where: shown
+    only where that column of the same row is not 0.
     """
 
     dtype: str

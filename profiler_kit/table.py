@@ -6,7 +6,9 @@ report, notebooks, Markdown and the reference page lay out what is declared here
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -138,8 +140,13 @@ class Filled:
         return len(self.frame)
 
     def records(self) -> list[dict[str, Any]]:
-        """The rows as JSON has them: plain values, paths as lists, None for what is missing."""
-        return records(self.frame)
+        """The rows as JSON has them: plain values, paths and JSON text as what they are, None for what is missing."""
+        rows = records(self.frame)
+        for name in self.table.schema.columns:
+            if self.table.schema.unit(name) == "json":
+                for row in rows:
+                    row[name] = json_of(row[name])
+        return rows
 
     def csv(self) -> str:
         """The rows as CSV, a region path as `outer > inner`."""
@@ -164,6 +171,13 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
         values = {str(key): list(value) if isinstance(value, tuple) else value for key, value in row.items()}
         rows.append({key: None if is_missing(value) else value for key, value in values.items()})
     return rows
+
+
+def json_of(text: str) -> Any:
+    """What JSON text says, None where there is none; the text itself if it is not JSON after all."""
+    with contextlib.suppress(ValueError, RecursionError):
+        return json.loads(text) if text else None
+    return text
 
 
 def is_missing(value: object) -> bool:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from profiler_kit.analyses.gpu.call_sites import call_sites
 from profiler_kit.analyses.gpu.copies import copies, copy_rate, copy_totals
-from profiler_kit.analyses.gpu.gpu_presence import Presence, what_ran
+from profiler_kit.analyses.gpu.gpu_presence import Presence, unread_spans, what_ran
 from profiler_kit.analyses.gpu.idle import KERNEL_WAIT_BELOW_NS, Scope, idle_gaps, idle_totals
 from profiler_kit.analyses.gpu.kernel_groups import By, in_group, kernel_groups, kernel_origins
 from profiler_kit.analyses.gpu.kernels import kernel_totals
@@ -156,6 +156,11 @@ class Trace:
         )
 
     @property
+    def unmatched_events(self) -> int:
+        """Begins of spans without an end and ends without a begin; dropped_events counts them too."""
+        return self._file.quality.unmatched_events
+
+    @property
     def incidents(self) -> tuple[Incident, ...]:
         """Where the file was damaged, and how; the first few times."""
         return self._file.quality.incidents
@@ -276,7 +281,14 @@ class Trace:
     def presence(self) -> Presence:
         """What the trace holds of the GPU, and what it lacks."""
         truncated = self._file.quality.truncated
-        return what_ran(self.gpu_events(), self.launch_calls(), truncated=truncated, metadata=self.metadata)
+        return what_ran(
+            self.gpu_events(),
+            self.launch_calls(),
+            truncated=truncated,
+            metadata=self.metadata,
+            unread=unread_spans(self.columns),
+            form=self.columns.form,
+        )
 
     @kept
     def linked_gpu_events(self) -> pd.DataFrame:

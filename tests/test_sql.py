@@ -137,7 +137,7 @@ def test_arguments_asked_for_become_columns(tmp_path: Path) -> None:
     builder = TraceBuilder()
     builder.operator("aten::mm", 0, 5, **{"Input Dims": [[2, 3]]})
     trace = load_trace(builder.write(tmp_path / "t.json"), arguments=["input_dims"])
-    assert trace.sql("SELECT input_dims FROM events")["input_dims"].tolist() == ["[[2, 3]]"]
+    assert trace.sql("SELECT input_dims FROM events")["input_dims"].tolist() == ["[[2,3]]"]
 
 
 def test_the_description_names_every_table_and_column() -> None:

@@ -459,4 +459,4 @@ def test_arguments_asked_for_are_columns(tmp_path: Path) -> None:
     trace.operator("aten::t", 3, 2)
     path = trace.write(tmp_path / "t.json")
     assert "input_dims" not in load_trace(path).events.columns
-    assert load_trace(path, arguments=["input_dims"]).events["input_dims"].tolist() == ["[[2, 3], [3, 4]]", ""]
+    assert load_trace(path, arguments=["input_dims"]).events["input_dims"].tolist() == ["[[2,3],[3,4]]", ""]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from profiler_kit.attribute.autograd_threads import BackwardThreads, find_backward, thread_order
 from profiler_kit.attribute.span_forest import ROOT, Forest, build_forest, depths, order_by, outer_first
 from profiler_kit.load.integers import MISSING
-from profiler_kit.load.trace.categories import REGION, is_gpu_work, is_launch
+from profiler_kit.load.trace.categories import REGION, STEP_PREFIX, is_gpu_work, is_launch
 from profiler_kit.load.trace.columns import EventColumns
 
 I64 = npt.NDArray[np.int64]
@@ -25,7 +25,6 @@ Path = tuple[str, ...]
 NO_REGION: Final[Path] = ("(no region)",)
 UNLINKED: Final[Path] = ("(unlinked)",)
 NO_REGION_PATH, UNLINKED_PATH, NO_FORWARD_PATH = 0, 1, 2  # where Attribution.paths has them, and the empty path
-STEP_PREFIX: Final = "ProfilerStep#"
 NONE: Final = -1  # "no row" in the integer arrays of this module
 _NEVER: Final = np.iinfo(np.int64).max
 _BUDGET: Final = 20_000_000  # pieces nested again and again, over all rounds: some seconds

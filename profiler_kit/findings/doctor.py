@@ -7,11 +7,13 @@ from typing import Any, Final
 
 import numpy as np
 
+from profiler_kit.analyses.gpu.gpu_presence import unread_spans
 from profiler_kit.analyses.gpu.quality import Flaw
 from profiler_kit.findings import quality
+from profiler_kit.findings.time import FORMS
 from profiler_kit.formats.run_record import MEMORY, RunRecord
 from profiler_kit.load.trace import categories, native
-from profiler_kit.load.trace.categories import IGNORED, role_of
+from profiler_kit.load.trace.categories import SPANS, role_of, role_of_events
 from profiler_kit.load.trace.file_facts import FileFacts
 from profiler_kit.text import fmt_bytes, fmt_count, fmt_ns
 from profiler_kit.trace import Trace
@@ -90,6 +92,7 @@ def describe(trace: Trace, facts: FileFacts, record: RunRecord | None) -> dict[s
             "packing": facts.packing,
             "encoding": facts.encoding,
             "layout": facts.layout,
+            **({"form": columns.form} if FORMS[columns.form] else {}),
             "bare_list": facts.bare_list,
         },
         "recording": {
@@ -134,11 +137,20 @@ def _on_host(trace: Trace) -> list[bool]:
 
 def _categories(facts: FileFacts, trace: Trace) -> list[dict[str, Any]]:
     """One row per category and phase, most events first: how many, our role for it, and why it is left out."""
+    keys = ("category", "phase", "events", "role", "why")
     rows = [
-        {"category": category, "phase": phase, "events": count, "role": role_of(category), "why": IGNORED.get(category)}
+        dict(zip(keys, (category, phase, count, *_role(category, phase, trace)), strict=True))
         for (category, phase), count in facts.counts.items()
     ]
     return sorted(rows, key=lambda row: (-int(str(row["events"])), str(row["category"]), str(row["phase"])))
+
+
+def _role(category: str, phase: str, trace: Trace) -> tuple[str, str | None]:
+    """Our role for such events; spans without a category are read by their process, if that is known."""
+    if category or phase not in SPANS:
+        return role_of_events(category, phase)
+    unread = unread_spans(trace.columns, ("",))[0]
+    return ("unknown", None) if unread else ("by process", None)
 
 
 def about(summary: dict[str, Any]) -> list[tuple[str, str]]:
@@ -151,6 +163,7 @@ def about(summary: dict[str, Any]) -> list[tuple[str, str]]:
     versions += [f"{VERSIONS[key]} {_version(key, value)}" for key, value in recording["versions"].items()]
     rows = [
         ("file", f"{LAYOUTS[file['layout']]}{kind}{encoding}, {packed}{fmt_bytes(file['text_bytes'])}"),
+        *([("form", FORMS[file["form"]])] if "form" in file else []),
         ("recorded with", ", ".join(versions) or "not said"),
         ("options", ", ".join(f"{name} {'on' if on else 'off'}" for name, on in recording["options"].items())),
         ("devices", _counted(recording["devices"]) or "none named"),

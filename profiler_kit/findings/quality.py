@@ -22,6 +22,16 @@ WORDS: Final[dict[str, tuple[str, str, str]]] = {
         'with profiler_runner("trace.json.gz"): ...  # the file appears whole or not at all',
     ),
     "dropped": ("events that could not be read: {count}", "every sum they belong to", _NAMES),
+    "unmatched": (
+        "begins of a span without an end, or ends without a begin: {count}",
+        "those spans: how long they took is not in the file, so they are in no sum",
+        "",
+    ),
+    "no category": (
+        "{count} of {of} spans have no category and are not read (in {names})",
+        "those spans: no analysis counts them",
+        "",
+    ),
     "corrupt gzip": (
         "the compressed data is damaged or ends early",
         "everything after the damage; what is before it was not verified by its checksum",
@@ -126,6 +136,7 @@ def flaws(trace: Trace, facts: FileFacts, *, has_snapshot: bool = False) -> list
         truncated=quality.truncated,
         repaired_events=quality.repaired_events,
         dropped_events=quality.dropped_events,
+        unmatched_events=trace.unmatched_events,
         damaged_compression=facts.damaged_compression,
         counts=facts.counts,
         has_shapes=facts.has_shapes,
@@ -194,7 +205,8 @@ def losses(trace: Trace) -> list[Finding]:
     found, gpu = trace.quality, trace.summary()["gpu_events"]
     counts: dict[Key, int] = {
         "truncated": int(found.truncated),
-        "dropped": found.dropped_events,
+        "dropped": found.dropped_events - trace.unmatched_events,
+        "unmatched": trace.unmatched_events,
         "repaired": found.repaired_events,
         "overlapping regions": trace.shortened_regions,
         "unlinked": found.unlinked_gpu_events,

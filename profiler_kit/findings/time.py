@@ -16,6 +16,14 @@ from profiler_kit.run import Run
 from profiler_kit.text import fmt_ns, fmt_percent
 from profiler_kit.trace import Trace
 
+# Who wrote a trace that Kineto of today did not, as the end of "a trace of".
+FORMS: Final[dict[str, str]] = {
+    "kineto": "",
+    "kineto-2021": "Kineto as in torch 1.8 to 1.12",
+    "autograd": "the legacy torch.autograd.profiler",
+    "ascend": "torch_npu (Ascend)",
+    "xla": "TensorFlow or JAX (XLA)",
+}
 EXPOSED_FROM: Final = 0.1  # share of the recorded span from which exposed communication is worth a sentence
 SLOWED_FROM: Final = 0.03  # of the busy share: below, recording made no difference worth a word
 
@@ -95,6 +103,12 @@ def missing_gpu(presence: Presence) -> Finding:
     if presence.ran == "not recorded":
         said = f"GPU work was launched ({calls} it), but the GPU was not recorded: this is the host side only."
         return Finding("gpu-not-recorded", "missing", say(said), "warning", page="doctor")
+    if presence.ran == "not read":
+        spans = f"{counted(presence.unread, 'span')} of no known category"
+        where = ", ".join(map(repr, presence.where))
+        who = f"This is a trace of {FORMS[presence.form]}. " if FORMS[presence.form] else ""
+        said = f"{who}No GPU events are known in it, but {spans} (in {where}): what they are is not read."
+        return Finding("not-read", "lost", say(said), "warning", page="doctor")
     return Finding("no-gpu", "missing", say("No GPU in this run."), page="doctor")
 
 

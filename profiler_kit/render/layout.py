@@ -310,6 +310,7 @@ _COLUMNS: Final[dict[str, Maker]] = {
     "id": _numbers(str),
     "flag": _flags,
     "text": _text,
+    "json": _text,
     "path": _paths,
     "kernel": _kernels,
 }

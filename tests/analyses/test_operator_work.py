@@ -59,8 +59,8 @@ def test_shapes_set_calls_of_one_operator_apart(tmp_path: Path) -> None:
     path = linear_in_linear(tmp_path)
     shapes = load_trace(path, arguments=["input_dims"]).shape_work()
     assert shapes.to_numpy().tolist() == [
-        ["linear", "[[8, 4]]", 2, 50_000, 20_000, 1, 5_000, 3, 23_000],
-        ["linear", "[[4, 4]]", 1, 30_000, 10_000, 1, 7_000, 2, 18_000],
+        ["linear", "[[8,4]]", 2, 50_000, 20_000, 1, 5_000, 3, 23_000],
+        ["linear", "[[4,4]]", 1, 30_000, 10_000, 1, 7_000, 2, 18_000],
         ["addmm", "", 1, 20_000, 20_000, 1, 11_000, 1, 11_000],
     ]
     pd.testing.assert_frame_equal(load_trace(path).shape_work(), shapes)  # reads the file once more

@@ -46,7 +46,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["idle"], IDLE_TOTALS, {"cause": "other", "idle_ns": 32_000, "gaps": 1, "stream": 7}),
         (["idle", "--scope", "all"], IDLE_TOTALS, {"cause": "kernel wait", "idle_ns": 28_000, "device": None}),
         (["operators"], OPERATOR_WORK, {"name": "aten::linear", "gpu_events": 2, "gpu_ns": 16_000}),
-        (["operators", "--by", "shape"], SHAPE_WORK, {"name": "aten::linear", "input_dims": "[[8, 4]]"}),
+        (["operators", "--by", "shape"], SHAPE_WORK, {"name": "aten::linear", "input_dims": [[8, 4]]}),
         (["operators", "--by", "kernel"], OPERATOR_KERNELS, {"operator": "(unlinked)", "sum_ns": 10_000}),
         (["operators", "--by", "module"], MODULE_WORK, {"path": ["Linear_0"], "sum_ns": 16_000}),
         (["sequences", "--length", "2"], KERNEL_SEQUENCES, {"kernels": ["gemm", "bias"], "count": 1, "gap_ns": 2_000}),

@@ -97,7 +97,7 @@ def test_two_processes_load_what_one_loads(
     assert len(used) > 3  # the child took part
     equal(both, alone(path, monkeypatch, asked))
     dims = both.columns.extra["input_dims"]
-    assert {dims.values[code] for code in dims.codes} == {"", *(json.dumps([[n, 2], []]) for n in range(7))}
+    assert {dims.values[code] for code in dims.codes} == {"", *(f"[[{n},2],[]]" for n in range(7))}
     assert set(both.columns.extra["cbid"].codes.tolist()) == {0}
 
 

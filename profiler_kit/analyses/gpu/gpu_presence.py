@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
+import numpy as np
 import pandas as pd
 
 from profiler_kit.attribute.frames import GPU_EVENTS, LAUNCH_CALLS
+from profiler_kit.load.trace.categories import role_of
+from profiler_kit.load.trace.columns import EventColumns, Form
 
-Ran = Literal["gpu", "cut off", "not recorded", "host"]
+Ran = Literal["gpu", "cut off", "not recorded", "not read", "host"]
 
 # Calls that put work on a device (cudaLaunchKernel, cuLaunchKernelEx, cudaGraphLaunch, hipMemcpyAsync,
 # urEnqueueKernelLaunch, ...); others (cudaGetDeviceCount, cudaDeviceSynchronize) also run where nothing is launched.
@@ -23,7 +27,8 @@ class Presence:
     """What ran, as far as the trace tells.
 
     gpu_events: kernels, copies and sets in the trace. launches: calls that put work on a GPU; unanswered: those of
-    them without a GPU event. truncated: the file is cut off. devices: names of the GPUs the file's head lists.
+    them without a GPU event. truncated: the file is cut off. devices: names of the GPUs the file's head lists. unread:
+    spans that no analysis counts as anything, for want of a category that is known; where: their processes.
     """
 
     gpu_events: int
@@ -31,25 +36,36 @@ class Presence:
     unanswered: int
     truncated: bool
     devices: tuple[str, ...]
+    unread: int = 0
+    where: tuple[str, ...] = ()
+    form: Form = "kineto"
 
     @property
     def ran(self) -> Ran:
         """gpu: its events are there. cut off: none are, but the file ends early, and Kineto writes host events first,
         then launch calls, then GPU events, so that their absence says nothing; `launches` prove that there were some,
         `devices` make it likely. not recorded: a whole file with launch calls, but without what they launched.
-        host: a whole file without either.
+        not read: without either, but with spans of unknown categories, so that nothing can be said. host: a whole file
+        without any of these.
         """
         if self.gpu_events:
             return "gpu"
         if self.truncated:
             return "cut off"
-        return "not recorded" if self.launches else "host"
+        return "not recorded" if self.launches else "not read" if self.unread else "host"
 
 
 def what_ran(
-    gpu_events: pd.DataFrame, launch_calls: pd.DataFrame, *, truncated: bool, metadata: Mapping[str, object]
+    gpu_events: pd.DataFrame,
+    launch_calls: pd.DataFrame,
+    *,
+    truncated: bool,
+    metadata: Mapping[str, object],
+    unread: tuple[int, tuple[str, ...]] = (0, ()),
+    form: Form = "kineto",
 ) -> Presence:
-    """What a trace holds of the GPU, from its GPU_EVENTS and LAUNCH_CALLS, Quality.truncated and Trace.metadata.
+    """What a trace holds of the GPU, from its GPU_EVENTS and LAUNCH_CALLS, Quality.truncated and Trace.metadata, with
+    its unread_spans and its form.
 
     Raises SchemaError when a column is missing or has another dtype.
     """
@@ -57,7 +73,20 @@ def what_ran(
     putting = [name for name in launch_calls["name"].cat.categories if _PUTS_WORK.search(str(name))]
     calls = launch_calls[launch_calls["name"].isin(putting)]
     unanswered = int((calls["gpu_events"] == 0).sum())
-    return Presence(len(gpu_events), len(calls), unanswered, truncated, _devices(metadata))
+    return Presence(len(gpu_events), len(calls), unanswered, truncated, _devices(metadata), *unread, form)
+
+
+def unread_spans(columns: EventColumns, roles: Container[str] = ("", "unknown")) -> tuple[int, tuple[str, ...]]:
+    """How many spans are of no known category, and the names of the processes that have most of them.
+
+    roles: "" for those without a category, unknown for those of another.
+    """
+    threads = columns.thread[columns.of_category(lambda category: (category and role_of(category)) in roles)]
+    found: Counter[str] = Counter()
+    for thread, count in zip(*np.unique(threads, return_counts=True), strict=True):
+        pid = columns.threads[thread][0]
+        found[columns.process_names.get(pid) or columns.process_labels.get(pid) or str(pid)] += int(count)
+    return len(threads), tuple(name for name, _ in found.most_common(4))
 
 
 def _devices(metadata: Mapping[str, object]) -> tuple[str, ...]:

@@ -60,7 +60,7 @@ SHAPE_WORK: Final = Schema(
     "operator name and input shapes, longest nested_gpu_ns (then self_ns) first",
     {
         "name": Column("str", "A PyTorch operator on the host.", "operator"),
-        "input_dims": Column("str", "Sizes of its tensor arguments, as the trace writes them.", "shapes"),
+        "input_dims": Column("str", "Sizes of its tensor arguments.", "shapes", unit="json"),
         "calls": Column("int64"),
         "host_ns": Column("int64", "Host time inside it, operators called inside included.", show="room"),
         "self_ns": Column("int64", label="host, self"),

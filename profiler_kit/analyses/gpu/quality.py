@@ -11,8 +11,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from profiler_kit.analyses.gpu.gpu_presence import unread_spans
 from profiler_kit.attribute.frames import GPU_EVENTS, REGION_INSTANCES
-from profiler_kit.load.trace.categories import COMMUNICATION_PREFIXES, MEMORY, OPERATOR, STACK, is_launch, role_of
+from profiler_kit.load.trace.categories import (
+    COMMUNICATION_PREFIXES,
+    MEMORY,
+    OPERATOR,
+    STACK,
+    is_launch,
+    role_of_events,
+)
 from profiler_kit.load.trace.columns import EventColumns
 
 I64 = npt.NDArray[np.int64]
@@ -26,6 +34,8 @@ Key = Literal[
     "corrupt gzip",
     "overlapping regions",
     "unknown categories",
+    "no category",
+    "unmatched",
     "no GPU activity",
     "GPU work without events",
     "no host activity",
@@ -45,7 +55,7 @@ Key = Literal[
     "stream overlap",
 ]
 STEP: Final = "ProfilerStep"
-_LOST: Final = ("truncated", "dropped", "repaired", "corrupt gzip", "unknown categories")
+_LOST: Final = ("truncated", "dropped", "repaired", "unmatched", "corrupt gzip", "unknown categories", "no category")
 _ODD: Final = ("overlapping regions", "early starts", "stream overlap")
 
 
@@ -81,6 +91,7 @@ class Recorded:
     has_shapes: bool
     has_stacks: bool
     metadata: Mapping[str, Any]
+    unmatched_events: int = 0
 
     def flag(self, name: str) -> bool:
         """Whether the recording option is on, as Kineto writes it into the metadata."""
@@ -100,7 +111,7 @@ def find_flaws(
     """
     gpu_events, instances = GPU_EVENTS.check(gpu_events), REGION_INSTANCES.check(instances)
     return [
-        *lost(recorded),
+        *lost(recorded, columns),
         *missing_activity(columns, gpu_events),
         *missing_regions(gpu_events, instances),
         *missing_options(recorded, columns, gpu_events),
@@ -108,21 +119,27 @@ def find_flaws(
     ]
 
 
-def lost(recorded: Recorded) -> list[Flaw]:
+def lost(recorded: Recorded, columns: EventColumns) -> list[Flaw]:
     """Parts of the file that did not become events."""
     found = []
     if recorded.truncated:
         found.append(Flaw("truncated", 1))
-    if recorded.dropped_events:
-        found.append(Flaw("dropped", recorded.dropped_events, sum(recorded.counts.values())))
+    unmatched = recorded.unmatched_events
+    if recorded.dropped_events > unmatched:
+        found.append(Flaw("dropped", recorded.dropped_events - unmatched, sum(recorded.counts.values())))
+    if unmatched:
+        found.append(Flaw("unmatched", unmatched, sum(recorded.counts.values())))
     if recorded.damaged_compression:
         found.append(Flaw("corrupt gzip", 1))
     if recorded.repaired_events:
         found.append(Flaw("repaired", recorded.repaired_events, sum(recorded.counts.values())))
-    unknown = {name for name, _ in recorded.counts if role_of(name) == "unknown"}
+    unknown = {name for name, phase in recorded.counts if role_of_events(name, phase)[0] == "unknown"}
     if unknown:
         names = sorted(unknown, key=recorded.of_category, reverse=True)
         found.append(Flaw("unknown categories", sum(map(recorded.of_category, names)), 0, tuple(names[:8])))
+    bare, processes = unread_spans(columns, ("",))
+    if bare:
+        found.append(Flaw("no category", bare, len(columns), processes))
     return found
 
 

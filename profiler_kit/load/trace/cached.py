@@ -22,6 +22,7 @@ from profiler_kit.load.trace.chrome import HINT, ChromeTrace, LoadQuality, argum
 from profiler_kit.load.trace.column_builder import INTEGERS, PLAIN, ColumnBuilder
 from profiler_kit.load.trace.columns import EventColumns, TextColumn
 from profiler_kit.load.trace.decompress import text_bytes_about
+from profiler_kit.load.trace.dialect import translated
 from profiler_kit.load.trace.native import scanner_for
 from profiler_kit.load.trace.split_events import EventStream
 from profiler_kit.progress import Report, silent
@@ -114,7 +115,7 @@ def spilled_trace(path: Path | str, *, arguments: Sequence[str] = (), report: Re
             if entry is not None and target == entry.file:
                 cache.make_room(target.parent, cache.limit_bytes(), spare=target)
             found = TRACES.unpack(cache.read_file(target, TRACES, stamp, mapped=True), file)
-        yield Spilled(target, found)
+        yield Spilled(target, dataclasses.replace(found, columns=translated(found.columns)))
 
 
 def spill_chrome_trace(

@@ -78,6 +78,17 @@ OLD_CATEGORIES: Final = {
     "Runtime": "cuda_runtime",
     "PythonFunction": "python_function",
 }
+OLD_FLOWS: Final = {
+    "async": "ac2g",
+    "async_gpu": "ac2g",
+    "async_cpu_to_gpu": "ac2g",
+    "forward_backward": "fwdbwd",
+}
+STEP_PREFIX: Final = "ProfilerStep#"
+# Arrows from an operator to its work on a device, of the legacy autograd profiler and of torch_npu.
+DEVICE_ARROWS: Final = frozenset({"cpu_to_cuda", "cpu_to_xpu", "cpu_to_privateuse1", "async_npu"})
+SPANS: Final = frozenset({"X", "B", "E"})  # phases that are read as spans of time
+ASYNCHRONOUS: Final = frozenset({"b", "n", "e", "S", "T", "p", "F"})
 
 _LAUNCH_SUFFIXES: Final = ("_runtime", "_driver")
 
@@ -90,6 +101,20 @@ def is_gpu_work(category: str) -> bool:
 def is_launch(category: str) -> bool:
     """Runtime and driver calls, those of a back end Kineto does not know (gcu_runtime) included."""
     return role_of(category) == "launch"
+
+
+def current(category: str) -> str:
+    """What Kineto calls a category today."""
+    return OLD_CATEGORIES.get(category) or OLD_FLOWS.get(category, category)
+
+
+def role_of_events(category: str, phase: str) -> tuple[Role, str | None]:
+    """What events of that category and phase are to us, and why they are ignored or not known."""
+    if phase in ASYNCHRONOUS:
+        return "ignored", "asynchronous spans, which no thread holds"
+    if category in DEVICE_ARROWS:
+        return "flow", None
+    return role_of(category), IGNORED.get(category)
 
 
 def role_of(category: str) -> Role:

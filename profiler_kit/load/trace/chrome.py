@@ -26,6 +26,7 @@ from profiler_kit.load.trace.column_builder import ColumnBuilder
 from profiler_kit.load.trace.columns import EventColumns
 from profiler_kit.load.trace.decode import KEPT_ARGUMENTS, NOT_JSON
 from profiler_kit.load.trace.decompress import MOST_LAYERS, Blocks, packing_of, text_bytes_about
+from profiler_kit.load.trace.dialect import translated
 from profiler_kit.load.trace.native import scanner_for
 from profiler_kit.load.trace.read_ahead import BlocksAhead
 from profiler_kit.load.trace.repair import Incident
@@ -71,14 +72,16 @@ class LoadQuality:
 
     events counts every entry of `traceEvents`, of any phase. A truncated file lacks the end of `traceEvents`; it is
     loaded up to its last whole event. repaired events were malformed JSON and could be mended; dropped ones could not,
-    are not events, have a negative or missing duration, or come after the end of the trace. incidents says what
-    happened where, the first few times.
+    are not events, have a negative or missing duration, or come after the end of the trace; unmatched_events of these
+    are begins of a span without an end, or ends without a begin. incidents says what happened where, the first few
+    times.
     """
 
     events: int
     truncated: bool
     repaired_events: int
     dropped_events: int
+    unmatched_events: int = 0
     incidents: tuple[Incident, ...] = field(default=(), compare=False)
 
 
@@ -125,6 +128,7 @@ def read_stream(file: Path, events: EventStream, report: Report, second: SecondP
         else:
             _feed_both(rest, events, second)
     builder = events.builder
+    builder.close_spans()
     if not builder.rows:
         raise no_events(file, builder, truncated=not events.closed, behind=events.behind)
     quality = LoadQuality(
@@ -132,9 +136,10 @@ def read_stream(file: Path, events: EventStream, report: Report, second: SecondP
         truncated=not events.closed,
         repaired_events=events.repaired,
         dropped_events=builder.dropped + events.dropped,
+        unmatched_events=builder.unmatched,
         incidents=(*events.incidents, *([Incident("corrupt", events.offset, "")] if blocks.cut_off else [])),
     )
-    return ChromeTrace(file, builder.columns(), metadata_of(head, events.tail), quality)
+    return ChromeTrace(file, translated(builder.columns()), metadata_of(head, events.tail), quality)
 
 
 def _feed_both(stream: Iterator[bytes], events: EventStream, second: SecondProcess) -> None:
@@ -191,7 +196,7 @@ def argument_keys(names: Sequence[str]) -> list[str]:
 
 
 def no_events(file: Path, builder: ColumnBuilder, *, truncated: bool, behind: int = 0) -> TraceFormatError:
-    if builder.total > builder.dropped:
+    if builder.total > builder.dropped - builder.unmatched:
         found = f"{builder.total} events but none with a duration (phase X)"
     elif builder.total:
         found = f"a list of {builder.total} values that are not trace events"

@@ -6,6 +6,7 @@ those exactly below 2**43 us, above it the decimal text is used.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from array import array
 from collections.abc import Callable, Sequence
@@ -13,15 +14,21 @@ from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 from operator import attrgetter
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from msgspec import Raw
 
 from profiler_kit.load.integers import I64, MISSING, narrowed, of_one_width, resized
-from profiler_kit.load.trace.categories import OLD_CATEGORIES
-from profiler_kit.load.trace.columns import EventColumns, TextColumn
-from profiler_kit.load.trace.decode import ABSENT, Arguments, Event
+from profiler_kit.load.trace.categories import DEVICE_ARROWS, current
+from profiler_kit.load.trace.columns import EventColumns, TextColumn, no_flows
+from profiler_kit.load.trace.decode import ABSENT, NOT_JSON, Arguments, Event
+from profiler_kit.load.trace.dialect import form_of
 
+FORWARD, DEVICE = "fwdbwd", "device"  # kinds of arrows that are kept, by their categories
+_ARROWS: Final = {FORWARD: FORWARD, **dict.fromkeys(DEVICE_ARROWS, DEVICE)}
+SHAPES: Final = frozenset({"input_dims", "input_strides", "Input Dims", "Input Strides"})
+_NEWER: Final = frozenset({"user_annotation", "python_function"})  # these never had the older `external id`
 FLOAT_EXACT_US: Final = float(1 << 43)  # above this a float no longer tells three decimals apart
 LAST_NS: Final = 1 << 62  # leaves room for start + duration in 64 bits
 # How to take each integer argument of many: written out, since a list comprehension that names its attribute takes half
@@ -101,8 +108,11 @@ class ColumnBuilder:
         self.process_labels: dict[int | str, str] = {}
         self.parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in (*PLAIN, *INTEGERS, *extra)}
         self._wide = 0  # blocks since the last narrowing
+        self.process_names: dict[int | str, str] = {}
         self.launched: list[I64] = []
-        self.flows: dict[str, list[I64]] = {"s": [], "f": []}
+        self.flows: dict[tuple[str, str], list[I64]] = {(of, phase): [] for of in (FORWARD, DEVICE) for phase in "sf"}
+        self.halves: list[tuple[int, Event]] = []  # begins and ends of spans with their time, in file order
+        self.unmatched = 0
 
     def add(self, events: Sequence[Event], *, exact: bool) -> bool:
         """Add one block. With `exact` the events' `ts` is decimal text instead of a float.
@@ -155,7 +165,11 @@ class ColumnBuilder:
         for column, values in self._integers_of(category, arguments).items():
             parts[column].append(values)
         for number, (column, codes) in enumerate(self.texts.items()):
-            parts[column].append(_texts(codes, list(map(attrgetter(f"extra_{number}"), arguments))))
+            texts = list(map(attrgetter(f"extra_{number}"), arguments))
+            if hasattr(arguments[0], f"older_{number}"):
+                older = map(attrgetter(f"older_{number}"), arguments)
+                texts = [old if text is ABSENT else text for text, old in zip(texts, older, strict=True)]
+            parts[column].append(_texts(codes, texts))
         self._wide += 1
         if self._wide == NARROW_EVERY:
             self._narrow()
@@ -180,14 +194,19 @@ class ColumnBuilder:
                 values = take(mine)
                 if column in usual or values.count(MISSING) < len(values):
                     found[column][rows] = integers_of(values)
+            external = found["external_id"][rows]
+            lacking = np.flatnonzero(external == MISSING)
+            if len(lacking) and names[code] not in _NEWER:
+                external[lacking] = integers_of([mine[at].older_external_id for at in lacking.tolist()])
+                found["external_id"][rows] = external
         return found
 
     def _add_others(self, events: list[Event], *, exact: bool) -> None:
-        launches = [e.id for e in events if e.ph == "s" and e.cat == "ac2g"]
+        launches = [e.id for e in events if e.ph == "s" and current(e.cat) == "ac2g"]
         if launches:
             self.launched.append(integers_of(launches))
-        for phase, kept in self.flows.items():
-            links = [e for e in events if e.ph == phase and e.cat == "fwdbwd"]
+        for (of, phase), kept in self.flows.items():
+            links = [e for e in events if e.ph == phase and _ARROWS.get(current(e.cat)) == of]
             if links:
                 start, _ = starts_of(links, exact=exact)
                 thread = self._threads_of(links).astype(np.int64)
@@ -195,9 +214,47 @@ class ColumnBuilder:
         for event in [e for e in events if e.ph == "M" or not e.ph]:
             if event.name == "thread_name" and event.args.name:
                 self.thread_names[identity(event.pid), identity(event.tid)] = event.args.name
+            elif event.name == "process_name" and event.args.name:
+                self.process_names[identity(event.pid)] = event.args.name
             elif event.name == "process_labels" and event.args.labels:
                 self.process_labels[identity(event.pid)] = event.args.labels
             self.dropped += not event.ph  # an object that is not a trace event
+        halves = [e for e in events if e.ph in ("B", "E")]
+        if halves:
+            start, known = starts_of(halves, exact=exact)
+            self.dropped += int((~known).sum())
+            self.halves += [
+                pair for pair, ok in zip(zip(start.tolist(), halves, strict=True), known, strict=True) if ok
+            ]
+
+    def close_spans(self) -> None:
+        """Make spans of the begins and ends: all of the file have come.
+
+        An end closes the last open begin of its thread that has its name, or the last one if it has no name; the others
+        are counted, as what they would be has no beginning, or no end.
+        """
+        opened: dict[tuple[Any, ...], list[tuple[int, int, Event]]] = {}
+        closed: set[int] = set()
+        spans: list[tuple[int, Event]] = []
+        for number, (ns, event) in enumerate(sorted(self.halves, key=lambda half: half[0])):
+            thread = (identity(event.pid), identity(event.tid))
+            if event.ph == "B":
+                for key in (thread, (*thread, event.name)):
+                    opened.setdefault(key, []).append((number, ns, event))
+                continue
+            waiting = opened.get((*thread, event.name) if event.name else thread, [])
+            while waiting and waiting[-1][0] in closed:
+                waiting.pop()
+            if waiting:
+                first, start, begin = waiting.pop()
+                closed.add(first)
+                spans.append((start, _joined(begin, event, ns - start)))
+        self.unmatched = len(self.halves) - 2 * len(spans)
+        self.dropped += self.unmatched
+        self.halves = []
+        if spans:
+            start_ns = np.array([start for start, _ in spans], dtype=np.int64)
+            self._add_spans([span for _, span in spans], start_ns, np.ones(len(spans), dtype=bool))
 
     def _threads_of(self, events: list[Event]) -> npt.NDArray[np.int32]:
         """Code of (pid, tid) of each event; consecutive events mostly share it, so runs are coded once."""
@@ -220,17 +277,23 @@ class ColumnBuilder:
             **{name: self.take(name) for name in ("name", "category", "thread")},
             integers={name: resized(self.take(name), np.int64) for name in INTEGERS},
             names=list(self.names),
-            categories=[OLD_CATEGORIES.get(category, category) for category in self.categories],
+            categories=[current(category) for category in self.categories],
             threads=list(self.threads),
             launched=_distinct(np.concatenate([np.zeros(0, np.int64), *self.launched])),
-            forward_flows=np.concatenate([np.zeros((0, 3), np.int64), *self.flows["s"]]),
-            backward_flows=np.concatenate([np.zeros((0, 3), np.int64), *self.flows["f"]]),
+            **{
+                name: np.concatenate([no_flows(), *self.flows[key]])
+                for name, key in zip(
+                    ("forward_flows", "backward_flows", "outgoing", "incoming"), self.flows, strict=True
+                )
+            },
             thread_names=self.thread_names,
             process_labels=self.process_labels,
             extra={
-                name: TextColumn(self.take(name), [text.decode("utf-8", "replace") for text in codes])
+                name: TextColumn(self.take(name), [_compact(text, name in SHAPES) for text in codes])
                 for name, codes in self.texts.items()
             },
+            process_names=self.process_names,
+            form=form_of(self.categories, (pid for pid, _ in self.threads), self.process_names.values()),
         )
 
     def take(self, column: str) -> npt.NDArray[Any]:
@@ -262,6 +325,37 @@ def _texts(codes: Codes, values: list[Raw]) -> npt.NDArray[np.int32]:
     if rows:
         found[rows] = coded(codes, list(map(bytes, map(values.__getitem__, rows))))
     return found
+
+
+def _compact(text: bytes, shapes: bool) -> str:
+    """JSON text on one line without blanks, if it is a list or an object; shapes may be a list in quotes as well."""
+    if text[:1] in (b'"', b"[", b"{"):
+        with contextlib.suppress(*NOT_JSON):
+            inside = msgspec.json.decode(text) if shapes and text[:1] == b'"' else ""
+            listed = inside.encode() if inside[:1] == "[" else text
+            if listed[:1] != b'"':
+                text = msgspec.json.format(listed, indent=-1)
+    return text.decode("utf-8", "replace")
+
+
+def _joined(begin: Event, end: Event, ns: int) -> Event:
+    """The span of a begin and an end; what only one of them has counts, and of arguments of both that of the end."""
+    kind, fields = type(begin.args), begin.args.__struct_fields__
+    given = {
+        name: getattr(args, name)
+        for args in (begin.args, end.args)
+        for name, default in zip(fields, kind.__struct_defaults__, strict=True)
+        if getattr(args, name) is not default
+    }
+    return Event(
+        ph="X",
+        cat=begin.cat or end.cat,
+        name=begin.name or end.name,
+        pid=begin.pid,
+        tid=begin.tid,
+        dur=ns / 1000,
+        args=kind(**given),
+    )
 
 
 def starts_of(events: Sequence[Event], *, exact: bool) -> tuple[I64, npt.NDArray[np.bool_]]:

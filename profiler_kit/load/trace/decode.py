@@ -21,6 +21,7 @@ class Arguments(Struct, gc=False, frozen=True):
 
     correlation: int = MISSING
     external_id: int = field(default=MISSING, name="External id")
+    older_external_id: int = field(default=MISSING, name="external id")  # up to torch 1.12
     device: int = MISSING
     stream: int | str = MISSING
     sequence_number: int = field(default=MISSING, name="Sequence number")
@@ -33,6 +34,7 @@ class Arguments(Struct, gc=False, frozen=True):
 
 
 _NO_ARGUMENTS: Final = Arguments()
+OLDER_KEYS: Final = {"Input Dims": "Input dims"}  # up to torch 1.8
 KEPT_ARGUMENTS: Final = frozenset(f.encode_name for f in msgspec.structs.fields(Arguments))
 
 
@@ -65,6 +67,11 @@ class Decoders:
     def __init__(self, extra: Sequence[str] = ()) -> None:
         self.extra = tuple(extra)
         fields = [(f"extra_{number}", Raw, field(default=ABSENT, name=key)) for number, key in enumerate(extra)]
+        fields += [
+            (f"older_{number}", Raw, field(default=ABSENT, name=OLDER_KEYS[key]))
+            for number, key in enumerate(extra)
+            if key in OLDER_KEYS and OLDER_KEYS[key] not in extra
+        ]
         with_extra = msgspec.defstruct("Arguments", fields, bases=(Arguments,), gc=False, frozen=True)
         self._arguments = cast("type[Arguments]", with_extra) if extra else Arguments
         with_arguments = ("args", self._arguments, self._arguments())

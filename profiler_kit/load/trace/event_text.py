@@ -19,7 +19,7 @@ import numpy.typing as npt
 from profiler_kit.errors import TraceFormatError
 from profiler_kit.files import require_file
 from profiler_kit.load.integers import I64, MISSING
-from profiler_kit.load.trace.categories import OLD_CATEGORIES, OPERATOR, REGION, is_gpu_work, is_launch
+from profiler_kit.load.trace.categories import OPERATOR, REGION, current, is_gpu_work, is_launch
 from profiler_kit.load.trace.chrome import HINT, find_events, metadata_of, no_events
 from profiler_kit.load.trace.column_builder import (
     FLOAT_EXACT_US,
@@ -251,7 +251,7 @@ def microseconds(ns: int) -> bytes:
 
 def _matters(event: Event) -> bool:
     """Whether attribution needs the event: regions, launches, GPU work, and operators that autograd knows."""
-    category = OLD_CATEGORIES.get(event.cat, event.cat)
+    category = current(event.cat)
     if category == OPERATOR:
         arguments = event.args
         known = arguments.sequence_number != MISSING or arguments.forward_thread != MISSING
@@ -340,7 +340,7 @@ class _ScanBuilder(ColumnBuilder):
             spans=Spans(**{name: np.concatenate(self._span_parts.pop(name)) for name in _SPAN_COLUMNS}),
             flows=Flows(*np.concatenate(self._flows).T),
             threads=list(self.all_threads),
-            categories=[OLD_CATEGORIES.get(name, name) for name in self.all_categories],
+            categories=[current(name) for name in self.all_categories],
             columns=self.columns(),
             outcomes=outcomes,
             stamp=stamp,

@@ -25,7 +25,7 @@ from profiler_kit.errors import KitError
 from profiler_kit.files import require_file
 from profiler_kit.load import cache
 from profiler_kit.load.trace.cached import find_trace
-from profiler_kit.load.trace.categories import OLD_CATEGORIES
+from profiler_kit.load.trace.categories import current
 from profiler_kit.load.trace.chrome import HINT, find_events
 from profiler_kit.load.trace.column_builder import ColumnBuilder
 from profiler_kit.load.trace.decode import NOT_JSON, Event
@@ -154,7 +154,7 @@ def read_file_facts(path: Path, *, report: Report = silent) -> FileFacts:
     events.feed_all(rest)
     counts: Counter[tuple[str, str]] = Counter()
     for (category, phase), count in events.counts.items():
-        counts[OLD_CATEGORIES.get(category, category), phase] += count
+        counts[current(category), phase] += count
     return FileFacts(
         path=path,
         size_bytes=path.stat().st_size,

@@ -43,6 +43,7 @@ class Keys(msgspec.Struct):
     texts: dict[str, list[bytes]]
     thread_names: list[tuple[int | str, int | str, str]]
     process_labels: list[tuple[int | str, str]]
+    process_names: list[tuple[int | str, str]]
     total: int
     dropped: int
 
@@ -124,6 +125,7 @@ class SecondProcess:
             kept.append(links)
         builder.thread_names.update({(pid, tid): name for pid, tid, name in keys.thread_names})
         builder.process_labels.update(dict(keys.process_labels))
+        builder.process_names.update(dict(keys.process_names))
         builder.total += keys.total
         builder.dropped += keys.dropped
 
@@ -194,7 +196,8 @@ def main() -> None:
         os.write(target.fileno(), OK)  # past the buffer
         while block := receive():
             before = stream.builder.rows
-            if not stream.decode(memoryview(block)):
+            # begins and ends are matched by one process
+            if not stream.decode(memoryview(block)) or stream.builder.halves:
                 os.write(target.fileno(), MALFORMED)
                 return
             counts.append(stream.builder.rows - before)
@@ -214,6 +217,7 @@ def _result(builder: ColumnBuilder, counts: list[int]) -> Any:
             texts={column: list(codes) for column, codes in builder.texts.items()},
             thread_names=[(pid, tid, name) for (pid, tid), name in builder.thread_names.items()],
             process_labels=list(builder.process_labels.items()),
+            process_names=list(builder.process_names.items()),
             total=builder.total,
             dropped=builder.dropped,
         )

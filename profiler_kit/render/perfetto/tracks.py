@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
-from profiler_kit.attribute.regions import NONE, STEP_PREFIX, Attribution
+from profiler_kit.attribute.regions import NONE, Attribution
 from profiler_kit.attribute.span_forest import depths
 from profiler_kit.load.integers import MISSING
+from profiler_kit.load.trace.categories import STEP_PREFIX
 from profiler_kit.load.trace.event_text import Scan, microseconds
 from profiler_kit.render.perfetto.window import Window
 from profiler_kit.units import NS_PER_US

@@ -14,11 +14,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from profiler_kit.attribute.regions import NONE, STEP_PREFIX, Attribution
+from profiler_kit.attribute.regions import NONE, Attribution
 from profiler_kit.attribute.span_forest import ROOT, build_forest, outer_first
 from profiler_kit.errors import OptionError
 from profiler_kit.load.integers import MISSING
-from profiler_kit.load.trace.categories import OPERATOR, REGION, is_launch
+from profiler_kit.load.trace.categories import OPERATOR, REGION, STEP_PREFIX, is_launch
 from profiler_kit.load.trace.event_text import FLOW_PHASES, Scan
 from profiler_kit.text import fmt_ns
 

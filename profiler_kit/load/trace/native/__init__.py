@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from profiler_kit.errors import OptionError
 from profiler_kit.load.integers import MISSING
-from profiler_kit.load.trace.column_builder import INTEGERS, PLAIN, ColumnBuilder, coded, identity
-from profiler_kit.load.trace.decode import Arguments, Event
+from profiler_kit.load.trace.column_builder import FORWARD, INTEGERS, PLAIN, ColumnBuilder, coded, identity
+from profiler_kit.load.trace.decode import OLDER_KEYS, Arguments, Event
 from profiler_kit.load.trace.native import build
 
 VARIABLE: Final = "PROFILER_KIT_READER"
@@ -118,8 +118,9 @@ def _wanted(keys: Sequence[str]) -> list[tuple[str, int]]:
     for name in (*INTEGERS, *(name for name in fields if name not in INTEGERS)):
         types = get_args(fields[name].type) or (fields[name].type,)
         kind = (_NULLS if type(None) in types else 0) | (_TEXTS if str in types else 0)
-        found.append((fields[name].encode_name, kind if int in types else _ONLY_TEXT))
-    return [*found, *((key, _AS_WRITTEN) for key in keys)]
+        older = name not in INTEGERS  # an integer, or a list, under a key of older files: a block for the decoder
+        found.append((fields[name].encode_name, kind if int in types and not older else _ONLY_TEXT))
+    return [*found, *((key, _AS_WRITTEN) for key in keys), *((key, _ONLY_TEXT) for key in OLDER_KEYS.values() if key not in keys)]
 
 
 class Scanner:
@@ -227,8 +228,8 @@ class Scanner:
             links[:, 2] = threads[links[:, 2]]
         if state.launched.count:
             builder.launched.append(state.launched.rows(1)[:, 0])
-        for phase, kept in builder.flows.items():
-            mine = links[links[:, 0] == ord(phase)]
+        for (kind, phase), kept in builder.flows.items():
+            mine = links[links[:, 0] == ord(phase)] if kind == FORWARD else links[:0]
             if len(mine):
                 kept.append(mine[:, 1:4])
         builder.take_rows(columns, rows, int(state.events))
