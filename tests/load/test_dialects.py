@@ -115,7 +115,7 @@ def test_a_launch_without_an_id_goes_with_the_others_of_its_thread(tmp_path: Pat
         span("Memcpy HtoD", 70, 5, **{**kernel, "cat": "Memcpy"}, args={"correlation": 2, "stream": 7, "device": 0}),
     )
     assert trace.gpu_events()["path"].tolist() == [("ProfilerStep",), ("ProfilerStep",)]
-    assert trace.kernel_details()["operator"].fillna("").tolist() == ["aten::mm", ""]
+    assert trace.kernel_details()["operator"].astype(object).fillna("").tolist() == ["aten::mm", ""]
 
 
 def test_the_spans_of_jax_are_named_and_not_called_no_gpu(tmp_path: Path) -> None:
