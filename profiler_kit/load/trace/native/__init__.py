@@ -120,7 +120,11 @@ def _wanted(keys: Sequence[str]) -> list[tuple[str, int]]:
         kind = (_NULLS if type(None) in types else 0) | (_TEXTS if str in types else 0)
         older = name not in INTEGERS  # an integer, or a list, under a key of older files: a block for the decoder
         found.append((fields[name].encode_name, kind if int in types and not older else _ONLY_TEXT))
-    return [*found, *((key, _AS_WRITTEN) for key in keys), *((key, _ONLY_TEXT) for key in OLDER_KEYS.values() if key not in keys)]
+    return [
+        *found,
+        *((key, _AS_WRITTEN) for key in keys),
+        *((key, _ONLY_TEXT) for key in OLDER_KEYS.values() if key not in keys),
+    ]
 
 
 class Scanner:

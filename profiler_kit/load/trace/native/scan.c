@@ -660,7 +660,7 @@ static enum verdict flow(struct scanner *s, bool exact)
     const struct event *e = &s->e;
     bool launch = e->phase == 's' && IS(e->category, "ac2g");
     if (!launch && !IS(e->category, "fwdbwd"))
-        return LEFT; /* of another form: the decoder knows which it keeps */
+        return IS(e->category, "ac2g") ? TAKEN : LEFT; /* counted; or of another form, some of which the decoder keeps */
     int64_t start;
     if (!e->id_known || !e->start.known || !(exact ? exact_ns : float_ns)(&e->start, &start))
         return LEFT;
