@@ -80,6 +80,11 @@ HEAVY: dict[str, dict[str, Any]] = {
     "regions that never close": snapshot([one(i) for i in range(500)], marks=NESTED),
     "regions that close in the order they opened": snapshot([one(i) for i in range(500)], marks=FIFO),
     "regions that were open": snapshot([one(i) for i in range(500)], marks=[{**m, "stage": "END"} for m in NESTED]),
+    "regions of one name that never close": snapshot(
+        [one(1)],
+        [one(2)],
+        marks=[{**MARKS[0], "device": 0, "time_us": i} for i in range(20_000)] + [s.mark("START", "b", 1, device=1)],
+    ),
     "one long stack": snapshot([one(i) | {"frames": SHARED_STACK} for i in range(20_000)]),
     "long texts": snapshot(
         [

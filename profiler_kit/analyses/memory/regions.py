@@ -94,8 +94,8 @@ def of_one_thread(annotations: pd.DataFrame) -> bool:
         return True
     open_on: dict[str, list[int]] = {}  # devices of the open regions of each name
     for end, name, device in zip(known["stage"] == "END", known["name"], known["device"].tolist(), strict=True):
-        devices = open_on.setdefault(name, [])
-        if any(one != device for one in devices):
+        devices = open_on.setdefault(name, [])  # all of them the same one
+        if devices and devices[-1] != device:
             return False
         if not end:
             devices.append(device)
