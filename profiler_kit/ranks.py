@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -55,11 +55,14 @@ class Ranks:
         return filled
 
 
-def load_ranks(paths: Paths, *, skip_broken: bool = False, report: Report = silent) -> Ranks:
+def load_ranks(
+    paths: Paths, *, skip_broken: bool = False, communication: Sequence[str] = (), report: Report = silent
+) -> Ranks:
     """Load the traces of several ranks.
 
     paths: {rank: trace}, a list of traces, or a folder that holds them (or run folders with one each). Without a dict
     each trace says its rank: `distributedInfo`, else "rank3" in the name of its file or folder.
+    communication: see load_trace.
     skip_broken: leave out what is missing or cannot be read, and say so in `problems`. Of a folder that holds two ranks
     or more, whatever is no rank of its own is left out so: other files, a front end's trace, a rank's second trace.
 
@@ -72,7 +75,7 @@ def load_ranks(paths: Paths, *, skip_broken: bool = False, report: Report = sile
     left_out: list[KitError] = []
     for rank, path in files:
         try:
-            trace = load_trace(path, arguments=[_GROUP], report=report)
+            trace = load_trace(path, arguments=[_GROUP], communication=communication, report=report)
         except KitError as error:
             if not (skip_broken or of_folder):
                 raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.analyses.gpu.call_sites import call_sites
+from profiler_kit.analyses.gpu.communication import communication_kernels
 from profiler_kit.analyses.gpu.copies import copies, copy_rate, copy_totals
 from profiler_kit.analyses.gpu.gpu_presence import Presence, unread_spans, what_ran
 from profiler_kit.analyses.gpu.idle import KERNEL_WAIT_BELOW_NS, Scope, idle_gaps, idle_totals
@@ -24,9 +26,10 @@ from profiler_kit.analyses.gpu.overlap import communication_overlap
 from profiler_kit.analyses.gpu.queue import FULL_AT, queue_length, queue_totals
 from profiler_kit.analyses.gpu.regions import region_totals
 from profiler_kit.analyses.gpu.sequences import kernel_sequences
-from profiler_kit.analyses.gpu.timeline import GpuTimeline, timeline_of_events
+from profiler_kit.analyses.gpu.timeline import GpuTimeline, timeline_of
 from profiler_kit.analyses.gpu.utilization import region_utilization
 from profiler_kit.attribute import frames
+from profiler_kit.attribute.gpu_work import NOT, compiled
 from profiler_kit.attribute.launch_context import NestedSpans, find_launch_contexts, nest_operators, operator_calls
 from profiler_kit.attribute.regions import NO_REGION_PATH, NONE, UNLINKED_PATH, Attribution, attribute
 from profiler_kit.errors import OptionError
@@ -34,22 +37,28 @@ from profiler_kit.finding import Finding
 from profiler_kit.kept import kept, kept_for_good
 from profiler_kit.later import Shown, later, shown
 from profiler_kit.load.trace.cached import load_chrome_trace
+from profiler_kit.load.trace.categories import MEMCPY
 from profiler_kit.load.trace.chrome import ChromeTrace, read_chrome_trace
 from profiler_kit.load.trace.columns import EventColumns
 from profiler_kit.load.trace.repair import Incident
 from profiler_kit.progress import Report, silent
+from profiler_kit.settings import communication_names
 from profiler_kit.table import Filled, Value
 
 
 @dataclass(frozen=True)
 class Quality:
-    """What was lost or could not be told: see LoadQuality; GPU events without a launch, and outside every region."""
+    """What was lost or could not be told: see LoadQuality; GPU events without a launch, and outside every region; those
+    without a time and with an impossible duration, which no total counts.
+    """
 
     truncated: bool
     repaired_events: int
     dropped_events: int
     unlinked_gpu_events: int
     unattributed_gpu_events: int
+    untimed_gpu_events: int
+    impossible_durations: int
 
 
 class QualityCounts(TypedDict):
@@ -60,10 +69,14 @@ class QualityCounts(TypedDict):
     dropped_events: int
     unlinked_gpu_events: int
     unattributed_gpu_events: int
+    untimed_gpu_events: int
+    impossible_durations: int
 
 
 class Summary(TypedDict):
-    """What `profiler-kit summary --json` prints. events counts every entry of `traceEvents`."""
+    """What `profiler-kit summary --json` prints. events counts every entry of `traceEvents`; gpu_events counts those
+    whose time cannot be believed too, which gpu_timeline leaves out.
+    """
 
     trace: str
     events: int
@@ -73,19 +86,27 @@ class Summary(TypedDict):
 
 
 def load_trace(
-    path: str | Path, *, arguments: Sequence[str] = (), cache: bool = True, report: Report = silent
+    path: str | Path,
+    *,
+    arguments: Sequence[str] = (),
+    communication: Sequence[str] = (),
+    cache: bool = True,
+    report: Report = silent,
 ) -> Trace:
     """Load a chrome trace as torch.profiler writes it: .json or .json.gz, whole or cut off.
 
     arguments: further `args` of the events to keep as text columns of `events`, by the names of
     `profiler_kit.load.trace.chrome.ARGUMENTS` ("input_dims", "occupancy") or as the file writes them ("cbid").
+    communication: names of kernels and operators that communicate, as regular expressions, beside those of the user's
+    settings (profiler_kit.settings) and those that are known (profiler_kit.attribute.gpu_work).
     cache: load a large trace from its cache file, or keep it there (profiler_kit.load.cache says where).
 
     Raises InputError when the file is missing or empty, TraceFormatError when it is no trace, OptionError when an
-    argument is a column already.
+    argument is a column already or a name is no regular expression.
     """
+    users = compiled((*communication_names(), *communication))
     read = load_chrome_trace if cache else read_chrome_trace
-    return Trace(read(path, arguments=arguments, report=report))
+    return Trace(read(path, arguments=arguments, report=report), users)
 
 
 class Trace:
@@ -94,8 +115,9 @@ class Trace:
     Frames are computed when first asked for, kept within a bound (profiler_kit.kept) and shared: never change one.
     """
 
-    def __init__(self, file: ChromeTrace) -> None:
+    def __init__(self, file: ChromeTrace, users: tuple[re.Pattern[str], ...] = ()) -> None:
         self._file = file
+        self._users = users  # names of communication that the user gave
 
     def __repr__(self) -> str:
         return f"Trace({str(self.path)!r}, {self._file.quality.events} events, {len(self.gpu_events())} on the GPU)"
@@ -146,13 +168,17 @@ class Trace:
     @kept
     def quality(self) -> Quality:
         """What was lost while loading, and what could not be attributed."""
-        loaded, path = self._file.quality, self._attribution.path
+        loaded, found = self._file.quality, self._attribution
+        path = np.concatenate((found.path, found.left_out.path))
+        untimed = int(found.left_out.untimed.sum())
         return Quality(
             truncated=loaded.truncated,
             repaired_events=loaded.repaired_events,
             dropped_events=loaded.dropped_events,
             unlinked_gpu_events=int((path == UNLINKED_PATH).sum()),
             unattributed_gpu_events=int((path == NO_REGION_PATH).sum()),
+            untimed_gpu_events=untimed,
+            impossible_durations=len(found.left_out.event) - untimed,
         )
 
     @property
@@ -168,7 +194,7 @@ class Trace:
     @property
     @kept_for_good
     def _attribution(self) -> Attribution:
-        return attribute(self.columns)
+        return attribute(self.columns, self._users)
 
     @property
     @kept_for_good
@@ -179,6 +205,11 @@ class Trace:
     def gpu_events(self) -> pd.DataFrame:
         """GPU_EVENTS: one row per kernel, memory copy and memory set, with the region that launched it."""
         return frames.gpu_events_frame(self.columns, self._attribution)
+
+    @kept
+    def left_out(self) -> pd.DataFrame:
+        """LEFT_OUT: one row per GPU event whose time cannot be believed."""
+        return frames.left_out_frame(self.columns, self._attribution)
 
     @kept_for_good
     def kernel_details(self) -> pd.DataFrame:
@@ -288,6 +319,7 @@ class Trace:
             metadata=self.metadata,
             unread=unread_spans(self.columns),
             form=self.columns.form,
+            left_out=len(self._attribution.left_out.event),
         )
 
     @kept
@@ -309,13 +341,17 @@ class Trace:
 
         Makes no frame, so that a command that needs no more starts without pandas.
         """
-        event = self._attribution.event
-        event = event[self._linked] if linked_only else event
+        found = self._attribution
+        rows = np.flatnonzero(self._linked) if linked_only else np.arange(len(found.event))
+        event, category = found.event[rows], found.category[rows]
+        copy = np.array([label == MEMCPY for label in found.categories], dtype=bool)[category]
         return Summary(
             trace=str(self.path),
             events=self._file.quality.events,
-            gpu_events=len(event),
-            gpu_timeline=timeline_of_events(self.columns, event),
+            gpu_events=len(event) + (0 if linked_only else len(found.left_out.event)),
+            gpu_timeline=timeline_of(
+                self.columns.start_ns[event], self.columns.dur_ns[event], found.communication[rows] != NOT, copy
+            ),
             quality=cast("QualityCounts", asdict(self.quality)),
         )
 
@@ -387,6 +423,11 @@ class Trace:
     def launches(self, *, slow_from_ns: int = SLOW_FROM_NS, delayed_from_ns: int = DELAYED_FROM_NS) -> pd.DataFrame:
         """LAUNCH_TOTALS: one row per name of a call, with short kernels, slow calls and late starts counted."""
         return launch_totals(self.launch_details(), slow_from_ns=slow_from_ns, delayed_from_ns=delayed_from_ns)
+
+    @kept
+    def communication(self) -> pd.DataFrame:
+        """COMMUNICATION_KERNELS: one row per kernel that communicates and the rule that says so."""
+        return communication_kernels(self.gpu_events())
 
     @kept
     def communication_overlap(self) -> pd.DataFrame:

@@ -93,6 +93,41 @@ def host_rows(path: Path) -> dict[Path_, tuple[int, int]]:
     return {where: (len(ids), length) for where, (ids, length) in rows.items()}
 
 
+DAY = 86_400 * 10**9
+ON_GPU = ("kernel", "gpu_memcpy", "gpu_memset")
+
+
+def believed(spans: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The GPU events whose time can be: it was recorded, and in-order streams leave room for it."""
+    found = [e for e in spans if e.get("cat") in ON_GPU]
+    found = [e for e in found if (e["start"], e["end"]) != (0, 0) and e["end"] - e["start"] <= DAY]
+    rocm = any(e["name"].startswith("hip") for e in spans)
+    lanes = defaultdict(list)
+    for e in found:
+        in_order = (e["cat"] == "kernel" or not rocm) and "stream" in e["args"] and e["end"] > e["start"]
+        lanes[(_thread(e), e["args"].get("device"), e["args"]["stream"]) if in_order else e["order"]].append(e)
+    wrong = {e["order"] for lane in lanes.values() for e in _running_past(lane)}
+    return [e for e in found if e["order"] not in wrong]
+
+
+def _running_past(lane: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Events that go on for too long after the start of a later one of their stream and another launch."""
+    lane.sort(key=lambda e: (e["start"], e["end"]))
+    launches = [e["args"].get("correlation", ("none", place)) for place, e in enumerate(lane)]
+    last = {launch: place for place, launch in enumerate(launches)}  # nothing of a launch comes after its successors
+    wrong = []
+    for place, e in enumerate(lane):
+        for later in lane[last[launches[place]] + 1 :]:
+            past = e["end"] - later["start"]
+            if past <= 2_000:
+                break
+            if later["end"] < e["end"] or past > 1_000_000:
+                # the first successor says by how much
+                wrong.append(e)
+                break
+    return wrong
+
+
 def attribute(path: Path) -> list[tuple[dict[str, Any], Path_]]:
     """Each GPU event with its region path."""
     spans = read(path)
@@ -118,9 +153,7 @@ def attribute(path: Path) -> list[tuple[dict[str, Any], Path_]]:
         place(of_thread)
     callers = {thread: _caller(thread, events, sequence, backward) for thread, events in backward.items()}
     result = []
-    for e in spans:
-        if e.get("cat") not in ("kernel", "gpu_memcpy", "gpu_memset"):
-            continue
+    for e in believed(spans):
         launch = launches.get(e["args"].get("correlation"))
         if launch is None:
             result.append((e, ("(unlinked)",)))

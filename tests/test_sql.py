@@ -106,10 +106,11 @@ def test_a_trace_without_gpu_events_has_empty_tables(tmp_path: Path) -> None:
 # What queries were written against before the tables were declared in one place.
 KEPT = {
     "events": "event name category thread start_ns dur_ns end_ns correlation external_id device stream sequence_number "
-    "forward_thread python_id python_parent_id bytes",
+    "forward_thread python_id python_parent_id bytes collective",
     "launches": "event name category thread start_ns dur_ns end_ns correlation gpu_events gpu_ns path path_list",
     "gpu_events": "event name category device stream start_ns dur_ns end_ns correlation bytes launch launch_start_ns "
-    "launch_end_ns launch_thread instance path path_list forward_path forward_path_list operator_event operator "
+    "launch_end_ns launch_thread instance path path_list forward_path forward_path_list communication "
+    "operator_event operator "
     "outer_operator_event outer_operator module modules modules_list since_launch_ns launch_delay_ns queue_ns "
     "latency_ns previous_end_ns",
     "regions": "path path_list instances gpu_events sum_ns busy_ns span_ns self_sum_ns host_ns launches",

@@ -18,8 +18,11 @@ from profiler_kit.schema import Column, Schema
 
 I64 = npt.NDArray[np.int64]
 
+WORK: Final = "Kineto's category; of a copy or a set that the file calls a kernel (ROCm, MTIA) what it is."
 LAUNCH_PATH: Final = "Regions open at the launch, outermost first; (no region) and (unlinked) hold the rest."
 THREAD_PATH: Final = "Regions open on its thread at its start, outermost first; (no region) where there are none."
+
+NO_TIME, DURATION = "no time", "duration"
 
 EVENTS: Final = Schema(
     "EVENTS",
@@ -39,16 +42,17 @@ EVENTS: Final = Schema(
         "python_id": Column("Int64", "Number of a Python function's call.", show="room"),
         "python_parent_id": Column("Int64", "Number of the call that it was called in.", show="room"),
         "bytes": Column("Int64", "Size of a memory copy or memory set.", unit="bytes"),
+        "collective": Column("Int64", "Is 1 where it has the arguments of a collective operation.", show="room"),
     },
 )
 
 GPU_EVENTS: Final = Schema(
     "GPU_EVENTS",
-    "kernel, memory copy or memory set, by start",
+    "kernel, memory copy or memory set whose time can be believed, by start",
     {
         "event": Column("int64"),
         "name": Column("category", unit="kernel"),
-        "category": Column("category"),
+        "category": Column("category", WORK),
         "device": Column("Int64"),
         "stream": Column("Int64"),
         "start_ns": Column("int64"),
@@ -59,6 +63,7 @@ GPU_EVENTS: Final = Schema(
         "instance": Column("Int64", "Row of region_instances: the innermost region; missing when there is none."),
         "path": Column("paths", LAUNCH_PATH),
         "forward_path": Column("paths", "The forward region of a backward operator's kernel, where it is known."),
+        "communication": Column("category", "By which rule it is communication; missing where it is not."),
     },
 )
 
@@ -132,6 +137,24 @@ OPERATORS: Final = Schema(
     },
 )
 
+LEFT_OUT: Final = Schema(
+    "LEFT_OUT",
+    "kernel, memory copy or memory set whose time cannot be believed, by stream; no sum counts it",
+    {
+        "event": Column("int64"),
+        "name": Column("category", unit="kernel"),
+        "category": Column("category", WORK),
+        "device": Column("Int64"),
+        "stream": Column("Int64"),
+        "why": Column("str", "Either no time (none was recorded) or duration (it is impossible)."),
+        "start_ns": Column("int64"),
+        "dur_ns": Column("int64"),
+        "overrun_ns": Column("Int64", "How long the next event of its stream had run by its end.", "overrun"),
+        "room_ns": Column("Int64", "From its start to that of the next event of its stream: at most that long it ran."),
+        "path": Column("paths", LAUNCH_PATH),
+    },
+)
+
 THREADS: Final = Schema(
     "THREADS",
     "thread or stream",
@@ -177,7 +200,7 @@ def gpu_events_frame(columns: EventColumns, found: Attribution) -> pd.DataFrame:
     data: dict[str, Any] = {
         "event": found.event,
         "name": _categorical(columns.name[found.event], columns.names),
-        "category": _categorical(columns.category[found.event], columns.categories),
+        "category": _categorical(found.category, found.categories),
         "device": nullable(columns.integers["device"][found.event]),
         "stream": nullable(columns.integers["stream"][found.event]),
         "start_ns": columns.start_ns[found.event],
@@ -188,8 +211,28 @@ def gpu_events_frame(columns: EventColumns, found: Attribution) -> pd.DataFrame:
         "instance": masked(found.instance, found.instance >= 0),
         "path": _paths(found.path, found.paths),
         "forward_path": _paths(found.forward_path, found.paths),
+        "communication": _known(found.communication, found.rules),
     }
     return GPU_EVENTS.check(pd.DataFrame(data))
+
+
+def left_out_frame(columns: EventColumns, found: Attribution) -> pd.DataFrame:
+    """LEFT_OUT."""
+    left, event = found.left_out, found.left_out.event
+    data: dict[str, Any] = {
+        "event": event,
+        "name": _categorical(columns.name[event], columns.names),
+        "category": _categorical(columns.category[event], columns.categories),
+        "device": nullable(columns.integers["device"][event]),
+        "stream": nullable(columns.integers["stream"][event]),
+        "why": pd.Series(np.where(left.untimed, NO_TIME, DURATION), dtype=object),
+        "start_ns": columns.start_ns[event],
+        "dur_ns": columns.dur_ns[event],
+        "overrun_ns": nullable(left.overrun_ns),
+        "room_ns": nullable(left.room_ns),
+        "path": _paths(left.path, found.paths),
+    }
+    return LEFT_OUT.check(pd.DataFrame(data))
 
 
 def kernel_details_frame(gpu_events: pd.DataFrame, columns: EventColumns, found: LaunchContexts) -> pd.DataFrame:
@@ -219,7 +262,7 @@ def launch_calls_frame(columns: EventColumns, found: Attribution) -> pd.DataFram
     linked = found.launch >= 0
     # per event of the trace: how many GPU events it launched, and their durations added up
     count, total = np.zeros(len(columns), dtype=np.int64), np.zeros(len(columns), dtype=np.int64)
-    np.add.at(count, found.launch[linked], 1)
+    np.add.at(count, np.concatenate((found.launch[linked], found.left_out.launch[found.left_out.launch >= 0])), 1)
     np.add.at(total, found.launch[linked], columns.dur_ns[found.event[linked]])
     node = found.regions.open_at(columns.thread[event], columns.start_ns[event])
     data: dict[str, Any] = {
@@ -297,6 +340,14 @@ def _named(event: I64, name: npt.NDArray[np.int32], labels: Sequence[str]) -> pd
     codes = np.full(len(event), -1, dtype=np.int64)
     codes[known] = found.codes
     return _from_codes(codes, found.categories)
+
+
+def _known(codes: I64, labels: Sequence[str]) -> pd.Categorical:
+    """A categorical of the labels that occur but the first, whose code is that of a missing value."""
+    used, where = np.unique(codes[codes > 0], return_inverse=True)
+    found = np.full(len(codes), -1, dtype=np.int64)
+    found[codes > 0] = where
+    return _from_codes(found, pd.Index([labels[code] for code in used.tolist()], dtype=object))
 
 
 def _paths(codes: I64, paths: Sequence[tuple[str, ...]]) -> pd.Categorical:

@@ -7,6 +7,8 @@ launch nests below the regions of the thread that called backward.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,9 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from profiler_kit.attribute.autograd_threads import BackwardThreads, find_backward, thread_order
+from profiler_kit.attribute.believable import BELIEVED, UNTIMED, doubt
+from profiler_kit.attribute.gpu_work import categories_of, communication_of
 from profiler_kit.attribute.span_forest import ROOT, Forest, build_forest, depths, order_by, outer_first
 from profiler_kit.load.integers import MISSING
-from profiler_kit.load.trace.categories import REGION, STEP_PREFIX, is_gpu_work, is_launch
+from profiler_kit.load.trace.categories import KERNEL, MTIA_KERNEL, REGION, STEP_PREFIX, is_gpu_work, is_launch
 from profiler_kit.load.trace.columns import EventColumns
 
 I64 = npt.NDArray[np.int64]
@@ -47,9 +51,24 @@ class Instances:
 
 
 @dataclass(frozen=True)
-class Attribution:
-    """One row per GPU event, by start. launch is a row of the events or NONE, instance a row of instances or NONE.
+class LeftOut:
+    """GPU events whose time cannot be believed (believable.py). One row each, as Attribution's; untimed: it has none,
+    else its duration is impossible.
+    """
 
+    event: I64
+    launch: I64
+    path: I64
+    untimed: npt.NDArray[np.bool_]
+    overrun_ns: I64  # MISSING where unknown, as room_ns
+    room_ns: I64
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """One row per GPU event with a time, by start. launch is a row of the events or NONE, instance one of instances.
+
+    category is an index of categories, communication of rules (gpu_work.py; 0 where it is none).
     path and forward_path are indices of paths, which begin with NO_REGION, UNLINKED and the empty path (a forward
     path that is not known). part is a row of parts or NONE: the stretches of the instances, each with the path it has
     then. They are the instances themselves where no regions straddle.
@@ -65,25 +84,57 @@ class Attribution:
     instances: Instances
     parts: Instances
     regions: Regions
+    category: I64
+    categories: list[str]
+    communication: I64
+    rules: list[str]
+    left_out: LeftOut
 
 
-def attribute(columns: EventColumns) -> Attribution:
-    """Attribute every GPU event of a trace; nothing disappears, every row has a path."""
+def attribute(columns: EventColumns, users: Sequence[re.Pattern[str]] = ()) -> Attribution:
+    """Attribute every GPU event of a trace; nothing disappears, every row has a path.
+
+    users: names of kernels and operators that communicate, beside those that are known.
+    """
     regions = Regions.of(columns)
     gpu = np.flatnonzero(columns.of_category(is_gpu_work))
     gpu = gpu[np.argsort(columns.start_ns[gpu], kind="stable")]
     launch = launches_of(columns, gpu)
     linked = launch != NONE
+    launched = np.where(linked, columns.start_ns[np.where(linked, launch, 0)], MISSING) if len(gpu) else gpu
+    doubts = doubt(columns, gpu, launched)
     node = np.zeros(len(gpu), dtype=np.int64)
     node[linked] = regions.open_at(columns.thread[launch[linked]], columns.start_ns[launch[linked]])
     path = np.where(linked, regions.path[node], UNLINKED_PATH)
     forward = np.full(len(gpu), NO_FORWARD_PATH, dtype=np.int64)
     forward[linked] = regions.forward_path(columns.thread[launch[linked]], columns.start_ns[launch[linked]])
+    left = doubts.verdict != BELIEVED
+    untimed = doubts.verdict[left] == UNTIMED
+    left_out = LeftOut(gpu[left], launch[left], path[left], untimed, doubts.overrun_ns[left], doubts.room_ns[left])
+    gpu, launch, node, path, forward = (values[~left] for values in (gpu, launch, node, path, forward))
+    category, categories = categories_of(columns, gpu)
+    kernel = np.array([label in (KERNEL, MTIA_KERNEL) for label in categories], dtype=bool)[category]
+    communication, rules = communication_of(columns, gpu, launch, kernel, users)
     end_ns = columns.start_ns[gpu] + columns.dur_ns[gpu]
     instances, parts = regions.instances(columns, node, columns.start_ns[gpu], end_ns)
     instance = regions.instance[node]
-    part = instance if parts is instances else node - 1
-    return Attribution(gpu, launch, instance, part, path, forward, regions.paths, instances, parts, regions)
+    return Attribution(
+        event=gpu,
+        launch=launch,
+        instance=instance,
+        part=instance if parts is instances else node - 1,
+        path=path,
+        forward_path=forward,
+        paths=regions.paths,
+        instances=instances,
+        parts=parts,
+        regions=regions,
+        category=category,
+        categories=categories,
+        communication=communication,
+        rules=rules,
+        left_out=left_out,
+    )
 
 
 def launches_of(columns: EventColumns, gpu: I64) -> I64:

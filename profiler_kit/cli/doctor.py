@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from profiler_kit.cli.output import AsJson, print_json, print_table
+from profiler_kit.cli.output import AsJson, Communication, print_json, print_table
 from profiler_kit.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,17 +19,16 @@ Source = Annotated[
 ]
 
 
-def command(trace: Source, as_json: AsJson = False) -> None:
+def command(trace: Source, as_json: AsJson = False, communication: Communication = None) -> None:
     """Say what a trace is, what was repaired or dropped and where, and what to record next time."""
     from profiler_kit.findings import doctor, quality
-    from profiler_kit.load.trace.chrome import read_chrome_trace
     from profiler_kit.load.trace.file_facts import load_file_facts
     from profiler_kit.progress import progress_bar
-    from profiler_kit.trace import Trace
+    from profiler_kit.trace import load_trace
 
     file, record = _find(trace)
     with progress_bar(f"Loading {file.name}") as report:
-        loaded = Trace(read_chrome_trace(file, report=report))
+        loaded = load_trace(file, communication=communication or (), cache=False, report=report)
     with progress_bar(f"Looking at {file.name}") as report:
         facts = load_file_facts(file, report=report)
     found = doctor.examine(file, record, loaded, facts)

@@ -26,6 +26,14 @@ TraceFile = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")]
+Communication = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--communication",
+        metavar="PATTERN",
+        help="Kernels and operators of such a name communicate too (a regular expression; may be repeated).",
+    ),
+]
 LinkedOnly = Annotated[
     bool,
     typer.Option("--linked-only", help="Count only GPU events whose launch and its flow arrow are both in the trace."),
@@ -44,10 +52,10 @@ def check_formats(as_json: bool, as_csv: bool) -> None:
         raise OptionError("--json --csv: these exclude each other, expected one of them. Leave one out.")
 
 
-def open_trace(path: Path, *, arguments: Sequence[str] = ()) -> Trace:
+def open_trace(path: Path, *, arguments: Sequence[str] = (), communication: Sequence[str] = ()) -> Trace:
     """Load a trace, or the trace of a run folder, behind a progress bar; what was lost is reported on stderr.
 
-    arguments: further `args` of the events to load (see load_trace).
+    arguments: further `args` of the events to load (see load_trace). communication: names that the user gave.
     """
     from profiler_kit.formats.run_record import TRACE
     from profiler_kit.trace import load_trace
@@ -63,17 +71,17 @@ def open_trace(path: Path, *, arguments: Sequence[str] = ()) -> Trace:
                 f"them side by side: profiler-kit ranks {file}"
             )
     with progress_bar(f"Loading {file.name}") as report:
-        trace = load_trace(file, arguments=arguments, report=report)
+        trace = load_trace(file, arguments=arguments, communication=communication, report=report)
     _say_losses(trace)
     return trace
 
 
-def open_ranks(paths: Sequence[Path], *, arguments: Sequence[str] = ()) -> Ranks:
+def open_ranks(paths: Sequence[Path], *, arguments: Sequence[str] = (), communication: Sequence[str] = ()) -> Ranks:
     """Load the traces of a job's ranks likewise; of several files, or of the folder that holds them."""
     from profiler_kit.ranks import load_ranks
 
     with progress_bar("Loading the ranks") as report:
-        ranks = load_ranks(paths[0] if len(paths) == 1 else paths, report=report)
+        ranks = load_ranks(paths[0] if len(paths) == 1 else paths, communication=communication, report=report)
     for trace in ranks.traces.values():
         _say_losses(trace)
     for problem in ranks.problems:
@@ -94,6 +102,11 @@ def says_no_gpu(trace: Trace) -> bool:
     """Whether the trace holds no GPU events; then that is printed, with what to do, in place of an empty table."""
     if len(trace.gpu_events()):
         return False
+    if trace.presence.ran == "without times":
+        from profiler_kit.findings.time import missing_gpu
+
+        typer.echo(f"{trace.path}: {missing_gpu(trace.presence).sentence}")
+        return True
     typer.echo(
         f"{trace.path}: no GPU events. Record on a machine with a GPU, with CUDA among the activities; where the "
         "host's time went: profiler-kit summary"

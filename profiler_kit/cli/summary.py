@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from profiler_kit.cli.output import AsJson, LinkedOnly, TraceFile, open_trace, print_json, print_table
+from profiler_kit.cli.output import AsJson, Communication, LinkedOnly, TraceFile, open_trace, print_json, print_table
 
 HOST_ROWS = 15
 
 
-def command(trace: TraceFile, as_json: AsJson = False, linked_only: LinkedOnly = False) -> None:
+def command(
+    trace: TraceFile,
+    as_json: AsJson = False,
+    linked_only: LinkedOnly = False,
+    communication: Communication = None,
+) -> None:
     """Say how busy the GPU was: computation, communication, copies, idle."""
-    loaded = open_trace(trace)
+    loaded = open_trace(trace, communication=communication or ())
     summary = loaded.summary(linked_only=linked_only)
     if as_json:
         print_json(summary)
@@ -19,7 +24,11 @@ def command(trace: TraceFile, as_json: AsJson = False, linked_only: LinkedOnly =
     timeline = summary["gpu_timeline"]
     total = timeline["total_ns"]
     what = f"{loaded.path}: {fmt_count(summary['gpu_events'])} GPU events of {fmt_count(summary['events'])}"
-    if not summary["gpu_events"]:
+    quality = summary["quality"]
+    left_out = quality["untimed_gpu_events"] + quality["impossible_durations"]
+    if left_out:
+        what += f", {fmt_count(left_out)} of them left out"
+    if summary["gpu_events"] == left_out:
         from profiler_kit.cli.table_command import print_filled
 
         print_filled(loaded.table("operator_sums"), what, HOST_ROWS)

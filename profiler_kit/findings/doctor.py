@@ -9,12 +9,14 @@ import numpy as np
 
 from profiler_kit.analyses.gpu.gpu_presence import unread_spans
 from profiler_kit.analyses.gpu.quality import Flaw
+from profiler_kit.attribute.believable import without_time
 from profiler_kit.findings import quality
 from profiler_kit.findings.time import FORMS
 from profiler_kit.formats.run_record import MEMORY, RunRecord
 from profiler_kit.load.trace import categories, native
 from profiler_kit.load.trace.categories import SPANS, role_of, role_of_events
 from profiler_kit.load.trace.file_facts import FileFacts
+from profiler_kit.names import kernel_names
 from profiler_kit.text import fmt_bytes, fmt_count, fmt_ns
 from profiler_kit.trace import Trace
 
@@ -27,6 +29,7 @@ VERSIONS: Final = {
     "hip_driver_version": "HIP driver",
     "roctracer_version": "roctracer",
 }
+MOST_NAMES: Final = 8  # of communication, of one rule
 LAYOUTS: Final = {"kineto": "Kineto's layout", "indented": "indented JSON", "compact": "compact JSON"}
 
 
@@ -84,6 +87,9 @@ def describe(trace: Trace, facts: FileFacts, record: RunRecord | None) -> dict[s
         [str(d.get("name", "?")) for d in properties if isinstance(d, dict)] if isinstance(properties, list) else []
     )
     distributed = metadata.get("distributedInfo")
+    timed = ~without_time(columns)  # a placeholder would make the recording decades long
+    start, end = (start[timed], end[timed]) if timed.any() else (start, end)
+    communication = trace.communication()
     return {
         "file": {
             "size_bytes": facts.size_bytes,
@@ -113,7 +119,11 @@ def describe(trace: Trace, facts: FileFacts, record: RunRecord | None) -> dict[s
             "regions": len(trace.region_instances()) - len(steps),
             "host_threads": len(hosts),
             "streams": int(gpu[["device", "stream"]].drop_duplicates().dropna().shape[0]),
-            "gpu_events": len(gpu),
+            "gpu_events": trace.summary()["gpu_events"],
+            "communication": [
+                {"name": str(name), "rule": rule, "count": count}
+                for name, rule, count, _ in communication.itertuples(index=False)
+            ],
         },
     }
 
@@ -182,7 +192,20 @@ def about(summary: dict[str, Any]) -> list[tuple[str, str]]:
             f"host threads: {contents['host_threads']}, streams: {contents['streams']}, "
             f"regions: {fmt_count(contents['regions'])}",
         ),
+        *_communication(contents["communication"]),
     ]
+
+
+def _communication(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Which names count as communication and by which rule, the rules in one line each."""
+    names: dict[str, list[str]] = {}
+    for row in rows:
+        names.setdefault(row["rule"], []).append(row["name"])
+    said = []
+    for rule, found in names.items():
+        more = f", {len(found) - MOST_NAMES} more" if found[MOST_NAMES:] else ""
+        said.append(f"by {rule}: {', '.join(kernel_names(found[:MOST_NAMES]))}{more}")
+    return [("communication" if not at else "", text) for at, text in enumerate(said)]
 
 
 def _version(key: str, value: object) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from profiler_kit.analyses.gpu.quality import Flaw, Key, Recorded, find_flaws
+from profiler_kit.analyses.gpu.quality import Flaw, Key, Recorded, find_flaws, unbelievable
 from profiler_kit.finding import Finding, Level, Piece, bold, say
 from profiler_kit.load.trace.file_facts import FileFacts
 from profiler_kit.text import fmt_count, fmt_ns
@@ -111,6 +111,16 @@ WORDS: Final[dict[str, tuple[str, str, str]]] = {
         "placing the traces of several ranks on one clock",
         "pip install -U torch  # 2.4 and later write baseTimeNanoseconds",
     ),
+    "no time": (
+        "{count} of {of} GPU events have no time: the trace says 0, or a moment days away from the others",
+        "sums, counts and idle time: they are in none (table left_out)",
+        "",
+    ),
+    "impossible durations": (
+        "{count} of {of} GPU events have an impossible duration: up to {largest} past the next event of their stream",
+        "busy and idle time: they are in no total, though they ran up to the next event at most (table left_out)",
+        "",
+    ),
     "early starts": (
         "{count} of {of} GPU events start before their launch, by up to {largest}: the clocks disagree",
         "launch delays and queue times of that order",
@@ -143,7 +153,7 @@ def flaws(trace: Trace, facts: FileFacts, *, has_snapshot: bool = False) -> list
         has_stacks=facts.has_stacks,
         metadata=trace.metadata,
     )
-    found = find_flaws(recorded, trace.columns, trace.gpu_events(), trace.region_instances())
+    found = find_flaws(recorded, trace.columns, trace.gpu_events(), trace.region_instances(), trace.left_out())
     return [flaw for flaw in found if not (has_snapshot and flaw.key == "no memory")]
 
 
@@ -211,7 +221,9 @@ def losses(trace: Trace) -> list[Finding]:
         "overlapping regions": trace.shortened_regions,
         "unlinked": found.unlinked_gpu_events,
     }
-    return [
+    doubted = found.untimed_gpu_events + found.impossible_durations
+    doubts = unbelievable(trace.left_out(), gpu - doubted) if doubted else []  # makes a frame: not without need
+    return [*map(of_flaw, doubts)] + [
         of_flaw(Flaw(key, count, gpu if key == "unlinked" else 0), trace if key == "truncated" else None)
         for key, count in counts.items()
         if count

@@ -91,6 +91,12 @@ def _on_host(trace: Trace, presence: Presence) -> Finding:
 def missing_gpu(presence: Presence) -> Finding:
     """Why a trace holds no GPU events: whether there was a GPU, and why its work is not there."""
     calls = f"{counted(presence.launches, 'call')} {'launches' if presence.launches == 1 else 'launch'}"
+    if presence.ran == "without times":
+        said = (
+            f"The trace holds {counted(presence.left_out, 'GPU event')}, but no time of theirs can be believed: this "
+            "is its host side only."
+        )
+        return Finding("gpu-without-times", "odd", say(said), "warning", page="doctor")
     if presence.ran == "cut off":
         why = f"{calls} GPU work" if presence.launches else ""
         why = why or (f"it was recorded on a machine with {presence.devices[0]}" if presence.devices else "")

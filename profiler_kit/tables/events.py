@@ -9,6 +9,7 @@ from profiler_kit.attribute.frames import (
     GPU_EVENTS,
     KERNEL_DETAILS,
     LAUNCH_CALLS,
+    LEFT_OUT,
     OPERATORS,
     REGION_INSTANCES,
     THREADS,
@@ -88,6 +89,13 @@ TABLES: Final = (
         GPU_EVENT_DETAILS,
         lambda trace: gpu_event_details(trace.kernel_details(), trace.columns),
         needs_gpu=True,
+    ),
+    Table(
+        "left_out",
+        "trace",
+        "GPU events whose time cannot be believed",
+        LEFT_OUT,
+        lambda trace: trace.left_out(),
     ),
     Table(
         "region_instances",

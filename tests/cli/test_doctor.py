@@ -57,6 +57,7 @@ def test_the_json_of_a_good_trace() -> None:
         "host_threads": 1,
         "streams": 3,
         "gpu_events": 11,
+        "communication": [],
     }
     assert found["quality"] == {"truncated": False, "repaired_events": 0, "dropped_events": 0, "incidents": []}
     assert [finding["key"] for finding in found["findings"]] == ["no steps", "no stacks", "no modules", "no memory"]

@@ -37,6 +37,8 @@ def test_summary_prints_the_json_of_the_contract() -> None:
             "dropped_events": 0,
             "unlinked_gpu_events": 0,
             "unattributed_gpu_events": 0,
+            "untimed_gpu_events": 0,
+            "impossible_durations": 0,
         },
     }
 

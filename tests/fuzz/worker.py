@@ -96,7 +96,7 @@ def use(trace: Trace) -> None:
         has_stacks=facts.has_stacks,
         metadata=trace.metadata,
     )
-    find_flaws(recorded, trace.columns, trace.gpu_events(), trace.region_instances())
+    find_flaws(recorded, trace.columns, trace.gpu_events(), trace.region_instances(), trace.left_out())
 
 
 def spans_of(trace: Trace) -> Counter[Span]:

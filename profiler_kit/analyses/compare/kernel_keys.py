@@ -6,6 +6,8 @@ import re
 from functools import lru_cache
 from typing import Final
 
+from profiler_kit.attribute.gpu_work import rule_of_name
+
 # Template arguments that say what an elementwise or reduction kernel computes.
 _TELLING: Final = re.compile(
     r"[Ff]unctor|_kernel_cuda$|Ops$|CUDAKernelImpl$|^(?!gpu_)\w+_kernel_impl$|^launch_\w+|_cuda_kernel$"
@@ -49,10 +51,13 @@ def host_key(name: str) -> str:
     return _ADDRESS.sub("0x…", text)
 
 
-# First match wins; names as cuBLAS, cuDNN, CUTLASS, FlashAttention, Triton, PyTorch, NCCL and RCCL spell them.
+COMMUNICATION: Final = "communication"
+# First match wins; names as cuBLAS, cuDNN, CUTLASS, FlashAttention, Triton and PyTorch spell them.
 _KINDS: Final = (
-    ("communication", re.compile(r"^(nccl|rccl)", re.IGNORECASE)),
-    ("memory copies", re.compile(r"^Mem(cpy|set)")),
+    (
+        "memory copies",
+        re.compile(r"^Mem(cpy|set)|^__amd_rocclr_(copy|fill)|^(Memory_?)?Copy_?(Host|Device)", re.IGNORECASE),
+    ),
     ("attention", re.compile(r"flash|fmha|attention|attn_fwd|attn_bwd|sdpa", re.IGNORECASE)),
     ("convolutions", re.compile(r"conv(?!ert)|fprop|dgrad|wgrad|winograd|nchwToNhwc|nhwcToNchw", re.IGNORECASE)),
     ("compiled (Triton)", re.compile(r"^triton_")),
@@ -66,5 +71,7 @@ _KINDS: Final = (
 @lru_cache(maxsize=65_536)
 def kernel_kind(name: str) -> str:
     """What sort of work a GPU event is, told by its name: "matrix products", "elementwise", ..., "other"."""
+    if rule_of_name(name):
+        return COMMUNICATION
     text = name.removeprefix("void ")
     return next((kind for kind, pattern in _KINDS if pattern.search(text)), "other")

@@ -62,6 +62,9 @@ COPY_RATE: Final = Schema(
 # "Memcpy HtoD (Pinned -> Device)", "Memset (Device)": libkineto/src/CuptiActivity.cpp, memcpyName and memsetName.
 _COPY: Final = re.compile(r"Memcpy (\S+) \((.+) -> (.+)\)")
 _SET: Final = re.compile(r"Memset \((.+)\)")
+# ROCm's and MTIA's spellings: CopyHostToDevice, MEMORY_COPY_HOST_TO_DEVICE, MemcpyDtoD, dma_request_h2d.
+_ENDS: Final = re.compile(r"(host|device|peer)_?to_?(host|device|peer)|([hdp])(?:to|2)([hdp])(?![a-z])", re.IGNORECASE)
+_SIDES: Final = {"h": "Host", "d": "Device", "p": "Peer"}
 SET: Final = "Memset"
 UNKNOWN: Final = "unknown"
 
@@ -75,7 +78,11 @@ def copies(gpu_events: pd.DataFrame, size_bytes: pd.Series[int]) -> pd.DataFrame
     gpu_events = GPU_EVENTS.check(gpu_events)
     found = gpu_events[gpu_events["category"].isin([MEMCPY, MEMSET]).to_numpy()].reset_index(drop=True)
     kinds = [_kind(str(name)) for name in found["name"].cat.categories]
-    code = found["name"].cat.codes.tolist()
+    code = found["name"].cat.codes.to_numpy()
+    # a set that no name says the kind of, such as ROCm's fill kernels
+    kinds.append((SET, "", ""))
+    unnamed = np.array([kind[0] == UNKNOWN for kind in kinds], dtype=bool)[code]
+    code = np.where(unnamed & (found["category"] == MEMSET).to_numpy(), len(kinds) - 1, code).tolist()
     frame = found[["event", "device", "stream", "start_ns", "dur_ns", "path"]].assign(
         size_bytes=size_bytes.iloc[found["event"].to_numpy()].astype("Int64").array,
         kind=pd.Series([kinds[number][0] for number in code], dtype=object),
@@ -91,6 +98,10 @@ def _kind(name: str) -> tuple[str, str, str]:
         return copied[1], copied[2], copied[3]
     if filled:
         return SET, "", filled[1]
+    ends = _ENDS.search(name)
+    if ends and not name.startswith(SET):
+        source, target = ((ends[1] or ends[3])[0].lower(), (ends[2] or ends[4])[0].lower())
+        return f"{source.upper()}to{target.upper()}", _SIDES[source], _SIDES[target]
     return (SET, "", "") if name.startswith(SET) else (UNKNOWN, "", "")
 
 

@@ -15,7 +15,7 @@ from profiler_kit.attribute.frames import GPU_EVENTS, LAUNCH_CALLS
 from profiler_kit.load.trace.categories import role_of
 from profiler_kit.load.trace.columns import EventColumns, Form
 
-Ran = Literal["gpu", "cut off", "not recorded", "not read", "host"]
+Ran = Literal["gpu", "without times", "cut off", "not recorded", "not read", "host"]
 
 # Calls that put work on a device (cudaLaunchKernel, cuLaunchKernelEx, cudaGraphLaunch, hipMemcpyAsync,
 # urEnqueueKernelLaunch, ...); others (cudaGetDeviceCount, cudaDeviceSynchronize) also run where nothing is launched.
@@ -29,6 +29,7 @@ class Presence:
     gpu_events: kernels, copies and sets in the trace. launches: calls that put work on a GPU; unanswered: those of
     them without a GPU event. truncated: the file is cut off. devices: names of the GPUs the file's head lists. unread:
     spans that no analysis counts as anything, for want of a category that is known; where: their processes.
+    left_out: further GPU events, whose time cannot be believed.
     """
 
     gpu_events: int
@@ -39,17 +40,20 @@ class Presence:
     unread: int = 0
     where: tuple[str, ...] = ()
     form: Form = "kineto"
+    left_out: int = 0
 
     @property
     def ran(self) -> Ran:
-        """gpu: its events are there. cut off: none are, but the file ends early, and Kineto writes host events first,
-        then launch calls, then GPU events, so that their absence says nothing; `launches` prove that there were some,
-        `devices` make it likely. not recorded: a whole file with launch calls, but without what they launched.
-        not read: without either, but with spans of unknown categories, so that nothing can be said. host: a whole file
-        without any of these.
+        """gpu: its events are there. without times: they are, but no time of theirs can be believed. cut off: none
+        are, but the file ends early, and Kineto writes host events first, then launch calls, then GPU events, so that
+        their absence says nothing; `launches` prove that there were some, `devices` make it likely. not recorded: a
+        whole file with launch calls, but without what they launched. not read: without either, but with spans of
+        unknown categories, so that nothing can be said. host: a whole file without any of these.
         """
         if self.gpu_events:
             return "gpu"
+        if self.left_out:
+            return "without times"
         if self.truncated:
             return "cut off"
         return "not recorded" if self.launches else "not read" if self.unread else "host"
@@ -63,9 +67,10 @@ def what_ran(
     metadata: Mapping[str, object],
     unread: tuple[int, tuple[str, ...]] = (0, ()),
     form: Form = "kineto",
+    left_out: int = 0,
 ) -> Presence:
     """What a trace holds of the GPU, from its GPU_EVENTS and LAUNCH_CALLS, Quality.truncated and Trace.metadata, with
-    its unread_spans and its form.
+    its unread_spans, its form and how many of its GPU events were left out.
 
     Raises SchemaError when a column is missing or has another dtype.
     """
@@ -73,7 +78,7 @@ def what_ran(
     putting = [name for name in launch_calls["name"].cat.categories if _PUTS_WORK.search(str(name))]
     calls = launch_calls[launch_calls["name"].isin(putting)]
     unanswered = int((calls["gpu_events"] == 0).sum())
-    return Presence(len(gpu_events), len(calls), unanswered, truncated, _devices(metadata), *unread, form)
+    return Presence(len(gpu_events), len(calls), unanswered, truncated, _devices(metadata), *unread, form, left_out)
 
 
 def unread_spans(columns: EventColumns, roles: Container[str] = ("", "unknown")) -> tuple[int, tuple[str, ...]]:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from profiler_kit.analyses.compare.kernel_keys import kernel_kind
+from profiler_kit.analyses.compare.kernel_keys import COMMUNICATION, kernel_kind
 from profiler_kit.attribute.frames import GPU_EVENTS, KERNEL_DETAILS, LAUNCH_PATH
 from profiler_kit.load.integers import MISSING
 from profiler_kit.schema import Column, Schema
@@ -18,7 +18,12 @@ KERNEL_GROUPS: Final = Schema(
     "KERNEL_GROUPS",
     "name, kind or stream, longest sum first",
     {
-        "key": Column("str", "Kernel name, kind of work (told by the name), or stream.", "group", unit="kernel"),
+        "key": Column(
+            "str",
+            "Kernel name, kind of work (told by the name, of communication as in the table communication), or stream.",
+            "group",
+            unit="kernel",
+        ),
         "count": Column("int64"),
         "sum_ns": Column("int64"),
         "mean_ns": Column("float64"),
@@ -68,8 +73,11 @@ def group_keys(gpu_events: pd.DataFrame, by: By) -> pd.Series[Any]:
     name = gpu_events["name"]
     if by == "name":
         return name
-    kinds, distinct = pd.factorize(np.array([kernel_kind(str(label)) for label in name.cat.categories], dtype=object))
-    codes = kinds[name.cat.codes.to_numpy()] if len(kinds) else np.zeros(0, dtype=np.int64)
+    of_name = [*(kernel_kind(str(label)) for label in name.cat.categories), COMMUNICATION]
+    kinds, distinct = pd.factorize(np.array(of_name, dtype=object))
+    # the operator that launched a kernel may say more than its name
+    communicates = gpu_events["communication"].notna().to_numpy()
+    codes = np.where(communicates, kinds[-1], kinds[name.cat.codes.to_numpy()])
     return _labelled(codes, list(distinct), name.index)
 
 

@@ -11,7 +11,7 @@ from profiler_kit.analyses.gpu.intervals import covered_ns
 from profiler_kit.analyses.gpu.timeline import GPU_TIMES, is_communication
 from profiler_kit.attribute.frames import GPU_EVENTS
 from profiler_kit.load.integers import MISSING
-from profiler_kit.load.trace.categories import KERNEL
+from profiler_kit.load.trace.categories import KERNEL, MTIA_KERNEL
 from profiler_kit.schema import Column, Schema
 
 COMMUNICATION_OVERLAP: Final = Schema(
@@ -41,7 +41,7 @@ def communication_overlap(gpu_events: pd.DataFrame) -> pd.DataFrame:
     if gpu_events.empty:
         return COMMUNICATION_OVERLAP.empty()
     communication = is_communication(gpu_events)
-    computation = ~communication & (gpu_events["category"] == KERNEL).to_numpy()
+    computation = ~communication & gpu_events["category"].isin((KERNEL, MTIA_KERNEL)).to_numpy()
     start = gpu_events["start_ns"].to_numpy()
     end = start + gpu_events["dur_ns"].to_numpy()
     device = gpu_events["device"].fillna(MISSING).to_numpy(dtype=np.int64)

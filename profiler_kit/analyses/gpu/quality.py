@@ -12,15 +12,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.analyses.gpu.gpu_presence import unread_spans
-from profiler_kit.attribute.frames import GPU_EVENTS, REGION_INSTANCES
-from profiler_kit.load.trace.categories import (
-    COMMUNICATION_PREFIXES,
-    MEMORY,
-    OPERATOR,
-    STACK,
-    is_launch,
-    role_of_events,
-)
+from profiler_kit.attribute.frames import DURATION, GPU_EVENTS, LEFT_OUT, NO_TIME, REGION_INSTANCES
+from profiler_kit.load.trace.categories import MEMORY, OPERATOR, STACK, is_launch, role_of_events
 from profiler_kit.load.trace.columns import EventColumns
 
 I64 = npt.NDArray[np.int64]
@@ -51,12 +44,14 @@ Key = Literal[
     "no memory",
     "no rank",
     "no base time",
+    "no time",
+    "impossible durations",
     "early starts",
     "stream overlap",
 ]
 STEP: Final = "ProfilerStep"
 _LOST: Final = ("truncated", "dropped", "repaired", "unmatched", "corrupt gzip", "unknown categories", "no category")
-_ODD: Final = ("overlapping regions", "early starts", "stream overlap")
+_ODD: Final = ("overlapping regions", "no time", "impossible durations", "early starts", "stream overlap")
 
 
 @dataclass(frozen=True)
@@ -103,18 +98,23 @@ class Recorded:
 
 
 def find_flaws(
-    recorded: Recorded, columns: EventColumns, gpu_events: pd.DataFrame, instances: pd.DataFrame
+    recorded: Recorded,
+    columns: EventColumns,
+    gpu_events: pd.DataFrame,
+    instances: pd.DataFrame,
+    left_out: pd.DataFrame,
 ) -> list[Flaw]:
     """Every flaw of a trace: first what is lost, then what is missing, then what is odd.
 
-    Takes GPU_EVENTS and REGION_INSTANCES. Raises SchemaError when a column is missing or has another dtype.
+    Takes GPU_EVENTS, REGION_INSTANCES and LEFT_OUT. Raises SchemaError when a column is missing or has another dtype.
     """
     gpu_events, instances = GPU_EVENTS.check(gpu_events), REGION_INSTANCES.check(instances)
     return [
         *lost(recorded, columns),
-        *missing_activity(columns, gpu_events),
+        *missing_activity(columns, gpu_events, len(left_out)),
         *missing_regions(gpu_events, instances),
         *missing_options(recorded, columns, gpu_events),
+        *unbelievable(LEFT_OUT.check(left_out), len(gpu_events)),
         *odd_times(gpu_events),
     ]
 
@@ -143,12 +143,12 @@ def lost(recorded: Recorded, columns: EventColumns) -> list[Flaw]:
     return found
 
 
-def missing_activity(columns: EventColumns, gpu_events: pd.DataFrame) -> list[Flaw]:
+def missing_activity(columns: EventColumns, gpu_events: pd.DataFrame, left_out: int) -> list[Flaw]:
     """Whole sides of the recording that are not there, and GPU events without the launch."""
     launches = int(columns.of_category(is_launch).sum())
     operators = int(columns.of_category(lambda category: category == OPERATOR).sum())
     found = []
-    if not len(gpu_events):
+    if not len(gpu_events) + left_out:
         found.append(Flaw("GPU work without events", launches) if launches else Flaw("no GPU activity", 0))
     if not operators and not launches:
         found.append(Flaw("no host activity", 0, len(gpu_events)))
@@ -193,12 +193,26 @@ def missing_options(recorded: Recorded, columns: EventColumns, gpu_events: pd.Da
         found.append(Flaw("no modules", 0))
     if not recorded.of_category(MEMORY):
         found.append(Flaw("no memory", 0))
-    names = gpu_events["name"].cat.categories
-    communicates = [str(name) for name in names if str(name).lower().startswith(COMMUNICATION_PREFIXES)]
+    communicates = gpu_events.loc[gpu_events["communication"].notna(), "name"].nunique()
     if communicates and "distributedInfo" not in recorded.metadata:
-        found.append(Flaw("no rank", len(communicates)))
+        found.append(Flaw("no rank", communicates))
     if not isinstance(recorded.metadata.get("baseTimeNanoseconds"), int):
         found.append(Flaw("no base time", 0))
+    return found
+
+
+def unbelievable(left_out: pd.DataFrame, believed: int) -> list[Flaw]:
+    """GPU events without a time, and with an impossible duration: takes LEFT_OUT, and how many events are not in it."""
+    of = believed + len(left_out)
+    found = []
+    untimed = int((left_out["why"] == NO_TIME).sum())
+    if untimed:
+        found.append(Flaw("no time", untimed, of))
+    wrong = left_out[left_out["why"] == DURATION]
+    if len(wrong):
+        # without a next event to reach past, all of it is too long
+        largest = int(wrong["overrun_ns"].fillna(wrong["dur_ns"]).max())
+        found.append(Flaw("impossible durations", len(wrong), of, (), largest))
     return found
 
 
@@ -222,7 +236,7 @@ def odd_times(gpu_events: pd.DataFrame) -> list[Flaw]:
 
 
 def overlaps_on_streams(device: I64, stream: I64, start: I64, end: I64) -> I64:
-    """For each event, in the order given, by how many ns it begins before all earlier ones of its stream have ended."""
+    """For each event, in the order given, how many ns before the end of all earlier ones of its stream it begins."""
     overlap = np.zeros(len(start), dtype=np.int64)
     order = np.lexsort((end, start, stream, device))
     device, stream, start, end = device[order], stream[order], start[order], end[order]
@@ -230,5 +244,5 @@ def overlaps_on_streams(device: I64, stream: I64, start: I64, end: I64) -> I64:
     cuts = np.flatnonzero((device[1:] != device[:-1]) | (stream[1:] != stream[:-1])) + 1
     for low, high in itertools.pairwise((0, *cuts.tolist(), len(start))):
         reach = np.maximum.accumulate(end[low:high])[:-1]
-        overlap[order[low + 1 : high]] = np.maximum(np.minimum(reach, end[low + 1 : high]) - start[low + 1 : high], 0)
+        overlap[order[low + 1 : high]] = np.maximum(reach - start[low + 1 : high], 0)
     return overlap

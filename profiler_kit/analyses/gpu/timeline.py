@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Final, TypedDict
+from collections.abc import Mapping
+from typing import Final, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +11,7 @@ import pandas as pd
 
 from profiler_kit.analyses.gpu.intervals import covered_ns
 from profiler_kit.attribute.frames import GPU_EVENTS
-from profiler_kit.load.trace.categories import COMMUNICATION_PREFIXES, KERNEL, MEMCPY
-from profiler_kit.load.trace.columns import EventColumns
+from profiler_kit.load.trace.categories import MEMCPY
 from profiler_kit.schema import Column, Schema
 
 I64 = npt.NDArray[np.int64]
@@ -25,7 +24,9 @@ GPU_TIMES: Final[Mapping[str, Column]] = {
     "busy_ns": Column("int64", "Time in which at least one GPU event ran: the union over all streams.", of="total_ns"),
     "idle_ns": Column("int64", "Time in which no GPU event ran.", show="room"),
     "computation_ns": Column("int64", "Kernels that are not communication, and memory sets.", show="room"),
-    "communication_ns": Column("int64", "Kernels of NCCL and RCCL, waiting included."),
+    "communication_ns": Column(
+        "int64", "Kernels that communicate (the table communication lists them), waiting included."
+    ),
     "exposed_communication_ns": Column("int64", "Communication during which nothing was computed.", "exposed"),
     "memcpy_ns": Column("int64", "Memory copies.", "copies", "never"),
     "exposed_memcpy_ns": Column(
@@ -44,7 +45,7 @@ class GpuTimeline(TypedDict):
     """Lengths of unions over every stream and device, in nanoseconds.
 
     total = busy + idle = last end - first start. computation: kernels that are not communication, and memory sets.
-    communication: kernels named nccl* or rccl*. exposed communication is not covered by computation, exposed
+    communication: kernels that gpu_work.py takes for it. exposed communication is not covered by computation, exposed
     memcpy by neither. busy = computation + exposed communication + exposed memcpy.
     """
 
@@ -62,20 +63,13 @@ def gpu_timeline(gpu_events: pd.DataFrame) -> GpuTimeline:
     """The GPU timeline of these GPU_EVENTS; all zero when there are none."""
     gpu_events = GPU_EVENTS.check(gpu_events)
     memcpy = (gpu_events["category"] == MEMCPY).to_numpy()
-    return _timeline(
+    return timeline_of(
         gpu_events["start_ns"].to_numpy(), gpu_events["dur_ns"].to_numpy(), is_communication(gpu_events), memcpy
     )
 
 
-def timeline_of_events(columns: EventColumns, event: I64) -> GpuTimeline:
-    """The same of GPU events given as rows of a trace's events."""
-    name, category = columns.name[event], columns.category[event]
-    kernel, memcpy = (_coded(category, [one == kind for one in columns.categories]) for kind in (KERNEL, MEMCPY))
-    communication = kernel & _coded(name, map(_is_communication, columns.names))
-    return _timeline(columns.start_ns[event], columns.dur_ns[event], communication, memcpy)
-
-
-def _timeline(start: I64, dur: I64, communication: Mask, memcpy: Mask) -> GpuTimeline:
+def timeline_of(start: I64, dur: I64, communication: Mask, memcpy: Mask) -> GpuTimeline:
+    """The same of GPU events as arrays: starts and durations, which of them communicate and which are copies."""
     end = start + dur
     computation = ~communication & ~memcpy
 
@@ -109,17 +103,6 @@ def device_timelines(gpu_events: pd.DataFrame) -> pd.DataFrame:
 
 
 def is_communication(gpu_events: pd.DataFrame) -> Mask:
-    """True for each kernel of NCCL or RCCL, told by its name."""
-    named = _coded(gpu_events["name"].cat.codes.to_numpy(), map(_is_communication, gpu_events["name"].cat.categories))
-    mask: Mask = named & (gpu_events["category"] == KERNEL).to_numpy()
+    """True for each kernel that communicates."""
+    mask: Mask = gpu_events["communication"].notna().to_numpy()
     return mask
-
-
-def _is_communication(name: object) -> bool:
-    return str(name).lower().startswith(COMMUNICATION_PREFIXES)
-
-
-def _coded(codes: npt.NDArray[np.integer[Any]], flags: Iterable[bool]) -> Mask:
-    """The flag of each code."""
-    coded: Mask = np.array([*flags] or [False], dtype=bool)[codes]
-    return coded

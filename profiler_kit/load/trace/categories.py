@@ -22,7 +22,6 @@ REGION_ON_GPU: Final = "gpu_user_annotation"
 OPERATOR: Final = "cpu_op"
 STACK: Final = "python_function"
 MEMORY: Final = "cpu_instant_event"
-COMMUNICATION_PREFIXES: Final = ("nccl", "rccl")  # names of communication kernels, in any case
 
 HANDLED: Final[Mapping[str, Role]] = MappingProxyType(
     {
@@ -66,6 +65,7 @@ IGNORED: Final[Mapping[str, str]] = MappingProxyType(
         "hardware_counters": "counters, not work",
         "mtia_counters": "counters, not work",
         "mtia_insight": "remarks about the device, not work",
+        "mtia_workloadd": "the device's own daemon, beside the work it starts",
     }
 )
 

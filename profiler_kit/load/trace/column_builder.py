@@ -22,7 +22,7 @@ from msgspec import Raw
 from profiler_kit.load.integers import I64, MISSING, narrowed, of_one_width, resized
 from profiler_kit.load.trace.categories import DEVICE_ARROWS, current
 from profiler_kit.load.trace.columns import EventColumns, TextColumn, no_flows
-from profiler_kit.load.trace.decode import ABSENT, NOT_JSON, Arguments, Event
+from profiler_kit.load.trace.decode import ABSENT, COLLECTIVE, NOT_JSON, Arguments, Event
 from profiler_kit.load.trace.dialect import form_of
 
 FORWARD, DEVICE = "fwdbwd", "device"  # kinds of arrows that are kept, by their categories
@@ -43,6 +43,7 @@ _TAKE: Final[dict[str, Callable[[list[Arguments]], list[Any]]]] = {
     "python_id": lambda arguments: [a.python_id for a in arguments],
     "python_parent_id": lambda arguments: [a.python_parent_id for a in arguments],
     "bytes": lambda arguments: [a.bytes for a in arguments],
+    "collective": lambda arguments: [1 if a.collective else MISSING for a in arguments],
 }
 INTEGERS: Final = tuple(_TAKE)
 _DIGITS: Final = re.compile(r"0|-?[1-9][0-9]{0,17}")
@@ -52,10 +53,10 @@ NARROW_EVERY: Final = 64  # blocks
 # The frequent categories, and the integer arguments Kineto writes for them (output_json.cpp): of the others most have
 # none, which takes a third of the time to find out that it takes to convert them.
 _INTEGERS_OF: Final[dict[str, frozenset[str]]] = {
-    "cpu_op": frozenset({"external_id", "sequence_number", "forward_thread"}),
+    "cpu_op": frozenset({"external_id", "sequence_number", "forward_thread", "collective"}),
     "user_annotation": frozenset({"external_id", "sequence_number", "forward_thread"}),
     "python_function": frozenset({"python_id", "python_parent_id"}),
-    "kernel": frozenset({"correlation", "external_id", "device", "stream"}),
+    "kernel": frozenset({"correlation", "external_id", "device", "stream", "collective"}),
     "cuda_runtime": frozenset({"correlation", "external_id", "stream", "bytes"}),  # the last two on ROCm
     "cuda_driver": frozenset({"correlation", "external_id"}),
 }
@@ -170,6 +171,8 @@ class ColumnBuilder:
                 older = map(attrgetter(f"older_{number}"), arguments)
                 texts = [old if text is ABSENT else text for text, old in zip(texts, older, strict=True)]
             parts[column].append(_texts(codes, texts))
+            if column in (COLLECTIVE, "collective_name"):  # asked for as text: the same argument
+                parts["collective"][-1] = np.where(parts[column][-1] > 0, 1, MISSING)
         self._wide += 1
         if self._wide == NARROW_EVERY:
             self._narrow()

@@ -14,6 +14,7 @@ from profiler_kit.load.integers import MISSING
 NOT_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # bad UTF-8 is not a DecodeError
 ABSENT: Final = Raw(b"")  # the text of an argument that an event does not have
 _NO_TEXT: Final = Raw(b"")
+COLLECTIVE: Final = "Collective name"  # of a kernel or an operator that communicates
 
 
 class Arguments(Struct, gc=False, frozen=True):
@@ -31,11 +32,12 @@ class Arguments(Struct, gc=False, frozen=True):
     bytes: int | float | str = MISSING
     name: str = ""
     labels: str = ""
+    collective: str = field(default="", name=COLLECTIVE)
 
 
 _NO_ARGUMENTS: Final = Arguments()
 OLDER_KEYS: Final = {"Input Dims": "Input dims"}  # up to torch 1.8
-KEPT_ARGUMENTS: Final = frozenset(f.encode_name for f in msgspec.structs.fields(Arguments))
+KEPT_ARGUMENTS: Final = frozenset(f.encode_name for f in msgspec.structs.fields(Arguments)) - {COLLECTIVE}
 
 
 class Event(Struct, gc=False):
@@ -66,12 +68,16 @@ class Decoders:
 
     def __init__(self, extra: Sequence[str] = ()) -> None:
         self.extra = tuple(extra)
-        fields = [(f"extra_{number}", Raw, field(default=ABSENT, name=key)) for number, key in enumerate(extra)]
+        fields: list[tuple[str, Any, Any]] = [
+            (f"extra_{number}", Raw, field(default=ABSENT, name=key)) for number, key in enumerate(extra)
+        ]
         fields += [
             (f"older_{number}", Raw, field(default=ABSENT, name=OLDER_KEYS[key]))
             for number, key in enumerate(extra)
             if key in OLDER_KEYS and OLDER_KEYS[key] not in extra
         ]
+        if COLLECTIVE in extra:  # two fields of one key cannot be: the builder takes what it needs from the extra one
+            fields.append(("collective", str, field(default="", name="(in the extra one)")))
         with_extra = msgspec.defstruct("Arguments", fields, bases=(Arguments,), gc=False, frozen=True)
         self._arguments = cast("type[Arguments]", with_extra) if extra else Arguments
         with_arguments = ("args", self._arguments, self._arguments())

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from profiler_kit.errors import OptionError
 from profiler_kit.load.integers import MISSING
 from profiler_kit.load.trace.column_builder import FORWARD, INTEGERS, PLAIN, ColumnBuilder, coded, identity
-from profiler_kit.load.trace.decode import OLDER_KEYS, Arguments, Event
+from profiler_kit.load.trace.decode import COLLECTIVE, OLDER_KEYS, Arguments, Event
 from profiler_kit.load.trace.native import build
 
 VARIABLE: Final = "PROFILER_KIT_READER"
@@ -27,6 +27,8 @@ VARIABLE: Final = "PROFILER_KIT_READER"
 _TAKEN, _LEFT, _LARGE = range(3)
 _UNKNOWN, _COUNTED, _SPAN, _FLOW, _ASIDE = range(5)
 _NULLS, _TEXTS, _ONLY_TEXT, _AS_WRITTEN = 1, 2, 4, 8
+_INTEGERS: Final = tuple(name for name in INTEGERS if name != "collective")  # that one is told by a text
+_COLLECTIVE: Final = f'"{COLLECTIVE}"'.encode()
 _MOST_INTEGERS, _MOST_TEXTS = 16, 48
 _NAMES, _CATEGORIES, _THREADS, _TABLES = range(4)
 _PHASES: Final = {"X": _SPAN, "s": _FLOW, "f": _FLOW, "M": _ASIDE} | dict.fromkeys("iICt", _COUNTED)
@@ -112,10 +114,10 @@ def scanner_for(extra: Sequence[str], keys: Sequence[str], text_bytes: int) -> S
 
 
 def _wanted(keys: Sequence[str]) -> list[tuple[str, int]]:
-    """Each key of `args` that the decoder looks at, and what it may be. Integers come in the order of INTEGERS."""
+    """Each key of `args` that the decoder looks at, and what it may be. Integers come in the order of _INTEGERS."""
     fields = {f.name: f for f in msgspec.structs.fields(Arguments)}
     found = []
-    for name in (*INTEGERS, *(name for name in fields if name not in INTEGERS)):
+    for name in (*_INTEGERS, *(name for name in fields if name not in _INTEGERS)):
         types = get_args(fields[name].type) or (fields[name].type,)
         kind = (_NULLS if type(None) in types else 0) | (_TEXTS if str in types else 0)
         older = name not in INTEGERS  # an integer, or a list, under a key of older files: a block for the decoder
@@ -164,6 +166,8 @@ class Scanner:
 
         The block ends at its last `]`. Behind it in memory there is more text, or the NUL of bytes and bytearrays.
         """
+        if _COLLECTIVE in bytes(block):  # few files have any, and what it says is for the decoder to see
+            return None
         self._make_room(len(block))
         text = block if isinstance(block, bytes) else ctypes.byref(ctypes.c_char.from_buffer(block))
         verdict = self._library.scan_block(self._handle, text, len(block), self.exact)
@@ -187,7 +191,7 @@ class Scanner:
         if least <= self._room:
             return
         self._room = max(least, rows + rows // 2, _LEAST_ROWS, 0 if self._arrays else self._expected_rows)
-        integers = len(INTEGERS)
+        integers = len(_INTEGERS)
         dtypes = [np.int64] * 2 + [np.int32] * 3 + [np.int64] * integers + [np.int32] * len(self._extra)
         kept = [True] * len(PLAIN) + self._state.filled[:integers] + [True] * len(self._extra)
         for number, dtype in enumerate(dtypes):
@@ -213,14 +217,15 @@ class Scanner:
             ),
         ]
         columns: dict[str, npt.NDArray[Any]] = {}
-        for number, name in enumerate([*PLAIN, *INTEGERS, *self._extra] if rows else []):
+        for number, name in enumerate([*PLAIN, *_INTEGERS, *self._extra] if rows else []):
             integer = number - len(PLAIN)
-            if 0 <= integer < len(INTEGERS) and not state.filled[integer]:
+            if 0 <= integer < len(_INTEGERS) and not state.filled[integer]:
                 columns[name] = np.broadcast_to(np.array(MISSING), rows)
                 continue
             array = self._arrays[number]
             array.resize(rows, refcheck=False)  # gives the rest of the memory back without copying
             columns[name] = array
+        columns["collective"] = np.broadcast_to(np.array(MISSING), rows)
         for table, name in zip(tables, [*PLAIN[2:], *self._extra], strict=True):
             if rows and table is not None:
                 columns[name] = table[columns[name]]

@@ -1,0 +1,158 @@
+"""What a GPU event does: it communicates, copies, sets memory or computes.
+
+Communication is told by what the trace says first: the arguments of a collective on the kernel, its launch or the
+operator that launched it, or that operator's name; then by the kernel's own name. Users may add names
+(profiler_kit.settings). A copy or a set of memory is never communication, whoever launched it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from profiler_kit.attribute.span_forest import ROOT, build_forest, outer_first
+from profiler_kit.errors import OptionError
+from profiler_kit.load.integers import I64, MISSING
+from profiler_kit.load.trace.categories import KERNEL, MEMCPY, MEMSET, MTIA_KERNEL, OPERATOR
+from profiler_kit.load.trace.columns import EventColumns
+
+Mask = npt.NDArray[np.bool_]
+
+NOT: Final = 0  # no communication
+ARGUMENTS, BY_OPERATOR, OF_USER = "collective arguments", "operator", "user's name"
+# Kernels of communication libraries, by the qualified name of their function: without "void", template and parameters.
+NAMES: Final[Mapping[str, re.Pattern[str]]] = {
+    "NCCL, RCCL": re.compile(r"^(_Z\w*?\d)?(nccl|rccl)", re.IGNORECASE),
+    "MSCCL": re.compile(r"msccl", re.IGNORECASE),
+    "NVSHMEM": re.compile(r"(nv|roc)shmem", re.IGNORECASE),
+    "DeepEP": re.compile(r"(^|\W)deep_ep\W"),
+    "HCCL": re.compile(r"(^|\W)(hccl|hcom)(?![a-z])", re.IGNORECASE),
+    "oneCCL": re.compile(r"oneccl|^ccl_|(^|\W)ccl::", re.IGNORECASE),
+    "multimem": re.compile(r"(^|\W)multimem_"),
+    "custom all-reduce": re.compile(r"cross_device_reduce|quick_?reduce|userbuffers_", re.IGNORECASE),
+    # one and two shot, FlashInfer's and TensorRT-LLM's fusions; a reduction over a warp or a block stays on one device
+    "named after a collective": re.compile(
+        r"(?<!warp)(?<!warp_)(?<!wave)(?<!wave_)(?<!block)(?<!block_)"
+        r"(all_?reduce|all_?gather|reduce_?scatter|all_?to_?all|all2all)",
+        re.IGNORECASE,
+    ),
+}
+# Operators whose own kernels communicate; those of an operator called inside (aten::copy_ of a bucket) do not.
+_OPERATORS: Final = re.compile(
+    r"record_param_comms$|(c10d|_?c10d_functional|symm_mem|_C_custom_ar)::|"
+    r"(?!aten::)\w+::\w*(all_?reduce|all_?gather|reduce_?scatter|all_?to_?all)"
+)
+_COMPUTES: Final = re.compile(r"matmul|gemm|_mm(_|$)")  # symm_mem::fused_all_gather_matmul starts products itself
+_FUSED: Final = re.compile(r"triton_\w+_fused_")  # TorchInductor names a kernel after the operators around it
+_ANONYMOUS: Final = re.compile(r"\(anonymous namespace\)::")
+# Copies and sets that the trace calls kernels (ROCm's blit kernels, MTIA's requests), or the other way round.
+_COPIES: Final = re.compile(
+    r"^__amd_rocclr_copy|^Memcpy|^(memory_?)?copy_?(host|device)_?to_?(host|device)", re.IGNORECASE
+)
+_REQUESTS: Final = re.compile(r"^dma(?![a-z])", re.IGNORECASE)
+_SETS: Final = re.compile(r"^__amd_rocclr_fill|^Fill_?Buffer|^Memset", re.IGNORECASE)
+
+
+@lru_cache(maxsize=65_536)
+def rule_of_name(name: str) -> str:
+    """The rule of NAMES by which a kernel of that name communicates; "" when none says so."""
+    text = _ANONYMOUS.sub("", name.removeprefix("void ").lstrip())
+    if _FUSED.match(text):
+        return ""
+    function = text if text.startswith("_Z") else re.split(r"[<(\[ ]", text, maxsplit=1)[0]
+    return next((rule for rule, pattern in NAMES.items() if pattern.search(function)), "")
+
+
+def compiled(patterns: Sequence[str]) -> tuple[re.Pattern[str], ...]:
+    """Names that a user takes for communication; raises OptionError when one is no regular expression."""
+    found = []
+    for pattern in patterns:
+        try:
+            found.append(re.compile(pattern, re.IGNORECASE))
+        except re.error as error:
+            raise OptionError(
+                f"--communication {pattern!r}: {error}, expected a part of a kernel's or an operator's name, as a "
+                f"regular expression. Try: --communication {re.escape(pattern)!r}"
+            ) from None
+    return tuple(found)
+
+
+def categories_of(columns: EventColumns, gpu: I64) -> tuple[I64, list[str]]:
+    """The category of each GPU event as an index of the list: the file's, or what its name says is a copy or a set."""
+    labels = [*columns.categories, MEMCPY, MEMSET]
+    category = columns.category[gpu].astype(np.int64)
+    work = columns.of_category(lambda one: one in (KERNEL, MEMCPY, MTIA_KERNEL))
+    mtia = columns.of_category(lambda one: one == MTIA_KERNEL)
+    copy, fill = len(labels) - 2, len(labels) - 1
+    for pattern, of_kind, code in ((_COPIES, work, copy), (_REQUESTS, mtia, copy), (_SETS, work, fill)):
+        named = _coded(columns.name, [bool(pattern.search(name)) for name in columns.names])
+        category[(named & of_kind)[gpu]] = code
+    return category, labels
+
+
+def communication_of(
+    columns: EventColumns, gpu: I64, launch: I64, kernel: Mask, users: Sequence[re.Pattern[str]]
+) -> tuple[I64, list[str]]:
+    """Why each GPU event communicates, as an index of the list of rules; NOT where it does not.
+
+    launch: its launch, negative where there is none. kernel: whether it is a kernel, not a copy or a set.
+    """
+    rules = ["", ARGUMENTS, BY_OPERATOR, *NAMES, OF_USER]
+    number = {rule: code for code, rule in enumerate(rules)}
+    codes = np.array([number[rule_of_name(name)] for name in columns.names] or [0], dtype=np.int64)
+    for code, name in enumerate(columns.names if users else []):
+        if not codes[code] and any(pattern.search(name) for pattern in users):
+            codes[code] = number[OF_USER]
+    rule = codes[columns.name[gpu]]
+    linked = np.flatnonzero(launch >= 0)
+    says, operator_says = _by_operator(columns, launch[linked], users)
+    rule[linked[operator_says]] = number[BY_OPERATOR]
+    collective = columns.integers["collective"] != MISSING
+    said = collective[gpu]
+    said[linked] |= collective[launch[linked]] | says
+    rule[said] = number[ARGUMENTS]
+    rule[~kernel] = NOT
+    return rule, rules
+
+
+def _by_operator(columns: EventColumns, launch: I64, users: Sequence[re.Pattern[str]]) -> tuple[Mask, Mask]:
+    """Whether the innermost operator open at each launch carries the arguments of a collective, and whether its name
+    is one of communication.
+    """
+    by_name = _coded(columns.name, [_communicates(name, users) for name in columns.names])
+    collective = columns.integers["collective"] != MISSING
+    nothing = np.zeros(len(launch), dtype=bool)
+    operator = columns.of_category(lambda category: category == OPERATOR)
+    telling = np.flatnonzero(operator & (by_name | collective))
+    if not len(telling) or not len(launch):
+        return nothing, nothing
+    # only operators that begin inside a telling one can be the innermost there: nest these alone
+    thread, start, end = columns.thread.astype(np.int64), columns.start_ns, columns.start_ns + columns.dur_ns
+    outer = build_forest(
+        thread[telling], start[telling], end[telling], outer_first(start[telling], end[telling], telling)
+    )
+    every = np.flatnonzero(operator)
+    inside = every[outer.innermost(thread[every], start[every]) != ROOT]
+    if not len(inside):
+        return nothing, nothing
+    forest = build_forest(thread[inside], start[inside], end[inside], outer_first(start[inside], end[inside], inside))
+    node = forest.innermost(thread[launch], start[launch])
+    event = inside[forest.span[node]]
+    open_there = node != ROOT
+    return open_there & collective[event], open_there & by_name[event]
+
+
+def _communicates(operator: str, users: Sequence[re.Pattern[str]]) -> bool:
+    named = _OPERATORS.match(operator) is not None and _COMPUTES.search(operator) is None
+    return named or any(pattern.search(operator) for pattern in users)
+
+
+def _coded(codes: npt.NDArray[np.integer[Any]], flags: Sequence[bool]) -> Mask:
+    """The flag of each code."""
+    coded: Mask = np.array([*flags] or [False], dtype=bool)[codes]
+    return coded

@@ -1,0 +1,52 @@
+"""What a user sets once for all commands: a TOML file in the folder of their settings.
+
+PROFILER_KIT_SETTINGS names the file ($XDG_CONFIG_HOME/profiler_kit/settings.toml otherwise, which is
+~/.config/profiler_kit/settings.toml where that variable is not set). Its one key so far: `communication =
+["my_ring", "mylib::"]`, regular expressions for names of kernels and operators that communicate, beside those that
+are known (profiler_kit.attribute.gpu_work).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+from profiler_kit.errors import InputError
+
+VARIABLE: Final = "PROFILER_KIT_SETTINGS"
+_TRY: Final = 'Try: communication = ["my_ring_kernel"]'
+
+
+def settings_file() -> Path:
+    """Where the settings are, whether or not there are any."""
+    chosen = os.environ.get(VARIABLE, "").strip()
+    base = os.environ.get("XDG_CONFIG_HOME", "").strip() or "~/.config"
+    return (Path(chosen) if chosen else Path(base) / "profiler_kit" / "settings.toml").expanduser()
+
+
+def communication_names() -> tuple[str, ...]:
+    """The user's names of communication; none without a file. Raises InputError when it cannot be read or is wrong."""
+    file = settings_file()
+    try:
+        text = file.read_bytes().decode("utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        if os.environ.get(VARIABLE, "").strip():
+            raise InputError(
+                f"{file}: no such file, expected the settings that {VARIABLE} names. Unset {VARIABLE}."
+            ) from None
+        return ()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: cannot be read ({error}), expected settings in TOML. {_TRY}") from error
+    import tomllib
+
+    try:
+        found = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{file}: {error}, expected settings in TOML. {_TRY}") from error
+    names = found.pop("communication", [])
+    if found:
+        raise InputError(f"{file}: unknown setting {next(iter(found))!r}, expected communication alone. {_TRY}")
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise InputError(f"{file}: communication is {names!r}, expected a list of names. {_TRY}")
+    return tuple(names)
