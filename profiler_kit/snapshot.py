@@ -21,6 +21,7 @@ from profiler_kit.analyses.memory import live as memory_live
 from profiler_kit.analyses.memory import oom as memory_oom
 from profiler_kit.analyses.memory import regions as memory_regions
 from profiler_kit.analyses.memory import replay as memory
+from profiler_kit.analyses.memory import stats as memory_stats
 from profiler_kit.analyses.memory.trace_memory import snapshot_of
 from profiler_kit.errors import OptionError
 from profiler_kit.finding import Finding
@@ -263,6 +264,16 @@ class Snapshot:
         """MEMORY_LIVE when the snapshot was saved."""
         one = self.replay(device)
         return memory.live_at(one, self.allocations(), len(one.rows))
+
+    @kept
+    def stats(self, device: int) -> pd.DataFrame:
+        """MEMORY_STATS: requested, allocated, active, reserved, pending frees, as torch.cuda.memory_stats has them."""
+        one = self.replay(device)
+        if self.device_type(device) != "cuda" or self.source == "trace":
+            return memory_stats.stats(one, None, None)
+        blocks = self.block_replay(device)
+        pending = memory_stats.pending_free(one, blocks, self.history, self.allocations())
+        return memory_stats.stats(one, blocks, pending)
 
     @kept
     def missing(self, device: int) -> memory.Missing:

@@ -55,8 +55,11 @@ TABLES: Final = {
     "by": ("memory_groups",),
 }
 IN_JSON: Final = TABLES | {"fragmentation": ("memory_fragmentation",), "oom": (), "fits": ()}
-USUAL: Final = ("memory_regions", "live_at_peak")
-AT_END: Final = ("live_at_end",)  # what is printed of a device without a history, with those of OF_END asked for
+USUAL: Final = ("memory_stats", "memory_regions", "live_at_peak")
+AT_END: Final = (
+    "memory_stats",
+    "live_at_end",
+)  # what is printed of a device without a history, with those of OF_END asked for
 OF_END: Final = ("out_of_memory", "memory_fits", "memory_groups", "memory_notes")
 SAID: Final = ("memory_groups", "memory_notes")  # printed where the file itself says something of allocations
 
@@ -194,7 +197,7 @@ def to_json(
     out |= {"device_type": row["device_type"], "history_followed": row["history_followed"]}
     missing = loaded.missing(device)
     out["missing_allocations"] = missing.unmatched_frees + missing.recorded_before if missing.truncated else 0
-    asked = [table for option in chosen for table in IN_JSON[option]]
+    asked = ["memory_stats", *(table for option in chosen for table in IN_JSON[option])]
     for name in dict.fromkeys((*asked, *(table for table in SAID if _says(loaded, table, device)))):
         table = every_table()[name]
         filled = table.of_source(loaded, device=device, **({"by": by} if name == "memory_groups" else {}))

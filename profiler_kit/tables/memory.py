@@ -21,6 +21,7 @@ from profiler_kit.analyses.memory.oom import MEMORY_OOM_STATES, oom_states
 from profiler_kit.analyses.memory.regions import MEMORY_REGIONS
 from profiler_kit.analyses.memory.replay import MEMORY_LIVE
 from profiler_kit.analyses.memory.stack_names import stack_name
+from profiler_kit.analyses.memory.stats import MEMORY_STATS
 from profiler_kit.errors import OptionError
 from profiler_kit.load.snapshot.data import HOST
 from profiler_kit.schema import Column, Schema
@@ -162,6 +163,17 @@ def stack_texts(snapshot: Snapshot, frame: pd.DataFrame) -> Mapping[str, Sequenc
 
 DEVICES: Final = Table(
     "memory_devices", "snapshot", "memory", MEMORY_DEVICES, _devices, (DEVICE,), "memory", texts=device_texts
+)
+STATS: Final = Table(
+    "memory_stats",
+    "snapshot",
+    "in the words of torch.cuda.memory_stats",
+    MEMORY_STATS,
+    each_device(MEMORY_STATS, lambda snapshot, device: snapshot.stats(device)),
+    (DEVICE,),
+    "memory",
+    key="memory_stats",
+    order=("quantity", "device"),
 )
 REGIONS: Final = Table(
     "memory_regions",
@@ -307,6 +319,7 @@ FAILED: Final = Table(
 
 TABLES: Final = (
     DEVICES,
+    STATS,
     REGIONS,
     LIVE,
     LIVE_AT_END,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,7 @@ def test_a_free_that_is_pending_at_the_end_still_holds_its_memory(tmp_path: Path
     held = s.segment(0, 8 * MiB, s.block(0, 4 * MiB, 4 * MiB, "active_pending_free"))
     found = loaded(tmp_path, s.snapshot(events, segments=[held]))
     assert found.contradictions(0).by_request == 0
+    assert found.stats(0)["current_bytes"].tolist() == [4 * MiB, 0, 4 * MiB, 8 * MiB, 4 * MiB]
     assert found.replay(0).allocated_bytes.tolist() == [0, 0, 4 * MiB, 4 * MiB, 4 * MiB]
 
 
@@ -252,6 +254,18 @@ def test_other_pools_are_no_use_to_a_private_one(tmp_path: Path) -> None:
     (report,) = loaded(tmp_path, data).oom_reports(0)
     assert (report.usable_bytes, report.private_bytes, report.other_stream_bytes) == (40 * MiB, 90 * MiB, 40 * MiB)
     assert report.largest_free_bytes == 40 * MiB
+
+
+@pytest.mark.parametrize("path", s.captures(), ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_the_words_are_those_of_torch(path: Path) -> None:
+    found, names = load_snapshot(path), ("requested_size", "allocated_size", "active_size", "total_size")
+    segments = pickle.loads(path.read_bytes())["segments"]
+    for device in found.devices:
+        if found.device_type(device) == "cuda":
+            held = found.stats(device)["current_bytes"].tolist()
+            mine = [one for one in segments if one["device"] == device]
+            assert held[:4] == [sum(one[name] for one in mine) for name in names]
+            assert held[4] == held[2] - held[1]
 
 
 @pytest.mark.parametrize("path", s.captures(), ids=lambda path: f"{path.parent.name}-{path.name}")

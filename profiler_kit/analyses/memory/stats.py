@@ -1,0 +1,65 @@
+"""What a device held, in the words of torch.cuda.memory_stats: at the end of the history, and at the highest."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from profiler_kit.analyses.memory.blocks import BlockReplay
+from profiler_kit.analyses.memory.ranges import free_requests
+from profiler_kit.analyses.memory.replay import Ints, Replay
+from profiler_kit.schema import Column, Schema
+
+MEMORY_STATS: Final = Schema(
+    "MEMORY_STATS",
+    "quantity of torch.cuda.memory_stats, of each device",
+    {
+        "device": Column("int64"),
+        "quantity": Column(
+            "str",
+            "Requested: bytes that callers asked for. Allocated: blocks in use, as the allocator rounded them. Active: "
+            "these and frees that are pending. Reserved: segments held from the driver. Pending free: freed, but still "
+            "used by another stream.",
+        ),
+        "current_bytes": Column("int64", "When the snapshot was saved.", "at the end"),
+        "peak_bytes": Column("Int64", "Highest in the history; missing without one.", "highest"),
+    },
+)
+
+
+def pending_free(one: Replay, blocks: BlockReplay, events: pd.DataFrame, allocations: pd.DataFrame) -> Ints:
+    """Bytes of the blocks that were freed but not yet done with, in each state; `events` as they are replayed."""
+    mine = np.flatnonzero(allocations["device"].to_numpy() == one.device)
+    asked = np.full(len(allocations), -1, np.int64)
+    asked[mine] = free_requests(events, allocations.iloc[mine], one.device)
+    spans = blocks.blocks[blocks.blocks["allocation"].notna()]
+    request = asked[spans["allocation"].to_numpy(np.int64)]
+    since, until = np.searchsorted(one.rows, request) + 1, spans["to_state"].to_numpy(np.int64)
+    # a free that is done in the next event waited for nothing; one that is not done at the end does
+    waits = (request >= 0) & ((until > since + 1) | (until > len(one.rows)))
+    size = spans["size_bytes"].to_numpy(np.int64)[waits]
+    # each adds its block in the state after the request and takes it away in the first state without the block
+    change = np.zeros(len(one.rows) + 2, np.int64)
+    np.add.at(change, since[waits], size)
+    np.subtract.at(change, until[waits], size)
+    return np.cumsum(change)[:-1]
+
+
+def stats(one: Replay, blocks: BlockReplay | None, pending: Ints | None) -> pd.DataFrame:
+    """MEMORY_STATS of one device; without blocks (memory that no caching allocator serves) what was requested alone."""
+    series = {"requested": one.allocated_bytes}
+    if blocks is not None and pending is not None:
+        series |= {"allocated": blocks.active_bytes - pending, "active": blocks.active_bytes}
+        series |= {"reserved": one.reserved_bytes, "pending free": pending}
+    peaks = [int(values.max()) if one.followed else None for values in series.values()]
+    frame = pd.DataFrame(
+        {
+            "device": np.full(len(series), one.device, np.int64),
+            "quantity": np.array(list(series), object),
+            "current_bytes": np.array([int(values[-1]) for values in series.values()], np.int64),
+            "peak_bytes": pd.array(peaks, dtype="Int64"),
+        }
+    )
+    return MEMORY_STATS.check(frame)
