@@ -146,7 +146,7 @@ def _ids_of_arrows(columns: EventColumns) -> I64 | None:
     external = columns.integers["external_id"].copy()
     # operators that have no id get the numbers after the last one
     new = np.unique(host[external[host] == MISSING])
-    external[new] = max(0, int(external.max())) + 1 + np.arange(len(new))
+    external[new] = min(max(0, int(external.max())), 1 << 62) + 1 + np.arange(len(new))
     external[device] = external[host]
     return external
 
