@@ -64,6 +64,8 @@ class Schema:
                 expected == found == "str"
             ):  # pandas 3 has a str dtype
                 raise SchemaError(f"{self.name}: column {name!r} is {found}, expected {expected}")
+        if list(frame.columns) == list(self.columns):
+            return frame.copy(deep=False)
         return frame[list(self.columns)]
 
     def dtypes(self) -> dict[str, str]:

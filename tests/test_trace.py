@@ -6,12 +6,14 @@ import json
 import random
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profiler_kit.findings.quality import losses
+from profiler_kit.load.integers import MISSING
 from profiler_kit.trace import load_trace
 from tests.builders import SHARED, TraceBuilder, real_traces
 from tests.reference import attribute, host_rows, region_rows
@@ -460,3 +462,16 @@ def test_arguments_asked_for_are_columns(tmp_path: Path) -> None:
     path = trace.write(tmp_path / "t.json")
     assert "input_dims" not in load_trace(path).events.columns
     assert load_trace(path, arguments=["input_dims"]).events["input_dims"].tolist() == ["[[2,3],[3,4]]", ""]
+
+
+def test_the_frame_of_events_is_a_view_of_the_columns(tmp_path: Path) -> None:
+    made = TraceBuilder()
+    made.operator("aten::mm", 0, 20)
+    made.launch(3, 5)
+    made.kernel(3, 30, 5)
+    trace = load_trace(made.write(tmp_path / "t.json"))
+    events, columns = trace.events, trace.columns
+    assert np.shares_memory(events["start_ns"].to_numpy(), columns.start_ns)
+    assert np.shares_memory(events["correlation"].array._data, columns.integers["correlation"])
+    assert events["correlation"].isna().tolist() == (columns.integers["correlation"] == MISSING).tolist()
+    assert events["python_id"].isna().all() and events["python_id"].fillna(3).eq(3).all()

@@ -169,7 +169,10 @@ THREADS: Final = Schema(
 
 
 def events_frame(columns: EventColumns) -> pd.DataFrame:
-    """EVENTS, and one more column (category) for each argument asked for when loading."""
+    """EVENTS, and one more column (category) for each argument asked for when loading.
+
+    Numbers are the columns' own memory, not copies: of most events little else exists.
+    """
     data: dict[str, Any] = {
         "name": _categorical(columns.name, columns.names),
         "category": _categorical(columns.category, columns.categories),
@@ -178,7 +181,7 @@ def events_frame(columns: EventColumns) -> pd.DataFrame:
         "dur_ns": columns.dur_ns,
         **{name: nullable(values) for name, values in columns.integers.items()},
     }
-    events = EVENTS.check(pd.DataFrame(data))
+    events = EVENTS.check(pd.DataFrame(data, copy=False))
     extra = {name: _categorical(text.codes, text.values) for name, text in columns.extra.items()}
     return events.assign(**extra) if extra else events
 
@@ -315,8 +318,11 @@ def operators_frame(columns: EventColumns, regions: Regions, calls: OperatorCall
 
 
 def nullable(values: I64) -> pd.arrays.IntegerArray:
-    """Integers in which MISSING is missing."""
-    return masked(values, values != MISSING)
+    """Integers in which MISSING is missing: the same memory with a mask, which hides what stands in its place."""
+    missing = values == MISSING
+    if missing.all():  # such a column has no memory of its own (load.integers), which pandas may want to write to
+        values = np.zeros(len(values), values.dtype)
+    return pd.arrays.IntegerArray(values, missing)
 
 
 def masked(values: npt.NDArray[np.integer[Any]], known: npt.NDArray[np.bool_]) -> pd.arrays.IntegerArray:
@@ -329,7 +335,8 @@ def _categorical(codes: npt.NDArray[np.integer[Any]], labels: Sequence[str]) -> 
     distinct: dict[str, int] = {}
     # code in the file -> code of the distinct label
     table = np.array([distinct.setdefault(label, len(distinct)) for label in labels], dtype=np.int32)
-    return _from_codes(table[codes], pd.Index(list(distinct), dtype=object))
+    same = len(distinct) == len(labels)
+    return _from_codes(codes if same else table[codes], pd.Index(list(distinct), dtype=object))
 
 
 def _named(event: I64, name: npt.NDArray[np.int32], labels: Sequence[str]) -> pd.Categorical:
