@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import io
 import lzma
 import pickle
 import tarfile
+import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +22,7 @@ from profiler_kit.load.trace import decompress
 from profiler_kit.load.trace.chrome import read_chrome_trace
 from profiler_kit.load.trace.decompress import MOST_LAYERS, Blocks, first_bytes
 from profiler_kit.load.trace.file_facts import load_file_facts
+from profiler_kit.load.trace.read_ahead import BlocksAhead
 from tests.builders import TraceBuilder
 
 pytestmark = pytest.mark.usefixtures("both_readers")
@@ -259,3 +262,24 @@ def test_a_link_that_leads_nowhere_says_where(leads: str, todo: str, tmp_path: P
     assert str(raised.value) == (
         f"{path}: this is a link to {leads}, which does not exist, expected a chrome trace. {todo.format(path=path)}"
     )
+
+
+def test_a_thread_that_unpacks_ahead_ends_with_its_reader(tmp_path: Path) -> None:
+    path = tmp_path / "t.json.gz"
+    path.write_bytes(gzip.compress(bytes(40 << 20), 1))
+    whole, seen = BlocksAhead(path), 0
+    for block in whole:
+        seen += len(block)
+    assert (seen, whole.packing, whole.cut_off) == (40 << 20, ("gzip",), False)
+
+    def stop(done: float, total: float, note: str = "") -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        next(iter(BlocksAhead(path, report=stop)))
+    with contextlib.closing(iter(BlocksAhead(path))) as blocks:
+        next(blocks)
+    path.write_bytes(path.read_bytes()[:-9])
+    cut = BlocksAhead(path)
+    assert sum(map(len, cut)) > 39 << 20 and cut.cut_off
+    assert not [thread for thread in threading.enumerate() if thread.name == "unpack"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
 import msgspec
@@ -12,6 +12,7 @@ from msgspec import Raw, Struct, field
 from profiler_kit.load.integers import MISSING
 
 NOT_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # bad UTF-8 is not a DecodeError
+TICK_EVENTS: Final = 1 << 10
 ABSENT: Final = Raw(b"")  # the text of an argument that an event does not have
 _NO_TEXT: Final = Raw(b"")
 COLLECTIVE: Final = "Collective name"  # of a kernel or an operator that communicates
@@ -59,8 +60,14 @@ _OBJECT: Final = msgspec.json.Decoder(dict[str, Raw])
 _ANY: Final = msgspec.json.Decoder()
 
 
+def nothing() -> None:
+    """Do nothing."""
+
+
 class Decoders:
     """Decoders of a JSON list of events that keep the usual arguments, and those asked for.
+
+    tick: is called often during long work, and may raise to end it.
 
     extra: keys of `args` as Kineto writes them ("Input Dims"); their JSON text is kept in the fields `extra_0`,
     `extra_1`, ... of Arguments. Asking for none costs nothing.
@@ -68,6 +75,7 @@ class Decoders:
 
     def __init__(self, extra: Sequence[str] = ()) -> None:
         self.extra = tuple(extra)
+        self.tick: Callable[[], None] = nothing
         fields: list[tuple[str, Any, Any]] = [
             (f"extra_{number}", Raw, field(default=ABSENT, name=key)) for number, key in enumerate(extra)
         ]
@@ -105,7 +113,13 @@ class Decoders:
         A field of an odd type is kept if it can be converted, else left out; a value that is not an object becomes an
         Event without a phase. Raises one of NOT_JSON unless the block is a JSON list.
         """
-        return [self._loose(raw) for raw in _VALUES.decode(bytes(block))]
+        values = _VALUES.decode(bytes(block))
+        parts = [values[at : at + TICK_EVENTS] for at in range(0, len(values), TICK_EVENTS)]
+        return [event for part in parts for event in self._loose_part(part)]
+
+    def _loose_part(self, values: list[Raw]) -> list[Event]:
+        self.tick()
+        return [self._loose(value) for value in values]
 
     def _loose(self, raw: Raw) -> Event:
         try:

@@ -12,6 +12,7 @@ import io
 import itertools
 import lzma
 import re
+import time
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from profiler_kit.progress import Report, silent
 BLOCK_BYTES: Final = 512 << 10  # a block and the objects made of it stay in the cache: half the time of 4 MB blocks
 READ_BYTES: Final = 1 << 20
 MOST_LAYERS: Final = 4
+TICK_S: Final = 0.05
 SUFFIXES: Final = (".gz", ".zst", ".xz", ".bz2")  # the names that such files usually have
 USUAL_WINDOW: Final = 128 << 20  # what `zstd -d` and xz -9 need at most
 _GZIP_WINDOW: Final = 31  # zlib: a gzip member with the largest window
@@ -135,6 +137,8 @@ class Blocks:
         self.packing: tuple[str, ...] = ()
         self.utf16 = self.cut_off = False
         self._report = report
+        self._said: tuple[float, float] = (0, 0)
+        self._said_at = 0.0
 
     def __iter__(self) -> Generator[bytes, None, None]:
         total = self.path.stat().st_size
@@ -146,9 +150,17 @@ class Blocks:
             self.cut_off = False
             self.utf16 = _is_utf16(_head(source))
             for block in as_utf8(source()):
-                self._report(raw.tell(), total)
+                self._said = raw.tell(), total
+                self._report(*self._said)
                 if block:
                     yield block
+
+    def tick(self) -> None:
+        """Report again, some 20 times a second at most: long work on one block calls it, and can be stopped so."""
+        now = time.monotonic()
+        if now - self._said_at > TICK_S:
+            self._said_at = now
+            self._report(*self._said)
 
     def _unpacked(self, packing: Packing, source: Source) -> Iterator[bytes]:
         """Blocks of what was packed; empty ones say that the work goes on."""

@@ -129,9 +129,11 @@ def scan(path: Path | str, *, report: Report = silent) -> Scan:
     """
     file = require_file(path, "a chrome trace", HINT)
     stamp = _stamp(file)
-    head, rest = find_events(file, iter(Blocks(file, report=report)))
+    blocks = Blocks(file, report=report)
+    head, rest = find_events(file, iter(blocks))
     builder = _ScanBuilder()
     events = _Recorder(builder)
+    events.tick = blocks.tick
     events.feed_all(rest)
     if not builder.spans:
         raise no_events(file, builder, truncated=not events.closed)
@@ -143,8 +145,10 @@ def copy_events(found: Scan, numbers: I64, *, report: Report = silent) -> Iterat
 
     Raises TraceFormatError when the file changed since it was scanned.
     """
-    _, rest = find_events(found.path, iter(Blocks(found.path, report=report)))
+    blocks = Blocks(found.path, report=report)
+    _, rest = find_events(found.path, iter(blocks))
     events = _Replayer(found.outcomes, numbers)
+    events.tick = blocks.tick
     for block in rest:
         yield from events.taken(block)
         if events.complete:

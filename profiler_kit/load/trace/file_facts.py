@@ -151,6 +151,7 @@ def read_file_facts(path: Path, *, report: Report = silent) -> FileFacts:
     blocks = Blocks(path, report=report)
     head, rest = find_events(path, iter(blocks))
     events = _CountStream()
+    events.tick = blocks.tick
     events.feed_all(rest)
     counts: Counter[tuple[str, str]] = Counter()
     for (category, phase), count in events.counts.items():

@@ -21,28 +21,26 @@ class BlocksAhead(Blocks):
     """As Blocks; what its report raises still ends the work of both threads. Close the iterator, or use it up."""
 
     def __iter__(self) -> Generator[bytes, None, None]:
-        report = self._report
         blocks: SimpleQueue[bytes | BaseException | None] = SimpleQueue()
         places: SimpleQueue[None] = SimpleQueue()
         ended = threading.Event()
-        latest = (0.0, 0.0)
 
         def note_progress(done: float, total: float, note: str = "") -> None:
-            nonlocal latest
             if ended.is_set():
                 raise _EndedError
-            latest = (done, total)
+            self._said = done, total
+
+        inner = Blocks(self.path, report=note_progress)
 
         def unpack() -> None:
             try:
-                for block in Blocks.__iter__(self):
+                for block in inner:
                     places.get()
                     blocks.put(block)
                 blocks.put(None)
             except BaseException as error:
                 blocks.put(error)
 
-        self._report = note_progress
         thread = threading.Thread(target=unpack, name="unpack", daemon=True)
         thread.start()
         try:
@@ -52,11 +50,12 @@ class BlocksAhead(Blocks):
                 try:
                     block = blocks.get(timeout=WAIT_S)
                 except Empty:
-                    report(*latest)
+                    self._report(*self._said)
                     continue
+                self.packing, self.utf16, self.cut_off = inner.packing, inner.utf16, inner.cut_off
                 if isinstance(block, BaseException):
                     raise block
-                report(*latest)
+                self._report(*self._said)
                 if block is None:
                     return
                 yield block

@@ -7,18 +7,21 @@ surplus brackets. Everything here takes time and memory linear in the text.
 
 from __future__ import annotations
 
-import itertools
+import bisect
 import re
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import AnyStr, Final, Literal
 
 import msgspec
 
-from profiler_kit.load.trace.decode import NOT_JSON, Decoders
+from profiler_kit.load.trace.decode import NOT_JSON, Decoders, nothing
 
 MEND_BYTES: Final = 1 << 20  # a malformed event longer than this is dropped, not mended
 MOST_INCIDENTS: Final = 20  # told with their place; all of them are counted
 SHOWN_BYTES: Final = 80
+TICK_BYTES: Final = 1 << 14
 LOOK_BYTES: Final = 1 << 10  # behind a `]`, to see whether it closes the list
 BLANK: Final = b" \t\r\n,\x00"  # may be between two events; a hole in a file is full of NUL
 
@@ -33,7 +36,8 @@ _TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 # What may follow the `]` that closes the events: the rest of the object, the end of the file, or another trace.
 _AFTER_LIST: Final = re.compile(rb'\s*+(?:\}|,\s*+"|\Z|\[|\{(?!\s*+"(?:ph|name|cat|pid|tid|ts|dur|id|args|s|bp)"))')
 _END: Final = re.compile(rb'\}\s*+\](?=\s*+(?:\}|,\s*+"|\Z))')
-_PHASE: Final = re.compile(rb'"ph"\s*:\s*"[A-Za-z]"')
+_PHASE_KEY: Final = re.compile(rb'"ph"\s*+:\s*+["\d]')
+PHASE: Final = re.compile(rb'"ph"\s*:\s*"[A-Za-z]"')
 
 _BARE: Final = r"[-+]?(?:nan|inf|infinity|n/a|none|undefined|true|false)(?=\s*[,}\]])"
 _OUTSIDE: Final = re.compile(
@@ -45,12 +49,28 @@ _SURROGATE: Final = re.compile(
     r"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 )
 _ESCAPE: Final = re.compile(r'["\\/bfnrt]|u[0-9a-fA-F]{4}')
+_QUOTE: Final = re.compile(r'["\\]')
 _NAME_KEY: Final = re.compile(r'"name"\s*+:\s*+"')
 # Kineto writes the name between `"name": "` and one of these; everything in between is the name.
 _AFTER_NAME: Final = re.compile(r'"\s*+(?:,\s*+"(?:ph|cat|pid|tid|ts|dur|id|s|bp|args)"\s*+:|\}\s*+\Z)')
 # What follows the quote that ends a string: of a value, and of what may be a key.
 _AFTER_VALUE: Final = re.compile(r'\s*+(?:[}\]]|,\s*+(?:["\[{}\]\d\-]|true|false|null|NaN|N/A)|\Z)')
 _AFTER_KEY: Final = re.compile(rf"\s*+:|{_AFTER_VALUE.pattern}")
+
+
+def matches(
+    pattern: re.Pattern[AnyStr], text: AnyStr, tick: Callable[[], None], first: int = 0, stop: int = sys.maxsize
+) -> Iterator[re.Match[AnyStr]]:
+    """Every match between two places of a text, with a tick now and then when it is long."""
+    found = pattern.finditer(text, first, stop)
+    return found if min(stop, len(text)) - first < TICK_BYTES else _ticking(found, tick)
+
+
+def _ticking(found: Iterator[re.Match[AnyStr]], tick: Callable[[], None]) -> Iterator[re.Match[AnyStr]]:
+    for number, one in enumerate(found):
+        if not number & 0xFFF:
+            tick()
+        yield one
 
 
 Kind = Literal["repaired", "dropped", "of no use", "closed early", "after the end", "cut off", "corrupt"]
@@ -97,6 +117,8 @@ class Salvage:
         self._decoders = decoders
         self._pieces: list[Piece] = []
         self._text = b""
+        self._phases: list[tuple[int, int]] = []  # of the text, looked for once: where they begin and end
+        self._ends: list[tuple[int, int]] = []
         self._offset = 0
         self._last = False
 
@@ -117,15 +139,17 @@ class Salvage:
         is left, since that event may go on.
         """
         self._text, self._offset, self._last = text, offset, last
-        starts = _starts(text, 0, len(text), _KINETO_START) or _starts(text, 0, len(text), _ANY_START)
+        self._phases = [found.span() for found in matches(PHASE, text, self._decoders.tick)]
+        self._ends = [found.span() for found in matches(_END, text, self._decoders.tick)]
+        starts = self._starts(0, len(text), _KINETO_START) or self._starts(0, len(text), _ANY_START)
         stop = len(text) if last else starts[-1] if starts else 0
         first = starts[0] if starts else stop
-        before = _starts(text, 0, first, _ANY_START)  # events of another layout, where files were joined
+        before = self._starts(0, first, _ANY_START)  # events of another layout, where files were joined
         self._drop(0, before[0] if before else first)
         done = self._take_pieces(before, first)
         if not self.closed:
             done = self._take_pieces([start for start in starts if start < stop], stop)
-        self._text = b""
+        self._text, self._phases, self._ends = b"", [], []
         pieces, self._pieces = self._pieces, []
         return pieces, done
 
@@ -146,6 +170,7 @@ class Salvage:
         return stop
 
     def _whole(self, first: int, stop: int) -> bool:
+        self._decoders.tick()
         piece = self._text[first:stop].rstrip(BLANK)
         if not is_valid(b"[" + piece + b"]", self._decoders):
             return False
@@ -159,19 +184,32 @@ class Salvage:
         later start is whole.
         """
         first = starts[at]
-        tried = range(at + 1, min(at + _TRIED_STARTS, len(starts)))
-        for upto in tried:
+        later = range(at + 1, min(at + _TRIED_STARTS, len(starts)))
+        for upto in later if later and self._may_go_on(first, ends[at]) else ():
             if self._whole(first, ends[upto]):
                 return upto + 1, ends[upto]
-        inside = [upto for upto in tried if not self._two_events(first, ends[upto])]
-        for upto in (*inside[-1:], at):
-            if not self._two_events(first, ends[upto]) and self._mend(first, ends[upto]):
-                return upto + 1, ends[upto]
+        if _PHASE_KEY.search(self._text, first, ends[later[-1] if later else at]):
+            inside = [upto for upto in later if not self._two_events(first, ends[upto])]
+            for upto in (*inside[-1:], at):
+                if not self._two_events(first, ends[upto]) and self._mend(first, ends[upto]):
+                    return upto + 1, ends[upto]
         return at + 1, self._take_alone(first, ends[at])
+
+    def _may_go_on(self, first: int, stop: int) -> bool:
+        """Whether the text is the beginning of valid JSON, so that more of it may make it whole."""
+        try:
+            self._decoders.texts(b"[" + self._text[first:stop])
+        except msgspec.ValidationError:
+            return True
+        except msgspec.DecodeError as error:
+            return "truncated" in str(error)
+        except NOT_JSON:  # bad UTF-8 and deep nesting do not say
+            return True
+        return True
 
     def _take_alone(self, first: int, stop: int) -> int:
         """Take one event that ends somewhere before `stop`, and what else may be there; return where it ended."""
-        end = first + closing_bracket(self._text[first:stop]) + 1
+        end = first + closing_bracket(self._text[first:stop], self._decoders.tick) + 1
         if first < end < stop and (self._whole(first, end) or self._mend(first, end)):
             return self._take_behind(first, end, stop)
         endings = self._endings(first)
@@ -179,7 +217,7 @@ class Salvage:
             if self._mend(first, begin + 1):
                 self.closed = True
                 return end
-        inner = _starts(self._text, first + 1, stop, _ANY_START)
+        inner = self._starts(first + 1, stop, _ANY_START)
         if inner:
             if not self._mend(first, inner[0]):
                 self._drop(first, inner[0])
@@ -198,23 +236,38 @@ class Salvage:
         """Where the list may be closed after the event at `first`: the place of the `}` and the one after the `]`."""
         if self._two_events(first, len(self._text)):  # another event follows
             return []
-        return [found.span() for found in itertools.islice(_END.finditer(self._text, first), _TRIED_STARTS)]
+        at = bisect.bisect_left(self._ends, (first, 0))
+        return self._ends[at : at + _TRIED_STARTS]
 
     def _take_behind(self, first: int, end: int, stop: int) -> int:
         """Look at what is between a whole event and the next: the end of the list, or what does not belong there."""
         after = stop - len(self._text[end:stop].lstrip(BLANK)) + 1
-        is_event = _PHASE.search(self._text, first, end)
+        is_event = PHASE.search(self._text, first, end)
         if is_event and self._text[after - 1 : after] == b"]" and ends_list(self._text[after : after + LOOK_BYTES]):
             self.closed = True
             return after
-        inner = _starts(self._text, end, stop, _ANY_START)
+        inner = self._starts(end, stop, _ANY_START)
         self._drop(end, inner[0] if inner else stop)
         return self._take_pieces(inner, stop) if inner else stop
 
+    def _starts(self, first: int, stop: int, pattern: re.Pattern[bytes]) -> list[int]:
+        """Where an event may start: not right after a colon, where a value inside one starts."""
+        text, starts = self._text, []
+        for match in matches(pattern, text, self._decoders.tick, first, stop):
+            at = match.start()
+            while at and text[at - 1] in b" \t\r\n":
+                at -= 1
+            if text[at - 1 : at] != b":":
+                starts.append(match.start())
+        return starts
+
     def _two_events(self, first: int, stop: int) -> bool:
-        return len(list(itertools.islice(_PHASE.finditer(self._text, first, stop), 2))) > 1
+        second = bisect.bisect_left(self._phases, (first, 0)) + 1
+        return second < len(self._phases) and self._phases[second][1] <= stop
 
     def _mend(self, first: int, stop: int) -> bool:
+        if not _PHASE_KEY.search(self._text, first, stop):
+            return False
         piece = self._text[first:stop].rstrip(BLANK)
         mended = mend(piece, self._decoders)
         if mended is None:
@@ -230,29 +283,22 @@ class Salvage:
         first = stop - len(junk)
         if not junk.strip(BLANK + b"[]{}"):
             return
-        if self._last and stop == len(self._text) and junk.startswith(b"{") and closing_bracket(junk) < 0:
+        if (
+            self._last
+            and stop == len(self._text)
+            and junk.startswith(b"{")
+            and closing_bracket(junk, self._decoders.tick) < 0
+        ):
             self.note("cut off", self._offset + first, junk)
             return
         self.dropped += 1
         self.note("dropped", self._offset + first, junk)
 
 
-def _starts(text: bytes, first: int, stop: int, pattern: re.Pattern[bytes]) -> list[int]:
-    """Where an event may start: not right after a colon, where a value inside one starts."""
-    starts = []
-    for match in pattern.finditer(text, first, stop):
-        at = match.start()
-        while at and text[at - 1] in b" \t\r\n":
-            at -= 1
-        if text[at - 1 : at] != b":":
-            starts.append(match.start())
-    return starts
-
-
-def closing_bracket(text: bytes | bytearray) -> int:
+def closing_bracket(text: bytes, tick: Callable[[], None] = nothing) -> int:
     """Position of the bracket that closes the one `text` starts with; -1 when it has not come."""
     depth = 0
-    for found in _TOKEN.finditer(text):
+    for found in matches(_TOKEN, text, tick):
         token = text[found.start()]
         if token in _OPEN:
             depth += 1
@@ -266,11 +312,6 @@ def closing_bracket(text: bytes | bytearray) -> int:
 def ends_list(rest: bytes) -> bool:
     """Whether a `]` followed by `rest` closes the list of events: the object goes on or ends, or the file does."""
     return _AFTER_LIST.match(rest) is not None
-
-
-def events_in(tail: bytes | bytearray) -> int:
-    """How many events there are in the text after the list of events, where there should be none."""
-    return sum(1 for _ in _PHASE.finditer(tail))
 
 
 def is_valid(block: bytes, decoders: Decoders) -> bool:
@@ -292,9 +333,13 @@ def mend(piece: bytes, decoders: Decoders) -> bytes | None:
     if len(piece) > MEND_BYTES or not piece.endswith(b"}"):
         return None
     text = piece.decode("utf-8", "replace")
-    named = _mend_name(text)
-    for candidate in dict.fromkeys((text, named, _mend_strings(named), _mend_strings(text))):
-        mended = _CONTROL_BETWEEN.sub(" ", _OUTSIDE.sub(_mend_token, candidate)).encode("utf-8", "replace")
+
+    def mended_token(found: re.Match[str]) -> str:
+        decoders.tick()
+        return _mend_token(found)
+
+    for candidate in _candidates(text, decoders.tick):
+        mended = _CONTROL_BETWEEN.sub(" ", _OUTSIDE.sub(mended_token, candidate)).encode("utf-8", "replace")
         try:
             events = decoders.loosely(b"[" + mended + b"]")
         except NOT_JSON:
@@ -302,6 +347,19 @@ def mend(piece: bytes, decoders: Decoders) -> bytes | None:
         if len(events) == 1 and len(events[0].ph) == 1 and (events[0].name or '"name"' not in text):
             return mended
     return None
+
+
+def _candidates(text: str, tick: Callable[[], None]) -> Iterator[str]:
+    """The text, and what it may have been before its strings were written as they are."""
+    yield text
+    named = _mend_name(text)
+    if named != text:
+        yield named
+    mended = _mend_strings(named, tick)
+    if mended != named:
+        yield mended
+    if named != text:
+        yield _mend_strings(text, tick)
 
 
 def _mend_token(found: re.Match[str]) -> str:
@@ -323,14 +381,14 @@ def _mend_name(text: str) -> str:
     return text[: key.end()] + name + text[end.start() :]
 
 
-def _mend_strings(text: str) -> str:
+def _mend_strings(text: str, tick: Callable[[], None]) -> str:
     """Escape lone backslashes, and each quote inside a string that is not followed by what may follow its end."""
     out: list[str] = []
     done = 0
     inside = False
     ends = _AFTER_KEY
     escaped = -1
-    for found in re.finditer(r'["\\]', text):
+    for found in matches(_QUOTE, text, tick):
         at = found.start()
         if at == escaped:
             continue

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -20,23 +20,30 @@ from profiler_kit.load.trace.native import Scanner
 from profiler_kit.load.trace.repair import (
     BLANK,
     LOOK_BYTES,
+    PHASE,
     Incident,
     Piece,
     Salvage,
     closing_bracket,
     ends_list,
-    events_in,
+    is_valid,
+    matches,
 )
 
 SALVAGE_BYTES: Final = 8 << 20  # this much without an acceptable cut is malformed somewhere
 EVENT_BYTES: Final = 64 << 20  # one event must end within this many bytes
 TAIL_BYTES: Final = 64 << 20  # metadata after the events is kept up to here
 
+NEAR_EVENTS: Final = 16  # where the text is malformed, so many events are looked at one by one
+MOST_NEAR_EVENTS: Final = 1 << 14  # ... or, where one malformed event follows the other, up to so many
+
 KINETO_CUT: Final = b"\n  },\n  {"  # Kineto puts no raw newline into strings, so this is structural
-_ANY_CUT: Final = re.compile(rb"\}\s*,\s*\{")
+_KINETO_CUTS: Final = re.compile(re.escape(KINETO_CUT))
+_ANY_CUT: Final = re.compile(rb"\}\s*+(,)\s*+\{")
 MOST_CLOSINGS: Final = 50  # early ends of the list that are looked at one by one
 
-_MAY_END: Final = re.compile(rb"(?:\}|\A\[)\s*+\]")
+_EMPTY: Final = re.compile(rb"\[\s*+\]")
+_MAY_END: Final = re.compile(rb"\}\s*+\]")
 _TRIED_ENDS: Final = 4
 _ALL_EVENTS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
@@ -57,11 +64,21 @@ class EventStream:
         self.behind = 0
         self._decoders = Decoders(keys)
         self._salvage = Salvage(self._decoders)
-        self._salvage_bytes = SALVAGE_BYTES
+        self._try_at = 0
+        self._near = NEAR_EVENTS
         self._closings = 0
         self._exact = False
         self._pending = bytearray(b"[")
         self._tail = bytearray()
+
+    @property
+    def tick(self) -> Callable[[], None]:
+        """Called often during long work; may raise to end it."""
+        return self._decoders.tick
+
+    @tick.setter
+    def tick(self, tick: Callable[[], None]) -> None:
+        self._decoders.tick = tick
 
     @property
     def repaired(self) -> int:
@@ -90,13 +107,17 @@ class EventStream:
                 self._tail += data
             return
         self._pending += data
-        if len(self._pending) < BLOCK_BYTES // 2:
+        if len(self._pending) < max(BLOCK_BYTES // 2, self._try_at):
             return
-        if self._take_whole() or self._take_end() or len(self._pending) < self._salvage_bytes:
+        while not (self._take_whole() or self._take_end()):
+            if self._take_near():
+                continue
+            if len(self._pending) >= SALVAGE_BYTES:
+                self._take_broken(len(self._pending), last=False)
+            # what does not end is looked at again only once there is twice as much of it
+            self._try_at = min(2 * len(self._pending), EVENT_BYTES + 1)
             return
-        self._take_broken(last=False)
-        # an event that does not end is looked at again only once there is twice as much of it
-        self._salvage_bytes = max(SALVAGE_BYTES, 2 * len(self._pending))
+        self._try_at = 0
 
     def feed_all(self, blocks: Iterable[bytes]) -> None:
         """Take all bytes."""
@@ -113,24 +134,28 @@ class EventStream:
             if not self.closed:
                 rest = bytes(self._pending).rstrip(BLANK)
                 if rest != b"[" and not self._decode_at(rest + b"]", self.offset):
-                    self._take_broken(last=True)
+                    self._take_broken(len(self._pending), last=True)
         if self.closed:
             self._look_behind()
         self._flush()
 
     def _take_whole(self) -> bool:
         """Take the events before the last cut that the decoder accepts."""
+        return any(self._take_up_to(cut) for cut in _cuts(self._pending))
+
+    def _take_up_to(self, cut: int) -> bool:
+        """Take the events before the comma at `cut` when the decoder accepts them."""
+        self.tick()
         pending = self._pending
-        for cut in _cuts(pending):
-            pending[cut] = 0x5D  # `,` becomes `]`: a list without copying
-            with memoryview(pending)[: cut + 1] as block:
-                taken = self._decode_at(block, self.offset)
-            if taken:
-                del pending[1 : cut + 1]
-                self.offset += cut
-                return True
+        pending[cut] = 0x5D  # `,` becomes `]`: a list without copying
+        with memoryview(pending)[: cut + 1] as block:
+            taken = self._decode_at(block, self.offset)
+        if taken:
+            del pending[1 : cut + 1]
+            self.offset += cut
+        else:
             pending[cut] = 0x2C
-        return False
+        return taken
 
     def _take_ends(self) -> None:
         while not self.closed and self._take_end(last=True):
@@ -148,7 +173,7 @@ class EventStream:
                 break
         else:
             return False
-        if ends_list(rest) or (last and not events_in(self._pending[end + 1 :])):
+        if ends_list(rest) or (last and not PHASE.search(self._pending, end + 1)):
             self._close(end)
             return True
         self._salvage.repaired += 1
@@ -160,9 +185,12 @@ class EventStream:
 
     def _ends(self, *, last: bool) -> list[int]:
         """Where the list may be closed: after a `}`; where too many are, or at the `last`, the bracket that fits."""
+        empty = _EMPTY.match(self._pending)
+        if empty:
+            return [empty.end() - 1]
         found = [match.end() - 1 for match in itertools.islice(_MAY_END.finditer(self._pending), _TRIED_ENDS + 1)]
         if len(found) > _TRIED_ENDS or (last and not found):
-            end = closing_bracket(self._pending)
+            end = closing_bracket(bytes(self._pending), self.tick)
             return [end] if end >= 0 else []
         return found
 
@@ -176,8 +204,8 @@ class EventStream:
     def _look_behind(self) -> None:
         """Count the events after the list, as when two traces were written to one file; cut them off the tail."""
         tail = bytes(self._tail)
-        end = closing_bracket(b"{" + tail) if tail.lstrip()[:1] in (b",", b"}") else 0
-        self.behind = events_in(tail)
+        end = closing_bracket(b"{" + tail, self.tick) if tail.lstrip()[:1] in (b",", b"}") else 0
+        self.behind = sum(1 for _ in matches(PHASE, tail, self.tick))
         if self.behind or (end >= 0 and tail[end:].strip(BLANK)):
             self._salvage.note("after the end", self.offset + max(end, 0), tail[max(end, 0) :])
         if end > 0:
@@ -195,6 +223,8 @@ class EventStream:
         """Note where the events are that are valid JSON and that the builder still does not take."""
         at = 0
         for raw in _ALL_EVENTS.decode(b"[" + piece.text + b"]") if self._salvage.notes else ():
+            if not self._salvage.notes:
+                break
             text = bytes(raw)
             at = piece.text.index(text, at)
             if _of_no_use(self._decoders.loosely(b"[" + text + b"]")[0]):
@@ -242,9 +272,36 @@ class EventStream:
         if self.scanner is not None:
             self.scanner.flush(self.builder)
 
-    def _take_broken(self, *, last: bool) -> None:
-        """Take event by event what is malformed somewhere; `last` when no more bytes come."""
-        pieces, done = self._salvage.take(bytes(memoryview(self._pending)[1:]), self.offset, last=last)
+    def _take_near(self) -> bool:
+        """Take the events before the first malformed one, and one by one those around it; False when few have come."""
+        before = len(self._pending)
+        self._take_prefix()
+        # where one malformed event follows the other, more are looked at in one go
+        clean = before - len(self._pending) > BLOCK_BYTES // 8
+        self._near = NEAR_EVENTS if clean else min(2 * self._near, MOST_NEAR_EVENTS)
+        left = len(self._pending)
+        phases = [found.end() for found in itertools.islice(PHASE.finditer(self._pending), self._near)]
+        if len(phases) < NEAR_EVENTS:
+            return False
+        self._take_broken(phases[-1] if len(phases) == self._near else left, last=False)
+        return len(self._pending) < left or self.closed
+
+    def _take_prefix(self) -> None:
+        """Take the events before the last cut up to which the text is valid, found by halving."""
+        cuts = [match.start() + KINETO_CUT.index(b",") for match in _KINETO_CUTS.finditer(self._pending)]
+        cuts = cuts or [match.start(1) for match in _ANY_CUT.finditer(self._pending)]
+        low, high = -1, len(cuts)
+        while high - low > 1:
+            self.tick()
+            middle = (low + high) // 2
+            valid = is_valid(bytes(memoryview(self._pending)[: cuts[middle]]) + b"]", self._decoders)
+            low, high = (middle, high) if valid else (low, middle)
+        if low >= 0:
+            self._take_up_to(cuts[low])
+
+    def _take_broken(self, stop: int, *, last: bool) -> None:
+        """Take event by event what is malformed somewhere before `stop`; `last` when no more bytes come."""
+        pieces, done = self._salvage.take(bytes(memoryview(self._pending)[1:stop]), self.offset, last=last)
         before = self.builder.dropped
         if pieces and not self.decode(b"[" + b",".join(piece.text for piece in pieces) + b"]"):
             for piece in pieces:
@@ -283,9 +340,9 @@ def _cuts(pending: bytearray) -> Iterator[int]:
         return
     tries = 0
     high, window = len(pending), 1 << 16
-    while high > 1 and tries < 32:
+    while high > 1 and tries < 16:
         low = max(1, high - window)
-        for found in reversed(list(_ANY_CUT.finditer(pending, low, high))[-16:]):
-            yield pending.index(b",", found.start())
+        for found in reversed(list(_ANY_CUT.finditer(pending, low, high))[-4:]):
+            yield found.start(1)
             tries += 1
         high, window = (low + 64 if low > 1 else 0), window * 4

@@ -1,0 +1,162 @@
+"""Reading malformed text takes work in proportion to it, and can be stopped anywhere in it."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+
+import pytest
+
+from profiler_kit.errors import TraceFormatError
+from profiler_kit.load.trace import decompress
+from profiler_kit.load.trace.chrome import read_chrome_trace
+from profiler_kit.load.trace.repair import Salvage
+from profiler_kit.load.trace.split_events import EventStream
+from tests.effort import calls
+
+pytestmark = pytest.mark.usefixtures("both_readers")
+
+EVENT = '{"ph":"X","cat":"cpu_op","name":"a","pid":1,"tid":1,"ts":1,"dur":1}'
+KINETO = """  {
+    "ph": "X", "cat": "cpu_op", "name": "%s", "pid": 1, "tid": 1,
+    "ts": %d.125, "dur": 4.250,
+    "args": {
+      "External id": 1, "Input Dims": [[64, 64], []]
+    }
+  }"""
+PATTERNS = {  # what comes after one valid event, of so many bytes
+    "openings after closings": lambda n: '},]{"ph":' * (n // 9) + "]}",
+    "openings": lambda n: "," + '{"ph":"X",' * (n // 10) + "]}",
+    "openings in a string": lambda n: "," + '{"name":"' * (n // 9) + "]}",
+    "brackets": lambda n: "," + "[" * n,
+    "braces": lambda n: "," + "{" * n + "]}",
+    "closings": lambda n: "}]" * (n // 2),
+    "ends of the list": lambda n: (EVENT + "]\n") * (n // 70),
+    "deep objects": lambda n: "," + '{"a":' * (n // 10) + "1" + "}" * (n // 10) + "]",
+    "a string that does not end": lambda n: ',{"ph":"X","name":"' + "x" * n,
+    "quotes": lambda n: ',{"ph":"X","name":"' + '"' * n + '","ts":1,"dur":1}]',
+    "quotes doubled": lambda n: "," + EVENT.replace('"', '""') * (n // 90) + "]",
+    "backslashes": lambda n: ',{"ph":"X","name":"' + "\\x" * (n // 2) + '","ts":1,"dur":1}]',
+    "NUL": lambda n: "\0" * n + "]",
+    "NUL in names": lambda n: ("," + EVENT.replace("a", "a\0")) * (n // 70) + "]",
+    "no separators": lambda n: EVENT * (n // 70) + "]",
+    "repairs": lambda n: ("," + EVENT.replace('"a"', '"a"b"')) * (n // 70) + "]",
+    "Kineto's separators": lambda n: '\n  },\n  {\n"ph":' * (n // 15) + "]",
+    "phases": lambda n: ',{"ph":"X"' * (n // 10) + "]",
+    "whitespace": lambda n: ("}" + " " * 999) * (n // 1000) + "]",
+    "of no use": lambda n: ',{"ph":"X","name":"a"}' * (n // 22) + "]",
+    "numbers": lambda n: ",1" * (n // 2) + "]",
+    "events after the end": lambda n: "]}" + EVENT * (n // 70),
+    "brackets after the end": lambda n: '],"x":' + "[" * n,
+}
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_recovery_grows_with_the_text_and_not_faster(pattern: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    counts = []
+    for size in (30_000, 90_000):
+        path.write_text('{"traceEvents":[' + EVENT + PATTERNS[pattern](size))
+        counts.append(calls(lambda: read_chrome_trace(path)))
+    few, many = counts
+    assert many < 3.4 * few + 1000
+
+
+@pytest.mark.parametrize("size", [25_000, 50_000, 100_000, 200_000])
+def test_openings_after_closings_are_dropped_one_by_one(size: int, tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    path.write_text("[" + EVENT + PATTERNS["openings after closings"](size))
+    quality = read_chrome_trace(path).quality
+    assert (quality.events, quality.repaired_events, quality.dropped_events) == (1, 0, size // 9)
+
+
+BAD = {  # an event of Kineto's that is malformed: what to replace, by what, (repaired, dropped)
+    "a quote": ('"a"', '"torch/x.py(1): fn {"a": 1}"', (3, 0)),
+    "a lone backslash": ('"a"', '"C:\\work"', (3, 0)),
+    "bad UTF-8": ('"a"', '"a\udcff"', (3, 0)),
+    "NaN": ("4.250", "NaN", (3, 3)),  # mended, but without a duration
+    "inf as an argument": ("[[64, 64], []]", "inf", (3, 0)),
+    "deep nesting": ("[[64, 64], []]", "[" * 5000 + "]" * 5000, (0, 3)),
+    "a string that does not end": ('"a"', '"a', (0, 3)),
+    "a closing bracket too many": ("[]]", "[]]]", (0, 3)),
+}
+
+
+@pytest.mark.parametrize("layout", ["kineto", "compact", "indented"])
+@pytest.mark.parametrize("case", BAD)
+def test_a_malformed_event_costs_the_text_around_it(
+    case: str, layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three of 12,000: what is taken apart event by event is a small part, and no block is decoded many times."""
+    old, new, lost = BAD[case]
+    events = [KINETO % ("a", number) for number in range(12_000)]
+    for at in (3, 6_000, 11_000):
+        events[at] = events[at].replace(old, new)
+    between = ",\n"
+    if layout == "compact":
+        events, between = [" ".join(event.split()) for event in events], ","
+    elif layout == "indented":
+        events = [event.replace(", ", ",\n    ") for event in events]
+    data = ("[\n" + between.join(events) + "\n]").encode("utf-8", "surrogateescape")
+    path = tmp_path / "t.json"
+    path.write_bytes(data)
+    looked, decoded = [0], [0]
+    take, decode = Salvage.take, EventStream.decode
+
+    def counted_take(self: Salvage, text: bytes, offset: int, *, last: bool) -> object:
+        looked[0] += len(text)
+        return take(self, text, offset, last=last)
+
+    def counted_decode(self: EventStream, block: bytes | memoryview) -> bool:
+        decoded[0] += len(block)
+        return decode(self, block)
+
+    monkeypatch.setattr(Salvage, "take", counted_take)
+    monkeypatch.setattr(EventStream, "decode", counted_decode)
+    quality = read_chrome_trace(path).quality
+    assert (quality.repaired_events, quality.dropped_events) == lost
+    assert quality.events == 12_000 - (lost[1] if case != "NaN" else 0)
+    assert looked[0] < len(data) / 8 + decompress.BLOCK_BYTES
+    assert decoded[0] < 3 * len(data) + 3 * 20 * decompress.BLOCK_BYTES
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_recovery_can_be_stopped_anywhere(pattern: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a clock by which it is always time to report, reports are at most so many calls apart."""
+    path = tmp_path / "t.json"
+    path.write_text('{"traceEvents":[' + EVENT + PATTERNS[pattern](200_000))
+    clock = iter(range(1 << 40))
+    monkeypatch.setattr(decompress.time, "monotonic", lambda: next(clock))
+    called = widest = 0
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        nonlocal called
+        called += event in ("call", "c_call")
+
+    def report(done: float, total: float, note: str = "") -> None:
+        nonlocal called, widest
+        called, widest = 0, max(widest, called)
+
+    sys.setprofile(count)
+    with contextlib.suppress(TraceFormatError):
+        read_chrome_trace(path, report=report)
+    sys.setprofile(None)
+    assert max(widest, called) < 100_000
+
+
+def test_what_stops_a_load_ends_recovery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "t.json"
+    path.write_text("[" + EVENT + PATTERNS["openings after closings"](100_000))
+    clock = iter(range(1 << 40))
+    monkeypatch.setattr(decompress.time, "monotonic", lambda: next(clock))
+    seen: list[float] = []
+
+    def report(done: float, total: float, note: str = "") -> None:
+        seen.append(done)
+        if len(seen) == 100:  # the file is one block, read long since
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        read_chrome_trace(path, report=report)
+    assert len(seen) == 100
