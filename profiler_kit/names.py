@@ -11,6 +11,11 @@ _MORE: Final = 16  # letters of the long name, where the short one is not enough
 _BEFORE: Final = 2  # letters kept before the first one that differs
 
 
+def gpu_name(device: int | None, process: str = "") -> str:
+    """`GPU 0`; with a process, for a file that holds several: `GPU 0 of [TP01] 4711`."""
+    return f"GPU {'?' if device is None else device}{process and f' of {process}'}"
+
+
 def kernel_names(names: Sequence[str]) -> list[str]:
     """The short name of each kernel; where two would read the same, with the letters from where the long ones differ.
 

@@ -19,7 +19,7 @@ Unit = Literal[
     "ns", "us", "unix_us", "bytes", "mib", "share", "change", "bytes_per_s", "per_s", "factor", "score", "count", "id",
     "flag", "text", "json", "path", "kernel",
 ]  # fmt: skip
-Show = Literal["always", "room", "never"]
+Show = Literal["always", "room", "never", "varied"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Column:
     dtype: a pandas name; "category" is a categorical of strings, "str" an object column of strings, "path" an object
     column of tuples of region names, "paths" the same as a categorical, "list" an object column of anything else.
     meaning: one sentence for hover help and the reference. label: the heading; the name without its unit where empty.
-    show: in a table for people always, where there is room, or never (JSON, CSV and SQL have every column).
+    show: in a table for people always, where there is room, never, or only where its rows differ (JSON, CSV and SQL
+    have every column).
     unit: told by the name's suffix and the dtype unless given; "id" is a number that names something, "kernel" the
     long name of a GPU event, "json" text that is JSON, "unix_us" a moment, "change" b / a - 1 (0.05 is 5 % more),
     "score" a share that is read to four decimals. of: shown as its share of that column of the same row. where: shown
@@ -112,6 +113,7 @@ COMMON: Final[Mapping[str, tuple[str, str]]] = {
         "other: such as waiting for another stream.",
     ),
     "instance": ("", "Row of the table region_instances."),
+    "process": ("", "Process id, as the file writes it; empty where it is not known."),
     "device": ("", "Number of the device; missing where it is not known."),
     "stream": ("", "Number of the stream; work on one stream runs in order."),
     "thread": ("", "Row of the table threads."),

@@ -26,12 +26,13 @@ from profiler_kit.analyses.gpu.overlap import communication_overlap
 from profiler_kit.analyses.gpu.queue import FULL_AT, queue_length, queue_totals
 from profiler_kit.analyses.gpu.regions import region_totals
 from profiler_kit.analyses.gpu.sequences import kernel_sequences
-from profiler_kit.analyses.gpu.timeline import GpuTimeline, timeline_of
+from profiler_kit.analyses.gpu.timeline import DeviceTimeline, GpuTimeline, devices_by, timelines_of
 from profiler_kit.analyses.gpu.utilization import region_utilization
 from profiler_kit.attribute import frames
 from profiler_kit.attribute.gpu_work import NOT, compiled
 from profiler_kit.attribute.launch_context import NestedSpans, find_launch_contexts, nest_operators, operator_calls
-from profiler_kit.attribute.regions import NO_REGION_PATH, NONE, UNLINKED_PATH, Attribution, attribute
+from profiler_kit.attribute.links import NONE, Links
+from profiler_kit.attribute.regions import NO_REGION_PATH, UNLINKED_PATH, Attribution, attribute
 from profiler_kit.errors import OptionError
 from profiler_kit.finding import Finding
 from profiler_kit.kept import kept, kept_for_good
@@ -50,6 +51,8 @@ from profiler_kit.table import Filled, Value
 class Quality:
     """What was lost or could not be told: see LoadQuality; GPU events without a launch, and outside every region; those
     without a time and with an impossible duration, which no total counts.
+
+    processes: those with launches, operators or GPU events in the file.
     """
 
     truncated: bool
@@ -59,6 +62,7 @@ class Quality:
     unattributed_gpu_events: int
     untimed_gpu_events: int
     impossible_durations: int
+    processes: int
 
 
 class QualityCounts(TypedDict):
@@ -71,6 +75,7 @@ class QualityCounts(TypedDict):
     unattributed_gpu_events: int
     untimed_gpu_events: int
     impossible_durations: int
+    processes: int
 
 
 class Summary(TypedDict):
@@ -82,6 +87,7 @@ class Summary(TypedDict):
     events: int
     gpu_events: int
     gpu_timeline: GpuTimeline
+    devices: list[DeviceTimeline]
     quality: QualityCounts
 
 
@@ -179,6 +185,7 @@ class Trace:
             unattributed_gpu_events=int((path == NO_REGION_PATH).sum()),
             untimed_gpu_events=untimed,
             impossible_durations=len(found.left_out.event) - untimed,
+            processes=self._attribution.links.processes.count,
         )
 
     @property
@@ -200,6 +207,11 @@ class Trace:
     @kept_for_good
     def _nested_operators(self) -> NestedSpans:
         return nest_operators(self.columns)
+
+    @property
+    def links(self) -> Links:
+        """How each GPU event was joined with the host, and the processes of the file."""
+        return self._attribution.links
 
     @kept_for_good
     def gpu_events(self) -> pd.DataFrame:
@@ -345,13 +357,15 @@ class Trace:
         rows = np.flatnonzero(self._linked) if linked_only else np.arange(len(found.event))
         event, category = found.event[rows], found.category[rows]
         copy = np.array([label == MEMCPY for label in found.categories], dtype=bool)[category]
+        links, start, dur = found.links, self.columns.start_ns[event], self.columns.dur_ns[event]
+        on = devices_by(links.process[rows], links.processes.names, self.columns.integers["device"][event])
+        whole, devices = timelines_of(start, dur, found.communication[rows] != NOT, copy, on)
         return Summary(
             trace=str(self.path),
             events=self._file.quality.events,
             gpu_events=len(event) + (0 if linked_only else len(found.left_out.event)),
-            gpu_timeline=timeline_of(
-                self.columns.start_ns[event], self.columns.dur_ns[event], found.communication[rows] != NOT, copy
-            ),
+            gpu_timeline=whole,
+            devices=devices,
             quality=cast("QualityCounts", asdict(self.quality)),
         )
 

@@ -132,7 +132,8 @@ def attribute(path: Path) -> list[tuple[dict[str, Any], Path_]]:
     """Each GPU event with its region path."""
     spans = read(path)
     regions = defaultdict(list)
-    launches: dict[Any, dict[str, Any]] = {}
+    launches: list[dict[str, Any]] = []
+    operators: list[dict[str, Any]] = []
     backward = defaultdict(list)
     sequence = defaultdict(list)
     for e in spans:
@@ -140,10 +141,9 @@ def attribute(path: Path) -> list[tuple[dict[str, Any], Path_]]:
         if category == "user_annotation":
             regions[_thread(e)].append(e)
         elif category.endswith(("_runtime", "_driver")) and "correlation" in e["args"]:
-            known = launches.get(e["args"]["correlation"])
-            if known is None or e["start"] < known["start"]:
-                launches[e["args"]["correlation"]] = e
+            launches.append(e)
         elif category == "cpu_op":
+            operators.append(e)
             number = e["args"].get("Sequence number")
             if e["name"].startswith("autograd::engine::evaluate_function"):
                 backward[_thread(e)].append(e)
@@ -153,8 +153,12 @@ def attribute(path: Path) -> list[tuple[dict[str, Any], Path_]]:
         place(of_thread)
     callers = {thread: _caller(thread, events, sequence, backward) for thread, events in backward.items()}
     result = []
+    gpu = [e for e in spans if e.get("cat") in ON_GPU]
+    by_id = defaultdict(list)
+    for e in gpu:
+        by_id[e["args"].get("correlation")].append(e)
     for e in believed(spans):
-        launch = launches.get(e["args"].get("correlation"))
+        launch = launch_of(e, launches, by_id) or operator_of(e, launches, operators)
         if launch is None:
             result.append((e, ("(unlinked)",)))
             continue
@@ -166,6 +170,46 @@ def attribute(path: Path) -> list[tuple[dict[str, Any], Path_]]:
             stack = open_regions(regions[caller], began) + stack
         result.append((e, tuple(_name(r) for r in stack) or ("(no region)",)))
     return result
+
+
+def _rank(event: dict[str, Any]) -> str:
+    """What stands before the number in a pid like "[rank 1] 100"."""
+    return str(event["pid"]).rpartition(" ")[0]
+
+
+def launch_of(e: dict[str, Any], launches: list[dict[str, Any]], by_id: dict[Any, list[dict[str, Any]]]) -> Any:
+    """The last call of the event's rank with its id that had begun; the only one where none had; none when unclear."""
+    number = e["args"].get("correlation")
+    mine = [c for c in launches if c["args"]["correlation"] == number and _rank(c) == _rank(e)]
+    mine.sort(key=lambda c: (c["start"], repr(_thread(c))))
+    # a call inside another with its id, or begun with it, is the same launch
+    calls: list[dict[str, Any]] = []
+    for call in mine:
+        if not any(
+            c["start"] == call["start"] or (_thread(c) == _thread(call) and c["end"] > call["start"])
+            for c in calls[-1:]
+        ):
+            calls.append(call)
+    if len(calls) < 2:
+        return calls[0] if calls else None
+    begun = [c for c in calls if c["start"] <= e["start"]]
+    if not begun or number == 0:
+        return None
+    last, before = begun[-1], begun[-2:-1]
+    same = [one for one in by_id[number] if _rank(one) == _rank(e)]
+    between = [one for one in same if before and before[0]["start"] <= one["start"] < last["start"]]
+    return None if before and not between else last
+
+
+def operator_of(e: dict[str, Any], launches: list[dict[str, Any]], operators: list[dict[str, Any]]) -> Any:
+    """Where no call has the event's id: the only operator of its rank with its External id, begun by then."""
+    number, external = e["args"].get("correlation"), e["args"].get("External id")
+    if not external or e["name"].lower().startswith(("nccl", "rccl")):
+        return None
+    if any(c["args"]["correlation"] == number for c in launches):
+        return None
+    mine = [o for o in operators if o["args"].get("External id") == external and _rank(o) == _rank(e)]
+    return mine[0] if len(mine) == 1 and mine[0]["start"] <= e["start"] else None
 
 
 def _caller(thread: Any, events: list[dict[str, Any]], sequence: Any, backward: Any) -> Any:

@@ -217,7 +217,7 @@ def test_random_traces_equal_the_slow_reference_in_any_order(
             trace.launch(correlation, at, tid)
         trace.kernel(correlation, start, dur, device=device)
     path = tmp_path_factory.mktemp("t") / "t.json"
-    compare(trace.write(path))
+    compare(trace.number().write(path))
     before = load_trace(path).regions()
     order.shuffle(trace.events)
     after = load_trace(trace.write(path)).regions()
@@ -361,7 +361,7 @@ def test_the_timeline_and_the_kernels_equal_tracelens(folder: Path) -> None:
 def test_summary_has_the_keys_of_the_contract() -> None:
     summary = load_trace(GOLDEN / "streams_graph.json.gz").summary()
     assert json.loads(json.dumps(summary)) == summary
-    assert list(summary) == ["trace", "events", "gpu_events", "gpu_timeline", "quality"]
+    assert list(summary) == ["trace", "events", "gpu_events", "gpu_timeline", "devices", "quality"]
     assert (summary["events"], summary["gpu_events"]) == (137, 11)
 
 
@@ -370,7 +370,7 @@ def test_several_threads_and_backward_give_the_same_whatever_the_order_of_the_fi
     trace = TraceBuilder()
     for tid in (1, 2):
         trace.region(f"step {tid}", 0, 1000, tid)
-        trace.region("inside", 0, 1000, tid)  # the same span: the name decides
+        trace.region("inside", 0, 1000, tid)  # the same span: the External id decides
         for number in range(4):  # both threads count from 0, so both hold every number
             trace.operator("aten::linear", 10 + 20 * number, 10, tid, **{"Sequence number": number})
     for tid in (11, 12):
@@ -388,10 +388,10 @@ def test_several_threads_and_backward_give_the_same_whatever_the_order_of_the_fi
     trace.events.append(
         {"ph": "f", "cat": "fwdbwd", "name": "fwdbwd", "id": 7, "pid": trace.pid, "tid": 12, "ts": 150, "bp": "e"}
     )
-    before = load_trace(trace.write(tmp_path / "t.json")).gpu_events()
+    before = load_trace(trace.number().write(tmp_path / "t.json")).gpu_events()
     paths = dict(zip(zip(before["start_ns"], before["stream"], strict=True), before["path"], strict=True))
-    assert paths[120_000, 11] == ("inside", "step 1")  # equal votes: the lower thread id
-    assert paths[120_000, 12] == ("inside", "step 2")  # the flow votes
+    assert paths[120_000, 11] == ("step 1", "inside")  # equal votes: the lower thread id
+    assert paths[120_000, 12] == ("step 2", "inside")  # the flow votes
     assert before["forward_path"].map(len).eq(2).sum() == 8
     rows = _as_rows(before)
     for seed in range(20):
@@ -440,7 +440,7 @@ def test_random_backward_threads_give_the_same_in_any_order(
         trace.launch(correlation, at, tid)
         trace.kernel(correlation, 200 + 3 * correlation, 2)
     path = tmp_path_factory.mktemp("t") / "t.json"
-    before = load_trace(trace.write(path))
+    before = load_trace(trace.number().write(path))
     rows, totals = _as_rows(before.gpu_events()), before.regions().to_dict("records")
     conserved(path)
     order.shuffle(trace.events)

@@ -13,6 +13,7 @@ from profiler_kit.findings.advice import HELP, NOTHING
 from profiler_kit.findings.numbers import LATENCY
 from profiler_kit.findings.quality import losses
 from profiler_kit.findings.records import what_ran
+from profiler_kit.findings.time import activities, of_gpu
 from profiler_kit.formats.run_record import RunRecord
 from profiler_kit.load.discover.runs import RunFolder
 from profiler_kit.names import printable
@@ -75,16 +76,20 @@ def why(found: list[Finding]) -> None:
 def on_gpu(folder: RunFolder, trace: Trace) -> None:
     """Where the time of a run with GPU events went."""
     time, kernels = trace.summary()["gpu_timeline"], name_sums(trace.kernels())
-    st.subheader(
-        "What the GPU did while recorded",
-        help="Every stream and device together; overlaps are counted once, in this order.",
-    )
-    st.caption(f"100 % is the recorded span, {fmt_ns(time['total_ns'])}: waiting is part of it.")
-    widgets.figure(figures.activity_bar(time), "activity")
+    for number, (name, part) in enumerate(activities(trace)):
+        st.subheader(
+            f"What {name} did while recorded",
+            help="Every stream together; overlaps are counted once, in this order.",
+        )
+        st.caption(f"100 % is the recorded span, {fmt_ns(time['total_ns'])}: waiting is part of it.")
+        widgets.figure(figures.activity_bar(part), f"activity-{number}" if number else "activity")
     left, right = st.columns([3, 2], gap="large")
     with left:
         st.subheader("Where the GPU's time went", help=_BARS)
-        st.caption(f"100 % is the time in which the GPU was busy, {fmt_ns(time['busy_ns'])}: waiting is left out.")
+        st.caption(
+            f"100 % is the time in which {of_gpu(trace, 'a GPU')} was busy, {fmt_ns(time['busy_ns'])}: "
+            "waiting is left out."
+        )
         st.html(bars.region_bars(trace.regions()))
         widgets.csv(cache.table(folder, "regions"), "overview-regions")
         latency(folder.record)

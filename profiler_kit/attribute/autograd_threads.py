@@ -67,8 +67,8 @@ class BackwardThreads:
         return threads, starts
 
 
-def find_backward(columns: EventColumns, regions: I64) -> BackwardThreads:
-    """Find the backward threads of a trace; `regions` are the rows of its regions."""
+def find_backward(columns: EventColumns, regions: I64, process: I64) -> BackwardThreads:
+    """Find the backward threads of a trace; `regions` are the rows of its regions, process is that of each thread."""
     named = np.array([name.startswith(EVALUATE) for name in columns.names] or [False], dtype=bool)
     evaluates = named[columns.name] if named.any() else np.zeros(len(columns), dtype=bool)
     backward = np.zeros(len(columns.threads) + 1, dtype=bool)
@@ -81,8 +81,8 @@ def find_backward(columns: EventColumns, regions: I64) -> BackwardThreads:
     ties = [columns.integers[name][operators] for name in ("external_id", "sequence_number", "forward_thread")]
     forest = build_forest(thread, start, end, outer_first(start, end, *ties))
     order = thread_order(columns)
-    forward = _forward_operators(columns, operators, tagged, order)
-    caller = _callers(columns, operators, forward, regions, order)
+    forward = _forward_operators(columns, operators, tagged, order, process)
+    caller = _callers(columns, operators, forward, regions, order, process)
     known = forward != NONE
     called = np.zeros(len(backward), dtype=bool)
     called[thread[caller != NONE]] = True
@@ -104,7 +104,7 @@ def thread_order(columns: EventColumns) -> I64:
     return rank
 
 
-def _forward_operators(columns: EventColumns, operators: I64, tagged: Mask, order: I64) -> I64:
+def _forward_operators(columns: EventColumns, operators: I64, tagged: Mask, order: I64, process: I64) -> I64:
     """Row of the forward operator of each backward operator: the `fwdbwd` flow, else the sequence number.
 
     Several forward operators may carry one number (aten::linear and the aten::addmm inside): the one that starts
@@ -122,7 +122,7 @@ def _forward_operators(columns: EventColumns, operators: I64, tagged: Mask, orde
     thread_key = columns.thread[forward].astype(np.int64) * span + sequence[forward]
     sort = order_by(thread_key, columns.start_ns[forward])
     forward, thread_key = forward[sort], thread_key[sort]
-    majority = _majority_threads(columns, operators, forward, sequence, order)
+    majority = _majority_threads(columns, operators, forward, sequence, order, process)
     # last forward operator with the backward operator's (thread, number): the last position whose key is <= it
     wanted = majority * span + sequence[operators]
     at = np.searchsorted(thread_key, wanted, "right") - 1
@@ -132,16 +132,21 @@ def _forward_operators(columns: EventColumns, operators: I64, tagged: Mask, orde
     return found
 
 
-def _flow_threads(columns: EventColumns, thread: I64, start: I64) -> I64:
+def _flow_threads(columns: EventColumns, thread: I64, start: I64, process: I64) -> I64:
     """The forward thread of each backward operator by the `fwdbwd` flow that ends at its start; else NONE."""
     found = np.full(len(thread), NONE, dtype=np.int64)
     begin, finish = columns.forward_flows, columns.backward_flows
     if not len(begin) or not len(finish):
         return found
-    begin = begin[order_by(begin[:, 0], begin[:, 2])]
-    # flows are rows of (id, thread, time): each end's beginning is the last one with the same id
-    at = np.searchsorted(begin[:, 0], finish[:, 0], "right") - 1
-    linked = (at >= 0) & (begin[np.maximum(at, 0), 0] == finish[:, 0])
+    # flows are rows of (id, thread, time); ids count per process: one key for each (process, id)
+    _, key = np.unique(np.concatenate((begin[:, 0], finish[:, 0])), return_inverse=True)
+    key = process[np.concatenate((begin[:, 1], finish[:, 1]))] * len(key) + key
+    key, wanted = key[: len(begin)], key[len(begin) :]
+    sort = order_by(key, begin[:, 2])
+    begin, key = begin[sort], key[sort]
+    # each end's beginning is the last one with the same id
+    at = np.searchsorted(key, wanted, "right") - 1
+    linked = (at >= 0) & (key[np.maximum(at, 0)] == wanted)
     finish, forward_thread = finish[linked], begin[at[linked], 1]
     if not len(finish):
         return found
@@ -157,7 +162,9 @@ def _flow_threads(columns: EventColumns, thread: I64, start: I64) -> I64:
     return found
 
 
-def _majority_threads(columns: EventColumns, operators: I64, forward: I64, sequence: I64, order: I64) -> I64:
+def _majority_threads(
+    columns: EventColumns, operators: I64, forward: I64, sequence: I64, order: I64, process: I64
+) -> I64:
     """Thread on which the forward of each backward operator ran.
 
     Operators of one backward thread with one `Fwd thread id` share it; the flows vote, and where there are none
@@ -168,7 +175,7 @@ def _majority_threads(columns: EventColumns, operators: I64, forward: I64, seque
     tags, tag = np.unique(columns.integers["forward_thread"][operators], return_inverse=True)
     group = thread * len(tags) + tag
     groups = len(columns.threads) * len(tags)
-    flow = _flow_threads(columns, thread, columns.start_ns[operators])
+    flow = _flow_threads(columns, thread, columns.start_ns[operators], process)
     voted = flow != NONE
     answer = _elected(group[voted], flow[voted], np.ones(int(voted.sum()), dtype=np.int64), groups, order)
     silent = np.flatnonzero(answer[group] == NONE)
@@ -184,7 +191,8 @@ def _majority_threads(columns: EventColumns, operators: I64, forward: I64, seque
         low, high = np.searchsorted(held, wanted, "left"), np.searchsorted(held, wanted, "right")
         row = spread(low, high - low)
         voter = np.repeat(pairs // len(numbers), high - low)
-        other = holder[row] != voter // len(tags)  # a thread does not vote for itself
+        # threads vote for others of their process
+        other = (holder[row] != voter // len(tags)) & (process[holder[row]] == process[voter // len(tags)])
         guess = _elected(voter[other], holder[row[other]], count[row[other]], groups, order)
         answer[answer == NONE] = guess[answer == NONE]
     elected: I64 = answer[group]
@@ -221,7 +229,7 @@ def _elected(group: I64, candidate: I64, votes: I64, groups: int, order: I64) ->
     return answer
 
 
-def _callers(columns: EventColumns, operators: I64, forward: I64, regions: I64, order: I64) -> I64:
+def _callers(columns: EventColumns, operators: I64, forward: I64, regions: I64, order: I64, process: I64) -> I64:
     """The thread that called backward for each backward operator.
 
     It is the thread its forward ran on; where that is not known, the one thread of the same process whose regions
@@ -236,7 +244,8 @@ def _callers(columns: EventColumns, operators: I64, forward: I64, regions: I64, 
     # by thread: who called it most often; where nothing is known of a thread, the one with regions open then
     elected = _elected(thread[known], caller[known], np.ones(int(known.sum()), dtype=np.int64), len(order), order)
     for number in np.unique(thread[elected[thread] == NONE]).tolist():
-        elected[number] = _thread_with_open_regions(columns, number, operators[thread == number], regions, order)
+        near = regions[process[columns.thread[regions]] == process[number]]
+        elected[number] = _thread_with_open_regions(columns, number, operators[thread == number], near, order)
     caller = np.where(known, caller, elected[thread])
     caller[caller == thread] = NONE
     called = np.zeros(len(order) + 1, dtype=bool)

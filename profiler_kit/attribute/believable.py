@@ -41,8 +41,10 @@ class Doubts:
     room_ns: I64
 
 
-def doubt(columns: EventColumns, gpu: I64, launch_start_ns: I64) -> Doubts:
-    """Judge the times of GPU events (rows of the events). launch_start_ns: of the launch of each, MISSING without."""
+def doubt(columns: EventColumns, gpu: I64, launch_start_ns: I64, process: I64) -> Doubts:
+    """Judge the times of GPU events (rows of the events). launch_start_ns: of the launch of each, MISSING without;
+    process: of each, by number.
+    """
     start, dur = columns.start_ns[gpu], columns.dur_ns[gpu]
     untimed = without_time(columns)[gpu]
     # a start of exactly 0 long before the launch is the same placeholder
@@ -50,7 +52,7 @@ def doubt(columns: EventColumns, gpu: I64, launch_start_ns: I64) -> Doubts:
     impossible = ~untimed & (dur > DAY_NS)
     overrun, room = np.full(len(gpu), MISSING, dtype=np.int64), np.full(len(gpu), MISSING, dtype=np.int64)
     in_order = np.flatnonzero(~untimed & (dur > 0) & _in_order(columns, gpu))
-    over, next_start = _overruns(columns, gpu[in_order])
+    over, next_start = _overruns(columns, gpu[in_order], process[in_order])
     reaching = np.flatnonzero(over)
     rows = in_order[reaching]
     overrun[rows] = start[rows] + dur[rows] - next_start[reaching]
@@ -99,7 +101,7 @@ def _in_order(columns: EventColumns, gpu: I64) -> Mask:
     return known
 
 
-def _overruns(columns: EventColumns, gpu: I64) -> tuple[Mask, I64]:
+def _overruns(columns: EventColumns, gpu: I64, process: I64) -> tuple[Mask, I64]:
     """Of each event that its stream runs in order, whether it reaches past its successors, and when the next begins.
 
     What one launch of a graph started may run side by side; its successors are those of other launches.
@@ -109,7 +111,12 @@ def _overruns(columns: EventColumns, gpu: I64) -> tuple[Mask, I64]:
     over, following = np.zeros(len(gpu), dtype=bool), np.zeros(len(gpu), dtype=np.int64)
     if len(gpu) < 2:
         return over, following
-    keys = (columns.thread[gpu].astype(np.int64), columns.integers["device"][gpu], columns.integers["stream"][gpu])
+    keys = (
+        columns.thread[gpu].astype(np.int64),
+        columns.integers["device"][gpu],
+        columns.integers["stream"][gpu],
+        process,
+    )
     order = np.lexsort((end, start, *keys))
     group = np.zeros(len(gpu), dtype=np.int64)
     for key in keys:

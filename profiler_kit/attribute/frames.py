@@ -53,13 +53,14 @@ GPU_EVENTS: Final = Schema(
         "event": Column("int64"),
         "name": Column("category", unit="kernel"),
         "category": Column("category", WORK),
+        "process": Column("category", show="varied"),
         "device": Column("Int64"),
         "stream": Column("Int64"),
         "start_ns": Column("int64"),
         "dur_ns": Column("int64"),
         "launch": Column("Int64", "Row of events: its launch; missing when that is not in the trace."),
         "launch_start_ns": Column("Int64", "When the launch call began."),
-        "launch_thread": Column("Int32", "Row of threads: where it was launched."),
+        "launch_thread": Column("Int32", "Row of threads: where it was launched, by its launch or its External id."),
         "instance": Column("Int64", "Row of region_instances: the innermost region; missing when there is none."),
         "path": Column("paths", LAUNCH_PATH),
         "forward_path": Column("paths", "The forward region of a backward operator's kernel, where it is known."),
@@ -200,17 +201,20 @@ def gpu_events_frame(columns: EventColumns, found: Attribution) -> pd.DataFrame:
     """GPU_EVENTS."""
     linked = found.launch >= 0
     launch = np.where(linked, found.launch, 0)  # any row will do where there is no launch: it is masked
+    known = found.links.origin >= 0
+    origin = np.where(known, found.links.origin, 0)
     data: dict[str, Any] = {
         "event": found.event,
         "name": _categorical(columns.name[found.event], columns.names),
         "category": _categorical(found.category, found.categories),
+        "process": _categorical(found.links.process, found.links.processes.names),
         "device": nullable(columns.integers["device"][found.event]),
         "stream": nullable(columns.integers["stream"][found.event]),
         "start_ns": columns.start_ns[found.event],
         "dur_ns": columns.dur_ns[found.event],
         "launch": masked(found.launch, linked),
         "launch_start_ns": masked(columns.start_ns[launch], linked),
-        "launch_thread": masked(columns.thread[launch], linked),
+        "launch_thread": masked(columns.thread[origin], known),
         "instance": masked(found.instance, found.instance >= 0),
         "path": _paths(found.path, found.paths),
         "forward_path": _paths(found.forward_path, found.paths),

@@ -124,7 +124,7 @@ def _by_operator(columns: EventColumns, launch: I64, users: Sequence[re.Pattern[
     """Whether the innermost operator open at each launch carries the arguments of a collective, and whether its name
     is one of communication.
     """
-    by_name = _coded(columns.name, [_communicates(name, users) for name in columns.names])
+    by_name = _coded(columns.name, [communicates(name, users) for name in columns.names])
     collective = columns.integers["collective"] != MISSING
     nothing = np.zeros(len(launch), dtype=bool)
     operator = columns.of_category(lambda category: category == OPERATOR)
@@ -147,7 +147,8 @@ def _by_operator(columns: EventColumns, launch: I64, users: Sequence[re.Pattern[
     return open_there & collective[event], open_there & by_name[event]
 
 
-def _communicates(operator: str, users: Sequence[re.Pattern[str]]) -> bool:
+def communicates(operator: str, users: Sequence[re.Pattern[str]] = ()) -> bool:
+    """Whether the kernels of an operator of that name communicate."""
     named = _OPERATORS.match(operator) is not None and _COMPUTES.search(operator) is None
     return named or any(pattern.search(operator) for pattern in users)
 

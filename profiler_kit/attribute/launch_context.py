@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from profiler_kit.attribute.regions import NONE, Attribution, Path, alphabet, cut_into_pieces, paths_of
+from profiler_kit.attribute.links import NONE
+from profiler_kit.attribute.regions import Attribution, Path, cut_into_pieces, paths_of, ties_of
 from profiler_kit.attribute.span_forest import ROOT, Forest, build_forest, depths, outer_first
 from profiler_kit.load.integers import MISSING
 from profiler_kit.load.trace.categories import OPERATOR
@@ -80,8 +81,7 @@ def _nest(columns: EventColumns, chosen: Mask, *, cut: bool = False) -> NestedSp
     """Nest the chosen events. With `cut`, what outlives its parent goes on as a node of its own (see Regions)."""
     event = np.flatnonzero(chosen)
     start, end = columns.start_ns[event], columns.start_ns[event] + columns.dur_ns[event]
-    ties = (columns.integers["external_id"][event], alphabet(columns)[columns.name[event]])
-    rank = outer_first(start, end, *ties)
+    rank = outer_first(start, end, *ties_of(columns, event, start, end))
     if not cut:
         forest = build_forest(columns.thread[event].astype(np.int64), start, end, rank)
         return NestedSpans(forest, event[forest.span[1:]])
@@ -141,9 +141,9 @@ class LaunchContexts:
 
 def find_launch_contexts(columns: EventColumns, found: Attribution, operators: NestedSpans) -> LaunchContexts:
     """The operator, module and delays of every GPU event."""
-    linked = found.launch != NONE
-    launch = found.launch[linked]
-    thread, start = columns.thread[launch].astype(np.int64), columns.start_ns[launch]
+    origin = found.links.origin
+    linked = origin != NONE
+    thread, start = columns.thread[origin[linked]].astype(np.int64), columns.start_ns[origin[linked]]
 
     def spread_out(of_linked: I64) -> I64:
         """One value per GPU event from one per linked event; ROOT for the others."""
@@ -152,6 +152,11 @@ def find_launch_contexts(columns: EventColumns, found: Attribution, operators: N
         return rows
 
     node = operators.forest.innermost(thread, start)
+    by_operator = np.flatnonzero((found.launch == NONE)[linked])
+    if len(by_operator):  # the origin is the operator itself
+        node_of = np.full(len(columns), ROOT, dtype=np.int64)
+        node_of[operators.event] = np.arange(1, len(operators.event) + 1)
+        node[by_operator] = node_of[origin[linked][by_operator]]
     modules = nest_modules(columns)
     module = spread_out(modules.forest.innermost(thread, start))
     names = [columns.names[code].removeprefix(MODULE_PREFIX) for code in columns.name[modules.event].tolist()]
@@ -175,7 +180,7 @@ def _delays(columns: EventColumns, found: Attribution) -> dict[str, I64]:
     launch_start = columns.start_ns[launch] if len(columns) else start
     launch_end = launch_start + columns.dur_ns[launch] if len(columns) else end
     stream, device, correlation = (columns.integers[name][found.event] for name in ("stream", "device", "correlation"))
-    previous = previous_end(stream_codes(device, stream), start, end, correlation)
+    previous = previous_end(stream_codes(found.links.process, device, stream), start, end, correlation)
     delay = np.maximum(start - launch_end, 0)
     # how long after the launch call returned the stream was still busy with earlier work, up to the event's start
     waited = np.minimum(np.where(previous == MISSING, launch_end, previous), start) - launch_end
@@ -206,8 +211,17 @@ def previous_end(stream: I64, start: I64, end: I64, tie: I64) -> I64:
     return previous
 
 
-def stream_codes(device: I64, stream: I64) -> I64:
-    """A number for each (device, stream)."""
-    streams, code = np.unique(stream, return_inverse=True)
-    _, where = np.unique(device, return_inverse=True)
-    return np.asarray(where * len(streams) + code, dtype=np.int64)
+def codes_of(values: pd.Series[str]) -> I64:
+    """The codes of a categorical column."""
+    return np.asarray(values.cat.codes.to_numpy(), dtype=np.int64)
+
+
+def stream_codes(process: I64, device: I64, stream: I64) -> I64:
+    """A number for each (process, device, stream)."""
+    code = np.zeros(len(stream), dtype=np.int64)
+    for key in (process, device, stream):
+        if len(key) and (key != key[0]).any():
+            keys, number = np.unique(key, return_inverse=True)
+            # the numbers stay below the number of rows, so that no product overflows
+            code = np.unique(code * len(keys) + number, return_inverse=True)[1]
+    return code

@@ -15,12 +15,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from profiler_kit.attribute.autograd_threads import BackwardThreads, find_backward, thread_order
+from profiler_kit.attribute.autograd_threads import BackwardThreads, find_backward
 from profiler_kit.attribute.believable import BELIEVED, UNTIMED, doubt
 from profiler_kit.attribute.gpu_work import categories_of, communication_of
-from profiler_kit.attribute.span_forest import ROOT, Forest, build_forest, depths, order_by, outer_first
+from profiler_kit.attribute.links import NONE, Links, find_links
+from profiler_kit.attribute.span_forest import ROOT, Forest, build_forest, depths, outer_first
 from profiler_kit.load.integers import MISSING
-from profiler_kit.load.trace.categories import KERNEL, MTIA_KERNEL, REGION, STEP_PREFIX, is_gpu_work, is_launch
+from profiler_kit.load.trace.categories import KERNEL, MTIA_KERNEL, REGION, STEP_PREFIX, is_gpu_work
 from profiler_kit.load.trace.columns import EventColumns
 
 I64 = npt.NDArray[np.int64]
@@ -29,7 +30,6 @@ Path = tuple[str, ...]
 NO_REGION: Final[Path] = ("(no region)",)
 UNLINKED: Final[Path] = ("(unlinked)",)
 NO_REGION_PATH, UNLINKED_PATH, NO_FORWARD_PATH = 0, 1, 2  # where Attribution.paths has them, and the empty path
-NONE: Final = -1  # "no row" in the integer arrays of this module
 _NEVER: Final = np.iinfo(np.int64).max
 _BUDGET: Final = 20_000_000  # pieces nested again and again, over all rounds: some seconds
 
@@ -75,7 +75,7 @@ class Attribution:
     """
 
     event: I64
-    launch: I64
+    links: Links
     instance: I64
     part: I64
     path: I64
@@ -90,28 +90,36 @@ class Attribution:
     rules: list[str]
     left_out: LeftOut
 
+    @property
+    def launch(self) -> I64:
+        """The call that launched each GPU event: a row of the events or NONE."""
+        return self.links.launch
+
 
 def attribute(columns: EventColumns, users: Sequence[re.Pattern[str]] = ()) -> Attribution:
     """Attribute every GPU event of a trace; nothing disappears, every row has a path.
 
     users: names of kernels and operators that communicate, beside those that are known.
     """
-    regions = Regions.of(columns)
     gpu = np.flatnonzero(columns.of_category(is_gpu_work))
     gpu = gpu[np.argsort(columns.start_ns[gpu], kind="stable")]
-    launch = launches_of(columns, gpu)
-    linked = launch != NONE
+    links = find_links(columns, gpu)
+    regions = Regions.of(columns, links.processes.on_host)
+    launch, linked = links.launch, links.launch != NONE
     launched = np.where(linked, columns.start_ns[np.where(linked, launch, 0)], MISSING) if len(gpu) else gpu
-    doubts = doubt(columns, gpu, launched)
+    doubts = doubt(columns, gpu, launched, links.process)
+    linked = links.origin != NONE
+    thread, start = (column[links.origin[linked]] for column in (columns.thread, columns.start_ns))
     node = np.zeros(len(gpu), dtype=np.int64)
-    node[linked] = regions.open_at(columns.thread[launch[linked]], columns.start_ns[launch[linked]])
+    node[linked] = regions.open_at(thread, start)
     path = np.where(linked, regions.path[node], UNLINKED_PATH)
     forward = np.full(len(gpu), NO_FORWARD_PATH, dtype=np.int64)
-    forward[linked] = regions.forward_path(columns.thread[launch[linked]], columns.start_ns[launch[linked]])
+    forward[linked] = regions.forward_path(thread, start)
     left = doubts.verdict != BELIEVED
     untimed = doubts.verdict[left] == UNTIMED
     left_out = LeftOut(gpu[left], launch[left], path[left], untimed, doubts.overrun_ns[left], doubts.room_ns[left])
     gpu, launch, node, path, forward = (values[~left] for values in (gpu, launch, node, path, forward))
+    links = links.of(~left)
     category, categories = categories_of(columns, gpu)
     kernel = np.array([label in (KERNEL, MTIA_KERNEL) for label in categories], dtype=bool)[category]
     communication, rules = communication_of(columns, gpu, launch, kernel, users)
@@ -120,7 +128,7 @@ def attribute(columns: EventColumns, users: Sequence[re.Pattern[str]] = ()) -> A
     instance = regions.instance[node]
     return Attribution(
         event=gpu,
-        launch=launch,
+        links=links,
         instance=instance,
         part=instance if parts is instances else node - 1,
         path=path,
@@ -135,22 +143,6 @@ def attribute(columns: EventColumns, users: Sequence[re.Pattern[str]] = ()) -> A
         rules=rules,
         left_out=left_out,
     )
-
-
-def launches_of(columns: EventColumns, gpu: I64) -> I64:
-    """The launch of each GPU event: the earliest runtime or driver call with its correlation id, or NONE."""
-    calls = np.flatnonzero(columns.of_category(is_launch) & (columns.integers["correlation"] != MISSING))
-    if not len(calls):
-        return np.full(len(gpu), NONE, dtype=np.int64)
-    order = thread_order(columns)
-    calls = calls[
-        order_by(columns.integers["correlation"][calls], columns.start_ns[calls], order[columns.thread[calls]])
-    ]
-    known = columns.integers["correlation"][calls]
-    wanted = columns.integers["correlation"][gpu]
-    # first call whose correlation id is >= the event's: the earliest one that has the id, if any has
-    at = np.minimum(np.searchsorted(known, wanted, "left"), len(known) - 1)
-    return np.where((known[at] == wanted) & (wanted != MISSING), calls[at], NONE)
 
 
 @dataclass(frozen=True)
@@ -176,13 +168,12 @@ class Regions:
     shortened: int  # pieces closed early, see cut_into_pieces
 
     @staticmethod
-    def of(columns: EventColumns) -> Regions:
-        """Find and nest the regions of a trace."""
+    def of(columns: EventColumns, process: I64) -> Regions:
+        """Find and nest the regions of a trace; process is that of each thread."""
         event = np.flatnonzero(columns.of_category(lambda category: category == REGION))
         start, end = columns.start_ns[event], columns.start_ns[event] + columns.dur_ns[event]
-        ties = (columns.integers["external_id"][event], alphabet(columns)[columns.name[event]])
         # from here on by start, the outer one first
-        rank = outer_first(start, end, *ties)
+        rank = outer_first(start, end, *ties_of(columns, event, start, end))
         event = event[np.argsort(rank)]
         names, step = _step_names([columns.names[code] for code in columns.name[event].tolist()])
         thread, start = columns.thread[event].astype(np.int64), columns.start_ns[event]
@@ -191,7 +182,7 @@ class Regions:
         if len(instance) - 1 > len(event):  # some straddle
             order = stack_order(forest, instance, thread, end, names)
             forest, instance, shortened = cut_into_pieces(thread, start, end, order)
-        backward = find_backward(columns, event)
+        backward = find_backward(columns, event, process)
         parent = _across_threads(columns, forest, event[instance[1:]], backward)
         first = np.full(len(event), ROOT, dtype=np.int64)
         first[instance[:0:-1]] = np.arange(len(instance) - 1, 0, -1)  # the lowest node of an instance wins
@@ -379,9 +370,24 @@ def _across_threads(columns: EventColumns, forest: Forest, event: I64, backward:
     return parent
 
 
-def alphabet(columns: EventColumns) -> I64:
-    """A rank of each name in alphabetical order: breaks ties between equal spans, whatever the order of the file."""
-    return np.argsort(np.argsort(np.array([*columns.names, ""])))
+def ties_of(columns: EventColumns, event: I64, start: I64, end: I64) -> tuple[I64, I64]:
+    """What orders spans of one thread that begin and end together, the outer one first.
+
+    It is their External ids (Python ids of Python functions), then their names. Where one of them has no id, nothing
+    in the events tells, and the order of the file stays: both are 0.
+    """
+    external, python = (columns.integers[key][event] for key in ("external_id", "python_id"))
+    external = np.where(external == MISSING, python, external)
+    name = np.argsort(np.argsort(np.array([*columns.names, ""])))[columns.name[event]]
+    without = external == MISSING
+    if without.any():
+        order = np.lexsort((end, start, columns.thread[event]))
+        along = np.column_stack((columns.thread[event], start, end))[order]
+        group = np.empty(len(event), dtype=np.int64)
+        group[order] = np.cumsum(np.append(True, (along[1:] != along[:-1]).any(axis=1))[: len(order)])
+        by_id = np.bincount(group[without], minlength=len(event) + 1)[group] == 0
+        external, name = np.where(by_id, external, 0), np.where(by_id, name, 0)
+    return external, name
 
 
 def paths_of(parent: I64, names: list[str], fixed: list[Path]) -> tuple[I64, list[Path]]:

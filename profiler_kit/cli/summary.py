@@ -44,4 +44,9 @@ def command(
         "memory copies, all": timeline["memcpy_ns"],
     }
     rows = [(name, fmt_ns(value, "ms"), fmt_percent(value / total if total else None)) for name, value in names.items()]
-    print_table(what, ("GPU timeline", "time", "of total"), rows)
+    several = len(summary["devices"]) > 1
+    print_table(what, ("all GPUs together" if several else "GPU timeline", "time", "of total"), rows)
+    if several:
+        from profiler_kit.cli.table_command import print_filled
+
+        print_filled(loaded.table("gpu_timeline", linked_only=linked_only), "each GPU", HOST_ROWS)

@@ -32,6 +32,7 @@ from profiler_kit.finding import (
     counted,
     say,
 )
+from profiler_kit.findings.time import of_gpu
 from profiler_kit.load.trace.categories import KERNEL
 from profiler_kit.names import fit_names, kernel_names
 from profiler_kit.run import Run
@@ -120,6 +121,7 @@ def _waits(trace: Trace, details: pd.DataFrame, whole: _Whole) -> Iterator[Findi
     late = (gaps["cause"] == HOST_BOUND).to_numpy() & ~synchronised
     short = (gaps["cause"] == KERNEL_WAIT).to_numpy()
     kernels = details.loc[details["category"] == KERNEL, "dur_ns"]
+    gpu = of_gpu(trace)
     typical = fmt_ns(float(kernels.median()) if len(kernels) else 0.0)
     launching = calls.loc[calls["gpu_events"] > 0, "dur_ns"]
     regions = trace.utilization()
@@ -131,9 +133,7 @@ def _waits(trace: Trace, details: pd.DataFrame, whole: _Whole) -> Iterator[Findi
         where, held = deepest(paths, regions[column].tolist())
         inner, longest = next(iter(innermost(paths, regions[column].tolist())), (where, 0))
         most = (
-            f" In the recording the GPU was idle this way for {fmt_ns(held)} while {where[-1]} was open"
-            if where
-            else ""
+            f" In the recording {gpu} was idle this way for {fmt_ns(held)} while {where[-1]} was open" if where else ""
         )
         most += f", longest in {inner[-1]} ({fmt_ns(longest)})" if where and inner != where else ""
         return Finding(
@@ -158,21 +158,22 @@ def _waits(trace: Trace, details: pd.DataFrame, whole: _Whole) -> Iterator[Findi
         )
         evidence = {"cause": (HOST_BOUND,), "synchronised": (False,)}
         if mean >= LONG_GAP_NS:
-            title, attempt = "Host-bound: the GPU waits for the host", _PREPARE
+            title, attempt = f"Host-bound: {gpu} waits for the host", _PREPARE
         else:
-            title, attempt = "Launch-bound: the GPU waits for launches", _GRAPHS
+            title, attempt = f"Launch-bound: {gpu} waits for launches", _GRAPHS
             call = fmt_ns(float(launching.median()) if len(launching) else 0.0)
             said += f"; half of the kernels take less than {typical}, and a launch call takes {call}"
         yield finding("host-bound", title, f"{said}.", attempt, rows, "host_ns", evidence)
     if synchronised.any():
         rows, waiting = gaps[synchronised], waiting_calls(calls)
+        waited_for = of_gpu(trace, "a GPU")
         said = (
-            f"{counted(len(rows), 'gap')} began while the host was waiting for the GPU. The trace holds "
+            f"{counted(len(rows), 'gap')} began while the host was waiting for {waited_for}. The trace holds "
             f"{counted(len(waiting), 'call that waits', 'calls that wait')}, {fmt_ns(int(waiting['dur_ns'].sum()))} in "
             "all, mostly in "
             f"{', '.join(_callers(waiting, trace.operators()))}."
         )
-        title = "Synchronization-bound: the host waits for the GPU, then the GPU for the host"
+        title = f"Synchronization-bound: the host waits for {waited_for}, then {gpu} for the host"
         evidence = {"synchronised": (True,)}
         yield finding("synchronization-bound", title, said, _NO_SYNC, rows, "synchronised_ns", evidence)
     if short.any():

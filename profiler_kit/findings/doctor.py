@@ -30,6 +30,7 @@ VERSIONS: Final = {
     "roctracer_version": "roctracer",
 }
 MOST_NAMES: Final = 8  # of communication, of one rule
+MIXED: Final = "mixed: by correlation, else by External id"
 LAYOUTS: Final = {"kineto": "Kineto's layout", "indented": "indented JSON", "compact": "compact JSON"}
 
 
@@ -118,14 +119,26 @@ def describe(trace: Trace, facts: FileFacts, record: RunRecord | None) -> dict[s
             "steps": int(steps.nunique()),
             "regions": len(trace.region_instances()) - len(steps),
             "host_threads": len(hosts),
-            "streams": int(gpu[["device", "stream"]].drop_duplicates().dropna().shape[0]),
+            "streams": int(gpu[["process", "device", "stream"]].drop_duplicates().dropna().shape[0]),
             "gpu_events": trace.summary()["gpu_events"],
             "communication": [
                 {"name": str(name), "rule": rule, "count": count}
                 for name, rule, count, _ in communication.itertuples(index=False)
             ],
+            "processes": trace.links.processes.count,
+            "linked_by": _linked_by(trace),
         },
     }
+
+
+def _linked_by(trace: Trace) -> str | None:
+    """How launches were found; None where no GPU event has one."""
+    external = trace.links.by_external_id
+    if len(trace.links.launch) == trace.links.unlinked:
+        return None
+    if not external:
+        return "correlation"
+    return "External id" if external == len(trace.links.launch) - trace.links.unlinked else "mixed"
 
 
 def _options(trace: Trace, facts: FileFacts) -> dict[str, bool]:
@@ -185,6 +198,7 @@ def about(summary: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         *rows,
         ("reader", summary["reader"]),
+        *([("launches", f"by {contents['linked_by']}".replace("by mixed", MIXED))] if contents["linked_by"] else []),
         ("time", f"{fmt_ns(contents['span_ns'])}{steps}"),
         (
             "contents",

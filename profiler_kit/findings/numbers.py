@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from profiler_kit.analyses.gpu.window import span_ns
+from profiler_kit.findings.time import busy_shares
 from profiler_kit.formats.run_record import RunRecord
 from profiler_kit.run import Run
 from profiler_kit.snapshot import DeviceRow, Snapshot
@@ -21,6 +22,8 @@ BUSY: Final = (
     "Share of the recorded span in which at least one kernel or copy ran. Recording slows the host, so that the GPU "
     "waits more than it does otherwise."
 )
+EACH_BUSY: Final = "Share of the recorded span in which each GPU ran at least one kernel or copy."
+BUSY_NAMES: Final = ("Busy while recorded", "At least one busy")  # of one GPU, of several
 TOTAL: Final = "From the start of the first GPU event in the trace to the end of the last, with the profiler on."
 HOST_TOTAL: Final = "From the start of the first region or operator in the trace to the end of the last."
 LATENCY: Final = "Half of the timed iterations took less. Measured without the profiler, one iteration is one batch."
@@ -61,9 +64,17 @@ def _of_trace(run: Run) -> list[Number]:
     if not len(trace.gpu_events()):
         return [Number("Recorded span", fmt_ns(span_ns(trace.operators(), trace.region_instances())), HOST_TOTAL)]
     time, shown = trace.summary()["gpu_timeline"], []
-    if run.load is not None:
+    if len(trace.summary()["devices"]) > 1:
+        shown.append(Number("GPUs busy while recorded", busy_shares(trace), EACH_BUSY))
+    elif run.load is not None:
         shown.append(Number("GPU busy", fmt_percent(run.load.busy_share), UNRECORDED.format(run.load.region)))
-    shown.append(Number("Busy while recorded", fmt_percent(time["busy_ns"] / max(1, time["total_ns"])), BUSY))
+    shown.append(
+        Number(
+            BUSY_NAMES[len(trace.summary()["devices"]) > 1],
+            fmt_percent(time["busy_ns"] / max(1, time["total_ns"])),
+            BUSY,
+        )
+    )
     return [*shown, Number("Recorded span", fmt_ns(time["total_ns"]), TOTAL)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from profiler_kit.analyses.gpu.quality import Flaw, Key, Recorded, find_flaws, unbelievable
+from profiler_kit.analyses.gpu.quality import Flaw, Key, Recorded, find_flaws, not_linked, unbelievable
 from profiler_kit.finding import Finding, Level, Piece, bold, say
 from profiler_kit.load.trace.file_facts import FileFacts
 from profiler_kit.text import fmt_count, fmt_ns
@@ -67,6 +67,31 @@ WORDS: Final[dict[str, tuple[str, str, str]]] = {
         "{count} of {of} GPU events have no launch in the file: most likely launched before recording started",
         "their regions; they count as (unlinked)",
         _STEPS,
+    ),
+    "by External id": (
+        "{count} of {of} GPU events have no launch call in the file; the External id of their operator links them",
+        "launch delays, queue times and why the GPU idles: when they were launched is not known",
+        "profiler_runner(path)  # and a torch whose profiler records the runtime calls of this device",
+    ),
+    "no launches": (
+        "{count} of {of} GPU events have no launch: no launch calls were recorded",
+        "their regions; they count as (unlinked)",
+        _CUDA,
+    ),
+    "launch not recorded": (
+        "{count} of {of} GPU events have no launch in the file, though an operator with their External id is there",
+        "their regions; they count as (unlinked)",
+        _CUDA,
+    ),
+    "launch not clear": (
+        "{count} of {of} GPU events have a correlation id that several launches share: their own is not known",
+        "their regions; they count as (unlinked)",
+        "profiler-kit ranks FOLDER  # with one file for each rank; or merge with a mark in each pid: [rank1] 4711",
+    ),
+    "several processes": (
+        "{count} processes in one file: {names}",
+        "what adds all devices up; devices and streams are counted for each process",
+        "profiler-kit ranks FOLDER  # compares ranks, from one file for each",
     ),
     "no regions": ("no regions", "time and memory by part of the code", 'with region("image encoder"): ...'),
     "steps only": (
@@ -153,7 +178,9 @@ def flaws(trace: Trace, facts: FileFacts, *, has_snapshot: bool = False) -> list
         has_stacks=facts.has_stacks,
         metadata=trace.metadata,
     )
-    found = find_flaws(recorded, trace.columns, trace.gpu_events(), trace.region_instances(), trace.left_out())
+    found = find_flaws(
+        recorded, trace.columns, trace.links, trace.gpu_events(), trace.region_instances(), trace.left_out()
+    )
     return [flaw for flaw in found if not (has_snapshot and flaw.key == "no memory")]
 
 
@@ -212,19 +239,16 @@ def file_verdict(found: Sequence[Flaw], events: int) -> Finding:
 
 def losses(trace: Trace) -> list[Finding]:
     """What was lost while loading the trace, and what cannot be attributed; empty when nothing was."""
-    found, gpu = trace.quality, trace.summary()["gpu_events"]
+    found = trace.quality
     counts: dict[Key, int] = {
         "truncated": int(found.truncated),
         "dropped": found.dropped_events - trace.unmatched_events,
         "unmatched": trace.unmatched_events,
         "repaired": found.repaired_events,
         "overlapping regions": trace.shortened_regions,
-        "unlinked": found.unlinked_gpu_events,
     }
     doubted = found.untimed_gpu_events + found.impossible_durations
-    doubts = unbelievable(trace.left_out(), gpu - doubted) if doubted else []  # makes a frame: not without need
-    return [*map(of_flaw, doubts)] + [
-        of_flaw(Flaw(key, count, gpu if key == "unlinked" else 0), trace if key == "truncated" else None)
-        for key, count in counts.items()
-        if count
-    ]
+    # the table of what is left out makes a frame: not without need
+    doubts = unbelievable(trace.left_out(), len(trace.links.launch)) if doubted else []
+    lost = [of_flaw(Flaw(key, count), trace if key == "truncated" else None) for key, count in counts.items() if count]
+    return [*map(of_flaw, doubts), *lost, *map(of_flaw, not_linked(trace.links))]

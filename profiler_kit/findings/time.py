@@ -9,11 +9,13 @@ from profiler_kit.analyses.gpu.batch_load import BatchLoad
 from profiler_kit.analyses.gpu.gpu_presence import Presence
 from profiler_kit.analyses.gpu.idle import HOST_BOUND, KERNEL_WAIT, OTHER
 from profiler_kit.analyses.gpu.regions import deepest, innermost
+from profiler_kit.analyses.gpu.timeline import GpuTimeline, within
 from profiler_kit.analyses.gpu.utilization import NAMES, STARVED
 from profiler_kit.analyses.gpu.window import operator_sums
 from profiler_kit.finding import Evidence, Finding, Path, Piece, bold, counted, say
+from profiler_kit.names import gpu_name
 from profiler_kit.run import Run
-from profiler_kit.text import fmt_ns, fmt_percent
+from profiler_kit.text import fmt_count, fmt_ns, fmt_percent
 from profiler_kit.trace import Trace
 
 # Who wrote a trace that Kineto of today did not, as the end of "a trace of".
@@ -25,6 +27,8 @@ FORMS: Final[dict[str, str]] = {
     "xla": "TensorFlow or JAX (XLA)",
 }
 EXPOSED_FROM: Final = 0.1  # share of the recorded span from which exposed communication is worth a sentence
+MOST_GPUS: Final = 8  # drawn one by one
+EACH_UP_TO: Final = 4  # GPUs whose shares are said one by one
 SLOWED_FROM: Final = 0.03  # of the busy share: below, recording made no difference worth a word
 
 
@@ -37,15 +41,20 @@ def headline(run: Run) -> Finding | None:
 
 def _on_gpu(trace: Trace, load: BatchLoad | None) -> Finding:
     """With `load` the busy share is that of a batch without the profiler, and the recorded share is beside it."""
-    time, regions = trace.summary()["gpu_timeline"], trace.regions()
+    summary, regions = trace.summary(), trace.regions()
+    time, devices = summary["gpu_timeline"], summary["devices"]
     total = max(1, time["total_ns"])
     share = time["busy_ns"] / total
-    if load is None:
-        said: list[str | Piece] = [
-            "The GPU was busy ",
-            bold(fmt_percent(share, 0)),
+    said: list[str | Piece]
+    if len(devices) > 1:
+        said = [
+            f"{fmt_count(len(devices))} GPUs were busy ",
+            bold(busy_shares(trace)),
             f" of the recorded {fmt_ns(total)}",
         ]
+        said.append(f", at least one of them {fmt_percent(share, 0)}")
+    elif load is None:
+        said = ["The GPU was busy ", bold(fmt_percent(share, 0)), f" of the recorded {fmt_ns(total)}"]
     else:
         slowed = " because recording slows the host" if share < load.busy_share - SLOWED_FROM else ""
         said = [
@@ -56,9 +65,18 @@ def _on_gpu(trace: Trace, load: BatchLoad | None) -> Finding:
     where, held = deepest([tuple(path) for path in regions["path"]], regions["busy_ns"].tolist())
     if where:
         whole = int(regions.loc[regions["path"].map(len) == 1, "busy_ns"].sum())
-        said += ["; ", bold(fmt_percent(held / whole, 0)), " of its work came from ", bold(where[-1])]
+        said += [
+            "; ",
+            bold(fmt_percent(held / whole, 0)),
+            f" of {'their' if len(devices) > 1 else 'its'} work came from ",
+            bold(where[-1]),
+        ]
     said.append(".")
-    if load is not None and 1 - load.busy_share > STARVED:
+    if len(devices) > 1:
+        idle = sum(total - device["busy_ns"] for device in devices)
+        if idle > STARVED * total * len(devices):
+            said.append(f" Added up they were idle for {fmt_ns(idle)} of {fmt_ns(total * len(devices))}.")
+    elif load is not None and 1 - load.busy_share > STARVED:
         waits = fmt_ns(load.latency_ns - load.gpu_ns)
         said.append(f" It waits {waits} of each batch: look at launches and copies first.")
     elif load is None and time["idle_ns"] > STARVED * total:
@@ -70,6 +88,33 @@ def _on_gpu(trace: Trace, load: BatchLoad | None) -> Finding:
         said.append(f" Exposed communication took {fmt_ns(time['exposed_communication_ns'])}.")
     evidence = Evidence("regions", {"path": (where,)} if where else {})
     return Finding("where-the-time-went", "headline", say(*said), where=where, evidence=evidence, page="regions")
+
+
+def busy_shares(trace: Trace) -> str:
+    """Busy share of the recorded span of each GPU, the first few; the range of many."""
+    summary = trace.summary()
+    total = max(1, summary["gpu_timeline"]["total_ns"])
+    shares = [device["busy_ns"] / total for device in summary["devices"]]
+    if len(shares) <= EACH_UP_TO:
+        return " and ".join(fmt_percent(share, 0) for share in shares)
+    return f"{fmt_percent(min(shares), 0)} to {fmt_percent(max(shares), 0)}"
+
+
+def activities(trace: Trace) -> list[tuple[str, GpuTimeline]]:
+    """What to call the GPU and its timeline; of several GPUs first all together, then the first few over that span."""
+    summary = trace.summary()
+    whole, devices = summary["gpu_timeline"], summary["devices"]
+    if len(devices) < 2:
+        return [("the GPU", whole)]
+    several = len({device["process"] for device in devices}) > 1
+    names = [gpu_name(device["device"], device["process"] if several else "") for device in devices]
+    each = [(name, within(device, whole)) for name, device in zip(names, devices, strict=True)]
+    return [(f"at least one of {fmt_count(len(devices))} GPUs", whole), *each[:MOST_GPUS]]
+
+
+def of_gpu(trace: Trace, several: str = "every GPU") -> str:
+    """ "the GPU", and what to say instead where the trace holds several."""
+    return "the GPU" if len(trace.summary()["devices"]) < 2 else several
 
 
 def _on_host(trace: Trace, presence: Presence) -> Finding:
@@ -155,10 +200,12 @@ def why_idle(run: Run) -> Finding | None:
     """Idle time by cause, and the region in which it was longest; None where the GPU never waited."""
     causes = idle_causes(run)
     total = sum(causes.values())
-    if not total:
+    if not total or run.trace is None:
         return None
     shares = ", ".join(f"{cause} {fmt_percent(ns / total, 0)}" for cause, ns in causes.items() if ns)
-    said: list[str | Piece] = ["The GPU was idle for ", bold(fmt_ns(total)), f" while recorded: {shares}."]
+    gpu = of_gpu(run.trace)
+    said: list[str | Piece] = [f"{gpu[:1].upper()}{gpu[1:]} was idle for ", bold(fmt_ns(total))]
+    said.append(f" while recorded: {shares}.")
     regions = idle_regions(run)
     where = regions[0][0] if regions else ()
     if where:
@@ -176,12 +223,14 @@ def bound_by(run: Run) -> Finding | None:
     if where not in bounds:
         return None
     whole = int(regions.loc[regions["path"].map(len) == 1, "busy_ns"].sum())
-    said: list[str | Piece] = [bold(where[-1]), f" holds {fmt_percent(held / whole, 0)} of the GPU's work and is "]
+    gpu, whose = of_gpu(run.trace), "the GPU's" if of_gpu(run.trace) == "the GPU" else "all GPU"
+    said: list[str | Piece] = [bold(where[-1])]
+    said.append(f" holds {fmt_percent(held / whole, 0)} of {whose} work and is ")
     said.append(bold(NAMES[bounds[where]]))
     idle: Sequence[tuple[Path, int, int]] = idle_regions(run)
     if idle and idle[0][0] != where:
         path, ns, _ = idle[0]
-        said += ["; the GPU is idle longest in ", bold(path[-1]), f" ({fmt_ns(ns)}), which is "]
+        said += [f"; {gpu} is idle longest in ", bold(path[-1]), f" ({fmt_ns(ns)}), which is "]
         said.append(bold(NAMES[bounds[path]]))
     evidence = Evidence("utilization", {"path": tuple(dict.fromkeys((where, *(row[0] for row in idle[:1]))))})
     return Finding("bound-by", "why", say(*said, "."), where=where, evidence=evidence, page="regions")

@@ -95,7 +95,7 @@ def layout(filled: Filled, rows: slice = slice(None)) -> list[Shown]:
     for name in _visible(table, frame):
         column = table.schema.columns[name]
         is_tree = name == "path" and table.tree
-        is_chosen = name in filled.options and frame[name].nunique() < 2
+        is_chosen = (name in filled.options or column.show == "varied") and frame[name].nunique() < 2
         if len(frame) and not is_tree and (is_chosen or _is_blank(frame[name])):
             continue
         if name in texts:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from profiler_kit.errors import OptionError
 from profiler_kit.load.trace.categories import KERNEL
+from profiler_kit.names import gpu_name
 from profiler_kit.text import fmt_bytes, fmt_count, fmt_ns
 from profiler_kit.timeline.index import Kind, Row, Timeline
 
@@ -101,12 +102,18 @@ def _of_kind(kind: Kind, trace: Trace, timeline: Timeline, item: int) -> tuple[l
 
 def _gpu_facts(trace: Trace, timeline: Timeline, event: pd.Series[Any]) -> list[Fact]:
     facts: list[Fact] = [] if event["category"] == KERNEL else [("Kind", str(event["category"]))]
-    device = "" if pd.isna(event["device"]) else f", GPU {event['device']}"
+    several = trace.quality.processes > 1
+    device = (
+        "" if pd.isna(event["device"]) else f", {gpu_name(int(event['device']), event['process'] if several else '')}"
+    )
     facts.append(("Stream", ("not known" if pd.isna(event["stream"]) else str(event["stream"])) + device))
     if event["forward_path"]:
         facts.append(("Forward region", " › ".join(event["forward_path"])))
     if pd.isna(event["launch"]):
-        facts.append(("Launch", "not in the trace (started before recording)"))
+        operator = not pd.isna(event["launch_thread"])
+        facts.append(
+            ("Launch", "not recorded; its operator is known by its External id" if operator else "not in the trace")
+        )
     else:
         columns, launch = trace.columns, int(event["launch"])
         thread, start = int(event["launch_thread"]), int(event["launch_start_ns"])

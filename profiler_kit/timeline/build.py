@@ -12,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from profiler_kit.analyses.gpu.timeline import devices_of
 from profiler_kit.attribute.frames import GPU_EVENTS, LAUNCH_CALLS, OPERATORS, REGION_INSTANCES
+from profiler_kit.names import gpu_name
 from profiler_kit.timeline.index import CODE_MASK, Ints, Kind, Label, Row, Timeline, Track
 
 By = Literal["stream", "region", "thread", "operator"]
@@ -236,15 +238,18 @@ def _groups(gpu: pd.DataFrame, by: By, threads: pd.DataFrame, operators: pd.Seri
 
 def _streams(gpu: pd.DataFrame) -> tuple[list[str], Ints]:
     """A label for each stream, and the stream of each event; the device is named when there are several."""
-    # number the distinct pairs of device and stream, a missing one counting as a value of its own
-    device, devices = pd.factorize(gpu["device"], use_na_sentinel=False)
+    # number the distinct pairs of device (of a process) and stream, a missing one counting as a value of its own
+    devices, device = devices_of(gpu)
     stream, streams = pd.factorize(gpu["stream"], use_na_sentinel=False)
-    number, pairs = pd.factorize(device.astype(np.int64) * len(streams) + stream)
+    number, pairs = pd.factorize(device * len(streams) + stream)
+    several = len({process for process, _ in devices}) > 1
     labels = []
     for pair in pairs:
         at, of = divmod(int(pair), len(streams))
         name = "stream not known" if pd.isna(streams[of]) else f"stream {streams[of]}"
-        labels.append(name.capitalize() if len(devices) == 1 else f"GPU {devices[at]}, {name}")
+        process, gpu_number = devices[at]
+        gpu_label = gpu_name(gpu_number, process if several else "")
+        labels.append(name.capitalize() if len(devices) == 1 else f"{gpu_label}, {name}")
     return labels, number.astype(np.int64)
 
 

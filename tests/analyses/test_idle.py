@@ -185,7 +185,7 @@ def test_times_close_on_random_traces_in_any_order(
     for start, dur, tid in waits:
         sync(trace, start, dur, tid)
     path = tmp_path_factory.mktemp("t") / "t.json"
-    before = load_trace(trace.write(path))
+    before = load_trace(trace.number().write(path))
     conserved(before)
     order.shuffle(trace.events)
     after = load_trace(trace.write(path))

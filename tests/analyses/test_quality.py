@@ -49,7 +49,9 @@ def findings_of(path: Path, metadata: dict[str, Any] | None = None) -> list[Flaw
         has_stacks=facts.has_stacks,
         metadata={**trace.metadata, **(metadata or {})},
     )
-    return find_flaws(recorded, trace.columns, trace.gpu_events(), trace.region_instances(), trace.left_out())
+    return find_flaws(
+        recorded, trace.columns, trace.links, trace.gpu_events(), trace.region_instances(), trace.left_out()
+    )
 
 
 def without(trace: TraceBuilder, *categories: str) -> TraceBuilder:

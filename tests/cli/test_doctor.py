@@ -58,6 +58,8 @@ def test_the_json_of_a_good_trace() -> None:
         "streams": 3,
         "gpu_events": 11,
         "communication": [],
+        "processes": 1,
+        "linked_by": "correlation",
     }
     assert found["quality"] == {"truncated": False, "repaired_events": 0, "dropped_events": 0, "incidents": []}
     assert [finding["key"] for finding in found["findings"]] == ["no steps", "no stacks", "no modules", "no memory"]

@@ -17,20 +17,22 @@ RECORD = "Record one with profiler_runner, or with torch.profiler's export_chrom
 def test_summary_prints_the_json_of_the_contract() -> None:
     done = profiler_kit("summary", GOLDEN, "--json")
     assert (done.code, done.err) == (0, "")
+    timeline = {
+        "total_ns": 1_940_750,
+        "busy_ns": 1_870_640,
+        "idle_ns": 70_110,
+        "computation_ns": 1_870_640,
+        "communication_ns": 0,
+        "exposed_communication_ns": 0,
+        "memcpy_ns": 0,
+        "exposed_memcpy_ns": 0,
+    }
     assert json.loads(done.out) == {
         "trace": str(GOLDEN),
         "events": 137,
         "gpu_events": 11,
-        "gpu_timeline": {
-            "total_ns": 1_940_750,
-            "busy_ns": 1_870_640,
-            "idle_ns": 70_110,
-            "computation_ns": 1_870_640,
-            "communication_ns": 0,
-            "exposed_communication_ns": 0,
-            "memcpy_ns": 0,
-            "exposed_memcpy_ns": 0,
-        },
+        "gpu_timeline": timeline,
+        "devices": [{"device": 0, "process": "545", **timeline}],
         "quality": {
             "truncated": False,
             "repaired_events": 0,
@@ -39,6 +41,7 @@ def test_summary_prints_the_json_of_the_contract() -> None:
             "unattributed_gpu_events": 0,
             "untimed_gpu_events": 0,
             "impossible_durations": 0,
+            "processes": 1,
         },
     }
 
@@ -71,8 +74,24 @@ def test_kernels_prints_the_json_of_the_contract(tmp_path: Path) -> None:
     trace.span("gpu_memset", "Memset", 40, 1)  # says neither stream nor device
     path = trace.write(tmp_path / "t.json")
     done = profiler_kit("kernels", path, "--json")
-    gemm = {"name": "gemm", "stream": 7, "device": 0, "category": "kernel", "count": 2, "sum_ns": 6000}
-    memset = {"name": "Memset", "stream": None, "device": None, "category": "gpu_memset", "count": 1, "sum_ns": 1000}
+    gemm = {
+        "name": "gemm",
+        "stream": 7,
+        "device": 0,
+        "process": "100",
+        "category": "kernel",
+        "count": 2,
+        "sum_ns": 6000,
+    }
+    memset = {
+        "name": "Memset",
+        "stream": None,
+        "device": None,
+        "process": "100",
+        "category": "gpu_memset",
+        "count": 1,
+        "sum_ns": 1000,
+    }
     assert json.loads(done.out) == [
         {**gemm, "mean_ns": 3000.0, "min_ns": 2000, "max_ns": 4000},
         {**memset, "mean_ns": 1000.0, "min_ns": 1000, "max_ns": 1000},

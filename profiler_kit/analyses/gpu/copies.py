@@ -18,6 +18,7 @@ COPIES: Final = Schema(
     "memory copy and memory set, by start",
     {
         "event": Column("int64"),
+        "process": Column("category", show="varied"),
         "device": Column("Int64"),
         "stream": Column("Int64"),
         "start_ns": Column("int64"),
@@ -34,6 +35,7 @@ COPY_TOTALS: Final = Schema(
     "COPY_TOTALS",
     "device, kind, source and target, longest sum first",
     {
+        "process": Column("str", show="varied"),
         "device": Column("Int64", show="room"),
         "kind": COPIES.columns["kind"],
         "source": COPIES.columns["source"],
@@ -51,6 +53,7 @@ COPY_RATE: Final = Schema(
     "COPY_RATE",
     "moment at which the bandwidth of a kind changed, by device, kind and time",
     {
+        "process": Column("str", show="varied"),
         "device": Column("Int64"),
         "kind": COPIES.columns["kind"],
         "time_ns": Column("int64"),
@@ -83,7 +86,7 @@ def copies(gpu_events: pd.DataFrame, size_bytes: pd.Series[int]) -> pd.DataFrame
     kinds.append((SET, "", ""))
     unnamed = np.array([kind[0] == UNKNOWN for kind in kinds], dtype=bool)[code]
     code = np.where(unnamed & (found["category"] == MEMSET).to_numpy(), len(kinds) - 1, code).tolist()
-    frame = found[["event", "device", "stream", "start_ns", "dur_ns", "path"]].assign(
+    frame = found[["event", "process", "device", "stream", "start_ns", "dur_ns", "path"]].assign(
         size_bytes=size_bytes.iloc[found["event"].to_numpy()].astype("Int64").array,
         kind=pd.Series([kinds[number][0] for number in code], dtype=object),
         source=pd.Series([kinds[number][1] for number in code], dtype=object),
@@ -116,8 +119,8 @@ def copy_totals(found: pd.DataFrame) -> pd.DataFrame:
     timed = found["dur_ns"].where(found["size_bytes"].notna(), 0)
     rate = (found["size_bytes"] / found["dur_ns"].where(found["dur_ns"] > 0)) * NS_PER_S
     frame = found.assign(timed=timed, rate=rate.astype("Float64"))
-    keys = ["device", "kind", "source", "target"]
-    totals = frame.groupby(keys, dropna=False, sort=False).agg(
+    keys = ["process", "device", "kind", "source", "target"]
+    totals = frame.groupby(keys, dropna=False, sort=False, observed=True).agg(
         count=("event", "size"),
         size_bytes=("size_bytes", "sum"),
         sum_ns=("dur_ns", "sum"),
@@ -125,7 +128,7 @@ def copy_totals(found: pd.DataFrame) -> pd.DataFrame:
         min_bytes_per_s=("rate", "min"),
         max_bytes_per_s=("rate", "max"),
     )
-    totals = totals.reset_index().astype({"size_bytes": "int64"})
+    totals = totals.reset_index().astype({"size_bytes": "int64", "process": object})
     moved = totals["size_bytes"].astype("Float64")
     totals["bytes_per_s"] = moved / totals["timed"].where(totals["timed"] > 0).astype("Float64") * NS_PER_S
     totals = totals.sort_values(["sum_ns", *keys], ascending=[False, *[True] * len(keys)])
@@ -148,6 +151,7 @@ def copy_rate(found: pd.DataFrame) -> pd.DataFrame:
     # each copy adds its rate at its start and takes it away at its end; the running sum is the bandwidth
     steps = pd.DataFrame(
         {
+            "process": pd.concat([found["process"].astype(object)] * 2),
             "device": pd.concat([found["device"]] * 2),
             "kind": pd.concat([found["kind"]] * 2),
             "time_ns": np.concatenate((found["start_ns"], found["start_ns"] + found["dur_ns"])),
@@ -155,7 +159,7 @@ def copy_rate(found: pd.DataFrame) -> pd.DataFrame:
             "running": np.repeat([1, -1], len(found)),
         }
     )
-    keys = ["device", "kind"]
+    keys = ["process", "device", "kind"]
     steps = steps.groupby([*keys, "time_ns"], dropna=False)[["bytes_per_s", "running"]].sum()
     series = steps.groupby(keys, dropna=False).cumsum()
     series["bytes_per_s"] = series["bytes_per_s"].where(series["running"] > 0, 0.0)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.attribute.frames import KERNEL_DETAILS, LAUNCH_CALLS
-from profiler_kit.attribute.launch_context import previous_end, stream_codes
+from profiler_kit.attribute.launch_context import codes_of, previous_end, stream_codes
 from profiler_kit.load.integers import MISSING
 from profiler_kit.schema import Column, Schema
 
@@ -22,6 +22,7 @@ IDLE_GAPS: Final = Schema(
     "IDLE_GAPS",
     "stretch in which nothing ran on a stream (or a device, or anywhere), by start",
     {
+        "process": Column("category", show="varied"),
         "device": Column("Int64", "Device that was idle; missing where it was all of them.", show="room"),
         "stream": Column("Int64", "Stream that was idle; missing where it was a whole device.", show="room"),
         "start_ns": Column("int64"),
@@ -39,6 +40,7 @@ IDLE_TOTALS: Final = Schema(
     "IDLE_TOTALS",
     "stream and cause, the stream with the longest idle time first",
     {
+        "process": Column("str", show="varied"),
         "device": Column("Int64", show="room"),
         "stream": Column("Int64", show="room"),
         "cause": Column("str"),
@@ -82,13 +84,14 @@ def idle_gaps(
     details, launch_calls = KERNEL_DETAILS.check(details), LAUNCH_CALLS.check(launch_calls)
     start = details["start_ns"].to_numpy()
     end = start + details["dur_ns"].to_numpy()
+    process = codes_of(details["process"])
     device, stream = _codes(details["device"]), _codes(details["stream"])
     if scope != "stream":
         stream = np.zeros_like(stream)
     if scope == "all":
-        device = np.zeros_like(device)
+        process, device = np.zeros_like(process), np.zeros_like(device)
     launched = _codes(details["launch_start_ns"])
-    previous = previous_end(stream_codes(device, stream), start, end, launched)
+    previous = previous_end(stream_codes(process, device, stream), start, end, launched)
     # the event that ends each gap: it starts after everything before it on its stream has ended
     rows = np.flatnonzero((previous != MISSING) & (start > previous))
     rows = rows[np.lexsort((rows, previous[rows]))]
@@ -99,6 +102,7 @@ def idle_gaps(
     unknown = pd.array([pd.NA] * len(rows), dtype="Int64")
     gaps = pd.DataFrame(
         {
+            "process": pd.Categorical([""] * len(rows)) if scope == "all" else details["process"].iloc[rows].array,
             "device": unknown if scope == "all" else details["device"].iloc[rows].array,
             "stream": details["stream"].iloc[rows].array if scope == "stream" else unknown,
             "start_ns": before,
@@ -120,7 +124,7 @@ def idle_totals(gaps: pd.DataFrame) -> pd.DataFrame:
     gaps = IDLE_GAPS.check(gaps)
     if gaps.empty:
         return IDLE_TOTALS.empty()
-    keys = ["device", "stream", "cause"]
+    keys = ["process", "device", "stream", "cause"]
     synchronised = gaps["dur_ns"].where(gaps["synchronised"], 0)
     grouped = gaps.assign(waited=synchronised).groupby(keys, observed=True, dropna=False, sort=False)
     totals = grouped.agg(
@@ -129,11 +133,11 @@ def idle_totals(gaps: pd.DataFrame) -> pd.DataFrame:
         synchronised_ns=("waited", "sum"),
         longest_ns=("dur_ns", "max"),
     ).reset_index()
-    whole = totals.groupby(["device", "stream"], dropna=False)["idle_ns"].transform("sum")
+    whole = totals.groupby(keys[:-1], dropna=False, observed=True)["idle_ns"].transform("sum")
     totals["share"] = totals["idle_ns"] / whole
-    totals["cause"] = totals["cause"].astype(object)
+    totals["cause"], totals["process"] = totals["cause"].astype(object), totals["process"].astype(object)
     order = totals.assign(whole=whole).sort_values(
-        ["whole", "device", "stream", "idle_ns", "cause"], ascending=[False, True, True, False, True]
+        ["whole", *keys[:-1], "idle_ns", "cause"], ascending=[False, True, True, True, False, True]
     )
     return IDLE_TOTALS.check(order.reset_index(drop=True))
 

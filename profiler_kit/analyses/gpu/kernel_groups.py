@@ -12,6 +12,7 @@ import pandas as pd
 from profiler_kit.analyses.compare.kernel_keys import COMMUNICATION, kernel_kind
 from profiler_kit.attribute.frames import GPU_EVENTS, KERNEL_DETAILS, LAUNCH_PATH
 from profiler_kit.load.integers import MISSING
+from profiler_kit.names import gpu_name
 from profiler_kit.schema import Column, Schema
 
 KERNEL_GROUPS: Final = Schema(
@@ -66,9 +67,14 @@ def group_keys(gpu_events: pd.DataFrame, by: By) -> pd.Series[Any]:
     """
     gpu_events = GPU_EVENTS.check(gpu_events)
     if by == "stream":
-        pairs = pd.MultiIndex.from_frame(gpu_events[["device", "stream"]].astype("Int64").fillna(_UNKNOWN))
-        streams, lanes = pd.factorize(pairs)
-        labels = [f"GPU {_shown(device)}, stream {_shown(stream)}" for device, stream in lanes]
+        keys = gpu_events[["device", "stream"]].astype("Int64").fillna(_UNKNOWN).assign(process=gpu_events["process"])
+        streams, lanes = pd.factorize(pd.MultiIndex.from_frame(keys))
+        several = gpu_events["process"].nunique() > 1
+        labels = [
+            f"{gpu_name(None if device == _UNKNOWN else device, process if several else '')}, "
+            f"stream {'?' if stream == _UNKNOWN else stream}"
+            for device, stream, process in lanes
+        ]
         return _labelled(streams, labels, gpu_events.index)
     name = gpu_events["name"]
     if by == "name":
@@ -83,10 +89,6 @@ def group_keys(gpu_events: pd.DataFrame, by: By) -> pd.Series[Any]:
 
 def _labelled(codes: npt.NDArray[np.int64], labels: list[str], index: pd.Index[Any]) -> pd.Series[Any]:
     return pd.Series(pd.Categorical.from_codes(codes.tolist(), pd.Index(labels, dtype=object)), index=index)
-
-
-def _shown(number: int) -> str:
-    return "?" if number == _UNKNOWN else str(number)
 
 
 def kernel_groups(gpu_events: pd.DataFrame, by: By) -> pd.DataFrame:

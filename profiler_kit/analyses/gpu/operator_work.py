@@ -29,11 +29,12 @@ OPERATOR_WORK: Final = Schema(
 
 OPERATOR_KERNELS: Final = Schema(
     "OPERATOR_KERNELS",
-    "innermost operator and GPU event name, stream and device, longest sum first",
+    "innermost operator and GPU event name, stream, device and process, longest sum first",
     {
         "operator": Column("str", "Innermost operator open at the launch; (no operator) and (unlinked) hold the rest."),
         "name": Column("str", "Kernel, memory copy or memory set.", "kernel", unit="kernel"),
         "category": Column("str", show="room"),
+        "process": Column("str", show="varied"),
         "device": Column("Int64", show="room"),
         "stream": Column("Int64", show="room"),
         "count": Column("int64"),
@@ -120,11 +121,11 @@ def operator_kernels(details: pd.DataFrame) -> pd.DataFrame:
     details = KERNEL_DETAILS.check(details)
     if details.empty:
         return OPERATOR_KERNELS.empty()
-    keys = ["operator", "name", "category", "device", "stream"]
-    frame = details[["name", "category", "device", "stream", "dur_ns"]].assign(operator=_operator_names(details))
+    keys = ["operator", "name", "category", "process", "device", "stream"]
+    frame = details[[*keys[1:], "dur_ns"]].assign(operator=_operator_names(details))
     grouped = frame.groupby(keys, observed=True, sort=False, dropna=False)["dur_ns"]
     totals = grouped.agg(count="size", sum_ns="sum", min_ns="min", max_ns="max").reset_index()
-    for column in ("operator", "name", "category"):
+    for column in ("operator", "name", "category", "process"):
         totals[column] = totals[column].astype(object)
     totals["mean_ns"] = totals["sum_ns"] / totals["count"]
     totals = totals.sort_values(["sum_ns", *keys], ascending=[False, *[True] * len(keys)])
@@ -223,7 +224,7 @@ def _outside(details: pd.DataFrame) -> pd.DataFrame:
 
 def _operator_names(details: pd.DataFrame) -> pd.Series[str]:
     """The innermost operator of each GPU event, or which of the two catch-all rows it belongs to."""
-    unknown = np.where(details["launch"].isna().to_numpy(), NO_LAUNCH, NO_OPERATOR)
+    unknown = np.where(details["launch_thread"].isna().to_numpy(), NO_LAUNCH, NO_OPERATOR)
     names = details["operator"].astype(object)
     return names.where(names.notna(), pd.Series(unknown, index=details.index, dtype=object))
 

@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 
 from profiler_kit.analyses.gpu.intervals import covered_ns
-from profiler_kit.analyses.gpu.timeline import GPU_TIMES, is_communication
+from profiler_kit.analyses.gpu.timeline import GPU_TIMES, devices_of, is_communication
 from profiler_kit.attribute.frames import GPU_EVENTS
-from profiler_kit.load.integers import MISSING
 from profiler_kit.load.trace.categories import KERNEL, MTIA_KERNEL
 from profiler_kit.schema import Column, Schema
 
@@ -18,6 +17,7 @@ COMMUNICATION_OVERLAP: Final = Schema(
     "COMMUNICATION_OVERLAP",
     "device; lengths of unions over its streams",
     {
+        "process": Column("str", show="varied"),
         "device": Column("Int64"),
         "communication_ns": GPU_TIMES["communication_ns"],
         "computation_ns": Column("int64", "Time in which a kernel ran that is not communication."),
@@ -44,18 +44,15 @@ def communication_overlap(gpu_events: pd.DataFrame) -> pd.DataFrame:
     computation = ~communication & gpu_events["category"].isin((KERNEL, MTIA_KERNEL)).to_numpy()
     start = gpu_events["start_ns"].to_numpy()
     end = start + gpu_events["dur_ns"].to_numpy()
-    device = gpu_events["device"].fillna(MISSING).to_numpy(dtype=np.int64)
-    devices, code = np.unique(device, return_inverse=True)
+    devices, code = devices_of(gpu_events)
     rows = []
-    for number in range(len(devices)):
+    for number, (process, device) in enumerate(devices):
         here = code == number
         parts = [here & communication, here & computation]
         of_communication, of_computation = (covered_ns(start[part], end[part]) for part in parts)
         both = np.logical_or(*parts)
         overlap = of_communication + of_computation - covered_ns(start[both], end[both])
         share = overlap / of_communication if of_communication else 0.0
-        rows.append((of_communication, of_computation, overlap, of_communication - overlap, share))
-    columns = list(COMMUNICATION_OVERLAP.columns)[1:]
-    frame = pd.DataFrame(rows, columns=columns)
-    frame["device"] = pd.arrays.IntegerArray(devices, devices == MISSING)
-    return COMMUNICATION_OVERLAP.check(frame)
+        rows.append((process, device, of_communication, of_computation, overlap, of_communication - overlap, share))
+    dtypes = COMMUNICATION_OVERLAP.dtypes()
+    return COMMUNICATION_OVERLAP.check(pd.DataFrame(rows, columns=list(dtypes)).astype(dtypes))

@@ -13,6 +13,8 @@ import pandas as pd
 
 from profiler_kit.analyses.gpu.gpu_presence import unread_spans
 from profiler_kit.attribute.frames import DURATION, GPU_EVENTS, LEFT_OUT, NO_TIME, REGION_INSTANCES
+from profiler_kit.attribute.launch_context import codes_of, stream_codes
+from profiler_kit.attribute.links import Links
 from profiler_kit.load.trace.categories import MEMORY, OPERATOR, STACK, is_launch, role_of_events
 from profiler_kit.load.trace.columns import EventColumns
 
@@ -33,6 +35,11 @@ Key = Literal[
     "GPU work without events",
     "no host activity",
     "unlinked",
+    "launch not clear",
+    "launch not recorded",
+    "no launches",
+    "by External id",
+    "several processes",
     "no regions",
     "steps only",
     "outside regions",
@@ -51,7 +58,10 @@ Key = Literal[
 ]
 STEP: Final = "ProfilerStep"
 _LOST: Final = ("truncated", "dropped", "repaired", "unmatched", "corrupt gzip", "unknown categories", "no category")
-_ODD: Final = ("overlapping regions", "no time", "impossible durations", "early starts", "stream overlap")
+_ODD: Final = (
+    *("overlapping regions", "no time", "impossible durations", "launch not clear", "several processes"),
+    *("early starts", "stream overlap"),
+)
 
 
 @dataclass(frozen=True)
@@ -100,6 +110,7 @@ class Recorded:
 def find_flaws(
     recorded: Recorded,
     columns: EventColumns,
+    links: Links,
     gpu_events: pd.DataFrame,
     instances: pd.DataFrame,
     left_out: pd.DataFrame,
@@ -112,6 +123,8 @@ def find_flaws(
     return [
         *lost(recorded, columns),
         *missing_activity(columns, gpu_events, len(left_out)),
+        # without a host side, "no host activity" says it
+        *(flaw for flaw in not_linked(links) if flaw.key != "no launches" or links.processes.hosts),
         *missing_regions(gpu_events, instances),
         *missing_options(recorded, columns, gpu_events),
         *unbelievable(LEFT_OUT.check(left_out), len(gpu_events)),
@@ -152,9 +165,22 @@ def missing_activity(columns: EventColumns, gpu_events: pd.DataFrame, left_out: 
         found.append(Flaw("GPU work without events", launches) if launches else Flaw("no GPU activity", 0))
     if not operators and not launches:
         found.append(Flaw("no host activity", 0, len(gpu_events)))
-    unlinked = int(gpu_events["launch"].isna().sum())
-    if unlinked and (operators or launches):
-        found.append(Flaw("unlinked", unlinked, len(gpu_events)))
+    return found
+
+
+def not_linked(links: Links) -> list[Flaw]:
+    """GPU events without a launch, by the reason; and several processes in one file."""
+    events = len(links.launch)
+    before = links.unlinked - int((links.undecided | links.inside).sum())
+    found = [
+        Flaw("by External id", links.by_external_id, events),
+        Flaw("unlinked" if links.calls else "no launches", before, events),
+        Flaw("launch not recorded", int(links.inside.sum()), events),
+        Flaw("launch not clear", int(links.undecided.sum()), events),
+    ]
+    found = [flaw for flaw in found if flaw.count]
+    if links.processes.count > 1:
+        found.append(Flaw("several processes", links.processes.count, 0, tuple(links.processes.names[1:9])))
     return found
 
 
@@ -166,7 +192,7 @@ def missing_regions(gpu_events: pd.DataFrame, instances: pd.DataFrame) -> list[F
         found.append(Flaw("no regions", 0))
     elif is_step.all():
         found.append(Flaw("steps only", int(is_step.sum())))
-    outside = int((gpu_events["launch"].notna() & gpu_events["instance"].isna()).sum())
+    outside = int((gpu_events["launch_thread"].notna() & gpu_events["instance"].isna()).sum())
     if outside and len(instances):
         found.append(Flaw("outside regions", outside, len(gpu_events)))
     if not is_step.any():
@@ -224,9 +250,10 @@ def odd_times(gpu_events: pd.DataFrame) -> list[Flaw]:
     if (early > 0).any():
         found.append(Flaw("early starts", int((early > 0).sum()), len(linked), (), int(early.max())))
     known = gpu_events[gpu_events["stream"].notna()]
+    stream = known["stream"].to_numpy(np.int64)
     overlap = overlaps_on_streams(
-        known["device"].fillna(-1).to_numpy(np.int64),
-        known["stream"].to_numpy(np.int64),
+        stream_codes(codes_of(known["process"]), known["device"].fillna(-1).to_numpy(np.int64), stream),
+        stream,
         known["start_ns"].to_numpy(),
         (known["start_ns"] + known["dur_ns"]).to_numpy(),
     )

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.attribute.frames import KERNEL_DETAILS
-from profiler_kit.attribute.launch_context import stream_codes
+from profiler_kit.attribute.launch_context import codes_of, stream_codes
 from profiler_kit.load.integers import MISSING
 from profiler_kit.schema import Column, Schema
 
@@ -17,6 +17,7 @@ QUEUE_LENGTH: Final = Schema(
     "QUEUE_LENGTH",
     "moment at which the queue of a stream changed, by stream and time",
     {
+        "process": Column("str", show="varied"),
         "device": Column("Int64"),
         "stream": Column("Int64"),
         "time_ns": Column("int64"),
@@ -28,6 +29,7 @@ QUEUE_TOTALS: Final = Schema(
     "QUEUE_TOTALS",
     "stream: how many launched GPU events had not begun",
     {
+        "process": Column("str", show="varied"),
         "device": Column("Int64"),
         "stream": Column("Int64"),
         "max_length": Column("int64", "The most GPU events that were waiting at once.", "most"),
@@ -41,6 +43,7 @@ QUEUE_TOTALS: Final = Schema(
 
 I64 = npt.NDArray[np.int64]
 
+_KEYS: Final = ["process", "device", "stream"]
 FULL_AT: Final = 1024  # launches a CUDA stream takes before the next one blocks the host (HTA's default as well)
 
 
@@ -58,7 +61,7 @@ def queue_length(details: pd.DataFrame) -> pd.DataFrame:
         return QUEUE_LENGTH.empty()
     device = details["device"].fillna(MISSING).to_numpy(dtype=np.int64)
     stream = details["stream"].fillna(MISSING).to_numpy(dtype=np.int64)
-    group = stream_codes(device, stream)
+    group = stream_codes(codes_of(details["process"]), device, stream)
     launched = details["launch_start_ns"].to_numpy(dtype=np.int64)
     begun = np.maximum(details["start_ns"].to_numpy(), launched)  # clocks that disagree cannot make a queue negative
     # each event twice: it adds 1 to the queue when launched and takes 1 away when it begins; then by stream and time
@@ -72,6 +75,7 @@ def queue_length(details: pd.DataFrame) -> pd.DataFrame:
     rows = row[last]
     frame = pd.DataFrame(
         {
+            "process": details["process"].iloc[rows].astype(object).array,
             "device": details["device"].iloc[rows].array,
             "stream": details["stream"].iloc[rows].array,
             "time_ns": time[last],
@@ -90,11 +94,12 @@ def queue_totals(queue: pd.DataFrame, *, full_at: int = FULL_AT) -> pd.DataFrame
     queue = QUEUE_LENGTH.check(queue).reset_index(drop=True)
     if queue.empty:
         return QUEUE_TOTALS.empty()
-    stream = queue.groupby(["device", "stream"], dropna=False).ngroup().to_numpy()
+    stream = queue.groupby(_KEYS, dropna=False).ngroup().to_numpy()
     time = queue["time_ns"].to_numpy()
     lasted = pd.Series(np.append(np.where(stream[1:] == stream[:-1], np.diff(time), 0), 0))  # no float holds all times
     frame = pd.DataFrame(
         {
+            "process": queue["process"],
             "device": queue["device"],
             "stream": queue["stream"],
             "max_length": queue["length"],
@@ -104,7 +109,7 @@ def queue_totals(queue: pd.DataFrame, *, full_at: int = FULL_AT) -> pd.DataFrame
             "queued_ns": lasted * queue["length"],
         }
     )
-    grouped = frame.groupby(["device", "stream"], dropna=False)
+    grouped = frame.groupby(_KEYS, dropna=False)
     totals = grouped[["total_ns", "empty_ns", "full_ns", "queued_ns"]].sum()
     totals.insert(0, "max_length", grouped["max_length"].max())
     totals["mean_length"] = totals["queued_ns"] / totals["total_ns"].where(totals["total_ns"] > 0, 1)

@@ -11,7 +11,8 @@ import pandas as pd
 
 from profiler_kit.analyses.gpu.intervals import covered_by_group
 from profiler_kit.attribute.frames import GPU_EVENTS, REGION_INSTANCES
-from profiler_kit.attribute.regions import NO_REGION, NONE, UNLINKED, Path
+from profiler_kit.attribute.links import NONE
+from profiler_kit.attribute.regions import NO_REGION, UNLINKED, Path
 from profiler_kit.schema import Column, Schema
 
 REGION_TOTALS: Final = Schema(

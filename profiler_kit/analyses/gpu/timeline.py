@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final, TypedDict
+from collections.abc import Mapping, Sequence
+from typing import Final, TypedDict, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,8 @@ import pandas as pd
 
 from profiler_kit.analyses.gpu.intervals import covered_ns
 from profiler_kit.attribute.frames import GPU_EVENTS
+from profiler_kit.attribute.launch_context import codes_of
+from profiler_kit.load.integers import MISSING
 from profiler_kit.load.trace.categories import MEMCPY
 from profiler_kit.schema import Column, Schema
 
@@ -37,7 +39,12 @@ GPU_TIMES: Final[Mapping[str, Column]] = {
 DEVICE_TIMELINES: Final = Schema(
     "DEVICE_TIMELINES",
     "device; lengths of unions over its streams",
-    {"device": Column("Int64"), "gpu_events": Column("int64", "Kernels, memory copies and memory sets."), **GPU_TIMES},
+    {
+        "process": Column("str", show="varied"),
+        "device": Column("Int64"),
+        "gpu_events": Column("int64", "Kernels, memory copies and memory sets."),
+        **GPU_TIMES,
+    },
 )
 
 
@@ -59,6 +66,16 @@ class GpuTimeline(TypedDict):
     exposed_memcpy_ns: int
 
 
+class DeviceTimeline(GpuTimeline):
+    """The same of one device of one process, over its streams; device is None where the trace does not say."""
+
+    device: int | None
+    process: str
+
+
+Device = tuple[str, int | None]  # process and number
+
+
 def gpu_timeline(gpu_events: pd.DataFrame) -> GpuTimeline:
     """The GPU timeline of these GPU_EVENTS; all zero when there are none."""
     gpu_events = GPU_EVENTS.check(gpu_events)
@@ -66,6 +83,48 @@ def gpu_timeline(gpu_events: pd.DataFrame) -> GpuTimeline:
     return timeline_of(
         gpu_events["start_ns"].to_numpy(), gpu_events["dur_ns"].to_numpy(), is_communication(gpu_events), memcpy
     )
+
+
+def timelines_of(
+    start: I64, dur: I64, communication: Mask, memcpy: Mask, devices: tuple[list[Device], I64]
+) -> tuple[GpuTimeline, list[DeviceTimeline]]:
+    """The timeline of all GPU events and of each device, from arrays; devices as devices_by gives them."""
+    whole = timeline_of(start, dur, communication, memcpy)
+    names, code = devices
+    parts = [whole]
+    if len(names) > 1:
+        cuts = np.cumsum(np.bincount(code, minlength=len(names)))[:-1]
+        order = np.split(np.argsort(code, kind="stable"), cuts)
+        parts = [timeline_of(start[at], dur[at], communication[at], memcpy[at]) for at in order]
+    each = [
+        cast("DeviceTimeline", {"device": device, "process": name, **part})
+        for (name, device), part in zip(names, parts, strict=False)
+    ]
+    return whole, each
+
+
+def within(device: DeviceTimeline, whole: GpuTimeline) -> GpuTimeline:
+    """The timeline of a device over the span of all of them: it is idle before its first event and after its last."""
+    total = whole["total_ns"]
+    return cast("GpuTimeline", {**device, "total_ns": total, "idle_ns": total - device["busy_ns"]})
+
+
+def devices_of(gpu_events: pd.DataFrame) -> tuple[list[Device], I64]:
+    """The devices of these GPU_EVENTS, by process and number, and which of them each event ran on."""
+    process = gpu_events["process"]
+    device = gpu_events["device"].fillna(MISSING).to_numpy(dtype=np.int64)
+    return devices_by(codes_of(process), list(process.cat.categories), device)
+
+
+def devices_by(process: I64, names: Sequence[str], device: I64) -> tuple[list[Device], I64]:
+    """The devices of GPU events, from the process of each (an index of names) and its device number."""
+    numbers, number = np.unique(device, return_inverse=True)
+    pairs, code = np.unique(process * max(1, len(numbers)) + number, return_inverse=True)
+    found: list[Device] = []
+    for pair in pairs.tolist():
+        of, at = divmod(pair, len(numbers))
+        found.append((names[of], None if numbers[at] == MISSING else int(numbers[at])))
+    return found, np.asarray(code, dtype=np.int64)
 
 
 def timeline_of(start: I64, dur: I64, communication: Mask, memcpy: Mask) -> GpuTimeline:
@@ -94,9 +153,11 @@ def timeline_of(start: I64, dur: I64, communication: Mask, memcpy: Mask) -> GpuT
 
 def device_timelines(gpu_events: pd.DataFrame) -> pd.DataFrame:
     """GPU_EVENTS -> DEVICE_TIMELINES: the GPU timeline of each device. Empty in, empty out."""
+    gpu_events = GPU_EVENTS.check(gpu_events)
+    devices, code = devices_of(gpu_events)
     rows = [
-        {"device": device, "gpu_events": len(events), **gpu_timeline(events)}
-        for device, events in GPU_EVENTS.check(gpu_events).groupby("device", dropna=False)
+        {"process": process, "device": device, "gpu_events": len(events), **gpu_timeline(events)}
+        for (process, device), (_, events) in zip(devices, gpu_events.groupby(code), strict=True)
     ]
     dtypes = DEVICE_TIMELINES.dtypes()
     return DEVICE_TIMELINES.check(pd.DataFrame(rows, columns=list(dtypes)).astype(dtypes))

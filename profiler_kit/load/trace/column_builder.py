@@ -20,7 +20,7 @@ import numpy.typing as npt
 from msgspec import Raw
 
 from profiler_kit.load.integers import I64, MISSING, narrowed, of_one_width, resized
-from profiler_kit.load.trace.categories import DEVICE_ARROWS, current
+from profiler_kit.load.trace.categories import DEVICE_ARROWS, current, is_gpu_work
 from profiler_kit.load.trace.columns import EventColumns, TextColumn, no_flows
 from profiler_kit.load.trace.decode import ABSENT, COLLECTIVE, NOT_JSON, Arguments, Event
 from profiler_kit.load.trace.dialect import form_of
@@ -138,6 +138,7 @@ class ColumnBuilder:
         if not rows:
             return
         self.rows += rows
+        self._fill_streams(columns)
         for column, values in columns.items():
             self.parts[column].append(values)
         self._wide += 1
@@ -161,10 +162,14 @@ class ColumnBuilder:
         parts["dur_ns"].append(to_ns(dur_us))
         parts["name"].append(coded(self.names, [e.name for e in events]))
         parts["category"].append(category)
-        parts["thread"].append(self._threads_of(events))
         arguments = [e.args for e in events]
-        for column, values in self._integers_of(category, arguments).items():
-            parts[column].append(values)
+        thread = self._threads_of(events)
+        parts["thread"].append(thread)
+        integers: dict[str, npt.NDArray[Any]] = {**self._integers_of(category, arguments)}
+        integers |= {"category": category, "thread": thread}
+        self._fill_streams(integers)
+        for column in INTEGERS:
+            parts[column].append(integers[column])
         for number, (column, codes) in enumerate(self.texts.items()):
             texts = list(map(attrgetter(f"extra_{number}"), arguments))
             if hasattr(arguments[0], f"older_{number}"):
@@ -203,6 +208,20 @@ class ColumnBuilder:
                 external[lacking] = integers_of([mine[at].older_external_id for at in lacking.tolist()])
                 found["external_id"][rows] = external
         return found
+
+    def _fill_streams(self, columns: dict[str, npt.NDArray[Any]]) -> None:
+        """GPU work that names no stream (XPU's has a queue) is on the queue of its tid, where its pid is the device."""
+        gpu = np.array([is_gpu_work(current(name)) for name in self.categories] or [False], dtype=bool)
+        rows = np.flatnonzero(gpu[columns["category"]] & (columns["stream"] == MISSING))
+        if not len(rows):
+            return
+        threads, device, stream = list(self.threads), columns["device"][rows], columns["stream"].copy()
+        for code in np.flatnonzero(np.bincount(columns["thread"][rows])).tolist():
+            pid, tid = threads[code]
+            mine = (columns["thread"][rows] == code) & (device != MISSING)
+            mine &= device == _integer(str(pid).rpartition(" ")[2])
+            stream[rows[mine]] = _integer(tid)
+        columns["stream"] = stream
 
     def _add_others(self, events: list[Event], *, exact: bool) -> None:
         launches = [e.id for e in events if e.ph == "s" and current(e.cat) == "ac2g"]

@@ -102,7 +102,7 @@ def export_window(
         added = writer.events(itertools.chain(lanes.metadata, region_events(work, attribution, window)))
         devices = {*work.devices, *(() if snapshot is None else snapshot.devices)}
         if counters or snapshot is not None:
-            added += writer.events(process_events(sorted(devices)))
+            added += writer.events(process_events(sorted(devices), work.processes))
         if counters:
             added += writer.events(counter_events(work, shown))
         if snapshot is not None:

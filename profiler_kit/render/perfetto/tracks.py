@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
-from profiler_kit.attribute.regions import NONE, Attribution
+from profiler_kit.attribute.links import NONE
+from profiler_kit.attribute.regions import Attribution
 from profiler_kit.attribute.span_forest import depths
 from profiler_kit.load.integers import MISSING
 from profiler_kit.load.trace.categories import STEP_PREFIX
 from profiler_kit.load.trace.event_text import Scan, microseconds
+from profiler_kit.names import gpu_name
 from profiler_kit.render.perfetto.window import Window
 from profiler_kit.units import NS_PER_US
 
@@ -28,12 +30,18 @@ if TYPE_CHECKING:
 I64 = npt.NDArray[np.int64]
 
 FIRST_PID: Final = 900_000_000  # no process has that number (Linux ends at 2**22), no GPU either
+_PER_PROCESS: Final = 1000
+_NO_NUMBER: Final = 999  # of a device that the trace does not number
 _SORT_AFTER: Final = 5_000_000  # what Kineto gives the first GPU
 
 
 @dataclass(frozen=True)
 class GpuWork:
-    """The GPU events of a trace, one array element each; track numbers the (device, stream) pairs of `tracks`."""
+    """The GPU events of a trace, one array element each; track numbers the (device, stream) pairs of `tracks`.
+
+    A device is its number; in a trace of several processes, which `processes` names, _PER_PROCESS times the process
+    more.
+    """
 
     start_ns: I64
     end_ns: I64
@@ -41,6 +49,7 @@ class GpuWork:
     part: I64
     track: I64
     tracks: list[tuple[int, int]]
+    processes: list[str]
 
     @staticmethod
     def of(found: Scan, attribution: Attribution, stream: int | None) -> GpuWork:
@@ -48,7 +57,11 @@ class GpuWork:
         columns, event, launch = found.columns, attribution.event, attribution.launch
         rows = np.arange(len(event)) if stream is None else columns.integers["stream"][event] == stream
         event, launch = event[rows], launch[rows]
-        pairs = np.column_stack((columns.integers["device"][event], columns.integers["stream"][event]))
+        links, device = attribution.links, columns.integers["device"][event]
+        if links.processes.count > 1:
+            number = np.where(device == MISSING, _NO_NUMBER, np.clip(device, 0, _NO_NUMBER))
+            device = number + _PER_PROCESS * links.process[rows]
+        pairs = np.column_stack((device, columns.integers["stream"][event]))
         tracks, track = np.unique(pairs, axis=0, return_inverse=True)
         start = columns.start_ns[event]
         launched = columns.start_ns[np.where(launch == NONE, 0, launch)] if len(event) else start
@@ -59,6 +72,7 @@ class GpuWork:
             part=attribution.part[rows],
             track=track.reshape(-1).astype(np.int64),
             tracks=[(int(device), int(stream)) for device, stream in tracks.tolist()],
+            processes=links.processes.names if links.processes.count > 1 else [],
         )
 
     @property
@@ -156,7 +170,7 @@ def region_events(work: GpuWork, attribution: Attribution, window: Window) -> It
             pid = _pid(device)
             if device not in named:
                 named.add(device)
-                yield from _process(device)
+                yield from _process(device, work.processes)
             thread += 1
             name = ("no stream" if stream == MISSING else f"stream {stream}") + (f" ({number + 1})" if number else "")
             yield _metadata("thread_name", pid, thread, "name", name)
@@ -214,17 +228,20 @@ def _clipped(time: I64, value: I64, window: Window) -> tuple[I64, I64]:
 
 
 def _pid(device: int) -> int:
-    return FIRST_PID + (999 if device == MISSING else device)
+    return FIRST_PID + (_NO_NUMBER if device == MISSING else device)
 
 
-def process_events(devices: list[int]) -> Iterator[bytes]:
+def process_events(devices: list[int], processes: list[str]) -> Iterator[bytes]:
     """Names of the added processes."""
     for device in devices:
-        yield from _process(device)
+        yield from _process(device, processes)
 
 
-def _process(device: int) -> Iterator[bytes]:
+def _process(device: int, processes: list[str]) -> Iterator[bytes]:
     pid, gpu = _pid(device), "GPU" if device == MISSING else f"GPU {device}"
+    if processes and device >= _PER_PROCESS:
+        of, number = divmod(device, _PER_PROCESS)
+        gpu = gpu_name(None if number == _NO_NUMBER else number, processes[of])
     yield _metadata("process_name", pid, 0, "name", f"{gpu} · regions")
     yield _metadata("process_labels", pid, 0, "labels", "added by profiler_kit")
     yield _metadata("process_sort_index", pid, 0, "sort_index", _SORT_AFTER + max(device, 0))

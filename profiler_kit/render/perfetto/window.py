@@ -14,7 +14,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from profiler_kit.attribute.regions import NONE, Attribution
+from profiler_kit.attribute.links import NONE
+from profiler_kit.attribute.regions import Attribution
 from profiler_kit.attribute.span_forest import ROOT, build_forest, outer_first
 from profiler_kit.errors import OptionError
 from profiler_kit.load.integers import MISSING

@@ -13,7 +13,7 @@ from profiler_kit.finding import of_kind, of_the_file
 from profiler_kit.findings.advice import HELP, NOTHING
 from profiler_kit.findings.collect import headline
 from profiler_kit.findings.numbers import numbers
-from profiler_kit.findings.time import IDLE_CAUSES, idle_causes, idle_regions
+from profiler_kit.findings.time import IDLE_CAUSES, activities, idle_causes, idle_regions, of_gpu
 from profiler_kit.render.bars import Bar, kernel_rows, operator_rows, region_rows
 from profiler_kit.render.html import Colours, fill
 from profiler_kit.render.report.section import Block, Section
@@ -59,11 +59,12 @@ def overview(run: Run, colours: Colours, prefix: str = "") -> Section:
 def _on_gpu(run: Run, trace: Trace, colours: Colours) -> list[Row]:
     time, kernels = trace.summary()["gpu_timeline"], name_sums(trace.kernels())
     regions = region_rows(trace.regions(), REGION_ROWS, colours=colours, bounds=run.bounds)
+    whole = f"100 % is the recorded span, {fmt_ns(time['total_ns'])}."
+    did = [[Block(f"What {name} did while recorded", activity(part), whole)] for name, part in activities(trace)]
     return [
-        [Block("What the GPU did while recorded", activity(time),
-               f"100 % is the recorded span, {fmt_ns(time['total_ns'])}.")],
-        [Block("Where the GPU's time went", _bars(regions, "marked"),
-               f"100 % is the time in which the GPU was busy, {fmt_ns(time['busy_ns'])}.", _BARS),
+        *did,
+        [Block("Where GPU time went" if len(did) > 1 else "Where the GPU's time went", _bars(regions, "marked"),
+               f"100 % is the time in which {of_gpu(trace, 'a GPU')} was busy, {fmt_ns(time['busy_ns'])}.", _BARS),
          Block("Longest kernels", _bars(kernel_rows(kernels, RANKED_ROWS), "above"),
                f"100 % is the sum of all of them, {fmt_ns(int(kernels['sum_ns'].sum()))}.")],
     ]  # fmt: skip
