@@ -17,7 +17,7 @@ from tests.fuzz.values import rewritten
 from tests.readers import HAVE_NATIVE, differences, read_by
 
 FILES = 400
-ASKED = ("input_dims", "grid", "Ev Idx")
+ASKED = ("input_dims", "grid", "Ev Idx", "collective_name")
 
 
 def compared(first: int, last: int, folder: Path) -> dict[str, list[str]]:

@@ -20,7 +20,8 @@ TEXTS = [
     '"\\ude00\\ud83d"', '"\\u00"', '"\\x41"', '"\\"', '"\\\\"', '"\\\\\\""', '"\x7f"', '"\t"', '"\x00"', '"é"',
     '"\\u00e9"', '"日本語 kernel"', '"\udcff"', '"\\u0000"', '"12345678"', '"1234567\\n"', '"123456\\\\"',
     '"a quote \\" in the middle of a long name"', '"X"', '"s"', '"f"', '"ac2g"', '"fwdbwd"', '"thread_name"', '"B"',
-    '"\\u0058"',
+    '"\\u0058"', '"async_gpu"', '"forward_backward"', '"cpu_to_cuda"', '"b"', '"E"', '"ac2\\u0067"',
+    '"python_function"',
 ]  # fmt: skip
 OTHERS = [
     "null", "true", "false", "nul", "[]", "{}", "[1, 2]", "[1 2]", "[1,]", '{"a": 1,}', '{"a"}', '[{"b": [null, "x"]}]',
@@ -29,6 +30,7 @@ OTHERS = [
 KEYS = [
     "ph", "cat", "name", "pid", "tid", "ts", "dur", "id", "args", "n\\u0061me", "stream", "correlation", "External id",
     "device", "bytes", "Python id", "labels", "Input Dims", "args\\u0020", "\udcff", "é", "", "Sequence number", "x",
+    "external id", "Input dims", "Collective name",
 ]  # fmt: skip
 _TOKEN = re.compile(
     rb'(?P<key>"[^"\\\n]*")(?=\s*:)|(?P<text>"[^"\\\n]*")|(?P<number>-?\d+(?:\.\d+)?)|(?P<space>(?<=[,:{}\[\]])\s+)'

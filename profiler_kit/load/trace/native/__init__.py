@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, get_args
 
 import msgspec
@@ -18,20 +18,26 @@ import numpy.typing as npt
 
 from profiler_kit.errors import OptionError
 from profiler_kit.load.integers import MISSING
-from profiler_kit.load.trace.column_builder import FORWARD, INTEGERS, PLAIN, ColumnBuilder, coded, identity
+from profiler_kit.load.trace.categories import ASYNCHRONOUS, DEVICE_ARROWS, OLD_FLOWS
+from profiler_kit.load.trace.column_builder import DEVICE, FORWARD, INTEGERS, PLAIN, ColumnBuilder, coded, identity
 from profiler_kit.load.trace.decode import COLLECTIVE, OLDER_KEYS, Arguments, Event
 from profiler_kit.load.trace.native import build
 
+_fields = msgspec.structs.fields
 VARIABLE: Final = "PROFILER_KIT_READER"
 # What scan.c calls the same.
 _TAKEN, _LEFT, _LARGE = range(3)
 _UNKNOWN, _COUNTED, _SPAN, _FLOW, _ASIDE = range(5)
-_NULLS, _TEXTS, _ONLY_TEXT, _AS_WRITTEN = 1, 2, 4, 8
-_INTEGERS: Final = tuple(name for name in INTEGERS if name != "collective")  # that one is told by a text
-_COLLECTIVE: Final = f'"{COLLECTIVE}"'.encode()
+_NULLS, _TEXTS, _ONLY_TEXT, _AS_WRITTEN, _FLAG, _OLDER = 1, 2, 4, 8, 16, 32
 _MOST_INTEGERS, _MOST_TEXTS = 16, 48
 _NAMES, _CATEGORIES, _THREADS, _TABLES = range(4)
-_PHASES: Final = {"X": _SPAN, "s": _FLOW, "f": _FLOW, "M": _ASIDE} | dict.fromkeys("iICt", _COUNTED)
+_PHASES: Final = {"X": _SPAN, "s": _FLOW, "f": _FLOW, "M": _ASIDE} | dict.fromkeys({*"iICt", *ASYNCHRONOUS}, _COUNTED)
+_KINDS: Final = {FORWARD: 2, DEVICE: 3}  # of arrows
+_ARROWS: Final = (  # of each category of flows
+    {"ac2g": 1, FORWARD: _KINDS[FORWARD]}
+    | {old: 1 if new == "ac2g" else _KINDS[FORWARD] for old, new in OLD_FLOWS.items()}
+    | dict.fromkeys(DEVICE_ARROWS, _KINDS[DEVICE])
+)
 _EVENT_KEYS: Final = frozenset({"ph", "cat", "name", "pid", "tid", "ts", "dur", "id", "args"})
 _LEAST_BYTES: Final = 26  # of a complete event: {"ph":"X","ts":0,"dur":0}
 _LEAST_ROWS: Final = 1 << 14
@@ -88,9 +94,10 @@ def _opened() -> tuple[ctypes.CDLL | None, str]:
         if library.scan_source().decode() != build.source_hash():
             return None, "the native one was compiled from another source"
         for name, result, arguments in (
-            ("scan_new", pointer, []),
+            ("scan_new", pointer, [ctypes.c_int, ctypes.c_int]),
             ("scan_free", None, [pointer]),
-            ("scan_want", ctypes.c_int, [pointer, ctypes.c_char_p, size, ctypes.c_uint]),
+            ("scan_want", ctypes.c_int, [pointer, ctypes.c_char_p, size, ctypes.c_uint, ctypes.c_uint]),
+            ("scan_arrow", ctypes.c_int, [pointer, ctypes.c_char_p, size, ctypes.c_uint]),
             ("scan_block", ctypes.c_int, [pointer, pointer, size, ctypes.c_int]),
             ("scan_texts", pointer, [pointer, ctypes.c_int, ctypes.POINTER(size)]),
         ):
@@ -107,26 +114,29 @@ def scanner_for(extra: Sequence[str], keys: Sequence[str], text_bytes: int) -> S
     Raises OptionError when PROFILER_KIT_READER names no reader.
     """
     library, _ = _library()
-    if library is None or {f.encode_name for f in msgspec.structs.fields(Event)} != _EVENT_KEYS:
+    if library is None or len(keys) > _MOST_TEXTS or {f.encode_name for f in _fields(Event)} != _EVENT_KEYS:
         return None
     scanner = Scanner(library, extra, text_bytes)
-    return scanner if all(scanner.want(key, kind) for key, kind in _wanted(keys)) else None
+    return scanner if all(scanner.want(*wanted) for wanted in _wanted(keys)) else None
 
 
-def _wanted(keys: Sequence[str]) -> list[tuple[str, int]]:
-    """Each key of `args` that the decoder looks at, and what it may be. Integers come in the order of _INTEGERS."""
-    fields = {f.name: f for f in msgspec.structs.fields(Arguments)}
-    found = []
-    for name in (*_INTEGERS, *(name for name in fields if name not in _INTEGERS)):
-        types = get_args(fields[name].type) or (fields[name].type,)
+def _wanted(keys: Sequence[str]) -> Iterator[tuple[str, int, int]]:
+    """Each key of `args` that the decoder looks at, what it may be, and its column of the integers or of the texts."""
+    for field in _fields(Arguments):
+        types = get_args(field.type) or (field.type,)
         kind = (_NULLS if type(None) in types else 0) | (_TEXTS if str in types else 0)
-        older = name not in INTEGERS  # an integer, or a list, under a key of older files: a block for the decoder
-        found.append((fields[name].encode_name, kind if int in types and not older else _ONLY_TEXT))
-    return [
-        *found,
-        *((key, _AS_WRITTEN) for key in keys),
-        *((key, _ONLY_TEXT) for key in OLDER_KEYS.values() if key not in keys),
-    ]
+        if field.encode_name in keys:
+            continue
+        if field.name in INTEGERS:
+            yield field.encode_name, kind if int in types else _FLAG, INTEGERS.index(field.name)
+        elif field.name == "older_external_id":
+            yield field.encode_name, _OLDER, INTEGERS.index("external_id")
+        else:
+            yield field.encode_name, _ONLY_TEXT, 0
+    for number, key in enumerate(keys):
+        yield key, _AS_WRITTEN, number
+        if key in OLDER_KEYS and OLDER_KEYS[key] not in keys:
+            yield OLDER_KEYS[key], _AS_WRITTEN | _OLDER, number
 
 
 class Scanner:
@@ -141,12 +151,15 @@ class Scanner:
         self.most_rows: int | None = None
         self._library = library
         self._extra = tuple(extra)
-        self._handle = library.scan_new()
+        self._handle = library.scan_new(len(INTEGERS), len(extra))
         if not self._handle:
             raise MemoryError
         self._state = _State.from_address(self._handle)
         for phase, kind in _PHASES.items():
             self._state.phases[ord(phase)] = kind
+        for category, arrow in _ARROWS.items():
+            text = msgspec.json.encode(category)
+            library.scan_arrow(self._handle, text, len(text), arrow)
         self._expected_rows = text_bytes // _USUAL_BYTES
         self._arrays: list[npt.NDArray[Any]] = []
         self._room = 0
@@ -156,18 +169,16 @@ class Scanner:
     def __del__(self) -> None:
         self._library.scan_free(self._handle)
 
-    def want(self, key: str, kind: int) -> bool:
+    def want(self, key: str, kind: int, column: int) -> bool:
         """Look for a key of `args`; False when that is one too many, or too long."""
         text = msgspec.json.encode(key)
-        return bool(self._library.scan_want(self._handle, text, len(text), kind) == _TAKEN)
+        return bool(self._library.scan_want(self._handle, text, len(text), kind, column) == _TAKEN)
 
     def take(self, block: bytes | memoryview) -> list[bytes] | None:
         """Take a block; return its metadata events, which are the decoder's. None: all of it is the decoder's.
 
         The block ends at its last `]`. Behind it in memory there is more text, or the NUL of bytes and bytearrays.
         """
-        if _COLLECTIVE in bytes(block):  # few files have any, and what it says is for the decoder to see
-            return None
         self._make_room(len(block))
         text = block if isinstance(block, bytes) else ctypes.byref(ctypes.c_char.from_buffer(block))
         verdict = self._library.scan_block(self._handle, text, len(block), self.exact)
@@ -191,7 +202,7 @@ class Scanner:
         if least <= self._room:
             return
         self._room = max(least, rows + rows // 2, _LEAST_ROWS, 0 if self._arrays else self._expected_rows)
-        integers = len(_INTEGERS)
+        integers = len(INTEGERS)
         dtypes = [np.int64] * 2 + [np.int32] * 3 + [np.int64] * integers + [np.int32] * len(self._extra)
         kept = [True] * len(PLAIN) + self._state.filled[:integers] + [True] * len(self._extra)
         for number, dtype in enumerate(dtypes):
@@ -217,30 +228,31 @@ class Scanner:
             ),
         ]
         columns: dict[str, npt.NDArray[Any]] = {}
-        for number, name in enumerate([*PLAIN, *_INTEGERS, *self._extra] if rows else []):
+        for number, name in enumerate([*PLAIN, *INTEGERS, *self._extra] if rows else []):
             integer = number - len(PLAIN)
-            if 0 <= integer < len(_INTEGERS) and not state.filled[integer]:
+            if 0 <= integer < len(INTEGERS) and not state.filled[integer]:
                 columns[name] = np.broadcast_to(np.array(MISSING), rows)
                 continue
             array = self._arrays[number]
             array.resize(rows, refcheck=False)  # gives the rest of the memory back without copying
             columns[name] = array
-        columns["collective"] = np.broadcast_to(np.array(MISSING), rows)
         for table, name in zip(tables, [*PLAIN[2:], *self._extra], strict=True):
             if rows and table is not None:
                 columns[name] = table[columns[name]]
+        for name in {COLLECTIVE, "collective_name"} & columns.keys():  # asked for as text: the same argument
+            columns["collective"] = np.where(columns[name] > 0, 1, MISSING)
         if rows:
             self._arrays, self._room, self._expected_rows = [], 0, 0
-        links = state.links.rows(8)
+        links = state.links.rows(9)
         threads = tables[_THREADS]
         if threads is not None and len(links):
-            links[:, 2] = threads[links[:, 2]]
+            links[:, 3] = threads[links[:, 3]]
         if state.launched.count:
             builder.launched.append(state.launched.rows(1)[:, 0])
         for (kind, phase), kept in builder.flows.items():
-            mine = links[links[:, 0] == ord(phase)] if kind == FORWARD else links[:0]
+            mine = links[(links[:, 0] == ord(phase)) & (links[:, 1] == _KINDS[kind])]
             if len(mine):
-                kept.append(mine[:, 1:4])
+                kept.append(mine[:, 2:5])
         builder.take_rows(columns, rows, int(state.events))
         state.rows = state.events = state.launched.count = state.links.count = 0
         ctypes.memset(state.filled, 0, ctypes.sizeof(state.filled))

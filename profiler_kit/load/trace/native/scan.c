@@ -37,10 +37,13 @@ struct text { /* a JSON value as written, a string with its quotes */
 
 enum verdict { TAKEN, LEFT, LARGE, NO_MEMORY }; /* LARGE: left for a start that a float has no room for */
 enum phase { UNKNOWN, COUNTED, SPAN, FLOW, ASIDE };
-enum kind { NULLS = 1, TEXTS = 2, ONLY_TEXT = 4, AS_WRITTEN = 8 }; /* what an argument may be beside an integer, or is */
+/* What an argument may be beside an integer; or what it is instead: a text nobody wants, any value, a text of which only
+ * matters that it is there. OLDER: counts where its newer key is missing. */
+enum kind { NULLS = 1, TEXTS = 2, ONLY_TEXT = 4, AS_WRITTEN = 8, FLAG = 16, OLDER = 32 };
+enum arrow { NO_ARROW, LAUNCH, OTHER_ARROWS }; /* of launches only the ids of their starts are kept */
 enum { START, DURATION, NAME, CATEGORY, THREAD, PLAIN };           /* columns; the integers follow, then the texts */
 enum { NAMES, CATEGORIES, THREADS, TABLES };                       /* the tables of the texts follow */
-enum { MOST_INTEGERS = 16, MOST_TEXTS = 48, MOST_WANTED = 72, LONGEST_KEY = 63 };
+enum { MOST_INTEGERS = 16, MOST_TEXTS = 48, MOST_WANTED = 72, MOST_ARROWS = 16, LONGEST_KEY = 63 };
 
 /* ---- texts become codes -------------------------------------------------------------------------------------- */
 
@@ -449,12 +452,12 @@ struct list { /* of things of one size, which is a multiple of 8 */
     size_t count, room;
 };
 
-struct link { /* a `fwdbwd` flow; its thread is coded when the block is done, as the decoder's builder does */
-    int64_t phase, id, thread, start_ns;
+struct link { /* an arrow's start or end; its thread is coded when the block is done, as the decoder's builder does */
+    int64_t phase, arrow, id, thread, start_ns;
     struct text pid, tid;
 };
 
-struct wanted { /* a key of args, with its quotes */
+struct wanted { /* a key of args, or the category of a flow; with its quotes */
     uint8_t length, kind, column;
     char key[LONGEST_KEY + 2];
 };
@@ -468,16 +471,16 @@ struct scanner {
     bool filled[MOST_INTEGERS];
     uint8_t phases[256];
 
-    struct wanted wanted[MOST_WANTED];
+    struct wanted wanted[MOST_WANTED], arrows[MOST_ARROWS];
     uint64_t lengths; /* a bit for each length of a wanted key */
-    int wants, integers, texts;
+    int wants, flows, integers, texts, external_id;
     struct table tables[TABLES + MOST_TEXTS];
     uint8_t thread[256]; /* `[pid,tid]` of the last event: mostly that of the next one too */
     size_t thread_length;
     int32_t thread_code;
 
     struct event e;
-    int64_t values[MOST_INTEGERS]; /* of the event's args */
+    int64_t values[MOST_INTEGERS], older; /* of the event's args */
     struct text written[MOST_TEXTS];
     bool has_args;
 };
@@ -524,6 +527,7 @@ INLINE void reset_args(struct scanner *s)
 {
     for (int i = 0; i < s->integers; i++)
         s->values[i] = MISSING;
+    s->older = MISSING;
     for (int i = 0; i < s->texts; i++)
         s->written[i].length = 0;
 }
@@ -536,13 +540,17 @@ INLINE at in_args(struct scanner *s, struct text name, at p, at end)
         if (!same(name, w->key, w->length))
             continue;
         struct text text;
-        if (w->kind & ONLY_TEXT)
-            return string(p, end, &text);
+        if (w->kind & (ONLY_TEXT | FLAG)) {
+            if ((p = string(p, end, &text)) && w->kind & FLAG)
+                s->values[w->column] = text.length > 2 ? 1 : MISSING;
+            return p;
+        }
         if (!(w->kind & AS_WRITTEN))
-            return integer(p, w->kind, &s->values[w->column]);
+            return integer(p, w->kind, w->kind & OLDER ? &s->older : &s->values[w->column]);
         at after = skipped(p, end);
-        if (after)
-            s->written[w->column] = (struct text){p, (size_t)(after - p)};
+        if (!after || (w->kind & OLDER && s->written[w->column].length))
+            return NULL;
+        s->written[w->column] = (struct text){p, (size_t)(after - p)};
         return after;
     }
     return skipped(p, end);
@@ -567,8 +575,8 @@ INLINE at in_event(struct scanner *s, struct text name, at p, at end)
         e->phase = p[0] == '"' && p[1] > ' ' && p[1] != '\\' && p[2] == '"' ? p[1] : 0;
         return e->phase ? p + 3 : NULL;
     }
-    if (IS(name, "cat"))
-        return string(p, end, &e->category);
+    if (IS(name, "cat")) /* compared with others, so it must be as it is written */
+        return (p = string(p, end, &e->category)) && !memchr(e->category.start, '\\', e->category.length) ? p : NULL;
     if (IS(name, "name"))
         return string(p, end, &e->name);
     if (IS(name, "pid"))
@@ -635,6 +643,9 @@ static enum verdict span(struct scanner *s, bool exact)
     ((int32_t *)s->columns[NAME])[row] = name;
     ((int32_t *)s->columns[CATEGORY])[row] = category;
     ((int32_t *)s->columns[THREAD])[row] = thread;
+    if (s->older != MISSING && s->values[s->external_id] == MISSING && !IS(e->category, "user_annotation") &&
+        !IS(e->category, "python_function")) /* these never had the older key */
+        s->values[s->external_id] = s->older;
     for (int i = 0; i < s->integers; i++) {
         int64_t *column = s->columns[PLAIN + i];
         if (s->filled[i]) {
@@ -658,9 +669,13 @@ static enum verdict span(struct scanner *s, bool exact)
 static enum verdict flow(struct scanner *s, bool exact)
 {
     const struct event *e = &s->e;
-    bool launch = e->phase == 's' && IS(e->category, "ac2g");
-    if (!launch && !IS(e->category, "fwdbwd"))
-        return IS(e->category, "ac2g") ? TAKEN : LEFT; /* counted; or of another form, some of which the decoder keeps */
+    int arrow = NO_ARROW;
+    for (int i = 0; i < s->flows && !arrow; i++)
+        if (same(e->category, s->arrows[i].key, s->arrows[i].length))
+            arrow = s->arrows[i].kind;
+    bool launch = arrow == LAUNCH;
+    if (!arrow || (launch && e->phase != 's'))
+        return TAKEN; /* counted */
     int64_t start;
     if (!e->id_known || !e->start.known || !(exact ? exact_ns : float_ns)(&e->start, &start))
         return LEFT;
@@ -670,7 +685,7 @@ static enum verdict flow(struct scanner *s, bool exact)
     if (launch)
         memcpy(place, &e->id, sizeof e->id);
     else
-        *(struct link *)place = (struct link){e->phase, e->id, -1, start, e->pid, e->tid};
+        *(struct link *)place = (struct link){e->phase, arrow, e->id, -1, start, e->pid, e->tid};
     return TAKEN;
 }
 
@@ -740,11 +755,14 @@ int scan_block(struct scanner *s, const uint8_t *text, size_t n, int exact)
         counts[i] = s->tables[i].count;
     s->aside.count = 0;
     enum verdict verdict = taken(s, text, text + n, exact);
-    for (size_t i = links; verdict == TAKEN && i < s->links.count; i++) {
-        struct link *link = (struct link *)s->links.items + i;
-        link->thread = thread_of(s, link->pid, link->tid);
-        verdict = link->thread < 0 ? LEFT : TAKEN;
-    }
+    for (int pass = 0; pass < 4; pass++) /* kind by kind, starts before ends */
+        for (size_t i = links; verdict == TAKEN && i < s->links.count; i++) {
+            struct link *link = (struct link *)s->links.items + i;
+            if (link->arrow != OTHER_ARROWS + pass / 2 || link->phase != "sf"[pass % 2])
+                continue;
+            link->thread = thread_of(s, link->pid, link->tid);
+            verdict = link->thread < 0 ? LEFT : TAKEN;
+        }
     if (verdict != TAKEN) {
         s->rows = rows, s->events = events;
         s->launched.count = launched, s->links.count = links, s->aside.count = 0;
@@ -759,7 +777,14 @@ int scan_block(struct scanner *s, const uint8_t *text, size_t n, int exact)
 
 const char *scan_source(void) { return SOURCE; }
 
-struct scanner *scan_new(void) { return calloc(1, sizeof(struct scanner)); }
+/* A scanner with so many columns of integers and of texts among the arguments. */
+struct scanner *scan_new(int integers, int texts)
+{
+    struct scanner *s = integers <= MOST_INTEGERS && texts <= MOST_TEXTS ? calloc(1, sizeof *s) : NULL;
+    if (s)
+        s->integers = integers, s->texts = texts;
+    return s;
+}
 
 void scan_free(struct scanner *s)
 {
@@ -769,18 +794,28 @@ void scan_free(struct scanner *s)
     free(s);
 }
 
-/* Look for this key (with its quotes) in args. Integers and texts get columns in the order they are asked for. */
-int scan_want(struct scanner *s, const char *key, size_t n, unsigned kind)
+/* Look for this key (with its quotes) in args, for that column of the integers or of the texts. */
+int scan_want(struct scanner *s, const char *key, size_t n, unsigned kind, unsigned column)
 {
-    bool written = kind & AS_WRITTEN, integer = !(kind & (AS_WRITTEN | ONLY_TEXT));
-    if (n > LONGEST_KEY || s->wants == MOST_WANTED || (written && s->texts == MOST_TEXTS) ||
-        (integer && s->integers == MOST_INTEGERS))
+    if (n > LONGEST_KEY || s->wants == MOST_WANTED)
         return LEFT;
     struct wanted *w = &s->wanted[s->wants++];
-    w->length = (uint8_t)n, w->kind = (uint8_t)kind;
-    w->column = (uint8_t)(written ? s->texts++ : integer ? s->integers++ : 0);
+    w->length = (uint8_t)n, w->kind = (uint8_t)kind, w->column = (uint8_t)column;
     memcpy(w->key, key, n);
     s->lengths |= UINT64_C(1) << n;
+    if (kind == OLDER)
+        s->external_id = (int)column;
+    return TAKEN;
+}
+
+/* Keep flows of this category (with its quotes) as arrows of that kind. */
+int scan_arrow(struct scanner *s, const char *category, size_t n, unsigned kind)
+{
+    if (n > LONGEST_KEY || s->flows == MOST_ARROWS)
+        return LEFT;
+    struct wanted *w = &s->arrows[s->flows++];
+    w->length = (uint8_t)n, w->kind = (uint8_t)kind;
+    memcpy(w->key, category, n);
     return TAKEN;
 }
 
