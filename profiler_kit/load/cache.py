@@ -15,6 +15,7 @@ it can be mapped. Signed integers are stored in the narrowest width that holds t
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import hashlib
@@ -54,6 +55,9 @@ _ARRAY: Final = 1  # msgpack's extension type for the number of an array
 _ENTRY: Final = re.compile(r"[0-9a-f]{32}\.[a-z]+")
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", re.IGNORECASE)
 _UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+GRACE_S: Final = 0.5  # that a process which ends waits for a file to be written
+_writers: Final[dict[Path, threading.Thread]] = {}
+_ended: Final = threading.Event()
 _WRITING: Final = threading.Lock()  # an unfinished file is named after its process, which may have several threads
 
 
@@ -62,7 +66,7 @@ class NotOurs(Exception):
 
 
 class Unpackable(Exception):
-    """A value of a kind that a cache file cannot hold."""
+    """A value of a kind that a cache file cannot hold, or no time is left to write it."""
 
 
 @dataclass(frozen=True)
@@ -111,14 +115,47 @@ class Pieces:
 
 
 def load(entry: Entry[T] | None, make: Callable[[], T]) -> T:
-    """What the cache file holds; without one what `make` gives, which is then kept."""
+    """What the cache file holds; without one what `make` gives, which a thread then keeps while the caller goes on.
+
+    Not for kinds that are mapped, whose value comes back from the file.
+    A process that ends does not wait for that thread for long: the file is written whole or not at all.
+    """
     found = read(entry)
-    return found if found is not None else keep(entry, make())
+    if found is not None:
+        return found
+    value = make()
+    if entry is not None and entry.settled:
+        _end_with_process()
+        writer = threading.Thread(target=keep, args=(entry, value), name="cache", daemon=True)
+        writer.start()
+        _writers[entry.file] = writer
+    return value
+
+
+def finish(file: Path | None = None, wait_s: float | None = None) -> None:
+    """Wait until the threads that keep files have done so, or the one of that file."""
+    for key, writer in [*_writers.items()] if file is None else [(file, _writers.get(file))]:
+        if writer is not None:
+            writer.join(wait_s)
+            if not writer.is_alive():
+                _writers.pop(key, None)
+
+
+@functools.cache
+def _end_with_process() -> None:
+    atexit.register(_give_up)
+
+
+def _give_up() -> None:
+    finish(wait_s=GRACE_S)
+    _ended.set()
+    finish()
 
 
 def read(entry: Entry[T] | None) -> T | None:
     """What the cache file holds; None unless it can be used."""
     if entry is not None:
+        finish(entry.file)
         with contextlib.suppress(NotOurs, OSError, KitError):
             value = entry.kind.unpack(read_file(entry.file, entry.kind, entry.stamp), entry.source)
             touch(entry.file)
@@ -286,6 +323,8 @@ def write_file(file: Path, kind: Kind[T], stamp: Mapping[str, Any], value: T) ->
         out.write(bytes(_PREFIX.size) + head)
         checksum = 0
         for data in _padded_bytes(arrays, places, _PREFIX.size + len(head)):
+            if _ended.is_set():
+                raise Unpackable("the process ends")
             out.write(data)
             checksum = isal_zlib.crc32(data, checksum)
         out.seek(0)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +68,14 @@ def a_trace(folder: Path, name: str = "t.json", kernels: int = 20) -> Path:
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty cache for traces of any size."""
     folder = tmp_path / "cache"
     monkeypatch.setenv(store.FOLDER_VARIABLE, str(folder))
     monkeypatch.delenv(store.LIMIT_VARIABLE, raising=False)
     monkeypatch.setattr(cached, "SMALLEST_JSON_BYTES", 0)
-    return folder
+    yield folder
+    store.finish()
 
 
 @pytest.fixture
@@ -90,6 +92,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 def entries(cache: Path) -> list[Path]:
+    store.finish()
     return sorted(cache.iterdir()) if cache.is_dir() else []
 
 
@@ -250,8 +253,10 @@ def test_another_loader_or_format_does_not_use_the_file(
 ) -> None:
     path = a_trace(tmp_path)
     load_chrome_trace(path)
+    store.finish()
     monkeypatch.setattr(store, "code_of", lambda _: "other")
     load_chrome_trace(path)
+    store.finish()
     monkeypatch.setattr(store, "MAGIC", b"profiler_kit 999")
     load_chrome_trace(path)
     assert len(reads) == 3 and len(entries(cache)) == 1
@@ -338,6 +343,7 @@ def test_the_files_not_used_for_longest_go_first(
     files = []
     for path in paths:
         load_chrome_trace(path)
+        store.finish()
         entry = cached.find_trace(TRACES, path)
         assert entry is not None
         files.append(entry.file)
@@ -403,3 +409,47 @@ def test_threads_and_processes_may_load_the_same_trace_at_once(tmp_path: Path, c
         assert (other.returncode, err) == (0, b"")
     assert found == [900] * 15
     assert all(store._ENTRY.fullmatch(entry.name) for entry in entries(cache))
+
+
+WRITE_AND_END = """
+import sys, time
+from profiler_kit.load import cache
+from profiler_kit.load.trace import cached
+
+cached.SMALLEST_JSON_BYTES = 0
+cache.GRACE_S = float(sys.argv[2])
+begun = cache._padded_bytes
+
+def slowly(*given):
+    for data in begun(*given):
+        print("writing", flush=True)
+        time.sleep(float(sys.argv[3]))
+        yield data
+
+cache._padded_bytes = slowly
+print(len(cached.load_chrome_trace(sys.argv[1]).columns), flush=True)
+"""
+
+
+@pytest.mark.parametrize(("grace_s", "piece_s", "kept"), [(60, 0.0, True), (0, 0.05, False)])
+def test_a_process_that_ends_leaves_a_whole_file_or_none(
+    grace_s: float, piece_s: float, kept: bool, tmp_path: Path, cache: Path
+) -> None:
+    path = a_trace(tmp_path)
+    command = [sys.executable, "-c", WRITE_AND_END, str(path), str(grace_s), str(piece_s)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "60" in done.stdout.split() and done.stderr == ""
+    assert len([item for item in cache.rglob("*") if item.is_file()]) == kept
+    assert same(load_chrome_trace(path), read_chrome_trace(path))
+
+
+def test_a_second_load_waits_for_the_first_to_be_kept(
+    tmp_path: Path, cache: Path, reads: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, hold = a_trace(tmp_path), threading.Event()
+    write = store.write_file
+    monkeypatch.setattr(store, "write_file", lambda *given: hold.wait(60) and write(*given))
+    first = load_chrome_trace(path)
+    threading.Timer(0.05, hold.set).start()
+    assert same(load_chrome_trace(path), first)
+    assert reads == [path]

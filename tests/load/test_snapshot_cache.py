@@ -49,6 +49,7 @@ def never(*_: object, **__: object) -> None:
 def test_the_second_load_comes_from_the_cache(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = copy(tmp_path)
     load_snapshot_data(path)
+    store.finish()
     assert len(list(cache.glob("*.snapshot"))) == 1
     fresh = read_snapshot(path)
     monkeypatch.setattr(reader, "_read_columns", never)
@@ -66,10 +67,12 @@ def test_a_snapshot_that_changed_is_read_again(cache: Path, tmp_path: Path) -> N
 def test_a_broken_cache_file_is_read_around_and_replaced(cache: Path, tmp_path: Path, keep: float) -> None:
     path = copy(tmp_path)
     load_snapshot_data(path)
+    store.finish()
     (entry,) = cache.glob("*.snapshot")
     whole = entry.read_bytes()
     entry.write_bytes(whole[: int(keep if keep > 1 else keep * len(whole))])
     assert_same(load_snapshot_data(path), read_snapshot(path))
+    store.finish()
     assert entry.stat().st_size == len(whole)
 
 
@@ -79,6 +82,7 @@ def test_columns_that_do_not_fit_are_not_believed(cache: Path, tmp_path: Path) -
     load_snapshot_data(path)
     entry = store.find(SNAPSHOTS, path)
     assert entry is not None
+    store.finish()
     parts = store.read_file(entry.file, SNAPSHOTS, entry.stamp)
     wrong = np.full(len(parts.columns["event.stack"]), 10**6, np.int32)
     parts = dataclasses.replace(parts, columns={**parts.columns, "event.stack": wrong})

@@ -108,8 +108,9 @@ def spilled_trace(path: Path | str, *, arguments: Sequence[str] = (), report: Re
                 with cache.whole_entry(target) as temporary:
                     spill_chrome_trace(file, temporary, stamp, arguments=arguments, report=report)
             except OSError as error:
+                cause = error.__cause__ if isinstance(error.__cause__, OSError) else error  # of files.OutputError
                 raise InputError(
-                    f"{file}: its events do not fit into {target.parent} ({error.strerror}), expected room for about "
+                    f"{file}: its events do not fit into {target.parent} ({cause.strerror}), expected room for about "
                     f"a fifth of the JSON. Name another folder in {cache.FOLDER_VARIABLE}."
                 ) from error
             if entry is not None and target == entry.file:

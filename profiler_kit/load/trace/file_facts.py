@@ -186,6 +186,7 @@ def main() -> None:
         os.nice(10)
     with contextlib.suppress(KitError, OSError):
         load_file_facts(Path(sys.argv[1]))
+    cache.finish()
 
 
 if __name__ == "__main__":
