@@ -194,6 +194,11 @@ class Trace:
         return self._file.quality.unmatched_events
 
     @property
+    def useless_events(self) -> int:
+        """Events without a phase, without a time or with an impossible one; dropped_events counts them too."""
+        return self._file.quality.useless_events
+
+    @property
     def incidents(self) -> tuple[Incident, ...]:
         """Where the file was damaged, and how; the first few times."""
         return self._file.quality.incidents
@@ -331,6 +336,7 @@ class Trace:
             metadata=self.metadata,
             unread=unread_spans(self.columns),
             form=self.columns.form,
+            arrows=len(self.columns.outgoing),
             left_out=len(self._attribution.left_out.event),
         )
 

@@ -27,7 +27,7 @@ NOT: Final = 0  # no communication
 ARGUMENTS, BY_OPERATOR, OF_USER = "collective arguments", "operator", "user's name"
 # Kernels of communication libraries, by the qualified name of their function: without "void", template and parameters.
 NAMES: Final[Mapping[str, re.Pattern[str]]] = {
-    "NCCL, RCCL": re.compile(r"^(_Z\w*?\d)?(nccl|rccl)", re.IGNORECASE),
+    "NCCL, RCCL": re.compile(r"^(nccl|rccl)", re.IGNORECASE),
     "MSCCL": re.compile(r"msccl", re.IGNORECASE),
     "NVSHMEM": re.compile(r"(nv|roc)shmem", re.IGNORECASE),
     "DeepEP": re.compile(r"(^|\W)deep_ep\W"),
@@ -49,6 +49,7 @@ _OPERATORS: Final = re.compile(
 )
 _COMPUTES: Final = re.compile(r"matmul|gemm|_mm(_|$)")  # symm_mem::fused_all_gather_matmul starts products itself
 _FUSED: Final = re.compile(r"triton_\w+_fused_")  # TorchInductor names a kernel after the operators around it
+_LENGTH: Final = re.compile(r"[0-9]{1,4}")  # of the next part of a symbol's name
 _ANONYMOUS: Final = re.compile(r"\(anonymous namespace\)::")
 # Copies and sets that the trace calls kernels (ROCm's blit kernels, MTIA's requests), or the other way round.
 _COPIES: Final = re.compile(
@@ -64,8 +65,18 @@ def rule_of_name(name: str) -> str:
     text = _ANONYMOUS.sub("", name.removeprefix("void ").lstrip())
     if _FUSED.match(text):
         return ""
-    function = text if text.startswith("_Z") else re.split(r"[<(\[ ]", text, maxsplit=1)[0]
+    function = _unmangled(text) if text.startswith("_Z") else re.split(r"[<(\[ ]", text, maxsplit=1)[0]
     return next((rule for rule, pattern in NAMES.items() if pattern.search(function)), "")
+
+
+def _unmangled(symbol: str) -> str:
+    """The qualified name of a function by its symbol (_ZN7deep_ep9intranode8dispatchE...), up to the first template."""
+    found: list[str] = []
+    at = len(symbol) - len(symbol.removeprefix("_Z").lstrip("NLKVr"))
+    while length := _LENGTH.match(symbol, at):
+        at = length.end() + int(length[0])
+        found.append(symbol[length.end() : at])
+    return "::".join(found) or symbol
 
 
 def compiled(patterns: Sequence[str]) -> tuple[re.Pattern[str], ...]:

@@ -102,7 +102,7 @@ def says_no_gpu(trace: Trace) -> bool:
     """Whether the trace holds no GPU events; then that is printed, with what to do, in place of an empty table."""
     if len(trace.gpu_events()):
         return False
-    if trace.presence.ran == "without times":
+    if trace.presence.ran != "host":
         from profiler_kit.findings.time import missing_gpu
 
         typer.echo(f"{trace.path}: {missing_gpu(trace.presence).sentence}")

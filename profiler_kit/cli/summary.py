@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import typer
+
 from profiler_kit.cli.output import AsJson, Communication, LinkedOnly, TraceFile, open_trace, print_json, print_table
 
 HOST_ROWS = 15
@@ -32,6 +34,10 @@ def command(
         from profiler_kit.cli.table_command import print_filled
 
         print_filled(loaded.table("operator_sums"), what, HOST_ROWS)
+        if loaded.presence.ran != "host":
+            from profiler_kit.findings.time import missing_gpu
+
+            typer.echo(missing_gpu(loaded.presence).sentence)
         return
     names = {
         "total": timeline["total_ns"],

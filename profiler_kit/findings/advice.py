@@ -122,7 +122,7 @@ def _waits(trace: Trace, details: pd.DataFrame, whole: _Whole) -> Iterator[Findi
     short = (gaps["cause"] == KERNEL_WAIT).to_numpy()
     kernels = details.loc[details["category"] == KERNEL, "dur_ns"]
     gpu = of_gpu(trace)
-    typical = fmt_ns(float(kernels.median()) if len(kernels) else 0.0)
+    typical = f"; half of the kernels take less than {fmt_ns(float(kernels.median()))}" if len(kernels) else ""
     launching = calls.loc[calls["gpu_events"] > 0, "dur_ns"]
     regions = trace.utilization()
     paths: list[Path] = [tuple(path) for path in regions["path"]]
@@ -162,7 +162,7 @@ def _waits(trace: Trace, details: pd.DataFrame, whole: _Whole) -> Iterator[Findi
         else:
             title, attempt = f"Launch-bound: {gpu} waits for launches", _GRAPHS
             call = fmt_ns(float(launching.median()) if len(launching) else 0.0)
-            said += f"; half of the kernels take less than {typical}, and a launch call takes {call}"
+            said += f"{typical}{', and' if typical else ';'} a launch call takes {call}"
         yield finding("host-bound", title, f"{said}.", attempt, rows, "host_ns", evidence)
     if synchronised.any():
         rows, waiting = gaps[synchronised], waiting_calls(calls)
@@ -178,10 +178,11 @@ def _waits(trace: Trace, details: pd.DataFrame, whole: _Whole) -> Iterator[Findi
         yield finding("synchronization-bound", title, said, _NO_SYNC, rows, "synchronised_ns", evidence)
     if short.any():
         rows = gaps[short]
+        launched = details.loc[details["launch"].notna(), "event"]
+        in_time = " that were launched in time" if rows["event"].isin(launched).all() else ""
         said = (
-            f"{counted(len(rows), 'short gap')} between kernels that were launched in time, "
-            f"{fmt_ns(float(rows['dur_ns'].sum()) * whole.scale / len(rows))} each on average; half of the kernels "
-            f"take less than {typical}."
+            f"{counted(len(rows), 'short gap')} between kernels{in_time}, "
+            f"{fmt_ns(float(rows['dur_ns'].sum()) * whole.scale / len(rows))} each on average{typical}."
         )
         title, attempt = "Gaps between back-to-back kernels", "Fewer kernels (torch.compile), or CUDA graphs."
         yield finding("kernel-gaps", title, said, attempt, rows, "kernel_wait_ns", {"cause": (KERNEL_WAIT,)})
@@ -206,9 +207,16 @@ def _copies(details: pd.DataFrame, copies: pd.DataFrame, whole: _Whole) -> Itera
     start, end = details["start_ns"].to_numpy(), (details["start_ns"] + details["dur_ns"]).to_numpy()
     rest = ~details["event"].isin(mine["event"]).to_numpy()
     exposed = covered_ns(start, end) - covered_ns(start[rest], end[rest])  # what the copies add to the union
-    pageable = int(((mine["source"] == "Pageable") | (mine["target"] == "Pageable")).sum())
-    how = f"{fmt_count(pageable)} of them from or to pageable memory" if pageable else "all of them of pinned memory"
-    size = fmt_bytes(int(mine["size_bytes"].fillna(0).sum()))
+    pageable, pinned = (
+        int(((mine["source"] == kind) | (mine["target"] == kind)).sum()) for kind in ("Pageable", "Pinned")
+    )
+    how = "of memory that the trace does not call pinned or pageable"
+    if pageable:
+        how = f"{fmt_count(pageable)} of them from or to pageable memory"
+    elif pinned:
+        how = f"{'all' if pinned == len(mine) else fmt_count(pinned)} of them of pinned memory"
+    known = mine["size_bytes"].dropna()
+    size = fmt_bytes(int(known.sum())) if len(known) else "unknown size"
     where, inside = _held(mine["path"], mine["dur_ns"])
     yield Finding(
         "exposed-copies",
@@ -218,7 +226,7 @@ def _copies(details: pd.DataFrame, copies: pd.DataFrame, whole: _Whole) -> Itera
         gain=whole.gain(exposed),
         where=where,
         attempt="Pin the memory (pin_memory=True) and copy with non_blocking=True on a stream of its own."
-        if pageable
+        if pinned < len(mine)
         else "Copy the next batch on a stream of its own while this one computes.",
         evidence=Evidence("copies", {"kind": ("HtoD", "DtoH")}),
         page="regions",

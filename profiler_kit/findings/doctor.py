@@ -88,7 +88,9 @@ def describe(trace: Trace, facts: FileFacts, record: RunRecord | None) -> dict[s
         [str(d.get("name", "?")) for d in properties if isinstance(d, dict)] if isinstance(properties, list) else []
     )
     distributed = metadata.get("distributedInfo")
-    timed = ~without_time(columns)  # a placeholder would make the recording decades long
+    # a placeholder or an impossible duration would make the recording decades long
+    timed = ~without_time(columns)
+    timed[trace.left_out()["event"].to_numpy()] = False
     start, end = (start[timed], end[timed]) if timed.any() else (start, end)
     communication = trace.communication()
     return {
@@ -119,7 +121,7 @@ def describe(trace: Trace, facts: FileFacts, record: RunRecord | None) -> dict[s
             "steps": int(steps.nunique()),
             "regions": len(trace.region_instances()) - len(steps),
             "host_threads": len(hosts),
-            "streams": int(gpu[["process", "device", "stream"]].drop_duplicates().dropna().shape[0]),
+            "streams": int(gpu[["process", "device", "stream"]].drop_duplicates().dropna(subset="stream").shape[0]),
             "gpu_events": trace.summary()["gpu_events"],
             "communication": [
                 {"name": str(name), "rule": rule, "count": count}
@@ -172,6 +174,8 @@ def _role(category: str, phase: str, trace: Trace) -> tuple[str, str | None]:
     """Our role for such events; spans without a category are read by their process, if that is known."""
     if category or phase not in SPANS:
         return role_of_events(category, phase)
+    if phase == "E":
+        return "end of a span", None
     unread = unread_spans(trace.columns, ("",))[0]
     return ("unknown", None) if unread else ("by process", None)
 

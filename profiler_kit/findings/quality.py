@@ -22,6 +22,11 @@ WORDS: Final[dict[str, tuple[str, str, str]]] = {
         'with profiler_runner("trace.json.gz"): ...  # the file appears whole or not at all',
     ),
     "dropped": ("events that could not be read: {count}", "every sum they belong to", _NAMES),
+    "of no use": (
+        "events without a phase, without a time, or with one that cannot be (negative, not a number): {count}",
+        "every sum they belong to",
+        "",
+    ),
     "unmatched": (
         "begins of a span without an end, or ends without a begin: {count}",
         "those spans: how long they took is not in the file, so they are in no sum",
@@ -146,6 +151,11 @@ WORDS: Final[dict[str, tuple[str, str, str]]] = {
         "busy and idle time: they are in no total, though they ran up to the next event at most (table left_out)",
         "",
     ),
+    "endless": (
+        "{count} of {of} GPU events have an impossible duration: longer than a day (up to {largest})",
+        "busy and idle time: they are in no total (table left_out)",
+        "",
+    ),
     "early starts": (
         "{count} of {of} GPU events start before their launch, by up to {largest}: the clocks disagree",
         "launch delays and queue times of that order",
@@ -172,6 +182,7 @@ def flaws(trace: Trace, facts: FileFacts, *, has_snapshot: bool = False) -> list
         repaired_events=quality.repaired_events,
         dropped_events=quality.dropped_events,
         unmatched_events=trace.unmatched_events,
+        useless_events=trace.useless_events,
         damaged_compression=facts.damaged_compression,
         counts=facts.counts,
         has_shapes=facts.has_shapes,
@@ -242,7 +253,8 @@ def losses(trace: Trace) -> list[Finding]:
     found = trace.quality
     counts: dict[Key, int] = {
         "truncated": int(found.truncated),
-        "dropped": found.dropped_events - trace.unmatched_events,
+        "dropped": found.dropped_events - trace.unmatched_events - trace.useless_events,
+        "of no use": trace.useless_events,
         "unmatched": trace.unmatched_events,
         "repaired": found.repaired_events,
         "overlapping regions": trace.shortened_regions,

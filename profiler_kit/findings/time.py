@@ -96,7 +96,8 @@ def busy_shares(trace: Trace) -> str:
     total = max(1, summary["gpu_timeline"]["total_ns"])
     shares = [device["busy_ns"] / total for device in summary["devices"]]
     if len(shares) <= EACH_UP_TO:
-        return " and ".join(fmt_percent(share, 0) for share in shares)
+        *first, last = (fmt_percent(share, 0) for share in shares)
+        return " and ".join(filter(None, (", ".join(first), last)))
     return f"{fmt_percent(min(shares), 0)} to {fmt_percent(max(shares), 0)}"
 
 
@@ -108,7 +109,7 @@ def activities(trace: Trace) -> list[tuple[str, GpuTimeline]]:
         return [("the GPU", whole)]
     several = len({device["process"] for device in devices}) > 1
     names = [gpu_name(device["device"], device["process"] if several else "") for device in devices]
-    each = [(name, within(device, whole)) for name, device in zip(names, devices, strict=True)]
+    each = [(name, within(device, whole["total_ns"])) for name, device in zip(names, devices, strict=True)]
     return [(f"at least one of {fmt_count(len(devices))} GPUs", whole), *each[:MOST_GPUS]]
 
 

@@ -80,7 +80,8 @@ def launch_cost(totals: pd.DataFrame) -> Finding:
     """What launching costs the host. Takes LAUNCH_TOTALS, not empty."""
     calls, short = int(totals["launches"].sum()), int(totals["short"].sum())
     said = say(
-        f"{counted(calls, 'launch call')} take {fmt_ns(int(totals['host_ns'].sum()))} on the host; ",
+        f"{counted(calls, 'launch call')} {'takes' if calls == 1 else 'take'} ",
+        f"{fmt_ns(int(totals['host_ns'].sum()))} on the host; ",
         bold(fmt_percent(short / max(1, calls), 0)),
         " of them take longer than the work they launch.",
     )

@@ -33,7 +33,7 @@ INCIDENTS: Final = Schema(
 DONE: Final = {
     "repaired": "repaired",
     "dropped": "dropped",
-    "of no use": "dropped: no event, or a span without a time",
+    "of no use": "dropped: no event, or one without a time or with an impossible one",
     "closed early": "the list of events is closed here and goes on",
     "after the end": "left out: behind the end of the trace",
     "cut off": "the file ends in this event",

@@ -41,7 +41,9 @@ COPY_TOTALS: Final = Schema(
         "source": COPIES.columns["source"],
         "target": COPIES.columns["target"],
         "count": Column("int64", show="room"),
-        "size_bytes": Column("int64", "Bytes copied or set, added up."),
+        "size_bytes": Column(
+            "Int64", "Bytes copied or set, added up, where the trace says; missing where it does not."
+        ),
         "sum_ns": Column("int64", label="time"),
         "bytes_per_s": Column("Float64", "Size by time of the copies whose size is known.", "bandwidth"),
         "min_bytes_per_s": Column("Float64", "Bandwidth of the slowest single copy.", "slowest", "room"),
@@ -123,12 +125,14 @@ def copy_totals(found: pd.DataFrame) -> pd.DataFrame:
     totals = frame.groupby(keys, dropna=False, sort=False, observed=True).agg(
         count=("event", "size"),
         size_bytes=("size_bytes", "sum"),
+        known=("size_bytes", "count"),
         sum_ns=("dur_ns", "sum"),
         timed=("timed", "sum"),
         min_bytes_per_s=("rate", "min"),
         max_bytes_per_s=("rate", "max"),
     )
-    totals = totals.reset_index().astype({"size_bytes": "int64", "process": object})
+    totals = totals.reset_index().astype({"size_bytes": "Int64", "process": object})
+    totals["size_bytes"] = totals["size_bytes"].where(totals["known"] > 0)
     moved = totals["size_bytes"].astype("Float64")
     totals["bytes_per_s"] = moved / totals["timed"].where(totals["timed"] > 0).astype("Float64") * NS_PER_S
     totals = totals.sort_values(["sum_ns", *keys], ascending=[False, *[True] * len(keys)])

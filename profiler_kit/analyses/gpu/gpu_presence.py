@@ -67,10 +67,12 @@ def what_ran(
     metadata: Mapping[str, object],
     unread: tuple[int, tuple[str, ...]] = (0, ()),
     form: Form = "kineto",
+    arrows: int = 0,
     left_out: int = 0,
 ) -> Presence:
     """What a trace holds of the GPU, from its GPU_EVENTS and LAUNCH_CALLS, Quality.truncated and Trace.metadata, with
-    its unread_spans, its form and how many of its GPU events were left out.
+    its unread_spans, its form, how many arrows begin at an operator and end at a device (such an operator launches,
+    where a form has no calls that do), and how many of its GPU events were left out.
 
     Raises SchemaError when a column is missing or has another dtype.
     """
@@ -78,7 +80,8 @@ def what_ran(
     putting = [name for name in launch_calls["name"].cat.categories if _PUTS_WORK.search(str(name))]
     calls = launch_calls[launch_calls["name"].isin(putting)]
     unanswered = int((calls["gpu_events"] == 0).sum())
-    return Presence(len(gpu_events), len(calls), unanswered, truncated, _devices(metadata), *unread, form, left_out)
+    launches = len(calls) or arrows
+    return Presence(len(gpu_events), launches, unanswered, truncated, _devices(metadata), *unread, form, left_out)
 
 
 def unread_spans(columns: EventColumns, roles: Container[str] = ("", "unknown")) -> tuple[int, tuple[str, ...]]:

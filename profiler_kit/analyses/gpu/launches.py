@@ -58,16 +58,17 @@ def launch_details(launch_calls: pd.DataFrame, details: pd.DataFrame) -> pd.Data
 
     As HolisticTraceAnalysis (`get_cuda_kernel_launch_stats`): delay_ns runs from the end of the call to the start of
     what it launched, 0 when that began before. A call that launched several events (a graph) counts once: gpu_ns adds
-    its events, delay_ns is that of the first. Empty in, empty out.
+    its events, delay_ns is that of the first. Events that are left out do not count. Empty in, empty out.
     """
     launch_calls, details = LAUNCH_CALLS.check(launch_calls), KERNEL_DETAILS.check(details)
-    calls = launch_calls[launch_calls["gpu_events"] > 0]
+    launched = details[details["launch"].notna()].groupby("launch")["launch_delay_ns"].agg(["size", "min"])
+    calls = launch_calls[launch_calls["event"].isin(launched.index)]
     if calls.empty:
         return LAUNCH_DETAILS.empty()
-    delay = details[details["launch"].notna()].groupby("launch")["launch_delay_ns"].min()
+    launched = launched.reindex(calls["event"].to_numpy())
     found = calls[["event", "name", "thread", "start_ns", "dur_ns", "correlation", "gpu_events", "gpu_ns", "path"]]
-    found = found.assign(delay_ns=delay.reindex(calls["event"].to_numpy()).to_numpy(dtype=np.int64))
-    return LAUNCH_DETAILS.check(found.reset_index(drop=True))
+    count, delay = (launched[column].to_numpy(dtype=np.int64) for column in ("size", "min"))
+    return LAUNCH_DETAILS.check(found.assign(gpu_events=count, delay_ns=delay).reset_index(drop=True))
 
 
 def launch_totals(

@@ -30,6 +30,7 @@ Key = Literal[
     "overlapping regions",
     "unknown categories",
     "no category",
+    "of no use",
     "unmatched",
     "no GPU activity",
     "GPU work without events",
@@ -53,13 +54,17 @@ Key = Literal[
     "no base time",
     "no time",
     "impossible durations",
+    "endless",
     "early starts",
     "stream overlap",
 ]
 STEP: Final = "ProfilerStep"
-_LOST: Final = ("truncated", "dropped", "repaired", "unmatched", "corrupt gzip", "unknown categories", "no category")
+_LOST: Final = (
+    *("truncated", "dropped", "of no use", "repaired", "unmatched"),
+    *("corrupt gzip", "unknown categories", "no category"),
+)
 _ODD: Final = (
-    *("overlapping regions", "no time", "impossible durations", "launch not clear", "several processes"),
+    *("overlapping regions", "no time", "impossible durations", "endless", "launch not clear", "several processes"),
     *("early starts", "stream overlap"),
 )
 
@@ -97,6 +102,7 @@ class Recorded:
     has_stacks: bool
     metadata: Mapping[str, Any]
     unmatched_events: int = 0
+    useless_events: int = 0
 
     def flag(self, name: str) -> bool:
         """Whether the recording option is on, as Kineto writes it into the metadata."""
@@ -137,9 +143,11 @@ def lost(recorded: Recorded, columns: EventColumns) -> list[Flaw]:
     found = []
     if recorded.truncated:
         found.append(Flaw("truncated", 1))
-    unmatched = recorded.unmatched_events
-    if recorded.dropped_events > unmatched:
-        found.append(Flaw("dropped", recorded.dropped_events - unmatched, sum(recorded.counts.values())))
+    unmatched, useless = recorded.unmatched_events, recorded.useless_events
+    if recorded.dropped_events > unmatched + useless:
+        found.append(Flaw("dropped", recorded.dropped_events - unmatched - useless, sum(recorded.counts.values())))
+    if useless:
+        found.append(Flaw("of no use", useless, sum(recorded.counts.values())))
     if unmatched:
         found.append(Flaw("unmatched", unmatched, sum(recorded.counts.values())))
     if recorded.damaged_compression:
@@ -235,10 +243,11 @@ def unbelievable(left_out: pd.DataFrame, believed: int) -> list[Flaw]:
     if untimed:
         found.append(Flaw("no time", untimed, of))
     wrong = left_out[left_out["why"] == DURATION]
-    if len(wrong):
-        # without a next event to reach past, all of it is too long
-        largest = int(wrong["overrun_ns"].fillna(wrong["dur_ns"]).max())
-        found.append(Flaw("impossible durations", len(wrong), of, (), largest))
+    over = wrong["overrun_ns"].notna()
+    if over.any():
+        found.append(Flaw("impossible durations", int(over.sum()), of, (), int(wrong["overrun_ns"].max())))
+    if not over.all():  # no next event to reach past
+        found.append(Flaw("endless", int((~over).sum()), of, (), int(wrong.loc[~over, "dur_ns"].max())))
     return found
 
 

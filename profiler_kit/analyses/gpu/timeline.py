@@ -44,6 +44,7 @@ DEVICE_TIMELINES: Final = Schema(
         "device": Column("Int64"),
         "gpu_events": Column("int64", "Kernels, memory copies and memory sets."),
         **GPU_TIMES,
+        "total_ns": Column("int64", "From the first to the last GPU event of its process, on any device.", show="room"),
     },
 )
 
@@ -67,7 +68,10 @@ class GpuTimeline(TypedDict):
 
 
 class DeviceTimeline(GpuTimeline):
-    """The same of one device of one process, over its streams; device is None where the trace does not say."""
+    """The same of one device of one process, over its streams; device is None where the trace does not say.
+
+    total is that of the process: a GPU that waits while another of the same process works is idle then.
+    """
 
     device: int | None
     process: str
@@ -96,6 +100,15 @@ def timelines_of(
         cuts = np.cumsum(np.bincount(code, minlength=len(names)))[:-1]
         order = np.split(np.argsort(code, kind="stable"), cuts)
         parts = [timeline_of(start[at], dur[at], communication[at], memcpy[at]) for at in order]
+        # the first and the last moment of each process
+        spans: dict[str, tuple[int, int]] = {}
+        for (process, _), at in zip(names, order, strict=True):
+            mine = int(start[at].min()), int((start[at] + dur[at]).max())
+            first, last = spans.get(process, mine)
+            spans[process] = min(first, mine[0]), max(last, mine[1])
+        parts = [
+            within(part, spans[process][1] - spans[process][0]) for part, (process, _) in zip(parts, names, strict=True)
+        ]
     each = [
         cast("DeviceTimeline", {"device": device, "process": name, **part})
         for (name, device), part in zip(names, parts, strict=False)
@@ -103,10 +116,9 @@ def timelines_of(
     return whole, each
 
 
-def within(device: DeviceTimeline, whole: GpuTimeline) -> GpuTimeline:
-    """The timeline of a device over the span of all of them: it is idle before its first event and after its last."""
-    total = whole["total_ns"]
-    return cast("GpuTimeline", {**device, "total_ns": total, "idle_ns": total - device["busy_ns"]})
+def within(device: GpuTimeline, total_ns: int) -> GpuTimeline:
+    """The timeline of a device over a longer span: it is idle before its first event and after its last."""
+    return cast("GpuTimeline", {**device, "total_ns": total_ns, "idle_ns": total_ns - device["busy_ns"]})
 
 
 def devices_of(gpu_events: pd.DataFrame) -> tuple[list[Device], I64]:
@@ -155,10 +167,10 @@ def device_timelines(gpu_events: pd.DataFrame) -> pd.DataFrame:
     """GPU_EVENTS -> DEVICE_TIMELINES: the GPU timeline of each device. Empty in, empty out."""
     gpu_events = GPU_EVENTS.check(gpu_events)
     devices, code = devices_of(gpu_events)
-    rows = [
-        {"process": process, "device": device, "gpu_events": len(events), **gpu_timeline(events)}
-        for (process, device), (_, events) in zip(devices, gpu_events.groupby(code), strict=True)
-    ]
+    start, dur = gpu_events["start_ns"].to_numpy(), gpu_events["dur_ns"].to_numpy()
+    memcpy = (gpu_events["category"] == MEMCPY).to_numpy()
+    _, each = timelines_of(start, dur, is_communication(gpu_events), memcpy, (devices, code))
+    rows = [{**one, "gpu_events": count} for one, count in zip(each, np.bincount(code).tolist(), strict=True)]
     dtypes = DEVICE_TIMELINES.dtypes()
     return DEVICE_TIMELINES.check(pd.DataFrame(rows, columns=list(dtypes)).astype(dtypes))
 

@@ -65,6 +65,7 @@ IGNORED: Final[Mapping[str, str]] = MappingProxyType(
         "hardware_counters": "counters, not work",
         "mtia_counters": "counters, not work",
         "mtia_insight": "remarks about the device, not work",
+        "critical_path": "arrows that HolisticTraceAnalysis drew into the trace",
         "mtia_workloadd": "the device's own daemon, beside the work it starts",
     }
 )

@@ -72,9 +72,9 @@ class LoadQuality:
 
     events counts every entry of `traceEvents`, of any phase. A truncated file lacks the end of `traceEvents`; it is
     loaded up to its last whole event. repaired events were malformed JSON and could be mended; dropped ones could not,
-    are not events, have a negative or missing duration, or come after the end of the trace; unmatched_events of these
-    are begins of a span without an end, or ends without a begin. incidents says what happened where, the first few
-    times.
+    are not events, have no time or an impossible one, or come after the end of the trace; unmatched_events of these
+    are begins of a span without an end, or ends without a begin, useless_events those with no phase or no such time.
+    incidents says what happened where, the first few times.
     """
 
     events: int
@@ -82,6 +82,7 @@ class LoadQuality:
     repaired_events: int
     dropped_events: int
     unmatched_events: int = 0
+    useless_events: int = 0
     incidents: tuple[Incident, ...] = field(default=(), compare=False)
 
 
@@ -137,6 +138,7 @@ def read_stream(file: Path, events: EventStream, report: Report, second: SecondP
         repaired_events=events.repaired,
         dropped_events=builder.dropped + events.dropped,
         unmatched_events=builder.unmatched,
+        useless_events=builder.dropped - builder.unmatched,
         incidents=(*events.incidents, *([Incident("corrupt", events.offset, "")] if blocks.cut_off else [])),
     )
     return ChromeTrace(file, translated(builder.columns()), metadata_of(head, events.tail), quality)

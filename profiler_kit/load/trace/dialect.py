@@ -72,11 +72,12 @@ def translated(columns: EventColumns) -> EventColumns:
         by_name = np.array([code(_device_category(name)) for name in columns.names], dtype=np.int32)
         category[bare & host[columns.thread]] = code(OPERATOR)
         category[rows] = by_name[columns.name[rows]]
-        if columns.form == "autograd":  # the thread of a kernel is the number of its device
-            number = np.array([tid if isinstance(tid, int) else MISSING for _, tid in columns.threads])
-            devices = columns.integers["device"].copy()
-            devices[rows] = number[columns.thread[rows]]
-            found = dataclasses.replace(found, integers={**columns.integers, "device": devices})
+        # the thread of a kernel is the number of its device; torch_npu's is its stream
+        column = "device" if columns.form == "autograd" else "stream"
+        number = np.array([tid if isinstance(tid, int) else MISSING for _, tid in columns.threads])
+        values = columns.integers[column].copy()
+        values[rows] = number[columns.thread[rows]]
+        found = dataclasses.replace(found, integers={**columns.integers, column: values})
     if len(columns):
         # torch 1.8 and torch_npu write the steps as operators
         category[step[columns.name] & found.of_category(lambda name: name == OPERATOR)] = code(REGION)
