@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,7 +23,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.attribute.span_forest import ROOT, build_forest, outer_first
-from profiler_kit.load.discover.jobs import Paths, add_rank, rank_files, rank_of
+from profiler_kit.load.discover.jobs import Paths, left_out, load_each
 from profiler_kit.load.integers import MISSING
 from profiler_kit.load.trace.categories import OPERATOR, REGION, is_launch
 from profiler_kit.load.trace.chrome import ChromeTrace, read_chrome_trace
@@ -99,17 +100,16 @@ def hta_analysis(
       (`ncclKernel...`, not `ncclDevKernel...`) and raises ValueError.
     - Traces that HTA refuses (cut off, malformed) are loaded as far as they can be read.
 
+    Of a folder that holds two ranks or more, whatever is no rank of its own is left out with a warning.
+
     Raises InputError when a file is missing or empty, or its rank is not known or not its own; TraceFormatError when
     one is no trace.
     """
     arguments = [argument for argument, _ in _NUMBERS.values()]
     arguments += [argument for argument, _ in _OTHERS.values()] if all_columns else []
-    loaded: dict[int, ChromeTrace] = {}
-    files, seen = rank_files(paths), dict[int, Path]()
-    for rank, path in files:
-        file = read_chrome_trace(path, arguments=arguments, report=report)
-        known = rank_of(file.metadata, path) if rank is None else rank
-        loaded[add_rank(seen, known, path, len(files))] = file
+    loaded, errors = load_each(paths, partial(read_chrome_trace, arguments=arguments, report=report))
+    for error in errors:
+        warnings.warn(left_out(error), stacklevel=2)
     with _quiet():
         return _analysis(loaded, include_last=include_last_profiler_step, whole=whole_microseconds)
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Final
 
 import pandas as pd
 
 from profiler_kit.analyses.ranks.ranks import RANK_COLLECTIVES, collectives, communication_kernels, rank_totals
-from profiler_kit.errors import InputError, KitError
 from profiler_kit.kept import kept
 from profiler_kit.later import later
-from profiler_kit.load.discover.jobs import Paths, add_rank, rank_files, rank_of
+from profiler_kit.load.discover.jobs import Paths, left_out, load_each
 from profiler_kit.progress import Report, silent
 from profiler_kit.table import Filled, Value
 from profiler_kit.trace import Trace, load_trace
@@ -69,29 +68,9 @@ def load_ranks(
     Raises InputError when there is none, one is missing, or a rank is not known or not its own; TraceFormatError when
     one is no trace.
     """
-    files, seen = rank_files(paths), dict[int, Path]()
-    of_folder = isinstance(paths, str | Path) and Path(paths).is_dir()
-    traces: dict[int, Trace] = {}
-    left_out: list[KitError] = []
-    for rank, path in files:
-        try:
-            trace = load_trace(path, arguments=[_GROUP], communication=communication, report=report)
-        except KitError as error:
-            if not (skip_broken or of_folder):
-                raise
-            left_out.append(error)
-            continue
-        known = rank_of(trace.metadata, path) if rank is None else rank
-        try:
-            traces[add_rank(seen, known, path, len(files))] = trace
-        except InputError as error:
-            if not of_folder:
-                raise
-            left_out.append(error)
-    if left_out and len(traces) < 2 and not skip_broken:
-        raise left_out[0]
-    problems = [*(f"left out: {error}" for error in left_out), *_missing(traces)]
-    return Ranks(dict(sorted(traces.items())), tuple(problems))
+    load = partial(load_trace, arguments=[_GROUP], communication=communication, report=report)
+    traces, errors = load_each(paths, load, skip_broken=skip_broken)
+    return Ranks(traces, (*map(left_out, errors), *_missing(traces)))
 
 
 def _missing(traces: Mapping[int, Trace]) -> list[str]:

@@ -27,6 +27,7 @@ from profiler_kit.joined import JoinedRun, join_run
 from profiler_kit.kept import kept, kept_for_good
 from profiler_kit.later import Page, later, shown
 from profiler_kit.load.discover.runs import RunFolder, find_run, find_runs
+from profiler_kit.load.snapshot.reader import is_snapshot
 from profiler_kit.progress import Report, silent
 from profiler_kit.snapshot import Snapshot, load_snapshot
 from profiler_kit.table import Filled, Value
@@ -35,7 +36,6 @@ from profiler_kit.trace import Trace, load_trace
 T = TypeVar("T")
 _WANT: Final = "expected a run folder, a chrome trace, a memory snapshot or a layers.parquet"
 _HINT: Final = "Record one with: profiler-kit capture --out DIR"
-_PICKLE: Final = b"\x80"  # how every pickle since protocol 2 begins
 _PARQUET: Final = b"PAR1"
 
 
@@ -303,10 +303,10 @@ def open_run(
     require_file(target, _WANT.removeprefix("expected "), _HINT)
     with target.open("rb") as handle:
         head = handle.read(len(_PARQUET))
-    if head.startswith(_PICKLE):
-        parts = Parts(memory=Part.of(target, memory))
-    elif head == _PARQUET:
+    if head == _PARQUET:
         parts = Parts(layers=Part.of(target, load_layers))
+    elif is_snapshot(target):
+        parts = Parts(memory=Part.of(target, memory))
     else:
         parts = Parts(trace=Part.of(target, trace))
     return Run(_shown(target), target, files=(target,), parts=parts)

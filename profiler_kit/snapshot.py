@@ -236,9 +236,9 @@ class Snapshot:
 
     @kept
     def regions(self) -> pd.DataFrame:
-        """MEMORY_REGIONS: one row per device and region path; of devices whose history is known."""
-        followed = [one for one in self._replays.values() if one.followed]
-        return memory_regions.region_totals(followed, self._regions, self.allocations())
+        """MEMORY_REGIONS: one row per device and region path; of devices with a known history, or that held nothing."""
+        known = [one for one in self._replays.values() if one.followed or not one.reserved_bytes[-1]]
+        return memory_regions.region_totals(known, self._regions, self.allocations())
 
     @kept
     def oom(self) -> pd.DataFrame:

@@ -99,7 +99,7 @@ def load_trace(
     cache: bool = True,
     report: Report = silent,
 ) -> Trace:
-    """Load a chrome trace as torch.profiler writes it: .json or .json.gz, whole or cut off.
+    """Load a chrome trace as torch.profiler writes it: .json, packed or not, whole or cut off.
 
     arguments: further `args` of the events to keep as text columns of `events`, by the names of
     `profiler_kit.load.trace.chrome.ARGUMENTS` ("input_dims", "occupancy") or as the file writes them ("cbid").

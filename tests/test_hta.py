@@ -344,10 +344,25 @@ def test_arguments_no_method_reads_come_when_asked_for(tmp_path: Path) -> None:
         assert frame[column].tolist() == hta[column].tolist()
 
 
+def test_a_folder_is_not_refused_for_what_is_no_rank(tmp_path: Path) -> None:
+    for name in ("rank0.json", "rank1.json", "rank1b.json"):
+        steps(1).write(tmp_path / name)
+    (tmp_path / "rank2.json").write_text("junk")
+    with pytest.warns(UserWarning, match="^left out: ") as said:
+        analysis = hta_analysis(tmp_path)
+    assert analysis.t.get_ranks() == [0, 1]
+    lines = [str(one.message) for one in said if str(one.message).startswith("left out: ")]
+    assert [line.split(": ")[1] for line in lines] == [str(tmp_path / "rank1b.json"), str(tmp_path / "rank2.json")]
+    assert f"says it is rank 1, and so does {tmp_path / 'rank1.json'}" in lines[0]
+
+
 def test_what_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
         hta_analysis(tmp_path)
-    assert str(error.value) == f"{tmp_path}: found no trace, expected one file per rank that ends in .json or .json.gz."
+    assert str(error.value) == (
+        f"{tmp_path}: found no trace, expected one file per rank that ends in "
+        ".json, .json.gz, .json.zst, .json.xz, .json.bz2."
+    )
     first, second = (steps(1).write(tmp_path / name) for name in ("rank0.json", "rank-0.json"))
     with pytest.raises(InputError) as error:
         hta_analysis([first, second])

@@ -16,7 +16,7 @@ if job is None:
     st.stop()
 with st.spinner(f"Reading {len(job.ranks)} traces …", show_time=True):
     found, problems = cache.ranks(job)
-for line in problems:
+for line in (*job.problems, *problems):
     widgets.problem(line)
 totals, waits = found["ranks"], found["collective_waits"]
 if not len(totals):

@@ -12,6 +12,7 @@ import typer
 from profiler_kit.cli.output import AsJson, open_trace, print_json
 from profiler_kit.cli.table_command import print_filled
 from profiler_kit.errors import InputError, OptionError, ThresholdError
+from profiler_kit.files import PLAIN_OR_PACKED
 
 if TYPE_CHECKING:
     from profiler_kit.analyses.compare.measurements import Measured, Side
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from profiler_kit.table import Of
 
 _PERCENT: Final = re.compile(r"(\d+(?:\.\d+)?)\s*%")
-_NAME: Final = "A chrome trace (.json, .json.gz) or a run folder that holds one: what "
+_NAME: Final = f"A chrome trace (.json; {PLAIN_OR_PACKED}) or a run folder that holds one: what "
 
 
 def command(

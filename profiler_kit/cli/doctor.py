@@ -9,13 +9,15 @@ import typer
 
 from profiler_kit.cli.output import AsJson, Communication, print_json, print_table
 from profiler_kit.errors import InputError
+from profiler_kit.files import PLAIN_OR_PACKED
 
 if TYPE_CHECKING:
     from profiler_kit.finding import Finding
     from profiler_kit.formats.run_record import RunRecord
 
 Source = Annotated[
-    Path, typer.Argument(metavar="TRACE", help="A chrome trace (.json, .json.gz) or a run folder that holds one.")
+    Path,
+    typer.Argument(metavar="TRACE", help=f"A chrome trace (.json; {PLAIN_OR_PACKED}) or a run folder that holds one."),
 ]
 
 
@@ -45,18 +47,20 @@ def _find(path: Path) -> tuple[Path, RunRecord | None]:
     """The trace that `path` is or holds, and the run it belongs to."""
     from profiler_kit.errors import KitError
     from profiler_kit.formats.run_record import MEMORY, RECORD, TRACE, read_record
+    from profiler_kit.load.discover.runs import part_file
 
     if not path.is_dir():
         return path, None
-    if not (path / TRACE).is_file():
-        found = f"{MEMORY}, a memory snapshot" if (path / MEMORY).is_file() else "no trace"
-        hint = f"Try: profiler-kit memory {path}" if (path / MEMORY).is_file() else "Name the trace file itself."
+    trace, memory = part_file(path, TRACE), part_file(path, MEMORY)
+    if trace is None:
+        found = f"{memory.name}, a memory snapshot" if memory else "no trace"
+        hint = f"Try: profiler-kit memory {path}" if memory else "Name the trace file itself."
         raise InputError(f"{path}: this folder holds {found}, expected a run folder with {TRACE}. {hint}")
     try:
-        return path / TRACE, read_record(path) if (path / RECORD).is_file() else None
+        return trace, read_record(path) if (path / RECORD).is_file() else None
     except KitError as error:
         typer.echo(f"profiler-kit: {error}", err=True)
-        return path / TRACE, None
+        return trace, None
 
 
 def _print_report(file: Path, found: dict[str, Any], verdict: Finding, findings: list[Finding]) -> None:

@@ -55,13 +55,14 @@ def command(
     from dataclasses import asdict
 
     from profiler_kit.formats.run_record import MEMORY_TRACE, TRACE
+    from profiler_kit.load.discover.runs import part_file
     from profiler_kit.render.perfetto.export import export_window
     from profiler_kit.text import fmt_bytes, fmt_count, fmt_ns
 
     if instance is not None and region is None:
         raise OptionError(f"--instance {instance}: of which region? Name one with --region.")
     window = None if time is None else parse_time(time)
-    file = trace / TRACE if trace.is_dir() and (trace / TRACE).is_file() else trace
+    file = part_file(trace, TRACE) or trace
     snapshot = _memory_beside(file) if with_counters and with_memory is None else None
     if with_memory is not None:
         from profiler_kit.snapshot import load_snapshot
@@ -122,10 +123,11 @@ def _nanoseconds(text: str) -> int | None:
 def _memory_beside(file: Path) -> Snapshot | None:
     """The memory snapshot of the run folder the trace lies in; says so on stderr if it exists but cannot be read."""
     from profiler_kit.formats.run_record import MEMORY
+    from profiler_kit.load.discover.runs import part_file
     from profiler_kit.snapshot import load_snapshot
 
-    path = file.parent / MEMORY
-    if not path.is_file():
+    path = part_file(file.parent, MEMORY)
+    if path is None:
         return None
     try:
         return load_snapshot(path)

@@ -17,7 +17,7 @@ from profiler_kit.cli.diff import parse_percent
 from profiler_kit.cli.output import check_top, print_json
 from profiler_kit.cli.table_command import print_filled
 from profiler_kit.errors import InputError, OptionError
-from profiler_kit.files import whole_file
+from profiler_kit.files import PLAIN_OR_PACKED, whole_file
 from profiler_kit.formats.run_record import MEMORY, TRACE
 from profiler_kit.names import printable
 from profiler_kit.progress import progress_bar
@@ -68,8 +68,8 @@ def command(
     snapshot: Annotated[
         Path,
         typer.Argument(
-            help="memory.pickle of memory_runner, torch.cuda.memory._dump_snapshot or torch.save, packed or not, a run "
-            "folder, or a chrome trace with [memory] events"
+            help="memory.pickle of memory_runner, torch.cuda.memory._dump_snapshot or torch.save "
+            f"({PLAIN_OR_PACKED}), a run folder, or a chrome trace with [memory] events"
         ),
     ],
     other: Annotated[
@@ -152,10 +152,9 @@ def command(
 
 def _file(path: Path) -> Path:
     """The snapshot of a run folder, or else its trace; any other path as it is."""
-    for name in (MEMORY, TRACE):
-        if os.path.isfile(path / name):  # noqa: PTH113 - unlike Path.is_file, says no to a name that is too long
-            return path / name
-    return path
+    from profiler_kit.load.discover.runs import part_file
+
+    return part_file(path, MEMORY) or part_file(path, TRACE) or path
 
 
 def _load(path: Path, limit: int | None) -> Snapshot:

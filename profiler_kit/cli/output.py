@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from profiler_kit.errors import InputError, OptionError
+from profiler_kit.files import PLAIN_OR_PACKED
 from profiler_kit.progress import progress_bar
 from profiler_kit.table import records as records
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 TraceFile = Annotated[
     Path,
-    typer.Argument(metavar="TRACE", help="A chrome trace (.json, .json.gz) or a run folder that holds one."),
+    typer.Argument(metavar="TRACE", help=f"A chrome trace (.json; {PLAIN_OR_PACKED}) or a run folder that holds one."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")]
@@ -58,11 +59,11 @@ def open_trace(path: Path, *, arguments: Sequence[str] = (), communication: Sequ
     arguments: further `args` of the events to load (see load_trace). communication: names that the user gave.
     """
     from profiler_kit.formats.run_record import TRACE
+    from profiler_kit.load.discover.runs import part_file
     from profiler_kit.trace import load_trace
 
-    # unlike Path.is_file, os.path says no to a name that is too long: load_trace then tells
-    file = path / TRACE if os.path.isfile(path / TRACE) else path  # noqa: PTH113
-    if os.path.isdir(file):  # noqa: PTH112 - likewise
+    file = part_file(path, TRACE) or path
+    if os.path.isdir(file):  # noqa: PTH112 - unlike Path.is_dir, says no to a name that is too long
         from profiler_kit.load.discover.jobs import folder_traces
 
         if found := folder_traces(file):

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 SHOWN_ROWS: Final = 1000
 EXAMPLE: Final = "SELECT name, sum(dur_ns) AS ns FROM gpu_events GROUP BY name ORDER BY ns DESC LIMIT 10"
 HINT: Final = "Record a run with: profiler-kit capture --out DIR"
-_PICKLE: Final = b"\x80"
 
 
 def command(
@@ -69,15 +68,13 @@ def _parts(file: Path) -> tuple[Path | None, Path | None]:
     """The trace and the snapshot that a path names; raises InputError when there is nothing there."""
     from profiler_kit.files import require_file
     from profiler_kit.formats.run_record import MEMORY, TRACE
+    from profiler_kit.load.discover.runs import part_file
+    from profiler_kit.load.snapshot.reader import is_snapshot
 
-    if file.is_dir():
-        trace, memory = file / TRACE, file / MEMORY
-        found = (trace if trace.is_file() else None, memory if memory.is_file() else None)
-        if any(found):
-            return found
+    if any(found := (part_file(file, TRACE), part_file(file, MEMORY))):
+        return found
     require_file(file, "a chrome trace, a memory snapshot or a run folder", HINT)
-    with file.open("rb") as handle:
-        return (None, file) if handle.read(1) == _PICKLE else (file, None)
+    return (None, file) if is_snapshot(file) else (file, None)
 
 
 def _tables_in(file: Path) -> list[Table]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -53,9 +52,8 @@ def _joined(trace: Path, memory: Path) -> JoinedRun:
     """Both files on one clock; of a run folder, the trace of the batch its snapshot is of."""
     from profiler_kit.formats.run_record import MEMORY, MEMORY_TRACE
     from profiler_kit.joined import join_run
+    from profiler_kit.load.discover.runs import part_file
     from profiler_kit.snapshot import load_snapshot
 
-    def inside(path: Path, name: str) -> Path:
-        return path / name if os.path.isfile(path / name) else path  # noqa: PTH113 - says no to a name too long
-
-    return join_run(open_trace(inside(trace, MEMORY_TRACE)), load_snapshot(inside(memory, MEMORY)))
+    of_batch, snapshot = part_file(trace, MEMORY_TRACE) or trace, part_file(memory, MEMORY) or memory
+    return join_run(open_trace(of_batch), load_snapshot(snapshot))

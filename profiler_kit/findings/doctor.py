@@ -13,6 +13,7 @@ from profiler_kit.attribute.believable import without_time
 from profiler_kit.findings import quality
 from profiler_kit.findings.time import FORMS
 from profiler_kit.formats.run_record import MEMORY, RunRecord
+from profiler_kit.load.discover.runs import part_file
 from profiler_kit.load.trace import categories, native
 from profiler_kit.load.trace.categories import SPANS, role_of, role_of_events
 from profiler_kit.load.trace.file_facts import FileFacts
@@ -57,7 +58,7 @@ def examine(file: Path, record: RunRecord | None, trace: Trace, facts: FileFacts
 
 def flaws(file: Path, record: RunRecord | None, trace: Trace, facts: FileFacts) -> list[Flaw]:
     """What the file lacks; a snapshot beside it is better than memory events in it."""
-    return quality.flaws(trace, facts, has_snapshot=record is not None and (file.parent / MEMORY).is_file())
+    return quality.flaws(trace, facts, has_snapshot=record is not None and part_file(file.parent, MEMORY) is not None)
 
 
 def _plain(flaw: Flaw) -> dict[str, Any]:

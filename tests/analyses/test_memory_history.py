@@ -152,6 +152,17 @@ def test_devices_are_judged_one_by_one(tmp_path: Path) -> None:
     assert set(found.regions()["device"]) == {0}
 
 
+def test_a_device_that_held_nothing_has_its_row_without_region(tmp_path: Path) -> None:
+    """A machine's other devices: torch writes an empty history for each."""
+    data = steps()
+    data["device_traces"].append([])
+    found = loaded(tmp_path, data)
+    told = findings.history(found, 1)
+    assert told and told.sentence == "Nothing was allocated on this device, and no event was recorded."
+    (row,) = found.summary(1)["devices"][0]["regions"]
+    assert (row["path"], row["instances"], row["peak_bytes"]) == (["(no region)"], 0, 0)
+
+
 def test_a_failure_in_a_history_that_is_not_followed_is_told(tmp_path: Path) -> None:
     data = steps(skip=("alloc",))
     failed = {

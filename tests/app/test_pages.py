@@ -257,6 +257,14 @@ def test_a_broken_rank_leaves_the_others(runs: Path) -> None:
     assert test.dataframe[0].value["rank"].tolist() == [0, 1]
 
 
+def test_a_second_trace_of_a_rank_leaves_the_job(runs: Path) -> None:
+    folder = make_job(runs)
+    shutil.copy(folder / "rank1.json.gz", folder / "rank1_again.json.gz")
+    test = show("ranks", "job/rank0.json.gz")
+    assert [f"left out: {folder / 'rank1_again.json.gz'}: says it is rank 1" in line for line in errors(test)] == [True]
+    assert test.dataframe[0].value["rank"].tolist() == [0, 1]
+
+
 def test_without_a_job_the_ranks_page_says_how_to_get_one(runs: Path) -> None:
     test = show("ranks", "gpu")
     assert "No ranks to compare" in text(test) and "rank{rank}.json.gz" in test.code[0].value

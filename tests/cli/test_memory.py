@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from profiler_kit.findings.memory import out_of_memory
 from profiler_kit.snapshot import load_snapshot
@@ -141,6 +145,25 @@ def test_bad_input_writes_nothing(tmp_path: Path) -> None:
         "profiler_kit.memory_runner. For what else it holds use: profiler-kit summary.\n"
     )
     assert page.read_text() == "old"
+
+
+@pytest.mark.parametrize("packed", ["gz", "zst", "xz", "bz2"])
+def test_a_run_folder_may_hold_a_packed_snapshot(snapshot: Path, tmp_path: Path, packed: str) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    data = snapshot.read_bytes()
+    pack = {"gz": gzip.compress, "zst": zstandard.compress, "xz": lzma.compress, "bz2": bz2.compress}[packed]
+    file = folder / f"memory.pickle.{packed}"
+    file.write_bytes(pack(data))
+    plain, of_folder = profiler_kit("memory", snapshot, "--json"), profiler_kit("memory", folder, "--json")
+    assert (of_folder.code, of_folder.err, of_folder.out) == (0, "", plain.out)
+    for path in (folder, file):
+        assert "peak" in profiler_kit("advice", path).out
+        count = profiler_kit("query", path, "SELECT count(*) AS n FROM allocator_events", "--json")
+        assert (count.code, count.err) == (0, "") and json.loads(count.out)[0]["n"] > 0
+        said = profiler_kit("report", path, "-o", tmp_path / "r.html")
+        assert (said.code, said.err) == (0, "") and "By region" in (tmp_path / "r.html").read_text()
+    assert f"this folder holds {file.name}, a memory snapshot" in profiler_kit("doctor", folder).err
 
 
 def test_nothing_there(tmp_path: Path) -> None:

@@ -29,8 +29,17 @@ def test_the_head_of_a_file_says_its_rank(tmp_path: Path) -> None:
     assert job.key == "."
 
 
-def test_two_of_the_same_rank_are_no_job(tmp_path: Path) -> None:
-    for name in ("rank0.json", "rank0.json.gz", "rank1.json"):
+def test_of_two_of_one_rank_the_first_by_name_counts(tmp_path: Path) -> None:
+    for name in ("rank0.json", "rank1.json", "rank0.json.gz"):
+        TraceBuilder().write(tmp_path / name)
+    (job,) = find_jobs(find_runs(tmp_path))
+    assert job.ranks == ((0, tmp_path / "rank0.json"), (1, tmp_path / "rank1.json"))
+    (line,) = job.problems
+    assert line.startswith(f"left out: {tmp_path}/rank0.json.gz: says it is rank 0, and so does {tmp_path}/rank0.json,")
+
+
+def test_two_of_one_rank_alone_are_no_job(tmp_path: Path) -> None:
+    for name in ("rank0.json", "rank0.json.gz"):
         TraceBuilder().write(tmp_path / name)
     assert find_jobs(find_runs(tmp_path)) == []
 

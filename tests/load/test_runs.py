@@ -55,6 +55,33 @@ def test_run_folders_and_bare_files(tmp_path: Path) -> None:
     assert runs["nested/deep"].memory is None
 
 
+@pytest.mark.parametrize("packed", ["", ".gz", ".zst", ".xz", ".bz2"])
+def test_parts_of_a_run_may_be_packed_in_any_way(tmp_path: Path, packed: str) -> None:
+    names = (f"trace.json{packed}", f"memory.pickle{packed}", f"memory_trace.json{packed}")
+    make_run(tmp_path / "run", *names, f"masks.json{packed}")
+    (run,) = find_runs(tmp_path)
+    assert [path and path.name for path in (run.trace, run.memory, run.memory_trace)] == list(names)
+    assert (run.masks is None) is bool(packed)  # those are read as they are
+
+
+def test_a_packed_snapshot_is_found_with_and_without_a_run(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "memory.pickle.xz").write_bytes(b"x")
+    (tmp_path / "rank0.pickle.zst").write_bytes(b"x")
+    (tmp_path / "trace.json").write_bytes(b"x]")  # a name that makes no folder a run
+    assert [(run.key, run.memory and run.memory.name) for run in find_runs(tmp_path)] == [
+        ("a", "memory.pickle.xz"), ("rank0.pickle.zst", "rank0.pickle.zst"), ("trace.json", None),
+    ]  # fmt: skip
+
+
+def test_the_usual_name_goes_before_a_packed_one(tmp_path: Path) -> None:
+    make_run(tmp_path, "memory.pickle.gz", "memory.pickle", "trace.json.xz", "trace.json.gz")
+    assert discover.part_file(tmp_path, "memory.pickle") == tmp_path / "memory.pickle"
+    assert discover.part_file(tmp_path, "trace.json.gz") == tmp_path / "trace.json.gz"
+    assert discover.part_file(tmp_path, "layers.parquet") is None
+    assert discover.part_file(tmp_path / ("x" * 300), "memory.pickle") is None
+
+
 def test_the_root_itself_may_be_a_run(tmp_path: Path) -> None:
     make_run(tmp_path, "trace.json.gz")
     (only,) = find_runs(tmp_path)

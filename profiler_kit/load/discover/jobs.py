@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 
-from profiler_kit.errors import InputError
+from profiler_kit.errors import InputError, KitError
 from profiler_kit.formats.run_record import MASKS, RECORD, TRACE
-from profiler_kit.load.discover.runs import TRACE_SUFFIXES, RunFolder
+from profiler_kit.load.discover.runs import TRACE_SUFFIXES, RunFolder, part_file
 from profiler_kit.load.trace.decompress import first_bytes
 
+
+class _Told(Protocol):
+    @property
+    def metadata(self) -> Mapping[str, Any]: ...
+
+
+Loaded = TypeVar("Loaded", bound=_Told)
 Paths = Mapping[int, str | Path] | Sequence[str | Path] | str | Path
 
 _NAMED: Final = re.compile(r"rank[-_. ]?(\d{1,6})(?!\d)", re.IGNORECASE)
@@ -75,6 +82,43 @@ def add_rank(found: dict[int, Path], rank: int | None, path: Path, files: int) -
     return rank
 
 
+def load_each(
+    paths: Paths, load: Callable[[Path], Loaded], *, skip_broken: bool = False
+) -> tuple[dict[int, Loaded], list[KitError]]:
+    """What `load` makes of the trace of each rank, lowest first, and why files were left out.
+
+    Left out is what is no rank of its own in a folder that holds two or more, and with skip_broken what cannot be read.
+    Raises InputError when there is none, one is missing, or a rank is not known or not its own, and what `load` raises.
+    """
+    files, seen = rank_files(paths), dict[int, Path]()
+    of_folder = isinstance(paths, str | Path) and Path(paths).is_dir()
+    found: dict[int, Loaded] = {}
+    errors: list[KitError] = []
+    for rank, path in files:
+        try:
+            trace = load(path)
+        except KitError as error:
+            if not (skip_broken or of_folder):
+                raise
+            errors.append(error)
+            continue
+        known = rank_of(trace.metadata, path) if rank is None else rank
+        try:
+            found[add_rank(seen, known, path, len(files))] = trace
+        except InputError as error:
+            if not of_folder:
+                raise
+            errors.append(error)
+    if errors and len(found) < 2 and not skip_broken:
+        raise errors[0]
+    return dict(sorted(found.items())), errors
+
+
+def left_out(error: KitError) -> str:
+    """The line on a file that is not among the ranks."""
+    return f"left out: {error}"
+
+
 def folder_traces(folder: Path) -> list[Path]:
     """The traces of a folder by name: those right in it, else those of the run folders right below it."""
     files = sorted(
@@ -85,22 +129,28 @@ def folder_traces(folder: Path) -> list[Path]:
         and path.name[0] != "."
         and path.is_file()
     )
-    return files or sorted(path for path in folder.glob(f"[!.]*/{TRACE}") if path.is_file())
+    below = (part_file(path, TRACE) for path in sorted(folder.glob("[!.]*")))
+    return files or [path for path in below if path is not None]
 
 
 @dataclass(frozen=True)
 class Job:
-    """The traces of one folder that each say another rank. name: of the folder, as runs show it."""
+    """The traces of one folder that each say another rank. name: of the folder, as runs show it.
+
+    problems: a line for each trace that says a rank which another one has already.
+    """
 
     key: str
     name: str
     ranks: tuple[tuple[int, Path], ...]
+    problems: tuple[str, ...] = ()
 
 
 def find_jobs(runs: Iterable[RunFolder]) -> list[Job]:
-    """Every folder in which two traces or more say which rank they are of, no two the same one; by name.
+    """Every folder in which two traces or more say which rank they are of; by name.
 
-    Only the head of each trace is read, and only where a folder holds several. Traces that say nothing are left out.
+    Only the head of each trace is read, and only where a folder holds several. Traces that say nothing are left out;
+    of two that say the same rank the first by name counts.
     """
     folders: dict[Path, list[tuple[RunFolder, Path]]] = {}
     for run in runs:
@@ -108,14 +158,21 @@ def find_jobs(runs: Iterable[RunFolder]) -> list[Job]:
             folders.setdefault(run.path.parent, []).append((run, run.trace))
     jobs = []
     for folder, held in folders.items():
-        said = [(rank_of(head_metadata(trace), trace), run, trace) for run, trace in held if len(held) > 1]
-        ranks = {rank: (run, trace) for rank, run, trace in said if rank is not None}
-        if len(ranks) < 2 or len(ranks) < sum(rank is not None for rank, _, _ in said):
+        ranks: dict[int, Path] = {}
+        problems = []
+        for _, trace in sorted(held, key=lambda one: one[1]) if len(held) > 1 else ():
+            rank = rank_of(head_metadata(trace), trace)
+            try:
+                if rank is not None:
+                    add_rank(ranks, rank, trace, len(held))
+            except InputError as error:
+                problems.append(left_out(error))
+        if len(ranks) < 2:
             continue
-        first, _ = ranks[min(ranks)]
+        first, _ = held[0]
         name = first.label.rsplit("/", 1)[0] if "/" in first.label else folder.name
         key = first.key.rsplit("/", 1)[0] if "/" in first.key else "."
-        jobs.append(Job(key, name, tuple((rank, trace) for rank, (_, trace) in sorted(ranks.items()))))
+        jobs.append(Job(key, name, tuple(sorted(ranks.items())), tuple(problems)))
     return sorted(jobs, key=lambda job: job.name)
 
 

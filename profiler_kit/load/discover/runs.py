@@ -15,19 +15,20 @@ from typing import Final
 from urllib.parse import quote, unquote_to_bytes
 
 from profiler_kit.errors import InputError, KitError
+from profiler_kit.files import PACKED
 from profiler_kit.formats.ladder_record import LOG, RESULTS, RESULTS_CSV, ROW
 from profiler_kit.formats.run_record import LAYERS, MASKS, MEMORY, MEMORY_TRACE, RECORD, TRACE, RunRecord, read_record
 from profiler_kit.formats.study_file import STUDY, STUDY_CSV
 from profiler_kit.later import shown
-from profiler_kit.load.trace.decompress import SUFFIXES, Blocks, packing_of
+from profiler_kit.load.trace.decompress import Blocks, packing_of
 
 DEPTH: Final = 3  # folders below the root that are looked into
-TRACE_SUFFIXES: Final = tuple(f".json{packed}" for packed in ("", *SUFFIXES))
-SNAPSHOT_SUFFIXES: Final = (".pickle", ".pkl")
+TRACE_SUFFIXES: Final = tuple(f".json{packed}" for packed in ("", *PACKED))
+SNAPSHOT_SUFFIXES: Final = tuple(plain + packed for plain in (".pickle", ".pkl") for packed in ("", *PACKED))
 _WRITING_S: Final = 2.0  # a file that changed this lately may still have its writer
 _SMALL_BYTES: Final = 1 << 20
 _SMALL_BLOCKS: Final = 256
-_PARTS: Final = (RECORD, TRACE, MEMORY, LAYERS)  # each of them makes a folder a run
+_ANY_PACKING: Final = (TRACE, MEMORY, MEMORY_TRACE)  # the parts that are read packed in any way
 _FILES: Final = {"trace": TRACE, "memory": MEMORY, "layers": LAYERS, "masks": MASKS, "memory_trace": MEMORY_TRACE}
 _PLAIN: Final = " -_.~+=,@()[]&'!#>"  # what a key keeps as it is, beside letters, digits and the slash
 
@@ -166,16 +167,25 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 def _run_folder(root: Path, folder: Path) -> RunFolder | None:
     """The run in that folder; None when it holds no file of a run."""
-    files = {name: _file_inside(root, folder / name) for name in (RECORD, *_FILES.values())}
-    if not any(files[name] for name in _PARTS):
+    recorded = _file_inside(root, folder / RECORD) is not None
+    parts = {part: _file_inside(root, part_file(folder, name) or folder / name) for part, name in _FILES.items()}
+    trace = parts["trace"] if (folder / TRACE).is_file() else None  # one of another name makes no folder a run
+    if not (recorded or trace or parts["memory"] or parts["layers"]):
         return None
     record, problem = None, None
     try:
-        record = read_record(folder) if files[RECORD] else None
+        record = read_record(folder) if recorded else None
     except KitError as error:
         problem = str(error)
-    parts = {part: files[name] for part, name in _FILES.items()}
     return RunFolder(key=key_of(root, folder), path=folder, record=record, problem=problem, **parts)
+
+
+def part_file(folder: Path, name: str) -> Path | None:
+    """The file of that name in a folder, else the same packed otherwise or not at all: memory.pickle.gz, trace.json."""
+    plain = name.removesuffix(".gz")
+    names = (name, *(plain + packed for packed in ("", *PACKED))) if name in _ANY_PACKING else (name,)
+    # unlike Path.is_file, os.path says no to a name that is too long: the reader then tells
+    return next((folder / one for one in names if os.path.isfile(folder / one)), None)  # noqa: PTH113
 
 
 def _file_inside(root: Path, path: Path) -> Path | None:
@@ -206,7 +216,7 @@ def _is_being_written(path: Path) -> bool:
         if not 0 <= time.time() - found.st_mtime < _WRITING_S:
             return False
         with path.open("rb") as handle:
-            if not path.name.lower().endswith(SUFFIXES):
+            if not path.name.lower().endswith(PACKED):
                 begins = handle.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[", b"\x80"))
                 handle.seek(max(0, found.st_size - 64))
                 return (begins or not found.st_size) and not handle.read().rstrip().endswith((b"}", b"]", b"."))

@@ -23,6 +23,7 @@ import numpy as np
 from profiler_kit.errors import OptionError, SnapshotFormatError
 from profiler_kit.files import require_file
 from profiler_kit.load import cache
+from profiler_kit.load.file_kinds import LOOK_BYTES, kind_of
 from profiler_kit.load.snapshot.containers import TEXT, Pickle, begins_as_json, open_pickle
 from profiler_kit.load.snapshot.data import HINT, WANTED, Array, SnapshotBuilder, SnapshotData
 from profiler_kit.load.snapshot.unpickle_child import CUT_OFF, NO_PICKLE, OTHER
@@ -35,6 +36,7 @@ MEMORY_PER_FILE_BYTE: Final = 16  # measured: 6.5 bytes resident per byte of a r
 BYTES_PER_CPU_SECOND: Final = 4 << 20  # measured: 60 MB a second
 LEAST_MEMORY_PER_BYTE: Final = 6  # of the pickle: one that unpacks to more is not read
 CHILD: Final = Path(__file__).with_name("unpickle_child.py")
+_PICKLE: Final = b"\x80"  # how every pickle since protocol 2 begins
 SMALLEST_BYTES: Final = 8 << 20  # below, a load takes some quarter of a second (benchmarks/snapshot.py): not kept
 
 
@@ -115,6 +117,16 @@ def is_trace(path: str | os.PathLike[str]) -> bool:
         return begins_as_json(first_bytes(Path(path), 1024))
     except (OSError, ValueError):
         return False
+
+
+def is_snapshot(path: str | os.PathLike[str]) -> bool:
+    """Whether a file begins as a pickle or torch.save's zip does, packed or not; False for one that cannot be read."""
+    try:
+        head = first_bytes(Path(path), LOOK_BYTES)
+    except (OSError, ValueError):
+        return False
+    kind = kind_of(head)
+    return head.startswith(_PICKLE) or (kind is not None and kind.name == "torch_save")
 
 
 _DTYPES: Final[dict[str, np.dtype[Any]]] = {

@@ -29,7 +29,6 @@ BLOCK_BYTES: Final = 512 << 10  # a block and the objects made of it stay in the
 READ_BYTES: Final = 1 << 20
 MOST_LAYERS: Final = 4
 TICK_S: Final = 0.05
-SUFFIXES: Final = (".gz", ".zst", ".xz", ".bz2")  # the names that such files usually have
 USUAL_WINDOW: Final = 128 << 20  # what `zstd -d` and xz -9 need at most
 _GZIP_WINDOW: Final = 31  # zlib: a gzip member with the largest window
 _ZSTD_STEP: Final = 1 << 10  # it has no bound for its output, and makes at most 128 kB of four bytes
