@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from profiler_kit.errors import CheckpointError, OptionError
-from profiler_kit.models.sam.models import POSITION_NOISE, load_model, model_names, shipped_checkpoint
+from profiler_kit.models.checkpoints import POSITION_NOISE
+from profiler_kit.models.sam.models import load_model, model_names, shipped_checkpoint
 
 FILES = "Official files: sam_vit_b_01ec64.pth, sam_vit_l_0b3195.pth, sam_vit_h_4b8939.pth."
 

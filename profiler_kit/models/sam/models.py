@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import pickle
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,19 +9,19 @@ from typing import TYPE_CHECKING, Final, cast
 
 import torch
 
-from profiler_kit.errors import CheckpointError, InputError, OptionError
-from profiler_kit.files import require_file
+from profiler_kit.errors import CheckpointError, OptionError
+from profiler_kit.models.checkpoints import CheckpointKind, build_seeded
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
 
-# Standard deviation of the noise put on the position embeddings, which segment-anything starts at zero: a model
-# with zeros there would skip no work, but its windows could not tell positions apart.
-POSITION_NOISE: Final = 0.02
 # Weights that come with the package, by model; made by profiler_kit.models.sam.train.
 _SHIPPED: Final = {"vit_small": Path(__file__).parent / "weights" / "vit_small_512.pt"}
-_EXPECTED: Final = "a SAM checkpoint (a state dict written by torch.save)"
-_HINT: Final = "Official files: sam_vit_b_01ec64.pth, sam_vit_l_0b3195.pth, sam_vit_h_4b8939.pth."
+_KIND: Final = CheckpointKind(
+    "a SAM checkpoint (a state dict written by torch.save)",
+    "Official files: sam_vit_b_01ec64.pth, sam_vit_l_0b3195.pth, sam_vit_h_4b8939.pth.",
+)
+_ZEROS: Final = ("pos_embed", "rel_pos_h", "rel_pos_w")
 
 
 @dataclass(frozen=True)
@@ -71,12 +68,13 @@ def load_model(
     check_model(name)
     if checkpoint is None and seed is None:
         checkpoint = shipped_checkpoint(name)
-    state = None if checkpoint is None else _read_state(checkpoint)
+    state = None if checkpoint is None else _KIND.read(checkpoint)
     if state is not None and checkpoint is not None:
         _check_kind(checkpoint, state, name)
-    model = _build(name, seed or 0)
+    model = cast("Sam", build_seeded(_BUILDERS[name], seed or 0, _ZEROS))
     if state is not None and checkpoint is not None:
-        _load_state(checkpoint, state, model, name)
+        _KIND.check(checkpoint, state, model.state_dict(), name)
+        model.load_state_dict(state)
     return LoadedModel(model.to(device), weights_of(name, checkpoint, seed))
 
 
@@ -84,27 +82,7 @@ def weights_of(name: str, checkpoint: Path | None, seed: int | None) -> str:
     """What `load_model` says of the weights, without loading them; raises CheckpointError when the file is missing."""
     if checkpoint is None and seed is None:
         checkpoint = shipped_checkpoint(name)
-    if checkpoint is None:
-        return f"random:{seed or 0}"
-    try:
-        require_file(checkpoint, _EXPECTED, _HINT)
-    except InputError as error:
-        raise CheckpointError(str(error)) from error
-    with checkpoint.open("rb") as handle:
-        return f"checkpoint:{hashlib.file_digest(handle, 'sha256').hexdigest()}"
-
-
-def _build(name: str, seed: int) -> Sam:
-    """Construct on the CPU with torch's CPU generator at `seed`, and put the generator back."""
-    generator = torch.default_generator
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        generator.manual_seed(seed)
-        model = _BUILDERS[name]()
-        with torch.no_grad():
-            for key, parameter in model.named_parameters():
-                if key.rpartition(".")[2] in ("pos_embed", "rel_pos_h", "rel_pos_w"):
-                    parameter.normal_(0.0, POSITION_NOISE, generator=generator)
-    return cast("Sam", model.eval().requires_grad_(False))
+    return _KIND.weights(checkpoint, seed)
 
 
 def _published(name: str) -> Sam:
@@ -183,37 +161,6 @@ _BUILDERS: Final[Mapping[str, Callable[[], Sam]]] = {
 _WIDTHS: Final = {64: "vit_tiny", 192: "vit_small", 768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
 
 
-def _read_state(path: Path) -> dict[str, torch.Tensor]:
-    """The file's state dict; only tensors are unpickled."""
-    try:
-        require_file(path, _EXPECTED, _HINT)
-    except InputError as error:
-        raise CheckpointError(str(error)) from error
-    try:
-        with warnings.catch_warnings():  # torch's advice on other pickle protocols and archives is not for our user
-            warnings.simplefilter("ignore")
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "Unsupported global" in str(error) or "GLOBAL " in str(error):
-            raise CheckpointError(
-                f"{path}: refused, it is a pickle that asks for more than tensors (it could run code), "
-                f"expected {_EXPECTED}. {_HINT}"
-            ) from error
-        raise CheckpointError(f"{path}: not written by torch.save, expected {_EXPECTED}. {_HINT}") from error
-    except (RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError) as error:
-        raise CheckpointError(
-            f"{path}: broken or cut off ({_first_line(error)}), expected {_EXPECTED}. {_HINT}"
-        ) from error
-    if not isinstance(state, dict):
-        raise CheckpointError(f"{path}: holds {type(state).__name__}, expected {_EXPECTED}. {_HINT}")
-    if not state or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()):
-        keys = ", ".join(str(k) for k in list(state)[:3]) or "nothing"
-        raise CheckpointError(
-            f"{path}: holds a dict of {keys}, not tensors by parameter name, expected {_EXPECTED}. {_HINT}"
-        )
-    return state
-
-
 def _check_kind(path: Path, state: dict[str, torch.Tensor], name: str) -> None:
     """Tell which SAM the state dict is of, before the model is built."""
     position = state.get("image_encoder.pos_embed")
@@ -221,29 +168,11 @@ def _check_kind(path: Path, state: dict[str, torch.Tensor], name: str) -> None:
         first = next(iter(state))
         raise CheckpointError(
             f"{path}: no image_encoder.pos_embed among its {len(state)} tensors (the first is {first}), "
-            f"expected the weights of SAM {name}. {_HINT}"
+            f"expected the weights of SAM {name}. {_KIND.hint}"
         )
     width = position.shape[-1]
     found = _WIDTHS.get(width)
     if found != name:
         holds = f"holds {found or 'an unknown SAM'}: embedding width {width}"
-        hint = f"Try --model {found}." if found else _HINT
+        hint = f"Try --model {found}." if found else _KIND.hint
         raise CheckpointError(f"{path}: {holds}, expected {name}. {hint}")
-
-
-def _load_state(path: Path, state: dict[str, torch.Tensor], model: Sam, name: str) -> None:
-    wanted = model.state_dict()
-    for key, tensor in wanted.items():
-        if key not in state:
-            raise CheckpointError(f"{path}: tensor {key} is missing, expected all {len(wanted)} of {name}. {_HINT}")
-        if state[key].shape != tensor.shape:
-            found, wanted_shape = tuple(state[key].shape), tuple(tensor.shape)
-            raise CheckpointError(f"{path}: {key} has shape {found}, expected {wanted_shape} of {name}. {_HINT}")
-    extra = next((key for key in state if key not in wanted), None)
-    if extra is not None:
-        raise CheckpointError(f"{path}: holds {extra}, which {name} has not. {_HINT}")
-    model.load_state_dict(state)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

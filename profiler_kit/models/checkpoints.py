@@ -1,0 +1,108 @@
+"""Weights of our models: a checkpoint that is read without running its code and has to fit, or seeded random ones."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import warnings
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from profiler_kit.errors import CheckpointError, InputError
+from profiler_kit.files import require_file
+
+# Standard deviation of the noise put on the position embeddings, which the published code starts at zero: a model
+# with zeros there would skip no work, but its windows could not tell positions apart.
+POSITION_NOISE: Final = 0.02
+State = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class CheckpointKind:
+    """What a family's files are. expected: in words. hint: what to try. inside: the key of the state dict."""
+
+    expected: str
+    hint: str
+    inside: str = ""
+
+    def read(self, path: Path) -> State:
+        """The file's state dict; only tensors are unpickled. Raises CheckpointError."""
+        self._require(path)
+        wrong = f"expected {self.expected}. {self.hint}"
+        try:
+            with warnings.catch_warnings():  # torch's advice on other pickle protocols and archives is not for our user
+                warnings.simplefilter("ignore")
+                state = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            if "Unsupported global" in str(error) or "GLOBAL " in str(error):
+                raise CheckpointError(
+                    f"{path}: refused, it is a pickle that asks for more than tensors (it could run code), {wrong}"
+                ) from error
+            raise CheckpointError(f"{path}: not written by torch.save, {wrong}") from error
+        except (RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError) as error:
+            raise CheckpointError(f"{path}: broken or cut off ({_first_line(error)}), {wrong}") from error
+        if self.inside and isinstance(state, dict) and isinstance(state.get(self.inside), dict):
+            state = state[self.inside]
+        elif self.inside and isinstance(state, dict):
+            raise CheckpointError(f"{path}: holds a dict of {_keys(state)} without {self.inside!r}, {wrong}")
+        if not isinstance(state, dict):
+            raise CheckpointError(f"{path}: holds {type(state).__name__}, {wrong}")
+        if not state or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()):
+            raise CheckpointError(f"{path}: holds a dict of {_keys(state)}, not tensors by parameter name, {wrong}")
+        return state
+
+    def check(self, path: Path, state: State, wanted: State, name: str) -> None:
+        """Raise CheckpointError unless `state`, read from `path`, has the tensors that the model `name` wants."""
+        for key, tensor in wanted.items():
+            if key not in state:
+                raise CheckpointError(
+                    f"{path}: tensor {key} is missing, expected all {len(wanted)} of {name}. {self.hint}"
+                )
+            if state[key].shape != tensor.shape:
+                found, shape = tuple(state[key].shape), tuple(tensor.shape)
+                raise CheckpointError(f"{path}: {key} has shape {found}, expected {shape} of {name}. {self.hint}")
+        extra = next((key for key in state if key not in wanted), None)
+        if extra is not None:
+            raise CheckpointError(f"{path}: holds {extra}, which {name} has not. {self.hint}")
+
+    def weights(self, path: Path | None, seed: int | None) -> str:
+        """ "checkpoint:<sha256 of the file>" or "random:<seed>"; raises CheckpointError when the file is missing."""
+        if path is None:
+            return f"random:{seed or 0}"
+        self._require(path)
+        with path.open("rb") as handle:
+            return f"checkpoint:{hashlib.file_digest(handle, 'sha256').hexdigest()}"
+
+    def _require(self, path: Path) -> None:
+        try:
+            require_file(path, self.expected, self.hint)
+        except InputError as error:
+            raise CheckpointError(str(error)) from error
+
+
+def build_seeded(build: Callable[[], Any], seed: int, zeros: Collection[str]) -> Any:
+    """What `build` makes on the CPU with torch's CPU generator at `seed`; the generator is put back.
+
+    zeros: parameters that start at zero, by the last part of their name; they get noise instead.
+    """
+    generator = torch.default_generator
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        generator.manual_seed(seed)
+        model = build()
+        with torch.no_grad():
+            for key, parameter in model.named_parameters():
+                if key.rpartition(".")[2] in zeros:
+                    parameter.normal_(0.0, POSITION_NOISE, generator=generator)
+    return model.eval().requires_grad_(False)
+
+
+def _keys(state: dict[Any, object]) -> str:
+    return ", ".join(str(key) for key in list(state)[:3]) or "nothing"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
