@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 # Options of several commands. Those of SAM are None unless given: with another workload they are an error.
 Model = Annotated[
     str | None,
-    typer.Option(help="vit_b, vit_l, vit_h, vit_small (512 px, its weights are here) or vit_tiny (256 px)."),
+    typer.Option(
+        help="SAM: vit_b, vit_l, vit_h, vit_small (512 px, its weights are here) or vit_tiny (256 px). SAM 2.1: "
+        "sam2_large, sam2_base_plus, sam2_small, sam2_tiny or sam2_nano (512 px)."
+    ),
 ]
 Checkpoint = Annotated[
     Path | None,
@@ -43,7 +46,8 @@ def is_workload(argument: Path | None) -> bool:
 
 
 def choose_workload(spec: Path | None, *, seed: int, **sam: str | int | Path | None) -> Workload:
-    """The workload that `spec` names, or SAM without one; sam: SAM's own options, None where not given.
+    """The workload that `spec` names, or SAM (of `sam2_*` models SAM 2) without one; sam: its own options, None where
+    not given.
 
     Raises OptionError for an option of SAM together with a spec, WorkloadError for what cannot be loaded.
     """
@@ -56,9 +60,11 @@ def choose_workload(spec: Path | None, *, seed: int, **sam: str | int | Path | N
             raise OptionError(f"{option}: an option of Segment Anything, found with {spec}. Leave it out.")
         return load_workload(str(spec), {"seed": seed})
     from profiler_kit.models.sam.workload import SamWorkload
+    from profiler_kit.models.sam2.workload import Sam2Workload
 
     fields = {_FIELDS.get(name, name): value for name, value in given.items()}
-    return SamWorkload(seed=seed, **fields)  # type: ignore[arg-type]  # each of the type that its option has
+    family = Sam2Workload if str(fields.get("name")).startswith("sam2_") else SamWorkload
+    return family(seed=seed, **fields)  # type: ignore[arg-type]  # each of the type that its option has
 
 
 _FIELDS: Final = {"model": "name", "scenes": "count", "num_images": "count"}

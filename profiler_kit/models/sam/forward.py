@@ -109,7 +109,7 @@ def prepare_batch(sam: Sam, scenes: Sequence[Scene], choice: PromptChoice, *, pi
         images.append(F.pad((pixels - mean) / deviation, (0, side - width, 0, side - height)))
         queries.append(_query(scene, choice, resize, (height, width)))
     batch = Batch(torch.stack(images), tuple(queries), tuple(scenes))
-    return _each_tensor(batch, torch.Tensor.pin_memory) if pin else batch
+    return pinned(batch) if pin else batch
 
 
 class Postprocess(torch.nn.Module):
@@ -168,7 +168,7 @@ class SamForward(torch.nn.Module):
             with region("postprocess"):
                 masks.append(self.postprocess(low_resolution, part))
             scores.append(iou)
-        return _whole([Prediction(mask, score) for mask, score in zip(masks, scores, strict=True)])
+        return whole([Prediction(mask, score) for mask, score in zip(masks, scores, strict=True)])
 
     def _answer_together(self, embeddings: torch.Tensor, queries: Sequence[Query]) -> list[Prediction]:
         """The prompts of all images in as few calls of the decoder as PROMPTS_TOGETHER allows."""
@@ -198,7 +198,7 @@ class SamForward(torch.nn.Module):
                 masks = self._postprocess_parts(low_resolution.split(counts), parts)
             for image, mask, score in zip(images, masks, iou.split(counts), strict=True):
                 found[image].append(Prediction(mask, score))
-        return [_whole(answers) for answers in found]
+        return [whole(answers) for answers in found]
 
     def _postprocess_parts(self, low_resolution: Sequence[torch.Tensor], parts: Sequence[Query]) -> list[torch.Tensor]:
         """Masks of each part; neighbours of one size go through in one call."""
@@ -234,6 +234,11 @@ def move_batch(batch: Batch, device: torch.device) -> Batch:
     return _each_tensor(batch, lambda tensor: tensor.to(device, non_blocking=True))
 
 
+def pinned(batch: Batch) -> Batch:
+    """The batch in page-locked memory."""
+    return _each_tensor(batch, torch.Tensor.pin_memory)
+
+
 def _groups(queries: Sequence[Query]) -> Iterator[list[tuple[int, Query]]]:
     """(image, some of its prompts) in runs of one kind of prompt and, as far as parts allow, PROMPTS_TOGETHER."""
     group: list[tuple[int, Query]] = []
@@ -253,7 +258,7 @@ def _joined(parts: Sequence[Query], name: Literal["points", "labels", "boxes"]) 
     return torch.cat(tensors) if tensors else None
 
 
-def _whole(answers: Sequence[Prediction]) -> Prediction:
+def whole(answers: Sequence[Prediction]) -> Prediction:
     """One image's answers as one."""
     if len(answers) == 1:
         return answers[0]

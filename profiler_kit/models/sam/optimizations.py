@@ -58,7 +58,7 @@ def _fuse_rows(sam: Sam) -> Sam:
     return use_fused_rows(sam)
 
 
-def _compile_decoder(sam: Sam) -> Sam:
+def compile_decoder(sam: Sam) -> Sam:
     sam.mask_decoder.compile(dynamic=False)
     return sam
 
@@ -202,7 +202,7 @@ ALL_MASKS: Final[Mapping[str, Optimization]] = {
         Optimization(
             "compile_decoder",
             "torch.compile of the mask decoder",
-            _compile_decoder,
+            compile_decoder,
             after=("batched_decoder", *PRECISION),
             compiles=True,
         ),

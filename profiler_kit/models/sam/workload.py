@@ -29,7 +29,7 @@ from profiler_kit.models.sam.accuracy import (
     write_masks_file,
 )
 from profiler_kit.models.sam.coco import load_coco
-from profiler_kit.models.sam.forward import SamForward, block_label, is_timed, move_batch, prepare_batch
+from profiler_kit.models.sam.forward import Batch, SamForward, block_label, is_timed, move_batch, prepare_batch
 from profiler_kit.models.sam.generator import MaskGenerator
 from profiler_kit.models.sam.masks import write_masks
 from profiler_kit.models.sam.models import check_model, load_model, shipped_checkpoint, weights_of
@@ -92,13 +92,14 @@ class SamWorkload(Workload):
     compares = "masks"
     image_step = _PATCH
     optimizations = OPTIMIZATIONS
+    all_masks = ALL_MASKS  # optimizations for --task amg beside those
 
     def __post_init__(self) -> None:
         self.weights = ""
-        self._sam: Callable[[], Sam | None] = lambda: None
+        self._sam: Callable[[], Any] = lambda: None
         self.options = dataclasses.asdict(self)
         if self.task == "amg":
-            self.optimizations = {**OPTIMIZATIONS, **ALL_MASKS}
+            self.optimizations = {**self.optimizations, **self.all_masks}
         self.smaller = "fewer --points-per-batch, or a smaller --model" if self.task == "amg" else "a smaller --model"
 
     @property
@@ -108,7 +109,7 @@ class SamWorkload(Workload):
 
     def check(self, batch_size: int) -> None:
         """As `Workload.check`, with SAM's own options; of a folder of images one is read."""
-        check_model(self.name)
+        self._check_model()
         super().check(batch_size)
         if self.task:
             self._check_task(batch_size)
@@ -137,7 +138,7 @@ class SamWorkload(Workload):
 
     def setup(self) -> Mapping[str, Any]:
         """The fields of a ladder's setup that are SAM's; reads the folders, so that bad files end here."""
-        self.weights = self.weights or weights_of(self.name, self._checkpoint, self._seed)
+        self.weights = self.weights or self._weights_of()
         given = self.images is not None or self.coco is not None
         return {
             "task": self.task,
@@ -156,17 +157,55 @@ class SamWorkload(Workload):
     def _checkpoint(self) -> Path | None:
         return None if self.checkpoint is None else Path(self.checkpoint)
 
+    # What follows is SAM's own; another model behind the same protocol has its own of each.
+
+    def _check_model(self) -> None:
+        check_model(self.name)
+
     @property
     def _seed(self) -> int | None:
         return None if shipped_checkpoint(self.name) else self.seed  # which is then that of the scenes alone
 
-    def model(self, device: torch.device) -> Sam:
+    def _weights_of(self) -> str:
+        return weights_of(self.name, self._checkpoint, self._seed)
+
+    def model(self, device: torch.device) -> Any:
         """The published model."""
         loaded = load_model(self.name, checkpoint=self._checkpoint, seed=self._seed, device=device)
         self.weights = loaded.weights
         sam = resized(loaded.model, self.side) if self.side else loaded.model
         self.image_size = int(sam.image_encoder.img_size)
         return sam
+
+    def _prepared(self, sam: Any, scenes: Sequence[Scene], *, pin: bool = False) -> Batch:
+        return prepare_batch(sam, scenes, self.choice, pin=pin)
+
+    def _forward(self, sam: Any) -> torch.nn.Module:
+        return SamForward(sam)
+
+    def _generator(self, sam: Any, how: Mapping[str, bool], options: Mapping[str, Any]) -> Any:
+        if how.get("ours"):
+            return MaskGenerator(SamSegmenter(sam, on_device=bool(how.get("on_device"))), **options)
+        from segment_anything import SamAutomaticMaskGenerator
+
+        return SamAutomaticMaskGenerator(sam, **options)
+
+    def dtype(self, model: Any) -> torch.dtype:
+        """That of the image encoder."""
+        return encoder_dtype(model)
+
+    def layers(self, program: Any) -> tuple[Select | None, Label | None]:
+        """The layers people talk about; windowed and global blocks apart."""
+        return is_timed, block_label(program)
+
+    def ladder(self, device: torch.device) -> tuple[LadderRow, ...]:
+        """On a CPU a short one."""
+        on_gpu = device.type == "cuda"
+        if self.task == "amg":
+            return ALL_MASKS_LADDER if on_gpu else CPU_ALL_MASKS_LADDER
+        return LADDER if on_gpu else CPU_LADDER
+
+    # The rest is any of them.
 
     def scenes(self, count: int) -> Sequence[Scene]:
         """At most `count` images; generated ones are as wide as the model's input and three quarters as high.
@@ -200,9 +239,9 @@ class SamWorkload(Workload):
         return self._prepare(list(self.scenes(1)[:1]) * size, device)
 
     def _prepare(self, scenes: Sequence[Scene], device: torch.device) -> Any:
-        return prepare_batch(self._model_at_hand(), scenes, self.choice, pin=device.type == "cuda")
+        return self._prepared(self._model_at_hand(), scenes, pin=device.type == "cuda")
 
-    def _model_at_hand(self) -> Sam:
+    def _model_at_hand(self) -> Any:
         sam = self._sam()
         assert sam is not None, "assemble first"
         return sam
@@ -211,46 +250,27 @@ class SamWorkload(Workload):
         """Images and prompts on the device; the mask generator copies by itself."""
         return batch if self.task == "amg" else move_batch(batch, device)
 
-    def assemble(self, model: Sam) -> Any:
+    def assemble(self, model: Any) -> Any:
         """The published forward, or the mask generator, of the optimized model."""
         self._sam = weakref.ref(model)  # so that its memory is free once the bench is gone
         if self.task != "amg":
-            return SamForward(model)
+            return self._forward(model)
         how = generating(model)
         batch = self.points_per_side**2 if how.get("all_points") else self.points_per_batch
         options = {"points_per_side": self.points_per_side, "points_per_batch": batch, "output_mode": "coco_rle"}
-        if how.get("ours"):
-            return MaskGenerator(SamSegmenter(model, on_device=bool(how.get("on_device"))), **options)
-        from segment_anything import SamAutomaticMaskGenerator
-
-        return SamAutomaticMaskGenerator(model, **options)
+        return self._generator(model, how, options)
 
     def step(self, model: Any, batch: Any) -> Any:
         """One Prediction an image; for amg all masks of an image, as a user waits for them."""
         return model.generate(batch) if self.task == "amg" else model(batch)
 
-    def dtype(self, model: Sam) -> torch.dtype:
-        """That of the image encoder."""
-        return encoder_dtype(model)
-
     def facts(self) -> Mapping[str, object]:
         """Where the images came from, and what was asked of them."""
         return {**super().facts(), "images": self.source, "prompts": self.task or self.prompts}
 
-    def layers(self, program: Any) -> tuple[Select | None, Label | None]:
-        """The layers people talk about; windowed and global blocks apart."""
-        return is_timed, block_label(program)
-
     def components(self, _program: Any) -> Mapping[str, str]:
         """The four parts of the forward."""
         return COMPONENTS
-
-    def ladder(self, device: torch.device) -> tuple[LadderRow, ...]:
-        """On a CPU a short one."""
-        on_gpu = device.type == "cuda"
-        if self.task == "amg":
-            return ALL_MASKS_LADDER if on_gpu else CPU_ALL_MASKS_LADDER
-        return LADDER if on_gpu else CPU_LADDER
 
     def at_image_size(self, side: int) -> SamWorkload:
         """The same model for images of `side` pixels."""
@@ -303,7 +323,7 @@ class SamWorkload(Workload):
         for start in range(0, len(scenes), bench.size):
             chunk = [scenes[at] for at in range(start, min(start + bench.size, len(scenes)))]
             full = list(itertools.islice(itertools.cycle(chunk), bench.size))  # the shape the model was compiled for
-            prepared = prepare_batch(self._model_at_hand(), full, self.choice)
+            prepared = self._prepared(self._model_at_hand(), full)
             predictions = bench.run(move_batch(prepared, bench.device))
             for scene, prediction in zip(chunk, predictions, strict=False):
                 best, scores = prediction.best()

@@ -1,0 +1,103 @@
+"""The optimizations of SAM 2: those that need no model applied to its parts, and how all masks are made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Final
+
+import torch
+
+from profiler_kit.models.sam import optimizations as sam1
+from profiler_kit.models.sam2.models import Sam2
+from profiler_kit.workload import optimizations as general
+from profiler_kit.workload.optimizations import FP8, PRECISION, LadderRow, Optimization, others
+from profiler_kit.workload.quantize import Float8Linear, quantize_linears
+
+_COMPILED: Final = ("compile", "compile_max", "compile_graphs")
+
+
+def encoder_dtype(sam: Sam2) -> torch.dtype:
+    """The dtype the image encoder computes in; where its products are quantized, that of everything else."""
+    dtype: torch.dtype = sam.image_encoder.no_memory_embedding.dtype
+    return dtype
+
+
+def _quantize(sam: Sam2) -> Sam2:
+    quantize_linears(sam.image_encoder, Float8Linear)
+    return sam
+
+
+def compile_encoder(sam: Sam2, *, mode: str | None = None) -> Sam2:
+    """Compile the image encoder in place, as one graph for each batch size: its blocks differ from stage to stage."""
+    sam.image_encoder.compile(dynamic=False, mode=mode)
+    return sam
+
+
+def _graph_encoder(sam: Sam2) -> Sam2:
+    compile_encoder(sam)
+    sam.image_encoder = general.Graphed(sam.image_encoder)  # type: ignore[assignment]  # it shares all but its forward
+    return sam
+
+
+def _compiled(name: str, about: str, apply: Callable[[Sam2], Sam2], *, needs_cuda: bool = False) -> Optimization:
+    excludes = others(_COMPILED, name)
+    return Optimization(
+        name, about, apply, after=(*PRECISION, "fp8"), excludes=excludes, needs_cuda=needs_cuda, compiles=True
+    )
+
+
+OPTIMIZATIONS: Final[Mapping[str, Optimization]] = {
+    optimization.name: optimization
+    for optimization in (
+        *(sam1.OPTIMIZATIONS[name] for name in PRECISION),
+        replace(
+            FP8, about="products of the encoder's blocks in float8, activations scaled row by row", apply=_quantize
+        ),
+        _compiled("compile", "torch.compile of the image encoder, mode default", compile_encoder),
+        _compiled(
+            "compile_max",
+            "torch.compile of the image encoder, mode max-autotune without CUDA graphs",
+            partial(compile_encoder, mode="max-autotune-no-cudagraphs"),
+        ),
+        _compiled(
+            "compile_graphs",
+            "torch.compile of the image encoder, replayed as one CUDA graph",
+            _graph_encoder,
+            needs_cuda=True,
+        ),
+        sam1.ALL_MASKS["compile_decoder"],
+    )
+}
+# For all masks of an image, beside the others.
+ALL_MASKS: Final[Mapping[str, Optimization]] = {
+    name: replace(sam1.ALL_MASKS[name], after=(), requires=()) for name in ("all_points", "device_resize")
+}
+_BASE: Final = LadderRow("fp32 as published")
+_TF32: Final = LadderRow("TF32", ("tf32",), alternative=True)
+LADDER: Final = (
+    _BASE,
+    _TF32,
+    LadderRow("fp16", ("fp16",), alternative=True),
+    LadderRow("bf16", ("bf16",)),
+    LadderRow("compile", ("bf16", "compile")),
+    LadderRow("CUDA graphs", ("bf16", "compile_graphs")),
+    LadderRow("decoder compiled", ("bf16", "compile_graphs", "compile_decoder")),
+    LadderRow("max-autotune", ("bf16", "compile_max", "compile_decoder"), alternative=True),
+    LadderRow("fp8", ("bf16", "fp8", "compile_graphs", "compile_decoder"), alternative=True),
+)
+_BOTH: Final = ("compile", "compile_decoder")
+_GRAPHS: Final = ("compile_graphs", "compile_decoder")
+ALL_MASKS_LADDER: Final = (
+    _BASE,
+    _TF32,
+    LadderRow("bf16", ("bf16",)),
+    LadderRow("compile", ("bf16", *_BOTH)),
+    LadderRow("all points", ("bf16", "all_points", *_BOTH)),
+    LadderRow("CUDA graphs", ("bf16", "all_points", *_GRAPHS)),
+    LadderRow("device resize", ("bf16", "all_points", "device_resize", *_GRAPHS)),
+    LadderRow("fp16", ("fp16", "all_points", "device_resize", *_GRAPHS), alternative=True),
+)
+CPU_LADDER: Final = (_BASE, LadderRow("bf16", ("bf16",), alternative=True), LadderRow("compile", ("compile",)))
+CPU_ALL_MASKS_LADDER: Final = (_BASE, LadderRow("all points", ("all_points",)))
