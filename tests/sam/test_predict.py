@@ -9,7 +9,7 @@ from segment_anything.modeling import Sam
 from profiler_kit.models.sam.models import load_model
 from profiler_kit.models.sam.prompts import PromptChoice, parse_prompts
 from profiler_kit.models.sam.scenes import generate_scenes
-from profiler_kit.models.sam.train import predict_scene, scene_ious
+from profiler_kit.models.sam.train_check import predict_scene, scene_ious
 from profiler_kit.models.sam.train_data import FIRST_SEED
 
 

@@ -1,7 +1,10 @@
 """The loss of SAM's paper over many images and prompts at once.
 
-Segment Anything (Kirillov et al., 2023), appendix A: focal and dice loss 20 to 1, the best of three masks counts,
-and the predicted IoU learns the real one by its squared error.
+Segment Anything (Kirillov et al., 2023), appendix A: focal and dice loss 20 to 1, and the best of three masks counts.
+The predicted IoU learns the real one by the absolute error, as in SAM 2 (Ravi et al., 2024): the squared one would give
+way to a few bad masks and undervalue all others. Logits are SHARPNESS times as steep as the focal loss alone would make
+them, and the dice loss sees them so: the edge of a mask hardly moves with the threshold, which is the stability that
+mask generators ask for.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam
 
 FOCAL_WEIGHT: Final = 20.0
+SHARPNESS: Final = 8.0
 _ALPHA: Final = 0.25  # focal loss: weight of the pixels inside (Lin et al., 2017)
 _GAMMA: Final = 2.0
 
@@ -39,7 +43,7 @@ class Task:
 
 class Losses(NamedTuple):
     """total: the scalar to minimise. best, single, quality: its parts (the best of three masks, the one mask for
-    boxes, the squared error of the predicted IoU). iou: mean real IoU of the mask that the model itself would choose.
+    boxes, the absolute error of the predicted IoU). iou: mean real IoU of the mask that the model itself would choose.
     """
 
     total: torch.Tensor
@@ -58,7 +62,7 @@ def task_losses(sam: Sam, task: Task) -> Losses:
         full = upsample(logits, task.images.shape[-1])
     losses, iou = mask_losses(full, task.truth, task.valid)
     best, single = losses[:, 1:].min(dim=1).values.mean(), losses[:, 0].mean()
-    quality = F.mse_loss(predicted.float(), iou)
+    quality = F.l1_loss(predicted.float(), iou)
     chosen = predicted[:, 1:].argmax(dim=1, keepdim=True)
     return Losses(best + single + quality, best, single, quality, iou[:, 1:].gather(1, chosen).mean())
 
@@ -118,12 +122,14 @@ def mask_losses(logits: torch.Tensor, truth: torch.Tensor, valid: torch.Tensor) 
     """
     counted = valid.repeat_interleave(len(truth) // len(valid), dim=0)[:, None]
     x, target, weight = logits.float(), truth[:, None].float(), counted.float()
-    inside = torch.sigmoid(x)
-    entropy = F.softplus(x) - x * target
-    right = inside * target + (1 - inside) * (1 - target)
+    flat = x / SHARPNESS
+    likely = torch.sigmoid(flat)
+    entropy = F.softplus(flat) - flat * target
+    right = likely * target + (1 - likely) * (1 - target)
     balance = _ALPHA * target + (1 - _ALPHA) * (1 - target)
     pixels = (2, 3)
     focal = (balance * (1 - right) ** _GAMMA * entropy * weight).sum(pixels) / weight.sum(pixels)
+    inside = torch.sigmoid(x)
     common = (inside * target * weight).sum(pixels)
     dice = 1 - (2 * common + 1) / (((inside + target) * weight).sum(pixels) + 1)
     with torch.no_grad():
