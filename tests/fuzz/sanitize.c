@@ -45,7 +45,7 @@ int main(int argc, char **argv)
             for (int i = 0; i < INTEGERS; i++)
                 *column++ = room_for(rows, 8);
             *column++ = room_for(rows, 4);
-            taken_blocks += scan_block(s, text, n, exact) == TAKEN;
+            taken_blocks += scan_block(s, text, n, exact, 0) == TAKEN;
             s->rows = 0;
             memset(s->filled, 0, sizeof s->filled);
             while (column > s->columns)

@@ -88,6 +88,7 @@ def test_a_block_that_is_left_leaves_nothing_behind() -> None:
     first, last = one % ("a", "b", 0, 1), one % ("c", "d", 2, 3)
     assert scanner.take(f"[{first}]".encode()) == []
     assert scanner.take(f"[{many},{flows},{{]".encode()) is None
+    assert scanner.takes(f"[{many},{flows}]".encode()) and not scanner.takes(f"[{many},]".encode())
     assert scanner.take(f"[{last}]".encode()) == []
     stream = EventStream(("input_dims",), ("Input Dims",), scanner)
     stream.finish()

@@ -125,7 +125,7 @@ def test_what_unpacks_without_bounds_is_read_in_blocks(tmp_path: Path) -> None:
     for pack in PACK.values():
         path.write_bytes(pack(bytes(64 << 20)))
         sizes = {len(block) for block in Blocks(path)}
-        assert sizes == {decompress.BLOCK_BYTES}
+        assert decompress.BLOCK_BYTES // 4 <= min(sizes) <= max(sizes) <= decompress.BLOCK_BYTES
 
 
 def test_a_large_window_is_given_to_what_has_the_bytes_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,9 @@ HINT: Final = "Record one with profiler_runner, or with torch.profiler's export_
 LOOK_BYTES: Final = 64 << 10  # what does not begin like JSON may have lost its first bytes
 SEARCH_BYTES: Final = 64 << 20  # `traceEvents` must start within this many bytes
 TWO_PROCESSES_BYTES: Final = 96 << 20
+# Once so much has been freed at one time, glibc keeps what is freed of smaller blocks (mallopt(3), M_MMAP_THRESHOLD);
+# else it gives each back to the system and gets it again filled with zeros, a tenth of the time of loading.
+KEPT_BYTES: Final = 8 << 20
 AHEAD_BYTES: Final = 8 << 20  # a thread of its own to unpack pays from here on
 # Arguments worth asking for, by the name their column has here (libkineto/src/output_json.cpp, CuptiActivity.cpp).
 ARGUMENTS: Final = {
@@ -119,6 +122,7 @@ def read_chrome_trace(path: Path | str, *, arguments: Sequence[str] = (), report
 
 def read_stream(file: Path, events: EventStream, report: Report, second: SecondProcess | None = None) -> ChromeTrace:
     """Read a trace through a stream whose builder may keep more than columns of complete events; raises the same."""
+    bytes(KEPT_BYTES)  # made and freed
     ahead = events.scanner is not None and _cores() > 1 and text_bytes_about(file) > AHEAD_BYTES
     blocks = (BlocksAhead if ahead else Blocks)(file, report=report)
     with contextlib.closing(iter(blocks)) as stream:

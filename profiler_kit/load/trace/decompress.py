@@ -31,6 +31,7 @@ MOST_LAYERS: Final = 4
 TICK_S: Final = 0.05
 USUAL_WINDOW: Final = 128 << 20  # what `zstd -d` and xz -9 need at most
 _GZIP_WINDOW: Final = 31  # zlib: a gzip member with the largest window
+_GZIP_STEP: Final = 64 << 10  # what a block does not need of its step is copied
 _ZSTD_STEP: Final = 1 << 10  # it has no bound for its output, and makes at most 128 kB of four bytes
 _HIGHEST_RATIO: Final = 1000  # deflate ends there: what unpacks to more and asks for a large window is no trace
 _UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -95,6 +96,7 @@ PACKINGS: Final = (
         _gzip,
         (_isal_error, zlib.error, ValueError),
         usual_ratio=14,
+        step_bytes=_GZIP_STEP,
     ),
     Packing(
         "zstd",
@@ -197,16 +199,17 @@ def _head(source: Source) -> bytes:
 
 
 def _of_block_size(source: Source) -> Iterator[bytes]:
-    """The same bytes in blocks of the usual size; empty blocks stay."""
+    """The same bytes in blocks that are neither large nor very small; empty blocks stay."""
     held = bytearray()
     for block in source():
-        if not block or (not held and len(block) == BLOCK_BYTES):
+        if not block or (not held and BLOCK_BYTES // 4 <= len(block) <= BLOCK_BYTES):  # no copy is made of most
             yield block
             continue
         held += block
-        while len(held) >= BLOCK_BYTES:
-            yield bytes(held[:BLOCK_BYTES])
-            del held[:BLOCK_BYTES]
+        if len(held) >= BLOCK_BYTES // 4:
+            for at in range(0, len(held), BLOCK_BYTES):
+                yield bytes(held[at : at + BLOCK_BYTES])
+            held.clear()
     yield bytes(held)
 
 

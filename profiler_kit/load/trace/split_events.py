@@ -294,7 +294,8 @@ class EventStream:
         while high - low > 1:
             self.tick()
             middle = (low + high) // 2
-            valid = is_valid(bytes(memoryview(self._pending)[: cuts[middle]]) + b"]", self._decoders)
+            text = bytes(memoryview(self._pending)[: cuts[middle]]) + b"]"
+            valid = (self.scanner is not None and self.scanner.takes(text)) or is_valid(text, self._decoders)
             low, high = (middle, high) if valid else (low, middle)
         if low >= 0:
             self._take_up_to(cuts[low])

@@ -98,7 +98,7 @@ def _opened() -> tuple[ctypes.CDLL | None, str]:
             ("scan_free", None, [pointer]),
             ("scan_want", ctypes.c_int, [pointer, ctypes.c_char_p, size, ctypes.c_uint, ctypes.c_uint]),
             ("scan_arrow", ctypes.c_int, [pointer, ctypes.c_char_p, size, ctypes.c_uint]),
-            ("scan_block", ctypes.c_int, [pointer, pointer, size, ctypes.c_int]),
+            ("scan_block", ctypes.c_int, [pointer, pointer, size, ctypes.c_int, ctypes.c_int]),
             ("scan_texts", pointer, [pointer, ctypes.c_int, ctypes.POINTER(size)]),
         ):
             function = getattr(library, name)
@@ -179,16 +179,23 @@ class Scanner:
 
         The block ends at its last `]`. Behind it in memory there is more text, or the NUL of bytes and bytearrays.
         """
-        self._make_room(len(block))
-        text = block if isinstance(block, bytes) else ctypes.byref(ctypes.c_char.from_buffer(block))
-        verdict = self._library.scan_block(self._handle, text, len(block), self.exact)
+        verdict = self._scan(block, exact=self.exact)
         if verdict == _LARGE:
-            verdict = self._library.scan_block(self._handle, text, len(block), True)
+            verdict = self._scan(block, exact=True)
             self.exact = verdict == _TAKEN
         if verdict != _TAKEN:
             return None
         places = self._state.aside.rows(2).tolist() if self._state.aside.count else []
         return [bytes(block[first:last]) for first, last in places]
+
+    def takes(self, block: bytes) -> bool:
+        """Whether it would take the block, which then is a JSON list of events; nothing is kept."""
+        return self._scan(block, exact=True, only_look=True) == _TAKEN
+
+    def _scan(self, block: bytes | memoryview, *, exact: bool, only_look: bool = False) -> int:
+        self._make_room(len(block))
+        text = block if isinstance(block, bytes) else ctypes.byref(ctypes.c_char.from_buffer(block))
+        return int(self._library.scan_block(self._handle, text, len(block), exact, only_look))
 
     @property
     def full(self) -> bool:

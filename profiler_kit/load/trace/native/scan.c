@@ -745,8 +745,8 @@ static enum verdict taken(struct scanner *s, at text, at end, bool exact)
 }
 
 /* Take the n bytes of a JSON list of events, as many rows as there are at the end of the columns; or leave all as it
- * was. exact: times as decimal text, not as floats. */
-int scan_block(struct scanner *s, const uint8_t *text, size_t n, int exact)
+ * was. exact: times as decimal text, not as floats. only_look: leave all as it was in any case. */
+int scan_block(struct scanner *s, const uint8_t *text, size_t n, int exact, int only_look)
 {
     int64_t rows = s->rows, events = s->events;
     size_t launched = s->launched.count, links = s->links.count;
@@ -763,7 +763,7 @@ int scan_block(struct scanner *s, const uint8_t *text, size_t n, int exact)
             link->thread = thread_of(s, link->pid, link->tid);
             verdict = link->thread < 0 ? LEFT : TAKEN;
         }
-    if (verdict != TAKEN) {
+    if (verdict != TAKEN || only_look) {
         s->rows = rows, s->events = events;
         s->launched.count = launched, s->links.count = links, s->aside.count = 0;
         for (int i = 0; i < TABLES + s->texts; i++)
