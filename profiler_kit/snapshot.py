@@ -207,7 +207,7 @@ class Snapshot:
     def require_device(self, device: int) -> int:
         """Return `device`; raises OptionError when the snapshot does not know it."""
         if device not in self.devices:
-            known = ", ".join(str(one) for one in self.devices) or "none"
+            known = ", ".join("host" if one == HOST else str(one) for one in self.devices) or "none"
             raise OptionError(f"device {device}: not in {self.path}, found {known}. Choose one of these with --device.")
         return device
 

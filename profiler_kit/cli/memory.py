@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -64,6 +65,17 @@ OF_END: Final = ("out_of_memory", "memory_fits", "memory_groups", "memory_notes"
 SAID: Final = ("memory_groups", "memory_notes")  # printed where the file itself says something of allocations
 
 
+def _device(text: str) -> int:
+    """The number of a device given as the table names it."""
+    from profiler_kit.load.snapshot.data import HOST
+
+    if text.lower() == "host":
+        return HOST
+    if not re.fullmatch(r"-?\d{1,9}", text, re.ASCII):
+        raise typer.BadParameter("expected the number of a device, or host")
+    return int(text)
+
+
 def command(
     snapshot: Annotated[
         Path,
@@ -77,7 +89,9 @@ def command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of tables")] = False,
     html: Annotated[Path | None, typer.Option(help="also write a page that shows the memory, one offline file")] = None,
-    device: Annotated[int | None, typer.Option(help="only this device")] = None,
+    device: Annotated[
+        int | None, typer.Option(parser=_device, metavar="DEVICE", help="only this one: 0, or host for pinned memory")
+    ] = None,
     live: Annotated[bool, typer.Option("--live", help="what is live at the end, by stack")] = False,
     live_at_peak: Annotated[bool, typer.Option("--live-at-peak", help="by stack, region and layer")] = False,
     leaks: Annotated[bool, typer.Option("--leaks", help="what regions that closed left behind, and growth")] = False,

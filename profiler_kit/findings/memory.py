@@ -8,6 +8,7 @@ from typing import Final
 from profiler_kit.analyses.memory.allocator_rules import Rules
 from profiler_kit.analyses.memory.leaks import LEAST_STEPS
 from profiler_kit.analyses.memory.oom import Advice, OomReport, is_private
+from profiler_kit.analyses.memory.regions import MAX_DEPTH, MAX_LETTERS
 from profiler_kit.analyses.memory.replay import FREE
 from profiler_kit.analyses.memory.stack_names import calls_text, stack_name
 from profiler_kit.finding import Evidence, Finding, Gain, Piece, bold, counted, say
@@ -49,8 +50,10 @@ def of_device(snapshot: Snapshot, device: int) -> list[Finding]:
     """Everything about one device: its peak, then what went wrong."""
     failed = failures(snapshot, device)
     others = (
-        *(history(snapshot, device), completed(snapshot, device), reserved_least(snapshot, device)),
-        *(no_times(snapshot, device), regions_of(snapshot, device), stays(snapshot, device)),
+        *(history(snapshot, device), completed(snapshot, device), stopped(snapshot, device)),
+        reserved_least(snapshot, device),
+        *(no_times(snapshot, device), regions_of(snapshot, device), odd_regions(snapshot, device)),
+        stays(snapshot, device),
         *(fragmentation(snapshot, device), cpu_lines(snapshot, device)),
     )
     return [peak(snapshot, device), *failed, *leaks(snapshot, device), *(one for one in others if one is not None)]
@@ -299,6 +302,18 @@ def completed(snapshot: Snapshot, device: int) -> Finding | None:
     return Finding(_id("frees-by-request", device), "lost", say(said), "warning", page="memory")
 
 
+def stopped(snapshot: Snapshot, device: int) -> Finding | None:
+    """That the history ends before the snapshot was taken."""
+    found, row = snapshot.contradictions(device), _row(snapshot, device)
+    if not found.unheld or not row["history_followed"]:
+        return None
+    said = (
+        f"The history{_on(snapshot, device)} ends before the snapshot: {counted(found.unheld, 'allocation')} without a "
+        "free are not held when it was saved. What is told of the end is that of the history."
+    )
+    return Finding(_id("history-stopped", device), "lost", say(said), "warning", page="memory")
+
+
 def reserved_least(snapshot: Snapshot, device: int) -> Finding | None:
     """That the history lacks segment events, so that what was reserved is known at the end only."""
     if not snapshot.replay(device).reserved_least:
@@ -336,6 +351,18 @@ def regions_of(snapshot: Snapshot, device: int) -> Finding | None:
         "which is what torch writes down: they count on every device of the process."
     )
     return Finding(_id("regions-of-thread", device), "odd", say(said), page="memory")
+
+
+def odd_regions(snapshot: Snapshot, device: int) -> Finding | None:
+    """Which annotations open and close no region, and which regions do not stand where they were opened."""
+    raised, odd = snapshot.nested_regions(device).raised, snapshot.data.odd_annotations
+    higher = f"stand{'s' if raised == 1 else ''} higher than opened, as a path holds at most {MAX_DEPTH} names and all"
+    parts = (
+        (odd, f"{counted(odd, 'annotation')} of the file left out, which neither START nor END a region"),
+        (raised, f"{counted(raised, 'region')} {higher} paths together {fmt_bytes(MAX_LETTERS)}"),
+    )
+    said = "; ".join(text for count, text in parts if count)
+    return Finding(_id("odd-regions", device), "odd", say(f"{said}."), "warning", page="memory") if said else None
 
 
 def stays(snapshot: Snapshot, device: int) -> Finding | None:

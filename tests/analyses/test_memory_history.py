@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from profiler_kit.analyses.memory import regions as memory_regions
 from profiler_kit.findings import memory as findings
 from profiler_kit.snapshot import Snapshot, load_snapshot
 from tests import snapshots as s
@@ -161,6 +162,41 @@ def test_a_device_that_held_nothing_has_its_row_without_region(tmp_path: Path) -
     assert told and told.sentence == "Nothing was allocated on this device, and no event was recorded."
     (row,) = found.summary(1)["devices"][0]["regions"]
     assert (row["path"], row["instances"], row["peak_bytes"]) == (["(no region)"], 0, 0)
+
+
+def test_what_stands_elsewhere_or_nowhere_is_counted(tmp_path: Path) -> None:
+    """Annotations that start or end nothing, and regions deeper than paths go."""
+    data = steps()
+    data["external_annotations"] = [
+        *(s.mark("MIDDLE", "x", 1), {"stage": ["START"], "name": "q"}, 7),
+        *(s.mark("START", f"n{number}", 2) for number in range(102)),
+    ]
+    found = loaded(tmp_path, data)
+    assert said(found, "odd-regions") == (
+        "3 annotations of the file left out, which neither START nor END a region; 2 regions stand higher than opened, "
+        "as a path holds at most 100 names and all paths together 8.0 MiB."
+    )
+    assert "left out, which neither START" in profiler_kit("memory", found.path).out
+
+
+def test_the_limit_of_all_paths_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_regions, "MAX_LETTERS", 200)
+    data = steps()
+    data["external_annotations"] = [s.mark("START", f"{number}" * 10, 2) for number in range(6)]
+    found = loaded(tmp_path, data)
+    assert [len(path) for path in found.nested_regions(0).paths] == [1, 2, 3, 1, 1, 1]
+    assert said(found, "odd-regions").startswith("3 regions stand higher than opened")
+
+
+def test_a_history_that_stopped_before_the_snapshot_is_said(tmp_path: Path) -> None:
+    data = steps()
+    data["device_traces"][0].pop()  # the entry of the snapshot itself
+    data["device_traces"][0].append(s.alloc(100, 10 * MiB, 4 * MiB))
+    found = loaded(tmp_path, data)
+    assert said(found, "history-stopped").startswith(
+        "The history ends before the snapshot: 1 allocation without a free"
+    )
+    assert not said(loaded(tmp_path, steps()), "history-stopped")
 
 
 def test_a_failure_in_a_history_that_is_not_followed_is_told(tmp_path: Path) -> None:

@@ -124,6 +124,16 @@ def test_unknown_device(snapshot: Path) -> None:
     assert not snapshot.with_name("out.html").exists()
 
 
+def test_pinned_host_memory_by_its_name() -> None:
+    host = s.ROOT / "tests" / "cases" / "snapshots" / "host_pinned.pickle"
+    by_name, by_number = (profiler_kit("memory", host, "--json", "--device", one) for one in ("host", "-2"))
+    assert (by_name.code, by_name.err, by_name.out) == (0, "", by_number.out)
+    assert [row["device"] for row in json.loads(by_name.out)["devices"]] == [-2]
+    wrong = profiler_kit("memory", host, "--device", "gpu")
+    assert wrong.code == 2 and "expected the number of a device, or host" in wrong.err
+    assert "found 0, host." in profiler_kit("memory", host, "--device", "4").err
+
+
 def test_html_replaces_the_file_whole(snapshot: Path) -> None:
     page = snapshot.with_name("out.html")
     page.write_text("old")

@@ -28,7 +28,8 @@ class Contradictions:
 
     absent: kinds of which there is none although others show that it happened. by_request: frees that count from
     their request, as no free_completed tells when they ended. lost_allocations, lost_frees: events known to be missing
-    from the middle. left_open: allocations without a free that torch's state at the end does not hold.
+    from the middle. left_open: allocations without a free that torch's state at the end does not hold. unheld: the
+    same in a history without the entry that torch makes for a snapshot: it may have stopped before.
     """
 
     absent: tuple[str, ...] = ()
@@ -36,6 +37,7 @@ class Contradictions:
     lost_allocations: int = 0
     lost_frees: int = 0
     left_open: int = 0
+    unheld: int = 0
 
     @property
     def followed(self) -> bool:
@@ -99,9 +101,8 @@ def _judge(events: pd.DataFrame, active: Addresses) -> tuple[Contradictions, Int
     before = np.concatenate((address[order][~opens & first], active[~np.isin(active, known)]))
     lost_allocations += _reserved_later(events, np.unique(before))
     tells_all = not (kinds[REQUEST].any() or ended.any()) or str(events["action"].iloc[-1]) == "snapshot"
-    return Contradictions(
-        absent, len(promoted), lost_allocations, lost_frees, int(left.sum()) if tells_all else 0
-    ), promoted
+    open_ones = (int(left.sum()), 0) if tells_all else (0, int(left.sum()))
+    return Contradictions(absent, len(promoted), lost_allocations, lost_frees, *open_ones), promoted
 
 
 def _last(address: Addresses) -> Bools:

@@ -68,6 +68,7 @@ class Regions:
     paths: each different path, a parent before its children, in order of first opening. parents: path number of each
     path's parent, -1 at the top. instance_path, start_us, end_us, closed: one per opened region. change_us, innermost:
     from that time on, that path is the innermost open one (-1: none); the first holds since forever.
+    raised: how many regions have a shorter path than they were opened at, for MAX_DEPTH or MAX_LETTERS.
     """
 
     paths: list[tuple[str, ...]]
@@ -78,6 +79,7 @@ class Regions:
     closed: npt.NDArray[np.bool_]
     change_us: Ints
     innermost: Ints
+    raised: int = 0
 
     def path_at(self, times_us: Ints) -> Ints:
         """Number of the innermost path open at each time (start inclusive, end exclusive), -1 for none."""
@@ -159,6 +161,7 @@ class _Nesting:
         self._parents: list[int] = []
         self._letters: list[int] = []
         self._left = MAX_LETTERS
+        self._raised = 0
         self._numbers: dict[tuple[int, str], int] = {}
         self._instances: list[list[int]] = []  # path, start, end
         self._closed: list[bool] = []
@@ -188,6 +191,7 @@ class _Nesting:
             closed,
             np.array(changes, np.int64),
             np.array(innermost, np.int64),
+            self._raised,
         )
 
     def _innermost(self) -> int:
@@ -202,13 +206,14 @@ class _Nesting:
 
     def _path(self, name: str) -> int:
         """Number of the path of a region that opens now."""
-        parent = self._innermost()
+        parent = opened_in = self._innermost()
         if parent >= 0 and len(self._paths[parent]) >= MAX_DEPTH:
             parent = self._parents[parent]
         number = self._numbers.get((parent, name))
         if number is None and parent >= 0 and self._letters[parent] > self._left:
             parent = -1
             number = self._numbers.get((parent, name))
+        self._raised += parent != opened_in
         if number is None:
             number = self._numbers[parent, name] = len(self._paths)
             path = (*(self._paths[parent] if parent >= 0 else ()), name)

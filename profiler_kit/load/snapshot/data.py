@@ -145,7 +145,8 @@ class Recording:
 class SnapshotData:
     """A snapshot as columns: SNAPSHOT_EVENTS, SNAPSHOT_BLOCKS, SNAPSHOT_SEGMENTS, SNAPSHOT_ANNOTATIONS.
 
-    devices: every device the file mentions, also those on which nothing happened.
+    devices: every device the file mentions, also those on which nothing happened. odd_annotations: how many of the
+    file's annotations neither start nor end a region.
     """
 
     path: str
@@ -157,6 +158,7 @@ class SnapshotData:
     stacks: StackTable
     settings: Mapping[str, object] = field(default_factory=dict)
     devices: tuple[int, ...] = ()
+    odd_annotations: int = 0
 
 
 EVENT_TEXTS: Final = ("user_metadata", "compile_context", "category")  # what events say of what they allocate
@@ -194,6 +196,7 @@ class SnapshotBuilder:
             stacks=stacks,
             settings=self._head["settings"],
             devices=tuple(devices),
+            odd_annotations=int(self._head["odd_annotations"]),
         )
 
     def _group(self, name: str) -> dict[str, Array]:

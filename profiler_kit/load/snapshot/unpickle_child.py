@@ -231,6 +231,7 @@ def convert(data: Any, size: int) -> tuple[dict[str, Any], Columns]:
     entries than bytes mean lists that share lists, built to explode.
     """
     top, traces, segments, annotations = _parts(data)
+    odd = sum(not isinstance(one, dict) or one.get("stage") not in STAGES for one in annotations)
     annotations = annotations + _user_regions(traces)
     _refuse_more_than(size, traces, segments, annotations)
     stacks, actions, states, names, pools = Stacks(), Numbering(), Numbering(), Texts(), Numbering()
@@ -254,6 +255,7 @@ def convert(data: Any, size: int) -> tuple[dict[str, Any], Columns]:
         "pools": pools.texts,
         "names": names.texts,
         **{name: of.texts for name, of in texts.items()},
+        "odd_annotations": odd,
         "devices": sum(device != HOST for device, _ in traces),
         "settings": _settings(top.get("allocator_settings")),
         "kit": _settings(top.get("profiler_kit")),
@@ -261,6 +263,7 @@ def convert(data: Any, size: int) -> tuple[dict[str, Any], Columns]:
     return head, columns
 
 
+STAGES = ("START", "END")
 Traces = list[tuple[int, list[Any]]]  # the history of each device
 Segments = list[tuple[int, dict[Any, Any]]]  # and the segments of each
 
@@ -450,7 +453,7 @@ def _user_regions(traces: Traces) -> list[dict[str, Any]]:
 
 def _annotations(annotations: list[Any], names: Texts) -> Columns:
     """START and END of record_function regions; device -1 where they name none."""
-    rows = [a for a in annotations if isinstance(a, dict) and a.get("stage") in ("START", "END")]
+    rows = [a for a in annotations if isinstance(a, dict) and a.get("stage") in STAGES]
     devices = [a.get("device") for a in rows]
     return {
         "annotation.end": array("b", [a["stage"] == "END" for a in rows]),
