@@ -139,15 +139,21 @@ class Phases:
             yield from self._once(item, 0)
         self.ticks.tick()
 
-    def _once(self, item: Item[T], number: int) -> Loop[T]:
+    def _ready(self, item: Item[T], number: int) -> T:
+        """The batch once its copy has arrived, which would run into the timed region."""
         batch = item(number)
+        synchronize(self.device)
+        return batch
+
+    def _once(self, item: Item[T], number: int) -> Loop[T]:
+        batch = self._ready(item, number)
         with region(STEP_REGION):
             yield batch
         synchronize(self.device)
 
     def _timed(self, item: Item[T], number: int, samples: list[int]) -> Loop[T]:
         """Adds the time between two events around the batch; nothing is synchronised between them."""
-        batch = item(number)
+        batch = self._ready(item, number)
         clock = Stopwatch(self.device)
         with region(STEP_REGION):
             yield batch

@@ -51,6 +51,16 @@ def command(
     points_per_batch: Annotated[
         int | None, typer.Option(help="Prompts decoded at once by --task amg. [default: 64]")
     ] = None,
+    multimask: Annotated[
+        bool, typer.Option("--multimask", help="Of each box three masks; the one it thinks best counts.")
+    ] = False,
+    annotated: Annotated[
+        bool, typer.Option("--annotated", help="With --coco: boxes and areas as annotated, not of the masks' pixels.")
+    ] = False,
+    crowds: Annotated[bool, typer.Option("--crowds", help="With --coco: crowds count as objects.")] = False,
+    baseline_every: Annotated[
+        int, typer.Option(help="Rows between two measurements of the baseline, the last at the end; 0: once only.")
+    ] = 4,
     warmup: Annotated[
         int | None, typer.Option(help="Batches before the timed ones. [default: 3 on a GPU, 1 on a CPU]")
     ] = None,
@@ -112,6 +122,9 @@ def command(
             task=task,
             points_per_side=points_per_side,
             points_per_batch=points_per_batch,
+            multimask=multimask or None,
+            annotated=annotated or None,
+            crowds=crowds or None,
         )
         options = LadderOptions(
             rows=rows,
@@ -120,6 +133,7 @@ def command(
             warmup=warmup,
             iterations=iterations,
             min_miou=min_miou,
+            baseline_every=baseline_every,
             traces=traces,
             warm_compile=warm_compile,
             timeout_s=timeout,
@@ -158,27 +172,24 @@ def _draw_waterfall(path: Path, record: LadderRecord) -> None:
 def _print(record: LadderRecord, *, as_json: bool) -> None:
     import dataclasses
 
+    from profiler_kit.findings.records import of_ladder
     from profiler_kit.formats.ladder_file import ladder_rows
     from profiler_kit.render.ladder_style import ladder_facts
     from profiler_kit.tables import every_table
 
-    rows = records(ladder_rows(record))
+    table = ladder_rows(record)
     if as_json:
+        rows = records(table)
         facts = dataclasses.asdict(record)
         samples = {row.technique: list(row.latency_ns) for row in record.rows}
         for row in rows:
             row["latency_ns"] = samples[str(row["technique"])]
-        print_json({**{key: value for key, value in facts.items() if key != "rows"}, "rows": rows})
+        said = [one.to_json() for one in of_ladder(record, table)]
+        print_json({**{key: value for key, value in facts.items() if key != "rows"}, "rows": rows, "findings": said})
         return
     print_filled(every_table()["ladder"].of_source(record), ladder_facts(record)[0])
-    for row in rows:
-        if row["status"] != "ok":
-            typer.echo(f"{row['technique']}: {row['status']}, {row['error']}")
-    for row in rows:
-        if row["below_min_miou"]:
-            typer.echo(f"{row['technique']}: mIoU {row['baseline_miou']:.4f} with the baseline's masks is too low")
-    if record.setup.task and record.setup.weights.startswith("random"):
-        typer.echo("note: random weights: times are those of the real model, masks are noise and so is their mIoU")
+    for one in of_ladder(record, table):
+        typer.echo(one.line)
 
 
 def _check(record: LadderRecord, least: float | None) -> None:
@@ -186,7 +197,7 @@ def _check(record: LadderRecord, least: float | None) -> None:
     if least is None:
         return
     poor = [
-        f"{row.technique} {row.agreement.miou:.4f}"
+        f"{row.technique} {'(no masks)' if row.agreement.miou is None else format(row.agreement.miou, '.4f')}"
         for row in record.rows
         if row.status == "ok" and row.agreement is not None and (row.agreement.miou or 0) < least
     ]

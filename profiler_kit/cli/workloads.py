@@ -56,7 +56,7 @@ def choose_workload(spec: Path | None, *, seed: int, **sam: str | int | Path | N
         from profiler_kit.workload.protocol import load_workload
 
         for name, value in given.items():
-            option = f"--{name.replace('_', '-')} {value}"
+            option = f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}")
             raise OptionError(f"{option}: an option of Segment Anything, found with {spec}. Leave it out.")
         return load_workload(str(spec), {"seed": seed})
     from profiler_kit.models.sam.workload import SamWorkload

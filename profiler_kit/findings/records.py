@@ -8,14 +8,15 @@ from typing import Final
 
 import pandas as pd
 
-from profiler_kit.finding import Evidence, Finding, bold, say
-from profiler_kit.formats.ladder_record import LadderRecord
+from profiler_kit.finding import Evidence, Finding, bold, counted, say
+from profiler_kit.formats.ladder_ratios import NOISE, UNSURE, baseline_medians, drift
+from profiler_kit.formats.ladder_record import BASELINE, FEWEST_MASKS, NO_MASKS, LadderRecord
 from profiler_kit.formats.run_record import RunRecord
 from profiler_kit.formats.study_file import StudyRecord
 from profiler_kit.joined import JoinedRun
 from profiler_kit.names import printable
 from profiler_kit.run import Run
-from profiler_kit.text import fmt_ns, fmt_rate
+from profiler_kit.text import fmt_ns, fmt_percent, fmt_rate
 
 PARTS: Final = (
     ("record", "run.json", "what ran, and its latency without the profiler"),
@@ -57,6 +58,16 @@ def record_facts(record: RunRecord) -> list[tuple[str, str]]:
     return [(name, printable(value)) for name, value in said.items() if value]
 
 
+ASKED: Final = ("multimask", "annotated", "crowds")  # options of a ladder's task
+
+
+def _rounds(record: LadderRecord) -> str:
+    """`fp32; bf16, compile; fp32; int8; fp32`: in which order the baseline and the rows were measured."""
+    if not record.rounds:
+        return ""
+    return "; ".join([BASELINE, *(part for one in record.rounds for part in (", ".join(one.rows), BASELINE) if part)])
+
+
 def ladder_setup(record: LadderRecord) -> list[tuple[str, str]]:
     """What a ladder ran on: a name and a value each."""
     setup, ceilings = record.setup, record.ceilings
@@ -66,11 +77,12 @@ def ladder_setup(record: LadderRecord) -> list[tuple[str, str]]:
     said = {
         "Model": setup.model,
         "Weights": setup.weights,
-        "Task": f"{setup.task}{points}",
+        "Task": ", ".join([f"{setup.task}{points}", *(name for name in ASKED if getattr(setup, name))]),
         "Workload": setup.workload,
         "Images": f"{setup.num_images} ({setup.images})" if setup.images else "",
         "Batch": str(setup.batch_size),
         "Batches": f"{setup.iterations} timed after {setup.warmup} of warm-up, each row in a fresh process",
+        "Rounds": _rounds(record),
         "Device": f"{record.device_name} ({setup.device})",
         "Measured rates": ", ".join(rates),
         "Versions": _versions(record.versions),
@@ -122,18 +134,19 @@ def of_ladder(record: LadderRecord, rows: pd.DataFrame) -> list[Finding]:
     found = []
     measured = rows[rows["images_per_s"].notna()]
     if len(measured) > 1 and rows["speedup"].notna().any():
-        best = measured.loc[measured["images_per_s"].idxmax()]
+        best = measured.iloc[int(measured["images_per_s"].to_numpy().argmax())]
         agrees = best["agreement"]
         how: str = (
             "mean IoU of {:.4f} with its masks" if pd.isna(best["cosine"]) else "cosine of {:.4f} with its outputs"
         )
+        few = f" ({best['masks_judged']})" if best["masks_judged"] else ""
         said = say(
             "The fastest row is ",
             bold(str(best["technique"])),
             ": ",
             bold(f"{fmt_rate(float(best['images_per_s']))} {best['unit']}/s"),
-            f", {best['speedup']:.2f} times the published model",
-            "." if pd.isna(agrees) else f", with a {how.format(agrees)}.",
+            f", {best['speedup']:.2f} times the published model{_how_sure(best)}",
+            "." if pd.isna(agrees) else f", with a {how.format(agrees)}{few}.",
         )
         evidence = Evidence("ladder", {"technique": (str(best["technique"]),)})
         found.append(Finding("fastest-row", "ladder", said, evidence=evidence))
@@ -141,6 +154,8 @@ def of_ladder(record: LadderRecord, rows: pd.DataFrame) -> list[Finding]:
         if row.status != "ok":
             said = say(f"{row.technique}: {row.status}. {' '.join(row.error.split())}")
             found.append(Finding(f"row-{row.technique}", "ladder", said, "warning"))
+    found += _noise(record, rows)
+    found += _few_masks(rows)
     poor = [str(name) for name in rows.loc[rows["below_min_miou"], "technique"]]
     if poor:
         text = f"Masks agree less with those of fp32 than --min-miou {record.min_miou:g} asks for: {', '.join(poor)}."
@@ -148,6 +163,55 @@ def of_ladder(record: LadderRecord, rows: pd.DataFrame) -> list[Finding]:
     if record.setup.task and record.setup.weights.startswith("random"):
         text = "Weights are random: times are those of the real model, masks are noise and so is their mIoU."
         found.append(Finding("random-weights", "ladder", say(text)))
+    if (record.git_commit or "").endswith("-dirty"):
+        text = "Measured with changes that were in no commit: what ran cannot be looked up."
+        found.append(Finding("dirty-commit", "ladder", say(text)))
+    return found
+
+
+def _how_sure(row: pd.Series) -> str:
+    """` (4.90 to 5.10 at 95 %)` after a ratio to the baseline, and whether that is noise."""
+    if row["speedup_verdict"] == UNSURE:
+        return f" ({UNSURE} to say how sure that is: {row['samples']})"
+    noise = f", {NOISE}" if row["speedup_verdict"] == NOISE else ""
+    return (
+        ""
+        if pd.isna(row["speedup_low"])
+        else f" ({row['speedup_low']:.2f} to {row['speedup_high']:.2f} at 95 %{noise})"
+    )
+
+
+def _noise(record: LadderRecord, rows: pd.DataFrame) -> list[Finding]:
+    """How far the baseline drifted, and the rows that are no faster or slower than that and their samples tell."""
+    found, measured, apart = [], baseline_medians(record), drift(record)
+    if len(measured) > 1:
+        text = f"The baseline was measured {len(measured)} times: its medians differ by up to {fmt_percent(apart)}."
+        found.append(Finding("baseline-drift", "ladder", say(text)))
+    elif measured and rows["speedup"].notna().sum() > 1:
+        text = "The baseline was measured once, before the other rows: how much the device drifted is not known."
+        found.append(Finding("baseline-drift", "ladder", say(text)))
+    for one in (one for one in record.rounds if one.error):
+        said = say(f"The baseline could not be measured again: {' '.join(one.error.split())}")
+        found.append(Finding(f"baseline-round-{len(found)}", "ladder", said, "warning"))
+    for over, what in (("speedup", "the baseline"), ("gain", "the step below it")):
+        noise = rows[(rows[f"{over}_verdict"] == NOISE) & ((over == "speedup") | (rows["parent"] != BASELINE))]
+        if len(noise):
+            names = tuple(str(name) for name in noise["technique"])
+            said = say(f"Within the noise of {what}: {', '.join(names)}.")
+            evidence = Evidence("ladder", {"technique": names})
+            found.append(Finding(f"noise-{over}", "ladder", said, evidence=evidence, names=names))
+    return found
+
+
+def _few_masks(rows: pd.DataFrame) -> list[Finding]:
+    """Rows whose metrics rest on no masks, or on too few."""
+    found = []
+    for judged, of in rows[rows["masks_judged"] != ""].groupby("masks_judged", sort=False):
+        names = tuple(str(name) for name in of["technique"])
+        counts = ", ".join(f"{name} ({counted(count, 'mask')})" for name, count in zip(names, of["masks"], strict=True))
+        says = "there is nothing to compare" if judged == NO_MASKS else f"expected {FEWEST_MASKS} an image or more"
+        said = say(f"{str(judged).capitalize()}: {counts}; {says}.")
+        found.append(Finding(str(judged).replace(" ", "-"), "ladder", said, "warning", names=names))
     return found
 
 

@@ -4,18 +4,39 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from profiler_kit.files import whole_file
-from profiler_kit.formats.ladder_record import Agreement, LadderRecord, RowResult, Truth, as_one_compiler, is_compiled
+from profiler_kit.formats.ladder_ratios import (
+    NAN,
+    Ratio,
+    baseline_medians,
+    drift,
+    over_baseline,
+    over_step,
+    quantile,
+    tail,
+)
+from profiler_kit.formats.ladder_record import (
+    Agreement,
+    LadderRecord,
+    RowResult,
+    Truth,
+    as_one_compiler,
+    is_compiled,
+    too_few_masks,
+)
 from profiler_kit.schema import Column, Schema
-from profiler_kit.units import NS_PER_S, bytes_to_mib, ns_to_ms, ns_to_s
+from profiler_kit.units import NS_PER_S, ns_to_ms, ns_to_s
 
 if TYPE_CHECKING:
     import pandas as pd
 
+_VERDICT: Final = (
+    "Against {}: faster, slower, or within the noise (the interval holds 1, or the baseline's own medians differ by "
+    "more)."
+)
 LADDER_ROWS: Final = Schema(
     "LADDER_ROWS",
     "technique, in the order they were listed; the first is the baseline",
@@ -30,14 +51,14 @@ LADDER_ROWS: Final = Schema(
         "parent": Column("str", "The step that it is compared with; empty for the baseline.", "compared with", "room"),
         "dtype": Column("str", "Number format of the model."),
         "batch_size": Column("int64", show="room"),
-        "samples": Column("int64", "Timed batches."),
+        "samples": Column("int64", "Timed batches, which median, quartiles and tails are of.", "n"),
         "images_per_s": Column("float64", "Items of a batch (images, sequences) over its median time.", "speed"),
         "median_ns": Column("float64", "Of one batch, between events around the timed region."),
         "q1_ns": Column("float64", show="room"),
         "q3_ns": Column("float64", show="room"),
-        "p90_ns": Column("float64", "The 90th percentile of the batches.", "p90", "room"),
-        "p95_ns": Column("float64", "The 95th percentile of the batches.", "p95", "room"),
-        "p99_ns": Column("float64", "The 99th percentile of the batches.", "p99", "room"),
+        "p90_ns": Column("float64", "The 90th percentile, of 10 batches or more.", "p90", "room"),
+        "p95_ns": Column("float64", "The 95th percentile, of 20 batches or more.", "p95", "room"),
+        "p99_ns": Column("float64", "The 99th percentile, of 100 batches or more.", "p99", "room"),
         "max_ns": Column("float64", "The slowest batch.", show="room"),
         "mean_ns": Column("float64", show="never"),
         "first_ns": Column("float64", "The first call of the process.", show="room"),
@@ -54,7 +75,17 @@ LADDER_ROWS: Final = Schema(
         ),
         "warmup_ns": Column("float64", "The calls before the timed ones.", "warm-up", "never"),
         "peak_memory_bytes": Column("float64", "Peak after a reset before the timed batches.", "peak memory"),
+        "peak_reserved_bytes": Column(
+            "float64",
+            "Peak of what torch's allocator held from the driver, with the pools of CUDA graphs and what it kept free.",
+            "peak reserved",
+            "room",
+        ),
         "memory_share": Column("float64", "Peak as a share of the device's memory.", "of memory", "room"),
+        "masks": Column("int64", "Found in all images together.", show="never"),
+        "masks_judged": Column(
+            "str", "Whether metrics rest on 5 masks an image or more; empty where they do.", "masks", "room"
+        ),
         "miou": Column("float64", "Mean IoU with the true masks, where they are known.", "mIoU", "room", "score"),
         "miou_small": Column("float64", "Of true masks below 32² pixels.", "small", "room", "score"),
         "miou_medium": Column("float64", "Of true masks from 32² to below 96² pixels.", "medium", "room", "score"),
@@ -91,8 +122,14 @@ LADDER_ROWS: Final = Schema(
         ),
         "agreement": Column("float64", "With the baseline: mean IoU of masks, or the cosine of outputs.", unit="score"),
         "unit": Column("str", "What a batch is counted in.", show="never"),
-        "speedup": Column("float64", "Speed over that of the baseline.", "× fp32"),
+        "speedup": Column("float64", "Speed over that of the baseline, measured before and after the row.", "× fp32"),
+        "speedup_low": Column("float64", "Lower end of its 95 % interval (bootstrap of both medians).", "from", "room"),
+        "speedup_high": Column("float64", "Upper end of it.", "to", "room"),
+        "speedup_verdict": Column("str", _VERDICT.format("the baseline"), "verdict"),
         "gain": Column("float64", "Speed over that of the step below it.", "× step"),
+        "gain_low": Column("float64", "Lower end of its 95 % interval (bootstrap of both medians).", "from", "room"),
+        "gain_high": Column("float64", "Upper end of it.", "to", "room"),
+        "gain_verdict": Column("str", _VERDICT.format("the step below it"), "verdict on step", "room"),
         "tflops": Column("float64", "Work of the published model over the median time.", "TFLOP/s"),
         "intensity": Column(
             "float64", "FLOP per byte that the published operators move, at this row's dtype.", "FLOP/byte", "never"
@@ -104,21 +141,10 @@ LADDER_ROWS: Final = Schema(
 )
 
 
-NAN: Final = math.nan
 _ITEM_BYTES: Final = {"bfloat16": 2, "float16": 2}
-HALF: Final = ("bf16", "fp16")
+_S_PER_MINUTE: Final = 60
+HALF: Final = {"bf16": "torch.bfloat16", "fp16": "torch.float16"}
 COMPRESSED: Final = ("int8", "fp8", "sparse")  # what segment-anything-fast calls compress
-
-
-def quantile(samples: Sequence[int], share: float) -> float:
-    """The sample quantile, linear between the two nearest (numpy's default); NaN of none."""
-    if not samples:
-        return NAN
-    ordered = sorted(samples)
-    place = share * (len(ordered) - 1)
-    low = math.floor(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
 
 
 def images_per_s(row: RowResult) -> float:
@@ -162,6 +188,14 @@ def below_min_miou(record: LadderRecord, row: RowResult) -> bool:
     return row.agreement.miou < record.min_miou
 
 
+def masks_judged(record: LadderRecord, row: RowResult) -> str:
+    """What to say beside the metrics of a row's masks, when they are too few in an image, its own or the baseline's."""
+    if row.status != "ok" or not record.setup.task:
+        return ""
+    images = record.setup.num_images if row.agreement is None else row.agreement.images
+    return too_few_masks(row.masks if row.agreement is None else min(row.masks, row.agreement.masks), images)
+
+
 def intensity(record: LadderRecord, row: RowResult) -> float:
     """FLOP per byte that the published model's operators read and write, in the row's dtype; NaN when not counted."""
     work = None if record.baseline is None else record.baseline.work
@@ -177,9 +211,10 @@ def rate_name(row: RowResult) -> str:
 
 def _frame_row(record: LadderRecord, row: RowResult) -> dict[str, Any]:
     speed, parent, base = images_per_s(row), parent_of(record, row), record.baseline
-    truth, agreement = row.truth, row.agreement
+    truth, agreement = None if row.masks == 0 else row.truth, row.agreement  # of no masks there is nothing to score
     samples = row.latency_ns
     median = quantile(samples, 0.5)
+    speedup, gain, noise = over_baseline(record, row), over_step(record, row, parent), drift(record)
     work = None if base is None else base.work
     phases = {name: float(row.phases_ns.get(name, NAN)) for name in ("load", "compile_cold", "compile_warm", "warmup")}
     rate = None if record.ceilings is None else record.ceilings.matrix_tflops.get(rate_name(row))
@@ -195,12 +230,17 @@ def _frame_row(record: LadderRecord, row: RowResult) -> dict[str, Any]:
         "samples": len(samples),
         "images_per_s": speed,
         "median_ns": median,
-        **{f"{name}_ns": quantile(samples, share) for name, share in QUANTILES.items()},
+        **{f"{name}_ns": quantile(samples, share) for name, share in QUARTILES.items()},
+        **{f"{name}_ns": tail(samples, share) for name, share in TAILS.items()},
+        "max_ns": quantile(samples, 1.0),
         "mean_ns": sum(samples) / len(samples) if samples else NAN,
         "first_ns": _number(row.first_ns),
         **{f"{name}_ns": value for name, value in phases.items()},
         "peak_memory_bytes": _number(row.peak_memory_bytes),
+        "peak_reserved_bytes": _number(row.peak_reserved_bytes),
         "memory_share": _share(row.peak_memory_bytes, row.total_memory_bytes),
+        "masks": row.masks,
+        "masks_judged": masks_judged(record, row),
         "miou": _field(truth, "miou"),
         "miou_small": _field(truth, "small"),
         "miou_medium": _field(truth, "medium"),
@@ -213,8 +253,8 @@ def _frame_row(record: LadderRecord, row: RowResult) -> dict[str, Any]:
         "cosine": _number(row.scores.get("cosine")),
         "agreement": _number(row.scores.get("cosine") if agreement is None else agreement.miou),
         "unit": record.setup.unit,
-        "speedup": NAN if base is None else speed / images_per_s(base),
-        "gain": NAN if parent is None else speed / images_per_s(parent),
+        **_ratio_columns("speedup", speedup, "" if row is base else speedup.verdict(noise)),
+        **_ratio_columns("gain", gain, gain.verdict(noise)),
         "tflops": NAN if work is None or not samples else work.flop / median / 1e3,
         "intensity": intensity(record, row),
         "peak_tflops": _number(rate),
@@ -223,7 +263,12 @@ def _frame_row(record: LadderRecord, row: RowResult) -> dict[str, Any]:
     }
 
 
-QUANTILES: Final = {"q1": 0.25, "q3": 0.75, "p90": 0.9, "p95": 0.95, "p99": 0.99, "max": 1.0}
+QUARTILES: Final = {"q1": 0.25, "q3": 0.75}
+TAILS: Final = {"p90": 0.9, "p95": 0.95, "p99": 0.99}
+
+
+def _ratio_columns(name: str, one: Ratio, verdict: str) -> dict[str, float | str]:
+    return {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high, f"{name}_verdict": verdict}
 
 
 def _number(value: float | None) -> float:
@@ -242,9 +287,12 @@ def write_csv(path: Path, record: LadderRecord) -> None:
     """Write results.csv, whole or not at all: one line a row of the ladder.
 
     First the columns of segment-anything-fast's results, then those of the sam2 server's experiments (times as
-    "12.345ms", as there), then what neither says: quantiles in ms, phases, accuracy, device, versions, commit. What was
-    not measured is empty; a row that failed has its error under `error`. `img_s(avg)` is images over the time of the
-    timed batches alone; `mIoU` is against the truth, `miou` against the baseline's masks.
+    "12.345ms", as there), then what neither says: ratios, quantiles in ms, phases, accuracy, device, versions, commit.
+    They mean what they mean there: `time` is in minutes, memory is cut to whole MiB and percents, `use_half` is
+    torch.bfloat16, torch.float16 or None. Otherwise: what was not measured is empty, and a row that failed has its
+    error under `error`, not ERROR; `img_s(avg)` is images over the time of the timed batches alone; `mIoU` is against
+    the truth, `miou` against the baseline's masks. `argmax` counts calls as `first` to `fifth` do, and `first` is
+    the first call of the process; mean, quantiles, max and argmax leave that one out, which `first_in_argmax` says.
     """
     rows = [csv_row(record, row) for row in record.rows]
     with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as handle:
@@ -263,19 +311,19 @@ def _columns_of_fast(record: LadderRecord, row: RowResult) -> dict[str, object]:
     total_s = ns_to_s(sum(samples))
     return {
         "technique": row.technique,
-        "time": round(row.wall_s, 3),
+        "time": row.wall_s / _S_PER_MINUTE,
         "sam_commit_name": f"segment_anything {record.versions.get('segment_anything', '?')}",
         "pytorch_version": record.versions.get("torch", ""),
         "sam_model_type": record.setup.model,
         "batch_size": row.batch_size or record.setup.batch_size,
-        "memory(MiB)": None if row.peak_memory_bytes is None else round(bytes_to_mib(row.peak_memory_bytes)),
+        "memory(MiB)": _whole_mib(row.peak_memory_bytes),
         "memory(%)": _percent(row.peak_memory_bytes, row.total_memory_bytes),
         "img_s(avg)": len(samples) * row.batch_size / total_s if samples else None,
         "batch_ms(avg)/batch_size": ns_to_ms(sum(samples) / len(samples)) / row.batch_size if samples else None,
         "mIoU": None if row.truth is None else row.truth.miou,
         "use_compile": next((name for name in names if is_compiled((name,))), False),
-        "use_half": next((name for name in names if name in HALF), None),
-        "compress": "+".join(name for name in names if name.startswith(COMPRESSED)) or None,
+        "use_half": next((HALF[name] for name in names if name in HALF), "None"),
+        "compress": "+".join(name for name in names if name.startswith(COMPRESSED)) or "None",
         "epilogue_fusion_first": False,
         "use_compile_decoder": any("decoder" in name for name in names if is_compiled((name,))),
         "use_nested_tensor": any("jagged" in name or "nested" in name for name in names),
@@ -284,8 +332,8 @@ def _columns_of_fast(record: LadderRecord, row: RowResult) -> dict[str, object]:
         "num_workers": 0,
         "num_batches": len(samples),
         "num_images": len(samples) * row.batch_size,
-        "profile_path": None if row.traces is None else f"{row.traces}/trace.json.gz",
-        "memory_path": None if row.traces is None else f"{row.traces}/memory.pickle",
+        "profile_path": "None" if row.traces is None else f"{row.traces}/trace.json.gz",
+        "memory_path": "None" if row.traces is None else f"{row.traces}/memory.pickle",
     }
 
 
@@ -296,7 +344,7 @@ def _columns_of_sam2(record: LadderRecord, row: RowResult) -> dict[str, object]:
     early: dict[str, object] = {
         place: _ms(calls[number]) if number < len(calls) else None for number, place in enumerate(places)
     }
-    quantiles = {"median": 0.5, "p95": 0.95, "p99": 0.99, "p999": 0.999, "max": 1.0}
+    tails = {name: tail(samples, share) for name, share in (("p95", 0.95), ("p99", 0.99), ("p999", 0.999))}
     total_s = ns_to_s(sum(samples))
     images = len(samples) * row.batch_size
     return {
@@ -307,13 +355,15 @@ def _columns_of_sam2(record: LadderRecord, row: RowResult) -> dict[str, object]:
         "num-images": images,
         **early,
         "mean": _ms(sum(samples) / len(samples)) if samples else None,
-        **{name: _ms(quantile(samples, share)) if samples else None for name, share in quantiles.items()},
-        "argmax": samples.index(max(samples)) if samples else None,
+        "median": _ms(quantile(samples, 0.5)) if samples else None,
+        **{name: None if math.isnan(value) else _ms(value) for name, value in tails.items()},
+        "max": _ms(max(samples)) if samples else None,
+        "argmax": calls.index(max(samples), len(calls) - len(samples)) if samples else None,
         "total_time": f"{total_s:.6f}s" if samples else None,
         "total_img_s": f"{images / total_s}img/s" if samples else None,
         "total_ms_per_img": f"{total_s * 1e3 / images}ms" if samples else None,
         "bytes": row.peak_memory_bytes,
-        "bytes_MiB": None if row.peak_memory_bytes is None else round(bytes_to_mib(row.peak_memory_bytes)),
+        "bytes_MiB": _whole_mib(row.peak_memory_bytes),
         "percentage": _percent(row.peak_memory_bytes, row.total_memory_bytes),
         "miou": None if row.agreement is None else row.agreement.strict_miou,
         "fail_count": None if row.agreement is None else row.agreement.count_mismatch,
@@ -329,8 +379,11 @@ def _columns_of_sam2(record: LadderRecord, row: RowResult) -> dict[str, object]:
 
 def _columns_of_ours(record: LadderRecord, row: RowResult) -> dict[str, object]:
     samples, truth, agreement = row.latency_ns, row.truth, row.agreement
-    quantiles = {"q1": 0.25, "median": 0.5, "q3": 0.75, "p90": 0.9, "p95": 0.95, "p99": 0.99, "max": 1.0}
-    speed = images_per_s(row)
+    quantiles = {name: quantile(samples, share) for name, share in {**QUARTILES, "median": 0.5, "max": 1.0}.items()}
+    quantiles |= {name: tail(samples, share) for name, share in TAILS.items()}
+    order = ("q1", "median", "q3", *TAILS, "max")
+    speed, noise = images_per_s(row), drift(record)
+    over = over_baseline(record, row)
     return {
         "status": row.status,
         "error": row.error,
@@ -338,13 +391,22 @@ def _columns_of_ours(record: LadderRecord, row: RowResult) -> dict[str, object]:
         "step": row.technique in record.steps,
         "dtype": row.dtype,
         "image_size": row.image_size,
-        "img_s(median)": None if math.isnan(speed) else speed,
-        **{f"{name}_ms": ns_to_ms(quantile(samples, share)) if samples else None for name, share in quantiles.items()},
+        "img_s(median)": _known(speed),
+        "speedup": _known(over.value),
+        "speedup_low": _known(over.low),
+        "speedup_high": _known(over.high),
+        "verdict": "" if row is record.baseline else over.verdict(noise),
+        "baseline_rounds": len(baseline_medians(record)),
+        "baseline_drift": _known(noise),
+        "peak_reserved_MiB": _whole_mib(row.peak_reserved_bytes),
+        **{f"{name}_ms": _known(ns_to_ms(quantiles[name])) for name in order},
+        "first_in_argmax": False,
         "first_ms": None if row.first_ns is None else ns_to_ms(row.first_ns),
         **{
             f"{name}_s": ns_to_s(row.phases_ns[name]) if name in row.phases_ns else None
             for name in ("load", "compile_cold", "compile_warm", "warmup", "steady")
         },
+        "masks_judged": masks_judged(record, row),
         "mIoU_small": None if truth is None else truth.small,
         "mIoU_medium": None if truth is None else truth.medium,
         "mIoU_large": None if truth is None else truth.large,
@@ -368,5 +430,13 @@ def _ms(ns: float) -> str:
     return f"{ns_to_ms(ns):.3f}ms"
 
 
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _whole_mib(size_bytes: int | None) -> int | None:
+    return None if size_bytes is None else size_bytes >> 20
+
+
 def _percent(part: int | None, whole: int | None) -> int | None:
-    return round(100 * part / whole) if part is not None and whole else None
+    return int(100 * part / whole) if part is not None and whole else None

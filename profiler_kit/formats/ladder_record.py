@@ -25,6 +25,8 @@ RESULTS, RESULTS_CSV, ROW, ROWS, LOG, OUTPUTS, SAMPLES, SHARED, WATERFALL = (
 BASELINE: Final = "fp32"  # the name of the row without optimizations, which every other is compared with
 WHAT: Final = "results of profiler-kit ladder"
 HINT: Final = "Measure one with: profiler-kit ladder --out DIR"
+NO_MASKS: Final = "no masks"
+FEWEST_MASKS: Final = 5  # an image: fewer say little about how well a row segments
 Status = Literal["ok", "failed", "timeout", "oom", "skipped"]
 
 
@@ -75,9 +77,11 @@ class RowResult:
 
     phases_ns: load, compile_cold, compile_warm, warmup, steady. latency_ns: raw samples, one a batch (for task amg one
     an image). first_ns: the first call of the process. peak_memory_bytes: after a reset before the timed batches; of
-    torch's allocator on a GPU, of the process (resident set) on a CPU. fitted_batch_size: when memory ran out, the
+    torch's allocator on a GPU, of the process (resident set) on a CPU. peak_reserved_bytes: likewise what the allocator
+    held from the driver, to which the pools of CUDA graphs belong. fitted_batch_size: when memory ran out, the
     batch size that did fit. traces: the run folder below the ladder's. masks, truth, agreement: of a model that makes
     masks. scores: how far the outputs of any other agree with the baseline's (relative_error, cosine; None: no number).
+    error and notes name files from the ladder's folder on.
     """
 
     technique: str
@@ -92,6 +96,7 @@ class RowResult:
     latency_ns: tuple[Positive, ...] = ()
     first_ns: Count | None = None
     peak_memory_bytes: Count | None = None
+    peak_reserved_bytes: Count | None = None
     total_memory_bytes: Count | None = None
     fitted_batch_size: Count | None = None
     masks: Count = 0
@@ -110,6 +115,18 @@ class RowResult:
 
 
 @dataclass(frozen=True)
+class Round:
+    """The baseline measured again, in a process of its own. rows: those measured since it was measured last.
+
+    latency_ns: raw samples, none when it failed. Without rows it begins the rest of a ladder that was cut short.
+    """
+
+    rows: tuple[str, ...] = ()
+    latency_ns: tuple[Positive, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True)
 class Ceilings:
     """What the device can do, measured in the same run: matrix products by dtype, and a copy (read plus written)."""
 
@@ -124,7 +141,9 @@ class Setup:
 
     workload: the spec of a user's ("mine.py:workload"). family: what kind of model, before its name. unit: what a batch
     is counted in. For a model that makes masks: task: points, boxes or amg; images: "generated:<seed>", or a folder or
-    file; batch_size is 1 for amg, whose batches are of points_per_batch points.
+    file; batch_size is 1 for amg, whose batches are of points_per_batch points. multimask: of a box three masks, of
+    which the one with the highest predicted IoU counts. annotated: boxes and areas as COCO's json has them, not those
+    of the masks' pixels. crowds: annotations of crowds count too.
     """
 
     model: str
@@ -143,13 +162,17 @@ class Setup:
     workload: str = ""
     family: str = "SAM"
     unit: str = "images"
+    multimask: bool = False
+    annotated: bool = False
+    crowds: bool = False
 
 
 @dataclass(frozen=True)
 class LadderRecord:
     """results.json: the rows in order, the baseline first; rows that are still to run are missing.
 
-    steps: the techniques that the waterfall climbs over, the others are alternatives.
+    steps: the techniques that the waterfall climbs over, the others are alternatives. rounds: the baseline measured
+    again, in the order of time; its first measurement is its row.
     """
 
     setup: Setup
@@ -162,6 +185,7 @@ class LadderRecord:
     created: str
     min_miou: Amount | None = None
     ceilings: Ceilings | None = None
+    rounds: tuple[Round, ...] = ()
     format: Count = FORMAT
 
     def row(self, technique: str) -> RowResult | None:
@@ -186,6 +210,13 @@ def read_ladder(path: Path) -> LadderRecord:
     Raises InputError when there is none, RunFormatError when it is not such a record.
     """
     return read_as(path / RESULTS if path.is_dir() else path, LadderRecord, WHAT, HINT)
+
+
+def too_few_masks(masks: int, images: int) -> str:
+    """What to say beside a metric that rests on so many masks of so many images; "" where they are enough."""
+    if masks >= FEWEST_MASKS * images:
+        return ""
+    return "too few masks to judge" if masks else NO_MASKS
 
 
 def is_compiled(optimizations: Iterable[str]) -> bool:

@@ -17,7 +17,17 @@ TABLES: Final = (
         "rows of the ladder",
         LADDER_ROWS,
         ladder_rows,
-        order=("technique", "images_per_s", "speedup", "gain", "median_ns", "peak_memory_bytes", "agreement"),
+        order=(
+            "technique",
+            "images_per_s",
+            "speedup",
+            "speedup_verdict",
+            "gain",
+            "median_ns",
+            "samples",
+            "peak_memory_bytes",
+            "agreement",
+        ),
         texts=lambda record, rows: {
             "technique": [
                 name if step else BESIDE + name for name, step in zip(rows["technique"], rows["is_step"], strict=True)

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import datetime
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -33,6 +34,7 @@ from profiler_kit.formats.ladder_record import (
     SHARED,
     WHAT,
     LadderRecord,
+    Round,
     RowResult,
     Setup,
     is_compiled,
@@ -42,7 +44,7 @@ from profiler_kit.formats.ladder_record import (
 )
 from profiler_kit.progress import Report, silent
 from profiler_kit.workload.ceilings import Probe, probe
-from profiler_kit.workload.ladder_plan import LadderOptions, LadderPlan, make_ladder_plan
+from profiler_kit.workload.ladder_plan import AGAIN, LadderOptions, LadderPlan, make_ladder_plan
 from profiler_kit.workload.optimizations import parse_optimizations, unmet
 from profiler_kit.workload.protocol import Workload
 from profiler_kit.workload.row import RowPlan
@@ -55,9 +57,10 @@ _GRACE_S: Final = 5.0
 def run_ladder(workload: Workload, options: LadderOptions, *, report: Report = silent) -> tuple[Path, LadderRecord]:
     """Measure every row; return the folder and what its results.json says.
 
-    Rows take turns on the device, one process each; results.json and results.csv are written after each. A row that
+    Rows take turns on the device, one process each; results.json and results.csv are written after each. The baseline
+    is measured again, in a process of its own, after every `baseline_every` rows and after the last one. A row that
     fails, dies or takes longer than `timeout_s` keeps its error and the next one starts. With `resume` rows of a ladder
-    that was cut short are taken over when they were measured, and the others run.
+    that was cut short are taken over when they were measured, and the others run, after the baseline once more.
 
     Raises OptionError for options that cannot be used, InputError for files, WorkloadError when no row could be
     measured.
@@ -75,33 +78,64 @@ def run_ladder(workload: Workload, options: LadderOptions, *, report: Report = s
         device_name=machine.device_name,
         versions=machine.versions,
         git_commit=machine.git_commit,
-        command=machine.command,
+        command=_portable(plan, machine.command),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         min_miou=options.min_miou,
         ceilings=machine.ceilings,
+        rounds=() if before is None or BASELINE not in kept else before.rounds,
     )
     pace = _Pace(report, [name for name, _ in plan.rows], set(kept))
 
     def save(row: RowResult) -> LadderRecord:
         """Write what is measured so far, with this row as the last one."""
-        changed = replace(record, rows=(*record.rows, _compared(plan, row) if row.status == "ok" else row))
-        write_record(plan.out / RESULTS, changed)
-        write_csv(plan.out / RESULTS_CSV, changed)
+        return _written(plan, replace(record, rows=(*record.rows, _compared(plan, row) if row.status == "ok" else row)))
+
+    def again() -> LadderRecord:
+        """Measure the baseline once more, as the end of a round."""
+        pace.show(f"{BASELINE} once more")
+        changed = _written(plan, replace(record, rounds=(*record.rounds, _round(plan, tuple(since), pace.show))))
+        since.clear()
         return changed
 
+    since: list[str] = []  # rows measured since the baseline was
+    every, resumed = plan.options.baseline_every, BASELINE in kept
     with _ended_with_us():
         for technique, optimizations in plan.rows:
             row = kept.get(technique)
             if row is None:
                 pace.begin(technique)
+                if resumed and every:
+                    record, resumed = again(), False
                 row = _run(plan, technique, optimizations, pace.show, save)
                 pace.end(row.wall_s)
+                since += [technique] if row.status == "ok" and technique != BASELINE else []
             record = save(row)
+            if every and len(since) == every and record.baseline is not None:
+                record = again()
+        if every and since and record.baseline is not None:
+            record = again()
     shutil.rmtree(plan.out / SHARED, ignore_errors=True)
     if not any(row.status == "ok" for row in record.rows):
         first = next(row for row in record.rows if row.status != "ok")
         raise WorkloadError(f"no row could be measured; {first.technique}: {first.error} The rest is in {plan.out}.")
     return plan.out, record
+
+
+def _written(plan: LadderPlan, record: LadderRecord) -> LadderRecord:
+    write_record(plan.out / RESULTS, record)
+    write_csv(plan.out / RESULTS_CSV, record)
+    return record
+
+
+def _round(plan: LadderPlan, rows: tuple[str, ...], show: Callable[[str], None]) -> Round:
+    """The baseline once more; its log is kept when it fails."""
+    folder = plan.out / ROWS / AGAIN
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    row = _process(plan, plan.round_plan, lambda stage: show(f"{BASELINE} once more: {stage}"))
+    if row.status == "ok":
+        shutil.rmtree(folder)
+    return Round(rows, row.latency_ns, row.error)
 
 
 def _open(plan: LadderPlan) -> LadderRecord | None:
@@ -254,9 +288,18 @@ def _process(plan: LadderPlan, row_plan: RowPlan, show: Callable[[str], None]) -
         error = f"took longer than --timeout {plan.options.timeout_s:g} s while at: {_last_stage(folder / LOG)}."
         return replace(failed, status="timeout", error=error)
     try:
-        return read_as(folder / ROW, RowResult, WHAT, HINT)
+        row = read_as(folder / ROW, RowResult, WHAT, HINT)
     except (InputError, RunFormatError):
-        return replace(failed, error=f"the process ended with {_how_it_ended(process.returncode)}; see {folder / LOG}.")
+        row = replace(failed, error=f"the process ended with {_how_it_ended(process.returncode)}; see {folder / LOG}.")
+    return replace(row, error=_portable(plan, row.error), notes=tuple(_portable(plan, note) for note in row.notes))
+
+
+def _portable(plan: LadderPlan, text: str) -> str:
+    """The text with files named from the ladder's folder on, and that by its last name: it is read elsewhere."""
+    for place in dict.fromkeys((plan.out.resolve(), plan.out.absolute(), plan.out)):
+        text = re.sub(rf"(?<![\w./-]){re.escape(str(place))}/", "", text)
+        text = re.sub(rf"(?<![\w./-]){re.escape(str(place))}(?![\w./-])", place.name, text)
+    return text
 
 
 def _wait(process: subprocess.Popen[bytes], log: Path, timeout_s: float, show: Callable[[str], None]) -> bool:

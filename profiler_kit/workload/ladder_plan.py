@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 
@@ -17,10 +17,15 @@ from profiler_kit.workload.optimizations import LadderRow, parse_optimizations
 from profiler_kit.workload.protocol import LARGEST_SEED, Workload
 from profiler_kit.workload.row import RowPlan
 
+AGAIN: Final = f".{BASELINE}"  # in a ladder's rows, while the baseline is measured once more
+
 
 @dataclass(frozen=True, kw_only=True)
 class LadderOptions:
-    """The options of `profiler-kit ladder`, which describes them. rows: as typed, the default ladder when empty."""
+    """The options of `profiler-kit ladder`, which describes them. rows: as typed, the default ladder when empty.
+
+    baseline_every: rows between two measurements of the baseline, which is measured at the end too; 0: once only.
+    """
 
     rows: str = ""
     batch_size: int = 1
@@ -28,6 +33,7 @@ class LadderOptions:
     warmup: int | None = None
     iterations: int | None = None
     min_miou: float | None = None
+    baseline_every: int = 4
     traces: bool = False
     warm_compile: bool = True
     timeout_s: float = 1800.0
@@ -77,10 +83,17 @@ class LadderPlan:
             is_baseline=technique == BASELINE,
         )
 
+    @property
+    def round_plan(self) -> RowPlan:
+        """The baseline once more; its folder is named as no row's is."""
+        folder = str(self.out / ROWS / AGAIN)
+        return replace(self.row_plan(BASELINE, ""), folder=folder, traces=False, is_baseline=False, timed_only=True)
+
 
 def make_ladder_plan(workload: Workload, options: LadderOptions) -> LadderPlan:
     """Check everything that can be checked before the first process starts; raises OptionError or WorkloadError."""
     require_count("--seed", workload.seed, 0, LARGEST_SEED)
+    require_count("--baseline-every", options.baseline_every, 0)
     workload.check(options.batch_size)
     least = options.min_miou
     if least is not None and not 0 <= least <= 1:

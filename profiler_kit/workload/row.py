@@ -41,7 +41,7 @@ class RowPlan:
     the rest.
 
     is_baseline: also count the work of the model. first_call_only: load, run once and stop; with the compiler's caches
-    of an earlier process that is a warm compile.
+    of an earlier process that is a warm compile. timed_only: stop after the timed batches: the baseline once more.
     """
 
     technique: str
@@ -56,6 +56,7 @@ class RowPlan:
     traces: bool = False
     is_baseline: bool = False
     first_call_only: bool = False
+    timed_only: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -134,6 +135,8 @@ def _measure(plan: RowPlan, device: torch.device) -> RowResult:
         if plan.first_call_only:
             return row
         row = _steady(plan, bench, phases, row)
+        if plan.timed_only:
+            return row
         stage(workload.compares)
         row = workload.answer(bench, row, Path(plan.folder))
         if plan.is_baseline:
@@ -144,6 +147,8 @@ def _measure(plan: RowPlan, device: torch.device) -> RowResult:
 def _steady(plan: RowPlan, bench: Bench, phases: Phases, row: RowResult) -> RowResult:
     """Warm-up and timed batches: one at a time, the device idle before each."""
     stage("warm up")
+    if plan.warmup:  # which fills the allocator again: what compiling left behind is no part of the peak
+        free_memory(bench.device)
     drive(phases.warm_up(bench.item, plan.warmup), bench.run)
     stage("time")
     _reset_peak(bench.device)
@@ -154,6 +159,7 @@ def _steady(plan: RowPlan, bench: Bench, phases: Phases, row: RowResult) -> RowR
         latency_ns=tuple(phases.latency_ns),
         phases_ns=dict(phases.phases_ns),
         peak_memory_bytes=peak,
+        peak_reserved_bytes=phases.peak_reserved_bytes,
         total_memory_bytes=total,
     )
 

@@ -72,17 +72,25 @@ def decode(rle: Rle) -> Mask:
 
 
 def image_masks(
-    name: str, size: tuple[int, int], rles: Sequence[Rle], scores: Sequence[float], true: Sequence[Rle], *, paired: bool
+    name: str,
+    size: tuple[int, int],
+    rles: Sequence[Rle],
+    scores: Sequence[float],
+    true: Sequence[Rle],
+    *,
+    paired: bool,
+    true_areas: Sequence[int] = (),
 ) -> ImageMasks:
     """The masks of one image with their agreement with the true ones.
 
-    paired: mask i answers for true mask i; otherwise the best of all masks answers for each true one.
+    paired: mask i answers for true mask i; otherwise the best of all masks answers for each true one. true_areas:
+    pixels of the true masks as annotated, by which their class of size is told; counted when empty.
     """
     counts = tuple(_text(rle["counts"]) for rle in rles)
     known: tuple[TrueMask, ...] = ()
     if true:
         ious = paired_iou(rles, true) if paired else _best(pairwise_iou(rles, true))
-        known = tuple(TrueMask(area, float(iou)) for area, iou in zip(areas(true), ious, strict=True))
+        known = tuple(TrueMask(area, float(iou)) for area, iou in zip(true_areas or areas(true), ious, strict=True))
     return ImageMasks(name, size[0], size[1], counts, tuple(float(score) for score in scores), known)
 
 

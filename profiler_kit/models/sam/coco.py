@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,15 +27,18 @@ _HINT: Final = "Try --coco DIR with DIR/annotations/instances_val2017.json and D
 class CocoScenes(Sequence[Scene]):
     """The annotated images of a COCO folder in order of their id, each decoded when it is indexed.
 
-    `masks` of a Scene are the annotations that are not crowds and cover a pixel, in the file's order; unlike those of
-    generated scenes they may overlap.
+    `masks` of a Scene are the annotations that cover a pixel, in the file's order, those of crowds only when asked for;
+    unlike those of generated scenes they may overlap. `boxes` and `areas` are the annotated ones, when asked for.
     """
 
-    def __init__(self, coco: COCO, files: Sequence[Path], ids: Sequence[int], source: Path) -> None:
+    def __init__(
+        self, coco: COCO, files: Sequence[Path], ids: Sequence[int], source: Path, *, annotated: bool, crowds: bool
+    ) -> None:
         self._coco = coco
         self._files = files
         self._ids = ids
         self.source = source
+        self._annotated, self._crowds = annotated, crowds
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -45,7 +49,8 @@ class CocoScenes(Sequence[Scene]):
     def __getitem__(self, at: slice) -> Sequence[Scene]: ...
     def __getitem__(self, at: int | slice) -> Scene | Sequence[Scene]:
         if isinstance(at, slice):
-            return CocoScenes(self._coco, self._files[at], self._ids[at], self.source)
+            files, ids = self._files[at], self._ids[at]
+            return CocoScenes(self._coco, files, ids, self.source, annotated=self._annotated, crowds=self._crowds)
         path, wanted = self._files[at], self._coco.imgs[self._ids[at]]
         image = read_image(path)
         size = (int(wanted.get("height", -1)), int(wanted.get("width", -1)))
@@ -54,11 +59,31 @@ class CocoScenes(Sequence[Scene]):
                 f"{path}: {image.shape[1]} x {image.shape[0]} pixels, expected {size[1]} x {size[0]} as {self.source} "
                 "says. The images and the json are not of the same data set."
             )
-        masks = [self._mask(annotation, size) for annotation in _usable(self._coco, self._ids[at])]
-        return Scene(image, np.array([m for m in masks if m.any()], dtype=bool).reshape(-1, *size), path.name)
+        usable = _usable(self._coco, self._ids[at], crowds=self._crowds)
+        known = [(mask, annotation) for annotation in usable if (mask := self._mask(annotation, size)).any()]
+        masks = np.array([mask for mask, _ in known], dtype=bool).reshape(-1, *size)
+        if not self._annotated:
+            return Scene(image, masks, path.name)
+        shapes = [self._shape(annotation) for _, annotation in known]
+        return Scene(image, masks, path.name, tuple(box for box, _ in shapes), tuple(area for _, area in shapes))
 
     def __iter__(self) -> Iterator[Scene]:
         return (self[at] for at in range(len(self)))
+
+    def _shape(self, annotation: dict[str, Any]) -> tuple[tuple[float, float, float, float], int]:
+        """The annotated box, x0, y0, x1, y1, and area, in whole pixels."""
+        try:
+            x, y, width, height = (float(value) for value in annotation["bbox"])
+            area = math.floor(annotation["area"])  # in the same class of size
+            if not (all(map(math.isfinite, (x, y, width, height))) and min(width, height, area) >= 0):
+                raise ValueError("they are no box and area")
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise InputError(
+                f"{self.source}: annotation {annotation.get('id')} has bbox {annotation.get('bbox')} and area "
+                f"{annotation.get('area')}, expected [x, y, width, height] and a number of pixels. "
+                "Leave --annotated out."
+            ) from error
+        return (x, y, x + width, y + height), area
 
     def _mask(self, annotation: dict[str, Any], size: tuple[int, int]) -> Mask:
         try:
@@ -73,25 +98,28 @@ class CocoScenes(Sequence[Scene]):
             ) from error
 
 
-def load_coco(folder: Path, *, limit: int | None = None) -> CocoScenes:
+def load_coco(folder: Path, *, limit: int | None = None, annotated: bool = False, crowds: bool = False) -> CocoScenes:
     """The images with at least one usable annotation, at most `limit` of them; the images themselves are not read yet.
 
     folder: holds annotations/instances_*.json (or instances*.json) and the images; or the json file itself, with the
-    images in a folder beside it or above.
+    images in a folder beside it or above. annotated: with boxes and areas as the json has them. crowds: their
+    annotations are usable too.
 
     Raises InputError when there is no json or more than one, when it is not COCO's, when nothing is annotated,
     or when image files are missing (all are looked for before anything runs).
     """
     source = _find_json(folder)
     coco = _read(source)
-    ids = [image for image in sorted(coco.imgs) if any(True for _ in _usable(coco, image))][:limit]
+    ids = [image for image in sorted(coco.imgs) if any(True for _ in _usable(coco, image, crowds=crowds))][:limit]
     if not ids:
-        raise InputError(f"{source}: no image has an annotation to use (crowds do not count), {_EXPECTED}. {_HINT}")
-    return CocoScenes(coco, _find_images(source, [coco.imgs[image] for image in ids]), ids, source)
+        uncounted = "" if crowds else " (crowds do not count)"
+        raise InputError(f"{source}: no image has an annotation to use{uncounted}, {_EXPECTED}. {_HINT}")
+    files = _find_images(source, [coco.imgs[image] for image in ids])
+    return CocoScenes(coco, files, ids, source, annotated=annotated, crowds=crowds)
 
 
-def _usable(coco: COCO, image: int) -> Iterator[dict[str, Any]]:
-    return (a for a in coco.imgToAnns.get(image, ()) if not a.get("iscrowd") and a.get("segmentation"))
+def _usable(coco: COCO, image: int, *, crowds: bool) -> Iterator[dict[str, Any]]:
+    return (a for a in coco.imgToAnns.get(image, ()) if a.get("segmentation") and (crowds or not a.get("iscrowd")))
 
 
 def _find_json(folder: Path) -> Path:

@@ -38,7 +38,8 @@ _BLOCK: Final = re.compile(r"(image_encoder\.blocks\.\d+)(?:\.attn)?")
 class Query:
     """The prompts of one image in the model's frame (pixels after the resize); points or boxes is None.
 
-    points: float32[P, 1, 2], x then y. labels: int32[P, 1], 1 for foreground. boxes: float32[P, 4].
+    points: float32[P, 1, 2], x then y. labels: int32[P, 1], 1 for foreground. boxes: float32[P, 4]. multimask: three
+    masks of each, not one.
     input_size, original_size: (height, width) of the image after and before the resize.
     """
 
@@ -47,6 +48,7 @@ class Query:
     boxes: torch.Tensor | None
     input_size: tuple[int, int]
     original_size: tuple[int, int]
+    multimask: bool = True
 
     @property
     def count(self) -> int:
@@ -76,7 +78,7 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What SAM answered for one image: for each of P prompts C candidate masks (3 for a point, 1 for a box).
+    """What SAM answered for one image: for each of P prompts C candidate masks (3 for a point, 1 or 3 for a box).
 
     masks: bool[P, C, H, W] at the image's own size. iou: float32[P, C], the model's own guess of their quality.
     """
@@ -163,7 +165,7 @@ class SamForward(torch.nn.Module):
                     image_pe=position,
                     sparse_prompt_embeddings=sparse,
                     dense_prompt_embeddings=dense,
-                    multimask_output=part.boxes is None,
+                    multimask_output=part.multimask,
                 )
             with region("postprocess"):
                 masks.append(self.postprocess(low_resolution, part))
@@ -191,7 +193,7 @@ class SamForward(torch.nn.Module):
                     image_pe=position,
                     sparse_prompt_embeddings=sparse,
                     dense_prompt_embeddings=dense,
-                    multimask_output=boxes is None,
+                    multimask_output=parts[0].multimask,
                     prompts_per_image=counts,
                 )
             with region("postprocess"):
@@ -285,4 +287,4 @@ def _query(scene: Scene, choice: PromptChoice, resize: ResizeLongestSide, input_
         labels = torch.ones(points.shape[:2], dtype=torch.int32)
     if prompts.boxes is not None:
         boxes = torch.from_numpy(resize.apply_boxes(prompts.boxes, scene.size).astype(np.float32))
-    return Query(points, labels, boxes, input_size, scene.size)
+    return Query(points, labels, boxes, input_size, scene.size, multimask=boxes is None or choice.multimask)

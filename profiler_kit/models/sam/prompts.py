@@ -19,11 +19,13 @@ _EXPECTED: Final = f"expected centers, boxes or grid:N with N from 1 to {LARGEST
 class PromptChoice:
     """Which prompts to make; `grid` is the number of points on each side of the grid.
 
-    Centres and boxes need object masks. A photograph has none: for it both fall back to the grid.
+    Centres and boxes need object masks. A photograph has none: for it both fall back to the grid. multimask: three
+    masks of a box too.
     """
 
     kind: Literal["centers", "boxes", "grid"]
     grid: int = 4
+    multimask: bool = False
 
     def __str__(self) -> str:
         return f"grid:{self.grid}" if self.kind == "grid" else self.kind
@@ -39,7 +41,7 @@ class Prompts:
 
     points: float32[P, 2], x then y, each a foreground point of one object.
     boxes: float32[P, 4], x0, y0, x1, y1: indices of the first and of the last pixel column and row inside, both
-    inclusive (segment-anything adds 0.5 to reach the pixel centres).
+    inclusive (segment-anything adds 0.5 to reach the pixel centres); of annotated boxes, their corners.
     """
 
     points: npt.NDArray[np.float32] | None
@@ -68,7 +70,8 @@ def make_prompts(scene: Scene, choice: PromptChoice) -> Prompts:
     if choice.kind == "grid" or choice.falls_back(scene):
         return Prompts(point_grid(scene.size, choice.grid), None)
     if choice.kind == "boxes":
-        return Prompts(None, np.array([mask_box(mask) for mask in scene.masks], dtype=np.float32))
+        boxes = scene.boxes or [mask_box(mask) for mask in scene.masks]
+        return Prompts(None, np.array(boxes, dtype=np.float32))
     return Prompts(np.array([mask_centre(mask) for mask in scene.masks], dtype=np.float32), None)
 
 

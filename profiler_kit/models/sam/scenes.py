@@ -28,12 +28,15 @@ class Scene:
 
     image: uint8[H, W, 3], RGB. masks: bool[N, H, W], the visible pixels of each object, back to front: object i
     hides parts of objects before it. They never overlap; the background is what none covers. A photograph has
-    N = 0: nothing is known. name: the file's name, or "scene-<number>".
+    N = 0: nothing is known. name: the file's name, or "scene-<number>". boxes, areas: x0, y0, x1, y1 and pixels of
+    each object where they are annotated; else empty, and those of the masks count.
     """
 
     image: Image
     masks: Mask
     name: str
+    boxes: tuple[tuple[float, float, float, float], ...] = ()
+    areas: tuple[int, ...] = ()
 
     @property
     def size(self) -> tuple[int, int]:

@@ -17,7 +17,7 @@ import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
 from profiler_kit.capture.layer_tree import Label, Select
 from profiler_kit.errors import OptionError
 from profiler_kit.files import whole_file
-from profiler_kit.formats.ladder_record import BASELINE, SAMPLES, RowResult
+from profiler_kit.formats.ladder_record import BASELINE, SAMPLES, RowResult, too_few_masks
 from profiler_kit.formats.run_record import MASKS
 from profiler_kit.models.sam.accuracy import (
     ImageMasks,
@@ -71,6 +71,8 @@ class SamWorkload(Workload):
     name: of the model. checkpoint: if None, the weights that ship with the model, or random ones of `seed`. images,
     coco: folders of photographs; without, scenes are generated from the seed. count: how many images, one batch if
     None. prompts: "centers", "boxes" or "grid:N". task: points, boxes or amg, for a ladder, in place of `prompts`.
+    multimask: of each box three masks, the one with the highest predicted IoU counts. annotated: boxes and areas of
+    objects as COCO's json has them, not of their masks' pixels. crowds: COCO's crowds count as objects.
     side: of the model's input, its own if 0.
     """
 
@@ -84,6 +86,9 @@ class SamWorkload(Workload):
     task: str = ""
     points_per_side: int = 32
     points_per_batch: int = 64
+    multimask: bool = False
+    annotated: bool = False
+    crowds: bool = False
     side: int = 0
 
     spec = "profiler_kit.models.sam.workload:SamWorkload"
@@ -105,7 +110,8 @@ class SamWorkload(Workload):
     @property
     def choice(self) -> PromptChoice:
         """What is asked of an image."""
-        return parse_prompts(TASKS[self.task] if self.task else self.prompts)
+        found = parse_prompts(TASKS[self.task] if self.task else self.prompts)
+        return replace(found, multimask=self.multimask)
 
     def check(self, batch_size: int) -> None:
         """As `Workload.check`, with SAM's own options; of a folder of images one is read."""
@@ -113,6 +119,11 @@ class SamWorkload(Workload):
         super().check(batch_size)
         if self.task:
             self._check_task(batch_size)
+        if self.multimask and self.choice.kind != "boxes":
+            raise OptionError("--multimask: a point always gets three masks. Use it with --task boxes.")
+        for option, given in (("--annotated", self.annotated), ("--crowds", self.crowds)):
+            if given and self.coco is None:
+                raise OptionError(f"{option}: found without annotations, expected --coco DIR.")
         if self.images is not None and self.coco is not None:
             raise OptionError("--images and --coco: found both; choose one of them.")
         if self.count is not None and self.count < 1:
@@ -137,7 +148,9 @@ class SamWorkload(Workload):
             )
 
     def setup(self) -> Mapping[str, Any]:
-        """The fields of a ladder's setup that are SAM's; reads the folders, so that bad files end here."""
+        """The fields of a ladder's setup that are SAM's; reads the folders and the checkpoint: bad files end here."""
+        if self._checkpoint is not None and not self.weights:
+            self.model(torch.device("cpu"))
         self.weights = self.weights or self._weights_of()
         given = self.images is not None or self.coco is not None
         return {
@@ -146,6 +159,9 @@ class SamWorkload(Workload):
             "num_images": len(self.scenes(self.count or 1)) if given else self.count,
             "points_per_side": self.points_per_side,
             "points_per_batch": self.points_per_batch,
+            "multimask": self.multimask,
+            "annotated": self.annotated,
+            "crowds": self.crowds,
         }
 
     @property
@@ -215,7 +231,7 @@ class SamWorkload(Workload):
         if self.images is not None:
             return load_images(Path(self.images), limit=count)
         if self.coco is not None:
-            return load_coco(Path(self.coco), limit=count)
+            return load_coco(Path(self.coco), limit=count, annotated=self.annotated, crowds=self.crowds)
         kept = None if self.scratch is None else self.scratch / _KEPT
         if kept is not None and kept.is_file():
             return read_scenes(kept)
@@ -296,7 +312,9 @@ class SamWorkload(Workload):
         if noise:
             notes.append("masks: those of the first image only; the weights are random, so the masks are noise")
         elif agreement is not None:
-            notes.append(f"masks: mean IoU {agreement:.4f} with the true masks of the first batch")
+            few = too_few_masks(sum(len(prediction.iou) for prediction in output[:images]), images)
+            said = f" ({few})" if few else ""
+            notes.append(f"masks: mean IoU {agreement:.4f} with the true masks of the first batch{said}")
         return notes
 
     def answer(self, bench: Bench, row: RowResult, folder: Path) -> RowResult:
@@ -318,7 +336,9 @@ class SamWorkload(Workload):
             for scene in scenes:
                 found = bench.run(scene.image)
                 rles, scores = ([mask[key] for mask in found] for key in ("segmentation", "predicted_iou"))
-                yield image_masks(scene.name, scene.size, rles, scores, encode(scene.masks), paired=False)
+                yield image_masks(
+                    scene.name, scene.size, rles, scores, encode(scene.masks), paired=False, true_areas=scene.areas
+                )
             return
         for start in range(0, len(scenes), bench.size):
             chunk = [scenes[at] for at in range(start, min(start + bench.size, len(scenes)))]
@@ -328,7 +348,9 @@ class SamWorkload(Workload):
             for scene, prediction in zip(chunk, predictions, strict=False):
                 best, scores = prediction.best()
                 true = [] if self.choice.falls_back(scene) else encode(scene.masks)
-                yield image_masks(scene.name, scene.size, encode(best), scores.tolist(), true, paired=True)
+                yield image_masks(
+                    scene.name, scene.size, encode(best), scores.tolist(), true, paired=True, true_areas=scene.areas
+                )
 
     def compare(self, row: RowResult, folder: Path, baseline: Path) -> RowResult:
         """The row with its masks compared with the baseline's, where both are there."""

@@ -15,6 +15,7 @@ from PIL import Image
 
 from profiler_kit.errors import KitError
 from profiler_kit.finding import Finding
+from profiler_kit.findings.records import of_ladder
 from profiler_kit.formats.ladder_file import ladder_rows
 from profiler_kit.formats.ladder_record import BASELINE, LadderRecord
 from profiler_kit.render.figures.ladder import pareto_front
@@ -40,7 +41,7 @@ def ladder_section(folder: Path, record: LadderRecord, anchor: str) -> Section:
     """Everything the report says of one ladder. folder: where the rows' masks and the kept images may be."""
     rows = ladder_rows(record)
     title, footer = ladder_facts(record)
-    failed = [warning(f"{row.technique}: {row.status}. {row.error}") for row in record.rows if row.status != "ok"]
+    said = of_ladder(record, rows)
     waterfall = _picture(waterfall_png(rows, title, footer), f"{title}: speed, memory and agreement")
     blocks = [Block("", waterfall), Block("", table_html(every_table()["ladder"].of_source(record), brief=True))]
     if rows["images_per_s"].notna().any():
@@ -51,7 +52,17 @@ def ladder_section(folder: Path, record: LadderRecord, anchor: str) -> Section:
     problems: list[Finding] = []
     blocks += _overlays(folder, rows, problems)
     named = f"Ladder: {folder.resolve().name}"
-    return Section(anchor, named, warnings=[*failed, *problems], rows=[[block] for block in blocks], lead=_LEAD)
+    fastest = next((one for one in said if one.id == "fastest-row"), None)
+    others = [one for one in said if one is not fastest]
+    return Section(
+        anchor,
+        named,
+        said=fastest,
+        lines=[one for one in others if one.level == "note"],
+        warnings=[*(one for one in others if one.level != "note"), *problems],
+        rows=[[block] for block in blocks],
+        lead=_LEAD,
+    )
 
 
 def _picture(data: bytes, label: str) -> Markup:

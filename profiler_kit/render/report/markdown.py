@@ -13,7 +13,7 @@ from profiler_kit.finding import Finding, of_kind
 from profiler_kit.findings import memory
 from profiler_kit.findings.compare import of_comparison
 from profiler_kit.findings.numbers import numbers
-from profiler_kit.findings.records import what_ran
+from profiler_kit.findings.records import of_ladder, what_ran
 from profiler_kit.formats.ladder_file import ladder_rows
 from profiler_kit.formats.ladder_record import LadderRecord
 from profiler_kit.render.ladder_style import agreement_title, ladder_facts
@@ -57,11 +57,23 @@ def ladder_markdown(folder: Path, record: LadderRecord) -> str:
     table = ladder_rows(record)
     for row in table.to_dict("records"):
         values = ((row["images_per_s"], ",.1f"), (row["speedup"], ",.2f"), (ns_to_ms(row["median_ns"]), ",.2f"))
-        more = ((bytes_to_mib(row["peak_memory_bytes"]), ",.0f"), (row["agreement"], ".4f"))
+        more = ((row["samples"], "d"), (bytes_to_mib(row["peak_memory_bytes"]), ",.0f"), (row["agreement"], ".4f"))
         cells = [MISSING if pd.isna(value) else format(value, form) for value, form in (*values, *more)]
-        rows.append([str(row["technique"]), *cells, "" if row["status"] == "ok" else str(row["status"])])
-    head = ["row", f"{record.setup.unit}/s", "× fp32", "median ms", "peak MiB", agreement_title(table), ""]
-    lines = [f"### {plain(folder.resolve().name)}", "", plain(title), "", *grid(head, rows), "", plain(footer)]
+        last = row["speedup_verdict"] if row["status"] == "ok" else row["status"]
+        rows.append([str(row["technique"]), *cells, str(last)])
+    head = ["row", f"{record.setup.unit}/s", "× fp32", "median ms", "n", "peak MiB", agreement_title(table), ""]
+    said = [f"- {_line(one)}" for one in of_ladder(record, table)]
+    lines = [
+        f"### {plain(folder.resolve().name)}",
+        "",
+        plain(title),
+        "",
+        *grid(head, rows),
+        "",
+        *said,
+        "",
+        plain(footer),
+    ]
     return "\n".join(lines) + "\n"
 
 
