@@ -41,15 +41,16 @@ def test_the_table(folder: Path) -> None:
     assert printed.startswith("SAM vit_b (random:0), points, batch size 8, NVIDIA H200: rows of the ladder\n")
     drawn, _ = run([str(folder), "--png", str(folder / "new" / "w.png")])
     assert drawn == printed and (folder / "new" / "w.png").read_bytes().startswith(b"\x89PNG")
-    told = ("technique", "img/s", "× fp32", "median", "25 %", "75 %", "p99", "peak memory", "mIoU", "mIoU with fp32")
+    told = ("technique", "img/s", "× fp32", "median", "n", "25 %", "75 %", "peak memory", "mIoU", "mIoU with fp32")
     assert [cells[0][name] for name in told] == [
-        *("fp32", "80", "1.00", "100.000 ms", "90.000 ms", "100.000 ms", "119.200 ms", "3.91 GiB", "0.8000", "1.0000"),
+        *("fp32", "80", "1.00", "100.000 ms", "5", "90.000 ms", "100.000 ms", "3.91 GiB", "0.8000", "1.0000"),
     ]
     assert [cells[1][name] for name in told] == [
-        *("bf16", "160.0", "2.00", "50.000 ms", "45.000 ms", "50.000 ms", "59.600 ms", "1.95 GiB", "0.7900", "0.9900"),
+        *("bf16", "160.0", "2.00", "50.000 ms", "5", "45.000 ms", "50.000 ms", "1.95 GiB", "0.7900", "0.9900"),
     ]
-    assert "oom: oom, --batch-size 8: too much" in printed
-    assert printed.splitlines()[-1].startswith("note: random weights: ")
+    assert "p99" not in names  # of five samples there is none
+    assert "oom: oom. --batch-size 8: too much" in printed
+    assert printed.splitlines()[-1].startswith("Weights are random: ")
 
 
 def test_json_has_the_raw_samples_and_no_nan(folder: Path) -> None:
@@ -57,6 +58,7 @@ def test_json_has_the_raw_samples_and_no_nan(folder: Path) -> None:
     found = json.loads(printed, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert found["rows"][1]["latency_ns"] == [40_000_000, 45_000_000, 50_000_000, 50_000_000, 60_000_000]
     assert found["rows"][1]["technique"] == "bf16" and found["rows"][1]["speedup"] == 2
+    assert found["findings"][0]["sentence"].startswith("The fastest row is int8: 400.0 images/s, 5.00 times the")
     assert found["rows"][-1]["images_per_s"] is None and found["setup"]["weights"] == "random:0"
 
 
@@ -72,7 +74,7 @@ def test_a_row_below_the_accuracy_asked_for_fails_the_command(folder: Path) -> N
     write_record(folder / RESULTS, marked(0.95))
     printed, error = run([str(folder)])
     assert isinstance(error, ThresholdError) and str(error).startswith("--min-miou 0.95: ")
-    assert "int8: mIoU 0.9000 with the baseline's masks is too low" in printed
+    assert "Masks agree less with those of fp32 than --min-miou 0.95 asks for: int8." in printed
 
 
 def marked(least: float) -> LadderRecord:

@@ -43,7 +43,8 @@ def test_ladders_stand_after_runs(tmp_path: Path) -> None:
 def test_as_markdown(tmp_path: Path) -> None:
     folder = write_ladder(tmp_path / "vit_b")
     text = ladder_markdown(folder, read_ladder(folder))
-    assert "| `int8` | 400.0 | 5.00 | 20.00 | 800 | 0.9000 |  |" in text
-    assert "| `oom` | – | – | – | – | – | oom |" in text
+    assert "| `int8` | 400.0 | 5.00 | 20.00 | 5 | 800 | 0.9000 | faster |" in text
+    assert "| `oom` | – | – | – | 0 | – | – | oom |" in text
+    assert "- The fastest row is **int8**" in text and "- oom: oom. --batch-size 8: too much" in text
     done = CliRunner().invoke(build_app(), ["report", str(folder), "--markdown"])
     assert done.exit_code == 0 and done.stdout.startswith("### vit\\_b") and "| `bf16` |" in done.stdout

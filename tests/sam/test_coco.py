@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 
 from profiler_kit.errors import InputError
+from profiler_kit.models.sam.accuracy import against_truth, encode, image_masks
 from profiler_kit.models.sam.coco import load_coco
+from profiler_kit.models.sam.prompts import PromptChoice, make_prompts
 
 HINT = "Try --coco DIR with DIR/annotations/instances_val2017.json and DIR/val2017/*.jpg, or the json itself."
 WANT = "expected COCO's instances json with images, annotations and their segmentation"
@@ -69,6 +71,45 @@ def test_masks_and_pixels(folder: Path) -> None:
     assert [int(mask.sum()) for mask in second.masks] == [60, 100] and second.masks[0, :, :2].all()
     assert len(load_coco(folder, limit=1)) == 1 and len(scenes[1:]) == 1
     assert [scene.name for scene in load_coco(json_of(folder))] == ["0.png", "1.png"]
+
+
+def annotate(value: dict[str, Any]) -> None:
+    """A box and an area that are not those of the masks."""
+    for number, one in enumerate(value["annotations"]):
+        one.update(bbox=[1.5, 2, 10, 4 + number], area=1023.6)
+
+
+def test_crowds_boxes_and_areas_as_annotated(folder: Path) -> None:
+    change(folder, annotate)
+    assert [scene.name for scene in load_coco(folder, crowds=True)] == ["0.png", "1.png", "2.png"]
+    plain, annotated = load_coco(folder)[1], load_coco(folder, annotated=True)[1:][0]
+    assert plain.boxes == plain.areas == ()
+    assert annotated.boxes == ((1.5, 2, 11.5, 7), (1.5, 2, 11.5, 8))
+    assert annotated.areas == (1023, 1023)  # below 32**2, as 1023.6 is
+    boxes = make_prompts(annotated, PromptChoice("boxes")).boxes
+    assert boxes is not None and boxes.tolist() == [[1.5, 2, 11.5, 7], [1.5, 2, 11.5, 8]]
+    own = make_prompts(plain, PromptChoice("boxes")).boxes
+    assert own is not None and own.tolist()[1] == [10, 5, 19, 14]
+    masks = [encode(scene.masks) for scene in (plain, annotated)]
+    truth = [
+        against_truth([image_masks("a", (30, 40), found, [1.0] * 2, found, paired=True, true_areas=areas)])
+        for found, areas in zip(masks, ((), (9216, 20)), strict=True)
+    ]
+    assert truth[0] is not None and truth[0].counts == (2, 0, 0)
+    assert truth[1] is not None and truth[1].counts == (1, 0, 1)
+
+
+@pytest.mark.parametrize(
+    "broken", [{"bbox": []}, {"bbox": None}, {"bbox": [1, 2, "x", 4]}, {"area": None}, {"area": -1}, {"area": 1e400}]
+)
+def test_boxes_and_areas_that_are_none(folder: Path, broken: dict[str, Any]) -> None:
+    change(folder, annotate)
+    change(folder, lambda value: value["annotations"][0].update(broken))
+    assert len(list(load_coco(folder))) == 2
+    with pytest.raises(InputError) as caught:
+        list(load_coco(folder, annotated=True))
+    assert str(caught.value).startswith(f"{json_of(folder)}: annotation 1 has bbox ")
+    assert str(caught.value).endswith("expected [x, y, width, height] and a number of pixels. Leave --annotated out.")
 
 
 def test_missing_images_are_counted_before_anything_runs(folder: Path) -> None:

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from profiler_kit.errors import InputError, OptionError, RunFormatError, WorkloadError
+from profiler_kit.errors import CheckpointError, InputError, OptionError, RunFormatError, WorkloadError
+from profiler_kit.findings.records import ladder_setup, of_ladder
 from profiler_kit.formats.ladder_file import ladder_rows
-from profiler_kit.formats.ladder_record import LadderRecord, RowResult, climb, read_ladder
+from profiler_kit.formats.ladder_ratios import baseline_samples
+from profiler_kit.formats.ladder_record import Ceilings, LadderRecord, RowResult, climb, read_ladder
 from profiler_kit.load.discover.runs import find_runs
 from profiler_kit.models.sam.accuracy import read_masks_file
 from profiler_kit.models.sam.forward import Batch
@@ -22,6 +24,7 @@ from profiler_kit.models.sam.models import load_model, model_names
 from profiler_kit.models.sam.optimizations import LADDER
 from profiler_kit.models.sam.workload import SamWorkload
 from profiler_kit.workload import ladder
+from profiler_kit.workload.ceilings import Probe
 from profiler_kit.workload.ladder import run_ladder
 from profiler_kit.workload.ladder_plan import LadderOptions, LadderPlan, make_ladder_plan, parse_rows
 from profiler_kit.workload.row import RowPlan, run_row
@@ -130,7 +133,11 @@ def test_the_frame_and_the_csv(out: Path, record: LadderRecord) -> None:
     assert frame["technique"].tolist() == ["fp32", "bf16", "tf32", "broken"]
     first, second, third = (frame.iloc[number] for number in range(3))
     assert first["parent"] == "" and second["parent"] == "fp32" and first["speedup"] == 1
-    assert second["speedup"] == second["gain"] == pytest.approx(second["images_per_s"] / first["images_per_s"])
+    around = sorted((*record.rows[0].latency_ns, *record.rounds[0].latency_ns))
+    median = (around[2] + around[3]) / 2  # of the baseline before and after
+    assert second["speedup"] == second["gain"] == pytest.approx(second["images_per_s"] * median / 2e9)
+    assert second["speedup_verdict"] == "too few samples" and math.isnan(second["speedup_low"])
+    assert first["speedup_verdict"] == first["gain_verdict"] == ""
     assert first["images_per_s"] == pytest.approx(2e9 / sorted(record.rows[0].latency_ns)[1])
     assert second["intensity"] == pytest.approx(2 * first["intensity"])  # half the bytes
     assert math.isnan(third["images_per_s"]) and third["samples"] == 0 and third["error"]
@@ -144,8 +151,99 @@ def test_the_frame_and_the_csv(out: Path, record: LadderRecord) -> None:
     samples = record.rows[1].latency_ns
     assert float(rows[1]["img_s(avg)"]) == pytest.approx(6e9 / sum(samples))  # 3 batches of 2, in their own time
     assert float(rows[1]["batch_ms(avg)/batch_size"]) == pytest.approx(sum(samples) / 3 / 2 / 1e6)
-    assert rows[1]["use_half"] == "bf16" and rows[1]["num_images"] == "6" and rows[1]["fail_count"] == "0"
+    assert float(rows[1]["time"]) == pytest.approx(record.rows[1].wall_s / 60) and rows[1]["first_in_argmax"] == "False"
+    assert (
+        rows[1]["use_half"] == "torch.bfloat16"
+        and rows[0]["use_half"] == "None"
+        and rows[1]["num_images"] == "6"
+        and rows[1]["fail_count"] == "0"
+    )
     assert rows[3]["status"] == "failed" and rows[3]["likely_failed_stderr"] == _NO_MODEL and rows[3]["mIoU"] == ""
+
+
+def test_the_baseline_is_measured_again_at_the_end(out: Path, record: LadderRecord) -> None:
+    """bf16 is the one row that was measured: tf32 and broken have nothing to compare."""
+    assert [(one.rows, len(one.latency_ns), one.error) for one in record.rounds] == [(("bf16",), 3, "")]
+    assert not list((out / "rows").glob(".*"))
+    assert dict(ladder_setup(record))["Rounds"] == "fp32; bf16; fp32"
+
+
+def test_rounds_of_rows_and_of_a_ladder_that_was_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every row that was measured is between two measurements of the baseline, of the same sitting."""
+    ran: list[str] = []
+
+    def process(plan: LadderPlan, row_plan: RowPlan, _show: object) -> RowResult:
+        again = row_plan.timed_only
+        ran.append("again" if again else row_plan.technique)
+        if row_plan.technique == "c":
+            return RowResult("c", ("bf16",), "failed", f"see {plan.out}/rows/c/log.txt.")
+        late = again and ran.count("again") == 2
+        if late:
+            return RowResult("fp32", (), "timeout", "too late.", batch_size=2)
+        return RowResult(row_plan.technique, row_plan.names, "ok", batch_size=2, latency_ns=(100, 101, 102))
+
+    monkeypatch.setattr(ladder, "_process", process)
+    rows = "a=bf16;b=bf16;c=bf16;d=bf16;e=bf16"
+    _, record = measure(rows=rows, out=tmp_path / "x", baseline_every=2)
+    assert ran == ["fp32", "a", "b", "again", "c", "d", "e", "again"]
+    assert [(one.rows, one.error) for one in record.rounds] == [(("a", "b"), ""), (("d", "e"), "too late.")]
+    assert baseline_samples(record, record.rows[1]) == (100, 101, 102) * 2
+    assert baseline_samples(record, record.rows[-1]) == (100, 101, 102)  # the round after it failed
+    said = [one.sentence for one in of_ladder(record, ladder_rows(record))]
+    assert "The baseline could not be measured again: too late." in said
+    assert "The baseline was measured 2 times: its medians differ by up to 0.0 %." in said
+    ran.clear()
+    monkeypatch.setattr(ladder, "_probe", lambda _plan: Probe(record.device_name, {}, None, "", Ceilings({}, 1.0)))
+    _, resumed = measure(rows=f"{rows};f=bf16", out=tmp_path / "x", baseline_every=2, resume=True)
+    assert ran == ["again", "c", "f", "again"]
+    assert [one.rows for one in resumed.rounds[2:]] == [(), ("f",)]
+    ran.clear()
+    measure(rows=rows, out=tmp_path / "y", baseline_every=0)
+    assert ran == ["fp32", "a", "b", "c", "d", "e"]
+
+
+def test_what_is_written_names_files_from_the_folder_on(tmp_path: Path) -> None:
+    plan = plan_of(out=tmp_path / "my ladder")
+    for text, wanted in (
+        (f"see {tmp_path}/my ladder/rows/a/log.txt.", "see rows/a/log.txt."),
+        (
+            f"profiler-kit ladder --out '{tmp_path}/my ladder' --rows a",
+            "profiler-kit ladder --out 'my ladder' --rows a",
+        ),
+        (f"{tmp_path}/my ladder2/x", f"{tmp_path}/my ladder2/x"),
+        (f"/else{tmp_path}/my ladder/x", f"/else{tmp_path}/my ladder/x"),
+    ):
+        assert ladder._portable(plan, text) == wanted
+
+
+def test_a_checkpoint_is_read_before_any_process_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ladder, "_process", lambda *_: pytest.fail("a process was started"))
+    state = load_model("vit_tiny").model.state_dict()
+    torch.save({**state, "more": torch.zeros(1)}, tmp_path / "more.pt")
+    torch.save({name: value for name, value in state.items() if "neck" not in name}, tmp_path / "less.pt")
+    (tmp_path / "cut.pt").write_bytes((tmp_path / "more.pt").read_bytes()[:5000])
+    for file, said in (
+        ("more.pt", "holds more, which vit_tiny has not."),
+        ("less.pt", "is missing, expected all"),
+        ("cut.pt", "broken or cut off"),
+    ):
+        with pytest.raises(CheckpointError, match=said):
+            measure(checkpoint=str(tmp_path / file), out=tmp_path / "new")
+    with pytest.raises(CheckpointError, match=r"holds vit_tiny: embedding width 64, expected vit_b. Try --model vit_t"):
+        measure(name="vit_b", checkpoint=str(tmp_path / "more.pt"), out=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_no_masks_are_said_to_be_none(tmp_path: Path) -> None:
+    """Random weights at the generator's own thresholds: nothing is found, and no score is printed for it."""
+    _, record = measure(
+        task="amg", batch_size=1, count=2, points_per_side=2, rows="bf16", iterations=1, baseline_every=0, out=tmp_path
+    )
+    frame = ladder_rows(record)
+    assert frame["masks"].tolist() == [0, 0] and frame["masks_judged"].tolist() == ["no masks"] * 2
+    assert frame[["miou", "baseline_miou", "agreement"]].isna().all(axis=None)
+    said = [one.sentence for one in of_ladder(record, frame)]
+    assert "No masks: fp32 (0 masks), bf16 (0 masks); there is nothing to compare." in said
 
 
 def test_measured_rows_are_not_run_again(out: Path, record: LadderRecord) -> None:
@@ -282,6 +380,10 @@ def test_rows_as_typed() -> None:
         ),
         ({"min_miou": 99.0}, "--min-miou 99.0: expected a share from 0 to 1. Try --min-miou 0.99."),
         ({"timeout_s": 0.0}, "--timeout 0: expected more than 0 seconds."),
+        ({"baseline_every": -1}, "--baseline-every -1: expected 0 or more."),
+        ({"multimask": True}, "--multimask: a point always gets three masks. Use it with --task boxes."),
+        ({"annotated": True}, "--annotated: found without annotations, expected --coco DIR."),
+        ({"crowds": True, "images": "a"}, "--crowds: found without annotations, expected --coco DIR."),
         ({"images": "a", "coco": "b"}, "--images and --coco: found both; choose one of them."),
     ],
 )

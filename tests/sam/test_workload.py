@@ -14,9 +14,11 @@ from profiler_kit.capture.device import no_garbage_collection
 from profiler_kit.capture.phases import Phases, drive
 from profiler_kit.models.sam.forward import SamForward, move_batch, prepare_batch
 from profiler_kit.models.sam.models import load_model
+from profiler_kit.models.sam.optimizations import parse_optimizations
 from profiler_kit.models.sam.prompts import PromptChoice, parse_prompts
 from profiler_kit.models.sam.scenes import Scene, generate_scenes
 from profiler_kit.models.sam.workload import SamWorkload
+from profiler_kit.workload.optimizations import optimized
 from profiler_kit.workload.protocol import Bench, make_model
 
 CPU = torch.device("cpu")
@@ -28,7 +30,9 @@ def bench(*, count: int, size: int) -> Bench:
     return Bench(workload, make_model(workload, CPU), CPU, size)
 
 
-def published(sam: torch.nn.Module, scenes: tuple[Scene, ...], prompts: str) -> list[dict[str, torch.Tensor]]:
+def published(
+    sam: torch.nn.Module, scenes: tuple[Scene, ...], prompts: str, *, multimask: bool = False
+) -> list[dict[str, torch.Tensor]]:
     """What a user of segment-anything would write: Sam.forward on resized images and prompts."""
     from segment_anything.utils.transforms import ResizeLongestSide
 
@@ -49,7 +53,23 @@ def published(sam: torch.nn.Module, scenes: tuple[Scene, ...], prompts: str) -> 
             record["point_coords"] = torch.as_tensor(points, dtype=torch.float)[:, None, :]
             record["point_labels"] = torch.ones(len(points), 1, dtype=torch.int)
         records.append(record)
-    return sam(records, multimask_output=prompts != "boxes")
+    return sam(records, multimask_output=multimask or prompts != "boxes")
+
+
+def test_three_masks_of_a_box_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As SamPredictor's multimask_output: with the published decoder, and with all images' prompts in one call."""
+    model = load_model("vit_tiny").model
+    scenes = generate_scenes(2, height=150, width=310, seed=3)
+    want = published(model, scenes, "boxes", multimask=True)
+    choice = SamWorkload("vit_tiny", task="boxes", multimask=True).choice
+    for names in ("", "batched_decoder"):
+        with optimized(model, parse_optimizations(names), torch.device("cpu")) as changed:
+            got = SamForward(changed)(prepare_batch(changed, scenes, choice))
+        for a, b in zip(want, got, strict=True):
+            assert a["masks"].shape[1] == 3 and b.masks.shape == a["masks"].shape
+            assert (b.masks != a["masks"]).float().mean() < 1e-4 and torch.allclose(
+                b.iou, a["iou_predictions"], atol=1e-5
+            )
 
 
 @pytest.mark.parametrize("prompts", ["centers", "boxes", "grid:3"])
