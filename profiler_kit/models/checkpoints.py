@@ -43,7 +43,7 @@ class CheckpointKind:
                     f"{path}: refused, it is a pickle that asks for more than tensors (it could run code), {wrong}"
                 ) from error
             raise CheckpointError(f"{path}: not written by torch.save, {wrong}") from error
-        except (RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError) as error:
+        except (OSError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError) as error:
             raise CheckpointError(f"{path}: broken or cut off ({_first_line(error)}), {wrong}") from error
         if self.inside and isinstance(state, dict) and isinstance(state.get(self.inside), dict):
             state = state[self.inside]

@@ -66,13 +66,15 @@ def _query(scene: Scene, choice: PromptChoice, side: int) -> Query:
         labels = torch.ones(points.shape[:2], dtype=torch.int32)
     if prompts.boxes is not None:
         boxes = place(prompts.boxes.reshape(-1, 2), scene.size, side).float().reshape(-1, 4)
-    return Query(points, labels, boxes, (side, side), scene.size)
+    return Query(points, labels, boxes, (side, side), scene.size, multimask=boxes is None or choice.multimask)
 
 
-def ask(sam: Sam2 | Sam2Forward, maps: Maps, points: Point | None, boxes: Tensor | None) -> tuple[Tensor, Tensor]:
+def ask(
+    sam: Sam2 | Sam2Forward, maps: Maps, points: Point | None, boxes: Tensor | None, *, multimask: bool = True
+) -> tuple[Tensor, Tensor]:
     """What the model answers to P prompts in one image: logits float[P, C, h, w] and predicted IoU float[P, C].
 
-    maps: what the encoder made of the image, each float[1, C, h, w]. C is 3 for points and 1 for boxes.
+    maps: what the encoder made of the image, each float[1, C, h, w]. C is 3, or 1 without `multimask`.
     """
     with region("prompt encoder"):
         sparse, dense, position = sam.prompt_encoder(points, boxes)
@@ -83,7 +85,7 @@ def ask(sam: Sam2 | Sam2Forward, maps: Maps, points: Point | None, boxes: Tensor
             image_positional_embeddings=position,
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
-            multimask_output=boxes is None,
+            multimask_output=multimask,
             high_resolution_features=fine,
         )
     return logits[0], iou[0]
@@ -124,7 +126,7 @@ class Sam2Forward(torch.nn.Module):
         answers = []
         for part in query.parts():
             points = None if part.points is None or part.labels is None else (part.points, part.labels)
-            logits, iou = ask(self, maps, points, part.boxes)
+            logits, iou = ask(self, maps, points, part.boxes, multimask=part.multimask)
             with region("postprocess"):
                 answers.append(Prediction(self.postprocess(logits, part), iou))
         return whole(answers)
