@@ -2,9 +2,9 @@
 
     nice -n 19 python benchmarks/fuzz_load.py --files 10000
 
-Each file is a window of a real capture or of the golden trace in one of four layouts, broken one to six times
-(tests/fuzz/mutations.py); the same number is always the same file. A worker under a limit of memory (RLIMIT_AS) and of
-time per file loads it, runs the summary, regions, kernels, operators and the findings of `doctor`, and compares the
+Each file is a window of a real capture or of the golden trace in one of four layouts, or a case, broken one to six
+times (tests/fuzz/mutations.py); the same number is always the same file. A worker under a limit of memory (RLIMIT_AS)
+and of time per file loads it, runs what the commands run (every table and finding on each tenth), and compares the
 spans with those a strict reader finds that shares no code with the loader. Exit code 1 when any rule was broken.
 """
 

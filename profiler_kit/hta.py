@@ -331,7 +331,13 @@ def _raw_trace(path: Path) -> dict[str, Any]:
     events = [msgspec.json.decode(text) for text in copy_events(found, np.arange(found.total))]
     is_span = np.zeros(found.total, dtype=bool)
     is_span[found.spans.number] = True
-    spans = [events[at] for at in found.spans.number.tolist()]
+    is_span[found.spans.last] = True
+    spans = [
+        events[at] if at == last else {**events[at], "ph": "X", "dur": ns / 1000}
+        for at, last, ns in zip(
+            found.spans.number.tolist(), found.spans.last.tolist(), found.spans.dur_ns.tolist(), strict=True
+        )
+    ]
     others = [events[at] for at in np.flatnonzero(~is_span).tolist()]
     first = {"ph": "M", "name": "process_sort_index", "pid": 0, "tid": 0, "args": {"sort_index": 0}}
     return {**found.metadata, "traceEvents": [first, *spans, *others]}

@@ -112,3 +112,27 @@ def test_what_is_not_read_is_said_in_place_of_an_empty_table(tmp_path: Path) -> 
     said = "GPU work was launched (1 call launches it), but the GPU was not recorded: this is the host side only."
     for command in ("summary", "kernels", "advice"):
         assert said in profiler_kit(command, path).out
+
+
+@pytest.mark.parametrize(
+    ("case", "choice", "found"),
+    [
+        ("ascend_trace_view", ("--region", "ProfilerStep#5"), (5, 2, {"ProfilerStep#5"})),
+        ("legacy_autograd", (), (6, 3, set())),
+        ("torch18_steps", ("--region", "ProfilerStep#11"), (4, 1, {"ProfilerStep#11"})),
+        ("begin_end_mixed", ("--region", "encoder"), (3, 1, {"encoder"})),
+        ("begin_end_mixed", ("--time", "100us:200us"), (3, 1, {"encoder"})),
+        ("xpu_two_queues", ("--stream", "2"), (7, 2, {"fwd"})),
+        ("external_id_only", ("--region", "encoder"), (4, 1, {"encoder"})),
+    ],
+)  # fmt: skip
+def test_an_export_reads_other_forms_as_the_commands_do(
+    case: str, choice: tuple[str, ...], found: tuple[int, int, set[str]], tmp_path: Path
+) -> None:
+    out = tmp_path / "out.json"
+    said = profiler_kit("export", CASES[0].parent / f"{case}.json", *choice, "-o", out, "--json")
+    exported = json.loads(said.out)
+    events = json.loads(out.read_text())["traceEvents"]
+    regions = {event["name"] for event in events if event.get("cat") == "gpu_region"}
+    assert (exported["events"], exported["gpu_events"], regions) == found
+    assert sum(event["ph"] == "B" for event in events) == sum(event["ph"] == "E" for event in events)

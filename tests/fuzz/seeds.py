@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import random
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from tests.builders import TraceBuilder, real_traces
 
+CASES = Path(__file__).parents[1] / "cases" / "traces"
 GOLDEN = Path(__file__).parents[1] / "golden" / "streams_graph.json.gz"
 WINDOW = 40  # events cut out of a capture
 _BOUNDARY = re.compile(rb"\n  \},\n  \{")
@@ -18,10 +20,19 @@ _OPENING = re.compile(rb'"traceEvents"\s*:\s*\[')
 
 
 def seeds(windows_per_capture: int = 6) -> list[bytes]:
-    """Uncompressed traces of some 5 to 40 kB, the same ones in every run that finds the same captures."""
-    return [layout for path in [GOLDEN, *real_traces()] for layout in _layouts_of(path, windows_per_capture)] + [
-        _tiny().kineto()
-    ]
+    """Uncompressed traces of up to 40 kB, the same ones in every run that finds the same captures."""
+    found = [layout for path in [GOLDEN, *real_traces()] for layout in _layouts_of(path, windows_per_capture)]
+    return [*found, _tiny().kineto(), *cases()]
+
+
+def cases() -> list[bytes]:
+    """The cases, as they are and, those that are JSON, on one line."""
+    texts = [path.read_bytes() for path in sorted(CASES.rglob("*.json"))]
+    lines = []
+    for text in texts:
+        with contextlib.suppress(ValueError):
+            lines.append(json.dumps(json.loads(text), separators=(",", ":")).encode())
+    return texts + lines
 
 
 def _layouts_of(path: Path, windows: int) -> Iterator[bytes]:

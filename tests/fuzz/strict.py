@@ -24,7 +24,8 @@ class Found:
     """What a strict reader keeps.
 
     spans: the complete events with a usable name and time. loose: complete events with an odd type or no time, which
-    a tolerant reader may keep or drop. others: events of other phases, and spans that say no start.
+    a tolerant reader may keep or drop, and ends, of which it may make spans. others: events of other phases, and spans
+    that say no start.
     """
 
     spans: Counter[Span]
@@ -48,6 +49,7 @@ def strict_events(data: bytes) -> Found:
         span = span_of(value) if _is_text(text[at:end]) else None
         if value["ph"] != "X" or "ts" not in value:
             others += 1
+            loose += value["ph"] == "E"
         elif span is None:
             loose += 1
         else:
@@ -71,9 +73,11 @@ def _plain(data: bytes) -> bytes:
             except zlib.error:
                 break
             if member.eof:
-                rest = packed[at + 1 :]
+                rest = packed[at + 1 :].lstrip(b"\0")  # padding
                 break
         packed = rest
+    if out.startswith(b"\x1f\x8b") and out != data:  # packed again
+        return _plain(bytes(out))
     if out[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         return bytes(out).decode("utf-16", "replace").encode("utf-8")
     return bytes(out)

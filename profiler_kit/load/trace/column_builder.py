@@ -113,6 +113,7 @@ class ColumnBuilder:
         self.launched: list[I64] = []
         self.flows: dict[tuple[str, str], list[I64]] = {(of, phase): [] for of in (FORWARD, DEVICE) for phase in "sf"}
         self.halves: list[tuple[int, Event]] = []  # begins and ends of spans with their time, in file order
+        self.pairs: list[tuple[int, int]] = []  # which two of them are a span
         self.unmatched = 0
 
     def add(self, events: Sequence[Event], *, exact: bool) -> bool:
@@ -258,7 +259,8 @@ class ColumnBuilder:
         opened: dict[tuple[Any, ...], list[tuple[int, int, Event]]] = {}
         closed: set[int] = set()
         spans: list[tuple[int, Event]] = []
-        for number, (ns, event) in enumerate(sorted(self.halves, key=lambda half: half[0])):
+        for number in sorted(range(len(self.halves)), key=lambda at: self.halves[at][0]):
+            ns, event = self.halves[number]
             thread = (identity(event.pid), identity(event.tid))
             if event.ph == "B":
                 for key in (thread, (*thread, event.name)):
@@ -271,6 +273,7 @@ class ColumnBuilder:
                 first, start, begin = waiting.pop()
                 closed.add(first)
                 spans.append((start, _joined(begin, event, ns - start)))
+                self.pairs.append((first, number))
         self.unmatched = len(self.halves) - 2 * len(spans)
         self.dropped += self.unmatched
         self.halves = []

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from profiler_kit.errors import TraceFormatError
 from profiler_kit.files import require_file
 from profiler_kit.load.integers import I64, MISSING
-from profiler_kit.load.trace.categories import OPERATOR, REGION, current, is_gpu_work, is_launch
+from profiler_kit.load.trace.categories import DEVICE_ARROWS, OPERATOR, REGION, current, is_gpu_work, is_launch
 from profiler_kit.load.trace.chrome import HINT, find_events, metadata_of, no_events
 from profiler_kit.load.trace.column_builder import (
     FLOAT_EXACT_US,
@@ -35,27 +35,29 @@ from profiler_kit.load.trace.column_builder import (
 from profiler_kit.load.trace.columns import EventColumns
 from profiler_kit.load.trace.decode import Event
 from profiler_kit.load.trace.decompress import Blocks
+from profiler_kit.load.trace.dialect import translated
 from profiler_kit.load.trace.split_events import EventStream
 from profiler_kit.progress import Report, silent
 
 METADATA_PHASE: Final = "M"
 FLOW_PHASES: Final = ("s", "t", "f")
-FLOWS: Final = frozenset({"ac2g", "fwdbwd"})
-EVALUATE: Final = "autograd::engine::evaluate_function"  # operators on backward threads (autograd.py)
+FLOWS: Final = frozenset({"ac2g", "fwdbwd"}) | DEVICE_ARROWS
 _REJECTED: Final = -1
 _RAW_EVENTS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_SPAN_COLUMNS: Final = ("number", "start_ns", "dur_ns", "thread", "category", "stream")
+_SPAN_COLUMNS: Final = ("number", "last", "start_ns", "dur_ns", "thread", "category", "stream")
 
 
 @dataclass(frozen=True)
 class Spans:
-    """Complete events (phase X), one array element each, in file order; number is the event's place in the file.
+    """Complete events (phase X), one array element each, in file order, then those that are a begin and an end.
 
+    number is the event's place in the file, last that of the event that ends it, the same where it is complete.
     thread and category are indices into Scan.threads and Scan.categories, stream is MISSING where an event has none.
     """
 
     number: I64
+    last: I64
     start_ns: I64
     dur_ns: I64
     thread: npt.NDArray[np.int32]
@@ -84,7 +86,8 @@ class Flows:
 class Scan:
     """What the first pass keeps of `total` events.
 
-    columns holds only what attribution needs; columns_span[row] is the row's place in spans.
+    columns holds only what attribution needs, in the words of Kineto as categories of spans are (dialect.py);
+    columns_span[row] is the row's place in spans.
     moments are events with a time but no duration and no arrow (instants, counters): number and time_ns.
     """
 
@@ -135,6 +138,7 @@ def scan(path: Path | str, *, report: Report = silent) -> Scan:
     events = _Recorder(builder)
     events.tick = blocks.tick
     events.feed_all(rest)
+    builder.close_spans()
     if not builder.spans:
         raise no_events(file, builder, truncated=not events.closed)
     return builder.scan(file, metadata_of(head, events.tail), tuple(events.outcomes), stamp)
@@ -254,13 +258,9 @@ def microseconds(ns: int) -> bytes:
 
 
 def _matters(event: Event) -> bool:
-    """Whether attribution needs the event: regions, launches, GPU work, and operators that autograd knows."""
+    """Whether attribution needs the event: regions, operators, launches, GPU work, and what may be one of these."""
     category = current(event.cat)
-    if category == OPERATOR:
-        arguments = event.args
-        known = arguments.sequence_number != MISSING or arguments.forward_thread != MISSING
-        return known or event.name.startswith(EVALUATE)
-    return category == REGION or is_gpu_work(category) or is_launch(category)
+    return category in (OPERATOR, REGION, "") or is_gpu_work(category) or is_launch(category)
 
 
 class _ScanBuilder(ColumnBuilder):
@@ -270,6 +270,7 @@ class _ScanBuilder(ColumnBuilder):
         super().__init__()
         self.spans = 0
         self.all_threads, self.all_categories = Codes(), Codes()
+        self._half_numbers: list[int] = []
         self._span_parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in _SPAN_COLUMNS}
         self._flows: list[I64] = [np.zeros((0, 6), np.int64)]
         self._others: dict[str, list[I64]] = {
@@ -296,7 +297,10 @@ class _ScanBuilder(ColumnBuilder):
         if others:
             self._add_others_of(events, others, time, first)
         wanted = [events[spans[row]] for row in needed]
-        wanted += [events[at] for at in others if phases[at] == METADATA_PHASE or events[at].cat in FLOWS]
+        halves = [at for at in others if phases[at] in ("B", "E")]
+        self._half_numbers += [first + at for at in halves if timed[at]]
+        aside = [at for at in others if phases[at] == METADATA_PHASE or current(events[at].cat) in FLOWS]
+        wanted += [events[at] for at in sorted({*halves, *aside})]
         super().add(wanted, exact=exact)
         self.total = first + len(events)
         return True
@@ -304,6 +308,7 @@ class _ScanBuilder(ColumnBuilder):
     def _add_spans_of(self, events: list[Event], place: I64, time: I64, first: int) -> None:
         self.spans += len(events)
         values: tuple[npt.NDArray[Any], ...] = (
+            place + first,
             place + first,
             time[place],
             to_ns(np.fromiter([event.dur for event in events], np.float64, len(events))),
@@ -335,18 +340,48 @@ class _ScanBuilder(ColumnBuilder):
         self._others["moments"].append(np.column_stack((moments + first, time[moments])))
         self._others["metadata_events"].append(metadata + first)
 
+    def close_spans(self) -> None:
+        """As ColumnBuilder's, and the spans of begins and ends are spans here too."""
+        halves = self.halves
+        rows = self.rows
+        super().close_spans()
+        kept = [pair for pair in self.pairs if halves[pair[1]][0] - halves[pair[0]][0] < LAST_NS]
+        begins, ends = ([halves[pair[at]] for pair in kept] for at in range(2))
+        number = np.array([[self._half_numbers[at] for at in pair] for pair in kept], dtype=np.int64).reshape(-1, 2)
+        start = np.array([ns for ns, _ in begins], dtype=np.int64)
+        values: tuple[npt.NDArray[Any], ...] = (
+            *number.T,
+            start,
+            np.array([ns for ns, _ in ends], dtype=np.int64) - start,
+            coded(self.all_threads, [(event.pid, event.tid) for _, event in begins]),
+            coded(self.all_categories, [a.cat or b.cat for (_, a), (_, b) in zip(begins, ends, strict=True)]),
+            np.full(len(kept), MISSING, dtype=np.int64),
+        )
+        for name, one in zip(_SPAN_COLUMNS, values, strict=True):
+            self._span_parts[name].append(one)
+        self._others["columns_span"].append(self.spans + np.arange(self.rows - rows, dtype=np.int64))
+        self.spans += len(kept)
+
     def scan(self, path: Path, metadata: dict[str, Any], outcomes: tuple[int, ...], stamp: tuple[int, int]) -> Scan:
         """Join the blocks. The builder is spent afterwards."""
+        columns = translated(self.columns())
+        spans = Spans(**{name: np.concatenate(self._span_parts.pop(name)) for name in _SPAN_COLUMNS})
+        others = {name: np.concatenate(parts) for name, parts in self._others.items()}
+        rows = others["columns_span"]
+        names = [current(name) for name in self.all_categories]
+        spans.category[rows] = columns.category + len(names)
+        spans.stream[rows] = columns.integers["stream"]
+        others["moments"] = others["moments"][~np.isin(others["moments"][:, 0], (spans.number, spans.last))]
         return Scan(
             path=path,
             metadata=metadata,
             total=self.total,
-            spans=Spans(**{name: np.concatenate(self._span_parts.pop(name)) for name in _SPAN_COLUMNS}),
+            spans=spans,
             flows=Flows(*np.concatenate(self._flows).T),
             threads=list(self.all_threads),
-            categories=[current(name) for name in self.all_categories],
-            columns=self.columns(),
+            categories=[*names, *columns.categories],
+            columns=columns,
             outcomes=outcomes,
             stamp=stamp,
-            **{name: np.concatenate(parts) for name, parts in self._others.items()},
+            **others,
         )

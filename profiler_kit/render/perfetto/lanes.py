@@ -56,7 +56,7 @@ def spread(found: Scan, keep: npt.NDArray[np.bool_], arrows: npt.NDArray[np.bool
             lane = [row for row in left if row not in again]
             number += 1
             lanes.metadata.extend(_names(found, code, tid, number))
-            lanes.tid.update((int(spans.number[row]), tid) for row in lane)
+            lanes.tid.update((int(of[row]), tid) for of in (spans.number, spans.last) for row in lane)
             _take_arrows(found, arrows, np.array(lane), tid, lanes)
             left, tid = [row for row in left if row in again], tid + 1
     return lanes

@@ -149,9 +149,9 @@ def select(found: Scan, attribution: Attribution, window: Window, stream: int | 
         )
     moments = found.moments[(found.moments[:, 1] >= window.start_ns) & (found.moments[:, 1] < window.end_ns), 0]
     arrows = _complete_arrows(found, keep)
-    numbers = np.concatenate((spans.number[keep], moments, found.flows.number[arrows], found.metadata_events))
+    numbers = (spans.number[keep], spans.last[keep], moments, found.flows.number[arrows], found.metadata_events)
     last = int(spans.end_ns[gpu[wanted]].max()) if wanted.any() else window.end_ns
-    return Selection(np.sort(numbers), keep, arrows, int(wanted.sum()), last)
+    return Selection(np.unique(np.concatenate(numbers)), keep, arrows, int(wanted.sum()), last)
 
 
 def _overlapping(found: Scan, window: Window) -> Mask:
