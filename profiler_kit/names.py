@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 _MORE: Final = 16  # letters of the long name, where the short one is not enough
@@ -92,6 +93,6 @@ def short_kernel(name: str) -> str:
 _TELLING: Final = re.compile(r"[Ff]unctor|_kernel_cuda$|Ops$")
 
 
-def printable(text: str) -> str:
+def printable(text: str | Path) -> str:
     """The text with what cannot be printed shown as �: names come from files, and must not steer a terminal."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(text))

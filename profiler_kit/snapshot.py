@@ -269,7 +269,8 @@ class Snapshot:
     def stats(self, device: int) -> pd.DataFrame:
         """MEMORY_STATS: requested, allocated, active, reserved, pending frees, as torch.cuda.memory_stats has them."""
         one = self.replay(device)
-        if self.device_type(device) != "cuda" or self.source == "trace":
+        no_segments = bool(one.allocated_bytes.any()) and not one.reserved_bytes.any()
+        if self.device_type(device) != "cuda" or self.source == "trace" or no_segments:
             return memory_stats.stats(one, None, None)
         blocks = self.block_replay(device)
         pending = memory_stats.pending_free(one, blocks, self.history, self.allocations())

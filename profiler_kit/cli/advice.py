@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from profiler_kit.cli.output import AsJson, print_json
+from profiler_kit.names import printable
 from profiler_kit.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def command(
     if as_json:
         print_json([one.to_json() for one in found])
         return
-    typer.echo(str(run))
+    typer.echo(printable(run))
     for kind, title in _TITLES.items():
         mine = of_kind(found, kind)  # type: ignore[arg-type]
         if mine or (kind == "advice" and loaded.trace is not None):

@@ -13,6 +13,7 @@ from profiler_kit.cli.output import AsJson, open_trace, print_json
 from profiler_kit.cli.table_command import print_filled
 from profiler_kit.errors import InputError, OptionError, ThresholdError
 from profiler_kit.files import PLAIN_OR_PACKED
+from profiler_kit.names import printable
 
 if TYPE_CHECKING:
     from profiler_kit.analyses.compare.measurements import Measured, Side
@@ -80,10 +81,11 @@ def print_comparison(
     tables = [(one, one.table.top and top, one.table.top is not None) for one in filled if len(one)]
     sentences = [one.sentence for one in said]
     if as_markdown:
-        heading = " → ".join(path.name or str(path) for path in paths)
+        heading = " → ".join(printable(path.name or str(path)) for path in paths)
         typer.echo(document(f"{'Memory: ' if of == 'memory diff' else ''}{heading}", sentences, tables), nl=False)
         return
-    typer.echo("\n".join((f"A: {paths[0]}", f"B: {paths[1]}", "", *sentences, "")))
+    sides = [f"{side}: {printable(path)}" for side, path in zip("AB", paths, strict=True)]
+    typer.echo("\n".join((*sides, "", *sentences, "")))
     for one, rows, _ in tables:
         print_filled(one, top=rows)
 

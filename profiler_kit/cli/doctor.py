@@ -10,6 +10,7 @@ import typer
 from profiler_kit.cli.output import AsJson, Communication, print_json, print_table
 from profiler_kit.errors import InputError
 from profiler_kit.files import PLAIN_OR_PACKED
+from profiler_kit.names import printable
 
 if TYPE_CHECKING:
     from profiler_kit.finding import Finding
@@ -69,7 +70,7 @@ def _print_report(file: Path, found: dict[str, Any], verdict: Finding, findings:
 
     rows = about(found)
     width = max(len(name) for name, _ in rows)
-    typer.echo(str(file))
+    typer.echo(printable(file))
     for name, text in rows:
         typer.echo(f"  {name:<{width}}  {text}")
     incidents = found["quality"]["incidents"]

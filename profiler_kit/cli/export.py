@@ -11,6 +11,7 @@ import typer
 
 from profiler_kit.cli.output import AsJson, TraceFile, print_json
 from profiler_kit.errors import KitError, OptionError
+from profiler_kit.names import printable
 from profiler_kit.progress import progress_bar
 from profiler_kit.units import NS_PER_MS, NS_PER_S, NS_PER_US
 
@@ -92,8 +93,9 @@ def command(
         print_json({**asdict(done), "path": str(done.path)})
         return
     typer.echo(
-        f"{done.path}: {done.label}, {fmt_ns(done.end_ns - done.start_ns, 'ms')}, {fmt_count(done.events)} events "
-        f"({fmt_count(done.gpu_events)} on the GPU), {fmt_count(done.added_events)} added, {fmt_bytes(done.size_bytes)}"
+        f"{printable(done.path)}: {done.label}, {fmt_ns(done.end_ns - done.start_ns, 'ms')}, "
+        f"{fmt_count(done.events)} events ({fmt_count(done.gpu_events)} on the GPU), "
+        f"{fmt_count(done.added_events)} added, {fmt_bytes(done.size_bytes)}"
     )
 
 

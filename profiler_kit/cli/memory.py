@@ -322,4 +322,4 @@ def _write_page(loaded: Snapshot, html: Path, device: int | None) -> None:
     page = memory_page(loaded, title, device=device)
     with whole_file(html) as temporary:
         temporary.write_text(page, encoding="utf-8")
-    print(f"wrote {html}", file=sys.stderr)
+    print(f"wrote {printable(html)}", file=sys.stderr)

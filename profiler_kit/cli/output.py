@@ -14,6 +14,7 @@ import typer
 
 from profiler_kit.errors import InputError, OptionError
 from profiler_kit.files import PLAIN_OR_PACKED
+from profiler_kit.names import printable
 from profiler_kit.progress import progress_bar
 from profiler_kit.table import records as records
 
@@ -86,7 +87,7 @@ def open_ranks(paths: Sequence[Path], *, arguments: Sequence[str] = (), communic
     for trace in ranks.traces.values():
         _say_losses(trace)
     for problem in ranks.problems:
-        typer.echo(f"profiler-kit: {problem}", err=True)
+        typer.echo(f"profiler-kit: {printable(problem)}", err=True)
     return ranks
 
 
@@ -96,7 +97,7 @@ def _say_losses(trace: Trace) -> None:
 
     for one in losses(trace):
         if one.id != "unlinked":  # nothing of the file is lost; the tables count them as (unlinked)
-            typer.echo(f"profiler-kit: {trace.path}: {' '.join((one.sentence, *one.details))}", err=True)
+            typer.echo(f"profiler-kit: {printable(trace.path)}: {' '.join((one.sentence, *one.details))}", err=True)
 
 
 def says_no_gpu(trace: Trace) -> bool:
@@ -106,11 +107,11 @@ def says_no_gpu(trace: Trace) -> bool:
     if trace.presence.ran != "host":
         from profiler_kit.findings.time import missing_gpu
 
-        typer.echo(f"{trace.path}: {missing_gpu(trace.presence).sentence}")
+        typer.echo(f"{printable(trace.path)}: {missing_gpu(trace.presence).sentence}")
         return True
     typer.echo(
-        f"{trace.path}: no GPU events. Record on a machine with a GPU, with CUDA among the activities; where the "
-        "host's time went: profiler-kit summary"
+        f"{printable(trace.path)}: no GPU events. Record on a machine with a GPU, with CUDA among the activities; "
+        "where the host's time went: profiler-kit summary"
     )
     return True
 

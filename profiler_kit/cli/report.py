@@ -100,4 +100,4 @@ def _write(target: Path, text: str) -> None:
     data = text.encode("utf-8", "replace")
     with whole_file(target) as temporary:
         temporary.write_bytes(data)
-    typer.echo(f"{target}: {fmt_bytes(len(data))}")
+    typer.echo(f"{printable(target)}: {fmt_bytes(len(data))}")

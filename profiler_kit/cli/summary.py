@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from profiler_kit.cli.output import AsJson, Communication, LinkedOnly, TraceFile, open_trace, print_json, print_table
+from profiler_kit.names import printable
 
 HOST_ROWS = 15
 
@@ -25,7 +26,7 @@ def command(
 
     timeline = summary["gpu_timeline"]
     total = timeline["total_ns"]
-    what = f"{loaded.path}: {fmt_count(summary['gpu_events'])} GPU events of {fmt_count(summary['events'])}"
+    what = f"{printable(loaded.path)}: {fmt_count(summary['gpu_events'])} GPU events of {fmt_count(summary['events'])}"
     quality = summary["quality"]
     left_out = quality["untimed_gpu_events"] + quality["impossible_durations"]
     if left_out:

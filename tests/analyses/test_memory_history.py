@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from profiler_kit.analyses.memory import regions as memory_regions
+from profiler_kit.errors import SnapshotFormatError
 from profiler_kit.findings import memory as findings
 from profiler_kit.snapshot import Snapshot, load_snapshot
 from tests import snapshots as s
@@ -135,6 +136,16 @@ def test_a_history_that_begins_in_the_middle_is_followed(tmp_path: Path) -> None
     assert found.replay(0).allocated_bytes.max() == 22 * MiB
 
 
+def test_sizes_that_add_up_beyond_64_bits_are_refused(tmp_path: Path) -> None:
+    data = steps()
+    data["device_traces"][0][1]["size"] = data["device_traces"][0][5]["size"] = 1 << 62
+    with pytest.raises(SnapshotFormatError, match="the sizes add up to more than 64 bits hold"):
+        loaded(tmp_path, data)
+    data = steps()
+    data["device_traces"][0].insert(3, {"action": "oom", "size": 1 << 62, "device_free": 0, "time_us": s.T0 + 3})
+    assert loaded(tmp_path, data).replay(0).allocated_bytes.max() == 22 * MiB
+
+
 def test_an_allocation_of_no_bytes_contradicts_nothing(tmp_path: Path) -> None:
     data = steps()
     data["device_traces"][0][2:2] = [s.alloc(1, 0, 0), s.alloc(1, 0, 0)]
@@ -197,6 +208,10 @@ def test_a_history_that_stopped_before_the_snapshot_is_said(tmp_path: Path) -> N
         "The history ends before the snapshot: 1 allocation without a free"
     )
     assert not said(loaded(tmp_path, steps()), "history-stopped")
+
+
+def test_without_segments_only_what_was_requested_is_told() -> None:
+    assert case("user_defined").stats(0)["quantity"].tolist() == ["requested"]
 
 
 def test_a_failure_in_a_history_that_is_not_followed_is_told(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from profiler_kit.render.text_table import shorten, table_lines
 from tests.app.samples import host_trace
 from tests.cli.run import profiler_kit
 
+GOLDEN = Path(__file__).parents[1] / "golden"
 COLUMNS = ("region", "times", "sum", "busy")
 ROWS = [
     ("outer", "1", "12.000 ms", "9.000 ms"),
@@ -46,6 +49,21 @@ def test_a_narrow_terminal_shortens_names_then_drops_columns() -> None:
 
 def test_control_characters_do_not_reach_the_terminal() -> None:
     assert table_lines(("a",), [("x\x1b[31m",)])[2] == "x\N{REPLACEMENT CHARACTER}[31m"
+
+
+def test_a_new_line_in_a_name_breaks_no_heading(tmp_path: Path) -> None:
+    trace, snapshot = tmp_path / "a\nb.json.gz", tmp_path / "m\n.pickle"
+    shutil.copy(GOLDEN / "streams_graph.json.gz", trace)
+    shutil.copy(GOLDEN / "memory_pools_h200.pickle", snapshot)
+    commands = [(name, trace) for name in ("summary", "kernels", "regions", "doctor", "advice")]
+    commands += [("diff", trace, trace), ("memory", snapshot), ("memory", snapshot, snapshot)]
+    commands += [("export", trace, "--time", "0ms:1ms", "-o", tmp_path / "o\n.json")]
+    commands += [("report", trace, "-o", tmp_path / "r\n.html"), ("memory", snapshot, "--html", tmp_path / "p\n.html")]
+    for command in commands:
+        done = profiler_kit(*command)
+        printed = done.out + done.err
+        assert done.code == 0 and f"{tmp_path}/" in printed, command
+        assert not re.search(rf"{re.escape(str(tmp_path))}/\w\n", printed), command
 
 
 def test_shorten_keeps_both_ends() -> None:

@@ -239,6 +239,7 @@ def convert(data: Any, size: int) -> tuple[dict[str, Any], Columns]:
     try:
         columns = _events(traces, stacks, actions, pools, texts)
         columns |= _segments(segments, stacks, states, pools)
+        _refuse_sums(columns, actions.get("oom", -1))
         columns |= _annotations(annotations, names)
     except OverflowError:
         raise Refused("a size or an address does not fit in 64 bits, expected numbers as torch writes them") from None
@@ -321,6 +322,16 @@ def _refuse_more_than(size: int, traces: Traces, segments: Segments, annotations
                 f"it lists {count} {what} in {size} bytes, more than they can hold, "
                 "expected a snapshot as torch writes it"
             )
+
+
+def _refuse_sums(columns: Columns, failed: int) -> None:
+    """Refuse sizes whose totals would not fit; what a failed allocation asked for is in no total."""
+    moved = zip(columns["event.size_bytes"], columns["event.action"], strict=True)
+    sums = [sum(abs(size) for size, action in moved if action != failed)]
+    held = ("segment.total_bytes", "block.size_bytes", "block.requested_bytes")
+    sums += [sum(map(abs, columns[name])) for name in held]
+    if max(sums) >= 2**62:
+        raise Refused("the sizes add up to more than 64 bits hold, expected numbers as torch writes them")
 
 
 def _events(traces: Traces, stacks: Stacks, actions: Numbering, pools: Numbering, texts: dict[str, Texts]) -> Columns:
