@@ -45,7 +45,11 @@ def command(
         int | None, typer.Option(help="Images to segment for accuracy. [default: two batches, at least 8]")
     ] = None,
     task: Annotated[
-        str | None, typer.Option(help="points, boxes, or amg (all masks of an image). [default: points]")
+        str | None,
+        typer.Option(
+            help="points, boxes; or from one image to packed masks: amg (all of them), single-point (of the largest "
+            "object), multi-point (of each object). [default: points]"
+        ),
     ] = None,
     points_per_side: Annotated[int | None, typer.Option(help="Of the grid of --task amg. [default: 32]")] = None,
     points_per_batch: Annotated[
@@ -61,6 +65,13 @@ def command(
     baseline_every: Annotated[
         int, typer.Option(help="Rows between two measurements of the baseline, the last at the end; 0: once only.")
     ] = 4,
+    pred_iou_thresh: Annotated[
+        float | None,
+        typer.Option(help="Least predicted IoU that --task amg keeps (0: random weights). [default: the generator's]"),
+    ] = None,
+    stability_score_thresh: Annotated[
+        float | None, typer.Option(help="Least stability that --task amg keeps. [default: the generator's]")
+    ] = None,
     warmup: Annotated[
         int | None, typer.Option(help="Batches before the timed ones. [default: 3 on a GPU, 1 on a CPU]")
     ] = None,
@@ -107,7 +118,7 @@ def command(
         from profiler_kit.workload.ladder_plan import LadderOptions
 
         on_gpu = choose_device(device).type == "cuda"
-        size = batch_size or (8 if on_gpu and task != "amg" else 1)
+        size = batch_size or (8 if on_gpu and task in (None, "points", "boxes") else 1)
         if recorded is None:
             model, task = model or ("vit_b" if on_gpu else MODEL_ON_CPU), task or "points"
             num_images = num_images if num_images is not None else max(2 * size, FEWEST_IMAGES)
@@ -125,6 +136,8 @@ def command(
             multimask=multimask or None,
             annotated=annotated or None,
             crowds=crowds or None,
+            pred_iou_thresh=pred_iou_thresh,
+            stability_score_thresh=stability_score_thresh,
         )
         options = LadderOptions(
             rows=rows,

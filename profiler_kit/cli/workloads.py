@@ -45,7 +45,7 @@ def is_workload(argument: Path | None) -> bool:
     return argument is not None and _SPEC.fullmatch(str(argument)) is not None and not argument.is_dir()
 
 
-def choose_workload(spec: Path | None, *, seed: int, **sam: str | int | Path | None) -> Workload:
+def choose_workload(spec: Path | None, *, seed: int, **sam: str | float | Path | None) -> Workload:
     """The workload that `spec` names, or SAM (of `sam2_*` models SAM 2) without one; sam: its own options, None where
     not given.
 

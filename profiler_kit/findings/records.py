@@ -74,6 +74,8 @@ def ladder_setup(record: LadderRecord) -> list[tuple[str, str]]:
     rates = [f"{name} {fmt_rate(rate)} TFLOP/s" for name, rate in ceilings.matrix_tflops.items()] if ceilings else []
     rates += [f"copy {fmt_rate(ceilings.copy_gb_per_s)} GB/s", *ceilings.notes] if ceilings else []
     points = f", grid {setup.points_per_side}, {setup.points_per_batch} at once" if setup.task == "amg" else ""
+    thresholds = [("IoU", setup.pred_iou_thresh), ("stability", setup.stability_score_thresh)]
+    points += "".join(f", {name} from {value:g}" for name, value in thresholds if value is not None)
     said = {
         "Model": setup.model,
         "Weights": setup.weights,

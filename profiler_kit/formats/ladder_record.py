@@ -140,8 +140,9 @@ class Setup:
     """What all rows have in common; `--resume` needs it unchanged.
 
     workload: the spec of a user's ("mine.py:workload"). family: what kind of model, before its name. unit: what a batch
-    is counted in. For a model that makes masks: task: points, boxes or amg; images: "generated:<seed>", or a folder or
-    file; batch_size is 1 for amg, whose batches are of points_per_batch points. multimask: of a box three masks, of
+    is counted in. For a model that makes masks: task: points, boxes, amg, single-point or multi-point; images:
+    "generated:<seed>", or a folder or file; batch_size is 1 for the last three; batches of amg are of points_per_batch
+    points, and its thresholds the generator's own if None. multimask: of a box three masks, of
     which the one with the highest predicted IoU counts. annotated: boxes and areas as COCO's json has them, not those
     of the masks' pixels. crowds: annotations of crowds count too.
     """
@@ -165,6 +166,8 @@ class Setup:
     multimask: bool = False
     annotated: bool = False
     crowds: bool = False
+    pred_iou_thresh: float | None = None
+    stability_score_thresh: float | None = None
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ def ladder_facts(record: LadderRecord) -> tuple[str, str]:
     noise = "; random weights: masks are noise" if setup.weights.startswith("random") else ""
     masks = f"; {setup.num_images} images ({setup.images}) for the masks{noise}" if setup.images else ""
     calls = "calls of generate" if setup.task == "amg" else "batches, encoder to masks" if masks else "batches"
+    calls = "images, from the host to packed masks there" if setup.task.endswith("-point") else calls
     return title, f"median of {counts} {calls}{masks}; {versions}"
 
 

@@ -12,10 +12,11 @@ from segment_anything.modeling import Sam
 
 from profiler_kit.errors import OptionError
 from profiler_kit.models.sam import generator
+from profiler_kit.models.sam.accuracy import decode
 from profiler_kit.models.sam.generator import MaskGenerator, crop_boxes, mask_of, run_ends
 from profiler_kit.models.sam.models import load_model
 from profiler_kit.models.sam.scenes import generate_scenes
-from profiler_kit.models.sam.segmenter import SamSegmenter
+from profiler_kit.models.sam.segmenter import PublishedPredictor, SamSegmenter
 
 LOW = {"pred_iou_thresh": 0.3, "stability_score_thresh": 0.3}
 
@@ -68,6 +69,17 @@ def test_images_of_several_sizes_at_once(sam: Sam) -> None:
 def test_an_image_without_masks(sam: Sam) -> None:
     strict = MaskGenerator(SamSegmenter(sam), points_per_side=2, pred_iou_thresh=9.0, crop_n_layers=1)
     assert strict.generate(image(40, 50)) == []
+
+
+def test_a_mask_for_each_point_is_the_published_one(sam: Sam) -> None:
+    picture = image(96, 128)
+    points = np.array([[20.0, 30.0], [64.0, 48.0], [127.0, 95.0]])
+    wanted = PublishedPredictor(sam).segment(picture, points)
+    found = MaskGenerator(SamSegmenter(sam), points_per_batch=2, output_mode="coco_rle").segment(picture, points)
+    assert [one["point_coords"] for one in found] == [[[x, y]] for x, y in points.tolist()]
+    for one, other in zip(found, wanted, strict=True):
+        assert np.array_equal(decode(one["segmentation"]), decode(other["segmentation"]))
+        assert one["predicted_iou"] == pytest.approx(other["predicted_iou"], abs=1e-5)
 
 
 def test_run_lengths(sam: Sam) -> None:

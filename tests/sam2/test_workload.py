@@ -98,11 +98,11 @@ def test_a_captured_run(tmp_path: Path) -> None:
     assert {"image encoder", "prompt encoder", "mask decoder", "postprocess"} <= regions
 
 
-@pytest.mark.parametrize("task", ["points", "amg"])
+@pytest.mark.parametrize("task", ["points", "amg", "single-point", "multi-point"])
 def test_rows_of_a_ladder(tmp_path: Path, task: str) -> None:
-    chosen = workload(task=task, points_per_side=2, count=1)
+    chosen = workload(task=task, points_per_side=2, count=1, pred_iou_thresh=0.0, stability_score_thresh=0.0)
     rows = []
-    for name, optimizations in (("baseline", ""), ("other", "all_points" if task == "amg" else "bf16")):
+    for name, optimizations in (("baseline", ""), ("other", "bf16" if task == "points" else "device_resize")):
         folder = tmp_path / "rows" / name
         folder.mkdir(parents=True)
         plan = RowPlan(
@@ -117,7 +117,10 @@ def test_rows_of_a_ladder(tmp_path: Path, task: str) -> None:
             iterations=1,
         )
         rows.append(chosen.compare(run_row(plan), folder, tmp_path / "rows" / "baseline"))
-    assert all(row.agreement is not None and row.truth is not None for row in rows)
+    assert all(row.status == "ok" and row.agreement is not None for row in rows)
+    assert rows[1].masks == (1 if task == "single-point" else rows[0].masks)
+    if task != "points":
+        assert rows[1].agreement.miou == 1.0  # on a CPU resizing there is the same
 
 
 def test_another_side_is_another_workload_of_the_same_weights() -> None:
@@ -135,7 +138,7 @@ def test_the_model_chooses_the_family() -> None:
 
 
 def test_default_rows_can_be_read() -> None:
-    for task in ("points", "amg"):
+    for task in ("points", "amg", "single-point"):
         chosen = workload(task=task)
         for device in (CPU, torch.device("cuda")):
             for row in chosen.ladder(device):

@@ -124,6 +124,10 @@ class Kept:
         return Kept(*(getattr(self, name)[chosen] for name in self.__dataclass_fields__))
 
 
+def _joined(parts: Sequence[Kept]) -> Kept:
+    return Kept(*(torch.cat([getattr(part, name) for part in parts]) for name in Kept.__dataclass_fields__))
+
+
 @dataclass(frozen=True, eq=False)
 class _Crop:
     box: Box
@@ -151,6 +155,28 @@ class MaskGenerator:
         whole = self.model.embed(images)
         return [self._image(image, embedding) for image, embedding in zip(images, whole, strict=True)]
 
+    @torch.no_grad()
+    def segment(self, image: Pixels, points: Points) -> list[dict[str, Any]]:
+        """One record for each point (pixels of the image, x then y): of its three answers the one the model prefers."""
+        (embedding,) = self.model.embed([image])
+        size = image.shape[:2]
+        kept = _joined([self._best(embedding, points, start) for start in self._starts(len(points))])
+        crop = _Crop((0, 0, size[1], size[0]), points, embedding, kept)
+        with region("rle"):
+            return self._written([crop], torch.zeros_like(kept.point), kept.point, kept.boxes, size)
+
+    def _best(self, embedding: Any, points: Points, start: int) -> Kept:
+        """The best answer to each of one batch of points."""
+        asked = points[start : start + self.options.points_per_batch]
+        logits, iou = self.model.decode(embedding, asked)
+        with region("filter"):
+            point = torch.arange(len(asked), device=iou.device)
+            score, chosen = iou.max(1)
+            logits = logits[point, chosen]
+            chunks = [self._measured(part, embedding) for part in torch.split(logits, ENLARGED)]
+            stability, boxes = (torch.cat(parts) for parts in zip(*chunks, strict=True))
+            return Kept(logits, score, stability, boxes, point + start)
+
     def _image(self, image: Pixels, embedding: Any) -> list[dict[str, Any]]:
         o = self.options
         size = image.shape[:2]
@@ -167,16 +193,22 @@ class MaskGenerator:
                 areas = torch.tensor([float(_area(one.box)) for one in crops], device=number.device)
                 order = _without_duplicates(boxes, 1 / areas[number], o.crop_nms_thresh)
         with region("rle"):
-            host = _on_host({**self._encoded(crops, number, order, size), "boxes": boxes[order]})
-            return self._records(host, crops, size)
+            return self._written(crops, number, order, boxes, size)
+
+    def _written(
+        self, crops: Sequence[_Crop], number: Tensor, order: Tensor, boxes: Tensor, size: Size
+    ) -> list[dict[str, Any]]:
+        """Records of the masks in `order`. number, boxes: the crop of each mask, and its box in the image."""
+        host = _on_host({**self._encoded(crops, number, order, size), "boxes": boxes[order]})
+        return self._records(host, crops, size)
 
     def _crop(self, size: Size, embedding: Any, of: tuple[Box, int]) -> _Crop:
         """The answers for one crop, each once. size: of the image. of: the crop and its layer."""
         box, layer = of
         points = self.options.grid(layer) * np.array([box[2] - box[0], box[3] - box[1]])
         parts = [self._ask(embedding, points, start, box, size) for start in self._starts(len(points))]
-        kept = Kept(*(torch.cat([getattr(part, name) for part in parts]) for name in Kept.__dataclass_fields__))
         with region("nms"):
+            kept = _joined(parts)
             kept = kept.take(_without_duplicates(kept.boxes, kept.iou, self.options.box_nms_thresh))
         return _Crop(box, points, embedding, kept)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from profiler_kit.capture.regions import region
+from profiler_kit.models.sam.accuracy import encode
 from profiler_kit.models.sam.generator import Pixels, Points, Size, Tensor
 
 if TYPE_CHECKING:
@@ -22,6 +23,27 @@ class SamEmbedding:
     features: Tensor
     input_size: Size
     size: Size
+
+
+class PublishedPredictor:
+    """What `MaskGenerator.segment` gives, by segment-anything's SamPredictor as published, masks packed on the host."""
+
+    def __init__(self, sam: Sam) -> None:
+        from segment_anything import SamPredictor
+
+        self._predictor = SamPredictor(sam)
+
+    def segment(self, image: Pixels, points: Points) -> list[dict[str, Any]]:
+        """The mask of each point, and the IoU that the model predicts for it."""
+        predictor = self._predictor
+        predictor.set_image(image)
+        placed = torch.as_tensor(predictor.transform.apply_coords(points, image.shape[:2]), device=predictor.device)
+        labels = torch.ones((len(placed), 1), dtype=torch.int, device=predictor.device)
+        masks, iou, _ = predictor.predict_torch(placed[:, None], labels, multimask_output=True)
+        score, chosen = iou.max(dim=1)
+        best = masks[torch.arange(len(chosen), device=chosen.device), chosen].cpu().numpy()
+        rles, scores = encode(best), score.tolist()
+        return [{"segmentation": rle, "predicted_iou": score} for rle, score in zip(rles, scores, strict=True)]
 
 
 class SamSegmenter:

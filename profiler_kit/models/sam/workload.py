@@ -30,7 +30,7 @@ from profiler_kit.models.sam.accuracy import (
 )
 from profiler_kit.models.sam.coco import load_coco
 from profiler_kit.models.sam.forward import Batch, SamForward, block_label, is_timed, move_batch, prepare_batch
-from profiler_kit.models.sam.generator import MaskGenerator
+from profiler_kit.models.sam.generator import MaskGenerator, Points
 from profiler_kit.models.sam.masks import write_masks
 from profiler_kit.models.sam.models import check_model, load_model, shipped_checkpoint, weights_of
 from profiler_kit.models.sam.optimizations import (
@@ -43,16 +43,23 @@ from profiler_kit.models.sam.optimizations import (
     encoder_dtype,
     generating,
 )
-from profiler_kit.models.sam.prompts import LARGEST_GRID, PromptChoice, parse_prompts
+from profiler_kit.models.sam.prompts import LARGEST_GRID, PromptChoice, make_prompts, parse_prompts
 from profiler_kit.models.sam.scenes import Scene, generate_scenes, load_images
-from profiler_kit.models.sam.segmenter import SamSegmenter
+from profiler_kit.models.sam.segmenter import PublishedPredictor, SamSegmenter
 from profiler_kit.workload.optimizations import LadderRow
 from profiler_kit.workload.protocol import DISTINCT, Bench, Workload
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
 
-TASKS: Final = {"points": "centers", "boxes": "boxes", "amg": "centers"}  # of a ladder: what is asked of an image
+TASKS: Final = {  # of a ladder: what is asked of an image
+    "points": "centers",
+    "boxes": "boxes",
+    "amg": "centers",
+    "single-point": "centers",
+    "multi-point": "centers",
+}
+REQUESTS: Final = ("amg", "single-point", "multi-point")  # from one image on the host to packed masks there
 COMPONENTS: Final = {
     "image_encoder": "image encoder",
     "prompt_encoder": "prompt encoder",
@@ -70,10 +77,11 @@ class SamWorkload(Workload):
 
     name: of the model. checkpoint: if None, the weights that ship with the model, or random ones of `seed`. images,
     coco: folders of photographs; without, scenes are generated from the seed. count: how many images, one batch if
-    None. prompts: "centers", "boxes" or "grid:N". task: points, boxes or amg, for a ladder, in place of `prompts`.
+    None. prompts: "centers", "boxes" or "grid:N". task: one of TASKS, for a ladder, in place of `prompts`.
     multimask: of each box three masks, the one with the highest predicted IoU counts. annotated: boxes and areas of
     objects as COCO's json has them, not of their masks' pixels. crowds: COCO's crowds count as objects.
-    side: of the model's input, its own if 0.
+    pred_iou_thresh, stability_score_thresh: of the mask generator, its own if None. side: of the model's input, its own
+    if 0.
     """
 
     name: str = "vit_b"
@@ -89,6 +97,8 @@ class SamWorkload(Workload):
     multimask: bool = False
     annotated: bool = False
     crowds: bool = False
+    pred_iou_thresh: float | None = None
+    stability_score_thresh: float | None = None
     side: int = 0
 
     spec = "profiler_kit.models.sam.workload:SamWorkload"
@@ -97,14 +107,16 @@ class SamWorkload(Workload):
     compares = "masks"
     image_step = _PATCH
     optimizations = OPTIMIZATIONS
-    all_masks = ALL_MASKS  # optimizations for --task amg beside those
+    all_masks = ALL_MASKS  # optimizations for REQUESTS beside those
 
     def __post_init__(self) -> None:
         self.weights = ""
         self._sam: Callable[[], Any] = lambda: None
         self.options = dataclasses.asdict(self)
-        if self.task == "amg":
+        if self.task in REQUESTS:
             self.optimizations = {**self.optimizations, **self.all_masks}
+        if self.task in REQUESTS and self.task != "amg":  # no grid of points
+            self.optimizations = {name: one for name, one in self.optimizations.items() if name != "all_points"}
         self.smaller = "fewer --points-per-batch, or a smaller --model" if self.task == "amg" else "a smaller --model"
 
     @property
@@ -141,11 +153,12 @@ class SamWorkload(Workload):
             raise OptionError(f"--points-per-side {self.points_per_side}: expected 1 to {LARGEST_GRID}.")
         if not 1 <= self.points_per_batch <= LARGEST_GRID**2:
             raise OptionError(f"--points-per-batch {self.points_per_batch}: expected 1 to {LARGEST_GRID**2}.")
-        if self.task == "amg" and batch_size != 1:
-            raise OptionError(
-                f"--batch-size {batch_size}: --task amg takes one image at a time. Its batches are of points: "
-                "use --points-per-batch."
-            )
+        for name, value in self._thresholds.items():
+            if not 0 <= value <= 1:
+                raise OptionError(f"--{name.replace('_', '-')} {value}: expected a share from 0 to 1.")
+        if self.task in REQUESTS and batch_size != 1:
+            batches = " Its batches are of points: use --points-per-batch." if self.task == "amg" else ""
+            raise OptionError(f"--batch-size {batch_size}: --task {self.task} takes one image at a time.{batches}")
 
     def setup(self) -> Mapping[str, Any]:
         """The fields of a ladder's setup that are SAM's; reads the folders and the checkpoint: bad files end here."""
@@ -162,7 +175,14 @@ class SamWorkload(Workload):
             "multimask": self.multimask,
             "annotated": self.annotated,
             "crowds": self.crowds,
+            **self._thresholds,
         }
+
+    @property
+    def _thresholds(self) -> dict[str, float]:
+        """Those that were given."""
+        given = {name: getattr(self, name) for name in ("pred_iou_thresh", "stability_score_thresh")}
+        return {name: value for name, value in given.items() if value is not None}
 
     @property
     def source(self) -> str:
@@ -200,6 +220,8 @@ class SamWorkload(Workload):
         return SamForward(sam)
 
     def _generator(self, sam: Any, how: Mapping[str, bool], options: Mapping[str, Any]) -> Any:
+        if self.task != "amg" and not how.get("ours"):
+            return PublishedPredictor(sam)
         if how.get("ours"):
             return MaskGenerator(SamSegmenter(sam, on_device=bool(how.get("on_device"))), **options)
         from segment_anything import SamAutomaticMaskGenerator
@@ -217,9 +239,17 @@ class SamWorkload(Workload):
     def ladder(self, device: torch.device) -> tuple[LadderRow, ...]:
         """On a CPU a short one."""
         on_gpu = device.type == "cuda"
-        if self.task == "amg":
-            return ALL_MASKS_LADDER if on_gpu else CPU_ALL_MASKS_LADDER
+        if self.task in REQUESTS:
+            return self._applicable(ALL_MASKS_LADDER if on_gpu else CPU_ALL_MASKS_LADDER)
         return LADDER if on_gpu else CPU_LADDER
+
+    def _applicable(self, rows: Sequence[LadderRow]) -> tuple[LadderRow, ...]:
+        """Those rows without the optimizations that the task has not, each combination once."""
+        found: dict[tuple[str, ...], LadderRow] = {}
+        for row in rows:
+            names = tuple(name for name in row.optimizations if name in self.optimizations)
+            found.setdefault(names, replace(row, optimizations=names))
+        return tuple(found.values())
 
     # The rest is any of them.
 
@@ -241,11 +271,11 @@ class SamWorkload(Workload):
         return made
 
     def batches(self, size: int, device: torch.device) -> Sequence[Any]:
-        """The images in batches, the first ones again to fill the last; for amg each image is a batch of its own."""
+        """The images in batches, the first ones again to fill the last; a request is a batch of its own."""
         given = self.images is not None or self.coco is not None
         scenes = self.scenes(self.count or (size * DISTINCT if given else size))
-        if self.task == "amg":
-            return [scene.image for scene in scenes[:DISTINCT]]
+        if self.task in REQUESTS:
+            return [(scene.image, self._points(scene)) for scene in scenes[:DISTINCT]]
         endless = itertools.cycle(scenes)
         count = min(-(-len(scenes) // size), DISTINCT)
         return [self._prepare(list(itertools.islice(endless, size)), device) for _ in range(count)]
@@ -263,22 +293,30 @@ class SamWorkload(Workload):
         return sam
 
     def transfer(self, batch: Any, device: torch.device) -> Any:
-        """Images and prompts on the device; the mask generator copies by itself."""
-        return batch if self.task == "amg" else move_batch(batch, device)
+        """Images and prompts on the device; a request is copied inside."""
+        return batch if self.task in REQUESTS else move_batch(batch, device)
 
     def assemble(self, model: Any) -> Any:
         """The published forward, or the mask generator, of the optimized model."""
         self._sam = weakref.ref(model)  # so that its memory is free once the bench is gone
-        if self.task != "amg":
+        if self.task not in REQUESTS:
             return self._forward(model)
         how = generating(model)
         batch = self.points_per_side**2 if how.get("all_points") else self.points_per_batch
         options = {"points_per_side": self.points_per_side, "points_per_batch": batch, "output_mode": "coco_rle"}
-        return self._generator(model, how, options)
+        return self._generator(model, how, {**options, **self._thresholds})
 
     def step(self, model: Any, batch: Any) -> Any:
-        """One Prediction an image; for amg all masks of an image, as a user waits for them."""
-        return model.generate(batch) if self.task == "amg" else model(batch)
+        """One Prediction an image; of a request packed masks, as a user waits for them."""
+        if self.task not in REQUESTS:
+            return model(batch)
+        image, points = batch
+        return model.generate(image) if self.task == "amg" else model.segment(image, points)
+
+    def _points(self, scene: Scene) -> Points:
+        """What a request asks for, float64[N, 2]: a point on each object, or one on the largest."""
+        points = np.asarray(make_prompts(scene, self.choice).points, dtype=np.float64)
+        return points if self.task == "multi-point" else points[_largest(scene)]
 
     def facts(self) -> Mapping[str, object]:
         """Where the images came from, and what was asked of them."""
@@ -332,13 +370,14 @@ class SamWorkload(Workload):
         return replace(row, masks=sum(len(image.counts) for image in images), truth=against_truth(images))
 
     def _masks(self, bench: Bench, scenes: Sequence[Scene]) -> Iterator[ImageMasks]:
-        if self.task == "amg":
+        if self.task in REQUESTS:
             for scene in scenes:
-                found = bench.run(scene.image)
+                found = bench.run((scene.image, self._points(scene)))
                 rles, scores = ([mask[key] for mask in found] for key in ("segmentation", "predicted_iou"))
-                yield image_masks(
-                    scene.name, scene.size, rles, scores, encode(scene.masks), paired=False, true_areas=scene.areas
-                )
+                objects = _largest(scene) if self.task == "single-point" else slice(None)
+                true, areas = encode(scene.masks[objects]), scene.areas[objects]
+                paired = self.task != "amg"
+                yield image_masks(scene.name, scene.size, rles, scores, true, paired=paired, true_areas=areas)
             return
         for start in range(0, len(scenes), bench.size):
             chunk = [scenes[at] for at in range(start, min(start + bench.size, len(scenes)))]
@@ -361,6 +400,12 @@ class SamWorkload(Workload):
             return replace(row, notes=(*row.notes, "masks: no masks of the baseline to compare with"))
         found = against_baseline(read_masks_file(mine), read_masks_file(base), paired=self.task != "amg")
         return replace(row, agreement=found)
+
+
+def _largest(scene: Scene) -> slice:
+    """Which object is the largest; of a photograph, where none is known, the first."""
+    at = int(scene.masks.sum((1, 2)).argmax()) if len(scene.masks) else 0
+    return slice(at, at + 1)
 
 
 def write_scenes(path: Path, scenes: Sequence[Scene]) -> None:

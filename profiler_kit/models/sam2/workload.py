@@ -12,7 +12,7 @@ from profiler_kit.capture.layer_tree import Label, Select
 from profiler_kit.models.sam.forward import Batch
 from profiler_kit.models.sam.generator import MaskGenerator
 from profiler_kit.models.sam.scenes import Scene
-from profiler_kit.models.sam.workload import SamWorkload
+from profiler_kit.models.sam.workload import REQUESTS, SamWorkload
 from profiler_kit.models.sam2.forward import Sam2Forward, block_label, is_timed, prepare_batch
 from profiler_kit.models.sam2.models import KIND, Sam2, check_model, load_model
 from profiler_kit.models.sam2.optimizations import (
@@ -79,6 +79,6 @@ class Sam2Workload(SamWorkload):
     def ladder(self, device: torch.device) -> tuple[LadderRow, ...]:
         """On a CPU a short one."""
         on_gpu = device.type == "cuda"
-        if self.task == "amg":
-            return ALL_MASKS_LADDER if on_gpu else CPU_ALL_MASKS_LADDER
+        if self.task in REQUESTS:
+            return self._applicable(ALL_MASKS_LADDER if on_gpu else CPU_ALL_MASKS_LADDER)
         return LADDER if on_gpu else CPU_LADDER
