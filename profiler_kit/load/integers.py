@@ -37,9 +37,8 @@ def resized(values: Integers, dtype: npt.DTypeLike) -> Integers:
     lowest = np.iinfo(np.dtype(dtype)).min
     if missing.all():
         return np.broadcast_to(np.array(lowest, dtype=dtype), values.shape)
-    converted = values.astype(dtype)
-    converted[missing] = lowest
-    return converted
+    known = values if np.can_cast(values.dtype, dtype) else values.astype(dtype)
+    return np.where(missing, np.array(lowest, dtype=dtype), known)
 
 
 def narrowed(values: Integers) -> Integers:
