@@ -1,13 +1,15 @@
 """Time and memory of loading a chrome trace: profiler_kit, HTA, and json.load + pandas, side by side in one run.
 
 "profiler_kit" is what a user calls: `load_trace(path)` with its frame of events, the cache cold at first and written
-at the end. "columns only" is the reader alone, without frame and cache.
+behind the answer by a thread. "columns only" is the reader alone, without frame and cache. PROFILER_KIT_READER=python
+measures what a machine without a C compiler gets.
 
     python benchmarks/load_trace.py TRACE [TRACE ...] --repeats 5 --out benchmarks/results/load_trace.json
 
 Grow the traces from real ones first (`grow_trace.py BASE OUT.json.gz 500 --few-steps`). Every sample is a process of
 its own; the clock starts after the imports. The tools take turns, so that drift of the machine hits all alike. Peak
-memory is the largest resident size of the process, plus that of its largest child for profiler_kit, which uses one.
+memory is the largest resident size of the process, plus that of its largest child for profiler_kit, which uses one
+where the native reader is not compiled.
 
     --hta-python PATH   another interpreter with another release of HTA (0.5.0 and 0.6.1 share the module name)
     --only WORD ...     just the tools whose name holds one of the words; results already in --out for the same file

@@ -189,7 +189,7 @@ def test_events_without_a_usable_time_are_dropped(field: str, value: object, tmp
     trace.region("bad", 3, 4)[field] = value
     loaded = read_chrome_trace(trace.write(tmp_path / "t.json"))
     assert loaded.columns.start_ns.tolist() == [1000]
-    assert loaded.quality == chrome.LoadQuality(2, False, 0, 1)
+    assert loaded.quality == chrome.LoadQuality(2, False, 0, 1, useless_events=1)
 
 
 def test_odd_types_are_kept_where_they_can_be(tmp_path: Path) -> None:
