@@ -146,6 +146,11 @@ def test_sizes_that_add_up_beyond_64_bits_are_refused(tmp_path: Path) -> None:
     assert loaded(tmp_path, data).replay(0).allocated_bytes.max() == 22 * MiB
 
 
+def test_a_segment_of_no_bytes_that_goes_is_no_fault(tmp_path: Path) -> None:
+    found = loaded(tmp_path, s.snapshot([s.event("segment_free", number, 0, 0) for number in range(3)]))
+    assert found.block_replay(0).active_bytes.max() == 0
+
+
 def test_an_allocation_of_no_bytes_contradicts_nothing(tmp_path: Path) -> None:
     data = steps()
     data["device_traces"][0][2:2] = [s.alloc(1, 0, 0), s.alloc(1, 0, 0)]

@@ -172,7 +172,7 @@ def broken_rules(found: Snapshot) -> Iterator[str]:
 def check(number: int, data: bytes, other: Snapshot) -> dict[str, Any]:
     """What became of one file."""
     problems: list[str] = []
-    outcome = "read"
+    outcome, message = "read", ""
     try:
         found = read(data)
         analyse(found, other, page=number % PAGES == 0)
@@ -181,13 +181,13 @@ def check(number: int, data: bytes, other: Snapshot) -> dict[str, Any]:
         outcome = "refused"
         problems += [f"no short line: {refused}"] if len(str(refused)) > 400 or "\n" in str(refused) else []
     except KitError as error:
-        outcome = "said"
+        outcome, message = "said", str(error)
         problems += [f"no line: {error}"] if "\n" in str(error) else []
     except MemoryError:
         outcome = "too large"
     except Exception:
         outcome, problems = "crashed", [traceback.format_exc(limit=-6)]
-    return {"file": number, "outcome": outcome, "problems": problems}
+    return {"file": number, "outcome": outcome, "message": message, "problems": problems}
 
 
 def verdicts(first: int, last: int) -> Iterator[dict[str, Any]]:

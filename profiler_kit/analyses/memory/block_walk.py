@@ -274,7 +274,7 @@ class Walk:
             self.gaps += 1
             return -1
         size, number = found
-        if self.free.get(address, (0,))[0] == size:
+        if address in self.free and self.free[address][0] == size:
             self._take(address, state)
         else:
             self.gaps += 1
