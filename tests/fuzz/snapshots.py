@@ -164,9 +164,19 @@ def broken_rules(found: Snapshot) -> Iterator[str]:
         whole = found.source == "cuda" and not found.contradictions(device).unheld
         if whole and int(one.allocated_bytes[-1]) != end:
             yield f"device {device}: {one.allocated_bytes[-1]} at the end, torch says {end}"
+        whole = whole and _frees_fit(found, device)
         at_end, at_peak = (int(frame(device)["size_bytes"].sum()) for frame in (found.live_at_end, found.live_at_peak))
         if at_end == end and whole and at_peak != int(one.allocated_bytes[one.peak]):
             yield f"device {device}: {at_peak} live at the peak of {one.allocated_bytes[one.peak]}"
+
+
+def _frees_fit(found: Snapshot, device: int) -> bool:
+    """Whether each free has the size of its allocation, as torch writes both."""
+    pairs = found.allocations()
+    pairs = pairs[(pairs["device"] == device) & pairs["alloc_event"].notna() & pairs["free_event"].notna()]
+    freed = found.history["size_bytes"].to_numpy()[pairs["free_event"].to_numpy(np.int64)]
+    again = found.history["action"].to_numpy()[pairs["free_event"].to_numpy(np.int64)] == "alloc"  # a gap: no free
+    return bool(((freed == pairs["size_bytes"].to_numpy()) | again).all())
 
 
 def check(number: int, data: bytes, other: Snapshot) -> dict[str, Any]:
