@@ -1,6 +1,9 @@
 """Time segment-anything 1.0 and our optimizations side by side: the image encoder alone, and encoder with decoder.
 
     python benchmarks/sam_ladder.py --model vit_b --batch 1,8,32 --rows sa_bf16,fused,graphs,fp8 --out sam-vit_b.json
+    python benchmarks/sam_ladder.py --model sam2_large --batch 1,8 --rows ladder --out sam2-large.json
+
+Of SAM 2 transformers' model takes the place of segment-anything's, and its rows are those of its ladder.
 
 Every row starts from the same weights (random ones of a seed, or --checkpoint) and gets the same images and
 centre-point prompts. Times lie between two CUDA events on an idle GPU (the wall clock on a CPU), after warm-up and
@@ -26,6 +29,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout works without being installed
 
@@ -36,10 +40,13 @@ from profiler_kit.files import write_json
 from profiler_kit.models.sam.accuracy import mask_iou
 from profiler_kit.models.sam.forward import Batch, SamForward, move_batch, prepare_batch
 from profiler_kit.models.sam.models import load_model
-from profiler_kit.models.sam.optimizations import LADDER, parse_optimizations
+from profiler_kit.models.sam.optimizations import LADDER, OPTIMIZATIONS
 from profiler_kit.models.sam.prompts import parse_prompts
 from profiler_kit.models.sam.scenes import generate_scenes
-from profiler_kit.workload.optimizations import optimized
+from profiler_kit.models.sam2 import forward as sam2_forward
+from profiler_kit.models.sam2 import models as sam2_models
+from profiler_kit.models.sam2 import optimizations as sam2_optimizations
+from profiler_kit.workload.optimizations import optimized, parse_optimizations
 
 EXACT = "bf16,nosync,patch_linear,sdpa,rel_pos,window_pad,batched_decoder"
 ROWS = {
@@ -58,9 +65,21 @@ ROWS = {
 BASELINE = "sa_bf16"
 
 
+def forward_of(sam: torch.nn.Module) -> torch.nn.Module:
+    """Encoder and decoder on prepared batches."""
+    return sam2_forward.Sam2Forward(sam) if isinstance(sam, sam2_models.Sam2) else SamForward(sam)
+
+
 def encoder_flops(sam: torch.nn.Module) -> float:
-    """Floating-point operations one image needs in the blocks and the neck, counting real tokens and pairs only."""
+    """Floating-point operations one image needs in the blocks and the neck, counting real tokens and pairs only.
+
+    Of SAM 2 those that torch counts, padding of windows included.
+    """
     encoder = sam.image_encoder
+    if isinstance(sam, sam2_models.Sam2):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            encoder(torch.zeros(1, 3, sam.image_size, sam.image_size))
+        return float(counter.get_total_flops())
     side = encoder.img_size // encoder.patch_embed.proj.kernel_size[0]
     tokens = side * side
     width = encoder.pos_embed.shape[-1]
@@ -95,7 +114,7 @@ def summary(ms: list[float], batch: int) -> dict[str, object]:
             "samples_ms": ms}  # fmt: skip
 
 
-def masks_of(forward: SamForward, batch: Batch, size: int) -> list[np.ndarray]:
+def masks_of(forward: torch.nn.Module, batch: Batch, size: int) -> list[np.ndarray]:
     """bool[P * C, H, W] of each image, from batches of `size`."""
     found: list[np.ndarray] = []
     for start in range(0, len(batch.images), size):
@@ -111,10 +130,10 @@ def measure(base: torch.nn.Module, names: str, batch: Batch, device: torch.devic
     """One row: both times, compile time, peak memory, masks against float32, kernels if asked for."""
     size = len(batch.images)
     model = copy.deepcopy(base).to(device)
-    with optimized(model, parse_optimizations(names), device) as sam, torch.no_grad():
+    with optimized(model, parse_optimizations(names, options.known), device) as sam, torch.no_grad():
         del model
         since = time.perf_counter()
-        forward = SamForward(sam)
+        forward = forward_of(sam)
         forward(batch)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
@@ -185,9 +204,14 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("sam_ladder.json"))
     options = parser.parse_args()
     device = resolve_device(options.device)
-    rows = ROWS if options.rows != "ladder" else {row.label: str(row) for row in LADDER}
+    is_sam2 = options.model.startswith("sam2_")
+    ladder, options.known = (
+        (sam2_optimizations.LADDER, sam2_optimizations.OPTIMIZATIONS) if is_sam2 else (LADDER, OPTIMIZATIONS)
+    )
+    load, prepare = (sam2_models.load_model, sam2_forward.prepare_batch) if is_sam2 else (load_model, prepare_batch)
+    rows = ROWS if options.rows != "ladder" else {row.label: str(row) for row in ladder}
     chosen = list(rows) if options.rows == "ladder" else options.rows.split(",")
-    loaded = load_model(options.model, checkpoint=options.checkpoint, seed=options.seed)
+    loaded = load(options.model, checkpoint=options.checkpoint, seed=options.seed)
     base, flops = loaded.model, encoder_flops(loaded.model)
     environment = describe_environment(device)
     done: dict[str, object] = {
@@ -196,15 +220,15 @@ def main() -> int:
         "prompts": options.prompts, "encoder_gflop_per_image": flops / 1e9, "warmup": options.warmup, "batches": {},
     }  # fmt: skip
     for size in [int(text) for text in options.batch.split(",")]:
-        image_size = base.image_encoder.img_size
+        image_size = base.image_size if is_sam2 else base.image_encoder.img_size
         scenes = generate_scenes(size, height=image_size * 3 // 4, width=image_size)
-        batch = move_batch(prepare_batch(base, scenes, parse_prompts(options.prompts)), device)
+        batch = move_batch(prepare(base, scenes, parse_prompts(options.prompts)), device)
         found: dict[str, object] = {"prompts": sum(query.count for query in batch.queries), "rows": {}}
         done["batches"][str(size)] = found
         want = None
         if options.miou:
             reference = copy.deepcopy(base).to(device)
-            want = masks_of(SamForward(reference), batch, 1)
+            want = masks_of(forward_of(reference), batch, 1)
             del reference
         for name in chosen:
             try:

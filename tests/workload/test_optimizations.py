@@ -11,6 +11,7 @@ from profiler_kit.workload.optimizations import (
     GENERAL_CPU_LADDER,
     GENERAL_LADDER,
     Graphed,
+    Wrapped,
     optimized,
     parse_optimizations,
 )
@@ -103,6 +104,26 @@ def test_order_and_what_goes_together() -> None:
     for row in (*GENERAL_LADDER, *GENERAL_CPU_LADDER):
         assert tuple(o.name for o in parse_optimizations(str(row), GENERAL)) == row.optimizations
     assert {name for row in GENERAL_LADDER for name in row.optimizations} | {"fp16"} == set(GENERAL)
+
+
+class Counted(Wrapped):
+    """Counts its calls."""
+
+    calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """As what it wraps."""
+        self.calls += 1
+        out: torch.Tensor = self._whole[0](x)
+        return out
+
+
+def test_what_wraps_a_compiled_model_is_called_itself() -> None:
+    linear = torch.nn.Linear(2, 3)
+    linear.compile(backend="eager")
+    wrapped = Counted(linear)
+    assert wrapped(torch.ones(1, 2)).shape == (1, 3)
+    assert wrapped.calls == 1
 
 
 def test_compile_changes_the_model_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
