@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
+import numpy as np
 import pandas as pd
 
 from profiler_kit.analyses.compare.measurements import Side, measured
@@ -18,10 +19,12 @@ from profiler_kit.analyses.compare.traces import LATENCY, Change, Comparison, co
 from profiler_kit.analyses.gpu.batch_load import BatchLoad, batch_load
 from profiler_kit.analyses.gpu.gpu_presence import Presence
 from profiler_kit.analyses.layers.totals import explained, forward_spread, layer_totals
+from profiler_kit.analyses.serving.requests import request_waterfall, spans
 from profiler_kit.errors import InputError, KitError, OptionError
 from profiler_kit.files import require_file
 from profiler_kit.finding import Finding
 from profiler_kit.formats.layer_file import LayerFile, read_layers
+from profiler_kit.formats.request_file import read_requests
 from profiler_kit.formats.run_record import RECORD, RunRecord
 from profiler_kit.joined import JoinedRun, join_run
 from profiler_kit.kept import kept, kept_for_good
@@ -30,7 +33,7 @@ from profiler_kit.load.discover.runs import RunFolder, find_run, find_runs
 from profiler_kit.load.snapshot.reader import is_snapshot
 from profiler_kit.progress import Report, silent
 from profiler_kit.snapshot import Snapshot, load_snapshot
-from profiler_kit.table import Filled, Value
+from profiler_kit.table import Filled, Of, Value
 from profiler_kit.trace import Trace, load_trace
 
 T = TypeVar("T")
@@ -107,12 +110,15 @@ class Part(Generic[T]):
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of a run. memory_trace: of the batch that the memory snapshot is of, where that is another one."""
+    """The parts of a run. memory_trace: of the batch that the memory snapshot is of, where that is another one.
+    requests: SERVED.
+    """
 
     trace: Part[Trace] = field(default_factory=Part)
     memory: Part[Snapshot] = field(default_factory=Part)
     layers: Part[Layers] = field(default_factory=Part)
     memory_trace: Part[Trace] = field(default_factory=Part)
+    requests: Part[pd.DataFrame] = field(default_factory=Part)
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,6 +185,18 @@ class Run:
 
     @property
     @kept_for_good
+    def requests(self) -> pd.DataFrame | None:
+        """REQUESTS: one row per request to a server, on the clock of the trace; None where none were recorded."""
+        served, trace = self.parts.requests.value(), self.trace
+        if served is None:
+            return None
+        if trace is None:
+            return request_waterfall(served, 0, np.zeros(0, np.int64), np.zeros(0, np.int64))
+        start, end = spans(trace.gpu_events())
+        return request_waterfall(served, trace.base_ns, start, end)
+
+    @property
+    @kept_for_good
     def joined(self) -> JoinedRun | None:
         """Kernels and memory on one clock; None where no trace is of the time of the snapshot."""
         trace, snapshot = self.parts.memory_trace.value() or self.trace, self.snapshot
@@ -209,12 +227,18 @@ class Run:
         return compare(other.side, self.side, latency_change(other.record, self.record))
 
     def table(self, name: str, **options: Value) -> Filled:
-        """A declared table (profiler_kit.tables) of the run's trace, snapshot, both joined, or layers, filled.
+        """A declared table (profiler_kit.tables) of the run's trace, snapshot, both joined, layers or requests, filled.
 
         Raises OptionError for a table or an option that is not known, and where the run lacks what it is filled from.
         """
         trace, memory, layers = self.parts.trace, self.parts.memory, self.parts.layers
-        parts = {"trace": trace.value, "snapshot": memory.value, "layers": layers.value, "joined": lambda: self.joined}
+        parts: dict[Of, Callable[[], object]] = {
+            "trace": trace.value,
+            "snapshot": memory.value,
+            "layers": layers.value,
+            "joined": lambda: self.joined,
+            "requests": lambda: self.requests,
+        }
         filled: Filled = later("fill")(name, parts, **options)
         return filled
 
@@ -296,8 +320,9 @@ def open_run(
             Part.of(found.memory, memory),
             Part.of(found.layers, load_layers),
             Part.of(found.memory_trace, trace),
+            Part.of(found.requests, read_requests),
         )
-        known = (target / RECORD, found.trace, found.memory, found.layers, found.masks)
+        known = (target / RECORD, found.trace, found.memory, found.layers, found.masks, found.requests)
         files = tuple(file for file in known if file is not None and file.is_file())
         return Run(_shown(target), target, found.record, files, parts, found.problem)
     require_file(target, _WANT.removeprefix("expected "), _HINT)

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Of = Literal[
-    "trace", "file", "snapshot", "joined", "job", "layers", "ladder", "study", "diff", "layers diff", "memory diff"
+    "trace", "file", "snapshot", "joined", "job", "layers", "ladder", "study", "diff", "layers diff", "memory diff",
+    "requests", "load",
 ]  # fmt: skip
 Kind = Literal["choice", "microseconds", "count", "text", "flag"]
 Value = str | int | float | bool | None

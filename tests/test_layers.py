@@ -42,6 +42,8 @@ HOMES = {
     "jinja2": {"render"},
     "markupsafe": {"render"},
     "streamlit": {"app"},
+    "starlette": {"models", "app"},
+    "uvicorn": {"models"},
     "segment_anything": {"models"},
     "hta": {"hta"},
 }

@@ -10,10 +10,12 @@ import json
 import math
 import pkgutil
 import re
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from markupsafe import escape
 
@@ -21,8 +23,10 @@ from app.parts.tables import _frame as dashboard_frame
 from docs.generate import tables as reference_tables
 from profiler_kit import tables
 from profiler_kit.analyses.compare.snapshots import compare_snapshots
+from profiler_kit.analyses.serving.requests import request_waterfall
 from profiler_kit.errors import OptionError
 from profiler_kit.findings.doctor import examine
+from profiler_kit.formats.load_file import read_load
 from profiler_kit.formats.study_file import read_study
 from profiler_kit.joined import join_run
 from profiler_kit.load.trace.file_facts import load_file_facts
@@ -41,6 +45,7 @@ from profiler_kit.trace import Trace, load_trace
 from tests.builders import TraceBuilder
 from tests.cli.run import profiler_kit
 from tests.ladders import a_ladder
+from tests.serving.samples import a_load, served
 
 HERE = Path(__file__).parent
 GOLDEN = HERE / "golden"
@@ -55,8 +60,6 @@ def traces() -> list[Trace]:
 
 @functools.cache
 def small(folder: str = "") -> str:
-    import tempfile
-
     trace = TraceBuilder()
     trace.region("step", 0, 50)
     trace.operator("aten::linear", 0, 30, **{"Input Dims": [[8, 4]]})
@@ -103,6 +106,8 @@ SOURCES: dict[str, Callable[[], list[Any]]] = {
     "diff": lambda: [{"B": compare_runs(*runs())}],
     "memory diff": lambda: [{"B": compare_snapshots(*(run.snapshot for run in runs()))}],
     "layers": lambda: [runs()[1].layers],
+    "requests": functools.cache(lambda: [request_waterfall(served(), 1_000, *np.array([[20], [90]]))]),
+    "load": functools.cache(lambda: [read_load(a_load(Path(tempfile.mkdtemp())))]),
     "layers diff": lambda: [{"AB"[number]: run.layers.totals for number, run in enumerate(runs()) if run.layers}],
 }
 

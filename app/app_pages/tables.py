@@ -6,6 +6,7 @@ import streamlit as st
 
 from app import cache, query_params, state
 from app.parts import tables, widgets
+from profiler_kit.table import Of
 from profiler_kit.tables import every_table
 
 HELP = "The same names are tables in SQL (profiler-kit query) and in load_run(path).table(name)."
@@ -15,7 +16,10 @@ st.title("Tables")
 trace = widgets.opened(folder)
 with widgets.one_line_errors():
     run = cache.run(folder)
-    parts = {"trace": trace, "file": trace, "snapshot": run.snapshot, "layers": run.layers, "joined": run.joined}
+    parts: dict[Of, object] = {
+        **{"trace": trace, "file": trace, "snapshot": run.snapshot, "layers": run.layers, "joined": run.joined},
+        "requests": run.requests,
+    }
     widgets.problems(run)
     of = [of for of, part in parts.items() if part is not None]
     known = [table for table in every_table().values() if table.of in of]

@@ -40,6 +40,7 @@ class ProfilerOptions:
     with_stack: bool = False
     profile_memory: bool | None = None
     with_modules: bool = False
+    all_threads: bool = False
     activities: Iterable[ProfilerActivity] | None = None
     rank: Rank = "auto"
 
@@ -68,6 +69,7 @@ def profiler_runner(
     with_stack: bool = False,
     profile_memory: bool | None = None,
     with_modules: bool = False,
+    all_threads: bool = False,
     activities: Iterable[ProfilerActivity] | None = None,
     rank: Rank = "auto",
 ) -> ProfilerRunner: ...
@@ -115,6 +117,7 @@ def profiler_runner(path: str | os.PathLike[str], /, *args: Any, **kwargs: Any) 
         record_shapes, with_stack, profile_memory, with_modules: as in torch.profiler.profile. Without CUDA memory is
             recorded unless profile_memory is False, so that a memory_runner inside can share the profile; the trace
             holds it only when profile_memory is True.
+        all_threads: record operators and regions of every thread, not only of this one and those it starts work on.
         activities: what to record; by default the CPU and every accelerator that is there.
         rank: "auto" (the rank goes into the name once torch.distributed is initialised), "none", or a number.
 
@@ -150,6 +153,7 @@ class ProfilerRunner(Runner[profile]):
             with_stack=o.with_stack,
             profile_memory=bool(o.profile_memory),
             with_modules=o.with_modules,
+            all_threads=o.all_threads,
             scheduled=o.active is not None,
         )
 
@@ -201,6 +205,7 @@ class ProfilerRunner(Runner[profile]):
                 with_stack=needs.with_stack,
                 profile_memory=needs.profile_memory or (for_others and o.profile_memory is None),
                 with_modules=needs.with_modules,
+                all_threads=needs.all_threads,
             )
 
     def _save(self, recording: profile) -> None:

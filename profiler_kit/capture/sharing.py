@@ -21,7 +21,7 @@ from profiler_kit.errors import CaptureError, StartError
 
 Window = tuple[int, int]  # Unix ns, both ends included
 
-_FLAGS: Final = ("record_shapes", "with_stack", "profile_memory", "with_modules")
+_FLAGS: Final = ("record_shapes", "with_stack", "profile_memory", "with_modules", "all_threads")
 _LOCK: Final = Lock()
 _session: Session | None = None  # the one at work
 
@@ -35,6 +35,7 @@ class Needs:
     with_stack: bool = False
     profile_memory: bool = False
     with_modules: bool = False
+    all_threads: bool = False
     scheduled: bool = False
 
     def __or__(self, other: Needs) -> Needs:

@@ -6,10 +6,10 @@ import gc
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 from torch._C._autograd import _profiler_enabled
-from torch._C._profiler import _ExtraFields_Allocation, _ExtraFields_TorchOp
+from torch._C._profiler import _ExperimentalConfig, _ExtraFields_Allocation, _ExtraFields_TorchOp
 from torch.autograd import profiler as autograd_profiler
 from torch.profiler import profile
 
@@ -22,9 +22,16 @@ class TorchProfile(profile):
     torch runs one profiler at a time and does not say so: a second one throws away what the first recorded, and
     then exporting the first, or stopping it twice, crashes the process. `lost` tells; from then on this one is
     inert, and nothing can be exported.
+
+    all_threads: of every thread; of such a recording torch says that there is one, not in which thread it began.
     """
 
     lost = False
+
+    def __init__(self, *, all_threads: bool = False, **options: Any) -> None:
+        self.all_threads = all_threads
+        config = _ExperimentalConfig(profile_all_threads=True) if all_threads else None
+        super().__init__(experimental_config=config, **options)
 
     def prepare_trace(self) -> None:
         if not self.lost:
@@ -36,7 +43,7 @@ class TorchProfile(profile):
             super().start_trace()
 
     def stop_trace(self) -> None:
-        if not self.lost and _profiler_enabled():
+        if not self.lost and (autograd_profiler._is_profiler_enabled if self.all_threads else _profiler_enabled()):
             super().stop_trace()
         else:
             self.lost = True

@@ -23,8 +23,8 @@ from profiler_kit.errors import KitError
 # The order that `--help` lists them in; a command that is not named here comes last.
 ORDER: Final = (
     *("demo", "capture", "layers", "ladder", "study", "advice", "summary", "regions", "kernels", "utilization", "idle"),
-    *("operators", "launches", "sequences", "copies", "overlap", "ranks", "memory", "diff", "query", "doctor"),
-    *("export", "report", "serve"),
+    *("operators", "launches", "sequences", "copies", "overlap", "requests", "ranks", "memory", "diff", "query"),
+    *("doctor", "export", "report", "serve", "sam"),
 )
 _PACKAGE: Final = Path(__file__).parents[1]
 _PLAIN: Final[Mapping[str, Any]] = {
@@ -69,9 +69,15 @@ class _Commands(typer.core.TyperGroup):
 
 
 def load_command(name: str) -> Any:
-    """The command of that name as typer makes it, its module imported now."""
+    """The command of that name as typer makes it, its module imported now; COMMANDS: those below it."""
     if (_PACKAGE / "cli" / f"{name}.py").is_file():
-        function = importlib.import_module(f"profiler_kit.cli.{name}").command
+        module = importlib.import_module(f"profiler_kit.cli.{name}")
+        if hasattr(module, "COMMANDS"):
+            group = typer.Typer(name=name, help=help_text(module.__doc__ or ""), no_args_is_help=True, **_PLAIN)
+            for one in module.COMMANDS:
+                group.command(one.__name__)(one)
+            return typer.main.get_command(group)
+        function = module.command
     else:
         function = importlib.import_module("profiler_kit.cli.table_command").table_command(name)
     alone = typer.Typer(**_PLAIN)

@@ -19,6 +19,8 @@ from profiler_kit.progress import progress_bar
 from profiler_kit.table import records as records
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from profiler_kit.ranks import Ranks
     from profiler_kit.trace import Trace
 
@@ -89,6 +91,24 @@ def open_ranks(paths: Sequence[Path], *, arguments: Sequence[str] = (), communic
     for problem in ranks.problems:
         typer.echo(f"profiler-kit: {printable(problem)}", err=True)
     return ranks
+
+
+def open_requests(path: Path, *, arguments: Sequence[str] = (), communication: Sequence[str] = ()) -> pd.DataFrame:
+    """The requests of a run folder (REQUESTS), on the clock of its trace, which is loaded likewise."""
+    from profiler_kit.formats.request_file import RECORD_THEM
+    from profiler_kit.run import open_run
+    from profiler_kit.trace import load_trace
+
+    with progress_bar(f"Loading {path.name}") as report:
+        run = open_run(
+            path,
+            trace=lambda file: load_trace(file, arguments=arguments, communication=communication, report=report),
+        )
+        run.parts.requests.required()
+        found = run.requests
+    if found is None:
+        raise InputError(f"{path}: no requests.parquet in it, expected a run of a server. {RECORD_THEM}")
+    return found
 
 
 def _say_losses(trace: Trace) -> None:

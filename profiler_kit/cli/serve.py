@@ -102,14 +102,14 @@ def dashboard() -> Path:
     return found
 
 
-def free_port(host: str, port: int | None) -> int:
-    """The port asked for, or the first free one from DEFAULT_PORT on when none was.
+def free_port(host: str, port: int | None, *, first: int = DEFAULT_PORT) -> int:
+    """The port asked for, or the first free one from `first` on when none was.
 
     Raises OptionError when it is out of range or taken, or when `host` is no address of this machine.
     """
     if port is not None and not 1 <= port <= 65535:
         raise OptionError(f"--port {port}: out of range, expected 1 to 65535")
-    wanted = [port] if port is not None else list(range(DEFAULT_PORT, DEFAULT_PORT + PORTS_TRIED))
+    wanted = [port] if port is not None else list(range(first, first + PORTS_TRIED))
     for candidate in wanted:
         if _can_bind(host, candidate):
             return candidate

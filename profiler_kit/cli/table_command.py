@@ -18,6 +18,7 @@ from profiler_kit.cli.output import (
     TraceFile,
     check_formats,
     open_ranks,
+    open_requests,
     open_trace,
     print_json,
     print_lines,
@@ -29,10 +30,14 @@ _TYPES: Final[Mapping[str, type]] = {"choice": str, "microseconds": float, "coun
 RankTraces = Annotated[
     list[Path], typer.Argument(metavar="TRACE...", help="A folder with one trace per rank, or the traces.")
 ]
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run folder with requests, as POST /profile of sam serve writes it.")
+]
 # How the command line names and loads what a table is filled from.
 _SOURCES: Final[Mapping[Of, tuple[Any, Callable[..., Any]]]] = {
     "trace": (TraceFile, open_trace),
     "job": (RankTraces, open_ranks),
+    "requests": (RunFolder, open_requests),
 }
 
 
@@ -101,7 +106,7 @@ def run(
     elif not (chosen[0].needs_gpu and says_no_gpu(loaded)):
         top = given.get("top")
         for one in filled:
-            print_filled(one, loaded.path, top if isinstance(top, int) else None)
+            print_filled(one, getattr(loaded, "path", source), top if isinstance(top, int) else None)
 
 
 def print_filled(filled: Filled, where: Path | str = "", top: int | None = None) -> None:

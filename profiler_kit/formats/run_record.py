@@ -11,13 +11,14 @@ from profiler_kit.files import write_json
 from profiler_kit.formats.checked import FORMAT, Count, Positive, read_as
 from profiler_kit.later import shown
 
-RECORD, TRACE, MEMORY, MEMORY_TRACE, LAYERS, MASKS = (
+RECORD, TRACE, MEMORY, MEMORY_TRACE, LAYERS, MASKS, REQUESTS = (
     "run.json",
     "trace.json.gz",
     "memory.pickle",
     "memory_trace.json.gz",  # of the batch that memory.pickle is of: kernels and memory on one clock
     "layers.parquet",
     "masks.json",
+    "requests.parquet",
 )
 
 

@@ -66,7 +66,7 @@ class Workload:
     image_step: what sides have to be multiples of, 0 when `at_image_size` takes none. train: `step` needs gradients;
     without, the model is in eval mode and nothing is kept for a backward. smaller: what to try when memory runs out.
     compares: what `compare` compares. scratch: a folder that all rows of a ladder share while it runs. optimizations:
-    those that apply, by name; a user's may list names.
+    those that apply, by name; a user's may list names. modes: what a server of masks may run, as names of those.
     """
 
     spec: str = ""
@@ -83,6 +83,7 @@ class Workload:
     compares: str = "outputs"
     scratch: Path | None = None
     optimizations: Mapping[str, Optimization] = GENERAL
+    modes: Mapping[str, tuple[str, ...]] = {}
 
     def model(self, device: torch.device) -> torch.nn.Module:
         """Make the model on that device."""

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from profiler_kit.cli import commands
+from profiler_kit.formats.request_file import write_requests
 from tests.app.samples import gpu_trace, make_job, make_runs
 from tests.cli.run import profiler_kit
+from tests.serving.samples import rows_of, served
 
 ROOT = Path(__file__).parents[2]
 SHOWN = {
@@ -22,6 +24,8 @@ SHOWN = {
     "demo": ["--help"],
     "capture": ["--help"],
     "serve": ["--help"],
+    "sam": ["--help"],
+    "requests": ["served"],
     "layers": ["gpu"],
     "ladder": [str(ROOT / "traces" / "h200-vit_b-ladder")],
     "study": [str(ROOT / "traces" / "h200-vit_b-study")],
@@ -39,6 +43,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs, and a job of two ranks."""
     root = make_runs(tmp_path_factory.mktemp("surroundings") / "runs")
     make_job(root)
+    (root / "served").mkdir()
+    (root / "served" / "trace.json.gz").write_bytes((root / "bare.json.gz").read_bytes())
+    write_requests(root / "served" / "requests.parquet", rows_of(served()))
     return root
 
 

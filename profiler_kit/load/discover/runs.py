@@ -17,7 +17,17 @@ from urllib.parse import quote, unquote_to_bytes
 from profiler_kit.errors import InputError, KitError
 from profiler_kit.files import PACKED
 from profiler_kit.formats.ladder_record import LOG, RESULTS, RESULTS_CSV, ROW
-from profiler_kit.formats.run_record import LAYERS, MASKS, MEMORY, MEMORY_TRACE, RECORD, TRACE, RunRecord, read_record
+from profiler_kit.formats.run_record import (
+    LAYERS,
+    MASKS,
+    MEMORY,
+    MEMORY_TRACE,
+    RECORD,
+    REQUESTS,
+    TRACE,
+    RunRecord,
+    read_record,
+)
 from profiler_kit.formats.study_file import STUDY, STUDY_CSV
 from profiler_kit.later import shown
 from profiler_kit.load.trace.decompress import Blocks, packing_of
@@ -29,7 +39,14 @@ _WRITING_S: Final = 2.0  # a file that changed this lately may still have its wr
 _SMALL_BYTES: Final = 1 << 20
 _SMALL_BLOCKS: Final = 256
 _ANY_PACKING: Final = (TRACE, MEMORY, MEMORY_TRACE)  # the parts that are read packed in any way
-_FILES: Final = {"trace": TRACE, "memory": MEMORY, "layers": LAYERS, "masks": MASKS, "memory_trace": MEMORY_TRACE}
+_FILES: Final = {
+    "trace": TRACE,
+    "memory": MEMORY,
+    "layers": LAYERS,
+    "masks": MASKS,
+    "memory_trace": MEMORY_TRACE,
+    "requests": REQUESTS,
+}
 _PLAIN: Final = " -_.~+=,@()[]&'!#>"  # what a key keeps as it is, beside letters, digits and the slash
 
 
@@ -52,6 +69,7 @@ class RunFolder:
     masks: Path | None
     problem: str | None
     memory_trace: Path | None = None
+    requests: Path | None = None
 
     def _repr_html_(self) -> str:
         """What the folder holds, for a notebook."""

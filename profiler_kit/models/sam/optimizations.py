@@ -242,6 +242,14 @@ ALL_MASKS_LADDER: Final = (
     LadderRow("device resize", (*_OURS, "all_points", "device_resize", "compile_graphs", "compile_decoder")),
 )
 _CPU_EXACT: Final = _EXACT[1:]
+# What a server runs, by name: the first four as the server of sam2's example calls them, then ours.
+MODES: Final[Mapping[str, tuple[str, ...]]] = {
+    "baseline": ("generator",),
+    "ao": (*_CPU_EXACT, "generator"),
+    "fast": (*_CPU_EXACT, "generator", "all_points", "compile", "compile_decoder"),
+    "furious": ("fp16", *_CPU_EXACT, "generator", "all_points", "device_resize", "compile", "compile_decoder"),
+    "graphs": (*_OURS, "all_points", "device_resize", "compile_graphs", "compile_decoder"),
+}
 # What a CPU climbs in minutes: bfloat16 gains nothing on most of them, compiling takes the longest.
 CPU_LADDER: Final = (
     LADDER[0],

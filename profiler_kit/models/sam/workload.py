@@ -39,6 +39,7 @@ from profiler_kit.models.sam.optimizations import (
     CPU_ALL_MASKS_LADDER,
     CPU_LADDER,
     LADDER,
+    MODES,
     OPTIMIZATIONS,
     encoder_dtype,
     generating,
@@ -108,6 +109,7 @@ class SamWorkload(Workload):
     image_step = _PATCH
     optimizations = OPTIMIZATIONS
     all_masks = ALL_MASKS  # optimizations for REQUESTS beside those
+    modes = MODES
 
     def __post_init__(self) -> None:
         self.weights = ""

@@ -99,5 +99,12 @@ ALL_MASKS_LADDER: Final = (
     LadderRow("device resize", ("bf16", "all_points", "device_resize", *_GRAPHS)),
     LadderRow("fp16", ("fp16", "all_points", "device_resize", *_GRAPHS), alternative=True),
 )
+# What a server runs, by name, as SAM's.
+MODES: Final[Mapping[str, tuple[str, ...]]] = {
+    "baseline": (),
+    "fast": ("all_points", *_BOTH),
+    "furious": ("fp16", "all_points", "device_resize", *_BOTH),
+    "graphs": ("bf16", "all_points", "device_resize", *_GRAPHS),
+}
 CPU_LADDER: Final = (_BASE, LadderRow("bf16", ("bf16",), alternative=True), LadderRow("compile", ("compile",)))
 CPU_ALL_MASKS_LADDER: Final = (_BASE, LadderRow("all points", ("all_points",)))

@@ -21,6 +21,7 @@ from profiler_kit.models.sam2.optimizations import (
     CPU_ALL_MASKS_LADDER,
     CPU_LADDER,
     LADDER,
+    MODES,
     OPTIMIZATIONS,
     encoder_dtype,
 )
@@ -42,6 +43,7 @@ class Sam2Workload(SamWorkload):
     image_step = 32
     optimizations = OPTIMIZATIONS
     all_masks = ALL_MASKS
+    modes = MODES
 
     def _check_model(self) -> None:
         check_model(self.name)

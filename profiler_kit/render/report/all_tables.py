@@ -19,7 +19,12 @@ _LEAD: Final = "The first rows of each; profiler-kit prints them whole, as text,
 
 def all_tables(run: Run, colours: Colours, prefix: str, shown: Sequence[str]) -> Section:
     """A folded block for each table of the trace, the memory snapshot and the layers but those `shown` elsewhere."""
-    sources: tuple[tuple[Of, Any], ...] = (("trace", run.trace), ("snapshot", run.snapshot), ("layers", run.layers))
+    sources: tuple[tuple[Of, Any], ...] = (
+        ("trace", run.trace),
+        ("snapshot", run.snapshot),
+        ("layers", run.layers),
+        ("requests", run.requests),
+    )
     blocks: list[Block] = []
     empty: list[str] = []
     raw: list[str] = []

@@ -1,0 +1,1 @@
+"""Requests to a server: what each waited for, and what a load test saw."""

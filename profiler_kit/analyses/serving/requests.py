@@ -1,0 +1,93 @@
+"""What each request to a server waited for (SERVED -> REQUESTS), and whether the GPU was idle meanwhile."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from profiler_kit.analyses.gpu.intervals import I64, covered_ns, union
+from profiler_kit.formats.request_file import SERVED, TIMES
+from profiler_kit.schema import Column, Schema
+
+STAGES: Final = ("receive", "decode", "queue", "gpu", "encode")  # each ends at the next of TIMES
+FEWEST: Final = 100  # samples that a 99th percentile is told from
+REQUESTS: Final = Schema(
+    "REQUESTS",
+    "request to a server",
+    {
+        "id": Column("int64", "Counts requests from 0.", unit="id"),
+        "batch": Column("int64", "Number of the batch that it was in.", label="batch number", unit="id"),
+        "batch_size": Column("int64", "Requests in that batch.", label="batch"),
+        "status": Column("int64", "Of HTTP: 200 answered, 499 the client hung up.", unit="id"),
+        "arrival_ns": Column(
+            "int64", "When its head was read, in nanoseconds since the trace's base time.", show="room"
+        ),
+        "latency_ns": Column("Int64", "From its head to the end of its answer; the stages add up to it."),
+        "receive_ns": Column("Int64", "Until its image was read."),
+        "decode_ns": Column("Int64", "Until the image was decoded, waiting for a thread included."),
+        "queue_ns": Column("Int64", "Until its batch began."),
+        "gpu_ns": Column("Int64", "Until its masks were known.", label="model"),
+        "encode_ns": Column("Int64", "Until its answer was encoded and handed over."),
+        "gpu_idle_ns": Column(
+            "Int64",
+            "Of its time in the queue: nothing ran on any GPU, between the first and the last GPU event of the trace.",
+            label="GPU idle in queue",
+        ),
+    },
+)
+
+
+def request_waterfall(served: pd.DataFrame, base_ns: int, start_ns: I64, end_ns: I64) -> pd.DataFrame:
+    """REQUESTS of SERVED. base_ns: Unix time that the trace counts from. start_ns, end_ns: of its GPU events."""
+    SERVED.check(served)
+    times = served[list(TIMES)] - base_ns
+    frame = served[["id", "batch", "batch_size", "status"]].assign(arrival_ns=times["arrival_ns"].astype("int64"))
+    frame["latency_ns"] = times["done_ns"] - times["arrival_ns"]
+    # where a time is missing, the stage after it begins at the last one that is known
+    known = times.ffill(axis=1)
+    for stage, begin, end in zip(STAGES, TIMES, TIMES[1:], strict=False):
+        frame[f"{stage}_ns"] = times[end] - known[begin]
+    waited = times[["queued_ns", "start_ns"]].notna().all(axis=1)
+    frame["gpu_idle_ns"] = pd.array([pd.NA] * len(frame), dtype="Int64")
+    if len(start_ns) and waited.any():
+        queued, began = (times.loc[waited, name].to_numpy(np.int64) for name in ("queued_ns", "start_ns"))
+        frame.loc[waited, "gpu_idle_ns"] = _idle(queued, began, start_ns, end_ns)
+    return REQUESTS.check(frame.astype(REQUESTS.dtypes()))
+
+
+def spans(gpu_events: pd.DataFrame) -> tuple[I64, I64]:
+    """Start and end of each of GPU_EVENTS."""
+    start = gpu_events["start_ns"].to_numpy(np.int64)
+    return start, start + gpu_events["dur_ns"].to_numpy(np.int64)
+
+
+def idle_while_queued(requests: pd.DataFrame, start_ns: I64, end_ns: I64) -> tuple[int, int]:
+    """Nanoseconds in which a request was in the queue while GPU events were recorded, and those of them without any."""
+    waited = requests.dropna(subset=["queue_ns"])
+    if waited.empty or not len(start_ns):
+        return 0, 0
+    before = waited[["receive_ns", "decode_ns"]].fillna(0).sum(axis=1)
+    queued = (waited["arrival_ns"] + before).to_numpy(np.int64)
+    first, last = union(queued, queued + waited["queue_ns"].to_numpy(np.int64))
+    low, high = int(start_ns.min()), int(end_ns.max())
+    first, last = np.clip(first, low, high), np.clip(last, low, high)
+    return covered_ns(first, last), int(_idle(first, last, start_ns, end_ns).sum())
+
+
+def _idle(first: I64, last: I64, start_ns: I64, end_ns: I64) -> I64:
+    """Of each interval, what no event covers between the first and the last event."""
+    start, end = union(start_ns, end_ns)
+    if not len(start):
+        return np.zeros(len(first), dtype=np.int64)
+    first, last = np.clip(first, start[0], end[-1]), np.clip(last, start[0], end[-1])
+    done = np.concatenate(([0], np.cumsum(end - start)))  # busy time of the first n pieces
+
+    def busy_before(at: I64) -> I64:
+        piece = np.searchsorted(start, at, side="right") - 1  # the last piece that began by then
+        within = np.minimum(at, end[np.maximum(piece, 0)]) - start[np.maximum(piece, 0)]
+        return np.where(piece < 0, 0, done[np.maximum(piece, 0)] + within)
+
+    idle: I64 = (last - first) - (busy_before(last) - busy_before(first))
+    return idle

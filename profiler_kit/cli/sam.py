@@ -1,0 +1,152 @@
+"""`profiler-kit sam`: serve a mask generator over HTTP, put it under load, compare what two servers answered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from profiler_kit.cli.output import AsJson, print_json
+from profiler_kit.cli.serve import free_port
+from profiler_kit.cli.workloads import Checkpoint, Device
+from profiler_kit.errors import OptionError, ThresholdError
+from profiler_kit.units import BYTES_PER_MIB
+
+PORT: Final = 8600
+Samples = Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="What sam load wrote.")]
+
+
+def serve(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="As capture --model: vit_small, vit_b, sam2_large, ...")
+    ] = ("vit_small"),
+    checkpoint: Checkpoint = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            help="baseline, ao (SAM alone), fast, furious or graphs. [default: furious on a GPU, baseline on a CPU]"
+        ),
+    ] = None,
+    device: Device = None,
+    batch_size: Annotated[int, typer.Option(help="Images the model sees at once, at most.")] = 8,
+    max_wait_ms: Annotated[float, typer.Option(help="How long the first of a batch waits for others.")] = 5.0,
+    queue: Annotated[int, typer.Option(help="Requests that may wait; more are answered with 503.")] = 256,
+    points_per_side: Annotated[int, typer.Option(help="Of the grid of points asked of each image.")] = 32,
+    points_per_batch: Annotated[int, typer.Option(help="Points decoded at once where the mode takes not all.")] = 64,
+    pred_iou_thresh: Annotated[float | None, typer.Option(help="Least predicted IoU that is kept. [0.88]")] = None,
+    stability_score_thresh: Annotated[float | None, typer.Option(help="Least stability kept. [0.95]")] = None,
+    max_mib: Annotated[float, typer.Option(help="Largest image file, MiB.")] = 20.0,
+    max_pixels: Annotated[int, typer.Option(help="Largest picture, pixels.")] = 40_000_000,
+    profiles: Annotated[Path, typer.Option(help="Folder for the runs of POST /profile.")] = Path("traces"),
+    host: Annotated[str, typer.Option(help="Address to listen on; the default is this machine only.")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(help=f"Port. [default: {PORT}, or the next free one]")] = None,
+) -> None:
+    """Serve all masks of an image: POST /upload (PNG), /upload_rle (JSON), /upload_rle_stream (a line a mask).
+
+    GET /health and /metrics (Prometheus) tell how it goes; POST /profile?requests=N records N requests into a run
+    folder, from this machine only. Ctrl+C ends it: the running batch is answered, what waits gets 503.
+    """
+    free = free_port(host, port, first=PORT)
+    import contextlib
+
+    from profiler_kit.capture.device import choose_device
+    from profiler_kit.models.serving import server as serving
+    from profiler_kit.models.serving.images import Limits
+    from profiler_kit.models.serving.service import make_service
+
+    limits = Limits(int(max_mib * BYTES_PER_MIB), max_pixels)
+    options = serving.ServeOptions(batch_size, max_wait_ms, queue, limits, profiles)
+    workload = choose_workload(
+        None,
+        seed=0,
+        model=model,
+        checkpoint=checkpoint,
+        task="amg",
+        points_per_side=points_per_side,
+        points_per_batch=points_per_batch,
+    )
+    workload.check(1)
+    with contextlib.ExitStack() as stack:
+        sock = stack.enter_context(serving.listen(host, free))
+        thresholds = {"pred_iou_thresh": pred_iou_thresh, "stability_score_thresh": stability_score_thresh}
+        chosen = choose_device(device)
+        service = make_service(workload, mode, chosen, stack, batch_size=batch_size, **thresholds)
+        url = f"http://{host}:{free}"
+        said = f"{model}, {service.mode}, on {chosen}\n  try   curl -F image=@FILE.jpg {url}/upload_rle\n  stop  Ctrl+C"
+        typer.echo(f"loading and warming up {model} ({service.mode})", err=True)
+        serving.serve(serving.MaskServer(service, options, host), sock, lambda: typer.echo(f"{url} serves {said}"))
+
+
+def load(
+    url: Annotated[
+        str, typer.Argument(metavar="URL", help="As sam serve printed it; /upload_rle unless it says more.")
+    ],
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of JPEG or PNG files; without one, scenes are generated.")
+    ] = None,
+    rate: Annotated[str, typer.Option(help="Requests a second, open loop: 5,10,20.")] = "",
+    concurrency: Annotated[str, typer.Option(help="Clients at once, closed loop: 1,4,16.")] = "",
+    duration: Annotated[float, typer.Option(help="Seconds of each load.")] = 10.0,
+    seed: Annotated[int, typer.Option(help="Of the times at which requests leave.")] = 0,
+    out: Annotated[Path, typer.Option(help="File for the samples, a line a request.")] = Path("load.jsonl"),
+    as_json: AsJson = False,
+) -> None:
+    """Send images to a server at each load, one after the other, and print the latencies; the samples are kept.
+
+    Open loop: requests leave at random times however slow the answers are, and latency counts from when they were due.
+    The first calls, one an image, come before and are counted apart; the masks of each image are kept once, to compare.
+    """
+    from profiler_kit.cli.table_command import print_filled
+    from profiler_kit.formats.load_file import read_load
+    from profiler_kit.models.serving.load import Plan, read_files, run_load
+    from profiler_kit.tables import every_table
+
+    rates, clients = _numbers("--rate", rate), _numbers("--concurrency", concurrency)
+    if any(one != int(one) for one in clients):
+        raise OptionError(f"--concurrency {concurrency}: expected whole numbers, such as 1,4,16.")
+    if not 0 < duration < 1e6:
+        raise OptionError(f"--duration {duration:g}: expected seconds, more than 0.")
+    if not rates and not clients:
+        clients = [1.0]
+    plan = Plan(url, read_files(images), rates, [int(one) for one in clients], duration, seed=seed)
+    run_load(plan, out, lambda step: typer.echo(f"{step}: {duration:g} s", err=True))
+    filled = every_table()["load"].of_source(read_load(out))
+    if as_json:
+        print_json(filled.records())
+    else:
+        print_filled(filled, out)
+
+
+def compare(
+    baseline: Samples,
+    other: Samples,
+    min_miou: Annotated[float | None, typer.Option(help="Fail when matched masks agree less (mean IoU).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say how the masks of a load test agree with those of another on the same images, and both median latencies."""
+    from profiler_kit.findings.serving import agreement
+    from profiler_kit.formats.load_file import read_load
+    from profiler_kit.models.serving.compare import answers_agree
+
+    found = answers_agree(read_load(baseline), read_load(other))
+    if as_json:
+        print_json(found.as_json())
+    else:
+        typer.echo(agreement(found).sentence)
+    miou = found.masks.miou
+    if min_miou is not None and (miou is None or miou < min_miou):
+        raise ThresholdError(f"{other}: mean IoU {miou}, expected at least {min_miou} with {baseline}.")
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        found = [float(one) for one in text.split(",") if one.strip()]
+    except ValueError:
+        found = [0.0]
+    if not all(0 < one <= 10_000 for one in found):
+        raise OptionError(f"{option} {text}: expected numbers from above 0 to 10000, such as 5,10,20.")
+    return found
+
+
+COMMANDS: Final = (serve, load, compare)

@@ -1,0 +1,95 @@
+"""What requests to a server waited for, and how the answers of two servers agree."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import pandas as pd
+
+from profiler_kit.analyses.serving.requests import FEWEST, REQUESTS, STAGES, idle_while_queued, spans
+from profiler_kit.finding import Evidence, Finding, Piece, bold, counted, say
+from profiler_kit.formats.run_record import RunRecord
+from profiler_kit.run import Run
+from profiler_kit.text import fmt_count, fmt_ns, fmt_percent
+
+if TYPE_CHECKING:
+    from profiler_kit.models.serving.compare import Answers
+
+SLOWEST: Final = 0.05  # of the requests: whose waiting is looked at
+WORTH: Final = 0.05  # of the time in which requests waited: less idle time is not worth a sentence
+ENOUGH_MASKS: Final = 5  # an image: fewer do not tell how masks agree
+_NAMES: Final = dict(zip(STAGES, ("the upload", "decoding", "the queue", "the model", "encoding"), strict=True))
+
+
+def of_requests(run: Run) -> list[Finding]:
+    """How much slower the slowest requests were and what they waited for; the GPU idle while requests were queued."""
+    if run.requests is None:
+        return []
+    found = (slowest(run.requests, run.record), idle_in_queue(run))
+    return [one for one in found if one is not None]
+
+
+def slowest(requests: pd.DataFrame, record: RunRecord | None) -> Finding | None:
+    """The 99th percentile (or the slowest) against the median, and the stage that makes most of the difference."""
+    REQUESTS.check(requests)
+    good = requests[requests["status"] == 200].dropna(subset=["latency_ns"])
+    if good.empty:
+        return None
+    latency = good["latency_ns"].astype("float64")
+    median, high = float(latency.median()), float(latency.quantile(0.99) if len(good) >= FEWEST else latency.max())
+    slow = good[latency >= latency.quantile(1 - SLOWEST)]
+    shares = {stage: float(slow[f"{stage}_ns"].sum()) for stage in STAGES}
+    stage = max(shares, key=lambda name: shares[name])
+    what = "99 % took less than" if len(good) >= FEWEST else "the slowest took"
+    said: list[str | Piece] = [
+        f"Half of {counted(len(good), 'request')} took less than ",
+        bold(fmt_ns(median)),
+        f", {what} ",
+    ]
+    said += [bold(fmt_ns(high)), f", {high / max(median, 1):.1f} × as long. The slowest {fmt_count(len(slow))} spent "]
+    said += [
+        bold(fmt_percent(shares[stage] / max(1.0, sum(shares.values())), 0)),
+        " of it in ",
+        bold(_NAMES[stage]),
+        ".",
+    ]
+    batches = requests.drop_duplicates("batch")["batch_size"]
+    most = "" if record is None else f" of at most {record.batch_size}"
+    said.append(f" {counted(len(batches), 'batch', 'batches')} held {batches.mean():.1f}{most} requests on average.")
+    evidence = Evidence("requests", {"id": tuple(slow["id"].tolist())})
+    return Finding("slowest-requests", "why", say(*said), evidence=evidence)
+
+
+def idle_in_queue(run: Run) -> Finding | None:
+    """How long no GPU worked while a request waited; None where it is not worth a word."""
+    if run.requests is None or run.trace is None:
+        return None
+    waited, idle = idle_while_queued(run.requests, *spans(run.trace.gpu_events()))
+    if not waited or idle < WORTH * waited:
+        return None
+    said = say(
+        "The GPU was idle for ", bold(fmt_ns(idle)), f", {fmt_percent(idle / waited, 0)} of the time in which requests "
+        "were in the queue.",
+    )  # fmt: skip
+    attempt = "a shorter --max-wait-ms where batches wait to fill up; else look at what the host does between batches"
+    return Finding("idle-while-queued", "why", said, attempt=attempt, evidence=Evidence("requests"))
+
+
+def agreement(answers: Answers) -> Finding:
+    """How the masks of two servers agree, and both median latencies."""
+    found = answers.masks
+    said: list[str | Piece] = [f"{counted(found.images, 'image')}, {counted(found.masks, 'mask')} of the baseline: "]
+    if found.miou is None or found.masks < ENOUGH_MASKS * found.images:
+        said.append("too few masks to judge; ")
+    strict, miou = ("unknown" if one is None else f"{one:.4f}" for one in (found.strict_miou, found.miou))
+    said += ["mean IoU of matched masks ", bold(miou), f", strict as the sam2 example counts {strict}"]
+    said.append(
+        f". Another number of masks in {counted(found.count_mismatch, 'image')}, a mask without a partner in "
+        f"{counted(found.match_mismatch, 'image')}."
+    )
+    if answers.step:
+        base, other = (float(pd.Series(one).median()) for one in answers.latencies)
+        counts = " and ".join(fmt_count(len(one)) for one in answers.latencies)
+        said += [f" Median latency at {answers.step} ", bold(fmt_ns(other)), f" against {fmt_ns(base)} of the baseline"]
+        said.append(f" ({counts} answers).")
+    return Finding("answers-agree", "table", say(*said))

@@ -1,0 +1,1 @@
+"""A mask generator behind HTTP, and what measures it under load."""

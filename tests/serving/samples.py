@@ -1,0 +1,50 @@
+"""Requests and loads with the numbers on the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from profiler_kit.formats.load_file import Peaks, Rle, Sample
+from profiler_kit.formats.request_file import SERVED, TIMES
+
+WHOLE = Rle((2, 2), "04")  # four pixels, all set
+
+
+def served(base_ns: int = 1_000) -> pd.DataFrame:
+    """Three requests on a clock that a trace counts from `base_ns`; the third hung up in the queue."""
+    rows = [
+        (0, 0, 2, 200, 10, 12, 15, 30, 80, 85),
+        (1, 0, 2, 200, 11, 13, 25, 30, 80, 90),
+        (2, 1, 1, 499, 20, 21, 22, None, None, 60),
+    ]
+    frame = pd.DataFrame(rows, columns=list(SERVED.columns)).astype(SERVED.dtypes())
+    frame[list(TIMES)] += base_ns
+    return frame
+
+
+def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as the server writes them."""
+    return frame.astype(object).where(frame.notna(), None).to_dict("records")
+
+
+def sample(step: str, due: int, sent: int, done: int, **more: object) -> Sample:
+    """An answer to a.png unless more is said."""
+    return Sample(**{**{"step": step, "image": "a.png", "scheduled_ns": due, "sent_ns": sent, "done_ns": done,
+                        "status": 200}, **more})  # type: ignore[arg-type]  # fmt: skip
+
+
+def a_load(folder: Path, *, mask: Rle = WHOLE, count: int = 100) -> Path:
+    """A first call with its mask, `count` requests the n-th of which takes n µs, and two without an answer."""
+    lines = [sample("first", 0, 0, 9, first=True, masks=(mask,), scores=(0.5,)).line()]
+    for n in range(1, count + 1):
+        timing = {"queue": n / 1e3, "gpu": 2.0}
+        lines.append(sample("rate 5", 0, 500, 1_000 * n, batch_size=1 + n % 2, timing_ms=timing).line())
+    lines.append(sample("rate 5", 0, 0, 1, status=503, error="full").line())
+    lines.append(sample("rate 5", 0, 0, 1, status=0, error="timed out").line())
+    lines.append(Peaks("rate 5", 1 << 20, 1 << 21).line())
+    path = folder / "load.jsonl"
+    path.write_text("".join(lines))
+    return path

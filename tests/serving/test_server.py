@@ -1,0 +1,257 @@
+"""A server of masks: every request gets its answer or one clear sentence, and nothing stops it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from profiler_kit.errors import OptionError
+from profiler_kit.models.sam.accuracy import paired_iou
+from profiler_kit.models.sam.scenes import generate_scenes
+from profiler_kit.models.sam.workload import SamWorkload
+from profiler_kit.models.sam2.workload import Sam2Workload
+from profiler_kit.models.serving.images import Limits
+from profiler_kit.models.serving.server import ServeOptions, listen
+from profiler_kit.models.serving.service import Bucketed, buckets_up_to
+from profiler_kit.workload.optimizations import parse_optimizations
+from tests.serving.conftest import Client, Held, packed, png, until
+
+Start = Callable[..., Client]
+SCENES = [one.image for one in generate_scenes(4, height=96, width=128, seed=2)]
+
+
+def test_forty_requests_some_of_them_broken(small: Client) -> None:
+    good = [packed(image, kind) for image in SCENES for kind in ("PNG", "WEBP")]
+    whole = good[0]
+    broken = [b"", b"GIF89a no image", whole[: len(whole) // 2], png(size=(1, 200)), b"\x89PNG\r\n\x1a\n" + b"\0" * 40]
+    asked = [good[at % len(good)] if at % 8 else broken[at // 8] for at in range(40)]
+    before = counts(small)
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda data: small.said("/upload_rle", data), asked))
+    assert [status for status, _ in answers[::8]] == [400, 400, 400, 422, 400]
+    assert all(text.count("\n") == 1 and text.endswith(".\n") for _, text in answers[::8])
+    right = {packed(image): small.server.service.generator.generate(image) for image in SCENES}
+    for data, (status, text) in zip(asked, answers, strict=True):
+        if data in broken:
+            continue
+        assert status == 200
+        if data in right:  # WebP loses a little; a batch rounds otherwise than an image alone
+            found, wanted = json.loads(text), right[data]
+            assert wanted and found["size"] == [96, 128]
+            assert min(paired_iou([*found["masks"].values()], [one["segmentation"] for one in wanted])) > 0.99
+            assert found["scores"] == pytest.approx([one["predicted_iou"] for one in wanted], abs=1e-4)
+    after = counts(small)
+    more = {name: after[name] - before.get(name, 0) for name in after}
+    assert more['sam_requests_total{status="200"}'] == more["sam_batch_size_sum"] == 35
+    assert more['sam_requests_total{status="422"}'] == 1 and more['sam_requests_total{status="400"}'] == 4
+    assert more['sam_latency_seconds_bucket{le="+Inf"}'] == more["sam_latency_seconds_count"] == 35
+
+
+def counts(client: Client) -> dict[str, float]:
+    """What /metrics says."""
+    lines = client.ask("/metrics", method="GET").text.splitlines()  # type: ignore[attr-defined]
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
+
+
+def test_the_three_forms_of_an_answer(small: Client) -> None:
+    wanted = small.server.service.generator.generate(SCENES[0])
+    answer = small.ask("/upload", packed(SCENES[0]))
+    assert (answer.status, answer.headers["content-type"]) == (200, "image/png")
+    stages = [one.split(";")[0] for one in answer.headers["server-timing"].split(", ")]
+    assert stages == ["receive", "decode", "queue", "gpu", "encode"] and answer.headers["x-batch-size"] == "1"
+    lines = small.said("/upload_rle_stream", packed(SCENES[0]))[1].splitlines()
+    assert [json.loads(line) for line in lines] == wanted
+    form = (
+        b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' + packed(SCENES[0]) + b"\r\n--b--"
+    )
+    status, text = small.said("/upload_rle", form, Content_Type="multipart/form-data; boundary=b")
+    assert status == 200 and len(json.loads(text)["masks"]) == len(wanted)
+    for body in (b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\n1\r\n--b--', b"--c"):
+        status, text = small.said("/upload", body, Content_Type="multipart/form-data; boundary=b")
+        assert status == 400 and text.startswith("The form ")
+    assert small.said("/upload", form, Content_Type="multipart/form-data")[0] == 400
+
+
+def test_limits_names_and_pages_of_others(serve_held: Start) -> None:
+    client = serve_held(limits=Limits(file_bytes=2_000, pixels=10_000))
+    assert client.said("/upload", png(size=(200, 200))) == (
+        413,
+        "The image has 200 x 200 pixels, expected at most 10,000; send a smaller one.\n",
+    )
+    too_large = (413, "The image is larger than 2,000 bytes; send a smaller one.\n")
+    assert client.said("/upload", b"x" * 2_001) == too_large == client.said("/upload", b"x" * 5_000_000)
+    assert client.said("/upload", png(), Host="example.org")[0] == 400
+    assert client.said("/upload", png(), Origin="http://example.org") == (403, "Asked from a page of another server.\n")
+    assert client.said("/profile?requests=1", Origin="http://example.org")[0] == 403
+    assert client.said("/upload_rle", png(), Origin=client.url)[0] == 200
+    for count in ("0", "x", "-1", "1e3", "99999999999999999999"):
+        assert client.said(f"/profile?requests={count}") == (
+            422,
+            f"requests={count}: expected a whole number, 1 to 10000.\n",
+        )
+    assert client.ask("/upload", method="GET").status == 405
+
+
+def test_profiles_are_for_this_machine_only(serve_held: Start) -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    scope = {"type": "http", "method": "POST", "path": "/profile", "query_string": b"", "client": ("10.0.0.7", 5)}
+    scope |= {"headers": [(b"host", b"localhost")], "http_version": "1.1", "scheme": "http", "root_path": ""}
+    asyncio.run(serve_held().server.app(scope, receive, send))
+    assert (sent[0]["status"], sent[1]["body"]) == (403, b"Profiles are made from this machine only.\n")
+
+
+def test_a_full_queue_says_when_to_come_again(serve_held: Start, held: Held) -> None:
+    client = serve_held(batch_size=1, queue=2)
+    held.go.clear()
+    answers = [client.later(png())]
+    until(lambda: held.running)
+    answers += [client.later(png()) for _ in range(2)]
+    until(lambda: client.server.worker.waiting == 2)
+    answer = client.ask("/upload", png())
+    assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+    assert answer.text == "The queue is full (2 requests wait); try again later.\n"  # type: ignore[attr-defined]
+    held.go.set()
+    assert [answer()[0] for answer in answers] == [200, 200, 200]
+    assert client.said("/upload_rle", png())[0] == 200
+
+
+def test_who_hangs_up_is_not_run(serve_held: Start, held: Held) -> None:
+    client = serve_held(batch_size=1)
+    held.go.clear()
+    first = client.later(png())
+    until(lambda: held.running)
+    with socket.create_connection(("127.0.0.1", client.port)) as waiting:
+        data = png()
+        waiting.sendall(b"POST /upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
+        until(lambda: client.server.worker.waiting == 1)
+    with socket.create_connection(("127.0.0.1", client.port)) as halfway:
+        halfway.sendall(b"POST /upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900\r\n\r\n" + b"x" * 90)
+        until(lambda: client.server._arriving == 1)
+    until(lambda: client.server.metrics.statuses[499] == 2)
+    held.go.set()
+    assert first()[0] == 200
+    assert client.said("/upload_rle", png())[0] == 200
+    assert held.batches == [1, 1]
+
+
+def test_an_image_that_does_not_arrive(serve_held: Start) -> None:
+    client = serve_held(read_s=0.05)
+    with socket.create_connection(("127.0.0.1", client.port)) as slow:
+        slow.sendall(b"POST /upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900\r\n\r\n")
+        assert slow.recv(100).startswith(b"HTTP/1.1 408 ")
+
+
+def batch_of(client: Client, held: Held, kinds: list[int]) -> list[tuple[int, str]]:
+    """The answers to requests that are run in one batch."""
+    held.go.clear()
+    before = held.running
+    first = client.later(png())
+    until(lambda: held.running > before)
+    answers = []
+    for number, kind in enumerate(kinds, start=1):  # one after the other, so that their order is known
+        answers.append(client.later(png(kind)))
+        until(lambda number=number: client.server.worker.waiting == number)
+    held.go.set()
+    assert first()[0] == 200
+    return [answer() for answer in answers]
+
+
+def test_an_exception_fails_its_own_request_alone(serve_held: Start, held: Held) -> None:
+    client = serve_held(batch_size=4)
+    answers = batch_of(client, held, [0, Held.BROKEN, 0])
+    assert [status for status, _ in answers] == [200, 500, 200]
+    assert answers[1][1] == "The request failed: the third layer is upside down.\n"
+    assert held.batches == [1, 3, 1, 1, 1]
+    assert [status for status, _ in batch_of(client, held, [Held.BROKEN])] == [500]
+    assert client.said("/upload_rle", png())[0] == 200
+
+
+def test_out_of_memory_halves_the_batch(serve_held: Start, held: Held) -> None:
+    client = serve_held(batch_size=4)
+    assert [status for status, _ in batch_of(client, held, [Held.HUNGRY] * 4)] == [200] * 4
+    assert held.batches == [1, 4, 2, 2]
+
+
+def test_shutting_down_answers_the_running_batch_and_refuses_the_others(serve_held: Start, held: Held) -> None:
+    client = serve_held(batch_size=1)
+    held.go.clear()
+    first = client.later(png())
+    until(lambda: held.running)
+    second = client.later(png())
+    until(lambda: client.server.worker.waiting == 1)
+    client.uvicorn.should_exit = True
+    assert second() == (503, "The server is shutting down.\n")
+    held.go.set()
+    assert first()[0] == 200
+    until(lambda: not client.server.worker.is_alive())
+    with contextlib.suppress(OSError):  # nobody listens any more
+        assert client.said("/upload", png())[0] == 503
+
+
+def test_a_model_that_cannot_warm_up_is_not_served(held: Held, serve_held: Start) -> None:
+    client = serve_held()
+    service = client.server.service
+
+    class Broken:
+        def generate_batch(self, images: object) -> None:
+            raise ValueError("no such kernel")
+
+    worker = type(client.server)(replace(service, generator=Broken(), buckets=(1,)), ServeOptions()).worker  # type: ignore[arg-type]
+    worker.start()
+    with pytest.raises(ValueError, match=r"^no such kernel$"):
+        worker.ready.result()
+
+
+def test_batches_come_in_a_few_sizes() -> None:
+    class Model:
+        mask_threshold = 0.0
+        seen: list[int] = []  # noqa: RUF012
+
+        def embed(self, images: list[int]) -> list[int]:
+            self.seen.append(len(images))
+            return list(images)
+
+    assert (buckets_up_to(1), buckets_up_to(6), buckets_up_to(8)) == ((1,), (1, 2, 4, 6), (1, 2, 4, 8))
+    model = Model()
+    bucketed = Bucketed(model, buckets_up_to(6))  # type: ignore[arg-type]
+    for count in (1, 2, 3, 5, 6):
+        images = [np.full((1, 1, 3), number, np.uint8) for number in range(count)]
+        assert all(map(np.array_equal, bucketed.embed(images), images))
+    assert model.seen == [1, 2, 4, 6, 6]
+
+
+@pytest.mark.parametrize("workload", [SamWorkload(task="amg"), Sam2Workload(task="amg")], ids=lambda one: one.family)
+def test_every_mode_can_be_asked_for(workload: SamWorkload) -> None:
+    for names in workload.modes.values():
+        assert [one.name for one in parse_optimizations(",".join(names), workload.optimizations)] == [*names]
+
+
+def test_a_port_in_use() -> None:
+    with contextlib.closing(listen("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OptionError) as caught:
+            listen("127.0.0.1", port)
+    said = f"--host 127.0.0.1 --port {port}: cannot listen there (Address already in use). Name another port."
+    assert str(caught.value) == said
+
+
+@pytest.mark.parametrize(("name", "value"), [("batch_size", 0), ("queue", 0), ("max_wait_ms", -1)])
+def test_options_that_cannot_be_used(name: str, value: int) -> None:
+    with pytest.raises(OptionError, match=f"^--{name.replace('_', '-')} {value}: expected . or more.$"):
+        ServeOptions(**{name: value})  # type: ignore[arg-type]
