@@ -9,7 +9,7 @@ import typer
 
 from profiler_kit.cli.output import AsJson, print_json
 from profiler_kit.cli.serve import free_port
-from profiler_kit.cli.workloads import Checkpoint, Device
+from profiler_kit.cli.workloads import Checkpoint, Device, Images, choose_workload
 from profiler_kit.errors import OptionError, ThresholdError
 from profiler_kit.units import BYTES_PER_MIB
 
@@ -20,7 +20,7 @@ Samples = Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="What sam lo
 def serve(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="As capture --model: vit_small, vit_b, sam2_large, ...")
-    ] = ("vit_small"),
+    ] = "vit_small",
     checkpoint: Checkpoint = None,
     mode: Annotated[
         str | None,
@@ -82,9 +82,7 @@ def load(
     url: Annotated[
         str, typer.Argument(metavar="URL", help="As sam serve printed it; /upload_rle unless it says more.")
     ],
-    images: Annotated[
-        Path | None, typer.Option(help="Folder of JPEG or PNG files; without one, scenes are generated.")
-    ] = None,
+    images: Images = None,
     rate: Annotated[str, typer.Option(help="Requests a second, open loop: 5,10,20.")] = "",
     concurrency: Annotated[str, typer.Option(help="Clients at once, closed loop: 1,4,16.")] = "",
     duration: Annotated[float, typer.Option(help="Seconds of each load.")] = 10.0,

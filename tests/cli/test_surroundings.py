@@ -16,7 +16,7 @@ from profiler_kit.cli import commands
 from profiler_kit.formats.request_file import write_requests
 from tests.app.samples import gpu_trace, make_job, make_runs
 from tests.cli.run import profiler_kit
-from tests.serving.samples import rows_of, served
+from tests.serving.samples import a_load, rows_of, served
 
 ROOT = Path(__file__).parents[2]
 SHOWN = {
@@ -24,7 +24,7 @@ SHOWN = {
     "demo": ["--help"],
     "capture": ["--help"],
     "serve": ["--help"],
-    "sam": ["--help"],
+    "sam": ["compare", "load.jsonl", "load.jsonl"],
     "requests": ["served"],
     "layers": ["gpu"],
     "ladder": [str(ROOT / "traces" / "h200-vit_b-ladder")],
@@ -43,6 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs, and a job of two ranks."""
     root = make_runs(tmp_path_factory.mktemp("surroundings") / "runs")
     make_job(root)
+    a_load(root)
     (root / "served").mkdir()
     (root / "served" / "trace.json.gz").write_bytes((root / "bare.json.gz").read_bytes())
     write_requests(root / "served" / "requests.parquet", rows_of(served()))
@@ -118,7 +119,7 @@ def test_every_command_ends_as_it_should(
 @pytest.mark.parametrize("name", commands())
 def test_bad_input_and_usage_keep_their_codes(name: str, folder: Path) -> None:
     assert profiler_kit(name, "--no-such-option", cwd=folder, first=close_everything).code == 2
-    if name not in ("demo", "capture"):
+    if name not in ("demo", "capture", "sam"):  # of sam the first word is a command
         nowhere = ["nowhere", *SHOWN.get(name, [])[1:]]
         assert profiler_kit(name, *nowhere, cwd=folder, first=close_everything).code == 1
 
