@@ -7,6 +7,7 @@ import gzip
 import json
 import threading
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -430,7 +431,7 @@ def test_bad_options(tmp_path: Path) -> None:
             path,
             {"shapes": True},
             "unknown option 'shapes', expected one of wait, warmup, active, repeat, record_shapes, with_stack, "
-            "profile_memory, with_modules, activities, rank.",
+            "profile_memory, with_modules, all_threads, activities, rank.",
         ),
     ]
     for target, options, message in cases:
@@ -544,3 +545,14 @@ def test_what_only_makes_something_to_run_later_cannot_be_decorated(tmp_path: Pa
             f"profiler_runner: found {named} to decorate, expected a function. Decorate the method that does the work."
         )
     assert listing(tmp_path) == []
+
+
+def test_all_threads_are_recorded_when_asked_for(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(int).result()  # the thread is older than the recording
+        for every in (False, True):
+            with profiler_runner(tmp_path / f"{every}.json", all_threads=every):
+                work(3)
+                pool.submit(work, 4).result()
+    assert "work 3" in names(tmp_path / "False.json") and "work 4" not in names(tmp_path / "False.json")
+    assert {"work 3", "work 4"} <= names(tmp_path / "True.json")
