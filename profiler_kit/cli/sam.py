@@ -65,13 +65,14 @@ def serve(
         task="amg",
         points_per_side=points_per_side,
         points_per_batch=points_per_batch,
+        pred_iou_thresh=pred_iou_thresh,
+        stability_score_thresh=stability_score_thresh,
     )
     workload.check(1)
     with contextlib.ExitStack() as stack:
         sock = stack.enter_context(serving.listen(host, free))
-        thresholds = {"pred_iou_thresh": pred_iou_thresh, "stability_score_thresh": stability_score_thresh}
         chosen = choose_device(device)
-        service = make_service(workload, mode, chosen, stack, batch_size=batch_size, **thresholds)
+        service = make_service(workload, mode, chosen, stack, batch_size=batch_size)
         url = f"http://{host}:{free}"
         said = f"{model}, {service.mode}, on {chosen}\n  try   curl -F image=@FILE.jpg {url}/upload_rle\n  stop  Ctrl+C"
         typer.echo(f"loading and warming up {model} ({service.mode})", err=True)

@@ -8,6 +8,7 @@ import pandas as pd
 
 from profiler_kit.analyses.serving.requests import FEWEST, REQUESTS, STAGES, idle_while_queued, spans
 from profiler_kit.finding import Evidence, Finding, Piece, bold, counted, say
+from profiler_kit.formats.ladder_record import too_few_masks
 from profiler_kit.formats.run_record import RunRecord
 from profiler_kit.run import Run
 from profiler_kit.text import fmt_count, fmt_ns, fmt_percent
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 SLOWEST: Final = 0.05  # of the requests: whose waiting is looked at
 WORTH: Final = 0.05  # of the time in which requests waited: less idle time is not worth a sentence
-ENOUGH_MASKS: Final = 5  # an image: fewer do not tell how masks agree
 _NAMES: Final = dict(zip(STAGES, ("the upload", "decoding", "the queue", "the model", "encoding"), strict=True))
 
 
@@ -79,8 +79,8 @@ def agreement(answers: Answers) -> Finding:
     """How the masks of two servers agree, and both median latencies."""
     found = answers.masks
     said: list[str | Piece] = [f"{counted(found.images, 'image')}, {counted(found.masks, 'mask')} of the baseline: "]
-    if found.miou is None or found.masks < ENOUGH_MASKS * found.images:
-        said.append("too few masks to judge; ")
+    if problem := too_few_masks(found.masks, found.images):
+        said.append(f"{problem}; ")
     strict, miou = ("unknown" if one is None else f"{one:.4f}" for one in (found.strict_miou, found.miou))
     said += ["mean IoU of matched masks ", bold(miou), f", strict as the sam2 example counts {strict}"]
     said.append(

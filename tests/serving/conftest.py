@@ -135,7 +135,9 @@ def serve_held(held: Held, tmp_path: Path) -> Iterator[Callable[..., Client]]:
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """A server of vit_small."""
-    workload = SamWorkload(name="vit_small", task="amg", side=128, points_per_side=2)
+    workload = SamWorkload(
+        name="vit_small", task="amg", side=128, points_per_side=2, pred_iou_thresh=0.0, stability_score_thresh=0.1
+    )
     with contextlib.ExitStack() as stack:
         service = make_service(
             workload,
@@ -143,8 +145,6 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
             torch.device("cpu"),
             stack,
             batch_size=4,
-            pred_iou_thresh=0.0,
-            stability_score_thresh=0.1,
         )
         options = ServeOptions(batch_size=4, profiles=tmp_path_factory.mktemp("profiles"))
         yield stack.enter_context(running(service, options))

@@ -6,7 +6,7 @@ from typing import Final
 
 import pandas as pd
 
-from profiler_kit.analyses.serving.requests import FEWEST
+from profiler_kit.formats.ladder_ratios import tail
 from profiler_kit.formats.load_file import LoadFile, Sample
 from profiler_kit.schema import Column, Schema
 from profiler_kit.units import NS_PER_MS, NS_PER_S
@@ -24,8 +24,8 @@ LOAD: Final = Schema(
         "lost": Column("int64", "Without any answer."),
         "answers_per_s": Column("float64", "From the first request to the last answer.", "answers/s"),
         "p50_ns": Column("Int64", "Half of the answers took less, counted from when the request was due.", "p50"),
-        "p95_ns": Column("Int64", "Of all answers 95 % took less.", "p95"),
-        "p99_ns": Column("Int64", f"Of all answers 99 % took less; missing below {FEWEST} answers.", "p99"),
+        "p95_ns": Column("Int64", "Of all answers 95 % took less; missing below 20.", "p95"),
+        "p99_ns": Column("Int64", "Of all answers 99 % took less; missing below 100.", "p99"),
         "max_ns": Column("Int64", "The slowest answer."),
         "batch_size": Column("float64", "Requests in the batch of an answer, on average.", "batch"),
         **{
@@ -68,8 +68,8 @@ def _row(step: str, samples: list[Sample], found: LoadFile) -> dict[str, object]
         "refused": sum(one.status not in (0, 200) for one in samples),
         "lost": sum(not one.status for one in samples),
         "answers_per_s": len(good) / span_s if span_s > 0 else 0.0,
-        **{f"p{share}_ns": _ns(latency.quantile(share / 100)) for share in (50, 95)},
-        "p99_ns": _ns(latency.quantile(0.99)) if len(latency) >= FEWEST else pd.NA,
+        "p50_ns": _ns(latency.median()),
+        **{f"p{share}_ns": _ns(tail(latency.tolist(), share / 100)) for share in (95, 99)},
         "max_ns": _ns(latency.max()),
         "batch_size": sum(sizes) / len(sizes) if sizes else float("nan"),
         **{f"{name}_ns": _ns(pd.Series(ms, dtype="float64").median() * NS_PER_MS) for name, ms in stages.items()},
@@ -78,5 +78,5 @@ def _row(step: str, samples: list[Sample], found: LoadFile) -> dict[str, object]
     }
 
 
-def _ns(value: float) -> object:
+def _ns(value: float | None) -> object:
     return pd.NA if pd.isna(value) else round(value)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -74,11 +73,10 @@ def make_service(
     stack: contextlib.ExitStack,
     *,
     batch_size: int,
-    **generator: Any,
 ) -> Service:
     """Load the model, optimized as the mode says; its settings of torch end with the stack.
 
-    generator: options of the mask generator. Raises OptionError, WorkloadError, CheckpointError.
+    Raises OptionError, WorkloadError, CheckpointError.
     """
     mode = mode or DEFAULT_MODE[device.type]
     if mode not in workload.modes:
@@ -91,8 +89,6 @@ def make_service(
     found = workload.assemble(model)
     if not isinstance(found, MaskGenerator):
         raise WorkloadError(f"--mode {mode}: {workload.spec} gives no mask generator, expected one to serve.")
-    given: Mapping[str, Any] = {name: value for name, value in generator.items() if value is not None}
-    found.options = dataclasses.replace(found.options, **given, output_mode="coco_rle")
     buckets: tuple[int, ...] = (1,)
     if any(one.compiles for one in chosen):
         buckets = buckets_up_to(batch_size)
