@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 Source = Callable[[], "pa.Table"]
 _TYPES: Final[Mapping[str, str]] = {
     "int64": "BIGINT", "Int64": "BIGINT", "int32": "INTEGER", "Int32": "INTEGER", "uint64": "UBIGINT",
-    "float64": "DOUBLE", "Float64": "DOUBLE", "bool": "BOOLEAN", "boolean": "BOOLEAN", "list": "VARCHAR[]",
+    "UInt64": "UBIGINT", "float64": "DOUBLE", "Float64": "DOUBLE", "bool": "BOOLEAN", "boolean": "BOOLEAN",
+    "list": "VARCHAR[]",
 }  # fmt: skip
 # Of a trace that is too large for memory: what needs no attribution.
 SPILLED: Final = ("events", "launches", "gpu_events", "threads")

@@ -108,8 +108,8 @@ KEPT = {
     "events": "event name category thread start_ns dur_ns end_ns correlation external_id device stream sequence_number "
     "forward_thread python_id python_parent_id bytes collective",
     "launches": "event name category thread start_ns dur_ns end_ns correlation gpu_events gpu_ns path path_list",
-    "gpu_events": "event name category device stream start_ns dur_ns end_ns correlation bytes launch launch_start_ns "
-    "launch_end_ns launch_thread instance path path_list forward_path forward_path_list communication "
+    "gpu_events": "event name category process device stream start_ns dur_ns end_ns correlation bytes launch "
+    "launch_start_ns launch_end_ns launch_thread instance path path_list forward_path forward_path_list communication "
     "operator_event operator "
     "outer_operator_event outer_operator module modules modules_list since_launch_ns launch_delay_ns queue_ns "
     "latency_ns previous_end_ns",
@@ -118,7 +118,8 @@ KEPT = {
     "operators": "event name thread start_ns dur_ns end_ns self_ns depth parent path path_list",
     "threads": "thread pid tid label process",
     "allocations": "allocation device address size_bytes stream stack alloc_event free_event alloc_us free_us",
-    "allocator_events": "event device action address size_bytes stream time_us stack device_free_bytes pool",
+    "allocator_events": "event device action address size_bytes stream time_us stack device_free_bytes pool "
+    "user_metadata compile_context category",
     "memory_regions": "device path path_list instances peak_bytes allocated_bytes freed_bytes net_bytes churn_bytes "
     "largest_bytes largest_stack",
     "memory_segments": "device segment address size_bytes stream segment_type pool expandable from_state to_state",

@@ -29,7 +29,7 @@ GPU_EVENT_DETAILS: Final = Schema(
     "GPU_EVENT_DETAILS",
     GPU_EVENTS.row,
     {
-        **{name: KERNEL_DETAILS.columns[name] for name in list(KERNEL_DETAILS.columns)[:7]},
+        **{name: KERNEL_DETAILS.columns[name] for name in list(KERNEL_DETAILS.columns)[:8]},
         **{name: EVENTS.columns[name] for name in ("correlation", "bytes")},
         **{name: KERNEL_DETAILS.columns[name] for name in _WITH_LAUNCH},
         **KERNEL_DETAILS.columns,

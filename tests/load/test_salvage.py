@@ -243,3 +243,15 @@ def test_utf16_comes_out_as_utf8_however_it_is_cut(encoding: str, size: int) -> 
 def test_other_text_passes_unchanged() -> None:
     blocks = [b"\xef\xbb\xbf[", b"{}]", b"\xff\xfe"]
     assert list(as_utf8(blocks)) == blocks
+
+
+@pytest.mark.parametrize(
+    "first", ['{"ph": \x01"X", "name": "k", "ts": 3, "dur": 3}', '{"ph": "{{X", "name": "a\\U", "ts": 0}']
+)
+def test_a_first_event_without_a_phase_that_can_be_read_takes_no_other_with_it(first: str, tmp_path: Path) -> None:
+    whole = '{"ph": "X", "cat": "cpu_op", "name": "aten::mm", "pid": 1, "tid": 1, "ts": 10, "dur": 20}'
+    path = tmp_path / "t.json"
+    path.write_text(f'{{"traceEvents": [{first}, {whole}]}}', encoding="utf-8")
+    found = read_chrome_trace(path)
+    assert [found.columns.names[code] for code in found.columns.name.tolist()] == ["aten::mm"]
+    assert found.quality.dropped_events == 1

@@ -119,6 +119,7 @@ class Salvage:
         self._text = b""
         self._phases: list[tuple[int, int]] = []  # of the text, looked for once: where they begin and end
         self._ends: list[tuple[int, int]] = []
+        self._begun: list[int] = []  # where an event may start
         self._offset = 0
         self._last = False
 
@@ -145,11 +146,12 @@ class Salvage:
         stop = len(text) if last else starts[-1] if starts else 0
         first = starts[0] if starts else stop
         before = self._starts(0, first, _ANY_START)  # events of another layout, where files were joined
+        self._begun = [*before, *starts]
         self._drop(0, before[0] if before else first)
         done = self._take_pieces(before, first)
         if not self.closed:
             done = self._take_pieces([start for start in starts if start < stop], stop)
-        self._text, self._phases, self._ends = b"", [], []
+        self._text, self._phases, self._ends, self._begun = b"", [], [], []
         pieces, self._pieces = self._pieces, []
         return pieces, done
 
@@ -234,8 +236,9 @@ class Salvage:
 
     def _endings(self, first: int) -> list[tuple[int, int]]:
         """Where the list may be closed after the event at `first`: the place of the `}` and the one after the `]`."""
-        if self._two_events(first, len(self._text)):  # another event follows
-            return []
+        after = bisect.bisect_right(self._begun, first)
+        if after < len(self._begun) and self._phases and self._phases[-1][0] > self._begun[after]:
+            return []  # another event follows
         at = bisect.bisect_left(self._ends, (first, 0))
         return self._ends[at : at + _TRIED_STARTS]
 
