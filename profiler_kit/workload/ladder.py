@@ -92,8 +92,7 @@ def run_ladder(workload: Workload, options: LadderOptions, *, report: Report = s
 
     def again() -> LadderRecord:
         """Measure the baseline once more, as the end of a round."""
-        pace.show(f"{BASELINE} once more")
-        changed = _written(plan, replace(record, rounds=(*record.rounds, _round(plan, tuple(since), pace.show))))
+        changed = _written(plan, replace(record, rounds=(*record.rounds, _round(plan, tuple(since), pace.again))))
         since.clear()
         return changed
 
@@ -132,7 +131,7 @@ def _round(plan: LadderPlan, rows: tuple[str, ...], show: Callable[[str], None])
     folder = plan.out / ROWS / AGAIN
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    row = _process(plan, plan.round_plan, lambda stage: show(f"{BASELINE} once more: {stage}"))
+    row = _process(plan, plan.round_plan, show)
     if row.status == "ok":
         shutil.rmtree(folder)
     return Round(rows, row.latency_ns, row.error)
@@ -364,6 +363,11 @@ class _Pace:
     def end(self, wall_s: float) -> None:
         self.took.append(wall_s)
         self.done += 1
+
+    def again(self, what: str) -> None:
+        """What the baseline's process does that belongs to no row."""
+        place = f"after row {self.done} of {len(self.rows)}"
+        self.report(self.done, len(self.rows), f"{place}, {BASELINE} once more: {what}")
 
     def show(self, what: str) -> None:
         after = sum(1 for name in self.rows[self.done + 1 :] if name not in self.kept)
