@@ -9,7 +9,8 @@ from segment_anything.modeling import Sam
 from profiler_kit.models.sam.models import load_model
 from profiler_kit.models.sam.prompts import PromptChoice, parse_prompts
 from profiler_kit.models.sam.scenes import generate_scenes
-from profiler_kit.models.sam.train_check import predict_scene, scene_ious
+from profiler_kit.models.sam.segmenter import SamSegmenter
+from profiler_kit.models.sam.train_check import kept_by_default, predict_scene, scene_ious
 from profiler_kit.models.sam.train_data import FIRST_SEED
 
 
@@ -26,6 +27,12 @@ def test_small_reaches_the_accuracy_it_was_trained_for(small: Sam, prompts: str,
     iou = scene_ious(small, scenes, parse_prompts(prompts))
     assert len(iou) == sum(len(scene.masks) for scene in scenes) == 8 * count
     assert iou.mean() >= 0.85
+
+
+def test_small_finds_most_objects_with_the_default_thresholds(small: Sam) -> None:
+    found = kept_by_default(SamSegmenter(small), generate_scenes(2, height=384, width=512, seed=20_002), 12)
+    assert found["objects"] == 16
+    assert found["kept"] >= 0.8 and found["kept_iou"] >= 0.8
 
 
 def test_a_mask_for_each_prompt_at_the_size_of_the_image() -> None:
