@@ -118,7 +118,10 @@ def test_a_kernel_knows_its_operators_its_modules_and_what_it_waited_for(tmp_pat
     trace.kernel(3, 55, 5)  # begins before its launch call returns
     trace.kernel(None, 70, 1)
     details = load_trace(trace.write(tmp_path / "t.json")).kernel_details()
-    assert list(details) == list(KERNEL_DETAILS.columns) and list(details)[:14] == list(GPU_EVENTS.columns)
+    assert (
+        list(details) == list(KERNEL_DETAILS.columns)
+        and list(GPU_EVENTS.columns) == list(details)[: len(GPU_EVENTS.columns)]
+    )
     assert (
         details[["operator", "outer_operator", "module"]].astype(object).iloc[:2].values.tolist()
         == [["aten::addmm", "aten::linear", "Linear_3"]] * 2
@@ -177,7 +180,7 @@ def test_random_traces_equal_the_slow_reference_in_any_order(
     for correlation, (at, tid, start, dur, stream, device) in enumerate(calls):
         if correlation % 4:
             trace.launch(correlation, at, tid)
-        trace.kernel(correlation, start, dur, stream=stream, device=device)
+        trace.kernel(correlation, 10 + start, dur, stream=stream, device=device)
     path = tmp_path_factory.mktemp("t") / "t.json"
     expected = slow(trace.number().write(path))
     assert fast(path) == expected

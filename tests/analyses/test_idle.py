@@ -181,7 +181,7 @@ def test_times_close_on_random_traces_in_any_order(
     for correlation, (at, tid, delay, dur, stream, device) in enumerate(calls):
         if correlation % 4:
             trace.launch(correlation, at, tid)
-        trace.kernel(correlation, at + delay, dur, stream=stream, device=device)
+        trace.kernel(correlation, 10 + at + delay, dur, stream=stream, device=device)
     for start, dur, tid in waits:
         sync(trace, start, dur, tid)
     path = tmp_path_factory.mktemp("t") / "t.json"
