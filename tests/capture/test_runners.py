@@ -21,7 +21,7 @@ from profiler_kit.errors import CaptureError, OptionError
 
 CPU = [ProfilerActivity.CPU]
 OLD = '{"traceEvents": []}'
-OLD_GZ = gzip.compress(b'{"lr": 0.1}')
+OLD_GZ = gzip.compress(b'{"lr": 0.1}', mtime=0)
 
 
 def events(path: Path) -> list[dict[str, Any]]:

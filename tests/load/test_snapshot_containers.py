@@ -34,6 +34,11 @@ def archive(compression: int = zipfile.ZIP_STORED, **members: bytes) -> bytes:
     return out.getvalue()
 
 
+def names(value: object) -> str:
+    """Of a parameter: packed bytes hold the time, and would name each run's tests otherwise."""
+    return value if isinstance(value, str) else ""
+
+
 TORCH = archive(x__data_dot_pkl=PLAIN, x__version=b"3\n")
 
 
@@ -52,6 +57,7 @@ TORCH = archive(x__data_dot_pkl=PLAIN, x__version=b"3\n")
         pickle.dumps(pickle.loads(PLAIN), 0),
         pickle.dumps(pickle.loads(PLAIN), 1),
     ],
+    ids=names,
 )
 def test_a_snapshot_is_found_inside(tmp_path: Path, packed: bytes) -> None:
     path = tmp_path / "m"
@@ -85,6 +91,7 @@ def test_cases(name: str) -> None:
         (OLD_TORCH + b"ccollections\nOrderedDict\n)R.", "this is a checkpoint of torch.save (the pickle asks for the"),
         (archive(x__data_dot_pkl=pickle.dumps({"epoch": 1})), "this is a checkpoint of torch.save (the pickle"),
     ],
+    ids=names,
 )  # fmt: skip
 def test_what_is_no_snapshot_is_named(tmp_path: Path, data: bytes, said: str) -> None:
     path = tmp_path / "m"
