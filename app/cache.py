@@ -147,7 +147,10 @@ _lock = threading.RLock()
 
 
 def _open(folder: RunFolder) -> _Opened:
-    key = tuple(stamp(part) for part in (folder.path, folder.trace, folder.memory, folder.layers, folder.memory_trace))
+    key = tuple(
+        stamp(part)
+        for part in (folder.path, folder.trace, folder.memory, folder.layers, folder.memory_trace, folder.requests)
+    )
     with _lock:
         found = _opened.pop(key, None)
         if found is None or (found.job is not None and found.job.cancelled):

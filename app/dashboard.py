@@ -18,7 +18,13 @@ from app.parts import widgets  # noqa: E402
 # Section of the sidebar -> its pages: file in app_pages/ and title.
 PAGES = {
     "": {"overview": "Overview"},
-    "Where time goes": {"timeline": "Timeline", "regions": "Regions", "kernels": "Kernels", "operators": "Operators"},
+    "Where time goes": {
+        "timeline": "Timeline",
+        "regions": "Regions",
+        "kernels": "Kernels",
+        "operators": "Operators",
+        "requests": "Requests",
+    },
     "Model": {"layers": "Layers", "memory": "Memory"},
     "Several runs": {"compare": "Compare", "ladder": "Ladder", "ranks": "Ranks"},
     "Everything": {"tables": "Tables", "perfetto": "Perfetto", "doctor": "Doctor"},

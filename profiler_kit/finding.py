@@ -33,7 +33,7 @@ Kind = Literal[
     "table",  # what a table says, in a sentence
 ]
 Level = Literal["error", "warning", "note"]
-Page = Literal["", "regions", "kernels", "operators", "layers", "ranks", "memory", "doctor"]
+Page = Literal["", "regions", "kernels", "operators", "layers", "ranks", "memory", "requests", "doctor"]
 Basis = Literal["measured", "bound", "held"]
 
 

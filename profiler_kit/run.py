@@ -187,9 +187,10 @@ class Run:
     @kept_for_good
     def requests(self) -> pd.DataFrame | None:
         """REQUESTS: one row per request to a server, on the clock of the trace; None where none were recorded."""
-        served, trace = self.parts.requests.value(), self.trace
+        served = self.parts.requests.value()
         if served is None:
             return None
+        trace = self.trace
         if trace is None:
             return request_waterfall(served, 0, np.zeros(0, np.int64), np.zeros(0, np.int64))
         start, end = spans(trace.gpu_events())

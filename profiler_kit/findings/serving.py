@@ -57,7 +57,7 @@ def slowest(requests: pd.DataFrame, record: RunRecord | None) -> Finding | None:
     most = "" if record is None else f" of at most {record.batch_size}"
     said.append(f" {counted(len(batches), 'batch', 'batches')} held {batches.mean():.1f}{most} requests on average.")
     evidence = Evidence("requests", {"id": tuple(slow["id"].tolist())})
-    return Finding("slowest-requests", "why", say(*said), evidence=evidence)
+    return Finding("slowest-requests", "why", say(*said), evidence=evidence, page="requests")
 
 
 def idle_in_queue(run: Run) -> Finding | None:
@@ -72,7 +72,7 @@ def idle_in_queue(run: Run) -> Finding | None:
         "were in the queue.",
     )  # fmt: skip
     attempt = "a shorter --max-wait-ms where batches wait to fill up; else look at what the host does between batches"
-    return Finding("idle-while-queued", "why", said, attempt=attempt, evidence=Evidence("requests"))
+    return Finding("idle-while-queued", "why", said, attempt=attempt, evidence=Evidence("requests"), page="requests")
 
 
 def agreement(answers: Answers) -> Finding:

@@ -17,8 +17,10 @@ from pathlib import Path
 import pandas as pd
 
 from profiler_kit.formats.layer_file import FORWARD_CALLS, LAYER_CALLS, LayerFile, write_layers
+from profiler_kit.formats.request_file import write_requests
 from profiler_kit.formats.run_record import RunRecord
 from tests.builders import TraceBuilder
+from tests.serving.samples import rows_of, served
 
 CHECKOUT = Path(__file__).parents[2]
 PATIENCE_S = 120  # only what hangs gets there: other work may hold the machine
@@ -131,6 +133,7 @@ def make_runs(root: Path) -> Path:
     gpu_trace().write(gpu / "trace.json.gz")
     (gpu / "memory.pickle").write_bytes(snapshot())
     write_layers(gpu / "layers.parquet", layers())
+    write_requests(gpu / "requests.parquet", rows_of(served()))
     record("host", device="cpu").write(host)
     host_trace().write(host / "trace.json.gz")
     gpu_trace().write(root / "bare.json.gz")
@@ -140,6 +143,7 @@ def make_runs(root: Path) -> Path:
     (broken / "trace.json.gz").write_bytes(b"not gzip")
     (broken / "memory.pickle").write_bytes(b"not a pickle")
     (broken / "layers.parquet").write_bytes(b"not parquet")
+    (broken / "requests.parquet").write_bytes(b"not parquet")
     return root
 
 

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from profiler_kit.formats.request_file import write_requests
 from tests import snapshots
 from tests.allocator import Allocator
 from tests.app.samples import CHECKOUT, PATIENCE_S, gpu_trace, host_trace, make_job, make_runs, record
 
 PAGES = (
-    *("overview", "timeline", "regions", "kernels", "operators", "layers", "memory"),
+    *("overview", "timeline", "regions", "kernels", "operators", "requests", "layers", "memory"),
     *("compare", "ranks", "tables", "perfetto", "doctor"),
 )
 OF_A_RUN = tuple(page for page in PAGES if page not in ("ranks", "perfetto"))  # of whole jobs; reads the file itself
@@ -421,11 +422,22 @@ def test_an_out_of_memory_is_explained_once_for_every_page(runs: Path) -> None:
     assert [line for line in errors(show("overview", "gpu")) if line.startswith("**Out of memory:**")] == said
 
 
+def test_requests_under_load(runs: Path) -> None:
+    test = show("requests", "gpu")
+    assert errors(test) == []
+    assert "took less than **77 ns**, the slowest took **79 ns**" in text(test) and "in **the model**" in text(test)
+    assert len(test.get("plotly_chart")) == 1
+    assert list(test.dataframe[0].value["id"]) == [1, 0, 2]
+    write_requests(runs / "gpu" / "requests.parquet", [])
+    assert "The file of requests is empty" in text(show("requests", "gpu"))
+
+
 @pytest.mark.parametrize(
     ("page", "said"),
     [
         ("kernels", "No kernels in this trace"),
         ("layers", "No layer timings in this run"),
+        ("requests", "No requests in this run"),
         ("memory", "No memory snapshot in this run"),
     ],
 )

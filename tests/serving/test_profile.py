@@ -16,6 +16,7 @@ from profiler_kit.errors import InputError, RunFormatError
 from profiler_kit.findings.serving import slowest
 from profiler_kit.formats.request_file import read_requests, write_requests
 from profiler_kit.models.serving.worker import Recording
+from profiler_kit.render.figures.requests import request_waterfall as request_waterfall_figure
 from profiler_kit.render.report.page import report_page
 from profiler_kit.run import load_run
 from tests.cli.run import profiler_kit
@@ -175,3 +176,16 @@ def test_a_broken_file_of_requests_does_not_stop_the_run(tmp_path: Path) -> None
     (tmp_path / "trace.json").write_text("{}")
     printed = profiler_kit("requests", tmp_path)
     assert printed.code == 1 and printed.err.count("\n") == 1 and "Traceback" not in printed.err
+
+
+def test_the_waterfall_is_drawn_in_stages() -> None:
+    drawn = request_waterfall_figure(request_waterfall(served(), 1_000, *np.zeros((2, 0), I64)), most=2)
+    bars = {bar.name: (list(bar.y), list(bar.x)) for bar in drawn.data}
+    both = ["request 1", "request 0"]
+    assert bars == {
+        "receive": (both, [2, 2]),
+        "decode": (both, [12, 3]),
+        "queue": (both, [5, 15]),
+        "model": (both, [50, 50]),
+        "encode": (both, [10, 5]),
+    }
