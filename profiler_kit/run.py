@@ -290,7 +290,7 @@ def load_run(path: str | os.PathLike[str], *, report: Report = silent) -> Run:
     Raises InputError when nothing is there, or when the folder holds no run.
     """
     run = open_run(path, trace=partial(load_trace, report=report), memory=partial(load_snapshot, report=report))
-    parts = (run.parts.trace, run.parts.memory, run.parts.layers)
+    parts = (run.parts.trace, run.parts.memory, run.parts.layers, run.parts.requests)
     for part in parts:
         part.value()
     error = next((part.error for part in parts if part.error is not None), None)

@@ -24,7 +24,13 @@ def test_a_run_folder_is_loaded_with_all_its_parts(root: Path) -> None:
     assert run.name == "gpu" and run.problems == ()
     assert run.presence is not None and run.presence.ran == "gpu"
     assert run.load is not None and run.load.batches == 1
-    assert {file.name for file in run.files} == {"run.json", "trace.json.gz", "memory.pickle", "layers.parquet"}
+    assert {file.name for file in run.files} == {
+        "run.json",
+        "trace.json.gz",
+        "memory.pickle",
+        "layers.parquet",
+        "requests.parquet",
+    }
 
 
 def test_bare_files_are_told_apart_by_how_they_begin(root: Path, tmp_path: Path) -> None:
