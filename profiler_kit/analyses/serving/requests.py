@@ -22,7 +22,7 @@ REQUESTS: Final = Schema(
         "batch_size": Column("int64", "Requests in that batch.", label="batch"),
         "status": Column("int64", "Of HTTP: 200 answered, 499 the client hung up.", unit="id"),
         "arrival_ns": Column(
-            "int64", "When its head was read, in nanoseconds since the trace's base time.", show="room"
+            "int64", "When its head was read, in nanoseconds since the trace's base time.", show="never"
         ),
         "latency_ns": Column("Int64", "From its head to the end of its answer; the stages add up to it."),
         "receive_ns": Column("Int64", "Until its image was read."),
