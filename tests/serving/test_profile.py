@@ -44,7 +44,7 @@ def test_a_profile_under_load(small: Client, monkeypatch: pytest.MonkeyPatch) ->
     assert run.problems == () and run.trace is not None and run.requests is not None and run.record is not None
     assert run.record.workload["served"] == "baseline, batches of 4, 5 ms at most, queue of 256"
     requests = run.requests
-    assert len(requests) >= wanted and set(requests["status"]) == {200}
+    assert len(requests) == json.loads(text)["requests"] >= wanted and set(requests["status"]) == {200}
     stages = requests[[f"{stage}_ns" for stage in STAGES]]
     assert stages.notna().all(axis=None) and (stages.sum(axis=1) == requests["latency_ns"]).all()
     paths = {tuple(path) for path in run.trace.regions()["path"]}

@@ -259,16 +259,17 @@ class MaskServer:
             text = request.query_params.get("requests", "100")
             if not text.isdecimal() or not 1 <= int(text[:9]) <= MOST_PROFILED:
                 raise Refused(422, f"requests={text}: expected a whole number, 1 to {MOST_PROFILED}.")
-            folder = await self._record(request, int(text))
+            folder, count = await self._record(request, int(text))
         except Refused as refused:
             return PlainTextResponse(refused.sentence + "\n", refused.status)
         except (Closed, ClientDisconnect):
             return PlainTextResponse("The profile ended before it was complete; nothing is written.\n", 503)
         except Exception as error:  # the disk is full, another profiler is at work
             return PlainTextResponse(f"The profile failed: {_first_line(error)}.\n", 500)
-        return JSONResponse({"run": str(folder), "requests": int(text)})
+        return JSONResponse({"run": str(folder), "requests": count})
 
-    async def _record(self, request: Request, wanted: int) -> Path:
+    async def _record(self, request: Request, wanted: int) -> tuple[Path, int]:
+        """The run folder, and how many requests it holds: batches are recorded whole."""
         service, device = self.service, self.service.device
         chosen = parse_optimizations(",".join(service.optimizations), service.workload.optimizations)
         target = self.options.profiles / run_name(f"serve-{service.workload.name}", chosen, device)
@@ -289,7 +290,7 @@ class MaskServer:
             with contextlib.suppress(TimeoutError):  # a client that does not take its answer
                 await asyncio.wait_for(asyncio.gather(*events), self.options.answer_s)
             await asyncio.to_thread(self._write, folder, target.name, recording)
-        return target
+        return target, len(recording.jobs)
 
     def _write(self, folder: Path, name: str, recording: Recording) -> None:
         write_requests(folder / REQUESTS, [job.row() for job in recording.jobs])
