@@ -50,7 +50,16 @@ def open_regions(regions: list[dict[str, Any]], at: int) -> list[dict[str, Any]]
 
 def place(regions: list[dict[str, Any]]) -> None:
     """Give each region of one thread its place among those open with it, by comparing every two of them."""
-    regions.sort(key=lambda r: (r["start"], -r["end"], r["args"].get("External id", -(1 << 63)), r["name"]))
+    alike = defaultdict(list)
+    for r in regions:
+        alike[r["start"], r["end"]].append(r["args"].get("External id"))
+    by_id = {times: None not in ids for times, ids in alike.items()}  # else equal ones stand as in the file
+
+    def order(r: dict[str, Any]) -> tuple[Any, ...]:
+        tie = (r["args"].get("External id"), r["name"]) if by_id[r["start"], r["end"]] else (r["order"], "")
+        return (r["start"], -r["end"], *tie)
+
+    regions.sort(key=order)
     first: dict[str, int] = {}
     straddle, contain = set(), set()
     for number, outer in enumerate(regions):

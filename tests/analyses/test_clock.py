@@ -114,6 +114,8 @@ def test_work_and_memory_of_nested_regions() -> None:
                 "event": np.arange(4),
                 "name": pd.Categorical(["k"] * 4),
                 "category": pd.Categorical(["kernel"] * 4),
+                "process": pd.Categorical(["1"] * 4),
+                "communication": pd.Categorical([""] * 4),
                 "device": pd.array([0, 0, None, 1], dtype="Int64"),
                 "stream": pd.array([7, 7, 8, 7], dtype="Int64"),
                 "start_ns": np.array([10, 1_000, 1_500, 10], np.int64),

@@ -182,7 +182,7 @@ def test_nonsense_does_no_harm(tmp_path: Path) -> None:
         s.event("segment_unmap", 4, 0x100, 1 << 40),
         s.event("segment_free", 5, top, 1 << 40),
         s.event("segment_map", 6, top, 1 << 50),
-        s.alloc(7, top, 1 << 62),
+        s.alloc(7, top, 1 << 61),
         s.event("segment_alloc", 8, top, -5),
     ]
     replay = load(tmp_path, s.snapshot(trace)).block_replay(0)
