@@ -317,7 +317,7 @@ def test_the_address_keeps_the_view(opens: Callable[..., Opened], page: Path) ->
     driver.fill("#search", "step")
     driver.keyboard.press("Enter")
     driver.click("#theme")
-    driver.wait_for_function("location.hash.includes('theme=dark')")
+    until(driver, lambda: "theme=dark" in driver.url)
     again = opens(Path(page), driver.url.partition("#")[2])
     before, after = opened.ask(STATE), again.ask(STATE)
     assert (before[0], before[1], before[4:]) == ("state", 2, ["step", {"allocation": 0}])

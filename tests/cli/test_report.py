@@ -59,7 +59,7 @@ def test_what_is_broken_is_said_in_one_line_each(root: Path, tmp_path: Path) -> 
     done = profiler_kit("report", root / "broken", "-o", tmp_path / "r.html")
     assert done.code == 1 and not (tmp_path / "r.html").exists()
     lines = done.err.splitlines()
-    assert len(lines) == 5 and all(line.startswith("profiler-kit: ") for line in lines)
+    assert len(lines) == 6 and all(line.startswith("profiler-kit: ") for line in lines)
     assert f"{root / 'broken'}: nothing to report" in lines[-1]
 
 

@@ -17,7 +17,7 @@ from tests.fuzz.seeds import seeds
 from tests.fuzz.values import rewritten
 from tests.readers import HAVE_NATIVE, differences, read_by
 
-FILES = int(os.environ.get("PROFILER_KIT_FUZZ_FILES", "400"))
+FILES = int(os.environ.get("PROFILER_KIT_FUZZ_FILES", "100"))
 ASKED = ("input_dims", "grid", "Ev Idx", "collective_name")
 
 

@@ -11,7 +11,7 @@ from collections import Counter
 from tests import snapshots as s
 from tests.fuzz.snapshots import corpus, mutate, verdicts
 
-FILES = int(os.environ.get("PROFILER_KIT_FUZZ_SNAPSHOTS", "120"))
+FILES = int(os.environ.get("PROFILER_KIT_FUZZ_SNAPSHOTS", "40"))
 GOLDEN = s.ROOT / "tests" / "golden" / "memory_train_h200.pickle"
 
 
