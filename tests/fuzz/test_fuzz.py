@@ -32,8 +32,8 @@ def test_mutated_captures_never_crash_hang_or_lose_events_in_silence(tmp_path: P
     assert {verdict["file"]: verdict["problems"] for verdict in found if verdict["problems"]} == {}
     outcomes = Counter(verdict["outcome"] for verdict in found)
     assert min(outcomes[kind] for kind in ("whole", "mended", "cut", "refused")) >= FILES // 50, outcomes
-    assert sum(verdict["repaired"] for verdict in found) > 50
-    assert sum(verdict["dropped"] for verdict in found) > 50
+    assert sum(verdict["repaired"] for verdict in found) > FILES // 10
+    assert sum(verdict["dropped"] for verdict in found) > FILES // 10
 
 
 def test_the_same_number_is_the_same_file() -> None:
