@@ -17,9 +17,7 @@ import os
 import platform
 import re
 import shutil
-import signal
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -30,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout works
 
 from playwright.sync_api import Page, sync_playwright
 
-from benchmarks.serve import free_port, start, wait_for
+from benchmarks.serve import serving, start
 from profiler_kit.load.discover.runs import default_root, find_runs
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -83,30 +81,13 @@ def main() -> None:
 def measure(folder: Path, keys: list[str], times: int) -> dict[str, Any]:
     """Everything about one folder; times in seconds."""
     starts = [start(folder)[0] for _ in range(times)]
-    port = free_port()
-    command = [
-        sys.executable,
-        "-m",
-        "profiler_kit.cli",
-        "serve",
-        str(folder),
-        "--port",
-        str(port),
-        "--no-browser",
-        "--no-token",
-    ]
-    since = time.perf_counter()
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        wait_for(f"{url}/_stcore/health", since)
+    with serving(folder) as (server, url), sync_playwright() as playwright:
         empty = resident_mb(server.pid)
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
-            page = browser.new_page(viewport={"width": 1440, "height": 900})
-            page.set_default_timeout(PATIENCE_S * 1000)
-            runs = {key: visit(page, url, key, times) for key in keys}
-            browser.close()
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        page = browser.new_page(viewport={"width": 1440, "height": 900})
+        page.set_default_timeout(PATIENCE_S * 1000)
+        runs = {key: visit(page, url, key, times) for key in keys}
+        browser.close()
         return {
             "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
             "start_s": starts,
@@ -117,9 +98,6 @@ def measure(folder: Path, keys: list[str], times: int) -> dict[str, Any]:
             },
             "runs": runs,
         }
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(10)
 
 
 def visit(page: Page, url: str, key: str, times: int) -> dict[str, Any]:

@@ -22,6 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout works without being installed
 
@@ -125,7 +126,9 @@ def of_torch(browser: Browser, path: Path, out: Path) -> dict[str, Any]:
     seconds = time.perf_counter() - since
     page = browser.new_page()
     errors: list[str] = []
-    page.on("requestfailed", lambda request: errors.append(f"{request.url}: {request.failure}"))
+    page.on(
+        "requestfailed", lambda request: errors.append(f"{Path(urlsplit(request.url).path).name}: {request.failure}")
+    )
     drawn = None
     try:
         page.goto(out.as_uri(), timeout=PATIENCE_MS)

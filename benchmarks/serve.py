@@ -15,6 +15,8 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout works without being installed
@@ -38,23 +40,23 @@ def main() -> None:
 
 def start(folder: Path) -> tuple[float, float]:
     """Seconds until the server answers, and until it has sent the start page."""
+    since = time.perf_counter()
+    with serving(folder) as (_, url):
+        return time.perf_counter() - since, wait_for(f"{url}/", since)
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """The dashboard over a folder in a process of its own, once it answers, and its address."""
     port = free_port()
-    command = [
-        sys.executable,
-        "-m",
-        "profiler_kit.cli",
-        "serve",
-        str(folder),
-        "--port",
-        str(port),
-        "--no-browser",
-        "--no-token",
-    ]
+    options = ["--port", str(port), "--no-browser", "--no-token"]
+    command = [sys.executable, "-m", "profiler_kit.cli", "serve", str(folder), *options]
     since = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
     try:
-        answer = wait_for(f"http://127.0.0.1:{port}/_stcore/health", since)
-        return answer, wait_for(f"http://127.0.0.1:{port}/", since)
+        wait_for(f"{url}/_stcore/health", since)
+        yield process, url
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(10)

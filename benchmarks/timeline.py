@@ -19,14 +19,10 @@ import json
 import os
 import platform
 import shutil
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +32,7 @@ import numpy as np
 import plotly.graph_objects as go
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from benchmarks.serve import free_port, wait_for
+from benchmarks.serve import serving
 from profiler_kit.load.cache import FOLDER_VARIABLE, LIMIT_VARIABLE, keep
 from profiler_kit.load.discover.runs import samples_root
 from profiler_kit.load.trace.cached import SMALLEST_JSON_BYTES, TRACES, find_trace
@@ -122,7 +118,7 @@ def main() -> None:
         run = Path(folder) / "runs" / "grown.json"
         run.parent.mkdir()
         found = {"machine": f"{os.cpu_count()} cores, {platform.machine()}", **make(run, chosen.spans)}
-        with sync_playwright() as playwright, serving(run.parent) as url:
+        with sync_playwright() as playwright, serving(run.parent) as (_, url):
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
             found["browser"] = f"Chromium {browser.version}, drawn by the CPU"
             found["timeline"] = measure(browser, url, run.name, chosen.loads, chosen.times)
@@ -218,30 +214,6 @@ def timed(work: Any) -> float:
     since = time.perf_counter()
     work()
     return time.perf_counter() - since
-
-
-@contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """The dashboard over a folder."""
-    port = free_port()
-    command = [
-        sys.executable,
-        "-m",
-        "profiler_kit.cli",
-        "serve",
-        str(folder),
-        "--port",
-        str(port),
-        "--no-browser",
-        "--no-token",
-    ]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        wait_for(f"http://127.0.0.1:{port}/_stcore/health", time.perf_counter())
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(10)
 
 
 def measure(browser: Browser, url: str, key: str, loads: int, times: int) -> dict[str, Any]:

@@ -130,7 +130,7 @@ def _analysis(loaded: Mapping[int, ChromeTrace], *, include_last: bool, whole: b
     from hta.common.trace_parser import MetaDataKey, infer_gpu_type
     from hta.trace_analysis import TraceAnalysis
 
-    class LoadedAnalysis(TraceAnalysis):  # type: ignore[misc]
+    class LoadedAnalysis(TraceAnalysis):  # type: ignore[misc]  # HTA gives it no types
         def __init__(self, trace: HtaTrace) -> None:
             self.t = trace
 

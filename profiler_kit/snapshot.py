@@ -541,7 +541,7 @@ def _region_rows(frame: pd.DataFrame) -> list[RegionRow]:
     numbers = [name for name in RegionRow.__annotations__ if name != "path"]
     columns = [frame["path"].tolist(), *(frame[name].tolist() for name in numbers)]
     return [
-        RegionRow(path=list(path), **dict(zip(numbers, values, strict=True)))  # type: ignore[typeddict-item]
+        RegionRow(path=list(path), **dict(zip(numbers, values, strict=True)))  # type: ignore[typeddict-item]  # numbers names the others
         for path, *values in zip(*columns, strict=True)
     ]
 

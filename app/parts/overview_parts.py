@@ -8,9 +8,9 @@ from app import cache
 from app.parts import widgets
 from profiler_kit.analyses.gpu.window import name_sums, operator_sums
 from profiler_kit.finding import Finding, of_kind
-from profiler_kit.findings import memory
 from profiler_kit.findings.advice import HELP, NOTHING
 from profiler_kit.findings.numbers import LATENCY
+from profiler_kit.findings.out_of_memory import failures
 from profiler_kit.findings.quality import losses
 from profiler_kit.findings.records import what_ran
 from profiler_kit.findings.time import activities, of_gpu
@@ -64,7 +64,7 @@ def _cards(found: list[Finding]) -> None:
 def out_of_memory(run: Run) -> list[Finding]:
     """Why allocations failed, as the Memory page says it."""
     snapshot = run.snapshot
-    return [one for device in snapshot.devices for one in memory.failures(snapshot, device)] if snapshot else []
+    return [one for device in snapshot.devices for one in failures(snapshot, device)] if snapshot else []
 
 
 def why(found: list[Finding]) -> None:

@@ -47,14 +47,14 @@ class Stopwatch:
         self._start: torch.cuda.Event | None = None
         self._since_ns = perf_counter_ns()
         if device.type == "cuda":
-            self._start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            self._start = torch.cuda.Event(enable_timing=True)
             self._start.record(torch.cuda.current_stream(device))
 
     def stop_ns(self) -> int:
         """Nanoseconds since the start; waits for the device after the end was marked."""
         if self._start is None:
             return perf_counter_ns() - self._since_ns
-        end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        end = torch.cuda.Event(enable_timing=True)
         end.record(torch.cuda.current_stream(self._device))
         end.synchronize()
         return ms_to_ns(self._start.elapsed_time(end))

@@ -111,7 +111,7 @@ def _package_version(name: str) -> str | None:
 
 
 def _cudnn_version() -> str | None:
-    number = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]  # torch gives it no types
+    number = torch.backends.cudnn.version()
     if number is None:
         return None
     major = 10_000 if number >= 90_000 else 1_000  # 9.1.2 is 90102, 8.9.7 is 8907 (cudnn_version.h)

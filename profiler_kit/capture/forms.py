@@ -77,7 +77,7 @@ class Runner(ABC, Generic[Recording]):
     ) -> Literal[False]:
         try:
             self.stop(error)
-        except Exception as failure:
+        except Exception as failure:  # whatever keeps the file from being written
             if error is None:
                 raise
             # the user's own exception matters most; a failure to write the file is only a note on it

@@ -90,14 +90,14 @@ def _device_of(module: torch.nn.Module) -> torch.device | None:
 
 def _default_device() -> torch.device:
     """Where a model without any parameter runs: on the GPU when this process uses one."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
 
 
 def _wrap_compiled_call(module: torch.nn.Module, enter: Enter, leave: Leave) -> Callable[[], None]:
     """Time a module compiled in place (`module.compile()`) from outside: its own hooks would be traced away."""
-    compiled: Callable[..., Any] = module._compiled_call_impl  # type: ignore[assignment]
+    compiled: Callable[..., Any] = module._compiled_call_impl  # type: ignore[assignment]  # where it is compiled
 
     def timed(*args: Any, **kwargs: Any) -> Any:
         enter(module, args)

@@ -134,7 +134,7 @@ def _recorder(device: torch.device) -> Callable[[], torch.cuda.Event]:
         try:
             event = pool.pop()
         except IndexError:
-            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            event = torch.cuda.Event(enable_timing=True)
         event.record(stream)
         return event
 

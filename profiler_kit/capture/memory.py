@@ -187,7 +187,7 @@ class CudaRecording:
         self._options = options
 
     def start(self) -> None:
-        torch.cuda.init()  # type: ignore[no-untyped-call]
+        torch.cuda.init()
         if torch._C._cuda_isHistoryEnabled():
             raise StartError(
                 f"{self._who}: CUDA memory history is already recording, expected it off: the allocator keeps one "

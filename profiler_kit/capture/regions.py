@@ -63,9 +63,9 @@ class _Region:
 
     def __enter__(self) -> _Region:
         self._record = record_function(self.name)
-        self._record.__enter__()  # type: ignore[no-untyped-call]
+        self._record.__enter__()
         if self._nvtx and torch.cuda.is_available():
-            torch.cuda.nvtx.range_push(self.name)  # type: ignore[no-untyped-call]
+            torch.cuda.nvtx.range_push(self.name)
             self._pushed = True
         return self
 
@@ -76,7 +76,7 @@ class _Region:
         try:
             if self._pushed:
                 self._pushed = False
-                torch.cuda.nvtx.range_pop()  # type: ignore[no-untyped-call]
+                torch.cuda.nvtx.range_pop()
         finally:
             if record is not None:
                 record.__exit__(kind, error, trace)

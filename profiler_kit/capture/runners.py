@@ -270,7 +270,7 @@ def _is_closed(path: Path) -> bool:
 
 def _activities(wanted: Iterable[ProfilerActivity] | None) -> list[ProfilerActivity]:
     """What to record; torch lists CUDA as supported also where there is no GPU."""
-    supported = supported_activities()  # type: ignore[no-untyped-call]
+    supported = supported_activities()
     here = {a for a in supported if a != ProfilerActivity.CUDA or torch.cuda.is_available()}
     chosen = list(here) if wanted is None else list(wanted)
     if not chosen:

@@ -93,7 +93,7 @@ def has_recorded(recording: TorchProfile) -> bool:
 def _forget(recording: TorchProfile) -> None:
     autograd_profiler.KinetoStepTracker.erase_step_count(_STEP_NAME)
     if recording.execution_trace_observer:
-        recording.execution_trace_observer.cleanup()  # type: ignore[no-untyped-call]
+        recording.execution_trace_observer.cleanup()
 
 
 def foreign_profiler() -> str | None:

@@ -53,7 +53,7 @@ def command(
         return
     typer.echo(printable(run))
     for kind, title in _TITLES.items():
-        mine = of_kind(found, kind)  # type: ignore[arg-type]
+        mine = of_kind(found, kind)  # type: ignore[arg-type]  # one of Kind
         if mine or (kind == "advice" and loaded.trace is not None):
             typer.echo(f"\n{title}" if title else "")
             _print(mine, numbered=kind == "advice")

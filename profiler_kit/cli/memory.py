@@ -189,7 +189,7 @@ def _refuse_alone(*, html: Path | None, device: int | None, chosen: Sequence[str
 
 def _refuse_empty(loaded: Snapshot) -> None:
     """Raises InputError when there is nothing in the snapshot, after that has been printed."""
-    from profiler_kit.findings.memory import holds_memory
+    from profiler_kit.findings.devices import holds_memory
 
     if not any(holds_memory(row) for row in loaded.summary()["devices"]):
         raise InputError(
@@ -202,11 +202,11 @@ def to_json(
     loaded: Snapshot, row: DeviceRow, chosen: Sequence[str], sizes: Sequence[int], by: str | None = None
 ) -> dict[str, object]:
     """What --json prints of one device: the contract, a key for each table asked for, and what the file says itself."""
-    from profiler_kit.findings.memory import out_of_memory
+    from profiler_kit.findings.out_of_memory import out_of_memory
     from profiler_kit.tables import every_table
 
     device = row["device"]
-    out: dict[str, object] = {key: row[key] for key in CONTRACT}  # type: ignore[literal-required]
+    out: dict[str, object] = {key: row[key] for key in CONTRACT}  # type: ignore[literal-required]  # a row has these keys
     out |= {"device_type": row["device_type"], "history_followed": row["history_followed"]}
     missing = loaded.missing(device)
     out["missing_allocations"] = missing.unmatched_frees + missing.recorded_before if missing.truncated else 0
@@ -275,10 +275,11 @@ def _print(
 def _print_findings(console: Console, loaded: Snapshot, device: int, *, every_failure: bool) -> None:
     """What went wrong on a device; the peak is in the table."""
     from profiler_kit.findings import memory
+    from profiler_kit.findings.out_of_memory import out_of_memory
 
     found = memory.of_device(loaded, device)[1:]
     if every_failure:
-        found = memory.out_of_memory(loaded, device) + [one for one in found if not one.id.startswith("out-of-memory")]
+        found = out_of_memory(loaded, device) + [one for one in found if not one.id.startswith("out-of-memory")]
     for one in found:
         style = {"error": "red", "warning": "yellow"}.get(one.level, "")
         for line in (one.line, *(f"  {detail}" for detail in one.details)):

@@ -58,7 +58,7 @@ def table_command(name: str) -> Callable[..., None]:
         run(tables, **given)
 
     made.__doc__ = help_text(module.__doc__ or "")
-    made.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    made.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
     made.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return made
 

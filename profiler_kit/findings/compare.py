@@ -12,6 +12,7 @@ from profiler_kit.analyses.gpu.regions import HOLDS
 from profiler_kit.analyses.gpu.utilization import STARVED
 from profiler_kit.finding import Evidence, Finding, Level, Piece, bold, say
 from profiler_kit.findings import memory
+from profiler_kit.findings.devices import holds_memory
 from profiler_kit.formats.run_record import RunRecord
 from profiler_kit.snapshot import Snapshot
 from profiler_kit.text import MISSING, byte_unit, fmt_bytes, fmt_ns, fmt_path, fmt_percent, time_unit
@@ -71,7 +72,7 @@ def noise(row: Change) -> str:
 
 
 def _finding(one: str, *said: str | Piece, level: Level = "note", **more: object) -> Finding:
-    return Finding(one, "change", say(*said), level, **more)  # type: ignore[arg-type]
+    return Finding(one, "change", say(*said), level, **more)  # type: ignore[arg-type]  # fields of a Finding
 
 
 def _headline(found: Comparison, records: Records, b: str) -> Finding | None:
@@ -216,7 +217,7 @@ def of_memory(found: MemoryComparison, sides: Sequence[tuple[str, Snapshot]]) ->
     for letter, held in sides:
         for row in held.summary()["devices"]:
             lacks = [memory.history(held, row["device"]), memory.completed(held, row["device"])]
-            for one in lacks if memory.holds_memory(row) else ():
+            for one in lacks if holds_memory(row) else ():
                 if one is not None:
                     said.append(_finding(f"{one.id}-{letter}", f"{letter}: {one.sentence}", level="warning"))
     return said or [_finding("no-memory", "Neither snapshot holds any memory.", level="warning")]

@@ -191,7 +191,7 @@ def _fit(draw: ImageDraw.ImageDraw, text: str, font: Font, width: float) -> str:
 
 def _mix(colour: str, share: float) -> tuple[int, int, int]:
     """The colour thinned with paper."""
-    return tuple(round(255 + (c - 255) * share) for c in ImageColor.getrgb(colour)[:3])  # type: ignore[return-value]
+    return tuple(round(255 + (c - 255) * share) for c in ImageColor.getrgb(colour)[:3])  # type: ignore[return-value]  # three of them
 
 
 def _png(image: Image.Image) -> bytes:

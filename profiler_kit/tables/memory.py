@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import pandas as pd
 
@@ -78,15 +78,20 @@ def parse_size(text: str) -> int:
     return size
 
 
-def each_device(schema: Schema, of_device: Callable[..., pd.DataFrame]) -> Fill:
-    """A fill that asks for each device by itself: `of_device(snapshot, device, **options)`."""
+def per_device(
+    name: str, title: str, schema: Schema, of_device: Callable[..., pd.DataFrame], *options: Option, **more: Any
+) -> Table:
+    """A table of `memory` that asks for each device by itself: `of_device(snapshot, device, **options)`.
+
+    options: beside DEVICE. more: as Table's.
+    """
 
     def fill(snapshot: Snapshot, device: int | None = None, **options: object) -> pd.DataFrame:
         devices = snapshot.devices if device is None else (snapshot.require_device(device),)
         frames = [of_device(snapshot, one, **options) for one in devices]
         return pd.concat(frames, ignore_index=True) if frames else schema.empty()
 
-    return fill
+    return Table(name, "snapshot", title, schema, fill, (DEVICE, *options), "memory", **more)
 
 
 def _of(frame: Callable[[Snapshot], pd.DataFrame]) -> Fill:
@@ -109,7 +114,7 @@ def _devices(snapshot: Snapshot, device: int | None = None) -> pd.DataFrame:
         reserves = row["device_type"] != "cpu"  # a CPU allocates from the system, without a cache between
         rows.append(
             {
-                **{name: row[name] for name in MEMORY_DEVICES.columns if name in row},  # type: ignore[literal-required]
+                **{name: row[name] for name in MEMORY_DEVICES.columns if name in row},  # type: ignore[literal-required]  # a row has these keys
                 "peak_allocated_bytes": row["peak_allocated_bytes"] if one.followed else None,
                 "span_us": int(one.times_us[-1] - one.times_us[0]) if one.timed else None,
                 "peak_after_us": None if row["peak_time_us"] is None else row["peak_time_us"] - origin,
@@ -164,14 +169,11 @@ def stack_texts(snapshot: Snapshot, frame: pd.DataFrame) -> Mapping[str, Sequenc
 DEVICES: Final = Table(
     "memory_devices", "snapshot", "memory", MEMORY_DEVICES, _devices, (DEVICE,), "memory", texts=device_texts
 )
-STATS: Final = Table(
+STATS: Final = per_device(
     "memory_stats",
-    "snapshot",
     "in the words of torch.cuda.memory_stats",
     MEMORY_STATS,
-    each_device(MEMORY_STATS, lambda snapshot, device: snapshot.stats(device)),
-    (DEVICE,),
-    "memory",
+    lambda snapshot, device: snapshot.stats(device),
     key="memory_stats",
     order=("quantity", "device"),
 )
@@ -187,78 +189,60 @@ REGIONS: Final = Table(
     tree=True,
     texts=device_texts,
 )
-LIVE: Final = Table(
+LIVE: Final = per_device(
     "live_at_peak",
-    "snapshot",
     "live at the peak, by stack",
     MEMORY_LIVE,
-    each_device(MEMORY_LIVE, lambda snapshot, device: snapshot.live_at_peak(device)),
-    (DEVICE,),
-    "memory",
+    lambda snapshot, device: snapshot.live_at_peak(device),
     key="live_at_peak",
     order=("stack", "device", "count", "size_bytes"),
     share_of="size_bytes",
     texts=stack_texts,
 )
-LIVE_AT_END: Final = Table(
+LIVE_AT_END: Final = per_device(
     "live_at_end",
-    "snapshot",
     "live at the end, by stack",
     MEMORY_LIVE,
-    each_device(MEMORY_LIVE, lambda snapshot, device: snapshot.live_at_end(device)),
-    (DEVICE,),
-    "memory",
+    lambda snapshot, device: snapshot.live_at_end(device),
     key="live",
     order=("stack", "device", "count", "size_bytes"),
     share_of="size_bytes",
     texts=stack_texts,
 )
-LIVE_BY_REGION: Final = Table(
+LIVE_BY_REGION: Final = per_device(
     "live_by_region",
-    "snapshot",
     "live at the peak, by the region that allocated",
     MEMORY_LIVE_TREE,
-    each_device(MEMORY_LIVE_TREE, lambda snapshot, device: snapshot.live_by_region(device)),
-    (DEVICE,),
-    "memory",
+    lambda snapshot, device: snapshot.live_by_region(device),
     key="live_by_region",
     order=("path", "device"),
     tree=True,
     texts=device_texts,
 )
-LIVE_BY_LAYER: Final = Table(
+LIVE_BY_LAYER: Final = per_device(
     "live_by_layer",
-    "snapshot",
     "live at the peak, by the layer that allocated",
     MEMORY_LIVE_LAYERS,
-    each_device(MEMORY_LIVE_LAYERS, lambda snapshot, device: snapshot.live_by_layer(device)),
-    (DEVICE,),
-    "memory",
+    lambda snapshot, device: snapshot.live_by_layer(device),
     key="live_by_layer",
     order=("path", "device"),
     tree=True,
     texts=device_texts,
 )
-LEAKS: Final = Table(
+LEAKS: Final = per_device(
     "memory_leaks",
-    "snapshot",
     "left behind at the end, by stack and region",
     MEMORY_LEAKS,
-    each_device(MEMORY_LEAKS, lambda snapshot, device: snapshot.leaks(device)),
-    (DEVICE,),
-    "memory",
+    lambda snapshot, device: snapshot.leaks(device),
     key="leaks",
     order=("stack", "path", "device", "instances_left", "instances"),
     texts=stack_texts,
 )
-GROWTH: Final = Table(
+GROWTH: Final = per_device(
     "memory_growth",
-    "snapshot",
     "total from instance to instance",
     MEMORY_GROWTH,
-    each_device(MEMORY_GROWTH, lambda snapshot, device: snapshot.growth(device)),
-    (DEVICE,),
-    "memory",
+    lambda snapshot, device: snapshot.growth(device),
     key="growth",
     order=("path", "device"),
     texts=device_texts,
@@ -285,34 +269,26 @@ FRAGMENTATION: Final = Table(
     "memory",
     key="fragmentation_timeline",
 )
-MOMENTS: Final = Table(
+MOMENTS: Final = per_device(
     "memory_moments",
-    "snapshot",
     "fragmentation at the moments that tell most",
     MEMORY_MOMENTS,
-    each_device(MEMORY_MOMENTS, _moments),
-    (DEVICE,),
-    "memory",
+    _moments,
     order=("moment", "device"),
 )
-FITS: Final = Table(
+FITS: Final = per_device(
     "memory_fits",
-    "snapshot",
     "what an allocation would have found, default pool and stream",
     MEMORY_FITS,
-    each_device(MEMORY_FITS, _fits),
-    (DEVICE, SIZES),
-    "memory",
+    _fits,
+    SIZES,
     order=("size_bytes", "moment", "device"),
 )
-FAILED: Final = Table(
+FAILED: Final = per_device(
     "out_of_memory",
-    "snapshot",
     "allocations that failed",
     MEMORY_OOM_STATES,
-    each_device(MEMORY_OOM_STATES, _failed),
-    (DEVICE,),
-    "memory",
+    _failed,
     order=("stack", "device"),
     texts=stack_texts,
 )

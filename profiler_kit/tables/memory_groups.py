@@ -9,8 +9,8 @@ import pandas as pd
 
 from profiler_kit.analyses.memory.groups import KEYS, MEMORY_GROUPS, MEMORY_NOTES, By
 from profiler_kit.snapshot import Snapshot
-from profiler_kit.table import Option, Table
-from profiler_kit.tables.memory import DEVICE, device_texts, each_device, stack_texts
+from profiler_kit.table import Option
+from profiler_kit.tables.memory import device_texts, per_device, stack_texts
 
 BY: Final = Option(
     "by",
@@ -38,26 +38,21 @@ def _note_texts(snapshot: Snapshot, frame: pd.DataFrame) -> Mapping[str, Sequenc
 
 
 TABLES: Final = (
-    Table(
+    per_device(
         "memory_groups",
-        "snapshot",
         "memory by what the file says of it",
         MEMORY_GROUPS,
-        each_device(MEMORY_GROUPS, _groups),
-        (DEVICE, BY),
-        "memory",
+        _groups,
+        BY,
         key="groups",
         order=("group", "by", "device", "peak_count", "peak_bytes", "end_bytes"),
         texts=device_texts,
     ),
-    Table(
+    per_device(
         "memory_notes",
-        "snapshot",
         "what the program wrote into the history",
         MEMORY_NOTES,
-        each_device(MEMORY_NOTES, lambda snapshot, device: snapshot.notes(device)),
-        (DEVICE,),
-        "memory",
+        lambda snapshot, device: snapshot.notes(device),
         key="notes",
         order=("text", "action", "device", "size_bytes", "stack"),
         texts=_note_texts,

@@ -72,7 +72,7 @@ def measure_ceilings(device: torch.device) -> Ceilings:
         try:
             a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
             out = torch.empty(side, side, device=device, dtype=dtype)
-            seconds = _best(lambda a=a, b=b, out=out: torch.mm(a, b, out=out), device)  # type: ignore[misc]
+            seconds = _best(lambda a=a, b=b, out=out: torch.mm(a, b, out=out), device)  # type: ignore[misc]  # a default in a lambda
         except RuntimeError as error:
             notes.append(f"{name}: no matrix product on {device} ({str(error).splitlines()[0]})")
             continue
@@ -112,11 +112,11 @@ def count_work(run: Callable[[], object]) -> Work:
     return Work(int(flops.get_total_flops()), traffic.total)
 
 
-class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Traffic(TorchDispatchMode):
     """Adds up the bytes of operators' tensors."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # torch gives it no types
         self.total = 0
 
     def __torch_dispatch__(

@@ -199,9 +199,9 @@ def _reduced(model: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
 def _channels_last(model: torch.nn.Module) -> torch.nn.Module:
     def turn(value: object) -> object:
         is_image = isinstance(value, Tensor) and value.dim() == 4
-        return value.contiguous(memory_format=torch.channels_last) if is_image else value  # type: ignore[attr-defined]
+        return value.contiguous(memory_format=torch.channels_last) if is_image else value  # type: ignore[attr-defined]  # is_image says it is a tensor
 
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     model.register_forward_pre_hook(
         lambda _, args, kwargs: (tree_map(turn, args), tree_map(turn, kwargs)), with_kwargs=True
     )
@@ -237,7 +237,7 @@ class Wrapped(StandIn):
 
 def record_graph(run: Callable[[], Any], device: torch.device) -> Graph:
     """Run a few times on a stream of its own (which compiles), then record; as torch's manual asks for."""
-    side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    side = torch.cuda.Stream(device)
     side.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(side):
         for _ in range(3):

@@ -12,6 +12,7 @@ import pytest
 from profiler_kit.analyses.memory import regions as memory_regions
 from profiler_kit.errors import SnapshotFormatError
 from profiler_kit.findings import memory as findings
+from profiler_kit.findings.out_of_memory import out_of_memory
 from profiler_kit.snapshot import Snapshot, load_snapshot
 from tests import snapshots as s
 from tests.cli.run import profiler_kit
@@ -296,7 +297,7 @@ def test_a_failure_is_explained_by_its_own_pool() -> None:
     (report,) = found.oom_reports(0)
     assert (report.pool, report.usable_bytes, report.largest_free_bytes) == ("3,0", 14 * GIB, 5 * GIB)
     assert (report.private_bytes, report.other_stream_bytes) == (0, 0)
-    (one,) = findings.out_of_memory(found, 0)
+    (one,) = out_of_memory(found, 0)
     text = " ".join((one.line, *one.details))
     assert "in pool (3, 0)" in text and "largest free block is 5.00 GiB" in text
     assert "One pool" not in text and "0 B cached" not in text

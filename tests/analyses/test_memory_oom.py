@@ -7,7 +7,7 @@ import pytest
 
 from profiler_kit.analyses.memory.oom import OomReport
 from profiler_kit.finding import Finding
-from profiler_kit.findings.memory import advice_text, out_of_memory
+from profiler_kit.findings.out_of_memory import advice_text, out_of_memory
 from profiler_kit.snapshot import Snapshot, load_snapshot
 from tests import snapshots as s
 from tests.allocator import Allocator

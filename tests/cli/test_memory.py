@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from profiler_kit.findings.memory import out_of_memory
+from profiler_kit.findings.out_of_memory import out_of_memory
 from profiler_kit.snapshot import load_snapshot
 from tests import snapshots as s
 from tests.cli.run import profiler_kit

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from profiler_kit.finding import Finding
-from profiler_kit.findings.memory import FAILURES, measured_peak, of_device
+from profiler_kit.findings.memory import measured_peak, of_device
+from profiler_kit.findings.out_of_memory import FAILURES
 from profiler_kit.snapshot import Snapshot, load_snapshot
 from tests import snapshots as s
 from tests.app.samples import record

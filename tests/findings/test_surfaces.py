@@ -14,6 +14,8 @@ import pytest
 from profiler_kit.finding import Finding, of_kind
 from profiler_kit.findings import memory
 from profiler_kit.findings.advice import NOTHING
+from profiler_kit.findings.devices import holds_memory
+from profiler_kit.findings.out_of_memory import out_of_memory
 from profiler_kit.render.memory_page.pack import pack
 from profiler_kit.render.report.markdown import ADVICE, report_markdown
 from profiler_kit.render.report.page import report_page
@@ -67,17 +69,17 @@ def test_the_memory_command_and_page_explain_as_the_report_does(run: Run) -> Non
     packed = unpacked(pack(run.snapshot, "m", None))
     for device in packed["devices"]:
         number = device["device"]
-        failed = memory.out_of_memory(run.snapshot, number)
+        failed = out_of_memory(run.snapshot, number)
         assert [one["why"] for one in device["ooms"]] == [one.sentence for one in failed]
         texts = [one["text"] for one in device["notices"]]
-        used = next(memory.holds_memory(row) for row in run.snapshot.summary(number)["devices"])
+        used = next(holds_memory(row) for row in run.snapshot.summary(number)["devices"])
         for one in memory.of_device(run.snapshot, number)[1:]:
             assert any(text.startswith(one.line) for text in texts)
             assert one.sentence in printed.out or not used
     out = json.loads(profiler_kit("memory", run.path, "--oom", "--json").out)
     for row in out["devices"]:
         lines = [report["lines"] for report in row["oom_reports"]]
-        failed = memory.out_of_memory(run.snapshot, row["device"])
+        failed = out_of_memory(run.snapshot, row["device"])
         assert lines == [[one.line, *one.details] for one in failed]
 
 

@@ -57,7 +57,7 @@ EMPTY_SHARE: Final = 0.5  # a segment with this share free was split by somethin
 class Advice:
     """One thing to change. helps: whether by these numbers it would have let the allocation through.
 
-    Numbers are bytes, by name, for findings.memory to put into words: `need` and `room` are always there.
+    Numbers are bytes, by name, for findings.out_of_memory to put into words: `need` and `room` are always there.
     """
 
     setting: Setting

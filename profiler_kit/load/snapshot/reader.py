@@ -189,7 +189,7 @@ class _Child:
                 self._overflow = True
                 return
             columns[name] = column = np.empty(items, _DTYPES[code])
-            if items and stream.readinto(column.data.cast("B")) < column.nbytes:  # type: ignore[attr-defined]
+            if items and stream.readinto(column.data.cast("B")) < column.nbytes:  # type: ignore[attr-defined]  # a file has it
                 return
         self._result = text.decode(), columns
         self._error = head.get("error")

@@ -176,12 +176,12 @@ class SpillBuilder(ColumnBuilder):
 
     def in_pieces(self, empty: EventColumns) -> Any:
         """The columns without rows that `columns` gave, each replaced by its part of the scratch file."""
-        extra = {name: TextColumn(self._pieces(name, np.int32), text.values) for name, text in empty.extra.items()}  # type: ignore[arg-type]
+        extra = {name: TextColumn(self._pieces(name, np.int32), text.values) for name, text in empty.extra.items()}  # type: ignore[arg-type]  # arrays in pieces stand for whole ones
         integers = {name: self._pieces(name, np.int64) for name in INTEGERS}
         plain: dict[str, Any] = {
             name: self._pieces(name, np.int64 if name.endswith("_ns") else np.int32) for name in PLAIN
         }
-        return dataclasses.replace(empty, **plain, integers=integers, extra=extra)  # type: ignore[arg-type]
+        return dataclasses.replace(empty, **plain, integers=integers, extra=extra)  # type: ignore[arg-type]  # arrays in pieces stand for whole ones
 
     def _pieces(self, column: str, dtype: type) -> cache.Pieces:
         places = self._written[column]

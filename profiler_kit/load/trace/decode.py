@@ -92,8 +92,8 @@ class Decoders:
         floats = msgspec.defstruct("FloatEvent", [("ts", float, math.nan), with_arguments], bases=(Event,), gc=False)
         texts = msgspec.defstruct("TextEvent", [("ts", Raw, _NO_TEXT), with_arguments], bases=(Event,), gc=False)
         self._text_event = cast("type[Event]", texts)
-        self._floats: msgspec.json.Decoder[list[Event]] = msgspec.json.Decoder(list[floats])  # type: ignore[valid-type]
-        self._texts: msgspec.json.Decoder[list[Event]] = msgspec.json.Decoder(list[texts])  # type: ignore[valid-type]
+        self._floats: msgspec.json.Decoder[list[Event]] = msgspec.json.Decoder(list[floats])  # type: ignore[valid-type]  # made at run time
+        self._texts: msgspec.json.Decoder[list[Event]] = msgspec.json.Decoder(list[texts])  # type: ignore[valid-type]  # made at run time
         self._fields = {f.encode_name: f for f in msgspec.structs.fields(self._arguments)}
 
     def floats(self, block: bytes | memoryview) -> list[Event]:

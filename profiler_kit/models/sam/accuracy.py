@@ -305,7 +305,7 @@ def _strict(mine: Sequence[Rle], wanted: Sequence[Rle], paired: Floats | None) -
     if paired is not None:
         return paired
     by_area = [
-        [rles[at] for at in sorted(range(len(rles)), key=lambda at, sizes=sizes: -sizes[at]) if sizes[at]]  # type: ignore[misc]
+        [rles[at] for at in sorted(range(len(rles)), key=lambda at, sizes=sizes: -sizes[at]) if sizes[at]]  # type: ignore[misc]  # a default in a lambda
         for rles, sizes in ((mine, my_areas), (wanted, wanted_areas))
     ]
     return paired_iou(*by_area)

@@ -98,7 +98,7 @@ class BatchedMaskDecoder(StandIn):
     ) -> tuple[Tensor, Tensor]:
         """TwoWayTransformer.forward, whose first layer gets keys of images (float[B, h w, C]), not of prompts."""
         queries = tokens
-        for number, layer in enumerate(self.transformer.layers):  # type: ignore[arg-type]
+        for number, layer in enumerate(self.transformer.layers):  # type: ignore[arg-type]  # a ModuleList
             if number == 0:
                 queries, keys = self._first_layer(layer, keys, position, tokens, counts)
             else:
@@ -111,17 +111,17 @@ class BatchedMaskDecoder(StandIn):
         self, layer: torch.nn.Module, keys: Tensor, position: Tensor, tokens: Tensor, counts: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
         """TwoWayAttentionBlock.forward of the layer whose queries carry no position yet."""
-        queries = layer.norm1(layer.self_attn(q=tokens, k=tokens, v=tokens))  # type: ignore[operator]
+        queries = layer.norm1(layer.self_attn(q=tokens, k=tokens, v=tokens))  # type: ignore[operator]  # SAM's layers
         to_image = cast(DecoderAttention, layer.cross_attn_token_to_image)
         to_tokens = cast(DecoderAttention, layer.cross_attn_image_to_token)
         placed = keys + position
         image_k, image_v = (_each_prompt(x, counts) for x in (to_image.k_proj(placed), to_image.v_proj(keys)))
         queries = queries + to_image.attend(to_image.q_proj(queries + tokens), image_k, image_v)
-        queries = layer.norm2(queries)  # type: ignore[operator]
-        queries = layer.norm3(queries + layer.mlp(queries))  # type: ignore[operator]
+        queries = layer.norm2(queries)  # type: ignore[operator]  # SAM's layers
+        queries = layer.norm3(queries + layer.mlp(queries))  # type: ignore[operator]  # SAM's layers
         image_q = _each_prompt(to_tokens.q_proj(placed), counts)
         answer = to_tokens.attend(image_q, to_tokens.k_proj(queries + tokens), to_tokens.v_proj(queries))
-        return queries, layer.norm4(_each_prompt(keys, counts) + answer)  # type: ignore[operator]
+        return queries, layer.norm4(_each_prompt(keys, counts) + answer)  # type: ignore[operator]  # SAM's layers
 
 
 def batch_decoder(sam: Sam) -> Sam:

@@ -80,7 +80,7 @@ class SyncFreePromptEncoder(StandIn):
         return [cast(torch.nn.Embedding, embedding).weight for embedding in self.point_embeddings]
 
     def _encode(self, coordinates: Tensor) -> Tensor:
-        encoded: Tensor = self.pe_layer.forward_with_coords(coordinates, self.input_image_size)  # type: ignore[operator]
+        encoded: Tensor = self.pe_layer.forward_with_coords(coordinates, self.input_image_size)  # type: ignore[operator]  # SAM's
         return encoded
 
 

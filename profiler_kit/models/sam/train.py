@@ -195,7 +195,7 @@ class _Run:
     def __init__(self, options: TrainOptions, sam: Sam, since: float) -> None:
         self.options, self.sam, self.since = options, sam, since
         self.store = SceneStore(options.kept, int(sam.image_encoder.img_size), sam.device)
-        self.average = AveragedModel(sam, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGE))  # type: ignore[no-untyped-call]
+        self.average = AveragedModel(sam, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGE))
         matrices = [parameter for parameter in sam.parameters() if parameter.dim() > 1]
         others = [parameter for parameter in sam.parameters() if parameter.dim() <= 1]
         groups = [{"params": matrices, "weight_decay": _WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
@@ -244,7 +244,7 @@ class _Run:
         task = draw_task(self.store, self.sam, self.options.batch, self.options.prompts)
         with torch.autocast(self.sam.device.type, dtype=torch.bfloat16):
             losses = self.losses(self.sam, task)
-        losses.total.backward()  # type: ignore[no-untyped-call]
+        losses.total.backward()
         torch.nn.utils.clip_grad_norm_(self.sam.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 import torch
@@ -61,6 +61,7 @@ TASKS: Final = {  # of a ladder: what is asked of an image
     "multi-point": "centers",
 }
 REQUESTS: Final = ("amg", "single-point", "multi-point")  # from one image on the host to packed masks there
+Rows = tuple[LadderRow, ...]
 COMPONENTS: Final = {
     "image_encoder": "image encoder",
     "prompt_encoder": "prompt encoder",
@@ -110,6 +111,11 @@ class SamWorkload(Workload):
     optimizations = OPTIMIZATIONS
     all_masks = ALL_MASKS  # optimizations for REQUESTS beside those
     modes = MODES
+    # of prompts and of REQUESTS, each on a CPU and on a GPU
+    ladders: ClassVar[tuple[tuple[Rows, Rows], tuple[Rows, Rows]]] = (
+        (CPU_LADDER, LADDER),
+        (CPU_ALL_MASKS_LADDER, ALL_MASKS_LADDER),
+    )
 
     def __post_init__(self) -> None:
         self.weights = ""
@@ -238,13 +244,6 @@ class SamWorkload(Workload):
         """The layers people talk about; windowed and global blocks apart."""
         return is_timed, block_label(program)
 
-    def ladder(self, device: torch.device) -> tuple[LadderRow, ...]:
-        """On a CPU a short one."""
-        on_gpu = device.type == "cuda"
-        if self.task in REQUESTS:
-            return self._applicable(ALL_MASKS_LADDER if on_gpu else CPU_ALL_MASKS_LADDER)
-        return LADDER if on_gpu else CPU_LADDER
-
     def _applicable(self, rows: Sequence[LadderRow]) -> tuple[LadderRow, ...]:
         """Those rows without the optimizations that the task has not, each combination once."""
         found: dict[tuple[str, ...], LadderRow] = {}
@@ -254,6 +253,12 @@ class SamWorkload(Workload):
         return tuple(found.values())
 
     # The rest is any of them.
+
+    def ladder(self, device: torch.device) -> tuple[LadderRow, ...]:
+        """On a CPU a short one."""
+        is_request, on_gpu = self.task in REQUESTS, device.type == "cuda"
+        rows = self.ladders[is_request][on_gpu]
+        return self._applicable(rows) if is_request else rows
 
     def scenes(self, count: int) -> Sequence[Scene]:
         """At most `count` images; generated ones are as wide as the model's input and three quarters as high.

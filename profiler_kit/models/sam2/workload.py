@@ -12,7 +12,7 @@ from profiler_kit.capture.layer_tree import Label, Select
 from profiler_kit.models.sam.forward import Batch
 from profiler_kit.models.sam.generator import MaskGenerator
 from profiler_kit.models.sam.scenes import Scene
-from profiler_kit.models.sam.workload import REQUESTS, SamWorkload
+from profiler_kit.models.sam.workload import SamWorkload
 from profiler_kit.models.sam2.forward import Sam2Forward, block_label, is_timed, prepare_batch
 from profiler_kit.models.sam2.models import KIND, Sam2, check_model, load_model
 from profiler_kit.models.sam2.optimizations import (
@@ -26,7 +26,6 @@ from profiler_kit.models.sam2.optimizations import (
     encoder_dtype,
 )
 from profiler_kit.models.sam2.segmenter import DEFAULTS, Sam2Segmenter
-from profiler_kit.workload.optimizations import LadderRow
 
 
 @dataclass(eq=False)
@@ -44,6 +43,7 @@ class Sam2Workload(SamWorkload):
     optimizations = OPTIMIZATIONS
     all_masks = ALL_MASKS
     modes = MODES
+    ladders = ((CPU_LADDER, LADDER), (CPU_ALL_MASKS_LADDER, ALL_MASKS_LADDER))
 
     def _check_model(self) -> None:
         check_model(self.name)
@@ -77,10 +77,3 @@ class Sam2Workload(SamWorkload):
     def layers(self, program: Any) -> tuple[Select | None, Label | None]:
         """The layers people talk about; windowed and global blocks apart, and those that halve the map."""
         return is_timed, block_label(program)
-
-    def ladder(self, device: torch.device) -> tuple[LadderRow, ...]:
-        """On a CPU a short one."""
-        on_gpu = device.type == "cuda"
-        if self.task in REQUESTS:
-            return self._applicable(ALL_MASKS_LADDER if on_gpu else CPU_ALL_MASKS_LADDER)
-        return LADDER if on_gpu else CPU_LADDER

@@ -15,6 +15,7 @@ from profiler_kit.analyses.memory.ranges import Ranges, free_requests, reserved_
 from profiler_kit.analyses.memory.replay import active_blocks, fragmentation
 from profiler_kit.analyses.memory.stack_names import is_noise, is_own
 from profiler_kit.findings import memory
+from profiler_kit.findings.out_of_memory import out_of_memory
 from profiler_kit.timeline.palette import region_colours
 
 if TYPE_CHECKING:
@@ -259,9 +260,7 @@ def _ooms(snapshot: Snapshot, device: int, origin: int, used: Ints) -> list[Meta
             "stack": int(np.searchsorted(used, failed.stack)),
             "why": why.sentence,
         }
-        for state, failed, why in zip(
-            states, snapshot.failures(device), memory.out_of_memory(snapshot, device), strict=True
-        )
+        for state, failed, why in zip(states, snapshot.failures(device), out_of_memory(snapshot, device), strict=True)
     ]
 
 

@@ -173,7 +173,7 @@ class _Writer:
 def _open(path: Path, earlier_ns: int) -> Iterator[_Writer]:
     with path.open("wb", buffering=1 << 20) as raw:
         if path.name.endswith(".gz"):
-            with igzip.IGzipFile(fileobj=raw, mode="wb", compresslevel=_LEVEL, mtime=0) as packed:  # type: ignore[no-untyped-call]
+            with igzip.IGzipFile(fileobj=raw, mode="wb", compresslevel=_LEVEL, mtime=0) as packed:
                 yield _Writer(packed, earlier_ns)
         else:
             yield _Writer(raw, earlier_ns)

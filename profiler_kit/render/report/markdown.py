@@ -10,8 +10,8 @@ import pandas as pd
 
 from profiler_kit.analyses.compare.traces import Comparison
 from profiler_kit.finding import Finding, of_kind
-from profiler_kit.findings import memory
 from profiler_kit.findings.compare import of_comparison
+from profiler_kit.findings.devices import holds_memory
 from profiler_kit.findings.numbers import numbers
 from profiler_kit.findings.records import of_ladder, what_ran
 from profiler_kit.formats.ladder_file import ladder_rows
@@ -124,7 +124,7 @@ def _trace(run: Run, trace: Trace, *, on_gpu: bool) -> Iterator[str]:
 def _memory(snapshot: Snapshot) -> Iterator[str]:
     for row in snapshot.summary()["devices"]:
         device = row["device"]
-        if not memory.holds_memory(row):
+        if not holds_memory(row):
             continue
         yield from ("", "**Memory**" if device == 0 else f"**Memory of device {device}**", "")
         held = live(row).of_source(snapshot, device=device)

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from profiler_kit.analyses.memory.regions import MEMORY_REGION_SPANS
 from profiler_kit.analyses.memory.replay import MEMORY_TIMELINE
 from profiler_kit.findings import memory as findings
+from profiler_kit.findings.devices import holds_memory
 from profiler_kit.findings.numbers import of_device
 from profiler_kit.render.downsample import keep_peaks
 from profiler_kit.render.html import Colours, table_html
@@ -40,7 +41,7 @@ SHOWN: Final = ("live_at_peak", "memory_regions")  # the tables that this sectio
 
 def memory_section(snapshot: Snapshot, colours: Colours, prefix: str = "", *, lead: bool = True) -> Section:
     """Every device that held memory. lead: with the sentence on the peak."""
-    used = [row for row in snapshot.summary()["devices"] if findings.holds_memory(row)]
+    used = [row for row in snapshot.summary()["devices"] if holds_memory(row)]
     said = [one for one in snapshot.findings() if one.id in ("raised", "no-memory-held")]
     parts = [_device(snapshot, row, colours, lead=lead or len(used) > 1) for row in used]
     whole = Section(f"{prefix}memory", "Memory", warnings=said, parts=parts)
