@@ -34,7 +34,6 @@ Prompts = Annotated[
     ),
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. [default: a GPU if there is one]")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is at --out.")]
 
 
 _SPEC: Final = re.compile(r".+\.py(:\w+)?|[A-Za-z_][\w.]*:\w+")

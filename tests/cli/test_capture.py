@@ -125,7 +125,8 @@ def test_a_name_of_its_own_when_none_is_given(tmp_path: Path, monkeypatch: pytes
         ),
         (
             ["--model", "vit_x"],
-            "--model vit_x: no such model, expected one of vit_tiny, vit_small, vit_b, vit_l, vit_h.",
+            "--model vit_x: no such model, expected one of vit_tiny, vit_small, vit_b, vit_l, vit_h, or a SAM 2.1 such "
+            "as sam2_large.",
         ),
         (["--prompts", "x"], "--prompts x: not known, expected centers, boxes or grid:N with N from 1 to 64."),
         (

@@ -88,7 +88,9 @@ def test_a_row_that_fails_keeps_its_error_and_the_others_go_on(record: LadderRec
     }
 
 
-_NO_MODEL = "--model vit_x: no such model, expected one of " + ", ".join(model_names()) + "."
+_NO_MODEL = (
+    f"--model vit_x: no such model, expected one of {', '.join(model_names())}, or a SAM 2.1 such as sam2_large."
+)
 
 
 def test_what_is_measured_of_a_row(record: LadderRecord) -> None:

@@ -78,8 +78,9 @@ def test_unknown_model() -> None:
     assert model_names() == ("vit_tiny", "vit_small", "vit_b", "vit_l", "vit_h")
     with pytest.raises(OptionError) as caught:
         load_model("vit_x")
-    assert (
-        str(caught.value) == "--model vit_x: no such model, expected one of vit_tiny, vit_small, vit_b, vit_l, vit_h."
+    assert str(caught.value) == (
+        "--model vit_x: no such model, expected one of vit_tiny, vit_small, vit_b, vit_l, vit_h, or a SAM 2.1 such as "
+        "sam2_large."
     )
 
 

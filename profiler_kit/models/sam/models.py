@@ -43,7 +43,8 @@ def model_names() -> tuple[str, ...]:
 def check_model(name: str) -> str:
     """Return `name` when `load_model` knows it; raises OptionError with the list otherwise."""
     if name not in _BUILDERS:
-        raise OptionError(f"--model {name}: no such model, expected one of {', '.join(_BUILDERS)}.")
+        known = ", ".join(_BUILDERS)
+        raise OptionError(f"--model {name}: no such model, expected one of {known}, or a SAM 2.1 such as sam2_large.")
     return name
 
 
