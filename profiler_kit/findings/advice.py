@@ -441,8 +441,8 @@ def _held(paths: pd.Series, values: pd.Series) -> tuple[Path, Sequence[Piece | s
 def _callers(calls: pd.DataFrame, operators: pd.DataFrame) -> tuple[str, ...]:
     """The operators (else the calls themselves) inside which the host waited, the longest first, three at most."""
     waited: dict[str, int] = {}
-    parent = operators["parent"].fillna(-1).to_numpy(np.int64)
-    start, end = operators["start_ns"].to_numpy(), (operators["start_ns"] + operators["dur_ns"]).to_numpy()
+    parent = np.append(operators["parent"].fillna(-1).to_numpy(np.int64), -1)  # -1, so the last: no operator
+    start, end = operators["start_ns"].to_numpy(), np.append(operators["start_ns"] + operators["dur_ns"], 0)
     thread = operators["thread"].to_numpy()
     for number in np.unique(calls["thread"]).tolist():
         mine = calls[calls["thread"] == number]

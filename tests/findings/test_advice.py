@@ -97,6 +97,15 @@ def test_a_wait_for_the_gpu_names_the_operator_that_waits(tmp_path: Path) -> Non
     )
 
 
+def test_the_call_itself_is_named_where_no_operators_were_recorded(tmp_path: Path) -> None:
+    trace = TraceBuilder()
+    busy_stretch(trace, 1, 10, 500, "a", launched=1)
+    trace.span("cuda_runtime", "cudaStreamSynchronize", 20, 500)
+    busy_stretch(trace, 2, 700, 500, "b", launched=600)
+    (one,) = of_id(found(trace, tmp_path), "synchronization-bound")
+    assert one.sentence.endswith("mostly in cudaStreamSynchronize.")
+
+
 def test_copies_of_pageable_memory_that_nothing_hides(tmp_path: Path) -> None:
     trace = TraceBuilder()
     busy_stretch(trace, 1, 10, 1000, "a", launched=1)

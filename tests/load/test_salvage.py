@@ -255,3 +255,10 @@ def test_a_first_event_without_a_phase_that_can_be_read_takes_no_other_with_it(f
     found = read_chrome_trace(path)
     assert [found.columns.names[code] for code in found.columns.name.tolist()] == ["aten::mm"]
     assert found.quality.dropped_events == 1
+
+
+def test_a_broken_event_behind_another_layout_takes_no_other_with_it(tmp_path: Path) -> None:
+    """A copy that was cut in the middle of an event and went on with one on a line each."""
+    rest = ",\n    ".join(json.dumps(span(name)) for name in "cde").replace('"name": "d"', '"name": "d", "y": [[1], [')
+    data = text("kineto", "a", "b").partition('"b"')[0] + f'"b\n    {rest}\n  ],\n  "traceName": "t"\n}}\n'
+    assert load(data, tmp_path / "t.json")[:2] == ("a c e", (0, 2, False))

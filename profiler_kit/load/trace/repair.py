@@ -142,11 +142,12 @@ class Salvage:
         self._text, self._offset, self._last = text, offset, last
         self._phases = [found.span() for found in matches(PHASE, text, self._decoders.tick)]
         self._ends = [found.span() for found in matches(_END, text, self._decoders.tick)]
-        starts = self._starts(0, len(text), _KINETO_START) or self._starts(0, len(text), _ANY_START)
+        anywhere = self._starts(0, len(text), _ANY_START)
+        starts = self._starts(0, len(text), _KINETO_START) or anywhere
         stop = len(text) if last else starts[-1] if starts else 0
         first = starts[0] if starts else stop
-        before = self._starts(0, first, _ANY_START)  # events of another layout, where files were joined
-        self._begun = [*before, *starts]
+        before = anywhere[: bisect.bisect_left(anywhere, first)]  # events of another layout, where files were joined
+        self._begun = sorted({*anywhere, *starts})
         self._drop(0, before[0] if before else first)
         done = self._take_pieces(before, first)
         if not self.closed:
