@@ -18,7 +18,8 @@ Model = Annotated[
     str | None,
     typer.Option(
         help="SAM: vit_b, vit_l, vit_h, vit_small (512 px, its weights are here) or vit_tiny (256 px). SAM 2.1: "
-        "sam2_large, sam2_base_plus, sam2_small, sam2_tiny or sam2_nano (512 px)."
+        "sam2_large, sam2_base_plus, sam2_small, sam2_tiny or sam2_nano (512 px). A student: student_resnet18, "
+        "student_mobilenet_v3_large or student_cas_vit_s."
     ),
 ]
 Checkpoint = Annotated[
@@ -45,8 +46,9 @@ def is_workload(argument: Path | None) -> bool:
 
 
 def choose_workload(spec: Path | None, *, seed: int, **sam: str | float | Path | None) -> Workload:
-    """The workload that `spec` names, or SAM (of `sam2_*` models SAM 2) without one; sam: its own options, None where
-    not given.
+    """The workload that `spec` names, or SAM (`sam2_*`: SAM 2, `student_*`: a student) without one.
+
+    sam: its own options, None where not given.
 
     Raises OptionError for an option of SAM together with a spec, WorkloadError for what cannot be loaded.
     """
@@ -62,6 +64,10 @@ def choose_workload(spec: Path | None, *, seed: int, **sam: str | float | Path |
     from profiler_kit.models.sam2.workload import Sam2Workload
 
     fields = {_FIELDS.get(name, name): value for name, value in given.items()}
+    if str(fields.get("name")).startswith("student_"):
+        from profiler_kit.models.student.workload import student_workload
+
+        return student_workload(seed=seed, **fields)
     family = Sam2Workload if str(fields.get("name")).startswith("sam2_") else SamWorkload
     return family(seed=seed, **fields)  # type: ignore[arg-type]  # each of the type that its option has
 

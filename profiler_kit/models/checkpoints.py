@@ -29,14 +29,14 @@ class CheckpointKind:
     hint: str
     inside: str = ""
 
-    def read(self, path: Path) -> State:
-        """The file's state dict; only tensors are unpickled. Raises CheckpointError."""
+    def unpickle(self, path: Path) -> Any:
+        """What the file holds: tensors, and plain values around them. Raises CheckpointError."""
         self._require(path)
         wrong = f"expected {self.expected}. {self.hint}"
         try:
             with warnings.catch_warnings():  # torch's advice on other pickle protocols and archives is not for our user
                 warnings.simplefilter("ignore")
-                state = torch.load(path, map_location="cpu", weights_only=True)
+                return torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             if "Unsupported global" in str(error) or "GLOBAL " in str(error):
                 raise CheckpointError(
@@ -45,6 +45,10 @@ class CheckpointKind:
             raise CheckpointError(f"{path}: not written by torch.save, {wrong}") from error
         except (OSError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError) as error:
             raise CheckpointError(f"{path}: broken or cut off ({_first_line(error)}), {wrong}") from error
+
+    def read(self, path: Path) -> State:
+        """The file's state dict; only tensors are unpickled. Raises CheckpointError."""
+        state, wrong = self.unpickle(path), f"expected {self.expected}. {self.hint}"
         if self.inside and isinstance(state, dict) and isinstance(state.get(self.inside), dict):
             state = state[self.inside]
         elif self.inside and isinstance(state, dict):

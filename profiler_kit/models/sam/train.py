@@ -120,12 +120,18 @@ def draw_task(store: SceneStore, sam: Sam, batch: int, prompts: int) -> Task:
     Some of the points are object centres, most random pixels of the object, as those of a grid are; a few ask for the
     background. Half of the boxes are exact and the others off by noise of a tenth of their sides.
     """
-    device, count = store.images.device, batch * prompts
-    index = torch.randint(len(store), (batch,), device=device)
+    index = torch.randint(len(store), (batch,), device=store.images.device)
+    return ask_scenes(store, sam, index, prompts)
+
+
+def ask_scenes(store: SceneStore, sam: Sam, index: torch.Tensor, prompts: int, *, recolour: bool = True) -> Task:
+    """As `draw_task`, of the scenes of that index; those without an object are asked for their background."""
+    device, batch, count = index.device, len(index), len(index) * prompts
     owner = store.owner[index]
-    asked = (torch.rand(batch, prompts, device=device) * store.objects[index, None]).long()
+    objects = store.objects[index, None]
+    asked = (torch.rand(batch, prompts, device=device) * objects).long()
     chance = torch.rand(batch, prompts, device=device)
-    asked = torch.where(chance < _BACKGROUNDS, BACKGROUND, asked)
+    asked = torch.where((chance < _BACKGROUNDS) | (objects == 0), BACKGROUND, asked)
     truth = (owner[:, None] == asked[..., None, None]).flatten(0, 1)
     somewhere = (torch.rand(truth.shape, device=device) * truth).flatten(1).argmax(dim=1)
     side = owner.shape[-1]
@@ -140,7 +146,9 @@ def draw_task(store: SceneStore, sam: Sam, batch: int, prompts: int) -> Task:
     boxes = torch.where((torch.rand(count, 1, device=device) < 0.5), boxes, (boxes + noise).clamp(0, side - 1))
     valid = owner != PADDING
     order = torch.rand(batch, 3, device=device).argsort(dim=1)
-    images = store.images[index].permute(0, 3, 1, 2).gather(1, order[:, :, None, None].expand(-1, -1, side, side))
+    images = store.images[index].permute(0, 3, 1, 2)
+    if recolour:
+        images = images.gather(1, order[:, :, None, None].expand(-1, -1, side, side))
     images = (images.float() - sam.pixel_mean) / sam.pixel_std * valid[:, None]
     return Task(images, torch.where(central[:, None], centres, pixels), boxes, by_box, truth, valid)
 

@@ -204,18 +204,23 @@ class SamWorkload(Workload):
     # What follows is SAM's own; another model behind the same protocol has its own of each.
 
     def _check_model(self) -> None:
-        check_model(self.name)
+        check_model(self._published)
+
+    @property
+    def _published(self) -> str:
+        """The name of the model that is loaded."""
+        return self.name
 
     @property
     def _seed(self) -> int | None:
-        return None if shipped_checkpoint(self.name) else self.seed  # which is then that of the scenes alone
+        return None if shipped_checkpoint(self._published) else self.seed  # which is then that of the scenes alone
 
     def _weights_of(self) -> str:
-        return weights_of(self.name, self._checkpoint, self._seed)
+        return weights_of(self._published, self._checkpoint, self._seed)
 
     def model(self, device: torch.device) -> Any:
         """The published model."""
-        loaded = load_model(self.name, checkpoint=self._checkpoint, seed=self._seed, device=device)
+        loaded = load_model(self._published, checkpoint=self._checkpoint, seed=self._seed, device=device)
         self.weights = loaded.weights
         sam = resized(loaded.model, self.side) if self.side else loaded.model
         self.image_size = int(sam.image_encoder.img_size)

@@ -46,7 +46,7 @@ class Sam2Workload(SamWorkload):
     ladders = ((CPU_LADDER, LADDER), (CPU_ALL_MASKS_LADDER, ALL_MASKS_LADDER))
 
     def _check_model(self) -> None:
-        check_model(self.name)
+        check_model(self._published)
 
     @property
     def _seed(self) -> int | None:
@@ -57,7 +57,8 @@ class Sam2Workload(SamWorkload):
 
     def model(self, device: torch.device) -> Sam2:
         """transformers' model."""
-        loaded = load_model(self.name, checkpoint=self._checkpoint, seed=self.seed, device=device, side=self.side)
+        name, checkpoint = self._published, self._checkpoint
+        loaded = load_model(name, checkpoint=checkpoint, seed=self.seed, device=device, side=self.side)
         self.weights, self.image_size = loaded.weights, loaded.model.image_size
         return loaded.model
 
