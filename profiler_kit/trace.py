@@ -50,7 +50,8 @@ from profiler_kit.table import Filled, Value
 @dataclass(frozen=True)
 class Quality:
     """What was lost or could not be told: see LoadQuality; GPU events without a launch, and outside every region; those
-    without a time and with an impossible duration, which no total counts.
+    without a time and with an impossible duration, which no total counts; those whose launch is the nearest of several
+    that may be it.
 
     processes: those with launches, operators or GPU events in the file.
     """
@@ -63,6 +64,7 @@ class Quality:
     untimed_gpu_events: int
     impossible_durations: int
     processes: int
+    likely_launches: int
 
 
 class QualityCounts(TypedDict):
@@ -76,6 +78,7 @@ class QualityCounts(TypedDict):
     untimed_gpu_events: int
     impossible_durations: int
     processes: int
+    likely_launches: int
 
 
 class Summary(TypedDict):
@@ -185,7 +188,8 @@ class Trace:
             unattributed_gpu_events=int((path == NO_REGION_PATH).sum()),
             untimed_gpu_events=untimed,
             impossible_durations=len(found.left_out.event) - untimed,
-            processes=self._attribution.links.processes.count,
+            processes=found.links.processes.count,
+            likely_launches=int(found.links.likely.sum()),
         )
 
     @property

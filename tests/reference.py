@@ -187,7 +187,7 @@ def _rank(event: dict[str, Any]) -> str:
 
 
 def launch_of(e: dict[str, Any], launches: list[dict[str, Any]], by_id: dict[Any, list[dict[str, Any]]]) -> Any:
-    """The last call of the event's rank with its id that had begun; the only one where none had; none when unclear."""
+    """The call of the event's rank with its id: the only one, else by their turns, else the last that had begun."""
     number = e["args"].get("correlation")
     mine = [c for c in launches if c["args"]["correlation"] == number and _rank(c) == _rank(e)]
     mine.sort(key=lambda c: (c["start"], repr(_thread(c))))
@@ -204,10 +204,34 @@ def launch_of(e: dict[str, Any], launches: list[dict[str, Any]], by_id: dict[Any
     begun = [c for c in calls if c["start"] <= e["start"]]
     if not begun or number == 0:
         return None
-    last, before = begun[-1], begun[-2:-1]
-    same = [one for one in by_id[number] if _rank(one) == _rank(e)]
-    between = [one for one in same if before and before[0]["start"] <= one["start"] < last["start"]]
-    return None if before and not between else last
+    same = sorted((one for one in by_id[number] if _rank(one) == _rank(e)), key=lambda one: one["start"])
+    called, ran = next((cs, es) for cs, es in turns(calls, same) if any(one is e for one in es))
+    if len(called) == 1:
+        return called[0]
+    streams = defaultdict(list)
+    for one in ran:
+        streams[repr(_thread(one)), one["args"].get("device"), one["args"].get("stream")].append(one)
+    overlap = any(b["start"] + 2_000 < a["end"] for many in streams.values() for a, b in itertools.pairwise(many))
+    if len(called) == len(ran) and len(streams) == 1 and not overlap:
+        return called[next(place for place, one in enumerate(ran) if one is e)]
+    before = begun[-2:-1]
+    between = [one for one in same if before and before[0]["start"] <= one["start"] < begun[-1]["start"]]
+    return begun[-1] if not overlap or between or not before else None  # overlapping work is not of one process
+
+
+def turns(calls: list[dict[str, Any]], events: list[dict[str, Any]]) -> list[tuple[list[Any], list[Any]]]:
+    """Calls and events in the order of time, cut before each call by which the work of all earlier ones had begun."""
+    found: list[tuple[list[Any], list[Any]]] = []
+    waiting = 0
+    for _, is_event, one in sorted(
+        [*((c["start"], 0, c) for c in calls), *((e["start"], 1, e) for e in events)], key=lambda item: item[:2]
+    ):
+        if not is_event and not waiting:
+            found.append(([], []))
+        if found:
+            found[-1][is_event].append(one)
+        waiting = max(0, waiting - 1) if is_event else waiting + 1
+    return found
 
 
 def operator_of(e: dict[str, Any], launches: list[dict[str, Any]], operators: list[dict[str, Any]]) -> Any:

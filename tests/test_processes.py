@@ -49,6 +49,41 @@ def test_an_id_used_again_belongs_to_the_launch_nearest_before() -> None:
     assert sums(case("correlation_reused")) == {"second": 30_000, "first": 10_000}
 
 
+def used_twice(*kernels: tuple[float, float, int], id: int = 1) -> TraceBuilder:
+    """Regions first (0 to 10) and second (20 to 30) with a launch each of one id; kernels: start, duration, stream."""
+    trace = TraceBuilder()
+    for number, name in enumerate(("first", "second")):
+        trace.region(name, 20 * number, 10)
+        trace.launch(id, 20 * number + 1)
+    for start, dur, stream in kernels:
+        trace.kernel(id, start, dur, stream=stream)
+    return trace
+
+
+@pytest.mark.parametrize(
+    ("kernels", "expected", "likely"),
+    [
+        ([(50, 10, 7), (70, 30, 7)], {"second": 30_000, "first": 10_000}, 0),  # a stream runs its work in order
+        ([(25, 10, 7), (70, 30, 7)], {"second": 30_000, "first": 10_000}, 0),  # both launched when the first begins
+        ([(50, 10, 7), (55, 30, 9)], {"second": 40_000}, 2),  # two streams: the nearest before each
+        ([(50, 10, 7)], {"second": 10_000}, 1),  # one has not run, or not been recorded
+        ([(50, 10, 7), (70, 10, 7), (90, 10, 7)], {"second": 30_000}, 3),  # one may be a graph
+        ([(10, 5, 7), (50, 10, 7), (70, 10, 7)], {"second": 20_000, "first": 5_000}, 0),  # in time, as ever
+        ([(50, 30, 7), (60, 30, 7)], {"(unlinked)": 60_000}, 0),  # on one stream at once: of two processes
+    ],
+)
+def test_two_launches_of_one_id_before_their_kernels(
+    tmp_path: Path, kernels: Any, expected: dict[str, int], likely: int
+) -> None:
+    path = used_twice(*kernels).write(tmp_path / "t.json")
+    trace = load_trace(path)
+    assert {name: ns for name, ns in sums(trace).items() if ns} == expected
+    assert trace.quality.likely_launches == likely
+    said = "GPU events have a correlation id that several launches before them have: the nearest counts"
+    assert (said in profiler_kit("doctor", path).out) == (likely > 0)
+    assert {k: v["sum"] for (k,), v in reference.region_rows(path).items()} == expected
+
+
 def test_two_gpus_are_said_one_by_one() -> None:
     trace = case("two_gpus_in_turn")
     summary = trace.summary()
@@ -223,7 +258,9 @@ def test_the_mark_of_a_pid() -> None:
 
 
 calls = st.tuples(st.integers(0, 3), st.integers(0, 90), st.integers(1, 2), st.integers(0, 1))
-kernels = st.tuples(st.integers(0, 3), st.integers(0, 120), st.integers(0, 1), st.integers(0, 3))
+kernels = st.tuples(
+    st.integers(0, 3), st.integers(0, 120), st.integers(0, 1), st.integers(0, 3), st.sampled_from([7, 7, 7, 9])
+)
 
 
 @settings(max_examples=150)
@@ -241,8 +278,8 @@ def test_random_ids_used_again_equal_the_slow_reference(
     for number, at, tid, rank in called:
         trace.pid = f"[r{rank}] 10"  # type: ignore[assignment]
         trace.launch(number, at, tid)
-    for number, at, rank, external in ran:
-        event = trace.kernel(number, at, 5)
+    for number, at, rank, external, stream in ran:
+        event = trace.kernel(number, at, 5, stream=stream)
         event["pid"], event["args"]["External id"] = f"[r{rank}] 0", external
     path = tmp_path_factory.mktemp("t") / "t.json"
     expected = {where: (row["sum"], row["count"]) for where, row in reference.region_rows(trace.write(path)).items()}

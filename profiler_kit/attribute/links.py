@@ -17,6 +17,7 @@ from profiler_kit.attribute.autograd_threads import thread_order
 from profiler_kit.attribute.gpu_work import communicates, rule_of_name
 from profiler_kit.attribute.processes import ANY, UNKNOWN, Processes, find_processes, parts_of, threads_with_work
 from profiler_kit.attribute.span_forest import Axis, order_by, spread
+from profiler_kit.attribute.turns import in_turn
 from profiler_kit.load.integers import MISSING
 from profiler_kit.load.trace.categories import OPERATOR, is_launch
 from profiler_kit.load.trace.columns import EventColumns
@@ -34,8 +35,9 @@ class Links:
 
     launch: row of the events, the call that launched it; NONE where that is not known. origin: the same, or the row of
     the operator with its External id. process: a number of processes. calls: how many calls of the file have an id.
-    undecided: those with an id that several calls share, which have no launch for that; inside: others without one
-    although an operator with their External id is in the file.
+    undecided: those with an id that several calls share, which have no launch for that; likely: those that several
+    calls of one process may have launched, of which the nearest counts; inside: others without one although an operator
+    with their External id is in the file.
     """
 
     launch: I64
@@ -44,12 +46,13 @@ class Links:
     processes: Processes
     calls: int
     undecided: Mask
+    likely: Mask
     inside: Mask
 
     def of(self, chosen: Mask) -> Links:
         """The links of some of the GPU events."""
-        parts = {name: getattr(self, name)[chosen] for name in ("launch", "origin", "process", "undecided", "inside")}
-        return replace(self, **parts)
+        names = ("launch", "origin", "process", "undecided", "likely", "inside")
+        return replace(self, **{name: getattr(self, name)[chosen] for name in names})
 
     @property
     def by_external_id(self) -> int:
@@ -77,15 +80,16 @@ def find_links(columns: EventColumns, gpu: I64) -> Links:
     unclear = found.copy()
     if len(processes.names) == 2:
         unclear[found] = repeated[low[found]]
-    rows, undecided, inside = np.flatnonzero(unclear), np.zeros_like(found), np.zeros_like(found)
+    rows = np.flatnonzero(unclear)
+    undecided, likely, inside = (np.zeros_like(found) for _ in range(3))
     if len(rows):
-        launch[rows], undecided[rows] = _nearest(columns, processes, calls, gpu[rows])
+        launch[rows], undecided[rows], likely[rows] = _nearest(columns, processes, calls, gpu[rows])
     origin = launch.copy()
     rest = np.flatnonzero(~found)
     if len(rest):
         origin[rest], inside[rest] = _operators_of(columns, processes, gpu[rest])
     process = _process_of(columns, processes, gpu, origin)
-    return Links(launch, origin, process, processes, len(calls), undecided, inside)
+    return Links(launch, origin, process, processes, len(calls), undecided, likely, inside)
 
 
 def _calls(columns: EventColumns) -> tuple[I64, I64]:
@@ -111,23 +115,30 @@ class _Pairs:
         kept = good | ~some[self.event]
         return _Pairs(self.event[kept], self.row[kept])
 
-    def single(self, events: int) -> tuple[I64, Mask]:
-        """The one candidate of each event, NONE where there is none or several; and where there are several."""
-        count = np.bincount(self.event, minlength=events)
+    def single(self, events: int) -> I64:
+        """The one candidate of each event, NONE where there is none or several."""
         found = np.full(events, NONE, dtype=np.int64)
         found[self.event] = self.row
-        found[count != 1] = NONE
-        return found, count > 1
+        found[np.bincount(self.event, minlength=events) != 1] = NONE
+        return found
+
+    def several(self, process: I64, events: int) -> Mask:
+        """Of each event, whether its candidates are of several processes; process: of each candidate."""
+        least, most = np.full(events, np.iinfo(np.int64).max), np.full(events, -1)
+        np.minimum.at(least, self.event, process)
+        np.maximum.at(most, self.event, process)
+        return np.asarray(least < most)
 
 
-def _nearest(columns: EventColumns, processes: Processes, calls: I64, gpu: I64) -> tuple[I64, Mask]:
+def _nearest(columns: EventColumns, processes: Processes, calls: I64, gpu: I64) -> tuple[I64, Mask, Mask]:
     """For each GPU event the last call with its id that began by its start, of the process it belongs to.
 
     Where none began by then (clocks that disagree) it is the only call of its process with that id, if there is only
-    one. Calls of one process between which no event with the id began cannot be told apart by time, nor can those of
-    several processes: of these the one counts that has the event's External id, then the one of the process that all
-    other work of the event's pid belongs to, then the one in whose part of the file the event is. If several are left,
-    none counts; the second value says which GPU events that leaves without a launch.
+    one. Calls of several processes cannot be told apart by time: of these the one counts that has the event's External
+    id, then the one of the process that all other work of the event's pid belongs to, then the one in whose part of the
+    file the event is. If several are left, none counts; the second value says which GPU events that leaves without.
+    Calls of one process between which no event with the id began are told apart by External id, else in turn; else the
+    nearest counts, and the third value says for which. Events that overlap on a stream are not of one process.
     """
     correlation, thread, time = columns.integers["correlation"], columns.thread, columns.start_ns
     calls = _outermost(columns, processes, calls[np.isin(correlation[calls], correlation[gpu])])
@@ -156,16 +167,29 @@ def _nearest(columns: EventColumns, processes: Processes, calls: I64, gpu: I64) 
     count = at - run[at] + 1
     count = np.where(count > max(1, _MOST_PAIRS // max(1, len(event))), 2, count)
     before = np.repeat(before, count)
-    pairs = _Pairs(np.repeat(event, count), calls[spread(at - count + 1, count)])
+    pairs = _Pairs(np.repeat(event, count), spread(at - count + 1, count))  # the rows are places in calls
     pairs = pairs.prefer(before)
-    external = columns.integers["external_id"]
-    ours, theirs = external[gpu[pairs.event]], external[pairs.row]
+    external, host = columns.integers["external_id"], processes.on_host[thread[calls]]
+    ours, theirs = external[gpu[pairs.event]], external[calls[pairs.row]]
     pairs = pairs.prefer((ours == theirs) | (ours == MISSING) | (theirs == MISSING))
+    undecided = pairs.several(host[pairs.row], len(gpu))
     for prefers in (_of_lane, _of_part):
-        if pairs.single(len(gpu))[1].any():
-            pairs = pairs.prefer(prefers(columns, processes, gpu, pairs))
-    found, several = pairs.single(len(gpu))
-    return found, several
+        if undecided.any():
+            good = prefers(columns, processes, gpu, _Pairs(pairs.event, calls[pairs.row]), undecided)
+            pairs = pairs.prefer(good | ~undecided[pairs.event])
+            undecided = pairs.several(host[pairs.row], len(gpu))
+    found = np.full(len(gpu), NONE, dtype=np.int64)
+    found[pairs.event] = pairs.row  # the last one, which is the nearest
+    likely = (pairs.single(len(gpu)) == NONE) & (found != NONE) & ~undecided
+    mine = np.flatnonzero((found != NONE) & ~undecided)
+    call, clear, overlap = in_turn(columns, calls, entry, gpu[mine], entry[found[mine]])
+    found[mine] = np.where(clear, call, found[mine])
+    likely[mine] &= ~clear
+    undecided[mine] = likely[mine] & overlap
+    found[undecided] = NONE
+    linked = found != NONE
+    found[linked] = calls[found[linked]]
+    return found, undecided, likely & ~undecided
 
 
 def _outermost(columns: EventColumns, processes: Processes, calls: I64) -> I64:
@@ -193,14 +217,16 @@ def _may_launch(processes: Processes, gpu_thread: npt.NDArray[np.int32], host_th
     return np.asarray((mark == ANY) | (mark == processes.mark[processes.on_host[host_thread]]))
 
 
-def _of_lane(columns: EventColumns, processes: Processes, gpu: I64, pairs: _Pairs) -> Mask:
+def _of_lane(columns: EventColumns, processes: Processes, gpu: I64, pairs: _Pairs, undecided: Mask) -> Mask:
     """Candidates of the process to which all decided work of the same pid belongs."""
-    owner = _owners(columns, processes, gpu, pairs.single(len(gpu))[0])
+    decided = np.full(len(gpu), NONE, dtype=np.int64)
+    decided[pairs.event] = pairs.row
+    owner = _owners(columns, processes, gpu, np.where(undecided, NONE, decided))
     process = processes.on_host[columns.thread[pairs.row]]
     return np.asarray(owner[columns.thread[gpu[pairs.event]]] == process)
 
 
-def _of_part(columns: EventColumns, processes: Processes, gpu: I64, pairs: _Pairs) -> Mask:
+def _of_part(columns: EventColumns, processes: Processes, gpu: I64, pairs: _Pairs, _: Mask) -> Mask:
     """Of an event's candidates, those in the part of the file that begins last before the event."""
     begins = parts_of(columns, np.append(threads_with_work(columns), False))[columns.thread[pairs.row]]
     row = gpu[pairs.event]
@@ -256,7 +282,7 @@ def _operators_of(columns: EventColumns, processes: Processes, gpu: I64) -> tupl
     count = np.where(collective | (high - low > processes.hosts), 0, high - low)
     event, row = np.repeat(rows, count), operators[spread(low, count)]
     usable = _may_launch(processes, columns.thread[gpu[event]], columns.thread[row])
-    one, _ = _Pairs(event[usable], row[usable]).single(len(gpu))
+    one = _Pairs(event[usable], row[usable]).single(len(gpu))
     right = np.flatnonzero(one != NONE)
     right = right[columns.start_ns[one[right]] <= columns.start_ns[gpu[right]]]
     right = right[~_named(columns, one[right], communicates)]

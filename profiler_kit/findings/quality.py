@@ -93,6 +93,11 @@ WORDS: Final[dict[str, tuple[str, str, str]]] = {
         "their regions; they count as (unlinked)",
         "profiler-kit ranks FOLDER  # with one file for each rank; or merge with a mark in each pid: [rank1] 4711",
     ),
+    "launch not certain": (
+        "{count} of {of} GPU events have a correlation id that several launches before them have: the nearest counts",
+        "their regions, operators and launch delays: some may be another launch's",
+        "",
+    ),
     "several processes": (
         "{count} processes in one file: {names}",
         "what adds all devices up; devices and streams are counted for each process",

@@ -42,6 +42,7 @@ def test_summary_prints_the_json_of_the_contract() -> None:
             "untimed_gpu_events": 0,
             "impossible_durations": 0,
             "processes": 1,
+            "likely_launches": 0,
         },
     }
 

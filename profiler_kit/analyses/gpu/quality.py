@@ -37,6 +37,7 @@ Key = Literal[
     "no host activity",
     "unlinked",
     "launch not clear",
+    "launch not certain",
     "launch not recorded",
     "no launches",
     "by External id",
@@ -64,8 +65,8 @@ _LOST: Final = (
     *("corrupt gzip", "unknown categories", "no category"),
 )
 _ODD: Final = (
-    *("overlapping regions", "no time", "impossible durations", "endless", "launch not clear", "several processes"),
-    *("early starts", "stream overlap"),
+    *("overlapping regions", "no time", "impossible durations", "endless", "launch not clear", "launch not certain"),
+    *("several processes", "early starts", "stream overlap"),
 )
 
 
@@ -185,6 +186,7 @@ def not_linked(links: Links) -> list[Flaw]:
         Flaw("unlinked" if links.calls else "no launches", before, events),
         Flaw("launch not recorded", int(links.inside.sum()), events),
         Flaw("launch not clear", int(links.undecided.sum()), events),
+        Flaw("launch not certain", int(links.likely.sum()), events),
     ]
     found = [flaw for flaw in found if flaw.count]
     if links.processes.count > 1:
