@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from profiler_kit.version import __version__
 
 if TYPE_CHECKING:
+    from profiler_kit.analyses.gpu.operator_models import operator_model
     from profiler_kit.capture.layers import layer_timer
     from profiler_kit.capture.memory import memory_runner
     from profiler_kit.capture.record_run import record_run
@@ -39,6 +40,7 @@ __all__ = [
     "load_snapshot",
     "load_trace",
     "memory_runner",
+    "operator_model",
     "profiler_runner",
     "record_run",
     "region",
@@ -59,6 +61,7 @@ HOMES: Final = {
     "load_snapshot": "profiler_kit.snapshot",
     "load_trace": "profiler_kit.trace",
     "memory_runner": "profiler_kit.capture.memory",
+    "operator_model": "profiler_kit.analyses.gpu.operator_models",
     "profiler_runner": "profiler_kit.capture.runners",
     "record_run": "profiler_kit.capture.record_run",
     "region": "profiler_kit.capture.regions",

@@ -25,7 +25,7 @@ Of = Literal[
     "trace", "file", "snapshot", "joined", "job", "layers", "ladder", "study", "diff", "layers diff", "memory diff",
     "requests", "load",
 ]  # fmt: skip
-Kind = Literal["choice", "microseconds", "count", "text", "flag"]
+Kind = Literal["choice", "microseconds", "count", "text", "flag", "file"]
 Value = str | int | float | bool | None
 MOST_US: Final = 1e9
 BETWEEN: Final = " > "  # of a path as one text
@@ -36,8 +36,9 @@ class Option:
     """A keyword of a table's `fill`, a flag of its command, a widget of its page.
 
     kind: "choice" one of `choices`; "microseconds" a length of time; "count" a whole number from `least` on; "text"
-    anything, None where it is left out; "flag" on or off. flag: as the command line spells it, from the name unless
-    given. suggest: what an error message says to try, the default unless given.
+    anything, None where it is left out; "file" a file on the user's machine, so that it has no widget; "flag" on or
+    off. flag: as the command line spells it, from the name unless given. suggest: what an error message says to try,
+    the default unless given.
     """
 
     name: str

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.analyses.gpu.call_sites import call_sites
+from profiler_kit.analyses.gpu.categories import categories
 from profiler_kit.analyses.gpu.communication import communication_kernels
 from profiler_kit.analyses.gpu.copies import copies, copy_rate, copy_totals
 from profiler_kit.analyses.gpu.gpu_presence import Presence, unread_spans, what_ran
@@ -23,9 +24,14 @@ from profiler_kit.analyses.gpu.launches import DELAYED_FROM_NS, SLOW_FROM_NS, la
 from profiler_kit.analyses.gpu.operator_work import module_work, operator_kernels, operator_work, shape_work
 from profiler_kit.analyses.gpu.operators import operator_totals
 from profiler_kit.analyses.gpu.overlap import communication_overlap
+from profiler_kit.analyses.gpu.peaks import Peaks, peaks_of, read_peaks
 from profiler_kit.analyses.gpu.queue import FULL_AT, queue_length, queue_totals
 from profiler_kit.analyses.gpu.regions import region_totals
+from profiler_kit.analyses.gpu.roofline import ARGUMENTS as ROOFLINE_ARGUMENTS
+from profiler_kit.analyses.gpu.roofline import By as RooflineBy
+from profiler_kit.analyses.gpu.roofline import Worked, roofline, roofline_totals, work_of_events
 from profiler_kit.analyses.gpu.sequences import kernel_sequences
+from profiler_kit.analyses.gpu.steps import step_of
 from profiler_kit.analyses.gpu.timeline import DeviceTimeline, GpuTimeline, devices_by, timelines_of
 from profiler_kit.analyses.gpu.utilization import region_utilization
 from profiler_kit.attribute import frames
@@ -402,9 +408,64 @@ class Trace:
     @kept
     def shape_work(self) -> pd.DataFrame:
         """SHAPE_WORK: one row per operator name and input shapes; reads the file once more when loaded without them."""
-        if "input_dims" not in self.events:
-            return load_trace(self.path, arguments=["input_dims"]).shape_work()
+        if "input_dims" not in self.columns.extra:
+            return self._with("input_dims").shape_work()
         return shape_work(self.operators(), self.kernel_details(), self.events["input_dims"])
+
+    def _with(self, *arguments: str) -> Trace:
+        """The trace with these arguments of the events, read once more when it was loaded without."""
+        if not set(arguments) - set(self.columns.extra):
+            return self
+        return Trace(load_chrome_trace(self.path, arguments=arguments), self._users)
+
+    @kept
+    def categories(self) -> pd.DataFrame:
+        """CATEGORY_TOTALS: GPU time by category of work (matrix product, attention, copy, …)."""
+        return categories(self.operators(), self.kernel_details())
+
+    @property
+    @kept
+    def gpu_names(self) -> list[str]:
+        """Names of the devices that GPU events ran on, as the metadata has them; "" where it does not say."""
+        listed = self.metadata.get("deviceProperties")
+        known = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+        names = {one.get("id"): str(one.get("name", "")) for one in known}
+        return sorted({names.get(device, "") for device in self.gpu_events()["device"].dropna().unique().tolist()})
+
+    @kept
+    def peaks(self, *, file: str | None = None) -> Peaks | None:
+        """What the GPU can do: from a file of peaks, else its data sheet; None where it has none here, or differs."""
+        if file is not None:
+            return read_peaks(file)
+        found = [peaks_of(name) for name in self.gpu_names]
+        return found[0] if len(found) == 1 else None
+
+    @kept
+    def _worked(self) -> Worked:
+        events = self.kernel_details()["event"].to_numpy()
+        copied = np.maximum(self.columns.integers["bytes"][events], -1)
+        return work_of_events(self.operators(), self.kernel_details(), self.columns.extra, copied)
+
+    @kept
+    def roofline(self, *, peaks: str | None = None) -> pd.DataFrame:
+        """ROOFLINE: FLOPs and bytes of each operator and its shapes against what the GPU can do.
+
+        peaks: a file of peaks in place of the data sheet (analyses.gpu.peaks). Reads the file once more when it was
+        loaded without the shapes. Raises InputError when the file of peaks is none.
+        """
+        found = self._with(*ROOFLINE_ARGUMENTS)
+        return roofline(self.kernel_details(), found._worked(), self.peaks(file=peaks))
+
+    @kept
+    def roofline_totals(self, by: RooflineBy, *, peaks: str | None = None) -> pd.DataFrame:
+        """ROOFLINE_TOTALS: MFU and MBU by kernel, nn.Module, region or step."""
+        found, details = self._with(*ROOFLINE_ARGUMENTS), self.kernel_details()
+        return roofline_totals(details, found._worked(), self.peaks(file=peaks), by, self._steps())
+
+    @kept
+    def _steps(self) -> pd.Series[Any]:
+        """The step (3 of ProfilerStep#3) in which each GPU event was launched; missing outside every step."""
+        return step_of(self.region_instances(), self.gpu_events()["instance"])
 
     @kept
     def idle_gaps(self, *, scope: Scope = "stream", kernel_wait_below_ns: int = KERNEL_WAIT_BELOW_NS) -> pd.DataFrame:

@@ -258,7 +258,7 @@ def test_a_table_by_its_name_with_options() -> None:
     found = trace.table("idle", scope="device")
     assert found.options == {"scope": "device", "kernel_wait_us": 30.0}
     assert found.frame.equals(trace.idle(scope="device"))
-    with pytest.raises(OptionError, match=r"^table 'idel': unknown, expected one of: communication, "):
+    with pytest.raises(OptionError, match=r"^table 'idel': unknown, expected one of: categories, "):
         trace.table("idel")
     with pytest.raises(OptionError) as caught:
         trace.table("idle", scop="device")

@@ -74,10 +74,11 @@ def section(folder: RunFolder, name: str, *, rows: int = 12) -> None:
 
 def options(table: Table) -> dict[str, Value]:
     """What the reader sets, a widget for each of the table's options; kept in the address."""
-    if not table.options:
+    options = [option for option in table.options if option.kind != "file"]
+    if not options:
         return {}
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        return {option.name: _widget(table, option) for option in table.options}
+        return {option.name: _widget(table, option) for option in options}
 
 
 def _widget(table: Table, option: Option) -> Value:

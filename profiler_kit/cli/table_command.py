@@ -26,7 +26,10 @@ from profiler_kit.cli.output import (
 )
 from profiler_kit.table import Filled, Of, Option, Table, Value
 
-_TYPES: Final[Mapping[str, type]] = {"choice": str, "microseconds": float, "count": int, "text": str, "flag": bool}
+_TYPES: Final[Mapping[str, type]] = {
+    **{"choice": str, "text": str, "file": str},
+    **{"microseconds": float, "count": int, "flag": bool},
+}
 RankTraces = Annotated[
     list[Path], typer.Argument(metavar="TRACE...", help="A folder with one trace per rank, or the traces.")
 ]
@@ -120,4 +123,4 @@ def print_filled(filled: Filled, where: Path | str = "", top: int | None = None)
     print_lines(table_title(filled, where, top), lambda width: filled_lines(filled, top=top, width=width))
     said = of_table(filled)
     if said is not None:
-        typer.echo(said.sentence)
+        typer.echo(said.line)

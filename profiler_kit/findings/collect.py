@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from profiler_kit.finding import Finding
-from profiler_kit.findings import advice, layers, memory, quality, records, serving, time
+from profiler_kit.findings import advice, layers, limits, memory, quality, records, serving, time
 from profiler_kit.run import Run
 from profiler_kit.snapshot import Snapshot
 from profiler_kit.trace import Trace
@@ -20,6 +20,7 @@ def findings_of(run: Run) -> list[Finding]:
     found.append(missing)
     if run.presence is not None and run.presence.ran == "gpu":
         found += [time.why_idle(run), time.bound_by(run)]
+        found += [limits.by_category(run.trace)] if run.trace is not None else []
     found += [*serving.of_requests(run), *advice.advice(run)]
     if run.snapshot is not None:
         found += memory.of_snapshot(run.snapshot)

@@ -1,0 +1,78 @@
+"""How far the work on the GPU is from what it can do, and of what kinds it is."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from profiler_kit.analyses.gpu.roofline import NO_DTYPE, NO_SHAPES, UNFIT
+from profiler_kit.finding import Evidence, Finding, Piece, bold, counted, say
+from profiler_kit.table import Filled
+from profiler_kit.text import fmt_ns, fmt_percent
+from profiler_kit.trace import Trace
+
+NAMED: Final = 3  # categories in a sentence
+_RECORD: Final = "profiler_runner(path, record_shapes=True)"
+_WORK: Final = {
+    "matrix product": "matrix products",
+    "norm": "norms",
+    "convolution": "convolutions",
+    "copy": "copies",
+    "reduction": "reductions",
+    "elementwise": "elementwise operators",
+    "other": "other work",
+}
+
+
+def by_category(trace: Trace) -> Finding | None:
+    """Which kinds of work take the GPU's time."""
+    totals = trace.categories()
+    whole = int(totals["sum_ns"].sum())
+    if not whole:
+        return None
+    said: list[str | Piece] = []
+    for name, ns in zip(totals["category"].head(NAMED), totals["sum_ns"].head(NAMED), strict=True):
+        said += [", " if said else "", _WORK.get(name, name) + " ", bold(fmt_percent(int(ns) / whole, 0))]
+    said[0] = ""
+    evidence = Evidence("categories", {"category": tuple(totals["category"].head(NAMED))})
+    return Finding("categories", "why", say("Of the GPU time: ", *said, "."), evidence=evidence, page="operators")
+
+
+def of_roofline(filled: Filled) -> Finding:
+    """How much of the time is modelled, how near to the peaks, and what could not be. Takes ROOFLINE, not empty."""
+    frame = filled.frame
+    whole, known = int(frame["gpu_ns"].sum()), frame["modelled"]
+    mine = int(frame["gpu_ns"][known].sum())
+    share = bold(fmt_percent(mine / max(1, whole), 0))
+    said: list[str | Piece] = ["Operators with a model take ", share, f" of {fmt_ns(whole)} of GPU time"]
+    attempt = ""
+    rated = frame[frame["peak_share"].notna()]
+    if len(rated):
+        least = float((rated["peak_share"] * rated["gpu_ns"]).sum())
+        reached = bold(fmt_percent(least / max(1, int(rated["gpu_ns"].sum())), 0))
+        said += ["; they reach ", reached, f" of the peaks of {_where(filled)}."]
+    else:
+        said += ["."]
+        if mine:
+            said += [f" The peaks of {_where(filled)} are not known."]
+            attempt = '--peaks FILE, with {"bf16": 989, "fp32": 67, "tb_per_s": 3.35} in it'
+    counts = frame.groupby("why")["count"].sum()
+    lost = [f"{counted(int(counts[why]), 'call')} {what}" for why, what in _LOST.items() if counts.get(why, 0)]
+    if lost:
+        said += [f" Not told: {', '.join(lost)}."]
+    if counts.get(NO_SHAPES, 0) and not mine:
+        attempt = _RECORD
+    return Finding("roofline", "table", say(*said), attempt=attempt, evidence=Evidence("roofline"), page="operators")
+
+
+_LOST: Final = {
+    NO_SHAPES: "without recorded shapes",
+    UNFIT: "whose shapes do not fit the operator",
+    NO_DTYPE: "with an unknown dtype",
+}
+
+
+def _where(filled: Filled) -> str:
+    """What the peaks are of."""
+    peaks = filled.options.get("peaks")
+    names = filled.source.gpu_names if isinstance(filled.source, Trace) else []
+    return str(peaks) if peaks else ", ".join(name or "a GPU without a name" for name in names) or "this GPU"

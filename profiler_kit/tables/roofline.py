@@ -1,0 +1,55 @@
+"""`profiler-kit roofline TRACE`: say how far each operator is from what the GPU can do, and what bounds it.
+
+FLOPs and bytes come from the shapes and dtypes that were recorded (record_shapes=True), the peaks from the GPU's data
+sheet or --peaks.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from profiler_kit.analyses.gpu.roofline import ARGUMENTS, ROOFLINE, ROOFLINE_TOTALS
+from profiler_kit.table import Option, Table
+
+PEAKS: Final = Option(
+    "peaks",
+    None,
+    'JSON file with TFLOP/s by dtype and TB/s ({"bf16": 989, "tb_per_s": 3.35}), or the results.json of a ladder, in '
+    "place of the GPU's data sheet.",
+    "file",
+)
+
+TABLES: Final = (
+    Table(
+        "roofline",
+        "trace",
+        "operators against the limits of the GPU",
+        ROOFLINE,
+        lambda trace, peaks: trace.roofline(peaks=peaks),
+        options=(PEAKS,),
+        command="roofline",
+        by="operator",
+        order=("operator", "shapes", "category", "count", "gpu_ns", "tflop_per_s", "tb_per_s", "peak_share", "bound"),
+        share_of="gpu_ns",
+        top=20,
+        needs_gpu=True,
+        arguments=ARGUMENTS,
+    ),
+    *(
+        Table(
+            f"roofline_by_{by}",
+            "trace",
+            f"{title} against the limits of the GPU",
+            ROOFLINE_TOTALS,
+            lambda trace, peaks, by=by: trace.roofline_totals(by, peaks=peaks),
+            options=(PEAKS,),
+            command="roofline",
+            by=by,
+            share_of="gpu_ns",
+            top=20,
+            needs_gpu=True,
+            arguments=ARGUMENTS,
+        )
+        for by, title in (("kernel", "kernels"), ("module", "nn.Modules"), ("region", "regions"), ("step", "steps"))
+    ),
+)

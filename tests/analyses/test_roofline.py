@@ -1,0 +1,388 @@
+"""FLOPs, bytes and categories: by hand, as TraceLens publishes them, and nothing lost on any trace."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from profiler_kit.analyses.gpu.categories import category_of
+from profiler_kit.analyses.gpu.operator_models import MODELS, WHOLE, Call, Work, model_of, operator_model
+from profiler_kit.analyses.gpu.peaks import peaks_of, read_peaks
+from profiler_kit.errors import InputError
+from profiler_kit.findings.work import of_table
+from profiler_kit.trace import Trace, load_trace
+from tests.builders import SHARED, TraceBuilder, real_traces
+from tests.cli.run import profiler_kit
+
+BF16, F32, I64 = "c10::BFloat16", "float", "long int"
+H100 = {"deviceProperties": [{"id": 0, "name": "NVIDIA H100 80GB HBM3"}]}
+
+
+def work(operator: str, shapes: list[Any], dtypes: list[str] | str = BF16, values: list[str] | None = None) -> Work:
+    model = model_of(operator)
+    assert model is not None
+    types = [dtypes] * len(shapes) if isinstance(dtypes, str) else dtypes
+    return model(Call(operator, shapes, types, values or [""] * len(shapes)))
+
+
+CONV = ["", "", "", "[14, 14]", "[0, 0]", "[1, 1]", "False", "[0, 0]", "1"]
+BACK = ["", "", "", "[0]", "[1, 1]", "[0, 0]", "[1, 1]", "False", "[0, 0]", "1", "[True, True, False]"]
+SPREAD = ["", "", "", "[2, 2]", "[1, 1]", "[2, 2]", "True", "[1, 1]", "2"]
+Q, KV = [2, 8, 64, 32], [2, 2, 64, 32]
+FLASH = ["", "", "", "0.", "False", "False", "0.1"]
+# name, shapes, values, GFLOP, MiB. Those marked with their project are rows of tables that TraceLens publishes.
+PUBLISHED = [
+    ("aten::mm", [[8944, 1024], [1024, 2816]], BF16, None, 51.581550592, 71.0078125),
+    ("aten::addmm", [[30522], [141, 512], [512, 30522], [], []], BF16, None, 4.41119205, 38.211021423339844),
+    ("aten::bmm", [[1, 32, 1], [1, 1, 559]], F32, None, 3.5776e-05, 0.07049179077148438),
+    ("aten::convolution", [[1, 3, 1008, 1008], [1024, 3, 14, 14]], BF16, CONV, 6.242697216, 17.08740234375),
+    ("aten::convolution_backward", [[2, 896, 59, 91]] * 2 + [[896, 896, 1, 1]], BF16, BACK, 34.482552832, 76.466796875),
+    ("aten::convolution_backward", [[2, 896, 59, 91]] * 2 + [[896, 56, 3, 3]], BF16,
+     [*BACK[:5], "[1, 1]", *BACK[6:9], "16", BACK[10]], 19.396435968, 75.126953125),
+    ("aten::_scaled_dot_product_flash_attention", [[16, 16, 559, 64]] * 3 + [[]] * 4, BF16,
+     ["", "", "", "0.", "True", "False", "0.1"], 10.239377408, 69.875),
+    ("aten::_scaled_dot_product_flash_attention", [[1, 12, 32256, 128], *[[1, 12, 512, 128]] * 2, [], [], [], []], BF16,
+     FLASH, 101.468602368, 192.0),
+    ("aten::_flash_attention_forward", [[1, 32256, 12, 128], *[[1, 512, 12, 128]] * 2, *[[]] * 12], BF16,
+     ["", "", "", "", "", "32256", "512", "0.", "False", "False"], 101.468602368, 192.0),
+    ("aten::_scaled_dot_product_efficient_attention", [[1, 1, 1024, 384]] * 3 + [[]] * 5, BF16,
+     ["", "", "", "", "False", "0.", "False", ""], 1.610612736, 3.0),
+    ("flash_attn::_flash_attn_backward", [[2, 2048, 32, 128]] * 4, BF16, ["0."] * 4, 343.59738368, 224.0),
+    ("aten::layer_norm", [[1, 5185, 1024], [], [1024], [1024], [], []], BF16, ["", "[1024]", "", "", "", ""],
+     0.026553344, 20.265625),
+    ("aten::copy_", [[16, 559, 1024], [16, 559, 1024], []], [F32, BF16, "Scalar"], None, 0.009158656, 52.40625),
+    ("aten::copy_", [[1, 1, 559], [1, 1, 559], []], [F32, I64, "Scalar"], None, 5.59e-07, 0.006397247314453125),
+    ("aten::mul", [[16, 16, 559, 64], [1, 1, 559, 64]], BF16, None, 0.009158656, 35.0057373046875),
+    ("aten::mul", [[1, 559, 64], []], [F32, "double"], None, 3.5776e-05, 0.27295684814453125),
+    ("aten::add", [[16, 559, 1], [], []], [F32, "double", "Scalar"], None, 8.944e-06, 0.06824493408203125),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "shapes", "dtypes", "values", "gflop", "mib"), PUBLISHED)
+def test_models_give_the_numbers_that_tracelens_publishes(
+    name: str, shapes: list[Any], dtypes: Any, values: list[str] | None, gflop: float, mib: float
+) -> None:
+    found = work(name, shapes, dtypes, values)
+    assert found.flops == pytest.approx(gflop * 1e9, rel=1e-9)
+    assert found.bytes == pytest.approx(mib * (1 << 20), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes", "dtypes", "values", "flops", "size"),
+    [
+        ("aten::baddbmm", [[3, 4, 6], [3, 4, 5], [3, 5, 6]], F32, None,
+         3 * (2 * 4 * 5 * 6 + 24), 4 * 3 * (20 + 30 + 24 + 6)),
+        ("aten::linear", [[2, 3, 4], [5, 4], [5]], F32, None, 2 * 6 * 4 * 5 + 30, 4 * (24 + 20 + 30 + 5)),
+        ("aten::_scaled_mm", [[4, 8], [8, 16]], "c10::Float8_e4m3fn", None, 2 * 4 * 8 * 16, 32 + 128 + 2 * 64),
+        ("aten::mv", [[4, 8], [8]], F32, None, 64, 4 * (32 + 8 + 4)),
+        # transposed, dilated, in two groups, 5 -> (5 - 1) * 2 - 2 + (2 * 2 + 1) - 1 + 1 + 1 = 12
+        ("aten::convolution", [[1, 4, 5, 5], [4, 3, 3, 3]], F32, SPREAD, 2 * 27 * 100, 4 * (100 + 108 + 6 * 144)),
+        # one side given for both, 9 -> (9 + 2 - (2 * 2 + 1)) // 2 + 1 = 4
+        ("aten::convolution", [[1, 2, 9, 9], [6, 2, 3, 3]], F32,
+         ["", "", "", "[2]", "[1]", "[2]", "False", "[0]", "1"], 2 * 18 * 96, 4 * (162 + 108 + 96)),
+        # only the gradient of the weight is asked for
+        ("aten::convolution_backward", [[1, 6, 4], [1, 2, 9], [6, 2, 3]], F32,
+         ["", "", "", "[0]", "[2]", "[1]", "[2]", "False", "[0]", "1", "[False, True, False]"],
+         2 * 6 * 24, 4 * (18 + 36 + 24)),
+        # heads of the key shared by four; causal with fewer queries than keys, from the top and from the bottom
+        ("aten::_scaled_dot_product_flash_attention", [Q, KV, KV, [], [], [], []], BF16, FLASH,
+         4 * 2 * 8 * 64 * 64 * 32, 2 * 2 * 64 * 32 * (8 + 2 + 2 + 8)),
+        ("aten::_scaled_dot_product_flash_attention", [[1, 1, 4, 8], [1, 1, 10, 8], [1, 1, 10, 8], [], []], BF16,
+         ["", "", "", "0.", "True"], 4 * 8 * 4 * 4 / 2, 2 * 8 * (4 + 10 + 10 + 4)),
+        ("flash_attn::_flash_attn_forward", [[1, 4, 1, 8], [1, 10, 1, 8], [1, 10, 1, 8], [], [], []], BF16,
+         ["", "", "", "0.", "1.", "True"], 4 * 8 * 4 * (10 - 2), 2 * 8 * (4 + 10 + 10 + 4)),
+        # three packed sequences of 10 tokens, the longest 6: 6 * 6 + 2 * 2 * 2 pairs
+        ("flash_attn::_flash_attn_varlen_forward", [[10, 2, 8], [10, 2, 8], [10, 2, 8], [4], [4], *[[]] * 5], BF16,
+         ["", "", "", "", "", "6", "6", "0.", "1.", "False"], 4 * 2 * 8 * (36 + 8), 2 * 2 * 8 * 40),
+        ("aten::_efficient_attention_forward", [[1, 10, 2, 8], [1, 10, 2, 8], [1, 10, 2, 8], [], [4], [4], *[[]] * 4],
+         BF16, ["", "", "", "", "", "", "6", "6", "0.", "0"], 4 * 2 * 8 * (36 + 8), 2 * 2 * 8 * 40),
+        # five products, and eight heads that add up into two
+        ("aten::_scaled_dot_product_efficient_attention_backward", [Q, Q, KV, KV, *[[]] * 8], F32, ["False"] * 12,
+         2 * 5 * 2 * 8 * 64 * 64 * 32 + 2 * 64 * 3 * 64, 4 * 2 * 64 * 32 * (2 * (8 + 2 + 2) + 8)),
+        ("aten::batch_norm", [[2, 3, 4], *[[3]] * 4, *[[]] * 4], F32, [*[""] * 5, "False", "", "", ""],
+         6 * 3 + 2 * 24, 4 * (48 + 4 * 3)),
+        ("aten::native_layer_norm_backward", [[6, 4], [6, 4], [], [6, 1], [6, 1], [4], [4], []], F32,
+         ["", "", "[4]", "", "", "", "", "[True, True, True]"], 9 * 24, 4 * (3 * 24 + 4 * 4)),
+        ("aten::_fused_rms_norm", [[6, 4], [], [4], []], F32, ["", "[4]", "", ""], 4 * 24 + 2 * 6, 4 * (48 + 4)),
+        ("aten::sum", [[6, 4], [], [], []], F32, ["", "[-1]", "False", ""], 24, 4 * (24 + 6)),
+        ("aten::max", [[6, 4], [], []], F32, ["", "0", "False"], 24, 4 * (24 + 4) + 8 * 4),
+        ("aten::argmax", [[6, 4], [], []], F32, ["", "", "False"], 24, 4 * 24 + 8),
+        ("aten::_softmax", [[6, 4], [], []], "c10::Half", ["", "-1", "True"], 72, 24 * (2 + 4)),
+        ("aten::lt", [[6, 4], [4]], F32, None, 24, 4 * 28 + 24),
+        ("aten::index_select", [[100, 8], [], [5]], [F32, "Scalar", I64], ["", "0", ""], 0, 4 * 2 * 40 + 40),
+        ("aten::embedding_dense_backward", [[5, 8], [5], [], [], []], [F32, I64, "", "", ""],
+         ["", "", "100", "-1", "False"], 40, 4 * 40 + 40 + 4 * 800),
+    ],
+)  # fmt: skip
+def test_models_by_hand(
+    name: str, shapes: list[Any], dtypes: Any, values: list[str] | None, flops: float, size: float
+) -> None:
+    found = work(name, shapes, dtypes, values)
+    assert (found.flops, found.bytes) == (flops, size)
+
+
+def a_trace(tmp_path: Path, *calls: tuple[str, dict[str, Any]], **metadata: Any) -> Trace:
+    """Operators one after the other, each launching one kernel of 10 us."""
+    trace = TraceBuilder()
+    for number, (name, arguments) in enumerate(calls):
+        trace.operator(name, 100 * number, 50, **arguments)
+        trace.launch(number + 1, 100 * number + 1)
+        trace.kernel(number + 1, 100 * number + 20, 10, name="k")
+    file = trace.write(tmp_path / "t.json")
+    if metadata:
+        file.write_text(json.dumps({**json.loads(file.read_text()), **metadata}))
+    return load_trace(file)
+
+
+def recorded(shapes: list[Any], dtypes: list[str], values: list[str] | None = None) -> dict[str, Any]:
+    return {"Input Dims": shapes, "Input type": dtypes, "Concrete Inputs": values or [""] * len(shapes)}
+
+
+def test_rows_hold_all_calls_and_their_share_of_the_peaks(tmp_path: Path) -> None:
+    mm = ("aten::mm", recorded([[1024, 1024], [1024, 1024]], [BF16, BF16]))
+    trace = a_trace(tmp_path, mm, mm, ("aten::mm", recorded([[8, 8], [8, 8]], [BF16, BF16])), **H100)
+    first, second = trace.table("roofline").records()
+    assert first == {
+        "operator": "aten::mm",
+        "shapes": [[1024, 1024], [1024, 1024]],
+        "dtypes": [BF16, BF16],
+        "category": "matrix product",
+        "count": 2,
+        "flops": 2 * 2 * 1024**3,
+        "bytes": 2 * 3 * 2 * 1024**2,
+        "gpu_ns": 20_000,
+        "tflop_per_s": pytest.approx(4 * 1024**3 / 20_000 / 1e3),
+        "tb_per_s": pytest.approx(12 * 1024**2 / 20_000 / 1e3),
+        "flop_per_byte": pytest.approx(1024 / 3),
+        "peak_share": pytest.approx(4 * 1024**3 / 989.4e12 / 20e-6),
+        "bound": "compute",
+        "modelled": True,
+        "why": "",
+    }
+    assert (second["count"], second["bound"]) == (1, "memory")
+    (total,) = trace.table("roofline_by_kernel").records()
+    assert (total["flops"], total["modelled_ns"]) == (first["flops"] + 1024, 30_000)
+    assert total["mfu"] == pytest.approx((4 * 1024**3 + 1024) / 989.4e12 / 30e-6)
+    assert total["mbu"] == pytest.approx((12 * 1024**2 + 384) / 3.35e12 / 30e-6)
+
+
+def test_what_cannot_be_told_is_counted_and_said(tmp_path: Path) -> None:
+    trace = a_trace(
+        tmp_path,
+        ("aten::mm", {}),
+        ("aten::mm", recorded([[8, 7], [8, 8]], [F32, F32])),
+        ("aten::mm", recorded([[8, 8], "x"], [F32, F32])),
+        ("aten::mm", recorded([[1 << 40, 1 << 40], [1 << 40, 1 << 40]], [F32, F32])),
+        ("aten::add", recorded([[4], [-4]], [F32, F32])),
+        ("aten::mm", recorded([[8, 8], [8, 8]], ["c10::Float4_e2m1fn_x2", F32])),
+        ("my::op", recorded([[8, 8]], [F32])),
+    )
+    rows = trace.roofline().set_index("shapes")
+    assert rows["why"].to_dict() == {
+        "": "no shapes recorded",
+        "[[8,7],[8,8]]": "shapes do not fit",
+        '[[8,8],"x"]': "shapes do not fit",
+        f"[[{1 << 40},{1 << 40}],[{1 << 40},{1 << 40}]]": "shapes do not fit",
+        "[[4],[-4]]": "shapes do not fit",
+        "[[8,8],[8,8]]": "unknown dtype",
+        "[[8,8]]": "no model",
+    }
+    known = rows[rows["modelled"]]
+    assert known["flops"].tolist() == [1024] and known["bytes"].isna().all()
+    assert rows["peak_share"].isna().all() and not rows["bound"].any()
+    said = of_table(trace.table("roofline"))
+    assert said is not None
+    assert said.line == (
+        "Operators with a model take 14 % of 70.00 µs of GPU time. The peaks of a GPU without a name are not known. "
+        "Not told: 1 call without recorded shapes, 4 calls whose shapes do not fit the operator, 1 call with an "
+        'unknown dtype. Try: --peaks FILE, with {"bf16": 989, "fp32": 67, "tb_per_s": 3.35} in it'
+    )
+
+
+def test_without_shapes_it_says_which_flag_gives_them(tmp_path: Path) -> None:
+    a_trace(tmp_path, ("aten::mm", {}))
+    done = profiler_kit("roofline", tmp_path / "t.json")
+    assert done.out.endswith(
+        "Operators with a model take 0 % of 10.00 µs of GPU time. Not told: 1 call without recorded shapes. Try: "
+        "profiler_runner(path, record_shapes=True)\n"
+    )
+
+
+@pytest.fixture
+def own_model() -> Iterator[None]:
+    @operator_model("my::op")
+    def scale(call: Call) -> Work:
+        (shape, dtype) = call.tensor(0)
+        return Work(shape[0], [(2 * shape[0], dtype)])
+
+    yield
+    del MODELS["my::op"]
+    WHOLE.discard("my::op")
+
+
+@pytest.mark.usefixtures("own_model")
+def test_an_operator_of_ones_own_has_the_model_that_is_registered(tmp_path: Path) -> None:
+    (row,) = a_trace(tmp_path, ("my::op", recorded([[100]], [F32]))).table("roofline").records()
+    assert (row["flops"], row["bytes"], row["modelled"]) == (100, 800, True)
+
+
+def test_work_belongs_to_the_outermost_operator_with_a_model_for_it_all(tmp_path: Path) -> None:
+    """linear > addmm: addmm's. layer_norm > native_layer_norm: layer_norm's. gelu, which launches itself, > copy_."""
+    trace = TraceBuilder()
+    for number, (outer, inner) in enumerate((("linear", "addmm"), ("layer_norm", "native_layer_norm"))):
+        trace.operator(f"aten::{outer}", 100 * number, 50)
+        trace.operator(f"aten::{inner}", 100 * number + 1, 40)
+        trace.launch(number + 1, 100 * number + 2)
+        trace.kernel(number + 1, 100 * number + 20, 10, name="k")
+    trace.operator("aten::upsample", 200, 60)  # launches itself, and what it calls has no call with a model inside
+    trace.launch(3, 201)
+    trace.kernel(3, 230, 10, name="k")
+    trace.operator("aten::contiguous", 210, 20)
+    trace.operator("aten::copy_", 211, 10)
+    trace.launch(4, 212)
+    trace.kernel(4, 240, 10, name="k")
+    found = load_trace(trace.write(tmp_path / "t.json")).roofline()
+    assert dict(zip(found["operator"], found["gpu_ns"], strict=True)) == {
+        "aten::upsample": 20_000,
+        "aten::addmm": 10_000,
+        "aten::layer_norm": 10_000,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "category"),
+    [
+        ("aten::addmm", "operator", "matrix product"),
+        ("aten::_scaled_dot_product_flash_attention_backward", "operator", "attention backward"),
+        ("vllm::unified_attention_with_output", "operator", "attention"),
+        ("aten::miopen_convolution", "operator", "convolution"),
+        ("aten::convolution_backward", "operator", "convolution"),
+        ("aten::cudnn_batch_norm_backward", "operator", "norm"),
+        ("aten::linalg_vector_norm", "operator", "reduction"),
+        ("aten::_softmax", "operator", "reduction"),
+        ("aten::add_", "operator", "elementwise"),
+        ("aten::gelu_backward", "operator", "elementwise"),
+        ("aten::copy_", "operator", "copy"),
+        ("c10d::allreduce_", "operator", "communication"),
+        ("my::op", "operator", "other"),
+        ("Cijk_Alik_Bljk_B_BS", "kernel", "matrix product"),
+        ("sm90_xmma_gemm_bf16bf16_bf16f32", "kernel", "matrix product"),
+        ("nvjet_tst_128x64", "kernel", "matrix product"),
+        ("sm80_xmma_fprop_implicit_gemm_f32f32", "kernel", "convolution"),
+        ("fmha_cutlassB_f32_aligned", "kernel", "attention backward"),
+        ("void pytorch_flash::flash_bwd_dq_dk_dv_loop", "kernel", "attention backward"),
+        ("void at::native::vectorized_elementwise_kernel<4>", "kernel", "elementwise"),
+        ("triton_red_fused_native_layer_norm_0", "kernel", "norm"),
+        ("void at::native::reduce_kernel<512>", "kernel", "reduction"),
+        ("xyz", "kernel", "other"),
+    ],
+)
+def test_a_name_tells_the_category(name: str, kind: str, category: str) -> None:
+    assert category_of(name, kind) == category
+
+
+@pytest.mark.parametrize("path", real_traces(), ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_no_time_is_lost(path: Path) -> None:
+    trace = load_trace(path, arguments=("input_dims", "input_type", "concrete_inputs"))
+    whole = int(trace.gpu_events()["dur_ns"].sum())
+    assert int(trace.roofline()["gpu_ns"].sum()) == whole
+    assert int(trace.categories()["sum_ns"].sum()) == whole
+    assert int(trace.roofline_totals("kernel")["gpu_ns"].sum()) == whole
+    merged = trace.roofline()
+    assert int(merged["flops"].sum()) == pytest.approx(int(trace.roofline_totals("kernel")["flops"].sum()), rel=1e-9)
+
+
+QWEN = "h100/Qwen_Qwen1.5-0.5B-Chat__1016005"
+BERT = "gaunernst_bert-small-uncased__1016001"
+# Of unified_perf_summary.csv beside each trace: operator, shapes, calls, GFLOP of one, MiB of one, us of all.
+TABLES = {
+    QWEN: [
+        ("aten::mm", "[[8944,1024],[1024,2816]]", 48, 51.581550592, 71.0078125, 4055.25244140625),
+        ("aten::mm", "[[8944,2816],[2816,1024]]", 24, 51.581550592, 71.0078125, 1835.287109375),
+        ("aten::mm", "[[8944,1024],[1024,1024]]", 24, 18.756927488, 36.9375, 778.14208984375),
+        ("aten::addmm", "[[1024],[8944,1024],[1024,1024],[],[]]", 72, 18.766086144, 36.939453125, 2329.075927734375),
+        ("aten::bmm", "[[1,32,1],[1,1,559]]", 1, 3.5776e-05, 0.07049179077148438, 3.52001953125),
+        ("aten::_scaled_dot_product_flash_attention",
+         "[[16,16,559,64],[16,16,559,64],[16,16,559,64],[],[],[],[]]", 24, 10.239377408, 69.875, 2722.704345703125),
+        ("aten::copy_", "[[16,16,559,64],[16,16,559,64],[]]", 72, 0.009158656, 34.9375, 2108.187744140625),
+        ("aten::copy_", "[[16,559,16,64],[16,559,16,64],[]]", 24, 0.009158656, 34.9375, 658.080322265625),
+        ("aten::add", "[[16,16,559,64],[16,16,559,64],[]]", 48, 0.009158656, 52.40625, 1671.095947265625),
+        ("aten::add", "[[16,559,1],[],[]]", 49, 8.944e-06, 0.06824493408203125, 81.7998046875),
+        ("aten::mul", "[[16,559,1024],[16,559,1]]", 49, 0.009158656, 69.90911865234375, 1608.922119140625),
+        ("aten::mul", "[[16,16,559,64],[1,1,559,64]]", 96, 0.009158656, 35.0057373046875,
+         1537.848388671875 + 1141.8828125),
+        ("aten::mul", "[[16,559,2816],[16,559,2816]]", 24, 0.025186304, 144.1171875, 1227.130859375),
+        ("aten::cat", "[[[16,16,559,32],[16,16,559,32]],[]]", 48, None, None, 2014.326904296875),
+        # their table counts one element of the result, for they do not read the dimension: 8,944 are written
+        ("aten::mean", "[[16,559,1024],[],[],[]]", 49, 0.009158656, 34.937503814697266 + 8943 * 4 / 2**20,
+         743.327392578125),
+    ],
+    f"h100/{BERT}": [
+        ("aten::addmm", "[[512],[141,512],[512,512],[],[]]", 17, 0.0739968, 0.7763671875, 98.718017578125),
+        ("aten::addmm", "[[512],[141,2048],[2048,512],[],[]]", 4, 0.295770624, 2.689453125, 33.089111328125),
+        ("aten::layer_norm", "[[1,141,512],[],[512],[512],[],[]]", 10, 0.000364032, 0.28125, 30.912109375),
+        ("aten::add", "[[1,141,512],[1,141,512],[]]", 9, 7.2192e-05, 0.4130859375, 14.752685546875),
+    ],
+    f"mi300/{BERT}": [
+        ("aten::_scaled_dot_product_flash_attention",
+         "[[1,8,141,64],[1,8,141,64],[1,8,141,64],[],[],[],[]]", 4, 0.040716288, 0.55078125, 113.65576171875),
+        ("aten::addmm", "[[30522],[141,512],[512,30522],[],[]]", 1, 4.41119205, 38.211021423339844, 25.537109375),
+        ("aten::layer_norm", "[[1,141,512],[],[512],[512],[],[]]", 10, 0.000364032, 0.28125, 39.51904296875),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.skipif(not (SHARED / "peers").is_dir(), reason="other projects' traces are not beside the project")
+@pytest.mark.parametrize("folder", TABLES)
+def test_rows_are_those_of_the_tables_that_tracelens_publishes(folder: str) -> None:
+    """Calls, FLOPs and bytes to 1e-6; time to the last bit of their floats, a quarter of a nanosecond each.
+
+    Without a row there: what has no operator on the host or no launch in the file, which they leave out.
+    """
+    ours = load_trace(SHARED / "peers" / "tracelens" / folder / "trace.json.gz").roofline()
+    for operator, shapes, count, gflop, mib, us in TABLES[folder]:
+        rows = ours[(ours["operator"] == operator) & (ours["shapes"] == shapes)]
+        assert int(rows["count"].sum()) == count
+        assert int(rows["gpu_ns"].sum()) == pytest.approx(us * 1e3, rel=1e-6, abs=count / 4)
+        if gflop is None:
+            assert not rows["modelled"].any()
+        else:
+            assert int(rows["flops"].sum()) == pytest.approx(gflop * 1e9 * count, rel=1e-6)
+            assert int(rows["bytes"].sum()) == pytest.approx((mib or 0) * (1 << 20) * count, rel=1e-6)
+
+
+def test_peaks_of_data_sheets_and_of_files(tmp_path: Path) -> None:
+    for name, half, bandwidth in (
+        ("NVIDIA A100-SXM4-40GB", 312, 1.555),
+        ("NVIDIA A100-SXM4-80GB", 312, 2.039),
+        ("NVIDIA H100 80GB HBM3", 989.4, 3.35),
+        ("NVIDIA H100 PCIe", 756, 2.0),
+        ("NVIDIA H200", 989.4, 4.8),
+        ("NVIDIA B200", 2250, 8.0),
+        ("NVIDIA L4", 121, 0.3),
+        ("NVIDIA L40S", 362, 0.864),
+        ("NVIDIA GeForce RTX 4090", 165.2, 1.008),
+        ("AMD Instinct MI300X VF", 1307.4, 5.3),
+        ("AMD Instinct MI250X", 191.5, 1.6384),
+    ):
+        found = peaks_of(name)
+        assert found is not None and (found.tflop_per_s["bf16"], found.tb_per_s) == (half, bandwidth), name
+    assert peaks_of("NVIDIA GB200") is None and peaks_of("Tesla V100-SXM2-32GB") is None and peaks_of("") is None
+    file = tmp_path / "p.json"
+    file.write_text('{"bf16": 700, "tb_per_s": 4}')
+    assert read_peaks(str(file)).tflop_per_s == {"bf16": 700.0}
+    file.write_text('{"ceilings": {"matrix_tflops": {"bfloat16": 790, "tf32": 400}, "copy_gb_per_s": 4300}}')
+    assert read_peaks(str(file)).tflop_per_s == {"bf16": 790.0, "tf32": 400.0}
+    assert read_peaks(str(file)).tb_per_s == 4.3
+    for text, found_text in (("[]", "no peaks"), ('{"bf16": "x", "tb_per_s": 1}', 'bf16 = "x"'), ("{", "no peaks")):
+        file.write_text(text)
+        with pytest.raises(InputError) as caught:
+            read_peaks(str(file))
+        assert str(caught.value) == (
+            f"{file}: found {found_text}, expected TFLOP/s by dtype (fp64, fp32, tf32, bf16, fp16, fp8, int8) and "
+            'tb_per_s. Try: {"bf16": 989, "fp32": 67, "tb_per_s": 3.35}'
+        )
