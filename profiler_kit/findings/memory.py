@@ -191,7 +191,7 @@ def odd_regions(snapshot: Snapshot, device: int) -> Finding | None:
     raised, odd = snapshot.nested_regions(device).raised, snapshot.data.odd_annotations
     higher = f"stand{'s' if raised == 1 else ''} higher than opened, as a path holds at most {MAX_DEPTH} names and all"
     parts = (
-        (odd, f"{counted(odd, 'annotation')} of the file left out, which neither START nor END a region"),
+        (odd, f"{counted(odd, 'annotation')} of the file left out, without START, END or a time"),
         (raised, f"{counted(raised, 'region')} {higher} paths together {fmt_bytes(MAX_LETTERS)}"),
     )
     said = "; ".join(text for count, text in parts if count)

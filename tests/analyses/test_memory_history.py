@@ -190,10 +190,10 @@ def test_what_stands_elsewhere_or_nowhere_is_counted(tmp_path: Path) -> None:
     ]
     found = loaded(tmp_path, data)
     assert said(found, "odd-regions") == (
-        "3 annotations of the file left out, which neither START nor END a region; 2 regions stand higher than opened, "
+        "3 annotations of the file left out, without START, END or a time; 2 regions stand higher than opened, "
         "as a path holds at most 100 names and all paths together 8.0 MiB."
     )
-    assert "left out, which neither START" in profiler_kit("memory", found.path).out
+    assert "left out, without START" in profiler_kit("memory", found.path).out
 
 
 def test_the_limit_of_all_paths_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -389,6 +389,18 @@ def test_a_first_event_without_a_time_has_that_of_the_next(tmp_path: Path) -> No
     found = loaded(tmp_path, s.snapshot(trace))
     assert (found.replay(0).times_us - s.T0).tolist() == [5, 5, 7]
     assert found.origin_us(0) == s.T0 + 5
+
+
+@pytest.mark.parametrize("odd", [None, 0, -1, -(1 << 63), 1 << 62, "x"])
+def test_a_time_that_cannot_be_true_moves_no_other(tmp_path: Path, odd: object) -> None:
+    """Of an annotation, which is counted as odd, and of an event, which has that of the one before it."""
+    data = steps()
+    whole = loaded(tmp_path, data).table("memory_devices").frame
+    data["external_annotations"].insert(0, {"stage": "START", "name": "x", "device": 0, "time_us": odd})
+    data["device_traces"][0][1]["time_us"] = odd
+    found = loaded(tmp_path, data)
+    assert found.table("memory_devices").frame.equals(whole)
+    assert found.data.odd_annotations == 1
 
 
 def test_a_comparison_says_what_a_history_lacks_and_needs_one_for_a_threshold() -> None:

@@ -196,7 +196,7 @@ def check(number: int, data: bytes, other: Snapshot) -> dict[str, Any]:
     except MemoryError:
         outcome = "too large"
     except Exception:
-        outcome, problems = "crashed", [traceback.format_exc(limit=-6)]
+        outcome, problems = "crashed", [traceback.format_exc(limit=-14)]
     return {"file": number, "outcome": outcome, "message": message, "problems": problems}
 
 

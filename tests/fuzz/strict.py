@@ -126,7 +126,7 @@ def key(name: str, start_ns: int, dur_ns: int) -> Span:
 def _ns(value: Any) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
         return None
-    if abs(value) >= 1 << 62:
+    if isinstance(value, Decimal) and (not value.is_finite() or value.adjusted() > 18):  # 1e99999999
         return None
     ns = round(Decimal(value) * 1000)
     return ns if abs(ns) < 1 << 62 else None

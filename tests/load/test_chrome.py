@@ -36,7 +36,9 @@ def test_nanoseconds_survive_json_above_as_text(ns: int) -> None:
     assert text_to_ns(f"{ns // 1000}.{ns % 1000:03d}".encode()) == ns
 
 
-@pytest.mark.parametrize("text", [b"", b'"abc"', b"null", b"1e400", b"NaN", b"[1]", b"9e30"])
+@pytest.mark.parametrize(
+    "text", [b"", b'"abc"', b"null", b"1e400", b"1e999999", b"1e999999999", b"NaN", b"[1]", b"9e30"]
+)
 def test_text_that_is_no_time_is_none(text: bytes) -> None:
     assert text_to_ns(text) is None
 

@@ -146,7 +146,7 @@ class SnapshotData:
     """A snapshot as columns: SNAPSHOT_EVENTS, SNAPSHOT_BLOCKS, SNAPSHOT_SEGMENTS, SNAPSHOT_ANNOTATIONS.
 
     devices: every device the file mentions, also those on which nothing happened. odd_annotations: how many of the
-    file's annotations neither start nor end a region.
+    file's annotations neither start nor end a region, or not at a time the events could have.
     """
 
     path: str
@@ -169,6 +169,7 @@ _GROUPS: Final = {
     "annotation": ("end", "device", "name", "time_us"),
 }
 _MOST_DEVICES: Final = 128
+_TEN_YEARS_US: Final = 10 * 365 * 86_400 * 1_000_000
 
 
 class SnapshotBuilder:
@@ -182,7 +183,12 @@ class SnapshotBuilder:
     def build(self) -> SnapshotData:
         """The snapshot; raises SnapshotFormatError."""
         stacks = self._stacks()
-        events = self._events(self._group("event"), len(stacks))
+        timed = self._group("event")
+        known = timed["time_us"] > 0
+        middle = int(np.median(timed["time_us"][known])) if known.any() else None
+        timed["time_us"] = np.where(_near(timed["time_us"], middle), timed["time_us"], 0)
+        events = self._events(timed, len(stacks))
+        annotations = self._annotations(self._group("annotation"), middle)
         segments = self._segments(self._group("segment"))
         found = {*events["device"].unique().tolist(), *segments["device"].unique().tolist()}
         devices = sorted({*range(self._head["devices"]), *found} - {HOST}) + [HOST] * (HOST in found)
@@ -192,11 +198,13 @@ class SnapshotBuilder:
             events=events,
             blocks=self._blocks(self._group("block"), segments, len(stacks)),
             segments=segments,
-            annotations=self._annotations(self._group("annotation")),
+            annotations=annotations,
             stacks=stacks,
             settings=self._head["settings"],
             devices=tuple(devices),
-            odd_annotations=int(self._head["odd_annotations"]),
+            odd_annotations=int(self._head["odd_annotations"])
+            + len(self._column("annotation.time_us"))
+            - len(annotations),
         )
 
     def _group(self, name: str) -> dict[str, Array]:
@@ -293,12 +301,15 @@ class SnapshotBuilder:
         }
         return _frame(SNAPSHOT_BLOCKS, columns)
 
-    def _annotations(self, group: dict[str, Array]) -> pd.DataFrame:
-        """In time order; what happened at once stays in the order of the file."""
+    def _annotations(self, group: dict[str, Array], middle: int | None) -> pd.DataFrame:
+        """In time order, those with a time; what happened at once stays in the order of the file."""
         import pandas as pd
 
+        timed = _near(group["time_us"], middle)
+        group = {name: column[timed] for name, column in group.items()}
         names = np.array(self._texts("names"), dtype=object)
-        code, time_us, device = self._within("annotation.name", len(names)), group["time_us"], group["device"]
+        code = self._within("annotation.name", len(names))[timed]
+        time_us, device = group["time_us"], group["device"]
         row = np.argsort(time_us, kind="stable")
         columns = {
             "device": pd.arrays.IntegerArray(device[row], device[row] == -1),
@@ -318,6 +329,12 @@ class SnapshotBuilder:
         entries = kit.get("max_entries")
         known = isinstance(entries, int) and not isinstance(entries, bool) and entries > 0
         return Recording(text("source") or "cuda", entries if known else None, text("torch"), text("error"))
+
+
+def _near(time_us: Array, middle: int | None) -> npt.NDArray[np.bool_]:
+    """Which times may be true: those after 1970 and, where events have times, within ten years of the middle one."""
+    least, most = (0, 2**62) if middle is None else (max(middle - _TEN_YEARS_US, 0), middle + _TEN_YEARS_US)
+    return (time_us > least) & (time_us < most)
 
 
 def _coded(codes: Any, texts: list[str]) -> pd.Categorical:

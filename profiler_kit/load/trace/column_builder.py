@@ -76,8 +76,10 @@ def text_to_ns(text: bytes) -> int | None:
         if len(part) == 3 and whole.isdigit() and part.isdigit():  # as Kineto writes it: a third of Decimal's time
             ns = int(whole + part)
         else:
-            value = Decimal(text.strip(b'" ').decode("ascii")) * 1000
-            ns = int(value.to_integral_value(rounding=ROUND_HALF_EVEN))
+            value = Decimal(text.strip(b'" ').decode("ascii"))
+            if not value.is_finite() or value.adjusted() > 18:  # beyond LAST_NS, and 1e999999 is costly as an integer
+                return None
+            ns = int((value * 1000).to_integral_value(rounding=ROUND_HALF_EVEN))
     except (InvalidOperation, ValueError, OverflowError, UnicodeDecodeError):
         return None
     return ns if -LAST_NS < ns < LAST_NS else None
