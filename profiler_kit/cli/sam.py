@@ -1,9 +1,10 @@
-"""`profiler-kit sam`: serve a mask generator over HTTP, put it under load, compare what two servers answered."""
+"""`profiler-kit sam`: serve a mask generator over HTTP, compile it ahead, put it under load, compare two loads."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -13,27 +14,44 @@ from profiler_kit.cli.workloads import Checkpoint, Device, Images, choose_worklo
 from profiler_kit.errors import OptionError, ThresholdError
 from profiler_kit.units import BYTES_PER_MIB
 
+if TYPE_CHECKING:
+    from profiler_kit.workload.protocol import Workload
+
 PORT: Final = 8600
+BATCH: Final = 8
+RESULT: Final = "result.csv"
+MODEL: Final = "vit_small"
 Samples = Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="What sam load wrote.")]
+ServedModel = Annotated[
+    str | None,
+    typer.Argument(metavar="[MODEL]", help="As capture --model: vit_b, sam2_large, ... [default: vit_small]"),
+]
+Mode = Annotated[
+    str | None,
+    typer.Option(
+        help="baseline, ao (SAM alone), fast, furious or graphs. [default: furious on a GPU, baseline on a CPU]"
+    ),
+]
+BatchSize = Annotated[int | None, typer.Option(help=f"Images the model sees at once, at most. [default: {BATCH}]")]
+PointsPerSide = Annotated[int | None, typer.Option(help="Of the grid of points asked of each image. [default: 32]")]
+PointsPerBatch = Annotated[
+    int | None, typer.Option(help="Points decoded at once where the mode takes not all. [default: 64]")
+]
 
 
 def serve(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="As capture --model: vit_small, vit_b, sam2_large, ...")
-    ] = "vit_small",
+    model: ServedModel = None,
     checkpoint: Checkpoint = None,
-    mode: Annotated[
-        str | None,
-        typer.Option(
-            help="baseline, ao (SAM alone), fast, furious or graphs. [default: furious on a GPU, baseline on a CPU]"
-        ),
+    mode: Mode = None,
+    load: Annotated[
+        Path | None, typer.Option("--load", help="Folder that sam export wrote here: a start without compiling.")
     ] = None,
     device: Device = None,
-    batch_size: Annotated[int, typer.Option(help="Images the model sees at once, at most.")] = 8,
+    batch_size: BatchSize = None,
     max_wait_ms: Annotated[float, typer.Option(help="How long the first of a batch waits for others.")] = 5.0,
     queue: Annotated[int, typer.Option(help="Requests that may wait; more are answered with 503.")] = 256,
-    points_per_side: Annotated[int, typer.Option(help="Of the grid of points asked of each image.")] = 32,
-    points_per_batch: Annotated[int, typer.Option(help="Points decoded at once where the mode takes not all.")] = 64,
+    points_per_side: PointsPerSide = None,
+    points_per_batch: PointsPerBatch = None,
     pred_iou_thresh: Annotated[float | None, typer.Option(help="Least predicted IoU that is kept. [0.88]")] = None,
     stability_score_thresh: Annotated[float | None, typer.Option(help="Least stability kept. [0.95]")] = None,
     max_mib: Annotated[float, typer.Option(help="Largest image file, MiB.")] = 20.0,
@@ -44,8 +62,9 @@ def serve(
 ) -> None:
     """Serve all masks of an image: POST /upload (PNG), /upload_rle (JSON), /upload_rle_stream (a line a mask).
 
-    GET /health and /metrics (Prometheus) tell how it goes; POST /profile?requests=N records N requests into a run
-    folder, from this machine only. Ctrl+C ends it: the running batch is answered, what waits gets 503.
+    With ?points=120,80;30,40 (pixels) one mask of each point instead. GET /health and /metrics (Prometheus) tell how it
+    goes; POST /profile?requests=N records N requests into a run folder, from this machine only. Ctrl+C ends it: the
+    running batch is answered, what waits gets 503.
     """
     free = free_port(host, port, first=PORT)
     import contextlib
@@ -53,30 +72,69 @@ def serve(
     from profiler_kit.capture.device import choose_device
     from profiler_kit.models.serving import server as serving
     from profiler_kit.models.serving.images import Limits
+    from profiler_kit.models.serving.package import open_package
     from profiler_kit.models.serving.service import make_service
 
     limits = Limits(int(max_mib * BYTES_PER_MIB), max_pixels)
-    options = serving.ServeOptions(batch_size, max_wait_ms, queue, limits, profiles)
-    workload = choose_workload(
-        None,
-        seed=0,
-        model=model,
-        checkpoint=checkpoint,
-        task="amg",
-        points_per_side=points_per_side,
-        points_per_batch=points_per_batch,
-        pred_iou_thresh=pred_iou_thresh,
-        stability_score_thresh=stability_score_thresh,
-    )
-    workload.check(1)
+    options = serving.ServeOptions(batch_size or BATCH, max_wait_ms, queue, limits, profiles)
+    package = None
+    if load is not None:
+        package = open_package(load, choose_device(device))
+        package.check(model=model, mode=mode, batch_size=batch_size)
+        package.check(points_per_side=points_per_side, points_per_batch=points_per_batch)
+        held = package.record
+        model, mode = held.model, held.mode
+        points_per_side, points_per_batch = held.points_per_side, held.points_per_batch
+        options = dataclasses.replace(options, batch_size=held.batch_size)
+    thresholds = {"pred_iou_thresh": pred_iou_thresh, "stability_score_thresh": stability_score_thresh}
+    workload = _workload(model, checkpoint, points_per_side, points_per_batch, **thresholds)
     with contextlib.ExitStack() as stack:
         sock = stack.enter_context(serving.listen(host, free))
         chosen = choose_device(device)
-        service = make_service(workload, mode, chosen, stack, batch_size=batch_size)
+        packages = None if package is None else package.packages
+        service = make_service(workload, mode, chosen, stack, batch_size=options.batch_size, packages=packages)
+        if package is not None:
+            package.check(weights=workload.weights)
         url = f"http://{host}:{free}"
         said = f"{model}, {service.mode}, on {chosen}\n  try   curl -F image=@FILE.jpg {url}/upload_rle\n  stop  Ctrl+C"
         typer.echo(f"loading and warming up {model} ({service.mode})", err=True)
         serving.serve(serving.MaskServer(service, options, host), sock, lambda: typer.echo(f"{url} serves {said}"))
+
+
+def _workload(
+    model: str | None, checkpoint: Path | None, side: int | None, batch: int | None, **thresholds: float | None
+) -> Workload:
+    """All masks of an image by that model; side, batch: of the grid of points."""
+    options = {"task": "amg", "points_per_side": side, "points_per_batch": batch, **thresholds}
+    workload = choose_workload(None, seed=0, model=model or MODEL, checkpoint=checkpoint, **options)
+    workload.check(1)
+    return workload
+
+
+def export(
+    target: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write.")],
+    model: ServedModel = None,
+    checkpoint: Checkpoint = None,
+    mode: Mode = None,
+    device: Device = None,
+    batch_size: BatchSize = None,
+    points_per_side: PointsPerSide = None,
+    points_per_batch: PointsPerBatch = None,
+) -> None:
+    """Compile what sam serve would, and keep it: sam serve --load DIR then starts without compiling.
+
+    The folder holds AOTInductor packages of the image encoder, tried in a process of their own; where torch cannot load
+    them, what its compilers cached alone. They are code: load only what you made, on the same GPU with the same torch.
+    """
+    from profiler_kit.capture.device import choose_device
+    from profiler_kit.models.serving.package import export_package
+
+    workload = _workload(model, checkpoint, points_per_side, points_per_batch)
+    record = export_package(workload, mode, choose_device(device), target, batch_size=batch_size or BATCH)
+    if record.without:
+        typer.echo(f"no AOTInductor packages: {record.without}", err=True)
+    typer.echo(f"{target}: {record.model}, {record.mode}, {', '.join(record.sha256)}")
+    typer.echo(f"  serve  profiler-kit sam serve --load {target}")
 
 
 def load(
@@ -87,17 +145,25 @@ def load(
     rate: Annotated[str, typer.Option(help="Requests a second, open loop: 5,10,20.")] = "",
     concurrency: Annotated[str, typer.Option(help="Clients at once, closed loop: 1,4,16.")] = "",
     duration: Annotated[float, typer.Option(help="Seconds of each load.")] = 10.0,
+    requests: Annotated[int | None, typer.Option(help="Requests of each load, in place of --duration.")] = None,
     seed: Annotated[int, typer.Option(help="Of the times at which requests leave.")] = 0,
     out: Annotated[Path, typer.Option(help="File for the samples, a line a request.")] = Path("load.jsonl"),
+    baseline: Annotated[
+        Path | None, typer.Option(help="Another load of the same images: result.csv then says how masks agree.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Send images to a server at each load, one after the other, and print the latencies; the samples are kept.
 
     Open loop: requests leave at random times however slow the answers are, and latency counts from when they were due.
     The first calls, one an image, come before and are counted apart; the masks of each image are kept once, to compare.
+    A row a step is added to result.csv beside the samples, with the columns of sam2's example.
     """
     from profiler_kit.cli.table_command import print_filled
+    from profiler_kit.finding import counted
+    from profiler_kit.formats.load_csv import add_to_csv, csv_before
     from profiler_kit.formats.load_file import read_load
+    from profiler_kit.models.serving.compare import answers_agree
     from profiler_kit.models.serving.load import Plan, read_files, run_load
     from profiler_kit.tables import every_table
 
@@ -106,11 +172,18 @@ def load(
         raise OptionError(f"--concurrency {concurrency}: expected whole numbers, such as 1,4,16.")
     if not 0 < duration < 1e6:
         raise OptionError(f"--duration {duration:g}: expected seconds, more than 0.")
+    if requests is not None and requests < 1:
+        raise OptionError(f"--requests {requests}: expected 1 or more.")
     if not rates and not clients:
         clients = [1.0]
-    plan = Plan(url, read_files(images), rates, [int(one) for one in clients], duration, seed=seed)
-    run_load(plan, out, lambda step: typer.echo(f"{step}: {duration:g} s", err=True))
-    filled = every_table()["load"].of_source(read_load(out))
+    csv_before(out.with_name(RESULT))
+    base = None if baseline is None else read_load(baseline)
+    plan = Plan(url, read_files(images), rates, [int(one) for one in clients], duration, requests, seed=seed)
+    each = f"{duration:g} s" if requests is None else counted(requests, "request")
+    run_load(plan, out, lambda step: typer.echo(f"{step}: {each}", err=True))
+    found = read_load(out)
+    add_to_csv(out.with_name(RESULT), found, None if base is None else answers_agree(base, found).masks)
+    filled = every_table()["load"].of_source(found)
     if as_json:
         print_json(filled.records())
     else:
@@ -148,4 +221,4 @@ def _numbers(option: str, text: str) -> list[float]:
     return found
 
 
-COMMANDS: Final = (serve, load, compare)
+COMMANDS: Final = (serve, export, load, compare)

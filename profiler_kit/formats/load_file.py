@@ -69,6 +69,37 @@ class Peaks:
         return json.dumps(asdict(self)) + "\n"
 
 
+@dataclass(frozen=True)
+class Server:
+    """What the server said of itself before the first request; 0 or "" where it did not. points: asked of each image, 0
+    for all masks. batch_size, queue: at most.
+    """
+
+    url: str = ""
+    model: str = ""
+    mode: str = ""
+    weights: str = ""
+    device_name: str = ""
+    device_memory_bytes: Count = 0
+    torch: str = ""
+    torchvision: str = ""
+    commit: str = ""
+    batch_size: Count = 0
+    queue: Count = 0
+    points: Count = 0
+    points_per_side: Count = 0
+    points_per_batch: Count = 0
+
+    def line(self) -> str:
+        """As a line of JSON."""
+        return json.dumps({"server": asdict(self)}) + "\n"
+
+
+@dataclass(frozen=True)
+class _First:
+    server: Server
+
+
 _ALWAYS: Final = ("step", "image", "scheduled_ns", "sent_ns", "done_ns", "status", "masks")
 
 
@@ -79,6 +110,7 @@ class LoadFile:
     path: Path
     samples: tuple[Sample, ...]
     peaks: Mapping[str, Peaks]
+    server: Server = Server()
     cut: bool = False
 
 
@@ -87,7 +119,7 @@ def read_load(path: Path) -> LoadFile:
     import msgspec
 
     require_file(path, _WHAT, _HINT)
-    samples, peaks, cut = [], {}, False
+    samples, peaks, server, cut = [], {}, Server(), False
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
@@ -96,7 +128,9 @@ def read_load(path: Path) -> LoadFile:
         if not line.strip():
             continue
         try:
-            if b'"image"' in line:
+            if line.startswith(b'{"server"'):
+                server = msgspec.json.decode(line, type=_First).server
+            elif b'"image"' in line:
                 sample = msgspec.json.decode(line, type=Sample)
                 if sample.done_ns < sample.scheduled_ns:
                     raise msgspec.ValidationError("done_ns is before scheduled_ns")
@@ -110,4 +144,4 @@ def read_load(path: Path) -> LoadFile:
                 continue
             reason = " ".join(str(error).split())
             raise RunFormatError(f"{path}: line {number}: {reason}, expected {_WHAT}. {_HINT}") from error
-    return LoadFile(path, tuple(samples), peaks, cut)
+    return LoadFile(path, tuple(samples), peaks, server, cut)

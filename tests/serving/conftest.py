@@ -18,13 +18,13 @@ import torch
 import uvicorn
 from PIL import Image
 
-from profiler_kit.models.sam.generator import MaskGenerator, Pixels
+from profiler_kit.models.sam.generator import MaskGenerator, Pixels, Points
 from profiler_kit.models.sam.workload import SamWorkload
 from profiler_kit.models.serving.server import MaskServer, ServeOptions, listen, uvicorn_server
 from profiler_kit.models.serving.service import Service, make_service
 
 HANGS_S = 600
-MASK = {"segmentation": {"size": [2, 2], "counts": "04"}, "area": 4, "predicted_iou": 0.5}
+MASK = {"segmentation": {"size": [2, 2], "counts": [0, 4]}, "area": 4, "predicted_iou": 0.5}
 
 
 def until(state: Callable[[], object]) -> None:
@@ -38,6 +38,7 @@ def until(state: Callable[[], object]) -> None:
 class Held:
     """A model that runs when the test lets it; the first pixel of an image tells what becomes of it."""
 
+    model = None
     BROKEN, HUNGRY = 1, 2  # raises; runs out of memory unless it is alone or with one other
 
     def __init__(self) -> None:
@@ -46,7 +47,7 @@ class Held:
         self.running = 0
         self.batches: list[int] = []
 
-    def generate_batch(self, images: Sequence[Pixels]) -> list[list[dict[str, Any]]]:
+    def generate_batch(self, images: Sequence[Pixels], points: Sequence[Points | None]) -> list[list[dict[str, Any]]]:
         self.running += 1
         assert self.go.wait(HANGS_S)
         self.batches.append(len(images))
@@ -55,7 +56,7 @@ class Held:
             raise ValueError("the third layer is upside down")
         if self.HUNGRY in kinds and len(images) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return [[MASK]] * len(images)
+        return [[MASK] * (1 if some is None else len(some)) for some in points]
 
 
 @dataclass

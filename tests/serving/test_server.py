@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 
 from profiler_kit.errors import OptionError
-from profiler_kit.models.sam.accuracy import paired_iou
+from profiler_kit.models.sam.accuracy import encode, paired_iou
+from profiler_kit.models.sam.generator import mask_of
 from profiler_kit.models.sam.scenes import generate_scenes
 from profiler_kit.models.sam.workload import SamWorkload
 from profiler_kit.models.sam2.workload import Sam2Workload
+from profiler_kit.models.serving import images
 from profiler_kit.models.serving.images import Limits
 from profiler_kit.models.serving.server import ServeOptions, listen
 from profiler_kit.models.serving.service import Bucketed, buckets_up_to
@@ -46,14 +48,19 @@ def test_forty_requests_some_of_them_broken(small: Client) -> None:
         assert status == 200
         if data in right:  # WebP loses a little; a batch rounds otherwise than an image alone
             found, wanted = json.loads(text), right[data]
-            assert wanted and found["size"] == [96, 128]
-            assert min(paired_iou([*found["masks"].values()], [one["segmentation"] for one in wanted])) > 0.99
-            assert found["scores"] == pytest.approx([one["predicted_iou"] for one in wanted], abs=1e-4)
+            assert wanted and list(found) == [f"mask_{number}" for number in range(len(wanted))]
+            assert found["mask_0"]["size"] == [96, 128] and sum(found["mask_0"]["counts"]) == 96 * 128
+            pairs = (packed_rles(one) for one in (found.values(), [one["segmentation"] for one in wanted]))
+            assert min(paired_iou(*pairs)) > 0.99
     after = counts(small)
     more = {name: after[name] - before.get(name, 0) for name in after}
     assert more['sam_requests_total{status="200"}'] == more["sam_batch_size_sum"] == 35
     assert more['sam_requests_total{status="422"}'] == 1 and more['sam_requests_total{status="400"}'] == 4
     assert more['sam_latency_seconds_bucket{le="+Inf"}'] == more["sam_latency_seconds_count"] == 35
+
+
+def packed_rles(runs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return encode(np.array([mask_of(one) for one in runs]))
 
 
 def counts(client: Client) -> dict[str, float]:
@@ -74,11 +81,42 @@ def test_the_three_forms_of_an_answer(small: Client) -> None:
         b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' + packed(SCENES[0]) + b"\r\n--b--"
     )
     status, text = small.said("/upload_rle", form, Content_Type="multipart/form-data; boundary=b")
-    assert status == 200 and len(json.loads(text)["masks"]) == len(wanted)
+    assert status == 200 and len(json.loads(text)) == len(wanted)
     for body in (b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\n1\r\n--b--', b"--c"):
         status, text = small.said("/upload", body, Content_Type="multipart/form-data; boundary=b")
         assert status == 400 and text.startswith("The form ")
     assert small.said("/upload", form, Content_Type="multipart/form-data")[0] == 400
+
+
+def test_a_mask_of_each_point(small: Client) -> None:
+    """Requests with points and without share a batch; a mask comes back for each point, in order."""
+    points = ("20,30", "100.5,80;20,30;3,90")
+    model = small.server.service.generator
+    asked = [small.later(packed(SCENES[0]), f"/upload_rle?points={one}") for one in points]
+    every, answers = small.later(packed(SCENES[0])), [json.loads(answer()[1]) for answer in asked]
+    assert every()[0] == 200
+    for text, found in zip(points, answers, strict=True):
+        wanted = model.segment(SCENES[0], images.read_points(text))
+        assert len(found) == len(wanted) == text.count(";") + 1
+        same = paired_iou(packed_rles(found.values()), packed_rles(one["segmentation"] for one in wanted))
+        assert min(same) > 0.98
+    assert small.ask(f"/upload?points={points[0]}", packed(SCENES[0])).headers["content-type"] == "image/png"
+    lines = small.said(f"/upload_rle_stream?points={points[1]}", packed(SCENES[0]))[1].splitlines()
+    assert [json.loads(line)["point_coords"] for line in lines] == [[[100.5, 80.0]], [[20.0, 30.0]], [[3.0, 90.0]]]
+
+
+def test_points_that_cannot_be_asked(serve_held: Start) -> None:
+    client = serve_held()
+    for text in ("", "1;2", "1,2;3", "1,2,3", "nan,2", "1e999,2"):
+        said = f"points={text}: expected pixels, x then y, such as 120,80;30,40.\n"
+        assert client.said(f"/upload_rle?points={text}", png(size=(9, 8))) == (422, said)
+    for text, said in (
+        ("1,2;8,3", "points: 8,3 is outside of the image of 8 x 9 pixels.\n"),
+        ("-1,2", "points: -1,2 is outside of the image of 8 x 9 pixels.\n"),
+        (";".join(["1,1"] * 1025), "points: found 1,025, expected at most 1,024; ask several times.\n"),
+    ):
+        assert client.said(f"/upload_rle?points={text}", png(size=(9, 8))) == (422, said)
+    assert client.said("/upload_rle?points=1,2", png(size=(9, 8)))[0] == 200
 
 
 def test_limits_names_and_pages_of_others(serve_held: Start) -> None:
@@ -222,18 +260,29 @@ def test_batches_come_in_a_few_sizes() -> None:
     class Model:
         mask_threshold = 0.0
         seen: list[int] = []  # noqa: RUF012
+        asked: list[int] = []  # noqa: RUF012
 
         def embed(self, images: list[int]) -> list[int]:
             self.seen.append(len(images))
             return list(images)
 
+        def decode(self, _: None, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            self.asked.append(len(points))
+            return points, points
+
     assert (buckets_up_to(1), buckets_up_to(6), buckets_up_to(8)) == ((1,), (1, 2, 4, 6), (1, 2, 4, 8))
     model = Model()
-    bucketed = Bucketed(model, buckets_up_to(6))  # type: ignore[arg-type]
+    bucketed = Bucketed(model, buckets_up_to(6), 20)  # type: ignore[arg-type]
     for count in (1, 2, 3, 5, 6):
         images = [np.full((1, 1, 3), number, np.uint8) for number in range(count)]
         assert all(map(np.array_equal, bucketed.embed(images), images))
     assert model.seen == [1, 2, 4, 6, 6]
+    assert bucketed.points == (1, 8, 20)
+    for count in (1, 2, 8, 9, 20):
+        points = np.arange(2.0 * count).reshape(count, 2)
+        logits, iou = bucketed.decode(None, points)
+        assert np.array_equal(logits, points) and len(iou) == count
+    assert model.asked == [1, 8, 8, 20, 20]
 
 
 @pytest.mark.parametrize("workload", [SamWorkload(task="amg"), Sam2Workload(task="amg")], ids=lambda one: one.family)

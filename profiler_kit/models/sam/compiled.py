@@ -5,9 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, cast
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import torch
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from segment_anything.modeling import Sam
 
 Tensor = torch.Tensor
-_TRY: Final = "import sys, torch; torch._inductor.aoti_load_package(sys.argv[1])"
+_TRY: Final = "import sys, torch; [torch._inductor.aoti_load_package(one) for one in sys.argv[1:]]"
 _PACKAGE: Final = "a package written by save_encoder (.pt2)"
 
 
@@ -71,18 +72,23 @@ def graph_encoder(sam: Sam) -> Sam:
 class PackagedEncoder(Wrapped):
     """An encoder that runs AOTInductor packages, one for each shape of its input; a missing one is made first."""
 
-    def __init__(self, published: torch.nn.Module) -> None:
+    def __init__(
+        self, published: torch.nn.Module, packages: Mapping[torch.Size, Callable[[Tensor], Any]] = MappingProxyType({})
+    ) -> None:
         super().__init__(published)
-        self._packages: dict[torch.Size, Callable[[Tensor], Tensor]] = {}
+        self._packages = dict(packages)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Any:
         """As the published encoder."""
         run = self._packages.get(images.shape)
         if run is None:
             with tempfile.TemporaryDirectory() as folder:
                 path = save_encoder(self._whole[0], images, Path(folder) / "encoder.pt2")
-                if images.is_cuda:
-                    require_loadable(path)
+                if images.is_cuda and (problem := why_not_loadable([path])):
+                    raise WorkloadError(
+                        f"--optimizations aoti: torch {torch.__version__} cannot load the AOTInductor package it made "
+                        f"here ({problem}). Use compile or compile_graphs, or another torch."
+                    )
                 run = self._packages[images.shape] = load_encoder(path)
         return run(images)
 
@@ -101,19 +107,17 @@ def save_encoder(encoder: torch.nn.Module, images: Tensor, path: Path) -> Path:
     return path
 
 
-def require_loadable(path: Path) -> None:
-    """Load a package in a process of its own first: where that crashes, ours would end without a word.
+def why_not_loadable(paths: Sequence[Path]) -> str:
+    """Load packages in a process of its own first: where that crashes, ours would end without a word. "" if it can.
 
-    torch 2.11.0+cu130 crashes so on some machines, with a package of a single nn.Linear too. Raises WorkloadError.
+    torch 2.11.0+cu130 crashes so on some machines, with a package of a single nn.Linear too.
     """
-    done = subprocess.run([sys.executable, "-c", _TRY, path.as_posix()], capture_output=True, text=True, check=False)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines()
-        how = f"signal {-done.returncode}" if done.returncode < 0 else f"{lines[-1] if lines else done.returncode}"
-        raise WorkloadError(
-            f"--optimizations aoti: torch {torch.__version__} cannot load the AOTInductor package it made here "
-            f"({how}). Use compile or compile_graphs, or another torch."
-        )
+    command = [sys.executable, "-c", _TRY, *(path.as_posix() for path in paths)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = done.stderr.strip().splitlines()
+    if done.returncode < 0:
+        return f"signal {-done.returncode}"
+    return f"{lines[-1] if lines else done.returncode}" if done.returncode else ""
 
 
 def load_encoder(path: Path) -> Callable[[Tensor], Tensor]:

@@ -150,15 +150,25 @@ class MaskGenerator:
         return self.generate_batch([image])[0]
 
     @torch.no_grad()
-    def generate_batch(self, images: Sequence[Pixels]) -> list[list[dict[str, Any]]]:
-        """The same of several images, whose sizes may differ; the encoder sees them together, crops one by one."""
-        whole = self.model.embed(images)
-        return [self._image(image, embedding) for image, embedding in zip(images, whole, strict=True)]
+    def generate_batch(
+        self, images: Sequence[Pixels], points: Sequence[Points | None] | None = None
+    ) -> list[list[dict[str, Any]]]:
+        """The same of several images, whose sizes may differ; the encoder sees them together, crops one by one.
 
-    @torch.no_grad()
+        points: what is asked of each image, as `segment` takes them; None for the grid, and all masks.
+        """
+        whole, asked = self.model.embed(images), points or [None] * len(images)
+        return [
+            self._image(image, embedding) if some is None else self._each(image, embedding, some)
+            for image, embedding, some in zip(images, whole, asked, strict=True)
+        ]
+
     def segment(self, image: Pixels, points: Points) -> list[dict[str, Any]]:
         """One record for each point (pixels of the image, x then y): of its three answers the one the model prefers."""
-        (embedding,) = self.model.embed([image])
+        return self.generate_batch([image], [points])[0]
+
+    def _each(self, image: Pixels, embedding: Any, points: Points) -> list[dict[str, Any]]:
+        """A mask for each point."""
         size = image.shape[:2]
         kept = _joined([self._best(embedding, points, start) for start in self._starts(len(points))])
         crop = _Crop((0, 0, size[1], size[0]), points, embedding, kept)

@@ -11,12 +11,12 @@ from typing import Any, Final
 import numpy as np
 
 from profiler_kit.capture.regions import region
-from profiler_kit.models.sam.accuracy import decode
-from profiler_kit.models.sam.generator import Pixels
+from profiler_kit.models.sam.generator import Pixels, Points, mask_of
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP")
 SLIMMEST: Final = 64  # longer side by the shorter: a model's input would be left with no row
 CHUNK: Final = 64  # masks of a stream that are sent at once
+MOST_POINTS: Final = 1024
 
 
 class Refused(Exception):
@@ -64,6 +64,28 @@ def decode_image(data: bytes, limits: Limits) -> Pixels:
         raise Refused(400, f"The {opened.format} image is broken ({reason}); send a whole one.") from error
 
 
+def read_points(text: str) -> Points:
+    """ "120,80;30.5,40" as pixels, float64[N, 2], x then y; raises Refused."""
+    try:
+        found = np.array([[float(one) for one in pair.split(",")] for pair in text.split(";")], dtype=np.float64)
+        if found.ndim != 2 or found.shape[1] != 2 or not np.isfinite(found).all():
+            raise ValueError(text)
+    except ValueError as error:
+        raise Refused(422, f"points={text[:40]}: expected pixels, x then y, such as 120,80;30,40.") from error
+    if len(found) > MOST_POINTS:
+        raise Refused(422, f"points: found {len(found):,}, expected at most {MOST_POINTS:,}; ask several times.")
+    return found
+
+
+def check_points(points: Points, image: Pixels) -> None:
+    """Raise Refused for a point outside of the image."""
+    height, width = image.shape[:2]
+    outside = ((points < 0) | (points >= (width, height))).any(axis=1)
+    if outside.any():
+        x, y = points[outside.argmax()].tolist()
+        raise Refused(422, f"points: {x:g},{y:g} is outside of the image of {width} x {height} pixels.")
+
+
 @region("encode answer")
 def overlay(image: Pixels, masks: list[dict[str, Any]]) -> bytes:
     """A PNG: each mask in a colour of its own over the image, the largest below."""
@@ -71,7 +93,7 @@ def overlay(image: Pixels, masks: list[dict[str, Any]]) -> bytes:
 
     canvas, colours = image.copy(), np.random.default_rng(0)
     for mask in sorted(masks, key=lambda one: -one["area"]):
-        inside = decode(mask["segmentation"])
+        inside = mask_of(mask["segmentation"])
         canvas[inside] = canvas[inside] // 2 + colours.integers(0, 128, 3, dtype=np.uint8)
     out = io.BytesIO()
     Image.fromarray(canvas).save(out, "PNG", compress_level=1)
@@ -79,11 +101,9 @@ def overlay(image: Pixels, masks: list[dict[str, Any]]) -> bytes:
 
 
 @region("encode answer")
-def run_lengths(image: Pixels, masks: list[dict[str, Any]]) -> bytes:
-    """{"size": [H, W], "masks": {"mask_0": {"size", "counts"}, ...}, "scores": [...]}: COCO's RLE, predicted IoU."""
-    found = {f"mask_{number}": mask["segmentation"] for number, mask in enumerate(masks)}
-    scores = [mask["predicted_iou"] for mask in masks]
-    return json.dumps({"size": list(image.shape[:2]), "masks": found, "scores": scores}).encode()
+def run_lengths(_image: Pixels, masks: list[dict[str, Any]]) -> bytes:
+    """{"mask_0": {"size": [H, W], "counts": [...]}, ...}: plain run lengths, as sam2's example server answers."""
+    return json.dumps({f"mask_{number}": mask["segmentation"] for number, mask in enumerate(masks)}).encode()
 
 
 def lines(masks: list[dict[str, Any]]) -> Iterator[bytes]:

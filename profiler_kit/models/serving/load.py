@@ -11,19 +11,20 @@ import http.client
 import io
 import itertools
 import json
+import math
 import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from email.message import Message
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from profiler_kit.errors import InputError, OptionError, OutputError
-from profiler_kit.formats.load_file import Peaks, Rle, Sample
+from profiler_kit.formats.load_file import Peaks, Rle, Sample, Server
 from profiler_kit.models.sam.scenes import SUFFIXES, generate_scenes
 from profiler_kit.units import NS_PER_S
 
@@ -33,8 +34,8 @@ _START: Final = "Start one with: profiler-kit sam serve"
 
 @dataclass(frozen=True)
 class Plan:
-    """What to send. rates: requests a second; concurrencies: clients at once; one step each, of duration_s. first:
-    requests before them, one by one, at most one an image.
+    """What to send. rates: requests a second; concurrencies: clients at once; one step each, of duration_s, or of so
+    many requests. first: requests before them, one by one, at most one an image.
     """
 
     url: str
@@ -42,9 +43,15 @@ class Plan:
     rates: Sequence[float] = ()
     concurrencies: Sequence[int] = ()
     duration_s: float = 10.0
+    requests: int | None = None
     first: int = 8
     seed: int = 0
     timeout_s: float = 120.0
+
+    @property
+    def limit_s(self) -> float:
+        """When a step ends at the latest."""
+        return self.duration_s if self.requests is None else math.inf
 
 
 def arrivals(rate: float, duration_s: float, seed: int) -> Iterator[int]:
@@ -74,7 +81,7 @@ def read_files(folder: Path | None, count: int = 8) -> list[tuple[str, bytes]]:
 def run_load(plan: Plan, out: Path, report: Callable[[str], object] = lambda step: None) -> None:
     """Carry the plan out; the samples go to `out` as they come. Raises OptionError, InputError, OutputError."""
     client = _Client(plan)
-    client.health()
+    server = client.server()
     with contextlib.ExitStack() as stack:
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
@@ -84,6 +91,7 @@ def run_load(plan: Plan, out: Path, report: Callable[[str], object] = lambda ste
         except OSError as error:
             raise OutputError(f"{out}: cannot be written ({error.strerror}). Choose another name.") from error
         writer = _Writer(file.write, file.flush)
+        writer.write(server)
         for number in range(min(plan.first, len(plan.images))):
             writer.add(client.send("first", number, first=True))
         steps = [(f"rate {rate:g}", partial(_open, rate=rate)) for rate in plan.rates]
@@ -97,7 +105,8 @@ def run_load(plan: Plan, out: Path, report: Callable[[str], object] = lambda ste
 def _open(client: _Client, writer: _Writer, step: str, rate: float) -> None:
     """A thread for each request, started when it is due, whatever became of those before."""
     start, threads = time.perf_counter_ns(), []
-    for number, after_ns in enumerate(arrivals(rate, client.plan.duration_s, client.plan.seed)):
+    due_after = arrivals(rate, client.plan.limit_s, client.plan.seed)
+    for number, after_ns in enumerate(itertools.islice(due_after, client.plan.requests)):
         due = start + after_ns
         while (left := due - time.perf_counter_ns()) > 0:
             time.sleep(left / NS_PER_S)
@@ -111,16 +120,15 @@ def _open(client: _Client, writer: _Writer, step: str, rate: float) -> None:
 
 
 def _closed(client: _Client, writer: _Writer, step: str, count: int) -> None:
-    until, numbers, lock = (
-        time.perf_counter_ns() + int(client.plan.duration_s * NS_PER_S),
-        itertools.count(),
-        threading.Lock(),
-    )
+    until = time.perf_counter_ns() + client.plan.limit_s * NS_PER_S
+    numbers, lock = itertools.islice(itertools.count(), client.plan.requests), threading.Lock()
 
     def one() -> None:
         while time.perf_counter_ns() < until:
             with lock:
-                number = next(numbers)
+                number = next(numbers, None)
+            if number is None:
+                return
             writer.add(client.send(step, number))
 
     threads = [threading.Thread(target=one, daemon=True) for _ in range(count)]
@@ -146,7 +154,7 @@ class _Writer:
                 sample = Sample(**{**vars(sample), **masks()})
             self.write(sample)
 
-    def write(self, line: Sample | Peaks) -> None:
+    def write(self, line: Sample | Peaks | Server) -> None:
         """Write a line whole."""
         self._write(line.line())
         self._flush()
@@ -163,8 +171,9 @@ class _Client:
             raise OptionError(f"URL {plan.url}: {error}, expected one such as http://127.0.0.1:8600.") from error
         if parts.scheme != "http" or not parts.hostname:
             raise OptionError(f"URL {plan.url}: expected one such as http://127.0.0.1:8600.")
-        path = parts.path.rstrip("/")
-        self.plan, self._host, self._port, self._path = plan, parts.hostname, port or 80, path or ENDPOINT
+        path = parts.path.rstrip("/") or ENDPOINT
+        self._path = f"{path}?{parts.query}" if parts.query else path
+        self.plan, self._host, self._port = plan, parts.hostname, port or 80
 
     def health(self) -> dict[str, Any]:
         """What the server says of itself; raises InputError when there is none."""
@@ -179,6 +188,14 @@ class _Client:
             ) from error
         return found
 
+    def server(self) -> Server:
+        """What the server says of itself; raises as `health`."""
+        said = self.health()
+        points = parse_qs(urlsplit(self._path).query).get("points", [""])[0]
+        kinds = {one.name: type(one.default) for one in fields(Server)}
+        known = {name: said[name] for name, kind in kinds.items() if isinstance(said.get(name), kind)}
+        return Server(**{**known, "url": self.plan.url, "points": len(points.split(";")) if points else 0})
+
     def send(
         self, step: str, number: int, *, scheduled_ns: int | None = None, first: bool = False
     ) -> tuple[Sample, Callable[[], dict[str, Any]]]:
@@ -192,7 +209,7 @@ class _Client:
             error = str(problem) or type(problem).__name__
         done = time.perf_counter_ns()
         timing = dict(_stage(one) for one in headers.get("Server-Timing", "").split(",") if ";dur=" in one)
-        size = int(headers.get("X-Batch-Size", "0"))
+        size = int(text) if (text := headers.get("X-Batch-Size", "")).isdecimal() else 0
         due = sent if scheduled_ns is None else scheduled_ns
         return Sample(step, name, due, sent, done, status, first, error, size, timing), lambda: _masks(body)
 
@@ -212,9 +229,11 @@ def _stage(text: str) -> tuple[str, float]:
 
 def _masks(body: bytes) -> dict[str, Any]:
     """The masks of an answer of /upload_rle, nothing of another's."""
+    import pycocotools.mask
+
     try:
-        found = json.loads(body)
-        masks = tuple(Rle(tuple(one["size"]), one["counts"]) for one in found["masks"].values())
-        return {"masks": masks, "scores": tuple(found["scores"])}
-    except (ValueError, KeyError, TypeError, AttributeError):
+        found = [{"size": list(one["size"]), "counts": list(one["counts"])} for one in json.loads(body).values()]
+        packed = [pycocotools.mask.frPyObjects(one, *one["size"]) for one in found]
+        return {"masks": tuple(Rle(tuple(one["size"]), one["counts"].decode("ascii")) for one in packed)}
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return {}

@@ -1,7 +1,8 @@
 """Masks over HTTP, on this machine: uploads, health, metrics, and a profile of requests under load.
 
-POST /upload gives a PNG, /upload_rle JSON, /upload_rle_stream a line of JSON a mask. The image is the body, or the
-field `image` of a form. What goes wrong is one sentence of plain text with a status; nothing stops the server.
+POST /upload gives a PNG, /upload_rle JSON, /upload_rle_stream a line of JSON a mask: all masks, or with ?points=x,y;x,y
+one of each point. The image is the body, or the field `image` of a form. What goes wrong is one sentence of plain text
+with a status; nothing stops the server.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from profiler_kit.capture.device import is_out_of_memory
+from profiler_kit.capture.environment import describe_environment
 from profiler_kit.capture.phases import Phases
 from profiler_kit.capture.run_folder import whole_folder
 from profiler_kit.errors import OptionError
@@ -94,6 +96,22 @@ class MaskServer:
             prepare=service.prepare,
         )
         self.metrics = Metrics()
+        found, workload = describe_environment(service.device), service.workload
+        self._facts = {
+            "model": workload.name,
+            "mode": service.mode,
+            "weights": workload.weights,
+            "device": str(service.device),
+            "device_name": found.device_name,
+            "torch": found.versions["torch"],
+            "torchvision": found.versions.get("torchvision", ""),
+            "commit": found.git_commit or "",
+            "batch_size": options.batch_size,
+            "queue": options.queue,
+            **{name: getattr(workload, name, 0) for name in ("points_per_side", "points_per_batch")},
+        }
+        if service.device.type == "cuda":
+            self._facts["device_memory_bytes"] = torch.cuda.get_device_properties(service.device).total_memory
         self._pool = ThreadPoolExecutor(options.threads, thread_name_prefix="images")
         self._count = self._arriving = 0
         self._answered: dict[Job, asyncio.Event] = {}
@@ -160,6 +178,8 @@ class MaskServer:
             batches = math.ceil(self.worker.waiting / self.options.batch_size)
             later = {"Retry-After": str(max(1, math.ceil(batches * self.worker.batch_s)))}
             raise Refused(503, f"The queue is full ({self.options.queue} requests wait); try again later.", **later)
+        if (text := request.query_params.get("points")) is not None:
+            job.points = images.read_points(text)
         self._arriving += 1
         try:
             async with asyncio.timeout(self.options.read_s):
@@ -167,6 +187,8 @@ class MaskServer:
             job.received_ns = time.time_ns()
             loop, limits = asyncio.get_running_loop(), self.options.limits
             job.image = await loop.run_in_executor(self._pool, images.decode_image, data, limits)
+            if job.points is not None:
+                images.check_points(job.points, job.image)
             self.worker.submit(job)
         except TimeoutError:
             raise Refused(408, f"The image did not arrive within {self.options.read_s:g} s; send it again.") from None
@@ -235,9 +257,7 @@ class MaskServer:
 
     async def _health(self, _request: Request) -> Response:
         alive = self.worker.is_alive()
-        name, mode = self.service.workload.name, self.service.mode
-        said = {"ok": alive, "model": name, "mode": mode, "device": str(self.service.device), **self._state()}
-        return JSONResponse(said, 200 if alive else 503)
+        return JSONResponse({"ok": alive, **self._facts, **self._state()}, 200 if alive else 503)
 
     async def _metrics(self, _request: Request) -> Response:
         about = {"waiting": "Requests in the queue.", "batches": "Batches that were run."}

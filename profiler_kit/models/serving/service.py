@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 import torch
 
 from profiler_kit.errors import OptionError, WorkloadError
+from profiler_kit.models.sam.compiled import PackagedEncoder
 from profiler_kit.models.sam.generator import MaskGenerator, Pixels, Points, Segmenter, Tensor
-from profiler_kit.workload.optimizations import optimized, parse_optimizations, unmet
+from profiler_kit.workload.optimizations import Graphed, Optimization, optimized, parse_optimizations, unmet
 from profiler_kit.workload.protocol import Workload, make_model
 
 DEFAULT_MODE: Final = {"cuda": "furious", "cpu": "baseline"}
+POINTS: Final = (1, 8, 64)  # how many are decoded at once, beside the grid's batches
+COMPILE_ENCODER: Final = ("compile", "compile_max", "compile_graphs", "aoti")
+Packages = Mapping[torch.Size, Callable[[Tensor], Any]]  # by the shape of the images
 
 
 @dataclass(frozen=True)
@@ -37,13 +41,20 @@ class Service:
         image = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
         for size in self.buckets:
             self.generator.generate_batch([image] * size)
+        if isinstance(self.generator.model, Bucketed):
+            for count in self.generator.model.points:
+                self.generator.segment(image, np.zeros((count, 2)))
 
 
 class Bucketed:
-    """A segmenter whose encoder sees batches of a few sizes only: a compiled model is made anew for each."""
+    """A segmenter that sees images and points in batches of a few sizes only: a compiled model is made anew for each.
 
-    def __init__(self, model: Segmenter, buckets: Sequence[int]) -> None:
+    points: those sizes; the largest is that of the grid's batches.
+    """
+
+    def __init__(self, model: Segmenter, buckets: Sequence[int], grid: int) -> None:
         self._model, self._buckets = model, buckets
+        self.points = (*(size for size in POINTS if size < grid), grid)
         self.mask_threshold = model.mask_threshold
 
     def embed(self, images: Sequence[Pixels]) -> Sequence[Any]:
@@ -53,8 +64,11 @@ class Bucketed:
         return found[: len(images)]
 
     def decode(self, embedding: Any, points: Points) -> tuple[Tensor, Tensor]:
-        """As the model."""
-        return self._model.decode(embedding, points)
+        """The last point again and again likewise."""
+        count = len(points)
+        size = next(size for size in self.points if size >= count)
+        logits, iou = self._model.decode(embedding, np.concatenate([points, points[-1:].repeat(size - count, axis=0)]))
+        return logits[:count], iou[:count]
 
     def enlarge(self, logits: Tensor, embedding: Any) -> Tensor:
         """As the model."""
@@ -66,18 +80,8 @@ def buckets_up_to(size: int) -> tuple[int, ...]:
     return (*itertools.takewhile(lambda one: one < size, (1 << at for at in range(size.bit_length()))), size)
 
 
-def make_service(
-    workload: Workload,
-    mode: str | None,
-    device: torch.device,
-    stack: contextlib.ExitStack,
-    *,
-    batch_size: int,
-) -> Service:
-    """Load the model, optimized as the mode says; its settings of torch end with the stack.
-
-    Raises OptionError, WorkloadError, CheckpointError.
-    """
+def mode_of(workload: Workload, mode: str | None, device: torch.device) -> tuple[str, tuple[Optimization, ...]]:
+    """The mode, the device's own if None, and its optimizations; raises OptionError, WorkloadError."""
     mode = mode or DEFAULT_MODE[device.type]
     if mode not in workload.modes:
         raise OptionError(f"--mode {mode}: not known, expected one of {', '.join(workload.modes)}.")
@@ -85,14 +89,38 @@ def make_service(
     for one in chosen:
         if (problem := unmet(one, device)) is not None:
             raise WorkloadError(f"--mode {mode}: {one.name}: {problem}. Choose another mode.")
-    model = stack.enter_context(optimized(make_model(workload, device), chosen, device))
+    return mode, chosen
+
+
+def make_service(
+    workload: Workload,
+    mode: str | None,
+    device: torch.device,
+    stack: contextlib.ExitStack,
+    *,
+    batch_size: int,
+    packages: Callable[[], Packages] | None = None,
+) -> Service:
+    """Load the model, optimized as the mode says; its settings of torch end with the stack.
+
+    packages: loads what runs in place of an encoder that would be compiled. Raises OptionError, WorkloadError,
+    CheckpointError.
+    """
+    mode, chosen = mode_of(workload, mode, device)
+    ours = [one for one in chosen if packages is None or one.name not in COMPILE_ENCODER]
+    model = stack.enter_context(optimized(make_model(workload, device), ours, device))
+    if packages is not None:
+        packaged = PackagedEncoder(model.image_encoder, packages())
+        graphs = any(one.name == "compile_graphs" for one in chosen)
+        model.image_encoder = Graphed(packaged) if graphs else packaged
     found = workload.assemble(model)
     if not isinstance(found, MaskGenerator):
         raise WorkloadError(f"--mode {mode}: {workload.spec} gives no mask generator, expected one to serve.")
+    found.options = replace(found.options, output_mode="uncompressed_rle")
     buckets: tuple[int, ...] = (1,)
-    if any(one.compiles for one in chosen):
+    if packages is not None or any(one.compiles for one in chosen):
         buckets = buckets_up_to(batch_size)
-        found.model = Bucketed(found.model, buckets)
+        found.model = Bucketed(found.model, buckets, found.options.points_per_batch)
     names = tuple(one.name for one in chosen)
     dtype = str(workload.dtype(model)).removeprefix("torch.")
     return Service(found, device, workload, mode, names, dtype, buckets)

@@ -22,13 +22,13 @@ from profiler_kit.capture.device import free_memory, is_out_of_memory, synchroni
 from profiler_kit.capture.regions import region
 from profiler_kit.capture.runners import profiler_runner
 from profiler_kit.formats.request_file import SERVED
-from profiler_kit.models.sam.generator import Pixels
+from profiler_kit.models.sam.generator import Pixels, Points
 from profiler_kit.models.serving.metrics import Histogram
 
 BATCH: Final = "batch"  # the region around each
 SIZES: Final = (1, 2, 4, 8, 16, 32, 64)
 Masks = list[dict[str, Any]]
-Generate = Callable[[Sequence[Pixels]], Sequence[Masks]]
+Generate = Callable[[Sequence[Pixels], Sequence[Points | None]], Sequence[Masks]]
 
 
 class Closed(Exception):
@@ -37,10 +37,14 @@ class Closed(Exception):
 
 @dataclass(eq=False)
 class Job:
-    """One request. Times are Unix nanoseconds, None until then: as profiler_kit.formats.request_file has them."""
+    """One request. Times are Unix nanoseconds, None until then: as profiler_kit.formats.request_file has them.
+
+    points: those it asks a mask of each for, None for all masks.
+    """
 
     id: int
     arrival_ns: int
+    points: Points | None = None
     image: Pixels | None = None
     received_ns: int | None = None
     queued_ns: int | None = None
@@ -212,7 +216,7 @@ class Worker(threading.Thread):
         """Run them together; where that fails, in smaller parts."""
         try:
             images = [job.image for job in jobs if job.image is not None]
-            found = self._generate(images)
+            found = self._generate(images, [job.points for job in jobs])
             synchronize(self._device)
             answers = list(zip(jobs, found, strict=True))
         except Exception as error:
