@@ -29,7 +29,7 @@ ServedModel = Annotated[
 Mode = Annotated[
     str | None,
     typer.Option(
-        help="baseline, ao (SAM alone), fast, furious or graphs. [default: furious on a GPU, baseline on a CPU]"
+        help="baseline, ao (SAM alone), fast, furious, graphs or fp8. [default: furious on a GPU, baseline on a CPU]"
     ),
 ]
 BatchSize = Annotated[int | None, typer.Option(help=f"Images the model sees at once, at most. [default: {BATCH}]")]

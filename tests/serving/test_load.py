@@ -193,7 +193,7 @@ def test_what_is_served_can_be_ended_and_a_port_in_use_is_said(tmp_path: Path) -
     ("options", "said"),
     [
         ({"model": "vit_z"}, "--model vit_z: no such model, expected one of "),
-        ({"mode": "fastest"}, "--mode fastest: not known, expected one of baseline, ao, fast, furious, graphs."),
+        ({"mode": "fastest"}, "--mode fastest: not known, expected one of baseline, ao, fast, furious, graphs, fp8."),
         ({"mode": "graphs", "device": "cpu"}, "--mode graphs: "),
         ({"queue": 0}, "--queue 0: expected 1 or more."),
         ({"points_per_side": 0}, "--points-per-side 0: expected 1 to "),

@@ -105,6 +105,7 @@ MODES: Final[Mapping[str, tuple[str, ...]]] = {
     "fast": ("all_points", *_BOTH),
     "furious": ("fp16", "all_points", "device_resize", *_BOTH),
     "graphs": ("bf16", "all_points", "device_resize", *_GRAPHS),
+    "fp8": ("bf16", "fp8", "all_points", "device_resize", *_GRAPHS),
 }
 CPU_LADDER: Final = (_BASE, LadderRow("bf16", ("bf16",), alternative=True), LadderRow("compile", ("compile",)))
 CPU_ALL_MASKS_LADDER: Final = (_BASE, LadderRow("all points", ("all_points",)))
