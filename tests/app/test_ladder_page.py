@@ -9,7 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from profiler_kit.load.discover.runs import find_ladders
-from tests.app.samples import CHECKOUT, PATIENCE_S
+from tests.app.dashboard import dashboard
 from tests.app.test_pages import errors, text
 from tests.ladders import a_ladder, write_ladder
 
@@ -21,7 +21,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def show(**query: str) -> AppTest:
-    test = AppTest.from_file(str(CHECKOUT / "app" / "dashboard.py"), default_timeout=PATIENCE_S)
+    test = dashboard()
     test.run()
     test.switch_page("app_pages/ladder.py")
     for name, value in query.items():

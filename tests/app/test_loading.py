@@ -20,7 +20,8 @@ from profiler_kit.load.trace.cached import SMALLEST_JSON_BYTES
 from profiler_kit.load.trace.file_facts import read_file_facts
 from profiler_kit.progress import Report
 from profiler_kit.trace import Trace, load_trace
-from tests.app.samples import CHECKOUT, PATIENCE_S, gpu_trace, make_runs
+from tests.app.dashboard import dashboard
+from tests.app.samples import PATIENCE_S, gpu_trace, make_runs
 
 
 @pytest.fixture
@@ -123,7 +124,7 @@ def test_what_is_kept_is_bounded(runs: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def page(name: str, run: str) -> AppTest:
-    test = AppTest.from_file(str(CHECKOUT / "app" / "dashboard.py"), default_timeout=PATIENCE_S)
+    test = dashboard()
     test.query_params["run"] = run
     test.run()
     test.switch_page(f"app_pages/{name}.py")

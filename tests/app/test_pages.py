@@ -15,6 +15,7 @@ from streamlit.testing.v1 import AppTest
 from profiler_kit.formats.request_file import write_requests
 from tests import snapshots
 from tests.allocator import Allocator
+from tests.app.dashboard import dashboard
 from tests.app.samples import CHECKOUT, PATIENCE_S, gpu_trace, host_trace, make_job, make_runs, record
 
 PAGES = (
@@ -32,7 +33,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def show(page: str, run: str, **address: str) -> AppTest:
-    test = AppTest.from_file(str(CHECKOUT / "app" / "dashboard.py"), default_timeout=PATIENCE_S)
+    test = dashboard()
     test.query_params["run"] = run
     if page == "overview":
         test.run()
@@ -223,7 +224,7 @@ def test_each_view_of_a_comparison(runs: Path, view: str, column: str, value: st
 
 
 def test_compare_goes_on_without_what_one_run_lacks(runs: Path) -> None:
-    test = AppTest.from_file(str(CHECKOUT / "app" / "dashboard.py"), default_timeout=PATIENCE_S)
+    test = dashboard()
     test.switch_page("app_pages/compare.py")
     test.query_params["run"], test.query_params["with"] = "gpu", ["broken", "host", "bare.json.gz"]
     test.run()
@@ -496,15 +497,15 @@ def test_an_empty_trace_is_no_empty_page(runs: Path, page: str) -> None:
 
 def test_a_folder_without_runs_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROFILER_KIT_DIR", str(tmp_path))
-    test = AppTest.from_file(str(CHECKOUT / "app" / "dashboard.py"), default_timeout=PATIENCE_S).run()
+    test = dashboard().run()
     assert not test.exception and test.title[0].value == "No runs yet"
     assert f"profiler-kit capture --out {tmp_path}/first" in test.code[0].value
 
 
 def test_torch_is_never_imported(runs: Path) -> None:
     script = (
-        "import sys; from streamlit.testing.v1 import AppTest\n"
-        f"t = AppTest.from_file('app/dashboard.py', default_timeout={PATIENCE_S})\n"
+        "import sys; from tests.app.dashboard import dashboard\n"
+        "t = dashboard()\n"
         "t.query_params['run'] = 'gpu'; t.run()\n"
         f"for p in {PAGES[1:]}: t.switch_page(f'app_pages/{{p}}.py').run(); assert not t.exception\n"
         "assert 'torch' not in sys.modules, 'torch was imported'\n"

@@ -1,8 +1,8 @@
 """Run the command line as a user would, in a process of its own.
 
-The process is forked from one that has imported what most commands import, which takes most of their time, and that
-has done nothing else. A command says how far it is after two seconds; here never, so that a busy machine does not add
-lines to what a test compares.
+The process is forked from one that has imported what most commands import (preload.py), which takes most of their time,
+and that has done nothing else. A command says how far it is after two seconds; here never, so that a busy machine does
+not add lines to what a test compares.
 """
 
 from __future__ import annotations
@@ -14,14 +14,12 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from pkgutil import iter_modules
 
 from profiler_kit import cli, progress
 
 HANGS_S = 1200  # only what hangs gets there
 _FORKING = multiprocessing.get_context("forkserver")
-_COMMANDS = [f"profiler_kit.cli.{module.name}" for module in iter_modules(cli.__path__) if module.name != "__main__"]
-_FORKING.set_forkserver_preload(["duckdb", "pandas", "pyarrow.parquet", "profiler_kit.run", *_COMMANDS])
+_FORKING.set_forkserver_preload(["tests.cli.preload", "tests.cli.surroundings", __name__])
 
 
 @dataclass(frozen=True)

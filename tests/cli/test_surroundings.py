@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import shlex
 import subprocess
 import sys
@@ -16,6 +15,16 @@ from profiler_kit.cli import commands
 from profiler_kit.formats.request_file import write_requests
 from tests.app.samples import gpu_trace, make_job, make_runs
 from tests.cli.run import profiler_kit
+from tests.cli.surroundings import (
+    close_errors,
+    close_everything,
+    close_output,
+    fill_errors,
+    fill_output,
+    leave_output,
+    small_files,
+    speak_ascii,
+)
 from tests.serving.samples import a_load, rows_of, served
 
 ROOT = Path(__file__).parents[2]
@@ -48,42 +57,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "served" / "trace.json.gz").write_bytes((root / "bare.json.gz").read_bytes())
     write_requests(root / "served" / "requests.parquet", rows_of(served()))
     return root
-
-
-def close_output() -> None:
-    os.close(1)
-
-
-def close_errors() -> None:
-    os.close(2)
-
-
-def close_everything() -> None:
-    os.closerange(0, 3)
-
-
-def fill_output() -> None:
-    os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
-
-
-def fill_errors() -> None:
-    os.dup2(os.open("/dev/full", os.O_WRONLY), 2)
-
-
-def leave_output() -> None:
-    """As `head -1` does, at once."""
-    reads, writes = os.pipe()
-    os.close(reads)
-    os.dup2(writes, 1)
-
-
-def speak_ascii() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(encoding="ascii", errors="strict")  # type: ignore[union-attr]
-
-
-def small_files() -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (8 * 1024, 8 * 1024))
 
 
 FULL = "profiler-kit: standard output: cannot be written ({}). Free some space, or print to another file.\n"
@@ -139,12 +112,12 @@ def test_a_failed_threshold_fails_whoever_listens(first: Callable[[], object], f
 @pytest.mark.parametrize(
     ("command", "code"),
     [
-        ("kernels bare.json.gz >&-", 0),
+        ("summary bare.json.gz >&-", 0),
         ("kernels bare.json.gz >&- 2>&-", 0),
-        ("kernels nowhere >&- 2>&-", 1),
-        ("kernels bare.json.gz --json <&- >&- 2>&-", 0),
+        ("summary nowhere >&- 2>&-", 1),
+        ("summary bare.json.gz --json <&- >&- 2>&-", 0),
         ("kernels bare.json.gz --json | head -1", 0),
-        ("kernels bare.json.gz > /dev/full", 1),
+        ("summary bare.json.gz > /dev/full", 1),
         ("--help > /dev/full", 1),
         ("export bare.json.gz --time 0:5 -o out.json >&-", 0),
     ],
