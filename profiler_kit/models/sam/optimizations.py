@@ -249,7 +249,10 @@ MODES: Final[Mapping[str, tuple[str, ...]]] = {
     "fast": (*_CPU_EXACT, "generator", "all_points", "compile", "compile_decoder"),
     "furious": ("fp16", *_CPU_EXACT, "generator", "all_points", "device_resize", "compile", "compile_decoder"),
     "graphs": (*_OURS, "all_points", "device_resize", "compile_graphs", "compile_decoder"),
-    "fp8": (*_OURS, "fp8", "all_points", "device_resize", "compile_graphs", "compile_decoder"),
+    "fp8": (
+        *(*_EXACT, "fused_attention", "fp8", "fused_rows", "generator"),
+        *("all_points", "device_resize", "compile_graphs", "compile_decoder"),
+    ),
 }
 # What a CPU climbs in minutes: bfloat16 gains nothing on most of them, compiling takes the longest.
 CPU_LADDER: Final = (
