@@ -124,6 +124,11 @@ class Table:
         return Filled(self, self.schema.check(frame), source, {})
 
     @property
+    def heading(self) -> str:
+        """The title as a heading, with a capital."""
+        return self.title[:1].upper() + self.title[1:]
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """The columns in the order people read them."""
         return (*self.order, *(name for name in self.schema.columns if name not in self.order))

@@ -12,20 +12,29 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from profiler_kit.analyses.gpu.call_sites import call_sites
 from profiler_kit.analyses.gpu.categories import categories
-from profiler_kit.analyses.gpu.communication import communication_kernels
+from profiler_kit.analyses.gpu.communication import communication_kernels, communication_overlap
 from profiler_kit.analyses.gpu.copies import copies, copy_rate, copy_totals
 from profiler_kit.analyses.gpu.gpu_presence import Presence, unread_spans, what_ran
 from profiler_kit.analyses.gpu.idle import KERNEL_WAIT_BELOW_NS, Scope, idle_gaps, idle_totals
-from profiler_kit.analyses.gpu.kernel_groups import By, in_group, kernel_groups, kernel_origins
-from profiler_kit.analyses.gpu.kernels import kernel_totals
-from profiler_kit.analyses.gpu.launches import DELAYED_FROM_NS, SLOW_FROM_NS, launch_details, launch_totals
-from profiler_kit.analyses.gpu.operator_work import module_work, operator_kernels, operator_work, shape_work
-from profiler_kit.analyses.gpu.operators import operator_totals
-from profiler_kit.analyses.gpu.overlap import communication_overlap
+from profiler_kit.analyses.gpu.kernels import By, call_sites, in_group, kernel_groups, kernel_origins, kernel_totals
+from profiler_kit.analyses.gpu.launches import (
+    DELAYED_FROM_NS,
+    FULL_AT,
+    SLOW_FROM_NS,
+    launch_details,
+    launch_totals,
+    queue_length,
+    queue_totals,
+)
+from profiler_kit.analyses.gpu.operators import (
+    module_work,
+    operator_kernels,
+    operator_totals,
+    operator_work,
+    shape_work,
+)
 from profiler_kit.analyses.gpu.peaks import Peaks, peaks_of, read_peaks
-from profiler_kit.analyses.gpu.queue import FULL_AT, queue_length, queue_totals
 from profiler_kit.analyses.gpu.regions import region_totals
 from profiler_kit.analyses.gpu.roofline import ARGUMENTS as ROOFLINE_ARGUMENTS
 from profiler_kit.analyses.gpu.roofline import By as RooflineBy

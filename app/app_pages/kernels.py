@@ -8,7 +8,7 @@ import streamlit as st
 
 from app import cache, query_params, state
 from app.parts import tables, widgets
-from profiler_kit.analyses.gpu.kernel_groups import By
+from profiler_kit.analyses.gpu.kernels import By
 from profiler_kit.findings import work
 from profiler_kit.findings.time import missing_gpu
 from profiler_kit.names import printable

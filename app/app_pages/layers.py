@@ -7,8 +7,7 @@ import streamlit as st
 from app import cache, state
 from app.parts import layer_parts as parts
 from app.parts import tables, widgets
-from profiler_kit.analyses.layers.choice import layers_at_depth
-from profiler_kit.analyses.layers.totals import layer_kinds
+from profiler_kit.analyses.layers.totals import layer_kinds, layers_at_depth
 from profiler_kit.findings import layers as findings
 from profiler_kit.render.figures import layers as figures
 

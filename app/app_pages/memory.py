@@ -34,6 +34,6 @@ if len(regions):
 else:
     widgets.empty("No regions to tell", "Name the parts of your code:", 'with region("encoder"): ...')
 held = cache.table(folder, live(facts).name, device=device)
-st.subheader(held.table.title.capitalize(), help="Who held the memory at that moment.")
+st.subheader(held.table.heading, help="Who held the memory at that moment.")
 tables.show(held, "memory-live")
 parts.whole_page(folder)

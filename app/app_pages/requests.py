@@ -8,7 +8,7 @@ from app import cache, state
 from app.parts import tables, widgets
 from profiler_kit.findings import serving as findings
 from profiler_kit.formats.request_file import RECORD_THEM
-from profiler_kit.render.figures import requests as figures
+from profiler_kit.render.figures import run as figures
 
 HELP = "One bar a request, the slowest on top: from the arrival of its head to the end of its answer."
 HINT = RECORD_THEM.partition(": ")[2]

@@ -31,7 +31,7 @@ with widgets.one_line_errors():
             "Table",
             names,
             index=names.index(asked) if asked in names else 0,
-            format_func=lambda name: f"{found[name].title[:1].upper()}{found[name].title[1:]} ({name})",
+            format_func=lambda name: f"{found[name].heading} ({name})",
             key=f"table-{folder.key}",
             help=HELP,
         )

@@ -7,7 +7,7 @@ import streamlit as st
 
 from app import query_params
 from app.parts import widgets
-from profiler_kit.analyses.layers.choice import best_depth, telling_layers
+from profiler_kit.analyses.layers.totals import best_depth, telling_layers
 from profiler_kit.load.discover.runs import RunFolder
 
 VIEWS = BY_LAYER, BY_KIND = "By layer", "By kind"

@@ -12,7 +12,7 @@ from profiler_kit.findings.records import clock
 from profiler_kit.formats.run_record import RunRecord
 from profiler_kit.joined import JoinedRun
 from profiler_kit.load.discover.runs import RunFolder
-from profiler_kit.render.figures.kernels_and_memory import kernels_and_memory as both_figure
+from profiler_kit.render.figures.memory import kernels_and_memory as both_figure
 from profiler_kit.render.figures.memory import memory_over_time
 from profiler_kit.snapshot import DeviceRow, Snapshot
 from profiler_kit.tables import every_table

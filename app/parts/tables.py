@@ -64,7 +64,7 @@ def with_options(folder: RunFolder, name: str) -> Filled:
 def section(folder: RunFolder, name: str, *, rows: int = 12) -> None:
     """A declared table of the run below its title, with its options and what it says."""
     table = every_table()[name]
-    st.subheader(f"{table.title[:1].upper()}{table.title[1:]}", help=f"One row per {table.schema.row}.")
+    st.subheader(table.heading, help=f"One row per {table.schema.row}.")
     filled = with_options(folder, name)
     said = of_table(filled)
     if said is not None:

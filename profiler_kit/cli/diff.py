@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from profiler_kit.cli.output import AsJson, open_trace, print_json
+from profiler_kit.cli.output import AsJson, open_trace, print_json, records
 from profiler_kit.cli.table_command import print_filled
 from profiler_kit.errors import InputError, OptionError, ThresholdError
 from profiler_kit.files import PLAIN_OR_PACKED
@@ -17,10 +17,13 @@ from profiler_kit.names import printable
 
 if TYPE_CHECKING:
     from profiler_kit.analyses.compare.measurements import Measured, Side
+    from profiler_kit.analyses.compare.snapshots import MemoryChange, MemoryComparison
     from profiler_kit.analyses.compare.traces import Change, Comparison
     from profiler_kit.finding import Finding
     from profiler_kit.formats.run_record import RunRecord
+    from profiler_kit.snapshot import Snapshot
     from profiler_kit.table import Of
+
 
 _PERCENT: Final = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 _NAME: Final = f"A chrome trace (.json; {PLAIN_OR_PACKED}) or a run folder that holds one: what "
@@ -152,28 +155,71 @@ def to_json(
 
 
 def _json_row(row: Change) -> dict[str, object]:
-    return {
-        "kind": row.kind,
-        "path": list(row.path),
-        "metric": row.metric,
-        "status": row.status,
-        "a": _json_side(row.a),
-        "b": _json_side(row.b),
-        "delta_ns": row.delta_ns,
-        "change": row.change,
-        "noise_ns": row.noise_ns,
-    }
+    sides = {"a": _json_side(row.a), "b": _json_side(row.b)}
+    names = ("kind", "path", "metric", "status", "a", "b", "delta_ns", "change", "noise_ns")
+    return {name: sides[name] if name in sides else getattr(row, name) for name in names}
 
 
 def _json_side(side: Measured | None) -> dict[str, object] | None:
     if side is None:
         return None
-    return {
-        "value_ns": side.value_ns,
-        "count": side.count,
-        "calls": side.calls,
-        "sum_ns": side.sum_ns,
-        "mean_ns": side.mean_ns,
-        "samples": len(side.samples),
-        "notch_ns": side.notch_ns,
-    }
+    names = ("value_ns", "count", "calls", "sum_ns", "mean_ns", "samples", "notch_ns")
+    return {name: len(side.samples) if name == "samples" else getattr(side, name) for name in names}
+
+
+def compare_memory(
+    sides: tuple[Snapshot, Snapshot],
+    paths: tuple[Path, Path],
+    *,
+    limit: float | None,
+    as_json: bool,
+    as_markdown: bool,
+    top: int,
+) -> None:
+    """`memory A B`: print the comparison; raises ThresholdError when something grew beyond the limit (0.05: 5 %)."""
+    from profiler_kit.analyses.compare.snapshots import compare_snapshots
+    from profiler_kit.findings.compare import changed, from_to, of_memory
+
+    found = compare_snapshots(*sides)
+    said = of_memory(found, list(zip("AB", sides, strict=True)))
+    if limit is not None:
+        for side, path in zip(sides, paths, strict=True):
+            _require_history(side, path, limit)
+    worst = None if limit is None else found.worst(limit)
+    if as_json:
+        changes = _memory_rows(found)
+        failed = None if worst is None else _memory_rows(type(found)((worst,)))[0]
+        names = {"a": str(paths[0]), "b": str(paths[1]), "verdict": [one.sentence for one in said]}
+        print_json({**names, "fail_above": limit, "failed": failed, "changes": changes})
+    else:
+        print_comparison("memory diff", found, paths, said, as_markdown=as_markdown, top=top)
+    if worst is not None and limit is not None:
+        raise ThresholdError(
+            f"{paths[1]}: {_memory_named(worst)} grew over {paths[0]}: {from_to(worst)} "
+            f"({changed(worst)}), expected at most +{100 * limit:g} %. "
+            "Look at what changed, or raise --fail-above."
+        )
+
+
+def _require_history(side: Snapshot, path: Path, limit: float) -> None:
+    """Raises InputError for a snapshot of which no peak is known."""
+    held = [row for row in side.summary()["devices"] if row["events"] or row["reserved_bytes"]]
+    if not held or not all(row["history_followed"] for row in held):
+        raise InputError(
+            f"{path}: no history to follow, so that its peak is not known, expected one for --fail-above "
+            f"{100 * limit:g}%. Record it with profiler_kit.memory_runner."
+        )
+
+
+def _memory_named(row: MemoryChange) -> str:
+    from profiler_kit.text import fmt_path
+
+    if row.kind == "region":
+        return f"the peak in region {fmt_path(row.path)} of device {row.device}"
+    return f"{row.path[0]} of device {row.device}"
+
+
+def _memory_rows(found: MemoryComparison) -> list[dict[str, object]]:
+    from profiler_kit.analyses.compare.snapshots import memory_compared
+
+    return records(memory_compared({"B": found}).drop(columns="run"))

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from profiler_kit.cli import memory_diff
-from profiler_kit.cli.diff import parse_percent
+from profiler_kit.cli.diff import compare_memory, parse_percent
 from profiler_kit.cli.output import check_top, print_json
 from profiler_kit.cli.table_command import print_filled
 from profiler_kit.errors import InputError, OptionError
@@ -125,8 +124,7 @@ def command(
     """
     limit = _limit(memory_limit)
     check_top(top)
-    from profiler_kit.tables.memory import parse_size
-    from profiler_kit.tables.memory_groups import BY
+    from profiler_kit.tables.memory import BY, parse_size
 
     sizes = [parse_size(size) for size in fits or ()]
     BY.check(by)
@@ -139,9 +137,7 @@ def command(
         if as_json and as_markdown:
             raise OptionError("--json --markdown: these exclude each other, expected one of them. Leave one out.")
         sides = (_load(snapshot, limit), _load(other, limit))
-        memory_diff.compare(
-            sides, (snapshot, other), limit=threshold, as_json=as_json, as_markdown=as_markdown, top=top
-        )
+        compare_memory(sides, (snapshot, other), limit=threshold, as_json=as_json, as_markdown=as_markdown, top=top)
         return
     if fail_above is not None or as_markdown:
         name = "--markdown" if as_markdown else f"--fail-above {fail_above}"

@@ -6,7 +6,7 @@ from typing import Final, cast
 
 import pandas as pd
 
-from profiler_kit.analyses.gpu.kernel_groups import By
+from profiler_kit.analyses.gpu.kernels import By
 from profiler_kit.analyses.gpu.timeline import gpu_timeline
 from profiler_kit.analyses.gpu.window import operator_sums
 from profiler_kit.analyses.ranks.ranks import RANK_TOTALS

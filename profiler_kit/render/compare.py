@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from profiler_kit.analyses.compare.side_by_side import COMPARED
 from profiler_kit.names import fit_names
-from profiler_kit.render.figures.style import GRID, MARGIN, escape
+from profiler_kit.render.figures.style import LEGEND_ABOVE, MARGIN, NAMES, escape, time_axis
 from profiler_kit.text import fmt_ns, ns_in, time_unit
 from profiler_kit.timeline.palette import HUES, NEUTRAL
 
@@ -62,15 +62,9 @@ def compared_bars(rows: pd.DataFrame, *, most: int = MOST) -> go.Figure:
         bargroupgap=0.05,
         height=70 + len(paths) * (14 + 13 * len(sides)),
         margin=MARGIN,
-        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
-        xaxis={
-            "ticksuffix": f" {unit}",
-            "tickformat": ",",
-            "rangemode": "tozero",
-            "gridcolor": GRID,
-            "fixedrange": True,
-        },
-        yaxis={"type": "category", "autorange": "reversed", "fixedrange": True, "automargin": True},
+        legend={**LEGEND_ABOVE, "traceorder": "normal"},
+        xaxis=time_axis(unit, rangemode="tozero"),
+        yaxis={**NAMES, "automargin": True},
     )
     return figure
 
@@ -96,14 +90,8 @@ def latency_boxes(latency_ns: Mapping[str, Sequence[int]]) -> go.Figure:
         height=70 + 44 * max(2, len(latency_ns)),
         margin=MARGIN,
         showlegend=False,
-        xaxis={
-            "ticksuffix": f" {unit}",
-            "tickformat": ",",
-            "rangemode": "tozero",
-            "gridcolor": GRID,
-            "fixedrange": True,
-        },
-        yaxis={"autorange": "reversed", "fixedrange": True, "type": "category"},
+        xaxis=time_axis(unit, rangemode="tozero"),
+        yaxis=NAMES,
     )
     return figure
 

@@ -20,12 +20,11 @@ from profiler_kit.findings.records import what_ran
 from profiler_kit.formats.run_record import RunRecord
 from profiler_kit.load.discover.runs import RunFolder
 from profiler_kit.render.html import asset, fill, table_html
-from profiler_kit.render.report.compare import comparison
 from profiler_kit.render.report.layers import heat_styles, layer_section
 from profiler_kit.render.report.markdown import comparison_markdown, report_markdown
 from profiler_kit.render.report.memory import memory_plot
 from profiler_kit.render.report.overview import overview
-from profiler_kit.render.report.page import record_section, report_page
+from profiler_kit.render.report.page import comparison, record_section, report_page
 from profiler_kit.render.report.section import Block, Section, colours_of
 from profiler_kit.render.report.timeline import trace_timeline
 from profiler_kit.run import Layers, Run

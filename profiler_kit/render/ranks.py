@@ -8,8 +8,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from profiler_kit.analyses.ranks.ranks import COLLECTIVE_WAITS, RANK_TOTALS
-from profiler_kit.render.figures.style import GRID, MARGIN, escape
-from profiler_kit.text import fmt_ns, fmt_percent, ns_in, time_unit
+from profiler_kit.render.figures.style import GRID, LEGEND_ABOVE, MARGIN, NAMES, escape, time_axis
+from profiler_kit.text import TimeUnit, fmt_ns, fmt_percent, ns_in, time_unit
 from profiler_kit.timeline.palette import ACTIVITY, HUES, NEUTRAL
 
 POINTS: Final = 2_000  # collectives drawn: those that waited longest
@@ -69,15 +69,15 @@ def wait_bars(totals: pd.DataFrame) -> go.Figure:
     return _stacked(figure, len(ranks), unit)
 
 
-def _stacked(figure: go.Figure, rows: int, unit: str) -> go.Figure:
+def _stacked(figure: go.Figure, rows: int, unit: TimeUnit) -> go.Figure:
     figure.update_layout(
         barmode="stack",
         bargap=0.35,
         height=95 + 34 * max(2, rows),
         margin=MARGIN,
-        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
-        xaxis={"ticksuffix": f" {unit}", "tickformat": ",", "gridcolor": GRID, "fixedrange": True},
-        yaxis={"autorange": "reversed", "fixedrange": True, "type": "category"},
+        legend={**LEGEND_ABOVE, "traceorder": "normal"},
+        xaxis=time_axis(unit),
+        yaxis=NAMES,
     )
     return figure
 
@@ -105,7 +105,7 @@ def wait_points(waits: pd.DataFrame) -> go.Figure:
         height=280,
         margin=MARGIN,
         showlegend=True,
-        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
+        legend=LEGEND_ABOVE,
         xaxis={"title": "collective, in order", "tickformat": ",", "showgrid": False},
         yaxis={"ticksuffix": f" {unit}", "rangemode": "tozero", "tickformat": ",", "gridcolor": GRID},
     )

@@ -15,11 +15,7 @@ NARROWEST: Final = 28  # what the first column is shortened to before other colu
 
 def table_title(filled: Filled, where: object = "", top: int | None = None) -> str:
     """A table's title, with what it is of in front, and behind it the options that are not the usual ones."""
-    said = (
-        f"{printable(str(where))}: {filled.table.title}"
-        if where
-        else filled.table.title[:1].upper() + filled.table.title[1:]
-    )
+    said = f"{printable(str(where))}: {filled.table.title}" if where else filled.table.heading
     unusual = [
         f"{option.flag} {filled.options[option.name]}"
         for option in filled.table.options

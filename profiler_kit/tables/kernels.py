@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from profiler_kit.analyses.gpu.kernel_groups import KERNEL_GROUPS, KERNEL_ORIGINS
-from profiler_kit.analyses.gpu.kernels import KERNEL_TOTALS
+from profiler_kit.analyses.gpu.kernels import KERNEL_GROUPS, KERNEL_ORIGINS, KERNEL_TOTALS
 from profiler_kit.table import Option, Table
 
 REGION: Final = Option("region", None, "Only what this region launched, nested regions included.")

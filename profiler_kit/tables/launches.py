@@ -6,8 +6,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from profiler_kit.analyses.gpu.launches import LAUNCH_DETAILS, LAUNCH_TOTALS
-from profiler_kit.analyses.gpu.queue import QUEUE_LENGTH, QUEUE_TOTALS
+from profiler_kit.analyses.gpu.launches import LAUNCH_DETAILS, LAUNCH_TOTALS, QUEUE_LENGTH, QUEUE_TOTALS
 from profiler_kit.table import Option, Table
 from profiler_kit.units import us_to_ns
 

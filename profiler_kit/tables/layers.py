@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from profiler_kit.analyses.layers.choice import best_depth, layers_at_depth
-from profiler_kit.analyses.layers.totals import LAYER_COVERAGE, LAYER_KINDS, LAYER_TOTALS, layer_kinds
+from profiler_kit.analyses.layers.totals import (
+    LAYER_COVERAGE,
+    LAYER_KINDS,
+    LAYER_TOTALS,
+    best_depth,
+    layer_kinds,
+    layers_at_depth,
+)
 from profiler_kit.table import Option, Table
 
 if TYPE_CHECKING:

@@ -1,10 +1,10 @@
-"""What a memory snapshot holds: devices, regions, what is live, what stays, fragmentation."""
+"""What a memory snapshot holds: devices, regions, what is live, what stays, fragmentation, what it says itself."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pandas as pd
 
@@ -15,6 +15,7 @@ from profiler_kit.analyses.memory.fragmentation import (
     fit_rows,
     moments,
 )
+from profiler_kit.analyses.memory.groups import KEYS, MEMORY_GROUPS, MEMORY_NOTES, By
 from profiler_kit.analyses.memory.leaks import MEMORY_GROWTH, MEMORY_LEAKS, MEMORY_LIFETIMES
 from profiler_kit.analyses.memory.live import MEMORY_LIVE_LAYERS, MEMORY_LIVE_TREE
 from profiler_kit.analyses.memory.oom import MEMORY_OOM_STATES, oom_states
@@ -65,6 +66,15 @@ MEMORY_DEVICES: Final = Schema(
 
 DEVICE: Final = Option("device", None, "Only this device; all of them when left out.", "count", least=-2, suggest="0")
 SIZES: Final = Option("fits", "512MiB", "Sizes of allocations, separated by commas.")
+BY: Final = Option(
+    "by",
+    None,
+    "What a group is: allocations of one stack, metadata, category, compile_context or annotation; what the file says "
+    "when left out, and stack where it says nothing.",
+    "choice",
+    ("stack", *KEYS),
+    suggest="metadata",
+)
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)I?B?", re.IGNORECASE)
 _UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -166,146 +176,138 @@ def stack_texts(snapshot: Snapshot, frame: pd.DataFrame) -> Mapping[str, Sequenc
     return {"stack": [names[pair] for pair in pairs], **device_texts(snapshot, frame)}
 
 
-DEVICES: Final = Table(
-    "memory_devices", "snapshot", "memory", MEMORY_DEVICES, _devices, (DEVICE,), "memory", texts=device_texts
-)
-STATS: Final = per_device(
-    "memory_stats",
-    "in the words of torch.cuda.memory_stats",
-    MEMORY_STATS,
-    lambda snapshot, device: snapshot.stats(device),
-    key="memory_stats",
-    order=("quantity", "device"),
-)
-REGIONS: Final = Table(
-    "memory_regions",
-    "snapshot",
-    "memory by region",
-    MEMORY_REGIONS,
-    _of(lambda snapshot: snapshot.regions()),
-    (DEVICE,),
-    "memory",
-    order=("path", "device", "peak_bytes", "allocated_bytes", "freed_bytes", "net_bytes"),
-    tree=True,
-    texts=device_texts,
-)
-LIVE: Final = per_device(
-    "live_at_peak",
-    "live at the peak, by stack",
-    MEMORY_LIVE,
-    lambda snapshot, device: snapshot.live_at_peak(device),
-    key="live_at_peak",
-    order=("stack", "device", "count", "size_bytes"),
-    share_of="size_bytes",
-    texts=stack_texts,
-)
-LIVE_AT_END: Final = per_device(
-    "live_at_end",
-    "live at the end, by stack",
-    MEMORY_LIVE,
-    lambda snapshot, device: snapshot.live_at_end(device),
-    key="live",
-    order=("stack", "device", "count", "size_bytes"),
-    share_of="size_bytes",
-    texts=stack_texts,
-)
-LIVE_BY_REGION: Final = per_device(
-    "live_by_region",
-    "live at the peak, by the region that allocated",
-    MEMORY_LIVE_TREE,
-    lambda snapshot, device: snapshot.live_by_region(device),
-    key="live_by_region",
-    order=("path", "device"),
-    tree=True,
-    texts=device_texts,
-)
-LIVE_BY_LAYER: Final = per_device(
-    "live_by_layer",
-    "live at the peak, by the layer that allocated",
-    MEMORY_LIVE_LAYERS,
-    lambda snapshot, device: snapshot.live_by_layer(device),
-    key="live_by_layer",
-    order=("path", "device"),
-    tree=True,
-    texts=device_texts,
-)
-LEAKS: Final = per_device(
-    "memory_leaks",
-    "left behind at the end, by stack and region",
-    MEMORY_LEAKS,
-    lambda snapshot, device: snapshot.leaks(device),
-    key="leaks",
-    order=("stack", "path", "device", "instances_left", "instances"),
-    texts=stack_texts,
-)
-GROWTH: Final = per_device(
-    "memory_growth",
-    "total from instance to instance",
-    MEMORY_GROWTH,
-    lambda snapshot, device: snapshot.growth(device),
-    key="growth",
-    order=("path", "device"),
-    texts=device_texts,
-)
-LIFETIMES: Final = Table(
-    "memory_lifetimes",
-    "snapshot",
-    "lifetimes, most allocated first",
-    MEMORY_LIFETIMES,
-    _of(lambda snapshot: snapshot.lifetimes()),
-    (DEVICE,),
-    "memory",
-    key="lifetimes",
-    order=("stack", "device"),
-    texts=stack_texts,
-)
-FRAGMENTATION: Final = Table(
-    "memory_fragmentation",
-    "snapshot",
-    "fragmentation over time",
-    MEMORY_FRAGMENTATION,
-    _of(lambda snapshot: snapshot.fragmentation()),
-    (DEVICE,),
-    "memory",
-    key="fragmentation_timeline",
-)
-MOMENTS: Final = per_device(
-    "memory_moments",
-    "fragmentation at the moments that tell most",
-    MEMORY_MOMENTS,
-    _moments,
-    order=("moment", "device"),
-)
-FITS: Final = per_device(
-    "memory_fits",
-    "what an allocation would have found, default pool and stream",
-    MEMORY_FITS,
-    _fits,
-    SIZES,
-    order=("size_bytes", "moment", "device"),
-)
-FAILED: Final = per_device(
-    "out_of_memory",
-    "allocations that failed",
-    MEMORY_OOM_STATES,
-    _failed,
-    order=("stack", "device"),
-    texts=stack_texts,
-)
+def _groups(snapshot: Snapshot, device: int, by: str | None) -> pd.DataFrame:
+    keys = [cast(By, by)] if by else snapshot.keys_said(device) or ["stack"]
+    return pd.concat([snapshot.groups(device, key) for key in keys], ignore_index=True)
 
+
+def _note_texts(snapshot: Snapshot, frame: pd.DataFrame) -> Mapping[str, Sequence[str]]:
+    """The stacks of the allocations, where there is one; addresses as others write them."""
+    texts = stack_texts(snapshot, frame)
+    known = frame["address"].notna().tolist()
+    stacks = [text if is_known else "" for text, is_known in zip(texts["stack"], known, strict=True)]
+    addresses = [f"0x{one:x}" if is_known else "" for one, is_known in zip(frame["address"], known, strict=True)]
+    return {**texts, "stack": stacks, "address": addresses}
+
+
+def _live(name: str, title: str, key: str, fill: Fill) -> Table:
+    order = ("stack", "device", "count", "size_bytes")
+    return per_device(name, title, MEMORY_LIVE, fill, key=key, order=order, share_of="size_bytes", texts=stack_texts)
+
+
+def _live_tree(by: str, what: str, schema: Schema, fill: Fill) -> Table:
+    title = f"live at the peak, by the {what} that allocated"
+    return per_device(by, title, schema, fill, key=by, order=("path", "device"), tree=True, texts=device_texts)
+
+
+LIVE: Final = _live("live_at_peak", "live at the peak, by stack", "live_at_peak", Snapshot.live_at_peak)
+LIVE_AT_END: Final = _live("live_at_end", "live at the end, by stack", "live", Snapshot.live_at_end)
 TABLES: Final = (
-    DEVICES,
-    STATS,
-    REGIONS,
+    Table("memory_devices", "snapshot", "memory", MEMORY_DEVICES, _devices, (DEVICE,), "memory", texts=device_texts),
+    per_device(
+        "memory_stats",
+        "in the words of torch.cuda.memory_stats",
+        MEMORY_STATS,
+        Snapshot.stats,
+        key="memory_stats",
+        order=("quantity", "device"),
+    ),
+    Table(
+        "memory_regions",
+        "snapshot",
+        "memory by region",
+        MEMORY_REGIONS,
+        _of(Snapshot.regions),
+        (DEVICE,),
+        "memory",
+        order=("path", "device", "peak_bytes", "allocated_bytes", "freed_bytes", "net_bytes"),
+        tree=True,
+        texts=device_texts,
+    ),
     LIVE,
     LIVE_AT_END,
-    LIVE_BY_REGION,
-    LIVE_BY_LAYER,
-    LEAKS,
-    GROWTH,
-    LIFETIMES,
-    MOMENTS,
-    FITS,
-    FAILED,
-    FRAGMENTATION,
+    _live_tree("live_by_region", "region", MEMORY_LIVE_TREE, Snapshot.live_by_region),
+    _live_tree("live_by_layer", "layer", MEMORY_LIVE_LAYERS, Snapshot.live_by_layer),
+    per_device(
+        "memory_leaks",
+        "left behind at the end, by stack and region",
+        MEMORY_LEAKS,
+        Snapshot.leaks,
+        key="leaks",
+        order=("stack", "path", "device", "instances_left", "instances"),
+        texts=stack_texts,
+    ),
+    per_device(
+        "memory_growth",
+        "total from instance to instance",
+        MEMORY_GROWTH,
+        Snapshot.growth,
+        key="growth",
+        order=("path", "device"),
+        texts=device_texts,
+    ),
+    Table(
+        "memory_lifetimes",
+        "snapshot",
+        "lifetimes, most allocated first",
+        MEMORY_LIFETIMES,
+        _of(Snapshot.lifetimes),
+        (DEVICE,),
+        "memory",
+        key="lifetimes",
+        order=("stack", "device"),
+        texts=stack_texts,
+    ),
+    per_device(
+        "memory_moments",
+        "fragmentation at the moments that tell most",
+        MEMORY_MOMENTS,
+        _moments,
+        order=("moment", "device"),
+    ),
+    per_device(
+        "memory_fits",
+        "what an allocation would have found, default pool and stream",
+        MEMORY_FITS,
+        _fits,
+        SIZES,
+        order=("size_bytes", "moment", "device"),
+    ),
+    per_device(
+        "out_of_memory",
+        "allocations that failed",
+        MEMORY_OOM_STATES,
+        _failed,
+        order=("stack", "device"),
+        texts=stack_texts,
+    ),
+    Table(
+        "memory_fragmentation",
+        "snapshot",
+        "fragmentation over time",
+        MEMORY_FRAGMENTATION,
+        _of(Snapshot.fragmentation),
+        (DEVICE,),
+        "memory",
+        key="fragmentation_timeline",
+    ),
+    per_device(
+        "memory_groups",
+        "memory by what the file says of it",
+        MEMORY_GROUPS,
+        _groups,
+        BY,
+        key="groups",
+        order=("group", "by", "device", "peak_count", "peak_bytes", "end_bytes"),
+        texts=device_texts,
+    ),
+    per_device(
+        "memory_notes",
+        "what the program wrote into the history",
+        MEMORY_NOTES,
+        Snapshot.notes,
+        key="notes",
+        order=("text", "action", "device", "size_bytes", "stack"),
+        texts=_note_texts,
+    ),
 )

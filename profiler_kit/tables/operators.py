@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from profiler_kit.analyses.gpu.operator_work import MODULE_WORK, OPERATOR_KERNELS, OPERATOR_WORK, SHAPE_WORK
-from profiler_kit.analyses.gpu.operators import OPERATOR_TOTALS
+from profiler_kit.analyses.gpu.operators import (
+    MODULE_WORK,
+    OPERATOR_KERNELS,
+    OPERATOR_TOTALS,
+    OPERATOR_WORK,
+    SHAPE_WORK,
+)
 from profiler_kit.analyses.gpu.window import OPERATOR_SUMS, operator_sums
 from profiler_kit.table import Table
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from profiler_kit.analyses.gpu.overlap import COMMUNICATION_OVERLAP
+from profiler_kit.analyses.gpu.communication import COMMUNICATION_OVERLAP
 from profiler_kit.table import Table
 
 TABLES: Final = (

@@ -11,10 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from profiler_kit.analyses.gpu.communication import COMMUNICATION_OVERLAP
 from profiler_kit.analyses.gpu.copies import COPIES, COPY_RATE, COPY_TOTALS
-from profiler_kit.analyses.gpu.launches import LAUNCH_DETAILS, LAUNCH_TOTALS
-from profiler_kit.analyses.gpu.overlap import COMMUNICATION_OVERLAP
-from profiler_kit.analyses.gpu.queue import QUEUE_LENGTH, QUEUE_TOTALS
+from profiler_kit.analyses.gpu.launches import LAUNCH_DETAILS, LAUNCH_TOTALS, QUEUE_LENGTH, QUEUE_TOTALS
 from profiler_kit.analyses.gpu.sequences import KERNEL_SEQUENCES
 from profiler_kit.errors import OptionError
 from profiler_kit.trace import Trace, load_trace

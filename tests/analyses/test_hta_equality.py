@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from profiler_kit.analyses.gpu.communication import communication_overlap
 from profiler_kit.analyses.gpu.idle import idle_gaps, idle_totals
-from profiler_kit.analyses.gpu.overlap import communication_overlap
-from profiler_kit.analyses.gpu.queue import queue_length
+from profiler_kit.analyses.gpu.launches import queue_length
 from profiler_kit.attribute.frames import GPU_EVENTS
 from profiler_kit.trace import Trace, load_trace
 from tests.builders import SHARED

@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from profiler_kit.analyses.gpu.kernel_groups import By, in_group, kernel_groups
+from profiler_kit.analyses.gpu.kernels import By, in_group, kernel_groups
 from profiler_kit.attribute.frames import GPU_EVENTS
 from profiler_kit.trace import Trace, load_trace
 from tests.builders import TraceBuilder

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from profiler_kit.analyses.gpu.operator_work import MODULE_WORK, OPERATOR_KERNELS, OPERATOR_WORK, SHAPE_WORK
+from profiler_kit.analyses.gpu.operators import MODULE_WORK, OPERATOR_KERNELS, OPERATOR_WORK, SHAPE_WORK
 from profiler_kit.trace import Trace, load_trace
 from tests.builders import SHARED, TraceBuilder, real_traces
 

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from profiler_kit.analyses.gpu.communication import COMMUNICATION_OVERLAP
 from profiler_kit.analyses.gpu.copies import COPY_TOTALS
 from profiler_kit.analyses.gpu.idle import IDLE_TOTALS
-from profiler_kit.analyses.gpu.launches import LAUNCH_TOTALS
-from profiler_kit.analyses.gpu.operator_work import MODULE_WORK, OPERATOR_KERNELS, OPERATOR_WORK, SHAPE_WORK
-from profiler_kit.analyses.gpu.overlap import COMMUNICATION_OVERLAP
-from profiler_kit.analyses.gpu.queue import QUEUE_TOTALS
+from profiler_kit.analyses.gpu.launches import LAUNCH_TOTALS, QUEUE_TOTALS
+from profiler_kit.analyses.gpu.operators import MODULE_WORK, OPERATOR_KERNELS, OPERATOR_WORK, SHAPE_WORK
 from profiler_kit.analyses.gpu.sequences import KERNEL_SEQUENCES
 from profiler_kit.analyses.gpu.utilization import REGION_UTILIZATION
 from profiler_kit.schema import Schema

@@ -11,14 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiler_kit import join_run, load_snapshot, load_trace
-from profiler_kit.render.figures.kernels_and_memory import busy_share, kernels_and_memory
+from profiler_kit.analyses.gpu.intervals import covered_between, union
+from profiler_kit.render.figures.memory import kernels_and_memory
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SPANS = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 30)), max_size=20)
 
 
 @given(SPANS, st.integers(1, 12))
-def test_busy_share_is_what_counting_gives(spans: list[tuple[int, int]], steps: int) -> None:
+def test_what_is_covered_is_what_counting_gives(spans: list[tuple[int, int]], steps: int) -> None:
     start = np.array([a for a, _ in spans], np.int64)
     end = np.array([a + length for a, length in spans], np.int64)
     edges = np.linspace(5, 5 + 6 * steps, steps + 1)
@@ -26,7 +27,7 @@ def test_busy_share_is_what_counting_gives(spans: list[tuple[int, int]], steps: 
         sum(any(a <= at < b for a, b in zip(start, end, strict=True)) for at in range(int(low), int(high))) / 6
         for low, high in pairwise(edges)
     ]
-    assert busy_share(start, end, edges) == pytest.approx(counted)
+    assert covered_between(*union(start, end), edges[:-1], edges[1:]) / 6 == pytest.approx(counted)
 
 
 def test_the_figure_of_a_real_run() -> None:

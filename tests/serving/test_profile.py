@@ -16,7 +16,7 @@ from profiler_kit.errors import InputError, RunFormatError
 from profiler_kit.findings.serving import slowest
 from profiler_kit.formats.request_file import read_requests, write_requests
 from profiler_kit.models.serving.worker import Recording
-from profiler_kit.render.figures.requests import request_waterfall as request_waterfall_figure
+from profiler_kit.render.figures.run import request_waterfall as request_waterfall_figure
 from profiler_kit.render.report.page import report_page
 from profiler_kit.run import load_run
 from tests.cli.run import profiler_kit

@@ -1,4 +1,4 @@
-// What the server is asked (timeline_routes.py): the description once, then tiles, matches and facts of one span.
+// What the server is asked (app/routes.py): the description once, then tiles, matches and facts of one span.
 
 class Server {
   constructor(base, run, complain) {

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import numpy.typing as npt
 
 I64 = npt.NDArray[np.int64]
+Times = TypeVar("Times", I64, npt.NDArray[np.float64])
 
 
 def union(start: I64, end: I64) -> tuple[I64, I64]:
@@ -52,3 +55,16 @@ def covered_by_group(group: I64, start: I64, end: I64, groups: int) -> I64:
     reach = np.concatenate((start[:1], np.maximum.accumulate(end)[:-1]))
     np.add.at(total, group, np.maximum(end - np.maximum(start, reach), 0))
     return total
+
+
+def covered_between(start: I64, end: I64, low: Times, high: Times) -> Times:
+    """How much of each stretch low .. high these disjoint, sorted intervals cover."""
+    # covered time before each interval; before a moment: all intervals begun by then, less the rest of the last one
+    done = np.concatenate(([0], np.cumsum(end - start)))
+
+    def until(time: Times) -> Times:
+        at = np.searchsorted(start, time, "right")
+        over = np.maximum(end[np.maximum(at - 1, 0)] - time, 0) if len(end) else np.zeros_like(time)
+        return done[at] - np.where(at > 0, over, 0)
+
+    return until(high) - until(low)

@@ -13,7 +13,7 @@ import pandas as pd
 
 from profiler_kit.analyses.gpu.categories import COPY, event_categories, owners
 from profiler_kit.analyses.gpu.operator_models import Call, Work, model_of
-from profiler_kit.analyses.gpu.operator_work import NO_LAUNCH, NO_OPERATOR
+from profiler_kit.analyses.gpu.operators import NO_LAUNCH, NO_OPERATOR
 from profiler_kit.analyses.gpu.peaks import Peaks, peak_dtype
 from profiler_kit.attribute.frames import KERNEL_DETAILS
 from profiler_kit.attribute.launch_context import codes_of

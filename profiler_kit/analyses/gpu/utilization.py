@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.analyses.gpu.idle import KERNEL_WAIT_BELOW_NS, idle_gaps, waiting_calls
-from profiler_kit.analyses.gpu.intervals import covered_by_group, union
+from profiler_kit.analyses.gpu.intervals import covered_between, covered_by_group, union
 from profiler_kit.analyses.gpu.regions import REGION_TOTALS
 from profiler_kit.attribute.frames import KERNEL_DETAILS, LAUNCH_CALLS, REGION_INSTANCES
 from profiler_kit.load.integers import MISSING
@@ -167,12 +167,12 @@ def _by_instance(details: pd.DataFrame, instances: pd.DataFrame, gaps: pd.DataFr
     group, row = _with_ancestors(_integers(details["instance"], -1), _integers(instances["parent"], -1))
     # each event cut to the wall time of the instance
     busy = covered_by_group(group, np.maximum(start[row], began[group]), np.minimum(end[row], ended[group]), count)
-    occupied = _inside(*union(start, end), began, ended)
+    occupied = covered_between(*union(start, end), began, ended)
     idle = (ended - began) - occupied
     gap_start, gap_end = gaps["start_ns"].to_numpy(), (gaps["start_ns"] + gaps["dur_ns"]).to_numpy()
 
     def idle_of(chosen: npt.NDArray[np.bool_]) -> I64:
-        return _inside(gap_start[chosen], gap_end[chosen], began, ended)
+        return covered_between(gap_start[chosen], gap_end[chosen], began, ended)
 
     cause = gaps["cause"].to_numpy()
     waits, others = idle_of(cause == "kernel wait"), idle_of(cause == "other")
@@ -222,19 +222,6 @@ def _with_ancestors(instance: I64, parent: I64) -> tuple[I64, I64]:
     return np.concatenate(groups), np.concatenate(rows)
 
 
-def _inside(start: I64, end: I64, low: I64, high: I64) -> I64:
-    """How much of each stretch low .. high is covered by these disjoint, sorted intervals."""
-    # covered time before each interval; before a moment: all intervals begun by then, less the rest of the last one
-    done = np.concatenate(([0], np.cumsum(end - start)))
-
-    def until(time: I64) -> I64:
-        at = np.searchsorted(start, time, "right")
-        over = np.maximum(end[np.maximum(at - 1, 0)] - time, 0) if len(end) else np.zeros_like(time)
-        return done[at] - np.where(at > 0, over, 0)
-
-    return np.asarray(until(high) - until(low), dtype=np.int64)
-
-
 def _waiting(launch_calls: pd.DataFrame, instances: pd.DataFrame) -> I64:
     """How long the host waited for the GPU inside each instance, on the instance's own thread."""
     calls = waiting_calls(launch_calls)
@@ -244,7 +231,7 @@ def _waiting(launch_calls: pd.DataFrame, instances: pd.DataFrame) -> I64:
         rows = np.flatnonzero(instances["thread"] == thread)
         covered = union(mine["start_ns"].to_numpy(), (mine["start_ns"] + mine["dur_ns"]).to_numpy())
         low, high = instances["start_ns"].to_numpy()[rows], instances["end_ns"].to_numpy()[rows]
-        total[rows] = _inside(*covered, low, high)
+        total[rows] = covered_between(*covered, low, high)
     return total
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from profiler_kit.attribute.frames import GPU_EVENTS
-from profiler_kit.render.figures.style import GRID, MARGIN, escape
+from profiler_kit.render.figures.style import GRID, LEGEND_ABOVE, MARGIN, escape
 from profiler_kit.text import fmt_count, fmt_ns, fmt_path, ns_in, time_unit
 from profiler_kit.timeline.palette import HUES, MARK, NEUTRAL, region_colours
 
@@ -54,7 +54,7 @@ def durations_over_time(gpu_events: pd.DataFrame, region_names: list[str], *, st
         height=300,
         margin=MARGIN,
         showlegend=True,
-        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
+        legend=LEGEND_ABOVE,
         xaxis={"title": "since the first GPU event", "ticksuffix": f" {clock}", "tickformat": ",", "showgrid": False},
         yaxis={"rangemode": "tozero", "ticksuffix": f" {unit}", "tickformat": ",", "gridcolor": GRID},
     )

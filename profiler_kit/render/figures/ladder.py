@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from profiler_kit.formats.ladder_file import LADDER_ROWS
-from profiler_kit.render.figures.style import GRID, LETTER_PX, MARGIN, escape
+from profiler_kit.render.figures.style import GRID, LEGEND_BELOW, LETTER_PX, MARGIN, escape
 from profiler_kit.render.labels import place_labels
 from profiler_kit.render.ladder_style import ALTERNATIVE, BELOW, MEMORY, STEP, agreement_title, speed_text, titles
 from profiler_kit.text import fmt_rate
@@ -55,9 +55,7 @@ def waterfall(rows: pd.DataFrame) -> go.Figure:
         },
         barmode="stack",
         bargap=0.28,
-        legend={
-            "orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom", "traceorder": "normal",
-        },
+        legend={**LEGEND_BELOW, "traceorder": "normal"},
     )  # fmt: skip
     return figure
 
@@ -101,13 +99,8 @@ def pareto(rows: pd.DataFrame) -> go.Figure:
         height=380,
         margin={**MARGIN, "l": 64, "b": 78, "autoexpand": False},
         xaxis={"title": titles(rows)[0], "range": list(x_range), "gridcolor": GRID, "fixedrange": True},
-        yaxis={
-            "title": agreement_title(rows),
-            "range": list(y_range),
-            "gridcolor": GRID,
-            "fixedrange": True,
-        },
-        legend={"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom"},
+        yaxis={"title": agreement_title(rows), "range": list(y_range), "gridcolor": GRID, "fixedrange": True},
+        legend=LEGEND_BELOW,
     )
     return figure
 
@@ -175,7 +168,7 @@ def roofline(rows: pd.DataFrame, matrix_tflops: Mapping[str, float], copy_gb_per
         margin={**MARGIN, "l": 64, "b": 58 + 20 * (len(figure.data) - 2), "autoexpand": False},
         xaxis={"title": "FLOP per byte of the published model", "range": list(x_range), **lines},
         yaxis={"title": "TFLOP/s", "range": list(y_range), **lines},
-        legend={"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom"},
+        legend=LEGEND_BELOW,
     )
     return figure
 

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from profiler_kit.analyses.layers.totals import LAYER_KINDS, LAYER_TOTALS
-from profiler_kit.render.figures.style import GRID, LETTER_PX, MARGIN, escape, legend_px
+from profiler_kit.render.figures.style import GRID, LEGEND_BELOW, LETTER_PX, MARGIN, NAMES, escape, legend_px
 from profiler_kit.text import fmt_all_ns, fmt_ns, fmt_percent, ns_in, time_unit
 from profiler_kit.timeline.palette import HUES, INKS, NEUTRAL, SCALE_DARK, SCALE_LIGHT, ink_on
 
@@ -148,7 +148,7 @@ def layer_lines(totals: pd.DataFrame, layers: Sequence[str]) -> go.Figure:
         height=310 + below,
         margin={**MARGIN, "l": 72, "b": 62 + below, "autoexpand": False},
         hovermode="x unified",
-        legend={"orientation": "h", "y": 0, "yref": "container", "yanchor": "bottom", "x": 0},
+        legend=LEGEND_BELOW,
     )
     figure.update_xaxes(title="batch size", type="category", fixedrange=True, showgrid=False)
     figure.update_yaxes(rangemode="tozero", tickformat=",", gridcolor=GRID, fixedrange=True)
@@ -206,15 +206,8 @@ def kind_shares(kinds: pd.DataFrame) -> go.Figure:
         bargap=0.3,
         height=_KINDS_AXIS_PX + above + 40 * max(2, kinds["batch_size"].nunique()),
         margin={**MARGIN, "l": 56, "t": above + 8, "b": _KINDS_AXIS_PX - 8, "autoexpand": False},
-        legend={
-            "orientation": "h",
-            "y": 1.0,
-            "yref": "container",
-            "yanchor": "top",
-            "x": 0,
-            "traceorder": "normal",
-        },
+        legend={**LEGEND_BELOW, "y": 1.0, "yanchor": "top", "traceorder": "normal"},
         xaxis={"ticksuffix": " %", "gridcolor": GRID, "fixedrange": True, "rangemode": "tozero"},
-        yaxis={"title": "batch size", "type": "category", "autorange": "reversed", "fixedrange": True},
+        yaxis={"title": "batch size", **NAMES},
     )
     return figure

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 
 from profiler_kit.analyses.gpu.timeline import GpuTimeline
-from profiler_kit.render.figures.style import GRID, MARGIN
+from profiler_kit.analyses.serving.requests import REQUESTS, STAGES
+from profiler_kit.render.figures.style import LEGEND_ABOVE, MARGIN, time_axis
 from profiler_kit.text import fmt_ns, fmt_percent, ns_in, time_unit
 from profiler_kit.timeline.palette import ACTIVITY, HUES, MARK
 from profiler_kit.units import ns_to_ms
@@ -80,13 +82,37 @@ def latency_samples(latency_ns: Sequence[int]) -> go.Figure:
             "dtick": max(1, -(-len(values) // 12)),  # whole iterations, at most a dozen of them
             "range": [0.4, len(values) + 0.6],
         },
-        yaxis={
-            "ticksuffix": f" {unit}",
-            "tickformat": ",",
-            "rangemode": "tozero",
-            "fixedrange": True,
-            "gridcolor": GRID,
-            "nticks": 5,
-        },
+        yaxis=time_axis(unit, rangemode="tozero", nticks=5),
+    )
+    return figure
+
+
+def request_waterfall(requests: pd.DataFrame, *, most: int = 30) -> go.Figure:
+    """The slowest requests, the slowest on top, from arrival to answer in stages. Takes REQUESTS, not empty."""
+    REQUESTS.check(requests)
+    slow = requests.sort_values("latency_ns", ascending=False, kind="stable").head(most)
+    unit = time_unit(slow["latency_ns"].dropna().tolist())
+    names = [f"request {number}" for number in slow["id"].tolist()]
+    figure = go.Figure()
+    for stage, colour in zip(STAGES, HUES, strict=False):
+        column = f"{stage}_ns"
+        values = slow[column].fillna(0).tolist()
+        figure.add_bar(
+            x=[ns_in(value, unit) for value in values],
+            y=names,
+            orientation="h",
+            name=REQUESTS.label(column),
+            marker={"color": colour, "line": {"width": 0}},
+            customdata=[fmt_ns(value) for value in values],
+            hovertemplate="%{y}<br>%{fullData.name} %{customdata}<extra></extra>",
+        )
+    figure.update_layout(
+        barmode="stack",
+        height=90 + 18 * len(slow),
+        margin=MARGIN,
+        bargap=0.25,
+        legend={**LEGEND_ABOVE, "y": 1.02, "traceorder": "normal"},
+        xaxis=time_axis(unit),
+        yaxis={"autorange": "reversed", "fixedrange": True},
     )
     return figure

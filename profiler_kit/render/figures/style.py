@@ -8,9 +8,14 @@ from typing import Final
 
 import plotly.graph_objects as go
 
+from profiler_kit.text import TimeUnit
+
 MARGIN: Final = {"l": 0, "r": 8, "t": 8, "b": 0, "pad": 4}
 GRID: Final = "rgba(128,128,128,0.18)"
+LEGEND_ABOVE: Final = {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0}  # a legend above the plot
+LEGEND_BELOW: Final = {"orientation": "h", "y": 0, "yref": "container", "yanchor": "bottom", "x": 0}
 LETTER_PX: Final = 7
+NAMES: Final = {"type": "category", "autorange": "reversed", "fixedrange": True}  # an axis of names, the first on top
 Figure = go.Figure
 
 
@@ -21,6 +26,11 @@ def legend_px(names: Sequence[str], page_px: int = 900) -> int:
     """
     key_px, line_px = 50, 20
     return line_px * -(-sum(key_px + LETTER_PX * len(name) for name in names) // page_px)
+
+
+def time_axis(unit: TimeUnit, **more: object) -> dict[str, object]:
+    """An axis that counts time in that unit and is not zoomed."""
+    return {"ticksuffix": f" {unit}", "tickformat": ",", "gridcolor": GRID, "fixedrange": True, **more}
 
 
 def escape(text: str, most: int = 80) -> str:

@@ -8,8 +8,7 @@ from typing import Final
 import pandas as pd
 from markupsafe import Markup
 
-from profiler_kit.analyses.layers.choice import best_depth, layers_at_depth, telling_layers
-from profiler_kit.analyses.layers.totals import LAYER_TOTALS
+from profiler_kit.analyses.layers.totals import LAYER_TOTALS, best_depth, layers_at_depth, telling_layers
 from profiler_kit.findings.layers import of_layers, scaling
 from profiler_kit.render.html import fill
 from profiler_kit.render.report.section import Block, Section, warning

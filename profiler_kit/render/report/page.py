@@ -9,22 +9,125 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
+import pandas as pd
+from markupsafe import Markup
+
+from profiler_kit.analyses.compare.traces import Comparison
+from profiler_kit.analyses.gpu.utilization import REGION_UTILIZATION
+from profiler_kit.errors import KitError
+from profiler_kit.findings.compare import of_comparison
+from profiler_kit.findings.numbers import numbers
 from profiler_kit.findings.records import record_facts, what_ran
 from profiler_kit.formats.ladder_record import LadderRecord
 from profiler_kit.formats.run_record import RunRecord
 from profiler_kit.render.bars import facts
-from profiler_kit.render.html import Colours, asset, page
+from profiler_kit.render.html import Colours, HtmlColumn, asset, page, table, table_html, verdict_chip
 from profiler_kit.render.ladder_style import ladder_facts
-from profiler_kit.render.report.all_tables import all_tables
-from profiler_kit.render.report.compare import comparison, side_by_side
 from profiler_kit.render.report.layers import heat_styles, layer_section
 from profiler_kit.render.report.memory import SHOWN, memory_section
 from profiler_kit.render.report.overview import overview
 from profiler_kit.render.report.section import Block, Section, colours_of, warning
-from profiler_kit.render.report.trace import shown_tables, trace_sections
+from profiler_kit.render.report.timeline import trace_timeline
+from profiler_kit.render.svg import bar
 from profiler_kit.run import Run, compare_runs
+from profiler_kit.table import Filled, Of
+from profiler_kit.tables import every_table, tables_of
+from profiler_kit.text import MISSING, fmt_count
+from profiler_kit.timeline.palette import HUES, NEUTRAL, colour_of
+from profiler_kit.trace import Trace
 from profiler_kit.version import __version__
+
+
+def side_by_side(runs: Sequence[Run]) -> Section:
+    """One row a run with the numbers that sum it up."""
+    shown = [{one.name: one for one in numbers(run)} for run in runs]
+    columns = [HtmlColumn("run", [run.name for run in runs], "text")]
+    for name in dict.fromkeys(name for one in shown for name in one if name != "Events in the trace"):
+        known = [one[name] for one in shown if name in one]
+        if known:
+            cells = [one[name].value if name in one else MISSING for one in shown]
+            columns.append(HtmlColumn(name, cells, meaning=known[0].meaning))
+    ran = [what_ran(run.record) if run.record else MISSING for run in runs]
+    drawn = table([*columns, HtmlColumn("what ran", ran, "prose")], "Runs beside each other", sortable=False)
+    return Section("side-by-side", "Runs beside each other", rows=[[Block("", drawn)]])
+
+
+def comparison(a: Run, b: Run, found: Comparison, colours: Colours, anchor: str = "", title: str = "") -> Section:
+    """What changed from A to B: sentences, then the tables of a comparison, the long ones folded."""
+    said = of_comparison(found, (a.record, b.record))
+    rows = [[one] for one in _blocks(found, colours)]
+    return Section(anchor, title, said=said[0] if said else None, lines=said[1:], rows=rows)
+
+
+def _blocks(found: Comparison, colours: Colours) -> Iterator[Block]:
+    for one in tables_of("diff"):
+        filled = one.of_source({"B": found}, run="B")
+        hues = colours if one.tree else None
+        bars = HtmlColumn("", list(_pairs(filled.frame, hues)), "pair")
+        body = table_html(filled, top=one.top, colours=hues, extra=[bars], brief=True)
+        yield Block(one.heading, body, folded=one.top is not None)
+
+
+def _pairs(rows: pd.DataFrame, colours: Colours | None) -> Iterator[Markup]:
+    """Both values of each row as bars, A above B."""
+    both = rows[["a_ns", "b_ns"]].fillna(0.0)
+    longest = float(both.to_numpy().max(initial=0.0)) or 1.0
+    for path, a, b in zip(rows["path"], both["a_ns"], both["b_ns"], strict=True):
+        colour = colour_of(colours, path[-1]) if colours else HUES[0]
+        yield bar(a / longest, NEUTRAL, height=6) + bar(b / longest, colour, height=8)
+
+
+REGIONS: Final = 40
+ROWS: Final = {"kernels": 25, "operator_work": 20, "operator_sums": 20, "module_work": 30}
+_TIMELINE: Final = (
+    "All of the recording. Colour is the region. Where spans are too short to see, height is the share of busy time."
+)
+
+
+def shown_tables(*, on_gpu: bool) -> tuple[str, ...]:
+    """The tables that sections show."""
+    known = ("regions", "region_overview", "layer_totals")
+    return (*known, "kernels", "operator_work", "module_work") if on_gpu else (*known, "operator_sums")
+
+
+def trace_sections(run: Run, trace: Trace, colours: Colours, prefix: str, *, on_gpu: bool) -> Iterator[Section]:
+    """Each with its heading; those with nothing to show are empty."""
+    yield Section(f"{prefix}regions", "Regions", rows=[_regions(run, trace, colours, on_gpu=on_gpu)])
+    picture = Block("", trace_timeline(trace, colours))
+    yield Section(f"{prefix}timeline", "Timeline", rows=[[picture]], lead=_TIMELINE)
+    yield Section(f"{prefix}kernels", "Kernels", rows=[[Block("", _top("kernels", trace))]] if on_gpu else ())
+    operators = [Block("", _top("operator_work" if on_gpu else "operator_sums", trace))]
+    has_modules = on_gpu and any(trace.module_work()["path"])
+    modules = [Block("Modules", _top("module_work", trace))] if has_modules else []
+    yield Section(f"{prefix}operators", "Operators and modules", rows=[operators, modules])
+
+
+def _top(name: str, trace: Trace) -> Markup:
+    filled = every_table()[name].of_source(trace)
+    return table_html(filled, top=ROWS[name])
+
+
+def _regions(run: Run, trace: Trace, colours: Colours, *, on_gpu: bool) -> list[Block]:
+    """The tree of regions with what bounds each; the rest, where there are many, behind a line."""
+    filled = every_table()["regions"].of_source(trace)
+    rest = len(filled) - REGIONS
+    shown = [Block("", _region_rows(filled, run, colours, 0, on_gpu=on_gpu))]
+    if rest > 0:
+        most = 5 * REGIONS
+        title = f"{fmt_count(rest)} more regions" if rest <= most else f"The next {most} of {fmt_count(rest)} regions"
+        shown.append(Block(title, _region_rows(filled, run, colours, REGIONS, on_gpu=on_gpu), folded=True))
+    return shown
+
+
+def _region_rows(filled: Filled, run: Run, colours: Colours, start: int, *, on_gpu: bool) -> Markup:
+    top = 5 * REGIONS if start else REGIONS
+    chips = (
+        [verdict_chip(run.bounds.get(path, "")) for path in filled.frame["path"][start : start + top]] if on_gpu else []
+    )
+    extra = [HtmlColumn("bound by", chips, "text", REGION_UTILIZATION.meaning("verdict"))] if on_gpu else []
+    return table_html(filled, top=top, start=start, colours=colours, extra=extra, more=False)
 
 
 @dataclass(frozen=True)
@@ -107,3 +210,43 @@ def _of_run(run: Run, prefix: str, colours: Colours) -> Iterator[Section]:
 def record_section(record: RunRecord, prefix: str = "") -> Section:
     """What ran, one line a fact."""
     return Section(f"{prefix}what", "What ran", rows=[[Block("", facts(record_facts(record), "facts"))]])
+
+
+FIRST_ROWS, RAW_ROWS = 5, 3  # of what a command prints, and of the events and intervals behind it
+_LEAD: Final = "The first rows of each; profiler-kit prints them whole, as text, JSON or CSV."
+
+
+def all_tables(run: Run, colours: Colours, prefix: str, shown: Sequence[str]) -> Section:
+    """A folded block for each table of the trace, the memory snapshot and the layers but those `shown` elsewhere."""
+    sources: tuple[tuple[Of, Any], ...] = (
+        ("trace", run.trace),
+        ("snapshot", run.snapshot),
+        ("layers", run.layers),
+        ("requests", run.requests),
+    )
+    blocks: list[Block] = []
+    empty: list[str] = []
+    raw: list[str] = []
+    for of, source in sources:
+        if source is not None:
+            raw += [table.name for table in tables_of(of) if table.arrow is not None]
+            blocks += _tables(of, source, colours, shown, empty)
+    notes = [f"Without rows: {', '.join(empty)}."] if empty else []
+    notes += [f"By SQL only, as they are as long as the file: {', '.join(raw)}."] if raw else []
+    return Section(f"{prefix}tables", "All tables", notes=notes, rows=[[one] for one in blocks], lead=_LEAD)
+
+
+def _tables(of: Of, source: Any, colours: Colours, shown: Sequence[str], empty: list[str]) -> Iterator[Block]:
+    for one in tables_of(of):
+        if one.name in shown or one.arrow is not None:
+            continue
+        try:
+            filled = one.of_source(source)
+        except KitError:  # a table of something that this run does not hold
+            empty.append(one.title)
+            continue
+        if not len(filled):
+            empty.append(one.title)
+            continue
+        body = table_html(filled, top=FIRST_ROWS if one.command else RAW_ROWS, colours=colours, brief=True)
+        yield Block(f"{one.heading} ({fmt_count(len(filled))})", body, folded=True)
