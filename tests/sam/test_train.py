@@ -15,7 +15,7 @@ from profiler_kit.models.sam.generator import Pixels, Points
 from profiler_kit.models.sam.models import load_model
 from profiler_kit.models.sam.scenes import Scene, generate_scenes
 from profiler_kit.models.sam.segmenter import SamSegmenter
-from profiler_kit.models.sam.train import SceneStore, draw_task, main, sharpen
+from profiler_kit.models.sam.train import SAM, SceneStore, draw_task, main, sharpen
 from profiler_kit.models.sam.train_check import kept_by_default
 from profiler_kit.models.sam.train_data import BACKGROUND, FIRST_SEED, PADDING, fit_sample, make_sample
 from profiler_kit.models.sam.train_loss import (
@@ -82,6 +82,8 @@ def test_samples_hold_the_scene_resized_and_padded() -> None:
         assert np.count_nonzero(small) * 4 == pytest.approx(np.count_nonzero(mask), rel=0.05)
         x, y = sample.centres[number]
         assert small[y, x]
+    stretched = fit_sample(scene, 256, stretched=True)
+    assert (stretched.owner >= BACKGROUND).all() and stretched.image.any(axis=(1, 2)).all()
     again, other = make_sample(7, 256), make_sample(8, 256)
     assert np.array_equal(again.image, make_sample(7, 256).image) and not np.array_equal(again.image, other.image)
     assert FIRST_SEED > 1 << 32
@@ -93,12 +95,13 @@ def test_prompts_lie_in_what_they_ask_for_and_a_few_steps_make_the_loss_fall() -
     store = SceneStore(3, 256, torch.device("cpu"))
     store.add([make_sample(number, 256) for number in range(4)])
     assert len(store) == 3 and store.seen == 4
-    task = draw_task(store, sam, 2, 3)
+    task = draw_task(store, SAM.colours(sam), 3, 2)
+    assert (task.boxed, task.prompts) == (1, 2)
     for point, box, truth in zip(task.points, task.boxes, task.truth, strict=True):
         x, y = point.long().tolist()
         assert truth[y, x]
         assert (box >= 0).all() and (box <= 255).all()
-    assert not (task.truth.view(2, 3, 256, 256) & ~task.valid[:, None]).any()
+    assert not (task.truth.view(3, 2, 256, 256) & ~task.valid[:, None]).any()
     optimizer = torch.optim.AdamW(sam.parameters(), lr=2e-3)
     totals = []
     for _ in range(7):

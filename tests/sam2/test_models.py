@@ -47,8 +47,8 @@ def meta_keys() -> set[str]:
         "pred_obj_score_head",
     ]
     return {
-        *both(*(f"{trunk}.blocks.{number}.{part}" for number in range(8) for part in block)),
-        *both(*(f"{trunk}.blocks.{number}.proj" for number in (1, 3, 7)), f"{trunk}.patch_embed.proj"),
+        *both(*(f"{trunk}.blocks.{number}.{part}" for number in range(10) for part in block)),
+        *both(*(f"{trunk}.blocks.{number}.proj" for number in (1, 3, 9)), f"{trunk}.patch_embed.proj"),
         *(f"{trunk}.pos_embed", f"{trunk}.pos_embed_window", "no_mem_embed"),
         *both(*(f"image_encoder.neck.convs.{level}.conv" for level in range(4))),
         *(f"sam_prompt_encoder.point_embeddings.{kind}.weight" for kind in range(4)),
@@ -87,7 +87,7 @@ def test_sizes_are_the_published_ones() -> None:
             name: sum(parameter.numel() for parameter in shape.build().parameters()) for name, shape in SHAPES.items()
         }
     assert {name: round(count / 1e6, 1) for name, count in counts.items()} == {
-        "sam2_nano": 4.5,
+        "sam2_nano": 2.9,
         "sam2_tiny": 31.4,
         "sam2_small": 38.5,
         "sam2_base_plus": 73.3,
@@ -152,7 +152,7 @@ def test_checkpoints_that_do_not_fit(official: Path, tmp_path: Path) -> None:
     state = torch.load(official, weights_only=True)["model"]
     total = len(meta_keys())
     assert message(official, "sam2_tiny") == (
-        f"{official}: holds sam2_nano: 8 blocks, the first of width 48, expected sam2_tiny. Try --model sam2_nano."
+        f"{official}: holds sam2_nano: 10 blocks, the first of width 32, expected sam2_tiny. Try --model sam2_nano."
     )
     key = "sam_prompt_encoder.point_embeddings.2.weight"
     torch.save({"model": {name: value for name, value in state.items() if name != key}}, path)
@@ -164,7 +164,7 @@ def test_checkpoints_that_do_not_fit(official: Path, tmp_path: Path) -> None:
     first = "image_encoder.trunk.patch_embed.proj.weight"
     torch.save({"model": {**state, first: torch.zeros(50, 3, 7, 7)}}, path)
     assert message(path) == (
-        f"{path}: holds an unknown SAM 2: 8 blocks, the first of width 50, expected sam2_nano. {FILES}"
+        f"{path}: holds an unknown SAM 2: 10 blocks, the first of width 50, expected sam2_nano. {FILES}"
     )
     torch.save({"model": {"a": torch.zeros(1)}}, path)
     assert message(path) == (

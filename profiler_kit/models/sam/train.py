@@ -3,8 +3,8 @@
     python -m profiler_kit.models.sam.train --model vit_small --seconds 440 --out vit_small_512.pt
     python -m profiler_kit.models.sam.train --resume vit_small_512.pt --rate 5e-4 --seconds 440 --out better.pt
 
-Made the weights that ship as `vit_small`. Weights from before logits were trained steep go on with `--sharpen 8`.
-One GPU trains while every core but one draws new scenes.
+Made the weights that ship as `vit_small`, and in `models.sam2.train` those of `sam2_nano`. Weights from before logits
+were trained steep go on with `--sharpen 8`. One GPU trains while every core but one draws new scenes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import math
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from profiler_kit.models.sam.models import load_model
 from profiler_kit.models.sam.prompts import PromptChoice
 from profiler_kit.models.sam.scenes import generate_scenes
 from profiler_kit.models.sam.segmenter import SamSegmenter
-from profiler_kit.models.sam.train_check import evaluate, kept_by_default, scene_ious
+from profiler_kit.models.sam.train_check import evaluate, kept_by_default, predict_scene, scene_ious
 from profiler_kit.models.sam.train_data import (
     BACKGROUND,
     MOST_OBJECTS,
@@ -37,20 +37,64 @@ from profiler_kit.models.sam.train_data import (
     unseen_scenes,
     waiting,
 )
-from profiler_kit.models.sam.train_loss import Task, task_losses
+from profiler_kit.models.sam.train_loss import SHARPNESS, Answer, Task, answer, task_losses
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from multiprocessing.queues import Queue
 
     from segment_anything.modeling import Sam
 
+    from profiler_kit.models.sam.generator import Segmenter
+    from profiler_kit.models.sam.train_check import Predict
+
 _WEIGHT_DECAY: Final = 0.05
 _WARM_UP: Final = 0.05  # share of the training in which the learning rate rises
 _AVERAGE: Final = 0.999  # of the weights, kept at each step
+_STEEPER: Final = (0.35, 0.7)  # where in a training from random weights logits become steep; flat ones learn first
 _CENTRES: Final = 0.3  # share of the points that are object centres
-_BOXES: Final = 0.2  # share of the prompts that are boxes
-_BACKGROUNDS: Final = 0.15  # share of the prompts that ask for the background
+_BOXES: Final = 0.2  # share of the images whose prompts are boxes
+_BACKGROUNDS: Final = 0.15  # share of the points that ask for the background
 _TAKE: Final = 16  # new scenes taken between two steps at most
+
+
+class Colours(NamedTuple):
+    """Mean and deviation of each channel, float[3, 1, 1], 0 to 255; called as a SAM calls its own."""
+
+    pixel_mean: torch.Tensor
+    pixel_std: torch.Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """What training has to know of a family of models.
+
+    load: as `models.load_model`. begin: gives random weights their scale. side: of the input, pixels. colours: of its
+    images. stretched: whether images are stretched to a square. answer: as
+    `train_loss.answer`. thresholds: its mask generator's, where they are not SAM's. predict: as `predict_scene`. filed:
+    what a checkpoint holds of a state dict.
+    """
+
+    load: Callable[..., Any]
+    begin: Callable[[Any], None] = lambda _: None
+    side: Callable[[Any], int]
+    colours: Callable[[Any], Colours]
+    stretched: bool = False
+    answer: Answer
+    segmenter: Callable[[Any], Segmenter]
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    predict: Predict
+    filed: Callable[[dict[str, torch.Tensor]], Mapping[str, Any]] = lambda state: state
+
+
+SAM: Final = Family(
+    load=load_model,
+    side=lambda sam: int(sam.image_encoder.img_size),
+    colours=lambda sam: Colours(sam.pixel_mean, sam.pixel_std),
+    answer=answer,
+    segmenter=SamSegmenter,
+    predict=predict_scene,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,23 +158,28 @@ class SceneStore:
         target[slots.to(target.device, non_blocking=True)] = values.to(target.device, non_blocking=True)
 
 
-def draw_task(store: SceneStore, sam: Sam, batch: int, prompts: int) -> Task:
+def draw_task(store: SceneStore, colours: Colours | Sam, batch: int, prompts: int) -> Task:
     """`batch` scenes at random with their colour channels in a random order, and `prompts` prompts for each.
 
-    Some of the points are object centres, most random pixels of the object, as those of a grid are; a few ask for the
-    background. Half of the boxes are exact and the others off by noise of a tenth of their sides.
+    Boxes are asked of the first images. Some of the points are object centres, most random pixels of the object, as
+    those of a grid are; a few ask for the background. Half of the boxes are exact and the others off by noise of a
+    tenth of their sides.
     """
     index = torch.randint(len(store), (batch,), device=store.images.device)
-    return ask_scenes(store, sam, index, prompts)
+    return ask_scenes(store, colours, index, prompts)
 
 
-def ask_scenes(store: SceneStore, sam: Sam, index: torch.Tensor, prompts: int, *, recolour: bool = True) -> Task:
+def ask_scenes(
+    store: SceneStore, colours: Colours | Sam, index: torch.Tensor, prompts: int, *, recolour: bool = True
+) -> Task:
     """As `draw_task`, of the scenes of that index; those without an object are asked for their background."""
     device, batch, count = index.device, len(index), len(index) * prompts
+    boxed = round(_BOXES * batch)
     owner = store.owner[index]
     objects = store.objects[index, None]
     asked = (torch.rand(batch, prompts, device=device) * objects).long()
     chance = torch.rand(batch, prompts, device=device)
+    chance[:boxed] = 1.0
     asked = torch.where((chance < _BACKGROUNDS) | (objects == 0), BACKGROUND, asked)
     truth = (owner[:, None] == asked[..., None, None]).flatten(0, 1)
     somewhere = (torch.rand(truth.shape, device=device) * truth).flatten(1).argmax(dim=1)
@@ -140,83 +189,88 @@ def ask_scenes(store: SceneStore, sam: Sam, index: torch.Tensor, prompts: int, *
     centres, boxes = store.centres[rows].flatten(0, 1).float(), store.boxes[rows].flatten(0, 1).float()
     is_object = (asked != BACKGROUND).flatten()
     central = is_object & (torch.rand(count, device=device) < _CENTRES)
-    by_box = is_object & (torch.rand(count, device=device) < _BOXES)
+    by_box = is_object & (torch.arange(count, device=device) < boxed * prompts)
     sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
     noise = (torch.randn_like(boxes) * 0.1 * sides).clamp(-20, 20)
     boxes = torch.where((torch.rand(count, 1, device=device) < 0.5), boxes, (boxes + noise).clamp(0, side - 1))
     valid = owner != PADDING
-    order = torch.rand(batch, 3, device=device).argsort(dim=1)
     images = store.images[index].permute(0, 3, 1, 2)
     if recolour:
+        order = torch.rand(batch, 3, device=device).argsort(dim=1)
         images = images.gather(1, order[:, :, None, None].expand(-1, -1, side, side))
-    images = (images.float() - sam.pixel_mean) / sam.pixel_std * valid[:, None]
-    return Task(images, torch.where(central[:, None], centres, pixels), boxes, by_box, truth, valid)
+    images = (images.float() - colours.pixel_mean) / colours.pixel_std * valid[:, None]
+    return Task(images, torch.where(central[:, None], centres, pixels), boxes, by_box, truth, valid, boxed)
 
 
-def train(options: TrainOptions) -> dict[str, object]:
+def train(options: TrainOptions, family: Family = SAM) -> dict[str, object]:
     """Train, write the averaged weights to `options.out` every `save_every` seconds and at the end, and evaluate.
 
     Returns the record that `main` writes beside the weights: settings, environment, loss curve, IoU.
     """
     since = time.perf_counter()
     torch.manual_seed(options.seed)
-    loaded = load_model(options.model, checkpoint=options.resume, seed=options.seed)
+    loaded = family.load(options.model, checkpoint=options.resume, seed=options.seed)
+    if options.resume is None:
+        family.begin(loaded.model)
     sharpen(loaded.model, options.sharpen)
-    side = int(loaded.model.image_encoder.img_size)
+    side = family.side(loaded.model)
     unseen = unseen_scenes(side, options.unseen, options.workers)
-    with scene_feed(side, options.workers) as samples:  # before CUDA is touched
+    with scene_feed(side, options.workers, stretched=family.stretched) as samples:  # before CUDA is touched
         device = resolve_device(options.device)
-        sam = loaded.model.to(device).requires_grad_(True).train()
-        run = _Run(options, sam, since)
+        run = _Run(options, family, loaded.model.to(device).requires_grad_(True).train(), since)
         run.loop(samples)
     record = {
         "environment": asdict(describe_environment(device)),
         "options": {key: value.name if isinstance(value, Path) else value for key, value in asdict(options).items()},
-        "start_weights": loaded.weights,
-        "parameters": sum(parameter.numel() for parameter in sam.parameters()),
+        "start_weights": loaded.weights if options.resume else f"random:{options.seed}",
+        "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
         "steps": run.step,
         "training_s": round(time.perf_counter() - since, 1),
         "scenes_drawn": run.store.seen,
         "curve": run.curve,
         "unseen_while_training": run.unseen,
     }
-    final = load_model(options.model, checkpoint=options.out)
-    sam = final.model.to(device)
-    record |= {"weights": final.weights, "unseen": evaluate(sam, unseen)}
+    final = family.load(options.model, checkpoint=options.out)
+    model = final.model.to(device)
+    record |= {"weights": final.weights, "unseen": evaluate(model, unseen, family.predict)}
     record["kept_by_default"] = {
-        shape: kept_by_default(SamSegmenter(sam), scenes[:64]) for shape, scenes in unseen.items()
+        shape: kept_by_default(family.segmenter(model), scenes[:64], thresholds=family.thresholds)
+        for shape, scenes in unseen.items()
     }
     return record | {"total_s": round(time.perf_counter() - since, 1)}
 
 
 @torch.no_grad()
-def sharpen(sam: Sam, times: float) -> None:
+def sharpen(model: Any, times: float) -> None:
     """Make all mask logits so many times as steep; masks at the threshold 0 stay as they are, their stability rises."""
-    for network in sam.mask_decoder.output_hypernetworks_mlps:
-        for parameter in network.layers[-1].parameters():
+    for network in model.mask_decoder.output_hypernetworks_mlps:
+        last = network.proj_out if hasattr(network, "proj_out") else network.layers[-1]
+        for parameter in last.parameters():
             parameter.mul_(times)
 
 
 class _Run:
     """One training: the model, its average, the optimizer, the scenes and the curve so far."""
 
-    def __init__(self, options: TrainOptions, sam: Sam, since: float) -> None:
-        self.options, self.sam, self.since = options, sam, since
-        self.store = SceneStore(options.kept, int(sam.image_encoder.img_size), sam.device)
-        self.average = AveragedModel(sam, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGE))
-        matrices = [parameter for parameter in sam.parameters() if parameter.dim() > 1]
-        others = [parameter for parameter in sam.parameters() if parameter.dim() <= 1]
+    def __init__(self, options: TrainOptions, family: Family, model: Any, since: float) -> None:
+        self.options, self.family, self.model, self.since = options, family, model, since
+        device = next(model.parameters()).device
+        self.side = family.side(model)
+        mean, deviation = family.colours(model)
+        self.colours = Colours(mean.to(device), deviation.to(device))
+        self.store = SceneStore(options.kept, self.side, device)
+        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGE))
+        matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
+        others = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
         groups = [{"params": matrices, "weight_decay": _WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=options.rate, betas=(0.9, 0.98), fused=sam.device.type == "cuda")
+        self.optimizer = torch.optim.AdamW(groups, lr=options.rate, betas=(0.9, 0.98), fused=device.type == "cuda")
         self.losses = torch.compile(task_losses) if options.compile else task_losses
-        self.step = 0
+        self._steep = SHARPNESS if options.resume else 1.0
+        self.steepness = torch.tensor(self._steep, device=device)
+        self.started, self.step = 0.0, 0
         self.curve: list[dict[str, float]] = []
         self.unseen: list[dict[str, float]] = []
         self._check = generate_scenes(min(16, options.unseen), height=self.side * 3 // 4, width=self.side, seed=2)
-
-    @property
-    def side(self) -> int:
-        return int(self.sam.image_encoder.img_size)
 
     @property
     def seconds(self) -> float:
@@ -226,7 +280,8 @@ class _Run:
         options = self.options
         while len(self.store) < options.first:
             self.store.add([samples.get()])
-        saved = self.seconds
+        self.train_step()  # compiles, and as the learning rate rises from zero it changes nothing
+        saved = self.started = self.seconds
         while self.progress < 1:
             self.store.add(waiting(samples, _TAKE))
             values = self.train_step()
@@ -241,7 +296,8 @@ class _Run:
     def progress(self) -> float:
         """How far the training is, 0 to 1: by time, or by steps where a limit is set and nearer."""
         steps = self.options.steps
-        return max(self.seconds / self.options.seconds, 0.0 if steps is None else self.step / steps)
+        spent = (self.seconds - self.started) / max(self.options.seconds - self.started, 1e-9)
+        return max(spent, 0.0 if steps is None else self.step / steps)
 
     def train_step(self) -> torch.Tensor:
         """One step of the optimizer; returns best, single, quality and iou, still on the device."""
@@ -249,16 +305,27 @@ class _Run:
         rising = min(done / _WARM_UP, 1.0)
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.rate * rising * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
-        task = draw_task(self.store, self.sam, self.options.batch, self.options.prompts)
-        with torch.autocast(self.sam.device.type, dtype=torch.bfloat16):
-            losses = self.losses(self.sam, task)
+        if self.options.resume is None:
+            self._steepen(done)
+        task = draw_task(self.store, self.colours, self.options.batch, self.options.prompts)
+        with torch.autocast(task.images.device.type, dtype=torch.bfloat16):
+            losses = self.losses(self.model, task, self.family.answer, self.steepness)
         losses.total.backward()
-        torch.nn.utils.clip_grad_norm_(self.sam.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.average.update_parameters(self.sam)
+        self.average.update_parameters(self.model)
         self.step += 1
         return torch.stack([part.detach() for part in losses[1:]])
+
+    def _steepen(self, done: float) -> None:
+        """Make logits steeper on the way, and what is asked of them with it: the masks stay as they are."""
+        first, last = _STEEPER
+        wanted = SHARPNESS ** min(max((done - first) / (last - first), 0.0), 1.0)
+        if wanted != self._steep:
+            sharpen(self.model, wanted / self._steep)
+            self._steep = wanted
+            self.steepness.fill_(wanted)
 
     def note(self, values: torch.Tensor) -> None:
         best, single, quality, iou = (round(value, 5) for value in values.tolist())
@@ -269,22 +336,27 @@ class _Run:
 
     def save(self) -> None:
         """Write the averaged weights in fp16, whole or not at all, and see what they do on unseen scenes."""
-        average = cast("Sam", self.average.module)
+        average = self.average.module
         half = {key: value.detach().half().cpu() for key, value in average.state_dict().items()}
         temporary = self.options.out.with_name(self.options.out.name + ".tmp")
-        torch.save(half, temporary)
+        torch.save(self.family.filed(half), temporary)
         temporary.replace(self.options.out)
         average.eval()
-        iou = scene_ious(average, self._check, PromptChoice("centers"))
+        iou = scene_ious(average, self._check, PromptChoice("centers"), self.family.predict)
         average.train()
         row = {"step": self.step, "s": round(self.seconds, 1), "centre_iou": round(float(iou.mean()), 4)}
-        self.unseen.append(row | kept_by_default(SamSegmenter(average), self._check))
+        self.unseen.append(
+            row | kept_by_default(self.family.segmenter(average), self._check, thresholds=self.family.thresholds)
+        )
         print("unseen", self.unseen[-1], flush=True)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(
+    arguments: list[str] | None = None,
+    family: Family = SAM,
+    defaults: TrainOptions = TrainOptions(),
+) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    defaults = TrainOptions()
     for name, kind in (("model", str), ("seconds", float), ("out", Path), ("resume", Path), ("device", str)):
         parser.add_argument(f"--{name}", type=kind, default=getattr(defaults, name))
     for name in ("batch", "prompts", "seed", "steps", "first", "kept", "unseen", "workers"):
@@ -293,7 +365,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", type=float, default=getattr(defaults, name))
     parser.add_argument("--no-compile", dest="compile", action="store_false")
     options = replace(defaults, **vars(parser.parse_args(arguments)))
-    record = train(options)
+    record = train(options, family)
     write_json(options.out.with_suffix(".json"), record)
     for what in ("unseen", "kept_by_default"):
         for name, row in cast("dict[str, dict[str, float]]", record[what]).items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,20 +12,22 @@ from profiler_kit.models.sam.generator import MaskGenerator, Segmenter
 from profiler_kit.models.sam.prompts import PromptChoice, make_prompts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import numpy.typing as npt
     from segment_anything.modeling import Sam
 
     from profiler_kit.models.sam.scenes import Mask, Scene
 
+    Predict = Callable[[Any, Scene, PromptChoice], Mask]
 
-def evaluate(sam: Sam, unseen: Mapping[str, Sequence[Scene]]) -> dict[str, dict[str, float]]:
-    """IoU with the truth through SamPredictor, by shape of the scene and kind of prompt."""
+
+def evaluate(model: Any, unseen: Mapping[str, Sequence[Scene]], predict: Predict) -> dict[str, dict[str, float]]:
+    """IoU with the truth, by shape of the scene and kind of prompt. predict: as `predict_scene`."""
     results = {}
     for shape, scenes in unseen.items():
         for choice in (PromptChoice("centers"), PromptChoice("boxes")):
-            iou = scene_ious(sam, scenes, choice)
+            iou = scene_ious(model, scenes, choice, predict)
             results[f"{shape}, {choice}"] = {
                 "scenes": len(scenes),
                 "objects": len(iou),
@@ -37,13 +39,15 @@ def evaluate(sam: Sam, unseen: Mapping[str, Sequence[Scene]]) -> dict[str, dict[
     return results
 
 
-def kept_by_default(model: Segmenter, scenes: Sequence[Scene], points_per_side: int = 16) -> dict[str, float]:
-    """What the generator finds of the objects with segment-anything's thresholds.
+def kept_by_default(
+    model: Segmenter, scenes: Sequence[Scene], points_per_side: int = 16, thresholds: Mapping[str, float] | None = None
+) -> dict[str, float]:
+    """What the generator finds of the objects with segment-anything's thresholds, or others that are given.
 
     kept: share of the objects that a mask shows (IoU at least PARTNER). mean_iou: of the best mask with each object, 0
     without one; kept_iou: of those kept. masks: in an image.
     """
-    generator = MaskGenerator(model, points_per_side=points_per_side)
+    generator = MaskGenerator(model, points_per_side=points_per_side, **(thresholds or {}))
     ious: list[float] = []
     count = 0
     for scene in scenes:
@@ -66,7 +70,10 @@ def kept_by_default(model: Segmenter, scenes: Sequence[Scene], points_per_side: 
 
 
 def predict_scene(sam: Sam, scene: Scene, choice: PromptChoice) -> Mask:
-    """bool[P, H, W]: for a point the one of three masks with the highest predicted IoU, for a box its only mask."""
+    """bool[P, H, W]: for a point the one of three masks with the highest predicted IoU, for a box its only mask.
+
+    Through SamPredictor.
+    """
     from segment_anything import SamPredictor
 
     predictor = SamPredictor(sam)
@@ -83,6 +90,8 @@ def predict_scene(sam: Sam, scene: Scene, choice: PromptChoice) -> Mask:
     return np.asarray(chosen.cpu().numpy())
 
 
-def scene_ious(sam: Sam, scenes: Iterable[Scene], choice: PromptChoice) -> npt.NDArray[np.float64]:
+def scene_ious(
+    model: Any, scenes: Iterable[Scene], choice: PromptChoice, predict: Predict = predict_scene
+) -> npt.NDArray[np.float64]:
     """IoU with the truth of every object of the scenes, in their order, float64[objects]."""
-    return np.concatenate([mask_iou(predict_scene(sam, scene, choice), scene.masks) for scene in scenes])
+    return np.concatenate([mask_iou(predict(model, scene, choice), scene.masks) for scene in scenes])

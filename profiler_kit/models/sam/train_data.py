@@ -31,7 +31,8 @@ _OTHER_SIZE: Final = 0.25  # share of scenes drawn at another size and resized, 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """A scene in the frame of a model with an input of S x S pixels: resized to it and padded below or to the right.
+    """A scene in the frame of a model with an input of S x S pixels: resized to it and padded below or to the right, or
+    stretched over it.
 
     image: uint8[S, S, 3], zero outside the image. owner: int8[S, S], the object at each pixel, BACKGROUND or PADDING.
     centres: int16[MOST_OBJECTS, 2], x then y; boxes: int16[MOST_OBJECTS, 4]; as `mask_centre` and `mask_box` say;
@@ -45,8 +46,8 @@ class Sample:
     objects: int
 
 
-def make_sample(number: int, side: int) -> Sample:
-    """Scene `number` of the endless training set.
+def make_sample(number: int, side: int, *, stretched: bool = False) -> Sample:
+    """Scene `number` of the endless training set, as `fit_sample` fits it.
 
     Landscape, square or portrait; 1 to MOST_OBJECTS objects, most often 8; a quarter of the scenes drawn between
     0.6 and 2 times as large and resized.
@@ -58,15 +59,18 @@ def make_sample(number: int, side: int) -> Sample:
         height, width = round(height * scale), round(width * scale)
     objects = 8 if rng.random() < 0.5 else int(rng.integers(1, MOST_OBJECTS + 1))
     (scene,) = generate_scenes(1, height=height, width=width, seed=FIRST_SEED + number, objects=objects)
-    return fit_sample(scene, side)
+    return fit_sample(scene, side, stretched=stretched)
 
 
-def fit_sample(scene: Scene, side: int) -> Sample:
-    """Resize the image as segment-anything does (the mask by nearest pixel), pad, and note centres and boxes."""
+def fit_sample(scene: Scene, side: int, *, stretched: bool = False) -> Sample:
+    """Resize the image as segment-anything does (the mask by nearest pixel), pad, and note centres and boxes.
+
+    stretched: to a square, as SAM 2 does; nothing is padded.
+    """
     from PIL import Image as Pillow
 
     scale = side / max(scene.size)
-    height, width = (int(length * scale + 0.5) for length in scene.size)
+    height, width = (side, side) if stretched else (int(length * scale + 0.5) for length in scene.size)
     image, owner = scene.image, np.full(scene.size, BACKGROUND, dtype=np.int8)
     for number, mask in enumerate(scene.masks):
         owner[mask] = number
@@ -92,7 +96,7 @@ def fit_sample(scene: Scene, side: int) -> Sample:
 
 
 @contextlib.contextmanager
-def scene_feed(side: int, workers: int) -> Iterator[Queue[Sample]]:
+def scene_feed(side: int, workers: int, *, stretched: bool = False) -> Iterator[Queue[Sample]]:
     """Start processes that make samples without end and give the queue they fill; they are ended with the block.
 
     Enter it before CUDA is touched: where the system can fork, the workers are forks.
@@ -100,7 +104,8 @@ def scene_feed(side: int, workers: int) -> Iterator[Queue[Sample]]:
     context = _processes()
     samples: Queue[Sample] = context.Queue(maxsize=8 * workers)
     processes = [
-        context.Process(target=_fill, args=(samples, side, first, workers), daemon=True) for first in range(workers)
+        context.Process(target=_fill, args=(samples, side, stretched, first, workers), daemon=True)
+        for first in range(workers)
     ]
     for process in processes:
         process.start()
@@ -155,7 +160,7 @@ def _processes() -> DefaultContext | ForkContext:
     return multiprocessing.get_context("fork") if forks else multiprocessing.get_context()
 
 
-def _fill(samples: Queue[Sample], side: int, first: int, step: int) -> None:
+def _fill(samples: Queue[Sample], side: int, stretched: bool, first: int, step: int) -> None:
     os.nice(5)  # the process that feeds the GPU comes first
     for number in count(first, step):
-        samples.put(make_sample(number, side))
+        samples.put(make_sample(number, side, stretched=stretched))

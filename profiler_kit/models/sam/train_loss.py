@@ -2,15 +2,16 @@
 
 Segment Anything (Kirillov et al., 2023), appendix A: focal and dice loss 20 to 1, and the best of three masks counts.
 The predicted IoU learns the real one by the absolute error, as in SAM 2 (Ravi et al., 2024): the squared one would give
-way to a few bad masks and undervalue all others. Logits are SHARPNESS times as steep as the focal loss alone would make
-them, and the dice loss sees them so: the edge of a mask hardly moves with the threshold, which is the stability that
-mask generators ask for.
+way to a few bad masks and undervalue all others. At the end of a training logits are SHARPNESS times as steep as the
+focal loss alone would make them, and the dice loss sees them so: the edge of a mask hardly moves with the threshold,
+which is the stability that mask generators ask for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
@@ -29,8 +30,9 @@ class Task:
     """B images, P prompts each, and what the answers should be.
 
     images: float[B, 3, S, S], normalised, zero in the padding. points: float32[B * P, 2], x then y, pixels.
-    boxes: float32[B * P, 4]. by_box: bool[B * P], whether the prompt is the box and not the point.
-    truth: bool[B * P, S, S]. valid: bool[B, S, S], pixels that are not padding.
+    boxes: float32[B * P, 4]. by_box: bool[B * P], whether the prompt is the box and not the point. truth:
+    bool[B * P, S, S]. valid: bool[B, S, S], pixels that are not padding. boxed: of how many images, the first ones, the
+    prompts are boxes, where they have objects.
     """
 
     images: torch.Tensor
@@ -39,6 +41,12 @@ class Task:
     by_box: torch.Tensor
     truth: torch.Tensor
     valid: torch.Tensor
+    boxed: int
+
+    @property
+    def prompts(self) -> int:
+        """Of each image."""
+        return len(self.points) // len(self.images)
 
 
 class Losses(NamedTuple):
@@ -53,14 +61,22 @@ class Losses(NamedTuple):
     iou: torch.Tensor
 
 
-def task_losses(sam: Sam, task: Task) -> Losses:
-    """Run the model on the task; differentiable."""
+# Logits float[B * P, 4, h, w] of the one mask for boxes and the three for points, and the IoU predicted of each.
+Answer = Callable[[Any, Task], tuple[torch.Tensor, torch.Tensor]]
+
+
+def answer(sam: Sam, task: Task) -> tuple[torch.Tensor, torch.Tensor]:
+    """A SAM's."""
     embeddings = sam.image_encoder(task.images)
-    sparse = embed_prompts(sam.prompt_encoder, task.points, task.boxes, task.by_box)
-    logits, predicted = decode_many(sam, embeddings, sparse)
+    return decode_many(sam, embeddings, embed_prompts(sam.prompt_encoder, task.points, task.boxes, task.by_box))
+
+
+def task_losses(model: Any, task: Task, answer: Answer = answer, sharpness: torch.Tensor | float = SHARPNESS) -> Losses:
+    """Run the model on the task; differentiable. sharpness: how steep logits are to be."""
+    logits, predicted = answer(model, task)
     with torch.autocast(task.images.device.type, dtype=torch.bfloat16, enabled=torch.is_autocast_enabled()):
         full = upsample(logits, task.images.shape[-1])
-    losses, iou = mask_losses(full, task.truth, task.valid)
+    losses, iou = mask_losses(full, task.truth, task.valid, sharpness)
     best, single = losses[:, 1:].min(dim=1).values.mean(), losses[:, 0].mean()
     quality = F.l1_loss(predicted.float(), iou)
     chosen = predicted[:, 1:].argmax(dim=1, keepdim=True)
@@ -115,14 +131,16 @@ def upsample(logits: torch.Tensor, side: int) -> torch.Tensor:
     return weights @ logits @ weights.T
 
 
-def mask_losses(logits: torch.Tensor, truth: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def mask_losses(
+    logits: torch.Tensor, truth: torch.Tensor, valid: torch.Tensor, sharpness: torch.Tensor | float = SHARPNESS
+) -> tuple[torch.Tensor, torch.Tensor]:
     """20 focal + dice of each mask, float32[N, K], and its real IoU at the threshold 0, float32[N, K].
 
     logits: [N, K, S, S]. truth: bool[N, S, S]. valid: bool[B, S, S], N / B masks for each; other pixels do not count.
     """
     counted = valid.repeat_interleave(len(truth) // len(valid), dim=0)[:, None]
     x, target, weight = logits.float(), truth[:, None].float(), counted.float()
-    flat = x / SHARPNESS
+    flat = x / sharpness
     likely = torch.sigmoid(flat)
     entropy = F.softplus(flat) - flat * target
     right = likely * target + (1 - likely) * (1 - target)

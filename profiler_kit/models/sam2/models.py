@@ -85,7 +85,7 @@ class Shape:
 
 
 SHAPES: Final[Mapping[str, Shape]] = {
-    "sam2_nano": Shape(48, 1, (1, 2, 4, 1), (8, 4, 8, 4), (5,), side=512, decoder=128, mlp=512),
+    "sam2_nano": Shape(32, 1, (1, 2, 6, 1), (8, 4, 8, 4), (4, 6, 8), side=512, decoder=128, mlp=512),
     "sam2_tiny": Shape(96, 1, (1, 2, 7, 2), (8, 4, 14, 7), (5, 7, 9)),
     "sam2_small": Shape(96, 1, (1, 2, 11, 2), (8, 4, 14, 7), (7, 10, 13)),
     "sam2_base_plus": Shape(112, 2, (2, 3, 16, 3), (8, 4, 14, 7), (12, 16, 20), background=14),
