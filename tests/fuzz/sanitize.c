@@ -12,44 +12,52 @@ static void *room_for(size_t rows, size_t size)
     return room;
 }
 
+static struct wanted wanted(const char *key, uint8_t kind, uint8_t column)
+{
+    struct wanted w = {(uint8_t)(strlen(key) + 2), kind, column, "\""};
+    memcpy(w.key + 1, key, strlen(key));
+    w.key[w.length - 1] = '"';
+    return w;
+}
+
 int main(int argc, char **argv)
 {
-    static const char *const integers[] = {"\"correlation\"", "\"External id\"", "\"device\"", "\"stream\"",
-        "\"Sequence number\"", "\"Fwd thread id\"", "\"Python id\"", "\"Python parent id\"", "\"bytes\"",
-        "\"Collective name\""};
+    static const char *const integers[] = {"correlation", "External id", "device", "stream", "Sequence number",
+        "Fwd thread id", "Python id", "Python parent id", "bytes", "Collective name"};
     enum { INTEGERS = sizeof integers / sizeof *integers };
     FILE *blocks = argc > 1 ? fopen(argv[1], "rb") : NULL;
-    struct scanner *s = scan_new(INTEGERS, 1);
+    struct scanner *s = scan_new();
     uint64_t n, taken_blocks = 0;
     if (!blocks || !s)
         return 3;
     s->phases['X'] = SPAN, s->phases['s'] = s->phases['f'] = FLOW, s->phases['M'] = ASIDE;
     s->phases['i'] = s->phases['C'] = s->phases['t'] = COUNTED;
-    for (int i = 0; i < INTEGERS; i++)
-        scan_want(s, integers[i], strlen(integers[i]), i == INTEGERS - 1 ? FLAG : NULLS | TEXTS, (unsigned)i);
-    scan_want(s, "\"name\"", 6, ONLY_TEXT, 0);
-    scan_want(s, "\"external id\"", 13, OLDER, 1);
-    scan_arrow(s, "\"ac2g\"", 6, LAUNCH), scan_arrow(s, "\"fwdbwd\"", 8, OTHER_ARROWS);
-    scan_want(s, "\"Input Dims\"", 12, AS_WRITTEN, 0);
+    for (uint8_t i = 0; i < INTEGERS; i++)
+        s->wanted[s->wants++] = wanted(integers[i], i == INTEGERS - 1 ? FLAG : NULLS | TEXTS, i);
+    s->wanted[s->wants++] = wanted("name", ONLY_TEXT, 0);
+    s->wanted[s->wants++] = wanted("Input Dims", AS_WRITTEN, 0);
+    s->wanted[s->wants++] = wanted("Input dims", AS_WRITTEN | OLDER, 0);
+    s->arrows[s->flows++] = wanted("ac2g", LAUNCH, 0), s->arrows[s->flows++] = wanted("fwdbwd", OTHER_ARROWS, 0);
+    s->lengths = UINT64_MAX, s->integers = INTEGERS, s->texts = 1;
     while (fread(&n, sizeof n, 1, blocks) == 1) {
         uint8_t *text = room_for(n + 1, 1);
         if (fread(text, 1, n, blocks) != n)
             return 3;
         text[n] = 0;
-        for (int exact = 0; exact < 2; exact++) {
-            void **column = s->columns;
+        for (int large = 0; large < 2; large++) {
             size_t rows = n / 26 + 2;
-            *column++ = room_for(rows, 8), *column++ = room_for(rows, 8);
-            for (int i = 0; i < 3; i++)
-                *column++ = room_for(rows, 4);
+            s->start = room_for(rows, 8), s->duration = room_for(rows, 8);
+            s->name = room_for(rows, 4), s->category = room_for(rows, 4), s->thread = room_for(rows, 4);
             for (int i = 0; i < INTEGERS; i++)
-                *column++ = room_for(rows, 8);
-            *column++ = room_for(rows, 4);
-            taken_blocks += scan_block(s, text, n, exact, 0) == TAKEN;
+                s->integer[i] = room_for(rows, 8);
+            s->text[0] = room_for(rows, 4);
+            s->large = large;
+            taken_blocks += scan_block(s, text, n, false);
             s->rows = 0;
             memset(s->filled, 0, sizeof s->filled);
-            while (column > s->columns)
-                free(*--column);
+            free(s->start), free(s->duration), free(s->name), free(s->category), free(s->thread), free(s->text[0]);
+            for (int i = 0; i < INTEGERS; i++)
+                free(s->integer[i]);
         }
         free(text);
     }

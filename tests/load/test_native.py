@@ -68,7 +68,7 @@ def test_what_it_is_not_sure_of_is_the_decoders(member: str) -> None:
 @pytest.mark.parametrize(
     "member",
     [
-        '"x":[1, {"a": [null, true, -0.5e-10]}, "\\ud83d\\ude00"]', '"x":"\udcff"', '"id":"any"', '"pid":"Spans"',
+        '"x":[1, {"a": [null, true, -0.5e-10]}, "\\u00e9"]', '"x":"\udcff"', '"id":"any"', '"pid":"Spans"',
         '"args":{"stream":"0x1f"}', '"args":{"correlation":18446744073709551615}', '"args":{"Python id":null}',
         '"args":{"external id":7, "Collective name":"allreduce"}',
         '"name":"é \\u00e9 \\n"', '"ts":12.3456', '"dur":0.0005',
@@ -138,6 +138,28 @@ def test_times_are_exact(name: str, us: str, ns: int, tmp_path: Path) -> None:
     with reader(name):
         columns = read_chrome_trace(path).columns
     assert (columns.start_ns.tolist(), columns.dur_ns.tolist()) == ([ns], [1])
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize(
+    ("events", "starts"),
+    [
+        ('{"ph":"B","name":"a","ts":1712195495519689.047},{"ph":"E","ts":1712195495519690}', [1712195495519689047]),
+        ('{"ph":"s","cat":"fwdbwd","id":1,"ts":1712195495519689.047},{"ph":"X","ts":1,"dur":1}', [1000]),
+        ('{"ph":"X","ts":999.0015,"dur":1},{"ph":"i","ts":1712195495519689}', [999002]),
+        ('{"ph":"X","ts":999.0015,"dur":1},{"ph":"X","ts":1712195495519689,"dur":1}', [999002, 1712195495519689000]),
+        ('{"ph":"X","ts":999.0015,"dur":1}', [999001]),  # as a float, whose fraction is rounded on its own
+    ],
+)
+def test_a_large_time_of_any_event_makes_all_of_its_block_exact(
+    name: str, events: str, starts: list[int], tmp_path: Path
+) -> None:
+    path = tmp_path / "t.json"
+    path.write_text(f"[{events}]")
+    with reader(name):
+        columns = read_chrome_trace(path).columns
+    assert columns.start_ns.tolist() == starts
+    assert columns.forward_flows[:, 2].tolist() == [1712195495519689047] * len(columns.forward_flows)
 
 
 def test_another_reader_than_these_is_refused() -> None:

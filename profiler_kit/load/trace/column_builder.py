@@ -28,7 +28,7 @@ from profiler_kit.load.trace.dialect import form_of
 FORWARD, DEVICE = "fwdbwd", "device"  # kinds of arrows that are kept, by their categories
 _ARROWS: Final = {FORWARD: FORWARD, **dict.fromkeys(DEVICE_ARROWS, DEVICE)}
 SHAPES: Final = frozenset({"input_dims", "input_strides", "Input Dims", "Input Strides"})
-_NEWER: Final = frozenset({"user_annotation", "python_function"})  # these never had the older `external id`
+NEWER: Final = frozenset({"user_annotation", "python_function"})  # these never had the older `external id`
 FLOAT_EXACT_US: Final = float(1 << 43)  # above this a float no longer tells three decimals apart
 LAST_NS: Final = 1 << 62  # leaves room for start + duration in 64 bits
 # How to take each integer argument of many: written out, since a list comprehension that names its attribute takes half
@@ -126,13 +126,14 @@ class ColumnBuilder:
         """
         spans = [e for e in events if e.ph == "X"]
         start, start_ok = starts_of(spans, exact=exact)
-        if not exact and not start_ok.all():
+        others = [e for e in events if e.ph != "X"] if len(spans) < len(events) else []
+        if not exact and not (start_ok.all() and all(not abs(e.ts) >= FLOAT_EXACT_US for e in others)):
             return False
         self.total += len(events)
         if spans:
             self._add_spans(spans, start, start_ok)
-        if len(spans) < len(events):
-            self._add_others([e for e in events if e.ph != "X"], exact=exact)
+        if others:
+            self._add_others(others, exact=exact)
         return True
 
     def take_rows(self, columns: dict[str, npt.NDArray[Any]], rows: int, events: int) -> None:
@@ -207,7 +208,7 @@ class ColumnBuilder:
                     found[column][rows] = integers_of(values)
             external = found["external_id"][rows]
             lacking = np.flatnonzero(external == MISSING)
-            if len(lacking) and names[code] not in _NEWER:
+            if len(lacking) and names[code] not in NEWER:
                 external[lacking] = integers_of([mine[at].older_external_id for at in lacking.tolist()])
                 found["external_id"][rows] = external
         return found

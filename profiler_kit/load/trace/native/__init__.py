@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import operator
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, get_args
@@ -19,17 +20,25 @@ import numpy.typing as npt
 from profiler_kit.errors import OptionError
 from profiler_kit.load.integers import MISSING
 from profiler_kit.load.trace.categories import ASYNCHRONOUS, DEVICE_ARROWS, OLD_FLOWS
-from profiler_kit.load.trace.column_builder import DEVICE, FORWARD, INTEGERS, PLAIN, ColumnBuilder, coded, identity
+from profiler_kit.load.trace.column_builder import (
+    DEVICE,
+    FORWARD,
+    INTEGERS,
+    NEWER,
+    PLAIN,
+    ColumnBuilder,
+    coded,
+    identity,
+)
 from profiler_kit.load.trace.decode import COLLECTIVE, OLDER_KEYS, Arguments, Event
 from profiler_kit.load.trace.native import build
 
 _fields = msgspec.structs.fields
 VARIABLE: Final = "PROFILER_KIT_READER"
 # What scan.c calls the same.
-_TAKEN, _LEFT, _LARGE = range(3)
 _UNKNOWN, _COUNTED, _SPAN, _FLOW, _ASIDE = range(5)
 _NULLS, _TEXTS, _ONLY_TEXT, _AS_WRITTEN, _FLAG, _OLDER = 1, 2, 4, 8, 16, 32
-_MOST_INTEGERS, _MOST_TEXTS = 16, 48
+_MOST_INTEGERS, _MOST_TEXTS, _MOST_WANTED, _MOST_ARROWS, _LONGEST_KEY = 16, 48, 72, 16, 63
 _NAMES, _CATEGORIES, _THREADS, _TABLES = range(4)
 _PHASES: Final = {"X": _SPAN, "s": _FLOW, "f": _FLOW, "M": _ASIDE} | dict.fromkeys({*"iICt", *ASYNCHRONOUS}, _COUNTED)
 _KINDS: Final = {FORWARD: 2, DEVICE: 3}  # of arrows
@@ -39,33 +48,64 @@ _ARROWS: Final = (  # of each category of flows
     | dict.fromkeys(DEVICE_ARROWS, _KINDS[DEVICE])
 )
 _EVENT_KEYS: Final = frozenset({"ph", "cat", "name", "pid", "tid", "ts", "dur", "id", "args"})
+_OLDER_ID: Final = "older_external_id"
+_COLUMNS: Final = (*INTEGERS, _OLDER_ID)  # of integers; the last one is put into external_id at the end
+_FIRST_TEXT: Final = len(PLAIN) + _MOST_INTEGERS
 _LEAST_BYTES: Final = 26  # of a complete event: {"ph":"X","ts":0,"dur":0}
 _LEAST_ROWS: Final = 1 << 14
 _USUAL_BYTES: Final = 256  # of an event, or less; memory that is not written to costs nothing
 
 
 class _List(ctypes.Structure):
-    _fields_ = (("items", ctypes.c_void_p), ("count", ctypes.c_size_t), ("room", ctypes.c_size_t))
+    _fields_ = (("items", ctypes.c_void_p), ("used", ctypes.c_size_t), ("room", ctypes.c_size_t))
 
     def rows(self, width: int) -> npt.NDArray[np.int64]:
         """A copy of the items, so many integers each."""
-        size = self.count * width
+        size = self.used // 8
         found = (ctypes.c_int64 * size).from_address(self.items) if size else []
         return np.array(found, dtype=np.int64).reshape(-1, width)
 
 
+class _Table(ctypes.Structure):
+    _fields_ = (
+        ("arena", _List),
+        ("entries", _List),
+        ("slots", ctypes.c_void_p),
+        ("count", ctypes.c_uint32),
+        ("most", ctypes.c_uint32),
+    )
+
+
+class _Wanted(ctypes.Structure):
+    _fields_ = (
+        ("length", ctypes.c_uint8),
+        ("kind", ctypes.c_uint8),
+        ("column", ctypes.c_uint8),
+        ("key", ctypes.c_uint8 * _LONGEST_KEY),
+    )
+
+
 class _State(ctypes.Structure):
-    """The first members of `struct scanner`."""
+    """The first members of `struct scanner`; columns: the arrays of PLAIN, of integers and of texts."""
 
     _fields_ = (
-        ("columns", ctypes.c_void_p * (len(PLAIN) + _MOST_INTEGERS + _MOST_TEXTS)),
+        ("columns", ctypes.c_void_p * (_FIRST_TEXT + _MOST_TEXTS)),
+        ("filled", ctypes.c_bool * _MOST_INTEGERS),
+        ("integers", ctypes.c_int64),
+        ("texts", ctypes.c_int64),
+        ("wants", ctypes.c_int64),
+        ("flows", ctypes.c_int64),
+        ("lengths", ctypes.c_uint64),
+        ("wanted", _Wanted * _MOST_WANTED),
+        ("arrows", _Wanted * _MOST_ARROWS),
+        ("phases", ctypes.c_uint8 * 256),
         ("launched", _List),
         ("links", _List),
         ("aside", _List),
+        ("tables", _Table * (_TABLES + _MOST_TEXTS)),
         ("rows", ctypes.c_int64),
         ("events", ctypes.c_int64),
-        ("filled", ctypes.c_bool * _MOST_INTEGERS),
-        ("phases", ctypes.c_uint8 * 256),
+        ("large", ctypes.c_bool),
     )
 
 
@@ -87,19 +127,16 @@ def _opened() -> tuple[ctypes.CDLL | None, str]:
     """The compiled library, or why there is none that can be used."""
     if not build.LIBRARY.exists():
         return None, "the native one is not compiled"
-    pointer, size = ctypes.c_void_p, ctypes.c_size_t
+    pointer = ctypes.c_void_p
     try:
         library = ctypes.CDLL(str(build.LIBRARY))
         library.scan_source.restype = ctypes.c_char_p
         if library.scan_source().decode() != build.source_hash():
             return None, "the native one was compiled from another source"
         for name, result, arguments in (
-            ("scan_new", pointer, [ctypes.c_int, ctypes.c_int]),
+            ("scan_new", pointer, []),
             ("scan_free", None, [pointer]),
-            ("scan_want", ctypes.c_int, [pointer, ctypes.c_char_p, size, ctypes.c_uint, ctypes.c_uint]),
-            ("scan_arrow", ctypes.c_int, [pointer, ctypes.c_char_p, size, ctypes.c_uint]),
-            ("scan_block", ctypes.c_int, [pointer, pointer, size, ctypes.c_int, ctypes.c_int]),
-            ("scan_texts", pointer, [pointer, ctypes.c_int, ctypes.POINTER(size)]),
+            ("scan_block", ctypes.c_bool, [pointer, pointer, ctypes.c_size_t, ctypes.c_bool]),
         ):
             function = getattr(library, name)
             function.restype, function.argtypes = result, arguments
@@ -116,8 +153,10 @@ def scanner_for(extra: Sequence[str], keys: Sequence[str], text_bytes: int) -> S
     library, _ = _library()
     if library is None or len(keys) > _MOST_TEXTS or {f.encode_name for f in _fields(Event)} != _EVENT_KEYS:
         return None
-    scanner = Scanner(library, extra, text_bytes)
-    return scanner if all(scanner.want(*wanted) for wanted in _wanted(keys)) else None
+    wanted = [(msgspec.json.encode(key), kind, column) for key, kind, column in _wanted(keys)]
+    if len(wanted) > _MOST_WANTED or max(len(key) for key, _, _ in wanted) > _LONGEST_KEY:
+        return None
+    return Scanner(library, extra, wanted, text_bytes)
 
 
 def _wanted(keys: Sequence[str]) -> Iterator[tuple[str, int, int]]:
@@ -129,8 +168,8 @@ def _wanted(keys: Sequence[str]) -> Iterator[tuple[str, int, int]]:
             continue
         if field.name in INTEGERS:
             yield field.encode_name, kind if int in types else _FLAG, INTEGERS.index(field.name)
-        elif field.name == "older_external_id":
-            yield field.encode_name, _OLDER, INTEGERS.index("external_id")
+        elif field.name == _OLDER_ID:
+            yield field.encode_name, kind, len(INTEGERS)
         else:
             yield field.encode_name, _ONLY_TEXT, 0
     for number, key in enumerate(keys):
@@ -142,26 +181,31 @@ def _wanted(keys: Sequence[str]) -> Iterator[tuple[str, int, int]]:
 class Scanner:
     """Columns that grow block by block, until `flush` gives them to a builder.
 
-    exact: time stamps as decimal text, not as floats; becomes true, as it does for the decoder, with the first that a
-    float has no room for. most_rows: flush when there are so many; None keeps all.
+    most_rows: flush when there are so many; None keeps all.
     """
 
-    def __init__(self, library: ctypes.CDLL, extra: Sequence[str], text_bytes: int) -> None:
-        self.exact = False
+    def __init__(
+        self, library: ctypes.CDLL, extra: Sequence[str], wanted: Sequence[tuple[bytes, int, int]], text_bytes: int
+    ) -> None:
         self.most_rows: int | None = None
         self._library = library
         self._extra = tuple(extra)
-        self._handle = library.scan_new(len(INTEGERS), len(extra))
+        self._handle = library.scan_new()
         if not self._handle:
             raise MemoryError
-        self._state = _State.from_address(self._handle)
+        state = self._state = _State.from_address(self._handle)
+        state.integers, state.texts = len(_COLUMNS), len(extra)
         for phase, kind in _PHASES.items():
-            self._state.phases[ord(phase)] = kind
-        for category, arrow in _ARROWS.items():
-            text = msgspec.json.encode(category)
-            library.scan_arrow(self._handle, text, len(text), arrow)
+            state.phases[ord(phase)] = kind
+        arrows = [(msgspec.json.encode(category), kind, 0) for category, kind in _ARROWS.items()]
+        for places, given in ((state.wanted, wanted), (state.arrows, arrows)):
+            for place, (key, kind, column) in zip(places, given, strict=False):
+                place.length, place.kind, place.column = len(key), kind, column
+                place.key[: len(key)] = key
+        state.wants, state.flows = len(wanted), len(arrows)
+        state.lengths = functools.reduce(operator.or_, (1 << len(key) for key, _, _ in wanted))
         self._expected_rows = text_bytes // _USUAL_BYTES
-        self._arrays: list[npt.NDArray[Any]] = []
+        self._arrays: dict[int, npt.NDArray[Any]] = {}
         self._room = 0
         self._codes: list[npt.NDArray[np.int32]] = [np.zeros(0, np.int32) for _ in range(_TABLES + len(extra))]
         self._decoded = [0] * (_TABLES + len(extra))  # bytes of each table
@@ -169,33 +213,33 @@ class Scanner:
     def __del__(self) -> None:
         self._library.scan_free(self._handle)
 
-    def want(self, key: str, kind: int, column: int) -> bool:
-        """Look for a key of `args`; False when that is one too many, or too long."""
-        text = msgspec.json.encode(key)
-        return bool(self._library.scan_want(self._handle, text, len(text), kind, column) == _TAKEN)
+    @property
+    def exact(self) -> bool:
+        """Whether a time stamp was too large for a float: from there on they are read as decimal text."""
+        return bool(self._state.large)
+
+    @exact.setter
+    def exact(self, exact: bool) -> None:
+        self._state.large = exact
 
     def take(self, block: bytes | memoryview) -> list[bytes] | None:
         """Take a block; return its metadata events, which are the decoder's. None: all of it is the decoder's.
 
         The block ends at its last `]`. Behind it in memory there is more text, or the NUL of bytes and bytearrays.
         """
-        verdict = self._scan(block, exact=self.exact)
-        if verdict == _LARGE:
-            verdict = self._scan(block, exact=True)
-            self.exact = verdict == _TAKEN
-        if verdict != _TAKEN:
+        if not self._scan(block):
             return None
-        places = self._state.aside.rows(2).tolist() if self._state.aside.count else []
+        places = self._state.aside.rows(2).tolist() if self._state.aside.used else []
         return [bytes(block[first:last]) for first, last in places]
 
     def takes(self, block: bytes) -> bool:
         """Whether it would take the block, which then is a JSON list of events; nothing is kept."""
-        return self._scan(block, exact=True, only_look=True) == _TAKEN
+        return self._scan(block, only_look=True)
 
-    def _scan(self, block: bytes | memoryview, *, exact: bool, only_look: bool = False) -> int:
+    def _scan(self, block: bytes | memoryview, *, only_look: bool = False) -> bool:
         self._make_room(len(block))
         text = block if isinstance(block, bytes) else ctypes.byref(ctypes.c_char.from_buffer(block))
-        return int(self._library.scan_block(self._handle, text, len(block), exact, only_look))
+        return bool(self._library.scan_block(self._handle, text, len(block), only_look))
 
     @property
     def full(self) -> bool:
@@ -209,15 +253,20 @@ class Scanner:
         if least <= self._room:
             return
         self._room = max(least, rows + rows // 2, _LEAST_ROWS, 0 if self._arrays else self._expected_rows)
-        integers = len(INTEGERS)
-        dtypes = [np.int64] * 2 + [np.int32] * 3 + [np.int64] * integers + [np.int32] * len(self._extra)
-        kept = [True] * len(PLAIN) + self._state.filled[:integers] + [True] * len(self._extra)
-        for number, dtype in enumerate(dtypes):
+        for number, dtype in self._dtypes():
             array = np.empty(self._room, dtype)
-            if rows and kept[number]:
+            if rows and self._is_filled(number):
                 array[:rows] = self._arrays[number][:rows]
-            self._arrays[number : number + 1] = [array]
+            self._arrays[number] = array
             self._state.columns[number] = array.ctypes.data
+
+    def _dtypes(self) -> Iterator[tuple[int, type]]:
+        """Number and dtype of each column: of PLAIN, of integers, and from _FIRST_TEXT on of texts."""
+        yield from enumerate([np.int64] * 2 + [np.int32] * 3 + [np.int64] * len(_COLUMNS))
+        yield from ((_FIRST_TEXT + number, np.int32) for number in range(len(self._extra)))
+
+    def _is_filled(self, column: int) -> bool:
+        return not len(PLAIN) <= column < _FIRST_TEXT or bool(self._state.filled[column - len(PLAIN)])
 
     def flush(self, builder: ColumnBuilder) -> None:
         """Give everything to the builder, in its codes, and begin again without rows."""
@@ -235,42 +284,45 @@ class Scanner:
             ),
         ]
         columns: dict[str, npt.NDArray[Any]] = {}
-        for number, name in enumerate([*PLAIN, *INTEGERS, *self._extra] if rows else []):
-            integer = number - len(PLAIN)
-            if 0 <= integer < len(INTEGERS) and not state.filled[integer]:
-                columns[name] = np.broadcast_to(np.array(MISSING), rows)
-                continue
-            array = self._arrays[number]
-            array.resize(rows, refcheck=False)  # gives the rest of the memory back without copying
-            columns[name] = array
+        for (number, _), name in zip(self._dtypes(), [*PLAIN, *_COLUMNS, *self._extra], strict=True):
+            if self._is_filled(number) and rows:
+                self._arrays[number].resize(rows, refcheck=False)  # gives the rest of the memory back without copying
+            array: npt.NDArray[Any] = (
+                self._arrays[number] if self._is_filled(number) else np.broadcast_to(np.array(MISSING), rows)
+            )
+            columns[name] = array[:rows]
         for table, name in zip(tables, [*PLAIN[2:], *self._extra], strict=True):
-            if rows and table is not None:
+            if table is not None:
                 columns[name] = table[columns[name]]
+        older = columns.pop(_OLDER_ID)
+        if self._is_filled(len(PLAIN) + len(INTEGERS)):
+            may_be = np.array([name not in NEWER for name in builder.categories])[columns["category"]]
+            lacking = may_be & (columns["external_id"] == MISSING)
+            columns["external_id"] = np.where(lacking, older, columns["external_id"])
         for name in {COLLECTIVE, "collective_name"} & columns.keys():  # asked for as text: the same argument
             columns["collective"] = np.where(columns[name] > 0, 1, MISSING)
         if rows:
-            self._arrays, self._room, self._expected_rows = [], 0, 0
+            self._arrays, self._room, self._expected_rows = {}, 0, 0
         links = state.links.rows(9)
         threads = tables[_THREADS]
         if threads is not None and len(links):
             links[:, 3] = threads[links[:, 3]]
-        if state.launched.count:
+        if state.launched.used:
             builder.launched.append(state.launched.rows(1)[:, 0])
         for (kind, phase), kept in builder.flows.items():
             mine = links[(links[:, 0] == ord(phase)) & (links[:, 1] == _KINDS[kind])]
             if len(mine):
                 kept.append(mine[:, 2:5])
         builder.take_rows(columns, rows, int(state.events))
-        state.rows = state.events = state.launched.count = state.links.count = 0
+        state.rows = state.events = state.launched.used = state.links.used = 0
         ctypes.memset(state.filled, 0, ctypes.sizeof(state.filled))
 
     def _translated(self, table: int, kind: Any, codes: Any) -> npt.NDArray[np.int32] | None:
         """The builder's code of each code of a table; None when they are the same."""
-        size = ctypes.c_size_t()
-        start = self._library.scan_texts(self._handle, table, size)
-        done, self._decoded[table] = self._decoded[table], size.value
-        if size.value > done:
-            text = b"[%b]" % ctypes.string_at(start + done, size.value - done - 1)
+        arena = self._state.tables[table].arena
+        done, self._decoded[table] = self._decoded[table], arena.used
+        if arena.used > done:
+            text = b"[%b]" % ctypes.string_at(arena.items + done, arena.used - done - 1)
             keys = msgspec.json.decode(text, type=kind)
             if table == _THREADS:
                 keys = [tuple(MISSING if key is None else identity(key) for key in pair) for pair in keys]

@@ -4,11 +4,13 @@
  * profiler writes; at the first byte it has doubts about (an odd type, an escaped key, an exponent in a time, text that
  * is no UTF-8) it forgets the block, and the caller gives it to the decoder (decode.py), which is the reference. So it
  * may refuse what the decoder takes, which costs time, but never take what the decoder would refuse or read otherwise.
+ * A lenient reader would have two thirds of these lines: the rest checks what is skipped (brackets, numbers, escapes,
+ * UTF-8), forgets blocks without a trace, and gives codes in the decoder's order.
  *
  * The text must be followed by a NUL byte, as the contents of Python's bytes and bytearrays are. No loop below passes a
  * NUL, so each ends by itself and need not compare with the end of the text for every byte.
  *
- * __init__.py drives it through ctypes, without Python's lock.
+ * __init__.py drives it through ctypes, without Python's lock: it sets and reads the first half of `struct scanner`.
  */
 #include <math.h>
 #include <stdbool.h>
@@ -24,8 +26,8 @@
 #endif
 
 #define MISSING INT64_MIN
-#define LAST_NS (UINT64_C(1) << 62)        /* leaves room for start + duration in 64 bits */
-#define FLOAT_EXACT_US (UINT64_C(1) << 43) /* beyond it a float no longer tells three decimals apart */
+#define LAST_NS (INT64_C(1) << 62)                 /* leaves room for start + duration in 64 bits */
+#define FLOAT_EXACT_NS ((INT64_C(1) << 43) * 1000) /* from here on a float of microseconds has no three decimals */
 #define INLINE static inline __attribute__((always_inline))
 
 typedef const uint8_t *at; /* a place in the text; NULL: not for us */
@@ -35,31 +37,100 @@ struct text { /* a JSON value as written, a string with its quotes */
     size_t length;
 };
 
-enum verdict { TAKEN, LEFT, LARGE, NO_MEMORY }; /* LARGE: left for a start that a float has no room for */
-enum phase { UNKNOWN, COUNTED, SPAN, FLOW, ASIDE };
-/* What an argument may be beside an integer; or what it is instead: a text nobody wants, any value, a text of which only
- * matters that it is there. OLDER: counts where its newer key is missing. */
-enum kind { NULLS = 1, TEXTS = 2, ONLY_TEXT = 4, AS_WRITTEN = 8, FLAG = 16, OLDER = 32 };
-enum arrow { NO_ARROW, LAUNCH, OTHER_ARROWS }; /* of launches only the ids of their starts are kept */
-enum { START, DURATION, NAME, CATEGORY, THREAD, PLAIN };           /* columns; the integers follow, then the texts */
-enum { NAMES, CATEGORIES, THREADS, TABLES };                       /* the tables of the texts follow */
-enum { MOST_INTEGERS = 16, MOST_TEXTS = 48, MOST_WANTED = 72, MOST_ARROWS = 16, LONGEST_KEY = 63 };
-
-/* ---- texts become codes -------------------------------------------------------------------------------------- */
+struct list { /* of anything, counted in bytes */
+    uint8_t *items;
+    size_t used, room;
+};
 
 struct entry {
     uint32_t hash, length;
     size_t start;
 };
 
-/* The arena is itself the inside of a JSON list ("a","b",): the caller decodes all texts in one call. */
-struct table {
-    uint8_t *arena;
-    size_t used, room;
-    struct entry *entries;
-    uint32_t *slots; /* code + 1; 0 is free */
+struct table {          /* texts become codes */
+    struct list arena;  /* itself the inside of a JSON list ("a","b",): the caller decodes all texts in one call */
+    struct list entries;
+    uint32_t *slots;    /* code + 1; 0 is free; never more than half of them are in use */
     uint32_t count, most;
 };
+
+enum phase { UNKNOWN, COUNTED, SPAN, FLOW, ASIDE };
+/* What an argument may be beside an integer; or what it is instead: a text nobody wants, any value, a text of which
+ * only matters that it is there. OLDER: counts where its newer key is missing. */
+enum kind { NULLS = 1, TEXTS = 2, ONLY_TEXT = 4, AS_WRITTEN = 8, FLAG = 16, OLDER = 32 };
+enum arrow { NO_ARROW, LAUNCH, OTHER_ARROWS };  /* of launches only the ids of their starts are kept */
+enum { NAMES, CATEGORIES, THREADS, TABLES };    /* the tables of the texts follow */
+enum { MOST_INTEGERS = 16, MOST_TEXTS = 48, MOST_WANTED = 72, MOST_ARROWS = 16, LONGEST_KEY = 63 };
+enum { DEEPEST = 60 }; /* brackets in a value nobody wants: the decoder has a limit too */
+
+struct wanted { /* a key of args, or the category of a flow; with its quotes */
+    uint8_t length, kind, column;
+    uint8_t key[LONGEST_KEY];
+};
+
+struct link { /* an arrow's start or end; its thread is coded when the block is done, as the decoder's builder does */
+    int64_t phase, arrow, id, thread, start_ns;
+    struct text pid, tid;
+};
+
+struct number { /* value / 10^places, if it has no exponent and at most 19 digits; no digits: none is there */
+    uint64_t value;
+    uint32_t digits, places;
+    bool minus, exponent;
+};
+
+struct event {
+    uint8_t phase;
+    bool id_known, has_args;
+    struct text name, category, pid, tid;
+    struct number start, duration;
+    int64_t id;
+};
+
+struct scanner {
+    /* Where the caller has room for all rows of a block. An integer column is not written until an event has that. */
+    int64_t *start, *duration;
+    int32_t *name, *category, *thread;
+    int64_t *integer[MOST_INTEGERS];
+    int32_t *text[MOST_TEXTS]; /* 0: the event has no such argument */
+    bool filled[MOST_INTEGERS];
+    /* What the caller asks for. */
+    int64_t integers, texts, wants, flows;
+    uint64_t lengths; /* a bit for each length of a wanted key */
+    struct wanted wanted[MOST_WANTED], arrows[MOST_ARROWS];
+    uint8_t phases[256];
+    /* What it finds beside columns: ids of `ac2g` starts; struct link; where metadata begin and end in the block. */
+    struct list launched, links, aside;
+    struct table tables[TABLES + MOST_TEXTS];
+    int64_t rows, events;
+    bool large; /* a time stamp was too large for a float: from now on more than three decimals are the decoder's */
+
+    /* The block, and the event at hand. */
+    at text_start, end;
+    bool rounded; /* a time stamp had more than three decimals */
+    int depth;
+    struct event e;
+    int64_t values[MOST_INTEGERS]; /* of its args */
+    struct text written[MOST_TEXTS];
+    struct text pid, tid; /* of the last thread in this block, mostly that of the next event too */
+    int32_t last_thread;
+};
+
+/* ---- texts become codes -------------------------------------------------------------------------------------- */
+
+/* Room for so many more bytes. */
+static void *added(struct list *list, size_t bytes)
+{
+    if (list->room - list->used < bytes) {
+        size_t room = (list->room + bytes) * 2 + 4096;
+        uint8_t *items = realloc(list->items, room);
+        if (!items)
+            return NULL;
+        list->items = items, list->room = room;
+    }
+    list->used += bytes;
+    return list->items + list->used - bytes;
+}
 
 INLINE uint64_t load8(at p)
 {
@@ -68,40 +139,39 @@ INLINE uint64_t load8(at p)
     return word;
 }
 
+INLINE uint64_t mixed(uint64_t h, uint64_t word)
+{
+    h = (h ^ word) * UINT64_C(0x9E3779B97F4A7C15);
+    return h ^ h >> 29;
+}
+
 static uint32_t hash(struct text t)
 {
-    uint64_t h = t.length, word = 0;
-    for (size_t i = 0;; i += 8) {
-        if (i + 8 <= t.length)
-            word = load8(t.start + i);
-        else if (t.length >= 8)
-            word = load8(t.start + t.length - 8); /* overlaps, so that nothing outside the text is read */
-        else
-            for (size_t j = 0; j < t.length; j++)
-                word = word << 8 | t.start[j];
-        h = (h ^ word) * UINT64_C(0x9E3779B97F4A7C15);
-        h ^= h >> 29;
-        if (i + 8 >= t.length)
-            return (uint32_t)(h ^ h >> 32);
-    }
+    uint64_t h = t.length, rest = 0;
+    for (size_t i = 8; i <= t.length; i += 8)
+        h = mixed(h, load8(t.start + i - 8));
+    if (t.length >= 8)
+        rest = load8(t.start + t.length - 8); /* overlaps, so that nothing outside the text is read */
+    else
+        for (size_t i = 0; i < t.length; i++)
+            rest = rest << 8 | t.start[i];
+    return (uint32_t)(mixed(h, rest) >> 16);
 }
 
 static bool grow(struct table *t)
 {
-    uint32_t most = t->most ? t->most * 2 : 512;
-    struct entry *entries = realloc(t->entries, most * sizeof *entries);
-    t->entries = entries ? entries : t->entries;
-    uint32_t *slots = calloc((size_t)most * 2, sizeof *slots); /* never more than half full */
-    if (!entries || !slots)
-        return free(slots), false;
-    free(t->slots);
-    t->slots = slots, t->most = most;
+    uint32_t most = t->most ? t->most * 2 : 512, mask = most * 2 - 1;
+    uint32_t *slots = calloc((size_t)most * 2, sizeof *slots);
+    if (!slots)
+        return false;
     for (uint32_t code = 0; code < t->count; code++) {
-        uint32_t slot = entries[code].hash & (most * 2 - 1);
+        uint32_t slot = ((struct entry *)t->entries.items)[code].hash & mask;
         while (slots[slot])
-            slot = (slot + 1) & (most * 2 - 1);
+            slot = (slot + 1) & mask;
         slots[slot] = code + 1;
     }
+    free(t->slots);
+    t->slots = slots, t->most = most;
     return true;
 }
 
@@ -112,21 +182,19 @@ static int32_t coded(struct table *t, struct text text)
         return -1;
     uint32_t mask = t->most * 2 - 1, h = hash(text), slot = h & mask;
     for (; t->slots[slot]; slot = (slot + 1) & mask) {
-        const struct entry *e = &t->entries[t->slots[slot] - 1];
-        if (e->hash == h && e->length == text.length && !memcmp(t->arena + e->start, text.start, text.length))
+        const struct entry *e = (struct entry *)t->entries.items + t->slots[slot] - 1;
+        if (e->hash == h && e->length == text.length && !memcmp(t->arena.items + e->start, text.start, text.length))
             return (int32_t)(t->slots[slot] - 1);
     }
-    if (t->room - t->used <= text.length) {
-        size_t room = (t->room + text.length) * 2 + 4096;
-        uint8_t *arena = realloc(t->arena, room);
-        if (!arena)
-            return -1;
-        t->arena = arena, t->room = room;
+    struct entry *entry = added(&t->entries, sizeof *entry);
+    uint8_t *copy = entry ? added(&t->arena, text.length + 1) : NULL;
+    if (!copy) {
+        t->entries.used = t->count * sizeof *entry;
+        return -1;
     }
-    memcpy(t->arena + t->used, text.start, text.length);
-    t->arena[t->used + text.length] = ',';
-    t->entries[t->count] = (struct entry){h, (uint32_t)text.length, t->used};
-    t->used += text.length + 1;
+    memcpy(copy, text.start, text.length);
+    copy[text.length] = ',';
+    *entry = (struct entry){h, (uint32_t)text.length, (size_t)(copy - t->arena.items)};
     t->slots[slot] = ++t->count;
     return (int32_t)t->count - 1;
 }
@@ -134,12 +202,14 @@ static int32_t coded(struct table *t, struct text text)
 /* Forget the codes from `count` on. Newest first: nothing has probed past the newest, so its slot may just be freed. */
 static void forget(struct table *t, uint32_t count)
 {
-    while (t->count > count) {
-        uint32_t mask = t->most * 2 - 1, slot = t->entries[t->count - 1].hash & mask;
+    for (; t->count > count; t->count--) {
+        t->entries.used -= sizeof(struct entry);
+        const struct entry *newest = (struct entry *)(t->entries.items + t->entries.used);
+        uint32_t mask = t->most * 2 - 1, slot = newest->hash & mask;
         while (t->slots[slot] != t->count)
             slot = (slot + 1) & mask;
         t->slots[slot] = 0;
-        t->used = t->entries[--t->count].start;
+        t->arena.used = newest->start;
     }
 }
 
@@ -154,6 +224,12 @@ INLINE at space(at p)
 
 INLINE unsigned digit(at p) { return *p - (unsigned)'0'; } /* above 9: it is none */
 
+INLINE unsigned hex_digit(at p) /* above 15: it is none */
+{
+    unsigned letter = (*p | 32u) - 'a';
+    return digit(p) <= 9 ? digit(p) : letter <= 5 ? letter + 10 : 16;
+}
+
 /* The high bit of each byte that is a quote, a backslash or below 0x20: eight bytes at once without SIMD extensions
  * (Mycroft's trick). Exact for the lowest such byte, and only that one is used. */
 INLINE uint64_t special(uint64_t w)
@@ -163,29 +239,15 @@ INLINE uint64_t special(uint64_t w)
     return (((quote - ones) & ~quote) | ((back - ones) & ~back) | ((w - ones * 0x20) & ~w)) & high;
 }
 
-static int hex4(at p)
-{
-    int value = 0;
-    for (int i = 0; i < 4; i++) {
-        unsigned d = digit(p + i);
-        d = d <= 9 ? d : (p[i] | 32u) - 'a' <= 5 ? (p[i] | 32u) - 'a' + 10 : 16;
-        if (d > 15)
-            return -1;
-        value = value << 4 | (int)d;
-    }
-    return value;
-}
-
-/* Past the escape whose backslash is at p; half of a surrogate pair is none. */
+/* Past the escape whose backslash is at p. Surrogates, of which only pairs mean something, are not for us. */
 static at escape(at p)
 {
     if (p[1] != 'u')
         return p[1] && strchr("\"\\/bfnrt", p[1]) ? p + 2 : NULL;
-    int unit = hex4(p + 2);
-    if (unit < 0xD800 || unit > 0xDFFF)
-        return unit < 0 ? NULL : p + 6;
-    int second = unit < 0xDC00 && p[6] == '\\' && p[7] == 'u' ? hex4(p + 8) : -1;
-    return second >= 0xDC00 && second <= 0xDFFF ? p + 12 : NULL;
+    for (int i = 2; i < 6; i++)
+        if (hex_digit(p + i) > 15)
+            return NULL;
+    return (p[2] | 32) == 'd' && p[3] > '7' ? NULL : p + 6;
 }
 
 /* Past the quote that ends the string whose quote is at p. *seen gets bits that are high if it holds more than ASCII,
@@ -214,24 +276,20 @@ INLINE at ending(at p, at end, uint64_t *seen)
     }
 }
 
+/* The text ends with a quote, at which every sequence that is cut off fails. */
 static bool is_utf8(at p, at end)
 {
     while (p < end) {
         uint8_t c = *p++;
         if (c < 0x80)
             continue;
-        int more = c >= 0xC2 && c <= 0xDF ? 1 : (c & 0xF0) == 0xE0 ? 2 : c >= 0xF0 && c <= 0xF4 ? 3 : 0;
-        uint32_t point = c & (0x3Fu >> more);
-        if (!more || end - p < more)
+        int more = c < 0xC2 || c > 0xF4 ? 0 : c < 0xE0 ? 1 : c < 0xF0 ? 2 : 3;
+        uint8_t least = c == 0xE0 ? 0xA0 : c == 0xF0 ? 0x90 : 0x80, most = c == 0xED ? 0x9F : c == 0xF4 ? 0x8F : 0xBF;
+        if (!more || *p < least || *p > most)
             return false;
-        for (int i = 0; i < more; i++, p++) {
-            if ((*p & 0xC0) != 0x80)
+        for (p++; more > 1; more--)
+            if ((*p++ & 0xC0) != 0x80)
                 return false;
-            point = point << 6 | (*p & 0x3F);
-        }
-        if ((more == 2 && (point < 0x800 || (point >= 0xD800 && point <= 0xDFFF))) ||
-            (more == 3 && (point < 0x10000 || point > 0x10FFFF)))
-            return false;
     }
     return true;
 }
@@ -253,80 +311,93 @@ INLINE at word(at p)
     return strncmp((const char *)p, text, strlen(text)) ? NULL : p + strlen(text);
 }
 
-/* A number nobody wants. One of very many digits or a large exponent may be out of the decoder's range. */
-INLINE at number(at p)
+/* One of very many digits or a large exponent may be out of the decoder's range: it is not for us. */
+INLINE at number(at p, struct number *n)
 {
-    at first = p += *p == '-';
-    while (digit(p) <= 9)
-        p++;
-    if (p == first || (*first == '0' && p - first > 1))
+    n->minus = *p == '-';
+    at first = p += n->minus;
+    uint64_t value = 0;
+    for (unsigned d; (d = digit(p)) <= 9; p++)
+        value = value * 10 + d;
+    n->digits = (uint32_t)(p - first), n->places = 0;
+    if (!n->digits || (*first == '0' && n->digits > 1))
         return NULL;
     if (*p == '.') {
-        at dot = p++;
+        at dot = ++p;
+        for (unsigned d; (d = digit(p)) <= 9; p++)
+            value = value * 10 + d;
+        if (p == dot)
+            return NULL;
+        n->places = (uint32_t)(p - dot), n->digits += n->places;
+    }
+    n->value = value;
+    n->exponent = (*p | 32) == 'e';
+    if (n->exponent) {
+        at power = p += p[1] == '-' || p[1] == '+' ? 2 : 1;
         while (digit(p) <= 9)
             p++;
-        if (p - dot < 2)
+        if (p == power || p - power > 2)
             return NULL;
     }
-    if (p - first > 100)
+    return n->digits > 100 ? NULL : p;
+}
+
+/* Every item between the brackets that open at p goes to `item`, a constant, so that each use is inlined. */
+INLINE at items(struct scanner *s, at p, char close, at (*item)(struct scanner *, at))
+{
+    p = space(p + 1);
+    if (*p == close)
+        return p + 1;
+    while ((p = item(s, p))) {
+        p = space(p);
+        if (*p == close)
+            return p + 1;
+        if (*p != ',')
+            return NULL;
+        p = space(p + 1);
+    }
+    return NULL;
+}
+
+/* The value of the key at p. One with escapes may be one of ours. */
+INLINE at value_of(struct scanner *s, at p, struct text *key)
+{
+    uint64_t seen;
+    at after = ending(p, s->end, &seen);
+    if (!after || seen & 1)
         return NULL;
-    if ((*p | 32) == 'e') {
-        p += p[1] == '-' || p[1] == '+' ? 2 : 1;
-        at exponent = p;
-        while (digit(p) <= 9)
-            p++;
-        if (p == exponent || p - exponent > 2)
-            return NULL;
-    }
-    return p;
+    *key = (struct text){p, (size_t)(after - p)};
+    p = space(after);
+    return *p == ':' ? space(p + 1) : NULL;
+}
+
+static at skipped(struct scanner *s, at p);
+
+INLINE at skipped_member(struct scanner *s, at p)
+{
+    struct text key;
+    return (p = value_of(s, p, &key)) ? skipped(s, p) : NULL;
 }
 
 /* Past a value nobody wants. */
-static at skipped(at p, at end)
+static at skipped(struct scanner *s, at p)
 {
-    uint64_t objects = 0, seen; /* a bit for each open bracket: 1 for { */
-    int depth = 0;
-    for (;;) {
-        switch (*p) {
-        case '"':
-            p = ending(p, end, &seen);
-            break;
-        case '{': case '[':
-            if (++depth > 60)
-                return NULL;
-            objects = objects << 1 | (*p == '{');
-            p = space(p + 1);
-            if (*p == (objects & 1 ? '}' : ']'))
-                break; /* closed below */
-            if (objects & 1)
-                goto key;
-            continue;
-        case 't': case 'f': case 'n':
-            p = word(p);
-            break;
-        default:
-            p = number(p);
-        }
-        if (!p)
+    uint64_t seen;
+    struct number n;
+    switch (*p) {
+    case '"':
+        return ending(p, s->end, &seen);
+    case '{': case '[':
+        if (s->depth == DEEPEST)
             return NULL;
-        for (;;) { /* what follows a value */
-            if (!depth)
-                return p;
-            p = space(p);
-            if (*p == ',') {
-                p = space(p + 1);
-                break;
-            }
-            if (*p != (objects & 1 ? '}' : ']'))
-                return NULL;
-            p++, depth--, objects >>= 1;
-        }
-        if (!(objects & 1))
-            continue;
-    key:
-        if (!(p = ending(p, end, &seen)) || *(p = space(p)) != ':')
-            return NULL;
-        p = space(p + 1);
+        s->depth++;
+        p = *p == '{' ? items(s, p, '}', skipped_member) : items(s, p, ']', skipped);
+        s->depth--;
+        return p;
+    case 't': case 'f': case 'n':
+        return word(p);
+    default:
+        return number(p, &n);
     }
 }
 
@@ -336,224 +407,93 @@ static at skipped(at p, at end)
  * without a second look. MISSING when it does not fit. */
 INLINE at integer(at p, unsigned kind, int64_t *value)
 {
+    *value = MISSING;
     if (*p == 'n')
-        return *value = MISSING, kind & NULLS ? word(p) : NULL;
+        return kind & NULLS ? word(p) : NULL;
     bool quoted = *p == '"';
     if (quoted && !(kind & TEXTS))
         return NULL;
     p += quoted;
-    uint64_t v = 0;
     if (quoted && p[0] == '0' && p[1] == 'x') {
         at first = p += 2;
-        for (unsigned d; (d = digit(p)) <= 9 || (d = (*p | 32u) - 'a') <= 5; p++)
-            v = v << 4 | (digit(p) <= 9 ? d : d + 10);
+        uint64_t v = 0;
+        for (; hex_digit(p) <= 15; p++)
+            v = v << 4 | hex_digit(p);
         *value = (int64_t)v;
         return p == first || p - first > 15 || *p != '"' ? NULL : p + 1;
     }
-    bool minus = *p == '-';
-    at first = p += minus;
-    for (unsigned d; (d = digit(p)) <= 9; p++)
-        v = v * 10 + d;
-    size_t digits = (size_t)(p - first);
-    if (!digits || digits > 30 || (*first == '0' && digits > 1) || (quoted ? *p != '"' : *p == '.' || (*p | 32) == 'e'))
+    struct number n;
+    p = number(p, &n);
+    if (!p || n.places || n.exponent || n.digits > 30 || (quoted && *p != '"'))
         return NULL;
-    bool fits = digits <= 19 && v <= INT64_MAX; /* 19 digits fit 64 bits without a sign */
-    *value = !fits ? MISSING : minus ? -(int64_t)v : (int64_t)v;
+    if (n.digits <= 19 && n.value <= INT64_MAX) /* 19 digits fit 64 bits without a sign */
+        *value = n.minus ? -(int64_t)n.value : (int64_t)n.value;
     return p + quoted;
 }
 
-struct decimal { /* value / 10^places */
-    uint64_t value;
-    unsigned places;
-    bool minus, known;
-};
-
-static const uint64_t TEN[] = {1, 10, 100, 1000, 10000, 100000, 1000000, 10000000, 100000000, 1000000000, 10000000000,
-    100000000000, 1000000000000, 10000000000000, 100000000000000, 1000000000000000, 10000000000000000,
-    100000000000000000, 1000000000000000000, UINT64_C(10000000000000000000)};
-
-INLINE at decimal(at p, struct decimal *d)
+INLINE at decimal(at p, struct number *n)
 {
-    d->minus = *p == '-', d->known = true, d->places = 0;
-    at first = p += d->minus;
-    uint64_t v = 0;
-    for (unsigned c; (c = digit(p)) <= 9; p++)
-        v = v * 10 + c;
-    size_t digits = (size_t)(p - first);
-    if (!digits || (*first == '0' && digits > 1))
-        return NULL;
-    if (*p == '.') {
-        at dot = ++p;
-        for (unsigned c; (c = digit(p)) <= 9; p++)
-            v = v * 10 + c;
-        if (p == dot)
-            return NULL;
-        digits += (size_t)(p - dot), d->places = (unsigned)(p - dot);
-    }
-    d->value = v;
-    return digits > 19 || (*p | 32) == 'e' ? NULL : p;
+    p = number(p, n);
+    return p && n->digits <= 19 && !n->exponent ? p : NULL;
 }
 
-/* Microseconds to nanoseconds, where three decimals are enough: exact. */
-INLINE bool whole_ns(const struct decimal *d, uint64_t *ns)
+/* Microseconds to nanoseconds: exact with three decimals; more are rounded as column_builder.to_ns rounds floats, where
+ * we know the float. */
+static bool to_ns(const struct number *us, int64_t *ns)
 {
-    return !__builtin_mul_overflow(d->value, TEN[3 - d->places], ns) && *ns < LAST_NS;
-}
-
-/* As decimal text: below a nanosecond half to even (column_builder.text_to_ns). */
-static bool exact_ns(const struct decimal *d, int64_t *ns)
-{
-    uint64_t v;
-    if (d->places <= 3) {
-        if (!whole_ns(d, &v))
+    static const uint64_t scale[] = {1000, 100, 10, 1};
+    if (us->places <= 3) {
+        uint64_t v;
+        if (__builtin_mul_overflow(us->value, scale[us->places], &v) || v >= (uint64_t)LAST_NS)
             return false;
-    } else {
-        uint64_t unit = TEN[d->places - 3], rest = d->value % unit;
-        v = d->value / unit;
-        v += rest > unit / 2 || (rest == unit / 2 && (v & 1));
-    }
-    *ns = d->minus ? -(int64_t)v : (int64_t)v;
-    return true;
-}
-
-/* As a float (column_builder.to_ns): exact for three decimals, more are rounded twice. Not when a float has no room for
- * three decimals, and not when we cannot tell the nearest float. */
-static bool float_ns(const struct decimal *d, int64_t *ns)
-{
-    uint64_t v;
-    if (d->places <= 3) {
-        *ns = 0;
-        if (!whole_ns(d, &v) || v >= FLOAT_EXACT_US * 1000)
-            return false;
-        *ns = d->minus ? -(int64_t)v : (int64_t)v;
+        *ns = us->minus ? -(int64_t)v : (int64_t)v;
         return true;
     }
-    if (d->value >> 53)
-        return false;
-    double us = (double)d->value / (double)TEN[d->places]; /* both exact, so the quotient is the nearest float */
-    us = d->minus ? -us : us;
-    double whole = floor(us);
-    *ns = (int64_t)whole * 1000 + (int64_t)rint((us - whole) * 1000);
-    return fabs(us) < (double)FLOAT_EXACT_US;
+    double unit = 1; /* exact up to 10^22 */
+    for (uint32_t i = 0; i < us->places; i++)
+        unit *= 10;
+    double v = (double)us->value / unit; /* both exact, so the quotient is the nearest float */
+    v = us->minus ? -v : v;
+    *ns = (int64_t)floor(v) * 1000 + (int64_t)rint((v - floor(v)) * 1000);
+    return !(us->value >> 53) && fabs(v) * 1000 < (double)FLOAT_EXACT_NS;
 }
 
 /* ---- one event ----------------------------------------------------------------------------------------------- */
 
-struct event {
-    uint8_t phase;
-    bool id_known;
-    struct text name, category, pid, tid;
-    struct decimal start, duration;
-    int64_t id;
-};
-
-struct list { /* of things of one size, which is a multiple of 8 */
-    int64_t *items;
-    size_t count, room;
-};
-
-struct link { /* an arrow's start or end; its thread is coded when the block is done, as the decoder's builder does */
-    int64_t phase, arrow, id, thread, start_ns;
-    struct text pid, tid;
-};
-
-struct wanted { /* a key of args, or the category of a flow; with its quotes */
-    uint8_t length, kind, column;
-    char key[LONGEST_KEY + 2];
-};
-
-struct scanner {
-    /* What the caller sets and reads (native/__init__.py declares the same). columns: its arrays, with room for all
-     * rows of a block; an integer column is not written until an event has that integer. */
-    void *columns[PLAIN + MOST_INTEGERS + MOST_TEXTS];
-    struct list launched, links, aside; /* ids of `ac2g` starts; struct link; where metadata begin and end in the block */
-    int64_t rows, events;
-    bool filled[MOST_INTEGERS];
-    uint8_t phases[256];
-
-    struct wanted wanted[MOST_WANTED], arrows[MOST_ARROWS];
-    uint64_t lengths; /* a bit for each length of a wanted key */
-    int wants, flows, integers, texts, external_id;
-    struct table tables[TABLES + MOST_TEXTS];
-    uint8_t thread[256]; /* `[pid,tid]` of the last event: mostly that of the next one too */
-    size_t thread_length;
-    int32_t thread_code;
-
-    struct event e;
-    int64_t values[MOST_INTEGERS], older; /* of the event's args */
-    struct text written[MOST_TEXTS];
-    bool has_args;
-};
-
-static void *added(struct list *list, size_t size)
-{
-    if (list->count == list->room) {
-        size_t room = list->room * 2 + 256;
-        void *items = realloc(list->items, room * size);
-        if (!items)
-            return NULL;
-        list->items = items, list->room = room;
-    }
-    return (char *)list->items + size * list->count++;
-}
-
-INLINE bool same(struct text t, const char *literal, size_t n) { return t.length == n && !memcmp(t.start, literal, n); }
+INLINE bool same(struct text t, const void *bytes, size_t n) { return t.length == n && !memcmp(t.start, bytes, n); }
 #define IS(text, literal) same(text, "\"" literal "\"", sizeof(literal) + 1)
-
-/* Every member of the object at p, in any order, goes to `member`: a constant, so that each use is inlined. */
-INLINE at object(struct scanner *s, at p, at end, at (*member)(struct scanner *, struct text, at, at))
-{
-    p = space(p + 1);
-    if (*p == '}')
-        return p + 1;
-    for (;;) {
-        uint64_t seen;
-        at key = p;
-        if (!(p = ending(p, end, &seen)) || seen & 1) /* a key with escapes may be one of ours */
-            return NULL;
-        struct text name = {key, (size_t)(p - key)};
-        if (*(p = space(p)) != ':' || !(p = member(s, name, space(p + 1), end)))
-            return NULL;
-        p = space(p);
-        if (*p == '}')
-            return p + 1;
-        if (*p != ',')
-            return NULL;
-        p = space(p + 1);
-    }
-}
 
 INLINE void reset_args(struct scanner *s)
 {
     for (int i = 0; i < s->integers; i++)
         s->values[i] = MISSING;
-    s->older = MISSING;
     for (int i = 0; i < s->texts; i++)
         s->written[i].length = 0;
 }
 
-INLINE at in_args(struct scanner *s, struct text name, at p, at end)
+INLINE at in_args(struct scanner *s, at p)
 {
-    if (name.length > LONGEST_KEY || !(s->lengths >> name.length & 1))
-        return skipped(p, end);
-    for (const struct wanted *w = s->wanted; w < s->wanted + s->wants; w++) {
-        if (!same(name, w->key, w->length))
-            continue;
-        struct text text;
-        if (w->kind & (ONLY_TEXT | FLAG)) {
-            if ((p = string(p, end, &text)) && w->kind & FLAG)
-                s->values[w->column] = text.length > 2 ? 1 : MISSING;
-            return p;
-        }
-        if (!(w->kind & AS_WRITTEN))
-            return integer(p, w->kind, w->kind & OLDER ? &s->older : &s->values[w->column]);
-        at after = skipped(p, end);
-        if (!after || (w->kind & OLDER && s->written[w->column].length))
-            return NULL;
-        s->written[w->column] = (struct text){p, (size_t)(after - p)};
-        return after;
+    struct text key, text;
+    p = value_of(s, p, &key);
+    if (!p || key.length > LONGEST_KEY || !(s->lengths >> key.length & 1))
+        return p ? skipped(s, p) : NULL;
+    const struct wanted *w = s->wanted, *last = w + s->wants;
+    while (w < last && !same(key, w->key, w->length))
+        w++;
+    if (w == last)
+        return skipped(s, p);
+    if (w->kind & (ONLY_TEXT | FLAG)) {
+        if ((p = string(p, s->end, &text)) && w->kind & FLAG)
+            s->values[w->column] = text.length > 2 ? 1 : MISSING;
+        return p;
     }
-    return skipped(p, end);
+    if (!(w->kind & AS_WRITTEN))
+        return integer(p, w->kind, &s->values[w->column]);
+    at after = skipped(s, p);
+    if (!after || (w->kind & OLDER && s->written[w->column].length))
+        return NULL;
+    s->written[w->column] = (struct text){p, (size_t)(after - p)};
+    return after;
 }
 
 /* A process or a thread: a string or an integer. */
@@ -567,261 +507,192 @@ INLINE at identity(at p, at end, struct text *text)
     return after;
 }
 
-INLINE at in_event(struct scanner *s, struct text name, at p, at end)
+INLINE at in_event(struct scanner *s, at p)
 {
     struct event *e = &s->e;
-    struct text text;
-    if (IS(name, "ph")) {
+    struct text key, text;
+    if (!(p = value_of(s, p, &key)))
+        return NULL;
+    if (IS(key, "ph")) {
         e->phase = p[0] == '"' && p[1] > ' ' && p[1] != '\\' && p[2] == '"' ? p[1] : 0;
         return e->phase ? p + 3 : NULL;
     }
-    if (IS(name, "cat")) /* compared with others, so it must be as it is written */
-        return (p = string(p, end, &e->category)) && !memchr(e->category.start, '\\', e->category.length) ? p : NULL;
-    if (IS(name, "name"))
-        return string(p, end, &e->name);
-    if (IS(name, "pid"))
-        return identity(p, end, &e->pid);
-    if (IS(name, "tid"))
-        return identity(p, end, &e->tid);
-    if (IS(name, "ts"))
+    if (IS(key, "cat"))
+        return string(p, s->end, &e->category);
+    if (IS(key, "name"))
+        return string(p, s->end, &e->name);
+    if (IS(key, "pid"))
+        return identity(p, s->end, &e->pid);
+    if (IS(key, "tid"))
+        return identity(p, s->end, &e->tid);
+    if (IS(key, "ts"))
         return decimal(p, &e->start);
-    if (IS(name, "dur"))
+    if (IS(key, "dur"))
         return decimal(p, &e->duration);
-    if (IS(name, "args")) {
+    if (IS(key, "args")) {
         if (*p != '{')
             return NULL;
-        if (s->has_args) /* the last of several counts */
+        if (e->has_args) /* the last of several counts */
             reset_args(s);
-        s->has_args = true;
-        return object(s, p, end, in_args);
+        e->has_args = true;
+        return items(s, p, '}', in_args);
     }
-    if (IS(name, "id")) {
+    if (IS(key, "id")) {
         at after = integer(p, TEXTS, &e->id);
         e->id_known = after != NULL; /* other text matters only in flows */
-        return after ? after : string(p, end, &text);
+        return after ? after : string(p, s->end, &text);
     }
-    return skipped(p, end);
+    return skipped(s, p);
 }
 
 /* ---- many events --------------------------------------------------------------------------------------------- */
 
-INLINE int32_t thread_of(struct scanner *s, struct text pid, struct text tid)
+INLINE bool thread_of(struct scanner *s, struct text pid, struct text tid, int32_t *code)
 {
-    uint8_t key[sizeof s->thread];
-    size_t comma = 1 + pid.length, n = comma + 1 + tid.length + 1;
-    if (n > sizeof key)
-        return -1;
-    key[0] = '[', key[comma] = ',', key[n - 1] = ']';
-    memcpy(key + 1, pid.start, pid.length);
-    memcpy(key + comma + 1, tid.start, tid.length);
-    if (n != s->thread_length || memcmp(key, s->thread, n)) {
-        int32_t code = coded(&s->tables[THREADS], (struct text){key, n});
-        if (code < 0)
-            return code;
-        memcpy(s->thread, key, n);
-        s->thread_length = n, s->thread_code = code;
+    if (!same(pid, s->pid.start, s->pid.length) || !same(tid, s->tid.start, s->tid.length)) {
+        uint8_t key[256]; /* [pid,tid] */
+        size_t comma = 1 + pid.length, last = comma + 1 + tid.length;
+        if (last >= sizeof key)
+            return false;
+        key[0] = '[', key[comma] = ',', key[last] = ']';
+        memcpy(key + 1, pid.start, pid.length);
+        memcpy(key + comma + 1, tid.start, tid.length);
+        s->last_thread = coded(&s->tables[THREADS], (struct text){key, last + 1});
+        s->pid = pid, s->tid = tid;
     }
-    return s->thread_code;
+    *code = s->last_thread;
+    return *code >= 0;
 }
 
-static enum verdict span(struct scanner *s, bool exact)
+static bool span(struct scanner *s, int64_t start)
 {
     const struct event *e = &s->e;
-    int64_t start, duration, row = s->rows;
-    if (!e->start.known || !(exact ? exact_ns : float_ns)(&e->start, &start))
-        return !exact && e->start.value / TEN[e->start.places] >= FLOAT_EXACT_US ? LARGE : LEFT;
-    if (!e->duration.known || (e->duration.minus && e->duration.value) || !float_ns(&e->duration, &duration))
-        return LEFT;
-    int32_t thread = thread_of(s, e->pid, e->tid);
-    if (thread < 0)
-        return LEFT;
-    int32_t name = coded(&s->tables[NAMES], e->name), category = coded(&s->tables[CATEGORIES], e->category);
-    if (name < 0 || category < 0)
-        return NO_MEMORY;
-    ((int64_t *)s->columns[START])[row] = start;
-    ((int64_t *)s->columns[DURATION])[row] = duration;
-    ((int32_t *)s->columns[NAME])[row] = name;
-    ((int32_t *)s->columns[CATEGORY])[row] = category;
-    ((int32_t *)s->columns[THREAD])[row] = thread;
-    if (s->older != MISSING && s->values[s->external_id] == MISSING && !IS(e->category, "user_annotation") &&
-        !IS(e->category, "python_function")) /* these never had the older key */
-        s->values[s->external_id] = s->older;
+    int64_t row = s->rows, duration;
+    if (!e->duration.digits || !to_ns(&e->duration, &duration) || (e->duration.minus && duration) ||
+        duration >= FLOAT_EXACT_NS || !thread_of(s, e->pid, e->tid, &s->thread[row]))
+        return false;
+    s->start[row] = start;
+    s->duration[row] = duration;
+    s->name[row] = coded(&s->tables[NAMES], e->name);
+    s->category[row] = coded(&s->tables[CATEGORIES], e->category);
+    if (s->name[row] < 0 || s->category[row] < 0)
+        return false;
     for (int i = 0; i < s->integers; i++) {
-        int64_t *column = s->columns[PLAIN + i];
-        if (s->filled[i]) {
-            column[row] = s->values[i];
-        } else if (s->values[i] != MISSING) {
+        int64_t value = s->values[i];
+        if (!s->filled[i] && value != MISSING) {
             for (int64_t before = 0; before < row; before++)
-                column[before] = MISSING;
-            column[row] = s->values[i], s->filled[i] = true;
+                s->integer[i][before] = MISSING;
+            s->filled[i] = true;
         }
+        if (s->filled[i])
+            s->integer[i][row] = value;
     }
     for (int i = 0; i < s->texts; i++) {
-        int32_t code = s->written[i].length ? coded(&s->tables[TABLES + i], s->written[i]) : -1;
-        if (s->written[i].length && code < 0)
-            return NO_MEMORY;
-        ((int32_t *)s->columns[PLAIN + s->integers + i])[row] = code + 1; /* 0: the event has no such argument */
+        s->text[i][row] = s->written[i].length ? coded(&s->tables[TABLES + i], s->written[i]) + 1 : 0;
+        if (s->written[i].length && !s->text[i][row])
+            return false;
     }
     s->rows++;
-    return TAKEN;
+    return true;
 }
 
-static enum verdict flow(struct scanner *s, bool exact)
+static bool flow(struct scanner *s, int64_t start)
 {
     const struct event *e = &s->e;
-    int arrow = NO_ARROW;
+    int64_t arrow = NO_ARROW;
     for (int i = 0; i < s->flows && !arrow; i++)
         if (same(e->category, s->arrows[i].key, s->arrows[i].length))
             arrow = s->arrows[i].kind;
+    if (!arrow || (arrow == LAUNCH && e->phase != 's')) /* counted, unless escapes hide what it is */
+        return !memchr(e->category.start, '\\', e->category.length);
+    struct link link = {e->phase, arrow, e->id, -1, start, e->pid, e->tid};
     bool launch = arrow == LAUNCH;
-    if (!arrow || (launch && e->phase != 's'))
-        return TAKEN; /* counted */
-    int64_t start;
-    if (!e->id_known || !e->start.known || !(exact ? exact_ns : float_ns)(&e->start, &start))
-        return LEFT;
-    void *place = launch ? added(&s->launched, sizeof e->id) : added(&s->links, sizeof(struct link));
-    if (!place)
-        return NO_MEMORY;
-    if (launch)
-        memcpy(place, &e->id, sizeof e->id);
-    else
-        *(struct link *)place = (struct link){e->phase, arrow, e->id, -1, start, e->pid, e->tid};
-    return TAKEN;
+    void *place = !e->id_known ? NULL : launch ? added(&s->launched, sizeof e->id) : added(&s->links, sizeof link);
+    if (place)
+        memcpy(place, launch ? (const void *)&e->id : &link, launch ? sizeof e->id : sizeof link);
+    return place;
 }
 
-static enum verdict kept(struct scanner *s, size_t from, size_t until, bool exact)
+INLINE at event(struct scanner *s, at p)
 {
-    int64_t place[2] = {(int64_t)from, (int64_t)until};
-    void *aside;
-    switch (s->phases[s->e.phase]) {
-    case SPAN:
-        s->events++;
-        return span(s, exact);
-    case FLOW:
-        s->events++;
-        return flow(s, exact);
-    case COUNTED:
-        s->events++;
-        return TAKEN;
-    case ASIDE: /* names of threads: few, and only they have such args. The caller decodes and counts them. */
-        if (!(aside = added(&s->aside, sizeof place)))
-            return NO_MEMORY;
-        memcpy(aside, place, sizeof place);
-        return TAKEN;
-    default:
-        return LEFT;
+    static const struct event empty = {.name = {(at)"\"\"", 2}, .category = {(at)"\"\"", 2}, .pid = {(at)"null", 4},
+        .tid = {(at)"null", 4}, .id = MISSING, .id_known = true};
+    if (p >= s->end || *p != '{')
+        return NULL;
+    s->e = empty;
+    reset_args(s);
+    at after = items(s, p, '}', in_event);
+    if (!after)
+        return NULL;
+    uint8_t phase = s->phases[s->e.phase];
+    if (phase == ASIDE) { /* names of threads: few, and only they have such args. The caller decodes and counts them. */
+        int64_t *place = added(&s->aside, 2 * sizeof *place);
+        if (place)
+            place[0] = p - s->text_start, place[1] = after - s->text_start;
+        return place ? after : NULL;
     }
+    int64_t start = 0;
+    bool timed = s->e.start.digits;
+    if (timed && !to_ns(&s->e.start, &start))
+        return NULL;
+    s->large |= start >= FLOAT_EXACT_NS || start <= -FLOAT_EXACT_NS;
+    s->rounded |= s->e.start.places > 3;
+    s->events++;
+    bool taken = timed && (phase == SPAN ? span(s, start) : phase == FLOW && flow(s, start));
+    return taken || phase == COUNTED ? after : NULL;
 }
 
-#define TEXT(literal) {(at)(literal), sizeof(literal) - 1}
-
-static enum verdict taken(struct scanner *s, at text, at end, bool exact)
+/* Code the threads of the block's arrows, in the order that the decoder's builder has: kind by kind, starts first. */
+static bool thread_links(struct scanner *s, size_t from)
 {
-    static const struct event empty = {.name = TEXT("\"\""), .category = TEXT("\"\""), .pid = TEXT("null"),
-        .tid = TEXT("null"), .id = MISSING, .id_known = true};
-    at p = space(text);
-    if (*p != '[')
-        return LEFT;
-    p = space(p + 1);
-    for (bool first = true; *p != ']'; first = false) {
-        if (!first) {
-            if (*p != ',')
-                return LEFT;
-            p = space(p + 1);
+    struct link *links = (struct link *)s->links.items;
+    size_t last = s->links.used / sizeof *links;
+    for (int pass = 0; pass < 4; pass++)
+        for (size_t i = from / sizeof *links; i < last; i++) {
+            int32_t code;
+            if (links[i].arrow != OTHER_ARROWS + pass / 2 || links[i].phase != "sf"[pass % 2])
+                continue;
+            if (!thread_of(s, links[i].pid, links[i].tid, &code))
+                return false;
+            links[i].thread = code;
         }
-        if (p >= end || *p != '{')
-            return LEFT;
-        at from = p;
-        s->e = empty, s->has_args = false;
-        reset_args(s);
-        if (!(p = object(s, p, end, in_event)))
-            return LEFT;
-        enum verdict verdict = kept(s, (size_t)(from - text), (size_t)(p - text), exact);
-        if (verdict != TAKEN)
-            return verdict;
-        p = space(p);
-    }
-    return p < end && space(p + 1) >= end ? TAKEN : LEFT; /* more text may follow the block */
+    return true;
 }
 
 /* Take the n bytes of a JSON list of events, as many rows as there are at the end of the columns; or leave all as it
- * was. exact: times as decimal text, not as floats. only_look: leave all as it was in any case. */
-int scan_block(struct scanner *s, const uint8_t *text, size_t n, int exact, int only_look)
+ * was. only_look: leave all as it was in any case. */
+bool scan_block(struct scanner *s, const uint8_t *text, size_t n, bool only_look)
 {
     int64_t rows = s->rows, events = s->events;
-    size_t launched = s->launched.count, links = s->links.count;
+    size_t launched = s->launched.used, links = s->links.used;
+    bool large = s->large;
     uint32_t counts[TABLES + MOST_TEXTS];
     for (int i = 0; i < TABLES + s->texts; i++)
         counts[i] = s->tables[i].count;
-    s->aside.count = 0;
-    enum verdict verdict = taken(s, text, text + n, exact);
-    for (int pass = 0; pass < 4; pass++) /* kind by kind, starts before ends */
-        for (size_t i = links; verdict == TAKEN && i < s->links.count; i++) {
-            struct link *link = (struct link *)s->links.items + i;
-            if (link->arrow != OTHER_ARROWS + pass / 2 || link->phase != "sf"[pass % 2])
-                continue;
-            link->thread = thread_of(s, link->pid, link->tid);
-            verdict = link->thread < 0 ? LEFT : TAKEN;
-        }
-    if (verdict != TAKEN || only_look) {
-        s->rows = rows, s->events = events;
-        s->launched.count = launched, s->links.count = links, s->aside.count = 0;
+    s->text_start = text, s->end = text + n;
+    s->rounded = false, s->depth = 0, s->aside.used = 0;
+    s->pid = s->tid = (struct text){text, 0}; /* no thread */
+    at p = space(text);
+    p = *p == '[' ? items(s, p, ']', event) : NULL;
+    /* more text may follow the block */
+    bool taken = p && p <= s->end && space(p) >= s->end && !(s->large && s->rounded) && thread_links(s, links);
+    if (!taken || only_look) {
+        s->rows = rows, s->events = events, s->large = large;
+        s->launched.used = launched, s->links.used = links, s->aside.used = 0;
         for (int i = 0; i < TABLES + s->texts; i++)
             forget(&s->tables[i], counts[i]);
-        s->thread_length = 0;
     }
-    return verdict;
+    return taken;
 }
-
-/* ---- what the caller sets and takes -------------------------------------------------------------------------- */
 
 const char *scan_source(void) { return SOURCE; }
 
-/* A scanner with so many columns of integers and of texts among the arguments. */
-struct scanner *scan_new(int integers, int texts)
-{
-    struct scanner *s = integers <= MOST_INTEGERS && texts <= MOST_TEXTS ? calloc(1, sizeof *s) : NULL;
-    if (s)
-        s->integers = integers, s->texts = texts;
-    return s;
-}
+struct scanner *scan_new(void) { return calloc(1, sizeof(struct scanner)); }
 
 void scan_free(struct scanner *s)
 {
     for (struct table *t = s->tables; t < s->tables + TABLES + MOST_TEXTS; t++)
-        free(t->arena), free(t->entries), free(t->slots);
+        free(t->arena.items), free(t->entries.items), free(t->slots);
     free(s->launched.items), free(s->links.items), free(s->aside.items);
     free(s);
-}
-
-/* Look for this key (with its quotes) in args, for that column of the integers or of the texts. */
-int scan_want(struct scanner *s, const char *key, size_t n, unsigned kind, unsigned column)
-{
-    if (n > LONGEST_KEY || s->wants == MOST_WANTED)
-        return LEFT;
-    struct wanted *w = &s->wanted[s->wants++];
-    w->length = (uint8_t)n, w->kind = (uint8_t)kind, w->column = (uint8_t)column;
-    memcpy(w->key, key, n);
-    s->lengths |= UINT64_C(1) << n;
-    if (kind == OLDER)
-        s->external_id = (int)column;
-    return TAKEN;
-}
-
-/* Keep flows of this category (with its quotes) as arrows of that kind. */
-int scan_arrow(struct scanner *s, const char *category, size_t n, unsigned kind)
-{
-    if (n > LONGEST_KEY || s->flows == MOST_ARROWS)
-        return LEFT;
-    struct wanted *w = &s->arrows[s->flows++];
-    w->length = (uint8_t)n, w->kind = (uint8_t)kind;
-    memcpy(w->key, category, n);
-    return TAKEN;
-}
-
-/* The distinct texts of a table, as the inside of a JSON list with a comma at its end. */
-const uint8_t *scan_texts(const struct scanner *s, int table, size_t *bytes)
-{
-    *bytes = s->tables[table].used;
-    return s->tables[table].arena;
 }
