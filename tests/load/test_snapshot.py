@@ -143,7 +143,7 @@ def test_an_odd_frame_is_shown_as_far_as_it_can_be(tmp_path: Path, given: object
         ("stream", 2**64, "stream", 0),
         ("stream", "7", "stream", 0),
         ("stream", None, "stream", 0),
-        ("time_us", 5.5, "time_us", 5),
+        ("time_us", s.T0 + 5.5, "time_us", s.T0 + 5),
         ("time_us", float("nan"), "time_us", 0),
         ("time_us", None, "time_us", 0),
         ("action", b"alloc", "action", "alloc"),

@@ -184,8 +184,8 @@ class SnapshotBuilder:
         """The snapshot; raises SnapshotFormatError."""
         stacks = self._stacks()
         timed = self._group("event")
-        known = timed["time_us"] > 0
-        middle = int(np.median(timed["time_us"][known])) if known.any() else None
+        known = timed["time_us"][timed["time_us"] > 0]
+        middle = int(np.partition(known, len(known) // 2)[len(known) // 2]) if len(known) else None
         timed["time_us"] = np.where(_near(timed["time_us"], middle), timed["time_us"], 0)
         events = self._events(timed, len(stacks))
         annotations = self._annotations(self._group("annotation"), middle)
