@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, Final
 
 import typer
@@ -73,16 +74,24 @@ def load_command(name: str) -> Any:
     if (_PACKAGE / "cli" / f"{name}.py").is_file():
         module = importlib.import_module(f"profiler_kit.cli.{name}")
         if hasattr(module, "COMMANDS"):
-            group = typer.Typer(name=name, help=help_text(module.__doc__ or ""), no_args_is_help=True, **_PLAIN)
-            for one in module.COMMANDS:
-                group.command(one.__name__)(one)
-            return typer.main.get_command(group)
+            return typer.main.get_command(_group(name, module))
         function = module.command
     else:
         function = importlib.import_module("profiler_kit.cli.table_command").table_command(name)
     alone = typer.Typer(**_PLAIN)
     alone.command(name)(function)
     return typer.main.get_command(alone)
+
+
+def _group(name: str, module: ModuleType) -> typer.Typer:
+    """The commands of a module; a module among them is a group of its own."""
+    group = typer.Typer(name=name, help=help_text(module.__doc__ or ""), no_args_is_help=True, **_PLAIN)
+    for called, one in module.COMMANDS.items():
+        if isinstance(one, ModuleType):
+            group.add_typer(_group(called, one))
+        else:
+            group.command(called)(one)
+    return group
 
 
 def build_app() -> typer.Typer:

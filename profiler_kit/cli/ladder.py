@@ -156,14 +156,14 @@ def command(
         )
         with progress_bar("ladder") as report:
             folder, record = run_ladder(workload, options, report=report)
-        _draw(folder, record)
+        draw_ladder(folder, record)
     _print(record, as_json=as_json)
     if folder is not None:
         typer.echo(f"written to {folder}", err=as_json)
     _check(record, min_miou if recorded is not None and min_miou is not None else record.min_miou)
 
 
-def _draw(folder: Path, record: LadderRecord) -> None:
+def draw_ladder(folder: Path, record: LadderRecord) -> None:
     """The waterfall, and masks of each row over the first image, as PNG."""
     from profiler_kit.formats.ladder_record import WATERFALL
     from profiler_kit.render.overlays import write_overlays
@@ -187,11 +187,9 @@ def _print(record: LadderRecord, *, as_json: bool) -> None:
 
     from profiler_kit.findings.records import of_ladder
     from profiler_kit.formats.ladder_file import ladder_rows
-    from profiler_kit.render.ladder_style import ladder_facts
-    from profiler_kit.tables import every_table
 
-    table = ladder_rows(record)
     if as_json:
+        table = ladder_rows(record)
         rows = records(table)
         facts = dataclasses.asdict(record)
         samples = {row.technique: list(row.latency_ns) for row in record.rows}
@@ -200,8 +198,18 @@ def _print(record: LadderRecord, *, as_json: bool) -> None:
         said = [one.to_json() for one in of_ladder(record, table)]
         print_json({**{key: value for key, value in facts.items() if key != "rows"}, "rows": rows, "findings": said})
         return
-    print_filled(every_table()["ladder"].of_source(record), ladder_facts(record)[0])
-    for one in of_ladder(record, table):
+    print_ladder(record)
+
+
+def print_ladder(record: LadderRecord, table: str = "ladder") -> None:
+    """Print a table of a ladder, and what is to be said of it."""
+    from profiler_kit.findings.records import of_ladder
+    from profiler_kit.formats.ladder_file import ladder_rows
+    from profiler_kit.render.ladder_style import ladder_facts
+    from profiler_kit.tables import every_table
+
+    print_filled(every_table()[table].of_source(record), ladder_facts(record)[0])
+    for one in of_ladder(record, ladder_rows(record)):
         typer.echo(one.line)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from profiler_kit.cli import sam_student
 from profiler_kit.cli.output import AsJson, print_json
 from profiler_kit.cli.serve import free_port
 from profiler_kit.cli.workloads import Checkpoint, Device, Images, choose_workload
@@ -221,4 +222,4 @@ def _numbers(option: str, text: str) -> list[float]:
     return found
 
 
-COMMANDS: Final = (serve, export, load, compare)
+COMMANDS: Final = {"serve": serve, "export": export, "load": load, "compare": compare, "student": sam_student}

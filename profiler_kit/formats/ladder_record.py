@@ -75,12 +75,13 @@ class Work:
 class RowResult:
     """One technique. Times are nanoseconds, sizes bytes; what was not measured is empty, 0 or None.
 
-    phases_ns: load, compile_cold, compile_warm, warmup, steady. latency_ns: raw samples, one a batch (for task amg one
-    an image). first_ns: the first call of the process. peak_memory_bytes: after a reset before the timed batches; of
-    torch's allocator on a GPU, of the process (resident set) on a CPU. peak_reserved_bytes: likewise what the allocator
-    held from the driver, to which the pools of CUDA graphs belong. fitted_batch_size: when memory ran out, the
-    batch size that did fit. traces: the run folder below the ladder's. masks, truth, agreement: of a model that makes
-    masks. scores: how far the outputs of any other agree with the baseline's (relative_error, cosine; None: no number).
+    parameters: of the whole model. phases_ns: load, compile_cold, compile_warm, warmup, steady. latency_ns: raw
+    samples, one a batch (for task amg one an image). first_ns: the first call of the process. peak_memory_bytes:
+    after a reset before the timed batches; of torch's allocator on a GPU, of the process (resident set) on a CPU.
+    peak_reserved_bytes: likewise what the allocator held from the driver, to which the pools of CUDA graphs belong.
+    fitted_batch_size: when memory ran out, the batch size that did fit. traces: the run folder below the ladder's.
+    masks, truth, agreement: of a model that makes masks. scores: how far the outputs of any other agree with the
+    baseline's (relative_error, cosine; None: no number).
     error and notes name files from the ladder's folder on.
     """
 
@@ -92,6 +93,7 @@ class RowResult:
     weights: str = ""
     batch_size: Count = 0
     image_size: Count = 0
+    parameters: Count = 0
     phases_ns: Mapping[str, Count] = dataclasses.field(default_factory=dict)
     latency_ns: tuple[Positive, ...] = ()
     first_ns: Count | None = None

@@ -1,10 +1,11 @@
-"""What each row of a ladder measured: speed, memory, agreement, and the phases before it."""
+"""What each row of a ladder measured: speed, memory, agreement, and the phases before it; and of students, how good."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from profiler_kit.formats.ladder_file import LADDER_ROWS, ladder_rows
+from profiler_kit.formats.student_rows import STUDENTS, student_rows
 from profiler_kit.table import Table
 from profiler_kit.text import rate_label
 
@@ -37,5 +38,13 @@ TABLES: Final = (
             "images_per_s": rate_label(record.setup.unit),
             "agreement": LADDER_ROWS.label("baseline_miou" if record.setup.task else "cosine"),
         },
+    ),
+    Table(
+        "students",
+        "ladder",
+        "students beside their teacher",
+        STUDENTS,
+        student_rows,
+        labels=lambda record: {"images_per_s": rate_label(record.setup.unit)},
     ),
 )

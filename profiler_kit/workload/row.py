@@ -129,6 +129,7 @@ def _measure(plan: RowPlan, device: torch.device) -> RowResult:
             weights=workload.weights,
             batch_size=plan.batch_size,
             image_size=workload.image_size,
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
             first_ns=phases.first_ns,
             phases_ns=dict(phases.phases_ns),
         )

@@ -101,7 +101,7 @@ def scene_feed(side: int, workers: int, *, stretched: bool = False) -> Iterator[
 
     Enter it before CUDA is touched: where the system can fork, the workers are forks.
     """
-    context = _processes()
+    context = process_context()
     samples: Queue[Sample] = context.Queue(maxsize=8 * workers)
     processes = [
         context.Process(target=_fill, args=(samples, side, stretched, first, workers), daemon=True)
@@ -130,7 +130,7 @@ def unseen_scenes(side: int, count: int, workers: int) -> dict[str, list[Scene]]
         "portrait": (side, side * 3 // 4, -(-count // 4)),
         "twice as large": (side * 3 // 2, side * 2, -(-count // 4)),
     }
-    with ProcessPoolExecutor(workers, mp_context=_processes()) as pool:
+    with ProcessPoolExecutor(workers, mp_context=process_context()) as pool:
         return {
             shape: list(pool.map(_unseen, repeat(height), repeat(width), range(number)))
             for shape, (height, width, number) in shapes.items()
@@ -155,7 +155,7 @@ def _unseen(height: int, width: int, seed: int) -> Scene:
     return generate_scenes(1, height=height, width=width, seed=seed)[0]
 
 
-def _processes() -> DefaultContext | ForkContext:
+def process_context() -> DefaultContext | ForkContext:
     forks = "fork" in multiprocessing.get_all_start_methods()
     return multiprocessing.get_context("fork") if forks else multiprocessing.get_context()
 

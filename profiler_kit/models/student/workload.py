@@ -70,6 +70,7 @@ class _Student(_Base):
     name: str = "student_resnet18"
     teacher: str = "vit_small"
     teacher_checkpoint: str | None = None
+    int8: str | None = None
     beside: bool = False
     encoder_only: bool = False
 
@@ -134,6 +135,11 @@ class _Student(_Base):
                 f"{path}: a student of {student.teacher} ({student.teacher_weights[:23]}), expected one of "
                 f"{self.teacher} ({self.weights[:23]}). Give its own --teacher and --teacher-checkpoint."
             )
+
+    def setup(self) -> Mapping[str, Any]:
+        """As SAM's; of the encoder alone nothing is asked."""
+        found = super().setup()
+        return {} if self.encoder_only else found
 
     def dtype(self, model: Any) -> torch.dtype:
         """That of the image encoder."""

@@ -1,0 +1,245 @@
+"""`profiler-kit sam student`: teach a small encoder, say how good it is, quantize it, export it, measure it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from profiler_kit.cli.output import AsJson, print_json
+from profiler_kit.cli.workloads import Device, Images, Seed
+from profiler_kit.errors import OptionError
+from profiler_kit.progress import progress_bar
+
+if TYPE_CHECKING:
+    from profiler_kit.formats.ladder_record import LadderRecord
+    from profiler_kit.workload.protocol import Workload
+
+Student = Annotated[
+    Path, typer.Argument(metavar="STUDENT", help="What sam student train wrote: the folder, or student.pt in it.")
+]
+Teacher = Annotated[str, typer.Option(help="A SAM, as capture --model.")]
+TeacherCheckpoint = Annotated[
+    Path | None, typer.Option(help="Its official checkpoint; vit_small comes with the package.")
+]
+Backbone = Annotated[str, typer.Option(help="resnet18, mobilenet_v3_large, cas_vit_s or cas_vit_tiny.")]
+Sizes = Annotated[
+    str, typer.Option(help="Sides of the image in pixels, one ladder each: 512,768,1024. [default: the teacher's]")
+]
+Out = Annotated[Path | None, typer.Option(help="Folder to write.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is at --out.")]
+Int8 = Annotated[Path | None, typer.Option(help="What sam student quantize wrote, to measure beside it.")]
+
+
+def train(
+    teacher: Teacher = "vit_small",
+    teacher_checkpoint: TeacherCheckpoint = None,
+    backbone: Backbone = "resnet18",
+    minutes: Annotated[float, typer.Option(help="Of training, once the images are there.")] = 10.0,
+    steps: Annotated[int | None, typer.Option(help="So many steps instead, however long they take.")] = None,
+    images: Images = None,
+    scenes: Annotated[
+        int | None, typer.Option(help="Images to learn from. [default: 4096 on a GPU, 64 on a CPU]")
+    ] = None,
+    init: Annotated[Path | None, typer.Option(help="The backbone's own weights to start from.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images in a step. [default: 64 on a GPU, 4 on a CPU]")] = None,
+    rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-3,
+    seed: Seed = 0,
+    device: Device = None,
+    out: Annotated[Path, typer.Option(help="Folder for the student, its record and the state to go on from.")] = Path(
+        "traces/student"
+    ),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the training in --out.")] = False,
+) -> None:
+    """Teach a backbone to give what the teacher's encoder gives, with the teacher's decoder behind it, frozen.
+
+    The loss: Huber over the encoder's maps, then masks and predicted IoU for points, boxes and background points. The
+    teacher looks at each image once. Some steps are recorded as a run (--out/run): look at it with profiler-kit serve
+    """
+    from profiler_kit.models.student.train import TrainOptions
+    from profiler_kit.models.student.train import train as run
+
+    options = TrainOptions(
+        teacher=teacher,
+        teacher_checkpoint=teacher_checkpoint,
+        backbone=backbone,
+        minutes=minutes,
+        steps=steps,
+        images=images,
+        scenes=scenes,
+        init=init,
+        batch=batch_size,
+        rate=rate,
+        seed=seed,
+        device=device,
+        out=out,
+        resume=resume,
+    )
+    with progress_bar("train") as report:
+        folder = run(options, report=report)
+    typer.echo(f"written to {folder}\n  next   profiler-kit sam student eval {folder}")
+
+
+def evaluate(
+    student: Student,
+    teacher_checkpoint: TeacherCheckpoint = None,
+    int8: Int8 = None,
+    coco: Annotated[Path | None, typer.Option(help="COCO folder, or its json.")] = None,
+    scenes: Annotated[int, typer.Option(help="Images to segment: generated ones, or the first of --coco.")] = 64,
+    prompts: Annotated[str, typer.Option(help="boxes or centers, of each object.")] = "boxes",
+    multimask: Annotated[bool, typer.Option("--multimask", help="Three masks a box; the best counts.")] = False,
+    include_crowds: Annotated[bool, typer.Option("--include-crowds", help="COCO's crowds count as objects.")] = False,
+    area: Annotated[str, typer.Option(help="By which objects are small or large: pixels or annotated.")] = "pixels",
+    image_size: Sizes = "",
+    device: Device = None,
+    seed: Seed = 0,
+    out: Out = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Segment images with teacher and student: mean IoU with the truth by size, and of the student with its teacher.
+
+    One ladder for each image size, with the teacher as baseline; masks beside each other are in its pictures.
+    """
+    for option, value, known in (
+        ("--prompts", prompts, ("boxes", "centers")),
+        ("--area", area, ("pixels", "annotated")),
+    ):
+        if value not in known:
+            raise OptionError(f"{option} {value}: not known, expected {known[0]} or {known[1]}.")
+    options = {
+        "coco": None if coco is None else str(coco),
+        "count": scenes,
+        "task": "boxes" if prompts == "boxes" else "points",
+        "multimask": multimask,
+        "crowds": include_crowds,
+        "annotated": area == "annotated",
+        "seed": seed,
+    }
+    chosen = _student_options(student, teacher_checkpoint, int8)
+    rows = "student" + (";int8=student,int8" if int8 is not None else "")
+    cases = ((f"{side}px" if side else "", {**chosen, **options, "side": side}, 1) for side in _sides(image_size))
+    _measure(cases, rows, out, device, overwrite, as_json, baseline_every=0, iterations=5)
+
+
+def bench(
+    student: Annotated[
+        Path | None,
+        typer.Argument(metavar="[STUDENT]", help="As for sam student eval; random weights of --backbone without one."),
+    ] = None,
+    backbone: Backbone = "resnet18",
+    teacher: Teacher = "vit_small",
+    teacher_checkpoint: TeacherCheckpoint = None,
+    int8: Int8 = None,
+    parts: Annotated[str, typer.Option(help="encoder: alone; whole: from the image to masks.")] = "encoder,whole",
+    rows: Annotated[str, typer.Option(help="As ladder --rows. [default: dtypes, compiled, CUDA graphs]")] = "",
+    batch_size: Annotated[str, typer.Option(help="Images in a batch, one ladder each: 1,8.")] = "1",
+    image_size: Sizes = "",
+    device: Device = None,
+    iterations: Annotated[int | None, typer.Option(help="Timed batches. [default: 20 on a GPU, 5 on a CPU]")] = None,
+    warmup: Annotated[int | None, typer.Option(help="Batches before. [default: 3 on a GPU, 1 on a CPU]")] = None,
+    traces: Annotated[bool, typer.Option("--traces", help="A trace and a memory snapshot of each row.")] = False,
+    out: Out = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a student beside its teacher: dtype, torch.compile and CUDA graphs, a ladder for each part and batch.
+
+    Rows are those of profiler-kit ladder: fresh processes, the device idle before each batch, warm-up apart.
+    """
+    from profiler_kit.models.student.models import PREFIX
+
+    if student is None:
+        checkpoint = None if teacher_checkpoint is None else str(teacher_checkpoint)
+        chosen = {"name": PREFIX + backbone, "teacher": teacher, "teacher_checkpoint": checkpoint, "beside": True}
+    else:
+        chosen = _student_options(student, teacher_checkpoint, int8)
+    wanted = [part.strip() for part in parts.split(",") if part.strip()]
+    if not wanted or not set(wanted) <= {"encoder", "whole"}:
+        raise OptionError(f"--parts {parts}: expected encoder, whole or both.")
+    what: dict[str, dict[str, Any]] = {"encoder": {"encoder_only": True}, "whole": {"task": "points", "count": 8}}
+    cases = (
+        (
+            "-".join(filter(None, (part, f"b{batch}", f"{side}px" if side else ""))),
+            {**chosen, **what[part], "side": side},
+            batch,
+        )
+        for part, batch, side in itertools.product(wanted, _numbers("--batch-size", batch_size), _sides(image_size))
+    )
+    _measure(cases, rows, out, device, overwrite, as_json, iterations=iterations, warmup=warmup, traces=traces)
+
+
+def _student_options(student: Path, teacher_checkpoint: Path | None, int8: Path | None) -> dict[str, Any]:
+    """The options of a student's workload beside its teacher, from its file."""
+    from profiler_kit.models.student.models import PREFIX, read_student
+    from profiler_kit.models.student.train import STUDENT
+
+    path = student / STUDENT if student.is_dir() else student
+    found = read_student(path)
+    return {
+        "name": PREFIX + found.backbone,
+        "checkpoint": str(path),
+        "teacher": found.teacher,
+        "teacher_checkpoint": None if teacher_checkpoint is None else str(teacher_checkpoint),
+        "int8": None if int8 is None else str(int8),
+        "beside": True,
+    }
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    found = [one.strip() for one in text.split(",") if one.strip()]
+    if not found or not all(one.isascii() and one.isdigit() and 0 < int(one) <= 4096 for one in found):
+        raise OptionError(f"{option} {text}: expected whole numbers from 1 to 4096, such as 1,8.")
+    return [int(one) for one in found]
+
+
+def _sides(text: str) -> list[int]:
+    return _numbers("--image-size", text) if text else [0]
+
+
+def _measure(
+    cases: Iterator[tuple[str, Mapping[str, Any], int]],
+    rows: str,
+    out: Path | None,
+    device: str | None,
+    overwrite: bool,
+    as_json: bool,
+    **timing: Any,
+) -> None:
+    """One ladder for each case (its folder, options of the workload, batch size), and what it says of the students."""
+    from profiler_kit.cli.ladder import draw_ladder, print_ladder
+    from profiler_kit.models.student.workload import student_workload
+    from profiler_kit.workload.ladder import run_ladder
+    from profiler_kit.workload.ladder_plan import LadderOptions
+
+    said = []
+    for name, chosen, size in list(cases):
+        workload: Workload = student_workload(**chosen)
+        place = None if out is None else out / name
+        options = LadderOptions(
+            rows=rows, batch_size=size, device=device, out=place, overwrite=overwrite, warm_compile=False, **timing
+        )
+        with progress_bar(name or "ladder") as report:
+            folder, record = run_ladder(workload, options, report=report)
+        draw_ladder(folder, record)
+        said.append(record)
+        if not as_json:
+            print_ladder(record, "students")
+        typer.echo(f"written to {folder}", err=as_json)
+    if as_json:
+        print_json([_as_json(record) for record in said])
+
+
+def _as_json(record: LadderRecord) -> dict[str, object]:
+    from profiler_kit.tables import every_table
+
+    setup = record.setup
+    facts = {"device_name": record.device_name, "batch_size": setup.batch_size, "task": setup.task}
+    images = {"images": setup.images, "num_images": setup.num_images, "multimask": setup.multimask}
+    return {**facts, **images, "students": every_table()["students"].of_source(record).records()}
+
+
+COMMANDS: Final = {"train": train, "eval": evaluate, "bench": bench}

@@ -1,0 +1,197 @@
+"""Training: an interrupted one ends as one that was not, what is no number stops it, and it is a run to look at."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from profiler_kit.cli import load_command
+from profiler_kit.errors import InputError, KitError, OptionError, WorkloadError
+from profiler_kit.formats.ladder_record import RESULTS, RowResult, read_ladder
+from profiler_kit.formats.run_record import read_record
+from profiler_kit.models.sam.train_data import Sample, make_sample
+from profiler_kit.models.student import train as training
+from profiler_kit.models.student.models import read_student
+from profiler_kit.models.student.train import TrainOptions, train
+from profiler_kit.workload import ladder
+from profiler_kit.workload.ceilings import Probe
+from profiler_kit.workload.row import RowPlan, run_row
+
+TINY = TrainOptions(teacher="vit_tiny", backbone="cas_vit_tiny", device="cpu", batch=2, prompts=1, scenes=3, steps=3)
+
+
+def drawn(_options: TrainOptions, side: int, count: int, _stack: object) -> Iterator[Sample]:
+    return (make_sample(number, side) for number in range(count))
+
+
+@pytest.fixture(autouse=True)
+def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        training, "_drawn", lambda options, side, count, stack: (make_sample(n, side) for n in range(count))
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            training, "_drawn", lambda options, side, count, stack: (make_sample(n, side) for n in range(count))
+        )
+        return train(dataclasses.replace(TINY, out=tmp_path_factory.mktemp("student") / "whole"))
+
+
+def student(*arguments: object) -> str:
+    """Run `profiler-kit sam student ...`; gives stdout, raises what it raised."""
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        load_command("sam").main(["student", *map(str, arguments)], standalone_mode=False)
+    return out.getvalue()
+
+
+def test_a_student_its_record_and_a_run_are_written(trained: Path) -> None:
+    assert {path.name for path in trained.iterdir()} == {"student.pt", "state.pt", "training.json", "run"}
+    found, record = read_student(trained / "student.pt"), json.loads((trained / "training.json").read_text())
+    assert (found.backbone, found.teacher, found.taught_on) == ("cas_vit_tiny", "vit_tiny", "generated scenes")
+    assert found.decoder and not any(key.startswith("image_encoder") for key in found.decoder)
+    assert (record["steps"], record["taught_on"], record["scenes"]) == (3, "generated scenes", 3)
+    assert [row["step"] for row in record["curve"]] == [3.0]
+    run = read_record(trained / "run")
+    assert run.model == "student_cas_vit_tiny, training" and run.workload["taught_on"] == "generated scenes"
+    assert (trained / "run" / "trace.json.gz").is_file() and (trained / "run" / "memory.pickle").is_file()
+
+
+def test_an_interrupted_training_goes_on_to_the_same_end(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "_record", lambda run: None)
+    save = training._Run.save
+
+    def interrupted(run: Any, losses: torch.Tensor) -> None:
+        save(run, losses)
+        if run.step == 2:
+            raise KeyboardInterrupt
+
+    options = dataclasses.replace(TINY, out=tmp_path / "half", save_every_s=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Run, "save", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(options)
+    assert torch.load(options.out / "state.pt", weights_only=True)["step"] == 2
+    train(dataclasses.replace(options, resume=True))
+    whole, half = (torch.load(path / "state.pt", weights_only=True) for path in (trained, options.out))
+    assert whole["step"] == half["step"] == 3
+    for part in ("encoder", "average"):
+        assert all(torch.equal(tensor, half[part][key]) for key, tensor in whole[part].items())
+    with pytest.raises(OptionError) as other:
+        train(dataclasses.replace(options, resume=True, backbone="cas_vit_s"))
+    assert str(other.value) == (
+        f"--resume: {options.out / 'state.pt'} has backbone cas_vit_tiny, found cas_vit_s. Ask for the same, or "
+        "choose another --out."
+    )
+
+
+def test_a_loss_that_is_no_number_stops_and_the_last_good_student_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses, calls = training.student_losses, iter(range(9))
+
+    def broken(*arguments: Any) -> training.Losses:
+        found = losses(*arguments)
+        return found if next(calls) < 1 else found._replace(total=found.total * float("nan"))
+
+    monkeypatch.setattr(training, "student_losses", broken)
+    options = dataclasses.replace(TINY, out=tmp_path / "nan", save_every_s=0)
+    with pytest.raises(WorkloadError) as stopped:
+        train(options)
+    assert str(stopped.value) == (
+        f"step 2: the loss is nan, expected a number; stopped, {options.out / 'student.pt'} is of the last good step. "
+        "Try a lower --rate."
+    )
+    assert all(part.isfinite().all() for part in read_student(options.out / "student.pt").encoder.values())
+
+
+def test_a_folder_of_images_is_asked_for_what_the_teacher_finds_there(tmp_path: Path) -> None:
+    images = tmp_path / "photos"
+    images.mkdir()
+    with pytest.raises(InputError, match=r"photos: no image in the folder, expected files ending in .jpg, .jpeg, .png"):
+        train(dataclasses.replace(TINY, images=images, out=tmp_path / "out"))
+    rng = np.random.default_rng(0)
+    for number in range(2):
+        Image.fromarray(rng.integers(0, 255, (40, 64, 3), dtype=np.uint8)).save(images / f"{number}.png")
+    samples = list(training.photograph_samples(training.load_model("vit_tiny").model, images, 2))
+    assert [sample.image.shape for sample in samples] == [(256, 256, 3)] * 2
+    store = training.TaughtStore(2, training.load_model("vit_tiny").model, torch.device("cpu"))
+    store.add([dataclasses.replace(sample, objects=0) for sample in samples])  # where the teacher found nothing
+    store.teach(torch.float32)
+    task, maps = store.draw(2, 3)
+    assert maps[0].shape == (2, 64, 16, 16) and not task.by_box.any() and task.truth.any()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"backbone": "vgg"}, "--backbone vgg: no such backbone, expected one of resnet18, "),
+        ({"teacher": "vit_x"}, "--model vit_x: no such model"),
+        ({"teacher": "sam2_nano"}, "--teacher sam2_nano: expected a SAM"),
+        ({"minutes": 0.0}, "--minutes 0: expected more than 0."),
+        ({"batch": 1}, "--batch 1: expected 2 or more."),
+        ({"resume": True}, "out: no state.pt in it, expected a training to go on with. Leave --resume out."),
+    ],
+)
+def test_what_cannot_be_used_is_said_before_anything_is_made(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(KitError) as caught:
+        train(dataclasses.replace(TINY, out=tmp_path / "out", **change))
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_overwritten(trained: Path) -> None:
+    with pytest.raises(OptionError) as caught:
+        train(dataclasses.replace(TINY, out=trained))
+    assert str(caught.value) == (
+        f"--out {trained}: this exists already. Add --resume to go on, or choose another --out."
+    )
+
+
+@pytest.fixture
+def rows_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    def process(_plan: object, row_plan: RowPlan, _show: object) -> RowResult:
+        with contextlib.redirect_stdout(io.StringIO()):
+            return run_row(row_plan)
+
+    monkeypatch.setattr(ladder, "_process", process)
+    monkeypatch.setattr(ladder, "_probe", lambda plan: Probe("CPU", {"torch": "2"}, None, "profiler-kit", None))
+
+
+@pytest.mark.usefixtures("rows_in_this_process")
+def test_it_is_evaluated_beside_its_teacher(trained: Path, tmp_path: Path) -> None:
+    how = ("--device", "cpu", "--scenes", "1", "--out", tmp_path / "out", "--json")
+    (found,) = json.loads(student("eval", trained, *how))
+    teacher, mine = found["students"]
+    assert (teacher["technique"], mine["technique"]) == ("fp32", "student") and teacher["of_teacher"] == 1
+    assert teacher["parameters"] == 469_640 and mine["parameters"] == 370_108 and mine["image_size"] == 256
+    assert 0 < mine["agreement"] <= 1 and mine["miou_small"] is not None and found["num_images"] == 1
+    assert (tmp_path / "out" / "rows" / "student" / "overlay.png").is_file()
+    with pytest.raises(OptionError, match=r"--prompts grid: not known, expected boxes or centers."):
+        student("eval", trained, "--prompts", "grid")
+
+
+@pytest.mark.usefixtures("rows_in_this_process")
+def test_it_is_measured_alone_and_whole(trained: Path, tmp_path: Path) -> None:
+    quick = ("--device", "cpu", "--rows", "student", "--iterations", "1", "--warmup", "0", "--out", tmp_path / "out")
+    printed = student("bench", trained, *quick, "--image-size", "64")
+    assert printed.count("students beside their teacher") == 2
+    alone, whole = (read_ladder(tmp_path / "out" / name / RESULTS) for name in ("encoder-b1-64px", "whole-b1-64px"))
+    assert [row.image_size for row in (*alone.rows, *whole.rows)] == [64] * 4
+    assert alone.rows[1].scores["cosine"] is not None and whole.rows[1].agreement is not None
+    with pytest.raises(OptionError, match=r"--batch-size 0: expected whole numbers from 1 to 4096, such as 1,8."):
+        student("bench", trained, "--batch-size", "0")
