@@ -6,7 +6,7 @@ import streamlit as st
 
 from app import cache, state
 from app.parts import overview_parts, region_parts, tables, timeline_parts, widgets
-from profiler_kit.findings.time import bound_by, missing_gpu, why_idle
+from profiler_kit.findings.time import bound_by, missing_gpu, of_gpu, why_idle
 from profiler_kit.text import fmt_path
 
 folder = state.run()
@@ -29,6 +29,6 @@ else:
 selected = timeline_parts.show(folder, path, region_parts.focus(trace, path, on_gpu=on_gpu))
 region_parts.work(trace, path, selected)
 if on_gpu and (why := why_idle(cache.run(folder))) is not None:
-    st.subheader("Why the GPU was idle")
+    st.subheader(f"Why {of_gpu(trace)} was idle")
     st.markdown(widgets.sentence(why))
     tables.show(tables.with_options(folder, "idle"), "idle")

@@ -85,7 +85,7 @@ def on_gpu(folder: RunFolder, trace: Trace) -> None:
         widgets.figure(figures.activity_bar(part), f"activity-{number}" if number else "activity")
     left, right = st.columns([3, 2], gap="large")
     with left:
-        st.subheader("Where the GPU's time went", help=_BARS)
+        st.subheader("Where GPU time went", help=_BARS)
         st.caption(
             f"100 % is the time in which {of_gpu(trace, 'a GPU')} was busy, {fmt_ns(time['busy_ns'])}: "
             "waiting is left out."

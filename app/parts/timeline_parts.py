@@ -17,7 +17,7 @@ from app.query_params import Range
 from profiler_kit.load.discover.runs import RunFolder
 
 HELP = (
-    "Above: regions as the GPU runs their kernels, then each stream. Below: regions and outermost operators on each "
+    "Above: regions as GPUs run their kernels, then each stream. Below: regions and outermost operators on each "
     "host thread. The colour is the region's. Where spans are too short to see, height is the share of busy time."
 )
 _HERE = Path(__file__).parent

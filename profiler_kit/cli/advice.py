@@ -20,7 +20,7 @@ _TITLES: Final = {
     "lost": "Lost",
     "missing": "Not recorded",
     "odd": "Odd",
-    "why": "Why the GPU waited",
+    "why": "Why GPUs waited",
     "advice": "Most worth fixing",
     "memory": "Memory",
     "layers": "Layers",

@@ -48,7 +48,7 @@ def command(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write one window of a trace as a small trace that opens in Perfetto, with the regions on the GPU added.
+    """Write one window of a trace as a small trace that opens in Perfetto, with the regions as GPUs ran them added.
 
     Kept are all events that overlap the window, the GPU work launched in it and the launches of that work, with their
     arguments and their times in the source.
@@ -94,7 +94,7 @@ def command(
         return
     typer.echo(
         f"{printable(done.path)}: {done.label}, {fmt_ns(done.end_ns - done.start_ns, 'ms')}, "
-        f"{fmt_count(done.events)} events ({fmt_count(done.gpu_events)} on the GPU), "
+        f"{fmt_count(done.events)} events ({fmt_count(done.gpu_events)} on GPUs), "
         f"{fmt_count(done.added_events)} added, {fmt_bytes(done.size_bytes)}"
     )
 

@@ -1,4 +1,4 @@
-"""`profiler-kit summary TRACE`: how busy the GPU was, and with what."""
+"""`profiler-kit summary TRACE`: how busy GPUs were, and with what."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def command(
     linked_only: LinkedOnly = False,
     communication: Communication = None,
 ) -> None:
-    """Say how busy the GPU was: computation, communication, copies, idle."""
+    """Say how busy each GPU was: computation, communication, copies, idle."""
     loaded = open_trace(trace, communication=communication or ())
     summary = loaded.summary(linked_only=linked_only)
     if as_json:

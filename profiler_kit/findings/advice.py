@@ -192,7 +192,7 @@ _GRAPHS: Final = (
     'torch.compile(mode="reduce-overhead") or CUDA graphs, which launch without the host; or a larger batch.'
 )
 _PREPARE: Final = (
-    "Do what the host does there (loading, preparing, Python) ahead of time: in workers, or while the GPU works."
+    "Do what the host does there (loading, preparing, Python) ahead of time: in workers, or while GPUs work."
 )
 _NO_SYNC: Final = (
     "Remove .item(), .cpu(), nonzero() and print from the loop; copy pinned memory with non_blocking=True."

@@ -137,7 +137,7 @@ def _waiting(found: Comparison, records: Records, b: str) -> Finding | None:
         return None
     return _finding(
         "change-busy",
-        f"{b}'s GPU is busy {fmt_percent(share_b, 0)} of the time while recorded (A's {fmt_percent(share_a, 0)}): "
+        f"In {b} a GPU is busy {fmt_percent(share_b, 0)} of the time while recorded (in A {fmt_percent(share_a, 0)}): "
         "look at launches and copies next.",
     )
 

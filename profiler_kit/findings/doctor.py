@@ -207,7 +207,7 @@ def about(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("time", f"{fmt_ns(contents['span_ns'])}{steps}"),
         (
             "contents",
-            f"{fmt_count(contents['events'])} events, {fmt_count(contents['gpu_events'])} of them on the GPU; "
+            f"{fmt_count(contents['events'])} events, {fmt_count(contents['gpu_events'])} of them on GPUs; "
             f"host threads: {contents['host_threads']}, streams: {contents['streams']}, "
             f"regions: {fmt_count(contents['regions'])}",
         ),

@@ -57,15 +57,15 @@ WORDS: Final[dict[str, tuple[str, str, str]]] = {
         "those events: no analysis counts them",
         "profiler_kit/load/trace/categories.py  # where a category gets its role; please report it",
     ),
-    "no GPU activity": ("no GPU events and no launches", "GPU timeline, kernels, regions on the GPU", _CUDA),
+    "no GPU activity": ("no GPU events and no launches", "GPU timeline, kernels, regions on GPUs", _CUDA),
     "GPU work without events": (
         "runtime and driver calls: {count}, GPU events: none",
-        "GPU timeline, kernels, regions on the GPU",
+        "GPU timeline, kernels, regions on GPUs",
         "torch.cuda.synchronize()  # last line of the recorded block; and no other profiler on that GPU",
     ),
     "no host activity": (
         "no operators and no launches on the host",
-        "regions, operators, why the GPU idles",
+        "regions, operators, why GPUs idle",
         _CUDA,
     ),
     "unlinked": (
@@ -75,7 +75,7 @@ WORDS: Final[dict[str, tuple[str, str, str]]] = {
     ),
     "by External id": (
         "{count} of {of} GPU events have no launch call in the file; the External id of their operator links them",
-        "launch delays, queue times and why the GPU idles: when they were launched is not known",
+        "launch delays, queue times and why GPUs idle: when they were launched is not known",
         "profiler_runner(path)  # and a torch whose profiler records the runtime calls of this device",
     ),
     "no launches": (

@@ -68,7 +68,7 @@ def idle_in_queue(run: Run) -> Finding | None:
     if not waited or idle < WORTH * waited:
         return None
     said = say(
-        "The GPU was idle for ", bold(fmt_ns(idle)), f", {fmt_percent(idle / waited, 0)} of the time in which requests "
+        "No GPU worked for ", bold(fmt_ns(idle)), f", {fmt_percent(idle / waited, 0)} of the time in which requests "
         "were in the queue.",
     )  # fmt: skip
     attempt = "a shorter --max-wait-ms where batches wait to fill up; else look at what the host does between batches"

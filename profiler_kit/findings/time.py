@@ -166,7 +166,7 @@ def missing_gpu(presence: Presence) -> Finding:
 
 # What the report and the sentence call the causes of idle time, and what they mean.
 IDLE_CAUSES: Final = {
-    HOST_BOUND: "The next kernel was launched after the GPU had run dry.",
+    HOST_BOUND: "The next kernel was launched after all earlier work had ended.",
     "synchronization-bound": "Likewise, because the host was inside a synchronizing call when the gap began.",
     KERNEL_WAIT: "The short distance between kernels that were launched in time.",
     OTHER: "Launched in time, and yet not begun: another stream, or a dependency.",

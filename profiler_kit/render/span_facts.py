@@ -96,7 +96,7 @@ def _of_kind(kind: Kind, trace: Trace, timeline: Timeline, item: int) -> tuple[l
     facts = [] if pd.isna(instance["step"]) else [("Step", str(instance["step"]))]
     facts.append(("On the host", fmt_ns(int(instance["end_ns"] - instance["start_ns"]))))
     if not pd.isna(instance["gpu_start_ns"]):
-        facts.append(("On the GPU", fmt_ns(int(instance["gpu_end_ns"] - instance["gpu_start_ns"]))))
+        facts.append(("On GPUs", fmt_ns(int(instance["gpu_end_ns"] - instance["gpu_start_ns"]))))
     return facts, None, []
 
 

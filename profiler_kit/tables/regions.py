@@ -1,4 +1,4 @@
-"""What each region launched on the GPU, and what it allocated."""
+"""What GPU work each region launched, and what it allocated."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""`profiler-kit utilization TRACE`: say for each region how busy it kept the GPU, why the GPU was idle, and what
-bounds it.
+"""`profiler-kit utilization TRACE`: say for each region how long GPUs worked for it, why none did, and what bounds
+it.
 """
 
 from __future__ import annotations

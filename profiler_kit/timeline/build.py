@@ -202,7 +202,7 @@ def _gpu_regions(regions: pd.DataFrame, codes: _Codes) -> Iterator[_Lane]:
         start = launched["gpu_start_ns"].to_numpy(np.int64)
         end = launched["gpu_end_ns"].to_numpy(np.int64)
         code = codes.of("gpu_region", launched["name"], launched["path"])
-        yield _Lane("Regions on the GPU", "gpu_region", -1, start, end - start, code, at)
+        yield _Lane("Regions on GPUs", "gpu_region", -1, start, end - start, code, at)
 
 
 def _gpu_lanes(gpu: pd.DataFrame, labels: list[str], group: Ints, codes: _Codes) -> Iterator[_Lane]:

@@ -92,7 +92,7 @@ def test_tracks_of_a_trace(tmp_path: Path) -> None:
         builder.kernel(number, start, 10, stream=stream)
     _, timeline = indexed(builder.write(tmp_path / "t.json"))
     assert [(t.label, t.kind, t.rows, t.spans) for t in timeline.tracks] == [
-        ("Regions on the GPU", "gpu_region", 1, 1),
+        ("Regions on GPUs", "gpu_region", 1, 1),
         ("Stream 7", "gpu", 2, 2),  # the two overlap
         ("Stream 8", "gpu", 1, 1),
         ("Regions, thread 1", "region", 1, 1),

@@ -139,7 +139,7 @@ def test_lanes_are_grouped_hidden_and_folded(page: Page, url: str) -> None:
     page.get_by_label("Launches", exact=True).uncheck()
     expect(canvas).to_have_attribute("data-lanes", "4")
     expect(canvas).to_have_attribute("data-rows", "6")
-    canvas.click(position={**place(canvas, "Regions on the GPU", 0), "x": 40})
+    canvas.click(position={**place(canvas, "Regions on GPUs", 0), "x": 40})
     expect(canvas).to_have_attribute("data-rows", "5")
 
 

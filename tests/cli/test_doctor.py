@@ -85,7 +85,7 @@ def test_the_report_names_the_file_and_aligns() -> None:
     assert lines[0] == str(GOLDEN)
     assert lines[1] == "  file           Kineto's layout, gzip 3.0 KiB of 27.7 KiB"
     assert lines[2] == "  recorded with  CUDA runtime 13.0, CUDA driver 13.0, CUPTI 130001"
-    assert "  contents       137 events, 11 of them on the GPU; host threads: 1, streams: 3, regions: 7" in lines
+    assert "  contents       137 events, 11 of them on GPUs; host threads: 1, streams: 3, regions: 7" in lines
     assert "Whole: all 137 events could be read; 4 things were not recorded." in lines
     assert "             next time: profiler_runner(path, with_stack=True)" in lines
 

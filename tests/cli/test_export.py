@@ -54,9 +54,7 @@ def test_a_region_becomes_a_trace_of_its_own(tmp_path: Path) -> None:
     out = tmp_path / "new folder" / "outer.json.gz"
     done = profiler_kit("export", GOLDEN, "-o", out, "--region", "outer", "--with-counters")
     assert (done.code, done.err) == (0, "")
-    line = (
-        f"{out}: outer (instance 0 of 1), 3.189 ms, 30 events (5 on the GPU), 45 added, {out.stat().st_size / 1024:.1f}"
-    )
+    line = f"{out}: outer (instance 0 of 1), 3.189 ms, 30 events (5 on GPUs), 45 added, {out.stat().st_size / 1024:.1f}"
     assert done.out == f"{line} KiB\n"
     regions = json.loads(profiler_kit("regions", out, "--json").out)
     before = json.loads(profiler_kit("regions", GOLDEN, "--json").out)

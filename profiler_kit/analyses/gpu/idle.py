@@ -29,7 +29,7 @@ IDLE_GAPS: Final = Schema(
         "dur_ns": Column("int64"),
         "cause": Column("category"),
         "synchronised": Column(
-            "bool", "The launch came late because the host was waiting for the GPU as the gap began.", "host waited"
+            "bool", "The launch came late because the host was waiting for a GPU as the gap began.", "host waited"
         ),
         "event": Column("int64", "Row of events: the GPU event that ended it.", show="room"),
         "path": Column("paths", "Regions of the GPU event that ended it, outermost first."),
@@ -46,7 +46,7 @@ IDLE_TOTALS: Final = Schema(
         "cause": Column("str"),
         "gaps": Column("int64", "How many stretches in which nothing ran."),
         "idle_ns": Column("int64", "Their lengths added up."),
-        "synchronised_ns": Column("int64", "Idle time that began while the host waited for the GPU.", "host waited"),
+        "synchronised_ns": Column("int64", "Idle time that began while the host waited for a GPU.", "host waited"),
         "longest_ns": Column("int64", "The longest of them."),
         "share": Column("float64", "Share of the stream's idle time.", "of idle"),
     },

@@ -25,15 +25,15 @@ REGION_UTILIZATION: Final = Schema(
         "wall_ns": Column(
             "int64", "From its start on the host to the end of its last kernel, added over the instances.", "wall time"
         ),
-        "busy_ns": Column("int64", "Time in which the GPU ran work that was launched in it.", show="never"),
+        "busy_ns": Column("int64", "Time in which a GPU ran work that was launched in it.", show="never"),
         "other_ns": Column(
-            "int64", "The GPU ran only work that was launched elsewhere.", "other work", "room", of="wall_ns"
+            "int64", "GPUs ran only work that was launched elsewhere.", "other work", "room", of="wall_ns"
         ),
-        "idle_ns": Column("int64", "Nothing ran on the GPU; the four causes add up to it.", show="never"),
+        "idle_ns": Column("int64", "Nothing ran on any GPU; the four causes add up to it.", show="never"),
         "host_ns": Column("int64", "Idle, because the launch came late.", "idle: host", "room", of="wall_ns"),
         "synchronised_ns": Column(
             "int64",
-            "Idle, because the launch came late: the host had been waiting for the GPU.",
+            "Idle, because the launch came late: the host had been waiting for a GPU.",
             "idle: host waited",
             "room",
             of="wall_ns",
@@ -48,9 +48,9 @@ REGION_UTILIZATION: Final = Schema(
             "room",
             of="wall_ns",
         ),
-        "waiting_ns": Column("int64", "Time the host spent in calls that wait for the GPU.", "host waiting", "never"),
+        "waiting_ns": Column("int64", "Time the host spent in calls that wait for a GPU.", "host waiting", "never"),
         "utilization": Column(
-            "float64", "Share of the wall time in which the GPU worked for the region.", "busy", unit="share"
+            "float64", "Share of the wall time in which a GPU worked for the region.", "busy", unit="share"
         ),
         "ahead": Column(
             "float64",
@@ -62,8 +62,8 @@ REGION_UTILIZATION: Final = Schema(
         ),
         "verdict": Column(
             "str",
-            "GPU-bound: the GPU works at least 80 % of the time. host-bound: at least half of its idle time ends with "
-            "a launch that came late. synchronising: the launch came late because the host had waited for the GPU.",
+            "GPU-bound: a GPU works at least 80 % of the time. host-bound: at least half of its idle time ends with "
+            "a launch that came late. synchronising: the launch came late because the host had waited for a GPU.",
             "bound by",
         ),
     },

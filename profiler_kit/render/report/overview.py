@@ -63,7 +63,7 @@ def _on_gpu(run: Run, trace: Trace, colours: Colours) -> list[Row]:
     did = [[Block(f"What {name} did while recorded", activity(part), whole)] for name, part in activities(trace)]
     return [
         *did,
-        [Block("Where GPU time went" if len(did) > 1 else "Where the GPU's time went", _bars(regions, "marked"),
+        [Block("Where GPU time went", _bars(regions, "marked"),
                f"100 % is the time in which {of_gpu(trace, 'a GPU')} was busy, {fmt_ns(time['busy_ns'])}.", _BARS),
          Block("Longest kernels", _bars(kernel_rows(kernels, RANKED_ROWS), "above"),
                f"100 % is the sum of all of them, {fmt_ns(int(kernels['sum_ns'].sum()))}.")],
@@ -117,7 +117,7 @@ def _idle(run: Run, colours: Colours) -> Row:
     """Why the GPU was idle, and in which regions; empty when it never was."""
     causes, regions = idle_causes(run), idle_regions(run)[:WAITS]
     total = sum(causes.values())
-    if not total:
+    if not total or run.trace is None:
         return []
     parts = [
         Part(name.capitalize(), fmt_ns(ns), ns / total, _IDLE_HUES.get(name, HUES[4]), IDLE_CAUSES[name])
@@ -131,7 +131,7 @@ def _idle(run: Run, colours: Colours) -> Row:
         for path, ns, wall in regions
     ]  # fmt: skip
     return [
-        Block("Why the GPU was idle", stacked(parts, "idle time by cause"),
+        Block(f"Why {of_gpu(run.trace)} was idle", stacked(parts, "idle time by cause"),
               f"100 % is the idle time, {fmt_ns(total)}.", _IDLE),
         Block("Where it was idle", _bars(idle),
               "Idle time while each innermost region was open, and its share of the region's time."),
