@@ -4,10 +4,10 @@
 
 All servers start at once where the GPU has room for them (--room GiB), else those of one model after the other:
 compiling takes the CPU, not the GPU. They are loaded one by one: closed loops of --concurrency clients for --seconds
-each, then the last mode of a model an open loop at 0.8 of its throughput for --tail seconds. Of the last server of all:
---broken N, so many requests, one in twenty with a broken image; --profile N, a run of so many requests under load.
---warm: sam export, and starts from it with empty caches. What does not fit before --until is left out and said. All is
-done by the commands that a user would type, from the same machine.
+each, then the last mode of a model an open loop at 0.8 of its throughput for --tail seconds. The last server of all
+gets --broken N, so many requests, one in twenty with a broken image, and --profile N, runs of so many requests
+under load. --warm: sam export while the servers start, and at the end starts from it with empty caches. What does not
+fit before --until is left out and said. All is done by the commands that a user would type, from the same machine.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,17 @@ def write_images(folder: Path, height: int, width: int, *, broken: bool = False)
     return folder
 
 
+@dataclass(frozen=True)
+class Export:
+    """A `sam export` that was begun."""
+
+    name: str
+    target: Path
+    log: Path
+    process: subprocess.Popen[bytes]
+    environment: dict[str, str]
+
+
 class Session:
     """What is measured, and where it goes."""
 
@@ -188,15 +200,16 @@ class Session:
                 self.record.setdefault("agreement", {})[server.name] = said
             base = base or out
             self.keep()
-        if ready and self.fits(f"{ready[-1].name}, tail", chosen.tail):
+        if ready and not last and self.fits(f"{ready[-1].name}, tail", chosen.tail):
             self._tail(ready[-1])
         if ready and last and chosen.broken and self.fits("broken images", 30):
             bad = write_images(self.scratch / "broken", chosen.height // 2, chosen.height * 2 // 3, broken=True)
             how = ["--concurrency", "8", "--requests", str(chosen.broken)]
             self.record["broken"] = load(ready[-1], bad, self.scratch / "broken.jsonl", *how)
             self.record["after_broken"] = ready[-1].ask("GET", "/health")
-        if ready and last and chosen.profile and self.fits("profile", 20):
-            self._profile(ready[-1])
+        for count in chosen.profile if ready and last else []:
+            if self.fits(f"profile of {count}", 20):
+                self._profile(ready[-1], count)
         self.keep()
 
     def _tail(self, server: Server) -> None:
@@ -208,44 +221,53 @@ class Session:
             self.record.setdefault("tail", {})[server.name] = load(server, self.images, out, *how)
             self.keep()
 
-    def _profile(self, server: Server) -> None:
-        found: list[object] = []
-        thread = threading.Thread(
-            target=lambda: found.append(server.ask("POST", f"/profile?requests={self.chosen.profile}"))
-        )
+    def _profile(self, server: Server, count: int) -> None:
+        found: list[object] = self.record.setdefault("profiles", [])
+        path = f"/profile?requests={count}"
+        thread = threading.Thread(target=lambda: found.append(server.ask("POST", path)))
         thread.start()
         number = 0
         while thread.is_alive() and number < 5:
-            out = self.scratch / f"profile{number}.jsonl"
-            load(server, self.images, out, "--concurrency", "6", "--requests", str(self.chosen.profile))
-            number, _ = number + 1, thread.join(5)
-        self.record["profile"] = found
+            out = self.scratch / f"profile-{count}-{number}.jsonl"
+            load(server, self.images, out, "--concurrency", "6", "--requests", str(count))
+            thread.join(5)
+            number += 1
 
-    def warm(self, model: str, mode: str) -> None:
-        """Export, and start from it in a process whose compilers have empty caches; beside it a start without it."""
+    def export(self, model: str, mode: str) -> list[Export]:
+        """Begin to export a mode, with and without what dynamo can keep of its tracing."""
+        options = ["--device", self.chosen.device, "--mode", mode, "--batch-size", "1", *self.chosen.options]
+        begun = []
         for name, more in (("caches", {}), ("caches, precompiled", {"TORCH_CACHING_PRECOMPILE": "1"})):
-            if not self.fits(f"warm start of {model} {mode}, {name}", 60):
-                continue
             target = self.scratch / f"{model}-{name.replace(', ', '-')}"
-            options = ["--device", self.chosen.device, "--mode", mode, "--batch-size", "1", *self.chosen.options]
-            since = time.perf_counter()
-            done = subprocess.run(
-                [*CLI, "export", str(target), model, *options],
-                capture_output=True, text=True, check=False, env={**os.environ, **self._empty(), **more},
-            )  # fmt: skip
-            said = (done.stderr + done.stdout).strip().splitlines()[-4:]
-            row: dict[str, Any] = {"export_s": time.perf_counter() - since, "said": said, "starts_s": []}
-            size = sum(path.stat().st_size for path in target.glob("*")) if target.is_dir() else 0
-            row["bytes"] = size
-            print(model, mode, name, row, flush=True)
-            for number in range(self.chosen.starts if size else 0):
-                arguments = ["--load", str(target), "--device", self.chosen.device, *self.chosen.options]
-                server = Server(f"{model} {mode} {name} {number}", arguments, self.logs, {**self._empty(), **more})
-                row["starts_s"].append(server.ready(time.perf_counter() + min(120, self.left_s)))
+            log = self.logs / f"export-{target.name}.log"
+            with log.open("w") as file:
+                process = subprocess.Popen(
+                    [*CLI, "export", str(target), model, *options],
+                    stdout=file,
+                    stderr=file,
+                    env={**os.environ, **self._empty(), **more},
+                )
+            begun.append(Export(f"{model} {mode}, {name}", target, log, process, more))
+        return begun
+
+    def start_warm(self, export: Export) -> None:
+        """Starts from what was exported, in processes whose compilers have empty caches."""
+        try:
+            export.process.wait(max(1.0, min(60.0, self.left_s)))
+        except subprocess.TimeoutExpired:
+            export.process.kill()
+        size = sum(path.stat().st_size for path in export.target.glob("*"))
+        row: dict[str, Any] = {"bytes": size, "said": export.log.read_text().splitlines()[-4:], "starts_s": []}
+        self.record.setdefault("warm", {})[export.name] = row
+        for number in range(self.chosen.starts if size else 0):
+            if self.fits(f"{export.name}, start {number + 1}", 15):
+                arguments = ["--load", str(export.target), "--device", self.chosen.device, *self.chosen.options]
+                server = Server(
+                    f"{export.name} {number}", arguments, self.logs, {**self._empty(), **export.environment}
+                )
+                row["starts_s"].append(server.ready(time.perf_counter() + min(60, self.left_s)))
                 server.close()
-            print(model, mode, name, row, flush=True)
-            self.record.setdefault("warm", {})[f"{model} {mode}, {name}"] = row
-            self.keep()
+        print(export.name, row, flush=True)
 
     def _empty(self) -> dict[str, str]:
         folder = tempfile.mkdtemp(dir=self.scratch)
@@ -264,7 +286,7 @@ def main() -> None:
     options.add_argument("--seconds", type=float, default=5)
     options.add_argument("--tail", type=float, default=60)
     options.add_argument("--broken", type=int, default=0)
-    options.add_argument("--profile", type=int, default=0)
+    options.add_argument("--profile", type=int, nargs="*", default=[], metavar="N")
     options.add_argument("--warm", nargs="*", default=[], metavar="MODEL:MODE")
     options.add_argument("--starts", type=int, default=2)
     options.add_argument("--room", type=float, default=120, help="GiB of GPU memory for all servers at once")
@@ -276,6 +298,7 @@ def main() -> None:
         session = Session(chosen, Path(scratch))
         plan = [(model, modes.split(",")) for model, _, modes in (one.partition(":") for one in chosen.serve)]
         together = chosen.device == "cpu" or torch.cuda.get_device_properties(0).total_memory > chosen.room * 2**30
+        exports = [export for one in chosen.warm for export in session.export(*one.split(":"))]
         with contextlib.ExitStack() as stack:
             every = {model: session.start(model, modes, stack) for model, modes in plan if together}
             session.wait([server for servers in every.values() for server in servers])
@@ -287,8 +310,8 @@ def main() -> None:
                     session.measure(every[model], last=model == plan[-1][0])
                 for server in every[model]:
                     server.close()
-        for one in chosen.warm:
-            session.warm(*one.split(":"))
+        for export in exports:
+            session.start_warm(export)
         session.keep()
 
 
