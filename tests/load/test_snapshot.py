@@ -174,8 +174,9 @@ def test_odd_segments_blocks_and_annotations_are_read_as_far_as_they_can_be(tmp_
     segment = {**s.segment(0x1000, 2048, block), "segment_type": None, "stream": 2**64 - 1, "segment_pool_id": "x"}
     del segment["is_expandable"]
     marks = [
-        {"stage": "START", "name": None, "device": None, "time_us": None},
-        {"stage": "START", "name": b"a", "device": 2**70, "time_us": 2**70},
+        {"stage": "START", "name": None, "device": None, "time_us": s.T0},
+        {"stage": "START", "name": b"a", "device": 2**70, "time_us": s.T0 + 1},
+        {"stage": "END", "name": b"a", "device": 0, "time_us": 2**70},
         {"stage": "MIDDLE", "name": "no region"},
         None,
     ]

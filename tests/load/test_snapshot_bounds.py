@@ -115,7 +115,7 @@ def test_paths_are_bounded_in_depth_and_in_letters(tmp_path: Path) -> None:
     paths = load_snapshot(s.write(tmp_path / "m.pickle", snapshot([one(1)], marks=chain))).nested_regions(0).paths
     assert len(paths) == 3000
     assert max(map(len, paths)) == MAX_DEPTH
-    long = [{"stage": "START", "name": f"{i:04}" * 100, "time_us": i} for i in range(2000)]
+    long = [{"stage": "START", "name": f"{i:04}" * 100, "time_us": i + 1} for i in range(2000)]
     paths = load_snapshot(s.write(tmp_path / "m.pickle", snapshot([one(1)], marks=long))).nested_regions(0).paths
     assert len(paths) == 2000
     own = sum(len(one["name"]) for one in long)  # each at least once
