@@ -204,7 +204,7 @@ class Session:
             self._tail(ready[-1])
         if ready and last and chosen.broken and self.fits("broken images", 30):
             bad = write_images(self.scratch / "broken", chosen.height // 2, chosen.height * 2 // 3, broken=True)
-            how = ["--concurrency", "8", "--requests", str(chosen.broken)]
+            how = ["--concurrency", "8", "--requests", str(chosen.broken), "--first", "0"]
             self.record["broken"] = load(ready[-1], bad, self.scratch / "broken.jsonl", *how)
             self.record["after_broken"] = ready[-1].ask("GET", "/health")
         for count in chosen.profile if ready and last else []:
@@ -229,7 +229,7 @@ class Session:
         number = 0
         while thread.is_alive() and number < 5:
             out = self.scratch / f"profile-{count}-{number}.jsonl"
-            load(server, self.images, out, "--concurrency", "6", "--requests", str(count))
+            load(server, self.images, out, "--concurrency", "6", "--requests", str(count), "--first", "0")
             thread.join(5)
             number += 1
 

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
-import numpy as np
 import pandas as pd
 
 from profiler_kit.analyses.compare.measurements import Side, measured
@@ -19,7 +18,9 @@ from profiler_kit.analyses.compare.traces import LATENCY, Change, Comparison, co
 from profiler_kit.analyses.gpu.batch_load import BatchLoad, batch_load
 from profiler_kit.analyses.gpu.gpu_presence import Presence
 from profiler_kit.analyses.layers.totals import explained, forward_spread, layer_totals
+from profiler_kit.analyses.serving.batches import Served, batches_of
 from profiler_kit.analyses.serving.requests import request_waterfall, spans
+from profiler_kit.attribute.frames import GPU_EVENTS, REGION_INSTANCES
 from profiler_kit.errors import InputError, KitError, OptionError
 from profiler_kit.files import require_file
 from profiler_kit.finding import Finding
@@ -185,16 +186,21 @@ class Run:
 
     @property
     @kept_for_good
-    def requests(self) -> pd.DataFrame | None:
-        """REQUESTS: one row per request to a server, on the clock of the trace; None where none were recorded."""
-        served = self.parts.requests.value()
-        if served is None:
+    def served(self) -> Served | None:
+        """Requests to a server and their batches, on the clock of the trace; None where none were recorded."""
+        found = self.parts.requests.value()
+        if found is None:
             return None
         trace = self.trace
-        if trace is None:
-            return request_waterfall(served, 0, np.zeros(0, np.int64), np.zeros(0, np.int64))
-        start, end = spans(trace.gpu_events())
-        return request_waterfall(served, trace.base_ns, start, end)
+        gpu, regions, base = GPU_EVENTS.empty(), REGION_INSTANCES.empty(), 0
+        if trace is not None:
+            gpu, regions, base = trace.gpu_events(), trace.region_instances(), trace.base_ns
+        return batches_of(request_waterfall(found, base, *spans(gpu)), regions, gpu)
+
+    @property
+    def requests(self) -> pd.DataFrame | None:
+        """REQUESTS: one row per request to a server; None where none were recorded."""
+        return None if self.served is None else self.served.requests
 
     @property
     @kept_for_good
@@ -238,7 +244,7 @@ class Run:
             "snapshot": memory.value,
             "layers": layers.value,
             "joined": lambda: self.joined,
-            "requests": lambda: self.requests,
+            "requests": lambda: self.served,
         }
         filled: Filled = later("fill")(name, parts, **options)
         return filled

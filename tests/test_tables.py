@@ -15,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from markupsafe import escape
 
@@ -23,7 +22,6 @@ from app.parts.tables import _frame as dashboard_frame
 from docs.generate import tables as reference_tables
 from profiler_kit import tables
 from profiler_kit.analyses.compare.snapshots import compare_snapshots
-from profiler_kit.analyses.serving.requests import request_waterfall
 from profiler_kit.errors import OptionError
 from profiler_kit.findings.doctor import examine
 from profiler_kit.formats.load_file import read_load
@@ -45,7 +43,7 @@ from profiler_kit.trace import Trace, load_trace
 from tests.builders import TraceBuilder
 from tests.cli.run import profiler_kit
 from tests.ladders import a_ladder
-from tests.serving.samples import a_load, served
+from tests.serving.samples import a_load, served_run
 
 HERE = Path(__file__).parent
 GOLDEN = HERE / "golden"
@@ -106,7 +104,7 @@ SOURCES: dict[str, Callable[[], list[Any]]] = {
     "diff": lambda: [{"B": compare_runs(*runs())}],
     "memory diff": lambda: [{"B": compare_snapshots(*(run.snapshot for run in runs()))}],
     "layers": lambda: [runs()[1].layers],
-    "requests": functools.cache(lambda: [request_waterfall(served(), 1_000, *np.array([[20], [90]]))]),
+    "requests": functools.cache(lambda: [load_run(served_run(Path(tempfile.mkdtemp()))).served]),
     "load": functools.cache(lambda: [read_load(a_load(Path(tempfile.mkdtemp())))]),
     "layers diff": lambda: [{"AB"[number]: run.layers.totals for number, run in enumerate(runs()) if run.layers}],
 }

@@ -18,7 +18,7 @@ with widgets.one_line_errors():
     run = cache.run(folder)
     parts: dict[Of, object] = {
         **{"trace": trace, "file": trace, "snapshot": run.snapshot, "layers": run.layers, "joined": run.joined},
-        "requests": run.requests,
+        "requests": run.served,
     }
     widgets.problems(run)
     of = [of for of, part in parts.items() if part is not None]

@@ -19,8 +19,7 @@ from profiler_kit.progress import progress_bar
 from profiler_kit.table import records as records
 
 if TYPE_CHECKING:
-    import pandas as pd
-
+    from profiler_kit.analyses.serving.batches import Served
     from profiler_kit.ranks import Ranks
     from profiler_kit.trace import Trace
 
@@ -93,8 +92,8 @@ def open_ranks(paths: Sequence[Path], *, arguments: Sequence[str] = (), communic
     return ranks
 
 
-def open_requests(path: Path, *, arguments: Sequence[str] = (), communication: Sequence[str] = ()) -> pd.DataFrame:
-    """The requests of a run folder (REQUESTS), on the clock of its trace, which is loaded likewise."""
+def open_requests(path: Path, *, arguments: Sequence[str] = (), communication: Sequence[str] = ()) -> Served:
+    """The requests of a run folder and their batches, on the clock of its trace, which is loaded likewise."""
     from profiler_kit.formats.request_file import RECORD_THEM
     from profiler_kit.run import open_run
     from profiler_kit.trace import load_trace
@@ -105,7 +104,7 @@ def open_requests(path: Path, *, arguments: Sequence[str] = (), communication: S
             trace=lambda file: load_trace(file, arguments=arguments, communication=communication, report=report),
         )
         run.parts.requests.required()
-        found = run.requests
+        found = run.served
     if found is None:
         raise InputError(f"{path}: no requests.parquet in it, expected a run of a server. {RECORD_THEM}")
     return found

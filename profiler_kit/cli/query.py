@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from profiler_kit.cli.output import AsCsv, AsJson, check_formats, open_trace
+from profiler_kit.cli.output import AsCsv, AsJson, check_formats, open_requests, open_trace
 from profiler_kit.errors import OptionError
 from profiler_kit.progress import progress_bar
 
@@ -79,10 +79,13 @@ def _parts(file: Path) -> tuple[Path | None, Path | None]:
 
 def _tables_in(file: Path) -> list[Table]:
     """The tables that a file, or the two files of a run folder, can be asked for."""
+    from profiler_kit.formats.run_record import REQUESTS
+    from profiler_kit.load.discover.runs import part_file
     from profiler_kit.tables import tables_of
 
     trace, memory = _parts(file)
-    return [*(tables_of("trace") if trace else ()), *(tables_of("snapshot") if memory else ())]
+    parts: dict[Of, object] = {"trace": trace, "snapshot": memory, "requests": part_file(file, REQUESTS)}
+    return [table for of, part in parts.items() if part for table in tables_of(of)]
 
 
 def _ask(query: str, file: Path, *, low_memory: bool) -> pd.DataFrame:
@@ -119,6 +122,8 @@ def _sources(file: Path) -> dict[str, Source]:
         if part == "trace":
             assert trace is not None
             return sources("trace", open_trace(trace))
+        if part == "requests":
+            return sources("requests", open_requests(file))
         assert memory is not None
         with progress_bar(f"Loading {memory.name}") as report:
             return sources("snapshot", load_snapshot(memory, report=report))

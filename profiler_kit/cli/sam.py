@@ -147,6 +147,7 @@ def load(
     concurrency: Annotated[str, typer.Option(help="Clients at once, closed loop: 1,4,16.")] = "",
     duration: Annotated[float, typer.Option(help="Seconds of each load.")] = 10.0,
     requests: Annotated[int | None, typer.Option(help="Requests of each load, in place of --duration.")] = None,
+    first: Annotated[int, typer.Option(help="First calls, at most one an image.")] = 8,
     seed: Annotated[int, typer.Option(help="Of the times at which requests leave.")] = 0,
     out: Annotated[Path, typer.Option(help="File for the samples, a line a request.")] = Path("load.jsonl"),
     baseline: Annotated[
@@ -173,13 +174,14 @@ def load(
         raise OptionError(f"--concurrency {concurrency}: expected whole numbers, such as 1,4,16.")
     if not 0 < duration < 1e6:
         raise OptionError(f"--duration {duration:g}: expected seconds, more than 0.")
-    if requests is not None and requests < 1:
-        raise OptionError(f"--requests {requests}: expected 1 or more.")
+    for option, value, least in (("--requests", requests, 1), ("--first", first, 0)):
+        if value is not None and value < least:
+            raise OptionError(f"{option} {value}: expected {least} or more.")
     if not rates and not clients:
         clients = [1.0]
     csv_before(out.with_name(RESULT))
     base = None if baseline is None else read_load(baseline)
-    plan = Plan(url, read_files(images), rates, [int(one) for one in clients], duration, requests, seed=seed)
+    plan = Plan(url, read_files(images), rates, [int(one) for one in clients], duration, requests, first, seed)
     each = f"{duration:g} s" if requests is None else counted(requests, "request")
     run_load(plan, out, lambda step: typer.echo(f"{step}: {each}", err=True))
     found = read_load(out)

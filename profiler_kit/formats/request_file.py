@@ -27,6 +27,7 @@ SERVED: Final = Schema(
         **{name: Column("Int64", "Unix time; missing for what did not happen") for name in TIMES},
     },
 )
+BATCH: Final = "batch"  # the region around each batch
 _WHAT: Final = "a requests.parquet of profiler-kit"
 RECORD_THEM: Final = "Record one with: curl -X POST 'http://127.0.0.1:8600/profile?requests=100'"
 _LATEST: Final = 1 << 62
@@ -38,7 +39,9 @@ def write_requests(path: str | os.PathLike[str], rows: Iterable[Mapping[str, int
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    frame = pd.DataFrame(list(rows), columns=list(SERVED.columns)).astype(SERVED.dtypes())
+    rows, types = list(rows), SERVED.dtypes()
+    # each column by itself: where one value is missing, a frame would make floats of all, which hold 53 bits
+    frame = pd.DataFrame({name: pd.array([row[name] for row in rows], types[name]) for name in SERVED.columns})
     with whole_file(path) as temporary:
         pq.write_table(pa.Table.from_pandas(SERVED.check(frame), preserve_index=False), temporary)
 

@@ -1,9 +1,10 @@
-"""`profiler-kit requests RUN`: what each request to a server waited for, recorded under load."""
+"""`profiler-kit requests RUN`: what each request to a server waited for under load; --by its batches or their parts."""
 
 from __future__ import annotations
 
 from typing import Final
 
+from profiler_kit.analyses.serving.batches import BATCH_PARTS, BATCHES
 from profiler_kit.analyses.serving.requests import REQUESTS
 from profiler_kit.table import Table
 
@@ -13,9 +14,30 @@ TABLES: Final = (
         "requests",
         "requests to a server",
         REQUESTS,
-        lambda requests: requests.sort_values("latency_ns", ascending=False, kind="stable", ignore_index=True),
+        lambda served: served.requests.sort_values("latency_ns", ascending=False, kind="stable", ignore_index=True),
         command="requests",
+        by="request",
         order=("id", "batch", "batch_size", "status", "latency_ns"),
+        top=20,
+    ),
+    Table(
+        "batches",
+        "requests",
+        "batches of requests",
+        BATCHES,
+        lambda served: served.batches,
+        command="requests",
+        by="batch",
+        top=20,
+    ),
+    Table(
+        "batch_parts",
+        "requests",
+        "parts of the batches of requests",
+        BATCH_PARTS,
+        lambda served: served.parts,
+        command="requests",
+        by="part",
         top=20,
     ),
 )

@@ -8,8 +8,10 @@ from typing import Any
 import pandas as pd
 
 from profiler_kit.formats.load_file import Peaks, Rle, Sample
-from profiler_kit.formats.request_file import SERVED, TIMES
+from profiler_kit.formats.request_file import SERVED, TIMES, write_requests
+from tests.builders import TraceBuilder
 
+BASE_NS = 1_700_000_000_000_000_000
 WHOLE = Rle((2, 2), "04")  # four pixels, all set
 
 
@@ -48,3 +50,28 @@ def a_load(folder: Path, *, mask: Rle = WHOLE, count: int = 100) -> Path:
     path = folder / "load.jsonl"
     path.write_text("".join(lines))
     return path
+
+
+def served_run(folder: Path) -> Path:
+    """The requests of `served` and a trace of their batch 0, on clocks that differ by a nanosecond.
+
+    The batch takes 31 to 79 ns: 20 ns encoder, twice 5 ns nms, and the rest. On the GPU the encoder ran from 40 to 60
+    on one stream and 50 to 65 on another, nms from 66 to 70, and what was launched between them 2 ns.
+    """
+    trace = TraceBuilder()
+    trace.region("ProfilerStep#1", 0.0, 0.095)
+    trace.region("batch", 0.031, 0.048)
+    trace.region("image encoder", 0.032, 0.020)
+    trace.region("attention", 0.033, 0.010)
+    trace.region("nms", 0.060, 0.005)
+    trace.region("nms", 0.070, 0.005)
+    trace.region("decode image", 0.031, 0.010, tid=2)
+    kernels = ((0.034, 0.040, 0.020, 7), (0.045, 0.050, 0.015, 8), (0.061, 0.066, 0.004, 7), (0.055, 0.075, 0.002, 7))
+    for number, (at, start, dur, stream) in enumerate(kernels, 1):
+        trace.launch(number, at, dur=0.001)
+        trace.kernel(number, start, dur, name=f"kernel {number}", stream=stream)
+    trace.launch(9, 0.090, dur=0.001)
+    trace.kernel(9, 0.091, 0.002)
+    trace.number().write(folder / "trace.json.gz")
+    write_requests(folder / "requests.parquet", rows_of(served(BASE_NS)))
+    return folder

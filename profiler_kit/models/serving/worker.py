@@ -21,11 +21,10 @@ import torch
 from profiler_kit.capture.device import free_memory, is_out_of_memory, synchronize
 from profiler_kit.capture.regions import region
 from profiler_kit.capture.runners import profiler_runner
-from profiler_kit.formats.request_file import SERVED
+from profiler_kit.formats.request_file import BATCH, SERVED
 from profiler_kit.models.sam.generator import Pixels, Points
 from profiler_kit.models.serving.metrics import Histogram
 
-BATCH: Final = "batch"  # the region around each
 SIZES: Final = (1, 2, 4, 8, 16, 32, 64)
 Masks = list[dict[str, Any]]
 Generate = Callable[[Sequence[Pixels], Sequence[Points | None]], Sequence[Masks]]

@@ -222,7 +222,7 @@ def all_tables(run: Run, colours: Colours, prefix: str, shown: Sequence[str]) ->
         ("trace", run.trace),
         ("snapshot", run.snapshot),
         ("layers", run.layers),
-        ("requests", run.requests),
+        ("requests", run.served),
     )
     blocks: list[Block] = []
     empty: list[str] = []

@@ -1,0 +1,143 @@
+"""What each batch of requests ran: its region in the trace, the parts of it, and what they ran on the GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from profiler_kit.analyses.gpu.intervals import I64, covered_by_group
+from profiler_kit.attribute.frames import GPU_EVENTS, REGION_INSTANCES
+from profiler_kit.formats.request_file import BATCH
+from profiler_kit.schema import Column, Schema
+
+REST: Final = "(rest)"  # of a batch: what is in none of its parts
+_BATCH: Final = Column("int64", "Number of the batch.", label="batch number", unit="id")
+BATCHES: Final = Schema(
+    "BATCHES",
+    "batch that a server ran",
+    {
+        "batch": _BATCH,
+        "batch_size": Column("int64", "Requests in it.", label="batch"),
+        "queued": Column("int64", "Requests in the queue when it began, of those that were run.", label="still queued"),
+        "start_ns": Column("int64", "When it began, in nanoseconds since the trace's base time.", show="never"),
+        "model_ns": Column("Int64", "From its start until the masks of its last request were known.", label="model"),
+        "instance": Column("Int64", "Row of region_instances: its region, if the trace has it.", show="room"),
+        "gpu_events": Column("int64", "Of what its region launched."),
+        "gpu_busy_ns": Column("int64", "Union over all streams of what its region launched."),
+        "gpu_idle_ns": Column("Int64", "Of its time in the model: nothing that it launched ran.", label="GPU idle"),
+    },
+)
+BATCH_PARTS: Final = Schema(
+    "BATCH_PARTS",
+    "part of a batch that a server ran, in the order in which they begin",
+    {
+        "batch": _BATCH,
+        "part": Column("str", f"Region directly below the batch; {REST} is what is in none."),
+        "host_ns": Column("int64", "Time on the host; waiting for the GPU is where the host did it."),
+        "gpu_busy_ns": Column("int64", "Union over all streams of what it launched."),
+        "gpu_events": Column("int64", "How many GPU events it launched."),
+    },
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """All that is known of the requests of a run. requests: REQUESTS. batches: BATCHES. parts: BATCH_PARTS."""
+
+    requests: pd.DataFrame
+    batches: pd.DataFrame
+    parts: pd.DataFrame
+
+
+def batches_of(requests: pd.DataFrame, regions: pd.DataFrame, gpu_events: pd.DataFrame) -> Served:
+    """The batches of REQUESTS in REGION_INSTANCES and GPU_EVENTS of their trace, which may be empty.
+
+    The region of a batch is the one whose middle lies between the start of the batch and its last masks: the clocks of
+    the server and of the trace differ by some microseconds.
+    """
+    REGION_INSTANCES.check(regions)
+    GPU_EVENTS.check(gpu_events)
+    ran = requests[requests["queue_ns"].notna()]
+    before = ran[["receive_ns", "decode_ns", "queue_ns"]].fillna(0).sum(axis=1).astype("int64")
+    began = ran["arrival_ns"] + before
+    each = ran.assign(start_ns=began, end_ns=began + ran["gpu_ns"], queued_ns=began - ran["queue_ns"].astype("int64"))
+    batches = each.groupby("batch").agg(
+        batch_size=("batch_size", "first"), start_ns=("start_ns", "min"), end_ns=("end_ns", "max")
+    )
+    batches = batches.sort_values("start_ns").reset_index()
+    start = batches["start_ns"].to_numpy(np.int64)
+    end = batches["end_ns"].fillna(batches["start_ns"]).to_numpy(np.int64)
+    queued, left = np.sort(each["queued_ns"].to_numpy(np.int64)), np.sort(each["start_ns"].to_numpy(np.int64))
+    # in the queue at a moment: those that had entered by then, less those that had left by then
+    waiting = np.searchsorted(queued, start, "right") - np.searchsorted(left, start, "right")
+    level, _ = _below_batch(regions["path"])
+    outer = np.flatnonzero(level == 0)
+    middle = (regions["start_ns"].to_numpy(np.int64)[outer] + regions["end_ns"].to_numpy(np.int64)[outer]) // 2
+    # the batch of each region: the last that began before the middle of it, if it had not ended
+    of = np.searchsorted(start, middle, "right") - 1
+    held = (of >= 0) & (middle < end[np.maximum(of, 0)]) if len(start) else np.zeros(len(outer), bool)
+    instance = np.full(len(batches), -1, np.int64)
+    instance[of[held]] = outer[held]
+    parts, busy, count = _parts(batches["batch"].to_numpy(np.int64), instance, regions, gpu_events)
+    found = batches.assign(
+        queued=waiting,
+        model_ns=batches["end_ns"] - batches["start_ns"],
+        instance=pd.Series(instance, dtype="Int64").mask(instance < 0),
+        gpu_events=count,
+        gpu_busy_ns=busy,
+    )
+    found["gpu_idle_ns"] = (found["model_ns"] - busy).clip(lower=0).where(count > 0)
+    return Served(requests, BATCHES.check(found[list(BATCHES.columns)].astype(BATCHES.dtypes())), parts)
+
+
+def _below_batch(paths: pd.Series) -> tuple[I64, npt.NDArray[np.object_]]:
+    """How far each path goes below a batch (0: it ends there, -1: there is none), and the part that it is in."""
+    level, part = [], []
+    for path in paths.cat.categories:
+        at = path.index(BATCH) if BATCH in path else len(path)
+        level.append(len(path) - 1 - at)
+        part.append(path[at + 1] if at + 1 < len(path) else REST)
+    code = paths.cat.codes.to_numpy(np.int64)
+    return np.array([*level, -1], np.int64)[code], np.array([*part, REST], object)[code]
+
+
+def _parts(batch: I64, instance: I64, regions: pd.DataFrame, gpu: pd.DataFrame) -> tuple[pd.DataFrame, I64, I64]:
+    """BATCH_PARTS; of each batch, how long the GPU was busy with it and with how many events. instance: by start."""
+    start, end = (regions[name].to_numpy(np.int64) for name in ("start_ns", "end_ns"))
+    whole = np.flatnonzero(instance >= 0)
+    first, last = start[instance[whole]], end[instance[whole]]
+
+    def batch_at(time: I64) -> I64:
+        """The row of the batch whose region holds each time, -1 for none: one thread runs them, one after the other."""
+        at = np.searchsorted(first, time, "right") - 1
+        held = (at >= 0) & (time < last[np.maximum(at, 0)]) if len(first) else np.zeros(len(time), bool)
+        return np.where(held, whole[np.maximum(at, 0)] if len(whole) else -1, -1)
+
+    level, part = _below_batch(regions["path"])
+    of = np.where(level == 1, batch_at(start), -1)
+    below = np.flatnonzero(of >= 0)
+    each = {"batch": of[below], "part": part[below], "host_ns": (end - start)[below], "start": start[below]}
+    grouped = pd.DataFrame(each).groupby(["batch", "part"], sort=False)
+    host = pd.DataFrame({"host_ns": grouped["host_ns"].sum(), "start": grouped["start"].min()}).reset_index()
+    inside = host.groupby("batch")["host_ns"].sum().reindex(whole, fill_value=0).to_numpy(np.int64)
+    rest = {"batch": whole, "part": REST, "host_ns": last - first - inside, "start": last}
+    rows = pd.concat([host, pd.DataFrame(rest)]).sort_values(["batch", "start"], kind="stable", ignore_index=True)
+    # a GPU event belongs to the batch that its innermost region is in, where that is one below a batch
+    level, part = _below_batch(gpu["path"])
+    inner = gpu["instance"].fillna(-1).to_numpy(np.int64)
+    of = np.where((level >= 0) & (inner >= 0), batch_at(start[inner] if len(start) else inner), -1)
+    mine = np.flatnonzero(of >= 0)
+    begin = gpu["start_ns"].to_numpy(np.int64)[mine]
+    stop = begin + gpu["dur_ns"].to_numpy(np.int64)[mine]
+    key = pd.MultiIndex.from_frame(rows[["batch", "part"]])
+    row = key.get_indexer(pd.MultiIndex.from_arrays([of[mine], part[mine]])).astype(np.int64)
+    rows["gpu_busy_ns"] = covered_by_group(row, begin, stop, len(rows))
+    rows["gpu_events"] = np.bincount(row, minlength=len(rows)).astype(np.int64)
+    rows["batch"] = batch[rows["batch"].to_numpy(np.int64)]
+    busy = covered_by_group(of[mine], begin, stop, len(batch))
+    count = np.bincount(of[mine], minlength=len(batch)).astype(np.int64)
+    return BATCH_PARTS.check(rows[list(BATCH_PARTS.columns)].astype(BATCH_PARTS.dtypes())), busy, count
