@@ -2,6 +2,11 @@
 
     python benchmarks/sam_ladder.py --model vit_b --batch 1,8,32 --rows sa_bf16,fused,graphs,fp8 --out sam-vit_b.json
     python benchmarks/sam_ladder.py --model sam2_large --batch 1,8 --rows ladder --out sam2-large.json
+    python benchmarks/sam_ladder.py --model sam2_large --batch 1 --tasks amg,single-point,multi-point \
+        --rows "fp32 as published,decoder graph" --out sam2-requests.json
+
+With --tasks a row also answers whole requests at batch size 1, from an image on the host to packed masks there, as
+`profiler-kit ladder --task` does: rows are those of its ladder, the first of them is what masks are compared with.
 
 Of SAM 2 transformers' model takes the place of segment-anything's, and its rows are those of its ladder.
 
@@ -20,11 +25,13 @@ from __future__ import annotations
 import argparse
 import copy
 import gc
+import itertools
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -37,16 +44,19 @@ from profiler_kit import KitError, load_trace, profiler_runner
 from profiler_kit.capture.device import Stopwatch
 from profiler_kit.capture.environment import describe_environment, resolve_device
 from profiler_kit.files import write_json
-from profiler_kit.models.sam.accuracy import mask_iou
+from profiler_kit.models.sam.accuracy import ImageMasks, against_baseline, against_truth, mask_iou
 from profiler_kit.models.sam.forward import Batch, SamForward, move_batch, prepare_batch
 from profiler_kit.models.sam.models import load_model
-from profiler_kit.models.sam.optimizations import LADDER, OPTIMIZATIONS
+from profiler_kit.models.sam.optimizations import ALL_MASKS, ALL_MASKS_LADDER, LADDER, OPTIMIZATIONS
 from profiler_kit.models.sam.prompts import parse_prompts
 from profiler_kit.models.sam.scenes import generate_scenes
+from profiler_kit.models.sam.workload import SamWorkload
 from profiler_kit.models.sam2 import forward as sam2_forward
 from profiler_kit.models.sam2 import models as sam2_models
 from profiler_kit.models.sam2 import optimizations as sam2_optimizations
+from profiler_kit.models.sam2.workload import Sam2Workload
 from profiler_kit.workload.optimizations import optimized, parse_optimizations
+from profiler_kit.workload.protocol import Bench
 
 EXACT = "bf16,nosync,patch_linear,sdpa,rel_pos,window_pad,batched_decoder"
 ROWS = {
@@ -63,6 +73,7 @@ ROWS = {
     "fp8": f"{EXACT},fused_attention,fp8,fused_rows,compile_graphs",
 }
 BASELINE = "sa_bf16"
+TASKS = ("amg", "single-point", "multi-point")
 
 
 def forward_of(sam: torch.nn.Module) -> torch.nn.Module:
@@ -151,12 +162,51 @@ def measure(base: torch.nn.Module, names: str, batch: Batch, device: torch.devic
             if device.type == "cuda":
                 row[part]["peak_mib"] = torch.cuda.max_memory_allocated(device) / 2**20
                 row[part]["peak_reserved_mib"] = torch.cuda.max_memory_reserved(device) / 2**20
+        if size == 1:
+            row |= {task: request(sam, task, names, device, options) for task in options.tasks}
         if want is not None:
             iou = np.concatenate([mask_iou(a, b) for a, b in zip(masks_of(forward, batch, size), want, strict=True)])
             row["miou_fp32"], row["masks"] = float(iou.mean()), len(iou)
         if options.kernels:
             row["kernels"] = kernels(lambda: sam.image_encoder(batch.images))
     return row
+
+
+def request(
+    sam: torch.nn.Module, task: str, names: str, device: torch.device, options: argparse.Namespace
+) -> dict[str, object]:
+    """What one request of that task takes, and its masks beside those of the first row and the true ones."""
+    kind = Sam2Workload if isinstance(sam, sam2_models.Sam2) else SamWorkload
+    thresholds = {"pred_iou_thresh": options.pred_iou_thresh, "stability_score_thresh": options.stability_score_thresh}
+    side = options.points_per_side
+    workload = kind(name=options.model, task=task, count=options.images, points_per_side=side, **thresholds)
+    workload.image_size, workload.weights = side_of(sam), "as loaded"
+    bench = Bench(workload, sam, device, 1)
+    since = time.perf_counter()
+    answered = list(workload._masks(bench, workload.scenes(options.images)))
+    first = time.perf_counter() - since
+    turns = itertools.cycle(bench.batches)
+    samples_ms(lambda: bench.run(next(turns)), device, options.warmup)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    found = summary(samples_ms(lambda: bench.run(next(turns)), device, options.repeats), 1)
+    if device.type == "cuda":
+        found["peak_mib"] = torch.cuda.max_memory_allocated(device) / 2**20
+        found["peak_reserved_mib"] = torch.cuda.max_memory_reserved(device) / 2**20
+    base: list[ImageMasks] = options.answered.setdefault(task, answered)
+    return {
+        **found,
+        "images": len(answered),
+        "masks": sum(len(one.counts) for one in answered),
+        "compile_and_answer_s": first,
+        "agreement": asdict(against_baseline(answered, base, paired=task != "amg")),
+        "truth": (truth := against_truth(answered)) and asdict(truth),
+    }
+
+
+def side_of(sam: torch.nn.Module) -> int:
+    """Of the input, pixels."""
+    return int(sam.image_size if isinstance(sam, sam2_models.Sam2) else sam.image_encoder.img_size)
 
 
 def kernels(run: Callable[[], object], count: int = 14) -> list[dict[str, object]]:
@@ -183,6 +233,14 @@ def report(model: str, batch: int, name: str, row: dict[str, object], flops: flo
     tflops = flops * batch / row["encoder"]["median_ms"] / 1e9
     miou = f" mIoU {row['miou_fp32']:.4f}" if "miou_fp32" in row else ""
     print(f"{model} batch {batch} {name:15s} {'; '.join(parts)}; {tflops:.0f} TFLOP/s{miou}", flush=True)
+    for task in (name for name in TASKS if name in row):
+        found = row[task]
+        print(
+            f"    {task}: {found['median_ms']:.2f} ms ({found['q1_ms']:.2f} to {found['q3_ms']:.2f}), "
+            f"{found['masks']} masks of {found['images']} images, peak {found.get('peak_mib', 0):.0f} MiB, "
+            f"{found['agreement']}",
+            flush=True,
+        )
     for kernel in row.get("kernels", ()):
         print(f"    {kernel['ms']:8.3f} ms {kernel['count']:4d} x {kernel['name'][:90]}", flush=True)
 
@@ -199,17 +257,29 @@ def main() -> int:
     parser.add_argument("--prompts", default="centers")
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--warmup", type=int, default=3)
+    parser.add_argument("--tasks", default="", help=f"requests to time too, of {', '.join(TASKS)}")
+    parser.add_argument("--images", type=int, default=6, help="images of --tasks")
+    parser.add_argument("--points-per-side", type=int, default=32, help="of --tasks amg")
+    parser.add_argument("--pred-iou-thresh", type=float)
+    parser.add_argument("--stability-score-thresh", type=float)
     parser.add_argument("--kernels", action="store_true", help="also list the encoder's longest kernels")
     parser.add_argument("--miou", action="store_true", help="also compare masks with those of float32")
     parser.add_argument("--out", type=Path, default=Path("sam_ladder.json"))
     options = parser.parse_args()
     device = resolve_device(options.device)
     is_sam2 = options.model.startswith("sam2_")
+    options.tasks, options.answered = [task for task in options.tasks.split(",") if task], {}
     ladder, options.known = (
         (sam2_optimizations.LADDER, sam2_optimizations.OPTIMIZATIONS) if is_sam2 else (LADDER, OPTIMIZATIONS)
     )
+    if options.tasks:
+        ladder, options.known = (
+            (sam2_optimizations.ALL_MASKS_LADDER, {**options.known, **sam2_optimizations.ALL_MASKS})
+            if is_sam2
+            else (ALL_MASKS_LADDER, {**options.known, **ALL_MASKS})
+        )
     load, prepare = (sam2_models.load_model, sam2_forward.prepare_batch) if is_sam2 else (load_model, prepare_batch)
-    rows = ROWS if options.rows != "ladder" else {row.label: str(row) for row in ladder}
+    rows = {row.label: str(row) for row in ladder} if options.rows == "ladder" or options.tasks else ROWS
     chosen = list(rows) if options.rows == "ladder" else options.rows.split(",")
     loaded = load(options.model, checkpoint=options.checkpoint, seed=options.seed)
     base, flops = loaded.model, encoder_flops(loaded.model)
@@ -217,10 +287,12 @@ def main() -> int:
     done: dict[str, object] = {
         "device_name": environment.device_name, "versions": dict(environment.versions), "command": environment.command,
         "git_commit": environment.git_commit, "model": options.model, "weights": loaded.weights,
-        "prompts": options.prompts, "encoder_gflop_per_image": flops / 1e9, "warmup": options.warmup, "batches": {},
+        "prompts": options.prompts, "thresholds": {"pred_iou": options.pred_iou_thresh,
+        "stability": options.stability_score_thresh}, "encoder_gflop_per_image": flops / 1e9, "warmup": options.warmup,
+        "batches": {},
     }  # fmt: skip
     for size in [int(text) for text in options.batch.split(",")]:
-        image_size = base.image_size if is_sam2 else base.image_encoder.img_size
+        image_size = side_of(base)
         scenes = generate_scenes(size, height=image_size * 3 // 4, width=image_size)
         batch = move_batch(prepare(base, scenes, parse_prompts(options.prompts)), device)
         found: dict[str, object] = {"prompts": sum(query.count for query in batch.queries), "rows": {}}

@@ -319,6 +319,11 @@ def crop_boxes(size: Size, layers: int, overlap_ratio: float) -> Iterator[tuple[
             yield (x0, y0, min(x0 + w, width), min(y0 + h, height)), layer
 
 
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """A copy on the device, without a wait for what that is doing."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
+
+
 def run_ends(masks: Tensor) -> tuple[Tensor, Tensor]:
     """Where the runs of each mask end, column by column as COCO counts: int32[R] of all masks, and int64[N] how many.
 

@@ -63,6 +63,11 @@ def compile_decoder(sam: Sam) -> Sam:
     return sam
 
 
+def graph_decoder(sam: Sam) -> Sam:
+    sam.mask_decoder = general.Graphed(compile_decoder(sam).mask_decoder)
+    return sam
+
+
 def _generating(**how: bool) -> Callable[[Sam], Sam]:
     """Note on the model how all masks of an image are made; `generating` reads it."""
 
@@ -175,6 +180,7 @@ OPTIMIZATIONS: Final[Mapping[str, Optimization]] = {
     )
 }
 
+_BEFORE_DECODER: Final = ("batched_decoder", "shared_decoder", *PRECISION)
 # For all masks of an image, beside the others.
 ALL_MASKS: Final[Mapping[str, Optimization]] = {
     optimization.name: optimization
@@ -203,7 +209,17 @@ ALL_MASKS: Final[Mapping[str, Optimization]] = {
             "compile_decoder",
             "torch.compile of the mask decoder",
             compile_decoder,
-            after=("batched_decoder", *PRECISION),
+            after=_BEFORE_DECODER,
+            excludes=("graph_decoder",),
+            compiles=True,
+        ),
+        Optimization(
+            "graph_decoder",
+            "torch.compile of the mask decoder, replayed as one CUDA graph",
+            graph_decoder,
+            after=_BEFORE_DECODER,
+            excludes=("compile_decoder",),
+            needs_cuda=True,
             compiles=True,
         ),
     )
@@ -240,6 +256,7 @@ ALL_MASKS_LADDER: Final = (
     LadderRow("all points", (*_OURS, "all_points", "compile", "compile_decoder")),
     LadderRow("CUDA graphs", (*_OURS, "all_points", "compile_graphs", "compile_decoder")),
     LadderRow("device resize", (*_OURS, "all_points", "device_resize", "compile_graphs", "compile_decoder")),
+    LadderRow("decoder graph", (*_OURS, "all_points", "device_resize", "compile_graphs", "graph_decoder")),
 )
 _CPU_EXACT: Final = _EXACT[1:]
 # What a server runs, by name: the first four as the server of sam2's example calls them, then ours.

@@ -10,7 +10,7 @@ import torch
 
 from profiler_kit.capture.regions import region
 from profiler_kit.models.sam.accuracy import encode
-from profiler_kit.models.sam.generator import Pixels, Points, Size, Tensor
+from profiler_kit.models.sam.generator import Pixels, Points, Size, Tensor, sent
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
@@ -82,7 +82,7 @@ class SamSegmenter:
         """Three masks for each point."""
         with region("prompt encoder"):
             placed = self._resize.apply_coords(points, embedding.size)[:, None]
-            placed = torch.as_tensor(placed, device=self._sam.device)
+            placed = sent(torch.as_tensor(placed), self._sam.device)
             labels = torch.ones(placed.shape[:2], dtype=torch.int, device=placed.device)
             sparse, dense = self._sam.prompt_encoder(points=(placed, labels), boxes=None, masks=None)
             position = self._sam.prompt_encoder.get_dense_pe()

@@ -10,6 +10,7 @@ from typing import Final
 import torch
 
 from profiler_kit.models.sam import optimizations as sam1
+from profiler_kit.models.sam2.decoder import share_decoder
 from profiler_kit.models.sam2.models import Sam2
 from profiler_kit.workload import optimizations as general
 from profiler_kit.workload.optimizations import FP8, PRECISION, LadderRow, Optimization, others
@@ -67,7 +68,13 @@ OPTIMIZATIONS: Final[Mapping[str, Optimization]] = {
             _graph_encoder,
             needs_cuda=True,
         ),
-        sam1.ALL_MASKS["compile_decoder"],
+        Optimization(
+            "shared_decoder",
+            "what all prompts of an image share computed once in the mask decoder",
+            share_decoder,
+            after=PRECISION,
+        ),
+        *(sam1.ALL_MASKS[name] for name in ("compile_decoder", "graph_decoder")),
     )
 }
 # For all masks of an image, beside the others.
@@ -89,6 +96,7 @@ LADDER: Final = (
 )
 _BOTH: Final = ("compile", "compile_decoder")
 _GRAPHS: Final = ("compile_graphs", "compile_decoder")
+_SHARED: Final = ("all_points", "device_resize", "shared_decoder")
 ALL_MASKS_LADDER: Final = (
     _BASE,
     _TF32,
@@ -97,15 +105,23 @@ ALL_MASKS_LADDER: Final = (
     LadderRow("all points", ("bf16", "all_points", *_BOTH)),
     LadderRow("CUDA graphs", ("bf16", "all_points", *_GRAPHS)),
     LadderRow("device resize", ("bf16", "all_points", "device_resize", *_GRAPHS)),
-    LadderRow("fp16", ("fp16", "all_points", "device_resize", *_GRAPHS), alternative=True),
+    LadderRow("shared decoder", ("bf16", *_SHARED, *_GRAPHS)),
+    LadderRow("fp16", ("fp16", *_SHARED, *_GRAPHS), alternative=True),
+    LadderRow("decoder graph", ("bf16", *_SHARED, "compile_graphs", "graph_decoder")),
+    LadderRow("fp8", ("bf16", "fp8", *_SHARED, "compile_graphs", "graph_decoder"), alternative=True),
 )
 # What a server runs, by name, as SAM's.
 MODES: Final[Mapping[str, tuple[str, ...]]] = {
     "baseline": (),
-    "fast": ("all_points", *_BOTH),
-    "furious": ("fp16", "all_points", "device_resize", *_BOTH),
-    "graphs": ("bf16", "all_points", "device_resize", *_GRAPHS),
-    "fp8": ("bf16", "fp8", "all_points", "device_resize", *_GRAPHS),
+    "ao": ("shared_decoder",),
+    "fast": ("all_points", "shared_decoder", *_BOTH),
+    "furious": ("fp16", *_SHARED, *_BOTH),
+    "graphs": ("bf16", *_SHARED, *_GRAPHS),
+    "fp8": ("bf16", "fp8", *_SHARED, *_GRAPHS),
 }
 CPU_LADDER: Final = (_BASE, LadderRow("bf16", ("bf16",), alternative=True), LadderRow("compile", ("compile",)))
-CPU_ALL_MASKS_LADDER: Final = (_BASE, LadderRow("all points", ("all_points",)))
+CPU_ALL_MASKS_LADDER: Final = (
+    _BASE,
+    LadderRow("all points", ("all_points",)),
+    LadderRow("shared decoder", ("all_points", "shared_decoder")),
+)

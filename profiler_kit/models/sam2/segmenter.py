@@ -9,7 +9,7 @@ from typing import Final
 import torch
 
 from profiler_kit.capture.regions import region
-from profiler_kit.models.sam.generator import Pixels, Points, Size, Tensor
+from profiler_kit.models.sam.generator import Pixels, Points, Size, Tensor, sent
 from profiler_kit.models.sam2.forward import ask, enlarge, place, prepare_image
 from profiler_kit.models.sam2.models import Maps, Sam2
 
@@ -50,7 +50,7 @@ class Sam2Segmenter:
 
     def decode(self, embedding: Sam2Embedding, points: Points) -> tuple[Tensor, Tensor]:
         """Three masks for each point."""
-        placed = place(points, embedding.size, self._sam.image_size).to(self._sam.device)[:, None]
+        placed = sent(place(points, embedding.size, self._sam.image_size), self._sam.device)[:, None]
         labels = torch.ones(placed.shape[:2], dtype=torch.int32, device=placed.device)
         return ask(self._sam, embedding.maps, (placed, labels), None)
 
