@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -27,3 +28,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.filterwarnings("default"), append=False)
     turns = {name: turn for turn, name in enumerate(SLOWEST)}
     items.sort(key=lambda item: turns.get(item.path.parent.name, len(turns)))
+
+
+@pytest.fixture(scope="module")
+def low_ceilings() -> Iterator[None]:
+    """What a CPU can do is measured with small matrices: with those of a user it takes ten seconds a ladder."""
+    from profiler_kit.workload import ceilings  # torch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ceilings, "_SIDE", {"cpu": 64})
+        patch.setattr(ceilings, "_COPY_BYTES", {"cpu": 1 << 20})
+        patch.setattr(ceilings, "_SECONDS", 0.0)
+        yield

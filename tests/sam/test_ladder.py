@@ -28,7 +28,9 @@ from profiler_kit.workload.ceilings import Probe
 from profiler_kit.workload.ladder import run_ladder
 from profiler_kit.workload.ladder_plan import LadderOptions, LadderPlan, make_ladder_plan, parse_rows
 from profiler_kit.workload.row import RowPlan, run_row
+from tests.workload.rows import row_here
 
+pytestmark = pytest.mark.usefixtures("low_ceilings")
 QUICK = LadderOptions(device="cpu", batch_size=2, warmup=1, iterations=3, rows="bf16; tf32; broken=fp16")
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 OURS = {field.name for field in dataclasses.fields(SamWorkload)}
@@ -53,7 +55,7 @@ def rows(text: str, device: torch.device) -> tuple[tuple[str, str], ...]:
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def out(low_ceilings: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ladder whose first try timed out in every row, and was then resumed; its row `broken` has no such model."""
     folder = tmp_path_factory.mktemp("ladder") / "new"
     with pytest.MonkeyPatch.context() as patch:
@@ -236,8 +238,9 @@ def test_a_checkpoint_is_read_before_any_process_starts(tmp_path: Path, monkeypa
     assert not (tmp_path / "new").exists()
 
 
-def test_no_masks_are_said_to_be_none(tmp_path: Path) -> None:
+def test_no_masks_are_said_to_be_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Random weights at the generator's own thresholds: nothing is found, and no score is printed for it."""
+    monkeypatch.setattr(ladder, "_process", row_here)
     _, record = measure(
         task="amg", batch_size=1, count=2, points_per_side=2, rows="bf16", iterations=1, baseline_every=0, out=tmp_path
     )

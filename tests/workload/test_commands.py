@@ -22,6 +22,7 @@ from profiler_kit.render.ladder_style import ladder_facts, study_model
 from profiler_kit.workload.ladder_plan import LadderOptions, make_ladder_plan
 from profiler_kit.workload.protocol import load_workload
 from profiler_kit.workload.row import run_row
+from tests.workload.rows import row_here
 
 EXAMPLES = Path(__file__).parents[2] / "notebooks" / "workloads"
 RESNET, TRANSFORMER = f"{EXAMPLES / 'resnet.py'}:small", f"{EXAMPLES / 'transformer.py'}:workload"
@@ -71,7 +72,9 @@ def test_layers_of_a_transformer(tmp_path: Path) -> None:
     assert json.loads(run("layers", tmp_path, "--json")) == measured
 
 
-def test_a_ladder_of_a_transformer(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("low_ceilings")
+def test_a_ladder_of_a_transformer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("profiler_kit.workload.ladder._process", row_here)
     out = tmp_path / "ladder"
     printed = run("ladder", TRANSFORMER, *QUICK, "--batch-size", "2", "--rows", "bf16", "--out", out, "--traces")
     assert printed.startswith("transformer (random:0), batch size 2, ")
@@ -83,8 +86,8 @@ def test_a_ladder_of_a_transformer(tmp_path: Path) -> None:
     assert (record.setup.workload, record.setup.family, record.setup.unit) == (TRANSFORMER, "", "sequences")
     assert fp32.scores == {"relative_error": 0.0, "cosine": 1.0} and fp32.work is not None and fp32.work.flop > 0
     assert 0 < (bf16.scores["relative_error"] or 0) < 0.05 and 0.999 < (bf16.scores["cosine"] or 0) < 1
-    rows = ladder_rows(record)
-    assert rows["agreement"].tolist() == rows["cosine"].tolist() and rows["baseline_miou"].isna().all()
+    frame = ladder_rows(record)
+    assert frame["agreement"].tolist() == frame["cosine"].tolist() and frame["baseline_miou"].isna().all()
     assert ladder_facts(record)[1].startswith("median of 2 batches; torch ")
     assert run("ladder", out).startswith(printed.partition("written to")[0].rstrip())
     traced = read_record(out / "rows" / "bf16")
