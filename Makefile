@@ -4,6 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 DONE   := $(VENV)/.installed
 WORKERS ?= 2
+TYPES  := .mypy_cache/said.txt# what mypy says: it runs beside the tests, on one core
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test install docs screenshots lock clean
@@ -17,8 +18,9 @@ demo: $(DONE) ## record Segment Anything here and open the dashboard beside H200
 test: $(DONE) ## lint, types, tests (ARGS="tests/load -k cache" for some of them)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	@mkdir -p .mypy_cache; $(BIN)/mypy >$(TYPES) 2>&1 & types=$$!; trap "kill $$types" INT TERM; \
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS); tests=$$?; \
+	wait $$types; types=$$?; cat $(TYPES); [ $$types = 0 ] && exit $$tests
 
 install: $(DONE) ## install into .venv
 
