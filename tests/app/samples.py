@@ -23,7 +23,7 @@ from tests.builders import TraceBuilder
 from tests.serving.samples import rows_of, served
 
 CHECKOUT = Path(__file__).parents[2]
-PATIENCE_S = 120  # only what hangs gets there: other work may hold the machine
+PATIENCE_S = 900  # only what hangs gets there: other work may hold the machine
 
 
 def record(name: str, *, device: str = "cuda") -> RunRecord:

@@ -16,6 +16,7 @@ from tests.browser.drive import PATIENCE_MS
 
 expect.set_options(timeout=PATIENCE_MS)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+FLAGS += ["--disable-gpu-rasterization", "--disable-software-rasterizer"]  # a GPU that the processor plays is slow
 
 
 @pytest.fixture(scope="package")

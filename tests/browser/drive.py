@@ -7,13 +7,13 @@ from typing import Any
 
 from playwright.sync_api import Browser, Locator, Page, Position, ViewportSize, expect
 
-PATIENCE_MS = 120_000  # only a page that hangs gets there: other work may hold the machine
+PATIENCE_MS = 900_000  # only a page that hangs gets there: other work may hold the machine
 _POLL_MS = 20
 
 
 def new_page(browser: Browser, width: int = 1280, height: int = 900, **options: Any) -> Page:
     """A page of a fresh profile; close its context when it is done with."""
-    context = browser.new_context(viewport=ViewportSize(width=width, height=height), **options)
+    context = browser.new_context(viewport=ViewportSize(width=width, height=height), reduced_motion="reduce", **options)
     context.set_default_timeout(PATIENCE_MS)
     return context.new_page()
 

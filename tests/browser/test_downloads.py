@@ -16,8 +16,9 @@ from tests.browser.drive import new_page, settle
 pytestmark = pytest.mark.browser
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def page(browser: Browser) -> Iterator[Page]:
+    """One page for all of them: each goes to an address of its own."""
     page = new_page(browser)
     requests: list[str] = []
     page.context.on("request", lambda request: requests.append(request.url))

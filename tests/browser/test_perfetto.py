@@ -111,7 +111,15 @@ def test_a_window_opens_without_import_errors(browser: Browser, tmp_path: Path) 
         assert ask(page, f"{counters} order by 1") == [["GPU events running", 2], ["queue length stream 7", 2]]
 
 
-@pytest.mark.parametrize("path", real_traces(), ids=lambda path: f"{path.parent.name}-{path.name}")
+# One of each kind: graphs, communication, ROCm, nanoseconds, another layout of threads.
+KINDS = ("sam_vit_b_cudagraph", "ddp_rank0", "amd_mi250", "ns_resolution", "amg_example_trace")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in real_traces() if path.name.removesuffix(".json.gz") in KINDS],
+    ids=lambda path: f"{path.parent.name}-{path.name}",
+)
 def test_real_traces_open_whole_without_import_errors(path: Path, browser: Browser, tmp_path: Path) -> None:
     out = export_window(path, tmp_path / "out.json.gz", counters=True).path
     with perfetto(browser, out) as page:

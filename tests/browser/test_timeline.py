@@ -62,7 +62,7 @@ def test_a_link_opens_the_view_the_lanes_and_the_selection(page: Page, url: str)
 
 
 @pytest.mark.parametrize(
-    "link", ["&t0=9&t1=5", "&t0=a&t1=b", "&sel=9-5", "&sel=%3Cb%3E-1", "&sel=1-" + "9" * 30, "&by=x"]
+    "link", ["&t0=9&t1=5&sel=9-5&by=x", "&t0=a&t1=b&sel=%3Cb%3E-1", "&sel=1-" + "9" * 30], ids=("turned", "text", "far")
 )
 def test_links_that_make_no_sense_show_everything(page: Page, url: str, link: str) -> None:
     canvas = opened(page, url, link)
