@@ -14,6 +14,8 @@ import pandas as pd
 
 from profiler_kit.analyses.gpu.categories import categories
 from profiler_kit.analyses.gpu.communication import communication_kernels, communication_overlap
+from profiler_kit.analyses.gpu.collectives import ARGUMENTS as COLLECTIVE_ARGUMENTS
+from profiler_kit.analyses.gpu.collectives import collectives
 from profiler_kit.analyses.gpu.copies import copies, copy_rate, copy_totals
 from profiler_kit.analyses.gpu.gpu_presence import Presence, unread_spans, what_ran
 from profiler_kit.analyses.gpu.idle import KERNEL_WAIT_BELOW_NS, Scope, idle_gaps, idle_totals
@@ -52,6 +54,7 @@ from profiler_kit.errors import OptionError
 from profiler_kit.finding import Finding
 from profiler_kit.kept import kept, kept_for_good
 from profiler_kit.later import Shown, later, shown
+from profiler_kit.load.integers import MISSING
 from profiler_kit.load.trace.cached import load_chrome_trace
 from profiler_kit.load.trace.categories import MEMCPY
 from profiler_kit.load.trace.chrome import ChromeTrace, read_chrome_trace
@@ -522,6 +525,15 @@ class Trace:
     def communication(self) -> pd.DataFrame:
         """COMMUNICATION_KERNELS: one row per kernel that communicates and the rule that says so."""
         return communication_kernels(self.gpu_events())
+
+    @kept
+    def collectives(self) -> pd.DataFrame:
+        """COLLECTIVES: message size, group and bandwidths; reads the file once more when loaded without arguments."""
+        found = self._with(*COLLECTIVE_ARGUMENTS)
+        telling = found.columns.integers["collective"] != MISSING
+        names = self.gpu_names
+        gpu = names[0] if len(names) == 1 else ""
+        return collectives(self.operators(), self.kernel_details(), found.columns.extra, telling, gpu)
 
     @kept
     def communication_overlap(self) -> pd.DataFrame:
