@@ -42,7 +42,7 @@ from profiler_kit.analyses.gpu.roofline import ARGUMENTS as ROOFLINE_ARGUMENTS
 from profiler_kit.analyses.gpu.roofline import By as RooflineBy
 from profiler_kit.analyses.gpu.roofline import Worked, roofline, roofline_totals, work_of_events
 from profiler_kit.analyses.gpu.sequences import kernel_sequences
-from profiler_kit.analyses.gpu.steps import step_of
+from profiler_kit.analyses.gpu.steps import step_of, steps
 from profiler_kit.analyses.gpu.timeline import DeviceTimeline, GpuTimeline, devices_by, timelines_of
 from profiler_kit.analyses.gpu.utilization import region_utilization
 from profiler_kit.attribute import frames
@@ -456,7 +456,8 @@ class Trace:
     def _worked(self) -> Worked:
         events = self.kernel_details()["event"].to_numpy()
         copied = np.maximum(self.columns.integers["bytes"][events], -1)
-        return work_of_events(self.operators(), self.kernel_details(), self.columns.extra, copied)
+        arguments = self._with(*ROOFLINE_ARGUMENTS).columns.extra
+        return work_of_events(self.operators(), self.kernel_details(), arguments, copied)
 
     @kept
     def roofline(self, *, peaks: str | None = None) -> pd.DataFrame:
@@ -465,14 +466,19 @@ class Trace:
         peaks: a file of peaks in place of the data sheet (analyses.gpu.peaks). Reads the file once more when it was
         loaded without the shapes. Raises InputError when the file of peaks is none.
         """
-        found = self._with(*ROOFLINE_ARGUMENTS)
-        return roofline(self.kernel_details(), found._worked(), self.peaks(file=peaks))
+        return roofline(self.kernel_details(), self._worked(), self.peaks(file=peaks))
 
     @kept
     def roofline_totals(self, by: RooflineBy, *, peaks: str | None = None) -> pd.DataFrame:
         """ROOFLINE_TOTALS: MFU and MBU by kernel, nn.Module, region or step."""
-        found, details = self._with(*ROOFLINE_ARGUMENTS), self.kernel_details()
-        return roofline_totals(details, found._worked(), self.peaks(file=peaks), by, self._steps())
+        return roofline_totals(self.kernel_details(), self._worked(), self.peaks(file=peaks), by, self._steps())
+
+    @kept
+    def steps(self, *, region: str | None = None) -> pd.DataFrame:
+        """STEPS: one row per iteration, the outliers marked; region: whose instances are the steps."""
+        if region is not None:
+            self._launched_in(region)  # says which there are
+        return steps(self.gpu_events(), self.region_instances(), region)
 
     @kept
     def _steps(self) -> pd.Series[Any]:

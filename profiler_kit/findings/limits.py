@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from profiler_kit.analyses.gpu.roofline import NO_DTYPE, NO_SHAPES, UNFIT
+from profiler_kit.analyses.gpu.steps import FEWEST
 from profiler_kit.finding import Evidence, Finding, Piece, bold, counted, say
 from profiler_kit.table import Filled
 from profiler_kit.text import fmt_ns, fmt_percent
@@ -76,3 +77,28 @@ def _where(filled: Filled) -> str:
     peaks = filled.options.get("peaks")
     names = filled.source.gpu_names if isinstance(filled.source, Trace) else []
     return str(peaks) if peaks else ", ".join(name or "a GPU without a name" for name in names) or "this GPU"
+
+
+def of_steps(filled: Filled) -> Finding:
+    """How long a step takes, and what is with those that take longer. Takes STEPS, not empty."""
+    frame = filled.frame
+    kinds = [
+        f"{kind} " * bool(kind) + fmt_ns(float(rows["wall_ns"].median()))
+        for kind, rows in frame.groupby("kind", sort=True)
+    ]
+    said: list[str | Piece] = [f"{counted(len(frame), 'step')}, the median takes ", bold(", ".join(kinds)), "; "]
+    out = frame[frame["outlier"]]
+    if out.empty:
+        said += ["none stands out." if len(frame) >= FEWEST else "too few to say which stand out."]
+        return Finding("steps", "table", say(*said), evidence=Evidence("steps"), page="regions")
+    worst = out.loc[out["wall_ns"].idxmax()]
+    said += [bold(counted(len(out), "outlier")), ". Longest: step ", bold(str(int(worst["step"])))]
+    said += [f", {fmt_ns(int(worst['wall_ns']))}"]
+    more = [(int(worst["more_idle_ns"]), "of idle GPU"), (int(worst["region_ns"]), f"in {worst['region']}")]
+    more = [(ns, what) for ns, what in more if ns > 0]
+    said += [f", with {' and '.join(f'{fmt_ns(ns)} more {what}' for ns, what in more)} than the median" if more else ""]
+    evidence = Evidence("steps", {"step": tuple(int(step) for step in out["step"])})
+    return Finding("steps", "table", say(*said, "."), evidence=evidence, page="regions")
+
+
+OF_TABLES: Final = {"roofline": of_roofline, "steps": of_steps}

@@ -11,7 +11,7 @@ from profiler_kit.analyses.gpu.timeline import gpu_timeline
 from profiler_kit.analyses.gpu.window import operator_sums
 from profiler_kit.analyses.ranks.ranks import RANK_TOTALS
 from profiler_kit.finding import Evidence, Finding, Piece, bold, counted, say
-from profiler_kit.findings.limits import of_roofline
+from profiler_kit.findings.limits import OF_TABLES
 from profiler_kit.names import fit_names, kernel_names
 from profiler_kit.table import Filled
 from profiler_kit.text import fmt_count, fmt_ns, fmt_percent
@@ -115,7 +115,7 @@ def of_table(filled: Filled) -> Finding | None:
         return None
     if filled.table.name == "kernel_groups":
         return longest_group(filled.frame, cast("By", filled.options["by"]))
-    if filled.table.name == "roofline":
-        return of_roofline(filled)
+    if filled.table.name in OF_TABLES:
+        return OF_TABLES[filled.table.name](filled)
     said = {"launch_totals": launch_cost, "ranks": who_waits, "operators": longest_operator}.get(filled.table.name)
     return said(filled.frame) if said is not None else None
