@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, Final, TypedDict, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from profiler_kit.analyses.gpu.categories import categories
 from profiler_kit.analyses.gpu.communication import communication_kernels, communication_overlap
 from profiler_kit.analyses.gpu.collectives import ARGUMENTS as COLLECTIVE_ARGUMENTS
 from profiler_kit.analyses.gpu.collectives import collectives
+from profiler_kit.analyses.gpu.collectives import COLLECTIVES, collectives
 from profiler_kit.analyses.gpu.copies import copies, copy_rate, copy_totals
 from profiler_kit.analyses.gpu.gpu_presence import Presence, unread_spans, what_ran
 from profiler_kit.analyses.gpu.idle import KERNEL_WAIT_BELOW_NS, Scope, idle_gaps, idle_totals
@@ -38,6 +39,15 @@ from profiler_kit.analyses.gpu.operators import (
 )
 from profiler_kit.analyses.gpu.peaks import Peaks, peaks_of, read_peaks
 from profiler_kit.analyses.gpu.regions import region_totals
+from profiler_kit.analyses.gpu.replay import (
+    Change,
+    Replay,
+    critical_path,
+    critical_totals,
+    in_region,
+    replay_of,
+    what_if,
+)
 from profiler_kit.analyses.gpu.roofline import ARGUMENTS as ROOFLINE_ARGUMENTS
 from profiler_kit.analyses.gpu.roofline import By as RooflineBy
 from profiler_kit.analyses.gpu.roofline import Worked, roofline, roofline_totals, work_of_events
@@ -49,7 +59,7 @@ from profiler_kit.attribute import frames
 from profiler_kit.attribute.gpu_work import NOT, compiled
 from profiler_kit.attribute.launch_context import NestedSpans, find_launch_contexts, nest_operators, operator_calls
 from profiler_kit.attribute.links import NONE, Links
-from profiler_kit.attribute.regions import NO_REGION_PATH, UNLINKED_PATH, Attribution, attribute
+from profiler_kit.attribute.regions import NO_REGION, NO_REGION_PATH, UNLINKED, UNLINKED_PATH, Attribution, attribute
 from profiler_kit.errors import OptionError
 from profiler_kit.finding import Finding
 from profiler_kit.kept import kept, kept_for_good
@@ -63,6 +73,8 @@ from profiler_kit.load.trace.repair import Incident
 from profiler_kit.progress import Report, silent
 from profiler_kit.settings import communication_names
 from profiler_kit.table import Filled, Value
+
+TRIED: Final = 2  # regions and kernels that what_if tries by itself
 
 
 @dataclass(frozen=True)
@@ -474,6 +486,51 @@ class Trace:
         return roofline_totals(self.kernel_details(), self._worked(), self.peaks(file=peaks), by, self._steps())
 
     @kept
+    def _replay(self) -> Replay:
+        if self.quality.processes > 1:
+            raise OptionError(
+                f"{self.path}: found {self.quality.processes} processes, expected one: what waits for what across "
+                "processes is not recorded. Try the trace of each rank by itself."
+            )
+        return replay_of(self.kernel_details(), self.launch_calls())
+
+    @kept
+    def critical_path(self) -> pd.DataFrame:
+        """CRITICAL_PATH: what the end of the recording depends on, back to its start."""
+        return critical_path(self._replay(), self.kernel_details(), self.launch_calls())
+
+    @kept
+    def critical_totals(self) -> pd.DataFrame:
+        """CRITICAL_TOTALS: the critical path by kind and name."""
+        return critical_totals(self.critical_path())
+
+    @kept
+    def what_if(
+        self, *, region: str | None = None, factor: int = 2, kernel: str | None = None, gap_ns: int = 10_000
+    ) -> pd.DataFrame:
+        """WHAT_IF: the recorded span if a region were faster, a kernel gone, or gaps shorter; else what takes most."""
+        details, regions, changes = self.kernel_details(), self.regions(), []
+        paths = [path for path in regions["path"] if region in (path[-1], " > ".join(path))]
+        if region is not None:
+            self._launched_in(region)
+        elif kernel is None:
+            real = regions[[path not in (NO_REGION, UNLINKED) for path in regions["path"]]]
+            paths = list(real.nlargest(TRIED, "self_sum_ns")["path"])
+        for path in paths:
+            faster, host = in_region(details, self.region_instances(), path)
+            what = f"{factor} times as fast"
+            changes.append(Change(what, " > ".join(path), factor, faster=faster, host=host))
+        kernels = [kernel] if kernel is not None else []
+        if not changes or region is None:
+            kernels = kernels or list(self.kernels().groupby("name")["sum_ns"].sum().nlargest(TRIED).index)
+        for name in kernels:
+            gone = details["name"].str.contains(name, regex=False) if name == kernel else details["name"] == name
+            changes.append(Change("gone", name, gone=gone.to_numpy(dtype=bool)))
+        if region is None and kernel is None:
+            changes.append(Change(f"no gap above {gap_ns / 1e3:g} µs", cap_ns=gap_ns))
+        return what_if(self._replay(), changes)
+
+    @kept
     def steps(self, *, region: str | None = None) -> pd.DataFrame:
         """STEPS: one row per iteration, the outliers marked; region: whose instances are the steps."""
         if region is not None:
@@ -535,6 +592,8 @@ class Trace:
     @kept
     def collectives(self) -> pd.DataFrame:
         """COLLECTIVES: message size, group and bandwidths; reads the file once more when loaded without arguments."""
+        if self.gpu_events()["communication"].isna().all():
+            return COLLECTIVES.empty()
         found = self._with(*COLLECTIVE_ARGUMENTS)
         telling = found.columns.integers["collective"] != MISSING
         names = self.gpu_names

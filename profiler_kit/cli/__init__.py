@@ -41,7 +41,7 @@ def commands() -> dict[str, str]:
     Nothing is imported for it. A module of `cli/` defines `command`, one of `tables/` declares its tables.
     """
     docs = {
-        file.stem: file.read_text(encoding="utf-8").split('"""')[1]
+        file.stem.replace("_", "-"): file.read_text(encoding="utf-8").split('"""')[1]
         for folder in ("tables", "cli")
         for file in sorted((_PACKAGE / folder).glob("*.py"))
     }
@@ -71,8 +71,9 @@ class _Commands(typer.core.TyperGroup):
 
 def load_command(name: str) -> Any:
     """The command of that name as typer makes it, its module imported now; COMMANDS: those below it."""
-    if (_PACKAGE / "cli" / f"{name}.py").is_file():
-        module = importlib.import_module(f"profiler_kit.cli.{name}")
+    stem = name.replace("-", "_")
+    if (_PACKAGE / "cli" / f"{stem}.py").is_file():
+        module = importlib.import_module(f"profiler_kit.cli.{stem}")
         if hasattr(module, "COMMANDS"):
             return typer.main.get_command(_group(name, module))
         function = module.command

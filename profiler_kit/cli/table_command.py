@@ -46,7 +46,7 @@ _SOURCES: Final[Mapping[Of, tuple[Any, Callable[..., Any]]]] = {
 
 def table_command(name: str) -> Callable[..., None]:
     """The function that typer makes the subcommand of: `tables/NAME.py` declares its tables."""
-    module = importlib.import_module(f"profiler_kit.tables.{name}")
+    module = importlib.import_module(f"profiler_kit.tables.{name.replace('-', '_')}")
     tables = [table for table in module.TABLES if table.command == name]
     argument, _ = _SOURCES[tables[0].of]
     parameters = [_parameter("source", argument, inspect.Parameter.empty)]

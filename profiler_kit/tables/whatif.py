@@ -1,0 +1,31 @@
+"""`profiler-kit whatif TRACE`: say what a faster region, shorter gaps or a kernel gone would give.
+
+Without options the regions and kernels that take most are tried.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from profiler_kit.analyses.gpu.replay import WHAT_IF
+from profiler_kit.table import Option, Table
+
+TABLES: Final = (
+    Table(
+        "whatif",
+        "trace",
+        "what changes would give",
+        WHAT_IF,
+        lambda trace, region, factor, kernel, gap_us: trace.what_if(
+            region=region, factor=factor, kernel=kernel, gap_ns=round(gap_us * 1e3)
+        ),
+        options=(
+            Option("region", None, "Only: this region faster, on the GPU and on the host."),
+            Option("factor", 2, "How many times as fast a region is tried.", "count"),
+            Option("kernel", None, "Only: GPU events whose name holds this text gone."),
+            Option("gap_us", 10.0, "The longest gap that is left of a device, in microseconds.", "microseconds"),
+        ),
+        command="whatif",
+        needs_gpu=True,
+    ),
+)

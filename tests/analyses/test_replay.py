@@ -1,0 +1,94 @@
+"""What a change would give, replayed by hand; unchanged it gives the recorded time on every capture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from profiler_kit.errors import OptionError
+from profiler_kit.trace import Trace, load_trace
+from tests.builders import TraceBuilder, real_traces
+
+
+def two_rounds(tmp_path: Path) -> Trace:
+    """Twice: launch a (40 us) and b (20 us) at once, wait for both on the host, 10 us of host work. us.
+
+    round 1: launches at 0 and 2, a 5..45, b 46..66, the wait from 4 returns at 70; round 2 the same from 80 on.
+    """
+    trace = TraceBuilder()
+    for number, at in enumerate((0.0, 80.0)):
+        trace.region(f"round {number}", at, 70)
+        trace.launch(2 * number + 1, at)
+        trace.kernel(2 * number + 1, at + 5, 40, name="a")
+        trace.launch(2 * number + 2, at + 2)
+        trace.kernel(2 * number + 2, at + 46, 20, name="b")
+        trace.span("cuda_runtime", "cudaDeviceSynchronize", at + 4, 66)
+    return load_trace(trace.write(tmp_path / "t.json"))
+
+
+def test_without_a_kernel_the_host_goes_on_earlier(tmp_path: Path) -> None:
+    """Without b each wait returns 4 us after a: at 49 in place of 70. All later is 21 us earlier, twice."""
+    nothing, gone = two_rounds(tmp_path).table("whatif", kernel="b").records()
+    assert (nothing["tried"], nothing["span_ns"], nothing["saved_ns"]) == ("nothing", 150_000, 0)
+    assert (gone["tried"], gone["name"], gone["span_ns"], gone["saved_ns"]) == ("gone", "b", 108_000, 42_000)
+
+
+def test_a_region_is_faster_on_the_gpu_and_on_the_host(tmp_path: Path) -> None:
+    """round 0 twice as fast: a 20 us, b 10 us, the wait returns at 40; launching is faster too but holds up none."""
+    found = two_rounds(tmp_path).what_if(region="round 0")
+    assert found["saved_ns"].tolist() == [0, 30_000]
+
+
+def test_no_gap_above_some_length(tmp_path: Path) -> None:
+    """Between b and the next a are 19 us, and 5 before the first; all others are shorter."""
+    found = two_rounds(tmp_path).what_if(gap_ns=10_000).set_index("tried")
+    assert found.loc["no gap above 10 µs", "saved_ns"] == 9_000
+
+
+def test_the_path_goes_back_through_what_each_thing_waited_for(tmp_path: Path) -> None:
+    path = two_rounds(tmp_path).critical_path()
+    assert path[["kind", "name", "start_ns", "dur_ns"]].to_numpy().tolist() == [
+        ["latency", "", 0, 5_000],
+        ["GPU", "a", 5_000, 40_000],
+        ["latency", "", 45_000, 1_000],
+        ["GPU", "b", 46_000, 20_000],
+        ["wait", "cudaDeviceSynchronize", 66_000, 4_000],
+        ["host", "", 70_000, 10_000],
+        ["latency", "", 80_000, 5_000],
+        ["GPU", "a", 85_000, 40_000],
+        ["latency", "", 125_000, 1_000],
+        ["GPU", "b", 126_000, 20_000],
+        ["wait", "cudaDeviceSynchronize", 146_000, 4_000],
+    ]
+    totals = two_rounds(tmp_path).critical_totals().set_index(["kind", "name"])["sum_ns"]
+    assert totals["GPU", "a"] == 80_000 and int(totals.sum()) == 150_000
+
+
+def test_a_late_start_right_after_an_end_on_another_stream_waited_for_it(tmp_path: Path) -> None:
+    trace = TraceBuilder()
+    for correlation, (at, start, dur, stream, name) in enumerate(((0, 5, 40, 7, "a"), (2, 46, 20, 8, "c")), 1):
+        trace.launch(correlation, at)
+        trace.kernel(correlation, start, dur, name=name, stream=stream)
+    found = load_trace(trace.write(tmp_path / "t.json")).what_if(kernel="a")
+    assert found["saved_ns"].tolist() == [0, 39_000]  # without a, c starts 5 us after its launch began, as a did
+
+
+def test_several_processes_are_refused(tmp_path: Path) -> None:
+    trace = TraceBuilder()
+    for pid in (100, 200):
+        trace.pid = pid
+        trace.launch(1, 0)
+        trace.kernel(1, 5, 5, device=pid // 100)
+    found = load_trace(trace.write(tmp_path / "t.json"))
+    with pytest.raises(OptionError, match="found 2 processes, expected one"):
+        found.what_if()
+
+
+@pytest.mark.parametrize("path", real_traces(), ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_unchanged_it_takes_the_recorded_time(path: Path) -> None:
+    trace = load_trace(path)
+    found = trace.what_if()
+    assert found["saved_ns"].iloc[0] == 0
+    assert (found["saved_ns"] >= 0).all()
+    assert int(trace.critical_path()["dur_ns"].sum()) == int(found["span_ns"].iloc[0])
