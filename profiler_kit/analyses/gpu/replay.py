@@ -334,7 +334,8 @@ def _named(
     event[waits] = replay.wait_event[row[waits]]
     names = pd.Series(calls["name"].astype(object).to_numpy(), index=calls["event"].to_numpy())
     found[waits] = names.loc[event[waits]].to_numpy()
-    frame = pd.DataFrame({"kind": kind, "name": found, "start_ns": times[0], "dur_ns": times[1]})
+    start, dur = (np.array(time, dtype=np.int64) for time in times)
+    frame = pd.DataFrame({"kind": kind, "name": found, "start_ns": start, "dur_ns": dur})
     frame["event"] = pd.Series(event).astype("Int64").mask(loose | ~(gpu | waits))
     return CRITICAL_PATH.check(frame.astype(CRITICAL_PATH.dtypes()))
 
