@@ -13,10 +13,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.analyses.gpu.categories import categories
-from profiler_kit.analyses.gpu.communication import communication_kernels, communication_overlap
 from profiler_kit.analyses.gpu.collectives import ARGUMENTS as COLLECTIVE_ARGUMENTS
-from profiler_kit.analyses.gpu.collectives import collectives
 from profiler_kit.analyses.gpu.collectives import COLLECTIVES, collectives
+from profiler_kit.analyses.gpu.communication import communication_kernels, communication_overlap
 from profiler_kit.analyses.gpu.copies import copies, copy_rate, copy_totals
 from profiler_kit.analyses.gpu.gpu_presence import Presence, unread_spans, what_ran
 from profiler_kit.analyses.gpu.idle import KERNEL_WAIT_BELOW_NS, Scope, idle_gaps, idle_totals
