@@ -55,6 +55,7 @@ from profiler_kit.tables import every_table, tables_of
 from profiler_kit.timeline.build import By, group_gpu_work
 from profiler_kit.timeline.cached import has_timeline, trace_timeline
 from profiler_kit.timeline.index import Timeline
+from profiler_kit.timeline.requests import with_requests
 from profiler_kit.timeline.search import Matches, find_matches
 from profiler_kit.timeline.tiles import describe
 from profiler_kit.trace import Trace, load_trace
@@ -294,6 +295,9 @@ def examination(folder: RunFolder) -> tuple[dict[str, Any], list[Finding]]:
 @st.cache_resource(max_entries=3, show_spinner=False)
 def _timeline(of: Stamp, _folder: RunFolder) -> tuple[Timeline, bytes]:
     built = trace_timeline(Path(of[0]), lambda: trace(_folder))
+    requests = None if _folder.requests is None else run(_folder).requests
+    if requests is not None:
+        built = with_requests(built, requests)
     return built, _described(built)
 
 
@@ -345,7 +349,9 @@ def _window(of: Stamp, first_ns: int, last_ns: int, _folder: RunFolder) -> Windo
     out = held.enter_context(temporary_folder()) / "window.json.gz"
     # The timeline counts from its first span, the export from the trace's first event.
     before = timeline(_folder)[0].start_ns - int(trace(_folder).columns.start_ns.min())
-    export_window(Path(of[0]), out, time_ns=(before + first_ns, before + last_ns))
+    export_window(
+        Path(of[0]), out, time_ns=(before + first_ns, before + last_ns), served=run(_folder).parts.requests.value()
+    )
     found = Window(out)
     weakref.finalize(found, held.close)
     return found

@@ -303,4 +303,5 @@ def _place(timeline: Timeline, there: Found) -> dict[str, int]:
 
 def _span(asked: Asked) -> Response:
     """Facts and arrows of the span `index` of row `row`."""
-    return JSONResponse(span_facts(cache.trace(asked.run), asked.timeline, asked.number("row"), asked.number("index")))
+    trace, timeline, served = cache.trace(asked.run), asked.timeline, cache.run(asked.run).served
+    return JSONResponse(span_facts(trace, timeline, asked.number("row"), asked.number("index"), served))

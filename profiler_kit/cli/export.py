@@ -48,14 +48,15 @@ def command(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write one window of a trace as a small trace that opens in Perfetto, with the regions as GPUs ran them added.
+    """Write one window of a trace as a small trace for Perfetto, with regions as GPUs ran them and requests added.
 
     Kept are all events that overlap the window, the GPU work launched in it and the launches of that work, with their
     arguments and their times in the source.
     """
     from dataclasses import asdict
 
-    from profiler_kit.formats.run_record import MEMORY_TRACE, TRACE
+    from profiler_kit.formats.request_file import read_requests
+    from profiler_kit.formats.run_record import MEMORY_TRACE, REQUESTS, TRACE
     from profiler_kit.load.discover.runs import part_file
     from profiler_kit.render.perfetto.export import export_window
     from profiler_kit.text import fmt_bytes, fmt_count, fmt_ns
@@ -64,6 +65,7 @@ def command(
         raise OptionError(f"--instance {instance}: of which region? Name one with --region.")
     window = None if time is None else parse_time(time)
     file = part_file(trace, TRACE) or trace
+    requests = part_file(file.parent, REQUESTS) if file.name == TRACE else None
     snapshot = _memory_beside(file) if with_counters and with_memory is None else None
     if with_memory is not None:
         from profiler_kit.snapshot import load_snapshot
@@ -79,6 +81,7 @@ def command(
             stream=stream,
             counters=with_counters,
             snapshot=snapshot,
+            served=None if requests is None else read_requests(requests),
             must_overlap=with_memory is not None,
             report=report,
         )

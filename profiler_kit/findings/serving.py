@@ -25,12 +25,15 @@ def of_requests(run: Run) -> list[Finding]:
     """How much slower the slowest requests were and what they waited for; the GPU idle while requests were queued."""
     if run.requests is None:
         return []
-    found = (slowest(run.requests, run.record), idle_in_queue(run))
+    found = (slowest(run.requests, run.record, None if run.served is None else run.served.parts), idle_in_queue(run))
     return [one for one in found if one is not None]
 
 
-def slowest(requests: pd.DataFrame, record: RunRecord | None) -> Finding | None:
-    """The 99th percentile (or the slowest) against the median, and the stage that makes most of the difference."""
+def slowest(requests: pd.DataFrame, record: RunRecord | None, parts: pd.DataFrame | None = None) -> Finding | None:
+    """The 99th percentile (or the slowest) against the median, and the stage that makes most of the difference.
+
+    parts: BATCH_PARTS, for what most of the time in the model went into.
+    """
     REQUESTS.check(requests)
     good = requests[requests["status"] == 200].dropna(subset=["latency_ns"])
     if good.empty:
@@ -51,6 +54,7 @@ def slowest(requests: pd.DataFrame, record: RunRecord | None) -> Finding | None:
         bold(fmt_percent(shares[stage] / max(1.0, sum(shares.values())), 0)),
         " of it in ",
         bold(_NAMES[stage]),
+        *([] if stage != "gpu" or parts is None else _most_of(parts[parts["batch"].isin(slow["batch"])])),
         ".",
     ]
     batches = requests.drop_duplicates("batch")["batch_size"]
@@ -58,6 +62,16 @@ def slowest(requests: pd.DataFrame, record: RunRecord | None) -> Finding | None:
     said.append(f" {counted(len(batches), 'batch', 'batches')} held {batches.mean():.1f}{most} requests on average.")
     evidence = Evidence("requests", {"id": tuple(slow["id"].tolist())})
     return Finding("slowest-requests", "why", say(*said), evidence=evidence, page="requests")
+
+
+def _most_of(parts: pd.DataFrame) -> list[str | Piece]:
+    """The part that took most of these batches: on the GPU if anything ran there, else on the host."""
+    column, where = ("gpu_busy_ns", "on the GPU") if parts["gpu_events"].any() else ("host_ns", "on the host")
+    taken = parts.groupby("part")[column].sum()
+    if not taken.sum():
+        return []
+    share = fmt_percent(float(taken.max() / taken.sum()), 0)
+    return [f", {where} ", bold(share), " of that in ", bold(str(taken.idxmax()))]
 
 
 def idle_in_queue(run: Run) -> Finding | None:

@@ -41,7 +41,7 @@ def write_requests(path: str | os.PathLike[str], rows: Iterable[Mapping[str, int
 
     rows, types = list(rows), SERVED.dtypes()
     # each column by itself: where one value is missing, a frame would make floats of all, which hold 53 bits
-    frame = pd.DataFrame({name: pd.array([row[name] for row in rows], types[name]) for name in SERVED.columns})
+    frame = pd.DataFrame({name: pd.Series([row[name] for row in rows], dtype=types[name]) for name in SERVED.columns})
     with whole_file(path) as temporary:
         pq.write_table(pa.Table.from_pandas(SERVED.check(frame), preserve_index=False), temporary)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
+from profiler_kit.analyses.serving.requests import REQUESTS, STAGES
 from profiler_kit.errors import OptionError
 from profiler_kit.load.trace.categories import KERNEL
 from profiler_kit.names import gpu_name
@@ -18,6 +19,7 @@ from profiler_kit.text import fmt_bytes, fmt_count, fmt_ns
 from profiler_kit.timeline.index import Kind, Row, Timeline
 
 if TYPE_CHECKING:
+    from profiler_kit.analyses.serving.batches import Served
     from profiler_kit.trace import Trace
 
 MOST_ARROWS: Final = 100
@@ -48,8 +50,10 @@ class _Span:
         return {"row": self.row, "start": self.start_ns - base_ns, "dur": self.dur_ns}
 
 
-def span_facts(trace: Trace, timeline: Timeline, row: int, index: int) -> dict[str, Any]:
+def span_facts(trace: Trace, timeline: Timeline, row: int, index: int, served: Served | None = None) -> dict[str, Any]:
     """Name, path, facts, arrows ([from, to] each), and the spans before and after it on its row, for JSON.
+
+    served: the requests, if the timeline has lanes of them.
 
     Raises OptionError when there is no such span.
     """
@@ -58,7 +62,11 @@ def span_facts(trace: Trace, timeline: Timeline, row: int, index: int) -> dict[s
     here = timeline.rows[row]
     kind, name, path = timeline.labels[int(here.code[index])]
     item = int(here.item[index])
-    facts, launch, launched = _of_kind(kind, trace, timeline, item)
+    if kind == "request":
+        assert served is not None
+        facts, launch, launched = _request_facts(served, trace, timeline, item)
+    else:
+        facts, launch, launched = _of_kind(kind, trace, timeline, item)
     span = _span(timeline, (row, index))
     arrows = [(launch, span)] if launch is not None else [(span, one) for one in launched]
     base = timeline.start_ns
@@ -98,6 +106,27 @@ def _of_kind(kind: Kind, trace: Trace, timeline: Timeline, item: int) -> tuple[l
     if not pd.isna(instance["gpu_start_ns"]):
         facts.append(("On GPUs", fmt_ns(int(instance["gpu_end_ns"] - instance["gpu_start_ns"]))))
     return facts, None, []
+
+
+def _request_facts(served: Served, trace: Trace, timeline: Timeline, item: int) -> tuple[list[Fact], None, list[_Span]]:
+    """Stages of the request and what its batch ran; an arrow leads to the region of the batch."""
+    request = served.requests.iloc[item]
+    columns = ("latency_ns", *(f"{stage}_ns" for stage in STAGES), "gpu_idle_ns")
+    facts = [(REQUESTS.label(name), fmt_ns(int(request[name]))) for name in columns if not pd.isna(request[name])]
+    facts.append(("Status", str(request["status"])))
+    batch = served.batches[served.batches["batch"] == request["batch"]]
+    if batch.empty:
+        return facts, None, []
+    mine = batch.iloc[0]
+    facts.append(("Batch", f"{mine['batch']}: {fmt_count(mine['batch_size'])} requests, {mine['queued']} still queued"))
+    for part in served.parts[served.parts["batch"] == request["batch"]].itertuples():
+        gpu = f", on the GPU {fmt_ns(part.gpu_busy_ns)}" if mine["gpu_events"] else ""
+        facts.append((f"Batch, {part.part}", fmt_ns(part.host_ns) + gpu))
+    if pd.isna(mine["instance"]):
+        return facts, None, []
+    region = int(mine["instance"])
+    place = timeline.find("region", region, int(trace.region_instances()["start_ns"].iloc[region]))
+    return facts, None, [] if place is None else [_span(timeline, place)]
 
 
 def _gpu_facts(trace: Trace, timeline: Timeline, event: pd.Series[Any]) -> list[Fact]:

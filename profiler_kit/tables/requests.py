@@ -1,10 +1,10 @@
-"""`profiler-kit requests RUN`: what each request to a server waited for under load; --by its batches or their parts."""
+"""`profiler-kit requests RUN`: what requests to a server waited for, recorded under load; --by stage, batch or part."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from profiler_kit.analyses.serving.batches import BATCH_PARTS, BATCHES
+from profiler_kit.analyses.serving.batches import BATCH_PARTS, BATCHES, REQUEST_PARTS, request_parts
 from profiler_kit.analyses.serving.requests import REQUESTS
 from profiler_kit.table import Table
 
@@ -19,6 +19,16 @@ TABLES: Final = (
         by="request",
         order=("id", "batch", "batch_size", "status", "latency_ns"),
         top=20,
+    ),
+    Table(
+        "request_parts",
+        "requests",
+        "stages of requests",
+        REQUEST_PARTS,
+        request_parts,
+        command="requests",
+        by="stage",
+        top=40,
     ),
     Table(
         "batches",

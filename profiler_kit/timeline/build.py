@@ -56,8 +56,8 @@ def build_timeline(
     REGION_INSTANCES.check(regions)
     OPERATORS.check(operators)
     LAUNCH_CALLS.check(launches)
-    codes = _Codes()
-    layout = _Layout()
+    codes = Codes()
+    layout = Layout()
     of_gpu = itertools.chain(_gpu_regions(regions, codes), _gpu_lanes(gpu_events, *_streams(gpu_events), codes))
     for lane in itertools.chain(of_gpu, _host(regions, operators, launches, threads, codes)):
         layout.add(lane)
@@ -76,8 +76,8 @@ def group_gpu_work(
     if by == "stream" or not len(gpu_events):
         return timeline
     labels, group = _groups(gpu_events, by, threads, operators)
-    codes = _Codes(timeline.labels)
-    layout = _Layout()
+    codes = Codes(timeline.labels)
+    layout = Layout()
     for track in timeline.tracks:
         rows = timeline.rows[track.first_row : track.first_row + track.rows]
         if track.kind != "gpu":
@@ -88,7 +88,7 @@ def group_gpu_work(
     return layout.timeline(tuple(codes.labels))
 
 
-class _Layout:
+class Layout:
     """Stacks lanes below each other."""
 
     def __init__(self) -> None:
@@ -170,7 +170,7 @@ def _by_start(start: Ints, dur: Ints) -> npt.NDArray[np.intp] | slice:
     return np.lexsort((-dur, start))
 
 
-class _Codes:
+class Codes:
     """Numbers for (kind, name, path), so that a span carries one small integer."""
 
     def __init__(self, known: tuple[Label, ...] = ()) -> None:
@@ -195,7 +195,7 @@ class _Codes:
         return np.minimum(np.array(numbers, dtype=np.int64)[code], CODE_MASK) if numbers else code.astype(np.int64)
 
 
-def _gpu_regions(regions: pd.DataFrame, codes: _Codes) -> Iterator[_Lane]:
+def _gpu_regions(regions: pd.DataFrame, codes: Codes) -> Iterator[_Lane]:
     at = np.flatnonzero(regions["gpu_start_ns"].notna())
     if at.size:
         launched = regions.iloc[at]
@@ -205,7 +205,7 @@ def _gpu_regions(regions: pd.DataFrame, codes: _Codes) -> Iterator[_Lane]:
         yield _Lane("Regions on GPUs", "gpu_region", -1, start, end - start, code, at)
 
 
-def _gpu_lanes(gpu: pd.DataFrame, labels: list[str], group: Ints, codes: _Codes) -> Iterator[_Lane]:
+def _gpu_lanes(gpu: pd.DataFrame, labels: list[str], group: Ints, codes: Codes) -> Iterator[_Lane]:
     if not len(gpu):
         return
     code = codes.of("gpu", gpu["name"], gpu["path"])
@@ -254,7 +254,7 @@ def _streams(gpu: pd.DataFrame) -> tuple[list[str], Ints]:
 
 
 def _host(
-    regions: pd.DataFrame, operators: pd.DataFrame, launches: pd.DataFrame, threads: pd.DataFrame, codes: _Codes
+    regions: pd.DataFrame, operators: pd.DataFrame, launches: pd.DataFrame, threads: pd.DataFrame, codes: Codes
 ) -> Iterator[_Lane]:
     bands = regions.assign(dur_ns=regions["end_ns"] - regions["start_ns"])
     kinds: tuple[tuple[str, Kind, pd.DataFrame], ...] = (

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.uint32]
-Kind = Literal["gpu", "gpu_region", "region", "operator", "launch"]
+Kind = Literal["request", "gpu", "gpu_region", "region", "operator", "launch"]
 Label = tuple[Kind, str, tuple[str, ...]]
 
 BLOCK: Final = 64
@@ -53,8 +53,9 @@ class Bins:
 class Track:
     """One lane as it is drawn: rows from `first_row` up to, not including, `first_row + rows`.
 
-    thread is the row of Trace.threads whose events it holds, -1 for lanes of GPU work. `depths`: row k holds what is
-    nested k deep, so that the first row alone is a summary; otherwise a further row holds what ran meanwhile.
+    thread is the row of Trace.threads whose events it holds, -1 for lanes of GPU work and of requests. `depths`: row k
+    holds what is nested k deep, so that the first row alone is a summary; otherwise a further row holds what ran
+    meanwhile.
     """
 
     label: str

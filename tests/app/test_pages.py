@@ -427,7 +427,7 @@ def test_requests_under_load(runs: Path) -> None:
     test = show("requests", "gpu")
     assert errors(test) == []
     assert "took less than **77 ns**, the slowest took **79 ns**" in text(test) and "in **the model**" in text(test)
-    assert len(test.get("plotly_chart")) == 1
+    assert len(test.get("plotly_chart")) == 2
     assert list(test.dataframe[0].value["id"]) == [1, 0, 2]
     write_requests(runs / "gpu" / "requests.parquet", [])
     assert "The file of requests is empty" in text(show("requests", "gpu"))

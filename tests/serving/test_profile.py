@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from collections.abc import Callable
@@ -16,12 +17,16 @@ from profiler_kit.errors import InputError, RunFormatError
 from profiler_kit.findings.serving import slowest
 from profiler_kit.formats.request_file import read_requests, write_requests
 from profiler_kit.models.serving.worker import Recording
+from profiler_kit.render.figures.run import batch_occupancy
 from profiler_kit.render.figures.run import request_waterfall as request_waterfall_figure
 from profiler_kit.render.report.page import report_page
+from profiler_kit.render.span_facts import span_facts
 from profiler_kit.run import load_run
+from profiler_kit.timeline.build import build_timeline
+from profiler_kit.timeline.requests import with_requests
 from tests.cli.run import profiler_kit
 from tests.serving.conftest import Client, Held, png, until
-from tests.serving.samples import rows_of, served
+from tests.serving.samples import rows_of, served, served_run
 from tests.serving.test_server import SCENES, Start, packed
 
 I64 = np.int64
@@ -178,14 +183,42 @@ def test_a_broken_file_of_requests_does_not_stop_the_run(tmp_path: Path) -> None
     assert printed.code == 1 and printed.err.count("\n") == 1 and "Traceback" not in printed.err
 
 
-def test_the_waterfall_is_drawn_in_stages() -> None:
-    drawn = request_waterfall_figure(request_waterfall(served(), 1_000, *np.zeros((2, 0), I64)), most=2)
-    bars = {bar.name: (list(bar.y), list(bar.x)) for bar in drawn.data}
-    both = ["request 1", "request 0"]
+def test_the_waterfall_is_drawn_in_stages_and_parts_of_the_batch(tmp_path: Path) -> None:
+    run = load_run(served_run(tmp_path))
+    assert run.served is not None
+    drawn = request_waterfall_figure(run.served, most=2)
+    bars = {bar.name: list(bar.x) for bar in drawn.data}
+    assert all(list(bar.y) == ["request 1", "request 0"] for bar in drawn.data)
     assert bars == {
-        "receive": (both, [2, 2]),
-        "decode": (both, [12, 3]),
-        "queue": (both, [5, 15]),
-        "model": (both, [50, 50]),
-        "encode": (both, [10, 5]),
+        **{"receive": [2, 2], "decode": [12, 3], "queue": [5, 15]},
+        **{"image encoder": [25, 25], "nms": [4, 4], "(rest)": [2, 2], "model, GPU idle": [19, 19]},
+        "encode": [10, 5],
     }
+    alone = dataclasses.replace(run.served, parts=run.served.parts.iloc[:0])
+    assert {bar.name: list(bar.x) for bar in request_waterfall_figure(alone, most=2).data}["model"] == [50, 50]
+    (occupancy,) = batch_occupancy(run.served.batches, 4).data
+    assert (list(occupancy.x), list(occupancy.y)) == (["1", "2", "3", "4"], [0, 1, 0, 0])
+
+
+def test_requests_above_the_streams_and_in_an_export(tmp_path: Path) -> None:
+    run = load_run(served_run(tmp_path))
+    trace, requests = run.trace, run.requests
+    assert trace is not None and requests is not None
+    frames = (trace.gpu_events(), trace.region_instances(), trace.operators(), trace.launch_calls())
+    timeline = with_requests(build_timeline(*frames, trace.threads), requests)
+    assert [track.kind for track in timeline.tracks[:3]] == ["request", "gpu_region", "gpu"]
+    lanes = [row.start.tolist() for row in timeline.rows[: timeline.tracks[0].rows]]
+    assert lanes == [[10, 12, 15, 30, 80], [11, 13, 25, 30, 80], [20, 21, 22]]  # all three are under way at 30
+    facts = span_facts(trace, timeline, 1, 3, run.served)
+    assert (facts["name"], facts["start"], facts["dur"]) == ("request 1: model", 30, 50)
+    assert dict(facts["facts"])["Batch, image encoder"] == "20 ns, on the GPU 25 ns"
+    ((_, batch),) = facts["arrows"]
+    assert (batch["start"], batch["dur"]) == (31, 48) and timeline.tracks[0].rows == 3
+    assert span_facts(trace, timeline, 2, 0, run.served)["arrows"] == []  # it hung up
+    assert with_requests(timeline, requests.iloc[:0]) is timeline
+    out = tmp_path / "out.json"
+    assert profiler_kit("export", tmp_path, "--time", "31ns:40ns", "--output", out).code == 0
+    events = [event for event in json.loads(out.read_bytes())["traceEvents"] if event.get("cat") == "request"]
+    assert [event["name"] for event in events[:4]] == ["request 0", "request 1", "request 2", "receive"]
+    model = next(event for event in events if event["name"] == "model")
+    assert (model["ts"], model["dur"], model["args"]["batch"]) == (0.03, 0.05, 0)

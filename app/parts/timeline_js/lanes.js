@@ -1,8 +1,8 @@
 // Which lanes are shown, how many of their rows, and where each row lies.
 
 const AXIS = 26, GAP = 6, PAD = 2; // px
-const GROUPS = { gpu_region: 'Regions on GPUs', gpu: 'GPU work', region: 'Host regions', operator: 'Operators',
-  launch: 'Launches' };
+const GROUPS = { request: 'Requests', gpu_region: 'Regions on GPUs', gpu: 'GPU work', region: 'Host regions',
+  operator: 'Operators', launch: 'Launches' };
 const SUMMARIES = ['operator', 'launch']; // closed at first: their first row alone
 const TALL = 560; // px the rows share while they can
 

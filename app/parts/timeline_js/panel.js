@@ -1,5 +1,7 @@
 // What stands around the canvas: the tip under the pointer, details of the picked span, groups of lanes, search, help.
 
+const took = kind => kind === 'request' ? 'Stage' : kind.startsWith('gpu') ? 'GPU time' : 'Host time';
+
 class Tip {
   constructor(timeline) {
     this.timeline = timeline;
@@ -34,7 +36,7 @@ class Tip {
   fill(found) {
     const { timeline } = this, { data, code } = found, kind = timeline.meta.labels[code][0], lines = [];
     if (found.index !== undefined) {
-      lines.push([kind.startsWith('gpu') ? 'GPU time' : 'Host time', duration(found.dur)]);
+      lines.push([took(kind), duration(found.dur)]);
       lines.push(['Starts at', duration(found.start - timeline.meta.start)]);
     } else {
       lines.push(['Busy here', `${(data.busy[found.bin] / 2.55).toFixed(0)} %`]);
@@ -43,7 +45,7 @@ class Tip {
     }
     const path = timeline.path(code).join(' › ');
     lines.push(['Lane', timeline.lanes.trackOf(found.row).label]);
-    if (path) lines.push(['Region', path]);
+    if (path && kind !== 'request') lines.push(['Region', path]);
     this.box.replaceChildren(element('b', timeline.name(code)), list(lines));
   }
 
@@ -62,9 +64,9 @@ function showDetails(timeline, facts) {
     title: `The span ${side} this one on its row (${key})` });
   const head = element('div', '', { className: 'head' });
   head.append(step('before', '‹', ','), step('after', '›', '.'), element('b', facts.name));
-  const lines = [[facts.kind.startsWith('gpu') ? 'GPU time' : 'Host time', duration(facts.dur)],
+  const lines = [[took(facts.kind), duration(facts.dur)],
     ['Starts at', duration(facts.start - timeline.meta.start)],
-    ...(facts.path.length ? [['Region', facts.path.join(' › ')]] : []), ...facts.facts];
+    ...(facts.path.length && facts.kind !== 'request' ? [['Region', facts.path.join(' › ')]] : []), ...facts.facts];
   timeline.find('.details').replaceChildren(head, list(lines));
 }
 

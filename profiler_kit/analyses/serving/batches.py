@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.analyses.gpu.intervals import I64, covered_by_group
+from profiler_kit.analyses.serving.requests import REQUESTS, STAGES
 from profiler_kit.attribute.frames import GPU_EVENTS, REGION_INSTANCES
 from profiler_kit.formats.request_file import BATCH
 from profiler_kit.schema import Column, Schema
@@ -40,6 +41,18 @@ BATCH_PARTS: Final = Schema(
         "host_ns": Column("int64", "Time on the host; waiting for the GPU is where the host did it."),
         "gpu_busy_ns": Column("int64", "Union over all streams of what it launched."),
         "gpu_events": Column("int64", "How many GPU events it launched."),
+    },
+)
+GPU_IDLE, HOST_REST = "model, GPU idle", "model, other"
+REQUEST_PARTS: Final = Schema(
+    "REQUEST_PARTS",
+    "stage of a request, or part of its batch, in the order in which they begin",
+    {
+        "id": Column("int64", "Number of the request.", label="request", unit="id"),
+        "batch": _BATCH,
+        "part": Column("str", "Stage of the request; in the model the parts of its batch, and what they leave."),
+        "place": Column("str", "Where the time was taken: by the server, on the GPU, or on the host."),
+        "dur_ns": Column("int64", "How much of the latency it was."),
     },
 )
 
@@ -141,3 +154,37 @@ def _parts(batch: I64, instance: I64, regions: pd.DataFrame, gpu: pd.DataFrame) 
     busy = covered_by_group(of[mine], begin, stop, len(batch))
     count = np.bincount(of[mine], minlength=len(batch)).astype(np.int64)
     return BATCH_PARTS.check(rows[list(BATCH_PARTS.columns)].astype(BATCH_PARTS.dtypes())), busy, count
+
+
+def batch_region(served: Served, batch: int, regions: pd.DataFrame) -> tuple[int, int] | None:
+    """Start and end of the region of a batch, among REGION_INSTANCES; None where the trace has none."""
+    rows = served.batches.loc[served.batches["batch"] == batch, "instance"].dropna()
+    return None if rows.empty else tuple(regions[["start_ns", "end_ns"]].iloc[int(rows.iloc[0])].tolist())
+
+
+def request_parts(served: Served) -> pd.DataFrame:
+    """REQUEST_PARTS, by request; stages and parts that are not known or took no time have no row.
+
+    In place of the stage in the model the parts of the request's batch: what ran on the GPU for each, and that nothing
+    did; of a batch without GPU events, and of one whose region the trace does not hold, the host's time.
+    """
+    requests, batches = served.requests, served.batches.set_index("batch")
+    stages = requests.melt(["id", "batch"], [f"{stage}_ns" for stage in STAGES], "stage", "dur_ns")
+    stages["order"] = stages["stage"].map({f"{stage}_ns": 1000 * number for number, stage in enumerate(STAGES)})
+    stages = stages.assign(part=stages["stage"].map(REQUESTS.label), place="server")
+    inside = stages[stages["stage"] == "gpu_ns"][["id", "batch", "order"]].merge(served.parts, "inner", "batch")
+    on_gpu = (inside["batch"].map(batches["gpu_events"]) > 0).to_numpy(bool)
+    inside["dur_ns"] = inside["gpu_busy_ns"].where(on_gpu, inside["host_ns"])
+    inside["order"] += inside.groupby("id").cumcount() + 1
+    inside["place"] = np.where(on_gpu, "GPU", "host")
+    # what the parts leave of the stage in the model
+    used = inside.groupby("id")["dur_ns"].sum()
+    model = stages["stage"] == "gpu_ns"
+    left = stages.loc[model, "dur_ns"] - stages.loc[model, "id"].map(used).fillna(0).astype("int64")
+    split = stages["id"].isin(used.index) & model & (left.reindex(stages.index) >= 0)
+    stages.loc[split, "dur_ns"] = left[split[model]]
+    stages.loc[split, "part"] = np.where(stages.loc[split, "batch"].map(batches["gpu_events"]) > 0, GPU_IDLE, HOST_REST)
+    stages.loc[split, "order"] += 900
+    rows = pd.concat([stages, inside[inside["id"].isin(stages.loc[split, "id"])]])
+    rows = rows[rows["dur_ns"].fillna(0) > 0].sort_values(["id", "order"], kind="stable", ignore_index=True)
+    return REQUEST_PARTS.check(rows[list(REQUEST_PARTS.columns)].astype(REQUEST_PARTS.dtypes()))

@@ -12,6 +12,7 @@ from profiler_kit.formats.request_file import SERVED, TIMES
 from profiler_kit.schema import Column, Schema
 
 STAGES: Final = ("receive", "decode", "queue", "gpu", "encode")  # each ends at the next of TIMES
+NO_EVENTS: Final = (np.zeros(0, np.int64), np.zeros(0, np.int64))  # starts and ends of a trace's GPU events, none
 FEWEST: Final = 100  # samples that a 99th percentile is told from
 REQUESTS: Final = Schema(
     "REQUESTS",

@@ -9,10 +9,10 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from profiler_kit.analyses.gpu.timeline import GpuTimeline
-from profiler_kit.analyses.serving.requests import REQUESTS, STAGES
+from profiler_kit.analyses.serving.batches import GPU_IDLE, Served, request_parts
 from profiler_kit.render.figures.style import LEGEND_ABOVE, MARGIN, time_axis
 from profiler_kit.text import fmt_ns, fmt_percent, ns_in, time_unit
-from profiler_kit.timeline.palette import ACTIVITY, HUES, MARK
+from profiler_kit.timeline.palette import ACTIVITY, HUES, IDLE, MARK, region_colours
 from profiler_kit.units import ns_to_ms
 
 
@@ -87,32 +87,56 @@ def latency_samples(latency_ns: Sequence[int]) -> go.Figure:
     return figure
 
 
-def request_waterfall(requests: pd.DataFrame, *, most: int = 30) -> go.Figure:
-    """The slowest requests, the slowest on top, from arrival to answer in stages. Takes REQUESTS, not empty."""
-    REQUESTS.check(requests)
-    slow = requests.sort_values("latency_ns", ascending=False, kind="stable").head(most)
+def request_waterfall(served: Served, *, most: int = 30) -> go.Figure:
+    """The slowest requests, the slowest on top, from arrival to answer in stages and parts of their batches."""
+    slow = served.requests.sort_values("latency_ns", ascending=False, kind="stable").head(most)
+    ids = slow["id"].tolist()
+    parts = request_parts(served).query("id in @ids")
     unit = time_unit(slow["latency_ns"].dropna().tolist())
-    names = [f"request {number}" for number in slow["id"].tolist()]
+    # in the order of the slowest request, then what only others have
+    names = list(dict.fromkeys([*parts.loc[parts["id"] == ids[0], "part"], *parts["part"]]))
+    colours = {**region_colours(names), GPU_IDLE: IDLE}
     figure = go.Figure()
-    for stage, colour in zip(STAGES, HUES, strict=False):
-        column = f"{stage}_ns"
-        values = slow[column].fillna(0).tolist()
+    for name in names:
+        mine = parts[parts["part"] == name].set_index("id")
+        values = mine["dur_ns"].reindex(ids, fill_value=0).tolist()
         figure.add_bar(
             x=[ns_in(value, unit) for value in values],
-            y=names,
+            y=[f"request {number}" for number in ids],
             orientation="h",
-            name=REQUESTS.label(column),
-            marker={"color": colour, "line": {"width": 0}},
-            customdata=[fmt_ns(value) for value in values],
+            name=name,
+            marker={"color": colours[name], "line": {"width": 0}},
+            customdata=[f"{fmt_ns(value)} ({mine['place'].iloc[0]})" for value in values],
             hovertemplate="%{y}<br>%{fullData.name} %{customdata}<extra></extra>",
         )
     figure.update_layout(
         barmode="stack",
-        height=90 + 18 * len(slow),
+        height=130 + 18 * len(slow),
         margin=MARGIN,
         bargap=0.25,
         legend={**LEGEND_ABOVE, "y": 1.02, "traceorder": "normal"},
         xaxis=time_axis(unit),
         yaxis={"autorange": "reversed", "fixedrange": True},
+    )
+    return figure
+
+
+def batch_occupancy(batches: pd.DataFrame, most: int) -> go.Figure:
+    """How many batches held how many requests, up to the `most` that they may. Takes BATCHES, not empty."""
+    sizes = range(1, max(most, int(batches["batch_size"].max())) + 1)
+    counts = batches["batch_size"].value_counts().reindex(sizes, fill_value=0)
+    figure = go.Figure(
+        go.Bar(
+            x=[str(size) for size in sizes],
+            y=counts.tolist(),
+            marker={"color": HUES[0], "line": {"width": 0}},
+            hovertemplate="%{y} batches of %{x}<extra></extra>",
+        )
+    )
+    figure.update_layout(
+        height=220,
+        margin=MARGIN,
+        xaxis={"title": "requests in a batch", "type": "category", "fixedrange": True},
+        yaxis={"title": "batches", "fixedrange": True, "rangemode": "tozero"},
     )
     return figure

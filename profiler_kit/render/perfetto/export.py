@@ -16,17 +16,27 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 from isal import igzip
 
+from profiler_kit.analyses.serving.requests import NO_EVENTS, request_waterfall
 from profiler_kit.attribute.regions import attribute
 from profiler_kit.errors import InputError, OptionError
 from profiler_kit.files import whole_file
 from profiler_kit.load.trace.event_text import Scan, copy_events, scan, shifted
 from profiler_kit.progress import Report, silent
 from profiler_kit.render.perfetto.lanes import spread
-from profiler_kit.render.perfetto.tracks import GpuWork, counter_events, memory_events, process_events, region_events
+from profiler_kit.render.perfetto.tracks import (
+    GpuWork,
+    counter_events,
+    memory_events,
+    process_events,
+    region_events,
+    request_events,
+)
 from profiler_kit.render.perfetto.window import Window, of_region, of_time, select, whole
 from profiler_kit.units import NS_PER_S
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from profiler_kit.snapshot import Snapshot
 
 SUFFIXES: Final = (".json", ".json.gz")
@@ -61,6 +71,7 @@ def export_window(
     stream: int | None = None,
     counters: bool = False,
     snapshot: Snapshot | None = None,
+    served: pd.DataFrame | None = None,
     must_overlap: bool = False,
     report: Report = silent,
 ) -> Exported:
@@ -69,8 +80,9 @@ def export_window(
     region: a name, a path ("outer > inner") or a step ("ProfilerStep#3"); instance: which of its instances, by start.
     time_ns: start and end after the trace's first event (no end: to the last). Without either the whole trace.
     stream: of what ran on a GPU only this. counters: add queue length and GPU events running. snapshot: add allocated
-    and reserved bytes of each device; with must_overlap it is an error when it tells nothing of the window. Regions on
-    the GPU are always added, one track per stream.
+    and reserved bytes of each device; with must_overlap it is an error when it tells nothing of the window. served: add
+    the requests of SERVED with their stages, a track for each that others overlap. Regions on the GPU are always added,
+    one track per stream.
 
     events counts what was copied: all that overlaps the window, GPU work launched in it, launches of that work, and
     arrows with both ends kept. Their times stay as they are, unless they count nanoseconds from 1970, which Perfetto
@@ -100,6 +112,8 @@ def export_window(
         texts = zip(chosen.numbers.tolist(), copy_events(found, chosen.numbers, report=report), strict=True)
         writer.events(lanes.move(number, text) for number, text in texts)
         added = writer.events(itertools.chain(lanes.metadata, region_events(work, attribution, window)))
+        if served is not None:
+            added += writer.events(request_events(request_waterfall(served, found.base_ns, *NO_EVENTS), shown))
         devices = {*work.devices, *(() if snapshot is None else snapshot.devices)}
         if counters or snapshot is not None:
             added += writer.events(process_events(sorted(devices), work.processes))

@@ -1,4 +1,4 @@
-"""Tracks that an export adds to a trace: regions on the GPU and counters.
+"""Tracks that an export adds to a trace: regions on the GPU, requests to a server, and counters.
 
 One process per GPU holds them: below `GPU 0 · regions` one track per stream with a slice for every region that
 launched something there, from the start of the first to the end of the last of it, and counters.
@@ -7,7 +7,7 @@ launched something there, from the start of the first to the end of the last of 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -22,13 +22,17 @@ from profiler_kit.load.trace.categories import STEP_PREFIX
 from profiler_kit.load.trace.event_text import Scan, microseconds
 from profiler_kit.names import gpu_name
 from profiler_kit.render.perfetto.window import Window
+from profiler_kit.timeline.requests import request_lanes
 from profiler_kit.units import NS_PER_US
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from profiler_kit.snapshot import Snapshot
 
 I64 = npt.NDArray[np.int64]
 
+REQUESTS_PID: Final = 899_999_999
 FIRST_PID: Final = 900_000_000  # no process has that number (Linux ends at 2**22), no GPU either
 _PER_PROCESS: Final = 1000
 _NO_NUMBER: Final = 999  # of a device that the trace does not number
@@ -177,6 +181,32 @@ def region_events(work: GpuWork, attribution: Attribution, window: Window) -> It
             yield _metadata("thread_sort_index", pid, thread, "sort_index", thread)
             for one in lane:
                 yield _slice(one, pid, thread)
+
+
+def request_events(requests: pd.DataFrame, window: Window) -> Iterator[bytes]:
+    """REQUESTS that overlap the window: in each lane a slice a request, and its stages in that."""
+    lanes = request_lanes(requests)
+    whole = lanes.assign(end_ns=lanes["start_ns"] + lanes["dur_ns"]).groupby("item", sort=False)
+    each = whole.agg(lane=("lane", "first"), start_ns=("start_ns", "min"), end_ns=("end_ns", "max"))
+    each = each[(each["start_ns"] < window.end_ns) & (each["end_ns"] > window.start_ns)]
+    if each.empty:
+        return
+    yield _metadata("process_name", REQUESTS_PID, 0, "name", "Requests")
+    yield _metadata("process_labels", REQUESTS_PID, 0, "labels", "added by profiler_kit")
+    yield _metadata("process_sort_index", REQUESTS_PID, 0, "sort_index", -1)  # above all that Kineto sorts
+    for lane in sorted(set(each["lane"].tolist())):
+        yield _metadata("thread_name", REQUESTS_PID, lane + 1, "name", f"requests ({lane + 1})")
+    known = requests[["id", "batch", "batch_size", "status"]].to_dict("records")
+    for item, lane, start, end in each.itertuples():
+        yield _request_slice(f"request {known[item]['id']}", lane + 1, start, end - start, known[item])
+    for item, lane, stage, start, dur in lanes[lanes["item"].isin(each.index)].itertuples(index=False):
+        yield _request_slice(stage, lane + 1, start, dur, known[item])
+
+
+def _request_slice(name: str, tid: int, start_ns: int, dur_ns: int, known: dict[Hashable, object]) -> bytes:
+    text = json.dumps({"ph": "X", "cat": "request", "name": name, "pid": REQUESTS_PID, "tid": tid})
+    times = b', "ts": %s, "dur": %s' % (microseconds(start_ns), microseconds(dur_ns))
+    return text[:-1].encode() + times + b', "args": ' + json.dumps(known).encode() + b"}"
 
 
 def counter_events(work: GpuWork, window: Window) -> Iterator[bytes]:
