@@ -1,5 +1,7 @@
 /* Give scan.c the blocks of a file, under the address and undefined-behaviour sanitizers: BLOCKS holds, one after the
- * other, the length of a block in eight bytes and the block. Prints how many were taken. */
+ * other, the length of a block in eight bytes and the block. Prints how many were taken, and a digest of all that was
+ * made of them, which must be the same on every processor. */
+#include <stddef.h>
 #include <stdio.h>
 
 #include "scan.c"
@@ -10,6 +12,19 @@ static void *room_for(size_t rows, size_t size)
     if (!room)
         exit(3);
     return room;
+}
+
+static void digest(uint64_t *sum, const void *bytes, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        *sum = (*sum ^ ((const uint8_t *)bytes)[i]) * UINT64_C(0x100000001B3);
+}
+
+/* Free a column, once its rows are in the digest. */
+static void spent(uint64_t *sum, void *column, size_t bytes)
+{
+    digest(sum, column, bytes);
+    free(column);
 }
 
 static struct wanted wanted(const char *key, uint8_t kind, uint8_t column)
@@ -27,7 +42,7 @@ int main(int argc, char **argv)
     enum { INTEGERS = sizeof integers / sizeof *integers };
     FILE *blocks = argc > 1 ? fopen(argv[1], "rb") : NULL;
     struct scanner *s = scan_new();
-    uint64_t n, taken_blocks = 0;
+    uint64_t n, taken_blocks = 0, sum = 0;
     if (!blocks || !s)
         return 3;
     s->phases['X'] = SPAN, s->phases['s'] = s->phases['f'] = FLOW, s->phases['M'] = ASIDE;
@@ -53,16 +68,23 @@ int main(int argc, char **argv)
             s->text[0] = room_for(rows, 4);
             s->large = large;
             taken_blocks += scan_block(s, text, n, false);
-            s->rows = 0;
-            memset(s->filled, 0, sizeof s->filled);
-            free(s->start), free(s->duration), free(s->name), free(s->category), free(s->thread), free(s->text[0]);
+            size_t made = (size_t)s->rows;
+            spent(&sum, s->start, made * 8), spent(&sum, s->duration, made * 8), spent(&sum, s->name, made * 4);
+            spent(&sum, s->category, made * 4), spent(&sum, s->thread, made * 4), spent(&sum, s->text[0], made * 4);
             for (int i = 0; i < INTEGERS; i++)
-                free(s->integer[i]);
+                spent(&sum, s->integer[i], s->filled[i] ? made * 8 : 0);
+            digest(&sum, s->launched.items, s->launched.used), digest(&sum, s->aside.items, s->aside.used);
+            for (size_t i = 0; i < s->links.used; i += sizeof(struct link))
+                digest(&sum, s->links.items + i, offsetof(struct link, pid));
+            s->rows = 0, s->launched.used = s->links.used = 0;
+            memset(s->filled, 0, sizeof s->filled);
         }
         free(text);
     }
     fclose(blocks);
+    for (int i = 0; i <= TABLES; i++)
+        digest(&sum, s->tables[i].arena.items, s->tables[i].arena.used);
     scan_free(s);
-    printf("%llu\n", (unsigned long long)taken_blocks);
+    printf("%llu %016llx\n", (unsigned long long)taken_blocks, (unsigned long long)sum);
     return 0;
 }

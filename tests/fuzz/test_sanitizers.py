@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from profiler_kit.load.trace.native import build
+from tests.fuzz.hostile import hostile
 from tests.fuzz.mutations import mutate
 from tests.fuzz.seeds import seeds
 from tests.fuzz.values import rewritten
 
-TEXTS = 600
+TEXTS = 400
 CHECKED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1", "-g")
 _EVENTS = re.compile(rb'"traceEvents"\s*:\s*\[|\A\s*\[')
 
@@ -44,7 +45,7 @@ def test_no_text_makes_it_read_or_write_elsewhere(tmp_path: Path) -> None:
     blocks = tmp_path / "blocks"
     with blocks.open("wb") as out:
         for number in range(TEXTS):
-            for text in (mutate(number, corpus), rewritten(number, corpus)):
+            for text in (mutate(number, corpus), rewritten(number, corpus), hostile(number, corpus)):
                 found = _EVENTS.search(text)
                 at = found.end() if found else 0
                 whole = b"[" + text[at : text.rfind(b"]") + 1 or len(text)]
@@ -52,4 +53,4 @@ def test_no_text_makes_it_read_or_write_elsewhere(tmp_path: Path) -> None:
                     out.write(len(block).to_bytes(8, "little") + block)
     done = subprocess.run([program, blocks], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert int(done.stdout) > TEXTS // 4  # enough of it was read to the end
+    assert int(done.stdout.split()[0]) > TEXTS // 4  # enough of it was read to the end

@@ -207,6 +207,12 @@ def test_without_a_compiler_the_build_says_so_and_leaves_no_library(
     assert not library.exists() and list(tmp_path.iterdir()) == []
 
 
+def test_on_macos_the_library_is_for_what_the_tag_of_the_wheel_says() -> None:
+    assert build.flags("linux-aarch64") == build.FLAGS
+    assert build.flags("macosx-11.0-arm64") == (*build.FLAGS, "-mmacosx-version-min=11.0", "-arch", "arm64")
+    assert build.flags("macosx-10.9-universal2")[-4:] == ("-arch", "x86_64", "-arch", "arm64")
+
+
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 def test_with_a_compiler_the_library_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "LIBRARY", tmp_path / "scan.so")

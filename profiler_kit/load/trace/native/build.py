@@ -7,13 +7,23 @@ import os
 import shlex
 import shutil
 import subprocess
+import sysconfig
 from pathlib import Path
 
 HERE = Path(__file__).parent
 SOURCE = HERE / "scan.c"
-LIBRARY = HERE / "scan.so"
+LIBRARY = HERE / "scan.so"  # on macOS too, where ctypes does not mind the name
 # Strict: no fused multiply-add, which would round times otherwise than numpy does.
 FLAGS = ("-std=c11", "-O3", "-ffp-contract=off", "-fPIC", "-shared")
+
+
+def flags(platform: str = sysconfig.get_platform()) -> tuple[str, ...]:
+    """How to compile for a platform as a wheel's tag names it: on macOS that is a version and one or two processors."""
+    if not platform.startswith("macosx-"):
+        return FLAGS
+    _, oldest, processors = platform.split("-")
+    both = ("x86_64", "arm64") if processors == "universal2" else (processors,)
+    return (*FLAGS, f"-mmacosx-version-min={oldest}", *(word for one in both for word in ("-arch", one)))
 
 
 def source_hash() -> str:
@@ -36,7 +46,7 @@ def build() -> str:
     temporary = LIBRARY.with_suffix(f".tmp-{os.getpid()}")
     try:
         done = subprocess.run(
-            [*command, *FLAGS, f'-DSOURCE="{source_hash()}"', str(SOURCE), "-o", str(temporary), "-lm"],
+            [*command, *flags(), f'-DSOURCE="{source_hash()}"', str(SOURCE), "-o", str(temporary), "-lm"],
             capture_output=True,
             text=True,
             check=False,
