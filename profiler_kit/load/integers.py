@@ -38,7 +38,7 @@ def resized(values: Integers, dtype: npt.DTypeLike) -> Integers:
     if missing.all():
         return np.broadcast_to(np.array(lowest, dtype=dtype), values.shape)
     known = values if np.can_cast(values.dtype, dtype) else values.astype(dtype)
-    return np.where(missing, np.array(lowest, dtype=dtype), known)
+    return np.where(missing, np.array(lowest, dtype=dtype), known) if missing.any() else known.astype(dtype)
 
 
 def narrowed(values: Integers) -> Integers:

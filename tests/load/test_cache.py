@@ -336,6 +336,23 @@ def test_small_traces_are_left_alone(tmp_path: Path, cache: Path, monkeypatch: p
     assert entries(cache) == []
 
 
+def test_many_small_traces_are_kept_once_they_took_long(
+    tmp_path: Path, cache: Path, reads: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [a_trace(tmp_path, f"{number}.json") for number in range(3)]
+    monkeypatch.setattr(cached, "SMALLEST_JSON_BYTES", 1 << 20)
+    monkeypatch.setattr(cached, "SMALL_JSON_BYTES", 100)
+    monkeypatch.setattr(cached, "MANY_SMALL_S", 1e-9)
+    monkeypatch.setattr(cached, "_small_s", [0.0])
+    first = [load_chrome_trace(path) for path in paths]
+    assert len(entries(cache)) == 2  # the first one took no time yet
+    again = [load_chrome_trace(path) for path in paths]
+    assert all(map(same, first, again)) and reads == [*paths, paths[0]] and len(entries(cache)) == 3
+    monkeypatch.setattr(cached, "SMALL_JSON_BYTES", 1 << 20)
+    load_chrome_trace(paths[0])
+    assert reads[-1] == paths[0] and len(reads) == 5
+
+
 def test_the_files_not_used_for_longest_go_first(
     tmp_path: Path, cache: Path, reads: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,8 +6,10 @@ import contextlib
 import dataclasses
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final, TypeVar
 
@@ -29,8 +31,11 @@ from profiler_kit.progress import Report, silent
 
 T = TypeVar("T")
 
-# Below this much JSON a load is too fast to notice (benchmarks/cache.py), and nothing is kept.
+# Below this much JSON a load is too fast to notice (benchmarks/cache.py), and nothing is kept; but many of them are
+# noticed: of so much each is kept once loading such took this long in this process.
 SMALLEST_JSON_BYTES: Final = 16 << 20
+SMALL_JSON_BYTES: Final = 1 << 20
+MANY_SMALL_S: Final = 0.2
 MEMORY_PER_JSON: Final = 1.2  # bytes of columns, attribution and frames per byte of JSON (benchmarks/cache.py)
 SPILL_ROWS: Final = 1 << 17  # that the native reader keeps in memory
 COMPACT_IDS: Final = 1 << 17  # ids of launches are made unique when so many more have come than there were
@@ -56,13 +61,27 @@ TRACES: Final = cache.Kind[ChromeTrace](
 
 
 def load_chrome_trace(path: Path | str, *, arguments: Sequence[str] = (), report: Report = silent) -> ChromeTrace:
-    """What read_chrome_trace gives, from the cache when it can; a large trace is kept there afterwards.
+    """What read_chrome_trace gives, from the cache when it can; a large trace, or one of many, is then kept there.
 
     Raises what read_chrome_trace raises, and OptionError when PROFILER_KIT_CACHE_LIMIT is not a size.
     """
     file = require_file(path, "a chrome trace", HINT)
+    read = partial(read_chrome_trace, file, arguments=arguments, report=report)
     entry = find_trace(TRACES, file, arguments)
-    return cache.load(entry, lambda: read_chrome_trace(file, arguments=arguments, report=report))
+    return cache.load(entry, read) if entry is not None else _load_small(file, arguments, read)
+
+
+_small_s: Final = [0.0]  # that loading small traces has taken
+
+
+def _load_small(file: Path, arguments: Sequence[str], read: Callable[[], ChromeTrace]) -> ChromeTrace:
+    entry = cache.find(TRACES, file, arguments) if text_bytes_about(file) >= SMALL_JSON_BYTES else None
+    found = cache.read(entry)
+    if found is None:
+        since = time.perf_counter()
+        found = cache.load(entry if _small_s[0] >= MANY_SMALL_S else None, read)
+        _small_s[0] += time.perf_counter() - since
+    return found
 
 
 def find_trace(kind: cache.Kind[T], file: Path, arguments: Sequence[str] = ()) -> cache.Entry[T] | None:
