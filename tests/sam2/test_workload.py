@@ -82,7 +82,7 @@ def test_layers_are_named_and_told_apart() -> None:
     variants = {name: label(name, part) for name, part in made.program.named_modules() if select(name, part)}
     block = "image_encoder.vision.backbone.blocks"
     assert variants[f"{block}.0"] == "window 8" and variants[f"{block}.1.attn"] == "window 8, pool"
-    assert variants[f"{block}.5"] == "global" and variants[f"{block}.5.mlp"] == ""
+    assert variants[f"{block}.6"] == "global" and variants[f"{block}.6.mlp"] == ""
     assert set(made.workload.components(made.program)) <= set(variants)
 
 
