@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 _WEIGHT_DECAY: Final = 0.05
 _WARM_UP: Final = 0.05  # share of the training in which the learning rate rises
-_AVERAGE: Final = 0.999  # of the weights, kept at each step
+_AVERAGE: Final = 0.995  # of the weights, kept at each step; 200 steps, where a training has some 3,000
 _STEEPER: Final = (0.35, 0.7)  # where in a training from random weights logits become steep; flat ones learn first
 _CENTRES: Final = 0.3  # share of the points that are object centres
 _BOXES: Final = 0.2  # share of the images whose prompts are boxes
