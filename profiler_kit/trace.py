@@ -53,6 +53,7 @@ from profiler_kit.analyses.gpu.roofline import Worked, roofline, roofline_totals
 from profiler_kit.analyses.gpu.sequences import kernel_sequences
 from profiler_kit.analyses.gpu.steps import step_of, steps
 from profiler_kit.analyses.gpu.timeline import DeviceTimeline, GpuTimeline, devices_by, timelines_of
+from profiler_kit.analyses.gpu.trees import call_tree, python_callers, python_tree
 from profiler_kit.analyses.gpu.utilization import region_utilization
 from profiler_kit.attribute import frames
 from profiler_kit.attribute.gpu_work import NOT, compiled
@@ -483,6 +484,21 @@ class Trace:
     def roofline_totals(self, by: RooflineBy, *, peaks: str | None = None) -> pd.DataFrame:
         """ROOFLINE_TOTALS: MFU and MBU by kernel, nn.Module, region or step."""
         return roofline_totals(self.kernel_details(), self._worked(), self.peaks(file=peaks), by, self._steps())
+
+    @kept
+    def call_tree(self) -> pd.DataFrame:
+        """CALL_TREE: GPU time by region, nn.Module, operator and kernel."""
+        return call_tree(self.operators(), self.kernel_details())
+
+    @kept
+    def python_tree(self) -> pd.DataFrame:
+        """PYTHON_TREE: host time of Python functions and GPU time launched in them, from the outside in."""
+        return python_tree(self.columns, self.kernel_details())
+
+    @kept
+    def python_callers(self) -> pd.DataFrame:
+        """PYTHON_CALLERS: the same from the inside out."""
+        return python_callers(self.columns, self.kernel_details())
 
     @kept
     def _replay(self) -> Replay:
