@@ -14,11 +14,14 @@ import torch
 
 from profiler_kit.errors import CheckpointError, InputError
 from profiler_kit.files import require_file
+from profiler_kit.workload.quantize import int8_rows
 
 # Standard deviation of the noise put on the position embeddings, which the published code starts at zero: a model
 # with zeros there would skip no work, but its windows could not tell positions apart.
 POSITION_NOISE: Final = 0.02
 State = dict[str, torch.Tensor]
+_SCALE: Final = "@scale"  # after the name of a tensor that is stored in int8
+_LEAST: Final = 4096  # elements of a tensor worth storing so
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class CheckpointKind:
             raise CheckpointError(f"{path}: holds {type(state).__name__}, {wrong}")
         if not state or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()):
             raise CheckpointError(f"{path}: holds a dict of {_keys(state)}, not tensors by parameter name, {wrong}")
-        return state
+        return unpacked(state)
 
     def check(self, path: Path, state: State, wanted: State, name: str) -> None:
         """Raise CheckpointError unless `state`, read from `path`, has the tensors that the model `name` wants."""
@@ -86,6 +89,37 @@ class CheckpointKind:
             require_file(path, self.expected, self.hint)
         except InputError as error:
             raise CheckpointError(str(error)) from error
+
+
+def packed(state: State) -> State:
+    """The state dict for a small file: large tensors in int8, one scale a row beside each, the others in float16."""
+    found: State = {}
+    for key, tensor in state.items():
+        if tensor.dim() < 2 or tensor.numel() < _LEAST:
+            found[key] = tensor.half()
+            continue
+        rows, scale = int8_rows((tensor.flatten(1) if len(tensor) > 1 else tensor.flatten(0, -2)).float())
+        found |= {key: rows.view(tensor.shape), key + _SCALE: scale.half()}
+    return found
+
+
+def unpacked(state: State) -> State:
+    """What `packed` packed, in float32; another state dict as it is."""
+    scales = {
+        key: scale
+        for key, tensor in state.items()
+        if tensor.dtype == torch.int8
+        and (scale := state.get(key + _SCALE)) is not None
+        and scale.shape == (len(scale), 1)
+        and tensor.numel() % len(scale) == 0
+    }
+    return {
+        key: (tensor.float().view(len(scales[key]), -1) * scales[key].float()).view(tensor.shape)
+        if key in scales
+        else tensor
+        for key, tensor in state.items()
+        if key.removesuffix(_SCALE) not in scales or key in scales
+    }
 
 
 def build_seeded(build: Callable[[], Any], seed: int, zeros: Collection[str]) -> Any:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from profiler_kit.errors import CheckpointError, OptionError
-from profiler_kit.models.checkpoints import POSITION_NOISE
+from profiler_kit.models.checkpoints import POSITION_NOISE, packed, unpacked
 from profiler_kit.models.sam.models import load_model, model_names, shipped_checkpoint
 
 FILES = "Official files: sam_vit_b_01ec64.pth, sam_vit_l_0b3195.pth, sam_vit_h_4b8939.pth."
@@ -55,9 +55,21 @@ def test_tiny_is_small_has_both_kinds_of_blocks_and_noisy_positions() -> None:
     assert all(0.5 * POSITION_NOISE < float(p.std()) < 1.5 * POSITION_NOISE for p in positions)
 
 
+def test_a_packed_state_is_half_as_large_and_nearly_the_same(tmp_path: Path) -> None:
+    state = load_model("vit_tiny").model.state_dict()
+    torch.save(packed(state), path := tmp_path / "packed.pt")
+    torch.save({key: tensor.half() for key, tensor in state.items()}, half := tmp_path / "half.pt")
+    assert path.stat().st_size < 0.65 * half.stat().st_size
+    found = load_model("vit_tiny", checkpoint=path).model.state_dict()
+    for key, tensor in state.items():
+        assert float((found[key] - tensor).norm()) <= 0.02 * float(tensor.norm())
+    plain = {"a": torch.zeros(3, 4, dtype=torch.int8), "a@scale": torch.ones(5, 1)}  # which no row has
+    assert set(unpacked(plain)) == {"a", "a@scale"}
+
+
 def test_small_has_its_own_weights_unless_a_seed_or_a_checkpoint_is_given(tmp_path: Path) -> None:
     shipped = shipped_checkpoint("vit_small")
-    assert shipped is not None and shipped.stat().st_size < 12_000_000
+    assert shipped is not None and shipped.stat().st_size < 6_000_000
     assert all(shipped_checkpoint(name) is None for name in model_names() if name != "vit_small")
     loaded = load_model("vit_small")
     assert loaded.weights == "checkpoint:" + hashlib.sha256(shipped.read_bytes()).hexdigest()
