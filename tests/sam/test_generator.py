@@ -133,3 +133,12 @@ def test_bad_options(sam: Sam, options: dict[str, Any], said: str) -> None:
     with pytest.raises(OptionError) as caught:
         MaskGenerator(SamSegmenter(sam), **options)
     assert str(caught.value) == said
+
+
+@pytest.mark.parametrize("size", [(96, 128), (700, 400)])
+def test_an_image_resized_on_the_device_is_the_one_of_the_host(sam: Sam, size: tuple[int, int]) -> None:
+    host, device = (
+        SamSegmenter(sam, on_device=on_device)._resized(image(*size)).float() for on_device in (False, True)
+    )
+    assert host.shape == device.shape and max(host.shape) == 512
+    assert (host - device).abs().max() <= 1  # of 255: PIL rounds

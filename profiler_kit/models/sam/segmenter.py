@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
 
 from profiler_kit.capture.regions import region
 from profiler_kit.models.sam.accuracy import encode
@@ -76,7 +77,11 @@ class SamSegmenter:
         if not self._on_device:
             image = self._resize.apply_image(image)
         pixels = torch.as_tensor(image, device=self._sam.device).permute(2, 0, 1)[None]
-        return self._resize.apply_image_torch(pixels.float()) if self._on_device else pixels
+        if not self._on_device:
+            return pixels
+        # not by apply_image_torch, which takes the batch and the channels for height and width (segment-anything 1.0)
+        size = self._resize.get_preprocess_shape(image.shape[0], image.shape[1], self._resize.target_length)
+        return F.interpolate(pixels.float(), size, mode="bilinear", align_corners=False, antialias=True)
 
     def decode(self, embedding: SamEmbedding, points: Points) -> tuple[Tensor, Tensor]:
         """Three masks for each point."""

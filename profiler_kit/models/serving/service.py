@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+import torch._dynamo
 
 from profiler_kit.errors import OptionError, WorkloadError
 from profiler_kit.models.sam.compiled import PackagedEncoder
@@ -18,6 +19,7 @@ from profiler_kit.workload.optimizations import Graphed, Optimization, optimized
 from profiler_kit.workload.protocol import Workload, make_model
 
 DEFAULT_MODE: Final = {"cuda": "furious", "cpu": "baseline"}
+_MOST_GRAPHS: Final = 64
 POINTS: Final = (1, 8, 64)  # how many are decoded at once, beside the grid's batches
 COMPILE_ENCODER: Final = ("compile", "compile_max", "compile_graphs", "aoti")
 Packages = Mapping[torch.Size, Callable[[Tensor], Any]]  # by the shape of the images
@@ -39,11 +41,13 @@ class Service:
         """Run every size of batch once, so that no request waits for a compiler."""
         side = self.workload.image_size or 256
         image = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
-        for size in self.buckets:
-            self.generator.generate_batch([image] * size)
-        if isinstance(self.generator.model, Bucketed):
-            for count in self.generator.model.points:
-                self.generator.segment(image, np.zeros((count, 2)))
+        # blocks share their code, so that torch counts the graphs of all sizes and kinds of block together
+        with torch._dynamo.config.patch(recompile_limit=_MOST_GRAPHS):
+            for size in self.buckets:
+                self.generator.generate_batch([image] * size)
+            if isinstance(self.generator.model, Bucketed):
+                for count in self.generator.model.points:
+                    self.generator.segment(image, np.zeros((count, 2)))
 
 
 class Bucketed:
