@@ -102,6 +102,7 @@ SOURCES: dict[str, Callable[[], list[Any]]] = {
     "ladder": functools.cache(lambda: [a_ladder()]),
     "study": functools.cache(lambda: [read_study(HERE.parent / "traces" / "h200-vit_b-study")]),
     "diff": lambda: [{"B": compare_runs(*runs())}],
+    "tree diff": lambda: [dict(zip("AB", traces(), strict=True))],
     "memory diff": lambda: [{"B": compare_snapshots(*(run.snapshot for run in runs()))}],
     "layers": lambda: [runs()[1].layers],
     "requests": functools.cache(lambda: [load_run(served_run(Path(tempfile.mkdtemp()))).served]),

@@ -41,6 +41,9 @@ def command(
         bool, typer.Option("--markdown", help="Print Markdown to paste into a pull request.")
     ] = False,
     top: Annotated[int, typer.Option("--top", help="Kernels and operators to show; --json has all.")] = 10,
+    tree: Annotated[
+        bool, typer.Option("--tree", help="Compare the trees of regions, modules, operators and kernels instead.")
+    ] = False,
 ) -> None:
     """Compare two recordings: regions, kernels and operators that came, went, got slower or faster.
 
@@ -54,6 +57,9 @@ def command(
         raise OptionError("--json --markdown: these exclude each other, expected one of them. Leave one out.")
     if top < 1:
         raise OptionError(f"--top {top}: expected at least 1 row. Try: --top 10")
+    if tree:
+        compare_call_trees(a, b, as_json=as_json, top=top)
+        return
     from profiler_kit.findings import compare
 
     records = (_record(a), _record(b))
@@ -71,6 +77,17 @@ def command(
             f"({(worst.change or 0.0) * 100:+.1f} %, {known}), expected at most +{fail_above}. "
             "Look at what changed, or raise --fail-above."
         )
+
+
+def compare_call_trees(a: Path, b: Path, *, as_json: bool, top: int) -> None:
+    """`diff A B --tree`: print the two trees of calls side by side."""
+    from profiler_kit.tables.diff import TREE
+
+    found = TREE.of_source({"A": open_trace(a), "B": open_trace(b)})
+    if as_json:
+        print_json(found.records())
+        return
+    print_filled(found, f"{a} → {b}", max(top, TREE.top or 0))
 
 
 def print_comparison(

@@ -23,6 +23,7 @@ from profiler_kit.analyses.compare.side_by_side import (
 )
 from profiler_kit.analyses.compare.snapshots import MEMORY_COMPARED, MemoryComparison, memory_compared
 from profiler_kit.analyses.compare.traces import LATENCY, Comparison
+from profiler_kit.analyses.compare.trees import TREE_COMPARED, compare_trees
 from profiler_kit.names import fit_names
 from profiler_kit.schema import Column, Schema
 from profiler_kit.table import Option, Table
@@ -215,7 +216,21 @@ MEMORY_STACKS: Final = Table(
     texts=_stack_names,
     top=10,
 )
+TREE: Final = Table(
+    "diff_tree",
+    "tree diff",
+    "GPU time by region, module, operator and kernel",
+    TREE_COMPARED,
+    lambda traces: compare_trees(
+        {letter: trace.call_tree() for letter, trace in traces.items()},
+        {letter: int(trace.region_instances()["step"].notna().sum()) for letter, trace in traces.items()},
+    ),
+    order=("path", "a_ns", "b_ns", "more_ns", "status", "differs"),
+    tree=True,
+    top=60,
+)
 TABLES: Final = (
+    TREE,
     *(TOTALS, REGIONS, WORK, KERNELS, OPERATORS, LAYERS),
     *(MEMORY_TOTALS, MEMORY_REGIONS, MEMORY_STACKS),
 )
