@@ -6,7 +6,7 @@ surface. Whatever is said about a column is said here or there, once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -79,6 +79,17 @@ class Schema:
 
         dtypes = self.dtypes()
         return pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in dtypes.items()}, columns=list(dtypes))
+
+    def of(self, rows: Iterable[object]) -> pd.DataFrame:
+        """The frame of rows: tuples in the order of the columns, or values by their names."""
+        import pandas as pd
+
+        return self.cast(pd.DataFrame(list(rows), columns=list(self.columns)))
+
+    def cast(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """`frame` with just these columns, each of its dtype; raises SchemaError when one is missing."""
+        known = {name: dtype for name, dtype in self.dtypes().items() if name in frame}
+        return self.check(frame.astype(known))
 
     def unit(self, name: str) -> Unit:
         """The unit of a column: given, else told by its name and dtype."""

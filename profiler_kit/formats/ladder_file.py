@@ -155,13 +155,7 @@ def images_per_s(row: RowResult) -> float:
 
 def ladder_rows(record: LadderRecord) -> pd.DataFrame:
     """LADDER_ROWS of a record."""
-    import pandas as pd
-
-    rows = [_frame_row(record, row) for row in record.rows]
-    if not rows:
-        return LADDER_ROWS.empty()
-    kinds = LADDER_ROWS.dtypes()
-    return LADDER_ROWS.check(pd.DataFrame(rows, columns=list(kinds)).astype(kinds))
+    return LADDER_ROWS.of(_frame_row(record, row) for row in record.rows)
 
 
 def parent_of(record: LadderRecord, row: RowResult) -> RowResult | None:

@@ -119,11 +119,7 @@ def read_study(path: Path) -> StudyRecord:
 
 def study_samples(record: StudyRecord) -> pd.DataFrame:
     """STUDY_SAMPLES of a record."""
-    import pandas as pd
-
-    kinds = STUDY_SAMPLES.dtypes()
-    rows = [dataclasses.astuple(sample) for sample in record.samples]
-    return STUDY_SAMPLES.check(pd.DataFrame(rows, columns=list(kinds)).astype(kinds))
+    return STUDY_SAMPLES.of(dataclasses.astuple(sample) for sample in record.samples)
 
 
 def study_totals(samples: pd.DataFrame) -> pd.DataFrame:
@@ -131,8 +127,6 @@ def study_totals(samples: pd.DataFrame) -> pd.DataFrame:
 
     A time per image is the median over the batch that was really run.
     """
-    import pandas as pd
-
     STUDY_SAMPLES.check(samples)
     rows = []
     for key, group in samples.groupby(list(_KEYS), sort=False):
@@ -151,19 +145,15 @@ def study_totals(samples: pd.DataFrame) -> pd.DataFrame:
                 "images_per_s": size * NS_PER_S / median if median else float("nan"),
             }
         )
-    kinds = STUDY_TOTALS.dtypes()
-    return STUDY_TOTALS.check(pd.DataFrame(rows, columns=list(kinds)).astype(kinds))
+    return STUDY_TOTALS.of(rows)
 
 
 def study_speeds(totals: pd.DataFrame) -> pd.DataFrame:
     """STUDY_TOTALS -> STUDY_SPEEDS: without and with torch.compile, and the second over the first."""
-    import pandas as pd
-
     STUDY_TOTALS.check(totals)
     rows = []
     for (device, dtype), group in totals[totals["study"] == "table"].groupby(["device", "dtype"], sort=False):
         speeds = dict(zip(group["compiled"], group["images_per_s"], strict=True))
         eager, compiled = speeds.get(False, float("nan")), speeds.get(True, float("nan"))
         rows.append((device, dtype, eager, compiled, compiled / eager))
-    kinds = STUDY_SPEEDS.dtypes()
-    return STUDY_SPEEDS.check(pd.DataFrame(rows, columns=list(kinds)).astype(kinds))
+    return STUDY_SPEEDS.of(rows)

@@ -51,12 +51,12 @@ def _categories(found: dict[str, Any]) -> pd.DataFrame:
         )
         for row in found["categories"]
     ]
-    return pd.DataFrame(rows, columns=list(EVENT_CATEGORIES.columns)).astype(EVENT_CATEGORIES.dtypes())
+    return EVENT_CATEGORIES.of(rows)
 
 
 def _incidents(found: dict[str, Any]) -> pd.DataFrame:
     rows = [(int(one["offset"]), DONE[one["kind"]], printable(one["text"])) for one in found["quality"]["incidents"]]
-    return pd.DataFrame(rows, columns=list(INCIDENTS.columns)).astype(INCIDENTS.dtypes())
+    return INCIDENTS.of(rows)
 
 
 TABLES: Final = (

@@ -135,7 +135,7 @@ def _devices(snapshot: Snapshot, device: int | None = None) -> pd.DataFrame:
                 "missing_allocations": missing.unmatched_frees + missing.recorded_before if missing.truncated else 0,
             }
         )
-    return pd.DataFrame(rows, columns=list(MEMORY_DEVICES.columns)).astype(MEMORY_DEVICES.dtypes())
+    return MEMORY_DEVICES.of(rows)
 
 
 def live(row: DeviceRow) -> Table:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from profiler_kit.analyses.gpu.intervals import covered_by_group
+from profiler_kit.analyses.gpu.intervals import added, covered_by_group, with_ancestors
 from profiler_kit.analyses.memory.leaks import MEMORY_REGION_INSTANCES
 from profiler_kit.analyses.memory.regions import MEMORY_REGION_SPANS, Regions
 from profiler_kit.analyses.memory.replay import Replay
@@ -209,16 +209,9 @@ def _work(pairs: pd.DataFrame, instances: pd.DataFrame, gpu_events: pd.DataFrame
     innermost = gpu_events["instance"].fillna(-1).to_numpy(np.int64)
     for device, rows in pairs.groupby("device").indices.items():
         # events of the device (or of none) that were launched in a region; each also joins every region around that one
-        event = np.flatnonzero((innermost >= 0) & ((where == device) | (where < 0)))
-        groups, events = [innermost[event]], [event]
-        while len(above := parent[groups[-1]]):
-            kept = above >= 0
-            groups.append(above[kept])
-            events.append(events[-1][kept])
-        group, event = np.concatenate(groups), np.concatenate(events)
+        group, event = with_ancestors(np.where((where == device) | (where < 0), innermost, -1), parent)
         start, dur = gpu_events["start_ns"].to_numpy()[event], gpu_events["dur_ns"].to_numpy()[event]
-        total = np.zeros(count, np.int64)
-        np.add.at(total, group, dur)
+        total = added(group, dur, count)
         mine = pairs["instance"].to_numpy()[rows]
         out["gpu_events"][rows] = np.bincount(group, minlength=count)[mine]
         out["sum_ns"][rows] = total[mine]

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.analyses.compare.kernel_keys import host_key
-from profiler_kit.analyses.gpu.intervals import covered_by_group
+from profiler_kit.analyses.gpu.intervals import added, covered_by_group, with_ancestors
 from profiler_kit.attribute.frames import GPU_EVENTS, OPERATORS, REGION_INSTANCES
 
 I64 = npt.NDArray[np.int64]
@@ -141,7 +141,7 @@ class Side:
 
     def region_busy(self) -> dict[Path, Measured]:
         """Union of what each region launched, nested regions included, over all streams."""
-        event, instance = self._launched()
+        instance, event = self._launched()
         start, end, _ = self._event_times()
         group, groups = self._groups()
         return self._regions(covered_by_group(group[instance], start[event], end[event], groups))
@@ -150,9 +150,7 @@ class Side:
         """Time on the regions' own threads."""
         start, end = self._instance_times()
         group, groups = self._groups()
-        host = np.zeros(groups, dtype=np.int64)
-        np.add.at(host, group, end - start)
-        return self._regions(host)
+        return self._regions(added(group, end - start, groups))
 
     def events_by(self, key: Callable[[str], str]) -> dict[Path, Measured]:
         """GPU time by what `key` makes of an event's name; of a trace with rounds what was launched inside them."""
@@ -219,8 +217,7 @@ class Side:
             return {(key,): _calls(parts[row]) for key, row in known.items() if calls[row]}
         # a table of key by round, laid out flat: the sum in each cell, and whether anything ran there
         cell = number * self.rounds + unit[inside]
-        sums = np.zeros(len(known) * self.rounds, dtype=np.int64)
-        np.add.at(sums, cell, dur)
+        sums = added(cell, dur, len(known) * self.rounds)
         table_of_sums = sums.reshape(len(known), self.rounds)
         ran = np.bincount(cell, minlength=sums.size).reshape(table_of_sums.shape) > 0
         return {
@@ -242,17 +239,10 @@ class Side:
         return self.instances["start_ns"].to_numpy(np.int64), self.instances["end_ns"].to_numpy(np.int64)
 
     def _launched(self) -> tuple[I64, I64]:
-        """Pairs of a GPU event and a region instance it was launched in, the outer ones included."""
+        """Pairs of a region instance and a GPU event launched in it, the outer ones included."""
         instance = self.gpu_events["instance"].fillna(-1).to_numpy(np.int64)
         parent = self.instances["parent"].fillna(-1).to_numpy(np.int64)
-        event = np.flatnonzero(instance >= 0)
-        events, instances = [event], [instance[event]]
-        while len(events[-1]):
-            # add a pair for the parent of the last instances, until none has one
-            above = parent[instances[-1]]
-            events.append(events[-1][above >= 0])
-            instances.append(above[above >= 0])
-        return np.concatenate(events), np.concatenate(instances)
+        return with_ancestors(instance, parent)
 
 
 def _rounds_of(instances: pd.DataFrame, is_round: npt.NDArray[np.bool_]) -> I64:

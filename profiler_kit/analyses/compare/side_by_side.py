@@ -89,7 +89,7 @@ def compared(comparisons: Mapping[str, Comparison]) -> pd.DataFrame:
         for letter, found in comparisons.items()
         for one in found.changes
     ]
-    return COMPARED.check(pd.DataFrame(rows, columns=list(COMPARED.columns))) if rows else COMPARED.empty()
+    return COMPARED.of(rows)
 
 
 def compared_regions(rows: pd.DataFrame) -> pd.DataFrame:
@@ -102,7 +102,7 @@ def compared_regions(rows: pd.DataFrame) -> pd.DataFrame:
     order = pd.concat([gpu, host])[["run", "path"]].drop_duplicates().sort_values("run", kind="stable")
     host = host.rename(columns={name: f"host_{name}" for name in names})
     table = order.merge(gpu, how="left", on=["run", "path"]).merge(host, how="left", on=["run", "path"])
-    return COMPARED_REGIONS.check(table.fillna({"status": "", "host_status": ""}).astype(COMPARED_REGIONS.dtypes()))
+    return COMPARED_REGIONS.cast(table.fillna({"status": "", "host_status": ""}))
 
 
 def compared_layers(totals: Mapping[str, pd.DataFrame], batch_size: int) -> pd.DataFrame:
@@ -139,7 +139,7 @@ def compared_layers(totals: Mapping[str, pd.DataFrame], batch_size: int) -> pd.D
                     "b_notch_ns": notches[1],
                 }
             )
-    return COMPARED.check(pd.DataFrame(rows, columns=list(COMPARED.columns))) if rows else COMPARED.empty()
+    return COMPARED.of(rows)
 
 
 def common_batches(totals: Mapping[str, pd.DataFrame]) -> list[int]:

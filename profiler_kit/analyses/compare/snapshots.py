@@ -190,9 +190,7 @@ def memory_compared(comparisons: Mapping[str, MemoryComparison]) -> pd.DataFrame
         for letter, found in comparisons.items()
         for one in found.changes
     ]
-    return MEMORY_COMPARED.check(
-        pd.DataFrame(rows, columns=list(MEMORY_COMPARED.columns)).astype(MEMORY_COMPARED.dtypes())
-    )
+    return MEMORY_COMPARED.of(rows)
 
 
 def _totals(side: Side | None, device: int) -> dict[str, int]:

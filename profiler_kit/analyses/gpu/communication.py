@@ -36,7 +36,7 @@ def communication_kernels(gpu_events: pd.DataFrame) -> pd.DataFrame:
     grouped = found.groupby(["name", "communication"], observed=True)["dur_ns"].agg(["size", "sum"]).reset_index()
     grouped.columns = pd.Index(list(COMMUNICATION_KERNELS.columns))
     totals = grouped.sort_values(["sum_ns", "name", "rule"], ascending=[False, True, True], ignore_index=True)
-    return COMMUNICATION_KERNELS.check(totals.astype(COMMUNICATION_KERNELS.dtypes()))
+    return COMMUNICATION_KERNELS.cast(totals)
 
 
 COMMUNICATION_OVERLAP: Final = Schema(
@@ -80,5 +80,4 @@ def communication_overlap(gpu_events: pd.DataFrame) -> pd.DataFrame:
         overlap = of_communication + of_computation - covered_ns(start[both], end[both])
         share = overlap / of_communication if of_communication else 0.0
         rows.append((process, device, of_communication, of_computation, overlap, of_communication - overlap, share))
-    dtypes = COMMUNICATION_OVERLAP.dtypes()
-    return COMMUNICATION_OVERLAP.check(pd.DataFrame(rows, columns=list(dtypes)).astype(dtypes))
+    return COMMUNICATION_OVERLAP.of(rows)

@@ -1,4 +1,4 @@
-"""Lengths of unions and differences of intervals, in integer nanoseconds."""
+"""Lengths of unions and differences of intervals, in integer nanoseconds, and sums by group."""
 
 from __future__ import annotations
 
@@ -68,3 +68,24 @@ def covered_between(start: I64, end: I64, low: Times, high: Times) -> Times:
         return done[at] - np.where(at > 0, over, 0)
 
     return until(high) - until(low)
+
+
+def added(group: I64, value: I64, groups: int) -> I64:
+    """Values added up within each group 0 .. groups - 1."""
+    total = np.zeros(groups, dtype=np.int64)
+    np.add.at(total, group, value)
+    return total
+
+
+def with_ancestors(instance: I64, parent: I64) -> tuple[I64, I64]:
+    """(instance, row) of each row with each instance it belongs to: its own, and those that one is nested in.
+
+    instance: of each row, -1 for none. parent: of each instance, -1 for none.
+    """
+    row = np.flatnonzero(instance >= 0)
+    groups, rows = [instance[row]], [row]
+    while len(above := parent[groups[-1]]):
+        # those whose instance has a parent belong to that parent as well
+        groups.append(above[above >= 0])
+        rows.append(rows[-1][above >= 0])
+    return np.concatenate(groups), np.concatenate(rows)

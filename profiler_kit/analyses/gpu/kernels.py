@@ -50,9 +50,7 @@ def kernel_totals(gpu_events: pd.DataFrame) -> pd.DataFrame:
         return KERNEL_TOTALS.empty()
     grouped = gpu_events.groupby(_KEYS, observed=True, sort=False, dropna=False)["dur_ns"]
     totals = grouped.agg(count="size", sum_ns="sum", mean_ns="mean", min_ns="min", max_ns="max").reset_index()
-    totals["name"] = totals["name"].astype(object)
-    totals["category"] = totals["category"].astype(object)
-    totals["process"] = totals["process"].astype(object)
+    totals = totals.astype(dict.fromkeys(("name", "category", "process"), object))
     totals["mean_ns"] = totals["sum_ns"] / totals["count"]
     order = ["sum_ns", "name", "process", "device", "stream", "category"]
     totals = totals.sort_values(order, ascending=[False, *[True] * (len(order) - 1)], kind="stable", ignore_index=True)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from profiler_kit.analyses.gpu.intervals import added
 from profiler_kit.attribute.frames import KERNEL_DETAILS, OPERATORS, THREAD_PATH
 from profiler_kit.attribute.regions import UNLINKED, Path
 from profiler_kit.schema import Column, Schema
@@ -36,10 +37,7 @@ def operator_totals(operators: pd.DataFrame) -> pd.DataFrame:
         return OPERATOR_TOTALS.empty()
     grouped = operators.groupby(["path", "name"], observed=True, sort=False)
     totals = grouped.agg(count=("dur_ns", "size"), sum_ns=("dur_ns", "sum"), self_ns=("self_ns", "sum")).reset_index()
-    totals["path"] = totals["path"].astype(object)
-    totals["name"] = totals["name"].astype(object)
-    order = totals["self_ns"].sort_values(ascending=False, kind="stable").index
-    return OPERATOR_TOTALS.check(totals.loc[order].reset_index(drop=True))
+    return OPERATOR_TOTALS.cast(totals.sort_values("self_ns", ascending=False, kind="stable", ignore_index=True))
 
 
 OPERATOR_WORK: Final = Schema(
@@ -155,8 +153,7 @@ def operator_kernels(details: pd.DataFrame) -> pd.DataFrame:
     frame = details[[*keys[1:], "dur_ns"]].assign(operator=_operator_names(details))
     grouped = frame.groupby(keys, observed=True, sort=False, dropna=False)["dur_ns"]
     totals = grouped.agg(count="size", sum_ns="sum", min_ns="min", max_ns="max").reset_index()
-    for column in ("operator", "name", "category", "process"):
-        totals[column] = totals[column].astype(object)
+    totals = totals.astype(dict.fromkeys(("operator", "name", "category", "process"), object))
     totals["mean_ns"] = totals["sum_ns"] / totals["count"]
     totals = totals.sort_values(["sum_ns", *keys], ascending=[False, *[True] * len(keys)])
     return OPERATOR_KERNELS.check(totals.reset_index(drop=True))
@@ -174,7 +171,7 @@ def module_work(details: pd.DataFrame) -> pd.DataFrame:
     own: list[Path] = list(details["modules"].cat.categories)
     code = details["modules"].cat.codes.to_numpy()
     count = np.bincount(code, minlength=len(own))
-    total = _added(code.astype(np.int64), details["dur_ns"].to_numpy(), len(own))
+    total = added(code.astype(np.int64), details["dur_ns"].to_numpy(), len(own))
     rows: dict[Path, list[int]] = {}
     for path, events, ns in zip(own, count.tolist(), total.tolist(), strict=True):
         if events:
@@ -197,7 +194,7 @@ def _work(operators: pd.DataFrame, details: pd.DataFrame, shapes: pd.Series[str]
     inside = details["operator_event"].notna().to_numpy()
     row = row_of[details["operator_event"][inside].to_numpy(dtype=np.int64)]
     own_count = np.bincount(row, minlength=count)
-    own_ns = _added(row, details["dur_ns"].to_numpy()[inside], count)
+    own_ns = added(row, details["dur_ns"].to_numpy()[inside], count)
     keyed = pd.DataFrame({"name": operators["name"]}).assign(input_dims="" if shapes is None else shapes)
     keys = ["name", "input_dims"]
     # a number for each distinct key, and the first row that has it
@@ -208,10 +205,10 @@ def _work(operators: pd.DataFrame, details: pd.DataFrame, shapes: pd.Series[str]
     nested_count, nested_ns = _once_a_group(operators, group, groups, own_count, own_ns)
     return totals.assign(
         calls=np.bincount(group, minlength=groups),
-        host_ns=_added(group, operators["dur_ns"].to_numpy(), groups),
-        self_ns=_added(group, operators["self_ns"].to_numpy(), groups),
-        gpu_events=_added(group, own_count, groups),
-        gpu_ns=_added(group, own_ns, groups),
+        host_ns=added(group, operators["dur_ns"].to_numpy(), groups),
+        self_ns=added(group, operators["self_ns"].to_numpy(), groups),
+        gpu_events=added(group, own_count, groups),
+        gpu_ns=added(group, own_ns, groups),
         nested_gpu_events=nested_count,
         nested_gpu_ns=nested_ns,
     )
@@ -248,8 +245,7 @@ def _outside(details: pd.DataFrame) -> pd.DataFrame:
         mine = details.loc[(names == name).to_numpy(), "dur_ns"]
         if len(mine):
             rows.append((name, 0, 0, 0, len(mine), int(mine.sum()), len(mine), int(mine.sum())))
-    dtypes = OPERATOR_WORK.dtypes()
-    return pd.DataFrame(rows, columns=list(dtypes)).astype(dtypes)
+    return OPERATOR_WORK.of(rows)
 
 
 def _operator_names(details: pd.DataFrame) -> pd.Series[str]:
@@ -257,9 +253,3 @@ def _operator_names(details: pd.DataFrame) -> pd.Series[str]:
     unknown = np.where(details["launch_thread"].isna().to_numpy(), NO_LAUNCH, NO_OPERATOR)
     names = details["operator"].astype(object)
     return names.where(names.notna(), pd.Series(unknown, index=details.index, dtype=object))
-
-
-def _added(group: I64, value: I64, groups: int) -> I64:
-    total = np.zeros(groups, dtype=np.int64)
-    np.add.at(total, group, value)
-    return total

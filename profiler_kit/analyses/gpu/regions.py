@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from profiler_kit.analyses.gpu.intervals import covered_by_group
+from profiler_kit.analyses.gpu.intervals import added, covered_by_group, with_ancestors
 from profiler_kit.attribute.frames import GPU_EVENTS, REGION_INSTANCES
 from profiler_kit.attribute.links import NONE
 from profiler_kit.attribute.regions import NO_REGION, UNLINKED, Path
@@ -98,7 +98,8 @@ def region_totals(gpu_events: pd.DataFrame, instances: pd.DataFrame) -> pd.DataF
     # the stretches of one region that share a path count as one: a number for these, and the first row of each
     whole = opened * (int(instances["event"].max()) + 1 if len(instances) else 1) + instances["event"].to_numpy()
     _, first, whole = np.unique(whole, return_index=True, return_inverse=True)
-    self_sum = _added(own, dur, count)
+    self_sum = added(own, dur, count)
+    around, row = with_ancestors(own, parent)  # the union of a path is of its events and of all below it
     launch = gpu_events["launch"]
     # the first GPU event of each launch call, so that a call with several counts once
     launches = gpu_events.loc[launch.notna() & ~launch.duplicated(), "path"].cat.codes
@@ -109,10 +110,10 @@ def region_totals(gpu_events: pd.DataFrame, instances: pd.DataFrame) -> pd.DataF
             "instances": np.bincount(opened[first], minlength=count),
             "gpu_events": _handed_up(np.bincount(own, minlength=count).astype(np.int64), parent),
             "sum_ns": _handed_up(self_sum, parent),
-            "busy_ns": _busy(own, parent, start, start + dur),
-            "span_ns": _added(opened[first], _spans(instances, whole, len(first)), count),
+            "busy_ns": covered_by_group(around, start[row], (start + dur)[row], count),
+            "span_ns": added(opened[first], _spans(instances, whole, len(first)), count),
             "self_sum_ns": self_sum,
-            "host_ns": _added(opened, (instances["end_ns"] - instances["start_ns"]).to_numpy(), count),
+            "host_ns": added(opened, (instances["end_ns"] - instances["start_ns"]).to_numpy(), count),
             "launches": _handed_up(np.bincount(launch_path, minlength=count).astype(np.int64), parent),
         }
     )
@@ -128,12 +129,6 @@ def _with_parents(used: Iterable[Path]) -> list[Path]:
     return sorted(found, key=lambda p: (len(p), p))
 
 
-def _added(group: I64, value: I64, groups: int) -> I64:
-    total = np.zeros(groups, dtype=np.int64)
-    np.add.at(total, group, value)
-    return total
-
-
 def _handed_up(own: I64, parent: I64) -> I64:
     """Own values plus those of all descendants; parents come before their children."""
     total = own.copy()
@@ -141,20 +136,6 @@ def _handed_up(own: I64, parent: I64) -> I64:
         if parent[row] >= 0:
             total[parent[row]] += total[row]
     return total
-
-
-def _busy(own: I64, parent: I64, start: I64, end: I64) -> I64:
-    """Union of the events of each path and of all below it: each event joins the group of every ancestor."""
-    groups, rows = [own], [np.arange(len(own))]
-    above = parent[own] if len(own) else own
-    while (above >= 0).any():
-        # those whose path has a parent go into the group of that parent as well
-        kept = above >= 0
-        rows.append(rows[-1][kept])
-        groups.append(above[kept])
-        above = parent[groups[-1]]
-    row = np.concatenate(rows)
-    return covered_by_group(np.concatenate(groups), start[row], end[row], len(parent))
 
 
 def _spans(instances: pd.DataFrame, whole: I64, count: int) -> I64:

@@ -171,8 +171,7 @@ def device_timelines(gpu_events: pd.DataFrame) -> pd.DataFrame:
     memcpy = (gpu_events["category"] == MEMCPY).to_numpy()
     _, each = timelines_of(start, dur, is_communication(gpu_events), memcpy, (devices, code))
     rows = [{**one, "gpu_events": count} for one, count in zip(each, np.bincount(code).tolist(), strict=True)]
-    dtypes = DEVICE_TIMELINES.dtypes()
-    return DEVICE_TIMELINES.check(pd.DataFrame(rows, columns=list(dtypes)).astype(dtypes))
+    return DEVICE_TIMELINES.of(rows)
 
 
 def is_communication(gpu_events: pd.DataFrame) -> Mask:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.analyses.gpu.idle import KERNEL_WAIT_BELOW_NS, idle_gaps, waiting_calls
-from profiler_kit.analyses.gpu.intervals import covered_between, covered_by_group, union
+from profiler_kit.analyses.gpu.intervals import covered_between, covered_by_group, union, with_ancestors
 from profiler_kit.analyses.gpu.regions import REGION_TOTALS
 from profiler_kit.attribute.frames import KERNEL_DETAILS, LAUNCH_CALLS, REGION_INSTANCES
 from profiler_kit.load.integers import MISSING
@@ -164,7 +164,7 @@ def _by_instance(details: pd.DataFrame, instances: pd.DataFrame, gaps: pd.DataFr
     # the wall time of each instance: on the host and on the GPU together
     began = np.where(gpu_start == MISSING, began, np.minimum(began, gpu_start))
     ended = np.maximum(ended, gpu_end)
-    group, row = _with_ancestors(_integers(details["instance"], -1), _integers(instances["parent"], -1))
+    group, row = with_ancestors(_integers(details["instance"], -1), _integers(instances["parent"], -1))
     # each event cut to the wall time of the instance
     busy = covered_by_group(group, np.maximum(start[row], began[group]), np.minimum(end[row], ended[group]), count)
     occupied = covered_between(*union(start, end), began, ended)
@@ -206,20 +206,6 @@ def region_overview(regions: pd.DataFrame, utilization: pd.DataFrame) -> pd.Data
     found = [known.get(path, ("", np.nan)) for path in ran["path"]]
     verdict, busy = pd.Series([one for one, _ in found], dtype=object), pd.Series([b for _, b in found], dtype=float)
     return REGION_OVERVIEW.check(ran.assign(verdict=verdict, utilization=busy))
-
-
-def _with_ancestors(instance: I64, parent: I64) -> tuple[I64, I64]:
-    """(instance, row) of each row with each instance it belongs to, nested ones and what they are nested in."""
-    row = np.flatnonzero(instance >= 0)
-    group = instance[row]
-    groups, rows = [group], [row]
-    while len(group):
-        above = parent[group]
-        # those whose instance has a parent belong to that parent as well
-        row, group = row[above >= 0], above[above >= 0]
-        groups.append(group)
-        rows.append(row)
-    return np.concatenate(groups), np.concatenate(rows)
 
 
 def _waiting(launch_calls: pd.DataFrame, instances: pd.DataFrame) -> I64:

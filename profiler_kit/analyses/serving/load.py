@@ -50,7 +50,7 @@ def load_steps(found: LoadFile) -> pd.DataFrame:
     for sample in found.samples:
         steps.setdefault(sample.step, []).append(sample)
     rows = [_row(step, samples, found) for step, samples in steps.items()]
-    return LOAD.check(pd.DataFrame(rows, columns=list(LOAD.columns)).astype(LOAD.dtypes()))
+    return LOAD.of(rows)
 
 
 def _row(step: str, samples: list[Sample], found: LoadFile) -> dict[str, object]:

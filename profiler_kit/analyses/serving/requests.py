@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from profiler_kit.analyses.gpu.intervals import I64, covered_ns, union
+from profiler_kit.analyses.gpu.intervals import I64, covered_between, covered_ns, union
 from profiler_kit.formats.request_file import SERVED, TIMES
 from profiler_kit.schema import Column, Schema
 
@@ -83,12 +83,4 @@ def _idle(first: I64, last: I64, start_ns: I64, end_ns: I64) -> I64:
     if not len(start):
         return np.zeros(len(first), dtype=np.int64)
     first, last = np.clip(first, start[0], end[-1]), np.clip(last, start[0], end[-1])
-    done = np.concatenate(([0], np.cumsum(end - start)))  # busy time of the first n pieces
-
-    def busy_before(at: I64) -> I64:
-        piece = np.searchsorted(start, at, side="right") - 1  # the last piece that began by then
-        within = np.minimum(at, end[np.maximum(piece, 0)]) - start[np.maximum(piece, 0)]
-        return np.where(piece < 0, 0, done[np.maximum(piece, 0)] + within)
-
-    idle: I64 = (last - first) - (busy_before(last) - busy_before(first))
-    return idle
+    return (last - first) - covered_between(start, end, first, last)
