@@ -16,10 +16,11 @@ import sys
 import threading
 import weakref
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 import pandas as pd
 import streamlit as st
@@ -30,7 +31,7 @@ from profiler_kit.files import temporary_folder
 from profiler_kit.finding import Finding
 from profiler_kit.findings import doctor, quality
 from profiler_kit.formats.ladder_file import ladder_rows
-from profiler_kit.formats.ladder_record import RESULTS, LadderRecord, read_ladder
+from profiler_kit.formats.ladder_record import LadderRecord, read_ladder
 from profiler_kit.formats.study_file import StudyRecord, read_study, study_samples, study_totals
 from profiler_kit.load.discover.jobs import Job as RankJob
 from profiler_kit.load.discover.runs import (
@@ -60,6 +61,7 @@ from profiler_kit.timeline.search import Matches, find_matches
 from profiler_kit.timeline.tiles import describe
 from profiler_kit.trace import Trace, load_trace
 
+P = ParamSpec("P")
 T = TypeVar("T")
 Stamp = tuple[str, int, int]  # path, mtime in ns, size; zeros for a file that is not there
 MOST_RUNS, MOST_TRACES = 12, 3
@@ -85,31 +87,43 @@ def root() -> Path:
     return require_root(named or default_root())
 
 
-@st.cache_resource(ttl=2, max_entries=2, show_spinner=False)
-def _runs(root_path: str) -> list[RunFolder]:
-    return find_runs(root_path)
+def _shared(most: int, part: str = "trace", ttl_s: float | None = None) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Keep what a function makes for all sessions, the last `most` of it; what files are now is asked each time.
+
+    part: the part of a run that the function is about; another version of that file is another run.
+    """
+
+    def kept(make: Callable[P, T]) -> Callable[P, T]:
+        of: dict[str | type[Any], Callable[[Any], Any]] = {
+            type(Path()): stamp,
+            RunFolder: lambda folder: (folder.key, stamp(getattr(folder, part))),
+            RankJob: lambda job: [(rank, stamp(path)) for rank, path in job.ranks],
+            Table: lambda table: table.name,
+        }
+        wrap = st.cache_resource(max_entries=most, ttl=ttl_s, show_spinner=False, hash_funcs=of)
+        return cast("Callable[P, T]", wrap(make))
+
+    return kept
+
+
+@_shared(2, ttl_s=2)
+def _found(root_path: str) -> tuple[list[RunFolder], list[LadderFolder]]:
+    return find_runs(root_path), find_ladders(root_path)
 
 
 def runs() -> list[RunFolder]:
     """Every run below the root, looked up again after two seconds."""
-    found: list[RunFolder] = _runs(str(root()))
-    return found
+    return _found(str(root()))[0]
+
+
+def ladders() -> list[LadderFolder]:
+    """Every ladder and study below the root, likewise."""
+    return _found(str(root()))[1]
 
 
 def find(key: str) -> RunFolder | None:
     """The run with that key, or None when it is not (or no longer) inside the root."""
     return find_run(root(), key) if key else None
-
-
-@st.cache_resource(ttl=2, max_entries=2, show_spinner=False)
-def _ladders(root_path: str) -> list[LadderFolder]:
-    return find_ladders(root_path)
-
-
-def ladders() -> list[LadderFolder]:
-    """Every ladder and study below the root, looked up again after two seconds."""
-    found: list[LadderFolder] = _ladders(str(root()))
-    return found
 
 
 # ---- opened runs
@@ -240,10 +254,10 @@ def is_cancelled(folder: RunFolder) -> bool:
 # ---- what is made of them
 
 
-@st.cache_resource(max_entries=8, show_spinner=False)
-def _with_arguments(of: Stamp, _table: Table) -> Filled:
-    filled = _table.of_source(load_trace(of[0], arguments=_table.arguments))
-    return _table.holding(filled.frame)  # the trace is given back
+@_shared(8)
+def _with_arguments(file: Path, table: Table) -> Filled:
+    filled = table.of_source(load_trace(file, arguments=table.arguments))
+    return table.holding(filled.frame)  # the trace is given back
 
 
 def table(folder: RunFolder, name: str, **options: Any) -> Filled:
@@ -254,8 +268,7 @@ def table(folder: RunFolder, name: str, **options: Any) -> Filled:
     if declared.of == "trace":
         loaded = trace(folder)
         if set(declared.arguments) - set(loaded.columns.extra):
-            filled: Filled = _with_arguments(stamp(folder.trace), declared)
-            return filled
+            return _with_arguments(loaded.path, declared)
     return run(folder).table(name, **options)
 
 
@@ -277,47 +290,30 @@ def _file_facts(path: Path) -> FileFacts:
     return load_file_facts(path)
 
 
-@st.cache_resource(max_entries=8, show_spinner=False)
-def _examination(of: Stamp, _folder: RunFolder) -> tuple[dict[str, Any], list[Finding]]:
-    assert _folder.trace is not None
-    loaded, facts = trace(_folder), _file_facts(_folder.trace)
-    found = doctor.examine(_folder.trace, _folder.record, loaded, facts)
-    flaws = doctor.flaws(_folder.trace, _folder.record, loaded, facts)
+@_shared(8)
+def examination(folder: RunFolder) -> tuple[dict[str, Any], list[Finding]]:
+    """What `profiler-kit doctor --json` prints about the run's trace, which must be there, and its findings."""
+    assert folder.trace is not None
+    loaded, facts = trace(folder), _file_facts(folder.trace)
+    found = doctor.examine(folder.trace, folder.record, loaded, facts)
+    flaws = doctor.flaws(folder.trace, folder.record, loaded, facts)
     return found, [quality.file_verdict(flaws, found["contents"]["events"]), *map(quality.of_flaw, flaws)]
 
 
-def examination(folder: RunFolder) -> tuple[dict[str, Any], list[Finding]]:
-    """What `profiler-kit doctor --json` prints about the run's trace, which must be there, and its findings."""
-    found: tuple[dict[str, Any], list[Finding]] = _examination(stamp(folder.trace), folder)
-    return found
-
-
-@st.cache_resource(max_entries=3, show_spinner=False)
-def _timeline(of: Stamp, _folder: RunFolder) -> tuple[Timeline, bytes]:
-    built = trace_timeline(Path(of[0]), lambda: trace(_folder))
-    requests = None if _folder.requests is None else run(_folder).requests
-    if requests is not None:
-        built = with_requests(built, requests)
-    return built, _described(built)
-
-
-@st.cache_resource(max_entries=2, show_spinner=False)
-def _grouped(of: Stamp, by: By, _folder: RunFolder) -> tuple[Timeline, bytes]:
-    loaded = trace(_folder)
-    operators = loaded.kernel_details()["outer_operator"] if by == "operator" else None
-    built = group_gpu_work(_timeline(of, _folder)[0], loaded.gpu_events(), by, loaded.threads, operators)
-    return built, _described(built)
-
-
-def _described(timeline: Timeline) -> bytes:
-    return gzip.compress(json.dumps(describe(timeline), separators=(",", ":")).encode(), 6, mtime=0)
-
-
+@_shared(5)
 def timeline(folder: RunFolder, by: By = "stream") -> tuple[Timeline, bytes]:
     """The drawing index of the run's trace with its GPU work in such lanes, and its description as gzipped JSON."""
-    of = stamp(folder.trace)
-    found: tuple[Timeline, bytes] = _timeline(of, folder) if by == "stream" else _grouped(of, by, folder)
-    return found
+    if by == "stream":
+        assert folder.trace is not None
+        built = trace_timeline(folder.trace, lambda: trace(folder))
+        requests = None if folder.requests is None else run(folder).requests
+        if requests is not None:
+            built = with_requests(built, requests)
+    else:
+        loaded = trace(folder)
+        operators = loaded.kernel_details()["outer_operator"] if by == "operator" else None
+        built = group_gpu_work(timeline(folder)[0], loaded.gpu_events(), by, loaded.threads, operators)
+    return built, gzip.compress(json.dumps(describe(built), separators=(",", ":")).encode(), 6, mtime=0)
 
 
 def timeline_at_hand(folder: RunFolder) -> bool:
@@ -325,15 +321,10 @@ def timeline_at_hand(folder: RunFolder) -> bool:
     return folder.trace is not None and has_timeline(folder.trace)
 
 
-@st.cache_resource(max_entries=3, show_spinner=False)
-def _matches(of: Stamp, by: By, text: str, _folder: RunFolder) -> Matches:
-    return find_matches(timeline(_folder, by)[0], text)
-
-
+@_shared(3)
 def matches(folder: RunFolder, by: By, text: str) -> Matches:
     """The spans of a timeline whose name holds that text."""
-    found: Matches = _matches(stamp(folder.trace), by, text, folder)
-    return found
+    return find_matches(timeline(folder, by)[0], text)
 
 
 @dataclass(frozen=True, eq=False)
@@ -343,84 +334,54 @@ class Window:
     path: Path
 
 
-@st.cache_resource(max_entries=4, show_spinner=False)
-def _window(of: Stamp, first_ns: int, last_ns: int, _folder: RunFolder) -> Window:
+@_shared(4)
+def window(folder: RunFolder, first_ns: int, last_ns: int) -> Window:
+    """The part of a trace between two times of its timeline; the last four are kept."""
     held = contextlib.ExitStack()
     out = held.enter_context(temporary_folder()) / "window.json.gz"
+    loaded = trace(folder)
     # The timeline counts from its first span, the export from the trace's first event.
-    before = timeline(_folder)[0].start_ns - int(trace(_folder).columns.start_ns.min())
-    export_window(
-        Path(of[0]), out, time_ns=(before + first_ns, before + last_ns), served=run(_folder).parts.requests.value()
-    )
+    before = timeline(folder)[0].start_ns - int(loaded.columns.start_ns.min())
+    served = run(folder).parts.requests.value()
+    export_window(loaded.path, out, time_ns=(before + first_ns, before + last_ns), served=served)
     found = Window(out)
     weakref.finalize(found, held.close)
     return found
 
 
-def window(folder: RunFolder, first_ns: int, last_ns: int) -> Window:
-    """The part of a trace between two times of its timeline; the last four are kept."""
-    found: Window = _window(stamp(folder.trace), first_ns, last_ns, folder)
-    return found
-
-
-@st.cache_resource(max_entries=2, show_spinner=False)
-def _memory_html(of: Stamp, _folder: RunFolder) -> str:
-    return snapshot(_folder).html(_folder.label)
-
-
+@_shared(2, "memory")
 def memory_html(folder: RunFolder) -> str:
     """The memory page of the run's snapshot; raises the KitError that says why it cannot be read."""
-    page: str = _memory_html(stamp(folder.memory), folder)
-    return page
+    return snapshot(folder).html(folder.label)
 
 
 # ---- ranks, ladders, studies
 
 
-@st.cache_resource(max_entries=8, show_spinner=False)
-def _ranks(of: tuple[tuple[int, Stamp], ...]) -> tuple[dict[str, Filled], list[str]]:
-    found = load_ranks({rank: path for rank, (path, _, _) in of}, skip_broken=True)
+@_shared(8)
+def ranks(job: RankJob) -> tuple[dict[str, Filled], list[str]]:
+    """The tables of a job, and a line for each rank that cannot be read."""
+    found = load_ranks(dict(job.ranks), skip_broken=True)
     filled = {table.name: table.holding(table.of_source(found).frame) for table in tables_of("job")}
     return filled, list(found.problems)  # the tables are small beside the traces, which are given back
 
 
-def ranks(job: RankJob) -> tuple[dict[str, Filled], list[str]]:
-    """The tables of a job, and a line for each rank that cannot be read."""
-    found: tuple[dict[str, Filled], list[str]] = _ranks(tuple((rank, stamp(path)) for rank, path in job.ranks))
-    return found
-
-
-@st.cache_resource(max_entries=8, show_spinner=False)
-def _ladder(of: Stamp) -> tuple[LadderRecord, pd.DataFrame]:
-    record = read_ladder(Path(of[0]))
+@_shared(8)
+def ladder(path: Path) -> tuple[LadderRecord, pd.DataFrame]:
+    """A ladder's results.json, and its LADDER_ROWS."""
+    record = read_ladder(path)
     return record, ladder_rows(record)
 
 
-def ladder(path: Path) -> tuple[LadderRecord, pd.DataFrame]:
-    """A ladder's results.json, and its LADDER_ROWS."""
-    found: tuple[LadderRecord, pd.DataFrame] = _ladder(stamp(path))
-    return found
-
-
-@st.cache_resource(max_entries=8, show_spinner=False)
-def _study(of: Stamp) -> tuple[StudyRecord, pd.DataFrame, pd.DataFrame]:
-    record = read_study(Path(of[0]))
+@_shared(8)
+def study(path: Path) -> tuple[StudyRecord, pd.DataFrame, pd.DataFrame]:
+    """A study.json, its STUDY_SAMPLES and its STUDY_TOTALS."""
+    record = read_study(path)
     samples = study_samples(record)
     return record, samples, study_totals(samples)
 
 
-def study(path: Path) -> tuple[StudyRecord, pd.DataFrame, pd.DataFrame]:
-    """A study.json, its STUDY_SAMPLES and its STUDY_TOTALS."""
-    found: tuple[StudyRecord, pd.DataFrame, pd.DataFrame] = _study(stamp(path))
-    return found
-
-
-@st.cache_resource(max_entries=16, show_spinner=False)
-def _overlay(of: Stamp, technique: str, number: int) -> bytes:
-    return row_overlay(Path(of[0]).parent, technique, number)
-
-
-def ladder_overlay(folder: Path, technique: str, number: int) -> bytes:
-    """Masks of a row beside the baseline's, as PNG."""
-    picture: bytes = _overlay(stamp(folder / RESULTS), technique, number)
-    return picture
+@_shared(16)
+def overlay(results: Path, technique: str, number: int) -> bytes:
+    """Masks of a row of the ladder with these results beside the baseline's, as PNG."""
+    return row_overlay(results.parent, technique, number)

@@ -24,7 +24,7 @@ import pandas as pd
 
 from profiler_kit.attribute.span_forest import ROOT, build_forest, outer_first
 from profiler_kit.load.discover.jobs import Paths, left_out, load_each
-from profiler_kit.load.integers import MISSING
+from profiler_kit.load.integers import I64, MISSING
 from profiler_kit.load.trace.categories import OPERATOR, REGION, is_launch
 from profiler_kit.load.trace.chrome import ChromeTrace, read_chrome_trace
 from profiler_kit.load.trace.columns import EventColumns
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from hta.common.trace_symbol_table import TraceSymbolTable
     from hta.trace_analysis import TraceAnalysis
 
-I64 = npt.NDArray[np.int64]
 
 _NONE: Final = -1  # HTA's "no stream", "no correlation", "no step"
 _GRID: Final = float(1 << 20)  # steps in a microsecond: what a float64 can hold of a trace of two hours

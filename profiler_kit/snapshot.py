@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -32,15 +33,7 @@ from profiler_kit.load.snapshot.reader import is_trace, load_snapshot_data
 from profiler_kit.load.trace.memory_events import read_memory_events
 from profiler_kit.progress import Report, silent
 from profiler_kit.schema import Schema
-from profiler_kit.table import Filled, Value
-
-
-class OomRow(TypedDict):
-    """One allocation that failed."""
-
-    time_us: int
-    requested_bytes: int
-    device_free_bytes: int | None
+from profiler_kit.table import Filled, Value, records
 
 
 class Failure(NamedTuple):
@@ -54,22 +47,11 @@ class Failure(NamedTuple):
     stack: int
 
 
-class RegionRow(TypedDict):
-    """One row of MEMORY_REGIONS."""
-
-    path: list[str]
-    instances: int
-    peak_bytes: int
-    allocated_bytes: int
-    freed_bytes: int
-    net_bytes: int
-    churn_bytes: int
-    largest_bytes: int
-    largest_stack: int
-
-
 class DeviceRow(TypedDict):
-    """What `profiler-kit memory --json` says of one device."""
+    """What `profiler-kit memory --json` says of one device.
+
+    oom: time_us, requested_bytes and device_free_bytes of each Failure. regions: the rows of MEMORY_REGIONS.
+    """
 
     device: int
     device_type: str
@@ -82,8 +64,8 @@ class DeviceRow(TypedDict):
     history_truncated: bool
     history_followed: bool
     unmatched_frees: int
-    oom: list[OomRow]
-    regions: list[RegionRow]
+    oom: list[dict[str, int | None]]
+    regions: list[dict[str, Any]]
 
 
 class Summary(TypedDict):
@@ -327,15 +309,8 @@ class Snapshot:
             "history_truncated": missing.truncated,
             "history_followed": one.followed,
             "unmatched_frees": missing.unmatched_frees,
-            "oom": [
-                {
-                    "time_us": failed.time_us,
-                    "requested_bytes": failed.requested_bytes,
-                    "device_free_bytes": failed.device_free_bytes,
-                }
-                for failed in self.failures(device)
-            ],
-            "regions": _region_rows(regions[regions["device"] == device]),
+            "oom": [dict(itertools.islice(failed._asdict().items(), 3)) for failed in self.failures(device)],
+            "regions": records(regions[regions["device"] == device].drop(columns="device")),
         }
 
     # ---- segments and blocks ----
@@ -535,15 +510,6 @@ def load_snapshot(
     if is_trace(path):
         return Snapshot(snapshot_of(*read_memory_events(Path(path), report=report)))
     return Snapshot(load_snapshot_data(path, memory_limit_bytes=memory_limit_bytes, report=report))
-
-
-def _region_rows(frame: pd.DataFrame) -> list[RegionRow]:
-    numbers = [name for name in RegionRow.__annotations__ if name != "path"]
-    columns = [frame["path"].tolist(), *(frame[name].tolist() for name in numbers)]
-    return [
-        RegionRow(path=list(path), **dict(zip(numbers, values, strict=True)))  # type: ignore[typeddict-item]  # numbers names the others
-        for path, *values in zip(*columns, strict=True)
-    ]
 
 
 def _concat(frames: list[pd.DataFrame], schema: Schema) -> pd.DataFrame:

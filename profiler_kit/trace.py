@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, TypedDict, cast
+from typing import Any, Final, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -97,23 +97,9 @@ class Quality:
     likely_launches: int
 
 
-class QualityCounts(TypedDict):
-    """The `quality` of a summary."""
-
-    truncated: bool
-    repaired_events: int
-    dropped_events: int
-    unlinked_gpu_events: int
-    unattributed_gpu_events: int
-    untimed_gpu_events: int
-    impossible_durations: int
-    processes: int
-    likely_launches: int
-
-
 class Summary(TypedDict):
     """What `profiler-kit summary --json` prints. events counts every entry of `traceEvents`; gpu_events counts those
-    whose time cannot be believed too, which gpu_timeline leaves out.
+    whose time cannot be believed too, which gpu_timeline leaves out. quality: the values of Quality by their names.
     """
 
     trace: str
@@ -121,7 +107,7 @@ class Summary(TypedDict):
     gpu_events: int
     gpu_timeline: GpuTimeline
     devices: list[DeviceTimeline]
-    quality: QualityCounts
+    quality: dict[str, int]
 
 
 def load_trace(
@@ -406,7 +392,7 @@ class Trace:
             gpu_events=len(event) + (0 if linked_only else len(found.left_out.event)),
             gpu_timeline=whole,
             devices=devices,
-            quality=cast("QualityCounts", asdict(self.quality)),
+            quality=asdict(self.quality),
         )
 
     @kept

@@ -8,7 +8,7 @@ import streamlit as st
 from app import cache, query_params
 from app.parts import tables, widgets
 from profiler_kit.findings.records import ladder_setup, of_ladder, of_study
-from profiler_kit.formats.ladder_record import LadderRecord
+from profiler_kit.formats.ladder_record import RESULTS, LadderRecord
 from profiler_kit.formats.study_file import StudyRecord
 from profiler_kit.load.discover.runs import LadderFolder
 from profiler_kit.render import bars
@@ -107,7 +107,7 @@ def overlays(folder: LadderFolder, rows: pd.DataFrame) -> None:
             st.segmented_control("Image", numbers, default=0, format_func=lambda n: str(n + 1), key="ladder-image") or 0
         )
     with widgets.one_line_errors():
-        st.image(cache.ladder_overlay(folder.path, technique, number), width="content")
+        st.image(cache.overlay(folder.path / RESULTS, technique, number), width="content")
 
 
 def facts(record: LadderRecord) -> None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.analyses.compare.kernel_keys import kernel_kind
@@ -38,8 +37,6 @@ from profiler_kit.names import fit_names, kernel_names
 from profiler_kit.run import Run
 from profiler_kit.text import fmt_bytes, fmt_count, fmt_ns, fmt_percent
 from profiler_kit.trace import Trace
-
-I64 = npt.NDArray[np.int64]
 
 MIN_SHARE: Final = 0.01  # of the whole: less is not worth a line
 DOMINATES_FROM: Final = 0.2  # of all kernel (operator) time in one name

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 Integers = npt.NDArray[Any]
 I64 = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 
 MISSING: Final = -(1 << 63)  # in int64
 

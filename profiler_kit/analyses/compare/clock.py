@@ -19,6 +19,7 @@ from profiler_kit.analyses.memory.leaks import MEMORY_REGION_INSTANCES
 from profiler_kit.analyses.memory.regions import MEMORY_REGION_SPANS, Regions
 from profiler_kit.analyses.memory.replay import Replay
 from profiler_kit.attribute.frames import GPU_EVENTS, REGION_INSTANCES
+from profiler_kit.load.integers import I64
 from profiler_kit.schema import Column, Schema
 from profiler_kit.units import NS_PER_US
 
@@ -69,8 +70,6 @@ REGION_MEMORY_TOTALS: Final = Schema(
     },
 )
 
-
-I64 = npt.NDArray[np.int64]
 
 FARTHEST_US: Final = 1_000  # starts of one region further apart are not of one run; real ones differ by microseconds
 

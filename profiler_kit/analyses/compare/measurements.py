@@ -19,8 +19,8 @@ import pandas as pd
 from profiler_kit.analyses.compare.kernel_keys import host_key
 from profiler_kit.analyses.gpu.intervals import added, covered_by_group, with_ancestors
 from profiler_kit.attribute.frames import GPU_EVENTS, OPERATORS, REGION_INSTANCES
+from profiler_kit.load.integers import I64
 
-I64 = npt.NDArray[np.int64]
 Path = tuple[str, ...]
 
 NOTCH: Final = 1.57

@@ -8,7 +8,6 @@ from functools import lru_cache
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.analyses.gpu.intervals import covered_ns
@@ -16,10 +15,9 @@ from profiler_kit.analyses.gpu.operator_models import WHOLE
 from profiler_kit.attribute.frames import KERNEL_DETAILS, OPERATORS
 from profiler_kit.attribute.gpu_work import communicates
 from profiler_kit.attribute.launch_context import codes_of
+from profiler_kit.load.integers import I64
 from profiler_kit.load.trace.categories import MEMCPY
 from profiler_kit.schema import Column, Schema
-
-I64 = npt.NDArray[np.int64]
 
 COMMUNICATION, COPY, OTHER = "communication", "copy", "other"
 BACKWARD: Final = re.compile(r"backward|bwd|fmha_cutlassB", re.IGNORECASE)

@@ -10,12 +10,11 @@ from __future__ import annotations
 from typing import Final, Literal
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.attribute.frames import KERNEL_DETAILS, LAUNCH_CALLS
 from profiler_kit.attribute.launch_context import codes_of, previous_end, stream_codes
-from profiler_kit.load.integers import MISSING
+from profiler_kit.load.integers import I64, MISSING, Mask
 from profiler_kit.schema import Column, Schema
 
 IDLE_GAPS: Final = Schema(
@@ -53,8 +52,6 @@ IDLE_TOTALS: Final = Schema(
 )
 
 
-I64 = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 Scope = Literal["stream", "device", "all"]
 
 HOST_BOUND: Final = "host-bound"

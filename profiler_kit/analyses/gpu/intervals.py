@@ -7,7 +7,8 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-I64 = npt.NDArray[np.int64]
+from profiler_kit.load.integers import I64
+
 Times = TypeVar("Times", I64, npt.NDArray[np.float64])
 
 

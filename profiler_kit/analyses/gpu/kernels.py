@@ -13,7 +13,7 @@ from profiler_kit.analyses.compare.kernel_keys import COMMUNICATION, kernel_kind
 from profiler_kit.attribute.frames import GPU_EVENTS, KERNEL_DETAILS, LAUNCH_PATH
 from profiler_kit.attribute.launch_context import nest_python
 from profiler_kit.attribute.span_forest import ROOT
-from profiler_kit.load.integers import MISSING
+from profiler_kit.load.integers import I64, MISSING, Mask
 from profiler_kit.load.trace.columns import EventColumns
 from profiler_kit.names import gpu_name
 from profiler_kit.schema import Column, Schema
@@ -97,7 +97,6 @@ KERNEL_ORIGINS: Final = Schema(
 
 
 By = Literal["name", "kind", "stream"]
-Mask = npt.NDArray[np.bool_]
 _UNKNOWN: Final = MISSING  # a device or stream that the trace does not name
 _NUMBER: Final = re.compile(r"_\d+$")  # torch numbers the modules of a class: Linear_3
 
@@ -175,8 +174,6 @@ def kernel_origins(details: pd.DataFrame, call: pd.Series[str], site: pd.Series[
     totals = grouped.rename(columns={"size": "count", "sum": "sum_ns"})
     return KERNEL_ORIGINS.check(totals.sort_values("sum_ns", ascending=False, kind="stable", ignore_index=True))
 
-
-I64 = npt.NDArray[np.int64]
 
 # Frames that are not the user's code: torch itself, built-in functions, and nn.Modules (which have a column).
 _INNER: Final = re.compile(r"^(?:.*/)?torch/|^<built-in|^<string>|^nn\.Module: |^<frozen")

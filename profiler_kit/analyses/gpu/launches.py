@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.attribute.frames import KERNEL_DETAILS, LAUNCH_CALLS, THREAD_PATH
@@ -135,8 +134,6 @@ QUEUE_TOTALS: Final = Schema(
     },
 )
 
-
-I64 = npt.NDArray[np.int64]
 
 _KEYS: Final = ["process", "device", "stream"]
 FULL_AT: Final = 1024  # launches a CUDA stream takes before the next one blocks the host (HTA's default as well)

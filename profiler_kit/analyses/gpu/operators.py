@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.analyses.gpu.intervals import added
 from profiler_kit.attribute.frames import KERNEL_DETAILS, OPERATORS, THREAD_PATH
 from profiler_kit.attribute.regions import UNLINKED, Path
+from profiler_kit.load.integers import I64
 from profiler_kit.schema import Column, Schema
 
 OPERATOR_TOTALS: Final = Schema(
@@ -100,8 +100,6 @@ SHAPE_WORK: Final = Schema(
     },
 )
 
-
-I64 = npt.NDArray[np.int64]
 
 NO_OPERATOR: Final = "(no operator)"
 NO_LAUNCH: Final = UNLINKED[0]

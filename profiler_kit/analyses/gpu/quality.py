@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.analyses.gpu.gpu_presence import unread_spans
 from profiler_kit.attribute.frames import DURATION, GPU_EVENTS, LEFT_OUT, NO_TIME, REGION_INSTANCES
 from profiler_kit.attribute.launch_context import codes_of, stream_codes
 from profiler_kit.attribute.links import Links
+from profiler_kit.load.integers import I64
 from profiler_kit.load.trace.categories import MEMORY, OPERATOR, STACK, is_launch, role_of_events
 from profiler_kit.load.trace.columns import EventColumns
 
-I64 = npt.NDArray[np.int64]
 Counts = Mapping[tuple[str, str], int]
 
 Severity = Literal["lost", "missing", "odd"]

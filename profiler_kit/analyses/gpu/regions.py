@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.analyses.gpu.intervals import added, covered_by_group, with_ancestors
 from profiler_kit.attribute.frames import GPU_EVENTS, REGION_INSTANCES
 from profiler_kit.attribute.links import NONE
 from profiler_kit.attribute.regions import NO_REGION, UNLINKED, Path
+from profiler_kit.load.integers import I64
 from profiler_kit.schema import Column, Schema
 
 REGION_TOTALS: Final = Schema(
@@ -32,7 +32,6 @@ REGION_TOTALS: Final = Schema(
 )
 
 
-I64 = npt.NDArray[np.int64]
 # Regions that say nothing about the code: what was not attributed, and what torch.compile makes up.
 _COMPILED: Final = ("## Call CompiledFxGraph", "Torch-Compiled Region", "CompiledFunction")
 UNNAMED: Final = (NO_REGION[0], UNLINKED[0], *_COMPILED)

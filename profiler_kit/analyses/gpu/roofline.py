@@ -17,10 +17,10 @@ from profiler_kit.analyses.gpu.operators import NO_LAUNCH, NO_OPERATOR
 from profiler_kit.analyses.gpu.peaks import Peaks, peak_dtype
 from profiler_kit.attribute.frames import KERNEL_DETAILS
 from profiler_kit.attribute.launch_context import codes_of
+from profiler_kit.load.integers import I64
 from profiler_kit.load.trace.columns import TextColumn
 from profiler_kit.schema import Column, Schema
 
-I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
 By = Literal["kernel", "module", "region", "step"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.attribute.frames import KERNEL_DETAILS
 from profiler_kit.errors import OptionError
+from profiler_kit.load.integers import I64
 from profiler_kit.schema import Column, Schema
 
 KERNEL_SEQUENCES: Final = Schema(
@@ -25,9 +25,6 @@ KERNEL_SEQUENCES: Final = Schema(
         "gap_ns": Column("int64", "Time between its kernels in which neither neighbour ran.", "between them", "room"),
     },
 )
-
-
-I64 = npt.NDArray[np.int64]
 
 
 def kernel_sequences(details: pd.DataFrame, *, length: int | None = 3, operator: str | None = None) -> pd.DataFrame:

@@ -6,19 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Final, TypedDict, cast
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.analyses.gpu.intervals import covered_ns
 from profiler_kit.attribute.frames import GPU_EVENTS
 from profiler_kit.attribute.launch_context import codes_of
-from profiler_kit.load.integers import MISSING
+from profiler_kit.load.integers import I64, MISSING, Mask
 from profiler_kit.load.trace.categories import MEMCPY
 from profiler_kit.schema import Column, Schema
-
-I64 = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
-
 
 # The columns of GpuTimeline, for every table that has them.
 GPU_TIMES: Final[Mapping[str, Column]] = {

@@ -12,7 +12,7 @@ from profiler_kit.analyses.gpu.idle import KERNEL_WAIT_BELOW_NS, idle_gaps, wait
 from profiler_kit.analyses.gpu.intervals import covered_between, covered_by_group, union, with_ancestors
 from profiler_kit.analyses.gpu.regions import REGION_TOTALS
 from profiler_kit.attribute.frames import KERNEL_DETAILS, LAUNCH_CALLS, REGION_INSTANCES
-from profiler_kit.load.integers import MISSING
+from profiler_kit.load.integers import I64, MISSING
 from profiler_kit.schema import Column, Schema
 
 REGION_UTILIZATION: Final = Schema(
@@ -79,8 +79,6 @@ REGION_OVERVIEW: Final = Schema(
     },
 )
 
-
-I64 = npt.NDArray[np.int64]
 
 GPU_BOUND: Final = "GPU-bound"
 HOST_BOUND: Final = "host-bound"

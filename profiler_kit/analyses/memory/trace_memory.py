@@ -12,12 +12,11 @@ from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.attribute.span_forest import build_forest, outer_first
 from profiler_kit.errors import SnapshotFormatError
-from profiler_kit.load.integers import MISSING
+from profiler_kit.load.integers import I64, MISSING
 from profiler_kit.load.snapshot.data import (
     CPU,
     EVENT_TEXTS,
@@ -44,8 +43,6 @@ _NO_EVENTS: Final = (
     "profiler_runner(path, profile_memory=True), or a snapshot with profiler_kit.memory_runner. For what else it holds "
     "use: profiler-kit summary."
 )
-
-I64 = npt.NDArray[np.int64]
 
 
 def snapshot_of(trace: ChromeTrace, memory: MemoryEvents) -> SnapshotData:

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.analyses.gpu.timeline import GPU_TIMES, gpu_timeline, is_communication
 from profiler_kit.attribute.frames import GPU_EVENTS
+from profiler_kit.load.integers import I64
 from profiler_kit.schema import Column, Schema
 
 RANK_KERNELS: Final = Schema(
@@ -70,8 +70,6 @@ COLLECTIVE_WAITS: Final = Schema(
     },
 )
 
-
-I64 = npt.NDArray[np.int64]
 
 MOST_SHIFTS: Final = 2_000  # recordings that begin further apart than this many collectives are not matched
 _PAIRWISE: Final = "sendrecv"  # sends and receives are between two ranks: not every rank has them

@@ -7,8 +7,9 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from profiler_kit.analyses.gpu.intervals import I64, covered_between, covered_ns, union
+from profiler_kit.analyses.gpu.intervals import covered_between, covered_ns, union
 from profiler_kit.formats.request_file import SERVED, TIMES
+from profiler_kit.load.integers import I64
 from profiler_kit.schema import Column, Schema
 
 STAGES: Final = ("receive", "decode", "queue", "gpu", "encode")  # each ends at the next of TIMES

@@ -6,16 +6,15 @@ import itertools
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import plotly.graph_objects as go
 
 from profiler_kit.attribute.frames import GPU_EVENTS
+from profiler_kit.load.integers import I64
 from profiler_kit.render.figures.style import GRID, LEGEND_ABOVE, MARGIN, escape
 from profiler_kit.text import fmt_count, fmt_ns, fmt_path, ns_in, time_unit
 from profiler_kit.timeline.palette import HUES, MARK, NEUTRAL, region_colours
 
-I64 = npt.NDArray[np.int64]
 POINTS: Final = 1_500  # marks Plotly draws without lag
 REGIONS: Final = 6  # colours in one figure
 _BINS: Final = 60

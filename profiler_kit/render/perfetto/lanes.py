@@ -16,9 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from profiler_kit.attribute.span_forest import ROOT, build_forest, outer_first
+from profiler_kit.load.integers import I64
 from profiler_kit.load.trace.event_text import Scan, replaced
-
-I64 = npt.NDArray[np.int64]
 
 FIRST_TID: Final = 1_000_000_000  # beyond any thread of a process, below Perfetto's limit of 2**32
 _PYTHON: Final = "python_function"

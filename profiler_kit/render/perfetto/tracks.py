@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from profiler_kit.attribute.links import NONE
 from profiler_kit.attribute.regions import Attribution
 from profiler_kit.attribute.span_forest import depths
-from profiler_kit.load.integers import MISSING
+from profiler_kit.load.integers import I64, MISSING
 from profiler_kit.load.trace.categories import STEP_PREFIX
 from profiler_kit.load.trace.event_text import Scan, microseconds
 from profiler_kit.names import gpu_name
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 
     from profiler_kit.snapshot import Snapshot
 
-I64 = npt.NDArray[np.int64]
 
 REQUESTS_PID: Final = 899_999_999
 FIRST_PID: Final = 900_000_000  # no process has that number (Linux ends at 2**22), no GPU either

@@ -12,19 +12,15 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from profiler_kit.attribute.links import NONE
 from profiler_kit.attribute.regions import Attribution
 from profiler_kit.attribute.span_forest import ROOT, build_forest, outer_first
 from profiler_kit.errors import OptionError
-from profiler_kit.load.integers import MISSING
+from profiler_kit.load.integers import I64, MISSING, Mask
 from profiler_kit.load.trace.categories import OPERATOR, REGION, STEP_PREFIX, is_launch
 from profiler_kit.load.trace.event_text import FLOW_PHASES, Scan
 from profiler_kit.text import fmt_ns
-
-I64 = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 _HOST: Final = frozenset({OPERATOR, REGION, "python_function"})
 _RECORDING: Final = "Trace"
