@@ -106,19 +106,17 @@ def _shared(most: int, part: str = "trace", ttl_s: float | None = None) -> Calla
     return kept
 
 
-@_shared(2, ttl_s=2)
-def _found(root_path: str) -> tuple[list[RunFolder], list[LadderFolder]]:
-    return find_runs(root_path), find_ladders(root_path)
+_runs, _ladders = _shared(2, ttl_s=2)(find_runs), _shared(2, ttl_s=2)(find_ladders)
 
 
 def runs() -> list[RunFolder]:
     """Every run below the root, looked up again after two seconds."""
-    return _found(str(root()))[0]
+    return _runs(root())
 
 
 def ladders() -> list[LadderFolder]:
     """Every ladder and study below the root, likewise."""
-    return _found(str(root()))[1]
+    return _ladders(root())
 
 
 def find(key: str) -> RunFolder | None:

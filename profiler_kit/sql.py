@@ -12,15 +12,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+import duckdb
+import pandas as pd
+import pyarrow as pa
+
 from profiler_kit.errors import OptionError
 from profiler_kit.files import temporary_folder
 from profiler_kit.sql_arrow import SPILLED, create_views
 
 if TYPE_CHECKING:
-    import duckdb
-    import pandas as pd
-    import pyarrow as pa
-
     from profiler_kit.load.trace.cached import Spilled
     from profiler_kit.sql_arrow import Source
 
@@ -79,8 +79,6 @@ def select_spilled(query: str, spilled: Spilled, *, memory_limit_bytes: int = SP
 @contextmanager
 def database(memory_limit_bytes: int, **settings: str) -> Iterator[duckdb.DuckDBPyConnection]:
     """An empty database in memory that reaches nothing outside; `settings` join its own, then all are locked."""
-    import duckdb
-
     limits = {"memory_limit": f"{memory_limit_bytes}B"}
     connection = duckdb.connect(":memory:", config={**_SETTINGS, **limits, **settings})
     try:
@@ -135,8 +133,6 @@ def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
 @contextmanager
 def one_line(query: str, sources: Iterable[str], memory_limit_bytes: int) -> Iterator[None]:
     """Turn DuckDB's errors into an OptionError of one line."""
-    import duckdb
-
     try:
         yield
     except duckdb.OutOfMemoryException as error:
@@ -167,8 +163,6 @@ def _short(query: str, width: int = 120) -> str:
 
 def to_frame(table: pa.Table) -> pd.DataFrame:
     """A result as a frame; names that occur twice get a number."""
-    import pandas as pd
-
     columns: dict[str, Any] = {}
     for field, values in zip(table.schema, table.columns, strict=True):
         name, number = field.name, 1
@@ -179,9 +173,6 @@ def to_frame(table: pa.Table) -> pd.DataFrame:
 
 
 def _series(values: pa.ChunkedArray) -> Any:
-    import pandas as pd
-    import pyarrow as pa
-
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
     if pa.types.is_decimal(values.type):  # sums of integers are HUGEINT, which Arrow has not

@@ -10,6 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
 from profiler_kit.load.trace.categories import is_gpu_work, is_launch
 from profiler_kit.schema import COMMON
 from profiler_kit.table import BETWEEN, Of, Table
@@ -17,8 +21,6 @@ from profiler_kit.tables import every_table, tables_of
 
 if TYPE_CHECKING:
     import duckdb
-    import pandas as pd
-    import pyarrow as pa
 
     from profiler_kit.load.trace.cached import Spilled
 
@@ -78,9 +80,6 @@ def _filler(table: Table, source: Any) -> Source:
 
 def to_arrow(table: Table, frame: pd.DataFrame) -> pa.Table:
     """The frame of a table with the columns that SQL has (sql_columns)."""
-    import numpy as np
-    import pyarrow as pa
-
     columns: dict[str, Any] = {table.row: np.arange(len(frame), dtype=np.int64)} if table.row else {}
     for name, column in table.schema.columns.items():
         values = frame[name]
@@ -103,21 +102,15 @@ def to_arrow(table: Table, frame: pd.DataFrame) -> pa.Table:
 
 def _factorized(values: pd.Series[Any]) -> tuple[Any, Any]:
     """The code of each row, and the value of each code."""
-    import pandas as pd
-
     return (values.cat.codes.to_numpy(), values.cat.categories) if values.dtype == "category" else pd.factorize(values)
 
 
 def _coded(codes: Any, labels: pa.Array) -> pa.Array:
-    import pyarrow as pa
-
     return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32(), mask=codes < 0), labels)
 
 
 def create_views(connection: duckdb.DuckDBPyConnection, spilled: Spilled) -> None:
     """Make the SPILLED tables from columns in a file; what a query does not touch is not read."""
-    import numpy as np
-    import pyarrow as pa
 
     from profiler_kit.attribute.frames import threads_frame
 

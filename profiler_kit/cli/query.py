@@ -10,6 +10,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
+import pandas as pd
 import typer
 
 from profiler_kit.cli.output import AsCsv, AsJson, check_formats, open_requests, open_trace
@@ -17,8 +18,6 @@ from profiler_kit.errors import OptionError
 from profiler_kit.progress import progress_bar
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from profiler_kit.sql_arrow import Source
     from profiler_kit.table import Of, Table
 
@@ -162,8 +161,6 @@ def _rows(frame: pd.DataFrame) -> list[tuple[object, ...]]:
 
 
 def _values(column: pd.Series[Any]) -> list[object]:
-    import pandas as pd
-
     known = {str, int, bool, list, dict}
     values: list[object] = []
     for value in column.tolist():

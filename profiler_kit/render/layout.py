@@ -6,7 +6,9 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
+
+import pandas as pd
 
 from profiler_kit.names import fit_names, kernel_names, printable
 from profiler_kit.schema import Column, Schema
@@ -27,9 +29,6 @@ from profiler_kit.text import (
     time_unit,
 )
 from profiler_kit.units import NS_PER_US
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 SHARE_OF_WHOLE: Final = "share_of_whole"  # the name of the column beside Table.share_of
 KERNEL_LETTERS: Final = 60

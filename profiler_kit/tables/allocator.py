@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+
+import pandas as pd
 
 from profiler_kit.analyses.memory.blocks import MEMORY_BLOCK_SPANS, MEMORY_SEGMENT_SPANS
 from profiler_kit.analyses.memory.replay import MEMORY_ALLOCATIONS
@@ -11,9 +13,6 @@ from profiler_kit.load.snapshot.data import SNAPSHOT_EVENTS
 from profiler_kit.schema import Column, Schema
 from profiler_kit.table import Table
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 STACKS: Final = Schema(
     "STACKS", "distinct stack", {"frames": Column("list", "Function (file:line), the innermost first.")}
 )
@@ -21,8 +20,6 @@ STACKS: Final = Schema(
 
 def stacks_frame(stacks: Any) -> pd.DataFrame:
     """STACKS of a snapshot."""
-    import pandas as pd
-
     frames = [[frame_text(frame) for frame in stack] for stack in stacks]
     return pd.DataFrame({"frames": pd.Series(frames, dtype=object)})
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
 from profiler_kit.attribute.frames import (
     EVENTS,
     GPU_EVENTS,
@@ -19,9 +23,6 @@ from profiler_kit.schema import Schema
 from profiler_kit.table import Table
 
 if TYPE_CHECKING:
-    import pandas as pd
-    import pyarrow as pa
-
     from profiler_kit.load.trace.columns import EventColumns
 
 _WITH_LAUNCH: Final = ("launch", "launch_start_ns", "launch_end_ns")
@@ -39,9 +40,6 @@ GPU_EVENT_DETAILS: Final = Schema(
 
 def gpu_event_details(details: pd.DataFrame, columns: EventColumns) -> pd.DataFrame:
     """KERNEL_DETAILS and the events of their trace -> GPU_EVENT_DETAILS."""
-    import numpy as np
-    import pandas as pd
-
     row = details["event"].to_numpy()
     more = {}
     for name in ("correlation", "bytes"):
@@ -53,7 +51,6 @@ def gpu_event_details(details: pd.DataFrame, columns: EventColumns) -> pd.DataFr
 
 def events_arrow(columns: EventColumns) -> pa.Table:
     """EVENTS, from the columns themselves: a frame of millions of rows would take a second."""
-    import pyarrow as pa
 
     def integers(values: Any) -> pa.Array:
         missing = values == MISSING

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+
+import pandas as pd
 
 from profiler_kit.analyses.layers.totals import (
     LAYER_COVERAGE,
@@ -13,9 +15,6 @@ from profiler_kit.analyses.layers.totals import (
     layers_at_depth,
 )
 from profiler_kit.table import Option, Table
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 DEPTH: Final = Option(
     "depth", None, "Layers this deep in the model; the fullest picture's where it is left out.", "count", least=0
