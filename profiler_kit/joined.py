@@ -40,8 +40,7 @@ class JoinedRun:
     def regions(self) -> pd.DataFrame:
         """REGION_MEMORY: one row per opened region that is in both files."""
         snapshot, devices = self.snapshot, self.snapshot.devices
-        parts = [snapshot.region_instances(device) for device in devices]
-        memory = pd.concat(parts, ignore_index=True) if parts else MEMORY_REGION_INSTANCES.empty()
+        memory = MEMORY_REGION_INSTANCES.join([snapshot.region_instances(device) for device in devices])
         allocated = [clock.allocated_in(snapshot.replay(one), snapshot.nested_regions(one)) for one in devices]
         return clock.region_memory(
             self.pairs, self.trace.region_instances(), self.trace.gpu_events(), memory, np.concatenate(allocated)

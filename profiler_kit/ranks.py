@@ -9,7 +9,7 @@ from typing import Final
 
 import pandas as pd
 
-from profiler_kit.analyses.ranks.ranks import RANK_COLLECTIVES, collectives, communication_kernels, rank_totals
+from profiler_kit.analyses.ranks.ranks import RANK_KERNELS, collectives, communication_kernels, rank_totals
 from profiler_kit.kept import kept
 from profiler_kit.later import later
 from profiler_kit.load.discover.jobs import Paths, left_out, load_each
@@ -37,11 +37,11 @@ class Ranks:
     @kept
     def collectives(self) -> pd.DataFrame:
         """RANK_COLLECTIVES: the kernels of each collective on its ranks, and who waited for whom."""
-        parts = [
+        kernels = [
             communication_kernels(trace.gpu_events(), rank, trace.base_ns, trace.events[_GROUP])
             for rank, trace in self.traces.items()
         ]
-        return collectives(pd.concat(parts, ignore_index=True)) if parts else RANK_COLLECTIVES.empty()
+        return collectives(RANK_KERNELS.join(kernels))
 
     @kept
     def totals(self) -> pd.DataFrame:

@@ -91,6 +91,13 @@ class Schema:
         known = {name: dtype for name, dtype in self.dtypes().items() if name in frame}
         return self.check(frame.astype(known))
 
+    def join(self, frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
+        """The rows of `frames`, one after the other; none without a frame."""
+        import pandas as pd
+
+        parts = list(frames)
+        return self.check(pd.concat(parts, ignore_index=True)) if parts else self.empty()
+
     def unit(self, name: str) -> Unit:
         """The unit of a column: given, else told by its name and dtype."""
         column = self.columns[name]

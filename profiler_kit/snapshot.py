@@ -32,7 +32,6 @@ from profiler_kit.load.snapshot.data import CPU, HOST, Frame, Recording, Snapsho
 from profiler_kit.load.snapshot.reader import is_trace, load_snapshot_data
 from profiler_kit.load.trace.memory_events import read_memory_events
 from profiler_kit.progress import Report, silent
-from profiler_kit.schema import Schema
 from profiler_kit.table import Filled, Value, records
 
 
@@ -334,15 +333,14 @@ class Snapshot:
     @kept
     def segment_spans(self) -> pd.DataFrame:
         """MEMORY_SEGMENT_SPANS of all devices: every segment with the events that made and ended it."""
-        return _concat(
-            [self.block_replay(device).segments for device in self.block_devices], memory_blocks.MEMORY_SEGMENT_SPANS
-        )
+        frames = [self.block_replay(device).segments for device in self.block_devices]
+        return memory_blocks.MEMORY_SEGMENT_SPANS.join(frames)
 
     @kept
     def block_spans(self) -> pd.DataFrame:
         """MEMORY_BLOCK_SPANS of all devices: every block, active or not, with the events that made and ended it."""
         frames = [self.block_replay(device).blocks for device in self.block_devices]
-        return _concat(frames, memory_blocks.MEMORY_BLOCK_SPANS)
+        return memory_blocks.MEMORY_BLOCK_SPANS.join(frames)
 
     @kept
     def fragmentation(self) -> pd.DataFrame:
@@ -510,7 +508,3 @@ def load_snapshot(
     if is_trace(path):
         return Snapshot(snapshot_of(*read_memory_events(Path(path), report=report)))
     return Snapshot(load_snapshot_data(path, memory_limit_bytes=memory_limit_bytes, report=report))
-
-
-def _concat(frames: list[pd.DataFrame], schema: Schema) -> pd.DataFrame:
-    return pd.concat(frames, ignore_index=True) if frames else schema.empty()

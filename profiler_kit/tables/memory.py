@@ -98,8 +98,7 @@ def per_device(
 
     def fill(snapshot: Snapshot, device: int | None = None, **options: object) -> pd.DataFrame:
         devices = snapshot.devices if device is None else (snapshot.require_device(device),)
-        frames = [of_device(snapshot, one, **options) for one in devices]
-        return pd.concat(frames, ignore_index=True) if frames else schema.empty()
+        return schema.join([of_device(snapshot, one, **options) for one in devices])
 
     return Table(name, "snapshot", title, schema, fill, (DEVICE, *options), "memory", **more)
 
@@ -154,7 +153,7 @@ def _fits(snapshot: Snapshot, device: int, fits: str) -> pd.DataFrame:
     if device not in snapshot.block_devices:
         return MEMORY_FITS.empty()
     blocks, peak = snapshot.block_replay(device), snapshot.replay(device).peak
-    return pd.concat([fit_rows(blocks, parse_size(size), peak) for size in fits.split(",")], ignore_index=True)
+    return MEMORY_FITS.join(fit_rows(blocks, parse_size(size), peak) for size in fits.split(","))
 
 
 def _failed(snapshot: Snapshot, device: int) -> pd.DataFrame:
@@ -178,7 +177,7 @@ def stack_texts(snapshot: Snapshot, frame: pd.DataFrame) -> Mapping[str, Sequenc
 
 def _groups(snapshot: Snapshot, device: int, by: str | None) -> pd.DataFrame:
     keys = [cast(By, by)] if by else snapshot.keys_said(device) or ["stack"]
-    return pd.concat([snapshot.groups(device, key) for key in keys], ignore_index=True)
+    return MEMORY_GROUPS.join(snapshot.groups(device, key) for key in keys)
 
 
 def _note_texts(snapshot: Snapshot, frame: pd.DataFrame) -> Mapping[str, Sequence[str]]:

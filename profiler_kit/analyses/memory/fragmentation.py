@@ -101,9 +101,7 @@ def fragmentation_timeline(parts: list[tuple[Replay, BlockReplay]]) -> pd.DataFr
         changed = np.logical_or.reduce([np.diff(series) != 0 for series in values.values()])
         head = {"device": np.full(int(changed.sum()), one.device, np.int64), "time_us": one.times_us[changed]}
         frames.append(pd.DataFrame(head | {name: series[1:][changed] for name, series in values.items()}))
-    if not frames:
-        return MEMORY_FRAGMENTATION.empty()
-    return MEMORY_FRAGMENTATION.check(pd.concat(frames, ignore_index=True))
+    return MEMORY_FRAGMENTATION.join(frames)
 
 
 def moments(one: Replay, blocks: BlockReplay, failed: Sequence[int], origin_us: int) -> pd.DataFrame:

@@ -249,9 +249,7 @@ def region_spans(regions: dict[int, Regions]) -> pd.DataFrame:
         )
         for device, one in regions.items()
     ]
-    if not parts:
-        return MEMORY_REGION_SPANS.empty()
-    return MEMORY_REGION_SPANS.check(pd.concat(parts, ignore_index=True))
+    return MEMORY_REGION_SPANS.join(parts)
 
 
 def region_totals(replays: list[Replay], regions: dict[int, Regions], allocations: pd.DataFrame) -> pd.DataFrame:
@@ -261,10 +259,7 @@ def region_totals(replays: list[Replay], regions: dict[int, Regions], allocation
     of depth 1 and `("(no region)",)` add up to all bytes allocated and freed. peak_bytes is the device's total, not
     what the region itself allocated; it includes the total on entering. Takes MEMORY_ALLOCATIONS.
     """
-    parts = [_totals_of(one, regions[one.device], allocations) for one in replays]
-    if not parts:
-        return MEMORY_REGIONS.empty()
-    return MEMORY_REGIONS.check(pd.concat(parts, ignore_index=True))
+    return MEMORY_REGIONS.join(_totals_of(one, regions[one.device], allocations) for one in replays)
 
 
 def _totals_of(one: Replay, regions: Regions, allocations: pd.DataFrame) -> pd.DataFrame:

@@ -212,9 +212,7 @@ def timeline(replays: list[Replay]) -> pd.DataFrame:
                 }
             )
         )
-    if not parts:
-        return MEMORY_TIMELINE.empty()
-    return MEMORY_TIMELINE.check(pd.concat(parts, ignore_index=True))
+    return MEMORY_TIMELINE.join(parts)
 
 
 def allocations(events: pd.DataFrame, blocks: pd.DataFrame, devices: tuple[int, ...]) -> pd.DataFrame:
@@ -224,10 +222,7 @@ def allocations(events: pd.DataFrame, blocks: pd.DataFrame, devices: tuple[int, 
     at the end without one, were allocated before. An address allocated again without a free in between (a gap in the
     history) counts as freed by then.
     """
-    parts = [_pairs(events, blocks, device) for device in devices]
-    if not parts:
-        return MEMORY_ALLOCATIONS.empty()
-    return MEMORY_ALLOCATIONS.check(pd.concat(parts, ignore_index=True))
+    return MEMORY_ALLOCATIONS.join(_pairs(events, blocks, device) for device in devices)
 
 
 def _pairs(events: pd.DataFrame, blocks: pd.DataFrame, device: int) -> pd.DataFrame:
@@ -331,9 +326,7 @@ def out_of_memory(events: pd.DataFrame, replays: list[Replay]) -> pd.DataFrame:
                 }
             )
         )
-    if not parts:
-        return MEMORY_OOM.empty()
-    return MEMORY_OOM.check(pd.concat(parts, ignore_index=True))
+    return MEMORY_OOM.join(parts)
 
 
 def fragmentation(blocks: pd.DataFrame, segments: pd.DataFrame, device: int) -> float:
