@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from profiler_kit.analyses.gpu.intervals import I64, covered_by_group
+from profiler_kit.analyses.gpu.intervals import covered_by_group
 from profiler_kit.analyses.serving.requests import REQUESTS, STAGES
 from profiler_kit.attribute.frames import GPU_EVENTS, REGION_INSTANCES
 from profiler_kit.formats.request_file import BATCH
+from profiler_kit.load.integers import I64
 from profiler_kit.schema import Column, Schema
 
 REST: Final = "(rest)"  # of a batch: what is in none of its parts
