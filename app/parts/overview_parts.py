@@ -13,7 +13,7 @@ from profiler_kit.findings.numbers import LATENCY
 from profiler_kit.findings.out_of_memory import failures
 from profiler_kit.findings.quality import losses
 from profiler_kit.findings.records import what_ran
-from profiler_kit.findings.time import activities, of_gpu
+from profiler_kit.findings.time import REGION_BARS, activities, wholes
 from profiler_kit.formats.run_record import RunRecord
 from profiler_kit.load.discover.runs import RunFolder
 from profiler_kit.names import printable
@@ -25,10 +25,6 @@ from profiler_kit.trace import Trace
 
 _SHOWN = 3
 _PAGES = {"regions": "Regions", "kernels": "Kernels", "operators": "Operators", "layers": "Layers", "ranks": "Ranks"}
-_BARS = (
-    "Solid: busy, time in which a kernel the region launched ran, overlaps counted once. Pale: their sum. "
-    "Nested regions are part of the one above them."
-)
 
 
 def heading(run: RunFolder) -> None:
@@ -75,27 +71,25 @@ def why(found: list[Finding]) -> None:
 
 def on_gpu(folder: RunFolder, trace: Trace) -> None:
     """Where the time of a run with GPU events went."""
-    time, kernels = trace.summary()["gpu_timeline"], name_sums(trace.kernels())
+    kernels = name_sums(trace.kernels())
+    of_span, of_busy, of_sum = wholes(trace, kernels)
     for number, (name, part) in enumerate(activities(trace)):
         st.subheader(
             f"What {name} did while recorded",
             help="Every stream together; overlaps are counted once, in this order.",
         )
-        st.caption(f"100 % is the recorded span, {fmt_ns(time['total_ns'])}: waiting is part of it.")
+        st.caption(f"{of_span}: waiting is part of it.")
         widgets.figure(figures.activity_bar(part), f"activity-{number}" if number else "activity")
     left, right = st.columns([3, 2], gap="large")
     with left:
-        st.subheader("Where GPU time went", help=_BARS)
-        st.caption(
-            f"100 % is the time in which {of_gpu(trace, 'a GPU')} was busy, {fmt_ns(time['busy_ns'])}: "
-            "waiting is left out."
-        )
+        st.subheader("Where GPU time went", help=REGION_BARS)
+        st.caption(f"{of_busy}: waiting is left out.")
         st.html(bars.region_bars(trace.regions()))
         widgets.csv(cache.table(folder, "regions"), "overview-regions")
         latency(folder.record)
     with right:
         st.subheader("Longest kernels", help="Kernels, memory copies and memory sets, added up by name.")
-        st.caption(f"100 % is the sum of all of them, {fmt_ns(int(kernels['sum_ns'].sum()))}.")
+        st.caption(f"{of_sum}.")
         st.html(bars.kernel_bars(kernels))
         widgets.csv(cache.table(folder, "kernels"), "overview-kernels")
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import pandas as pd
 import streamlit as st
 
 from app import query_params
 from app.parts import tables, widgets
 from app.query_params import Range
 from profiler_kit.analyses.gpu.kernels import kernel_totals
-from profiler_kit.analyses.gpu.timeline import gpu_timeline
 from profiler_kit.analyses.gpu.window import events_between, events_under, operator_sums
+from profiler_kit.findings.work import kernel_numbers, operator_numbers
 from profiler_kit.names import printable
 from profiler_kit.tables import every_table
-from profiler_kit.text import fmt_count, fmt_ns, fmt_path, fmt_percent
+from profiler_kit.text import fmt_ns, fmt_path
 from profiler_kit.trace import Trace
 
 _DIGITS = 10
@@ -50,28 +49,17 @@ def work(trace: Trace, path: tuple[str, ...] | None, selected: Range | None) -> 
     on_gpu = trace.presence.ran == "gpu"
     every = trace.gpu_events() if on_gpu else trace.operators()
     events = every if path is None else events_under(every, path)
+    range_ns = None if selected is None else selected[1] - selected[0]
     if on_gpu:
         events = events if selected is None else events_between(events, *selected)
-        said, name, rows = _of_kernels(events, selected), "kernels", kernel_totals(events)
+        said, name, rows = kernel_numbers(events, range_ns), "kernels", kernel_totals(events)
     else:
         if selected is not None:  # self time cannot be cut: whole operators
             events = events[(events["start_ns"] >= selected[0]) & (events["start_ns"] < selected[1])]
-        said, name, rows = _of_operators(events, selected), "operator_sums", operator_sums(events)
+        said, name, rows = operator_numbers(events, range_ns), "operator_sums", operator_sums(events)
     st.subheader(_heading("Kernels" if on_gpu else "Operators", path, selected))
     st.caption(said + _how(path, selected))
     tables.show(every_table()[name].holding(rows, trace), "kernels" if on_gpu else "operators", rows=12)
-
-
-def _of_kernels(events: pd.DataFrame, selected: Range | None) -> str:
-    busy = gpu_timeline(events)["busy_ns"]
-    share = "" if selected is None else f" ({fmt_percent(busy / max(1, selected[1] - selected[0]))} of the range)"
-    total = fmt_ns(int(events["dur_ns"].sum()))
-    return f"{fmt_count(len(events))} GPU events · sum {total} · busy {fmt_ns(busy)}{share}"
-
-
-def _of_operators(events: pd.DataFrame, selected: Range | None) -> str:
-    said = f"{fmt_count(len(events))} operators · self time {fmt_ns(int(events['self_ns'].sum()))}"
-    return said + (" · those that start in the range" if selected else "")
 
 
 def _heading(what: str, path: tuple[str, ...] | None, selected: Range | None) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+import pandas as pd
+
 from profiler_kit.analyses.gpu.batch_load import BatchLoad
 from profiler_kit.analyses.gpu.gpu_presence import Presence
 from profiler_kit.analyses.gpu.idle import HOST_BOUND, KERNEL_WAIT, OTHER
@@ -26,6 +28,10 @@ FORMS: Final[dict[str, str]] = {
     "ascend": "torch_npu (Ascend)",
     "xla": "TensorFlow or JAX (XLA)",
 }
+REGION_BARS: Final = (
+    "Solid: busy, time in which a kernel the region launched ran, overlaps counted once. Pale: their sum. Nested "
+    "regions are part of the one above them."
+)
 EXPOSED_FROM: Final = 0.1  # share of the recorded span from which exposed communication is worth a sentence
 MOST_GPUS: Final = 8  # drawn one by one
 EACH_UP_TO: Final = 4  # GPUs whose shares are said one by one
@@ -116,6 +122,16 @@ def activities(trace: Trace) -> list[tuple[str, GpuTimeline]]:
 def of_gpu(trace: Trace, several: str = "every GPU") -> str:
     """ "the GPU", and what to say instead where the trace holds several."""
     return "the GPU" if len(trace.summary()["devices"]) < 2 else several
+
+
+def wholes(trace: Trace, kernels: pd.DataFrame) -> tuple[str, str, str]:
+    """What 100 % is: of what the GPU did, of where it was busy, and of the longest kernels. Takes NAME_SUMS."""
+    time, which = trace.summary()["gpu_timeline"], of_gpu(trace, "a GPU")
+    return (
+        f"100 % is the recorded span, {fmt_ns(time['total_ns'])}",
+        f"100 % is the time in which {which} was busy, {fmt_ns(time['busy_ns'])}",
+        f"100 % is the sum of all of them, {fmt_ns(int(kernels['sum_ns'].sum()))}",
+    )
 
 
 def _on_host(trace: Trace, presence: Presence) -> Finding:

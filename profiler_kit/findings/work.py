@@ -51,6 +51,20 @@ def group_numbers(events: pd.DataFrame) -> str:
     )
 
 
+def kernel_numbers(events: pd.DataFrame, range_ns: int | None) -> str:
+    """The numbers that sum up kernels, those of a range so many ns long when there is one. Takes GPU_EVENTS."""
+    busy = gpu_timeline(events)["busy_ns"]
+    share = "" if range_ns is None else f" ({fmt_percent(busy / max(1, range_ns))} of the range)"
+    total = fmt_ns(int(events["dur_ns"].sum()))
+    return f"{fmt_count(len(events))} GPU events · sum {total} · busy {fmt_ns(busy)}{share}"
+
+
+def operator_numbers(events: pd.DataFrame, range_ns: int | None) -> str:
+    """The same of operators, which belong to the range that they start in. Takes OPERATORS."""
+    said = f"{fmt_count(len(events))} operators · self time {fmt_ns(int(events['self_ns'].sum()))}"
+    return said + ("" if range_ns is None else " · those that start in the range")
+
+
 def no_call_sites(origins: pd.DataFrame) -> Finding | None:
     """What would tell more about where kernels were launched, when it was not recorded. Takes KERNEL_ORIGINS."""
     if not origins["site"].eq("").all():

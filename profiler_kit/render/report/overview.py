@@ -13,7 +13,7 @@ from profiler_kit.finding import of_kind, of_the_file
 from profiler_kit.findings.advice import HELP, NOTHING
 from profiler_kit.findings.collect import headline
 from profiler_kit.findings.numbers import numbers
-from profiler_kit.findings.time import IDLE_CAUSES, activities, idle_causes, idle_regions, of_gpu
+from profiler_kit.findings.time import IDLE_CAUSES, REGION_BARS, activities, idle_causes, idle_regions, of_gpu, wholes
 from profiler_kit.render.bars import Bar, kernel_rows, operator_rows, region_rows
 from profiler_kit.render.html import Colours, fill
 from profiler_kit.render.report.section import Block, Section
@@ -27,10 +27,6 @@ REGION_ROWS: Final = 12
 RANKED_ROWS: Final = 6
 WAITS: Final = 5
 ADVICE: Final = 3
-_BARS: Final = (
-    "Solid: busy, time in which a kernel the region launched ran, overlaps counted once. Pale: their sum. Nested "
-    "regions are part of the one above them."
-)
 _IDLE: Final = "Stretches in which nothing ran on any GPU, by what ended them. They add up to the idle time exactly."
 _IDLE_HUES: Final = {HOST_BOUND: HUES[1], KERNEL_WAIT: NEUTRAL, OTHER: IDLE}
 Row = list[Block]
@@ -57,17 +53,17 @@ def overview(run: Run, colours: Colours, prefix: str = "") -> Section:
 
 
 def _on_gpu(run: Run, trace: Trace, colours: Colours) -> list[Row]:
-    time, kernels = trace.summary()["gpu_timeline"], name_sums(trace.kernels())
+    kernels = name_sums(trace.kernels())
     regions = region_rows(trace.regions(), REGION_ROWS, colours=colours, bounds=run.bounds)
-    whole = f"100 % is the recorded span, {fmt_ns(time['total_ns'])}."
-    did = [[Block(f"What {name} did while recorded", activity(part), whole)] for name, part in activities(trace)]
+    of_span, of_busy, of_sum = (f"{said}." for said in wholes(trace, kernels))
+    did = [[Block(f"What {name} did while recorded", activity(part), of_span)] for name, part in activities(trace)]
     return [
         *did,
-        [Block("Where GPU time went", _bars(regions, "marked"),
-               f"100 % is the time in which {of_gpu(trace, 'a GPU')} was busy, {fmt_ns(time['busy_ns'])}.", _BARS),
-         Block("Longest kernels", _bars(kernel_rows(kernels, RANKED_ROWS), "above"),
-               f"100 % is the sum of all of them, {fmt_ns(int(kernels['sum_ns'].sum()))}.")],
-    ]  # fmt: skip
+        [
+            Block("Where GPU time went", _bars(regions, "marked"), of_busy, REGION_BARS),
+            Block("Longest kernels", _bars(kernel_rows(kernels, RANKED_ROWS), "above"), of_sum),
+        ],
+    ]
 
 
 def _on_host(trace: Trace, colours: Colours) -> Row:
