@@ -26,7 +26,9 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final, Generic, TypeVar
 
@@ -50,7 +52,7 @@ MAGIC: Final = b"profiler_kit 3\n\0"  # raise the number when the meaning of wha
 
 _PREFIX: Final = struct.Struct("<16sQII")
 _ALIGN: Final = 64
-_BLOCK_BYTES: Final = 1 << 20
+PARALLEL_BYTES: Final = 8 << 20  # of arrays that are read by several threads
 _ARRAY: Final = 1  # msgpack's extension type for the number of an array
 _ENTRY: Final = re.compile(r"[0-9a-f]{32}\.[a-z]+")
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", re.IGNORECASE)
@@ -355,9 +357,18 @@ def read_file(file: Path, kind: Kind[T], stamp: Mapping[str, Any], *, mapped: bo
     """
     with file.open("rb") as source:
         try:
-            head, start = _read_head(source, kind, stamp)
-            everything = np.memmap(source, np.uint8, "r")
-            arrays = [_array(everything[start + p.start :], p, mapped=mapped or kind.mapped) for p in head.arrays]
+            head, size, sum_of_rest = _read_head(source, kind, stamp)
+            rest = np.memmap(source, np.uint8, "r")[size:]
+            array_at = partial(_array, rest[_padded(size) - size :], mapped=mapped or kind.mapped)
+            if len(rest) < PARALLEL_BYTES:
+                found, arrays = isal_zlib.crc32(rest), list(map(array_at, head.arrays))
+            else:  # neither holds Python's lock
+                with ThreadPoolExecutor() as pool:
+                    checked = pool.submit(isal_zlib.crc32, b"" if kind.mapped else rest)
+                    arrays = list(pool.map(array_at, head.arrays))
+                    found = checked.result()
+            if found != sum_of_rest and not kind.mapped:
+                raise NotOurs("an array is damaged")
 
             def put_back(_: int, number: memoryview) -> Array:
                 return arrays[int.from_bytes(number, "little")]
@@ -367,8 +378,8 @@ def read_file(file: Path, kind: Kind[T], stamp: Mapping[str, Any], *, mapped: bo
             raise NotOurs(str(error)) from error
 
 
-def _read_head(source: IO[bytes], kind: Kind[T], stamp: Mapping[str, Any]) -> tuple[_Head, int]:
-    """The head, and where the arrays begin; raises NotOurs unless everything fits."""
+def _read_head(source: IO[bytes], kind: Kind[T], stamp: Mapping[str, Any]) -> tuple[_Head, int, int]:
+    """The head, where it ends, and the checksum of what follows; raises NotOurs unless everything fits."""
     file_bytes = os.fstat(source.fileno()).st_size
     magic, size, head_sum, sum_of_rest = _PREFIX.unpack(source.read(_PREFIX.size))
     if magic != MAGIC or size > file_bytes:
@@ -380,19 +391,14 @@ def _read_head(source: IO[bytes], kind: Kind[T], stamp: Mapping[str, Any]) -> tu
     start = _padded(_PREFIX.size + size)
     if head.kind != kind.name or head.stamp != stamp or file_bytes != start + head.size:
         raise NotOurs("made from another file, or cut off")
-    if not kind.mapped:
-        found = 0
-        while block := source.read(_BLOCK_BYTES):
-            found = isal_zlib.crc32(block, found)
-        if found != sum_of_rest:
-            raise NotOurs("an array is damaged")
-    return head, start
+    return head, source.tell(), sum_of_rest
 
 
 def _array(data: Array, place: _Place, *, mapped: bool) -> Array:
-    """One array from the bytes that begin with it: a view of them, or an array of its own in the dtype it had."""
+    """One array of those in `data`: a view of its bytes, or an array of its own in the dtype it had."""
     stored = np.dtype(place.stored)
-    view = np.asarray(data[: math.prod(place.shape) * stored.itemsize]).view(stored).reshape(place.shape)
+    size = math.prod(place.shape) * stored.itemsize
+    view = np.asarray(data[place.start : place.start + size]).view(stored).reshape(place.shape)
     if mapped:
         return view
     return resized(view, place.dtype) if stored.str != place.dtype else view.copy()

@@ -9,7 +9,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final, TypeVar
 
@@ -66,8 +65,11 @@ def load_chrome_trace(path: Path | str, *, arguments: Sequence[str] = (), report
     Raises what read_chrome_trace raises, and OptionError when PROFILER_KIT_CACHE_LIMIT is not a size.
     """
     file = require_file(path, "a chrome trace", HINT)
-    read = partial(read_chrome_trace, file, arguments=arguments, report=report)
     entry = find_trace(TRACES, file, arguments)
+
+    def read() -> ChromeTrace:
+        return read_chrome_trace(file, arguments=arguments, report=report)
+
     return cache.load(entry, read) if entry is not None else _load_small(file, arguments, read)
 
 

@@ -254,7 +254,7 @@ class Scanner:
             return
         self._room = max(least, rows + rows // 2, _LEAST_ROWS, 0 if self._arrays else self._expected_rows)
         for number, dtype in self._dtypes():
-            array = np.empty(self._room, dtype)
+            array: npt.NDArray[Any] = np.empty(self._room, dtype)
             if rows and self._is_filled(number):
                 array[:rows] = self._arrays[number][:rows]
             self._arrays[number] = array
