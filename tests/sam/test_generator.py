@@ -10,7 +10,7 @@ import torch
 from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.modeling import Sam
 
-from profiler_kit.errors import OptionError
+from profiler_kit.errors import InputError, OptionError
 from profiler_kit.models.sam import generator
 from profiler_kit.models.sam.accuracy import decode
 from profiler_kit.models.sam.generator import MaskGenerator, crop_boxes, mask_of, run_ends
@@ -91,6 +91,21 @@ def test_run_lengths(sam: Sam) -> None:
         assert np.array_equal(mask_of({"size": [6, 5], "counts": lengths}), mask.numpy())
 
 
+@pytest.mark.parametrize(
+    ("image", "found"),
+    [
+        (np.zeros((4, 5), dtype=np.uint8), "uint8[4, 5]"),
+        (np.zeros((4, 5, 4), dtype=np.uint8), "uint8[4, 5, 4]"),
+        (np.zeros((4, 5, 3)), "float64[4, 5, 3]"),
+        (np.zeros((0, 5, 3), dtype=np.uint8), "uint8[0, 5, 3]"),
+    ],
+)
+def test_what_is_no_image(sam: Sam, image: Any, found: str) -> None:
+    with pytest.raises(InputError) as caught:
+        MaskGenerator(SamSegmenter(sam)).generate(image)
+    assert str(caught.value) == f"an image: found {found}, expected uint8[H, W, 3]: red, green and blue."
+
+
 def test_specks_and_holes_go(sam: Sam) -> None:
     scipy = pytest.importorskip("scipy.ndimage")
     options = {"points_per_side": 4, "pred_iou_thresh": 0.0, "stability_score_thresh": 0.0, "min_mask_region_area": 60}
@@ -123,6 +138,23 @@ def test_crops_cover_the_image() -> None:
             "point_grids: found 1, expected 2: one for the image and one for each of crop_n_layers.",
         ),
         ({"points_per_batch": 0}, "points_per_batch is 0, expected a whole number from 1."),
+        (
+            {"crop_n_points_downscale_factor": 0},
+            "crop_n_points_downscale_factor is 0, expected a whole number from 1.",
+        ),
+        (
+            {"points_per_side": 3, "crop_n_layers": 2, "crop_n_points_downscale_factor": 2},
+            "points_per_side is 3, which leaves no point for the crops of the last layer, expected 4 or more: "
+            "crop_n_points_downscale_factor to the power of crop_n_layers.",
+        ),
+        *(
+            (
+                {"points_per_side": None, "point_grids": [np.full((1, 2), 0.5), np.full(shape, value)]},
+                f"point_grids, layer 1: found shape {shape}, expected float[N, 2] in 0 to 1: shares of the width and "
+                "the height.",
+            )
+            for shape, value in (((2,), 0.5), ((0, 2), 0.5), ((4, 3), 0.5), ((4, 2), 17.0), ((4, 2), np.nan))
+        ),
         (
             {"output_mode": "png"},
             "output_mode is 'png', expected one of binary_mask, uncompressed_rle, coco_rle.",

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 
 from profiler_kit.capture.regions import region
-from profiler_kit.errors import OptionError
+from profiler_kit.errors import InputError, OptionError
 
 Pixels = npt.NDArray[np.uint8]
 Points = npt.NDArray[np.float64]
@@ -68,10 +68,24 @@ class GeneratorOptions:
                 f"point_grids: found {len(self.point_grids)}, expected {self.crop_n_layers + 1}: one for the image and "
                 "one for each of crop_n_layers."
             )
-        for name, least in (("points_per_side", 1), ("points_per_batch", 1), ("crop_n_layers", 0)):
+        for number, points in enumerate(self.point_grids or ()):
+            grid = np.asarray(points, dtype=np.float64)
+            if grid.ndim != 2 or grid.shape[1:] != (2,) or not len(grid) or not ((grid >= 0) & (grid <= 1)).all():
+                raise OptionError(
+                    f"point_grids, layer {number}: found shape {grid.shape}, expected float[N, 2] in 0 to 1: shares of "
+                    "the width and the height."
+                )
+        wholes = {"points_per_side": 1, "points_per_batch": 1, "crop_n_layers": 0, "crop_n_points_downscale_factor": 1}
+        for name, least in wholes.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise OptionError(f"{name} is {value}, expected a whole number from {least}.")
+        factor = self.crop_n_points_downscale_factor**self.crop_n_layers
+        if self.points_per_side is not None and self.points_per_side < factor:
+            raise OptionError(
+                f"points_per_side is {self.points_per_side}, which leaves no point for the crops of the last layer, "
+                f"expected {factor} or more: crop_n_points_downscale_factor to the power of crop_n_layers."
+            )
         if self.min_mask_region_area > 0 and find_spec("scipy") is None:
             raise OptionError(f"min_mask_region_area is {self.min_mask_region_area}: needs scipy. pip install scipy")
         if self.output_mode not in get_args(OutputMode):
@@ -157,6 +171,10 @@ class MaskGenerator:
 
         points: what is asked of each image, as `segment` takes them; None for the grid, and all masks.
         """
+        for image in images:
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+                found = f"{image.dtype}[{', '.join(map(str, image.shape))}]"
+                raise InputError(f"an image: found {found}, expected uint8[H, W, 3]: red, green and blue.")
         whole, asked = self.model.embed(images), points or [None] * len(images)
         return [
             self._image(image, embedding) if some is None else self._each(image, embedding, some)
