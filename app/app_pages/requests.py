@@ -39,11 +39,11 @@ every = every_table()["requests"].of_source(served)
 names = [str(number) for number in every.frame["id"].tolist()]
 picked = tables.pick_row(every, "requests", names=names, param="request", rows=10) or 0
 request = every.frame.iloc[picked]
-st.subheader(f"Request {request['id']}, in batch {request['batch']} with {request['batch_size'] - 1} others")
+st.subheader(f"Request {request['id']}: 1 of {request['batch_size']} in batch {request['batch']}")
 mine = every_table()["request_parts"].of_source(served).frame.query("id == @request['id']")
 tables.show(every_table()["request_parts"].holding(mine.reset_index(drop=True), served), "request-parts")
 if run.trace is not None and (of := batch_region(served, int(request["batch"]), run.trace.region_instances())):
-    region_parts.work(run.trace, None, of)
+    region_parts.work(run.trace, None, of, f"batch {request['batch']}")
 if not served.batches.empty:
     st.subheader("Batches", help="How many requests each batch held; below, every batch.")
     most = 0 if run.record is None else run.record.batch_size

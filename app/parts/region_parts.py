@@ -44,8 +44,11 @@ def focus(trace: Trace, path: tuple[str, ...] | None, *, on_gpu: bool) -> Range 
     return int(one[start_end[0]]), int(one[start_end[1]])
 
 
-def work(trace: Trace, path: tuple[str, ...] | None, selected: Range | None) -> None:
-    """Kernels (without a GPU operators) of the region picked, of the selected range, of both when there are both."""
+def work(trace: Trace, path: tuple[str, ...] | None, selected: Range | None, heading: str = "") -> None:
+    """Kernels (without a GPU operators) of the region picked, of the selected range, of both when there are both.
+
+    heading: what the range is, where it was not selected on the timeline.
+    """
     on_gpu = trace.presence.ran == "gpu"
     every = trace.gpu_events() if on_gpu else trace.operators()
     events = every if path is None else events_under(every, path)
@@ -57,8 +60,9 @@ def work(trace: Trace, path: tuple[str, ...] | None, selected: Range | None) -> 
         if selected is not None:  # self time cannot be cut: whole operators
             events = events[(events["start_ns"] >= selected[0]) & (events["start_ns"] < selected[1])]
         said, name, rows = operator_numbers(events, range_ns), "operator_sums", operator_sums(events)
-    st.subheader(_heading("Kernels" if on_gpu else "Operators", path, selected))
-    st.caption(said + _how(path, selected))
+    what = "Kernels" if on_gpu else "Operators"
+    st.subheader(f"{what} in {heading}" if heading else _heading(what, path, selected))
+    st.caption(said if heading else said + _how(path, selected))
     tables.show(every_table()[name].holding(rows, trace), "kernels" if on_gpu else "operators", rows=12)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from profiler_kit.analyses.serving.batches import BATCHES, batches_of
+from profiler_kit.analyses.serving.batches import BATCHES, batches_of, request_parts
 from profiler_kit.analyses.serving.requests import request_waterfall
 from profiler_kit.attribute.frames import GPU_EVENTS, REGION_INSTANCES
 from profiler_kit.run import load_run
@@ -31,6 +32,12 @@ def test_a_batch_in_the_trace(tmp_path: Path) -> None:
         [0, "nms", 10, 4, 1],
         [0, "(rest)", 18, 2, 1],
     ]
+    assert run.requests is not None
+    each = request_parts(run.served).groupby("id")["dur_ns"].sum()
+    assert each.tolist() == run.requests["latency_ns"].tolist()  # the stages and parts add up, to the nanosecond
+    longer = run.served.parts.assign(gpu_busy_ns=lambda parts: parts["gpu_busy_ns"] + (parts["part"] == "(rest)") * 30)
+    more = request_parts(dataclasses.replace(run.served, parts=longer))  # the region went on after the last masks
+    assert more.groupby("id")["dur_ns"].sum().tolist() == each.tolist() and "nms" in set(more["part"])
     found = profiler_kit(
         "query",
         tmp_path,

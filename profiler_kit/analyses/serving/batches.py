@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Final
 
@@ -49,8 +50,8 @@ REQUEST_PARTS: Final = Schema(
     "REQUEST_PARTS",
     "stage of a request, or part of its batch, in the order in which they begin",
     {
-        "id": Column("int64", "Number of the request.", label="request", unit="id"),
-        "batch": _BATCH,
+        "id": Column("int64", "Number of the request.", label="request", unit="id", show="varied"),
+        "batch": dataclasses.replace(_BATCH, show="varied"),
         "part": Column("str", "Stage of the request; in the model the parts of its batch, and what they leave."),
         "place": Column("str", "Where the time was taken: by the server, on the GPU, or on the host."),
         "dur_ns": Column("int64", "How much of the latency it was."),
@@ -178,9 +179,15 @@ def request_parts(served: Served) -> pd.DataFrame:
     inside["dur_ns"] = inside["gpu_busy_ns"].where(on_gpu, inside["host_ns"])
     inside["order"] += inside.groupby("id").cumcount() + 1
     inside["place"] = np.where(on_gpu, "GPU", "host")
-    # what the parts leave of the stage in the model
-    used = inside.groupby("id")["dur_ns"].sum()
+    # what the parts leave of the stage in the model; what its region went on for after the last masks is in no request
     model = stages["stage"] == "gpu_ns"
+    known = stages[model].set_index("id")["dur_ns"]
+    over = (inside.groupby("id")["dur_ns"].sum() - known).clip(lower=0)
+    rest = inside["part"] == REST
+    inside.loc[rest, "dur_ns"] = (inside["dur_ns"] - inside["id"].map(over).fillna(0).astype("int64")).clip(lower=0)[
+        rest
+    ]
+    used = inside.groupby("id")["dur_ns"].sum()
     left = stages.loc[model, "dur_ns"] - stages.loc[model, "id"].map(used).fillna(0).astype("int64")
     split = stages["id"].isin(used.index) & model & (left.reindex(stages.index) >= 0)
     stages.loc[split, "dur_ns"] = left[split[model]]

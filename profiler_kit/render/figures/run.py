@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -95,7 +96,11 @@ def request_waterfall(served: Served, *, most: int = 30) -> go.Figure:
     unit = time_unit(slow["latency_ns"].dropna().tolist())
     # in the order of the slowest request, then what only others have
     names = list(dict.fromkeys([*parts.loc[parts["id"] == ids[0], "part"], *parts["part"]]))
-    colours = {**region_colours(names), GPU_IDLE: IDLE}
+    # what the server does in greys, the queue apart; hues for the parts of the batch, as on the timeline
+    greys = ("#C4C8CE", "#9AA1AB", "#6F7782", "#565D67")
+    server = list(dict.fromkeys(parts.loc[parts["place"] == "server", "part"]))
+    plain = {**dict(zip(server, itertools.cycle(greys))), "queue": MARK, GPU_IDLE: IDLE}
+    colours = {**region_colours([name for name in names if name not in plain]), **plain}
     figure = go.Figure()
     for name in names:
         mine = parts[parts["part"] == name].set_index("id")
@@ -111,7 +116,7 @@ def request_waterfall(served: Served, *, most: int = 30) -> go.Figure:
         )
     figure.update_layout(
         barmode="stack",
-        height=130 + 18 * len(slow),
+        height=190 + 18 * len(slow),
         margin=MARGIN,
         bargap=0.25,
         legend={**LEGEND_ABOVE, "y": 1.02, "traceorder": "normal"},
