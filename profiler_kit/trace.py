@@ -39,6 +39,7 @@ from profiler_kit.analyses.gpu.operators import (
 from profiler_kit.analyses.gpu.peaks import Peaks, peaks_of, read_peaks
 from profiler_kit.analyses.gpu.regions import region_totals
 from profiler_kit.analyses.gpu.replay import (
+    WHAT_IF,
     Change,
     Replay,
     critical_path,
@@ -439,7 +440,7 @@ class Trace:
         """Names of the devices that GPU events ran on, as the metadata has them; "" where it does not say."""
         listed = self.metadata.get("deviceProperties")
         known = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
-        names = {one.get("id"): str(one.get("name", "")) for one in known}
+        names = {one["id"]: str(one.get("name", "")) for one in known if isinstance(one.get("id"), int)}
         return sorted({names.get(device, "") for device in self.gpu_events()["device"].dropna().unique().tolist()})
 
     @kept
@@ -511,6 +512,8 @@ class Trace:
     ) -> pd.DataFrame:
         """WHAT_IF: the recorded span if a region were faster, a kernel gone, or gaps shorter; else what takes most."""
         details, regions, changes = self.kernel_details(), self.regions(), []
+        if details.empty:
+            return WHAT_IF.empty()
         paths = [path for path in regions["path"] if region in (path[-1], " > ".join(path))]
         if region is not None:
             self._launched_in(region)
