@@ -23,6 +23,8 @@ with widgets.one_line_errors():
         shown = widgets.switch("View", parts.views(folder), "view", meaning=parts.VIEW_HELP)
         if shown == parts.STEPS:
             widgets.figure(figures_ladder.waterfall(rows), "ladder-waterfall")
+            if record.setup.family == "student":
+                tables.show(every_table()["students"].of_source(record), "students-table", rows=16)
             tables.show(every_table()["ladder"].of_source(record), "ladder-table", rows=16)
             parts.facts(record)
         elif shown == parts.TRADE_OFFS:

@@ -172,12 +172,55 @@ def bench(
     _measure(cases, rows, out, device, overwrite, as_json, iterations=iterations, warmup=warmup, traces=traces)
 
 
+def quantize(
+    student: Student,
+    mode: Annotated[str, typer.Option(help="ptq: after training; qat: with some more of it.")] = "ptq",
+    teacher_checkpoint: TeacherCheckpoint = None,
+    images: Images = None,
+    scenes: Annotated[int, typer.Option(help="Images to see the ranges of, or to learn from.")] = 32,
+    steps: Annotated[int, typer.Option(help="Of qat.")] = 200,
+    batch_size: Annotated[int, typer.Option(help="Images at once.")] = 4,
+    rate: Annotated[float, typer.Option(help="Learning rate of qat.")] = 1e-4,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="File to write. [default: int8.pt2 beside the student]")] = None,
+) -> None:
+    """Bring a student's convolutions to int8, converted for torch's compiler on a CPU; additive attention stays float.
+
+    What is written runs in int8: sam student eval and bench measure it with --int8.
+    """
+    from profiler_kit.models.student.quantize import INT8, QuantizeOptions
+    from profiler_kit.models.student.quantize import quantize as run
+
+    file = _file(student)
+    options = QuantizeOptions(
+        student=file,
+        mode=mode,
+        teacher_checkpoint=teacher_checkpoint,
+        images=images,
+        scenes=scenes,
+        steps=steps,
+        batch=batch_size,
+        rate=rate,
+        seed=seed,
+        out=out or file.with_name(INT8),
+    )
+    with progress_bar("quantize") as report:
+        written = run(options, report=report)
+    typer.echo(f"written to {written}\n  next   profiler-kit sam student eval {student} --int8 {written} --device cpu")
+
+
+def _file(student: Path) -> Path:
+    """The student's file, of a folder that in it."""
+    from profiler_kit.models.student.train import STUDENT
+
+    return student / STUDENT if student.is_dir() else student
+
+
 def _student_options(student: Path, teacher_checkpoint: Path | None, int8: Path | None) -> dict[str, Any]:
     """The options of a student's workload beside its teacher, from its file."""
     from profiler_kit.models.student.models import PREFIX, read_student
-    from profiler_kit.models.student.train import STUDENT
 
-    path = student / STUDENT if student.is_dir() else student
+    path = _file(student)
     found = read_student(path)
     return {
         "name": PREFIX + found.backbone,
@@ -242,4 +285,4 @@ def _as_json(record: LadderRecord) -> dict[str, object]:
     return {**facts, **images, "students": every_table()["students"].of_source(record).records()}
 
 
-COMMANDS: Final = {"train": train, "eval": evaluate, "bench": bench}
+COMMANDS: Final = {"train": train, "eval": evaluate, "bench": bench, "quantize": quantize}

@@ -22,11 +22,11 @@ CPU = torch.device("cpu")
 TINY = {"name": "student_cas_vit_tiny", "teacher": "vit_tiny"}
 
 
-def file_of(path: Path, **change: object) -> Path:
+def file_of(path: Path, backbone: str = "cas_vit_tiny", **change: object) -> Path:
     """A student's file with random weights, for the random vit_tiny of seed 0."""
     teacher = SamWorkload(name="vit_tiny").model(CPU)
-    encoder, _ = load_encoder(teacher, "cas_vit_tiny", None, 3)
-    facts = {"backbone": "cas_vit_tiny", "teacher": "vit_tiny", "teacher_weights": "random:0"}
+    encoder, _ = load_encoder(teacher, backbone, None, 3)
+    facts = {"backbone": backbone, "teacher": "vit_tiny", "teacher_weights": "random:0"}
     student = StudentFile(
         **{**facts, "taught_on": "generated scenes", "side": 256, **change}, encoder=encoder.state_dict()
     )  # type: ignore[arg-type]

@@ -30,8 +30,9 @@ from profiler_kit.workload.row import RowPlan, run_row
 TINY = TrainOptions(teacher="vit_tiny", backbone="cas_vit_tiny", device="cpu", batch=2, prompts=1, scenes=3, steps=3)
 
 
-def drawn(_options: TrainOptions, side: int, count: int, _stack: object) -> Iterator[Sample]:
-    return (make_sample(number, side) for number in range(count))
+def drawn(images: Path | None, _teacher: object, count: int, *_: object) -> Iterator[Sample]:
+    assert images is None
+    return (make_sample(number, 256) for number in range(count))
 
 
 @pytest.fixture(autouse=True)

@@ -149,7 +149,7 @@ class TaughtStore(SceneStore):
         """The teacher's maps of all images."""
         for start in range(0, len(self), _ENCODED):
             index = torch.arange(start, min(start + _ENCODED, len(self)), device=self.images.device)
-            images = ask_scenes(self, self._teacher, index, 1, recolour=False).images
+            images = self.images_of(index)
             with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
                 found = self._teacher.image_encoder(images)
             found = found if isinstance(found, tuple) else (found,)
@@ -157,6 +157,10 @@ class TaughtStore(SceneStore):
                 self.maps = [part.new_empty((len(self), *part.shape[1:]), dtype=torch.float16) for part in found]
             for kept, part in zip(self.maps, found, strict=True):
                 kept[index] = part.half()
+
+    def images_of(self, index: Tensor) -> Tensor:
+        """The images of that index, as the encoder takes them."""
+        return ask_scenes(self, self._teacher, index, 1, recolour=False).images
 
     def draw(self, batch: int, prompts: int) -> tuple[Task, tuple[Tensor, ...]]:
         """Scenes at random, prompts for each, and the teacher's maps."""
@@ -189,14 +193,10 @@ def train(options: TrainOptions, *, report: Report = silent) -> Path:
     device = choose_device(options.device)
     count = options.scenes or (4096 if device.type == "cuda" else 64)
     with contextlib.ExitStack() as stack:
-        samples: Iterator[Sample] = iter(())
-        if options.images is None:
-            samples = _drawn(options, encoder.img_size, count, stack)
+        samples = samples_of(options.images, loaded.model, count, options.workers, stack)
         run = _Run(options, loaded, encoder, device, report)
         run.facts |= {"init": init, "scenes": count}
         before = run.read_state() if options.resume else None
-        if options.images is not None:
-            samples = photograph_samples(run.teacher, options.images, count)
         run.prepare(samples)
     if before is not None:
         run.take_up(before)
@@ -206,11 +206,17 @@ def train(options: TrainOptions, *, report: Report = silent) -> Path:
     return options.out
 
 
-def _drawn(options: TrainOptions, side: int, count: int, stack: contextlib.ExitStack) -> Iterator[Sample]:
-    """Scenes by processes that begin now, before CUDA is touched, and end with the stack."""
-    pool = stack.enter_context(ProcessPoolExecutor(options.workers, mp_context=process_context()))
+def samples_of(
+    images: Path | None, teacher: Sam, count: int, workers: int, stack: contextlib.ExitStack
+) -> Iterator[Sample]:
+    """The first images of the folder, or scenes by processes that begin now, before CUDA is touched, until the stack
+    ends.
+    """
+    if images is not None:
+        return photograph_samples(teacher, images, count)
+    pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=process_context()))
     stack.callback(pool.shutdown, cancel_futures=True)
-    return pool.map(make_sample, range(count), repeat(side), chunksize=4)
+    return pool.map(make_sample, range(count), repeat(int(teacher.image_encoder.img_size)), chunksize=4)
 
 
 class _Run:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,6 +33,7 @@ from profiler_kit.models.student.optimizations import (
     WITH_DECODER,
     beside_teacher,
 )
+from profiler_kit.models.student.quantize import Int8Encoder, frozen, put_int8
 from profiler_kit.workload.optimizations import LadderRow, Optimization
 from profiler_kit.workload.protocol import Bench, Workload
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 else:
     _Base = object
 
+INT8: Final = "int8"  # the optimization that runs the student quantized
 _ENCODER: Final = re.compile(r"image_encoder(\.(stages\.\d+(\.\d+)?|laterals\.\d+|heads\.\d+))?")
 
 
@@ -84,6 +86,10 @@ class _Student(_Base):
         if self.beside:
             about = "the image encoder replaced by the student's"
             self.optimizations = {STUDENT: Optimization(STUDENT, about, self.put_in, exact=False), **self.optimizations}
+        if self.beside and self.int8 is not None:
+            about, alone = "the student's encoder in int8, compiled for a CPU", tuple(OPTIMIZATIONS)
+            int8 = Optimization(INT8, about, self._quantized, (STUDENT,), alone, (STUDENT,), compiles=True, exact=False)
+            self.optimizations = {**self.optimizations, INT8: replace(int8, package="torchao", settings=frozen)}
 
     @property
     def backbone(self) -> str:
@@ -128,6 +134,11 @@ class _Student(_Base):
         sam.image_encoder = encoder.to(sam.device)
         return sam
 
+    def _quantized(self, sam: Any) -> Any:
+        assert self.int8 is not None
+        sam, self.weights = put_int8(sam, Path(self.int8))
+        return sam
+
     def _check_teacher(self, student: StudentFile, path: Path) -> None:
         known = self.beside or not student.decoder
         if student.teacher != self.teacher or (known and student.teacher_weights != self.weights):
@@ -143,7 +154,7 @@ class _Student(_Base):
 
     def dtype(self, model: Any) -> torch.dtype:
         """That of the image encoder."""
-        return Workload.dtype(self, model.image_encoder)
+        return torch.int8 if isinstance(model.image_encoder, Int8Encoder) else Workload.dtype(self, model.image_encoder)
 
     def layers(self, program: Any) -> tuple[Select | None, Label | None]:
         """The stages of the backbone and their blocks, beside the teacher's layers."""

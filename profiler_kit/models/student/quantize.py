@@ -1,0 +1,230 @@
+"""A student in int8: quantized after training or in some more of it, converted, and run as int8 on a CPU."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, cast
+
+import torch
+
+from profiler_kit.errors import CheckpointError, OptionError, WorkloadError
+from profiler_kit.files import require_file, whole_file
+from profiler_kit.models.sam.models import load_model
+from profiler_kit.models.sam.train_data import default_workers
+from profiler_kit.models.student.backbones import AdditiveAttention, StudentEncoder
+from profiler_kit.models.student.models import KIND, load_encoder, read_student
+from profiler_kit.models.student.train import TaughtStore, samples_of, student_losses
+from profiler_kit.progress import Report, silent
+
+Tensor = torch.Tensor
+MODES: Final = ("ptq", "qat")
+INT8: Final = "int8.pt2"
+_FACTS: Final = "student.json"  # in the file
+_HINT: Final = "Make one with: profiler-kit sam student quantize"
+_NORM_FROZEN, _OBSERVED = 1 / 4, 1 / 2  # of the steps of qat: until when statistics move, and ranges
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeOptions:
+    """mode: ptq looks at the ranges of activations in `scenes` images; qat learns with rounded values, `steps` times.
+
+    images: a folder; without, scenes are generated. rate: of qat.
+    """
+
+    student: Path
+    mode: str = "ptq"
+    teacher_checkpoint: Path | None = None
+    images: Path | None = None
+    scenes: int = 32
+    steps: int = 200
+    batch: int = 4
+    prompts: int = 2
+    rate: float = 1e-4
+    seed: int = 0
+    out: Path = Path(INT8)
+    workers: int = field(default_factory=default_workers)
+
+    def check(self) -> None:
+        """Raises OptionError for what cannot be used, WorkloadError without torchao."""
+        if self.mode not in MODES:
+            raise OptionError(f"--mode {self.mode}: not known, expected {' or '.join(MODES)}.")
+        for name, least in (("scenes", 1), ("steps", 4), ("batch", 2)):
+            if getattr(self, name) < least:
+                raise OptionError(f"--{name} {getattr(self, name)}: expected {least} or more.")
+        if self.out.exists():
+            raise OptionError(f"--out {self.out}: this exists already. Choose another --out.")
+        require_torchao()
+
+
+def require_torchao() -> None:
+    """Raises WorkloadError where it is not installed."""
+    from importlib.util import find_spec
+
+    if find_spec("torchao") is None:
+        raise WorkloadError("int8: needs torchao, which is not installed. Try: pip install 'profiler-kit[quantize]'")
+
+
+def quantize(options: QuantizeOptions, *, report: Report = silent) -> Path:
+    """Write the student in int8, for images of its own side and batches of any size; returns the file."""
+    options.check()
+    from torchao.quantization.pt2e import move_exported_model_to_eval
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
+
+    found = read_student(options.student)
+    loaded = load_model(found.teacher, checkpoint=options.teacher_checkpoint)
+    if loaded.weights != found.teacher_weights:
+        raise CheckpointError(
+            f"{options.student}: a student of {found.teacher} ({found.teacher_weights[:23]}), found the teacher "
+            f"({loaded.weights[:23]}). Give its own --teacher-checkpoint."
+        )
+    teacher = loaded.model.requires_grad_(False)
+    encoder, weights = load_encoder(teacher, found.backbone, options.student, options.seed)
+    store = TaughtStore(options.scenes, teacher, torch.device("cpu"))
+    with contextlib.ExitStack() as stack:
+        samples = samples_of(options.images, teacher, options.scenes, options.workers, stack)
+        for number, sample in enumerate(samples, 1):
+            store.add([sample])
+            report(number, options.scenes, "images")
+    torch.manual_seed(options.seed)
+    prepared = prepare(encoder, learns=options.mode == "qat")
+    if options.mode == "qat":
+        store.teach(torch.float32)
+        losses = _learn(prepared, teacher, store, options, report)
+    else:
+        losses = []
+        with torch.no_grad():
+            for done in range(0, len(store), options.batch):
+                report(done, len(store), "ranges of activations")
+                prepared(store.images_of(torch.arange(done, min(done + options.batch, len(store)))))
+    report(1, 1, "convert")
+    converted = convert_pt2e(prepared)
+    move_exported_model_to_eval(converted)
+    facts = {
+        "backbone": found.backbone,
+        "teacher": found.teacher,
+        "student": weights,
+        "side": found.side,
+        "mode": options.mode,
+        "images": found.taught_on if options.images is None else options.images.name,
+        "losses": losses,
+    }
+    example = store.images_of(torch.arange(2) % len(store))
+    with whole_file(options.out) as temporary:
+        program = torch.export.export(converted, (example,), dynamic_shapes=({0: _batch()},))
+        torch.export.save(program, temporary, extra_files={_FACTS: json.dumps(facts)})
+    return options.out
+
+
+def _batch() -> Any:
+    return torch.export.Dim("batch", min=1, max=4096)
+
+
+def prepare(encoder: StudentEncoder, *, learns: bool) -> torch.fx.GraphModule:
+    """The encoder as a graph with observers: convolutions and linear layers in int8, weights per channel.
+
+    Batch norm is folded into the convolution before it. Additive attention stays in float.
+    """
+    from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e, prepare_qat_pt2e
+    from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import (
+        X86InductorQuantizer,
+        get_default_x86_inductor_quantization_config,
+    )
+
+    class Quantizer(X86InductorQuantizer):  # type: ignore[misc]  # torchao has no types
+        def annotate(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
+            """As published, but what stays in float has no annotation: folding batch norm for qat stumbles over it."""
+            super().annotate(model)
+            for node in model.graph.nodes:
+                note = node.meta.get("quantization_annotation")
+                if note is not None and not note.input_qspec_map and note.output_qspec is None:
+                    del node.meta["quantization_annotation"]
+            return model
+
+    example = torch.zeros(2, 3, encoder.img_size, encoder.img_size)
+    encoder.train(learns).requires_grad_(learns)
+    graph = torch.export.export(encoder, (example,), dynamic_shapes=({0: _batch()},)).module()
+    quantizer = Quantizer().set_global(get_default_x86_inductor_quantization_config(is_qat=learns))
+    for name, module in encoder.named_modules():
+        if isinstance(module, AdditiveAttention):
+            quantizer.set_module_name_qconfig(name, None)
+    return cast("torch.fx.GraphModule", (prepare_qat_pt2e if learns else prepare_pt2e)(graph, quantizer))
+
+
+def _learn(
+    prepared: torch.fx.GraphModule, teacher: Any, store: TaughtStore, options: QuantizeOptions, report: Report
+) -> list[float]:
+    """Some more training with rounded values; returns the losses. Raises WorkloadError when one is no number."""
+    from torchao.quantization.pt2e import disable_observer, move_exported_model_to_eval, move_exported_model_to_train
+
+    move_exported_model_to_train(prepared)
+    optimizer = torch.optim.AdamW(prepared.parameters(), lr=options.rate)
+    losses = []
+    for step in range(options.steps):
+        if step == int(options.steps * _NORM_FROZEN):
+            move_exported_model_to_eval(prepared)
+        if step == int(options.steps * _OBSERVED):
+            prepared.apply(disable_observer)
+        total = student_losses(prepared, teacher, *store.draw(options.batch, options.prompts)).total
+        losses.append(round(float(total.detach()), 5))
+        if not math.isfinite(losses[-1]):
+            raise WorkloadError(f"step {step}: the loss is {losses[-1]}, expected a number. Try a lower --rate.")
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(prepared.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        report(step + 1, options.steps, f"step {step + 1}, loss {losses[-1]:.3f}")
+    return losses
+
+
+class Int8Encoder(torch.nn.Module):
+    """A quantized encoder from its file, compiled: int8 products come from the compiler, which needs frozen weights."""
+
+    def __init__(self, path: Path, side: int) -> None:
+        super().__init__()
+        facts = read_facts(path)
+        if side != facts["side"]:
+            raise OptionError(f"--int8 {path}: made for images of {facts['side']} px, found {side}. Leave one out.")
+        self.img_size = side
+        self.program = torch.compile(torch.export.load(path).module(), dynamic=False)
+
+    def forward(self, images: Tensor) -> Any:
+        """As the student's encoder."""
+        return self.program(images)
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """What a quantized student says of itself; raises CheckpointError."""
+    require_torchao()
+    import torchao.quantization.pt2e  # noqa: F401 - knows the operators
+
+    require_file(path, "a student in int8", _HINT)
+    extra = {_FACTS: ""}
+    try:
+        torch.export.load(path, extra_files=extra)
+        facts: dict[str, Any] = json.loads(extra[_FACTS])
+    except (RuntimeError, ValueError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{path}: cannot be read ({reason}), expected a student in int8. {_HINT}") from error
+    return facts
+
+
+@contextlib.contextmanager
+def frozen() -> Iterator[None]:
+    """The compiler takes weights for constants inside the block."""
+    from torch._inductor import config
+
+    with config.patch(freezing=True):
+        yield
+
+
+def put_int8(sam: Any, path: Path) -> tuple[Any, str]:
+    """Give a student its quantized encoder; also its "checkpoint:<sha256>". Raises WorkloadError on a GPU."""
+    if sam.device.type != "cpu":
+        raise WorkloadError(f"int8: found {sam.device}, expected a CPU. Use --device cpu.")
+    sam.image_encoder = Int8Encoder(path, int(sam.image_encoder.img_size))
+    return sam, KIND.weights(path, None)
