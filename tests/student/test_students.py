@@ -15,7 +15,7 @@ from profiler_kit.models.student.backbones import BACKBONES, Level, StudentEncod
 from profiler_kit.models.student.models import StudentFile, load_encoder, read_student
 from profiler_kit.models.student.workload import Student2Workload, StudentWorkload
 from profiler_kit.workload.optimizations import optimized, parse_optimizations
-from profiler_kit.workload.protocol import Bench, make_model
+from profiler_kit.workload.protocol import Bench, make_model, relative_error_and_cosine
 from profiler_kit.workload.row import RowPlan, run_row
 
 CPU = torch.device("cpu")
@@ -142,4 +142,19 @@ def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
 def test_the_command_line_finds_the_family_by_the_files_teacher(tmp_path: Path) -> None:
     path = file_of(tmp_path / "student.pt", teacher="sam2_nano")
     assert type(choose_workload(None, seed=0, model="student_cas_vit_tiny", checkpoint=path)) is Student2Workload
-    assert type(choose_workload(None, seed=0, model="student_resnet18")) is StudentWorkload
+    shipped = choose_workload(None, seed=0, model="student_resnet18")
+    assert (
+        type(shipped) is StudentWorkload and shipped.setup() is not None and shipped.weights.startswith("checkpoint:")
+    )
+
+
+def test_the_shipped_student_is_of_the_shipped_teacher() -> None:
+    """Its features are near the teacher's on a scene that it never saw."""
+    shipped = StudentWorkload(beside=True, encoder_only=True)
+    teacher = Bench(shipped, make_model(shipped, CPU), CPU, 1)
+    student = shipped.put_in(make_model(shipped, CPU))
+    item = teacher.item(0)
+    found = relative_error_and_cosine(student.image_encoder(item.images), teacher.run(item))
+    assert (found["cosine"] or 0) > 0.99
+    file = shipped.file
+    assert file is not None and read_student(file).taught_on == "generated scenes" and file.stat().st_size < 25_000_000

@@ -12,12 +12,13 @@ import torch
 
 from profiler_kit.errors import CheckpointError, OptionError
 from profiler_kit.files import whole_file
-from profiler_kit.models.checkpoints import CheckpointKind, State, build_seeded
+from profiler_kit.models.checkpoints import CheckpointKind, State, build_seeded, unpacked
 from profiler_kit.models.student.backbones import BACKBONES, Level, StudentEncoder
 
 PREFIX: Final = "student_"
 KIND: Final = CheckpointKind("a student's file", "Make one with: profiler-kit sam student train")
-_SHIPPED: Final[Mapping[str, Path]] = {}
+# Taught by the shipped vit_small on generated scenes, stored in int8 rows.
+_SHIPPED: Final[Mapping[str, Path]] = {"resnet18": Path(__file__).parent / "weights" / "resnet18_512.pt"}
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,13 @@ class StudentFile:
 
     def write(self, path: Path) -> None:
         """Whole or not at all."""
-        half = {key: tensor.detach().half().cpu() for key, tensor in self.encoder.items()}
-        rest = {key: tensor.detach().half().cpu() for key, tensor in self.decoder.items()}
         with whole_file(path) as temporary:
-            torch.save({**asdict(self), "encoder": half, "decoder": rest}, temporary)
+            torch.save({**asdict(self), "encoder": _half(self.encoder), "decoder": _half(self.decoder)}, temporary)
+
+
+def _half(state: State) -> State:
+    kept = {key: tensor.detach().cpu() for key, tensor in state.items()}
+    return {key: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in kept.items()}
 
 
 def read_student(path: Path) -> StudentFile:
@@ -53,7 +57,8 @@ def read_student(path: Path) -> StudentFile:
         value = found.get(key) if isinstance(found, dict) else None
         if not isinstance(value, kind):
             raise CheckpointError(f"{path}: no {key} in it, expected {KIND.expected}. {KIND.hint}")
-    student = StudentFile(**{key: found[key] for key in (*wanted, "decoder")})
+    states = {key: unpacked(found[key]) for key in ("encoder", "decoder")}
+    student = StudentFile(**{**{key: found[key] for key in wanted}, **states})
     if student.backbone not in BACKBONES:
         raise CheckpointError(
             f"{path}: the backbone is {student.backbone!r}, expected one of {', '.join(BACKBONES)}. {KIND.hint}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -186,6 +187,9 @@ class Int8Encoder(torch.nn.Module):
 
     def __init__(self, path: Path, side: int) -> None:
         super().__init__()
+        require_torchao()
+        import torchao.quantization.pt2e  # noqa: F401 - knows the operators
+
         facts = read_facts(path)
         if side != facts["side"]:
             raise OptionError(f"--int8 {path}: made for images of {facts['side']} px, found {side}. Leave one out.")
@@ -199,17 +203,13 @@ class Int8Encoder(torch.nn.Module):
 
 def read_facts(path: Path) -> dict[str, Any]:
     """What a quantized student says of itself; raises CheckpointError."""
-    require_torchao()
-    import torchao.quantization.pt2e  # noqa: F401 - knows the operators
-
     require_file(path, "a student in int8", _HINT)
-    extra = {_FACTS: ""}
     try:
-        torch.export.load(path, extra_files=extra)
-        facts: dict[str, Any] = json.loads(extra[_FACTS])
-    except (RuntimeError, ValueError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{path}: cannot be read ({reason}), expected a student in int8. {_HINT}") from error
+        with zipfile.ZipFile(path) as archive:
+            name = next((name for name in archive.namelist() if name.endswith(f"/{_FACTS}")), _FACTS)
+            facts: dict[str, Any] = json.loads(archive.read(name))
+    except (zipfile.BadZipFile, LookupError, ValueError, OSError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}), expected a student in int8. {_HINT}") from error
     return facts
 
 

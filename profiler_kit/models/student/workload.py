@@ -99,7 +99,9 @@ class _Student(_Base):
     @property
     def file(self) -> Path | None:
         """The student's file, None for random weights."""
-        return Path(self.checkpoint) if self.checkpoint is not None else shipped_student(self.backbone)
+        if self.checkpoint is not None:
+            return Path(self.checkpoint)
+        return shipped_student(self.backbone) if self.teacher == "vit_small" and not self.teacher_checkpoint else None
 
     @property
     def _published(self) -> str:
