@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.analyses.memory import blocks as memory_blocks
+from profiler_kit.analyses.memory import end_state
 from profiler_kit.analyses.memory import fragmentation as memory_fragmentation
 from profiler_kit.analyses.memory import groups as memory_groups
 from profiler_kit.analyses.memory import history as memory_history
@@ -63,6 +64,8 @@ class DeviceRow(TypedDict):
     history_truncated: bool
     history_followed: bool
     unmatched_frees: int
+    left_out_blocks: int
+    left_out_segments: int
     oom: list[dict[str, int | None]]
     regions: list[dict[str, Any]]
 
@@ -120,12 +123,22 @@ class Snapshot:
         return self.data.events
 
     @property
+    @kept_for_good
+    def _believed(self) -> tuple[pd.DataFrame, pd.DataFrame, dict[int, end_state.Doubts]]:
+        checked = self.block_devices if self.source == "cuda" else ()  # elsewhere addresses mean little
+        return end_state.believed(self.data.blocks, self.data.segments, checked)
+
+    @property
     def blocks(self) -> pd.DataFrame:
-        return self.data.blocks
+        return self._believed[0]
 
     @property
     def segments(self) -> pd.DataFrame:
-        return self.data.segments
+        return self._believed[1]
+
+    def doubts(self, device: int) -> end_state.Doubts:
+        """What the file says of the state at the end of a device and cannot be; `data` has it, nothing else."""
+        return self._believed[2].get(self.require_device(device), end_state.Doubts())
 
     @property
     def annotations(self) -> pd.DataFrame:
@@ -255,7 +268,10 @@ class Snapshot:
             return memory_stats.stats(one, None, None)
         blocks = self.block_replay(device)
         pending = memory_stats.pending_free(one, blocks, self.history, self.allocations())
-        return memory_stats.stats(one, blocks, pending)
+        held = memory.active_blocks(self.blocks, device)
+        # a history that stopped before the snapshot was saved is told of its own end
+        at_end = {} if self.contradictions(device).unheld else memory_stats.held_at_end(held)
+        return memory_stats.stats(one, blocks, pending, at_end)
 
     @kept
     def missing(self, device: int) -> memory.Missing:
@@ -308,6 +324,8 @@ class Snapshot:
             "history_truncated": missing.truncated,
             "history_followed": one.followed,
             "unmatched_frees": missing.unmatched_frees,
+            "left_out_blocks": self.doubts(device).blocks,
+            "left_out_segments": self.doubts(device).segments,
             "oom": [dict(itertools.islice(failed._asdict().items(), 3)) for failed in self.failures(device)],
             "regions": records(regions[regions["device"] == device].drop(columns="device")),
         }

@@ -204,6 +204,7 @@ def to_json(
     device = row["device"]
     out: dict[str, object] = {key: row[key] for key in CONTRACT}  # type: ignore[literal-required]  # a row has these keys
     out |= {"device_type": row["device_type"], "history_followed": row["history_followed"]}
+    out |= {"left_out_blocks": row["left_out_blocks"], "left_out_segments": row["left_out_segments"]}
     missing = loaded.missing(device)
     out["missing_allocations"] = missing.unmatched_frees + missing.recorded_before if missing.truncated else 0
     asked = ["memory_stats", *(table for option in chosen for table in IN_JSON[option])]

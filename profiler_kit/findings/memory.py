@@ -43,7 +43,8 @@ def of_device(snapshot: Snapshot, device: int) -> list[Finding]:
     failed = failures(snapshot, device)
     others = (
         *(history(snapshot, device), completed(snapshot, device), stopped(snapshot, device)),
-        reserved_least(snapshot, device),
+        resized(snapshot, device),
+        *(doubted(snapshot, device), reserved_least(snapshot, device)),
         *(no_times(snapshot, device), regions_of(snapshot, device), odd_regions(snapshot, device)),
         stays(snapshot, device),
         *(fragmentation(snapshot, device), cpu_lines(snapshot, device)),
@@ -112,7 +113,10 @@ def _contradicts(snapshot: Snapshot, device: int) -> Finding:
         (found.lost_frees, "free", "as their address was allocated again"),
         (found.left_open, "free", "as their memory is not held at the end"),
     )
-    lost = "; ".join(f"it lacks {counted(count, what)} {why}" for count, what, why in parts if count)
+    lost = "; ".join(
+        [f"it lacks {counted(count, what)} {why}" for count, what, why in parts if count]
+        or [f"totals that end where it ends would begin {fmt_bytes(found.below_bytes)} below zero"]
+    )
     none = " and ".join(f"no {name}" for name in found.absent)
     said = (
         f"The history{on(snapshot, device)} does not agree with itself or with the state at its end: "
@@ -133,6 +137,18 @@ def completed(snapshot: Snapshot, device: int) -> Finding | None:
         "were requested, which is early where another stream still used the memory."
     )
     return Finding(id_of("frees-by-request", device), "lost", say(said), "warning", page="memory")
+
+
+def resized(snapshot: Snapshot, device: int) -> Finding | None:
+    """That frees say another size than their allocations."""
+    found, row = snapshot.contradictions(device), row_of(snapshot, device)
+    if not found.resized or not row["history_followed"]:
+        return None
+    said = (
+        f"{counted(found.resized, 'free')}{on(snapshot, device)} with another size than the allocation at that "
+        "address: the allocation's counts."
+    )
+    return Finding(id_of("frees-resized", device), "odd", say(said), "warning", page="memory")
 
 
 def stopped(snapshot: Snapshot, device: int) -> Finding | None:
@@ -156,6 +172,21 @@ def reserved_least(snapshot: Snapshot, device: int) -> Finding | None:
         "What was reserved before the end is shown as no less than what was allocated."
     )
     return Finding(id_of("segments-missing", device), "lost", say(said), "warning", page="memory")
+
+
+def doubted(snapshot: Snapshot, device: int) -> Finding | None:
+    """What of the state at the end cannot be so."""
+    found = snapshot.doubts(device)
+    parts = (
+        (found.segments, "segment", "overlaps another or has an impossible size: in no total"),
+        (found.blocks, "block", "is listed twice, overlaps another, is outside its segment or has an impossible size: "
+         "in no total"),
+        (found.sizes, "block", "has a request that is no part of it: counted whole"),
+        (found.unfilled, "segment", f"is not filled by its blocks: {fmt_bytes(found.unfilled_bytes)} in none"),
+    )  # fmt: skip
+    said = "; ".join(f"{counted(count, what)} that {why}" for count, what, why in parts if count)
+    said = f"The state at the end{on(snapshot, device)} holds what no allocator leaves: {said}."
+    return Finding(id_of("state-doubted", device), "odd", say(said), "warning", page="memory") if found.any else None
 
 
 def no_times(snapshot: Snapshot, device: int) -> Finding | None:

@@ -88,6 +88,8 @@ def test_summary_of_a_small_history(tmp_path: Path) -> None:
                 "history_truncated": False,
                 "history_followed": True,
                 "unmatched_frees": 0,
+                "left_out_blocks": 0,
+                "left_out_segments": 0,
                 "oom": [{"time_us": s.T0 + 71, "requested_bytes": 9999, "device_free_bytes": 5}],
                 "regions": [
                     region(["outer"], 1, 1600, 2000, 500, 500, 1000),
@@ -345,7 +347,7 @@ def history(count: int) -> dict[str, Any]:
         if n:
             trace += s.free(n + 1, 0x2000 + 512 * (n - 1), 10)
     blocks = [s.block(0x1000, 512, 100, frames=stack), s.block(0x2000 + 512 * (count - 1), 512, 10, frames=stack)]
-    return s.snapshot(trace, segments=[s.segment(0, 4 * KiB, *blocks)])
+    return s.snapshot(trace, segments=[s.segment(0x1000, 0x1000 + 512 * count, *blocks)])
 
 
 def test_truncation_is_seen_by_its_traces(tmp_path: Path) -> None:
@@ -369,7 +371,7 @@ def test_ring_size_settles_it(tmp_path: Path) -> None:
 def test_parameters_of_an_earlier_recording_are_no_evidence(tmp_path: Path) -> None:
     stack = [s.frame("load_model")]
     trace = [s.alloc(1, 0x2000, 10), *s.free(2, 0x2000, 10)]
-    data = s.snapshot(trace, segments=[s.segment(0, 4 * KiB, s.block(0x1000, 512, 100, frames=stack))])
+    data = s.snapshot(trace, segments=[s.segment(0x1000, 512, s.block(0x1000, 512, 100, frames=stack))])
     assert load(tmp_path, data).missing(0) == memory.Missing(0, 1, False)
 
 

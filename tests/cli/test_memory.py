@@ -28,6 +28,8 @@ KEYS = {
     "oom",
     "regions",
     "device_type",
+    "left_out_blocks",
+    "left_out_segments",
     "missing_allocations",
 }
 

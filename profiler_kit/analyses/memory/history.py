@@ -8,7 +8,7 @@ cannot be followed, and only the state at its end is known.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -29,7 +29,9 @@ class Contradictions:
     absent: kinds of which there is none although others show that it happened. by_request: frees that count from
     their request, as no free_completed tells when they ended. lost_allocations, lost_frees: events known to be missing
     from the middle. left_open: allocations without a free that torch's state at the end does not hold. unheld: the
-    same in a history without the entry that torch makes for a snapshot: it may have stopped before.
+    same in a history without the entry that torch makes for a snapshot: it may have stopped before. below_bytes: how
+    far totals that close on torch's state at the end fall below zero, as sizes are wrong or events missing. resized:
+    frees of another size than their allocation, whose size counts.
     """
 
     absent: tuple[str, ...] = ()
@@ -38,11 +40,13 @@ class Contradictions:
     lost_frees: int = 0
     left_open: int = 0
     unheld: int = 0
+    below_bytes: int = 0
+    resized: int = 0
 
     @property
     def followed(self) -> bool:
         """Whether the totals of every moment can be told."""
-        return not (self.lost_allocations or self.lost_frees or self.left_open)
+        return not (self.lost_allocations or self.lost_frees or self.left_open or self.below_bytes)
 
 
 def complete(
@@ -56,26 +60,38 @@ def complete(
     """
     found = {}
     action, device = events["action"], events["device"].to_numpy()
-    ends = np.zeros(len(events), np.bool_)
+    ends, sizes = np.zeros(len(events), np.bool_), events["size_bytes"].to_numpy().copy()
     for one in devices:
         held = segments[segments["device"] == one]
         rows = np.flatnonzero(device == one)
         if not len(held) or not len(rows):
             found[one] = Contradictions()
             continue
-        found[one], promoted = _judge(events.iloc[rows], active_blocks(blocks, one)["address"].to_numpy())
+        mine, active = events.iloc[rows], active_blocks(blocks, one)
+        judged, promoted, (made, freed) = _judge(mine, active["address"].to_numpy())
         ends[rows[promoted]] = True
+        resized = int((sizes[rows[made]] != sizes[rows[freed]]).sum())
+        sizes[rows[freed]] = sizes[rows[made]]
+        size = sizes[rows]
+        total = np.cumsum(np.where(_is(mine, ALLOCATE), size, 0) - np.where(_is(mine, FREE) | ends[rows], size, 0))
+        start = int(active["requested_bytes"].sum()) - int(total[-1])
+        below = 0 if judged.unheld else max(0, -start - min(0, int(total.min())))
+        found[one] = replace(judged, below_bytes=below, resized=resized)
     lost = [one for one, judged in found.items() if not judged.followed]
-    if not ends.any() and not lost:
+    resized = any(judged.resized for judged in found.values())
+    if not ends.any() and not lost and not resized:
         return events, found
     names = action.cat.categories.union([FREE], sort=False)
     action = action.cat.set_categories(names).copy()
     action[ends] = FREE
-    return events.assign(action=action, device=np.where(np.isin(device, lost), _NOWHERE, device)), found
+    device = np.where(np.isin(device, lost), _NOWHERE, device)
+    return events.assign(action=action, device=device, size_bytes=sizes), found
 
 
-def _judge(events: pd.DataFrame, active: Addresses) -> tuple[Contradictions, Ints]:
-    """What does not fit in the events of one device, and which of its requests end an allocation."""
+def _judge(events: pd.DataFrame, active: Addresses) -> tuple[Contradictions, Ints, tuple[Ints, Ints]]:
+    """What does not fit in the events of one device, which of its requests end an allocation, and the rows of each
+    allocation with a free and of that free.
+    """
     kinds = {name: _is(events, name) for name in LEFT_OUT}
     absent = tuple(name for name in LEFT_OUT if not kinds[name].any()) if any(k.any() for k in kinds.values()) else ()
     moves = np.flatnonzero((kinds[ALLOCATE] | kinds[REQUEST] | kinds[FREE]) & (events["size_bytes"].to_numpy() > 0))
@@ -102,7 +118,9 @@ def _judge(events: pd.DataFrame, active: Addresses) -> tuple[Contradictions, Int
     lost_allocations += _reserved_later(events, np.unique(before))
     tells_all = not (kinds[REQUEST].any() or ended.any()) or str(events["action"].iloc[-1]) == "snapshot"
     open_ones = (int(left.sum()), 0) if tells_all else (0, int(left.sum()))
-    return Contradictions(absent, len(promoted), lost_allocations, lost_frees, *open_ones), promoted
+    paired = np.flatnonzero(opens & ~last & ~np.roll(opens, -1))
+    judged = Contradictions(absent, len(promoted), lost_allocations, lost_frees, *open_ones)
+    return judged, promoted, (order[paired], order[paired + 1] if len(paired) else paired)
 
 
 def _last(address: Addresses) -> Bools:

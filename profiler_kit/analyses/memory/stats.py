@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -9,7 +11,7 @@ import pandas as pd
 
 from profiler_kit.analyses.memory.blocks import BlockReplay
 from profiler_kit.analyses.memory.ranges import free_requests
-from profiler_kit.analyses.memory.replay import Ints, Replay
+from profiler_kit.analyses.memory.replay import ACTIVE, Ints, Replay
 from profiler_kit.schema import Column, Schema
 
 MEMORY_STATS: Final = Schema(
@@ -27,6 +29,9 @@ MEMORY_STATS: Final = Schema(
         "peak_bytes": Column("Int64", "Highest in the history; missing without one.", "highest"),
     },
 )
+
+
+_OF_BLOCKS: Final = ("allocated", "active", "pending free")
 
 
 def pending_free(one: Replay, blocks: BlockReplay, events: pd.DataFrame, allocations: pd.DataFrame) -> Ints:
@@ -47,18 +52,32 @@ def pending_free(one: Replay, blocks: BlockReplay, events: pd.DataFrame, allocat
     return np.cumsum(change)[:-1]
 
 
-def stats(one: Replay, blocks: BlockReplay | None, pending: Ints | None) -> pd.DataFrame:
-    """MEMORY_STATS of one device; without blocks (memory that no caching allocator serves) what was requested alone."""
+def held_at_end(blocks: pd.DataFrame) -> dict[str, int]:
+    """What torch says of the active SNAPSHOT_BLOCKS of a device."""
+    size, in_use = blocks["size_bytes"].to_numpy(), (blocks["state"] == ACTIVE[0]).to_numpy()
+    allocated, active = int(size[in_use].sum()), int(size.sum())
+    return {"allocated": allocated, "active": active, "pending free": active - allocated}
+
+
+def stats(
+    one: Replay, blocks: BlockReplay | None, pending: Ints | None, at_end: Mapping[str, int] = MappingProxyType({})
+) -> pd.DataFrame:
+    """MEMORY_STATS of one device; without blocks (memory that no caching allocator serves) what was requested alone.
+
+    Blocks that hold less than was requested were not where an allocator puts them: no peak is told of them.
+    """
     series = {"requested": one.allocated_bytes}
     if blocks is not None and pending is not None:
         series |= {"allocated": blocks.active_bytes - pending, "active": blocks.active_bytes}
         series |= {"reserved": one.reserved_bytes, "pending free": pending}
-    peaks = [int(values.max()) if one.followed else None for values in series.values()]
+    lacking = blocks is not None and bool((blocks.active_bytes < one.allocated_bytes).any())
+    known = [one.followed and not (lacking and name in _OF_BLOCKS) for name in series]
+    peaks = [int(values.max()) if told else None for values, told in zip(series.values(), known, strict=True)]
     frame = pd.DataFrame(
         {
             "device": np.full(len(series), one.device, np.int64),
             "quantity": np.array(list(series), object),
-            "current_bytes": np.array([int(values[-1]) for values in series.values()], np.int64),
+            "current_bytes": np.array([at_end.get(name, int(values[-1])) for name, values in series.items()], np.int64),
             "peak_bytes": pd.array(peaks, dtype="Int64"),
         }
     )

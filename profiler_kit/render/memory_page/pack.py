@@ -116,6 +116,7 @@ def _device(snapshot: Snapshot, device: int, ranges: Ranges, used: Ints, packer:
     last = int(max(times.max(initial=origin), regions.end_us.max(initial=origin)))
     changed = np.flatnonzero(np.diff(one.reserved_bytes))
     missing = snapshot.missing(device)
+    stats = snapshot.stats(device)[["quantity", "current_bytes", "peak_bytes"]]
     ooms = _ooms(snapshot, device, origin, used)
     return {
         "device": device,
@@ -129,6 +130,7 @@ def _device(snapshot: Snapshot, device: int, ranges: Ranges, used: Ints, packer:
         "peak_state": one.peak,
         "peak_region": list(snapshot.peak_region(device)),
         "fragmentation": fragmentation(snapshot.blocks, snapshot.segments, device),
+        "stats": stats.astype(object).where(stats.notna(), None).to_numpy().tolist(),
         "truncated": missing.truncated,
         "unmatched_frees": missing.unmatched_frees,
         "recorded_before": missing.recorded_before,

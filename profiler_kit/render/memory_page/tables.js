@@ -20,12 +20,16 @@ export function showFacts(device, all) {
     ...(device.followed ? [["In region", device.peak_region.join(" > ") || NO_REGION, ""]] : []),
     ["Held most by", holder ? holder.main : "–", top ? `${percent(top.bytes / Math.max(peak, 1))} of ${device.followed ? "the peak" : "it"}${holderText(holder)}` : ""],
     device.reserves ? ["Reserved at the end", bytes(reserved), `${bytes(end)} allocated, ${percent(device.fragmentation)} in no active block`] : ["Allocated at the end", bytes(end), ""],
+    ...(device.reserves ? [["At the end, as torch counts", statText(device.stats[0]), device.stats.slice(1).map(statText).join(" · ")]] : []),
   ];
   byId("chart").setAttribute("aria-label", `Memory over time. ${device.followed ? "Peak" : "At the end"} ${bytes(peak)} ${when}${holder ? `, held most by ${shortened(holder.main)}` : ""}. ` +
     "W and S zoom, A and D move, P goes to the peak, Home shows all, comma and dot step from event to event.");
   byId("facts").replaceChildren(...facts.map(([name, value, note]) =>
     element("div", {}, element("dt", { textContent: name }), element("dd", { title: shortened(value, 1000) }, nameOf(value), element("small", {}, nameOf(note))))));
 }
+
+// Of torch.cuda.memory_stats: requested, allocated, active, reserved, and frees that are pending.
+function statText([quantity, current, peak]) { return `${bytes(current)} ${quantity}${peak === null ? "" : ` (highest ${bytes(peak)})`}`; }
 
 function holderText({ main, where }) { return where ? `, ${where}` : main === NO_STACK ? ", as on autograd's backward thread" : ""; }
 
