@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from profiler_kit.analyses.compare.kernel_keys import host_key, kernel_key
-from profiler_kit.analyses.gpu.trees import CALL_TREE
+from profiler_kit.analyses.gpu.trees import CALL_TREE, depth_first
 from profiler_kit.attribute.regions import Path
 from profiler_kit.schema import Column, Schema
 
@@ -43,18 +43,13 @@ def compare_trees(trees: Mapping[str, pd.DataFrame], rounds: Mapping[str, int]) 
     split = {path[:-1] for path in kinds.keys() - both} & both
     above = {path[:depth] for path in split for depth in range(1, len(path))}
     largest = {path: np.nanmax(values) for path, values in times.items()}
-
-    def place(path: Path) -> list[tuple[float, str]]:
-        return [(-largest[path[:depth]], path[depth - 1]) for depth in range(1, len(path) + 1)]
-
     rows = []
-    for path in sorted(kinds, key=place):
+    for path in depth_first(largest):
         a, b = times[path]
         status = "both" if a == a and b == b else "only in A" if a == a else "only in B"
         more = (b if b == b else 0.0) - (a if a == a else 0.0)
         rows.append((path, kinds[path], a, b, more, status, path in split and path not in above))
-    frame = pd.DataFrame(rows, columns=list(TREE_COMPARED.columns))
-    return TREE_COMPARED.check(frame.astype(TREE_COMPARED.dtypes()))
+    return TREE_COMPARED.of(rows)
 
 
 def _by_path(tree: pd.DataFrame, rounds: int) -> dict[Path, tuple[str, float]]:

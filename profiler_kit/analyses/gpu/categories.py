@@ -146,5 +146,5 @@ def categories(operators: pd.DataFrame, details: pd.DataFrame) -> pd.DataFrame:
         mine = np.flatnonzero(found.codes == code)
         if len(mine):
             rows.append((label, len(mine), int(dur[mine].sum()), covered_ns(start[mine], start[mine] + dur[mine])))
-    totals = pd.DataFrame(rows, columns=list(CATEGORY_TOTALS.columns)).astype(CATEGORY_TOTALS.dtypes())
-    return CATEGORY_TOTALS.check(totals.sort_values(["sum_ns", "category"], ascending=[False, True], ignore_index=True))
+    totals = CATEGORY_TOTALS.of(rows)
+    return totals.sort_values(["sum_ns", "category"], ascending=[False, True], ignore_index=True)

@@ -123,8 +123,7 @@ def collectives(
     found["bus_bytes_per_s"] = found["algorithm_bytes_per_s"] * factor
     found["best_bus_bytes_per_s"] = size * factor / found["min_ns"].where(found["min_ns"] > 0) * 1e9
     found["peak_share"] = found["best_bus_bytes_per_s"] / peak
-    found = found.astype(COLLECTIVES.dtypes())
-    return COLLECTIVES.check(found.sort_values(["sum_ns", "collective"], ascending=[False, True], ignore_index=True))
+    return COLLECTIVES.cast(found).sort_values(["sum_ns", "collective"], ascending=[False, True], ignore_index=True)
 
 
 def _source(operators: pd.DataFrame, kernels: pd.DataFrame, telling: npt.NDArray[np.bool_]) -> I64:

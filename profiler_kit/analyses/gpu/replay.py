@@ -249,9 +249,8 @@ def what_if(replay: Replay, changes: Sequence[Change]) -> pd.DataFrame:
         saved = [_host_gain(change, replay, time) for time in times]
         span = replay.run(dur, gone, saved, change.cap_ns)[2] - replay.first_ns
         rows.append((change.what, change.name, span, whole - span, (whole - span) / max(1, whole)))
-    frame = pd.DataFrame(rows, columns=list(WHAT_IF.columns)).astype(WHAT_IF.dtypes())
-    order = frame.iloc[1:].sort_values(["saved_ns", "name"], ascending=[False, True])
-    return WHAT_IF.check(pd.concat([frame.iloc[:1], order], ignore_index=True))
+    frame = WHAT_IF.of(rows)
+    return WHAT_IF.join([frame.iloc[:1], frame.iloc[1:].sort_values(["saved_ns", "name"], ascending=[False, True])])
 
 
 def _host_gain(change: Change, replay: Replay, time: I64) -> I64:
@@ -337,7 +336,7 @@ def _named(
     start, dur = (np.array(time, dtype=np.int64) for time in times)
     frame = pd.DataFrame({"kind": kind, "name": found, "start_ns": start, "dur_ns": dur})
     frame["event"] = pd.Series(event).astype("Int64").mask(loose | ~(gpu | waits))
-    return CRITICAL_PATH.check(frame.astype(CRITICAL_PATH.dtypes()))
+    return CRITICAL_PATH.cast(frame)
 
 
 def _before_on_stream(stream: I64, end: I64) -> I64:
@@ -365,4 +364,4 @@ def critical_totals(path: pd.DataFrame) -> pd.DataFrame:
         CRITICAL_PATH.check(path).groupby(["kind", "name"])["dur_ns"].agg(count="size", sum_ns="sum").reset_index()
     )
     order = grouped.sort_values(["sum_ns", "kind", "name"], ascending=[False, True, True], ignore_index=True)
-    return CRITICAL_TOTALS.check(order.astype(CRITICAL_TOTALS.dtypes()))
+    return CRITICAL_TOTALS.cast(order)

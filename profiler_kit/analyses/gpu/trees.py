@@ -140,12 +140,14 @@ def _large(rows: Mapping[Path, list[Any]], host: int, gpu: int) -> dict[Path, li
 
 def _framed(schema: Schema, rows: Mapping[Path, list[Any]], sort: int) -> pd.DataFrame:
     """The rows depth first, siblings by the value at `sort`, largest first."""
-    if not rows:
-        return schema.empty()
+    order = depth_first({path: values[sort] for path, values in rows.items()})
+    return schema.of((path, *rows[path]) for path in order)
 
-    def place(path: Path) -> list[tuple[int, str]]:
-        return [(-rows[path[:depth]][sort], path[depth - 1]) for depth in range(1, len(path) + 1)]
 
-    order = sorted(rows, key=place)
-    frame = pd.DataFrame([rows[path] for path in order], columns=list(schema.columns)[1:])
-    return schema.check(frame.assign(path=pd.Series(order, dtype=object)).astype(schema.dtypes()))
+def depth_first(size: Mapping[Path, float]) -> list[Path]:
+    """Each path behind what it is in, siblings by their size, largest first."""
+
+    def place(path: Path) -> list[tuple[float, str]]:
+        return [(-size[path[:depth]], path[depth - 1]) for depth in range(1, len(path) + 1)]
+
+    return sorted(size, key=place)

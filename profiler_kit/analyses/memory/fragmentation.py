@@ -142,8 +142,7 @@ def fit_rows(blocks: BlockReplay, size_bytes: int, peak: int) -> pd.DataFrame:
         by_block = fit.found is not None
         found = (fit.found_bytes, None) if by_block else (None, fit.segment_bytes)
         rows.append((blocks.device, size_bytes, moment, fit.block_bytes, *found, share))
-    frame = pd.DataFrame(rows, columns=list(MEMORY_FITS.columns)).astype(MEMORY_FITS.dtypes())
-    return MEMORY_FITS.check(frame)
+    return MEMORY_FITS.of(rows)
 
 
 def find(blocks: BlockReplay, size_bytes: int, state: int, *, stream: int = 0, pool: str = DEFAULT_POOL) -> Fit:

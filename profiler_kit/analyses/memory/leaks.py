@@ -161,10 +161,8 @@ def growth(one: Replay, regions: Regions) -> pd.DataFrame:
                 "steps": len(steps),
             }
         )
-    if not rows:
-        return MEMORY_GROWTH.empty()
-    frame = pd.DataFrame(rows).sort_values("median_step_bytes", ascending=False, kind="stable", ignore_index=True)
-    return MEMORY_GROWTH.check(frame)
+    found = MEMORY_GROWTH.of(rows)
+    return found.sort_values("median_step_bytes", ascending=False, kind="stable", ignore_index=True)
 
 
 def region_instances(one: Replay, regions: Regions) -> pd.DataFrame:

@@ -123,10 +123,7 @@ def collectives(kernels: pd.DataFrame) -> pd.DataFrame:
             of_rank.assign(collective=numbers, wait_ns=times[place] - shortest, last=last == place)
             for place, of_rank in enumerate(found)
         ]
-    if not parts:
-        return RANK_COLLECTIVES.empty()
-    frame = pd.concat(parts, ignore_index=True).sort_values(["collective", "rank"], ignore_index=True)
-    return RANK_COLLECTIVES.check(frame)
+    return RANK_COLLECTIVES.join(parts).sort_values(["collective", "rank"], ignore_index=True)
 
 
 def rank_totals(gpu_events: Mapping[int, pd.DataFrame], matched: pd.DataFrame) -> pd.DataFrame:
@@ -150,7 +147,7 @@ def rank_totals(gpu_events: Mapping[int, pd.DataFrame], matched: pd.DataFrame) -
                 "held_ns": int(mine["held_ns"]),
             }
         )
-    return RANK_TOTALS.check(pd.DataFrame(rows)) if rows else RANK_TOTALS.empty()
+    return RANK_TOTALS.of(rows)
 
 
 def _matched(ranks: list[pd.DataFrame]) -> list[pd.DataFrame]:

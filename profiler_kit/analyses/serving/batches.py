@@ -106,7 +106,7 @@ def batches_of(requests: pd.DataFrame, regions: pd.DataFrame, gpu_events: pd.Dat
         gpu_busy_ns=busy,
     )
     found["gpu_idle_ns"] = (found["model_ns"] - busy).clip(lower=0).where(count > 0)
-    return Served(requests, BATCHES.check(found[list(BATCHES.columns)].astype(BATCHES.dtypes())), parts)
+    return Served(requests, BATCHES.cast(found), parts)
 
 
 def _below_batch(paths: pd.Series) -> tuple[I64, npt.NDArray[np.object_]]:
@@ -155,7 +155,7 @@ def _parts(batch: I64, instance: I64, regions: pd.DataFrame, gpu: pd.DataFrame) 
     rows["batch"] = batch[rows["batch"].to_numpy(np.int64)]
     busy = covered_by_group(of[mine], begin, stop, len(batch))
     count = np.bincount(of[mine], minlength=len(batch)).astype(np.int64)
-    return BATCH_PARTS.check(rows[list(BATCH_PARTS.columns)].astype(BATCH_PARTS.dtypes())), busy, count
+    return BATCH_PARTS.cast(rows), busy, count
 
 
 def batch_region(served: Served, batch: int, regions: pd.DataFrame) -> tuple[int, int] | None:
@@ -195,4 +195,4 @@ def request_parts(served: Served) -> pd.DataFrame:
     stages.loc[split, "order"] += 900
     rows = pd.concat([stages, inside[inside["id"].isin(stages.loc[split, "id"])]])
     rows = rows[rows["dur_ns"].fillna(0) > 0].sort_values(["id", "order"], kind="stable", ignore_index=True)
-    return REQUEST_PARTS.check(rows[list(REQUEST_PARTS.columns)].astype(REQUEST_PARTS.dtypes()))
+    return REQUEST_PARTS.cast(rows)

@@ -56,7 +56,7 @@ def request_waterfall(served: pd.DataFrame, base_ns: int, start_ns: I64, end_ns:
     if len(start_ns) and waited.any():
         queued, began = (times.loc[waited, name].to_numpy(np.int64) for name in ("queued_ns", "start_ns"))
         frame.loc[waited, "gpu_idle_ns"] = _idle(queued, began, start_ns, end_ns)
-    return REQUESTS.check(frame.astype(REQUESTS.dtypes()))
+    return REQUESTS.cast(frame)
 
 
 def spans(gpu_events: pd.DataFrame) -> tuple[I64, I64]:
