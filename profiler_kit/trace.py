@@ -52,6 +52,7 @@ from profiler_kit.analyses.gpu.roofline import ARGUMENTS as ROOFLINE_ARGUMENTS
 from profiler_kit.analyses.gpu.roofline import By as RooflineBy
 from profiler_kit.analyses.gpu.roofline import Worked, roofline, roofline_totals, work_of_events
 from profiler_kit.analyses.gpu.sequences import kernel_sequences
+from profiler_kit.analyses.gpu.short_kernels import SHORT_BELOW_NS, short_kernels
 from profiler_kit.analyses.gpu.steps import step_of, steps
 from profiler_kit.analyses.gpu.timeline import DeviceTimeline, GpuTimeline, devices_by, timelines_of
 from profiler_kit.analyses.gpu.trees import call_tree, python_callers, python_tree
@@ -471,6 +472,11 @@ class Trace:
     def roofline_totals(self, by: RooflineBy, *, peaks: str | None = None) -> pd.DataFrame:
         """ROOFLINE_TOTALS: MFU and MBU by kernel, nn.Module, region or step."""
         return roofline_totals(self.kernel_details(), self._worked(), self.peaks(file=peaks), by, self._steps())
+
+    @kept
+    def short_kernels(self, *, below_ns: int = SHORT_BELOW_NS) -> pd.DataFrame:
+        """SHORT_KERNELS: kernels shorter than that, by operator, shapes and name."""
+        return short_kernels(self.kernel_details(), self._with("input_dims").columns.extra["input_dims"], below_ns)
 
     @kept
     def call_tree(self) -> pd.DataFrame:

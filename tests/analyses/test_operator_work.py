@@ -164,3 +164,17 @@ def test_the_kernels_of_each_operator_equal_tracelens(folder: Path) -> None:
             row["Kernel duration (µs)_min"],
             row["Kernel duration (µs)_max"],
         )
+
+
+def test_short_kernels_by_operator_and_shapes(tmp_path: Path) -> None:
+    """Of 5, 7, 11, 13 and 17 us: two copies of linear, with other shapes each."""
+    trace = load_trace(linear_in_linear(tmp_path))
+    short = trace.short_kernels()
+    columns = ["operator", "shapes", "name", "count", "sum_ns", "share"]
+    assert short[columns].to_numpy().tolist() == [
+        ["linear", "[[4,4]]", "copy", 1, 7_000, 7 / 53],
+        ["linear", "[[8,4]]", "copy", 1, 5_000, 5 / 53],
+    ]
+    every = trace.short_kernels(below_ns=100_000)
+    assert set(every["operator"]) == {"linear", "addmm", "(no operator)", "(unlinked)"}
+    assert int(every["sum_ns"].sum()) == int(trace.gpu_events()["dur_ns"].sum())

@@ -386,3 +386,26 @@ def test_peaks_of_data_sheets_and_of_files(tmp_path: Path) -> None:
             f"{file}: found {found_text}, expected TFLOP/s by dtype (fp64, fp32, tf32, bf16, fp16, fp8, int8) and "
             'tb_per_s. Try: {"bf16": 989, "fp32": 67, "tb_per_s": 3.35}'
         )
+
+
+@pytest.mark.skipif(not (SHARED / "peers").is_dir(), reason="other projects' traces are not beside the project")
+def test_operators_are_those_of_their_ops_summary() -> None:
+    """total_direct_kernel_time_sum (us) and Count, to the last bit of their floats."""
+    theirs = {
+        "aten::addmm": (174.130859375, 26),
+        "aten::_flash_attention_forward": (113.65576171875, 4),
+        "aten::native_layer_norm": (39.51904296875, 10),
+        "aten::gelu": (21.7236328125, 5),
+        "aten::add": (19.3154296875, 9),
+        "aten::index_select": (9.05810546875, 3),
+        "aten::all": (4.3291015625, 1),
+        "aten::eq": (4.0478515625, 1),
+        "aten::add_": (2.56494140625, 1),
+        "aten::_local_scalar_dense": (2.40380859375, 1),
+    }
+    ours = load_trace(SHARED / "peers" / "tracelens" / "mi300" / BERT / "trace.json.gz").operator_work()
+    ours = ours[(ours["gpu_events"] > 0) & ~ours["name"].str.startswith("(")]
+    assert set(ours["name"]) == set(theirs)
+    for name, events, ns in zip(ours["name"], ours["gpu_events"], ours["gpu_ns"], strict=True):
+        us, count = theirs[name]
+        assert (int(events), int(ns)) == (count, pytest.approx(us * 1e3, abs=1 + count / 4))
