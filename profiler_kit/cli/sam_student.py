@@ -209,6 +209,32 @@ def quantize(
     typer.echo(f"written to {written}\n  next   profiler-kit sam student eval {student} --int8 {written} --device cpu")
 
 
+def export(
+    student: Student,
+    aoti: Annotated[Path | None, typer.Option(help="AOTInductor package (.pt2) to write, for that device.")] = None,
+    onnx: Annotated[Path | None, typer.Option(help="ONNX model to write; run by onnxruntime on the CPU.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Images at once; of the package the only batch it takes.")] = 1,
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a student's encoder as a file that runs without this package, run that, and compare the two."""
+    import dataclasses
+
+    from profiler_kit.models.student.export import export as run
+
+    given = [(kind, path) for kind, path in (("aoti", aoti), ("onnx", onnx)) if path is not None]
+    if not given:
+        raise OptionError("sam student export: found no file to write, expected --aoti FILE or --onnx FILE.")
+    options = {**_student_options(student, None, None), "beside": False}
+    done = [run(options, kind, path, batch=batch_size, device=device) for kind, path in given]
+    if as_json:
+        print_json([{**dataclasses.asdict(one), "path": str(one.path)} for one in done])
+        return
+    for one in done:
+        said = "no number" if one.error is None else f"{one.error:.2e}"
+        typer.echo(f"written to {one.path}: images of {one.side} px, relative error {said} against the student itself")
+
+
 def _file(student: Path) -> Path:
     """The student's file, of a folder that in it."""
     from profiler_kit.models.student.train import STUDENT
@@ -285,4 +311,4 @@ def _as_json(record: LadderRecord) -> dict[str, object]:
     return {**facts, **images, "students": every_table()["students"].of_source(record).records()}
 
 
-COMMANDS: Final = {"train": train, "eval": evaluate, "bench": bench, "quantize": quantize}
+COMMANDS: Final = {"train": train, "eval": evaluate, "bench": bench, "quantize": quantize, "export": export}

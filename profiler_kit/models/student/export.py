@@ -1,0 +1,85 @@
+"""A student's encoder as a file that runs without this package: an AOTInductor package or an ONNX model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from profiler_kit.capture.device import choose_device
+from profiler_kit.errors import OptionError, WorkloadError
+from profiler_kit.files import whole_file
+from profiler_kit.models.sam.compiled import load_encoder, save_encoder, why_not_loadable
+from profiler_kit.models.student.workload import student_workload
+from profiler_kit.workload.protocol import make_model, relative_error_and_cosine
+
+Run = Callable[[torch.Tensor], Any]
+KINDS: Final = ("aoti", "onnx")
+_ONNX: Final = ("onnxscript", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """side: of the images that the file takes, pixels. error, cosine: of its answer against the student's own."""
+
+    kind: str
+    path: Path
+    side: int
+    error: float | None
+    cosine: float | None
+
+
+def export(options: dict[str, Any], kind: str, path: Path, *, batch: int, device: str | None) -> Exported:
+    """Write the encoder of the student that those options of its workload name, and run what was written once.
+
+    aoti: for batches of that size, on a device of that kind. onnx: for batches of any size; run by onnxruntime on the
+    CPU. Raises OptionError when the file is there, WorkloadError without the packages.
+    """
+    if path.exists():
+        raise OptionError(f"--{kind} {path}: this exists already. Choose another file.")
+    lacking = [name for name in _ONNX if kind == "onnx" and find_spec(name) is None]
+    if lacking:
+        raise WorkloadError(
+            f"--onnx: needs {lacking[0]}, which is not installed. Try: pip install 'profiler-kit[onnx]'"
+        )
+    workload = student_workload(**options)
+    workload.check(batch)
+    chosen = torch.device("cpu") if kind == "onnx" else choose_device(device)
+    encoder: torch.nn.Module = make_model(workload, chosen).image_encoder  # type: ignore[assignment]  # a SAM's
+    images = torch.randn(batch, 3, workload.image_size, workload.image_size, generator=torch.Generator().manual_seed(0))
+    images = images.to(chosen)
+    with torch.no_grad():
+        wanted = encoder(images)
+        with whole_file(path) as temporary:
+            run = _as_package(encoder, images, temporary) if kind == "aoti" else _as_onnx(encoder, images, temporary)
+            found = relative_error_and_cosine(run(images), wanted)
+    return Exported(kind, path, workload.image_size, found["relative_error"], found["cosine"])
+
+
+def _as_package(encoder: torch.nn.Module, images: torch.Tensor, path: Path) -> Run:
+    save_encoder(encoder, images, path)
+    if images.is_cuda and (reason := why_not_loadable([path])):
+        said = f"--aoti: torch {torch.__version__} cannot load the AOTInductor package it made here ({reason})"
+        raise WorkloadError(f"{said}. Use --onnx, or another torch.")
+    return load_encoder(path)
+
+
+def _as_onnx(encoder: torch.nn.Module, images: torch.Tensor, path: Path) -> Run:
+    import onnxruntime
+
+    shapes = ({0: torch.export.Dim("batch", min=1, max=4096)},)
+    example = (
+        images if len(images) > 1 else images.expand(2, -1, -1, -1).contiguous()
+    )  # one would be taken for a constant
+    torch.onnx.export(encoder, (example,), path, dynamo=True, external_data=False, verbose=False, dynamic_shapes=shapes)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def run(images: torch.Tensor) -> Any:
+        return [torch.from_numpy(part) for part in session.run(None, {name: images.numpy()})]
+
+    return run
