@@ -315,13 +315,18 @@ def open_run(
 
     trace, memory: how to load such a file, for those who load in the background or share what they loaded.
 
-    Raises InputError when nothing is there, or when the folder holds no run.
+    A folder that is no run holds one where there is but one below it.
+
+    Raises InputError when nothing is there, or when the folder holds no run, or several.
     """
     target = Path(path)
     if os.path.isdir(target):  # noqa: PTH112 - unlike Path.is_dir, says no to a name that is too long
         found = find_run(target, ".")
         if found is None:
-            raise InputError(f"{target}: found {_content(find_runs(target))}, {_WANT}. {_HINT}")
+            below = find_runs(target)
+            if len(below) != 1:
+                raise InputError(f"{target}: found {_content(below)}, {_WANT}. {_HINT}")
+            return open_run(below[0].path, trace=trace, memory=memory)
         parts = Parts(
             Part.of(found.trace, trace),
             Part.of(found.memory, memory),
@@ -383,7 +388,7 @@ def _content(runs: Sequence[RunFolder]) -> str:
     if not runs:
         return "no run in this folder"
     names = ", ".join(run.label for run in runs[:4]) + (", …" if len(runs) > 4 else "")
-    return f"{len(runs)} run{'s' * (len(runs) > 1)} below this folder ({names}): name one of them"
+    return f"{len(runs)} runs below this folder ({names}): name one of them"
 
 
 def load_layers(file: Path) -> Layers:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import bz2
 import dataclasses
+import gzip
+import lzma
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from profiler_kit.errors import InputError, TraceFormatError
 from profiler_kit.run import compare_runs, load_run, open_run
 from profiler_kit.trace import Trace, load_trace
 from tests.app.samples import gpu_trace, host_trace, layers, make_runs, record, snapshot
+
+CASE = Path(__file__).parent / "cases" / "traces" / "two_gpus_in_turn.json"
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +64,21 @@ def test_broken_parts_are_said_and_the_others_are_loaded(tmp_path: Path) -> None
         str(folder / "memory.pickle"),
         str(folder / "layers.parquet"),
     ]
+
+
+@pytest.mark.parametrize("pack", ["json", "json.gz", "json.bz2", "json.xz", "json.zst"])
+@pytest.mark.parametrize("name", ["trace", "profile_rank0"])
+def test_the_only_trace_of_a_folder_is_its_run_however_it_is_packed(name: str, pack: str, tmp_path: Path) -> None:
+    data = CASE.read_bytes()
+    packed = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst": zstandard.compress}
+    kind = pack.partition(".")[2]
+    file = tmp_path / f"{name}.{pack}"
+    file.write_bytes(packed[kind](data) if kind else data)
+    run = load_run(tmp_path)
+    assert run.trace is not None and len(run.trace.gpu_events()) == 4
+    assert run.holds == ("trace",)
+    file.rename(tmp_path / "other.json")  # told by its bytes
+    assert load_run(tmp_path).trace is not None
 
 
 def test_what_is_no_run_is_said_in_one_line(root: Path, tmp_path: Path) -> None:
