@@ -54,7 +54,8 @@ def taken(events: str, *, exact: bool = False) -> bool:
     [
         '"x":[1 2]', '"x":[1,]', '"x":{"a":1,}', '"x":{1:2}', '"x":-', '"x":01', '"x":1.', '"x":1e400', '"x":nan',
         '"x":"\\ud800"', '"x":"\\u12"', '"x":"\t"', '"n\\u0061me":"b"', '"name":"\udcff"', '"name":null', '"ph":"B"',
-        '"ph":"XX"', '"ts":"1"', '"ts":1e3', '"dur":-1', '"dur":9e99', '"dur":8796093022208', '"pid":1.5', '"pid":true',
+        '"ph":"XX"', '"ts":"1"', '"ts":1e3', '"dur":-1', '"dur":-0.0005', '"dur":9e99', '"dur":8796093022208',
+        '"pid":1.5', '"pid":true',
         '"args":null', '"args":{"correlation":"1"}', '"args":{"correlation":1.0}', '"args":{"stream":"stream 7"}',
         '"args":{"name":1}', '"args":{"labels":"\udcff"}', '"args":{"c\\u006f":1}',
     ],

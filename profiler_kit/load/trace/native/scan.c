@@ -568,7 +568,7 @@ static bool span(struct scanner *s, int64_t start)
 {
     const struct event *e = &s->e;
     int64_t row = s->rows, duration;
-    if (!e->duration.digits || !to_ns(&e->duration, &duration) || (e->duration.minus && duration) ||
+    if (!e->duration.digits || !to_ns(&e->duration, &duration) || (e->duration.minus && e->duration.value) ||
         duration >= FLOAT_EXACT_NS || !thread_of(s, e->pid, e->tid, &s->thread[row]))
         return false;
     s->start[row] = start;
