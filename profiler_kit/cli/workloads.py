@@ -17,14 +17,16 @@ if TYPE_CHECKING:
 Model = Annotated[
     str | None,
     typer.Option(
-        help="SAM: vit_b, vit_l, vit_h, vit_small (512 px, its weights are here) or vit_tiny (256 px). SAM 2.1: "
+        help="SAM: vit_b, vit_l, vit_h, vit_small (512 px) or vit_tiny (256 px). SAM 2.1: "
         "sam2_large, sam2_base_plus, sam2_small, sam2_tiny or sam2_nano (512 px). A student: student_resnet18, "
         "student_mobilenet_v3_large or student_cas_vit_s."
     ),
 ]
 Checkpoint = Annotated[
     Path | None,
-    typer.Option(help="Official checkpoint of that model; without one, random weights (vit_small: its own)."),
+    typer.Option(
+        help="Official checkpoint of that model; without one, random weights (vit_small, sam2_nano: their own)."
+    ),
 ]
 Seed = Annotated[int, typer.Option(help="Of the random weights and of the generated input.")]
 Images = Annotated[Path | None, typer.Option(help="Folder of JPEG or PNG files; without one, scenes are generated.")]

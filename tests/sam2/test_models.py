@@ -10,8 +10,13 @@ import torch
 
 from profiler_kit.errors import CheckpointError, OptionError, WorkloadError
 from profiler_kit.models.checkpoints import POSITION_NOISE
+from profiler_kit.models.sam import models as sam1
+from profiler_kit.models.sam.scenes import generate_scenes
+from profiler_kit.models.sam.train_check import kept_by_default
 from profiler_kit.models.sam2 import models
-from profiler_kit.models.sam2.models import SHAPES, load_model, to_meta
+from profiler_kit.models.sam2.decoder import share_decoder
+from profiler_kit.models.sam2.models import SHAPES, load_model, shipped_checkpoint, to_meta
+from profiler_kit.models.sam2.segmenter import DEFAULTS, Sam2Segmenter
 
 pytest.importorskip("transformers")
 FILES = "Official files: sam2.1_hiera_tiny.pt, sam2.1_hiera_small.pt, sam2.1_hiera_base_plus.pt, sam2.1_hiera_large.pt."
@@ -107,6 +112,24 @@ def test_random_weights_depend_on_the_seed_alone() -> None:
     key = "image_encoder.vision.backbone.blocks.0.attn.qkv.weight"
     assert not torch.equal(state[key], other[key])
     assert 0.5 < float(state["image_encoder.vision.backbone.pos_embed"].std()) / POSITION_NOISE < 1.5
+
+
+def test_nano_has_its_own_weights_unless_a_seed_or_a_checkpoint_is_given() -> None:
+    shipped, other = shipped_checkpoint("sam2_nano"), sam1.shipped_checkpoint("vit_small")
+    assert shipped is not None and other is not None
+    assert shipped.stat().st_size + other.stat().st_size < 12_000_000
+    assert {tensor.dtype for tensor in torch.load(shipped, weights_only=True)["model"].values()} == {torch.float16}
+    assert all(shipped_checkpoint(name) is None for name in SHAPES if name != "sam2_nano")
+    assert load_model("sam2_nano").weights == "checkpoint:" + hashlib.sha256(shipped.read_bytes()).hexdigest()
+    assert load_model("sam2_nano", seed=0).weights == "random:0"
+
+
+def test_nano_finds_most_objects_with_the_default_thresholds() -> None:
+    sam = share_decoder(load_model("sam2_nano").model)
+    scenes = generate_scenes(2, height=384, width=512, seed=20_002)
+    found = kept_by_default(Sam2Segmenter(sam), scenes, 12, DEFAULTS)
+    assert found["objects"] == 16
+    assert found["kept"] >= 0.8 and found["kept_iou"] >= 0.8
 
 
 def test_what_the_parts_give() -> None:

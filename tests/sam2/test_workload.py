@@ -12,6 +12,7 @@ from profiler_kit.cli.workloads import choose_workload
 from profiler_kit.errors import OptionError
 from profiler_kit.formats.run_record import read_record
 from profiler_kit.models.sam.workload import SamWorkload
+from profiler_kit.models.sam2 import models
 from profiler_kit.models.sam2.workload import Sam2Workload
 from profiler_kit.workload.capture import CaptureOptions, capture_run
 from profiler_kit.workload.optimizations import optimized, parse_optimizations
@@ -21,6 +22,11 @@ from profiler_kit.workload.row import RowPlan, run_row
 
 pytest.importorskip("transformers")
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _random_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "_SHIPPED", {})  # trained at 512 pixels
 
 
 def workload(**change: object) -> Sam2Workload:

@@ -25,6 +25,8 @@ KIND: Final = CheckpointKind(
     "Official files: sam2.1_hiera_tiny.pt, sam2.1_hiera_small.pt, sam2.1_hiera_base_plus.pt, sam2.1_hiera_large.pt.",
     inside="model",
 )
+# Weights that come with the package, by model; made by profiler_kit.models.sam2.train.
+_SHIPPED: Final = {"sam2_nano": Path(__file__).parent / "weights" / "sam2_nano_512.pt"}
 _ZEROS: Final = ("pos_embed", "pos_embed_window", "no_memory_embedding")
 
 
@@ -183,6 +185,11 @@ def check_model(name: str) -> str:
     return name
 
 
+def shipped_checkpoint(name: str) -> Path | None:
+    """The file of the weights that come with the model `name`, None for a model without."""
+    return _SHIPPED.get(name)
+
+
 def load_model(
     name: str,
     *,
@@ -191,11 +198,13 @@ def load_model(
     device: torch.device | str = "cpu",
     side: int = 0,
 ) -> LoadedModel:
-    """Build the model `name` with the weights of Meta's `checkpoint`, or random ones of `seed` without.
+    """Build the model `name` with the weights of Meta's `checkpoint`, or random ones of `seed`, or those it ships with.
 
     As `models.sam.load_model`. side: of the images it takes, its own if 0; the weights do not depend on it.
     """
     shape = SHAPES[check_model(name)]
+    if checkpoint is None and seed is None:
+        checkpoint = shipped_checkpoint(name)
     state = None if checkpoint is None else KIND.read(checkpoint)
     if state is not None and checkpoint is not None:
         _check_kind(checkpoint, state, name)

@@ -14,7 +14,7 @@ from profiler_kit.models.sam.generator import MaskGenerator
 from profiler_kit.models.sam.scenes import Scene
 from profiler_kit.models.sam.workload import SamWorkload
 from profiler_kit.models.sam2.forward import Sam2Forward, block_label, is_timed, prepare_batch
-from profiler_kit.models.sam2.models import KIND, Sam2, check_model, load_model
+from profiler_kit.models.sam2.models import KIND, Sam2, check_model, load_model, shipped_checkpoint
 from profiler_kit.models.sam2.optimizations import (
     ALL_MASKS,
     ALL_MASKS_LADDER,
@@ -50,15 +50,15 @@ class Sam2Workload(SamWorkload):
 
     @property
     def _seed(self) -> int | None:
-        return self.seed
+        return None if shipped_checkpoint(self._published) else self.seed  # which is then that of the scenes alone
 
     def _weights_of(self) -> str:
-        return KIND.weights(self._checkpoint, self.seed)
+        return KIND.weights(self._checkpoint or shipped_checkpoint(self._published), self._seed)
 
     def model(self, device: torch.device) -> Sam2:
         """transformers' model."""
         name, checkpoint = self._published, self._checkpoint
-        loaded = load_model(name, checkpoint=checkpoint, seed=self.seed, device=device, side=self.side)
+        loaded = load_model(name, checkpoint=checkpoint, seed=self._seed, device=device, side=self.side)
         self.weights, self.image_size = loaded.weights, loaded.model.image_size
         return loaded.model
 
