@@ -15,6 +15,7 @@ from typing import Final
 from profiler_kit.errors import InputError
 
 VARIABLE: Final = "PROFILER_KIT_SETTINGS"
+GIVEN: Final = "PROFILER_KIT_COMMUNICATION"  # names given to one command, a line each; what it starts has them too
 _TRY: Final = 'Try: communication = ["my_ring_kernel"]'
 
 
@@ -26,7 +27,14 @@ def settings_file() -> Path:
 
 
 def communication_names() -> tuple[str, ...]:
-    """The user's names of communication; none without a file. Raises InputError when it cannot be read or is wrong."""
+    """The user's names of communication, those given to the command first.
+
+    Raises InputError when the settings cannot be read or are wrong.
+    """
+    return (*filter(None, os.environ.get(GIVEN, "").splitlines()), *_of_file())
+
+
+def _of_file() -> tuple[str, ...]:
     file = settings_file()
     try:
         text = file.read_bytes().decode("utf-8")

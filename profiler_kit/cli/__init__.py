@@ -20,6 +20,7 @@ import typer.main
 from profiler_kit.cli import streams
 from profiler_kit.cli.late_import import import_late
 from profiler_kit.errors import KitError
+from profiler_kit.settings import GIVEN
 
 # The order that `--help` lists them in; a command that is not named here comes last.
 ORDER: Final = (
@@ -27,6 +28,7 @@ ORDER: Final = (
     *("operators", "launches", "sequences", "copies", "overlap", "requests", "ranks", "memory", "diff", "query"),
     *("doctor", "export", "report", "serve", "sam"),
 )
+READS_NO_TRACE: Final = ("demo", "capture", "layers", "ladder", "study", "memory")
 _PACKAGE: Final = Path(__file__).parents[1]
 _PLAIN: Final[Mapping[str, Any]] = {
     "add_completion": False,
@@ -81,7 +83,31 @@ def load_command(name: str) -> Any:
         function = importlib.import_module("profiler_kit.cli.table_command").table_command(name)
     alone = typer.Typer(**_PLAIN)
     alone.command(name)(function)
-    return typer.main.get_command(alone)
+    made = typer.main.get_command(alone)
+    if name not in READS_NO_TRACE:
+        shared = typer.Typer(**_PLAIN)
+        shared.command(name)(_reading)
+        made.params += typer.main.get_command(shared).params
+    return made
+
+
+def _take_names(names: list[str] | None) -> None:
+    os.environ[GIVEN] = "\n".join(names or ())
+
+
+def _reading(
+    communication: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--communication",
+            metavar="PATTERN",
+            callback=_take_names,
+            expose_value=False,
+            help="Kernels and operators of such a name communicate too (a regular expression; may be repeated).",
+        ),
+    ] = None,
+) -> None:
+    """The option of every command that reads traces."""
 
 
 def _group(name: str, module: ModuleType) -> typer.Typer:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from profiler_kit.cli.output import AsJson, Communication, print_json, print_table
+from profiler_kit.cli.output import AsJson, print_json, print_table
 from profiler_kit.errors import InputError
 from profiler_kit.files import PLAIN_OR_PACKED
 from profiler_kit.names import printable
@@ -22,7 +22,7 @@ Source = Annotated[
 ]
 
 
-def command(trace: Source, as_json: AsJson = False, communication: Communication = None) -> None:
+def command(trace: Source, as_json: AsJson = False) -> None:
     """Say what a trace is, what was repaired or dropped and where, and what to record next time."""
     from profiler_kit.findings import doctor, quality
     from profiler_kit.load.trace.file_facts import load_file_facts
@@ -31,7 +31,7 @@ def command(trace: Source, as_json: AsJson = False, communication: Communication
 
     file, record = _find(trace)
     with progress_bar(f"Loading {file.name}") as report:
-        loaded = load_trace(file, communication=communication or (), cache=False, report=report)
+        loaded = load_trace(file, cache=False, report=report)
     with progress_bar(f"Looking at {file.name}") as report:
         facts = load_file_facts(file, report=report)
     found = doctor.examine(file, record, loaded, facts)

@@ -29,14 +29,6 @@ TraceFile = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")]
-Communication = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--communication",
-        metavar="PATTERN",
-        help="Kernels and operators of such a name communicate too (a regular expression; may be repeated).",
-    ),
-]
 LinkedOnly = Annotated[
     bool,
     typer.Option("--linked-only", help="Count only GPU events whose launch and its flow arrow are both in the trace."),
@@ -55,10 +47,10 @@ def check_formats(as_json: bool, as_csv: bool) -> None:
         raise OptionError("--json --csv: these exclude each other, expected one of them. Leave one out.")
 
 
-def open_trace(path: Path, *, arguments: Sequence[str] = (), communication: Sequence[str] = ()) -> Trace:
+def open_trace(path: Path, *, arguments: Sequence[str] = ()) -> Trace:
     """Load a trace, or the trace of a run folder, behind a progress bar; what was lost is reported on stderr.
 
-    arguments: further `args` of the events to load (see load_trace). communication: names that the user gave.
+    arguments: further `args` of the events to load (see load_trace).
     """
     from profiler_kit.formats.run_record import TRACE
     from profiler_kit.load.discover.runs import part_file
@@ -74,17 +66,17 @@ def open_trace(path: Path, *, arguments: Sequence[str] = (), communication: Sequ
                 f"them side by side: profiler-kit ranks {file}"
             )
     with progress_bar(f"Loading {file.name}") as report:
-        trace = load_trace(file, arguments=arguments, communication=communication, report=report)
+        trace = load_trace(file, arguments=arguments, report=report)
     _say_losses(trace)
     return trace
 
 
-def open_ranks(paths: Sequence[Path], *, arguments: Sequence[str] = (), communication: Sequence[str] = ()) -> Ranks:
+def open_ranks(paths: Sequence[Path], *, arguments: Sequence[str] = ()) -> Ranks:
     """Load the traces of a job's ranks likewise; of several files, or of the folder that holds them."""
     from profiler_kit.ranks import load_ranks
 
     with progress_bar("Loading the ranks") as report:
-        ranks = load_ranks(paths[0] if len(paths) == 1 else paths, communication=communication, report=report)
+        ranks = load_ranks(paths[0] if len(paths) == 1 else paths, report=report)
     for trace in ranks.traces.values():
         _say_losses(trace)
     for problem in ranks.problems:
@@ -92,7 +84,7 @@ def open_ranks(paths: Sequence[Path], *, arguments: Sequence[str] = (), communic
     return ranks
 
 
-def open_requests(path: Path, *, arguments: Sequence[str] = (), communication: Sequence[str] = ()) -> Served:
+def open_requests(path: Path, *, arguments: Sequence[str] = ()) -> Served:
     """The requests of a run folder and their batches, on the clock of its trace, which is loaded likewise."""
     from profiler_kit.formats.request_file import RECORD_THEM
     from profiler_kit.run import open_run
@@ -101,7 +93,7 @@ def open_requests(path: Path, *, arguments: Sequence[str] = (), communication: S
     with progress_bar(f"Loading {path.name}") as report:
         run = open_run(
             path,
-            trace=lambda file: load_trace(file, arguments=arguments, communication=communication, report=report),
+            trace=lambda file: load_trace(file, arguments=arguments, report=report),
         )
         run.parts.requests.required()
         found = run.served

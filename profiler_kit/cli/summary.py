@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from profiler_kit.cli.output import AsJson, Communication, LinkedOnly, TraceFile, open_trace, print_json, print_table
+from profiler_kit.cli.output import AsJson, LinkedOnly, TraceFile, open_trace, print_json, print_table
 from profiler_kit.names import printable
 
 HOST_ROWS = 15
@@ -14,10 +14,9 @@ def command(
     trace: TraceFile,
     as_json: AsJson = False,
     linked_only: LinkedOnly = False,
-    communication: Communication = None,
 ) -> None:
     """Say how busy each GPU was: computation, communication, copies, idle."""
-    loaded = open_trace(trace, communication=communication or ())
+    loaded = open_trace(trace)
     summary = loaded.summary(linked_only=linked_only)
     if as_json:
         print_json(summary)

@@ -14,7 +14,6 @@ from profiler_kit.cli import help_text
 from profiler_kit.cli.output import (
     AsCsv,
     AsJson,
-    Communication,
     TraceFile,
     check_formats,
     open_ranks,
@@ -51,7 +50,6 @@ def table_command(name: str) -> Callable[..., None]:
     argument, _ = _SOURCES[tables[0].of]
     parameters = [_parameter("source", argument, inspect.Parameter.empty)]
     parameters += [_parameter("as_json", AsJson, False), _parameter("as_csv", AsCsv, False)]
-    parameters.append(_parameter("communication", Communication, None))
     for option in _options(tables):
         kind: Any = _TYPES[option.kind] | None if option.default is None else _TYPES[option.kind]
         annotation = Annotated[kind, typer.Option(option.flag, help=option.meaning)]
@@ -88,7 +86,6 @@ def run(
     source: Any,
     as_json: bool,
     as_csv: bool,
-    communication: list[str] | None = None,
     **given: Value,
 ) -> None:
     """Fill the tables that were asked for and print them."""
@@ -98,7 +95,7 @@ def run(
     chosen = [table for table in tables if table.by == (given.get("by") or "")]
     _, load = _SOURCES[chosen[0].of]
     arguments = [name for table in chosen for name in table.arguments]
-    loaded = load(source, arguments=arguments, communication=communication or ())
+    loaded = load(source, arguments=arguments)
     filled = [
         table.of_source(loaded, **{option.name: given[option.name] for option in table.options}) for table in chosen
     ]

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from profiler_kit.cli import commands, load_command
+from profiler_kit.cli import READS_NO_TRACE, commands, load_command
 from profiler_kit.cli.late_import import import_late
+from tests.cli.run import profiler_kit
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "streams_graph.json.gz"
 SLOW = ("pandas._libs", "pyarrow.lib", "numpy.ma", "duckdb", "rich", "plotly", "torch")
@@ -77,3 +78,18 @@ def test_a_late_import_happens_when_something_is_used(tmp_path: Path, monkeypatc
     finally:
         for name in ("slow_package", "slow_package.inner", "slow_package.core"):
             sys.modules.pop(name, None)
+
+
+def test_every_command_that_reads_traces_takes_the_users_names_of_communication() -> None:
+    takes = {
+        name
+        for name in commands()
+        if any(one.name == "communication" for one in getattr(load_command(name), "params", ()))
+    }
+    assert set(commands()) - takes == {*READS_NO_TRACE, "sam"}
+
+
+def test_names_given_to_a_command_count_in_what_it_finds() -> None:
+    trace = GOLDEN.parents[1] / "cases" / "traces" / "two_gpus_in_turn.json"
+    assert "collectives" not in profiler_kit("advice", trace).out
+    assert "4 collectives take 800.00 µs" in profiler_kit("advice", trace, "--communication", "gemm").out

@@ -130,7 +130,7 @@ def _device(snapshot: Snapshot, device: int, ranges: Ranges, used: Ints, packer:
         "peak_state": one.peak,
         "peak_region": list(snapshot.peak_region(device)),
         "fragmentation": fragmentation(snapshot.blocks, snapshot.segments, device),
-        "stats": stats.astype(object).where(stats.notna(), None).to_numpy().tolist(),
+        "stats": [[name, now, None if pd.isna(most) else most] for name, now, most in stats.to_numpy(object).tolist()],
         "truncated": missing.truncated,
         "unmatched_frees": missing.unmatched_frees,
         "recorded_before": missing.recorded_before,
