@@ -28,7 +28,8 @@ def path(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_the_pages_say_what_the_command_line_says(path: Path) -> None:
     run = load_run(path)
-    pages = {page: show(page, path.name) for page in PAGES}
+    asked = PAGES if run.requests is None else (*PAGES, "requests")
+    pages = {page: show(page, path.name) for page in asked}
     said = {page: plain("\n".join((text(test), *errors(test)))) for page, test in pages.items()}
     for one in run.findings:
         for sentence in (one.sentence, one.attempt):
