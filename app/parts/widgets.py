@@ -44,12 +44,10 @@ def sentence(one: Finding) -> str:
 
 
 def say(one: Finding | None) -> None:
-    """The sentence that answers what a page asks, large, and below it what to try; nothing where there is none."""
+    """The sentence that answers what a page asks, large; nothing where there is none."""
     if one is not None:
         with st.container(key=f"verdict-{one.id}"):
             st.markdown(sentence(one))
-        if one.attempt:
-            st.caption(f"Try: {plain(one.attempt)}")
 
 
 def note(one: Finding) -> None:

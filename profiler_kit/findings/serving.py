@@ -83,10 +83,10 @@ def idle_in_queue(run: Run) -> Finding | None:
         return None
     said = say(
         "No GPU worked for ", bold(fmt_ns(idle)), f", {fmt_percent(idle / waited, 0)} of the time in which requests "
-        "were in the queue.",
+        "were in the queue. A shorter --max-wait-ms helps where batches wait to fill up; else look at what the host "
+        "does between batches.",
     )  # fmt: skip
-    attempt = "a shorter --max-wait-ms where batches wait to fill up; else look at what the host does between batches"
-    return Finding("idle-while-queued", "why", said, attempt=attempt, evidence=Evidence("requests"), page="requests")
+    return Finding("idle-while-queued", "why", said, evidence=Evidence("requests"), page="requests")
 
 
 def agreement(answers: Answers) -> Finding:
