@@ -148,7 +148,8 @@ def prepare(encoder: StudentEncoder, *, learns: bool) -> torch.fx.GraphModule:
 
     example = torch.zeros(2, 3, encoder.img_size, encoder.img_size)
     encoder.train(learns).requires_grad_(learns)
-    graph = torch.export.export(encoder, (example,), dynamic_shapes=({0: _batch()},)).module()
+    # strict: a ReLU that a block calls twice is then two, as the quantizer needs them
+    graph = torch.export.export(encoder, (example,), dynamic_shapes=({0: _batch()},), strict=True).module()
     quantizer = Quantizer().set_global(get_default_x86_inductor_quantization_config(is_qat=learns))
     for name, module in encoder.named_modules():
         if isinstance(module, AdditiveAttention):
