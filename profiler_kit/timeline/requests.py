@@ -39,8 +39,11 @@ def request_lanes(requests: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_requests(timeline: Timeline, requests: pd.DataFrame) -> Timeline:
-    """The timeline with the lanes of REQUESTS above all others."""
+    """The timeline with the lanes of REQUESTS above all others; requests of another time are not drawn."""
     lanes = request_lanes(requests)
+    start, dur = (requests[name].to_numpy(np.int64) for name in ("arrival_ns", "latency_ns"))
+    during = (start <= timeline.end_ns) & (start + dur >= timeline.start_ns)
+    lanes = lanes[during[lanes["item"].to_numpy()]].reset_index(drop=True)
     if lanes.empty:
         return timeline
     codes, layout = Codes(timeline.labels), Layout()

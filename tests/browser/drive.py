@@ -7,7 +7,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, Locator, Page, Position, ViewportSize, expect
 
-PATIENCE_MS = 900_000  # only a page that hangs gets there: other work may hold the machine
+PATIENCE_MS = 300_000  # only a page that hangs gets there: other work may hold the machine
 _POLL_MS = 20
 
 

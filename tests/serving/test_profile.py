@@ -26,7 +26,7 @@ from profiler_kit.timeline.build import build_timeline
 from profiler_kit.timeline.requests import with_requests
 from tests.cli.run import profiler_kit
 from tests.serving.conftest import Client, Held, png, until
-from tests.serving.samples import rows_of, served, served_run
+from tests.serving.samples import BASE_NS, rows_of, served, served_run
 from tests.serving.test_server import SCENES, Start, packed
 
 I64 = np.int64
@@ -216,6 +216,8 @@ def test_requests_above_the_streams_and_in_an_export(tmp_path: Path) -> None:
     assert (batch["start"], batch["dur"]) == (31, 48) and timeline.tracks[0].rows == 3
     assert span_facts(trace, timeline, 2, 0, run.served)["arrows"] == []  # it hung up
     assert with_requests(timeline, requests.iloc[:0]) is timeline
+    of_another_time = requests.assign(arrival_ns=requests["arrival_ns"] - BASE_NS)
+    assert with_requests(timeline, of_another_time) is timeline  # else the view would reach from one to the other
     out = tmp_path / "out.json"
     assert profiler_kit("export", tmp_path, "--time", "31ns:40ns", "--output", out).code == 0
     events = [event for event in json.loads(out.read_bytes())["traceEvents"] if event.get("cat") == "request"]
