@@ -104,7 +104,7 @@ class SharedDecoder(StandIn):
 
 def share_decoder(sam: Sam2) -> Sam2:
     """Let the mask decoder compute once what all prompts of an image share."""
-    sam.mask_decoder = SharedDecoder(sam.mask_decoder)  # type: ignore[assignment]  # it shares all but its forward
+    sam.mask_decoder = SharedDecoder(sam.mask_decoder)
     return sam
 
 
@@ -155,7 +155,8 @@ def _cells(maps: Tensor) -> Tensor:
 def _enlarged(convolution: torch.nn.ConvTranspose2d, x: Tensor) -> Tensor:
     """float[..., C] to float[..., 4, D]: the 2 x 2 pixels that a transposed convolution of stride 2 makes of one."""
     weight, bias = convolution.weight, cast("Tensor", convolution.bias)  # float[C, D, 2, 2]
-    return (x @ weight.permute(0, 2, 3, 1).flatten(1)).unflatten(-1, (4, -1)) + bias
+    pixels: Tensor = (x @ weight.permute(0, 2, 3, 1).flatten(1)).unflatten(-1, (4, -1)) + bias
+    return pixels
 
 
 def _beside(fine: Tensor, size: torch.Size) -> Tensor:
