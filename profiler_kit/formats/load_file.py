@@ -10,7 +10,7 @@ from typing import Final
 
 from profiler_kit.errors import InputError, RunFormatError
 from profiler_kit.files import require_file
-from profiler_kit.formats.checked import Amount, Count, Score, Whole
+from profiler_kit.formats.checked import Amount, Count, Positive, Score, Whole
 
 _WHAT: Final = "the JSON lines of a load test"
 _HINT: Final = "Record them with: profiler-kit sam load URL --out FILE.jsonl"
@@ -20,7 +20,7 @@ _HINT: Final = "Record them with: profiler-kit sam load URL --out FILE.jsonl"
 class Rle:
     """A mask as COCO's run lengths. size: height, width."""
 
-    size: tuple[int, int]
+    size: tuple[Positive, Positive]
     counts: str
 
 

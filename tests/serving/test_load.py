@@ -18,6 +18,7 @@ from profiler_kit.analyses.serving.load import load_steps
 from profiler_kit.cli import sam
 from profiler_kit.errors import KitError, RunFormatError
 from profiler_kit.formats.load_file import Rle, read_load
+from profiler_kit.models.serving.compare import answers_agree
 from profiler_kit.models.serving.load import Plan, arrivals, read_files, run_load
 from tests.cli.run import profiler_kit
 from tests.serving.conftest import Client, packed
@@ -120,6 +121,13 @@ def test_masks_that_differ(tmp_path: Path) -> None:
         broken.write_text(sample("first", 0, 0, 1, masks=(Rle((2, 2), counts),), scores=(0.5,)).line())
         refused = profiler_kit("sam", "compare", broken, base)
         assert refused.code == 1 and "a mask that is none" in refused.err and refused.err.count("\n") == 1
+    for size, said in (
+        ((1, 4), "a.png: masks of 4 x 1 pixels, expected 2 x 2 as in "),
+        ((-1, -4), "Expected `int` >= 1"),
+    ):
+        broken.write_text(sample("first", 0, 0, 1, masks=(Rle(size, "04"),), scores=(0.5,)).line())
+        with pytest.raises(KitError, match=said):
+            answers_agree(read_load(base), read_load(broken))
 
 
 def test_a_file_that_is_cut_off_or_of_something_else(tmp_path: Path) -> None:

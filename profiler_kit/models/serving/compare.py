@@ -41,6 +41,13 @@ def answers_agree(baseline: LoadFile, other: LoadFile) -> Answers:
             f"{other.path}: no image with masks that {baseline.path} has too, expected loads of the same images. "
             "Record both with the same --images, at /upload_rle."
         )
+    for name in common:
+        a, b = base[name], mine[name]
+        if a.counts and b.counts and (a.height, a.width) != (b.height, b.width):
+            raise InputError(
+                f"{other.path}: {name}: masks of {b.width} x {b.height} pixels, expected {a.width} x {a.height} as in "
+                f"{baseline.path}. Record both with the same --images."
+            )
     found = against_baseline([mine[name] for name in common], [base[name] for name in common], paired=False)
     base_ns, mine_ns = _latencies(baseline), _latencies(other)
     step = next((step for step in base_ns if step in mine_ns), "")
