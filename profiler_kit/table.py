@@ -12,13 +12,14 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from profiler_kit.errors import OptionError
 from profiler_kit.later import shown
 from profiler_kit.schema import Schema
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Of = Literal[
     "trace", "file", "snapshot", "joined", "job", "layers", "ladder", "study", "diff", "layers diff", "memory diff",
