@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 DONE   := $(VENV)/.installed
-WORKERS ?= 2
+# of pytest: one more than the cores CI has, as tests with a browser or a process of their own often wait
+WORKERS ?= 3
 TYPES  := .mypy_cache/said.txt# what mypy says: it runs beside the tests, on one core
 
 .DEFAULT_GOAL := help

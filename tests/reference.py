@@ -141,7 +141,7 @@ def attribute(path: Path) -> list[tuple[dict[str, Any], Path_]]:
     """Each GPU event with its region path."""
     spans = read(path)
     regions = defaultdict(list)
-    launches: list[dict[str, Any]] = []
+    launches: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     operators: list[dict[str, Any]] = []
     backward = defaultdict(list)
     sequence = defaultdict(list)
@@ -150,7 +150,7 @@ def attribute(path: Path) -> list[tuple[dict[str, Any], Path_]]:
         if category == "user_annotation":
             regions[_thread(e)].append(e)
         elif category.endswith(("_runtime", "_driver")) and "correlation" in e["args"]:
-            launches.append(e)
+            launches[e["args"]["correlation"]].append(e)
         elif category == "cpu_op":
             operators.append(e)
             number = e["args"].get("Sequence number")
@@ -186,10 +186,10 @@ def _rank(event: dict[str, Any]) -> str:
     return str(event["pid"]).rpartition(" ")[0]
 
 
-def launch_of(e: dict[str, Any], launches: list[dict[str, Any]], by_id: dict[Any, list[dict[str, Any]]]) -> Any:
+def launch_of(e: dict[str, Any], launches: dict[Any, list[Any]], by_id: dict[Any, list[dict[str, Any]]]) -> Any:
     """The call of the event's rank with its id: the only one, else by their turns, else the last that had begun."""
     number = e["args"].get("correlation")
-    mine = [c for c in launches if c["args"]["correlation"] == number and _rank(c) == _rank(e)]
+    mine = [c for c in launches[number] if _rank(c) == _rank(e)]
     mine.sort(key=lambda c: (c["start"], repr(_thread(c))))
     # a call inside another with its id, or begun with it, is the same launch
     calls: list[dict[str, Any]] = []
@@ -234,12 +234,12 @@ def turns(calls: list[dict[str, Any]], events: list[dict[str, Any]]) -> list[tup
     return found
 
 
-def operator_of(e: dict[str, Any], launches: list[dict[str, Any]], operators: list[dict[str, Any]]) -> Any:
+def operator_of(e: dict[str, Any], launches: dict[Any, list[Any]], operators: list[dict[str, Any]]) -> Any:
     """Where no call has the event's id: the only operator of its rank with its External id, begun by then."""
     number, external = e["args"].get("correlation"), e["args"].get("External id")
     if not external or e["name"].lower().startswith(("nccl", "rccl")):
         return None
-    if any(c["args"]["correlation"] == number for c in launches):
+    if launches[number]:
         return None
     mine = [o for o in operators if o["args"].get("External id") == external and _rank(o) == _rank(e)]
     return mine[0] if len(mine) == 1 and mine[0]["start"] <= e["start"] else None

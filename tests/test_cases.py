@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from profiler_kit import load_run, load_trace
+from profiler_kit.errors import OptionError
 from profiler_kit.findings.doctor import examine
 from profiler_kit.findings.quality import flaws, of_flaw
 from profiler_kit.load.trace.file_facts import read_file_facts
@@ -26,7 +27,11 @@ def test_every_surface_shows_every_case(case: Path) -> None:
     trace = load_trace(case, arguments=["input_dims"])
     for table in tables_of("trace"):
         if table.of == "trace":
-            records = table.of_source(trace).records()
+            try:
+                records = table.of_source(trace).records()
+            except OptionError as error:  # a table that is not for such a trace
+                assert trace.quality.processes > 1 and "what waits for what across processes" in str(error)
+                continue
             assert all(math.isfinite(value) for row in records for value in row.values() if isinstance(value, float))
     timeline, regions, kernels = trace.summary()["gpu_timeline"], trace.regions(), trace.kernels()
     assert regions["self_sum_ns"].sum() == kernels["sum_ns"].sum() == trace.operator_work()["gpu_ns"].sum()

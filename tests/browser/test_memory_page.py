@@ -280,8 +280,8 @@ def test_any_text_is_only_text(opens: Callable[..., Opened], tmp_path: Path) -> 
 
 def test_says_what_the_ring_buffer_dropped(opens: Callable[..., Opened], tmp_path: Path) -> None:
     trace = [*s.free(10, 0x9000, 5), s.alloc(20, 0x1000, 10)]
-    held = [s.block(0x1000, 512, 10), s.block(0x2000, 512, 7, frames=[s.frame("f")])]
-    data = s.snapshot(trace, segments=[s.segment(0, MiB, *held)])
+    held = [s.block(0x1000, 0x1000, 10), s.block(0x2000, 0x1000, 7, frames=[s.frame("f")])]
+    data = s.snapshot(trace, segments=[s.segment(0x1000, 0x2000, *held)])
     data["profiler_kit"] = {"source": "cuda", "max_entries": 3}
     out = tmp_path / "page.html"
     out.write_text(load_snapshot(s.write(tmp_path / "m.pickle", data)).html("m"), encoding="utf-8")

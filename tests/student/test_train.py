@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from segment_anything.modeling import Sam
 
 from profiler_kit.cli import load_command
 from profiler_kit.errors import InputError, KitError, OptionError, WorkloadError
@@ -30,24 +31,23 @@ from profiler_kit.workload.row import RowPlan, run_row
 TINY = TrainOptions(teacher="vit_tiny", backbone="cas_vit_tiny", device="cpu", batch=2, prompts=1, scenes=3, steps=3)
 
 
-def drawn(images: Path | None, _teacher: object, count: int, *_: object) -> Iterator[Sample]:
-    assert images is None
-    return (make_sample(number, 256) for number in range(count))
+def drawn(images: Path | None, teacher: Sam, count: int, *_: object) -> Iterator[Sample]:
+    """As training.samples_of, in this process."""
+    if images is not None:
+        return training.photograph_samples(teacher, images, count)
+    side = int(teacher.image_encoder.img_size)
+    return (make_sample(number, side) for number in range(count))
 
 
 @pytest.fixture(autouse=True)
 def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        training, "_drawn", lambda options, side, count, stack: (make_sample(n, side) for n in range(count))
-    )
+    monkeypatch.setattr(training, "samples_of", drawn)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            training, "_drawn", lambda options, side, count, stack: (make_sample(n, side) for n in range(count))
-        )
+        patch.setattr(training, "samples_of", drawn)
         return train(dataclasses.replace(TINY, out=tmp_path_factory.mktemp("student") / "whole"))
 
 
