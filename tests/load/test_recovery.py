@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -127,7 +128,7 @@ def test_recovery_can_be_stopped_anywhere(pattern: str, tmp_path: Path, monkeypa
     path = tmp_path / "t.json"
     path.write_text('{"traceEvents":[' + EVENT + PATTERNS[pattern](200_000))
     clock = iter(range(1 << 40))
-    monkeypatch.setattr(decompress.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(decompress, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     called = widest = 0
 
     def count(_frame: object, event: str, _argument: object) -> None:
@@ -149,7 +150,7 @@ def test_what_stops_a_load_ends_recovery(tmp_path: Path, monkeypatch: pytest.Mon
     path = tmp_path / "t.json"
     path.write_text("[" + EVENT + PATTERNS["openings after closings"](100_000))
     clock = iter(range(1 << 40))
-    monkeypatch.setattr(decompress.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(decompress, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     seen: list[float] = []
 
     def report(done: float, total: float, note: str = "") -> None:
