@@ -49,7 +49,8 @@ def slowest(requests: pd.DataFrame, record: RunRecord | None, parts: pd.DataFram
         bold(fmt_ns(median)),
         f", {what} ",
     ]
-    said += [bold(fmt_ns(high)), f", {high / max(median, 1):.1f} × as long. The slowest {fmt_count(len(slow))} spent "]
+    number = "one" if len(slow) == 1 else fmt_count(len(slow))
+    said += [bold(fmt_ns(high)), f", {high / max(median, 1):.1f} × as long. The slowest {number} spent "]
     said += [
         bold(fmt_percent(shares[stage] / max(1.0, sum(shares.values())), 0)),
         " of it in ",

@@ -131,7 +131,7 @@ def test_the_slowest_requests_in_a_sentence() -> None:
     frame = request_waterfall(served(), 1_000, *np.zeros((2, 0), I64))
     found = slowest(frame, None)
     assert found is not None and found.sentence == (
-        "Half of 2 requests took less than 77 ns, the slowest took 79 ns, 1.0 × as long. The slowest 1 spent 63 % "
+        "Half of 2 requests took less than 77 ns, the slowest took 79 ns, 1.0 × as long. The slowest one spent 63 % "
         "of it in the model. 2 batches held 1.5 requests on average."
     )
     many = pd.concat([frame.iloc[:1]] * 99 + [frame.iloc[1:2].assign(latency_ns=7_500, queue_ns=7_426)])
