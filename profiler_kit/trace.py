@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -40,13 +40,14 @@ from profiler_kit.analyses.gpu.peaks import Peaks, peaks_of, read_peaks
 from profiler_kit.analyses.gpu.regions import region_totals
 from profiler_kit.analyses.gpu.replay import (
     WHAT_IF,
-    Change,
     Replay,
     critical_path,
     critical_totals,
-    in_region,
+    faster_region,
     replay_of,
     what_if,
+    what_takes_most,
+    without_kernel,
 )
 from profiler_kit.analyses.gpu.roofline import ARGUMENTS as ROOFLINE_ARGUMENTS
 from profiler_kit.analyses.gpu.roofline import By as RooflineBy
@@ -61,7 +62,7 @@ from profiler_kit.attribute import frames
 from profiler_kit.attribute.gpu_work import NOT, compiled
 from profiler_kit.attribute.launch_context import NestedSpans, find_launch_contexts, nest_operators, operator_calls
 from profiler_kit.attribute.links import NONE, Links
-from profiler_kit.attribute.regions import NO_REGION, NO_REGION_PATH, UNLINKED, UNLINKED_PATH, Attribution, attribute
+from profiler_kit.attribute.regions import NO_REGION_PATH, UNLINKED_PATH, Attribution, attribute
 from profiler_kit.errors import OptionError
 from profiler_kit.finding import Finding
 from profiler_kit.kept import kept, kept_for_good
@@ -75,8 +76,6 @@ from profiler_kit.load.trace.repair import Incident
 from profiler_kit.progress import Report, silent
 from profiler_kit.settings import communication_names
 from profiler_kit.table import Filled, Value
-
-TRIED: Final = 2  # regions and kernels that what_if tries by itself
 
 
 @dataclass(frozen=True)
@@ -329,15 +328,21 @@ class Trace:
         events = self.gpu_events()
         return kernel_totals(events if region is None else events[self._launched_in(region)])
 
-    def _launched_in(self, region: str) -> npt.NDArray[np.bool_]:
-        paths = [*self.region_instances()["path"].cat.categories]
-        wanted = [path for path in self.regions()["path"] if region in (path[-1], " > ".join(path))]
+    def _paths_of(self, region: str) -> list[tuple[str, ...]]:
+        """The paths of a region's name, or the whole path that was given; raises OptionError when there is none."""
+        every = self.regions()["path"]
+        wanted = [path for path in every if region in (path[-1], " > ".join(path))]
         if not wanted:
-            names = sorted({str(path[-1]) for path in self.regions()["path"]})
+            names = sorted({str(path[-1]) for path in every})
             raise OptionError(
                 f"{self.path}: no region {region!r}, found {', '.join(names[:12]) or 'no regions at all'}. "
                 "Give one of these names, or mark your code with `with region(name):` before recording."
             )
+        return wanted
+
+    def _launched_in(self, region: str) -> npt.NDArray[np.bool_]:
+        wanted = self._paths_of(region)
+        paths = self.region_instances()["path"].cat.categories
         inside = np.array([any(path[: len(w)] == w for w in wanted) for path in paths], dtype=bool)
         return inside[self.gpu_events()["path"].cat.codes.to_numpy()]
 
@@ -517,34 +522,23 @@ class Trace:
         self, *, region: str | None = None, factor: int = 2, kernel: str | None = None, gap_ns: int = 10_000
     ) -> pd.DataFrame:
         """WHAT_IF: the recorded span if a region were faster, a kernel gone, or gaps shorter; else what takes most."""
-        details, regions, changes = self.kernel_details(), self.regions(), []
+        details = self.kernel_details()
         if details.empty:
             return WHAT_IF.empty()
-        paths = [path for path in regions["path"] if region in (path[-1], " > ".join(path))]
-        if region is not None:
-            self._launched_in(region)
-        elif kernel is None:
-            real = regions[[path not in (NO_REGION, UNLINKED) for path in regions["path"]]]
-            paths = list(real.nlargest(TRIED, "self_sum_ns")["path"])
-        for path in paths:
-            faster, host = in_region(details, self.region_instances(), path)
-            what = f"{factor} times as fast"
-            changes.append(Change(what, " > ".join(path), factor, faster=faster, host=host))
-        kernels = [kernel] if kernel is not None else []
-        if not changes or region is None:
-            kernels = kernels or list(self.kernels().groupby("name")["sum_ns"].sum().nlargest(TRIED).index)
-        for name in kernels:
-            gone = details["name"].str.contains(name, regex=False) if name == kernel else details["name"] == name
-            changes.append(Change("gone", name, gone=gone.to_numpy(dtype=bool)))
-        if region is None and kernel is None:
-            changes.append(Change(f"no gap above {gap_ns / 1e3:g} µs", cap_ns=gap_ns))
+        instances = self.region_instances()
+        if region is not None or kernel is not None:
+            paths = [] if region is None else self._paths_of(region)
+            changes = [faster_region(details, instances, path, factor) for path in paths]
+            changes += [] if kernel is None else [without_kernel(details, kernel)]
+        else:
+            changes = what_takes_most(details, instances, self.regions(), self.kernels(), factor, gap_ns)
         return what_if(self._replay(), changes)
 
     @kept
     def steps(self, *, region: str | None = None) -> pd.DataFrame:
         """STEPS: one row per iteration, the outliers marked; region: whose instances are the steps."""
         if region is not None:
-            self._launched_in(region)  # says which there are
+            self._paths_of(region)  # says which there are
         return steps(self.gpu_events(), self.region_instances(), region)
 
     @kept

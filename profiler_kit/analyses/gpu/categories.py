@@ -134,7 +134,8 @@ def event_categories(operators: pd.DataFrame, details: pd.DataFrame, owner: I64)
     # what a name alone calls communication is, where the trace itself knows better, not
     found[~said & (found == communication)] = other
     found[said] = communication
-    return pd.Categorical.from_codes(found, pd.Index(list(labels), dtype=object))  # type: ignore[arg-type]
+    kinds = pd.Index([*labels], dtype=object)
+    return pd.Categorical.from_codes(found, kinds)  # type: ignore[arg-type]  # the stubs know lists of codes only
 
 
 def categories(operators: pd.DataFrame, details: pd.DataFrame) -> pd.DataFrame:

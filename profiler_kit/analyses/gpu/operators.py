@@ -40,18 +40,22 @@ def operator_totals(operators: pd.DataFrame) -> pd.DataFrame:
     return OPERATOR_TOTALS.cast(totals.sort_values("self_ns", ascending=False, kind="stable", ignore_index=True))
 
 
+_WORK: Final = {
+    "calls": Column("int64"),
+    "host_ns": Column("int64", "Host time inside it, operators called inside included.", show="room"),
+    "self_ns": Column("int64", label="host, self"),
+    "gpu_events": Column("int64", "GPU events that it launched itself, as the innermost operator.", show="room"),
+    "gpu_ns": Column("int64", "Durations of the GPU events that it launched itself, added up."),
+    "nested_gpu_events": Column("int64", show="room"),
+    "nested_gpu_ns": Column("int64"),
+}
+
 OPERATOR_WORK: Final = Schema(
     "OPERATOR_WORK",
     "operator name, longest gpu_ns first; (no operator) and (unlinked) hold the rest",
     {
         "name": Column("str", "A PyTorch operator on the host.", "operator"),
-        "calls": Column("int64"),
-        "host_ns": Column("int64", "Host time inside it, operators called inside included.", show="room"),
-        "self_ns": Column("int64", label="host, self"),
-        "gpu_events": Column("int64", "GPU events that it launched itself, as the innermost operator.", show="room"),
-        "gpu_ns": Column("int64", "Durations of the GPU events that it launched itself, added up."),
-        "nested_gpu_events": Column("int64", show="room"),
-        "nested_gpu_ns": Column("int64"),
+        **_WORK,
     },
 )
 
@@ -90,13 +94,7 @@ SHAPE_WORK: Final = Schema(
     {
         "name": Column("str", "A PyTorch operator on the host.", "operator"),
         "input_dims": Column("str", "Sizes of its tensor arguments.", "shapes", unit="json"),
-        "calls": Column("int64"),
-        "host_ns": Column("int64", "Host time inside it, operators called inside included.", show="room"),
-        "self_ns": Column("int64", label="host, self"),
-        "gpu_events": Column("int64", "GPU events that it launched itself, as the innermost operator.", show="room"),
-        "gpu_ns": Column("int64", "Durations of the GPU events that it launched itself, added up."),
-        "nested_gpu_events": Column("int64", show="room"),
-        "nested_gpu_ns": Column("int64"),
+        **_WORK,
     },
 )
 

@@ -21,6 +21,7 @@ import pandas as pd
 from profiler_kit.analyses.gpu.intervals import union
 from profiler_kit.attribute.frames import KERNEL_DETAILS, LAUNCH_CALLS, REGION_INSTANCES
 from profiler_kit.attribute.launch_context import codes_of, stream_codes
+from profiler_kit.attribute.regions import NO_REGION, UNLINKED
 from profiler_kit.schema import Column, Schema
 
 I64 = npt.NDArray[np.int64]
@@ -30,6 +31,7 @@ LATE_NS: Final = 2_000  # a start that much after all that is known to hold it u
 NEAR_NS: Final = 20_000  # and that soon after an end on another stream it waited for that
 _WAITS: Final = re.compile(r"Synchronize|^(cuda|hip|cu)Memcpy(_v\d+)?$|Memcpy(DtoH|HtoD|DtoD)?(_v\d+)?$")
 BIG: Final = 1 << 62
+TRIED: Final = 2  # regions and kernels that are tried unasked
 
 WHAT_IF: Final = Schema(
     "WHAT_IF",
@@ -233,6 +235,39 @@ def in_region(details: pd.DataFrame, instances: pd.DataFrame, path: tuple[str, .
     return inside(details["path"]), union(
         instances["start_ns"].to_numpy()[exactly], instances["end_ns"].to_numpy()[exactly]
     )
+
+
+def faster_region(details: pd.DataFrame, instances: pd.DataFrame, path: tuple[str, ...], factor: int) -> Change:
+    """The region `factor` times as fast, on the GPU and on the host."""
+    faster, host = in_region(details, instances, path)
+    return Change(f"{factor} times as fast", " > ".join(path), factor, faster=faster, host=host)
+
+
+def without_kernel(details: pd.DataFrame, text: str, *, whole: bool = False) -> Change:
+    """The kernels gone whose names hold `text`, or are it."""
+    names = details["name"]
+    gone = names == text if whole else names.str.contains(text, regex=False)
+    return Change("gone", text, gone=gone.to_numpy(dtype=bool))
+
+
+def what_takes_most(
+    details: pd.DataFrame,
+    instances: pd.DataFrame,
+    regions: pd.DataFrame,
+    kernels: pd.DataFrame,
+    factor: int,
+    gap_ns: int,
+) -> list[Change]:
+    """What to try unasked: the regions and kernels that take most, and gaps cut short."""
+    real = regions[[path not in (NO_REGION, UNLINKED) for path in regions["path"]]]
+    return [
+        *(faster_region(details, instances, path, factor) for path in real.nlargest(TRIED, "self_sum_ns")["path"]),
+        *(
+            without_kernel(details, name, whole=True)
+            for name in kernels.groupby("name")["sum_ns"].sum().nlargest(TRIED).index
+        ),
+        Change(f"no gap above {gap_ns / 1e3:g} µs", cap_ns=gap_ns),
+    ]
 
 
 def what_if(replay: Replay, changes: Sequence[Change]) -> pd.DataFrame:
