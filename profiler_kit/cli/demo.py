@@ -93,13 +93,11 @@ def _print_run(run: Path, *, regions: bool) -> None:
     rows = [
         ("what", describe(record)),
         ("on", f"{record.device_name}, torch {record.versions.get('torch', '?')}"),
-        (
-            "latency",
-            f"{fmt_ns(latency / record.batch_size if latency is not None else None)} per image "
-            f"({_samples(len(record.latency_ns), record.batch_size)})",
-        ),
         ("peak memory", _peak(run, record)),
     ]
+    if latency is not None:  # a server's run has requests in place of timed batches
+        samples = _samples(len(record.latency_ns), record.batch_size)
+        rows.insert(2, ("latency", f"{fmt_ns(latency / record.batch_size)} per image ({samples})"))
     print_table(record.name, ("", ""), rows, left=2)
     if regions:
         print_filled(open_trace(run).table("regions"), run)

@@ -42,3 +42,10 @@ def test_the_peak_when_the_snapshot_cannot_tell(tmp_path: Path) -> None:
 def test_samples_in_words() -> None:
     assert demo._samples(1, 1) == "one batch of 1 image"
     assert demo._samples(10, 2) == "median of 10 batches of 2 images"
+
+
+def test_a_servers_run_has_no_latency_of_batches(capsys: pytest.CaptureFixture[str]) -> None:
+    (sample,) = (Path(__file__).parents[2] / "traces").glob("*-serve")
+    demo._print_run(sample, regions=False)
+    out = capsys.readouterr().out
+    assert "peak memory" in out and "latency" not in out
