@@ -13,7 +13,7 @@ from segment_anything.modeling import Sam
 from profiler_kit.errors import InputError, OptionError
 from profiler_kit.models.sam import generator
 from profiler_kit.models.sam.accuracy import decode
-from profiler_kit.models.sam.generator import MaskGenerator, crop_boxes, mask_of, run_ends
+from profiler_kit.models.sam.generator import MaskGenerator, crop_boxes, mask_of, packed, run_lengths
 from profiler_kit.models.sam.models import load_model
 from profiler_kit.models.sam.scenes import generate_scenes
 from profiler_kit.models.sam.segmenter import PublishedPredictor, SamSegmenter
@@ -82,13 +82,34 @@ def test_a_mask_for_each_point_is_the_published_one(sam: Sam) -> None:
         assert one["predicted_iou"] == pytest.approx(other["predicted_iou"], abs=1e-5)
 
 
-def test_run_lengths(sam: Sam) -> None:
+def test_run_lengths() -> None:
     masks = torch.rand(20, 6, 5, generator=torch.Generator().manual_seed(0)) > 0.5
     masks[0], masks[1] = False, True
-    ends, counts = run_ends(masks)
-    for mask, mine in zip(masks, ends.split(counts.tolist()), strict=True):
-        lengths = np.diff(mine.numpy(), prepend=0, append=30)
-        assert np.array_equal(mask_of({"size": [6, 5], "counts": lengths}), mask.numpy())
+    lengths, counts = run_lengths(masks)
+    for mask, mine in zip(masks, lengths.split(counts.tolist()), strict=True):
+        assert np.array_equal(mask_of({"size": [6, 5], "counts": mine.numpy()}), mask.numpy())
+
+
+def test_packed_as_pycocotools() -> None:
+    """Noise, masks of one run, and lengths whose differences need every number of characters."""
+    import pycocotools.mask
+
+    share = torch.linspace(0, 1, 12)[:, None, None]
+    masks = torch.rand(12, 200, 300, generator=torch.Generator().manual_seed(0)) > share
+    masks[0], masks[1] = False, True
+    masks[2, :, 1:], masks[3, 1:], masks[4, ::7] = True, False, False
+    lengths, counts = run_lengths(masks)
+    text, characters = packed(lengths, counts)
+    mine = [bytes(one.tolist()) for one in text.split(characters.tolist())]
+    wanted = pycocotools.mask.encode(np.asfortranarray(masks.permute(1, 2, 0).numpy().astype(np.uint8)))
+    assert mine == [one["counts"] for one in wanted]
+    rare = [0, 1, 15, 16, 31, 32, 511, 512, 2**14, 3, 2**19, 5, 2**24 - 1, 2**24, 2**29 - 1, 1, 2**30, 0]
+    text, characters = packed(torch.tensor(rare, dtype=torch.int32), torch.tensor([len(rare)]))
+    pixels = {"size": [1, sum(rare)], "counts": rare}
+    assert bytes(text.tolist()) == pycocotools.mask.frPyObjects(pixels, 1, sum(rare))["counts"]
+    assert characters.tolist() == [len(text)]
+    nothing = packed(torch.zeros(0, dtype=torch.int32), torch.zeros(0, dtype=torch.int64))
+    assert [len(one) for one in nothing] == [0, 0]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 The options and the result are those of segment-anything's SamAutomaticMaskGenerator, and so are the masks, in the same
 order. The work is arranged otherwise: answers are filtered by their predicted IoU while they are small, what is left is
 enlarged in chunks of a fixed size, duplicates go before anything is encoded, and the run lengths are found on the
-device and come to the host in one copy.
+device, packed there into COCO's text where that is asked for, and come to the host in one copy.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from profiler_kit.errors import InputError, OptionError
 
 Pixels = npt.NDArray[np.uint8]
 Points = npt.NDArray[np.float64]
+Runs = npt.NDArray[np.int32]
 Size = tuple[int, int]
 Box = tuple[int, int, int, int]
 Tensor = torch.Tensor
@@ -227,8 +228,11 @@ class MaskGenerator:
         self, crops: Sequence[_Crop], number: Tensor, order: Tensor, boxes: Tensor, size: Size
     ) -> list[dict[str, Any]]:
         """Records of the masks in `order`. number, boxes: the crop of each mask, and its box in the image."""
-        host = _on_host({**self._encoded(crops, number, order, size), "boxes": boxes[order]})
-        return self._records(host, crops, size)
+        found = {**self._encoded(crops, number, order, size), "boxes": boxes[order]}
+        o = self.options
+        if o.output_mode == "coco_rle" and not o.min_mask_region_area and boxes.is_cuda:
+            found["text"], found["characters"] = packed(found.pop("lengths"), found["counts"])
+        return self._records(_on_host(found), crops, size)
 
     def _crop(self, size: Size, embedding: Any, of: tuple[Box, int]) -> _Crop:
         """The answers for one crop, each once. size: of the image. of: the crop and its layer."""
@@ -274,7 +278,7 @@ class MaskGenerator:
         """The runs of the masks in `order`, and what is known of each. number: the crop of each mask."""
         which = number[order]
         firsts = list(itertools.accumulate((len(one.kept.point) for one in crops), initial=0))
-        runs: list[tuple[Tensor, Tensor]] = []
+        runs: list[tuple[Tensor, Tensor, Tensor]] = []
         chosen = which.tolist() if len(crops) > 1 else [0] * len(which)
         at = 0
         for crop, group in itertools.groupby(chosen):
@@ -283,37 +287,38 @@ class MaskGenerator:
             mine = order[at : at + count] - firsts[crop]
             for part in torch.split(one.kept.logits[mine], ENLARGED):
                 masks = self.model.enlarge(part, one.embedding) > self.model.mask_threshold
-                runs.append(run_ends(_in_image(masks, one.box, size)))
+                runs.append((*run_lengths(_in_image(masks, one.box, size)), _pixels(masks)))
             at += count
         kept = {
             name: torch.cat([getattr(one.kept, name) for one in crops])[order] for name in ("iou", "stability", "point")
         }
-        ends, counts = (torch.cat(parts) for parts in zip(*runs, strict=True)) if runs else (order, order)
-        return {"ends": ends, "counts": counts, "crop": which, **kept}
+        lengths, counts, area = (torch.cat(parts) for parts in zip(*runs, strict=True)) if runs else (order,) * 3
+        return {"lengths": lengths, "counts": counts, "area": area, "crop": which, **kept}
 
     def _records(self, host: dict[str, Any], crops: Sequence[_Crop], size: Size) -> list[dict[str, Any]]:
         """What `generate` gives, from arrays on the host."""
         o = self.options
-        pixels = size[0] * size[1]
-        firsts = np.concatenate([[0], np.cumsum(host["counts"])]).astype(np.int64)
-        rles = [
-            {"size": [*size], "counts": np.diff(ends, prepend=0, append=pixels).tolist()}
-            for ends in (host["ends"][first:last] for first, last in itertools.pairwise(firsts.tolist()))
-        ]
-        boxes, order = host["boxes"], np.arange(len(rles))
-        if o.min_mask_region_area > 0 and rles:
-            rles, boxes, order = _without_specks(
-                rles, boxes, o.min_mask_region_area, max(o.box_nms_thresh, o.crop_nms_thresh)
-            )
+        boxes, area, order = host["boxes"], host["area"], np.arange(len(host["counts"]))
+        runs = _parts(host["lengths"], host["counts"]) if "lengths" in host else []
+        if o.min_mask_region_area > 0 and runs:
+            threshold = max(o.box_nms_thresh, o.crop_nms_thresh)
+            runs, boxes, order = _without_specks(runs, boxes, size, o.min_mask_region_area, threshold)
+            area = np.array([one[1::2].sum() for one in runs])
+        text = _parts(host["text"], host["characters"]) if "text" in host else []
         records = []
         for at in order.tolist():
             crop = crops[int(host["crop"][at])]
             x, y = crop.points[int(host["point"][at])].tolist()
-            rle = rles[at]
+            counts: Any
+            if o.output_mode == "coco_rle":
+                counts = text[at].tobytes().decode("ascii") if text else _packed_here(runs[at], size)
+            else:
+                counts = runs[at].tolist() if o.output_mode == "uncompressed_rle" else runs[at]
+            rle = {"size": [*size], "counts": counts}
             records.append(
                 {
-                    "segmentation": _given(rle, o.output_mode),
-                    "area": sum(rle["counts"][1::2]),
+                    "segmentation": mask_of(rle) if o.output_mode == "binary_mask" else rle,
+                    "area": int(area[at]),
                     "bbox": _xywh(boxes[at].tolist()),
                     "predicted_iou": float(host["iou"][at]),
                     "point_coords": [[x + crop.box[0], y + crop.box[1]]],
@@ -342,15 +347,52 @@ def sent(values: Tensor, device: torch.device) -> Tensor:
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
-def run_ends(masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the runs of each mask end, column by column as COCO counts: int32[R] of all masks, and int64[N] how many.
+def run_lengths(masks: Tensor) -> tuple[Tensor, Tensor]:
+    """The runs of each mask, column by column as COCO counts: int32[R] of all masks, and int64[N] how many.
 
-    masks: bool[N, H, W]. A mask that begins with a pixel that is set has a first run of nothing, which ends at 0. The
-    end of the last run, H * W, is left out.
+    masks: bool[N, H, W]. A mask that begins with a pixel that is set has a first run of nothing.
     """
     flat = masks.transpose(1, 2).flatten(1)
-    changes = torch.cat([flat[:, :1], flat[:, 1:] ^ flat[:, :-1]], dim=1)
-    return changes.nonzero()[:, 1].to(torch.int32), changes.sum(1)
+    last = flat.new_ones((len(flat), 1))
+    ends = torch.cat([flat[:, :1], flat[:, 1:] ^ flat[:, :-1], last], dim=1)
+    mask, end = ends.nonzero().to(torch.int32).unbind(1)
+    start = torch.where(mask == mask.roll(1), end.roll(1), 0)  # where the run before ended, if that is of this mask
+    start[:1] = 0
+    return end - start, ends.sum(1)
+
+
+def packed(lengths: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Run lengths as COCO's text: uint8[T], the characters of all masks, and int64[N] how many.
+
+    lengths: int32[R]; counts: int64[N], runs of each mask. From the fourth run on, what is written is the difference
+    to the run two before. Five bits a character, the lowest first; the sixth says that the number goes on, and the
+    fifth of the last is its sign.
+    """
+    first = (counts.cumsum(0) - counts).repeat_interleave(counts, output_size=len(lengths))
+    number = torch.arange(len(lengths), device=lengths.device) - first
+    value = lengths - torch.where(number > 2, lengths.roll(2), 0)
+    fives = torch.arange(0, 35, 5, device=value.device, dtype=torch.int32)
+    size = value ^ (value >> 31)  # as many bits as the number has beside its sign
+    more = (size[:, None] >> (fives[:6] + 4)) > 0  # whether it goes on after each character
+    more = torch.cat([more, torch.zeros_like(more[:, :1])], dim=1)
+    written = torch.cat([torch.ones_like(more[:, :1]), more[:, :-1]], dim=1)
+    text = ((value[:, None] >> fives & 31 | more.to(torch.int32) << 5) + 48).to(torch.uint8)[written]
+    until = torch.cat([counts.new_zeros(1), written.sum(1).cumsum(0)])  # characters before each run, and all of them
+    last = counts.cumsum(0)
+    return text, until[last] - until[last - counts]
+
+
+def _packed_here(runs: Runs, size: Size) -> str:
+    """The same of one mask on the host, where pycocotools is the fastest."""
+    import pycocotools.mask
+
+    found: bytes = pycocotools.mask.frPyObjects({"size": [*size], "counts": runs}, *size)["counts"]
+    return found.decode("ascii")
+
+
+def _parts(values: npt.NDArray[Any], counts: npt.NDArray[np.int64]) -> list[npt.NDArray[Any]]:
+    """So many of the values each."""
+    return np.split(values, np.cumsum(counts)[:-1]) if len(counts) else []
 
 
 def _pixels(masks: Tensor) -> Tensor:
@@ -410,17 +452,6 @@ def _on_host(found: dict[str, Tensor]) -> dict[str, Any]:
     return {name: one.numpy() for name, one in host.items()}
 
 
-def _given(rle: dict[str, Any], mode: OutputMode) -> Any:
-    if mode == "uncompressed_rle":
-        return rle
-    if mode == "binary_mask":
-        return mask_of(rle)
-    import pycocotools.mask
-
-    packed = pycocotools.mask.frPyObjects(rle, *rle["size"])
-    return {**packed, "counts": packed["counts"].decode("ascii")}
-
-
 def mask_of(rle: dict[str, Any]) -> npt.NDArray[np.bool_]:
     """Run lengths as bool[H, W]."""
     height, width = rle["size"]
@@ -429,15 +460,15 @@ def mask_of(rle: dict[str, Any]) -> npt.NDArray[np.bool_]:
 
 
 def _without_specks(
-    rles: Sequence[dict[str, Any]], boxes: npt.NDArray[np.int64], area: int, threshold: float
-) -> tuple[list[dict[str, Any]], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    runs: Sequence[Runs], boxes: npt.NDArray[np.int64], size: Size, area: int, threshold: float
+) -> tuple[list[Runs], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Masks without holes and islands below `area` pixels, their boxes, and the order of those that are no duplicates.
 
     Masks that had none are preferred. Works on the host: connected components are found mask by mask.
     """
     cleaned = []
-    for rle in rles:
-        mask = mask_of(rle)
+    for one in runs:
+        mask = mask_of({"size": size, "counts": one})
         without_holes = _without_small(mask, area, holes=True)
         whole = _without_small(without_holes, area, holes=False)
         cleaned.append((torch.from_numpy(np.ascontiguousarray(whole)), whole is mask))
@@ -446,13 +477,11 @@ def _without_specks(
     intact = torch.tensor([float(same) for _, same in cleaned])
     order = _without_duplicates(found, intact, threshold).numpy()
     changed = [at for at in order.tolist() if not cleaned[at][1]]
-    rles, boxes = list(rles), boxes.copy()
+    runs, boxes = list(runs), boxes.copy()
     for at in changed:
-        ends, _ = run_ends(masks[at : at + 1])
-        size = rles[at]["size"]
-        rles[at] = {"size": size, "counts": np.diff(ends.numpy(), prepend=0, append=size[0] * size[1]).tolist()}
+        runs[at] = run_lengths(masks[at : at + 1])[0].numpy()
         boxes[at] = found[at].numpy()
-    return rles, boxes, order
+    return runs, boxes, order
 
 
 def _without_small(mask: npt.NDArray[np.bool_], area: int, *, holes: bool) -> npt.NDArray[np.bool_]:
