@@ -374,10 +374,15 @@ class Trace:
 
     @property
     def _linked(self) -> npt.NDArray[np.bool_]:
-        """Of each GPU event, whether its correlation has both a launch and an `ac2g` flow start."""
-        found, correlation = self._attribution, self.columns.integers["correlation"]
-        linked: npt.NDArray[np.bool_] = np.isin(correlation[found.event], self.columns.launched)
-        linked &= found.launch != NONE
+        """Of each GPU event, whether its correlation has both a launch and an `ac2g` flow start, in its own process."""
+        found, links = self._attribution, self._attribution.links
+        ids, thread = self.columns.launched.T
+        correlation = self.columns.integers["correlation"][found.event]
+        linked: npt.NDArray[np.bool_] = np.isin(correlation, ids) & (found.launch != NONE)
+        if links.processes.count > 1:
+            # an id as the place of the first row that has it: with the process one number
+            ours, theirs = (np.searchsorted(ids, one) * len(links.processes.names) for one in (correlation, ids))
+            linked &= np.isin(ours + links.process, theirs + links.processes.on_host[thread])
         return linked
 
     @kept

@@ -18,6 +18,7 @@ from profiler_kit.trace import Trace
 from tests import reference
 from tests.builders import SHARED, TraceBuilder
 from tests.cli.run import profiler_kit
+from tests.readers import READERS, reader
 
 CASES = Path(__file__).parent / "cases" / "traces"
 
@@ -43,6 +44,28 @@ def test_merged_ranks_keep_their_own_launches_and_gpus() -> None:
     assert trace.idle().empty and trace.idle(scope="device").empty  # each of them works without a pause
     said = profiler_kit("doctor", CASES / "merged_ranks.json").out
     assert "2 processes in one file: [TP00] 100, [TP01] 101." in said
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_only_an_arrow_of_its_own_process_links(name: str, tmp_path: Path) -> None:
+    """Three ranks with the ids 1 and 2; the arrows of rank 1 and one of rank 2 were not recorded."""
+    trace = TraceBuilder()
+    for rank in range(3):
+        first = len(trace.events)
+        for id in (1, 2):
+            trace.launch(id, 10 * id, tid=7)
+            trace.kernel(id, 100 * id, 10 + rank)
+        for event in trace.events[first:]:
+            event["pid"] = f"[TP0{rank}] {event['pid']}"
+    arrows = [event for event in trace.events if event["ph"] == "s"]
+    trace.events = [event for event in trace.events if event not in (arrows[2], arrows[3], arrows[5])]
+    with reader(name):
+        loaded = load_trace(trace.write(tmp_path / "t.json"))
+    found = loaded.linked_gpu_events()[["process", "start_ns", "dur_ns"]].to_numpy().tolist()
+    assert sorted(found) == [
+        ["[TP00] 100", 100_000, 10_000], ["[TP00] 100", 200_000, 10_000], ["[TP02] 100", 100_000, 12_000],
+    ]  # fmt: skip
+    assert [one["busy_ns"] for one in loaded.summary(linked_only=True)["devices"]] == [20_000, 12_000]
 
 
 def test_an_id_used_again_belongs_to_the_launch_nearest_before() -> None:
@@ -120,6 +143,7 @@ def test_two_real_ranks_merged_give_the_sums_of_both(tmp_path: Path) -> None:
             events.append({**event, "pid": f"[TP0{rank}] {event['pid']}"} if "pid" in event else event)
     (tmp_path / "merged.json").write_text(json.dumps({"traceEvents": events}))
     merged = load_trace(tmp_path / "merged.json")
+    assert merged.summary(linked_only=True)["gpu_events"] == 776 + 776
     linked = merged.gpu_events().query("launch.notna()")
     assert linked["process"].astype(str).value_counts().tolist() == [776, 776]
     host = merged.threads["pid"].to_numpy()[linked["launch_thread"].to_numpy(int)]

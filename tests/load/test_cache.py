@@ -153,7 +153,7 @@ def chrome_traces(draw: st.DrawFn) -> ChromeTrace:
         names=draw(st.lists(st.text(max_size=8), max_size=4)),
         categories=draw(st.lists(st.text(max_size=8), max_size=3)),
         threads=draw(st.lists(st.tuples(KEYS, KEYS), max_size=3)),
-        launched=np.array(draw(st.lists(INTEGERS, max_size=13)), dtype=np.int64),
+        launched=np.array(draw(st.lists(st.tuples(INTEGERS, INTEGERS), max_size=13)), np.int64).reshape(-1, 2),
         forward_flows=np.array(draw(flows), dtype=np.int64).reshape(-1, 3),
         backward_flows=np.array(draw(flows), dtype=np.int64).reshape(-1, 3),
         thread_names=draw(st.dictionaries(st.tuples(KEYS, KEYS), st.text(max_size=4), max_size=3)),

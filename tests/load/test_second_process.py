@@ -53,7 +53,8 @@ def equal(one: ChromeTrace, other: ChromeTrace) -> None:
     for column in a.extra:
         decoded = [[c.extra[column].values[code] for code in c.extra[column].codes] for c in (a, b)]
         assert decoded[0] == decoded[1]
-    assert np.array_equal(a.launched, b.launched)
+    launched = [sorted((id, c.threads[t]) for id, t in c.launched.tolist()) for c in (a, b)]
+    assert launched[0] == launched[1] and launched[0]
     for flows in ("forward_flows", "backward_flows"):
         rows = [sorted((f, c.threads[t], s) for f, t, s in getattr(c, flows).tolist()) for c in (a, b)]
         assert rows[0] == rows[1] and rows[0]

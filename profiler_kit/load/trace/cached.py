@@ -20,7 +20,7 @@ from profiler_kit.load import cache
 from profiler_kit.load.integers import narrowed, widest
 from profiler_kit.load.trace import chrome
 from profiler_kit.load.trace.chrome import HINT, ChromeTrace, LoadQuality, argument_keys, read_chrome_trace
-from profiler_kit.load.trace.column_builder import INTEGERS, PLAIN, ColumnBuilder
+from profiler_kit.load.trace.column_builder import INTEGERS, PLAIN, ColumnBuilder, distinct_rows
 from profiler_kit.load.trace.columns import EventColumns, TextColumn
 from profiler_kit.load.trace.decompress import text_bytes_about
 from profiler_kit.load.trace.dialect import translated
@@ -193,7 +193,7 @@ class SpillBuilder(ColumnBuilder):
             self._scratch.write(np.ascontiguousarray(values).data)
             parts.clear()
         if sum(map(len, self.launched[1:])) > COMPACT_IDS + sum(map(len, self.launched[:1])):
-            self.launched[:] = [np.unique(np.concatenate(self.launched))]
+            self.launched[:] = [distinct_rows(self.launched)]
 
     def in_pieces(self, empty: EventColumns) -> Any:
         """The columns without rows that `columns` gave, each replaced by its part of the scratch file."""

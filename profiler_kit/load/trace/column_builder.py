@@ -228,9 +228,10 @@ class ColumnBuilder:
         columns["stream"] = stream
 
     def _add_others(self, events: list[Event], *, exact: bool) -> None:
-        launches = [e.id for e in events if e.ph == "s" and current(e.cat) == "ac2g"]
+        launches = [e for e in events if e.ph == "s" and current(e.cat) == "ac2g"]
         if launches:
-            self.launched.append(integers_of(launches))
+            thread = self._threads_of(launches)
+            self.launched.append(np.column_stack((integers_of([e.id for e in launches]), thread.astype(np.int64))))
         for (of, phase), kept in self.flows.items():
             links = [e for e in events if e.ph == phase and _ARROWS.get(current(e.cat)) == of]
             if links:
@@ -307,7 +308,7 @@ class ColumnBuilder:
             names=list(self.names),
             categories=[current(category) for category in self.categories],
             threads=list(self.threads),
-            launched=_distinct(np.concatenate([np.zeros(0, np.int64), *self.launched])),
+            launched=distinct_rows(self.launched),
             **{
                 name: np.concatenate([no_flows(), *self.flows[key]])
                 for name, key in zip(
@@ -415,7 +416,9 @@ def _integer(value: Any) -> int:
     return number if -(1 << 63) <= number < (1 << 63) else MISSING
 
 
-def _distinct(values: I64) -> I64:
-    """The values in order, each once; np.unique would import numpy.ma, as long as loading a small trace takes."""
-    values = np.sort(values)
-    return values[np.flatnonzero(np.diff(values, prepend=values[:1] - 1))]  # where one differs from the one before
+def distinct_rows(parts: Sequence[I64]) -> I64:
+    """Pairs in order, each once; np.unique would import numpy.ma, as long as loading a small trace takes."""
+    rows = np.concatenate([np.zeros((0, 2), np.int64), *parts])
+    rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
+    # those that differ from the one before
+    return np.asarray(rows[np.append(True, (rows[1:] != rows[:-1]).any(axis=1))[: len(rows)]])

@@ -39,11 +39,11 @@ class EventColumns:
     """Complete events (phase X, then those of a begin and an end) of one trace, one array element each, in file order.
 
     name, category and thread are indices into names, categories and threads (pid, tid as written). An integer may be
-    MISSING (load.integers); `profiler_kit.trace` turns it into a null. launched holds the ids of `ac2g` flow starts;
-    forward_flows and backward_flows hold one row (id, thread, start_ns) per `fwdbwd` start and finish. thread_names
-    and process_labels come from metadata events, keyed by (pid, tid) and pid. extra holds the arguments asked for, by
-    the name they were asked for. outgoing and incoming hold the flows from operators to devices of other forms than
-    Kineto's (rows as above); load.trace.dialect has translated those forms.
+    MISSING (load.integers); `profiler_kit.trace` turns it into a null. launched holds the distinct rows
+    (id, thread) of `ac2g` flow starts, in order; forward_flows and backward_flows hold one row (id, thread, start_ns)
+    per `fwdbwd` start and finish. thread_names and process_labels come from metadata events, keyed by (pid, tid) and
+    pid. extra holds the arguments asked for, by the name they were asked for. outgoing and incoming hold the flows from
+    operators to devices of other forms than Kineto's (rows as above); load.trace.dialect has translated those forms.
     """
 
     name: npt.NDArray[np.int32]

@@ -118,10 +118,12 @@ class SecondProcess:
             elif column in NARROWED:
                 ours, theirs = of_one_width([ours, theirs])
             builder.parts[column] = [_merged(ours, theirs, runs)]
-        builder.launched.append(self._array(np.int64))
+        launched = self._array(np.int64).reshape(-1, 2)
+        launched[:, 1] = codes["thread"][launched[:, 1]]  # id, thread: the thread is a code
+        builder.launched.append(launched)
         for kept in builder.flows.values():
             links = self._array(np.int64).reshape(-1, 3)
-            links[:, 1] = codes["thread"][links[:, 1]]  # id, thread, time: the thread is a code
+            links[:, 1] = codes["thread"][links[:, 1]]  # id, thread, time
             kept.append(links)
         builder.thread_names.update({(pid, tid): name for pid, tid, name in keys.thread_names})
         builder.process_labels.update(dict(keys.process_labels))
@@ -225,7 +227,7 @@ def _result(builder: ColumnBuilder, counts: list[int]) -> Any:
     yield _bytes(np.array(counts, dtype=np.int64))
     for column in [*PLAIN, *INTEGERS, *builder.texts]:
         yield _bytes(builder.take(column))
-    yield _bytes(np.concatenate([np.zeros(0, np.int64), *builder.launched]))
+    yield _bytes(np.concatenate([np.zeros((0, 2), np.int64), *builder.launched]))
     for kept in builder.flows.values():
         yield _bytes(np.concatenate([np.zeros((0, 3), np.int64), *kept]))
 

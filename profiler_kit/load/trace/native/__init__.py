@@ -303,12 +303,12 @@ class Scanner:
             columns["collective"] = np.where(columns[name] > 0, 1, MISSING)
         if rows:
             self._arrays, self._room, self._expected_rows = {}, 0, 0
-        links = state.links.rows(9)
+        links, launched = state.links.rows(9), state.launched.rows(2)
         threads = tables[_THREADS]
-        if threads is not None and len(links):
-            links[:, 3] = threads[links[:, 3]]
-        if state.launched.used:
-            builder.launched.append(state.launched.rows(1)[:, 0])
+        if threads is not None:
+            links[:, 3], launched[:, 1] = threads[links[:, 3]], threads[launched[:, 1]]
+        if len(launched):
+            builder.launched.append(launched)
         for (kind, phase), kept in builder.flows.items():
             mine = links[(links[:, 0] == ord(phase)) & (links[:, 1] == _KINDS[kind])]
             if len(mine):

@@ -99,7 +99,7 @@ struct scanner {
     uint64_t lengths; /* a bit for each length of a wanted key */
     struct wanted wanted[MOST_WANTED], arrows[MOST_ARROWS];
     uint8_t phases[256];
-    /* What it finds beside columns: ids of `ac2g` starts; struct link; where metadata begin and end in the block. */
+    /* Beside columns: id and thread of `ac2g` starts; struct link; where metadata begin and end in the block. */
     struct list launched, links, aside;
     struct table tables[TABLES + MOST_TEXTS];
     int64_t rows, events;
@@ -606,10 +606,9 @@ static bool flow(struct scanner *s, int64_t start)
     if (!arrow || (arrow == LAUNCH && e->phase != 's')) /* counted, unless escapes hide what it is */
         return !memchr(e->category.start, '\\', e->category.length);
     struct link link = {e->phase, arrow, e->id, -1, start, e->pid, e->tid};
-    bool launch = arrow == LAUNCH;
-    void *place = !e->id_known ? NULL : launch ? added(&s->launched, sizeof e->id) : added(&s->links, sizeof link);
+    void *place = e->id_known ? added(&s->links, sizeof link) : NULL;
     if (place)
-        memcpy(place, launch ? (const void *)&e->id : &link, launch ? sizeof e->id : sizeof link);
+        memcpy(place, &link, sizeof link);
     return place;
 }
 
@@ -642,14 +641,26 @@ INLINE at event(struct scanner *s, at p)
     return taken || phase == COUNTED ? after : NULL;
 }
 
-/* Code the threads of the block's arrows, in the order that the decoder's builder has: kind by kind, starts first. */
+/* Code the threads of the block's arrows, in the order that the decoder's builder has: kind by kind, starts first.
+ * Those of launches become pairs of id and thread. */
 static bool thread_links(struct scanner *s, size_t from)
 {
     struct link *links = (struct link *)s->links.items;
-    size_t last = s->links.used / sizeof *links;
+    size_t first = from / sizeof *links, last = first;
+    int32_t code;
+    for (size_t i = first; i < s->links.used / sizeof *links; i++) {
+        if (links[i].arrow != LAUNCH) {
+            links[last++] = links[i];
+            continue;
+        }
+        int64_t *place = added(&s->launched, 2 * sizeof *place);
+        if (!place || !thread_of(s, links[i].pid, links[i].tid, &code))
+            return false;
+        place[0] = links[i].id, place[1] = code;
+    }
+    s->links.used = last * sizeof *links;
     for (int pass = 0; pass < 4; pass++)
-        for (size_t i = from / sizeof *links; i < last; i++) {
-            int32_t code;
+        for (size_t i = first; i < last; i++) {
             if (links[i].arrow != OTHER_ARROWS + pass / 2 || links[i].phase != "sf"[pass % 2])
                 continue;
             if (!thread_of(s, links[i].pid, links[i].tid, &code))
