@@ -76,8 +76,8 @@ _KINDS: Final = (
 
 
 @dataclass(frozen=True)
-class _Message:
-    """One row's texts and numbers, before time."""
+class Message:
+    """One collective's texts and numbers (the first eight columns of COLLECTIVES), size and factor as numbers."""
 
     texts: tuple[Any, ...]
     size: float
@@ -113,7 +113,7 @@ def collectives(
     rows = []
     for at in first.tolist():
         values = [json_of(column.values[column.codes[source[at]]]) if known[at] else None for column in columns]
-        rows.append(_message(values, str(kernels["name"].iloc[at])))
+        rows.append(message_of(values, str(kernels["name"].iloc[at])))
     grouped = kernels.assign(row=row).groupby("row")["dur_ns"]
     sums = grouped.agg(count="size", sum_ns="sum", mean_ns="mean", min_ns="min", max_ns="max")
     found = pd.DataFrame([one.texts for one in rows], columns=list(COLLECTIVES.columns)[:8]).join(sums)
@@ -141,7 +141,8 @@ def _source(operators: pd.DataFrame, kernels: pd.DataFrame, telling: npt.NDArray
     return found
 
 
-def _message(values: list[Any], kernel: str) -> _Message:
+def message_of(values: list[Any], kernel: str) -> Message:
+    """What the arguments of a collective say, in the order of ARGUMENTS; kernel: its name, where they say none."""
     name, group, members, ranks, dtype, given, got = values
     ranks, given, got = (one if type(one) is int and 0 <= one < 1 << 53 else None for one in (ranks, given, got))
     called = name if isinstance(name, str) and name else kernel
@@ -152,4 +153,4 @@ def _message(values: list[Any], kernel: str) -> _Message:
     size = elements * item if elements is not None and item is not None else None
     factor = kind[2](ranks) if kind is not None and ranks else np.nan
     texts = (called, str(group or ""), str(members or ""), ranks, str(dtype or ""), given, got, size)
-    return _Message(texts, np.nan if size is None else float(size), factor)
+    return Message(texts, np.nan if size is None else float(size), factor)
