@@ -26,6 +26,7 @@ import pandas as pd
 import streamlit as st
 
 from app.loading import Job
+from profiler_kit.analyses.gpu.roofline import ARGUMENTS as ROOFLINE_ARGUMENTS
 from profiler_kit.errors import InputError
 from profiler_kit.files import temporary_folder
 from profiler_kit.finding import Finding
@@ -66,7 +67,7 @@ T = TypeVar("T")
 Stamp = tuple[str, int, int]  # path, mtime in ns, size; zeros for a file that is not there
 MOST_RUNS, MOST_TRACES = 12, 3
 MOST_EVENTS = 1_200_000  # beside the newest trace: what a 500 MB trace holds
-_DETAILS = ("grid", "block", "registers_per_thread", "shared_memory", "occupancy", "input_dims")
+_DETAILS = ("grid", "block", "registers_per_thread", "shared_memory", "occupancy", *ROOFLINE_ARGUMENTS)
 
 
 def stamp(path: Path | None) -> Stamp:

@@ -51,7 +51,7 @@ from profiler_kit.analyses.gpu.replay import (
 )
 from profiler_kit.analyses.gpu.roofline import ARGUMENTS as ROOFLINE_ARGUMENTS
 from profiler_kit.analyses.gpu.roofline import By as RooflineBy
-from profiler_kit.analyses.gpu.roofline import Worked, roofline, roofline_totals, work_of_events
+from profiler_kit.analyses.gpu.roofline import Worked, roofline, roofline_of, roofline_totals, work_of_events
 from profiler_kit.analyses.gpu.sequences import kernel_sequences
 from profiler_kit.analyses.gpu.short_kernels import SHORT_BELOW_NS, short_kernels
 from profiler_kit.analyses.gpu.steps import step_of, steps
@@ -60,7 +60,13 @@ from profiler_kit.analyses.gpu.trees import call_tree, python_callers, python_tr
 from profiler_kit.analyses.gpu.utilization import region_utilization
 from profiler_kit.attribute import frames
 from profiler_kit.attribute.gpu_work import NOT, compiled
-from profiler_kit.attribute.launch_context import NestedSpans, find_launch_contexts, nest_operators, operator_calls
+from profiler_kit.attribute.launch_context import (
+    NestedSpans,
+    find_launch_contexts,
+    nest_operators,
+    nest_python,
+    operator_calls,
+)
 from profiler_kit.attribute.links import NONE, Links
 from profiler_kit.attribute.regions import NO_REGION_PATH, UNLINKED_PATH, Attribution, attribute
 from profiler_kit.errors import OptionError
@@ -292,6 +298,11 @@ class Trace:
         calls = operator_calls(self.columns, self._nested_operators)
         return frames.operators_frame(self.columns, self._attribution.regions, calls)
 
+    @kept
+    def python_calls(self) -> pd.DataFrame:
+        """PYTHON_CALLS: one row per call of a Python function; there are none unless stacks were recorded."""
+        return frames.python_calls_frame(self.columns, self._attribution.regions, nest_python(self.columns))
+
     def sql(self, query: str) -> pd.DataFrame:
         """The result of one SELECT statement (DuckDB's SQL) over the tables of a trace.
 
@@ -477,6 +488,12 @@ class Trace:
         loaded without the shapes. Raises InputError when the file of peaks is none.
         """
         return roofline(self.kernel_details(), self._worked(), self.peaks(file=peaks))
+
+    def roofline_of(self, row: int) -> pd.DataFrame | None:
+        """ROOFLINE of the operator call that launched that row of gpu_events; None when loaded without the shapes."""
+        if set(ROOFLINE_ARGUMENTS) - set(self.columns.extra):
+            return None
+        return roofline_of(self.kernel_details(), self._worked(), self.peaks(), row)
 
     @kept
     def roofline_totals(self, by: RooflineBy, *, peaks: str | None = None) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -9,14 +10,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from profiler_kit.attribute.launch_context import MODULE_PREFIX, LaunchContexts, OperatorCalls
+from profiler_kit.attribute.launch_context import MODULE_PREFIX, LaunchContexts, NestedSpans, OperatorCalls
 from profiler_kit.attribute.regions import Attribution, Instances, Regions
+from profiler_kit.attribute.span_forest import depths
 from profiler_kit.load.integers import MISSING
 from profiler_kit.load.trace.categories import is_launch
 from profiler_kit.load.trace.columns import EventColumns
 from profiler_kit.schema import Column, Schema
 
 I64 = npt.NDArray[np.int64]
+_ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+")  # <built-in method permute of Tensor object at 0x7f2d0dd532a0>
 
 WORK: Final = "Kineto's category; of a copy or a set that the file calls a kernel (ROCm, MTIA) what it is."
 LAUNCH_PATH: Final = "Regions open at the launch, outermost first; (no region) and (unlinked) hold the rest."
@@ -134,6 +137,20 @@ OPERATORS: Final = Schema(
         "self_ns": Column("int64"),
         "depth": Column("int32", "How many operators are above it on its thread."),
         "parent": Column("Int64", "Row of this table, counted from 0: the operator it was called in."),
+        "path": Column("paths", THREAD_PATH),
+    },
+)
+
+PYTHON_CALLS: Final = Schema(
+    "PYTHON_CALLS",
+    "call of a Python function (with_stack) or an nn.Module, by thread and start",
+    {
+        "event": Column("int64"),
+        "name": Column("category", "file(line where the function begins): function; without the addresses of objects."),
+        "thread": Column("int32"),
+        "start_ns": Column("int64"),
+        "dur_ns": Column("int64"),
+        "depth": Column("int32", "How many calls are above it on its thread."),
         "path": Column("paths", THREAD_PATH),
     },
 )
@@ -319,6 +336,22 @@ def operators_frame(columns: EventColumns, regions: Regions, calls: OperatorCall
         "path": _paths(regions.path[node], regions.paths),
     }
     return OPERATORS.check(pd.DataFrame(data))
+
+
+def python_calls_frame(columns: EventColumns, regions: Regions, calls: NestedSpans) -> pd.DataFrame:
+    """PYTHON_CALLS."""
+    event = calls.event
+    names = [_ADDRESS.sub("", name) for name in columns.names]
+    data: dict[str, Any] = {
+        "event": event,
+        "name": _categorical(columns.name[event], names),
+        "thread": columns.thread[event],
+        "start_ns": columns.start_ns[event],
+        "dur_ns": columns.dur_ns[event],
+        "depth": depths(calls.forest.parent)[1:].astype(np.int32),
+        "path": _paths(regions.path[regions.open_at(columns.thread[event], columns.start_ns[event])], regions.paths),
+    }
+    return PYTHON_CALLS.check(pd.DataFrame(data))
 
 
 def nullable(values: I64) -> pd.arrays.IntegerArray:

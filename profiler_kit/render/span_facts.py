@@ -1,21 +1,23 @@
-"""What the timeline says of one span: labelled text, and arrows to what it launched.
+"""What the timeline says of one span: labelled text, its Python stack, and arrows to what it launched.
 
 An arrow goes from a launch call to the GPU work it launched. Its ends are rows and times of the timeline.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
 
+from profiler_kit.analyses.gpu.kernels import INSIDE_TORCH
+from profiler_kit.analyses.gpu.roofline import ROOFLINE
 from profiler_kit.analyses.serving.requests import REQUESTS, STAGES
 from profiler_kit.errors import OptionError
 from profiler_kit.load.trace.categories import KERNEL
 from profiler_kit.names import gpu_name
-from profiler_kit.text import fmt_bytes, fmt_count, fmt_ns
+from profiler_kit.text import fmt_bytes, fmt_count, fmt_ns, fmt_percent, fmt_rate
 from profiler_kit.timeline.index import Kind, Row, Timeline
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ _LONGEST_TEXT: Final = 400
 
 Place = tuple[int, int]  # row of the timeline, number in the row
 Fact = tuple[str, str]
+Moment = tuple[int, int]  # thread and time
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,21 @@ class _Span:
         return {"row": self.row, "start": self.start_ns - base_ns, "dur": self.dur_ns}
 
 
+@dataclass(frozen=True)
+class _About:
+    """Facts of a span; the launch of a GPU event; what a launch has launched; the call on the host, if it is of one."""
+
+    facts: list[Fact]
+    launch: _Span | None = None
+    launched: list[_Span] = field(default_factory=list)
+    called: Moment | None = None
+
+
 def span_facts(trace: Trace, timeline: Timeline, row: int, index: int, served: Served | None = None) -> dict[str, Any]:
     """Name, path, facts, arrows ([from, to] each), and the spans before and after it on its row, for JSON.
 
-    served: the requests, if the timeline has lanes of them.
+    stack: the Python functions in which it was called or launched, the innermost first, where they were recorded; site:
+    which of them is the innermost one outside torch. served: the requests, if the timeline has lanes of them.
 
     Raises OptionError when there is no such span.
     """
@@ -64,11 +78,12 @@ def span_facts(trace: Trace, timeline: Timeline, row: int, index: int, served: S
     item = int(here.item[index])
     if kind == "request":
         assert served is not None
-        facts, launch, launched = _request_facts(served, trace, timeline, item)
+        about = _request_facts(served, trace, timeline, item)
     else:
-        facts, launch, launched = _of_kind(kind, trace, timeline, item)
+        about = _of_kind(kind, trace, timeline, item)
+    stack = [] if about.called is None else _stack_at(timeline, *about.called)
     span = _span(timeline, (row, index))
-    arrows = [(launch, span)] if launch is not None else [(span, one) for one in launched]
+    arrows = [(about.launch, span)] if about.launch is not None else [(span, one) for one in about.launched]
     base = timeline.start_ns
     around = {
         side: _span(timeline, (row, at)).wire(base)
@@ -81,34 +96,45 @@ def span_facts(trace: Trace, timeline: Timeline, row: int, index: int, served: S
         "kind": kind,
         "name": name,
         "path": list(path),
-        "facts": facts,
+        "facts": about.facts,
+        "stack": stack,
+        "site": next((number for number, name in enumerate(stack) if not INSIDE_TORCH.match(name)), 0),
         "arrows": [[one.wire(base), other.wire(base)] for one, other in arrows],
         **around,
     }
 
 
-def _of_kind(kind: Kind, trace: Trace, timeline: Timeline, item: int) -> tuple[list[Fact], _Span | None, list[_Span]]:
-    """Facts; the launch of a GPU event; what a launch has launched."""
+def _of_kind(kind: Kind, trace: Trace, timeline: Timeline, item: int) -> _About:
     if kind == "gpu":
         event = trace.gpu_events().iloc[item]
         place = _launch_place(trace, timeline, event)
-        return _gpu_facts(trace, timeline, event), None if place is None else _span(timeline, place), []
+        launch = None if place is None else _span(timeline, place)
+        linked = not pd.isna(event["launch_start_ns"])
+        called = (int(event["launch_thread"]), int(event["launch_start_ns"])) if linked else None
+        return _About(_gpu_facts(trace, timeline, event, item), launch, called=called)
     if kind == "launch":
         call = trace.launch_calls().iloc[item]
-        return _launch_facts(trace, timeline, call), None, _launched(trace, timeline, int(call["event"]))
+        launched = _launched(trace, timeline, int(call["event"]))
+        return _About(_launch_facts(trace, timeline, call), None, launched, _moment(call))
     if kind == "operator":
         call = trace.operators().iloc[item]
         facts = [("Own time", fmt_ns(int(call["self_ns"])))]
-        return facts + _arguments(trace, int(call["event"]), _SHAPES), None, []
+        return _About(facts + _arguments(trace, int(call["event"]), _SHAPES), called=_moment(call))
+    if kind == "python":
+        return _About([], called=_moment(trace.python_calls().iloc[item]))
     instance = trace.region_instances().iloc[item]
     facts = [] if pd.isna(instance["step"]) else [("Step", str(instance["step"]))]
     facts.append(("On the host", fmt_ns(int(instance["end_ns"] - instance["start_ns"]))))
     if not pd.isna(instance["gpu_start_ns"]):
         facts.append(("On GPUs", fmt_ns(int(instance["gpu_end_ns"] - instance["gpu_start_ns"]))))
-    return facts, None, []
+    return _About(facts, called=_moment(instance))
 
 
-def _request_facts(served: Served, trace: Trace, timeline: Timeline, item: int) -> tuple[list[Fact], None, list[_Span]]:
+def _moment(call: pd.Series[Any]) -> Moment:
+    return int(call["thread"]), int(call["start_ns"])
+
+
+def _request_facts(served: Served, trace: Trace, timeline: Timeline, item: int) -> _About:
     """Stages of the request and what its batch ran; an arrow leads to the region of the batch."""
     request = served.requests.iloc[item]
     columns = ("latency_ns", *(f"{stage}_ns" for stage in STAGES), "gpu_idle_ns")
@@ -116,20 +142,20 @@ def _request_facts(served: Served, trace: Trace, timeline: Timeline, item: int) 
     facts.append(("Status", str(request["status"])))
     batch = served.batches[served.batches["batch"] == request["batch"]]
     if batch.empty:
-        return facts, None, []
+        return _About(facts)
     mine = batch.iloc[0]
     facts.append(("Batch", f"{mine['batch']}: {fmt_count(mine['batch_size'])} requests, {mine['queued']} still queued"))
     for part in served.parts[served.parts["batch"] == request["batch"]].itertuples():
         gpu = f", on the GPU {fmt_ns(part.gpu_busy_ns)}" if mine["gpu_events"] else ""
         facts.append((f"Batch, {part.part}", fmt_ns(part.host_ns) + gpu))
     if pd.isna(mine["instance"]):
-        return facts, None, []
+        return _About(facts)
     region = int(mine["instance"])
     place = timeline.find("region", region, int(trace.region_instances()["start_ns"].iloc[region]))
-    return facts, None, [] if place is None else [_span(timeline, place)]
+    return _About(facts, launched=[] if place is None else [_span(timeline, place)])
 
 
-def _gpu_facts(trace: Trace, timeline: Timeline, event: pd.Series[Any]) -> list[Fact]:
+def _gpu_facts(trace: Trace, timeline: Timeline, event: pd.Series[Any], item: int) -> list[Fact]:
     facts: list[Fact] = [] if event["category"] == KERNEL else [("Kind", str(event["category"]))]
     several = trace.quality.processes > 1
     device = (
@@ -152,10 +178,32 @@ def _gpu_facts(trace: Trace, timeline: Timeline, event: pd.Series[Any]) -> list[
             ("Launched by", f"{call}, {_thread(trace, thread)}"),
             *_operator_at(trace, timeline, thread, start),
         ]
+    modules = trace.kernel_details()["modules"].iloc[item]
+    if modules:
+        facts.append(("Module", " › ".join(modules)))
     moved = int(trace.columns.integers["bytes"][int(event["event"])])
     if moved > 0:
         facts.append(("Size", f"{fmt_bytes(moved)}, {fmt_bytes(moved * 10**9 / max(1, int(event['dur_ns'])))}/s"))
-    return facts + _arguments(trace, int(event["event"]), _ARGUMENTS)
+    if event["category"] != KERNEL:
+        return facts
+    return [*facts, *_arguments(trace, int(event["event"]), _ARGUMENTS), *_roofline(trace, item)]
+
+
+def _roofline(trace: Trace, item: int) -> list[Fact]:
+    """How far the operator call that launched it is from what the GPU can do; where not loaded, what has it."""
+    found = trace.roofline_of(item)
+    if found is None:
+        where = "not read of a trace this large; the tables Roofline and Short kernels have them"
+        return [("Shapes, launch configuration, roofline", where)]
+    if found.empty:
+        return []
+    row = found.iloc[0]
+    if not row["modelled"]:
+        return [("Roofline", f"not known of {row['operator']}: {row['why']}")]
+    said = [f"{fmt_rate(row[name])} {ROOFLINE.label(name)}" for name in ("tflop_per_s", "tb_per_s") if row[name] > 0]
+    if not pd.isna(row["peak_share"]):
+        said.append(f"{fmt_percent(row['peak_share'])} of the GPU's peak ({row['bound']})")
+    return [("Roofline", f"{row['operator']} in {fmt_ns(int(row['gpu_ns']))}: {', '.join(said)}")]
 
 
 def _launch_facts(trace: Trace, timeline: Timeline, call: pd.Series[Any]) -> list[Fact]:
@@ -167,13 +215,17 @@ def _launch_facts(trace: Trace, timeline: Timeline, call: pd.Series[Any]) -> lis
 
 def _operator_at(trace: Trace, timeline: Timeline, thread: int, time_ns: int) -> list[Fact]:
     """The innermost operator open on a thread, with its shapes where they were loaded."""
-    place = timeline.innermost("operator", thread, time_ns)
-    if place is None:
+    places = timeline.open_at("operator", thread, time_ns)
+    if not places:
         return []
-    row = timeline.rows[place[0]]
-    name = timeline.labels[int(row.code[place[1]])][1]
-    event = int(trace.operators()["event"].iloc[int(row.item[place[1]])])
-    return [("Operator", name), *_arguments(trace, event, _SHAPES)]
+    row, at = places[-1]
+    event = int(trace.operators()["event"].iloc[int(timeline.rows[row].item[at])])
+    return [("Operator", timeline.name(places[-1])), *_arguments(trace, event, _SHAPES)]
+
+
+def _stack_at(timeline: Timeline, thread: int, time_ns: int) -> list[str]:
+    """The Python functions open on a thread, the innermost first."""
+    return [timeline.name(place) for place in reversed(timeline.open_at("python", thread, time_ns))]
 
 
 def _arguments(trace: Trace, event: int, names: tuple[Fact, ...]) -> list[Fact]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.analyses.gpu.timeline import devices_of
-from profiler_kit.attribute.frames import GPU_EVENTS, LAUNCH_CALLS, OPERATORS, REGION_INSTANCES
+from profiler_kit.attribute.frames import GPU_EVENTS, LAUNCH_CALLS, OPERATORS, PYTHON_CALLS, REGION_INSTANCES
 from profiler_kit.names import gpu_name
 from profiler_kit.timeline.index import CODE_MASK, Ints, Kind, Label, Row, Timeline, Track
 
@@ -21,6 +21,7 @@ By = Literal["stream", "region", "thread", "operator"]
 MOST_LANES: Final = 40  # of GPU work; the rest share one
 NO_OPERATOR: Final = "(no operator)"
 _NESTED: Final = ("region", "gpu_region")  # first fit gives these by depth
+_DEEP: Final = ("python", "operator")  # their frames say the depth
 UNKNOWN: Final = "(launch not recorded)"
 
 
@@ -44,11 +45,13 @@ def build_timeline(
     operators: pd.DataFrame,
     launches: pd.DataFrame,
     threads: pd.DataFrame,
+    python: pd.DataFrame | None = None,
 ) -> Timeline:
     """Index a trace for drawing, its GPU work by stream.
 
-    Takes GPU_EVENTS, REGION_INSTANCES, OPERATORS, LAUNCH_CALLS and Trace.threads (pid, tid, label). Tracks: regions as
-    the GPU runs them, each stream, then for each thread its regions, operators and launches, busiest first.
+    Takes GPU_EVENTS, REGION_INSTANCES, OPERATORS, LAUNCH_CALLS, Trace.threads (pid, tid, label) and, for lanes of the
+    Python stack, PYTHON_CALLS. Tracks: regions as the GPU runs them, each stream, then for each thread its regions,
+    Python functions, operators and launches, busiest first.
 
     Raises SchemaError when a frame is not what it should be.
     """
@@ -56,10 +59,11 @@ def build_timeline(
     REGION_INSTANCES.check(regions)
     OPERATORS.check(operators)
     LAUNCH_CALLS.check(launches)
+    stack = PYTHON_CALLS.empty() if python is None else PYTHON_CALLS.check(python)
     codes = Codes()
     layout = Layout()
     of_gpu = itertools.chain(_gpu_regions(regions, codes), _gpu_lanes(gpu_events, *_streams(gpu_events), codes))
-    for lane in itertools.chain(of_gpu, _host(regions, operators, launches, threads, codes)):
+    for lane in itertools.chain(of_gpu, _host(regions, stack, operators, launches, threads, codes)):
         layout.add(lane)
     return layout.timeline(tuple(codes.labels))
 
@@ -254,19 +258,25 @@ def _streams(gpu: pd.DataFrame) -> tuple[list[str], Ints]:
 
 
 def _host(
-    regions: pd.DataFrame, operators: pd.DataFrame, launches: pd.DataFrame, threads: pd.DataFrame, codes: Codes
+    regions: pd.DataFrame,
+    python: pd.DataFrame,
+    operators: pd.DataFrame,
+    launches: pd.DataFrame,
+    threads: pd.DataFrame,
+    codes: Codes,
 ) -> Iterator[_Lane]:
     bands = regions.assign(dur_ns=regions["end_ns"] - regions["start_ns"])
     kinds: tuple[tuple[str, Kind, pd.DataFrame], ...] = (
         ("Regions", "region", bands),
+        ("Python", "python", python),
         ("Operators", "operator", operators),
         ("Launches", "launch", launches),
     )
     code = {kind: codes.of(kind, frame["name"], frame["path"]) for _, kind, frame in kinds}
     size = 1 + max((int(frame["thread"].max()) for _, _, frame in kinds if len(frame)), default=-1)
     busy = np.zeros(size)  # of each thread: its regions and outermost operators, without either its launches
-    for _, kind, frame in kinds[:2] if len(bands) or len(operators) else kinds:
-        outer = frame[frame["depth"] == 0] if kind == "operator" else frame
+    for _, kind, frame in (kinds[0], kinds[2]) if len(bands) or len(operators) else kinds:
+        outer = frame[frame["depth"] == 0] if kind in _DEEP else frame
         busy += np.bincount(outer["thread"], weights=outer["dur_ns"], minlength=size)
     present = {int(thread) for _, _, frame in kinds for thread in np.unique(frame["thread"])}
     for thread in sorted(present, key=lambda one: -busy[one]):
@@ -274,7 +284,7 @@ def _host(
             at = np.flatnonzero(frame["thread"].to_numpy() == thread)
             if at.size:
                 start, dur = (values[at] for values in _times(frame))
-                depth = frame["depth"].to_numpy(np.int32)[at] if kind == "operator" else None
+                depth = frame["depth"].to_numpy(np.int32)[at] if kind in _DEEP else None
                 label = f"{title}, {_thread_label(threads, thread)}"
                 yield _Lane(label, kind, thread, start, dur, code[kind][at], at, depth)
 

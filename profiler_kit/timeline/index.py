@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.uint32]
-Kind = Literal["request", "gpu", "gpu_region", "region", "operator", "launch"]
+Kind = Literal["request", "gpu", "gpu_region", "region", "python", "operator", "launch"]
 Label = tuple[Kind, str, tuple[str, ...]]
 
 BLOCK: Final = 64
@@ -223,15 +223,16 @@ class Timeline:
                 at += 1
         return None
 
-    def innermost(self, kind: Kind, thread: int, time_ns: int) -> tuple[int, int] | None:
-        """Row, and number in it, of the span of a thread that is open at that time and began last."""
-        found: tuple[int, int] | None = None
-        latest = -1
+    def name(self, place: tuple[int, int]) -> str:
+        """The name of a span: its row, and its number in it."""
+        return self.labels[int(self.rows[place[0]].code[place[1]])][1]
+
+    def open_at(self, kind: Kind, thread: int, time_ns: int) -> list[tuple[int, int]]:
+        """Row, and number in it, of each span of a thread that is open at that time; the one that began first first."""
+        found = []
         for number in self.rows_of(kind, thread):
             row = self.rows[number]
             at = int(np.searchsorted(row.start, time_ns, "right")) - 1
             if at >= 0 and row.start[at] + row.busy[at + 1] - row.busy[at] > time_ns:
-                began = int(row.start[at])
-                if found is None or began >= latest:
-                    found, latest = (number, at), began
-        return found
+                found.append((int(row.start[at]), number, at))
+        return [(number, at) for _, number, at in sorted(found)]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from profiler_kit.errors import OptionError
 from profiler_kit.names import short_kernel
-from profiler_kit.timeline.index import Bins, Exact, Row, Timeline
+from profiler_kit.timeline.index import Bins, Exact, Row, Timeline, Track
 from profiler_kit.timeline.palette import region_colours
 from profiler_kit.timeline.search import Matches
 
@@ -39,11 +39,20 @@ def describe(timeline: Timeline) -> dict[str, object]:
     return {
         "start": 0,
         "end": timeline.end_ns - timeline.start_ns,
-        "tracks": [{_TRACK_KEYS.get(key, key): value for key, value in vars(t).items()} for t in timeline.tracks],
+        "tracks": [
+            {_TRACK_KEYS.get(key, key): value for key, value in vars(t).items()} | {"beyond": _beyond(timeline, t)}
+            for t in timeline.tracks
+        ],
         "labels": labels,
         "paths": [list(path) for path in paths],
         "colours": [hue[path[-1]] if path else "" for path in paths],
     }
+
+
+def _beyond(timeline: Timeline, track: Track) -> float:
+    """How long the rows of a track but its first are busy, as a share of the first."""
+    first, *more = (int(row.busy[-1]) for row in timeline.rows[track.first_row : track.first_row + track.rows])
+    return sum(more) / max(first, 1)
 
 
 def tile(

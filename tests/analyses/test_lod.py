@@ -100,8 +100,8 @@ def test_tracks_of_a_trace(tmp_path: Path) -> None:
         ("Launches, thread 1", "launch", 3, 3),  # all at once, which no thread can
     ]
     assert [t.depths for t in timeline.tracks] == [True, False, False, True, True, False]
-    inner = timeline.innermost("operator", 0, 13_000)
-    assert inner is not None and timeline.labels[timeline.rows[inner[0]].code[inner[1]]][1] == "aten::inner"
+    *_, inner = timeline.open_at("operator", 0, 13_000)
+    assert timeline.labels[timeline.rows[inner[0]].code[inner[1]]][1] == "aten::inner"
 
 
 def test_empty_frames_have_no_tracks() -> None:

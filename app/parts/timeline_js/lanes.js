@@ -2,8 +2,9 @@
 
 const AXIS = 26, GAP = 6, PAD = 2; // px
 const GROUPS = { request: 'Requests', gpu_region: 'Regions on GPUs', gpu: 'GPU work', region: 'Host regions',
-  operator: 'Operators', launch: 'Launches' };
-const SUMMARIES = ['operator', 'launch']; // closed at first: their first row alone
+  python: 'Python', operator: 'Operators', launch: 'Launches' };
+const SUMMARIES = ['python', 'operator', 'launch']; // closed at first: their first row alone
+const HARDLY = 0.002; // of a stream's time: so little overlap is folded at first
 const TALL = 560; // px the rows share while they can
 
 class Lanes {
@@ -13,7 +14,7 @@ class Lanes {
     this.hidden = before?.hidden ?? new Set();
     const open = new Map(before?.tracks.map(track => [track.label, track.open]));
     for (const track of this.tracks) {
-      track.open = open.get(track.label) ?? !SUMMARIES.includes(track.kind);
+      track.open = open.get(track.label) ?? !(SUMMARIES.includes(track.kind) || track.kind === 'gpu' && track.beyond < HARDLY);
     }
     this.place();
   }

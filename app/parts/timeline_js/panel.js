@@ -63,11 +63,26 @@ function showDetails(timeline, facts) {
   const step = (side, sign, key) => element('button', sign, { disabled: !facts[side], onclick: () => timeline.neighbour(side),
     title: `The span ${side} this one on its row (${key})` });
   const head = element('div', '', { className: 'head' });
-  head.append(step('before', '‹', ','), step('after', '›', '.'), element('b', facts.name));
+  head.append(step('before', '‹', ','), step('after', '›', '.'), copier(facts.name));
   const lines = [[took(facts.kind), duration(facts.dur)],
     ['Starts at', duration(facts.start - timeline.meta.start)],
-    ...(facts.path.length && facts.kind !== 'request' ? [['Region', facts.path.join(' › ')]] : []), ...facts.facts];
-  timeline.find('.details').replaceChildren(head, list(lines));
+    ...(facts.path.length && facts.kind !== 'request' ? [['Region', facts.path.join(' › ')]] : []),
+    ...(facts.stack.length ? [['Python', caller(facts.stack[facts.site])]] : []), ...facts.facts];
+  timeline.find('.details').replaceChildren(head, list(lines), ...stack(timeline, facts));
+}
+
+// All Python functions it was called in, the innermost first; stays open from span to span.
+function stack(timeline, { stack: names, site }) {
+  if (names.length < 2) return [];
+  const all = element('ol'), fold = element('details', '', { open: timeline.stackOpen ?? false });
+  all.append(...names.map((name, number) => {
+    const line = element('li', '', { className: number === site ? 'site' : '' });
+    line.append(caller(name));
+    return line;
+  }));
+  fold.append(element('summary', `Python stack, ${names.length} functions, the innermost first`), all);
+  fold.ontoggle = () => { timeline.stackOpen = fold.open; };
+  return [fold];
 }
 
 // A switch for each group of lanes.

@@ -55,8 +55,41 @@ function element(name, text = '', more = {}) {
   return Object.assign(document.createElement(name), { textContent: text, ...more });
 }
 
+// Each line a term and its text or element.
 function list(lines) {
   const dl = element('dl');
-  for (const [term, value] of lines) dl.append(element('dt', term), element('dd', value));
+  for (const [term, value] of lines) {
+    const dd = element('dd');
+    dd.append(value);
+    dl.append(element('dt', term), dd);
+  }
   return dl;
+}
+
+// Shown text that a click copies, or what it stands for.
+function copier(shown, text = shown, more = '') {
+  const button = element('button', shown, { type: 'button', className: 'copy', title: `Copy ${text}${more}` });
+  button.onclick = async () => {
+    await copy(text, button);
+    button.dataset.copied = 'copied';
+    button.setAttribute('aria-label', `${shown}, copied`);
+    setTimeout(() => { delete button.dataset.copied; button.removeAttribute('aria-label'); }, 1500);
+  };
+  return button;
+}
+
+// A page that did not come over https or from this machine has no clipboard but this one.
+async function copy(text, beside) {
+  if (navigator.clipboard) return navigator.clipboard.writeText(text);
+  const box = element('textarea', text, { className: 'aside' });
+  beside.after(box);
+  box.select();
+  document.execCommand('copy');
+  box.remove();
+}
+
+// A Python function as the profiler names it, `file(line): name`; a click copies file:line.
+function caller(name) {
+  const [, file, line] = name.match(/^(.*)\((\d+)\): /) ?? [];
+  return file ? copier(name, `${file}:${line}`, ', where the function begins') : copier(name);
 }

@@ -176,7 +176,7 @@ def kernel_origins(details: pd.DataFrame, call: pd.Series[str], site: pd.Series[
 
 
 # Frames that are not the user's code: torch itself, built-in functions, and nn.Modules (which have a column).
-_INNER: Final = re.compile(r"^(?:.*/)?torch/|^<built-in|^<string>|^nn\.Module: |^<frozen")
+INSIDE_TORCH: Final = re.compile(r"^(?:.*/)?torch/|^<built-in|^<string>|^nn\.Module: |^<frozen")
 
 
 def call_sites(columns: EventColumns, thread: I64, time: I64) -> list[str]:
@@ -188,8 +188,8 @@ def call_sites(columns: EventColumns, thread: I64, time: I64) -> list[str]:
     nested = nest_python(columns)
     forest = nested.forest
     node = forest.innermost(thread.astype(np.int64), time)
-    inner = np.array([bool(_INNER.match(name)) for name in columns.names] or [False], dtype=bool)
-    # by node of the forest (0 is ROOT): whether its function is one of _INNER; climb past these from the innermost
+    inner = np.array([bool(INSIDE_TORCH.match(name)) for name in columns.names] or [False], dtype=bool)
+    # by node of the forest (0 is ROOT): whether its function is of INSIDE_TORCH; climb past these from the innermost
     hidden = np.concatenate(([False], inner[columns.name[nested.event]]))
     shown = node.copy()
     while (climbing := (shown != ROOT) & hidden[shown]).any():

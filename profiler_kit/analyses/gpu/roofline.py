@@ -210,6 +210,17 @@ def roofline(details: pd.DataFrame, worked: Worked, peaks: Peaks | None) -> pd.D
     return ROOFLINE.check(found)
 
 
+def roofline_of(details: pd.DataFrame, worked: Worked, peaks: Peaks | None, row: int) -> pd.DataFrame:
+    """ROOFLINE of one operator call alone: that of the GPU event in that row. Empty where the event has no operator."""
+    call = int(worked.call[row])
+    if call < 0:
+        return ROOFLINE.empty()
+    mine = np.flatnonzero(worked.call == call)
+    only = np.zeros(len(mine), dtype=np.int64)
+    alone = Worked([worked.kinds[worked.kind[row]]], only, only, worked.category[mine], worked.carries[mine])
+    return roofline(details.iloc[mine].reset_index(drop=True), alone, peaks)
+
+
 def _peak_columns(worked: Worked, longest: I64, details: pd.DataFrame, peaks: Peaks | None) -> pd.DataFrame:
     """One row per kind: its texts, FLOPs and bytes of one call, and the least time that the peaks allow for them."""
     labels, names = list(worked.category.categories), list(details["name"].cat.categories)
