@@ -17,6 +17,8 @@ from profiler_kit.analyses.ranks.of_rank import (
     RANK_STEPS,
     RANK_WORK,
     RankParts,
+    members_of,
+    members_text,
     of_rank,
 )
 from profiler_kit.trace import Trace
@@ -61,6 +63,12 @@ def test_what_was_done_before_and_under_the_collectives_tiles_the_time(golden: t
     parts = pd.DataFrame(found.parts)
     for kind in ("region", "kernel"):
         assert parts.loc[parts["kind"] == kind, "gpu_ns"].sum() == events[~is_communication(events)]["dur_ns"].sum()
+
+
+@pytest.mark.parametrize("members", [[], [3], [0, 1, 2, 3], [1, 3, 5], [0, 1, 8, 9, 40], [5, 4, 3]])
+def test_members_are_written_as_runs(members: list[int]) -> None:
+    assert members_of(members_text(members)).tolist() == members
+    assert len(members_text(list(range(0, 9_000, 3)))) < 12
 
 
 def test_a_rank_without_collectives_and_one_without_a_gpu(tmp_path: Path) -> None:

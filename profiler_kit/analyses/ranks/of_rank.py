@@ -6,9 +6,8 @@ put together before a frame is made. Times are Unix nanoseconds by the clock of 
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -84,7 +83,7 @@ RANK_GROUPS: Final = Schema(
         "name": Column("str", "As the trace names it."),
         "description": Column("str", "What it is for, where that was recorded."),
         "size": Column("int64", "How many ranks it has; 0 where that was not recorded."),
-        "members": Column("str", "Its ranks, as JSON; empty where they are not known.", unit="json"),
+        "members": Column("str", "Its ranks as runs, first:end:distance; empty where they are not known."),
     },
 )
 RANK_STEPS: Final = Schema(
@@ -404,7 +403,7 @@ class _Groups:
         """Columns of RANK_GROUPS."""
         for name, (said, members, size) in self._listed.items():
             self._rows.setdefault((name, members, size), said)
-        rows = [(name, said, size, json.dumps(members) if members else "")
+        rows = [(name, said, size, members_text(members))
                 for (name, members, size), said in self._rows.items()]  # fmt: skip
         names, texts, sizes, members = zip(*rows, strict=True) if rows else ((), (), (), ())
         return {
@@ -414,6 +413,25 @@ class _Groups:
             "size": np.array(sizes, dtype=np.int64),
             "members": list(members),
         }
+
+
+def members_text(members: Sequence[int]) -> str:
+    """Ranks as runs, first:end:distance: a thousand ranks name the same thousand members."""
+    runs, at = [], 0
+    while at < len(members):
+        distance = members[at + 1] - members[at] if at + 1 < len(members) else 1
+        end = at + 1
+        while end < len(members) and members[end] - members[end - 1] == distance > 0:
+            end += 1
+        runs.append(f"{members[at]}:{members[end - 1] + max(distance, 1)}:{max(distance, 1)}")
+        at = end
+    return " ".join(runs)
+
+
+def members_of(text: str) -> I64:
+    """The ranks that members_text wrote."""
+    runs = [np.arange(*map(int, run.split(":"))) for run in text.split()]
+    return np.concatenate(runs) if runs else np.zeros(0, dtype=np.int64)
 
 
 def _ranks_of(value: object) -> tuple[int, ...]:
