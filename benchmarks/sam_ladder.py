@@ -6,7 +6,8 @@
         --rows "fp32 as published,decoder graph" --out sam2-requests.json
 
 With --tasks a row also answers whole requests at batch size 1, from an image on the host to packed masks there, as
-`profiler-kit ladder --task` does: rows are those of its ladder, the first of them is what masks are compared with.
+`profiler-kit ladder --task` does: rows are those of its ladder, the first of them is what masks are compared with. At
+other batch sizes amg takes so many images at once; --warmup and --repeats are then calls with all of them.
 
 Of SAM 2 transformers' model takes the place of segment-anything's, and its rows are those of its ladder.
 
@@ -46,6 +47,7 @@ from profiler_kit.capture.environment import describe_environment, resolve_devic
 from profiler_kit.files import write_json
 from profiler_kit.models.sam.accuracy import ImageMasks, against_baseline, against_truth, mask_iou
 from profiler_kit.models.sam.forward import Batch, SamForward, move_batch, prepare_batch
+from profiler_kit.models.sam.generator import MaskGenerator
 from profiler_kit.models.sam.models import load_model
 from profiler_kit.models.sam.optimizations import ALL_MASKS, ALL_MASKS_LADDER, LADDER, OPTIMIZATIONS
 from profiler_kit.models.sam.prompts import parse_prompts
@@ -163,7 +165,9 @@ def measure(base: torch.nn.Module, names: str, batch: Batch, device: torch.devic
                 row[part]["peak_mib"] = torch.cuda.max_memory_allocated(device) / 2**20
                 row[part]["peak_reserved_mib"] = torch.cuda.max_memory_reserved(device) / 2**20
         if size == 1:
-            row |= {task: request(sam, task, names, device, options) for task in options.tasks}
+            row |= {task: request(sam, task, device, options) for task in options.tasks}
+        elif "amg" in options.tasks:
+            row["amg"] = together(sam, size, device, options)
         if want is not None:
             iou = np.concatenate([mask_iou(a, b) for a, b in zip(masks_of(forward, batch, size), want, strict=True)])
             row["miou_fp32"], row["masks"] = float(iou.mean()), len(iou)
@@ -172,15 +176,37 @@ def measure(base: torch.nn.Module, names: str, batch: Batch, device: torch.devic
     return row
 
 
-def request(
-    sam: torch.nn.Module, task: str, names: str, device: torch.device, options: argparse.Namespace
-) -> dict[str, object]:
-    """What one request of that task takes, and its masks beside those of the first row and the true ones."""
+def workload_of(sam: torch.nn.Module, task: str, count: int, options: argparse.Namespace) -> SamWorkload:
+    """The loaded model's, for requests of that task on so many images."""
     kind = Sam2Workload if isinstance(sam, sam2_models.Sam2) else SamWorkload
     thresholds = {"pred_iou_thresh": options.pred_iou_thresh, "stability_score_thresh": options.stability_score_thresh}
-    side = options.points_per_side
-    workload = kind(name=options.model, task=task, count=options.images, points_per_side=side, **thresholds)
+    workload = kind(name=options.model, task=task, count=count, points_per_side=options.points_per_side, **thresholds)
     workload.image_size, workload.weights = side_of(sam), "as loaded"
+    return workload
+
+
+def together(
+    sam: torch.nn.Module, size: int, device: torch.device, options: argparse.Namespace
+) -> dict[str, object] | None:
+    """What all masks of `size` images take in one call of our generator; None of a row that has another."""
+    workload = workload_of(sam, "amg", size, options)
+    generator = workload.assemble(sam)
+    if not isinstance(generator, MaskGenerator):
+        return None
+    images = [scene.image for scene in workload.scenes(size)]
+    samples_ms(lambda: generator.generate_batch(images), device, options.warmup)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    found = summary(samples_ms(lambda: generator.generate_batch(images), device, options.repeats), size)
+    if device.type == "cuda":
+        found["peak_mib"] = torch.cuda.max_memory_allocated(device) / 2**20
+        found["peak_reserved_mib"] = torch.cuda.max_memory_reserved(device) / 2**20
+    return found
+
+
+def request(sam: torch.nn.Module, task: str, device: torch.device, options: argparse.Namespace) -> dict[str, object]:
+    """What one request of that task takes, and its masks beside those of the first row and the true ones."""
+    workload = workload_of(sam, task, options.images, options)
     bench = Bench(workload, sam, device, 1)
     since = time.perf_counter()
     answered = list(workload._masks(bench, workload.scenes(options.images)))
@@ -233,12 +259,12 @@ def report(model: str, batch: int, name: str, row: dict[str, object], flops: flo
     tflops = flops * batch / row["encoder"]["median_ms"] / 1e9
     miou = f" mIoU {row['miou_fp32']:.4f}" if "miou_fp32" in row else ""
     print(f"{model} batch {batch} {name:15s} {'; '.join(parts)}; {tflops:.0f} TFLOP/s{miou}", flush=True)
-    for task in (name for name in TASKS if name in row):
+    for task in (name for name in TASKS if row.get(name)):
         found = row[task]
+        answered = f"{found['masks']} masks of {found['images']} images, {found['agreement']}" if batch == 1 else ""
         print(
             f"    {task}: {found['median_ms']:.2f} ms ({found['q1_ms']:.2f} to {found['q3_ms']:.2f}), "
-            f"{found['masks']} masks of {found['images']} images, peak {found.get('peak_mib', 0):.0f} MiB, "
-            f"{found['agreement']}",
+            f"{found['images_per_s']:.1f} img/s, peak {found.get('peak_mib', 0):.0f} MiB, {answered}",
             flush=True,
         )
     for kernel in row.get("kernels", ()):
