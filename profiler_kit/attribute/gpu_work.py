@@ -25,26 +25,36 @@ Mask = npt.NDArray[np.bool_]
 
 NOT: Final = 0  # no communication
 ARGUMENTS, BY_OPERATOR, OF_USER = "collective arguments", "operator", "user's name"
+# A reduction over these stays on one device.
+_LOCAL: Final = (
+    *("warp", "wave", "block", "lane", "quad", "simd", "thread", "cta", "tile", "cluster"),
+    *("subgroup", "simdgroup", "threadgroup"),
+)
 # Kernels of communication libraries, by the qualified name of their function: without "void", template and parameters.
 NAMES: Final[Mapping[str, re.Pattern[str]]] = {
     "NCCL, RCCL": re.compile(r"^(nccl|rccl)", re.IGNORECASE),
     "MSCCL": re.compile(r"msccl", re.IGNORECASE),
-    "NVSHMEM": re.compile(r"(nv|roc)shmem", re.IGNORECASE),
-    "DeepEP": re.compile(r"(^|\W)deep_ep\W"),
+    "NVSHMEM": re.compile(r"(nv|roc|mori_|(^|\W|_)i)shmem", re.IGNORECASE),
+    "DeepEP": re.compile(r"(^|\W)deep_ep(?![a-z])"),
+    "MORI, pplx": re.compile(r"(^|\W)(mori|pplx)::|(^|\W)Ep(Dispatch|Combine)"),
     "HCCL": re.compile(r"(^|\W)(hccl|hcom)(?![a-z])", re.IGNORECASE),
     "oneCCL": re.compile(r"oneccl|^ccl_|(^|\W)ccl::", re.IGNORECASE),
+    "UCC, Gloo": re.compile(r"(^|\W)(ucc|gloo)(_|::)"),
+    # MCCL, XCCL and others named alike, Cambricon's and Baidu's
+    "other libraries": re.compile(r"(^|\W)([a-z]{1,4}ccl|cncl|CNCL|bkcl|BKCL|flagcx)(?![a-z])"),
     "multimem": re.compile(r"(^|\W)multimem_"),
+    "symmetric memory": re.compile(r"(^|\W)c10d::symmetric_memory::"),
     "custom all-reduce": re.compile(r"cross_device_reduce|quick_?reduce|userbuffers_", re.IGNORECASE),
-    # one and two shot, FlashInfer's and TensorRT-LLM's fusions; a reduction over a warp or a block stays on one device
+    # one and two shot, FlashInfer's and TensorRT-LLM's fusions; "small_reduce" is none
     "named after a collective": re.compile(
-        r"(?<!warp)(?<!warp_)(?<!wave)(?<!wave_)(?<!block)(?<!block_)"
-        r"(all_?reduce|all_?gather|reduce_?scatter|all_?to_?all|all2all)",
+        "".join(f"(?<!{one})(?<!{one}_)" for one in _LOCAL)
+        + r"(((?-i:(?<![a-z])a|A(?=l)|(?<![A-Z])A))ll_?(reduce|gather|to_?all|2all)|reduce_?scatter|(?<![a-z])a2a(?![a-z]))",
         re.IGNORECASE,
     ),
 }
 # Operators whose own kernels communicate; those of an operator called inside (aten::copy_ of a bucket) do not.
 _OPERATORS: Final = re.compile(
-    r"record_param_comms$|(c10d|_?c10d_functional|symm_mem|_C_custom_ar)::|"
+    r"record_param_comms$|(c10d|_?c10d_functional|symm_mem|_C_custom_ar)::|([a-z]*ccl|ucc|gloo|mpi):(?!:)|"
     r"(?!aten::)\w+::\w*(all_?reduce|all_?gather|reduce_?scatter|all_?to_?all)"
 )
 _COMPUTES: Final = re.compile(r"matmul|gemm|_mm(_|$)")  # symm_mem::fused_all_gather_matmul starts products itself
