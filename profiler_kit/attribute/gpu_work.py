@@ -43,14 +43,15 @@ NAMES: Final[Mapping[str, re.Pattern[str]]] = {
     # MCCL, XCCL and others named alike, Cambricon's and Baidu's
     "other libraries": re.compile(r"(^|\W)([a-z]{1,4}ccl|cncl|CNCL|bkcl|BKCL|flagcx)(?![a-z])"),
     "multimem": re.compile(r"(^|\W)multimem_"),
-    "symmetric memory": re.compile(r"(^|\W)c10d::symmetric_memory::"),
     "custom all-reduce": re.compile(r"cross_device_reduce|quick_?reduce|userbuffers_", re.IGNORECASE),
     # one and two shot, FlashInfer's and TensorRT-LLM's fusions; "small_reduce" is none
     "named after a collective": re.compile(
         "".join(f"(?<!{one})(?<!{one}_)" for one in _LOCAL)
-        + r"(((?-i:(?<![a-z])a|A(?=l)|(?<![A-Z])A))ll_?(reduce|gather|to_?all|2all)|reduce_?scatter|(?<![a-z])a2a(?![a-z]))",
+        + r"((?-i:(?<![a-z])a|A(?=l)|(?<![A-Z])A)ll_?(reduce|gather|to_?all|2all)|reduce_?scatter|"
+        r"(?<![a-z])a2a(?![a-z]))",
         re.IGNORECASE,
     ),
+    "symmetric memory": re.compile(r"(^|\W)c10d::symmetric_memory::"),
 }
 # Operators whose own kernels communicate; those of an operator called inside (aten::copy_ of a bucket) do not.
 _OPERATORS: Final = re.compile(
