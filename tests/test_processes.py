@@ -239,6 +239,54 @@ def test_launches_and_ids_of_odd_kinds(tmp_path: Path) -> None:
     assert loaded.gpu_events().query("start_ns == 2050000")["launch_start_ns"].tolist() == [2_001_000]
 
 
+def rank(number: int, *, later: float = 0, name: str = "cudaLaunchKernel", device: int = 0) -> TraceBuilder:
+    """Two launches, each in the region of the rank, and their kernels of 10 us more than its number."""
+    trace = TraceBuilder(pid=100 + number)
+    trace.region(f"r{number}", later, 100)
+    for id in (1, 2):
+        trace.launch(id, 10 * id + later, name=name)
+    for id in (1, 2):
+        trace.kernel(id, 20 * id + later, 10 + number, device=device)["pid"] = 0
+    return trace
+
+
+@pytest.mark.parametrize(
+    ("ranks", "order", "expected"),
+    [
+        # a rank's host side and its GPU follow one another
+        ((rank(0), rank(1)), None, {"r0": 20_000, "r1": 22_000}),
+        # both host sides, then both GPUs: which is whose is not known
+        ((rank(0), rank(1)), lambda event: event["cat"] == "kernel", {"(unlinked)": 42_000}),
+        ((rank(0, name="cudaGraphLaunch"), rank(1, name="cudaGraphLaunch")), lambda event: event["cat"] == "kernel",
+         {"(unlinked)": 42_000}),
+        # by time: only the first kernel had one launch before it, which gives nothing to another device,
+        ((rank(0), rank(1, later=15, device=1)), lambda event: event["ts"], {"r0": 20_000, "(unlinked)": 22_000}),
+        # nor to the same one, where one launch would have two kernels
+        ((rank(0), rank(1, later=15)), lambda event: event["ts"], {"r0": 10_000, "(unlinked)": 32_000}),
+    ],
+)  # fmt: skip
+def test_ranks_that_nothing_but_pids_on_the_host_tells_apart(
+    ranks: tuple[TraceBuilder, ...], order: Any, expected: dict[str, int], tmp_path: Path
+) -> None:
+    events = [event for one in ranks for event in one.events]
+    whole = TraceBuilder(sorted(events, key=order) if order else events)
+    loaded = load_trace(whole.write(tmp_path / "t.json"))
+    assert {name: ns for name, ns in sums(loaded).items() if ns} == expected
+    assert (loaded.quality.unlinked_gpu_events > 0) == ("(unlinked)" in expected)
+
+
+def test_an_id_used_again_on_another_thread_makes_no_process(tmp_path: Path) -> None:
+    trace = TraceBuilder()
+    for tid in (1, 2, 3):
+        trace.region(f"u{tid}", 100 * tid, 5, tid)
+        trace.launch(5, 100 * tid + 1, tid)
+    for tid in (1, 2, 3):
+        trace.kernel(5, 100 * tid + 10, tid)
+    loaded = load_trace(trace.write(tmp_path / "t.json"))
+    assert sums(loaded) == {"u3": 3_000, "u2": 2_000, "u1": 1_000}
+    assert loaded.quality.processes == 1
+
+
 def test_eight_gpus_of_one_process(tmp_path: Path) -> None:
     trace = TraceBuilder()
     trace.region("all", 0, 100)

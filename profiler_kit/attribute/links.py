@@ -15,7 +15,15 @@ import numpy.typing as npt
 
 from profiler_kit.attribute.autograd_threads import thread_order
 from profiler_kit.attribute.gpu_work import communicates, rule_of_name
-from profiler_kit.attribute.processes import ANY, UNKNOWN, Processes, find_processes, parts_of, threads_with_work
+from profiler_kit.attribute.processes import (
+    ANY,
+    UNKNOWN,
+    Processes,
+    find_processes,
+    holding_work,
+    parts_of,
+    threads_with_work,
+)
 from profiler_kit.attribute.span_forest import Axis, order_by, spread
 from profiler_kit.attribute.turns import in_turn
 from profiler_kit.load.integers import MISSING
@@ -218,43 +226,53 @@ def _may_launch(processes: Processes, gpu_thread: npt.NDArray[np.int32], host_th
 
 
 def _of_lane(columns: EventColumns, processes: Processes, gpu: I64, pairs: _Pairs, undecided: Mask) -> Mask:
-    """Candidates of the process to which all decided work of the same pid belongs."""
+    """Candidates of the process to which all decided work of the same pid and device belongs, unless that would give a
+    call that launches one kernel several: then the pid stands for more processes than one."""
     decided = np.full(len(gpu), NONE, dtype=np.int64)
     decided[pairs.event] = pairs.row
-    owner = _owners(columns, processes, gpu, np.where(undecided, NONE, decided))
-    process = processes.on_host[columns.thread[pairs.row]]
-    return np.asarray(owner[columns.thread[gpu[pairs.event]]] == process)
+    lane, owner = _owners(columns, processes, gpu, np.where(undecided, NONE, decided))
+    good = owner[lane[pairs.event]] == processes.on_host[columns.thread[pairs.row]]
+    single = good & _named(columns, pairs.row, lambda name: "LaunchKernel" in name)
+    mixed = np.zeros(len(owner), dtype=bool)
+    mixed[lane[pairs.event[single][np.bincount(pairs.row[single])[pairs.row[single]] > 1]]] = True
+    return np.asarray(good & ~mixed[lane[pairs.event]])
 
 
 def _of_part(columns: EventColumns, processes: Processes, gpu: I64, pairs: _Pairs, _: Mask) -> Mask:
-    """Of an event's candidates, those in the part of the file that begins last before the event."""
-    begins = parts_of(columns, np.append(threads_with_work(columns), False))[columns.thread[pairs.row]]
+    """Of an event's candidates, those in the part of the file that begins last before the event; none where a part
+    holds no GPU work, which then follows elsewhere."""
+    part = parts_of(columns, np.append(threads_with_work(columns), False))
+    if len(holding_work(part[columns.thread[pairs.row]], gpu)) < len(np.unique(part[columns.thread[pairs.row]])):
+        return np.zeros(len(pairs.event), dtype=bool)
+    begins = part[columns.thread[pairs.row]]
     row = gpu[pairs.event]
     latest = np.full(len(gpu), NONE, dtype=np.int64)
     np.maximum.at(latest, pairs.event[begins <= row], begins[begins <= row])
     return np.asarray(begins == latest[pairs.event])
 
 
-def _owners(columns: EventColumns, processes: Processes, gpu: I64, origin: I64) -> I64:
-    """By thread: the process that all work of its pid comes from, UNKNOWN where that is none or several."""
+def _owners(columns: EventColumns, processes: Processes, gpu: I64, origin: I64) -> tuple[I64, I64]:
+    """Of each GPU event a number for its pid and device; by number, the process that all work there comes from, UNKNOWN
+    where that is none or several."""
     pids: dict[int | str, int] = {}
-    lane = np.array([pids.setdefault(pid, len(pids)) for pid, _ in columns.threads], dtype=np.int64)
+    pid = np.array([pids.setdefault(pid, len(pids)) for pid, _ in columns.threads], dtype=np.int64)
+    places = np.column_stack((pid[columns.thread[gpu]], columns.integers["device"][gpu]))
+    known, lane = np.unique(places, axis=0, return_inverse=True)
     linked = origin != NONE
     process = processes.on_host[columns.thread[origin[linked]]]
-    of = lane[columns.thread[gpu[linked]]]
-    least, most = np.full(len(pids), len(processes.names)), np.full(len(pids), -1)
-    np.minimum.at(least, of, process)
-    np.maximum.at(most, of, process)
-    return np.asarray(np.where(least == most, most, UNKNOWN)[lane])
+    least, most = np.full(len(known), len(processes.names)), np.full(len(known), -1)
+    np.minimum.at(least, lane.reshape(-1)[linked], process)
+    np.maximum.at(most, lane.reshape(-1)[linked], process)
+    return lane.reshape(-1), np.where(least == most, most, UNKNOWN)
 
 
 def _process_of(columns: EventColumns, processes: Processes, gpu: I64, origin: I64) -> I64:
     """The process of each GPU event: that of its launch, else the only one that it can belong to."""
     if len(processes.names) <= 2:
         return np.full(len(gpu), len(processes.names) - 1, dtype=np.int64)
-    owner = processes.sole.copy()
-    owner[:-1] = np.where(owner[:-1] != UNKNOWN, owner[:-1], _owners(columns, processes, gpu, origin))
-    found = owner[columns.thread[gpu]]
+    lane, owner = _owners(columns, processes, gpu, origin)
+    sole = processes.sole[columns.thread[gpu]]
+    found = np.where(sole != UNKNOWN, sole, owner[lane])
     linked = origin != NONE
     found[linked] = processes.on_host[columns.thread[origin[linked]]]
     return np.asarray(found, dtype=np.int64)

@@ -58,7 +58,7 @@ def find_processes(columns: EventColumns, gpu: I64, repeated: I64) -> Processes:
     """The processes of a file; gpu are the rows of its GPU events, repeated those of calls that share their id."""
     pids = [pid for pid, _ in columns.threads]
     host = threads_with_work(columns)
-    parts = _parts_of_pids(columns, host, repeated)
+    parts = _parts_of_pids(columns, host, repeated, gpu)
     names: list[str] = [""]
     marks: list[Mark] = [()]
     on_host = np.zeros(len(pids) + 1, dtype=np.int64)
@@ -93,17 +93,18 @@ def find_processes(columns: EventColumns, gpu: I64, repeated: I64) -> Processes:
     return Processes(names, on_host, of_process, gpu_mark, sole)
 
 
-def _parts_of_pids(columns: EventColumns, host: Mask, repeated: I64) -> I64:
+def _parts_of_pids(columns: EventColumns, host: Mask, repeated: I64, gpu: I64) -> I64:
     """By thread: 1, 2, ... for the parts of a pid that two ranks share (containers count from 1), else 0.
 
-    They are two when calls with one id are in two parts of the file.
+    They are two when calls with one id are in two parts of the file that each hold GPU work.
     """
     parts = np.zeros(len(columns.threads), dtype=np.int64)
     if not len(repeated):
         return parts
     begins = parts_of(columns, np.append(host, False))
     ids, thread = columns.integers["correlation"][repeated], columns.thread[repeated]
-    same = (ids[1:] == ids[:-1]) & (begins[thread[1:]] != begins[thread[:-1]])
+    whole = np.isin(begins, holding_work(begins[thread], gpu))
+    same = (ids[1:] == ids[:-1]) & (begins[thread[1:]] != begins[thread[:-1]]) & whole[thread[1:]] & whole[thread[:-1]]
     pids = [pid for pid, _ in columns.threads]
     clashes: dict[int | str, set[tuple[int, int]]] = {}
     for a, b in {*zip(thread[1:][same].tolist(), thread[:-1][same].tolist(), strict=True)}:
@@ -137,6 +138,13 @@ def parts_of(columns: EventColumns, host: Mask) -> I64:
     found = np.empty(count, dtype=np.int64)
     found[order] = np.maximum.accumulate(np.where(new, first[order], 0))
     return found
+
+
+def holding_work(begins: I64, gpu: I64) -> I64:
+    """Of parts of the file that begin at these rows, those with a GPU event before the next one."""
+    parts = np.unique(begins)
+    held = np.searchsorted(parts, gpu, "right") - 1
+    return parts[np.unique(held[held >= 0])]
 
 
 def rank_mark(pid: int | str) -> Mark:
