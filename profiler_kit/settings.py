@@ -16,6 +16,7 @@ from profiler_kit.errors import InputError
 
 VARIABLE: Final = "PROFILER_KIT_SETTINGS"
 GIVEN: Final = "PROFILER_KIT_COMMUNICATION"  # names given to one command, a line each; what it starts has them too
+CAPTURES: Final = "PROFILER_KIT_CAPTURES"  # likewise traces with the captures of CUDA graphs
 _TRY: Final = 'Try: communication = ["my_ring_kernel"]'
 
 
@@ -32,6 +33,11 @@ def communication_names() -> tuple[str, ...]:
     Raises InputError when the settings cannot be read or are wrong.
     """
     return (*filter(None, os.environ.get(GIVEN, "").splitlines()), *_of_file())
+
+
+def capture_files() -> tuple[Path, ...]:
+    """The traces, or folders of them, with captures of CUDA graphs that were given to the command."""
+    return tuple(Path(line) for line in os.environ.get(CAPTURES, "").splitlines() if line)
 
 
 def _of_file() -> tuple[str, ...]:

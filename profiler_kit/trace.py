@@ -49,6 +49,7 @@ from profiler_kit.analyses.gpu.replay import (
     what_takes_most,
     without_kernel,
 )
+from profiler_kit.analyses.gpu.replayed_graphs import replayed_graphs
 from profiler_kit.analyses.gpu.roofline import ARGUMENTS as ROOFLINE_ARGUMENTS
 from profiler_kit.analyses.gpu.roofline import By as RooflineBy
 from profiler_kit.analyses.gpu.roofline import Worked, roofline, roofline_of, roofline_totals, work_of_events
@@ -59,6 +60,7 @@ from profiler_kit.analyses.gpu.timeline import DeviceTimeline, GpuTimeline, devi
 from profiler_kit.analyses.gpu.trees import call_tree, python_callers, python_tree
 from profiler_kit.analyses.gpu.utilization import region_utilization
 from profiler_kit.attribute import frames
+from profiler_kit.attribute.captures import Captures, Host, Source, appended_text, find_captures, host_of, replayed
 from profiler_kit.attribute.gpu_work import NOT, compiled
 from profiler_kit.attribute.launch_context import (
     NestedSpans,
@@ -73,14 +75,15 @@ from profiler_kit.errors import OptionError
 from profiler_kit.finding import Finding
 from profiler_kit.kept import kept, kept_for_good
 from profiler_kit.later import Shown, later, shown
+from profiler_kit.load.discover.jobs import files_of_captures
 from profiler_kit.load.integers import MISSING
 from profiler_kit.load.trace.cached import load_chrome_trace
 from profiler_kit.load.trace.categories import MEMCPY
 from profiler_kit.load.trace.chrome import ChromeTrace, read_chrome_trace
-from profiler_kit.load.trace.columns import EventColumns
+from profiler_kit.load.trace.columns import EventColumns, TextColumn
 from profiler_kit.load.trace.repair import Incident
 from profiler_kit.progress import Report, silent
-from profiler_kit.settings import communication_names
+from profiler_kit.settings import capture_files, communication_names
 from profiler_kit.table import Filled, Value
 
 
@@ -122,6 +125,7 @@ def load_trace(
     *,
     arguments: Sequence[str] = (),
     communication: Sequence[str] = (),
+    captures: Sequence[str | Path] = (),
     cache: bool = True,
     report: Report = silent,
 ) -> Trace:
@@ -131,6 +135,8 @@ def load_trace(
     `profiler_kit.load.trace.chrome.ARGUMENTS` ("input_dims", "occupancy") or as the file writes them ("cbid").
     communication: names of kernels and operators that communicate, as regular expressions, beside those of the user's
     settings (profiler_kit.settings) and those that are known (profiler_kit.attribute.gpu_work).
+    captures: traces, or folders of them, that hold the capture of the CUDA graphs that this one replays, or the same
+    kernels launched one by one; beside the file's own and what a run folder keeps in graph_trace.json.gz.
     cache: load a large trace from its cache file, or keep it there (profiler_kit.load.cache says where).
 
     Raises InputError when the file is missing or empty, TraceFormatError when it is no trace, OptionError when an
@@ -138,7 +144,7 @@ def load_trace(
     """
     users = compiled((*communication_names(), *communication))
     read = load_chrome_trace if cache else read_chrome_trace
-    return Trace(read(path, arguments=arguments, report=report), users)
+    return Trace(read(path, arguments=arguments, report=report), users, (*capture_files(), *map(Path, captures)))
 
 
 class Trace:
@@ -147,9 +153,12 @@ class Trace:
     Frames are computed when first asked for, kept within a bound (profiler_kit.kept) and shared: never change one.
     """
 
-    def __init__(self, file: ChromeTrace, users: tuple[re.Pattern[str], ...] = ()) -> None:
+    def __init__(
+        self, file: ChromeTrace, users: tuple[re.Pattern[str], ...] = (), captures: tuple[Path, ...] = ()
+    ) -> None:
         self._file = file
         self._users = users  # names of communication that the user gave
+        self._captures_in = captures  # files and folders
 
     def __repr__(self) -> str:
         return f"Trace({str(self.path)!r}, {self._file.quality.events} events, {len(self.gpu_events())} on the GPU)"
@@ -238,7 +247,40 @@ class Trace:
     @property
     @kept_for_good
     def _nested_operators(self) -> NestedSpans:
-        return nest_operators(self.columns)
+        return nest_operators(self._host.columns)
+
+    @property
+    @kept_for_good
+    def capture_traces(self) -> list[Trace]:
+        """The traces that may hold the capture of replayed graphs: those given, and that of the run folder."""
+        if not replayed(self.columns, self._attribution).any():
+            return []
+        return [Trace(load_chrome_trace(path), self._users) for path in files_of_captures(self.path, self._captures_in)]
+
+    @property
+    @kept_for_good
+    def captures(self) -> Captures:
+        """Where the kernels of replayed CUDA graphs were launched one by one."""
+
+        def source(trace: Trace) -> Source:
+            def text(name: str) -> TextColumn:
+                return trace._with(name).columns.extra[name]
+
+            return Source(trace.path.name, trace.columns, trace._attribution, text, trace is not self)
+
+        return find_captures(source(self), [source(trace) for trace in self.capture_traces])
+
+    @property
+    @kept_for_good
+    def _host(self) -> Host:
+        """The events of the trace, and after them those of other traces that hold captures of its graphs."""
+        found, traces = self.captures, [self, *self.capture_traces]
+        return host_of([(trace.columns, trace._attribution) for trace in traces], found)
+
+    def _arguments(self, *names: str) -> dict[str, TextColumn]:
+        """These arguments of the events of `_host`."""
+        every = [trace._with(*names).columns.extra for trace in (self, *self.capture_traces)][: self._host.traces]
+        return every[0] if len(every) == 1 else {name: appended_text([one[name] for one in every]) for name in names}
 
     @property
     def links(self) -> Links:
@@ -263,8 +305,20 @@ class Trace:
         that was launched before it has ended (queue_ns), and what is left is latency. No time is negative: an event
         that began before its launch call returned has waited 0 ns.
         """
-        found = find_launch_contexts(self.columns, self._attribution, self._nested_operators)
-        return frames.kernel_details_frame(self.gpu_events(), self.columns, found)
+        details = self._details()
+        if self._host.traces == 1:
+            return details
+        event = details["operator_event"]
+        return details.assign(operator_event=event.mask(event >= len(self.columns)))
+
+    @kept_for_good
+    def _details(self) -> pd.DataFrame:
+        """KERNEL_DETAILS, where operator_event may be a row of `_host`."""
+        host = self._host
+        found = find_launch_contexts(host.columns, self._attribution, self._nested_operators, host.captured)
+        return frames.kernel_details_frame(
+            self.gpu_events(), host.columns, found, host.captured, host.capture_path, host.paths
+        )
 
     @kept_for_good
     def launch_calls(self) -> pd.DataFrame:
@@ -295,8 +349,15 @@ class Trace:
     @kept_for_good
     def operators(self) -> pd.DataFrame:
         """OPERATORS: one row per operator call on the host."""
-        calls = operator_calls(self.columns, self._nested_operators)
-        return frames.operators_frame(self.columns, self._attribution.regions, calls)
+        calls = self._calls()
+        return calls if self._host.traces == 1 else calls[calls["thread"] >= 0]
+
+    @kept_for_good
+    def _calls(self) -> pd.DataFrame:
+        """OPERATORS, and after them those of other traces that hold captures, with thread -1."""
+        host = self._host.columns
+        calls = operator_calls(host, self._nested_operators)
+        return frames.operators_frame(host, self._attribution.regions, calls, len(self.columns))
 
     @kept
     def python_calls(self) -> pd.DataFrame:
@@ -426,7 +487,7 @@ class Trace:
     @kept
     def operator_work(self) -> pd.DataFrame:
         """OPERATOR_WORK: one row per operator name, with host time and the GPU work it launched."""
-        return operator_work(self.operators(), self.kernel_details())
+        return operator_work(self._calls(), self._details())
 
     @kept
     def operator_kernels(self) -> pd.DataFrame:
@@ -441,20 +502,19 @@ class Trace:
     @kept
     def shape_work(self) -> pd.DataFrame:
         """SHAPE_WORK: one row per operator name and input shapes; reads the file once more when loaded without them."""
-        if "input_dims" not in self.columns.extra:
-            return self._with("input_dims").shape_work()
-        return shape_work(self.operators(), self.kernel_details(), self.events["input_dims"])
+        shapes = frames.text_column(self._arguments("input_dims")["input_dims"])
+        return shape_work(self._calls(), self._details(), shapes)
 
     def _with(self, *arguments: str) -> Trace:
         """The trace with these arguments of the events, read once more when it was loaded without."""
         if not set(arguments) - set(self.columns.extra):
             return self
-        return Trace(load_chrome_trace(self.path, arguments=arguments), self._users)
+        return Trace(load_chrome_trace(self.path, arguments=arguments), self._users, self._captures_in)
 
     @kept
     def categories(self) -> pd.DataFrame:
         """CATEGORY_TOTALS: GPU time by category of work (matrix product, attention, copy, …)."""
-        return categories(self.operators(), self.kernel_details())
+        return categories(self._calls(), self._details())
 
     @property
     @kept
@@ -475,10 +535,9 @@ class Trace:
 
     @kept
     def _worked(self) -> Worked:
-        events = self.kernel_details()["event"].to_numpy()
-        copied = np.maximum(self.columns.integers["bytes"][events], -1)
-        arguments = self._with(*ROOFLINE_ARGUMENTS).columns.extra
-        return work_of_events(self.operators(), self.kernel_details(), arguments, copied)
+        details = self._details()
+        copied = np.maximum(self.columns.integers["bytes"][details["event"].to_numpy()], -1)
+        return work_of_events(self._calls(), details, self._arguments(*ROOFLINE_ARGUMENTS), copied)
 
     @kept
     def roofline(self, *, peaks: str | None = None) -> pd.DataFrame:
@@ -503,12 +562,18 @@ class Trace:
     @kept
     def short_kernels(self, *, below_ns: int = SHORT_BELOW_NS) -> pd.DataFrame:
         """SHORT_KERNELS: kernels shorter than that, by operator, shapes and name."""
-        return short_kernels(self.kernel_details(), self._with("input_dims").columns.extra["input_dims"], below_ns)
+        return short_kernels(self._details(), self._arguments("input_dims")["input_dims"], below_ns)
+
+    @kept
+    def replayed_graphs(self) -> pd.DataFrame:
+        """REPLAYED_GRAPHS: the CUDA graphs that are replayed, and where the operators of their kernels are from."""
+        names = [trace.path.name for trace in (self, *self.capture_traces)]
+        return replayed_graphs(self.kernel_details(), self.captures, names)
 
     @kept
     def call_tree(self) -> pd.DataFrame:
         """CALL_TREE: GPU time by region, nn.Module, operator and kernel."""
-        return call_tree(self.operators(), self.kernel_details())
+        return call_tree(self._calls(), self._details())
 
     @kept
     def python_tree(self) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from profiler_kit.attribute.regions import Attribution, Instances, Regions
 from profiler_kit.attribute.span_forest import depths
 from profiler_kit.load.integers import MISSING
 from profiler_kit.load.trace.categories import is_launch
-from profiler_kit.load.trace.columns import EventColumns
+from profiler_kit.load.trace.columns import EventColumns, TextColumn
 from profiler_kit.schema import Column, Schema
 
 I64 = npt.NDArray[np.int64]
@@ -77,7 +77,11 @@ KERNEL_DETAILS: Final = Schema(
     {
         **GPU_EVENTS.columns,
         "operator_event": Column("Int64", "Row of events: the innermost operator open on the launching thread."),
-        "operator": Column("category", "Name of the innermost operator; missing when none was open."),
+        "operator": Column(
+            "category",
+            "Name of the innermost operator, of a replayed graph's kernel that of its capture; missing when none was "
+            "open.",
+        ),
         "outer_operator_event": Column("Int64", "Row of events: the outermost operator open there."),
         "outer_operator": Column("category", "Name of the outermost operator."),
         "module": Column("category", "The innermost nn.Module open there, if recorded (with_modules, with_stack)."),
@@ -88,6 +92,10 @@ KERNEL_DETAILS: Final = Schema(
         "queue_ns": Column("Int64", "Part of the launch delay in which earlier work of its stream was not done."),
         "latency_ns": Column("Int64", "The rest of the launch delay: its stream was free, and it had not begun."),
         "previous_end_ns": Column("Int64", "When all earlier work of its stream was done; missing for the first."),
+        "captured": Column(
+            "bool", "Whether operator and modules are those of its capture: it was launched with a CUDA graph."
+        ),
+        "capture_path": Column("paths", "The regions open at its capture."),
     },
 )
 
@@ -200,7 +208,7 @@ def events_frame(columns: EventColumns) -> pd.DataFrame:
         **{name: nullable(values) for name, values in columns.integers.items()},
     }
     events = EVENTS.check(pd.DataFrame(data, copy=False))
-    extra = {name: _categorical(text.codes, text.values) for name, text in columns.extra.items()}
+    extra = {name: text_column(text) for name, text in columns.extra.items()}
     return events.assign(**extra) if extra else events
 
 
@@ -259,8 +267,13 @@ def left_out_frame(columns: EventColumns, found: Attribution) -> pd.DataFrame:
     return LEFT_OUT.check(pd.DataFrame(data))
 
 
-def kernel_details_frame(gpu_events: pd.DataFrame, columns: EventColumns, found: LaunchContexts) -> pd.DataFrame:
-    """KERNEL_DETAILS of these GPU_EVENTS."""
+def kernel_details_frame(
+    gpu_events: pd.DataFrame, columns: EventColumns, found: LaunchContexts, captured: I64, capture_path: I64,
+    paths: Sequence[tuple[str, ...]],
+) -> pd.DataFrame:  # fmt: skip
+    """KERNEL_DETAILS of these GPU_EVENTS. captured: the row of each one's launch at its capture, or below 0;
+    capture_path: an index of paths.
+    """
     modules = [name.removeprefix(MODULE_PREFIX) for name in columns.names]
     times = {
         name: nullable(getattr(found, name))
@@ -275,6 +288,8 @@ def kernel_details_frame(gpu_events: pd.DataFrame, columns: EventColumns, found:
         "module": _named(found.module, columns.name, modules),
         "modules": _paths(found.modules, found.module_paths),
         **times,
+        "captured": captured >= 0,
+        "capture_path": _paths(capture_path, paths),
     }
     return KERNEL_DETAILS.check(gpu_events.assign(**extra))
 
@@ -321,16 +336,20 @@ def region_instances_frame(found: Instances, attribution: Attribution) -> pd.Dat
     return REGION_INSTANCES.check(pd.DataFrame(data))
 
 
-def operators_frame(columns: EventColumns, regions: Regions, calls: OperatorCalls) -> pd.DataFrame:
-    """OPERATORS."""
-    node = regions.open_at(columns.thread[calls.event], columns.start_ns[calls.event])
+def operators_frame(columns: EventColumns, regions: Regions, calls: OperatorCalls, own: int) -> pd.DataFrame:
+    """OPERATORS. own: how many of the events are the trace's; what follows are calls of captures in other files, which
+    took no time here: thread -1, no region.
+    """
+    here = calls.event < own
+    node = np.zeros(len(here), dtype=np.int64)
+    node[here] = regions.open_at(columns.thread[calls.event[here]], columns.start_ns[calls.event[here]])
     data: dict[str, Any] = {
         "event": calls.event,
         "name": _categorical(columns.name[calls.event], columns.names),
-        "thread": columns.thread[calls.event],
+        "thread": np.where(here, columns.thread[calls.event], -1).astype(np.int32),
         "start_ns": columns.start_ns[calls.event],
-        "dur_ns": columns.dur_ns[calls.event],
-        "self_ns": calls.self_ns,
+        "dur_ns": np.where(here, columns.dur_ns[calls.event], 0),
+        "self_ns": np.where(here, calls.self_ns, 0),
         "depth": calls.depth.astype(np.int32),
         "parent": masked(calls.parent, calls.parent >= 0),
         "path": _paths(regions.path[node], regions.paths),
@@ -352,6 +371,11 @@ def python_calls_frame(columns: EventColumns, regions: Regions, calls: NestedSpa
         "path": _paths(regions.path[regions.open_at(columns.thread[event], columns.start_ns[event])], regions.paths),
     }
     return PYTHON_CALLS.check(pd.DataFrame(data))
+
+
+def text_column(text: TextColumn) -> pd.Series[str]:
+    """An argument of every event as a categorical."""
+    return pd.Series(_categorical(text.codes, text.values))
 
 
 def nullable(values: I64) -> pd.arrays.IntegerArray:

@@ -139,11 +139,23 @@ class LaunchContexts:
     previous_end_ns: I64
 
 
-def find_launch_contexts(columns: EventColumns, found: Attribution, operators: NestedSpans) -> LaunchContexts:
-    """The operator, module and delays of every GPU event."""
-    origin = found.links.origin
-    linked = origin != NONE
-    thread, start = columns.thread[origin[linked]].astype(np.int64), columns.start_ns[origin[linked]]
+def find_launch_contexts(
+    columns: EventColumns, found: Attribution, operators: NestedSpans, captured: I64
+) -> LaunchContexts:
+    """The operator, module and delays of every GPU event.
+
+    captured: of each, the row of the launch at the capture of its graph, or NONE; columns may go on with the events of
+    the traces that hold these.
+    """
+    linked = found.links.origin != NONE
+    replays = (captured != NONE)[linked]
+
+    def moments(rows: I64) -> tuple[I64, I64]:
+        return columns.thread[rows].astype(np.int64), columns.start_ns[rows]
+
+    origin = found.links.origin[linked]
+    launched = moments(origin)
+    thread, start = moments(np.where(replays, captured[linked], origin))
 
     def spread_out(of_linked: I64) -> I64:
         """One value per GPU event from one per linked event; ROOT for the others."""
@@ -156,14 +168,17 @@ def find_launch_contexts(columns: EventColumns, found: Attribution, operators: N
     if len(by_operator):  # the origin is the operator itself
         node_of = np.full(len(columns), ROOT, dtype=np.int64)
         node_of[operators.event] = np.arange(1, len(operators.event) + 1)
-        node[by_operator] = node_of[origin[linked][by_operator]]
+        node[by_operator] = node_of[origin[by_operator]]
+    outer = node
+    if replays.any():
+        outer = np.where(replays, operators.forest.innermost(*launched), node)
     modules = nest_modules(columns)
     module = spread_out(modules.forest.innermost(thread, start))
     names = [columns.names[code].removeprefix(MODULE_PREFIX) for code in columns.name[modules.event].tolist()]
     path, paths = paths_of(modules.forest.parent, names, [()])
     return LaunchContexts(
         operator=operators.at(spread_out(node)),
-        outer_operator=operators.at(spread_out(operators.outermost(node, thread, start))),
+        outer_operator=operators.at(spread_out(operators.outermost(outer, *launched))),
         module=modules.at(module),
         modules=path[module],
         module_paths=paths,

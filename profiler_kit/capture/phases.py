@@ -120,6 +120,14 @@ class Phases:
                 profiler.step()
                 self.ticks.tick(0 if number < skipped else 1)
 
+    def unrolled(self, item: Item[T], path: Path) -> Loop[T]:
+        """Trace one batch whose CUDA graphs run kernel by kernel, with shapes and stacks: its times are not looked at.
+
+        It says what operator and module each kernel of a replay belongs to.
+        """
+        with profiler_runner(path, record_shapes=True, with_stack=True, profile_memory=False, rank="none"):
+            yield from self._once(item, 0)
+
     def remembered(self, item: Item[T], path: Path, kernels: Path | None = None) -> Loop[T]:
         """Record the memory of one batch, and on a GPU, in `kernels`, a trace of the same batch.
 

@@ -20,7 +20,7 @@ import typer.main
 from profiler_kit.cli import streams
 from profiler_kit.cli.late_import import import_late
 from profiler_kit.errors import KitError
-from profiler_kit.settings import GIVEN
+from profiler_kit.settings import CAPTURES, GIVEN
 
 # The order that `--help` lists them in; a command that is not named here comes last.
 ORDER: Final = (
@@ -95,6 +95,10 @@ def _take_names(names: list[str] | None) -> None:
     os.environ[GIVEN] = "\n".join(names or ())
 
 
+def _take_captures(files: list[Path] | None) -> None:
+    os.environ[CAPTURES] = "\n".join(map(str, files or ()))
+
+
 def _reading(
     communication: Annotated[
         list[str] | None,
@@ -106,8 +110,18 @@ def _reading(
             help="Kernels and operators of such a name communicate too (a regular expression; may be repeated).",
         ),
     ] = None,
+    captures: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--captures",
+            metavar="PATH",
+            callback=_take_captures,
+            expose_value=False,
+            help="Trace or folder with the capture of replayed CUDA graphs, which says their operators (repeatable).",
+        ),
+    ] = None,
 ) -> None:
-    """The option of every command that reads traces."""
+    """The options of every command that reads traces."""
 
 
 def _group(name: str, module: ModuleType) -> typer.Typer:

@@ -20,7 +20,7 @@ def findings_of(run: Run) -> list[Finding]:
     found.append(missing)
     if run.presence is not None and run.presence.ran == "gpu":
         found += [time.why_idle(run), time.bound_by(run)]
-        found += [limits.by_category(run.trace)] if run.trace is not None else []
+        found += [limits.by_category(run.trace), limits.replayed(run.trace)] if run.trace is not None else []
     found += [*serving.of_requests(run), *advice.advice(run)]
     if run.snapshot is not None:
         found += memory.of_snapshot(run.snapshot)

@@ -13,6 +13,11 @@ from profiler_kit.trace import Trace
 
 NAMED: Final = 3  # categories in a sentence
 _RECORD: Final = "profiler_runner(path, record_shapes=True)"
+_CAPTURE: Final = (
+    "--captures PATH, with a trace of the capture, or of the same step without graphs, recorded with record_shapes=True"
+)
+MOST: Final = 0.9  # known operators that need no more
+LEAST_REPLAYED: Final = 0.01  # of the GPU time
 _WORK: Final = {
     "matrix product": "matrix products",
     "norm": "norms",
@@ -101,4 +106,24 @@ def of_steps(filled: Filled) -> Finding:
     return Finding("steps", "table", say(*said, "."), evidence=evidence, page="regions")
 
 
-OF_TABLES: Final = {"roofline": of_roofline, "steps": of_steps}
+def of_graphs(filled: Filled) -> Finding:
+    """How much of the GPU's time is replayed, and of how much the operators are known. Takes REPLAYED_GRAPHS."""
+    frame = filled.frame
+    whole, share = int(frame["sum_ns"].sum()), float(frame["share"].sum())
+    known = float((frame["sum_ns"] * frame["matched"]).sum()) / max(1, whole)
+    said: list[str | Piece] = [f"{counted(int(frame['launches'].sum()), 'replay')} of "]
+    said += [counted(len(frame), "CUDA graph"), " take ", bold(fmt_percent(share, 0)), " of the GPU time, "]
+    said += [fmt_ns(whole), "; of ", bold(fmt_percent(known, 0)), " of it the operators are known."]
+    attempt = "" if known > MOST else _CAPTURE
+    return Finding(
+        "graphs", "table", say(*said), attempt=attempt, evidence=Evidence("replayed_graphs"), page="operators"
+    )
+
+
+def replayed(trace: Trace) -> Finding | None:
+    """The same of a trace, where graphs take much of the time."""
+    filled = trace.table("replayed_graphs")
+    return of_graphs(filled) if float(filled.frame["share"].sum()) > LEAST_REPLAYED else None
+
+
+OF_TABLES: Final = {"roofline": of_roofline, "steps": of_steps, "replayed_graphs": of_graphs}

@@ -11,11 +11,12 @@ from profiler_kit.files import write_json
 from profiler_kit.formats.checked import FORMAT, Count, Positive, read_as
 from profiler_kit.later import shown
 
-RECORD, TRACE, MEMORY, MEMORY_TRACE, LAYERS, MASKS, REQUESTS = (
+RECORD, TRACE, MEMORY, MEMORY_TRACE, GRAPH_TRACE, LAYERS, MASKS, REQUESTS = (
     "run.json",
     "trace.json.gz",
     "memory.pickle",
     "memory_trace.json.gz",  # of the batch that memory.pickle is of: kernels and memory on one clock
+    "graph_trace.json.gz",  # of a batch whose CUDA graphs ran kernel by kernel: the operators of replayed kernels
     "layers.parquet",
     "masks.json",
     "requests.parquet",

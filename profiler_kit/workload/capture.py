@@ -18,9 +18,16 @@ from profiler_kit.capture.phases import Phases, drive, numerics
 from profiler_kit.capture.run_folder import whole_folder
 from profiler_kit.errors import OptionError, WorkloadError
 from profiler_kit.formats.layer_file import LayerFile, write_layers
-from profiler_kit.formats.run_record import LAYERS, MEMORY, MEMORY_TRACE, TRACE
+from profiler_kit.formats.run_record import GRAPH_TRACE, LAYERS, MEMORY, MEMORY_TRACE, TRACE
 from profiler_kit.progress import Report, Ticks, silent
-from profiler_kit.workload.optimizations import Optimization, layer_optimizations, optimized, parse_optimizations
+from profiler_kit.workload.optimizations import (
+    Optimization,
+    graphs_recorded,
+    layer_optimizations,
+    optimized,
+    parse_optimizations,
+    without_graphs,
+)
 from profiler_kit.workload.protocol import LARGEST_SEED, Bench, Workload, make_model
 
 RUNS: Final = Path("traces")  # where a run goes unless --out says otherwise: what `profiler-kit serve` shows
@@ -197,11 +204,19 @@ def _run(plan: CapturePlan, folder: Path, phases: Phases) -> tuple[str, list[str
         drive(phases.timed(bench.item, plan.iterations), bench.run)
         shapes, stacks, count = options.record_shapes, options.with_stack, options.trace_batches
         drive(phases.traced(bench.item, folder / TRACE, count, record_shapes=shapes, with_stack=stacks), bench.run)
+        record_unrolled(phases, bench, folder)
         output = drive(phases.remembered(bench.item, folder / MEMORY, folder / MEMORY_TRACE), bench.run)
         if device.type == "cpu" and torch.cuda.is_available():
             notes.append("memory: the snapshot is of the GPU's allocator, which this run on the CPU did not use")
         notes += workload.finish(bench.batches[0], output, folder)
     return bench.dtype, notes
+
+
+def record_unrolled(phases: Phases, bench: Bench, folder: Path) -> None:
+    """Where CUDA graphs are replayed, also trace a batch with the same kernels launched one by one."""
+    if graphs_recorded():
+        with without_graphs():
+            drive(phases.unrolled(bench.item, folder / GRAPH_TRACE), bench.run)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -20,7 +21,6 @@ from profiler_kit.errors import OptionError, WorkloadError
 from profiler_kit.workload.quantize import Float8Linear, Int8Linear, quantize_linears
 
 Tensor = torch.Tensor
-Graph = tuple[torch.cuda.CUDAGraph, Any]
 
 PRECISION: Final = ("tf32", "bf16", "fp16")
 
@@ -235,6 +235,41 @@ class Wrapped(StandIn):
         self._forward_hooks, self._forward_pre_hooks = type(self._forward_hooks)(), type(self._forward_pre_hooks)()
 
 
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A recorded CUDA graph. run: what it was recorded of."""
+
+    graph: torch.cuda.CUDAGraph
+    answer: Any
+    run: Callable[[], Any]
+
+    def replay(self) -> Any:
+        """Replay it; its answer stays in the graph's memory. Inside `without_graphs` the same kernels one by one."""
+        if _one_by_one[0]:
+            return self.run()
+        self.graph.replay()
+        return self.answer
+
+
+_graphs: Final[weakref.WeakSet[Graph]] = weakref.WeakSet()
+_one_by_one: Final = [False]
+
+
+def graphs_recorded() -> bool:
+    """Whether there is a graph of `record_graph` in this process."""
+    return bool(_graphs)
+
+
+@contextlib.contextmanager
+def without_graphs() -> Iterator[None]:
+    """Run what was recorded in place of its graph: the same kernels, each launched by its operator."""
+    _one_by_one[0] = True
+    try:
+        yield
+    finally:
+        _one_by_one[0] = False
+
+
 def record_graph(run: Callable[[], Any], device: torch.device) -> Graph:
     """Run a few times on a stream of its own (which compiles), then record; as torch's manual asks for."""
     side = torch.cuda.Stream(device)
@@ -246,7 +281,9 @@ def record_graph(run: Callable[[], Any], device: torch.device) -> Graph:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         answer = run()
-    return graph, answer
+    recorded = Graph(graph, answer, run)
+    _graphs.add(recorded)
+    return recorded
 
 
 class Graphed(Wrapped):
@@ -269,12 +306,11 @@ class Graphed(Wrapped):
             inputs, named = tree_unflatten(given, spec)
             device = next(leaf.device for leaf in leaves if isinstance(leaf, Tensor))
             self._recorded[key] = record_graph(lambda: self._whole[0](*inputs, **named), device), given
-        (graph, answer), given = self._recorded[key]
+        graph, given = self._recorded[key]
         for mine, leaf in zip(given, leaves, strict=True):
             if isinstance(leaf, Tensor):
                 mine.copy_(leaf)
-        graph.replay()
-        return tree_map(lambda value: value.clone() if isinstance(value, Tensor) else value, answer)
+        return tree_map(lambda value: value.clone() if isinstance(value, Tensor) else value, graph.replay())
 
 
 def _precision(name: str, about: str, dtype: torch.dtype) -> Optimization:

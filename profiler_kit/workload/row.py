@@ -28,6 +28,7 @@ from profiler_kit.errors import KitError
 from profiler_kit.formats.checked import read_as
 from profiler_kit.formats.ladder_record import HINT, ROW, SHARED, RowResult, is_compiled, write_record
 from profiler_kit.formats.run_record import MEMORY, TRACE
+from profiler_kit.workload.capture import record_unrolled
 from profiler_kit.workload.ceilings import count_work
 from profiler_kit.workload.optimizations import optimized, parse_optimizations, unmet
 from profiler_kit.workload.protocol import Bench, Workload, load_workload, make_model
@@ -170,6 +171,7 @@ def _record(plan: RowPlan, bench: Bench, phases: Phases, row: RowResult) -> RowR
     stage("trace and memory snapshot")
     folder, workload = Path(plan.folder), bench.workload
     drive(phases.traced(bench.item, folder / TRACE, _TRACED), bench.run)
+    record_unrolled(phases, bench, folder)
     drive(phases.remembered(bench.item, folder / MEMORY), bench.run)
     record = phases.record(
         plan.technique,

@@ -199,8 +199,8 @@ def _work(operators: pd.DataFrame, details: pd.DataFrame, shapes: pd.Series[str]
     totals = keyed.iloc[first].astype(object).reset_index(drop=True)
     groups = len(totals)
     nested_count, nested_ns = _once_a_group(operators, group, groups, own_count, own_ns)
-    return totals.assign(
-        calls=np.bincount(group, minlength=groups),
+    work = totals.assign(
+        calls=np.bincount(group[operators["thread"].to_numpy() >= 0], minlength=groups),  # below 0: of a capture's file
         host_ns=added(group, operators["dur_ns"].to_numpy(), groups),
         self_ns=added(group, operators["self_ns"].to_numpy(), groups),
         gpu_events=added(group, own_count, groups),
@@ -208,6 +208,7 @@ def _work(operators: pd.DataFrame, details: pd.DataFrame, shapes: pd.Series[str]
         nested_gpu_events=nested_count,
         nested_gpu_ns=nested_ns,
     )
+    return work[(work["calls"] > 0) | (work["nested_gpu_events"] > 0)]
 
 
 def _once_a_group(operators: pd.DataFrame, group: I64, groups: int, count: I64, ns: I64) -> tuple[I64, I64]:

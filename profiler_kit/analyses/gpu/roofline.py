@@ -118,7 +118,13 @@ def work_of_events(
             kind[these] = len(kinds)
             work = Work(0, float(size.sum()) / len(these)) if known else None
             kinds.append(Kind(name, "", "", work, "" if known else NO_MODEL))
-    return Worked(kinds, kind, owner, category, _longest(owner, details["dur_ns"].to_numpy()))
+    call = owner.copy()
+    replayed = np.flatnonzero(details["captured"].to_numpy() & (owner >= 0))
+    if len(replayed):  # of a captured operator each replay is a call
+        pair = owner[replayed] * (len(replayed) + 1)
+        pair += np.unique(details["launch"].to_numpy(dtype=np.int64, na_value=-1)[replayed], return_inverse=True)[1]
+        call[replayed] = len(operators) + np.unique(pair, return_inverse=True)[1]
+    return Worked(kinds, kind, call, category, _longest(call, details["dur_ns"].to_numpy()))
 
 
 def _kinds(operators: pd.DataFrame, owner: I64, texts: Sequence[TextColumn]) -> tuple[I64, list[Kind]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from profiler_kit.errors import InputError, KitError
-from profiler_kit.formats.run_record import MASKS, RECORD, TRACE
+from profiler_kit.formats.run_record import GRAPH_TRACE, MASKS, RECORD, TRACE
 from profiler_kit.load.discover.runs import TRACE_SUFFIXES, RunFolder, part_file
 from profiler_kit.load.trace.decompress import first_bytes
 
@@ -131,6 +131,13 @@ def folder_traces(folder: Path) -> list[Path]:
     )
     below = (part_file(path, TRACE) for path in sorted(folder.glob("[!.]*")))
     return files or [path for path in below if path is not None]
+
+
+def files_of_captures(trace: Path, given: Iterable[Path]) -> list[Path]:
+    """The traces that may hold the captures of a trace's CUDA graphs: those given, and that of its run folder."""
+    files = [file for path in given for file in (folder_traces(path) if path.is_dir() else [path])]
+    beside = part_file(trace.parent, GRAPH_TRACE) if trace.name == TRACE else None
+    return [file for file in dict.fromkeys([*files, *filter(None, [beside])]) if file != trace]
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from profiler_kit.errors import InputError, KitError
 from profiler_kit.files import PACKED
 from profiler_kit.formats.ladder_record import LOG, RESULTS, RESULTS_CSV, ROW
 from profiler_kit.formats.run_record import (
+    GRAPH_TRACE,
     LAYERS,
     MASKS,
     MEMORY,
@@ -38,7 +39,7 @@ SNAPSHOT_SUFFIXES: Final = tuple(plain + packed for plain in (".pickle", ".pkl")
 _WRITING_S: Final = 2.0  # a file that changed this lately may still have its writer
 _SMALL_BYTES: Final = 1 << 20
 _SMALL_BLOCKS: Final = 256
-_ANY_PACKING: Final = (TRACE, MEMORY, MEMORY_TRACE)  # the parts that are read packed in any way
+_ANY_PACKING: Final = (TRACE, MEMORY, MEMORY_TRACE, GRAPH_TRACE)  # the parts that are read packed in any way
 _FILES: Final = {
     "trace": TRACE,
     "memory": MEMORY,

@@ -55,10 +55,9 @@ class GraphedEncoder(Wrapped):
             # the encoder casts its input: half the bytes
             given = images.to(next(encoder.parameters()).dtype, copy=True)
             self._recorded[key] = record_graph(lambda: encoder(given), images.device), given
-        (graph, answer), given = self._recorded[key]
+        graph, given = self._recorded[key]
         given.copy_(images)
-        graph.replay()
-        out: Tensor = answer.clone()
+        out: Tensor = graph.replay().clone()
         return out
 
 

@@ -1,0 +1,25 @@
+"""`profiler-kit graphs TRACE`: list the CUDA graphs that are replayed, and of which kernels the operator is known.
+
+A replay launches its kernels without operators. They are known where the trace holds the capture of the graph, or
+--captures names a trace that does, or one in which the same kernels were launched without a graph.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from profiler_kit.analyses.gpu.replayed_graphs import REPLAYED_GRAPHS
+from profiler_kit.table import Table
+
+TABLES: Final = (
+    Table(
+        "replayed_graphs",
+        "trace",
+        "CUDA graphs that are replayed",
+        REPLAYED_GRAPHS,
+        lambda trace: trace.replayed_graphs(),
+        command="graphs",
+        top=20,
+        needs_gpu=True,
+    ),
+)
