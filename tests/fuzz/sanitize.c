@@ -35,16 +35,15 @@ static struct wanted wanted(const char *key, uint8_t kind, uint8_t column)
     return w;
 }
 
-int main(int argc, char **argv)
+enum { INTEGERS = 10 };
+
+static struct scanner *scanner(void)
 {
-    static const char *const integers[] = {"correlation", "External id", "device", "stream", "Sequence number",
+    static const char *const integers[INTEGERS] = {"correlation", "External id", "device", "stream", "Sequence number",
         "Fwd thread id", "Python id", "Python parent id", "bytes", "Collective name"};
-    enum { INTEGERS = sizeof integers / sizeof *integers };
-    FILE *blocks = argc > 1 ? fopen(argv[1], "rb") : NULL;
     struct scanner *s = scan_new();
-    uint64_t n, taken_blocks = 0, sum = 0;
-    if (!blocks || !s)
-        return 3;
+    if (!s)
+        exit(3);
     s->phases['X'] = SPAN, s->phases['s'] = s->phases['f'] = FLOW, s->phases['M'] = ASIDE;
     s->phases['i'] = s->phases['C'] = s->phases['t'] = COUNTED;
     for (uint8_t i = 0; i < INTEGERS; i++)
@@ -54,26 +53,50 @@ int main(int argc, char **argv)
     s->wanted[s->wants++] = wanted("Input dims", AS_WRITTEN | OLDER, 0);
     s->arrows[s->flows++] = wanted("ac2g", LAUNCH, 0), s->arrows[s->flows++] = wanted("fwdbwd", OTHER_ARROWS, 0);
     s->lengths = UINT64_MAX, s->integers = INTEGERS, s->texts = 1;
+    return s;
+}
+
+static void make_room(struct scanner *s, size_t rows)
+{
+    s->start = room_for(rows, 8), s->duration = room_for(rows, 8);
+    s->name = room_for(rows, 4), s->category = room_for(rows, 4), s->thread = room_for(rows, 4);
+    for (int i = 0; i < INTEGERS; i++)
+        s->integer[i] = room_for(rows, 8);
+    s->text[0] = room_for(rows, 4);
+}
+
+/* Free the columns, once their rows are in the digest. */
+static void spend(struct scanner *s, uint64_t *sum)
+{
+    size_t made = (size_t)s->rows;
+    spent(sum, s->start, made * 8), spent(sum, s->duration, made * 8), spent(sum, s->name, made * 4);
+    spent(sum, s->category, made * 4), spent(sum, s->thread, made * 4), spent(sum, s->text[0], made * 4);
+    for (int i = 0; i < INTEGERS; i++)
+        spent(sum, s->integer[i], s->filled[i] ? made * 8 : 0);
+}
+
+int main(int argc, char **argv)
+{
+    FILE *blocks = argc > 1 ? fopen(argv[1], "rb") : NULL;
+    struct scanner *s = scanner(), *ahead = scanner(); /* which is joined to the first */
+    uint64_t n, taken_blocks = 0, sum = 0;
+    if (!blocks)
+        return 3;
     while (fread(&n, sizeof n, 1, blocks) == 1) {
         uint8_t *text = room_for(n + 1, 1);
         if (fread(text, 1, n, blocks) != n)
             return 3;
         text[n] = 0;
         for (int large = 0; large < 2; large++) {
-            size_t rows = n / 26 + 2;
-            s->start = room_for(rows, 8), s->duration = room_for(rows, 8);
-            s->name = room_for(rows, 4), s->category = room_for(rows, 4), s->thread = room_for(rows, 4);
-            for (int i = 0; i < INTEGERS; i++)
-                s->integer[i] = room_for(rows, 8);
-            s->text[0] = room_for(rows, 4);
-            s->large = large;
-            taken_blocks += scan_block(s, text, n, false);
-            size_t made = (size_t)s->rows;
-            spent(&sum, s->start, made * 8), spent(&sum, s->duration, made * 8), spent(&sum, s->name, made * 4);
-            spent(&sum, s->category, made * 4), spent(&sum, s->thread, made * 4), spent(&sum, s->text[0], made * 4);
-            for (int i = 0; i < INTEGERS; i++)
-                spent(&sum, s->integer[i], s->filled[i] ? made * 8 : 0);
-            digest(&sum, s->launched.items, s->launched.used), digest(&sum, s->aside.items, s->aside.used);
+            make_room(ahead, n / 26 + 2);
+            ahead->large = large;
+            taken_blocks += scan_block(ahead, text, n, false);
+            digest(&sum, ahead->aside.items, ahead->aside.used);
+            make_room(s, (size_t)ahead->rows);
+            if (!scan_join(s, ahead) || ahead->rows)
+                return 3;
+            spend(ahead, &sum), spend(s, &sum);
+            digest(&sum, s->launched.items, s->launched.used);
             for (size_t i = 0; i < s->links.used; i += sizeof(struct link))
                 digest(&sum, s->links.items + i, offsetof(struct link, pid));
             s->rows = 0, s->launched.used = s->links.used = 0;
@@ -84,7 +107,7 @@ int main(int argc, char **argv)
     fclose(blocks);
     for (int i = 0; i <= TABLES; i++)
         digest(&sum, s->tables[i].arena.items, s->tables[i].arena.used);
-    scan_free(s);
+    scan_free(s), scan_free(ahead);
     printf("%llu %016llx\n", (unsigned long long)taken_blocks, (unsigned long long)sum);
     return 0;
 }

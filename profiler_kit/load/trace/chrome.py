@@ -2,7 +2,8 @@
 
 The decompressed bytes are cut at event boundaries (split_events.py), each block is decoded (decode.py), becomes columns
 (column_builder.py) and is dropped. Where it could be compiled, the native reader (native/) takes most blocks instead,
-while a thread unpacks the next ones (read_ahead.py). Where not, a second process takes part (second_process.py).
+in two threads (scan_ahead.py), while another unpacks the next ones (read_ahead.py). Where not, a second process takes
+part (second_process.py).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from profiler_kit.load.trace.dialect import translated
 from profiler_kit.load.trace.native import scanner_for
 from profiler_kit.load.trace.read_ahead import BlocksAhead
 from profiler_kit.load.trace.repair import Incident
+from profiler_kit.load.trace.scan_ahead import ScanAhead
 from profiler_kit.load.trace.second_process import SecondProcess, SecondProcessError
 from profiler_kit.load.trace.split_events import KINETO_CUT, SALVAGE_BYTES, EventStream
 from profiler_kit.progress import Report, silent
@@ -128,7 +130,10 @@ def read_stream(file: Path, events: EventStream, report: Report, second: SecondP
     with contextlib.closing(iter(blocks)) as stream:
         head, rest = find_events(file, stream)
         events.offset, events.tick = len(head), blocks.tick
-        if second is None:
+        if ahead and events.scanner is not None:
+            with ScanAhead(events.scanner) as events.ahead:
+                events.feed_all(rest)
+        elif second is None:
             events.feed_all(rest)
         else:
             _feed_both(rest, events, second)

@@ -106,6 +106,7 @@ class _State(ctypes.Structure):
         ("rows", ctypes.c_int64),
         ("events", ctypes.c_int64),
         ("large", ctypes.c_bool),
+        ("fine", ctypes.c_bool),
     )
 
 
@@ -137,6 +138,7 @@ def _opened() -> tuple[ctypes.CDLL | None, str]:
             ("scan_new", pointer, []),
             ("scan_free", None, [pointer]),
             ("scan_block", ctypes.c_bool, [pointer, pointer, ctypes.c_size_t, ctypes.c_bool]),
+            ("scan_join", ctypes.c_bool, [pointer, pointer]),
         ):
             function = getattr(library, name)
             function.restype, function.argtypes = result, arguments
@@ -189,7 +191,7 @@ class Scanner:
     ) -> None:
         self.most_rows: int | None = None
         self._library = library
-        self._extra = tuple(extra)
+        self._extra, self._wanted = tuple(extra), wanted
         self._handle = library.scan_new()
         if not self._handle:
             raise MemoryError
@@ -236,8 +238,23 @@ class Scanner:
         """Whether it would take the block, which then is a JSON list of events; nothing is kept."""
         return self._scan(block, only_look=True)
 
+    def another(self) -> Scanner:
+        """An empty one for the same arguments, to scan blocks further on in another thread."""
+        return Scanner(self._library, self._extra, self._wanted, 0)
+
+    @property
+    def fine(self) -> bool:
+        """Whether a time stamp had more than three decimals."""
+        return bool(self._state.fine)
+
+    def join(self, other: Scanner) -> None:
+        """Add what another one made of the blocks that follow, and leave that one empty."""
+        self._make_room(other._state.rows)
+        if not self._library.scan_join(self._handle, other._handle):
+            raise MemoryError
+
     def _scan(self, block: bytes | memoryview, *, only_look: bool = False) -> bool:
-        self._make_room(len(block))
+        self._make_room(len(block) // _LEAST_BYTES + 2)  # as many rows as such a block may have
         text = block if isinstance(block, bytes) else ctypes.byref(ctypes.c_char.from_buffer(block))
         return bool(self._library.scan_block(self._handle, text, len(block), only_look))
 
@@ -246,10 +263,10 @@ class Scanner:
         """Whether it is time to flush."""
         return self.most_rows is not None and self._state.rows >= self.most_rows
 
-    def _make_room(self, size: int) -> None:
-        """Room for as many rows as a block of this size may have."""
+    def _make_room(self, more: int) -> None:
+        """Room for so many more rows."""
         rows = self._state.rows
-        least = rows + size // _LEAST_BYTES + 2
+        least = rows + more
         if least <= self._room:
             return
         self._room = max(least, rows + rows // 2, _LEAST_ROWS, 0 if self._arrays else self._expected_rows)
