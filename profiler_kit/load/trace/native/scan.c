@@ -749,6 +749,9 @@ bool scan_join(struct scanner *s, struct scanner *other)
     struct link *link = (struct link *)other->links.items;
     for (size_t i = 0; i < other->links.used / sizeof *link; i++)
         link[i].thread = codes[THREADS][link[i].thread];
+    int64_t *pair = (int64_t *)other->launched.items; /* of id and thread */
+    for (size_t i = 1; i < other->launched.used / sizeof *pair; i += 2)
+        pair[i] = codes[THREADS][pair[i]];
     struct list *kept[] = {&s->launched, &s->links}, *more[] = {&other->launched, &other->links};
     for (int i = 0; i < 2; i++) {
         void *place = more[i]->used ? added(kept[i], more[i]->used) : NULL;
