@@ -302,6 +302,8 @@ def _place(timeline: Timeline, there: Found) -> dict[str, int]:
 
 
 def _span(asked: Asked) -> Response:
-    """Facts and arrows of the span `index` of row `row`."""
+    """Facts and arrows of the span `index` of row `row`, or of the one there that is nearest to the time `at`."""
     trace, timeline, served = cache.trace(asked.run), asked.timeline, cache.run(asked.run).served
-    return JSONResponse(span_facts(trace, timeline, asked.number("row"), asked.number("index"), served))
+    row = asked.number("row")
+    index = timeline.nearest(row, asked.number("at")) if "at" in asked.query else asked.number("index")
+    return JSONResponse(span_facts(trace, timeline, row, index, served))

@@ -227,6 +227,16 @@ class Timeline:
         """The name of a span: its row, and its number in it."""
         return self.labels[int(self.rows[place[0]].code[place[1]])][1]
 
+    def nearest(self, row: int, time_ns: int) -> int:
+        """Number of the span of a row that is nearest to a time, counted from the timeline's start; -1 without any."""
+        if not (0 <= row < len(self.rows) and len(self.rows[row])):
+            return -1
+        spans, time = self.rows[row], self.start_ns + time_ns
+        after = min(int(np.searchsorted(spans.start, time, "right")), len(spans) - 1)
+        before = max(after - 1, 0)
+        end = int(spans.start[before] + spans.busy[before + 1] - spans.busy[before])
+        return before if time - end < spans.start[after] - time else after
+
     def open_at(self, kind: Kind, thread: int, time_ns: int) -> list[tuple[int, int]]:
         """Row, and number in it, of each span of a thread that is open at that time; the one that began first first."""
         found = []

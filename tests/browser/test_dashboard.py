@@ -180,6 +180,7 @@ def test_the_timeline_has_pixels_zooms_pans_and_fits(page: Page, url: str) -> No
     canvas = the_canvas(page)
     assert canvas.evaluate(INK) >= 3
     whole = width(canvas)
+    canvas.focus()
     canvas.hover(position=place(canvas, "Stream 7", 800_000))
     page.mouse.wheel(0, -600)
     until(page, lambda: width(canvas) < whole * 0.9)

@@ -87,6 +87,9 @@ def test_search_counts_marks_and_steps(page: Page, url: str) -> None:
     expect(found).to_have_text("2 of 2")
     box.fill("softmax")
     expect(found).to_have_text("1 of 1")
+    expect(canvas).to_have_attribute("data-range", "700000,1000000")  # what is found is selected
+    expect(page.locator(".tl .details")).to_contain_text("softmax")
+    expect(box).to_be_focused()
     hits = "c => c.closest('.tl').timeline.tile.rows.map(r => [...r.hit ?? []].reduce((a, b) => a + b, 0)).join()"
     becomes(page, lambda: sum(int(part) for part in str(canvas.evaluate(hits)).split(",")), 1)
     box.fill("<b>nothing")
@@ -148,15 +151,85 @@ def test_keys_move_and_help_explains(page: Page, url: str) -> None:
     canvas.focus()
     whole = width(canvas)
     page.keyboard.press("w")
-    page.keyboard.press("ArrowUp")
+    page.keyboard.press("w")
     becomes(page, lambda: width(canvas), pytest.approx(whole * 0.49, rel=0.1))
     before, _ = view(canvas)
-    page.keyboard.press("ArrowRight")
+    page.keyboard.press("d")
     until(page, lambda: view(canvas)[0] > before)
     page.keyboard.press("?")
     expect(page.get_by_text("fit the selection, again for everything")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.get_by_text("fit the selection, again for everything")).to_be_hidden()
+
+
+def test_arrows_and_enter_walk_from_span_to_span(page: Page, url: str) -> None:
+    canvas = opened(page, url)
+    details = page.locator(".tl .details")
+    canvas.focus()
+    for pressed, name in (
+        ("Enter", "gemm"),  # the first of the stream
+        ("ArrowRight", "softmax"),
+        ("Enter", "cudaLaunchKernel"),  # its launch
+        ("ArrowUp", "aten::linear"),
+        ("ArrowDown", "cudaLaunchKernel"),
+        ("ArrowLeft", "cudaLaunchKernel"),
+        ("Enter", "gemm"),
+    ):
+        page.keyboard.press(pressed)
+        expect(details.locator(".head")).to_contain_text(name)
+
+
+def test_the_wheel_scrolls_the_page_unless_ctrl_or_the_canvas_asks_for_it(page: Page, url: str) -> None:
+    canvas = opened(page, url)
+    whole, scrolled = width(canvas), "document.querySelector('[data-testid=stMain]').scrollTop"
+    canvas.hover(position=place(canvas, "Stream 7", 400_000))
+    page.mouse.wheel(0, 120)
+    until(page, lambda: page.evaluate(scrolled) > 0)
+    assert width(canvas) == whole
+    page.mouse.wheel(0, -2_000)
+    becomes(page, lambda: page.evaluate(scrolled), 0)
+    page.keyboard.down("Control")
+    page.mouse.wheel(0, -120)
+    page.keyboard.up("Control")
+    until(page, lambda: width(canvas) < whole)
+    canvas.focus()
+    page.mouse.wheel(0, 2_000)
+    until(page, lambda: width(canvas) >= whole)
+    assert page.evaluate(scrolled) == 0
+
+
+def test_back_undoes_a_zoom(page: Page, url: str) -> None:
+    canvas = opened(page, url)
+    whole = view(canvas)
+    canvas.focus()
+    for _ in range(3):  # in quick succession: one zoom
+        page.keyboard.press("w")
+    expect(page).to_have_url(re.compile("t0="))
+    page.keyboard.press("d")  # moving on is no place to come back to
+    canvas.dblclick(position=place(canvas, "Stream 7", 720_000))
+    until(page, lambda: width(canvas) < 350_000)
+    becomes(
+        page, lambda: float(query(page)["t1"][0]) - float(query(page)["t0"][0]), pytest.approx(width(canvas), abs=1)
+    )
+    page.go_back()
+    becomes(page, lambda: width(canvas), pytest.approx((whole[1] - whole[0]) * 0.343, rel=0.1))
+    page.go_back()
+    becomes(page, lambda: view(canvas), whole)
+    page.go_forward()
+    becomes(page, lambda: width(canvas), pytest.approx((whole[1] - whole[0]) * 0.343, rel=0.1))
+
+
+def test_a_link_to_a_span_shows_its_facts_and_arrow(page: Page, url: str) -> None:
+    canvas = opened(page, url)
+    canvas.click(position=place(canvas, "Stream 7", 400_000))
+    expect(page).to_have_url(re.compile("span=0"))
+    canvas = opened(page, url, "&" + urlparse(page.url).query)
+    expect(page.locator(".tl .details")).to_contain_text("Launched bycudaLaunchKernel, 1.00 µs, thread 1")
+    expect(canvas).to_have_attribute("data-arrows", "1")
+    copied = "navigator.clipboard.writeText = text => { window.copied = text; }"
+    page.evaluate(copied)
+    page.locator(".tl .details .copy").first.click()
+    becomes(page, lambda: page.evaluate("window.copied"), "gemm")
 
 
 def test_two_fingers_pinch(page: Page, url: str) -> None:

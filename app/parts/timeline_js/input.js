@@ -15,6 +15,8 @@ function listen(timeline) {
   });
   on(canvas, 'pointerleave', () => { timeline.hover = null; timeline.tip.hide(); timeline.draw(); });
   on(canvas, 'keydown', event => key(timeline, event));
+  for (const type of ['focus', 'blur']) on(canvas, type, () => timeline.draw()); // says what the wheel does
+  on(window, 'popstate', event => goBack(timeline, event), { capture: true });
   on(document, 'keydown', event => anywhere(timeline, event));
   const middle = () => timeline.gutter + timeline.plot / 2, whenOpen = run => () => timeline.view && run();
   on(root.querySelector('.fit'), 'click', whenOpen(() => timeline.fitAll()));
@@ -43,14 +45,17 @@ function listen(timeline) {
   on(root.querySelector('.after'), 'click', whenOpen(() => search(timeline, box.value)));
 }
 
-// A wheel zooms; sideways, or with shift, it pans. A pinch on a trackpad comes as a wheel with ctrl.
+// A wheel scrolls the page, unless Ctrl is held (so comes a pinch on a trackpad too) or the canvas has the focus: then it
+// zooms. Sideways it pans.
 function wheel(timeline, event) {
   if (!timeline.view) return;
+  const aside = Math.abs(event.deltaX) > Math.abs(event.deltaY);
+  if (!aside && !event.ctrlKey && !event.metaKey && !timeline.focused) return;
   event.preventDefault();
   const down = event.deltaMode ? event.deltaY * 30 : event.deltaY;
   const sideways = event.shiftKey && !event.deltaX ? down : event.deltaX;
   if (Math.abs(sideways) > Math.abs(event.shiftKey ? 0 : down)) timeline.pan(sideways / timeline.plot);
-  else timeline.zoom(Math.exp(Math.max(-240, Math.min(240, down)) * (event.ctrlKey ? 0.01 : 0.002)), event.offsetX);
+  else timeline.zoom(Math.exp(Math.max(-240, Math.min(240, down)) * (event.ctrlKey && Math.abs(down) < 50 ? 0.01 : 0.002)), event.offsetX);
 }
 
 // One finger or the mouse pans, or selects with shift and on the axis; two fingers pinch. A tap picks.
@@ -127,10 +132,10 @@ class Fingers {
 function key(timeline, event) {
   if (!timeline.view || event.ctrlKey || event.metaKey || event.altKey) return;
   const x = timeline.pointer.x || timeline.gutter + timeline.plot / 2, far = event.shiftKey ? 0.8 : 0.2;
+  const before = () => timeline.neighbour('before'), after = () => timeline.neighbour('after');
   const moves = { w: () => timeline.zoom(0.7, x), s: () => timeline.zoom(1 / 0.7, x), a: () => timeline.pan(-far), d: () => timeline.pan(far),
-    arrowup: () => timeline.zoom(0.7, x), arrowdown: () => timeline.zoom(1 / 0.7, x), arrowleft: () => timeline.pan(-far),
-    arrowright: () => timeline.pan(far), f: () => timeline.fit(), escape: () => escape(timeline),
-    ',': () => timeline.neighbour('before'), '.': () => timeline.neighbour('after'),
+    arrowup: () => timeline.across(-1), arrowdown: () => timeline.across(1), arrowleft: before, arrowright: after,
+    ',': before, '.': after, enter: () => timeline.follow(), f: () => timeline.fit(), escape: () => escape(timeline),
     n: () => timeline.text && search(timeline, timeline.text, event.shiftKey) };
   const move = moves[event.key.toLowerCase()];
   if (!move) return;
@@ -141,7 +146,8 @@ function key(timeline, event) {
 
 function escape(timeline) {
   if (!timeline.find('.help').hidden) help(timeline);
-  else timeline.select(null);
+  else if (timeline.range) timeline.select(null);
+  else timeline.canvas.blur();
 }
 
 // From anywhere on the page, unless something is being typed: / searches, ? explains.

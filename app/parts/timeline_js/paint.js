@@ -96,6 +96,10 @@ class Painter {
     }
     c.globalAlpha = 0.35;
     c.fillRect(timeline.gutter, AXIS - 1, timeline.plot, 1);
+    c.globalAlpha = 0.85;
+    c.textAlign = 'right';
+    c.fillText(timeline.focused ? 'wheel zooms' : 'Ctrl + wheel zooms', timeline.gutter - 8, AXIS / 2 - 1);
+    c.textAlign = 'left';
     c.globalAlpha = 1;
   }
 

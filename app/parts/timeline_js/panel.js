@@ -114,7 +114,7 @@ async function search(timeline, text, back = false) {
   if (!answer || timeline.text !== text) return;
   said.textContent = answer.total ? `${answer.number.toLocaleString('en')} of ${answer.total.toLocaleString('en')}` : 'no match';
   timeline.match = answer.total ? answer : null;
-  if (timeline.match) timeline.goTo(answer);
+  if (timeline.match) timeline.walkTo(answer);
   if (fresh) timeline.load();
   timeline.draw();
 }

@@ -44,6 +44,9 @@ class Server {
     return this.get('search', query, 'json');
   }
 
+  // Facts of the span of a row that is nearest to a time.
+  nearest(by, row, at) { return this.get('span', { by, row, at }, 'json'); }
+
   async span(by, row, index) {
     const key = `${by} ${row} ${index}`;
     if (!this.known.has(key)) {

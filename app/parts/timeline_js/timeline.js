@@ -40,6 +40,7 @@ class Timeline {
       this.by = linked.by ?? 'stream';
       this.find('.by').value = this.by;
       if (!await this.open(linked.view)) return;
+      this.pickLinked(linked.span);
     }
     if (focus && focus !== this.focus && this.meta) {
       const [t0, t1] = data.focus, room = Math.max((t1 - t0) * 0.04, 500);
@@ -77,13 +78,15 @@ class Timeline {
   time(x) { return this.view.t0 + (x - this.gutter) / this.plot * (this.view.t1 - this.view.t0); }
 
   show(t0, t1) {
-    const { start, end } = this.meta, full = end - start, pad = full * 0.02;
+    const before = this.view, { start, end } = this.meta, full = end - start, pad = full * 0.02;
     const width = Math.min(Math.max(t1 - t0, MIN_VIEW), full + 2 * pad);
     t0 = Math.min(Math.max(t0 + ((t1 - t0) - width) / 2, start - pad), end + pad - width);
     this.view = { t0, t1: t0 + width };
     this.draw();
     this.load();
-    writeAddress(this);
+    // a zoom or a jump is a place to come back to, moving on is not
+    const isPlace = before && (Math.abs(width / (before.t1 - before.t0) - 1) > 0.01 || t0 > before.t1 || t0 + width < before.t0);
+    writeAddress(this, isPlace);
   }
 
   zoom(factor, x) {
@@ -146,6 +149,8 @@ class Timeline {
 
   name(code) { return this.meta.labels[code][1]; }
   path(code) { return this.meta.paths[this.meta.labels[code][2]]; }
+
+  get focused() { return this.canvas.getRootNode().activeElement === this.canvas; }
 
   // ---- pointing
 
@@ -217,12 +222,55 @@ class Timeline {
     this.draw();
   }
 
-  // The span before or after the picked one on its row.
+  walkTo(span) {
+    this.goTo(span);
+    this.pick(span);
+  }
+
+  // The span before or after the picked one on its row; the first in view when none is picked.
   neighbour(side) {
-    const next = this.picked?.[side];
-    if (!next) return;
-    this.goTo(next);
-    this.pick({ ...next, index: this.picked.index + (side === 'after' ? 1 : -1) });
+    if (!this.picked) { this.follow(); return; }
+    const next = this.picked[side];
+    if (next) this.walkTo({ ...next, index: this.picked.index + (side === 'after' ? 1 : -1) });
+  }
+
+  // The span nearest to the picked one on the row above or below that has any.
+  across(step) {
+    if (!this.picked) { this.follow(); return; }
+    const rows = this.lanes.rowNumbers.sort((a, b) => this.lanes.rows[a].y - this.lanes.rows[b].y);
+    const next = rows[rows.indexOf(this.picked.row) + step];
+    if (next !== undefined) this.nearest(next, this.picked.start + this.picked.dur / 2);
+  }
+
+  // Along an arrow of the picked span, to what launched it or the first that it launched; without one the first in view.
+  follow() {
+    if (!this.picked) {
+      const rows = this.lanes.shown.filter(track => track.kind === 'gpu').concat(this.lanes.shown);
+      if (rows.length) this.nearest(rows[0].first, Math.max(this.view.t0, this.meta.start));
+      return;
+    }
+    const [from, to] = this.picked.arrows?.[0] ?? [];
+    if (from) { const other = from.row === this.picked.row ? to : from; this.nearest(other.row, other.start); }
+  }
+
+  async nearest(row, time) {
+    const number = this.number, found = await this.server.nearest(this.by, row, Math.round(time));
+    if (found && this.number === number) this.walkTo(found);
+  }
+
+  // The span that a link names: its lane, its row there, and its start.
+  async pickLinked(span) {
+    const track = span && this.range && this.lanes.tracks.find(one => one.label === span.label && span.row < one.rows);
+    if (!track) return;
+    const [start, end] = this.range, number = this.number;
+    const found = await this.server.nearest(this.by, track.first + span.row, start);
+    if (!found || this.number !== number || found.start !== start || found.start + found.dur !== end) return;
+    if (this.lanes.reveal(found.row)) showGroups(this);
+    this.picked = found;
+    showDetails(this, found);
+    this.load();
+    this.draw();
+    writeAddress(this);
   }
 
   // Bring a span into view: by moving, and closer only when it could not be seen otherwise.
@@ -264,28 +312,62 @@ class Timeline {
   }
 }
 
-// ---- the address, so that the view is a link that can be sent
+// ---- the address, so that the view is a link that can be sent, and Back undoes a zoom
+
+const OURS = ['t0', 't1', 'sel', 'by', 'span'];
 
 function readAddress(run) {
   const query = new URLSearchParams(location.search), [t0, t1] = ['t0', 't1'].map(name => Number(query.get(name) ?? NaN));
   if (query.has('run') && query.get('run') !== run) return {};
   const by = ['stream', 'region', 'thread', 'operator'].find(one => one === query.get('by'));
-  return { ...(Number.isFinite(t0) && t1 > t0 ? { view: { t0, t1 } } : {}), ...(by ? { by } : {}) };
+  const [, row, label] = query.get('span')?.match(/^(\d{1,6}) (.+)$/) ?? [];
+  const sel = query.get('sel')?.match(/^(\d{1,18})-(\d{1,18})$/)?.slice(1).map(Number);
+  return { ...(Number.isFinite(t0) && t1 > t0 ? { view: { t0, t1 } } : {}), ...(by ? { by } : {}),
+    ...(label ? { span: { row: Number(row), label } } : {}), range: sel ?? null };
 }
 
-function writeAddress(timeline) {
+// `place`: one to come back to. What changes in quick succession is one.
+function writeAddress(timeline, place = false) {
   clearTimeout(timeline.writing);
+  timeline.place ||= place;
   timeline.writing = setTimeout(() => {
-    const { view, meta, range, by } = timeline, address = new URL(location.href), query = address.searchParams;
+    const { view, meta, range, by, picked } = timeline, address = new URL(location.href), query = address.searchParams;
     if (!meta) return;
     const set = (name, value) => value === null ? query.delete(name) : query.set(name, value);
-    const whole = view.t0 <= meta.start && view.t1 >= meta.end;
+    const whole = view.t0 <= meta.start && view.t1 >= meta.end, track = picked && timeline.lanes.trackOf(picked.row);
     set('t0', whole ? null : Math.round(view.t0));
     set('t1', whole ? null : Math.round(view.t1));
     set('sel', range ? range.join('-') : null);
+    set('span', track ? `${picked.row - track.first} ${track.label}` : null);
     set('by', by === 'stream' ? null : by);
-    if (address.href !== location.href) history.replaceState(history.state, '', address);
+    if (address.href !== location.href) {
+      timeline.place ? history.pushState(history.state, '', address) : history.replaceState(history.state, '', address);
+    }
+    timeline.place = false;
+    timeline.address = address.href;
   }, 250);
+}
+
+// Back and forward among what this page wrote: show it, and keep it from the page, which would load itself anew.
+async function goBack(timeline, event) {
+  const rest = href => {
+    const address = new URL(href);
+    OURS.forEach(name => address.searchParams.delete(name));
+    return address.href;
+  };
+  if (!timeline.address || !timeline.meta || rest(timeline.address) !== rest(location.href)) return;
+  event.stopImmediatePropagation();
+  clearTimeout(timeline.writing);
+  timeline.address = location.href;
+  const { view, by = 'stream', range, span } = readAddress(timeline.run), { start, end } = timeline.meta;
+  if (by !== timeline.by) {
+    timeline.find('.by').value = timeline.by = by;
+    if (!await timeline.open(view)) return;
+  } else view ? timeline.show(view.t0, view.t1) : timeline.show(start, end);
+  if (String(range) !== String(timeline.range)) timeline.select(range);
+  clearTimeout(timeline.writing); // it is what the address says
+  timeline.place = false;
+  if (range && !timeline.picked) timeline.pickLinked(span);
 }
 
 export default function (component) {
