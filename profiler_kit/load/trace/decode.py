@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
@@ -64,6 +65,41 @@ def nothing() -> None:
     """Do nothing."""
 
 
+@functools.lru_cache(8)  # as long as it takes to read a small file
+def _made_for(
+    extra: tuple[str, ...],
+) -> tuple[type[Arguments], type[Event], msgspec.json.Decoder[list[Event]], msgspec.json.Decoder[list[Event]]]:
+    """The types of arguments with these too, and of an event that has them and `ts` as text; decoders of lists of
+    events, with `ts` as a float and as text.
+    """
+    fields: list[tuple[str, Any, Any]] = [
+        (f"extra_{number}", Raw, field(default=ABSENT, name=key)) for number, key in enumerate(extra)
+    ]
+    fields += [
+        (f"older_{number}", Raw, field(default=ABSENT, name=OLDER_KEYS[key]))
+        for number, key in enumerate(extra)
+        if key in OLDER_KEYS and OLDER_KEYS[key] not in extra
+    ]
+    if COLLECTIVE in extra:  # two fields of one key cannot be: the builder takes what it needs from the extra one
+        fields.append(("collective", str, field(default="", name="(in the extra one)")))
+    with_extra = msgspec.defstruct("Arguments", fields, bases=(Arguments,), gc=False, frozen=True)
+    arguments = cast("type[Arguments]", with_extra) if extra else Arguments
+    with_arguments = ("args", arguments, arguments())
+    floats = msgspec.defstruct("FloatEvent", [("ts", float, math.nan), with_arguments], bases=(Event,), gc=False)
+    texts = msgspec.defstruct("TextEvent", [("ts", Raw, _NO_TEXT), with_arguments], bases=(Event,), gc=False)
+    return (
+        arguments,
+        cast("type[Event]", texts),
+        msgspec.json.Decoder(list[floats]),  # type: ignore[valid-type]  # made at run time
+        msgspec.json.Decoder(list[texts]),  # type: ignore[valid-type]  # made at run time
+    )
+
+
+@functools.lru_cache(8)
+def _fields_of(arguments: type[Arguments]) -> dict[str, Any]:
+    return {f.encode_name: f for f in msgspec.structs.fields(arguments)}
+
+
 class Decoders:
     """Decoders of a JSON list of events that keep the usual arguments, and those asked for.
 
@@ -76,25 +112,7 @@ class Decoders:
     def __init__(self, extra: Sequence[str] = ()) -> None:
         self.extra = tuple(extra)
         self.tick: Callable[[], None] = nothing
-        fields: list[tuple[str, Any, Any]] = [
-            (f"extra_{number}", Raw, field(default=ABSENT, name=key)) for number, key in enumerate(extra)
-        ]
-        fields += [
-            (f"older_{number}", Raw, field(default=ABSENT, name=OLDER_KEYS[key]))
-            for number, key in enumerate(extra)
-            if key in OLDER_KEYS and OLDER_KEYS[key] not in extra
-        ]
-        if COLLECTIVE in extra:  # two fields of one key cannot be: the builder takes what it needs from the extra one
-            fields.append(("collective", str, field(default="", name="(in the extra one)")))
-        with_extra = msgspec.defstruct("Arguments", fields, bases=(Arguments,), gc=False, frozen=True)
-        self._arguments = cast("type[Arguments]", with_extra) if extra else Arguments
-        with_arguments = ("args", self._arguments, self._arguments())
-        floats = msgspec.defstruct("FloatEvent", [("ts", float, math.nan), with_arguments], bases=(Event,), gc=False)
-        texts = msgspec.defstruct("TextEvent", [("ts", Raw, _NO_TEXT), with_arguments], bases=(Event,), gc=False)
-        self._text_event = cast("type[Event]", texts)
-        self._floats: msgspec.json.Decoder[list[Event]] = msgspec.json.Decoder(list[floats])  # type: ignore[valid-type]  # made at run time
-        self._texts: msgspec.json.Decoder[list[Event]] = msgspec.json.Decoder(list[texts])  # type: ignore[valid-type]  # made at run time
-        self._fields = {f.encode_name: f for f in msgspec.structs.fields(self._arguments)}
+        self._arguments, self._text_event, self._floats, self._texts = _made_for(self.extra)
 
     def floats(self, block: bytes | memoryview) -> list[Event]:
         """Decode events with `ts` as a float: exact below 2**43 us.
@@ -148,7 +166,7 @@ class Decoders:
         except NOT_JSON:
             values = {}
         kept: dict[str, Any] = {}
-        for encoded, wanted in self._fields.items():
+        for encoded, wanted in _fields_of(self._arguments).items():
             if wanted.type is Raw:
                 kept[wanted.name] = values.get(encoded, ABSENT)
                 continue
