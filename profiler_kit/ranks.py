@@ -1,44 +1,191 @@
-"""The traces of one job's ranks, side by side: totals by rank, and collectives matched across ranks."""
+"""The ranks of one job, side by side: what was read of each is kept, a whole trace is loaded when it is asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
 
+import numpy as np
 import pandas as pd
 
+from profiler_kit import errors
+from profiler_kit.analyses.ranks import files as job_files
+from profiler_kit.analyses.ranks.files import RANK_FILES
+from profiler_kit.analyses.ranks.of_rank import RANK_ARGUMENTS
 from profiler_kit.analyses.ranks.ranks import RANK_KERNELS, collectives, communication_kernels, rank_totals
-from profiler_kit.kept import kept
+from profiler_kit.errors import InputError, KitError
+from profiler_kit.ingest.engines import ingest
+from profiler_kit.ingest.one_rank import FILE, PARTS, Work, code_of_ranks
+from profiler_kit.kept import kept, kept_for_good
 from profiler_kit.later import later
-from profiler_kit.load.discover.jobs import Paths, left_out, load_each
+from profiler_kit.load.discover.jobs import Paths, says_no_rank, says_the_same
+from profiler_kit.load.discover.rank_sources import Job, Source, find_job
+from profiler_kit.load.rank_store import RankStore, store_of
 from profiler_kit.progress import Report, silent
+from profiler_kit.settings import communication_names
 from profiler_kit.table import Filled, Value
-from profiler_kit.trace import Trace, load_trace
 
-_MOST_RANKS: Final = 1 << 20
-_GROUP: Final = "process_group_name"
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from profiler_kit.trace import Trace
+
+Part = Literal["work", "groups", "steps", "parts"]
+TIMES: Final = (
+    *("total_ns", "busy_ns", "idle_ns", "computation_ns", "communication_ns", "exposed_communication_ns", "memcpy_ns"),
+    "exposed_memcpy_ns",
+)
+MOST_TRACES: Final = 4  # that are held in memory
+MOST_NAMED: Final = 8
 
 
-@dataclass(frozen=True, eq=False)
+class Traces(Mapping[int, "Trace"]):
+    """The whole trace of each rank, lowest rank first, loaded when it is asked for; the last few stay in memory."""
+
+    def __init__(self, paths: Mapping[int, str], communication: Sequence[str]) -> None:
+        self._paths, self._communication = dict(paths), tuple(communication)
+        self._held: dict[int, Trace] = {}
+
+    def __getitem__(self, rank: int) -> Trace:
+        found = self._held.pop(rank, None)
+        if found is None:
+            from profiler_kit.trace import load_trace
+
+            path = self._paths[rank]
+            found = load_trace(path, arguments=RANK_ARGUMENTS, communication=self._communication)
+            while len(self._held) >= MOST_TRACES:
+                del self._held[next(iter(self._held))]
+        self._held[rank] = found
+        return found
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+
 class Ranks:
-    """The loaded trace of each rank, lowest rank first. problems: a line for each file that was left out, and why."""
+    """The ranks of one job. What is asked of all of them comes from the store (profiler_kit.load.rank_store)."""
 
-    traces: Mapping[int, Trace]
-    problems: tuple[str, ...] = ()
+    def __init__(self, store: RankStore, job: Job, rows: pa.Table, communication: Sequence[str] = ()) -> None:
+        self._store, self._job, self._rows = store, job, rows
+        self._communication = tuple(communication)
 
     @property
     def path(self) -> str:
-        """The folder that the traces are in, or how many there are."""
-        folders = {trace.path.parent for trace in self.traces.values()}
-        return str(folders.pop()) if len(folders) == 1 else f"{len(self.traces)} ranks"
+        """The folder of the job."""
+        return self._job.folder
+
+    @property
+    def store(self) -> str:
+        """Where what was read of the ranks is kept."""
+        return self._store.root
+
+    @kept_for_good
+    def files(self) -> pd.DataFrame:
+        """RANK_FILES: one row per file of the job, what it is and why it is left out."""
+        return _files(self._rows, self._job.sources)
+
+    @property
+    @kept_for_good
+    def _chosen(self) -> tuple[Any, Any]:
+        """The ranks that are looked at, lowest first, and the row of each in the table of files."""
+        frame = self.files()
+        rows = np.flatnonzero(frame["status"] == job_files.READ)
+        rank = frame["rank"].to_numpy(np.int64, na_value=-1)[rows]
+        order = np.argsort(rank, kind="stable")
+        return rank[order], rows[order]
+
+    @property
+    def ranks(self) -> list[int]:
+        """The ranks that are looked at, lowest first."""
+        return list(map(int, self._chosen[0]))
+
+    @property
+    @kept_for_good
+    def traces(self) -> Traces:
+        """The whole trace of each rank, loaded when it is asked for."""
+        where = [source.where for source in self._job.sources]
+        paths = {int(rank): where[row] for rank, row in zip(*self._chosen, strict=True)}
+        return Traces(paths, self._communication)
+
+    @property
+    def world_size(self) -> int:
+        """How many ranks the job has, as its traces say; 0 where none does."""
+        return int(self.files()["world_size"].max()) if len(self.files()) else 0
+
+    @property
+    def missing(self) -> list[int]:
+        """The ranks of which there is no trace, where the traces say how many ranks there are."""
+        return sorted(set(range(self.world_size)) - set(self.ranks))
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """A line for each file that is left out, and why; and one for the ranks without a trace."""
+        frame = self.files()
+        lines = [f"left out: {reason}" for reason in frame["reason"] if reason]
+        if self.missing:
+            names = ", ".join(map(str, self.missing[:MOST_NAMED])) + (
+                " and more" if len(self.missing) > MOST_NAMED else ""
+            )
+            lines.append(
+                f"{len(self.missing)} of {self.world_size} ranks have no trace here: {names}. "
+                "What they waited for is not known."
+            )
+        return tuple(lines)
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """A line for each thing that was lost while a trace was read."""
+        said, found = self._rows["losses"].to_pylist(), []
+        for row in self._chosen[1]:
+            where = self._job.sources[row].where
+            found += [f"{where}: {line.replace(FILE, where)}" for line in json.loads(said[row])]
+        return tuple(found)
+
+    def of(self, part: Part, ranks: Collection[int] | None = None) -> pd.DataFrame:
+        """What was read of these ranks, of all unless they are named: RANK_WORK, RANK_GROUPS, RANK_STEPS or RANK_PARTS
+        (analyses.ranks.of_rank) behind a column `rank`, lowest first; texts are categorical.
+        """
+        numbers, rows = self._chosen
+        if ranks is not None:
+            wanted = np.isin(numbers, list(ranks))
+            numbers, rows = numbers[wanted], rows[wanted]
+        found = self._store.read(next(name for name, one in PARTS.items() if one == part), self._rows.take(rows))
+        if found is None:
+            raise InputError(f"{self.path}: none of these ranks was read, expected one of {self.ranks[:MOST_NAMED]}.")
+        place = found["file"].to_numpy()
+        order = np.argsort(place, kind="stable")
+        frame: pd.DataFrame = found.drop(["file"]).unify_dictionaries().to_pandas()
+        if (order[1:] < order[:-1]).any():
+            frame, place = frame.take(order), place[order]
+        frame.insert(0, "rank", numbers[place])
+        return frame.reset_index(drop=True)
+
+    @kept
+    def timelines(self) -> pd.DataFrame:
+        """One row per rank: its GPU events, and the eight times of its GPU timeline."""
+        numbers, rows = self._chosen
+        frame: pd.DataFrame = self._rows.select(["gpu_events", *TIMES]).take(rows).to_pandas()
+        frame.insert(0, "rank", numbers)
+        return frame
+
+    def table(self, name: str, **options: Value) -> Filled:
+        """A declared table, filled; see Trace.table."""
+        filled: Filled = later("fill")(name, {"job": self}, **options)
+        return filled
+
+    # ---- answers
 
     @kept
     def collectives(self) -> pd.DataFrame:
         """RANK_COLLECTIVES: the kernels of each collective on its ranks, and who waited for whom."""
         kernels = [
-            communication_kernels(trace.gpu_events(), rank, trace.base_ns, trace.events[_GROUP])
+            communication_kernels(trace.gpu_events(), rank, trace.base_ns, trace.events["process_group_name"])
             for rank, trace in self.traces.items()
         ]
         return collectives(RANK_KERNELS.join(kernels))
@@ -48,38 +195,107 @@ class Ranks:
         """RANK_TOTALS: one row per rank."""
         return rank_totals({rank: trace.gpu_events() for rank, trace in self.traces.items()}, self.collectives())
 
-    def table(self, name: str, **options: Value) -> Filled:
-        """A declared table, filled; see Trace.table."""
-        filled: Filled = later("fill")(name, {"job": self}, **options)
-        return filled
-
 
 def load_ranks(
-    paths: Paths, *, skip_broken: bool = False, communication: Sequence[str] = (), report: Report = silent
+    paths: Paths,
+    *,
+    skip_broken: bool = False,
+    communication: Sequence[str] = (),
+    workers: int | None = None,
+    cluster: str | None = None,
+    store: str | Path | None = None,
+    report: Report = silent,
 ) -> Ranks:
-    """Load the traces of several ranks.
+    """Read the traces of several ranks, or what an earlier call has kept of them.
 
-    paths: {rank: trace}, a list of traces, or a folder that holds them (or run folders with one each). Without a dict
-    each trace says its rank: `distributedInfo`, else "rank3" in the name of its file or folder.
+    paths: {rank: trace}, a list of traces, or a folder that holds them, run folders with one each, or folders of nodes;
+    addresses such as s3://bucket/job, too. Without a dict each trace says its rank: `distributedInfo`, else "rank3" in
+    the name of its file or folder.
     communication: see load_trace.
     skip_broken: leave out what is missing or cannot be read, and say so in `problems`. Of a folder that holds two ranks
     or more, whatever is no rank of its own is left out so: other files, a front end's trace, a rank's second trace.
+    workers, cluster: see profiler_kit.ingest.engines.ingest. store: where to keep what was read (a folder or an
+    address); unless given in JOB.ranks/ beside the folder, or where that cannot be written in the cache.
 
-    Raises InputError when there is none, one is missing, or a rank is not known or not its own; TraceFormatError when
-    one is no trace.
+    Only what is new or has changed is read. Raises InputError when there is none, one is missing, or a rank is not
+    known or not its own; TraceFormatError when one is no trace; OutputError when the store cannot be written.
     """
-    load = partial(load_trace, arguments=[_GROUP], communication=communication, report=report)
-    traces, errors = load_each(paths, load, skip_broken=skip_broken)
-    return Ranks(traces, (*map(left_out, errors), *_missing(traces)))
+    job = find_job(paths)
+    names = (*communication_names(), *communication)
+    code = code_of_ranks(names)
+    found = store_of(job.folder, code, beside=not job.named, chosen=None if store is None else str(store))
+    rows = _read(
+        job, found, Work(found.root, code, names), partial(ingest, workers=workers, cluster=cluster, report=report)
+    )
+    ranks = Ranks(found, job, rows, communication)
+    if not skip_broken:
+        _refuse(ranks, job, rows)
+    return ranks
 
 
-def _missing(traces: Mapping[int, Trace]) -> list[str]:
-    """A line that names the ranks of which there is no trace, where the traces say how many there are."""
-    told = [trace.metadata.get("distributedInfo") for trace in traces.values()]
-    sizes = [info.get("world_size") for info in told if isinstance(info, dict)]
-    size = max((one for one in sizes if isinstance(one, int) and 0 < one <= _MOST_RANKS), default=0)
-    missing = sorted(set(range(size)) - set(traces))
-    if not missing:
-        return []
-    names = ", ".join(map(str, missing[:8])) + (" and more" if len(missing) > 8 else "")
-    return [f"{len(missing)} of {size} ranks have no trace here: {names}. What they waited for is not known."]
+def _read(job: Job, store: RankStore, work: Work, ingest: Any) -> pa.Table:
+    """The row of each file of the job, in their order; those that are new or have changed are read."""
+    rows = store.ranks()
+    known = {} if rows is None else dict(zip(rows["name"].to_pylist(), rows["stamp"].to_pylist(), strict=True))
+    new = [one for one in job.sources if not one.stamp or known.get(one.name) != one.stamp]
+    if new:
+        ingest(work, new)
+        rows = store.ranks()
+    assert rows is not None
+    if store.compact(rows, PARTS):
+        rows = store.ranks() or rows
+    places = {name: row for row, name in enumerate(rows["name"].to_pylist())}
+    return rows.take([places[one.name] for one in job.sources])
+
+
+def _files(rows: pa.Table, sources: Sequence[Source]) -> pd.DataFrame:
+    """RANK_FILES of the rows of the store and the files that they are of."""
+    columns = {name: rows[name].to_pylist() for name in ("rank", "error")}
+    where = [one.where for one in sources]
+    status = [job_files.UNREADABLE if error else job_files.READ for error in columns["error"]]
+    reason = [error.replace(FILE, path) for error, path in zip(columns["error"], where, strict=True)]
+    rank = [told if one.rank is None else one.rank for told, one in zip(columns["rank"], sources, strict=True)]
+    if len(rank) == 1 and rank[0] < 0 and status == [job_files.READ]:
+        rank = [0]  # an only file that says none
+    for row, said in enumerate(status):
+        if said == job_files.READ and rank[row] < 0:
+            status[row] = job_files.NO_RANK
+            reason[row] = says_no_rank(where[row], len(rank))
+    used = np.array([row for row, said in enumerate(status) if said == job_files.READ], dtype=np.int64)
+    first, last = (rows[name].to_numpy()[used] for name in ("first_ns", "last_ns"))
+    number, same = job_files.recordings(
+        [rank[row] for row in used], first, last, on_one_clock=all(rows["based"].take(used).to_pylist())
+    )
+    looked_at = job_files.most_ranks(number, same)
+    for row, cycle, twin in zip(used.tolist(), number.tolist(), same.tolist(), strict=True):
+        if twin >= 0:
+            status[row] = job_files.DUPLICATE
+            reason[row] = says_the_same(where[row], rank[row], where[int(used[twin])])
+        elif cycle != looked_at:
+            status[row] = job_files.OTHER_RECORDING
+            reason[row] = job_files.of_another_time(where[row], rank[row], cycle, looked_at, int(number.max()) + 1)
+    recording = pd.array([pd.NA] * len(rank), dtype="Int64")
+    recording[used] = number
+    plain = ("size_bytes", "host", "device", "world_size", "first_ns", "last_ns", "events", "gpu_events")
+    return RANK_FILES.cast(
+        pd.DataFrame(
+            {
+                "file": [one.name for one in sources],
+                "rank": pd.array([one if one >= 0 else pd.NA for one in rank], dtype="Int64"),
+                "status": status,
+                "reason": reason,
+                "recording": recording,
+                **{name: rows[name].to_pylist() for name in plain},
+            }
+        )
+    )
+
+
+def _refuse(ranks: Ranks, job: Job, rows: pa.Table) -> None:
+    """Raise the error of the first file that is no rank, unless a folder holds two ranks or more beside it."""
+    frame = ranks.files()
+    wrong = np.flatnonzero(~frame["status"].isin((job_files.READ, job_files.OTHER_RECORDING)))
+    if len(wrong) and (job.named or len(ranks.ranks) < 2):
+        kind = rows["error_kind"].to_pylist()[wrong[0]] or InputError.__name__
+        error: type[KitError] = getattr(errors, kind)
+        raise error(frame["reason"].iloc[wrong[0]])

@@ -28,7 +28,7 @@ LAYERS = (
     {"load"},
     {"attribute"},
     {"analyses"},
-    {"trace", "ranks", "snapshot", "hta", "timeline"},
+    {"trace", "ranks", "ingest", "snapshot", "hta", "timeline"},
     {"joined", "run"},
     {"tables", "sql", "sql_arrow"},
     {"findings"},

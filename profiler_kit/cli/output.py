@@ -8,7 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -33,6 +33,9 @@ LinkedOnly = Annotated[
     bool,
     typer.Option("--linked-only", help="Count only GPU events whose launch and its flow arrow are both in the trace."),
 ]
+
+
+MOST_LOSSES: Final = 20  # of a job, of which every file may have lost the same
 
 
 def check_top(top: int) -> None:
@@ -77,10 +80,10 @@ def open_ranks(paths: Sequence[Path], *, arguments: Sequence[str] = ()) -> Ranks
 
     with progress_bar("Loading the ranks") as report:
         ranks = load_ranks(paths[0] if len(paths) == 1 else paths, report=report)
-    for trace in ranks.traces.values():
-        _say_losses(trace)
-    for problem in ranks.problems:
-        typer.echo(f"profiler-kit: {printable(problem)}", err=True)
+    lost = ranks.losses
+    more = len(lost) - MOST_LOSSES
+    for line in (*lost[:MOST_LOSSES], *([f"and {more} more such lines"] if more > 0 else []), *ranks.problems):
+        typer.echo(f"profiler-kit: {printable(line)}", err=True)
     return ranks
 
 

@@ -100,7 +100,9 @@ def _batches(sources: Sequence[Source], readers: int) -> list[list[Source]]:
 
 def _write_lost(work: Work, source: Source, why: str) -> None:
     """Note that reading a file ends the process; without a stamp, so that it is tried again next time."""
-    said = f"{FILE}: the process that read it ended ({why}), expected a trace that this machine has the memory to read. "
+    said = (
+        f"{FILE}: the process that read it ended ({why}), expected a trace that this machine has the memory to read. "
+    )
     row = RankRow(source.name, "", source.size_bytes, InputError.__name__, f"{said}Record fewer steps.")
     write_batch(work.store, [(row, None)])
 
@@ -258,19 +260,19 @@ def _on_cluster(work: Work, sources: Sequence[Source], address: str, note: _Note
         finished = as_completed(list(reading))
         for future in finished:
             batch = reading.pop(future)
-            error = future.exception()
-            if isinstance(error, KilledWorker) and len(batch) > 1:
+            problem = future.exception()
+            if isinstance(problem, KilledWorker) and len(batch) > 1:
                 again = {client.submit(ingest_batch, work, [one], pure=False): [one] for one in batch}
                 reading |= again
                 finished.update(again)
                 continue
-            if isinstance(error, KilledWorker):
+            if isinstance(problem, KilledWorker):
                 _write_lost(work, batch[0], "its worker died")
-            elif isinstance(error, KitError):
-                raise error
-            elif error is not None:
+            elif isinstance(problem, KitError):
+                raise problem
+            elif problem is not None:
                 raise OptionError(
-                    f"--cluster {address}: its workers cannot read ranks ({type(error).__name__}: {error}), expected "
-                    f"workers that have this version of profiler_kit and see {work.root}. {_INSTALL} for them, too."
+                    f"--cluster {address}: its workers cannot read ranks ({type(problem).__name__}: {problem}), "
+                    f"expected workers that have this version of profiler_kit and see {work.root}. {_INSTALL} there, too."
                 )
             note(batch)

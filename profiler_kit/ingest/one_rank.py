@@ -34,9 +34,17 @@ _TOO_LARGE: Final = (
     "found more than this machine's memory holds, expected a trace that can be read here. Record fewer steps, or read "
     "it on a larger machine."
 )
-_HOST: Final = re.compile(r"(.+?)[_.-]\d+(?:[_.-][\w.-]+)?\.(?:\d+\.)?pt\.trace\.json")  # tensorboard_trace_handler's names
+_HOST: Final = re.compile(
+    r"(.+?)[_.-]\d+(?:[_.-][\w.-]+)?\.(?:\d+\.)?pt\.trace\.json"
+)  # tensorboard_trace_handler's names
 _CODE: Final = (
-    *("load/trace/*.py", "load/trace/native/scan.c", "attribute/*.py", "analyses/gpu/*.py", "analyses/ranks/of_rank.py"),
+    *(
+        "load/trace/*.py",
+        "load/trace/native/scan.c",
+        "attribute/*.py",
+        "analyses/gpu/*.py",
+        "analyses/ranks/of_rank.py",
+    ),
     *("ingest/one_rank.py", "findings/quality.py"),
 )
 

@@ -22,7 +22,7 @@ import tempfile
 import time
 import uuid
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -81,11 +81,11 @@ class RankStore:
 
         None where none of them could be read.
         """
-        wanted: dict[str, dict[int, int]] = {}
+        wanted: dict[str, list[tuple[int, int]]] = {}
         columns = (ranks[name].to_pylist() for name in ("batch", "file", "error"))
         for row, (batch, number, error) in enumerate(zip(*columns, strict=True)):
             if not error:
-                wanted.setdefault(batch, {})[number] = row
+                wanted.setdefault(batch, []).append((number, row))
         parts = [
             _renumbered(found, wanted[batch])
             for batch, found in zip(wanted, self._read_each(table, wanted), strict=True)
@@ -170,13 +170,15 @@ class RankStore:
                     shutil.rmtree(f"{self.root}/{batch}")
 
 
-def _renumbered(table: pa.Table, numbers: Mapping[int, int]) -> pa.Table:
-    """The rows of the files in `numbers`, with their number there."""
+def _renumbered(table: pa.Table, wanted: Sequence[tuple[int, int]]) -> pa.Table:
+    """The rows of each file that is wanted, which are together, by ascending number, with the other number instead."""
     file = table["file"].to_numpy()
-    new = np.full(max(int(file.max(initial=0)), *numbers) + 1, -1)
-    new[list(numbers)] = list(numbers.values())
-    table = table.set_column(0, "file", pa.array(new[file]))
-    return table if len(numbers) == len(new) else table.filter(pa.array(new[file] >= 0))
+    number, new = np.array(wanted, dtype=np.int64).T
+    first, end = np.searchsorted(file, number, "left"), np.searchsorted(file, number, "right")
+    at = np.concatenate([np.arange(*one) for one in zip(first.tolist(), end.tolist(), strict=True)])
+    if len(at) < len(file) or (at[1:] < at[:-1]).any():
+        table = table.take(pa.array(at))
+    return table.set_column(0, "file", pa.array(np.repeat(new, end - first)))
 
 
 def _packed(table: pa.Table) -> bytes:

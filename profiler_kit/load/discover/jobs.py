@@ -61,6 +61,22 @@ def rank_of(metadata: Mapping[str, Any], path: Path) -> int | None:
     return None
 
 
+def says_no_rank(path: Path | str, files: int) -> str:
+    """Why a trace that does not say its rank is left out."""
+    return (
+        f"{path}: says no rank (no distributedInfo, no rank in its name), expected one from each of {files} "
+        "traces. Name the files rank0.json.gz and so on, or give a dict {rank: path}."
+    )
+
+
+def says_the_same(path: Path | str, rank: int, other: Path | str) -> str:
+    """Why the second trace of a rank is left out."""
+    return (
+        f"{path}: says it is rank {rank}, and so does {other}, expected one trace per rank. "
+        "Leave one out, or give a dict {rank: path}."
+    )
+
+
 def add_rank(found: dict[int, Path], rank: int | None, path: Path, files: int) -> int:
     """Note in `found` which file is of which rank, and return the rank; an only file that says none is rank 0.
 
@@ -68,16 +84,10 @@ def add_rank(found: dict[int, Path], rank: int | None, path: Path, files: int) -
     """
     if rank is None:
         if files > 1:
-            raise InputError(
-                f"{path}: says no rank (no distributedInfo, no rank in its name), expected one from each of {files} "
-                "traces. Name the files rank0.json.gz and so on, or give a dict {rank: path}."
-            )
+            raise InputError(says_no_rank(path, files))
         rank = 0
     if rank in found:
-        raise InputError(
-            f"{path}: says it is rank {rank}, and so does {found[rank]}, expected one trace per rank. "
-            "Leave one out, or give a dict {rank: path}."
-        )
+        raise InputError(says_the_same(path, rank, found[rank]))
     found[rank] = path
     return rank
 
