@@ -273,6 +273,6 @@ def _on_cluster(work: Work, sources: Sequence[Source], address: str, note: _Note
             elif problem is not None:
                 raise OptionError(
                     f"--cluster {address}: its workers cannot read ranks ({type(problem).__name__}: {problem}), "
-                    f"expected workers that have this version of profiler_kit and see {work.root}. {_INSTALL} there, too."
+                    f"expected workers with this version of profiler_kit that see {work.root}. {_INSTALL} there."
                 )
             note(batch)
