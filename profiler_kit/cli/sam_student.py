@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 Student = Annotated[
     Path, typer.Argument(metavar="STUDENT", help="What sam student train wrote: the folder, or student.pt in it.")
 ]
-Teacher = Annotated[str, typer.Option(help="A SAM, as capture --model.")]
+Teacher = Annotated[str, typer.Option(help="A SAM or SAM 2, as capture --model.")]
 TeacherCheckpoint = Annotated[
-    Path | None, typer.Option(help="Its official checkpoint; vit_small comes with the package.")
+    Path | None, typer.Option(help="Its official checkpoint; vit_small and sam2_nano come with the package.")
 ]
 Backbone = Annotated[str, typer.Option(help="resnet18, mobilenet_v3_large, cas_vit_s or cas_vit_tiny.")]
 Sizes = Annotated[

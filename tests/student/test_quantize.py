@@ -26,7 +26,7 @@ pytest.importorskip("torchao")
 pytestmark = pytest.mark.filterwarnings("ignore")  # torchao's and torch's own advice
 
 
-def drawn(_images: Path | None, _teacher: object, count: int, *_: object) -> Iterator[Sample]:
+def drawn(_images: Path | None, _teacher: object, _family: object, count: int, *_: object) -> Iterator[Sample]:
     return (make_sample(number, 256) for number in range(count))
 
 

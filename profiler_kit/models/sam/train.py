@@ -22,7 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from profiler_kit.capture.environment import describe_environment, resolve_device
 from profiler_kit.files import write_json
-from profiler_kit.models.sam.models import load_model
+from profiler_kit.models.sam.models import load_model, shipped_checkpoint
 from profiler_kit.models.sam.prompts import PromptChoice
 from profiler_kit.models.sam.scenes import generate_scenes
 from profiler_kit.models.sam.segmenter import SamSegmenter
@@ -37,7 +37,7 @@ from profiler_kit.models.sam.train_data import (
     unseen_scenes,
     waiting,
 )
-from profiler_kit.models.sam.train_loss import SHARPNESS, Answer, Task, answer, task_losses
+from profiler_kit.models.sam.train_loss import SHARPNESS, Answer, Decode, Task, answer, decode_task, task_losses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -70,9 +70,9 @@ class Family:
     """What training has to know of a family of models.
 
     load: as `models.load_model`. begin: gives random weights their scale. side: of the input, pixels. colours: of its
-    images. stretched: whether images are stretched to a square. answer: as
-    `train_loss.answer`. thresholds: its mask generator's, where they are not SAM's. predict: as `predict_scene`. filed:
-    what a checkpoint holds of a state dict.
+    images. stretched: whether images are stretched to a square. answer, decode: as those of `train_loss`. shipped: as
+    `models.shipped_checkpoint`. thresholds: its mask generator's, where they are not SAM's. predict: as
+    `predict_scene`. filed: what a checkpoint holds of a state dict.
     """
 
     load: Callable[..., Any]
@@ -81,6 +81,8 @@ class Family:
     colours: Callable[[Any], Colours]
     stretched: bool = False
     answer: Answer
+    decode: Decode
+    shipped: Callable[[str], Path | None]
     segmenter: Callable[[Any], Segmenter]
     thresholds: Mapping[str, float] = field(default_factory=dict)
     predict: Predict
@@ -92,6 +94,8 @@ SAM: Final = Family(
     side=lambda sam: int(sam.image_encoder.img_size),
     colours=lambda sam: Colours(sam.pixel_mean, sam.pixel_std),
     answer=answer,
+    decode=decode_task,
+    shipped=shipped_checkpoint,
     segmenter=SamSegmenter,
     predict=predict_scene,
 )

@@ -9,7 +9,7 @@ which is the stability that mask generators ask for.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -63,12 +63,18 @@ class Losses(NamedTuple):
 
 # Logits float[B * P, 4, h, w] of the one mask for boxes and the three for points, and the IoU predicted of each.
 Answer = Callable[[Any, Task], tuple[torch.Tensor, torch.Tensor]]
+# The same, of what an image encoder made of the task's images: its maps, the coarsest last.
+Decode = Callable[[Any, Task, Sequence[torch.Tensor]], tuple[torch.Tensor, torch.Tensor]]
 
 
 def answer(sam: Sam, task: Task) -> tuple[torch.Tensor, torch.Tensor]:
     """A SAM's."""
-    embeddings = sam.image_encoder(task.images)
-    return decode_many(sam, embeddings, embed_prompts(sam.prompt_encoder, task.points, task.boxes, task.by_box))
+    return decode_task(sam, task, [sam.image_encoder(task.images)])
+
+
+def decode_task(sam: Sam, task: Task, maps: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """A SAM's."""
+    return decode_many(sam, maps[-1], embed_prompts(sam.prompt_encoder, task.points, task.boxes, task.by_box))
 
 
 def task_losses(model: Any, task: Task, answer: Answer = answer, sharpness: torch.Tensor | float = SHARPNESS) -> Losses:

@@ -7,6 +7,7 @@ Made the weights that ship as `sam2_nano`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -16,7 +17,7 @@ from profiler_kit.models.sam.forward import Prediction, move_batch
 from profiler_kit.models.sam.prompts import PromptChoice
 from profiler_kit.models.sam.train import Colours, Family, TrainOptions, main
 from profiler_kit.models.sam2.forward import DEVIATION, MEAN, Sam2Forward, prepare_batch
-from profiler_kit.models.sam2.models import KIND, Maps, Sam2, load_model, to_meta
+from profiler_kit.models.sam2.models import KIND, Maps, Sam2, load_model, shipped_checkpoint, to_meta
 from profiler_kit.models.sam2.segmenter import DEFAULTS, Sam2Segmenter
 
 if TYPE_CHECKING:
@@ -27,8 +28,12 @@ Tensor = torch.Tensor
 
 
 def answer(sam: Sam2, task: Task) -> tuple[Tensor, Tensor]:
-    """As `train_loss.answer`: images whose prompts are boxes apart from the others, because boxes have a token more."""
-    maps = sam.image_encoder(task.images)
+    """As `train_loss.answer`."""
+    return decode_task(sam, task, sam.image_encoder(task.images))
+
+
+def decode_task(sam: Sam2, task: Task, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """As `train_loss.decode_task`: images whose prompts are boxes apart from the others, as boxes have a token more."""
     points, boxes = task.points.view(-1, task.prompts, 1, 2), task.boxes.view(-1, task.prompts, 4)
     labels = torch.ones(points.shape[:3], dtype=torch.int32, device=points.device)
     parts = []
@@ -98,6 +103,8 @@ SAM2: Final = Family(
     colours=_colours,
     stretched=True,
     answer=answer,
+    decode=decode_task,
+    shipped=shipped_checkpoint,
     segmenter=Sam2Segmenter,
     thresholds=DEFAULTS,
     predict=predict_scene,

@@ -6,8 +6,9 @@ import contextlib
 import json
 import math
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -15,11 +16,10 @@ import torch
 
 from profiler_kit.errors import CheckpointError, OptionError, WorkloadError
 from profiler_kit.files import require_file, whole_file
-from profiler_kit.models.sam.models import load_model
 from profiler_kit.models.sam.train_data import default_workers
 from profiler_kit.models.student.backbones import AdditiveAttention, StudentEncoder
 from profiler_kit.models.student.models import KIND, load_encoder, read_student
-from profiler_kit.models.student.train import TaughtStore, samples_of, student_losses
+from profiler_kit.models.student.train import Losses, TaughtStore, family_of, samples_of, student_losses
 from profiler_kit.progress import Report, silent
 
 Tensor = torch.Tensor
@@ -77,7 +77,8 @@ def quantize(options: QuantizeOptions, *, report: Report = silent) -> Path:
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
     found = read_student(options.student)
-    loaded = load_model(found.teacher, checkpoint=options.teacher_checkpoint)
+    family = family_of(found.teacher)
+    loaded = family.load(found.teacher, checkpoint=options.teacher_checkpoint)
     if loaded.weights != found.teacher_weights:
         raise CheckpointError(
             f"{options.student}: a student of {found.teacher} ({found.teacher_weights[:23]}), found the teacher "
@@ -85,9 +86,9 @@ def quantize(options: QuantizeOptions, *, report: Report = silent) -> Path:
         )
     teacher = loaded.model.requires_grad_(False)
     encoder, weights = load_encoder(teacher, found.backbone, options.student, options.seed)
-    store = TaughtStore(options.scenes, teacher, torch.device("cpu"))
+    store = TaughtStore(options.scenes, teacher, family, torch.device("cpu"))
     with contextlib.ExitStack() as stack:
-        samples = samples_of(options.images, teacher, options.scenes, options.workers, stack)
+        samples = samples_of(options.images, teacher, family, options.scenes, options.workers, stack)
         for number, sample in enumerate(samples, 1):
             store.add([sample])
             report(number, options.scenes, "images")
@@ -95,7 +96,8 @@ def quantize(options: QuantizeOptions, *, report: Report = silent) -> Path:
     prepared = prepare(encoder, learns=options.mode == "qat")
     if options.mode == "qat":
         store.teach(torch.float32)
-        losses = _learn(prepared, teacher, store, options, report)
+        learn = partial(student_losses, prepared, teacher, family)
+        losses = _learn(prepared, learn, store, options, report)
     else:
         losses = []
         with torch.no_grad():
@@ -158,7 +160,11 @@ def prepare(encoder: StudentEncoder, *, learns: bool) -> torch.fx.GraphModule:
 
 
 def _learn(
-    prepared: torch.fx.GraphModule, teacher: Any, store: TaughtStore, options: QuantizeOptions, report: Report
+    prepared: torch.fx.GraphModule,
+    losses_of: Callable[..., Losses],
+    store: TaughtStore,
+    options: QuantizeOptions,
+    report: Report,
 ) -> list[float]:
     """Some more training with rounded values; returns the losses. Raises WorkloadError when one is no number."""
     from torchao.quantization.pt2e import disable_observer, move_exported_model_to_eval, move_exported_model_to_train
@@ -171,7 +177,7 @@ def _learn(
             move_exported_model_to_eval(prepared)
         if step == int(options.steps * _OBSERVED):
             prepared.apply(disable_observer)
-        total = student_losses(prepared, teacher, *store.draw(options.batch, options.prompts)).total
+        total = losses_of(*store.draw(options.batch, options.prompts)).total
         losses.append(round(float(total.detach()), 5))
         if not math.isfinite(losses[-1]):
             raise WorkloadError(f"step {step}: the loss is {losses[-1]}, expected a number. Try a lower --rate.")

@@ -9,9 +9,10 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice, repeat
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -25,10 +26,8 @@ from profiler_kit.errors import InputError, OptionError, WorkloadError
 from profiler_kit.files import whole_file, write_json
 from profiler_kit.models.checkpoints import CheckpointKind, State
 from profiler_kit.models.sam.generator import MaskGenerator
-from profiler_kit.models.sam.models import LoadedModel, load_model, shipped_checkpoint
 from profiler_kit.models.sam.scenes import load_images
-from profiler_kit.models.sam.segmenter import SamSegmenter
-from profiler_kit.models.sam.train import SceneStore, ask_scenes
+from profiler_kit.models.sam.train import SAM, Colours, Family, SceneStore, ask_scenes
 from profiler_kit.models.sam.train_data import (
     MOST_OBJECTS,
     Sample,
@@ -37,13 +36,11 @@ from profiler_kit.models.sam.train_data import (
     make_sample,
     process_context,
 )
-from profiler_kit.models.sam.train_loss import Task, decode_many, embed_prompts, mask_losses
+from profiler_kit.models.sam.train_loss import Task, mask_losses
+from profiler_kit.models.sam2.train import SAM2
 from profiler_kit.models.student.backbones import StudentEncoder, start_from
 from profiler_kit.models.student.models import StudentFile, check_backbone, load_encoder
 from profiler_kit.progress import Report, silent
-
-if TYPE_CHECKING:
-    from segment_anything.modeling import Sam
 
 Tensor = torch.Tensor
 STUDENT, STATE, RECORD, RUN = "student.pt", "state.pt", "training.json", "run"
@@ -114,7 +111,14 @@ class Losses(NamedTuple):
     iou: Tensor
 
 
-def student_losses(encoder: torch.nn.Module, teacher: Sam, task: Task, maps: tuple[Tensor, ...]) -> Losses:
+def family_of(teacher: str) -> Family:
+    """What training has to know of a teacher of that name."""
+    return SAM2 if teacher.startswith("sam2_") else SAM
+
+
+def student_losses(
+    encoder: torch.nn.Module, teacher: Any, family: Family, task: Task, maps: tuple[Tensor, ...]
+) -> Losses:
     """What sets the student apart from its teacher, whose maps of the task's images are given; differentiable.
 
     Whether a prompt asks for an object or for the background, the teacher's own answer is what is right.
@@ -125,10 +129,9 @@ def student_losses(encoder: torch.nn.Module, teacher: Sam, task: Task, maps: tup
     pairs = zip(LEVELS, reversed(mine), reversed(maps), strict=False)
     features = torch.stack([weight * F.huber_loss(a.float(), b.float()) for weight, a, b in pairs]).sum()
     with region("mask decoder"):
-        sparse = embed_prompts(teacher.prompt_encoder, task.points, task.boxes, task.by_box)
         with torch.no_grad():
-            wanted, wanted_iou = decode_many(teacher, maps[-1].to(mine[-1].dtype), sparse)
-        logits, predicted = decode_many(teacher, mine[-1], sparse)
+            wanted, wanted_iou = family.decode(teacher, task, [part.to(mine[-1].dtype) for part in maps])
+        logits, predicted = family.decode(teacher, task, mine)
     with region("losses"):
         step = task.valid.shape[-1] // logits.shape[-1]
         valid = task.valid[:, ::step, ::step].contiguous()
@@ -140,9 +143,11 @@ def student_losses(encoder: torch.nn.Module, teacher: Sam, task: Task, maps: tup
 class TaughtStore(SceneStore):
     """Scenes on the device with what the teacher makes of each, found once, in half precision."""
 
-    def __init__(self, kept: int, teacher: Sam, device: torch.device) -> None:
-        super().__init__(kept, int(teacher.image_encoder.img_size), device)
+    def __init__(self, kept: int, teacher: Any, family: Family, device: torch.device) -> None:
+        super().__init__(kept, family.side(teacher), device)
         self._teacher, self.maps = teacher, list[Tensor]()
+        mean, deviation = family.colours(teacher)
+        self._colours = Colours(mean.to(device), deviation.to(device))
 
     @torch.no_grad()
     def teach(self, dtype: torch.dtype) -> None:
@@ -160,22 +165,22 @@ class TaughtStore(SceneStore):
 
     def images_of(self, index: Tensor) -> Tensor:
         """The images of that index, as the encoder takes them."""
-        return ask_scenes(self, self._teacher, index, 1, recolour=False).images
+        return ask_scenes(self, self._colours, index, 1, recolour=False).images
 
     def draw(self, batch: int, prompts: int) -> tuple[Task, tuple[Tensor, ...]]:
         """Scenes at random, prompts for each, and the teacher's maps."""
         index = torch.randint(len(self), (batch,), device=self.images.device)
-        task = ask_scenes(self, self._teacher, index, prompts, recolour=False)
+        task = ask_scenes(self, self._colours, index, prompts, recolour=False)
         return task, tuple(part[index] for part in self.maps)
 
 
-def photograph_samples(teacher: Sam, folder: Path, most: int | None) -> Iterator[Sample]:
+def photograph_samples(teacher: Any, family: Family, folder: Path, most: int | None) -> Iterator[Sample]:
     """The images of a folder with the teacher's own masks, the largest of each, as objects to ask for."""
-    generator = MaskGenerator(SamSegmenter(teacher), points_per_side=16)
+    generator = MaskGenerator(family.segmenter(teacher), points_per_side=16, **family.thresholds)
     for scene in load_images(folder, limit=most):
         found = sorted((one["segmentation"] for one in generator.generate(scene.image)), key=np.sum, reverse=True)
         masks = np.array(found[:MOST_OBJECTS], dtype=np.bool_).reshape(-1, *scene.size)
-        yield fit_sample(replace(scene, masks=masks), int(teacher.image_encoder.img_size))
+        yield fit_sample(replace(scene, masks=masks), family.side(teacher), stretched=family.stretched)
 
 
 def train(options: TrainOptions, *, report: Report = silent) -> Path:
@@ -185,16 +190,15 @@ def train(options: TrainOptions, *, report: Report = silent) -> Path:
     good checkpoint stays.
     """
     options.check()
-    if options.teacher.startswith("sam2_"):
-        raise OptionError(f"--teacher {options.teacher}: expected a SAM; students of SAM 2 cannot be trained yet.")
-    loaded = load_model(options.teacher, checkpoint=options.teacher_checkpoint)
+    family = family_of(options.teacher)
+    loaded = family.load(options.teacher, checkpoint=options.teacher_checkpoint)
     encoder, _ = load_encoder(loaded.model, options.backbone, None, options.seed)
     init = None if options.init is None else start_from(encoder, options.init, options.backbone)
     device = choose_device(options.device)
     count = options.scenes or (4096 if device.type == "cuda" else 64)
     with contextlib.ExitStack() as stack:
-        samples = samples_of(options.images, loaded.model, count, options.workers, stack)
-        run = _Run(options, loaded, encoder, device, report)
+        samples = samples_of(options.images, loaded.model, family, count, options.workers, stack)
+        run = _Run(options, loaded.model, loaded.weights, encoder, device, report)
         run.facts |= {"init": init, "scenes": count}
         before = run.read_state() if options.resume else None
         run.prepare(samples)
@@ -207,23 +211,30 @@ def train(options: TrainOptions, *, report: Report = silent) -> Path:
 
 
 def samples_of(
-    images: Path | None, teacher: Sam, count: int, workers: int, stack: contextlib.ExitStack
+    images: Path | None, teacher: Any, family: Family, count: int, workers: int, stack: contextlib.ExitStack
 ) -> Iterator[Sample]:
     """The first images of the folder, or scenes by processes that begin now, before CUDA is touched, until the stack
     ends.
     """
     if images is not None:
-        return photograph_samples(teacher, images, count)
+        return photograph_samples(teacher, family, images, count)
     pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=process_context()))
     stack.callback(pool.shutdown, cancel_futures=True)
-    return pool.map(make_sample, range(count), repeat(int(teacher.image_encoder.img_size)), chunksize=4)
+    make = partial(make_sample, side=family.side(teacher), stretched=family.stretched)
+    return pool.map(make, range(count), chunksize=4)
 
 
 class _Run:
     """One training: the student, its average, the optimizer, the scenes and the curve so far."""
 
     def __init__(
-        self, options: TrainOptions, loaded: LoadedModel, encoder: StudentEncoder, device: torch.device, report: Report
+        self,
+        options: TrainOptions,
+        teacher: Any,
+        weights: str,
+        encoder: StudentEncoder,
+        device: torch.device,
+        report: Report,
     ) -> None:
         if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
             name = torch.cuda.get_device_name(device)
@@ -233,7 +244,7 @@ class _Run:
         self.facts: dict[str, Any] = {
             "backbone": options.backbone,
             "teacher": options.teacher,
-            "teacher_weights": loaded.weights,
+            "teacher_weights": weights,
             "taught_on": GENERATED if options.images is None else f"images of {options.images.name}",
             "batch": options.batch or (64 if device.type == "cuda" else 4),
             "prompts": options.prompts,
@@ -242,7 +253,8 @@ class _Run:
         }
         self.batch = int(self.facts["batch"])
         self.dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-        self.teacher = loaded.model.to(device).requires_grad_(False)
+        self.family = family_of(options.teacher)
+        self.teacher = teacher.to(device).requires_grad_(False)
         self.encoder = encoder.to(device, memory_format=torch.channels_last).requires_grad_(True).train()  # type: ignore[call-overload]  # torch's stubs lack it
         self.average = copy.deepcopy(encoder).eval().requires_grad_(False)
         matrices = [parameter for parameter in encoder.parameters() if parameter.dim() > 1]
@@ -264,7 +276,7 @@ class _Run:
 
     def prepare(self, samples: Iterator[Sample]) -> None:
         """Take the scenes or images, and let the teacher see each once."""
-        self.store = TaughtStore(int(self.facts["scenes"]), self.teacher, self.device)
+        self.store = TaughtStore(int(self.facts["scenes"]), self.teacher, self.family, self.device)
         while some := list(islice(samples, _ENCODED)):
             self.store.add(some)
             self.report(
@@ -296,7 +308,7 @@ class _Run:
         with region("draw"):
             task, maps = self.store.draw(self.batch, self.options.prompts)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            losses = student_losses(self.encoder, self.teacher, task, maps)
+            losses = student_losses(self.encoder, self.teacher, self.family, task, maps)
         with region("backward"):
             losses.total.backward()
         with region("optimizer"), torch.no_grad():
@@ -332,13 +344,13 @@ class _Run:
     def save(self, losses: Tensor) -> None:
         """The student with averaged weights, and the state to go on from; each whole or not at all."""
         self.finite(losses)
-        options, shipped = self.options, shipped_checkpoint(self.options.teacher)
+        options, shipped = self.options, self.family.shipped(self.options.teacher)
         state: State = self.teacher.state_dict()
         ships = shipped is not None and options.teacher_checkpoint is None
         facts = {key: self.facts[key] for key in ("backbone", "teacher", "teacher_weights", "taught_on")}
         StudentFile(
             **facts,
-            side=int(self.teacher.image_encoder.img_size),
+            side=self.family.side(self.teacher),
             encoder=self.average.state_dict(),
             decoder={} if ships else {k: v for k, v in state.items() if not k.startswith("image_encoder.")},
         ).write(options.out / STUDENT)
