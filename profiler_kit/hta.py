@@ -25,10 +25,11 @@ import pandas as pd
 from profiler_kit.attribute.span_forest import ROOT, build_forest, outer_first
 from profiler_kit.load.discover.jobs import Paths, left_out, load_each
 from profiler_kit.load.integers import I64, MISSING
-from profiler_kit.load.trace.categories import OPERATOR, REGION, is_launch
-from profiler_kit.load.trace.chrome import ChromeTrace, read_chrome_trace
+from profiler_kit.load.trace.categories import OPERATOR, REGION, is_gpu_work, is_launch
+from profiler_kit.load.trace.chrome import ChromeTrace, find_events, read_chrome_trace
 from profiler_kit.load.trace.columns import EventColumns
 from profiler_kit.load.trace.decode import NOT_JSON
+from profiler_kit.load.trace.decompress import Blocks
 from profiler_kit.load.trace.event_text import copy_events, scan
 from profiler_kit.progress import Report, silent
 from profiler_kit.units import NS_PER_US
@@ -42,7 +43,8 @@ _NONE: Final = -1  # HTA's "no stream", "no correlation", "no step"
 _GRID: Final = float(1 << 20)  # steps in a microsecond: what a float64 can hold of a trace of two hours
 _STEP: Final = re.compile(r"ProfilerStep\s*#\s*(\d+)")  # as in HTA
 _NCCL, _OLD_NCCL = "ncclDevKernel", "ncclKernel"
-_FIRST: Final = 1  # HTA's number of the first event: 0 means "its partner is not in the trace"
+_PHASE: Final = re.compile(rb'"ph"\s*:\s*"(.)"')
+_KEY_BYTES: Final = 16  # of a phase that two blocks share
 # HTA's column -> the argument in the file and HTA's value where an event has none (its default_event_args.py).
 _NUMBERS: Final[dict[str, tuple[str, float]]] = {
     "memory_bw_gbps": ("memory bandwidth (GB/s)", 0.0),
@@ -81,7 +83,8 @@ def hta_analysis(
     HTA's. all_columns adds what HTA keeps and none of its methods reads: shapes, types and strides of inputs, the
     arguments of collectives.
 
-    Results equal HTA's wherever its parser loses nothing. Where it does, ours differ:
+    Events have HTA's numbers: their places in the file's `traceEvents`. Results equal HTA's wherever its parser loses
+    nothing. Where it does, ours differ:
 
     - Times keep their nanoseconds. HTA rounds starts up and ends down to microseconds: of the 36,209 events of its
       own test trace `ns_resolution` 9,999 are left without a duration and 4,065 with a negative one, and
@@ -152,16 +155,19 @@ def _analysis(loaded: Mapping[int, ChromeTrace], *, include_last: bool, whole: b
 
     class LoadedTrace(HtaTrace):  # type: ignore[misc]  # hta is not typed
         def get_raw_trace_for_one_rank(self, rank: int = 0) -> dict[str, Any]:
-            return _raw_trace(Path(self.trace_files[rank]))
+            return _raw_trace(Path(self.trace_files[rank]), least[rank])
 
     trace = LoadedTrace(trace_files={}, trace_dir="")
     trace.trace_files = {rank: str(file.path) for rank, file in loaded.items()}
     clock = _Clock.of(list(loaded.values()), whole=whole)
+    least: dict[int, int] = {}  # number of an event
     for rank, file in loaded.items():
-        kept, symbols = _kept(file.columns), trace.symbol_table
-        frame = _frame(file, kept, clock, symbols)
+        kept, symbols, numbers = _kept(file.columns), trace.symbol_table, _numbers(file)
+        least[rank] = int(numbers.min(initial=0))
+        frame = _frame(file, kept, numbers[kept], clock, symbols)
         frame = transform_correlation_to_index(frame, symbols)
-        frame["iteration"] = _steps(file.columns, kept, frame["index_correlation"].to_numpy(np.int64))
+        partner = frame["index_correlation"].to_numpy(np.int64)
+        frame["iteration"] = _steps(file.columns, kept, np.where(partner > 0, _rows(numbers)[partner], _NONE))
         trace.traces[rank] = frame
         trace.meta_data[rank] = {**file.metadata, "baseTimeNanoseconds": clock.base_ns}
         names = {file.columns.names[code]: 0 for code in np.unique(file.columns.name[kept]).tolist()}
@@ -236,13 +242,43 @@ def _base_ns(file: ChromeTrace) -> int:
     return base if isinstance(base, int) else 0
 
 
-def _frame(file: ChromeTrace, rows: I64, clock: _Clock, symbols: TraceSymbolTable) -> pd.DataFrame:
+def _numbers(file: ChromeTrace) -> I64:
+    """HTA's number of each of our events: its place in traceEvents; one more where a 0, which means "its partner is not
+    in the trace", would be the number of a partner.
+    """
+    columns, head = file.columns, b""
+    if not len(columns):
+        return np.zeros(0, dtype=np.int64)
+    phases = bytearray()
+    for block in find_events(file.path, iter(Blocks(file.path)))[1]:
+        text = head + block
+        last = 0
+        for found in _PHASE.finditer(text):
+            phases += found[1]
+            last = found.end()
+        head = text[max(last, len(text) - _KEY_BYTES) :]
+    number = np.flatnonzero(np.frombuffer(bytes(phases), dtype=np.uint8) == ord("X"))
+    quality = file.quality
+    if len(number) != len(columns) or len(phases) != quality.events or quality.dropped_events:
+        number = scan(file.path).spans.number  # something is unlike Kineto's layout
+    first = columns.categories[columns.category[int(number.argmin())]]
+    return number + int(number.min() == 0 and (is_launch(first) or is_gpu_work(first)))
+
+
+def _rows(number: I64) -> I64:
+    """Our row of each number."""
+    rows = np.full(int(number.max(initial=0)) + 1, _NONE, dtype=np.int64)
+    rows[number] = np.arange(len(number))
+    return rows
+
+
+def _frame(file: ChromeTrace, rows: I64, numbers: I64, clock: _Clock, symbols: TraceSymbolTable) -> pd.DataFrame:
     """The events as HTA's parser lays them out."""
     columns = file.columns
     start, end = clock.span(file, rows)
     pids, tids = zip(*columns.threads, strict=True) if columns.threads else ((), ())
     data: dict[str, npt.NDArray[Any]] = {
-        "index": rows + _FIRST,
+        "index": numbers,
         "cat": _symbols(symbols, columns.categories, columns.category[rows]),
         "name": _symbols(symbols, columns.names, columns.name[rows]),
         "pid": _ids(pids)[columns.thread[rows]],
@@ -308,7 +344,7 @@ def _decoded(text: str, absent: object) -> object:
 def _steps(columns: EventColumns, rows: I64, partner: I64) -> I64:
     """The ProfilerStep each event belongs to, by its start on the host or by its launch; -1 where there is none.
 
-    partner is the event number of what launched it (0 or less when that is not known).
+    partner is the row of what launched it, _NONE when that is not known.
     """
     matched = [_STEP.match(name) for name in columns.names]
     number = np.array([int(found[1]) if found else _NONE for found in matched] or [_NONE], dtype=np.int64)
@@ -320,23 +356,21 @@ def _steps(columns: EventColumns, rows: I64, partner: I64) -> I64:
     at_start = np.full(len(columns), _NONE, dtype=np.int64)
     at_start[node != ROOT] = number[columns.name[step[forest.span[node[node != ROOT]]]]]
     on_gpu = _stream(columns)[rows] >= 0
-    launched = at_start[np.maximum(partner - _FIRST, 0)]
-    return np.where(on_gpu, np.where(partner > 0, launched, _NONE), at_start[rows])
+    launched = at_start[np.maximum(partner, 0)]
+    return np.where(on_gpu, np.where(partner >= 0, launched, _NONE), at_start[rows])
 
 
-def _raw_trace(path: Path) -> dict[str, Any]:
-    """The file as HTA's overlays need it: `traceEvents` in which event number N is the one our frames call N."""
+def _raw_trace(path: Path, least: int) -> dict[str, Any]:
+    """The file as HTA's overlays need it: `traceEvents` in which event number N is the one our frames call N.
+
+    least: the lowest number of an event in our frames.
+    """
     found = scan(path)
+    nothing = {"ph": "M", "name": "process_sort_index", "pid": 0, "tid": 0, "args": {"sort_index": 0}}
     events = [msgspec.json.decode(text) for text in copy_events(found, np.arange(found.total))]
-    is_span = np.zeros(found.total, dtype=bool)
-    is_span[found.spans.number] = True
-    is_span[found.spans.last] = True
-    spans = [
-        events[at] if at == last else {**events[at], "ph": "X", "dur": ns / 1000}
-        for at, last, ns in zip(
-            found.spans.number.tolist(), found.spans.last.tolist(), found.spans.dur_ns.tolist(), strict=True
-        )
-    ]
-    others = [events[at] for at in np.flatnonzero(~is_span).tolist()]
-    first = {"ph": "M", "name": "process_sort_index", "pid": 0, "tid": 0, "args": {"sort_index": 0}}
-    return {**found.metadata, "traceEvents": [first, *spans, *others]}
+    spans = (part.tolist() for part in (found.spans.number, found.spans.last, found.spans.dur_ns))
+    for at, last, ns in zip(*spans, strict=True):
+        if at != last:
+            events[at], events[last] = {**events[at], "ph": "X", "dur": ns / 1000}, nothing
+    before = [nothing] * (least - int(found.spans.number.min(initial=least)))
+    return {**found.metadata, "traceEvents": [*before, *events]}

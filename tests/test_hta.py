@@ -100,7 +100,7 @@ def outcome(analysis: Analysis, method: str, rank: int, out: Path) -> Any:
 
 
 def assert_same(ours: Any, hta: Any, tolerance: float, where: str) -> None:
-    """Equal values; event numbers aside, which count the file's entries there and events here."""
+    """Equal values, event numbers included."""
     assert type(ours) is type(hta), f"{where}: {ours!r} / {hta!r}"
     if isinstance(ours, BaseException):
         return
@@ -115,7 +115,7 @@ def assert_same(ours: Any, hta: Any, tolerance: float, where: str) -> None:
     elif isinstance(ours, pd.DataFrame):
         assert len(ours) == len(hta), where
         for column in ours.columns:
-            if column in ("index", "index_correlation", "iteration", "end") or (
+            if column in ("iteration", "end") or (
                 column in ("name", "cat", "user_annotation") and "s_name" in ours.columns
             ):
                 continue
@@ -254,6 +254,27 @@ def steps(count: int, first: int = 0) -> TraceBuilder:
         trace.launch(number + 1, start + 15)
         trace.kernel(number + 1, start + 60, 70, name="gemm")
     return trace
+
+
+def test_events_have_the_numbers_of_hta_their_places_in_the_file(tmp_path: Path) -> None:
+    usual, odd, launch_first = steps(2), steps(2), TraceBuilder()
+    odd.events.insert(3, {"ph": "M", "name": "process_name", "pid": 100, "args": {"name": '"ph": "X"'}})
+    odd.events += [
+        {"ph": phase, "cat": "cpu_op", "name": "late", "pid": 100, "tid": 2, "ts": ts}
+        for phase, ts in (("B", 1), ("E", 9))
+    ]
+    launch_first.launch(1, 5)
+    launch_first.kernel(1, 20, 10)
+    for number, (trace, shift) in enumerate(((usual, 0), (odd, 0), (launch_first, 1))):
+        path = trace.write(tmp_path / f"{number}.json")
+        analysis = hta_analysis(path)
+        names, frame = analysis.t.symbol_table.get_sym_table(), analysis.t.traces[0]
+        assert len(frame) and (frame["index"] == frame.index).all()
+        raw = analysis.t.get_raw_trace_for_one_rank(0)["traceEvents"]
+        for at, name in zip(frame["index"], frame["name"], strict=True):
+            assert trace.events[at - shift]["name"] == raw[at]["name"] == names[name]
+        partners = frame[frame["index_correlation"] > 0]
+        assert len(partners) and (frame.loc[partners["index_correlation"], "index_correlation"] == partners.index).all()
 
 
 def test_a_step_is_the_hosts_step_and_not_its_echo_on_the_gpu(tmp_path: Path) -> None:
