@@ -163,7 +163,7 @@ def _analysis(loaded: Mapping[int, ChromeTrace], *, include_last: bool, whole: b
     least: dict[int, int] = {}  # number of an event
     for rank, file in loaded.items():
         kept, symbols, numbers = _kept(file.columns), trace.symbol_table, _numbers(file)
-        least[rank] = int(numbers.min(initial=0))
+        least[rank] = int(numbers.min()) if len(numbers) else 0
         frame = _frame(file, kept, numbers[kept], clock, symbols)
         frame = transform_correlation_to_index(frame, symbols)
         partner = frame["index_correlation"].to_numpy(np.int64)
