@@ -25,6 +25,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 import pandas as pd
 import streamlit as st
 
+from app import outside
 from app.loading import Job
 from profiler_kit.analyses.gpu.roofline import ARGUMENTS as ROOFLINE_ARGUMENTS
 from profiler_kit.errors import InputError
@@ -35,6 +36,7 @@ from profiler_kit.formats.ladder_file import ladder_rows
 from profiler_kit.formats.ladder_record import LadderRecord, read_ladder
 from profiler_kit.formats.study_file import StudyRecord, read_study, study_samples, study_totals
 from profiler_kit.load.discover.jobs import Job as RankJob
+from profiler_kit.load.discover.listing import recorded_at
 from profiler_kit.load.discover.runs import (
     LadderFolder,
     RunFolder,
@@ -111,8 +113,9 @@ _runs, _ladders = _shared(2, ttl_s=2)(find_runs), _shared(2, ttl_s=2)(find_ladde
 
 
 def runs() -> list[RunFolder]:
-    """Every run below the root, looked up again after two seconds."""
-    return _runs(root())
+    """What was opened here, and every run below the root, the newest first; looked up again after two seconds."""
+    listed = sorted(_runs(root()), key=recorded_at, reverse=True)
+    return [*outside.every(), *listed]
 
 
 def ladders() -> list[LadderFolder]:
@@ -122,6 +125,8 @@ def ladders() -> list[LadderFolder]:
 
 def find(key: str) -> RunFolder | None:
     """The run with that key, or None when it is not (or no longer) inside the root."""
+    if key.startswith(outside.PREFIX):
+        return outside.find(key)
     return find_run(root(), key) if key else None
 
 

@@ -17,7 +17,7 @@ from app.parts import widgets  # noqa: E402
 
 # Section of the sidebar -> its pages: file in app_pages/ and title.
 PAGES = {
-    "": {"overview": "Overview"},
+    "": {"runs": "Runs", "overview": "Overview"},
     "Where time goes": {
         "timeline": "Timeline",
         "regions": "Regions",
@@ -29,13 +29,12 @@ PAGES = {
     "Several runs": {"compare": "Compare", "ladder": "Ladder", "ranks": "Ranks"},
     "Everything": {"tables": "Tables", "perfetto": "Perfetto", "doctor": "Doctor"},
 }
-
 st.set_page_config(page_title="profiler_kit", page_icon=str(_HERE / "parts" / "icon.svg"), layout="wide")
 st.html(_HERE / "parts" / "page.html")
 page = st.navigation(
     {
         section: [
-            st.Page(_HERE / "app_pages" / f"{name}.py", title=title, url_path=name, default=name == "overview")
+            st.Page(_HERE / "app_pages" / f"{name}.py", title=title, url_path=name, default=name == "runs")
             for name, title in pages.items()
         ]
         for section, pages in PAGES.items()
@@ -44,18 +43,17 @@ page = st.navigation(
 )
 query_params.keep("token", "")  # a cookie has it from now on: links that are sent around do not give it away
 with widgets.one_line_errors():
-    widgets.pick_run()
-    widgets.pages(PAGES)
-    if page.url_path == "ladder":  # it is of no run
+    if page.url_path == "":
+        if state.lands_on_a_run():
+            st.switch_page("app_pages/overview.py", query_params={"run": st.session_state["run"]})
+        widgets.pages(PAGES)
         page.run()
-    elif cache.runs():
-        widgets.files(state.run())
-        page.run()
+    elif page.url_path != "ladder" and not cache.runs() and not st.query_params.get("run"):
+        st.switch_page("app_pages/runs.py")
     else:
-        st.title("No runs yet")
-        widgets.empty(
-            f"Nothing to show in {widgets.plain(str(cache.root()))}",
-            "Record a run there; it appears here when it is whole. Reload the page to look again.",
-            f"profiler-kit capture --out {widgets.in_root('first')} --model vit_b --device cpu",
-        )
+        widgets.pick_run()
+        widgets.pages(PAGES)
+        if page.url_path != "ladder":  # it is of no run
+            widgets.files(state.run())
+        page.run()
 give_back_memory()

@@ -24,7 +24,7 @@ from app.routes import Headers, allowed_hosts, routes  # noqa: E402
 send_at_once()
 token = os.environ.get("PROFILER_KIT_TOKEN")  # "" when the user wants none
 if token is None:  # started by `streamlit run`, which prints the address
-    token = secrets.token_urlsafe(24)
+    os.environ["PROFILER_KIT_TOKEN"] = token = secrets.token_urlsafe(24)
     print(f"profiler_kit: add this to the address: ?token={token}", flush=True)
 app = st.App(
     _HERE / "dashboard.py",

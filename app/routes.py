@@ -79,7 +79,7 @@ def routes() -> list[BaseRoute]:
         Route("/kit/search", answering(_search)),
         Route("/kit/span", answering(_span)),
         Route("/kit/memory", answering(memory_page, "memory")),
-        Route("/overview", to_start),
+        Route("/runs", to_start),
     ]
     folder = perfetto_folder()
     if folder is not None:
@@ -93,7 +93,7 @@ def routes() -> list[BaseRoute]:
 
 
 def to_start(request: Request) -> Response:
-    """The overview is the start page, whose address Streamlit keeps bare."""
+    """The page of runs is the start page, whose address Streamlit keeps bare."""
     return RedirectResponse("/?" + request.url.query)
 
 

@@ -7,17 +7,31 @@ import streamlit as st
 from app import cache
 from app.query_params import Range
 from profiler_kit.errors import InputError
+from profiler_kit.load.discover.listing import UNKNOWN, WHOLE, health
 from profiler_kit.load.discover.runs import RunFolder, confined
 
 
+def lands_on_a_run() -> bool:
+    """Whether the start of a visit is that of one run: the address names it, or there is no other."""
+    asked, is_first = st.query_params.get("run"), "landed" not in st.session_state
+    st.session_state["landed"] = True
+    if asked is None and is_first:
+        found = cache.runs()
+        asked = found[0].key if len(found) == 1 else None
+    if asked is not None:
+        st.session_state["run"] = asked
+    return asked is not None
+
+
 def follow_address(keys: list[str]) -> None:
-    """Set the picker to the run in the address; without one keep the choice, or take the first."""
+    """Set the picker to the run in the address; without one keep the choice, or take the newest that can be read."""
     asked = st.query_params.get("run")
     if asked is not None:
         st.session_state["run"] = asked
         st.session_state["run_picker"] = asked if asked in keys else None
-    elif st.session_state.get("run") is None:
-        st.session_state["run"] = st.session_state["run_picker"] = keys[0]
+    elif st.session_state.get("run") is None and keys:
+        whole = (run.key for run in cache.runs() if health(run) in (WHOLE, UNKNOWN))
+        st.session_state["run"] = st.session_state["run_picker"] = next(whole, keys[0])
 
 
 def choose_picked() -> None:
@@ -29,7 +43,7 @@ def choose_picked() -> None:
 
 def keep_in_address() -> None:
     """Write the run into the address, so that the page is a link that can be sent."""
-    if st.query_params.get("run") != st.session_state["run"]:
+    if st.session_state.get("run") and st.query_params.get("run") != st.session_state["run"]:
         st.query_params["run"] = st.session_state["run"]
 
 

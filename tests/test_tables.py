@@ -27,6 +27,7 @@ from profiler_kit.findings.doctor import examine
 from profiler_kit.formats.load_file import read_load
 from profiler_kit.formats.study_file import read_study
 from profiler_kit.joined import join_run
+from profiler_kit.load.discover.runs import find_runs
 from profiler_kit.load.trace.file_facts import load_file_facts
 from profiler_kit.ranks import load_ranks
 from profiler_kit.render.html import table_html
@@ -107,6 +108,7 @@ SOURCES: dict[str, Callable[[], list[Any]]] = {
     "layers": lambda: [runs()[1].layers],
     "requests": functools.cache(lambda: [load_run(served_run(Path(tempfile.mkdtemp()))).served]),
     "load": functools.cache(lambda: [read_load(a_load(Path(tempfile.mkdtemp())))]),
+    "runs": functools.cache(lambda: [find_runs(HERE.parent / "traces")]),
     "layers diff": lambda: [{"AB"[number]: run.layers.totals for number, run in enumerate(runs()) if run.layers}],
 }
 

@@ -28,7 +28,7 @@ elif large and not st.toggle("Open the whole trace", help="It may take minutes, 
     widgets.empty(
         f"This trace is large: {fmt_bytes(size)} packed",
         "Select a range on the Timeline page and open that here, or write a part of it to a file:",
-        f"profiler-kit export {widgets.in_root(folder.key)} --time 0:100 --output part.json.gz",
+        f"profiler-kit export {widgets.typed(folder.path)} --time 0:100 --output part.json.gz",
     )
     widgets.go("timeline", "Choose a range")
     st.stop()

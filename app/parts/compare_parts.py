@@ -9,10 +9,13 @@ import streamlit as st
 
 from app import cache, query_params
 from app.parts import tables, widgets
+from profiler_kit.analyses.compare.partner import best_partner
 from profiler_kit.analyses.compare.side_by_side import common_batches, compared, compared_layers
 from profiler_kit.analyses.compare.snapshots import compare_snapshots
 from profiler_kit.analyses.compare.traces import Comparison, Kind
-from profiler_kit.findings.compare import of_comparison, of_memory
+from profiler_kit.findings.compare import not_compared, of_comparison, of_memory
+from profiler_kit.findings.records import in_brief
+from profiler_kit.load.discover.listing import recorded_at
 from profiler_kit.load.discover.runs import RunFolder
 from profiler_kit.render import compare
 from profiler_kit.run import compare_runs
@@ -33,30 +36,18 @@ def pick_others(run: RunFolder) -> list[RunFolder]:
     """The runs to compare with, kept in the address; without any there, the one that is most like this."""
     runs = {one.key: one for one in cache.runs() if one.key != run.key}
     asked = [key for key in st.query_params.get_all("with") if key in runs][:_MOST]
-    default = asked or ([_most_alike(run, list(runs.values())).key] if runs else [])
+    default = asked or ([best_partner(run, list(runs.values()), recorded_at).key] if runs else [])
     chosen = st.multiselect(
         f"Compare {widgets.plain(run.label)} with",
         list(runs),
         default=default,
         key=f"with-{run.key}",
-        format_func=lambda key: runs[key].label,
+        format_func=lambda key: in_brief(runs[key]),
         max_selections=_MOST,
         help="The run on the left is A, what everything is compared with; these are B, C, …",
     )
     query_params.keep_all("with", chosen)
     return [runs[key] for key in chosen]
-
-
-def _most_alike(run: RunFolder, others: list[RunFolder]) -> RunFolder:
-    def alike(other: RunFolder) -> int:
-        parts = sum(
-            getattr(run, part) is not None and getattr(other, part) is not None
-            for part in ("trace", "memory", "layers")
-        )
-        same = run.record is not None and other.record is not None and run.record.model == other.record.model
-        return parts + 4 * same - 8 * (other.problem is not None)
-
-    return max(others, key=alike)
 
 
 def legend(sides: Sides) -> None:
@@ -73,14 +64,11 @@ def legend(sides: Sides) -> None:
 def comparisons(sides: Sides) -> Found:
     """Each run against A; a run whose trace is missing or broken says so, the others go on."""
     found: Found = {}
-    if sides["A"].trace is None:
-        st.caption("A has no trace: regions and kernels cannot be compared.")
-        return found
+    without = [letter for letter, run in sides.items() if run.trace is None]
+    if (missing := not_compared(without)) is not None and len(without) < len(sides):
+        widgets.note(missing)
     for letter, run in sides.items():
-        if letter == "A":
-            continue
-        if run.trace is None:
-            st.caption(f"{letter} has no trace: its regions and kernels cannot be compared.")
+        if letter == "A" or letter in without or "A" in without:
             continue
         with widgets.one_line_errors(), st.spinner(f"Comparing {letter} with A …", show_time=True):
             for side in (sides["A"], run):
@@ -200,11 +188,18 @@ def memory(sides: Sides, found: Found) -> None:
     _tables(["memory_diff_totals", "memory_diff_regions", "memory_diff_stacks"], changes)
 
 
-VIEWS: dict[str, Callable[[Sides, Found], None]] = {
+_OF_TRACES: dict[str, Callable[[Sides, Found], None]] = {
     "Regions": regions,
     "Kinds of work": _kind("work", "diff_work", "GPU work by kind"),
     "Kernels": _kind("kernel", "diff_kernels", "Kernels, those that changed most first"),
     "Operators": _kind("operator", "diff_operators", "Operators, self time on the host"),
-    "Layers": layers,
-    "Memory": memory,
 }
+_OTHERS: dict[str, Callable[[Sides, Found], None]] = {"Layers": layers, "Memory": memory}
+
+
+def views(sides: Sides, found: Found) -> dict[str, Callable[[Sides, Found], None]]:
+    """What can be compared of these runs; of runs without a trace first what they both hold."""
+    if found:
+        return {**_OF_TRACES, **_OTHERS}
+    shared = [part for part in ("memory", "layers") if all(getattr(run, part) is not None for run in sides.values())]
+    return {name: _OTHERS[name] for name in (*(part.capitalize() for part in shared), *_OTHERS)}

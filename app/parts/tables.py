@@ -34,25 +34,39 @@ def show(filled: Filled, key: str, *, rows: int = 12) -> None:
 
 
 def pick_row(filled: Filled, key: str, *, names: Sequence[str], param: str, rows: int = 12) -> int | None:
-    """The same with one row to select; returns its number.
+    """The same with one row to pick, by any of its cells; returns its number.
 
-    The row's name (of `names`, one a row) is kept in the address, and a row named there is selected.
+    The row's name (of `names`, one a row) is kept in the address (as `param`, if given), and a row named there is
+    selected.
     """
-    default = query_params.row_asked(param, list(names))
+    default = query_params.row_asked(param, list(names)) if param else None
     frame, columns = _frame(filled)
     event = st.dataframe(
         frame,
         key=key,
         column_config=columns,
         on_select="rerun",
-        selection_mode="single-row",
+        selection_mode=["single-row", "single-cell"],
         selection_default=None if default is None else {"selection": {"rows": [default]}},
         **_look(len(frame), rows),
     )
     widgets.csv(filled, key)
-    chosen = event["selection"]["rows"]
-    row = int(chosen[0]) if chosen and chosen[0] < len(frame) else None
-    query_params.keep(param, "" if row is None else names[row])
+    row = _last_picked(key, event["selection"]["rows"], [row for row, _ in event["selection"]["cells"]])
+    row = row if row is not None and row < len(frame) else None
+    if param:
+        query_params.keep(param, "" if row is None else names[row])
+    return row
+
+
+def _last_picked(key: str, ticked: Sequence[int], clicked: Sequence[int]) -> int | None:
+    """The row that was ticked or of which a cell was clicked, whichever came last: the browser keeps both."""
+    held: tuple[list[int], list[int], int | None] = st.session_state.get(f"picked-{key}", ([], [], None))
+    row = held[2]
+    if list(ticked) != held[0]:
+        row = next(iter(ticked), None)
+    elif list(clicked) != held[1]:
+        row = next(iter(clicked), None)
+    st.session_state[f"picked-{key}"] = (list(ticked), list(clicked), row)
     return row
 
 
@@ -146,7 +160,8 @@ def _column(one: Shown, *, at_an_end: bool) -> tuple[Sequence[Any], Any]:
 def _in_unit(one: Shown) -> tuple[Sequence[Any], str, str]:
     """Numbers in one unit and the printf format for it; a smaller one than the largest has where that suits most."""
     unit = one.unit.removesuffix("/s")
-    if unit in _SMALLER and 2 * sum(cell.endswith(f" {one.unit}") for cell in one.cells) < len(one.cells):
+    told = [cell for cell, value in zip(one.cells, one.values, strict=True) if value is not None]
+    if unit in _SMALLER and 2 * sum(cell.endswith(f" {one.unit}") for cell in told) < len(told):
         smaller, size = _SMALLER[unit]
         values = [None if value is None else size * value for value in one.values]
         return values, one.unit.replace(unit, smaller), _FORMATS.get(smaller, "%,.2f")

@@ -13,6 +13,7 @@ from app import cache, routes, state
 from profiler_kit.errors import KitError
 from profiler_kit.finding import Finding
 from profiler_kit.findings.numbers import Number
+from profiler_kit.findings.records import in_brief
 from profiler_kit.load.discover.runs import RunFolder
 from profiler_kit.render.figures.style import Figure, standalone
 from profiler_kit.run import Run
@@ -70,25 +71,26 @@ def numbers(shown: Sequence[Number]) -> None:
 
 def in_root(name: str) -> str:
     """A path below the folder that is served, as one would type it."""
-    path = cache.root() / name
+    return typed(cache.root() / name)
+
+
+def typed(path: Path) -> str:
+    """A path as one would type it here."""
     here = Path.cwd()
     return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
 
 
 def pick_run() -> None:
-    """The sidebar: which run, and its files."""
+    """The sidebar: which run, with what is known of it."""
     found = {run.key: run for run in cache.runs()}
-    if not found:
-        st.sidebar.caption("No runs yet")
-        return
     state.follow_address(list(found))
     st.sidebar.selectbox(
         "Run",
         list(found),
         key="run_picker",
-        format_func=lambda key: found[key].label if key in found else key,
+        format_func=lambda key: in_brief(found[key]) if key in found else key,
         on_change=state.choose_picked,
-        help="Run folders, and bare trace or snapshot files, under the folder that is served.",
+        help="Run folders, and bare trace or snapshot files, under the folder that is served; the newest first.",
     )
     state.keep_in_address()
 
@@ -101,7 +103,7 @@ def pages(sections: Mapping[str, Mapping[str, str]]) -> None:
             if section:
                 st.caption(section)
             for name, title in titles.items():
-                st.page_link(f"app_pages/{name}.py", label=title, query_params=run)
+                st.page_link(f"app_pages/{name}.py", label=title, query_params={} if name == "runs" else run)
 
 
 def files(run: RunFolder) -> None:

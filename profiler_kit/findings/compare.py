@@ -25,7 +25,7 @@ _FACTS: Final = ("model", "weights", "optimizations", "dtype", "batch_size", "im
 
 def of_comparison(found: Comparison, records: Records = (None, None), *, b: str = "B") -> list[Finding]:
     """What is different in B, the most important first. b: what the second run is called."""
-    parts = (_headline, _where, _waiting)
+    parts = (_devices, _headline, _where, _waiting)
     said = [*(part(found, records, b) for part in parts), _memory(records), _settings(records), _basis(found, b)]
     return [one for one in said if one is not None]
 
@@ -73,6 +73,32 @@ def noise(row: Change) -> str:
 
 def _finding(one: str, *said: str | Piece, level: Level = "note", **more: object) -> Finding:
     return Finding(one, "change", say(*said), level, **more)  # type: ignore[arg-type]  # fields of a Finding
+
+
+def _devices(found: Comparison, records: Records, b: str) -> Finding | None:
+    """That a run on a GPU is compared with one on none, which all other sentences are to be read by."""
+    first, second = records
+    if first is not None and second is not None:
+        kinds = [record.device.partition(":")[0] for record in (first, second)]
+        names = [record.device_name for record in (first, second)]
+        differ = kinds[0] != kinds[1]
+    else:
+        busy = next((row for row in found.of("total") if row.path[0] == "GPU busy"), None)
+        names = ["a GPU" if busy and side else "none" for side in ((busy.a, busy.b) if busy else (None, None))]
+        differ = names[0] != names[1]
+    if not differ:
+        return None
+    said = f"A ran on {names[0]}, {b} on {names[1]}: what follows compares two kinds of device."
+    return _finding("change-devices", said, level="warning")
+
+
+def not_compared(letters: Sequence[str]) -> Finding | None:
+    """Which runs have no trace; None where all have one."""
+    if not letters:
+        return None
+    what = f"{letters[0]} has" if len(letters) == 1 else f"{', '.join(letters[:-1])} and {letters[-1]} have"
+    said = f"{what} no trace: regions, kernels and operators cannot be compared with it."
+    return _finding("no-trace-to-compare", said if len(letters) == 1 else said.replace("with it", "with them"))
 
 
 def _headline(found: Comparison, records: Records, b: str) -> Finding | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,7 @@ from profiler_kit.formats.ladder_record import BASELINE, FEWEST_MASKS, NO_MASKS,
 from profiler_kit.formats.run_record import RunRecord
 from profiler_kit.formats.study_file import StudyRecord
 from profiler_kit.joined import JoinedRun
+from profiler_kit.load.discover.runs import RunFolder
 from profiler_kit.names import printable
 from profiler_kit.run import Run
 from profiler_kit.text import fmt_ns, fmt_percent, fmt_rate
@@ -35,6 +37,16 @@ def what_ran(record: RunRecord | None) -> str:
     facts += [f"batch {record.batch_size}", f"{record.image_size} px" if record.image_size else "", device]
     facts += [f"torch {record.versions['torch']}"] if "torch" in record.versions else []
     return " · ".join(filter(None, facts))
+
+
+def in_brief(run: RunFolder) -> str:
+    """Name, model, optimizations, device and latency, as far as they are known, for a list to choose from."""
+    record = run.record
+    facts = [run.label if run.key != "." else run.path.name]
+    if record is not None:
+        facts += [record.model, *record.optimizations, record.device_name]
+        facts += [fmt_ns(statistics.median(record.latency_ns))] if record.latency_ns else []
+    return printable(" · ".join(filter(None, facts)))
 
 
 def record_facts(record: RunRecord) -> list[tuple[str, str]]:

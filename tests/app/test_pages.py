@@ -35,13 +35,10 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def show(page: str, run: str, **address: str) -> AppTest:
     test = dashboard()
     test.query_params["run"] = run
-    if page == "overview":
-        test.run()
-    else:
-        test.switch_page(f"app_pages/{page}.py")
-        for name, value in {"run": run, **address}.items():
-            test.query_params[name] = value
-        test.run()
+    test.switch_page(f"app_pages/{page}.py")
+    for name, value in {"run": run, **address}.items():
+        test.query_params[name] = value
+    test.run()
     assert not test.exception, [e.value for e in test.exception]
     return test
 
@@ -498,7 +495,7 @@ def test_an_empty_trace_is_no_empty_page(runs: Path, page: str) -> None:
 def test_a_folder_without_runs_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROFILER_KIT_DIR", str(tmp_path))
     test = dashboard().run()
-    assert not test.exception and test.title[0].value == "No runs yet"
+    assert not test.exception and test.title[0].value == "Runs"
     assert f"profiler-kit capture --out {tmp_path}/first" in test.code[0].value
 
 

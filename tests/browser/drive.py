@@ -42,6 +42,12 @@ def settle(page: Page) -> None:
     expect(page.locator("h1").first).to_be_visible()
 
 
+def cells(page: Page, column: int = 1) -> list[str]:
+    """The texts of a column of the first table, which is drawn: read where screen readers do."""
+    found = page.locator('[data-testid="stDataFrame"]').first.locator(f'td[aria-colindex="{column}"]')
+    return [text.strip() for text in found.all_text_contents()]
+
+
 # ---- the timeline
 
 

@@ -17,7 +17,20 @@ from playwright.sync_api import Browser, Page, ViewportSize, expect
 from profiler_kit.load.discover.runs import key_of
 from profiler_kit.trace import load_trace
 from tests.app.samples import CHECKOUT, Address, make_job, make_runs, serving
-from tests.browser.drive import answered, becomes, drag, marked, new_page, place, settle, the_canvas, until, view, width
+from tests.browser.drive import (
+    answered,
+    becomes,
+    cells,
+    drag,
+    marked,
+    new_page,
+    place,
+    settle,
+    the_canvas,
+    until,
+    view,
+    width,
+)
 from tests.builders import TraceBuilder
 from tests.ladders import write_ladder
 
@@ -345,4 +358,22 @@ def test_a_browser_shows_the_token_once(browser: Browser, tmp_path: Path) -> Non
         page.goto(f"{url}/kit/perfetto?run=gpu")
         expect(page.locator("body[data-sent]")).to_have_count(1)
         assert refused == []
+        _open_from_elsewhere(page, url.link, tmp_path)
         page.context.close()
+
+
+def _open_from_elsewhere(page: Page, link: str, folder: Path) -> None:
+    """The page of runs: a new run appears by itself, a click on its row opens it, and so does a file dropped there."""
+    page.goto(link)
+    settle(page)
+    until(page, lambda: "bare.json.gz" in cells(page))
+    (folder / "traces" / "bare.json.gz").rename(folder / "traces" / "fresh.json.gz")
+    until(page, lambda: "fresh.json.gz" in cells(page))
+    settle(page)
+    row = cells(page).index("fresh.json.gz")
+    page.locator(".dvn-scroller").first.click(position={"x": 120, "y": 35 * (row + 1) + 17})
+    expect(page.locator("h1").first).to_have_text("fresh.json.gz")
+    page.get_by_role("link", name="Runs").click()
+    page.locator('input[type="file"]').set_input_files(folder / "traces" / "gpu" / "memory.pickle")
+    expect(page.locator("h1").first).to_have_text("opened:1/memory.pickle")
+    expect(page.get_by_text("At its peak 2.0 MiB were allocated")).to_be_visible()

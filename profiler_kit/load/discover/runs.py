@@ -5,6 +5,7 @@ Nothing outside the folder is reached, and a file that is still being written is
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import time
@@ -15,7 +16,7 @@ from typing import Final
 from urllib.parse import quote, unquote_to_bytes
 
 from profiler_kit.errors import InputError, KitError
-from profiler_kit.files import PACKED
+from profiler_kit.files import PACKED, require_file
 from profiler_kit.formats.ladder_record import LOG, RESULTS, RESULTS_CSV, ROW
 from profiler_kit.formats.run_record import (
     GRAPH_TRACE,
@@ -31,11 +32,13 @@ from profiler_kit.formats.run_record import (
 )
 from profiler_kit.formats.study_file import STUDY, STUDY_CSV
 from profiler_kit.later import shown
+from profiler_kit.load.snapshot.reader import is_snapshot
 from profiler_kit.load.trace.decompress import Blocks, packing_of
 
 DEPTH: Final = 3  # folders below the root that are looked into
 TRACE_SUFFIXES: Final = tuple(f".json{packed}" for packed in ("", *PACKED))
 SNAPSHOT_SUFFIXES: Final = tuple(plain + packed for plain in (".pickle", ".pkl") for packed in ("", *PACKED))
+_HINT: Final = "Record one with: profiler-kit capture --out DIR"
 _WRITING_S: Final = 2.0  # a file that changed this lately may still have its writer
 _SMALL_BYTES: Final = 1 << 20
 _SMALL_BLOCKS: Final = 256
@@ -55,8 +58,9 @@ _PLAIN: Final = " -_.~+=,@()[]&'!#>"  # what a key keeps as it is, beside letter
 class RunFolder:
     """A run to show. Paths are resolved and inside the root; None where a file is missing.
 
-    key: the path below the root, percent-encoded where it is not plain ASCII, so that it survives any URL.
-    path: the folder, or the file itself when it has no folder of its own.
+    key: the path below the root, percent-encoded where it is not plain ASCII, so that it survives any URL: of the
+    folder, whatever the file in it is called, of a file only where there are others beside it.
+    path: the folder, or the file itself when it has none that makes it a run.
     problem: one line when run.json exists but is broken; the other files can still be shown.
     memory_trace: a trace of the batch that `memory` is of.
     """
@@ -86,7 +90,8 @@ class RunFolder:
 def find_runs(root: str | os.PathLike[str]) -> list[RunFolder]:
     """Every run below `root`, sorted by label; run folders are not searched further.
 
-    Opens nothing but run.json. Skips names that start with a dot (unfinished files have such names) and links that
+    A folder below `root` that holds one trace or snapshot and no run is that run, whatever the file is called. Opens
+    nothing but run.json. Skips names that start with a dot (unfinished files have such names) and links that
     lead out of the root.
 
     Raises InputError when `root` is not a folder or cannot be read.
@@ -129,10 +134,33 @@ def require_root(root: str | os.PathLike[str]) -> Path:
 
 
 def find_run(root: str | os.PathLike[str], key: str) -> RunFolder | None:
-    """The run with that key, None when `find_runs` would not list it; reads no other run."""
+    """The run with that key, or in that file; None when `find_runs` would not list it. Reads no other run."""
     base = require_root(root)
     names = [] if key == "." else os.fsdecode(unquote_to_bytes(key)).split("/")
     return next((run for run in _walk(base, base, DEPTH, names) if run.key == key), None)
+
+
+def run_at(path: Path) -> RunFolder:
+    """The run in a folder or a file outside every root, told by what the file holds; its key is not set.
+
+    Raises InputError when there is none, or when the folder holds several.
+    """
+    if path.is_dir():
+        found = find_run(path, ".")
+        below = [found] if found is not None else find_runs(path)
+        if len(below) != 1:
+            what = f"{len(below)} runs" if below else "no run"
+            raise InputError(
+                f"{path}: found {what}, expected one. Try: profiler-kit serve {path}"
+                if below
+                else f"{path}: found {what}, expected a run folder, a trace, a snapshot or a layers.parquet. {_HINT}"
+            )
+        return below[0]
+    require_file(path, "a run folder, a chrome trace, a memory snapshot or a layers.parquet", _HINT)
+    with path.open("rb") as handle:
+        part = "layers" if handle.read(4) == b"PAR1" else "memory" if is_snapshot(path) else "trace"
+    parts = {name: path if name == part else None for name in ("trace", "memory", "layers")}
+    return RunFolder("", path, None, masks=None, problem=None, **parts)
 
 
 def confined(root: Path, key: str) -> Path | None:
@@ -160,6 +188,16 @@ def _walk(root: Path, folder: Path, depth: int, names: Sequence[str] | None = No
     if run is not None:
         yield run
         return
+    if folder == root or names:
+        yield from _below(root, folder, depth, names)
+        return
+    found = list(itertools.islice(_below(root, folder, depth, None), 2 if names is not None else None))
+    if len(found) == 1 and found[0].path.parent == folder and not found[0].path.is_dir():
+        found = [dataclasses.replace(found[0], key=key_of(root, folder))]
+    yield from found
+
+
+def _below(root: Path, folder: Path, depth: int, names: Sequence[str] | None) -> Iterator[RunFolder]:
     for entry in _entries(folder):
         if names is not None and entry.name not in names[:1]:
             continue

@@ -1,0 +1,69 @@
+"""The parts of the page of runs: what is searched for, opening a file from elsewhere, and looking for new ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from app import cache, outside, query_params
+from app.parts import widgets
+from profiler_kit.errors import InputError
+from profiler_kit.load.discover.runs import RunFolder
+from profiler_kit.table import Filled
+from profiler_kit.tables import every_table
+
+LOOK_EVERY_S = 3.0
+
+
+def searched(found: Sequence[RunFolder]) -> Filled:
+    """The table of runs whose row holds every word that is searched for, in any column."""
+    filled = every_table()["runs"].of_source(found)
+    text = st.text_input(
+        "Search runs", query_params.asked("q"), placeholder="Search: model, device, name, …", key="runs-search",
+        label_visibility="collapsed",
+    )  # fmt: skip
+    query_params.keep("q", text)
+    lines = [" ".join(map(str, row)).casefold() for row in filled.frame.itertuples(index=False)]
+    hits = [all(word in line for word in text.casefold().split()) for line in lines]
+    return filled.table.holding(filled.frame[hits].reset_index(drop=True)) if text else filled
+
+
+def go_to(key: str) -> None:
+    """Show that run."""
+    st.session_state["run"] = key
+    st.switch_page("app_pages/overview.py", query_params={"run": key})
+
+
+def open_another() -> None:
+    """Open a file that is not in the folder: dropped here, or by its path."""
+    st.subheader("Open a file from elsewhere", help="A trace, a memory snapshot, a layers.parquet or a run folder.")
+    if not outside.allowed():
+        st.caption("Only with the token: this server was started with --no-token.")
+        return
+    left, right = st.columns(2, gap="large")
+    number = st.session_state.setdefault("drops", 0)
+    with left, widgets.one_line_errors():
+        file = st.file_uploader(
+            f"Drop it here, up to {outside.DROP_MB} MB; it is kept while the server runs",
+            key=f"drop-{number}",
+            max_upload_size=outside.DROP_MB,
+        )
+        if file is not None:
+            st.session_state["drops"] = number + 1  # another uploader: Streamlit forgets the copy of this one
+            go_to(outside.drop(file.name, file.getbuffer()))
+    with right, widgets.one_line_errors():
+        path = st.text_input("Or the path of a file or folder on the server's machine", key="open-path")
+        if path:
+            try:
+                key = outside.by_path(path)
+            except OSError as error:
+                raise InputError(f"{path}: {error.strerror}, expected a file that can be read.") from error
+            go_to(key)
+
+
+@st.fragment(run_every=LOOK_EVERY_S)
+def watch(keys: Sequence[str]) -> None:
+    """Draw the page anew when there is another run than those, or one is gone."""
+    if [run.key for run in cache.runs()] != list(keys):
+        st.rerun()

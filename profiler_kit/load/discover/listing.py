@@ -1,0 +1,143 @@
+"""List the runs of a folder with what is known of each without loading it, the newest first, and whether it is whole.
+
+Of a file the beginning and the end are looked at, of a small packed one all of it; a large packed one is not judged.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import statistics
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from profiler_kit.formats.run_record import RunRecord
+from profiler_kit.load.discover.runs import RunFolder
+from profiler_kit.load.trace.decompress import Blocks
+from profiler_kit.schema import Column, Schema
+from profiler_kit.units import NS_PER_S
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RUN_LIST: Final = Schema(
+    "RUN_LIST",
+    "run of the folder, the newest first",
+    {
+        "run": Column("str", "Its folder below the one that is served, or the file where that is all there is."),
+        "recorded": Column("str", "Day and time in UTC: of run.json, else when its newest file was written."),
+        "model": Column("str", "What ran, as run.json says."),
+        "optimizations": Column("str", "In the order they were applied, as run.json says.", "with", "room"),
+        "device": Column("str", "Name of the device: of run.json, else of the trace's first one.", unit="text"),
+        "holds": Column("str", "What there is of it: trace, memory, layers, requests."),
+        "latency_ns": Column("float64", "Median of the timed batches, without the profiler."),
+        "rate": Column("float64", "Batch size over that median: images, or what it counts, a second.", "per s"),
+        "peak_bytes": Column("Int64", "Highest memory allocated during the timed batches.", "peak"),
+        "health": Column("str", "Whether its files are whole, as far as their beginning and end tell."),
+        "key": Column("str", "What the addresses of its pages call it.", show="never"),
+    },
+)
+PARTS: Final = ("trace", "memory", "layers", "requests")
+WHOLE, UNKNOWN = "whole", "not looked at yet"
+_LOOK_BYTES: Final = 2 << 20  # a packed file up to here is unpacked to its end: some 20 ms
+_END_BYTES: Final = 64
+_STARTS: Final = {"trace": (b"{", b"["), "memory": (b"\x80", b"PK"), "layers": (b"PAR1",), "requests": (b"PAR1",)}
+_ENDS: Final = {"trace": (b"}", b"]"), "memory": (b".",), "layers": (b"PAR1",), "requests": (b"PAR1",)}
+_DEVICE: Final = re.compile(rb'"deviceProperties"\s*:\s*\[\s*\{[^{}\[\]]{0,200}?"name"\s*:\s*"([^"\\]{1,80})"')
+
+
+def run_list(runs: Iterable[RunFolder]) -> pd.DataFrame:
+    """RUN_LIST of these runs."""
+    rows = [(recorded_at(run), run) for run in runs]
+    rows.sort(key=lambda row: (-row[0].timestamp(), row[1].label.casefold()))
+    return RUN_LIST.of([_row(when, run) for when, run in rows])
+
+
+def recorded_at(run: RunFolder) -> datetime:
+    """When a run was recorded: what run.json says, else the time of its newest file."""
+    try:
+        said = datetime.fromisoformat(run.record.created) if run.record is not None else None
+    except ValueError:
+        said = None
+    if said is None:
+        times = [part.stat().st_mtime for part in _files(run).values() if part.is_file()]
+        said = datetime.fromtimestamp(max(times, default=0.0), UTC)
+    return said.replace(tzinfo=UTC) if said.tzinfo is None else said.astimezone(UTC)
+
+
+def health(run: RunFolder) -> str:
+    """`whole`, or what is wrong with which file."""
+    states = {part: _look(part, str(path), *_version(path))[0] for part, path in _files(run).items()}
+    wrong = ["run.json cannot be read"] if run.problem else []
+    wrong += [f"{part} {state}" for part, state in states.items() if state not in (WHOLE, UNKNOWN)]
+    return "; ".join(wrong) or (UNKNOWN if UNKNOWN in states.values() else WHOLE)
+
+
+def _row(when: datetime, run: RunFolder) -> dict[str, object]:
+    record = run.record
+    median = statistics.median(record.latency_ns) if record is not None and record.latency_ns else float("nan")
+    device = _device(run, record)
+    return {
+        "run": run.label if run.key != "." else run.path.name,
+        "recorded": f"{when:%Y-%m-%d %H:%M}",
+        "model": record.model if record is not None else "",
+        "optimizations": ", ".join(record.optimizations) if record is not None else "",
+        "device": device,
+        "holds": ", ".join(_files(run)),
+        "latency_ns": median,
+        "rate": record.batch_size * NS_PER_S / median if record is not None and median > 0 else float("nan"),
+        "peak_bytes": record.peak_memory_bytes if record is not None else None,
+        "health": health(run),
+        "key": run.key,
+    }
+
+
+def _device(run: RunFolder, record: RunRecord | None) -> str:
+    if record is not None:
+        return record.device_name
+    return "" if run.trace is None else _look("trace", str(run.trace), *_version(run.trace))[1]
+
+
+def _files(run: RunFolder) -> dict[str, Path]:
+    return {part: path for part in PARTS if (path := getattr(run, part)) is not None}
+
+
+def _version(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_mtime_ns, found.st_size
+
+
+@functools.lru_cache(4096)
+def _look(part: str, name: str, _changed_ns: int, size: int) -> tuple[str, str]:
+    """How a version of a file looks, and the device that a trace names; each version is looked at once."""
+    if not size:
+        return "is empty", ""
+    try:
+        blocks = Blocks(Path(name))
+        read = iter(blocks)
+        head = next(read, b"")
+        device = _DEVICE.search(head)
+        named = device[1].decode("utf-8", "replace") if device is not None else ""
+        if not head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(_STARTS[part]):
+            return "cannot be read", named
+        if not blocks.packing:
+            with Path(name).open("rb") as handle:
+                handle.seek(-min(size, _END_BYTES), os.SEEK_END)
+                end = handle.read()
+        elif size > _LOOK_BYTES:
+            return UNKNOWN, named
+        else:
+            end = head
+            for block in read:
+                end = block
+        # torch.save's zip ends in a directory of any bytes
+        whole = not blocks.cut_off and (head.startswith(b"PK") or end.rstrip(b"\r\n\t \0").endswith(_ENDS[part]))
+    except (OSError, ValueError):
+        return "cannot be read", ""
+    return WHOLE if whole else "is cut off", named
