@@ -29,6 +29,24 @@ TraceFile = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")]
+RankTraces = Annotated[
+    list[str],
+    typer.Argument(metavar="TRACE...", help="A folder with one trace per rank, or its address, or the traces."),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Processes that read traces; as many as pay on this machine unless given."),
+]
+Cluster = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="Read on the workers of this Dask scheduler (tcp://host:8786).")
+]
+Store = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH",
+        help="Keep what was read there (a folder or an address), not in JOB.ranks beside the folder of the job.",
+    ),
+]
 LinkedOnly = Annotated[
     bool,
     typer.Option("--linked-only", help="Count only GPU events whose launch and its flow arrow are both in the trace."),
@@ -74,12 +92,20 @@ def open_trace(path: Path, *, arguments: Sequence[str] = ()) -> Trace:
     return trace
 
 
-def open_ranks(paths: Sequence[Path], *, arguments: Sequence[str] = ()) -> Ranks:
-    """Load the traces of a job's ranks likewise; of several files, or of the folder that holds them."""
+def open_ranks(
+    paths: Sequence[str],
+    *,
+    arguments: Sequence[str] = (),
+    workers: int | None = None,
+    cluster: str | None = None,
+    store: str | None = None,
+) -> Ranks:
+    """Read the traces of a job's ranks likewise; of several files, or of the folder that holds them. See load_ranks."""
     from profiler_kit.ranks import load_ranks
 
-    with progress_bar("Loading the ranks") as report:
-        ranks = load_ranks(paths[0] if len(paths) == 1 else paths, report=report)
+    with progress_bar("Reading the ranks") as report:
+        named = paths[0] if len(paths) == 1 else paths
+        ranks = load_ranks(named, workers=workers, cluster=cluster, store=store, report=report)
     lost = ranks.losses
     more = len(lost) - MOST_LOSSES
     for line in (*lost[:MOST_LOSSES], *([f"and {more} more such lines"] if more > 0 else []), *ranks.problems):

@@ -14,7 +14,11 @@ from profiler_kit.cli import help_text
 from profiler_kit.cli.output import (
     AsCsv,
     AsJson,
+    Cluster,
+    RankTraces,
+    Store,
     TraceFile,
+    Workers,
     check_formats,
     open_ranks,
     open_requests,
@@ -29,9 +33,6 @@ _TYPES: Final[Mapping[str, type]] = {
     **{"choice": str, "text": str, "file": str},
     **{"microseconds": float, "count": int, "flag": bool},
 }
-RankTraces = Annotated[
-    list[Path], typer.Argument(metavar="TRACE...", help="A folder with one trace per rank, or the traces.")
-]
 RunFolder = Annotated[
     Path, typer.Argument(metavar="RUN", help="A run folder with requests, as POST /profile of sam serve writes it.")
 ]
@@ -41,6 +42,7 @@ _SOURCES: Final[Mapping[Of, tuple[Any, Callable[..., Any]]]] = {
     "job": (RankTraces, open_ranks),
     "requests": (RunFolder, open_requests),
 }
+_LOADED_WITH: Final[Mapping[Of, Mapping[str, Any]]] = {"job": {"workers": Workers, "cluster": Cluster, "store": Store}}
 
 
 def table_command(name: str) -> Callable[..., None]:
@@ -50,6 +52,7 @@ def table_command(name: str) -> Callable[..., None]:
     argument, _ = _SOURCES[tables[0].of]
     parameters = [_parameter("source", argument, inspect.Parameter.empty)]
     parameters += [_parameter("as_json", AsJson, False), _parameter("as_csv", AsCsv, False)]
+    parameters += [_parameter(name, option, None) for name, option in _LOADED_WITH.get(tables[0].of, {}).items()]
     for option in _options(tables):
         kind: Any = _TYPES[option.kind] | None if option.default is None else _TYPES[option.kind]
         annotation = Annotated[kind, typer.Option(option.flag, help=option.meaning)]
@@ -95,7 +98,7 @@ def run(
     chosen = [table for table in tables if table.by == (given.get("by") or "")]
     _, load = _SOURCES[chosen[0].of]
     arguments = [name for table in chosen for name in table.arguments]
-    loaded = load(source, arguments=arguments)
+    loaded = load(source, arguments=arguments, **{name: given[name] for name in _LOADED_WITH.get(chosen[0].of, ())})
     filled = [
         table.of_source(loaded, **{option.name: given[option.name] for option in table.options}) for table in chosen
     ]
