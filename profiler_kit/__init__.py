@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from profiler_kit.capture.regions import region
     from profiler_kit.capture.runners import profiler_runner
     from profiler_kit.errors import KitError
+    from profiler_kit.ingest.one_rank import ingest_rank
     from profiler_kit.joined import JoinedRun, join_run
     from profiler_kit.models.sam.fast import sam_model_fast_registry
     from profiler_kit.ranks import Ranks, load_ranks
@@ -33,6 +34,7 @@ __all__ = [
     "Snapshot",
     "Trace",
     "__version__",
+    "ingest_rank",
     "join_run",
     "layer_timer",
     "load_ranks",
@@ -54,6 +56,7 @@ HOMES: Final = {
     "Run": "profiler_kit.run",
     "Snapshot": "profiler_kit.snapshot",
     "Trace": "profiler_kit.trace",
+    "ingest_rank": "profiler_kit.ingest.one_rank",
     "join_run": "profiler_kit.joined",
     "layer_timer": "profiler_kit.capture.layers",
     "load_ranks": "profiler_kit.ranks",

@@ -147,7 +147,7 @@ class _Reader:
         self.problem: KitError | None = None
         self._work = work
         self._ended = False
-        self._child = self._start()
+        self._child: subprocess.Popen[bytes] | None = None
 
     def _start(self) -> subprocess.Popen[bytes]:
         code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import main; main()"
@@ -171,7 +171,6 @@ class _Reader:
                 if self._ended:
                     return
                 self._close()
-                self._child = self._start()
                 try:
                     if len(batch) == 1:
                         _write_lost(self._work, batch[0], str(died))
@@ -186,12 +185,13 @@ class _Reader:
                 return
 
     def _read(self, batch: list[Source]) -> None:
-        assert self._child.stdin is not None and self._child.stdout is not None
+        child = self._child = self._child or self._start()
+        assert child.stdin is not None and child.stdout is not None
         try:
-            _send(self._child.stdin, msgspec.msgpack.encode(batch))
-            kind, said = msgspec.msgpack.decode(_received(self._child.stdout), type=tuple[str, str])
-        except (OSError, EOFError):
-            code = self._child.wait()
+            _send(child.stdin, msgspec.msgpack.encode(batch))
+            kind, said = msgspec.msgpack.decode(_received(child.stdout), type=tuple[str, str])
+        except (OSError, EOFError, ValueError):  # ValueError: its pipes were closed, as it was killed
+            code = child.wait()
             raise _DiedError(signal.Signals(-code).name if code < 0 else f"exit code {code}") from None
         if kind:
             raise getattr(errors, kind)(said)
@@ -202,12 +202,15 @@ class _Reader:
         self._close()
 
     def _close(self) -> None:
-        self._child.kill()
-        for pipe in (self._child.stdin, self._child.stdout):
+        child, self._child = self._child, None
+        if child is None:
+            return
+        child.kill()
+        for pipe in (child.stdin, child.stdout):
             with contextlib.suppress(OSError):
                 if pipe is not None:
                     pipe.close()
-        self._child.wait()
+        child.wait()
 
 
 def _send(pipe: IO[bytes], data: bytes) -> None:
@@ -257,7 +260,7 @@ def _on_cluster(work: Work, sources: Sequence[Source], address: str, note: _Note
         readers = sum(client.nthreads().values()) or 1
         work = replace(work, root=_everywhere(work.root))
         reading = {client.submit(ingest_batch, work, one, pure=False): one for one in _batches(sources, readers)}
-        finished = as_completed(list(reading))
+        finished = as_completed(list(reading), loop=client.loop)
         for future in finished:
             batch = reading.pop(future)
             problem = future.exception()

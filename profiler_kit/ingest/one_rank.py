@@ -34,9 +34,8 @@ _TOO_LARGE: Final = (
     "found more than this machine's memory holds, expected a trace that can be read here. Record fewer steps, or read "
     "it on a larger machine."
 )
-_HOST: Final = re.compile(
-    r"(.+?)[_.-]\d+(?:[_.-][\w.-]+)?\.(?:\d+\.)?pt\.trace\.json"
-)  # tensorboard_trace_handler's names
+# the names that tensorboard_trace_handler gives: host, process, time; a worker's name in place of host and process
+_HOST: Final = re.compile(r"(?!(?:rank|worker|gpu)_\d+\.)(.+)_\d+\.(?:.*\.)?\d+\.pt\.trace\.json", re.IGNORECASE)
 _CODE: Final = (
     *(
         "load/trace/*.py",

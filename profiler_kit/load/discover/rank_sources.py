@@ -17,14 +17,17 @@ from typing import Any, Final
 
 from profiler_kit.errors import InputError, OptionError
 from profiler_kit.files import PACKED, temporary_folder
-from profiler_kit.formats.run_record import MASKS, MEMORY_TRACE, RECORD, TRACE
+from profiler_kit.formats.run_record import GRAPH_TRACE, MASKS, MEMORY_TRACE, RECORD, TRACE
 from profiler_kit.load.discover.jobs import Paths
 from profiler_kit.load.discover.runs import TRACE_SUFFIXES, part_file
 
 STORE_SUFFIX: Final = ".ranks"  # of the folder that keeps what was read of a job
 _ADDRESS: Final = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _DEPTH: Final = 4  # folders below the job's that are looked into: job/run/node/rank
-_NO_RANKS: Final = (RECORD, MASKS, *(MEMORY_TRACE.removesuffix(".gz") + packed for packed in ("", *PACKED)))
+_NO_RANKS: Final = (
+    *(RECORD, MASKS),
+    *(part.removesuffix(".gz") + packed for part in (MEMORY_TRACE, GRAPH_TRACE) for packed in ("", *PACKED)),
+)
 _CHANGES: Final = ("ETag", "etag", "md5Hash", "Content-MD5", "mtime", "LastModified", "Last-Modified", "last_modified",
                    "updated", "created")  # fmt: skip
 
