@@ -1,7 +1,7 @@
 """Record jobs of two ranks or more in which it is known who is slow: python benchmarks/slow_rank.py OUT [--ranks 2]
 
-One folder for each job, with the traces that profiler_runner writes and truth.json: nobody is slow; a rank's host sleeps
-in one step, or in all from one on; a rank's GPU has more to do in one step, or in all from one on.
+One folder for each job, with the traces that profiler_runner writes and truth.json: nobody is slow; a rank's host
+sleeps in one step, or in all from one on; a rank's GPU has more to do in one step, or in all from one on.
 """
 
 from __future__ import annotations

@@ -141,6 +141,13 @@ def _source(operators: pd.DataFrame, kernels: pd.DataFrame, telling: npt.NDArray
     return found
 
 
+def bus_factor(operation: str, ranks: int | None) -> float:
+    """What a link carries for each byte of the message of that operation among so many ranks; NaN if not known."""
+    plain = operation.lower().replace("_", "")
+    kind = next((kind for kind in _KINDS if kind[0] in plain), None)
+    return kind[2](ranks) if kind is not None and ranks else np.nan
+
+
 def message_of(values: list[Any], kernel: str) -> Message:
     """What the arguments of a collective say, in the order of ARGUMENTS; kernel: its name, where they say none."""
     name, group, members, ranks, dtype, given, got = values
@@ -151,6 +158,6 @@ def message_of(values: list[Any], kernel: str) -> Message:
     item = _SIZES.get(str(dtype))
     elements = None if kind is None else got if kind[1] else given
     size = elements * item if elements is not None and item is not None else None
-    factor = kind[2](ranks) if kind is not None and ranks else np.nan
+    factor = bus_factor(called, ranks)
     texts = (called, str(group or ""), str(members or ""), ranks, str(dtype or ""), given, got, size)
     return Message(texts, np.nan if size is None else float(size), factor)

@@ -1,0 +1,159 @@
+"""The clocks of the ranks of a job, put on one.
+
+A collective that synchronises ends at one moment on all its members, so that the end on each rank is that moment plus
+what its clock is off: a sparse least squares over all collectives, repeated with less weight for what does not fit.
+Ranks that no collective joins have clocks that cannot be compared: components.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from profiler_kit.load.integers import I64
+from profiler_kit.schema import Column, Schema
+
+F64 = npt.NDArray[np.float64]
+
+CLOCKS: Final = Schema(
+    "CLOCKS",
+    "rank",
+    {
+        "rank": Column("int64"),
+        "component": Column("int64", "Ranks of one number are joined by collectives, and on one clock.", unit="id"),
+        "offset_ns": Column("int64", "What its clock is ahead of the first rank's, in the middle of the recording."),
+        "drift_ppm": Column("float64", "By how much it runs faster, in millionths."),
+        "error_ns": Column("int64", "Half of its ends of collectives are nearer than this to those of the others."),
+        "collectives": Column("int64", "How many it has with others."),
+    },
+)
+DRIFT_FROM_NS: Final = 10_000_000_000  # longer recordings always get a drift
+_ROUNDS: Final = 8
+_STEPS: Final = 200
+_FLOOR_NS: Final = 500.0  # what differs by less is alike
+
+
+@dataclass(frozen=True)
+class Clocks:
+    """One entry per rank. middle_ns: the moment that offsets hold at, drift: nanoseconds per nanosecond."""
+
+    offset: F64
+    drift: F64
+    component: I64
+    error: F64
+    count: I64
+    middle_ns: float
+
+    def correct(self, rank: I64, time: F64) -> F64:
+        """Times of these ranks (places), on one clock per component."""
+        return time - self.offset[rank] - self.drift[rank] * (time - self.middle_ns)
+
+
+def components(rank: I64, collective: I64, ranks: int, collectives: int) -> I64:
+    """The component of each rank, numbered from 0 by the first rank of each."""
+    label = np.arange(ranks)
+    while True:
+        lowest = np.full(collectives, ranks)
+        np.minimum.at(lowest, collective, label[rank])
+        new = label.copy()
+        np.minimum.at(new, rank, lowest[collective])
+        new = np.minimum(new, new[new])
+        if (new == label).all():
+            return np.unique(label, return_inverse=True)[1]
+        label = new
+
+
+def clocks(rank: I64, collective: I64, end: F64, weight: F64, ranks: int) -> Clocks:
+    """The clocks of `ranks` ranks, from the rank, collective, end and weight of each matched kernel."""
+    count = int(collective.max()) + 1 if len(collective) else 0
+    component = components(rank, collective, ranks, count)
+    middle = float(end.min() + end.max()) / 2 if len(end) else 0.0
+    span = float(end.max() - end.min()) if len(end) else 0.0
+    tau = (end - middle) / max(span, 1.0)
+    found = _solved(rank, collective, end, weight, ranks, count, tau * 0)
+    # a drift where the recording is long, or where it explains much of what is left
+    enough = len(end) >= 8 * ranks and span > 0
+    if enough:
+        with_drift = _solved(rank, collective, end, weight, ranks, count, tau)
+        if span > DRIFT_FROM_NS or with_drift[2] < found[2] - 10 * ranks:
+            found = with_drift
+    offset, drift, _, left = found
+    # the first rank of each component is the one that the others are compared with
+    first = np.unique(component, return_index=True)[1][component]
+    offset, drift = offset - offset[first], drift - drift[first]
+    order = np.lexsort((np.abs(left), rank))
+    counts = np.bincount(rank, minlength=ranks)
+    at = np.concatenate(([0], np.cumsum(counts)[:-1])) + np.maximum(counts - 1, 0) // 2
+    error = np.full(ranks, np.nan)
+    error[counts > 0] = np.abs(left)[order[at[counts > 0]]]
+    return Clocks(offset, drift / max(span, 1.0), component, error, counts, middle)
+
+
+def _solved(
+    rank: I64, collective: I64, end: F64, weight: F64, ranks: int, count: int, tau: F64
+) -> tuple[F64, F64, float, F64]:
+    """Offsets, drifts (over the whole recording), how badly they fit, and what is left of each end."""
+    x = np.zeros((2, ranks))
+    if not len(end):
+        return x[0], x[1], 0.0, end
+    robust, cost, left = weight, 0.0, end
+    for _ in range(_ROUNDS):
+        x = _least_squares(rank, collective, end, robust, ranks, count, tau, x)
+        left = _centred(collective, end - x[0][rank] - x[1][rank] * tau, robust, count)
+        scale = max(1.4826 * float(np.median(np.abs(left))), _FLOOR_NS)
+        cost = float(np.log1p((left / (2 * _FLOOR_NS)) ** 2).sum())
+        new = weight / (1 + (left / (2 * scale)) ** 2)
+        if np.allclose(new, robust, rtol=1e-3):
+            break
+        robust = new
+    return x[0], x[1], cost, left
+
+
+def _centred(collective: I64, value: F64, weight: F64, count: int) -> F64:
+    """Each value less the weighted mean of its collective."""
+    sums = np.bincount(collective, weight * value, minlength=count)
+    whole = np.bincount(collective, weight, minlength=count)
+    return np.asarray(value - (sums / np.maximum(whole, 1e-30))[collective])
+
+
+def _least_squares(rank: I64, collective: I64, end: F64, weight: F64, ranks: int, count: int, tau: F64, x: F64) -> F64:
+    """Conjugate gradients on the normal equations, in which the moments of the collectives are eliminated."""
+    drifts = bool(tau.any())
+
+    def normal(value: F64) -> F64:
+        weighted = weight * _centred(collective, value, weight, count)
+        found = np.zeros((2, ranks))
+        found[0] = np.bincount(rank, weighted, minlength=ranks)
+        if drifts:
+            found[1] = np.bincount(rank, weighted * tau, minlength=ranks)
+        return found
+
+    def value_of(unknown: F64) -> F64:
+        return np.asarray(unknown[0][rank] + (unknown[1][rank] * tau if drifts else 0.0))
+
+    scale = np.ones((2, ranks))
+    scale[0] = np.maximum(np.bincount(rank, weight, minlength=ranks), 1e-12)
+    if drifts:
+        scale[1] = np.maximum(np.bincount(rank, weight * tau**2, minlength=ranks), 1e-12)
+    x = x.copy()
+    rest = normal(end - value_of(x))
+    z = rest / scale
+    direction, power = z, float((rest * z).sum())
+    # against all there is to explain: below that is rounding, on which the steps would grow without end
+    enough = 1e-18 * float((normal(end) ** 2 / scale).sum())
+    for _ in range(_STEPS):
+        if power <= enough:
+            break
+        moved = normal(value_of(direction))
+        down = float((direction * moved).sum())
+        if down <= 0:
+            break
+        x += power / down * direction
+        rest = rest - power / down * moved
+        z = rest / scale
+        new = float((rest * z).sum())
+        direction, power = z + new / power * direction, new
+    return x
