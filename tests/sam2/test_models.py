@@ -15,6 +15,7 @@ from profiler_kit.models.sam.scenes import generate_scenes
 from profiler_kit.models.sam.train_check import kept_by_default
 from profiler_kit.models.sam2 import models
 from profiler_kit.models.sam2.decoder import share_decoder
+from profiler_kit.models.sam2.gelu import fuse_gelu
 from profiler_kit.models.sam2.models import SHAPES, load_model, shipped_checkpoint, to_meta
 from profiler_kit.models.sam2.segmenter import DEFAULTS, Sam2Segmenter
 
@@ -202,3 +203,16 @@ def test_checkpoints_that_do_not_fit(official: Path, tmp_path: Path) -> None:
     path.write_text("not a checkpoint\n")
     assert message(path) == f"{path}: not written by torch.save, {KIND}"
     assert message(tmp_path / "none.pt").startswith(f"{tmp_path / 'none.pt'}: no such file, {KIND}")
+
+
+def test_gelu_inside_the_products_of_the_encoder() -> None:
+    sam = load_model("sam2_nano", seed=0, side=64).model
+    keys, images = set(sam.state_dict()), torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        wanted = sam.image_encoder(images)
+        fused = fuse_gelu(sam)
+        found = fused.image_encoder(images)
+        traced = torch.export.export(fused.image_encoder, (images,)).graph
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    assert set(fused.state_dict()) == keys
+    assert sum("linear_gelu" in str(node.target) for node in traced.nodes) == 10

@@ -257,6 +257,11 @@ ALL_MASKS_LADDER: Final = (
     LadderRow("CUDA graphs", (*_OURS, "all_points", "compile_graphs", "compile_decoder")),
     LadderRow("device resize", (*_OURS, "all_points", "device_resize", "compile_graphs", "compile_decoder")),
     LadderRow("decoder graph", (*_OURS, "all_points", "device_resize", "compile_graphs", "graph_decoder")),
+    LadderRow(
+        "fp16",
+        ("fp16", *_OURS[1:], "all_points", "device_resize", "compile_graphs", "graph_decoder"),
+        alternative=True,
+    ),
 )
 _CPU_EXACT: Final = _EXACT[1:]
 # What a server runs, by name: the first four as the server of sam2's example calls them, then ours.

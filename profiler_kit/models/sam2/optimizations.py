@@ -11,6 +11,7 @@ import torch
 
 from profiler_kit.models.sam import optimizations as sam1
 from profiler_kit.models.sam2.decoder import share_decoder
+from profiler_kit.models.sam2.gelu import fuse_gelu
 from profiler_kit.models.sam2.models import Sam2
 from profiler_kit.workload import optimizations as general
 from profiler_kit.workload.optimizations import FP8, PRECISION, LadderRow, Optimization, others
@@ -45,7 +46,13 @@ def _graph_encoder(sam: Sam2) -> Sam2:
 def _compiled(name: str, about: str, apply: Callable[[Sam2], Sam2], *, needs_cuda: bool = False) -> Optimization:
     excludes = others(_COMPILED, name)
     return Optimization(
-        name, about, apply, after=(*PRECISION, "fp8"), excludes=excludes, needs_cuda=needs_cuda, compiles=True
+        name,
+        about,
+        apply,
+        after=(*PRECISION, "fp8", "fused_gelu"),
+        excludes=excludes,
+        needs_cuda=needs_cuda,
+        compiles=True,
     )
 
 
@@ -55,6 +62,14 @@ OPTIMIZATIONS: Final[Mapping[str, Optimization]] = {
         *(sam1.OPTIMIZATIONS[name] for name in PRECISION),
         replace(
             FP8, about="products of the encoder's blocks in float8, activations scaled row by row", apply=_quantize
+        ),
+        Optimization(
+            "fused_gelu",
+            "GELU inside the encoder's matrix products, in its tanh form",
+            fuse_gelu,
+            after=PRECISION,
+            excludes=("fp8",),
+            exact=False,
         ),
         _compiled("compile", "torch.compile of the image encoder, mode default", compile_encoder),
         _compiled(
@@ -90,7 +105,8 @@ LADDER: Final = (
     LadderRow("bf16", ("bf16",)),
     LadderRow("compile", ("bf16", "compile")),
     LadderRow("CUDA graphs", ("bf16", "compile_graphs")),
-    LadderRow("decoder compiled", ("bf16", "compile_graphs", "compile_decoder")),
+    LadderRow("fused GELU", ("bf16", "fused_gelu", "compile_graphs")),
+    LadderRow("decoder compiled", ("bf16", "fused_gelu", "compile_graphs", "compile_decoder")),
     LadderRow("max-autotune", ("bf16", "compile_max", "compile_decoder"), alternative=True),
     LadderRow("fp8", ("bf16", "fp8", "compile_graphs", "compile_decoder"), alternative=True),
 )
@@ -108,6 +124,7 @@ ALL_MASKS_LADDER: Final = (
     LadderRow("shared decoder", ("bf16", *_SHARED, *_GRAPHS)),
     LadderRow("fp16", ("fp16", *_SHARED, *_GRAPHS), alternative=True),
     LadderRow("decoder graph", ("bf16", *_SHARED, "compile_graphs", "graph_decoder")),
+    LadderRow("fused GELU", ("bf16", "fused_gelu", *_SHARED, "compile_graphs", "graph_decoder")),
     LadderRow("fp8", ("bf16", "fp8", *_SHARED, "compile_graphs", "graph_decoder"), alternative=True),
 )
 # What a server runs, by name, as SAM's.
@@ -116,8 +133,8 @@ MODES: Final[Mapping[str, tuple[str, ...]]] = {
     "ao": ("shared_decoder",),
     "fast": ("all_points", "shared_decoder", *_BOTH),
     "furious": ("fp16", *_SHARED, *_BOTH),
-    "graphs": ("bf16", *_SHARED, *_GRAPHS),
-    "fp8": ("bf16", "fp8", *_SHARED, *_GRAPHS),
+    "graphs": ("bf16", "fused_gelu", *_SHARED, "compile_graphs", "graph_decoder"),
+    "fp8": ("bf16", "fp8", *_SHARED, "compile_graphs", "graph_decoder"),
 }
 CPU_LADDER: Final = (_BASE, LadderRow("bf16", ("bf16",), alternative=True), LadderRow("compile", ("compile",)))
 CPU_ALL_MASKS_LADDER: Final = (
