@@ -1,7 +1,7 @@
 """Which GPU events have a time that can be believed; the others are counted and said, and are in no sum.
 
 Two things are told apart. No time was recorded: CUPTI says 0 for start and end where it could not collect them, and
-Kineto writes that 0 (or a moment years away from the recording). And a duration that cannot be: longer than a day, or
+Kineto writes that 0 (or -1, or a moment years away from the recording). And a duration that cannot be: longer than a day, or
 one that reaches past later kernels of the same stream, which runs its work in order.
 """
 
@@ -27,6 +27,8 @@ CLOCK_NS: Final = 2_000
 # A kernel may begin while the one before it ends (programmatic dependent launch: up to 0.1 us in real captures, a few
 # us by what it is made for), but then it ends after it. Only beyond this is such an overlap taken for a wrong duration.
 SIDE_BY_SIDE_NS: Final = 1_000_000
+SKEW_NS: Final = 100_000  # more than the clocks of host and GPU disagree in real captures
+PLACEHOLDERS_NS: Final = ((1 << 32) - 1, ((1 << 32) - 1) * 1000)  # -1 as an unsigned number, in ns or us
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,11 @@ def doubt(columns: EventColumns, gpu: I64, launch_start_ns: I64, process: I64) -
     """
     start, dur = columns.start_ns[gpu], columns.dur_ns[gpu]
     untimed = without_time(columns)[gpu]
-    # a start of exactly 0 long before the launch is the same placeholder
-    untimed |= (start == 0) & (launch_start_ns != MISSING) & (launch_start_ns > NS_PER_S)
+    # a start of exactly 0 before the launch is the same placeholder, beyond what other events tell of the clocks
+    launched = launch_start_ns != MISSING
+    early = np.where(launched, launch_start_ns, start) - start
+    untimed |= (start == 0) & (early > max(SKEW_NS, int(early.max(where=start != 0, initial=0))))
+    untimed |= np.isin(dur, PLACEHOLDERS_NS)
     impossible = ~untimed & (dur > DAY_NS)
     overrun, room = np.full(len(gpu), MISSING, dtype=np.int64), np.full(len(gpu), MISSING, dtype=np.int64)
     in_order = np.flatnonzero(~untimed & (dur > 0) & _in_order(columns, gpu))

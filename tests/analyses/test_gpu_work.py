@@ -277,12 +277,24 @@ def test_a_gpu_clock_of_its_own_is_believed_and_said(tmp_path: Path) -> None:
     assert (summary["gpu_timeline"]["total_ns"], summary["quality"]["untimed_gpu_events"]) == (50_000, 0)
 
 
-def test_a_placeholder_start_long_before_the_launch_is_no_time(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("first", "at", "dur", "untimed"),
+    [
+        (5_000_000, 0, 10, 1),  # a start of 0 long before the launch
+        (1_000, 0, 10, 1),
+        (1_000, 0.001, 10, 0),  # a clock that is another one
+        (50, 0, 10, 0),
+        (1_000, 1_110, 4_294_967.295, 1),  # -1 in 32 bits
+        (1_000, 1_110, 4_294_967_295, 1),
+        (1_000, 1_110, 4_294_967.296, 0),
+    ],
+)
+def test_a_placeholder_is_no_time(first: float, at: float, dur: float, untimed: int, tmp_path: Path) -> None:
     trace = TraceBuilder()
-    launched(trace, 1, 0, 10, 5_000_000)
-    launched(trace, 2, 5_000_100, 10, 5_000_001)
+    launched(trace, 1, at, dur, first)
+    launched(trace, 2, first + 100, 10, first + 1)
     found = loaded(trace, tmp_path).summary()
-    assert (found["gpu_timeline"]["total_ns"], found["quality"]["untimed_gpu_events"]) == (10_000, 1)
+    assert (found["gpu_timeline"]["total_ns"] == 10_000, found["quality"]["untimed_gpu_events"]) == (untimed, untimed)
 
 
 def test_a_duration_of_years_is_impossible_also_at_the_end_of_a_stream(tmp_path: Path) -> None:
