@@ -106,11 +106,17 @@ DAY = 86_400 * 10**9
 ON_GPU = ("kernel", "gpu_memcpy", "gpu_memset")
 
 
-def believed(spans: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The GPU events whose time can be: it was recorded, and in-order streams leave room for it."""
+def believed(spans: list[dict[str, Any]], calls: dict[int, Any]) -> list[dict[str, Any]]:
+    """The GPU events whose time can be: it was recorded, and in-order streams leave room for it.
+
+    calls: the launch of each GPU event by its order in the file.
+    """
     found = [e for e in spans if e.get("cat") in ON_GPU]
     found = [e for e in found if (e["start"], e["end"]) != (0, 0) and e["end"] - e["start"] <= DAY]
     found = [e for e in found if e["end"] - e["start"] not in (2**32 - 1, 1000 * (2**32 - 1))]
+    early = {e["order"]: calls[e["order"]]["start"] - e["start"] for e in found if calls[e["order"]]}
+    usual = max([100_000, *(early.get(e["order"], 0) for e in found if e["start"])])
+    found = [e for e in found if e["start"] or early.get(e["order"], 0) <= usual]
     rocm = any(e["name"].startswith("hip") for e in spans)
     lanes = defaultdict(list)
     for e in found:
@@ -167,8 +173,9 @@ def attribute(path: Path) -> list[tuple[dict[str, Any], Path_]]:
     by_id = defaultdict(list)
     for e in gpu:
         by_id[e["args"].get("correlation")].append(e)
-    for e in believed(spans):
-        launch = launch_of(e, launches, by_id) or operator_of(e, launches, operators)
+    calls = {e["order"]: launch_of(e, launches, by_id) for e in gpu}
+    for e in believed(spans, calls):
+        launch = calls[e["order"]] or operator_of(e, launches, operators)
         if launch is None:
             result.append((e, ("(unlinked)",)))
             continue

@@ -1,8 +1,8 @@
 """Which GPU events have a time that can be believed; the others are counted and said, and are in no sum.
 
 Two things are told apart. No time was recorded: CUPTI says 0 for start and end where it could not collect them, and
-Kineto writes that 0 (or -1, or a moment years away from the recording). And a duration that cannot be: longer than a day, or
-one that reaches past later kernels of the same stream, which runs its work in order.
+Kineto writes that 0 (or -1, or a moment years away from the recording). And a duration that cannot be: longer than a
+day, or one that reaches past later kernels of the same stream, which runs its work in order.
 """
 
 from __future__ import annotations
@@ -136,15 +136,29 @@ def _overruns(columns: EventColumns, gpu: I64, process: I64) -> tuple[Mask, I64]
     run = np.concatenate(([0], np.cumsum(~same)))
     after = np.empty(len(gpu), dtype=np.int64)
     after[by_launch] = by_launch[last_of_run][run] + 1
-    # earliest end from each place on within its stream: ranks of ends with the stream in front, so that one running
-    # minimum from the back serves all streams
-    sorted_ends = np.sort(end)
-    rank = group * len(gpu) + np.searchsorted(sorted_ends, end[order])
-    earliest = np.minimum.accumulate(rank[::-1])[::-1]
     place = np.flatnonzero((after < len(gpu)) & (group[np.minimum(after, len(gpu) - 1)] == group))
     rows, next_place = order[place], after[place]
     following[rows] = start[order[next_place]]
     past = end[rows] - following[rows]
-    ended_before = sorted_ends[earliest[next_place] % len(gpu)] < end[rows]
-    over[rows] = (ended_before & (past > CLOCK_NS)) | (past > SIDE_BY_SIDE_NS)
+    over[rows] = past > SIDE_BY_SIDE_NS
+    # the successors that began more than the clock before the end: starts as ranks with the stream in front
+    doubtful = np.flatnonzero((past > CLOCK_NS) & ~over[rows])
+    ranks = np.sort(start)
+    rank = group * (len(gpu) + 1) + np.searchsorted(ranks, start[order])
+    late = group[place[doubtful]] * (len(gpu) + 1) + np.searchsorted(ranks, end[rows[doubtful]] - CLOCK_NS)
+    earliest = _least(end[order], next_place[doubtful], np.searchsorted(rank, late))
+    over[rows[doubtful]] |= earliest < end[rows[doubtful]]
     return over, following
+
+
+def _least(values: I64, first: I64, last: I64) -> I64:
+    """The least of the values of each range, which is not empty; all ranges in log n passes over the values."""
+    found = np.empty(len(first), dtype=np.int64)
+    size = 1
+    while len(first) and size <= int((last - first).max()):
+        # values are now the least of so many from each place on: two of these cover a range of less than twice as many
+        mine = (last - first >= size) & (last - first < 2 * size)
+        found[mine] = np.minimum(values[first[mine]], values[last[mine] - size])
+        values = np.minimum(values[:-size], values[size:])
+        size *= 2
+    return found
