@@ -24,10 +24,12 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).absolute().parents[1]))  # a checkout works without being installed
 
+from profiler_kit.analyses.gpu.collectives import ARGUMENTS as COLLECTIVES
+from profiler_kit.analyses.gpu.roofline import ARGUMENTS as ROOFLINE
 from profiler_kit.files import write_json
 from profiler_kit.trace import Trace, load_trace
 
-ARGUMENTS = ("input_dims", "input_type", "concrete_inputs")
+ARGUMENTS = (*ROOFLINE, *COLLECTIVES)
 SHARED: dict[str, Callable[[Trace], Any]] = {
     "gpu_events": lambda trace: trace.gpu_events(),
     "kernel_details": lambda trace: trace.kernel_details(),
@@ -60,18 +62,20 @@ ANALYSES: dict[str, Callable[[Trace], Any]] = {
 
 
 def measure(path: Path, repeats: int) -> dict[str, Any]:
-    """Seconds of each step, one sample a repeat."""
+    """Seconds of each step, and of the processor, one sample a repeat."""
     samples: dict[str, list[float]] = {name: [] for name in (*SHARED, *ANALYSES)}
+    busy: dict[str, list[float]] = {name: [] for name in samples}
     events = 0
     for _ in range(repeats):
         trace = load_trace(path, arguments=ARGUMENTS)
         events = len(trace.columns)
         gc.collect()
         for name, ask in (*SHARED.items(), *ANALYSES.items()):
-            since = time.perf_counter()
+            since, busy_since = time.perf_counter(), time.process_time()
             ask(trace)
             samples[name].append(time.perf_counter() - since)
-    return {"trace": path.name, "events": events, "seconds": samples}
+            busy[name].append(time.process_time() - busy_since)
+    return {"trace": path.name, "events": events, "seconds": samples, "cpu_seconds": busy}
 
 
 def main() -> None:
@@ -86,7 +90,8 @@ def main() -> None:
         print(f"{one['trace']}: {one['events']:,} events")
         for name, seconds in one["seconds"].items():
             low, middle, high = min(seconds), statistics.median(seconds), max(seconds)
-            print(f"  {name:20} {middle:7.3f} s ({low:.3f} to {high:.3f})")
+            cpu = statistics.median(one["cpu_seconds"][name])
+            print(f"  {name:20} {middle:7.3f} s ({low:.3f} to {high:.3f}), CPU {cpu:.3f} s")
     if given.out is not None:
         git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
         environment = {

@@ -174,8 +174,8 @@ def find_launch_contexts(
         outer = np.where(replays, operators.forest.innermost(*launched), node)
     modules = nest_modules(columns)
     module = spread_out(modules.forest.innermost(thread, start))
-    names = [columns.names[code].removeprefix(MODULE_PREFIX) for code in columns.name[modules.event].tolist()]
-    path, paths = paths_of(modules.forest.parent, names, [()])
+    names = [name.removeprefix(MODULE_PREFIX) for name in columns.names]
+    path, paths = paths_of(modules.forest.parent, columns.name[modules.event].astype(np.int64), names, [()])
     return LaunchContexts(
         operator=operators.at(spread_out(node)),
         outer_operator=operators.at(spread_out(operators.outermost(outer, *launched))),

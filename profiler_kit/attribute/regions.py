@@ -186,8 +186,9 @@ class Regions:
         parent = _across_threads(columns, forest, event[instance[1:]], backward)
         first = np.full(len(event), ROOT, dtype=np.int64)
         first[instance[:0:-1]] = np.arange(len(instance) - 1, 0, -1)  # the lowest node of an instance wins
-        by_node = [names[row] for row in instance[1:].tolist()]
-        path, paths = paths_of(parent, by_node, [NO_REGION, UNLINKED, ()])
+        codes: dict[str, int] = {}
+        by_node = [codes.setdefault(names[row], len(codes)) for row in instance[1:].tolist()]
+        path, paths = paths_of(parent, np.array(by_node, dtype=np.int64), list(codes), [NO_REGION, UNLINKED, ()])
         return Regions(forest, parent, instance, path, paths, event, first, names, step, backward, shortened)
 
     def open_at(self, thread: npt.NDArray[np.int32], time: I64) -> I64:
@@ -390,15 +391,12 @@ def ties_of(columns: EventColumns, event: I64, start: I64, end: I64) -> tuple[I6
     return external, name
 
 
-def paths_of(parent: I64, names: list[str], fixed: list[Path]) -> tuple[I64, list[Path]]:
-    """Path of each node of a forest as an index, and the paths; names holds one per node but ROOT.
+def paths_of(parent: I64, name: I64, spelled: Sequence[str], fixed: list[Path]) -> tuple[I64, list[Path]]:
+    """Path of each node of a forest as an index, and the paths.
 
-    The paths begin with `fixed`, whose first is ROOT's.
+    name: of each node but ROOT, an index of spelled. The paths begin with `fixed`, whose first is ROOT's.
     """
-    codes: dict[str, int] = {}
     known = {path: code for code, path in enumerate(fixed)}
-    name = np.array([codes.setdefault(spelled, len(codes)) for spelled in names], dtype=np.int64)
-    spelled = list(codes)
     paths = list(fixed)
     path = np.zeros(len(parent), dtype=np.int64)
     depth = depths(parent)

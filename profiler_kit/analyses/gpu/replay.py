@@ -318,15 +318,9 @@ def critical_path(replay: Replay, details: pd.DataFrame, calls: pd.DataFrame) ->
     previous = _before_on_stream(replay.stream, ended).tolist()
     waited = np.flatnonzero(ended[replay.after] > replay.wait_start) if len(replay.after) else replay.after
     waited_end = replay.wait_end[waited]
-    # one list per column, filled from the end; `of` is the GPU event, or the wait, that a stretch is named after
-    kinds, of, begins, lengths = list[str](), list[int](), list[int](), list[int]()
-
-    def add(kind: str, row: int, since: int, until: int) -> None:
-        if until > since:
-            kinds.append(kind)
-            of.append(row)
-            begins.append(since)
-            lengths.append(until - since)
+    # from the end back; `of` is the GPU event, or the wait, that a stretch is named after
+    stretches: list[tuple[str, int, int, int]] = []  # kind, of, since, until
+    add = stretches.append
 
     at = max(int(ended.max(initial=-BIG)), replay.last_host_ns)
     node = int(ended.argmax()) if len(end) and int(ended.max()) == at else NONE
@@ -335,14 +329,14 @@ def critical_path(replay: Replay, details: pd.DataFrame, calls: pd.DataFrame) ->
         if node == NONE:  # the host, back to the last call that waited
             place = int(np.searchsorted(waited_end, at, side="right")) - 1
             back = int(waited_end[place]) if place >= 0 else replay.first_ns
-            add("host", launched, back, at)
+            add(("host", launched, back, at))
             if place < 0:
                 break
             call = int(waited[place])
             node = int(replay.after[call])
             at = end[node]
-            add("wait", call, at, back)
-        add("GPU", node, start[node], at)
+            add(("wait", call, at, back))
+        add(("GPU", node, start[node], at))
         at, launched, before = start[node], node, previous[node]
         if other[node] != NONE:
             until, node = end[other[node]], other[node]
@@ -350,16 +344,20 @@ def critical_path(replay: Replay, details: pd.DataFrame, calls: pd.DataFrame) ->
             until, node = min(end[before], at), before
         else:
             until, node = max(launch[node], replay.first_ns), NONE
-        add("latency", launched, until, at)
+        add(("latency", launched, until, at))
         at = until
-    return _named(replay, details, calls, kinds[::-1], of[::-1], begins[::-1], lengths[::-1])
+    return _named(replay, details, calls, [one for one in stretches[::-1] if one[3] > one[2]])
 
 
 def _named(
-    replay: Replay, details: pd.DataFrame, calls: pd.DataFrame, kinds: list[str], of: list[int], *times: list[int]
+    replay: Replay, details: pd.DataFrame, calls: pd.DataFrame, stretches: list[tuple[str, int, int, int]]
 ) -> pd.DataFrame:
     """The stretches as CRITICAL_PATH: the GPU event, the call that waited, or the operator that launches next."""
-    kind, row = np.array(kinds, dtype=object), np.array(of, dtype=np.int64)
+    if not stretches:
+        return CRITICAL_PATH.empty()
+    kinds, *numbers = zip(*stretches, strict=True)
+    kind = np.array(kinds, dtype=object)
+    row, start, until = (np.array(column, dtype=np.int64) for column in numbers)
     gpu, waits = kind == "GPU", kind == "wait"
     loose = row == NONE
     found = np.append(details["operator"].astype(object).where(details["operator"].notna(), "").to_numpy(), "")[row]
@@ -368,8 +366,7 @@ def _named(
     event[waits] = replay.wait_event[row[waits]]
     names = pd.Series(calls["name"].astype(object).to_numpy(), index=calls["event"].to_numpy())
     found[waits] = names.loc[event[waits]].to_numpy()
-    start, dur = (np.array(time, dtype=np.int64) for time in times)
-    frame = pd.DataFrame({"kind": kind, "name": found, "start_ns": start, "dur_ns": dur})
+    frame = pd.DataFrame({"kind": kind, "name": found, "start_ns": start, "dur_ns": until - start})
     frame["event"] = pd.Series(event).astype("Int64").mask(loose | ~(gpu | waits))
     return CRITICAL_PATH.cast(frame)
 

@@ -62,7 +62,7 @@ def call_tree(operators: pd.DataFrame, details: pd.DataFrame) -> pd.DataFrame:
         return CALL_TREE.empty()
     # path of operators of each call: as a forest, whose node 0 is none
     parent = np.concatenate(([ROOT], operators["parent"].fillna(-1).to_numpy(dtype=np.int64) + 1))
-    of_call, chains = paths_of(parent, operators["name"].astype(object).tolist(), [()])
+    of_call, chains = paths_of(parent, codes_of(operators["name"]), list(operators["name"].cat.categories), [()])
     row_of = np.zeros(int(operators["event"].max()) + 2 if len(operators) else 1, dtype=np.int64)
     row_of[operators["event"].to_numpy()] = np.arange(1, len(operators) + 1)
     call = row_of[details["operator_event"].fillna(-1).to_numpy(dtype=np.int64)]
@@ -113,7 +113,7 @@ def _python(columns: EventColumns, details: pd.DataFrame) -> tuple[list[Path], I
     event, forest = nested.event, nested.forest
     if not len(event):
         return [], np.zeros((0, 5), dtype=np.int64)
-    path, paths = paths_of(forest.parent, [columns.names[code] for code in columns.name[event].tolist()], [()])
+    path, paths = paths_of(forest.parent, columns.name[event].astype(np.int64), columns.names, [()])
     dur = columns.dur_ns[event]
     own = np.zeros((len(paths), 5), dtype=np.int64)
     np.add.at(own[:, 0], path[1:], 1)
