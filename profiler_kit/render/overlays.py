@@ -16,6 +16,7 @@ from profiler_kit.models.sam.accuracy import ImageMasks, decode, read_masks_file
 from profiler_kit.render.pictures import open_image, overlay_png
 
 MOST: Final = 40  # masks in one picture
+FLOAT, INT8 = "student", "int8"  # rows of a student, as sam student eval names them
 
 
 def sample_count(folder: Path) -> int:
@@ -29,14 +30,16 @@ def with_masks(folder: Path, techniques: Sequence[str]) -> list[str]:
 
 
 def row_overlay(folder: Path, technique: str, number: int = 0) -> bytes:
-    """Image `number` with the baseline's masks, and with those of the row, as one PNG.
+    """Image `number` with the baseline's masks, and with those of the row, as one PNG; of a student in int8 between
+    them those of the student in float.
 
     Raises InputError when the ladder kept no such image or no masks, and as `read_masks_file`.
     """
     picture = folder / SAMPLES / f"{number}.jpg"
     if not picture.is_file():
         raise InputError(f"{picture}: no such file, expected an image that the ladder kept. Measure the ladder again.")
-    panels = [(name, _masks(folder, name, number)) for name in dict.fromkeys((BASELINE, technique))]
+    between = with_masks(folder, [FLOAT]) if technique == INT8 else []
+    panels = [(name, _masks(folder, name, number)) for name in dict.fromkeys((BASELINE, *between, technique))]
     image = open_image(picture)
     for name, masks in panels:
         if (masks.height, masks.width) != (image.height, image.width):

@@ -298,6 +298,7 @@ def _portable(plan: LadderPlan, text: str) -> str:
     for place in dict.fromkeys((plan.out.resolve(), plan.out.absolute(), plan.out)):
         text = re.sub(rf"(?<![\w./-]){re.escape(str(place))}/", "", text)
         text = re.sub(rf"(?<![\w./-]){re.escape(str(place))}(?![\w./-])", place.name, text)
+        text = re.sub(rf"(?<=--out ){re.escape(str(place.parent))}(?![\w./-])", place.parent.name, text)
     return text
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,10 @@ def test_masks_beside_the_baselines(tmp_path: Path) -> None:
     grey = image[34 + 470, 320]
     assert np.ptp(grey) < 4 and np.ptp(left[170, 170]) > 20 and np.ptp(left[250, 470]) > 20  # in the masks: colour
     assert [path.parent.name for path in write_overlays(folder, ["fp32", "bf16", "oom"])] == ["fp32", "bf16"]
+    for name in ("student", "int8"):
+        shutil.copytree(folder / ROWS / "bf16", folder / ROWS / name)
+    three = np.asarray(Image.open(io.BytesIO(row_overlay(folder, "int8"))))
+    assert three.shape == (480 + 34, 3 * 652 - 12, 3) and np.array_equal(three[34:, 1304:], left)
     for technique, number, where in (("oom", 0, "oom/masks.json"), ("bf16", 1, "samples/1.jpg")):
         with pytest.raises(InputError) as caught:
             row_overlay(folder, technique, number)

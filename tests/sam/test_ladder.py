@@ -214,6 +214,7 @@ def test_what_is_written_names_files_from_the_folder_on(tmp_path: Path) -> None:
             f"profiler-kit ladder --out '{tmp_path}/my ladder' --rows a",
             "profiler-kit ladder --out 'my ladder' --rows a",
         ),
+        (f"sam student eval s.pt --out {tmp_path}", f"sam student eval s.pt --out {tmp_path.name}"),
         (f"{tmp_path}/my ladder2/x", f"{tmp_path}/my ladder2/x"),
         (f"/else{tmp_path}/my ladder/x", f"/else{tmp_path}/my ladder/x"),
     ):
