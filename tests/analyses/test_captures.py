@@ -204,6 +204,39 @@ def test_a_trace_that_only_replays_says_what_to_record(tmp_path: Path) -> None:
     assert finding.attempt.startswith("--captures PATH")
 
 
+def golden(name: str) -> Trace:
+    return load_trace(Path(__file__).parents[1] / "golden" / f"graph_capture_{name}_h200.json.gz")
+
+
+def test_a_real_capture_says_operator_module_and_shapes_of_each_replayed_kernel() -> None:
+    trace = golden("eager")
+    details = trace.kernel_details().query("captured")
+    expected: list[tuple[str, str]] = []
+    for number in range(6):
+        expected += [("aten::addmm", f"Linear_{number}"), ("aten::gelu", f"GELU_{number}")]
+        expected += [("aten::native_layer_norm", f"LayerNorm_{number}"), ("aten::add", "Net_0")]
+    expected += [("aten::_softmax", "Net_0"), ("aten::sum", "Net_0")]
+    assert list(zip(details["operator"], details["module"], strict=True)) == expected * 3
+    assert set(details["capture_path"]) == {("capture",)} and set(details["path"]) == {("replay",)}
+    products = trace.roofline().query("operator == 'aten::addmm'").iloc[0]
+    # three replays of six products of 256 x 512 by 512 x 512, with a bias
+    assert (products["count"], products["flops"]) == (18, 18 * (2 * 256 * 512 * 512 + 256 * 512))
+
+
+def test_a_real_capture_of_torch_compile() -> None:
+    details = golden("reduce_overhead").kernel_details().query("captured")
+    assert len(details) == 4 * 14
+    for name, operator in zip(details["name"].astype(str), details["operator"].astype(str), strict=True):
+        assert operator == ("aten::addmm" if name.startswith("nvjet") else name)
+
+
+def test_a_real_capture_on_two_streams_is_not_guessed_at() -> None:
+    trace = golden("forked")
+    graphs = trace.replayed_graphs()
+    assert graphs["launches"].tolist() == [1, 2] and graphs["matched"].tolist() == [0, 0]
+    assert not trace.kernel_details()["captured"].any()
+
+
 @pytest.mark.parametrize("missing", [0, 1, 5, 47])
 def test_the_walk_goes_on_behind_a_gap(missing: int) -> None:
     a = np.arange(100)

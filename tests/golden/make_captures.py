@@ -118,7 +118,59 @@ def expandable(folder: Path) -> None:
         print(error)
 
 
+class Net(torch.nn.Module):
+    """Six layers, then a softmax."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.ModuleList(
+            torch.nn.Sequential(torch.nn.Linear(512, 512), torch.nn.GELU(), torch.nn.LayerNorm(512)) for _ in range(6)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            x = x + layer(x)
+        return torch.softmax(x, -1).sum(0)
+
+
+def graphs(folder: Path) -> None:
+    """CUDA graphs captured under the profiler and replayed: in a line, on two streams, by torch.compile."""
+    net = Net().cuda().half().eval().requires_grad_(False)
+    x = torch.randn(256, 512, device="cuda", dtype=torch.half)
+
+    def forked() -> torch.Tensor:
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            a = net(x)
+        b = torch.relu(x @ x.T)
+        torch.cuda.current_stream().wait_stream(side)
+        return a.sum() + b.sum()
+
+    for name, run in (("eager", lambda: net(x)), ("forked", forked)):
+        for _ in range(3):
+            run()
+        torch.cuda.synchronize()
+        path = folder / f"graph_capture_{name}_h200.json.gz"
+        with profiler_runner(path, record_shapes=True, with_stack=True, rank="none"):
+            graph = torch.cuda.CUDAGraph()
+            with region("capture"), torch.cuda.graph(graph):
+                run()
+            for _ in range(3):
+                with region("replay"):
+                    graph.replay()
+            torch.cuda.synchronize()
+    reduced = torch.compile(net, mode="reduce-overhead")
+    reduced(x)
+    with profiler_runner(folder / "graph_capture_reduce_overhead_h200.json.gz", record_shapes=True, rank="none"):
+        for _ in range(4):
+            with region("call"):
+                torch.compiler.cudagraph_mark_step_begin()
+                reduced(x)
+        torch.cuda.synchronize()
+
+
 if __name__ == "__main__":
     target = Path(sys.argv[2])
     target.mkdir(parents=True, exist_ok=True)
-    {"joined": joined, "pools": pools, "expandable": expandable}[sys.argv[1]](target)
+    {"joined": joined, "pools": pools, "expandable": expandable, "graphs": graphs}[sys.argv[1]](target)
