@@ -28,6 +28,7 @@ from profiler_kit.formats.load_file import read_load
 from profiler_kit.formats.study_file import read_study
 from profiler_kit.joined import join_run
 from profiler_kit.load.discover.runs import find_runs
+from profiler_kit.load.flight.reader import read_dumps
 from profiler_kit.load.trace.file_facts import load_file_facts
 from profiler_kit.ranks import load_ranks
 from profiler_kit.render.html import table_html
@@ -43,6 +44,7 @@ from profiler_kit.text import MISSING
 from profiler_kit.trace import Trace, load_trace
 from tests.builders import TraceBuilder
 from tests.cli.run import profiler_kit
+from tests.flight_dumps import two
 from tests.ladders import a_ladder
 from tests.serving.samples import a_load, served_run
 
@@ -108,6 +110,7 @@ SOURCES: dict[str, Callable[[], list[Any]]] = {
     "layers": lambda: [runs()[1].layers],
     "requests": functools.cache(lambda: [load_run(served_run(Path(tempfile.mkdtemp()))).served]),
     "load": functools.cache(lambda: [read_load(a_load(Path(tempfile.mkdtemp())))]),
+    "flight": functools.cache(lambda: [read_dumps(two(Path(tempfile.mkdtemp())))]),
     "runs": functools.cache(lambda: [find_runs(HERE.parent / "traces")]),
     "layers diff": lambda: [{"AB"[number]: run.layers.totals for number, run in enumerate(runs()) if run.layers}],
 }

@@ -25,10 +25,22 @@ from profiler_kit.settings import CAPTURES, GIVEN
 # The order that `--help` lists them in; a command that is not named here comes last.
 ORDER: Final = (
     *("demo", "capture", "layers", "ladder", "study", "advice", "summary", "regions", "kernels", "utilization", "idle"),
-    *("operators", "launches", "sequences", "copies", "overlap", "requests", "ranks", "memory", "diff", "query"),
+    *(
+        "operators",
+        "launches",
+        "sequences",
+        "copies",
+        "overlap",
+        "requests",
+        "ranks",
+        "flight",
+        "memory",
+        "diff",
+        "query",
+    ),
     *("doctor", "export", "report", "serve", "sam"),
 )
-READS_NO_TRACE: Final = ("demo", "capture", "layers", "ladder", "study", "memory")
+READS_NO_TRACE: Final = ("demo", "capture", "layers", "ladder", "study", "memory", "flight")
 _PACKAGE: Final = Path(__file__).parents[1]
 _PLAIN: Final[Mapping[str, Any]] = {
     "add_completion": False,

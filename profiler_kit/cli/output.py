@@ -20,6 +20,7 @@ from profiler_kit.table import records as records
 
 if TYPE_CHECKING:
     from profiler_kit.analyses.serving.batches import Served
+    from profiler_kit.load.flight.reader import Dumps
     from profiler_kit.ranks import Ranks
     from profiler_kit.trace import Trace
 
@@ -32,6 +33,10 @@ AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table
 RankTraces = Annotated[
     list[str],
     typer.Argument(metavar="TRACE...", help="A folder with one trace per rank, or its address, or the traces."),
+]
+FlightDumps = Annotated[
+    list[Path],
+    typer.Argument(metavar="DUMP...", help="A folder with the dump of each rank (nccl_trace_rank_0, …), or the dumps."),
 ]
 Workers = Annotated[
     int | None,
@@ -111,6 +116,16 @@ def open_ranks(
     for line in (*lost[:MOST_LOSSES], *([f"and {more} more such lines"] if more > 0 else []), *ranks.problems):
         typer.echo(f"profiler-kit: {printable(line)}", err=True)
     return ranks
+
+
+def open_flight(paths: Sequence[Path], *, arguments: Sequence[str] = ()) -> Dumps:
+    """The dumps of the flight recorder in a folder, or those that were named; what is none is said on stderr."""
+    from profiler_kit.load.flight.reader import read_dumps
+
+    dumps = read_dumps(paths)
+    for problem in dumps.problems:
+        typer.echo(f"profiler-kit: {printable(problem)}", err=True)
+    return dumps
 
 
 def open_requests(path: Path, *, arguments: Sequence[str] = ()) -> Served:

@@ -15,11 +15,13 @@ from profiler_kit.cli.output import (
     AsCsv,
     AsJson,
     Cluster,
+    FlightDumps,
     RankTraces,
     Store,
     TraceFile,
     Workers,
     check_formats,
+    open_flight,
     open_ranks,
     open_requests,
     open_trace,
@@ -41,6 +43,7 @@ _SOURCES: Final[Mapping[Of, tuple[Any, Callable[..., Any]]]] = {
     "trace": (TraceFile, open_trace),
     "job": (RankTraces, open_ranks),
     "requests": (RunFolder, open_requests),
+    "flight": (FlightDumps, open_flight),
 }
 _LOADED_WITH: Final[Mapping[Of, Mapping[str, Any]]] = {"job": {"workers": Workers, "cluster": Cluster, "store": Store}}
 

@@ -25,6 +25,7 @@ from tests.cli.surroundings import (
     small_files,
     speak_ascii,
 )
+from tests.flight_dumps import two
 from tests.serving.samples import a_load, rows_of, served
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +41,7 @@ SHOWN = {
     "study": [str(ROOT / "traces" / "h200-vit_b-study")],
     "memory": ["gpu/memory.pickle"],
     "ranks": ["job"],
+    "flight": ["dumps"],
     "diff": ["gpu", "bare.json.gz"],
     "query": ["bare.json.gz", "SELECT * FROM gpu_events"],
     "export": ["bare.json.gz", "--time", "0:5", "-o", "out.json.gz"],
@@ -53,6 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = make_runs(tmp_path_factory.mktemp("surroundings") / "runs")
     make_job(root)
     a_load(root)
+    two(root / "dumps")
     (root / "served").mkdir()
     (root / "served" / "trace.json.gz").write_bytes((root / "bare.json.gz").read_bytes())
     write_requests(root / "served" / "requests.parquet", rows_of(served()))
