@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
+
+from profiler_kit.kernel_name import short_kernel
 
 _MORE: Final = 16  # letters of the long name, where the short one is not enough
 _BEFORE: Final = 2  # letters kept before the first one that differs
@@ -20,7 +21,7 @@ def gpu_name(device: int | None, process: str = "") -> str:
 def kernel_names(names: Sequence[str]) -> list[str]:
     """The short name of each kernel; where two would read the same, with the letters from where the long ones differ.
 
-    `elementwise_kernel CUDAFunctor_add · 2, at::native::` and `elementwise_kernel CUDAFunctor_add · 4, at::native::`.
+    `computeOffsetsKernel · false, false>(` and `computeOffsetsKernel · true, false>(ca`.
     """
     short = [short_kernel(name) for name in names]
     same: dict[str, set[str]] = {}
@@ -72,25 +73,6 @@ def _fit(name: str, at: int, width: int) -> str:
     start = min(max(at - _BEFORE, head), len(name) - tail)
     rest = name[start : start + tail]
     return f"{name[:head]}…{rest if start + tail == len(name) else rest[:-1] + '…'}"
-
-
-def short_kernel(name: str) -> str:
-    """A GPU event's or operator's name without what tells nothing: namespaces, return type, most template arguments.
-
-    `void at::native::elementwise_kernel<128, 2, ...direct_copy_kernel_cuda...>` reads
-    `elementwise_kernel direct_copy_kernel_cuda`; `cutlass::Kernel2<cutlass_80_simt_sgemm>` its argument.
-    """
-    text = name.removeprefix("aten::").removeprefix("void ").replace("(anonymous namespace)::", "")
-    head, _, inner = text.partition("<")
-    head = head.partition("(")[0].strip().rsplit("::", 1)[-1]
-    words = [word.strip().rsplit("::", 1)[-1] for word in re.split(r"[<>(),{}&]", inner)]
-    if head.startswith("Kernel") and len(head) <= len("Kernel2") and words[0]:
-        return words[0]
-    telling = next((word for word in words if _TELLING.search(word)), "")
-    return f"{head} {telling}".strip() or name
-
-
-_TELLING: Final = re.compile(r"[Ff]unctor|_kernel_cuda$|Ops$")
 
 
 def printable(text: str | Path) -> str:

@@ -19,7 +19,21 @@ PACKAGE = ROOT / "profiler_kit"
 
 # Earlier stages first. A module of one stage may import from the same or an earlier one.
 LAYERS = (
-    {"errors", "units", "text", "files", "names", "schema", "table", "finding", "progress", "version", "kept", "later"},
+    {
+        "errors",
+        "units",
+        "text",
+        "files",
+        "kernel_name",
+        "names",
+        "schema",
+        "table",
+        "finding",
+        "progress",
+        "version",
+        "kept",
+        "later",
+    },
     {"settings"},
     {"formats"},
     {"capture"},

@@ -43,6 +43,8 @@ key = keys[row or 0]
 name = printable(work.group_name(key, by))
 st.subheader(widgets.plain(name if row is not None else f"Longest: {name}"), help=DETAIL_HELP)
 mine = trace.events_of_group(by, key)
+if name != key:
+    st.code(printable(key), language=None, wrap_lines=True)  # whole, with a button that copies it
 st.caption(widgets.plain(work.group_numbers(mine)))
 left, right = st.columns([3, 2], gap="large")
 with left:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from profiler_kit.errors import OptionError
-from profiler_kit.names import short_kernel
+from profiler_kit.kernel_name import short_kernel
 from profiler_kit.timeline.index import Bins, Exact, Row, Timeline, Track
 from profiler_kit.timeline.palette import region_colours
 from profiler_kit.timeline.search import Matches

@@ -88,7 +88,7 @@ def test_host_bars(host: Trace) -> None:
 
 def test_long_names_stay_whole_in_the_page_with_the_part_that_tells_apart_marked(tmp_path: Path) -> None:
     builder = TraceBuilder()
-    start, end = "sm80_xmma_gemm_f32f32_f32f32_f32_tn_n_tilesize", "_stage3_warpsize2x2x1_ffma_aligna4_alignc4_cublas"
+    start, end = "our80_xmma_gemm_f32f32_f32f32_f32_tn_n_tilesize", "_stage3_warpsize2x2x1_ffma_aligna4_alignc4_cublas"
     for number, tile_size in enumerate(("128x128x8", "64x64x8")):
         builder.kernel(None, 100 * number, 50, name=start + tile_size + end)
     html = bars.kernel_bars(name_sums(load_trace(builder.write(tmp_path / "t.json")).kernels()))

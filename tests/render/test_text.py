@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from profiler_kit.names import short_kernel
+from profiler_kit.kernel_name import demangled, short_kernel
 from profiler_kit.text import (
     byte_unit,
     fmt_all_ns,
@@ -83,16 +85,64 @@ def test_shares_counts_and_paths() -> None:
         ("sm80_xmma_gemm_f32f32_tn_n", "sm80_xmma_gemm_f32f32_tn_n"),
         ("void cutlass::Kernel2<cutlass_80_simt_sgemm_128x64>(Params)", "cutlass_80_simt_sgemm_128x64"),
         ("void at::native::elementwise_kernel<128, 2, at::native::gpu_kernel_impl<at::native::CUDAFunctor_add<float>",
-         "elementwise_kernel CUDAFunctor_add"),
+         "elementwise CUDAFunctor_add f32 [128,2]"),
         ("void at::native::(anonymous namespace)::vectorized_layer_norm_kernel<float, float>(int)",
-         "vectorized_layer_norm_kernel"),
-        ("Memcpy HtoD (Pageable -> Device)", "Memcpy HtoD"),
+         "vectorized_layer_norm_kernel f32"),
+        ("void at::native::elementwise_kernel<128, 4, at::native::gpu_kernel_impl<at::native::direct_copy_kernel_cuda("
+         "at::TensorIteratorBase&)::{lambda()#3}::operator()() const::{lambda(c10::BFloat16)#1}>(at:"
+         ":T&)::{lambda(int)#1}>",
+         "elementwise direct_copy_kernel_cuda bf16 [128,4]"),
+        ("void at::native::vectorized_elementwise_kernel<4, at::native::AUnaryFunctor<long, long, bool, at::native::"
+         "(anonymous namespace)::CompareEqFunctor<long> >, std::array<char*, 2ul> >(int, std::array<char*, 2ul>)",
+         "vectorized_elementwise AUnary CompareEqFunctor i64,bool [4]"),
+        ("void at::native::reduce_kernel<512, 1, at::native::ReduceOp<float, at::native::MeanOps<flo"
+         "at, float>, unsigned int> >()",
+         "reduce_kernel MeanOps f32 [512,1]"),
+        ("void at::native::(anonymous namespace)::CatArrayBatchedCopy<at::native::OpaqueType<4u>, un"
+         "signed int, 3, 128, 1>(char*)",
+         "CatArrayBatchedCopy 4B [3,128,1]"),
+        ("void cudnn::ops::nchwToNhwcKernel<float, float, false, (cudnnKernelDataType_t)0>(P<float>)",
+         "nchwToNhwcKernel f32"),
+        ("void pytorch_flash::flash_fwd_kernel<pytorch_flash::Flash_fwd_kernel_traits<64, 128, 128, 4, false, false, "
+         "cutlass::bfloat16_t, pytorch_flash::Traits<64> >, false, true>(pytorch_flash::P)",
+         "flash_fwd_kernel bf16 [64,128,128,4]"),
+        ("nvjet_sm90_tst_128x224_64x4_2x1_v_bz_coopA_bias_TNT", "nvjet bf16 TNT 128x224x64 s4 2x1 v coopA bias"),
+        ("sm80_xmma_gemm_f32f32_f32f32_f32_tn_n_tilesize128x64x8_stage3_warpsize2x2x1_ffma_aligna4_a"
+         "lignc4_execute_kernel"
+         "__5x_cublas", "xmma_gemm f32 tn_n 128x64x8 s3 sm80"),
+        ("sm90_xmma_fprop_implicit_gemm_f32f32_tf32f32_f32_nhwckrsc_nhwc_tilesize64x256x32_warpgroup"
+         "size1x1x1_g1_execute"
+         "_segment_k_on_kernel__5x_cudnn", "xmma_fprop_implicit_gemm tf32 nhwckrsc_nhwc 64x256x32 segmentK sm90"),
+        ("void cutlass::Kernel2<cutlass_80_simt_sgemm_64x64_8x5_tn_align1>(cutlass_80_simt_sgemm_64x"
+         "64_8x5_tn_align1::Params)",
+         "cutlass simt_sgemm tn 64x64x8 s5 align1 sm80"),
+        ("ampere_bf16_s16816gemm_bf16_128x64_ldg8_relu_f2f_stages_64x4_tn",
+         "ampere bf16_s16816gemm_bf16 tn 128x64x64 s4 relu"),
+        ("volta_sgemm_128x32_nt", "volta sgemm nt 128x32"),
+        ("Cijk_Alik_Bljk_BBS_BH_UserArgs_MT64x16x32_MI16x16x1_SN_LDSB0", "Cijk Alik_Bljk BBS_BH 64x16x32"),
+        ("triton_poi_fused_gelu_view_14", "triton_poi_fused_gelu_view_14"),
+        ("ncclDevKernel_AllReduce_Sum_f32_RING_LL(ncclDevKernelArgsStorage<4096ul>)",
+         "ncclDevKernel_AllReduce_Sum_f32_RING_LL"),
+        ("_ZN2at6native29vectorized_elementwise_kernelILi4ENS0_15CUDAFunctor_addIfEESt5arrayIPcLm3EEEEviT0_T1_",
+         "vectorized_elementwise CUDAFunctor_add f32 [4]"),
+        ("_ZN2at6native12_GLOBAL__N_128vectorized_layer_norm_kernelIffLb0EEEviT0_PKT_",
+         "vectorized_layer_norm_kernel f32"),
+        ("_Z6vecAddPKfS0_Pfi", "vecAdd"),
+        ("_ZN9", "_ZN9"),
+        ("Memcpy HtoD (Pageable -> Device)", "Memcpy HtoD (Pageable -> Device)"),
         ("<", "<"),
         ("", ""),
     ],
 )  # fmt: skip
 def test_kernel_names_keep_what_tells(name: str, short: str) -> None:
     assert short_kernel(name) == short
+
+
+@given(st.text(alphabet="_ZNIE4fbSLPT0<>(),: x", max_size=40))
+def test_any_text_has_a_short_name(text: str) -> None:
+    assert short_kernel("_Z" + text)
+    assert bool(short_kernel(text)) == bool(text)
+    assert isinstance(demangled("_ZN1a" + text), str)
 
 
 def test_a_region_keeps_its_colour_whatever_else_there_is() -> None:

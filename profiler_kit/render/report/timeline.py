@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from markupsafe import Markup
 
-from profiler_kit.names import short_kernel
+from profiler_kit.kernel_name import short_kernel
 from profiler_kit.render.html import Colours
 from profiler_kit.render.svg import WIDE, axis, draw, joined, legend, marks, percent, stretched
 from profiler_kit.text import fmt_count, fmt_ns, fmt_path, ns_in, time_unit
