@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from profiler_kit.analyses.gpu import grouping
 from profiler_kit.analyses.gpu.categories import categories
 from profiler_kit.analyses.gpu.collectives import ARGUMENTS as COLLECTIVE_ARGUMENTS
 from profiler_kit.analyses.gpu.collectives import COLLECTIVES, collectives
@@ -715,6 +716,11 @@ class Trace:
     def kernel_sequences(self, *, length: int | None = 3, operator: str | None = None) -> pd.DataFrame:
         """KERNEL_SEQUENCES: which GPU events follow one another under one operator, most frequent first."""
         return kernel_sequences(self.kernel_details(), length=length, operator=operator)
+
+    @kept
+    def work_groups(self) -> tuple[grouping.By, pd.DataFrame]:
+        """What GPU time adds up by where no region names the parts of the code, and NAME_SUMS of it."""
+        return grouping.grouped(self.module_work(), self.operator_work(), self.kernel_groups("kind"))
 
     @kept
     def kernel_groups(self, by: By = "name") -> pd.DataFrame:

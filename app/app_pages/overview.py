@@ -30,10 +30,14 @@ if trace is not None:
     parts.why(run.findings)
     (parts.on_gpu if trace.presence.ran == "gpu" else parts.on_host)(folder, trace)
 elif folder.trace is None:
-    held = "A memory snapshot is here: see Memory." if folder.memory else "Record one:"
-    widgets.empty("No trace in this run", held, widgets.record_hint())
+    with widgets.one_line_errors():
+        if run.snapshot is not None:
+            parts.on_memory(folder, run.snapshot)
+        if run.layers is not None:
+            parts.on_layers(run.layers, folder.record)
 if trace is None:
     parts.latency(folder.record)
+parts.missing(folder)
 if folder.record is not None:
     st.subheader("What ran")
     st.html(bars.facts(record_facts(folder.record)))

@@ -26,6 +26,8 @@ if len(regions):
     path = None if row is None else regions.frame["path"].iloc[row]
 else:
     widgets.empty("No regions in this trace", "Name the parts of your code:", 'with region("encoder"): ...')
+if on_gpu:
+    overview_parts.groups(folder, trace)
 selected = timeline_parts.show(folder, path, region_parts.focus(trace, path, on_gpu=on_gpu))
 region_parts.work(trace, path, selected)
 if on_gpu and (why := why_idle(cache.run(folder))) is not None:

@@ -19,11 +19,12 @@ if found:
             parts.go_to(str(listed.frame["key"].iloc[row]))
     else:
         st.caption("No run has that in its row.")
-else:
+elif not cache.ladders():
     widgets.empty(
         f"Nothing to show in {widgets.plain(str(cache.root()))}",
         "Record a run there; it appears here when it is whole.",
         f"profiler-kit capture --out {widgets.in_root('first')} --model vit_b --device cpu",
     )
+parts.ladders()
 parts.open_another()
 parts.watch([run.key for run in found])

@@ -35,6 +35,18 @@ def go_to(key: str) -> None:
     st.switch_page("app_pages/overview.py", query_params={"run": key})
 
 
+def ladders() -> None:
+    """Links to the ladders and studies of the folder, which are of no one run."""
+    found = cache.ladders()
+    if found:
+        st.subheader("Ladders and studies", help="Optimizations measured side by side, and batching studies.")
+        with st.container(horizontal=True):
+            for one in found:
+                st.page_link(
+                    "app_pages/ladder.py", label=widgets.plain(one.key), icon="🪜", query_params={"ladder": one.key}
+                )
+
+
 def open_another() -> None:
     """Open a file that is not in the folder: dropped here, or by its path."""
     st.subheader("Open a file from elsewhere", help="A trace, a memory snapshot, a layers.parquet or a run folder.")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlencode
 
 import streamlit as st
 
@@ -250,6 +251,12 @@ def switch(label: str, options: Sequence[str], param: str, *, meaning: str = "")
         label_visibility="visible" if meaning else "collapsed",
     )
     return chosen if chosen in options else options[0]
+
+
+def address(page: str, param: str) -> Callable[[str], str]:
+    """The address of what a key names on a page of this run."""
+    run = str(st.session_state.get("run", ""))
+    return lambda key: f"{page}?{urlencode({'run': run, param: key})}"
 
 
 def go(page: str, label: str, *, icon: str | None = None, **more: str) -> None:

@@ -357,7 +357,8 @@ def _of_host(trace: Trace) -> Iterator[Finding]:
         title=f"One operator: {name}",
         gain=whole.gain(total, "held"),
         where=where,
-        attempt="Fewer calls, another algorithm or a lower precision; or a GPU.",
+        attempt="Fewer calls, another algorithm or a lower precision"
+        + ("; or a GPU." if trace.presence.ran == "host" and not trace.presence.devices else "."),
         evidence=Evidence("operator_sums", {"name": (name,)}),
         names=(name,),
         page="operators",

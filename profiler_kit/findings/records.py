@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import statistics
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -112,6 +113,14 @@ def _versions(versions: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
+def one_iteration(record: RunRecord) -> Finding | None:
+    """That the latency is that of one timed iteration; None where there are more."""
+    if len(record.latency_ns) != 1:
+        return None
+    said = say(f"One timed iteration only: {fmt_ns(record.latency_ns[0])}. --iterations asks for more.")
+    return Finding("one-iteration", "missing", said)
+
+
 def problems(run: Run) -> list[Finding]:
     """The parts of a run that are there but cannot be read."""
     return [
@@ -130,6 +139,29 @@ def not_recorded(holds: Collection[str], broken: str = "") -> Finding | None:
     gone = [f"{file} ({shows})" for part, file, shows in PARTS if part not in holds and file not in broken]
     said = say(f"Not in this run: {'; '.join(gone)}.")
     return Finding("not-recorded", "missing", said, page="doctor") if gone else None
+
+
+_CAPTURE: Final = ["profiler-kit", "capture"]
+
+
+def to_add(record: RunRecord | None, missing: Collection[str], out: str) -> str:
+    """The command that records a run like this one with what is missing in it; else what does it in code of one's own.
+
+    missing: names of PARTS. out: the folder to write, as one would type it.
+    """
+    try:
+        words = shlex.split(record.command) if record is not None else []
+    except ValueError:
+        words = []
+    if words[:2] != _CAPTURE:
+        if set(missing) - {"layers"}:
+            return f'record_run("{out}", step, batch)  # records step(batch), as often as is needed'
+        spec = record.workload.get("spec") if record is not None else None
+        return f"profiler-kit layers {spec or 'mine.py:workload'} --batch-sizes 1,2,4,8 --out {out}"
+    places = [place for place, word in enumerate(words) if word == "--out"]
+    kept = [word for place, word in enumerate(words) if not {place, place - 1} & set(places)]
+    layers = [] if "layers" not in missing or "--layers" in kept else ["--layers", "1,2,4,8"]
+    return f"{shlex.join([*kept, *layers])} --out {out}"
 
 
 def clock(joined: JoinedRun) -> Finding:

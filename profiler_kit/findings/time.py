@@ -9,6 +9,7 @@ import pandas as pd
 
 from profiler_kit.analyses.gpu.batch_load import BatchLoad
 from profiler_kit.analyses.gpu.gpu_presence import Presence
+from profiler_kit.analyses.gpu.grouping import names_parts
 from profiler_kit.analyses.gpu.idle import HOST_BOUND, KERNEL_WAIT, OTHER
 from profiler_kit.analyses.gpu.regions import deepest, innermost
 from profiler_kit.analyses.gpu.timeline import GpuTimeline, within
@@ -69,14 +70,16 @@ def _on_gpu(trace: Trace, load: BatchLoad | None) -> Finding:
             f" without the profiler, {fmt_percent(share, 0)} while recorded{slowed}",
         ]
     where, held = deepest([tuple(path) for path in regions["path"]], regions["busy_ns"].tolist())
-    if where:
+    whose = "their" if len(devices) > 1 else "its"
+    if names_parts(regions):
         whole = int(regions.loc[regions["path"].map(len) == 1, "busy_ns"].sum())
-        said += [
-            "; ",
-            bold(fmt_percent(held / whole, 0)),
-            f" of {'their' if len(devices) > 1 else 'its'} work came from ",
-            bold(where[-1]),
-        ]
+        said += ["; ", bold(fmt_percent(held / whole, 0)), f" of {whose} work came from ", bold(where[-1])]
+    else:
+        by, groups = trace.work_groups()
+        rows = zip(groups["name"], groups["sum_ns"], strict=True)
+        most, taken = next((row for row in rows if not row[0].startswith("(")), ("", 0))
+        said += ["; ", bold(fmt_percent(taken / max(1, int(groups["sum_ns"].sum())), 0)), f" of {whose} work "]
+        said += ["is ", bold(most)] if by == "kind" else [f"came from the {by} ", bold(most)]
     said.append(".")
     if len(devices) > 1:
         idle = sum(total - device["busy_ns"] for device in devices)
@@ -122,6 +125,26 @@ def activities(trace: Trace) -> list[tuple[str, GpuTimeline]]:
 def of_gpu(trace: Trace, several: str = "every GPU") -> str:
     """ "the GPU", and what to say instead where the trace holds several."""
     return "the GPU" if len(trace.summary()["devices"]) < 2 else several
+
+
+# What GPU time is added up by where no region names the parts of the code: a heading, and what that means.
+GROUPS: Final = {
+    "region": ("Where GPU time went", REGION_BARS),
+    "module": ("GPU time by module", "No region names the parts of this trace: the modules whose forward launched it."),
+    "operator": (
+        "GPU time by operator",
+        "No region names the parts of this trace: the innermost operators that launched it.",
+    ),
+    "kind": (
+        "GPU time by kind of kernel",
+        "No region names the parts of this trace, and most launches are in no operator: told by the kernels' names.",
+    ),
+}
+
+
+def grouped_by(trace: Trace) -> str:
+    """The key of GROUPS that suits a trace."""
+    return "region" if names_parts(trace.regions()) else trace.work_groups()[0]
 
 
 def wholes(trace: Trace, kernels: pd.DataFrame) -> tuple[str, str, str]:
@@ -231,6 +254,16 @@ def why_idle(run: Run) -> Finding | None:
     return Finding("why-idle", "why", say(*said), where=where, evidence=evidence, page="regions")
 
 
+def _terms(trace: Trace, path: Path) -> str:
+    """What a verdict rests on: of the wall time of a region, what the GPU did for it, for others, and not at all."""
+    row = next(row for row in trace.utilization().to_dict("records") if row["path"] == path)
+    busy, other, idle = (
+        fmt_percent(row[f"{what}_ns"] / max(1, row["wall_ns"]), 0) for what in ("busy", "other", "idle")
+    )
+    elsewhere = f", {other} on other work" if row["other_ns"] else ""
+    return f"of its time a GPU works {busy} for it{elsewhere}, {idle} idle"
+
+
 def bound_by(run: Run) -> Finding | None:
     """What bounds the region that holds most GPU time, and the one where the GPU is idle longest."""
     if run.trace is None:
@@ -243,11 +276,11 @@ def bound_by(run: Run) -> Finding | None:
     gpu, whose = of_gpu(run.trace), "the GPU's" if of_gpu(run.trace) == "the GPU" else "all GPU"
     said: list[str | Piece] = [bold(where[-1])]
     said.append(f" holds {fmt_percent(held / whole, 0)} of {whose} work and is ")
-    said.append(bold(NAMES[bounds[where]]))
+    said += [bold(NAMES[bounds[where]]), f" ({_terms(run.trace, where)})"]
     idle: Sequence[tuple[Path, int, int]] = idle_regions(run)
     if idle and idle[0][0] != where:
         path, ns, _ = idle[0]
         said += [f"; {gpu} is idle longest in ", bold(path[-1]), f" ({fmt_ns(ns)}), which is "]
-        said.append(bold(NAMES[bounds[path]]))
+        said += [bold(NAMES[bounds[path]]), f" ({_terms(run.trace, path)})"]
     evidence = Evidence("utilization", {"path": tuple(dict.fromkeys((where, *(row[0] for row in idle[:1]))))})
     return Finding("bound-by", "why", say(*said, "."), where=where, evidence=evidence, page="regions")

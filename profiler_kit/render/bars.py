@@ -5,7 +5,7 @@ A name is three parts, so that its middle goes where there is no room and what s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,7 +29,7 @@ _TAIL: Final = 22  # letters from where a name differs that stay, whatever the w
 class Bar:
     """One row. length, pale: share of the longest bar, of the solid one and of the pale one behind it.
 
-    mark: what bounds a region. differs_at: where the name stops being like another.
+    mark: what bounds a region. differs_at: where the name stops being like another. key: what it is of, in full.
     """
 
     name: str
@@ -42,6 +42,7 @@ class Bar:
     depth: int = 0
     mark: str = ""
     differs_at: int = 0
+    key: str = ""
 
     @property
     def name_parts(self) -> tuple[str, str, str]:
@@ -88,6 +89,7 @@ def region_rows(
             len(row["path"]) - 1,
             (bounds or {}).get(row["path"], ""),
             at,
+            fmt_path(row["path"]),
         )
         for row, at in zip(rows.to_dict("records"), differ_at([path[-1] for path in rows["path"]]), strict=True)
     ]
@@ -118,6 +120,7 @@ def _ranking(rows: pd.DataFrame, names: Sequence[str], column: str, whole: int, 
             row[column] / longest,
             HUES[0],
             differs_at=at,
+            key=str(row["name"]),
         )
         for row, name, at in zip(rows.to_dict("records"), names, differ_at(names), strict=True)
     ]
@@ -126,19 +129,30 @@ def _ranking(rows: pd.DataFrame, names: Sequence[str], column: str, whole: int, 
 # For the dashboard, whose style sheet (app/parts/page.html) knows the classes.
 
 
-def region_bars(regions: pd.DataFrame, *, host: bool = False, most: int = 16) -> Markup:
+Link = Callable[[str], str]  # the address of what a bar is of, from its key
+
+
+def region_bars(regions: pd.DataFrame, *, host: bool = False, most: int = 16, link: Link | None = None) -> Markup:
     """Time of each region as `region_rows`."""
-    return fill("dashboard_bars.html.j2", rows=region_rows(regions, most, host=host), above=False)
+    return fill("dashboard_bars.html.j2", rows=region_rows(regions, most, host=host), above=False, link=link)
 
 
-def kernel_bars(kernels: pd.DataFrame, *, most: int = 9) -> Markup:
+def kernel_bars(kernels: pd.DataFrame, *, most: int = 9, link: Link | None = None) -> Markup:
     """Kernels as `kernel_rows`, their names, which are long, above the bars."""
-    return fill("dashboard_bars.html.j2", rows=kernel_rows(kernels, most), above=True)
+    return fill("dashboard_bars.html.j2", rows=kernel_rows(kernels, most), above=True, link=link)
 
 
-def operator_bars(operators: pd.DataFrame, *, most: int = 9) -> Markup:
+def group_bars(groups: pd.DataFrame, *, most: int = 9, link: Link | None = None) -> Markup:
+    """Modules, operators or kinds of work by the GPU time they launched. Takes NAME_SUMS."""
+    NAME_SUMS.check(groups)
+    rows = groups.head(most)
+    bars = _ranking(rows, list(rows["name"]), "sum_ns", int(groups["sum_ns"].sum()), "GPU events")
+    return fill("dashboard_bars.html.j2", rows=bars, above=False, link=link)
+
+
+def operator_bars(operators: pd.DataFrame, *, most: int = 9, link: Link | None = None) -> Markup:
     """Operators as `operator_rows`, their names above the bars."""
-    return fill("dashboard_bars.html.j2", rows=operator_rows(operators, most), above=True)
+    return fill("dashboard_bars.html.j2", rows=operator_rows(operators, most), above=True, link=link)
 
 
 def facts(rows: Sequence[tuple[str, str]], style: str = "pk-facts") -> Markup:

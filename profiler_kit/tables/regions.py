@@ -29,7 +29,7 @@ TABLES: Final = (
         "regions: time, and what bounds each",
         REGION_OVERVIEW,
         lambda trace: region_overview(trace.regions(), trace.utilization()),
-        order=("path", "busy_ns", "verdict", "utilization", "host_ns", "sum_ns"),
+        order=("path", "busy_ns", "verdict", "utilization", "other_ns", "idle_ns", "host_ns", "sum_ns"),
         share_of="busy_ns",
         tree=True,
         host=("path", "host_ns", "instances"),

@@ -17,6 +17,7 @@ from tests import snapshots
 from tests.allocator import Allocator
 from tests.app.dashboard import dashboard
 from tests.app.samples import CHECKOUT, PATIENCE_S, gpu_trace, host_trace, make_job, make_runs, record
+from tests.ladders import write_ladder
 
 PAGES = (
     *("overview", "timeline", "regions", "kernels", "operators", "requests", "layers", "memory"),
@@ -308,6 +309,48 @@ def test_a_gpu_trace_that_is_cut_off_is_no_run_without_a_gpu(runs: Path, page: s
     test = show(page, "cut.json")
     assert "The trace is cut off before its GPU events (1 call launches GPU work)" in text(test)
     assert "No GPU" not in text(test)
+
+
+@pytest.mark.parametrize(
+    ("kept", "headline", "missing", "link"),
+    [
+        ("memory.pickle", "At its peak **2.0 MiB**", "trace.json.gz", "Show in Memory"),
+        (
+            "layers.parquet",
+            "the time per item goes from **30.000 ms** to **27.000 ms**",
+            "memory.pickle",
+            "Show in Layers",
+        ),
+    ],
+)
+def test_a_run_without_a_trace_says_what_is_there_and_what_would_add_the_rest(
+    runs: Path, kept: str, headline: str, missing: str, link: str
+) -> None:
+    for file in (runs / "gpu").iterdir():
+        if file.name not in (kept, "run.json"):
+            file.unlink()
+    said = dataclasses.replace(record("gpu"), command="profiler-kit capture --model vit_b --out there --device cuda")
+    said.write(runs / "gpu")
+    test = show("overview", "gpu")
+    assert headline in text(test) and errors(test) == []
+    assert link in [one.proto.label for one in test.get("page_link")]
+    assert (
+        f"Not in this run: {'' if missing[0] == 't' else 'trace.json.gz (regions, kernels, operators); '}{missing}"
+        in text(test)
+    )
+    layers = "" if kept == "layers.parquet" else " --layers 1,2,4,8"
+    (command,) = test.code
+    assert command.value == f"profiler-kit capture --model vit_b --device cuda{layers} --out {runs}/gpu-more"
+    (runs / "gpu" / "run.json").unlink()
+    assert show("overview", "gpu").code[0].value.startswith(f'record_run("{runs}/gpu-more", step, batch)')
+
+
+def test_a_folder_of_ladders_alone_links_to_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_ladder(tmp_path / "vit_b")
+    monkeypatch.setenv("PROFILER_KIT_DIR", str(tmp_path))
+    test = dashboard().run()
+    assert not test.exception and not test.info
+    assert "vit\\_b" in [one.proto.label for one in test.get("page_link")]
 
 
 def test_a_trace_that_is_no_json_stays_in_the_list(runs: Path) -> None:

@@ -53,8 +53,8 @@ def test_a_starved_gpu_is_said_so(tmp_path: Path) -> None:
         builder.launch(number, number)
         builder.kernel(number, 100 * number, 10)
     assert said(run_of(builder, tmp_path)) == (
-        "The GPU was busy 18 % of the recorded 110.00 µs. It was idle for 90.00 µs, some of it because of the "
-        "recording: look at launches and copies first."
+        "The GPU was busy 18 % of the recorded 110.00 µs; 100 % of its work is matrix products. It was idle for "
+        "90.00 µs, some of it because of the recording: look at launches and copies first."
     )
 
 
@@ -75,8 +75,9 @@ def test_idle_time_has_one_definition_in_every_sentence(tmp_path: Path) -> None:
         "The GPU was idle for 200.00 µs while recorded: other 100 %. Longest in mask decoder (200.00 µs)."
     )
     assert bound.sentence == (
-        "image encoder holds 90 % of the GPU's work and is GPU-bound; the GPU is idle longest in mask decoder "
-        "(200.00 µs), which is GPU-bound."
+        "image encoder holds 90 % of the GPU's work and is GPU-bound (of its time a GPU works 91 % for it, 9 % idle); "
+        "the GPU is idle longest in mask decoder (200.00 µs), which is GPU-bound (of its time a GPU works 10 % for it, "
+        "70 % on other work, 20 % idle)."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Final
 
 import numpy as np
@@ -26,9 +27,7 @@ REGION_UTILIZATION: Final = Schema(
             "int64", "From its start on the host to the end of its last kernel, added over the instances.", "wall time"
         ),
         "busy_ns": Column("int64", "Time in which a GPU ran work that was launched in it.", show="never"),
-        "other_ns": Column(
-            "int64", "GPUs ran only work that was launched elsewhere.", "other work", "room", of="wall_ns"
-        ),
+        "other_ns": Column("int64", "GPUs ran only work that was launched elsewhere.", "other work", of="wall_ns"),
         "idle_ns": Column("int64", "Nothing ran on any GPU; the four causes add up to it.", show="never"),
         "host_ns": Column("int64", "Idle, because the launch came late.", "idle: host", "room", of="wall_ns"),
         "synchronised_ns": Column(
@@ -74,7 +73,9 @@ REGION_OVERVIEW: Final = Schema(
     REGION_TOTALS.row,
     {
         "path": REGION_TOTALS.columns["path"],
-        **{name: REGION_UTILIZATION.columns[name] for name in ("verdict", "utilization")},
+        **{name: REGION_UTILIZATION.columns[name] for name in ("verdict", "utilization", "other_ns")},
+        "idle_ns": dataclasses.replace(REGION_UTILIZATION.columns["idle_ns"], show="always", of="wall_ns"),
+        "wall_ns": dataclasses.replace(REGION_UTILIZATION.columns["wall_ns"], show="never"),
         **{name: column for name, column in REGION_TOTALS.columns.items() if name != "path"},
     },
 )
@@ -199,11 +200,10 @@ def region_overview(regions: pd.DataFrame, utilization: pd.DataFrame) -> pd.Data
     """
     regions, utilization = REGION_TOTALS.check(regions), REGION_UTILIZATION.check(utilization)
     ran = regions[(regions["gpu_events"] > 0) | (regions["host_ns"] > 0)].reset_index(drop=True)
-    known = {path: (verdict, busy) for path, verdict, busy in
-             zip(utilization["path"], utilization["verdict"], utilization["utilization"], strict=True)}  # fmt: skip
-    found = [known.get(path, ("", np.nan)) for path in ran["path"]]
-    verdict, busy = pd.Series([one for one, _ in found], dtype=object), pd.Series([b for _, b in found], dtype=float)
-    return REGION_OVERVIEW.check(ran.assign(verdict=verdict, utilization=busy))
+    terms = ("verdict", "utilization", "other_ns", "idle_ns", "wall_ns")
+    known = dict(zip(utilization["path"], zip(*(utilization[name] for name in terms), strict=True), strict=True))
+    found = [known.get(path, ("", np.nan, 0, 0, 0)) for path in ran["path"]]
+    return REGION_OVERVIEW.cast(ran.assign(**{name: [one[at] for one in found] for at, name in enumerate(terms)}))
 
 
 def _waiting(launch_calls: pd.DataFrame, instances: pd.DataFrame) -> I64:
