@@ -34,7 +34,7 @@ Kind = Literal[
 ]
 Level = Literal["error", "warning", "note"]
 Page = Literal["", "regions", "kernels", "operators", "layers", "ranks", "memory", "requests", "doctor"]
-Basis = Literal["measured", "bound", "held"]
+Basis = Literal["measured", "bound", "held", "replayed"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class Evidence:
 class Gain:
     """What could be had back, in ns or bytes. share: of the whole. each: of what, in words ("each batch").
 
-    basis: "measured"; "bound", at most that much; "held", the time something takes, of which a faster one saves some.
+    basis: "measured"; "bound", at most that much; "held", the time something takes, of which a faster one saves some;
+    "replayed", what a replay without it saves (analyses.gpu.replay), at most that much.
     """
 
     amount: float
@@ -65,7 +66,7 @@ class Gain:
     @property
     def start(self) -> str:
         """The words before the size."""
-        return {"measured": "", "bound": "up to", "held": "holds"}[self.basis]
+        return {"measured": "", "bound": "up to", "held": "holds", "replayed": "up to"}[self.basis]
 
     @property
     def size(self) -> str:

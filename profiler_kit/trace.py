@@ -41,11 +41,13 @@ from profiler_kit.analyses.gpu.peaks import Peaks, peaks_of, read_peaks
 from profiler_kit.analyses.gpu.regions import region_totals
 from profiler_kit.analyses.gpu.replay import (
     WHAT_IF,
+    Change,
     Replay,
     critical_path,
     critical_totals,
     faster_region,
     replay_of,
+    saved_ns,
     what_if,
     what_takes_most,
     without_kernel,
@@ -621,6 +623,12 @@ class Trace:
         else:
             changes = what_takes_most(details, instances, self.regions(), self.kernels(), factor, gap_ns)
         return what_if(self._replay(), changes)
+
+    def would_save(self, change: Change) -> int | None:
+        """Nanoseconds of the recorded span that a change saves, replayed; None where that cannot be told."""
+        if self.quality.processes > 1:
+            return None
+        return saved_ns(self._replay(), change)
 
     @kept
     def steps(self, *, region: str | None = None) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from profiler_kit.analyses.gpu.batch_load import BatchLoad
 from profiler_kit.analyses.gpu.idle import HOST_BOUND, KERNEL_WAIT, waiting_calls
 from profiler_kit.analyses.gpu.intervals import covered_ns
 from profiler_kit.analyses.gpu.regions import HOLDS, deepest, innermost
+from profiler_kit.analyses.gpu.replay import NO_HOST, Change, gone
 from profiler_kit.analyses.gpu.timeline import GpuTimeline, is_communication
 from profiler_kit.analyses.layers.totals import LAYER_TOTALS
 from profiler_kit.finding import (
@@ -41,6 +42,7 @@ from profiler_kit.trace import Trace
 MIN_SHARE: Final = 0.01  # of the whole: less is not worth a line
 DOMINATES_FROM: Final = 0.2  # of all kernel (operator) time in one name
 SCALES_BELOW: Final = 0.9  # a layer with a lower efficiency is said to scale badly
+REPLAYED_FROM: Final = 0.9  # of the recorded idle time that a batch without the profiler has too
 LONG_GAP_NS: Final = 1_000_000  # no launch takes that long: the host was doing something else
 NAME_LETTERS: Final = 40
 # Matrix products on CUDA cores in fp32, as cuBLAS, cuDNN and CUTLASS name them; `tf32` and `s1688` are tensor cores.
@@ -51,7 +53,8 @@ _LAST: Final = ("one-kernel", "one-operator")  # what only holds time follows wh
 NOTHING: Final = "No single cause holds 1 % of the time or more."
 HELP: Final = (
     "Causes found in the events, the one that could give back most first. Each gain is an upper bound for that cause "
-    "alone, and causes may overlap; of a kernel or an operator it is the time that it holds."
+    "alone, and causes may overlap: what a replay of the trace without it saves, else the time that it takes; of an "
+    "operator it is the time that it holds."
 )
 
 
@@ -67,8 +70,17 @@ class _Whole:
     each: str = "the recording"
     scale: float = 1.0
     unrecorded: bool = False
+    trace: Trace | None = None
 
-    def gain(self, ns: float, basis: Basis = "bound") -> Gain:
+    def gain(self, ns: float, basis: Basis = "bound", change: Change | None = None) -> Gain:
+        """The gain of a cause that takes `ns`; what a replay with `change` saves where that is less.
+
+        What only holds time stays that where a replay without it is as long: something else then holds the time. Where the profiler made the host much slower the recording is no batch without it, and is not replayed.
+        """
+        if change is not None and self.trace is not None and self.scale >= REPLAYED_FROM:
+            saved = self.trace.would_save(change)
+            if saved is not None and saved <= ns and (basis != "held" or saved >= MIN_SHARE * self.ns):
+                ns, basis = saved, "replayed"
         return Gain(ns / self.rounds, "ns", basis, ns / self.ns if self.ns else 0.0, self.each)
 
 
@@ -90,11 +102,11 @@ def _of_trace(trace: Trace, load: BatchLoad | None) -> Iterator[Finding]:
     """
     time = trace.summary()["gpu_timeline"]
     steps = int(trace.region_instances()["step"].nunique())
-    whole = _Whole(time["total_ns"], max(steps, 1), "each step" if steps else "the recording")
+    whole = _Whole(time["total_ns"], max(steps, 1), "each step" if steps else "the recording", trace=trace)
     if load is not None:
         idle = max(0.0, load.latency_ns - load.gpu_ns) * load.batches
         scale = min(1.0, idle / time["idle_ns"]) if time["idle_ns"] else 0.0
-        whole = _Whole(time["busy_ns"] + scale * time["idle_ns"], load.batches, "each batch", scale, unrecorded=True)
+        whole = _Whole(time["busy_ns"] + scale * time["idle_ns"], load.batches, "each batch", scale, True, trace)
     details = trace.kernel_details()
     yield from _waits(trace, details, whole)
     yield from _copies(details, trace.copies(), whole)
@@ -125,7 +137,14 @@ def _waits(trace: Trace, details: pd.DataFrame, whole: _Whole) -> Iterator[Findi
     paths: list[Path] = [tuple(path) for path in regions["path"]]
 
     def finding(
-        one: str, title: str, sentence: str, attempt: str, rows: pd.DataFrame, column: str, evidence: dict[str, Any]
+        one: str,
+        title: str,
+        sentence: str,
+        attempt: str,
+        rows: pd.DataFrame,
+        column: str,
+        evidence: dict[str, Any],
+        change: Change | None = None,
     ) -> Finding:
         where, held = deepest(paths, regions[column].tolist())
         inner, longest = next(iter(innermost(paths, regions[column].tolist())), (where, 0))
@@ -138,7 +157,7 @@ def _waits(trace: Trace, details: pd.DataFrame, whole: _Whole) -> Iterator[Findi
             "advice",
             say(sentence, f"{most}." if most else ""),
             title=title,
-            gain=whole.gain(float(rows["dur_ns"].sum()) * whole.scale),
+            gain=whole.gain(float(rows["dur_ns"].sum()) * whole.scale, change=change),
             where=where,
             attempt=attempt,
             evidence=Evidence("idle_gaps", evidence, {"scope": "all"}),
@@ -160,7 +179,7 @@ def _waits(trace: Trace, details: pd.DataFrame, whole: _Whole) -> Iterator[Findi
             title, attempt = f"Launch-bound: {gpu} waits for launches", _GRAPHS
             call = fmt_ns(float(launching.median()) if len(launching) else 0.0)
             said += f"{typical}{', and' if typical else ';'} a launch call takes {call}"
-        yield finding("host-bound", title, f"{said}.", attempt, rows, "host_ns", evidence)
+        yield finding("host-bound", title, f"{said}.", attempt, rows, "host_ns", evidence, NO_HOST)
     if synchronised.any():
         rows, waiting = gaps[synchronised], waiting_calls(calls)
         waited_for = of_gpu(trace, "a GPU")
@@ -220,7 +239,7 @@ def _copies(details: pd.DataFrame, copies: pd.DataFrame, whole: _Whole) -> Itera
         "advice",
         say(f"{counted(len(mine), 'copy', 'copies')} of {size}, {how}.", *inside),
         title="Exposed copies between host and GPU",
-        gain=whole.gain(exposed),
+        gain=whole.gain(exposed, change=gone(~rest)),
         where=where,
         attempt="Pin the memory (pin_memory=True) and copy with non_blocking=True on a stream of its own."
         if pinned < len(mine)
@@ -247,7 +266,7 @@ def _communication(details: pd.DataFrame, time: GpuTimeline, whole: _Whole) -> I
             *inside,
         ),
         title="Exposed communication",
-        gain=whole.gain(exposed),
+        gain=whole.gain(exposed, change=gone(is_communication(details))),
         where=where,
         attempt="Find the rank that the others wait for; larger buckets, or communication that starts earlier.",
         evidence=Evidence("communication_overlap"),
@@ -286,12 +305,18 @@ def _chains(details: pd.DataFrame, whole: _Whole) -> Iterator[Finding]:
         f"{fmt_ns(int(total[many].sum()))}; fused, each chain would take as long as its longest kernel."
     )
     names = _by_time(details.iloc[rows[many[chain] & fuses]])
+    # all of a chain but the first of its longest
+    place_in = np.flatnonzero(many[chain] & fuses)
+    longest_first = place_in[np.lexsort((place_in, -duration[place_in], chain[place_in]))]
+    kept = np.append(True, chain[longest_first][1:] != chain[longest_first][:-1])
+    shorter = np.zeros(len(details), dtype=bool)
+    shorter[rows[longest_first[~kept]]] = True
     yield Finding(
         "elementwise-chains",
         "advice",
         say(said, *inside),
         title="Chains of elementwise kernels",
-        gain=whole.gain(float(saved.sum())),
+        gain=whole.gain(float(saved.sum()), change=gone(shorter)),
         where=where,
         attempt="torch.compile, which fuses them; or one custom kernel.",
         evidence=Evidence("kernels", {"name": names}),
@@ -307,6 +332,7 @@ def _slow_kernels(details: pd.DataFrame, whole: _Whole, compute_major: int | Non
     is_fp32 = fp32[details["name"].cat.codes.to_numpy()]
 
     def finding(one: str, title: str, sentence: str, attempt: str, mine: pd.DataFrame) -> Finding:
+        without = gone(details["event"].isin(mine["event"]).to_numpy())
         where, inside = _held(mine["path"], mine["dur_ns"])
         total, names = int(mine["dur_ns"].sum()), _by_time(mine)
         said = f"{sentence} {fmt_ns(total)}, {fmt_percent(total / all_ns)} of all GPU time."
@@ -315,7 +341,7 @@ def _slow_kernels(details: pd.DataFrame, whole: _Whole, compute_major: int | Non
             "advice",
             say(said, *inside),
             title=title,
-            gain=whole.gain(total, "held"),
+            gain=whole.gain(total, "held", without),
             where=where,
             attempt=attempt,
             evidence=Evidence("kernels", {"name": names}),

@@ -9,6 +9,7 @@ right after an end on another stream counts as a wait for it.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ LATE_NS: Final = 2_000  # a start that much after all that is known to hold it u
 NEAR_NS: Final = 20_000  # and that soon after an end on another stream it waited for that
 _WAITS: Final = re.compile(r"Synchronize|^(cuda|hip|cu)Memcpy(_v\d+)?$|Memcpy(DtoH|HtoD|DtoD)?(_v\d+)?$")
 BIG: Final = 1 << 62
+TRUSTED: Final = 0.02  # of the recorded span: what an unchanged replay may be off
 TRIED: Final = 2  # regions and kernels that are tried unasked
 
 WHAT_IF: Final = Schema(
@@ -272,20 +274,39 @@ def what_takes_most(
 
 def what_if(replay: Replay, changes: Sequence[Change]) -> pd.DataFrame:
     """Each change replayed -> WHAT_IF; the first row is the unchanged replay, which says how far to trust others."""
-    nothing = np.zeros(len(replay.start), dtype=bool)
     whole, rows = replay.span_ns, []
     for change in [Change("nothing"), *changes]:
-        dur = replay.dur
-        if change.faster is not None:
-            dur = np.where(change.faster, np.rint(dur / change.factor).astype(np.int64), dur)
-        gone = nothing if change.gone is None else change.gone
-        ends = np.array([replay.last_host_ns], dtype=np.int64)
-        times = (replay.launch, replay.wait_start, replay.wait_end, ends)
-        saved = [_host_gain(change, replay, time) for time in times]
-        span = replay.run(dur, gone, saved, change.cap_ns)[2] - replay.first_ns
+        span = _span_with(replay, change)
         rows.append((change.what, change.name, span, whole - span, (whole - span) / max(1, whole)))
     frame = WHAT_IF.of(rows)
     return WHAT_IF.join([frame.iloc[:1], frame.iloc[1:].sort_values(["saved_ns", "name"], ascending=[False, True])])
+
+
+def saved_ns(replay: Replay, change: Change) -> int | None:
+    """What a change saves; None where the unchanged replay is not the recording."""
+    if abs(_span_with(replay, Change("nothing")) - replay.span_ns) > TRUSTED * replay.span_ns:
+        return None
+    return replay.span_ns - _span_with(replay, change)
+
+
+def _span_with(replay: Replay, change: Change) -> int:
+    """The span with a change."""
+    dur = replay.dur
+    if change.faster is not None:
+        dur = np.where(change.faster, np.rint(dur / change.factor).astype(np.int64), dur)
+    gone = np.zeros(len(dur), dtype=bool) if change.gone is None else change.gone
+    ends = np.array([replay.last_host_ns], dtype=np.int64)
+    saved = [_host_gain(change, replay, time) for time in (replay.launch, replay.wait_start, replay.wait_end, ends)]
+    return replay.run(dur, gone, saved, change.cap_ns)[2] - replay.first_ns
+
+
+def gone(events: Mask) -> Change:
+    """These GPU events do not run."""
+    return Change("gone", gone=events)
+
+
+_ALWAYS: Final = (np.array([-BIG], dtype=np.int64), np.array([BIG], dtype=np.int64))
+NO_HOST: Final = Change("a host that only waits", factor=math.inf, host=_ALWAYS)  # all is launched at once
 
 
 def _host_gain(change: Change, replay: Replay, time: I64) -> I64:
