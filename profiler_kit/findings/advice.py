@@ -75,7 +75,8 @@ class _Whole:
     def gain(self, ns: float, basis: Basis = "bound", change: Change | None = None) -> Gain:
         """The gain of a cause that takes `ns`; what a replay with `change` saves where that is less.
 
-        What only holds time stays that where a replay without it is as long: something else then holds the time. Where the profiler made the host much slower the recording is no batch without it, and is not replayed.
+        What only holds time stays that where a replay without it is as long: something else then holds the time.
+        Where the profiler made the host much slower the recording is no batch without it, and is not replayed.
         """
         if change is not None and self.trace is not None and self.scale >= REPLAYED_FROM:
             saved = self.trace.would_save(change)
