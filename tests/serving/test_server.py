@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from profiler_kit.errors import OptionError
 from profiler_kit.models.sam.accuracy import encode, paired_iou
@@ -20,7 +21,7 @@ from profiler_kit.models.sam.generator import mask_of
 from profiler_kit.models.sam.scenes import generate_scenes
 from profiler_kit.models.sam.workload import SamWorkload
 from profiler_kit.models.sam2.workload import Sam2Workload
-from profiler_kit.models.serving import images
+from profiler_kit.models.serving import images, worker
 from profiler_kit.models.serving.images import Limits
 from profiler_kit.models.serving.server import ServeOptions, listen
 from profiler_kit.models.serving.service import Bucketed, buckets_up_to
@@ -224,6 +225,20 @@ def test_out_of_memory_halves_the_batch(serve_held: Start, held: Held) -> None:
     client = serve_held(batch_size=4)
     assert [status for status, _ in batch_of(client, held, [Held.HUNGRY] * 4)] == [200] * 4
     assert held.batches == [1, 4, 2, 2]
+
+
+def test_a_request_that_needs_more_memory_than_there_is_fails_alone(
+    serve_held: Start, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freed: list[torch.device] = []
+    monkeypatch.setattr(worker, "free_memory", freed.append)
+    client = serve_held(batch_size=4)
+    answers = batch_of(client, held, [0, Held.STARVING, 0, 0])
+    assert [status for status, _ in answers] == [200, 500, 200, 200]
+    assert answers[1][1] == "The request failed: the model ran out of memory on this image.\n"
+    assert held.batches == [1, 4, 2, 1, 1, 2]
+    assert len(freed) == 3  # after the batch, its half and the request alone
+    assert client.said("/upload_rle", png())[0] == 200
 
 
 def test_shutting_down_answers_the_running_batch_and_refuses_the_others(serve_held: Start, held: Held) -> None:

@@ -212,18 +212,14 @@ class Worker(threading.Thread):
         self.batch_s = (time.time_ns() - start_ns) / 1e9
 
     def _answer(self, jobs: Sequence[Job]) -> None:
-        """Run them together; where that fails, in smaller parts."""
+        """Run them together; where that fails, in smaller parts; one that fails alone has failed."""
         try:
             images = [job.image for job in jobs if job.image is not None]
             found = self._generate(images, [job.points for job in jobs])
             synchronize(self._device)
             answers = list(zip(jobs, found, strict=True))
         except Exception as error:
-            if len(jobs) == 1:
-                jobs[0].computed_ns = time.time_ns()
-                jobs[0].result.set_exception(error.with_traceback(None))
-                return
-            full = is_out_of_memory(error)
+            full, problem = is_out_of_memory(error), error.with_traceback(None)
         else:
             for job, masks in answers:
                 job.computed_ns = time.time_ns()
@@ -232,6 +228,10 @@ class Worker(threading.Thread):
         # out of the except block: the exception's frames held the tensors that filled the memory
         with contextlib.suppress(RuntimeError):  # of a GPU that has failed for good
             free_memory(self._device)
+        if len(jobs) == 1:
+            jobs[0].computed_ns = time.time_ns()
+            jobs[0].result.set_exception(problem)
+            return
         step = (len(jobs) + 1) // 2 if full else 1
         for at in range(0, len(jobs), step):
             self._answer(jobs[at : at + step])
