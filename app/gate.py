@@ -88,6 +88,8 @@ def _place(scheme: str, netloc: str) -> tuple[str, int | None]:
     """Name and port; no name when they cannot be told."""
     try:
         found = urlsplit(f"//{netloc}")
+        if found.netloc != netloc or "@" in netloc:  # a path, or a user, which no browser sends
+            return "", None
         return found.hostname or "", found.port or _PORTS.get(scheme)
     except ValueError:
         return "", None

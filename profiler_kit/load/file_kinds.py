@@ -32,9 +32,12 @@ _KINDS: Final = (  # the first that matches where the data begin
     (rb".{257}ustar", "tar", "a tar archive", "Unpack it first: tar -xf FILE"),
     (rb"7z\xbc\xaf\x27\x1c", "7z", "a 7z archive", "Unpack it first: 7z x FILE"),
     (rb"Rar!\x1a\x07", "rar", "a rar archive", "Unpack it first: unrar x FILE"),
-    (rb"\x04\x22\x4d\x18", "lz4", "data packed with lz4", "Unpack it first: lz4 -d FILE"),
+    (rb"\x04\x22\x4d\x18|\x02\x21\x4c\x18", "lz4", "data packed with lz4", "Unpack it first: lz4 -d FILE"),
     (rb"LZIP[\0\x01]", "lzip", "data packed with lzip", "Unpack it first: lzip -d FILE"),
     (rb"\x5d\0\0[\0-\xff]{2}(?:\xff{8}|.{5}\0{3})", "lzma", "data packed with lzma", "Unpack it first: xz -d FILE"),
+    (rb"\xff\x06\0\0sNaPpY", "snappy", "data packed with snappy", "Unpack it first: snzip -d FILE"),
+    (rb"\x89LZO\0\r\n", "lzop", "data packed with lzop", "Unpack it first: lzop -d FILE"),
+    (rb"\x78[\x01\x5e\x9c\xda][^ -~]", "zlib", "data packed with zlib", "Unpack it first: pigz -dz < FILE"),
     (rb"\x1f[\x9d\xa0]", "compress", "data packed with compress", "Unpack it first: uncompress FILE"),
     (
         rb"SQLite format 3\0",
@@ -59,7 +62,7 @@ _KINDS: Final = (  # the first that matches where the data begin
     (rb"RIFF.{4}WEBP", "webp", "a picture (WebP)", _PICTURE),
     (rb"%PDF-", "pdf", "a PDF document", _PICTURE),
     (
-        rb"version https://git-lfs\.github\.com/spec/",
+        rb"version https://(?:git-lfs\.github|hawser\.github)\.com/spec/",
         "git_lfs",
         "a git LFS pointer, not the file itself",
         "Fetch the file: git lfs pull",
@@ -108,14 +111,29 @@ _PERFETTO: Final = FileKind(
     "a Perfetto trace (protobuf)",
     "Convert it first with Perfetto's traceconv: traceconv json FILE OUT.json",
 )
+_NSIGHT: Final = FileKind(
+    "nsight",
+    "a report of Nsight Systems or Nsight Compute",
+    "Read it with nsys-ui or ncu-ui; it holds no chrome trace.",
+)
+_NSIGHT_SUFFIXES: Final = (
+    ".nsys-rep",
+    ".qdrep",
+    ".qdstrm",
+    ".ncu-rep",
+)  # whose beginnings differ from version to version
+ARCHIVES: Final = frozenset({"zip", "torch_save", "tar"})  # whose files may stand in them as they are
 _CONTROL: Final = re.compile(rb"[\0-\x08\x0e-\x1f]")
 
 
-def kind_of(head: bytes) -> FileKind | None:
+def kind_of(head: bytes, name: str = "") -> FileKind | None:
     """What a file that begins like this is, unpacked; None when its bytes do not say, as for a trace.
 
-    head: at least its first 512 bytes, if it has so many; some kinds need more (LOOK_BYTES is enough).
+    head: at least its first 512 bytes, if it has so many; some kinds need more (LOOK_BYTES is enough). name: the
+    file's, which tells kinds without a beginning of their own.
     """
+    if head.startswith(b"NVR\0") or name.endswith(_NSIGHT_SUFFIXES):
+        return _NSIGHT
     for pattern, kind in _PATTERNS:
         if pattern.match(head):
             return kind

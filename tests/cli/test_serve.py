@@ -156,6 +156,7 @@ def test_other_host_names_are_refused(server: Address) -> None:
     assert get(server, "/", host="evil.example")[0] == 400
     assert get(server, "/", host=" ")[0] == get(server, "/", host="127.0.0.1.evil.example")[0] == 400
     assert get(server, "/", host="[::1")[0] == get(server, "/", host="localhost@evil.example")[0] == 400
+    assert get(server, "/", host="evil.example@127.0.0.1")[0] == get(server, "/", host="127.0.0.1/x")[0] == 400
     assert get(server, "/", host="localhost")[0] == get(server, "/", host="[::1]:1")[0] == 200
 
 

@@ -11,6 +11,7 @@ import pickle
 import tarfile
 import threading
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -143,10 +144,12 @@ def archive(kind: str) -> bytes:
     out = io.BytesIO()
     if kind == "tar":
         with tarfile.open(fileobj=out, mode="w") as tar:
-            tar.addfile(tarfile.TarInfo("trace.json"), io.BytesIO())
+            member = tarfile.TarInfo("trace.json")
+            member.size = len(trace_of())  # as it is, which must not be taken for the file
+            tar.addfile(member, io.BytesIO(trace_of()))
     else:
         with zipfile.ZipFile(out, "w") as file:
-            file.writestr("archive/data.pkl" if kind == "torch" else "trace.json", b"x")
+            file.writestr("archive/data.pkl" if kind == "torch" else "trace.json", trace_of())
     return out.getvalue()
 
 
@@ -211,6 +214,13 @@ OTHERS: dict[str, tuple[bytes, str, str]] = {
     "pdf": (b"%PDF-1.7\n", "a PDF document", "Give the file that was recorded"),
     "parquet": (b"PAR1\x15\x04", "a Parquet table", "Give the file that the profiler wrote."),
     "lz4": (b"\x04\x22\x4d\x18\x64", "data packed with lz4", "Unpack it first: lz4 -d FILE"),
+    "lz4, old": (b"\x02\x21\x4c\x18\x64", "data packed with lz4", "Unpack it first: lz4 -d FILE"),
+    "zlib": (zlib.compress(trace_of()), "data packed with zlib", "Unpack it first: pigz -dz < FILE"),
+    "nsight": (
+        b"NVR\0\x01",
+        "a report of Nsight Systems or Nsight Compute",
+        "Read it with nsys-ui or ncu-ui",
+    ),
     "lzma": (lzma.compress(b"{}", lzma.FORMAT_ALONE), "data packed with lzma", "Unpack it first: xz -d FILE"),
     "zeros": (bytes(5000), "nothing but NUL bytes where it begins (an unfinished copy?)", "Copy the file again."),
     "text": (
@@ -239,6 +249,11 @@ def test_what_is_no_trace_is_named_with_what_to_do(case: str, pack: str, tmp_pat
     found, _, todo = refused(path).partition("; ")
     assert found == what and hint in todo
     assert "\n" not in str(refused(path))
+
+
+def test_reports_of_nsight_are_told_by_their_name(tmp_path: Path) -> None:
+    (tmp_path / "a.nsys-rep").write_bytes(b"\1\2\3\4")
+    assert refused(tmp_path / "a.nsys-rep").startswith("a report of Nsight Systems or Nsight Compute; ")
 
 
 @pytest.mark.parametrize("case", ["packed.json.zst", "packed_twice.json.gz"])

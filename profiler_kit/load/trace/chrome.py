@@ -22,7 +22,7 @@ import msgspec
 
 from profiler_kit.errors import OptionError, TraceFormatError
 from profiler_kit.files import require_file
-from profiler_kit.load.file_kinds import kind_of
+from profiler_kit.load.file_kinds import ARCHIVES, kind_of
 from profiler_kit.load.trace.column_builder import ColumnBuilder
 from profiler_kit.load.trace.columns import EventColumns
 from profiler_kit.load.trace.decode import KEPT_ARGUMENTS, NOT_JSON
@@ -226,20 +226,28 @@ def find_events(file: Path, stream: Iterator[bytes]) -> tuple[bytes, Iterator[by
     for block in stream:
         seen += block
         found = _LIST.match(seen) or _EVENTS_KEY.search(seen)
+        if found and _is_archive(seen):
+            break
         if found:
             return bytes(seen[: found.end()]), itertools.chain([bytes(seen[found.end() :])], stream)
         may_be_json = bytes(seen[:64]).lstrip(_BLANK)[:1] in (b"{", b"")
         if len(seen) > (SEARCH_BYTES if may_be_json else LOOK_BYTES):
             break
-    what, hint = _describe(bytes(seen))
+    what, hint = _describe(bytes(seen), file.name)
     raise TraceFormatError(f"{file}: found {what}, expected a chrome trace: {{'traceEvents': [...]}}. {hint}")
 
 
-def _describe(data: bytes) -> tuple[str, str]:
+def _is_archive(head: bytearray) -> bool:
+    """Whether what looks like a trace is one of the files in an archive, of which others would be lost."""
+    kind = kind_of(bytes(head[:LOOK_BYTES])) if head[:1] not in (b"{", b"[") else None
+    return kind is not None and kind.name in ARCHIVES
+
+
+def _describe(data: bytes, name: str) -> tuple[str, str]:
     """What a file is that is not a trace, and what to do, for its error message."""
     if not data:
         return "packed data that are empty or cannot be unpacked", HINT
-    packing, kind = packing_of(data), kind_of(data)
+    packing, kind = packing_of(data), kind_of(data, name)
     if packing:
         return f"data packed with {packing.name} more than {MOST_LAYERS} times", "Unpack it first."
     if kind:
