@@ -174,6 +174,20 @@ class Ranks:
         frame.insert(0, "rank", numbers)
         return frame
 
+    def some(self, files: Sequence[int]) -> Ranks:
+        """The ranks of these rows of `files` alone."""
+        job = Job(self._job.folder, tuple(self._job.sources[row] for row in files), self._job.named)
+        return Ranks(self._store, job, self._rows.take(files), self._communication)
+
+    def refuse(self) -> None:
+        """Raise the error of the first file that is no rank, unless a folder holds two ranks or more beside it."""
+        frame = self.files()
+        wrong = np.flatnonzero(~frame["status"].isin((job_files.READ, job_files.OTHER_RECORDING)))
+        if len(wrong) and (self._job.named or len(self.ranks) < 2):
+            kind = self._rows["error_kind"].to_pylist()[wrong[0]] or InputError.__name__
+            error: type[KitError] = getattr(errors, kind)
+            raise error(frame["reason"].iloc[wrong[0]])
+
     def table(self, name: str, **options: Value) -> Filled:
         """A declared table, filled; see Trace.table."""
         filled: Filled = later("fill")(name, {"job": self}, **options)
@@ -220,17 +234,28 @@ def load_ranks(
     Only what is new or has changed is read. Raises InputError when there is none, one is missing, or a rank is not
     known or not its own; TraceFormatError when one is no trace; OutputError when the store cannot be written.
     """
+    ranks = read_job(paths, communication=communication, workers=workers, cluster=cluster, store=store, report=report)
+    if not skip_broken:
+        ranks.refuse()
+    return ranks
+
+
+def read_job(
+    paths: Paths,
+    *,
+    communication: Sequence[str],
+    workers: int | None,
+    cluster: str | None,
+    store: str | Path | None,
+    report: Report,
+) -> Ranks:
+    """As load_ranks, whatever the files are: nothing is refused but that there is none."""
     job = find_job(paths)
     names = (*communication_names(), *communication)
     code = code_of_ranks(names)
     found = store_of(job.folder, code, beside=not job.named, chosen=None if store is None else str(store))
-    rows = _read(
-        job, found, Work(found.root, code, names), partial(ingest, workers=workers, cluster=cluster, report=report)
-    )
-    ranks = Ranks(found, job, rows, communication)
-    if not skip_broken:
-        _refuse(ranks, job, rows)
-    return ranks
+    reading = partial(ingest, workers=workers, cluster=cluster, report=report)
+    return Ranks(found, job, _read(job, found, Work(found.root, code, names), reading), communication)
 
 
 def _read(job: Job, store: RankStore, work: Work, ingest: Any) -> pa.Table:
@@ -289,13 +314,3 @@ def _files(rows: pa.Table, sources: Sequence[Source]) -> pd.DataFrame:
             }
         )
     )
-
-
-def _refuse(ranks: Ranks, job: Job, rows: pa.Table) -> None:
-    """Raise the error of the first file that is no rank, unless a folder holds two ranks or more beside it."""
-    frame = ranks.files()
-    wrong = np.flatnonzero(~frame["status"].isin((job_files.READ, job_files.OTHER_RECORDING)))
-    if len(wrong) and (job.named or len(ranks.ranks) < 2):
-        kind = rows["error_kind"].to_pylist()[wrong[0]] or InputError.__name__
-        error: type[KitError] = getattr(errors, kind)
-        raise error(frame["reason"].iloc[wrong[0]])

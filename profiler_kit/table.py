@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Of = Literal[
     "trace", "file", "snapshot", "joined", "job", "layers", "ladder", "study", "diff", "layers diff", "memory diff",
     "tree diff",
-    "requests", "load", "runs", "flight",
+    "requests", "load", "runs", "flight", "trend",
 ]  # fmt: skip
 Kind = Literal["choice", "microseconds", "count", "text", "flag", "file"]
 Value = str | int | float | bool | None

@@ -43,7 +43,7 @@ LAYERS = (
     {"attribute"},
     {"analyses"},
     {"trace", "ranks", "ingest", "snapshot", "hta", "timeline"},
-    {"joined", "run"},
+    {"joined", "run", "trend"},
     {"tables", "sql", "sql_arrow"},
     {"findings"},
     {"render"},

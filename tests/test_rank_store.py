@@ -26,6 +26,7 @@ from profiler_kit.ingest import engines, one_rank
 from profiler_kit.ingest.one_rank import Work
 from profiler_kit.load import cache, rank_store
 from profiler_kit.load.discover.rank_sources import Source, find_job
+from profiler_kit.trend import load_trend
 from tests.builders import TraceBuilder
 
 REDUCE = "ncclDevKernel_AllReduce_Sum_f32_RING_LL"
@@ -208,6 +209,38 @@ def test_recordings_are_told_by_time_where_clocks_can_tell_and_by_their_order_wh
     assert of([(0, 0, 10), (1, 10**9, 10**9 + 10)], True) == ([0, 0], [-1, -1])
     # the same time twice: the first by name counts, whichever began first
     assert of([(0, 5, 10), (0, 4, 10), (1, 5, 9)], True) == ([0, 0, 0], [-1, 0, -1])
+
+
+def test_runs_of_a_job_over_days_are_in_one_store(tmp_path: Path, read: list[str]) -> None:
+    """On the second day rank 1 came 6 us later, and steps took 30 us in place of 20; a third has two recordings."""
+    for day, (at, step) in enumerate(((0, 20), (1e6, 30), (2e6, 30), (3e6, 30))):
+        for rank in (0, 1):
+            trace = TraceBuilder()
+            trace.region("ProfilerStep#3", at, step)
+            trace.kernel(1, at, 20)
+            trace.kernel(2, at + 30 + 6 * day * rank, 40 - 6 * day * rank, name=REDUCE, stream=9)
+            told = b'{"distributedInfo": {"rank": %d, "world_size": 3},' % rank
+            name = f"day{min(day, 2)}/node{rank}/{rank}.{day}.json"
+            put(tmp_path / "job" / name, trace.kineto().replace(b"{", told, 1))
+    put(tmp_path / "job" / "day1" / "notes.json", b"{}")
+    found = load_trend(tmp_path / "job")
+    rows = found.table_of_runs()
+    assert rows["run"].tolist() == ["day0", "day1", "day2", "day2"] and rows["recording"].tolist() == [0, 0, 0, 1]
+    assert rows["step_ns"].tolist() == [20_000, 30_000, 30_000, 30_000]
+    assert rows["step_change"].fillna(-9).tolist() == [-9, 0.5, 0, 0]
+    assert rows["missing"].tolist() == [1] * 4 and rows["ranks"].tolist() == [2] * 4
+    assert rows["held_ns"].tolist() == [0, 6_000, 12_000, 18_000] and rows["straggler"].fillna(-1).tolist() == [
+        -1,
+        1,
+        1,
+        1,
+    ]
+    assert rows["exposed_communication_ns"].tolist() == [40_000, 37_000, 34_000, 31_000]
+    assert len(found.problems) == 1 and "notes.json" in found.problems[0]
+    read.clear()
+    assert load_trend(tmp_path / "job").table_of_runs().equals(rows)
+    assert load_ranks(tmp_path / "job" / "day1").ranks == [0, 1]
+    assert [name for name in read if "day1" in name] == []
 
 
 def test_files_that_are_named_are_all_needed(job: Path, tmp_path: Path) -> None:

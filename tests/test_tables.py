@@ -42,6 +42,7 @@ from profiler_kit.table import Filled, Table, is_missing
 from profiler_kit.tables import every_table
 from profiler_kit.text import MISSING
 from profiler_kit.trace import Trace, load_trace
+from profiler_kit.trend import load_trend
 from tests.builders import TraceBuilder
 from tests.cli.run import profiler_kit
 from tests.flight_dumps import two
@@ -92,6 +93,14 @@ def runs() -> tuple[Run, Run]:
     return load_run(RUN.with_name("h200-vit_b-eager-fp32")), load_run(RUN)
 
 
+def two_runs(folder: Path) -> Path:
+    """The runs of two days, of a rank each."""
+    for day in ("monday", "tuesday"):
+        (folder / day).mkdir()
+        (folder / day / "rank0.json").write_bytes(Path(small()).read_bytes())
+    return folder
+
+
 SOURCES: dict[str, Callable[[], list[Any]]] = {
     "trace": traces,
     "snapshot": functools.cache(lambda: [load_snapshot(RUN / "memory.pickle")]),
@@ -111,6 +120,7 @@ SOURCES: dict[str, Callable[[], list[Any]]] = {
     "requests": functools.cache(lambda: [load_run(served_run(Path(tempfile.mkdtemp()))).served]),
     "load": functools.cache(lambda: [read_load(a_load(Path(tempfile.mkdtemp())))]),
     "flight": functools.cache(lambda: [read_dumps(two(Path(tempfile.mkdtemp())))]),
+    "trend": functools.cache(lambda: [load_trend(two_runs(Path(tempfile.mkdtemp())))]),
     "runs": functools.cache(lambda: [find_runs(HERE.parent / "traces")]),
     "layers diff": lambda: [{"AB"[number]: run.layers.totals for number, run in enumerate(runs()) if run.layers}],
 }

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from profiler_kit.load.flight.reader import Dumps
     from profiler_kit.ranks import Ranks
     from profiler_kit.trace import Trace
+    from profiler_kit.trend import Trend
 
 TraceFile = Annotated[
     Path,
@@ -33,6 +34,10 @@ AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table
 RankTraces = Annotated[
     list[str],
     typer.Argument(metavar="TRACE...", help="A folder with one trace per rank, or its address, or the traces."),
+]
+JobFolder = Annotated[
+    str,
+    typer.Argument(metavar="FOLDER", help="A folder with a folder for each run of the job, or its address."),
 ]
 FlightDumps = Annotated[
     list[Path],
@@ -116,6 +121,24 @@ def open_ranks(
     for line in (*lost[:MOST_LOSSES], *([f"and {more} more such lines"] if more > 0 else []), *ranks.problems):
         typer.echo(f"profiler-kit: {printable(line)}", err=True)
     return ranks
+
+
+def open_trend(
+    folder: str,
+    *,
+    arguments: Sequence[str] = (),
+    workers: int | None = None,
+    cluster: str | None = None,
+    store: str | None = None,
+) -> Trend:
+    """Read the runs of a job likewise; see load_trend."""
+    from profiler_kit.trend import load_trend
+
+    with progress_bar("Reading the runs") as report:
+        found = load_trend(folder, workers=workers, cluster=cluster, store=store, report=report)
+    for problem in found.problems:
+        typer.echo(f"profiler-kit: {printable(problem)}", err=True)
+    return found
 
 
 def open_flight(paths: Sequence[Path], *, arguments: Sequence[str] = ()) -> Dumps:

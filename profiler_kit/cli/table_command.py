@@ -16,6 +16,7 @@ from profiler_kit.cli.output import (
     AsJson,
     Cluster,
     FlightDumps,
+    JobFolder,
     RankTraces,
     Store,
     TraceFile,
@@ -25,6 +26,7 @@ from profiler_kit.cli.output import (
     open_ranks,
     open_requests,
     open_trace,
+    open_trend,
     print_json,
     print_lines,
     says_no_gpu,
@@ -44,8 +46,11 @@ _SOURCES: Final[Mapping[Of, tuple[Any, Callable[..., Any]]]] = {
     "job": (RankTraces, open_ranks),
     "requests": (RunFolder, open_requests),
     "flight": (FlightDumps, open_flight),
+    "trend": (JobFolder, open_trend),
 }
-_LOADED_WITH: Final[Mapping[Of, Mapping[str, Any]]] = {"job": {"workers": Workers, "cluster": Cluster, "store": Store}}
+_LOADED_WITH: Final[Mapping[Of, Mapping[str, Any]]] = dict.fromkeys(
+    ("job", "trend"), {"workers": Workers, "cluster": Cluster, "store": Store}
+)
 
 
 def table_command(name: str) -> Callable[..., None]:

@@ -41,6 +41,7 @@ SHOWN = {
     "study": [str(ROOT / "traces" / "h200-vit_b-study")],
     "memory": ["gpu/memory.pickle"],
     "ranks": ["job"],
+    "trend": ["job"],
     "flight": ["dumps"],
     "diff": ["gpu", "bare.json.gz"],
     "query": ["bare.json.gz", "SELECT * FROM gpu_events"],

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+import pandas as pd
 
 from profiler_kit.load.integers import I64
 from profiler_kit.schema import Column, Schema
@@ -86,5 +87,18 @@ def of_another_time(path: str, rank: int, recording: int, looked_at: int, record
     """Why another recording of a rank is left out."""
     return (
         f"{path}: rank {rank} in recording {recording + 1} of {recordings} of this job, expected those of one time: "
-        f"recording {looked_at + 1} is looked at. Name the traces of the other one, or see how the job changed: --trend"
+        f"recording {looked_at + 1} is looked at. Name the traces of another, or see all: profiler-kit trend"
     )
+
+
+def runs_of(frame: pd.DataFrame) -> dict[str, list[int]]:
+    """RANK_FILES of a folder -> the rows of each run in it: those of each folder below that has ranks of other folders
+    too. Where none has, the folders are of nodes, and all of it is one run, "".
+    """
+    known = frame[frame["rank"].notna() & ~frame["status"].isin((UNREADABLE, NO_RANK))]
+    top = known["file"].str.partition("/")
+    folder = top[0].where(top[1] != "", "")
+    found = {name: rows.index.tolist() for name, rows in known.groupby(folder)}
+    ranks = [set(known["rank"].loc[rows]) for rows in found.values()]
+    apart = sum(map(len, ranks)) == len(set().union(*ranks))
+    return {"": known.index.tolist()} if apart else found

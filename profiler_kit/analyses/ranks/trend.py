@@ -1,0 +1,80 @@
+"""How a job changed from run to run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from profiler_kit.analyses.ranks.ranks import RANK_TOTALS
+from profiler_kit.schema import Column, Schema
+
+TREND: Final = Schema(
+    "TREND",
+    "run of the job, or recording of a run, by time",
+    {
+        "run": Column("str", "Its folder below that of the job."),
+        "recording": Column("int64", "Which of several recordings of the run.", show="varied"),
+        "time_us": Column("int64", "When its GPU work began, in Unix microseconds.", "began"),
+        "ranks": Column("int64", "Ranks that were read."),
+        "missing": Column(
+            "int64", "Ranks without a trace, as far as the traces say how many there are.", show="varied"
+        ),
+        "steps": Column("int64", "Steps that were recorded on the rank with most."),
+        "step_ns": Column("Int64", "Median of its steps, over all ranks; missing without steps.", "step"),
+        "step_p95_ns": Column("Int64", "Of a hundred steps five take longer.", "95 %"),
+        "step_change": Column("Float64", "Against the run before.", "change"),
+        "total_ns": Column("int64", "From the first to the last GPU event of a rank, the mean of the ranks.", "total"),
+        "communication_ns": Column("int64", "Mean of the ranks.", "communication", of="total_ns"),
+        "exposed_communication_ns": Column(
+            "int64", "Communication not covered by computation.", "exposed", of="total_ns"
+        ),
+        "straggler": Column("Int64", "The rank that the others waited for longest.", unit="id"),
+        "held_ns": Column("int64", "How long they did: its straggler score.", "held others", of="total_ns"),
+    },
+)
+
+
+@dataclass(frozen=True)
+class OneRun:
+    """What is compared of a run: RANK_STEPS and RANK_TOTALS of its ranks."""
+
+    name: str
+    recording: int
+    first_ns: int
+    missing: int
+    steps: pd.DataFrame
+    totals: pd.DataFrame
+
+
+def trend(runs: Iterable[OneRun]) -> pd.DataFrame:
+    """Runs -> TREND."""
+    rows = [_row(one) for one in sorted(runs, key=lambda one: (one.first_ns, one.name))]
+    for before, row in zip(rows, rows[1:], strict=False):
+        known = before["step_ns"] is not None and row["step_ns"] is not None and before["step_ns"] > 0
+        row["step_change"] = row["step_ns"] / before["step_ns"] - 1 if known else None
+    return TREND.of(rows)
+
+
+def _row(one: OneRun) -> dict[str, int | float | str | None]:
+    steps = (one.steps["end_ns"] - one.steps["start_ns"]).to_numpy()
+    totals = RANK_TOTALS.check(one.totals)
+    held = totals["held_ns"]
+    last = int(held.argmax()) if len(held) and held.max() > 0 else None
+    return {
+        "run": one.name,
+        "recording": one.recording,
+        "time_us": one.first_ns // 1000,
+        "ranks": len(totals),
+        "missing": one.missing,
+        "steps": int(one.steps.groupby("rank", observed=True).size().max()) if len(steps) else 0,
+        "step_ns": int(np.median(steps)) if len(steps) else None,
+        "step_p95_ns": int(np.percentile(steps, 95)) if len(steps) else None,
+        "step_change": None,
+        **{name: round(totals[name].mean()) for name in ("total_ns", "communication_ns", "exposed_communication_ns")},
+        "straggler": None if last is None else int(totals["rank"].iloc[last]),
+        "held_ns": 0 if last is None else int(held.iloc[last]),
+    }
