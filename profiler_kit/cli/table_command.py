@@ -48,9 +48,8 @@ _SOURCES: Final[Mapping[Of, tuple[Any, Callable[..., Any]]]] = {
     "flight": (FlightDumps, open_flight),
     "trend": (JobFolder, open_trend),
 }
-_LOADED_WITH: Final[Mapping[Of, Mapping[str, Any]]] = dict.fromkeys(
-    ("job", "trend"), {"workers": Workers, "cluster": Cluster, "store": Store}
-)
+_READ_WITH: Final = {"workers": Workers, "cluster": Cluster, "store": Store}
+_LOADED_WITH: Final[Mapping[Of, Mapping[str, Any]]] = {"job": _READ_WITH, "trend": _READ_WITH}
 
 
 def table_command(name: str) -> Callable[..., None]:

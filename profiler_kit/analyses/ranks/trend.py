@@ -52,11 +52,9 @@ class OneRun:
 
 def trend(runs: Iterable[OneRun]) -> pd.DataFrame:
     """Runs -> TREND."""
-    rows = [_row(one) for one in sorted(runs, key=lambda one: (one.first_ns, one.name))]
-    for before, row in zip(rows, rows[1:], strict=False):
-        known = before["step_ns"] is not None and row["step_ns"] is not None and before["step_ns"] > 0
-        row["step_change"] = row["step_ns"] / before["step_ns"] - 1 if known else None
-    return TREND.of(rows)
+    rows = TREND.of([_row(one) for one in sorted(runs, key=lambda one: (one.first_ns, one.name))])
+    before = rows["step_ns"].shift()
+    return rows.assign(step_change=(rows["step_ns"] / before.where(before > 0) - 1).astype("Float64"))
 
 
 def _row(one: OneRun) -> dict[str, int | float | str | None]:
