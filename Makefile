@@ -7,6 +7,9 @@ DONE   := $(VENV)/.installed
 WORKERS ?= 3
 TYPES  := .mypy_cache/said.txt# what mypy says: it runs beside the tests, on one core
 
+# what is imported is kept compiled, also where the environment says otherwise: tests start some hundred processes
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test install docs screenshots lock clean
 

@@ -9,9 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 HANGS_S = 1800  # as long as no machine takes
@@ -19,6 +17,8 @@ NAMES = ("01_capture", "02_regions", "03_memory", "04_batch_size", "05_compare",
 
 
 def read(name: str) -> Any:
+    import nbformat  # two seconds, which every worker would spend as it collects
+
     return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
 
 
@@ -27,6 +27,9 @@ async def run_all(names: Sequence[str]) -> dict[str, Any]:
 
     They follow each other in one kernel, which forgets all names in between: most of a kernel's time is its start.
     """
+    import nbformat
+    from nbclient import NotebookClient
+
     notebooks = {name: read(name) for name in names}
     client = NotebookClient(
         nbformat.v4.new_notebook(), timeout=HANGS_S, startup_timeout=HANGS_S, kernel_name="python3",
