@@ -21,6 +21,8 @@ PAGES = {
     "Where time goes": {
         "timeline": "Timeline",
         "regions": "Regions",
+        "steps": "Steps",
+        "idle": "Idle time",
         "kernels": "Kernels",
         "operators": "Operators",
         "requests": "Requests",

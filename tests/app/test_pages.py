@@ -17,13 +17,15 @@ from tests import snapshots
 from tests.allocator import Allocator
 from tests.app.dashboard import dashboard
 from tests.app.samples import CHECKOUT, PATIENCE_S, gpu_trace, host_trace, make_job, make_runs, record
+from tests.builders import TraceBuilder
 from tests.ladders import write_ladder
 
 PAGES = (
     *("overview", "timeline", "regions", "kernels", "operators", "requests", "layers", "memory"),
-    *("compare", "ranks", "tables", "perfetto", "doctor"),
+    *("compare", "ranks", "tables", "perfetto", "doctor", "steps", "idle"),
 )
-OF_A_RUN = tuple(page for page in PAGES if page not in ("ranks", "perfetto"))  # of whole jobs; reads the file itself
+# of whole jobs; reads the file itself; nothing repeats in the sample
+OF_A_RUN = tuple(page for page in PAGES if page not in ("ranks", "perfetto", "steps"))
 
 
 @pytest.fixture
@@ -343,6 +345,32 @@ def test_a_run_without_a_trace_says_what_is_there_and_what_would_add_the_rest(
     assert command.value == f"profiler-kit capture --model vit_b --device cuda{layers} --out {runs}/gpu-more"
     (runs / "gpu" / "run.json").unlink()
     assert show("overview", "gpu").code[0].value.startswith(f'record_run("{runs}/gpu-more", step, batch)')
+
+
+def test_steps_say_which_stands_out_and_why(runs: Path) -> None:
+    trace = TraceBuilder()
+    for step, longer in enumerate((0, 0, 50, 0, 0)):
+        trace.region(f"ProfilerStep#{step}", 1000 * step, 200 + longer)
+        trace.region("encoder", 1000 * step + 5, 100 + longer)
+        trace.launch(step + 1, 1000 * step + 10)
+        trace.kernel(step + 1, 1000 * step + 20, 100 + longer, name="gemm")
+    trace.write(runs / "steps.json.gz")
+    test = show("steps", "steps.json.gz")
+    assert errors(test) == []
+    assert "5 steps, the median takes **200.00 µs**; **1 outlier**. Longest: step **2**" in text(test)
+    assert "Below: step 2." in text(test)
+    assert test.dataframe[0].value["outlier"].tolist() == ["", "", "yes", "", ""]
+    assert "Below: step 4." in text(show("steps", "steps.json.gz", step="4"))
+
+
+def test_idle_time_by_cause_and_region_and_the_longest_gaps(runs: Path) -> None:
+    test = show("idle", "gpu")
+    assert errors(test) == [] and "The GPU was idle for **200.00 µs** while recorded: other 100 %." in text(test)
+    assert [one.value for one in test.subheader] == [
+        "By region and cause", "The longest gaps", "Timeline", "Idle time by cause", "What changes would give",
+    ]  # fmt: skip
+    assert test.dataframe[0].value["dur_ns"].tolist() == [200.0]  # µs
+    assert "No GPU in this trace" in text(show("idle", "host"))
 
 
 def test_a_folder_of_ladders_alone_links_to_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

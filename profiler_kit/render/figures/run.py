@@ -1,18 +1,20 @@
-"""Plotly figures of a whole run: what the GPU did, and how long each timed iteration took."""
+"""Plotly figures of a whole run: what the GPU did and why it was idle, and how long each iteration took."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from profiler_kit.analyses.gpu.regions import innermost
 from profiler_kit.analyses.gpu.timeline import GpuTimeline
 from profiler_kit.analyses.serving.batches import GPU_IDLE, Served, request_parts
-from profiler_kit.render.figures.style import LEGEND_ABOVE, MARGIN, time_axis
-from profiler_kit.text import fmt_ns, fmt_percent, ns_in, time_unit
+from profiler_kit.render.figures.style import LEGEND_ABOVE, MARGIN, NAMES, escape, time_axis
+from profiler_kit.text import fmt_ns, fmt_path, fmt_percent, ns_in, time_unit
 from profiler_kit.timeline.palette import ACTIVITY, HUES, IDLE, MARK, region_colours
 from profiler_kit.units import ns_to_ms
 
@@ -143,5 +145,80 @@ def batch_occupancy(batches: pd.DataFrame, most: int) -> go.Figure:
         margin=MARGIN,
         xaxis={"title": "requests in a batch", "type": "category", "fixedrange": True},
         yaxis={"title": "batches", "fixedrange": True, "rangemode": "tozero"},
+    )
+    return figure
+
+
+def step_times(steps: pd.DataFrame) -> go.Figure:
+    """How long each iteration took, outliers marked, and what differs in each when pointed at. Takes STEPS."""
+    unit = time_unit([int(steps["wall_ns"].max())])
+    rows = steps.to_dict("records")
+    figure = go.Figure(
+        go.Bar(
+            x=[f"{row['step']}" for row in rows],
+            y=[ns_in(row["wall_ns"], unit) for row in rows],
+            marker={"color": [MARK if row["outlier"] else HUES[0] for row in rows], "line": {"width": 0}},
+            customdata=[_differs(row) for row in rows],
+            hovertemplate="step %{x}<br>%{customdata}<extra></extra>",
+        )
+    )
+    figure.add_hline(y=ns_in(float(steps["wall_ns"].median()), unit), line={"color": MARK, "width": 1.5, "dash": "dot"})
+    figure.update_layout(
+        height=220,
+        margin=MARGIN,
+        bargap=0.25,
+        showlegend=False,
+        xaxis={"type": "category", "title": str(rows[0]["name"]), "fixedrange": True, "nticks": 24},
+        yaxis=time_axis(unit, rangemode="tozero"),
+    )
+    return figure
+
+
+def _differs(row: Mapping[Any, Any]) -> str:
+    """Of a row of STEPS: its time, and what exceeds that of the median step."""
+    said = [f"{fmt_ns(row['wall_ns'])}, {fmt_percent(row['median_share'])} of the median"]
+    said += [f"idle {fmt_ns(row['more_idle_ns'])} more"] if row["more_idle_ns"] > 0 else []
+    for what in ("region", "kernel"):
+        if row[what]:
+            said.append(f"{escape(str(row[what]))} {fmt_ns(row[f'{what}_ns'])} more")
+    return "<br>".join(said)
+
+
+IDLE_CAUSES = {
+    "host_ns": ("host-bound", "#CC3311"),
+    "synchronised_ns": ("synchronization-bound", "#EE7733"),
+    "kernel_wait_ns": ("kernel wait", "#88CCEE"),
+    "other_wait_ns": ("other", "#9AA1AB"),
+}
+
+
+def idle_by_region(utilization: pd.DataFrame, *, most: int = 14) -> go.Figure:
+    """Idle time of the innermost regions by cause, the longest on top. Takes REGION_UTILIZATION."""
+    paths = [tuple(path) for path in utilization["path"]]
+    rows = dict(zip(paths, utilization.to_dict("records"), strict=True))
+    shown = [path for path, ns in innermost(paths, utilization["idle_ns"].tolist()) if ns][:most]
+    unit = time_unit([rows[path]["idle_ns"] for path in shown])
+    names = [escape(fmt_path(path[-2:]), 60) for path in shown]
+    figure = go.Figure()
+    for column, (name, colour) in IDLE_CAUSES.items():
+        values = [rows[path][column] for path in shown]
+        if any(values):
+            figure.add_bar(
+                x=[ns_in(value, unit) for value in values],
+                y=names,
+                orientation="h",
+                name=name,
+                marker={"color": colour, "line": {"width": 0}},
+                customdata=[fmt_ns(value) for value in values],
+                hovertemplate="%{y}<br>%{fullData.name} %{customdata}<extra></extra>",
+            )
+    figure.update_layout(
+        barmode="stack",
+        height=70 + 28 * len(shown),
+        margin=MARGIN,
+        bargap=0.3,
+        legend={**LEGEND_ABOVE, "traceorder": "normal"},
+        xaxis=time_axis(unit),
+        yaxis={**NAMES, "automargin": True},
     )
     return figure
