@@ -285,7 +285,9 @@ class Run:
         trace = self.trace
         if trace is None:
             return None
-        return Side.of(trace.in_parts(trace.gpu_events()), trace.region_parts(), trace.operators())
+        return Side.of(
+            trace.in_parts(trace.gpu_events()), trace.region_parts(), trace.operators(), trace.event_categories()
+        )
 
 
 def load_run(path: str | os.PathLike[str], *, report: Report = silent) -> Run:

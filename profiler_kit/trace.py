@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.analyses.gpu import grouping
-from profiler_kit.analyses.gpu.categories import categories
+from profiler_kit.analyses.gpu.categories import categories, event_categories, owners
 from profiler_kit.analyses.gpu.collectives import ARGUMENTS as COLLECTIVE_ARGUMENTS
 from profiler_kit.analyses.gpu.collectives import COLLECTIVES, collectives
 from profiler_kit.analyses.gpu.communication import communication_kernels, communication_overlap
@@ -517,7 +517,13 @@ class Trace:
     @kept
     def categories(self) -> pd.DataFrame:
         """CATEGORY_TOTALS: GPU time by category of work (matrix product, attention, copy, …)."""
-        return categories(self._calls(), self._details())
+        return categories(self._details(), self.event_categories())
+
+    @kept
+    def event_categories(self) -> pd.Categorical:
+        """The category of work of each GPU event."""
+        calls, details = self._calls(), self._details()
+        return event_categories(calls, details, owners(calls, details))
 
     @property
     @kept

@@ -130,7 +130,9 @@ def _side(path: Path) -> Side:
     from profiler_kit.analyses.compare.measurements import Side
 
     trace = open_trace(path)
-    return Side.of(trace.in_parts(trace.gpu_events()), trace.region_parts(), trace.operators())
+    return Side.of(
+        trace.in_parts(trace.gpu_events()), trace.region_parts(), trace.operators(), trace.event_categories()
+    )
 
 
 def _record(path: Path) -> RunRecord | None:

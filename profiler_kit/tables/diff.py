@@ -24,6 +24,7 @@ from profiler_kit.analyses.compare.side_by_side import (
 from profiler_kit.analyses.compare.snapshots import MEMORY_COMPARED, MemoryComparison, memory_compared
 from profiler_kit.analyses.compare.traces import LATENCY, Comparison
 from profiler_kit.analyses.compare.trees import TREE_COMPARED, compare_trees
+from profiler_kit.analyses.gpu.categories import CATEGORY_TOTALS
 from profiler_kit.names import fit_names
 from profiler_kit.schema import Column, Schema
 from profiler_kit.table import Option, Table
@@ -127,7 +128,7 @@ WORK: Final = Table(
     "diff_work",
     "diff",
     "GPU work by kind",
-    _named("kind", "What sort of work it is, told by the names of the kernels."),
+    _named("kind", CATEGORY_TOTALS.columns["category"].meaning),
     _rows("work"),
     (RUN,),
     "diff",

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.analyses.compare.kernel_keys import host_key
+from profiler_kit.analyses.gpu.categories import event_categories
 from profiler_kit.analyses.gpu.intervals import added, covered_by_group, with_ancestors
 from profiler_kit.attribute.frames import GPU_EVENTS, OPERATORS, REGION_INSTANCES
 from profiler_kit.load.integers import I64
@@ -66,12 +67,14 @@ class Measured:
 class Side:
     """One trace, its regions' paths made comparable.
 
-    is_round: which instances are rounds; rounds: how many. unit: the round of each instance, counted from 0, or -1.
+    work: the category of each GPU event. is_round: which instances are rounds; rounds: how many. unit: the round of
+    each instance, counted from 0, or -1.
     """
 
     gpu_events: pd.DataFrame
     instances: pd.DataFrame
     operators: pd.DataFrame
+    work: pd.Categorical
     paths: list[Path]
     path: I64  # of each instance, an index of paths
     is_round: npt.NDArray[np.bool_]
@@ -79,22 +82,29 @@ class Side:
     rounds: int
 
     @staticmethod
-    def of(gpu_events: pd.DataFrame, instances: pd.DataFrame, operators: pd.DataFrame) -> Side:
-        """Take GPU_EVENTS, REGION_INSTANCES and OPERATORS of one trace; its ProfilerSteps are the rounds."""
+    def of(
+        gpu_events: pd.DataFrame, instances: pd.DataFrame, operators: pd.DataFrame, work: pd.Categorical | None = None
+    ) -> Side:
+        """Take GPU_EVENTS, REGION_INSTANCES and OPERATORS of one trace; its ProfilerSteps are the rounds.
+
+        work: the category of each GPU event (analyses.gpu.categories); what its name says where that is left out.
+        """
         GPU_EVENTS.check(gpu_events)
         OPERATORS.check(operators)
         REGION_INSTANCES.check(instances)
         paths, path = _renamed(instances, lambda path: tuple(map(host_key, path)))
         is_step = instances["step"].notna().to_numpy()
-        return Side(
-            gpu_events, instances, operators, paths, path, is_step, _rounds_of(instances, is_step), int(is_step.sum())
-        )
+        if work is None:
+            work = event_categories(operators, gpu_events, np.full(len(gpu_events), -1, dtype=np.int64))
+        unit = _rounds_of(instances, is_step)
+        return Side(gpu_events, instances, operators, work, paths, path, is_step, unit, int(is_step.sum()))
 
     def without_steps(self) -> Side:
         """The same without rounds, and paths without ProfilerStep, which the other side lacks."""
         paths, path = _renamed(self.instances, lambda path: tuple(host_key(name) for name in path if name != STEP))
         never = np.zeros(len(path), dtype=bool)
-        return Side(self.gpu_events, self.instances, self.operators, paths, path, never, np.full(len(path), -1), 0)
+        unit = np.full(len(path), -1)
+        return dataclasses.replace(self, paths=paths, path=path, is_round=never, unit=unit, rounds=0)
 
     def in_rounds(self, name: str) -> Side:
         """The same with the instances of an outermost region as rounds."""
@@ -158,6 +168,12 @@ class Side:
         _, _, unit = self._event_times()
         dur = self.gpu_events["dur_ns"].to_numpy(np.int64)
         return self._by_name([key(str(name)) for name in names.categories], names.codes.to_numpy(), dur, unit)
+
+    def work_time(self) -> dict[Path, Measured]:
+        """GPU time by category of work; of a trace with rounds what was launched inside them."""
+        _, _, unit = self._event_times()
+        dur = self.gpu_events["dur_ns"].to_numpy(np.int64)
+        return self._by_name(list(self.work.categories), np.asarray(self.work.codes), dur, unit)
 
     def operator_time(self) -> dict[Path, Measured]:
         """Self time on the host by operator; of a trace with rounds what ran inside them."""

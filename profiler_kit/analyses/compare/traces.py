@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from profiler_kit.analyses.compare.kernel_keys import kernel_key, kernel_kind
+from profiler_kit.analyses.compare.kernel_keys import kernel_key
 from profiler_kit.analyses.compare.measurements import STEP, Measured, Path, Side
 
 Kind = Literal["total", "region", "work", "kernel", "operator"]
@@ -114,7 +114,7 @@ def compare(a: Side, b: Side, also: Sequence[Change] = ()) -> Comparison:
         ("total", "gpu", Side.busy),
         ("region", "gpu", Side.region_busy),
         ("region", "host", Side.region_host),
-        ("work", "gpu", lambda side: side.events_by(kernel_kind)),
+        ("work", "gpu", Side.work_time),
         ("kernel", "gpu", lambda side: side.events_by(kernel_key)),
         ("operator", "host", Side.operator_time),
     ]

@@ -12,7 +12,7 @@ import pandas as pd
 
 from profiler_kit.analyses.gpu.intervals import covered_ns
 from profiler_kit.analyses.gpu.operator_models import WHOLE
-from profiler_kit.attribute.frames import KERNEL_DETAILS, OPERATORS
+from profiler_kit.attribute.frames import GPU_EVENTS
 from profiler_kit.attribute.gpu_work import communicates
 from profiler_kit.attribute.launch_context import codes_of
 from profiler_kit.load.integers import I64
@@ -138,10 +138,12 @@ def event_categories(operators: pd.DataFrame, details: pd.DataFrame, owner: I64)
     return pd.Categorical.from_codes(found, kinds)  # type: ignore[arg-type]  # the stubs know lists of codes only
 
 
-def categories(operators: pd.DataFrame, details: pd.DataFrame) -> pd.DataFrame:
-    """OPERATORS, KERNEL_DETAILS -> CATEGORY_TOTALS. The sums add up to those of all GPU events. Empty in, empty out."""
-    operators, details = OPERATORS.check(operators), KERNEL_DETAILS.check(details)
-    found = event_categories(operators, details, owners(operators, details))
+def categories(events: pd.DataFrame, found: pd.Categorical) -> pd.DataFrame:
+    """GPU_EVENTS and the category of each -> CATEGORY_TOTALS. The sums add up to those of all GPU events.
+
+    Empty in, empty out.
+    """
+    details = GPU_EVENTS.check(events)
     start, dur, rows = details["start_ns"].to_numpy(), details["dur_ns"].to_numpy(), []
     for code, label in enumerate(found.categories):
         mine = np.flatnonzero(found.codes == code)
