@@ -239,7 +239,7 @@ def find_events(file: Path, stream: Iterator[bytes]) -> tuple[bytes, Iterator[by
 
 def _is_archive(head: bytearray) -> bool:
     """Whether what looks like a trace is one of the files in an archive, of which others would be lost."""
-    kind = kind_of(bytes(head[:LOOK_BYTES])) if head[:1] not in (b"{", b"[") else None
+    kind = kind_of(bytes(head[:LOOK_BYTES])) if not head.startswith((b"{", b"[")) else None
     return kind is not None and kind.name in ARCHIVES
 
 
