@@ -26,6 +26,8 @@ with widgets.one_line_errors():
             if record.setup.family == "student":
                 tables.show(every_table()["students"].of_source(record), "students-table", rows=16)
             tables.show(every_table()["ladder"].of_source(record), "ladder-table", rows=16)
+            if any(row.truth is not None and row.truth.categories for row in record.rows):
+                tables.show(every_table()["accuracy_by_category"].of_source(record), "categories-table", rows=16)
             parts.facts(record)
         elif shown == parts.TRADE_OFFS:
             left, right = st.columns(2, gap="large")

@@ -280,7 +280,9 @@ def _measure(
 ) -> None:
     """One ladder for each case (its folder, options of the workload, batch size), and what it says of the students."""
     from profiler_kit.cli.ladder import draw_ladder, print_ladder
+    from profiler_kit.cli.table_command import print_filled
     from profiler_kit.models.student.workload import student_workload
+    from profiler_kit.tables import every_table
     from profiler_kit.workload.ladder import run_ladder
     from profiler_kit.workload.ladder_plan import LadderOptions
 
@@ -297,6 +299,8 @@ def _measure(
         said.append(record)
         if not as_json:
             print_ladder(record, "students")
+            if len((found := every_table()["accuracy_by_category"].of_source(record)).frame):
+                print_filled(found)
         typer.echo(f"written to {folder}", err=as_json)
     if as_json:
         print_json([_as_json(record) for record in said])
@@ -308,7 +312,8 @@ def _as_json(record: LadderRecord) -> dict[str, object]:
     setup = record.setup
     facts = {"device_name": record.device_name, "batch_size": setup.batch_size, "task": setup.task}
     images = {"images": setup.images, "num_images": setup.num_images, "multimask": setup.multimask}
-    return {**facts, **images, "students": every_table()["students"].of_source(record).records()}
+    found = {name: every_table()[name].of_source(record).records() for name in ("students", "accuracy_by_category")}
+    return {**facts, **images, **found}
 
 
 COMMANDS: Final = {"train": train, "eval": evaluate, "bench": bench, "quantize": quantize, "export": export}

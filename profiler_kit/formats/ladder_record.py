@@ -35,7 +35,7 @@ class Truth:
     """Masks against the true ones. A mean over true masks, each with its prompt's mask (or the best one generated).
 
     small, medium, large: the same over true masks of at most 32**2 - 1, at most 96**2 - 1 and more pixels. None where
-    there is none.
+    there is none. categories: how many masks each annotated category has, and the same over them.
     """
 
     masks: Count
@@ -44,6 +44,7 @@ class Truth:
     medium: Share | None
     large: Share | None
     counts: tuple[Count, Count, Count]
+    categories: Mapping[str, tuple[Count, Share]] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)

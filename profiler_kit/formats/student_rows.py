@@ -30,6 +30,21 @@ STUDENTS: Final = Schema(
 )
 
 
+CATEGORIES: Final = Schema(
+    "CATEGORIES",
+    "row of the ladder and annotated category of true masks, the largest first",
+    {
+        "technique": LADDER_ROWS.columns["technique"],
+        "category": Column("str", "As the annotations name it."),
+        "true_masks": Column("int64", "Annotated masks of the category.", "masks"),
+        "miou": replace(
+            LADDER_ROWS.columns["miou"], show="always", meaning="Mean IoU with them, each with its prompt's mask."
+        ),
+        "of_baseline": Column("float64", "The same as a share of the first row's.", "of the first", unit="share"),
+    },
+)
+
+
 def student_rows(record: LadderRecord) -> pd.DataFrame:
     """STUDENTS of a record."""
     rows = ladder_rows(record)
@@ -39,3 +54,17 @@ def student_rows(record: LadderRecord) -> pd.DataFrame:
         rows[name] = rows[of] / (rows[of].iloc[0] if len(rows) else 1.0)
     rows = rows.astype({"parameters": "int64", "image_size": "int64"})
     return STUDENTS.check(rows[list(STUDENTS.columns)])
+
+
+def category_rows(record: LadderRecord) -> pd.DataFrame:
+    """CATEGORIES of a record; empty where none are annotated."""
+    import pandas as pd
+
+    known = [(row.technique, row.truth.categories) for row in record.rows if row.truth is not None]
+    first = dict(known[0][1]) if known else {}
+    rows = [
+        (technique, name, masks, miou, miou / first[name][1] if name in first and first[name][1] else float("nan"))
+        for technique, categories in known
+        for name, (masks, miou) in sorted(categories.items(), key=lambda one: (-one[1][0], one[0]))
+    ]
+    return CATEGORIES.check(pd.DataFrame(rows, columns=list(CATEGORIES.columns)).astype(CATEGORIES.dtypes()))

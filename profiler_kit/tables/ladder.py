@@ -1,11 +1,11 @@
-"""What each row of a ladder measured: speed, memory, agreement, and the phases before it; and of students, how good."""
+"""What each row of a ladder measured: speed, memory, agreement and the phases before; students; masks by category."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from profiler_kit.formats.ladder_file import LADDER_ROWS, ladder_rows
-from profiler_kit.formats.student_rows import STUDENTS, student_rows
+from profiler_kit.formats.student_rows import CATEGORIES, STUDENTS, category_rows, student_rows
 from profiler_kit.table import Table
 from profiler_kit.text import rate_label
 
@@ -47,4 +47,5 @@ TABLES: Final = (
         student_rows,
         labels=lambda record: {"images_per_s": rate_label(record.setup.unit)},
     ),
+    Table("accuracy_by_category", "ladder", "masks by annotated category", CATEGORIES, category_rows),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ import pytest
 from PIL import Image
 
 from profiler_kit.errors import InputError
-from profiler_kit.models.sam.accuracy import against_truth, encode, image_masks
+from profiler_kit.formats.ladder_record import LadderRecord, Truth, read_ladder, write_record
+from profiler_kit.formats.student_rows import category_rows
+from profiler_kit.models.sam.accuracy import against_truth, encode, image_masks, read_masks_file, write_masks_file
 from profiler_kit.models.sam.coco import load_coco
 from profiler_kit.models.sam.prompts import PromptChoice, make_prompts
+from tests.ladders import a_ladder
 
 HINT = "Try --coco DIR with DIR/annotations/instances_val2017.json and DIR/val2017/*.jpg, or the json itself."
 WANT = "expected COCO's instances json with images, annotations and their segmentation"
@@ -71,6 +75,36 @@ def test_masks_and_pixels(folder: Path) -> None:
     assert [int(mask.sum()) for mask in second.masks] == [60, 100] and second.masks[0, :, :2].all()
     assert len(load_coco(folder, limit=1)) == 1 and len(scenes[1:]) == 1
     assert [scene.name for scene in load_coco(json_of(folder))] == ["0.png", "1.png"]
+
+
+def test_what_objects_are(folder: Path, tmp_path: Path) -> None:
+    def rename(value: dict[str, Any]) -> None:
+        value["annotations"][1]["category_id"] = 5  # which the json does not name
+        value["annotations"][0]["category_id"] = None
+
+    change(folder, rename)
+    first, second = load_coco(folder)
+    assert (first.categories, second.categories) == (("",), ("5", "x"))
+    found = encode(np.concatenate([second.masks[:1], second.masks[:1]]))
+    masks = image_masks(
+        "a", (30, 40), found, [1.0] * 2, encode(second.masks), paired=True, categories=second.categories
+    )
+    write_masks_file(tmp_path / "masks.json", [masks])
+    truth = against_truth(read_masks_file(tmp_path / "masks.json"))
+    assert truth is not None and truth.categories == {"5": (1, 1.0), "x": (1, 0.0)}
+    write_record(tmp_path / "results.json", record_of(truth))
+    rows = category_rows(read_ladder(tmp_path / "results.json"))
+    assert rows[["technique", "category", "true_masks", "miou"]].values.tolist() == [
+        ["fp32", "5", 1, 1.0],
+        ["fp32", "x", 1, 0.0],
+    ]
+    assert rows["of_baseline"][0] == 1.0 and np.isnan(rows["of_baseline"][1])
+
+
+def record_of(truth: Truth) -> LadderRecord:
+    """A ladder of one row that has these masks."""
+    ladder = a_ladder()
+    return replace(ladder, rows=(replace(ladder.rows[0], truth=truth),))
 
 
 def annotate(value: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -29,10 +29,11 @@ PARTNER: Final = 0.5  # two masks of a lower IoU show different things
 
 @dataclass(frozen=True)
 class TrueMask:
-    """A true mask: its area in pixels, and the IoU of the mask that answers for it."""
+    """A true mask: its area in pixels, the IoU of the mask that answers for it, and what it shows, where known."""
 
     area: Count
     iou: Share
+    category: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,26 +81,29 @@ def image_masks(
     *,
     paired: bool,
     true_areas: Sequence[int] = (),
+    categories: Sequence[str] = (),
 ) -> ImageMasks:
     """The masks of one image with their agreement with the true ones.
 
     paired: mask i answers for true mask i; otherwise the best of all masks answers for each true one. true_areas:
-    pixels of the true masks as annotated, by which their class of size is told; counted when empty.
+    pixels of the true masks as annotated, by which their class of size is told; counted when empty. categories: of the
+    true masks, where known.
     """
     counts = tuple(_text(rle["counts"]) for rle in rles)
     known: tuple[TrueMask, ...] = ()
     if true:
         ious = paired_iou(rles, true) if paired else _best(pairwise_iou(rles, true))
-        known = tuple(TrueMask(area, float(iou)) for area, iou in zip(true_areas or areas(true), ious, strict=True))
+        every = zip(true_areas or areas(true), ious, categories or [""] * len(true), strict=True)
+        known = tuple(TrueMask(area, float(iou), category) for area, iou, category in every)
     return ImageMasks(name, size[0], size[1], counts, tuple(float(score) for score in scores), known)
 
 
 def write_masks_file(path: Path, images: Sequence[ImageMasks]) -> None:
-    """Write masks.json in COCO's form, with `true` [{area, iou}] added to each image."""
+    """Write masks.json in COCO's form, with `true` [{area, iou, category}] added to each image."""
     rows: list[dict[str, object]] = []
     annotations: list[dict[str, object]] = []
     for number, image in enumerate(images):
-        true = [{"area": mask.area, "iou": mask.iou} for mask in image.true]
+        true = [{key: value for key, value in asdict(mask).items() if value != ""} for mask in image.true]
         rows.append({"id": number, "file_name": image.name, "height": image.height, "width": image.width, "true": true})
         for counts, score in zip(image.counts, image.scores, strict=True):
             segmentation = {"size": [image.height, image.width], "counts": counts}
@@ -191,7 +195,7 @@ def _run_lengths(counts: str) -> int | None:
 
 
 def against_truth(images: Sequence[ImageMasks]) -> Truth | None:
-    """Mean IoU with the true masks, over all and by their size; None when no true mask is known."""
+    """Mean IoU with the true masks, over all, by their size and by category; None when no true mask is known."""
     true = [mask for image in images for mask in image.true]
     if not true:
         return None
@@ -200,7 +204,10 @@ def against_truth(images: Sequence[ImageMasks]) -> Truth | None:
     classes = [area < SMALL, (area >= SMALL) & (area < LARGE), area >= LARGE]
     small, medium, large = (float(iou[chosen].mean()) if chosen.any() else None for chosen in classes)
     counts = (int(classes[0].sum()), int(classes[1].sum()), int(classes[2].sum()))
-    return Truth(len(true), float(iou.mean()), small, medium, large, counts)
+    names = np.array([mask.category for mask in true])
+    named = {str(name): iou[names == name] for name in np.unique(names[names != ""])}
+    categories = {name: (len(of), float(of.mean())) for name, of in named.items()}
+    return Truth(len(true), float(iou.mean()), small, medium, large, counts, categories)
 
 
 def against_baseline(images: Sequence[ImageMasks], baseline: Sequence[ImageMasks], *, paired: bool) -> Agreement:

@@ -62,13 +62,19 @@ class CocoScenes(Sequence[Scene]):
         usable = _usable(self._coco, self._ids[at], crowds=self._crowds)
         known = [(mask, annotation) for annotation in usable if (mask := self._mask(annotation, size)).any()]
         masks = np.array([mask for mask, _ in known], dtype=bool).reshape(-1, *size)
+        names = tuple(self._category(annotation) for _, annotation in known)
         if not self._annotated:
-            return Scene(image, masks, path.name)
+            return Scene(image, masks, path.name, categories=names)
         shapes = [self._shape(annotation) for _, annotation in known]
-        return Scene(image, masks, path.name, tuple(box for box, _ in shapes), tuple(area for _, area in shapes))
+        return Scene(image, masks, path.name, tuple(box for box, _ in shapes), tuple(area for _, area in shapes), names)
 
     def __iter__(self) -> Iterator[Scene]:
         return (self[at] for at in range(len(self)))
+
+    def _category(self, annotation: dict[str, Any]) -> str:
+        """Its name, or its number where the json names none."""
+        number = annotation.get("category_id")
+        return str(self._coco.cats.get(number, {}).get("name", number)) if isinstance(number, int) else ""
 
     def _shape(self, annotation: dict[str, Any]) -> tuple[tuple[float, float, float, float], int]:
         """The annotated box, x0, y0, x1, y1, and area, in whole pixels."""

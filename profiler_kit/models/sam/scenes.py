@@ -29,7 +29,8 @@ class Scene:
     image: uint8[H, W, 3], RGB. masks: bool[N, H, W], the visible pixels of each object, back to front: object i
     hides parts of objects before it. They never overlap; the background is what none covers. A photograph has
     N = 0: nothing is known. name: the file's name, or "scene-<number>". boxes, areas: x0, y0, x1, y1 and pixels of
-    each object where they are annotated; else empty, and those of the masks count.
+    each object where they are annotated; else empty, and those of the masks count. categories: what each object is,
+    where that is annotated.
     """
 
     image: Image
@@ -37,6 +38,7 @@ class Scene:
     name: str
     boxes: tuple[tuple[float, float, float, float], ...] = ()
     areas: tuple[int, ...] = ()
+    categories: tuple[str, ...] = ()
 
     @property
     def size(self) -> tuple[int, int]:

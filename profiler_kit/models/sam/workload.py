@@ -387,9 +387,9 @@ class SamWorkload(Workload):
                 found = bench.run((scene.image, self._points(scene)))
                 rles, scores = ([mask[key] for mask in found] for key in ("segmentation", "predicted_iou"))
                 objects = _largest(scene) if self.task == "single-point" else slice(None)
-                true, areas = encode(scene.masks[objects]), scene.areas[objects]
-                paired = self.task != "amg"
-                yield image_masks(scene.name, scene.size, rles, scores, true, paired=paired, true_areas=areas)
+                true, areas, names = encode(scene.masks[objects]), scene.areas[objects], scene.categories[objects]
+                known: dict[str, Any] = {"paired": self.task != "amg", "true_areas": areas, "categories": names}
+                yield image_masks(scene.name, scene.size, rles, scores, true, **known)
             return
         for start in range(0, len(scenes), bench.size):
             chunk = [scenes[at] for at in range(start, min(start + bench.size, len(scenes)))]
@@ -399,9 +399,8 @@ class SamWorkload(Workload):
             for scene, prediction in zip(chunk, predictions, strict=False):
                 best, scores = prediction.best()
                 true = [] if self.choice.falls_back(scene) else encode(scene.masks)
-                yield image_masks(
-                    scene.name, scene.size, encode(best), scores.tolist(), true, paired=True, true_areas=scene.areas
-                )
+                known = {"paired": True, "true_areas": scene.areas, "categories": scene.categories}
+                yield image_masks(scene.name, scene.size, encode(best), scores.tolist(), true, **known)
 
     def compare(self, row: RowResult, folder: Path, baseline: Path) -> RowResult:
         """The row with its masks compared with the baseline's, where both are there."""
