@@ -20,6 +20,8 @@ from profiler_kit.timeline.palette import region_colours
 
 INDENT: Final = "\u2003"
 _ROW_PX, _LETTER_PX, _NUMBER_PX, _WIDE_PX, _WIDEST_PX = 35, 8, 68, 260, 460
+_FIT_PX: Final = 875  # what a window of 1280 has for a table beside the sidebar, less the boxes to tick
+_LEAST_PX, _LEAST_FIRST_PX = 110, 200  # to which texts give way
 _FORMATS: Final[Mapping[str, str]] = {
     "s": "%,.3f", "ms": "%,.3f", "µs": "%,.2f", "ns": "%,d", "GiB": "%,.3f", "MiB": "%,.2f", "%": "%+.1f"
 }  # fmt: skip
@@ -133,9 +135,23 @@ def _frame(filled: Filled) -> tuple[pd.DataFrame, dict[str, Any]]:
         if one.full and list(one.full) != list(one.cells) and not one.depth:
             data[f"{one.name}, full"] = one.full
             columns[f"{one.name}, full"] = st.column_config.TextColumn("Full name", help=one.meaning, width="large")
+    _fit(columns, [one.name for one in shown if one.kind == "text"])
     # the full names come last
     order = sorted(data, key=lambda name: name.endswith(", full"))
     return pd.DataFrame({name: data[name] for name in order}), columns
+
+
+def _fit(columns: dict[str, Any], texts: Sequence[str]) -> None:
+    """Make texts narrower, the widest first, until the numbers have room beside them."""
+    widths = {name: one["width"] for name, one in columns.items() if isinstance(one["width"], int)}
+    least = {name: _LEAST_PX if number else _LEAST_FIRST_PX for number, name in enumerate(texts)}
+    while sum(widths.values()) > _FIT_PX:
+        widest = max(texts, key=lambda name: widths[name] - least[name], default="")
+        if not widest or widths[widest] <= least[widest]:
+            break
+        widths[widest] -= 1
+    for name in texts:
+        columns[name]["width"] = widths[name]
 
 
 def _column(one: Shown, *, at_an_end: bool) -> tuple[Sequence[Any], Any]:

@@ -34,7 +34,7 @@ OFFLINE: Final = {
     "client.showErrorDetails": "none",
     "logger.hideWelcomeMessage": True,
     "logger.level": "error",
-    "theme.light.primaryColor": "#4477AA",
+    "theme.light.primaryColor": "#38689A",
     "theme.dark.primaryColor": "#5B93C9",
 }
 

@@ -40,7 +40,7 @@ def describe(timeline: Timeline) -> dict[str, object]:
         "start": 0,
         "end": timeline.end_ns - timeline.start_ns,
         "tracks": [
-            {_TRACK_KEYS.get(key, key): value for key, value in vars(t).items()} | {"beyond": _beyond(timeline, t)}
+            {_TRACK_KEYS.get(key, key): value for key, value in vars(t).items()} | _busy(timeline, t)
             for t in timeline.tracks
         ],
         "labels": labels,
@@ -49,10 +49,10 @@ def describe(timeline: Timeline) -> dict[str, object]:
     }
 
 
-def _beyond(timeline: Timeline, track: Track) -> float:
-    """How long the rows of a track but its first are busy, as a share of the first."""
+def _busy(timeline: Timeline, track: Track) -> dict[str, float]:
+    """How long the first row of a track is busy, and the others together as a share of that."""
     first, *more = (int(row.busy[-1]) for row in timeline.rows[track.first_row : track.first_row + track.rows])
-    return sum(more) / max(first, 1)
+    return {"busy": first, "beyond": sum(more) / max(first, 1)}
 
 
 def tile(

@@ -124,6 +124,38 @@ def test_the_overview_draws(page: Page, url: str, scheme: Literal["light", "dark
         page.set_viewport_size(size)
 
 
+# WCAG 2: of an element's text and what is painted behind it, with the opacity of all around it.
+SMALL = "[data-testid=stCaptionContainer] p, .stCode code, [class*=st-key-keep-] button p"
+CONTRAST = """small => [...document.querySelectorAll(small)]
+  .map(element => {
+    const numbers = colour => colour.match(/[\\d.]+/g).map(Number), style = getComputedStyle(element);
+    let [red, green, blue, alpha = 1] = numbers(style.color), back = [255, 255, 255];
+    for (let at = element; at; at = at.parentElement) alpha *= Number(getComputedStyle(at).opacity);
+    for (let at = element; at; at = at.parentElement) {
+      const found = numbers(getComputedStyle(at).backgroundColor);
+      if (found.length < 4 || found[3] === 1) { back = found; break; }
+    }
+    const light = rgb => rgb.slice(0, 3).map(v => v / 255)
+      .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+      .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0.05);
+    const two = [light(back), light([red, green, blue].map((v, i) => v * alpha + back[i] * (1 - alpha)))];
+    return Math.max(...two) / Math.min(...two);
+  })"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_small_text_can_be_read(page: Page, url: str, scheme: Literal["light", "dark"]) -> None:
+    page.emulate_media(color_scheme=scheme)
+    try:
+        page.goto(f"{url}/kernels?run=gpu")
+        settle(page)
+        expect(page.locator("[class*=st-key-keep-] button p").first).to_be_visible()
+        found = page.evaluate(CONTRAST, SMALL)
+        assert len(found) > 4 and min(found) >= 4.5
+    finally:
+        page.emulate_media(color_scheme="null")
+
+
 @pytest.mark.parametrize("name", ["", *PAGES])
 def test_every_page_has_an_address(page: Page, url: Address, name: str) -> None:
     for run in ("gpu", "host", "bare.json.gz", "broken") if name == "timeline" else ("gpu",):

@@ -130,6 +130,8 @@ def test_a_launch_picked_points_at_what_it_launched(page: Page, url: str) -> Non
 def test_lanes_are_grouped_hidden_and_folded(page: Page, url: str) -> None:
     canvas = opened(page, url)
     expect(canvas).to_have_attribute("data-lanes", "5")
+    said = page.locator("#tl-lanes tbody tr").all_inner_texts()  # the picture as a table
+    assert [" ".join(line.split()) for line in said[:2]] == ["Regions on GPUs 3 1.200 ms", "Stream 7 3 1.000 ms"]
     page.get_by_label("Lanes of GPU work").select_option("region")
     expect(canvas).to_have_attribute("data-by", "region")
     expect(canvas).to_have_attribute("data-lanes", "6")  # image encoder and mask decoder for one stream

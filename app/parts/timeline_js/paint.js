@@ -61,7 +61,7 @@ class Painter {
       c.fillText(fit(c, track.label, gutter - (fold ? 28 : 14)), gutter - (fold ? 21 : 8), middle);
       if (fold) this.paintFold(track, gutter - 12, middle);
       if (track.kind === 'gpu' && track.open && fold && lanes.rows[track.first].height > 9) {
-        c.globalAlpha = 0.6; // a further row holds what ran while the one above was busy
+        c.globalAlpha = 0.75; // a further row holds what ran while the one above was busy
         c.font = `400 11px ${theme.font}`;
         const second = lanes.rows[track.first + 1];
         c.fillText(fit(c, 'overlapping', gutter - 28), gutter - 21, second.y + second.height / 2);

@@ -96,6 +96,15 @@ function showGroups(timeline) {
   }));
 }
 
+// The lanes as a table, which stands for the picture.
+function showTable(timeline) {
+  timeline.find('#tl-lanes tbody').replaceChildren(...timeline.meta.tracks.map(track => {
+    const row = element('tr');
+    row.append(element('th', track.label, { scope: 'row' }), element('td', track.spans.toLocaleString('en')), element('td', duration(track.busy)));
+    return row;
+  }));
+}
+
 // Mark the spans whose name holds the text, and go to the first one in view or after it.
 async function search(timeline, text, back = false) {
   text = text.trim();

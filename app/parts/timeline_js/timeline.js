@@ -58,6 +58,7 @@ class Timeline {
     Object.assign(this, { meta, tile: null, hover: null, picked: null, match: null, asking: false });
     this.lanes = new Lanes(meta, this.lanes);
     showGroups(this);
+    showTable(this);
     this.find('.details').replaceChildren();
     this.view = null;
     view ? this.show(view.t0, view.t1) : this.show(meta.start, meta.end);
