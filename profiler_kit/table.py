@@ -80,7 +80,8 @@ class Table:
     a frame of `schema`. command: the subcommand that prints it; key: which of several in its JSON object; by: the
     value of that command's `--by` that selects it. order: columns in the order people read them, the others after.
     share_of: the column whose share of the whole is shown beside it: of the top rows of a tree, else of all rows.
-    tree: the column `path` is shown as an indented name, a parent above its children. texts: what to show in place of a
+    tree: the column `path` is shown as an indented name, a parent above its children. icicle: the column that a drawing
+    of the tree shows, or the two that it compares. texts: what to show in place of a
     column's values (`texts(source, frame)`), such as the name of a stack in place of its number. labels: headings that
     depend on the source (`labels(source)`), such as what is counted. host: the columns that say something where nothing
     ran on a GPU; the first time among them is what shares are of. top: rows that a text table shows. needs_gpu: empty
@@ -101,6 +102,7 @@ class Table:
     order: tuple[str, ...] = ()
     share_of: str = ""
     tree: bool = False
+    icicle: tuple[str, ...] = ()
     host: tuple[str, ...] = ()
     texts: Callable[[Any, pd.DataFrame], Mapping[str, Sequence[str]]] | None = None
     labels: Callable[[Any], Mapping[str, str]] | None = None

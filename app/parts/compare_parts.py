@@ -18,10 +18,11 @@ from profiler_kit.findings.records import in_brief
 from profiler_kit.load.discover.listing import recorded_at
 from profiler_kit.load.discover.runs import RunFolder
 from profiler_kit.render import compare
+from profiler_kit.render.figures.tree import tree_figure
 from profiler_kit.run import compare_runs
 from profiler_kit.table import Value
 from profiler_kit.tables import every_table
-from profiler_kit.tables.diff import of_letter
+from profiler_kit.tables.diff import TREE, of_letter
 
 Sides = dict[str, RunFolder]
 Found = dict[str, Comparison]
@@ -142,6 +143,18 @@ def _kind(kind: Kind, table: str, title: str) -> Callable[[Sides, Found], None]:
     return show
 
 
+def call_tree(sides: Sides, found: Found) -> None:
+    """The trees of calls of A and of each other run, as a drawing and as a table."""
+    traces = {letter: cache.run(run).trace for letter, run in sides.items()}
+    for letter in found:
+        filled = of_letter(TREE, letter).of_source({"A": traces["A"], "B": traces[letter]})
+        st.subheader(f"A and {letter}: {TREE.title}", help=f"One row per {TREE.schema.row}. Red: more in {letter}.")
+        picture = tree_figure(filled)
+        if picture is not None:
+            widgets.figure(picture, f"compare-tree-{letter}")
+        tables.show(filled, f"compare-tree-table-{letter}", rows=14)
+
+
 def layers(sides: Sides, found: Found) -> None:
     """Layers at a batch size that all have."""
     totals = {}
@@ -190,6 +203,7 @@ def memory(sides: Sides, found: Found) -> None:
 
 _OF_TRACES: dict[str, Callable[[Sides, Found], None]] = {
     "Regions": regions,
+    "Call tree": call_tree,
     "Kinds of work": _kind("work", "diff_work", "GPU work by kind"),
     "Kernels": _kind("kernel", "diff_kernels", "Kernels, those that changed most first"),
     "Operators": _kind("operator", "diff_operators", "Operators, self time on the host"),

@@ -13,6 +13,7 @@ from app import cache, query_params
 from app.parts import widgets
 from profiler_kit.findings.work import of_table
 from profiler_kit.load.discover.runs import RunFolder
+from profiler_kit.render.figures.tree import tree_figure
 from profiler_kit.render.layout import Shown, as_tree, layout
 from profiler_kit.table import Filled, Option, Table, Value
 from profiler_kit.tables import every_table
@@ -85,6 +86,9 @@ def section(folder: RunFolder, name: str, *, rows: int = 12) -> None:
     said = of_table(filled)
     if said is not None:
         st.markdown(widgets.sentence(said))
+    picture = tree_figure(filled)
+    if picture is not None:
+        widgets.figure(picture, f"{name}-icicle")
     show(filled, name, rows=rows)
 
 

@@ -20,6 +20,7 @@ from profiler_kit.findings.records import what_ran
 from profiler_kit.formats.run_record import RunRecord
 from profiler_kit.load.discover.runs import RunFolder
 from profiler_kit.render.html import asset, fill, table_html
+from profiler_kit.render.icicle import icicle
 from profiler_kit.render.report.layers import heat_styles, layer_section
 from profiler_kit.render.report.markdown import comparison_markdown, report_markdown
 from profiler_kit.render.report.memory import memory_plot
@@ -124,8 +125,8 @@ def memory_card(snapshot: Snapshot, device: int) -> Card:
 
 
 def table_card(filled: Filled) -> Card:
-    """The first rows of a table."""
-    return _drawn(repr(filled), table_html(filled, top=TABLE_ROWS), filled.table.title)
+    """The first rows of a table, a tree drawn above them."""
+    return _drawn(repr(filled), icicle(filled) + table_html(filled, top=TABLE_ROWS), filled.table.title)
 
 
 def comparison_card(a: Run, b: Run, found: Comparison) -> Card:

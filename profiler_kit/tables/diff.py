@@ -228,6 +228,7 @@ TREE: Final = Table(
     ),
     order=("path", "a_ns", "b_ns", "more_ns", "status", "differs"),
     tree=True,
+    icicle=("a_ns", "b_ns"),
     top=60,
 )
 TABLES: Final = (

@@ -22,6 +22,7 @@ TABLES: Final = (
         order=("path", "sum_ns", "gpu_events"),
         share_of="sum_ns",
         tree=True,
+        icicle=("sum_ns",),
         top=60,
         needs_gpu=True,
     ),
@@ -35,6 +36,7 @@ TABLES: Final = (
         by="python",
         share_of="host_ns",
         tree=True,
+        icicle=("host_ns",),
         top=60,
     ),
     Table(
@@ -47,6 +49,7 @@ TABLES: Final = (
         by="callers",
         share_of="self_ns",
         tree=True,
+        icicle=("self_ns",),
         top=60,
     ),
 )

@@ -16,6 +16,7 @@ from profiler_kit.findings.numbers import numbers
 from profiler_kit.findings.time import IDLE_CAUSES, REGION_BARS, activities, idle_causes, idle_regions, of_gpu, wholes
 from profiler_kit.render.bars import Bar, kernel_rows, operator_rows, region_rows
 from profiler_kit.render.html import Colours, fill
+from profiler_kit.render.icicle import icicle
 from profiler_kit.render.report.section import Block, Section
 from profiler_kit.render.svg import Part, stacked
 from profiler_kit.run import Run
@@ -29,6 +30,7 @@ WAITS: Final = 5
 ADVICE: Final = 3
 _IDLE: Final = "Stretches in which nothing ran on any GPU, by what ended them. They add up to the idle time exactly."
 _IDLE_HUES: Final = {HOST_BOUND: HUES[1], KERNEL_WAIT: NEUTRAL, OTHER: IDLE}
+_TREE: Final = "Each as wide as its GPU time; what it calls is below it."
 Row = list[Block]
 
 
@@ -59,6 +61,7 @@ def _on_gpu(run: Run, trace: Trace, colours: Colours) -> list[Row]:
     did = [[Block(f"What {name} did while recorded", activity(part), of_span)] for name, part in activities(trace)]
     return [
         *did,
+        [Block("GPU time by region, module, operator and kernel", icicle(trace.table("call_tree")), _TREE)],
         [
             Block("Where GPU time went", _bars(regions, "marked"), of_busy, REGION_BARS),
             Block("Longest kernels", _bars(kernel_rows(kernels, RANKED_ROWS), "above"), of_sum),

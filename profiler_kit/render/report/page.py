@@ -24,6 +24,7 @@ from profiler_kit.formats.ladder_record import LadderRecord
 from profiler_kit.formats.run_record import RunRecord
 from profiler_kit.render.bars import facts
 from profiler_kit.render.html import Colours, HtmlColumn, asset, page, table, table_html, verdict_chip
+from profiler_kit.render.icicle import icicle
 from profiler_kit.render.ladder_style import ladder_facts
 from profiler_kit.render.report.layers import heat_styles, layer_section
 from profiler_kit.render.report.memory import SHOWN, memory_section
@@ -34,6 +35,7 @@ from profiler_kit.render.svg import bar
 from profiler_kit.run import Run, compare_runs
 from profiler_kit.table import Filled, Of
 from profiler_kit.tables import every_table, tables_of
+from profiler_kit.tables.diff import TREE
 from profiler_kit.text import MISSING, fmt_count
 from profiler_kit.timeline.palette import HUES, NEUTRAL, colour_of
 from profiler_kit.trace import Trace
@@ -58,6 +60,11 @@ def comparison(a: Run, b: Run, found: Comparison, colours: Colours, anchor: str 
     """What changed from A to B: sentences, then the tables of a comparison, the long ones folded."""
     said = of_comparison(found, (a.record, b.record))
     rows = [[one] for one in _blocks(found, colours)]
+    if a.trace is not None and b.trace is not None:
+        tree = TREE.of_source({"A": a.trace, "B": b.trace})
+        rows.append(
+            [Block(TREE.heading, icicle(tree), "Each as wide as in the longer run; red: more in B, blue: less.")]
+        )
     return Section(anchor, title, said=said[0] if said else None, lines=said[1:], rows=rows)
 
 
