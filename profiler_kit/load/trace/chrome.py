@@ -9,6 +9,7 @@ part (second_process.py).
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import re
@@ -122,9 +123,14 @@ def read_chrome_trace(path: Path | str, *, arguments: Sequence[str] = (), report
     return read_stream(file, EventStream(arguments, keys, scanner), report)
 
 
+@functools.cache  # for good
+def _keep_what_is_freed() -> None:
+    bytes(KEPT_BYTES)  # made and freed
+
+
 def read_stream(file: Path, events: EventStream, report: Report, second: SecondProcess | None = None) -> ChromeTrace:
     """Read a trace through a stream whose builder may keep more than columns of complete events; raises the same."""
-    bytes(KEPT_BYTES)  # made and freed
+    _keep_what_is_freed()
     ahead = events.scanner is not None and _cores() > 1 and text_bytes_about(file) > AHEAD_BYTES
     blocks = (BlocksAhead if ahead else Blocks)(file, report=report)
     with contextlib.closing(iter(blocks)) as stream:

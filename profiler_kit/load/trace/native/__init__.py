@@ -33,7 +33,7 @@ from profiler_kit.load.trace.column_builder import (
 from profiler_kit.load.trace.decode import COLLECTIVE, OLDER_KEYS, Arguments, Event
 from profiler_kit.load.trace.native import build
 
-_fields = msgspec.structs.fields
+_fields = functools.cache(msgspec.structs.fields)
 VARIABLE: Final = "PROFILER_KIT_READER"
 # What scan.c calls the same.
 _UNKNOWN, _COUNTED, _SPAN, _FLOW, _ASIDE = range(5)
