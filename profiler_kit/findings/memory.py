@@ -6,7 +6,7 @@ from typing import Final
 
 from profiler_kit.analyses.memory.leaks import LEAST_STEPS
 from profiler_kit.analyses.memory.regions import MAX_DEPTH, MAX_LETTERS
-from profiler_kit.analyses.memory.replay import FREE
+from profiler_kit.analyses.memory.replay import FREE, KINDS
 from profiler_kit.analyses.memory.stack_names import stack_name
 from profiler_kit.finding import Evidence, Finding, Gain, Piece, bold, counted, say
 from profiler_kit.findings.devices import holds_memory, id_of, on, row_of
@@ -218,10 +218,15 @@ def regions_of(snapshot: Snapshot, device: int) -> Finding | None:
 
 
 def odd_regions(snapshot: Snapshot, device: int) -> Finding | None:
-    """Which annotations open and close no region, and which regions do not stand where they were opened."""
+    """Which annotations open and close no region, which regions do not stand where they were opened, and which events
+    are of no known kind."""
     raised, odd = snapshot.nested_regions(device).raised, snapshot.data.odd_annotations
     higher = f"stand{'s' if raised == 1 else ''} higher than opened, as a path holds at most {MAX_DEPTH} names and all"
+    kinds = snapshot.events.loc[snapshot.events["device"] == device, "action"]
+    unknown = kinds[~kinds.isin(KINDS)].astype(str)
+    listed = ", ".join(repr(kind[:40]) for kind in sorted(set(unknown))[:3])
     parts = (
+        (len(unknown), f"{counted(len(unknown), 'event')} of no known kind ({listed}) count as nothing"),
         (odd, f"{counted(odd, 'annotation')} of the file left out, without START, END or a time"),
         (raised, f"{counted(raised, 'region')} {higher} paths together {fmt_bytes(MAX_LETTERS)}"),
     )

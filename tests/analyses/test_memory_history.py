@@ -196,6 +196,13 @@ def test_what_stands_elsewhere_or_nowhere_is_counted(tmp_path: Path) -> None:
     assert "left out, without START" in profiler_kit("memory", found.path).out
 
 
+def test_events_of_no_known_kind_are_counted(tmp_path: Path) -> None:
+    data = steps()
+    data["device_traces"][0].insert(1, s.event("pool_evict", 2, 0, 99))
+    found = loaded(tmp_path, data)
+    assert said(found, "odd-regions") == "1 event of no known kind ('pool_evict') count as nothing."
+
+
 def test_the_limit_of_all_paths_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_regions, "MAX_LETTERS", 200)
     data = steps()

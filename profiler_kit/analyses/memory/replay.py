@@ -87,6 +87,8 @@ FREE: Final = "free_completed"
 OUT_OF_MEMORY: Final = "oom"
 RESERVE: Final = ("segment_alloc", "segment_map")
 RELEASE: Final = ("segment_free", "segment_unmap")
+OTHERS: Final = ("snapshot", "annotate", "user_defined")
+KINDS: Final = frozenset({ALLOCATE, "free", REQUEST, FREE, OUT_OF_MEMORY, *RESERVE, *RELEASE, *OTHERS})
 ACTIVE: Final = ("active_allocated", "active_pending_free", "active_awaiting_free")  # the last: torch's documentation
 
 
