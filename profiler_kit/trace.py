@@ -728,7 +728,7 @@ class Trace:
 
     @kept
     def kernel_sequences(self, *, length: int | None = 3, operator: str | None = None) -> pd.DataFrame:
-        """KERNEL_SEQUENCES: which GPU events follow one another under one operator, most frequent first."""
+        """KERNEL_SEQUENCES: which GPU events follow one another under one operator, longest sum first."""
         return kernel_sequences(self.kernel_details(), length=length, operator=operator)
 
     @kept

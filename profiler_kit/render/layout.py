@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -12,7 +14,7 @@ import pandas as pd
 
 from profiler_kit.names import fit_names, kernel_names, printable
 from profiler_kit.schema import Column, Schema
-from profiler_kit.table import Filled, Table, is_missing
+from profiler_kit.table import Filled, Table, is_missing, json_of
 from profiler_kit.text import (
     MISSING,
     TIME,
@@ -206,6 +208,21 @@ def _text(schema: Schema, name: str, values: Sequence[Any], largest: float = 0) 
     return _made(schema, name, "text", "", cells, cells)
 
 
+def _folded(schema: Schema, name: str, values: Sequence[Any], largest: float = 0) -> Shown:
+    """JSON as text; of a list of lists, such as shapes, equal ones that follow one another once, with their number."""
+
+    def text(value: Any) -> Any:
+        found = json_of(str(value)) if value else None
+        if not isinstance(found, list) or not any(isinstance(one, list) for one in found):
+            return value
+        runs = [(json.dumps(one), len(list(same))) for one, same in itertools.groupby(found)]
+        return ", ".join(one if count == 1 else f"{one} × {count}" for one, count in runs)
+
+    shown = _text(schema, name, [text(value) for value in values])
+    full = [printable(str(value)) if value else MISSING for value in values]
+    return shown if full == list(shown.cells) else dataclasses.replace(shown, full=full)
+
+
 def _worded(schema: Schema, name: str, texts: Sequence[str], values: Sequence[Any]) -> Shown:
     """Texts in place of values; where the values are texts too, they are kept in full."""
     if schema.unit(name) == "id":
@@ -309,7 +326,7 @@ _COLUMNS: Final[dict[str, Maker]] = {
     "id": _numbers(str),
     "flag": _flags,
     "text": _text,
-    "json": _text,
+    "json": _folded,
     "path": _paths,
     "kernel": _kernels,
 }

@@ -14,7 +14,7 @@ from profiler_kit.schema import Column, Schema
 
 KERNEL_SEQUENCES: Final = Schema(
     "KERNEL_SEQUENCES",
-    "outermost operator and sequence of what it launched, most frequent first",
+    "outermost operator and sequence of what it launched, longest sum first",
     {
         "operator": Column("str", "Outermost operator open at the launch."),
         "kernels": Column("path", "Kernels in the order of their launch, by their short names.", unit="kernel"),
@@ -28,7 +28,8 @@ KERNEL_SEQUENCES: Final = Schema(
 
 
 def kernel_sequences(details: pd.DataFrame, *, length: int | None = 3, operator: str | None = None) -> pd.DataFrame:
-    """KERNEL_DETAILS -> KERNEL_SEQUENCES: one row per operator name and sequence of GPU events, most frequent first.
+    """KERNEL_DETAILS -> KERNEL_SEQUENCES: one row per operator name and sequence of GPU events, longest sum
+    first.
 
     The GPU events launched under one call of an outermost operator are taken in the order of their launches (those of
     one launch by start). A sequence is `length` of them in a row, names compared; sequences overlap, so an event counts
@@ -91,7 +92,7 @@ def kernel_sequences(details: pd.DataFrame, *, length: int | None = 3, operator:
     totals["kernels"] = pd.Series(spelled, dtype=object)
     totals["operator"] = details["outer_operator"].cat.categories[totals["under"]].astype(object)
     order = totals.assign(text=totals["kernels"].map("\n".join))
-    order = order.sort_values(["count", "sum_ns", "operator", "text"], ascending=[False, False, True, True])
+    order = order.sort_values(["sum_ns", "count", "operator", "text"], ascending=[False, False, True, True])
     return KERNEL_SEQUENCES.check(order.reset_index(drop=True))
 
 
