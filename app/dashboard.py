@@ -13,7 +13,7 @@ if str(_HERE.parent) not in sys.path:
 
 from app import cache, query_params, state  # noqa: E402
 from app.loading import give_back_memory  # noqa: E402
-from app.parts import widgets  # noqa: E402
+from app.parts import note_parts, widgets  # noqa: E402
 
 # Section of the sidebar -> its pages: file in app_pages/ and title.
 PAGES = {
@@ -58,4 +58,6 @@ with widgets.one_line_errors():
         if page.url_path != "ladder":  # it is of no run
             widgets.files(state.run())
         page.run()
+        if page.url_path != "ladder":
+            note_parts.notes(state.run(), page.url_path)
 give_back_memory()

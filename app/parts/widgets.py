@@ -173,11 +173,16 @@ def _file_name(key: str) -> str:
 
 
 def csv(filled: Filled, key: str) -> None:
-    """A button that hands out the table, whole."""
+    """A button that hands out the table, whole.
+
+    A session keeps what a button would hand out until it is forgotten, minutes after its page is closed: the rows of
+    the table, and not the trace that they are of.
+    """
+    rows = filled.table.holding(filled.frame)
     with st.container(key=f"keep-{key}", horizontal=True, horizontal_alignment="right"):
         st.download_button(
             "CSV",
-            filled.csv,
+            rows.csv,
             f"{_file_name(key)}.csv",
             "text/csv",
             key=f"csv-{key}",

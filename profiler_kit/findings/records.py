@@ -10,9 +10,11 @@ from typing import Final
 
 import pandas as pd
 
+from profiler_kit.errors import KitError
 from profiler_kit.finding import Evidence, Finding, bold, counted, say
 from profiler_kit.formats.ladder_ratios import NOISE, UNSURE, baseline_medians, drift
 from profiler_kit.formats.ladder_record import BASELINE, FEWEST_MASKS, NO_MASKS, LadderRecord
+from profiler_kit.formats.notes_file import Note, read_notes
 from profiler_kit.formats.run_record import RunRecord
 from profiler_kit.formats.study_file import StudyRecord
 from profiler_kit.joined import JoinedRun
@@ -119,6 +121,24 @@ def one_iteration(record: RunRecord) -> Finding | None:
         return None
     said = say(f"One timed iteration only: {fmt_ns(record.latency_ns[0])}. --iterations asks for more.")
     return Finding("one-iteration", "missing", said)
+
+
+def about_note(note: Note) -> str:
+    """What a note is about and when it was written."""
+    at = ", ".join(f"{name} {value}" for name, value in note.at.items())
+    return printable(" · ".join(filter(None, (note.page, at, note.created[:16].replace("T", " ")))))
+
+
+def notes(run: Run) -> list[Finding]:
+    """What people wrote about a run, the oldest first."""
+    try:
+        found = read_notes(run.path) if run.path.is_dir() else ()
+    except KitError as error:
+        return [Finding("unreadable-notes", "problem", say(str(error)), "error")]
+    return [
+        Finding(f"note-{number}", "missing", say(f"{' '.join(one.text.split())} ({about_note(one)})"))
+        for number, one in enumerate(found, 1)
+    ]
 
 
 def problems(run: Run) -> list[Finding]:

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 import shutil
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from app import cache, outside
+from app.parts import widgets
 from profiler_kit.analyses.compare.partner import best_partner
-from profiler_kit.errors import InputError
+from profiler_kit.errors import InputError, OptionError, RunFormatError
 from profiler_kit.formats.layer_file import write_layers
+from profiler_kit.formats.notes_file import MOST_LETTERS, add_note, read_notes
 from profiler_kit.load.discover.listing import health, recorded_at, run_list
 from profiler_kit.load.discover.runs import RunFolder, find_run, find_runs
+from profiler_kit.run import load_run
+from profiler_kit.tables import every_table
+from profiler_kit.trace import load_trace
 from tests.app.dashboard import dashboard
 from tests.app.samples import gpu_trace, layers, make_runs, record, snapshot
 
@@ -205,3 +214,56 @@ def test_a_run_is_compared_with_the_one_that_is_most_like_it(tmp_path: Path) -> 
     assert best_partner(mine, [broken, cpu], recorded_at) is cpu
     snapshots = [folder(tmp_path, name, 10, part) for name, part in (("a", "trace"), ("b", "memory"))]
     assert best_partner(folder(tmp_path, "only memory", 10, "memory"), snapshots, recorded_at).key == "b"
+
+
+def test_notes_are_kept_in_the_run_folder_with_what_they_are_about(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROFILER_KIT_TOKEN", "secret")
+    test = dashboard()
+    test.switch_page("app_pages/kernels.py")
+    test.query_params["run"], test.query_params["kernel"] = "gpu", "softmax"
+    test.run()
+    test.sidebar.text_area(key="note").set_value("*slow* since Monday").run()
+    next(one for one in test.sidebar.button if one.label == "Keep it").click().run()
+    assert not test.exception and test.session_state["note"] == ""
+    (note,) = read_notes(root / "gpu")
+    assert (note.text, note.page, note.at) == ("*slow* since Monday", "kernels", {"kernel": "softmax"})
+    assert [one.value for one in test.sidebar.markdown] == ["\\*slow\\* since Monday"]
+    links = [one.proto.query_string for one in test.get("page_link") if one.proto.label == "Show"]
+    assert links == ["run=gpu&kernel=softmax"]
+    load_run(root / "gpu").report().save(tmp_path / "report.html")
+    report = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "*slow* since Monday (kernels · kernel softmax · " in report
+    next(one for one in test.sidebar.button if one.label == "Remove").click().run()
+    assert not test.exception and read_notes(root / "gpu") == ()
+    assert [run.key for run in find_runs(root)] == ["bare.json.gz", "broken", "gpu", "host"]
+
+
+def test_a_broken_file_of_notes_is_one_line_on_every_surface(root: Path) -> None:
+    (root / "gpu" / "notes.json").write_text('{"notes": [{"text": 3}]}')
+    said = f"{root}/gpu/notes.json: Expected `str`, got `int` - at `$.notes[0].text`, expected the notes of a run. "
+    said += "Rename it to go on without its notes."
+    test = visit(run="gpu")
+    assert [one.value.replace("\\", "") for one in test.error] == [said]
+    (root / "gpu" / "notes.json").write_text('{"notes": [], "format": 9}')
+    with pytest.raises(RunFormatError, match="format 9, expected 1 or less"):
+        read_notes(root / "gpu")
+
+
+def test_notes_have_a_bound(tmp_path: Path) -> None:
+    add_note(tmp_path, "x" * MOST_LETTERS)
+    with pytest.raises(OptionError, match="expected at most 500 of 4000 letters each"):
+        add_note(tmp_path, "x" * (MOST_LETTERS + 1))
+
+
+def test_a_page_that_was_left_keeps_no_trace_alive(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session holds what its buttons would hand out for minutes after the page is closed."""
+    held: list[Any] = []
+    monkeypatch.setattr(st, "download_button", lambda label, data, *_, **__: held.append(data))
+    trace = load_trace(root / "bare.json.gz")
+    gone = weakref.ref(trace)
+    widgets.csv(every_table()["kernels"].of_source(trace), "key")
+    del trace
+    gc.collect()
+    assert gone() is None and held[0]().startswith("name,stream,device,")

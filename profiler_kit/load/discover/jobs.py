@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from profiler_kit.errors import InputError, KitError
+from profiler_kit.formats.notes_file import NOTES
 from profiler_kit.formats.run_record import GRAPH_TRACE, MASKS, RECORD, TRACE
 from profiler_kit.load.discover.runs import TRACE_SUFFIXES, RunFolder, part_file
 from profiler_kit.load.trace.decompress import first_bytes
@@ -24,7 +25,7 @@ Loaded = TypeVar("Loaded", bound=_Told)
 Paths = Mapping[int, str | Path] | Sequence[str | Path] | str | Path
 
 _NAMED: Final = re.compile(r"rank[-_. ]?(\d{1,6})(?!\d)", re.IGNORECASE)
-_NOT_TRACES: Final = (RECORD, MASKS)
+_NOT_TRACES: Final = (RECORD, MASKS, NOTES)
 _HEAD_BYTES: Final = 256 << 10  # torch writes distributedInfo before the events; on-demand traces write it after
 _INFO: Final = re.compile(rb'"distributedInfo"\s*:\s*(\{)')
 

@@ -18,6 +18,7 @@ from urllib.parse import quote, unquote_to_bytes
 from profiler_kit.errors import InputError, KitError
 from profiler_kit.files import PACKED, require_file
 from profiler_kit.formats.ladder_record import LOG, RESULTS, RESULTS_CSV, ROW
+from profiler_kit.formats.notes_file import NOTES
 from profiler_kit.formats.run_record import (
     GRAPH_TRACE,
     LAYERS,
@@ -254,7 +255,7 @@ def _file_inside(root: Path, path: Path) -> Path | None:
 def _bare_file(root: Path, path: Path) -> RunFolder | None:
     """A trace or snapshot without a run folder, told by its suffix and not opened."""
     name = path.name.lower()
-    is_trace = name.endswith(TRACE_SUFFIXES) and path.name not in (RECORD, MASKS) and not _is_of_ladder(path)
+    is_trace = name.endswith(TRACE_SUFFIXES) and path.name not in (RECORD, MASKS, NOTES) and not _is_of_ladder(path)
     is_snapshot = name.endswith(SNAPSHOT_SUFFIXES)
     if not (is_trace or is_snapshot) or not path.is_file():
         return None

@@ -19,7 +19,7 @@ from profiler_kit.analyses.gpu.utilization import REGION_UTILIZATION
 from profiler_kit.errors import KitError
 from profiler_kit.findings.compare import of_comparison
 from profiler_kit.findings.numbers import numbers
-from profiler_kit.findings.records import record_facts, what_ran
+from profiler_kit.findings.records import notes, record_facts, what_ran
 from profiler_kit.formats.ladder_record import LadderRecord
 from profiler_kit.formats.run_record import RunRecord
 from profiler_kit.render.bars import facts
@@ -204,6 +204,8 @@ def _compared(runs: Sequence[Run], colours: Colours) -> Iterator[Section]:
 def _of_run(run: Run, prefix: str, colours: Colours) -> Iterator[Section]:
     """The sections of one run; those it holds nothing for are left out, and named in the overview."""
     yield overview(run, colours, prefix)
+    if said := notes(run):
+        yield Section(f"{prefix}notes", "Notes", lines=said)
     on_gpu = run.presence is not None and run.presence.ran == "gpu"
     sections = list(trace_sections(run, run.trace, colours, prefix, on_gpu=on_gpu)) if run.trace is not None else []
     sections.append(layer_section(run, prefix))
