@@ -178,8 +178,29 @@ def test_nodes_are_folders_and_say_their_host(tmp_path: Path) -> None:
     found = load_ranks(tmp_path / "job")
     assert found.ranks == [0, 1, 2, 3] and found.files()["host"].tolist() == ["node0", "node0", "node1", "node1", ""]
     name = "trainer-7_4711.1700000000123.pt.trace.json"
+    assert one_rank._host("node3/rank7/trace.json.gz") == "node3" and one_rank._host("rank7/trace.json") == ""
     assert one_rank._host("node3/worker_0.1700000000123.pt.trace.json.gz") == "node3"
     assert one_rank._host(f"out/{name}") == "trainer-7" and one_rank._host("a/b/rank0.json") == "a/b"
+
+
+def test_names_that_are_no_utf_8_and_numbers_that_cannot_be(tmp_path: Path) -> None:
+    job = tmp_path / "a 'b'[*]\udcff"
+    put(job / "rank0\udcff.json", trace_of(0).replace(b"1700000000000000000", b"1" + bytes([48]) * 30))
+    put(job / "rank1.json", trace_of(1).replace(b"1700000000000000000", b"-5"))
+    put(job / "two.json", trace_of(2).replace(b'"rank": 2', b'"rank": 99999999999999999999'))
+    put(job / "three.json", trace_of(3).replace(b'"rank": 3', b'"rank": -1'))
+    put(job / "rank4\udcff.json", b"hello")
+    for turn in range(2):
+        found = load_ranks(job)
+        assert found.ranks == [0, 1] and found.of("work")["rank"].tolist() == [0, 1], turn
+        assert sorted(status(found).values()) == ["no rank", "no rank", "read", "read", "unreadable"]
+        assert found.traces[0].base_ns and f"left out: {job}/rank4\udcff.json: found text" in found.problems[0]
+
+
+def test_a_batch_that_is_damaged_is_read_again(job: Path, read: list[str]) -> None:
+    (batch,) = Path(load_ranks(job).store).iterdir()
+    (batch / "ranks.parquet").write_bytes(b"")
+    assert load_ranks(job).ranks == [0, 1, 2, 3] and len(read) == 8 and not batch.exists()
 
 
 def test_a_job_that_was_recorded_several_times(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -14,9 +15,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from queue import Empty, SimpleQueue
-from typing import IO, Final, Protocol
-
-import msgspec
+from typing import IO, Any, Final, Protocol
 
 from profiler_kit import errors
 from profiler_kit.errors import InputError, KitError, OptionError
@@ -156,7 +155,7 @@ class _Reader:
         )
         assert child.stdin is not None
         with contextlib.suppress(OSError):  # it has died: what is sent next says so
-            _send(child.stdin, msgspec.msgpack.encode(self._work))
+            _send(child.stdin, self._work)
         return child
 
     def read_all(self, waiting: SimpleQueue[list[Source]], note: _Note) -> None:
@@ -188,8 +187,8 @@ class _Reader:
         child = self._child = self._child or self._start()
         assert child.stdin is not None and child.stdout is not None
         try:
-            _send(child.stdin, msgspec.msgpack.encode(batch))
-            kind, said = msgspec.msgpack.decode(_received(child.stdout), type=tuple[str, str])
+            _send(child.stdin, batch)
+            kind, said = _received(child.stdout)
         except (OSError, EOFError, ValueError):  # ValueError: its pipes were closed, as it was killed
             code = child.wait()
             raise _DiedError(signal.Signals(-code).name if code < 0 else f"exit code {code}") from None
@@ -213,32 +212,33 @@ class _Reader:
         child.wait()
 
 
-def _send(pipe: IO[bytes], data: bytes) -> None:
+def _send(pipe: IO[bytes], what: object) -> None:
+    data = pickle.dumps(what)  # between this package and itself; a path may be no UTF-8
     pipe.write(len(data).to_bytes(_LENGTH_BYTES, "little") + data)
     pipe.flush()
 
 
-def _received(pipe: IO[bytes]) -> bytes:
+def _received(pipe: IO[bytes]) -> Any:
     size = int.from_bytes(pipe.read(_LENGTH_BYTES), "little")
     data = pipe.read(size)
     if not data:
         raise EOFError
-    return data
+    return pickle.loads(data)
 
 
 def main() -> None:
     """The process: read the batches that come, until there are no more or its parent has gone."""
     source, target = sys.stdin.buffer, sys.stdout.buffer
     with contextlib.suppress(EOFError, BrokenPipeError):
-        work = msgspec.msgpack.decode(_received(source), type=Work)
+        work = _received(source)
         while True:
-            batch = msgspec.msgpack.decode(_received(source), type=list[Source])
+            batch = _received(source)
             said = ("", "")
             try:
                 ingest_batch(work, batch)
             except KitError as error:
                 said = (type(error).__name__, str(error))
-            _send(target, msgspec.msgpack.encode(said))
+            _send(target, said)
 
 
 # ---- a cluster

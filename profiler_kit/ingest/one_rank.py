@@ -30,12 +30,14 @@ from profiler_kit.settings import communication_names
 PARTS: Final[Mapping[str, str]] = {"collectives": "work", "groups": "groups", "steps": "steps", "totals": "parts"}
 FILE: Final = "\0"  # stands for the file in a message, which may have another place when it is shown
 MOST_RANKS: Final = 1 << 20
+_LATEST_NS: Final = (1 << 63) - 1
 _TOO_LARGE: Final = (
     "found more than this machine's memory holds, expected a trace that can be read here. Record fewer steps, or read "
     "it on a larger machine."
 )
 # the names that tensorboard_trace_handler gives: host, process, time; a worker's name in place of host and process
 _HOST: Final = re.compile(r"(?!(?:rank|worker|gpu)_\d+\.)(.+)_\d+\.(?:.*\.)?\d+\.pt\.trace\.json", re.IGNORECASE)
+_OF_RANK: Final = re.compile(r"(?:local_?)?(?:rank|gpu|worker|device)[-_. ]?\d+", re.IGNORECASE)
 _CODE: Final = (
     *(
         "load/trace/*.py",
@@ -164,13 +166,12 @@ def _read(source: Source, users: Any) -> tuple[RankRow, RankParts | None]:
             here = str(path)
             trace = read_chrome_trace(path, arguments=RANK_ARGUMENTS)
             found = attribute(trace.columns, users)
-            base = trace.metadata.get("baseTimeNanoseconds")
-            parts = of_rank(trace.columns, found, trace.metadata, base if isinstance(base, int) else 0)
+            parts = of_rank(trace.columns, found, trace.metadata, _base_ns(trace.metadata))
             return _row(blank, source, trace, found, parts, users), parts
     except (KitError, MemoryError) as error:
         kind = type(error).__name__ if isinstance(error, KitError) else InputError.__name__
         said = str(error) if isinstance(error, KitError) else f"{here}: {_TOO_LARGE}"
-        text = said.replace(here, FILE).replace(source.where, FILE)
+        text = said.replace(here, FILE).replace(source.where, FILE).encode("utf-8", "backslashreplace").decode()
         return RankRow(blank.name, blank.stamp, blank.size_bytes, kind, text), None
 
 
@@ -180,22 +181,20 @@ def _row(
     info = trace.metadata.get("distributedInfo")
     size = info.get("world_size") if isinstance(info, dict) else None
     rank = rank_of(trace.metadata, Path(source.where))
-    base = trace.metadata.get("baseTimeNanoseconds")
-    start = trace.columns.start_ns
-    low = int(start.min()) + (base if isinstance(base, int) else 0)
-    high = int((start + np.maximum(trace.columns.dur_ns, 0)).max()) + (base if isinstance(base, int) else 0)
+    base, start = _base_ns(trace.metadata), trace.columns.start_ns
+    low, high = int(start.min()) + base, int((start + np.maximum(trace.columns.dur_ns, 0)).max()) + base
     lost = _losses(trace, found, users)
     return RankRow(
         blank.name,
         blank.stamp,
         blank.size_bytes,
-        rank=-1 if rank is None else rank,
+        rank=-1 if rank is None or rank > MOST_RANKS else rank,
         world_size=size if type(size) is int and 0 < size <= MOST_RANKS else 0,
         host=_host(source.name),
         device=_device(trace.metadata),
-        first_ns=parts.start_ns or low,
-        last_ns=parts.end_ns or high,
-        based=isinstance(base, int) and base > 0,
+        first_ns=min(parts.start_ns or low, _LATEST_NS),
+        last_ns=min(parts.end_ns or high, _LATEST_NS),
+        based=base > 0,
         events=trace.quality.events,
         gpu_events=parts.gpu_events,
         losses=json.dumps([line.replace(str(trace.path), FILE) for line in lost]),
@@ -203,10 +202,20 @@ def _row(
     )
 
 
+def _base_ns(metadata: Mapping[str, Any]) -> int:
+    """Unix time that the times of a trace count from; 0 where it does not say, or one that cannot be."""
+    base = metadata.get("baseTimeNanoseconds")
+    return base if type(base) is int and 0 <= base < _LATEST_NS // 2 else 0
+
+
 def _host(name: str) -> str:
-    """The machine, as the names of tensorboard_trace_handler say it, else the folder of the file within its job."""
+    """The machine, as the names of tensorboard_trace_handler say it, else the folder of the file within its job, but
+    for one of its rank.
+    """
     *folders, last = name.split("/")
     found = _HOST.match(last)
+    while folders and _OF_RANK.fullmatch(folders[-1]):
+        del folders[-1]
     return found[1] if found else "/".join(folders)
 
 

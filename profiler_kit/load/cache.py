@@ -22,6 +22,7 @@ import hashlib
 import math
 import os
 import re
+import shutil
 import struct
 import threading
 import time
@@ -248,19 +249,20 @@ def limit_bytes() -> int:
 def make_room(folder: Path, limit: int, spare: Path | None = None) -> None:
     """Remove the cache files not used for longest until `limit` bytes are kept.
 
-    Removes only files that are named as cache files are (of any version), and never `spare`.
+    Removes only what is named as cache files are (of any version), and never `spare`. Stores of ranks are folders.
     """
     entries = []
     for item in os.scandir(folder):
         with contextlib.suppress(OSError):
             if _ENTRY.fullmatch(item.name):
-                found = item.stat(follow_symlinks=False)
-                entries.append((found.st_mtime_ns, found.st_size, Path(item.path)))
+                found, path = item.stat(follow_symlinks=False), Path(item.path)
+                inside = path.rglob("*") if item.is_dir(follow_symlinks=False) else ()
+                entries.append((found.st_mtime_ns, found.st_size + sum(one.stat().st_size for one in inside), path))
     held = sum(size for _, size, _ in entries)
     for _, size, path in sorted(entries):
         if held > limit and path != spare:
             with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
                 held -= size
 
 

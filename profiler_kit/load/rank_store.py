@@ -61,10 +61,11 @@ class RankStore:
         """One row for each file that was read, by name, the newest of each; with the `batch` that it is in."""
         every = self._every_batch()
         batches = [one for one in every if one.split("-")[1] == self.code]
-        parts = self._read_each(RANKS, batches)
+        parts = [self._read_whole(batch) for batch in batches]
         rows = [
             part.append_column("batch", pa.array([batch] * len(part), pa.string()))
             for batch, part in zip(batches, parts, strict=True)
+            if part is not None  # else its files are read again
         ]
         old = f"{time.time_ns() - KEEP_OTHERS_S * 10**9:016x}"
         if not rows:
@@ -147,11 +148,18 @@ class RankStore:
         with ThreadPoolExecutor(_READERS) as pool:
             return list(pool.map(functools.partial(self._read, table), batches))
 
+    def _read_whole(self, batch: str) -> pa.Table | None:
+        """The `ranks` of a batch; None where they are damaged, or another process has just removed them."""
+        with contextlib.suppress(InputError):
+            return self._read(RANKS, batch)
+        return None
+
     def _read(self, table: str, batch: str) -> pa.Table:
         where = f"{self.root}/{batch}/{table}.parquet"
         try:
             if not is_address(self.root):
-                return pq.ParquetFile(where).read(use_threads=False)
+                data = Path(where).read_bytes()  # Arrow opens no path that is not UTF-8
+                return pq.ParquetFile(io.BytesIO(data)).read(use_threads=False)
             files, path = file_system(where)
             return pq.ParquetFile(io.BytesIO(files.cat_file(path))).read(use_threads=False)
         except (OSError, pa.ArrowException) as error:
@@ -201,11 +209,12 @@ def store_of(folder: str, code: str, *, beside: bool, chosen: str | None = None)
         with contextlib.suppress(OSError):
             kept.mkdir(parents=True, exist_ok=True, mode=0o700)
             if _writable(kept):
-                name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:32]
-                return RankStore(str(kept / f"{name}{STORE_SUFFIX}"), code)
-    here = tempfile.mkdtemp(prefix="profiler_kit-")
-    store = RankStore(f"{here}/job{STORE_SUFFIX}", code)
-    weakref.finalize(store, shutil.rmtree, here, True)
+                here = kept / (hashlib.sha256(os.fsencode(folder)).hexdigest()[:32] + STORE_SUFFIX)
+                cache.touch(here)
+                return RankStore(str(here), code)
+    held = tempfile.mkdtemp(prefix="profiler_kit-")
+    store = RankStore(f"{held}/job{STORE_SUFFIX}", code)
+    weakref.finalize(store, shutil.rmtree, held, True)
     return store
 
 

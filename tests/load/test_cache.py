@@ -369,7 +369,11 @@ def test_the_files_not_used_for_longest_go_first(
     mine.write_text("not a cache file")
     old = cache / f"{'0' * 32}.parquet"
     old.write_text("of an earlier version")
-    os.utime(old, (LONG_AGO, LONG_AGO))
+    batch = cache / f"{'1' * 32}.ranks" / "batch"  # a folder that counts with what is in it
+    batch.mkdir(parents=True)
+    (batch / "ranks.parquet").write_bytes(bytes(10 * files[0].stat().st_size))
+    for one in (old, batch.parent):
+        os.utime(one, (LONG_AGO, LONG_AGO))
     load_chrome_trace(paths[0])  # used: now it is the youngest
     size = files[0].stat().st_size
     store.make_room(cache, 2 * size + size // 2)

@@ -36,8 +36,8 @@ _CHANGES: Final = ("ETag", "etag", "md5Hash", "Content-MD5", "mtime", "LastModif
 class Source:
     """A file that may be the trace of a rank.
 
-    where: its path or address. name: below the job's folder. stamp: changes when the file does, empty where it cannot
-    be had. mtime_ns: 0 where the stamp says all. rank: as the caller says, else None.
+    where: its path or address. name: below the job's folder, as UTF-8. stamp: changes when the file does, empty where
+    it cannot be had. mtime_ns: 0 where the stamp says all. rank: as the caller says, else None.
     """
 
     where: str
@@ -123,6 +123,7 @@ def _named(paths: Paths) -> Job:
 
 
 def _local(path: Path, name: str, rank: int | None) -> Source:
+    name = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     try:
         found = path.stat()
     except (OSError, ValueError):  # missing, or no name of a file: reading it says what is wrong
