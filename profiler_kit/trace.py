@@ -17,6 +17,8 @@ from profiler_kit.analyses.gpu.categories import categories, event_categories, o
 from profiler_kit.analyses.gpu.collectives import ARGUMENTS as COLLECTIVE_ARGUMENTS
 from profiler_kit.analyses.gpu.collectives import COLLECTIVES, collectives
 from profiler_kit.analyses.gpu.communication import communication_kernels, communication_overlap
+from profiler_kit.analyses.gpu.compiled import FILE as COMPILED_FILE
+from profiler_kit.analyses.gpu.compiled import compiled_regions, graph_breaks, triton_kernels
 from profiler_kit.analyses.gpu.copies import copies, copy_rate, copy_totals
 from profiler_kit.analyses.gpu.gpu_presence import Presence, unread_spans, what_ran
 from profiler_kit.analyses.gpu.idle import KERNEL_WAIT_BELOW_NS, Scope, idle_gaps, idle_totals
@@ -574,6 +576,29 @@ class Trace:
         return short_kernels(self._details(), self._arguments("input_dims")["input_dims"], below_ns)
 
     @kept
+    def compiled_regions(self) -> pd.DataFrame:
+        """COMPILED_REGIONS: functions that torch.compile compiled, and recompiled."""
+        return compiled_regions(self.operator_work())
+
+    @kept
+    def graph_breaks(self) -> pd.DataFrame:
+        """GRAPH_BREAKS: lines at which torch.compile went back to Python."""
+        return graph_breaks(self.columns)
+
+    @kept
+    def triton_kernels(self) -> pd.DataFrame:
+        """TRITON_KERNELS: Triton kernels, the file of their source and where they were launched."""
+        details = self._details()
+        return triton_kernels(details, self._arguments(COMPILED_FILE)[COMPILED_FILE], self._sites(details))
+
+    def _sites(self, details: pd.DataFrame) -> pd.Series[Any]:
+        """The Python function that launched each GPU event; empty where that is not known."""
+        linked = details[details["launch"].notna()]
+        thread, time = (linked[column].to_numpy(dtype=np.int64) for column in ("launch_thread", "launch_start_ns"))
+        site = pd.Series(call_sites(self.columns, thread, time), linked.index, dtype=object)
+        return site.reindex(details.index, fill_value="")
+
+    @kept
     def replayed_graphs(self) -> pd.DataFrame:
         """REPLAYED_GRAPHS: the CUDA graphs that are replayed, and where the operators of their kernels are from."""
         names = [trace.path.name for trace in (self, *self.capture_traces)]
@@ -756,10 +781,8 @@ class Trace:
         mine = details if key is None else details[in_group(self.gpu_events(), by, key)].reset_index(drop=True)
         linked = mine[mine["launch"].notna()]
         names, name = self.columns.names, self.columns.name
-        thread, time = (linked[column].to_numpy(dtype=np.int64) for column in ("launch_thread", "launch_start_ns"))
         call = pd.Series([names[name[row]] for row in linked["launch"].tolist()], linked.index, dtype=object)
-        site = pd.Series(call_sites(self.columns, thread, time), linked.index, dtype=object)
-        return kernel_origins(mine, call.reindex(mine.index, fill_value=""), site.reindex(mine.index, fill_value=""))
+        return kernel_origins(mine, call.reindex(mine.index, fill_value=""), self._sites(mine))
 
     @kept
     def findings(self) -> list[Finding]:

@@ -133,7 +133,7 @@ def _addmm(call: Call) -> Work:
     return _product(a[0][0] if len(a[0]) == 3 else 1, a, b, added=True)
 
 
-@operator_model("aten::_scaled_mm", "trtllm::cublas_scaled_mm")
+@operator_model("aten::_scaled_mm", "trtllm::cublas_scaled_mm", "bitsandbytes::int8_linear_matmul")
 def _scaled_mm(call: Call) -> Work:
     a, b = call.tensor(0), call.tensor(1)
     return _product(1, a, b, "c10::BFloat16" if size_of(a[1]) == 1 else "")  # the result has two bytes
@@ -407,7 +407,7 @@ def _unary(call: Call) -> Work:
 
 
 @operator_model(*_aten(*_MORE_BINARY.split()), whole=False)
-@operator_model(*_aten(*_BINARY.split()))
+@operator_model(*_aten(*_BINARY.split()), "LigerSiLUMulFunction")
 def _binary(call: Call) -> Work:
     (a, a_type), (b, b_type) = call.tensor(0), call.tensor(1)
     out = _broadcast(a, b)
@@ -430,7 +430,7 @@ def _fill(call: Call) -> Work:
     return Work(0, [(prod(shape), dtype)])
 
 
-_DIMS: Final = {"norm": 2, "linalg_vector_norm": 2}  # where the dimensions are; 1 for the others
+_DIMS: Final = {"norm": 2, "linalg_norm": 2, "linalg_vector_norm": 2}  # where the dimensions are; 1 for the others
 _RESULTS: Final = {"argmax": "long int", "argmin": "long int", "all": "bool", "any": "bool"}
 _REDUCTIONS: Final = "sum mean max min amax amin norm linalg_norm std var logsumexp cumsum cumprod"
 

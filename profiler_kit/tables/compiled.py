@@ -1,0 +1,48 @@
+"""`profiler-kit compiled TRACE`: list what torch.compile compiled, recompiled and broke, and its Triton kernels.
+
+Graph breaks and where a kernel was launched need recorded stacks (with_stack=True).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from profiler_kit.analyses.gpu.compiled import COMPILED_REGIONS, FILE, GRAPH_BREAKS, TRITON_KERNELS
+from profiler_kit.table import Table
+
+TABLES: Final = (
+    Table(
+        "compiled_regions",
+        "trace",
+        "compiled functions",
+        COMPILED_REGIONS,
+        lambda trace: trace.compiled_regions(),
+        command="compiled",
+        by="region",
+        host=("frame", "recompile", "calls", "host_ns"),
+    ),
+    Table(
+        "triton_kernels",
+        "trace",
+        "Triton kernels and their source",
+        TRITON_KERNELS,
+        lambda trace: trace.triton_kernels(),
+        command="compiled",
+        by="kernel",
+        order=("name", "sum_ns", "count", "file", "called_from"),
+        share_of="sum_ns",
+        top=30,
+        needs_gpu=True,
+        arguments=(FILE,),
+    ),
+    Table(
+        "graph_breaks",
+        "trace",
+        "graph breaks",
+        GRAPH_BREAKS,
+        lambda trace: trace.graph_breaks(),
+        command="compiled",
+        by="break",
+        host=("file", "function", "line", "calls", "host_ns"),
+    ),
+)
