@@ -270,7 +270,7 @@ MODES: Final[Mapping[str, tuple[str, ...]]] = {
     "ao": (*_CPU_EXACT, "generator"),
     "fast": (*_CPU_EXACT, "generator", "all_points", "compile", "compile_decoder"),
     "furious": ("fp16", *_CPU_EXACT, "generator", "all_points", "device_resize", "compile", "compile_decoder"),
-    "graphs": (*_OURS, "all_points", "device_resize", "compile_graphs", "compile_decoder"),
+    "graphs": ("fp16", *_OURS[1:], "all_points", "device_resize", "compile_graphs", "compile_decoder"),
     "fp8": (
         *(*_EXACT, "fused_attention", "fp8", "fused_rows", "generator"),
         *("all_points", "device_resize", "compile_graphs", "compile_decoder"),
