@@ -333,22 +333,35 @@ def matches(folder: RunFolder, by: By, text: str) -> Matches:
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """A part of a trace as a file, which goes when this is dropped."""
+    """A part of a trace, or all of it, as a file, which goes when this is dropped; its times are so much earlier."""
 
     path: Path
+    earlier_ns: int
 
 
 @_shared(4)
-def window(folder: RunFolder, first_ns: int, last_ns: int) -> Window:
-    """The part of a trace between two times of its timeline; the last four are kept."""
+def window(folder: RunFolder, times_ns: tuple[int, int] | None = None) -> Window:
+    """The part of a trace between two times of its timeline, or all of it, with the tracks that an export can add.
+
+    The last four are kept.
+    """
     held = contextlib.ExitStack()
     out = held.enter_context(temporary_folder()) / "window.json.gz"
-    loaded = trace(folder)
-    # The timeline counts from its first span, the export from the trace's first event.
-    before = timeline(folder)[0].start_ns - int(loaded.columns.start_ns.min())
-    served = run(folder).parts.requests.value()
-    export_window(loaded.path, out, time_ns=(before + first_ns, before + last_ns), served=served)
-    found = Window(out)
+    loaded, parts = trace(folder), run(folder).parts
+    if times_ns is not None:
+        # The timeline counts from its first span, the export from the trace's first event.
+        before = timeline(folder)[0].start_ns - int(loaded.columns.start_ns.min())
+        times_ns = (before + times_ns[0], before + times_ns[1])
+    written = export_window(
+        loaded.path,
+        out,
+        time_ns=times_ns,
+        counters=True,
+        snapshot=parts.memory.value(),
+        served=parts.requests.value(),
+        critical=loaded.critical_path_known(),
+    )
+    found = Window(out, written.earlier_ns)
     weakref.finalize(found, held.close)
     return found
 

@@ -133,14 +133,15 @@ def perfetto_page(_: Asked) -> Response:
 def place_in_trace(asked: Asked) -> Response:
     """The range t0 to t1 of the timeline, with room around it, on the trace's own clock, which is Perfetto's."""
     first, last = asked.number("t0"), asked.number("t1")
-    base, room = asked.timeline.start_ns, (last - first) // 5
+    base, room = asked.timeline.start_ns - cache.window(asked.run).earlier_ns, (last - first) // 5
     start, end = max(base, base + first - room), base + last + room
     return JSONResponse({"start": str(start), "end": str(end)})  # too large for JavaScript's numbers
 
 
 def window_bytes(asked: Asked) -> Response:
-    """The part of a trace from t0 to t1, in ns of the timeline, as a trace of its own."""
-    window = cache.window(asked.run, asked.number("t0"), asked.number("t1"))
+    """A trace as Perfetto shows it, with tracks added; with `cut` its part from t0 to t1, in ns of the timeline."""
+    times = (asked.number("t0"), asked.number("t1")) if "cut" in asked.query else None
+    window = cache.window(asked.run, times)
     return FileResponse(window.path, media_type="application/octet-stream")
 
 

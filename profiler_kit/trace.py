@@ -633,6 +633,10 @@ class Trace:
         """CRITICAL_PATH: what the end of the recording depends on, back to its start."""
         return critical_path(self._replay(), self.kernel_details(), self.launch_calls())
 
+    def critical_path_known(self) -> pd.DataFrame | None:
+        """CRITICAL_PATH; None where it cannot be told, in a trace of several processes."""
+        return None if self.quality.processes > 1 else self.critical_path()
+
     @kept
     def critical_totals(self) -> pd.DataFrame:
         """CRITICAL_TOTALS: the critical path by kind and name."""

@@ -20,9 +20,9 @@ from profiler_kit.tables import every_table
 from profiler_kit.timeline.palette import region_colours
 
 INDENT: Final = "\u2003"
-_ROW_PX, _LETTER_PX, _NUMBER_PX, _WIDE_PX, _WIDEST_PX = 35, 8, 68, 260, 460
+_ROW_PX, _LETTER_PX, _NUMBER_PX, _WIDE_PX, _WIDEST_PX = 35, 7, 62, 240, 440
 _FIT_PX: Final = 875  # what a window of 1280 has for a table beside the sidebar, less the boxes to tick
-_LEAST_PX, _LEAST_FIRST_PX = 110, 200  # to which texts give way
+_LEAST_PX, _LEAST_FIRST_PX = 110, 240  # to which texts give way
 _FORMATS: Final[Mapping[str, str]] = {
     "s": "%,.3f", "ms": "%,.3f", "µs": "%,.2f", "ns": "%,d", "GiB": "%,.3f", "MiB": "%,.2f", "%": "%+.1f"
 }  # fmt: skip
@@ -169,11 +169,11 @@ def _column(one: Shown, *, at_an_end: bool) -> tuple[Sequence[Any], Any]:
     if one.kind == "number":
         values, unit, shape = _in_unit(one)
         title = _title(f"{one.label} {unit}")
-        width = max(_NUMBER_PX, _LETTER_PX * len(title) + 12, min(_WIDE_PX, 0 if unit else _LETTER_PX * longest))
+        width = max(_NUMBER_PX, _LETTER_PX * len(title) + 18, min(_WIDE_PX, 0 if unit else _LETTER_PX * longest))
         return values, st.column_config.NumberColumn(title, format=shape, help=one.meaning, width=width)
     title = _title(one.label)
     widest = _WIDEST_PX if at_an_end else _WIDE_PX
-    width = min(widest, max(_NUMBER_PX, _LETTER_PX * len(title) + 12, _LETTER_PX * longest + 12))
+    width = min(widest, max(_NUMBER_PX, _LETTER_PX * len(title) + 18, _LETTER_PX * longest + 18))
     return one.indented(INDENT), st.column_config.TextColumn(title, help=one.meaning, width=width)
 
 

@@ -46,6 +46,9 @@ def command(
     with_counters: Annotated[
         bool, typer.Option("--with-counters", help="Add queue length, GPU events running, and memory of the run.")
     ] = False,
+    with_critical_path: Annotated[
+        bool, typer.Option("--with-critical-path", help="Add what the end of the recording depends on as a track.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write one window of a trace as a small trace for Perfetto, with regions as GPUs ran them and requests added.
@@ -71,6 +74,11 @@ def command(
         from profiler_kit.snapshot import load_snapshot
 
         snapshot = load_snapshot(with_memory)
+    critical = None
+    if with_critical_path:
+        from profiler_kit.trace import load_trace
+
+        critical = load_trace(file).critical_path()
     with progress_bar(f"Exporting from {file.name}") as report:
         done = export_window(
             file,
@@ -82,6 +90,7 @@ def command(
             counters=with_counters,
             snapshot=snapshot,
             served=None if requests is None else read_requests(requests),
+            critical=critical,
             must_overlap=with_memory is not None,
             report=report,
         )
@@ -93,7 +102,8 @@ def command(
             err=True,
         )
     if as_json:
-        print_json({**asdict(done), "path": str(done.path)})
+        said = {name: value for name, value in asdict(done).items() if name != "earlier_ns"}
+        print_json({**said, "path": str(done.path)})
         return
     typer.echo(
         f"{printable(done.path)}: {done.label}, {fmt_ns(done.end_ns - done.start_ns, 'ms')}, "

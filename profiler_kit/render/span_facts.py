@@ -32,6 +32,12 @@ _ARGUMENTS: Final = (
     ("shared_memory", "Shared memory, bytes"),
     ("occupancy", "Estimated occupancy, %"),
 )
+_STRETCHES: Final = {
+    "GPU": "the GPU runs it",
+    "latency": "it could have begun, and has not yet",
+    "host": "the host calls what comes before its launch",
+    "wait": "the call returns after the GPU is done",
+}
 _SHAPES: Final = (("input_dims", "Input shapes"), ("input_type", "Input types"))
 _LONGEST_TEXT: Final = 400
 
@@ -112,6 +118,10 @@ def _of_kind(kind: Kind, trace: Trace, timeline: Timeline, item: int) -> _About:
         linked = not pd.isna(event["launch_start_ns"])
         called = (int(event["launch_thread"]), int(event["launch_start_ns"])) if linked else None
         return _About(_gpu_facts(trace, timeline, event, item), launch, called=called)
+    if kind == "critical":
+        stretch = trace.critical_path().iloc[item]
+        of_gpu = [] if pd.isna(stretch["event"]) else _gpu_span(trace, timeline, int(stretch["event"]))
+        return _About([("On the path", _STRETCHES[stretch["kind"]])], launched=of_gpu)
     if kind == "launch":
         call = trace.launch_calls().iloc[item]
         launched = _launched(trace, timeline, int(call["event"]))
@@ -251,6 +261,14 @@ def _launch_place(trace: Trace, timeline: Timeline, event: pd.Series[Any]) -> Pl
         if int(calls["event"].iloc[item]) == int(event["launch"]):
             return timeline.find("launch", item, start)
     return None
+
+
+def _gpu_span(trace: Trace, timeline: Timeline, event: int) -> list[_Span]:
+    """The span of the GPU event that is that row of the trace's events; none where it is no GPU event."""
+    events = trace.gpu_events()
+    items = np.flatnonzero(events["event"].to_numpy() == event)
+    places = (timeline.find("gpu", int(item), int(events["start_ns"].iloc[item])) for item in items)
+    return [_span(timeline, place) for place in places if place is not None]
 
 
 def _launched(trace: Trace, timeline: Timeline, launch: int) -> list[_Span]:

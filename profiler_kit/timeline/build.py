@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from profiler_kit.analyses.gpu.replay import CRITICAL_PATH
 from profiler_kit.analyses.gpu.timeline import devices_of
 from profiler_kit.attribute.frames import GPU_EVENTS, LAUNCH_CALLS, OPERATORS, PYTHON_CALLS, REGION_INSTANCES
 from profiler_kit.names import gpu_name
@@ -46,12 +47,13 @@ def build_timeline(
     launches: pd.DataFrame,
     threads: pd.DataFrame,
     python: pd.DataFrame | None = None,
+    critical: pd.DataFrame | None = None,
 ) -> Timeline:
     """Index a trace for drawing, its GPU work by stream.
 
-    Takes GPU_EVENTS, REGION_INSTANCES, OPERATORS, LAUNCH_CALLS, Trace.threads (pid, tid, label) and, for lanes of the
-    Python stack, PYTHON_CALLS. Tracks: regions as the GPU runs them, each stream, then for each thread its regions,
-    Python functions, operators and launches, busiest first.
+    Takes GPU_EVENTS, REGION_INSTANCES, OPERATORS, LAUNCH_CALLS, Trace.threads (pid, tid, label) and, for lanes of their
+    own, PYTHON_CALLS and CRITICAL_PATH. Tracks: the critical path, regions as the GPU runs them, each stream, then for
+    each thread its regions, Python functions, operators and launches, busiest first.
 
     Raises SchemaError when a frame is not what it should be.
     """
@@ -63,7 +65,8 @@ def build_timeline(
     codes = Codes()
     layout = Layout()
     of_gpu = itertools.chain(_gpu_regions(regions, codes), _gpu_lanes(gpu_events, *_streams(gpu_events), codes))
-    for lane in itertools.chain(of_gpu, _host(regions, stack, operators, launches, threads, codes)):
+    path = () if critical is None else _critical(CRITICAL_PATH.check(critical), codes)
+    for lane in itertools.chain(path, of_gpu, _host(regions, stack, operators, launches, threads, codes)):
         layout.add(lane)
     return layout.timeline(tuple(codes.labels))
 
@@ -197,6 +200,12 @@ class Codes:
             numbers.append(self._known[label])
         # past 16.7 million distinct labels the rest share the last one
         return np.minimum(np.array(numbers, dtype=np.int64)[code], CODE_MASK) if numbers else code.astype(np.int64)
+
+
+def _critical(path: pd.DataFrame, codes: Codes) -> Iterator[_Lane]:
+    if len(path):
+        code = codes.of("critical", path["name"], pd.Series([(kind,) for kind in path["kind"]], dtype=object))
+        yield _Lane("Critical path", "critical", -1, *_times(path), code, np.arange(len(path)))
 
 
 def _gpu_regions(regions: pd.DataFrame, codes: Codes) -> Iterator[_Lane]:

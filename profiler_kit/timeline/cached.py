@@ -33,7 +33,7 @@ def trace_timeline(path: Path, trace: Callable[[], Trace]) -> Timeline:
     loaded = trace()
     since = time.perf_counter()
     frames = (loaded.gpu_events(), loaded.region_instances(), loaded.operators(), loaded.launch_calls())
-    built = build_timeline(*frames, loaded.threads, loaded.python_calls())
+    built = build_timeline(*frames, loaded.threads, loaded.python_calls(), loaded.critical_path_known())
     return cache.keep(entry, built) if time.perf_counter() - since > SLOW_S else built
 
 

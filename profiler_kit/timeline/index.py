@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.uint32]
-Kind = Literal["request", "gpu", "gpu_region", "region", "python", "operator", "launch"]
+Kind = Literal["request", "critical", "gpu", "gpu_region", "region", "python", "operator", "launch"]
 Label = tuple[Kind, str, tuple[str, ...]]
 
 BLOCK: Final = 64

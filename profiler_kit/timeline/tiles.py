@@ -24,7 +24,7 @@ BUDGET_BYTES: Final = 46_000
 _EXACT_BYTES: Final = 20  # start f8, duration f8, code u4
 _BIN_BYTES: Final = 7  # busy u1, count u2, code u4
 _MOST_BINS: Final = 4_096
-_CODE_NAMES: Final = ("gpu", "operator")  # named by code, not by the user
+_CODE_NAMES: Final = ("critical", "gpu", "operator")  # named by code, not by the user
 _TRACK_KEYS: Final = {"first_row": "first"}
 
 

@@ -359,11 +359,11 @@ def test_perfetto_opens_at_the_range_selected_offline(page: Page, url: str) -> N
 def test_a_part_of_a_trace_is_a_trace(page: Page, url: str, tmp_path: Path) -> None:
     page.goto(f"{url}/perfetto?run=gpu")
     settle(page)
-    part = page.request.get(f"{url}/kit/window?run=gpu&t0=100000&t1=700000")
+    part = page.request.get(f"{url}/kit/window?run=gpu&cut=1&t0=100000&t1=700000")
     assert part.ok
     (tmp_path / "part.json.gz").write_bytes(part.body())
     assert len(load_trace(tmp_path / "part.json.gz").gpu_events()) == 2  # gemm, and softmax launched by then
-    assert page.request.get(f"{url}/kit/window?run=gpu&t0=9000000&t1=9000001").status == 422
+    assert page.request.get(f"{url}/kit/window?run=gpu&cut=1&t0=9000000&t1=9000001").status == 422
 
 
 def test_hostile_names_stay_text(page: Page, crowd_url: str) -> None:

@@ -257,6 +257,15 @@ def test_lanes_hold_what_nests() -> None:
     assert [[s.name for s in lane] for lane in lanes] == [["a", "b", "d", "e"], ["c"]]
 
 
+def test_the_critical_path_is_a_track(source: Path, tmp_path: Path) -> None:
+    path = load_trace(source).critical_path()
+    out = export_window(source, tmp_path / "out.json", critical=path).path
+    mine = [event for event in read(out) if event.get("cat") == "critical_path"]
+    assert [event["args"]["kind"] for event in mine] == path["kind"].tolist()
+    assert sum(event["dur"] for event in mine) == pytest.approx(path["dur_ns"].sum() / 1000)
+    assert len({event["pid"] for event in mine}) == 1
+
+
 def test_counters_start_with_the_value_at_the_window(source: Path, tmp_path: Path) -> None:
     done = export_window(source, tmp_path / "out.json", time_ns=(25_000, 70_000), counters=True)
     counters = [(e["name"], e["args"], e["ts"]) for e in added(read(done.path), "C")]

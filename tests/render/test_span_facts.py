@@ -63,6 +63,22 @@ def test_the_stack_is_a_lane(tmp_path: Path) -> None:
     assert facts_of(trace, timeline, "region")["stack"] == []  # opened before
 
 
+def test_the_critical_path_is_a_lane_that_points_at_gpu_work(tmp_path: Path) -> None:
+    trace, _ = recorded(tmp_path)
+    frames = (trace.gpu_events(), trace.region_instances(), trace.operators(), trace.launch_calls())
+    timeline = build_timeline(*frames, trace.threads, critical=trace.critical_path_known())
+    lane = timeline.tracks[0]
+    assert (lane.label, lane.kind, lane.rows) == ("Critical path", "critical", 1)
+    path = trace.critical_path()
+    assert timeline.rows[0].start.tolist() == path["start_ns"].tolist()
+    assert int(timeline.rows[0].busy[-1]) == path["dur_ns"].sum()
+    found = facts_of(trace, timeline, "critical", len(path) - 1)
+    assert (found["name"], found["path"]) == ("gemm", ["GPU"])
+    assert found["facts"] == [("On the path", "the GPU runs it")]
+    gpu = next(track.first_row for track in timeline.tracks if track.kind == "gpu")
+    assert [to["row"] for _, to in found["arrows"]] == [gpu]  # type: ignore[attr-defined]
+
+
 def test_a_trace_read_without_arguments_says_so(tmp_path: Path) -> None:
     facts = dict(facts_of(*recorded(tmp_path), "gpu")["facts"])  # type: ignore[call-overload]
     assert "Roofline" not in facts

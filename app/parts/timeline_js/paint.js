@@ -240,6 +240,6 @@ class Painter {
   colour(code) {
     const { meta } = this.timeline, cache = meta[this.theme.dark ? 'dark' : 'light'] ??= [];
     const [kind, name, path] = meta.labels[code];
-    return cache[code] ??= shade(meta.colours[path] || '#8A8F98', /re(gion|quest)$/.test(kind) ? 0 : (hash(name) % 5 - 2) * 0.055);
+    return cache[code] ??= shade(meta.colours[path] || '#8A8F98', /re(gion|quest)$|critical/.test(kind) ? 0 : (hash(name) % 5 - 2) * 0.055);
   }
 }

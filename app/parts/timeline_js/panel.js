@@ -1,6 +1,7 @@
 // What stands around the canvas: the tip under the pointer, details of the picked span, groups of lanes, search, help.
 
-const took = kind => kind === 'request' ? 'Stage' : kind.startsWith('gpu') ? 'GPU time' : 'Host time';
+const APART = ['request', 'critical']; // their paths are no regions
+const took = kind => kind === 'request' ? 'Stage' : kind === 'critical' ? 'Stretch' : kind.startsWith('gpu') ? 'GPU time' : 'Host time';
 
 class Tip {
   constructor(timeline) {
@@ -45,7 +46,7 @@ class Tip {
     }
     const path = timeline.path(code).join(' › ');
     lines.push(['Lane', timeline.lanes.trackOf(found.row).label]);
-    if (path && kind !== 'request') lines.push(['Region', path]);
+    if (path && !APART.includes(kind)) lines.push(['Region', path]);
     this.box.replaceChildren(element('b', timeline.name(code)), list(lines));
   }
 
@@ -66,7 +67,7 @@ function showDetails(timeline, facts) {
   head.append(step('before', '‹', ','), step('after', '›', '.'), copier(facts.name));
   const lines = [[took(facts.kind), duration(facts.dur)],
     ['Starts at', duration(facts.start - timeline.meta.start)],
-    ...(facts.path.length && facts.kind !== 'request' ? [['Region', facts.path.join(' › ')]] : []),
+    ...(facts.path.length && !APART.includes(facts.kind) ? [['Region', facts.path.join(' › ')]] : []),
     ...(facts.stack.length ? [['Python', caller(facts.stack[facts.site])]] : []), ...facts.facts];
   timeline.find('.details').replaceChildren(head, list(lines), ...stack(timeline, facts));
 }

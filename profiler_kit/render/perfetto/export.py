@@ -26,6 +26,7 @@ from profiler_kit.render.perfetto.lanes import spread
 from profiler_kit.render.perfetto.tracks import (
     GpuWork,
     counter_events,
+    critical_events,
     memory_events,
     process_events,
     region_events,
@@ -48,6 +49,7 @@ class Exported:
     """What was written. start_ns and end_ns are the window on the trace's clock, size_bytes the file's size.
 
     events were copied, arrows and names not counted; memory_samples are those of the added events that tell memory.
+    Times are written earlier_ns earlier than the source has them.
     """
 
     path: Path
@@ -59,6 +61,7 @@ class Exported:
     added_events: int
     memory_samples: int
     size_bytes: int
+    earlier_ns: int = 0
 
 
 def export_window(
@@ -72,6 +75,7 @@ def export_window(
     counters: bool = False,
     snapshot: Snapshot | None = None,
     served: pd.DataFrame | None = None,
+    critical: pd.DataFrame | None = None,
     must_overlap: bool = False,
     report: Report = silent,
 ) -> Exported:
@@ -81,7 +85,8 @@ def export_window(
     time_ns: start and end after the trace's first event (no end: to the last). Without either the whole trace.
     stream: of what ran on a GPU only this. counters: add queue length and GPU events running. snapshot: add allocated
     and reserved bytes of each device; with must_overlap it is an error when it tells nothing of the window. served: add
-    the requests of SERVED with their stages, a track for each that others overlap. Regions on the GPU are always added,
+    the requests of SERVED with their stages, a track for each that others overlap. critical: add CRITICAL_PATH as a
+    track. Regions on the GPU are always added,
     one track per stream.
 
     events counts what was copied: all that overlaps the window, GPU work launched in it, launches of that work, and
@@ -114,6 +119,8 @@ def export_window(
         added = writer.events(itertools.chain(lanes.metadata, region_events(work, attribution, window)))
         if served is not None:
             added += writer.events(request_events(request_waterfall(served, found.base_ns, *NO_EVENTS), shown))
+        if critical is not None:
+            added += writer.events(critical_events(critical, shown))
         devices = {*work.devices, *(() if snapshot is None else snapshot.devices)}
         if counters or snapshot is not None:
             added += writer.events(process_events(sorted(devices), work.processes))
@@ -138,6 +145,7 @@ def export_window(
         added_events=added + samples,
         memory_samples=samples,
         size_bytes=target.stat().st_size,
+        earlier_ns=earlier_ns,
     )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from profiler_kit.attribute.links import NONE
 from profiler_kit.attribute.regions import Attribution
 from profiler_kit.attribute.span_forest import depths
+from profiler_kit.kernel_name import short_kernel
 from profiler_kit.load.integers import I64, MISSING
 from profiler_kit.load.trace.categories import STEP_PREFIX
 from profiler_kit.load.trace.event_text import Scan, microseconds
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from profiler_kit.snapshot import Snapshot
 
 
+CRITICAL_PID: Final = 899_999_998
 REQUESTS_PID: Final = 899_999_999
 FIRST_PID: Final = 900_000_000  # no process has that number (Linux ends at 2**22), no GPU either
 _PER_PROCESS: Final = 1000
@@ -205,6 +207,24 @@ def _request_slice(name: str, tid: int, start_ns: int, dur_ns: int, known: dict[
     text = json.dumps({"ph": "X", "cat": "request", "name": name, "pid": REQUESTS_PID, "tid": tid})
     times = b', "ts": %s, "dur": %s' % (microseconds(start_ns), microseconds(dur_ns))
     return text[:-1].encode() + times + b', "args": ' + json.dumps(known).encode() + b"}"
+
+
+def critical_events(path: pd.DataFrame, window: Window) -> Iterator[bytes]:
+    """CRITICAL_PATH as a track: a slice for each stretch that overlaps the window, its kind in the arguments."""
+    within = path[(path["start_ns"] < window.end_ns) & (path["start_ns"] + path["dur_ns"] > window.start_ns)]
+    if within.empty:
+        return
+    yield _metadata("process_name", CRITICAL_PID, 0, "name", "Critical path")
+    yield _metadata("process_labels", CRITICAL_PID, 0, "labels", "added by profiler_kit")
+    yield _metadata("process_sort_index", CRITICAL_PID, 0, "sort_index", -2)
+    for kind, name, start, dur in zip(
+        within["kind"], within["name"], within["start_ns"].tolist(), within["dur_ns"].tolist(), strict=True
+    ):
+        title = f"{kind}: {short_kernel(name)}"
+        known = {"ph": "X", "cat": "critical_path", "name": title, "pid": CRITICAL_PID, "tid": 1}
+        times = b', "ts": %s, "dur": %s' % (microseconds(start), microseconds(dur))
+        arguments = json.dumps({"kind": kind, "name": name}, ensure_ascii=False).encode()
+        yield json.dumps(known, ensure_ascii=False)[:-1].encode() + times + b', "args": ' + arguments + b"}"
 
 
 def counter_events(work: GpuWork, window: Window) -> Iterator[bytes]:
