@@ -376,11 +376,11 @@ def memory_html(folder: RunFolder) -> str:
 
 
 @_shared(8)
-def ranks(job: RankJob) -> tuple[dict[str, Filled], list[str]]:
-    """The tables of a job, and a line for each rank that cannot be read."""
+def ranks(job: RankJob) -> tuple[dict[str, Filled], list[Finding]]:
+    """The tables of a job, and what is worth saying about it."""
     found = load_ranks(dict(job.ranks), skip_broken=True)
     filled = {table.name: table.holding(table.of_source(found).frame) for table in tables_of("job")}
-    return filled, list(found.problems)  # the tables are small beside the traces, which are given back
+    return filled, found.findings()  # the tables are small beside the traces, which are given back
 
 
 @_shared(8)

@@ -19,6 +19,7 @@ LATER: Final[Mapping[str, str]] = {
     ),
     **dict.fromkeys(("record_card", "folder_card", "table_card", "ReportPage", "framed"), _CARDS),
     **dict.fromkeys(("findings_of", "findings_of_trace", "findings_of_snapshot"), "profiler_kit.findings.collect"),
+    "findings_of_job": "profiler_kit.findings.ranks",
     "losses": "profiler_kit.findings.quality",
     "memory_page": "profiler_kit.render.memory_page.page",
     "comparison_markdown": "profiler_kit.render.report.markdown",

@@ -13,10 +13,13 @@ import pandas as pd
 
 from profiler_kit import errors
 from profiler_kit.analyses.ranks import files as job_files
+from profiler_kit.analyses.ranks.causes import JobAnswer, answer
 from profiler_kit.analyses.ranks.files import RANK_FILES
+from profiler_kit.analyses.ranks.matching import JOB_GROUPS, JOB_WORK
 from profiler_kit.analyses.ranks.of_rank import RANK_ARGUMENTS
-from profiler_kit.analyses.ranks.ranks import RANK_KERNELS, collectives, communication_kernels, rank_totals
+from profiler_kit.analyses.ranks.ranks import SLOW_NAMES, rank_collectives, rank_steps, rank_totals, slow_names
 from profiler_kit.errors import InputError, KitError
+from profiler_kit.finding import Finding
 from profiler_kit.ingest.engines import ingest
 from profiler_kit.ingest.one_rank import FILE, PARTS, Work, code_of_ranks
 from profiler_kit.kept import kept, kept_for_good
@@ -195,19 +198,44 @@ class Ranks:
 
     # ---- answers
 
+    @property
+    @kept_for_good
+    def answer(self) -> JobAnswer:
+        """Which kernels are one collective, the clocks, who holds the job up and what that would gain."""
+        if not self.ranks:
+            return answer(JOB_WORK.empty(), JOB_GROUPS.empty())
+        frame = self.files().iloc[self._chosen[1]]
+        nodes = dict(zip(self.ranks, frame["host"].tolist(), strict=True))
+        return answer(self.of("work"), self.of("groups"), nodes, len(self.missing))
+
     @kept
     def collectives(self) -> pd.DataFrame:
         """RANK_COLLECTIVES: the kernels of each collective on its ranks, and who waited for whom."""
-        kernels = [
-            communication_kernels(trace.gpu_events(), rank, trace.base_ns, trace.events["process_group_name"])
-            for rank, trace in self.traces.items()
-        ]
-        return collectives(RANK_KERNELS.join(kernels))
+        return rank_collectives(self.of("work") if self.ranks else JOB_WORK.empty(), self.answer)
 
     @kept
     def totals(self) -> pd.DataFrame:
         """RANK_TOTALS: one row per rank."""
-        return rank_totals({rank: trace.gpu_events() for rank, trace in self.traces.items()}, self.collectives())
+        return rank_totals(self.timelines(), self.answer.scores)
+
+    @kept
+    def steps(self) -> pd.DataFrame:
+        """RANK_STEPS_SIDE: one row per rank and step, how long it took and what the rank did of its own."""
+        return rank_steps(self.of("steps"), self.answer.steps)
+
+    @kept
+    def slow_names(self) -> pd.DataFrame:
+        """SLOW_NAMES: kernels and regions of the rank that is named, or has most work, against those of its peers."""
+        rank = self.answer.looked_at
+        if rank is None:
+            return SLOW_NAMES.empty()
+        return slow_names(self.of("parts", [rank, *self.answer.peers]), rank)
+
+    @kept
+    def findings(self) -> list[Finding]:
+        """What is worth saying about the job: who holds it up and by what, what was not matched or is missing."""
+        found: list[Finding] = later("findings_of_job")(self)
+        return found
 
 
 def load_ranks(

@@ -87,7 +87,7 @@ class Table:
     ran on a GPU; the first time among them is what shares are of. top: rows that a text table shows. needs_gpu: empty
     for a trace without GPU events. arrow: fills it for SQL where a frame would be slow. row: the name of the column
     that numbers the rows in SQL. arguments: further arguments of the events that the trace must be loaded with (see
-    load_trace).
+    load_trace). beside: what its JSON says beside the rows, which then are one value of an object.
     """
 
     name: str
@@ -111,6 +111,7 @@ class Table:
     arguments: tuple[str, ...] = ()
     arrow: Callable[[Any], Any] | None = None
     row: str = ""
+    beside: Callable[[Any], Mapping[str, Any]] | None = None
 
     def of_source(self, source: Any, **options: Value) -> Filled:
         """The table filled from a trace, a snapshot, …; raises OptionError for an option that it has not."""

@@ -6,7 +6,6 @@ import streamlit as st
 
 from app import cache
 from app.parts import rank_parts, tables, widgets
-from profiler_kit.findings.work import who_waits
 from profiler_kit.render import ranks
 
 st.title("Ranks")
@@ -15,13 +14,15 @@ if job is None:
     rank_parts.none_found()
     st.stop()
 with st.spinner(f"Reading {len(job.ranks)} traces …", show_time=True):
-    found, problems = cache.ranks(job)
-for line in (*job.problems, *problems):
+    found, said = cache.ranks(job)
+for line in (*job.problems, *(line for one in said if one.kind == "lost" for line in (one.sentence, *one.details))):
     widgets.problem(line)
 totals, waits = found["ranks"], found["collective_waits"]
 if not len(totals):
     st.stop()
-widgets.say(who_waits(totals.frame))
+for one in said:
+    if one.kind == "ranks":
+        widgets.say(one)
 left, right = st.columns(2, gap="large")
 with left:
     st.subheader("What each GPU did while recorded", help=rank_parts.BARS_HELP)

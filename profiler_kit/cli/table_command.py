@@ -109,7 +109,9 @@ def run(
     filled = [
         table.of_source(loaded, **{option.name: given[option.name] for option in table.options}) for table in chosen
     ]
-    if as_json:
+    if as_json and chosen[0].beside is not None:
+        print_json({**chosen[0].beside(loaded), chosen[0].name: filled[0].records()})
+    elif as_json:
         print_json({one.table.key: one.records() for one in filled} if chosen[0].key else filled[0].records())
     elif as_csv:
         typer.echo("\n".join(one.csv() for one in filled), nl=False)
@@ -130,4 +132,4 @@ def print_filled(filled: Filled, where: Path | str = "", top: int | None = None)
     print_lines(table_title(filled, where, top), lambda width: filled_lines(filled, top=top, width=width))
     said = of_table(filled)
     if said is not None:
-        typer.echo(said.line)
+        typer.echo("\n".join((said.line, *said.details)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Final, cast
 
 import pandas as pd
@@ -9,15 +10,14 @@ import pandas as pd
 from profiler_kit.analyses.gpu.kernels import By
 from profiler_kit.analyses.gpu.timeline import gpu_timeline
 from profiler_kit.analyses.gpu.window import operator_sums
-from profiler_kit.analyses.ranks.ranks import RANK_TOTALS
 from profiler_kit.finding import Evidence, Finding, Piece, bold, counted, say
 from profiler_kit.findings.limits import OF_TABLES
+from profiler_kit.findings.ranks import findings_of_job
 from profiler_kit.names import fit_names, kernel_names
 from profiler_kit.table import Filled
 from profiler_kit.text import fmt_count, fmt_ns, fmt_percent
 
 LETTERS: Final = 64
-CLEAR: Final = 0.1  # of all waiting: less is not worth naming a straggler for
 _GROUPS: Final = {"name": "kernel", "kind": "kind of work", "stream": "stream"}
 
 
@@ -103,26 +103,6 @@ def launch_cost(totals: pd.DataFrame) -> Finding:
     return Finding("launch-cost", "table", said, evidence=Evidence("launch_totals"), page="operators")
 
 
-def who_waits(totals: pd.DataFrame) -> Finding:
-    """Who waits for whom. Takes RANK_TOTALS, not empty."""
-    RANK_TOTALS.check(totals)
-    waiter, holder = totals.loc[totals["wait_ns"].idxmax()], totals.loc[totals["held_ns"].idxmax()]
-    wait, whole = int(waiter["wait_ns"]), max(1, int(waiter["communication_ns"]))
-    said: list[str | Piece]
-    if not int(totals["collectives"].max()):
-        said = [f"{counted(len(totals), 'rank')}. No collective was recorded on two of them, so who waits is unknown."]
-    elif wait < CLEAR * whole:
-        said = ["No rank waits long for another: ", bold(fmt_ns(wait))]
-        said.append(f" of rank {waiter['rank']}'s {fmt_ns(whole)} of communication at most.")
-    else:
-        said = [bold(f"Rank {waiter['rank']}"), " waits ", bold(fmt_ns(wait))]
-        said += [f" of its {fmt_ns(whole)} of communication ({fmt_percent(wait / whole, 0)}); "]
-        said += [bold(f"rank {holder['rank']}"), f" arrives last at {fmt_count(int(holder['arrived_last']))} of "]
-        said.append(f"{counted(int(holder['collectives']), 'collective')}.")
-    evidence = Evidence("ranks", {"rank": (int(waiter["rank"]), int(holder["rank"]))})
-    return Finding("who-waits", "ranks", say(*said), evidence=evidence, page="ranks")
-
-
 def of_table(filled: Filled) -> Finding | None:
     """The sentence to show with a filled table; None where there is nothing to say."""
     if not len(filled):
@@ -131,5 +111,9 @@ def of_table(filled: Filled) -> Finding | None:
         return longest_group(filled.frame, cast("By", filled.options["by"]))
     if filled.table.name in OF_TABLES:
         return OF_TABLES[filled.table.name](filled)
-    said = {"launch_totals": launch_cost, "ranks": who_waits, "operators": longest_operator}.get(filled.table.name)
+    if filled.table.name == "ranks":
+        first, *more = findings_of_job(filled.source)
+        also = (one.sentence for one in more if one.kind == "ranks")  # what was left out is said when a job is opened
+        return dataclasses.replace(first, details=(*first.details, *also))
+    said = {"launch_totals": launch_cost, "operators": longest_operator}.get(filled.table.name)
     return said(filled.frame) if said is not None else None

@@ -1,13 +1,50 @@
-"""`profiler-kit ranks TRACE...`: compare the ranks of one job: busy, communication, and who waited for whom in its
-collectives.
+"""`profiler-kit ranks TRACE...`: compare the ranks of one job: who holds it up, since when and by what, what it would
+gain; busy, communication, and who waited for whom in its collectives.
 """
 
 from __future__ import annotations
 
-from typing import Final
+import math
+from dataclasses import asdict
+from typing import Any, Final
 
-from profiler_kit.analyses.ranks.ranks import COLLECTIVE_WAITS, RANK_COLLECTIVES, RANK_TOTALS, collective_waits
+from profiler_kit.analyses.ranks.causes import LINKS, SLOW_PARTS, WHAT_IF
+from profiler_kit.analyses.ranks.clocks import CLOCKS
+from profiler_kit.analyses.ranks.ranks import (
+    COLLECTIVE_WAITS,
+    RANK_COLLECTIVES,
+    RANK_TOTALS,
+    SLOW_NAMES,
+    STEPS_OF_RANKS,
+    collective_waits,
+)
 from profiler_kit.table import Table
+
+_OF_VERDICT: Final = ("state", "rank", "node", "cause", "since_step", "gain_share", "gain_low", "gain_high")
+
+
+def _beside(ranks: Any) -> dict[str, Any]:
+    """What is known of the job as a whole."""
+    answer, files = ranks.answer, ranks.files()
+    verdict = asdict(answer.verdict)
+    clocks = answer.clocks
+    left = files[files["reason"] != ""]
+    worst = clocks["error_ns"].max() / 1000 if len(clocks) else math.nan
+    return {
+        "verdict": {name: verdict[name] for name in _OF_VERDICT},
+        "matched": answer.matched,
+        "unmatched": answer.unmatched,
+        "unmatched_why": answer.why,
+        "clocks": {
+            "worst_error_us": None if math.isnan(worst) else float(worst),
+            "components": int(clocks["component"].max()) + 1 if len(clocks) else 0,
+        },
+        "missing": ranks.missing,
+        "left_out": left[["file", "status", "reason"]].to_dict("records"),
+        "what_if": answer.what_if.to_dict("records"),
+        "slow_parts": answer.slow_parts.to_dict("records"),
+    }
+
 
 TABLES: Final = (
     Table(
@@ -18,6 +55,8 @@ TABLES: Final = (
         lambda ranks: ranks.totals(),
         command="ranks",
         by="rank",
+        top=30,
+        beside=_beside,
     ),
     Table(
         "rank_collectives",
@@ -27,6 +66,66 @@ TABLES: Final = (
         lambda ranks: ranks.collectives(),
         command="ranks",
         by="collective",
+        top=30,
+    ),
+    Table(
+        "rank_steps",
+        "job",
+        "steps of each rank",
+        STEPS_OF_RANKS,
+        lambda ranks: ranks.steps(),
+        command="ranks",
+        by="step",
+        top=30,
+    ),
+    Table(
+        "rank_what_if",
+        "job",
+        "what the job would gain",
+        WHAT_IF,
+        lambda ranks: ranks.answer.what_if,
+        command="ranks",
+        by="what-if",
+        top=30,
+    ),
+    Table(
+        "slow_parts",
+        "job",
+        "own work of the slowest against its peers",
+        SLOW_PARTS,
+        lambda ranks: ranks.answer.slow_parts,
+        command="ranks",
+        by="part",
+        top=30,
+    ),
+    Table(
+        "slow_names",
+        "job",
+        "kernels and regions of the slowest against its peers",
+        SLOW_NAMES,
+        lambda ranks: ranks.slow_names(),
+        command="ranks",
+        by="name",
+        top=30,
+    ),
+    Table(
+        "links",
+        "job",
+        "bandwidth by group and size",
+        LINKS,
+        lambda ranks: ranks.answer.links,
+        command="ranks",
+        by="link",
+        top=30,
+    ),
+    Table(
+        "rank_clocks",
+        "job",
+        "clocks of the ranks",
+        CLOCKS,
+        lambda ranks: ranks.answer.clocks,
+        command="ranks",
+        by="clock",
         top=30,
     ),
     Table(

@@ -10,47 +10,43 @@ import pytest
 
 from profiler_kit import load_ranks
 from profiler_kit.analyses.gpu.timeline import is_communication
-from profiler_kit.analyses.ranks.ranks import RANK_COLLECTIVES, RANK_KERNELS, RANK_TOTALS, collectives, rank_totals
+from profiler_kit.analyses.ranks.ranks import RANK_COLLECTIVES
 from profiler_kit.errors import InputError, TraceFormatError
 from tests.builders import SHARED, TraceBuilder
+from tests.jobs import SimulatedJob
 
 CASES = Path(__file__).parents[1] / "cases" / "traces"
 REDUCE = "ncclDevKernel_AllReduce_Sum_f32_RING_LL"
 
 
-def kernels(*rows: tuple[int, int, int], name: str = REDUCE, group: str = "0") -> pd.DataFrame:
-    """RANK_KERNELS of (rank, start, duration) rows."""
-    frame = pd.DataFrame(rows, columns=["rank", "start_ns", "dur_ns"], dtype="int64")
-    return RANK_KERNELS.check(frame.assign(event=range(len(frame)), name=name, group=group))
+def collectives(folder: Path, *ranks: list[tuple[float, float]], name: str = REDUCE) -> pd.DataFrame:
+    """RANK_COLLECTIVES of ranks with kernels of these (start, duration) in us."""
+    for rank, listed in enumerate(ranks):
+        trace = TraceBuilder()
+        for number, (start, dur) in enumerate(listed):
+            trace.kernel(number + 1, start, dur, name=name, stream=9)
+        trace.write(folder / f"rank{rank}.json")
+    return load_ranks(folder).collectives()
 
 
 def waits(found: pd.DataFrame) -> list[tuple[int, int, int, bool]]:
     return list(found[["collective", "rank", "wait_ns", "last"]].itertuples(index=False, name=None))
 
 
-def test_the_shortest_kernel_of_a_collective_belongs_to_the_rank_that_came_last() -> None:
-    found = collectives(kernels((0, 100, 50), (1, 140, 10), (0, 200, 10), (1, 190, 25)))
-    assert waits(found) == [(0, 0, 40, False), (0, 1, 0, True), (1, 0, 0, True), (1, 1, 15, False)]
+def test_the_shortest_kernel_of_a_collective_belongs_to_the_rank_that_came_last(tmp_path: Path) -> None:
+    found = collectives(tmp_path, [(100, 50), (200, 15), (300, 5)], [(140, 10), (190, 25), (300, 5)])
+    assert waits(found)[:4] == [(0, 0, 40_000, False), (0, 1, 0, True), (1, 0, 0, True), (1, 1, 10_000, False)]
 
 
-def test_recordings_that_begin_apart_are_shifted_to_the_ends_that_agree() -> None:
-    early = [(0, start, 30) for start in range(0, 5_000, 1_000)]
-    late = [(1, start + 20, 10) for start in range(2_000, 5_000, 1_000)]
-    found = collectives(kernels(*early, *late))
-    assert found["collective"].nunique() == 3
-    assert found.loc[found["rank"] == 0, "start_ns"].tolist() == [2_000, 3_000, 4_000]
-    assert found.loc[found["rank"] == 0, "wait_ns"].tolist() == [20, 20, 20]
+def test_recordings_that_begin_apart_are_shifted_to_the_ends_that_agree(tmp_path: Path) -> None:
+    job = SimulatedJob(ranks=2, late=3, arguments=False)
+    job.write(tmp_path)
+    found = load_ranks(tmp_path).collectives()
+    assert found["collective"].nunique() == len(job.truth[1]) == len(job.truth[0]) - 3
 
 
-def test_groups_are_kept_apart_and_sends_are_left_out() -> None:
-    two = pd.concat([kernels((0, 0, 5), (1, 0, 7)), kernels((0, 50, 9), (1, 50, 4), group="1")], ignore_index=True)
-    assert waits(collectives(two)) == [(0, 0, 0, True), (0, 1, 2, False), (1, 0, 5, False), (1, 1, 0, True)]
-    assert collectives(kernels((0, 0, 5), (1, 0, 7), name="ncclDevKernel_SendRecv")).empty
-
-
-def test_one_rank_alone_and_none_at_all_wait_for_nobody() -> None:
-    assert collectives(kernels((3, 0, 5))).equals(RANK_COLLECTIVES.empty())
-    assert rank_totals({}, RANK_COLLECTIVES.empty()).equals(RANK_TOTALS.empty())
+def test_one_rank_alone_waits_for_nobody(tmp_path: Path) -> None:
+    assert collectives(tmp_path, [(0, 5)]).equals(RANK_COLLECTIVES.empty())
 
 
 def job(folder: Path, names: tuple[str, str] = ("rank0.json", "rank1.json")) -> Path:

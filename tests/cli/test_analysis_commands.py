@@ -118,7 +118,10 @@ def test_ranks_of_a_folder_and_what_other_commands_say_of_it(small: Path, tmp_pa
     for rank in (0, 1):
         (tmp_path / f"rank{rank}.json").write_bytes(small.read_bytes())
     done = profiler_kit("ranks", tmp_path, "--json")
-    assert [(row["rank"], row["collectives"], row["wait_ns"]) for row in json.loads(done.out)] == [(0, 1, 0), (1, 1, 0)]
+    assert [(row["rank"], row["collectives"], row["wait_ns"]) for row in json.loads(done.out)["ranks"]] == [
+        (0, 1, 0),
+        (1, 1, 0),
+    ]
     assert "arrived last" in profiler_kit("ranks", tmp_path / "rank0.json", tmp_path / "rank1.json").out
     refused = profiler_kit("summary", tmp_path)
     assert (refused.code, refused.err) == (

@@ -18,7 +18,7 @@ from profiler_kit.analyses.gpu.collectives import bus_factor
 from profiler_kit.analyses.ranks.clocks import CLOCKS, Clocks, clocks, components
 from profiler_kit.analyses.ranks.matching import PAIRWISE, REASONS, UNEVEN, Matched, match, medians, numbered
 from profiler_kit.analyses.ranks.of_rank import UNKNOWN, members_of
-from profiler_kit.analyses.ranks.replay import NONE, program_of
+from profiler_kit.analyses.ranks.replay import NONE, Seen, program_of
 from profiler_kit.load.integers import I64
 from profiler_kit.schema import Column, Schema
 
@@ -38,6 +38,7 @@ OUTSTANDING: Final = 10.0  # times the scatter of ranks and steps
 CAUSES: Final = ("compute", "host", "data", "copies")
 DRAWN: Final = 400
 TRIED: Final = 3
+MOST_PEERS: Final = 8
 
 WHAT_IF: Final = Schema(
     "RANK_WHAT_IF",
@@ -56,7 +57,9 @@ SLOW_PARTS: Final = Schema(
     "part of a rank's own work, against the median of its peers",
     {
         "rank": Column("int64"),
-        "part": Column("str", "compute, copies, host, data, other; own work is all; unexplained what they leave."),
+        "part": Column(
+            "str", "One of compute, copies, host, data, other; own work is all of it, unexplained what they leave."
+        ),
         "own_ns": Column("int64", "Of this rank."),
         "peers_ns": Column("int64", "Of the median of its peers.", "peers"),
         "more_ns": Column("int64", "Of this rank than of its peers.", "more"),
@@ -96,12 +99,26 @@ LINKS: Final = Schema(
         "description": Column("str", "What the group is for."),
         "members": Column("str", "Its ranks as runs, first:end:distance.", show="room"),
         "size": Column("int64", "How many ranks it has."),
-        "operation": Column("str"),
+        "operation": Column("str", "What is done, such as allreduce."),
         "bytes": Column("int64", "Size of the message; -1 where it was not recorded.", unit="bytes"),
         "count": Column("int64", "Collectives."),
         "transfer_ns": Column("int64", "Median time from the arrival of the last rank to the end.", "transfer"),
         "of_like": Column("float64", "Over that of the median group with the same operation and sizes.", "of like"),
         "bus_bytes_per_s": Column("float64", "What each rank's link carries (nccl-tests: busbw).", "busbw"),
+    },
+)
+
+
+ROWS: Final = Schema(
+    "COLLECTIVE_ROWS",
+    "kernel of JOB_WORK",
+    {
+        "collective": Column("int64", "Number of the collective; -1 where it was not matched.", unit="id"),
+        "group": Column("int64", "Row of the job's groups; -1 without one.", unit="id"),
+        "wait_ns": Column("int64", "How much longer it took than the shortest of its collective."),
+        "last": Column("bool", "It is the shortest: its rank arrived last."),
+        "own_ns": Column("float64", "The rank's own work before it was ready for it."),
+        "more_ns": Column("float64", "More than that of its peers."),
     },
 )
 
@@ -130,13 +147,16 @@ class JobAnswer:
     matched: int
     unmatched: int
     why: dict[str, int]
+    looked_at: int | None  # the rank that is named, else the one with most work beyond that of its peers
+    peers: tuple[int, ...]  # some that run the same program as that one
+    groups: pd.DataFrame
     clocks: pd.DataFrame
     what_if: pd.DataFrame
     slow_parts: pd.DataFrame
     scores: pd.DataFrame
     steps: pd.DataFrame
     links: pd.DataFrame
-    collective: I64 = field(repr=False)  # of each row of the work
+    rows: pd.DataFrame = field(repr=False)  # ROWS, one for each row of the work
     replayed_ns: int = 0
     recorded_ns: int = 0
 
@@ -163,6 +183,7 @@ class _Job:
         self.dtype = work["dtype"].cat.codes.to_numpy().astype(np.int64)
         self.bytes, self.step = work["bytes"].to_numpy(), work["step"].to_numpy()
         self.is_matched = matched.collective != UNKNOWN
+        self.took = (work["end_ns"] - work["start_ns"]).to_numpy()
         first = int(work["start_ns"].min()) if len(work) else 0
         arrive, start, end = (
             (work[name].to_numpy() - first).astype(np.float64) for name in ("arrive_ns", "start_ns", "end_ns")
@@ -175,10 +196,12 @@ class _Job:
         arrive, start, end = (time - origin[self.clocks.component[self.rank]] for time in (arrive, start, end))
         alone = np.cumsum(~self.is_matched) + (int(matched.collective.max()) if len(work) else 0)
         self.role = self._roles()
+        self.number = np.where(self.is_matched, matched.collective, alone)
+        self.wait, self.last = self._waits()
+        seen = Seen(self.wait, work["held_ns"].to_numpy(), self.step)
         self.program = program_of(
-            self.rank, np.where(self.is_matched, matched.collective, alone), work["stream"].to_numpy(), self.step,
-            self.role, arrive, start, end, self.ranks,
-        )  # fmt: skip
+            self.rank, self.number, work["stream"].to_numpy(), self.role, arrive, start, end, seen
+        )
         self.pieces = self._pieces(work)
         self.typical, self.compared = self._typical(self.program.own)
         self.more = np.where(self.compared, self.program.own - self.typical, 0.0)
@@ -330,13 +353,16 @@ class _Job:
             matched=int(self.is_matched.sum()),
             unmatched=int((~self.is_matched).sum()),
             why={reason: int(count) for reason, count in zip(REASONS, why, strict=True) if reason and count},
+            looked_at=int(self.ids[chosen[0]]) if chosen else None,
+            peers=self._peers(chosen),
+            groups=self.matched.groups,
             clocks=self._clock_frame(),
             what_if=what_if,
             slow_parts=self._slow_parts(chosen, self._slow_rows(chosen)),
             scores=scores,
             steps=steps,
             links=links.drop(columns=["row"]),
-            collective=self.matched.collective,
+            rows=self._rows(),
             replayed_ns=round(float(self.base.max(initial=0.0))),
             recorded_ns=round(float(self.program.end.max(initial=0.0))),
         )
@@ -490,6 +516,13 @@ class _Job:
         worst = int(self._by_block(self.more)[places].mean(axis=0).argmax())
         return self.block_names[int(slow[0]) if lasting else worst]
 
+    def _peers(self, chosen: list[int]) -> tuple[int, ...]:
+        """Ranks that run the same program as the chosen ones, and are none of these."""
+        if not chosen:
+            return ()
+        alike = np.flatnonzero(self.role == self.role[chosen[0]])
+        return tuple(self.ids[np.setdiff1d(alike, chosen)[:MOST_PEERS]].tolist())
+
     # ---- frames
 
     def _slow_parts(self, places: list[int], rows: Mask) -> pd.DataFrame:
@@ -510,23 +543,26 @@ class _Job:
             for name, had, above in found
         )
 
-    def _waits(self) -> tuple[F64, Mask]:
-        """How much longer each kernel took than the shortest of its collective, and whether it is the shortest."""
-        took = self.program.end - self.program.start
-        least = np.full(len(self.program.transfer), np.inf)
-        np.minimum.at(least, self.program.collective, took)
-        wait = np.where(self.is_matched, took - least[self.program.collective], 0.0)
-        return wait, self.is_matched & (wait == 0)
+    def _waits(self) -> tuple[I64, Mask]:
+        """How much longer each kernel took than the shortest of its collective, and whether it is the (first) shortest:
+        that needs no clock.
+        """
+        order = np.lexsort((np.arange(len(self.number)), self.took, self.number))
+        first = np.append(True, np.diff(self.number[order]) > 0)[: len(order)]
+        shortest = np.zeros(int(self.number.max()) + 1 if len(order) else 0, dtype=np.int64)
+        shortest[self.number[order[first]]] = order[first]
+        wait: I64 = np.where(self.is_matched, self.took - self.took[shortest[self.number]], 0)
+        last: Mask = self.is_matched & (shortest[self.number] == np.arange(len(self.number)))
+        return wait, last
 
     def _scores(self) -> pd.DataFrame:
-        wait, last = self._waits()
-        longest = np.zeros(len(self.program.transfer))
+        wait, last = self.wait, self.last
+        longest = np.zeros(len(self.program.transfer), dtype=np.int64)
         np.maximum.at(longest, self.program.collective, wait)
 
-        def added(value: F64) -> F64:
+        def added(value: F64 | I64 | Mask) -> F64:
             return np.bincount(self.rank, value, minlength=self.ranks).astype(np.float64)
 
-        typical = added(np.where(self.compared, self.typical, 0.0))
         more = added(self.more)
         return RANK_SCORES.cast(
             pd.DataFrame(
@@ -534,11 +570,11 @@ class _Job:
                     "rank": self.ids,
                     "own_ns": added(self.program.own).round(),
                     "more_ns": more.round(),
-                    "more_share": more / np.maximum(typical, 1.0),
-                    "wait_ns": added(wait).round(),
-                    "arrived_last": added(last.astype(np.float64)),
-                    "held_ns": added(np.where(last, longest[self.program.collective], 0.0)).round(),
-                    "collectives": added(self.is_matched.astype(np.float64)),
+                    "more_share": more / np.maximum(added(np.where(self.compared, self.typical, 0.0)), 1.0),
+                    "wait_ns": added(wait),
+                    "arrived_last": added(last),
+                    "held_ns": added(np.where(last, longest[self.program.collective], 0)),
+                    "collectives": added(self.is_matched),
                 }
             )
         )
@@ -546,7 +582,7 @@ class _Job:
     def _steps(self) -> pd.DataFrame:
         if not len(self.rank):
             return RANK_STEP_WORK.empty()
-        wait, _ = self._waits()
+        wait = self.wait
         steps, number = np.unique(self.step, return_inverse=True)
         keys, row = np.unique(self.rank * len(steps) + number, return_inverse=True)
         return RANK_STEP_WORK.cast(
@@ -557,6 +593,21 @@ class _Job:
                     "own_ns": np.bincount(row, self.program.own).round(),
                     "more_ns": np.bincount(row, self.more).round(),
                     "wait_ns": np.bincount(row, wait).round(),
+                }
+            )
+        )
+
+    def _rows(self) -> pd.DataFrame:
+        wait, last = self.wait, self.last
+        return ROWS.check(
+            pd.DataFrame(
+                {
+                    "collective": self.matched.collective,
+                    "group": self.matched.group,
+                    "wait_ns": wait,
+                    "last": last,
+                    "own_ns": self.program.own,
+                    "more_ns": self.more,
                 }
             )
         )

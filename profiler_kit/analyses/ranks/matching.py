@@ -40,6 +40,7 @@ JOB_GROUPS: Final = of_job(RANK_GROUPS)
 # Ends of one collective differ by microseconds, those of two by more than this. Clocks drift by some 50 ppm at most.
 TOGETHER_NS: Final = 20_000
 DRIFT: Final = 1e-4
+NEAR_NS, STEADY, EXACT_NS = 4_000, 2e-5, 1_500  # what most jobs keep to
 PAIRWISE: Final = ("send", "recv", "sendrecv")
 UNEVEN: Final = ("broadcast", "reduce", "gather", "scatter")  # some members may end before others
 _MOST_PAIRS: Final = 4_000_000  # differences of ends that are looked at to align two ranks
@@ -225,7 +226,7 @@ class _Matching:
         """
         rows = np.flatnonzero(self.group == UNKNOWN)
         ranks, counts = np.unique(self.rank[rows], return_counts=True)
-        if len(ranks) < 2 or len(np.unique(counts)) != 1 or counts[0] < 3:
+        if len(ranks) < 2 or len(np.unique(counts)) != 1:
             return
         count = int(counts[0])
         place = {rank: at for at, rank in enumerate(ranks.tolist())}
@@ -241,24 +242,32 @@ class _Matching:
                 kinds.setdefault(said or name, []).append((number, members))
         if not kinds:  # nothing is listed: one group of all ranks, if their ends say so
             kinds = {"": [(UNKNOWN, np.arange(len(ranks)))]}
-        agrees, sizes, of = [], [], []
+        off, sizes, of = [], [], []
+        limit = EXACT_NS + STEADY * self.span / 2
         for listed in kinds.values():
             apart = np.concatenate([end[members[1:]] - end[members[:-1]] for _, members in listed])
-            middle = np.array([_densest(one, TOGETHER_NS) for one in apart])
-            agrees.append((np.abs(apart - middle[:, None]) < TOGETHER_NS + DRIFT * self.span).mean(axis=0) > 0.9)
+            # of one or two ends any clock would do: then clocks count as they are
+            middle = np.array([_densest(one, limit) if count > 2 else 0.0 for one in apart])
+            off.append(np.quantile(np.abs(apart - middle[:, None]), 0.9, axis=0))
             sizes.append(max(len(members) for _, members in listed))
             groups = np.full(len(ranks), UNKNOWN, dtype=np.int64)
             for group, members in listed:
                 groups[members] = group
             of.append(groups)
         if kinds.keys() == {""} and of[0][0] == UNKNOWN:
-            if agrees[0].mean() < 0.9:
+            if (off[0] < limit).mean() < 0.9:
                 return
             self.groups = GROUPS.join([self.groups, GROUPS.of([(len(self.groups), "", "", len(ranks), "", True)])])
             of[0][:] = len(self.groups) - 1
         told = np.full((len(ranks), count), UNKNOWN, dtype=np.int64)
-        for at in np.argsort(sizes, kind="stable").tolist():  # the largest last
-            told[:, agrees[at]] = of[at][:, None]
+        for at in range(count):
+            best = min(float(one[at]) for one in off)
+            fits = [kind for kind, one in enumerate(off) if one[at] <= max(3 * best, EXACT_NS / 3)]
+            largest = max(fits, key=lambda kind: sizes[kind])
+            # several fit: told where the groups of the others are parts of the largest
+            inside = all(_within(of[kind], of[largest]) for kind in fits)
+            if best < limit and inside:
+                told[:, at] = of[largest]
         self.group[rows] = told.reshape(-1)
 
     # ---- by the numbers that were recorded
@@ -388,6 +397,11 @@ class _Matching:
                 self._by_ends(part)
 
 
+def _within(part: I64, whole: I64) -> bool:
+    """Whether ranks that share a group of `part` share one of `whole`."""
+    return all(len(np.unique(whole[part == group])) == 1 for group in np.unique(part).tolist())
+
+
 def _parts_by(key: I64, rows: I64) -> Iterator[I64]:
     """The rows of each key, in their order."""
     order = np.argsort(key, kind="stable")
@@ -429,13 +443,18 @@ class _Ends:
         step = max(1, len(end) * self.count // _MOST_PAIRS)  # of long recordings every so many
         apart = end[::step, None] - self.end
         apart = apart[token[::step, None] == self.token]
-        limit = TOGETHER_NS + drift * (float(end[-1] - end[0]) if len(end) else 0.0)
-        middle = _densest(apart, limit)
-        near = np.abs(apart - middle) <= 2 * limit
-        most = int(near.sum())
-        others = apart[~near]
-        next_best = int((np.abs(others - _densest(others, limit)) <= 2 * limit).sum())
-        if most < max(2, len(end) // step // 2) or most <= next_best * 1.25:
+        span = float(end[-1] - end[0]) if len(end) else 0.0
+        limit = TOGETHER_NS + drift * span
+        # as closely as ends are known where clocks are steady, else as far apart as they may be
+        for width in (NEAR_NS + STEADY * span, limit):
+            middle = _densest(apart, width)
+            near = np.abs(apart - middle) <= 2 * width
+            most = int(near.sum())
+            others = apart[~near]
+            next_best = int((np.abs(others - _densest(others, width)) <= 2 * width).sum())
+            if most >= max(2, len(end) // step // 2) and most > next_best * 1.25:
+                break
+        else:
             return None
         times = end - middle
         found = np.full(len(end), UNKNOWN, dtype=np.int64)

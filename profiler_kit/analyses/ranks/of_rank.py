@@ -15,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from profiler_kit.analyses.gpu.collectives import ARGUMENTS, message_of
+from profiler_kit.analyses.gpu.idle import WAITING
 from profiler_kit.analyses.gpu.intervals import covered_between, union
 from profiler_kit.analyses.gpu.timeline import GpuTimeline, timeline_of
 from profiler_kit.attribute.gpu_work import NOT
 from profiler_kit.attribute.links import NONE
 from profiler_kit.attribute.regions import Attribution
 from profiler_kit.load.integers import I64, MISSING
-from profiler_kit.load.trace.categories import KERNEL, MEMCPY, MTIA_KERNEL, OPERATOR
+from profiler_kit.load.trace.categories import KERNEL, MEMCPY, MTIA_KERNEL, OPERATOR, is_launch
 from profiler_kit.load.trace.columns import EventColumns
 from profiler_kit.schema import Column, Schema
 from profiler_kit.table import json_of
@@ -32,6 +33,8 @@ RANK_ARGUMENTS: Final = (
     "out_msg_nelems", "Seq", "Src Rank", "Dst Rank", "Global rank start", "Global rank stride",
 )  # fmt: skip
 QUEUED_NS: Final = 5_000  # a kernel that starts so soon after the one before it on its stream may have waited for it
+RESUMED_NS: Final = 20_000  # what begins so soon after an end may have waited for it
+ROUNDED_NS: Final = 2_000  # an end and the start that waited for it are written rounded
 UNKNOWN: Final = -1
 _OPERATIONS: Final = re.compile(
     "allreduce|allgather|reducescatter|alltoall|broadcast|barrier|sendrecv|send|recv|gather|scatter|reduce"
@@ -52,6 +55,7 @@ RANK_WORK: Final = Schema(
     "kernel that communicates, of one rank, by start",
     {
         "event": Column("int64"),
+        "name": Column("str", "The kernel.", unit="kernel"),
         "group": Column("int64", "Row of the rank's groups; -1 where the trace does not say.", unit="id"),
         "sequence": Column("int64", "Its number in the group, as recorded; -1 where it was not.", unit="id"),
         "peer": Column("int64", "Of a send or a receive the other rank; -1 where it was not recorded.", unit="id"),
@@ -69,6 +73,10 @@ RANK_WORK: Final = Schema(
         ),
         "start_ns": Column("int64", show="never"),
         "end_ns": Column("int64", show="never"),
+        "held_ns": Column(
+            "int64",
+            "How long nothing else ran before its end, where the rank went on right after it: what it waited for.",
+        ),
         **{f"before_{name}": Column("int64", f"{said} Before it was ready, since the last one ended.")
            for name, said in _PIECE_COLUMNS.items()},
         **{f"under_{name}": Column("int64", f"{said} While it ran, until the rank was ready for the next.")
@@ -146,12 +154,14 @@ def of_rank(columns: EventColumns, found: Attribution, metadata: Mapping[str, An
     gaps = _gaps(columns, found, start, end, communicates)
     work |= {
         "event": found.event[mine],
+        "name": [columns.names[code] for code in columns.name[found.event[mine]].tolist()],
         "step": step[mine],
         "stream": columns.integers["stream"][found.event[mine]].astype(np.int64),
         "issue_ns": np.where(issue == MISSING, UNKNOWN, issue + base_ns),
         "arrive_ns": arrive + base_ns,
         "start_ns": start[mine] + base_ns,
         "end_ns": end[mine] + base_ns,
+        "held_ns": _held(columns, found, arrive, end[mine], gaps),
         **_pieces(arrive, end[mine], start, end, ~communicates & ~copy, ~communicates, gaps),
     }
     return RankParts(
@@ -263,6 +273,28 @@ def _gaps(
     loads = np.array([any(_DATA.search(name) for name in path) for path in found.paths], dtype=bool)
     cause[late & loads[path]] = _LOADING
     return _Gaps(low, high, cause, path, event)
+
+
+def _held(columns: EventColumns, found: Attribution, arrive: I64, end: I64, gaps: _Gaps) -> I64:
+    """How long each collective held the rank up: the stretch without other work that its end is in, up to that end.
+
+    That counts where the work after the stretch had been launched before the end and began right after it, or where a
+    call that waits for the GPU returned right after it.
+    """
+    if not len(gaps.start) or not len(end):
+        return np.zeros_like(end)
+    at = np.searchsorted(gaps.start, end) - 1
+    place = np.maximum(at, 0)
+    inside = (at >= 0) & (gaps.end[place] >= end - ROUNDED_NS)
+    launch = found.launch[gaps.event[place]]
+    launched = np.where(launch == NONE, MISSING, columns.start_ns[np.maximum(launch, 0)])
+    on_gpu = (launched < end) & (gaps.end[place] - end < RESUMED_NS)
+    waits = columns.of_category(is_launch)
+    waits &= np.array([WAITING in name for name in columns.names] or [False], dtype=bool)[columns.name]
+    returned = np.sort(columns.start_ns[waits] + columns.dur_ns[waits])
+    after = np.append(returned, np.iinfo(np.int64).max)[np.searchsorted(returned, end)]
+    on_host = (launched >= end) & (after < end + RESUMED_NS) & (after <= launched)
+    return np.where(inside & (on_gpu | on_host), np.maximum(end - np.maximum(gaps.start[place], arrive), 0), 0)
 
 
 def _pieces(

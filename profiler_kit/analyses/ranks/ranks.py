@@ -7,36 +7,27 @@ is its wait. That needs no common clock.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
 import pandas as pd
 
-from profiler_kit.analyses.gpu.timeline import GPU_TIMES, gpu_timeline, is_communication
-from profiler_kit.attribute.frames import GPU_EVENTS
-from profiler_kit.load.integers import I64
+from profiler_kit.analyses.gpu.timeline import GPU_TIMES
+from profiler_kit.analyses.ranks.causes import RANK_SCORES, RANK_STEP_WORK, JobAnswer
+from profiler_kit.analyses.ranks.of_rank import RANK_STEPS
 from profiler_kit.schema import Column, Schema
-
-RANK_KERNELS: Final = Schema(
-    "RANK_KERNELS",
-    "NCCL or RCCL kernel of a rank",
-    {
-        "rank": Column("int64"),
-        "event": Column("int64", "Row of that rank's events."),
-        "name": Column("str", "Kernel of the collective.", "kernel", unit="kernel"),
-        "group": Column("str", "Process group, as the trace names it.", show="room"),
-        "start_ns": Column("int64", "Unix time in nanoseconds.", show="never"),
-        "dur_ns": Column("int64"),
-    },
-)
 
 RANK_COLLECTIVES: Final = Schema(
     "RANK_COLLECTIVES",
     "collective and rank, those of one collective together",
     {
         "collective": Column("int64", "Number of the collective, in order.", "no."),
-        **RANK_KERNELS.columns,
+        "rank": Column("int64"),
+        "event": Column("int64", "Row of that rank's events."),
+        "name": Column("str", "Kernel of the collective.", "kernel", unit="kernel"),
+        "group": Column("str", "Process group, as the trace names it.", show="room"),
+        "start_ns": Column("int64", "Unix time in nanoseconds.", show="never"),
+        "dur_ns": Column("int64"),
         "wait_ns": Column("int64", "How much longer its kernel took than the shortest.", "waited"),
         "last": Column("bool", "Its kernel is the shortest: this rank arrived last.", "came last"),
     },
@@ -53,6 +44,24 @@ RANK_TOTALS: Final = Schema(
         "wait_ns": Column("int64", "Time in collectives until the last rank arrived.", "waited"),
         "arrived_last": Column("int64", "Collectives at which this rank arrived last."),
         "held_ns": Column("int64", "How long others waited at the collectives where it arrived last.", "held others"),
+        "own_ns": Column("int64", "Its own work before its arrivals at collectives, added up.", "own work"),
+        "more_ns": Column("int64", "More own work than the median of its peers, which run the same program.", "more"),
+        "more_share": Column("float64", "Of the work of its peers.", "of theirs", "room", unit="change"),
+    },
+)
+
+STEPS_OF_RANKS: Final = Schema(
+    "STEPS_OF_RANKS",
+    "rank and step",
+    {
+        "rank": Column("int64"),
+        "step": RANK_STEPS.columns["step"],
+        "start_ns": Column("int64", "Unix time by the clock of the rank.", show="never"),
+        "wall_ns": Column("int64", "Time on the host.", "time"),
+        **{name: RANK_STEP_WORK.columns[name] for name in ("own_ns", "more_ns", "wait_ns")},
+        **{
+            name: RANK_STEPS.columns[name] for name in ("gpu_events", "computation_ns", "communication_ns", "memcpy_ns")
+        },
     },
 )
 
@@ -61,114 +70,79 @@ COLLECTIVE_WAITS: Final = Schema(
     "collective, the longest wait first",
     {
         "collective": RANK_COLLECTIVES.columns["collective"],
-        "name": RANK_KERNELS.columns["name"],
+        "name": RANK_COLLECTIVES.columns["name"],
         "wait_ns": Column("int64", "Of the rank that waited longest.", "longest wait"),
         "last_rank": Column("int64", "The rank that arrived last; the others waited for it.", unit="id"),
         "waiting_rank": Column("int64", "The rank that waited longest.", unit="id"),
         "transfer_ns": Column("int64", "The shortest kernel: no rank was waited for any more.", "itself"),
-        "group": RANK_KERNELS.columns["group"],
+        "group": RANK_COLLECTIVES.columns["group"],
     },
 )
 
 
-MOST_SHIFTS: Final = 2_000  # recordings that begin further apart than this many collectives are not matched
-_PAIRWISE: Final = "sendrecv"  # sends and receives are between two ranks: not every rank has them
+SLOW_NAMES: Final = Schema(
+    "SLOW_NAMES",
+    "kernel, or region in which the GPU was idle, of one rank, that with most beyond its peers first",
+    {
+        "rank": Column("int64"),
+        "kind": Column(
+            "str", "Of a kernel its durations count, of a region the idle time of the GPU while the host was in it."
+        ),
+        "name": Column("str", "The kernel or the region.", unit="kernel"),
+        "own_ns": Column("int64", "Of this rank."),
+        "peers_ns": Column("int64", "Of the median of its peers.", "peers"),
+        "more_ns": Column("int64", "Of this rank than of its peers.", "more"),
+    },
+)
 
 
-def communication_kernels(gpu_events: pd.DataFrame, rank: int, base_ns: int, group: pd.Series | None) -> pd.DataFrame:
-    """GPU_EVENTS of one rank -> RANK_KERNELS: its NCCL and RCCL kernels.
+def slow_names(parts: pd.DataFrame, rank: int) -> pd.DataFrame:
+    """RANK_PARTS behind a column rank, of a rank and of its peers -> SLOW_NAMES: where it has more than they have."""
+    kernels = parts["kind"] == "kernel"
+    value = parts["gpu_ns"].where(kernels, parts["idle_ns"])
+    texts = parts[["kind", "name"]].astype(object)
+    by_rank = value.groupby([texts["kind"], texts["name"], parts["rank"]]).sum().unstack(fill_value=0)
+    if rank not in by_rank or by_rank.shape[1] < 2:
+        return SLOW_NAMES.empty()
+    own, peers = by_rank[rank], by_rank.drop(columns=rank).median(axis=1).astype("int64")
+    found = pd.DataFrame({"own_ns": own, "peers_ns": peers, "more_ns": own - peers}).reset_index().assign(rank=rank)
+    found = found[(found["own_ns"] > 0) | (found["peers_ns"] > 0)]
+    return SLOW_NAMES.cast(found.sort_values("more_ns", ascending=False, kind="stable", ignore_index=True))
 
-    base_ns: Unix time that start_ns counts from. group: the process group of each row of EVENTS, as the trace names
-    it, or None when it was not loaded.
-    """
-    gpu_events = GPU_EVENTS.check(gpu_events)
-    found = gpu_events[is_communication(gpu_events)]
-    event = found["event"].to_numpy()
-    names = "" if group is None else group.iloc[event].astype(object).fillna("").to_numpy()
-    return RANK_KERNELS.check(
-        pd.DataFrame(
-            {
-                "rank": np.full(len(found), rank, np.int64),
-                "event": event,
-                "name": found["name"].astype(object).to_numpy(),
-                "group": pd.Series(names, index=range(len(found)), dtype=object),
-                "start_ns": found["start_ns"].to_numpy() + base_ns,
-                "dur_ns": found["dur_ns"].to_numpy(),
-            }
-        )
+
+def rank_collectives(work: pd.DataFrame, found: JobAnswer) -> pd.DataFrame:
+    """JOB_WORK and what is known of it -> RANK_COLLECTIVES: its matched kernels."""
+    rows = found.rows
+    names = np.append(found.groups["name"].to_numpy(), "")
+    frame = pd.DataFrame(
+        {
+            "collective": rows["collective"],
+            "rank": work["rank"],
+            "event": work["event"],
+            "name": work["name"].astype(object),
+            "group": names[rows["group"].to_numpy()],
+            "start_ns": work["start_ns"],
+            "dur_ns": work["end_ns"] - work["start_ns"],
+            "wait_ns": rows["wait_ns"],
+            "last": rows["last"],
+        }
     )
+    matched = frame[rows["collective"] >= 0]
+    return RANK_COLLECTIVES.check(matched.sort_values(["collective", "rank"], kind="stable", ignore_index=True))
 
 
-def collectives(kernels: pd.DataFrame) -> pd.DataFrame:
-    """RANK_KERNELS -> RANK_COLLECTIVES: the kernels of each collective that two ranks or more recorded.
-
-    Every rank of a group issues its collectives in the same order, so that the k-th kernel of a name and a group is
-    the k-th on each of its ranks. Where their numbers differ (recordings that begin or end apart), a rank's kernels
-    are shifted to where they end closest to those of the rank with the fewest, by Unix time. Sends and receives are
-    left out. Empty in, empty out.
-    """
-    kernels = RANK_KERNELS.check(kernels)
-    parts, number = [], 0
-    for (name, _), rows in kernels.groupby(["name", "group"], sort=True):
-        if _PAIRWISE in str(name).lower():
-            continue
-        found = _matched([of_rank.sort_values("start_ns", kind="stable") for _, of_rank in rows.groupby("rank")])
-        if len(found) < 2:
-            continue
-        times = np.stack([of_rank["dur_ns"].to_numpy() for of_rank in found])
-        shortest, last = times.min(axis=0), times.argmin(axis=0)
-        numbers = number + np.arange(times.shape[1])
-        number += times.shape[1]
-        parts += [
-            of_rank.assign(collective=numbers, wait_ns=times[place] - shortest, last=last == place)
-            for place, of_rank in enumerate(found)
-        ]
-    return RANK_COLLECTIVES.join(parts).sort_values(["collective", "rank"], ignore_index=True)
+def rank_totals(timelines: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+    """The GPU timeline of each rank and RANK_SCORES -> RANK_TOTALS: one row per rank."""
+    of_work = RANK_SCORES.check(scores).set_index("rank")
+    found = timelines.join(of_work, on="rank")
+    return RANK_TOTALS.cast(found.fillna(dict.fromkeys(of_work.columns, 0)))
 
 
-def rank_totals(gpu_events: Mapping[int, pd.DataFrame], matched: pd.DataFrame) -> pd.DataFrame:
-    """GPU_EVENTS of each rank and RANK_COLLECTIVES -> RANK_TOTALS: one row per rank."""
-    matched = RANK_COLLECTIVES.check(matched)
-    longest = matched.groupby("collective")["wait_ns"].transform("max")
-    held = matched.assign(held_ns=longest.where(matched["last"], 0)).groupby("rank")
-    sums = held[["wait_ns", "held_ns", "last"]].sum()
-    counts = held.size()
-    rows = []
-    for rank, events in sorted(gpu_events.items()):
-        mine = sums.loc[rank] if rank in sums.index else {"wait_ns": 0, "held_ns": 0, "last": 0}
-        rows.append(
-            {
-                "rank": rank,
-                "gpu_events": len(events),
-                **gpu_timeline(events),
-                "collectives": int(counts.get(rank, 0)),
-                "wait_ns": int(mine["wait_ns"]),
-                "arrived_last": int(mine["last"]),
-                "held_ns": int(mine["held_ns"]),
-            }
-        )
-    return RANK_TOTALS.of(rows)
-
-
-def _matched(ranks: list[pd.DataFrame]) -> list[pd.DataFrame]:
-    """The same number of kernels of each rank, those of one collective in the same row."""
-    fewest = min(ranks, key=len)
-    size = len(fewest)
-    if all(len(of_rank) == size for of_rank in ranks):
-        return ranks
-    wanted = _ends(fewest)
-    return [of_rank.iloc[(shift := _best_shift(_ends(of_rank), wanted)) : shift + size] for of_rank in ranks]
-
-
-def _ends(kernels: pd.DataFrame) -> I64:
-    return (kernels["start_ns"] + kernels["dur_ns"]).to_numpy(np.int64)
-
-
-def _best_shift(ends: I64, wanted: I64) -> int:
-    """How many of the first kernels to leave out so that the rest end closest to `wanted`, by the median."""
-    shifts = min(len(ends) - len(wanted), MOST_SHIFTS)
-    apart = [float(np.median(np.abs(ends[s : s + len(wanted)] - wanted))) for s in range(shifts + 1)]
-    return int(np.argmin(apart))
+def rank_steps(steps: pd.DataFrame, work: pd.DataFrame) -> pd.DataFrame:
+    """RANK_STEPS behind a column rank, and RANK_STEP_WORK -> STEPS_OF_RANKS."""
+    timed = steps.assign(wall_ns=steps["end_ns"] - steps["start_ns"])
+    found = timed.merge(RANK_STEP_WORK.check(work), on=["rank", "step"], how="left")
+    return STEPS_OF_RANKS.cast(found.fillna({"own_ns": 0, "more_ns": 0, "wait_ns": 0}))
 
 
 def collective_waits(collectives: pd.DataFrame) -> pd.DataFrame:

@@ -4,8 +4,9 @@ A rank is ready for a collective when it has done its own work since it was read
 it waited for had ended. The kernel starts once the rank is ready and the one before it on its stream has ended; a
 collective ends its transfer after its last member started. With nothing changed that gives the recorded times.
 
-Whether a rank waited for the end of a collective before it went on is not recorded. If it did, its own work counted
-from that end is alike on ranks that do the same; if it did not, that counted from when it was ready is.
+Whether a rank waited for the end of a collective before it went on is not recorded, but shows: nothing else runs until
+that end, and it goes on right then. In recordings that show no such thing another rule decides: if it did wait, its own
+work counted from that end is alike on ranks that do the same; if it did not, that counted from when it was ready is.
 """
 
 from __future__ import annotations
@@ -20,9 +21,25 @@ from profiler_kit.analyses.ranks.matching import medians, numbered
 from profiler_kit.load.integers import I64
 
 F64 = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 NONE: Final = -1
 NEGATIVE_SHARE: Final = 0.1  # of rows whose own work would be negative: then the rank did not wait there
+SEEN_NS: Final = 50_000  # a wait that is longer shows
+LEAST_NS: Final = 10_000
+STEPS_SHARE: Final = 0.4  # of the steps (after the last one of a recording nothing went on)
+SEEN_SHARE: Final = 0.3  # of such a wait nothing else ran
 CLOSE: Final = 0.95  # a way to count that is not clearly better is not taken
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the recording shows of each row: how long it waited for the last rank, how much of that nothing else ran
+    before it went on right at the end (held_ns), and the step (NONE outside all).
+    """
+
+    wait: I64
+    held: I64
+    step: I64
 
 
 @dataclass(frozen=True)
@@ -108,11 +125,10 @@ def sizes_of(sizes: I64, collective: I64) -> I64:
 
 
 def program_of(
-    rank: I64, collective: I64, stream: I64, step: I64, role: I64, arrive: F64, start: F64, end: F64, ranks: int
+    rank: I64, collective: I64, stream: I64, role: I64, arrive: F64, start: F64, end: F64, seen: Seen
 ) -> Program:
-    """Rows by rank and arrival, all times on one clock -> Program. step: of each row, NONE outside all; role: of each
-    rank.
-    """
+    """Rows by rank and arrival, all times on one clock -> Program. role: of each rank."""
+    ranks, step = len(role), seen.step
     rows = np.arange(len(rank))
     level, collective = levels_of(rank, collective, end, ranks)
     collective = np.unique(collective, return_inverse=True)[1]
@@ -129,7 +145,7 @@ def program_of(
     np.minimum.at(ended, collective, end)
     transfer = np.maximum(ended - last, 0.0)
     place = _places(level, step, role[rank])
-    waits, own = _waits(rank, level, before, place, role, arrive, end)
+    waits, own = _waits(rank, level, before, place, role, arrive, end, seen)
     return Program(
         rank, collective, level, place, before, on_stream, waits, role, own, arrive, start, end, transfer, ranks
     )
@@ -158,25 +174,36 @@ def _places(level: I64, step: I64, role: I64) -> I64:
     return place
 
 
-def _waits(rank: I64, level: I64, before: I64, place: I64, role: I64, arrive: F64, end: F64) -> tuple[I64, F64]:
-    """The row that each one waited for, and its own work: of three ways to count the one that is most alike."""
+def _waits(
+    rank: I64, level: I64, before: I64, place: I64, role: I64, arrive: F64, end: F64, seen: Seen
+) -> tuple[I64, F64]:
+    """The row that each one waited for, and its own work.
+
+    Where a recording shows what ranks waited for, that counts; else, of three ways to count, the one by which the own
+    work is most alike.
+    """
     if not len(rank):
         return before, arrive
-    second = np.where(before == NONE, NONE, before[before])
     base = np.where(before == NONE, 0.0, arrive[before])
     roles = int(role.max()) + 1
     key = np.unique(level * roles + role[rank], return_inverse=True)[1]
-    keys = int(key.max()) + 1
     # told at each collective by itself, for a program need not wait at the same place in every step; where a rank has
     # no peers, at the same place of all steps together
     alone = (np.bincount(key)[key] == 1) & (place != NONE)
-    told = numbered(np.where(alone, keys + place, key), role[rank])
-    size = int(told.max()) + 1
+    told = numbered(np.where(alone, int(key.max()) + 1 + place, key), role[rank])
+    evident = _evident(
+        before, numbered(np.where(place != NONE, int(level.max()) + 1 + place, level), role[rank]), arrive, end, seen
+    )
+    if evident is not None:
+        waits = np.where(evident, before, NONE)
+        own = arrive - np.where(waits != NONE, np.maximum(base, end[waits]), base)
+        return waits, np.maximum(own, 0.0)
+    keys, size = int(key.max()) + 1, int(told.max()) + 1
     total = np.bincount(told, minlength=size)
     best = np.full(len(rank), NONE)
     own = arrive - base
     least: F64 | None = None
-    for waits in (np.full(len(rank), NONE), before, second):
+    for waits in (np.full(len(rank), NONE), before, np.where(before == NONE, NONE, before[before])):
         held = waits != NONE
         tried = arrive - np.where(held, np.maximum(base, end[waits]), base)
         apart = np.abs(tried - medians(key, tried, keys)[key])
@@ -190,3 +217,24 @@ def _waits(rank: I64, level: I64, before: I64, place: I64, role: I64, arrive: F6
         taken = better[told] & held
         best, own = np.where(taken, waits, best), np.where(taken, tried, own)
     return best, np.maximum(own, 0.0)
+
+
+def _evident(before: I64, told: I64, arrive: F64, end: F64, seen: Seen) -> Mask | None:
+    """Whether each row waited for the end of the one before; None where the recording does not show such waits.
+
+    It does where most ranks that waited long at a collective did nothing else until its end and went on right then, and
+    that in most steps. told: rows of one number are told together.
+    """
+    at = before[before != NONE]  # the collectives that something came after
+    long = seen.wait[at] > SEEN_NS
+    shows = seen.held[at] > np.maximum(SEEN_SHARE * np.maximum(seen.wait[at], end[at] - arrive[at]), LEAST_NS)
+    key = told[before != NONE]
+    size = int(told.max()) + 1
+    counts, shown = (np.bincount(key, mask, minlength=size) for mask in (long, long & shows))
+    every, any_shown = np.bincount(key, minlength=size), np.bincount(key, shows, minlength=size)
+    steps = np.unique(seen.step[at[long]])
+    found = shown * 2 > counts
+    if not len(steps) or len(np.unique(seen.step[at[long & shows & found[key]]])) < STEPS_SHARE * len(steps):
+        return None
+    found |= (counts == 0) & (any_shown * 2 > every)
+    return np.asarray(found[told] & (before != NONE))

@@ -1,0 +1,174 @@
+"""What is worth saying about a job of several ranks: who holds it up, by what, and what is not known."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pandas as pd
+
+from profiler_kit.analyses.ranks.causes import NAMED_FROM, Verdict
+from profiler_kit.analyses.ranks.ranks import RANK_TOTALS
+from profiler_kit.finding import Evidence, Finding, Gain, Piece, bold, counted, say
+from profiler_kit.names import fit_names, kernel_names
+from profiler_kit.ranks import Ranks
+from profiler_kit.text import fmt_count, fmt_ns, fmt_percent
+
+LETTERS: Final = 64
+CLEAR: Final = 0.1  # of all waiting: less is not worth a word
+MOST_NAMED: Final = 8
+_CAUSES: Final = {
+    "compute": "its kernels take longer",
+    "host": "its host launches late",
+    "data": "its host waits for data",
+    "copies": "its copies take longer",
+    "link": "its link is slow",
+    None: "by what is not clear",
+}
+_ATTEMPTS: Final = {
+    "compute": "compare clocks, power and temperature of its GPU with the others; else give it less work.",
+    "host": "look at that region on its host: other processes, garbage collection, a slow file system.",
+    "data": "more workers or a larger prefetch for its data loader.",
+    "copies": "pinned memory, and copies that overlap with computation.",
+    "link": "look at its cable, port or switch; leave the node out.",
+}
+
+
+def findings_of_job(ranks: Ranks) -> list[Finding]:
+    """Everything worth saying about a job, the most important first."""
+    found = [who_holds_up(ranks), who_waits(ranks.totals()), unmatched(ranks), clocks_apart(ranks), left_out(ranks)]
+    return [one for one in found if one is not None]
+
+
+def who_holds_up(ranks: Ranks) -> Finding:
+    """The rank, the node or the link that holds the job up, by what, since when, and what that would gain."""
+    answer = ranks.answer
+    verdict = answer.verdict
+    rows = {} if verdict.rank is None else {"rank": (verdict.rank,)}
+    gain = None
+    if verdict.gain_share is not None:
+        saved = verdict.gain_share * answer.recorded_ns
+        gain = Gain(saved, "ns", "measured", verdict.gain_share)
+    return Finding(
+        "who-holds-up",
+        "ranks",
+        say(*_verdict(verdict, ranks)),
+        details=tuple(_details(verdict, ranks)),
+        gain=gain,
+        attempt=_ATTEMPTS.get(verdict.cause or "", ""),
+        evidence=Evidence("ranks", rows),
+        page="ranks",
+    )
+
+
+def _verdict(verdict: Verdict, ranks: Ranks) -> list[str | Piece]:
+    if verdict.state == "cannot tell":
+        if ranks.missing:
+            return ["Who holds the job up cannot be told: it waits for ranks without a trace, or for none."]
+        return ["Who holds the job up cannot be told: too few collectives could be matched between ranks."]
+    if verdict.state == "nobody":
+        return ["Nobody holds the job up: no rank, node or link would make it ",
+                f"{fmt_percent(NAMED_FROM, 0)} faster by being like the others."]  # fmt: skip
+    since = "" if verdict.since_step is None else f" since step {verdict.since_step}"
+    who = {
+        "rank": f"Rank {verdict.rank}",
+        "node": f"Node {verdict.node}",
+        "link": _link(verdict),
+        "spread": _names(verdict.ranks),
+    }[verdict.state]
+    many = verdict.state in ("spread",)
+    why = _CAUSES[verdict.cause].replace("its ", "their ") if many else _CAUSES[verdict.cause]
+    said: list[str | Piece] = [bold(who), f" {'hold' if many else 'holds'} the job up{since}"]
+    if verdict.state != "link":
+        said += [": ", bold(why)]
+    low, high = (max(0.0, one) for one in (verdict.gain_low or 0.0, verdict.gain_high or 0.0))
+    said += [". Like the others, the job would take ", bold(f"{fmt_percent(verdict.gain_share or 0)} less")]
+    said.append(f" (by its steps {fmt_percent(low)} to {fmt_percent(high)}).")
+    return said
+
+
+def _link(verdict: Verdict) -> str:
+    if verdict.rank is not None:
+        return f"The link of rank {verdict.rank}"
+    if verdict.node:
+        return f"A link of node {verdict.node} ({_names(verdict.ranks).lower()})"
+    return f"A link between {_names(verdict.ranks).lower()}"
+
+
+def _names(ranks: tuple[int, ...]) -> str:
+    more = len(ranks) - MOST_NAMED
+    return "Ranks " + ", ".join(map(str, ranks[:MOST_NAMED])) + (f" and {more} more" if more > 0 else "")
+
+
+def _details(verdict: Verdict, ranks: Ranks) -> list[str]:
+    """How the extra work splits up, and the kernels or regions that hold it."""
+    parts = ranks.answer.slow_parts
+    if verdict.state not in ("rank", "node", "spread") or parts.empty:
+        return []
+    whole = parts.iloc[0]
+    pairs = zip(parts["part"][1:], parts["more_ns"][1:], strict=True)
+    split = ", ".join(f"{part} {fmt_ns(int(more))}" for part, more in pairs if more)
+    found = [f"Own work beyond that of its peers: {fmt_ns(int(whole['more_ns']))} ({split})."]
+    names = ranks.slow_names()
+    kind = "kernel" if verdict.cause == "compute" else "region"
+    names = names[(names["kind"] == kind) & (names["more_ns"] > 0)].head(3)
+    if len(names) and verdict.cause in ("compute", "host", "data"):
+        short = fit_names(kernel_names(names["name"].tolist()), LETTERS) if kind == "kernel" else names["name"].tolist()
+        listed = ", ".join(f"{name} {fmt_ns(int(more))}" for name, more in zip(short, names["more_ns"], strict=True))
+        found.append(f"Most in {kind}s: {listed}.")
+    return found
+
+
+def who_waits(totals: pd.DataFrame) -> Finding:
+    """Who waits for whom. Takes RANK_TOTALS, not empty."""
+    RANK_TOTALS.check(totals)
+    waiter, holder = totals.loc[totals["wait_ns"].idxmax()], totals.loc[totals["held_ns"].idxmax()]
+    wait, whole = int(waiter["wait_ns"]), max(1, int(waiter["communication_ns"]))
+    said: list[str | Piece]
+    if not int(totals["collectives"].max()):
+        said = [f"{counted(len(totals), 'rank')}. No collective was recorded on two of them, so who waits is unknown."]
+    elif wait < CLEAR * whole:
+        said = ["No rank waits long for another: ", bold(fmt_ns(wait))]
+        said.append(f" of rank {waiter['rank']}'s {fmt_ns(whole)} of communication at most.")
+    else:
+        said = [bold(f"Rank {waiter['rank']}"), " waits ", bold(fmt_ns(wait))]
+        said += [f" of its {fmt_ns(whole)} of communication ({fmt_percent(wait / whole, 0)}); "]
+        said += [bold(f"rank {holder['rank']}"), f" arrives last at {fmt_count(int(holder['arrived_last']))} of "]
+        said.append(f"{counted(int(holder['collectives']), 'collective')}.")
+    evidence = Evidence("ranks", {"rank": (int(waiter["rank"]), int(holder["rank"]))})
+    return Finding("who-waits", "ranks", say(*said), evidence=evidence, page="ranks")
+
+
+def unmatched(ranks: Ranks) -> Finding | None:
+    """How many kernels could not be matched between ranks, and why."""
+    answer = ranks.answer
+    if not answer.unmatched:
+        return None
+    why = "; ".join(f"{fmt_count(count)}: {reason}" for reason, count in answer.why.items())
+    said = say(
+        f"{counted(answer.unmatched, 'kernel')} of {fmt_count(answer.matched + answer.unmatched)} that communicate "
+        f"could not be matched between ranks ({why})."
+    )
+    return Finding("unmatched", "ranks", said, evidence=Evidence("rank_collectives"), page="ranks")
+
+
+def clocks_apart(ranks: Ranks) -> Finding | None:
+    """How far the clocks of the ranks were apart, and how well they were put on one."""
+    clocks = ranks.answer.clocks
+    if len(clocks) < 2 or not ranks.answer.matched:
+        return None
+    apart = int(clocks["offset_ns"].max() - clocks["offset_ns"].min())
+    groups = int(clocks["component"].max()) + 1
+    said = say(
+        f"Clocks were {fmt_ns(apart)} apart and are put on one within ",
+        bold(fmt_ns(int(clocks["error_ns"].max()))),
+        "." if groups == 1 else f", in {groups} groups of ranks that no collective joins.",
+    )
+    return Finding("clocks", "ranks", said, evidence=Evidence("rank_clocks"), page="ranks")
+
+
+def left_out(ranks: Ranks) -> Finding | None:
+    """Files that are left out, and ranks without a trace."""
+    if not ranks.problems:
+        return None
+    first, *more = ranks.problems
+    return Finding("left-out", "lost", say(first), level="warning", details=tuple(more), page="ranks")

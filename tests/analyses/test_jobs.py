@@ -1,0 +1,173 @@
+"""Jobs of known truth: who is named, which kernels are one collective, the clocks, and what a change would gain."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from profiler_kit import load_ranks
+from profiler_kit.analyses.ranks.causes import JobAnswer
+from profiler_kit.ranks import Ranks
+from tests.cli.run import profiler_kit
+from tests.jobs import SimulatedJob
+
+SLOW = {
+    "data parallel": {"cause": "compute"},
+    "since a step": {"cause": "compute", "ranks": 8, "since": 2},
+    "tensor parallel": {"cause": "compute", "layout": "tp", "ranks": 8},
+    "3d": {"cause": "compute", "layout": "3d", "ranks": 8, "slow": 5},
+    "experts": {"cause": "compute", "layout": "experts"},
+    "host": {"cause": "host"},
+    "host in 3d": {"cause": "host", "layout": "3d", "ranks": 8, "slow": 6},
+    "data": {"cause": "data", "slow": 1},
+    "copies": {"cause": "copies", "slow": 3},
+    "two ranks": {"cause": "compute", "ranks": 2, "slow": 1},
+    "no arguments": {"cause": "compute", "arguments": False},
+    "no arguments, late": {"cause": "compute", "arguments": False, "late": 4},
+    "no arguments, 3d": {"cause": "compute", "arguments": False, "layout": "3d", "ranks": 8, "slow": 5},
+    "no numbers, late, a kernel lost": {"cause": "host", "numbers": False, "late": 3, "dropped": 2},
+    "late": {"cause": "compute", "late": 5},
+    "late in 3d": {"cause": "host", "layout": "3d", "ranks": 8, "late": 4, "slow": 5},
+    "a kernel lost": {"cause": "compute", "dropped": 0},
+    "drift": {"cause": "compute", "drift_ppm": 80, "steps": 6},
+    "one slow step of the host": {"cause": "host", "only": True, "since": 3, "steps": 6},
+    "one slow step of the GPU": {"cause": "compute", "only": True, "since": 3, "steps": 6},
+}
+EVEN = {
+    "data parallel": {},
+    "two ranks": {"ranks": 2},
+    "tensor parallel": {"layout": "tp", "ranks": 8},
+    "3d": {"layout": "3d", "ranks": 8},
+    "experts": {"layout": "experts"},
+    "late": {"late": 5},
+}
+
+
+def made(folder: Path, **options: Any) -> tuple[SimulatedJob, Ranks]:
+    job = SimulatedJob(**options)
+    job.write(folder / "job")
+    return job, load_ranks(folder / "job", workers=1)
+
+
+def check_matching(job: SimulatedJob, answer: JobAnswer) -> None:
+    """All that another rank recorded too is matched, and all rightly."""
+    truth = np.concatenate([job.truth[rank] for rank in sorted(job.truth)])
+    found = answer.rows["collective"].to_numpy()
+    shared = np.bincount(truth)[truth] > 1
+    assert ((found >= 0) == shared).all()
+    pairs = set(zip(found[shared].tolist(), truth[shared].tolist(), strict=True))
+    assert len(pairs) == len(set(found[shared].tolist())) == len(set(truth[shared].tolist()))
+    assert answer.matched == shared.sum() and answer.unmatched == (~shared).sum() == sum(answer.why.values())
+
+
+def check_clocks(job: SimulatedJob, answer: JobAnswer) -> None:
+    for _, rows in answer.clocks.groupby("component"):
+        truth = np.array([job.skew[rank] for rank in rows["rank"]])
+        off = rows["offset_ns"].to_numpy() / 1000 - (truth - truth[0])
+        assert np.median(np.abs(off)) < 5 and rows["error_ns"].max() < 2_000
+
+
+@pytest.mark.parametrize("options", SLOW.values(), ids=SLOW)
+def test_the_cause_is_named_and_no_victim(options: dict[str, Any], tmp_path: Path) -> None:
+    job, ranks = made(tmp_path, **options)
+    answer = ranks.answer
+    check_matching(job, answer)
+    check_clocks(job, answer)
+    verdict = answer.verdict
+    assert (verdict.state, verdict.rank, verdict.cause) == ("rank", job.slow, job.cause)
+    first = job.since + (0 if job.since else 2) + (2 if job.late else 0)  # nothing to compare before the first one
+    assert verdict.since_step is not None and job.since <= verdict.since_step <= first
+    assert verdict.gain_share is not None and verdict.gain_low is not None and verdict.gain_high is not None
+    assert verdict.gain_low <= verdict.gain_share <= verdict.gain_high
+    parts = answer.slow_parts.set_index("part")["more_ns"]
+    assert abs(parts["own work"] - parts[1:].sum()) <= len(parts)
+
+
+@pytest.mark.parametrize("options", EVEN.values(), ids=EVEN)
+def test_nobody_is_named_where_nobody_is_slow(options: dict[str, Any], tmp_path: Path) -> None:
+    job, ranks = made(tmp_path, **options)
+    check_matching(job, ranks.answer)
+    assert ranks.answer.verdict.state == "nobody" and ranks.answer.verdict.rank is None
+
+
+@pytest.mark.parametrize("layout", ["dp", "tp", "3d", "experts"])
+@pytest.mark.parametrize("cause", ["compute", "host"])
+def test_the_replay_tells_what_it_gains(layout: str, cause: str, tmp_path: Path) -> None:
+    job, ranks = made(tmp_path, layout=layout, cause=cause, ranks=8, slow=5, since=2, steps=8)
+    even = replace(job, cause="", truth={}, skew={})
+    even.run()
+    true = 1 - even.span_us / job.span_us
+    found = ranks.answer
+    assert found.replayed_ns == pytest.approx(found.recorded_ns, rel=0.005)
+    assert found.verdict.gain_share == pytest.approx(true, rel=0.05, abs=0.004)
+
+
+def test_a_slow_link_is_no_slow_rank(tmp_path: Path) -> None:
+    job, ranks = made(tmp_path, layout="3d", ranks=16, cause="link", slow=3, steps=5)
+    assert (ranks.answer.verdict.state, ranks.answer.verdict.rank, ranks.answer.verdict.cause) == ("link", 3, "link")
+    even = replace(job, cause="", truth={}, skew={})
+    even.run()
+    assert ranks.answer.verdict.gain_share == pytest.approx(1 - even.span_us / job.span_us, rel=0.05)
+    slow = ranks.answer.links.iloc[0]
+    assert slow["of_like"] == pytest.approx(8, rel=0.1)
+
+
+def test_the_link_of_a_pair(tmp_path: Path) -> None:
+    _, ranks = made(tmp_path, layout="tp", ranks=8, cause="link", slow=2)
+    verdict = ranks.answer.verdict
+    assert (verdict.state, verdict.rank, verdict.ranks) == ("link", None, (2, 3))
+    assert ranks.answer.clocks["component"].nunique() == 4
+
+
+def test_missing_ranks_are_named_and_a_missing_cause_is_not_guessed(tmp_path: Path) -> None:
+    job = SimulatedJob(ranks=4, cause="host", slow=2)
+    job.write(tmp_path / "job", left_out=[2])
+    ranks = load_ranks(tmp_path / "job", workers=1)
+    assert ranks.missing == [2] and ranks.answer.verdict.state == "cannot tell"
+    found = SimulatedJob(ranks=4, cause="host", slow=1)
+    found.write(tmp_path / "other", left_out=[3])
+    verdict = load_ranks(tmp_path / "other", workers=1).answer.verdict
+    assert (verdict.state, verdict.rank, verdict.cause) == ("rank", 1, "host")
+
+
+def test_one_rank_alone_cannot_be_compared(tmp_path: Path) -> None:
+    SimulatedJob(ranks=4).write(tmp_path / "job", left_out=[0, 2, 3])
+    answer = load_ranks(tmp_path / "job", workers=1).answer
+    assert answer.verdict.state == "cannot tell" and answer.matched == 0
+
+
+def test_a_node_is_named_when_all_its_ranks_are_slow(tmp_path: Path) -> None:
+    _, ranks = made(tmp_path, ranks=8, nodes=2, cause="host", slow=(4, 5, 6, 7))
+    assert set(ranks.files()["host"]) == {"node0", "node1"}
+    verdict = ranks.answer.verdict
+    assert (verdict.state, verdict.rank, verdict.node, verdict.cause) == ("node", None, "node1", "host")
+    assert ranks.findings()[0].sentence.startswith("Node node1 holds the job up since step 1: its host launches late.")
+
+
+def test_several_slow_ranks_share_it(tmp_path: Path) -> None:
+    _, ranks = made(tmp_path, ranks=8, cause="compute", slow=(1, 6))
+    verdict = ranks.answer.verdict
+    assert (verdict.state, verdict.rank, verdict.ranks, verdict.cause) == ("spread", None, (1, 6), "compute")
+    assert "Ranks 1, 6 hold the job up since step 1: their kernels take longer." in ranks.findings()[0].sentence
+
+
+def test_what_is_printed_says_who_by_what_and_since_when(tmp_path: Path) -> None:
+    _, ranks = made(tmp_path, cause="host", since=1, dropped=2)
+    matched = ranks.answer.matched
+    done = profiler_kit("ranks", tmp_path / "job")
+    assert "Rank 2 holds the job up since step 1: its host launches late. Like the others, the job" in done.out
+    assert "Most in regions: forward " in done.out and "Clocks were " in done.out
+    said = json.loads(profiler_kit("ranks", tmp_path / "job", "--json").out)
+    verdict = said["verdict"]
+    keys = ["state", "rank", "node", "cause", "since_step", "gain_share", "gain_low", "gain_high"]
+    assert list(verdict) == keys and [verdict[key] for key in keys[:5]] == ["rank", 2, None, "host", 1]
+    assert said["matched"] == matched and said["unmatched"] == 0
+    assert said["clocks"]["components"] == 1 and said["clocks"]["worst_error_us"] < 5
+    assert said["missing"] == said["left_out"] == [] and [row["rank"] for row in said["ranks"]] == [0, 1, 2, 3]
+    for by in ("step", "what-if", "part", "name", "link", "clock"):
+        assert len(json.loads(profiler_kit("ranks", tmp_path / "job", "--by", by, "--json").out)) > 0
