@@ -118,15 +118,15 @@ def _details(verdict: Verdict, ranks: Ranks) -> list[str]:
     return found
 
 
-def who_waits(totals: pd.DataFrame) -> Finding:
-    """Who waits for whom. Takes RANK_TOTALS, not empty."""
+def who_waits(totals: pd.DataFrame) -> Finding | None:
+    """Who waits for whom; None where no collective was recorded on two ranks. Takes RANK_TOTALS."""
     RANK_TOTALS.check(totals)
-    waiter, holder = totals.loc[totals["wait_ns"].idxmax()], totals.loc[totals["held_ns"].idxmax()]
+    if not totals["collectives"].any():
+        return None
+    waiter, holder = (totals.astype(object).loc[totals[name].idxmax()] for name in ("wait_ns", "held_ns"))
     wait, whole = int(waiter["wait_ns"]), max(1, int(waiter["communication_ns"]))
     said: list[str | Piece]
-    if not int(totals["collectives"].max()):
-        said = [f"{counted(len(totals), 'rank')}. No collective was recorded on two of them, so who waits is unknown."]
-    elif wait < CLEAR * whole:
+    if wait < CLEAR * whole:
         said = ["No rank waits long for another: ", bold(fmt_ns(wait))]
         said.append(f" of rank {waiter['rank']}'s {fmt_ns(whole)} of communication at most.")
     else:

@@ -72,7 +72,9 @@ def clocks(rank: I64, collective: I64, end: F64, weight: F64, ranks: int) -> Clo
     component = components(rank, collective, ranks, count)
     middle = float(end.min() + end.max()) / 2 if len(end) else 0.0
     span = float(end.max() - end.min()) if len(end) else 0.0
-    tau = (end - middle) / max(span, 1.0)
+    # one moment for all members: by their own ends a clock that stands still would fit best
+    tau = np.bincount(collective, end, minlength=count) / np.maximum(np.bincount(collective, minlength=count), 1)
+    tau = ((tau - middle) / max(span, 1.0))[collective]
     found = _solved(rank, collective, end, weight, ranks, count, tau * 0)
     # a drift where the recording is long, or where it explains much of what is left
     enough = len(end) >= 8 * ranks and span > 0
@@ -102,7 +104,7 @@ def _solved(
     robust, cost, left = weight, 0.0, end
     for _ in range(_ROUNDS):
         x = _least_squares(rank, collective, end, robust, ranks, count, tau, x)
-        left = _centred(collective, end - x[0][rank] - x[1][rank] * tau, robust, count)
+        left = _off_middle(collective, end - x[0][rank] - x[1][rank] * tau, count)
         scale = max(1.4826 * float(np.median(np.abs(left))), _FLOOR_NS)
         cost = float(np.log1p((left / (2 * _FLOOR_NS)) ** 2).sum())
         new = weight / (1 + (left / (2 * scale)) ** 2)
@@ -110,6 +112,18 @@ def _solved(
             break
         robust = new
     return x[0], x[1], cost, left
+
+
+def _off_middle(collective: I64, value: F64, count: int) -> F64:
+    """Each value less the median of its collective, of two that between them: a mean by weights would follow the one
+    that weighs more, which then weighs more still.
+    """
+    order = np.lexsort((value, collective))
+    counts = np.bincount(collective, minlength=count)
+    first = np.concatenate(([0], np.cumsum(counts)[:-1]))
+    sizes, first = np.maximum(counts, 1), np.minimum(first, max(len(value) - 1, 0))
+    low, high = (value[order[first + part]] for part in ((sizes - 1) // 2, sizes // 2))
+    return np.asarray(value - ((low + high) / 2)[collective])
 
 
 def _centred(collective: I64, value: F64, weight: F64, count: int) -> F64:

@@ -26,7 +26,7 @@ NONE: Final = -1
 NEGATIVE_SHARE: Final = 0.1  # of rows whose own work would be negative: then the rank did not wait there
 SEEN_NS: Final = 50_000  # a wait that is longer shows
 LEAST_NS: Final = 10_000
-STEPS_SHARE: Final = 0.4  # of the steps (after the last one of a recording nothing went on)
+STEPS_SHARE: Final = 0.4  # of the waiting is in steps in which it shows (after the last one nothing went on)
 SEEN_SHARE: Final = 0.3  # of such a wait nothing else ran
 CLOSE: Final = 0.95  # a way to count that is not clearly better is not taken
 
@@ -225,16 +225,20 @@ def _evident(before: I64, told: I64, arrive: F64, end: F64, seen: Seen) -> Mask 
     It does where most ranks that waited long at a collective did nothing else until its end and went on right then, and
     that in most steps. told: rows of one number are told together.
     """
-    at = before[before != NONE]  # the collectives that something came after
+    next_one = np.flatnonzero(before != NONE)
+    at = before[next_one]
     long = seen.wait[at] > SEEN_NS
     shows = seen.held[at] > np.maximum(SEEN_SHARE * np.maximum(seen.wait[at], end[at] - arrive[at]), LEAST_NS)
-    key = told[before != NONE]
+    shows &= arrive[next_one] >= end[at] - LEAST_NS  # else what waited was not this work, but what came later
+    key = told[next_one]
     size = int(told.max()) + 1
     counts, shown = (np.bincount(key, mask, minlength=size) for mask in (long, long & shows))
     every, any_shown = np.bincount(key, minlength=size), np.bincount(key, shows, minlength=size)
-    steps = np.unique(seen.step[at[long]])
     found = shown * 2 > counts
-    if not len(steps) or len(np.unique(seen.step[at[long & shows & found[key]]])) < STEPS_SHARE * len(steps):
+    steps = seen.step[at]
+    in_shown = np.isin(steps, steps[long & shows & found[key]])
+    waited = seen.wait[at] * long
+    if waited[in_shown].sum() <= STEPS_SHARE * waited.sum():
         return None
     found |= (counts == 0) & (any_shown * 2 > every)
     return np.asarray(found[told] & (before != NONE))
