@@ -26,7 +26,7 @@ from profiler_kit.kept import kept, kept_for_good
 from profiler_kit.later import later
 from profiler_kit.load.discover.jobs import Paths, says_no_rank, says_the_same
 from profiler_kit.load.discover.rank_sources import Job, Source, find_job
-from profiler_kit.load.rank_store import RankStore, store_of
+from profiler_kit.load.rank_store import RankStore, ReplacedError, store_of
 from profiler_kit.progress import Report, silent
 from profiler_kit.settings import communication_names
 from profiler_kit.table import Filled, Value
@@ -158,7 +158,12 @@ class Ranks:
         if ranks is not None:
             wanted = np.isin(numbers, list(ranks))
             numbers, rows = numbers[wanted], rows[wanted]
-        found = self._store.read(next(name for name, one in PARTS.items() if one == part), self._rows.take(rows))
+        table = next(name for name, one in PARTS.items() if one == part)
+        try:
+            found = self._store.read(table, self._rows.take(rows))
+        except ReplacedError:
+            self._rows = _rows_of(self._job, self._store.ranks())
+            found = self._store.read(table, self._rows.take(rows))
         if found is None:
             raise InputError(f"{self.path}: none of these ranks was read, expected one of {self.ranks[:MOST_NAMED]}.")
         place = found["file"].to_numpy()
@@ -294,10 +299,16 @@ def _read(job: Job, store: RankStore, work: Work, ingest: Any) -> pa.Table:
     if new:
         ingest(work, new)
         rows = store.ranks()
-    assert rows is not None
-    if store.compact(rows, PARTS):
-        rows = store.ranks() or rows
-    places = {name: row for row, name in enumerate(rows["name"].to_pylist())}
+    if rows is not None and store.compact(rows, PARTS):
+        rows = store.ranks()
+    return _rows_of(job, rows)
+
+
+def _rows_of(job: Job, rows: pa.Table | None) -> pa.Table:
+    """The rows of the files of a job, in their order."""
+    places = {} if rows is None else {name: row for row, name in enumerate(rows["name"].to_pylist())}
+    if rows is None or not all(one.name in places for one in job.sources):
+        raise InputError(f"{job.folder}: what was read of it has gone, expected its ranks. Load them again.")
     return rows.take([places[one.name] for one in job.sources])
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import fsspec
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from profiler_kit import ingest_rank, load_ranks, ranks
@@ -201,6 +202,23 @@ def test_a_batch_that_is_damaged_is_read_again(job: Path, read: list[str]) -> No
     (batch,) = Path(load_ranks(job).store).iterdir()
     (batch / "ranks.parquet").write_bytes(b"")
     assert load_ranks(job).ranks == [0, 1, 2, 3] and len(read) == 8 and not batch.exists()
+
+
+def test_another_process_puts_batches_together_meanwhile(job: Path) -> None:
+    for path in sorted(job.iterdir()):
+        ingest_rank(str(path), f"{job}.ranks")
+    found = load_ranks(job)
+    store = rank_store.RankStore(found.store, one_rank.code_of_ranks(()))
+    rows = store.ranks()
+    assert rows is not None and len(store.batches()) == 4
+    tables: dict[str, Any] = {name: store.read(name, rows) for name in one_rank.PARTS}
+    store.write({**tables, "ranks": rows.drop(["batch"]).set_column(0, "file", pa.array(range(4), pa.int64()))})
+    load_ranks(job)
+    assert len(store.batches()) == 1
+    assert found.of("work").equals(load_ranks(job).of("work"))
+    shutil.rmtree(found.store)
+    with pytest.raises(InputError, match=r"what was read of it has gone"):
+        found.of("steps")
 
 
 def test_a_job_that_was_recorded_several_times(tmp_path: Path) -> None:

@@ -44,6 +44,10 @@ _GROUP_ROWS: Final = 1 << 17
 _READERS: Final = 4
 
 
+class ReplacedError(InputError):
+    """A batch has gone: another process has put the same rows into another one."""
+
+
 class RankStore:
     """The store of one job at a path or an address; it need not exist.
 
@@ -162,6 +166,10 @@ class RankStore:
                 return pq.ParquetFile(io.BytesIO(data)).read(use_threads=False)
             files, path = file_system(where)
             return pq.ParquetFile(io.BytesIO(files.cat_file(path))).read(use_threads=False)
+        except FileNotFoundError as error:
+            raise ReplacedError(
+                f"{where}: is no longer there, expected what was read of ranks. Load them again."
+            ) from error
         except (OSError, pa.ArrowException) as error:
             raise InputError(
                 f"{where}: cannot be read ({' '.join(str(error).split())[:200]}), expected a file that profiler-kit "
