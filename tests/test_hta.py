@@ -16,6 +16,7 @@ import pytest
 
 from profiler_kit.errors import InputError, TraceFormatError
 from profiler_kit.hta import hta_analysis
+from profiler_kit.trace import load_trace
 from tests.builders import SHARED, TraceBuilder
 
 H200, PEERS = SHARED / "h200", SHARED / "peers" / "hta"
@@ -243,6 +244,22 @@ def test_the_overlay_marks_the_events_of_the_critical_path(tmp_path: Path) -> No
     names, frame = analysis.t.symbol_table.get_sym_table(), analysis.t.traces[0]
     assert marked == sorted(names[frame.loc[number, "name"]] for number in graph.critical_path_events_set)
     assert len(marked) > 100
+
+
+def test_the_gpu_part_of_the_critical_path_is_that_of_ours() -> None:
+    """The same kernels and the same delays; on the host ours goes on to the first call, HTA's to its ProfilerStep."""
+    file = Path(__file__).parent / "golden" / "ddp" / "ddp_rank0.json.gz"
+    analysis = hta_analysis(file, include_last_profiler_step=True)
+    graph, _ = analysis.critical_path_analysis(0, "ProfilerStep", 0)
+    theirs = graph.get_critical_path_breakdown()
+    sums = theirs.groupby("bound_by")["duration"].sum()
+    path = load_trace(file).critical_path()
+    ours = path.groupby("kind")["dur_ns"].sum() / 1e3
+    assert ours["GPU"] == pytest.approx(sums["gpu_compute_bound"], abs=1e-3)
+    delays = sums["gpu_kernel_kernel_overhead"] + sums["gpu_kernel_launch_overhead"]
+    assert ours["latency"] == pytest.approx(delays, abs=1e-3)
+    kernels = theirs.loc[theirs["bound_by"] == "gpu_compute_bound", "s_name"]
+    assert sorted(path.loc[path["kind"] == "GPU", "name"]) == sorted(kernels)
 
 
 def steps(count: int, first: int = 0) -> TraceBuilder:
