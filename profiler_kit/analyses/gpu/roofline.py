@@ -300,10 +300,10 @@ def roofline_totals(
         column = details["modules" if by == "module" else "path"]
         sums = _by_path(frame, column)
     else:
-        names = details["name"].cat if by == "kernel" else steps.astype("Int64").astype(str).astype("category").cat
+        names = details["name"].cat if by == "kernel" else steps.astype("Int64").astype("category").cat
         sums = frame.groupby(names.codes.to_numpy()).sum()
-        sums.index = names.categories[sums.index]
-        sums = sums[sums.index != str(pd.NA)]
+        sums = sums[sums.index >= 0]  # -1: in no step
+        sums.index = names.categories[sums.index].astype(str)
     if sums.empty:
         return ROOFLINE_TOTALS.empty()
     gpu_ns = sums["gpu_ns"].where(sums["gpu_ns"] > 0)
