@@ -103,6 +103,29 @@ def test_masks_are_those_of_a_plain_loop(sam: Sam2, size: tuple[int, int], nms: 
         assert one["stability_score"] == pytest.approx(other["stability"], abs=2e-3)
 
 
+@pytest.mark.parametrize("nms", [1.0, 0.98])
+def test_answers_are_kept_as_by_transformers_own_pipeline(sam: Sam2, nms: float) -> None:
+    """What transformers' mask generation does with the model's answers: enlarge, filter, encode, leave duplicates out.
+
+    Meta's generator, which it was taken from, is in no package registry.
+    """
+    from transformers.models.sam2.image_processing_sam2 import Sam2ImageProcessor
+
+    size, theirs = (60, 100), Sam2ImageProcessor()
+    segmenter, picture = Sam2Segmenter(sam), image(*size)
+    least = {"pred_iou_thresh": 0.5, "stability_score_thresh": 0.3}
+    ours = MaskGenerator(segmenter, points_per_side=4, box_nms_thresh=nms, output_mode="uncompressed_rle", **least)
+    with torch.no_grad():
+        logits, iou = segmenter.decode(segmenter.embed([picture])[0], ours.options.grid(0) * np.array([100, 60]))
+    (full,) = theirs.post_process_masks([logits], [size], binarize=False)
+    rles, scores, boxes = theirs.filter_masks(full, iou, size, [0, 0, size[1], size[0]], **least)
+    _, scores, rles, boxes = theirs.post_process_for_mask_generation(rles, scores, boxes, nms)
+    found = ours.generate(picture)
+    assert len(found) > 1 and [one["segmentation"] for one in found] == rles
+    assert [one["predicted_iou"] for one in found] == scores.tolist()
+    assert [[x, y, x + w, y + h] for x, y, w, h in (one["bbox"] for one in found)] == boxes.tolist()
+
+
 def test_images_of_several_sizes_at_once_and_crops(sam: Sam2) -> None:
     ours = MaskGenerator(Sam2Segmenter(sam), points_per_side=2, **{**DEFAULTS, "pred_iou_thresh": 0.1}, crop_n_layers=1)
     pictures = [image(64, 80), image(70, 40)]
