@@ -1,5 +1,6 @@
 /* Give scan.c the blocks of a file, under the address and undefined-behaviour sanitizers: BLOCKS holds, one after the
- * other, the length of a block in eight bytes and the block. Prints how many were taken, and a digest of all that was
+ * other, the length of a block in eight bytes and the block. Prints how many were taken, whole and
+ * mended, and a digest of all that was
  * made of them, which must be the same on every processor. */
 #include <stddef.h>
 #include <stdio.h>
@@ -45,6 +46,7 @@ static struct scanner *scanner(void)
     if (!s)
         exit(3);
     s->phases['X'] = SPAN, s->phases['s'] = s->phases['f'] = FLOW, s->phases['M'] = ASIDE;
+    s->phases['B'] = s->phases['E'] = s->phases[0] = ASIDE, s->phases[OTHER] = COUNTED;
     s->phases['i'] = s->phases['C'] = s->phases['t'] = COUNTED;
     for (uint8_t i = 0; i < INTEGERS; i++)
         s->wanted[s->wants++] = wanted(integers[i], i == INTEGERS - 1 ? FLAG : NULLS | TEXTS, i);
@@ -79,7 +81,7 @@ int main(int argc, char **argv)
 {
     FILE *blocks = argc > 1 ? fopen(argv[1], "rb") : NULL;
     struct scanner *s = scanner(), *ahead = scanner(); /* which is joined to the first */
-    uint64_t n, taken_blocks = 0, sum = 0;
+    uint64_t n, taken_blocks = 0, mended = 0, sum = 0;
     if (!blocks)
         return 3;
     while (fread(&n, sizeof n, 1, blocks) == 1) {
@@ -87,10 +89,17 @@ int main(int argc, char **argv)
         if (fread(text, 1, n, blocks) != n)
             return 3;
         text[n] = 0;
-        for (int large = 0; large < 2; large++) {
+        for (int way = 0; way < 4 && n; way++) {
             make_room(ahead, n / 26 + 2);
-            ahead->large = large;
-            taken_blocks += scan_block(ahead, text, n, false);
+            ahead->large = way & 1;
+            if (way < 2)
+                taken_blocks += scan_block(ahead, text, n, false);
+            else
+                mended += scan_mend(ahead, text + 1, n - 1) > 0;
+            for (size_t i = 0; i < ahead->repairs.used; i += sizeof(struct repair)) {
+                const struct repair *repair = (const struct repair *)(ahead->repairs.items + i);
+                digest(&sum, (const uint8_t *)(intptr_t)repair->text, (size_t)repair->length);
+            }
             digest(&sum, ahead->aside.items, ahead->aside.used);
             make_room(s, (size_t)ahead->rows);
             if (!scan_join(s, ahead) || ahead->rows)
@@ -108,6 +117,6 @@ int main(int argc, char **argv)
     for (int i = 0; i <= TABLES; i++)
         digest(&sum, s->tables[i].arena.items, s->tables[i].arena.used);
     scan_free(s), scan_free(ahead);
-    printf("%llu %016llx\n", (unsigned long long)taken_blocks, (unsigned long long)sum);
+    printf("%llu %llu %016llx\n", (unsigned long long)taken_blocks, (unsigned long long)mended, (unsigned long long)sum);
     return 0;
 }

@@ -53,7 +53,7 @@ class _Stored:
 TRACES: Final = cache.Kind[ChromeTrace](
     "trace",
     _Stored,
-    ("load/trace/*.py", "load/trace/native/*.py", "load/trace/native/scan.c"),
+    ("load/trace/*.py", "load/trace/native/*.py", "load/trace/native/*.[ch]"),
     pack=lambda trace: _Stored(trace.columns, json.dumps(trace.metadata), trace.quality),
     unpack=lambda kept, file: ChromeTrace(file, kept.columns, json.loads(kept.metadata), kept.quality),
 )

@@ -123,15 +123,15 @@ class Salvage:
         self._offset = 0
         self._last = False
 
-    @property
-    def notes(self) -> bool:
-        """Whether `note` still remembers anything."""
-        return len(self.incidents) < MOST_INCIDENTS
+    def notes(self, offset: int) -> bool:
+        """Whether something at this place is among the first few."""
+        return len(self.incidents) < MOST_INCIDENTS or offset < self.incidents[-1].offset
 
     def note(self, kind: Kind, offset: int, data: bytes) -> None:
-        """Remember what was wrong where, the first few times."""
-        if self.notes:
-            self.incidents.append(Incident(kind, offset, shown(data)))
+        """Remember what was wrong where: what is first in the file."""
+        if self.notes(offset):
+            bisect.insort(self.incidents, Incident(kind, offset, shown(data)), key=lambda one: one.offset)
+            del self.incidents[MOST_INCIDENTS:]
 
     def take(self, text: bytes, offset: int, *, last: bool) -> tuple[list[Piece], int]:
         """Save the events in `text`; return them, and how many bytes are done with, all of them when `last`.
@@ -191,6 +191,9 @@ class Salvage:
         for upto in later if later and self._may_go_on(first, ends[at]) else ():
             if self._whole(first, ends[upto]):
                 return upto + 1, ends[upto]
+        end = first + closing_bracket(self._text[first : ends[at]], self._decoders.tick) + 1 if not later else first
+        if first < end < ends[at] and self._list_ends(end, ends[at]) and self._whole(first, end):
+            return at + 1, self._take_behind(first, end, ends[at])
         if _PHASE_KEY.search(self._text, first, ends[later[-1] if later else at]):
             inside = [upto for upto in later if not self._two_events(first, ends[upto])]
             for upto in (*inside[-1:], at):
@@ -243,11 +246,16 @@ class Salvage:
         at = bisect.bisect_left(self._ends, (first, 0))
         return self._ends[at : at + _TRIED_STARTS]
 
+    def _list_ends(self, end: int, stop: int) -> int:
+        """The place behind the `]` that closes the list right after an event's end; 0 when there is none."""
+        after = stop - len(self._text[end:stop].lstrip(BLANK)) + 1
+        is_end = self._text[after - 1 : after] == b"]" and ends_list(self._text[after : after + LOOK_BYTES])
+        return after if is_end else 0
+
     def _take_behind(self, first: int, end: int, stop: int) -> int:
         """Look at what is between a whole event and the next: the end of the list, or what does not belong there."""
-        after = stop - len(self._text[end:stop].lstrip(BLANK)) + 1
-        is_event = PHASE.search(self._text, first, end)
-        if is_event and self._text[after - 1 : after] == b"]" and ends_list(self._text[after : after + LOOK_BYTES]):
+        after = self._list_ends(end, stop)
+        if after and PHASE.search(self._text, first, end):
             self.closed = True
             return after
         inner = self._starts(end, stop, _ANY_START)

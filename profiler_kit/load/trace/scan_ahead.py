@@ -34,7 +34,7 @@ class Cut(NamedTuple):
 
 @dataclass
 class Chunk:
-    """Blocks that follow each other; metadata: the events of each block taken that are the decoder's.
+    """Blocks that follow each other; taken: of each, the events that are the decoder's, and how many are of no use.
 
     exact: of the scanner when it began.
     """
@@ -43,7 +43,7 @@ class Chunk:
     size: int = 0
     exact: bool = False
     scanner: Scanner | None = None
-    metadata: list[list[bytes]] = field(default_factory=list)
+    taken: list[tuple[list[bytes], int]] = field(default_factory=list)
     error: BaseException | None = None
     done: threading.Event = field(default_factory=threading.Event)
 
@@ -107,11 +107,11 @@ class ScanAhead:
         """Add the rows of a chunk to those of the caller's scanner; return how many of its blocks were taken."""
         assert chunk.scanner is not None
         if exact and not chunk.exact and chunk.scanner.fine:
-            chunk.metadata.clear()  # its times are to be read as decimals
+            chunk.taken.clear()  # its times are to be read as decimals
             return 0
         self._scanner.join(chunk.scanner)
         self._spare.append(chunk.scanner)
-        return len(chunk.metadata)
+        return len(chunk.taken)
 
     def _scan(self) -> None:
         while (chunk := self._todo.get()) is not None and not self._ended:
@@ -121,7 +121,7 @@ class ScanAhead:
                     metadata = chunk.scanner.take(cut.block)
                     if metadata is None or self._ended:
                         break
-                    chunk.metadata.append(metadata)
+                    chunk.taken.append((metadata, chunk.scanner.useless))
             except BaseException as error:
                 chunk.error = error
             chunk.done.set()

@@ -120,7 +120,7 @@ class EventStream:
     def _take_pending(self) -> None:
         """Take what is whole; what is malformed too, when more of it is there than before."""
         while not (self._take_whole() or self._take_end()):
-            if self._take_near():
+            if self._take_mended() or self._take_near():
                 continue
             if len(self._pending) >= SALVAGE_BYTES:
                 self._take_broken(len(self._pending), last=False)
@@ -165,8 +165,11 @@ class EventStream:
         self.scanner.exact = self._exact
         taken = ahead.join(chunk, exact=self._exact)
         self._exact = self.scanner.exact
-        for metadata in chunk.metadata:
-            self._add_metadata(metadata)
+        for cut, (metadata, useless) in zip(chunk.cuts, chunk.taken, strict=False):
+            before = self.builder.dropped
+            self._add_metadata(metadata, useless)
+            if self.builder.dropped > before:
+                self._note_useless(Piece(cut.offset, cut.block[1:-1]))
         if self.scanner.full:
             self._flush()
         pending, offset = self._pending, self.offset
@@ -203,6 +206,7 @@ class EventStream:
                 rest = bytes(self._pending).rstrip(BLANK)
                 if rest != b"[" and not self._decode_at(rest + b"]", self.offset):
                     self._take_broken(len(self._pending), last=True)
+                self.offset += len(self._pending) - 1
         if self.closed:
             self._look_behind()
         self._flush()
@@ -290,11 +294,11 @@ class EventStream:
     def _note_useless(self, piece: Piece) -> None:
         """Note where the events are that are valid JSON and that the builder still does not take."""
         at = 0
-        for raw in _ALL_EVENTS.decode(b"[" + piece.text + b"]") if self._salvage.notes else ():
-            if not self._salvage.notes:
-                break
+        for raw in _ALL_EVENTS.decode(b"[" + piece.text + b"]") if self._salvage.notes(piece.offset) else ():
             text = bytes(raw)
             at = piece.text.index(text, at)
+            if not self._salvage.notes(piece.offset + at):
+                break
             if _of_no_use(self._decoders.loosely(b"[" + text + b"]")[0]):
                 self._salvage.note("of no use", piece.offset + at, text)
             at += len(text)
@@ -325,12 +329,14 @@ class EventStream:
         if metadata is None:
             return False
         self._exact = scanner.exact
-        self._add_metadata(metadata)
+        self._add_metadata(metadata, scanner.useless)
         if scanner.full:
             self._flush()
         return True
 
-    def _add_metadata(self, metadata: list[bytes]) -> None:
+    def _add_metadata(self, metadata: list[bytes], useless: int) -> None:
+        """Give the builder what a scanner took without making rows of it."""
+        self.builder.dropped += useless
         if metadata:
             self.builder.add(self._decoders.loosely(b"[" + b",".join(metadata) + b"]"), exact=True)
 
@@ -342,6 +348,28 @@ class EventStream:
     def _flush(self) -> None:
         if self.scanner is not None:
             self.scanner.flush(self.builder)
+
+    def _take_mended(self) -> bool:
+        """Take events from the beginning that the scanner can mend; not where the list may end."""
+        if self.scanner is None or len(self._pending) == 1 or _MAY_END.search(self._pending):
+            return False
+        self.tick()
+        self.scanner.exact = self._exact
+        with memoryview(self._pending) as pending, pending[1:] as text:
+            found = self.scanner.mend(text)
+        if found is None:
+            return False
+        self._exact = self.scanner.exact
+        self._add_metadata(found.metadata, self.scanner.useless)
+        self._salvage.repaired += found.repaired
+        self._salvage.dropped += found.dropped
+        for kind, place, shown in found.notes:
+            self._salvage.note(kind, self.offset + place, shown)
+        self.offset += found.done
+        del self._pending[1 : found.done + 1]
+        if self.scanner.full:
+            self._flush()
+        return True
 
     def _take_near(self) -> bool:
         """Take the events before the first malformed one, and one by one those around it; False when few have come."""

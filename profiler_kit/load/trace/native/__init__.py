@@ -11,7 +11,7 @@ import functools
 import operator
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, get_args
+from typing import Any, Final, NamedTuple, get_args
 
 import msgspec
 import numpy as np
@@ -32,15 +32,23 @@ from profiler_kit.load.trace.column_builder import (
 )
 from profiler_kit.load.trace.decode import COLLECTIVE, OLDER_KEYS, Arguments, Event
 from profiler_kit.load.trace.native import build
+from profiler_kit.load.trace.repair import LOOK_BYTES, MOST_INCIDENTS, Kind
 
 _fields = functools.cache(msgspec.structs.fields)
 VARIABLE: Final = "PROFILER_KIT_READER"
 # What scan.c calls the same.
 _UNKNOWN, _COUNTED, _SPAN, _FLOW, _ASIDE = range(5)
 _NULLS, _TEXTS, _ONLY_TEXT, _AS_WRITTEN, _FLAG, _OLDER = 1, 2, 4, 8, 16, 32
+_FATES: Final[tuple[Kind, ...]] = ("of no use", "repaired", "dropped")
+_, _REPAIRED, _DROPPED = range(3)
+_NO_PHASE, _OTHER_PHASE = "\0", "\1"
 _MOST_INTEGERS, _MOST_TEXTS, _MOST_WANTED, _MOST_ARROWS, _LONGEST_KEY = 16, 48, 72, 16, 63
 _NAMES, _CATEGORIES, _THREADS, _TABLES = range(4)
-_PHASES: Final = {"X": _SPAN, "s": _FLOW, "f": _FLOW, "M": _ASIDE} | dict.fromkeys({*"iICt", *ASYNCHRONOUS}, _COUNTED)
+_PHASES: Final = (
+    {"X": _SPAN, "s": _FLOW, "f": _FLOW}
+    | dict.fromkeys(("M", "B", "E", _NO_PHASE), _ASIDE)
+    | dict.fromkeys({*"iICt", *ASYNCHRONOUS, _OTHER_PHASE}, _COUNTED)
+)
 _KINDS: Final = {FORWARD: 2, DEVICE: 3}  # of arrows
 _ARROWS: Final = (  # of each category of flows
     {"ac2g": 1, FORWARD: _KINDS[FORWARD]}
@@ -54,6 +62,19 @@ _FIRST_TEXT: Final = len(PLAIN) + _MOST_INTEGERS
 _LEAST_BYTES: Final = 26  # of a complete event: {"ph":"X","ts":0,"dur":0}
 _LEAST_ROWS: Final = 1 << 14
 _USUAL_BYTES: Final = 256  # of an event, or less; memory that is not written to costs nothing
+
+
+class Mended(NamedTuple):
+    """What became of the beginning of a malformed text, `done` bytes; metadata are events that are the decoder's.
+
+    notes: what the first of each kind were, their places, and how they begin.
+    """
+
+    done: int
+    metadata: list[bytes]
+    repaired: int
+    dropped: int
+    notes: list[tuple[Kind, int, bytes]]
 
 
 class _List(ctypes.Structure):
@@ -107,6 +128,8 @@ class _State(ctypes.Structure):
         ("events", ctypes.c_int64),
         ("large", ctypes.c_bool),
         ("fine", ctypes.c_bool),
+        ("useless", ctypes.c_int64),
+        ("repairs", _List),
     )
 
 
@@ -138,6 +161,7 @@ def _opened() -> tuple[ctypes.CDLL | None, str]:
             ("scan_new", pointer, []),
             ("scan_free", None, [pointer]),
             ("scan_block", ctypes.c_bool, [pointer, pointer, ctypes.c_size_t, ctypes.c_bool]),
+            ("scan_mend", ctypes.c_size_t, [pointer, pointer, ctypes.c_size_t]),
             ("scan_join", ctypes.c_bool, [pointer, pointer]),
         ):
             function = getattr(library, name)
@@ -229,10 +253,36 @@ class Scanner:
 
         The block ends at its last `]`. Behind it in memory there is more text, or the NUL of bytes and bytearrays.
         """
-        if not self._scan(block):
-            return None
+        return self._aside(block) if self._scan(block) else None
+
+    def _aside(self, block: bytes | memoryview) -> list[bytes]:
         places = self._state.aside.rows(2).tolist() if self._state.aside.used else []
         return [bytes(block[first:last]) for first, last in places]
+
+    @property
+    def useless(self) -> int:
+        """How many spans of the last block have no time, or an impossible one: they give no rows."""
+        return int(self._state.useless)
+
+    def mend(self, text: memoryview) -> Mended | None:
+        """Take events from the beginning of a text that is cut anywhere, as repair.py would; None: they are its own.
+
+        The text is followed by a NUL.
+        """
+        self._make_room(len(text) // _LEAST_BYTES + 2)
+        start = ctypes.c_char.from_buffer(text)
+        done = self._library.scan_mend(self._handle, ctypes.byref(start), len(text))
+        del start
+        if not done:
+            return None
+        repairs = self._state.repairs.rows(4)
+        counts = np.bincount(repairs[:, 0], minlength=len(_FATES)).tolist()
+        first = np.concatenate([repairs[repairs[:, 0] == fate][:MOST_INCIDENTS] for fate in (_REPAIRED, _DROPPED, 0)])
+        notes = [
+            (_FATES[fate], place, ctypes.string_at(at, min(size, LOOK_BYTES)))
+            for fate, place, at, size in first.tolist()
+        ]
+        return Mended(done, self._aside(text), counts[_REPAIRED], counts[_DROPPED], notes)
 
     def takes(self, block: bytes) -> bool:
         """Whether it would take the block, which then is a JSON list of events; nothing is kept."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 SOURCE = HERE / "scan.c"
+SOURCES = (SOURCE, HERE / "mend.h", HERE / "json.h")
 LIBRARY = HERE / "scan.so"  # on macOS too, where ctypes does not mind the name
 # Strict: no fused multiply-add, which would round times otherwise than numpy does.
 FLAGS = ("-std=c11", "-O3", "-ffp-contract=off", "-fPIC", "-shared")
@@ -28,7 +29,7 @@ def flags(platform: str = sysconfig.get_platform()) -> tuple[str, ...]:
 
 def source_hash() -> str:
     """A digest of the source, which a library made of it carries."""
-    return hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in SOURCES)).hexdigest()[:16]
 
 
 def compiler() -> list[str] | None:

@@ -13,14 +13,11 @@
  * __init__.py drives it through ctypes, without Python's lock: it sets and reads the first half of `struct scanner`.
  */
 #include <math.h>
-#include <stdbool.h>
-#include <stdint.h>
 #include <stdlib.h>
-#include <string.h>
 
-#if !defined(__BYTE_ORDER__) || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "ending() finds the first of eight bytes in the low bits of a word"
-#endif
+#include "json.h"
+#include "mend.h"
+
 #ifndef SOURCE
 #define SOURCE ""
 #endif
@@ -28,19 +25,6 @@
 #define MISSING INT64_MIN
 #define LAST_NS (INT64_C(1) << 62)                 /* leaves room for start + duration in 64 bits */
 #define FLOAT_EXACT_NS ((INT64_C(1) << 43) * 1000) /* from here on a float of microseconds has no three decimals */
-#define INLINE static inline __attribute__((always_inline))
-
-typedef const uint8_t *at; /* a place in the text; NULL: not for us */
-
-struct text { /* a JSON value as written, a string with its quotes */
-    at start;
-    size_t length;
-};
-
-struct list { /* of anything, counted in bytes */
-    uint8_t *items;
-    size_t used, room;
-};
 
 struct entry {
     uint32_t hash, length;
@@ -56,11 +40,12 @@ struct table {          /* texts become codes */
 
 enum phase { UNKNOWN, COUNTED, SPAN, FLOW, ASIDE };
 /* What an argument may be beside an integer; or what it is instead: a text nobody wants, any value, a text of which
- * only matters that it is there. OLDER: counts where its newer key is missing. */
-enum kind { NULLS = 1, TEXTS = 2, ONLY_TEXT = 4, AS_WRITTEN = 8, FLAG = 16, OLDER = 32 };
+ * only matters that it is there. OLDER: counts where its newer key is missing. FIXED: no fraction. */
+enum kind { NULLS = 1, TEXTS = 2, ONLY_TEXT = 4, AS_WRITTEN = 8, FLAG = 16, OLDER = 32, FIXED = 64 };
 enum arrow { NO_ARROW, LAUNCH, OTHER_ARROWS };  /* of launches only the ids of their starts are kept */
 enum { NAMES, CATEGORIES, THREADS, TABLES };    /* the tables of the texts follow */
 enum { MOST_INTEGERS = 16, MOST_TEXTS = 48, MOST_WANTED = 72, MOST_ARROWS = 16, LONGEST_KEY = 63 };
+enum { OTHER = 1 }; /* what stands for a phase of several letters */
 enum { DEEPEST = 60 }; /* brackets in a value nobody wants: the decoder has a limit too */
 
 struct wanted { /* a key of args, or the category of a flow; with its quotes */
@@ -73,10 +58,10 @@ struct link { /* an arrow's start or end; its thread is coded when the block is 
     struct text pid, tid;
 };
 
-struct number { /* value / 10^places, if it has no exponent and at most 19 digits; no digits: none is there */
-    uint64_t value;
-    uint32_t digits, places;
-    bool minus, exponent;
+enum fate { OF_NO_USE, REPAIRED, DROPPED };
+
+struct repair { /* what became of an event; where it begins in the text, and what to show of it */
+    int64_t fate, place, text, length;
 };
 
 struct event {
@@ -105,10 +90,13 @@ struct scanner {
     int64_t rows, events;
     bool large; /* a time stamp was too large for a float: from now on more than three decimals are the decoder's */
     bool fine;  /* a block that it took had a time stamp with more than three decimals */
+    int64_t useless;     /* spans of the block without a time, or with an impossible one */
+    struct list repairs; /* struct repair, of the text at hand */
 
     /* The block, and the event at hand. */
     at text_start, end;
     bool rounded; /* a time stamp had more than three decimals */
+    bool odd;     /* a field had another type than PyTorch's: the decoder reads all times of such a block as decimals */
     int depth;
     struct event e;
     int64_t values[MOST_INTEGERS]; /* of its args */
@@ -117,30 +105,11 @@ struct scanner {
     int32_t last_thread;
 
     struct list codes[TABLES + MOST_TEXTS]; /* of each text, in the scanner that it was joined to */
+    struct draft drafts[4];
+    struct list mended; /* pointers to texts of events, to which links and the last thread may point */
 };
 
 /* ---- texts become codes -------------------------------------------------------------------------------------- */
-
-/* Room for so many more bytes. */
-static void *added(struct list *list, size_t bytes)
-{
-    if (list->room - list->used < bytes) {
-        size_t room = (list->room + bytes) * 2 + 4096;
-        uint8_t *items = realloc(list->items, room);
-        if (!items)
-            return NULL;
-        list->items = items, list->room = room;
-    }
-    list->used += bytes;
-    return list->items + list->used - bytes;
-}
-
-INLINE uint64_t load8(at p)
-{
-    uint64_t word;
-    memcpy(&word, p, 8); /* compiles to one load, aligned or not */
-    return word;
-}
 
 INLINE uint64_t mixed(uint64_t h, uint64_t word)
 {
@@ -216,134 +185,7 @@ static void forget(struct table *t, uint32_t count)
     }
 }
 
-/* ---- JSON ---------------------------------------------------------------------------------------------------- */
-
-INLINE at space(at p)
-{
-    while (*p == ' ' || *p == '\n' || *p == '\r' || *p == '\t')
-        p++;
-    return p;
-}
-
-INLINE unsigned digit(at p) { return *p - (unsigned)'0'; } /* above 9: it is none */
-
-INLINE unsigned hex_digit(at p) /* above 15: it is none */
-{
-    unsigned letter = (*p | 32u) - 'a';
-    return digit(p) <= 9 ? digit(p) : letter <= 5 ? letter + 10 : 16;
-}
-
-/* The high bit of each byte that is a quote, a backslash or below 0x20: eight bytes at once without SIMD extensions
- * (Mycroft's trick). Exact for the lowest such byte, and only that one is used. */
-INLINE uint64_t special(uint64_t w)
-{
-    const uint64_t ones = UINT64_C(0x0101010101010101), high = ones << 7;
-    uint64_t quote = w ^ (ones * '"'), back = w ^ (ones * '\\');
-    return (((quote - ones) & ~quote) | ((back - ones) & ~back) | ((w - ones * 0x20) & ~w)) & high;
-}
-
-/* Past the escape whose backslash is at p. Surrogates, of which only pairs mean something, are not for us. */
-static at escape(at p)
-{
-    if (p[1] != 'u')
-        return p[1] && strchr("\"\\/bfnrt", p[1]) ? p + 2 : NULL;
-    for (int i = 2; i < 6; i++)
-        if (hex_digit(p + i) > 15)
-            return NULL;
-    return (p[2] | 32) == 'd' && p[3] > '7' ? NULL : p + 6;
-}
-
-/* Past the quote that ends the string whose quote is at p. *seen gets bits that are high if it holds more than ASCII,
- * and bit 0 if it holds an escape. */
-INLINE at ending(at p, at end, uint64_t *seen)
-{
-    *seen = 0;
-    if (*p++ != '"')
-        return NULL;
-    for (;;) {
-        for (; end - p >= 8; p += 8) {
-            uint64_t word = load8(p), found = special(word);
-            *seen |= word & UINT64_C(0x8080808080808080);
-            if (found) {
-                p += __builtin_ctzll(found) >> 3;
-                break;
-            }
-        }
-        while (*p >= 0x20 && *p != '"' && *p != '\\')
-            *seen |= *p++ & 0x80;
-        if (*p == '"')
-            return p + 1;
-        *seen |= 1;
-        if (*p != '\\' || !(p = escape(p)))
-            return NULL;
-    }
-}
-
-/* The text ends with a quote, at which every sequence that is cut off fails. */
-static bool is_utf8(at p, at end)
-{
-    while (p < end) {
-        uint8_t c = *p++;
-        if (c < 0x80)
-            continue;
-        int more = c < 0xC2 || c > 0xF4 ? 0 : c < 0xE0 ? 1 : c < 0xF0 ? 2 : 3;
-        uint8_t least = c == 0xE0 ? 0xA0 : c == 0xF0 ? 0x90 : 0x80, most = c == 0xED ? 0x9F : c == 0xF4 ? 0x8F : 0xBF;
-        if (!more || *p < least || *p > most)
-            return false;
-        for (p++; more > 1; more--)
-            if ((*p++ & 0xC0) != 0x80)
-                return false;
-    }
-    return true;
-}
-
-/* A string that is kept, or that the decoder decodes: it must be UTF-8. */
-INLINE at string(at p, at end, struct text *text)
-{
-    uint64_t seen;
-    at after = ending(p, end, &seen);
-    if (!after || (seen >> 1 && !is_utf8(p, after)))
-        return NULL;
-    *text = (struct text){p, (size_t)(after - p)};
-    return after;
-}
-
-INLINE at word(at p)
-{
-    const char *text = *p == 't' ? "true" : *p == 'f' ? "false" : "null";
-    return strncmp((const char *)p, text, strlen(text)) ? NULL : p + strlen(text);
-}
-
-/* One of very many digits or a large exponent may be out of the decoder's range: it is not for us. */
-INLINE at number(at p, struct number *n)
-{
-    n->minus = *p == '-';
-    at first = p += n->minus;
-    uint64_t value = 0;
-    for (unsigned d; (d = digit(p)) <= 9; p++)
-        value = value * 10 + d;
-    n->digits = (uint32_t)(p - first), n->places = 0;
-    if (!n->digits || (*first == '0' && n->digits > 1))
-        return NULL;
-    if (*p == '.') {
-        at dot = ++p;
-        for (unsigned d; (d = digit(p)) <= 9; p++)
-            value = value * 10 + d;
-        if (p == dot)
-            return NULL;
-        n->places = (uint32_t)(p - dot), n->digits += n->places;
-    }
-    n->value = value;
-    n->exponent = (*p | 32) == 'e';
-    if (n->exponent) {
-        at power = p += p[1] == '-' || p[1] == '+' ? 2 : 1;
-        while (digit(p) <= 9)
-            p++;
-        if (p == power || p - power > 2)
-            return NULL;
-    }
-    return n->digits > 100 ? NULL : p;
-}
+/* ---- JSON values -------------------------------------------------------------------------------------------------- */
 
 /* Every item between the brackets that open at p goes to `item`, a constant, so that each use is inlined. */
 INLINE at items(struct scanner *s, at p, char close, at (*item)(struct scanner *, at))
@@ -406,16 +248,17 @@ static at skipped(struct scanner *s, at p)
 
 /* ---- numbers ------------------------------------------------------------------------------------------------- */
 
-/* An integer as args have it: 7, "7", "0x1f" (ROCm's streams), null; kind says which of these the decoder takes
- * without a second look. MISSING when it does not fit. */
-INLINE at integer(at p, unsigned kind, int64_t *value)
+/* An integer as args have it: 7, "7", "0x1f" (ROCm's streams), null, 7.0; kind says which of these the decoder takes
+ * without a second look: another one is odd. MISSING when it does not fit. */
+INLINE at integer(struct scanner *s, at p, unsigned kind, int64_t *value)
 {
     *value = MISSING;
-    if (*p == 'n')
-        return kind & NULLS ? word(p) : NULL;
+    if (*p == 'n') {
+        s->odd |= !(kind & NULLS);
+        return kind & FIXED ? NULL : word(p);
+    }
     bool quoted = *p == '"';
-    if (quoted && !(kind & TEXTS))
-        return NULL;
+    s->odd |= quoted && !(kind & TEXTS);
     p += quoted;
     if (quoted && p[0] == '0' && p[1] == 'x') {
         at first = p += 2;
@@ -427,8 +270,15 @@ INLINE at integer(at p, unsigned kind, int64_t *value)
     }
     struct number n;
     p = number(p, &n);
-    if (!p || n.places || n.exponent || n.digits > 30 || (quoted && *p != '"'))
+    if (!p || n.exponent || n.digits > 30 || (quoted && *p != '"'))
         return NULL;
+    if (n.places) { /* what is behind the point is cut off */
+        if (quoted || n.digits > 15 || kind & FIXED)
+            return NULL;
+        s->odd = true;
+        for (uint32_t i = 0; i < n.places; i++)
+            n.value /= 10;
+    }
     if (n.digits <= 19 && n.value <= INT64_MAX) /* 19 digits fit 64 bits without a sign */
         *value = n.minus ? -(int64_t)n.value : (int64_t)n.value;
     return p + quoted;
@@ -491,7 +341,7 @@ INLINE at in_args(struct scanner *s, at p)
         return p;
     }
     if (!(w->kind & AS_WRITTEN))
-        return integer(p, w->kind, &s->values[w->column]);
+        return integer(s, p, w->kind, &s->values[w->column]);
     at after = skipped(s, p);
     if (!after || (w->kind & OLDER && s->written[w->column].length))
         return NULL;
@@ -499,13 +349,37 @@ INLINE at in_args(struct scanner *s, at p)
     return after;
 }
 
+INLINE at text_or_null(struct scanner *s, at p, struct text *text)
+{
+    if (*p != 'n')
+        return string(p, s->end, text);
+    *text = (struct text){(at)"\"\"", 2};
+    return s->odd = true, word(p);
+}
+
+/* A number; in quotes too, or null, which is none. */
+INLINE at time_of(struct scanner *s, at p, struct number *n)
+{
+    bool quoted = *p == '"';
+    if (*p == 'n')
+        return s->odd = true, n->digits = 0, n->is_null = true, word(p);
+    s->odd |= quoted;
+    n->is_null = false;
+    p = decimal(p + quoted, n);
+    return p && quoted ? (*p == '"' ? p + 1 : NULL) : p;
+}
+
 /* A process or a thread: a string or an integer. */
-INLINE at identity(at p, at end, struct text *text)
+INLINE at identity(struct scanner *s, at p, struct text *text)
 {
     int64_t value;
     if (*p == '"')
-        return string(p, end, text);
-    at after = integer(p, 0, &value);
+        return string(p, s->end, text);
+    if (*p == 'n') {
+        *text = (struct text){p, 4};
+        return s->odd = true, word(p);
+    }
+    at after = *p == '-' || digit(p) <= 9 ? integer(s, p, FIXED, &value) : NULL;
     *text = (struct text){p, (size_t)(after - p)};
     return after;
 }
@@ -517,31 +391,34 @@ INLINE at in_event(struct scanner *s, at p)
     if (!(p = value_of(s, p, &key)))
         return NULL;
     if (IS(key, "ph")) {
-        e->phase = p[0] == '"' && p[1] > ' ' && p[1] != '\\' && p[2] == '"' ? p[1] : 0;
-        return e->phase ? p + 3 : NULL;
+        if (*p == 'n')
+            return s->odd = true, e->phase = 0, word(p);
+        p = string(p, s->end, &text);
+        if (!p || memchr(text.start, '\\', text.length))
+            return NULL;
+        e->phase = text.length == 2 ? 0 : text.length > 3 || text.start[1] <= ' ' ? OTHER : text.start[1];
+        return p;
     }
     if (IS(key, "cat"))
-        return string(p, s->end, &e->category);
+        return text_or_null(s, p, &e->category);
     if (IS(key, "name"))
-        return string(p, s->end, &e->name);
+        return text_or_null(s, p, &e->name);
     if (IS(key, "pid"))
-        return identity(p, s->end, &e->pid);
+        return identity(s, p, &e->pid);
     if (IS(key, "tid"))
-        return identity(p, s->end, &e->tid);
+        return identity(s, p, &e->tid);
     if (IS(key, "ts"))
-        return decimal(p, &e->start);
+        return time_of(s, p, &e->start);
     if (IS(key, "dur"))
-        return decimal(p, &e->duration);
+        return time_of(s, p, &e->duration);
     if (IS(key, "args")) {
-        if (*p != '{')
-            return NULL;
         if (e->has_args) /* the last of several counts */
             reset_args(s);
         e->has_args = true;
-        return items(s, p, '}', in_args);
+        return *p == '{' ? items(s, p, '}', in_args) : (s->odd = true, skipped(s, p));
     }
     if (IS(key, "id")) {
-        at after = integer(p, TEXTS, &e->id);
+        at after = integer(s, p, FIXED | TEXTS, &e->id);
         e->id_known = after != NULL; /* other text matters only in flows */
         return after ? after : string(p, s->end, &text);
     }
@@ -570,9 +447,15 @@ INLINE bool thread_of(struct scanner *s, struct text pid, struct text tid, int32
 static bool span(struct scanner *s, int64_t start)
 {
     const struct event *e = &s->e;
-    int64_t row = s->rows, duration;
-    if (!e->duration.digits || !to_ns(&e->duration, &duration) || (e->duration.minus && e->duration.value) ||
-        duration >= FLOAT_EXACT_NS || !thread_of(s, e->pid, e->tid, &s->thread[row]))
+    int64_t row = s->rows, duration = 0;
+    bool none = !e->duration.digits || (e->duration.minus && e->duration.value);
+    if (none || !e->start.digits) { /* without a time, or with an impossible one */
+        s->useless++;
+        /* A start that is missing makes the decoder read the block's times as decimals, and those of all that follow. */
+        s->large |= !e->start.digits && !e->start.is_null;
+        return none || to_ns(&e->duration, &duration);
+    }
+    if (!to_ns(&e->duration, &duration) || duration >= FLOAT_EXACT_NS || !thread_of(s, e->pid, e->tid, &s->thread[row]))
         return false;
     s->start[row] = start;
     s->duration[row] = duration;
@@ -627,20 +510,20 @@ INLINE at event(struct scanner *s, at p)
     if (!after)
         return NULL;
     uint8_t phase = s->phases[s->e.phase];
-    if (phase == ASIDE) { /* names of threads: few, and only they have such args. The caller decodes and counts them. */
-        int64_t *place = added(&s->aside, 2 * sizeof *place);
-        if (place)
-            place[0] = p - s->text_start, place[1] = after - s->text_start;
-        return place ? after : NULL;
-    }
     int64_t start = 0;
     bool timed = s->e.start.digits;
     if (timed && !to_ns(&s->e.start, &start))
         return NULL;
     s->large |= start >= FLOAT_EXACT_NS || start <= -FLOAT_EXACT_NS;
+    if (phase == ASIDE) { /* names of threads, begins and ends: mostly few. The caller decodes and counts them. */
+        int64_t *place = s->e.start.places > 3 ? NULL : added(&s->aside, 2 * sizeof *place);
+        if (place)
+            place[0] = p - s->text_start, place[1] = after - s->text_start;
+        return place ? after : NULL;
+    }
     s->rounded |= s->e.start.places > 3;
     s->events++;
-    bool taken = timed && (phase == SPAN ? span(s, start) : phase == FLOW && flow(s, start));
+    bool taken = phase == SPAN ? span(s, start) : phase == FLOW && timed && flow(s, start);
     return taken || phase == COUNTED ? after : NULL;
 }
 
@@ -673,32 +556,271 @@ static bool thread_links(struct scanner *s, size_t from)
     return true;
 }
 
+struct mark { /* what there was before a block or an event */
+    int64_t rows, events, useless;
+    size_t launched, links, aside, repairs;
+    bool large, rounded, odd;
+    uint32_t counts[TABLES + MOST_TEXTS];
+};
+
+static void mark(const struct scanner *s, struct mark *m)
+{
+    m->rows = s->rows, m->events = s->events, m->useless = s->useless;
+    m->launched = s->launched.used, m->links = s->links.used, m->aside = s->aside.used, m->repairs = s->repairs.used;
+    m->large = s->large, m->rounded = s->rounded, m->odd = s->odd;
+    for (int i = 0; i < TABLES + s->texts; i++)
+        m->counts[i] = s->tables[i].count;
+}
+
+static void undo(struct scanner *s, const struct mark *m)
+{
+    s->rows = m->rows, s->events = m->events, s->useless = m->useless;
+    s->launched.used = m->launched, s->links.used = m->links, s->aside.used = m->aside, s->repairs.used = m->repairs;
+    s->large = m->large, s->rounded = m->rounded, s->odd = m->odd;
+    for (int i = 0; i < TABLES + s->texts; i++)
+        forget(&s->tables[i], m->counts[i]);
+    s->pid = s->tid = (struct text){s->text_start, 0}; /* no thread */
+}
+
+static void begin_block(struct scanner *s, const uint8_t *text, size_t n)
+{
+    s->text_start = text, s->end = text + n;
+    s->rounded = s->odd = false, s->depth = 0, s->useless = 0;
+    s->aside.used = s->repairs.used = 0;
+    s->pid = s->tid = (struct text){text, 0}; /* no thread */
+    for (uint8_t **kept = (uint8_t **)s->mended.items; s->mended.used; s->mended.used -= sizeof *kept)
+        free(*kept++);
+}
+
+/* Whether the block's times are what the decoder makes of them; if so, its arrows get their threads. */
+static bool end_block(struct scanner *s, const struct mark *before)
+{
+    bool decimals = s->large || s->odd; /* as the decoder reads them */
+    if ((decimals && s->rounded) || (s->odd && s->large != before->large) || !thread_links(s, before->links))
+        return false;
+    s->fine |= s->rounded;
+    return true;
+}
+
 /* Take the n bytes of a JSON list of events, as many rows as there are at the end of the columns; or leave all as it
  * was. only_look: leave all as it was in any case. */
 bool scan_block(struct scanner *s, const uint8_t *text, size_t n, bool only_look)
 {
-    int64_t rows = s->rows, events = s->events;
-    size_t launched = s->launched.used, links = s->links.used;
-    bool large = s->large;
-    uint32_t counts[TABLES + MOST_TEXTS];
-    for (int i = 0; i < TABLES + s->texts; i++)
-        counts[i] = s->tables[i].count;
-    s->text_start = text, s->end = text + n;
-    s->rounded = false, s->depth = 0, s->aside.used = 0;
-    s->pid = s->tid = (struct text){text, 0}; /* no thread */
+    struct mark before;
+    begin_block(s, text, n);
+    mark(s, &before);
     at p = space(text);
     p = *p == '[' ? items(s, p, ']', event) : NULL;
     /* more text may follow the block */
-    bool taken = p && p <= s->end && space(p) >= s->end && !(s->large && s->rounded) && thread_links(s, links);
-    s->fine |= taken && s->rounded;
-    if (!taken || only_look) {
-        s->rows = rows, s->events = events, s->large = large;
-        s->launched.used = launched, s->links.used = links, s->aside.used = 0;
-        for (int i = 0; i < TABLES + s->texts; i++)
-            forget(&s->tables[i], counts[i]);
-    }
+    bool taken = p && p <= s->end && space(p) >= s->end && end_block(s, &before);
+    if (!taken || only_look)
+        undo(s, &before);
     return taken;
 }
+
+/* ---- malformed events ------------------------------------------------------------------------------------------ */
+
+static bool is_blank(uint8_t c) { return c <= ' ' && memchr(" \t\r\n", c, 5); } /* with the NUL: a hole in a file */
+
+/* Whether an event of Kineto's own layout begins at this brace. */
+INLINE bool kineto_start(at text, at p)
+{
+    bool before = p - text >= 3 && p[-1] == ' ' && p[-2] == ' ' && p[-3] == '\n';
+    return before && (p[1] == '\n' || (p[1] == '\r' && p[2] == '\n'));
+}
+
+/* Whether an event of another layout may begin at this brace: one of its keys follows, and it is no value of one. */
+static bool any_start(at text, at p)
+{
+    static const char *const keys[] = {"ph", "name", "cat", "pid", "tid", "ts", "dur", "id", "args", "s", "bp"};
+    at key = space(p + 1);
+    if (*key != '"')
+        return false;
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        size_t length = strlen(keys[i]);
+        if (strncmp((const char *)key + 1, keys[i], length) || key[length + 1] != '"' || *space(key + length + 2) != ':')
+            continue;
+        while (p > text && is_blank(p[-1]) && p[-1])
+            p--;
+        return p == text || p[-1] != ':';
+    }
+    return false;
+}
+
+static at next_start(const struct scanner *s, at p, bool kineto)
+{
+    while (p < s->end && (p = memchr(p, '{', (size_t)(s->end - p)))) {
+        if (kineto ? kineto_start(s->text_start, p) : any_start(s->text_start, p))
+            return p;
+        p++;
+    }
+    return NULL;
+}
+
+/* How often a text says its phase with one letter, in strings too; at most twice. */
+static int phases_in(at p, at end)
+{
+    int found = 0;
+    while (found < 2 && p < end && (p = memchr(p, '"', (size_t)(end - p)))) {
+        p++;
+        if (p[0] != 'p' || p[1] != 'h' || p[2] != '"')
+            continue;
+        at value = space(p + 3);
+        value = *value == ':' ? space(value + 1) : value;
+        found += value[0] == '"' && ((value[1] | 32u) - 'a') < 26 && value[2] == '"' && value + 3 <= end;
+    }
+    return found;
+}
+
+enum outcome { NO, YES, UNSURE };
+
+/* Take the event whose text a draft is, if repair.py would. */
+static enum outcome take_draft(struct scanner *s, const struct draft *d, bool may_lack_name, const struct mark *before)
+{
+    if (d->doubt || d->failed)
+        return UNSURE;
+    uint8_t *text = malloc(d->text.used + 1), **kept = text ? added(&s->mended, sizeof text) : NULL;
+    if (!kept)
+        return free(text), UNSURE;
+    *kept = memcpy(text, d->text.items, d->text.used + 1);
+    at end = s->end, text_end = text + d->text.used;
+    s->end = text_end;
+    at after = event(s, text);
+    s->end = end;
+    if (after == text_end && s->aside.used == before->aside && s->e.phase != OTHER && (may_lack_name || s->e.name.length > 2)) {
+        if (s->useless > before->useless) {
+            struct repair useless = {OF_NO_USE, 0, (intptr_t)text, after - text}, *place = added(&s->repairs, sizeof useless);
+            if (!place)
+                return UNSURE;
+            *place = useless;
+        }
+        return YES;
+    }
+    undo(s, before);
+    return verdict(text, text_end, true) == BROKEN ? NO : UNSURE;
+}
+
+/* Mend and take the event between p and end, in the ways and in the order of repair.py's mend(). */
+static enum outcome mended(struct scanner *s, at p, at end, const struct mark *before)
+{
+    struct draft *d = s->drafts, *made = d + 1, *named = d + 2, *strings = d + 3;
+    for (int i = 0; i < 4; i++)
+        d[i].doubt = d[i].failed = false;
+    decoded(d, p, end);
+    if (d->failed || end - p > 1 << 20)
+        return UNSURE;
+    at text = d->text.items, text_end = text + d->text.used;
+    bool may_lack_name = true;
+    for (at q = text; may_lack_name && (q = memchr(q, '"', (size_t)(text_end - q))); q++)
+        may_lack_name = strncmp((const char *)q, "\"name\"", 6);
+    bool is_named = mend_name(named, text, text_end);
+    const struct draft *from = is_named ? named : d;
+    for (int candidate = 0; candidate < 4; candidate++) {
+        const struct draft *one = candidate == 0 ? d : candidate == 1 ? named : strings;
+        if (candidate == 2 && !mend_strings(strings, from->text.items, from->text.items + from->text.used))
+            continue;
+        if (candidate == 3)
+            mend_strings(strings, text, text_end);
+        if ((candidate == 1 || candidate == 3) && !is_named)
+            continue;
+        if (one->doubt || one->failed)
+            return UNSURE;
+        outside(made, one->text.items, one->text.items + one->text.used);
+        enum outcome taken = take_draft(s, made, may_lack_name, before);
+        if (taken != NO)
+            return taken;
+    }
+    return named->doubt || strings->doubt ? UNSURE : NO;
+}
+
+/* What becomes of the event between p and end, which is not whole; UNSURE: repair.py must say. `next` and `later` are
+ * the next two starts. */
+static enum outcome recovered(struct scanner *s, at p, at end, at next, at later, const struct mark *before)
+{
+    enum verdict raw = verdict(p, end, false);
+    if (raw == SOUND && is_utf8(p, end))
+        return UNSURE;
+    if (raw == DOUBTFUL && verdict(p, later, false) != BROKEN) /* more text may make it whole */
+        return UNSURE;
+    if (end[-1] != '}')
+        return UNSURE;
+    enum outcome outcome = mended(s, p, end, before);
+    if (outcome != NO)
+        return outcome;
+    for (at q = p + 1; (q = memchr(q, '{', (size_t)(next - q))); q++)
+        if (any_start(s->text_start, q))
+            return UNSURE;
+    return is_closed(p, next) ? UNSURE : NO;
+}
+
+/* Take events from the beginning of a text that is cut anywhere, and mend those that are malformed, as far as it is
+ * sure to do what repair.py does: up to the start of an event. Return how many bytes are done with; 0 for none.
+ *
+ * It is sure where each event has its phase once, and the next one too: then repair.py tries no text but the one from
+ * this start to the next. */
+size_t scan_mend(struct scanner *s, const uint8_t *text, size_t n)
+{
+    struct mark before, one;
+    begin_block(s, text, n);
+    mark(s, &before);
+    at p = text;
+    while (p < s->end && (is_blank(*p) || *p == ','))
+        p++;
+    bool kineto = p < s->end && kineto_start(text, p);
+    if (memchr(text, '\f', n) || memchr(text, '\v', n)) /* which are white space to Python */
+        return 0;
+    if (p >= s->end || *p != '{' || (!kineto && (!any_start(text, p) || next_start(s, text, true))))
+        return 0;
+    at first = p, next = next_start(s, p + 1, kineto);
+    for (; next && (size_t)(s->rows - before.rows) < n / 26; p = next, next = next_start(s, p + 1, kineto)) {
+        at end = next;
+        while (end > p && (is_blank(end[-1]) || end[-1] == ','))
+            end--;
+        mark(s, &one);
+        at after = event(s, p), brace = after;
+        enum fate fate = OF_NO_USE;
+        if (after != end) {
+            while (brace && brace < end && (*brace == '}' || is_blank(*brace) || *brace == ','))
+                brace++; /* too many closing brackets are no loss */
+            undo(s, &one);
+            at later = next_start(s, next + 1, kineto);
+            if (!later || phases_in(p, next) != 1 || !phases_in(next, later))
+                break;
+            if (brace != end) {
+                enum outcome outcome = recovered(s, p, end, next, later, &one);
+                fate = outcome == NO ? DROPPED : REPAIRED;
+                after = outcome == UNSURE ? NULL : p;
+            } else if ((after = event(s, p))) {
+                end = after;
+            }
+            if (!after) {
+                undo(s, &one);
+                break;
+            }
+        }
+        /* a span that is of no use is shown as mended */
+        struct repair mend = {fate, p - text, (intptr_t)p, (fate == DROPPED ? next : end) - p}, useless = {OF_NO_USE, p - text, (intptr_t)p, end - p};
+        if (s->repairs.used > one.repairs)
+            useless = *(struct repair *)(s->repairs.items + one.repairs), useless.place = p - text;
+        s->repairs.used = one.repairs;
+        struct repair *place = fate ? added(&s->repairs, sizeof mend) : &mend;
+        if (place)
+            *place = mend;
+        struct repair *also = s->useless > one.useless ? added(&s->repairs, sizeof mend) : &useless;
+        if (also)
+            *also = useless;
+        if (!place || !also) {
+            undo(s, &one);
+            break;
+        }
+    }
+    if (p > first && end_block(s, &before))
+        return (size_t)(p - text) - (kineto ? 3 : 0); /* the line's beginning tells Kineto's events */
+    undo(s, &before);
+    return 0;
+}
+
+/* ---- several scanners ------------------------------------------------------------------------------------------ */
 
 /* Give each text of a table its code in another one, which new texts are added to. False without memory. */
 static bool translate(struct table *other, const struct table *t, struct list *codes)
@@ -775,6 +897,9 @@ void scan_free(struct scanner *s)
 {
     for (struct table *t = s->tables; t < s->tables + TABLES + MOST_TEXTS; t++)
         free(t->arena.items), free(t->entries.items), free(t->slots), free(s->codes[t - s->tables].items);
-    free(s->launched.items), free(s->links.items), free(s->aside.items);
+    begin_block(s, NULL, 0);
+    for (struct draft *d = s->drafts; d < s->drafts + sizeof s->drafts / sizeof *s->drafts; d++)
+        free(d->text.items);
+    free(s->launched.items), free(s->links.items), free(s->aside.items), free(s->repairs.items), free(s->mended.items);
     free(s);
 }
