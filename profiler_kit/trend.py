@@ -50,17 +50,11 @@ class Trend:
     @kept
     def table_of_runs(self) -> pd.DataFrame:
         """TREND: one row per run and recording, by time."""
-        return trend(
-            OneRun(
-                name,
-                recording,
-                int(ranks.files()["first_ns"].min()),
-                len(ranks.missing),
-                ranks.of("steps"),
-                ranks.totals(),
-            )
-            for (name, recording), ranks in self.runs().items()
-        )
+        return trend(self._run(name, number, one) for (name, number), one in self.runs().items())
+
+    def _run(self, name: str, number: int, ranks: Ranks) -> OneRun:
+        first_ns, missing = int(ranks.files()["first_ns"].min()), len(ranks.missing)
+        return OneRun(name, number, first_ns, missing, ranks.of("steps"), ranks.totals(), ranks.answer.verdict)
 
 
 def load_trend(

@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
+from profiler_kit.analyses.ranks.causes import Verdict
 from profiler_kit.analyses.ranks.ranks import RANK_TOTALS
 from profiler_kit.schema import Column, Schema
 
@@ -32,7 +33,11 @@ TREND: Final = Schema(
         "exposed_communication_ns": Column(
             "int64", "Communication not covered by computation.", "exposed", of="total_ns"
         ),
-        "straggler": Column("Int64", "The rank that the others waited for longest.", unit="id"),
+        "verdict": Column("str", "Who holds the job up: rank, node, link, spread, nobody, cannot tell."),
+        "slow_rank": Column("Int64", "The rank that the verdict names.", unit="id"),
+        "cause": Column("str", "By what: compute, host, data, copies, link."),
+        "gain_share": Column("Float64", "What the job would gain if that were as its peers are.", "gain", unit="share"),
+        "straggler": Column("Int64", "The rank that others waited for longest, slow or not.", show="room", unit="id"),
         "held_ns": Column("int64", "How long they did: its straggler score.", "held others", of="total_ns"),
     },
 )
@@ -40,7 +45,7 @@ TREND: Final = Schema(
 
 @dataclass(frozen=True)
 class OneRun:
-    """What is compared of a run: RANK_STEPS and RANK_TOTALS of its ranks."""
+    """What is compared of a run: RANK_STEPS and RANK_TOTALS of its ranks, and who holds it up."""
 
     name: str
     recording: int
@@ -48,6 +53,7 @@ class OneRun:
     missing: int
     steps: pd.DataFrame
     totals: pd.DataFrame
+    verdict: Verdict
 
 
 def trend(runs: Iterable[OneRun]) -> pd.DataFrame:
@@ -73,6 +79,10 @@ def _row(one: OneRun) -> dict[str, int | float | str | None]:
         "step_p95_ns": int(np.percentile(steps, 95)) if len(steps) else None,
         "step_change": None,
         **{name: round(totals[name].mean()) for name in ("total_ns", "communication_ns", "exposed_communication_ns")},
+        "verdict": one.verdict.state,
+        "slow_rank": one.verdict.rank,
+        "cause": one.verdict.cause or "",
+        "gain_share": one.verdict.gain_share if one.verdict.cause else None,
         "straggler": None if last is None else int(totals["rank"].iloc[last]),
         "held_ns": 0 if last is None else int(held.iloc[last]),
     }
