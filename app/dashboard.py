@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from pathlib import Path
 
@@ -31,6 +32,14 @@ PAGES = {
     "Several runs": {"compare": "Compare", "ladder": "Ladder", "ranks": "Ranks"},
     "Everything": {"tables": "Tables", "perfetto": "Perfetto", "doctor": "Doctor"},
 }
+
+
+def explained(name: str) -> str:
+    """What the page is for: the first sentence of its file."""
+    text = ast.get_docstring(ast.parse((_HERE / "app_pages" / f"{name}.py").read_text(encoding="utf-8"))) or ""
+    return widgets.plain(" ".join(text.split()))
+
+
 st.set_page_config(page_title="profiler_kit", page_icon=str(_HERE / "parts" / "icon.svg"), layout="wide")
 st.html(_HERE / "parts" / "page.html")
 page = st.navigation(
@@ -60,4 +69,6 @@ with widgets.one_line_errors():
         page.run()
         if page.url_path != "ladder":
             note_parts.notes(state.run(), page.url_path)
+    with st.sidebar.container(key="about"):
+        st.caption(explained(page.url_path or "runs"))
 give_back_memory()

@@ -37,11 +37,14 @@ SIZE = {"width": 1440, "height": 900}
 
 # Picture -> (page, more of the address, dark).
 PICTURES: dict[str, tuple[str, dict[str, str], bool]] = {
+    "runs": ("", {}, False),
     "overview": ("overview", {}, False),
     "overview-dark": ("overview", {}, True),
     "timeline": ("timeline", {}, False),
     "regions": ("regions", {}, False),
     "regions-dark": ("regions", {}, True),
+    "steps": ("steps", {}, False),
+    "idle": ("idle", {}, False),
     "kernels": ("kernels", {}, False),
     "kernels-dark": ("kernels", {"by": "By kind of work"}, True),
     "operators": ("operators", {}, False),
@@ -92,7 +95,7 @@ def main() -> None:
                     page, address, dark = PICTURES[name]
                     there = (folder / address.get("run", "")).exists()  # a folder of other runs has no sample
                     query = urlencode({"run": run, **address} if there else {**address, "run": run})
-                    url = f"http://127.0.0.1:{port}/{page}?{query}"
+                    url = f"http://127.0.0.1:{port}/{page}{f'?{query}' if page else ''}"  # that of all runs has none
                     draw(browser, url, DOCS / f"{name}.png", dark=dark)
                 browser.close()
         finally:

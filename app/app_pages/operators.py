@@ -43,7 +43,7 @@ def operators(filled: Filled, trace: Trace) -> None:
         widgets.plain(f"Kernels of {name}"), help="Launched with this operator as the innermost. Pick a row above."
     )
     if mine.empty:
-        st.caption("It launched nothing itself: what it calls did.")
+        widgets.note(work.LAUNCHED_NOTHING)
         return
     tables.show(every_table()["kernels"].holding(mine, trace), "operator-kernels", rows=8)
 

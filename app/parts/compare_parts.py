@@ -13,7 +13,7 @@ from profiler_kit.analyses.compare.partner import best_partner
 from profiler_kit.analyses.compare.side_by_side import common_batches, compared, compared_layers
 from profiler_kit.analyses.compare.snapshots import compare_snapshots
 from profiler_kit.analyses.compare.traces import Comparison, Kind
-from profiler_kit.findings.compare import not_compared, of_comparison, of_memory
+from profiler_kit.findings.compare import DIFFERENT_ROUNDS, NOTHING_OF_THAT_KIND, not_compared, of_comparison, of_memory
 from profiler_kit.findings.records import in_brief
 from profiler_kit.load.discover.listing import recorded_at
 from profiler_kit.load.discover.runs import RunFolder
@@ -91,7 +91,7 @@ def verdicts(sides: Sides, found: Found) -> None:
             st.markdown(" ".join(map(widgets.sentence, (first, *others))), help=None if number else VIEW_HELP)
     rounds = {one.round for one in found.values()}
     if len(rounds) > 1:
-        st.warning("These runs repeat different things: some are compared per step, others per region or in all.")
+        widgets.note(DIFFERENT_ROUNDS)
 
 
 def latency(sides: Sides) -> None:
@@ -134,7 +134,7 @@ def _kind(kind: Kind, table: str, title: str) -> Callable[[Sides, Found], None]:
         rows = compared(found)
         mine = rows[rows["kind"] == kind].reset_index(drop=True)
         if mine.empty:
-            st.caption("Nothing of that kind in these runs.")
+            widgets.note(NOTHING_OF_THAT_KIND)
             return
         st.subheader(title, help=VIEW_HELP)
         widgets.figure(compare.compared_bars(mine), f"compare-{kind}")

@@ -7,7 +7,7 @@ import streamlit as st
 
 from app import cache, query_params
 from app.parts import tables, widgets
-from profiler_kit.findings.records import ladder_setup, of_ladder, of_study
+from profiler_kit.findings.records import NO_OVERLAYS, NO_ROOFLINE, ladder_setup, of_ladder, of_study
 from profiler_kit.formats.ladder_record import RESULTS, LadderRecord
 from profiler_kit.formats.study_file import StudyRecord
 from profiler_kit.load.discover.runs import LadderFolder
@@ -83,7 +83,7 @@ def say(record: LadderRecord, rows: pd.DataFrame) -> None:
 def roofline(record: LadderRecord, rows: pd.DataFrame) -> None:
     """The roofline, or why there is none."""
     if record.ceilings is None or rows["tflops"].isna().all():
-        st.info("No row has both its work counted and the device's rates measured.", icon="ℹ️")
+        widgets.note(NO_ROOFLINE)
         return
     ceilings = record.ceilings
     chart = figures_ladder.roofline(rows, ceilings.matrix_tflops, ceilings.copy_gb_per_s)
@@ -95,7 +95,7 @@ def overlays(folder: LadderFolder, rows: pd.DataFrame) -> None:
     count = sample_count(folder.path)
     names = with_masks(folder.path, [str(name) for name in rows.loc[rows["status"] == "ok", "technique"]])
     if not count or not names:
-        st.info("This ladder kept no masks.", icon="ℹ️")
+        widgets.note(NO_OVERLAYS)
         return
     st.subheader("Masks", help="Mask i has the same colour on both sides; the image itself is dimmed.")
     left, right = st.columns([3, 1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 import streamlit as st
@@ -35,6 +36,24 @@ def go_to(key: str) -> None:
     st.switch_page("app_pages/overview.py", query_params={"run": key})
 
 
+TOUR = (
+    ("Pick a run", "Click its row below. What it holds, and whether its files are whole, is in the row."),
+    ("Read its Overview", "Where the time went, and what is most worth fixing. Cards and bars are links to the rows."),
+    ("Look closer", "Timeline, Regions, Kernels and Memory show the same selection; Compare says what is noise."),
+)
+_toured = threading.Event()  # for as long as the server runs
+
+
+def tour() -> None:
+    """Three steps for the first visit, until they are taken away."""
+    if _toured.is_set():
+        return
+    with st.container(border=True, key="tour"):
+        for number, (column, (title, text)) in enumerate(zip(st.columns(3), TOUR, strict=True), 1):
+            column.markdown(f"**{number}. {title}**  \n{text}")
+        st.button("Got it", on_click=_toured.set, type="tertiary")
+
+
 def ladders() -> None:
     """Links to the ladders and studies of the folder, which are of no one run."""
     found = cache.ladders()
@@ -42,9 +61,8 @@ def ladders() -> None:
         st.subheader("Ladders and studies", help="Optimizations measured side by side, and batching studies.")
         with st.container(horizontal=True):
             for one in found:
-                st.page_link(
-                    "app_pages/ladder.py", label=widgets.plain(one.key), icon="🪜", query_params={"ladder": one.key}
-                )
+                label, query = widgets.plain(one.key), {"ladder": one.key}
+                st.page_link("app_pages/ladder.py", label=label, icon=":material/stairs:", query_params=query)
 
 
 def open_another() -> None:

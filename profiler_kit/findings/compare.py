@@ -101,6 +101,14 @@ def not_compared(letters: Sequence[str]) -> Finding | None:
     return _finding("no-trace-to-compare", said if len(letters) == 1 else said.replace("with it", "with them"))
 
 
+NOTHING_OF_THAT_KIND: Final = _finding("nothing-of-that-kind", "Nothing of that kind in these runs.")
+DIFFERENT_ROUNDS: Final = _finding(
+    "different-rounds",
+    "These runs repeat different things: some are compared per step, others per region or in all.",
+    level="warning",
+)
+
+
 def _headline(found: Comparison, records: Records, b: str) -> Finding | None:
     totals = {row.path[0]: row for row in found.of("total")}
     row = totals.get(LATENCY) or totals.get("round") or totals.get("GPU busy") or totals.get("trace")

@@ -281,6 +281,12 @@ def _few_masks(rows: pd.DataFrame) -> list[Finding]:
     return found
 
 
+NO_OVERLAYS: Final = Finding("no-overlays", "missing", say("This ladder kept no masks."))
+NO_ROOFLINE: Final = Finding(
+    "no-roofline", "missing", say("No row has both its work counted and the device's rates measured.")
+)
+
+
 def of_study(record: StudyRecord) -> list[Finding]:
     """What a study could not measure."""
     return [Finding(f"study-{n}", "ladder", say(note), "warning") for n, note in enumerate(record.notes, 1)]

@@ -103,6 +103,11 @@ def launch_cost(totals: pd.DataFrame) -> Finding:
     return Finding("launch-cost", "table", said, evidence=Evidence("launch_totals"), page="operators")
 
 
+LAUNCHED_NOTHING: Final = Finding(
+    "launched-nothing", "table", say("It launched nothing itself: what it calls did."), page="operators"
+)
+
+
 def of_table(filled: Filled) -> Finding | None:
     """The sentence to show with a filled table; None where there is nothing to say."""
     if not len(filled):

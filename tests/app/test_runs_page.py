@@ -6,6 +6,7 @@ import dataclasses
 import gc
 import os
 import shutil
+import threading
 import weakref
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from app import cache, outside
-from app.parts import widgets
+from app.parts import run_parts, widgets
 from profiler_kit.analyses.compare.partner import best_partner
 from profiler_kit.errors import InputError, OptionError, RunFormatError
 from profiler_kit.formats.layer_file import write_layers
@@ -267,3 +268,13 @@ def test_a_page_that_was_left_keeps_no_trace_alive(root: Path, monkeypatch: pyte
     del trace
     gc.collect()
     assert gone() is None and held[0]().startswith("name,stream,device,")
+
+
+def test_a_first_visit_has_three_steps_that_can_be_taken_away(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_parts, "_toured", threading.Event())
+    test = visit()
+    steps = [one.value.partition("  \n")[0] for one in test.markdown]
+    assert steps == ["**1. Pick a run**", "**2. Read its Overview**", "**3. Look closer**"]
+    next(one for one in test.button if one.label == "Got it").click().run()
+    assert not test.exception and not test.markdown and not visit().markdown
+    assert any(one.value.startswith("Runs\\: what there is below the folder") for one in test.sidebar.caption)
