@@ -56,6 +56,21 @@ def short_kernel(name: str) -> str:
     return " ".join(filter(None, said)) or name
 
 
+_NAMED_DTYPE: Final = re.compile(
+    r"(?<![a-z0-9])(tf32|bf16|fp?16|f(?:8\w*|32|64)|[ui](?:8|16|32|64)|bool|c(?:64|128))(?![a-z0-9])"
+)
+_GEMM_DTYPE: Final = {"sgemm": "f32", "hgemm": "f16", "dgemm": "f64"}
+
+
+def kernel_dtype(name: str) -> str:
+    """The dtype that a kernel's name tells first; "" where it tells none."""
+    short = short_kernel(name)
+    found = _NAMED_DTYPE.search(short)
+    if found is not None:
+        return "f16" if found[1] == "fp16" else found[1]
+    return next((dtype for word, dtype in _GEMM_DTYPE.items() if word in short), "")
+
+
 def _parted(text: str) -> tuple[str, str]:
     """The function's name, and its template arguments; the parameters go."""
     start = re.match(r"(?: \([^<]*\)$|[^<(])*", text)  # Memcpy HtoD (Pageable -> Device): no parameters

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from profiler_kit.analyses.gpu.categories import category_of
 from profiler_kit.errors import OptionError
-from profiler_kit.kernel_name import short_kernel
-from profiler_kit.timeline.index import Bins, Exact, Row, Timeline, Track
+from profiler_kit.kernel_name import kernel_dtype, short_kernel
+from profiler_kit.timeline.index import Bins, Exact, Kind, Row, Timeline, Track
 from profiler_kit.timeline.palette import region_colours
 from profiler_kit.timeline.search import Matches
 
@@ -46,7 +47,22 @@ def describe(timeline: Timeline) -> dict[str, object]:
         "labels": labels,
         "paths": [list(path) for path in paths],
         "colours": [hue[path[-1]] if path else "" for path in paths],
+        "schemes": {"work": _scheme(timeline, _work), "dtype": _scheme(timeline, _dtype)},
     }
+
+
+def _scheme(timeline: Timeline, group: Callable[[Kind, str], str]) -> dict[str, object]:
+    """Another way to colour: the group of each code ("" for none), and the colour of each group."""
+    groups = [group(kind, name) for kind, name, _ in timeline.labels]
+    return {"groups": groups, "colours": region_colours(one for one in groups if one)}
+
+
+def _work(kind: Kind, name: str) -> str:
+    return category_of(name, "kernel" if kind == "gpu" else kind) if kind in ("gpu", "operator") else ""
+
+
+def _dtype(kind: Kind, name: str) -> str:
+    return kernel_dtype(name) if kind == "gpu" else ""
 
 
 def _busy(timeline: Timeline, track: Track) -> dict[str, float]:

@@ -91,7 +91,7 @@ def test_search_counts_marks_and_steps(page: Page, url: str) -> None:
     expect(page.locator(".tl .details")).to_contain_text("softmax")
     expect(box).to_be_focused()
     hits = "c => c.closest('.tl').timeline.tile.rows.map(r => [...r.hit ?? []].reduce((a, b) => a + b, 0)).join()"
-    becomes(page, lambda: sum(int(part) for part in str(canvas.evaluate(hits)).split(",")), 1)
+    becomes(page, lambda: sum(int(part) for part in str(canvas.evaluate(hits)).split(",")), 2)  # and its stretch
     box.fill("<b>nothing")
     expect(found).to_have_text("no match")
     box.press("Escape")
@@ -129,23 +129,38 @@ def test_a_launch_picked_points_at_what_it_launched(page: Page, url: str) -> Non
 
 def test_lanes_are_grouped_hidden_and_folded(page: Page, url: str) -> None:
     canvas = opened(page, url)
-    expect(canvas).to_have_attribute("data-lanes", "5")
+    expect(canvas).to_have_attribute("data-lanes", "6")
     said = page.locator("#tl-lanes tbody tr").all_inner_texts()  # the picture as a table
-    assert [" ".join(line.split()) for line in said[:2]] == ["Regions on GPUs 3 1.200 ms", "Stream 7 3 1.000 ms"]
+    assert [" ".join(line.split()) for line in said[1:3]] == ["Regions on GPUs 3 1.200 ms", "Stream 7 3 1.000 ms"]
     page.get_by_label("Lanes of GPU work").select_option("region")
     expect(canvas).to_have_attribute("data-by", "region")
-    expect(canvas).to_have_attribute("data-lanes", "6")  # image encoder and mask decoder for one stream
+    expect(canvas).to_have_attribute("data-lanes", "7")  # image encoder and mask decoder for one stream
     for by, label in (("thread", "From thread 1"), ("operator", "aten::linear"), ("stream", "Stream 7")):
         page.get_by_label("Lanes of GPU work").select_option(by)
         expect(canvas).to_have_attribute("data-by", by)
         labels = canvas.evaluate("c => c.closest('.tl').timeline.lanes.tracks.map(t => t.label)")
         assert label in labels
-    expect(canvas).to_have_attribute("data-rows", "7")
+    expect(canvas).to_have_attribute("data-rows", "8")
     page.get_by_label("Launches", exact=True).uncheck()
-    expect(canvas).to_have_attribute("data-lanes", "4")
-    expect(canvas).to_have_attribute("data-rows", "6")
+    expect(canvas).to_have_attribute("data-lanes", "5")
+    expect(canvas).to_have_attribute("data-rows", "7")
     canvas.click(position={**place(canvas, "Regions on GPUs", 0), "x": 40})
-    expect(canvas).to_have_attribute("data-rows", "5")
+    expect(canvas).to_have_attribute("data-rows", "6")
+
+
+def test_colours_say_region_or_kind_of_work(page: Page, url: str) -> None:
+    canvas = opened(page, url)
+    legend = page.locator(".tl .legend")
+    expect(legend).to_contain_text("image encoder")
+    hue = "c => { const one = c.closest('.tl').timeline;"
+    hue += " return one.painter.colour(one.meta.labels.findIndex(l => l[0] === 'gpu' && l[1] === 'softmax')); }"
+    before = canvas.evaluate(hue)
+    page.get_by_label("Colour of spans").select_option("work")
+    expect(legend).to_contain_text("matrix product")
+    assert canvas.evaluate(hue) != before
+    expect(page).to_have_url(re.compile("colour=work"))
+    canvas = opened(page, url, "&colour=work")
+    expect(legend).to_contain_text("matrix product")
 
 
 def test_keys_move_and_help_explains(page: Page, url: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler_kit.kernel_name import demangled, short_kernel
+from profiler_kit.kernel_name import demangled, kernel_dtype, short_kernel
 from profiler_kit.text import (
     byte_unit,
     fmt_all_ns,
@@ -136,6 +136,21 @@ def test_shares_counts_and_paths() -> None:
 )  # fmt: skip
 def test_kernel_names_keep_what_tells(name: str, short: str) -> None:
     assert short_kernel(name) == short
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("nvjet_sm90_tst_128x224_64x4_2x1_v_bz_coopA_bias_TNT", "bf16"),
+        ("volta_sgemm_128x32_nt", "f32"),
+        ("ampere_fp16_s16816gemm_fp16_128x64_ldg8_f2f_stages_64x4_tn", "f16"),
+        ("void f<c10::Half, float>(int)", "f16"),
+        ("ncclDevKernel_AllReduce_Sum_f32_RING_LL(x)", "f32"),
+        ("triton_poi_fused_gelu_view_14", ""),
+    ],
+)
+def test_a_name_tells_its_dtype(name: str, dtype: str) -> None:
+    assert kernel_dtype(name) == dtype
 
 
 @given(st.text(alphabet="_ZNIE4fbSLPT0<>(),: x", max_size=40))

@@ -23,6 +23,7 @@ function listen(timeline) {
   on(root.querySelector('.in'), 'click', whenOpen(() => timeline.zoom(0.5, middle())));
   on(root.querySelector('.out'), 'click', whenOpen(() => timeline.zoom(2, middle())));
   on(root.querySelector('.by'), 'change', event => timeline.view && timeline.group(event.target.value));
+  on(root.querySelector('.colour'), 'change', event => timeline.view && timeline.paintBy(event.target.value));
   on(root.querySelector('.ask'), 'click', () => help(timeline));
   on(root.querySelector('.help'), 'click', () => help(timeline));
   const box = root.querySelector('.search');

@@ -147,7 +147,7 @@ class Painter {
   // Bins are drawn into a picture once, a pixel wide each, which every frame stretches to where the view has them.
   paintBins(row) {
     const { c, tile, timeline } = this, { y, height, track } = this.lanes.rows[row.row];
-    const tall = Math.max(1, Math.round(height * (window.devicePixelRatio || 1))), of = `${tall} ${this.theme.dark}`;
+    const tall = Math.max(1, Math.round(height * (window.devicePixelRatio || 1))), of = `${tall} ${this.theme.dark} ${timeline.scheme}`;
     if (row.pictureOf !== of) {
       row.picture = this.picture(row, tall, track.kind.endsWith('region'));
       row.pictureOf = of;
@@ -239,7 +239,8 @@ class Painter {
   // The region gives the hue; kernels of one region differ a little in lightness so that neighbours can be told apart.
   colour(code) {
     const { meta } = this.timeline, cache = meta[this.theme.dark ? 'dark' : 'light'] ??= [];
-    const [kind, name, path] = meta.labels[code];
-    return cache[code] ??= shade(meta.colours[path] || '#8A8F98', /re(gion|quest)$|critical/.test(kind) ? 0 : (hash(name) % 5 - 2) * 0.055);
+    const [kind, name, path] = meta.labels[code], scheme = meta.schemes[this.timeline.scheme];
+    const hue = scheme ? scheme.colours[scheme.groups[code]] : meta.colours[path];
+    return cache[code] ??= shade(hue || '#8A8F98', /re(gion|quest)$|critical/.test(kind) ? 0 : (hash(name) % 5 - 2) * 0.055);
   }
 }

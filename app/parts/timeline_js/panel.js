@@ -97,6 +97,25 @@ function showGroups(timeline) {
   }));
 }
 
+// What the colours mean: regions, or the groups of another scheme; those with a region only, since others are grey.
+const MOST_HUES = 14;
+function showLegend(timeline) {
+  const { meta, scheme } = timeline, hues = new Map(Object.entries(meta.schemes[scheme]?.colours ?? {}));
+  if (scheme === 'region') {
+    meta.labels.forEach(([kind, , path]) => {
+      if (!APART.includes(kind) && meta.paths[path].length) hues.set(meta.paths[path].at(-1), meta.colours[path]);
+    });
+  } else hues.set(scheme === 'dtype' ? 'not in the name' : 'no work', '#8A8F98');
+  const items = [...hues].slice(0, MOST_HUES).map(([name, colour]) => {
+    const item = element('li'), swatch = element('i');
+    swatch.style.background = colour;
+    item.append(swatch, name);
+    return item;
+  });
+  if (hues.size > MOST_HUES) items.push(element('li', `and ${hues.size - MOST_HUES} more`));
+  timeline.find('.legend').replaceChildren(...items);
+}
+
 // The lanes as a table, which stands for the picture.
 function showTable(timeline) {
   timeline.find('#tl-lanes tbody').replaceChildren(...timeline.meta.tracks.map(track => {
@@ -119,7 +138,8 @@ async function search(timeline, text, back = false) {
   }
   const from = fresh || !timeline.match ? { t: Math.max(timeline.view.t0, -1), row: -1 }
     : { t: timeline.match.start, row: timeline.match.row };
-  const every = timeline.lanes.shown.flatMap(track => Array.from({ length: track.rows }, (_, i) => track.first + i));
+  // stretches of the critical path bear the names of others
+  const every = timeline.lanes.shown.filter(track => track.kind !== 'critical').flatMap(track => Array.from({ length: track.rows }, (_, i) => track.first + i));
   const answer = await timeline.server.search(timeline.by, text, every, from, back);
   if (!answer || timeline.text !== text) return;
   said.textContent = answer.total ? `${answer.number.toLocaleString('en')} of ${answer.total.toLocaleString('en')}` : 'no match';

@@ -12,6 +12,7 @@ class Timeline {
     this.tile = this.meta = this.lanes = this.view = this.range = this.hover = this.picked = this.drag = this.run = null;
     this.match = null;
     this.by = 'stream';
+    this.scheme = 'region';
     this.text = ''; // what is searched for
     this.number = 0; // of the selection; an answer of the server to an older one is out of date
     this.pointer = { x: 0, y: 0 };
@@ -39,6 +40,7 @@ class Timeline {
       const linked = first ? readAddress(data.run) : {};
       this.by = linked.by ?? 'stream';
       this.find('.by').value = this.by;
+      this.scheme = this.find('.colour').value = linked.colour ?? this.scheme;
       if (!await this.open(linked.view)) return;
       this.pickLinked(linked.span);
     }
@@ -59,10 +61,20 @@ class Timeline {
     this.lanes = new Lanes(meta, this.lanes);
     showGroups(this);
     showTable(this);
+    showLegend(this);
     this.find('.details').replaceChildren();
     this.view = null;
     view ? this.show(view.t0, view.t1) : this.show(meta.start, meta.end);
     return true;
+  }
+
+  // Colour spans by region, kind of work or dtype.
+  paintBy(scheme) {
+    this.scheme = this.find('.colour').value = scheme;
+    for (const known of ['dark', 'light', 'darkPixel', 'lightPixel']) delete this.meta[known];
+    showLegend(this);
+    this.draw();
+    writeAddress(this);
   }
 
   async group(by) {
@@ -315,7 +327,7 @@ class Timeline {
 
 // ---- the address, so that the view is a link that can be sent, and Back undoes a zoom
 
-const OURS = ['t0', 't1', 'sel', 'by', 'span'];
+const OURS = ['t0', 't1', 'sel', 'by', 'span', 'colour'];
 
 function readAddress(run) {
   const query = new URLSearchParams(location.search), [t0, t1] = ['t0', 't1'].map(name => Number(query.get(name) ?? NaN));
@@ -324,6 +336,7 @@ function readAddress(run) {
   const [, row, label] = query.get('span')?.match(/^(\d{1,6}) (.+)$/) ?? [];
   const sel = query.get('sel')?.match(/^(\d{1,18})-(\d{1,18})$/)?.slice(1).map(Number);
   return { ...(Number.isFinite(t0) && t1 > t0 ? { view: { t0, t1 } } : {}), ...(by ? { by } : {}),
+    ...(['work', 'dtype'].includes(query.get('colour')) ? { colour: query.get('colour') } : {}),
     ...(label ? { span: { row: Number(row), label } } : {}), range: sel ?? null };
 }
 
@@ -341,6 +354,7 @@ function writeAddress(timeline, place = false) {
     set('sel', range ? range.join('-') : null);
     set('span', track ? `${picked.row - track.first} ${track.label}` : null);
     set('by', by === 'stream' ? null : by);
+    set('colour', timeline.scheme === 'region' ? null : timeline.scheme);
     if (address.href !== location.href) {
       timeline.place ? history.pushState(history.state, '', address) : history.replaceState(history.state, '', address);
     }
