@@ -9,6 +9,7 @@ import pytest
 
 from profiler_kit.errors import InputError
 from profiler_kit.files import require_file, whole_file
+from profiler_kit.load.snapshot.reader import is_snapshot, is_trace
 
 
 def refused(path: str | Path) -> str:
@@ -21,6 +22,7 @@ def test_what_is_no_regular_file_is_refused_without_opening_it(tmp_path: Path) -
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)  # opening it would wait for a writer forever
     assert refused(pipe) == f"{pipe}: this is a pipe or a device, expected a trace in a file. Record one."
+    assert not is_trace(pipe) and not is_snapshot(pipe)
     assert refused("/dev/zero") == "/dev/zero: this is a pipe or a device, expected a trace in a file. Record one."
 
 

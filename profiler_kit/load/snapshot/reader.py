@@ -113,20 +113,22 @@ def _read_columns(target: Path, memory_limit_bytes: int | None, report: Report) 
 
 def is_trace(path: str | os.PathLike[str]) -> bool:
     """Whether a file begins as a chrome trace does, packed or not; False for one that cannot be read."""
-    try:
-        return begins_as_json(first_bytes(Path(path), 1024))
-    except (OSError, ValueError):
-        return False
+    return begins_as_json(_beginning(path, 1024))
 
 
 def is_snapshot(path: str | os.PathLike[str]) -> bool:
     """Whether a file begins as a pickle or torch.save's zip does, packed or not; False for one that cannot be read."""
-    try:
-        head = first_bytes(Path(path), LOOK_BYTES)
-    except (OSError, ValueError):
-        return False
+    head = _beginning(path, LOOK_BYTES)
     kind = kind_of(head)
     return head.startswith(_PICKLE) or (kind is not None and kind.name == "torch_save")
+
+
+def _beginning(path: str | os.PathLike[str], size: int) -> bytes:
+    """The first bytes, unpacked; none of what cannot be read, and of a pipe, which would wait for a writer."""
+    try:
+        return first_bytes(Path(path), size) if Path(path).is_file() else b""
+    except (OSError, ValueError):
+        return b""
 
 
 _DTYPES: Final[dict[str, np.dtype[Any]]] = {
