@@ -12,6 +12,7 @@ from profiler_kit.render.figures.style import GRID, LEGEND_ABOVE, MARGIN, NAMES,
 from profiler_kit.text import TimeUnit, fmt_ns, fmt_percent, ns_in, time_unit
 from profiler_kit.timeline.palette import ACTIVITY, HUES, NEUTRAL
 
+BARS: Final = 24  # ranks drawn
 POINTS: Final = 2_000  # collectives drawn: those that waited longest
 _PARTS: Final = (
     ("Computation", "computation_ns", ACTIVITY["computation"]),
@@ -19,6 +20,15 @@ _PARTS: Final = (
     ("Memory copies, exposed", "exposed_memcpy_ns", ACTIVITY["memcpy"]),
     ("Idle", "idle_ns", ACTIVITY["idle"]),
 )
+
+
+def most_telling(totals: pd.DataFrame) -> pd.DataFrame:
+    """RANK_TOTALS of at most BARS ranks: half of them have most own work, the others waited longest."""
+    if len(totals) <= BARS:
+        return totals
+    most = totals.nlargest(BARS // 2, "more_ns").index
+    rest = totals.drop(most).nlargest(BARS - len(most), "wait_ns").index
+    return totals.loc[most.union(rest)].reset_index(drop=True)
 
 
 def rank_bars(totals: pd.DataFrame) -> go.Figure:

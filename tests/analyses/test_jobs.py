@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from profiler_kit.ranks import Ranks
 from tests.cli.run import profiler_kit
 from tests.jobs import SimulatedJob
 
+GOLDEN = Path(__file__).parents[1] / "golden" / "ranks"
 SLOW = {
     "data parallel": {"cause": "compute"},
     "since a step": {"cause": "compute", "ranks": 8, "since": 2},
@@ -133,6 +135,24 @@ def test_missing_ranks_are_named_and_a_missing_cause_is_not_guessed(tmp_path: Pa
     found.write(tmp_path / "other", left_out=[3])
     verdict = load_ranks(tmp_path / "other", workers=1).answer.verdict
     assert (verdict.state, verdict.rank, verdict.cause) == ("rank", 1, "host")
+
+
+@pytest.mark.parametrize(
+    ("name", "rank", "cause", "step", "where"),
+    [("host_step", 1, "host", 9, "augment"), ("gpu_step", 0, "compute", 8, "sm80_xmma_gemm_f32f32_f32f32_f32_nn_n")],
+)
+def test_two_real_gpus_of_which_one_rank_was_slow_in_one_step(
+    name: str, rank: int, cause: str, step: int, where: str, tmp_path: Path
+) -> None:
+    """Recorded by benchmarks/slow_rank.py on two H200."""
+    shutil.copytree(GOLDEN / name, tmp_path / name)
+    ranks = load_ranks(tmp_path / name, workers=1)
+    answer = ranks.answer
+    verdict = answer.verdict
+    assert (verdict.state, verdict.rank, verdict.cause, verdict.since_step) == ("rank", rank, cause, step)
+    assert (answer.matched, answer.unmatched) == (160, 0) and answer.clocks["error_ns"].max() < 3_000
+    assert verdict.gain_share is not None and 0.05 < verdict.gain_share < 0.25
+    assert ranks.slow_names()["name"].iloc[0].startswith(where)
 
 
 def test_one_rank_alone_cannot_be_compared(tmp_path: Path) -> None:

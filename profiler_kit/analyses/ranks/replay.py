@@ -228,7 +228,8 @@ def _evident(before: I64, told: I64, arrive: F64, end: F64, seen: Seen) -> Mask 
     next_one = np.flatnonzero(before != NONE)
     at = before[next_one]
     long = seen.wait[at] > SEEN_NS
-    shows = seen.held[at] > np.maximum(SEEN_SHARE * np.maximum(seen.wait[at], end[at] - arrive[at]), LEAST_NS)
+    least = np.maximum(SEEN_SHARE * np.where(long, seen.wait[at], end[at] - arrive[at]), LEAST_NS)
+    shows = seen.held[at] > least
     shows &= arrive[next_one] >= end[at] - LEAST_NS  # else what waited was not this work, but what came later
     key = told[next_one]
     size = int(told.max()) + 1
