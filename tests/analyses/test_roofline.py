@@ -14,6 +14,7 @@ from profiler_kit.analyses.gpu.operator_models import MODELS, WHOLE, Call, Work,
 from profiler_kit.analyses.gpu.peaks import peaks_of, read_peaks
 from profiler_kit.errors import InputError
 from profiler_kit.findings.work import of_table
+from profiler_kit.render.layout import layout
 from profiler_kit.trace import Trace, load_trace
 from tests.builders import SHARED, TraceBuilder, real_traces
 from tests.cli.run import profiler_kit
@@ -411,3 +412,17 @@ def test_operators_are_those_of_their_ops_summary() -> None:
     for name, events, ns in zip(ours["name"], ours["gpu_events"], ours["gpu_ns"], strict=True):
         us, count = theirs[name]
         assert (int(events), int(ns)) == (count, pytest.approx(us * 1e3, abs=1 + count / 4))
+
+
+def test_the_example_of_the_readme_is_a_real_one() -> None:
+    root = Path(__file__).parents[2]
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    found = load_trace(root / "traces" / "h200-vit_b-eager-fp32" / "trace.json.gz").table("roofline")
+    cells = {one.name: list(one.cells) for one in layout(found)}
+    rows = [
+        line.split() for line in readme.partition("$ profiler-kit roofline")[2].partition("```")[0].splitlines()[2:]
+    ]
+    assert len(rows) == 3
+    numbers = ("count", "gpu_ns", "tflop_per_s", "tb_per_s", "peak_share", "bound")
+    shown = [" ".join(cells[name][at] for name in numbers).split() for at in range(len(found))]
+    assert all(any(row[-len(one) :] == one for one in shown) for row in rows)
