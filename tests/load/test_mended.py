@@ -34,6 +34,11 @@ BAD = {  # of every third event: what to replace, by what, (repaired, dropped)
     "a comma too many": ("[]]", "[]],", (1, 0)),
     "a bracket too many": ("[]]", "[]]}", (0, 0)),
     "a bracket too few": ("    }\n  }", "    }\n", (0, 1)),
+    "nothing that closes": (
+        '"args": {\n      "External id": 1, "Input Dims": [[64, 64], []]\n    }\n  }',
+        '"x": 1',
+        (0, 1),
+    ),
     "no text at all": ('"cat": "cpu_op", "name"', '"cat": null, "name"', (0, 0)),
     "a number as text": ('"External id": 1', '"External id": "0x1f"', (0, 0)),
     "times as text": ("4.250", '"4.250"', (0, 0)),

@@ -742,11 +742,12 @@ static enum outcome recovered(struct scanner *s, at p, at end, at next, at later
         return UNSURE;
     if (raw == DOUBTFUL && verdict(p, later, false) != BROKEN) /* more text may make it whole */
         return UNSURE;
-    if (end[-1] != '}')
-        return UNSURE;
-    enum outcome outcome = mended(s, p, end, before);
+    at brace = end; /* an event is mended up to its last closing bracket, if it has one */
+    while (brace > p && brace[-1] != '}')
+        brace--;
+    enum outcome outcome = brace > p ? mended(s, p, brace, before) : NO;
     if (outcome != NO)
-        return outcome;
+        return brace == end ? outcome : UNSURE;
     for (at q = p + 1; (q = memchr(q, '{', (size_t)(next - q))); q++)
         if (any_start(s->text_start, q))
             return UNSURE;
