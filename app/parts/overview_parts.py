@@ -71,7 +71,7 @@ def out_of_memory(run: Run) -> list[Finding]:
 def why(found: list[Finding]) -> None:
     """What the GPU waited for, and what bounds the regions."""
     for one in of_kind(found, "why"):
-        st.markdown(widgets.sentence(one))
+        st.markdown(widgets.sentence(one) + (f" **Try** {widgets.plain(one.attempt)}" if one.attempt else ""))
 
 
 def on_gpu(folder: RunFolder, trace: Trace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Final
 
 from profiler_kit.analyses.gpu.roofline import NO_DTYPE, NO_SHAPES, UNFIT
@@ -123,7 +124,9 @@ def of_graphs(filled: Filled) -> Finding:
 def replayed(trace: Trace) -> Finding | None:
     """The same of a trace, where graphs take much of the time."""
     filled = trace.table("replayed_graphs")
-    return of_graphs(filled) if float(filled.frame["share"].sum()) > LEAST_REPLAYED else None
+    if float(filled.frame["share"].sum()) <= LEAST_REPLAYED:
+        return None
+    return dataclasses.replace(of_graphs(filled), kind="why")
 
 
 OF_TABLES: Final = {"roofline": of_roofline, "steps": of_steps, "replayed_graphs": of_graphs}
