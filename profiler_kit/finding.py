@@ -147,8 +147,8 @@ def say(*parts: str | Piece) -> tuple[Piece, ...]:
 
 
 def bold(text: str) -> Piece:
-    """A figure or a name that answers the question."""
-    return text, True
+    """A figure or a name that answers the question; files hold blank names too, which would read as nothing."""
+    return text if text.strip() else "(no name)", True
 
 
 def counted(count: int, one: str, many: str = "") -> str:

@@ -201,4 +201,9 @@ def _run() -> tuple[int, str | None]:
     except OSError as error:  # a disk that is full, a file that is gone: what is written in one place says more
         where = f"{error.filename}: " if error.filename else ""
         return 1, f"{where}cannot be read or written ({error.strerror or error}). Free some space, or try another path."
+    except MemoryError:
+        return 1, (
+            "memory: the command needs more than this process may have. Raise the limit (ulimit -v), or look at a part "
+            "of the trace: profiler-kit export TRACE --time FROM:TO -o PART"
+        )
     return 0, None

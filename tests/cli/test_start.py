@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from profiler_kit import cli
 from profiler_kit.cli import READS_NO_TRACE, commands, load_command
 from profiler_kit.cli.late_import import import_late
 from tests.cli.run import profiler_kit
@@ -93,3 +94,12 @@ def test_names_given_to_a_command_count_in_what_it_finds() -> None:
     trace = GOLDEN.parents[1] / "cases" / "traces" / "two_gpus_in_turn.json"
     assert "collectives" not in profiler_kit("advice", trace).out
     assert "4 collectives take 800.00 µs" in profiler_kit("advice", trace, "--communication", "gemm").out
+
+
+def test_too_little_memory_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def build_app() -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(cli, "build_app", build_app)
+    code, said = cli._run()
+    assert code == 1 and said is not None and said.startswith("memory: the command needs more than this process may")

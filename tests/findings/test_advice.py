@@ -238,3 +238,11 @@ def check(run: Run) -> list[Finding]:
     assert bounds == sorted(bounds, reverse=True)
     assert not any("nan" in one.line for one in run.findings)
     return found
+
+
+def test_a_blank_name_is_said_to_be_none(tmp_path: Path) -> None:
+    trace = TraceBuilder()
+    trace.region(" ", 0, 100)
+    busy_stretch(trace, 1, 10, 80, "")
+    said = [one.sentence for one in load_trace(trace.write(tmp_path / "t.json")).findings()]
+    assert any("(no name)" in sentence for sentence in said)
