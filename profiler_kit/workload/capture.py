@@ -213,10 +213,19 @@ def _run(plan: CapturePlan, folder: Path, phases: Phases) -> tuple[str, list[str
 
 
 def record_unrolled(phases: Phases, bench: Bench, folder: Path) -> None:
-    """Where CUDA graphs are replayed, also trace a batch with the same kernels launched one by one."""
-    if graphs_recorded():
+    """Where CUDA graphs are replayed, also trace a batch with the same kernels launched one by one.
+
+    The graphs hold their memory meanwhile: where there is no room for another batch beside them, there is no trace.
+    """
+    if not graphs_recorded():
+        return
+    try:
         with without_graphs():
             drive(phases.unrolled(bench.item, folder / GRAPH_TRACE), bench.run)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        (folder / GRAPH_TRACE).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

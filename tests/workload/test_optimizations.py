@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from profiler_kit.capture.phases import Phases
 from profiler_kit.errors import OptionError, WorkloadError
+from profiler_kit.trace import load_trace
+from profiler_kit.workload import optimizations
+from profiler_kit.workload.capture import record_unrolled
 from profiler_kit.workload.optimizations import (
     GENERAL,
     GENERAL_CPU_LADDER,
     GENERAL_LADDER,
+    Graph,
     Graphed,
     Wrapped,
     optimized,
@@ -143,6 +152,46 @@ def test_on_a_gpu_too(names: str) -> None:
     torch.compiler.reset()
     found = relative_error_and_cosine(run(names, device)["scores"], run("", device)["scores"])["relative_error"]
     assert found is not None and found < 5e-2
+
+
+class Recorded:
+    """Stands in for a CUDA graph, of which a machine without a GPU has none."""
+
+    def __init__(self) -> None:
+        self.replays = 0
+
+    def replay(self) -> None:
+        self.replays += 1
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_what_was_recorded_runs_one_by_one_for_a_trace(
+    room: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, recorded, x = torch.nn.Linear(4, 4).requires_grad_(False), Recorded(), torch.randn(2, 4)
+
+    def record(run: Callable[[], torch.Tensor], device: torch.device) -> Graph:
+        graph = Graph(recorded, run(), run)  # type: ignore[arg-type]
+        monkeypatch.setattr(optimizations, "_graphs", {graph})
+        return graph
+
+    monkeypatch.setattr(optimizations, "record_graph", record)
+    graphed = Graphed(net)
+    torch.testing.assert_close(graphed(x), net(x))
+    assert recorded.replays == 1
+
+    def run(batch: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = graphed(batch)
+        if not room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return answer
+
+    bench = SimpleNamespace(item=lambda number: x, run=run)
+    record_unrolled(Phases(torch.device("cpu")), bench, tmp_path)  # type: ignore[arg-type]
+    assert recorded.replays == 1 and (tmp_path / "graph_trace.json.gz").is_file() == room
+    if room:
+        names = load_trace(tmp_path / "graph_trace.json.gz").operators()["name"]
+        assert "aten::addmm" in set(names)
 
 
 @pytest.mark.gpu
