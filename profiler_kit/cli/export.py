@@ -49,6 +49,15 @@ def command(
     with_critical_path: Annotated[
         bool, typer.Option("--with-critical-path", help="Add what the end of the recording depends on as a track.")
     ] = False,
+    ranks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="0,5,…", help="TRACE is the folder of a job: write these ranks below each other, on one clock."
+        ),
+    ] = None,
+    step: Annotated[
+        int | None, typer.Option(help="With --ranks: the 3 of ProfilerStep#3, not all they recorded.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write one window of a trace as a small trace for Perfetto, with regions as GPUs ran them and requests added.
@@ -64,6 +73,13 @@ def command(
     from profiler_kit.render.perfetto.export import export_window
     from profiler_kit.text import fmt_bytes, fmt_count, fmt_ns
 
+    if ranks is not None:
+        _export_ranks(trace, output, ranks, step, as_json)
+        return
+    if step is not None:
+        raise OptionError(
+            f"--step {step}: of which ranks? Name them with --ranks; of one trace: --region ProfilerStep#{step}"
+        )
     if instance is not None and region is None:
         raise OptionError(f"--instance {instance}: of which region? Name one with --region.")
     window = None if time is None else parse_time(time)
@@ -110,6 +126,22 @@ def command(
         f"{fmt_count(done.events)} events ({fmt_count(done.gpu_events)} on GPUs), "
         f"{fmt_count(done.added_events)} added, {fmt_bytes(done.size_bytes)}"
     )
+
+
+def _export_ranks(folder: Path, output: Path, ranks: str, step: int | None, as_json: bool) -> None:
+    from profiler_kit.cli.output import open_ranks
+    from profiler_kit.render.perfetto.ranks import export_ranks
+    from profiler_kit.text import fmt_count
+
+    try:
+        chosen = [int(one) for one in ranks.split(",")]
+    except ValueError:
+        raise OptionError(f"--ranks {ranks!r}: expected numbers with commas between. Try: --ranks 0,1") from None
+    events = export_ranks(open_ranks([str(folder)]), output, chosen, step)
+    if as_json:
+        print_json({"path": str(output), "ranks": chosen, "step": step, "events": events})
+        return
+    typer.echo(f"{printable(output)}: {fmt_count(events)} events of {len(chosen)} ranks on one clock")
 
 
 def parse_time(text: str) -> tuple[int, int | None]:

@@ -155,6 +155,21 @@ def test_two_real_gpus_of_which_one_rank_was_slow_in_one_step(
     assert ranks.slow_names()["name"].iloc[0].startswith(where)
 
 
+def test_ranks_below_each_other_on_one_clock(tmp_path: Path) -> None:
+    job, _ = made(tmp_path, cause="host", drift_ppm=50)
+    out = tmp_path / "three.json"
+    done = profiler_kit("export", tmp_path / "job", "-o", out, "--ranks", "0,1,2", "--step", "2", "--json")
+    events = [one for one in json.loads(out.read_bytes())["traceEvents"] if one["ph"] == "X"]
+    assert json.loads(done.out)["events"] == len(events) > 30
+    ends: dict[int, list[float]] = {}
+    for one in events:
+        if one["name"].startswith("nccl"):
+            ends.setdefault(one["pid"], []).append(one["ts"] + one["dur"])
+    assert len(ends) == 3 and np.ptp(np.array(list(ends.values())), axis=0).max() < 2
+    named = profiler_kit("export", tmp_path / "job", "-o", out, "--ranks", "9")
+    assert named.code == 1 and "[9] not among the ranks" in named.err and max(job.skew) == 3
+
+
 def test_one_rank_alone_cannot_be_compared(tmp_path: Path) -> None:
     SimulatedJob(ranks=4).write(tmp_path / "job", left_out=[0, 2, 3])
     answer = load_ranks(tmp_path / "job", workers=1).answer

@@ -159,6 +159,13 @@ class JobAnswer:
     rows: pd.DataFrame = field(repr=False)  # ROWS, one for each row of the work
     replayed_ns: int = 0
     recorded_ns: int = 0
+    middle_ns: int = 0  # the moment, in Unix time, that the offsets of the clocks hold at
+
+    def on_one_clock(self, rank: int, time_ns: I64) -> I64:
+        """Unix times of a rank's clock by that of the first rank of its component."""
+        row = self.clocks[self.clocks["rank"] == rank].iloc[0]
+        drifted = (time_ns - self.middle_ns) * (float(row["drift_ppm"]) / 1e6)
+        return time_ns - int(row["offset_ns"]) - np.round(drifted).astype(np.int64)
 
 
 def answer(
@@ -184,7 +191,7 @@ class _Job:
         self.bytes, self.step = work["bytes"].to_numpy(), work["step"].to_numpy()
         self.is_matched = matched.collective != UNKNOWN
         self.took = (work["end_ns"] - work["start_ns"]).to_numpy()
-        first = int(work["start_ns"].min()) if len(work) else 0
+        self.first = first = int(work["start_ns"].min()) if len(work) else 0
         arrive, start, end = (
             (work[name].to_numpy() - first).astype(np.float64) for name in ("arrive_ns", "start_ns", "end_ns")
         )
@@ -365,6 +372,7 @@ class _Job:
             rows=self._rows(),
             replayed_ns=round(float(self.base.max(initial=0.0))),
             recorded_ns=round(float(self.program.end.max(initial=0.0))),
+            middle_ns=self.first + round(self.clocks.middle_ns),
         )
 
     def _verdict(
