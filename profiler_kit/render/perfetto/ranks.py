@@ -33,7 +33,7 @@ def export_ranks(job: Ranks, out: Path, ranks: Sequence[int], step: int | None =
         raise OptionError(
             f"--ranks: {unknown or 'none'} not among the ranks of {job.path}. Try: --ranks {job.ranks[0]}"
         )
-    clocks = job.answer.clocks.set_index("rank").reindex(ranks)
+    clocks = job.answer.clocks.set_index("rank").reindex(list(ranks))
     if clocks["component"].nunique(dropna=False) > 1:
         raise OptionError(
             f"--ranks {', '.join(map(str, ranks))}: no collective joins them, expected ranks on one clock. "
@@ -49,12 +49,11 @@ def export_ranks(job: Ranks, out: Path, ranks: Sequence[int], step: int | None =
         first, last = int(steps["start_ns"].min()), int((steps["start_ns"] + steps["dur_ns"]).max())
     kept = every[(every["start_ns"] < last) & (every["start_ns"] + every["dur_ns"] > first)]
     with whole_file(out) as path:
-        opened = gzip.open(path, "wb", 6) if out.name.endswith(".gz") else path.open("wb")
-        with opened as file:
-            head = {"baseTimeNanoseconds": first, "displayTimeUnit": "ms", "profilerKit": {"ranks": list(ranks)}}
-            file.write(json.dumps(head)[:-1].encode() + b', "traceEvents": [\n')
-            names = [json.dumps(one) for place, rank in enumerate(ranks) for one in _names(place, rank)]
-            file.write(",\n".join([*names, *_texts(kept, first)]).encode() + b"\n]}\n")
+        head = {"baseTimeNanoseconds": first, "displayTimeUnit": "ms", "profilerKit": {"ranks": list(ranks)}}
+        names = [json.dumps(one) for place, rank in enumerate(ranks) for one in _names(place, rank)]
+        listed = ",\n".join([*names, *_texts(kept, first)])
+        data = f'{json.dumps(head)[:-1]}, "traceEvents": [\n{listed}\n]}}\n'.encode()
+        path.write_bytes(gzip.compress(data, 6, mtime=0) if out.name.endswith(".gz") else data)
     return len(kept)
 
 
