@@ -24,11 +24,13 @@ from typing import Any, Final
 from profiler_kit.version import __version__
 
 HTA: Final = """
-import sys
+import re, sys
+from pathlib import Path
 from hta.trace_analysis import TraceAnalysis
-found = TraceAnalysis(trace_dir=sys.argv[1])
+files = {int(re.search(r"rank(\\d+)", path.name)[1]): str(path) for path in Path(sys.argv[1]).glob("rank*.json*")}
+found = TraceAnalysis(trace_files=files)
 print(len(found.get_temporal_breakdown(visualize=False)), "ranks")
-print(found.get_potential_stragglers())
+print("stragglers", found.get_potential_stragglers())
 """
 
 
