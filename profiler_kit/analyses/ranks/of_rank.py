@@ -6,8 +6,9 @@ put together before a frame is made. Times are Unix nanoseconds by the clock of 
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -447,7 +448,8 @@ class _Groups:
         }
 
 
-def members_text(members: Sequence[int]) -> str:
+@functools.lru_cache(64)  # the ranks of a job name the same groups
+def members_text(members: tuple[int, ...]) -> str:
     """Ranks as runs, first:end:distance: a thousand ranks name the same thousand members."""
     runs, at = [], 0
     while at < len(members):
@@ -469,7 +471,7 @@ def members_of(text: str) -> I64:
 def _ranks_of(value: object) -> tuple[int, ...]:
     """The ranks that a list or its text names; none where some are left out ("[0, 1, ..., 7]")."""
     listed = json_of(value) if isinstance(value, str) else value
-    if not isinstance(listed, list) or not all(type(one) is int and 0 <= one < 1 << 31 for one in listed):
+    if not isinstance(listed, list) or set(map(type, listed)) != {int} or min(listed) < 0 or max(listed) >= 1 << 31:
         return ()
     return tuple(listed)
 
