@@ -25,7 +25,7 @@ SPAN = '{"ph":"X","cat":"%s","name":"%s","pid":%d,"tid":1,"ts":%s,"dur":2,"args"
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small files are scanned ahead too, in many chunks."""
     monkeypatch.setattr(chrome, "AHEAD_BYTES", -1)
-    monkeypatch.setattr(chrome, "_cores", lambda: 2)
+    monkeypatch.setattr(chrome, "_cores", lambda: chrome.SCAN_AHEAD_CORES)
     for module in ("decompress", "split_events"):
         monkeypatch.setattr(f"profiler_kit.load.trace.{module}.BLOCK_BYTES", 600)
     monkeypatch.setattr(scan_ahead, "CHUNK_BYTES", 1500)
