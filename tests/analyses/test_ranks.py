@@ -148,8 +148,8 @@ def test_real_ranks_account_for_all_their_communication() -> None:
     assert totals.loc[1, "wait_ns"] == totals.loc[0, "held_ns"]
 
 
-def test_the_straggler_of_a_real_job() -> None:
-    ranks = load_ranks(Path(__file__).parents[1] / "golden" / "ddp")
+def test_the_straggler_of_a_real_job(tmp_path: Path) -> None:
+    ranks = load_ranks(Path(__file__).parents[1] / "golden" / "ddp", store=tmp_path / "store")
     totals = ranks.totals().set_index("rank")
     assert totals["collectives"].tolist() == [14, 14] and totals["arrived_last"].tolist() == [12, 2]
     assert totals["wait_ns"].tolist() == [4_736, 13_108_491]
