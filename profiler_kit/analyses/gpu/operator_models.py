@@ -84,6 +84,13 @@ WHOLE: Final[set[str]] = set()  # operators whose model is for all that is calle
 def operator_model(*names: str, whole: bool = True) -> Callable[[M], M]:
     """Register a function as the model of these operators (`@operator_model("my::op")`): Call in, Work out.
 
+    Of a sum and its LayerNorm in one kernel, say:
+
+        @operator_model("my::add_norm")
+        def add_norm(call: Call) -> Work:
+            (x, dtype), (more, _) = call.tensor(0), call.tensor(1)
+            return Work(6 * prod(x), [(3 * prod(x) + prod(more), dtype)])  # FLOPs, and what is read and written
+
     whole: it is for all that is called inside the operator too; without, for an operator that launches itself.
     A model that raises LookupError, TypeError or ValueError says that the recorded shapes do not fit the operator.
     """
