@@ -53,3 +53,8 @@ def test_the_picture_of_the_stages_names_every_folder() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
     folders = {path.parent.name for path in (ROOT / "profiler_kit").glob("*/__init__.py")}
     assert [name for name in sorted(folders) if f"`{name}/`" not in text] == []
+
+
+def test_the_readme_is_read_in_one_sitting() -> None:
+    """What is longer stands in docs/, or in the docstring of what it is about."""
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 130
