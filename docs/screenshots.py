@@ -43,7 +43,6 @@ PICTURES: dict[str, tuple[str, dict[str, str], bool]] = {
     "timeline": ("timeline", {}, False),
     "regions": ("regions", {}, False),
     "regions-dark": ("regions", {}, True),
-    "steps": ("steps", {}, False),
     "idle": ("idle", {}, False),
     "kernels": ("kernels", {}, False),
     "kernels-dark": ("kernels", {"by": "By kind of work"}, True),

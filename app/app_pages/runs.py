@@ -10,7 +10,7 @@ from app.parts import tables, widgets
 
 found = cache.runs()
 st.title("Runs")
-st.caption(widgets.plain(f"{cache.root()}, the newest first. Pick a row to open its overview."))
+st.caption(widgets.plain(f"{widgets.typed(cache.root())}, the newest first. Pick a row to open its overview."))
 parts.tour()
 if found:
     listed = parts.searched(found)
