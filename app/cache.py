@@ -16,7 +16,7 @@ import sys
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -58,6 +58,7 @@ from profiler_kit.table import Filled, Table
 from profiler_kit.tables import every_table, tables_of
 from profiler_kit.timeline.build import By, group_gpu_work
 from profiler_kit.timeline.cached import has_timeline, trace_timeline
+from profiler_kit.timeline.counters import Counter, counters_of, memory_counters, with_counters
 from profiler_kit.timeline.index import Timeline
 from profiler_kit.timeline.requests import with_requests
 from profiler_kit.timeline.search import Matches, find_matches
@@ -68,6 +69,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Stamp = tuple[str, int, int]  # path, mtime in ns, size; zeros for a file that is not there
 MOST_RUNS, MOST_TRACES = 12, 3
+MOST_SNAPSHOT_BYTES = 16 << 20  # of memory read for a lane of the timeline
 MOST_EVENTS = 1_200_000  # beside the newest trace: what a 500 MB trace holds
 _DETAILS = ("grid", "block", "registers_per_thread", "shared_memory", "occupancy", *ROOFLINE_ARGUMENTS)
 
@@ -313,11 +315,22 @@ def timeline(folder: RunFolder, by: By = "stream") -> tuple[Timeline, bytes]:
         requests = None if folder.requests is None else run(folder).requests
         if requests is not None:
             built = with_requests(built, requests)
+        if not _is_large(folder.trace):
+            built = with_counters(built, _counters(folder))
     else:
         loaded = trace(folder)
         operators = loaded.kernel_details()["outer_operator"] if by == "operator" else None
         built = group_gpu_work(timeline(folder)[0], loaded.gpu_events(), by, loaded.threads, operators)
     return built, gzip.compress(json.dumps(describe(built), separators=(",", ":")).encode(), 6, mtime=0)
+
+
+def _counters(folder: RunFolder) -> Iterator[Counter]:
+    loaded = trace(folder)
+    yield from counters_of(loaded.queue_length(), loaded.gpu_events())
+    if folder.memory is not None and folder.memory.stat().st_size <= MOST_SNAPSHOT_BYTES:
+        found = run(folder).parts.memory.value()
+        if found is not None:
+            yield from memory_counters(found.timeline(), loaded.base_ns)
 
 
 def timeline_at_hand(folder: RunFolder) -> bool:

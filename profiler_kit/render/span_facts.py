@@ -122,6 +122,8 @@ def _of_kind(kind: Kind, trace: Trace, timeline: Timeline, item: int) -> _About:
         stretch = trace.critical_path().iloc[item]
         of_gpu = [] if pd.isna(stretch["event"]) else _gpu_span(trace, timeline, int(stretch["event"]))
         return _About([("On the path", _STRETCHES[stretch["kind"]])], launched=of_gpu)
+    if kind == "counter":
+        return _About([])
     if kind == "launch":
         call = trace.launch_calls().iloc[item]
         launched = _launched(trace, timeline, int(call["event"]))

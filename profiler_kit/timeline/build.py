@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import numpy as np
@@ -119,7 +119,7 @@ class Layout:
     def keep(self, track: Track, rows: list[Row] | tuple[Row, ...]) -> None:
         """Put a finished track below the others."""
         place = len(self.rows)
-        self.tracks.append(Track(track.label, track.kind, track.thread, place, track.rows, track.spans, track.depths))
+        self.tracks.append(replace(track, first_row=place))
         self.rows.extend(rows)
 
     def timeline(self, labels: tuple[Label, ...]) -> Timeline:

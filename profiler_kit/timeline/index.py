@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.uint32]
-Kind = Literal["request", "critical", "gpu", "gpu_region", "region", "python", "operator", "launch"]
+Kind = Literal["request", "critical", "counter", "gpu", "gpu_region", "region", "python", "operator", "launch"]
 Label = tuple[Kind, str, tuple[str, ...]]
 
 BLOCK: Final = 64
@@ -55,7 +55,7 @@ class Track:
 
     thread is the row of Trace.threads whose events it holds, -1 for lanes of GPU work and of requests. `depths`: row k
     holds what is nested k deep, so that the first row alone is a summary; otherwise a further row holds what ran
-    meanwhile.
+    meanwhile. most: the largest value of a counter, as text.
     """
 
     label: str
@@ -65,6 +65,7 @@ class Track:
     rows: int
     spans: int
     depths: bool
+    most: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,6 +171,19 @@ class Row:
             out = np.maximum(out, _slices_max(keys, np.where(whole, high_up * BLOCK, high), high))
             low, high = np.where(whole, low_up, 0), np.where(whole, high_up, 0)
         return out
+
+
+class Level(Row):
+    """A row of a counter: a span lasts to the next one, and is busy by the share that its value is of the largest."""
+
+    def touching(self, start_ns: int, end_ns: int) -> slice:
+        """The spans that touch [start_ns, end_ns)."""
+        first = max(int(np.searchsorted(self.start, start_ns, "right")) - 1, 0)
+        return slice(first, max(first, int(np.searchsorted(self.start, end_ns, "left"))))
+
+    def _busy_before(self, times: Ints) -> Ints:
+        since = self.start - self.start[0]
+        return np.asarray(np.interp(times - self.start[0], since, self.busy[:-1]), dtype=np.int64)
 
 
 def _largest_of_blocks(keys: Ints) -> Ints:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from profiler_kit.analyses.gpu.categories import category_of
 from profiler_kit.errors import OptionError
 from profiler_kit.kernel_name import kernel_dtype, short_kernel
-from profiler_kit.timeline.index import Bins, Exact, Kind, Row, Timeline, Track
+from profiler_kit.timeline.index import Bins, Exact, Kind, Level, Row, Timeline, Track
 from profiler_kit.timeline.palette import region_colours
 from profiler_kit.timeline.search import Matches
 
@@ -100,7 +100,7 @@ def tile(
         if not counts[number]:
             continue
         row, share = timeline.rows[number], left // waiting
-        exact = counts[number] * (_EXACT_BYTES + more) <= share
+        exact = counts[number] * (_EXACT_BYTES + more) <= share and not isinstance(row, Level)
         bins = max(16, min(pixels, _MOST_BINS, share // (_BIN_BYTES + more)))
         view = row.exact(begin, stop) if exact else row.bins(begin, stop, bins)
         packed = _pack(view, begin, blob)

@@ -15,8 +15,10 @@ from profiler_kit.attribute.frames import GPU_EVENTS, LAUNCH_CALLS, OPERATORS, R
 from profiler_kit.load.cache import NotOurs, read_file, write_file
 from profiler_kit.timeline.build import build_timeline, group_gpu_work, stack_rows
 from profiler_kit.timeline.cached import TIMELINES
+from profiler_kit.timeline.counters import counters_of, memory_counters, with_counters
 from profiler_kit.timeline.index import Row, Timeline
 from profiler_kit.timeline.search import Direction, find_matches, step
+from profiler_kit.timeline.tiles import tile
 from profiler_kit.trace import Trace, load_trace
 from tests.builders import SHARED, TraceBuilder
 
@@ -104,6 +106,38 @@ def test_tracks_of_a_trace(tmp_path: Path) -> None:
     assert timeline.nearest(99, 0) == -1  # no such row
     *_, inner = timeline.open_at("operator", 0, 13_000)
     assert timeline.labels[timeline.rows[inner[0]].code[inner[1]]][1] == "aten::inner"
+
+
+def test_counters_are_lanes_as_high_as_their_value(tmp_path: Path) -> None:
+    builder = TraceBuilder()
+    builder.region("step", 0, 100)
+    for number, start in enumerate((40, 60, 80), 1):
+        builder.launch(number, 10 * number)
+        builder.kernel(number, start, 20)
+    builder.kernel(None, 50, 10, name="ncclDevKernel_AllReduce_Sum_f32_RING_LL(x)", stream=9)
+    trace, timeline = indexed(builder.write(tmp_path / "t.json"))
+    memory = pd.DataFrame({"device": [0, 0], "time_us": [0, 50], "allocated_bytes": [1 << 20, 4 << 20]})
+    later = memory.assign(time_us=memory["time_us"] + 9_000)
+    counters = [*counters_of(trace.queue_length(), trace.gpu_events()), *memory_counters(memory, 0)]
+    found = with_counters(timeline, [*counters, *memory_counters(later, 0)])
+    lanes = {track.label: track for track in found.tracks if track.kind == "counter"}
+    assert {label: track.most for label, track in lanes.items()} == {
+        "Queue, stream 7": "3 waiting",
+        "Communication": "1 kernels at once",
+        "Memory, GPU 0": "4.0 MiB",  # that of a later time is left out
+    }
+
+    def shares(label: str) -> list[float]:
+        return found.rows[lanes[label].first_row].bins(0, 100_000, 10).busy.round(2).tolist()
+
+    # 1 to 3 launches wait from 10, 20 and 30 us on, one less from 40, 60 and 80
+    assert shares("Queue, stream 7") == [0, 0.33, 0.67, 1, 0.67, 0.67, 0.33, 0.33, 0, 0]
+    assert shares("Communication") == [0, 0, 0, 0, 0, 1, 0, 0, 0, 0]
+    assert shares("Memory, GPU 0") == [0.25] * 5 + [1] * 5
+    deep = found.rows[lanes["Queue, stream 7"].first_row].bins(31_000, 32_000, 4)  # inside one level
+    assert deep.busy.tolist() == [1] * 4
+    assert (found.start_ns, found.end_ns) == (timeline.start_ns, timeline.end_ns)
+    assert tile(found, 31_000, 32_000, 100, rows=[lanes["Queue, stream 7"].first_row]).find(b'"busy"') > 0
 
 
 def test_empty_frames_have_no_tracks() -> None:

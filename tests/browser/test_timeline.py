@@ -129,23 +129,23 @@ def test_a_launch_picked_points_at_what_it_launched(page: Page, url: str) -> Non
 
 def test_lanes_are_grouped_hidden_and_folded(page: Page, url: str) -> None:
     canvas = opened(page, url)
-    expect(canvas).to_have_attribute("data-lanes", "6")
+    expect(canvas).to_have_attribute("data-lanes", "7")
     said = page.locator("#tl-lanes tbody tr").all_inner_texts()  # the picture as a table
     assert [" ".join(line.split()) for line in said[1:3]] == ["Regions on GPUs 3 1.200 ms", "Stream 7 3 1.000 ms"]
     page.get_by_label("Lanes of GPU work").select_option("region")
     expect(canvas).to_have_attribute("data-by", "region")
-    expect(canvas).to_have_attribute("data-lanes", "7")  # image encoder and mask decoder for one stream
+    expect(canvas).to_have_attribute("data-lanes", "8")  # image encoder and mask decoder for one stream
     for by, label in (("thread", "From thread 1"), ("operator", "aten::linear"), ("stream", "Stream 7")):
         page.get_by_label("Lanes of GPU work").select_option(by)
         expect(canvas).to_have_attribute("data-by", by)
         labels = canvas.evaluate("c => c.closest('.tl').timeline.lanes.tracks.map(t => t.label)")
         assert label in labels
-    expect(canvas).to_have_attribute("data-rows", "8")
+    expect(canvas).to_have_attribute("data-rows", "9")
     page.get_by_label("Launches", exact=True).uncheck()
-    expect(canvas).to_have_attribute("data-lanes", "5")
-    expect(canvas).to_have_attribute("data-rows", "7")
+    expect(canvas).to_have_attribute("data-lanes", "6")
+    expect(canvas).to_have_attribute("data-rows", "8")
     canvas.click(position={**place(canvas, "Regions on GPUs", 0), "x": 40})
-    expect(canvas).to_have_attribute("data-rows", "6")
+    expect(canvas).to_have_attribute("data-rows", "7")
 
 
 def test_colours_say_region_or_kind_of_work(page: Page, url: str) -> None:

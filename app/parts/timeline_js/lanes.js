@@ -1,7 +1,7 @@
 // Which lanes are shown, how many of their rows, and where each row lies.
 
 const AXIS = 26, GAP = 6, PAD = 2; // px
-const GROUPS = { request: 'Requests', critical: 'Critical path', gpu_region: 'Regions on GPUs', gpu: 'GPU work', region: 'Host regions',
+const GROUPS = { request: 'Requests', critical: 'Critical path', gpu_region: 'Regions on GPUs', gpu: 'GPU work', counter: 'Counters', region: 'Host regions',
   python: 'Python', operator: 'Operators', launch: 'Launches' };
 const SUMMARIES = ['python', 'operator', 'launch']; // closed at first: their first row alone
 const HARDLY = 0.002; // of a stream's time: so little overlap is folded at first

@@ -241,6 +241,6 @@ class Painter {
     const { meta } = this.timeline, cache = meta[this.theme.dark ? 'dark' : 'light'] ??= [];
     const [kind, name, path] = meta.labels[code], scheme = meta.schemes[this.timeline.scheme];
     const hue = scheme ? scheme.colours[scheme.groups[code]] : meta.colours[path];
-    return cache[code] ??= shade(hue || '#8A8F98', /re(gion|quest)$|critical/.test(kind) ? 0 : (hash(name) % 5 - 2) * 0.055);
+    return cache[code] ??= shade(hue || '#8A8F98', /re(gion|quest)$|critical|counter/.test(kind) ? 0 : (hash(name) % 5 - 2) * 0.055);
   }
 }

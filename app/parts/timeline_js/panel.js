@@ -1,6 +1,6 @@
 // What stands around the canvas: the tip under the pointer, details of the picked span, groups of lanes, search, help.
 
-const APART = ['request', 'critical']; // their paths are no regions
+const APART = ['request', 'critical', 'counter']; // their paths are no regions
 const took = kind => kind === 'request' ? 'Stage' : kind === 'critical' ? 'Stretch' : kind.startsWith('gpu') ? 'GPU time' : 'Host time';
 
 class Tip {
@@ -39,6 +39,8 @@ class Tip {
     if (found.index !== undefined) {
       lines.push([took(kind), duration(found.dur)]);
       lines.push(['Starts at', duration(found.start - timeline.meta.start)]);
+    } else if (kind === 'counter') {
+      lines.push(['Mean here', `${(data.busy[found.bin] / 2.55).toFixed(0)} % of the most, ${timeline.lanes.trackOf(found.row).most}`]);
     } else {
       lines.push(['Busy here', `${(data.busy[found.bin] / 2.55).toFixed(0)} %`]);
       const starting = data.count[found.bin];
@@ -138,8 +140,8 @@ async function search(timeline, text, back = false) {
   }
   const from = fresh || !timeline.match ? { t: Math.max(timeline.view.t0, -1), row: -1 }
     : { t: timeline.match.start, row: timeline.match.row };
-  // stretches of the critical path bear the names of others
-  const every = timeline.lanes.shown.filter(track => track.kind !== 'critical').flatMap(track => Array.from({ length: track.rows }, (_, i) => track.first + i));
+  // counters are no spans, and stretches of the critical path bear the names of others
+  const every = timeline.lanes.shown.filter(track => !['critical', 'counter'].includes(track.kind)).flatMap(track => Array.from({ length: track.rows }, (_, i) => track.first + i));
   const answer = await timeline.server.search(timeline.by, text, every, from, back);
   if (!answer || timeline.text !== text) return;
   said.textContent = answer.total ? `${answer.number.toLocaleString('en')} of ${answer.total.toLocaleString('en')}` : 'no match';

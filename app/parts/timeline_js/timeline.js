@@ -201,7 +201,7 @@ class Timeline {
     }
     const found = this.at(x, y);
     if (found?.dur !== undefined) this.pick(found);
-    else if (found) this.pickLongest(found);
+    else if (found && this.lanes.trackOf(found.row).kind !== 'counter') this.pickLongest(found);
     else if (this.range) this.select(null);
   }
 
@@ -250,7 +250,7 @@ class Timeline {
   // The span nearest to the picked one on the row above or below that has any.
   across(step) {
     if (!this.picked) { this.follow(); return; }
-    const rows = this.lanes.rowNumbers.sort((a, b) => this.lanes.rows[a].y - this.lanes.rows[b].y);
+    const rows = this.lanes.rowNumbers.filter(row => this.lanes.trackOf(row).kind !== 'counter').sort((a, b) => this.lanes.rows[a].y - this.lanes.rows[b].y);
     const next = rows[rows.indexOf(this.picked.row) + step];
     if (next !== undefined) this.nearest(next, this.picked.start + this.picked.dur / 2);
   }

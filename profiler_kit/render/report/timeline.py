@@ -27,6 +27,7 @@ HEIGHT_PX: Final = 17  # parts.css draws spans 15 high
 LEGEND: Final = 16  # regions named below
 _LABEL_SHARE: Final = 0.02  # a span at least this wide has its name written in it
 _KINDS: Final = {
+    "counter": "changes of a counter",
     "critical": "stretches of the critical path",
     "gpu_region": "regions as GPUs run them",
     "gpu": "GPU events",

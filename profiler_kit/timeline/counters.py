@@ -1,0 +1,91 @@
+"""Counters as lanes: the queue of each stream, the kernels that communicate at once, the memory that is allocated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from profiler_kit.analyses.gpu.launches import QUEUE_LENGTH
+from profiler_kit.attribute.frames import GPU_EVENTS
+from profiler_kit.text import fmt_bytes, fmt_count
+from profiler_kit.timeline.build import Codes, Layout
+from profiler_kit.timeline.index import Ints, Level, Timeline, Track
+
+
+@dataclass(frozen=True)
+class Counter:
+    """A step function: a value from each time on, up to the next one; `most` is its largest as text."""
+
+    label: str
+    time_ns: Ints
+    value: Ints
+    most: str
+
+
+def counters_of(queue: pd.DataFrame, gpu_events: pd.DataFrame) -> Iterator[Counter]:
+    """From QUEUE_LENGTH and GPU_EVENTS: the queue of each stream, and the kernels that communicate at once."""
+    QUEUE_LENGTH.check(queue)
+    GPU_EVENTS.check(gpu_events)
+    several = len(queue[["process", "device"]].drop_duplicates()) > 1
+    for (_, device, stream), rows in queue.groupby(["process", "device", "stream"], dropna=False, sort=True):
+        where = f"GPU {device}, stream {stream}" if several else f"stream {stream}"
+        length = rows["length"].to_numpy(np.int64)
+        most = f"{fmt_count(int(length.max()))} waiting"
+        yield Counter(f"Queue, {where}", rows["time_ns"].to_numpy(np.int64), length, most)
+    mine = gpu_events[gpu_events["communication"].notna()]
+    if len(mine):
+        start, dur = (mine[name].to_numpy(np.int64) for name in ("start_ns", "dur_ns"))
+        time = np.concatenate((start, start + dur))
+        order = np.argsort(time, kind="stable")
+        running = np.cumsum(np.repeat((1, -1), len(mine))[order])
+        yield Counter("Communication", time[order], running, f"{fmt_count(int(running.max()))} kernels at once")
+
+
+def memory_counters(memory: pd.DataFrame, base_ns: int) -> Iterator[Counter]:
+    """The allocated bytes of each device, from MEMORY_TIMELINE, whose clock is Unix time."""
+    for device, rows in memory.groupby("device", sort=True):
+        allocated = rows["allocated_bytes"].to_numpy(np.int64)
+        time = rows["time_us"].to_numpy(np.int64) * 1000 - base_ns
+        yield Counter(f"Memory, GPU {device}", time, allocated, fmt_bytes(int(allocated.max(initial=0))))
+
+
+def with_counters(timeline: Timeline, counters: Iterable[Counter]) -> Timeline:
+    """The timeline with those counters that say something of its time, below its GPU work."""
+    codes, layout = Codes(timeline.labels), Layout()
+    rows = [(one, _row(timeline, one, codes)) for one in counters]
+    added = False
+    for track in timeline.tracks:
+        if track.kind in ("region", "python", "operator", "launch") and not added:
+            _keep(layout, rows)
+            added = True
+        layout.keep(track, timeline.rows[track.first_row : track.first_row + track.rows])
+    if not added:
+        _keep(layout, rows)
+    made = layout.timeline(tuple(codes.labels))
+    return Timeline(timeline.start_ns, timeline.end_ns, made.tracks, made.rows, made.labels)
+
+
+def _keep(layout: Layout, rows: list[tuple[Counter, Level | None]]) -> None:
+    for one, row in rows:
+        if row is not None:
+            layout.keep(Track(one.label, "counter", -1, 0, 1, len(row), depths=False, most=one.most), [row])
+
+
+def _row(timeline: Timeline, one: Counter, codes: Codes) -> Level | None:
+    """None where it tells nothing of the time of the timeline."""
+    # of changes at once the last one counts
+    last = np.append(one.time_ns[1:] != one.time_ns[:-1], True)[: len(one.time_ns)]
+    time, value = one.time_ns[last], one.value[last]
+    if not len(time) or not value.max() or time[0] >= timeline.end_ns or time[-1] <= timeline.start_ns:
+        return None
+    if time[-1] < timeline.end_ns:
+        time, value = np.append(time, timeline.end_ns), np.append(value, 0)
+    dur = np.diff(time, append=time[-1])
+    code = codes.of("counter", pd.Series([one.label]), pd.Series([(one.label,)], dtype=object))
+    # busy time stands for the value: a stretch at the largest value is busy all along
+    busy = np.concatenate((np.zeros(1), np.cumsum(dur * (value / value.max())))).astype(np.int64)
+    same = np.full(len(time), code[0], np.uint32)
+    return Level(time, busy, same, np.zeros(len(time), np.uint32))
