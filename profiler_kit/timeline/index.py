@@ -181,6 +181,11 @@ class Level(Row):
         first = max(int(np.searchsorted(self.start, start_ns, "right")) - 1, 0)
         return slice(first, max(first, int(np.searchsorted(self.start, end_ns, "left"))))
 
+    def bins(self, start_ns: int, end_ns: int, count: int) -> Bins:
+        """`count` equal bins of the view, all of one code: a small value starts nothing that is longest."""
+        found = super().bins(start_ns, end_ns, count)
+        return replace(found, code=np.full_like(found.code, self.code[0]))
+
     def _busy_before(self, times: Ints) -> Ints:
         since = self.start - self.start[0]
         return np.asarray(np.interp(times - self.start[0], since, self.busy[:-1]), dtype=np.int64)
