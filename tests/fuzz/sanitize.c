@@ -80,7 +80,7 @@ static void spend(struct scanner *s, uint64_t *sum)
 int main(int argc, char **argv)
 {
     FILE *blocks = argc > 1 ? fopen(argv[1], "rb") : NULL;
-    struct scanner *s = scanner(), *ahead = scanner(); /* which is joined to the first */
+    struct scanner *s = scanner();
     uint64_t n, taken_blocks = 0, mended = 0, sum = 0;
     if (!blocks)
         return 3;
@@ -90,21 +90,18 @@ int main(int argc, char **argv)
             return 3;
         text[n] = 0;
         for (int way = 0; way < 4 && n; way++) {
-            make_room(ahead, n / 26 + 2);
-            ahead->large = way & 1;
+            make_room(s, n / 26 + 2);
+            s->large = way & 1;
             if (way < 2)
-                taken_blocks += scan_block(ahead, text, n, false);
+                taken_blocks += scan_block(s, text, n, false);
             else
-                mended += scan_mend(ahead, text + 1, n - 1) > 0;
-            for (size_t i = 0; i < ahead->repairs.used; i += sizeof(struct repair)) {
-                const struct repair *repair = (const struct repair *)(ahead->repairs.items + i);
+                mended += scan_mend(s, text + 1, n - 1) > 0;
+            for (size_t i = 0; i < s->repairs.used; i += sizeof(struct repair)) {
+                const struct repair *repair = (const struct repair *)(s->repairs.items + i);
                 digest(&sum, (const uint8_t *)(intptr_t)repair->text, (size_t)repair->length);
             }
-            digest(&sum, ahead->aside.items, ahead->aside.used);
-            make_room(s, (size_t)ahead->rows);
-            if (!scan_join(s, ahead) || ahead->rows)
-                return 3;
-            spend(ahead, &sum), spend(s, &sum);
+            digest(&sum, s->aside.items, s->aside.used);
+            spend(s, &sum);
             digest(&sum, s->launched.items, s->launched.used);
             for (size_t i = 0; i < s->links.used; i += sizeof(struct link))
                 digest(&sum, s->links.items + i, offsetof(struct link, pid));
@@ -116,7 +113,7 @@ int main(int argc, char **argv)
     fclose(blocks);
     for (int i = 0; i <= TABLES; i++)
         digest(&sum, s->tables[i].arena.items, s->tables[i].arena.used);
-    scan_free(s), scan_free(ahead);
+    scan_free(s);
     printf("%llu %llu %016llx\n", (unsigned long long)taken_blocks, (unsigned long long)mended, (unsigned long long)sum);
     return 0;
 }

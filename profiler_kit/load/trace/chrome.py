@@ -2,8 +2,7 @@
 
 The decompressed bytes are cut at event boundaries (split_events.py), each block is decoded (decode.py), becomes columns
 (column_builder.py) and is dropped. Where it could be compiled, the native reader (native/) takes most blocks instead,
-while a thread unpacks the next ones (read_ahead.py); in two more threads where there are cores for them
-(scan_ahead.py). Where not, a second process takes part (second_process.py).
+while a thread unpacks the next ones (read_ahead.py). Where not, a second process takes part (second_process.py).
 """
 
 from __future__ import annotations
@@ -32,7 +31,6 @@ from profiler_kit.load.trace.dialect import translated
 from profiler_kit.load.trace.native import scanner_for
 from profiler_kit.load.trace.read_ahead import BlocksAhead
 from profiler_kit.load.trace.repair import Incident
-from profiler_kit.load.trace.scan_ahead import ScanAhead
 from profiler_kit.load.trace.second_process import SecondProcess, SecondProcessError
 from profiler_kit.load.trace.split_events import KINETO_CUT, SALVAGE_BYTES, EventStream
 from profiler_kit.progress import Report, silent
@@ -44,7 +42,6 @@ TWO_PROCESSES_BYTES: Final = 96 << 20
 # Once so much has been freed at one time, glibc keeps what is freed of smaller blocks (mallopt(3), M_MMAP_THRESHOLD);
 # else it gives each back to the system and gets it again filled with zeros, a tenth of the time of loading.
 KEPT_BYTES: Final = 8 << 20
-SCAN_AHEAD_CORES: Final = 4  # on two, shared with unpacking and joining, it took as long, and longer on a busy machine
 AHEAD_BYTES: Final = 8 << 20  # a thread of its own to unpack pays from here on
 # Arguments worth asking for, by the name their column has here (libkineto/src/output_json.cpp, CuptiActivity.cpp).
 ARGUMENTS: Final = {
@@ -137,10 +134,7 @@ def read_stream(file: Path, events: EventStream, report: Report, second: SecondP
     with contextlib.closing(iter(blocks)) as stream:
         head, rest = find_events(file, stream)
         events.offset, events.tick = len(head), blocks.tick
-        if ahead and events.scanner is not None and _cores() >= SCAN_AHEAD_CORES:
-            with ScanAhead(events.scanner) as events.ahead:
-                events.feed_all(rest)
-        elif second is None:
+        if second is None:
             events.feed_all(rest)
         else:
             _feed_both(rest, events, second)

@@ -29,7 +29,6 @@ from profiler_kit.load.trace.repair import (
     is_valid,
     matches,
 )
-from profiler_kit.load.trace.scan_ahead import Chunk, Cut, ScanAhead
 
 SALVAGE_BYTES: Final = 8 << 20  # this much without an acceptable cut is malformed somewhere
 EVENT_BYTES: Final = 64 << 20  # one event must end within this many bytes
@@ -54,13 +53,12 @@ class EventStream:
 
     offset: place in the uncompressed text of the next byte to decode; set it to where the list begins. behind: events
     after the end of the list; they count as dropped. scanner: is offered each block first; without one the decoder
-    takes all. ahead: scans blocks in other threads, for a scanner.
+    takes all.
     """
 
     def __init__(self, extra: Sequence[str] = (), keys: Sequence[str] = (), scanner: Scanner | None = None) -> None:
         self.builder = ColumnBuilder(extra)
         self.scanner = scanner
-        self.ahead: ScanAhead | None = None
         self.closed = False
         self.offset = 0
         self.behind = 0
@@ -72,7 +70,6 @@ class EventStream:
         self._exact = False
         self._pending = bytearray(b"[")
         self._tail = bytearray()
-        self._fed: list[bytes] = []  # since the last cut that was given ahead
 
     @property
     def tick(self) -> Callable[[], None]:
@@ -110,15 +107,8 @@ class EventStream:
                 self._tail += data
             return
         self._pending += data
-        if self.ahead is not None:
-            self._fed.append(data)
         if len(self._pending) < max(BLOCK_BYTES // 2, self._try_at):
             return
-        if self.ahead is None or not (self._give(self.ahead) or self._join_all(self.ahead)):
-            self._take_pending()
-
-    def _take_pending(self) -> None:
-        """Take what is whole; what is malformed too, when more of it is there than before."""
         while not (self._take_whole() or self._take_end()):
             if self._take_mended() or self._take_near():
                 continue
@@ -135,69 +125,8 @@ class EventStream:
             self.feed(block)
         self.finish()
 
-    def _give(self, ahead: ScanAhead) -> bool:
-        """Have the events before the likeliest cut scanned by another thread; False when there is no cut."""
-        cut = next(_cuts(self._pending), None)
-        if cut is None:
-            return False
-        self.tick()
-        self._pending[cut] = 0x5D
-        block = bytes(memoryview(self._pending)[: cut + 1])
-        del self._pending[1 : cut + 1]
-        fed, self._fed = self._fed, []
-        chunk = ahead.give(Cut(block, self.offset, bytes(self._pending), fed), exact=self._exact)
-        self.offset += cut
-        self._try_at = 0
-        if chunk is not None:
-            self._join(ahead, chunk)
-        return True
-
-    def _join_all(self, ahead: ScanAhead) -> bool:
-        """Wait for all that is scanned ahead; True when what is pending came anew, and was looked at, on the way."""
-        while (chunk := ahead.rest(exact=self._exact)) is not None:
-            if not self._join(ahead, chunk):
-                return True
-        return False
-
-    def _join(self, ahead: ScanAhead, chunk: Chunk) -> bool:
-        """Take a chunk that was scanned ahead; False when a cut was wrong, and all text behind it came anew."""
-        assert self.scanner is not None
-        self.scanner.exact = self._exact
-        taken = ahead.join(chunk, exact=self._exact)
-        self._exact = self.scanner.exact
-        for cut, (metadata, useless) in zip(chunk.cuts, chunk.taken, strict=False):
-            before = self.builder.dropped
-            self._add_metadata(metadata, useless)
-            if self.builder.dropped > before:
-                self._note_useless(Piece(cut.offset, cut.block[1:-1]))
-        if self.scanner.full:
-            self._flush()
-        pending, offset = self._pending, self.offset
-        for number, cut in enumerate(chunk.cuts[taken:], taken + 1):
-            self._pending, self.offset = bytearray(cut.block), cut.offset
-            self._pending[-1:] = b"," + cut.rest[1:]
-            self._take_pending()
-            if self._pending != cut.rest or self.closed:
-                self._feed_anew(ahead, chunk.cuts[number:])
-                return False
-        self._pending, self.offset = pending, offset
-        return True
-
-    def _feed_anew(self, ahead: ScanAhead, cuts: list[Cut]) -> None:
-        """Take these cuts, and all that was given ahead behind them, without guessing."""
-        while (chunk := ahead.rest(exact=self._exact)) is not None:
-            cuts += chunk.cuts
-        fed = [data for cut in cuts for data in cut.fed] + self._fed
-        self.ahead, self._fed = None, []
-        for data in fed:
-            self.feed(data)
-        self.ahead = None if self.closed else ahead
-
     def finish(self) -> None:
         """No more bytes come."""
-        if self.ahead is not None:
-            self._join_all(self.ahead)
-            self.ahead = None
         self._take_ends()
         if not self.closed:
             self._take_whole()

@@ -127,7 +127,6 @@ class _State(ctypes.Structure):
         ("rows", ctypes.c_int64),
         ("events", ctypes.c_int64),
         ("large", ctypes.c_bool),
-        ("fine", ctypes.c_bool),
         ("useless", ctypes.c_int64),
         ("repairs", _List),
     )
@@ -162,7 +161,6 @@ def _opened() -> tuple[ctypes.CDLL | None, str]:
             ("scan_free", None, [pointer]),
             ("scan_block", ctypes.c_bool, [pointer, pointer, ctypes.c_size_t, ctypes.c_bool]),
             ("scan_mend", ctypes.c_size_t, [pointer, pointer, ctypes.c_size_t]),
-            ("scan_join", ctypes.c_bool, [pointer, pointer]),
         ):
             function = getattr(library, name)
             function.restype, function.argtypes = result, arguments
@@ -215,7 +213,7 @@ class Scanner:
     ) -> None:
         self.most_rows: int | None = None
         self._library = library
-        self._extra, self._wanted = tuple(extra), wanted
+        self._extra = tuple(extra)
         self._handle = library.scan_new()
         if not self._handle:
             raise MemoryError
@@ -287,21 +285,6 @@ class Scanner:
     def takes(self, block: bytes) -> bool:
         """Whether it would take the block, which then is a JSON list of events; nothing is kept."""
         return self._scan(block, only_look=True)
-
-    def another(self) -> Scanner:
-        """An empty one for the same arguments, to scan blocks further on in another thread."""
-        return Scanner(self._library, self._extra, self._wanted, 0)
-
-    @property
-    def fine(self) -> bool:
-        """Whether a time stamp had more than three decimals."""
-        return bool(self._state.fine)
-
-    def join(self, other: Scanner) -> None:
-        """Add what another one made of the blocks that follow, and leave that one empty."""
-        self._make_room(other._state.rows)
-        if not self._library.scan_join(self._handle, other._handle):
-            raise MemoryError
 
     def _scan(self, block: bytes | memoryview, *, only_look: bool = False) -> bool:
         self._make_room(len(block) // _LEAST_BYTES + 2)  # as many rows as such a block may have

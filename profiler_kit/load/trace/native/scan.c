@@ -89,7 +89,6 @@ struct scanner {
     struct table tables[TABLES + MOST_TEXTS];
     int64_t rows, events;
     bool large; /* a time stamp was too large for a float: from now on more than three decimals are the decoder's */
-    bool fine;  /* a block that it took had a time stamp with more than three decimals */
     int64_t useless;     /* spans of the block without a time, or with an impossible one */
     struct list repairs; /* struct repair, of the text at hand */
 
@@ -104,7 +103,6 @@ struct scanner {
     struct text pid, tid; /* of the last thread in this block, mostly that of the next event too */
     int32_t last_thread;
 
-    struct list codes[TABLES + MOST_TEXTS]; /* of each text, in the scanner that it was joined to */
     struct draft drafts[4];
     struct list mended; /* pointers to texts of events, to which links and the last thread may point */
 };
@@ -596,10 +594,7 @@ static void begin_block(struct scanner *s, const uint8_t *text, size_t n)
 static bool end_block(struct scanner *s, const struct mark *before)
 {
     bool decimals = s->large || s->odd; /* as the decoder reads them */
-    if ((decimals && s->rounded) || (s->odd && s->large != before->large) || !thread_links(s, before->links))
-        return false;
-    s->fine |= s->rounded;
-    return true;
+    return !(decimals && s->rounded) && !(s->odd && s->large != before->large) && thread_links(s, before->links);
 }
 
 /* Take the n bytes of a JSON list of events, as many rows as there are at the end of the columns; or leave all as it
@@ -821,75 +816,6 @@ size_t scan_mend(struct scanner *s, const uint8_t *text, size_t n)
     return 0;
 }
 
-/* ---- several scanners ------------------------------------------------------------------------------------------ */
-
-/* Give each text of a table its code in another one, which new texts are added to. False without memory. */
-static bool translate(struct table *other, const struct table *t, struct list *codes)
-{
-    for (size_t code = codes->used / sizeof(int32_t); code < t->count; code++) {
-        const struct entry *e = (struct entry *)t->entries.items + code;
-        int32_t its = coded(other, (struct text){t->arena.items + e->start, e->length});
-        int32_t *place = its < 0 ? NULL : added(codes, sizeof *place);
-        if (!place)
-            return false;
-        *place = its;
-    }
-    return true;
-}
-
-/* Add what another scanner made of the blocks that follow, as if this one had scanned them, and leave that one empty.
- * The columns have room for its rows. False without memory. */
-bool scan_join(struct scanner *s, struct scanner *other)
-{
-    const int32_t *codes[TABLES + MOST_TEXTS];
-    int64_t first = s->rows, rows = other->rows;
-    for (int i = 0; i < TABLES + s->texts; i++) {
-        if (!translate(&s->tables[i], &other->tables[i], &other->codes[i]))
-            return false;
-        codes[i] = (const int32_t *)other->codes[i].items;
-    }
-    if (rows) {
-        memcpy(s->start + first, other->start, (size_t)rows * sizeof *s->start);
-        memcpy(s->duration + first, other->duration, (size_t)rows * sizeof *s->duration);
-    }
-    for (int64_t row = 0; row < rows; row++) {
-        s->name[first + row] = codes[NAMES][other->name[row]];
-        s->category[first + row] = codes[CATEGORIES][other->category[row]];
-        s->thread[first + row] = codes[THREADS][other->thread[row]];
-    }
-    for (int i = 0; i < s->integers; i++) {
-        for (int64_t row = s->filled[i] || !other->filled[i] ? first : 0; row < first; row++)
-            s->integer[i][row] = MISSING;
-        s->filled[i] |= other->filled[i];
-        if (other->filled[i])
-            memcpy(s->integer[i] + first, other->integer[i], (size_t)rows * sizeof(int64_t));
-        for (int64_t row = s->filled[i] && !other->filled[i] ? 0 : rows; row < rows; row++)
-            s->integer[i][first + row] = MISSING;
-    }
-    for (int i = 0; i < s->texts; i++)
-        for (int64_t row = 0; row < rows; row++)
-            s->text[i][first + row] = other->text[i][row] ? codes[TABLES + i][other->text[i][row] - 1] + 1 : 0;
-    struct link *link = (struct link *)other->links.items;
-    for (size_t i = 0; i < other->links.used / sizeof *link; i++)
-        link[i].thread = codes[THREADS][link[i].thread];
-    int64_t *pair = (int64_t *)other->launched.items; /* of id and thread */
-    for (size_t i = 1; i < other->launched.used / sizeof *pair; i += 2)
-        pair[i] = codes[THREADS][pair[i]];
-    struct list *kept[] = {&s->launched, &s->links}, *more[] = {&other->launched, &other->links};
-    for (int i = 0; i < 2; i++) {
-        void *place = more[i]->used ? added(kept[i], more[i]->used) : NULL;
-        if (more[i]->used && !place)
-            return false;
-        if (place)
-            memcpy(place, more[i]->items, more[i]->used);
-        more[i]->used = 0;
-    }
-    s->rows += rows, s->events += other->events, s->large |= other->large, s->fine |= other->fine;
-    other->rows = other->events = 0, other->fine = false;
-    memset(other->filled, 0, sizeof other->filled);
-    return true;
-}
-
 const char *scan_source(void) { return SOURCE; }
 
 struct scanner *scan_new(void) { return calloc(1, sizeof(struct scanner)); }
@@ -897,7 +823,7 @@ struct scanner *scan_new(void) { return calloc(1, sizeof(struct scanner)); }
 void scan_free(struct scanner *s)
 {
     for (struct table *t = s->tables; t < s->tables + TABLES + MOST_TEXTS; t++)
-        free(t->arena.items), free(t->entries.items), free(t->slots), free(s->codes[t - s->tables].items);
+        free(t->arena.items), free(t->entries.items), free(t->slots);
     begin_block(s, NULL, 0);
     for (struct draft *d = s->drafts; d < s->drafts + sizeof s->drafts / sizeof *s->drafts; d++)
         free(d->text.items);
