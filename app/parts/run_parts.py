@@ -62,7 +62,7 @@ def ladders() -> None:
         with st.container(horizontal=True):
             for one in found:
                 label, query = widgets.plain(one.key), {"ladder": one.key}
-                st.page_link("app_pages/ladder.py", label=label, icon=":material/stairs:", query_params=query)
+                st.page_link("app_pages/ladder.py", label=label, query_params=query)
 
 
 def open_another() -> None:

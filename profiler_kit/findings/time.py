@@ -250,7 +250,12 @@ def why_idle(run: Run) -> Finding | None:
     regions = idle_regions(run)
     where = regions[0][0] if regions else ()
     if where:
-        said += [" Longest in ", bold(where[-1]), f" ({fmt_ns(regions[0][1])})."]
+        gap, ns = int(run.trace.idle(scope="all")["longest_ns"].max()), regions[0][1]
+        if gap > ns:  # most of it outside of all innermost regions, or with several of them
+            said += [" The longest gap took ", bold(fmt_ns(gap)), "; of the innermost regions, "]
+            said += [bold(where[-1]), f" was idle longest ({fmt_ns(ns)})."]
+        else:
+            said += [" Longest in ", bold(where[-1]), f" ({fmt_ns(ns)})."]
     evidence = Evidence("idle", options={"scope": "all"})
     return Finding("why-idle", "why", say(*said), where=where, evidence=evidence, page="regions")
 

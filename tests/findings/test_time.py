@@ -81,6 +81,19 @@ def test_idle_time_has_one_definition_in_every_sentence(tmp_path: Path) -> None:
     )
 
 
+def test_a_gap_that_is_of_no_region_is_not_taken_for_one_of_a_region(tmp_path: Path) -> None:
+    builder = TraceBuilder()
+    for number, start in enumerate((0, 5_000), 1):
+        builder.region("batch", start, 100)
+        builder.launch(number, start + 20)
+        builder.kernel(number, start + 50, 50)
+    found = why_idle(run_of(builder, tmp_path))
+    assert found is not None and found.sentence == (
+        "The GPU was idle for 4.950 ms while recorded: host-bound 100 %. The longest gap took 4.950 ms; of the "
+        "innermost regions, batch was idle longest (100.00 µs)."
+    )
+
+
 def test_without_gpu_events_it_is_said_why() -> None:
     found = [
         missing_gpu(presence).sentence
