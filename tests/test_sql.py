@@ -132,7 +132,8 @@ KEPT = {
 
 def test_names_and_columns_stay() -> None:
     tables = {table.name: list(sql_columns(table)) for of in ("trace", "snapshot") for table in declared(of)}
-    assert {name: tables[name] for name in KEPT} == {name: columns.split() for name, columns in KEPT.items()}
+    kept = {name: columns.split() for name, columns in KEPT.items()}
+    assert {name: tables[name][: len(columns)] for name, columns in kept.items()} == kept  # new ones stand behind
 
 
 def test_arguments_asked_for_become_columns(tmp_path: Path) -> None:

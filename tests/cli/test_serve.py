@@ -268,13 +268,13 @@ def test_the_policy_names_no_socket_elsewhere(server: Address) -> None:
 def test_timeline_tiles(server: Address) -> None:
     about = json.loads(gzip.decompress(get(server, "/kit/timeline?run=gpu")[2]))
     assert [track["label"] for track in about["tracks"]] == [
-        "Critical path", "Regions on GPUs", "Stream 7",
+        "Critical path", "Regions on GPUs", "Stream 7", "Queue, stream 7",
         "Regions, thread 1", "Operators, thread 1", "Launches, thread 1",
     ]  # fmt: skip
     status, _, body = get(server, f"/kit/tiles?run=gpu&t0=0&t1={about['end']}&px=800")
     (size,) = struct.unpack_from("<I", body)
     head = json.loads(body[4 : 4 + size])
-    assert status == 200 and sorted(row["row"] for row in head["rows"]) == list(range(8))
+    assert status == 200 and sorted(row["row"] for row in head["rows"]) == list(range(9))
 
 
 @pytest.mark.parametrize(
