@@ -82,7 +82,8 @@ def _verdict(verdict: Verdict, ranks: Ranks) -> list[str | Piece]:
         said += [": ", bold(why)]
     low, high = (max(0.0, one) for one in (verdict.gain_low or 0.0, verdict.gain_high or 0.0))
     said += [". Like the others, the job would take ", bold(f"{fmt_percent(verdict.gain_share or 0)} less")]
-    said.append(f" (by its steps {fmt_percent(low)} to {fmt_percent(high)}).")
+    parts = "parts" if verdict.since_step is None else "steps"
+    said.append(f" (by its {parts} {fmt_percent(low)} to {fmt_percent(high)}).")
     return said
 
 
