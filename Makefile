@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 DONE   := $(VENV)/.installed
-# of pytest: one more than the cores CI has, as tests with a browser or a process of their own often wait
-WORKERS ?= 3
+# of pytest: twice the cores CI has, as tests with a browser or a process of their own often wait
+WORKERS ?= 4
 TYPES  := .mypy_cache/said.txt# what mypy says: it runs beside the tests, on one core
 
 # what is imported is kept compiled, also where the environment says otherwise: tests start some hundred processes
