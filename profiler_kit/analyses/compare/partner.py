@@ -20,14 +20,15 @@ def best_partner(run: RunFolder, others: Sequence[RunFolder], when: Callable[[Ru
 
     def alike(other: RunFolder) -> tuple[float, ...]:
         a, b = run.record, other.record
-        known = a is not None and b is not None
+        task = (False, False, False)
+        if a is not None and b is not None:
+            sizes = (a.batch_size, a.image_size) == (b.batch_size, b.image_size)
+            task = (a.model == b.model, sizes, a.workload.get("spec") == b.workload.get("spec"))
         shared = [part for part in PARTS if getattr(run, part) is not None and getattr(other, part) is not None]
         return (
             other.problem is None and bool(shared),
-            (device_kind(run) == device_kind(other)),
-            known and a.model == b.model,  # type: ignore[union-attr]
-            known and (a.batch_size, a.image_size) == (b.batch_size, b.image_size),  # type: ignore[union-attr]
-            known and a.workload.get("spec") == b.workload.get("spec"),  # type: ignore[union-attr]
+            device_kind(run) == device_kind(other),
+            *task,
             run.requests is not None if other.requests is not None else run.requests is None,
             len(shared),
             -abs((when(run) - when(other)).total_seconds()),
