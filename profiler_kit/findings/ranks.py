@@ -6,8 +6,8 @@ from typing import Final
 
 import pandas as pd
 
-from profiler_kit.analyses.ranks.causes import NAMED_FROM, Verdict
 from profiler_kit.analyses.ranks.ranks import RANK_TOTALS
+from profiler_kit.analyses.ranks.verdict import NAMED_FROM, Verdict
 from profiler_kit.finding import Evidence, Finding, Gain, Piece, bold, counted, say
 from profiler_kit.names import fit_names, kernel_names
 from profiler_kit.ranks import Ranks
@@ -82,7 +82,7 @@ def _verdict(verdict: Verdict, ranks: Ranks) -> list[str | Piece]:
         said += [": ", bold(why)]
     low, high = (max(0.0, one) for one in (verdict.gain_low or 0.0, verdict.gain_high or 0.0))
     said += [". Like the others, the job would take ", bold(f"{fmt_percent(verdict.gain_share or 0)} less")]
-    parts = "parts" if verdict.since_step is None else "steps"
+    parts = "steps" if ranks.answer.by_steps else "parts"
     said.append(f" (by its {parts} {fmt_percent(low)} to {fmt_percent(high)}).")
     return said
 

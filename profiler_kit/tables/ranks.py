@@ -8,8 +8,8 @@ import math
 from dataclasses import asdict
 from typing import Any, Final
 
-from profiler_kit.analyses.ranks.causes import LINKS, SLOW_PARTS, WHAT_IF
 from profiler_kit.analyses.ranks.clocks import CLOCKS
+from profiler_kit.analyses.ranks.links import LINKS
 from profiler_kit.analyses.ranks.ranks import (
     COLLECTIVE_WAITS,
     RANK_COLLECTIVES,
@@ -18,6 +18,7 @@ from profiler_kit.analyses.ranks.ranks import (
     STEPS_OF_RANKS,
     collective_waits,
 )
+from profiler_kit.analyses.ranks.verdict import SLOW_PARTS, WHAT_IF
 from profiler_kit.table import Table
 
 _OF_VERDICT: Final = ("state", "rank", "node", "cause", "since_step", "gain_share", "gain_low", "gain_high")

@@ -151,6 +151,7 @@ def test_two_real_gpus_of_which_one_rank_was_slow_in_one_step(
     verdict = answer.verdict
     assert (verdict.state, verdict.rank, verdict.cause, verdict.since_step) == ("rank", rank, cause, step)
     assert (answer.matched, answer.unmatched) == (160, 0) and answer.clocks["error_ns"].max() < 3_000
+    assert answer.by_steps
     assert verdict.gain_share is not None and 0.05 < verdict.gain_share < 0.25
     assert ranks.slow_names()["name"].iloc[0].startswith(where)
 

@@ -153,3 +153,4 @@ def test_the_straggler_of_a_real_job(tmp_path: Path) -> None:
     totals = ranks.totals().set_index("rank")
     assert totals["collectives"].tolist() == [14, 14] and totals["arrived_last"].tolist() == [12, 2]
     assert totals["wait_ns"].tolist() == [4_736, 13_108_491]
+    assert not ranks.answer.by_steps and "(by its parts " in who_holds_up(ranks).sentence  # two steps were recorded

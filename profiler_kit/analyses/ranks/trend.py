@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from profiler_kit.analyses.ranks.causes import Verdict
 from profiler_kit.analyses.ranks.ranks import RANK_TOTALS
+from profiler_kit.analyses.ranks.verdict import Verdict
 from profiler_kit.schema import Column, Schema
 
 TREND: Final = Schema(

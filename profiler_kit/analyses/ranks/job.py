@@ -1,0 +1,245 @@
+"""The ranks of a job on one clock, and what each did against those that run the same program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from profiler_kit.analyses.ranks.clocks import Clocks, clocks, components
+from profiler_kit.analyses.ranks.matching import PAIRWISE, UNEVEN, Matched, medians, numbered
+from profiler_kit.analyses.ranks.of_rank import UNKNOWN
+from profiler_kit.analyses.ranks.replay import NONE, Seen, program_of
+from profiler_kit.load.integers import I64
+
+F64 = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+PIECES: Final = ("compute", "copies", "host", "data", "other")
+MOST_PEERS: Final = 8
+
+
+class Job:
+    """Every row is a kernel of JOB_WORK, with the work of its rank before it was ready for it (`program.own`).
+
+    typical: that of its peers; more: the difference, 0 where there is nothing to compare with (`compared`).
+
+    role: ranks with the same number run the same program. blocks: the part of the job that each collective is in, by
+    `block_names`, which are steps, or None where too few were recorded.
+    """
+
+    def __init__(self, work: pd.DataFrame, matched: Matched, nodes: Mapping[int, str], missing: int) -> None:
+        self.matched, self.nodes, self.missing = matched, nodes, missing
+        self.ids, self.rank = np.unique(work["rank"].to_numpy(), return_inverse=True)
+        self.ranks = len(self.ids)
+        operation = work["operation"]
+        self.operation = operation.cat.codes.to_numpy().astype(np.int64)
+        self.operations = [str(name) for name in operation.cat.categories]
+        self.dtype = work["dtype"].cat.codes.to_numpy().astype(np.int64)
+        self.bytes, self.step = work["bytes"].to_numpy(), work["step"].to_numpy()
+        self.is_matched = matched.collective != UNKNOWN
+        self.took = (work["end_ns"] - work["start_ns"]).to_numpy()
+        self.first = first = int(work["start_ns"].min()) if len(work) else 0
+        arrive, start, end = (
+            (work[name].to_numpy() - first).astype(np.float64) for name in ("arrive_ns", "start_ns", "end_ns")
+        )
+        self.clocks = self._clocks(end)
+        arrive, start, end = (self.clocks.correct(self.rank, time) for time in (arrive, start, end))
+        # each component from its own first arrival
+        origin = np.full(self.ranks + 1, np.inf)
+        np.minimum.at(origin, self.clocks.component[self.rank], arrive)
+        arrive, start, end = (time - origin[self.clocks.component[self.rank]] for time in (arrive, start, end))
+        alone = np.cumsum(~self.is_matched) + (int(matched.collective.max()) if len(work) else 0)
+        self.role = self._roles()
+        self.number = np.where(self.is_matched, matched.collective, alone)
+        self.wait, self.last = self._waits()
+        seen = Seen(self.wait, work["held_ns"].to_numpy(), self.step)
+        self.program = program_of(
+            self.rank, self.number, work["stream"].to_numpy(), self.role, arrive, start, end, seen
+        )
+        self.pieces = self._pieces(work)
+        self.typical, self.compared = self.typical_of(self.program.own)
+        self.more = np.where(self.compared, self.program.own - self.typical, 0.0)
+        self.base = self.program.run(self.program.own, self.program.transfer)
+        self.blocks, self.block_names = self._blocks()
+
+    def _clocks(self, end: F64) -> Clocks:
+        rows = np.flatnonzero(self.is_matched)
+        weights = np.array([0.1 if name in (*PAIRWISE, *UNEVEN) else 0.3 if name == "alltoall" else 1.0
+                            for name in self.operations] or [1.0])  # fmt: skip
+        return clocks(
+            self.rank[rows], self.matched.collective[rows], end[rows], weights[self.operation[rows]], self.ranks
+        )
+
+    def _roles(self) -> I64:
+        """Ranks that run the same program: the same operations in the same kinds of groups; in a pipeline, of a stage.
+
+        A stage is what is joined by other things than sends and receives, and not by groups of all ranks.
+        """
+        group, sizes = self.matched.group, np.append(self.matched.groups["size"].to_numpy(), 0)
+        told = self._told_apart(self.operation, self.dtype)
+        width = int(told.max()) + 1 if len(told) else 1
+        used = np.unique(self.rank * width + told)
+        sets: dict[int, list[int]] = {}
+        for one in used.tolist():
+            sets.setdefault(one // width, []).append(one % width)
+        label = np.arange(self.ranks)
+        pairwise = np.array([name in PAIRWISE for name in self.operations] or [False])[self.operation]
+        if pairwise.any():
+            joins = (group != UNKNOWN) & ~pairwise & (sizes[group] < max(self.ranks, 2)) & self.is_matched
+            numbers, collective = np.unique(self.matched.collective[joins], return_inverse=True)
+            label = components(self.rank[joins], collective, self.ranks, len(numbers))
+        else:
+            label = np.zeros(self.ranks, dtype=np.int64)
+        keys: dict[tuple[int, tuple[int, ...]], int] = {}
+        return np.array(
+            [keys.setdefault((int(label[at]), tuple(sets.get(at, ()))), len(keys)) for at in range(self.ranks)],
+            dtype=np.int64,
+        )
+
+    def typical_of(self, value: F64) -> tuple[F64, Mask]:
+        """What the median of a rank's peers has at the same collective, and whether there is any.
+
+        A rank that has none is compared with itself in other steps.
+        """
+        program = self.program
+        if not len(value):
+            return value, np.zeros(0, dtype=bool)
+        roles = int(self.role.max()) + 1
+        key = np.unique(program.level * roles + self.role[self.rank], return_inverse=True)[1]
+        keys = int(key.max()) + 1
+        counts = np.bincount(key, minlength=keys)[key]
+        found = medians(key, value, keys)[key]
+        # of few, the others alone: the median of two is one of them
+        few = np.flatnonzero((counts > 1) & (counts < 4))
+        sums, lowest, highest = (np.zeros(keys), np.full(keys, np.inf), np.full(keys, -np.inf))
+        np.add.at(sums, key[few], value[few])
+        np.minimum.at(lowest, key[few], value[few])
+        np.maximum.at(highest, key[few], value[few])
+        other = sums[key[few]] - value[few]
+        # of two others the lower one
+        lower = np.where(value[few] == lowest[key[few]], other - highest[key[few]], lowest[key[few]])
+        found[few] = np.where(counts[few] == 2, other, lower)
+        compared = counts > 1
+        own = np.flatnonzero(~compared & (program.place != NONE))
+        if len(own):
+            width = int(program.place.max()) + 1
+            same, place = np.unique(self.rank[own] * width + program.place[own], return_inverse=True)
+            often = np.bincount(place)[place] > 2
+            found[own] = medians(place, value[own], len(same))[place]
+            compared[own] = often
+        # before its first collective a rank did what is not all in the recording
+        compared &= program.before != NONE
+        return np.where(compared, found, value), compared
+
+    def _pieces(self, work: pd.DataFrame) -> F64:
+        """What each row's own work was, one line for each of PIECES."""
+        program = self.program
+        before = np.stack([work[f"before_{name}_ns"].to_numpy() for name in PIECES]).astype(np.float64)
+        under = np.stack([work[f"under_{name}_ns"].to_numpy() for name in PIECES]).astype(np.float64)
+        held = program.before != NONE
+        earlier = np.where(held, under[:, program.before], 0.0) if len(held) else under
+        whole = earlier.sum(axis=0)
+        # what was done while the collective before ran is own work as far as the rank did not wait for its end
+        rest = np.clip(program.own - before.sum(axis=0), 0, whole)
+        return np.asarray(before + earlier * np.where(whole > 0, rest / np.maximum(whole, 1.0), 0.0))
+
+    def _waits(self) -> tuple[I64, Mask]:
+        """How much longer each kernel took than the shortest of its collective, and whether it is the (first) shortest:
+        that needs no clock.
+        """
+        order = np.lexsort((np.arange(len(self.number)), self.took, self.number))
+        first = np.append(True, np.diff(self.number[order]) > 0)[: len(order)]
+        shortest = np.zeros(int(self.number.max()) + 1 if len(order) else 0, dtype=np.int64)
+        shortest[self.number[order[first]]] = order[first]
+        wait: I64 = np.where(self.is_matched, self.took - self.took[shortest[self.number]], 0)
+        last: Mask = self.is_matched & (shortest[self.number] == np.arange(len(self.number)))
+        return wait, last
+
+    def _blocks(self) -> tuple[I64, list[int | None]]:
+        """Parts of the job to draw from, one for each collective: its steps, else stretches of some collectives."""
+        program = self.program
+        count = len(program.transfer)
+        step = np.full(count, NONE)
+        np.maximum.at(step, program.collective, self.step)
+        steps = np.unique(step[step != NONE])
+        if len(steps) >= 3:
+            return np.searchsorted(steps, np.maximum(step, steps[0])), [int(one) for one in steps.tolist()]
+        level = np.zeros(count, dtype=np.int64)
+        level[program.collective] = program.level
+        most = int(level.max()) + 1 if count else 1
+        parts = min(10, most)
+        return level * parts // most, [None] * parts
+
+    def lengths(self, ended: F64) -> F64:
+        """How long each block took."""
+        last = np.full(len(self.block_names), -np.inf)
+        np.maximum.at(last, self.blocks, ended)
+        return np.diff(np.maximum.accumulate(np.maximum(last, 0.0)), prepend=0.0)
+
+    def like_peers(self, places: list[int]) -> F64:
+        """The own work of all rows if these ranks' were like that of their peers outside."""
+        mine = np.isin(self.rank, places)
+        if len(places) == 1 or not len(mine):
+            return np.where(mine & self.compared, self.typical, self.program.own)
+        program, roles = self.program, int(self.role.max()) + 1
+        key = np.unique(program.level * roles + self.role[self.rank], return_inverse=True)[1]
+        keys = int(key.max()) + 1
+        others = medians(key[~mine], program.own[~mine], keys)[key]
+        known = mine & ~np.isnan(others) & (program.before != NONE)
+        return np.where(known, others, program.own)
+
+    def kind_of_collectives(self) -> I64:
+        """Of each collective: the same operation, sizes and kind of group have the same number."""
+        found = np.zeros(len(self.program.transfer), dtype=np.int64)
+        found[self.program.collective] = self._told_apart(self.operation, self.dtype, self.bytes)
+        return found
+
+    def _told_apart(self, *columns: I64) -> I64:
+        """A number for each row: the same where these columns and the kind and size of its group are."""
+        group, table = self.matched.group, self.matched.groups
+        kind = np.append(np.unique(table["description"].to_numpy().astype(str), return_inverse=True)[1], UNKNOWN)
+        sizes = np.append(table["size"].to_numpy(), 0)
+        return numbered(*columns, kind[group], sizes[group])
+
+    def of_collective(self, value: I64) -> I64:
+        """Of each collective what one of its rows has."""
+        found = np.full(len(self.program.transfer), NONE)
+        found[self.program.collective] = value
+        return found
+
+    def ranks_of_nodes(self) -> dict[str, list[int]]:
+        """The places of the ranks of each node, where there are several nodes with several ranks."""
+        found: dict[str, list[int]] = {}
+        for place, rank in enumerate(self.ids.tolist()):
+            found.setdefault(self.nodes.get(rank, ""), []).append(place)
+        found.pop("", None)
+        return {node: places for node, places in found.items() if len(places) > 1} if len(found) > 1 else {}
+
+    def by_block(self, value: F64) -> F64:
+        """The values added up by rank and block."""
+        blocks = len(self.block_names)
+        key = self.rank * blocks + self.blocks[self.program.collective] if len(value) else self.rank
+        found: F64 = np.bincount(key, value, minlength=self.ranks * blocks).astype(np.float64)
+        return found.reshape(self.ranks, blocks)
+
+    def slow_blocks(self, places: list[int]) -> Mask:
+        """In which blocks these ranks were slow: those with more than half of what they have more in a slow one."""
+        more = self.by_block(self.more)[places].mean(axis=0)
+        return np.asarray(more > max(0.5 * float(np.quantile(more, 0.9)), 0.25 * float(more.max(initial=0.0))))
+
+    def slow_rows(self, places: list[int]) -> Mask:
+        """The rows in those blocks; all rows where there is none."""
+        if not len(self.rank) or not places:
+            return np.zeros(len(self.rank), dtype=bool)
+        slow = self.slow_blocks(places)
+        return np.asarray(slow[self.blocks[self.program.collective]] if slow.any() else np.ones(len(self.rank), bool))
+
+    def peers_of(self, chosen: list[int]) -> tuple[int, ...]:
+        """Ranks that run the same program as the chosen ones, and are none of these."""
+        if not chosen:
+            return ()
+        alike = np.flatnonzero(self.role == self.role[chosen[0]])
+        return tuple(self.ids[np.setdiff1d(alike, chosen)[:MOST_PEERS]].tolist())
