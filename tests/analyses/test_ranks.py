@@ -12,6 +12,7 @@ from profiler_kit import load_ranks
 from profiler_kit.analyses.gpu.timeline import is_communication
 from profiler_kit.analyses.ranks.ranks import RANK_COLLECTIVES
 from profiler_kit.errors import InputError, TraceFormatError
+from profiler_kit.findings.ranks import who_holds_up
 from tests.builders import SHARED, TraceBuilder
 from tests.jobs import SimulatedJob
 
