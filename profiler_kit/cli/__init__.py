@@ -20,6 +20,7 @@ import typer.main
 from profiler_kit.cli import streams
 from profiler_kit.cli.late_import import import_late
 from profiler_kit.errors import KitError
+from profiler_kit.files import require_file
 from profiler_kit.settings import CAPTURES, GIVEN
 
 # The order that `--help` lists them in; a command that is not named here comes last.
@@ -108,6 +109,9 @@ def _take_names(names: list[str] | None) -> None:
 
 
 def _take_captures(files: list[Path] | None) -> None:
+    for file in files or ():
+        if not file.is_dir():
+            require_file(file, "a trace with captures of CUDA graphs, or a folder of them", "Look at --captures.")
     os.environ[CAPTURES] = "\n".join(map(str, files or ()))
 
 

@@ -64,6 +64,8 @@ def _verdict(verdict: Verdict, ranks: Ranks) -> list[str | Piece]:
     if verdict.state == "cannot tell":
         if ranks.missing:
             return ["Who holds the job up cannot be told: it waits for ranks without a trace, or for none."]
+        if len(ranks.answer.scores) < 2:
+            return ["This is one rank alone: there is none to compare it with."]
         return ["Who holds the job up cannot be told: too few collectives could be matched between ranks."]
     if verdict.state == "nobody":
         return ["Nobody holds the job up: no rank, node or link would make it ",

@@ -155,3 +155,8 @@ def test_the_straggler_of_a_real_job(tmp_path: Path) -> None:
     assert totals["collectives"].tolist() == [14, 14] and totals["arrived_last"].tolist() == [12, 2]
     assert totals["wait_ns"].tolist() == [4_736, 13_108_491]
     assert not ranks.answer.by_steps and "(by its parts " in who_holds_up(ranks).sentence  # two steps were recorded
+
+
+def test_one_trace_alone_is_said_to_be_alone(tmp_path: Path) -> None:
+    ranks = load_ranks([Path(__file__).parents[1] / "golden" / "streams_graph.json.gz"], store=tmp_path / "store")
+    assert who_holds_up(ranks).sentence == "This is one rank alone: there is none to compare it with."
