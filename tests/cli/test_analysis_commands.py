@@ -98,6 +98,11 @@ def test_a_trace_without_gpu_events_gives_empty_tables(tmp_path: Path, name: str
             "--kernel-wait-us -1.0: expected microseconds, 0 or more. Try: --kernel-wait-us 30",
         ),
         (["operators", "--by", "color"], "--by color: expected one of name, shape, kernel, module. Try: --by name"),
+        (
+            ["operators", "--captures", "nowhere"],
+            "nowhere: no such file, expected a trace with captures of CUDA graphs, or a folder of them. "
+            "Look at --captures.",
+        ),
         (["operators", "--top", "0"], "--top 0: expected a whole number, 1 or more. Try: --top 30"),
         (["launches", "--slow-us", "nan"], "--slow-us nan: expected microseconds, 0 or more. Try: --slow-us 50"),
         (
