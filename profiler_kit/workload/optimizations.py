@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, Final
 
 import torch
@@ -255,18 +257,31 @@ _graphs: Final[weakref.WeakSet[Graph]] = weakref.WeakSet()
 _one_by_one: Final = [False]
 
 
+def _compilers_graphs() -> Any:
+    """torch's module of the graphs that torch.compile records; None where this thread has recorded none."""
+    trees = sys.modules.get("torch._inductor.cudagraph_trees")
+    held = trees.get_obj(trees.local, "tree_manager_containers") if trees is not None else {}
+    return trees if any(one.tree_manager is not None and one.tree_manager.roots for one in held.values()) else None
+
+
 def graphs_recorded() -> bool:
-    """Whether there is a graph of `record_graph` in this process."""
-    return bool(_graphs)
+    """Whether there is a graph of `record_graph`, or one that torch.compile recorded, in this process."""
+    return bool(_graphs) or _compilers_graphs() is not None
 
 
 @contextlib.contextmanager
 def without_graphs() -> Iterator[None]:
     """Run what was recorded in place of its graph: the same kernels, each launched by its operator."""
     _one_by_one[0] = True
+    trees = _compilers_graphs()
+    manager: Any = trees.CUDAGraphTreeManager if trees is not None else SimpleNamespace(_run=None)
+    as_torch_has_it = manager._run
     try:
+        # nothing else of the manager's state is touched: its graphs are replayed again afterwards
+        manager._run = lambda self, inputs, function_id: self.ids_to_funcs[function_id].model(inputs)
         yield
     finally:
+        manager._run = as_torch_has_it
         _one_by_one[0] = False
 
 

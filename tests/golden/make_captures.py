@@ -1,8 +1,10 @@
-"""Record the golden captures that need a GPU, one in each process: joined, pools or expandable.
+"""Record the golden captures that need a GPU, one in each process: joined, pools, expandable, graphs or compiled.
 
 python tests/golden/make_captures.py joined FOLDER       # joined_h200.json.gz and joined_h200.pickle
 python tests/golden/make_captures.py pools FOLDER        # memory_pools_h200.pickle
 python tests/golden/make_captures.py expandable FOLDER   # memory_expandable_h200.pickle
+python tests/golden/make_captures.py graphs FOLDER       # graph_capture_*_h200.json.gz
+python tests/golden/make_captures.py compiled FOLDER     # compiled_breaks_ and compiled_recompiles_h200
 python tests/golden/shorten.py FOLDER/*
 """
 
@@ -170,7 +172,47 @@ def graphs(folder: Path) -> None:
         torch.cuda.synchronize()
 
 
+class Broken(torch.nn.Module):
+    """Two graph breaks: one that is asked for, one where Python needs a number of the GPU's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = (torch.nn.Linear(64, 64) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.first(x))
+        torch._dynamo.graph_break()
+        x = torch.sigmoid(self.second(x))
+        scale = x.sum().item()
+        x = x * 2 if scale > 0 else x / 2
+        return torch.softmax(self.third(x), -1)
+
+
+def compiled(folder: Path) -> None:
+    """A function whose graph breaks twice, with Python stacks; then its recompiling for other shapes, as it happens."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    net = torch.compile(Broken().to(device).eval().requires_grad_(False))
+    batches = [torch.randn(size, 64, device=device) for size in (32, 48, 1)]
+    for batch in batches:
+        net(batch)
+    with profiler_runner(folder / "compiled_breaks_h200.json.gz", record_shapes=True, with_stack=True, rank="none"):
+        for batch in batches:
+            with region("run"):
+                net(batch)
+    torch._dynamo.reset()
+    net(batches[0])
+    with profiler_runner(folder / "compiled_recompiles_h200.json.gz", record_shapes=True, rank="none"):
+        for batch in batches[1:]:
+            with region("compile and run"):
+                net(batch)
+        with region("run"):
+            for batch in batches:
+                net(batch)
+
+
 if __name__ == "__main__":
     target = Path(sys.argv[2])
     target.mkdir(parents=True, exist_ok=True)
-    {"joined": joined, "pools": pools, "expandable": expandable, "graphs": graphs}[sys.argv[1]](target)
+    for make in (joined, pools, expandable, graphs, compiled):
+        if make.__name__ == sys.argv[1]:
+            make(target)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
-from profiler_kit.capture.phases import Phases
+from profiler_kit.capture.phases import Phases, drive
 from profiler_kit.errors import OptionError, WorkloadError
+from profiler_kit.formats.run_record import TRACE
 from profiler_kit.trace import load_trace
 from profiler_kit.workload import optimizations
 from profiler_kit.workload.capture import record_unrolled
@@ -192,6 +194,38 @@ def test_what_was_recorded_runs_one_by_one_for_a_trace(
     if room:
         names = load_trace(tmp_path / "graph_trace.json.gz").operators()["name"]
         assert "aten::addmm" in set(names)
+
+
+def test_what_the_compiler_recorded_runs_one_by_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    trees: Any = pytest.importorskip("torch._inductor.cudagraph_trees")
+    assert not optimizations.graphs_recorded()
+    manager = object.__new__(trees.CUDAGraphTreeManager)
+    manager.ids_to_funcs = {3: SimpleNamespace(model=lambda inputs: ["one by one", *inputs])}
+    manager.roots = {3: ["a node"]}
+    monkeypatch.setattr(trees.CUDAGraphTreeManager, "_run", lambda self, inputs, function_id: "replayed")
+    held = {0: SimpleNamespace(tree_manager=manager), 1: SimpleNamespace(tree_manager=None)}
+    monkeypatch.setattr(trees.local, "tree_manager_containers", held)
+    assert optimizations.graphs_recorded() and manager._run([1], 3) == "replayed"
+    with optimizations.without_graphs():
+        assert manager._run([1], 3) == ["one by one", 1]
+    assert manager._run([1], 3) == "replayed"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("names", ["cuda_graphs", "compile_graphs"])
+def test_a_capture_knows_the_operators_of_its_replays(names: str, tmp_path: Path) -> None:
+    net, device = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.GELU()).cuda().eval(), torch.device("cuda")
+    x = torch.randn(8, 64, device=device)
+    with torch.no_grad(), optimized(net, parse_optimizations(names, GENERAL), device) as model:
+        for _ in range(4):
+            expected = model(x).clone()
+        bench, phases = SimpleNamespace(item=lambda number: x, run=model), Phases(device)
+        drive(phases.traced(bench.item, tmp_path / TRACE, 2, record_shapes=False, with_stack=False), bench.run)
+        record_unrolled(phases, bench, tmp_path)  # type: ignore[arg-type]
+        torch.testing.assert_close(model(x), expected)
+    graphs = load_trace(tmp_path / TRACE).replayed_graphs()
+    assert graphs["launches"].tolist() == [2] and graphs["matched"].tolist() == [1]
 
 
 @pytest.mark.gpu
