@@ -15,9 +15,10 @@ import torch.nn.functional as F  # noqa: N812
 
 from profiler_kit.models.sam import fused_attention as attention
 from profiler_kit.models.sam import row_operators as rows
+from profiler_kit.models.sam2 import windows
 
 torch.set_num_threads(1)
-attention.wrap_triton = rows.wrap_triton = lambda kernel: kernel
+attention.wrap_triton = rows.wrap_triton = windows.wrap_triton = lambda kernel: kernel
 
 
 def attention_error(side: int, heads: int, dim: int, window: int, pair: int) -> float:
@@ -29,6 +30,13 @@ def attention_error(side: int, heads: int, dim: int, window: int, pair: int) -> 
     got = attention._launch(qkv, fill, *tables, attention.window_places(window), heads, window)
     want = attention.reference_attention(qkv.double(), fill.double(), *(t.double() for t in tables), heads, window)
     return (got - want).abs().max().item()
+
+
+def window_error(side: int, heads: int, dim: int, window: int) -> float:
+    """SAM 2's, against float64: windows that a program takes in parts, alone, or several at once."""
+    qkv = torch.randn(2, side, side, 3 * heads * dim)
+    want = windows.reference_attention(qkv.double(), heads, window)
+    return (windows._launch(qkv, heads, window) - want).abs().max().item()
 
 
 def rows_error(width: int) -> float:
@@ -63,6 +71,10 @@ print(
             "window, head of 48": attention_error(9, 2, 48, 7, 1),
             "global, head of 48": attention_error(16, 1, 48, 0, 1),
             "global, pairs of rows": attention_error(16, 1, 16, 0, 2),
+            "windows in parts, head of 72": window_error(16, 2, 72, 16),
+            "windows alone, head of 32": window_error(16, 1, 32, 8),
+            "four windows at once, head of 24": window_error(16, 2, 24, 4),
+            "two windows at once": window_error(8, 1, 24, 4),
             "rows of 64": rows_error(64),
             "rows of 96": rows_error(96),
         }

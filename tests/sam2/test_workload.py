@@ -13,11 +13,11 @@ from profiler_kit.errors import OptionError
 from profiler_kit.formats.run_record import read_record
 from profiler_kit.models.sam.workload import SamWorkload
 from profiler_kit.models.sam2 import models
+from profiler_kit.models.sam2.float8 import BoundedFloat8Linear
 from profiler_kit.models.sam2.workload import Sam2Workload
 from profiler_kit.workload.capture import CaptureOptions, capture_run
 from profiler_kit.workload.optimizations import optimized, parse_optimizations
 from profiler_kit.workload.protocol import Bench, load_workload, make_model
-from profiler_kit.workload.quantize import Float8Linear
 from profiler_kit.workload.row import RowPlan, run_row
 
 pytest.importorskip("transformers")
@@ -65,7 +65,7 @@ def test_reduced_precision_is_near(text: str) -> None:
 def test_products_in_float8_are_near() -> None:
     plain, other = bench(prompts="grid:2"), bench("bf16", prompts="grid:2")
     other.workload.optimizations["fp8"].apply(other.kept)  # type: ignore[attr-defined]  # which asks for a GPU
-    names = [name for name, part in other.program.named_modules() if isinstance(part, Float8Linear)]
+    names = [name for name, part in other.program.named_modules() if isinstance(part, BoundedFloat8Linear)]
     assert names and all(name.startswith("image_encoder.vision.backbone.blocks.") for name in names)
     for a, b in zip(plain.run(plain.item(0)), other.run(other.item(0)), strict=True):
         assert torch.allclose(a.iou, b.iou, atol=0.05)

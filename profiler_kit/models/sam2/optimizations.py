@@ -11,11 +11,11 @@ import torch
 
 from profiler_kit.models.sam import optimizations as sam1
 from profiler_kit.models.sam2.decoder import share_decoder
+from profiler_kit.models.sam2.float8 import use_float8
 from profiler_kit.models.sam2.gelu import fuse_gelu
 from profiler_kit.models.sam2.models import Sam2
 from profiler_kit.workload import optimizations as general
 from profiler_kit.workload.optimizations import FP8, PRECISION, LadderRow, Optimization, others
-from profiler_kit.workload.quantize import Float8Linear, quantize_linears
 
 _COMPILED: Final = ("compile", "compile_max", "compile_graphs")
 
@@ -26,9 +26,10 @@ def encoder_dtype(sam: Sam2) -> torch.dtype:
     return dtype
 
 
-def _quantize(sam: Sam2) -> Sam2:
-    quantize_linears(sam.image_encoder, Float8Linear)
-    return sam
+def _windows(sam: Sam2) -> Sam2:
+    from profiler_kit.models.sam2.windows import use_window_attention  # needs Triton, which a CPU may lack
+
+    return use_window_attention(sam)
 
 
 def compile_encoder(sam: Sam2, *, mode: str | None = None) -> Sam2:
@@ -49,7 +50,7 @@ def _compiled(name: str, about: str, apply: Callable[[Sam2], Sam2], *, needs_cud
         name,
         about,
         apply,
-        after=(*PRECISION, "fp8", "fused_gelu"),
+        after=(*PRECISION, "fp8", "fused_gelu", "window_attention"),
         excludes=excludes,
         needs_cuda=needs_cuda,
         compiles=True,
@@ -61,7 +62,9 @@ OPTIMIZATIONS: Final[Mapping[str, Optimization]] = {
     for optimization in (
         *(sam1.OPTIMIZATIONS[name] for name in PRECISION),
         replace(
-            FP8, about="products of the encoder's blocks in float8, activations scaled row by row", apply=_quantize
+            FP8,
+            about="qkv and MLP of the encoder's blocks in float8, scaled by what their norms can give",
+            apply=use_float8,
         ),
         Optimization(
             "fused_gelu",
@@ -70,6 +73,16 @@ OPTIMIZATIONS: Final[Mapping[str, Optimization]] = {
             after=PRECISION,
             excludes=("fp8",),
             exact=False,
+        ),
+        Optimization(
+            "window_attention",
+            "attention inside windows as one Triton kernel between qkv and proj, no window copied",
+            _windows,
+            after=(*PRECISION, "fp8", "fused_gelu"),
+            requires=("bf16", "fp16"),
+            needs_cuda=True,
+            capability=(8, 0),
+            package="triton",
         ),
         _compiled("compile", "torch.compile of the image encoder, mode default", compile_encoder),
         _compiled(
