@@ -19,6 +19,7 @@ from profiler_kit.errors import InputError, KitError, OutputError
 
 PACKED: Final = (".gz", ".zst", ".xz", ".bz2")  # how packed files that are read usually end; told by their bytes
 PLAIN_OR_PACKED: Final = f"plain, {', '.join(PACKED[:-1])} or {PACKED[-1]}"
+SETTLED_NS: Final = 2 * 10**9  # FAT has times no finer than this: a younger file may change and keep its time
 _NAME_KEPT: Final = 40  # characters at the end of a name; the prefix must not make it too long
 _UNFINISHED: Final = re.compile(r"\.(?P<kind>tmp|old)-(?P<pid>[1-9]\d{0,9})-(?P<name>.+)")
 _numbers: Final = itertools.count()  # threads may write the same path

@@ -88,6 +88,11 @@ class Ranks:
         """Where what was read of the ranks is kept."""
         return self._store.root
 
+    @property
+    def unchanging(self) -> bool:
+        """Whether all that was read stays as it is: no file is read again unless it changes."""
+        return all(self._rows["stamp"].to_pylist())
+
     @kept_for_good
     def files(self) -> pd.DataFrame:
         """RANK_FILES: one row per file of the job, what it is and why it is left out."""

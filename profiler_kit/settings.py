@@ -32,7 +32,7 @@ def communication_names() -> tuple[str, ...]:
 
     Raises InputError when the settings cannot be read or are wrong.
     """
-    return (*filter(None, os.environ.get(GIVEN, "").splitlines()), *_of_file())
+    return (*filter(None, os.environ.get(GIVEN, "").splitlines()), *names_of_settings())
 
 
 def capture_files() -> tuple[Path, ...]:
@@ -40,7 +40,8 @@ def capture_files() -> tuple[Path, ...]:
     return tuple(Path(line) for line in os.environ.get(CAPTURES, "").splitlines() if line)
 
 
-def _of_file() -> tuple[str, ...]:
+def names_of_settings() -> tuple[str, ...]:
+    """The names of communication in the settings alone; raises InputError likewise."""
     file = settings_file()
     try:
         text = file.read_bytes().decode("utf-8")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Final
@@ -41,6 +41,7 @@ ORDER: Final = (
     ),
     *("doctor", "export", "report", "serve", "sam"),
 )
+KEPT: Final = ("ranks",)  # what these say is kept, so that they say it again without importing what computes it
 READS_NO_TRACE: Final = ("demo", "capture", "layers", "ladder", "study", "memory", "flight")
 _PACKAGE: Final = Path(__file__).parents[1]
 _PLAIN: Final[Mapping[str, Any]] = {
@@ -81,11 +82,28 @@ class _Commands(typer.core.TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         name, known, rest = super().resolve_command(ctx, args)
-        return name, known and load_command(str(name)), rest
+        if name in KEPT and _said_again(rest):
+            raise typer.Exit
+        return name, known and load_command(str(name), tuple(rest)), rest
 
 
-def load_command(name: str) -> Any:
-    """The command of that name as typer makes it, its module imported now; COMMANDS: those below it."""
+def _said_again(words: Sequence[str]) -> bool:
+    """Say what was kept of a command with these words; whether there was something."""
+    from profiler_kit.load.job_folder import kept
+
+    said = kept(words)
+    if said is not None:
+        from profiler_kit.cli.output import say
+
+        say(said)
+    return said is not None
+
+
+def load_command(name: str, words: Sequence[str] = ()) -> Any:
+    """The command of that name as typer makes it, its module imported now; COMMANDS: those below it.
+
+    words: those behind its name, by which some keep what they said.
+    """
     stem = name.replace("-", "_")
     if (_PACKAGE / "cli" / f"{stem}.py").is_file():
         module = importlib.import_module(f"profiler_kit.cli.{stem}")
@@ -93,7 +111,7 @@ def load_command(name: str) -> Any:
             return typer.main.get_command(_group(name, module))
         function = module.command
     else:
-        function = importlib.import_module("profiler_kit.cli.table_command").table_command(name)
+        function = importlib.import_module("profiler_kit.cli.table_command").table_command(name, words)
     alone = typer.Typer(**_PLAIN)
     alone.command(name)(function)
     made = typer.main.get_command(alone)

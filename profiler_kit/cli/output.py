@@ -6,9 +6,9 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -116,11 +116,16 @@ def open_ranks(
     with progress_bar("Reading the ranks") as report:
         named = paths[0] if len(paths) == 1 else paths
         ranks = load_ranks(named, workers=workers, cluster=cluster, store=store, report=report)
+    say(notes_on(ranks))
+    return ranks
+
+
+def notes_on(ranks: Ranks) -> list[tuple[str, Any]]:
+    """What was lost or left out of a job, a line each."""
     lost = ranks.losses
     more = len(lost) - MOST_LOSSES
-    for line in (*lost[:MOST_LOSSES], *([f"and {more} more such lines"] if more > 0 else []), *ranks.problems):
-        typer.echo(f"profiler-kit: {printable(line)}", err=True)
-    return ranks
+    lines = [*lost[:MOST_LOSSES], *([f"and {more} more such lines"] if more > 0 else []), *ranks.problems]
+    return [("note", line) for line in lines]
 
 
 def open_trend(
@@ -199,12 +204,29 @@ def print_json(value: object) -> None:
 
     A file name that is no UTF-8 keeps its bytes as escapes (\\udcff), so that what is printed stays JSON.
     """
-    text = json.dumps(value, indent=2, ensure_ascii=False)
-    try:
-        text.encode(sys.stdout.encoding or "utf-8", "strict")
-    except UnicodeEncodeError:
-        text = json.dumps(value, indent=2)
-    typer.echo(text)
+    say([("json", json_text(value))])
+
+
+def json_text(value: object) -> str:
+    """JSON as it is printed."""
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def say(pieces: Iterable[tuple[str, Any]]) -> None:
+    """Print the pieces of what a command says: notes, JSON, tables (what print_table takes), and other text."""
+    for kind, what in pieces:
+        if kind == "note":
+            typer.echo(f"profiler-kit: {printable(what)}", err=True)
+        elif kind == "table":
+            print_table(**what)
+        elif kind == "json":
+            try:
+                what.encode(sys.stdout.encoding or "utf-8", "strict")
+            except UnicodeEncodeError:
+                what = json.dumps(json.loads(what), indent=2)
+            typer.echo(what)
+        else:
+            typer.echo(what, nl=False)
 
 
 def print_lines(title: str, lines: Callable[[int | None], Sequence[str]]) -> None:
@@ -225,7 +247,12 @@ def print_lines(title: str, lines: Callable[[int | None], Sequence[str]]) -> Non
 
 
 def print_table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1, optional: Sequence[str] = ()
+    title: str,
+    columns: Sequence[str] = (),
+    rows: Sequence[Sequence[str]] = (),
+    *,
+    left: int = 1,
+    optional: Sequence[str] = (),
 ) -> None:
     """Print a table of texts: the first `left` columns are names, the others numbers aligned to the right."""
     from profiler_kit.render.text_table import table_lines

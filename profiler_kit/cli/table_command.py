@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -22,15 +23,17 @@ from profiler_kit.cli.output import (
     TraceFile,
     Workers,
     check_formats,
+    json_text,
+    notes_on,
     open_flight,
     open_ranks,
     open_requests,
     open_trace,
     open_trend,
-    print_json,
-    print_lines,
+    say,
     says_no_gpu,
 )
+from profiler_kit.load.job_folder import STORE_SUFFIX, keep, state_of
 from profiler_kit.table import Filled, Of, Option, Table, Value
 
 _TYPES: Final[Mapping[str, type]] = {
@@ -52,8 +55,8 @@ _READ_WITH: Final = {"workers": Workers, "cluster": Cluster, "store": Store}
 _LOADED_WITH: Final[Mapping[Of, Mapping[str, Any]]] = {"job": _READ_WITH, "trend": _READ_WITH}
 
 
-def table_command(name: str) -> Callable[..., None]:
-    """The function that typer makes the subcommand of: `tables/NAME.py` declares its tables."""
+def table_command(name: str, words: Sequence[str] = ()) -> Callable[..., None]:
+    """The function that typer makes the subcommand of: `tables/NAME.py` declares its tables. words: behind its name."""
     module = importlib.import_module(f"profiler_kit.tables.{name.replace('-', '_')}")
     tables = [table for table in module.TABLES if table.command == name]
     argument, _ = _SOURCES[tables[0].of]
@@ -66,7 +69,7 @@ def table_command(name: str) -> Callable[..., None]:
         parameters.append(_parameter(option.name, annotation, option.default))
 
     def made(**given: Any) -> None:
-        run(tables, **given)
+        run(tables, words=words, **given)
 
     made.__doc__ = help_text(module.__doc__ or "")
     made.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
@@ -96,29 +99,46 @@ def run(
     source: Any,
     as_json: bool,
     as_csv: bool,
+    words: Sequence[str] = (),
     **given: Value,
 ) -> None:
-    """Fill the tables that were asked for and print them."""
+    """Fill the tables that were asked for and print them; what was said of the folder of a job is kept by its words."""
     check_formats(as_json, as_csv)
     for option in _options(tables):
         option.check(given[option.name])
     chosen = [table for table in tables if table.by == (given.get("by") or "")]
+    folder = os.path.realpath(source[0]) if words and chosen[0].of == "job" and len(source) == 1 else ""
+    before = state_of(folder) if folder and os.path.isdir(folder) else None  # noqa: PTH112
     _, load = _SOURCES[chosen[0].of]
     arguments = [name for table in chosen for name in table.arguments]
     loaded = load(source, arguments=arguments, **{name: given[name] for name in _LOADED_WITH.get(chosen[0].of, ())})
     filled = [
         table.of_source(loaded, **{option.name: given[option.name] for option in table.options}) for table in chosen
     ]
-    if as_json and chosen[0].beside is not None:
-        print_json({**chosen[0].beside(loaded), chosen[0].name: filled[0].records()})
+    if not (as_json or as_csv) and chosen[0].needs_gpu and says_no_gpu(loaded):
+        return
+    top = given.get("top")
+    where = getattr(loaded, "path", source)
+    said = _said(filled, as_json, as_csv, where, top if isinstance(top, int) else None)
+    say(said)
+    if before is not None and loaded.unchanging and str(loaded.store) in (f"{folder}{STORE_SUFFIX}", given["store"]):
+        keep(loaded.store, words, folder, before, [*notes_on(loaded), *said])
+
+
+def _said(
+    filled: Sequence[Filled], as_json: bool, as_csv: bool, where: Path | str, top: int | None
+) -> list[tuple[str, Any]]:
+    """What to print of the tables, in pieces that `say` takes."""
+    first = filled[0]
+    if as_json and first.table.beside is not None:
+        value: Any = {**first.table.beside(first.source), first.table.name: first.records()}
     elif as_json:
-        print_json({one.table.key: one.records() for one in filled} if chosen[0].key else filled[0].records())
-    elif as_csv:
-        typer.echo("\n".join(one.csv() for one in filled), nl=False)
-    elif not (chosen[0].needs_gpu and says_no_gpu(loaded)):
-        top = given.get("top")
-        for one in filled:
-            print_filled(one, getattr(loaded, "path", source), top if isinstance(top, int) else None)
+        value = {one.table.key: one.records() for one in filled} if first.table.key else first.records()
+    if as_json:
+        return [("json", json_text(value))]
+    if as_csv:
+        return [("text", "\n".join(one.csv() for one in filled))]
+    return [piece for one in filled for piece in _pieces(one, where, top)]
 
 
 def print_filled(filled: Filled, where: Path | str = "", top: int | None = None) -> None:
@@ -126,10 +146,14 @@ def print_filled(filled: Filled, where: Path | str = "", top: int | None = None)
 
     where: what it is of, in front of the title. What else there is to say of the table follows it.
     """
-    from profiler_kit.findings.work import of_table
-    from profiler_kit.render.text_table import filled_lines, table_title
+    say(_pieces(filled, where, top))
 
-    print_lines(table_title(filled, where, top), lambda width: filled_lines(filled, top=top, width=width))
+
+def _pieces(filled: Filled, where: Path | str, top: int | None) -> list[tuple[str, Any]]:
+    from profiler_kit.findings.work import of_table
+    from profiler_kit.render.text_table import filled_cells, table_title
+
+    cells = filled_cells(filled, top) if len(filled) else {}
     said = of_table(filled)
-    if said is not None:
-        typer.echo("\n".join((said.line, *said.details)))
+    lines = [] if said is None else [("text", "\n".join((said.line, *said.details)) + "\n")]
+    return [("table", {"title": table_title(filled, where, top), **cells}), *lines]

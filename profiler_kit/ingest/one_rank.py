@@ -18,10 +18,12 @@ from profiler_kit.analyses.ranks.of_rank import RANK_ARGUMENTS, RankParts, of_ra
 from profiler_kit.attribute.gpu_work import compiled
 from profiler_kit.attribute.regions import Attribution, attribute
 from profiler_kit.errors import InputError, KitError
+from profiler_kit.files import SETTLED_NS
 from profiler_kit.later import later
 from profiler_kit.load import cache
 from profiler_kit.load.discover.jobs import rank_of
-from profiler_kit.load.discover.rank_sources import STORE_SUFFIX, Source, find_job, is_address, local_copy
+from profiler_kit.load.discover.rank_sources import Source, find_job, is_address, local_copy
+from profiler_kit.load.job_folder import STORE_SUFFIX
 from profiler_kit.load.rank_store import RANKS, RankStore
 from profiler_kit.load.trace.chrome import ChromeTrace, read_chrome_trace
 from profiler_kit.settings import communication_names
@@ -158,7 +160,7 @@ def _joined(columns: Sequence[tuple[int, Mapping[str, Any]]]) -> pa.Table:
 
 
 def _read(source: Source, users: Any) -> tuple[RankRow, RankParts | None]:
-    settled = source.mtime_ns < time.time_ns() - cache.SETTLED_NS
+    settled = source.mtime_ns < time.time_ns() - SETTLED_NS
     blank = RankRow(source.name, source.stamp if settled else "", source.size_bytes)
     here = source.where
     try:

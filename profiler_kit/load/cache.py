@@ -39,7 +39,7 @@ import numpy.typing as npt
 from isal import isal_zlib
 
 from profiler_kit.errors import KitError, OptionError
-from profiler_kit.files import whole_file
+from profiler_kit.files import SETTLED_NS, whole_file
 from profiler_kit.load.integers import narrowest, resized
 
 T = TypeVar("T")
@@ -48,7 +48,6 @@ Array = npt.NDArray[Any]
 FOLDER_VARIABLE: Final = "PROFILER_KIT_CACHE"
 LIMIT_VARIABLE: Final = "PROFILER_KIT_CACHE_LIMIT"
 DEFAULT_LIMIT_BYTES: Final = 5 * 10**9
-SETTLED_NS: Final = 2 * 10**9  # FAT has times no finer than this: a younger file may change and keep its time
 MAGIC: Final = b"profiler_kit 3\n\0"  # raise the number when the meaning of what is written changes
 
 _PREFIX: Final = struct.Struct("<16sQII")

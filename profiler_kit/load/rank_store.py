@@ -34,7 +34,8 @@ import pyarrow.parquet as pq
 from profiler_kit.errors import InputError, KitError, OutputError
 from profiler_kit.files import folder_beside
 from profiler_kit.load import cache
-from profiler_kit.load.discover.rank_sources import STORE_SUFFIX, file_system, is_address, reached
+from profiler_kit.load.discover.rank_sources import file_system, is_address, reached
+from profiler_kit.load.job_folder import STORE_SUFFIX
 
 RANKS: Final = "ranks"
 BATCH_RANKS: Final = 64

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from profiler_kit.names import printable
 from profiler_kit.render.layout import layout, name_column
@@ -27,13 +27,19 @@ def table_title(filled: Filled, where: object = "", top: int | None = None) -> s
 
 def filled_lines(filled: Filled, *, top: int | None = None, width: int | None = None) -> list[str]:
     """A filled table, its first `top` rows; names are indented as the tree is. No lines without rows."""
-    if not len(filled):
-        return []
+    return table_lines(**filled_cells(filled, top), width=width) if len(filled) else []
+
+
+def filled_cells(filled: Filled, top: int | None = None) -> dict[str, Any]:
+    """What table_lines makes lines of: the texts of a filled table, however wide they will be."""
     shown = layout(filled, slice(top))
     cells = [one.indented("  ") for one in shown]
-    optional = [one.label for one in reversed(shown) if one.optional]
-    rows = [list(row) for row in zip(*cells, strict=True)]
-    return table_lines([one.label for one in shown], rows, left=name_column(shown), optional=optional, width=width)
+    return {
+        "columns": [one.label for one in shown],
+        "rows": [list(row) for row in zip(*cells, strict=True)],
+        "left": name_column(shown),
+        "optional": [one.label for one in reversed(shown) if one.optional],
+    }
 
 
 def table_lines(

@@ -20,10 +20,9 @@ from profiler_kit.files import PACKED, temporary_folder
 from profiler_kit.formats.run_record import GRAPH_TRACE, MASKS, MEMORY_TRACE, RECORD, TRACE
 from profiler_kit.load.discover.jobs import Paths
 from profiler_kit.load.discover.runs import TRACE_SUFFIXES, part_file
+from profiler_kit.load.job_folder import DEPTH, STORE_SUFFIX
 
-STORE_SUFFIX: Final = ".ranks"  # of the folder that keeps what was read of a job
 _ADDRESS: Final = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-_DEPTH: Final = 4  # folders below the job's that are looked into: job/run/node/rank
 _NO_RANKS: Final = (
     *(RECORD, MASKS),
     *(part.removesuffix(".gz") + packed for part in (MEMORY_TRACE, GRAPH_TRACE) for packed in ("", *PACKED)),
@@ -75,7 +74,7 @@ def find_job(paths: Paths) -> Job:
     elif isinstance(paths, str | Path) and Path(paths).is_dir():
         folder = Path(paths).resolve()
         shown = Path(paths)  # files are named as the user spells the folder
-        found = (shown / path.relative_to(folder) for path in _walk(folder, _DEPTH))
+        found = (shown / path.relative_to(folder) for path in _walk(folder, DEPTH))
         job = Job(str(folder), tuple(_local(path, path.relative_to(shown).as_posix(), None) for path in found), False)
     else:
         job = _named(paths)
@@ -156,7 +155,7 @@ def _of_address(address: str) -> Job:
     files, path = file_system(address)
     with reached(address):
         if files.isdir(path) or not path.endswith(TRACE_SUFFIXES):
-            listed = files.find(path, maxdepth=_DEPTH + 1, withdirs=False, detail=True)
+            listed = files.find(path, maxdepth=DEPTH + 1, withdirs=False, detail=True)
             where = {name: str(files.unstrip_protocol(name)) for name in listed}
             start = len(str(files.unstrip_protocol(path)).rstrip("/")) + 1
             kept = {name: full[start:] for name, full in where.items() if _may_be_trace(full[start:])}
