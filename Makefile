@@ -28,7 +28,7 @@ test: $(DONE) ## lint, types, tests (ARGS="tests/load -k cache" for some of them
 
 install: $(DONE) ## install into .venv
 
-NATIVE := $(addprefix profiler_kit/load/trace/native/,scan.c mend.h json.h build.py)
+NATIVE := $(addprefix profiler_kit/load/trace/native/,scan.c unpickle.c mend.h table.h json.h build.py)
 
 $(DONE): requirements.lock pyproject.toml $(NATIVE)
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else "profiler_kit needs Python 3.11 or newer, $(PYTHON) is %d.%d. Try: make PYTHON=python3.12 ..." % v[:2])'

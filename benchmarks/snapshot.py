@@ -5,8 +5,8 @@
 Each sample is a process of its own (imports not counted), the variants are taken in turn, so that drift of the machine
 hits all alike. `pickle` is pickle.load, which runs whatever the file asks for; `torch_page` is what
 torch/cuda/_memory_viz.py trace_plot does: load, and write the page (its script replays in the browser). Ours refuses
-code, in a process limited in memory. Peak memory is VmHWM of the process, imports included; `child_mb` that of the
-process that unpickles.
+code: the native reader, and `load_python`, which has a process limited in memory. Peak memory is VmHWM of the process,
+imports included; `child_mb` that of the process that unpickles.
 """
 
 from __future__ import annotations
@@ -50,6 +50,10 @@ WORK = {
         'timed("s", lambda: trace_plot(pickle.load(open(path, "rb"))))'
     ),
     "load": 'from profiler_kit.load.snapshot.reader import read_snapshot\ntimed("s", lambda: read_snapshot(path))',
+    "load_python": (
+        'import os\nos.environ["PROFILER_KIT_READER"] = "python"\n'
+        'from profiler_kit.load.snapshot.reader import read_snapshot\ntimed("s", lambda: read_snapshot(path))'
+    ),
     "reload": (
         'from profiler_kit.load.snapshot.reader import load_snapshot_data\ntimed("s", lambda: load_snapshot_data(path))'
     ),

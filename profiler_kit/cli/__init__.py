@@ -184,7 +184,7 @@ def _version(wanted: bool) -> None:
         from profiler_kit.load.trace import native
         from profiler_kit.version import __version__
 
-        typer.echo(f"profiler-kit {__version__} (reader of traces: {native.found()})")
+        typer.echo(f"profiler-kit {__version__} (reader of traces and snapshots: {native.found()})")
         raise typer.Exit
 
 

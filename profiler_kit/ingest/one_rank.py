@@ -43,7 +43,7 @@ _OF_RANK: Final = re.compile(r"(?:local_?)?(?:rank|gpu|worker|device)[-_. ]?\d+"
 _CODE: Final = (
     *(
         "load/trace/*.py",
-        "load/trace/native/scan.c",
+        "load/trace/native/*.[ch]",
         "attribute/*.py",
         "analyses/gpu/*.py",
         "analyses/ranks/of_rank.py",

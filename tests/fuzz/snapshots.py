@@ -26,7 +26,8 @@ import numpy as np
 from profiler_kit.analyses.compare.snapshots import compare_snapshots
 from profiler_kit.analyses.memory.replay import active_blocks
 from profiler_kit.errors import KitError
-from profiler_kit.load.snapshot.data import SnapshotBuilder
+from profiler_kit.load.snapshot import native as native_reader
+from profiler_kit.load.snapshot.data import Array, SnapshotBuilder
 from profiler_kit.load.snapshot.unpickle_child import Refused, convert, unpickle
 from profiler_kit.snapshot import Snapshot
 from profiler_kit.tables import tables_of
@@ -126,13 +127,30 @@ def _lists(snapshot: dict[str, Any]) -> list[list[Any]]:
     return [one for one in found if isinstance(one, list)]
 
 
+def columns_of(data: bytes) -> tuple[dict[str, Any], dict[str, Array], bool]:
+    """What the child hands back, and whether the native reader gives it too, which may give up; raises Refused."""
+    native = native_reader.read_columns(io.BytesIO(data), MEMORY_BYTES // 8)
+    try:
+        found, columns = convert(unpickle(io.BytesIO(data)), len(data))
+    except Refused as refused:
+        assert native is None, f"the native reader takes what is refused: {refused}"
+        raise
+    assert sum(len(column) for column in columns.values()) <= 64 * len(data) + (1 << 20), "more rows than bytes"
+    head = json.loads(json.dumps(found))
+    arrays = {name: np.array(column, native_reader.DTYPES[column.typecode]) for name, column in columns.items()}
+    if native is not None:
+        assert json.loads(native[0]) == head, "the readers differ"
+        assert native[1].keys() == arrays.keys()
+        for name, array in arrays.items():
+            other = native[1][name]
+            assert other.dtype == array.dtype and np.array_equal(other, array), f"the readers differ in {name}"
+    return head, arrays, native is not None
+
+
 def read(data: bytes) -> Snapshot:
     """As the child and its parent read it; raises Refused."""
-    head, columns = convert(unpickle(io.BytesIO(data)), len(data))
-    assert sum(len(column) for column in columns.values()) <= 64 * len(data) + (1 << 20), "more rows than bytes"
-    codes = {"b": "i1", "i": "<i4", "q": "<i8", "Q": "<u8"}
-    arrays = {name: np.array(column, codes[column.typecode]) for name, column in columns.items()}
-    return Snapshot(SnapshotBuilder(Path("m.pickle"), json.loads(json.dumps(head)), arrays).build())
+    head, columns, _ = columns_of(data)
+    return Snapshot(SnapshotBuilder(Path("m.pickle"), head, columns).build())
 
 
 def analyse(found: Snapshot, other: Snapshot, *, page: bool) -> None:

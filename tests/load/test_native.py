@@ -191,7 +191,7 @@ def test_no_library_a_foreign_and_a_stale_one_are_not_used(tmp_path: Path, monke
     library.write_bytes(b"\x7fELF of another machine")
     assert _found_with(library, monkeypatch) == "Python, because the native one does not fit this machine"
     if build.compiler() is not None:
-        stale = [*build.compiler(), *build.FLAGS, '-DSOURCE="0"', str(build.SOURCE), "-o", str(library), "-lm"]
+        stale = [*build.compiler(), *build.FLAGS, '-DSOURCE="0"', str(build.COMPILED[0]), "-o", str(library), "-lm"]
         subprocess.run(stale, check=True)
         assert _found_with(library, monkeypatch) == "Python, because the native one was compiled from another source"
 

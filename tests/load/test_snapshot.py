@@ -15,13 +15,16 @@ from profiler_kit.errors import InputError, OptionError, SnapshotFormatError
 from profiler_kit.load.snapshot.data import Frame, SnapshotData
 from profiler_kit.load.snapshot.reader import CHILD, read_snapshot
 from tests import snapshots as s
+from tests.fuzz.snapshots import columns_of
 
 HINT = "Record one with profiler_kit.memory_runner or torch.cuda.memory._dump_snapshot."
 PLAIN = "expected a CUDA memory snapshot (plain dicts, lists, numbers and strings)"
 
 
 def load(path: Path, data: object, protocol: int = 4) -> SnapshotData:
-    return read_snapshot(s.write(path, data, protocol))
+    found = read_snapshot(s.write(path, data, protocol))
+    columns_of(path.read_bytes())  # both readers give the same
+    return found
 
 
 def refused(path: Path) -> str:

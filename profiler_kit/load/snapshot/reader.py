@@ -1,8 +1,9 @@
 """Load a CUDA memory snapshot without trusting it, and once: from the cache when it has been read before.
 
-Unpickling runs whatever the file asks for, so the pickle is never opened in this process: `unpickle_child.py` reads it
-in a process of its own, with an unpickler that refuses every global, under limits of address space and processor time,
-and hands back plain columns. SnapshotBuilder checks them, whether they come from that process or from the cache.
+Unpickling runs whatever the file asks for, so no unpickler of Python runs in this process. What torch writes is read by
+native.py, which knows no opcode that names code. Anything else, or all where that was not compiled, is read by
+`unpickle_child.py` in a process of its own, with an unpickler that refuses every global, under limits of address space
+and processor time. Both give plain columns. SnapshotBuilder checks them, whether they are read or from the cache.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Final
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from profiler_kit.errors import OptionError, SnapshotFormatError
 from profiler_kit.files import require_file
 from profiler_kit.load import cache
 from profiler_kit.load.file_kinds import LOOK_BYTES, kind_of
+from profiler_kit.load.snapshot import native
 from profiler_kit.load.snapshot.containers import TEXT, Pickle, begins_as_json, open_pickle
 from profiler_kit.load.snapshot.data import HINT, WANTED, Array, SnapshotBuilder, SnapshotData
 from profiler_kit.load.snapshot.unpickle_child import CUT_OFF, NO_PICKLE, OTHER
@@ -51,7 +53,7 @@ class _Parts:
 SNAPSHOTS: Final = cache.Kind[tuple[_Parts, SnapshotData]](
     "snapshot",
     _Parts,
-    ("load/snapshot/*.py",),
+    ("load/snapshot/*.py", "load/trace/native/unpickle.c"),
     pack=lambda both: both[0],
     unpack=lambda parts, file: (parts, _build(file, parts)),
 )
@@ -76,9 +78,9 @@ def load_snapshot_data(
 def read_snapshot(
     path: str | os.PathLike[str], *, memory_limit_bytes: int | None = None, report: Report = silent
 ) -> SnapshotData:
-    """Read a snapshot of torch 2.1 to 2.13 in a child process that is limited in memory and time.
+    """Read a snapshot of torch 2.1 to 2.13, limited in memory, and in time if a child process does.
 
-    The child gets 256 MiB and 16 bytes for each byte of the file, at most 3 GiB; `memory_limit_bytes` sets another
+    Reading gets 256 MiB and 16 bytes for each byte of the file, at most 3 GiB; `memory_limit_bytes` sets another
     amount.
 
     Raises InputError when the file is missing or empty; SnapshotFormatError when it is not a snapshot, is cut off, asks
@@ -108,7 +110,9 @@ def _read_columns(target: Path, memory_limit_bytes: int | None, report: Report) 
         )
     with open_pickle(target, (memory_limit_bytes or MEMORY_LIMIT_BYTES) // LEAST_MEMORY_PER_BYTE) as pickle:
         usual = min(LEAST_MEMORY_BYTES + MEMORY_PER_FILE_BYTE * pickle.size, MEMORY_LIMIT_BYTES)
-        return _Child(target, pickle, usual if memory_limit_bytes is None else memory_limit_bytes).read(report)
+        space = usual if memory_limit_bytes is None else memory_limit_bytes
+        found = native.read_columns(pickle.handle, space)
+        return _Child(target, pickle, space).read(report) if found is None else found
 
 
 def is_trace(path: str | os.PathLike[str]) -> bool:
@@ -129,11 +133,6 @@ def _beginning(path: str | os.PathLike[str], size: int) -> bytes:
         return first_bytes(Path(path), size) if Path(path).is_file() else b""
     except (OSError, ValueError):
         return b""
-
-
-_DTYPES: Final[dict[str, np.dtype[Any]]] = {
-    code: np.dtype(dtype) for code, dtype in (("b", "i1"), ("i", "<i4"), ("q", "<i8"), ("Q", "<u8"))
-}
 
 
 class _Child:
@@ -186,11 +185,11 @@ class _Child:
         columns: dict[str, Array] = {}
         left = 64 * self._size + (1 << 20)
         for name, code, items in head.get("columns", ()):
-            left -= items * _DTYPES[code].itemsize
+            left -= items * native.DTYPES[code].itemsize
             if items < 0 or left < 0:
                 self._overflow = True
                 return
-            columns[name] = column = np.empty(items, _DTYPES[code])
+            columns[name] = column = np.empty(items, native.DTYPES[code])
             if items and stream.readinto(column.data.cast("B")) < column.nbytes:  # type: ignore[attr-defined]  # a file has it
                 return
         self._result = text.decode(), columns

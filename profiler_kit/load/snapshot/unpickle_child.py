@@ -258,8 +258,8 @@ def convert(data: Any, size: int) -> tuple[dict[str, Any], Columns]:
         **{name: of.texts for name, of in texts.items()},
         "odd_annotations": odd,
         "devices": sum(device != HOST for device, _ in traces),
-        "settings": _settings(top.get("allocator_settings")),
-        "kit": _settings(top.get("profiler_kit")),
+        "settings": plain_settings(top.get("allocator_settings")),
+        "kit": plain_settings(top.get("profiler_kit")),
     }
     return head, columns
 
@@ -476,7 +476,7 @@ def _annotations(annotations: list[Any], names: Texts) -> Columns:
     }
 
 
-def _settings(value: Any) -> dict[str, Any]:
+def plain_settings(value: Any) -> dict[str, Any]:
     """The plain part of a settings dict: strings, numbers, booleans, and dicts of these one level down."""
     budget = [SETTING_VALUES]
 

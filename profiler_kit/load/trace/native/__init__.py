@@ -77,7 +77,7 @@ class Mended(NamedTuple):
     notes: list[tuple[Kind, int, bytes]]
 
 
-class _List(ctypes.Structure):
+class List(ctypes.Structure):
     _fields_ = (("items", ctypes.c_void_p), ("used", ctypes.c_size_t), ("room", ctypes.c_size_t))
 
     def rows(self, width: int) -> npt.NDArray[np.int64]:
@@ -87,10 +87,10 @@ class _List(ctypes.Structure):
         return np.array(found, dtype=np.int64).reshape(-1, width)
 
 
-class _Table(ctypes.Structure):
+class Table(ctypes.Structure):
     _fields_ = (
-        ("arena", _List),
-        ("entries", _List),
+        ("arena", List),
+        ("entries", List),
         ("slots", ctypes.c_void_p),
         ("count", ctypes.c_uint32),
         ("most", ctypes.c_uint32),
@@ -120,25 +120,26 @@ class _State(ctypes.Structure):
         ("wanted", _Wanted * _MOST_WANTED),
         ("arrows", _Wanted * _MOST_ARROWS),
         ("phases", ctypes.c_uint8 * 256),
-        ("launched", _List),
-        ("links", _List),
-        ("aside", _List),
-        ("tables", _Table * (_TABLES + _MOST_TEXTS)),
+        ("launched", List),
+        ("links", List),
+        ("aside", List),
+        ("tables", Table * (_TABLES + _MOST_TEXTS)),
         ("rows", ctypes.c_int64),
         ("events", ctypes.c_int64),
         ("large", ctypes.c_bool),
         ("useless", ctypes.c_int64),
-        ("repairs", _List),
+        ("repairs", List),
     )
 
 
 def found() -> str:
     """Which reader is in use, for people: "native", or "Python" and why."""
-    library, reason = _library()
-    return "native" if library is not None else f"Python, because {reason}"
+    compiled, reason = library()
+    return "native" if compiled is not None else f"Python, because {reason}"
 
 
-def _library() -> tuple[ctypes.CDLL | None, str]:
+def library() -> tuple[ctypes.CDLL | None, str]:
+    """The compiled library, or why it is not in use; raises OptionError when PROFILER_KIT_READER names no reader."""
     chosen = os.environ.get(VARIABLE, "").strip()
     if chosen not in ("", "native", "python"):
         raise OptionError(f"{VARIABLE}={chosen}: not a reader, expected native or python. Try: {VARIABLE}=python")
@@ -161,6 +162,10 @@ def _opened() -> tuple[ctypes.CDLL | None, str]:
             ("scan_free", None, [pointer]),
             ("scan_block", ctypes.c_bool, [pointer, pointer, ctypes.c_size_t, ctypes.c_bool]),
             ("scan_mend", ctypes.c_size_t, [pointer, pointer, ctypes.c_size_t]),
+            ("unpickle_new", pointer, [ctypes.c_size_t]),
+            ("unpickle_free", None, [pointer]),
+            ("unpickle_read", ctypes.c_bool, [pointer, ctypes.c_char_p, ctypes.c_size_t]),
+            ("unpickle_fill", ctypes.c_bool, [pointer]),
         ):
             function = getattr(library, name)
             function.restype, function.argtypes = result, arguments
@@ -174,13 +179,13 @@ def scanner_for(extra: Sequence[str], keys: Sequence[str], text_bytes: int) -> S
 
     Raises OptionError when PROFILER_KIT_READER names no reader.
     """
-    library, _ = _library()
-    if library is None or len(keys) > _MOST_TEXTS or {f.encode_name for f in _fields(Event)} != _EVENT_KEYS:
+    compiled, _ = library()
+    if compiled is None or len(keys) > _MOST_TEXTS or {f.encode_name for f in _fields(Event)} != _EVENT_KEYS:
         return None
     wanted = [(msgspec.json.encode(key), kind, column) for key, kind, column in _wanted(keys)]
     if len(wanted) > _MOST_WANTED or max(len(key) for key, _, _ in wanted) > _LONGEST_KEY:
         return None
-    return Scanner(library, extra, wanted, text_bytes)
+    return Scanner(compiled, extra, wanted, text_bytes)
 
 
 def _wanted(keys: Sequence[str]) -> Iterator[tuple[str, int, int]]:

@@ -11,8 +11,8 @@ import sysconfig
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SOURCE = HERE / "scan.c"
-SOURCES = (SOURCE, HERE / "mend.h", HERE / "json.h")
+COMPILED = (HERE / "scan.c", HERE / "unpickle.c")
+SOURCES = (*COMPILED, HERE / "mend.h", HERE / "json.h", HERE / "table.h")
 LIBRARY = HERE / "scan.so"  # on macOS too, where ctypes does not mind the name
 # Strict: no fused multiply-add, which would round times otherwise than numpy does.
 FLAGS = ("-std=c11", "-O3", "-ffp-contract=off", "-fPIC", "-shared")
@@ -47,7 +47,7 @@ def build() -> str:
     temporary = LIBRARY.with_suffix(f".tmp-{os.getpid()}")
     try:
         done = subprocess.run(
-            [*command, *flags(), f'-DSOURCE="{source_hash()}"', str(SOURCE), "-o", str(temporary), "-lm"],
+            [*command, *flags(), f'-DSOURCE="{source_hash()}"', *map(str, COMPILED), "-o", str(temporary), "-lm"],
             capture_output=True,
             text=True,
             check=False,

@@ -37,7 +37,7 @@ struct number { /* value / 10^places, if it has no exponent and at most 19 digit
 /* Room for so many more bytes. */
 static void *added(struct list *list, size_t bytes)
 {
-    if (list->room - list->used < bytes) {
+    if (!list->items || list->room - list->used < bytes) {
         size_t room = (list->room + bytes) * 2 + 4096;
         uint8_t *items = realloc(list->items, room);
         if (!items)
@@ -126,7 +126,7 @@ INLINE at ending(at p, at end, uint64_t *seen)
     }
 }
 
-/* The text ends with a quote, at which every sequence that is cut off fails. */
+/* A sequence that is cut off fails at what follows the text, or reaches into it; it may read the NUL behind all. */
 static bool is_utf8(at p, at end)
 {
     while (p < end) {
@@ -141,7 +141,7 @@ static bool is_utf8(at p, at end)
             if ((*p++ & 0xC0) != 0x80)
                 return false;
     }
-    return true;
+    return p == end;
 }
 
 /* A string that is kept, or that the decoder decodes: it must be UTF-8. */

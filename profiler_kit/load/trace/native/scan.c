@@ -17,6 +17,7 @@
 
 #include "json.h"
 #include "mend.h"
+#include "table.h"
 
 #ifndef SOURCE
 #define SOURCE ""
@@ -25,18 +26,6 @@
 #define MISSING INT64_MIN
 #define LAST_NS (INT64_C(1) << 62)                 /* leaves room for start + duration in 64 bits */
 #define FLOAT_EXACT_NS ((INT64_C(1) << 43) * 1000) /* from here on a float of microseconds has no three decimals */
-
-struct entry {
-    uint32_t hash, length;
-    size_t start;
-};
-
-struct table {          /* texts become codes */
-    struct list arena;  /* itself the inside of a JSON list ("a","b",): the caller decodes all texts in one call */
-    struct list entries;
-    uint32_t *slots;    /* code + 1; 0 is free; never more than half of them are in use */
-    uint32_t count, most;
-};
 
 enum phase { UNKNOWN, COUNTED, SPAN, FLOW, ASIDE };
 /* What an argument may be beside an integer; or what it is instead: a text nobody wants, any value, a text of which
@@ -86,7 +75,7 @@ struct scanner {
     uint8_t phases[256];
     /* Beside columns: id and thread of `ac2g` starts; struct link; where metadata begin and end in the block. */
     struct list launched, links, aside;
-    struct table tables[TABLES + MOST_TEXTS];
+    struct table tables[TABLES + MOST_TEXTS]; /* arenas are the inside of a JSON list, which is decoded in one call */
     int64_t rows, events;
     bool large; /* a time stamp was too large for a float: from now on more than three decimals are the decoder's */
     int64_t useless;     /* spans of the block without a time, or with an impossible one */
@@ -106,82 +95,6 @@ struct scanner {
     struct draft drafts[4];
     struct list mended; /* pointers to texts of events, to which links and the last thread may point */
 };
-
-/* ---- texts become codes -------------------------------------------------------------------------------------- */
-
-INLINE uint64_t mixed(uint64_t h, uint64_t word)
-{
-    h = (h ^ word) * UINT64_C(0x9E3779B97F4A7C15);
-    return h ^ h >> 29;
-}
-
-static uint32_t hash(struct text t)
-{
-    uint64_t h = t.length, rest = 0;
-    for (size_t i = 8; i <= t.length; i += 8)
-        h = mixed(h, load8(t.start + i - 8));
-    if (t.length >= 8)
-        rest = load8(t.start + t.length - 8); /* overlaps, so that nothing outside the text is read */
-    else
-        for (size_t i = 0; i < t.length; i++)
-            rest = rest << 8 | t.start[i];
-    return (uint32_t)(mixed(h, rest) >> 16);
-}
-
-static bool grow(struct table *t)
-{
-    uint32_t most = t->most ? t->most * 2 : 512, mask = most * 2 - 1;
-    uint32_t *slots = calloc((size_t)most * 2, sizeof *slots);
-    if (!slots)
-        return false;
-    for (uint32_t code = 0; code < t->count; code++) {
-        uint32_t slot = ((struct entry *)t->entries.items)[code].hash & mask;
-        while (slots[slot])
-            slot = (slot + 1) & mask;
-        slots[slot] = code + 1;
-    }
-    free(t->slots);
-    t->slots = slots, t->most = most;
-    return true;
-}
-
-/* The code of a text, which is the next one when it is new; -1 without memory. */
-static int32_t coded(struct table *t, struct text text)
-{
-    if (t->count == t->most && !grow(t))
-        return -1;
-    uint32_t mask = t->most * 2 - 1, h = hash(text), slot = h & mask;
-    for (; t->slots[slot]; slot = (slot + 1) & mask) {
-        const struct entry *e = (struct entry *)t->entries.items + t->slots[slot] - 1;
-        if (e->hash == h && e->length == text.length && !memcmp(t->arena.items + e->start, text.start, text.length))
-            return (int32_t)(t->slots[slot] - 1);
-    }
-    struct entry *entry = added(&t->entries, sizeof *entry);
-    uint8_t *copy = entry ? added(&t->arena, text.length + 1) : NULL;
-    if (!copy) {
-        t->entries.used = t->count * sizeof *entry;
-        return -1;
-    }
-    memcpy(copy, text.start, text.length);
-    copy[text.length] = ',';
-    *entry = (struct entry){h, (uint32_t)text.length, (size_t)(copy - t->arena.items)};
-    t->slots[slot] = ++t->count;
-    return (int32_t)t->count - 1;
-}
-
-/* Forget the codes from `count` on. Newest first: nothing has probed past the newest, so its slot may just be freed. */
-static void forget(struct table *t, uint32_t count)
-{
-    for (; t->count > count; t->count--) {
-        t->entries.used -= sizeof(struct entry);
-        const struct entry *newest = (struct entry *)(t->entries.items + t->entries.used);
-        uint32_t mask = t->most * 2 - 1, slot = newest->hash & mask;
-        while (t->slots[slot] != t->count)
-            slot = (slot + 1) & mask;
-        t->slots[slot] = 0;
-        t->arena.used = newest->start;
-    }
-}
 
 /* ---- JSON values -------------------------------------------------------------------------------------------------- */
 
@@ -435,7 +348,7 @@ INLINE bool thread_of(struct scanner *s, struct text pid, struct text tid, int32
         key[0] = '[', key[comma] = ',', key[last] = ']';
         memcpy(key + 1, pid.start, pid.length);
         memcpy(key + comma + 1, tid.start, tid.length);
-        s->last_thread = coded(&s->tables[THREADS], (struct text){key, last + 1});
+        s->last_thread = coded(&s->tables[THREADS], (struct text){key, last + 1}, ',');
         s->pid = pid, s->tid = tid;
     }
     *code = s->last_thread;
@@ -457,8 +370,8 @@ static bool span(struct scanner *s, int64_t start)
         return false;
     s->start[row] = start;
     s->duration[row] = duration;
-    s->name[row] = coded(&s->tables[NAMES], e->name);
-    s->category[row] = coded(&s->tables[CATEGORIES], e->category);
+    s->name[row] = coded(&s->tables[NAMES], e->name, ',');
+    s->category[row] = coded(&s->tables[CATEGORIES], e->category, ',');
     if (s->name[row] < 0 || s->category[row] < 0)
         return false;
     for (int i = 0; i < s->integers; i++) {
@@ -472,7 +385,7 @@ static bool span(struct scanner *s, int64_t start)
             s->integer[i][row] = value;
     }
     for (int i = 0; i < s->texts; i++) {
-        s->text[i][row] = s->written[i].length ? coded(&s->tables[TABLES + i], s->written[i]) + 1 : 0;
+        s->text[i][row] = s->written[i].length ? coded(&s->tables[TABLES + i], s->written[i], ',') + 1 : 0;
         if (s->written[i].length && !s->text[i][row])
             return false;
     }
