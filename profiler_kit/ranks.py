@@ -15,18 +15,28 @@ from profiler_kit import errors
 from profiler_kit.analyses.ranks import files as job_files
 from profiler_kit.analyses.ranks.causes import JobAnswer, answer
 from profiler_kit.analyses.ranks.files import RANK_FILES
+from profiler_kit.analyses.ranks.links import bandwidths
 from profiler_kit.analyses.ranks.matching import JOB_GROUPS, JOB_WORK
+from profiler_kit.analyses.ranks.memory import RANK_MEMORY
 from profiler_kit.analyses.ranks.of_rank import RANK_ARGUMENTS
-from profiler_kit.analyses.ranks.ranks import SLOW_NAMES, rank_collectives, rank_steps, rank_totals, slow_names
+from profiler_kit.analyses.ranks.places import rank_places
+from profiler_kit.analyses.ranks.ranks import (
+    SLOW_NAMES,
+    rank_collectives,
+    rank_steps,
+    rank_totals,
+    slow_names,
+    step_times,
+)
 from profiler_kit.errors import InputError, KitError
 from profiler_kit.finding import Finding
 from profiler_kit.ingest.engines import ingest
 from profiler_kit.ingest.one_rank import FILE, PARTS, Work, code_of_ranks
 from profiler_kit.kept import kept, kept_for_good
 from profiler_kit.later import later
-from profiler_kit.load.discover.jobs import Paths, says_no_rank, says_the_same
-from profiler_kit.load.discover.rank_sources import Job, Source, find_job
-from profiler_kit.load.rank_store import RankStore, ReplacedError, store_of
+from profiler_kit.load.discover.jobs import Paths, rank_snapshots, says_no_rank, says_the_same
+from profiler_kit.load.discover.rank_sources import STORE_SUFFIX, Job, Source, find_job, is_address
+from profiler_kit.load.rank_store import RankStore, ReplacedError, is_store, store_of
 from profiler_kit.progress import Report, silent
 from profiler_kit.settings import communication_names
 from profiler_kit.table import Filled, Value
@@ -41,6 +51,7 @@ TIMES: Final = (
     *("total_ns", "busy_ns", "idle_ns", "computation_ns", "communication_ns", "exposed_communication_ns", "memcpy_ns"),
     "exposed_memcpy_ns",
 )
+_FROM: Final = ("trace", "snapshot")
 MOST_TRACES: Final = 4  # that are held in memory
 MOST_NAMED: Final = 8
 
@@ -214,9 +225,18 @@ class Ranks:
         """Which kernels are one collective, the clocks, who holds the job up and what that would gain."""
         if not self.ranks:
             return answer(JOB_WORK.empty(), JOB_GROUPS.empty())
-        frame = self.files().iloc[self._chosen[1]]
-        nodes = dict(zip(self.ranks, frame["host"].tolist(), strict=True))
-        return answer(self.of("work"), self.of("groups"), nodes, len(self.missing))
+        return answer(self.of("work"), self.of("groups"), self.nodes, len(self.missing))
+
+    @property
+    @kept
+    def nodes(self) -> dict[int, str]:
+        """The machine that each rank ran on, "" where that is not known."""
+        return dict(zip(self.ranks, self.files().iloc[self._chosen[1]]["host"].tolist(), strict=True))
+
+    @kept
+    def places(self) -> pd.DataFrame:
+        """RANK_PLACES: the node of each rank, and its group of each kind."""
+        return rank_places(self.answer.groups, self.nodes)
 
     @kept
     def collectives(self) -> pd.DataFrame:
@@ -232,6 +252,44 @@ class Ranks:
     def steps(self) -> pd.DataFrame:
         """RANK_STEPS_SIDE: one row per rank and step, how long it took and what the rank did of its own."""
         return rank_steps(self.of("steps"), self.answer.steps)
+
+    @kept
+    def step_times(self) -> pd.DataFrame:
+        """STEP_TIMES: one row per step of the job."""
+        return step_times(self.steps())
+
+    @kept
+    def bandwidths(self) -> pd.DataFrame:
+        """BANDWIDTHS: how fast groups of each kind communicate, by size of message."""
+        return bandwidths(self.answer.links)
+
+    @kept
+    def memory(self) -> pd.DataFrame:
+        """RANK_MEMORY: of the ranks with a memory snapshot, or a trace with `[memory]` events, which are read now."""
+        from profiler_kit.snapshot import load_snapshot
+
+        here = {rank: self._job.sources[row].where for rank, row in zip(*self._chosen, strict=True)}
+        paths = {int(rank): Path(where) for rank, where in here.items() if not is_address(where)}
+        beside, flags = rank_snapshots(paths), self._rows["memory"].to_pylist()
+        recorded = {
+            int(rank): paths[rank] for rank, row in zip(*self._chosen, strict=True) if rank in paths and flags[row]
+        }
+        rows: list[tuple[object, ...]] = []
+        for rank, path in sorted({**recorded, **beside}.items()):
+            try:
+                snapshot = load_snapshot(path)
+            except KitError as error:
+                rows.append((rank, None, None, None, None, None, str(error)))
+                continue
+            for device in snapshot.devices:
+                one = snapshot.replay(device)
+                peaks = (int(one.allocated_bytes.max()), None, int(one.reserved_bytes.max()))
+                rows.append((rank, device, *peaks, int(one.allocated_bytes[-1]), _FROM[rank in beside]))
+        found = RANK_MEMORY.of(rows)
+        peak = found["peak_allocated_bytes"].astype("Float64")
+        usual = peak.groupby(found["device"]).transform("median")
+        found = RANK_MEMORY.cast(found.assign(of_median=peak / usual.where(usual > 0)))
+        return found.sort_values("peak_allocated_bytes", ascending=False, kind="stable", ignore_index=True)
 
     @kept
     def slow_names(self) -> pd.DataFrame:
@@ -262,7 +320,7 @@ def load_ranks(
 
     paths: {rank: trace}, a list of traces, or a folder that holds them, run folders with one each, or folders of nodes;
     addresses such as s3://bucket/job, too. Without a dict each trace says its rank: `distributedInfo`, else "rank3" in
-    the name of its file or folder.
+    the name of its file or folder. Of JOB.ranks, the store of a job, those of JOB, or what it holds where that is gone.
     communication: see load_trace.
     skip_broken: leave out what is missing or cannot be read, and say so in `problems`. Of a folder that holds two ranks
     or more, whatever is no rank of its own is left out so: other files, a front end's trace, a rank's second trace.
@@ -288,12 +346,30 @@ def read_job(
     report: Report,
 ) -> Ranks:
     """As load_ranks, whatever the files are: nothing is refused but that there is none."""
-    job = find_job(paths)
     names = (*communication_names(), *communication)
     code = code_of_ranks(names)
+    if isinstance(paths, str | Path) and is_store(paths):
+        folder = str(paths).rstrip("/").removesuffix(STORE_SUFFIX)
+        if not Path(folder).is_dir():
+            return _kept(RankStore(str(paths).rstrip("/"), code), folder, communication)
+        paths = folder
+    job = find_job(paths)
     found = store_of(job.folder, code, beside=not job.named, chosen=None if store is None else str(store))
     reading = partial(ingest, workers=workers, cluster=cluster, report=report)
     return Ranks(found, job, _read(job, found, Work(found.root, code, names), reading), communication)
+
+
+def _kept(store: RankStore, folder: str, communication: Sequence[str]) -> Ranks:
+    """What a store holds of a job whose traces are elsewhere."""
+    rows = store.ranks()
+    if rows is None:
+        raise InputError(
+            f"{store.root}: holds nothing that this version of profiler-kit read, expected the ranks of a job. Read "
+            f"them again where their traces are: profiler-kit ranks JOB --store {store.root}"
+        )
+    columns = (rows[name].to_pylist() for name in ("name", "size_bytes", "stamp"))
+    sources = tuple(Source(f"{folder}/{name}", name, size, stamp) for name, size, stamp in zip(*columns, strict=True))
+    return Ranks(store, Job(str(Path(folder).resolve()), sources, False), rows, communication)
 
 
 def _read(job: Job, store: RankStore, work: Work, ingest: Any) -> pa.Table:

@@ -50,11 +50,21 @@ class Trend:
     @kept
     def table_of_runs(self) -> pd.DataFrame:
         """TREND: one row per run and recording, by time."""
-        return trend(self._run(name, number, one) for (name, number), one in self.runs().items())
+        runs = [_run(name, number, one) for (name, number), one in self.runs().items()]
+        return trend(sorted(runs, key=lambda one: (one.first_ns, one.name)))
 
-    def _run(self, name: str, number: int, ranks: Ranks) -> OneRun:
-        first_ns, missing = int(ranks.files()["first_ns"].min()), len(ranks.missing)
-        return OneRun(name, number, first_ns, missing, ranks.of("steps"), ranks.totals(), ranks.answer.verdict)
+
+def side_by_side(runs: Sequence[Ranks]) -> pd.DataFrame:
+    """TREND of runs, each compared with the one before it, under a name of its own."""
+    names = [Path(ranks.path).name for ranks in runs]
+    if len(set(names)) < len(names):
+        names = [ranks.path for ranks in runs]
+    return trend(_run(name, 0, ranks) for name, ranks in zip(names, runs, strict=True))
+
+
+def _run(name: str, number: int, ranks: Ranks) -> OneRun:
+    first_ns, missing = int(ranks.files()["first_ns"].min()), len(ranks.missing)
+    return OneRun(name, number, first_ns, missing, ranks.of("steps"), ranks.totals(), ranks.answer.verdict)
 
 
 def load_trend(

@@ -1,4 +1,4 @@
-"""`profiler-kit query FILE "SELECT ..."`: SQL over a trace, a memory snapshot, or a run folder that holds both."""
+"""`profiler-kit query FILE "SELECT ..."`: SQL over a trace, a snapshot, a run folder that holds both, or a job."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import pandas as pd
 import typer
 
-from profiler_kit.cli.output import AsCsv, AsJson, check_formats, open_requests, open_trace
+from profiler_kit.cli.output import AsCsv, AsJson, check_formats, open_ranks, open_requests, open_trace
 from profiler_kit.errors import OptionError
 from profiler_kit.progress import progress_bar
 
@@ -28,7 +28,11 @@ HINT: Final = "Record a run with: profiler-kit capture --out DIR"
 
 def command(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A chrome trace, a memory snapshot, or a run folder that holds them.")
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="A chrome trace, a memory snapshot, a run folder that holds them, or a job: its folder or JOB.ranks.",
+        ),
     ],
     query: Annotated[
         str | None, typer.Argument(metavar="QUERY", help=f"One SELECT in DuckDB's SQL, such as: {EXAMPLE}")
@@ -43,7 +47,7 @@ def command(
         ),
     ] = False,
 ) -> None:
-    """Ask a trace or a snapshot with SQL. A query sees the tables only: no files, no network.
+    """Ask a trace, a snapshot or the ranks of a job with SQL. A query sees the tables only: no files, no network.
 
     A trace that does not fit into the free memory is asked as with --low-memory, with a note on stderr.
     """
@@ -76,12 +80,28 @@ def _parts(file: Path) -> tuple[Path | None, Path | None]:
     return (None, file) if is_snapshot(file) else (file, None)
 
 
+def _is_job(file: Path) -> bool:
+    from profiler_kit.load.discover.rank_sources import holds_a_job
+    from profiler_kit.load.rank_store import is_store
+
+    return is_store(file) or holds_a_job(file)
+
+
+def _tables_of_jobs() -> list[Table]:
+    """The tables of a job but those that need more than it."""
+    from profiler_kit.tables import tables_of
+
+    return [table for table in tables_of("job") if not table.options]
+
+
 def _tables_in(file: Path) -> list[Table]:
     """The tables that a file, or the two files of a run folder, can be asked for."""
     from profiler_kit.formats.run_record import REQUESTS
     from profiler_kit.load.discover.runs import part_file
     from profiler_kit.tables import tables_of
 
+    if _is_job(file):
+        return _tables_of_jobs()
     trace, memory = _parts(file)
     parts: dict[Of, object] = {"trace": trace, "snapshot": memory, "requests": part_file(file, REQUESTS)}
     return [table for of, part in parts.items() if part for table in tables_of(of)]
@@ -92,9 +112,11 @@ def _ask(query: str, file: Path, *, low_memory: bool) -> pd.DataFrame:
     from profiler_kit.load.trace.cached import free_memory_bytes, needed_memory_bytes, spilled_trace
     from profiler_kit.sql import select, select_spilled
 
-    trace, _ = _parts(file)
+    is_job = _is_job(file)
+    trace = None if is_job else _parts(file)[0]
     if trace is None and low_memory:
-        raise OptionError(f"--low-memory: {file} is a memory snapshot, expected a trace. Leave the option out.")
+        what = "a job" if is_job else "a memory snapshot"
+        raise OptionError(f"--low-memory: {file} is {what}, expected a trace. Leave the option out.")
     if trace is not None and not low_memory:
         needed, free = needed_memory_bytes(trace), free_memory_bytes()
         low_memory = free is not None and needed > free
@@ -114,10 +136,12 @@ def _sources(file: Path) -> dict[str, Source]:
     from profiler_kit.snapshot import load_snapshot
     from profiler_kit.sql_arrow import sources
 
-    trace, memory = _parts(file)
+    trace, memory = (None, None) if _is_job(file) else _parts(file)
 
     @functools.cache
     def of(part: Of) -> dict[str, Source]:
+        if part == "job":
+            return sources("job", open_ranks([str(file)]))
         if part == "trace":
             assert trace is not None
             return sources("trace", open_trace(trace))

@@ -24,7 +24,8 @@ def command(
         list[Path],
         typer.Argument(
             metavar="RUN...",
-            help="Run folders, chrome traces or memory snapshots; several are compared with the first. Ladders, too.",
+            help="Run folders, chrome traces or memory snapshots; several are compared with the first. Ladders and "
+            "folders with the ranks of a job, too.",
         ),
     ],
     output: Annotated[
@@ -34,37 +35,44 @@ def command(
         bool, typer.Option("--markdown", help="Markdown to paste into a pull request; printed when no -o is given.")
     ] = False,
 ) -> None:
-    """Write what a run shows into one HTML file that needs no network: time, regions, kernels, layers, memory.
+    """Write what a run shows into one HTML file that needs no network: time, regions, kernels, layers, memory, ranks.
 
     Several runs are compared with the first. The report says what a run lacks, and shows the rest.
     """
+    from profiler_kit.cli.output import open_ranks
     from profiler_kit.formats.ladder_record import RESULTS, RESULTS_CSV, read_ladder
+    from profiler_kit.load.discover.rank_sources import holds_a_job
     from profiler_kit.run import load_runs
 
     target = _target(output, runs, as_markdown=as_markdown)
     folders = [path for path in runs if (path / RESULTS).is_file() and (path / RESULTS_CSV).is_file()]
     ladders = [(folder, read_ladder(folder)) for folder in folders]
+    of_ranks = [path for path in runs if path not in folders and holds_a_job(path)]
+    others = [path for path in runs if path not in (*folders, *of_ranks)]
+    jobs = [open_ranks([str(path)]) for path in of_ranks]
     with progress_bar("Loading") as report:
-        loaded = load_runs([path for path in runs if path not in folders], report=report) if runs != folders else []
+        loaded = load_runs(others, report=report) if others else []
     for run in loaded:
         for problem in run.problems:
             typer.echo(f"profiler-kit: {printable(problem)}", err=True)
     if target is not None:
         _refuse_inputs(target, [file for run in loaded for file in run.files])
-    if not ladders and not any(set(run.holds) - {"record"} for run in loaded):
+    if not ladders and not jobs and not any(set(run.holds) - {"record"} for run in loaded):
         why = next((problem for run in loaded for problem in run.problems), "")
         raise InputError(
             f"{runs[0]}: nothing to report, expected a trace, a memory snapshot or layer timings that can be read. "
             f"{f'Found: {why}' if why else 'Record one with: profiler-kit capture --out DIR'}"
         )
     if as_markdown or (target is not None and target.suffix.lower() in TEXTS):
+        from profiler_kit.render.report.job import job_markdown
         from profiler_kit.render.report.markdown import ladder_markdown, report_markdown
 
-        text = "\n".join([*([report_markdown(loaded)] if loaded else []), *(ladder_markdown(*one) for one in ladders)])
+        parts = [*([report_markdown(loaded)] if loaded else []), *map(job_markdown, jobs)]
+        text = "\n".join([*parts, *(ladder_markdown(*one) for one in ladders)])
     else:
         from profiler_kit.render.report.page import report_page
 
-        text = report_page(loaded, ladders)
+        text = report_page(loaded, ladders, jobs)
     if target is None:
         typer.echo(text, nl=False)
         return

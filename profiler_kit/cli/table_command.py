@@ -106,8 +106,11 @@ def run(
     check_formats(as_json, as_csv)
     for option in _options(tables):
         option.check(given[option.name])
-    chosen = [table for table in tables if table.by == (given.get("by") or "")]
-    folder = os.path.realpath(source[0]) if words and chosen[0].of == "job" and len(source) == 1 else ""
+    by = next((table.by for table in tables if table.by and _asks_for(table, tables, given)), given.get("by") or "")
+    chosen = [table for table in tables if table.by == by]
+    outside = any(given[option.name] for option in chosen[0].options if option.kind == "file")
+    is_folder = words and chosen[0].of == "job" and len(source) == 1 and not outside
+    folder = os.path.realpath(source[0]) if is_folder else ""
     before = state_of(folder) if folder and os.path.isdir(folder) else None  # noqa: PTH112
     _, load = _SOURCES[chosen[0].of]
     arguments = [name for table in chosen for name in table.arguments]
@@ -139,6 +142,12 @@ def _said(
     if as_csv:
         return [("text", "\n".join(one.csv() for one in filled))]
     return [piece for one in filled for piece in _pieces(one, where, top)]
+
+
+def _asks_for(table: Table, tables: Sequence[Table], given: Mapping[str, Value]) -> bool:
+    """Whether an option was given that no other table has."""
+    others = {option.name for one in tables if one is not table for option in one.options}
+    return any(given[one.name] != one.default for one in table.options if one.name not in others)
 
 
 def print_filled(filled: Filled, where: Path | str = "", top: int | None = None) -> None:

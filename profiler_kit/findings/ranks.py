@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import pandas as pd
 
 from profiler_kit.analyses.ranks.ranks import RANK_TOTALS
+from profiler_kit.analyses.ranks.trend import TREND
 from profiler_kit.analyses.ranks.verdict import NAMED_FROM, Verdict
 from profiler_kit.finding import Evidence, Finding, Gain, Piece, bold, counted, say
+from profiler_kit.findings.numbers import Number
 from profiler_kit.names import fit_names, kernel_names
 from profiler_kit.ranks import Ranks
 from profiler_kit.text import fmt_count, fmt_ns, fmt_percent
@@ -37,6 +39,57 @@ def findings_of_job(ranks: Ranks) -> list[Finding]:
     """Everything worth saying about a job, the most important first."""
     found = [who_holds_up(ranks), who_waits(ranks.totals()), unmatched(ranks), clocks_apart(ranks), left_out(ranks)]
     return [one for one in found if one is not None]
+
+
+def numbers_of_job(ranks: Ranks) -> list[Number]:
+    """The numbers that sum up a job."""
+    answer, wall = ranks.answer, ranks.step_times()["wall_ns"]
+    whole = max(len(ranks.ranks), ranks.world_size)
+    read = fmt_count(len(ranks.ranks)) + ("" if len(ranks.ranks) == whole else f" of {fmt_count(whole)}")
+    shown = [Number("Ranks", read, "Ranks whose trace was read, of those that the traces say there are.")]
+    if len(wall):
+        meaning = f"Of the slowest rank in each of {counted(len(wall), 'step')}, on the host."
+        shown += [
+            Number(f"Step, {name}", fmt_ns(float(wall.quantile(share))), meaning)
+            for name, share in (("median", 0.5), ("95 %", 0.95), ("99 %", 0.99))
+        ]
+    kernels = answer.matched + answer.unmatched
+    if kernels:
+        meaning = "Kernels that communicate of which it is known which collective they are, on all ranks."
+        shown.append(Number("Matched", fmt_percent(answer.matched / kernels), meaning))
+    if len(answer.clocks) > 1 and answer.matched:
+        error = fmt_ns(int(answer.clocks["error_ns"].max()))
+        shown.append(Number("Clocks within", error, "How well the clocks of the ranks are put on one."))
+    return shown
+
+
+def of_runs(runs: pd.DataFrame) -> Finding | None:
+    """How the last run differs from the one before it; None where there is one. Takes TREND."""
+    if len(TREND.check(runs)) < 2:
+        return None
+    before, after = (runs.astype(object).iloc[row] for row in (-2, -1))
+    said: list[str | Piece] = []
+    if pd.isna(after["step_ns"]) or pd.isna(before["step_ns"]):
+        said += [f"{after['run']} against {before['run']}: without steps in both there is no time to compare. "]
+    else:
+        change = float(after["step_change"])
+        how = f"{fmt_percent(abs(change))} {'more' if change > 0 else 'less'} than"
+        said += ["A step takes ", bold(fmt_ns(int(after["step_ns"]))), ", ", bold(how), f" in {before['run']} "]
+        said.append(f"({fmt_ns(int(before['step_ns']))}). ")
+    shares = (fmt_percent(one["exposed_communication_ns"] / max(1, one["total_ns"])) for one in (after, before))
+    said += ["Exposed communication: {} of the time, {} there. ".format(*shares)]
+    said += [f"{after['run']}: {_told(after)}; {before['run']}: {_told(before)}."]
+    return Finding("runs", "change", say(*said), evidence=Evidence("job_runs"), page="ranks")
+
+
+def _told(run: Any) -> str:
+    """The verdict on a run in a few words."""
+    if run["verdict"] in ("nobody", "cannot tell"):
+        return {"nobody": "nobody holds it up", "cannot tell": "who holds it up cannot be told"}[run["verdict"]]
+    who = f"rank {run['slow_rank']}" if run["verdict"] == "rank" else f"a {run['verdict']}"
+    who = "several ranks" if run["verdict"] == "spread" else who
+    gain = "" if pd.isna(run["gain_share"]) else f", {fmt_percent(float(run['gain_share']))} to gain"
+    return f"{who} ({run['cause'] or 'cause not clear'}{gain})"
 
 
 def who_holds_up(ranks: Ranks) -> Finding:

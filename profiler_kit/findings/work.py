@@ -12,7 +12,7 @@ from profiler_kit.analyses.gpu.timeline import gpu_timeline
 from profiler_kit.analyses.gpu.window import operator_sums
 from profiler_kit.finding import Evidence, Finding, Piece, bold, counted, say
 from profiler_kit.findings.limits import OF_TABLES
-from profiler_kit.findings.ranks import findings_of_job
+from profiler_kit.findings.ranks import findings_of_job, of_runs
 from profiler_kit.names import fit_names, kernel_names
 from profiler_kit.table import Filled
 from profiler_kit.text import fmt_count, fmt_ns, fmt_percent
@@ -120,5 +120,5 @@ def of_table(filled: Filled) -> Finding | None:
         first, *more = findings_of_job(filled.source)
         also = (one.sentence for one in more if one.kind == "ranks")  # what was left out is said when a job is opened
         return dataclasses.replace(first, details=(*first.details, *also))
-    said = {"launch_totals": launch_cost, "operators": longest_operator}.get(filled.table.name)
+    said = {"launch_totals": launch_cost, "operators": longest_operator, "job_runs": of_runs}.get(filled.table.name)
     return said(filled.frame) if said is not None else None

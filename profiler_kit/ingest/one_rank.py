@@ -83,6 +83,7 @@ class RankRow:
     based: bool = False  # whether the times count from a known moment
     events: int = 0
     gpu_events: int = 0
+    memory: bool = False  # whether `[memory]` events were recorded
     losses: str = "[]"
     total_ns: int = 0
     busy_ns: int = 0
@@ -199,6 +200,7 @@ def _row(
         based=base > 0,
         events=trace.quality.events,
         gpu_events=parts.gpu_events,
+        memory=bool(trace.metadata.get("profile_memory")),
         losses=json.dumps([line.replace(str(trace.path), FILE) for line in lost]),
         **parts.timeline,
     )

@@ -187,6 +187,12 @@ class RankStore:
                     shutil.rmtree(f"{self.root}/{batch}")
 
 
+def is_store(path: str | Path) -> bool:
+    """Whether it is a folder that a RankStore has written to."""
+    found = Path(path)
+    return found.name.endswith(STORE_SUFFIX) and os.path.isdir(found) and any(map(_BATCH.fullmatch, os.listdir(found)))  # noqa: PTH112, PTH208
+
+
 def _renumbered(table: pa.Table, wanted: Sequence[tuple[int, int]]) -> pa.Table:
     """The rows of each file that is wanted, which are together, by ascending number, with the other number instead."""
     file = table["file"].to_numpy()

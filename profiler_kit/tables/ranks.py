@@ -8,18 +8,28 @@ import math
 from dataclasses import asdict
 from typing import Any, Final
 
+import pandas as pd
+
+from profiler_kit.analyses.ranks.causes import RANK_SCORES
 from profiler_kit.analyses.ranks.clocks import CLOCKS
-from profiler_kit.analyses.ranks.links import LINKS
+from profiler_kit.analyses.ranks.files import RANK_FILES
+from profiler_kit.analyses.ranks.links import BANDWIDTHS, LINKS
+from profiler_kit.analyses.ranks.matching import GROUPS, JOB_WORK, of_job
+from profiler_kit.analyses.ranks.memory import RANK_MEMORY
+from profiler_kit.analyses.ranks.of_rank import RANK_PARTS
+from profiler_kit.analyses.ranks.places import RANK_PLACES
 from profiler_kit.analyses.ranks.ranks import (
     COLLECTIVE_WAITS,
     RANK_COLLECTIVES,
     RANK_TOTALS,
     SLOW_NAMES,
+    STEP_TIMES,
     STEPS_OF_RANKS,
     collective_waits,
 )
+from profiler_kit.analyses.ranks.trend import TREND
 from profiler_kit.analyses.ranks.verdict import SLOW_PARTS, WHAT_IF
-from profiler_kit.table import Table
+from profiler_kit.table import Option, Table
 
 _OF_VERDICT: Final = ("state", "rank", "node", "cause", "since_step", "gain_share", "gain_low", "gain_high")
 
@@ -45,6 +55,14 @@ def _beside(ranks: Any) -> dict[str, Any]:
         "what_if": answer.what_if.to_dict("records"),
         "slow_parts": answer.slow_parts.to_dict("records"),
     }
+
+
+def _against(ranks: Any, against: str | None) -> pd.DataFrame:
+    """Another run of the job, and this one compared with it; without another this one alone."""
+    from profiler_kit.ranks import load_ranks
+    from profiler_kit.trend import side_by_side
+
+    return side_by_side([load_ranks(against), ranks] if against else [ranks])
 
 
 TABLES: Final = (
@@ -80,6 +98,26 @@ TABLES: Final = (
         top=30,
     ),
     Table(
+        "rank_outliers",
+        "job",
+        "ranks by own work beyond that of their peers",
+        RANK_SCORES,
+        lambda ranks: ranks.answer.scores.sort_values("more_ns", ascending=False, kind="stable", ignore_index=True),
+        command="ranks",
+        by="outlier",
+        top=30,
+    ),
+    Table(
+        "step_times",
+        "job",
+        "steps of the job",
+        STEP_TIMES,
+        lambda ranks: ranks.step_times(),
+        command="ranks",
+        by="job-step",
+        top=30,
+    ),
+    Table(
         "rank_what_if",
         "job",
         "what the job would gain",
@@ -112,11 +150,21 @@ TABLES: Final = (
     Table(
         "links",
         "job",
-        "bandwidth by group and size",
+        "bandwidth of each group",
         LINKS,
         lambda ranks: ranks.answer.links,
         command="ranks",
         by="link",
+        top=30,
+    ),
+    Table(
+        "bandwidths",
+        "job",
+        "bandwidth by kind of group and size",
+        BANDWIDTHS,
+        lambda ranks: ranks.bandwidths(),
+        command="ranks",
+        by="bandwidth",
         top=30,
     ),
     Table(
@@ -129,6 +177,40 @@ TABLES: Final = (
         by="clock",
         top=30,
     ),
+    Table(
+        "rank_memory",
+        "job",
+        "memory peaks by rank",
+        RANK_MEMORY,
+        lambda ranks: ranks.memory(),
+        command="ranks",
+        by="memory",
+        top=30,
+    ),
+    Table(
+        "rank_files",
+        "job",
+        "files of the job",
+        RANK_FILES,
+        lambda ranks: ranks.files(),
+        command="ranks",
+        by="file",
+        top=30,
+    ),
+    Table(
+        "job_runs",
+        "job",
+        "run against run",
+        TREND,
+        _against,
+        (Option("against", None, "Another run of the job, a folder or its address: both side by side.", "file"),),
+        command="ranks",
+        by="run",
+    ),
+    Table("rank_places", "job", "where each rank stands", RANK_PLACES, lambda ranks: ranks.places()),
+    Table("rank_groups", "job", "process groups of the job", GROUPS, lambda ranks: ranks.answer.groups),
+    Table("rank_work", "job", "kernels that communicate", JOB_WORK, lambda ranks: ranks.of("work")),
+    Table("rank_parts", "job", "regions and kernels of each rank", of_job(RANK_PARTS), lambda ranks: ranks.of("parts")),
     Table(
         "collective_waits",
         "job",

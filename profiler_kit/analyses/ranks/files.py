@@ -25,8 +25,8 @@ RANK_FILES: Final = Schema(
         "rank": Column("Int64"),
         "status": Column(
             "str",
-            "read; other recording: the job was recorded several times, and this is not the time looked at; duplicate: "
-            "of a rank and a time that another file is of; no rank: it does not say which it is; unreadable.",
+            "As read; other recording: the job was recorded several times, and another one is looked at; duplicate: of "
+            "a rank and a time that another file is of; no rank: it does not say which it is; unreadable.",
         ),
         "reason": Column("str", "Why it is left out."),
         "recording": Column("Int64", "Which time of several that the job was recorded, from 0 on.", show="varied"),

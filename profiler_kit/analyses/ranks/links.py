@@ -32,6 +32,23 @@ LINKS: Final = Schema(
     },
 )
 
+BANDWIDTHS: Final = Schema(
+    "BANDWIDTHS",
+    "kind of group, operation and size of message, the largest message first",
+    {
+        "description": LINKS.columns["description"],
+        "size": LINKS.columns["size"],
+        "operation": LINKS.columns["operation"],
+        "bytes": LINKS.columns["bytes"],
+        "groups": Column("int64", "Groups that did it."),
+        "count": LINKS.columns["count"],
+        "transfer_ns": Column("int64", "Of the median group.", "transfer"),
+        "bus_bytes_per_s": Column("float64", "Of the median group (nccl-tests: busbw).", "busbw"),
+        "lowest_bytes_per_s": Column("float64", "Of the slowest group.", "slowest"),
+        "slowest": Column("str", "Ranks of the slowest group as runs, first:end:distance.", "slowest ranks", "room"),
+    },
+)
+
 
 class SlowLink(NamedTuple):
     """rank: the one that all slow groups share; node: of all their ranks; group: the only one; transfer: without it."""
@@ -81,6 +98,23 @@ def links_of(job: Job) -> pd.DataFrame:
     order = found.sort_values(["of_like", "transfer_ns"], ascending=False, kind="stable", ignore_index=True)
     chosen: pd.DataFrame = order[[*LINKS.columns, "row"]]
     return chosen
+
+
+def bandwidths(links: pd.DataFrame) -> pd.DataFrame:
+    """LINKS -> BANDWIDTHS: groups of a kind together."""
+    kind = ["description", "size", "operation", "bytes"]
+    if links.empty:
+        return BANDWIDTHS.empty()
+    found = LINKS.check(links).groupby(kind, as_index=False, sort=False).agg(
+        groups=("members", "nunique"),
+        count=("count", "sum"),
+        transfer_ns=("transfer_ns", "median"),
+        bus_bytes_per_s=("bus_bytes_per_s", "median"),
+        lowest_bytes_per_s=("bus_bytes_per_s", "min"),
+    )  # fmt: skip
+    slowest = links.sort_values("transfer_ns", kind="stable").drop_duplicates(kind, keep="last")
+    found = found.merge(slowest[[*kind, "members"]].rename(columns={"members": "slowest"}), on=kind)
+    return BANDWIDTHS.cast(found.sort_values(["bytes", "transfer_ns"], ascending=False, kind="stable"))
 
 
 def slow_link(job: Job, links: pd.DataFrame) -> SlowLink | None:

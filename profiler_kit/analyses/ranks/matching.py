@@ -71,7 +71,7 @@ GROUPS: Final = Schema(
     "GROUPS",
     "process group of the job",
     {
-        "group": Column("int64", unit="id"),
+        "group": Column("int64", "Row of the job's groups.", unit="id"),
         "name": RANK_GROUPS.columns["name"],
         "description": RANK_GROUPS.columns["description"],
         "size": Column("int64", "How many ranks it has."),

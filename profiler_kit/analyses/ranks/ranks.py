@@ -64,6 +64,17 @@ STEPS_OF_RANKS: Final = Schema(
         },
     },
 )
+STEP_TIMES: Final = Schema(
+    "STEP_TIMES",
+    "step of the job",
+    {
+        "step": RANK_STEPS.columns["step"],
+        "ranks": Column("int64", "Ranks that recorded it."),
+        "wall_ns": Column("int64", "Of the slowest rank.", "time"),
+        "slow_rank": Column("int64", "The rank with most own work beyond that of its peers.", "most beyond", unit="id"),
+        "more_ns": Column("int64", "More own work than its peers.", "more"),
+    },
+)
 
 COLLECTIVE_WAITS: Final = Schema(
     "COLLECTIVE_WAITS",
@@ -143,6 +154,17 @@ def rank_steps(steps: pd.DataFrame, work: pd.DataFrame) -> pd.DataFrame:
     timed = steps.assign(wall_ns=steps["end_ns"] - steps["start_ns"])
     found = timed.merge(RANK_STEP_WORK.check(work), on=["rank", "step"], how="left")
     return STEPS_OF_RANKS.cast(found.fillna({"own_ns": 0, "more_ns": 0, "wait_ns": 0}))
+
+
+def step_times(steps: pd.DataFrame) -> pd.DataFrame:
+    """STEPS_OF_RANKS -> STEP_TIMES: how long each step of the job took, and who had most work beyond its peers."""
+    rows = STEPS_OF_RANKS.check(steps)
+    if rows.empty:
+        return STEP_TIMES.empty()
+    most = rows.loc[rows.groupby("step")["more_ns"].idxmax()].set_index("step")
+    by_step = rows.groupby("step")
+    found = pd.DataFrame({"ranks": by_step.size(), "wall_ns": by_step["wall_ns"].max()})
+    return STEP_TIMES.cast(found.assign(slow_rank=most["rank"], more_ns=most["more_ns"]).reset_index())
 
 
 def collective_waits(collectives: pd.DataFrame) -> pd.DataFrame:

@@ -27,6 +27,7 @@ TREND: Final = Schema(
         "steps": Column("int64", "Steps that were recorded on the rank with most."),
         "step_ns": Column("Int64", "Median of its steps, over all ranks; missing without steps.", "step"),
         "step_p95_ns": Column("Int64", "Of a hundred steps five take longer.", "95 %"),
+        "step_p99_ns": Column("Int64", "Of a hundred steps one takes longer.", "99 %"),
         "step_change": Column("Float64", "Against the run before.", "change"),
         "total_ns": Column("int64", "From the first to the last GPU event of a rank, the mean of the ranks.", "total"),
         "communication_ns": Column("int64", "Mean of the ranks.", "communication", of="total_ns"),
@@ -57,8 +58,8 @@ class OneRun:
 
 
 def trend(runs: Iterable[OneRun]) -> pd.DataFrame:
-    """Runs -> TREND."""
-    rows = TREND.of([_row(one) for one in sorted(runs, key=lambda one: (one.first_ns, one.name))])
+    """Runs, each to be compared with the one before -> TREND."""
+    rows = TREND.of([_row(one) for one in runs])
     before = rows["step_ns"].shift()
     return rows.assign(step_change=(rows["step_ns"] / before.where(before > 0) - 1).astype("Float64"))
 
@@ -77,6 +78,7 @@ def _row(one: OneRun) -> dict[str, int | float | str | None]:
         "steps": int(one.steps.groupby("rank", observed=True).size().max()) if len(steps) else 0,
         "step_ns": int(np.median(steps)) if len(steps) else None,
         "step_p95_ns": int(np.percentile(steps, 95)) if len(steps) else None,
+        "step_p99_ns": int(np.percentile(steps, 99)) if len(steps) else None,
         "step_change": None,
         **{name: round(totals[name].mean()) for name in ("total_ns", "communication_ns", "exposed_communication_ns")},
         "verdict": one.verdict.state,

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from profiler_kit.errors import InputError, KitError
+from profiler_kit.files import PACKED
 from profiler_kit.formats.notes_file import NOTES
-from profiler_kit.formats.run_record import GRAPH_TRACE, MASKS, RECORD, TRACE
+from profiler_kit.formats.run_record import GRAPH_TRACE, MASKS, MEMORY, RECORD, TRACE
 from profiler_kit.load.discover.runs import TRACE_SUFFIXES, RunFolder, part_file
 from profiler_kit.load.trace.decompress import first_bytes
 
@@ -25,6 +26,7 @@ Loaded = TypeVar("Loaded", bound=_Told)
 Paths = Mapping[int, str | Path] | Sequence[str | Path] | str | Path
 
 _NAMED: Final = re.compile(r"rank[-_. ]?(\d{1,6})(?!\d)", re.IGNORECASE)
+_SNAPSHOT_SUFFIXES: Final = tuple(end + packed for end in (".pickle", ".pkl") for packed in ("", *PACKED))
 _NOT_TRACES: Final = (RECORD, MASKS, NOTES)
 _HEAD_BYTES: Final = 256 << 10  # torch writes distributedInfo before the events; on-demand traces write it after
 _INFO: Final = re.compile(rb'"distributedInfo"\s*:\s*(\{)')
@@ -142,6 +144,22 @@ def folder_traces(folder: Path) -> list[Path]:
     )
     below = (part_file(path, TRACE) for path in sorted(folder.glob("[!.]*")))
     return files or [path for path in below if path is not None]
+
+
+def rank_snapshots(traces: Mapping[int, Path]) -> dict[int, Path]:
+    """The memory snapshot of each rank that has one: in the run folder of its trace, or beside it with its rank in the
+    name.
+    """
+    beside: dict[Path, dict[int, Path]] = {}
+    for folder in {path.parent for path in traces.values()}:
+        files = (path for path in folder.iterdir() if path.name.endswith(_SNAPSHOT_SUFFIXES)) if folder.is_dir() else ()
+        named = ((_NAMED.search(path.name), path) for path in sorted(files))
+        beside[folder] = {int(rank[1]): path for rank, path in named if rank}
+    found = {
+        rank: (part_file(path.parent, MEMORY) if path.name == TRACE else None) or beside[path.parent].get(rank)
+        for rank, path in traces.items()
+    }
+    return {rank: path for rank, path in found.items() if path is not None}
 
 
 def files_of_captures(trace: Path, given: Iterable[Path]) -> list[Path]:

@@ -7,6 +7,7 @@ it is read. Addresses such as s3://bucket/job are listed through fsspec.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -18,11 +19,12 @@ from typing import Any, Final
 from profiler_kit.errors import InputError, OptionError
 from profiler_kit.files import PACKED, temporary_folder
 from profiler_kit.formats.run_record import GRAPH_TRACE, MASKS, MEMORY_TRACE, RECORD, TRACE
-from profiler_kit.load.discover.jobs import Paths
+from profiler_kit.load.discover.jobs import Paths, head_metadata, rank_of
 from profiler_kit.load.discover.runs import TRACE_SUFFIXES, part_file
 from profiler_kit.load.job_folder import DEPTH, STORE_SUFFIX
 
 _ADDRESS: Final = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_LOOKED_AT: Final = 16  # traces whose beginning is read to tell whether they are of a job
 _NO_RANKS: Final = (
     *(RECORD, MASKS),
     *(part.removesuffix(".gz") + packed for part in (MEMORY_TRACE, GRAPH_TRACE) for packed in ("", *PACKED)),
@@ -83,6 +85,18 @@ def find_job(paths: Paths) -> Job:
             f"{paths}: found no trace, expected one file per rank that ends in {', '.join(TRACE_SUFFIXES)}."
         )
     return Job(job.folder, tuple(sorted(job.sources, key=lambda one: (one.rank or 0, one.name))), job.named)
+
+
+def holds_a_job(path: Path) -> bool:
+    """Whether it is a folder, and no run's own, in which two traces say that they are of different ranks."""
+    if not os.path.isdir(path) or part_file(path, TRACE) is not None:  # noqa: PTH112 - unlike Path.is_dir, says no to a name that is too long
+        return False
+    seen = set()
+    for file in itertools.islice(_walk(path.resolve(), DEPTH), _LOOKED_AT):
+        seen.add(rank_of(head_metadata(file), file))
+        if len(seen - {None}) > 1:
+            return True
+    return False
 
 
 def _walk(folder: Path, depth: int) -> Iterator[Path]:

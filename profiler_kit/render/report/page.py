@@ -22,10 +22,12 @@ from profiler_kit.findings.numbers import numbers
 from profiler_kit.findings.records import notes, record_facts, what_ran
 from profiler_kit.formats.ladder_record import LadderRecord
 from profiler_kit.formats.run_record import RunRecord
+from profiler_kit.ranks import Ranks
 from profiler_kit.render.bars import facts
 from profiler_kit.render.html import Colours, HtmlColumn, asset, page, table, table_html, verdict_chip
 from profiler_kit.render.icicle import icicle
 from profiler_kit.render.ladder_style import ladder_facts
+from profiler_kit.render.report.job import job_section, name_of
 from profiler_kit.render.report.layers import heat_styles, layer_section
 from profiler_kit.render.report.memory import SHOWN, memory_section
 from profiler_kit.render.report.overview import overview
@@ -147,21 +149,24 @@ class Article:
     sections: Sequence[Section]
 
 
-def report_page(runs: Sequence[Run], ladders: Sequence[tuple[Path, LadderRecord]] = ()) -> str:
+def report_page(
+    runs: Sequence[Run], ladders: Sequence[tuple[Path, LadderRecord]] = (), jobs: Sequence[Ranks] = ()
+) -> str:
     """A self-contained page on one run, or on several: then the first is what the others are compared with.
 
-    ladders: folders and what their results.json say, each a section at the end. Raises ValueError without either.
+    ladders: folders and what their results.json say, each a section at the end. jobs: of several ranks, each a section
+    before these. Raises ValueError without any of them.
     """
-    names = [run.name for run in runs] or [folder.resolve().name for folder, _ in ladders]
+    names = [run.name for run in runs] or [*map(name_of, jobs)] or [folder.resolve().name for folder, _ in ladders]
     if not names:
-        raise ValueError("expected a run or a ladder to report on")
+        raise ValueError("expected a run, a job or a ladder to report on")
     colours, several = colours_of(runs), len(runs) > 1
     sections = list(_compared(runs, colours) if several else _of_run(runs[0], "", colours) if runs else ())
     articles = [
         Article(f"run{number}", run.name, _facts(run), list(_of_run(run, f"run{number}-", colours)))
         for number, run in enumerate(runs if several else ())
     ]
-    measured = list(_ladders(ladders))
+    measured = [job_section(job, f"job{number}") for number, job in enumerate(jobs)] + list(_ladders(ladders))
     return page(
         "report.html.j2",
         style=asset("report.css") + asset("parts.css") + heat_styles(),
@@ -169,7 +174,7 @@ def report_page(runs: Sequence[Run], ladders: Sequence[tuple[Path, LadderRecord]
         images=bool(ladders),
         title=" → ".join(names),
         facts=f"{len(runs)} runs, compared with the first" if several else _facts(runs[0]) if runs else
-        ladder_facts(ladders[0][1])[0],
+        ladder_facts(ladders[0][1])[0] if ladders else "",
         links=[(one.anchor, one.title) for part in (sections, articles, measured) for one in part if one.title],
         sections=sections, articles=articles, ladders=measured, version=__version__,
     )  # fmt: skip
