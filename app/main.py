@@ -5,6 +5,7 @@ Started by `profiler-kit serve` or `streamlit run app/main.py [-- DIR]`.
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
 import sys
@@ -31,3 +32,4 @@ app = st.App(
     routes=routes(),
     middleware=[Middleware(Headers), Middleware(Gate, hosts=allowed_hosts(), token=token)],
 )
+gc.freeze()  # modules stay: the collection after every page need not walk through them, which took as long as the page

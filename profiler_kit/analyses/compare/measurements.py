@@ -10,6 +10,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -43,7 +44,7 @@ class Measured:
     sum_ns: int
     calls: int
 
-    @property
+    @cached_property
     def value_ns(self) -> float:
         """What is compared: per round, per instance, or the sum of all calls."""
         return float(np.median(self.samples)) * self.scale
@@ -53,7 +54,7 @@ class Measured:
         """Of one call or instance."""
         return self.sum_ns / self.calls
 
-    @property
+    @cached_property
     def notch_ns(self) -> float | None:
         """Half the width of the notch around value_ns; None for a single sample."""
         n = len(self.samples)
