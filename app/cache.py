@@ -11,12 +11,13 @@ import dataclasses
 import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -50,6 +51,7 @@ from profiler_kit.load.trace.cached import TRACES, find_trace
 from profiler_kit.load.trace.file_facts import FileFacts, load_file_facts
 from profiler_kit.progress import Report, silent
 from profiler_kit.ranks import load_ranks
+from profiler_kit.render.compare import LETTERS
 from profiler_kit.render.overlays import row_overlay
 from profiler_kit.render.perfetto.export import export_window
 from profiler_kit.run import Layers, Part, Run, open_run
@@ -62,6 +64,9 @@ from profiler_kit.timeline.counters import Counter, counters_of, memory_counters
 from profiler_kit.timeline.index import Timeline
 from profiler_kit.timeline.requests import with_requests
 from profiler_kit.timeline.search import Matches, find_matches
+from profiler_kit.timeline.several import MOST as MOST_PARTS
+from profiler_kit.timeline.several import Part as TimelinePart
+from profiler_kit.timeline.several import Several, side_by_side
 from profiler_kit.timeline.tiles import describe
 from profiler_kit.trace import Trace, load_trace
 
@@ -71,6 +76,7 @@ Stamp = tuple[str, int, int]  # path, mtime in ns, size; zeros for a file that i
 MOST_RUNS, MOST_TRACES = 12, 3
 MOST_SNAPSHOT_BYTES = 16 << 20  # of memory read for a lane of the timeline
 MOST_EVENTS = 1_200_000  # beside the newest trace: what a 500 MB trace holds
+_SHIFT = re.compile(r"-?[0-9]{1,18}")
 _DETAILS = ("grid", "block", "registers_per_thread", "shared_memory", "occupancy", *ROOFLINE_ARGUMENTS)
 
 
@@ -321,7 +327,11 @@ def timeline(folder: RunFolder, by: By = "stream") -> tuple[Timeline, bytes]:
         loaded = trace(folder)
         operators = loaded.kernel_details()["outer_operator"] if by == "operator" else None
         built = group_gpu_work(timeline(folder)[0], loaded.gpu_events(), by, loaded.threads, operators)
-    return built, gzip.compress(json.dumps(describe(built), separators=(",", ":")).encode(), 6, mtime=0)
+    return built, _packed(built)
+
+
+def _packed(timeline: Timeline) -> bytes:
+    return gzip.compress(json.dumps(describe(timeline), separators=(",", ":")).encode(), 6, mtime=0)
 
 
 def _counters(folder: RunFolder) -> Iterator[Counter]:
@@ -338,10 +348,40 @@ def timeline_at_hand(folder: RunFolder) -> bool:
     return folder.trace is not None and has_timeline(folder.trace)
 
 
+Beside = tuple[tuple[RunFolder, int], ...]
+
+
+def beside(texts: Iterable[str]) -> Beside:
+    """Other runs to draw beside one, as an address names them: `SHIFT:KEY`, in ns; what is not there is left out."""
+    found = []
+    for text in list(texts)[: MOST_PARTS - 1]:
+        shift, _, key = text.partition(":")
+        run = find(key) if _SHIFT.fullmatch(shift) else None
+        if run is not None and run.trace is not None:
+            found.append((run, int(shift)))
+    return tuple(found)
+
+
+@_shared(2)
+def several(folder: RunFolder, by: By, others: Beside) -> tuple[Several, bytes]:
+    """The timelines of a run and of others as one, and its description likewise."""
+    sides = zip(LETTERS, [(folder, 0), *others], strict=False)
+    drawn = side_by_side([TimelinePart(letter, timeline(one, by)[0], shift) for letter, (one, shift) in sides])
+    return drawn, _packed(drawn.timeline)
+
+
+def drawing(folder: RunFolder, by: By, others: Beside = ()) -> tuple[Timeline, bytes]:
+    """The timeline of a run, with others beside it if there are any."""
+    if not others:
+        return timeline(folder, by)
+    drawn, packed = several(folder, by, others)
+    return drawn.timeline, packed
+
+
 @_shared(3)
-def matches(folder: RunFolder, by: By, text: str) -> Matches:
+def matches(folder: RunFolder, by: By, text: str, others: Beside = ()) -> Matches:
     """The spans of a timeline whose name holds that text."""
-    return find_matches(timeline(folder, by)[0], text)
+    return find_matches(drawing(folder, by, others)[0], text)
 
 
 @dataclass(frozen=True, eq=False)

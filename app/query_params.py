@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import streamlit as st
 
 Range = tuple[int, int]
+_RANGE = re.compile("(-?[0-9]{1,18})-(-?[0-9]{1,18})")
 
 
 def asked(name: str) -> str:
@@ -40,7 +42,6 @@ def keep_all(name: str, values: Sequence[str]) -> None:
 
 def linked_range() -> Range | None:
     """The range selected in a link, in ns of the timeline (sel=FROM-TO); None without one."""
-    first, dash, last = str(st.query_params.get("sel", "")).partition("-")
-    if not (dash and first.isascii() and last.isascii() and first.isdigit() and last.isdigit()):
-        return None
-    return (int(first), int(last)) if len(first) < 19 and len(last) < 19 and int(first) < int(last) else None
+    found = _RANGE.fullmatch(asked("sel"))
+    first, last = (int(found[1]), int(found[2])) if found is not None else (0, 0)
+    return (first, last) if first < last else None

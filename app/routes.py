@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import re
@@ -216,9 +217,14 @@ class Asked:
             raise OptionError(f"by: expected one of {', '.join(get_args(By))}")
         return by
 
+    @functools.cached_property
+    def beside(self) -> cache.Beside:
+        """Other runs that are drawn with it."""
+        return cache.beside(self.query.getlist("beside"))
+
     @property
     def timeline(self) -> Timeline:
-        return cache.timeline(self.run, self.by)[0]
+        return cache.drawing(self.run, self.by, self.beside)[0]
 
     def number(self, name: str) -> int:
         """A whole number of the query; raises OptionError when it is none, or no time or count of a trace."""
@@ -267,13 +273,13 @@ def answering(
 def _description(asked: Asked) -> Response:
     """Bounds, tracks and labels."""
     packed = {**FRESH, "Content-Encoding": "gzip"}
-    return Response(cache.timeline(asked.run, asked.by)[1], media_type="application/json", headers=packed)
+    return Response(cache.drawing(asked.run, asked.by, asked.beside)[1], media_type="application/json", headers=packed)
 
 
 def _tile(asked: Asked) -> Response:
     """One view: t0, t1 in ns of the timeline, px wide, of `rows`; with q its matches are marked."""
     view = (asked.number("t0"), asked.number("t1"), asked.number("px"))
-    found = cache.matches(asked.run, asked.by, asked.text()) if asked.text() else None
+    found = cache.matches(asked.run, asked.by, asked.text(), asked.beside) if asked.text() else None
     data = tile(asked.timeline, *view, rows=asked.rows(), matches=found)
     plain = {"Content-Encoding": "identity"}  # or Streamlit's server packs it once more, for longer than all the rest
     return Response(data, media_type="application/octet-stream", headers=plain)
@@ -284,7 +290,7 @@ def _search(asked: Asked) -> Response:
     if not asked.text():
         return JSONResponse({"total": 0})
     timeline, rows = asked.timeline, asked.rows()
-    found = cache.matches(asked.run, asked.by, asked.text())
+    found = cache.matches(asked.run, asked.by, asked.text(), asked.beside)
     direction: Literal["previous", "next"] = "previous" if asked.query.get("back") else "next"
     at = (asked.number("t") + timeline.start_ns, asked.number("row"))
     there = step(timeline, found, rows, at, direction)
@@ -304,7 +310,12 @@ def _place(timeline: Timeline, there: Found) -> dict[str, int]:
 
 def _span(asked: Asked) -> Response:
     """Facts and arrows of the span `index` of row `row`, or of the one there that is nearest to the time `at`."""
-    trace, timeline, served = cache.trace(asked.run), asked.timeline, cache.run(asked.run).served
-    row = asked.number("row")
+    timeline, row = asked.timeline, asked.number("row")
     index = timeline.nearest(row, asked.number("at")) if "at" in asked.query else asked.number("index")
-    return JSONResponse(span_facts(trace, timeline, row, index, served))
+    if not asked.beside or not 0 <= row < len(timeline.rows):
+        return JSONResponse(span_facts(cache.trace(asked.run), timeline, row, index, cache.run(asked.run).served))
+    several = cache.several(asked.run, asked.by, asked.beside)[0]
+    part, own = several.places[row]
+    run = (asked.run, *(one for one, _ in asked.beside))[part]
+    facts = span_facts(cache.trace(run), several.parts[part].timeline, own, index, cache.run(run).served)
+    return JSONResponse(several.own(facts, part))

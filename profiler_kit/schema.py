@@ -106,6 +106,10 @@ class Schema:
         suffix = next((unit for end, unit in _SUFFIXES.items() if name.endswith(end)), None)
         return suffix or ("id" if name in _IDS and column.dtype != "str" else _UNITS.get(column.dtype, "count"))
 
+    def is_moment(self, name: str) -> bool:
+        """Whether a column counts from the trace's base time; people read it from the start of the timeline."""
+        return self.unit(name) == "ns" and name in _MOMENTS
+
     def label(self, name: str) -> str:
         """The heading of a column."""
         given = self.columns[name].label or COMMON.get(name, ("", ""))[0]
@@ -118,6 +122,9 @@ class Schema:
         """What a column means, in one sentence; its own, else what a column of that name always means."""
         return self.columns[name].meaning or COMMON.get(name, ("", ""))[1]
 
+
+_READ: Final = "; people read it from the start of the timeline"
+_MOMENTS: Final = ("start_ns", "end_ns", "time_ns", "gpu_start_ns", "gpu_end_ns", "launch_start_ns", "launch_end_ns")
 
 # Columns that mean the same wherever they are: heading ("" for the name), meaning.
 COMMON: Final[Mapping[str, tuple[str, str]]] = {
@@ -135,9 +142,9 @@ COMMON: Final[Mapping[str, tuple[str, str]]] = {
     "device": ("", "Number of the device; missing where it is not known."),
     "stream": ("", "Number of the stream; work on one stream runs in order."),
     "thread": ("", "Row of the table threads."),
-    "start_ns": ("", "Start, in nanoseconds since the trace's base time."),
-    "end_ns": ("", "End, in nanoseconds since the trace's base time."),
-    "time_ns": ("", "Nanoseconds since the trace's base time."),
+    "start_ns": ("", f"Start, in nanoseconds since the trace's base time{_READ}."),
+    "end_ns": ("", f"End, in nanoseconds since the trace's base time{_READ}."),
+    "time_ns": ("", f"Nanoseconds since the trace's base time{_READ}."),
     "dur_ns": ("duration", "Duration in nanoseconds."),
     "correlation": ("", "Joins a launch with what it launched."),
     "instances": ("", "How often the region was opened."),

@@ -199,6 +199,13 @@ class Trace:
         return base if isinstance(base, int) else 0
 
     @property
+    def zero_ns(self) -> int:
+        """The first start of what a timeline draws: where people read a time, it counts from here."""
+        calls = (self.operators(), self.launch_calls(), self.python_calls())
+        frames = (self.gpu_events(), self.region_instances(), *calls)
+        return min((int(frame["start_ns"].min()) for frame in frames if len(frame)), default=0)
+
+    @property
     @kept_for_good
     def events(self) -> pd.DataFrame:
         """EVENTS: one row per complete event; one more column (category) for each argument asked for when loading."""

@@ -49,8 +49,7 @@ st.caption(widgets.plain(work.group_numbers(mine)))
 left, right = st.columns([3, 2], gap="large")
 with left:
     regions = [name for path in trace.regions()["path"] for name in path]
-    start_ns = int(trace.gpu_events()["start_ns"].min())
-    widgets.figure(figures.durations_over_time(mine, regions, start_ns=start_ns), "kernel-over-time")
+    widgets.figure(figures.durations_over_time(mine, regions, start_ns=trace.zero_ns), "kernel-over-time")
 with right:
     widgets.figure(figures.duration_histogram(mine), "kernel-histogram")
 st.subheader("Where it was launched", help=ORIGIN_HELP)

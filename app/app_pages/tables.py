@@ -22,16 +22,18 @@ with widgets.one_line_errors():
     }
     widgets.problems(run)
     of = [of for of, part in parts.items() if part is not None]
-    known = [table for table in every_table().values() if table.of in of]
+    known = list(every_table().values())
     # those of the trace first, and of each part what a command prints before what is behind it
-    found = {table.name: table for table in sorted(known, key=lambda one: (of.index(one.of), not one.command))}
-    if found:
-        names, asked = list(found), query_params.asked("table")
+    ranks = [(of.index(one.of), not one.command, at) for at, one in enumerate(known) if one.of in of]
+    # no function of this page as format_func: a session keeps it, and it would keep all that is named here
+    titles = {known[at].name: f"{known[at].heading} ({known[at].name})" for _, _, at in sorted(ranks)}
+    if titles:
+        names, asked = list(titles), query_params.asked("table")
         name = st.selectbox(
             "Table",
             names,
             index=names.index(asked) if asked in names else 0,
-            format_func=lambda name: f"{found[name].heading} ({name})",
+            format_func=titles.__getitem__,
             key=f"table-{folder.key}",
             help=HELP,
         )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from app import cache, state
-from app.parts import overview_parts, region_parts, timeline_parts, widgets
+from app.parts import compare_parts, overview_parts, region_parts, timeline_parts, widgets
+from profiler_kit.render.compare import LETTERS
 
 SHOWS = "A timeline comes from a trace."
 
@@ -14,7 +15,11 @@ st.title("Timeline", help=timeline_parts.HELP)
 if folder.trace is None or not cache.timeline_at_hand(folder):
     widgets.trace_or_stop(folder, SHOWS)
 with widgets.one_line_errors():
-    selected = timeline_parts.show(folder, headed=False)
+    beside = cache.beside(st.query_params.get_all("beside"))
+    if beside:
+        compare_parts.legend(dict(zip(LETTERS, [folder, *(run for run, _ in beside)], strict=False)), "")
+    selected = timeline_parts.show(folder, headed=False, beside=beside)
     trace = widgets.trace_or_stop(folder, SHOWS)
     overview_parts.quality(trace)
-    region_parts.work(trace, None, selected)
+    part = "all" if selected is None else "the selected part"
+    region_parts.work(trace, None, selected, f"{part} of A" if beside else "")

@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from app import cache, query_params
-from app.parts import tables, widgets
+from app.parts import tables, timeline_parts, widgets
 from profiler_kit.analyses.compare.partner import best_partner
 from profiler_kit.analyses.compare.side_by_side import common_batches, compared, compared_layers
 from profiler_kit.analyses.compare.snapshots import compare_snapshots
@@ -23,6 +23,8 @@ from profiler_kit.run import compare_runs
 from profiler_kit.table import Value
 from profiler_kit.tables import every_table
 from profiler_kit.tables.diff import TREE, of_letter
+from profiler_kit.text import fmt_path
+from profiler_kit.timeline.several import common_regions, starts_of
 
 Sides = dict[str, RunFolder]
 Found = dict[str, Comparison]
@@ -51,12 +53,12 @@ def pick_others(run: RunFolder) -> list[RunFolder]:
     return [runs[key] for key in chosen]
 
 
-def legend(sides: Sides) -> None:
-    """Which letter is which run."""
+def legend(sides: Sides, of_a: str = " (what it is compared with)") -> None:
+    """Which letter is which run. of_a: what to say of A."""
     colours = compare.run_colours()
     lines = [
         f'<span style="color:{colours[letter]}">■</span> **{letter}** {widgets.plain(run.label)}'
-        + (" (what it is compared with)" if letter == "A" else "")
+        + (of_a if letter == "A" else "")
         for letter, run in sides.items()
     ]
     st.markdown("&emsp;".join(lines), unsafe_allow_html=True)
@@ -155,6 +157,29 @@ def call_tree(sides: Sides, found: Found) -> None:
         tables.show(filled, f"compare-tree-table-{letter}", rows=14)
 
 
+def timeline(sides: Sides, found: Found) -> None:
+    """A and the others on one timeline and one clock, from an instance of a region on that all have."""
+    folders = [sides["A"], *(sides[letter] for letter in found)]
+    traces = [cache.trace(folder) for folder in folders]
+    regions = {fmt_path(path): path for path in common_regions([one.region_instances() for one in traces])}
+    begins, names = "the start of the recording", list(regions)
+    with st.container(horizontal=True):
+        chosen = st.selectbox("Align at", [*names, begins], key="align", bind="query-params", width=420)
+        starts = [
+            starts_of(one.region_instances(), regions[chosen]) if chosen in regions else [one.zero_ns] for one in traces
+        ]
+        most = min(map(len, starts))
+        which = f"Which of its {most} instances"
+        number = 1 if most == 1 else st.number_input(which, 1, most, key="aligned", width=220)
+    own, *others = (instances[number - 1] for instances in starts)
+    beside = tuple((folder, start - own) for folder, start in zip(folders[1:], others, strict=True))
+    drawn = dict(zip(compare.LETTERS, folders, strict=False))
+    if drawn != sides:  # one of them has no trace
+        legend(drawn)
+    timeline_parts.show(sides["A"], headed=False, beside=beside)
+    widgets.go("timeline", "Open on the Timeline page", beside=timeline_parts.named(beside))
+
+
 def layers(sides: Sides, found: Found) -> None:
     """Layers at a batch size that all have."""
     totals = {}
@@ -203,6 +228,7 @@ def memory(sides: Sides, found: Found) -> None:
 
 _OF_TRACES: dict[str, Callable[[Sides, Found], None]] = {
     "Regions": regions,
+    "Timeline": timeline,
     "Call tree": call_tree,
     "Kinds of work": _kind("work", "diff_work", "GPU work by kind"),
     "Kernels": _kind("kernel", "diff_kernels", "Kernels, those that changed most first"),

@@ -22,17 +22,18 @@ from profiler_kit.timeline.palette import region_colours
 INDENT: Final = "\u2003"
 _ROW_PX, _LETTER_PX, _NUMBER_PX, _WIDE_PX, _WIDEST_PX = 35, 7, 62, 240, 440
 _FIT_PX: Final = 875  # what a window of 1280 has for a table beside the sidebar, less the boxes to tick
-_LEAST_PX, _LEAST_FIRST_PX = 110, 240  # to which texts give way
+_LEAST_PX, _LEAST_FIRST_PX, _LEAST_SHARE_PX = 110, 180, 84  # to which texts and shares give way
 _FORMATS: Final[Mapping[str, str]] = {
     "s": "%,.3f", "ms": "%,.3f", "µs": "%,.2f", "ns": "%,d", "GiB": "%,.3f", "MiB": "%,.2f", "%": "%+.1f"
 }  # fmt: skip
+_SMALL: Final = 0.1  # of a unit: fewer than three of its digits are shown
 _SMALLER: Final = {"s": ("ms", 1000), "ms": ("µs", 1000), "GiB": ("MiB", 1024), "MiB": ("KiB", 1024)}
 
 
 def show(filled: Filled, key: str, *, rows: int = 12) -> None:
     """A table as tall as its rows up to a limit, and as CSV."""
-    frame, columns = _frame(as_tree(filled) if filled.table.tree else filled)
-    st.dataframe(frame, key=key, column_config=columns, **_look(len(frame), rows))
+    frame, look = _frame(as_tree(filled) if filled.table.tree else filled, rows)
+    st.dataframe(frame, key=key, **look)
     widgets.csv(filled, key)
 
 
@@ -43,15 +44,14 @@ def pick_row(filled: Filled, key: str, *, names: Sequence[str], param: str, rows
     selected.
     """
     default = query_params.row_asked(param, list(names)) if param else None
-    frame, columns = _frame(filled)
+    frame, look = _frame(filled, rows)
     event = st.dataframe(
         frame,
         key=key,
-        column_config=columns,
         on_select="rerun",
         selection_mode=["single-row", "single-cell"],
         selection_default=None if default is None else {"selection": {"rows": [default]}},
-        **_look(len(frame), rows),
+        **look,
     )
     widgets.csv(filled, key)
     row = _last_picked(key, event["selection"]["rows"], [row for row, _ in event["selection"]["cells"]])
@@ -118,16 +118,16 @@ def _widget(table: Table, option: Option) -> Value:
     return cast("Value", value)
 
 
-def _look(count: int, rows: int) -> dict[str, Any]:
-    height = _ROW_PX * (min(max(count, 1), rows) + 1) + 3
-    return {"hide_index": True, "placeholder": "–", "height": height}
+def _frame(filled: Filled, rows: int) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """What is shown of a table, and how: numbers in the unit of their column, names indented behind their colour.
 
-
-def _frame(filled: Filled) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """What is shown of a table: numbers in the unit of their column, names indented behind their colour."""
+    What need not be there is on the right, full names last; of those only what a window of 1280 has room for is there
+    at first, the others in the menu of columns.
+    """
     data: dict[str, Sequence[Any]] = {}
     columns: dict[str, Any] = {}
-    shown = sorted(layout(filled), key=lambda one: one.optional)  # what need not be there is on the right
+    full: dict[str, Sequence[str]] = {}
+    shown = sorted(layout(filled), key=lambda one: one.optional)
     for one in shown:
         if one.depth and filled.table.tree:
             colours = region_colours(name for path in filled.frame["path"] for name in path)
@@ -137,25 +137,49 @@ def _frame(filled: Filled) -> tuple[pd.DataFrame, dict[str, Any]]:
             )
         data[one.name], columns[one.name] = _column(one, at_an_end=one is shown[0] or one is shown[-1])
         if one.full and list(one.full) != list(one.cells) and not one.depth:
-            data[f"{one.name}, full"] = one.full
-            columns[f"{one.name}, full"] = st.column_config.TextColumn("Full name", help=one.meaning, width="large")
-    _fit(columns, [one.name for one in shown if one.kind == "text"])
-    # the full names come last
-    order = sorted(data, key=lambda name: name.endswith(", full"))
-    return pd.DataFrame({name: data[name] for name in order}), columns
+            full[f"{one.name}, full"] = one.full
+            columns[f"{one.name}, full"] = st.column_config.TextColumn("Full name", help=one.meaning, width=_WIDEST_PX)
+    order = _fit(columns, shown, ["colour"] if "colour" in data else [])
+    frame = pd.DataFrame({**data, **full})
+    height = _ROW_PX * (min(max(len(frame), 1), rows) + 1) + 3
+    return frame, {
+        "column_config": columns, "column_order": order, "hide_index": True, "placeholder": "–", "height": height
+    }  # fmt: skip
 
 
-def _fit(columns: dict[str, Any], texts: Sequence[str]) -> None:
-    """Make texts narrower, the widest first, until the numbers have room beside them."""
-    widths = {name: one["width"] for name, one in columns.items() if isinstance(one["width"], int)}
+def _fit(columns: dict[str, Any], shown: Sequence[Shown], before: Sequence[str]) -> list[str]:
+    """The columns that have room, made narrower for it: texts first, the widest of them, then shares and headings.
+
+    Of those that need not be there each that has room, of the others as many from the left as have.
+    """
+    texts = [one.name for one in shown if one.kind == "text"]
     least = {name: _LEAST_PX if number else _LEAST_FIRST_PX for number, name in enumerate(texts)}
-    while sum(widths.values()) > _FIT_PX:
-        widest = max(texts, key=lambda name: widths[name] - least[name], default="")
-        if not widest or widths[widest] <= least[widest]:
+    heads = {one.name: max(_NUMBER_PX, _LETTER_PX * _longest(one) + 18) for one in shown if one.kind == "number"}
+    needs = {one.name: min(columns[one.name]["width"], (least | heads).get(one.name, _LEAST_SHARE_PX)) for one in shown}
+    left = _FIT_PX - sum(columns[name]["width"] for name in before)
+    order = [*before]
+    for one in shown:
+        if needs[one.name] <= left:
+            order.append(one.name)
+            left -= needs[one.name]
+        elif not one.optional:
             break
-        widths[widest] -= 1
-    for name in texts:
-        columns[name]["width"] = widths[name]
+    for narrower in (texts, [name for name in needs if name not in texts]):
+        mine = [name for name in order if name in narrower]
+        while mine and sum(columns[name]["width"] for name in order) > _FIT_PX:
+            widest = max(mine, key=lambda name: columns[name]["width"] - needs[name])
+            if columns[widest]["width"] <= needs[widest]:
+                break
+            columns[widest]["width"] -= 1
+    return order
+
+
+def _longest(one: Shown) -> int:
+    """The letters of the longest number of a column as it is drawn: the largest, or the smallest with its sign."""
+    values, _, shape = _in_unit(one)
+    told = [value for value in values if value is not None]
+    ends = (min(told), max(told)) if told else ()
+    return max((len(format(int(end) if shape.endswith("d") else end, shape[1:])) for end in ends), default=0)
 
 
 def _column(one: Shown, *, at_an_end: bool) -> tuple[Sequence[Any], Any]:
@@ -180,8 +204,8 @@ def _column(one: Shown, *, at_an_end: bool) -> tuple[Sequence[Any], Any]:
 def _in_unit(one: Shown) -> tuple[Sequence[Any], str, str]:
     """Numbers in one unit and the printf format for it; a smaller one than the largest has where that suits most."""
     unit = one.unit.removesuffix("/s")
-    told = [cell for cell, value in zip(one.cells, one.values, strict=True) if value is not None]
-    if unit in _SMALLER and 2 * sum(cell.endswith(f" {one.unit}") for cell in told) < len(told):
+    told = [abs(value) for value in one.values if value]
+    if unit in _SMALLER and 2 * sum(value >= _SMALL for value in told) < len(told):
         smaller, size = _SMALLER[unit]
         values = [None if value is None else size * value for value in one.values]
         return values, one.unit.replace(unit, smaller), _FORMATS.get(smaller, "%,.2f")

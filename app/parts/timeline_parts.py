@@ -49,11 +49,17 @@ def latest(key: str, base_ns: int) -> tuple[Range | None, int]:
 
 
 def show(
-    folder: RunFolder, path: tuple[str, ...] | None = None, focus: Range | None = None, *, headed: bool = True
+    folder: RunFolder,
+    path: tuple[str, ...] | None = None,
+    focus: Range | None = None,
+    *,
+    headed: bool = True,
+    beside: cache.Beside = (),
 ) -> Range | None:
     """Draw the timeline, with a link to Perfetto; returns the selected range.
 
-    path: the region that is picked in the table. focus: a range to zoom to; the view moves when it changes.
+    path: the region that is picked in the table. focus: a range to zoom to; the view moves when it changes. beside:
+    other runs to draw with it, and what is taken from their times.
     """
     if headed:
         st.subheader("Timeline", help=HELP)
@@ -64,6 +70,7 @@ def show(
         data={
             "base": "/kit",
             "run": folder.key,
+            "beside": named(beside),
             "focus": _less(focus, base_ns),
             "range": _less(selected, base_ns),  # marked; it answers the browser's selection `number`
             "number": number,
@@ -76,6 +83,11 @@ def show(
         label = "Open in Perfetto" if part is None else "Open this range in Perfetto"
         widgets.go("perfetto", label, icon="↗️", sel=more)
     return selected
+
+
+def named(beside: cache.Beside) -> list[str]:
+    """Other runs as an address names them."""
+    return [f"{shift}:{run.key}" for run, shift in beside]
 
 
 def _less(times: Range | None, base_ns: int) -> list[int] | None:

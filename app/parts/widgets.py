@@ -264,7 +264,8 @@ def address(page: str, param: str) -> Callable[[str], str]:
     return lambda key: f"{page}?{urlencode({'run': run, param: key})}"
 
 
-def go(page: str, label: str, *, icon: str | None = None, **more: str) -> None:
+def go(page: str, label: str, *, icon: str | None = None, **more: str | list[str]) -> None:
     """A link to another page of this run."""
-    query = {"run": str(st.session_state.get("run", "")), **{name: value for name, value in more.items() if value}}
+    run = str(st.session_state.get("run", ""))
+    query: dict[str, str | list[str]] = {"run": run, **{name: value for name, value in more.items() if value}}
     st.page_link(f"app_pages/{page}.py", label=label, icon=icon, query_params=query)

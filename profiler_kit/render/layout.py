@@ -105,7 +105,11 @@ def layout(filled: Filled, rows: slice = slice(None)) -> list[Shown]:
             found = _tree(table.schema, name, list(part[name]))
         else:
             unit = "share" if column.of else table.schema.unit(name)
-            found = _COLUMNS[unit](table.schema, name, _values(part, name, column), _largest(frame[name]))
+            values, every = _values(part, name, column), frame[name]
+            if table.of == "trace" and table.schema.is_moment(name) and filled.source is not None:
+                zero = filled.source.zero_ns
+                values, every = [None if value is None else value - zero for value in values], every - zero
+            found = _COLUMNS[unit](table.schema, name, values, _largest(every))
         shown.append(dataclasses.replace(found, label=labels[name]) if name in labels else found)
         if name == shared:
             shown.append(_share_of_whole(table, frame, name, rows))

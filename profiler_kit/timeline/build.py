@@ -92,7 +92,7 @@ def group_gpu_work(
         elif not any(one.kind == "gpu" for one in layout.tracks):
             for lane in _gpu_lanes(gpu_events, labels, group, codes):
                 layout.add(lane)
-    return layout.timeline(tuple(codes.labels))
+    return replace(timeline, tracks=tuple(layout.tracks), rows=tuple(layout.rows), labels=tuple(codes.labels))
 
 
 class Layout:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -65,7 +65,7 @@ def with_counters(timeline: Timeline, counters: Iterable[Counter]) -> Timeline:
     if not added:
         _keep(layout, rows)
     made = layout.timeline(tuple(codes.labels))
-    return Timeline(timeline.start_ns, timeline.end_ns, made.tracks, made.rows, made.labels)
+    return replace(timeline, tracks=made.tracks, rows=made.rows, labels=made.labels)
 
 
 def _keep(layout: Layout, rows: list[tuple[Counter, Level | None]]) -> None:

@@ -55,7 +55,7 @@ class Track:
 
     thread is the row of Trace.threads whose events it holds, -1 for lanes of GPU work and of requests. `depths`: row k
     holds what is nested k deep, so that the first row alone is a summary; otherwise a further row holds what ran
-    meanwhile. most: the largest value of a counter, as text.
+    meanwhile. most: the largest value of a counter, as text. part: of several timelines drawn as one, whose lane it is.
     """
 
     label: str
@@ -66,6 +66,7 @@ class Track:
     spans: int
     depths: bool
     most: str = ""
+    part: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,13 +215,18 @@ def _slices_max(
 
 @dataclass(frozen=True)
 class Timeline:
-    """All rows of a trace. A span's code is a row of `labels`: (kind, name, region path)."""
+    """All rows of a trace. A span's code is a row of `labels`: (kind, name, region path).
+
+    Times are read from start_ns on, where what was recorded begins; what is drawn of something else beside it, such as
+    another run, may begin so much earlier.
+    """
 
     start_ns: int
     end_ns: int
     tracks: tuple[Track, ...]
     rows: tuple[Row, ...]
     labels: tuple[Label, ...]
+    earlier_ns: int = 0
 
     def rows_of(self, kind: Kind, thread: int | None = None) -> list[int]:
         """Numbers of the rows of that kind, of one thread if it is given."""

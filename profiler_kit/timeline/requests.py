@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -55,4 +56,5 @@ def with_requests(timeline: Timeline, requests: pd.DataFrame) -> Timeline:
     layout.keep(Track(LABEL, "request", -1, 0, len(rows), len(lanes), depths=False), rows)
     for track in timeline.tracks:
         layout.keep(track, timeline.rows[track.first_row : track.first_row + track.rows])
-    return layout.timeline(tuple(codes.labels))
+    whole = layout.timeline(tuple(codes.labels))
+    return replace(whole, start_ns=timeline.start_ns, earlier_ns=max(0, timeline.start_ns - whole.start_ns))

@@ -38,7 +38,7 @@ def describe(timeline: Timeline) -> dict[str, object]:
         for kind, name, path in timeline.labels
     ]
     return {
-        "start": 0,
+        "start": -timeline.earlier_ns,
         "end": timeline.end_ns - timeline.start_ns,
         "tracks": [
             {_TRACK_KEYS.get(key, key): value for key, value in vars(t).items()} | _busy(timeline, t)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 import shutil
@@ -580,3 +581,9 @@ def test_torch_is_never_imported(runs: Path) -> None:
         [sys.executable, "-c", script], cwd=CHECKOUT, capture_output=True, text=True, timeout=10 * PATIENCE_S
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_page_makes_no_function_that_a_session_would_keep() -> None:
+    """A widget's function on a page holds all names of that page, the trace among them, for as long as the session."""
+    for page in (CHECKOUT / "app" / "app_pages").glob("*.py"):
+        assert not [node for node in ast.walk(ast.parse(page.read_text())) if isinstance(node, ast.Lambda)], page.name

@@ -81,13 +81,13 @@ class Painter {
   }
 
   paintAxis() {
-    const { c, theme, timeline } = this, { view, meta } = timeline;
-    const span = view.t1 - view.t0, step = nice(span / Math.max(2, timeline.plot / 120)), from = meta.start;
+    const { c, theme, timeline } = this, { view } = timeline;
+    const span = view.t1 - view.t0, step = nice(span / Math.max(2, timeline.plot / 120));
     c.font = `11px ${theme.font}`;
     c.fillStyle = theme.text;
-    const unit = unitOf(Math.max(step * 5, Math.abs(view.t1 - from) / 1000));
-    for (let t = Math.ceil((view.t0 - from) / step) * step; t <= view.t1 - from; t += step) {
-      const x = Math.round(timeline.x(t + from));
+    const unit = unitOf(Math.max(step * 5, Math.abs(view.t1) / 1000));
+    for (let t = Math.ceil(view.t0 / step) * step; t <= view.t1; t += step) {
+      const x = Math.round(timeline.x(t));
       c.globalAlpha = 0.10;
       c.fillRect(x, AXIS - 5, 1, this.lanes.height);
       c.globalAlpha = 0.75;
@@ -105,11 +105,11 @@ class Painter {
 
   // Behind the GPU's lanes, the time each region has work there.
   paintBands() {
-    const { c, lanes, tile, timeline } = this, work = lanes.shown.filter(track => track.kind === 'gpu');
-    if (!work.length) return;
-    const top = work[0].y, height = work[work.length - 1].y + work[work.length - 1].height - top;
+    const { c, lanes, tile, timeline } = this;
     for (const row of tile?.rows ?? []) {
-      if (!row.start || lanes.trackOf(row.row)?.kind !== 'gpu_region') continue;
+      const of = lanes.trackOf(row.row), work = lanes.shown.filter(track => track.kind === 'gpu' && track.part === of?.part);
+      if (!row.start || of?.kind !== 'gpu_region' || !work.length) continue;
+      const top = work[0].y, height = work[work.length - 1].y + work[work.length - 1].height - top;
       for (let i = 0; i < row.start.length; i++) {
         const a = timeline.x(tile.t0 + row.start[i]), b = timeline.x(tile.t0 + row.start[i] + row.dur[i]);
         if (b < timeline.gutter || a > this.edge || b - a < 4) continue;

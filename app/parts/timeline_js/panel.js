@@ -38,7 +38,7 @@ class Tip {
     const { timeline } = this, { data, code } = found, kind = timeline.meta.labels[code][0], lines = [];
     if (found.index !== undefined) {
       lines.push([took(kind), duration(found.dur)]);
-      lines.push(['Starts at', duration(found.start - timeline.meta.start)]);
+      lines.push(['Starts at', duration(found.start)]);
     } else if (kind === 'counter') {
       lines.push(['Mean here', `${(data.busy[found.bin] / 2.55).toFixed(0)} % of the most, ${timeline.lanes.trackOf(found.row).most}`]);
     } else {
@@ -68,7 +68,7 @@ function showDetails(timeline, facts) {
   const head = element('div', '', { className: 'head' });
   head.append(step('before', '‹', ','), step('after', '›', '.'), copier(facts.name));
   const lines = [[took(facts.kind), duration(facts.dur)],
-    ['Starts at', duration(facts.start - timeline.meta.start)],
+    ['Starts at', duration(facts.start)],
     ...(facts.path.length && !APART.includes(facts.kind) ? [['Region', facts.path.join(' › ')]] : []),
     ...(facts.stack.length ? [['Python', caller(facts.stack[facts.site])]] : []), ...facts.facts];
   timeline.find('.details').replaceChildren(head, list(lines), ...stack(timeline, facts));
@@ -138,7 +138,7 @@ async function search(timeline, text, back = false) {
     timeline.load();
     return;
   }
-  const from = fresh || !timeline.match ? { t: Math.max(timeline.view.t0, -1), row: -1 }
+  const from = fresh || !timeline.match ? { t: Math.max(timeline.view.t0, timeline.meta.start - 1), row: -1 }
     : { t: timeline.match.start, row: timeline.match.row };
   // counters are no spans, and stretches of the critical path bear the names of others
   const every = timeline.lanes.shown.filter(track => !['critical', 'counter'].includes(track.kind)).flatMap(track => Array.from({ length: track.rows }, (_, i) => track.first + i));

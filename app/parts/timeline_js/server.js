@@ -1,15 +1,17 @@
 // What the server is asked (app/routes.py): the description once, then tiles, matches and facts of one span.
 
 class Server {
-  constructor(base, run, complain) {
+  constructor(base, run, beside, complain) {
     this.base = base;
     this.run = run;
+    this.beside = beside; // other runs, drawn with it
     this.complain = complain;
     this.known = new Map(); // facts of spans already asked for
   }
 
   async get(route, query, kind, signal) {
     const params = new URLSearchParams({ run: this.run, ...query });
+    this.beside.forEach(one => params.append('beside', one));
     try {
       const response = await fetch(`${this.base}/${route}?${params}`, { signal });
       if (!response.ok) throw new Error(await response.text());

@@ -22,7 +22,7 @@ class Timeline {
 
   async update(data, setState) {
     this.setState = setState;
-    const moved = data.run !== this.run;
+    const drawn = [data.run, ...data.beside].join(' '), moved = drawn !== this.drawn;
     this.answered = data.number; // the selection that the page below was last drawn for
     if (moved || data.number >= this.number) {
       this.range = data.range;
@@ -31,9 +31,10 @@ class Timeline {
     const focus = data.focus && String(data.focus);
     if (moved) {
       const first = this.run === null;
+      this.drawn = drawn;
       this.run = data.run;
       this.focus = null;
-      this.server = new Server(data.base, data.run, text => {
+      this.server = new Server(data.base, data.run, data.beside, text => {
         this.find('.problem').textContent = text && `The timeline cannot be shown: ${text}`;
       });
       this.lanes = null;
@@ -54,8 +55,8 @@ class Timeline {
 
   // Read the description anew and show `view`, or all of it; false when another run was chosen meanwhile.
   async open(view) {
-    const run = this.run, by = this.by, meta = await this.server.describe(by);
-    if (!meta || this.run !== run || this.by !== by) return false;
+    const drawn = this.drawn, by = this.by, meta = await this.server.describe(by);
+    if (!meta || this.drawn !== drawn || this.by !== by) return false;
     meta.by = by;
     Object.assign(this, { meta, tile: null, hover: null, picked: null, match: null, asking: false });
     this.lanes = new Lanes(meta, this.lanes);
@@ -334,7 +335,7 @@ function readAddress(run) {
   if (query.has('run') && query.get('run') !== run) return {};
   const by = ['stream', 'region', 'thread', 'operator'].find(one => one === query.get('by'));
   const [, row, label] = query.get('span')?.match(/^(\d{1,6}) (.+)$/) ?? [];
-  const sel = query.get('sel')?.match(/^(\d{1,18})-(\d{1,18})$/)?.slice(1).map(Number);
+  const sel = query.get('sel')?.match(/^(-?\d{1,18})-(-?\d{1,18})$/)?.slice(1).map(Number);
   return { ...(Number.isFinite(t0) && t1 > t0 ? { view: { t0, t1 } } : {}), ...(by ? { by } : {}),
     ...(['work', 'dtype'].includes(query.get('colour')) ? { colour: query.get('colour') } : {}),
     ...(label ? { span: { row: Number(row), label } } : {}), range: sel ?? null };

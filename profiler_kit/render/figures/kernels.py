@@ -23,8 +23,8 @@ _BINS: Final = 60
 def durations_over_time(gpu_events: pd.DataFrame, region_names: list[str], *, start_ns: int = 0) -> go.Figure:
     """Each event's duration where it began, in the colour of its innermost region. Takes GPU_EVENTS.
 
-    region_names: every region of the trace, so that colours are those of the other pages. start_ns: where the time
-    axis begins. Of more than POINTS events the longest and an even selection of the rest are drawn.
+    region_names: every region of the trace, so that colours are those of the other pages. start_ns: where the
+    time axis begins. Of more than POINTS events the longest and an even selection of the rest are drawn.
     """
     GPU_EVENTS.check(gpu_events)
     rows = gpu_events.iloc[_some(gpu_events["dur_ns"].to_numpy(np.int64))]
@@ -54,7 +54,12 @@ def durations_over_time(gpu_events: pd.DataFrame, region_names: list[str], *, st
         margin=MARGIN,
         showlegend=True,
         legend=LEGEND_ABOVE,
-        xaxis={"title": "since the first GPU event", "ticksuffix": f" {clock}", "tickformat": ",", "showgrid": False},
+        xaxis={
+            "title": "time on the timeline",
+            "ticksuffix": f" {clock}",
+            "tickformat": ",",
+            "showgrid": False,
+        },
         yaxis={"rangemode": "tozero", "ticksuffix": f" {unit}", "tickformat": ",", "gridcolor": GRID},
     )
     return figure
