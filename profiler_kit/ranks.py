@@ -35,7 +35,8 @@ from profiler_kit.ingest.one_rank import FILE, PARTS, Work, code_of_ranks
 from profiler_kit.kept import kept, kept_for_good
 from profiler_kit.later import later
 from profiler_kit.load.discover.jobs import Paths, rank_snapshots, says_no_rank, says_the_same
-from profiler_kit.load.discover.rank_sources import STORE_SUFFIX, Job, Source, find_job, is_address
+from profiler_kit.load.discover.rank_sources import Job, Source, find_job, is_address
+from profiler_kit.load.job_folder import STORE_SUFFIX
 from profiler_kit.load.rank_store import RankStore, ReplacedError, is_store, store_of
 from profiler_kit.progress import Report, silent
 from profiler_kit.settings import communication_names
