@@ -301,61 +301,175 @@ def test_no_time_is_lost(path: Path) -> None:
 
 QWEN = "h100/Qwen_Qwen1.5-0.5B-Chat__1016005"
 BERT = "gaunernst_bert-small-uncased__1016001"
-# Of unified_perf_summary.csv beside each trace: operator, shapes, calls, GFLOP of one, MiB of one, us of all.
-TABLES = {
+SDPA = "aten::_scaled_dot_product_flash_attention"
+INDEX, SCALAR = "aten::index_select", "aten::_local_scalar_dense"
+# Every row of unified_perf_summary.csv beside each trace: operator, shapes, calls, GFLOP of one, MiB of one, us of all.
+# None: they have no model. A sum: rows that they tell apart by strides or dtypes.
+TABLES: dict[str, list[tuple[str, str, int, float | None, float | None, float]]] = {
     QWEN: [
         ("aten::mm", "[[8944,1024],[1024,2816]]", 48, 51.581550592, 71.0078125, 4055.25244140625),
         ("aten::mm", "[[8944,2816],[2816,1024]]", 24, 51.581550592, 71.0078125, 1835.287109375),
         ("aten::mm", "[[8944,1024],[1024,1024]]", 24, 18.756927488, 36.9375, 778.14208984375),
         ("aten::addmm", "[[1024],[8944,1024],[1024,1024],[],[]]", 72, 18.766086144, 36.939453125, 2329.075927734375),
         ("aten::bmm", "[[1,32,1],[1,1,559]]", 1, 3.5776e-05, 0.07049179077148438, 3.52001953125),
-        ("aten::_scaled_dot_product_flash_attention",
-         "[[16,16,559,64],[16,16,559,64],[16,16,559,64],[],[],[],[]]", 24, 10.239377408, 69.875, 2722.704345703125),
+        (SDPA, "[[16,16,559,64],[16,16,559,64],[16,16,559,64],[],[],[],[]]", 24, 10.239377408, 69.875,
+         2722.704345703125),
         ("aten::copy_", "[[16,16,559,64],[16,16,559,64],[]]", 72, 0.009158656, 34.9375, 2108.187744140625),
         ("aten::copy_", "[[16,559,16,64],[16,559,16,64],[]]", 24, 0.009158656, 34.9375, 658.080322265625),
+        ("aten::copy_", "[[16,559,1024],[16,559,1024],[]]", 98, 0.009158656, 52.40625,
+         1431.67236328125 + 898.427490234375),
+        ("aten::copy_", "[[1,559,64],[1,559,64],[]]", 2, 3.5776e-05, 0.2047119140625, 2.974853515625),
+        ("aten::copy_", "[[1,1,559],[1,1,559],[]]", 1, 5.59e-07, 0.006397247314453125, 2.592041015625),
         ("aten::add", "[[16,16,559,64],[16,16,559,64],[]]", 48, 0.009158656, 52.40625, 1671.095947265625),
+        ("aten::add", "[[16,559,1024],[16,559,1024],[]]", 48, 0.009158656, 52.40625, 854.619384765625),
         ("aten::add", "[[16,559,1],[],[]]", 49, 8.944e-06, 0.06824493408203125, 81.7998046875),
         ("aten::mul", "[[16,559,1024],[16,559,1]]", 49, 0.009158656, 69.90911865234375, 1608.922119140625),
+        ("aten::mul", "[[1024],[16,559,1024]]", 49, 0.009158656, 34.939453125, 1233.9794921875),
         ("aten::mul", "[[16,16,559,64],[1,1,559,64]]", 96, 0.009158656, 35.0057373046875,
          1537.848388671875 + 1141.8828125),
         ("aten::mul", "[[16,559,2816],[16,559,2816]]", 24, 0.025186304, 144.1171875, 1227.130859375),
+        ("aten::mul", "[[1,559,64],[]]", 2, 3.5776e-05, 0.27295684814453125, 3.13623046875),
         ("aten::cat", "[[[16,16,559,32],[16,16,559,32]],[]]", 48, None, None, 2014.326904296875),
+        ("aten::cat", "[[[1,559,32],[1,559,32]],[]]", 1, None, None, 3.4560546875),
+        ("aten::pow", "[[16,559,1024],[]]", 49, None, None, 1300.794921875),
+        ("aten::silu", "[[16,559,2816]]", 24, None, None, 925.11474609375),
+        ("aten::neg", "[[16,16,559,32]]", 48, None, None, 587.3271484375),
+        ("aten::rsqrt", "[[16,559,1]]", 49, None, None, 79.076416015625),
+        ("aten::cos", "[[1,559,64]]", 1, None, None, 2.080078125),
+        ("aten::sin", "[[1,559,64]]", 1, None, None, 2.01611328125),
+        ("aten::eq", "[[16,559],[]]", 1, None, None, 1.85595703125),
+        ("aten::arange", "[[],[],[],[0]]", 1, None, None, 1.50390625),
+        (INDEX, "[[151936,1024],[],[8944]]", 1, None, None, 51.77587890625),
+        (SCALAR, "[[]]", 1, None, None, 2.367919921875),
+        ("aten::all", "[[16,559]]", 1, None, None, 4.1279296875),
         # their table counts one element of the result, for they do not read the dimension: 8,944 are written
         ("aten::mean", "[[16,559,1024],[],[],[]]", 49, 0.009158656, 34.937503814697266 + 8943 * 4 / 2**20,
          743.327392578125),
     ],
     f"h100/{BERT}": [
         ("aten::addmm", "[[512],[141,512],[512,512],[],[]]", 17, 0.0739968, 0.7763671875, 98.718017578125),
+        ("aten::addmm", "[[30522],[141,512],[512,30522],[],[]]", 1, 4.41119205, 38.211021423339844, 41.280029296875),
         ("aten::addmm", "[[512],[141,2048],[2048,512],[],[]]", 4, 0.295770624, 2.689453125, 33.089111328125),
+        ("aten::addmm", "[[2048],[141,512],[512,2048],[],[]]", 4, 0.2959872, 2.6923828125, 24.510986328125),
+        (SDPA, "[[1,8,141,64],[1,8,141,64],[1,8,141,64],[],[],[],[]]", 4, 0.040716288, 0.55078125, 37.408203125),
         ("aten::layer_norm", "[[1,141,512],[],[512],[512],[],[]]", 10, 0.000364032, 0.28125, 30.912109375),
         ("aten::add", "[[1,141,512],[1,141,512],[]]", 9, 7.2192e-05, 0.4130859375, 14.752685546875),
+        ("aten::add_", "[[1,141,512],[1,141,512],[]]", 1, 7.2192e-05, 0.4130859375, 1.696044921875),
+        ("aten::gelu", "[[1,141,2048],[]]", 4, None, None, 7.87060546875),
+        ("aten::gelu", "[[1,141,512],[]]", 1, None, None, 1.72802734375),
+        ("aten::all", "[[1,141]]", 1, None, None, 3.64794921875),
+        ("aten::eq", "[[1,141],[]]", 1, None, None, 1.760009765625),
+        (INDEX, "[[512,512],[],[141]]", 1, None, None, 3.424072265625),
+        (INDEX, "[[2,512],[],[141]]", 1, None, None, 3.263916015625),
+        (INDEX, "[[30522,512],[],[141]]", 1, None, None, 3.135986328125),
+        (SCALAR, "[[]]", 1, None, None, 2.239990234375),
     ],
     f"mi300/{BERT}": [
-        ("aten::_scaled_dot_product_flash_attention",
-         "[[1,8,141,64],[1,8,141,64],[1,8,141,64],[],[],[],[]]", 4, 0.040716288, 0.55078125, 113.65576171875),
+        (SDPA, "[[1,8,141,64],[1,8,141,64],[1,8,141,64],[],[],[],[]]", 4, 0.040716288, 0.55078125, 113.65576171875),
+        ("aten::addmm", "[[512],[141,512],[512,512],[],[]]", 17, 0.0739968, 0.7763671875, 85.736328125),
+        ("aten::addmm", "[[2048],[141,512],[512,2048],[],[]]", 4, 0.2959872, 2.6923828125, 33.79443359375),
+        ("aten::addmm", "[[512],[141,2048],[2048,512],[],[]]", 4, 0.295770624, 2.689453125, 29.06298828125),
         ("aten::addmm", "[[30522],[141,512],[512,30522],[],[]]", 1, 4.41119205, 38.211021423339844, 25.537109375),
         ("aten::layer_norm", "[[1,141,512],[],[512],[512],[],[]]", 10, 0.000364032, 0.28125, 39.51904296875),
+        ("aten::add", "[[1,141,512],[1,141,512],[]]", 9, 7.2192e-05, 0.4130859375, 19.3154296875),
+        ("aten::add_", "[[1,141,512],[1,141,512],[]]", 1, 7.2192e-05, 0.4130859375, 2.56494140625),
+        ("aten::gelu", "[[1,141,2048],[]]", 4, None, None, 18.6376953125),
+        ("aten::gelu", "[[1,141,512],[]]", 1, None, None, 3.0859375),
+        ("aten::all", "[[1,141]]", 1, None, None, 4.3291015625),
+        ("aten::eq", "[[1,141],[]]", 1, None, None, 4.0478515625),
+        (INDEX, "[[512,512],[],[141]]", 1, None, None, 3.3271484375),
+        (INDEX, "[[30522,512],[],[141]]", 1, None, None, 3.0859375),
+        (INDEX, "[[2,512],[],[141]]", 1, None, None, 2.64501953125),
+        (SCALAR, "[[]]", 1, None, None, 2.40380859375),
     ],
 }  # fmt: skip
+peers = pytest.mark.skipif(not (SHARED / "peers").is_dir(), reason="other projects' traces are not beside the project")
 
 
-@pytest.mark.skipif(not (SHARED / "peers").is_dir(), reason="other projects' traces are not beside the project")
+@peers
 @pytest.mark.parametrize("folder", TABLES)
 def test_rows_are_those_of_the_tables_that_tracelens_publishes(folder: str) -> None:
     """Calls, FLOPs and bytes to 1e-6; time to the last bit of their floats, a quarter of a nanosecond each.
 
-    Without a row there: what has no operator on the host or no launch in the file, which they leave out.
+    Every row of theirs is one of ours, and the other way round, but for what has no operator on the host or no launch
+    in the file, which they leave out. The sheets GEMM, SDPA_fwd, Normalization, BinaryElementwise, UnaryElementwise and
+    Reduce_fwd are the same rows by category.
     """
     ours = load_trace(SHARED / "peers" / "tracelens" / folder / "trace.json.gz").roofline()
+    ours = ours[~ours["operator"].str.startswith("(")]
+    assert {(row[0], row[1]) for row in TABLES[folder]} == set(zip(ours["operator"], ours["shapes"], strict=True))
     for operator, shapes, count, gflop, mib, us in TABLES[folder]:
         rows = ours[(ours["operator"] == operator) & (ours["shapes"] == shapes)]
         assert int(rows["count"].sum()) == count
         assert int(rows["gpu_ns"].sum()) == pytest.approx(us * 1e3, rel=1e-6, abs=count / 4)
-        if gflop is None:
-            assert not rows["modelled"].any()
-        else:
+        if gflop is not None and mib is not None:
             assert int(rows["flops"].sum()) == pytest.approx(gflop * 1e9 * count, rel=1e-6)
-            assert int(rows["bytes"].sum()) == pytest.approx((mib or 0) * (1 << 20) * count, rel=1e-6)
+            assert int(rows["bytes"].sum()) == pytest.approx(mib * (1 << 20) * count, rel=1e-6)
+
+
+# ops_summary.csv: total_direct_kernel_time_sum (us) and Count.
+OPS = {
+    QWEN: {
+        "aten::mul": (6752.89990234375, 220), "aten::mm": (6668.681640625, 96), "aten::copy_": (5101.934814453125, 197),
+        "aten::_flash_attention_forward": (2722.704345703125, 24), "aten::add": (2607.51513671875, 145),
+        "aten::addmm": (2329.075927734375, 72), "aten::cat": (2017.782958984375, 49),
+        "aten::pow": (1300.794921875, 49), "aten::silu": (925.11474609375, 24), "aten::mean": (743.327392578125, 49),
+        "aten::neg": (587.3271484375, 48), "aten::rsqrt": (79.076416015625, 49),
+        INDEX: (51.77587890625, 1), "aten::all": (4.1279296875, 1), "aten::bmm": (3.52001953125, 1),
+        SCALAR: (2.367919921875, 1), "aten::cos": (2.080078125, 1), "aten::sin": (2.01611328125, 1),
+        "aten::eq": (1.85595703125, 1), "aten::arange": (1.50390625, 1),
+    },
+    f"h100/{BERT}": {
+        "aten::addmm": (197.59814453125, 26), "aten::_flash_attention_forward": (37.408203125, 4),
+        "aten::native_layer_norm": (30.912109375, 10), "aten::add": (14.752685546875, 9),
+        INDEX: (9.823974609375, 3), "aten::gelu": (9.5986328125, 5), "aten::all": (3.64794921875, 1),
+        SCALAR: (2.239990234375, 1), "aten::eq": (1.760009765625, 1), "aten::add_": (1.696044921875, 1),
+    },
+    f"mi300/{BERT}": {
+        "aten::addmm": (174.130859375, 26), "aten::_flash_attention_forward": (113.65576171875, 4),
+        "aten::native_layer_norm": (39.51904296875, 10), "aten::gelu": (21.7236328125, 5),
+        "aten::add": (19.3154296875, 9), INDEX: (9.05810546875, 3), "aten::all": (4.3291015625, 1),
+        "aten::eq": (4.0478515625, 1), "aten::add_": (2.56494140625, 1), SCALAR: (2.40380859375, 1),
+    },
+}  # fmt: skip
+
+
+@peers
+@pytest.mark.parametrize("folder", OPS)
+def test_operators_are_those_of_their_ops_summary(folder: str) -> None:
+    """To the last bit of their floats. The calls that launch something are counted, as they do."""
+    trace = load_trace(SHARED / "peers" / "tracelens" / folder / "trace.json.gz")
+    ours = trace.operator_work()
+    ours = ours[(ours["gpu_events"] > 0) & ~ours["name"].str.startswith("(")].set_index("name")
+    assert ours["gpu_ns"].to_dict() == {
+        name: pytest.approx(us * 1e3, abs=1 + count / 4) for name, (us, count) in OPS[folder].items()
+    }
+    details = trace.kernel_details()
+    launching = details.drop_duplicates("operator_event").groupby("operator", observed=True).size()
+    assert {name: launching[name] for name in OPS[folder]} == {name: count for name, (_, count) in OPS[folder].items()}
+
+
+# ops_summary_by_category.csv: Count and total_direct_kernel_time_ms; what they call elementwise are copies too.
+BY_CATEGORY = {
+    QWEN: {"elementwise": (735, 17.360615234375), "matrix product": (169, 9.001277587890625),
+           "attention": (24, 2.722704345703125), "other": (52, 2.0734306640625), "reduction": (50, 0.747455322265625)},
+    f"mi300/{BERT}": {"matrix product": (26, 0.174130859375), "attention": (4, 0.11365576171875),
+                      "elementwise": (16, 0.04765185546875), "norm": (10, 0.03951904296875),
+                      "other": (4, 0.0114619140625), "reduction": (1, 0.0043291015625)},
+}  # fmt: skip
+
+
+@peers
+@pytest.mark.parametrize("folder", BY_CATEGORY)
+def test_categories_are_those_of_their_summary(folder: str) -> None:
+    """With three names of their own: copy_ is elementwise; what joins, makes or fetches a tensor is other."""
+    theirs = {"aten::copy_": "elementwise", "aten::cat": "other", "aten::arange": "other", SCALAR: "other"}
+    ours = load_trace(SHARED / "peers" / "tracelens" / folder / "trace.json.gz").roofline()
+    ours = ours[~ours["operator"].str.startswith("(")]
+    sums = ours.groupby(ours["operator"].map(theirs).fillna(ours["category"]))[["count", "gpu_ns"]].sum()
+    assert {name: (count, ns) for name, count, ns in sums.itertuples()} == {
+        name: (count, pytest.approx(ms * 1e6, abs=count)) for name, (count, ms) in BY_CATEGORY[folder].items()
+    }
 
 
 def test_peaks_of_data_sheets_and_of_files(tmp_path: Path) -> None:
@@ -389,29 +503,6 @@ def test_peaks_of_data_sheets_and_of_files(tmp_path: Path) -> None:
             f"{file}: found {found_text}, expected TFLOP/s by dtype (fp64, fp32, tf32, bf16, fp16, fp8, int8) and "
             'tb_per_s. Try: {"bf16": 989, "fp32": 67, "tb_per_s": 3.35}'
         )
-
-
-@pytest.mark.skipif(not (SHARED / "peers").is_dir(), reason="other projects' traces are not beside the project")
-def test_operators_are_those_of_their_ops_summary() -> None:
-    """total_direct_kernel_time_sum (us) and Count, to the last bit of their floats."""
-    theirs = {
-        "aten::addmm": (174.130859375, 26),
-        "aten::_flash_attention_forward": (113.65576171875, 4),
-        "aten::native_layer_norm": (39.51904296875, 10),
-        "aten::gelu": (21.7236328125, 5),
-        "aten::add": (19.3154296875, 9),
-        "aten::index_select": (9.05810546875, 3),
-        "aten::all": (4.3291015625, 1),
-        "aten::eq": (4.0478515625, 1),
-        "aten::add_": (2.56494140625, 1),
-        "aten::_local_scalar_dense": (2.40380859375, 1),
-    }
-    ours = load_trace(SHARED / "peers" / "tracelens" / "mi300" / BERT / "trace.json.gz").operator_work()
-    ours = ours[(ours["gpu_events"] > 0) & ~ours["name"].str.startswith("(")]
-    assert set(ours["name"]) == set(theirs)
-    for name, events, ns in zip(ours["name"], ours["gpu_events"], ours["gpu_ns"], strict=True):
-        us, count = theirs[name]
-        assert (int(events), int(ns)) == (count, pytest.approx(us * 1e3, abs=1 + count / 4))
 
 
 def test_the_example_of_the_readme_is_a_real_one() -> None:
