@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
-from profiler_kit.analyses.gpu.roofline import NO_DTYPE, NO_SHAPES, UNFIT
+from profiler_kit.analyses.gpu.roofline import NO_DTYPE, NO_LENGTHS, NO_SHAPES, UNFIT
 from profiler_kit.analyses.gpu.steps import FEWEST
 from profiler_kit.finding import Evidence, Finding, Piece, bold, counted, say
 from profiler_kit.table import Filled
@@ -75,6 +75,7 @@ _LOST: Final = {
     NO_SHAPES: "without recorded shapes",
     UNFIT: "whose shapes do not fit the operator",
     NO_DTYPE: "with an unknown dtype",
+    NO_LENGTHS: "on a cache without the lengths of its sequences",
 }
 
 

@@ -12,6 +12,7 @@ import pytest
 from profiler_kit.analyses.gpu.categories import category_of
 from profiler_kit.analyses.gpu.operator_models import MODELS, WHOLE, Call, Work, model_of, operator_model
 from profiler_kit.analyses.gpu.peaks import peaks_of, read_peaks
+from profiler_kit.analyses.gpu.serving_labels import Served, served
 from profiler_kit.errors import InputError
 from profiler_kit.findings.work import of_table
 from profiler_kit.render.layout import layout
@@ -23,11 +24,17 @@ BF16, F32, I64 = "c10::BFloat16", "float", "long int"
 H100 = {"deviceProperties": [{"id": 0, "name": "NVIDIA H100 80GB HBM3"}]}
 
 
-def work(operator: str, shapes: list[Any], dtypes: list[str] | str = BF16, values: list[str] | None = None) -> Work:
+def work(
+    operator: str,
+    shapes: list[Any],
+    dtypes: list[str] | str = BF16,
+    values: list[str] | None = None,
+    step: Served | None = None,
+) -> Work:
     model = model_of(operator)
     assert model is not None
     types = [dtypes] * len(shapes) if isinstance(dtypes, str) else dtypes
-    return model(Call(operator, shapes, types, values or [""] * len(shapes)))
+    return model(Call(operator, shapes, types, values or [""] * len(shapes), step))
 
 
 CONV = ["", "", "", "[14, 14]", "[0, 0]", "[1, 1]", "False", "[0, 0]", "1"]
@@ -61,6 +68,35 @@ PUBLISHED = [
     ("aten::mul", [[1, 559, 64], []], [F32, "double"], None, 3.5776e-05, 0.27295684814453125),
     ("aten::add", [[16, 559, 1], [], []], [F32, "double", "Scalar"], None, 8.944e-06, 0.06824493408203125),
 ]  # fmt: skip
+
+
+PREFILLS = "execute_8192_context_2(sq8155sk8430sqsq7475785sqsk7671310)_generation_37(sq37sk34489sqsq37sqsk34489)"
+DECODES = "execute_32_context_0(sq0sk0sqsq0sqsk0)_generation_32(sq32sk55086sqsq32sqsk55086)"
+RAGGED = "step[DECODE bs=32 g_sq=32 g_sqsq=32 g_sqsk=32785 g_sk=32785]"
+# Rows of theirs of traces of vLLM and SGLang; the sums of lengths are parameters of the rows.
+SERVED = [
+    ("vllm::unified_attention_with_output", [[32, 64, 64], *[[32, 8, 64]] * 2, [32, 64, 64]], BF16, None, DECODES,
+     0.902529024, 108.08984375),
+    ("vllm::unified_attention_with_output", [[8192, 64, 64], *[[8192, 8, 64]] * 2, [8192, 64, 64]], BF16, None,
+     PREFILLS, 65.010180096, 211.826171875),
+    ("sglang_profiler::attention_paged_attention_ragged",
+     [[32, 32, 128], [9], [32, 32, 128], *[[835874, 1, 8, 128]] * 2, [33]], BF16, None, RAGGED,
+     0.53714944, 128.56640625),
+    ("sglang::store_cache", [[32, 1024]] * 2 + [[835874, 1024]] * 2, BF16, None, "", 0, 0.25),
+    ("sgl_kernel::rotary_embedding", [[32], [32, 4096], [32, 1024], [], [41216, 128], []], [I64, *[BF16] * 4],
+     ["", "", "", "128", "", "True"], "", 0.00049152, 0.625),
+    ("aiter::rmsnorm", [[256, 128], [256, 128], [128], []], BF16, None, "", 0.000131584, 0.125244140625),
+    ("aiter::add_rmsnorm", [[32, 4096]] * 4 + [[4096], []], BF16, None, "", 0.000655424, 1.0078125),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "shapes", "dtypes", "values", "step", "gflop", "mib"), SERVED)
+def test_models_of_serving_give_the_numbers_that_tracelens_publishes(
+    name: str, shapes: list[Any], dtypes: Any, values: list[str] | None, step: str, gflop: float, mib: float
+) -> None:
+    found = work(name, shapes, dtypes, values, served(step))
+    assert found.flops == pytest.approx(gflop * 1e9, rel=1e-9)
+    assert found.bytes == pytest.approx(mib * (1 << 20), rel=1e-9)
 
 
 @pytest.mark.parametrize(("name", "shapes", "dtypes", "values", "gflop", "mib"), PUBLISHED)
@@ -119,10 +155,48 @@ def test_models_give_the_numbers_that_tracelens_publishes(
         ("aten::index_select", [[100, 8], [], [5]], [F32, "Scalar", I64], ["", "0", ""], 0, 4 * 2 * 40 + 40),
         ("aten::embedding_dense_backward", [[5, 8], [5], [], [], []], [F32, I64, "", "", ""],
          ["", "", "100", "-1", "False"], 40, 4 * 40 + 40 + 4 * 800),
+        # two bags of five rows in all: 40 sums
+        ("aten::_embedding_bag", [[100, 8], [5], [2], *[[]] * 6], [F32, I64, I64], None, 40, 4 * (40 + 16) + 56),
+        ("aten::masked_fill_", [[6, 4], [4], []], [F32, "bool", "Scalar"], None, 24, 2 * 4 * 24 + 4),
+        ("aten::native_dropout", [[6, 4], [], []], F32, None, 24, 2 * 4 * 24 + 24),
+        ("aten::scatter_add_", [[9, 4], [], [6, 4], [6, 4]], [F32, "Scalar", I64, F32], None, 24, 24 * (3 * 4 + 8)),
+        ("aten::scatter_", [[9, 4], [], [6, 4], [6, 4]], [F32, "Scalar", I64, F32], None, 0, 24 * (2 * 4 + 8)),
+        ("aten::index_add_", [[9, 4], [], [6], [6, 4]], [F32, "Scalar", I64, F32], None, 24, 24 * 12 + 48),
+        ("aten::topk", [[6, 10], [], [], [], []], F32, ["", "3", "-1", "True", "True"], None, 4 * (60 + 18) + 8 * 18),
+        ("aten::sort", [[6, 10], [], []], F32, ["", "-1", "False"], None, 2 * 4 * 60 + 8 * 60),
+        ("aten::nll_loss_forward", [[6, 10], [6], [], [], []], [F32, I64], None, 6, 4 * 7 + 48),
+        # three groups: rows of a; parts of what both have; as before, the weights transposed
+        ("aten::_grouped_mm", [[10, 8], [3, 8, 5], [3]], BF16, None, 2 * 10 * 8 * 5, 2 * (80 + 120 + 50)),
+        ("aten::_grouped_mm", [[8, 10], [10, 5], [3]], BF16, None, 2 * 8 * 10 * 5, 2 * (80 + 50 + 3 * 40)),
+        ("aten::_grouped_mm", [[3, 4, 8], [8, 10], [3]], BF16, None, 2 * 4 * 8 * 10, 2 * (96 + 80 + 40)),
+        ("aten::_scaled_grouped_mm", [[10, 8], [3, 8, 5], [10], [3, 5], [3]], "c10::Float8_e4m3fn", None,
+         2 * 10 * 8 * 5, 80 + 120 + 2 * 50),
+        ("primus_turbo::grouped_gemm", [[10, 8], [3, 5, 8], [3], [4]], BF16, None, 800, 2 * (80 + 120 + 50)),
+        ("primus_turbo::grouped_gemm_variable_k", [[10, 8], [10, 5], [3], [4]], BF16, None, 800,
+         2 * (80 + 50 + 3 * 40)),
+        ("aten::_weight_int8pack_mm", [[4, 8], [6, 8], [6]], [BF16, "signed char", BF16], None,
+         2 * 4 * 6 * 8, 2 * 32 + 48 + 2 * 24),
+        ("_C::cutlass_scaled_mm", [[4, 6], [4, 8], [8, 6], [], [], []], [BF16, *["c10::Float8_e4m3fn"] * 2], None,
+         2 * 4 * 6 * 8, 32 + 48 + 2 * 24),
+        ("vllm::rocm_unquantized_gemm", [[2, 2, 8], [6, 8], [6]], BF16, None,
+         2 * 4 * 6 * 8 + 24, 2 * (32 + 48 + 24 + 6)),
+        # one token takes two of four experts: three quarters are not read by a second one with the chance (1/2)^2
+        ("vllm::outplace_fused_experts", [[2, 8], [4, 12, 8], [4, 8, 6], [2, 2], [2, 2]], BF16, None,
+         2 * 2 * 2 * 8 * (12 + 6) + 2 * 8 * 3, 2 * (16 + 3 / 4 * (384 + 192) + 16)),
+        ("_moe_C::topk_softmax", [[6, 2], [6, 2], [6, 2], [6, 8], []], [F32, "int", "int", BF16], None,
+         3 * 48, 2 * 48 + 2 * 4 * 12),
+        ("_C::fused_add_rms_norm", [[6, 4], [6, 4], [4], []], BF16, None, 5 * 24 + 2 * 6, 2 * (4 * 24 + 4)),
+        ("_C::silu_and_mul", [[6, 4], [6, 8]], BF16, None, 2 * 24, 2 * 72),
+        ("_C_cache_ops::reshape_and_cache_flash", [[5, 2, 4], [5, 2, 4], [9, 16, 2, 4], [9, 16, 2, 4], [5]],
+         [BF16, BF16, "unsigned char", "unsigned char", I64], None, 0, 2 * 80 + 80 + 40),
+        # half of each head of 8 turns
+        ("_C::rotary_embedding", [[5], [5, 16], [5, 8], [], [100, 4], []], [I64, *[BF16] * 4],
+         ["", "", "", "8", "", "True"], 3 * 5 * 12, 2 * 2 * 5 * 12),
+        ("DaoAILab::_causal_conv1d_fwd_cpp", [[2, 3, 10], [3, 4], [3]], BF16, None, 2 * 60 * 4, 2 * (120 + 12)),
     ],
 )  # fmt: skip
 def test_models_by_hand(
-    name: str, shapes: list[Any], dtypes: Any, values: list[str] | None, flops: float, size: float
+    name: str, shapes: list[Any], dtypes: Any, values: list[str] | None, flops: float | None, size: float
 ) -> None:
     found = work(name, shapes, dtypes, values)
     assert (found.flops, found.bytes) == (flops, size)
@@ -204,6 +278,29 @@ def test_what_cannot_be_told_is_counted_and_said(tmp_path: Path) -> None:
         "Not told: 1 call without recorded shapes, 4 calls whose shapes do not fit the operator, 1 call with an "
         'unknown dtype. Try: --peaks FILE, with {"bf16": 989, "fp32": 67, "tb_per_s": 3.35} in it'
     )
+
+
+def test_attention_on_a_cache_is_modelled_where_the_step_says_its_lengths(tmp_path: Path) -> None:
+    trace = TraceBuilder()
+    shapes = [[4, 8, 64], [4, 2, 64], [4, 2, 64], [4, 8, 64]]
+    for number, lengths in enumerate(("sq4sk100sqsq4sqsk100", "sq4sk104sqsq4sqsk104")):
+        trace.region(f"execute_4_context_0(sq0sk0sqsq0sqsk0)_generation_4({lengths})", 100 * number, 90)
+    trace.region("execute_context_0(0)_generation_4(4)", 200, 90)
+    trace.region("warm up", 300, 90)
+    for number in range(4):
+        name = "vllm::unified_attention_with_output"
+        trace.operator(name, 100 * number + 1, 50, **recorded(shapes, [BF16] * 4))
+        trace.launch(number + 1, 100 * number + 2)
+        trace.kernel(number + 1, 100 * number + 20, 10, name="k")
+    found = load_trace(trace.write(tmp_path / "t.json"))
+    known, unknown = found.roofline().sort_values("modelled", ascending=False).to_dict("records")
+    # 100 and 104 pairs of a query and a key; of these keys 4 are new each time
+    size = 2 * 2 * (4 * (2 * 8 + 2 * 2) * 64) + 2 * 2 * 64 * 2 * (96 + 100)
+    assert (known["count"], known["flops"], known["bytes"]) == (2, 4 * 64 * 8 * (100 + 104), size)
+    assert (unknown["count"], unknown["why"], unknown["category"]) == (2, "no lengths recorded", "attention")
+    said = of_table(found.table("roofline"))
+    assert said is not None
+    assert "Not told: 2 calls on a cache without the lengths of its sequences." in said.line
 
 
 def test_without_shapes_it_says_which_flag_gives_them(tmp_path: Path) -> None:

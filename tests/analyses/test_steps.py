@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from profiler_kit.analyses.gpu.serving_labels import Lengths, served
+from profiler_kit.analyses.gpu.steps import _served
 from profiler_kit.errors import OptionError
 from profiler_kit.findings.work import of_table
 from profiler_kit.trace import Trace, load_trace
@@ -74,6 +76,41 @@ def test_steps_of_serving_are_compared_with_their_kind(tmp_path: Path) -> None:
     assert found["tokens"].tolist() == [512, 3, 705, 90, 8]
     assert found["sequences"].tolist() == [1, 3, 6, 1, 8]
     assert found["median_share"].tolist() == pytest.approx([100 / 130, 1, 1, 160 / 130, 1])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "tokens", "sequences", "lengths"),
+    [
+        ("execute_515_context_1(sq512sk700sqsq262144sqsk358400)_generation_3(sq3sk90sqsq3sqsk90)", "mixed", 515, 4,
+         (Lengths(512, 700, 262144, 358400), Lengths(3, 90, 3, 90))),
+        ("execute_64_context_0(sq0sk0sqsq0sqsk0)_generation_64(sq64sk131072sqsq64sqsk131072)", "decode", 64, 64,
+         (Lengths(), Lengths(64, 131072, 64, 131072))),
+        ("execute_context_0(0)_generation_64(64)", "decode", 64, 64, (Lengths(), None)),
+        ("step[EXTEND bs=2 toks=14721]", "prefill", 14721, 2, (None, Lengths())),
+        ("step[DECODE bs=64]", "decode", 64, 64, (Lengths(), None)),
+        ("step[MIXED bs=2]", "mixed", None, 2, (None, Lengths())),
+        ("step[DECODE bs=64 g_sq=128 g_sqsq=256 g_sqsk=262144 g_sk=131072]", "decode", 128, 64,
+         (Lengths(), Lengths(128, 131072, 256, 262144))),
+        ("step[MIXED bs=2 c=1 g=1 c_sq=5 c_sk=8 c_sqsq=25 c_sqsk=40 g_sq=1 g_sk=12 g_sqsq=1 g_sqsk=12]", "mixed", 6, 2,
+         (Lengths(5, 8, 25, 40), Lengths(1, 12, 1, 12))),
+        ("prefill[bs=2 tok=14721 ctx=[7803, 6918]]", "prefill", 14721, 2, (None, Lengths())),
+        ("decode[bs=117/128 tok=117 d=117]", "decode", 117, 117, (Lengths(), None)),
+        ("decode[bs=32 tok=128 d=32 spec=3 sqsq=512 sqsk=262144 sk=65536]", "decode", 128, 32,
+         (Lengths(), Lengths(128, 65536, 512, 262144))),
+    ],
+)  # fmt: skip
+def test_what_the_name_of_a_step_of_serving_says(
+    name: str, kind: str, tokens: int | None, sequences: int, lengths: tuple[Lengths | None, Lengths | None]
+) -> None:
+    found = served(name)
+    assert found is not None
+    assert (found.kind, _served(name)[1:]) == (kind, (tokens, sequences))
+    assert (found.prefill.lengths, found.decode.lengths) == lengths
+
+
+@pytest.mark.parametrize("name", ["step", "step[x]", "decode", "decode [bs=1]", "execute_context", ""])
+def test_other_names_are_no_steps_of_serving(name: str) -> None:
+    assert served(name) is None
 
 
 def test_nothing_repeats(tmp_path: Path) -> None:

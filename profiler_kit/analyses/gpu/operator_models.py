@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, Final, TypeVar
 
+from profiler_kit.analyses.gpu.serving_labels import Served
+
 Shape = Sequence[int]
-Moved = Sequence[tuple[int, str]]  # elements and their dtype; of a product or an attention the first one computes
+Moved = Sequence[tuple[float, str]]  # elements and their dtype; of a product or an attention the first one computes
 
 SIZES: Final = {
     "double": 8, "long int": 8, "long": 8, "unsigned long": 8, "c10::complex<float>": 8, "c10::complex<double>": 16,
@@ -27,13 +29,15 @@ _ONE_BYTE: Final = "c10::Float8_"
 @dataclass(frozen=True)
 class Call:
     """One call of an operator as the trace has it: for each argument its shape ([] for what is no tensor), its dtype
-    ("" for None) and, for what is no tensor, its value as text.
+    ("" for None) and, for what is no tensor, its value as text. step: the step of LLM serving that it is part of, for
+    operators whose model asks for it.
     """
 
     operator: str
     shapes: Sequence[Any]
     dtypes: Sequence[str]
     values: Sequence[str]
+    step: Served | None = None
 
     def tensor(self, at: int) -> tuple[Shape, str]:
         """Shape and dtype of an argument that has to be a tensor."""
@@ -79,9 +83,14 @@ Model = Callable[[Call], Work]
 M = TypeVar("M", bound=Model)
 MODELS: Final[dict[str, Model]] = {}
 WHOLE: Final[set[str]] = set()  # operators whose model is for all that is called inside them
+OF_STEP: Final[set[str]] = set()  # operators whose model asks for the step
 
 
-def operator_model(*names: str, whole: bool = True) -> Callable[[M], M]:
+class Unrecorded(Exception):
+    """What a model needs beside the shapes was not recorded."""
+
+
+def operator_model(*names: str, whole: bool = True, of_step: bool = False) -> Callable[[M], M]:
     """Register a function as the model of these operators (`@operator_model("my::op")`): Call in, Work out.
 
     Of a sum and its LayerNorm in one kernel, say:
@@ -92,12 +101,14 @@ def operator_model(*names: str, whole: bool = True) -> Callable[[M], M]:
             return Work(6 * prod(x), [(3 * prod(x) + prod(more), dtype)])  # FLOPs, and what is read and written
 
     whole: it is for all that is called inside the operator too; without, for an operator that launches itself.
+    of_step: it asks for `step`.
     A model that raises LookupError, TypeError or ValueError says that the recorded shapes do not fit the operator.
     """
 
     def register(model: M) -> M:
         MODELS.update(dict.fromkeys(names, model))
         (WHOLE.update if whole else WHOLE.difference_update)(names)
+        (OF_STEP.update if of_step else OF_STEP.difference_update)(names)
         return model
 
     return register
@@ -115,7 +126,8 @@ def _aten(*names: str) -> Iterator[str]:
 # Matrix products: 2 M N K, and M N for what is added
 
 
-def _product(batch: int, a: tuple[Shape, str], b: tuple[Shape, str], out: str = "", *, added: bool = False) -> Work:
+def product(batch: int, a: tuple[Shape, str], b: tuple[Shape, str], out: str = "", *, added: bool = False) -> Work:
+    """Matrix products of the last two sides. out: the dtype of the result, where it is not the first one's."""
     (m, k), (inner, n) = a[0][-2:], b[0][-2:]
     if k != inner:
         raise ValueError((a, b))
@@ -129,7 +141,7 @@ def _mm(call: Call) -> Work:
     batch = a[0][0] if call.operator == "aten::bmm" else 1
     if len(a[0]) != len(b[0]) or len(a[0]) - 2 != (call.operator == "aten::bmm"):
         raise ValueError(call.shapes)
-    return _product(batch, a, b, "int" if call.operator == "aten::_int_mm" else "")
+    return product(batch, a, b, "int" if call.operator == "aten::_int_mm" else "")
 
 
 @operator_model(*_aten("addmm", "baddbmm", "addmm_", "baddbmm_", "_addmm_activation"))
@@ -137,22 +149,13 @@ def _addmm(call: Call) -> Work:
     a, b = call.tensor(1), call.tensor(2)
     if len(a[0]) != len(b[0]) or len(a[0]) not in (2, 3):
         raise ValueError(call.shapes)
-    return _product(a[0][0] if len(a[0]) == 3 else 1, a, b, added=True)
+    return product(a[0][0] if len(a[0]) == 3 else 1, a, b, added=True)
 
 
 @operator_model("aten::_scaled_mm", "trtllm::cublas_scaled_mm", "bitsandbytes::int8_linear_matmul")
 def _scaled_mm(call: Call) -> Work:
     a, b = call.tensor(0), call.tensor(1)
-    return _product(1, a, b, "c10::BFloat16" if size_of(a[1]) == 1 else "")  # the result has two bytes
-
-
-@operator_model("aten::_grouped_mm")
-def _grouped_mm(call: Call) -> Work:
-    (a, a_type), (b, b_type) = call.tensor(0), call.tensor(1)
-    (m, k), (groups, inner, n) = a, b  # rows of `a` belong to one group each
-    if k != inner:
-        raise ValueError(call.shapes)
-    return Work(2 * m * n * k, [(m * k, a_type), (groups * k * n, b_type), (m * n, a_type)])
+    return product(1, a, b, "c10::BFloat16" if size_of(a[1]) == 1 else "")  # the result has two bytes
 
 
 @operator_model(*_aten("linear", "matmul"), whole=False)
@@ -162,7 +165,7 @@ def _linear(call: Call) -> Work:
         raise ValueError(call.shapes)
     matrix = w[::-1] if call.operator == "aten::linear" else w
     added = call.operator == "aten::linear" and len(call.shapes) > 2 and bool(call.shapes[2])
-    return _product(1, ((prod(x[:-1]), x[-1]), x_type), (matrix, w_type), added=added)
+    return product(1, ((prod(x[:-1]), x[-1]), x_type), (matrix, w_type), added=added)
 
 
 @operator_model(*_aten("mv", "addmv", "addmv_", "dot", "vdot"), whole=False)
@@ -431,6 +434,19 @@ def _ternary(call: Call) -> Work:
     return Work(out, [*((prod(shape), dtype) for shape, dtype in tensors), (out, tensors[1][1])])
 
 
+@operator_model("aten::masked_fill_", "aten::masked_fill", whole=False)
+def _masked(call: Call) -> Work:
+    (x, dtype), (mask, mask_type) = call.tensor(0), call.tensor(1)
+    return Work(_broadcast(x, mask), [(2 * prod(x), dtype), (prod(mask), mask_type)])
+
+
+@operator_model("aten::native_dropout", "aten::native_dropout_backward", whole=False)
+def _dropout(call: Call) -> Work:
+    """A mask is written, or read, beside it."""
+    x, dtype = call.tensor(0)
+    return Work(prod(x), [(2 * prod(x), dtype), (prod(x), "bool")])
+
+
 @operator_model("aten::fill_", "aten::zero_", whole=False)
 def _fill(call: Call) -> Work:
     shape, dtype = call.tensor(0)
@@ -481,6 +497,43 @@ def _rows(call: Call) -> Work:
         dim = 0 if name == "embedding" else call.numbers(1)[0] % len(table)
         out *= prod(table[:dim]) * prod(table[dim + 1 :])
     return Work(0, [(2 * out, dtype), (prod(index), index_type)])
+
+
+@operator_model("aten::scatter_", "aten::scatter_add_", "aten::index_add_", whole=False)
+def _scattered(call: Call) -> Work:
+    """What is added to is read too."""
+    (index, index_type), (source, dtype) = call.tensor(2), call.tensor(3)
+    n = prod(source if call.operator == "aten::index_add_" else index)
+    adds = "add" in call.operator
+    return Work(adds * n, [((3 if adds else 2) * n, dtype), (prod(index), index_type)])
+
+
+@operator_model("aten::_embedding_bag", "aten::_embedding_bag_forward_only", whole=False)
+def _bags(call: Call) -> Work:
+    (table, dtype), (index, index_type), (bags, bag_type) = (call.tensor(at) for at in range(3))
+    n, out = prod(index) * table[-1], prod(bags) * table[-1]
+    return Work(n, [(n + out, dtype), (prod(index), index_type), (prod(bags), bag_type)])
+
+
+@operator_model("aten::sort", "aten::topk", whole=False)
+def _sorted(call: Call) -> Work:
+    """How often is compared depends on the algorithm; values and their numbers are written."""
+    shape, dtype = call.tensor(0)
+    out = prod(shape)
+    if call.operator == "aten::topk":
+        (k,), dim = call.numbers(1), (call.numbers(2) or [-1])[0]
+        out = out // shape[dim] * k if shape and shape[dim] else 0
+    return Work(None, [(prod(shape) + out, dtype), (out, "long int")])
+
+
+@operator_model("aten::nll_loss_forward", "aten::nll_loss_backward", whole=False)
+def _picked_loss(call: Call) -> Work:
+    """Of each row the element of its class; the rest of the gradient is filled by another kernel."""
+    backward = call.operator == "aten::nll_loss_backward"
+    (scores, dtype), (classes, index_type) = call.tensor(int(backward)), call.tensor(int(backward) + 1)
+    if prod(scores[:-1]) != prod(classes):
+        raise ValueError(call.shapes)
+    return Work(prod(classes), [(prod(classes) + 1, dtype), (prod(classes), index_type)])
 
 
 @operator_model("aten::embedding_dense_backward", whole=False)

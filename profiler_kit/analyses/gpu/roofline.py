@@ -12,9 +12,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.analyses.gpu.categories import COPY, event_categories, owners
-from profiler_kit.analyses.gpu.operator_models import Call, Work, model_of
+from profiler_kit.analyses.gpu.operator_models import OF_STEP, Call, Unrecorded, Work, model_of
 from profiler_kit.analyses.gpu.operators import NO_LAUNCH, NO_OPERATOR
 from profiler_kit.analyses.gpu.peaks import Peaks, peak_dtype
+from profiler_kit.analyses.gpu.serving_labels import Served, served
 from profiler_kit.attribute.frames import KERNEL_DETAILS
 from profiler_kit.attribute.launch_context import codes_of
 from profiler_kit.load.integers import I64
@@ -28,6 +29,7 @@ ARGUMENTS: Final = ("input_dims", "input_type", "concrete_inputs")
 MATRIX: Final = frozenset(("matrix product", "attention", "attention backward", "convolution"))
 COMPUTE, MEMORY = "compute", "memory"
 NO_MODEL, NO_SHAPES, UNFIT, NO_DTYPE = "no model", "no shapes recorded", "shapes do not fit", "unknown dtype"
+NO_LENGTHS: Final = "no lengths recorded"
 LARGEST: Final = 1 << 62
 
 _SHARE_MEANING: Final = (
@@ -106,7 +108,7 @@ def work_of_events(
     """
     owner = owners(operators, details)
     category = event_categories(operators, details, owner)
-    kind, kinds = _kinds(operators, owner, [arguments[name] for name in ARGUMENTS])
+    kind, kinds = _kinds(operators, owner, [arguments[name] for name in ARGUMENTS], details["path"])
     loose = np.flatnonzero(owner < 0)
     # what has no operator: a kind for each category with a launch and without; of copies the file has the size
     unlinked = details["launch_thread"].isna().to_numpy()[loose]
@@ -127,32 +129,40 @@ def work_of_events(
     return Worked(kinds, kind, call, category, _longest(call, details["dur_ns"].to_numpy()))
 
 
-def _kinds(operators: pd.DataFrame, owner: I64, texts: Sequence[TextColumn]) -> tuple[I64, list[Kind]]:
-    """The kind of each GPU event with an operator, and the kinds: one for each name and arguments that differ."""
+def _kinds(
+    operators: pd.DataFrame, owner: I64, texts: Sequence[TextColumn], paths: pd.Series[Any]
+) -> tuple[I64, list[Kind]]:
+    """The kind of each GPU event with an operator, and the kinds: one for each name, arguments and, where the model
+    asks for it, step that differ.
+    """
     kind = np.full(len(owner), -1, dtype=np.int64)
     owned = np.flatnonzero(owner >= 0)
     if not len(owned):
         return kind, []
     event = operators["event"].to_numpy()[owner[owned]]
     names = list(operators["name"].cat.categories)
+    steps: list[Served | None] = [None]  # before that of each path: where no step is asked for
+    steps += [next(filter(None, map(served, reversed(path))), None) for path in paths.cat.categories]
+    asks = np.array([name in OF_STEP for name in names], dtype=bool)
     codes = [codes_of(operators["name"])[owner[owned]], *(text.codes[event].astype(np.int64) for text in texts)]
+    codes.append(np.where(asks[codes[0]], paths.cat.codes.to_numpy(dtype=np.int64)[owned] + 1, 0))
     key = np.zeros(len(owned), dtype=np.int64)
     for code in codes:  # one number for each combination; numbering anew keeps it below the number of rows
         key = np.unique(key * (int(code.max()) + 1) + code, return_inverse=True)[1]
     _, first, kind[owned] = np.unique(key, return_index=True, return_inverse=True)
     found = []
     for row in first.tolist():
-        values = [text.values[code[row]] for text, code in zip(texts, codes[1:], strict=True)]
-        found.append(_kind(names[codes[0][row]], *values))
+        values = [text.values[code[row]] for text, code in zip(texts, codes[1:-1], strict=True)]
+        found.append(_kind(names[codes[0][row]], *values, step=steps[codes[-1][row]]))
     return kind, found
 
 
-def _kind(operator: str, shapes: str, dtypes: str, values: str) -> Kind:
+def _kind(operator: str, shapes: str, dtypes: str, values: str, *, step: Served | None) -> Kind:
     model, work, why = model_of(operator), None, NO_MODEL
     if model is not None:
         why = NO_SHAPES
         if shapes:
-            work, why = _work(Call(operator, *map(_list, (shapes, dtypes, values))), model)
+            work, why = _work(Call(operator, _list(shapes), _list(dtypes), _list(values), step), model)
     return Kind(operator, shapes, dtypes, work, why)
 
 
@@ -160,6 +170,8 @@ def _work(call: Call, model: Any) -> tuple[Work | None, str]:
     try:
         work = model(call)
         size = work.bytes
+    except Unrecorded:
+        return None, NO_LENGTHS
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
         return None, UNFIT
     if size is None and not work.flops:

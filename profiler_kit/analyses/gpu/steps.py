@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.analyses.gpu.intervals import covered_by_group
+from profiler_kit.analyses.gpu.serving_labels import served
 from profiler_kit.attribute.frames import GPU_EVENTS, REGION_INSTANCES
 from profiler_kit.attribute.launch_context import codes_of
 from profiler_kit.schema import Column, Schema
@@ -18,7 +18,6 @@ I64 = npt.NDArray[np.int64]
 
 NONE: Final = -1
 STEP: Final = "ProfilerStep"
-PREFILL, DECODE, MIXED = "prefill", "decode", "mixed"
 FENCE: Final = 1.5  # interquartile ranges above the third quartile (Tukey)
 LEAST: Final = 1.05  # of the median: what is nearer is no outlier, however even the others are
 FEWEST: Final = 4  # steps of a kind from which on quartiles say something
@@ -49,9 +48,6 @@ STEPS: Final = Schema(
         "kernel_ns": Column("int64", "By how much.", "more", show="room"),
     },
 )  # fmt: skip
-
-# vLLM: execute_context_1(512)_generation_3(3): requests (tokens) in prefill and in decode.
-_VLLM: Final = re.compile(r"execute_context_(\d{1,9})\((\d{1,15})\)_generation_(\d{1,9})\((\d{1,15})\)")
 
 
 def inside_of(instances: pd.DataFrame, chosen: npt.NDArray[np.bool_]) -> I64:
@@ -86,7 +82,7 @@ def chosen_steps(instances: pd.DataFrame, region: str | None) -> npt.NDArray[np.
         paths = instances["path"].cat
         wanted = [region in (path[-1:] and path[-1], " > ".join(path)) for path in paths.categories]
         return np.array(wanted or [False], dtype=bool)[paths.codes.to_numpy()]
-    named = {name: (name == STEP, _VLLM.search(name) is not None) for name in set(names.tolist())}
+    named = {name: (name == STEP, served(name) is not None) for name in set(names.tolist())}
     for which in (0, 1):
         found = np.array([named[name][which] for name in names], dtype=bool)
         if found.sum() > 1:
@@ -125,8 +121,8 @@ def steps(gpu_events: pd.DataFrame, instances: pd.DataFrame, region: str | None 
     busy = covered_by_group(step, start, end, count)
     idle = np.where(events > 0, last - first, 0) - busy
     taken = instances.iloc[rows]
-    served = [_served(name) for name in taken["name"]]
-    kind = np.array([one[0] for one in served], dtype=object)
+    told = [_served(name) for name in taken["name"]]
+    kind = np.array([one[0] for one in told], dtype=object)
     wall = (taken["end_ns"] - taken["start_ns"]).to_numpy()
     paths = [path[-1] if path else "" for path in mine["path"].cat.categories]
     names, dur = list(mine["name"].cat.categories), mine["dur_ns"].to_numpy()
@@ -137,8 +133,8 @@ def steps(gpu_events: pd.DataFrame, instances: pd.DataFrame, region: str | None 
             "step": taken["step"].astype("Int64").to_numpy(dtype=np.int64, na_value=NONE),
             "name": taken["name"].to_numpy(dtype=object),
             "kind": kind,
-            "tokens": pd.array([one[1] for one in served], dtype="Int64"),
-            "sequences": pd.array([one[2] for one in served], dtype="Int64"),
+            "tokens": pd.array([one[1] for one in told], dtype="Int64"),
+            "sequences": pd.array([one[2] for one in told], dtype="Int64"),
             "start_ns": taken["start_ns"].to_numpy(),
             "wall_ns": wall,
             "median_share": wall / np.maximum(1, _medians(wall, kind)),
@@ -159,12 +155,12 @@ def steps(gpu_events: pd.DataFrame, instances: pd.DataFrame, region: str | None 
 
 def _served(name: str) -> tuple[str, int | None, int | None]:
     """Kind, tokens and sequences of a step of LLM serving."""
-    found = _VLLM.search(name)
+    found = served(name)
     if found is None:
         return "", None, None
-    prefills, prefill, decodes, decode = map(int, found.groups())
-    kind = MIXED if prefills and decodes else PREFILL if prefills else DECODE
-    return kind, prefill + decode, prefills + decodes
+    prefill, decode = found.prefill, found.decode
+    tokens = None if prefill.tokens is None or decode.tokens is None else prefill.tokens + decode.tokens
+    return found.kind, tokens, prefill.count + decode.count
 
 
 def _medians(values: I64, kind: npt.NDArray[np.object_]) -> npt.NDArray[np.float64]:

@@ -1,0 +1,237 @@
+"""Models of operators that other libraries bring: attention on a paged cache, mixtures of experts, grouped products,
+rotary embeddings, norms and activations of vLLM, SGLang, AITER and Primus.
+
+The conventions are those of operator_models. What of a call is not in its shapes is taken from the label of the step
+(serving_labels); where that does not say it, there is no number.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+from profiler_kit.analyses.gpu.operator_models import Call, Moved, Unrecorded, Work, operator_model, product
+
+BF16 = "c10::BFloat16"
+
+
+# Products of a row-wise input with weights that stand transposed, [N, K], or as they are
+
+
+def _register_products(names: str, x: int, *, transposed: bool, bias: int = -1, wide: bool = False) -> None:
+    """x: where the input is, the weights behind it. wide: the result has two bytes whatever the input has."""
+
+    @operator_model(*names.split())
+    def model(call: Call) -> Work:
+        (a, a_type), (b, b_type) = call.tensor(x), call.tensor(x + 1)
+        if len(b) != 2:
+            raise ValueError(call.shapes)
+        added = 0 <= bias < len(call.shapes) and bool(call.shapes[bias])
+        matrix = b[::-1] if transposed else b
+        return product(1, ((prod(a[:-1]), a[-1]), a_type), (matrix, b_type), BF16 if wide else "", added=added)
+
+
+_register_products("vllm::rocm_unquantized_gemm aiter::gemm_a16w16", 0, transposed=True, bias=2)
+_register_products("aiter::gemm_a16w16_atomic_ aten::_weight_int8pack_mm", 0, transposed=True)
+_register_products(
+    "aiter::gemm_a8w8_blockscale vllm::rocm_aiter_gemm_a8w8_blockscale vllm::w8a8_block_fp8_matmul_func", 0,
+    transposed=True, wide=True,
+)  # fmt: skip
+_register_products("_C::cutlass_scaled_mm", 1, transposed=False, bias=5, wide=True)
+
+
+def _grouped(call: Call, groups: int, *, transposed: bool = False, wide: bool = False) -> Work:
+    """Rows of a, or columns that both have, belong to one group each; groups: where the ends of the groups are.
+
+    One with three dimensions has a matrix for each group. All of these are read, with rows or without.
+    """
+    (a, a_type), (b, b_type) = call.tensor(0), call.tensor(1)
+    sides = (len(a), len(b))
+    if sides == (2, 2):  # the weights' gradient: each group adds up its own part of k
+        (m, k), (inner, width) = a, b
+        out = prod(call.tensor(groups)[0]) * m * width
+    elif sides == (2, 3):
+        m, k = a
+        inner, width = b[:0:-1] if transposed else b[1:]
+        out = m * width
+    elif sides == (3, 2):
+        (_, m, k), (inner, width) = a, b
+        out = m * width
+    else:
+        raise ValueError(call.shapes)
+    if k != inner:
+        raise ValueError(call.shapes)
+    return Work(2 * m * width * k, [(prod(a), a_type), (prod(b), b_type), (out, BF16 if wide else a_type)])
+
+
+@operator_model("aten::_grouped_mm")
+def _grouped_mm(call: Call) -> Work:
+    return _grouped(call, 2)
+
+
+@operator_model("aten::_scaled_grouped_mm")
+def _scaled_grouped_mm(call: Call) -> Work:
+    return _grouped(call, 4, wide=True)
+
+
+_PRIMUS = ("primus_turbo", "primus_turbo_cpp_extension")
+
+
+@operator_model(
+    *(f"{library}::{name}" for library in _PRIMUS for name in ("grouped_gemm", "grouped_gemm_impl", "ck_grouped_gemm"))
+)
+def _primus_grouped(call: Call) -> Work:
+    """Weights [group, K, N], or [group, N, K] where the other does not fit."""
+    (a, _), (b, _) = call.tensor(0), call.tensor(1)
+    return _grouped(call, 2, transposed=len(b) == 3 and b[1] != a[-1])
+
+
+@operator_model(
+    *(
+        f"{library}::{name}"
+        for library in _PRIMUS
+        for name in ("grouped_gemm_variable_k", "grouped_gemm_variable_k_impl", "ck_grouped_gemm_variable_k")
+    )
+)
+def _primus_variable_k(call: Call) -> Work:
+    """Rows of both belong to a group: [rows, M] and [rows, N] -> [group, M, N]."""
+    (a, a_type), (b, b_type) = call.tensor(0), call.tensor(1)
+    (rows, m), (same, width) = a, b
+    if rows != same:
+        raise ValueError(call.shapes)
+    moved = [(prod(a), a_type), (prod(b), b_type), (prod(call.tensor(2)[0]) * m * width, a_type)]
+    return Work(2 * rows * m * width, moved)
+
+
+# Mixtures of experts: tokens [T, K], up (and gate) [experts, N or 2 N, K], down [experts, K, N], weights [T, top k]
+
+
+@operator_model(
+    *("vllm::outplace_fused_experts", "vllm::inplace_fused_experts", "vllm::rocm_aiter_fused_moe"),
+    *("sglang::outplace_fused_experts", "sglang::inplace_fused_experts"),
+)
+def _fused_experts(call: Call) -> Work:
+    """Which experts are read is not recorded: as many as differ if each token chooses any k of them alike.
+
+    That is all of them as soon as there are a few times more choices than experts. Weights of four bits are packed
+    along the last side.
+    """
+    (x, x_type), (up, up_type), (down, down_type), (chosen, _) = (call.tensor(at) for at in range(4))
+    (tokens, width), (experts, rows, packed), (_, out, inner), (_, k) = x, up, down, chosen
+    pack = width // packed
+    if packed * pack != width or out != width or rows not in (inner * pack, 2 * inner * pack) or not 0 < k <= experts:
+        raise ValueError(call.shapes)
+    read = 1 - ((experts - k) / experts) ** tokens
+    flops = 2 * tokens * k * width * (rows + inner * pack) + tokens * width * (2 * k - 1)  # and their weighted sum
+    moved: Moved = [(tokens * width, x_type), (read * prod(up), up_type), (read * prod(down), down_type)]
+    return Work(flops, [*moved, (tokens * width, x_type)])
+
+
+@operator_model("_moe_C::topk_softmax", "sgl_kernel::topk_softmax")
+def _gate(call: Call) -> Work:
+    """Softmax of the scores [T, experts], then the k largest and their numbers."""
+    (chosen, dtype), (index, index_type) = call.tensor(0), call.tensor(1)
+    scores, score_type = next(call.tensor(at) for at in (3, 2) if len(call.shapes) > at and len(call.shapes[at]) == 2)
+    return Work(3 * prod(scores), [(prod(scores), score_type), (prod(chosen), dtype), (prod(index), index_type)])
+
+
+# Attention on a paged cache: lengths of the sequences are in the label of the step only
+
+
+def _register_paged(names: str, query: int, key: int) -> None:
+    @operator_model(*names.split(), of_step=True)
+    def model(call: Call) -> Work:
+        """Prefills attend to what was cached and, causally, to themselves; decodes to all."""
+        (q, dtype), (k, cached) = call.tensor(query), call.tensor(key)
+        (_, heads, width), (k_heads, k_width) = q[-3:], k[-2:]
+        if width != k_width or not k_heads or heads % k_heads:
+            raise ValueError(call.shapes)
+        prefill, decode = (call.step.prefill.lengths, call.step.decode.lengths) if call.step else (None, None)
+        if prefill is None or decode is None:
+            raise Unrecorded
+        pairs = prefill.pairs - prefill.squares / 2 + decode.pairs
+        tokens = prefill.tokens + decode.tokens
+        before = prefill.keys + decode.keys - tokens
+        new = tokens * (2 * heads + 2 * k_heads) * width
+        return Work(4 * pairs * heads * width, [(new, dtype), (2 * before * k_heads * width, cached)])
+
+
+_register_paged(
+    "vllm::unified_attention_with_output vllm::unified_attention sglang::unified_attention_with_output "
+    "_vllm_fa2_C::varlen_fwd _vllm_fa3_C::fwd",
+    0, 1,
+)  # fmt: skip
+_register_paged("aiter::paged_attention_ragged sglang_profiler::attention_paged_attention_ragged", 2, 3)
+
+
+@operator_model("sglang::store_cache")
+def _store_cache(call: Call) -> Work:
+    (k, dtype), (v, _) = call.tensor(0), call.tensor(1)
+    return Work(0, [(2 * (prod(k) + prod(v)), dtype)])
+
+
+@operator_model("_C_cache_ops::reshape_and_cache_flash", "_C_cache_ops::reshape_and_cache")
+def _reshape_and_cache(call: Call) -> Work:
+    (k, dtype), (v, _), (_, cached), (slots, slot_type) = (*(call.tensor(at) for at in range(3)), call.tensor(4))
+    size = prod(k) + prod(v)
+    return Work(0, [(size, dtype), (size, cached), (prod(slots), slot_type)])
+
+
+# Rotary embeddings: four products and two sums for two elements; positions, sines and cosines are not counted
+
+
+@operator_model("_C::rotary_embedding", "sgl_kernel::rotary_embedding")
+def _rotary(call: Call) -> Work:
+    (q, dtype), (cache, _) = call.tensor(1), call.tensor(4)
+    k = call.shapes[2] or [0]
+    head, turned = call.numbers(3)[0], cache[-1]
+    if head < turned or (prod(q) + prod(k)) % head:
+        raise ValueError(call.shapes)
+    size = (prod(q) + prod(k)) // head * turned
+    return Work(3 * size, [(2 * size, dtype)])
+
+
+@operator_model("aiter::rope_cached_positions_2c_fwd_impl")
+def _rotary_of_two(call: Call) -> Work:
+    (x, dtype), (y, _) = call.tensor(2), call.tensor(3)
+    return Work(3 * (prod(x) + prod(y)), [(2 * (prod(x) + prod(y)), dtype)])
+
+
+# Norms and activations
+
+
+def _register_norm(names: str, x: int, weight: int, *, added: bool = False) -> None:
+    """added: what is normed is added to a residual first, which is read and written too."""
+
+    @operator_model(*names.split())
+    def model(call: Call) -> Work:
+        (shape, dtype), (channels, _) = call.tensor(x), call.tensor(weight)
+        if len(channels) != 1 or not channels[0] or shape[-1:] != channels:
+            raise ValueError(call.shapes)
+        size = prod(shape)
+        flops = (5 if added else 4) * size + 2 * (size // channels[0])
+        return Work(flops, [((4 if added else 2) * size + channels[0], dtype)])
+
+
+_register_norm("_C::rms_norm sgl_kernel::rmsnorm aiter::rmsnorm", 1, 2)
+_register_norm("vllm::rocm_aiter_rms_norm", 0, 1)
+_register_norm("_C::fused_add_rms_norm sgl_kernel::fused_add_rmsnorm", 0, 2, added=True)
+_register_norm("vllm::rocm_aiter_rmsnorm2d_fwd_with_add", 0, 2, added=True)
+_register_norm("aiter::add_rmsnorm", 1, 4, added=True)
+
+
+@operator_model(*(f"{library}::{kind}_and_mul" for library in ("_C", "sgl_kernel") for kind in ("silu", "gelu")))
+def _gated(call: Call) -> Work:
+    """The two halves of a row into one: an activation and a product for each element of the result."""
+    (out, dtype), (x, _) = call.tensor(0), call.tensor(1)
+    if prod(x) != 2 * prod(out):
+        raise ValueError(call.shapes)
+    return Work(2 * prod(out), [(prod(x) + prod(out), dtype)])
+
+
+@operator_model("DaoAILab::_causal_conv1d_fwd_cpp")
+def _causal_convolution(call: Call) -> Work:
+    """Each channel [B, C, T] with taps [C, W] of its own."""
+    (x, dtype), (w, w_type) = call.tensor(0), call.tensor(1)
+    if len(x) != 3 or len(w) != 2 or x[1] != w[0]:
+        raise ValueError(call.shapes)
+    return Work(2 * prod(x) * w[1], [(2 * prod(x), dtype), (prod(w), w_type)])
