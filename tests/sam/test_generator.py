@@ -188,10 +188,10 @@ def test_bad_options(sam: Sam, options: dict[str, Any], said: str) -> None:
     assert str(caught.value) == said
 
 
-@pytest.mark.parametrize("size", [(96, 128), (700, 400)])
+@pytest.mark.parametrize("size", [(96, 128), (700, 400), (768, 1024), (480, 640)])
 def test_an_image_resized_on_the_device_is_the_one_of_the_host(sam: Sam, size: tuple[int, int]) -> None:
     host, device = (
         SamSegmenter(sam, on_device=on_device)._resized(image(*size)).float() for on_device in (False, True)
     )
     assert host.shape == device.shape and max(host.shape) == 512
-    assert (host - device).abs().max() <= 1  # of 255: PIL rounds
+    assert (host - device).abs().max() <= 2 and (host != device).float().mean() < 0.05  # of 255
