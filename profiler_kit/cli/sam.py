@@ -29,9 +29,7 @@ ServedModel = Annotated[
 ]
 Mode = Annotated[
     str | None,
-    typer.Option(
-        help="baseline, ao (SAM alone), fast, furious, graphs or fp8. [default: furious on a GPU, baseline on a CPU]"
-    ),
+    typer.Option(help="baseline, ao, fast, furious, graphs or fp8. [default: furious on a GPU, baseline on a CPU]"),
 ]
 BatchSize = Annotated[int | None, typer.Option(help=f"Images the model sees at once, at most. [default: {BATCH}]")]
 PointsPerSide = Annotated[int | None, typer.Option(help="Of the grid of points asked of each image. [default: 32]")]
