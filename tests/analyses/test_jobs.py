@@ -207,3 +207,13 @@ def test_what_is_printed_says_who_by_what_and_since_when(tmp_path: Path) -> None
     assert said["missing"] == said["left_out"] == [] and [row["rank"] for row in said["ranks"]] == [0, 1, 2, 3]
     for by in ("step", "what-if", "part", "name", "link", "clock"):
         assert len(json.loads(profiler_kit("ranks", tmp_path / "job", "--by", by, "--json").out)) > 0
+
+
+@pytest.mark.parametrize("options", [{"late": 7, "slow": 5}, {"dropped": 2, "slow": 2, "numbers": False}], ids=str)
+def test_the_gain_is_of_what_was_recorded(options: dict[str, Any], tmp_path: Path) -> None:
+    """Also of a rank that began later, or lost a kernel, the wait for which is in that of another rank."""
+    job, ranks = made(tmp_path, layout="3d", cause="compute", ranks=8, steps=6, **options)
+    whole = replace(job, cause="compute", truth={}, skew={}, late=0, dropped=None)
+    assert ranks.answer.verdict.rank == job.slow
+    expected = load_ranks(whole.write(tmp_path / "whole"), workers=1).answer.verdict.gain_share
+    assert ranks.answer.verdict.gain_share == pytest.approx(expected, rel=0.03)

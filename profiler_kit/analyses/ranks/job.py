@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -11,7 +11,7 @@ import pandas as pd
 
 from profiler_kit.analyses.ranks.clocks import Clocks, clocks, components
 from profiler_kit.analyses.ranks.matching import PAIRWISE, UNEVEN, Matched, medians, numbered
-from profiler_kit.analyses.ranks.of_rank import UNKNOWN
+from profiler_kit.analyses.ranks.of_rank import UNKNOWN, members_of
 from profiler_kit.analyses.ranks.replay import NONE, Seen, program_of
 from profiler_kit.load.integers import I64
 
@@ -173,11 +173,21 @@ class Job:
         parts = min(10, most)
         return level * parts // most, [None] * parts
 
-    def lengths(self, ended: F64) -> F64:
-        """How long each block took."""
+    def lengths(self, ended: F64, start: float = 0.0, stop: float = np.inf) -> F64:
+        """How long each block took, as far as it is between these times."""
         last = np.full(len(self.block_names), -np.inf)
         np.maximum.at(last, self.blocks, ended)
-        return np.diff(np.maximum.accumulate(np.maximum(last, 0.0)), prepend=0.0)
+        return np.diff(np.maximum.accumulate(np.clip(last, start, stop)), prepend=start)
+
+    def recorded(self, places: Sequence[int]) -> tuple[float, float]:
+        """From when to when the work of these ranks is known: from the end of their first collective, before which it
+        is not all in the recording, to that of their last one.
+        """
+        mine = np.isin(self.rank, places)
+        first, every = (
+            self.base[self.program.collective[rows]] for rows in (mine & (self.program.before == NONE), mine)
+        )
+        return float(first.min()), float(every.max())
 
     def like_peers(self, places: list[int]) -> F64:
         """The own work of all rows if these ranks' were like that of their peers outside."""
@@ -190,6 +200,32 @@ class Job:
         others = medians(key[~mine], program.own[~mine], keys)[key]
         known = mine & ~np.isnan(others) & (program.before != NONE)
         return np.where(known, others, program.own)
+
+    def transfer_without(self, places: Sequence[int]) -> F64:
+        """The transfers if nobody waited for these ranks: where they lost their part of a collective, the kernel of the
+        one rank that recorded it holds that wait.
+        """
+        program, group = self.program, self.of_collective(self.matched.group)
+        start, stop = self.recorded(places)
+        alone = np.bincount(program.collective, minlength=len(program.transfer)) == 1
+        alone &= (group != UNKNOWN) & (self.base > start) & (self.base < stop)
+        ranks = self.ids[list(places)]
+        texts = self.matched.groups["members"].to_numpy()
+        theirs = [one for one in np.unique(group[alone]).tolist() if np.isin(ranks, members_of(texts[one])).any()]
+        waited = alone & np.isin(group, theirs)
+        waited[program.collective[np.isin(self.rank, places)]] = False
+        return np.where(waited, np.minimum(program.transfer, self.usual_transfer()), program.transfer)
+
+    def usual_transfer(self) -> F64:
+        """Of each collective what those of its kind take where nothing delays them."""
+        program = self.program
+        kind = self.kind_of_collectives()
+        shared = np.flatnonzero(np.bincount(program.collective, minlength=len(kind)) > 1)
+        found = np.full(int(kind.max(initial=0)) + 1, np.inf)
+        order = shared[np.lexsort((program.transfer[shared], kind[shared]))]
+        kinds, first, counts = np.unique(kind[order], return_index=True, return_counts=True)
+        found[kinds] = program.transfer[order[first + counts // 4]]
+        return found[kind]
 
     def kind_of_collectives(self) -> I64:
         """Of each collective: the same operation, sizes and kind of group have the same number."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -22,6 +23,7 @@ SCATTER: Final = 4.0  # times the usual scatter of ranks
 CAUSE_FROM: Final = 0.3  # of all that a rank has more
 OUTSTANDING: Final = 10.0  # times the scatter of ranks and steps
 CAUSES: Final = ("compute", "host", "data", "copies")
+WHOLE: Final = 0.98  # of the job: a rank that recorded so far recorded to its end
 DRAWN: Final = 400
 TRIED: Final = 3
 
@@ -89,8 +91,11 @@ def judge(job: Job, scores: pd.DataFrame, links: pd.DataFrame) -> tuple[Verdict,
     tried: list[Verdict] = []
     rows: list[tuple[object, ...]] = []
 
-    def add(verdict: Verdict | None, what: str, on: str, own: F64, transfer: F64) -> None:
-        gain = _gain(job, own, transfer)
+    def add(verdict: Verdict | None, what: str, on: str, own: F64, transfer: F64 | None = None) -> None:
+        places = [] if transfer is not None or verdict is None else np.searchsorted(job.ids, verdict.ranks).tolist()
+        if transfer is None:
+            transfer = job.transfer_without(places) if places else program.transfer
+        gain = _gain(job, own, transfer, places)
         rows.append((what, on, gain.share, gain.low, gain.high, gain.saved_ns))
         if verdict is not None:
             tried.append(replace(verdict, gain_share=gain.share, gain_low=gain.low, gain_high=gain.high))
@@ -99,20 +104,20 @@ def judge(job: Job, scores: pd.DataFrame, links: pd.DataFrame) -> tuple[Verdict,
         rank = int(job.ids[place])
         add(
             Verdict("rank", rank, job.nodes.get(rank) or None, ranks=(rank,)),
-            "this rank like its peers", f"rank {rank}", job.like_peers([place]), program.transfer,
+            "this rank like its peers", f"rank {rank}", job.like_peers([place]),
         )  # fmt: skip
     for node, places in job.ranks_of_nodes().items():
         if np.median(share[places]) > usual + EXCESS_FROM:
             ranks = tuple(job.ids[places].tolist())
             add(
                 Verdict("node", None, node, ranks=ranks),
-                "this node like the others", node, job.like_peers(places), program.transfer,
+                "this node like the others", node, job.like_peers(places),
             )  # fmt: skip
     if len(slow) > 1:
         ranks = tuple(job.ids[slow].tolist())
         add(
             Verdict("spread", ranks=ranks), "these ranks like their peers", _listed(ranks),
-            job.like_peers(slow.tolist()), program.transfer,
+            job.like_peers(slow.tolist()),
         )  # fmt: skip
     link = slow_link(job, links)
     if link is not None:
@@ -120,7 +125,7 @@ def judge(job: Job, scores: pd.DataFrame, links: pd.DataFrame) -> tuple[Verdict,
         on = link.group or f"rank {link.rank}"
         add(slower, "this link like the others", on, program.own, link.transfer)
     everyone = np.where(job.compared, job.typical, program.own)
-    add(None, "every rank like the median", "all", everyone, program.transfer)
+    add(None, "every rank like the median", "all", everyone)
     add(None, "communication takes no time", "all", program.own, program.transfer * 0)
     gains = {one.rank: one.gain_share or 0.0 for one in tried if one.state == "rank" and one.rank is not None}
     named = [one for one in tried if (one.gain_share or 0) >= NAMED_FROM and _sure(job, one, gains)]
@@ -149,9 +154,14 @@ def judge(job: Job, scores: pd.DataFrame, links: pd.DataFrame) -> tuple[Verdict,
     return replace(best, cause=cause if told else None, since_step=_since(job, places)), rows, places
 
 
-def _gain(job: Job, own: F64, transfer: F64) -> _Gain:
+def _gain(job: Job, own: F64, transfer: F64, places: Sequence[int] = ()) -> _Gain:
+    """Of the time that the ranks at these places recorded, of all of it unless they are given."""
     ended = job.program.run(own, transfer)
     was, then = job.lengths(job.base), job.lengths(ended)
+    if places:
+        start, stop = job.recorded(places)
+        stop = np.inf if stop > WHOLE * was.sum() else stop
+        was, then = job.lengths(job.base, start, stop), job.lengths(ended, start, stop - was.sum() + then.sum())
     drawn = np.random.default_rng(0).integers(0, len(was), (DRAWN, len(was)))
     gains = 1 - then[drawn].sum(axis=1) / np.maximum(was[drawn].sum(axis=1), 1.0)
     low, high = np.quantile(gains, (0.05, 0.95)).tolist()
@@ -181,12 +191,7 @@ def _nobody(job: Job) -> State:
     if not job.missing or not len(program.transfer):
         return "nobody"
     sizes = np.bincount(program.collective, minlength=len(program.transfer))
-    kind = job.kind_of_collectives()
-    order = np.lexsort((program.transfer, kind))
-    counts = np.bincount(kind)
-    first = np.concatenate(([0], np.cumsum(counts)[:-1]))
-    low = program.transfer[order[np.minimum(first + counts // 4, len(order) - 1)]]
-    usual = np.where(sizes > 1, np.minimum(program.transfer, low[kind]), program.transfer)
+    usual = np.where(sizes > 1, np.minimum(program.transfer, job.usual_transfer()), program.transfer)
     return "cannot tell" if _gain(job, program.own, usual).share >= NAMED_FROM else "nobody"
 
 
