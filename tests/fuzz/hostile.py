@@ -22,7 +22,15 @@ KEYS = [
     "external id", "Input Dims", "Input dims", "Collective name", "bytes", "Python id", "labels", "Ev Idx", "grid",
 ]  # fmt: skip
 WORDS = ["NaN", "Infinity", "-Infinity", "nan", "inf", "True", "None", "nulll", "tru", "N/A", "'a'", "--1", "1-"]
+JUNK = [
+    b"]", b"}", b"}}", b"]]", b"]}", b"}]", b",", b",,", b" xyz", b", xyz", b"//", b"\x00\x00", b"[", b"{", b'"',
+    b', "a": 1', b', "a": [{"id": 0, "name": "x"}]', b", 5", b", null", b", []", b", {}", b", inf", b'{"ph": "X"}',
+    b'], "b": [', b"}], ", b'}\n{"traceEvents": [',
+    b',\n  {\n    "ph": "X", "name": "j", "ts": 1.5, "dur": 2, "pid": 1, "tid": 1\n  }',
+]  # fmt: skip
 _STRING = re.compile(rb'"[^"\\\n]*"')
+_LIST_END = re.compile(rb"(?<=\})\s*\](?=[^\[\]]*(?:\Z|,\s*\"|\}))")
+_EVENT_END = re.compile(rb"\}(?=\s*,\s*\{)")
 _NUMBER = re.compile(rb"-?\d+(?:\.\d+)?")
 _AFTER = re.compile(rb"[{,]\s*(?=\")")
 _COLON = re.compile(rb'(?<="): ?')
@@ -121,3 +129,23 @@ def hostile(seed: int, corpus: list[bytes]) -> bytes:
     for _ in range(draw.choice((1, 1, 2, 4))):
         data = draw.choice(KINDS)(data, draw)
     return data
+
+
+def ended(seed: int, corpus: list[bytes]) -> bytes:
+    """Text number `seed`: junk where the list ends, and between events before that."""
+    draw = random.Random(f"ended {seed}")
+    data = draw.choice(corpus)
+    for _ in range(draw.choice((0, 1, 1, 3))):
+        data = _at_one(_EVENT_END, data, draw)
+    data = _at_one(_LIST_END, data, draw)
+    return draw.choice(KINDS)(data, draw) if draw.random() < 0.3 else data
+
+
+def _at_one(pattern: re.Pattern[bytes], data: bytes, draw: random.Random) -> bytes:
+    """Put junk on one or both sides of a match, mostly one of the last; at times without the match."""
+    found = list(pattern.finditer(data))
+    if not found:
+        return data
+    one = draw.choice(found[-3:] if draw.random() < 0.7 else found)
+    before, after = (b"".join(draw.choices(JUNK, k=draw.choice((0, 1, 1, 2)))) for _ in range(2))
+    return data[: one.start()] + before + (one[0] if draw.random() < 0.8 else b"") + after + data[one.end() :]

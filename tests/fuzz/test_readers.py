@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.hostile import hostile
+from tests.fuzz.hostile import ended, hostile
 from tests.fuzz.mutations import mutate
 from tests.fuzz.seeds import seeds
 from tests.fuzz.values import rewritten
@@ -28,7 +28,7 @@ def compared(first: int, last: int, folder: Path) -> dict[str, list[str]]:
     path = folder / "t.json"
     found = {}
     for number in range(first, last):
-        for make in (mutate, rewritten, hostile):
+        for make in (mutate, rewritten, hostile, ended):
             path.write_bytes(make(number, corpus))
             asked = ASKED if number % 3 == 0 else ()
             unlike = differences(read_by("native", path, asked), read_by("python", path, asked))

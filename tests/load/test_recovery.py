@@ -69,7 +69,7 @@ def test_openings_after_closings_are_dropped_one_by_one(size: int, tmp_path: Pat
     path = tmp_path / "t.json"
     path.write_text("[" + EVENT + PATTERNS["openings after closings"](size))
     quality = read_chrome_trace(path).quality
-    assert (quality.events, quality.repaired_events, quality.dropped_events) == (1, 0, size // 9)
+    assert (quality.events, quality.repaired_events, quality.dropped_events) == (1, 1, size // 9)
 
 
 BAD = {  # an event of Kineto's that is malformed: what to replace, by what, (repaired, dropped)
@@ -161,3 +161,16 @@ def test_what_stops_a_load_ends_recovery(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(KeyboardInterrupt):
         read_chrome_trace(path, report=report)
     assert len(seen) == 100
+
+
+@pytest.mark.parametrize(
+    ("junk", "repaired", "dropped"), [(" xyz", 0, 1), ("}", 0, 0), ("]", 1, 0), ("]\n]", 2, 0), (", inf}", 0, 1)]
+)
+def test_junk_where_the_list_ends_costs_no_metadata(junk: str, repaired: int, dropped: int, tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    path.write_text('{"traceEvents": [' + f"{EVENT}, {EVENT}{junk}\n], " + '"baseTimeNanoseconds": 5}')
+    trace = read_chrome_trace(path)
+    quality = trace.quality
+    assert trace.metadata == {"baseTimeNanoseconds": 5}
+    assert (quality.events, quality.truncated) == (2, False)
+    assert (quality.repaired_events, quality.dropped_events) == (repaired, dropped)

@@ -43,7 +43,7 @@ TEXTS = {  # text: names that come out, then repaired, dropped, closed
     "the end of the list": (f'{A}, {B}]\n, "traceName": "t"}}', "a b", (0, 0, True)),
     "the end of everything": (f"{A}, {B}]}}\n", "a b", (0, 0, True)),
     "the end of a bare list": (f"{A}, {B}]", "a b", (0, 0, True)),
-    "a bracket too many in the middle": (f"{A}], {B}", "a b", (0, 0, False)),
+    "a bracket too many in the middle": (f"{A}], {B}", "a b", (1, 0, False)),
     "a brace too many": (f"{A}}}, {B}, {C}", "a b c", (0, 0, False)),
     "junk between": (f"{A}, junk, {B}", "a b", (0, 1, False)),
     "junk in front": (f"junk {A}, {B}", "a b", (0, 1, False)),

@@ -8,6 +8,7 @@ surplus brackets. Everything here takes time and memory linear in the text.
 from __future__ import annotations
 
 import bisect
+import itertools
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -35,6 +36,9 @@ _TRIED_STARTS: Final = 4
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 # What may follow the `]` that closes the events: the rest of the object, the end of the file, or another trace.
 _AFTER_LIST: Final = re.compile(rb'\s*+(?:\}|,\s*+"|\Z|\[|\{(?!\s*+"(?:ph|name|cat|pid|tid|ts|dur|id|args|s|bp)"))')
+CLOSINGS: Final = re.compile(rb"(\](?:\s*+\])*+)")
+_CLOSE_LIST: Final = re.compile(rb"[ \t\r\n,\x00}]*+" + CLOSINGS.pattern)  # too many braces are no loss
+CLOSING: Final = re.compile(rb"\]")
 _END: Final = re.compile(rb'\}\s*+\](?=\s*+(?:\}|,\s*+"|\Z))')
 _PHASE_KEY: Final = re.compile(rb'"ph"\s*+:\s*+["\d]')
 PHASE: Final = re.compile(rb'"ph"\s*:\s*"[A-Za-z]"')
@@ -246,21 +250,43 @@ class Salvage:
         at = bisect.bisect_left(self._ends, (first, 0))
         return self._ends[at : at + _TRIED_STARTS]
 
-    def _list_ends(self, end: int, stop: int) -> int:
-        """The place behind the `]` that closes the list right after an event's end; 0 when there is none."""
-        after = stop - len(self._text[end:stop].lstrip(BLANK)) + 1
-        is_end = self._text[after - 1 : after] == b"]" and ends_list(self._text[after : after + LOOK_BYTES])
-        return after if is_end else 0
+    def _list_ends(self, end: int, stop: int) -> re.Match[bytes] | None:
+        """The brackets that close the list right after an event's end."""
+        found = _CLOSE_LIST.match(self._text, end, stop)
+        return found if found and self._is_end(found) else None
 
     def _take_behind(self, first: int, end: int, stop: int) -> int:
         """Look at what is between a whole event and the next: the end of the list, or what does not belong there."""
-        after = self._list_ends(end, stop)
-        if after and PHASE.search(self._text, first, end):
+        ending = self._list_ends(end, stop) if PHASE.search(self._text, first, end) else None
+        ending = ending or self._ends_behind_junk(end, stop)
+        if ending:
+            self._drop(end, ending.start(1))
+            for closing in itertools.pairwise(CLOSING.finditer(ending[0])):
+                self.closed_early(self._offset + ending.start() + closing[0].start())
             self.closed = True
-            return after
+            return ending.end()
+        early = _CLOSE_LIST.match(self._text, end, stop)
+        if early:
+            self.closed_early(self._offset + early.start(1))
+            end = early.start(1) + 1
         inner = self._starts(end, stop, _ANY_START)
         self._drop(end, inner[0] if inner else stop)
         return self._take_pieces(inner, stop) if inner else stop
+
+    def closed_early(self, place: int) -> None:
+        """Count a `]` at this place of the text that does not close the list."""
+        self.repaired += 1
+        self.note("closed early", place, b"]")
+
+    def _ends_behind_junk(self, first: int, stop: int) -> re.Match[bytes] | None:
+        """The brackets that close the list although it is no event that ends there: only where no event follows."""
+        if not self._last or (self._phases and self._phases[-1][0] >= first):
+            return None
+        closings = matches(CLOSINGS, self._text, self._decoders.tick, first, stop)
+        return next((found for found in closings if self._is_end(found)), None)
+
+    def _is_end(self, closings: re.Match[bytes]) -> bool:
+        return ends_list(self._text[closings.end() : closings.end() + LOOK_BYTES])
 
     def _starts(self, first: int, stop: int, pattern: re.Pattern[bytes]) -> list[int]:
         """Where an event may start: not right after a colon, where a value inside one starts."""

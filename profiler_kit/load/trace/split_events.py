@@ -19,6 +19,8 @@ from profiler_kit.load.trace.decompress import BLOCK_BYTES
 from profiler_kit.load.trace.native import Scanner
 from profiler_kit.load.trace.repair import (
     BLANK,
+    CLOSING,
+    CLOSINGS,
     LOOK_BYTES,
     PHASE,
     Incident,
@@ -132,8 +134,11 @@ class EventStream:
             self._take_whole()
             self._take_ends()
             if not self.closed:
+                malformed = self._take_mended()
+                while self._take_mended():
+                    pass
                 rest = bytes(self._pending).rstrip(BLANK)
-                if rest != b"[" and not self._decode_at(rest + b"]", self.offset):
+                if rest != b"[" and (malformed or not self._decode_at(rest + b"]", self.offset)):
                     self._take_broken(len(self._pending), last=True)
                 self.offset += len(self._pending) - 1
         if self.closed:
@@ -165,7 +170,9 @@ class EventStream:
     def _take_end(self, *, last: bool = False) -> bool:
         """Take the last events when the `]` that closes them has come."""
         for end in self._ends(last=last) if self._closings < MOST_CLOSINGS else ():
-            rest = bytes(self._pending[end + 1 : end + 1 + LOOK_BYTES])
+            brackets = CLOSINGS.match(self._pending, end)
+            closings = [end + one.start() for one in CLOSING.finditer(brackets[0])] if brackets else [end]
+            rest = bytes(self._pending[closings[-1] + 1 : closings[-1] + 1 + LOOK_BYTES])
             if not last and len(rest.strip()) < 2:  # what follows tells whether it does close them
                 return False
             with memoryview(self._pending)[: end + 1] as block:
@@ -175,10 +182,11 @@ class EventStream:
         else:
             return False
         if ends_list(rest) or (last and not PHASE.search(self._pending, end + 1)):
-            self._close(end)
+            for closing in closings[:-1]:
+                self._salvage.closed_early(self.offset + closing - 1)
+            self._close(closings[-1])
             return True
-        self._salvage.repaired += 1
-        self._salvage.note("closed early", self.offset + end - 1, bytes(self._pending[end : end + LOOK_BYTES]))
+        self._salvage.closed_early(self.offset + end - 1)
         self.offset += end
         del self._pending[1 : end + 1]
         self._closings += 1
@@ -189,7 +197,9 @@ class EventStream:
         empty = _EMPTY.match(self._pending)
         if empty:
             return [empty.end() - 1]
-        found = [match.end() - 1 for match in itertools.islice(_MAY_END.finditer(self._pending), _TRIED_ENDS + 1)]
+        found: list[int] = []
+        if self.scanner is None or self.scanner.may_end(self._pending):
+            found = [match.end() - 1 for match in itertools.islice(_MAY_END.finditer(self._pending), _TRIED_ENDS + 1)]
         if len(found) > _TRIED_ENDS or (last and not found):
             end = closing_bracket(bytes(self._pending), self.tick)
             return [end] if end >= 0 else []
@@ -279,17 +289,19 @@ class EventStream:
             self.scanner.flush(self.builder)
 
     def _take_mended(self) -> bool:
-        """Take events from the beginning that the scanner can mend; not where the list may end."""
-        if self.scanner is None or len(self._pending) == 1 or _MAY_END.search(self._pending):
+        """Take events from the beginning that the scanner can mend; not where the list ends."""
+        if self.scanner is None or len(self._pending) == 1:
             return False
         self.tick()
         self.scanner.exact = self._exact
         with memoryview(self._pending) as pending, pending[1:] as text:
-            found = self.scanner.mend(text)
+            found = self.scanner.mend(text, notes=self._salvage.notes(self.offset))
         if found is None:
             return False
         self._exact = self.scanner.exact
-        self._add_metadata(found.metadata, self.scanner.useless)
+        self._add_metadata([text for _, text in found.metadata], self.scanner.useless)
+        for place, event in found.metadata:
+            self._note_useless(Piece(self.offset + place, event))
         self._salvage.repaired += found.repaired
         self._salvage.dropped += found.dropped
         for kind, place, shown in found.notes:

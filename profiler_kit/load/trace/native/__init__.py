@@ -39,8 +39,8 @@ VARIABLE: Final = "PROFILER_KIT_READER"
 # What scan.c calls the same.
 _UNKNOWN, _COUNTED, _SPAN, _FLOW, _ASIDE = range(5)
 _NULLS, _TEXTS, _ONLY_TEXT, _AS_WRITTEN, _FLAG, _OLDER = 1, 2, 4, 8, 16, 32
-_FATES: Final[tuple[Kind, ...]] = ("of no use", "repaired", "dropped")
-_, _REPAIRED, _DROPPED = range(3)
+_FATES: Final[tuple[Kind, ...]] = ("of no use", "repaired", "dropped", "closed early")
+_OF_NO_USE, _REPAIRED, _DROPPED, _CLOSED_EARLY = range(4)
 _NO_PHASE, _OTHER_PHASE = "\0", "\1"
 _MOST_INTEGERS, _MOST_TEXTS, _MOST_WANTED, _MOST_ARROWS, _LONGEST_KEY = 16, 48, 72, 16, 63
 _NAMES, _CATEGORIES, _THREADS, _TABLES = range(4)
@@ -65,13 +65,14 @@ _USUAL_BYTES: Final = 256  # of an event, or less; memory that is not written to
 
 
 class Mended(NamedTuple):
-    """What became of the beginning of a malformed text, `done` bytes; metadata are events that are the decoder's.
+    """What became of the beginning of a malformed text, `done` bytes; metadata are events that are the decoder's, and
+    where they are.
 
     notes: what the first of each kind were, their places, and how they begin.
     """
 
     done: int
-    metadata: list[bytes]
+    metadata: list[tuple[int, bytes]]
     repaired: int
     dropped: int
     notes: list[tuple[Kind, int, bytes]]
@@ -166,6 +167,7 @@ def _opened() -> tuple[ctypes.CDLL | None, str]:
             ("unpickle_free", None, [pointer]),
             ("unpickle_read", ctypes.c_bool, [pointer, ctypes.c_char_p, ctypes.c_size_t]),
             ("unpickle_fill", ctypes.c_bool, [pointer]),
+            ("scan_may_end", ctypes.c_bool, [pointer, ctypes.c_size_t]),
         ):
             function = getattr(library, name)
             function.restype, function.argtypes = result, arguments
@@ -256,21 +258,21 @@ class Scanner:
 
         The block ends at its last `]`. Behind it in memory there is more text, or the NUL of bytes and bytearrays.
         """
-        return self._aside(block) if self._scan(block) else None
+        return [text for _, text in self._aside(block)] if self._scan(block) else None
 
-    def _aside(self, block: bytes | memoryview) -> list[bytes]:
+    def _aside(self, block: bytes | memoryview) -> list[tuple[int, bytes]]:
         places = self._state.aside.rows(2).tolist() if self._state.aside.used else []
-        return [bytes(block[first:last]) for first, last in places]
+        return [(first, bytes(block[first:last])) for first, last in places]
 
     @property
     def useless(self) -> int:
         """How many spans of the last block have no time, or an impossible one: they give no rows."""
         return int(self._state.useless)
 
-    def mend(self, text: memoryview) -> Mended | None:
+    def mend(self, text: memoryview, *, notes: bool) -> Mended | None:
         """Take events from the beginning of a text that is cut anywhere, as repair.py would; None: they are its own.
 
-        The text is followed by a NUL.
+        The text is followed by a NUL. notes: whether they are wanted.
         """
         self._make_room(len(text) // _LEAST_BYTES + 2)
         start = ctypes.c_char.from_buffer(text)
@@ -280,12 +282,18 @@ class Scanner:
             return None
         repairs = self._state.repairs.rows(4)
         counts = np.bincount(repairs[:, 0], minlength=len(_FATES)).tolist()
-        first = np.concatenate([repairs[repairs[:, 0] == fate][:MOST_INCIDENTS] for fate in (_REPAIRED, _DROPPED, 0)])
-        notes = [
+        order = (_REPAIRED, _DROPPED, _CLOSED_EARLY, _OF_NO_USE) if notes else ()
+        kept = [
             (_FATES[fate], place, ctypes.string_at(at, min(size, LOOK_BYTES)))
-            for fate, place, at, size in first.tolist()
+            for wanted in order
+            for fate, place, at, size in repairs[repairs[:, 0] == wanted][:MOST_INCIDENTS].tolist()
         ]
-        return Mended(done, self._aside(text), counts[_REPAIRED], counts[_DROPPED], notes)
+        repaired = counts[_REPAIRED] + counts[_CLOSED_EARLY]
+        return Mended(done, self._aside(text), repaired, counts[_DROPPED], kept)
+
+    def may_end(self, text: bytearray) -> bool:
+        """Whether a `]` follows a `}` somewhere in the text."""
+        return bool(self._library.scan_may_end(ctypes.byref(ctypes.c_char.from_buffer(text)), len(text)))
 
     def takes(self, block: bytes) -> bool:
         """Whether it would take the block, which then is a JSON list of events; nothing is kept."""

@@ -18,6 +18,27 @@ struct draft { /* a text that is being made */
     bool doubt, failed; /* failed: no memory */
 };
 
+/* To the first quote, backslash or control character from p on. */
+INLINE at plain(at p, at end)
+{
+    for (; end - p >= 8; p += 8) {
+        uint64_t found = special(load8(p));
+        if (found)
+            return p + (__builtin_ctzll(found) >> 3);
+    }
+    while (*p >= 0x20 && *p != '"' && *p != '\\')
+        p++;
+    return p;
+}
+
+/* To the first quote or backslash from p on; the end if there is none. */
+INLINE at mark_in(at p, at end)
+{
+    while ((p = plain(p, end)) < end && *p < 0x20)
+        p++;
+    return p < end ? p : end;
+}
+
 /* ---- whether a text is JSON ------------------------------------------------------------------------------------ */
 
 struct check {
@@ -31,15 +52,13 @@ static at checked(struct check *c, at p, int depth);
 /* Past the string at p; else where it is broken, with *broken set. */
 static at checked_string(struct check *c, at p, bool *broken)
 {
-    for (p++; p < c->end && *p != '"'; p++) {
+    for (p = plain(p + 1, c->end); p < c->end && *p != '"'; p = plain(p, c->end)) {
         if (*p < 0x20)
             return *broken = true, p;
-        if (*p != '\\')
-            continue;
         at after = escape(p);
         if (!after)
             return *broken = true, p + 1;
-        p = after - 1;
+        p = after;
     }
     return p + 1;
 }
@@ -118,17 +137,20 @@ static at checked(struct check *c, at p, int depth)
     return p;
 }
 
-/* Whether the text is one JSON value. whole: no other text follows; else what may follow is a doubt. */
+/* Whether the text is one JSON value (whole), or as many as there are with commas between them, the first of a list. */
 static enum verdict verdict(at text, at end, bool whole)
 {
     struct check c = {.end = end};
-    at p = checked(&c, text, 0);
-    if (!p) /* whatever was passed before */
-        return c.deep || (c.cut && !whole) ? DOUBTFUL : BROKEN;
-    p = space(p);
-    if (p < end)
-        return whole ? BROKEN : DOUBTFUL;
-    return c.doubt ? DOUBTFUL : SOUND;
+    for (at p = text;; p = space(p + 1)) {
+        p = checked(&c, p, 0);
+        if (!p) /* whatever was passed before */
+            return c.deep || (c.cut && !whole) ? DOUBTFUL : BROKEN;
+        p = space(p);
+        if (p >= end)
+            return c.doubt ? DOUBTFUL : SOUND;
+        if (*p != ',' || whole)
+            return *p == ']' && !whole && space(p + 1) >= end ? DOUBTFUL : BROKEN;
+    }
 }
 
 /* ---- what repair.py does --------------------------------------------------------------------------------------- */
@@ -165,6 +187,12 @@ static void decoded(struct draft *d, at p, at end)
         return;
     while (p < end) {
         at first = p;
+        while (end - p >= 8 && !(load8(p) & UINT64_C(0x8080808080808080)))
+            p += 8;
+        put(d, first, (size_t)(p - first));
+        if (p == end)
+            break;
+        first = p;
         uint8_t c = *p++;
         int more = c < 0xC2 || c > 0xF4 ? 0 : c < 0xE0 ? 1 : c < 0xF0 ? 2 : 3;
         uint8_t least = c == 0xE0 ? 0xA0 : c == 0xF0 ? 0x90 : 0x80, most = c == 0xED ? 0x9F : c == 0xF4 ? 0x8F : 0xBF;
@@ -185,23 +213,22 @@ static void decoded(struct draft *d, at p, at end)
 /* _mend_token of a string: no control characters, no half of a surrogate pair. */
 static void put_string(struct draft *d, at p, at end)
 {
-    for (at first = p; p < end; p++) {
-        if (*p < 0x20) {
-            put(d, " ", 1);
-            continue;
-        }
-        if (*p != '\\') {
-            put(d, p, 1);
-            continue;
-        }
+    for (at first = p; p < end;) {
+        at run = p;
+        p = plain(p, end);
+        p = p < end ? p : end;
+        put(d, run, (size_t)(p - run));
+        if (p == end)
+            return;
         bool high = end - p >= 6 && is_half(p, false);
         bool half = high ? end - p < 12 || !is_half(p + 6, true)
                          : end - p >= 6 && is_half(p, true) && !(p - first >= 6 && is_half(p - 6, false));
         if (half) {
             put(d, "\\ufffd", 6);
-            p += 5;
+            p += 6;
         } else {
-            put(d, p, 1);
+            put(d, *p < 0x20 ? (at)" " : p, 1);
+            p++;
         }
     }
 }
@@ -211,8 +238,6 @@ static size_t bare(struct draft *d, at p)
 {
     static const char *const words[] = {"nan", "inf", "infinity", "n/a", "none", "undefined", "true", "false"};
     size_t sign = *p == '-' || *p == '+';
-    if (!p[sign] || !strchr("niutfNIUTF", p[sign]))
-        return 0;
     for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
         size_t length = strlen(words[i]);
         if (strncasecmp((const char *)p + sign, words[i], length))
@@ -224,36 +249,55 @@ static size_t bare(struct draft *d, at p)
     return 0;
 }
 
+/* What outside() looks at. */
+static const bool telling[256] = {
+    [0 ... 8] = true, [11 ... 12] = true, [14 ... 31] = true, [128 ... 255] = true, ['"'] = true, [','] = true,
+    ['-'] = true, ['+'] = true, ['n'] = true, ['i'] = true, ['u'] = true, ['t'] = true, ['f'] = true,
+    ['N'] = true, ['I'] = true, ['U'] = true, ['T'] = true, ['F'] = true,
+};
+
 /* _OUTSIDE and _CONTROL_BETWEEN: what is not in strings. */
 static void outside(struct draft *d, at p, at end)
 {
+    at done = p; /* up to here it is written */
     if (!begin(d, (size_t)(end - p)))
         return;
     while (p < end && !d->doubt) {
+        at first = p;
         size_t word;
-        if (*p == '"') {
-            at after = p + 1;
-            for (; after < end && *after != '"'; after++)
-                after += *after == '\\' && after + 1 < end;
-            after += after < end;
-            put_string(d, p, after);
-            p = after;
-        } else if (*p == ',') {
-            at after = blank(d, p + 1);
-            if (*after != '}' && *after != ']')
-                put(d, p, 1);
+        if (!telling[*p]) {
             p++;
+        } else if (*p == '"') {
+            p = plain(p + 1, end);
+            bool changes = p < end && *p != '"';
+            while (p < end && *p != '"')
+                p = mark_in(p + (*p == '\\' && p + 1 < end ? 2 : 1), end);
+            p += p < end;
+            if (changes) {
+                put(d, done, (size_t)(first - done));
+                put_string(d, first, p);
+                done = p;
+            }
+        } else if (*p == ',') {
+            at after = blank(d, ++p);
+            if (*after == '}' || *after == ']') {
+                put(d, done, (size_t)(first - done));
+                done = p;
+            }
         } else if ((word = bare(d, p))) {
             bool is_true = word == 4 && !strncasecmp((const char *)p, "true", 4);
             bool is_false = word == 5 && !strncasecmp((const char *)p, "false", 5);
             const char *text = is_true ? "true" : is_false ? "false" : "null";
-            put(d, text, strlen(text));
             p += word;
+            put(d, done, (size_t)(first - done));
+            put(d, text, strlen(text));
+            done = p;
         } else {
-            d->doubt |= *p >= 0x80 || (*p < 0x20 && *p != '\t' && *p != '\n' && *p != '\r');
-            put(d, p++, 1);
+            d->doubt |= *p >= 0x80 || *p < 0x20;
+            p++;
         }
     }
+    put(d, done, (size_t)(p - done));
     finish(d);
 }
 
@@ -274,7 +318,7 @@ static bool mend_name(struct draft *d, at text, at end)
     at p = text, name = NULL, last = NULL;
     if (!begin(d, (size_t)(end - text)))
         return false;
-    for (; p < end && !name; p++) {
+    for (; !name && (p = memchr(p, '"', (size_t)(end - p))); p++) {
         if (strncmp((const char *)p, "\"name\"", 6))
             continue;
         at colon = blank(d, p + 6);
@@ -282,9 +326,7 @@ static bool mend_name(struct draft *d, at text, at end)
         if (*colon == ':' && *quote == '"')
             name = quote + 1;
     }
-    for (p = name; name && p < end && !last; p++) {
-        if (*p != '"')
-            continue;
+    for (p = name; name && !last && (p = memchr(p, '"', (size_t)(end - p))); p++) {
         at after = p + 1 < end ? blank(d, p + 1) : p + 1;
         if (*after == ',') {
             at key = blank(d, after + 1);
@@ -336,8 +378,8 @@ static bool mend_strings(struct draft *d, at text, at end)
     bool inside = false, key = false;
     if (!begin(d, (size_t)(end - text)))
         return false;
-    for (at p = text; p < end && !d->doubt; p++) {
-        if ((*p != '"' && *p != '\\') || p == escaped)
+    for (at p = mark_in(text, end); p < end && !d->doubt; p = mark_in(p + 1, end)) {
+        if (p == escaped)
             continue;
         bool lone = false;
         if (*p == '\\') {
@@ -371,18 +413,19 @@ static bool mend_strings(struct draft *d, at text, at end)
     return d->text.used != (size_t)(end - text);
 }
 
-/* closing_bracket(): whether the bracket that the text begins with is closed in it. */
-static bool is_closed(at p, at end)
+/* closing_bracket(): behind the bracket that closes the one at p; NULL: it has not come. */
+static at closed(at p, at end)
 {
     for (int64_t depth = 0; p < end; p++) {
         if (*p == '"') {
-            for (p++; p < end && *p != '"'; p++)
-                p += *p == '\\';
+            p = mark_in(p + 1, end);
+            while (p < end && *p != '"')
+                p = mark_in(p + 2 < end ? p + 2 : end, end);
         } else if (*p == '{' || *p == '[') {
             depth++;
         } else if ((*p == '}' || *p == ']') && --depth <= 0) {
-            return true;
+            return p + 1;
         }
     }
-    return false;
+    return NULL;
 }

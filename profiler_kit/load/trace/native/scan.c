@@ -47,9 +47,9 @@ struct link { /* an arrow's start or end; its thread is coded when the block is 
     struct text pid, tid;
 };
 
-enum fate { OF_NO_USE, REPAIRED, DROPPED };
+enum fate { OF_NO_USE, REPAIRED, DROPPED, CLOSED_EARLY };
 
-struct repair { /* what became of an event; where it begins in the text, and what to show of it */
+struct repair { /* what was wrong; its place in the text, -1: that of the event at hand; what to show of it */
     int64_t fate, place, text, length;
 };
 
@@ -546,7 +546,7 @@ static bool any_start(at text, at p)
         return false;
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         size_t length = strlen(keys[i]);
-        if (strncmp((const char *)key + 1, keys[i], length) || key[length + 1] != '"' || *space(key + length + 2) != ':')
+        if (key[1] != (uint8_t)*keys[i] || strncmp((const char *)key + 1, keys[i], length) || key[length + 1] != '"' || *space(key + length + 2) != ':')
             continue;
         while (p > text && is_blank(p[-1]) && p[-1])
             p--;
@@ -569,9 +569,8 @@ static at next_start(const struct scanner *s, at p, bool kineto)
 static int phases_in(at p, at end)
 {
     int found = 0;
-    while (found < 2 && p < end && (p = memchr(p, '"', (size_t)(end - p)))) {
-        p++;
-        if (p[0] != 'p' || p[1] != 'h' || p[2] != '"')
+    for (; found < 2 && p < end && (p = memchr(p, 'p', (size_t)(end - p))); p++) {
+        if (p[1] != 'h' || p[2] != '"' || p[-1] != '"')
             continue;
         at value = space(p + 3);
         value = *value == ':' ? space(value + 1) : value;
@@ -581,6 +580,14 @@ static int phases_in(at p, at end)
 }
 
 enum outcome { NO, YES, UNSURE };
+
+static bool noted(struct scanner *s, enum fate fate, int64_t place, at text, at end)
+{
+    struct repair repair = {fate, place, (intptr_t)text, end - text}, *kept = added(&s->repairs, sizeof repair);
+    if (kept)
+        *kept = repair;
+    return kept;
+}
 
 /* Take the event whose text a draft is, if repair.py would. */
 static enum outcome take_draft(struct scanner *s, const struct draft *d, bool may_lack_name, const struct mark *before)
@@ -596,35 +603,42 @@ static enum outcome take_draft(struct scanner *s, const struct draft *d, bool ma
     at after = event(s, text);
     s->end = end;
     if (after == text_end && s->aside.used == before->aside && s->e.phase != OTHER && (may_lack_name || s->e.name.length > 2)) {
-        if (s->useless > before->useless) {
-            struct repair useless = {OF_NO_USE, 0, (intptr_t)text, after - text}, *place = added(&s->repairs, sizeof useless);
-            if (!place)
-                return UNSURE;
-            *place = useless;
-        }
-        return YES;
+        return s->useless == before->useless || noted(s, OF_NO_USE, -1, text, after) ? YES : UNSURE;
     }
     undo(s, before);
     return verdict(text, text_end, true) == BROKEN ? NO : UNSURE;
 }
 
-/* Mend and take the event between p and end, in the ways and in the order of repair.py's mend(). */
-static enum outcome mended(struct scanner *s, at p, at end, const struct mark *before)
+/* Decode the text between p and end, and mend what is outside its strings; whether that changed anything. Then the text
+ * is broken: where it changed, or before. */
+static bool changed(struct scanner *s, at p, at end)
 {
-    struct draft *d = s->drafts, *made = d + 1, *named = d + 2, *strings = d + 3;
+    struct draft *d = s->drafts, *made = d + 1;
     for (int i = 0; i < 4; i++)
         d[i].doubt = d[i].failed = false;
     decoded(d, p, end);
+    if (d->failed)
+        return false;
+    outside(made, d->text.items, d->text.items + d->text.used);
+    return made->text.used != d->text.used || memcmp(made->text.items, d->text.items, d->text.used);
+}
+
+/* Mend and take the event between p and end, in the ways and in the order of repair.py's mend(). is_changed: what
+ * changed() said of just this text. */
+static enum outcome mended(struct scanner *s, at p, at end, bool is_changed, const struct mark *before)
+{
+    struct draft *d = s->drafts, *made = d + 1, *named = d + 2, *strings = d + 3;
     if (d->failed || end - p > 1 << 20)
         return UNSURE;
     at text = d->text.items, text_end = text + d->text.used;
     bool may_lack_name = true;
     for (at q = text; may_lack_name && (q = memchr(q, '"', (size_t)(text_end - q))); q++)
         may_lack_name = strncmp((const char *)q, "\"name\"", 6);
-    bool is_named = mend_name(named, text, text_end);
-    const struct draft *from = is_named ? named : d;
+    bool is_named = false;
     for (int candidate = 0; candidate < 4; candidate++) {
-        const struct draft *one = candidate == 0 ? d : candidate == 1 ? named : strings;
+        const struct draft *one = candidate == 0 ? d : candidate == 1 ? named : strings, *from = is_named ? named : d;
+        if (candidate == 1)
+            is_named = mend_name(named, text, text_end);
         if (candidate == 2 && !mend_strings(strings, from->text.items, from->text.items + from->text.used))
             continue;
         if (candidate == 3)
@@ -633,7 +647,10 @@ static enum outcome mended(struct scanner *s, at p, at end, const struct mark *b
             continue;
         if (one->doubt || one->failed)
             return UNSURE;
-        outside(made, one->text.items, one->text.items + one->text.used);
+        if (candidate)
+            outside(made, one->text.items, one->text.items + one->text.used);
+        else if (!is_changed && d->text.used == (size_t)(end - p) && verdict(text, text_end, true) == BROKEN)
+            continue; /* it is what is in the file */
         enum outcome taken = take_draft(s, made, may_lack_name, before);
         if (taken != NO)
             return taken;
@@ -641,25 +658,60 @@ static enum outcome mended(struct scanner *s, at p, at end, const struct mark *b
     return named->doubt || strings->doubt ? UNSURE : NO;
 }
 
-/* What becomes of the event between p and end, which is not whole; UNSURE: repair.py must say. `next` and `later` are
- * the next two starts. */
-static enum outcome recovered(struct scanner *s, at p, at end, at next, at later, const struct mark *before)
+/* What becomes of the text between an event's start at p and the next start, which holds more than that event or is
+ * broken: how far the event goes, if it is taken. UNSURE: repair.py must say. whole: behind the event, if it begins with
+ * a whole one. `later` is the start after the next. */
+static enum outcome recovered(struct scanner *s, at p, at whole, at end, at next, at later, const struct mark *before, at *upto)
 {
-    enum verdict raw = verdict(p, end, false);
-    if (raw == SOUND && is_utf8(p, end))
+    bool is_changed = end[-1] == '}' && changed(s, p, end);
+    enum verdict raw = is_changed ? BROKEN : verdict(p, end, false);
+    if (raw == SOUND && (whole || is_utf8(p, end)))
         return UNSURE;
     if (raw == DOUBTFUL && verdict(p, later, false) != BROKEN) /* more text may make it whole */
         return UNSURE;
-    at brace = end; /* an event is mended up to its last closing bracket, if it has one */
-    while (brace > p && brace[-1] != '}')
-        brace--;
-    enum outcome outcome = brace > p ? mended(s, p, brace, before) : NO;
-    if (outcome != NO)
-        return brace == end ? outcome : UNSURE;
     for (at q = p + 1; (q = memchr(q, '{', (size_t)(next - q))); q++)
         if (any_start(s->text_start, q))
             return UNSURE;
-    return is_closed(p, next) ? UNSURE : NO;
+    enum outcome outcome = NO;
+    at close = closed(p, next), brace = end;
+    *upto = end;
+    if (end[-1] == '}' && (outcome = mended(s, p, end, is_changed, before)) != NO)
+        return outcome;
+    while (brace > p && brace[-1] != '}')
+        brace--;
+    if (close && (*upto = close) < end) {
+        if (whole)
+            return whole == close && event(s, p) == close ? YES : UNSURE;
+        outcome = mended(s, p, close, changed(s, p, close), before);
+    }
+    if (outcome == NO && brace > p && brace != close && (*upto = brace) < end)
+        outcome = mended(s, p, brace, changed(s, p, brace), before);
+    return outcome;
+}
+
+/* Count what is between an event's end at p and the next start: a `]` that does not close the list, and what does not
+ * belong there. False: the list may end here. */
+static bool left_behind(struct scanner *s, at p, at next)
+{
+    at bracket = p;
+    while (bracket < next && (is_blank(*bracket) || *bracket == ',' || *bracket == '}'))
+        bracket++;
+    if (bracket < next && *bracket == ']') {
+        at after = space(bracket + 1);
+        while (*after == ']')
+            after = space(after + 1);
+        if (after >= s->end || strchr("}[{", *after) || (*after == ',' && strchr("\"", *space(after + 1))))
+            return false;
+        if (!noted(s, CLOSED_EARLY, bracket - s->text_start, bracket, bracket + 1))
+            return false;
+        p = bracket + 1;
+    }
+    while (p < next && (is_blank(*p) || *p == ','))
+        p++;
+    for (at q = p; q < next; q++)
+        if (!is_blank(*q) && !strchr(",[]{}", *q))
+            return noted(s, DROPPED, p - s->text_start, p, next);
+    return true;
 }
 
 /* Take events from the beginning of a text that is cut anywhere, and mend those that are malformed, as far as it is
@@ -680,45 +732,42 @@ size_t scan_mend(struct scanner *s, const uint8_t *text, size_t n)
         return 0;
     if (p >= s->end || *p != '{' || (!kineto && (!any_start(text, p) || next_start(s, text, true))))
         return 0;
-    at first = p, next = next_start(s, p + 1, kineto);
-    for (; next && (size_t)(s->rows - before.rows) < n / 26; p = next, next = next_start(s, p + 1, kineto)) {
+    at first = p, next = next_start(s, p + 1, kineto), later = NULL;
+    int phases = -1, next_phases; /* -1: not counted */
+    for (; next && (size_t)(s->rows - before.rows) < n / 26; p = next, next = later, phases = next_phases) {
         at end = next;
         while (end > p && (is_blank(end[-1]) || end[-1] == ','))
             end--;
+        later = next_start(s, next + 1, kineto);
+        next_phases = -1;
         mark(s, &one);
-        at after = event(s, p), brace = after;
-        enum fate fate = OF_NO_USE;
+        at after = event(s, p), brace = after, upto = end;
+        bool sure = true;
         if (after != end) {
             while (brace && brace < end && (*brace == '}' || is_blank(*brace) || *brace == ','))
                 brace++; /* too many closing brackets are no loss */
             undo(s, &one);
-            at later = next_start(s, next + 1, kineto);
-            if (!later || phases_in(p, next) != 1 || !phases_in(next, later))
+            phases = phases < 0 ? phases_in(p, next) : phases;
+            if (!later || phases != 1 || !(next_phases = phases_in(next, later)))
                 break;
             if (brace != end) {
-                enum outcome outcome = recovered(s, p, end, next, later, &one);
-                fate = outcome == NO ? DROPPED : REPAIRED;
-                after = outcome == UNSURE ? NULL : p;
-            } else if ((after = event(s, p))) {
-                end = after;
-            }
-            if (!after) {
-                undo(s, &one);
-                break;
+                enum outcome outcome = recovered(s, p, after, end, next, later, &one, &upto);
+                bool whole = outcome == YES && upto == after;
+                if (outcome == NO)
+                    sure = noted(s, DROPPED, p - text, p, next);
+                else
+                    sure = outcome == YES && (whole || noted(s, REPAIRED, p - text, p, upto)) && left_behind(s, upto, next);
+                end = upto;
+            } else {
+                end = event(s, p);
             }
         }
-        /* a span that is of no use is shown as mended */
-        struct repair mend = {fate, p - text, (intptr_t)p, (fate == DROPPED ? next : end) - p}, useless = {OF_NO_USE, p - text, (intptr_t)p, end - p};
-        if (s->repairs.used > one.repairs)
-            useless = *(struct repair *)(s->repairs.items + one.repairs), useless.place = p - text;
-        s->repairs.used = one.repairs;
-        struct repair *place = fate ? added(&s->repairs, sizeof mend) : &mend;
-        if (place)
-            *place = mend;
-        struct repair *also = s->useless > one.useless ? added(&s->repairs, sizeof mend) : &useless;
-        if (also)
-            *also = useless;
-        if (!place || !also) {
+        bool useless = s->useless > one.useless;
+        struct repair *kept = (struct repair *)(s->repairs.items + one.repairs);
+        for (; (uint8_t *)kept < s->repairs.items + s->repairs.used; kept++)
+            if (kept->place < 0)
+                kept->place = p - text, useless = false; /* it is shown as mended */
+        if (!sure || (useless && !noted(s, OF_NO_USE, p - text, p, end))) {
             undo(s, &one);
             break;
         }
@@ -727,6 +776,20 @@ size_t scan_mend(struct scanner *s, const uint8_t *text, size_t n)
         return (size_t)(p - text) - (kineto ? 3 : 0); /* the line's beginning tells Kineto's events */
     undo(s, &before);
     return 0;
+}
+
+/* Whether the list may end somewhere in a text: after a `}`. */
+bool scan_may_end(const uint8_t *text, size_t n)
+{
+    at end = text + n;
+    for (at p = text; (p = memchr(p, '}', (size_t)(end - p))); p++) {
+        at after = p + 1; /* with all that is white space to Python */
+        while (*after == ' ' || (*after >= '\t' && *after <= '\r'))
+            after++;
+        if (*after == ']')
+            return true;
+    }
+    return false;
 }
 
 const char *scan_source(void) { return SOURCE; }
