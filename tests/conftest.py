@@ -11,6 +11,8 @@ from hypothesis import HealthCheck, settings
 # One thread for torch's operators, here and in the processes that tests start: several that wait for each other on a
 # machine which other work holds take ten times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Inductor's C++ without vectors: it tries each kind with a compiler and a torch of its own, twenty seconds in all.
+os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "0")
 
 # How long an example takes says nothing: the machine may be busy.
 settings.register_profile("kit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
