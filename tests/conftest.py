@@ -37,11 +37,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module")
 def low_ceilings() -> Iterator[None]:
-    """What a CPU can do is measured with small matrices: with those of a user it takes ten seconds a ladder."""
+    """What a CPU can do is measured with small matrices."""
     from profiler_kit.workload import ceilings  # torch
+    from tests.workload.rows import LOW_CEILINGS
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ceilings, "_SIDE", {"cpu": 64})
-        patch.setattr(ceilings, "_COPY_BYTES", {"cpu": 1 << 20})
-        patch.setattr(ceilings, "_SECONDS", 0.0)
+        for name, value in LOW_CEILINGS.items():
+            patch.setattr(ceilings, name, value)
         yield

@@ -56,10 +56,13 @@ def rows(text: str, device: torch.device) -> tuple[tuple[str, str], ...]:
 
 @pytest.fixture(scope="module")
 def out(low_ceilings: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ladder whose first try timed out in every row, and was then resumed; its row `broken` has no such model."""
+    """A ladder whose first try timed out in every row, and was then resumed; its row `broken` has no such model.
+
+    The row bf16 has a process of its own.
+    """
     folder = tmp_path_factory.mktemp("ladder") / "new"
     with pytest.MonkeyPatch.context() as patch:
-        plain = LadderPlan.row_plan
+        plain, process = LadderPlan.row_plan, ladder._process
 
         def plan(self: LadderPlan, technique: str, optimizations: str) -> RowPlan:
             made = plain(self, technique, optimizations)
@@ -71,6 +74,9 @@ def out(low_ceilings: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
         late = "fp32: took longer than --timeout 1e-09 s while at: start."
         assert str(caught.value) == f"no row could be measured; {late} The rest is in {folder}."
         assert [row.status for row in read_ladder(folder).rows] == ["timeout", "timeout"]
+        patch.setattr(
+            ladder, "_process", lambda plan, row, show: (process if row.names else row_here)(plan, row, show)
+        )
         returned, record = measure(out=folder, resume=True, traces=False)
     assert returned == folder and record == read_ladder(folder)
     return folder
