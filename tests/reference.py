@@ -278,10 +278,10 @@ def union_ns(intervals: list[tuple[int, int]]) -> int:
     return total
 
 
-def region_rows(path: Path) -> dict[Path_, dict[str, int]]:
-    """sum, busy, self and count of each path, ancestors included."""
+def region_rows(attributed: list[tuple[dict[str, Any], Path_]]) -> dict[Path_, dict[str, int]]:
+    """sum, busy, self and count of each path that `attribute` gave, ancestors included."""
     rows: dict[Path_, dict[str, Any]] = defaultdict(lambda: {"sum": 0, "self": 0, "count": 0, "intervals": []})
-    for event, where in attribute(path):
+    for event, where in attributed:
         length = event["end"] - event["start"]
         rows[where]["self"] += length
         for depth in range(1, len(where) + 1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from bisect import bisect
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,18 @@ ASKED = [
 ]
 
 
+def apart(spans: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The spans in the order of time, cut wherever none of them is open."""
+    groups: list[list[dict[str, Any]]] = []
+    reach = 0
+    for span in sorted(spans, key=lambda s: s["start"]):
+        if not groups or span["start"] >= reach:
+            groups.append([])
+        groups[-1].append(span)
+        reach = max(reach, span["end"])
+    return groups
+
+
 def slow(path: Path) -> list[tuple[Any, ...]]:
     """What ASKED says of each GPU event, one Python loop after the other, from the definitions alone."""
     spans = read(path)
@@ -46,10 +59,12 @@ def slow(path: Path) -> list[tuple[Any, ...]]:
             if known is None or e["start"] < known["start"]:
                 launches[e["args"]["correlation"]] = e
 
-    def open_at(spans: list[dict[str, Any]], at: int) -> list[dict[str, Any]]:
-        found = [s for s in spans if s["start"] <= at < s["end"]]
+    def open_at(at: int, groups: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+        place = bisect(groups, at, key=lambda spans: spans[0]["start"])
+        found = [s for s in groups[place - 1] if s["start"] <= at < s["end"]] if place else []
         return sorted(found, key=lambda s: (s["start"], -s["end"], s["args"].get("External id", -1), s["name"]))
 
+    in_host, in_modules = ({thread: apart(spans) for thread, spans in some.items()} for some in (host, modules))
     streams: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     for e in gpu:
         streams[e["args"].get("device"), e["args"].get("stream")].append(e)
@@ -67,8 +82,8 @@ def slow(path: Path) -> list[tuple[Any, ...]]:
         if launch is None:
             rows.append((None, None, None, None, None, None, None, before))
             continue
-        stack = open_at(host[launch["pid"], launch["tid"]], launch["start"])
-        module = open_at(modules[launch["pid"], launch["tid"]], launch["start"])
+        stack = open_at(launch["start"], in_host.get((launch["pid"], launch["tid"]), []))
+        module = open_at(launch["start"], in_modules.get((launch["pid"], launch["tid"]), []))
         delay = max(e["start"] - launch["end"], 0)
         queue = max(min(before, e["start"]) - launch["end"], 0) if before is not None else 0
         rows.append(
