@@ -21,8 +21,7 @@ from tests.builders import SHARED, TraceBuilder
 
 H200, PEERS = SHARED / "h200", SHARED / "peers" / "hta"
 NAMES = (
-    *(H200 / f"{name}.json.gz" for name in ("ddp_rank0", "sam_vit_b_cudagraph", "sam_vit_b_eager", "sam_vit_b_stack")),
-    H200 / "streams_graph.json.gz",
+    *(H200 / f"{name}.json.gz" for name in ("sam_vit_b_cudagraph", "sam_vit_b_stack", "streams_graph")),
     *(PEERS / f"{name}.json.gz" for name in ("ns_resolution", "amd_mi250", "triton_example")),
 )
 needs_captures = pytest.mark.skipif(not H200.is_dir(), reason="the real captures are not here")
@@ -141,6 +140,7 @@ def rounded(request: pytest.FixtureRequest) -> tuple[Path, Analysis, Analysis]:
         return path, hta_analysis({0: path}, whole_microseconds=True), theirs({0: path})
 
 
+SLOW = ("ns_resolution.json.gz", "sam_vit_b_cudagraph.json.gz")
 # Where HTA takes operators of Triton kernels, which name a stream, for kernels: they count as GPU time there.
 TRITON = ("temporal", "kernels", "kernels, default", "critical path")
 
@@ -150,8 +150,8 @@ def test_rounded_as_hta_does_everything_is_equal(
     method: str, rounded: tuple[Path, Analysis, Analysis], tmp_path: Path
 ) -> None:
     path, ours, hta = rounded
-    if path.name.startswith("ddp") and method == "stragglers":
-        pytest.skip("HTA knows no ncclDevKernel: test_stragglers_are_found_also_by_the_names_nccl_uses_now")
+    if path.name in SLOW and method == "aten":
+        pytest.skip("HTA takes seconds; its other methods read the same columns")
     if path.name.startswith("triton") and method in TRITON:
         pytest.skip("HTA takes a host operator for a kernel here: test_a_triton_operator_is_no_kernel")
     assert_same(outcome(ours, method, 0, tmp_path), outcome(hta, method, 0, tmp_path), 0.0, method)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import functools
 import gzip
 import io
 import lzma
@@ -26,7 +27,7 @@ from profiler_kit.load.trace.file_facts import load_file_facts
 from profiler_kit.load.trace.read_ahead import BlocksAhead
 from tests.builders import TraceBuilder
 
-pytestmark = pytest.mark.usefixtures("both_readers")
+both_readers = pytest.mark.usefixtures("both_readers")
 
 CASES = Path(__file__).parents[1] / "cases" / "traces"
 
@@ -58,6 +59,7 @@ PACK: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+@functools.cache
 def trace_of(events: int = 3) -> bytes:
     trace = TraceBuilder()
     for number in range(events):
@@ -84,6 +86,7 @@ def test_every_packing_gives_the_bytes_back(pack: str, tmp_path: Path, monkeypat
             assert not blocks.cut_off and blocks.packing == (pack.partition(",")[0],)
 
 
+@both_readers
 @pytest.mark.parametrize("outer", PACK)
 @pytest.mark.parametrize("inner", PACK)
 def test_packed_twice(outer: str, inner: str, tmp_path: Path) -> None:
@@ -94,6 +97,7 @@ def test_packed_twice(outer: str, inner: str, tmp_path: Path) -> None:
     assert first_bytes(path, 20) == trace_of()[:20]
 
 
+@both_readers
 def test_packed_too_often_is_named(tmp_path: Path) -> None:
     path, data = tmp_path / "t.json", trace_of()
     for _ in range(MOST_LAYERS):
@@ -104,9 +108,10 @@ def test_packed_too_often_is_named(tmp_path: Path) -> None:
     assert refused(path) == "data packed with gzip more than 4 times; Unpack it first."
 
 
+@both_readers
 @pytest.mark.parametrize("pack", PACK)
 def test_a_cut_or_damaged_file_keeps_what_comes_before(pack: str, tmp_path: Path) -> None:
-    path, data = tmp_path / "t.json", trace_of(40_000)
+    path, data = tmp_path / "t.json", trace_of(20_000)
     packed = bytearray(PACK[pack](data))
     path.write_bytes(packed[: len(packed) // 2])
     blocks = Blocks(path)
@@ -117,14 +122,14 @@ def test_a_cut_or_damaged_file_keeps_what_comes_before(pack: str, tmp_path: Path
     assert loaded.quality.events in (kept.count(b'"ph"'), kept.count(b'"ph"') - 1)
     packed[len(packed) * 3 // 4 :] = b"\xff" * (len(packed) // 4)
     path.write_bytes(packed)
-    assert read_chrome_trace(path).quality.events > 10_000 and load_file_facts(path).damaged_compression
+    assert read_chrome_trace(path).quality.events > 5_000 and load_file_facts(path).damaged_compression
 
 
 def test_what_unpacks_without_bounds_is_read_in_blocks(tmp_path: Path) -> None:
-    """64 MB of zeros in a few kB: zstd itself has no bound on what one step makes."""
+    """Blocks by the hundred in a few kB: zstd itself has no bound on what one step makes."""
     path = tmp_path / "t.json"
     for pack in PACK.values():
-        path.write_bytes(pack(bytes(64 << 20)))
+        path.write_bytes(pack(bytes(16 << 20)))
         sizes = {len(block) for block in Blocks(path)}
         assert decompress.BLOCK_BYTES // 4 <= min(sizes) <= max(sizes) <= decompress.BLOCK_BYTES
 
@@ -256,6 +261,7 @@ def test_reports_of_nsight_are_told_by_their_name(tmp_path: Path) -> None:
     assert refused(tmp_path / "a.nsys-rep").startswith("a report of Nsight Systems or Nsight Compute; ")
 
 
+@both_readers
 @pytest.mark.parametrize("case", ["packed.json.zst", "packed_twice.json.gz"])
 def test_the_cases_are_read(case: str) -> None:
     loaded = read_chrome_trace(CASES / case)

@@ -20,18 +20,18 @@ pytestmark = pytest.mark.usefixtures("decoder_alone")
 
 
 def big_trace() -> TraceBuilder:
-    """Some 4 MB: regions, operators with shapes, launches, kernels, flows, metadata and string pids, interleaved."""
+    """Some 2 MB: regions, operators with shapes, launches, kernels, flows, metadata and string pids, interleaved."""
     trace = TraceBuilder()
     trace.events.append({"ph": "M", "name": "process_labels", "pid": 0, "tid": 0, "args": {"labels": "GPU 0"}})
-    for number in range(6000):
-        tid = 1 + number // 500
+    for number in range(3000):
+        tid = 1 + number // 250
         trace.region(f"region {number % 97}", 100 * number, 90, tid)
         trace.operator(f"aten::op{number % 31}", 100 * number + 1, 20, tid, **{"Input Dims": [[number % 7, 2], []]})
         trace.launch(number, 100 * number + 2, tid)
         trace.kernel(number, 100 * number + 30, 5.125, name=f"kernel<{number % 53}>", stream=7 + number % 3)
         flow = {"cat": "fwdbwd", "name": "fwdbwd", "id": number, "pid": 1, "tid": tid, "ts": 100 * number + 1}
         trace.events += [{"ph": "s", **flow}, {"ph": "f", **flow, "tid": 99}]
-        if number % 1000 == 0:
+        if number % 500 == 0:
             thread = {"ph": "M", "name": "thread_name", "pid": 1, "tid": tid, "args": {"name": f"worker {tid}"}}
             trace.events.append(thread)
             trace.span("Trace", "odd", 100 * number, 1, "Spans")["pid"] = "Spans"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -40,8 +41,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("path", real_traces(), ids=lambda path: "/".join(path.parts[-2:]))
-@pytest.mark.parametrize("blocks", [1, 64])
+@pytest.mark.parametrize(("path", "blocks"), list(zip(real_traces(), itertools.cycle([1, 64]), strict=False)))
 def test_what_is_spilled_equals_a_fresh_load(
     path: Path, blocks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
