@@ -84,7 +84,7 @@ print(file, int(status.partition("VmHWM:")[2].split()[0]) >> 10)
 SHARED_STACK = [s.frame("f" * 40, "a.py", i) for i in range(50_000)]
 LONG = "x" * 2_000_000
 HEAVY: dict[str, dict[str, Any]] = {
-    "regions of a hundred empty devices": snapshot(*([] for _ in range(100)), marks=MARKS[:20_000]),
+    "regions of thirty empty devices": snapshot(*([] for _ in range(30)), marks=MARKS[:20_000]),
     "regions that never close": snapshot([one(i) for i in range(500)], marks=NESTED),
     "regions that close in the order they opened": snapshot([one(i) for i in range(500)], marks=FIFO),
     "regions that were open": snapshot([one(i) for i in range(500)], marks=[{**m, "stage": "END"} for m in NESTED]),
