@@ -74,9 +74,7 @@ def out(low_ceilings: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
         late = "fp32: took longer than --timeout 1e-09 s while at: start."
         assert str(caught.value) == f"no row could be measured; {late} The rest is in {folder}."
         assert [row.status for row in read_ladder(folder).rows] == ["timeout", "timeout"]
-        patch.setattr(
-            ladder, "_process", lambda plan, row, show: (process if row.names else row_here)(plan, row, show)
-        )
+        patch.setattr(ladder, "_process", lambda plan, row, show: (process if row.names else row_here)(plan, row, show))
         returned, record = measure(out=folder, resume=True, traces=False)
     assert returned == folder and record == read_ladder(folder)
     return folder
