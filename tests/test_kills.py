@@ -29,7 +29,7 @@ from tests.builders import TraceBuilder
 KILLS = int(os.environ.get("PROFILER_KIT_KILLS", "0"))
 RUN = "from profiler_kit.cli import main; main()"
 # what a CPU can do is measured with small matrices: with those of a user it takes ten seconds
-LOW = "from profiler_kit.workload import ceilings as c; c._SECONDS, c._SIDE, c._COPY_BYTES = 0.0, {'cpu': 9}, {'cpu': 9}; "
+LOW = "from profiler_kit.workload import ceilings as c;c._SECONDS, c._SIDE, c._COPY_BYTES = 0, {'cpu': 9}, {'cpu': 9}; "
 MINE = "from torch import nn, rand\nmodel = lambda on: nn.Linear(9, 9)\nbatch = lambda n, on: rand(n, 9)\n"
 SMALL = ("--device", "cpu", "--warmup", "0", "--iterations", "1")
 
