@@ -199,10 +199,10 @@ def _is_large(path: Path) -> bool:
     return find_trace(TRACES, path) is not None
 
 
-def _make_room(newest: tuple[Stamp, ...]) -> None:
-    """Drop what was used longest ago; work under way stays."""
-    events = sum(one.events for one in _opened.values())
-    traces = sum(one.events > 0 for one in _opened.values())
+def _make_room(newest: tuple[Stamp, ...], coming: Path | None = None) -> None:
+    """Drop what was used longest ago; work under way stays. coming: a trace that is about to be loaded."""
+    events = sum(one.events for one in _opened.values()) + (0 if coming is None else _events_in(coming))
+    traces = sum(one.events > 0 for one in _opened.values()) + (coming is not None)
     for key, one in list(_opened.items()):
         if key == newest or (one.job is not None and not one.job.ended()):
             continue
@@ -210,6 +210,12 @@ def _make_room(newest: tuple[Stamp, ...]) -> None:
         if is_over or len(_opened) > MOST_RUNS:
             events, traces = events - one.events, traces - (one.events > 0)
             del _opened[key]
+
+
+def _events_in(trace: Path) -> int:
+    """About how many events a trace holds, from its size: some 40 bytes each where it is packed, else some 350."""
+    _, _, size = stamp(trace)
+    return size // (350 if trace.suffix == ".json" else 40)
 
 
 def run(folder: RunFolder) -> Run:
@@ -222,6 +228,7 @@ def opening(folder: RunFolder) -> Job[Trace]:
     opened = _open(folder)
     with _lock:
         if opened.job is None:
+            _make_room(next(key for key, one in _opened.items() if one is opened), folder.trace)
             opened.job = Job(str(folder.trace), opened.load)
         return opened.job
 
@@ -336,7 +343,7 @@ def _packed(timeline: Timeline) -> bytes:
 
 def _counters(folder: RunFolder) -> Iterator[Counter]:
     loaded = trace(folder)
-    yield from counters_of(loaded.queue_length(), loaded.gpu_events())
+    yield from counters_of(loaded.queue_length(), loaded.gpu_events(), loaded.columns.extra.get("occupancy"))
     if folder.memory is not None and folder.memory.stat().st_size <= MOST_SNAPSHOT_BYTES:
         found = run(folder).parts.memory.value()
         if found is not None:

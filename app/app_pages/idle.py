@@ -33,5 +33,5 @@ if len(longest):
     row = tables.pick_row(shown, f"gaps-{folder.key}", names=names, param="gap", rows=7) or 0
     start, dur = int(longest["start_ns"].iloc[row]), int(longest["dur_ns"].iloc[row])
     timeline_parts.show(folder, None, (start - dur // 2, start + dur + dur // 2))
-tables.section(folder, "idle")
+tables.section(folder, "idle", scope="all")
 tables.section(folder, "whatif")

@@ -7,6 +7,7 @@ import streamlit as st
 from app import cache, state
 from app.parts import overview_parts, region_parts, tables, timeline_parts, widgets
 from profiler_kit.findings.time import bound_by, missing_gpu, of_gpu, why_idle
+from profiler_kit.findings.work import of_table
 from profiler_kit.text import fmt_path
 
 folder = state.run()
@@ -33,4 +34,7 @@ region_parts.work(trace, path, selected)
 if on_gpu and (why := why_idle(cache.run(folder))) is not None:
     st.subheader(f"Why {of_gpu(trace)} was idle")
     st.markdown(widgets.sentence(why))
-    tables.show(tables.with_options(folder, "idle"), "idle")
+    idle = tables.with_options(folder, "idle", scope="all")
+    if (waits := of_table(idle)) is not None:
+        st.markdown(widgets.sentence(waits))
+    tables.show(idle, "idle")

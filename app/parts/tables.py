@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, Final, cast
 from urllib.parse import quote
 
@@ -73,16 +75,16 @@ def _last_picked(key: str, ticked: Sequence[int], clicked: Sequence[int]) -> int
     return row
 
 
-def with_options(folder: RunFolder, name: str) -> Filled:
-    """A declared table of the run, filled with the options that the reader sets here."""
-    return cache.table(folder, name, **options(every_table()[name]))
+def with_options(folder: RunFolder, name: str, **first: Value) -> Filled:
+    """A declared table of the run, filled with the options that the reader sets here; `first` are set at first."""
+    return cache.table(folder, name, **options(every_table()[name], first))
 
 
-def section(folder: RunFolder, name: str, *, rows: int = 12) -> None:
+def section(folder: RunFolder, name: str, *, rows: int = 12, **first: Value) -> None:
     """A declared table of the run below its title, with its options and what it says."""
     table = every_table()[name]
     st.subheader(table.heading, help=f"One row per {table.schema.row}.")
-    filled = with_options(folder, name)
+    filled = with_options(folder, name, **first)
     said = of_table(filled)
     if said is not None:
         st.markdown(widgets.sentence(said))
@@ -92,9 +94,13 @@ def section(folder: RunFolder, name: str, *, rows: int = 12) -> None:
     show(filled, name, rows=rows)
 
 
-def options(table: Table) -> dict[str, Value]:
+def options(table: Table, first: Mapping[str, Value] = MappingProxyType({})) -> dict[str, Value]:
     """What the reader sets, a widget for each of the table's options; kept in the address."""
-    options = [option for option in table.options if option.kind != "file"]
+    options = [
+        replace(option, default=first.get(option.name, option.default))
+        for option in table.options
+        if option.kind != "file"
+    ]
     if not options:
         return {}
     with st.container(horizontal=True, vertical_alignment="bottom"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Final, cast
 
 import pandas as pd
@@ -108,6 +109,16 @@ LAUNCHED_NOTHING: Final = Finding(
 )
 
 
+def host_waits(idle: pd.DataFrame) -> Finding | None:
+    """How much of the host-bound time is counted as synchronization-bound elsewhere. Takes IDLE_TOTALS, not empty."""
+    waited, whole = int(idle["synchronised_ns"].sum()), int(idle["idle_ns"].sum())
+    if not waited:
+        return None
+    share = fmt_percent(waited / whole, 0)
+    text = f"Of the host-bound time {fmt_ns(waited)} ({share} of all) are synchronization-bound: the host was waiting."
+    return Finding("host-waits", "table", say(text), evidence=Evidence("idle"), page="regions")
+
+
 def of_table(filled: Filled) -> Finding | None:
     """The sentence to show with a filled table; None where there is nothing to say."""
     if not len(filled):
@@ -120,5 +131,13 @@ def of_table(filled: Filled) -> Finding | None:
         first, *more = findings_of_job(filled.source)
         also = (one.sentence for one in more if one.kind == "ranks")  # what was left out is said when a job is opened
         return dataclasses.replace(first, details=(*first.details, *also))
-    said = {"launch_totals": launch_cost, "operators": longest_operator, "job_runs": of_runs}.get(filled.table.name)
+    said = _OF_FRAMES.get(filled.table.name)
     return said(filled.frame) if said is not None else None
+
+
+_OF_FRAMES: Final[Mapping[str, Callable[[pd.DataFrame], Finding | None]]] = {
+    "idle": host_waits,
+    "launch_totals": launch_cost,
+    "operators": longest_operator,
+    "job_runs": of_runs,
+}

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Final
+import re
+from typing import TYPE_CHECKING, Final
 
 from profiler_kit.analyses.gpu.kernels import KERNEL_GROUPS, KERNEL_ORIGINS, KERNEL_TOTALS
 from profiler_kit.table import Option, Table
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 REGION: Final = Option("region", None, "Only what this region launched, nested regions included.")
 BY: Final = Option("by", "name", "What makes a group.", "choice", ("name", "kind", "stream"))
 KEY: Final = Option("key", None, "Only this group; all of them where it is left out.")
+
+
+def _files(_: object, rows: pd.DataFrame) -> dict[str, list[str]]:
+    """Python functions without the folders of their files, so that the line can be read."""
+    return {"site": [re.sub(r"^.*[/\\\\](?=[^/\\\\]*\(\d+\): )", "", str(site)) for site in rows["site"]]}
+
 
 TABLES: Final = (
     Table(
@@ -43,6 +53,7 @@ TABLES: Final = (
         lambda trace, by, key: trace.kernel_origins(by, key),
         options=(BY, KEY),
         order=("path", "operator", "module", "site", "call", "sum_ns", "count"),
+        texts=_files,
         share_of="sum_ns",
         needs_gpu=True,
     ),

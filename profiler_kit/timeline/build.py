@@ -6,7 +6,7 @@ import heapq
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -214,7 +214,7 @@ def _gpu_regions(regions: pd.DataFrame, codes: Codes) -> Iterator[_Lane]:
         launched = regions.iloc[at]
         start = launched["gpu_start_ns"].to_numpy(np.int64)
         end = launched["gpu_end_ns"].to_numpy(np.int64)
-        code = codes.of("gpu_region", launched["name"], launched["path"])
+        code = codes.of("gpu_region", _numbered(launched), launched["path"])
         yield _Lane("Regions on GPUs", "gpu_region", -1, start, end - start, code, at)
 
 
@@ -281,7 +281,8 @@ def _host(
         ("Operators", "operator", operators),
         ("Launches", "launch", launches),
     )
-    code = {kind: codes.of(kind, frame["name"], frame["path"]) for _, kind, frame in kinds}
+    names = {kind: _numbered(frame) if kind == "region" else frame["name"] for _, kind, frame in kinds}
+    code = {kind: codes.of(kind, names[kind], frame["path"]) for _, kind, frame in kinds}
     size = 1 + max((int(frame["thread"].max()) for _, _, frame in kinds if len(frame)), default=-1)
     busy = np.zeros(size)  # of each thread: its regions and outermost operators, without either its launches
     for _, kind, frame in (kinds[0], kinds[2]) if len(bands) or len(operators) else kinds:
@@ -296,6 +297,12 @@ def _host(
                 depth = frame["depth"].to_numpy(np.int32)[at] if kind in _DEEP else None
                 label = f"{title}, {_thread_label(threads, thread)}"
                 yield _Lane(label, kind, thread, start, dur, code[kind][at], at, depth)
+
+
+def _numbered(regions: pd.DataFrame) -> pd.Series[Any]:
+    """Names of regions, of steps with their number, as the trace writes them."""
+    names = regions["name"].astype(object)
+    return names.where(regions["step"].isna(), names + "#" + regions["step"].astype(object).astype(str))
 
 
 def _thread_label(threads: pd.DataFrame, thread: int) -> str:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from profiler_kit.analyses.gpu.launches import QUEUE_LENGTH
 from profiler_kit.attribute.frames import GPU_EVENTS
+from profiler_kit.load.trace.columns import TextColumn
 from profiler_kit.text import fmt_bytes, fmt_count
 from profiler_kit.timeline.build import Codes, Layout
 from profiler_kit.timeline.index import Ints, Level, Timeline, Track
@@ -25,8 +26,13 @@ class Counter:
     most: str
 
 
-def counters_of(queue: pd.DataFrame, gpu_events: pd.DataFrame) -> Iterator[Counter]:
-    """From QUEUE_LENGTH and GPU_EVENTS: the queue of each stream, and the kernels that communicate at once."""
+def counters_of(
+    queue: pd.DataFrame, gpu_events: pd.DataFrame, occupancy: TextColumn | None = None
+) -> Iterator[Counter]:
+    """From QUEUE_LENGTH and GPU_EVENTS: the queue of each stream, and the kernels that communicate at once.
+
+    occupancy: what Kineto estimates of kernels, in percent, by the number of the event.
+    """
     QUEUE_LENGTH.check(queue)
     GPU_EVENTS.check(gpu_events)
     several = len(queue[["process", "device"]].drop_duplicates()) > 1
@@ -38,10 +44,23 @@ def counters_of(queue: pd.DataFrame, gpu_events: pd.DataFrame) -> Iterator[Count
     mine = gpu_events[gpu_events["communication"].notna()]
     if len(mine):
         start, dur = (mine[name].to_numpy(np.int64) for name in ("start_ns", "dur_ns"))
-        time = np.concatenate((start, start + dur))
-        order = np.argsort(time, kind="stable")
-        running = np.cumsum(np.repeat((1, -1), len(mine))[order])
-        yield Counter("Communication", time[order], running, f"{fmt_count(int(running.max()))} kernels at once")
+        time, running = _running(start, dur, np.ones(len(mine), np.int64))
+        yield Counter("Communication", time, running, f"{fmt_count(int(running.max()))} kernels at once")
+    if occupancy is not None and len(gpu_events):
+        told = np.array([int(text[:4]) if text.isdecimal() else 0 for text in occupancy.values], dtype=np.int64)
+        start, dur, event = (gpu_events[name].to_numpy(np.int64) for name in ("start_ns", "dur_ns", "event"))
+        time, together = _running(start, dur, np.minimum(told, 100)[occupancy.codes[event]])
+        filled = np.minimum(together, 100)
+        yield Counter("Estimated occupancy", time, filled, f"{int(filled.max())} %")
+
+
+def _running(start: Ints, dur: Ints, value: Ints) -> tuple[Ints, Ints]:
+    """When what runs changes, and the values of all that runs from then on, added up."""
+    time = np.concatenate((start, start + dur))
+    order = np.argsort(time, kind="stable")
+    time, running = time[order], np.cumsum(np.concatenate((value, -value))[order])
+    last = np.append(time[1:] != time[:-1], True)  # of changes at once: what ends there does not run beside what begins
+    return time[last], running[last]
 
 
 def memory_counters(memory: pd.DataFrame, base_ns: int) -> Iterator[Counter]:

@@ -261,3 +261,20 @@ def test_a_timeline_comes_back_from_its_file(tmp_path: Path) -> None:
         file.write_bytes(damaged)
         with pytest.raises(NotOurs):
             read_file(file, TIMELINES, stamp)
+
+
+def test_occupancy_is_a_lane_of_what_runs_at_once_and_steps_bear_their_number(tmp_path: Path) -> None:
+    trace = TraceBuilder()
+    trace.region("ProfilerStep#12", 0, 60)
+    said = [(10, 40), (15, 35), (20, 50), (40, "lots"), (50, None)]
+    for number, (start, percent) in enumerate(said):
+        kernel = trace.kernel(None, start, 10, stream=number)
+        if percent is not None:
+            kernel["args"]["est. achieved occupancy %"] = percent
+    loaded = load_trace(trace.write(tmp_path / "t.json"), arguments=("occupancy",))
+    frames = (loaded.gpu_events(), loaded.region_instances(), loaded.operators(), loaded.launch_calls())
+    assert ("region", "ProfilerStep#12", ("ProfilerStep",)) in build_timeline(*frames, loaded.threads).labels
+    (lane,) = counters_of(loaded.queue_length(), loaded.gpu_events(), loaded.columns.extra["occupancy"])
+    value = dict(zip(lane.time_ns.tolist(), lane.value.tolist(), strict=True))  # the last one at a time
+    assert (lane.label, lane.most) == ("Estimated occupancy", "85 %")
+    assert [value[at * 1000] for at in (10, 15, 20, 25, 30, 40, 50, 60)] == [40, 75, 85, 50, 0, 0, 0, 0]

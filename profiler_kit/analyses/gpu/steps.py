@@ -33,14 +33,14 @@ STEPS: Final = Schema(
         "tokens": Column("Int64", "Tokens that it works on, of LLM serving.", show="varied"),
         "sequences": Column("Int64", "Requests that it works on, of LLM serving.", show="varied"),
         "start_ns": Column("int64", show="never"),
-        "wall_ns": Column("int64", "Time on the host."),
+        "wall_ns": Column("int64", "Time on the host.", "host"),
         "median_share": Column("float64", "Its time over that of the median step of its kind.", "of median"),
         "outlier": Column(
             "bool", "Longer than the third quartile of its kind by 1.5 interquartile ranges, and 5 % above its median."
         ),
         "gpu_events": Column("int64"),
-        "busy_ns": Column("int64"),
-        "idle_ns": Column("int64", "From the first start to the last end of what it launched, less busy."),
+        "busy_ns": Column("int64", label="GPU busy"),
+        "idle_ns": Column("int64", "From the first start to the last end of what it launched, less busy.", "GPU idle"),
         "more_idle_ns": Column("int64", "Idle beyond the median step of its kind."),
         "region": Column("str", "The region whose GPU time exceeds that of its median step most, innermost."),
         "region_ns": Column("int64", "By how much.", "more"),
