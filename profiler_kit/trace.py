@@ -585,7 +585,7 @@ class Trace:
     @kept
     def compiled_regions(self) -> pd.DataFrame:
         """COMPILED_REGIONS: functions that torch.compile compiled, and recompiled."""
-        return compiled_regions(self.operator_work())
+        return compiled_regions(self.operator_work(), self.operators(), self.region_instances())
 
     @kept
     def graph_breaks(self) -> pd.DataFrame:

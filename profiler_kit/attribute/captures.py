@@ -300,7 +300,7 @@ def _by_name(token: I64, kind: I64, stretch: _Stretch, given: bool) -> list[tupl
     if not given and len(token) < _LEAST_OWN:
         return []
     begins: dict[int, int] = {}
-    for gram in (_GRAM, _GRAM // 2, 2) if given else (_GRAM,):
+    for gram in (_GRAM, _GRAM // 2, 2 if len(token) > 1 else 1) if given else (_GRAM,):
         if begins or gram > min(len(token), len(stretch.token)):
             continue
         wanted, there = _grams(token, gram), _grams(stretch.token, gram)
@@ -311,6 +311,8 @@ def _by_name(token: I64, kind: I64, stretch: _Stretch, given: bool) -> list[tupl
             for place in order[low[at] : high[at]].tolist():
                 begins[place - at] = begins.get(place - at, 0) + 1
     found = []
+    if len(token) == 1 and len(begins) > _TRIED:  # too many to compare what each says
+        return []
     for begin in sorted(begins, key=lambda begin: (-begins[begin], begin))[:_TRIED]:
         pairs = _filled(*_walk(token, stretch.token, begin), kind, stretch.kind, _OTHERS)
         if given or len(pairs[0]) >= _LEAST_SHARE * len(token):

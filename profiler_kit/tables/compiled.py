@@ -19,7 +19,7 @@ TABLES: Final = (
         lambda trace: trace.compiled_regions(),
         command="compiled",
         by="region",
-        host=("frame", "recompile", "calls", "host_ns"),
+        host=("frame", "recompile", "calls", "host_ns", "own_ns", "compile_ns"),
     ),
     Table(
         "triton_kernels",

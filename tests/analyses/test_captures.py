@@ -148,6 +148,15 @@ def test_gaps_on_either_side_are_tolerated(tmp_path: Path) -> None:
     assert of_replays(found) == [*pairs(NET[:2]), ("extra", None), *pairs(NET[2:])]
 
 
+def test_a_graph_of_one_kernel_is_known_where_all_of_its_name_say_the_same(tmp_path: Path) -> None:
+    for name, (kernel, operator) in {"one": ("cast", "aten::to"), "two": ("gemm", None)}.items():
+        other, trace = TraceBuilder(), TraceBuilder()
+        eager(other, (("aten::to", "cast"), ("aten::mm", "gemm"), ("aten::addmm", "gemm"), ("aten::to", "cast")))
+        replays(trace, [kernel], 1)
+        found = written(trace, tmp_path / f"{name}.json", [other.write(tmp_path / f"{name}-other.json")])
+        assert of_replays(found) == [(kernel, operator)]
+
+
 def test_another_kernel_in_the_same_place_is_of_the_same_operator(tmp_path: Path) -> None:
     """A library may choose another kernel in a capture."""
     other, trace = TraceBuilder(), TraceBuilder()
@@ -235,6 +244,36 @@ def test_a_real_capture_on_two_streams_is_not_guessed_at() -> None:
     graphs = trace.replayed_graphs()
     assert graphs["launches"].tolist() == [1, 2] and graphs["matched"].tolist() == [0, 0]
     assert not trace.kernel_details()["captured"].any()
+
+
+RUNS: dict[str, tuple[list[tuple[int, int, float]], int]] = {  # replays, kernels, known of each graph; GPU events
+    "graphed": ([(2, 43, 1.0)], 90),
+    "reduce": ([(2, 42, 1.0), (2, 1, 1.0)], 88),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_that_was_captured_by_this_product_knows_the_operators_of_its_replays(name: str) -> None:
+    """A transformer of four layers, as one graph of ours and as those that torch.compile recorded."""
+    graphs, events = RUNS[name]
+    trace = load_trace(Path(__file__).parents[1] / "golden" / f"graph_run_{name}" / "trace.json.gz")
+    found = trace.replayed_graphs()
+    assert list(found[["launches", "gpu_events", "matched"]].itertuples(index=False, name=None)) == graphs
+    assert set(found["how"]) == {"one by one"} and set(found["capture"]) == {"graph_trace.json.gz"}
+    details = trace.kernel_details()
+    assert len(details) == events and details["operator"].notna().all()
+    replayed = details[details["captured"]]
+    assert len(replayed) == sum(launches * kernels for launches, kernels, _ in graphs)
+    assert replayed["module"].notna().all()
+    roofline = trace.roofline()
+    assert roofline["gpu_ns"].sum() == details["dur_ns"].sum()
+    products = roofline[roofline["category"] == "matrix product"]
+    layer = 2 * 512 * 128 * (384 + 128 + 512 + 512) + 512 * (384 + 128 + 512 + 128)  # 8 x 64 tokens of 128
+    head = 2 * 512 * 128 * 1000 + 512 * 1000
+    assert int(products["flops"].sum()) == 2 * (4 * layer + head)
+    attention = roofline[roofline["category"] == "attention"]
+    assert int(attention["count"].sum()) == 2 * 4
+    assert int(attention["flops"].sum()) == 2 * 4 * (4 * 8 * 4 * 64 * 64 * 32)
 
 
 @pytest.mark.parametrize("missing", [0, 1, 5, 47])

@@ -32,10 +32,37 @@ def a_step(tmp_path: Path) -> Trace:
 def test_what_was_compiled_and_recompiled(tmp_path: Path) -> None:
     found = a_step(tmp_path).compiled_regions()
     assert found.to_numpy().tolist() == [
-        [0, 0, 1, 50_000, 1, 10_000],
-        [0, 1, 2, 100_000, 2, 20_000],
-        [1, 0, 1, 50_000, 1, 10_000],
+        [0, 0, 1, 50_000, 1, 10_000, 50_000, 0],
+        [0, 1, 2, 100_000, 2, 20_000, 100_000, 0],
+        [1, 0, 1, 50_000, 1, 10_000, 50_000, 0],
     ]
+
+
+def test_time_inside_is_told_apart_in_a_real_recording_of_recompiling() -> None:
+    """Three parts of a function between two breaks, each inside the one before, compiled anew for two other shapes."""
+    found = load_trace(GOLDEN / "compiled_recompiles_h200.json.gz").compiled_regions().set_index(["frame", "recompile"])
+    assert found["calls"].to_dict() == {(f, r): 3 if r == 1 else 2 for f in range(3) for r in (1, 2)}
+    assert (found["compile_ns"] > 50e6).all() and (found["own_ns"] < 5e6).all()
+    for number in (1, 2):
+        for frame in (0, 1):
+            outer, inner = found.loc[(frame, number)], found.loc[(frame + 1, number)]
+            assert outer["own_ns"] == outer["host_ns"] - inner["host_ns"] - inner["compile_ns"]
+        assert inner["own_ns"] == inner["host_ns"]
+
+
+def test_a_real_recording_of_graph_breaks() -> None:
+    trace = load_trace(GOLDEN / "compiled_breaks_h200.json.gz")
+    found = trace.graph_breaks()
+    # the line after torch._dynamo.graph_break(), and that of .item(), both of make_captures.py
+    assert found[["file", "function", "line", "calls"]].to_numpy().tolist() == [
+        ["make_captures.py", "forward", 184, 3],
+        ["make_captures.py", "forward", 186, 3],
+    ]
+    regions = trace.compiled_regions()
+    assert regions["calls"].sum() == 9 and not regions["compile_ns"].any()
+    outermost = regions[regions["frame"] == 0]
+    assert outermost["gpu_events"].sum() == len(trace.gpu_events())
+    assert trace.triton_kernels()["called_from"].str.endswith(": call").all()
 
 
 def test_where_the_graph_broke(tmp_path: Path) -> None:

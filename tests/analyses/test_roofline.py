@@ -377,6 +377,11 @@ def test_work_belongs_to_the_outermost_operator_with_a_model_for_it_all(tmp_path
         ("void pytorch_flash::flash_bwd_dq_dk_dv_loop", "kernel", "attention backward"),
         ("void at::native::vectorized_elementwise_kernel<4>", "kernel", "elementwise"),
         ("triton_red_fused_native_layer_norm_0", "kernel", "norm"),
+        # made of all in its part of the graph, it computes no product itself
+        ("triton_poi_fused_convolution_0", "kernel", "elementwise"),
+        ("triton_poi_fused_addmm_gelu_view_3", "kernel", "elementwise"),
+        ("triton_red_fused__scaled_dot_product_flash_attention_mean_1", "kernel", "reduction"),
+        ("triton_tem_fused_mm_0", "kernel", "matrix product"),
         ("void at::native::reduce_kernel<512>", "kernel", "reduction"),
         ("xyz", "kernel", "other"),
     ],

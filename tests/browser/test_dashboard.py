@@ -316,6 +316,33 @@ def test_a_click_on_spans_too_short_to_see_selects_the_longest(page: Page, crowd
     assert last - first == 500  # a kernel of 500 ns, of 20,000
 
 
+def shares(page: Page) -> dict[str, float]:
+    """How much of the icicle's width each of its boxes has that is drawn."""
+    found: list[list[float]] = page.evaluate("""() => {
+        const whole = document.querySelector('.iciclelayer').getBoundingClientRect().width;
+        return [...document.querySelectorAll('.iciclelayer .slice')]
+            .map(box => [box.querySelector('text')?.textContent, box.getBoundingClientRect().width / whole]);
+    }""")
+    return {str(name): round(share, 1) for name, share in found if name}
+
+
+@pytest.mark.parametrize(
+    "where", ["tables?run=gpu&table=call_tree", "compare?run=gpu&with=bare.json.gz&view=Call+tree"]
+)
+def test_a_click_on_an_icicle_zooms_and_another_goes_back(page: Page, url: str, where: str) -> None:
+    page.goto(f"{url}/{where}")
+    settle(page)
+    expect(page.locator(".iciclelayer .slice").first).to_be_visible()
+    whole = {"timed region": 1, "image encoder": 0.9, "mask decoder": 0.1, "aten::linear": 0.9, "upsample": 0.1}
+    whole |= {"gemm": 0.6, "softmax": 0.3}
+    becomes(page, lambda: shares(page), whole)
+    box = page.locator(".iciclelayer .slice", has_text="image encoder").first
+    box.click()
+    becomes(page, lambda: shares(page), {"image encoder": 1, "aten::linear": 1, "gemm": 0.7, "softmax": 0.3})
+    box.click()
+    becomes(page, lambda: shares(page), whole)
+
+
 def test_files_download_and_the_memory_page_opens(page: Page, url: str, tmp_path: Path) -> None:
     page.goto(f"{url}/memory?run=gpu")
     settle(page)

@@ -20,7 +20,7 @@ _PROJECT = re.compile(r".*/(?=(?:profiler_kit|tests|benchmarks)/)")
 def shorten(path: Path) -> None:
     """Rewrite a .pickle, a .json.gz, or those of a folder."""
     if path.is_dir():
-        for name in ("memory.pickle", "memory_trace.json.gz", "trace.json.gz"):
+        for name in ("memory.pickle", "memory_trace.json.gz", "graph_trace.json.gz", "trace.json.gz"):
             if (path / name).is_file():
                 shorten(path / name)
     elif path.suffix == ".pickle":

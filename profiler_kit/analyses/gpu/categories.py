@@ -67,6 +67,8 @@ _KERNELS: Final = (
     ("reduction", r"reduce_kernel|softmax|triton_(red|per)_|_reduce|cub::.*Reduce|Scan"),
     ("elementwise", r"elementwise|triton_poi_|multi_tensor_apply|distribution_|fused_dropout|act_and_mul|rotary"),
 )  # fmt: skip
+MATRIX: Final = frozenset(("matrix product", ATTENTION, ATTENTION_BACKWARD, "convolution"))
+_FUSED: Final = re.compile(r"triton_(poi|red|per|for)_fused")  # pointwise, reductions, several of them
 _NAMED: Final = {
     kind: [(category, re.compile(pattern)) for category, pattern in rules]
     for kind, rules in (("operator", _OPERATORS), ("kernel", _KERNELS))
@@ -79,7 +81,10 @@ def category_of(name: str, kind: str) -> str:
     if kind == "operator" and communicates(name):
         return COMMUNICATION
     short = name.rpartition("::")[2].removesuffix("_") if kind == "operator" else name
-    found = next((category for category, pattern in _NAMED[kind] if pattern.search(short)), OTHER)
+    rules = _NAMED[kind]
+    if _FUSED.match(name):  # its name lists all that is in its part of the graph: what it only copies for, too
+        rules = [rule for rule in rules if rule[0] not in MATRIX]
+    found = next((category for category, pattern in rules if pattern.search(short)), OTHER)
     return ATTENTION_BACKWARD if found == ATTENTION and BACKWARD.search(name) else found
 
 

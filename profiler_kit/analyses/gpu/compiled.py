@@ -6,15 +6,20 @@ import re
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.analyses.gpu.operators import OPERATOR_WORK
-from profiler_kit.attribute.frames import KERNEL_DETAILS
+from profiler_kit.attribute.frames import KERNEL_DETAILS, OPERATORS, REGION_INSTANCES
+from profiler_kit.load.integers import I64
 from profiler_kit.load.trace.columns import EventColumns, TextColumn
 from profiler_kit.schema import Column, Schema
 
 FILE: Final = "kernel_file"  # the argument of a Triton kernel's operator
 _REGION: Final = re.compile(r"Torch-Compiled Region: (\d+)/(\d+)")
+# torch 2.6 on: the compiling of a function is an operator, and a region right inside says of which
+_COMPILING: Final = "entire_frame_compile"
+_COMPILED: Final = re.compile(rf"{_COMPILING}_data: .*compile_id=(\d+)/(\d+)")
 _RESUMED: Final = re.compile(r"(?:(.*)\(\d+\): )?torch_dynamo_resume_in_(.+)_at_(\d+)")
 
 COMPILED_REGIONS: Final = Schema(
@@ -27,6 +32,8 @@ COMPILED_REGIONS: Final = Schema(
         "host_ns": Column("int64"),
         "gpu_events": Column("int64", "GPU events launched in it."),
         "gpu_ns": Column("int64", "Their durations added up."),
+        "own_ns": Column("int64", "Host time without the compiled functions and the compiling inside it.", "host, own"),
+        "compile_ns": Column("int64", "Host time of its compiling, where that was recorded.", "compiling"),
     },
 )
 GRAPH_BREAKS: Final = Schema(
@@ -55,15 +62,51 @@ TRITON_KERNELS: Final = Schema(
 )
 
 
-def compiled_regions(work: pd.DataFrame) -> pd.DataFrame:
-    """OPERATOR_WORK -> COMPILED_REGIONS. Empty in, empty out."""
+def compiled_regions(work: pd.DataFrame, operators: pd.DataFrame, instances: pd.DataFrame) -> pd.DataFrame:
+    """OPERATOR_WORK, OPERATORS, REGION_INSTANCES -> COMPILED_REGIONS. Empty in, empty out."""
+    operators = OPERATORS.check(operators)
+    names = operators["name"].cat.categories
+    regions = {name: numbers for name in names if (numbers := _numbers(_REGION, name)) is not None}
+    own = _without_nested(operators, operators["name"].isin([*regions, _COMPILING]).to_numpy())
+    compiling = _compiling(operators[(operators["name"] == _COMPILING).to_numpy()], REGION_INSTANCES.check(instances))
     rows = []
     for row in OPERATOR_WORK.check(work).to_dict("records"):
-        found = _REGION.fullmatch(row["name"])
-        if found:
-            numbers = (row[name] for name in ("calls", "host_ns", "nested_gpu_events", "nested_gpu_ns"))
-            rows.append((int(found[1]), int(found[2]), *numbers))
+        numbers = regions.get(row["name"])
+        if numbers is not None:
+            counts = (row[name] for name in ("calls", "host_ns", "nested_gpu_events", "nested_gpu_ns"))
+            mine = int(own[(operators["name"] == row["name"]).to_numpy()].sum())
+            rows.append((*numbers, *counts, mine, compiling.get(numbers, 0)))
     return COMPILED_REGIONS.of(sorted(rows))
+
+
+def _numbers(pattern: re.Pattern[str], name: str) -> tuple[int, int] | None:
+    found = pattern.fullmatch(name)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def _without_nested(operators: pd.DataFrame, counted: npt.NDArray[np.bool_]) -> I64:
+    """Host time of each of the operators that count, less that of those right inside it that do too."""
+    dur, parent = operators["dur_ns"].to_numpy(), operators["parent"].fillna(-1).to_numpy(dtype=np.int64)
+    own: I64 = dur.copy()
+    for row in np.flatnonzero(counted).tolist():
+        above = parent[row]
+        while above >= 0 and not counted[above]:
+            above = parent[above]
+        if above >= 0:
+            own[above] -= dur[row]
+    return own
+
+
+def _compiling(calls: pd.DataFrame, instances: pd.DataFrame) -> dict[tuple[int, int], int]:
+    """Host time of compiling by frame and recompile: each region that says these is of the last call before it."""
+    found: dict[tuple[int, int], int] = {}
+    instances = instances[instances["name"].str.startswith(_COMPILING).to_numpy(dtype=bool)]
+    for name, thread, start in zip(*(instances[column] for column in ("name", "thread", "start_ns")), strict=True):
+        numbers = _numbers(_COMPILED, name)
+        if numbers is not None:
+            mine = calls[(calls["thread"] == thread).to_numpy() & (calls["start_ns"] <= start).to_numpy()]
+            found[numbers] = found.get(numbers, 0) + int(mine["dur_ns"].tail(1).sum())
+    return found
 
 
 def graph_breaks(columns: EventColumns) -> pd.DataFrame:

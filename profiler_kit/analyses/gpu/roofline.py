@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from profiler_kit.analyses.gpu.categories import COPY, event_categories, owners
+from profiler_kit.analyses.gpu.categories import COPY, MATRIX, event_categories, owners
 from profiler_kit.analyses.gpu.operator_models import OF_STEP, Call, Unrecorded, Work, model_of
 from profiler_kit.analyses.gpu.operators import NO_LAUNCH, NO_OPERATOR
 from profiler_kit.analyses.gpu.peaks import Peaks, peak_dtype
@@ -26,7 +26,6 @@ F64 = npt.NDArray[np.float64]
 By = Literal["kernel", "module", "region", "step"]
 
 ARGUMENTS: Final = ("input_dims", "input_type", "concrete_inputs")
-MATRIX: Final = frozenset(("matrix product", "attention", "attention backward", "convolution"))
 COMPUTE, MEMORY = "compute", "memory"
 NO_MODEL, NO_SHAPES, UNFIT, NO_DTYPE = "no model", "no shapes recorded", "shapes do not fit", "unknown dtype"
 NO_LENGTHS: Final = "no lengths recorded"

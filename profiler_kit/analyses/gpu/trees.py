@@ -147,7 +147,14 @@ def _framed(schema: Schema, rows: Mapping[Path, list[Any]], sort: int) -> pd.Dat
 def depth_first(size: Mapping[Path, float]) -> list[Path]:
     """Each path behind what it is in, siblings by their size, largest first."""
 
-    def place(path: Path) -> list[tuple[float, str]]:
-        return [(-size[path[:depth]], path[depth - 1]) for depth in range(1, len(path) + 1)]
-
-    return sorted(size, key=place)
+    inside: dict[Path, list[Path]] = {}
+    for path in size:
+        inside.setdefault(path[:-1], []).append(path)
+    found: list[Path] = []
+    waiting: list[Path] = [()]
+    while waiting:
+        path = waiting.pop()
+        if path:
+            found.append(path)
+        waiting += sorted(inside.get(path, ()), key=lambda one: (-size[one], one[-1]), reverse=True)
+    return found
