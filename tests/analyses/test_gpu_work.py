@@ -297,6 +297,34 @@ def test_a_placeholder_is_no_time(first: float, at: float, dur: float, untimed: 
     assert (found["gpu_timeline"]["total_ns"] == 10_000, found["quality"]["untimed_gpu_events"]) == (untimed, untimed)
 
 
+@pytest.mark.parametrize(
+    ("value", "untimed", "impossible"),
+    [
+        ({"dur": -1}, 1, 0),
+        ({"dur": None}, 1, 0),
+        ({"dur": "N/A"}, 1, 0),
+        ({"ts": None}, 1, 0),
+        ({"dur": -0.001, "cat": "Memcpy"}, 1, 0),
+        ({"dur": 1e19, "cat": "gpu_memset"}, 0, 1),
+        ({"dur": -1, "cat": "cpu_op"}, 0, 0),
+    ],
+)
+def test_gpu_work_without_a_time_is_not_lost(
+    value: dict[str, object], untimed: int, impossible: int, tmp_path: Path
+) -> None:
+    trace = TraceBuilder()
+    for number in (1, 2):
+        trace.launch(number, 10 * number)
+        trace.kernel(number, 10 * number + 5, 4)
+    trace.events[-1] |= value
+    found = load_trace(trace.write(tmp_path / "t.json")).summary()
+    quality = found["quality"]
+    assert (quality["untimed_gpu_events"], quality["impossible_durations"]) == (untimed, impossible)
+    assert quality["dropped_events"] == 1 - untimed - impossible
+    assert (found["gpu_timeline"]["total_ns"], found["gpu_timeline"]["busy_ns"]) == (4_000, 4_000)
+
+
+
 def test_a_duration_of_years_is_impossible_also_at_the_end_of_a_stream(tmp_path: Path) -> None:
     trace = TraceBuilder()
     launched(trace, 1, 100, 10)

@@ -31,6 +31,7 @@ SHAPES: Final = frozenset({"input_dims", "input_strides", "Input Dims", "Input S
 NEWER: Final = frozenset({"user_annotation", "python_function"})  # these never had the older `external id`
 FLOAT_EXACT_US: Final = float(1 << 43)  # above this a float no longer tells three decimals apart
 LAST_NS: Final = 1 << 62  # leaves room for start + duration in 64 bits
+AGE_US: Final = 1e12  # days: no duration of GPU work that is believed
 # How to take each integer argument of many: written out, since a list comprehension that names its attribute takes half
 # the time of attrgetter.
 _TAKE: Final[dict[str, Callable[[list[Arguments]], list[Any]]]] = {
@@ -151,9 +152,14 @@ class ColumnBuilder:
 
     def _add_spans(self, events: list[Event], start: I64, start_ok: npt.NDArray[np.bool_]) -> None:
         dur_us = np.fromiter([e.dur for e in events], np.float64, len(events))
-        # leave out what has no time, or an impossible one, and count it
         ok = start_ok & (dur_us >= 0) & (dur_us < LAST_NS / 1000)  # NaN fails both
         if not ok.all():
+            # GPU work is kept: without a time as CUPTI itself writes that, with 0 for both; too long a one as an age
+            work = ~ok & [is_gpu_work(current(event.cat)) for event in events]
+            long = work & start_ok & (dur_us > 0)
+            start, dur_us = np.where(work & ~long, 0, start), np.where(work, np.where(long, AGE_US, 0.0), dur_us)
+            ok |= work
+            # leave out what else has no time, or an impossible one, and count it
             self.dropped += int((~ok).sum())
             events = [event for event, good in zip(events, ok.tolist(), strict=True) if good]
             start, dur_us = start[ok], dur_us[ok]

@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from profiler_kit.load.trace.categories import current, is_gpu_work
 from profiler_kit.load.trace.column_builder import LAST_NS, ColumnBuilder, text_to_ns
 from profiler_kit.load.trace.decode import NOT_JSON, Decoders, Event
 from profiler_kit.load.trace.decompress import BLOCK_BYTES
@@ -363,10 +364,11 @@ class EventStream:
 
 
 def _of_no_use(event: Event) -> bool:
-    """Whether the builder drops the event: not an object with a phase, or a span without a time."""
+    """Whether the builder drops the event: not an object with a phase, or a span without a time that is no GPU work."""
     if event.ph != "X":
         return event.ph == ""
-    return not 0 <= event.dur < LAST_NS / 1000 or text_to_ns(bytes(event.ts)) is None
+    timed = 0 <= event.dur < LAST_NS / 1000 and text_to_ns(bytes(event.ts)) is not None
+    return not (timed or is_gpu_work(current(event.cat)))
 
 
 def _cuts(pending: bytearray) -> Iterator[int]:

@@ -19,7 +19,14 @@ import numpy.typing as npt
 
 from profiler_kit.errors import OptionError
 from profiler_kit.load.integers import MISSING
-from profiler_kit.load.trace.categories import ASYNCHRONOUS, DEVICE_ARROWS, OLD_FLOWS
+from profiler_kit.load.trace.categories import (
+    ASYNCHRONOUS,
+    DEVICE_ARROWS,
+    GPU_WORK,
+    OLD_CATEGORIES,
+    OLD_FLOWS,
+    is_gpu_work,
+)
 from profiler_kit.load.trace.column_builder import (
     DEVICE,
     FORWARD,
@@ -49,11 +56,13 @@ _PHASES: Final = (
     | dict.fromkeys(("M", "B", "E", _NO_PHASE), _ASIDE)
     | dict.fromkeys({*"iICt", *ASYNCHRONOUS, _OTHER_PHASE}, _COUNTED)
 )
-_KINDS: Final = {FORWARD: 2, DEVICE: 3}  # of arrows
-_ARROWS: Final = (  # of each category of flows
-    {"ac2g": 1, FORWARD: _KINDS[FORWARD]}
-    | {old: 1 if new == "ac2g" else _KINDS[FORWARD] for old, new in OLD_FLOWS.items()}
+_WORK, _LAUNCH = 1, 2
+_KINDS: Final = {FORWARD: 3, DEVICE: 4}  # of arrows
+_ARROWS: Final = (  # of each category of flows, and of GPU work
+    {"ac2g": _LAUNCH, FORWARD: _KINDS[FORWARD]}
+    | {old: _LAUNCH if new == "ac2g" else _KINDS[FORWARD] for old, new in OLD_FLOWS.items()}
     | dict.fromkeys(DEVICE_ARROWS, _KINDS[DEVICE])
+    | dict.fromkeys((*GPU_WORK, *(old for old, new in OLD_CATEGORIES.items() if is_gpu_work(new))), _WORK)
 )
 _EVENT_KEYS: Final = frozenset({"ph", "cat", "name", "pid", "tid", "ts", "dur", "id", "args"})
 _OLDER_ID: Final = "older_external_id"

@@ -31,7 +31,7 @@ enum phase { UNKNOWN, COUNTED, SPAN, FLOW, ASIDE };
 /* What an argument may be beside an integer; or what it is instead: a text nobody wants, any value, a text of which
  * only matters that it is there. OLDER: counts where its newer key is missing. FIXED: no fraction. */
 enum kind { NULLS = 1, TEXTS = 2, ONLY_TEXT = 4, AS_WRITTEN = 8, FLAG = 16, OLDER = 32, FIXED = 64 };
-enum arrow { NO_ARROW, LAUNCH, OTHER_ARROWS };  /* of launches only the ids of their starts are kept */
+enum arrow { NO_ARROW, GPU_WORK, LAUNCH, OTHER_ARROWS }; /* of launches only the ids of their starts are kept */
 enum { NAMES, CATEGORIES, THREADS, TABLES };    /* the tables of the texts follow */
 enum { MOST_INTEGERS = 16, MOST_TEXTS = 48, MOST_WANTED = 72, MOST_ARROWS = 16, LONGEST_KEY = 63 };
 enum { OTHER = 1 }; /* what stands for a phase of several letters */
@@ -355,18 +355,34 @@ INLINE bool thread_of(struct scanner *s, struct text pid, struct text tid, int32
     return *code >= 0;
 }
 
+/* What the caller said of a category. */
+static int64_t meaning(const struct scanner *s, struct text category)
+{
+    for (int i = 0; i < s->flows; i++)
+        if (same(category, s->arrows[i].key, s->arrows[i].length))
+            return s->arrows[i].kind;
+    return NO_ARROW;
+}
+
 static bool span(struct scanner *s, int64_t start)
 {
     const struct event *e = &s->e;
     int64_t row = s->rows, duration = 0;
     bool none = !e->duration.digits || (e->duration.minus && e->duration.value);
     if (none || !e->start.digits) { /* without a time, or with an impossible one */
-        s->useless++;
+        bool work = meaning(s, e->category) == GPU_WORK; /* kept, with 0 for both */
+        if (!work && memchr(e->category.start, '\\', e->category.length))
+            return false;
+        s->useless += !work;
         /* A start that is missing makes the decoder read the block's times as decimals, and those of all that follow. */
         s->large |= !e->start.digits && !e->start.is_null;
-        return none || to_ns(&e->duration, &duration);
+        if (!work)
+            return none || to_ns(&e->duration, &duration);
+        start = duration = 0;
+    } else if (!to_ns(&e->duration, &duration) || duration >= FLOAT_EXACT_NS) {
+        return false;
     }
-    if (!to_ns(&e->duration, &duration) || duration >= FLOAT_EXACT_NS || !thread_of(s, e->pid, e->tid, &s->thread[row]))
+    if (!thread_of(s, e->pid, e->tid, &s->thread[row]))
         return false;
     s->start[row] = start;
     s->duration[row] = duration;
@@ -396,11 +412,8 @@ static bool span(struct scanner *s, int64_t start)
 static bool flow(struct scanner *s, int64_t start)
 {
     const struct event *e = &s->e;
-    int64_t arrow = NO_ARROW;
-    for (int i = 0; i < s->flows && !arrow; i++)
-        if (same(e->category, s->arrows[i].key, s->arrows[i].length))
-            arrow = s->arrows[i].kind;
-    if (!arrow || (arrow == LAUNCH && e->phase != 's')) /* counted, unless escapes hide what it is */
+    int64_t arrow = meaning(s, e->category);
+    if (arrow < LAUNCH || (arrow == LAUNCH && e->phase != 's')) /* counted, unless escapes hide what it is */
         return !memchr(e->category.start, '\\', e->category.length);
     struct link link = {e->phase, arrow, e->id, -1, start, e->pid, e->tid};
     void *place = e->id_known ? added(&s->links, sizeof link) : NULL;
