@@ -1,6 +1,7 @@
 """Killed at any moment: no half file under a final name, no process left, and the next run works and tidies up.
 
-PROFILER_KIT_KILLS says how often each command is killed; without it, two of them once.
+PROFILER_KIT_KILLS says how often each command is killed; without it, two of them once. `python -m tests.test_kills 6
+[NAME...]` kills each so often (those that train three times), and prints what became of it as JSON.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +27,8 @@ import pytest
 from profiler_kit.load import cache
 from tests.app.samples import PATIENCE_S, snapshot
 from tests.builders import TraceBuilder
+from tests.flight_dumps import two
+from tests.jobs import SimulatedJob
 
 KILLS = int(os.environ.get("PROFILER_KIT_KILLS", "0"))
 RUN = "from profiler_kit.cli import main; main()"
@@ -63,6 +67,37 @@ def a_model(folder: Path) -> str:
     return str(path)
 
 
+def a_job(folder: Path) -> str:
+    job = folder / "in" / "job"
+    if not job.exists():
+        SimulatedJob(ranks=6, steps=40, cause="compute").write(job)
+    return str(job)
+
+
+def runs(folder: Path) -> str:
+    for name in ("monday", "tuesday"):
+        if not (folder / "out" / name).exists():
+            SimulatedJob(ranks=3, steps=20, cause="compute").write(folder / "out" / name)
+    return str(folder / "out")
+
+
+def training(folder: Path) -> list[str]:
+    """Of a student; what was begun goes on."""
+    out = folder / "out" / "student"
+    how = (*("--steps", "2", "--scenes", "2", "--batch-size", "2", "--device", "cpu"), "--out", str(out))
+    resume = ("--resume",) if (out / "state.pt").exists() else ()
+    names = ("--teacher", "vit_tiny", "--backbone", "cas_vit_tiny")
+    return ["sam", "student", "train", *names, *how, *resume]
+
+
+def quantizing(folder: Path) -> list[str]:
+    out = folder / "out" / "int8.pt2"
+    if not (folder / "out" / "student").exists():
+        whole(start([sys.executable, "-c", RUN, *training(folder)], folder), "train")
+    how = ("--scenes", "2", "--batch-size", "2", "--out", str(out))
+    return ["sam", "student", "quantize", str(folder / "out" / "student"), *how]
+
+
 CASES = {
     "cache": Case(lambda folder: ["summary", a_trace(folder)], "cache"),
     "export": Case(lambda folder: ["export", a_trace(folder), "-o", str(folder / "out" / "t.json.gz")], "out"),
@@ -85,38 +120,59 @@ CASES = {
         ],
         "out",
     ),
+    "ranks": Case(lambda folder: ["ranks", a_job(folder), "--store", str(folder / "out" / "store")], "out"),
+    "ranks by processes": Case(
+        lambda folder: ["ranks", a_job(folder), "--workers", "2", "--store", str(folder / "out" / "store")], "out"
+    ),
+    "trend": Case(lambda folder: ["trend", runs(folder)], "out"),
+    "export of ranks": Case(
+        lambda folder: ["export", a_job(folder), "--ranks", "0,1", "-o", str(folder / "out" / "job.json.gz")], "out"
+    ),
+    "flight": Case(lambda folder: ["flight", str(two(folder / "out" / "dumps"))], "out"),
+    "train": Case(training, "out"),
+    "quantize": Case(quantizing, "out"),
 }
+HEAVY, HEAVY_KILLS = ("capture", "ladder", "train", "quantize"), 3
 
 
 @pytest.mark.parametrize("name", CASES if KILLS else ("cache", "capture"))
 def test_a_killed_command_leaves_nothing_half_done(tmp_path: Path, name: str) -> None:
+    killed(name, tmp_path, KILLS or 1)
+
+
+def killed(name: str, folder: Path, kills: int) -> int:
+    """Kill a command so often, at moments spread over the time it takes; how often it had not ended by itself."""
     case = CASES[name]
-    command = [sys.executable, "-c", LOW + RUN if name == "ladder" else RUN, *case.arguments(tmp_path)]
-    tried = tmp_path / "tried"
+    program = LOW + RUN if name == "ladder" else RUN
+    tried = folder / "tried"
     tried.mkdir()
+    arguments = case.arguments(tried)
     since = time.monotonic()
-    whole(start([*command[:3], *case.arguments(tried)], tried), name)
+    whole(start([sys.executable, "-c", program, *arguments], tried), name)
     took = time.monotonic() - since
     moments = random.Random(name)
-    for number in range(kills := KILLS or 1):
-        killed = start(command, tmp_path)
+    reached = 0
+    for number in range(kills):
+        process = start([sys.executable, "-c", program, *case.arguments(folder)], folder)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            killed.wait(took * (number + moments.random()) / kills)
-        killed.kill()
-        killed.communicate()
+            process.wait(took * (number + moments.random()) / kills)
+        process.kill()
+        process.communicate()
+        reached += process.returncode == -signal.SIGKILL
         until = time.monotonic() + PATIENCE_S
-        while of(tmp_path) and time.monotonic() < until:
+        while of(folder) and time.monotonic() < until:
             time.sleep(0.05)
-        assert not of(tmp_path), "a process goes on"
-        check(tmp_path / case.out)
-    whole(start(command, tmp_path), name)
-    check(tmp_path / case.out)
-    left = [path for path in tmp_path.rglob(".*") if path.name.startswith((".tmp-", ".old-"))]
+        assert not of(folder), "a process goes on"
+        check(folder / case.out)
+    whole(start([sys.executable, "-c", program, *case.arguments(folder)], folder), name)
+    check(folder / case.out)
+    left = [path for path in folder.rglob(".*") if path.name.startswith((".tmp-", ".old-"))]
     assert not left
     if name == "cache":  # a file is kept from its second reading on, when it is surely settled
-        assert any((tmp_path / case.out).iterdir())
+        assert any((folder / case.out).iterdir())
     else:
-        assert listing(tmp_path / case.out) == listing(tried / case.out)
+        assert listing(folder / case.out) == listing(tried / case.out)
+    return reached
 
 
 def listing(folder: Path) -> list[str]:
@@ -183,3 +239,17 @@ def line(process: int) -> bytes:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{process}/cmdline").read_bytes()
     return b""
+
+
+if __name__ == "__main__":
+    most, *names = sys.argv[1:]
+    found: dict[str, object] = {}
+    for name in names or CASES:
+        kills = min(int(most), HEAVY_KILLS) if name in HEAVY else int(most)
+        with tempfile.TemporaryDirectory() as scratch:
+            try:
+                found[name] = {"kills": kills, "before its end": killed(name, Path(scratch), kills), "wrong": ""}
+            except AssertionError as error:
+                found[name] = {"kills": kills, "wrong": str(error)[-1000:]}
+        print(json.dumps({name: found[name]}), file=sys.stderr, flush=True)
+    print(json.dumps({"command": f"python -m tests.test_kills {' '.join(sys.argv[1:])}", "commands": found}, indent=1))

@@ -324,7 +324,6 @@ def test_gpu_work_without_a_time_is_not_lost(
     assert (found["gpu_timeline"]["total_ns"], found["gpu_timeline"]["busy_ns"]) == (4_000, 4_000)
 
 
-
 def test_a_duration_of_years_is_impossible_also_at_the_end_of_a_stream(tmp_path: Path) -> None:
     trace = TraceBuilder()
     launched(trace, 1, 100, 10)
