@@ -54,7 +54,7 @@ static struct scanner *scanner(void)
     s->wanted[s->wants++] = wanted("Input Dims", AS_WRITTEN, 0);
     s->wanted[s->wants++] = wanted("Input dims", AS_WRITTEN | OLDER, 0);
     s->arrows[s->flows++] = wanted("ac2g", LAUNCH, 0), s->arrows[s->flows++] = wanted("fwdbwd", OTHER_ARROWS, 0);
-    s->lengths = UINT64_MAX, s->integers = INTEGERS, s->texts = 1;
+    s->integers = INTEGERS, s->texts = 1;
     return s;
 }
 

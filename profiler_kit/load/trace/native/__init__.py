@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import operator
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple, get_args
@@ -126,7 +125,6 @@ class _State(ctypes.Structure):
         ("texts", ctypes.c_int64),
         ("wants", ctypes.c_int64),
         ("flows", ctypes.c_int64),
-        ("lengths", ctypes.c_uint64),
         ("wanted", _Wanted * _MOST_WANTED),
         ("arrows", _Wanted * _MOST_ARROWS),
         ("phases", ctypes.c_uint8 * 256),
@@ -243,7 +241,6 @@ class Scanner:
                 place.length, place.kind, place.column = len(key), kind, column
                 place.key[: len(key)] = key
         state.wants, state.flows = len(wanted), len(arrows)
-        state.lengths = functools.reduce(operator.or_, (1 << len(key) for key, _, _ in wanted))
         self._expected_rows = text_bytes // _USUAL_BYTES
         self._arrays: dict[int, npt.NDArray[Any]] = {}
         self._room = 0

@@ -9,6 +9,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 #if !defined(__BYTE_ORDER__) || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "ending() finds the first of eight bytes in the low bits of a word"
@@ -62,6 +65,18 @@ INLINE at space(at p)
     return p;
 }
 
+/* As space, where most lines are indented by less than eight blanks. */
+INLINE at indent(at p, at end)
+{
+    if (*p > ' ')
+        return p;
+    if (*p == '\n' && end - p > 8) {
+        uint64_t other = load8(p + 1) ^ UINT64_C(0x2020202020202020);
+        p += 1 + (other ? __builtin_ctzll(other) >> 3 : 8);
+    }
+    return space(p);
+}
+
 INLINE unsigned digit(at p) { return *p - (unsigned)'0'; } /* above 9: it is none */
 
 INLINE unsigned hex_digit(at p) /* above 15: it is none */
@@ -70,14 +85,30 @@ INLINE unsigned hex_digit(at p) /* above 15: it is none */
     return digit(p) <= 9 ? digit(p) : letter <= 5 ? letter + 10 : 16;
 }
 
-/* The high bit of each byte that is a quote, a backslash or below 0x20: eight bytes at once without SIMD extensions
- * (Mycroft's trick). Exact for the lowest such byte, and only that one is used. */
-INLINE uint64_t special(uint64_t w)
+/* The first of so many bytes that is a quote, a backslash or below 0x20; WIDTH if there is none. *seen gets bits that
+ * are high if one of them is beyond ASCII. */
+#ifdef __SSE2__
+enum { WIDTH = 16 };
+INLINE unsigned special(at p, uint64_t *seen)
+{
+    __m128i bytes = _mm_loadu_si128((const __m128i *)p), quote = _mm_cmpeq_epi8(bytes, _mm_set1_epi8('"'));
+    __m128i back = _mm_cmpeq_epi8(bytes, _mm_set1_epi8('\\'));
+    __m128i low = _mm_cmpeq_epi8(bytes, _mm_min_epu8(bytes, _mm_set1_epi8(0x1F)));
+    *seen |= (uint64_t)_mm_movemask_epi8(bytes) << 1;
+    unsigned found = (unsigned)_mm_movemask_epi8(_mm_or_si128(_mm_or_si128(quote, back), low));
+    return found ? (unsigned)__builtin_ctz(found) : WIDTH;
+}
+#else
+enum { WIDTH = 8 };
+INLINE unsigned special(at p, uint64_t *seen) /* Mycroft's trick: exact for the lowest such byte */
 {
     const uint64_t ones = UINT64_C(0x0101010101010101), high = ones << 7;
-    uint64_t quote = w ^ (ones * '"'), back = w ^ (ones * '\\');
-    return (((quote - ones) & ~quote) | ((back - ones) & ~back) | ((w - ones * 0x20) & ~w)) & high;
+    uint64_t w = load8(p), quote = w ^ (ones * '"'), back = w ^ (ones * '\\');
+    uint64_t found = (((quote - ones) & ~quote) | ((back - ones) & ~back) | ((w - ones * 0x20) & ~w)) & high;
+    *seen |= w & high;
+    return found ? (unsigned)__builtin_ctzll(found) >> 3 : WIDTH;
 }
+#endif
 
 /* Half of a surrogate pair as an escape: the high one, or the low one, which comes second. */
 INLINE bool is_half(at p, bool low)
@@ -108,15 +139,9 @@ INLINE at ending(at p, at end, uint64_t *seen)
     if (*p++ != '"')
         return NULL;
     for (;;) {
-        for (; end - p >= 8; p += 8) {
-            uint64_t word = load8(p), found = special(word);
-            *seen |= word & UINT64_C(0x8080808080808080);
-            if (found) {
-                p += __builtin_ctzll(found) >> 3;
-                break;
-            }
-        }
-        while (*p >= 0x20 && *p != '"' && *p != '\\')
+        for (unsigned first = WIDTH; first == WIDTH && end - p >= WIDTH; p += first)
+            first = special(p, seen);
+        while (*p != '"' && *p != '\\' && *p >= 0x20)
             *seen |= *p++ & 0x80;
         if (*p == '"')
             return p + 1;

@@ -70,7 +70,6 @@ struct scanner {
     bool filled[MOST_INTEGERS];
     /* What the caller asks for. */
     int64_t integers, texts, wants, flows;
-    uint64_t lengths; /* a bit for each length of a wanted key */
     struct wanted wanted[MOST_WANTED], arrows[MOST_ARROWS];
     uint8_t phases[256];
     /* Beside columns: id and thread of `ac2g` starts; struct link; where metadata begin and end in the block. */
@@ -87,6 +86,8 @@ struct scanner {
     bool odd;     /* a field had another type than PyTorch's: the decoder reads all times of such a block as decimals */
     int depth;
     struct event e;
+    uint8_t places[256]; /* number + 1 of each wanted key, at or behind its place_of */
+    bool placed;
     int64_t values[MOST_INTEGERS]; /* of its args */
     struct text written[MOST_TEXTS];
     struct text pid, tid; /* of the last thread in this block, mostly that of the next event too */
@@ -101,16 +102,16 @@ struct scanner {
 /* Every item between the brackets that open at p goes to `item`, a constant, so that each use is inlined. */
 INLINE at items(struct scanner *s, at p, char close, at (*item)(struct scanner *, at))
 {
-    p = space(p + 1);
+    p = indent(p + 1, s->end);
     if (*p == close)
         return p + 1;
     while ((p = item(s, p))) {
-        p = space(p);
+        p = indent(p, s->end);
         if (*p == close)
             return p + 1;
         if (*p != ',')
             return NULL;
-        p = space(p + 1);
+        p = indent(p + 1, s->end);
     }
     return NULL;
 }
@@ -127,7 +128,19 @@ INLINE at value_of(struct scanner *s, at p, struct text *key)
     return *p == ':' ? space(p + 1) : NULL;
 }
 
-static at skipped(struct scanner *s, at p);
+static at skipped_box(struct scanner *s, at p);
+
+/* Past a value nobody wants. */
+INLINE at skipped(struct scanner *s, at p)
+{
+    uint64_t seen;
+    struct number n;
+    if (*p == '"')
+        return ending(p, s->end, &seen);
+    if (*p == '{' || *p == '[')
+        return skipped_box(s, p);
+    return *p == 't' || *p == 'f' || *p == 'n' ? word(p) : number(p, &n);
+}
 
 INLINE at skipped_member(struct scanner *s, at p)
 {
@@ -135,26 +148,14 @@ INLINE at skipped_member(struct scanner *s, at p)
     return (p = value_of(s, p, &key)) ? skipped(s, p) : NULL;
 }
 
-/* Past a value nobody wants. */
-static at skipped(struct scanner *s, at p)
+static at skipped_box(struct scanner *s, at p)
 {
-    uint64_t seen;
-    struct number n;
-    switch (*p) {
-    case '"':
-        return ending(p, s->end, &seen);
-    case '{': case '[':
-        if (s->depth == DEEPEST)
-            return NULL;
-        s->depth++;
-        p = *p == '{' ? items(s, p, '}', skipped_member) : items(s, p, ']', skipped);
-        s->depth--;
-        return p;
-    case 't': case 'f': case 'n':
-        return word(p);
-    default:
-        return number(p, &n);
-    }
+    if (s->depth == DEEPEST)
+        return NULL;
+    s->depth++;
+    p = *p == '{' ? items(s, p, '}', skipped_member) : items(s, p, ']', skipped);
+    s->depth--;
+    return p;
 }
 
 /* ---- numbers ------------------------------------------------------------------------------------------------- */
@@ -235,16 +236,34 @@ INLINE void reset_args(struct scanner *s)
         s->written[i].length = 0;
 }
 
+/* Where a key of args is looked for first among the places. */
+INLINE uint8_t place_of(const uint8_t *key, size_t length)
+{
+    return (uint8_t)(length * 7 + key[1] * 5u + key[length - 2]);
+}
+
+static void place_wanted(struct scanner *s)
+{
+    for (int i = 0; i < s->wants; i++) {
+        uint8_t place = place_of(s->wanted[i].key, s->wanted[i].length);
+        while (s->places[place])
+            place++;
+        s->places[place] = (uint8_t)(i + 1);
+    }
+    s->placed = true;
+}
+
 INLINE at in_args(struct scanner *s, at p)
 {
     struct text key, text;
-    p = value_of(s, p, &key);
-    if (!p || key.length > LONGEST_KEY || !(s->lengths >> key.length & 1))
-        return p ? skipped(s, p) : NULL;
-    const struct wanted *w = s->wanted, *last = w + s->wants;
-    while (w < last && !same(key, w->key, w->length))
-        w++;
-    if (w == last)
+    if (!(p = value_of(s, p, &key)))
+        return NULL;
+    const struct wanted *w = NULL;
+    uint8_t place = place_of(key.start, key.length);
+    for (; s->places[place] && !w; place++)
+        if (same(key, s->wanted[s->places[place] - 1].key, s->wanted[s->places[place] - 1].length))
+            w = &s->wanted[s->places[place] - 1];
+    if (!w)
         return skipped(s, p);
     if (w->kind & (ONLY_TEXT | FLAG)) {
         if ((p = string(p, s->end, &text)) && w->kind & FLAG)
@@ -509,6 +528,8 @@ static void undo(struct scanner *s, const struct mark *m)
 static void begin_block(struct scanner *s, const uint8_t *text, size_t n)
 {
     s->text_start = text, s->end = text + n;
+    if (!s->placed)
+        place_wanted(s);
     s->rounded = s->odd = false, s->depth = 0, s->useless = 0;
     s->aside.used = s->repairs.used = 0;
     s->pid = s->tid = (struct text){text, 0}; /* no thread */
