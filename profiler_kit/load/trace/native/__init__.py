@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple, get_args
 
@@ -69,6 +70,7 @@ _COLUMNS: Final = (*INTEGERS, _OLDER_ID)  # of integers; the last one is put int
 _FIRST_TEXT: Final = len(PLAIN) + _MOST_INTEGERS
 _LEAST_BYTES: Final = 26  # of a complete event: {"ph":"X","ts":0,"dur":0}
 _LEAST_ROWS: Final = 1 << 14
+TOUCHED_ROWS: Final = 1 << 17
 _USUAL_BYTES: Final = 256  # of an event, or less; memory that is not written to costs nothing
 
 
@@ -170,6 +172,7 @@ def _opened() -> tuple[ctypes.CDLL | None, str]:
             ("scan_free", None, [pointer]),
             ("scan_block", ctypes.c_bool, [pointer, pointer, ctypes.c_size_t, ctypes.c_bool]),
             ("scan_mend", ctypes.c_size_t, [pointer, pointer, ctypes.c_size_t]),
+            ("scan_touch", None, [pointer, ctypes.c_int64, ctypes.c_int64]),
             ("unpickle_new", pointer, [ctypes.c_size_t]),
             ("unpickle_free", None, [pointer]),
             ("unpickle_read", ctypes.c_bool, [pointer, ctypes.c_char_p, ctypes.c_size_t]),
@@ -243,7 +246,7 @@ class Scanner:
         state.wants, state.flows = len(wanted), len(arrows)
         self._expected_rows = text_bytes // _USUAL_BYTES
         self._arrays: dict[int, npt.NDArray[Any]] = {}
-        self._room = 0
+        self._room = self._touched = 0
         self._codes: list[npt.NDArray[np.int32]] = [np.zeros(0, np.int32) for _ in range(_TABLES + len(extra))]
         self._decoded = [0] * (_TABLES + len(extra))  # bytes of each table
 
@@ -264,7 +267,22 @@ class Scanner:
 
         The block ends at its last `]`. Behind it in memory there is more text, or the NUL of bytes and bytearrays.
         """
-        return [text for _, text in self._aside(block)] if self._scan(block) else None
+        if not self._scan(block):
+            return None
+        if self._expected_rows > TOUCHED_ROWS:
+            self._touch_ahead()
+        return [text for _, text in self._aside(block)]
+
+    def _touch_ahead(self) -> None:
+        """Have the memory of the next rows ready: a thread asks for it, a step ahead."""
+        first, last = self._touched, min(self._state.rows + 2 * TOUCHED_ROWS, self._room)
+        if first + TOUCHED_ROWS < last:
+            self._touched = last
+            arguments = (self._handle, first, last)
+            threading.Thread(target=self._touch, args=arguments, name="touch", daemon=True).start()
+
+    def _touch(self, *arguments: int) -> None:
+        self._library.scan_touch(*arguments)
 
     def _aside(self, block: bytes | memoryview) -> list[tuple[int, bytes]]:
         places = self._state.aside.rows(2).tolist() if self._state.aside.used else []

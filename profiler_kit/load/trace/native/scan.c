@@ -12,8 +12,10 @@
  *
  * __init__.py drives it through ctypes, without Python's lock: it sets and reads the first half of `struct scanner`.
  */
+#define _DEFAULT_SOURCE
 #include <math.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "json.h"
 #include "mend.h"
@@ -34,6 +36,7 @@ enum kind { NULLS = 1, TEXTS = 2, ONLY_TEXT = 4, AS_WRITTEN = 8, FLAG = 16, OLDE
 enum arrow { NO_ARROW, GPU_WORK, LAUNCH, OTHER_ARROWS }; /* of launches only the ids of their starts are kept */
 enum { NAMES, CATEGORIES, THREADS, TABLES };    /* the tables of the texts follow */
 enum { MOST_INTEGERS = 16, MOST_TEXTS = 48, MOST_WANTED = 72, MOST_ARROWS = 16, LONGEST_KEY = 63 };
+enum { PLAIN = 5 }; /* columns that every row has */
 enum { OTHER = 1 }; /* what stands for a phase of several letters */
 enum { DEEPEST = 60 }; /* brackets in a value nobody wants: the decoder has a limit too */
 
@@ -824,6 +827,24 @@ bool scan_may_end(const uint8_t *text, size_t n)
             return true;
     }
     return false;
+}
+
+/* Have the system give memory for these rows, which takes as long as to read half of them: a thread does so meanwhile. */
+void scan_touch(const struct scanner *s, int64_t first, int64_t last)
+{
+#ifdef MADV_POPULATE_WRITE
+    const uintptr_t page = 4096;
+    void *const *columns = (void *const *)s;
+    for (int i = 0; i < PLAIN + s->integers; i++) {
+        size_t width = i >= 2 && i < PLAIN ? 4 : 8;
+        uintptr_t from = ((uintptr_t)columns[i] + (size_t)first * width) / page * page;
+        uintptr_t to = ((uintptr_t)columns[i] + (size_t)last * width) / page * page;
+        if ((i < PLAIN || s->filled[i - PLAIN]) && from < to)
+            madvise((void *)from, to - from, MADV_POPULATE_WRITE); /* changes nothing, and may fail */
+    }
+#else
+    (void)s, (void)first, (void)last;
+#endif
 }
 
 const char *scan_source(void) { return SOURCE; }
