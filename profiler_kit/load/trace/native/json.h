@@ -110,6 +110,16 @@ INLINE unsigned special(at p, uint64_t *seen) /* Mycroft's trick: exact for the 
 }
 #endif
 
+/* To the first quote, backslash or control character from p on. */
+INLINE at unmarked(at p, at end, uint64_t *seen)
+{
+    for (unsigned first = WIDTH; first == WIDTH && end - p >= WIDTH; p += first)
+        first = special(p, seen);
+    while (*p != '"' && *p != '\\' && *p >= 0x20)
+        *seen |= *p++ & 0x80;
+    return p;
+}
+
 /* Half of a surrogate pair as an escape: the high one, or the low one, which comes second. */
 INLINE bool is_half(at p, bool low)
 {
@@ -139,10 +149,7 @@ INLINE at ending(at p, at end, uint64_t *seen)
     if (*p++ != '"')
         return NULL;
     for (;;) {
-        for (unsigned first = WIDTH; first == WIDTH && end - p >= WIDTH; p += first)
-            first = special(p, seen);
-        while (*p != '"' && *p != '\\' && *p >= 0x20)
-            *seen |= *p++ & 0x80;
+        p = unmarked(p, end, seen);
         if (*p == '"')
             return p + 1;
         *seen |= 1;

@@ -18,17 +18,10 @@ struct draft { /* a text that is being made */
     bool doubt, failed; /* failed: no memory */
 };
 
-/* To the first quote, backslash or control character from p on. */
 INLINE at plain(at p, at end)
 {
-    for (; end - p >= 8; p += 8) {
-        uint64_t found = special(load8(p));
-        if (found)
-            return p + (__builtin_ctzll(found) >> 3);
-    }
-    while (*p >= 0x20 && *p != '"' && *p != '\\')
-        p++;
-    return p;
+    uint64_t seen = 0;
+    return unmarked(p, end, &seen);
 }
 
 /* To the first quote or backslash from p on; the end if there is none. */
