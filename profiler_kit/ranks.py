@@ -226,7 +226,7 @@ class Ranks:
         """Which kernels are one collective, the clocks, who holds the job up and what that would gain."""
         if not self.ranks:
             return answer(JOB_WORK.empty(), JOB_GROUPS.empty())
-        return answer(self.of("work"), self.of("groups"), self.nodes, len(self.missing))
+        return answer(self.of("work"), self.of("groups"), self.nodes)
 
     @property
     @kept
@@ -410,13 +410,19 @@ def _files(rows: pa.Table, sources: Sequence[Source]) -> pd.DataFrame:
     used = np.array([row for row, said in enumerate(status) if said == job_files.READ], dtype=np.int64)
     first, last = (rows[name].to_numpy()[used] for name in ("first_ns", "last_ns"))
     number, same = job_files.recordings(
-        [rank[row] for row in used], first, last, on_one_clock=all(rows["based"].take(used).to_pylist())
+        [rank[row] for row in used],
+        first,
+        last,
+        [sources[row].name.rpartition("/")[0] for row in used],
+        on_one_clock=all(rows["based"].take(used).to_pylist()),
     )
     looked_at = job_files.most_ranks(number, same)
     for row, cycle, twin in zip(used.tolist(), number.tolist(), same.tolist(), strict=True):
         if twin >= 0:
             status[row] = job_files.DUPLICATE
-            reason[row] = says_the_same(where[row], rank[row], where[int(used[twin])])
+            said = rank[row] == rank[used[twin]]
+            tell = says_the_same if said else job_files.says_of_another_job
+            reason[row] = tell(where[row], rank[row], where[int(used[twin])])
         elif cycle != looked_at:
             status[row] = job_files.OTHER_RECORDING
             reason[row] = job_files.of_another_time(where[row], rank[row], cycle, looked_at, int(number.max()) + 1)

@@ -34,6 +34,7 @@ class SimulatedJob:
     slow: who; cause: by what (compute, host, data, copies, link, or nothing); since: from which step on; only: in that
     step alone. dropped: a rank that loses a kernel in the middle. late: ranks of odd number begin recording so many
     collectives later. arguments: whether kernels say what they communicate; numbers: whether they are numbered.
+    slower: times as long, all kernels but copies.
     """
 
     ranks: int = 4
@@ -52,6 +53,7 @@ class SimulatedJob:
     numbers: bool = True
     seed: int = 0
     nodes: int = 1
+    slower: float = 1.0
     truth: dict[int, list[int]] = field(default_factory=dict)  # of each rank, which collective each kernel is
     skew: dict[int, float] = field(default_factory=dict)
     span_us: float = 0.0  # from the first arrival at a collective to the end of the last one
@@ -119,7 +121,11 @@ class SimulatedJob:
             if self.layout != "tp":
                 found.append(("collective", ("dp", "allreduce", 120.0)))
         found += [("wait", ""), ("end", ""), ("gemm", ("optimizer", 200.0)), ("sync", "")]
-        return found
+        return [(what, self._longer(of)) for what, of in found]
+
+    def _longer(self, of: Any) -> Any:
+        """What takes so long, `slower` times as long."""
+        return (*of[:-1], of[-1] * self.slower) if isinstance(of, tuple) else of
 
     def _factor(self, rank: int, step: int, kind: str) -> float:
         slow = rank in self.slow_ranks and (step == self.since if self.only else step >= self.since)

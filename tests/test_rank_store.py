@@ -235,9 +235,12 @@ def test_a_job_that_was_recorded_several_times(tmp_path: Path) -> None:
 
 
 def test_recordings_are_told_by_time_where_clocks_can_tell_and_by_their_order_where_not() -> None:
-    def of(rows: Sequence[tuple[int, int, int]], on_one_clock: bool) -> tuple[list[int], list[int]]:
+    def of(
+        rows: Sequence[tuple[int, int, int]], on_one_clock: bool, folder: Sequence[str] = ()
+    ) -> tuple[list[int], list[int]]:
         rank, first, last = zip(*rows, strict=True)
-        number, same = recordings(rank, np.array(first), np.array(last), on_one_clock=on_one_clock)
+        where = folder or [""] * len(rank)
+        number, same = recordings(rank, np.array(first), np.array(last), where, on_one_clock=on_one_clock)
         return number.tolist(), same.tolist()
 
     # rank 1 missed the first time
@@ -248,6 +251,11 @@ def test_recordings_are_told_by_time_where_clocks_can_tell_and_by_their_order_wh
     assert of([(0, 0, 10), (1, 10**9, 10**9 + 10)], True) == ([0, 0], [-1, -1])
     # the same time twice: the first by name counts, whichever began first
     assert of([(0, 5, 10), (0, 4, 10), (1, 5, 9)], True) == ([0, 0, 0], [-1, 0, -1])
+    # two jobs: that of most ranks, and no rank of the other one
+    jobs = [(0, 5, 10), (1, 5, 10), (5, 5, 10), (0, 4, 10), (1, 4, 9), (2, 4, 9), (3, 4, 9)]
+    assert of(jobs, True, [*"aaa", *"bbbb"])[1] == [3, 4, 3, -1, -1, -1, -1]
+    # one rank that two nodes hold is of one of them
+    assert of(jobs[1:], True, [*"aa", *"bbbb"])[1] == [3, -1, -1, -1, -1, -1]
 
 
 def test_runs_of_a_job_over_days_are_in_one_store(tmp_path: Path, read: list[str]) -> None:

@@ -119,6 +119,8 @@ def _verdict(verdict: Verdict, ranks: Ranks) -> list[str | Piece]:
             return ["Who holds the job up cannot be told: it waits for ranks without a trace, or for none."]
         if len(ranks.answer.scores) < 2:
             return ["This is one rank alone: there is none to compare it with."]
+        if len(ranks.answer.what_if):
+            return ["Who holds the job up cannot be told: it waits for ranks that did not record it, or for none."]
         return ["Who holds the job up cannot be told: too few collectives could be matched between ranks."]
     if verdict.state == "nobody":
         return ["Nobody holds the job up: no rank, node or link would make it ",

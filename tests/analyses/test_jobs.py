@@ -217,3 +217,39 @@ def test_the_gain_is_of_what_was_recorded(options: dict[str, Any], tmp_path: Pat
     assert ranks.answer.verdict.rank == job.slow
     expected = load_ranks(whole.write(tmp_path / "whole"), workers=1).answer.verdict.gain_share
     assert ranks.answer.verdict.gain_share == pytest.approx(expected, rel=0.03)
+
+
+def test_a_rank_of_an_older_version_records_no_arguments(tmp_path: Path) -> None:
+    job = SimulatedJob(ranks=6, cause="compute", slow=3, steps=5)
+    file = job.write(tmp_path / "job") / "rank1.json"
+    trace = json.loads(file.read_text())
+    for event in trace["traceEvents"]:
+        event["args"] = {
+            name: event["args"][name] for name in ("device", "stream", "correlation") if name in event["args"]
+        }
+    file.write_text(json.dumps(trace))
+    answer = load_ranks(tmp_path / "job", workers=1).answer
+    check_matching(job, answer)
+    assert (answer.verdict.state, answer.verdict.rank, answer.unmatched) == ("rank", 3, 0)
+
+
+@pytest.mark.parametrize("layout", ["dp", "3d"])
+def test_a_slow_rank_whose_collectives_are_lost_is_not_told_from_nobody(layout: str, tmp_path: Path) -> None:
+    """Neither from its kernels nor, in 3D, from those of its peers; nobody else is named."""
+    job = SimulatedJob(ranks=8, layout=layout, cause="compute", slow=2, steps=5)
+    file = job.write(tmp_path / "job") / "rank2.json"
+    trace = json.loads(file.read_text())
+    trace["traceEvents"] = [event for event in trace["traceEvents"] if "nccl" not in event["name"]]
+    file.write_text(json.dumps(trace))
+    ranks = load_ranks(tmp_path / "job", workers=1)
+    assert ranks.answer.verdict.state == "cannot tell" and not ranks.missing
+    assert "it waits for ranks that did not record it, or for none" in ranks.findings()[0].sentence
+
+
+def test_a_drift_over_long_kernels_is_no_work_of_its_own(tmp_path: Path) -> None:
+    job = SimulatedJob(ranks=6, cause="compute", slow=3, steps=6, slower=250)  # some 10 s
+    steady = load_ranks(job.write(tmp_path / "steady"), workers=1).answer.verdict
+    drifting = replace(job, drift_ppm=30, truth={}, skew={})
+    found = load_ranks(drifting.write(tmp_path / "drifting"), workers=1).answer
+    assert found.verdict.rank == steady.rank == 3 and found.clocks["error_ns"].max() < 5_000
+    assert found.verdict.gain_share == pytest.approx(steady.gain_share, rel=0.01)

@@ -90,14 +90,12 @@ class JobAnswer:
         return time_ns - int(row["offset_ns"]) - np.round(drifted).astype(np.int64)
 
 
-def answer(
-    work: pd.DataFrame, groups: pd.DataFrame, nodes: Mapping[int, str] | None = None, missing: int = 0
-) -> JobAnswer:
+def answer(work: pd.DataFrame, groups: pd.DataFrame, nodes: Mapping[int, str] | None = None) -> JobAnswer:
     """JOB_WORK (by rank and start) and JOB_GROUPS of a job's ranks -> what is known of it.
 
-    nodes: the host of each rank, where that is known. missing: how many ranks of the job have no trace.
+    nodes: the host of each rank, where that is known.
     """
-    job = Job(work, match(work, groups), nodes or {}, missing)
+    job = Job(work, match(work, groups), nodes or {})
     scores, steps = _scores(job), _steps(job)
     links = links_of(job)
     rows: list[tuple[object, ...]] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
@@ -44,15 +45,19 @@ RANK_FILES: Final = Schema(
 )
 
 
-def recordings(rank: Sequence[int], first_ns: I64, last_ns: I64, *, on_one_clock: bool) -> tuple[I64, I64]:
+def recordings(
+    rank: Sequence[int], first_ns: I64, last_ns: I64, folder: Sequence[str], *, on_one_clock: bool
+) -> tuple[I64, I64]:
     """Of each file with its rank: which recording of the job it is of, and the row that it is a duplicate of (or -1).
 
     Files of one rank whose times overlap are duplicates; where they do not, the job was recorded several times. Files
     of several ranks are of one recording when their times overlap, if the clocks can tell; else the first file of each
-    rank is of recording 0, its second of recording 1.
+    rank is of recording 0, its second of recording 1. Of duplicates that in the folder of most ranks counts; a folder
+    of which most are duplicates of those in others is of another job, and the rest of it counts as duplicates too.
     """
     number, same = np.zeros(len(rank), dtype=np.int64), np.full(len(rank), -1, dtype=np.int64)
     of_rank: dict[int, list[int]] = {}
+    ranks = Counter(where for where, _ in set(zip(folder, rank, strict=True)))
     for row in np.lexsort((np.arange(len(rank)), first_ns)).tolist():
         before = of_rank.setdefault(rank[row], [])
         other = next((one for one in before if first_ns[row] <= last_ns[one]), -1)
@@ -60,10 +65,17 @@ def recordings(rank: Sequence[int], first_ns: I64, last_ns: I64, *, on_one_clock
             number[row] = len(before)
             before.append(row)
             continue
-        kept, left = sorted((other, row))  # of two the first by name counts
+        kept, left = sorted((other, row), key=lambda one: (-ranks[folder[one]], one))  # of equal ones the first by name
         same[left] = kept
         if left == other:
             before[before.index(other)], number[row] = row, number[other]
+    lost: dict[str, list[int]] = {}
+    for row in np.flatnonzero(same >= 0).tolist():
+        if folder[same[row]] != folder[row]:
+            lost.setdefault(folder[row], []).append(row)
+    for where, rows in lost.items():
+        if len(rows) * 2 > ranks[where]:
+            same[[row for row, one in enumerate(folder) if one == where and same[row] < 0]] = same[rows[0]]
     kept = np.flatnonzero(same < 0)
     if number.any() and on_one_clock:
         # stretches in which some rank was recorded, apart from each other
@@ -81,6 +93,14 @@ def most_ranks(number: I64, same: I64) -> int:
     """The recording of most ranks, the last of these."""
     counts = np.bincount(number[same < 0]) if (same < 0).any() else np.zeros(1)
     return int(len(counts) - 1 - counts[::-1].argmax())
+
+
+def says_of_another_job(path: str, rank: int, other: str) -> str:
+    """Why a rank is left out whose folder holds ranks that another one holds too."""
+    return (
+        f"{path}: rank {rank} is in a folder whose other ranks are in that of {other} too, expected the ranks of one "
+        "job. Name the folder of one job."
+    )
 
 
 def of_another_time(path: str, rank: int, recording: int, looked_at: int, recordings: int) -> str:

@@ -30,8 +30,8 @@ class Job:
     `block_names`, which are steps, or None where too few were recorded.
     """
 
-    def __init__(self, work: pd.DataFrame, matched: Matched, nodes: Mapping[int, str], missing: int) -> None:
-        self.matched, self.nodes, self.missing = matched, nodes, missing
+    def __init__(self, work: pd.DataFrame, matched: Matched, nodes: Mapping[int, str]) -> None:
+        self.matched, self.nodes = matched, nodes
         self.ids, self.rank = np.unique(work["rank"].to_numpy(), return_inverse=True)
         self.ranks = len(self.ids)
         operation = work["operation"]
@@ -63,6 +63,7 @@ class Job:
         self.typical, self.compared = self.typical_of(self.program.own)
         self.more = np.where(self.compared, self.program.own - self.typical, 0.0)
         self.base = self.program.run(self.program.own, self.program.transfer)
+        self.shared = np.bincount(self.program.collective, minlength=len(self.base)) > 1  # of each collective
         self.blocks, self.block_names = self._blocks()
 
     def _clocks(self, end: F64) -> Clocks:
@@ -174,9 +175,9 @@ class Job:
         return level * parts // most, [None] * parts
 
     def lengths(self, ended: F64, start: float = 0.0, stop: float = np.inf) -> F64:
-        """How long each block took, as far as it is between these times."""
+        """How long each block took, as far as it is between these times; kernels that were not matched hold waits."""
         last = np.full(len(self.block_names), -np.inf)
-        np.maximum.at(last, self.blocks, ended)
+        np.maximum.at(last, self.blocks[self.shared], ended[self.shared])
         return np.diff(np.maximum.accumulate(np.clip(last, start, stop)), prepend=start)
 
     def recorded(self, places: Sequence[int]) -> tuple[float, float]:
@@ -207,25 +208,30 @@ class Job:
         """
         program, group = self.program, self.of_collective(self.matched.group)
         start, stop = self.recorded(places)
-        alone = np.bincount(program.collective, minlength=len(program.transfer)) == 1
+        alone = ~self.shared
         alone &= (group != UNKNOWN) & (self.base > start) & (self.base < stop)
         ranks = self.ids[list(places)]
         texts = self.matched.groups["members"].to_numpy()
         theirs = [one for one in np.unique(group[alone]).tolist() if np.isin(ranks, members_of(texts[one])).any()]
         waited = alone & np.isin(group, theirs)
         waited[program.collective[np.isin(self.rank, places)]] = False
-        return np.where(waited, np.minimum(program.transfer, self.usual_transfer()), program.transfer)
+        return np.where(waited, np.minimum(program.transfer, self.usual_transfer(np.inf)), program.transfer)
 
-    def usual_transfer(self) -> F64:
-        """Of each collective what those of its kind take where nothing delays them."""
-        program = self.program
-        kind = self.kind_of_collectives()
-        shared = np.flatnonzero(np.bincount(program.collective, minlength=len(kind)) > 1)
-        found = np.full(int(kind.max(initial=0)) + 1, np.inf)
-        order = shared[np.lexsort((program.transfer[shared], kind[shared]))]
+    def usual_transfer(self, otherwise: float) -> F64:
+        """Of each collective what those of its kind take that all members recorded; otherwise: where there are none."""
+        kind, rows = self.kind_of_collectives(), np.flatnonzero(self.complete)
+        found = np.full(int(kind.max(initial=0)) + 1, otherwise)
+        order = rows[np.lexsort((self.program.transfer[rows], kind[rows]))]
         kinds, first, counts = np.unique(kind[order], return_index=True, return_counts=True)
-        found[kinds] = program.transfer[order[first + counts // 4]]
+        found[kinds] = self.program.transfer[order[first + counts // 4]]
         return found[kind]
+
+    @property
+    def complete(self) -> Mask:
+        """Of each collective whether all members of its group recorded it."""
+        sizes = np.append(self.matched.groups["size"].to_numpy(), 0)
+        count = np.bincount(self.program.collective, minlength=len(self.base))
+        return np.asarray(self.shared & (count >= sizes[self.of_collective(self.matched.group)]))
 
     def kind_of_collectives(self) -> I64:
         """Of each collective: the same operation, sizes and kind of group have the same number."""

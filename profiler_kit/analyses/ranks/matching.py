@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from profiler_kit.analyses.ranks.of_rank import RANK_GROUPS, RANK_WORK, UNKNOWN, members_of
+from profiler_kit.analyses.ranks.of_rank import DRIFT, RANK_GROUPS, RANK_WORK, UNKNOWN, members_of
 from profiler_kit.load.integers import I64
 from profiler_kit.schema import Column, Schema
 
@@ -37,9 +37,8 @@ def of_job(of_rank: Schema) -> Schema:
 JOB_WORK: Final = of_job(RANK_WORK)
 JOB_GROUPS: Final = of_job(RANK_GROUPS)
 
-# Ends of one collective differ by microseconds, those of two by more than this. Clocks drift by some 50 ppm at most.
+# Ends of one collective differ by microseconds, those of two by more than this.
 TOGETHER_NS: Final = 20_000
-DRIFT: Final = 1e-4
 NEAR_NS, STEADY, EXACT_NS = 4_000, 2e-5, 1_500  # what most jobs keep to
 PAIRWISE: Final = ("send", "recv", "sendrecv")
 UNEVEN: Final = ("broadcast", "reduce", "gather", "scatter")  # some members may end before others
@@ -165,6 +164,8 @@ class _Matching:
         varies = np.array([name in ("alltoall", *UNEVEN) for name in names] or [False], dtype=bool)[code]
         size = np.where(self.pairwise | varies, UNKNOWN, size)
         self.token = numbered(kind, size, dtype)
+        self.bare = numbered(kind) + int(self.token.max(initial=0)) + 1  # by the operation alone
+        self.unsized = (size == UNKNOWN) & ~self.pairwise & ~varies
         start = work["start_ns"].to_numpy()
         self.first = int(start.min()) if len(start) else 0
         self.end = (work["end_ns"].to_numpy() - self.first).astype(np.float64)
@@ -175,6 +176,7 @@ class _Matching:
 
     def run(self) -> Matched:
         self._tell_groups()
+        self._compare_what_all_recorded()
         open_ones = self.group != UNKNOWN
         self.why[~open_ones] = REASONS.index(NO_GROUP)
         sizes, known = self.groups["size"].to_numpy(), self.groups["known"].to_numpy()
@@ -192,6 +194,12 @@ class _Matching:
         self._drop_single()
         self.why[self.collective != UNKNOWN] = 0
         return Matched(self.collective, self.group, self.why, self.groups)
+
+    def _compare_what_all_recorded(self) -> None:
+        """Where some members of a group recorded no sizes, as older versions do, operations alone are compared."""
+        known = self.group != UNKNOWN
+        plain = np.isin(self.group, self.group[known & self.unsized]) & known
+        self.token = np.where(plain, self.bare, self.token)
 
     def _take(self, rows: I64, key: I64) -> None:
         """Make collectives of the rows that have the same key."""

@@ -34,6 +34,7 @@ RANK_ARGUMENTS: Final = (
     "out_msg_nelems", "Seq", "Src Rank", "Dst Rank", "Global rank start", "Global rank stride",
 )  # fmt: skip
 QUEUED_NS: Final = 5_000  # a kernel that starts so soon after the one before it on its stream may have waited for it
+DRIFT: Final = 1e-4  # of clocks, at most
 RESUMED_NS: Final = 20_000  # what begins so soon after an end may have waited for it
 ROUNDED_NS: Final = 2_000  # an end and the start that waited for it are written rounded
 UNKNOWN: Final = -1
@@ -231,9 +232,11 @@ def _arrivals(
     previous = np.full(len(mine), MISSING)
     for one in np.unique(stream).tolist():
         rows = np.flatnonzero(stream == one)
-        previous[rows[1:]] = np.maximum.accumulate(end[mine[rows]])[:-1]
+        # a clock that drifts shows a long kernel's end off the next one's start
+        near = end[mine[rows]] + QUEUED_NS + (dur[mine[rows]] * DRIFT).astype(np.int64)
+        previous[rows[1:]] = np.maximum.accumulate(near)[:-1]
     ready = np.maximum(done, issue)
-    queued = (previous != MISSING) & (start[mine] < previous + QUEUED_NS) & (ready != MISSING)
+    queued = (previous != MISSING) & (start[mine] < previous) & (ready != MISSING)
     arrive = np.where(queued, np.minimum(ready, start[mine]), start[mine])
     return np.asarray(np.maximum.accumulate(arrive), dtype=np.int64)
 

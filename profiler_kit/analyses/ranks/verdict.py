@@ -11,6 +11,7 @@ import pandas as pd
 
 from profiler_kit.analyses.ranks.job import F64, PIECES, Job, Mask
 from profiler_kit.analyses.ranks.links import slow_link
+from profiler_kit.analyses.ranks.of_rank import UNKNOWN
 from profiler_kit.analyses.ranks.replay import NONE
 from profiler_kit.schema import Column, Schema
 
@@ -186,12 +187,12 @@ def _sure(job: Job, verdict: Verdict, gains: dict[int, float]) -> bool:
 
 
 def _nobody(job: Job) -> State:
-    """Nobody, unless what was waited for may be a rank without a trace: transfers that are often long."""
+    """Nobody, unless what was waited for may be a rank that did not record it: transfers longer than where all did."""
     program = job.program
-    if not job.missing or not len(program.transfer):
+    waited = ~job.complete & (job.of_collective(job.matched.group) != UNKNOWN)
+    if not waited.any():
         return "nobody"
-    sizes = np.bincount(program.collective, minlength=len(program.transfer))
-    usual = np.where(sizes > 1, np.minimum(program.transfer, job.usual_transfer()), program.transfer)
+    usual = np.where(waited, np.minimum(program.transfer, job.usual_transfer(0.0)), program.transfer)
     return "cannot tell" if _gain(job, program.own, usual).share >= NAMED_FROM else "nobody"
 
 
