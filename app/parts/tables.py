@@ -28,7 +28,7 @@ _LEAST_PX, _LEAST_FIRST_PX, _LEAST_SHARE_PX = 110, 180, 84  # to which texts and
 _FORMATS: Final[Mapping[str, str]] = {
     "s": "%,.3f", "ms": "%,.3f", "µs": "%,.2f", "ns": "%,d", "GiB": "%,.3f", "MiB": "%,.2f", "%": "%+.1f"
 }  # fmt: skip
-_SMALL: Final = 0.1  # of a unit: fewer than three of its digits are shown
+_LEAST_S: Final = 0.1  # a latency of 0.022 s says less than one of 22.138 ms
 _SMALLER: Final = {"s": ("ms", 1000), "ms": ("µs", 1000), "GiB": ("MiB", 1024), "MiB": ("KiB", 1024)}
 
 
@@ -199,7 +199,7 @@ def _column(one: Shown, *, at_an_end: bool) -> tuple[Sequence[Any], Any]:
     if one.kind == "number":
         values, unit, shape = _in_unit(one)
         title = _title(f"{one.label} {unit}")
-        width = max(_NUMBER_PX, _LETTER_PX * len(title) + 18, min(_WIDE_PX, 0 if unit else _LETTER_PX * longest))
+        width = max(_NUMBER_PX, _LETTER_PX * len(title) + 18, min(_WIDE_PX, _LETTER_PX * _longest(one) + 18))
         return values, st.column_config.NumberColumn(title, format=shape, help=one.meaning, width=width)
     title = _title(one.label)
     widest = _WIDEST_PX if at_an_end else _WIDE_PX
@@ -210,8 +210,10 @@ def _column(one: Shown, *, at_an_end: bool) -> tuple[Sequence[Any], Any]:
 def _in_unit(one: Shown) -> tuple[Sequence[Any], str, str]:
     """Numbers in one unit and the printf format for it; a smaller one than the largest has where that suits most."""
     unit = one.unit.removesuffix("/s")
-    told = [abs(value) for value in one.values if value]
-    if unit in _SMALLER and 2 * sum(value >= _SMALL for value in told) < len(told):
+    told = [(cell, value) for cell, value in zip(one.cells, one.values, strict=True) if value is not None]
+    least = _LEAST_S if unit == "s" else 0
+    suits = sum(cell.endswith(f" {one.unit}") and abs(value) >= least for cell, value in told)
+    if unit in _SMALLER and 2 * suits < len(told):
         smaller, size = _SMALLER[unit]
         values = [None if value is None else size * value for value in one.values]
         return values, one.unit.replace(unit, smaller), _FORMATS.get(smaller, "%,.2f")

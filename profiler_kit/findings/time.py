@@ -251,7 +251,10 @@ def why_idle(run: Run) -> Finding | None:
     where = regions[0][0] if regions else ()
     if where:
         gap, ns = int(run.trace.idle(scope="all")["longest_ns"].max()), regions[0][1]
-        if gap > ns:  # most of it outside of all innermost regions, or with several of them
+        if ns > total:  # a region is open before the first work of a GPU too
+            said += [" While nothing ran, also before the first work and after the last, ", bold(where[-1])]
+            said.append(f" was open longest ({fmt_ns(ns)}).")
+        elif gap > ns:  # most of it outside of all innermost regions, or with several of them
             said += [" The longest gap took ", bold(fmt_ns(gap)), "; of the innermost regions, "]
             said += [bold(where[-1]), f" was idle longest ({fmt_ns(ns)})."]
         else:

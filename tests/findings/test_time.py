@@ -94,6 +94,19 @@ def test_a_gap_that_is_of_no_region_is_not_taken_for_one_of_a_region(tmp_path: P
     )
 
 
+def test_a_region_is_open_before_the_first_work_of_a_gpu_which_is_no_idle_time(tmp_path: Path) -> None:
+    builder = TraceBuilder()
+    builder.region("batch", 0, 1000)
+    for number, start in enumerate((900, 960), 1):
+        builder.launch(number, start - 10)
+        builder.kernel(number, start, 40)
+    found = why_idle(run_of(builder, tmp_path))
+    assert found is not None and found.sentence == (
+        "The GPU was idle for 20.00 µs while recorded: host-bound 100 %. While nothing ran, also before the first "
+        "work and after the last, batch was open longest (920.00 µs)."
+    )
+
+
 def test_without_gpu_events_it_is_said_why() -> None:
     found = [
         missing_gpu(presence).sentence

@@ -100,7 +100,7 @@ function showGroups(timeline) {
 }
 
 // What the colours mean: regions, or the groups of another scheme; those with a region only, since others are grey.
-const MOST_HUES = 14;
+const MOST_HUES = 14, MOST_LETTERS = 48;
 function showLegend(timeline) {
   const { meta, scheme } = timeline, hues = new Map(Object.entries(meta.schemes[scheme]?.colours ?? {}));
   if (scheme === 'region') {
@@ -111,7 +111,8 @@ function showLegend(timeline) {
   const items = [...hues].slice(0, MOST_HUES).map(([name, colour]) => {
     const item = element('li'), swatch = element('i');
     swatch.style.background = colour;
-    item.append(swatch, name);
+    item.append(swatch, middleOut(name, MOST_LETTERS));
+    item.title = name;
     return item;
   });
   if (hues.size > MOST_HUES) items.push(element('li', `and ${hues.size - MOST_HUES} more`));

@@ -31,7 +31,7 @@ function fit(c, text, width) {
 // `size` letters of a name: its middle goes, since kernels differ at both ends; a short rest is the beginning alone.
 function middleOut(text, size) {
   const tail = size < 12 ? 0 : Math.floor(size * 0.4);
-  return text.slice(0, size - tail) + '…' + (tail ? text.slice(-tail) : '');
+  return text.length <= size ? text : text.slice(0, size - tail) + '…' + (tail ? text.slice(-tail) : '');
 }
 
 function hash(text) {
