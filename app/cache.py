@@ -50,14 +50,14 @@ from profiler_kit.load.discover.runs import (
 from profiler_kit.load.trace.cached import TRACES, find_trace
 from profiler_kit.load.trace.file_facts import FileFacts, load_file_facts
 from profiler_kit.progress import Report, silent
-from profiler_kit.ranks import load_ranks
+from profiler_kit.ranks import Ranks, load_ranks
 from profiler_kit.render.compare import LETTERS
 from profiler_kit.render.overlays import row_overlay
 from profiler_kit.render.perfetto.export import export_window
 from profiler_kit.run import Layers, Part, Run, open_run
 from profiler_kit.snapshot import Snapshot
 from profiler_kit.table import Filled, Table
-from profiler_kit.tables import every_table, tables_of
+from profiler_kit.tables import every_table
 from profiler_kit.timeline.build import By, group_gpu_work
 from profiler_kit.timeline.cached import has_timeline, trace_timeline
 from profiler_kit.timeline.counters import Counter, counters_of, memory_counters, with_counters
@@ -69,6 +69,7 @@ from profiler_kit.timeline.several import Part as TimelinePart
 from profiler_kit.timeline.several import Several, side_by_side
 from profiler_kit.timeline.tiles import describe
 from profiler_kit.trace import Trace, load_trace
+from profiler_kit.trend import side_by_side as runs_beside
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -108,7 +109,7 @@ def _shared(most: int, part: str = "trace", ttl_s: float | None = None) -> Calla
         of: dict[str | type[Any], Callable[[Any], Any]] = {
             type(Path()): stamp,
             RunFolder: lambda folder: (folder.key, stamp(getattr(folder, part))),
-            RankJob: lambda job: [(rank, stamp(path)) for rank, path in job.ranks],
+            RankJob: lambda job: str([(rank, stamp(path)) for rank, path in job.ranks]),
             Table: lambda table: table.name,
         }
         wrap = st.cache_resource(max_entries=most, ttl=ttl_s, show_spinner=False, hash_funcs=of)
@@ -436,11 +437,17 @@ def memory_html(folder: RunFolder) -> str:
 
 
 @_shared(8)
-def ranks(job: RankJob) -> tuple[dict[str, Filled], list[Finding]]:
-    """The tables of a job, and what is worth saying about it."""
+def ranks(job: RankJob) -> Ranks:
+    """The ranks of a job, and what is worth saying about it."""
     found = load_ranks(dict(job.ranks), skip_broken=True)
-    filled = {table.name: table.holding(table.of_source(found).frame) for table in tables_of("job")}
-    return filled, found.findings()  # the tables are small beside the traces, which are given back
+    found.findings()
+    return found
+
+
+@_shared(8)
+def runs_side_by_side(jobs: tuple[RankJob, ...]) -> Filled:
+    """Runs of a job, each compared with the one before it."""
+    return every_table()["job_runs"].holding(runs_beside([ranks(job) for job in jobs]))
 
 
 @_shared(8)

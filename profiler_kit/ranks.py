@@ -254,6 +254,29 @@ class Ranks:
         """RANK_STEPS_SIDE: one row per rank and step, how long it took and what the rank did of its own."""
         return rank_steps(self.of("steps"), self.answer.steps)
 
+    def nearest(self, rank: int, kind: str = "", most: int = 4) -> list[int]:
+        """Ranks to look at beside one: those of its group of that kind (RANK_PLACES), else of all, the nearest numbers
+        first, that are on one clock with it.
+        """
+        clocks = self.answer.clocks.set_index("rank")["component"]
+        near = set(clocks.index[clocks == clocks.get(rank)])
+        places = self.places()
+        group = places[(places["kind"] == kind) & (places["rank"] == rank)]
+        if len(group):
+            mine = (places["kind"] == kind) & (places["group"] == group["group"].iloc[0])
+            near &= set(places["rank"][mine & (places["members"] == group["members"].iloc[0])])
+        return sorted(near - {rank}, key=lambda one: (abs(one - rank), one))[:most]
+
+    def shift_ns(self, rank: int, other: int, at_ns: int) -> int:
+        """What to subtract from times in another rank's trace to have them as a rank's own trace counts them.
+
+        at_ns: a Unix time there, where it is exact; clocks drift.
+        """
+        time = np.array([at_ns], dtype=np.int64)
+        ahead = int((self.answer.on_one_clock(rank, time) - self.answer.on_one_clock(other, time))[0])
+        bases = dict(zip(self.ranks, self._rows["base_ns"].take(self._chosen[1]).to_pylist(), strict=True))
+        return ahead + int(bases[rank]) - int(bases[other])
+
     @kept
     def step_times(self) -> pd.DataFrame:
         """STEP_TIMES: one row per step of the job."""
@@ -414,7 +437,7 @@ def _files(rows: pa.Table, sources: Sequence[Source]) -> pd.DataFrame:
         first,
         last,
         [sources[row].name.rpartition("/")[0] for row in used],
-        on_one_clock=all(rows["based"].take(used).to_pylist()),
+        on_one_clock=all(rows["base_ns"].take(used).to_pylist()),
     )
     looked_at = job_files.most_ranks(number, same)
     for row, cycle, twin in zip(used.tolist(), number.tolist(), same.tolist(), strict=True):

@@ -55,7 +55,9 @@ class Trend:
 
 
 def side_by_side(runs: Sequence[Ranks]) -> pd.DataFrame:
-    """TREND of runs, each compared with the one before it, under a name of its own."""
+    """TREND of runs, each compared with the one before it, under a name of its own: two as given, more by time."""
+    if len(runs) > 2:
+        runs = sorted(runs, key=lambda one: int(one.files()["first_ns"].min()))
     names = [Path(ranks.path).name for ranks in runs]
     if len(set(names)) < len(names):
         names = [ranks.path for ranks in runs]

@@ -6,7 +6,9 @@ import streamlit as st
 
 from app import cache
 from app.parts import rank_heat, rank_parts, tables, widgets
-from profiler_kit.render import ranks
+from profiler_kit.finding import of_kind
+from profiler_kit.findings.ranks import numbers_of_job
+from profiler_kit.render import ranks as figures
 
 st.title("Ranks")
 job = rank_parts.pick_job()
@@ -14,39 +16,34 @@ if job is None:
     rank_parts.none_found()
     st.stop()
 with st.spinner(f"Reading {len(job.ranks)} traces …", show_time=True):
-    found, said = cache.ranks(job)
-for line in (*job.problems, *(line for one in said if one.kind == "lost" for line in (one.sentence, *one.details))):
+    ranks = cache.ranks(job)
+lost = (line for one in of_kind(ranks.findings(), "lost") for line in (one.sentence, *one.details))
+for line in (*job.problems, *lost):
     widgets.problem(line)
-totals, waits, steps = found["ranks"], found["collective_waits"], found["rank_steps"]
-if not len(totals):
+if not ranks.ranks:
     st.stop()
-first, *more = (one for one in said if one.kind == "ranks")
-widgets.say(first)
-for line in first.details:
-    st.caption(widgets.plain(line))
-for one in more:
-    widgets.note(one)
-if len(steps):
-    st.subheader("Ranks and steps", help=rank_heat.HELP)
-    widgets.numbers(rank_parts.step_numbers(steps.frame))
-    rank_heat.show(steps.frame, job)
-shown = ranks.most_telling(totals.frame)
+rank_parts.answer(ranks)
+widgets.numbers(numbers_of_job(ranks))
+rank_heat.show(ranks, job)
+for name in ("rank_what_if", "slow_parts", "slow_names", "rank_outliers"):
+    rank_parts.section(ranks, name)
+totals, waits = ranks.table("ranks"), ranks.table("collective_waits")
+shown = figures.most_telling(totals.frame)
 if len(shown) < len(totals):
     st.caption(f"Of {len(totals):,} ranks the {len(shown)} are drawn that had most own work or waited longest.")
 left, right = st.columns(2, gap="large")
 with left:
     st.subheader("What each GPU did while recorded", help=rank_parts.BARS_HELP)
-    widgets.figure(ranks.rank_bars(shown), "ranks-activity")
+    widgets.figure(figures.rank_bars(shown), "ranks-activity")
 with right:
     st.subheader("Communication", help=rank_parts.WAIT_HELP)
-    widgets.figure(ranks.wait_bars(shown), "ranks-waits")
-tables.show(totals, "ranks", rows=16)
-for name in ("rank_what_if", "slow_parts", "slow_names", "links"):
-    if len(found[name]):
-        st.subheader(found[name].table.heading)
-        tables.show(found[name], name, rows=8)
+    widgets.figure(figures.wait_bars(shown), "ranks-waits")
+tables.show(totals, "ranks", rows=8)
+for name in ("step_times", "bandwidths", "links", "rank_memory"):
+    rank_parts.section(ranks, name)
 if len(waits):
     st.subheader("Wait at each collective", help=rank_parts.COLLECTIVE_HELP)
-    widgets.figure(ranks.wait_points(waits.frame), "ranks-collectives")
+    widgets.figure(figures.wait_points(waits.frame), "ranks-collectives")
     tables.show(waits, "collectives", rows=8)
+rank_parts.against(job)
 rank_parts.links(job)

@@ -1,32 +1,65 @@
-// Ranks down, steps across; the colour says how much more (or less) own work than its peers a rank had in a step.
-const MORE = [204, 51, 17], LESS = [68, 119, 170];
-
-export default function ({ parentElement, data, setTriggerValue }) {
+export default function ({ data, parentElement, setTriggerValue }) {
   const root = parentElement.querySelector(".heat"), canvas = root.querySelector("canvas"), tip = root.querySelector(".tip");
-  const { ranks, steps, values, texts, most, labels } = data;
-  const left = 58, above = 7, below = 20, rows = ranks.length, columns = steps.length;
+  const { ranks, groups, steps, values, most, colours } = data, shades = colours.map(channels);
+  const grouped = groups.some((name) => name), left = grouped ? 118 : 66, above = 7, below = 20;
+  const rows = ranks.length, columns = steps.length;
   const height = Math.max(60, Math.min(440, rows * 18)), lines = Math.min(rows, Math.floor(height / 3));
   const context = canvas.getContext("2d");
   let width = 0;
 
   function colour(value) {
-    const share = Math.min(1, Math.abs(value) / most), [r, g, b] = value > 0 ? MORE : LESS;
+    const share = Math.min(1, Math.abs(value) / most), [r, g, b] = shades[value > 0 ? 0 : 1];
     return `rgba(${r},${g},${b},${(0.04 + 0.96 * share).toFixed(3)})`;
   }
+
+  const firstRow = (line) => Math.floor((line * rows) / lines);
 
   // Where there are more ranks than lines, a line shows the one that is furthest from its peers; -1: none was recorded.
   function rowOf(line, column) {
     let found = -1, furthest = -1;
-    for (let row = Math.floor((line * rows) / lines); row < Math.floor(((line + 1) * rows) / lines); row++) {
+    for (let row = firstRow(line); row < firstRow(line + 1); row++) {
       const value = values[row * columns + column];
       if (value !== null && Math.abs(value) > furthest) [found, furthest] = [row, Math.abs(value)];
     }
     return found;
   }
 
+  // The rank of a line that stands out, -1 where none does.
+  function outlier(line) {
+    let found = -1, furthest = most / 2;
+    for (let column = 0; column < columns; column++) {
+      const row = rowOf(line, column), value = row < 0 ? 0 : values[row * columns + column];
+      if (value > furthest) [found, furthest] = [row, value];
+    }
+    return found;
+  }
+
+  function names(tall) {
+    context.font = `11px ${getComputedStyle(root).fontFamily}`;
+    context.textAlign = "right";
+    const free = [], far = [];
+    let group = null;
+    for (let line = 0; line < lines; line++) {
+      const row = firstRow(line), out = outlier(line), begins = grouped && groups[row] !== group;
+      group = groups[row];
+      if (out >= 0) far.push([line, `rank ${ranks[out]}`]);
+      else if (!grouped || begins) free.push([line, grouped ? groups[row] || `rank ${ranks[row]}` : `rank ${ranks[row]}`]);
+      if (begins && line) context.fillRect(left - 4, above + line * tall - 0.5, 4, 1);
+    }
+    const taken = [];
+    for (const [bold, list] of [["bold ", far], ["", free]])
+      for (const [line, text] of list) {
+        const y = above + (line + 0.5) * tall;
+        if (taken.some((other) => Math.abs(other - y) < 13)) continue;
+        taken.push(y);
+        context.font = `${bold}11px ${getComputedStyle(root).fontFamily}`;
+        context.fillText(fit(context, text, left - 10), left - 6, y);
+      }
+  }
+
   function draw() {
     width = root.clientWidth;
-    const scale = window.devicePixelRatio || 1, style = getComputedStyle(root);
+    const scale = window.devicePixelRatio || 1;
     canvas.width = width * scale;
     canvas.height = (above + height + below) * scale;
     canvas.style.height = `${above + height + below}px`;
@@ -40,14 +73,11 @@ export default function ({ parentElement, data, setTriggerValue }) {
         context.fillStyle = colour(values[row * columns + column]);
         context.fillRect(left + column * wide, above + line * tall, Math.max(1, wide - (wide > 6 ? 1 : 0)), tall - gap);
       }
-    context.fillStyle = style.color;
-    context.font = `11px ${style.fontFamily}`;
+    context.fillStyle = getComputedStyle(root).color;
     context.textBaseline = "middle";
-    context.textAlign = "right";
-    const everyRow = Math.ceil(14 / tall), everyColumn = Math.ceil(44 / wide);
-    for (let line = 0; line < lines; line += everyRow)
-      context.fillText(labels[Math.floor((line * rows) / lines)], left - 6, above + (line + 0.5) * tall);
+    names(tall);
     context.textAlign = "center";
+    const everyColumn = Math.ceil(44 / wide);
     for (let column = 0; column < columns; column += everyColumn)
       context.fillText(steps[column] < 0 ? "other" : `${steps[column]}`, left + (column + 0.5) * wide, above + height + below / 2 + 2);
   }
@@ -63,8 +93,9 @@ export default function ({ parentElement, data, setTriggerValue }) {
     const found = cell(event);
     tip.style.display = found ? "block" : "none";
     if (!found) return;
-    const [row, column] = found, step = steps[column];
-    tip.textContent = `rank ${ranks[row]}, ${step < 0 ? "outside every step" : `step ${step}`}: ${texts[row * columns + column]}`;
+    const [row, column] = found, step = steps[column], value = values[row * columns + column];
+    const where = `rank ${ranks[row]}${groups[row] ? ` (${groups[row]})` : ""}, ${step < 0 ? "outside every step" : `step ${step}`}`;
+    tip.textContent = `${where}: ${duration(Math.abs(value))} ${value >= 0 ? "more" : "less"} than its peers`;
     const box = root.getBoundingClientRect();
     tip.style.left = `${Math.min(event.clientX - box.left + 12, width - tip.offsetWidth - 4)}px`;
     tip.style.top = `${event.clientY - box.top + 14}px`;

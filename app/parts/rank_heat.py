@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 
 from app import cache
+from app.parts import timeline_parts, widgets
 from profiler_kit.load.discover.jobs import Job
-from profiler_kit.text import fmt_ns
+from profiler_kit.ranks import Ranks
+from profiler_kit.render.rank_heat import HELP, LESS, MORE, grid_of, order_of
 
-HELP: Final = (
-    "Each rank's own work before its arrivals at collectives, against the median of ranks that run the same program: "
-    "red is more, blue less. Who waits for another is not coloured. A click opens the rank's timeline at that step."
-)
+CLICK: Final = " A click opens the rank's timeline at that step, with the nearest ranks below it on one clock."
+ORDER: Final = "What stands together: ranks by number, of a node, of a group; a click then shows ranks of that group."
+BY_RANK: Final = "rank"
+_HERE: Final = Path(__file__).parent
 _HTML: Final = '<div class="heat"><canvas></canvas><div class="tip"></div></div>'
 _CSS: Final = """
 .heat { position: relative; font-family: var(--st-font, sans-serif); color: var(--st-text-color); }
@@ -29,49 +30,61 @@ _component = st.components.v2.component(
     "profiler_kit_ranks",
     html=_HTML,
     css=_CSS,
-    js=(Path(__file__).parent / "rank_heat.js").read_text(encoding="utf-8"),
+    js="\n".join((_HERE / name).read_text(encoding="utf-8") for name in ("timeline_js/text.js", "rank_heat.js")),
 )
 
 
-def show(steps: pd.DataFrame, job: Job) -> None:
-    """Draw the map. Takes STEPS_OF_RANKS."""
-    grid = steps.pivot_table(index="rank", columns="step", values="more_ns", aggfunc="sum")
-    values = grid.to_numpy(dtype=float)
-    if not values.size:
+def show(ranks: Ranks, job: Job) -> None:
+    """Draw the map, in an order that the reader chooses."""
+    steps = ranks.steps()
+    if steps.empty:
         return
+    st.subheader("Ranks and steps", help=HELP + CLICK)
+    kinds = list(dict.fromkeys(ranks.places()["kind"]))
+    kind = widgets.switch("Order by", [BY_RANK, *kinds], "order", meaning=ORDER) if kinds else BY_RANK
+    _draw(ranks, job, kind)
+
+
+@st.fragment
+def _draw(ranks: Ranks, job: Job, kind: str) -> None:
+    grid = grid_of(ranks.steps())
+    order = order_of([int(rank) for rank in grid.index], ranks.places(), kind)
+    values = grid.loc[[rank for rank, _ in order]].to_numpy(dtype=float)
     most = float(np.nanmax(np.abs(values)))  # one rank in a thousand is what is looked for: no quantile, which hides it
-    flat = [None if np.isnan(value) else float(value) for value in values.ravel()]
-    ranks = [int(rank) for rank in grid.index]
     clicked = _component(
-        key=f"heat-{len(ranks)}",
+        key=f"heat-{kind}-{len(order)}",
         data={
-            "ranks": ranks,
-            "labels": [f"rank {rank}" for rank in ranks],
+            "ranks": [rank for rank, _ in order],
+            "groups": [group and f"{kind} {group}" for _, group in order],
             "steps": [int(step) for step in grid.columns],
-            "values": flat,
-            "texts": ["" if one is None else _text(one) for one in flat],
+            "values": [None if np.isnan(value) else float(value) for value in values.ravel()],
             "most": max(most, 1.0),
+            "colours": [MORE, LESS],
         },
         on_cell_change=lambda: None,
     )
     if clicked.cell:
-        _open(job, steps, int(clicked.cell["rank"]), int(clicked.cell["step"]))
+        _open(ranks, job, int(clicked.cell["rank"]), int(clicked.cell["step"]), kind)
 
 
-def _text(more: float) -> str:
-    return f"{fmt_ns(abs(more))} {'more' if more >= 0 else 'less'} than its peers"
-
-
-def _open(job: Job, steps: pd.DataFrame, rank: int, step: int) -> None:
-    """The rank's timeline, zoomed to that step."""
-    path = dict(job.ranks)[rank]
-    run = next((run for run in cache.runs() if run.trace == path), None)
+def _open(ranks: Ranks, job: Job, rank: int, step: int, kind: str) -> None:
+    """The rank's timeline, zoomed to that step, with the nearest ranks below it on its clock."""
+    paths, steps = dict(job.ranks), ranks.steps()
+    runs = {run.trace: run for run in cache.runs()}
     row = steps[(steps["rank"] == rank) & (steps["step"] == step)]
+    run = runs.get(paths[rank])
     if run is None or row.empty:
         return
-    base = cache.trace(run).base_ns + cache.timeline(run)[0].start_ns
-    start = int(row["start_ns"].iloc[0]) - base
+    at_ns = int(row["start_ns"].iloc[0])
+    beside = [(one, ranks.shift_ns(rank, one, at_ns)) for one in ranks.nearest(rank, kind) if paths[one] in runs]
+    start, took = at_ns - cache.trace(run).base_ns - cache.timeline(run)[0].start_ns, int(row["wall_ns"].iloc[0])
     st.switch_page(
         "app_pages/timeline.py",
-        query_params={"run": run.key, "sel": f"{start}-{start + int(row['wall_ns'].iloc[0])}"},
+        query_params={
+            "run": run.key,
+            "beside": timeline_parts.named(tuple((runs[paths[one]], shift) for one, shift in beside)),
+            "sel": f"{start}-{start + took}",
+            "t0": str(start - took // 10),
+            "t1": str(start + took + took // 10),
+        },
     )

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import pandas as pd
 import streamlit as st
 
 from app import cache
-from app.parts import widgets
-from profiler_kit.findings.numbers import Number
+from app.parts import tables, widgets
+from profiler_kit.finding import of_kind
+from profiler_kit.findings.work import of_table
 from profiler_kit.load.discover.jobs import Job, find_jobs
 from profiler_kit.names import printable
-from profiler_kit.text import fmt_ns
+from profiler_kit.ranks import Ranks
+from profiler_kit.render import ranks as figures
 
 BARS_HELP = "From the first GPU event of the rank to its last; overlaps are counted once, in this order."
 WAIT_HELP = (
     "A collective ends on all ranks together, so that of its kernels the shortest belongs to the rank that came last; "
     "what another one took longer, it waited. No common clock is needed."
+)
+AGAINST_HELP = (
+    "Step time, exposed communication and verdict of this run and of others. In a terminal: profiler-kit ranks JOB "
+    "--against OTHER, and profiler-kit trend FOLDER for all runs in a folder."
 )
 COLLECTIVE_HELP = "The longest wait of any rank at each collective; the colour says which rank arrived last."
 
@@ -23,18 +28,55 @@ COLLECTIVE_HELP = "The longest wait of any rank at each collective; the colour s
 MOST_LINKS = 16
 
 
-def step_numbers(steps: pd.DataFrame) -> list[Number]:
-    """How long the steps of the job took: the slowest rank of each. Takes STEPS_OF_RANKS."""
-    wall = steps.groupby("step")["wall_ns"].max()
-    return [
-        Number(f"{name} step", fmt_ns(float(wall.quantile(share))), "Of the slowest rank in each step.")
-        for name, share in (("median", 0.5), ("95 %", 0.95), ("99 %", 0.99))
-    ]
+def answer(ranks: Ranks) -> None:
+    """Who holds the job up, since when, by what and what it would gain; then what else there is to say."""
+    first, *more = of_kind(ranks.findings(), "ranks")
+    widgets.say(first)
+    for line in (*first.details, *((f"Try: {first.attempt}",) if first.attempt else ())):
+        st.caption(widgets.plain(line))
+    for one in more:
+        widgets.note(one)
+
+
+def section(ranks: Ranks, name: str, *, rows: int = 8) -> None:
+    """A table of the job below its title; nothing where it has no rows."""
+    filled = ranks.table(name)
+    if len(filled):
+        st.subheader(filled.table.heading, help=f"One row per {filled.table.schema.row}.")
+        tables.show(filled, name, rows=rows)
+
+
+def against(job: Job) -> None:
+    """This run of a job beside others that are served: of several all by time, of one the change since."""
+    others = {one.key: one for one in _jobs().values() if one.key != job.key}
+    if not others:
+        return
+    st.subheader("Run against run", help=AGAINST_HELP)
+    chosen = st.multiselect(
+        "Other runs of this job",
+        list(others),
+        key="against",
+        format_func=lambda key: others[key].name if key in others else key,
+        bind="query-params",
+    )
+    runs = [others[key] for key in chosen if key in others]
+    if runs:
+        filled = cache.runs_side_by_side((*runs, job))
+        said = of_table(filled) if len(runs) == 1 else None
+        if said is not None:
+            st.markdown(widgets.sentence(said))
+        tables.show(filled, "job_runs")
+        if len(runs) > 1:
+            widgets.figure(figures.run_lines(filled.frame), "ranks-runs")
+
+
+def _jobs() -> dict[str, Job]:
+    return {job.key: job for job in find_jobs(cache.runs())}
 
 
 def pick_job() -> Job | None:
     """The job of the chosen run, or the one that is picked; None when no folder holds one."""
-    jobs = {job.key: job for job in find_jobs(cache.runs())}
+    jobs = _jobs()
     if not jobs:
         return None
     mine = str(st.session_state.get("run", "")).rpartition("/")[0] or "."

@@ -80,7 +80,7 @@ class RankRow:
     device: str = ""
     first_ns: int = 0
     last_ns: int = 0
-    based: bool = False  # whether the times count from a known moment
+    base_ns: int = 0  # Unix time that its times count from; 0 where it does not say
     events: int = 0
     gpu_events: int = 0
     memory: bool = False  # whether `[memory]` events were recorded
@@ -197,7 +197,7 @@ def _row(
         device=_device(trace.metadata),
         first_ns=min(parts.start_ns or low, _LATEST_NS),
         last_ns=min(parts.end_ns or high, _LATEST_NS),
-        based=base > 0,
+        base_ns=base,
         events=trace.quality.events,
         gpu_events=parts.gpu_events,
         memory=bool(trace.metadata.get("profile_memory")),

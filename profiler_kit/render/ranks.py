@@ -8,6 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from profiler_kit.analyses.ranks.ranks import COLLECTIVE_WAITS, RANK_TOTALS
+from profiler_kit.analyses.ranks.trend import TREND
 from profiler_kit.render.figures.style import GRID, LEGEND_ABOVE, MARGIN, NAMES, escape, time_axis
 from profiler_kit.text import TimeUnit, fmt_ns, fmt_percent, ns_in, time_unit
 from profiler_kit.timeline.palette import ACTIVITY, HUES, NEUTRAL
@@ -92,24 +93,61 @@ def _stacked(figure: go.Figure, rows: int, unit: TimeUnit) -> go.Figure:
     return figure
 
 
+def run_lines(runs: pd.DataFrame) -> go.Figure:
+    """How long a step takes from run to run, and how much of that is exposed communication. Takes TREND."""
+    TREND.check(runs)
+    unit = time_unit(runs["step_p99_ns"].dropna())
+    figure = go.Figure()
+    exposed = runs["step_ns"] * runs["exposed_communication_ns"] / runs["total_ns"].where(runs["total_ns"] > 0)
+    for name, values, colour in (
+        ("99 % of steps", runs["step_p99_ns"], NEUTRAL),
+        ("Median step", runs["step_ns"], HUES[0]),
+        ("Exposed communication", exposed, ACTIVITY["communication"]),
+    ):
+        figure.add_scatter(
+            x=runs["run"],
+            y=[None if pd.isna(value) else ns_in(value, unit) for value in values],
+            mode="lines+markers",
+            name=name,
+            line={"color": colour},
+            text=[escape(f"{run}: {verdict}") for run, verdict in zip(runs["run"], runs["verdict"], strict=True)],
+            hovertemplate=f"%{{text}}<br>{name}: %{{y:,.3f}} {unit}<extra></extra>",
+        )
+    figure.update_layout(
+        height=280,
+        margin=MARGIN,
+        showlegend=True,
+        legend=LEGEND_ABOVE,
+        xaxis={"type": "category", "showgrid": False},
+        yaxis={"ticksuffix": f" {unit}", "rangemode": "tozero", "tickformat": ",", "gridcolor": GRID},
+    )
+    return figure
+
+
 def wait_points(waits: pd.DataFrame) -> go.Figure:
     """How long each collective made a rank wait at most, in order, in the colour of the rank that came last.
 
-    Takes COLLECTIVE_WAITS. Of more than POINTS those that waited longest are drawn.
+    Takes COLLECTIVE_WAITS. Of more than POINTS those that waited longest are drawn; ranks for which others waited most
+    have a colour of their own.
     """
     worst = COLLECTIVE_WAITS.check(waits).head(POINTS).sort_values("collective")
     unit = time_unit(worst["wait_ns"])
     figure = go.Figure()
-    for number, rank in enumerate(sorted(worst["last_rank"].unique().tolist())):
-        mine = worst[worst["last_rank"] == rank]
+    longest = worst.groupby("last_rank")["wait_ns"].sum().nlargest(len(HUES)).index.tolist()
+    rest = worst[~worst["last_rank"].isin(longest)]
+    parts = [(f"rank {rank} last", worst[worst["last_rank"] == rank]) for rank in sorted(longest)]
+    for number, (said, mine) in enumerate([*([("another last", rest)] if len(rest) else []), *parts]):
         figure.add_scatter(
             x=mine["collective"],
             y=[ns_in(value, unit) for value in mine["wait_ns"]],
             mode="markers",
-            name=f"rank {rank} last",
-            marker={"color": HUES[number % len(HUES)] if number < len(HUES) else NEUTRAL, "size": 7},
-            text=[escape(name, 60) for name in mine["name"]],
-            hovertemplate=f"collective %{{x}}: %{{y:,.3f}} {unit}<br>%{{text}}<extra>rank {rank} last</extra>",
+            name=said,
+            marker={"color": NEUTRAL if mine is rest else HUES[(number - bool(len(rest))) % len(HUES)], "size": 7},
+            text=[
+                f"{escape(name, 60)}<br>rank {rank} last"
+                for name, rank in zip(mine["name"], mine["last_rank"], strict=True)
+            ],
+            hovertemplate=f"collective %{{x}}: %{{y:,.3f}} {unit}<br>%{{text}}<extra></extra>",
         )
     figure.update_layout(
         height=280,

@@ -10,9 +10,11 @@ import pytest
 
 from profiler_kit import load_ranks
 from profiler_kit.analyses.gpu.timeline import is_communication
+from profiler_kit.analyses.ranks.places import rank_places
 from profiler_kit.analyses.ranks.ranks import RANK_COLLECTIVES
 from profiler_kit.errors import InputError, TraceFormatError
 from profiler_kit.findings.ranks import who_holds_up
+from profiler_kit.render.rank_heat import order_of
 from tests.builders import SHARED, TraceBuilder
 from tests.jobs import SimulatedJob
 
@@ -160,3 +162,31 @@ def test_the_straggler_of_a_real_job(tmp_path: Path) -> None:
 def test_one_trace_alone_is_said_to_be_alone(tmp_path: Path) -> None:
     ranks = load_ranks([Path(__file__).parents[1] / "golden" / "streams_graph.json.gz"], store=tmp_path / "store")
     assert who_holds_up(ranks).sentence == "This is one rank alone: there is none to compare it with."
+
+
+def test_what_is_beside_a_rank_is_of_its_group_and_on_its_clock(tmp_path: Path) -> None:
+    made = SimulatedJob(ranks=8, layout="3d", slow=5, cause="compute", nodes=2)
+    ranks = load_ranks(made.write(tmp_path / "job"))
+    assert ranks.nearest(5) == [4, 6, 3, 7] and ranks.nearest(5, "tp") == [4] and ranks.nearest(5, "dp") == [7]
+    assert ranks.nearest(5, "node", most=2) == [4, 6]
+    for other in ranks.nearest(5):
+        # what is to be subtracted is how far the other clock is ahead, in ns
+        ahead = (made.skew[other] - made.skew[5]) * 1000
+        assert ranks.shift_ns(5, other, 10**12) == pytest.approx(ahead, abs=5_000)
+    order = order_of(ranks.ranks, ranks.places(), "dp")
+    assert [rank for rank, _ in order] == [0, 2, 1, 3, 4, 6, 5, 7]
+    assert len({group for _, group in order}) == 4
+    assert order_of(ranks.ranks, ranks.places(), "rank") == [(rank, "") for rank in range(8)]
+
+
+def test_groups_without_a_description_are_told_apart_by_size_and_distance() -> None:
+    rows = [("a", "", 2, "0:2:1"), ("b", "undefined", 2, "2:4:1"), ("c", "", 2, "0:4:2"), ("d", "", 2, "1:5:2"),
+            ("e", "all", 4, "0:4:1"), ("f", "", 1, "0:1:1")]  # fmt: skip
+    groups = pd.DataFrame(rows, columns=["name", "description", "size", "members"])
+    places = rank_places(groups, dict.fromkeys(range(4), "")).itertuples(index=False)
+    assert [(one.rank, one.kind, one.group) for one in places] == [
+        *((0, "groups of 2, 1 apart", "a"), (1, "groups of 2, 1 apart", "a")),
+        *((2, "groups of 2, 1 apart", "b"), (3, "groups of 2, 1 apart", "b")),
+        *((0, "groups of 2, 2 apart", "c"), (1, "groups of 2, 2 apart", "d")),
+        *((2, "groups of 2, 2 apart", "c"), (3, "groups of 2, 2 apart", "d")),
+    ]

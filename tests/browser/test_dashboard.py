@@ -33,6 +33,7 @@ from tests.browser.drive import (
     width,
 )
 from tests.builders import TraceBuilder
+from tests.jobs import SimulatedJob
 from tests.ladders import write_ladder
 
 pytestmark = pytest.mark.browser
@@ -88,6 +89,7 @@ def crowd_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """20,000 kernels on one stream, far more than pixels; a hostile name; a job of two ranks and a ladder."""
     folder = tmp_path_factory.mktemp("crowd")
     make_job(folder)
+    SimulatedJob(ranks=4, layout="tp", slow=2, cause="compute", since=2).write(folder / "jobs_of_four")
     write_ladder(folder / "vit_b")
     trace = TraceBuilder()
     for number in range(20_000):
@@ -175,6 +177,23 @@ def test_ranks_and_ladders_draw_and_ask_nobody(page: Page, crowd_url: str) -> No
     picture = page.locator('[data-testid="stImage"] img, [data-testid="stImageContainer"] img').first
     expect(picture).to_be_visible()
     until(page, lambda: picture.evaluate("image => image.naturalWidth") > 100)
+
+
+def test_a_cell_of_the_heat_map_opens_its_rank_and_step_with_its_group_on_one_clock(page: Page, crowd_url: str) -> None:
+    page.goto(f"{crowd_url}/ranks?job=jobs_of_four&order=tp")
+    settle(page)
+    expect(page.locator('[data-testid="stMain"]')).to_contain_text("Rank 2 holds the job up")
+    heat = page.locator(".heat canvas")
+    size = heat.bounding_box()
+    assert size is not None
+    # the third of four ranks, the fourth of four steps
+    heat.click(position={"x": size["width"] * 0.9, "y": 7 + (size["height"] - 27) * 0.6})
+    expect(page.locator("h1").first).to_have_text("Timeline")
+    settle(page)
+    expect(page.locator('[data-testid="stMain"]')).to_contain_text("B jobs_of_four/rank3.json")
+    expect(the_canvas(page)).to_have_attribute("data-rows", re.compile("[1-9]"))
+    page.go_back()
+    expect(page.locator(".heat canvas")).to_be_visible()
 
 
 def test_a_long_load_shows_how_far_it_is_and_can_be_stopped(page: Page, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
@@ -197,7 +198,7 @@ def find_jobs(runs: Iterable[RunFolder]) -> list[Job]:
         ranks: dict[int, Path] = {}
         problems = []
         for _, trace in sorted(held, key=lambda one: one[1]) if len(held) > 1 else ():
-            rank = rank_of(head_metadata(trace), trace)
+            rank = _rank_in_head(trace, *_version(trace))
             try:
                 if rank is not None:
                     add_rank(ranks, rank, trace, len(held))
@@ -210,6 +211,20 @@ def find_jobs(runs: Iterable[RunFolder]) -> list[Job]:
         key = first.key.rsplit("/", 1)[0] if "/" in first.key else "."
         jobs.append(Job(key, name, tuple(sorted(ranks.items())), tuple(problems)))
     return sorted(jobs, key=lambda job: job.name)
+
+
+def _version(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_mtime_ns, found.st_size
+
+
+@lru_cache(1 << 14)
+def _rank_in_head(path: Path, mtime_ns: int, size_bytes: int) -> int | None:
+    """The rank that the beginning of a file says; of a file as it is now, since pages ask again and again."""
+    return rank_of(head_metadata(path), path)
 
 
 def head_metadata(path: Path) -> dict[str, object]:
