@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
 import importlib
 import subprocess
@@ -71,7 +72,12 @@ def layer(part: str) -> int:
     return next(number for number, names in enumerate(LAYERS) if part in names)
 
 
-def imports(path: Path) -> Iterator[tuple[str, bool]]:
+@functools.cache
+def imports(path: Path) -> tuple[tuple[str, bool], ...]:
+    return tuple(imports_of(path))
+
+
+def imports_of(path: Path) -> Iterator[tuple[str, bool]]:
     """(module, whether it is imported when the module is) of each import; those for type checking only are not."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     late: set[ast.AST] = set()

@@ -10,7 +10,7 @@ import pytest
 
 from profiler_kit.errors import OptionError
 from profiler_kit.snapshot import load_snapshot
-from profiler_kit.sql import HINT, database, select, tables_of
+from profiler_kit.sql import HINT, database, select, tables_of, to_frame
 from profiler_kit.sql_arrow import describe, sources, sql_columns
 from profiler_kit.table import Of
 from profiler_kit.tables import tables_of as declared
@@ -76,13 +76,13 @@ def assert_documented(of: Of, source: object) -> None:
     filled = sources(of, source)
     tables = declared(of)
     assert [table.name for table in tables] == list(filled)
-    for table in tables:
-        found = select(f"DESCRIBE SELECT * FROM {table.name}", filled)
-        assert dict(zip(found["column_name"], found["column_type"], strict=True)) == {
-            name: kind for name, (kind, _) in sql_columns(table).items()
-        }
-        assert list(found["column_name"]) == list(sql_columns(table))
-        assert len(select(f"SELECT * FROM {table.name} LIMIT 1", filled).columns) == len(sql_columns(table))
+    with database(1 << 30) as connection:
+        for table in tables:
+            connection.register(table.name, filled[table.name]())
+            found = connection.execute(f"DESCRIBE {table.name}").fetchall()
+            assert [tuple(row[:2]) for row in found] == [(name, kind) for name, (kind, _) in sql_columns(table).items()]
+            row = connection.sql(f"SELECT * FROM {table.name} LIMIT 1").to_arrow_table()
+            assert len(to_frame(row).columns) == len(found)
 
 
 @pytest.mark.parametrize("path", [GOLDEN, *real_traces()[:3]], ids=lambda path: path.name)

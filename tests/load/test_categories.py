@@ -24,7 +24,7 @@ from profiler_kit.load.trace.categories import (
 from profiler_kit.load.trace.chrome import read_chrome_trace
 from tests.builders import TraceBuilder, real_traces
 
-pytestmark = pytest.mark.usefixtures("both_readers")
+both_readers = pytest.mark.usefixtures("both_readers")
 
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("*.json*"))
 SAMPLES = sorted((samples_root() or Path("none")).glob("*/trace.json.gz"))
@@ -84,6 +84,7 @@ def test_roles(category: str, role: str) -> None:
     assert is_launch(category) == (role == "launch")
 
 
+@both_readers
 @pytest.mark.parametrize(
     ("launch", "work"),
     [
