@@ -5,13 +5,12 @@ BIN    := $(VENV)/bin
 DONE   := $(VENV)/.installed
 # of pytest: twice the cores CI has, as tests with a browser or a process of their own often wait
 WORKERS ?= 4
-TYPES  := .mypy_cache/said.txt# what mypy says: it runs beside the tests, on one core
 
 # what is imported is kept compiled, also where the environment says otherwise: tests start some hundred processes
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test install docs screenshots lock clean
+.PHONY: help demo test lint check install docs screenshots lock clean
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,12 +18,15 @@ help: ## what there is to make
 demo: $(DONE) ## record Segment Anything here and open the dashboard beside H200 samples (ARGS="--model vit_tiny" is quick)
 	$(BIN)/profiler-kit demo $(ARGS)
 
-test: $(DONE) ## lint, types, tests (ARGS="tests/load -k cache" for some of them)
+test: $(DONE) ## the tests (ARGS="tests/load -k cache" for some of them)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+lint: $(DONE) ## ruff and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	@mkdir -p .mypy_cache; $(BIN)/mypy >$(TYPES) 2>&1 & types=$$!; trap "kill $$types" INT TERM; \
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS); tests=$$?; \
-	wait $$types; types=$$?; cat $(TYPES); [ $$types = 0 ] && exit $$tests
+	$(BIN)/mypy
+
+check: lint test ## what CI runs
 
 install: $(DONE) ## install into .venv
 
