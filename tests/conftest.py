@@ -36,9 +36,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: turns[item.path], reverse=True)
 
 
+gc.disable()  # until all tests are collected: what is imported stays
+
+
 def pytest_collection_finish() -> None:
     """What is there before the first test stays: nothing looks for garbage in it, a third of a second each time."""
-    gc.collect()
+    gc.enable()
     gc.freeze()
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections import Counter
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,10 @@ from profiler_kit.workload.optimizations import optimized, parse_optimizations
 from profiler_kit.workload.protocol import Bench, make_model
 from tests.student.test_students import CPU, TINY, file_of
 
-pytest.importorskip("torchao")
-pytestmark = pytest.mark.filterwarnings("ignore")  # torchao's and torch's own advice
+pytestmark = [
+    pytest.mark.skipif(find_spec("torchao") is None, reason="torchao is not installed"),
+    pytest.mark.filterwarnings("ignore"),  # torchao's and torch's own advice
+]
 
 
 def drawn(_images: Path | None, _teacher: object, _family: object, count: int, *_: object) -> Iterator[Sample]:
