@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
+from profiler_kit.render.notebook import run_card
 from profiler_kit.render.report.page import report_page
-from profiler_kit.run import load_runs
+from profiler_kit.run import load_run, load_runs
 from tests.browser.drive import new_page, until
 
 pytestmark = pytest.mark.browser
@@ -43,6 +44,17 @@ def test_it_works_from_disk_and_loads_nothing(browser: Browser, report: str) -> 
     column = table.locator("tbody td:nth-child(7)")
     until(page, lambda: column.evaluate_all(number) == sorted(column.evaluate_all(number), reverse=True))
     assert column.evaluate_all("cells => cells.filter(cell => cell.dataset.n).length") > 0
+    page.context.close()
+
+
+def test_jupyterlab_does_not_lay_the_numbers_of_a_card_over_each_other(browser: Browser) -> None:
+    page = new_page(browser)
+    lab = ".jp-RenderedHTMLCommon dt { float: left; width: 20%; font-weight: bold }"
+    card = run_card(load_run(SAMPLES / "h200-vit_b-eager-fp32"))._repr_html_()
+    page.set_content(f"<style>{lab}</style><div class='jp-RenderedHTMLCommon'>{card}</div>")
+    room = """terms => terms.map(term => term.nextElementSibling.getBoundingClientRect().top
+      - term.getBoundingClientRect().bottom)"""
+    assert min(page.locator(".tiles dt").evaluate_all(room)) >= 0
     page.context.close()
 
 
