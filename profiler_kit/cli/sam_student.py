@@ -71,7 +71,7 @@ def train(
         images=images,
         scenes=scenes,
         init=init,
-        batch=batch_size,
+        batch_size=batch_size,
         rate=rate,
         seed=seed,
         device=device,
@@ -110,6 +110,8 @@ def evaluate(
     ):
         if value not in known:
             raise OptionError(f"{option} {value}: not known, expected {known[0]} or {known[1]}.")
+    if scenes < 1:
+        raise OptionError(f"--scenes {scenes}: expected 1 or more.")
     options = {
         "coco": None if coco is None else str(coco),
         "count": scenes,
@@ -150,9 +152,10 @@ def bench(
 
     Rows are those of profiler-kit ladder: fresh processes, the device idle before each batch, warm-up apart.
     """
-    from profiler_kit.models.student.models import PREFIX
+    from profiler_kit.models.student.models import PREFIX, check_backbone
 
     if student is None:
+        check_backbone(backbone)
         checkpoint = None if teacher_checkpoint is None else str(teacher_checkpoint)
         chosen = {"name": PREFIX + backbone, "teacher": teacher, "teacher_checkpoint": checkpoint, "beside": True}
     else:
@@ -199,7 +202,7 @@ def quantize(
         images=images,
         scenes=scenes,
         steps=steps,
-        batch=batch_size,
+        batch_size=batch_size,
         rate=rate,
         seed=seed,
         out=out or file.with_name(INT8),

@@ -53,7 +53,7 @@ def test_one_runs_in_int8_beside_its_teacher(mode: str, tmp_path: Path, monkeypa
     if mode == "ptq":  # what is folded here is there in qat only, but is looked for in 102 patterns, half a minute
         monkeypatch.setattr("torchao.quantization.pt2e.quantize_pt2e._fold_conv_bn_qat", lambda model: model)
     student, out = file_of(tmp_path / "s.pt", "one_block"), tmp_path / "int8.pt2"
-    options = QuantizeOptions(student=student, mode=mode, scenes=2, batch=2, steps=4, out=out)
+    options = QuantizeOptions(student=student, mode=mode, scenes=2, batch_size=2, steps=4, out=out)
     facts = read_facts(quantize(options))
     assert (facts["backbone"], facts["mode"], facts["side"]) == ("one_block", mode, 256)
     assert len(facts["losses"]) == (4 if mode == "qat" else 0)

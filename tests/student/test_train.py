@@ -32,7 +32,9 @@ from profiler_kit.workload import ladder
 from profiler_kit.workload.ceilings import Probe
 from profiler_kit.workload.row import RowPlan, run_row
 
-TINY = TrainOptions(teacher="vit_tiny", backbone="cas_vit_tiny", device="cpu", batch=2, prompts=1, scenes=3, steps=3)
+TINY = TrainOptions(
+    teacher="vit_tiny", backbone="cas_vit_tiny", device="cpu", batch_size=2, prompts=1, scenes=3, steps=3
+)
 
 
 def drawn(images: Path | None, teacher: Any, family: Family, count: int, *_: object) -> Iterator[Sample]:
@@ -175,7 +177,7 @@ def test_a_folder_of_images_is_asked_for_what_the_teacher_finds_there(tmp_path: 
         ({"backbone": "vgg"}, "--backbone vgg: no such backbone, expected one of resnet18, "),
         ({"teacher": "vit_x"}, "--model vit_x: no such model"),
         ({"minutes": 0.0}, "--minutes 0: expected more than 0."),
-        ({"batch": 1}, "--batch 1: expected 2 or more."),
+        ({"batch_size": 1}, "--batch-size 1: expected 2 or more."),
         ({"resume": True}, "out: no state.pt in it, expected a training to go on with. Leave --resume out."),
     ],
 )

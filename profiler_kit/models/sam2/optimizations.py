@@ -138,6 +138,11 @@ ALL_MASKS_LADDER: Final = (
     LadderRow("fp16", ("fp16", *_SHARED, *_GRAPHS), alternative=True),
     LadderRow("decoder graph", ("bf16", *_SHARED, "compile_graphs", "graph_decoder")),
     LadderRow("fused GELU", ("bf16", "fused_gelu", *_SHARED, "compile_graphs", "graph_decoder")),
+    LadderRow(
+        "windows",
+        ("bf16", "fused_gelu", "window_attention", *_SHARED, "compile_graphs", "graph_decoder"),
+        alternative=True,
+    ),
     LadderRow("fp8", ("bf16", "fp8", *_SHARED, "compile_graphs", "graph_decoder"), alternative=True),
 )
 # What a server runs, by name, as SAM's.

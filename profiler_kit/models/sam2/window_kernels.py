@@ -1,76 +1,72 @@
 """The Triton kernel of attention inside windows, straight from the output of `qkv` to the input of `proj`.
 
-Scores and sums are float32; softmax is taken in base 2. A head whose width is no power of two is cut in two: DIM_A, and
-what is left of it in DIM_B columns, which may be more (then they are zero) or 0.
+Scores and sums are float32; softmax is taken in base 2. A head whose width is no power of two is cut in two that are:
+its first DIM_A columns and its last DIM_B, which may overlap (or 0); what both have counts once in the scores.
 """
 
 import triton
 import triton.language as tl
 
-LOG2_E = tl.constexpr(1.4426950408889634)
+from profiler_kit.models.sam.attention_kernels import LOG2_E, _gather_values, _score
 
 
 @triton.jit
 def window_kernel(
-    qkv, out, width, across, windows,
+    qkv, out, width, across, windows, reach,
     SIDE: tl.constexpr, GROUP: tl.constexpr, HEADS: tl.constexpr, DIM: tl.constexpr, DIM_A: tl.constexpr,
-    DIM_B: tl.constexpr, SCALE: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
+    DIM_B: tl.constexpr, SCALE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """BLOCK queries of one head against all keys of their windows, BLOCK keys a step.
+    """BLOCK_M queries of one head against all `reach` keys of their windows, BLOCK_N keys a step.
 
-    GROUP: windows side by side that a program takes together, so many that they fill BLOCK; `across` counts such
+    GROUP: windows side by side that a program takes together, so many that they fill BLOCK_M; `across` counts such
     groups in a row, `windows` in an image.
     """
     AREA: tl.constexpr = SIDE * SIDE
-    STEPS: tl.constexpr = GROUP * AREA // BLOCK
+    STEPS: tl.constexpr = GROUP * AREA // BLOCK_M
     WIDTH: tl.constexpr = HEADS * DIM
     FACTOR: tl.constexpr = SCALE * LOG2_E
     program = tl.program_id(0)
     head = program % HEADS
     step = program // HEADS % STEPS
     group = program // (HEADS * STEPS)
-    image, place = group // windows, group % windows
-    corner = image.to(tl.int64) * windows * GROUP * AREA
-    corner += (place // across) * SIDE * width + (place % across) * GROUP * SIDE
-    ticks = tl.arange(0, BLOCK)
+    place = group % windows
+    base = qkv + (group // windows).to(tl.int64) * windows * (GROUP * AREA) * (3 * WIDTH) + head * DIM
+    corner = (place // across) * SIDE * width + (place % across) * (GROUP * SIDE)
     dims = tl.arange(0, DIM_A)
-    more = DIM_A + tl.arange(0, DIM_B if DIM_B > 0 else 1)
-    real = more < DIM
+    more = DIM - DIM_B + tl.arange(0, DIM_B if DIM_B > 0 else 1)
 
-    queries = step * BLOCK + ticks
+    queries = step * BLOCK_M + tl.arange(0, BLOCK_M)
     inner = queries % AREA
     token = corner + inner // SIDE * width + queries // AREA * SIDE + inner % SIDE
-    q_at = (qkv + token * (3 * WIDTH) + head * DIM)[:, None]
+    q_at = base + token[:, None] * (3 * WIDTH)
     q_a = tl.load(q_at + dims[None, :])
-    q_b = tl.load(q_at + more[None, :], mask=real[None, :], other=0.0)
-    out_a = tl.zeros((BLOCK, DIM_A), dtype=tl.float32)
-    out_b = tl.zeros((BLOCK, DIM_B if DIM_B > 0 else 1), dtype=tl.float32)
-    top = tl.full((BLOCK,), float("-inf"), dtype=tl.float32)
-    total = tl.zeros((BLOCK,), dtype=tl.float32)
-    for start in tl.static_range(0, GROUP * AREA, BLOCK):
-        keys = start + ticks
+    q_b = tl.load(q_at + more[None, :])
+    q_b = tl.where(more[None, :] >= DIM_A, q_b, 0.0).to(q_a.dtype)
+    out_a = tl.zeros((BLOCK_M, DIM_A), dtype=tl.float32)
+    out_b = tl.zeros((BLOCK_M, DIM_B if DIM_B > 0 else 1), dtype=tl.float32)
+    none = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    top = tl.full((BLOCK_M,), float("-inf"), dtype=tl.float32)
+    total = tl.zeros((BLOCK_M,), dtype=tl.float32)
+    for start in range(0, reach, BLOCK_N):
+        keys = start + tl.arange(0, BLOCK_N)
         within = keys % AREA
-        place_of = corner + within // SIDE * width + keys // AREA * SIDE + within % SIDE
-        k_at = qkv + place_of * (3 * WIDTH) + WIDTH + head * DIM
-        score = tl.dot(q_a, tl.load(k_at[None, :] + dims[:, None]), input_precision=PRECISION)
-        if DIM_B > 0:
-            tail = tl.load(k_at[None, :] + more[:, None], mask=real[:, None], other=0.0)
-            score = tl.dot(q_b, tail, score, input_precision=PRECISION)
-        score = score * FACTOR
+        k_at = corner + within // SIDE * width + keys // AREA * SIDE + within % SIDE
+        k_at = base + WIDTH + k_at * (3 * WIDTH)
+        score = _score(q_a, q_b, k_at[None, :], none, dims, more, DIM_B, PRECISION) * FACTOR
         if GROUP > 1:
-            score = tl.where((queries // AREA)[:, None] == (keys // AREA)[None, :], score, float("-inf"))
+            score = tl.where((queries // AREA)[:, None] == (keys // AREA)[None, :], score, -60000.0)
         new_top = tl.maximum(top, tl.max(score, 1))
         weight = tl.exp2(score - new_top[:, None])
         shrink = tl.exp2(top - new_top)
         total = total * shrink + tl.sum(weight, 1)
-        v_at = k_at[:, None] + WIDTH
-        rounded = weight.to(q_a.dtype)
-        out_a = tl.dot(rounded, tl.load(v_at + dims[None, :]), out_a * shrink[:, None], input_precision=PRECISION)
-        if DIM_B > 0:
-            tail = tl.load(v_at + more[None, :], mask=real[None, :], other=0.0)
-            out_b = tl.dot(rounded, tail, out_b * shrink[:, None], input_precision=PRECISION)
+        out_a = out_a * shrink[:, None]
+        out_b = out_b * shrink[:, None]
+        out_a, out_b = _gather_values(
+            weight.to(q_a.dtype), k_at[:, None] + WIDTH, out_a, out_b, dims, more, DIM_B, PRECISION
+        )
         top = new_top
-    out_at = (out + token * WIDTH + head * DIM)[:, None]
+    out_at = out + (group // windows).to(tl.int64) * windows * (GROUP * AREA) * WIDTH + head * DIM
+    out_at += token[:, None] * WIDTH
     tl.store(out_at + dims[None, :], (out_a / total[:, None]).to(out.dtype.element_ty))
     if DIM_B > 0:
-        tl.store(out_at + more[None, :], (out_b / total[:, None]).to(out.dtype.element_ty), mask=real[None, :])
+        tl.store(out_at + more[None, :], (out_b / total[:, None]).to(out.dtype.element_ty))

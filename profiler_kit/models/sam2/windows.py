@@ -14,13 +14,14 @@ import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
 from torch.library import triton_op, wrap_triton
 
 from profiler_kit.models.sam.attention import cut_windows, join_windows
+from profiler_kit.models.sam.fused_attention import Launch
 from profiler_kit.models.sam2.models import Sam2
 from profiler_kit.models.sam2.window_kernels import window_kernel
 from profiler_kit.workload.optimizations import StandIn
 
 Tensor = torch.Tensor
 _NARROWEST: Final = 16  # the smallest side of a product on tensor cores
-_QUERIES: Final = 64  # of a program, unless windows are smaller and do not fill them
+WINDOWS: Launch = Launch(64, 64, 4, 3)
 
 
 class WindowBlock(StandIn):
@@ -52,18 +53,19 @@ def _launch(qkv: Tensor, heads: int, window: int) -> Tensor:
     first = 1 << (dim.bit_length() - 1)
     rest = dim - first
     area = window * window
-    group = max(1, min(_QUERIES // area, width // window))
+    group = max(1, min(WINDOWS.block_m // area, width // window))
     while width // window % group:
         group -= 1
-    block = min(_QUERIES, group * area)
+    block = min(WINDOWS.block_m, group * area)
     out = qkv.new_empty(count, height, width, channels // 3)
     groups = height * width // (group * area)
     wrap_triton(window_kernel)[(count * groups * heads * (group * area // block),)](
-        qkv.contiguous(), out, width, width // (window * group), groups,
+        qkv.contiguous(), out, width, width // (window * group), groups, group * area,
         SIDE=window, GROUP=group, HEADS=heads, DIM=dim, DIM_A=first,
         DIM_B=max(_NARROWEST, 1 << (rest - 1).bit_length()) if rest else 0,
-        SCALE=dim**-0.5, BLOCK=block, PRECISION="ieee" if qkv.dtype is torch.float32 else "tf32",
-        num_warps=4, num_stages=2,
+        SCALE=dim**-0.5, BLOCK_M=block, BLOCK_N=min(WINDOWS.block_n, block),
+        PRECISION="ieee" if qkv.dtype is torch.float32 else "tf32",
+        num_warps=WINDOWS.warps, num_stages=WINDOWS.stages,
     )  # fmt: skip
     return out
 

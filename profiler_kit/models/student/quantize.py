@@ -43,7 +43,7 @@ class QuantizeOptions:
     images: Path | None = None
     scenes: int = 32
     steps: int = 200
-    batch: int = 4
+    batch_size: int = 4
     prompts: int = 2
     rate: float = 1e-4
     seed: int = 0
@@ -54,9 +54,9 @@ class QuantizeOptions:
         """Raises OptionError for what cannot be used, WorkloadError without torchao."""
         if self.mode not in MODES:
             raise OptionError(f"--mode {self.mode}: not known, expected {' or '.join(MODES)}.")
-        for name, least in (("scenes", 1), ("steps", 4), ("batch", 2)):
+        for name, least in (("scenes", 1), ("steps", 4), ("batch_size", 2)):
             if getattr(self, name) < least:
-                raise OptionError(f"--{name} {getattr(self, name)}: expected {least} or more.")
+                raise OptionError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected {least} or more.")
         if self.out.exists():
             raise OptionError(f"--out {self.out}: this exists already. Choose another --out.")
         require_torchao()
@@ -101,9 +101,9 @@ def quantize(options: QuantizeOptions, *, report: Report = silent) -> Path:
     else:
         losses = []
         with torch.no_grad():
-            for done in range(0, len(store), options.batch):
+            for done in range(0, len(store), options.batch_size):
                 report(done, len(store), "ranges of activations")
-                prepared(store.images_of(torch.arange(done, min(done + options.batch, len(store)))))
+                prepared(store.images_of(torch.arange(done, min(done + options.batch_size, len(store)))))
     report(1, 1, "convert")
     converted = convert_pt2e(prepared)
     move_exported_model_to_eval(converted)
@@ -177,7 +177,7 @@ def _learn(
             move_exported_model_to_eval(prepared)
         if step == int(options.steps * _OBSERVED):
             prepared.apply(disable_observer)
-        total = losses_of(*store.draw(options.batch, options.prompts)).total
+        total = losses_of(*store.draw(options.batch_size, options.prompts)).total
         losses.append(round(float(total.detach()), 5))
         if not math.isfinite(losses[-1]):
             raise WorkloadError(f"step {step}: the loss is {losses[-1]}, expected a number. Try a lower --rate.")

@@ -72,7 +72,7 @@ class TrainOptions:
     out: Path = Path("traces/student")
     resume: bool = False
     device: str | None = None
-    batch: int | None = None
+    batch_size: int | None = None
     prompts: int = 2
     rate: float = 1e-3
     seed: int = 0
@@ -82,11 +82,11 @@ class TrainOptions:
     def check(self) -> None:
         """Raises OptionError, or InputError for the folder of images; nothing is made before."""
         check_backbone(self.backbone)
-        least = {"scenes": 1, "batch": 2, "prompts": 1, "steps": 1, "workers": 1}  # batch norm asks for two
+        least = {"scenes": 1, "batch_size": 2, "prompts": 1, "steps": 1, "workers": 1}  # batch norm asks for two
         for name, lowest in least.items():
             value = getattr(self, name)
             if value is not None and value < lowest:
-                raise OptionError(f"--{name} {value}: expected {lowest} or more.")
+                raise OptionError(f"--{name.replace('_', '-')} {value}: expected {lowest} or more.")
         if not 0 < self.minutes < 1e5 or not 0 < self.rate < 1:
             bad = f"--minutes {self.minutes:g}" if not 0 < self.minutes < 1e5 else f"--rate {self.rate:g}"
             raise OptionError(f"{bad}: expected more than 0{', less than 1' if bad.startswith('--rate') else ''}.")
@@ -246,7 +246,7 @@ class _Run:
             "teacher": options.teacher,
             "teacher_weights": weights,
             "taught_on": GENERATED if options.images is None else f"images of {options.images.name}",
-            "batch": options.batch or (64 if device.type == "cuda" else 4),
+            "batch": options.batch_size or (64 if device.type == "cuda" else 4),
             "prompts": options.prompts,
             "rate": options.rate,
             "seed": options.seed,

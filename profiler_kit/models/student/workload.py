@@ -33,7 +33,7 @@ from profiler_kit.models.student.optimizations import (
     WITH_DECODER,
     beside_teacher,
 )
-from profiler_kit.models.student.quantize import Int8Encoder, frozen, put_int8
+from profiler_kit.models.student.quantize import Int8Encoder, frozen, put_int8, read_facts
 from profiler_kit.workload.optimizations import LadderRow, Optimization
 from profiler_kit.workload.protocol import Bench, Workload
 
@@ -150,8 +150,10 @@ class _Student(_Base):
             )
 
     def setup(self) -> Mapping[str, Any]:
-        """As SAM's; of the encoder alone nothing is asked."""
+        """As SAM's, and the student in int8 is looked at; of the encoder alone nothing is asked."""
         found = super().setup()
+        if self.int8 is not None:
+            read_facts(Path(self.int8))
         return {} if self.encoder_only else found
 
     def dtype(self, model: Any) -> torch.dtype:
