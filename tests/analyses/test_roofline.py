@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from profiler_kit.analyses.gpu.categories import category_of
 from profiler_kit.analyses.gpu.operator_models import MODELS, WHOLE, Call, Work, model_of, operator_model
 from profiler_kit.analyses.gpu.peaks import peaks_of, read_peaks
+from profiler_kit.analyses.gpu.roofline import _work
 from profiler_kit.analyses.gpu.serving_labels import Served, served
 from profiler_kit.errors import InputError
 from profiler_kit.findings.work import of_table
@@ -572,6 +574,26 @@ def test_categories_are_those_of_their_summary(folder: str) -> None:
     assert {name: (count, ns) for name, count, ns in sums.itertuples()} == {
         name: (count, pytest.approx(ms * 1e6, abs=count)) for name, (count, ms) in BY_CATEGORY[folder].items()
     }
+
+
+def test_no_model_breaks_on_arguments_that_are_none_of_its_own() -> None:
+    draw = random.Random(1)
+    sizes: list[Any] = [0, 1, 2, 3, 8, -1, 1 << 40, 10**30, 2.5, None, "x", True, [2, 3]]
+    texts: list[Any] = ["", "True", "[1, 1]", "0", "-1", "[]", "x", "1e400", "[True, False, True]", None, 5, "3"]
+    types: list[Any] = ["float", BF16, "", "ScalarList", "TensorList", I64, "zzz", None, 3]
+    steps = [None, served("prefill[bs=1 tok=5 sk=3 sqsq=25 sqsk=15]"), served("execute_context_1(5)_generation_0(0)")]
+
+    def shape() -> Any:
+        known = sizes[: 5 if draw.random() < 0.7 else None]
+        return draw.choice((None, "x", 3, {})) if draw.random() < 0.1 else draw.choices(known, k=draw.randint(0, 5))
+
+    for name, model in MODELS.items():
+        for _ in range(30):
+            count = draw.randint(0, 16)
+            shapes = [shape() for _ in range(count)]
+            call = Call(name, shapes, draw.choices(types, k=count), draw.choices(texts, k=count), draw.choice(steps))
+            found, why = _work(call, model)
+            assert (found is None or (found.flops or 0) >= 0 <= (found.bytes or 0)) and (found is not None or why)
 
 
 def test_peaks_of_data_sheets_and_of_files(tmp_path: Path) -> None:

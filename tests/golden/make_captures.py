@@ -1,22 +1,28 @@
-"""Record the golden captures that need a GPU, one in each process: joined, pools, expandable, graphs or compiled.
+"""Record the golden captures that need a GPU, one in each process.
 
 python tests/golden/make_captures.py joined FOLDER       # joined_h200.json.gz and joined_h200.pickle
 python tests/golden/make_captures.py pools FOLDER        # memory_pools_h200.pickle
 python tests/golden/make_captures.py expandable FOLDER   # memory_expandable_h200.pickle
 python tests/golden/make_captures.py graphs FOLDER       # graph_capture_*_h200.json.gz
 python tests/golden/make_captures.py compiled FOLDER     # compiled_breaks_ and compiled_recompiles_h200
+python tests/golden/make_captures.py operators FOLDER    # operators_h200.json.gz, and torch's FLOPs beside it
 python tests/golden/shorten.py FOLDER/*
 """
 
 import contextlib
+import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 if "expandable" in sys.argv:  # before torch reads it
     os.environ["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
 
 import torch
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from profiler_kit import memory_runner, profiler_runner, region
 
@@ -210,9 +216,112 @@ def compiled(folder: Path) -> None:
                 net(batch)
 
 
+def operators(folder: Path) -> None:
+    """Many operators, forward and backward, each in a region of its name; and the FLOPs that torch counts for each."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(0)
+
+    def new(*shape: int, dtype: torch.dtype = torch.bfloat16, grad: bool = False) -> torch.Tensor:
+        return torch.randn(shape, device=device).to(dtype).requires_grad_(grad)
+
+    def both(run: Callable[..., torch.Tensor], *shapes: tuple[int, ...]) -> Callable[[], object]:
+        given = [new(*shape, grad=True) for shape in shapes]
+        return lambda: run(*given).sum().backward()
+
+    def attention(backend: SDPBackend, causal: bool, heads: int = 8) -> Callable[[], object]:
+        def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+            with sdpa_kernel(backend):
+                return functional.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=heads < 8)
+
+        return both(run, (2, 8, 256, 64), (2, heads, 256, 64), (2, heads, 256, 64))
+
+    def packed() -> object:
+        q, k, v = (new(96, 4, 64) for _ in range(3))
+        ends = torch.tensor([0, 32, 96], dtype=torch.int32, device=device)
+        return torch.ops.aten._flash_attention_forward(q, k, v, ends, ends, 64, 64, 0.0, True, False)
+
+    float8, whole = torch.float8_e4m3fn, torch.tensor(1.0, device=device)
+    left, right = new(256, 512, dtype=float8), new(384, 512, dtype=float8).t()
+    rows, experts = new(256, 512), new(4, 384, 512).transpose(-2, -1)
+    ends = torch.tensor([64, 128, 160, 256], dtype=torch.int32, device=device)
+    index = torch.randint(100, (64,), device=device)
+    table, scores = new(100, 32, grad=True), new(64, 100, dtype=torch.float32, grad=True)
+    parameters = [torch.nn.Parameter(new(64, 64)) for _ in range(3)]
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    adamw = torch.optim.AdamW(parameters, fused=True)
+    net = functional
+    cases: dict[str, Callable[[], object]] = {
+        "mm": lambda: new(128, 256) @ new(256, 384),
+        "linear": both(net.linear, (8, 16, 128), (256, 128), (256,)),
+        "baddbmm": lambda: torch.baddbmm(new(4, 32, 48), new(4, 32, 64), new(4, 64, 48)),
+        "scaled_mm": lambda: torch._scaled_mm(left, right, whole, whole, out_dtype=torch.bfloat16),
+        "int_mm": lambda: torch._int_mm(left.view(torch.int8), right.view(torch.int8)),
+        "grouped_mm": lambda: torch._grouped_mm(rows, experts, offs=ends, out_dtype=torch.bfloat16),
+        "grouped_mm of weights": lambda: torch._grouped_mm(rows.t(), rows, offs=ends, out_dtype=torch.bfloat16),
+        "scaled_grouped_mm": lambda: torch._scaled_grouped_mm(
+            rows.to(float8),
+            experts.to(float8).transpose(-2, -1).contiguous().transpose(-2, -1),
+            torch.ones(256, device=device),
+            torch.ones(4, 384, device=device),
+            offs=ends,
+            out_dtype=torch.bfloat16,
+        ),
+        "conv1d": both(lambda x, w: net.conv1d(x, w, stride=2, padding=1), (4, 16, 200), (32, 16, 5)),
+        "conv2d": both(lambda x, w: net.conv2d(x, w, padding=1), (4, 16, 32, 32), (32, 16, 3, 3)),
+        "conv3d": both(net.conv3d, (2, 8, 8, 16, 16), (16, 8, 3, 3, 3)),
+        "depthwise": both(lambda x, w: net.conv2d(x, w, padding=1, groups=32), (4, 32, 32, 32), (32, 1, 3, 3)),
+        "transposed": both(lambda x, w: net.conv_transpose2d(x, w, stride=2), (4, 32, 16, 16), (32, 16, 2, 2)),
+        "flash": attention(SDPBackend.FLASH_ATTENTION, causal=False),
+        "flash causal": attention(SDPBackend.FLASH_ATTENTION, causal=True),
+        "flash shared heads": attention(SDPBackend.FLASH_ATTENTION, causal=False, heads=2),
+        "efficient": attention(SDPBackend.EFFICIENT_ATTENTION, causal=False),
+        "cudnn": attention(SDPBackend.CUDNN_ATTENTION, causal=False),
+        "packed": packed,
+        "layer_norm": both(lambda x, w, b: net.layer_norm(x, (128,), w, b), (64, 128), (128,), (128,)),
+        "rms_norm": both(lambda x, w: net.rms_norm(x, (128,), w), (64, 128), (128,)),
+        "group_norm": both(lambda x, w, b: net.group_norm(x, 4, w, b), (4, 16, 32, 32), (16,), (16,)),
+        "batch_norm": both(
+            lambda x, w, b: net.batch_norm(x, None, None, w, b, training=True), (4, 16, 32, 32), (16,), (16,)
+        ),
+        "softmax": both(lambda x: torch.softmax(x, -1), (64, 128)),
+        "embedding": lambda: net.embedding(index, table).sum().backward(),
+        "embedding_bag": lambda: net.embedding_bag(index.view(8, 8), table.detach()),
+        "cross_entropy": lambda: net.cross_entropy(scores, index).backward(),
+        "dropout": both(lambda x: net.dropout(x, 0.1), (64, 128)),
+        "topk": lambda: torch.topk(scores.detach(), 5),
+        "sort": lambda: torch.sort(scores.detach()),
+        "scatter_add": lambda: torch.zeros(100, device=device).scatter_add_(0, index, torch.ones(64, device=device)),
+        "index_add": lambda: torch.zeros(100, 32, device=device).index_add_(
+            0, index, torch.ones(64, 32, device=device)
+        ),
+        "masked_fill": lambda: scores.detach().masked_fill(scores.detach() > 0, 0.0),
+        "cat": lambda: torch.cat([rows, rows]),
+        "foreach": lambda: torch._foreach_add([new(64, 64), new(32, 64)], 1.0),
+        "adamw": adamw.step,
+    }
+    known: dict[str, int] = {}
+    for name, run in [*cases.items()]:
+        try:
+            with FlopCounterMode(display=False) as counter:
+                run()
+        except (RuntimeError, NotImplementedError, AttributeError) as error:
+            print(f"{name}: {error}")
+            del cases[name]
+            continue
+        known[name] = int(counter.get_total_flops())
+    with profiler_runner(folder / "operators_h200.json.gz", record_shapes=True, rank="none"):
+        for name, run in cases.items():
+            with region(name):
+                run()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+    (folder / "operators_h200.flops.json").write_text(json.dumps(known, indent=1) + "\n")
+
+
 if __name__ == "__main__":
     target = Path(sys.argv[2])
     target.mkdir(parents=True, exist_ok=True)
-    for make in (joined, pools, expandable, graphs, compiled):
+    for make in (joined, pools, expandable, graphs, compiled, operators):
         if make.__name__ == sys.argv[1]:
             make(target)

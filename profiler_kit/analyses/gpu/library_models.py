@@ -130,7 +130,7 @@ def _fused_experts(call: Call) -> Work:
 def _gate(call: Call) -> Work:
     """Softmax of the scores [T, experts], then the k largest and their numbers."""
     (chosen, dtype), (index, index_type) = call.tensor(0), call.tensor(1)
-    scores, score_type = next(call.tensor(at) for at in (3, 2) if len(call.shapes) > at and len(call.shapes[at]) == 2)
+    scores, score_type = call.tensor(3 if len(call.shapes) > 3 and len(call.shapes[3]) == 2 else 2)
     return Work(3 * prod(scores), [(prod(scores), score_type), (prod(chosen), dtype), (prod(index), index_type)])
 
 
