@@ -43,20 +43,18 @@ result["child_mb"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e
 print(json.dumps(result))
 """
 LOADED = "from profiler_kit.snapshot import load_snapshot\ns = load_snapshot(path)\n"
+READER = "import pandas\nfrom profiler_kit.load.snapshot.reader import load_snapshot_data, read_snapshot\n"
 WORK = {
     "pickle": 'import pickle\ntimed("s", lambda: pickle.load(open(path, "rb")))',
     "torch_page": (
         "import pickle\nfrom torch.cuda._memory_viz import trace_plot\n"
         'timed("s", lambda: trace_plot(pickle.load(open(path, "rb"))))'
     ),
-    "load": 'from profiler_kit.load.snapshot.reader import read_snapshot\ntimed("s", lambda: read_snapshot(path))',
-    "load_python": (
-        'import os\nos.environ["PROFILER_KIT_READER"] = "python"\n'
-        'from profiler_kit.load.snapshot.reader import read_snapshot\ntimed("s", lambda: read_snapshot(path))'
-    ),
-    "reload": (
-        'from profiler_kit.load.snapshot.reader import load_snapshot_data\ntimed("s", lambda: load_snapshot_data(path))'
-    ),
+    "load": READER + 'timed("s", lambda: read_snapshot(path))',
+    "load_python": 'import os\nos.environ["PROFILER_KIT_READER"] = "python"\n'
+    + READER
+    + 'timed("s", lambda: read_snapshot(path))',
+    "reload": READER + 'timed("s", lambda: load_snapshot_data(path))',
     "replay": LOADED + 'timed("s", lambda: [s.replay(device) for device in s.devices])',
     "summary": LOADED + 'timed("s", lambda: s.summary())',
     "blocks": LOADED + '[s.replay(device) for device in s.devices]\ntimed("s", lambda: s.block_spans())',
@@ -74,12 +72,13 @@ def sample(work: str, path: Path, cache: Path) -> dict[str, float]:
     return value
 
 
-def measure(path: Path, repeats: int, cache: Path) -> dict[str, Any]:
-    """Every variant on one snapshot."""
+def measure(path: Path, repeats: int, cache: Path, only: list[str]) -> dict[str, Any]:
+    """Every variant on one snapshot, or those whose name holds one of the words."""
+    work_of = {name: work for name, work in WORK.items() if not only or any(word in name for word in only)}
     facts = sample(LOADED + 'result["events"] = len(s.events)', path, cache)  # fills the cache
-    samples: dict[str, list[dict[str, float]]] = {name: [] for name in WORK}
+    samples: dict[str, list[dict[str, float]]] = {name: [] for name in work_of}
     for number in range(repeats):
-        for name, work in WORK.items():
+        for name, work in work_of.items():
             samples[name].append(sample(work, path, cache))
         print(f"{path.name}: round {number + 1} of {repeats}", file=sys.stderr)
     return {
@@ -105,10 +104,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("snapshots", nargs="+", type=Path)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--only", nargs="+", default=[], metavar="WORD")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as cache:
-        rows = [measure(path.resolve(), args.repeats, Path(cache)) for path in args.snapshots]
+        rows = [measure(path.resolve(), args.repeats, Path(cache), args.only) for path in args.snapshots]
     print(f"{'snapshot':<22}{'variant':>12}{'median s':>10}{'min':>9}{'max':>9}{'peak MB':>9}{'child MB':>10}")
     for row in rows:
         for name, value in row["variants"].items():
