@@ -22,7 +22,7 @@ def entry(
             {"name": "all_reduce", "filename": "/x/torch/distributed/distributed_c10d.py", "line": 2_800},
             {"name": "train", "filename": "train.py", "line": 40 + sequence},
         ],
-        "record_id": sequence,
+        "record_id": sequence - 1,
         "pg_id": 0,
         "process_group": ("0", "default_pg"),
         "collective_seq_id": sequence,

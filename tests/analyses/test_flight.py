@@ -114,3 +114,80 @@ def test_the_command(tmp_path: Path) -> None:
 
 def test_ranks_are_written_as_runs() -> None:
     assert ranks_text([5, 1, 2, 3, 9, 8]) == "1-3, 5, 8-9" and ranks_text([]) == ""
+
+
+def form(version: str, rank: int, count: int) -> dict[str, Any]:
+    """What a rank of two wrote in these versions of torch: it has issued so many collectives."""
+    entries = [entry(number, state="started" if number == 2 else "completed") for number in range(1, count + 1)]
+    whole: dict[str, Any] = dump(entries, 2)
+    for one in entries:
+        if version == "2.3":  # "1.5": a number in place of the name, one sequence
+            one |= {"seq_id": one["collective_seq_id"]}
+            for name in ("process_group", "collective_seq_id", "p2p_seq_id", "is_p2p", "timeout_ms"):
+                del one[name]
+        if version == "2.11":
+            one |= {"thread_id": "140", "thread_name": "pt_main", "duration_ms": 0.5, "is_ghost": False}
+    if version == "2.3":
+        del whole["pg_config"]
+    if version == "2.4":
+        whole["version"] = "2.2"
+    if version == "2.11":
+        status = {"last_enqueued_collective": count, "last_started_collective": -1}
+        whole |= {"rank": rank, "host_name": f"host{rank}", "comm_lib_version": "2.27.5", "pg_status": {"0": status}}
+        whole["pg_config"]["0"]["ranks"] = [0, 1]
+    return whole
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize("version", ["2.4", "2.6", "2.11"])
+def test_the_forms_of_torch_versions(tmp_path: Path, version: str, as_json: bool) -> None:
+    rows = found(tmp_path, {0: form(version, 0, 2), 1: form(version, 1, 1)}, as_json=as_json)
+    assert rows[["sequence", "state", "missing", "waiting"]].to_numpy().tolist() == [
+        [2, "missing", "1", "0"],
+        [1, "completed", "", ""],
+    ]
+
+
+def test_without_members_nobody_is_said_to_be_missing(tmp_path: Path) -> None:
+    rows = found(tmp_path, {0: form("2.3", 0, 2), 1: form("2.3", 1, 1)})
+    assert rows[["sequence", "state", "missing", "members"]].to_numpy().tolist() == [
+        [2, "started", "", 0],
+        [1, "completed", "", 0],
+    ]
+
+
+def test_a_group_of_which_all_records_were_overwritten_is_not_accused(tmp_path: Path) -> None:
+    """pg_status numbers groups as the process made them: its 1 is not the group that is named "1"."""
+    dumps = {}
+    for rank in range(3):
+        mine = [entry(number, group="0", process_group=("0", "tp"), pg_id=0) for number in range(700, 703)]
+        named = {"group": "7", "process_group": ("7", "dp"), "pg_id": 1}
+        mine += [] if rank == 2 else [entry(4, state="started", **named)]
+        dumps[rank] = dump(mine, 3)
+        dumps[rank]["pg_config"]["7"] = {"name": "7", "desc": "dp", "ranks": "[0, 1, 2]"}
+        dumps[rank]["pg_status"] = {"7": {"last_enqueued_collective": 1}, "1": {"last_enqueued_collective": 4}}
+    rows = found(tmp_path, dumps)
+    (row,) = rows[rows["group"] == "7"].to_dict("records")
+    assert (row["state"], row["missing"], row["unknown"], row["waiting"]) == ("started", "", "2", "0-1")
+
+
+def test_hostile_pickles_run_nothing(tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    write(tmp_path, {0: form("2.6", 0, 2)})
+    calls = (
+        b"cos\nsystem\n(S'touch %s'\ntR.",
+        b"(S'touch %s'\nios\nsystem\n.",
+        b"c__builtin__\neval\n(S'open(%r)'\ntR.",
+    )
+    for number, text in enumerate(calls):
+        named = repr(str(marker)).encode() if b"%r" in text else str(marker).encode()
+        (tmp_path / f"nccl_trace_rank_{number + 1}").write_bytes(text.replace(b"%s", named).replace(b"%r", named))
+    (tmp_path / "nccl_trace_rank_4").write_bytes(b"\x80\x04]" + b"]" * 200_000 + b"a" * 200_000 + b".")  # deep
+    (tmp_path / "nccl_trace_rank_5").write_bytes(b"(" + b"lp0\n(" * 10_000 + b".")
+    (tmp_path / "nccl_trace_rank_6").write_bytes(b"\x80\x02P1\n.")
+    (tmp_path / "nccl_trace_rank_8").write_bytes(b'{"entries": ' + b"[" * 100_000)
+    (tmp_path / "nccl_trace_rank_9").write_bytes(pickle.dumps({"entries": [1, None, {"state": {}, "frames": 7}]}))
+    dumps = read_dumps(tmp_path)
+    assert list(dumps.ranks) == [0, 9] and len(dumps.problems) == 7 and not marker.exists()
+    assert all(len(line) < 700 for line in dumps.problems)
+    assert len(flight(dumps)) == 2

@@ -50,7 +50,8 @@ def flight(dumps: Dumps) -> pd.DataFrame:
     """Dumps of the ranks of a job -> FLIGHT.
 
     A member of the group whose dump does not have the number is missing, unless it has only later ones: then its
-    record was overwritten, and the collective is behind it. Sends and receives are of two ranks and numbered apart.
+    record was overwritten, and the collective is behind it; or unless it has none of that group, and others were
+    overwritten: then nobody knows. Sends and receives are of two ranks and numbered apart.
     """
     groups = {name: told for dump in dumps.ranks.values() for name, told in dump.groups.items()}
     found: dict[tuple[str, str, int], _Issued] = {}
@@ -139,10 +140,12 @@ def _differs(entry: Entry, operation: str, sizes: str) -> bool:
 
 
 def _is_past(dump: Dump, key: tuple[str, str, int], firsts: Mapping[tuple[int, str, str], int]) -> bool:
-    """Whether a rank whose dump does not have a number has only later ones."""
+    """Whether a rank whose dump does not have a number has only later ones, or may have had it before these."""
     group, pair, sequence = key
     first = firsts.get((dump.rank, group, pair))
-    return first > sequence if first is not None else not pair and dump.last.get(group, -1) >= sequence
+    if first is not None:
+        return first > sequence
+    return dump.last[group] >= sequence if not pair and group in dump.last else not dump.whole
 
 
 def _created(entry: Entry) -> int:

@@ -15,6 +15,7 @@ from typing import IO, Any, Final
 EXPECTED: Final = "expected a dump of torch's flight recorder (plain dicts, lists, numbers and strings)"
 TEXT_LENGTH: Final = 512
 MOST_ENTRIES: Final = 512  # the last ones of each rank
+_FIRST: Final = "0"  # number and name of the group of all ranks
 _TIMES: Final = ("time_created_ns", "time_discovered_started_ns", "time_discovered_completed_ns")
 
 
@@ -33,7 +34,11 @@ class PlainUnpickler(pickle.Unpickler):
 
 
 def read(file: IO[bytes]) -> dict[str, Any]:
-    """A dump as plain JSON: config (name, description, ranks), status (last sequences) and entries; raises Refused."""
+    """A dump as plain JSON: config (name, description, ranks), status (last sequences), entries, and whether these are
+    all from the first one on; raises Refused.
+
+    torch numbers groups in pg_status as the process made them (pg_id), and names them everywhere else.
+    """
     head = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
     file.seek(0)
     try:
@@ -46,6 +51,7 @@ def read(file: IO[bytes]) -> dict[str, Any]:
         names = sorted(map(_text, found))[:8] if isinstance(found, dict) else type(found).__name__
         raise Refused(f"it has no list of entries (found {names}), {EXPECTED}")
     entries = [one for one in found["entries"][-MOST_ENTRIES:] if isinstance(one, dict)]
+    names = {_text(one.get("pg_id")): _name(one) for one in entries}
     return {
         "rank": _integer(found.get("rank")),
         "config": [
@@ -53,9 +59,11 @@ def read(file: IO[bytes]) -> dict[str, Any]:
             for name, one in _objects(found, "pg_config")
         ],
         "status": [
-            [_text(name), *(_integer(one.get(f"last_{what}_collective")) for what in ("enqueued", "completed"))]
-            for name, one in _objects(found, "pg_status")
+            [names.get(_text(number), _FIRST), _integer(one.get("last_enqueued_collective"))]
+            for number, one in _objects(found, "pg_status")
+            if _text(number) in names or _text(number) == _FIRST
         ],
+        "whole": len(found["entries"]) <= MOST_ENTRIES and (not entries or entries[0].get("record_id") == 0),
         "entries": list(map(_entry, entries)),
     }
 
@@ -67,13 +75,11 @@ def _objects(found: dict[Any, Any], key: str) -> list[tuple[Any, dict[Any, Any]]
 
 def _entry(one: dict[Any, Any]) -> list[Any]:
     """Group, sequence, sequence of a point to point operation, whether it is one, name, state, sizes, times, line."""
-    group = one.get("process_group")
-    name = group[0] if isinstance(group, (list, tuple)) and group else one.get("pg_name", one.get("pg_id"))
     sizes = json.dumps(
         [one.get(f"{side}_{what}") for side in ("input", "output") for what in ("sizes", "dtypes")], default=_text
     )
     return [
-        _text(name),
+        _name(one),
         _integer(one.get("collective_seq_id", one.get("seq_id"))),
         _integer(one.get("p2p_seq_id")),
         bool(one.get("is_p2p")),
@@ -83,6 +89,11 @@ def _entry(one: dict[Any, Any]) -> list[Any]:
         *(_integer(one.get(name)) for name in _TIMES),
         _line(one.get("frames")),
     ]
+
+
+def _name(one: dict[Any, Any]) -> str:
+    group = one.get("process_group")
+    return _text(group[0] if isinstance(group, (list, tuple)) and group else one.get("pg_name", one.get("pg_id")))
 
 
 def _line(frames: Any) -> str:

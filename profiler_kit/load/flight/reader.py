@@ -50,7 +50,8 @@ class Entry:
 class Dump:
     """What one rank wrote, the last MOST_ENTRIES of it (child.py).
 
-    groups: description and members by name; last: the last sequence issued in each.
+    groups: description and members by name; last: the last sequence issued in each, where that is known. whole: these
+    are all operations that the rank has issued: none was overwritten.
     """
 
     path: Path
@@ -58,6 +59,7 @@ class Dump:
     groups: dict[str, tuple[str, tuple[int, ...]]]
     last: dict[str, int]
     entries: tuple[Entry, ...]
+    whole: bool
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,9 @@ def read_dumps(paths: str | Path | Sequence[str | Path]) -> Dumps:
                 file,
                 rank,
                 {name: (text, tuple(members)) for name, text, members in said["config"]},
-                {name: last for name, last, _ in said["status"] if last is not None},
+                {name: last for name, last in said["status"] if last is not None},
                 tuple(Entry(*one) for one in said["entries"]),
+                said["whole"],
             )
     shown = ", ".join(map(str, named))
     if not ranks:
