@@ -44,6 +44,22 @@ def test_two_of_one_rank_alone_are_no_job(tmp_path: Path) -> None:
     assert find_jobs(find_runs(tmp_path)) == []
 
 
+def test_folders_of_nodes_are_one_job(tmp_path: Path) -> None:
+    """Not two recordings of the same ranks."""
+    for job, nodes in (("four", ((0, 1), (2, 3))), ("each", ((0,), (1,))), ("twice", ((0, 1), (0, 1)))):
+        for number, ranks in enumerate(nodes):
+            (tmp_path / job / f"node{number}").mkdir(parents=True)
+            for rank in ranks:
+                size = 2 if job == "each" else 4
+                head = f'{{"distributedInfo": {{"rank": {rank}, "world_size": {size}}}, "traceEvents": []}}'
+                (tmp_path / job / f"node{number}" / f"rank{rank}.json").write_text(head)
+    found = [(job.key, job.name, [rank for rank, _ in job.ranks]) for job in find_jobs(find_runs(tmp_path))]
+    assert found == [
+        *(("each", "each", [0, 1]), ("four", "four", [0, 1, 2, 3])),
+        *(("twice/node0", "twice/node0", [0, 1]), ("twice/node1", "twice/node1", [0, 1])),
+    ]
+
+
 @pytest.mark.parametrize(
     "data",
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import posixpath
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -184,7 +185,7 @@ class Job:
 
 
 def find_jobs(runs: Iterable[RunFolder]) -> list[Job]:
-    """Every folder in which two traces or more say which rank they are of; by name.
+    """Every folder in which two traces or more say which rank they are of, or whose folders are of nodes; by name.
 
     Only the head of each trace is read, and only where a folder holds several. Traces that say nothing are left out;
     of two that say the same rank the first by name counts.
@@ -193,12 +194,18 @@ def find_jobs(runs: Iterable[RunFolder]) -> list[Job]:
     for run in runs:
         if run.trace is not None:
             folders.setdefault(run.path.parent, []).append((run, run.trace))
+    beside: dict[Path, list[Path]] = {}
+    for folder in folders:
+        beside.setdefault(folder.parent, []).append(folder)
+    for parent, parts in beside.items():
+        if parent not in folders and _are_nodes([[trace for _, trace in folders[part]] for part in parts]):
+            folders[parent] = [one for part in parts for one in folders.pop(part)]
     jobs = []
     for folder, held in folders.items():
         ranks: dict[int, Path] = {}
         problems = []
         for _, trace in sorted(held, key=lambda one: one[1]) if len(held) > 1 else ():
-            rank = _rank_in_head(trace, *_version(trace))
+            rank, _ = _told_in_head(trace, *_version(trace))
             try:
                 if rank is not None:
                     add_rank(ranks, rank, trace, len(held))
@@ -206,11 +213,25 @@ def find_jobs(runs: Iterable[RunFolder]) -> list[Job]:
                 problems.append(left_out(error))
         if len(ranks) < 2:
             continue
-        first, _ = held[0]
-        name = first.label.rsplit("/", 1)[0] if "/" in first.label else folder.name
-        key = first.key.rsplit("/", 1)[0] if "/" in first.key else "."
-        jobs.append(Job(key, name, tuple(sorted(ranks.items())), tuple(problems)))
+        name, key = (
+            posixpath.commonpath(texts) for texts in zip(*((one.label, one.key) for one, _ in held), strict=True)
+        )
+        jobs.append(Job(key or ".", name or folder.name, tuple(sorted(ranks.items())), tuple(problems)))
     return sorted(jobs, key=lambda job: job.name)
+
+
+def _are_nodes(folders: Sequence[Sequence[Path]]) -> bool:
+    """Whether folders hold different ranks of one job: each says that it has more ranks than are in it."""
+    ranks: list[int | None] = []
+    sizes = set()
+    for traces in folders if len(folders) > 1 else ():
+        for trace in traces:
+            rank, size = _told_in_head(trace, *_version(trace))
+            if size <= len(traces):
+                return False
+            ranks.append(rank)
+            sizes.add(size)
+    return len(sizes) == 1 and None not in ranks and len(set(ranks)) == len(ranks) <= max(sizes)
 
 
 def _version(path: Path) -> tuple[int, int]:
@@ -222,9 +243,14 @@ def _version(path: Path) -> tuple[int, int]:
 
 
 @lru_cache(1 << 14)
-def _rank_in_head(path: Path, mtime_ns: int, size_bytes: int) -> int | None:
-    """The rank that the beginning of a file says; of a file as it is now, since pages ask again and again."""
-    return rank_of(head_metadata(path), path)
+def _told_in_head(path: Path, mtime_ns: int, size_bytes: int) -> tuple[int | None, int]:
+    """The rank that the beginning of a file says, and of how many (0 where it does not); as the file is now, since
+    pages ask again and again.
+    """
+    told = head_metadata(path)
+    info = told.get("distributedInfo")
+    size = info.get("world_size") if isinstance(info, dict) else None
+    return rank_of(told, path), size if type(size) is int else 0
 
 
 def head_metadata(path: Path) -> dict[str, object]:

@@ -51,7 +51,7 @@ def read(file: IO[bytes]) -> dict[str, Any]:
         names = sorted(map(_text, found))[:8] if isinstance(found, dict) else type(found).__name__
         raise Refused(f"it has no list of entries (found {names}), {EXPECTED}")
     entries = [one for one in found["entries"][-MOST_ENTRIES:] if isinstance(one, dict)]
-    names = {_text(one.get("pg_id")): _name(one) for one in entries}
+    named = {_text(one.get("pg_id")): _name(one) for one in entries}
     return {
         "rank": _integer(found.get("rank")),
         "config": [
@@ -59,9 +59,9 @@ def read(file: IO[bytes]) -> dict[str, Any]:
             for name, one in _objects(found, "pg_config")
         ],
         "status": [
-            [names.get(_text(number), _FIRST), _integer(one.get("last_enqueued_collective"))]
+            [named.get(_text(number), _FIRST), _integer(one.get("last_enqueued_collective"))]
             for number, one in _objects(found, "pg_status")
-            if _text(number) in names or _text(number) == _FIRST
+            if _text(number) in named or _text(number) == _FIRST
         ],
         "whole": len(found["entries"]) <= MOST_ENTRIES and (not entries or entries[0].get("record_id") == 0),
         "entries": list(map(_entry, entries)),
