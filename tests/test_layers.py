@@ -34,6 +34,7 @@ LAYERS = (
         "version",
         "kept",
         "later",
+        "late_import",
     },
     {"settings"},
     {"formats"},

@@ -18,9 +18,9 @@ import typer.core
 import typer.main
 
 from profiler_kit.cli import streams
-from profiler_kit.cli.late_import import import_late
 from profiler_kit.errors import KitError
 from profiler_kit.files import require_file
+from profiler_kit.late_import import import_late
 from profiler_kit.settings import CAPTURES, GIVEN
 
 # The order that `--help` lists them in; a command that is not named here comes last.

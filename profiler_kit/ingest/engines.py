@@ -149,7 +149,8 @@ class _Reader:
         self._child: subprocess.Popen[bytes] | None = None
 
     def _start(self) -> subprocess.Popen[bytes]:
-        code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import main; main()"
+        late = "from profiler_kit.late_import import import_late; import_late('pandas')"  # reading makes no frame
+        code = f"import sys; sys.path[:] = {sys.path!r}; {late}; from {__name__} import main; main()"
         child = subprocess.Popen(
             [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )

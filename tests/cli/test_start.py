@@ -12,7 +12,7 @@ import pytest
 
 from profiler_kit import cli
 from profiler_kit.cli import READS_NO_TRACE, commands, load_command
-from profiler_kit.cli.late_import import import_late
+from profiler_kit.late_import import import_late
 from tests.cli.run import profiler_kit
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "streams_graph.json.gz"

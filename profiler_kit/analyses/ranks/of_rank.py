@@ -343,16 +343,20 @@ def _messages(
     named = np.where(source == NONE, columns.name[event].astype(np.int64), NONE)
     region = np.where(source == NONE, found.path[mine], NONE)
     codes = [np.where(source == NONE, NONE, text.codes[source].astype(np.int64)) for text in texts]
-    key = np.zeros(len(mine), dtype=np.int64)
+    key, width = np.zeros(len(mine), dtype=np.int64), 1
     for name, code in zip((*asked, "", ""), (*codes, named, region), strict=True):
-        if name != "Seq":  # every kernel has another
-            key = np.unique(key * (int(code.max(initial=0)) + 2) + code + 1, return_inverse=True)[1]
+        if name == "Seq":  # every kernel has another
+            continue
+        size = int(code.max(initial=0)) + 2
+        if width * size >= 1 << 62:
+            key, width = np.unique(key, return_inverse=True)[1], len(key)
+        key, width = key * size + code + 1, width * size
     _, first, row = np.unique(key, return_index=True, return_inverse=True)
     groups = _Groups(metadata)
     told: list[tuple[int, int, str, int, str]] = []
     for at in first.tolist():
         values: dict[str, Any] = {
-            name: json_of(text.values[code[at]]) if code[at] != NONE else None
+            name: _told(text.values[code[at]]) if code[at] != NONE else None
             for name, text, code in zip(asked, texts, codes, strict=True)
         }
         message = message_of([values.get(name) for name in ARGUMENTS], columns.names[columns.name[event[at]]])
@@ -365,7 +369,7 @@ def _messages(
     each = [told[one] for one in row.tolist()]
     sequence = np.full(len(mine), UNKNOWN, dtype=np.int64)
     if "Seq" in asked:
-        numbers = [json_of(text) if text else UNKNOWN for text in columns.extra["Seq"].values]
+        numbers = [_told(text) if text else UNKNOWN for text in columns.extra["Seq"].values]
         plain = np.array([one if type(one) is int and 0 <= one < 1 << 62 else UNKNOWN for one in numbers] or [UNKNOWN])
         sequence = np.where(source == NONE, UNKNOWN, plain[codes[asked.index("Seq")]])
     return {
@@ -376,6 +380,9 @@ def _messages(
         "bytes": np.array([one[3] for one in each], dtype=np.int64),
         "dtype": [one[4] for one in each],
     }, groups.columns()
+
+
+_told = functools.lru_cache(4096)(json_of)  # the ranks of a job say the same; what it gives is not changed
 
 
 def _source(columns: EventColumns, event: I64, launch: I64) -> I64:
@@ -473,7 +480,7 @@ def members_of(text: str) -> I64:
 
 def _ranks_of(value: object) -> tuple[int, ...]:
     """The ranks that a list or its text names; none where some are left out ("[0, 1, ..., 7]")."""
-    listed = json_of(value) if isinstance(value, str) else value
+    listed = _told(value) if isinstance(value, str) else value
     if not isinstance(listed, list) or set(map(type, listed)) != {int} or min(listed) < 0 or max(listed) >= 1 << 31:
         return ()
     return tuple(listed)

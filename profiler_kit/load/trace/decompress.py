@@ -144,12 +144,11 @@ class Blocks:
     def __iter__(self) -> Generator[bytes, None, None]:
         total = self.path.stat().st_size
         with self.path.open("rb") as raw:
-            source: Source = partial(_read, raw)
-            while (packing := packing_of(_head(source))) and len(self.packing) < MOST_LAYERS:
+            head, source = _peeked(partial(_read, raw))
+            while (packing := packing_of(head)) and len(self.packing) < MOST_LAYERS:
                 self.packing += (packing.name,)
-                source = partial(_of_block_size, partial(self._unpacked, packing, source))
-            self.cut_off = False
-            self.utf16 = _is_utf16(_head(source))
+                head, source = _peeked(partial(_of_block_size, partial(self._unpacked, packing, source)))
+            self.utf16 = _is_utf16(head)
             for block in as_utf8(source()):
                 self._said = raw.tell(), total
                 self._report(*self._said)
@@ -189,13 +188,16 @@ def _read(raw: BinaryIO) -> Iterator[bytes]:
     return iter(lambda: raw.read(BLOCK_BYTES), b"")
 
 
-def _head(source: Source) -> bytes:
-    head = b""
-    for block in source():
+def _peeked(source: Source) -> tuple[bytes, Source]:
+    """How a stream begins, and the source whose first stream is that one, whole: nothing is unpacked twice."""
+    blocks, taken, head = source(), [], b""
+    for block in blocks:
+        taken.append(block)
         head += block
         if len(head) >= _MAGIC_BYTES:
             break
-    return head
+    started = [itertools.chain(taken, blocks)]
+    return head, lambda: started.pop() if started else source()
 
 
 def _of_block_size(source: Source) -> Iterator[bytes]:

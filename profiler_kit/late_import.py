@@ -1,7 +1,8 @@
 """Put off the import of a package until something in it is used: importing pandas takes longer than most commands.
 
-Only the command line does this, and only in its own process: a library must not touch sys.modules. The standard
-library's LazyLoader will not do, for its modules are loaded by the second `import` that names them.
+Only the command line does this, in its own process and in those that read ranks for it: a library must not touch
+sys.modules. The standard library's LazyLoader will not do, for its modules are loaded by the second `import` that
+names them.
 """
 
 from __future__ import annotations
