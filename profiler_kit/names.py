@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from profiler_kit.kernel_name import short_kernel
 
@@ -78,3 +78,10 @@ def _fit(name: str, at: int, width: int) -> str:
 def printable(text: str | Path) -> str:
     """The text with what cannot be printed shown as �: names come from files, and must not steer a terminal."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(text))
+
+
+def csv_cell(value: Any) -> Any:
+    """A cell of a CSV: of text what can be printed, behind a ' where a spreadsheet would take it for a formula."""
+    if not isinstance(value, str):
+        return value
+    return f"'{printable(value)}" if value[:1] in ("=", "+", "-", "@") else printable(value)

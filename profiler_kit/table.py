@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from profiler_kit.errors import OptionError
 from profiler_kit.later import shown
+from profiler_kit.names import csv_cell
 from profiler_kit.schema import Schema
 
 if TYPE_CHECKING:
@@ -160,11 +161,13 @@ class Filled:
         return rows
 
     def csv(self) -> str:
-        """The rows as CSV, a region path as `outer > inner`."""
+        """The rows as CSV, a region path as `outer > inner`, every text as csv_cell has it."""
         columns = self.table.schema.columns
         paths = [name for name, column in columns.items() if column.dtype in ("path", "paths")]
         texts = {name: [BETWEEN.join(path) for path in self.frame[name]] for name in paths}
-        return self.frame.assign(**texts).to_csv(index=False)
+        frame = self.frame.assign(**texts)
+        words = frame.select_dtypes(["object", "category", "string"]).columns
+        return frame.assign(**{name: frame[name].map(csv_cell) for name in words}).to_csv(index=False)
 
     def texts(self, rows: slice = slice(None)) -> Mapping[str, Sequence[str]]:
         """What to show in place of the values of some columns, of all rows or of some."""

@@ -15,6 +15,7 @@ import typer
 
 from profiler_kit.cli.output import AsCsv, AsJson, check_formats, open_ranks, open_requests, open_trace
 from profiler_kit.errors import OptionError
+from profiler_kit.names import csv_cell
 from profiler_kit.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ def _csv(frame: pd.DataFrame) -> str:
 def _cell(value: object) -> str:
     if isinstance(value, list | dict):
         return json.dumps(value, ensure_ascii=False, default=str)
-    return "" if value is None else str(value)
+    return "" if value is None else str(csv_cell(value))
 
 
 def _print_result(frame: pd.DataFrame) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from profiler_kit.tables import tables_of
+from tests.builders import TraceBuilder
 from tests.cli.run import profiler_kit
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +31,18 @@ def test_json_and_csv_hold_the_same_rows() -> None:
     assert [(line["path"], json.loads(line["path_list"]), int(line["n"]), int(line["ns"])) for line in lines] == [
         (row["path"], row["path_list"], row["n"], row["ns"]) for row in rows
     ]
+
+
+def test_no_text_of_a_csv_is_a_command(tmp_path: Path) -> None:
+    trace = TraceBuilder()
+    trace.launch(1, 0)
+    for at, name in enumerate(("=cmd|' /C calc'!A0", "+1", "-2", "@SUM(A1)", "a\x1b[31mred\nline", "gemm")):
+        trace.kernel(1, 10 + 5 * at, 4, name=name)
+    path = trace.write(tmp_path / "t.json")
+    right = ["'=cmd|' /C calc'!A0", "'+1", "'-2", "'@SUM(A1)", "a�[31mred�line", "gemm"]
+    for arguments in (("kernels", path), ("query", path, "SELECT name FROM gpu_events")):
+        rows = csv.DictReader(io.StringIO(profiler_kit(*arguments, "--csv").out))
+        assert sorted(row["name"] for row in rows) == sorted(right)
 
 
 def test_a_table_is_for_reading() -> None:
