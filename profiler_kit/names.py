@@ -77,7 +77,10 @@ def _fit(name: str, at: int, width: int) -> str:
 
 def printable(text: str | Path) -> str:
     """The text with what cannot be printed shown as �: names come from files, and must not steer a terminal."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(text))
+    said = str(text)
+    if said.isprintable():
+        return said
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in said)
 
 
 def csv_cell(value: Any) -> Any:

@@ -60,6 +60,7 @@ _OPERATORS: Final = re.compile(
 )
 _COMPUTES: Final = re.compile(r"matmul|gemm|_mm(_|$)")  # symm_mem::fused_all_gather_matmul starts products itself
 _FUSED: Final = re.compile(r"triton_\w+_fused_")  # TorchInductor names a kernel after the operators around it
+LONGEST: Final = 1 << 14  # letters of a name in which a function is looked for; symbols of C++ end long before
 _LENGTH: Final = re.compile(r"[0-9]{1,4}")  # of the next part of a symbol's name
 _ANONYMOUS: Final = re.compile(r"\(anonymous namespace\)::")
 # Copies and sets that the trace calls kernels (ROCm's blit kernels, MTIA's requests), or the other way round.
@@ -73,7 +74,7 @@ _SETS: Final = re.compile(r"^__amd_rocclr_fill|^Fill_?Buffer|^Memset", re.IGNORE
 @lru_cache(maxsize=65_536)
 def rule_of_name(name: str) -> str:
     """The rule of NAMES by which a kernel of that name communicates; "" when none says so."""
-    text = _ANONYMOUS.sub("", name.removeprefix("void ").lstrip())
+    text = _ANONYMOUS.sub("", name[:LONGEST].removeprefix("void ").lstrip())
     if _FUSED.match(text):
         return ""
     function = _unmangled(text) if text.startswith("_Z") else re.split(r"[<(\[ ]", text, maxsplit=1)[0]

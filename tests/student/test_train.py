@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -73,6 +74,18 @@ def test_a_student_its_record_and_a_run_are_written(trained: Path) -> None:
     run = read_record(trained / "run")
     assert run.model == "student_cas_vit_tiny, training" and run.workload["taught_on"] == "generated scenes"
     assert (trained / "run" / "trace.json.gz").is_file() and (trained / "run" / "memory.pickle").is_file()
+
+
+def test_what_a_killed_training_left_is_gone_on_with(trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "student"
+    shutil.copytree(trained, out)
+    for name in ("student.pt", "training.json"):  # the state is written first
+        (out / name).unlink()
+    train(dataclasses.replace(TINY, out=out, resume=True))
+    assert {path.name for path in out.iterdir()} == {"student.pt", "state.pt", "training.json", "run"}
+    assert read_student(out / "student.pt").backbone == "cas_vit_tiny"
+    (tmp_path / "killed" / ".tmp-1-state.pt").mkdir(parents=True)
+    dataclasses.replace(TINY, out=tmp_path / "killed").check()
 
 
 def test_a_student_of_a_sam2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

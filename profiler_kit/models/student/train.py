@@ -95,7 +95,8 @@ class TrainOptions:
         begun = (self.out / STATE).is_file()
         if self.resume and not begun:
             raise InputError(f"{self.out}: no {STATE} in it, expected a training to go on with. Leave --resume out.")
-        if not self.resume and self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
+        held = [path for path in self.out.iterdir() if not path.name.startswith(".tmp-")] if self.out.is_dir() else []
+        if not self.resume and (held or (self.out.exists() and not self.out.is_dir())):
             raise OptionError(f"--out {self.out}: this exists already. Add --resume to go on, or choose another --out.")
 
 
@@ -289,6 +290,7 @@ class _Run:
 
     def loop(self) -> None:
         saved = self.elapsed_s
+        losses = None  # of a training that had ended, but not all of it was written
         while self.progress < 1:
             losses = self.train_step()
             if self.step % _NOTE_EVERY == 0 or self.progress >= 1:
@@ -341,19 +343,14 @@ class _Run:
             f"step {self.step}: the loss is {values[0]}, expected a number; stopped, {kept}. Try a lower --rate."
         )
 
-    def save(self, losses: Tensor) -> None:
-        """The student with averaged weights, and the state to go on from; each whole or not at all."""
-        self.finite(losses)
+    def save(self, losses: Tensor | None) -> None:
+        """The state to go on from, and the student with averaged weights; each whole or not at all."""
+        if losses is not None:
+            self.finite(losses)
         options, shipped = self.options, self.family.shipped(self.options.teacher)
         state: State = self.teacher.state_dict()
         ships = shipped is not None and options.teacher_checkpoint is None
         facts = {key: self.facts[key] for key in ("backbone", "teacher", "teacher_weights", "taught_on")}
-        StudentFile(
-            **facts,
-            side=self.family.side(self.teacher),
-            encoder=self.average.state_dict(),
-            decoder={} if ships else {k: v for k, v in state.items() if not k.startswith("image_encoder.")},
-        ).write(options.out / STUDENT)
         generators = [torch.get_rng_state()] + ([torch.cuda.get_rng_state()] if self.device.type == "cuda" else [])
         kept = {
             "facts": self.facts,
@@ -367,6 +364,12 @@ class _Run:
         }
         with whole_file(options.out / STATE) as temporary:
             torch.save(kept, temporary)
+        StudentFile(
+            **facts,
+            side=self.family.side(self.teacher),
+            encoder=self.average.state_dict(),
+            decoder={} if ships else {k: v for k, v in state.items() if not k.startswith("image_encoder.")},
+        ).write(options.out / STUDENT)
         self.write_record()
 
     def read_state(self) -> Mapping[str, Any]:
