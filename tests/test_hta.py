@@ -189,7 +189,7 @@ def test_nanoseconds_are_hta_without_its_rounding(name: str, tmp_path: Path) -> 
     ("name", "raises"),
     [
         ("ddp_rank0", {"kernels, annotated", "sequences"}),
-        ("sam_vit_b_cudagraph", {"temporal", "kernels, annotated", "sequences"}),
+        ("sam_vit_b_cudagraph", {"temporal", "kernels, annotated"}),
         ("sam_vit_b_stack", {"kernels, annotated", "sequences"}),
     ],
 )
@@ -197,6 +197,8 @@ def test_what_hta_raises_on_works(name: str, raises: set[str], tmp_path: Path) -
     path = H200 / f"{name}.json.gz"
     ours, hta = hta_analysis(path), theirs({0: path})
     for method in ("temporal", "kernels, annotated", "sequences"):
+        if method == "sequences" and path.name in SLOW:
+            continue
         assert isinstance(outcome(hta, method, 0, tmp_path), Exception) == (method in raises)
         assert isinstance(outcome(ours, method, 0, tmp_path), pd.DataFrame)
 

@@ -23,7 +23,7 @@ from tests.fuzz.seeds import cases, seeds
 from tests.fuzz.strict import strict_events
 from tests.fuzz.worker import check
 
-FILES = int(os.environ.get("PROFILER_KIT_FUZZ_FILES", "120"))
+FILES = int(os.environ.get("PROFILER_KIT_FUZZ_FILES", "80"))
 
 
 def test_mutated_captures_never_crash_hang_or_lose_events_in_silence(tmp_path: Path) -> None:

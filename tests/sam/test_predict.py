@@ -20,7 +20,7 @@ def small() -> Sam:
     return load_model("vit_small").model
 
 
-@pytest.mark.parametrize(("prompts", "count"), [("centers", 2), ("boxes", 2)])
+@pytest.mark.parametrize(("prompts", "count"), [("centers", 1), ("boxes", 1)])
 def test_small_reaches_the_accuracy_it_was_trained_for(small: Sam, prompts: str, count: int) -> None:
     seed = 20_001
     assert seed < FIRST_SEED  # from there on scenes were trained on
@@ -32,8 +32,8 @@ def test_small_reaches_the_accuracy_it_was_trained_for(small: Sam, prompts: str,
 
 def test_small_finds_most_objects_with_the_default_thresholds() -> None:
     sam = batch_decoder(load_model("vit_small").model)  # which takes two thirds of the time
-    found = kept_by_default(SamSegmenter(sam), generate_scenes(2, height=384, width=512, seed=20_002), 12)
-    assert found["objects"] == 16
+    found = kept_by_default(SamSegmenter(sam), generate_scenes(1, height=384, width=512, seed=20_002), 10)
+    assert found["objects"] == 8
     assert found["kept"] >= 0.8 and found["kept_iou"] >= 0.8
 
 
