@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from packaging.tags import parse_tag, sys_tags
 
 from profiler_kit.errors import OptionError
 from profiler_kit.load.integers import MISSING
@@ -209,6 +212,22 @@ def test_without_a_compiler_the_build_says_so_and_leaves_no_library(
     monkeypatch.setenv("CC", failing)
     assert build.build().startswith(f"{sys.executable} failed: ")
     assert not library.exists() and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("reason", ["", "no C compiler (cc) was found"])
+def test_the_tag_of_the_wheel_says_what_is_in_it(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library for this platform and any Python; or none, for all platforms."""
+    root = str(Path(__file__).parents[2])
+    hook = runpy.run_path(f"{root}/hatch_build.py")["NativeReader"](root, {}, None, None, "", "wheel")
+    monkeypatch.setattr(runpy, "run_path", lambda _: {"build": lambda: reason})
+    data: dict[str, Any] = {"pure_python": True}
+    hook.initialize("standard", data)
+    if reason:
+        assert data == {"pure_python": True}
+    else:
+        assert not data["pure_python"]
+        assert parse_tag(data["tag"]) <= set(sys_tags())
+        assert data["tag"].startswith("py3-none-") and not data["tag"].endswith("-any")
 
 
 def test_on_macos_the_library_is_for_what_the_tag_of_the_wheel_says() -> None:
