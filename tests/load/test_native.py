@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import runpy
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -236,7 +235,7 @@ def test_on_macos_the_library_is_for_what_the_tag_of_the_wheel_says() -> None:
     assert build.flags("macosx-10.9-universal2")[-4:] == ("-arch", "x86_64", "-arch", "arm64")
 
 
-@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+@pytest.mark.skipif(build.compiler() is None, reason="no C compiler")
 def test_with_a_compiler_the_library_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "LIBRARY", tmp_path / "scan.so")
     assert build.build() == ""

@@ -29,6 +29,7 @@ _COLUMNS: Final = (  # in the order of `struct reader`
 _NUMBERINGS: Final = ("actions", "states", "names", "strings", *EVENT_TEXTS)
 # What unpickle.c calls the same.
 _SMALL, _LARGE, _FLOAT, _TEXT, _DICT, _, _, _WORD = range(8)
+LEAST_PER_BYTE: Final = 4  # that reading a snapshot of torch takes
 _WORDS: Final = (None, False, True)
 
 
@@ -60,11 +61,15 @@ class _State(ctypes.Structure):
 def read_columns(file: IO[bytes], most_bytes: int) -> tuple[str, dict[str, Array]] | None:
     """What the child makes of a pickle, its head and columns, holding at most so many bytes; None: ask the child."""
     compiled, _ = library()
-    handle = compiled.unpickle_new(most_bytes) if compiled is not None else None
-    if compiled is None or not handle:
+    size = file.seek(0, 2)
+    file.seek(0)
+    if compiled is None or size > most_bytes // LEAST_PER_BYTE:
         return None
     pickle = file.read()
     file.seek(0)
+    handle = compiled.unpickle_new(most_bytes - size)
+    if not handle:
+        return None
     try:
         state = _State.from_address(handle)
         if not compiled.unpickle_read(handle, pickle, len(pickle)):

@@ -441,10 +441,10 @@ static void events(struct reader *r, int32_t device, const value *events, size_t
         int64_t size = integer(r, v[SIZE], false);
         if (is_text(v[ACTION], OOM)) {
             bool is_known = tag_of(v[FREE]) == SMALL || (tag_of(v[FREE]) == LARGE && wide(r, v[FREE]) >= 0);
-            int64_t *free = is_known ? more(r, &r->frees, 2 * sizeof *free) : NULL;
-            if (free)
-                free[0] = *row, free[1] = integer(r, v[FREE], false);
-            r->unsure |= is_known && !free;
+            int64_t *pair = is_known ? more(r, &r->frees, 2 * sizeof *pair) : NULL;
+            if (pair)
+                pair[0] = *row, pair[1] = integer(r, v[FREE], false);
+            r->unsure |= is_known && !pair;
         } else {
             sum(r, total, size);
         }
@@ -475,7 +475,8 @@ static void segment(struct reader *r, int64_t row, const value *v, bool on_host,
 }
 
 /* next: where the block begins if it does not say so. */
-static void block(struct reader *r, int64_t row, int64_t owner, value block, uint64_t *next, uint64_t *sizes, uint64_t *asked)
+static void block(struct reader *r, int64_t row, int64_t owner, value block, uint64_t *next, uint64_t *sizes,
+    uint64_t *asked)
 {
     value v[KEYS];
     fields(r, block, v);
@@ -495,9 +496,9 @@ INLINE bool is_region(const value *v) { return is_text(v[STAGE], START) || is_te
 
 static void annotation(struct reader *r, int64_t row, const value *v)
 {
-    value device = v[DEVICE];
+    int64_t device = tag_of(v[DEVICE]) == SMALL ? inside(v[DEVICE]) : -1;
     r->annotation.end[row] = is_text(v[STAGE], END);
-    r->annotation.device[row] = tag_of(device) == SMALL && inside(device) >= 0 && inside(device) < MOST_DEVICES ? inside(device) : -1;
+    r->annotation.device[row] = device >= 0 && device < MOST_DEVICES ? device : -1;
     r->annotation.name[row] = numbered(r, NAMES, v[NAME]);
     r->annotation.time[row] = integer(r, v[TIME], true);
 }
