@@ -25,7 +25,7 @@ class Found:
 
     spans: the complete events with a usable name and time. loose: complete events with an odd type or no time, which
     a tolerant reader may keep or drop, and ends, of which it may make spans. others: events of other phases, and spans
-    that say no start.
+    that say no start (which are loose too).
     """
 
     spans: Counter[Span]
@@ -49,7 +49,7 @@ def strict_events(data: bytes) -> Found:
         span = span_of(value) if _is_text(text[at:end]) else None
         if value["ph"] != "X" or "ts" not in value:
             others += 1
-            loose += value["ph"] == "E"
+            loose += value["ph"] in ("E", "X")  # without a start only GPU work is kept
         elif span is None:
             loose += 1
         else:
