@@ -24,6 +24,7 @@ from profiler_kit.timeline.palette import region_colours
 INDENT: Final = "\u2003"
 _ROW_PX, _LETTER_PX, _NUMBER_PX, _WIDE_PX, _WIDEST_PX = 35, 7, 62, 240, 440
 _FIT_PX: Final = 875  # what a window of 1280 has for a table beside the sidebar, less the boxes to tick
+_NAMES_PX: Final = 320
 _LEAST_PX, _LEAST_FIRST_PX, _LEAST_SHARE_PX = 110, 180, 84  # to which texts and shares give way
 _FORMATS: Final[Mapping[str, str]] = {
     "s": "%,.3f", "ms": "%,.3f", "µs": "%,.2f", "ns": "%,d", "GiB": "%,.3f", "MiB": "%,.2f", "%": "%+.1f"
@@ -165,6 +166,9 @@ def _fit(columns: dict[str, Any], shown: Sequence[Shown], before: Sequence[str])
     left = _FIT_PX - sum(columns[name]["width"] for name in before)
     order = [*before]
     for one in shown:
+        if one.optional and texts and one is next(other for other in shown if other.optional):
+            # the names are worth more than what need not be there
+            left -= max(0, min(columns[texts[0]]["width"], _NAMES_PX) - needs[texts[0]])
         if needs[one.name] <= left:
             order.append(one.name)
             left -= needs[one.name]
