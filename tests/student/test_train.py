@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from profiler_kit.cli import load_command
-from profiler_kit.errors import InputError, KitError, OptionError, WorkloadError
+from profiler_kit.errors import CheckpointError, InputError, KitError, OptionError, WorkloadError
 from profiler_kit.formats.ladder_record import RESULTS, RowResult, read_ladder
 from profiler_kit.formats.run_record import read_record
 from profiler_kit.models.sam.train import SAM, Family
@@ -230,6 +230,10 @@ def test_it_is_evaluated_beside_its_teacher(trained: Path, tmp_path: Path) -> No
     assert (tmp_path / "out" / "rows" / "student" / "overlay.png").is_file()
     with pytest.raises(OptionError, match=r"--prompts grid: not known, expected boxes or centers."):
         student("eval", trained, "--prompts", "grid")
+    with pytest.raises(OptionError, match=r"^--scenes 0: expected 1 or more."):
+        student("eval", trained, "--scenes", "0")
+    with pytest.raises(CheckpointError, match=r"student.pt: cannot be read .* expected a student in int8."):
+        student("eval", trained, "--int8", trained / "student.pt")  # before any row runs
 
 
 @pytest.mark.usefixtures("rows_in_this_process")
@@ -242,3 +246,5 @@ def test_it_is_measured_alone_and_whole(trained: Path, tmp_path: Path) -> None:
     assert alone.rows[1].scores["cosine"] is not None and whole.rows[1].agreement is not None
     with pytest.raises(OptionError, match=r"--batch-size 0: expected whole numbers from 1 to 4096, such as 1,8."):
         student("bench", trained, "--batch-size", "0")
+    with pytest.raises(OptionError, match=r"^--backbone vgg: no such backbone"):
+        student("bench", "--backbone", "vgg")
