@@ -20,7 +20,7 @@ HELP: Final = (
 )
 MORE, LESS = "#c42828", "#2f6fb5"
 LINES, COLUMNS = 64, 120  # drawn without a script
-_LINE_PX, _LEAST_PX = 7, 150
+_LINE_PX, _LEAST_PX, _NAME_PX, _TOP_PX = 7, 150, 14, 5
 _CELL: Final = '<rect x="{}" y="{}" width="{}" height="{}" fill="{}" fill-opacity="{:.2f}"><title>{}</title></rect>'
 _LEFT: Final = 0.07  # of the width, for the names of ranks
 
@@ -67,7 +67,7 @@ def heat_map(steps: pd.DataFrame) -> Markup:
     lines, columns = min(len(grid), LINES), min(values.shape[1], COLUMNS)
     tall = max(_LINE_PX, min(24, _LEAST_PX // lines))
     cells, names = [], []
-    named = -(-14 // tall)  # every so many lines there is room for a name
+    told_of: list[tuple[bool, int, int]] = []  # whether a line stands out, its number, its rank
     for line in range(lines):
         rows = _part(line, lines, len(grid))
         furthest = []
@@ -79,24 +79,30 @@ def heat_map(steps: pd.DataFrame) -> Markup:
             row, place = row + rows.start, place + at.start
             furthest.append((abs(value), row))
             tip = f"rank {grid.index[row]}, {step_name(int(grid.columns[place]))}: {told(value)}"
-            cells.append(
-                draw(
-                    _CELL,
-                    percent(_LEFT + (1 - _LEFT) * column / columns), line * tall, percent((1 - _LEFT) / columns),
-                    tall - (tall > 6), MORE if value > 0 else LESS, 0.04 + 0.96 * abs(value) / most, tip,
-                )
-            )  # fmt: skip
-        if line % named == 0 and furthest:
-            name = f"rank {grid.index[max(furthest)[1]]}"
-            names.append(draw('<text x="0" y="{}">{}</text>', line * tall + tall / 2 + 4, name))
+            x, wide = percent(_LEFT + (1 - _LEFT) * column / columns), percent((1 - _LEFT) / columns)
+            hue, strength = (MORE if value > 0 else LESS), 0.04 + 0.96 * abs(value) / most
+            cells.append(draw(_CELL, x, _TOP_PX + line * tall, wide, tall - (tall > 6), hue, strength, tip))
+        if furthest:
+            far, row = max(furthest)
+            stands_out = far > most / 2 and len(grid) > lines
+            told_of.append((stands_out, line, int(grid.index[row if stands_out else rows.start])))
+    taken: list[int] = []
+    for _, line, rank in sorted(told_of, key=lambda one: (not one[0], one[1])):  # what stands out has its name first
+        if all(abs(line - other) * tall >= _NAME_PX for other in taken):
+            taken.append(line)
+            names.append(draw('<text x="0" y="{}">rank {}</text>', _TOP_PX + line * tall + tall / 2 + 4, rank))
     for column in range(0, columns, -(-columns // 16)):
         step = int(grid.columns[_part(column, columns, values.shape[1]).start])
         x = percent(_LEFT + (1 - _LEFT) * (column + 0.5) / columns)
         text = '<text x="{}" y="{}" text-anchor="middle">{}</text>'
-        names.append(draw(text, x, lines * tall + 16, "other" if step < 0 else step))
+        names.append(draw(text, x, _TOP_PX + lines * tall + 16, "other" if step < 0 else step))
     whole = '<svg class="rank-heat" width="100%" height="{}" role="img" aria-label="{}">{}{}</svg>'
     return draw(
-        whole, lines * tall + 22, "Own work beyond that of peers, by rank and step", joined(cells), joined(names)
+        whole,
+        _TOP_PX + lines * tall + 22,
+        "Own work beyond that of peers, by rank and step",
+        joined(cells),
+        joined(names),
     )
 
 
