@@ -119,7 +119,8 @@ LADDER: Final = (
     LadderRow("compile", ("bf16", "compile")),
     LadderRow("CUDA graphs", ("bf16", "compile_graphs")),
     LadderRow("fused GELU", ("bf16", "fused_gelu", "compile_graphs")),
-    LadderRow("decoder compiled", ("bf16", "fused_gelu", "compile_graphs", "compile_decoder")),
+    LadderRow("windows", ("bf16", "fused_gelu", "window_attention", "compile_graphs")),
+    LadderRow("decoder compiled", ("bf16", "fused_gelu", "window_attention", "compile_graphs", "compile_decoder")),
     LadderRow("max-autotune", ("bf16", "compile_max", "compile_decoder"), alternative=True),
     LadderRow("fp8", ("bf16", "fp8", "compile_graphs", "compile_decoder"), alternative=True),
 )
@@ -138,11 +139,7 @@ ALL_MASKS_LADDER: Final = (
     LadderRow("fp16", ("fp16", *_SHARED, *_GRAPHS), alternative=True),
     LadderRow("decoder graph", ("bf16", *_SHARED, "compile_graphs", "graph_decoder")),
     LadderRow("fused GELU", ("bf16", "fused_gelu", *_SHARED, "compile_graphs", "graph_decoder")),
-    LadderRow(
-        "windows",
-        ("bf16", "fused_gelu", "window_attention", *_SHARED, "compile_graphs", "graph_decoder"),
-        alternative=True,
-    ),
+    LadderRow("windows", ("bf16", "fused_gelu", "window_attention", *_SHARED, "compile_graphs", "graph_decoder")),
     LadderRow("fp8", ("bf16", "fp8", *_SHARED, "compile_graphs", "graph_decoder"), alternative=True),
 )
 # What a server runs, by name, as SAM's.

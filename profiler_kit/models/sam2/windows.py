@@ -21,7 +21,7 @@ from profiler_kit.workload.optimizations import StandIn
 
 Tensor = torch.Tensor
 _NARROWEST: Final = 16  # the smallest side of a product on tensor cores
-WINDOWS: Launch = Launch(64, 64, 4, 3)
+WINDOWS: Launch = Launch(64, 64, 4, 2)  # as fast or faster than five others in every stage on an H200
 
 
 class WindowBlock(StandIn):
