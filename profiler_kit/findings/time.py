@@ -36,7 +36,6 @@ REGION_BARS: Final = (
 EXPOSED_FROM: Final = 0.1  # share of the recorded span from which exposed communication is worth a sentence
 MOST_GPUS: Final = 8  # drawn one by one
 EACH_UP_TO: Final = 4  # GPUs whose shares are said one by one
-WORTH_A_WORD: Final = 0.005  # of the wall time of a region: other work below reads as 0 %
 SLOWED_FROM: Final = 0.03  # of the busy share: below, recording made no difference worth a word
 
 
