@@ -80,13 +80,13 @@ _KINDS: Final = (  # the first that matches where the data begin
         "Convert it first: iconv -f UTF-32 -t UTF-8 FILE (UTF-32LE or UTF-32BE where it has no byte order mark)",
     ),
     (
-        rb"[\t\n\r {\[]\0[^\0]\0",
+        rb"(?:[\t\n\r ]\0)*+[{\[]\0[^\0]\0",
         "utf16le",
         "UTF-16 text without a byte order mark",
         "Convert it first: iconv -f UTF-16LE -t UTF-8 FILE",
     ),
     (
-        rb"\0[\t\n\r {\[]\0[^\0]",
+        rb"(?:\0[\t\n\r ])*+\0[{\[]\0[^\0]",
         "utf16be",
         "UTF-16 text without a byte order mark",
         "Convert it first: iconv -f UTF-16BE -t UTF-8 FILE",

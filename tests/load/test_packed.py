@@ -195,6 +195,7 @@ OTHERS: dict[str, tuple[bytes, str, str]] = {
         "an XPlane file of TensorFlow or JAX (.xplane.pb)",
         "Give the trace.json.gz that their profiler writes beside it.",
     ),
+    "perfetto, empty packets": (b"\n\0" * 400, "a Perfetto trace (protobuf)", "traceconv"),
     "utf-16, little": (trace_of().decode().encode("utf-16-le"), "UTF-16 text without a byte order mark", "UTF-16LE"),
     "utf-16, big": (trace_of().decode().encode("utf-16-be"), "UTF-16 text without a byte order mark", "UTF-16BE"),
     "utf-16, a list": (' [{"ph": "X"}]'.encode("utf-16-le"), "UTF-16 text without a byte order mark", "UTF-16LE"),
