@@ -271,6 +271,7 @@ def test_a_run_that_was_captured_by_this_product_knows_the_operators_of_its_repl
     layer = 2 * 512 * 128 * (384 + 128 + 512 + 512) + 512 * (384 + 128 + 512 + 128)  # 8 x 64 tokens of 128
     head = 2 * 512 * 128 * 1000 + 512 * 1000
     assert int(products["flops"].sum()) == 2 * (4 * layer + head)
+    assert not roofline["operator"].str.startswith("Torch-Compiled").any()  # what it calls instead
     attention = roofline[roofline["category"] == "attention"]
     assert int(attention["count"].sum()) == 2 * 4
     assert int(attention["flops"].sum()) == 2 * 4 * (4 * 8 * 4 * 64 * 64 * 32)

@@ -49,15 +49,15 @@ def test_no_gap_above_some_length(tmp_path: Path) -> None:
 def test_the_path_goes_back_through_what_each_thing_waited_for(tmp_path: Path) -> None:
     path = two_rounds(tmp_path).critical_path()
     assert path[["kind", "name", "start_ns", "dur_ns"]].to_numpy().tolist() == [
-        ["latency", "", 0, 5_000],
+        ["latency", "(no operator)", 0, 5_000],
         ["GPU", "a", 5_000, 40_000],
-        ["latency", "", 45_000, 1_000],
+        ["latency", "(no operator)", 45_000, 1_000],
         ["GPU", "b", 46_000, 20_000],
         ["wait", "cudaDeviceSynchronize", 66_000, 4_000],
-        ["host", "", 70_000, 10_000],
-        ["latency", "", 80_000, 5_000],
+        ["host", "(no operator)", 70_000, 10_000],
+        ["latency", "(no operator)", 80_000, 5_000],
         ["GPU", "a", 85_000, 40_000],
-        ["latency", "", 125_000, 1_000],
+        ["latency", "(no operator)", 125_000, 1_000],
         ["GPU", "b", 126_000, 20_000],
         ["wait", "cudaDeviceSynchronize", 146_000, 4_000],
     ]

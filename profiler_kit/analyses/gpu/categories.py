@@ -68,6 +68,7 @@ _KERNELS: Final = (
     ("elementwise", r"elementwise|triton_poi_|multi_tensor_apply|distribution_|fused_dropout|act_and_mul|rotary"),
 )  # fmt: skip
 MATRIX: Final = frozenset(("matrix product", ATTENTION, ATTENTION_BACKWARD, "convolution"))
+_COMPILED: Final = "Torch-Compiled Region"
 _FUSED: Final = re.compile(r"triton_(poi|red|per|for)_fused")  # pointwise, reductions, several of them
 _NAMED: Final = {
     kind: [(category, re.compile(pattern)) for category, pattern in rules]
@@ -92,7 +93,7 @@ def owners(operators: pd.DataFrame, details: pd.DataFrame) -> I64:
     """The row of OPERATORS that each GPU event's work belongs to; -1 where no operator was open.
 
     From the outside in: the first one with a model for all that it calls, else the first one that launches something
-    itself, unless a call right inside it has such a model (TraceLens's rule).
+    itself, unless a call right inside it has such a model (TraceLens's rule) or it is a whole compiled function.
     """
     count = len(operators)
     innermost = np.full(len(details), -1, dtype=np.int64)
@@ -112,7 +113,8 @@ def owners(operators: pd.DataFrame, details: pd.DataFrame) -> I64:
         works[parent[level[works[level]]]] = True
     calls_modelled = np.zeros(count, dtype=bool)
     calls_modelled[parent[modelled & works & (parent >= 0)]] = True
-    stops = modelled | (launches & ~calls_modelled)
+    compiled = np.array([name.startswith(_COMPILED) for name in names.categories] or [False])[names.codes.to_numpy()]
+    stops = modelled | (launches & ~calls_modelled & ~compiled)
     owner = np.where(stops, np.arange(count), -1)
     for level in levels[1:]:  # what a call is in was decided the level before
         above = owner[parent[level]]

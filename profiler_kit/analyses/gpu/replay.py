@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.analyses.gpu.intervals import union
+from profiler_kit.analyses.gpu.operators import NO_OPERATOR
 from profiler_kit.attribute.frames import KERNEL_DETAILS, LAUNCH_CALLS, REGION_INSTANCES
 from profiler_kit.attribute.launch_context import codes_of, stream_codes
 from profiler_kit.attribute.regions import NO_REGION, UNLINKED
@@ -28,6 +29,7 @@ from profiler_kit.schema import Column, Schema
 I64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 NONE: Final = -1
+NO_LAUNCHING: Final = "(nothing launched)"  # the host behind the last wait
 LATE_NS: Final = 2_000  # a start that much after all that is known to hold it up has another reason
 NEAR_NS: Final = 20_000  # and that soon after an end on another stream it waited for that
 _WAITS: Final = re.compile(r"Synchronize|^(cuda|hip|cu)Memcpy(_v\d+)?$|Memcpy(DtoH|HtoD|DtoD)?(_v\d+)?$")
@@ -55,7 +57,7 @@ CRITICAL_PATH: Final = Schema(
             "GPU: an event runs; latency: it could have begun; host: the calls before its launch; wait: a call returns "
             "after the GPU is done.",
         ),
-        "name": Column("str", "The GPU event, or the call.", unit="kernel"),
+        "name": Column("str", "The GPU event, the call, or the operator that launches next.", unit="kernel"),
         "event": Column("Int64"),
         "start_ns": Column("int64", show="never"),
         "dur_ns": Column("int64"),
@@ -381,7 +383,8 @@ def _named(
     row, start, until = (np.array(column, dtype=np.int64) for column in numbers)
     gpu, waits = kind == "GPU", kind == "wait"
     loose = row == NONE
-    found = np.append(details["operator"].astype(object).where(details["operator"].notna(), "").to_numpy(), "")[row]
+    operator = details["operator"].astype(object).where(details["operator"].notna(), NO_OPERATOR).to_numpy()
+    found = np.append(operator, NO_LAUNCHING)[row]
     found[gpu] = details["name"].astype(object).to_numpy()[row[gpu]]
     event = np.append(details["event"].to_numpy(), NONE)[row]
     event[waits] = replay.wait_event[row[waits]]
