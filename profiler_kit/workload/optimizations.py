@@ -211,7 +211,15 @@ def _channels_last(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def _compile(model: torch.nn.Module, mode: str | None = None) -> torch.nn.Module:
-    model.compile(mode=mode)
+    call: Callable[..., Any] = model._call_impl
+    if not type(model).forward.__module__.startswith("torch.nn."):
+        model.compile(mode=mode)
+    else:  # nothing that begins in a file of torch.nn would be compiled, not even what it calls
+
+        def inlined(*args: object, **kwargs: object) -> object:
+            return call(*args, **kwargs)
+
+        model._compiled_call_impl = torch.compile(inlined, mode=mode)
     return model
 
 

@@ -140,7 +140,7 @@ def test_what_wraps_a_compiled_model_is_called_itself() -> None:
 def test_compile_changes_the_model_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, object]] = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: asked.append(options))
-    net = torch.nn.Linear(2, 2)
+    net = Own(torch.nn.Linear(2, 2))
     for name in ("compile", "compile_max", "compile_graphs"):
         assert GENERAL[name].apply(net) is net and GENERAL[name].compiles
     assert [options["mode"] for options in asked] == [None, "max-autotune-no-cudagraphs", "reduce-overhead"]
@@ -194,6 +194,35 @@ def test_what_was_recorded_runs_one_by_one_for_a_trace(
     if room:
         names = load_trace(tmp_path / "graph_trace.json.gz").operators()["name"]
         assert "aten::addmm" in set(names)
+
+
+class Own(torch.nn.Sequential):
+    """With a forward of its own."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The parts one after the other."""
+        for part in self:
+            x = part(x)
+        return x
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what torch's compiler imports
+@pytest.mark.parametrize("kind", [Own, torch.nn.Sequential])
+def test_a_model_of_torch_nn_alone_is_compiled_too(
+    kind: type[torch.nn.Sequential], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, x = kind(torch.nn.Linear(4, 4), torch.nn.GELU()).requires_grad_(False), torch.randn(2, 4)
+    expected, seen = net(x), list[int]()
+
+    def backend(graph: torch.fx.GraphModule, given: list[torch.Tensor]) -> Callable[..., Any]:
+        seen.append(len(graph.graph.nodes))
+        return graph.forward
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", lambda run, mode: torch._dynamo.optimize(backend)(run))
+    with optimized(net, parse_optimizations("compile", GENERAL), CPU) as model:
+        torch.testing.assert_close(model(x), expected)
+    assert len(seen) == 1
 
 
 def test_what_the_compiler_recorded_runs_one_by_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
