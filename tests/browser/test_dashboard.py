@@ -129,6 +129,11 @@ def test_the_overview_draws(page: Page, url: str, scheme: Literal["light", "dark
 
 def barriers(page: Page, *rules: str) -> list[str]:
     """What axe-core calls serious or critical, of all its rules or of some."""
+    # what was drawn before is paler until it is drawn anew, and darkens in a transition
+    page.wait_for_function(
+        "!document.querySelector('[data-stale=true]')"
+        " && !document.getAnimations().some(one => one instanceof CSSTransition)"
+    )
     only = {"runOnly": {"type": "rule", "values": rules}} if rules else {}
     found = Axe().run(page, options={"resultTypes": ["violations"], "iframes": False, **only}).response["violations"]
     grave = [one for one in found if one["impact"] in ("serious", "critical")]
