@@ -129,6 +129,8 @@ def test_the_overview_draws(page: Page, url: str, scheme: Literal["light", "dark
 
 def barriers(page: Page, *rules: str) -> list[str]:
     """What axe-core calls serious or critical, of all its rules or of some."""
+    # a sidebar without its links yet is one that a keyboard does not reach
+    expect(page.get_by_test_id("stSidebar").get_by_role("link", name="Doctor", exact=True)).to_be_visible()
     # what was drawn before is paler until it is drawn anew, and darkens in a transition
     page.wait_for_function(
         "!document.querySelector('[data-stale=true]')"
