@@ -26,7 +26,7 @@ lint: $(DONE) ## ruff and mypy --strict
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-check: lint test ## what CI runs
+check: lint test ## both, as CI runs them
 
 install: $(DONE) ## install into .venv
 
