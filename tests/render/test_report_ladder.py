@@ -25,7 +25,7 @@ def test_a_ladder_alone(tmp_path: Path) -> None:
     for cell in ("400.0", "5.00", "0.9000", "oom: oom. --batch-size 8: too much", "Accuracy against speed", "Roofline"):
         assert cell in page, cell
     assert page.count("<circle") == 8  # four rows, in two plots
-    with pytest.raises(ValueError, match="a run or a ladder"):
+    with pytest.raises(ValueError, match="a run, a job or a ladder"):
         report_page([])
 
 
