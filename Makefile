@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 DONE   := $(VENV)/.installed
-# of pytest: twice the cores CI has, as tests with a browser or a process of their own often wait
-WORKERS ?= 4
+# of pytest: more than CI has cores, as tests with a browser or a process of their own often wait
+WORKERS ?= 5
 
 # what is imported is kept compiled, also where the environment says otherwise: tests start some hundred processes
 export PYTHONDONTWRITEBYTECODE :=
