@@ -52,6 +52,17 @@ def test_it_holds_no_more_than_it_may() -> None:
     assert not reads(data, 5 * len(data)) and not reads(data, len(data))
 
 
+def test_what_one_object_means_is_bounded_however_often_it_is_meant() -> None:
+    """A dict that each item of a list is would be walked at each; a text that each setting is, kept for each."""
+    for keys, taken_natively in ((40, True), (200, False)):
+        shared = {f"k{number}": None for number in range(keys)}
+        assert reads(pickle.dumps({"segments": [], "external_annotations": [shared] * 100})) is taken_natively
+    for length in (4_000, 5_000):
+        text = "x" * length
+        assert reads(pickle.dumps({"segments": [], "profiler_kit": {"a": text, "b": text}})) is (length < 4_096)
+        assert reads(pickle.dumps({"segments": [], "profiler_kit": {text: 1}})) is (length < 4_096)
+
+
 FRAME = s.frame("f")
 
 

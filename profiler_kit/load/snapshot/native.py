@@ -31,6 +31,7 @@ _NUMBERINGS: Final = ("actions", "states", "names", "strings", *EVENT_TEXTS)
 _SMALL, _LARGE, _FLOAT, _TEXT, _DICT, _, _, _WORD = range(8)
 LEAST_PER_BYTE: Final = 4  # that reading a snapshot of torch takes
 _WORDS: Final = (None, False, True)
+_ENTRY: Final = np.dtype([("hash", "<u4"), ("length", "<u4"), ("start", "<u8")])  # struct entry of table.h
 
 
 class _Numbering(ctypes.Structure):
@@ -84,7 +85,7 @@ def read_columns(file: IO[bytes], most_bytes: int) -> tuple[str, dict[str, Array
         columns |= {"free.row": frees[:, 0].copy(), "free.bytes": frees[:, 1].copy()}
         columns["frames"] = np.frombuffer(_bytes(state.frames.arena), "<i8")
         columns["stack_frames"] = np.frombuffer(_bytes(state.stacks.arena), "<i4")
-        columns["stack_ends"] = np.array([end // 4 for _, end in _places(state.stacks)], np.int64)
+        columns["stack_ends"] = _places(state.stacks)[:, 1] // 4
         return json.dumps(_head(state)), columns
     finally:
         compiled.unpickle_free(handle)
@@ -98,7 +99,7 @@ def _head(state: _State) -> dict[str, Any]:
         first, last = places[number]
         return texts[first:last].decode()
 
-    pools, kept = _bytes(state.pools.arena), _places(state.pools)
+    pools, kept = _bytes(state.pools.arena), _places(state.pools).tolist()
     plain: dict[str, Any] = {}
     open_dicts: list[Any] = [plain]
     for depth, key, tag, inside in state.settings.rows(4).tolist():
@@ -130,6 +131,8 @@ def _bytes(items: List) -> bytes:
     return ctypes.string_at(items.items, items.used) if items.used else b""
 
 
-def _places(table: Table) -> list[tuple[int, int]]:
-    """Where each text of a table begins and ends."""
-    return [(first, first + length) for _, length, first in struct.iter_unpack("<IIQ", _bytes(table.entries))]
+def _places(table: Table) -> Array:
+    """Where each text of a table begins and ends, a row each."""
+    entries = np.frombuffer(_bytes(table.entries), _ENTRY)
+    first = entries["start"].astype(np.int64)
+    return np.stack([first, first + entries["length"]], axis=1)

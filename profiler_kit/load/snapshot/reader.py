@@ -53,7 +53,7 @@ class _Parts:
 SNAPSHOTS: Final = cache.Kind[tuple[_Parts, SnapshotData]](
     "snapshot",
     _Parts,
-    ("load/snapshot/*.py", "load/trace/native/unpickle.c"),
+    ("load/snapshot/*.py", "load/trace/native/*.py", "load/trace/native/*.[ch]"),
     pack=lambda both: both[0],
     unpack=lambda parts, file: (parts, _build(file, parts)),
 )

@@ -16,7 +16,7 @@ typedef int64_t value; /* its tag in the low three bits; above them a small numb
 
 enum tag { SMALL, LARGE, FLOAT, TEXT, DICT, LIST, TUPLE, WORD };
 enum { NONE, NO, YES, MISSING }; /* words */
-enum { MOST_FRAMES = 1024, MOST_LENGTH = 4096, MOST_NAMES = 4096, MOST_DEVICES = 128, MOST_SETTINGS = 1000, HOST = -2 };
+enum { MOST_FRAMES = 1024, MOST_LENGTH = 4096, MOST_NAMES = 4096, MOST_DEVICES = 128, MOST_SETTINGS = 1000, MOST_ITEMS = 256, HOST = -2 };
 
 /* Texts with a meaning are the first ones of all. */
 enum known { EMPTY, ACTION, ADDR, SIZE, STREAM, TIME, FRAMES, POOL, FREE, METADATA, COMPILE, CATEGORY, STAGE, NAME, DEVICE,
@@ -305,11 +305,11 @@ static void fields(struct reader *r, value v, value *found)
 {
     for (int key = 0; key < KEYS; key++)
         found[key] = made(WORD, MISSING);
-    if (tag_of(v) != DICT) {
+    const struct box *box = tag_of(v) == DICT ? box_of(r, v) : NULL;
+    if (!box || box->count > MOST_ITEMS) { /* a large one may be meant by each of a million references */
         doubt(r);
         return;
     }
-    const struct box *box = box_of(r, v);
     for (const value *item = items_of(r, box), *end = item + box->count; item < end; item += 2)
         if (inside(item[0]) < KEYS)
             found[inside(item[0])] = item[1];
@@ -503,11 +503,17 @@ static void annotation(struct reader *r, int64_t row, const value *v)
     r->annotation.time[row] = integer(r, v[TIME], true);
 }
 
+static bool is_long(struct reader *r, value v)
+{
+    return tag_of(v) == TEXT && ((struct entry *)r->texts.entries.items)[inside(v)].length > MOST_LENGTH;
+}
+
 static void setting(struct reader *r, int64_t depth, value key, value v)
 {
     bool wide_value = tag_of(v) == LARGE || tag_of(v) == FLOAT;
     struct setting *place = more(r, &r->settings, sizeof *place);
-    r->unsure |= !place || tag_of(v) == LIST || tag_of(v) == TUPLE || r->settings.used > MOST_SETTINGS * sizeof *place;
+    r->unsure |= !place || tag_of(v) == LIST || tag_of(v) == TUPLE || r->settings.used > MOST_SETTINGS * sizeof *place ||
+                 is_long(r, key) || is_long(r, v);
     if (r->unsure)
         return;
     *place = (struct setting){depth, inside(key), tag_of(v), wide_value ? wide(r, v) : inside(v)};
