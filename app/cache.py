@@ -37,6 +37,7 @@ from profiler_kit.formats.ladder_file import ladder_rows
 from profiler_kit.formats.ladder_record import LadderRecord, read_ladder
 from profiler_kit.formats.study_file import StudyRecord, read_study, study_samples, study_totals
 from profiler_kit.load.discover.jobs import Job as RankJob
+from profiler_kit.load.discover.jobs import rank_snapshots
 from profiler_kit.load.discover.listing import recorded_at
 from profiler_kit.load.discover.runs import (
     LadderFolder,
@@ -109,7 +110,9 @@ def _shared(most: int, part: str = "trace", ttl_s: float | None = None) -> Calla
         of: dict[str | type[Any], Callable[[Any], Any]] = {
             type(Path()): stamp,
             RunFolder: lambda folder: (folder.key, stamp(getattr(folder, part))),
-            RankJob: lambda job: str([(rank, stamp(path)) for rank, path in job.ranks]),
+            RankJob: lambda job: str(
+                [(rank, stamp(path)) for rank, path in (*job.ranks, *rank_snapshots(dict(job.ranks)).items())]
+            ),
             Table: lambda table: table.name,
         }
         wrap = st.cache_resource(max_entries=most, ttl=ttl_s, show_spinner=False, hash_funcs=of)
@@ -229,7 +232,7 @@ def opening(folder: RunFolder) -> Job[Trace]:
     opened = _open(folder)
     with _lock:
         if opened.job is None:
-            _make_room(next(key for key, one in _opened.items() if one is opened), folder.trace)
+            _make_room(next((key for key, one in _opened.items() if one is opened), ()), folder.trace)
             opened.job = Job(str(folder.trace), opened.load)
         return opened.job
 

@@ -64,7 +64,7 @@ HOMES: Final = {
     "load_snapshot": "profiler_kit.snapshot",
     "load_trace": "profiler_kit.trace",
     "memory_runner": "profiler_kit.capture.memory",
-    "operator_model": "profiler_kit.analyses.gpu.operator_models",
+    "operator_model": "profiler_kit.analyses.gpu.library_models",  # those first, so that a user's replace them
     "profiler_runner": "profiler_kit.capture.runners",
     "record_run": "profiler_kit.capture.record_run",
     "region": "profiler_kit.capture.regions",

@@ -165,9 +165,9 @@ def timeline(sides: Sides, found: Found) -> None:
     begins, names = "the start of the recording", list(regions)
     with st.container(horizontal=True):
         chosen = st.selectbox("Align at", [*names, begins], key="align", bind="query-params", width=420)
-        starts = [
-            starts_of(one.region_instances(), regions[chosen]) if chosen in regions else [one.zero_ns] for one in traces
-        ]
+        starts = [[one.zero_ns] for one in traces]
+        if chosen in regions:
+            starts = starts_of([one.region_instances() for one in traces], regions[chosen])
         most = min(map(len, starts))
         which = f"Which of its {most} instances"
         number = 1 if most == 1 else st.number_input(which, 1, most, key="aligned", width=220)

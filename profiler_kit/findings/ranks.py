@@ -69,7 +69,7 @@ def of_runs(runs: pd.DataFrame) -> Finding | None:
         return None
     before, after = (runs.astype(object).iloc[row] for row in (-2, -1))
     said: list[str | Piece] = []
-    if pd.isna(after["step_ns"]) or pd.isna(before["step_ns"]):
+    if pd.isna(after["step_change"]):
         said += [f"{after['run']} against {before['run']}: without steps in both there is no time to compare. "]
     else:
         change = float(after["step_change"])

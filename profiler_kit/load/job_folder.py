@@ -26,7 +26,9 @@ STORE_SUFFIX: Final = ".ranks"  # of the folder that keeps what was read of a jo
 DEPTH: Final = 4  # folders below the job's that are looked into: job/run/node/rank
 MOST_KEPT: Final = 16
 _FOLDER: Final = "answers"
-_CONTROL: Final = re.compile(r"\\u00(?:[01]|7f|[89])")  # in JSON; a terminal may obey it
+_CONTROL: Final = re.compile(
+    r"\\u00(?:[01]|7f|[89])|\\[rbf]|[\x7f-\x9f]", re.IGNORECASE
+)  # in JSON; a terminal may obey it
 
 
 class State(NamedTuple):
@@ -100,6 +102,7 @@ def _file(root: str, words: Sequence[str]) -> Path:
 
 def _made_from(words: Sequence[str], folder: str, state: State) -> str:
     package = Path(__file__).parents[1]
-    code = [(str(file), about.st_size, about.st_mtime_ns) for file in package.rglob("*.py") if (about := file.stat())]
+    files = (*package.rglob("*.py"), *package.rglob("*.[ch]"))
+    code = [(str(file), about.st_size, about.st_mtime_ns) for file in files if (about := file.stat())]
     parts = [list(words), folder, state.digest, sorted(code), sys.version, names_of_settings()]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -29,7 +29,7 @@ class Counter:
 def counters_of(
     queue: pd.DataFrame, gpu_events: pd.DataFrame, occupancy: TextColumn | None = None
 ) -> Iterator[Counter]:
-    """From QUEUE_LENGTH and GPU_EVENTS: the queue of each stream, and the kernels that communicate at once.
+    """From QUEUE_LENGTH and GPU_EVENTS: the queue of each stream, and the kernels of each GPU that communicate at once.
 
     occupancy: what Kineto estimates of kernels, in percent, by the number of the event.
     """
@@ -41,17 +41,20 @@ def counters_of(
         length = rows["length"].to_numpy(np.int64)
         most = f"{fmt_count(int(length.max()))} waiting"
         yield Counter(f"Queue, {where}", rows["time_ns"].to_numpy(np.int64), length, most)
-    mine = gpu_events[gpu_events["communication"].notna()]
-    if len(mine):
-        start, dur = (mine[name].to_numpy(np.int64) for name in ("start_ns", "dur_ns"))
-        time, running = _running(start, dur, np.ones(len(mine), np.int64))
-        yield Counter("Communication", time, running, f"{fmt_count(int(running.max()))} kernels at once")
-    if occupancy is not None and len(gpu_events):
-        told = np.array([int(text[:4]) if text.isdecimal() else 0 for text in occupancy.values], dtype=np.int64)
-        start, dur, event = (gpu_events[name].to_numpy(np.int64) for name in ("start_ns", "dur_ns", "event"))
-        time, together = _running(start, dur, np.minimum(told, 100)[occupancy.codes[event]])
-        filled = np.minimum(together, 100)
-        yield Counter("Estimated occupancy", time, filled, f"{int(filled.max())} %")
+    devices = list(gpu_events.groupby(["process", "device"], dropna=False, sort=True, observed=True))
+    for (_, device), rows in devices:
+        where = f", GPU {device}" if len(devices) > 1 else ""
+        mine = rows[rows["communication"].notna()]
+        if len(mine):
+            start, dur = (mine[name].to_numpy(np.int64) for name in ("start_ns", "dur_ns"))
+            time, running = _running(start, dur, np.ones(len(mine), np.int64))
+            yield Counter(f"Communication{where}", time, running, f"{fmt_count(int(running.max()))} kernels at once")
+        if occupancy is not None:
+            told = np.array([int(text[:4]) if text.isdecimal() else 0 for text in occupancy.values], dtype=np.int64)
+            start, dur, event = (rows[name].to_numpy(np.int64) for name in ("start_ns", "dur_ns", "event"))
+            time, together = _running(start, dur, np.minimum(told, 100)[occupancy.codes[event]])
+            filled = np.minimum(together, 100)
+            yield Counter(f"Estimated occupancy{where}", time, filled, f"{int(filled.max())} %")
 
 
 def _running(start: Ints, dur: Ints, value: Ints) -> tuple[Ints, Ints]:

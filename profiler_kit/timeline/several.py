@@ -58,11 +58,11 @@ def common_regions(instances: Sequence[pd.DataFrame]) -> list[RegionPath]:
     return [path for path in first if all(path in other for other in others)]
 
 
-def starts_of(instances: pd.DataFrame, path: RegionPath) -> list[int]:
-    """When each instance of a region began: on the GPU where all of them launched work, else on the host."""
-    mine = instances[instances["path"] == path]
-    column = "start_ns" if mine["gpu_start_ns"].isna().any() else "gpu_start_ns"
-    return [int(start) for start in mine[column]]
+def starts_of(runs: Sequence[pd.DataFrame], path: RegionPath) -> list[list[int]]:
+    """When each instance of a region began in each run: on the GPU where all have work there, else on the host."""
+    mine = [instances[instances["path"] == path] for instances in runs]
+    column = "start_ns" if any(one["gpu_start_ns"].isna().any() for one in mine) else "gpu_start_ns"
+    return [[int(start) for start in one[column]] for one in mine]
 
 
 def side_by_side(parts: Sequence[Part]) -> Several:

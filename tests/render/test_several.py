@@ -39,7 +39,7 @@ def traces(tmp_path: Path) -> list[Trace]:
 
 def test_the_same_region_begins_at_one_place_and_each_span_is_what_it_was(traces: list[Trace]) -> None:
     path = common_regions([one.region_instances() for one in traces])[0]
-    (first,), (second,) = (starts_of(one.region_instances(), path) for one in traces)
+    (first,), (second,) = starts_of([one.region_instances() for one in traces], path)
     assert (path, first, second) == (("ProfilerStep",), 110_000, 5_010_000)
     drawn = [_drawn(one) for one in traces]
     several = side_by_side([Part("A", drawn[0], 0), Part("B", drawn[1], second - first)])

@@ -502,7 +502,10 @@ def _rows(call: Call) -> Work:
 @operator_model("aten::scatter_", "aten::scatter_add_", "aten::index_add_", whole=False)
 def _scattered(call: Call) -> Work:
     """What is added to is read too."""
-    (index, index_type), (source, dtype) = call.tensor(2), call.tensor(3)
+    index, index_type = call.tensor(2)
+    if not call.shapes[3]:  # a number is written, which is not read from memory
+        return Work(0, [(prod(index), call.tensor(0)[1]), (prod(index), index_type)])
+    source, dtype = call.tensor(3)
     n = prod(source if call.operator == "aten::index_add_" else index)
     adds = "add" in call.operator
     return Work(adds * n, [((3 if adds else 2) * n, dtype), (prod(index), index_type)])

@@ -163,6 +163,9 @@ def _gain(job: Job, own: F64, transfer: F64, places: Sequence[int] = ()) -> _Gai
         start, stop = job.recorded(places)
         stop = np.inf if stop > WHOLE * was.sum() else stop
         was, then = job.lengths(job.base, start, stop), job.lengths(ended, start, stop - was.sum() + then.sum())
+    was, then = was[was > 0], then[was > 0]  # a part that holds nothing of the time says nothing of a gain
+    if not len(was):
+        return _Gain(0.0, 0.0, 0.0, 0)
     drawn = np.random.default_rng(0).integers(0, len(was), (DRAWN, len(was)))
     gains = 1 - then[drawn].sum(axis=1) / np.maximum(was[drawn].sum(axis=1), 1.0)
     low, high = np.quantile(gains, (0.05, 0.95)).tolist()
