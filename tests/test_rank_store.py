@@ -110,6 +110,22 @@ def test_a_file_that_may_still_change_is_read_again(tmp_path: Path, read: list[s
     assert sorted(read) == ["0.json", "0.json", "1.json", "1.json"]
 
 
+def test_what_could_not_be_opened_is_read_the_next_time(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = one_rank.read_chrome_trace
+
+    def refused(path: Path, **options: Any) -> Any:
+        if path.name == "rank2.json":
+            raise InputError(f"{path}: cannot be read (Permission denied)") from PermissionError(
+                13, "Permission denied"
+            )
+        return real(path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(one_rank, "read_chrome_trace", refused)
+        assert load_ranks(job, skip_broken=True).ranks == [0, 1, 3]
+    assert load_ranks(job).ranks == [0, 1, 2, 3]
+
+
 def test_names_of_communication_are_part_of_what_was_read(job: Path, read: list[str]) -> None:
     assert len(load_ranks(job).of("work")) == 4
     assert len(load_ranks(job, communication=["gemm"]).of("work")) == 8 and len(read) == 8

@@ -15,7 +15,7 @@ from profiler_kit.ranks import Ranks
 from profiler_kit.render.rank_heat import HELP, LESS, MORE, grid_of, order_of
 
 CLICK: Final = " A click opens the rank's timeline at that step, with the nearest ranks below it on one clock."
-ORDER: Final = "What stands together: ranks by number, of a node, of a group; a click then shows ranks of that group."
+ORDER: Final = "Ranks by number, by node or by group; a click then shows ranks of that group."
 BY_RANK: Final = "rank"
 _HERE: Final = Path(__file__).parent
 _HTML: Final = '<div class="heat"><canvas></canvas><div class="tip"></div></div>'

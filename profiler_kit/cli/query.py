@@ -82,10 +82,9 @@ def _parts(file: Path) -> tuple[Path | None, Path | None]:
 
 
 def _is_job(file: Path) -> bool:
-    from profiler_kit.load.discover.rank_sources import holds_a_job
-    from profiler_kit.load.rank_store import is_store
+    from profiler_kit.load.rank_store import is_job
 
-    return is_store(file) or holds_a_job(file)
+    return is_job(file)
 
 
 def _tables_of_jobs() -> list[Table]:

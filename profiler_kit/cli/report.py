@@ -41,13 +41,13 @@ def command(
     """
     from profiler_kit.cli.output import open_ranks
     from profiler_kit.formats.ladder_record import RESULTS, RESULTS_CSV, read_ladder
-    from profiler_kit.load.discover.rank_sources import holds_a_job
+    from profiler_kit.load.rank_store import is_job
     from profiler_kit.run import load_runs
 
     target = _target(output, runs, as_markdown=as_markdown)
     folders = [path for path in runs if (path / RESULTS).is_file() and (path / RESULTS_CSV).is_file()]
     ladders = [(folder, read_ladder(folder)) for folder in folders]
-    of_ranks = [path for path in runs if path not in folders and holds_a_job(path)]
+    of_ranks = [path for path in runs if path not in folders and is_job(path)]
     others = [path for path in runs if path not in (*folders, *of_ranks)]
     jobs = [open_ranks([str(path)]) for path in of_ranks]
     with progress_bar("Loading") as report:
@@ -60,7 +60,7 @@ def command(
     if not ladders and not jobs and not any(set(run.holds) - {"record"} for run in loaded):
         why = next((problem for run in loaded for problem in run.problems), "")
         raise InputError(
-            f"{runs[0]}: nothing to report, expected a trace, a memory snapshot or layer timings that can be read. "
+            f"{runs[0]}: nothing to report, expected a trace, a snapshot, layer timings or a job that can be read. "
             f"{f'Found: {why}' if why else 'Record one with: profiler-kit capture --out DIR'}"
         )
     if as_markdown or (target is not None and target.suffix.lower() in TEXTS):

@@ -59,7 +59,7 @@ def numbers_of_job(ranks: Ranks) -> list[Number]:
         shown.append(Number("Matched", fmt_percent(answer.matched / kernels), meaning))
     if len(answer.clocks) > 1 and answer.matched:
         error = fmt_ns(int(answer.clocks["error_ns"].max()))
-        shown.append(Number("Clocks within", error, "How well the clocks of the ranks are put on one."))
+        shown.append(Number("Clocks within", error, "The largest error left after the clocks were aligned."))
     return shown
 
 
@@ -116,11 +116,11 @@ def who_holds_up(ranks: Ranks) -> Finding:
 def _verdict(verdict: Verdict, ranks: Ranks) -> list[str | Piece]:
     if verdict.state == "cannot tell":
         if ranks.missing:
-            return ["Who holds the job up cannot be told: it waits for ranks without a trace, or for none."]
+            return ["Who holds the job up cannot be told: it may be waiting for ranks without a trace."]
         if len(ranks.answer.scores) < 2:
             return ["This is one rank alone: there is none to compare it with."]
         if len(ranks.answer.what_if):
-            return ["Who holds the job up cannot be told: it waits for ranks that did not record it, or for none."]
+            return ["Who holds the job up cannot be told: it may be waiting for ranks that did not record it."]
         return ["Who holds the job up cannot be told: too few collectives could be matched between ranks."]
     if verdict.state == "nobody":
         return ["Nobody holds the job up: no rank, node or link would make it ",

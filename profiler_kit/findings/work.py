@@ -115,7 +115,7 @@ def host_waits(idle: pd.DataFrame) -> Finding | None:
     if not waited:
         return None
     share = fmt_percent(waited / whole, 0)
-    text = f"Of the host-bound time {fmt_ns(waited)} ({share} of all) are synchronization-bound: the host was waiting."
+    text = f"The host was waiting in {fmt_ns(waited)} of the host-bound time ({share} of all idle time, by stream)."
     return Finding("host-waits", "table", say(text), evidence=Evidence("idle"), page="regions")
 
 

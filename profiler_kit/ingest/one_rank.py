@@ -175,7 +175,9 @@ def _read(source: Source, users: Any) -> tuple[RankRow, RankParts | None]:
         kind = type(error).__name__ if isinstance(error, KitError) else InputError.__name__
         said = str(error) if isinstance(error, KitError) else f"{here}: {_TOO_LARGE}"
         text = said.replace(here, FILE).replace(source.where, FILE).encode("utf-8", "backslashreplace").decode()
-        return RankRow(blank.name, blank.stamp, blank.size_bytes, kind, text), None
+        # what the machine refused it may allow the next time, and the file's stamp is the same then
+        refused = isinstance(error, MemoryError) or isinstance(error.__cause__, OSError)
+        return RankRow(blank.name, "" if refused else blank.stamp, blank.size_bytes, kind, text), None
 
 
 def _row(

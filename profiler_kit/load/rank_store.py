@@ -34,7 +34,7 @@ import pyarrow.parquet as pq
 from profiler_kit.errors import InputError, KitError, OutputError
 from profiler_kit.files import folder_beside
 from profiler_kit.load import cache
-from profiler_kit.load.discover.rank_sources import file_system, is_address, reached
+from profiler_kit.load.discover.rank_sources import file_system, holds_a_job, is_address, reached
 from profiler_kit.load.job_folder import STORE_SUFFIX
 
 RANKS: Final = "ranks"
@@ -191,6 +191,11 @@ def is_store(path: str | Path) -> bool:
     """Whether it is a folder that a RankStore has written to."""
     found = Path(path)
     return found.name.endswith(STORE_SUFFIX) and os.path.isdir(found) and any(map(_BATCH.fullmatch, os.listdir(found)))  # noqa: PTH112, PTH208
+
+
+def is_job(path: Path) -> bool:
+    """Whether it holds the traces of several ranks, or what was read of them."""
+    return is_store(path) or holds_a_job(path)
 
 
 def _renumbered(table: pa.Table, wanted: Sequence[tuple[int, int]]) -> pa.Table:

@@ -55,6 +55,8 @@ def test_the_report_of_a_job_answers_first(job: Path, tmp_path: Path) -> None:
     for heading in ("What the job would gain", "Bandwidth by kind of group and size", "Files of the job (8)"):
         assert heading in after
     assert "http" not in after
+    kept = profiler_kit("report", f"{job}.ranks", "--markdown")  # what was read of it is enough
+    assert kept.code == 0 and SAID in kept.out.replace("**", "")
 
 
 def test_markdown_of_a_job_is_short(job: Path) -> None:
