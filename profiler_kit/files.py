@@ -134,6 +134,15 @@ def write_json(path: str | os.PathLike[str], value: object) -> None:
         temporary.write_text(text, encoding="utf-8", errors="replace")  # a path in a command line may be no UTF-8
 
 
+def version_of(path: Path) -> tuple[int, int]:
+    """When a file changed (ns) and its bytes: what is kept of it is kept for these. Zeros where it cannot be seen."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_mtime_ns, found.st_size
+
+
 def require_file(path: str | os.PathLike[str], what: str, hint: str) -> Path:
     """Return `path` when it is a file that holds something.
 

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Final
 
 from profiler_kit.attribute.gpu_work import rule_of_name
+from profiler_kit.load.trace.categories import COMPILED_REGION
 
 # Template arguments that say what an elementwise or reduction kernel computes.
 _TELLING: Final = re.compile(
@@ -16,7 +17,7 @@ _WRAPPERS: Final = re.compile(r"Kernel\d?$")  # cutlass::Kernel2<the kernel>
 _TRITON_NUMBER: Final = re.compile(r"(?<=\w)_\d+$")
 _ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{4,}")
 _GRAPH_HASH: Final = re.compile(r"(CompiledFxGraph) [0-9a-z]{20,}")
-_GRAPH_NUMBER: Final = re.compile(r"(Torch-Compiled Region): \d+(?:/\d+)*")
+_GRAPH_NUMBER: Final = re.compile(rf"({COMPILED_REGION}): \d+(?:/\d+)*")
 
 
 @lru_cache(maxsize=65_536)

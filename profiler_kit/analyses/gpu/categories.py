@@ -17,7 +17,7 @@ from profiler_kit.attribute.frames import GPU_EVENTS
 from profiler_kit.attribute.gpu_work import communicates
 from profiler_kit.attribute.launch_context import codes_of
 from profiler_kit.load.integers import I64
-from profiler_kit.load.trace.categories import MEMCPY
+from profiler_kit.load.trace.categories import COMPILED_REGION, MEMCPY
 from profiler_kit.schema import Column, Schema
 
 COMMUNICATION, COPY, OTHER = "communication", "copy", "other"
@@ -68,7 +68,6 @@ _KERNELS: Final = (
     ("elementwise", r"elementwise|triton_poi_|multi_tensor_apply|distribution_|fused_dropout|act_and_mul|rotary"),
 )  # fmt: skip
 MATRIX: Final = frozenset(("matrix product", ATTENTION, ATTENTION_BACKWARD, "convolution"))
-_COMPILED: Final = "Torch-Compiled Region"
 _FUSED: Final = re.compile(r"triton_(poi|red|per|for)_fused")  # pointwise, reductions, several of them
 _NAMED: Final = {
     kind: [(category, re.compile(pattern)) for category, pattern in rules]
@@ -113,7 +112,9 @@ def owners(operators: pd.DataFrame, details: pd.DataFrame) -> I64:
         works[parent[level[works[level]]]] = True
     calls_modelled = np.zeros(count, dtype=bool)
     calls_modelled[parent[modelled & works & (parent >= 0)]] = True
-    compiled = np.array([name.startswith(_COMPILED) for name in names.categories] or [False])[names.codes.to_numpy()]
+    compiled = np.array([name.startswith(COMPILED_REGION) for name in names.categories] or [False])[
+        names.codes.to_numpy()
+    ]
     stops = modelled | (launches & ~calls_modelled & ~compiled)
     owner = np.where(stops, np.arange(count), -1)
     for level in levels[1:]:  # what a call is in was decided the level before

@@ -12,11 +12,12 @@ import pandas as pd
 from profiler_kit.analyses.gpu.operators import OPERATOR_WORK
 from profiler_kit.attribute.frames import KERNEL_DETAILS, OPERATORS, REGION_INSTANCES
 from profiler_kit.load.integers import I64
+from profiler_kit.load.trace.categories import COMPILED_REGION
 from profiler_kit.load.trace.columns import EventColumns, TextColumn
 from profiler_kit.schema import Column, Schema
 
 FILE: Final = "kernel_file"  # the argument of a Triton kernel's operator
-_REGION: Final = re.compile(r"Torch-Compiled Region: (\d+)/(\d+)")
+_REGION: Final = re.compile(rf"{COMPILED_REGION}: (\d+)/(\d+)")
 # torch 2.6 on: the compiling of a function is an operator, and a region right inside says of which
 _COMPILING: Final = "entire_frame_compile"
 _COMPILED: Final = re.compile(rf"{_COMPILING}_data: .*compile_id=(\d+)/(\d+)")

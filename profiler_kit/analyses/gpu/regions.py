@@ -13,6 +13,7 @@ from profiler_kit.attribute.frames import GPU_EVENTS, REGION_INSTANCES
 from profiler_kit.attribute.links import NONE
 from profiler_kit.attribute.regions import NO_REGION, UNLINKED, Path
 from profiler_kit.load.integers import I64
+from profiler_kit.load.trace.categories import COMPILED_REGION
 from profiler_kit.schema import Column, Schema
 
 REGION_TOTALS: Final = Schema(
@@ -33,7 +34,7 @@ REGION_TOTALS: Final = Schema(
 
 
 # Regions that say nothing about the code: what was not attributed, and what torch.compile makes up.
-_COMPILED: Final = ("## Call CompiledFxGraph", "Torch-Compiled Region", "CompiledFunction")
+_COMPILED: Final = ("## Call CompiledFxGraph", COMPILED_REGION, "CompiledFunction")
 UNNAMED: Final = (NO_REGION[0], UNLINKED[0], *_COMPILED)
 HOLDS: Final = 0.5  # a nested region with at least this share of the one around it is the more useful answer
 

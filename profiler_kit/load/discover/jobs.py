@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from profiler_kit.errors import InputError, KitError
-from profiler_kit.files import PACKED
+from profiler_kit.files import PACKED, version_of
 from profiler_kit.formats.notes_file import NOTES
 from profiler_kit.formats.run_record import GRAPH_TRACE, MASKS, MEMORY, RECORD, TRACE
 from profiler_kit.load.discover.runs import TRACE_SUFFIXES, RunFolder, part_file
@@ -205,7 +205,7 @@ def find_jobs(runs: Iterable[RunFolder]) -> list[Job]:
         ranks: dict[int, Path] = {}
         problems = []
         for _, trace in sorted(held, key=lambda one: one[1]) if len(held) > 1 else ():
-            rank, _ = _told_in_head(trace, *_version(trace))
+            rank, _ = _told_in_head(trace, *version_of(trace))
             try:
                 if rank is not None:
                     add_rank(ranks, rank, trace, len(held))
@@ -226,20 +226,12 @@ def _are_nodes(folders: Sequence[Sequence[Path]]) -> bool:
     sizes = set()
     for traces in folders if len(folders) > 1 else ():
         for trace in traces:
-            rank, size = _told_in_head(trace, *_version(trace))
+            rank, size = _told_in_head(trace, *version_of(trace))
             if size <= len(traces):
                 return False
             ranks.append(rank)
             sizes.add(size)
     return len(sizes) == 1 and None not in ranks and len(set(ranks)) == len(ranks) <= max(sizes)
-
-
-def _version(path: Path) -> tuple[int, int]:
-    try:
-        found = path.stat()
-    except OSError:
-        return 0, 0
-    return found.st_mtime_ns, found.st_size
 
 
 @lru_cache(1 << 14)

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from profiler_kit.files import version_of
 from profiler_kit.formats.run_record import RunRecord
 from profiler_kit.load.discover.runs import RunFolder
 from profiler_kit.load.trace.decompress import Blocks
@@ -70,7 +71,7 @@ def recorded_at(run: RunFolder) -> datetime:
 
 def health(run: RunFolder) -> str:
     """`whole`, or what is wrong with which file."""
-    states = {part: _look(part, str(path), *_version(path))[0] for part, path in _files(run).items()}
+    states = {part: _look(part, str(path), *version_of(path))[0] for part, path in _files(run).items()}
     wrong = ["run.json cannot be read"] if run.problem else []
     wrong += [f"{part} {state}" for part, state in states.items() if state not in (WHOLE, UNKNOWN)]
     return "; ".join(wrong) or (UNKNOWN if UNKNOWN in states.values() else WHOLE)
@@ -98,19 +99,11 @@ def _row(when: datetime, run: RunFolder) -> dict[str, object]:
 def _device(run: RunFolder, record: RunRecord | None) -> str:
     if record is not None:
         return record.device_name
-    return "" if run.trace is None else _look("trace", str(run.trace), *_version(run.trace))[1]
+    return "" if run.trace is None else _look("trace", str(run.trace), *version_of(run.trace))[1]
 
 
 def _files(run: RunFolder) -> dict[str, Path]:
     return {part: path for part in PARTS if (path := getattr(run, part)) is not None}
-
-
-def _version(path: Path) -> tuple[int, int]:
-    try:
-        found = path.stat()
-    except OSError:
-        return 0, 0
-    return found.st_mtime_ns, found.st_size
 
 
 @functools.lru_cache(4096)

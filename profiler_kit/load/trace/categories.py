@@ -22,6 +22,7 @@ REGION_ON_GPU: Final = "gpu_user_annotation"
 OPERATOR: Final = "cpu_op"
 STACK: Final = "python_function"
 MEMORY: Final = "cpu_instant_event"
+COMPILED_REGION: Final = "Torch-Compiled Region"  # begins the name of a call of what torch.compile made
 
 HANDLED: Final[Mapping[str, Role]] = MappingProxyType(
     {
