@@ -184,7 +184,7 @@ def _open(folder: RunFolder) -> _Opened:
     )
     with _lock:
         found = _opened.pop(key, None)
-        if found is None or (found.job is not None and found.job.cancelled):
+        if found is None or (found.job is not None and found.job.given_up):
             found = _Opened(Run(folder.label, folder.path))
             opened = open_run(folder.path, trace=partial(_load_trace, found))
             found.run = dataclasses.replace(opened, name=folder.label)

@@ -60,9 +60,9 @@ class Job(Generic[T]):
         return self._ended.is_set() and self._error is not None
 
     @property
-    def cancelled(self) -> bool:
-        """It ended because it was asked to."""
-        return self._ended.is_set() and isinstance(self._error, Cancelled)
+    def given_up(self) -> bool:
+        """It was asked to stop and holds no result, also while it is still on its way to stopping."""
+        return self._stop.is_set() and (self._error is not None or not self._ended.is_set())
 
     def ended(self, within_s: float = 0.0) -> bool:
         """Whether it is over, after waiting that long at most."""

@@ -105,8 +105,30 @@ def test_two_readers_share_a_run_and_a_load_that_was_stopped_begins_anew(runs: P
     assert cache.trace(folder) is run.trace
     job = cache._open(folder).job = Job("t.json", gate)
     job.cancel()
-    assert job.ended(PATIENCE_S) and job.cancelled
+    assert job.ended(PATIENCE_S) and job.given_up
     assert cache.run(folder) is not run and len(cache.trace(folder).gpu_events()) == 3
+
+
+def test_a_load_on_its_way_to_stopping_is_not_waited_for(runs: Path) -> None:
+    folder, hold = of_key(runs, "gpu"), threading.Event()
+
+    def deaf(report: Report) -> Trace:  # reads on for a while before it reports again
+        hold.wait()
+        report(1, 2)
+        raise AssertionError("it was asked to stop")
+
+    stopping = cache._open(folder).job = Job("t.json", deaf)
+    stopping.cancel()
+    assert not stopping.ended() and len(cache.trace(folder).gpu_events()) == 3
+    hold.set()
+    assert stopping.ended(PATIENCE_S) and stopping.given_up
+
+
+def test_a_load_that_ended_before_it_was_stopped_keeps_its_result(runs: Path) -> None:
+    folder = of_key(runs, "gpu")
+    kept = cache.trace(folder)
+    cache.opening(folder).cancel()
+    assert cache.trace(folder) is kept
 
 
 def test_what_is_kept_is_bounded(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
