@@ -77,7 +77,7 @@ T = TypeVar("T")
 Stamp = tuple[str, int, int]  # path, mtime in ns, size; zeros for a file that is not there
 MOST_RUNS, MOST_TRACES = 12, 3
 MOST_SNAPSHOT_BYTES = 16 << 20  # of memory read for a lane of the timeline
-MOST_EVENTS = 1_200_000  # beside the newest trace: what a 500 MB trace holds
+MOST_EVENTS = 1_200_000  # some 500 MB of traces; one alone may hold more
 _SHIFT = re.compile(r"-?[0-9]{1,18}")
 _DETAILS = ("grid", "block", "registers_per_thread", "shared_memory", "occupancy", *ROOFLINE_ARGUMENTS)
 
@@ -152,6 +152,7 @@ class _Opened:
     run: Run
     job: Job[Trace] | None = None
     report: Report = field(default=silent)
+    events: int = 0  # of the trace, when it has been read
 
     def load(self, report: Report) -> Trace:
         """Load the trace and compute what every page asks for."""
@@ -167,14 +168,20 @@ class _Opened:
             _look_ahead(stamp(trace.path))
         return trace
 
-    @property
-    def events(self) -> int:
-        """How many events of a trace it holds."""
-        return len(self.job.result().columns) if self.job and self.job.ended() and not self.job.failed else 0
-
 
 _opened: OrderedDict[tuple[Stamp, ...], _Opened] = OrderedDict()
+_in_use: dict[int, list[_Opened]] = {}  # by the thread that draws a page
 _lock = threading.RLock()
+
+
+@contextlib.contextmanager
+def in_use() -> Iterator[None]:
+    """What is opened meanwhile by this thread stays to the end: a page that compares runs needs them together."""
+    _in_use[threading.get_ident()] = []
+    try:
+        yield
+    finally:
+        del _in_use[threading.get_ident()]
 
 
 def _open(folder: RunFolder) -> _Opened:
@@ -189,28 +196,35 @@ def _open(folder: RunFolder) -> _Opened:
             opened = open_run(folder.path, trace=partial(_load_trace, found))
             found.run = dataclasses.replace(opened, name=folder.label)
         _opened[key] = found  # used last
-        _make_room(key)
+        if (drawn := _in_use.get(threading.get_ident())) is not None:
+            drawn.append(found)
+        _make_room(found)
     return found
 
 
 def _load_trace(opened: _Opened, path: Path) -> Trace:
     """Arguments of kernels are kept of traces too small for the cache file."""
     arguments = () if _is_large(path) else _DETAILS
-    return load_trace(path, arguments=arguments, report=opened.report)
+    with _lock:
+        _make_room(opened, path)
+    loaded = load_trace(path, arguments=arguments, report=opened.report)
+    opened.events = len(loaded.columns)
+    return loaded
 
 
 def _is_large(path: Path) -> bool:
     return find_trace(TRACES, path) is not None
 
 
-def _make_room(newest: tuple[Stamp, ...], coming: Path | None = None) -> None:
-    """Drop what was used longest ago; work under way stays. coming: a trace that is about to be loaded."""
+def _make_room(newest: _Opened, coming: Path | None = None) -> None:
+    """Drop what was used longest ago; work under way and what is in use stay. coming: a trace about to be loaded."""
     events = sum(one.events for one in _opened.values()) + (0 if coming is None else _events_in(coming))
     traces = sum(one.events > 0 for one in _opened.values()) + (coming is not None)
+    used = {id(one) for drawn in ([newest], *_in_use.values()) for one in drawn}
     for key, one in list(_opened.items()):
-        if key == newest or (one.job is not None and not one.job.ended()):
+        if id(one) in used or (one.job is not None and not one.job.ended()):
             continue
-        is_over = one.events and (traces > MOST_TRACES or events > MOST_EVENTS)
+        is_over = coming is not None and one.events and (traces > MOST_TRACES or events > MOST_EVENTS)
         if is_over or len(_opened) > MOST_RUNS:
             events, traces = events - one.events, traces - (one.events > 0)
             del _opened[key]
@@ -232,7 +246,6 @@ def opening(folder: RunFolder) -> Job[Trace]:
     opened = _open(folder)
     with _lock:
         if opened.job is None:
-            _make_room(next((key for key, one in _opened.items() if one is opened), ()), folder.trace)
             opened.job = Job(str(folder.trace), opened.load)
         return opened.job
 

@@ -53,7 +53,7 @@ page = st.navigation(
     position="hidden",  # drawn below the choice of the run, with links that keep it
 )
 query_params.keep("token", "")  # a cookie has it from now on: links that are sent around do not give it away
-with widgets.one_line_errors():
+with cache.in_use(), widgets.one_line_errors():
     if page.url_path == "":
         if state.lands_on_a_run():
             st.switch_page("app_pages/overview.py", query_params={"run": st.session_state["run"]})

@@ -19,6 +19,7 @@ from profiler_kit.load.discover.runs import RunFolder, find_run
 from profiler_kit.load.trace.cached import SMALLEST_JSON_BYTES
 from profiler_kit.load.trace.file_facts import read_file_facts
 from profiler_kit.progress import Report
+from profiler_kit.run import compare_runs
 from profiler_kit.trace import Trace, load_trace
 from tests.app.dashboard import dashboard
 from tests.app.samples import PATIENCE_S, gpu_trace, make_runs
@@ -142,7 +143,21 @@ def test_what_is_kept_is_bounded(runs: Path, monkeypatch: pytest.MonkeyPatch) ->
             cache.trace(host)
             cache.run(bare)
             assert cache.run(gpu) is not first
-            assert (cache.run(host) is second) is (name == "MOST_TRACES")
+            assert (cache.run(host) is second) is (name != "MOST_RUNS")
+
+
+def test_what_a_page_compares_stays_while_it_is_drawn(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu, host = (of_key(runs, key) for key in ("gpu", "host"))
+    monkeypatch.setattr(cache, "_opened", OrderedDict())
+    monkeypatch.setattr(cache, "MOST_EVENTS", 1)
+    with cache.in_use():
+        cache.trace(gpu)
+        first = cache.run(gpu)
+        second = cache.trace(host)
+        assert cache.run(gpu) is first and compare_runs(first, cache.run(host)) is not None
+    assert cache.run(gpu) is first and cache.trace(host) is second  # and after it, until another one is loaded
+    cache.trace(of_key(runs, "bare.json.gz"))
+    assert cache.run(gpu) is not first
 
 
 def page(name: str, run: str) -> AppTest:
