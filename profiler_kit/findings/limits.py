@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
-from profiler_kit.analyses.gpu.roofline import NO_DTYPE, NO_LENGTHS, NO_SHAPES, UNFIT
+from profiler_kit.analyses.gpu.roofline import NO_DTYPE, NO_LENGTHS, NO_NONZEROS, NO_SHAPES, UNFIT
 from profiler_kit.analyses.gpu.steps import FEWEST
 from profiler_kit.finding import Evidence, Finding, Piece, bold, counted, say
 from profiler_kit.table import Filled
@@ -66,6 +66,8 @@ def of_roofline(filled: Filled) -> Finding:
     lost = [f"{counted(int(counts[why]), 'call')} {what}" for why, what in _LOST.items() if counts.get(why, 0)]
     if lost:
         said += [f" Not told: {', '.join(lost)}."]
+    assumed = frame[known & ~frame["why"].isin(["", *_LOST])].groupby("why")["count"].sum()
+    said += [f" Assumed in {counted(int(count), 'call')}: {what}." for what, count in assumed.items()]
     if counts.get(NO_SHAPES, 0) and not mine:
         attempt = _RECORD
     return Finding("roofline", "table", say(*said), attempt=attempt, evidence=Evidence("roofline"), page="operators")
@@ -75,7 +77,8 @@ _LOST: Final = {
     NO_SHAPES: "without recorded shapes",
     UNFIT: "whose shapes do not fit the operator",
     NO_DTYPE: "with an unknown dtype",
-    NO_LENGTHS: "on a cache without the lengths of its sequences",
+    NO_LENGTHS: "whose sequences' lengths are not recorded",
+    NO_NONZEROS: "with a sparse matrix, whose nonzeros are not recorded",
 }
 
 

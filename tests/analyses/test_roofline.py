@@ -88,6 +88,15 @@ SERVED = [
     ("sgl_kernel::rotary_embedding", [[32], [32, 4096], [32, 1024], [], [41216, 128], []], [I64, *[BF16] * 4],
      ["", "", "", "128", "", "True"], "", 0.00049152, 0.625),
     ("aiter::rmsnorm", [[256, 128], [256, 128], [128], []], BF16, None, "", 0.000131584, 0.125244140625),
+    ("aiter::rmsnorm2d_fwd_with_add_ck", [[32, 2880]] * 4 + [[2880], [], []], BF16, None, "", 0.000460864,
+     0.7086181640625),
+    ("aiter::rms_norm", [[32, 2880], [2880], [], []], BF16, None, "", 0.000368704, 0.3570556640625),
+    ("sgl_kernel::silu_and_mul", [[32, 12288], [32, 24576]], BF16, None, "", 0.00196608, 2.25),
+    ("aiter::fmha_v3_fwd", [[1, 7431, 24, 128]] * 3 + [[]] * 15, BF16,
+     ["", "", "", "0.", "0.088388347648318447", "False", "-1", "-1", "True", "False", "2"], "", 678.540423168,
+     174.1640625),
+    ("aten::convolution", [[1, 128, 19, 242, 242], [128, 128, 3, 3, 3], [128]], BF16,
+     ["", "", "", "[1, 1, 1]", "[0, 0, 0]", "[1, 1, 1]", "False", "[0, 0, 0]", "1"], "", 866.3334912, 511.5654296875),
     ("aiter::add_rmsnorm", [[32, 4096]] * 4 + [[4096], []], BF16, None, "", 0.000655424, 1.0078125),
 ]  # fmt: skip
 
@@ -188,13 +197,40 @@ def test_models_give_the_numbers_that_tracelens_publishes(
         ("_moe_C::topk_softmax", [[6, 2], [6, 2], [6, 2], [6, 8], []], [F32, "int", "int", BF16], None,
          3 * 48, 2 * 48 + 2 * 4 * 12),
         ("_C::fused_add_rms_norm", [[6, 4], [6, 4], [4], []], BF16, None, 5 * 24 + 2 * 6, 2 * (4 * 24 + 4)),
-        ("_C::silu_and_mul", [[6, 4], [6, 8]], BF16, None, 2 * 24, 2 * 72),
+        ("_C::silu_and_mul", [[6, 4], [6, 8]], BF16, None, 5 * 24, 2 * 72),
         ("_C_cache_ops::reshape_and_cache_flash", [[5, 2, 4], [5, 2, 4], [9, 16, 2, 4], [9, 16, 2, 4], [5]],
          [BF16, BF16, "unsigned char", "unsigned char", I64], None, 0, 2 * 80 + 80 + 40),
         # half of each head of 8 turns
         ("_C::rotary_embedding", [[5], [5, 16], [5, 8], [], [100, 4], []], [I64, *[BF16] * 4],
          ["", "", "", "8", "", "True"], 3 * 5 * 12, 2 * 2 * 5 * 12),
-        ("DaoAILab::_causal_conv1d_fwd_cpp", [[2, 3, 10], [3, 4], [3]], BF16, None, 2 * 60 * 4, 2 * (120 + 12)),
+        ("DaoAILab::_causal_conv1d_fwd_cpp", [[2, 3, 10], [3, 4], [3]], BF16, None, 2 * 60 * 4, 2 * (120 + 12 + 3)),
+        # a query looks at its own key and two before: 3 of each but the first two (half of a triangle of 3)
+        ("flash_attn::_flash_attn_forward", [[1, 10, 1, 8]] * 3 + [[]] * 5, BF16,
+         ["", "", "", "0.", "1.", "True", "2", "0"], 4 * 8 * (10 * 3 - 3 * 3 / 2), 2 * 8 * 40),
+        # one before and one behind: 3 of each but at both ends, where the corners are missing
+        ("aiter::mha_fwd", [[1, 10, 1, 8]] * 3 + [[]] * 5, BF16,
+         ["", "", "", "0.", "1.", "False", "1", "1"], 4 * 8 * (100 - 9 * 9 / 2 - 8 * 8 / 2), 2 * 8 * 40),
+        ("xformers_flash::flash_fwd", [[12, 2, 8], [12, 2, 8], [12, 2, 8], [4], [4], *[[]] * 8], BF16,
+         ["", "", "", "", "", "", "4", "4", "0.", "1.", "True", "-1", "-1"], 4 * 2 * 8 * 3 * 8, 2 * 2 * 8 * 48),
+        ("xformers::efficient_attention_forward_cutlass", [[1, 4, 1, 8], [1, 10, 1, 8], [1, 10, 1, 8], *[[]] * 10],
+         BF16, [*[""] * 8, "0.", "1"], 4 * 8 * 4 * 4 / 2, 2 * 8 * (4 + 10 + 10 + 4)),
+        # a key of its own and one before, memory-efficient: they count both
+        ("aten::_efficient_attention_forward", [[1, 10, 1, 8]] * 3 + [[]] * 11, BF16,
+         [*[""] * 8, "0.", "1", "False", "", "", "2"], 4 * 8 * (10 * 2 - 2), 2 * 8 * 40),
+        # two in each element
+        ("aten::_scaled_mm", [[4, 8], [8, 16]], "c10::Float4_e2m1fn_x2", None, 2 * 4 * 16 * 16, 32 + 128 + 2 * 64),
+        ("aten::_scaled_mm", [[4, 8], [8, 16]], "c10::Float8_e4m3fn", [*[""] * 6, "6", "False"],
+         2 * 4 * 8 * 16, 32 + 128 + 4 * 64),
+        ("aten::_grouped_mm", [[3, 4, 8], [3, 8, 5]], BF16, None, 2 * 12 * 8 * 5, 2 * (96 + 120 + 60)),
+        ("GroupedGemm", [[10, 8], [3, 5, 8], [3], []], BF16, None, 800, 2 * (80 + 120 + 50)),
+        ("_C_cache_ops::concat_and_cache_mla", [[5, 16], [5, 4], [9, 8, 20], [5]],
+         [BF16, BF16, "unsigned char", I64], None, 0, 2 * 100 + 100 + 40),
+        ("SelectiveScanFn", [[2, 6, 10], [2, 6, 10], [6, 4], [2, 1, 4, 10], [2, 1, 4, 10], [6], [2, 6, 10]], BF16, None,
+         None, 2 * (4 * 120 + 24 + 2 * 80)),
+        # two heads of 4, one group of 3 states, chunks of 5, 4 taps for 8 + 6 channels, 10 tokens of 8 + 8 + 6 + 2
+        ("MambaSplitConv1dScanCombinedFn", [[1, 10, 24], [14, 4], [14], [2], [2], [2], *[[]] * 12], BF16,
+         [*[""] * 6, "5", *[""] * 8, "4", "1", "True"],
+         10 * (2 * 14 * 4 + 2 * 5 * (3 + 8) + 2 * 2 * 8 * 3), 2 * (240 + 56 + 14 + 6 + 80)),
     ],
 )  # fmt: skip
 def test_models_by_hand(
@@ -257,8 +293,9 @@ def test_what_cannot_be_told_is_counted_and_said(tmp_path: Path) -> None:
         ("aten::mm", recorded([[8, 8], "x"], [F32, F32])),
         ("aten::mm", recorded([[1 << 40, 1 << 40], [1 << 40, 1 << 40]], [F32, F32])),
         ("aten::add", recorded([[4], [-4]], [F32, F32])),
-        ("aten::mm", recorded([[8, 8], [8, 8]], ["c10::Float4_e2m1fn_x2", F32])),
+        ("aten::mm", recorded([[8, 8], [8, 8]], ["c10::Float3_x", F32])),
         ("my::op", recorded([[8, 8]], [F32])),
+        ("aten::mul", recorded([[], []], ["", ""])),  # nested tensors, as torch records them
     )
     rows = trace.roofline().set_index("shapes")
     assert rows["why"].to_dict() == {
@@ -269,6 +306,7 @@ def test_what_cannot_be_told_is_counted_and_said(tmp_path: Path) -> None:
         "[[4],[-4]]": "shapes do not fit",
         "[[8,8],[8,8]]": "unknown dtype",
         "[[8,8]]": "no model",
+        "[[],[]]": "no lengths recorded",
     }
     known = rows[rows["modelled"]]
     assert known["flops"].tolist() == [1024] and known["bytes"].isna().all()
@@ -276,9 +314,32 @@ def test_what_cannot_be_told_is_counted_and_said(tmp_path: Path) -> None:
     said = of_table(trace.table("roofline"))
     assert said is not None
     assert said.line == (
-        "Operators with a model take 14 % of 70.00 µs of GPU time. The peaks of a GPU without a name are not known. "
+        "Operators with a model take 12 % of 80.00 µs of GPU time. The peaks of a GPU without a name are not known. "
         "Not told: 1 call without recorded shapes, 4 calls whose shapes do not fit the operator, 1 call with an "
-        'unknown dtype. Try: --peaks FILE, with {"bf16": 989, "fp32": 67, "tb_per_s": 3.35} in it'
+        "unknown dtype, 1 call whose sequences' lengths are not recorded. "
+        'Try: --peaks FILE, with {"bf16": 989, "fp32": 67, "tb_per_s": 3.35} in it'
+    )
+
+
+def test_what_was_assumed_is_said_and_a_sparse_product_has_no_model(tmp_path: Path) -> None:
+    trace = TraceBuilder()
+    lengths = ["", "", "", "", "", "6", "6", "0.", "1.", "False"]
+    packed = recorded([*[[10, 2, 8]] * 3, [4], [4], *[[]] * 5], [BF16] * 10, lengths)
+    trace.operator("flash_attn::_flash_attn_varlen_forward", 0, 50, **packed)
+    trace.operator("aten::addmm", 100, 50, **recorded([[4, 5], [4, 4], [4, 5], [], []], [F32] * 3 + ["Scalar"] * 2))
+    for number, name in enumerate(("flash_fwd_kernel", "void cusparse::csrmm_alg2_kernel<float>(int)")):
+        trace.launch(number + 1, 100 * number + 1)
+        trace.kernel(number + 1, 100 * number + 20, 10, name=name)
+    found = load_trace(trace.write(tmp_path / "t.json"))
+    assert found.roofline()[["modelled", "why"]].to_numpy().tolist() == [
+        [False, "how sparse is not recorded"],
+        [True, "lengths taken to be alike"],
+    ]
+    said = of_table(found.table("roofline"))
+    assert said is not None
+    assert (
+        "Not told: 1 call with a sparse matrix, whose nonzeros are not recorded. "
+        "Assumed in 1 call: lengths taken to be alike." in said.line
     )
 
 
@@ -302,7 +363,7 @@ def test_attention_on_a_cache_is_modelled_where_the_step_says_its_lengths(tmp_pa
     assert (unknown["count"], unknown["why"], unknown["category"]) == (2, "no lengths recorded", "attention")
     said = of_table(found.table("roofline"))
     assert said is not None
-    assert "Not told: 2 calls on a cache without the lengths of its sequences." in said.line
+    assert "Not told: 2 calls whose sequences' lengths are not recorded." in said.line
 
 
 def test_without_shapes_it_says_which_flag_gives_them(tmp_path: Path) -> None:

@@ -39,10 +39,10 @@ CATEGORY_TOTALS: Final = Schema(
 
 # Operators by the name without namespace and trailing underscore, the first that matches.
 _OPERATORS: Final = (
-    (ATTENTION, r"attention|flash_attn|fmha|FlashAttn|FusedAttn|mha_(fwd|bwd)|sdpa"),
+    (ATTENTION, r"attention|flash_attn|fmha|FlashAttn|FusedAttn|mha_(varlen_)?(fwd|bwd)|^flash_(fwd|bwd)$|sdpa"),
     ("convolution", r"convolution|conv\d?d|^_?conv_|ConvBias|slow_conv|conv_depthwise|unfold|col2im|im2col"),
-    ("matrix product", r"^_?(add|badd|addb)?(mm|bmm|mv|dot|vdot|matmul|linear|einsum|addmm_activation)$|gemm|matmul|"
-     r"_mm$|_linear$|scaled_mm|grouped_mm|weight_int\dpack_mm|^(linear|mm|matmul)_backward$|marlin|fused_experts|fused_moe"),
+    ("matrix product", r"^_?(add|badd|addb)?(mm|bmm|mv|dot|vdot|matmul|linear|einsum|addmm_activation)$|"
+     r"[Gg]emm|^gmm$|matmul|_mm$|_linear$|scaled_mm|grouped_mm|weight_int\dpack_mm|^(linear|mm|matmul)_backward$|marlin|fused_experts|fused_moe"),
     ("reduction", r"^(linalg_)?(vector_|matrix_)?norm$|^linalg_\w*norm$"),
     ("norm", r"(batch|layer|group|instance|rms)_?norm|_norm(_backward)?$|^norm|RMSNorm|LayerNorm"),
     (COPY, r"^_?(to_)?copy|^clone$|^contiguous$|^cat$|^stack$|^_local_scalar_dense$|^item$|^_foreach_copy"),

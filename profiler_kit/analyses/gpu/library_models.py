@@ -31,9 +31,18 @@ def _register_products(names: str, x: int, *, transposed: bool, bias: int = -1, 
 
 
 _register_products("vllm::rocm_unquantized_gemm aiter::gemm_a16w16", 0, transposed=True, bias=2)
-_register_products("aiter::gemm_a16w16_atomic_ aten::_weight_int8pack_mm", 0, transposed=True)
 _register_products(
-    "aiter::gemm_a8w8_blockscale vllm::rocm_aiter_gemm_a8w8_blockscale vllm::w8a8_block_fp8_matmul_func", 0,
+    "aiter::gemm_a16w16_atomic_ aiter::_gemm_a16w16_asm sglang_profiler::gemm_kernels_flydsl_hgemm "
+    "aten::_weight_int8pack_mm", 0, transposed=True,
+)  # fmt: skip
+_register_products(
+    "aiter::gemm_a8w8_blockscale aiter::gemm_a8w8_blockscale_ck aiter::gemm_a8w8_blockscale_cktile "
+    "aiter::gemm_a8w8_blockscale_bpreshuffle_ck aiter::gemm_a8w8_blockscale_bpreshuffle_cktile "
+    "aiter::_gemm_a8w8_blockscale_bpreshuffle_asm aiter::flatmm_a8w8_blockscale_asm aiter::gfx950_a8w8_blockscale_asm "
+    "aiter::gemm_a8w8_ck aiter::gemm_a8w8_bpreshuffle aiter::gemm_a8w8_bpreshuffle_ck "
+    "vllm::rocm_aiter_gemm_a8w8_blockscale vllm::rocm_aiter_triton_gemm_a8w8_blockscale "
+    "vllm::_rocm_aiter_preshuffled_per_token_w8a8_gemm vllm::w8a8_block_fp8_matmul_func "
+    "sglang_profiler::fp8_utils_gemm_a8w8_blockscale sglang_profiler::gemm_a8w8_blockscale_gemm_a8w8_blockscale", 0,
     transposed=True, wide=True,
 )  # fmt: skip
 _register_products("_C::cutlass_scaled_mm", 1, transposed=False, bias=5, wide=True)
@@ -52,6 +61,9 @@ def _grouped(call: Call, groups: int, *, transposed: bool = False, wide: bool = 
     elif sides == (2, 3):
         m, k = a
         inner, width = b[:0:-1] if transposed else b[1:]
+        out = m * width
+    elif sides == (3, 3) and a[0] == b[0]:
+        m, k, inner, width = a[0] * a[1], a[2], b[1], b[2]
         out = m * width
     elif sides == (3, 2):
         (_, m, k), (inner, width) = a, b
@@ -77,7 +89,8 @@ _PRIMUS = ("primus_turbo", "primus_turbo_cpp_extension")
 
 
 @operator_model(
-    *(f"{library}::{name}" for library in _PRIMUS for name in ("grouped_gemm", "grouped_gemm_impl", "ck_grouped_gemm"))
+    *(f"{library}::{name}" for library in _PRIMUS for name in ("grouped_gemm", "grouped_gemm_impl", "ck_grouped_gemm")),
+    *("GroupedGemm", "grouped_gemm::gmm"),
 )
 def _primus_grouped(call: Call) -> Work:
     """Weights [group, K, N], or [group, N, K] where the other does not fit."""
@@ -123,7 +136,7 @@ def _fused_experts(call: Call) -> Work:
     read = 1 - ((experts - k) / experts) ** tokens
     flops = 2 * tokens * k * width * (rows + inner * pack) + tokens * width * (2 * k - 1)  # and their weighted sum
     moved: Moved = [(tokens * width, x_type), (read * prod(up), up_type), (read * prod(down), down_type)]
-    return Work(flops, [*moved, (tokens * width, x_type)])
+    return Work(flops, [*moved, (tokens * width, x_type)], "experts taken to be chosen alike")
 
 
 @operator_model("_moe_C::topk_softmax", "sgl_kernel::topk_softmax")
@@ -167,6 +180,13 @@ _register_paged("aiter::paged_attention_ragged sglang_profiler::attention_paged_
 def _store_cache(call: Call) -> Work:
     (k, dtype), (v, _) = call.tensor(0), call.tensor(1)
     return Work(0, [(2 * (prod(k) + prod(v)), dtype)])
+
+
+@operator_model("_C_cache_ops::concat_and_cache_mla")
+def _concat_and_cache(call: Call) -> Work:
+    (latent, dtype), (turned, turned_type), (_, cached), (slots, slot_type) = (call.tensor(at) for at in range(4))
+    size = prod(latent) + prod(turned)
+    return Work(0, [(prod(latent), dtype), (prod(turned), turned_type), (size, cached), (prod(slots), slot_type)])
 
 
 @operator_model("_C_cache_ops::reshape_and_cache_flash", "_C_cache_ops::reshape_and_cache")
@@ -213,25 +233,66 @@ def _register_norm(names: str, x: int, weight: int, *, added: bool = False) -> N
 
 
 _register_norm("_C::rms_norm sgl_kernel::rmsnorm aiter::rmsnorm", 1, 2)
-_register_norm("vllm::rocm_aiter_rms_norm", 0, 1)
+_register_norm("vllm::rocm_aiter_rms_norm aiter::rms_norm aiter::rmsnorm2d_fwd_ck", 0, 1)
 _register_norm("_C::fused_add_rms_norm sgl_kernel::fused_add_rmsnorm", 0, 2, added=True)
 _register_norm("vllm::rocm_aiter_rmsnorm2d_fwd_with_add", 0, 2, added=True)
-_register_norm("aiter::add_rmsnorm", 1, 4, added=True)
+_register_norm("aiter::add_rmsnorm aiter::rmsnorm2d_fwd_with_add_ck", 1, 4, added=True)
 
 
-@operator_model(*(f"{library}::{kind}_and_mul" for library in ("_C", "sgl_kernel") for kind in ("silu", "gelu")))
+# TraceLens's counts for each element of the result
+_GATES = {"silu": 5, "gelu": 8, "gelu_tanh": 10}
+
+
+@operator_model(*(f"{library}::{kind}_and_mul" for library in ("_C", "sgl_kernel", "aiter") for kind in _GATES))
 def _gated(call: Call) -> Work:
     """The two halves of a row into one: an activation and a product for each element of the result."""
-    (out, dtype), (x, _) = call.tensor(0), call.tensor(1)
+    (out, dtype), (x, x_type) = call.tensor(0), call.tensor(1)
     if prod(x) != 2 * prod(out):
         raise ValueError(call.shapes)
-    return Work(2 * prod(out), [(prod(x) + prod(out), dtype)])
+    kind = call.operator.rpartition("::")[2].removesuffix("_and_mul")
+    return Work(_GATES[kind] * prod(out), [(prod(x), x_type), (prod(out), dtype)])
 
 
-@operator_model("DaoAILab::_causal_conv1d_fwd_cpp")
+# State spaces
+
+
+@operator_model("DaoAILab::_causal_conv1d_fwd_cpp", "_C::causal_conv1d_fwd")
 def _causal_convolution(call: Call) -> Work:
-    """Each channel [B, C, T] with taps [C, W] of its own."""
+    """Each channel [.., C, T] with taps [C, W] of its own."""
     (x, dtype), (w, w_type) = call.tensor(0), call.tensor(1)
-    if len(x) != 3 or len(w) != 2 or x[1] != w[0]:
+    if len(x) not in (2, 3) or len(w) != 2 or x[-2] != w[0]:
         raise ValueError(call.shapes)
-    return Work(2 * prod(x) * w[1], [(2 * prod(x), dtype), (prod(w), w_type)])
+    bias = w[0] if len(call.shapes) > 2 and call.shapes[2] else 0
+    return Work(2 * prod(x) * w[1], [(2 * prod(x), dtype), (prod(w) + bias, w_type)])
+
+
+@operator_model("SelectiveScanFn", "_C::selective_scan_fwd")
+def _selective_scan(call: Call) -> Work:
+    """Mamba: u, delta [.., D, L], A [D, N], B and C, D, z. How the scan is computed is its kernel's choice."""
+    (u, dtype), (delta, _), (a, a_type) = (call.tensor(at) for at in range(3))
+    if len(u) < 2 or u != delta or len(a) != 2 or a[0] != u[-2]:
+        raise ValueError(call.shapes)
+    given = [call.tensor(at) for at in (3, 4, 6) if len(call.shapes) > at and call.shapes[at]]
+    return Work(None, [(3 * prod(u), dtype), (prod(a), a_type), *((prod(shape), other) for shape, other in given)])
+
+
+@operator_model("MambaSplitConv1dScanCombinedFn")
+def _split_conv_scan(call: Call) -> Work:
+    """Mamba 2, by chunks of C (Dao and Gu, 2405.21060): convolution, C B^T, its product with x, the states and their
+    share of the output, and the projection of the output, where it is part of the call.
+
+    [batch, T, 2 d + 2 G N + H] -> z, x, B, C, dt, with d = H P; d + 2 G N channels are convolved.
+    """
+    (x, dtype), (w, w_type), (bias, _), (heads, head_type) = (call.tensor(at) for at in range(4))
+    (batch, tokens, wide), (channels, taps), (h,) = x, w, heads
+    inner = wide - h - channels
+    both = channels - inner  # 2 G N
+    at = next(at for at in (15, 16) if call.numbers(at) == [inner // h])
+    (groups,), (chunk,) = call.numbers(at + 1), call.numbers(6)
+    if inner % h or both <= 0 or both % (2 * groups):
+        raise ValueError(call.shapes)
+    projected = call.shapes[at - 2][0] if len(call.shapes[at - 2]) == 2 else 0
+    per_token = 2 * channels * taps + chunk * (both + 2 * inner) + 4 * inner * (both // (2 * groups))
+    flops = batch * tokens * (per_token + 2 * inner * projected)
+    moved: Moved = [(batch * tokens * (wide + (projected or inner)) + inner * projected, dtype)]
+    return Work(flops, [*moved, (prod(w) + prod(bias), w_type), (3 * h, head_type)])

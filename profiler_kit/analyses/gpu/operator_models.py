@@ -23,7 +23,8 @@ SIZES: Final = {
     "float": 4, "int": 4, "unsigned int": 4, "c10::complex<c10::Half>": 4, "Scalar": 4, "c10::Half": 2,
     "c10::BFloat16": 2, "short": 2, "unsigned short": 2, "bool": 1, "unsigned char": 1, "signed char": 1, "char": 1,
 }  # fmt: skip
-_ONE_BYTE: Final = "c10::Float8_"
+_FOUR_BITS: Final = "c10::Float4_"  # two of them in each element
+_ONE_BYTE: Final = ("c10::Float8_", _FOUR_BITS)
 
 
 @dataclass(frozen=True)
@@ -40,15 +41,23 @@ class Call:
     step: Served | None = None
 
     def tensor(self, at: int) -> tuple[Shape, str]:
-        """Shape and dtype of an argument that has to be a tensor."""
-        shape = self.shapes[at]
+        """Shape and dtype of an argument that has to be a tensor. Of a nested one neither is recorded."""
+        shape, dtype = self.shapes[at], self.dtypes[at]
         if not all(type(size) is int and size >= 0 for size in shape):
             raise ValueError(shape)
-        return shape, self.dtypes[at]
+        if not shape and not dtype:
+            raise Unrecorded
+        return shape, dtype
 
     def numbers(self, at: int) -> list[int]:
         """The integers of an argument such as "[1, 2]"; none where it is not given."""
         return [int(number) for number in re.findall(r"-?\d+", self.values[at] if at < len(self.values) else "")]
+
+    def whole(self, at: int) -> int:
+        """An argument that has to be a whole number."""
+        if not self.values[at].isdecimal():
+            raise Unrecorded
+        return int(self.values[at])
 
     def flags(self, at: int) -> list[bool]:
         """The truth values of an argument such as "[True, False]" or "False"."""
@@ -57,10 +66,13 @@ class Call:
 
 @dataclass(frozen=True)
 class Work:
-    """What one call computes and moves. flops: None where only the bytes can be told. moved: bytes, or elements."""
+    """What one call computes and moves. flops: None where only the bytes can be told. moved: bytes, or elements.
+    assumed: what was, of something that is not recorded.
+    """
 
     flops: float | None
     moved: Moved | float | None
+    assumed: str = ""
 
     @property
     def bytes(self) -> float | None:
@@ -132,7 +144,8 @@ def product(batch: int, a: tuple[Shape, str], b: tuple[Shape, str], out: str = "
     if k != inner:
         raise ValueError((a, b))
     moved = [(batch * m * k, a[1]), (batch * k * n, b[1]), (batch * m * n, out or a[1])]
-    return Work(batch * (2 * m * n * k + added * m * n), [*moved, (added * batch * n, a[1])])
+    deep = 2 * k if a[1].startswith(_FOUR_BITS) else k
+    return Work(batch * (2 * m * n * deep + added * m * n), [*moved, (added * batch * n, a[1])])
 
 
 @operator_model(*_aten("mm", "bmm", "_int_mm"))
@@ -152,10 +165,15 @@ def _addmm(call: Call) -> Work:
     return product(a[0][0] if len(a[0]) == 3 else 1, a, b, added=True)
 
 
-@operator_model("aten::_scaled_mm", "trtllm::cublas_scaled_mm", "bitsandbytes::int8_linear_matmul")
+_SCALED: Final = ("aten::_scaled_mm", "aten::_scaled_mm_v2", "trtllm::cublas_scaled_mm")
+
+
+@operator_model(*_SCALED, "bitsandbytes::int8_linear_matmul")
 def _scaled_mm(call: Call) -> Work:
+    """The result has two bytes, or the four that are asked for by the number of a dtype."""
     a, b = call.tensor(0), call.tensor(1)
-    return product(1, a, b, "c10::BFloat16" if size_of(a[1]) == 1 else "")  # the result has two bytes
+    wide = call.operator == "aten::_scaled_mm" and call.numbers(6) == [6]
+    return product(1, a, b, "float" if wide else "c10::BFloat16" if size_of(a[1]) == 1 else "")
 
 
 @operator_model(*_aten("linear", "matmul"), whole=False)
@@ -220,26 +238,38 @@ def _convolve_backward(call: Call) -> Work:
 
 # Attention
 
+ALIKE: Final = "lengths taken to be alike"
+
 
 def _attention(
-    call: Call, first: int, causal: str, *, heads_first: bool, lengths: tuple[int, int] | None, backward: bool
+    call: Call,
+    first: int,
+    causal: str,
+    *,
+    heads_first: bool,
+    lengths: tuple[int, int] | None,
+    window: Sequence[int],
+    backward: bool,
 ) -> Work:
     """Two products over the pairs of query and key, softmax not counted; backward five (the scores once more).
 
-    first: where the query is. causal: "" or where the mask is aligned, "top" (torch) or "bottom" (flash-attn 2.1).
-    lengths: of sequences that are packed, where their starts and the longest are; the others are taken to be as long as
-    each other, which is the least they can be.
+    first: where the query is. causal and window: see _pairs. lengths: of sequences that are packed, where their starts
+    and the longest are; the others are taken to be as long as each other, which is the least they can be.
     """
     tensors = [call.tensor(first + at) for at in range(3)]
+    assumed = ""
     if lengths is not None:
+        if any(prod(shape[:-3]) != 1 for shape, _ in tensors):  # pages of a cache: their table is not recorded
+            raise Unrecorded
         (n, q_heads, width), (m, k_heads, k_width), (_, _, v_width) = (shape[-3:] for shape, _ in tensors)
         batch = 1
         (count, *_), (k_count, *_) = call.shapes[lengths[0]], call.shapes[lengths[0] + 1]
-        longest, k_longest = call.numbers(lengths[1])[0], call.numbers(lengths[1] + 1)[0]
+        longest, k_longest = call.whole(lengths[1]), call.whole(lengths[1] + 1)
         others, k_others = count - 2, k_count - 2
-        pairs = _pairs(longest, k_longest, causal)
+        pairs = _pairs(longest, k_longest, causal, window)
         if others > 0:
-            pairs += others * _pairs((n - longest) // others, (m - k_longest) // k_others, causal)
+            pairs += others * _pairs((n - longest) // others, (m - k_longest) // k_others, causal, window)
+            assumed = ALIKE if longest * (others + 1) != n or k_longest * (k_others + 1) != m else ""
     else:
         order = (0, 1, 2, 3) if heads_first else (0, 2, 1, 3)
         (batch, q_heads, n, width), (k_batch, k_heads, m, k_width), (_, v_heads, v_m, v_width) = (
@@ -247,42 +277,74 @@ def _attention(
         )
         if (batch, k_heads, m) != (k_batch, v_heads, v_m):
             raise ValueError(call.shapes)
-        pairs = _pairs(n, m, causal)
+        pairs = _pairs(n, m, causal, window)
     if width != k_width or not k_heads or q_heads % k_heads:
         raise ValueError(call.shapes)
     q, out = batch * n * q_heads * width, batch * n * q_heads * v_width
     k, v = batch * m * k_heads * width, batch * m * k_heads * v_width
     dtype = tensors[0][1]
     if not backward:
-        return Work(batch * q_heads * 2 * pairs * (width + v_width), [(q + k + v + out, dtype)])
+        return Work(batch * q_heads * 2 * pairs * (width + v_width), [(q + k + v + out, dtype)], assumed)
     # heads of the query that share one of the key add up their gradients
     shared = batch * m * (q_heads // k_heads - 1) * (width + v_width) * (pairs / max(1, n * m))
     flops = batch * q_heads * 2 * pairs * (3 * width + 2 * v_width) + shared
-    return Work(flops, [(2 * (q + k + v) + out, dtype)])
+    return Work(flops, [(2 * (q + k + v) + out, dtype)], assumed)
 
 
-def _pairs(n: int, m: int, causal: str) -> float:
-    """Pairs of query and key that a mask leaves; of a causal one the half of the square."""
-    if not causal:
-        return n * m
-    if causal == "bottom":
-        return n * (m - n / 2) if n <= m else m * m / 2
-    return n * n / 2 if n <= m else m * (n - m / 2)
+def _pairs(n: int, m: int, causal: str, window: Sequence[int]) -> float:
+    """Pairs of query and key that a mask leaves; of a causal one the half of the square.
+
+    causal: "" or where the mask is aligned, "top" (torch) or "bottom" (flash-attn 2.1). window: how many keys before
+    and behind its own a query looks at, below 0 for all of them.
+    """
+    ahead = m - n if causal != "top" else 0  # the first query's own key
+    left, right = window
+    right = 0 if causal else right
+    pairs = _below(n, m, ahead + right) if right >= 0 else n * m
+    return pairs - _below(n, m, ahead - left - 1) if left >= 0 else pairs
 
 
-def _register_attention(names: str, first: int, mask: int, *, heads_first: bool = False, packed: int = 0) -> None:
+def _below(n: int, m: int, shift: int) -> float:
+    """Of n * m the area in which the key is not behind the query by more than this."""
+
+    def until(query: int) -> float:
+        inside = min(max(query, 0), m)
+        return inside * inside / 2 + m * max(query - m, 0)
+
+    return until(n + shift) - until(shift)
+
+
+def _register_attention(
+    names: str,
+    first: int,
+    mask: int,
+    *,
+    heads_first: bool = False,
+    packed: int = 0,
+    longest: int = 2,
+    window: int = 0,
+    used: int = 0,
+) -> None:
     """mask: where is_causal is, or for the memory-efficient kernels the type of the mask. packed: where the starts of
-    packed sequences are, the longest ones two further on.
+    packed sequences are, the longest ones so many further on. window: where the keys before and behind are. used: where
+    the lengths are told of which not all is used, which are not recorded.
     """
     backward = first == 1
 
     @operator_model(*names.split())
     def model(call: Call) -> Work:
+        if used and len(call.shapes) > used and call.shapes[used]:
+            raise Unrecorded
         value = call.values[mask] if mask < len(call.values) else ""
-        bottom = not call.operator.startswith("aten::") or value == "2"
+        bottom = value == "2" or (value != "1" and not call.operator.startswith("aten::"))
         causal = ("bottom" if bottom else "top") if value in ("True", "true", "1", "2") else ""
-        lengths = (packed, packed + 2) if packed and call.shapes[packed] else None
-        return _attention(call, first, causal, heads_first=heads_first, lengths=lengths, backward=backward)
+        lengths = (packed, packed + longest) if packed and call.shapes[packed] else None
+        sides = [*call.numbers(window), *call.numbers(window + 1)][:2] if window else []
+        if len(sides) < len(("before", "behind")):  # memory-efficient kernels count its own key too
+            sides = [sides[0] - 1, -1] if sides else [-1, -1]
+        return _attention(
+            call, first, causal, heads_first=heads_first, lengths=lengths, window=sides, backward=backward
+        )
 
 
 _FLASH = "flash_attn::_flash_attn_forward FlashAttnFunc aiter::_flash_attn_forward aiter::mha_fwd aiter::fmha_v3_fwd"
@@ -292,16 +354,22 @@ _register_attention("aten::_scaled_dot_product_cudnn_attention", 0, 6, heads_fir
 _register_attention("aten::_scaled_dot_product_flash_attention_backward", 1, 11, heads_first=True)
 _register_attention("aten::_scaled_dot_product_efficient_attention_backward", 1, 11, heads_first=True)
 _register_attention("aten::_scaled_dot_product_cudnn_attention_backward", 1, 14, heads_first=True)
-_register_attention("aten::_flash_attention_forward", 0, 8, packed=3)
-_register_attention("aten::_flash_attention_backward", 1, 11, packed=6)
-_register_attention("aten::_efficient_attention_forward", 0, 9, packed=4)
-_register_attention("aten::_efficient_attention_backward", 1, 14, packed=6)
-_register_attention(_FLASH, 0, 5)
-_register_attention("flash_attn::_flash_attn_backward", 1, 11)
-_register_attention("aiter::mha_bwd", 1, 8)
-_register_attention("flash_attn_3::fwd", 0, 24)
-_register_attention("flash_attn::_flash_attn_varlen_forward", 0, 9, packed=3)
-_register_attention("flash_attn::_flash_attn_varlen_backward", 1, 15, packed=9)
+_register_attention("aten::_flash_attention_forward", 0, 8, packed=3, window=11, used=13)
+_register_attention("aten::_flash_attention_backward", 1, 11, packed=6, window=15)
+_register_attention("aten::_efficient_attention_forward", 0, 9, packed=4, window=13, used=12)
+_register_attention("aten::_efficient_attention_backward", 1, 14, packed=6, window=18)
+_register_attention("xformers::efficient_attention_forward_cutlass", 0, 9, packed=4, window=13, used=12)
+_register_attention("xformers::efficient_attention_backward_cutlass", 1, 14, packed=6, window=18)
+_register_attention("xformers::efficient_attention_forward_ck", 0, 9, packed=4, window=12, used=11)
+_register_attention("xformers::efficient_attention_backward_ck", 1, 15, packed=5, window=17, used=9)
+_register_attention("xformers_flash::flash_fwd", 0, 10, packed=3, longest=3, window=11, used=5)
+_register_attention(_FLASH, 0, 5, window=6)
+_register_attention("flash_attn::_flash_attn_backward", 1, 11, window=12)
+_register_attention("aiter::mha_bwd", 1, 8, window=9)
+_register_attention("flash_attn_3::fwd", 0, 24, packed=7, longest=5, window=25, used=11)
+_register_attention("flash_attn::_flash_attn_varlen_forward", 0, 9, packed=3, window=10, used=17)
+_register_attention("flash_attn::_flash_attn_varlen_backward", 1, 15, packed=9, window=16)
+_register_attention("aiter::mha_varlen_fwd", 0, 12, packed=3, window=13)
 
 
 # Norms: TraceLens's counts; parameters count whether they are given or not

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -28,7 +30,8 @@ By = Literal["kernel", "module", "region", "step"]
 ARGUMENTS: Final = ("input_dims", "input_type", "concrete_inputs")
 COMPUTE, MEMORY = "compute", "memory"
 NO_MODEL, NO_SHAPES, UNFIT, NO_DTYPE = "no model", "no shapes recorded", "shapes do not fit", "unknown dtype"
-NO_LENGTHS: Final = "no lengths recorded"
+NO_LENGTHS, NO_NONZEROS = "no lengths recorded", "how sparse is not recorded"
+_SPARSE: Final = re.compile(r"(cu|roc|hip)sparse::|rocsparse_")
 LARGEST: Final = 1 << 62
 
 _SHARE_MEANING: Final = (
@@ -54,7 +57,7 @@ ROOFLINE: Final = Schema(
         "peak_share": Column("float64", _SHARE_MEANING, "of peak"),
         "bound": Column("str", "Which peak it is nearer to: compute or memory."),
         "modelled": Column("bool", "Whether its FLOPs or bytes are known."),
-        "why": Column("str", "Why it is not modelled.", show="room"),
+        "why": Column("str", "Why it is not modelled, or what was assumed of what is not recorded.", show="room"),
     },
 )
 
@@ -108,6 +111,10 @@ def work_of_events(
     owner = owners(operators, details)
     category = event_categories(operators, details, owner)
     kind, kinds = _kinds(operators, owner, [arguments[name] for name in ARGUMENTS], details["path"])
+    names = details["name"].cat
+    sparse = np.array([bool(_SPARSE.search(name)) for name in names.categories] or [False])[names.codes.to_numpy()]
+    for one in np.unique(kind[sparse & (owner >= 0)]).tolist():
+        kinds[one] = dataclasses.replace(kinds[one], work=None, why=NO_NONZEROS)
     loose = np.flatnonzero(owner < 0)
     # what has no operator: a kind for each category with a launch and without; of copies the file has the size
     unlinked = details["launch_thread"].isna().to_numpy()[loose]
@@ -177,7 +184,7 @@ def _work(call: Call, model: Any) -> tuple[Work | None, str]:
         return None, NO_DTYPE
     if max(work.flops or 0, size or 0) >= LARGEST or min(work.flops or 0, size or 0) < 0:
         return None, UNFIT
-    return work, "" if size is not None else NO_DTYPE
+    return work, work.assumed if size is not None else NO_DTYPE
 
 
 def _list(text: str) -> list[Any]:
