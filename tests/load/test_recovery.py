@@ -12,6 +12,7 @@ import pytest
 from profiler_kit.errors import TraceFormatError
 from profiler_kit.load.trace import decompress, split_events
 from profiler_kit.load.trace.chrome import read_chrome_trace
+from profiler_kit.load.trace.event_text import scan
 from profiler_kit.load.trace.repair import Salvage
 from profiler_kit.load.trace.split_events import EventStream
 from tests.effort import calls
@@ -167,7 +168,11 @@ def test_what_stops_a_load_ends_recovery(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("junk", "repaired", "dropped"), [(" xyz", 0, 1), ("}", 0, 0), ("]", 1, 0), ("]\n]", 2, 0), (", inf}", 0, 1)]
+    ("junk", "repaired", "dropped"),
+    [
+        *((" xyz", 0, 1), ("}", 0, 0), ("]", 1, 0), ("]\n]", 2, 0), (", inf}", 0, 1)),
+        *(("]}", 1, 0), ("],", 1, 0), ("]},", 1, 0), ("]} ]}", 1, 0), ("]}}", 1, 0), ("\n  ]\n}\n", 1, 0)),
+    ],
 )
 def test_junk_where_the_list_ends_costs_no_metadata(junk: str, repaired: int, dropped: int, tmp_path: Path) -> None:
     path = tmp_path / "t.json"
@@ -177,3 +182,50 @@ def test_junk_where_the_list_ends_costs_no_metadata(junk: str, repaired: int, dr
     assert trace.metadata == {"baseTimeNanoseconds": 5}
     assert (quality.events, quality.truncated) == (2, False)
     assert (quality.repaired_events, quality.dropped_events) == (repaired, dropped)
+
+
+@pytest.mark.parametrize("layout", ["kineto", "compact"])
+@pytest.mark.parametrize("junk", ["]", "]}", "\n  ]\n}", "]}}", "}]", "]]}"])
+@pytest.mark.parametrize("at", [0, 150, 298])
+def test_a_stray_end_among_events_costs_neither_events_nor_metadata(
+    junk: str, layout: str, at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("decompress", "split_events"):
+        monkeypatch.setattr(f"profiler_kit.load.trace.{module}.BLOCK_BYTES", 8000)
+    events = [KINETO % ("a", number) for number in range(300)]
+    if layout == "compact":
+        events = [" ".join(event.split()) for event in events]
+    events[at] += junk
+    path = tmp_path / "t.json"
+    path.write_text('{"traceEvents": [\n' + ",\n".join(events) + '\n  ],\n  "baseTimeNanoseconds": 5\n}\n')
+    trace = read_chrome_trace(path)
+    assert trace.metadata == {"baseTimeNanoseconds": 5}
+    quality = trace.quality
+    assert (quality.events, quality.dropped_events, quality.truncated) == (300, 0, False)
+    assert {one.kind for one in quality.incidents} == {"closed early"}
+    assert len(scan(path).spans.number) == 300
+
+
+def test_of_several_traces_in_a_list_the_first_is_read_and_the_others_are_said_to_be_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    one = '{"name": "of rank 0", "traceEvents": [' + f"{EVENT}, {EVENT}" + "]}"
+    path.write_text('{"traces": [' + f"{one}, {one}" + '], "rank": 1}')
+    quality = read_chrome_trace(path).quality
+    assert (quality.events, quality.repaired_events, quality.dropped_events) == (2, 0, 2)
+    assert [one.kind for one in quality.incidents] == ["after the end"]
+
+
+@pytest.mark.parametrize("layout", ["kineto", "compact"])
+@pytest.mark.parametrize("at", [0, 20, 28])
+def test_an_event_whose_bracket_never_closes_does_not_hold_those_after_it(at: int, layout: str, tmp_path: Path) -> None:
+    """All that follows would be valid JSON inside it, up to the end of the file."""
+    events = [KINETO % ("a", number) for number in range(30)]
+    events[at] = events[at].partition('"args"')[0] + '"x": [{"y": 1\n  }'
+    if layout == "compact":
+        events = [" ".join(event.split()) for event in events]
+    path = tmp_path / "t.json"
+    path.write_text('{"traceEvents": [\n' + ",\n".join(events) + '\n  ],\n  "baseTimeNanoseconds": 5\n}\n')
+    trace = read_chrome_trace(path)
+    quality = trace.quality
+    assert (quality.events, quality.dropped_events, quality.truncated) == (29, 1, False)
+    assert trace.metadata == {"baseTimeNanoseconds": 5}

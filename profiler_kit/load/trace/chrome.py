@@ -133,7 +133,7 @@ def read_stream(file: Path, events: EventStream, report: Report, second: SecondP
     blocks = (BlocksAhead if ahead else Blocks)(file, report=report)
     with contextlib.closing(iter(blocks)) as stream:
         head, rest = find_events(file, stream)
-        events.offset, events.tick = len(head), blocks.tick
+        events.head, events.offset, events.tick = head, len(head), blocks.tick
         if second is None:
             events.feed_all(rest)
         else:

@@ -136,7 +136,7 @@ def scan(path: Path | str, *, report: Report = silent) -> Scan:
     head, rest = find_events(file, iter(blocks))
     builder = _ScanBuilder()
     events = _Recorder(builder)
-    events.tick = blocks.tick
+    events.head, events.tick = head, blocks.tick
     events.feed_all(rest)
     builder.close_spans()
     if not builder.spans:

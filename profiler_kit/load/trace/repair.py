@@ -35,7 +35,10 @@ _OPEN, _CLOSE = frozenset(b"[{"), frozenset(b"]}")
 _TRIED_STARTS: Final = 4
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 # What may follow the `]` that closes the events: the rest of the object, the end of the file, or another trace.
-_AFTER_LIST: Final = re.compile(rb'\s*+(?:\}|,\s*+"|\Z|\[|\{(?!\s*+"(?:ph|name|cat|pid|tid|ts|dur|id|args|s|bp)"))')
+# Braces and a comma are not the rest of the object where an event comes next.
+_AFTER_LIST: Final = re.compile(
+    rb'\s*+(?:(?:\}\s*+)++(?!,\s*+\{[^{}]*(?:"ph"\s*+:\s*+"|\Z))|,\s*+"|\Z|\[|\{(?!\s*+"(?:ph|name|cat|pid|tid|ts|dur|id|args|s|bp)"))'
+)
 CLOSINGS: Final = re.compile(rb"(\](?:\s*+\])*+)")
 _CLOSE_LIST: Final = re.compile(rb"[ \t\r\n,\x00}]*+" + CLOSINGS.pattern)  # too many braces are no loss
 CLOSING: Final = re.compile(rb"\]")
@@ -179,7 +182,11 @@ class Salvage:
     def _whole(self, first: int, stop: int) -> bool:
         self._decoders.tick()
         piece = self._text[first:stop].rstrip(BLANK)
-        if not is_valid(b"[" + piece + b"]", self._decoders):
+        count = values_in(b"[" + piece + b"]", self._decoders)
+        begun = bisect.bisect_right(self._begun, first)
+        several = begun < len(self._begun) and self._begun[begun] < stop
+        # one whose bracket never closes would hold those after it
+        if count < 0 or (several and self._phases_between(first, stop) > count):
             return False
         self._pieces.append(Piece(self._offset + first, piece))
         return True
@@ -303,6 +310,9 @@ class Salvage:
         second = bisect.bisect_left(self._phases, (first, 0)) + 1
         return second < len(self._phases) and self._phases[second][1] <= stop
 
+    def _phases_between(self, first: int, stop: int) -> int:
+        return bisect.bisect_right(self._phases, (stop, 0)) - bisect.bisect_left(self._phases, (first, 0))
+
     def _mend(self, first: int, stop: int) -> bool:
         if not _PHASE_KEY.search(self._text, first, stop):
             return False
@@ -352,18 +362,31 @@ def ends_list(rest: bytes) -> bool:
     return _AFTER_LIST.match(rest) is not None
 
 
-def is_valid(block: bytes, decoders: Decoders) -> bool:
-    """Whether the loader can decode this JSON list, odd types and all."""
+def is_json(text: bytes) -> bool:
+    """Whether it is one JSON value."""
     try:
-        decoders.texts(block)
-    except msgspec.ValidationError:
-        try:
-            decoders.loosely(block)
-        except NOT_JSON:
-            return False
+        msgspec.json.decode(text)
     except NOT_JSON:
         return False
     return True
+
+
+def is_valid(block: bytes, decoders: Decoders) -> bool:
+    """Whether the loader can decode this JSON list, odd types and all."""
+    return values_in(block, decoders) >= 0
+
+
+def values_in(block: bytes, decoders: Decoders) -> int:
+    """How many values this JSON list has; -1 when the loader cannot decode it."""
+    try:
+        return len(decoders.texts(block))
+    except msgspec.ValidationError:
+        try:
+            return len(decoders.loosely(block))
+        except NOT_JSON:
+            return -1
+    except NOT_JSON:
+        return -1
 
 
 def mend(piece: bytes, decoders: Decoders) -> bytes | None:

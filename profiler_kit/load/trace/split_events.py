@@ -29,8 +29,10 @@ from profiler_kit.load.trace.repair import (
     Salvage,
     closing_bracket,
     ends_list,
+    is_json,
     is_valid,
     matches,
+    values_in,
 )
 
 SALVAGE_BYTES: Final = 8 << 20  # this much without an acceptable cut is malformed somewhere
@@ -45,6 +47,8 @@ _KINETO_CUTS: Final = re.compile(re.escape(KINETO_CUT))
 _ANY_CUT: Final = re.compile(rb"\}\s*+(,)\s*+\{")
 MOST_CLOSINGS: Final = 50  # early ends of the list that are looked at one by one
 
+# Brackets only, between one that did not close the list and the keys after it.
+_STRAY: Final = re.compile(rb'[\s\x00,}]*+\][\s\x00,}\]]*?(?=,\s*+")')
 _EMPTY: Final = re.compile(rb"\[\s*+\]")
 _MAY_END: Final = re.compile(rb"\}\s*+\]")
 _TRIED_ENDS: Final = 4
@@ -56,7 +60,7 @@ class EventStream:
 
     offset: place in the uncompressed text of the next byte to decode; set it to where the list begins. behind: events
     after the end of the list; they count as dropped. scanner: is offered each block first; without one the decoder
-    takes all.
+    takes all. head: the text up to the list, which tells whether what comes after it is the rest of one object.
     """
 
     def __init__(self, extra: Sequence[str] = (), keys: Sequence[str] = (), scanner: Scanner | None = None) -> None:
@@ -64,6 +68,7 @@ class EventStream:
         self.scanner = scanner
         self.closed = False
         self.offset = 0
+        self.head = b""
         self.behind = 0
         self._decoders = Decoders(keys)
         self._salvage = Salvage(self._decoders)
@@ -139,12 +144,18 @@ class EventStream:
                 while self._take_mended():
                     pass
                 rest = bytes(self._pending).rstrip(BLANK)
-                if rest != b"[" and (malformed or not self._decode_at(rest + b"]", self.offset)):
+                block = rest + b"]"
+                whole = not (malformed or self._holds_others(block)) and self._decode_at(block, self.offset)
+                if rest != b"[" and not whole:
                     self._take_broken(len(self._pending), last=True)
                 self.offset += len(self._pending) - 1
         if self.closed:
             self._look_behind()
         self._flush()
+
+    def _holds_others(self, block: bytes) -> bool:
+        """Whether one event holds others: its bracket never closed, and all that follows is JSON inside it too."""
+        return sum(1 for _ in matches(PHASE, block, self.tick)) > values_in(block, self._decoders)
 
     def _take_whole(self) -> bool:
         """Take the events before the last cut that the decoder accepts."""
@@ -174,7 +185,7 @@ class EventStream:
             brackets = CLOSINGS.match(self._pending, end)
             closings = [end + one.start() for one in CLOSING.finditer(brackets[0])] if brackets else [end]
             rest = bytes(self._pending[closings[-1] + 1 : closings[-1] + 1 + LOOK_BYTES])
-            if not last and len(rest.strip()) < 2:  # what follows tells whether it does close them
+            if not last and len(rest) < LOOK_BYTES:  # what follows tells whether it does close them
                 return False
             with memoryview(self._pending)[: end + 1] as block:
                 taken = self._decode_at(block, self.offset)
@@ -216,6 +227,12 @@ class EventStream:
     def _look_behind(self) -> None:
         """Count the events after the list, as when two traces were written to one file; cut them off the tail."""
         tail = bytes(self._tail)
+        stray = _STRAY.match(tail)
+        if stray and is_json(self.head + b"]" + tail[stray.end() :]):
+            self._salvage.closed_early(self.offset - 1)
+            self.offset += stray.end()
+            del self._tail[: stray.end()]
+            tail = bytes(self._tail)
         end = closing_bracket(b"{" + tail, self.tick) if tail.lstrip()[:1] in (b",", b"}") else 0
         self.behind = sum(1 for _ in matches(PHASE, tail, self.tick))
         if self.behind or (end >= 0 and tail[end:].strip(BLANK)):
