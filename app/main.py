@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import os
 import secrets
+import socket
 import sys
 from pathlib import Path
 
@@ -19,10 +20,10 @@ if str(_HERE.parent) not in sys.path:
     sys.path.insert(0, str(_HERE.parent))  # so that `app` is this package whoever started it
 
 from app.gate import Gate  # noqa: E402
-from app.nodelay import send_at_once  # noqa: E402
+from app.listening import listen_on  # noqa: E402
 from app.routes import Headers, allowed_hosts, routes  # noqa: E402
 
-send_at_once()
+listen_on()
 token = os.environ.get("PROFILER_KIT_TOKEN")  # "" when the user wants none
 if token is None:  # started by `streamlit run`, which prints the address
     os.environ["PROFILER_KIT_TOKEN"] = token = secrets.token_urlsafe(24)
@@ -33,3 +34,9 @@ app = st.App(
     middleware=[Middleware(Headers), Middleware(Gate, hosts=allowed_hosts(), token=token)],
 )
 gc.freeze()  # modules stay: the collection after every page need not walk through them, which took as long as the page
+
+
+def serve(listening: socket.socket, config: dict[str, object]) -> None:
+    """Serve until interrupted, on a socket that listens already."""
+    listen_on(listening)
+    app.run(config=config)

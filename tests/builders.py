@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+LONG_AGO = 1e9  # in 2001: nobody is writing it any more
+LONG_AFTER = 1e10  # in 2286: as young as a file can be, whenever it is read
 SHARED = Path(__file__).parents[2] / "shared" / "traces"
 
 

@@ -15,9 +15,24 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Inductor's C++ without vectors: it tries each kind with a compiler and a torch of its own, twenty seconds in all.
 os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "0")
 
-# How long an example takes says nothing: the machine may be busy.
-settings.register_profile("kit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# The names of communication of the user who runs the tests are theirs.
+os.environ["PROFILER_KIT_SETTINGS"] = os.devnull
+
+# How long an example takes says nothing: the machine may be busy. The same examples each time, so that a test which
+# fails is about what was changed; `--hypothesis-profile default` draws others.
+settings.register_profile(
+    "kit", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("kit")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One for all workers, and not that of the user, which holds what other code has read."""
+    base = tmp_path_factory.getbasetemp()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PROFILER_KIT_CACHE", str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"))
+        yield
 
 
 # The files that take longest come first: the last one that a worker begins should be a short one.

@@ -88,13 +88,13 @@ def test_threads_that_ask_together_share_one_computation() -> None:
         def answer(self) -> object:
             Slow.computed += 1
             begun.set()
-            assert go_on.wait(30)
+            assert go_on.wait(900)
             return object()
 
     slow, found = Slow(), []
     threads = [threading.Thread(target=lambda: found.append(slow.answer())) for _ in range(4)]
     threads[0].start()
-    assert begun.wait(30)
+    assert begun.wait(900)
     for thread in threads[1:]:
         thread.start()
     go_on.set()

@@ -28,7 +28,7 @@ from profiler_kit.ingest.one_rank import Work
 from profiler_kit.load import cache, rank_store
 from profiler_kit.load.discover.rank_sources import Source, find_job
 from profiler_kit.trend import load_trend
-from tests.builders import TraceBuilder
+from tests.builders import LONG_AFTER, TraceBuilder
 
 REDUCE = "ncclDevKernel_AllReduce_Sum_f32_RING_LL"
 
@@ -102,9 +102,8 @@ def test_only_what_is_new_or_has_changed_is_read(job: Path, read: list[str]) -> 
 
 
 def test_a_file_that_may_still_change_is_read_again(tmp_path: Path, read: list[str]) -> None:
-    (tmp_path / "job").mkdir()
     for rank in (0, 1):
-        (tmp_path / "job" / f"{rank}.json").write_bytes(trace_of(rank))
+        os.utime(put(tmp_path / "job" / f"{rank}.json", trace_of(rank)), (LONG_AFTER, LONG_AFTER))
     load_ranks(tmp_path / "job")
     load_ranks(tmp_path / "job")
     assert sorted(read) == ["0.json", "0.json", "1.json", "1.json"]

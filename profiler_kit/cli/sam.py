@@ -10,7 +10,7 @@ import typer
 
 from profiler_kit.cli import sam_student
 from profiler_kit.cli.output import AsJson, print_json
-from profiler_kit.cli.serve import free_port
+from profiler_kit.cli.serve import take_port
 from profiler_kit.cli.workloads import Checkpoint, Device, Images, choose_workload
 from profiler_kit.errors import OptionError, ThresholdError
 from profiler_kit.units import BYTES_PER_MIB
@@ -65,7 +65,8 @@ def serve(
     goes; POST /profile?requests=N records N requests into a run folder, from this machine only. Ctrl+C ends it: the
     running batch is answered, what waits gets 503.
     """
-    free = free_port(host, port, first=PORT)
+    with take_port(host, port, first=PORT) as probe:
+        free = probe.getsockname()[1]
     import contextlib
 
     from profiler_kit.capture.device import choose_device

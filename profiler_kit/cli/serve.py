@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import importlib.util
 import os
@@ -9,7 +10,6 @@ import secrets
 import socket
 import sys
 import threading
-import time
 import webbrowser
 from pathlib import Path
 from typing import Annotated, Final, Protocol, cast
@@ -39,8 +39,8 @@ OFFLINE: Final = {
 }
 
 
-class _Served(Protocol):
-    def run(self, *, config: dict[str, object]) -> None: ...
+class _Main(Protocol):
+    def serve(self, listening: socket.socket, config: dict[str, object]) -> None: ...
 
 
 def command(
@@ -77,7 +77,8 @@ def serve(
     Raises InputError when the folder is missing, OptionError when the port or the address cannot be used.
     """
     root = require_root(folder if folder is not None else default_root())
-    chosen = free_port(host, port)
+    listening = take_port(host, port)
+    chosen = listening.getsockname()[1]
     os.environ["PROFILER_KIT_DIR"] = str(root)
     os.environ["PROFILER_KIT_HOST"] = host
     os.environ["PROFILER_KIT_TOKEN"] = secret = secrets.token_urlsafe(24) if token else ""
@@ -87,9 +88,9 @@ def serve(
     for line in announcement(root, url, host, chosen):
         print(line, flush=True)
     if browser and _has_display():
-        threading.Thread(target=_open_when_up, args=(host, chosen, url), daemon=True).start()
+        threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
     sys.argv = [str(main)]  # streamlit looks for its configuration beside the script it is told it runs
-    _load(main).run(config={**OFFLINE, "server.address": host, "server.port": chosen})
+    _load(main).serve(listening, {**OFFLINE, "server.address": host, "server.port": chosen})
 
 
 def dashboard() -> Path:
@@ -102,8 +103,10 @@ def dashboard() -> Path:
     return found
 
 
-def free_port(host: str, port: int | None, *, first: int = DEFAULT_PORT) -> int:
-    """The port asked for, or the first free one from `first` on when none was.
+def take_port(host: str, port: int | None, *, first: int = DEFAULT_PORT) -> socket.socket:
+    """A socket that listens on the port asked for, or on the first free one from `first` on when none was.
+
+    Whoever comes meanwhile waits until it is served, and no other process takes the port.
 
     Raises OptionError when it is out of range or taken, or when `host` is no address of this machine.
     """
@@ -111,22 +114,29 @@ def free_port(host: str, port: int | None, *, first: int = DEFAULT_PORT) -> int:
         raise OptionError(f"--port {port}: out of range, expected 1 to 65535")
     wanted = [port] if port is not None else list(range(first, first + PORTS_TRIED))
     for candidate in wanted:
-        if _can_bind(host, candidate):
-            return candidate
+        found = _listen(host, candidate)
+        if found is not None:
+            return found
     if port is not None:
         raise OptionError(f"--port {port}: taken by another process. Leave --port out to use the next free one")
     raise OptionError(f"--port: {wanted[0]} to {wanted[-1]} are all taken. Name a free one")
 
 
-def _can_bind(host: str, port: int) -> bool:
+def _listen(host: str, port: int) -> socket.socket | None:
+    """A socket that listens there; None where another one does."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        address = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)[0][4]
     except (OSError, UnicodeError) as error:
         raise OptionError(f"--host {host}: no such address, expected one of this machine, such as 127.0.0.1") from error
-    with socket.socket(family, kind, proto) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with contextlib.ExitStack() as stack:
+        found = stack.enter_context(socket.socket(family))
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         try:
-            probe.bind(address)
+            found.bind(address)
+            found.listen(_BACKLOG)
         except PermissionError as error:
             raise OptionError(f"--port {port}: not permitted for this user, expected 1024 or above") from error
         except OSError as error:
@@ -134,10 +144,12 @@ def _can_bind(host: str, port: int) -> bool:
                 raise OptionError(
                     f"--host {host}: not an address of this machine, expected one such as 127.0.0.1"
                 ) from error
-            return False
-    return True
+            return None
+        stack.pop_all()
+    return found
 
 
+_BACKLOG: Final = 2048
 _NOT_OURS: Final = (99, 49, 10049)  # EADDRNOTAVAIL on Linux, macOS, Windows
 
 
@@ -187,22 +199,10 @@ def _has_display() -> bool:
     return sys.platform in ("win32", "darwin") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
-def _open_when_up(host: str, port: int, url: str) -> None:
-    target = "127.0.0.1" if host in EVERYONE else host
-    for _ in range(100):
-        try:
-            socket.create_connection((target, port), timeout=1).close()
-        except OSError:
-            time.sleep(0.1)
-            continue
-        webbrowser.open(url)
-        return
-
-
-def _load(main: Path) -> _Served:
-    """Import app/main.py from its file and return the server it defines."""
+def _load(main: Path) -> _Main:
+    """Import app/main.py from its file."""
     spec = importlib.util.spec_from_file_location("profiler_kit_dashboard", main)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return cast(_Served, module.app)
+    return cast(_Main, module)

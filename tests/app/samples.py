@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import pickle
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlparse
 
 import pandas as pd
 
@@ -163,20 +161,6 @@ def make_job(root: Path) -> Path:
     return folder
 
 
-def free_port() -> int:
-    """A free port below those that the system hands out, so that no connection takes it before the server does.
-
-    Each process looks from a place of its own, so that tests side by side do not choose the same one.
-    """
-    first = os.getpid() * 16
-    for port in (20_000 + (first + number) % 10_000 for number in range(10_000)):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("no free port from 20000 to 29999")
-
-
 class Address(str):
     """Where a server answers; pid: its process. link: the address that it printed, with the token."""
 
@@ -190,29 +174,22 @@ class Address(str):
 
 
 @contextlib.contextmanager
-def serving(root: Path, *options: str) -> Iterator[Address]:
-    """Run `profiler-kit serve`; gives the address as soon as it answers."""
-    port = free_port()
-    command = [sys.executable, "-m", "profiler_kit.cli", "serve", str(root), "--port", str(port), "--no-browser"]
-    process = subprocess.Popen(
-        [*command, *options], cwd=CHECKOUT, env={**os.environ, "PYTHONWARNINGS": "default"}, stdout=subprocess.PIPE
-    )
-    url = Address(f"http://127.0.0.1:{port}")
-    url.pid = process.pid
-    assert process.stdout is not None
-    try:
-        process.stdout.readline()
-        url.link = process.stdout.readline().decode().split()[-1]
-        for _ in range(PATIENCE_S * 20):
-            assert process.poll() is None, "the server ended"
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(url + "/_stcore/health", timeout=PATIENCE_S).close()
-                break
-            time.sleep(0.05)
-        else:
-            raise AssertionError("the server does not answer")
-        yield url
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(PATIENCE_S)
-        process.stdout.close()
+def serving(root: Path, *options: str, first: str = "") -> Iterator[Address]:
+    """Run `profiler-kit serve` on a free port; gives the address, which listens. first: code that it begins with."""
+    code = f"{first}\nfrom profiler_kit.cli import main\nmain()"
+    command = [sys.executable, "-c", code, "serve", str(root), "--no-browser", *options]
+    environment = {**os.environ, "PYTHONWARNINGS": "default"}
+    with subprocess.Popen(command, cwd=CHECKOUT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            printed = [process.stdout.readline().split()[-1:] for _ in range(2)]
+            assert printed[1], "the server ended"
+            url = Address(printed[1][0].partition("/?")[0])
+            url.pid, url.link = process.pid, printed[1][0]
+            connection = http.client.HTTPConnection(urlparse(url).netloc, timeout=PATIENCE_S)
+            connection.request("GET", "/_stcore/health")
+            assert connection.getresponse().read() == b"ok"
+            connection.close()
+            yield url
+        finally:
+            process.terminate()

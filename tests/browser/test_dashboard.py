@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,7 +15,7 @@ from playwright.sync_api import Browser, Page, ViewportSize, expect
 
 from profiler_kit.load.discover.runs import key_of
 from profiler_kit.trace import load_trace
-from tests.app.samples import CHECKOUT, Address, make_job, make_runs, serving
+from tests.app.samples import CHECKOUT, Address, gpu_trace, make_job, make_runs, serving
 from tests.browser.drive import (
     answered,
     becomes,
@@ -203,25 +201,36 @@ def test_a_cell_of_the_heat_map_opens_its_rank_and_step_with_its_group_on_one_cl
     expect(page.locator(".heat canvas")).to_be_visible()
 
 
+HELD = """
+import os, time
+from profiler_kit import trace
+load = trace.load_trace
+def held(path, report, **how):
+    while os.path.exists({!r}):
+        report(1, 4, "reading")
+        time.sleep(0.01)
+    return load(path, report=report, **how)
+trace.load_trace = held
+"""
+
+
 def test_a_long_load_shows_how_far_it_is_and_can_be_stopped(page: Page, tmp_path: Path) -> None:
-    # far more than is read before the button is found: 2 GB of JSON in gzip's members, which cost nothing to write
-    event = b'{"ph": "X", "cat": "cpu_op", "name": "aten::mm", "pid": 1, "tid": 1, "ts": %d, "dur": 1, "args": {}},\n'
-    block = gzip.compress(b"".join(event % at for at in range(5000)), compresslevel=1)
-    with (tmp_path / "long.json.gz").open("wb") as file:
-        file.write(gzip.compress(b'{"traceEvents": [\n'))
-        for _ in range(4000):
-            file.write(block)
-        file.write(gzip.compress(event[:-2] % 1 + b"]}"))
-    os.utime(tmp_path / "long.json.gz", (1e9, 1e9))  # nobody is writing it
-    with serving(tmp_path, "--no-token") as url:
+    hold = tmp_path / "hold"
+    hold.touch()
+    (tmp_path / "runs").mkdir()
+    gpu_trace().write(tmp_path / "runs" / "long.json.gz")
+    with serving(tmp_path / "runs", "--no-token", first=HELD.format(str(hold))) as url:
         page.goto(url)
         cancel = page.get_by_role("button", name="Cancel")
-        expect(page.locator('[data-testid="stProgress"]')).to_contain_text(re.compile(r"long\.json\.gz, \d+ MB: .*%"))
+        progress = page.locator('[data-testid="stProgress"]')
+        expect(progress).to_contain_text("long.json.gz, 0 MB: reading, 25 %")
         cancel.click()
         expect(page.get_by_text("Loading long.json.gz was cancelled.")).to_be_visible()
         expect(cancel).to_have_count(0)
         page.get_by_role("button", name="Load it again").click()
-        expect(page.locator('[data-testid="stProgress"]')).to_be_visible()
+        expect(progress).to_contain_text("reading, 25 %")
+        hold.unlink()
+        expect(page.locator(".js-plotly-plot").first).to_be_visible()
 
 
 def test_the_run_stays_from_page_to_page_and_in_the_address(page: Page, url: str) -> None:

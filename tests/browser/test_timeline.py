@@ -219,8 +219,8 @@ def test_back_undoes_a_zoom(page: Page, url: str) -> None:
     canvas = opened(page, url)
     whole = view(canvas)
     canvas.focus()
-    for _ in range(3):  # in quick succession: one zoom
-        page.keyboard.press("w")
+    # in quick succession, whatever else the machine does: one zoom
+    canvas.evaluate("c => { for (let i = 0; i < 3; i++) c.dispatchEvent(new KeyboardEvent('keydown', { key: 'w' })); }")
     expect(page).to_have_url(re.compile("t0="))
     page.keyboard.press("d")  # moving on is no place to come back to
     canvas.dblclick(position=place(canvas, "Stream 7", 720_000))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from profiler_kit.load import job_folder
+from tests.builders import LONG_AFTER
 from tests.cli.run import Finished, profiler_kit
 from tests.cli.test_start import SLOW, imported_by
 from tests.test_rank_store import put, trace_of
@@ -75,7 +76,7 @@ def test_other_words_files_or_names_are_another_answer(job: Path, monkeypatch: p
 
 
 def test_what_may_still_change_is_not_kept(job: Path) -> None:
-    (job / "node0" / "more").mkdir()
+    os.utime(job / "node0", (LONG_AFTER, LONG_AFTER))
     assert not again(job)[1]
     assert not (Path(f"{job}.ranks") / "answers").exists()
 

@@ -92,7 +92,7 @@ EVENT = optional(
 )
 
 
-@settings(max_examples=150, derandomize=True)
+@settings(max_examples=150)
 @given(
     events=st.lists(EVENT | ODD, max_size=12),
     metadata=st.dictionaries(st.text(max_size=5), ODD, max_size=3),

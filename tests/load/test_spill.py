@@ -25,8 +25,8 @@ from profiler_kit.sql import select, select_spilled
 from profiler_kit.sql_arrow import SPILLED, sql_columns
 from profiler_kit.tables import every_table
 from profiler_kit.trace import load_trace
-from tests.builders import TraceBuilder, real_traces
-from tests.load.test_cache import LONG_AFTER, LONG_AGO, a_trace, entries, read_trace, same
+from tests.builders import LONG_AFTER, LONG_AGO, TraceBuilder, real_traces
+from tests.load.test_cache import a_trace, entries, read_trace, same
 
 pytestmark = pytest.mark.usefixtures("both_readers")
 

@@ -30,18 +30,21 @@ def read(name: str) -> Any:
     return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
 
 
-async def run_all(names: Sequence[str]) -> dict[str, Any]:
+async def run_all(names: Sequence[str], sockets: Path) -> dict[str, Any]:
     """The notebooks with their outputs; a cell that fails raises.
 
     They follow each other in one kernel, which forgets all names in between: most of a kernel's time is its start.
     """
     import nbformat
     from nbclient import NotebookClient
+    from traitlets.config import Config
 
     notebooks = {name: read(name) for name in names}
     client = NotebookClient(
         nbformat.v4.new_notebook(), timeout=HANGS_S, startup_timeout=HANGS_S, kernel_name="python3",
         resources={"metadata": {"path": str(FOLDER)}},
+        # not ports, which are free now and may be taken when the kernel binds them
+        config=Config(KernelManager={"transport": "ipc", "ip": str(sockets)}),
     )  # fmt: skip
     async with client.async_setup_kernel():
         for notebook in notebooks.values():
@@ -56,9 +59,9 @@ async def run_all(names: Sequence[str]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def executed() -> dict[str, Any]:
+def executed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """All of them."""
-    return asyncio.run(run_all(NAMES))
+    return asyncio.run(run_all(NAMES, tmp_path_factory.mktemp("kernel") / "k"))
 
 
 def outputs(notebook: Any, kind: str) -> Sequence[str]:
