@@ -30,8 +30,9 @@ settings.load_profile("kit")
 def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """One for all workers, and not that of the user, which holds what other code has read."""
     base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PROFILER_KIT_CACHE", str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"))
+        patch.setenv("PROFILER_KIT_CACHE", str(base / "cache"))
         yield
 
 
