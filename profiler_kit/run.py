@@ -282,12 +282,7 @@ class Run:
     @kept
     def side(self) -> Side | None:
         """The trace as one side of a comparison; None without a trace."""
-        trace = self.trace
-        if trace is None:
-            return None
-        return Side.of(
-            trace.in_parts(trace.gpu_events()), trace.region_parts(), trace.operators(), trace.event_categories()
-        )
+        return None if self.trace is None else self.trace.side()
 
 
 def load_run(path: str | os.PathLike[str], *, report: Report = silent) -> Run:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from profiler_kit.analyses.compare.measurements import Side
 from profiler_kit.analyses.gpu import grouping
 from profiler_kit.analyses.gpu.categories import categories, event_categories, owners
 from profiler_kit.analyses.gpu.collectives import ARGUMENTS as COLLECTIVE_ARGUMENTS
@@ -397,6 +398,13 @@ class Trace:
         filled: Filled = later("fill")(name, {"trace": self}, **options)
         return filled
 
+    def side(self) -> Side:
+        """The trace as one side of a comparison."""
+        calls = self.operators()
+        part = self._attribution.part_at(calls["thread"].to_numpy(), calls["start_ns"].to_numpy())
+        calls = calls.assign(instance=frames.masked(part, part != NONE))
+        return Side.of(self.in_parts(self.gpu_events()), self.region_parts(), calls, self.event_categories())
+
     @kept
     def regions(self) -> pd.DataFrame:
         """REGION_TOTALS: one row per region path."""
@@ -677,12 +685,12 @@ class Trace:
         """STEPS: one row per iteration, the outliers marked; region: whose instances are the steps."""
         if region is not None:
             self._paths_of(region)  # says which there are
-        return steps(self.gpu_events(), self.region_instances(), region)
+        return steps(self.in_parts(self.gpu_events()), self.region_parts(), region)
 
     @kept
     def _steps(self) -> pd.Series[Any]:
         """The step (3 of ProfilerStep#3) in which each GPU event was launched; missing outside every step."""
-        return step_of(self.region_instances(), self.gpu_events()["instance"])
+        return step_of(self.region_parts(), self.in_parts(self.gpu_events())["instance"])
 
     @kept
     def idle_gaps(self, *, scope: Scope = "stream", kernel_wait_below_ns: int = KERNEL_WAIT_BELOW_NS) -> pd.DataFrame:

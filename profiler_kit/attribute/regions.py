@@ -95,6 +95,11 @@ class Attribution:
         """The call that launched each GPU event: a row of the events or NONE."""
         return self.links.launch
 
+    def part_at(self, thread: npt.NDArray[np.int32], time: I64) -> I64:
+        """The part that is the innermost open at each moment; NONE outside every region."""
+        node = self.regions.open_at(thread, time)
+        return self.regions.instance[node] if self.parts is self.instances else node - 1
+
 
 def attribute(columns: EventColumns, users: Sequence[re.Pattern[str]] = ()) -> Attribution:
     """Attribute every GPU event of a trace; nothing disappears, every row has a path.
@@ -311,8 +316,8 @@ def cut_into_pieces(thread: I64, start: I64, end: I64, order: I64 | None = None)
     """Nest regions given outer first; return the forest of pieces and the instance of each node (NONE for ROOT).
 
     order: of each region, its place in the stack of those open with it; that of the regions if it is not given. Each
-    round cuts every piece that outlives its parent at the parent's end, and every parent that should be the inner one
-    where the piece begins; what is cut off begins anew there. The pieces of n regions of which k are open at once
+    round cuts every parent that should be the inner one where the piece begins, and every other piece that outlives its
+    parent at the parent's end; what is cut off begins anew there. The pieces of n regions of which k are open at once
     number n x k. When _BUDGET is spent, what still outlives its parent is closed with it, so that no path ever names a
     region that is not open; the third value says how many pieces that shortened.
     """
@@ -326,7 +331,8 @@ def cut_into_pieces(thread: I64, start: I64, end: I64, order: I64 | None = None)
         span = forest.span
         child = np.flatnonzero(forest.parent != ROOT)
         piece, above = span[child], span[forest.parent[child]]
-        late, swapped = end[piece] > end[above], rank[piece] < rank[above]
+        swapped = rank[piece] < rank[above]
+        late = ~swapped & (end[piece] > end[above])  # what should be the outer one stays whole
         # where each piece is cut first, if anywhere
         cut = np.full(len(start), _NEVER)
         np.minimum.at(cut, piece[late], end[above[late]])

@@ -16,7 +16,7 @@ from profiler_kit.files import PLAIN_OR_PACKED
 from profiler_kit.names import printable
 
 if TYPE_CHECKING:
-    from profiler_kit.analyses.compare.measurements import Measured, Side
+    from profiler_kit.analyses.compare.measurements import Measured
     from profiler_kit.analyses.compare.snapshots import MemoryChange, MemoryComparison
     from profiler_kit.analyses.compare.traces import Change, Comparison
     from profiler_kit.finding import Finding
@@ -123,16 +123,7 @@ def compare_files(a: Path, b: Path, records: tuple[RunRecord | None, RunRecord |
     from profiler_kit.analyses.compare.traces import compare
     from profiler_kit.run import latency_change
 
-    return compare(_side(a), _side(b), latency_change(*records))
-
-
-def _side(path: Path) -> Side:
-    from profiler_kit.analyses.compare.measurements import Side
-
-    trace = open_trace(path)
-    return Side.of(
-        trace.in_parts(trace.gpu_events()), trace.region_parts(), trace.operators(), trace.event_categories()
-    )
+    return compare(open_trace(a).side(), open_trace(b).side(), latency_change(*records))
 
 
 def _record(path: Path) -> RunRecord | None:

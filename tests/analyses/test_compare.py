@@ -17,8 +17,7 @@ RUNS = Path(__file__).parents[2] / "traces"
 
 
 def side(path: Path) -> Side:
-    trace = load_trace(path)
-    return Side.of(trace.gpu_events(), trace.region_instances(), trace.operators(), trace.event_categories())
+    return load_trace(path).side()
 
 
 def steps(
@@ -282,3 +281,16 @@ def test_what_compilation_makes_up_is_left_out() -> None:
     )
     assert host_key("Torch-Compiled Region: 1/0") == "Torch-Compiled Region"
     assert host_key("image encoder") == "image encoder"
+
+
+def test_operators_are_of_the_round_of_their_own_thread(tmp_path: Path) -> None:
+    """Two ranks in one file: their steps overlap, and each one's operators count in its own."""
+    trace = TraceBuilder()
+    for rank in (0, 1):
+        for number in range(2):
+            at = 1000.0 * number + 10 * rank
+            trace.region(f"ProfilerStep#{number}", at, 900, tid=rank)
+            trace.operator("aten::mm", at + 100, 50 + 10 * rank + number, tid=rank)
+    found = load_trace(trace.write(tmp_path / "t.json")).side().operator_time()["aten::mm",]
+    assert sorted(found.samples.tolist()) == [50_000, 51_000, 60_000, 61_000]
+    assert (found.value_ns, found.count) == (55_500, 1)

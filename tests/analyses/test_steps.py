@@ -119,3 +119,32 @@ def test_nothing_repeats(tmp_path: Path) -> None:
     trace.launch(1, 1)
     trace.kernel(1, 5, 5)
     assert load_trace(trace.write(tmp_path / "t.json")).steps().empty
+
+
+def test_work_of_a_region_that_begins_before_its_step_is_of_the_step(tmp_path: Path) -> None:
+    """A batch is fetched from 50 us before each step to 100 us into it; what it launches in the step is the step's."""
+    trace, correlation = TraceBuilder(), 0
+    for number in range(3):
+        at = 1000.0 * number
+        trace.region(f"ProfilerStep#{number}", at + 100, 800)
+        trace.region("load", at + 50, 150)
+        for launched, began, dur in ((60, 70, 20), (150, 160, 50), (400, 420, 60)):
+            correlation += 1
+            trace.operator("aten::mm", at + launched - 1, 8)
+            trace.launch(correlation, at + launched)
+            trace.kernel(correlation, at + began, dur)
+    loaded = load_trace(trace.write(tmp_path / "t.json"))
+    found = loaded.steps()
+    assert found[["wall_ns", "gpu_events", "busy_ns"]].to_numpy().tolist() == [[800_000, 2, 110_000]] * 3
+    regions = loaded.regions().set_index("path")
+    assert regions.loc[[("ProfilerStep",)], ["gpu_events", "busy_ns"]].to_numpy().tolist() == [[6, 330_000]]
+    assert loaded.roofline_totals("step")["gpu_ns"].tolist() == [110_000] * 3
+    # the step is one stretch, so no wall time counts twice
+    assert loaded.utilization().set_index("path")["wall_ns"].loc[[("ProfilerStep",)]].tolist() == [2_400_000]
+    # both parts of a fetch are one of the steps by that name
+    assert loaded.steps(region="load")[["wall_ns", "gpu_events"]].to_numpy().tolist() == [[150_000, 2]] * 3
+    side = loaded.side()
+    assert side.rounds == 3
+    assert side.wall()["round",].samples.tolist() == [800_000] * 3
+    assert side.busy()["GPU busy",].samples.tolist() == [110_000] * 3
+    assert side.operator_time()["aten::mm",].samples.tolist() == [16_000] * 3

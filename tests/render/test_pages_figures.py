@@ -29,7 +29,7 @@ from tests.builders import TraceBuilder
 
 
 def side(trace: Trace) -> Side:
-    return Side.of(trace.gpu_events(), trace.region_instances(), trace.operators())
+    return trace.side()
 
 
 def test_of_many_events_the_longest_are_drawn(tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.analyses.compare.kernel_keys import host_key
-from profiler_kit.analyses.gpu.categories import event_categories
 from profiler_kit.analyses.gpu.intervals import added, covered_by_group, with_ancestors
 from profiler_kit.attribute.frames import GPU_EVENTS, OPERATORS, REGION_INSTANCES
 from profiler_kit.load.integers import I64
@@ -68,8 +67,9 @@ class Measured:
 class Side:
     """One trace, its regions' paths made comparable.
 
-    work: the category of each GPU event. is_round: which instances are rounds; rounds: how many. unit: the round of
-    each instance, counted from 0, or -1.
+    Instances are parts where regions straddle (Trace.region_parts): rows of one event. work: the category of each GPU
+    event. is_round: which instances are rounds; rounds: how many. unit: the round of each instance, counted from 0, or
+    -1.
     """
 
     gpu_events: pd.DataFrame
@@ -83,22 +83,19 @@ class Side:
     rounds: int
 
     @staticmethod
-    def of(
-        gpu_events: pd.DataFrame, instances: pd.DataFrame, operators: pd.DataFrame, work: pd.Categorical | None = None
-    ) -> Side:
+    def of(gpu_events: pd.DataFrame, instances: pd.DataFrame, operators: pd.DataFrame, work: pd.Categorical) -> Side:
         """Take GPU_EVENTS, REGION_INSTANCES and OPERATORS of one trace; its ProfilerSteps are the rounds.
 
-        work: the category of each GPU event (analyses.gpu.categories); what its name says where that is left out.
+        instances: the parts of regions where these straddle; the column `instance` of events and of operators is a row
+        of it. work: the category of each GPU event (analyses.gpu.categories).
         """
         GPU_EVENTS.check(gpu_events)
         OPERATORS.check(operators)
         REGION_INSTANCES.check(instances)
         paths, path = _renamed(instances, lambda path: tuple(map(host_key, path)))
         is_step = instances["step"].notna().to_numpy()
-        if work is None:
-            work = event_categories(operators, gpu_events, np.full(len(gpu_events), -1, dtype=np.int64))
-        unit = _rounds_of(instances, is_step)
-        return Side(gpu_events, instances, operators, work, paths, path, is_step, unit, int(is_step.sum()))
+        unit, rounds = _rounds_of(instances, is_step)
+        return Side(gpu_events, instances, operators, work, paths, path, is_step, unit, rounds)
 
     def without_steps(self) -> Side:
         """The same without rounds, and paths without ProfilerStep, which the other side lacks."""
@@ -111,17 +108,17 @@ class Side:
         """The same with the instances of an outermost region as rounds."""
         codes = [code for code, path in enumerate(self.paths) if path == (name,)]
         is_round = np.isin(self.path, codes)
-        unit = _rounds_of(self.instances, is_round)
-        return dataclasses.replace(self, is_round=is_round, unit=unit, rounds=int(is_round.sum()))
+        unit, rounds = _rounds_of(self.instances, is_round)
+        return dataclasses.replace(self, is_round=is_round, unit=unit, rounds=rounds)
 
     def repeated(self) -> dict[str, int]:
         """Outermost regions that were opened twice or more, on one thread, with their time on the host."""
         start, end = self._instance_times()
-        thread = self.instances["thread"].to_numpy()
+        thread, event = (self.instances[name].to_numpy() for name in ("thread", "event"))
         found = {}
         for code, path in enumerate(self.paths):
             rows = np.flatnonzero(self.path == code) if len(path) == 1 else np.zeros(0, np.int64)
-            if len(rows) > 1 and len(set(thread[rows].tolist())) == 1:
+            if len(set(event[rows].tolist())) > 1 and len(set(thread[rows].tolist())) == 1:
                 found[path[0]] = int((end - start)[rows].sum())
         return found
 
@@ -129,7 +126,8 @@ class Side:
         """Each round's time on the host; without rounds from the first start to the last end, host and GPU."""
         start, end = self._instance_times()
         if self.rounds:
-            return {("round",): _sums((end - start)[self.is_round], 1.0, 1.0, self.rounds)}
+            took = added(self.unit[self.is_round], (end - start)[self.is_round], self.rounds)
+            return {("round",): _sums(took, 1.0, 1.0, self.rounds)}
         times = [(start, end)] if len(start) else []
         for frame in (self.gpu_events, self.operators):
             begin = frame["start_ns"].to_numpy(np.int64)
@@ -179,31 +177,27 @@ class Side:
     def operator_time(self) -> dict[Path, Measured]:
         """Self time on the host by operator; of a trace with rounds what ran inside them."""
         names = self.operators["name"].cat
-        start = self.operators["start_ns"].to_numpy(np.int64)
-        unit = np.full(len(start), -1, dtype=np.int64)
-        if self.rounds:
-            # the last round begun by each operator's start, if it is still open and the operator's path names a round
-            begin, end = (times[self.is_round] for times in self._instance_times())
-            at = np.searchsorted(begin, start, "right") - 1
-            names_of_rounds = {self.paths[code][-1] for code in np.unique(self.path[self.is_round]).tolist()}
-            categories = [
-                names_of_rounds.isdisjoint(map(host_key, path)) for path in self.operators["path"].cat.categories
-            ]
-            held = ~np.array([*categories, True])[self.operators["path"].cat.codes.to_numpy()]
-            unit = np.where((at >= 0) & held & (start < end[np.maximum(at, 0)]), at, -1)
+        unit = self._unit_of(self.operators)
         self_ns = self.operators["self_ns"].to_numpy(np.int64)
         return self._by_name([host_key(str(name)) for name in names.categories], names.codes.to_numpy(), self_ns, unit)
 
     def _groups(self) -> tuple[I64, int]:
         """What each instance is a part of: its path in its round, or just itself."""
         count = max(self.rounds, 1)
-        # one group per (path, round); an instance outside all rounds is a group of its own
-        alone = len(self.paths) * count + np.arange(len(self.path))
+        # one group per (path, round); an instance outside all rounds is a group of its own, with its other parts there
+        alone = len(self.paths) * count + self._whole()
         return np.where(self.unit >= 0, self.path * count + self.unit, alone), len(self.paths) * count + len(self.path)
+
+    def _whole(self) -> I64:
+        """A number for each instance, the same for the parts of one that share a path."""
+        both = np.column_stack((self.path, self.instances["event"].to_numpy(np.int64)))
+        codes: I64 = np.unique(both, axis=0, return_inverse=True)[1].reshape(-1)
+        return codes
 
     def _regions(self, values: I64) -> dict[Path, Measured]:
         """Values per group to samples per path. A path that is opened inside rounds and outside counts inside."""
         group, _ = self._groups()
+        whole = self._whole()
         found: dict[Path, Measured] = {}
         # rows of the instances of each path: sorted by path, cut where the path changes
         order = np.argsort(self.path, kind="stable")
@@ -212,11 +206,12 @@ class Side:
             inside = rows[self.unit[rows] >= 0]
             if not path or not len(rows):
                 continue
+            ran = np.unique(group[inside if len(inside) else rows])
             if len(inside):
-                ran = np.unique(group[inside])
-                found[path] = _sums(values[ran], len(ran) / self.rounds, len(inside) / self.rounds, len(inside))
+                calls = len(np.unique(whole[inside]))
+                found[path] = _sums(values[ran], len(ran) / self.rounds, calls / self.rounds, calls)
             else:
-                found[path] = _sums(values[group[rows]], 1.0, float(len(rows)), len(rows))
+                found[path] = _sums(values[ran], 1.0, float(len(ran)), len(ran))
         return found
 
     def _by_name(self, keys: Iterable[str], code: npt.NDArray[Any], dur: I64, unit: I64) -> dict[Path, Measured]:
@@ -248,9 +243,13 @@ class Side:
     def _event_times(self) -> tuple[I64, I64, I64]:
         """Start, end and round (or -1) of each GPU event."""
         start = self.gpu_events["start_ns"].to_numpy(np.int64)
-        instance = self.gpu_events["instance"].fillna(-1).to_numpy(np.int64)
-        unit = np.append(self.unit, -1)[instance]  # -1, no instance, picks the last entry
-        return start, start + self.gpu_events["dur_ns"].to_numpy(np.int64), unit
+        return start, start + self.gpu_events["dur_ns"].to_numpy(np.int64), self._unit_of(self.gpu_events)
+
+    def _unit_of(self, frame: pd.DataFrame) -> I64:
+        """The round of each row, or -1."""
+        instance = frame["instance"].fillna(-1).to_numpy(np.int64)
+        unit: I64 = np.append(self.unit, -1)[instance]  # -1, no instance, picks the last entry
+        return unit
 
     def _instance_times(self) -> tuple[I64, I64]:
         return self.instances["start_ns"].to_numpy(np.int64), self.instances["end_ns"].to_numpy(np.int64)
@@ -262,16 +261,17 @@ class Side:
         return with_ancestors(instance, parent)
 
 
-def _rounds_of(instances: pd.DataFrame, is_round: npt.NDArray[np.bool_]) -> I64:
-    """The round that each instance is, or is nested in; -1 outside of all."""
-    unit = np.where(is_round, np.cumsum(is_round) - 1, -1)
+def _rounds_of(instances: pd.DataFrame, is_round: npt.NDArray[np.bool_]) -> tuple[I64, int]:
+    """The round that each instance is, or is nested in, -1 outside of all; and how many there are."""
+    unit = np.full(len(instances), -1, dtype=np.int64)
+    events, unit[is_round] = np.unique(instances["event"].to_numpy()[is_round], return_inverse=True)
     parent = instances["parent"].fillna(-1).to_numpy(np.int64)
     above = parent
     while (above >= 0).any():
         # take over the round of the ancestor; where that has none, try the next one above
         unit = np.where((above >= 0) & (unit < 0), unit[above], unit)
         above = np.where((above >= 0) & (unit < 0), parent[above], -1)
-    return unit
+    return unit, len(events)
 
 
 def _renamed(instances: pd.DataFrame, rename: Callable[[Path], Path]) -> tuple[list[Path], I64]:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from profiler_kit.analyses.gpu.intervals import covered_by_group
+from profiler_kit.analyses.gpu.intervals import added, covered_by_group
 from profiler_kit.analyses.gpu.serving_labels import served
 from profiler_kit.attribute.frames import GPU_EVENTS, REGION_INSTANCES
 from profiler_kit.attribute.launch_context import codes_of
@@ -85,11 +85,11 @@ def chosen_steps(instances: pd.DataFrame, region: str | None) -> npt.NDArray[np.
     named = {name: (name == STEP, served(name) is not None) for name in set(names.tolist())}
     for which in (0, 1):
         found = np.array([named[name][which] for name in names], dtype=bool)
-        if found.sum() > 1:
+        if instances["event"][found].nunique() > 1:
             return found
     top = instances[instances["parent"].isna().to_numpy()]
-    times = (top["end_ns"] - top["start_ns"]).groupby([top["name"], top["thread"]]).agg(["size", "sum"])
-    often = times[times["size"] > 1]["sum"]
+    took, by = top["end_ns"] - top["start_ns"], [top["name"], top["thread"]]
+    often = took.groupby(by).sum()[top["event"].groupby(by).nunique() > 1]
     if often.empty:
         return np.zeros(len(instances), dtype=bool)
     name, thread = list(often.index)[int(often.to_numpy().argmax())]
@@ -100,15 +100,21 @@ def chosen_steps(instances: pd.DataFrame, region: str | None) -> npt.NDArray[np.
 def steps(gpu_events: pd.DataFrame, instances: pd.DataFrame, region: str | None = None) -> pd.DataFrame:
     """GPU_EVENTS, REGION_INSTANCES -> STEPS. A GPU event is of the step that launched it. Empty if no region repeats.
 
+    instances, and that of each event, are the parts of regions where these straddle (Trace.region_parts).
+
     What differs is told against the median, over the steps of the same kind, of each region's and kernel's time.
     """
     gpu_events, instances = GPU_EVENTS.check(gpu_events), REGION_INSTANCES.check(instances)
     chosen = chosen_steps(instances, region)
-    rows = np.flatnonzero(chosen)
-    if not len(rows):
+    if not chosen.any():
         return STEPS.empty()
+    # the parts of one region that straddles others are one step, which begins with the first of them
+    parts = np.flatnonzero(chosen)
+    parts = parts[np.argsort(instances["start_ns"].to_numpy()[parts], kind="stable")]
+    whole, _ = pd.factorize(instances["event"].to_numpy()[parts])
+    rows = parts[np.flatnonzero(~pd.Series(whole).duplicated())]
     number = np.full(len(instances) + 1, NONE, dtype=np.int64)
-    number[rows] = np.arange(len(rows))
+    number[parts] = whole
     step = number[_placed(inside_of(instances, chosen), gpu_events["instance"])]
     mine = gpu_events[step != NONE]
     step = step[step != NONE]
@@ -123,7 +129,7 @@ def steps(gpu_events: pd.DataFrame, instances: pd.DataFrame, region: str | None 
     taken = instances.iloc[rows]
     told = [_served(name) for name in taken["name"]]
     kind = np.array([one[0] for one in told], dtype=object)
-    wall = (taken["end_ns"] - taken["start_ns"]).to_numpy()
+    wall = added(whole, (instances["end_ns"] - instances["start_ns"]).to_numpy()[parts], count)
     paths = [path[-1] if path else "" for path in mine["path"].cat.categories]
     names, dur = list(mine["name"].cat.categories), mine["dur_ns"].to_numpy()
     where, where_ns = _most(step, codes_of(mine["path"]), dur, kind, paths)
