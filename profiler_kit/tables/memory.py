@@ -40,12 +40,17 @@ MEMORY_DEVICES: Final = Schema(
         ),
         "device_type": Column("str", "Type of the device: cuda, cpu, or host for pinned host memory.", "type"),
         "events": Column("int64", "Entries of the allocator's history on this device."),
-        "span_us": Column("Int64", "Time from the first of them to the last.", "recorded", "room"),
+        "span_us": Column("Int64", "Time from where the history begins to the last of them.", "recorded", "room"),
         "peak_allocated_bytes": Column(
             "Int64", "Highest total held by tensors, in bytes they asked for; missing without a history.", "peak"
         ),
         "peak_time_us": Column("Int64", "When that was first so, in Unix time.", show="never"),
-        "peak_after_us": Column("Int64", "When that was first so, since the history begins.", "at", "room"),
+        "peak_after_us": Column(
+            "Int64",
+            "When that was first so, since the history begins: with its first entry, or with the region around that.",
+            "at",
+            "room",
+        ),
         "peak_path": Column("path", "The regions that were open then, outermost first.", "in"),
         "end_allocated_bytes": Column("int64", "Held by tensors when the snapshot was saved.", "at the end"),
         "reserved_bytes": Column(
@@ -125,7 +130,7 @@ def _devices(snapshot: Snapshot, device: int | None = None) -> pd.DataFrame:
             {
                 **{name: row[name] for name in MEMORY_DEVICES.columns if name in row},  # type: ignore[literal-required]  # a row has these keys
                 "peak_allocated_bytes": row["peak_allocated_bytes"] if one.followed else None,
-                "span_us": int(one.times_us[-1] - one.times_us[0]) if one.timed else None,
+                "span_us": int(one.times_us[-1]) - origin if one.timed else None,
                 "peak_after_us": None if row["peak_time_us"] is None else row["peak_time_us"] - origin,
                 "peak_path": snapshot.peak_region(number),
                 "reserved_bytes": row["reserved_bytes"] if reserves else None,

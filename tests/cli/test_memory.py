@@ -68,7 +68,7 @@ def test_tables(snapshot: Path) -> None:
         "",
         "device   type   events   recorded      peak         at                    in   at the end   reserved   "
         "unused   failed   cut off   missing",
-        "0        cuda        6   4.000 ms   4.0 MiB   3.000 ms   outer > in[red]ner\N{REPLACEMENT CHARACTER}      "
+        "0        cuda        6   5.000 ms   4.0 MiB   3.000 ms   outer > in[red]ner\N{REPLACEMENT CHARACTER}      "
         "1.0 MiB    8.0 MiB   87.5 %        1                   0",
         "1        cuda        0          –         –          –                     –          0 B        0 B"
         "    0.0 %        0                   0",

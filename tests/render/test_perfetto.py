@@ -304,6 +304,11 @@ def test_memory_of_the_same_time_becomes_a_counter(tmp_path: Path) -> None:
     ]
     assert allocated == [(0, 512), (20, 1536), (60, 1024)]
     assert done.memory_samples == 4  # one of reserved memory, which no event changed
+    within = load_snapshot(write_snapshot(tmp_path / "within.pickle", snapshot([alloc(20, 0x2000, 1024)])))
+    export_window(source, tmp_path / "within.json", snapshot=within)
+    first = next(e for e in added(read(tmp_path / "within.json"), "C") if "allocated (bytes)" in e["args"])
+    # nothing is said of before
+    assert (round(first["ts"] - start_us), first["args"]["allocated (bytes)"]) == (20, 1024)
     later = load_snapshot(write_snapshot(tmp_path / "later.pickle", snapshot([alloc(5000, 0x1000, 512)])))
     assert export_window(source, tmp_path / "out.json", counters=True, snapshot=later).memory_samples == 0
     alone = export_window(source, tmp_path / "alone.json", snapshot=memory, must_overlap=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -250,9 +250,10 @@ def memory_events(snapshot: Snapshot, base_ns: int, window: Window) -> Iterator[
         time = rows["time_us"].to_numpy(np.int64) * NS_PER_US - base_ns
         if not len(time) or time[0] >= window.end_ns or time[-1] < window.start_ns:
             continue
+        known = replace(window, start_ns=max(window.start_ns, int(time[0])))  # what was held before is not recorded
         for name, column in (("allocated", "allocated_bytes"), ("reserved", "reserved_bytes")):
             values = rows[column].to_numpy(np.int64)
-            yield from _counter("memory", f"{name} (bytes)", _pid(int(str(device))), *_clipped(time, values, window))
+            yield from _counter("memory", f"{name} (bytes)", _pid(int(str(device))), *_clipped(time, values, known))
 
 
 def _level(enter: I64, leave: I64, window: Window) -> tuple[I64, I64]:
