@@ -62,6 +62,8 @@ from profiler_kit.analyses.gpu.roofline import Worked, roofline, roofline_of, ro
 from profiler_kit.analyses.gpu.sequences import kernel_sequences
 from profiler_kit.analyses.gpu.short_kernels import SHORT_BELOW_NS, short_kernels
 from profiler_kit.analyses.gpu.steps import step_of, steps
+from profiler_kit.analyses.gpu.stream_waits import ARGUMENTS as WAIT_ARGUMENTS
+from profiler_kit.analyses.gpu.stream_waits import says_waits, waited_for
 from profiler_kit.analyses.gpu.timeline import DeviceTimeline, GpuTimeline, devices_by, timelines_of
 from profiler_kit.analyses.gpu.trees import call_tree, python_callers, python_tree
 from profiler_kit.analyses.gpu.utilization import region_utilization
@@ -641,7 +643,10 @@ class Trace:
                 f"{self.path}: found {self.quality.processes} processes, expected one: what waits for what across "
                 "processes is not recorded. Try the trace of each rank by itself."
             )
-        return replay_of(self.kernel_details(), self.launch_calls())
+        details, calls, waits = self.kernel_details(), self.launch_calls(), None
+        if says_waits(self.columns):
+            waits = waited_for(self.columns, self._with(*WAIT_ARGUMENTS).columns.extra, details, calls)
+        return replay_of(details, calls, waits)
 
     @kept
     def critical_path(self) -> pd.DataFrame:

@@ -74,6 +74,36 @@ def test_a_late_start_right_after_an_end_on_another_stream_waited_for_it(tmp_pat
     assert found["saved_ns"].tolist() == [0, 39_000]  # without a, c starts 5 us after its launch began, as a did
 
 
+def test_a_wait_for_the_device_is_for_all_streams(tmp_path: Path) -> None:
+    """a runs 5..105 on one stream, c 7..87 on another, the wait returns at 110: without a at 92, 5 us after c."""
+    trace = TraceBuilder()
+    for correlation, (at, start, dur, stream, name) in enumerate(((0, 5, 100, 7, "a"), (2, 7, 80, 8, "c")), 1):
+        trace.launch(correlation, at)
+        trace.kernel(correlation, start, dur, name=name, stream=stream)
+    trace.span("cuda_runtime", "cudaDeviceSynchronize", 4, 106)
+    found = load_trace(trace.write(tmp_path / "t.json")).what_if(kernel="a")
+    assert found["saved_ns"].tolist() == [0, 18_000]
+
+
+def test_a_recorded_wait_holds_where_another_thing_was_later(tmp_path: Path) -> None:
+    """c waits for a of another stream, and started after b of its own. Without b it starts 2 us after a, as d did."""
+    trace = TraceBuilder()
+    for correlation, (at, start, dur, stream, name) in enumerate(
+        ((0, 5, 40, 7, "a"), (2, 7, 59, 8, "b"), (20, 67, 20, 8, "c"), (22, 47, 15, 9, "d")), 1
+    ):
+        trace.launch(correlation, at)
+        trace.kernel(correlation, start, dur, name=name, stream=stream)
+    trace.span("cuda_runtime", "cudaEventRecord", 6, 1, correlation=10)
+    for correlation, at, stream in ((11, 8, 8), (12, 21, 9)):
+        trace.span("cuda_runtime", "cudaStreamWaitEvent", at, 1, correlation=correlation)
+        args = {"wait_on_stream": 7, "wait_on_cuda_event_record_corr_id": 10, "correlation": correlation}
+        trace.span("cuda_sync", "Stream Wait Event", at, 1, stream, stream=stream, device=0, **args)
+    found = load_trace(trace.write(tmp_path / "t.json"))
+    path = found.critical_path()
+    assert path[path["kind"] == "GPU"]["name"].tolist() == ["b", "c"]
+    assert found.what_if(kernel="b")["saved_ns"].tolist() == [0, 20_000]
+
+
 def test_several_processes_are_refused(tmp_path: Path) -> None:
     trace = TraceBuilder()
     for pid in (100, 200):

@@ -3,8 +3,8 @@
 Each GPU event starts as soon as its launch allows, all before it on its stream is done and what it waited for on
 another stream is done; each with the delay that was measured, or where another of these held it up, at most the usual
 one. The host runs as it did, but a call that waited for the GPU returns when that is done, and all after it moves
-along. With nothing changed that gives the recorded times. Which stream waits for which is not recorded: a late start
-right after an end on another stream counts as a wait for it.
+along. With nothing changed that gives the recorded times. Which stream waits for which is seldom recorded
+(stream_waits): else a late start right after an end on another stream counts as a wait for it.
 """
 
 from __future__ import annotations
@@ -79,9 +79,10 @@ CRITICAL_TOTALS: Final = Schema(
 class Replay:
     """What holds up what. Rows are GPU events by start, then waits by end; `order` has both by time.
 
-    from_*: the measured or usual delay after the stream is free, the launch began, `other` ended. wait: the last one
-    that had returned before each launch. after: the GPU event that each wait was for, tail: how long after its end it
-    returned.
+    from_*: the measured or usual delay after the stream is free, the launch began, `other` ended. held: whether it was
+    `other` that an event started after. wait: the last one that had returned before each launch. after: the GPU event
+    that each wait was for; also: the last ones of all streams, if it was for the device. tail: how long after the end
+    it returned.
     """
 
     start: I64
@@ -90,6 +91,7 @@ class Replay:
     device: I64
     launch: I64
     other: I64
+    held: Mask
     from_stream: I64
     from_launch: I64
     from_other: I64
@@ -99,6 +101,7 @@ class Replay:
     wait_event: I64
     wait_before: I64
     after: I64
+    also: list[list[int]]
     tail: I64
     first_ns: int
     last_host_ns: int
@@ -152,15 +155,19 @@ class Replay:
             else:
                 row = at - count
                 began = wait_start[row] + shifts[before[row]]
-                back[row] = max(began + length[row], ends[after[row]] + tail[row])
+                done = ends[after[row]]
+                for one in self.also[row]:
+                    if ends[one] > done:
+                        done = ends[one]
+                back[row] = max(began + length[row], done + tail[row])
                 shifts[row] = back[row] - wait_end[row]
                 shift = shifts[row]
         gained = int(saved[3][0]) if len(saved) > 3 else 0
         return ends, back, max([*ends, self.last_host_ns - gained + shift])
 
 
-def replay_of(details: pd.DataFrame, calls: pd.DataFrame) -> Replay:
-    """KERNEL_DETAILS, LAUNCH_CALLS of one process -> Replay."""
+def replay_of(details: pd.DataFrame, calls: pd.DataFrame, waited_for: I64 | None = None) -> Replay:
+    """KERNEL_DETAILS, LAUNCH_CALLS of one process -> Replay. waited_for: as stream_waits has it."""
     details, calls = KERNEL_DETAILS.check(details), LAUNCH_CALLS.check(calls)
     start, dur = details["start_ns"].to_numpy(), details["dur_ns"].to_numpy()
     end, rows = start + dur, np.arange(len(start))
@@ -170,19 +177,26 @@ def replay_of(details: pd.DataFrame, calls: pd.DataFrame) -> Replay:
     launch = details["launch_start_ns"].fillna(-BIG).to_numpy(dtype=np.int64)
     launch = np.where((launch == -BIG) & (previous == -BIG), start, launch)
     launched = details["launch_end_ns"].fillna(-BIG).to_numpy(dtype=np.int64)
-    # a late start right after an end on another stream: the event that ended last before each start
     by_end = np.argsort(end, kind="stable")
-    place = np.searchsorted(end[by_end], start, side="right") - 1
-    last = np.where(place >= 0, by_end[np.maximum(place, 0)], NONE)
-    late = start - np.maximum(previous, launched) > LATE_NS
-    other = np.where(late & (last != NONE) & (stream[last] != stream) & (start - end[last] < NEAR_NS), last, NONE)
-    other = np.where(other < rows, other, NONE)
-    queued = (previous > launched) & (other == NONE)
-    by_launch = (launch != -BIG) & ~queued & (other == NONE)
+    if waited_for is None:  # a late start right after an end on another stream: the event that ended last before it
+        place = np.searchsorted(end[by_end], start, side="right") - 1
+        last = np.where(place >= 0, by_end[np.maximum(place, 0)], NONE)
+        late = start - np.maximum(previous, launched) > LATE_NS
+        other = np.where(late & (last != NONE) & (stream[last] != stream) & (start - end[last] < NEAR_NS), last, NONE)
+        other = np.where(other < rows, other, NONE)
+        held = other != NONE
+    else:
+        other = waited_for
+        held = (other != NONE) & (end[other] > np.maximum(previous, launched))
+    queued = (previous > launched) & ~held
+    by_launch = (launch != -BIG) & ~queued & ~held
+    from_other = np.where(other == NONE, 0, start - end[other])
+    usual_wait = int(np.median(from_other[held])) if held.any() else 0
     from_launch, from_stream = start - launch, np.where(previous == -BIG, 0, start - previous)
     usual_launch = int(np.median(from_launch[by_launch])) if by_launch.any() else 0
     usual_gap = int(np.median(from_stream[queued])) if queued.any() else 0
     names = np.array([_WAITS.search(name) is not None for name in calls["name"].cat.categories] or [False], dtype=bool)
+    whole = np.array(["DeviceSynchronize" in name for name in calls["name"].cat.categories] or [False], dtype=bool)
     began, took = calls["start_ns"].to_numpy(), calls["dur_ns"].to_numpy()
     waits = np.flatnonzero(names[codes_of(calls["name"])] & (took > 0))
     waits = waits[np.argsort(began[waits] + took[waits], kind="stable")]
@@ -199,19 +213,37 @@ def replay_of(details: pd.DataFrame, calls: pd.DataFrame) -> Replay:
         device=np.unique(device, return_inverse=True)[1],
         launch=launch,
         other=other,
+        held=held,
         from_stream=np.where(queued | (previous == -BIG), from_stream, np.minimum(from_stream, usual_gap)),
         from_launch=np.where(by_launch, from_launch, np.minimum(from_launch, usual_launch)),
-        from_other=np.where(other == NONE, 0, start - end[other]),
+        from_other=np.where(held, from_other, np.minimum(from_other, usual_wait)),
         wait=np.searchsorted(wait_end, launch, side="right") - 1,
         wait_start=wait_start,
         wait_end=wait_end,
         wait_event=calls["event"].to_numpy()[waits],
         wait_before=np.searchsorted(wait_end, wait_start, side="right") - 1,
         after=after,
+        also=_also(start, end, stream, device, wait_end, after, np.flatnonzero(whole[codes_of(calls["name"])[waits]])),
         tail=wait_end - np.maximum(end[after], wait_start) if len(after) else after,
         first_ns=min(int(start.min(initial=BIG)), int(began.min(initial=BIG))),
         last_host_ns=int((began + took).max(initial=-BIG)),
     )
+
+
+def _also(start: I64, end: I64, stream: I64, device: I64, wait_end: I64, after: I64, asked: I64) -> list[list[int]]:
+    """Of the waits that are `asked` for the last event of each stream of the device that the wait was for, unless that
+    went on after it returned.
+    """
+    found: list[list[int]] = [[] for _ in wait_end]
+    order = np.argsort(stream, kind="stable")
+    for first, last in _runs(stream[order]):
+        mine = order[first:last]
+        place = np.searchsorted(start[mine], wait_end[asked], side="right") - 1
+        row = mine[np.maximum(place, 0)]
+        known = (place >= 0) & (end[row] <= wait_end[asked]) & (device[row] == device[after[asked]])
+        for wait, one in zip(asked[known].tolist(), row[known].tolist(), strict=True):
+            found[wait].append(one)
+    return found
 
 
 @dataclass(frozen=True)
@@ -338,6 +370,7 @@ def critical_path(replay: Replay, details: pd.DataFrame, calls: pd.DataFrame) ->
     """From the last end back to the first event, through what each thing waited for -> CRITICAL_PATH."""
     ended = replay.start + replay.dur
     start, end, other, launch = (part.tolist() for part in (replay.start, ended, replay.other, replay.launch))
+    held = replay.held.tolist()
     previous = _before_on_stream(replay.stream, ended).tolist()
     waited = np.flatnonzero(ended[replay.after] > replay.wait_start) if len(replay.after) else replay.after
     waited_end = replay.wait_end[waited]
@@ -361,7 +394,7 @@ def critical_path(replay: Replay, details: pd.DataFrame, calls: pd.DataFrame) ->
             add(("wait", call, at, back))
         add(("GPU", node, start[node], at))
         at, launched, before = start[node], node, previous[node]
-        if other[node] != NONE:
+        if held[node]:
             until, node = end[other[node]], other[node]
         elif before != NONE and (end[before] > launch[node] or launch[node] == -BIG):
             until, node = min(end[before], at), before

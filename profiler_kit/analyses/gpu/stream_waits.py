@@ -1,0 +1,73 @@
+"""Which GPU event waited for which on another stream, where the trace says so: with `enable_cuda_sync_events` Kineto
+writes for each cudaStreamWaitEvent which stream waits for which, and which call recorded the event.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from profiler_kit.load.trace.columns import EventColumns, TextColumn
+
+I64 = npt.NDArray[np.int64]
+NONE: Final = -1
+STREAM_WAIT: Final = "Stream Wait Event"
+ARGUMENTS: Final = ("wait_on_stream", "wait_on_cuda_event_record_corr_id")
+
+
+def says_waits(columns: EventColumns) -> bool:
+    """Whether waits of streams were recorded."""
+    return STREAM_WAIT in columns.names
+
+
+def waited_for(
+    columns: EventColumns, arguments: Mapping[str, TextColumn], details: pd.DataFrame, calls: pd.DataFrame
+) -> I64:
+    """The row of each GPU event's KERNEL_DETAILS that it had to wait for on another stream, the one that ended last;
+    NONE for those without. arguments: ARGUMENTS of every event. calls: LAUNCH_CALLS.
+
+    The next event launched on the stream after the call that waits, for the last one launched on the other stream
+    before the call that recorded.
+    """
+    event = np.flatnonzero(columns.name == columns.names.index(STREAM_WAIT))
+    other, recorder = (_numbers(arguments[name])[event] for name in ARGUMENTS)
+    known = calls[calls["correlation"].notna()].drop_duplicates("correlation")
+    began = pd.Series(known["start_ns"].to_numpy(), index=known["correlation"].to_numpy(dtype=np.int64))
+    since = began.reindex(columns.integers["correlation"][event]).to_numpy(dtype=np.float64)
+    recorded = began.reindex(recorder).to_numpy(dtype=np.float64)
+    told = (other >= 0) & ~np.isnan(since) & ~np.isnan(recorded)
+    device, stream = (columns.integers[name][event] for name in ("device", "stream"))
+
+    end = (details["start_ns"] + details["dur_ns"]).to_numpy()
+    launched = details[details["launch_start_ns"].notna()]
+    by_stream = {
+        key: rows.index.to_numpy()[np.argsort(rows["launch_start_ns"].to_numpy(dtype=np.int64), kind="stable")]
+        for key, rows in launched.groupby(["device", "stream"], observed=True)
+    }
+    launch = details["launch_start_ns"].fillna(0).to_numpy(dtype=np.int64)
+    start, found = details["start_ns"].to_numpy(), np.full(len(details), NONE, dtype=np.int64)
+    for at in np.flatnonzero(told).tolist():
+        mine, theirs = (by_stream.get((device[at], one)) for one in (stream[at], other[at]))
+        if mine is None or theirs is None:
+            continue
+        next_one = int(np.searchsorted(launch[mine], int(since[at]), side="right"))
+        last_one = int(np.searchsorted(launch[theirs], int(recorded[at]), side="left")) - 1
+        if next_one == len(mine) or last_one < 0:
+            continue
+        waiting, wanted = mine[next_one], theirs[last_one]
+        if wanted > waiting or end[wanted] > start[waiting]:
+            continue
+        if found[waiting] == NONE or end[wanted] > end[found[waiting]]:
+            found[waiting] = wanted
+    return found
+
+
+def _numbers(column: TextColumn) -> I64:
+    """A whole number for each event; NONE where there is none."""
+    values = [int(value) if re.fullmatch(r"-?\d{1,18}", value) else NONE for value in column.values]
+    return np.array(values or [NONE], dtype=np.int64)[column.codes]
