@@ -9,10 +9,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import itertools
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
 
 S = TypeVar("S")
@@ -21,6 +22,7 @@ R = TypeVar("R")
 
 BOUND_BYTES: Final = 128 << 20  # of what `kept` holds per object; `kept_for_good` is not counted
 _STORE: Final = "_kept_answers"
+_ASKED: Final = 100  # of the items of a list, for its size
 
 
 def kept(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
@@ -104,7 +106,10 @@ def _keeping(method: Callable[Concatenate[S, P], R], *, for_good: bool) -> Calla
 
 
 def size_of(value: object) -> int:
-    """About how many bytes a value takes: its arrays and frames, and the records, lists and dicts around them."""
+    """About how many bytes a value takes: its arrays and frames, and the records, lists and dicts around them.
+
+    Of a long list some hundred items are asked, evenly spread, each of which counts for those up to the next.
+    """
     if value is None or isinstance(value, str | int | float):  # most of what lists and dicts hold
         return sys.getsizeof(value)
     usage = getattr(value, "memory_usage", None)  # of a frame or series; asked this way pandas need not be imported
@@ -114,7 +119,12 @@ def size_of(value: object) -> int:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return sum(size_of(getattr(value, field.name)) for field in dataclasses.fields(value))
     if isinstance(value, Mapping):
-        return sum(map(size_of, value.values())) + sys.getsizeof(value)
+        return _sum_of(value.values()) + sys.getsizeof(value)
     if isinstance(value, list | tuple):
-        return sum(map(size_of, value)) + sys.getsizeof(value)
+        return _sum_of(value) + sys.getsizeof(value)
     return int(getattr(value, "nbytes", 0)) or sys.getsizeof(value)
+
+
+def _sum_of(values: Collection[object]) -> int:
+    step = 1 + len(values) // _ASKED
+    return step * sum(map(size_of, itertools.islice(values, 0, None, step)))

@@ -15,6 +15,7 @@ from profiler_kit import trace as trace_module
 from profiler_kit.kept import kept, kept_for_good
 from tests import snapshots as s
 from tests.builders import TraceBuilder
+from tests.effort import calls
 
 
 class Numbers:
@@ -68,6 +69,16 @@ def test_the_answers_not_used_for_longest_go_beyond_the_bound(monkeypatch: pytes
     assert numbers.zeros(200) is large
     numbers.zeros(50), numbers.zeros(200), numbers.base()
     assert numbers.computed == ["a40", "a50", "a30", "base", "a200", "a50", "a200"]
+
+
+def test_the_size_of_long_lists_is_told_by_some_of_their_items() -> None:
+    array = np.zeros(1000, dtype=np.int8)
+    for count in (1, 99, 100, 12_345):
+        arrays = [array] * count
+        for value in (arrays, tuple(arrays), dict(enumerate(arrays))):
+            assert keeping.size_of(value) == pytest.approx(1000 * count, rel=0.1, abs=300)
+    paths = [tuple(f"region {depth}" for depth in range(100))] * 10_000
+    assert calls(lambda: keeping.size_of(paths)) < 100_000  # of a million names
 
 
 def test_an_exception_is_not_kept() -> None:
