@@ -401,7 +401,8 @@ def test_what_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
         hta_analysis(tmp_path)
     assert str(error.value) == (
         f"{tmp_path}: found no trace, expected one file per rank that ends in "
-        ".json, .json.gz, .json.zst, .json.xz, .json.bz2."
+        ".json, .json.gz, .json.zst, .json.xz, .json.bz2. Record one on each rank: "
+        'profiler_runner(f"job/rank{rank}.json.gz")'
     )
     first, second = (steps(1).write(tmp_path / name) for name in ("rank0.json", "rank-0.json"))
     with pytest.raises(InputError) as error:

@@ -47,10 +47,16 @@ def rank_files(paths: Paths) -> list[tuple[int | None, Path]]:
     else:
         found = [(None, Path(path)) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     if not found:
-        raise InputError(
-            f"{paths}: found no trace, expected one file per rank that ends in {', '.join(TRACE_SUFFIXES)}."
-        )
+        raise no_trace(paths)
     return found
+
+
+def no_trace(paths: object) -> InputError:
+    """What is wrong with a job without a trace."""
+    return InputError(
+        f"{paths}: found no trace, expected one file per rank that ends in {', '.join(TRACE_SUFFIXES)}. "
+        'Record one on each rank: profiler_runner(f"job/rank{rank}.json.gz")'
+    )
 
 
 def rank_of(metadata: Mapping[str, Any], path: Path) -> int | None:

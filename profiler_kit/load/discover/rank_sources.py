@@ -19,7 +19,7 @@ from typing import Any, Final
 from profiler_kit.errors import InputError, OptionError
 from profiler_kit.files import PACKED, temporary_folder
 from profiler_kit.formats.run_record import GRAPH_TRACE, MASKS, MEMORY_TRACE, RECORD, TRACE
-from profiler_kit.load.discover.jobs import Paths, head_metadata, rank_of
+from profiler_kit.load.discover.jobs import Paths, head_metadata, no_trace, rank_of
 from profiler_kit.load.discover.runs import TRACE_SUFFIXES, part_file
 from profiler_kit.load.job_folder import DEPTH, STORE_SUFFIX
 
@@ -81,9 +81,7 @@ def find_job(paths: Paths) -> Job:
     else:
         job = _named(paths)
     if not job.sources:
-        raise InputError(
-            f"{paths}: found no trace, expected one file per rank that ends in {', '.join(TRACE_SUFFIXES)}."
-        )
+        raise no_trace(paths)
     return Job(job.folder, tuple(sorted(job.sources, key=lambda one: (one.rank or 0, one.name))), job.named)
 
 
