@@ -301,7 +301,7 @@ def _import(place: str) -> ModuleType:
         return module
     except KitError:
         raise
-    except Exception as error:  # whatever the user's code raises
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
         how = f"python {place}" if is_file else f'python -c "import {place}"'
         raise WorkloadError(
             f"{place}: cannot be imported ({_reason(error, str(path.resolve()))}), expected a module that defines a "

@@ -113,6 +113,8 @@ def test_one_line_for_what_cannot_be_loaded(tmp_path: Path) -> None:
         f"{wrong}: cannot be imported (SyntaxError: invalid syntax; line 2), expected a module that defines a "
         f"workload. Try: python {wrong}"
     )
+    script = write(tmp_path, "", "import sys; sys.exit(2)", name="script.py")  # as argparse does
+    assert problem(script).startswith(f"{script}: cannot be imported (SystemExit: 2; line 3), expected a module")
     assert problem("not_a_package_of_anyone.mine:workload") == (
         "not_a_package_of_anyone.mine: cannot be imported (ModuleNotFoundError: No module named "
         "'not_a_package_of_anyone'), expected a module that defines a workload. Try: "
