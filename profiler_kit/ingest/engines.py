@@ -128,6 +128,8 @@ def _on_this_machine(work: Work, sources: Sequence[Source], workers: int, note: 
     finally:
         for reader in readers:
             reader.end()
+        for thread in threads:  # one that writes as the process ends would abort it
+            thread.join()
     for reader in readers:
         if reader.problem is not None:
             raise reader.problem
