@@ -224,6 +224,8 @@ def check(folder: Path) -> None:
 def test_ladder_rows_end_with_the_ladder(tmp_path: Path) -> None:
     """The process of a row is in a session of its own, which a kill of the ladder does not reach."""
     command = [sys.executable, "-c", LOW + RUN, *CASES["ladder"].arguments(tmp_path)]
+    waits = "import time\nstep = lambda model, batch: time.sleep(9_999)\n"
+    Path(a_model(tmp_path)).write_text(MINE + waits)
     ladder = start(command, tmp_path)
     until = time.monotonic() + PATIENCE_S
     while not any(b"profiler_kit.workload.row" in line(one) for one in of(tmp_path)):
