@@ -103,7 +103,9 @@ def _of_trace(trace: Trace, load: BatchLoad | None) -> Iterator[Finding]:
     """
     time = trace.summary()["gpu_timeline"]
     steps = int(trace.region_instances()["step"].nunique())
-    whole = _Whole(time["total_ns"], max(steps, 1), "each step" if steps else "the recording", trace=trace)
+    # of the recording, which may begin before the first step and end after the last
+    each = f"the recorded {fmt_ns(time['total_ns'] / steps)} a step" if steps else "the recording"
+    whole = _Whole(time["total_ns"], max(steps, 1), each, trace=trace)
     if load is not None:
         idle = max(0.0, load.latency_ns - load.gpu_ns) * load.batches
         scale = min(1.0, idle / time["idle_ns"]) if time["idle_ns"] else 0.0

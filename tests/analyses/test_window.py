@@ -17,6 +17,9 @@ def test_events_are_cut_to_the_range(tmp_path: Path) -> None:
     assert inside["start_ns"].tolist() == [600_000, 700_000]
     assert events_between(events, 1_000_000, 1_200_000).empty  # it only touches
     assert events["dur_ns"].tolist() == [600_000, 300_000, 100_000]  # the argument stays as it was
+    instant = events.assign(dur_ns=0)  # one without a duration is in one of two stretches side by side
+    moment = int(instant["start_ns"].iloc[1])
+    assert len(events_between(instant, 0, moment)) + len(events_between(instant, moment, 2_000_000)) == len(instant)
 
 
 def test_nested_regions_are_under_the_one_around_them(tmp_path: Path) -> None:

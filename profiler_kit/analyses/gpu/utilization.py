@@ -24,7 +24,9 @@ REGION_UTILIZATION: Final = Schema(
         "instances": Column("int64", show="room"),
         "gpu_events": Column("int64", show="room"),
         "wall_ns": Column(
-            "int64", "From its start on the host to the end of its last kernel, added over the instances.", "wall time"
+            "int64",
+            "From its start on the host to its end there or that of its last GPU event, added over the instances.",
+            "wall time",
         ),
         "busy_ns": Column("int64", "Time in which a GPU ran work that was launched in it.", show="never"),
         "other_ns": Column("int64", "GPUs ran only work that was launched elsewhere.", "other work", of="wall_ns"),

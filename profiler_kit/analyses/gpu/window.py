@@ -29,11 +29,12 @@ NAME_SUMS: Final = Schema(
 def events_between(events: pd.DataFrame, start_ns: int, end_ns: int) -> pd.DataFrame:
     """The rows that overlap [start_ns, end_ns), with start_ns and dur_ns cut to it.
 
-    Takes any frame with start_ns and dur_ns; an event that only touches an edge is left out.
+    Takes any frame with start_ns and dur_ns; an event that only ends where the stretch begins is left out, one without
+    a duration counts where it is, so that two stretches side by side hold every event between them.
     """
     start = events["start_ns"].to_numpy(np.int64)
     end = start + events["dur_ns"].to_numpy(np.int64)
-    inside = np.flatnonzero((start < end_ns) & (end > start_ns))
+    inside = np.flatnonzero((start < end_ns) & ((end > start_ns) | (start == start_ns)))
     cut = np.maximum(start[inside], start_ns)
     return events.iloc[inside].assign(start_ns=cut, dur_ns=np.minimum(end[inside], end_ns) - cut)
 
