@@ -1,8 +1,11 @@
-"""Our GPU timeline against TraceLens's: what differs is its float arithmetic, shown by doing the same arithmetic."""
+"""Our tables against TraceLens's, by its rules done anew: what differs in the timeline is its float arithmetic."""
 
 from __future__ import annotations
 
+import gzip
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -67,3 +70,51 @@ def test_their_floats_give_their_digits_and_ours_are_within_their_rounding(folde
     for name, value in floats.items():
         assert value == pytest.approx(theirs[name], rel=1e-12), name
         assert abs(exact[name] / 1e3 - theirs[name] * 1e3) <= last_bit_us * 2 * len(events), name
+
+
+def raw_events(file: Path) -> list[dict[str, Any]]:
+    return [event for event in json.loads(gzip.decompress(file.read_bytes()))["traceEvents"] if event.get("ph") == "X"]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_collectives_are_the_rows_of_their_coll_analysis(rank: int) -> None:
+    """Its rule on the events as they are: kernels named nccl by name, group, dtype and elements, durations added up."""
+    file = Path(__file__).parents[1] / "golden" / "ddp" / f"ddp_rank{rank}.json.gz"
+    names = ["Collective name", "Process Group Name", "Group size", "dtype", "In msg nelems", "Out msg nelems"]
+    found = [e for e in raw_events(file) if e["cat"] == "kernel" and "nccl" in e["name"]]
+    theirs = pd.DataFrame([[*(e["args"][name] for name in names), e["dur"]] for e in found], columns=[*names, "dur"])
+    wanted = theirs.groupby(names)["dur"].agg(["count", "sum", "mean", "min", "max"])
+    ours = load_trace(file).collectives()
+    assert len(ours) == len(wanted) and int(ours["count"].sum()) == len(found)
+    keys = ["collective", "group", "ranks", "dtype", "in_elements", "out_elements"]
+    for row in ours.to_dict("records"):
+        count, *durations = wanted.loc[tuple(row[key] for key in keys)]
+        assert row["count"] == count
+        mine = [row[name] / 1e3 for name in ("sum_ns", "mean_ns", "min_ns", "max_ns")]
+        assert mine == pytest.approx(durations, rel=1e-9)
+
+
+@pytest.mark.skipif(not FOLDERS, reason="other projects' results are not beside the project")
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_short_kernels_are_the_rows_of_their_short_kernels_summary(folder: Path) -> None:
+    """Kernels below 10 us by operator, sizes and name: the operator that has the kernel's External id, as they find it.
+
+    They part rows by strides and values too, leave out what has no operator and is no kernel, and take the share of
+    the whole span; ours is of the time of all GPU events.
+    """
+    events = raw_events(folder / "trace.json.gz")
+    calls = {e["args"]["External id"]: e for e in events if e["cat"] == "cpu_op"}
+    wanted: dict[tuple[str, str, str], list[int]] = {}
+    for event in events:
+        call = calls.get(event["args"].get("External id"))
+        if event["cat"] == "kernel" and event["dur"] < 10 and call is not None:
+            sizes = json.dumps(call["args"].get("Input Dims", ""), separators=(",", ":")).replace('""', "")
+            row = wanted.setdefault((call["name"], sizes, event["name"]), [0, 0])
+            row[0] += 1
+            row[1] += round(event["dur"] * 1000)
+    trace = load_trace(folder / "trace.json.gz")
+    ours = trace.short_kernels()
+    kernels = set(trace.kernels().query("category == 'kernel'")["name"])
+    ours = ours[~ours["operator"].str.startswith("(") & ours["name"].isin(kernels)]
+    keys = ours[["operator", "shapes", "name"]].itertuples(index=False, name=None)
+    assert dict(zip(keys, ours[["count", "sum_ns"]].to_numpy().tolist(), strict=True)) == wanted
