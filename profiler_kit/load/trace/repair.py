@@ -24,6 +24,7 @@ MOST_INCIDENTS: Final = 20  # told with their place; all of them are counted
 SHOWN_BYTES: Final = 80
 TICK_BYTES: Final = 1 << 14
 LOOK_BYTES: Final = 1 << 10  # behind a `]`, to see whether it closes the list
+_LEAST_BYTES: Final = len('{"ph":"X"}')  # of an event
 BLANK: Final = b" \t\r\n,\x00"  # may be between two events; a hole in a file is full of NUL
 
 # Where an event may start. Kineto puts no raw newline into strings, so its form is structural; the other one may
@@ -126,7 +127,8 @@ class Salvage:
         self._text = b""
         self._phases: list[tuple[int, int]] = []  # of the text, looked for once: where they begin and end
         self._ends: list[tuple[int, int]] = []
-        self._begun: list[int] = []  # where an event may start
+        self._anywhere: list[int] = []  # where an event may start in any layout
+        self._begun: list[int] = []  # ... and in Kineto's
         self._offset = 0
         self._last = False
 
@@ -149,8 +151,8 @@ class Salvage:
         self._text, self._offset, self._last = text, offset, last
         self._phases = [found.span() for found in matches(PHASE, text, self._decoders.tick)]
         self._ends = [found.span() for found in matches(_END, text, self._decoders.tick)]
-        anywhere = self._starts(0, len(text), _ANY_START)
-        starts = self._starts(0, len(text), _KINETO_START) or anywhere
+        anywhere = self._anywhere = self._starts(_ANY_START)
+        starts = self._starts(_KINETO_START) or anywhere
         stop = len(text) if last else starts[-1] if starts else 0
         first = starts[0] if starts else stop
         before = anywhere[: bisect.bisect_left(anywhere, first)]  # events of another layout, where files were joined
@@ -159,7 +161,7 @@ class Salvage:
         done = self._take_pieces(before, first)
         if not self.closed:
             done = self._take_pieces([start for start in starts if start < stop], stop)
-        self._text, self._phases, self._ends, self._begun = b"", [], [], []
+        self._text, self._phases, self._ends, self._anywhere, self._begun = b"", [], [], [], []
         pieces, self._pieces = self._pieces, []
         return pieces, done
 
@@ -183,11 +185,12 @@ class Salvage:
         self._decoders.tick()
         piece = self._text[first:stop].rstrip(BLANK)
         count = values_in(b"[" + piece + b"]", self._decoders)
+        if count < 0:
+            return False
         begun = bisect.bisect_right(self._begun, first)
         several = begun < len(self._begun) and self._begun[begun] < stop
-        # one whose bracket never closes would hold those after it
-        if count < 0 or (several and self._phases_between(first, stop) > count):
-            return False
+        if several and self._phases_between(first, stop) > count:
+            return False  # one whose bracket never closes would hold those after it
         self._pieces.append(Piece(self._offset + first, piece))
         return True
 
@@ -226,7 +229,8 @@ class Salvage:
 
     def _take_alone(self, first: int, stop: int) -> int:
         """Take one event that ends somewhere before `stop`, and what else may be there; return where it ended."""
-        end = first + closing_bracket(self._text[first:stop], self._decoders.tick) + 1
+        short = stop - first < _LEAST_BYTES
+        end = first if short else first + closing_bracket(self._text[first:stop], self._decoders.tick) + 1
         if first < end < stop and (self._whole(first, end) or self._mend(first, end)):
             return self._take_behind(first, end, stop)
         endings = self._endings(first)
@@ -234,7 +238,7 @@ class Salvage:
             if self._mend(first, begin + 1):
                 self.closed = True
                 return end
-        inner = self._starts(first + 1, stop, _ANY_START)
+        inner = self._inside(first + 1, stop)
         if inner:
             if not self._mend(first, inner[0]):
                 self._drop(first, inner[0])
@@ -276,7 +280,7 @@ class Salvage:
         if early:
             self.closed_early(self._offset + early.start(1))
             end = early.start(1) + 1
-        inner = self._starts(end, stop, _ANY_START)
+        inner = self._inside(end, stop)
         self._drop(end, inner[0] if inner else stop)
         return self._take_pieces(inner, stop) if inner else stop
 
@@ -295,10 +299,14 @@ class Salvage:
     def _is_end(self, closings: re.Match[bytes]) -> bool:
         return ends_list(self._text[closings.end() : closings.end() + LOOK_BYTES])
 
-    def _starts(self, first: int, stop: int, pattern: re.Pattern[bytes]) -> list[int]:
+    def _inside(self, first: int, stop: int) -> list[int]:
+        """Where an event may start between two places, in any layout."""
+        return self._anywhere[bisect.bisect_left(self._anywhere, first) : bisect.bisect_left(self._anywhere, stop)]
+
+    def _starts(self, pattern: re.Pattern[bytes]) -> list[int]:
         """Where an event may start: not right after a colon, where a value inside one starts."""
         text, starts = self._text, []
-        for match in matches(pattern, text, self._decoders.tick, first, stop):
+        for match in matches(pattern, text, self._decoders.tick):
             at = match.start()
             while at and text[at - 1] in b" \t\r\n":
                 at -= 1

@@ -10,7 +10,8 @@
 
 #include "json.h"
 
-enum verdict { SOUND, BROKEN, DOUBTFUL };
+/* CUT: as one text it is broken, but more may make it whole. OPEN: the same, after a member of an object. */
+enum verdict { SOUND, BROKEN, CUT, OPEN, DOUBTFUL };
 enum { DEEPEST_CHECKED = 60 };
 
 struct draft { /* a text that is being made */
@@ -37,7 +38,7 @@ INLINE at mark_in(at p, at end)
 struct check {
     at end;
     bool doubt; /* of what was passed: a number out of range */
-    bool cut, deep; /* it ends before it is whole; too deep to tell */
+    bool cut, open, deep; /* it ends before it is whole, after a member; too deep to tell */
 };
 
 static at checked(struct check *c, at p, int depth);
@@ -113,7 +114,7 @@ static at checked(struct check *c, at p, int depth)
             if (*p == close)
                 break;
             if (*p != ',')
-                return c->cut |= p >= c->end, NULL;
+                return c->cut |= p >= c->end, c->open = c->cut && close == '}', NULL;
             p = space(p + 1);
         }
         p++;
@@ -137,7 +138,7 @@ static enum verdict verdict(at text, at end, bool whole)
     for (at p = text;; p = space(p + 1)) {
         p = checked(&c, p, 0);
         if (!p) /* whatever was passed before */
-            return c.deep || (c.cut && !whole) ? DOUBTFUL : BROKEN;
+            return c.deep ? DOUBTFUL : !c.cut || whole ? BROKEN : c.open ? OPEN : CUT;
         p = space(p);
         if (p >= end)
             return c.doubt ? DOUBTFUL : SOUND;
@@ -166,7 +167,7 @@ INLINE void put(struct draft *d, const void *bytes, size_t n)
 static void finish(struct draft *d) { d->text.items[d->text.used] = 0; }
 
 /* Past white space. Where Python's str may know more of it, that is a doubt. */
-static at blank(struct draft *d, at p)
+INLINE at blank(struct draft *d, at p)
 {
     p = space(p);
     d->doubt |= *p >= 0x80 || (*p && *p < 0x20) || (*p == 0);
@@ -259,7 +260,9 @@ static void outside(struct draft *d, at p, at end)
         at first = p;
         size_t word;
         if (!telling[*p]) {
-            p++;
+            do /* what follows the text is a NUL, which tells */
+                p++;
+            while (!telling[*p]);
         } else if (*p == '"') {
             p = plain(p + 1, end);
             bool changes = p < end && *p != '"';
@@ -367,7 +370,7 @@ static bool ends_string(struct draft *d, at p, at end, bool key)
 /* _mend_strings: escape lone backslashes, and quotes inside a string. Whether that changed anything. */
 static bool mend_strings(struct draft *d, at text, at end)
 {
-    at done = text, escaped = NULL;
+    at done = text, written = text, escaped = NULL;
     bool inside = false, key = false;
     if (!begin(d, (size_t)(end - text)))
         return false;
@@ -388,7 +391,6 @@ static bool mend_strings(struct draft *d, at text, at end)
             d->doubt |= before > done && (before[-1] >= 0x80 || before[-1] < 0x20);
             key = before > done && (before[-1] == '{' || before[-1] == ',');
             inside = true;
-            put(d, done, (size_t)(p - done));
             done = p;
         } else if (ends_string(d, p + 1, end, key)) {
             inside = false;
@@ -396,14 +398,16 @@ static bool mend_strings(struct draft *d, at text, at end)
             lone = true;
         }
         if (lone) {
-            put(d, done, (size_t)(p - done));
+            put(d, written, (size_t)(p - written));
             put(d, "\\", 1);
-            done = p;
+            done = written = p;
         }
     }
-    put(d, done, (size_t)(end - done));
+    if (written == text)
+        return false;
+    put(d, written, (size_t)(end - written));
     finish(d);
-    return d->text.used != (size_t)(end - text);
+    return true;
 }
 
 /* closing_bracket(): behind the bracket that closes the one at p; NULL: it has not come. */

@@ -661,8 +661,8 @@ static bool changed(struct scanner *s, at p, at end)
 }
 
 /* Mend and take the event between p and end, in the ways and in the order of repair.py's mend(). is_changed: what
- * changed() said of just this text. */
-static enum outcome mended(struct scanner *s, at p, at end, bool is_changed, const struct mark *before)
+ * changed() said of just this text. raw: what it is as it is; one that is only cut off has no string to mend. */
+static enum outcome mended(struct scanner *s, at p, at end, bool is_changed, enum verdict raw, const struct mark *before)
 {
     struct draft *d = s->drafts, *made = d + 1, *named = d + 2, *strings = d + 3;
     if (d->failed || end - p > 1 << 20)
@@ -676,17 +676,17 @@ static enum outcome mended(struct scanner *s, at p, at end, bool is_changed, con
         const struct draft *one = candidate == 0 ? d : candidate == 1 ? named : strings, *from = is_named ? named : d;
         if (candidate == 1)
             is_named = mend_name(named, text, text_end);
+        if (!is_named && (candidate & 1 || (candidate == 2 && (raw == CUT || raw == OPEN))))
+            continue;
         if (candidate == 2 && !mend_strings(strings, from->text.items, from->text.items + from->text.used))
             continue;
-        if (candidate == 3)
-            mend_strings(strings, text, text_end);
-        if ((candidate == 1 || candidate == 3) && !is_named)
+        if (candidate == 3 && !mend_strings(strings, text, text_end))
             continue;
         if (one->doubt || one->failed)
             return UNSURE;
         if (candidate)
             outside(made, one->text.items, one->text.items + one->text.used);
-        else if (!is_changed && d->text.used == (size_t)(end - p) && verdict(text, text_end, true) == BROKEN)
+        else if (!is_changed && d->text.used == (size_t)(end - p) && ((raw != SOUND && raw != DOUBTFUL) || verdict(text, text_end, true) == BROKEN))
             continue; /* it is what is in the file */
         enum outcome taken = take_draft(s, made, may_lack_name, before);
         if (taken != NO)
@@ -704,25 +704,28 @@ static enum outcome recovered(struct scanner *s, at p, at whole, at end, at next
     enum verdict raw = is_changed ? BROKEN : verdict(p, end, false);
     if (raw == SOUND && (whole || is_utf8(p, end)))
         return UNSURE;
-    if (raw == DOUBTFUL && verdict(p, later, false) != BROKEN) /* more text may make it whole */
+    at comma = space(end);
+    bool brace_follows = *comma == ',' && space(comma + 1) == next; /* where an object wants a key */
+    if (raw >= CUT && !(raw == OPEN && brace_follows) && verdict(p, later, false) != BROKEN) /* more text may make it whole */
         return UNSURE;
     for (at q = p + 1; (q = memchr(q, '{', (size_t)(next - q))); q++)
         if (any_start(s->text_start, q))
             return UNSURE;
     enum outcome outcome = NO;
-    at close = closed(p, next), brace = end;
     *upto = end;
-    if (end[-1] == '}' && (outcome = mended(s, p, end, is_changed, before)) != NO)
+    if (end[-1] == '}' && (outcome = mended(s, p, end, is_changed, raw, before)) != NO)
         return outcome;
+    at close = closed(p, next), brace = end;
     while (brace > p && brace[-1] != '}')
         brace--;
     if (close && (*upto = close) < end) {
         if (whole)
             return whole == close && event(s, p) == close ? YES : UNSURE;
-        outcome = mended(s, p, close, changed(s, p, close), before);
+        if (close[-1] == '}')
+            outcome = mended(s, p, close, changed(s, p, close), DOUBTFUL, before);
     }
     if (outcome == NO && brace > p && brace != close && (*upto = brace) < end)
-        outcome = mended(s, p, brace, changed(s, p, brace), before);
+        outcome = mended(s, p, brace, changed(s, p, brace), DOUBTFUL, before);
     return outcome;
 }
 
