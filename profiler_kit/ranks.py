@@ -185,7 +185,7 @@ class Ranks:
             raise InputError(f"{self.path}: none of these ranks was read, expected one of {self.ranks[:MOST_NAMED]}.")
         place = found["file"].to_numpy()
         order = np.argsort(place, kind="stable")
-        frame: pd.DataFrame = found.drop(["file"]).unify_dictionaries().to_pandas()
+        frame: pd.DataFrame = found.drop(["file"]).unify_dictionaries().to_pandas(use_threads=False)
         if (order[1:] < order[:-1]).any():
             frame, place = frame.take(order), place[order]
         frame.insert(0, "rank", numbers[place])
@@ -195,7 +195,7 @@ class Ranks:
     def timelines(self) -> pd.DataFrame:
         """One row per rank: its GPU events, and the eight times of its GPU timeline."""
         numbers, rows = self._chosen
-        frame: pd.DataFrame = self._rows.select(["gpu_events", *TIMES]).take(rows).to_pandas()
+        frame: pd.DataFrame = self._rows.select(["gpu_events", *TIMES]).take(rows).to_pandas(use_threads=False)
         frame.insert(0, "rank", numbers)
         return frame
 

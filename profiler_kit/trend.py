@@ -66,7 +66,7 @@ def side_by_side(runs: Sequence[Ranks]) -> pd.DataFrame:
 
 def _run(name: str, number: int, ranks: Ranks) -> OneRun:
     first_ns, missing = int(ranks.files()["first_ns"].min()), len(ranks.missing)
-    return OneRun(name, number, first_ns, missing, ranks.of("steps"), ranks.totals(), ranks.answer.verdict)
+    return OneRun(name, number, first_ns, missing, ranks.step_times(), ranks.totals(), ranks.answer.verdict)
 
 
 def load_trend(

@@ -79,7 +79,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     context.textAlign = "center";
     const everyColumn = Math.ceil(44 / wide);
     for (let column = 0; column < columns; column += everyColumn)
-      context.fillText(steps[column] < 0 ? "other" : `${steps[column]}`, left + (column + 0.5) * wide, above + height + below / 2 + 2);
+      context.fillText(`${steps[column]}`, left + (column + 0.5) * wide, above + height + below / 2 + 2);
   }
 
   function cell(event) {
@@ -94,7 +94,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     tip.style.display = found ? "block" : "none";
     if (!found) return;
     const [row, column] = found, step = steps[column], value = values[row * columns + column];
-    const where = `rank ${ranks[row]}${groups[row] ? ` (${groups[row]})` : ""}, ${step < 0 ? "outside every step" : `step ${step}`}`;
+    const where = `rank ${ranks[row]}${groups[row] ? ` (${groups[row]})` : ""}, step ${step}`;
     tip.textContent = `${where}: ${duration(Math.abs(value))} ${value >= 0 ? "more" : "less"} than its peers`;
     const box = root.getBoundingClientRect();
     tip.style.left = `${Math.min(event.clientX - box.left + 12, width - tip.offsetWidth - 4)}px`;

@@ -125,7 +125,8 @@ def _verdict(verdict: Verdict, ranks: Ranks) -> list[str | Piece]:
     if verdict.state == "nobody":
         return ["Nobody holds the job up: no rank, node or link would make it ",
                 f"{fmt_percent(NAMED_FROM, 0)} faster by being like the others."]  # fmt: skip
-    since = "" if verdict.since_step is None else f" since step {verdict.since_step}"
+    when = "since" if verdict.slow_steps is None else "in" if verdict.slow_steps == 1 else "most in"
+    since = "" if verdict.since_step is None else f" {when} step {verdict.since_step}"
     who = {
         "rank": f"Rank {verdict.rank}",
         "node": f"Node {verdict.node}",

@@ -189,6 +189,8 @@ class _Reader:
     def _read(self, batch: list[Source]) -> None:
         child = self._child = self._child or self._start()
         assert child.stdin is not None and child.stdout is not None
+        if self._ended:  # before it was there to be killed
+            child.kill()
         try:
             _send(child.stdin, batch)
             kind, said = _received(child.stdout)

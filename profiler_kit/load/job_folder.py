@@ -25,6 +25,7 @@ from profiler_kit.settings import names_of_settings
 STORE_SUFFIX: Final = ".ranks"  # of the folder that keeps what was read of a job
 DEPTH: Final = 4  # folders below the job's that are looked into: job/run/node/rank
 MOST_KEPT: Final = 16
+MOST_BYTES: Final = 64 << 20  # of all that is kept of one job: 10,000 ranks as JSON are 6 MB
 _FOLDER: Final = "answers"
 _CONTROL: Final = re.compile(
     r"\\u00(?:[01]|7f|[89])|\\[rbf]|[\x7f-\x9f]", re.IGNORECASE
@@ -89,11 +90,27 @@ def keep(root: str, words: Sequence[str], folder: str, state: State, said: list[
         return
     record = {"folder": folder, "of": _made_from(words, folder, state), "said": said}
     file = _file(root, words)
+    text = json.dumps(record)
+    if len(text) > MOST_BYTES:
+        return
     with contextlib.suppress(OSError, KitError):
         with whole_file(file) as temporary:
-            temporary.write_text(json.dumps(record), "utf-8")
-        for old in sorted(file.parent.glob("*.json"), key=os.path.getmtime)[:-MOST_KEPT]:
-            old.unlink()
+            temporary.write_text(text, "utf-8")
+        _clear(file.parent)
+
+
+def _clear(folder: Path) -> None:
+    """Remove the oldest answers beyond what may be kept; another process may be doing the same."""
+    found: list[tuple[int, int, Path]] = []
+    for file in folder.glob("*.json"):
+        with contextlib.suppress(FileNotFoundError):
+            about = file.stat()
+            found.append((about.st_mtime_ns, about.st_size, file))
+    held = 0
+    for number, (_, size, file) in enumerate(sorted(found, reverse=True)):
+        held += size
+        if number >= MOST_KEPT or held > MOST_BYTES:
+            file.unlink(missing_ok=True)
 
 
 def _file(root: str, words: Sequence[str]) -> Path:

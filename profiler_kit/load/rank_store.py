@@ -163,10 +163,9 @@ class RankStore:
         where = f"{self.root}/{batch}/{table}.parquet"
         try:
             if not is_address(self.root):
-                data = Path(where).read_bytes()  # Arrow opens no path that is not UTF-8
-                return pq.ParquetFile(io.BytesIO(data)).read(use_threads=False)
+                return _unpacked(Path(where).read_bytes())  # Arrow opens no path that is not UTF-8
             files, path = file_system(where)
-            return pq.ParquetFile(io.BytesIO(files.cat_file(path))).read(use_threads=False)
+            return _unpacked(files.cat_file(path))
         except FileNotFoundError as error:
             raise ReplacedError(
                 f"{where}: is no longer there, expected what was read of ranks. Load them again."
@@ -207,6 +206,17 @@ def _renumbered(table: pa.Table, wanted: Sequence[tuple[int, int]]) -> pa.Table:
     if len(at) < len(file) or (at[1:] < at[:-1]).any():
         table = table.take(pa.array(at))
     return table.set_column(0, "file", pa.array(np.repeat(new, end - first)))
+
+
+def _unpacked(data: bytes) -> pa.Table:
+    """The table of a file.
+
+    From a buffer of Arrow's, by this thread alone: a thread of its own that still lets go of something of Python's when
+    the process ends ends it with `terminate called without an active exception`.
+    """
+    held = pa.allocate_buffer(len(data))
+    memoryview(held).cast("B")[:] = data
+    return pq.ParquetFile(pa.BufferReader(held)).read(use_threads=False)
 
 
 def _packed(table: pa.Table) -> bytes:

@@ -49,11 +49,6 @@ def told(more_ns: float) -> str:
     return f"{fmt_ns(abs(more_ns))} {'more' if more_ns >= 0 else 'less'} than its peers"
 
 
-def step_name(step: int) -> str:
-    """A column of the map in words."""
-    return "outside every step" if step < 0 else f"step {step}"
-
-
 def heat_map(steps: pd.DataFrame) -> Markup:
     """The map as a drawing that needs no script; empty without steps. Takes STEPS_OF_RANKS.
 
@@ -78,7 +73,7 @@ def heat_map(steps: pd.DataFrame) -> Markup:
                 continue
             row, place = row + rows.start, place + at.start
             furthest.append((abs(value), row))
-            tip = f"rank {grid.index[row]}, {step_name(int(grid.columns[place]))}: {told(value)}"
+            tip = f"rank {grid.index[row]}, step {grid.columns[place]}: {told(value)}"
             x, wide = percent(_LEFT + (1 - _LEFT) * column / columns), percent((1 - _LEFT) / columns)
             hue, strength = (MORE if value > 0 else LESS), 0.04 + 0.96 * abs(value) / most
             cells.append(draw(_CELL, x, _TOP_PX + line * tall, wide, tall - (tall > 6), hue, strength, tip))
@@ -95,7 +90,7 @@ def heat_map(steps: pd.DataFrame) -> Markup:
         step = int(grid.columns[_part(column, columns, values.shape[1]).start])
         x = percent(_LEFT + (1 - _LEFT) * (column + 0.5) / columns)
         text = '<text x="{}" y="{}" text-anchor="middle">{}</text>'
-        names.append(draw(text, x, _TOP_PX + lines * tall + 16, "other" if step < 0 else step))
+        names.append(draw(text, x, _TOP_PX + lines * tall + 16, step))
     whole = '<svg class="rank-heat" width="100%" height="{}" role="img" aria-label="{}">{}{}</svg>'
     return draw(
         whole,

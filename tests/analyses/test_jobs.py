@@ -150,6 +150,9 @@ def test_two_real_gpus_of_which_one_rank_was_slow_in_one_step(
     answer = ranks.answer
     verdict = answer.verdict
     assert (verdict.state, verdict.rank, verdict.cause, verdict.since_step) == ("rank", rank, cause, step)
+    assert f"Rank {rank} holds the job up in step {step}: " in ranks.findings()[0].sentence
+    times = ranks.step_times().set_index("step")
+    assert times["slow_rank"][step] == rank and (times["slow_rank"].isna() == (times["more_ns"] == 0)).all()
     assert (answer.matched, answer.unmatched) == (160, 0) and answer.clocks["error_ns"].max() < 3_000
     assert answer.by_steps
     assert verdict.gain_share is not None and 0.05 < verdict.gain_share < 0.25

@@ -107,6 +107,12 @@ def test_the_oldest_go(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for count in range(4):
         job_folder.keep(str(job), [str(count)], str(job), job_folder.State("", True), [])
     assert len(list((job / "answers").iterdir())) == 2
+    monkeypatch.setattr(job_folder, "MOST_BYTES", 1000)
+    for count in range(4):
+        job_folder.keep(str(job), [str(count)], str(job), job_folder.State("", True), [["text", "x" * 300 * count]])
+        assert sum(file.stat().st_size for file in (job / "answers").iterdir()) <= 1000
+    assert not job_folder._file(str(job), ["3"]).exists()  # one too large does not drive out the others
+    assert job_folder._file(str(job), ["2"]).exists()
 
 
 def test_saying_it_again_imports_nothing_slow(job: Path) -> None:

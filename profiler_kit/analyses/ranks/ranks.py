@@ -71,8 +71,13 @@ STEP_TIMES: Final = Schema(
         "step": RANK_STEPS.columns["step"],
         "ranks": Column("int64", "Ranks that recorded it."),
         "wall_ns": Column("int64", "Of the slowest rank.", "time"),
-        "slow_rank": Column("int64", "The rank with most own work beyond that of its peers.", "most beyond", unit="id"),
-        "more_ns": Column("int64", "More own work than its peers.", "more"),
+        "slow_rank": Column(
+            "Int64",
+            "The rank with most own work beyond that of its peers; missing where none has more.",
+            "most beyond",
+            unit="id",
+        ),
+        "more_ns": Column("int64", "More own work than its peers; 0 where none has.", "more"),
     },
 )
 
@@ -164,7 +169,8 @@ def step_times(steps: pd.DataFrame) -> pd.DataFrame:
     most = rows.loc[rows.groupby("step")["more_ns"].idxmax()].set_index("step")
     by_step = rows.groupby("step")
     found = pd.DataFrame({"ranks": by_step.size(), "wall_ns": by_step["wall_ns"].max()})
-    return STEP_TIMES.cast(found.assign(slow_rank=most["rank"], more_ns=most["more_ns"]).reset_index())
+    slow = most["rank"].astype("Int64").where(most["more_ns"] > 0)
+    return STEP_TIMES.cast(found.assign(slow_rank=slow, more_ns=most["more_ns"].clip(lower=0)).reset_index())
 
 
 def collective_waits(collectives: pd.DataFrame) -> pd.DataFrame:

@@ -6,10 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
 import pandas as pd
 
-from profiler_kit.analyses.ranks.ranks import RANK_TOTALS
+from profiler_kit.analyses.ranks.ranks import RANK_TOTALS, STEP_TIMES
 from profiler_kit.analyses.ranks.verdict import Verdict
 from profiler_kit.schema import Column, Schema
 
@@ -24,8 +23,10 @@ TREND: Final = Schema(
         "missing": Column(
             "int64", "Ranks without a trace, as far as the traces say how many there are.", show="varied"
         ),
-        "steps": Column("int64", "Steps that were recorded on the rank with most."),
-        "step_ns": Column("Int64", "Median of its steps, over all ranks; missing without steps.", "step"),
+        "steps": Column("int64", "Steps that any rank recorded."),
+        "step_ns": Column(
+            "Int64", "Median of its steps, each of which takes as long as on its slowest rank; missing without.", "step"
+        ),
         "step_p95_ns": Column("Int64", "Of a hundred steps five take longer.", "95 %"),
         "step_p99_ns": Column("Int64", "Of a hundred steps one takes longer.", "99 %"),
         "step_change": Column("Float64", "Against the run before.", "change"),
@@ -46,7 +47,7 @@ TREND: Final = Schema(
 
 @dataclass(frozen=True)
 class OneRun:
-    """What is compared of a run: RANK_STEPS and RANK_TOTALS of its ranks, and who holds it up."""
+    """What is compared of a run: STEP_TIMES, RANK_TOTALS of its ranks, and who holds it up."""
 
     name: str
     recording: int
@@ -65,7 +66,7 @@ def trend(runs: Iterable[OneRun]) -> pd.DataFrame:
 
 
 def _row(one: OneRun) -> dict[str, int | float | str | None]:
-    steps = (one.steps["end_ns"] - one.steps["start_ns"]).to_numpy()
+    steps = STEP_TIMES.check(one.steps)["wall_ns"]
     totals = RANK_TOTALS.check(one.totals)
     held = totals["held_ns"]
     last = int(held.argmax()) if len(held) and held.max() > 0 else None
@@ -75,10 +76,10 @@ def _row(one: OneRun) -> dict[str, int | float | str | None]:
         "time_us": one.first_ns // 1000,
         "ranks": len(totals),
         "missing": one.missing,
-        "steps": int(one.steps.groupby("rank", observed=True).size().max()) if len(steps) else 0,
-        "step_ns": int(np.median(steps)) if len(steps) else None,
-        "step_p95_ns": int(np.percentile(steps, 95)) if len(steps) else None,
-        "step_p99_ns": int(np.percentile(steps, 99)) if len(steps) else None,
+        "steps": len(steps),
+        "step_ns": int(steps.median()) if len(steps) else None,
+        "step_p95_ns": int(steps.quantile(0.95)) if len(steps) else None,
+        "step_p99_ns": int(steps.quantile(0.99)) if len(steps) else None,
         "step_change": None,
         **{name: round(totals[name].mean()) for name in ("total_ns", "communication_ns", "exposed_communication_ns")},
         "verdict": one.verdict.state,

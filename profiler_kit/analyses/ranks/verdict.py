@@ -65,6 +65,7 @@ class Verdict:
     node: str | None = None
     cause: str | None = None
     since_step: int | None = None
+    slow_steps: int | None = None  # how many are slow, of which since_step is the slowest; None: all since then
     gain_share: float | None = None
     gain_low: float | None = None
     gain_high: float | None = None
@@ -152,7 +153,8 @@ def judge(job: Job, scores: pd.DataFrame, links: pd.DataFrame) -> tuple[Verdict,
     if more["compute"] >= CAUSE_FROM * whole and grown["compute"] >= 0.5 * grown[cause]:
         cause = "compute"
     told = more[cause] >= CAUSE_FROM * whole
-    return replace(best, cause=cause if told else None, since_step=_since(job, places)), rows, places
+    since, count = _since(job, places)
+    return replace(best, cause=cause if told else None, since_step=since, slow_steps=count), rows, places
 
 
 def _gain(job: Job, own: F64, transfer: F64, places: Sequence[int] = ()) -> _Gain:
@@ -199,15 +201,15 @@ def _nobody(job: Job) -> State:
     return "cannot tell" if _gain(job, program.own, usual).share >= NAMED_FROM else "nobody"
 
 
-def _since(job: Job, places: list[int]) -> int | None:
-    """The first step of the slow ones; of a few scattered ones the slowest."""
+def _since(job: Job, places: list[int]) -> tuple[int | None, int | None]:
+    """The first step of the slow ones; of a few scattered ones the slowest, and how many they are."""
     slow = np.flatnonzero(job.slow_blocks(places))
     if not len(slow) or job.block_names[0] is None:
         steps = job.step[np.isin(job.rank, places) & (job.step != NONE) & (job.more > 0)]
-        return int(steps.min()) if len(steps) else None
+        return (int(steps.min()) if len(steps) else None), None
     lasting = len(slow) >= 0.7 * (len(job.block_names) - slow[0])
     worst = int(job.by_block(job.more)[places].mean(axis=0).argmax())
-    return job.block_names[int(slow[0]) if lasting else worst]
+    return (job.block_names[slow[0]], None) if lasting else (job.block_names[worst], len(slow))
 
 
 def slow_parts(job: Job, places: list[int], rows: Mask) -> pd.DataFrame:
