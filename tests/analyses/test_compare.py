@@ -294,3 +294,13 @@ def test_operators_are_of_the_round_of_their_own_thread(tmp_path: Path) -> None:
     found = load_trace(trace.write(tmp_path / "t.json")).side().operator_time()["aten::mm",]
     assert sorted(found.samples.tolist()) == [50_000, 51_000, 60_000, 61_000]
     assert (found.value_ns, found.count) == (55_500, 1)
+
+
+def test_without_rounds_the_sum_of_the_calls_is_compared(tmp_path: Path) -> None:
+    """Most calls of a kernel take no time on a coarse clock; three of 1, 3 and 9 us have no median that divides 13."""
+    trace = TraceBuilder()
+    for name, lengths in (("coarse", (0, 0, 100)), ("odd", (1, 3, 9))):
+        for number, length in enumerate(lengths):
+            trace.kernel(None, 1000.0 * number + 500 * (name == "odd"), length, name=name)
+    kernels = load_trace(trace.write(tmp_path / "t.json")).side().events_by(kernel_key)
+    assert {path: one.value_ns for path, one in kernels.items()} == {("coarse",): 100_000, ("odd",): 13_000}

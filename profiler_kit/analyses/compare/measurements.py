@@ -35,6 +35,7 @@ class Measured:
 
     samples: ns in each round where it ran, of each instance, or of each call. scale: what multiplies their median to
     what is compared. count: how often it ran, per round where samples are. sum_ns: over the whole trace (its rounds).
+    added: whether that is what is compared, in place of the median.
     """
 
     samples: npt.NDArray[np.float64]
@@ -42,11 +43,12 @@ class Measured:
     count: float
     sum_ns: int
     calls: int
+    added: bool = False
 
     @cached_property
     def value_ns(self) -> float:
         """What is compared: per round, per instance, or the sum of all calls."""
-        return float(np.median(self.samples)) * self.scale
+        return float(self.sum_ns) if self.added else float(np.median(self.samples)) * self.scale
 
     @property
     def mean_ns(self) -> float:
@@ -296,4 +298,4 @@ def _calls(durations: I64) -> Measured:
     """Compared by the sum of the calls; its noise is that of one call, by chance of n."""
     total, median = int(durations.sum()), float(np.median(durations))
     scale = total / median if median else float(len(durations))
-    return Measured(durations.astype(np.float64), scale, float(len(durations)), total, len(durations))
+    return Measured(durations.astype(np.float64), scale, float(len(durations)), total, len(durations), added=True)
