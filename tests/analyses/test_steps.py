@@ -86,6 +86,7 @@ def test_steps_of_serving_are_compared_with_their_kind(tmp_path: Path) -> None:
         ("execute_64_context_0(sq0sk0sqsq0sqsk0)_generation_64(sq64sk131072sqsq64sqsk131072)", "decode", 64, 64,
          (Lengths(), Lengths(64, 131072, 64, 131072))),
         ("execute_context_0(0)_generation_64(64)", "decode", 64, 64, (Lengths(), None)),
+        ("context_2(6144)_generation_3(3)", "mixed", 6147, 5, (None, None)),
         ("step[EXTEND bs=2 toks=14721]", "prefill", 14721, 2, (None, Lengths())),
         ("step[DECODE bs=64]", "decode", 64, 64, (Lengths(), None)),
         ("step[MIXED bs=2]", "mixed", None, 2, (None, Lengths())),

@@ -1,6 +1,7 @@
 """What the region around a step of LLM serving says of its requests: vLLM, SGLang and ATOM put it into the name.
 
-    execute_context_1(512)_generation_3(3)                                     vLLM: requests (tokens)
+    execute_context_1(512)_generation_3(3)                                     vLLM: requests (tokens); newer ones
+                                                                               without execute_
     execute_515_context_1(sq512sk700sqsq..sqsk..)_generation_3(sq3sk90..)      the same with lengths
     step[DECODE bs=3], step[EXTEND bs=1 toks=512 c_sq=512 c_sk=700 ..]         SGLang
     decode[bs=3/4 tok=3 d=3], prefill[bs=1 tok=512 sqsq=.. sqsk=.. sk=700]     ATOM; bs=3/4: padded to 4
@@ -18,9 +19,9 @@ from typing import Final
 
 PREFILL, DECODE, MIXED = "prefill", "decode", "mixed"
 _N: Final = r"(\d{1,18})"
-_VLLM: Final = re.compile(rf"execute_context_{_N}\({_N}\)_generation_{_N}\({_N}\)")
+_VLLM: Final = re.compile(rf"(?<![a-zA-Z])context_{_N}\({_N}\)_generation_{_N}\({_N}\)")
 _SUMS: Final = rf"\(sq{_N}sk{_N}sqsq{_N}sqsk{_N}\)"
-_VLLM_LENGTHS: Final = re.compile(rf"execute_\d+_context_{_N}{_SUMS}_generation_{_N}{_SUMS}")
+_VLLM_LENGTHS: Final = re.compile(rf"(?<![a-zA-Z])context_{_N}{_SUMS}_generation_{_N}{_SUMS}")
 _SGLANG: Final = re.compile(r"step\[(EXTEND|DECODE|MIXED)\b([^\]]*)\]")
 _ATOM: Final = re.compile(r"^(prefill|decode)\[(bs=.*)\]")
 _VALUE: Final = re.compile(rf"\b(\w+)={_N}")
