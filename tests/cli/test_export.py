@@ -90,10 +90,8 @@ def test_a_run_folder_brings_its_memory(tmp_path: Path) -> None:
     done = profiler_kit("export", tmp_path, "-o", out, "--with-counters")
     assert (done.code, done.err) == (0, "")
     events = json.loads(gzip.decompress(out.read_bytes()))["traceEvents"]
-    assert [e["args"] for e in events if e["name"] == "memory"][:2] == [
-        {"allocated (bytes)": 0},
-        {"allocated (bytes)": 1024},
-    ]
+    memory = [e["args"] for e in events if e["name"] == "memory"]
+    assert memory == [{"allocated (bytes)": 1024}, {"reserved (bytes)": 0}]  # what was held before is not known
     write_snapshot(tmp_path / "memory.pickle", snapshot([alloc(9_000_000, 0x2000, 1024)]))
     done = profiler_kit("export", tmp_path, "-o", out, "--with-counters")
     assert (done.code, done.err) == (
