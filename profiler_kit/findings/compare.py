@@ -36,9 +36,9 @@ def ratio(change: float | None) -> str:
         return MISSING
     factor = 1 + change
     if factor >= AS_FACTOR:
-        return f"{factor:.2f} × slower"
+        return f"{factor:,.2f} × slower"
     if 0 < factor <= 1 / AS_FACTOR:
-        return f"{1 / factor:.2f} × faster"
+        return f"{1 / factor:,.2f} × faster"
     return f"{change * 100:+.1f} %"
 
 
@@ -120,15 +120,22 @@ def _headline(found: Comparison, records: Records, b: str) -> Finding | None:
     what = {
         LATENCY: f"{batch}, without the profiler",
         "round": "a step" if found.round == STEP else f"a {found.round}",
-        "GPU busy": "of GPU work in all",
+        "GPU busy": "in all",
         "trace": "from first to last event",
     }[row.path[0]]
+    # of traces that repeat nothing together it is not known that they did the same: neither is said to be faster
+    takes, much, more, less = {
+        "GPU busy": ("holds", "as much GPU work as", "more GPU work", "less GPU work"),
+        "trace": ("is", "as long as", "longer", "shorter"),
+    }.get(row.path[0], ("takes", "as long as", "longer", "less time"))
     if row.status == "same":
-        said = f"{b} takes as long as A"
+        said = f"{b} {takes} {much} A"
     elif row.change is not None and 1 / AS_FACTOR < 1 + row.change < AS_FACTOR:
-        said = f"{b} takes {abs(row.change) * 100:.1f} % {'longer' if row.change > 0 else 'less time'} than A"
-    else:
+        said = f"{b} {takes} {abs(row.change) * 100:.1f} % {more if row.change > 0 else less} than A"
+    elif takes == "takes":
         said = f"{b} is {ratio(row.change)} than A"
+    else:
+        said = f"{b} {takes} {ratio(row.change).replace('slower', more).replace('faster', less)} than A"
     evidence = Evidence("diff_totals", {"path": (row.path,)})
     return _finding("change", f"{said}: {from_to(row)} {what} (noise {noise(row)}).", evidence=evidence)
 

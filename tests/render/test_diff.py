@@ -44,6 +44,29 @@ def test_both_values_are_in_one_unit() -> None:
     assert noise(change([1000, 2000], [1000, 2000])) == "± 2.22 µs"
 
 
+@pytest.mark.parametrize(
+    ("metric", "path", "b", "said"),
+    [
+        ("gpu", "GPU busy", [2], "B holds 4,000.00 × less GPU work than A: 8.00 → 0.00 µs in all (noise unknown)."),
+        ("gpu", "GPU busy", [8800], "B holds 10.0 % more GPU work than A: 8.00 → 8.80 µs in all (noise unknown)."),
+        ("gpu", "GPU busy", [8000], "B holds as much GPU work as A: 8.00 → 8.00 µs in all (noise unknown)."),
+        (
+            "wall",
+            "trace",
+            [16000],
+            "B is 2.00 × longer than A: 8.00 → 16.00 µs from first to last event (noise unknown).",
+        ),
+        ("wall", "round", [4000], "B is 2.00 × faster than A: 8.00 → 4.00 µs a step (noise unknown)."),
+    ],
+)
+def test_of_traces_that_repeat_nothing_together_neither_is_said_to_be_faster(
+    metric: str, path: str, b: list[int], said: str
+) -> None:
+    rounds = ("ProfilerStep", (1, 1)) if path == "round" else (None, (0, 0))
+    found = Comparison(*rounds, "gpu", (change([8000], b, "total", path, metric=metric),))
+    assert of_comparison(found)[0].sentence == said
+
+
 def hostile() -> Comparison:
     rows = (
         change([100, 100], [200, 201], "total", "round", metric="wall"),
