@@ -24,7 +24,7 @@ DROP_MB = 256  # the browser's copy is held in memory until it is written
 MOST_BYTES = 1 << 30  # of all dropped files together: the oldest ones go
 MOST = 50  # that are listed
 _opened: dict[str, Path] = {}
-_dropped: list[Path] = []
+_dropped: list[tuple[Path, int]] = []  # and their sizes
 _numbers = itertools.count(1)
 _home: list[Path] = []  # the folder of dropped files, made for the first one
 _kept = contextlib.ExitStack()
@@ -59,12 +59,18 @@ def drop(name: str, data: bytes | memoryview) -> str:
         if not _home:
             _home.append(_kept.enter_context(temporary_folder()))
         path = _home[0] / str(next(_numbers)) / (plain[-100:] or "file")
-        path.parent.mkdir()
-        path.write_bytes(data)
-        _dropped.append(path)
-        while sum(one.stat().st_size for one in _dropped) > MOST_BYTES:
-            gone = _dropped.pop(0)
-            gone.unlink()
+        try:
+            path.parent.mkdir(parents=True)  # the system may have emptied its folder for such files
+            path.write_bytes(data)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise InputError(
+                f"{name}: not kept ({error.strerror}), expected room for it. Open it by its path."
+            ) from error
+        _dropped.append((path, size))
+        while sum(of for _, of in _dropped) > MOST_BYTES:
+            gone, _ = _dropped.pop(0)
+            gone.unlink(missing_ok=True)
     return _open(path, "/".join(path.parts[-2:]))
 
 

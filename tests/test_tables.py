@@ -20,6 +20,7 @@ from markupsafe import escape
 
 from app.parts.tables import _FIT_PX as FIT_PX
 from app.parts.tables import _frame as dashboard_frame
+from app.parts.tables import _heading_px as heading_px
 from docs.generate import tables as reference_tables
 from profiler_kit import tables
 from profiler_kit.analyses.compare.snapshots import compare_snapshots
@@ -259,6 +260,7 @@ def test_the_dashboard_shows_the_same_columns(table: Table) -> None:
         assert (
             sum(columns[name]["width"] for name in first) <= FIT_PX
         )  # none is cut off in a window of 1280: others are in a menu
+        assert all(columns[name]["width"] >= heading_px(columns[name]["label"]) for name in first)
 
 
 def test_the_reference_explains_every_column() -> None:

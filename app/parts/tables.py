@@ -23,8 +23,9 @@ from profiler_kit.timeline.palette import region_colours
 
 INDENT: Final = "\u2003"
 _ROW_PX, _LETTER_PX, _NUMBER_PX, _WIDE_PX, _WIDEST_PX = 35, 7, 62, 240, 440
-_FIT_PX: Final = 875  # what a window of 1280 has for a table beside the sidebar, less the boxes to tick
-_NAMES_PX: Final = 320
+_HEADING_PX: Final = 6.3  # of a letter: headings are words, of letters that are narrower than digits
+_FIT_PX, _BOXES_PX = 950, 32  # what a window of 1280 has for a table beside the sidebar, of which boxes to tick take
+_NAMES_PX: Final = 365
 _LEAST_PX, _LEAST_FIRST_PX, _LEAST_SHARE_PX = 110, 180, 84  # to which texts and shares give way
 _FORMATS: Final[Mapping[str, str]] = {
     "s": "%,.3f", "ms": "%,.3f", "µs": "%,.2f", "ns": "%,d", "GiB": "%,.3f", "MiB": "%,.2f", "%": "%+.1f"
@@ -47,7 +48,7 @@ def pick_row(filled: Filled, key: str, *, names: Sequence[str], param: str, rows
     selected.
     """
     default = query_params.row_asked(param, list(names)) if param else None
-    frame, look = _frame(filled, rows)
+    frame, look = _frame(filled, rows, _FIT_PX - _BOXES_PX)
     event = st.dataframe(
         frame,
         key=key,
@@ -58,10 +59,20 @@ def pick_row(filled: Filled, key: str, *, names: Sequence[str], param: str, rows
     )
     widgets.csv(filled, key)
     row = _last_picked(key, event["selection"]["rows"], [row for row, _ in event["selection"]["cells"]])
-    row = row if row is not None and row < len(frame) else None
+    row = row_now(row, st.session_state.get(f"names-{key}", names), names)
+    st.session_state[f"names-{key}"] = list(names)
     if param:
         query_params.keep(param, "" if row is None else names[row])
     return row
+
+
+def row_now(row: int | None, seen: Sequence[str], names: Sequence[str]) -> int | None:
+    """Where what was in that row of the table that the reader saw is in the one of now; None when it is gone."""
+    if row is None or row >= len(seen):
+        return None
+    if list(seen) == list(names):
+        return row
+    return list(names).index(seen[row]) if seen[row] in names else None
 
 
 def _last_picked(key: str, ticked: Sequence[int], clicked: Sequence[int]) -> int | None:
@@ -125,7 +136,7 @@ def _widget(table: Table, option: Option) -> Value:
     return cast("Value", value)
 
 
-def _frame(filled: Filled, rows: int) -> tuple[pd.DataFrame, dict[str, Any]]:
+def _frame(filled: Filled, rows: int, room_px: int = _FIT_PX) -> tuple[pd.DataFrame, dict[str, Any]]:
     """What is shown of a table, and how: numbers in the unit of their column, names indented behind their colour.
 
     What need not be there is on the right, full names last; of those only what a window of 1280 has room for is there
@@ -137,8 +148,15 @@ def _frame(filled: Filled, rows: int) -> tuple[pd.DataFrame, dict[str, Any]]:
     shown = sorted(layout(filled), key=lambda one: one.optional)
     for one in shown:
         if one.depth and filled.table.tree:
-            colours = region_colours(name for path in filled.frame["path"] for name in path)
-            data["colour"] = [_swatch(colours[path[-1]]) if path else "" for path in filled.frame["path"]]
+            paths = list(filled.frame["path"])
+            kinds = filled.frame["kind"] if "kind" in filled.frame else ["region"] * len(paths)
+            is_region = [bool(path) and kind == "region" for path, kind in zip(paths, kinds, strict=True)]
+            colours = region_colours(
+                name for path, region in zip(paths, is_region, strict=True) if region for name in path
+            )
+            data["colour"] = [
+                _swatch(colours[path[-1]]) if region else "" for path, region in zip(paths, is_region, strict=True)
+            ]
             columns["colour"] = st.column_config.ImageColumn(
                 "", width=36, help="The colour of this region on every page."
             )
@@ -146,7 +164,7 @@ def _frame(filled: Filled, rows: int) -> tuple[pd.DataFrame, dict[str, Any]]:
         if one.full and list(one.full) != list(one.cells) and not one.depth:
             full[f"{one.name}, full"] = one.full
             columns[f"{one.name}, full"] = st.column_config.TextColumn("Full name", help=one.meaning, width=_WIDEST_PX)
-    order = _fit(columns, shown, ["colour"] if "colour" in data else [])
+    order = _fit(columns, shown, ["colour"] if "colour" in data else [], room_px)
     frame = pd.DataFrame({**data, **full})
     height = _ROW_PX * (min(max(len(frame), 1), rows) + 1) + 3
     return frame, {
@@ -154,16 +172,23 @@ def _frame(filled: Filled, rows: int) -> tuple[pd.DataFrame, dict[str, Any]]:
     }  # fmt: skip
 
 
-def _fit(columns: dict[str, Any], shown: Sequence[Shown], before: Sequence[str]) -> list[str]:
-    """The columns that have room, made narrower for it: texts first, the widest of them, then shares and headings.
+def _fit(columns: dict[str, Any], shown: Sequence[Shown], before: Sequence[str], room_px: int) -> list[str]:
+    """The columns that have room, made narrower for it: texts first, the widest of them, then shares.
 
-    Of those that need not be there each that has room, of the others as many from the left as have.
+    A heading is never cut off. Of the columns that need not be there each that has room, of the others as many from the
+    left as have.
     """
     texts = [one.name for one in shown if one.kind == "text"]
+    shares = [one.name for one in shown if one.kind == "share"]
     least = {name: _LEAST_PX if number else _LEAST_FIRST_PX for number, name in enumerate(texts)}
-    heads = {one.name: max(_NUMBER_PX, _LETTER_PX * _longest(one) + 18) for one in shown if one.kind == "number"}
-    needs = {one.name: min(columns[one.name]["width"], (least | heads).get(one.name, _LEAST_SHARE_PX)) for one in shown}
-    left = _FIT_PX - sum(columns[name]["width"] for name in before)
+    least |= dict.fromkeys(shares, _LEAST_SHARE_PX)
+    needs = {
+        one.name: min(columns[one.name]["width"], max(least[one.name], _heading_px(columns[one.name]["label"])))
+        if one.name in least
+        else columns[one.name]["width"]
+        for one in shown
+    }
+    left = room_px - sum(columns[name]["width"] for name in before)
     order = [*before]
     for one in shown:
         if one.optional and texts and one is next(other for other in shown if other.optional):
@@ -174,14 +199,18 @@ def _fit(columns: dict[str, Any], shown: Sequence[Shown], before: Sequence[str])
             left -= needs[one.name]
         elif not one.optional:
             break
-    for narrower in (texts, [name for name in needs if name not in texts]):
+    texts = [name for name in texts if name in order]
+    for narrower in (texts[1:-1], texts, shares):  # of texts those in the middle first
         mine = [name for name in order if name in narrower]
-        while mine and sum(columns[name]["width"] for name in order) > _FIT_PX:
-            widest = max(mine, key=lambda name: columns[name]["width"] - needs[name])
-            if columns[widest]["width"] <= needs[widest]:
-                break
-            columns[widest]["width"] -= 1
+        while mine and sum(columns[name]["width"] for name in order) > room_px:
+            mine = [name for name in mine if columns[name]["width"] > needs[name]]
+            if mine:
+                columns[max(mine, key=lambda name: columns[name]["width"])]["width"] -= 1
     return order
+
+
+def _heading_px(title: str) -> int:
+    return round(_HEADING_PX * len(title)) + 18
 
 
 def _longest(one: Shown) -> int:
@@ -197,27 +226,36 @@ def _column(one: Shown, *, at_an_end: bool) -> tuple[Sequence[Any], Any]:
     longest = max((len(cell) + 2 * deep for cell, deep in zip(one.cells, one.deep, strict=True)), default=0)
     if one.kind == "share":
         percent = [None if value is None else 100 * value for value in one.values]
+        title = _title(one.label)
         return percent, st.column_config.ProgressColumn(
-            _title(one.label), format="%.1f %%", min_value=0.0, max_value=100.0, help=one.meaning, width=100
+            title,
+            format="%.1f %%",
+            min_value=0.0,
+            max_value=100.0,
+            help=one.meaning,
+            width=max(100, _heading_px(title)),
         )
     if one.kind == "number":
         values, unit, shape = _in_unit(one)
         title = _title(f"{one.label} {unit}")
-        width = max(_NUMBER_PX, _LETTER_PX * len(title) + 18, min(_WIDE_PX, _LETTER_PX * _longest(one) + 18))
+        width = max(_NUMBER_PX, _heading_px(title), min(_WIDE_PX, _LETTER_PX * _longest(one) + 18))
         return values, st.column_config.NumberColumn(title, format=shape, help=one.meaning, width=width)
     title = _title(one.label)
     widest = _WIDEST_PX if at_an_end else _WIDE_PX
-    width = min(widest, max(_NUMBER_PX, _LETTER_PX * len(title) + 18, _LETTER_PX * longest + 18))
+    width = min(widest, max(_NUMBER_PX, _heading_px(title), _LETTER_PX * longest + 18))
     return one.indented(INDENT), st.column_config.TextColumn(title, help=one.meaning, width=width)
 
 
 def _in_unit(one: Shown) -> tuple[Sequence[Any], str, str]:
-    """Numbers in one unit and the printf format for it; a smaller one than the largest has where that suits most."""
+    """Numbers in one unit and the printf format for it; a smaller one than the largest has where that suits most.
+
+    Seconds only where none is too short for them: of a run on a CPU beside those on a GPU both have their digits in ms.
+    """
     unit = one.unit.removesuffix("/s")
     told = [(cell, value) for cell, value in zip(one.cells, one.values, strict=True) if value is not None]
-    least = _LEAST_S if unit == "s" else 0
-    suits = sum(cell.endswith(f" {one.unit}") and abs(value) >= least for cell, value in told)
-    if unit in _SMALLER and 2 * suits < len(told):
+    suits = sum(cell.endswith(f" {one.unit}") for cell, _ in told)
+    too_short = unit == "s" and any(0 < abs(value) < _LEAST_S for _, value in told)
+    if unit in _SMALLER and (2 * suits < len(told) or too_short):
         smaller, size = _SMALLER[unit]
         values = [None if value is None else size * value for value in one.values]
         return values, one.unit.replace(unit, smaller), _FORMATS.get(smaller, "%,.2f")

@@ -65,7 +65,7 @@ def note(one: Finding) -> None:
 
 def numbers(shown: Sequence[Number]) -> None:
     """The handful of numbers that sum something up, side by side where there is room."""
-    with st.container(horizontal=True, gap="large"):
+    with st.container(key="numbers", horizontal=True, gap="large"):
         for one in shown:
             st.metric(one.name, one.value, help=one.meaning, width="content")
 

@@ -14,6 +14,7 @@ TABLES: Final = (
         "the runs of a folder",
         RUN_LIST,
         run_list,
+        texts=lambda _, frame: {"device": [name.removeprefix("NVIDIA ") for name in frame["device"]]},
         order=("run", "health", "recorded", "model", "device", "latency_ns", "rate", "peak_bytes", "holds"),
     ),
 )

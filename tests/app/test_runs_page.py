@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import gc
 import os
 import shutil
@@ -17,6 +18,7 @@ from streamlit.testing.v1 import AppTest
 
 from app import cache, outside
 from app.parts import run_parts, widgets
+from app.parts.tables import row_now
 from profiler_kit.analyses.compare.partner import best_partner
 from profiler_kit.errors import InputError, OptionError, RunFormatError
 from profiler_kit.formats.layer_file import write_layers
@@ -193,6 +195,24 @@ def test_dropped_files_are_kept_up_to_a_size_and_told_by_what_they_hold(
     assert [run.key for run in outside.every()] == [newest]  # the others are gone
     with pytest.raises(InputError, match="at most"):
         outside.drop("v.json.gz", trace + b" ")
+    shutil.rmtree(outside._home[0])  # as systems do with files for some days
+    assert outside.find(outside.drop("w.json.gz", trace)) is not None
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(InputError) as caught:
+        outside.drop("x.json.gz", trace)
+    said = "x.json.gz: not kept (No space left on device), expected room for it. Open it by its path."
+    assert str(caught.value) == said
+
+
+def full(path: Path, data: bytes) -> int:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_click_is_on_the_row_that_was_seen_also_when_another_run_has_come_meanwhile() -> None:
+    seen, now = ["b", "a"], ["c", "b", "a"]
+    assert [row_now(row, seen, now) for row in (0, 1, 2, None)] == [1, 2, None, None]
+    assert row_now(1, seen, ["c", "b"]) is None  # it is gone
+    assert row_now(1, ["same", "same"], ["same", "same"]) == 1
 
 
 def folder(tmp_path: Path, name: str, day: int, *parts: str, device: str = "cuda", **changed: object) -> RunFolder:
