@@ -88,7 +88,7 @@ def duration_histogram(gpu_events: pd.DataFrame) -> go.Figure:
         figure.add_vline(
             x=ns_in(value, unit),
             line={"color": MARK, "width": 1.5, "dash": dash},
-            annotation={"text": f"{name} {fmt_ns(value)}", "font": {"size": 11}},
+            annotation={"text": f"{name} {fmt_ns(value)}", "font": {"size": 11}, "yanchor": "bottom"},
             annotation_position=position,
         )
     figure.update_layout(

@@ -22,7 +22,7 @@ _ROW_PX: Final = 34
 _PLOT_PX: Final = (350.0, 240.0)
 _TICKS: Final = [digit * 10.0**power for power in range(-4, 7) for digit in (1, 2, 5)]
 _LETTERS: Final = 28
-_ROOM: Final = 1.38  # of the longest bar, so that the figures beside it have room
+_ROOM: Final = 1.7  # of the longest bar, so that the figures beside it have room
 
 
 def waterfall(rows: pd.DataFrame) -> go.Figure:
@@ -34,7 +34,7 @@ def waterfall(rows: pd.DataFrame) -> go.Figure:
     LADDER_ROWS.check(rows)
     names = [escape(name, _LETTERS) for name in rows["technique"]]
     figure = make_subplots(
-        rows=1, cols=3, shared_yaxes=True, column_widths=[0.54, 0.24, 0.22], horizontal_spacing=0.02,
+        rows=1, cols=3, shared_yaxes=True, column_widths=[0.54, 0.25, 0.21], horizontal_spacing=0.02,
         subplot_titles=titles(rows),
     )  # fmt: skip
     _add_speed(figure, rows, names)
@@ -45,8 +45,8 @@ def waterfall(rows: pd.DataFrame) -> go.Figure:
         type="category", categoryorder="array", categoryarray=names[::-1], fixedrange=True, showgrid=False,
         tickfont={"size": 13},
     )  # fmt: skip
-    figure.update_xaxes(fixedrange=True, showgrid=True, gridcolor=GRID, zeroline=False, nticks=6)
-    figure.update_annotations(font={"size": 13}, selector={"showarrow": False, "yref": "paper"})
+    figure.update_xaxes(fixedrange=True, showgrid=True, gridcolor=GRID, zeroline=False, nticks=4, tickangle=0)
+    figure.update_annotations(font={"size": 12}, selector={"showarrow": False, "yref": "paper"})
     figure.update_layout(
         height=110 + _ROW_PX * max(2, len(rows)),
         margin={
@@ -219,7 +219,7 @@ def _add_agreement(figure: go.Figure, rows: pd.DataFrame, names: list[str]) -> N
         marker={"size": 10, "color": [BELOW if bad else STEP for bad in rows["below_min_miou"]]},
         cliponaxis=False, hovertemplate="<b>%{y}</b><br>agreement %{x:.4f}<extra></extra>", row=1, col=3,
     )  # fmt: skip
-    ticks = [low, (low + 1) / 2, 1.0]
+    ticks = [low, 1.0]
     figure.update_xaxes(
         range=[low - 0.15 * (1 - low), 1 + 0.75 * (1 - low)], tickvals=ticks, tickformat=".3~f", row=1, col=3
     )

@@ -110,7 +110,7 @@ def layer_lines(totals: pd.DataFrame, layers: Sequence[str]) -> go.Figure:
     LAYER_TOTALS.check(totals)
     rows = totals[totals["layer"].isin(list(layers))]
     unit = time_unit(rows["per_image_ns"])
-    figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.09)
+    figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.14)
     labels = []
     for number, layer in enumerate(layers):
         mine = rows[rows["layer"] == layer].sort_values("batch_size")

@@ -100,8 +100,9 @@ def request_waterfall(served: Served, *, most: int = 30) -> go.Figure:
     names = list(dict.fromkeys([*parts.loc[parts["id"] == ids[0], "part"], *parts["part"]]))
     # what the server does in greys, the queue apart; hues for the parts of the batch, as on the timeline
     greys = ("#C4C8CE", "#9AA1AB", "#6F7782", "#565D67")
-    server = list(dict.fromkeys(parts.loc[parts["place"] == "server", "part"]))
-    plain = {**dict(zip(server, itertools.cycle(greys))), "queue": MARK, GPU_IDLE: IDLE}
+    apart = {"queue": MARK, GPU_IDLE: IDLE}
+    server = [part for part in dict.fromkeys(parts.loc[parts["place"] == "server", "part"]) if part not in apart]
+    plain = {**dict(zip(server, itertools.cycle(greys))), **apart}
     colours = {**region_colours([name for name in names if name not in plain]), **plain}
     figure = go.Figure()
     for name in names:

@@ -19,13 +19,18 @@ NAMES: Final = {"type": "category", "autorange": "reversed", "fixedrange": True}
 Figure = go.Figure
 
 
-def legend_px(names: Sequence[str], page_px: int = 900) -> int:
-    """The height of a horizontal legend on a page that wide: of the narrowest that is drawn, on a screen of 1280.
+def legend_px(names: Sequence[str], page_px: int = 540) -> int:
+    """The height of a horizontal legend on a page that wide: of the narrowest that is drawn, in a window of 800.
 
     For figures whose margins do not expand by themselves: Plotly draws those twice to find out.
     """
     key_px, line_px = 50, 20
-    return line_px * -(-sum(key_px + LETTER_PX * len(name) for name in names) // page_px)
+    lines, left = 0, 0
+    for name in names:
+        left -= key_px + LETTER_PX * len(name)
+        if left < 0:
+            lines, left = lines + 1, page_px - key_px - LETTER_PX * len(name)
+    return line_px * lines
 
 
 def time_axis(unit: TimeUnit, **more: object) -> dict[str, object]:
