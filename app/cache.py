@@ -350,7 +350,8 @@ def timeline(folder: RunFolder, by: By = "stream") -> tuple[Timeline, bytes]:
     else:
         loaded = trace(folder)
         operators = loaded.kernel_details()["outer_operator"] if by == "operator" else None
-        built = group_gpu_work(timeline(folder)[0], loaded.gpu_events(), by, loaded.threads, operators)
+        work = loaded.event_categories()
+        built = group_gpu_work(timeline(folder)[0], loaded.gpu_events(), by, loaded.threads, operators, work)
     return built, _packed(built)
 
 

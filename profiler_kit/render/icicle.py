@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
+from profiler_kit.kernel_name import short_kernel
 from profiler_kit.names import fit_names
 from profiler_kit.render.svg import draw, joined, percent
 from profiler_kit.table import Filled
@@ -36,18 +37,14 @@ _CHANGE: Final = (HUES[0], IDLE, HUES[6])  # shorter, as long, longer
 
 @dataclass(frozen=True)
 class Box:
-    """One name. left, width: shares of the whole. said: its kind and its time."""
+    """One name, as it is written in it. left, width: shares of the whole. said: its kind and its time."""
 
     path: Path
     left: float
     width: float
     colour: str
     said: str
-
-    @property
-    def name(self) -> str:
-        """What is written in it."""
-        return self.path[-1]
+    name: str
 
 
 def boxes(filled: Filled) -> list[Box]:
@@ -68,7 +65,8 @@ def boxes(filled: Filled) -> list[Box]:
         left[path[:-1]] = at + width
         left[path] = at
         if width >= LEAST:
-            found.append(Box(path, at, width, _colour(row, values), _said(row, values, width)))
+            name = short_kernel(path[-1]) if row.get("kind") == "kernel" else path[-1]
+            found.append(Box(path, at, width, _colour(row, values), _said(row, values, width), name))
     return sorted(found, key=lambda box: -box.width)[:MOST]
 
 

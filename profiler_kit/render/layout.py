@@ -102,7 +102,8 @@ def layout(filled: Filled, rows: slice = slice(None)) -> list[Shown]:
         if name in texts:
             found = _worded(table.schema, name, list(texts[name]), list(part[name]))
         elif is_tree:
-            found = _tree(table.schema, name, list(part[name]))
+            is_kernel = part["kind"] == "kernel" if "kind" in part else pd.Series(False, part.index)
+            found = _tree(table.schema, name, list(part[name]), is_kernel.tolist())
         else:
             unit = "share" if column.of else table.schema.unit(name)
             values, every = _values(part, name, column), frame[name]
@@ -273,14 +274,18 @@ def _paths(schema: Schema, name: str, values: Sequence[Any], largest: float = 0)
     return _text(schema, name, [fmt_path(value) if value is not None else None for value in values])
 
 
-def _tree(schema: Schema, name: str, paths: Sequence[tuple[str, ...]]) -> Shown:
+def _tree(schema: Schema, name: str, paths: Sequence[tuple[str, ...]], is_kernel: Sequence[bool]) -> Shown:
     """Each path below the last row above it that contains it, named by what it adds to that one."""
     depth, names, around = [], [], list[tuple[str, ...]]()
-    for path in paths:
+    kernels = list(dict.fromkeys(path[-1] for path, kernel in zip(paths, is_kernel, strict=True) if kernel))
+    short = dict(zip(kernels, kernel_names(kernels), strict=True))
+    for path, kernel in zip(paths, is_kernel, strict=True):
         while (around and path[: len(around[-1])] != around[-1]) or path in around:
             around.pop()
         depth.append(len(around))
-        names.append(fmt_path(path[len(around[-1]) if around else 0 :]) or f"(no {schema.label(name)})")
+        added = path[len(around[-1]) if around else 0 :]
+        named = (*added[:-1], short[added[-1]]) if kernel else added
+        names.append(fmt_path(named) or f"(no {schema.label(name)})")
         around += [path] if path else []
     cells = [printable(one) for one in fit_names(names, [max(16, REGION_LETTERS - 2 * deep) for deep in depth])]
     return _made(schema, name, "text", "", cells, cells, full=[printable(fmt_path(p)) for p in paths], depth=depth)

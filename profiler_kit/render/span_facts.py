@@ -80,7 +80,7 @@ def span_facts(trace: Trace, timeline: Timeline, row: int, index: int, served: S
     if not (0 <= row < len(timeline.rows) and 0 <= index < len(timeline.rows[row])):
         raise OptionError(f"row {row}, span {index}: no such span in {trace.path}. Reload the page.")
     here = timeline.rows[row]
-    kind, name, path = timeline.labels[int(here.code[index])]
+    kind, name, path, _ = timeline.labels[int(here.code[index])]
     item = int(here.item[index])
     if kind == "request":
         assert served is not None

@@ -48,12 +48,14 @@ def build_timeline(
     threads: pd.DataFrame,
     python: pd.DataFrame | None = None,
     critical: pd.DataFrame | None = None,
+    work: pd.Categorical | None = None,
 ) -> Timeline:
     """Index a trace for drawing, its GPU work by stream.
 
     Takes GPU_EVENTS, REGION_INSTANCES, OPERATORS, LAUNCH_CALLS, Trace.threads (pid, tid, label) and, for lanes of their
-    own, PYTHON_CALLS and CRITICAL_PATH. Tracks: the critical path, regions as the GPU runs them, each stream, then for
-    each thread its regions, Python functions, operators and launches, busiest first.
+    own, PYTHON_CALLS and CRITICAL_PATH. work: the category of each GPU event. Tracks: the critical path, regions as the
+    GPU runs them, each stream, then for each thread its regions, Python functions, operators and launches, busiest
+    first.
 
     Raises SchemaError when a frame is not what it should be.
     """
@@ -64,7 +66,7 @@ def build_timeline(
     stack = PYTHON_CALLS.empty() if python is None else PYTHON_CALLS.check(python)
     codes = Codes()
     layout = Layout()
-    of_gpu = itertools.chain(_gpu_regions(regions, codes), _gpu_lanes(gpu_events, *_streams(gpu_events), codes))
+    of_gpu = itertools.chain(_gpu_regions(regions, codes), _gpu_lanes(gpu_events, *_streams(gpu_events), work, codes))
     path = () if critical is None else _critical(CRITICAL_PATH.check(critical), codes)
     for lane in itertools.chain(path, of_gpu, _host(regions, stack, operators, launches, threads, codes)):
         layout.add(lane)
@@ -72,12 +74,18 @@ def build_timeline(
 
 
 def group_gpu_work(
-    timeline: Timeline, gpu_events: pd.DataFrame, by: By, threads: pd.DataFrame, operators: pd.Series | None = None
+    timeline: Timeline,
+    gpu_events: pd.DataFrame,
+    by: By,
+    threads: pd.DataFrame,
+    operators: pd.Series | None = None,
+    work: pd.Categorical | None = None,
 ) -> Timeline:
     """The same timeline with its GPU work in other lanes: by stream, innermost region, launching thread or operator.
 
-    operators: for `by="operator"`, the name of each GPU event's outermost operator (KERNEL_DETAILS.outer_operator). The
-    busiest lanes come first; past MOST_LANES the rest share one. All other rows are shared with `timeline`.
+    operators: for `by="operator"`, the name of each GPU event's outermost operator (KERNEL_DETAILS.outer_operator).
+    work: the category of each GPU event. The busiest lanes come first; past MOST_LANES the rest share one. All other
+    rows are shared with `timeline`.
     """
     GPU_EVENTS.check(gpu_events)
     if by == "stream" or not len(gpu_events):
@@ -90,7 +98,7 @@ def group_gpu_work(
         if track.kind != "gpu":
             layout.keep(track, rows)
         elif not any(one.kind == "gpu" for one in layout.tracks):
-            for lane in _gpu_lanes(gpu_events, labels, group, codes):
+            for lane in _gpu_lanes(gpu_events, labels, group, work, codes):
                 layout.add(lane)
     return replace(timeline, tracks=tuple(layout.tracks), rows=tuple(layout.rows), labels=tuple(codes.labels))
 
@@ -178,22 +186,24 @@ def _by_start(start: Ints, dur: Ints) -> npt.NDArray[np.intp] | slice:
 
 
 class Codes:
-    """Numbers for (kind, name, path), so that a span carries one small integer."""
+    """Numbers for (kind, name, path, category of work), so that a span carries one small integer."""
 
     def __init__(self, known: tuple[Label, ...] = ()) -> None:
         self.labels: list[Label] = list(known)
         self._known = {label: code for code, label in enumerate(known)}
 
-    def of(self, kind: Kind, names: pd.Series, paths: pd.Series) -> Ints:
-        # number the distinct pairs of name and path: one integer for each pair, then one code for each distinct integer
+    def of(self, kind: Kind, names: pd.Series, paths: pd.Series, work: pd.Categorical | None = None) -> Ints:
+        # number the distinct triples of name, path and category: one integer for each, then one code for each of these
         name_code, name_values = pd.factorize(names)
         path_code, path_values = pd.factorize(paths)
-        pair = name_code.astype(np.int64) * len(path_values) + path_code
-        code, distinct = pd.factorize(pair)
+        categories = [""] if work is None else list(work.categories)
+        triple = (name_code.astype(np.int64) * len(path_values) + path_code) * len(categories)
+        code, distinct = pd.factorize(triple if work is None else triple + work.codes)
         numbers = []
         for value in distinct:
-            name, path = divmod(int(value), len(path_values))
-            label: Label = (kind, str(name_values[name]), tuple(path_values[path]))
+            pair, category = divmod(int(value), len(categories))
+            name, path = divmod(pair, len(path_values))
+            label: Label = (kind, str(name_values[name]), tuple(path_values[path]), categories[category])
             if label not in self._known:
                 self._known[label] = len(self.labels)
                 self.labels.append(label)
@@ -218,10 +228,12 @@ def _gpu_regions(regions: pd.DataFrame, codes: Codes) -> Iterator[_Lane]:
         yield _Lane("Regions on GPUs", "gpu_region", -1, start, end - start, code, at)
 
 
-def _gpu_lanes(gpu: pd.DataFrame, labels: list[str], group: Ints, codes: Codes) -> Iterator[_Lane]:
+def _gpu_lanes(
+    gpu: pd.DataFrame, labels: list[str], group: Ints, work: pd.Categorical | None, codes: Codes
+) -> Iterator[_Lane]:
     if not len(gpu):
         return
-    code = codes.of("gpu", gpu["name"], gpu["path"])
+    code = codes.of("gpu", gpu["name"], gpu["path"], work)
     start, dur = _times(gpu)
     busiest = _busiest_first(group, dur)
     alone, rest = busiest[:MOST_LANES], busiest[MOST_LANES:]

@@ -33,7 +33,8 @@ def trace_timeline(path: Path, trace: Callable[[], Trace]) -> Timeline:
     loaded = trace()
     since = time.perf_counter()
     frames = (loaded.gpu_events(), loaded.region_instances(), loaded.operators(), loaded.launch_calls())
-    built = build_timeline(*frames, loaded.threads, loaded.python_calls(), loaded.critical_path_known())
+    lanes = (loaded.python_calls(), loaded.critical_path_known())
+    built = build_timeline(*frames, loaded.threads, *lanes, loaded.event_categories())
     return cache.keep(entry, built) if time.perf_counter() - since > SLOW_S else built
 
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 Ints = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.uint32]
 Kind = Literal["request", "critical", "counter", "gpu", "gpu_region", "region", "python", "operator", "launch"]
-Label = tuple[Kind, str, tuple[str, ...]]
+Label = tuple[Kind, str, tuple[str, ...], str]
 
 BLOCK: Final = 64
 _SMALL: Final = 4_096  # a mipmap level this short is scanned as it is
@@ -215,7 +215,8 @@ def _slices_max(
 
 @dataclass(frozen=True)
 class Timeline:
-    """All rows of a trace. A span's code is a row of `labels`: (kind, name, region path).
+    """All rows of a trace. A span's code is a row of `labels`: (kind, name, region path, category of
+    work), the last "" for what is no GPU work.
 
     Times are read from start_ns on, where what was recorded begins; what is drawn of something else beside it, such as
     another run, may begin so much earlier.

@@ -25,6 +25,11 @@ HUES: Final = (
     "#9C7ACF",  # lavender
     "#A5795B",  # brown
 )
+_PALER: Final = 0.45  # of white in the second of each hue
+PALE: Final = tuple(
+    "#" + "".join(f"{round(int(hue[i : i + 2], 16) * (1 - _PALER) + 255 * _PALER):02X}" for i in (1, 3, 5))
+    for hue in HUES
+)
 NEUTRAL: Final = "#8A8F98"
 IDLE: Final = "#B4B9C0"
 
@@ -51,6 +56,7 @@ ACTIVITY: Final = {
     "memcpy": HUES[2],
     "idle": IDLE,
 }
+CRITICAL: Final = {"GPU": HUES[7], "host": HUES[5], "latency": HUES[8], "wait": HUES[9]}
 ALLOCATED: Final = HUES[0]
 RESERVED: Final = NEUTRAL
 MARK: Final = HUES[6]
@@ -66,7 +72,7 @@ def region_colours(names: Iterable[str]) -> dict[str, str]:
 
     A name gets the same hue in every trace (fixed, else by a hash of the name), or the next free one if another region
     of the same trace has it already. The order of `names` makes no difference. With more names than hues, hues repeat
-    evenly.
+    evenly, paler; with more than twice as many, colours do.
     """
     unique = sorted(set(names))
     chosen = {name: _FIXED[name] for name in unique if name in _FIXED}
@@ -75,7 +81,7 @@ def region_colours(names: Iterable[str]) -> dict[str, str]:
         if name in chosen:
             continue
         first = int.from_bytes(hashlib.blake2b(name.encode("utf-8", "replace"), digest_size=4).digest(), "big")
-        order = [HUES[(first + i) % len(HUES)] for i in range(len(HUES))]
+        order = [hues[(first + i) % len(HUES)] for hues in (HUES, PALE) for i in range(len(HUES))]
         chosen[name] = min(order, key=lambda hue: used[hue])  # the first of the least used
         used[chosen[name]] += 1
     return chosen

@@ -49,7 +49,7 @@ class Matches:
 def find_matches(timeline: Timeline, text: str) -> Matches:
     """The spans whose name contains the text; upper and lower case are the same."""
     wanted = text.casefold()
-    table = np.array([wanted in name.casefold() for _, name, _ in timeline.labels] or [False], dtype=bool)
+    table = np.array([wanted in name.casefold() for _, name, *_ in timeline.labels] or [False], dtype=bool)
     # look each label up once, then count matches along each row
     return Matches(
         tuple(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import numpy as np
@@ -18,7 +18,7 @@ from profiler_kit.analyses.gpu.categories import category_of
 from profiler_kit.errors import OptionError
 from profiler_kit.kernel_name import kernel_dtype, short_kernel
 from profiler_kit.timeline.index import Bins, Exact, Kind, Level, Row, Timeline, Track
-from profiler_kit.timeline.palette import region_colours
+from profiler_kit.timeline.palette import CRITICAL, region_colours
 from profiler_kit.timeline.search import Matches
 
 BUDGET_BYTES: Final = 46_000
@@ -26,16 +26,26 @@ _EXACT_BYTES: Final = 20  # start f8, duration f8, code u4
 _BIN_BYTES: Final = 7  # busy u1, count u2, code u4
 _MOST_BINS: Final = 4_096
 _CODE_NAMES: Final = ("critical", "gpu", "operator")  # named by code, not by the user
+_NO_REGIONS: Final = ("critical", "request", "counter")  # what their paths hold has colours of its own
 _TRACK_KEYS: Final = {"first_row": "first"}
 
 
 def describe(timeline: Timeline) -> dict[str, object]:
     """What the canvas needs once: length, tracks, the meaning of each code, and the colour of each region path."""
-    hue = region_colours(name for _, _, path in timeline.labels for name in path)
-    paths: dict[tuple[str, ...], int] = {}
+    hues = [
+        region_colours(name for kind, _, path, _ in timeline.labels if (kind in _NO_REGIONS) is apart for name in path)
+        for apart in (False, True)
+    ]
+    hues[True] |= CRITICAL
+    paths: dict[tuple[bool, tuple[str, ...]], int] = {}
     labels = [
-        [kind, name, paths.setdefault(path, len(paths)), short_kernel(name) if kind in _CODE_NAMES else name]
-        for kind, name, path in timeline.labels
+        [
+            kind,
+            name,
+            paths.setdefault((kind in _NO_REGIONS, path), len(paths)),
+            short_kernel(name) if kind in _CODE_NAMES else name,
+        ]
+        for kind, name, path, _ in timeline.labels
     ]
     return {
         "start": -timeline.earlier_ns,
@@ -45,24 +55,27 @@ def describe(timeline: Timeline) -> dict[str, object]:
             for t in timeline.tracks
         ],
         "labels": labels,
-        "paths": [list(path) for path in paths],
-        "colours": [hue[path[-1]] if path else "" for path in paths],
-        "schemes": {"work": _scheme(timeline, _work), "dtype": _scheme(timeline, _dtype)},
+        "paths": [list(path) for _, path in paths],
+        "colours": [hues[apart][path[-1]] if path else "" for apart, path in paths],
+        "schemes": {
+            "work": _scheme([_work(kind, name) for kind, name, *_ in timeline.labels]),
+            "operator": _scheme([work or _operator(kind, name) for kind, name, _, work in timeline.labels]),
+            "dtype": _scheme([kernel_dtype(name) if kind == "gpu" else "" for kind, name, *_ in timeline.labels]),
+        },
     }
 
 
-def _scheme(timeline: Timeline, group: Callable[[Kind, str], str]) -> dict[str, object]:
+def _scheme(groups: Sequence[str]) -> dict[str, object]:
     """Another way to colour: the group of each code ("" for none), and the colour of each group."""
-    groups = [group(kind, name) for kind, name, _ in timeline.labels]
     return {"groups": groups, "colours": region_colours(one for one in groups if one)}
 
 
 def _work(kind: Kind, name: str) -> str:
-    return category_of(name, "kernel" if kind == "gpu" else kind) if kind in ("gpu", "operator") else ""
+    return category_of(name, "kernel") if kind == "gpu" else _operator(kind, name)
 
 
-def _dtype(kind: Kind, name: str) -> str:
-    return kernel_dtype(name) if kind == "gpu" else ""
+def _operator(kind: Kind, name: str) -> str:
+    return category_of(name, "operator") if kind == "operator" else ""
 
 
 def _busy(timeline: Timeline, track: Track) -> dict[str, float]:

@@ -273,7 +273,7 @@ def test_occupancy_is_a_lane_of_what_runs_at_once_and_steps_bear_their_number(tm
             kernel["args"]["est. achieved occupancy %"] = percent
     loaded = load_trace(trace.write(tmp_path / "t.json"), arguments=("occupancy",))
     frames = (loaded.gpu_events(), loaded.region_instances(), loaded.operators(), loaded.launch_calls())
-    assert ("region", "ProfilerStep#12", ("ProfilerStep",)) in build_timeline(*frames, loaded.threads).labels
+    assert ("region", "ProfilerStep#12", ("ProfilerStep",), "") in build_timeline(*frames, loaded.threads).labels
     (lane,) = counters_of(loaded.queue_length(), loaded.gpu_events(), loaded.columns.extra["occupancy"])
     value = dict(zip(lane.time_ns.tolist(), lane.value.tolist(), strict=True))  # the last one at a time
     assert (lane.label, lane.most) == ("Estimated occupancy", "85 %")

@@ -159,8 +159,27 @@ def test_colours_say_region_or_kind_of_work(page: Page, url: str) -> None:
     expect(legend).to_contain_text("matrix product")
     assert canvas.evaluate(hue) != before
     expect(page).to_have_url(re.compile("colour=work"))
-    canvas = opened(page, url, "&colour=work")
-    expect(legend).to_contain_text("matrix product")
+    canvas = opened(page, url, "&colour=operator")
+    expect(legend.locator("li")).to_have_text(["matrix product", "other", "no work"])  # all of linear's kernels
+
+
+def test_several_runs_are_drawn_on_one_clock(page: Page, url: str) -> None:
+    page.goto(f"{url}/compare?run=gpu&with=bare.json.gz&view=Timeline")
+    settle(page)
+    canvas = the_canvas(page)
+    lanes = "c => c.closest('.tl').timeline.lanes?.tracks.map(track => track.label) ?? []"
+    until(page, lambda: {"A · Stream 7", "B · Stream 7"} <= set(canvas.evaluate(lanes)))
+    start = "c => c.closest('.tl').timeline.meta.start"
+    assert canvas.evaluate(start) == 0  # both begin with the region that they are aligned at
+    canvas.click(position=place(canvas, "B · Stream 7", 600_000))
+    until(page, lambda: len(marked(canvas)) == 2)
+    expect(page.locator(".tl .details")).to_contain_text("Launched by")
+    page.get_by_role("link", name="Open on the Timeline page").click()
+    expect(page.locator("h1")).to_have_text(re.compile("^Timeline"))
+    settle(page)
+    assert query(page)["beside"] == ["0:bare.json.gz"]
+    until(page, lambda: {"A · Stream 7", "B · Stream 7"} <= set(canvas.evaluate(lanes)))
+    expect(page.get_by_text("Kernels in all of A")).to_be_visible()
 
 
 def test_keys_move_and_help_explains(page: Page, url: str) -> None:

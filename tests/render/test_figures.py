@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ from profiler_kit.render.figures import memory as figures_memory
 from profiler_kit.render.figures import run as figures
 from profiler_kit.render.layout import SHARE_OF_WHOLE, layout
 from profiler_kit.timeline import palette
-from profiler_kit.timeline.build import build_timeline
+from profiler_kit.timeline.build import build_timeline, group_gpu_work
 from profiler_kit.timeline.palette import region_colours
 from profiler_kit.timeline.search import find_matches
 from profiler_kit.timeline.tiles import BUDGET_BYTES, describe, tile
@@ -208,6 +209,41 @@ def test_region_table_is_a_tree_with_shares(gpu: Trace) -> None:
     assert shown["path"].indented("  ") == ["timed region", "  image encoder", "  mask decoder"]
     assert list(shown[SHARE_OF_WHOLE].values) == pytest.approx([1.0, 0.9, 0.1])
     assert list(shown["verdict"].cells) == ["mixed", "GPU-bound", "GPU-bound"]
+
+
+def test_gpu_work_bears_the_colour_of_its_operators_category(tmp_path: Path) -> None:
+    """The same kernel in two operators is work of two categories, and of one kind by its name."""
+    builder = TraceBuilder()
+    for number, operator in enumerate(("aten::addmm", "aten::_softmax")):
+        builder.operator(operator, 100 * number, 50)
+        builder.launch(number + 1, 100 * number + 10)
+        builder.kernel(number + 1, 100 * number + 60, 20, name="elementwise_kernel")
+    trace = load_trace(builder.write(tmp_path / "t.json"))
+    frames = (trace.gpu_events(), trace.region_instances(), trace.operators(), trace.launch_calls())
+    timeline = build_timeline(*frames, trace.threads, work=trace.event_categories())
+    about: Any = describe(timeline)
+    by_kind, by_operator = (about["schemes"][name]["groups"] for name in ("work", "operator"))
+    of_gpu = [code for code, label in enumerate(about["labels"]) if label[0] == "gpu"]
+    assert [by_kind[code] for code in of_gpu] == ["elementwise", "elementwise"]
+    assert [by_operator[code] for code in of_gpu] == ["matrix product", "reduction"]
+    grouped = group_gpu_work(timeline, trace.gpu_events(), "region", trace.threads, work=trace.event_categories())
+    assert grouped.labels == timeline.labels
+
+
+def test_regions_have_the_colours_of_other_pages_whatever_else_is_drawn(tmp_path: Path) -> None:
+    builder = TraceBuilder()
+    names = [f"part {number}" for number in range(9)]
+    for number, name in enumerate(names):
+        builder.region(name, 100 * number, 50)
+        builder.launch(number + 1, 100 * number + 10)
+        builder.kernel(number + 1, 100 * number + 60, 20, name="gemm")
+    trace = load_trace(builder.write(tmp_path / "t.json"))
+    frames = (trace.gpu_events(), trace.region_instances(), trace.operators(), trace.launch_calls())
+    about: Any = describe(build_timeline(*frames, trace.threads, critical=trace.critical_path()))
+    drawn = {
+        about["paths"][path][-1]: about["colours"][path] for kind, _, path, _ in about["labels"] if kind == "region"
+    }
+    assert drawn == region_colours(names)
 
 
 def test_tiles_stay_within_their_budget(tmp_path: Path) -> None:

@@ -166,4 +166,5 @@ def test_a_region_keeps_its_colour_whatever_else_there_is() -> None:
     assert few["image encoder"] == many["image encoder"]
     assert region_colours(["a", "b"]) == region_colours(["b", "a"])
     assert len(set(region_colours([f"r{i}" for i in range(len(HUES))]).values())) == len(HUES)
+    assert len(set(region_colours([f"r{i}" for i in range(2 * len(HUES))]).values())) == 2 * len(HUES)
     assert len(region_colours([f"r{i}" for i in range(100)])) == 100

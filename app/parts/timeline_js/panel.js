@@ -102,13 +102,15 @@ function showGroups(timeline) {
 // What the colours mean: regions, or the groups of another scheme; those with a region only, since others are grey.
 const MOST_HUES = 14, MOST_LETTERS = 48;
 function showLegend(timeline) {
-  const { meta, scheme } = timeline, hues = new Map(Object.entries(meta.schemes[scheme]?.colours ?? {}));
+  const { meta, scheme } = timeline, paths = new Map(), hues = new Map(Object.entries(meta.schemes[scheme]?.colours ?? {}));
   if (scheme === 'region') {
     meta.labels.forEach(([kind, , path]) => {
-      if (!APART.includes(kind) && meta.paths[path].length) hues.set(meta.paths[path].at(-1), meta.colours[path]);
+      const last = meta.paths[path].at(-1);
+      if (last !== undefined && !APART.includes(kind)) hues.set(last, meta.colours[path]);
+      if (kind === 'critical') paths.set(`critical path: ${last}`, meta.colours[path]);
     });
   } else hues.set(scheme === 'dtype' ? 'not in the name' : 'no work', '#8A8F98');
-  const items = [...hues].slice(0, MOST_HUES).map(([name, colour]) => {
+  const items = [...[...hues].slice(0, MOST_HUES), ...paths].map(([name, colour]) => {
     const item = element('li'), swatch = element('i');
     swatch.style.background = colour;
     item.append(swatch, middleOut(name, MOST_LETTERS));

@@ -69,7 +69,7 @@ class Timeline {
     return true;
   }
 
-  // Colour spans by region, kind of work or dtype.
+  // Colour spans by region, kind of work, operator's category or dtype.
   paintBy(scheme) {
     this.scheme = this.find('.colour').value = scheme;
     for (const known of ['dark', 'light', 'darkPixel', 'lightPixel']) delete this.meta[known];
@@ -337,7 +337,7 @@ function readAddress(run) {
   const [, row, label] = query.get('span')?.match(/^(\d{1,6}) (.+)$/) ?? [];
   const sel = query.get('sel')?.match(/^(-?\d{1,18})-(-?\d{1,18})$/)?.slice(1).map(Number);
   return { ...(Number.isFinite(t0) && t1 > t0 ? { view: { t0, t1 } } : {}), ...(by ? { by } : {}),
-    ...(['work', 'dtype'].includes(query.get('colour')) ? { colour: query.get('colour') } : {}),
+    ...(['work', 'operator', 'dtype'].includes(query.get('colour')) ? { colour: query.get('colour') } : {}),
     ...(label ? { span: { row: Number(row), label } } : {}), range: sel ?? null };
 }
 

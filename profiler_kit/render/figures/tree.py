@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import plotly.graph_objects as go
 
 from profiler_kit.render.figures.style import MARGIN, escape
 from profiler_kit.render.icicle import ROW_PX, boxes
 from profiler_kit.table import BETWEEN, Filled
+
+READABLE: Final = {"minsize": 10, "mode": "hide"}  # a name that has no room at that size is not written
 
 
 def tree_figure(filled: Filled) -> go.Figure | None:
@@ -30,5 +34,7 @@ def tree_figure(filled: Filled) -> go.Figure | None:
             sort=False,
         )
     )
-    figure.update_layout(height=max(240, 2 * ROW_PX * max(len(box.path) for box in kept)), margin=MARGIN)
+    figure.update_layout(
+        height=max(240, 2 * ROW_PX * max(len(box.path) for box in kept)), margin=MARGIN, uniformtext=READABLE
+    )
     return figure

@@ -60,7 +60,7 @@ def timeline_picture(timeline: Timeline, colours: Colours) -> Markup:
         left -= count
         rows.append(_track(timeline, track, count, colours))
     more = draw('<p class="note">{} more tracks are not drawn.</p>', fmt_count(hidden)) if hidden else Markup()
-    names = list(dict.fromkeys(path[-1] for _, _, path in timeline.labels if path))[:LEGEND]
+    names = list(dict.fromkeys(path[-1] for _, _, path, _ in timeline.labels if path))[:LEGEND]
     hues = legend((colour_of(colours, name), name) for name in names)
     return draw('<div class="timeline">{}{}</div>{}{}', joined(rows), _axis(timeline), more, hues)
 
@@ -91,11 +91,10 @@ def _exact(timeline: Timeline, row: Row, colours: Colours) -> Iterator[Markup]:
     """Each span as a rectangle of its own, at least as wide as can be seen; the style sheet knows its height."""
     scale = WIDE / (timeline.end_ns - timeline.start_ns)
     for start, dur, code in zip(row.start.tolist(), row.dur.tolist(), row.code.tolist(), strict=True):
-        kind, name, path = timeline.labels[code]
         yield draw(
             '<rect x="{:.2f}" width="{:.2f}" fill="{}"><title>{}\n{}</title></rect>',
             (start - timeline.start_ns) * scale, max(dur * scale, 0.4),
-            _colour(path, colours), short_kernel(name) if kind in ("gpu", "operator") else name, fmt_ns(dur),
+            _colour(timeline.labels[code][2], colours), _name(timeline, code), fmt_ns(dur),
         )  # fmt: skip
 
 
@@ -107,7 +106,7 @@ def _names(timeline: Timeline, row: Row, number: int) -> Iterator[Markup]:
             yield draw(
                 '<svg x="{}" y="{}" width="{}" height="{}"><text class="in" x="4" y="12.5">{}</text></svg>',
                 percent((start - timeline.start_ns) / whole), number * HEIGHT_PX, percent(dur / whole), HEIGHT_PX,
-                timeline.labels[code][1],
+                _name(timeline, code),
             )  # fmt: skip
 
 
@@ -127,6 +126,11 @@ def _bins(timeline: Timeline, bins: Bins, number: int, colours: Colours) -> Iter
     for path, data in paths.items():
         shape = '<path d="{}" fill="{}"><title>{}</title></path>'
         yield draw(shape, "".join(data), _colour(path, colours), fmt_path(path) or "no region")
+
+
+def _name(timeline: Timeline, code: int) -> str:
+    kind, name, *_ = timeline.labels[code]
+    return short_kernel(name) if kind in ("gpu", "operator") else name
 
 
 def _colour(path: tuple[str, ...], colours: Colours) -> str:
