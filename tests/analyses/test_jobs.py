@@ -37,6 +37,7 @@ SLOW = {
     "late in 3d": {"cause": "host", "layout": "3d", "ranks": 8, "late": 4, "slow": 5},
     "a kernel lost": {"cause": "compute", "dropped": 0},
     "drift": {"cause": "compute", "drift_ppm": 80, "steps": 6},
+    "one step alone": {"cause": "compute", "ranks": 8, "steps": 1, "jitter": 0.05},
     "one slow step of the host": {"cause": "host", "only": True, "since": 3, "steps": 6},
     "one slow step of the GPU": {"cause": "compute", "only": True, "since": 3, "steps": 6},
 }
@@ -47,6 +48,7 @@ EVEN = {
     "3d": {"layout": "3d", "ranks": 8},
     "experts": {"layout": "experts"},
     "late": {"late": 5},
+    "one step, which differs by chance": {"ranks": 8, "steps": 1, "jitter": 0.1, "seed": 102},
 }
 
 

@@ -19,6 +19,7 @@ F64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 PIECES: Final = ("compute", "copies", "host", "data", "other")
 MOST_PEERS: Final = 8
+PARTS: Final = 10  # of a job without steps to draw from
 
 
 class Job:
@@ -171,8 +172,13 @@ class Job:
         level = np.zeros(count, dtype=np.int64)
         level[program.collective] = program.level
         most = int(level.max()) + 1 if count else 1
-        parts = min(10, most)
+        parts = min(PARTS, most)
         return level * parts // most, [None] * parts
+
+    @property
+    def is_short(self) -> bool:
+        """Whether it has so few parts that drawing from them says little about chance."""
+        return self.block_names[0] is None and len(self.block_names) < PARTS
 
     def lengths(self, ended: F64, start: float = 0.0, stop: float = np.inf) -> F64:
         """How long each block took, as far as it is between these times; kernels that were not matched hold waits."""

@@ -27,6 +27,7 @@ CAUSES: Final = ("compute", "host", "data", "copies")
 WHOLE: Final = 0.98  # of the job: a rank that recorded so far recorded to its end
 DRAWN: Final = 400
 TRIED: Final = 3
+FEW: Final = 4  # ranks: of fewer the scatter is not known
 
 WHAT_IF: Final = Schema(
     "RANK_WHAT_IF",
@@ -90,6 +91,8 @@ def judge(job: Job, scores: pd.DataFrame, links: pd.DataFrame) -> tuple[Verdict,
     usual = float(np.median(share))
     scatter = 1.4826 * float(np.median(np.abs(share - usual)))
     slow = np.flatnonzero(share > usual + max(EXCESS_FROM, SCATTER * scatter))
+    # of few parts chance is not drawn: then the scatter of the ranks says what is more
+    doubted = set(job.ids.tolist()) - set(job.ids[slow].tolist()) if job.is_short and job.ranks >= FEW else set()
     tried: list[Verdict] = []
     rows: list[tuple[object, ...]] = []
 
@@ -130,7 +133,11 @@ def judge(job: Job, scores: pd.DataFrame, links: pd.DataFrame) -> tuple[Verdict,
     add(None, "every rank like the median", "all", everyone)
     add(None, "communication takes no time", "all", program.own, program.transfer * 0)
     gains = {one.rank: one.gain_share or 0.0 for one in tried if one.state == "rank" and one.rank is not None}
-    named = [one for one in tried if (one.gain_share or 0) >= NAMED_FROM and _sure(job, one, gains)]
+    named = [
+        one
+        for one in tried
+        if (one.gain_share or 0) >= NAMED_FROM and one.rank not in doubted and _sure(job, one, gains)
+    ]
     single = [one for one in named if one.state != "spread"]
     best = max(single or named, key=lambda one: one.gain_share or 0, default=None)
     if best is not None and best.state == "node":  # one rank of it that does nearly as much is the cause
