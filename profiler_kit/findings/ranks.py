@@ -166,7 +166,7 @@ def _details(verdict: Verdict, ranks: Ranks) -> list[str]:
     whole = parts.iloc[0]
     pairs = zip(parts["part"][1:], parts["more_ns"][1:], strict=True)
     split = ", ".join(f"{part} {fmt_ns(int(more))}" for part, more in pairs if more)
-    found = [f"Own work beyond that of its peers: {fmt_ns(int(whole['more_ns']))} ({split})."]
+    found = [f"Own work beyond that of its peers, where it is slow: {fmt_ns(int(whole['more_ns']))} ({split})."]
     names = ranks.slow_names()
     kind = "kernel" if verdict.cause == "compute" else "region"
     names = names[(names["kind"] == kind) & (names["more_ns"] > 0)].head(3)

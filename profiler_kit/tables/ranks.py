@@ -130,7 +130,7 @@ TABLES: Final = (
     Table(
         "slow_parts",
         "job",
-        "own work of the slowest against its peers",
+        "own work of the slowest against its peers, where it is slow",
         SLOW_PARTS,
         lambda ranks: ranks.answer.slow_parts,
         command="ranks",

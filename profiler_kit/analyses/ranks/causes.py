@@ -28,7 +28,12 @@ RANK_SCORES: Final = Schema(
         "rank": Column("int64"),
         "own_ns": Column("int64", "Its own work before its arrivals at collectives, added up.", "own work"),
         "more_ns": Column("int64", "More than the median of its peers.", "more"),
-        "more_share": Column("float64", "Of the work of its peers.", "of theirs", unit="change"),
+        "more_share": Column(
+            "float64",
+            "Of the work of its peers, before collectives that they recorded too.",
+            "of theirs",
+            unit="change",
+        ),
         "wait_ns": Column("int64", "Time in collectives until the last rank arrived.", "waited"),
         "arrived_last": Column("int64", "Collectives at which it arrived last."),
         "held_ns": Column("int64", "How long others waited at most, at the collectives where it arrived last.", "held"),

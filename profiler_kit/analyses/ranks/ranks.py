@@ -46,7 +46,13 @@ RANK_TOTALS: Final = Schema(
         "held_ns": Column("int64", "How long others waited at the collectives where it arrived last.", "held others"),
         "own_ns": Column("int64", "Its own work before its arrivals at collectives, added up.", "own work"),
         "more_ns": Column("int64", "More own work than the median of its peers, which run the same program.", "more"),
-        "more_share": Column("float64", "Of the work of its peers.", "of theirs", "room", unit="change"),
+        "more_share": Column(
+            "float64",
+            "Of the work of its peers, before collectives that they recorded too.",
+            "of theirs",
+            "room",
+            unit="change",
+        ),
     },
 )
 
