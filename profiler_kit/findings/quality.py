@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from profiler_kit.analyses.gpu.quality import Flaw, Key, Recorded, find_flaws, not_linked, unbelievable
+from profiler_kit.analyses.gpu.quality import Flaw, Key, Recorded, find_flaws, not_linked, unbelievable, unread_work
 from profiler_kit.finding import Finding, Level, Piece, bold, say
 from profiler_kit.load.trace.file_facts import FileFacts
 from profiler_kit.text import fmt_count, fmt_ns
@@ -267,5 +267,8 @@ def losses(trace: Trace) -> list[Finding]:
     doubted = found.untimed_gpu_events + found.impossible_durations
     # the table of what is left out makes a frame: not without need
     doubts = unbelievable(trace.left_out(), len(trace.links.launch)) if doubted else []
+    unread = unread_work(trace.columns)
+    if unread.count:
+        doubts.append(unread)
     lost = [of_flaw(Flaw(key, count), trace if key == "truncated" else None) for key, count in counts.items() if count]
     return [*map(of_flaw, doubts), *lost, *map(of_flaw, not_linked(trace.links))]

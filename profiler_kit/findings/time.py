@@ -28,6 +28,8 @@ FORMS: Final[dict[str, str]] = {
     "autograd": "the legacy torch.autograd.profiler",
     "ascend": "torch_npu (Ascend)",
     "xla": "TensorFlow or JAX (XLA)",
+    "paddle": "Paddle",
+    "onnxruntime": "ONNX Runtime",
 }
 REGION_BARS: Final = (
     "Solid: busy, time in which a kernel the region launched ran, overlaps counted once. Pale: their sum. Nested "

@@ -10,8 +10,8 @@ import pytest
 
 from profiler_kit import Trace, load_trace
 from profiler_kit.findings.doctor import examine
-from profiler_kit.findings.quality import flaws, of_flaw
-from profiler_kit.findings.time import missing_gpu
+from profiler_kit.findings.quality import flaws, losses, of_flaw
+from profiler_kit.findings.time import FORMS, missing_gpu
 from profiler_kit.load.trace.dialect import translated
 from profiler_kit.load.trace.file_facts import read_file_facts
 
@@ -211,3 +211,27 @@ def test_shapes_are_one_key_however_they_are_written(tmp_path: Path, indent: int
             ([None, [None, 3]], 1),
         ]
         assert one.shape_work()["input_dims"].tolist() == ["[[2,3]]", "[[[2,3],[4,3]],[]]", "[null,[null,3]]"]
+
+
+@pytest.mark.parametrize(
+    ("categories", "form"),
+    [
+        (("Operator", "CudaRuntime", "Kernel"), "Paddle"),
+        (("Session", "Node", "Kernel"), "ONNX Runtime"),
+        (("Operator", "Runtime", "Kernel"), "Kineto as in torch 1.8 to 1.12"),
+    ],
+)
+def test_who_else_calls_kernels_kernel_is_named(categories: tuple[str, ...], form: str, tmp_path: Path) -> None:
+    events = [span(f"a {at}", 10 * at, 5, cat=category) for at, category in enumerate(categories)]
+    trace = write(tmp_path / "t.json", *(event | {"args": {"stream": 7}} for event in events))
+    assert FORMS[trace.columns.form] == form
+    assert trace.kernels()["sum_ns"].tolist() == [5_000]
+
+
+def test_work_on_a_stream_that_no_sum_has_is_said_beside_every_number(tmp_path: Path) -> None:
+    kernel = span("gemm", 0, 5, cat="kernel", args={"stream": 7, "device": 0})
+    copies = [span("copy", 10 * at, 5, cat="foo_memcpy", args={"stream": 7}) for at in (1, 2)]
+    elsewhere = span("waiting", 40, 5, cat="bar")
+    trace = write(tmp_path / "t.json", kernel, *copies, elsewhere)
+    assert losses(trace)[0].sentence == "Events of unknown categories: 2 ('foo_memcpy')."
+    assert "unknown categories" not in " ".join(one.sentence for one in losses(write(tmp_path / "u.json", kernel)))

@@ -11,7 +11,7 @@ import pytest
 
 from profiler_kit.analyses.memory.regions import MAX_DEPTH, MAX_LETTERS
 from profiler_kit.errors import SnapshotFormatError
-from profiler_kit.load.snapshot.reader import read_snapshot
+from profiler_kit.load.snapshot.reader import load_snapshot_data, read_snapshot
 from profiler_kit.snapshot import load_snapshot
 from tests import snapshots as s
 
@@ -128,3 +128,24 @@ def test_paths_are_bounded_in_depth_and_in_letters(tmp_path: Path) -> None:
     assert len(paths) == 2000
     own = sum(len(one["name"]) for one in long)  # each at least once
     assert sum(len(name) for path in paths for name in path) < MAX_LETTERS + own
+
+
+@pytest.mark.parametrize("where", ["native.read_columns", "np.empty", "SnapshotBuilder"])
+def test_memory_that_this_process_lacks_is_one_line(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = s.write(tmp_path / "m.pickle", snapshot([one(1)]))
+
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    if where == "np.empty":  # where what the child hands over would go
+        monkeypatch.setattr("profiler_kit.load.snapshot.native.library", lambda: (None, ""))
+    monkeypatch.setattr(f"profiler_kit.load.snapshot.reader.{where}", full)
+    for read in (read_snapshot, load_snapshot_data):
+        with pytest.raises(SnapshotFormatError) as caught:
+            read(path)
+        assert str(caught.value) == (
+            f"{path}: reading it takes more memory than this process is given, expected a CUDA memory snapshot. "
+            "Free some memory or raise the limit (ulimit -v, or that of the container)."
+        )

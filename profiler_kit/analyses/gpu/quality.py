@@ -14,8 +14,8 @@ from profiler_kit.analyses.gpu.gpu_presence import unread_spans
 from profiler_kit.attribute.frames import DURATION, GPU_EVENTS, LEFT_OUT, NO_TIME, REGION_INSTANCES
 from profiler_kit.attribute.launch_context import codes_of, stream_codes
 from profiler_kit.attribute.links import Links
-from profiler_kit.load.integers import I64
-from profiler_kit.load.trace.categories import MEMORY, OPERATOR, STACK, is_launch, role_of_events
+from profiler_kit.load.integers import I64, MISSING
+from profiler_kit.load.trace.categories import MEMORY, OPERATOR, STACK, is_launch, role_of, role_of_events
 from profiler_kit.load.trace.columns import EventColumns
 
 Counts = Mapping[tuple[str, str], int]
@@ -162,6 +162,15 @@ def lost(recorded: Recorded, columns: EventColumns) -> list[Flaw]:
     if bare:
         found.append(Flaw("no category", bare, len(columns), processes))
     return found
+
+
+def unread_work(columns: EventColumns) -> Flaw:
+    """Spans of unknown categories on a stream: work of a device that no sum has."""
+    unknown = columns.of_category(lambda category: category != "" and role_of(category) == "unknown")
+    on_stream = unknown & (columns.integers["stream"] != MISSING)
+    names, counts = np.unique(columns.category[on_stream], return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:8]
+    return Flaw("unknown categories", int(on_stream.sum()), 0, tuple(columns.categories[at] for at in names[order]))
 
 
 def missing_activity(columns: EventColumns, gpu_events: pd.DataFrame, left_out: int) -> list[Flaw]:

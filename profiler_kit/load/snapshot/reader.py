@@ -8,6 +8,7 @@ and processor time. Both give plain columns. SnapshotBuilder checks them, whethe
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
@@ -70,7 +72,8 @@ def load_snapshot_data(
     entry = cache.find(SNAPSHOTS, file)
     if entry is not None and entry.stamp["size"] < SMALLEST_BYTES:
         entry = None
-    _, data = cache.load(entry, lambda: _read(file, memory_limit_bytes, report))
+    with _out_of_memory(file):
+        _, data = cache.load(entry, lambda: _read(file, memory_limit_bytes, report))
     report(1.0, 1.0, "read")
     return data
 
@@ -86,9 +89,23 @@ def read_snapshot(
     Raises InputError when the file is missing or empty; SnapshotFormatError when it is not a snapshot, is cut off, asks
     for code, or takes more memory or time than it gets; OptionError when the limit is too small to start with.
     """
-    _, data = _read(require_file(path, WANTED, HINT), memory_limit_bytes, report)
+    file = require_file(path, WANTED, HINT)
+    with _out_of_memory(file):
+        _, data = _read(file, memory_limit_bytes, report)
     report(1.0, 1.0, "read")
     return data
+
+
+@contextlib.contextmanager
+def _out_of_memory(file: Path) -> Iterator[None]:
+    """Makes one line of this process's own MemoryError, which a limit of the system or a full machine brings about."""
+    try:
+        yield
+    except MemoryError:
+        raise SnapshotFormatError(
+            f"{file}: reading it takes more memory than this process is given, expected {WANTED}. "
+            "Free some memory or raise the limit (ulimit -v, or that of the container)."
+        ) from None
 
 
 def _read(file: Path, memory_limit_bytes: int | None, report: Report) -> tuple[_Parts, SnapshotData]:
@@ -147,6 +164,7 @@ class _Child:
         self._result: tuple[str, dict[str, Array]] | None = None
         self._error: str | None = None
         self._overflow = False
+        self._full = False  # this process has no memory for what comes
 
     def read(self, report: Report) -> tuple[str, dict[str, Array]]:
         limits = [str(value) for value in (self._space, self._cpu_s, self._size)]
@@ -159,7 +177,7 @@ class _Child:
             stderr=subprocess.DEVNULL,
         ) as process:
             assert process.stdout is not None
-            reader = threading.Thread(target=self._receive, args=(process.stdout,), daemon=True)
+            reader = threading.Thread(target=self._receive_all, args=(process.stdout,), daemon=True)
             reader.start()
             try:
                 while reader.is_alive() and time.monotonic() < deadline:
@@ -167,11 +185,19 @@ class _Child:
                     # The child reads through our open file, so that our offset in it is how far it has come.
                     report(0.6 * os.lseek(handle.fileno(), 0, os.SEEK_CUR) / self._size, 1.0, "unpickling")
             finally:
-                if reader.is_alive() or self._overflow:
+                if reader.is_alive() or self._overflow or self._full:
                     process.kill()
                 reader.join()
             code = process.wait()
+        if self._full:
+            raise MemoryError
         return self._outcome(code)
+
+    def _receive_all(self, stream: IO[bytes]) -> None:
+        try:
+            self._receive(stream)
+        except MemoryError:
+            self._full = True
 
     def _receive(self, stream: IO[bytes]) -> None:
         length = int.from_bytes(stream.read(8), "little")

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from profiler_kit.load.integers import I64
 
-# Who wrote a trace: Kineto, Kineto up to torch 1.12, torch.autograd.profiler, torch_npu, TensorFlow or JAX.
-Form = Literal["kineto", "kineto-2021", "autograd", "ascend", "xla"]
+# Who wrote a trace: Kineto, Kineto up to torch 1.12, torch.autograd.profiler, torch_npu, TensorFlow or JAX, others.
+Form = Literal["kineto", "kineto-2021", "autograd", "ascend", "xla", "paddle", "onnxruntime"]
 
 
 def no_flows() -> I64:

@@ -29,6 +29,10 @@ from profiler_kit.load.trace.columns import EventColumns, Form
 
 ASCEND_DEVICE: Final = "Ascend Hardware"  # its other NPU processes repeat or sum up what is in this one
 CPU_FUNCTIONS, FUNCTIONS = "CPU functions", " functions"  # pids of torch/autograd/profiler_util.py
+_OTHERS: Final[tuple[tuple[Form, frozenset[str]], ...]] = (
+    ("paddle", frozenset({"CudaRuntime"})),
+    ("onnxruntime", frozenset({"Session", "Node"})),
+)
 _XLA_PROCESS: Final = re.compile(r"/(device|host):")
 _STEP: Final = re.compile(rf"{STEP_PREFIX}[0-9]+")
 # What else than kernels a device process holds without a category, by name.
@@ -41,14 +45,17 @@ _BY_NAME: Final = (
 
 def form_of(categories: Iterable[str], pids: Iterable[int | str], process_names: Iterable[str]) -> Form:
     """Who wrote a trace, by its categories as they are in the file, and its processes."""
-    names = set(process_names)
+    names, found = set(process_names), set(categories)
     if any(isinstance(pid, str) and pid.endswith(FUNCTIONS) for pid in pids):
         return "autograd"
     if ASCEND_DEVICE in names:
         return "ascend"
     if any(_XLA_PROCESS.match(name) for name in names):
         return "xla"
-    return "kineto-2021" if OLD_CATEGORIES.keys() & set(categories) else "kineto"
+    for form, own in _OTHERS:  # they too call their kernels Kernel
+        if own <= found:
+            return form
+    return "kineto-2021" if OLD_CATEGORIES.keys() & found else "kineto"
 
 
 def translated(columns: EventColumns) -> EventColumns:
