@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import itertools
 import json
@@ -55,6 +56,14 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
             raise OutputError(
                 f"{target}: cannot be written ({reason}). Free some space, or choose another path."
             ) from error
+
+
+def require_folder(path: str | os.PathLike[str]) -> None:
+    """Raise InputError where `whole_file` could not make the folder of `path`; for what takes long before it writes."""
+    above = next(one for one in Path(path).absolute().parents if one.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        reason = os.strerror(errno.EACCES if above.is_dir() else errno.ENOTDIR)
+        raise InputError(f"{path}: cannot make the folder ({reason}). Choose a path that can be written.")
 
 
 def temporary_folder() -> contextlib.AbstractContextManager[Path]:

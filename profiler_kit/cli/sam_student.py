@@ -112,6 +112,11 @@ def evaluate(
             raise OptionError(f"{option} {value}: not known, expected {known[0]} or {known[1]}.")
     if scenes < 1:
         raise OptionError(f"--scenes {scenes}: expected 1 or more.")
+    for option, given in (("--include-crowds", include_crowds), ("--area annotated", area == "annotated")):
+        if given and coco is None:
+            raise OptionError(f"{option}: found without annotations, expected --coco DIR.")
+    if multimask and prompts != "boxes":
+        raise OptionError("--multimask: a point always gets three masks. Use it with --prompts boxes.")
     options = {
         "coco": None if coco is None else str(coco),
         "count": scenes,
@@ -156,6 +161,8 @@ def bench(
 
     if student is None:
         check_backbone(backbone)
+        if int8 is not None:
+            raise OptionError(f"--int8 {int8}: found without a student, expected the one it was made of: STUDENT.")
         checkpoint = None if teacher_checkpoint is None else str(teacher_checkpoint)
         chosen = {"name": PREFIX + backbone, "teacher": teacher, "teacher_checkpoint": checkpoint, "beside": True}
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from profiler_kit.errors import CheckpointError, OptionError, WorkloadError
+from profiler_kit.errors import CheckpointError, InputError, OptionError, WorkloadError
 from profiler_kit.models.sam.train_data import Sample, make_sample
 from profiler_kit.models.student import quantize as quantizing
 from profiler_kit.models.student.backbones import BACKBONES, CasBlock, Made, conv
@@ -87,8 +88,12 @@ def test_what_cannot_be_quantized_is_said(tmp_path: Path, monkeypatch: pytest.Mo
     )
     with pytest.raises(OptionError, match=r"--mode int4: not known, expected ptq or qat."):
         quantize(dataclasses.replace(options, mode="int4"))
+    with pytest.raises(OptionError, match=r"--rate nan: expected more than 0, less than 1."):
+        quantize(dataclasses.replace(options, rate=math.nan))
     with pytest.raises(OptionError, match=r"s.pt: this exists already. Choose another --out."):
         quantize(dataclasses.replace(options, out=options.student))
+    with pytest.raises(InputError, match=r"s.pt/x: cannot make the folder \(Not a directory\). Choose a path"):
+        quantize(dataclasses.replace(options, out=options.student / "x"))
     with pytest.raises(CheckpointError, match=r"s.pt: cannot be read .* expected a student in int8. Make one with"):
         read_facts(options.student)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

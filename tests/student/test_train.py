@@ -188,7 +188,10 @@ def test_a_folder_of_images_is_asked_for_what_the_teacher_finds_there(tmp_path: 
     ("change", "said"),
     [
         ({"backbone": "vgg"}, "--backbone vgg: no such backbone, expected one of resnet18, "),
-        ({"teacher": "vit_x"}, "--model vit_x: no such model"),
+        ({"teacher": "vit_x"}, "--teacher vit_x: no such model, expected one of vit_tiny, "),
+        ({"teacher": "sam2_x"}, "--teacher sam2_x: no such model, expected one of sam2_nano, "),
+        ({"seed": -1}, "--seed -1: expected 0 to "),
+        ({"device": "tpu"}, "device: found 'tpu', expected "),
         ({"minutes": 0.0}, "--minutes 0: expected more than 0."),
         ({"batch_size": 1}, "--batch-size 1: expected 2 or more."),
         ({"resume": True}, "out: no state.pt in it, expected a training to go on with. Leave --resume out."),
@@ -232,6 +235,17 @@ def test_it_is_evaluated_beside_its_teacher(trained: Path, tmp_path: Path) -> No
         student("eval", trained, "--prompts", "grid")
     with pytest.raises(OptionError, match=r"^--scenes 0: expected 1 or more."):
         student("eval", trained, "--scenes", "0")
+    for wrong, said in (
+        (("--include-crowds",), "--include-crowds: found without annotations, expected --coco DIR."),
+        (("--area", "annotated"), "--area annotated: found without annotations, expected --coco DIR."),
+        (
+            ("--multimask", "--prompts", "centers"),
+            "--multimask: a point always gets three masks. Use it with --prompts boxes.",
+        ),
+    ):
+        with pytest.raises(OptionError) as caught:
+            student("eval", trained, *wrong)
+        assert str(caught.value) == said
     with pytest.raises(CheckpointError, match=r"student.pt: cannot be read .* expected a student in int8."):
         student("eval", trained, "--int8", trained / "student.pt")  # before any row runs
 
@@ -248,3 +262,7 @@ def test_it_is_measured_alone_and_whole(trained: Path, tmp_path: Path) -> None:
         student("bench", trained, "--batch-size", "0")
     with pytest.raises(OptionError, match=r"^--backbone vgg: no such backbone"):
         student("bench", "--backbone", "vgg")
+    with pytest.raises(OptionError, match=r"^--teacher vit_x: no such model"):
+        student("bench", "--teacher", "vit_x")
+    with pytest.raises(OptionError, match=r"^--int8 x.pt2: found without a student, expected the one it was made of"):
+        student("bench", "--int8", "x.pt2")

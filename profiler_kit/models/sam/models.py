@@ -40,11 +40,11 @@ def model_names() -> tuple[str, ...]:
     return tuple(_BUILDERS)
 
 
-def check_model(name: str) -> str:
+def check_model(name: str, option: str = "--model") -> str:
     """Return `name` when `load_model` knows it; raises OptionError with the list otherwise."""
     if name not in _BUILDERS:
         known = ", ".join(_BUILDERS)
-        raise OptionError(f"--model {name}: no such model, expected one of {known}, or a SAM 2.1 such as sam2_large.")
+        raise OptionError(f"{option} {name}: no such model, expected one of {known}, or a SAM 2.1 such as sam2_large.")
     return name
 
 

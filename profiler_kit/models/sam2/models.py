@@ -174,13 +174,13 @@ class LoadedModel:
     weights: str
 
 
-def check_model(name: str) -> str:
+def check_model(name: str, option: str = "--model") -> str:
     """Return `name` when `load_model` can build it; OptionError for others, WorkloadError without transformers."""
     if name not in SHAPES:
-        raise OptionError(f"--model {name}: no such model, expected one of {', '.join(SHAPES)}.")
+        raise OptionError(f"{option} {name}: no such model, expected one of {', '.join(SHAPES)}.")
     if find_spec("transformers") is None:
         raise WorkloadError(
-            f"--model {name}: needs transformers, which is not installed. Try: pip install 'profiler-kit[sam2]'"
+            f"{option} {name}: needs transformers, which is not installed. Try: pip install 'profiler-kit[sam2]'"
         )
     return name
 

@@ -13,6 +13,8 @@ import torch
 from profiler_kit.errors import CheckpointError, OptionError
 from profiler_kit.files import whole_file
 from profiler_kit.models.checkpoints import CheckpointKind, State, build_seeded, unpacked
+from profiler_kit.models.sam import models as sam1
+from profiler_kit.models.sam2 import models as sam2
 from profiler_kit.models.student.backbones import BACKBONES, Level, StudentEncoder
 
 PREFIX: Final = "student_"
@@ -71,6 +73,16 @@ def check_backbone(name: str, option: str = "--backbone") -> str:
     if name not in BACKBONES:
         raise OptionError(f"{option} {name}: no such backbone, expected one of {', '.join(BACKBONES)}.")
     return name
+
+
+def of_sam2(teacher: str) -> bool:
+    """Whether a teacher of that name is a SAM 2; else it is a SAM."""
+    return teacher.startswith("sam2_")
+
+
+def check_teacher(name: str) -> None:
+    """Raise OptionError for what is neither a SAM nor a SAM 2, WorkloadError for one that needs more packages."""
+    (sam2 if of_sam2(name) else sam1).check_model(name, "--teacher")
 
 
 def shipped_student(backbone: str) -> Path | None:

@@ -15,12 +15,15 @@ from typing import Any, Final, cast
 import torch
 
 from profiler_kit.errors import CheckpointError, OptionError, WorkloadError
-from profiler_kit.files import require_file, whole_file
+from profiler_kit.files import require_file, require_folder, whole_file
+from profiler_kit.models.sam.scenes import load_images
 from profiler_kit.models.sam.train_data import default_workers
 from profiler_kit.models.student.backbones import AdditiveAttention, StudentEncoder
 from profiler_kit.models.student.models import KIND, load_encoder, read_student
 from profiler_kit.models.student.train import Losses, TaughtStore, family_of, samples_of, student_losses
 from profiler_kit.progress import Report, silent
+from profiler_kit.workload.capture import require_count
+from profiler_kit.workload.protocol import LARGEST_SEED
 
 Tensor = torch.Tensor
 MODES: Final = ("ptq", "qat")
@@ -57,8 +60,14 @@ class QuantizeOptions:
         for name, least in (("scenes", 1), ("steps", 4), ("batch_size", 2)):
             if getattr(self, name) < least:
                 raise OptionError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected {least} or more.")
+        require_count("--seed", self.seed, 0, LARGEST_SEED)
+        if not 0 < self.rate < 1:
+            raise OptionError(f"--rate {self.rate:g}: expected more than 0, less than 1.")
+        if self.images is not None:
+            load_images(self.images, limit=1)
         if self.out.exists():
             raise OptionError(f"--out {self.out}: this exists already. Choose another --out.")
+        require_folder(self.out)
         require_torchao()
 
 

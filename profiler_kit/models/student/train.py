@@ -23,7 +23,7 @@ from profiler_kit.capture.environment import describe_environment
 from profiler_kit.capture.record_run import record_run
 from profiler_kit.capture.regions import region
 from profiler_kit.errors import InputError, OptionError, WorkloadError
-from profiler_kit.files import whole_file, write_json
+from profiler_kit.files import require_folder, whole_file, write_json
 from profiler_kit.models.checkpoints import CheckpointKind, State
 from profiler_kit.models.sam.generator import MaskGenerator
 from profiler_kit.models.sam.scenes import load_images
@@ -39,8 +39,10 @@ from profiler_kit.models.sam.train_data import (
 from profiler_kit.models.sam.train_loss import Task, mask_losses
 from profiler_kit.models.sam2.train import SAM2
 from profiler_kit.models.student.backbones import StudentEncoder, start_from
-from profiler_kit.models.student.models import StudentFile, check_backbone, load_encoder
+from profiler_kit.models.student.models import StudentFile, check_backbone, check_teacher, load_encoder, of_sam2
 from profiler_kit.progress import Report, silent
+from profiler_kit.workload.capture import require_count
+from profiler_kit.workload.protocol import LARGEST_SEED
 
 Tensor = torch.Tensor
 STUDENT, STATE, RECORD, RUN = "student.pt", "state.pt", "training.json", "run"
@@ -82,6 +84,9 @@ class TrainOptions:
     def check(self) -> None:
         """Raises OptionError, or InputError for the folder of images; nothing is made before."""
         check_backbone(self.backbone)
+        check_teacher(self.teacher)
+        require_count("--seed", self.seed, 0, LARGEST_SEED)
+        choose_device(self.device)
         least = {"scenes": 1, "batch_size": 2, "prompts": 1, "steps": 1, "workers": 1}  # batch norm asks for two
         for name, lowest in least.items():
             value = getattr(self, name)
@@ -98,6 +103,7 @@ class TrainOptions:
         held = [path for path in self.out.iterdir() if not path.name.startswith(".tmp-")] if self.out.is_dir() else []
         if not self.resume and (held or (self.out.exists() and not self.out.is_dir())):
             raise OptionError(f"--out {self.out}: this exists already. Add --resume to go on, or choose another --out.")
+        require_folder(self.out / STATE)
 
 
 class Losses(NamedTuple):
@@ -114,7 +120,7 @@ class Losses(NamedTuple):
 
 def family_of(teacher: str) -> Family:
     """What training has to know of a teacher of that name."""
-    return SAM2 if teacher.startswith("sam2_") else SAM
+    return SAM2 if of_sam2(teacher) else SAM
 
 
 def student_losses(

@@ -21,7 +21,9 @@ from profiler_kit.models.student.models import (
     PREFIX,
     StudentFile,
     check_backbone,
+    check_teacher,
     load_encoder,
+    of_sam2,
     read_student,
     shipped_student,
 )
@@ -113,7 +115,7 @@ class _Student(_Base):
 
     def _check_model(self) -> None:
         check_backbone(self.backbone, "--model")
-        super()._check_model()
+        check_teacher(self.teacher)
         if self.side % 32:
             raise OptionError(f"--image-size {self.side}: expected a multiple of 32.")
 
@@ -218,6 +220,4 @@ def student_workload(**options: Any) -> _Student:
     student = StudentWorkload(**options)
     if student.file is not None and "teacher" not in options:
         options["teacher"] = read_student(student.file).teacher
-    return (
-        Student2Workload(**options) if str(options.get("teacher")).startswith("sam2_") else StudentWorkload(**options)
-    )
+    return Student2Workload(**options) if of_sam2(str(options.get("teacher"))) else StudentWorkload(**options)
