@@ -25,14 +25,14 @@ def of_requests(run: Run) -> list[Finding]:
     """How much slower the slowest requests were and what they waited for; the GPU idle while requests were queued."""
     if run.requests is None:
         return []
-    found = (slowest(run.requests, run.record, None if run.served is None else run.served.parts), idle_in_queue(run))
+    found = (slowest(run.requests, run.record, None if run.served is None else run.served.shares), idle_in_queue(run))
     return [one for one in found if one is not None]
 
 
-def slowest(requests: pd.DataFrame, record: RunRecord | None, parts: pd.DataFrame | None = None) -> Finding | None:
+def slowest(requests: pd.DataFrame, record: RunRecord | None, shares: pd.DataFrame | None = None) -> Finding | None:
     """The 99th percentile (or the slowest) against the median, and the stage that makes most of the difference.
 
-    parts: BATCH_PARTS, for what most of the time in the model went into.
+    shares: of `Served`, for what most of the time in the model went into.
     """
     REQUESTS.check(requests)
     good = requests[requests["status"] == 200].dropna(subset=["latency_ns"])
@@ -41,8 +41,8 @@ def slowest(requests: pd.DataFrame, record: RunRecord | None, parts: pd.DataFram
     latency = good["latency_ns"].astype("float64")
     median, high = float(latency.median()), float(latency.quantile(0.99) if len(good) >= FEWEST else latency.max())
     slow = good[latency >= latency.quantile(1 - SLOWEST)]
-    shares = {stage: float(slow[f"{stage}_ns"].sum()) for stage in STAGES}
-    stage = max(shares, key=lambda name: shares[name])
+    took = {stage: float(slow[f"{stage}_ns"].sum()) for stage in STAGES}
+    stage = max(took, key=lambda name: took[name])
     what = "99 % took less than" if len(good) >= FEWEST else "the slowest took"
     said: list[str | Piece] = [
         f"Half of {counted(len(good), 'request')} took less than ",
@@ -52,10 +52,10 @@ def slowest(requests: pd.DataFrame, record: RunRecord | None, parts: pd.DataFram
     number = "one" if len(slow) == 1 else fmt_count(len(slow))
     said += [bold(fmt_ns(high)), f", {high / max(median, 1):.1f} × as long. The slowest {number} spent "]
     said += [
-        bold(fmt_percent(shares[stage] / max(1.0, sum(shares.values())), 0)),
+        bold(fmt_percent(took[stage] / max(1.0, sum(took.values())), 0)),
         " of it in ",
         bold(_NAMES[stage]),
-        *([] if stage != "gpu" or parts is None else _most_of(parts[parts["batch"].isin(slow["batch"])])),
+        *([] if stage != "gpu" or shares is None else _most_of(shares[shares["id"].isin(slow["id"])])),
         ".",
     ]
     batches = requests.drop_duplicates("batch")["batch_size"]
@@ -66,7 +66,7 @@ def slowest(requests: pd.DataFrame, record: RunRecord | None, parts: pd.DataFram
 
 
 def _most_of(parts: pd.DataFrame) -> list[str | Piece]:
-    """The part that took most of these batches: on the GPU if anything ran there, else on the host."""
+    """The part that took most of these requests: on the GPU if anything ran there, else on the host."""
     column, where = ("gpu_busy_ns", "on the GPU") if parts["gpu_events"].any() else ("host_ns", "on the host")
     taken = parts.groupby("part")[column].sum()
     if not taken.sum():

@@ -39,16 +39,20 @@ class Held:
     """A model that runs when the test lets it; the first pixel of an image tells what becomes of it."""
 
     model = None
-    # raises; runs out of memory unless it is alone or with one other; always runs out of memory
-    BROKEN, HUNGRY, STARVING = 1, 2, 3
+    # raises; runs out of memory unless it is alone or with one other; always runs out of memory; raises, but after
+    # those before it were answered; waits for `late`
+    BROKEN, HUNGRY, STARVING, BROKEN_LATE, LATE = 1, 2, 3, 4, 5
 
     def __init__(self) -> None:
         self.go = threading.Event()
         self.go.set()
+        self.late = threading.Event()
         self.running = 0
         self.batches: list[int] = []
 
-    def generate_batch(self, images: Sequence[Pixels], points: Sequence[Points | None]) -> list[list[dict[str, Any]]]:
+    def generate_each(
+        self, images: Sequence[Pixels], points: Sequence[Points | None]
+    ) -> Iterator[list[dict[str, Any]]]:
         self.running += 1
         assert self.go.wait(HANGS_S)
         self.batches.append(len(images))
@@ -57,7 +61,11 @@ class Held:
             raise ValueError("the third layer is upside down")
         if (self.HUNGRY in kinds and len(images) > 2) or self.STARVING in kinds:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return [[MASK] * (1 if some is None else len(some)) for some in points]
+        for kind, some in zip(kinds, points, strict=True):
+            if kind == self.BROKEN_LATE:
+                raise ValueError("the last layer is upside down")
+            assert kind != self.LATE or self.late.wait(HANGS_S)
+            yield [MASK] * (1 if some is None else len(some))
 
 
 @dataclass
@@ -132,6 +140,7 @@ def serve_held(held: Held, tmp_path: Path) -> Iterator[Callable[..., Client]]:
 
         yield start
         held.go.set()
+        held.late.set()
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -35,9 +34,18 @@ def test_a_batch_in_the_trace(tmp_path: Path) -> None:
     assert run.requests is not None
     each = request_parts(run.served).groupby("id")["dur_ns"].sum()
     assert each.tolist() == run.requests["latency_ns"].tolist()  # the stages and parts add up, to the nanosecond
-    longer = run.served.parts.assign(gpu_busy_ns=lambda parts: parts["gpu_busy_ns"] + (parts["part"] == "(rest)") * 30)
-    more = request_parts(dataclasses.replace(run.served, parts=longer))  # the region went on after the last masks
-    assert more.groupby("id")["dur_ns"].sum().tolist() == each.tolist() and "nms" in set(more["part"])
+    # a third, whose masks were known at 60: 29 ns after the batch began by the trace's clock, at its start 31
+    early = run.requests.iloc[1:2].assign(id=7, gpu_ns=30, latency_ns=run.requests["latency_ns"][1] - 20)
+    requests = pd.concat([run.requests, early], ignore_index=True)
+    found = batches_of(requests, run.trace.region_instances(), run.trace.gpu_events())
+    shares = found.shares[found.shares["id"] == 7]
+    assert shares[["part", "host_ns", "gpu_busy_ns"]].to_numpy().tolist() == [
+        ["image encoder", 20, 21],
+        ["nms", 1, 0],
+        ["(rest)", 9, 0],
+    ]
+    assert request_parts(found).groupby("id")["dur_ns"].sum()[7] == early["latency_ns"].iloc[0]
+    assert request_parts(found).query("id < 7").equals(request_parts(run.served))
     found = profiler_kit(
         "query",
         tmp_path,

@@ -194,7 +194,7 @@ def test_the_waterfall_is_drawn_in_stages_and_parts_of_the_batch(tmp_path: Path)
         **{"image encoder": [25, 25], "nms": [4, 4], "(rest)": [2, 2], "model, GPU idle": [19, 19]},
         "encode": [10, 5],
     }
-    alone = dataclasses.replace(run.served, parts=run.served.parts.iloc[:0])
+    alone = dataclasses.replace(run.served, shares=run.served.shares.iloc[:0])
     assert {bar.name: list(bar.x) for bar in request_waterfall_figure(alone, most=2).data}["model"] == [50, 50]
     (occupancy,) = batch_occupancy(run.served.batches, 4).data
     assert (list(occupancy.x), list(occupancy.y)) == (["1", "2", "3", "4"], [0, 1, 0, 0])

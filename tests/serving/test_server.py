@@ -196,8 +196,27 @@ def test_an_image_that_does_not_arrive(serve_held: Start) -> None:
         assert slow.recv(100).startswith(b"HTTP/1.1 408 ")
 
 
+def test_a_batch_waits_for_what_is_on_its_way_and_for_nothing_else(serve_held: Start, held: Held) -> None:
+    client = serve_held(batch_size=2, max_wait_ms=1e6)
+    assert client.said("/upload_rle", png())[0] == 200  # nobody else has come
+    data = png()
+    with socket.create_connection(("127.0.0.1", client.port)) as slow:
+        slow.sendall(b"POST /upload_rle HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(data))
+        until(lambda: client.server._arriving == 1)
+        first = client.later(data)
+        until(lambda: client.server.worker.waiting == 1)
+        slow.sendall(data)
+        assert first()[0] == 200 and slow.recv(100).startswith(b"HTTP/1.1 200 ")
+    assert held.batches == [1, 2]
+
+
 def batch_of(client: Client, held: Held, kinds: list[int]) -> list[tuple[int, str]]:
     """The answers to requests that are run in one batch."""
+    return [answer() for answer in begun_batch(client, held, kinds)]
+
+
+def begun_batch(client: Client, held: Held, kinds: list[int]) -> list[Callable[[], tuple[int, str]]]:
+    """What waits for each of them."""
     held.go.clear()
     before = held.running
     first = client.later(png())
@@ -208,7 +227,15 @@ def batch_of(client: Client, held: Held, kinds: list[int]) -> list[tuple[int, st
         until(lambda number=number: client.server.worker.waiting == number)
     held.go.set()
     assert first()[0] == 200
-    return [answer() for answer in answers]
+    return answers
+
+
+def test_each_is_answered_as_soon_as_its_masks_are_known(serve_held: Start, held: Held) -> None:
+    client = serve_held(batch_size=4)
+    first, late = begun_batch(client, held, [0, Held.LATE])
+    assert first()[0] == 200 and not held.late.is_set()
+    held.late.set()
+    assert late()[0] == 200 and held.batches == [1, 2]
 
 
 def test_an_exception_fails_its_own_request_alone(serve_held: Start, held: Held) -> None:
@@ -218,6 +245,9 @@ def test_an_exception_fails_its_own_request_alone(serve_held: Start, held: Held)
     assert answers[1][1] == "The request failed: the third layer is upside down.\n"
     assert held.batches == [1, 3, 1, 1, 1]
     assert [status for status, _ in batch_of(client, held, [Held.BROKEN])] == [500]
+    # what was answered before it is not run again
+    assert [status for status, _ in batch_of(client, held, [0, Held.BROKEN_LATE, 0])] == [200, 500, 200]
+    assert held.batches[-4:] == [1, 3, 1, 1]
     assert client.said("/upload_rle", png())[0] == 200
 
 
@@ -262,6 +292,8 @@ def test_a_model_that_cannot_warm_up_is_not_served(held: Held, serve_held: Start
     service = client.server.service
 
     class Broken:
+        generate_each = None
+
         def generate_batch(self, images: object) -> None:
             raise ValueError("no such kernel")
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from profiler_kit.analyses.gpu.intervals import covered_by_group
+from profiler_kit.analyses.gpu.intervals import covered_between, covered_by_group, union
 from profiler_kit.analyses.serving.requests import REQUESTS, STAGES
 from profiler_kit.attribute.frames import GPU_EVENTS, REGION_INSTANCES
 from profiler_kit.formats.request_file import BATCH
@@ -61,11 +61,14 @@ REQUEST_PARTS: Final = Schema(
 
 @dataclass(frozen=True, eq=False)
 class Served:
-    """All that is known of the requests of a run. requests: REQUESTS. batches: BATCHES. parts: BATCH_PARTS."""
+    """All that is known of the requests of a run. requests: REQUESTS. batches: BATCHES. parts: BATCH_PARTS. shares: as
+    those, with the column `id`: of each request, what of them came before its own masks were known.
+    """
 
     requests: pd.DataFrame
     batches: pd.DataFrame
     parts: pd.DataFrame
+    shares: pd.DataFrame
 
 
 def batches_of(requests: pd.DataFrame, regions: pd.DataFrame, gpu_events: pd.DataFrame) -> Served:
@@ -97,7 +100,8 @@ def batches_of(requests: pd.DataFrame, regions: pd.DataFrame, gpu_events: pd.Dat
     held = (of >= 0) & (middle < end[np.maximum(of, 0)]) if len(start) else np.zeros(len(outer), bool)
     instance = np.full(len(batches), -1, np.int64)
     instance[of[held]] = outer[held]
-    parts, busy, count = _parts(batches["batch"].to_numpy(np.int64), instance, regions, gpu_events)
+    own = each.loc[each["gpu_ns"].notna(), ["id", "batch", "gpu_ns"]]
+    parts, shares, busy, count = _parts(batches["batch"].to_numpy(np.int64), instance, regions, gpu_events, own)
     found = batches.assign(
         queued=waiting,
         model_ns=batches["end_ns"] - batches["start_ns"],
@@ -106,7 +110,7 @@ def batches_of(requests: pd.DataFrame, regions: pd.DataFrame, gpu_events: pd.Dat
         gpu_busy_ns=busy,
     )
     found["gpu_idle_ns"] = (found["model_ns"] - busy).clip(lower=0).where(count > 0)
-    return Served(requests, BATCHES.cast(found), parts)
+    return Served(requests, BATCHES.cast(found), parts, shares)
 
 
 def _below_batch(paths: pd.Series) -> tuple[I64, npt.NDArray[np.object_]]:
@@ -120,8 +124,12 @@ def _below_batch(paths: pd.Series) -> tuple[I64, npt.NDArray[np.object_]]:
     return np.array([*level, -1], np.int64)[code], np.array([*part, REST], object)[code]
 
 
-def _parts(batch: I64, instance: I64, regions: pd.DataFrame, gpu: pd.DataFrame) -> tuple[pd.DataFrame, I64, I64]:
-    """BATCH_PARTS; of each batch, how long the GPU was busy with it and with how many events. instance: by start."""
+def _parts(
+    batch: I64, instance: I64, regions: pd.DataFrame, gpu: pd.DataFrame, own: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame, I64, I64]:
+    """BATCH_PARTS; the shares of the requests `own`; of each batch, how long the GPU was busy with it and with how many
+    events. instance: by start.
+    """
     start, end = (regions[name].to_numpy(np.int64) for name in ("start_ns", "end_ns"))
     whole = np.flatnonzero(instance >= 0)
     first, last = start[instance[whole]], end[instance[whole]]
@@ -135,7 +143,8 @@ def _parts(batch: I64, instance: I64, regions: pd.DataFrame, gpu: pd.DataFrame) 
     level, part = _below_batch(regions["path"])
     of = np.where(level == 1, batch_at(start), -1)
     below = np.flatnonzero(of >= 0)
-    each = {"batch": of[below], "part": part[below], "host_ns": (end - start)[below], "start": start[below]}
+    of_region, part_of_region = of[below], part[below]
+    each = {"batch": of_region, "part": part_of_region, "host_ns": (end - start)[below], "start": start[below]}
     grouped = pd.DataFrame(each).groupby(["batch", "part"], sort=False)
     host = pd.DataFrame({"host_ns": grouped["host_ns"].sum(), "start": grouped["start"].min()}).reset_index()
     inside = host.groupby("batch")["host_ns"].sum().reindex(whole, fill_value=0).to_numpy(np.int64)
@@ -152,10 +161,34 @@ def _parts(batch: I64, instance: I64, regions: pd.DataFrame, gpu: pd.DataFrame) 
     row = key.get_indexer(pd.MultiIndex.from_arrays([of[mine], part[mine]])).astype(np.int64)
     rows["gpu_busy_ns"] = covered_by_group(row, begin, stop, len(rows))
     rows["gpu_events"] = np.bincount(row, minlength=len(rows)).astype(np.int64)
+    rows["since"] = pd.Series(first, whole).reindex(rows["batch"]).to_numpy(np.int64)
     rows["batch"] = batch[rows["batch"].to_numpy(np.int64)]
+    # of each request its batch's parts, until its own masks; what is in no part is then what they leave
+    shares = rows.assign(row=np.arange(len(rows))).merge(own, "inner", "batch").sort_values(["id", "row"])
+    until = (shares["since"] + shares["gpu_ns"]).to_numpy(np.int64)
+    at = shares["row"].to_numpy(np.int64)
+    shares["gpu_busy_ns"] = _covered_until(row, begin, stop, at, until)
+    row = key.get_indexer(pd.MultiIndex.from_arrays([of_region, part_of_region])).astype(np.int64)
+    shares["host_ns"] = _covered_until(row, start[below], end[below], at, until)
+    left = (shares["part"] == REST).to_numpy(bool)
+    known = shares.groupby("id")["host_ns"].transform("sum").to_numpy(np.int64)
+    over = np.minimum(until, shares["start"].to_numpy(np.int64)) - shares["since"].to_numpy(np.int64) - known
+    shares.loc[left, "host_ns"] = over[left]
+    shares = shares[["id", *BATCH_PARTS.columns]].reset_index(drop=True)
     busy = covered_by_group(of[mine], begin, stop, len(batch))
     count = np.bincount(of[mine], minlength=len(batch)).astype(np.int64)
-    return BATCH_PARTS.cast(rows), busy, count
+    return BATCH_PARTS.cast(rows), shares, busy, count
+
+
+def _covered_until(group: I64, start: I64, end: I64, asked: I64, until: I64) -> I64:
+    """How much of the time before each of `until` the intervals of its group `asked` cover."""
+    if not len(start):
+        return np.zeros(len(asked), np.int64)
+    # one axis: group g takes the part of it from g * width on
+    zero, width = int(start.min()), int(end.max() - start.min()) + 1
+    start, end = union(start - zero + group * width, end - zero + group * width)
+    low = asked * width
+    return covered_between(start, end, low, low + np.clip(until - zero, 0, width - 1))
 
 
 def batch_region(served: Served, batch: int, regions: pd.DataFrame) -> tuple[int, int] | None:
@@ -167,26 +200,21 @@ def batch_region(served: Served, batch: int, regions: pd.DataFrame) -> tuple[int
 def request_parts(served: Served) -> pd.DataFrame:
     """REQUEST_PARTS, by request; stages and parts that are not known or took no time have no row.
 
-    In place of the stage in the model the parts of the request's batch: what ran on the GPU for each, and that nothing
-    did; of a batch without GPU events, and of one whose region the trace does not hold, the host's time.
+    In place of the stage in the model the parts of the request's batch until its own masks were known: what ran on the
+    GPU for each, and that nothing did; of a batch without GPU events, and of one whose region the trace does not hold,
+    the host's time.
     """
     requests, batches = served.requests, served.batches.set_index("batch")
     stages = requests.melt(["id", "batch"], [f"{stage}_ns" for stage in STAGES], "stage", "dur_ns")
     stages["order"] = stages["stage"].map({f"{stage}_ns": 1000 * number for number, stage in enumerate(STAGES)})
     stages = stages.assign(part=stages["stage"].map(REQUESTS.label), place="server")
-    inside = stages[stages["stage"] == "gpu_ns"][["id", "batch", "order"]].merge(served.parts, "inner", "batch")
+    inside = stages[stages["stage"] == "gpu_ns"][["id", "order"]].merge(served.shares, "inner", "id")
     on_gpu = (inside["batch"].map(batches["gpu_events"]) > 0).to_numpy(bool)
     inside["dur_ns"] = inside["gpu_busy_ns"].where(on_gpu, inside["host_ns"])
     inside["order"] += inside.groupby("id").cumcount() + 1
     inside["place"] = np.where(on_gpu, "GPU", "host")
-    # what the parts leave of the stage in the model; what its region went on for after the last masks is in no request
+    # what the parts leave of the stage in the model
     model = stages["stage"] == "gpu_ns"
-    known = stages[model].set_index("id")["dur_ns"]
-    over = (inside.groupby("id")["dur_ns"].sum() - known).clip(lower=0)
-    rest = inside["part"] == REST
-    inside.loc[rest, "dur_ns"] = (inside["dur_ns"] - inside["id"].map(over).fillna(0).astype("int64")).clip(lower=0)[
-        rest
-    ]
     used = inside.groupby("id")["dur_ns"].sum()
     left = stages.loc[model, "dur_ns"] - stages.loc[model, "id"].map(used).fillna(0).astype("int64")
     split = stages["id"].isin(used.index) & model & (left.reindex(stages.index) >= 0)

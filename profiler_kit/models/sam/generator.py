@@ -164,7 +164,6 @@ class MaskGenerator:
         """
         return self.generate_batch([image])[0]
 
-    @torch.no_grad()
     def generate_batch(
         self, images: Sequence[Pixels], points: Sequence[Points | None] | None = None
     ) -> list[list[dict[str, Any]]]:
@@ -172,15 +171,20 @@ class MaskGenerator:
 
         points: what is asked of each image, as `segment` takes them; None for the grid, and all masks.
         """
+        return list(self.generate_each(images, points))
+
+    @torch.no_grad()
+    def generate_each(
+        self, images: Sequence[Pixels], points: Sequence[Points | None] | None = None
+    ) -> Iterator[list[dict[str, Any]]]:
+        """As `generate_batch`, but each image's masks as soon as they are known."""
         for image in images:
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
                 found = f"{image.dtype}[{', '.join(map(str, image.shape))}]"
                 raise InputError(f"an image: found {found}, expected uint8[H, W, 3]: red, green and blue.")
         whole, asked = self.model.embed(images), points or [None] * len(images)
-        return [
-            self._image(image, embedding) if some is None else self._each(image, embedding, some)
-            for image, embedding, some in zip(images, whole, asked, strict=True)
-        ]
+        for image, embedding, some in zip(images, whole, asked, strict=True):
+            yield self._image(image, embedding) if some is None else self._each(image, embedding, some)
 
     def segment(self, image: Pixels, points: Points) -> list[dict[str, Any]]:
         """One record for each point (pixels of the image, x then y): of its three answers the one the model prefers."""

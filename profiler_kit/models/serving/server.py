@@ -89,12 +89,14 @@ class MaskServer:
     def __init__(self, service: Service, options: ServeOptions, host: str = "127.0.0.1") -> None:
         self.service, self.options, self._host = service, options, host
         self.worker = Worker(
-            service.generator.generate_batch,
+            service.generator.generate_each,
             service.device,
             size=options.batch_size,
             max_wait_s=options.max_wait_ms / 1e3,
+            on_their_way=lambda: self._arriving,
             prepare=service.prepare,
         )
+        self._count = self._arriving = 0
         self.metrics = Metrics()
         found, workload = describe_environment(service.device), service.workload
         self._facts = {
@@ -113,7 +115,6 @@ class MaskServer:
         if service.device.type == "cuda":
             self._facts["device_memory_bytes"] = torch.cuda.get_device_properties(service.device).total_memory
         self._pool = ThreadPoolExecutor(options.threads, thread_name_prefix="images")
-        self._count = self._arriving = 0
         self._answered: dict[Job, asyncio.Event] = {}
         answers: dict[str, Answer] = {
             "/upload": self._png,
@@ -189,11 +190,11 @@ class MaskServer:
             job.image = await loop.run_in_executor(self._pool, images.decode_image, data, limits)
             if job.points is not None:
                 images.check_points(job.points, job.image)
-            self.worker.submit(job)
         except TimeoutError:
             raise Refused(408, f"The image did not arrive within {self.options.read_s:g} s; send it again.") from None
         finally:
             self._arriving -= 1
+        self.worker.submit(job)
 
     async def _file(self, request: Request) -> bytes:
         """The bytes of the image: the body, or its field `image`."""

@@ -1,7 +1,8 @@
 """The one thread that runs the model: requests wait in a bounded queue and are answered in batches.
 
-A batch closes when it is full, or when its first request has waited long enough. When a batch fails, each of its
-requests is tried alone, so that one fails by itself; out of memory halves it. The thread outlives every exception.
+A batch closes when it is full, when no other request is on its way, or when its first one has waited long enough. Each
+request is answered as soon as its masks are known. When a batch fails, each request that has no answer yet is tried
+alone, so that one fails by itself; out of memory halves what is left. The thread outlives every exception.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +28,7 @@ from profiler_kit.models.serving.metrics import Histogram
 
 SIZES: Final = (1, 2, 4, 8, 16, 32, 64)
 Masks = list[dict[str, Any]]
-Generate = Callable[[Sequence[Pixels], Sequence[Points | None]], Sequence[Masks]]
+Generate = Callable[[Sequence[Pixels], Sequence[Points | None]], Iterable[Masks]]
 
 
 class Closed(Exception):
@@ -71,7 +72,10 @@ class Recording:
 
 
 class Worker(threading.Thread):
-    """Runs `generate` on batches; `prepare` comes first, in the same thread. size: of a batch at most."""
+    """Runs `generate` on batches; `prepare` comes first, in the same thread.
+
+    size: of a batch at most. on_their_way: how many requests will soon be in the queue; a batch waits for no others.
+    """
 
     def __init__(
         self,
@@ -80,11 +84,12 @@ class Worker(threading.Thread):
         *,
         size: int,
         max_wait_s: float,
+        on_their_way: Callable[[], int],
         prepare: Callable[[], object] = lambda: None,
     ) -> None:
         super().__init__(name="model", daemon=True)
         self._generate, self._device, self._prepare = generate, device, prepare
-        self.size, self._max_wait_s = size, max_wait_s
+        self.size, self._max_wait_s, self._on_their_way = size, max_wait_s, on_their_way
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -191,7 +196,9 @@ class Worker(threading.Thread):
             if not self._waiting:
                 return []
             until_ns = (self._waiting[0].queued_ns or 0) + int(self._max_wait_s * 1e9)
-            while len(self._waiting) < self.size and not self._closed and (left := until_ns - time.time_ns()) > 0:
+            while len(self._waiting) < self.size and self._on_their_way() and not self._closed:
+                if (left := until_ns - time.time_ns()) <= 0:
+                    break
                 self._changed.wait(left / 1e9)
             taken = [self._waiting.popleft() for _ in range(min(self.size, len(self._waiting)))]
         return [job for job in taken if job.result.set_running_or_notify_cancel()]
@@ -212,26 +219,27 @@ class Worker(threading.Thread):
         self.batch_s = (time.time_ns() - start_ns) / 1e9
 
     def _answer(self, jobs: Sequence[Job]) -> None:
-        """Run them together; where that fails, in smaller parts; one that fails alone has failed."""
+        """Run them together; where that fails, the others in smaller parts; one that fails alone has failed."""
+        answered = 0
         try:
             images = [job.image for job in jobs if job.image is not None]
-            found = self._generate(images, [job.points for job in jobs])
-            synchronize(self._device)
-            answers = list(zip(jobs, found, strict=True))
+            for job, masks in zip(jobs, self._generate(images, [job.points for job in jobs]), strict=True):
+                synchronize(self._device)
+                job.computed_ns = time.time_ns()
+                job.result.set_result(masks)
+                answered += 1
         except Exception as error:
             full, problem = is_out_of_memory(error), error.with_traceback(None)
         else:
-            for job, masks in answers:
-                job.computed_ns = time.time_ns()
-                job.result.set_result(masks)
             return
         # out of the except block: the exception's frames held the tensors that filled the memory
         with contextlib.suppress(RuntimeError):  # of a GPU that has failed for good
             free_memory(self._device)
-        if len(jobs) == 1:
+        left = jobs[answered:]
+        if len(jobs) == 1 and left:
             jobs[0].computed_ns = time.time_ns()
             jobs[0].result.set_exception(problem)
             return
-        step = (len(jobs) + 1) // 2 if full else 1
-        for at in range(0, len(jobs), step):
-            self._answer(jobs[at : at + step])
+        step = (len(left) + 1) // 2 if full and left else 1
+        for at in range(0, len(left), step):
+            self._answer(left[at : at + step])
