@@ -39,6 +39,8 @@ enum { MOST_INTEGERS = 16, MOST_TEXTS = 48, MOST_WANTED = 72, MOST_ARROWS = 16, 
 enum { PLAIN = 5 }; /* columns that every row has */
 enum { OTHER = 1 }; /* what stands for a phase of several letters */
 enum { DEEPEST = 60 }; /* brackets in a value nobody wants: the decoder has a limit too */
+enum { STARTS = 1, DURATIONS = 2, IDS = 4 }; /* which number of a head */
+enum { MOST_NUMBERS = 3, LONGEST_HEAD = 1000, MOST_HEADS = 4096, SLOTS = 1 << 12, WAYS = 8 };
 
 struct wanted { /* a key of args, or the category of a flow; with its quotes */
     uint8_t length, kind, column;
@@ -62,6 +64,22 @@ struct event {
     struct text name, category, pid, tid;
     struct number start, duration;
     int64_t id;
+};
+
+struct place { /* of a number */
+    at from, to;
+    uint8_t of;
+};
+
+/* How an event began that was taken, up to the last of its times and ids before anything else than its names: how many
+ * begin just so but for these numbers. */
+struct head {
+    struct event e; /* what that says; of a span also the codes of its texts */
+    int32_t name, category, thread;
+    uint32_t next; /* number + 1 of the head that came next, the last time; or 0 */
+    uint16_t numbers, ends[MOST_NUMBERS];
+    uint8_t of[MOST_NUMBERS];
+    uint8_t text[]; /* without the numbers: one is missing at each of `ends` */
 };
 
 struct scanner {
@@ -96,6 +114,16 @@ struct scanner {
     struct text pid, tid; /* of the last thread in this block, mostly that of the next event too */
     int32_t last_thread;
 
+    struct list heads;     /* pointers to them */
+    uint32_t slots[SLOTS]; /* number + 1 of heads by how they begin, the last one first: hints, which may be wrong */
+    uint32_t last_head;    /* number + 1 of the last event's, or 0 */
+    const struct head *head; /* of the event at hand */
+    struct place numbers[MOST_NUMBERS]; /* those of a head, when it was read as others are; and what it said then */
+    struct event begun;
+    int number_count;
+    uint8_t given;
+    bool head_ended;
+
     struct draft drafts[4];
     struct list mended; /* pointers to texts of events, to which links and the last thread may point */
 };
@@ -103,20 +131,23 @@ struct scanner {
 /* ---- JSON values -------------------------------------------------------------------------------------------------- */
 
 /* Every item between the brackets that open at p goes to `item`, a constant, so that each use is inlined. */
-INLINE at items(struct scanner *s, at p, char close, at (*item)(struct scanner *, at))
+INLINE at more_items(struct scanner *s, at p, char close, at (*item)(struct scanner *, at))
 {
-    p = indent(p + 1, s->end);
-    if (*p == close)
-        return p + 1;
-    while ((p = item(s, p))) {
+    while (p) {
         p = indent(p, s->end);
         if (*p == close)
             return p + 1;
         if (*p != ',')
             return NULL;
-        p = indent(p + 1, s->end);
+        p = item(s, indent(p + 1, s->end));
     }
     return NULL;
+}
+
+INLINE at items(struct scanner *s, at p, char close, at (*item)(struct scanner *, at))
+{
+    p = indent(p + 1, s->end);
+    return *p == close ? p + 1 : more_items(s, item(s, p), close, item);
 }
 
 /* The value of the key at p. One with escapes may be one of ours. */
@@ -317,6 +348,16 @@ INLINE at identity(struct scanner *s, at p, struct text *text)
     return after;
 }
 
+/* Note a number of a head; past it. */
+INLINE at noted_number(struct scanner *s, at p, at after, uint8_t of)
+{
+    s->head_ended |= s->given & of || !(*p == '-' || digit(p) <= 9);
+    s->given |= of;
+    if (!s->head_ended)
+        s->numbers[s->number_count++] = (struct place){p, after, of}, s->begun = s->e;
+    return after;
+}
+
 INLINE at in_event(struct scanner *s, at p)
 {
     struct event *e = &s->e;
@@ -341,10 +382,11 @@ INLINE at in_event(struct scanner *s, at p)
     if (IS(key, "tid"))
         return identity(s, p, &e->tid);
     if (IS(key, "ts"))
-        return time_of(s, p, &e->start);
+        return noted_number(s, p, time_of(s, p, &e->start), STARTS);
     if (IS(key, "dur"))
-        return time_of(s, p, &e->duration);
+        return noted_number(s, p, time_of(s, p, &e->duration), DURATIONS);
     if (IS(key, "args")) {
+        s->head_ended = true;
         if (e->has_args) /* the last of several counts */
             reset_args(s);
         e->has_args = true;
@@ -353,8 +395,9 @@ INLINE at in_event(struct scanner *s, at p)
     if (IS(key, "id")) {
         at after = integer(s, p, FIXED | TEXTS, &e->id);
         e->id_known = after != NULL; /* other text matters only in flows */
-        return after ? after : string(p, s->end, &text);
+        return noted_number(s, p, after ? after : string(p, s->end, &text), IDS);
     }
+    s->head_ended = true;
     return skipped(s, p);
 }
 
@@ -404,12 +447,16 @@ static bool span(struct scanner *s, int64_t start)
     } else if (!to_ns(&e->duration, &duration) || duration >= FLOAT_EXACT_NS) {
         return false;
     }
-    if (!thread_of(s, e->pid, e->tid, &s->thread[row]))
+    const struct head *h = s->head;
+    if (h && h->thread >= 0 && e->pid.start == h->e.pid.start && e->tid.start == h->e.tid.start)
+        s->thread[row] = h->thread;
+    else if (!thread_of(s, e->pid, e->tid, &s->thread[row]))
         return false;
+    bool known = h && h->thread >= 0 && e->name.start == h->e.name.start && e->category.start == h->e.category.start;
     s->start[row] = start;
     s->duration[row] = duration;
-    s->name[row] = coded(&s->tables[NAMES], e->name, ',');
-    s->category[row] = coded(&s->tables[CATEGORIES], e->category, ',');
+    s->name[row] = known ? h->name : coded(&s->tables[NAMES], e->name, ',');
+    s->category[row] = known ? h->category : coded(&s->tables[CATEGORIES], e->category, ',');
     if (s->name[row] < 0 || s->category[row] < 0)
         return false;
     for (int i = 0; i < s->integers; i++) {
@@ -444,19 +491,128 @@ static bool flow(struct scanner *s, int64_t start)
     return place;
 }
 
+/* ---- heads ----------------------------------------------------------------------------------------------------- */
+
+/* Past the head of the event at p, if it is like this one; its numbers are read. */
+INLINE at as_head(struct scanner *s, at p, const struct head *h)
+{
+    size_t done = 0;
+    s->e = h->e;
+    for (int i = 0; i < h->numbers; i++) {
+        size_t length = h->ends[i] - done;
+        if ((size_t)(s->end - p) < length || memcmp(p, h->text + done, length))
+            return NULL;
+        p += length, done += length;
+        if (h->of[i] == IDS)
+            p = *p == '"' || *p == 'n' ? NULL : integer(s, p, FIXED, &s->e.id);
+        else
+            p = decimal(p, h->of[i] == STARTS ? &s->e.start : &s->e.duration);
+        if (!p)
+            return NULL;
+    }
+    return p;
+}
+
+/* Where heads that begin like the text at p are looked for. */
+static uint32_t *slots_of(struct scanner *s, at p)
+{
+    uint64_t h = 0;
+    if (s->end - p > 96) /* an arrow's id stands 23 bytes behind its brace */
+        for (int i = 8; i < (digit(p + 23) <= 9 ? 16 : 64); i += 8)
+            h = mixed(h, load8(p + i));
+    return s->slots + (h >> 20) % (SLOTS / WAYS) * WAYS;
+}
+
+/* Past the head of the event at p, if it is known. */
+INLINE at known_head(struct scanner *s, at p)
+{
+    struct head **all = (struct head **)s->heads.items, *last = s->last_head ? all[s->last_head - 1] : NULL;
+    uint32_t count = (uint32_t)(s->heads.used / sizeof *all), found = last ? last->next : 0;
+    at after = found && found <= count ? as_head(s, p, all[found - 1]) : NULL;
+    if (!after) {
+        uint32_t *slots = slots_of(s, p);
+        for (int i = 0; i < WAYS && !after; i++) {
+            found = slots[i];
+            if (found && found <= count && (after = as_head(s, p, all[found - 1]))) {
+                memmove(slots + 1, slots, (size_t)i * sizeof *slots); /* to the front */
+                *slots = found;
+                if (last)
+                    last->next = found;
+            }
+        }
+    }
+    if (after)
+        s->last_head = found;
+    s->head = after ? all[found - 1] : NULL;
+    return after;
+}
+
+/* Keep the head of the event at p, which was just taken. */
+static void keep_head(struct scanner *s, at p, bool is_row)
+{
+    size_t count = s->heads.used / sizeof(void *);
+    uint32_t *slots = slots_of(s, p), last = s->last_head;
+    s->last_head = 0;
+    if (s->odd || !s->number_count || count == MOST_HEADS)
+        return;
+    at end = s->numbers[s->number_count - 1].from;
+    struct head *h = end - p > LONGEST_HEAD ? NULL : malloc(sizeof *h + (size_t)(end - p)), **kept;
+    if (!h || !(kept = added(&s->heads, sizeof h))) {
+        free(h);
+        return;
+    }
+    *kept = h;
+    h->e = s->begun, h->next = 0, h->numbers = (uint16_t)s->number_count;
+    h->name = h->category = h->thread = -1;
+    struct text *texts[] = {&h->e.name, &h->e.category, &h->e.pid, &h->e.tid};
+    size_t done = 0;
+    for (int i = 0; i < s->number_count; p = s->numbers[i++].to) {
+        at to = s->numbers[i].from;
+        memcpy(h->text + done, p, (size_t)(to - p));
+        for (int j = 0; j < 4; j++)
+            if (texts[j]->start >= p && texts[j]->start < to)
+                texts[j]->start = h->text + done + (texts[j]->start - p);
+        done += (size_t)(to - p);
+        h->ends[i] = (uint16_t)done, h->of[i] = s->numbers[i].of;
+    }
+    bool same_texts = s->begun.name.start == s->e.name.start && s->begun.category.start == s->e.category.start;
+    if (is_row && same_texts && s->begun.pid.start == s->e.pid.start && s->begun.tid.start == s->e.tid.start) {
+        int64_t row = s->rows - 1;
+        h->name = s->name[row], h->category = s->category[row], h->thread = s->thread[row];
+    }
+    memmove(slots + 1, slots, (WAYS - 1) * sizeof *slots);
+    s->last_head = *slots = (uint32_t)count + 1;
+    if (last)
+        ((struct head **)s->heads.items)[last - 1]->next = *slots;
+}
+
+static void forget_heads(struct scanner *s, size_t used)
+{
+    for (; s->heads.used > used; s->heads.used -= sizeof(void *))
+        free(((void **)(s->heads.items + s->heads.used))[-1]);
+    s->last_head = 0;
+}
+
 INLINE at event(struct scanner *s, at p)
 {
     static const struct event empty = {.name = {(at)"\"\"", 2}, .category = {(at)"\"\"", 2}, .pid = {(at)"null", 4},
         .tid = {(at)"null", 4}, .id = MISSING, .id_known = true};
     if (p >= s->end || *p != '{')
         return NULL;
-    s->e = empty;
     reset_args(s);
-    at after = items(s, p, '}', in_event);
+    s->number_count = 0, s->given = 0, s->head_ended = false;
+    at after = known_head(s, p);
+    if (after) {
+        s->head_ended = true;
+        after = more_items(s, after, '}', in_event);
+    } else {
+        s->e = empty;
+        after = items(s, p, '}', in_event);
+    }
     if (!after)
         return NULL;
     uint8_t phase = s->phases[s->e.phase];
-    int64_t start = 0;
+    int64_t start = 0, rows = s->rows;
     bool timed = s->e.start.digits;
     if (timed && !to_ns(&s->e.start, &start))
         return NULL;
@@ -469,8 +625,10 @@ INLINE at event(struct scanner *s, at p)
     }
     s->rounded |= s->e.start.places > 3;
     s->events++;
-    bool taken = phase == SPAN ? span(s, start) : phase == FLOW && timed && flow(s, start);
-    return taken || phase == COUNTED ? after : NULL;
+    bool taken = phase == COUNTED || (phase == SPAN ? span(s, start) : phase == FLOW && timed && flow(s, start));
+    if (taken && !s->head)
+        keep_head(s, p, s->rows > rows);
+    return taken ? after : NULL;
 }
 
 /* Code the threads of the block's arrows, in the order that the decoder's builder has: kind by kind, starts first.
@@ -504,7 +662,7 @@ static bool thread_links(struct scanner *s, size_t from)
 
 struct mark { /* what there was before a block or an event */
     int64_t rows, events, useless;
-    size_t launched, links, aside, repairs;
+    size_t launched, links, aside, repairs, heads;
     bool large, rounded, odd;
     uint32_t counts[TABLES + MOST_TEXTS];
 };
@@ -513,6 +671,7 @@ static void mark(const struct scanner *s, struct mark *m)
 {
     m->rows = s->rows, m->events = s->events, m->useless = s->useless;
     m->launched = s->launched.used, m->links = s->links.used, m->aside = s->aside.used, m->repairs = s->repairs.used;
+    m->heads = s->heads.used;
     m->large = s->large, m->rounded = s->rounded, m->odd = s->odd;
     for (int i = 0; i < TABLES + s->texts; i++)
         m->counts[i] = s->tables[i].count;
@@ -525,6 +684,7 @@ static void undo(struct scanner *s, const struct mark *m)
     s->large = m->large, s->rounded = m->rounded, s->odd = m->odd;
     for (int i = 0; i < TABLES + s->texts; i++)
         forget(&s->tables[i], m->counts[i]);
+    forget_heads(s, m->heads);
     s->pid = s->tid = (struct text){s->text_start, 0}; /* no thread */
 }
 
@@ -535,6 +695,8 @@ static void begin_block(struct scanner *s, const uint8_t *text, size_t n)
         place_wanted(s);
     s->rounded = s->odd = false, s->depth = 0, s->useless = 0;
     s->aside.used = s->repairs.used = 0;
+    if (s->heads.used == MOST_HEADS * sizeof(void *))
+        forget_heads(s, 0);
     s->pid = s->tid = (struct text){text, 0}; /* no thread */
     for (uint8_t **kept = (uint8_t **)s->mended.items; s->mended.used; s->mended.used -= sizeof *kept)
         free(*kept++);
@@ -859,8 +1021,10 @@ void scan_free(struct scanner *s)
     for (struct table *t = s->tables; t < s->tables + TABLES + MOST_TEXTS; t++)
         free(t->arena.items), free(t->entries.items), free(t->slots);
     begin_block(s, NULL, 0);
+    forget_heads(s, 0);
     for (struct draft *d = s->drafts; d < s->drafts + sizeof s->drafts / sizeof *s->drafts; d++)
         free(d->text.items);
     free(s->launched.items), free(s->links.items), free(s->aside.items), free(s->repairs.items), free(s->mended.items);
+    free(s->heads.items);
     free(s);
 }
