@@ -85,6 +85,26 @@ def test_what_is_well_formed_is_taken(member: str) -> None:
 
 
 @needs_native
+@pytest.mark.parametrize(
+    "ends",
+    [
+        "", ',"name":"b"', ',"cat":"kernel"', ',"pid":3', ',"tid":"2"', ',"ts":7', ',"ts":null', ',"dur":"9"', ',"ph":"i"',
+        ',"id":4,"id":"x"', ',"args":{"stream":5},"args":{"device":1}', ',"x":{"ts":8}', ',"ts":1.0625', ',"dur":-1',
+        ',"ts":8796093022208.125', ',"ph":"s","cat":"ac2g","id":5', ',"ph":"f","cat":"fwdbwd","id":6,"pid":9',
+    ],
+)  # fmt: skip
+def test_events_that_begin_alike_may_go_on_otherwise(ends: str, tmp_path: Path) -> None:
+    head = '{"ph":"X","cat":"cpu_op","name":"a","pid":1,"tid":2,"ts":%d.250,"dur":%d'
+    arrow = '{"ph":"s","id":%d,"pid":1,"tid":%d,"ts":3,"cat":"fwdbwd","name":"fwdbwd"}'
+    events = [head % (at, at % 3) + (ends if at % 4 == 2 else "") + "}" for at in range(1, 9)]
+    events += [arrow % (at, at // 2) for at in range(6)]
+    path = tmp_path / "t.json"
+    path.write_text(f'{{"traceEvents": [{",".join(events)}]}}')
+    assert taken(",".join(events[:1] * 2 + events[-2:]))
+    assert differences(read_by("native", path), read_by("python", path)) == []
+
+
+@needs_native
 def test_a_block_that_is_left_leaves_nothing_behind() -> None:
     scanner = scanner_for(("input_dims",), ("Input Dims",), 0)
     assert scanner is not None

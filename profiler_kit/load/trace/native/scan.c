@@ -40,7 +40,7 @@ enum { PLAIN = 5 }; /* columns that every row has */
 enum { OTHER = 1 }; /* what stands for a phase of several letters */
 enum { DEEPEST = 60 }; /* brackets in a value nobody wants: the decoder has a limit too */
 enum { STARTS = 1, DURATIONS = 2, IDS = 4 }; /* which number of a head */
-enum { MOST_NUMBERS = 3, LONGEST_HEAD = 1000, MOST_HEADS = 4096, SLOTS = 1 << 12, WAYS = 8 };
+enum { MOST_NUMBERS = 3, LONGEST_HEAD = 1000, MOST_HEADS = 4096, TRIED_HEADS = 512, SLOTS = 1 << 12, WAYS = 8 };
 
 struct wanted { /* a key of args, or the category of a flow; with its quotes */
     uint8_t length, kind, column;
@@ -71,8 +71,8 @@ struct place { /* of a number */
     uint8_t of;
 };
 
-/* How an event began that was taken, up to the last of its times and ids before anything else than its names: how many
- * begin just so but for these numbers. */
+/* How an event began that was taken, up to the last of its times and ids that comes before anything but names: most
+ * begin so, but for these numbers. */
 struct head {
     struct event e; /* what that says; of a span also the codes of its texts */
     int32_t name, category, thread;
@@ -117,11 +117,12 @@ struct scanner {
     struct list heads;     /* pointers to them */
     uint32_t slots[SLOTS]; /* number + 1 of heads by how they begin, the last one first: hints, which may be wrong */
     uint32_t last_head;    /* number + 1 of the last event's, or 0 */
-    const struct head *head; /* of the event at hand */
-    struct place numbers[MOST_NUMBERS]; /* those of a head, when it was read as others are; and what it said then */
-    struct event begun;
+    size_t known_heads;    /* how often one was known */
+    const struct head *head; /* of the event at hand, if it is known; else what may become one: */
+    struct place numbers[MOST_NUMBERS];
     int number_count;
-    uint8_t given;
+    struct event begun; /* the event as it was at the last of them */
+    uint8_t given;      /* bits: which of its times and ids have come */
     bool head_ended;
 
     struct draft drafts[4];
@@ -493,6 +494,9 @@ static bool flow(struct scanner *s, int64_t start)
 
 /* ---- heads ----------------------------------------------------------------------------------------------------- */
 
+/* Nearly every event begins like one before it, but for two or three numbers: what else is in its head was read, and
+ * proved, when that one was taken, and is compared instead. What follows the head is read as ever. */
+
 /* Past the head of the event at p, if it is like this one; its numbers are read. */
 INLINE at as_head(struct scanner *s, at p, const struct head *h)
 {
@@ -517,7 +521,7 @@ INLINE at as_head(struct scanner *s, at p, const struct head *h)
 static uint32_t *slots_of(struct scanner *s, at p)
 {
     uint64_t h = 0;
-    if (s->end - p > 96) /* an arrow's id stands 23 bytes behind its brace */
+    if (s->end - p > 64) /* Kineto writes the id of an arrow 23 bytes behind its brace */
         for (int i = 8; i < (digit(p + 23) <= 9 ? 16 : 64); i += 8)
             h = mixed(h, load8(p + i));
     return s->slots + (h >> 20) % (SLOTS / WAYS) * WAYS;
@@ -542,7 +546,7 @@ INLINE at known_head(struct scanner *s, at p)
         }
     }
     if (after)
-        s->last_head = found;
+        s->last_head = found, s->known_heads++;
     s->head = after ? all[found - 1] : NULL;
     return after;
 }
@@ -553,7 +557,8 @@ static void keep_head(struct scanner *s, at p, bool is_row)
     size_t count = s->heads.used / sizeof(void *);
     uint32_t *slots = slots_of(s, p), last = s->last_head;
     s->last_head = 0;
-    if (s->odd || !s->number_count || count == MOST_HEADS)
+    bool of_use = count < TRIED_HEADS || s->known_heads > count; /* not where every event has a name of its own */
+    if (s->odd || !s->number_count || count == MOST_HEADS || !of_use)
         return;
     at end = s->numbers[s->number_count - 1].from;
     struct head *h = end - p > LONGEST_HEAD ? NULL : malloc(sizeof *h + (size_t)(end - p)), **kept;
