@@ -88,8 +88,8 @@ def test_what_is_well_formed_is_taken(member: str) -> None:
 @pytest.mark.parametrize(
     "ends",
     [
-        "", ',"name":"b"', ',"cat":"kernel"', ',"pid":3', ',"tid":"2"', ',"ts":7', ',"ts":null', ',"dur":"9"', ',"ph":"i"',
-        ',"id":4,"id":"x"', ',"args":{"stream":5},"args":{"device":1}', ',"x":{"ts":8}', ',"ts":1.0625', ',"dur":-1',
+        "", ',"name":"b"', ',"cat":"kernel"', ',"pid":3', ',"tid":"2"', ',"ts":7', ',"ts":null', ',"dur":"9"',
+        ',"ph":"i"', ',"id":4,"id":"x"', ',"args":{"stream":5},"args":{"device":1}', ',"x":{"ts":8}', ',"ts":1.0625', ',"dur":-1',
         ',"ts":8796093022208.125', ',"ph":"s","cat":"ac2g","id":5', ',"ph":"f","cat":"fwdbwd","id":6,"pid":9',
     ],
 )  # fmt: skip
