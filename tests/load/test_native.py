@@ -89,8 +89,9 @@ def test_what_is_well_formed_is_taken(member: str) -> None:
     "ends",
     [
         "", ',"name":"b"', ',"cat":"kernel"', ',"pid":3', ',"tid":"2"', ',"ts":7', ',"ts":null', ',"dur":"9"',
-        ',"ph":"i"', ',"id":4,"id":"x"', ',"args":{"stream":5},"args":{"device":1}', ',"x":{"ts":8}', ',"ts":1.0625', ',"dur":-1',
-        ',"ts":8796093022208.125', ',"ph":"s","cat":"ac2g","id":5', ',"ph":"f","cat":"fwdbwd","id":6,"pid":9',
+        ',"ph":"i"', ',"id":4,"id":"x"', ',"args":{"stream":5},"args":{"device":1}', ',"x":{"ts":8}', ',"ts":1.0625',
+        ',"dur":-1', ',"ts":8796093022208.125', ',"ph":"s","cat":"ac2g","id":5',
+        ',"ph":"f","cat":"fwdbwd","id":6,"pid":9',
     ],
 )  # fmt: skip
 def test_events_that_begin_alike_may_go_on_otherwise(ends: str, tmp_path: Path) -> None:
