@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import gzip
 import json
 import os
@@ -206,7 +207,9 @@ def _load_trace(opened: _Opened, path: Path) -> Trace:
     """Arguments of kernels are kept of traces too small for the cache file."""
     arguments = () if _is_large(path) else _DETAILS
     with _lock:
-        _make_room(opened, path)
+        dropped = _make_room(opened, path)
+    if dropped:
+        gc.collect()  # a run and what loads it know each other
     loaded = load_trace(path, arguments=arguments, report=opened.report)
     opened.events = len(loaded.columns)
     return loaded
@@ -216,8 +219,12 @@ def _is_large(path: Path) -> bool:
     return find_trace(TRACES, path) is not None
 
 
-def _make_room(newest: _Opened, coming: Path | None = None) -> None:
-    """Drop what was used longest ago; work under way and what is in use stay. coming: a trace about to be loaded."""
+def _make_room(newest: _Opened, coming: Path | None = None) -> int:
+    """Drop what was used longest ago; work under way and what is in use stay. coming: a trace about to be loaded.
+
+    Returns how many were dropped.
+    """
+    before = len(_opened)
     events = sum(one.events for one in _opened.values()) + (0 if coming is None else _events_in(coming))
     traces = sum(one.events > 0 for one in _opened.values()) + (coming is not None)
     used = {id(one) for drawn in ([newest], *_in_use.values()) for one in drawn}
@@ -228,6 +235,7 @@ def _make_room(newest: _Opened, coming: Path | None = None) -> None:
         if is_over or len(_opened) > MOST_RUNS:
             events, traces = events - one.events, traces - (one.events > 0)
             del _opened[key]
+    return before - len(_opened)
 
 
 def _events_in(trace: Path) -> int:

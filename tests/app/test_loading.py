@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
@@ -144,6 +145,14 @@ def test_what_is_kept_is_bounded(runs: Path, monkeypatch: pytest.MonkeyPatch) ->
             cache.run(bare)
             assert cache.run(gpu) is not first
             assert (cache.run(host) is second) is (name != "MOST_RUNS")
+
+
+def test_what_is_dropped_is_gone_when_the_next_one_is_loaded(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "_opened", OrderedDict())
+    monkeypatch.setattr(cache, "MOST_EVENTS", 1)
+    dropped = weakref.ref(cache.trace(of_key(runs, "gpu")))
+    cache.trace(of_key(runs, "host"))
+    assert dropped() is None
 
 
 def test_what_a_page_compares_stays_while_it_is_drawn(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
