@@ -32,8 +32,8 @@ PEAK: Final = (
     "Highest memory allocated during the timed iterations (torch.cuda.max_memory_allocated): blocks as the allocator "
     "rounds them up."
 )
-SNAPSHOT_PEAK: Final = "Highest total held by tensors in the memory snapshot, in bytes they asked for."
-AT_END: Final = "Held by tensors when it was saved."
+SNAPSHOT_PEAK: Final = "Highest total held by tensors in the memory snapshot, in bytes they asked for (requested)."
+AT_END: Final = "Held by tensors when it was saved, in bytes they asked for."
 MOST: Final = 6
 
 
@@ -105,9 +105,9 @@ def _of_snapshot(snapshot: Snapshot) -> Number:
 def of_device(row: DeviceRow) -> list[Number]:
     """The numbers that sum up the memory of one device."""
     peak, end = fmt_bytes(row["peak_allocated_bytes"]), fmt_bytes(row["end_allocated_bytes"])
-    highest = Number("Peak allocated", peak, "Highest total held by tensors, in bytes they asked for.")
+    highest = Number("Peak requested", peak, SNAPSHOT_PEAK)
     shown = [highest] if row["history_followed"] else []
-    held = Number("Allocated at the end", end, AT_END)
+    held = Number("Requested at the end", end, AT_END)
     events = Number("Events", fmt_count(row["events"]), "Entries of the allocator's history on this device.")
     if row["device_type"] == "cpu":  # its memory comes from the system and goes back: nothing is reserved
         return [*shown, held, events]

@@ -459,7 +459,7 @@ def test_memory_names_the_peak(runs: Path) -> None:
     assert "At its peak **2.0 MiB** were allocated inside **image encoder**" in text(test)
     assert "run.json says 3.00 GiB: torch.cuda.max_memory_allocated" in text(test)
     shown = [metric.label for metric in test.metric]
-    assert shown == ["Peak allocated", "Reserved at the end", "Allocated at the end", "Unused at the end", "Events"]
+    assert shown == ["Peak requested", "Reserved at the end", "Requested at the end", "Unused at the end", "Events"]
 
 
 def test_memory_stands_beside_the_kernels_of_its_batch(runs: Path) -> None:
@@ -481,7 +481,7 @@ def test_memory_of_a_cpu_has_no_reserve(runs: Path) -> None:
     events = [{**moment, "args": {**sizes, "Device Id": -1}}, *host_trace().events]
     (runs / "gpu" / "memory.pickle").write_text(json.dumps({"baseTimeNanoseconds": 1, "traceEvents": events}))
     test = show("memory", "gpu")
-    assert [metric.label for metric in test.metric] == ["Peak allocated", "Allocated at the end", "Events"]
+    assert [metric.label for metric in test.metric] == ["Peak requested", "Requested at the end", "Events"]
 
 
 def test_an_out_of_memory_is_explained_once_for_every_page(runs: Path) -> None:

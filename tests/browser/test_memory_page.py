@@ -132,10 +132,10 @@ def test_says_the_peak_when_where_and_who(opens: Callable[..., Opened], page: Pa
     opened = opens(page)
     facts = opened.text("#facts").split("\n")
     assert [line for line in facts if line] == [
-        "Peak allocated", "40.0 MiB", "at 2.000 ms",
+        "Peak requested", "40.0 MiB", "at 2.000 ms",
         "In region", f"{EVIL} > inner",
         "Held most by", "step › linear", "75.0 % of the peak, work/train.py:12",
-        "Reserved at the end", "64.0 MiB", "11.0 MiB allocated, 82.8 % in no active block",
+        "Reserved at the end", "64.0 MiB", "11.0 MiB requested, 82.8 % in no active block",
         "At the end, as torch counts", "11.0 MiB requested (highest 40.0 MiB)",
         "11.0 MiB allocated · 11.0 MiB active · 64.0 MiB reserved (highest 64.0 MiB) · 0 B pending free",
     ]  # fmt: skip

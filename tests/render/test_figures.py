@@ -178,7 +178,7 @@ def test_memory_of_a_cpu_has_no_reserve_and_long_times_are_seconds() -> None:
     ).astype(MEMORY_TIMELINE.dtypes())
     spans = pd.DataFrame({"device": [0], "path": [("encoder",)], "start_us": [0], "end_us": [9_000_000]})
     figure = figures_memory.memory_over_time(frame, spans, reserves=False)
-    assert [trace.name for trace in figure.data if trace.name] == ["Allocated by tensors"]
+    assert [trace.name for trace in figure.data if trace.name] == ["Requested by tensors"]
     assert list(figure.data[0].x) == [0.0, 10.0] and list(figure.data[0].y) == [1.0, 2.0]
     assert figure.layout.xaxis2.ticksuffix == " s" and list(figure.data[-1].x) == [9.0]
 

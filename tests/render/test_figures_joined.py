@@ -40,7 +40,7 @@ def test_the_figure_of_a_real_run() -> None:
     assert (busy.name, reserved.name, allocated.name) == (
         "GPU busy",
         "Reserved from the driver",
-        "Allocated by tensors",
+        "Requested by tensors",
     )
     length_ms = (joined.trace.gpu_events().eval("start_ns + dur_ns").max() - regions["start_ns"].min()) / 1e6
     length_ms = max(length_ms, (regions["end_ns"].max() - regions["start_ns"].min()) / 1e6)

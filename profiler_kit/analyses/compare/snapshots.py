@@ -27,7 +27,9 @@ MEMORY_COMPARED: Final = Schema(
         "kind": Column("str", "What is compared: total, region or stack.", show="never"),
         "device": Column("int64"),
         "path": Column(
-            "path", "A total's name, a region's path, or the functions of a stack, outermost first.", "what"
+            "path",
+            "A total's name (allocated: in bytes asked for), a region's path, or the functions of a stack, outermost first.",
+            "what",
         ),
         "status": Column("str", "The run against A: grew, shrank, same, added, removed.", "is"),
         "a_bytes": Column("Int64", "In A: the total, the peak while the region was open, what the stack held.", "A"),

@@ -29,7 +29,7 @@ _BINS: Final = 400  # of the GPU's busy share
 _BUSY: Final = HUES[8]  # not the blue of memory
 _LINES: Final = (
     ("reserved_bytes", "Reserved from the driver", RESERVED, None),
-    ("allocated_bytes", "Allocated by tensors", ALLOCATED, "tozeroy"),
+    ("allocated_bytes", "Requested by tensors", ALLOCATED, "tozeroy"),
 )
 
 

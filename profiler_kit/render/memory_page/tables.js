@@ -16,10 +16,10 @@ export function showFacts(device, all) {
   const when = device.followed ? `at ${device.when(device.time[device.peak_state])}` : "no history to follow";
   const top = all.liveAt(device.peak_state, "stack")[0], holder = top ? all.keyName("stack", top.key) : null;
   const facts = [
-    [device.followed ? "Peak allocated" : "Allocated at the end", bytes(peak), when],
+    [device.followed ? "Peak requested" : "Requested at the end", bytes(peak), when],
     ...(device.followed ? [["In region", device.peak_region.join(" > ") || NO_REGION, ""]] : []),
     ["Held most by", holder ? holder.main : "–", top ? `${percent(top.bytes / Math.max(peak, 1))} of ${device.followed ? "the peak" : "it"}${holderText(holder)}` : ""],
-    device.reserves ? ["Reserved at the end", bytes(reserved), `${bytes(end)} allocated, ${percent(device.fragmentation)} in no active block`] : ["Allocated at the end", bytes(end), ""],
+    device.reserves ? ["Reserved at the end", bytes(reserved), `${bytes(end)} requested, ${percent(device.fragmentation)} in no active block`] : ["Requested at the end", bytes(end), ""],
     ...(device.reserves ? [["At the end, as torch counts", statText(device.stats[0]), device.stats.slice(1).map(statText).join(" · ")]] : []),
   ];
   byId("chart").setAttribute("aria-label", `Memory over time. ${device.followed ? "Peak" : "At the end"} ${bytes(peak)} ${when}${holder ? `, held most by ${shortened(holder.main)}` : ""}. ` +

@@ -109,7 +109,7 @@ def memory_plot(snapshot: Snapshot, device: int, colours: Colours) -> Markup:
         x_ticks=marks(ns_in(span_us * NS_PER_US, clock), clock, 7) if timed else marks(span_us, "changes", 7),
         label=f"Allocated memory over {over}, peak {fmt_bytes(highest)}",
     )  # fmt: skip
-    names = ((ALLOCATED, "allocated by tensors"), (RESERVED, "reserved from the driver"))[: len(columns)]
+    names = ((ALLOCATED, "requested by tensors"), (RESERVED, "reserved from the driver"))[: len(columns)]
     return picture + _bands(spans, base, span_us, colours) + legend(names)
 
 
