@@ -153,6 +153,7 @@ def test_every_page_has_an_address(page: Page, url: Address, name: str) -> None:
             expect(main).to_contain_text(re.compile(r"[\s\S]{40}"))  # never an empty page
         if run == "gpu" and name != "runs":  # which is the start page
             if name == "timeline":  # with a span picked, and the keys explained
+                expect(the_canvas(page)).to_have_attribute("data-rows", re.compile("[1-9]"))
                 the_canvas(page).focus()
                 page.keyboard.press("Enter")
                 expect(page.locator(".tl .details .head")).to_have_count(1)
