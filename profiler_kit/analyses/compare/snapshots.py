@@ -28,7 +28,7 @@ MEMORY_COMPARED: Final = Schema(
         "device": Column("int64"),
         "path": Column(
             "path",
-            "A total's name (allocated: in bytes asked for), a region's path, or the functions of a stack, outermost first.",
+            "A total's name (allocated: bytes asked for), a region's path, or a stack's functions, outermost first.",
             "what",
         ),
         "status": Column("str", "The run against A: grew, shrank, same, added, removed.", "is"),
