@@ -115,10 +115,13 @@ def who_holds_up(ranks: Ranks) -> Finding:
 
 def _verdict(verdict: Verdict, ranks: Ranks) -> list[str | Piece]:
     if verdict.state == "cannot tell":
-        if ranks.missing:
+        if ranks.missing and not verdict.ranks:
             return ["Who holds the job up cannot be told: it may be waiting for ranks without a trace."]
         if len(ranks.answer.scores) < 2:
             return ["This is one rank alone: there is none to compare it with."]
+        if verdict.ranks:
+            return ["Who holds the job up cannot be told: it waited for ", bold(f"rank {verdict.ranks[0]}"),
+                    " in its first collective, before which not all is recorded. Record more steps."]  # fmt: skip
         if len(ranks.answer.what_if):
             return ["Who holds the job up cannot be told: it may be waiting for ranks that did not record it."]
         return ["Who holds the job up cannot be told: too few collectives could be matched between ranks."]

@@ -251,6 +251,14 @@ def test_a_slow_rank_whose_collectives_are_lost_is_not_told_from_nobody(layout: 
     assert "it may be waiting for ranks that did not record it" in ranks.findings()[0].sentence
 
 
+@pytest.mark.parametrize("cause", ["", "host", "data", "copies"])
+def test_of_one_step_what_was_before_the_first_collective_is_not_told_from_nobody(cause: str, tmp_path: Path) -> None:
+    ranks = load_ranks(SimulatedJob(ranks=4, cause=cause, slow=2, steps=1).write(tmp_path / "job"), workers=1)
+    state = ranks.answer.verdict.state
+    assert state == ("cannot tell" if cause else "nobody") and ranks.answer.verdict.rank is None
+    assert ("it waited for rank 2 in its first collective" in ranks.findings()[0].sentence) == bool(cause)
+
+
 def test_a_drift_over_long_kernels_is_no_work_of_its_own(tmp_path: Path) -> None:
     job = SimulatedJob(ranks=6, cause="compute", slow=3, steps=6, slower=250)  # some 10 s
     steady = load_ranks(job.write(tmp_path / "steady"), workers=1).answer.verdict

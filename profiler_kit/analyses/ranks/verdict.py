@@ -144,7 +144,7 @@ def judge(job: Job, scores: pd.DataFrame, links: pd.DataFrame) -> tuple[Verdict,
         alone = [one for one in single if one.state == "rank" and (one.gain_share or 0) * 1.2 > (best.gain_share or 0)]
         best = alone[0] if alone else best
     if best is None:
-        return Verdict(_nobody(job)), rows, []
+        return _nobody(job), rows, []
     places = np.searchsorted(job.ids, best.ranks).tolist()
     if best.state == "link":
         return replace(best, cause="link"), rows, places
@@ -198,14 +198,34 @@ def _sure(job: Job, verdict: Verdict, gains: dict[int, float]) -> bool:
     return bool(mine.max(initial=0.0) > OUTSTANDING * max(scatter, 1_000.0))
 
 
-def _nobody(job: Job) -> State:
-    """Nobody, unless what was waited for may be a rank that did not record it: transfers longer than where all did."""
+def _nobody(job: Job) -> Verdict:
+    """Nobody, unless what was waited for may be what no recording holds: a rank that did not record the collective
+    (transfers longer than where all did), or, in a short job, the work before a rank's first one.
+    """
     program = job.program
+    late = _late_at_first(job)
+    if late is not None:
+        return Verdict("cannot tell", ranks=(late,))
     waited = ~job.complete & (job.of_collective(job.matched.group) != UNKNOWN)
     if not waited.any():
-        return "nobody"
+        return Verdict("nobody")
     usual = np.where(waited, np.minimum(program.transfer, job.usual_transfer(0.0)), program.transfer)
-    return "cannot tell" if _gain(job, program.own, usual).share >= NAMED_FROM else "nobody"
+    return Verdict("cannot tell" if _gain(job, program.own, usual).share >= NAMED_FROM else "nobody")
+
+
+def _late_at_first(job: Job) -> int | None:
+    """The rank of a short job that all others waited for, alike and long, in its first collective."""
+    longest = np.zeros(len(job.program.transfer))
+    np.maximum.at(longest, job.program.collective, job.wait.astype(np.float64))
+    first = job.is_short & job.last & (job.program.before == NONE)
+    if not first.any():
+        return None
+    row = int(np.where(first, longest[job.program.collective], -1.0).argmax())
+    waits = job.wait[(job.program.collective == job.program.collective[row]) & ~job.last]
+    usual = float(np.median(waits)) if len(waits) else 0.0
+    chance = SCATTER * 1.4826 * float(np.median(np.abs(waits - usual))) if len(waits) else 0.0
+    is_long = usual >= NAMED_FROM * float(job.base.max()) and usual > chance
+    return int(job.ids[job.rank[row]]) if is_long else None
 
 
 def _since(job: Job, places: list[int]) -> tuple[int | None, int | None]:
