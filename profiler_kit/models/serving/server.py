@@ -194,6 +194,7 @@ class MaskServer:
             raise Refused(408, f"The image did not arrive within {self.options.read_s:g} s; send it again.") from None
         finally:
             self._arriving -= 1
+            self.worker.look_again()
         self.worker.submit(job)
 
     async def _file(self, request: Request) -> bytes:

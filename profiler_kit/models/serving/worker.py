@@ -113,6 +113,11 @@ class Worker(threading.Thread):
             self._waiting.append(job)
             self._changed.notify()
 
+    def look_again(self) -> None:
+        """One that was on its way does not come."""
+        with self._changed:
+            self._changed.notify()
+
     def record(self, recording: Recording) -> bool:
         """Profile the next requests; False while another profile is going on."""
         with self._changed:
@@ -219,10 +224,15 @@ class Worker(threading.Thread):
         self.batch_s = (time.time_ns() - start_ns) / 1e9
 
     def _answer(self, jobs: Sequence[Job]) -> None:
-        """Run them together; where that fails, the others in smaller parts; one that fails alone has failed."""
-        answered = 0
+        """Run them together; where that fails, the others in smaller parts; one that fails alone has failed.
+
+        A job without its image was given up: nobody waits for it.
+        """
+        wanted = [(job, image) for job in jobs if (image := job.image) is not None]
+        jobs, images, answered = [job for job, _ in wanted], [image for _, image in wanted], 0
+        if not jobs:
+            return
         try:
-            images = [job.image for job in jobs if job.image is not None]
             for job, masks in zip(jobs, self._generate(images, [job.points for job in jobs]), strict=True):
                 synchronize(self._device)
                 job.computed_ns = time.time_ns()
