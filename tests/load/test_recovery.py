@@ -171,7 +171,7 @@ def test_what_stops_a_load_ends_recovery(tmp_path: Path, monkeypatch: pytest.Mon
     ("junk", "repaired", "dropped"),
     [
         *((" xyz", 0, 1), ("}", 0, 0), ("]", 1, 0), ("]\n]", 2, 0), (", inf}", 0, 1)),
-        *(("]}", 1, 0), ("],", 1, 0), ("]},", 1, 0), ("]} ]}", 1, 0), ("]}}", 1, 0), ("\n  ]\n}\n", 1, 0)),
+        *(("]}", 1, 0), ("],", 1, 0), ("]},", 1, 0), ("]} ]}", 2, 0), ("]}}", 1, 0), ("\n  ]\n}\n", 1, 0)),
     ],
 )
 def test_junk_where_the_list_ends_costs_no_metadata(junk: str, repaired: int, dropped: int, tmp_path: Path) -> None:
@@ -204,6 +204,27 @@ def test_a_stray_end_among_events_costs_neither_events_nor_metadata(
     assert (quality.events, quality.dropped_events, quality.truncated) == (300, 0, False)
     assert {one.kind for one in quality.incidents} == {"closed early"}
     assert len(scan(path).spans.number) == 300
+
+
+INNER = EVENT[:-1] + ',"args":{"x":[1,{"ph":"X"}]}}'
+
+
+@pytest.mark.parametrize(
+    ("text", "rows", "repaired"),
+    [
+        (f"{EVENT},{INNER},", 2, 0),  # cut off
+        (",".join((INNER, EVENT.replace('"a"', '"q"b"'), INNER, EVENT)) + "]}", 4, 1),
+        (EVENT.replace("cpu_op", "Memset").replace('"dur":1', '"dur":-1') + "]}", 1, 0),
+        (EVENT.replace('"a"', "null") + "," + EVENT.replace('"a"', '"\udce9"') + "]}", 2, 1),  # a bad byte
+    ],
+)
+def test_both_readers_take_what_is_odd_but_valid_beside_what_is_not(
+    text: str, rows: int, repaired: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "t.json"
+    path.write_bytes(('{"traceEvents":[' + text).encode(errors="surrogateescape"))
+    quality = read_chrome_trace(path).quality
+    assert (quality.events, quality.repaired_events, quality.dropped_events) == (rows, repaired, 0)
 
 
 def test_of_several_traces_in_a_list_the_first_is_read_and_the_others_are_said_to_be_left_out(tmp_path: Path) -> None:

@@ -135,6 +135,11 @@ class Decoders:
         parts = [values[at : at + TICK_EVENTS] for at in range(0, len(values), TICK_EVENTS)]
         return [event for part in parts for event in self._loose_part(part)]
 
+    def of_odd_types(self, block: bytes | memoryview) -> list[Event]:
+        """The same of a block in which a field has an odd type, all of which has to be UTF-8."""
+        bytes(block).decode()
+        return self.loosely(block)
+
     def _loose_part(self, values: list[Raw]) -> list[Event]:
         self.tick()
         return [self._loose(value) for value in values]
@@ -189,7 +194,7 @@ def _text(value: Any) -> str:
 
 def _key(value: Any) -> int | str:
     if isinstance(value, int | str):
-        return value
+        return int(value) if isinstance(value, bool) else value
     return MISSING if value is None else str(value)
 
 

@@ -45,6 +45,7 @@ _CLOSE_LIST: Final = re.compile(rb"[ \t\r\n,\x00}]*+" + CLOSINGS.pattern)  # too
 CLOSING: Final = re.compile(rb"\]")
 _END: Final = re.compile(rb'\}\s*+\](?=\s*+(?:\}|,\s*+"|\Z))')
 _PHASE_KEY: Final = re.compile(rb'"ph"\s*+:\s*+["\d]')
+_PLACE_KEY: Final = re.compile(rb'"(?:ts|pid)"\s*+:')
 PHASE: Final = re.compile(rb'"ph"\s*:\s*"[A-Za-z]"')
 
 _BARE: Final = r"[-+]?(?:nan|inf|infinity|n/a|none|undefined|true|false)(?=\s*[,}\]])"
@@ -189,7 +190,7 @@ class Salvage:
             return False
         begun = bisect.bisect_right(self._begun, first)
         several = begun < len(self._begun) and self._begun[begun] < stop
-        if several and self._phases_between(first, stop) > count:
+        if several and self._phases_between(first, stop) > count and self._events_after(first, stop) >= count:
             return False  # one whose bracket never closes would hold those after it
         self._pieces.append(Piece(self._offset + first, piece))
         return True
@@ -318,6 +319,15 @@ class Salvage:
         second = bisect.bisect_left(self._phases, (first, 0)) + 1
         return second < len(self._phases) and self._phases[second][1] <= stop
 
+    def _events_after(self, first: int, stop: int) -> int:
+        """How many starts after the first one are of whole events, and not of an object with a phase inside one."""
+        begun = self._begun[bisect.bisect_right(self._begun, first) : bisect.bisect_left(self._begun, stop)]
+        return sum(
+            1
+            for at, end in itertools.pairwise((*begun, stop))
+            if PHASE.search(self._text, at, end) and _PLACE_KEY.search(self._text, at, end)
+        )
+
     def _phases_between(self, first: int, stop: int) -> int:
         return bisect.bisect_right(self._phases, (stop, 0)) - bisect.bisect_left(self._phases, (first, 0))
 
@@ -390,7 +400,7 @@ def values_in(block: bytes, decoders: Decoders) -> int:
         return len(decoders.texts(block))
     except msgspec.ValidationError:
         try:
-            return len(decoders.loosely(block))
+            return len(decoders.of_odd_types(block))
         except NOT_JSON:
             return -1
     except NOT_JSON:

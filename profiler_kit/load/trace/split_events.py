@@ -229,7 +229,9 @@ class EventStream:
         tail = bytes(self._tail)
         stray = _STRAY.match(tail)
         if stray and is_json(self.head + b"]" + tail[stray.end() :]):
-            self._salvage.closed_early(self.offset - 1)
+            ends = [found.start() for found in CLOSING.finditer(stray[0])]
+            for early in (-1, *ends[:-1]):
+                self._salvage.closed_early(self.offset + early)
             self.offset += stray.end()
             del self._tail[: stray.end()]
             tail = bytes(self._tail)
@@ -272,7 +274,7 @@ class EventStream:
             self._add(self._decoders.texts(block), exact=True)
         except msgspec.ValidationError:  # JSON, but a field has an odd type somewhere
             try:
-                self._add(self._decoders.loosely(block), exact=True)
+                self._add(self._decoders.of_odd_types(block), exact=True)
             except NOT_JSON:
                 return False
         except NOT_JSON:

@@ -49,7 +49,7 @@ _NULLS, _TEXTS, _ONLY_TEXT, _AS_WRITTEN, _FLAG, _OLDER = 1, 2, 4, 8, 16, 32
 _FATES: Final[tuple[Kind, ...]] = ("of no use", "repaired", "dropped", "closed early")
 _OF_NO_USE, _REPAIRED, _DROPPED, _CLOSED_EARLY = range(4)
 _NO_PHASE, _OTHER_PHASE = "\0", "\1"
-_MOST_INTEGERS, _MOST_TEXTS, _MOST_WANTED, _MOST_ARROWS, _LONGEST_KEY = 16, 48, 72, 16, 63
+_MOST_INTEGERS, _MOST_TEXTS, _MOST_WANTED, _MOST_ARROWS, _LONGEST_KEY = 16, 48, 72, 32, 63
 _NAMES, _CATEGORIES, _THREADS, _TABLES = range(4)
 _PHASES: Final = (
     {"X": _SPAN, "s": _FLOW, "f": _FLOW}
@@ -240,7 +240,8 @@ class Scanner:
             state.phases[ord(phase)] = kind
         arrows = [(msgspec.json.encode(category), kind, 0) for category, kind in _ARROWS.items()]
         for places, given in ((state.wanted, wanted), (state.arrows, arrows)):
-            for place, (key, kind, column) in zip(places, given, strict=False):
+            for at, (key, kind, column) in enumerate(given):
+                place = places[at]  # raises IndexError where there is no room
                 place.length, place.kind, place.column = len(key), kind, column
                 place.key[: len(key)] = key
         state.wants, state.flows = len(wanted), len(arrows)

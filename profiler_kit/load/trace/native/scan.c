@@ -35,7 +35,7 @@ enum phase { UNKNOWN, COUNTED, SPAN, FLOW, ASIDE };
 enum kind { NULLS = 1, TEXTS = 2, ONLY_TEXT = 4, AS_WRITTEN = 8, FLAG = 16, OLDER = 32, FIXED = 64 };
 enum arrow { NO_ARROW, GPU_WORK, LAUNCH, OTHER_ARROWS }; /* of launches only the ids of their starts are kept */
 enum { NAMES, CATEGORIES, THREADS, TABLES };    /* the tables of the texts follow */
-enum { MOST_INTEGERS = 16, MOST_TEXTS = 48, MOST_WANTED = 72, MOST_ARROWS = 16, LONGEST_KEY = 63 };
+enum { MOST_INTEGERS = 16, MOST_TEXTS = 48, MOST_WANTED = 72, MOST_ARROWS = 32, LONGEST_KEY = 63 };
 enum { PLAIN = 5 }; /* columns that every row has */
 enum { OTHER = 1 }; /* what stands for a phase of several letters */
 enum { DEEPEST = 60 }; /* brackets in a value nobody wants: the decoder has a limit too */
