@@ -17,7 +17,7 @@ SLOW_S: Final = 1.0  # what takes less is built again
 TIMELINES: Final = cache.Kind[Timeline](
     "timeline",
     Timeline,
-    ("load/trace/*.py", "attribute/**/*.py", "timeline/*.py", "*.py"),
+    ("load/trace/*.py", "attribute/**/*.py", "analyses/gpu/*.py", "timeline/*.py", "*.py"),
     pack=lambda timeline: timeline,
     unpack=lambda timeline, _: timeline,
     mapped=True,

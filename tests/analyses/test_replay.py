@@ -104,6 +104,21 @@ def test_a_recorded_wait_holds_where_another_thing_was_later(tmp_path: Path) -> 
     assert found.what_if(kernel="b")["saved_ns"].tolist() == [0, 20_000]
 
 
+@pytest.mark.parametrize("recorded", [5, 10])
+def test_a_wait_for_what_was_recorded_before_the_trace_is_told_by_the_start(recorded: int, tmp_path: Path) -> None:
+    """b starts 1 us after a of another stream; that it waited for it is not said where the call of a is not there."""
+    trace = TraceBuilder()
+    for correlation, (at, start, dur, stream, name) in enumerate(((0, 5, 40, 7, "a"), (10, 46, 20, 8, "b")), 1):
+        trace.launch(correlation, at)
+        trace.kernel(correlation, start, dur, name=name, stream=stream)
+    trace.span("cuda_runtime", "cudaEventRecord", 5, 1, correlation=5)
+    trace.span("cuda_runtime", "cudaStreamWaitEvent", 8, 1, correlation=11)
+    args = {"wait_on_stream": 7, "wait_on_cuda_event_record_corr_id": recorded, "correlation": 11}
+    trace.span("cuda_sync", "Stream Wait Event", 8, 1, 8, stream=8, device=0, **args)
+    path = load_trace(trace.write(tmp_path / "t.json")).critical_path()
+    assert path[path["kind"] == "GPU"]["name"].tolist() == ["a", "b"]
+
+
 def test_several_processes_are_refused(tmp_path: Path) -> None:
     trace = TraceBuilder()
     for pid in (100, 200):

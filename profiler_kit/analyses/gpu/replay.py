@@ -21,6 +21,7 @@ import pandas as pd
 
 from profiler_kit.analyses.gpu.intervals import union
 from profiler_kit.analyses.gpu.operators import NO_OPERATOR
+from profiler_kit.analyses.gpu.stream_waits import UNTOLD
 from profiler_kit.attribute.frames import KERNEL_DETAILS, LAUNCH_CALLS, REGION_INSTANCES
 from profiler_kit.attribute.launch_context import codes_of, stream_codes
 from profiler_kit.attribute.regions import NO_REGION, UNLINKED
@@ -178,15 +179,15 @@ def replay_of(details: pd.DataFrame, calls: pd.DataFrame, waited_for: I64 | None
     launch = np.where((launch == -BIG) & (previous == -BIG), start, launch)
     launched = details["launch_end_ns"].fillna(-BIG).to_numpy(dtype=np.int64)
     by_end = np.argsort(end, kind="stable")
-    if waited_for is None:  # a late start right after an end on another stream: the event that ended last before it
-        place = np.searchsorted(end[by_end], start, side="right") - 1
-        last = np.where(place >= 0, by_end[np.maximum(place, 0)], NONE)
-        late = start - np.maximum(previous, launched) > LATE_NS
-        other = np.where(late & (last != NONE) & (stream[last] != stream) & (start - end[last] < NEAR_NS), last, NONE)
-        other = np.where(other < rows, other, NONE)
-        held = other != NONE
-    else:
-        other = waited_for
+    # where nothing says it, a late start right after an end on another stream: the event that ended last before it
+    place = np.searchsorted(end[by_end], start, side="right") - 1
+    last = np.where(place >= 0, by_end[np.maximum(place, 0)], NONE)
+    late = start - np.maximum(previous, launched) > LATE_NS
+    other = np.where(late & (last != NONE) & (stream[last] != stream) & (start - end[last] < NEAR_NS), last, NONE)
+    other = np.where(other < rows, other, NONE)
+    held = other != NONE
+    if waited_for is not None:
+        other = np.where(waited_for == UNTOLD, other, waited_for)
         held = (other != NONE) & (end[other] > np.maximum(previous, launched))
     queued = (previous > launched) & ~held
     by_launch = (launch != -BIG) & ~queued & ~held

@@ -16,6 +16,7 @@ from profiler_kit.load.trace.columns import EventColumns, TextColumn
 
 I64 = npt.NDArray[np.int64]
 NONE: Final = -1
+UNTOLD: Final = -2
 STREAM_WAIT: Final = "Stream Wait Event"
 ARGUMENTS: Final = ("wait_on_stream", "wait_on_cuda_event_record_corr_id")
 
@@ -29,7 +30,8 @@ def waited_for(
     columns: EventColumns, arguments: Mapping[str, TextColumn], details: pd.DataFrame, calls: pd.DataFrame
 ) -> I64:
     """The row of each GPU event's KERNEL_DETAILS that it had to wait for on another stream, the one that ended last;
-    NONE for those without. arguments: ARGUMENTS of every event. calls: LAUNCH_CALLS.
+    NONE for those without; UNTOLD where it may have waited for what the trace does not name: within a CUDA graph, and
+    after a wait for what was recorded before the trace. arguments: ARGUMENTS of every event. calls: LAUNCH_CALLS.
 
     The next event launched on the stream after the call that waits, for the last one launched on the other stream
     before the call that recorded.
@@ -50,19 +52,25 @@ def waited_for(
         for key, rows in launched.groupby(["device", "stream"], observed=True)
     }
     launch = details["launch_start_ns"].fillna(0).to_numpy(dtype=np.int64)
-    start, found = details["start_ns"].to_numpy(), np.full(len(details), NONE, dtype=np.int64)
-    for at in np.flatnonzero(told).tolist():
+    start = details["start_ns"].to_numpy()
+    by_one_call = details["launch_start_ns"].notna() & details.duplicated(["process", "launch_start_ns"], keep=False)
+    found = np.where(by_one_call, UNTOLD, NONE)
+    for at in np.flatnonzero(~np.isnan(since)).tolist():
         mine, theirs = (by_stream.get((device[at], one)) for one in (stream[at], other[at]))
-        if mine is None or theirs is None:
+        next_one = 0 if mine is None else int(np.searchsorted(launch[mine], int(since[at]), side="right"))
+        if mine is None or next_one == len(mine):
             continue
-        next_one = int(np.searchsorted(launch[mine], int(since[at]), side="right"))
-        last_one = int(np.searchsorted(launch[theirs], int(recorded[at]), side="left")) - 1
-        if next_one == len(mine) or last_one < 0:
+        waiting = mine[next_one]
+        if not told[at]:
+            found[waiting] = UNTOLD if found[waiting] == NONE else found[waiting]
             continue
-        waiting, wanted = mine[next_one], theirs[last_one]
+        last_one = -1 if theirs is None else int(np.searchsorted(launch[theirs], int(recorded[at]), side="left")) - 1
+        if theirs is None or last_one < 0:
+            continue
+        wanted = theirs[last_one]
         if wanted > waiting or end[wanted] > start[waiting]:
             continue
-        if found[waiting] == NONE or end[wanted] > end[found[waiting]]:
+        if found[waiting] < 0 or end[wanted] > end[found[waiting]]:
             found[waiting] = wanted
     return found
 
