@@ -153,7 +153,7 @@ class _Opened:
     run: Run
     job: Job[Trace] | None = None
     report: Report = field(default=silent)
-    events: int = 0  # of the trace, when it has been read
+    events: int = 0  # of the trace that it holds or loads
 
     def load(self, report: Report) -> Trace:
         """Load the trace and compute what every page asks for."""
@@ -208,9 +208,14 @@ def _load_trace(opened: _Opened, path: Path) -> Trace:
     arguments = () if _is_large(path) else _DETAILS
     with _lock:
         dropped = _make_room(opened, path)
+        opened.events = _events_in(path)  # for who loads another one meanwhile
     if dropped:
         gc.collect()  # a run and what loads it know each other
-    loaded = load_trace(path, arguments=arguments, report=opened.report)
+    try:
+        loaded = load_trace(path, arguments=arguments, report=opened.report)
+    except BaseException:
+        opened.events = 0
+        raise
     opened.events = len(loaded.columns)
     return loaded
 

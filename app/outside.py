@@ -56,11 +56,11 @@ def drop(name: str, data: bytes | memoryview) -> str:
         raise InputError(f"{name}: {fmt_bytes(size)}, expected at most {fmt_bytes(MOST_BYTES)}. Open it by its path.")
     plain = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in Path(name).name).lstrip(".")
     with _lock:
-        if not _home:
-            _home.append(_kept.enter_context(temporary_folder()))
+        if not _home or not _home[0].is_dir():  # the system may have emptied its folder for such files
+            _home[:] = [_kept.enter_context(temporary_folder())]
         path = _home[0] / str(next(_numbers)) / (plain[-100:] or "file")
         try:
-            path.parent.mkdir(parents=True)  # the system may have emptied its folder for such files
+            path.parent.mkdir()
             path.write_bytes(data)
         except OSError as error:
             path.unlink(missing_ok=True)

@@ -126,5 +126,5 @@ def size_of(value: object) -> int:
 
 
 def _sum_of(values: Collection[object]) -> int:
-    step = 1 + len(values) // _ASKED
+    step = 1 + len(values) // _ASKED | 1  # odd: what alternates is met in all its kinds
     return step * sum(map(size_of, itertools.islice(values, 0, None, step)))

@@ -78,6 +78,7 @@ def test_the_size_of_long_lists_is_told_by_some_of_their_items() -> None:
         for value in (arrays, tuple(arrays), dict(enumerate(arrays))):
             assert keeping.size_of(value) == pytest.approx(1000 * count, rel=0.1, abs=300)
     paths = [tuple(f"region {depth}" for depth in range(100))] * 10_000
+    assert keeping.size_of([np.zeros(1000), None] * 60) == pytest.approx(480_000, rel=0.1)
     assert calls(lambda: keeping.size_of(paths)) < 100_000  # of a million names
 
 

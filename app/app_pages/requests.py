@@ -37,7 +37,7 @@ widgets.figure(figures.request_waterfall(served), "requests-waterfall")
 st.subheader("Every request", help="One row per request. Pick one to see its batch.")
 every = every_table()["requests"].of_source(served)
 names = [str(number) for number in every.frame["id"].tolist()]
-picked = tables.pick_row(every, "requests", names=names, param="request", rows=10) or 0
+picked = tables.pick_row(every, f"requests-{folder.key}", names=names, param="request", rows=10) or 0
 request = every.frame.iloc[picked]
 st.subheader(f"Request {request['id']}: 1 of {request['batch_size']} in batch {request['batch']}")
 mine = every_table()["request_parts"].of_source(served).frame.query("id == @request['id']")

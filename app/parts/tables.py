@@ -61,6 +61,8 @@ def pick_row(filled: Filled, key: str, *, names: Sequence[str], param: str, rows
     row = _last_picked(key, event["selection"]["rows"], [row for row, _ in event["selection"]["cells"]])
     row = row_now(row, st.session_state.get(f"names-{key}", names), names)
     st.session_state[f"names-{key}"] = list(names)
+    ticked, clicked, _ = st.session_state[f"picked-{key}"]
+    st.session_state[f"picked-{key}"] = (ticked, clicked, row)  # until something else is picked
     if param:
         query_params.keep(param, "" if row is None else names[row])
     return row

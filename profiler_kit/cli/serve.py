@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import getpass
 import importlib.util
 import os
@@ -77,12 +78,12 @@ def serve(
     Raises InputError when the folder is missing, OptionError when the port or the address cannot be used.
     """
     root = require_root(folder if folder is not None else default_root())
+    main = dashboard()
     listening = take_port(host, port)
     chosen = listening.getsockname()[1]
     os.environ["PROFILER_KIT_DIR"] = str(root)
     os.environ["PROFILER_KIT_HOST"] = host
     os.environ["PROFILER_KIT_TOKEN"] = secret = secrets.token_urlsafe(24) if token else ""
-    main = dashboard()
     query = urlencode({name: value for name, value in (("run", show), ("token", secret)) if value})
     url = f"http://{shown_host(host)}:{chosen}" + (f"/?{query}" if query else "")
     for line in announcement(root, url, host, chosen):
@@ -130,11 +131,11 @@ def _listen(host: str, port: int) -> socket.socket | None:
     except (OSError, UnicodeError) as error:
         raise OptionError(f"--host {host}: no such address, expected one of this machine, such as 127.0.0.1") from error
     with contextlib.ExitStack() as stack:
-        found = stack.enter_context(socket.socket(family))
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         try:
+            found = stack.enter_context(socket.socket(family))
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
             found.bind(address)
             found.listen(_BACKLOG)
         except PermissionError as error:
@@ -150,7 +151,7 @@ def _listen(host: str, port: int) -> socket.socket | None:
 
 
 _BACKLOG: Final = 2048
-_NOT_OURS: Final = (99, 49, 10049)  # EADDRNOTAVAIL on Linux, macOS, Windows
+_NOT_OURS: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, 10049)  # the last: on Windows
 
 
 def shown_host(host: str) -> str:

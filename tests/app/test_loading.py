@@ -151,6 +151,9 @@ def test_what_is_dropped_is_gone_when_the_next_one_is_loaded(runs: Path, monkeyp
     monkeypatch.setattr(cache, "_opened", OrderedDict())
     monkeypatch.setattr(cache, "MOST_EVENTS", 1)
     dropped = weakref.ref(cache.trace(of_key(runs, "gpu")))
+    for thread in threading.enumerate():
+        if thread.name == "load":  # it knows its result until it has ended
+            thread.join()
     cache.trace(of_key(runs, "host"))
     assert dropped() is None
 

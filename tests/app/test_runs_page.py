@@ -17,7 +17,7 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from app import cache, outside
-from app.parts import run_parts, widgets
+from app.parts import run_parts, tables, widgets
 from app.parts.tables import row_now
 from profiler_kit.analyses.compare.partner import best_partner
 from profiler_kit.errors import InputError, OptionError, RunFormatError
@@ -213,6 +213,19 @@ def test_a_click_is_on_the_row_that_was_seen_also_when_another_run_has_come_mean
     assert [row_now(row, seen, now) for row in (0, 1, 2, None)] == [1, 2, None, None]
     assert row_now(1, seen, ["c", "b"]) is None  # it is gone
     assert row_now(1, ["same", "same"], ["same", "same"]) == 1
+
+
+def test_a_picked_row_stays_the_same_run_however_often_the_page_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The browser goes on to say the number that was clicked, also of a table with another row above."""
+    monkeypatch.setattr(tables.st, "session_state", {})
+    monkeypatch.setattr(tables.st, "dataframe", lambda *_, **__: {"selection": {"rows": [1], "cells": []}})
+    monkeypatch.setattr(tables.widgets, "csv", lambda *_: None)
+    filled = every_table()["runs"].holding(run_list([]))
+
+    def drawn(names: list[str]) -> int | None:
+        return tables.pick_row(filled, "runs", names=names, param="")
+
+    assert [drawn(names) for names in (["a", "b"], ["new", "a", "b"], ["new", "a", "b"])] == [1, 2, 2]
 
 
 def folder(tmp_path: Path, name: str, day: int, *parts: str, device: str = "cuda", **changed: object) -> RunFolder:
