@@ -24,6 +24,7 @@ from tests.readers import HAVE_NATIVE, READERS, differences, read_by, reader
 
 needs_native = pytest.mark.skipif(not HAVE_NATIVE, reason=native.found())
 SPAN = '{"ph":"X","name":"a","ts":1,"dur":2}'
+QUICK = (*build.FLAGS, "-O0")  # what is tried is not how fast it is
 
 
 @needs_native
@@ -214,7 +215,7 @@ def test_no_library_a_foreign_and_a_stale_one_are_not_used(tmp_path: Path, monke
     library.write_bytes(b"\x7fELF of another machine")
     assert _found_with(library, monkeypatch) == "Python, because the native one does not fit this machine"
     if build.compiler() is not None:
-        stale = [*build.compiler(), *build.FLAGS, '-DSOURCE="0"', str(build.COMPILED[0]), "-o", str(library), "-lm"]
+        stale = [*build.compiler(), *QUICK, '-DSOURCE="0"', str(build.COMPILED[0]), "-o", str(library), "-lm"]
         subprocess.run(stale, check=True)
         assert _found_with(library, monkeypatch) == "Python, because the native one was compiled from another source"
 
@@ -259,6 +260,7 @@ def test_on_macos_the_library_is_for_what_the_tag_of_the_wheel_says() -> None:
 @pytest.mark.skipif(build.compiler() is None, reason="no C compiler")
 def test_with_a_compiler_the_library_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "LIBRARY", tmp_path / "scan.so")
+    monkeypatch.setattr(build, "FLAGS", QUICK)
     assert build.build() == ""
     assert _found_with(tmp_path / "scan.so", monkeypatch) == "native"
 
