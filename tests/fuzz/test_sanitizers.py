@@ -18,7 +18,7 @@ from tests.fuzz.snapshots import mutant, scrambled
 from tests.fuzz.values import rewritten
 
 TEXTS = 400
-CHECKED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1", "-g")
+CHECKED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")  # optimizing takes longer than the run
 _EVENTS = re.compile(rb'"traceEvents"\s*:\s*\[|\A\s*\[')
 
 
