@@ -13,12 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from profiler_kit.attribute.span_forest import ROOT, Axis, Forest, build_forest, order_by, outer_first, spread
+from profiler_kit.load.integers import I64, Mask
 from profiler_kit.load.trace.categories import OPERATOR
 from profiler_kit.load.trace.columns import EventColumns
 
-I64 = npt.NDArray[np.int64]
 I32 = npt.NDArray[np.int32]
-Mask = npt.NDArray[np.bool_]
 
 EVALUATE: Final = "autograd::engine::evaluate_function"
 NONE: Final = -1

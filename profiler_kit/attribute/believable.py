@@ -13,12 +13,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from profiler_kit.load.integers import I64, MISSING
+from profiler_kit.load.integers import I64, MISSING, Mask
 from profiler_kit.load.trace.categories import KERNEL, MEMCPY, MEMSET, is_gpu_work
 from profiler_kit.load.trace.columns import EventColumns
 from profiler_kit.units import NS_PER_S
-
-Mask = npt.NDArray[np.bool_]
 
 BELIEVED, UNTIMED, IMPOSSIBLE = 0, 1, 2
 DAY_NS: Final = 86_400 * NS_PER_S  # no recording and no kernel takes as long

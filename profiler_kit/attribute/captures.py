@@ -19,10 +19,9 @@ from profiler_kit.attribute.launch_context import nest_operators
 from profiler_kit.attribute.links import NONE
 from profiler_kit.attribute.regions import Attribution, Path
 from profiler_kit.attribute.span_forest import ROOT
+from profiler_kit.load.integers import I64
 from profiler_kit.load.trace.categories import MEMCPY, MEMSET, is_launch
 from profiler_kit.load.trace.columns import EventColumns, TextColumn
-
-I64 = npt.NDArray[np.int64]
 
 GRAPH_LAUNCH: Final = re.compile(r"GraphLaunch")
 CAPTURE, EAGER = "capture", "one by one"

@@ -13,12 +13,11 @@ import pandas as pd
 from profiler_kit.attribute.launch_context import MODULE_PREFIX, LaunchContexts, NestedSpans, OperatorCalls
 from profiler_kit.attribute.regions import Attribution, Instances, Regions
 from profiler_kit.attribute.span_forest import depths
-from profiler_kit.load.integers import MISSING
+from profiler_kit.load.integers import I64, MISSING
 from profiler_kit.load.trace.categories import is_launch
 from profiler_kit.load.trace.columns import EventColumns, TextColumn
 from profiler_kit.schema import Column, Schema
 
-I64 = npt.NDArray[np.int64]
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+")  # <built-in method permute of Tensor object at 0x7f2d0dd532a0>
 
 WORK: Final = "Kineto's category; of a copy or a set that the file calls a kernel (ROCm, MTIA) what it is."

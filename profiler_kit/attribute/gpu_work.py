@@ -17,11 +17,9 @@ import numpy.typing as npt
 
 from profiler_kit.attribute.span_forest import ROOT, build_forest, outer_first
 from profiler_kit.errors import OptionError
-from profiler_kit.load.integers import I64, MISSING
+from profiler_kit.load.integers import I64, MISSING, Mask
 from profiler_kit.load.trace.categories import KERNEL, MEMCPY, MEMSET, MTIA_KERNEL, OPERATOR
 from profiler_kit.load.trace.columns import EventColumns
-
-Mask = npt.NDArray[np.bool_]
 
 NOT: Final = 0  # no communication
 ARGUMENTS, BY_OPERATOR, OF_USER = "collective arguments", "operator", "user's name"

@@ -9,18 +9,14 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.attribute.links import NONE
 from profiler_kit.attribute.regions import Attribution, Path, cut_into_pieces, paths_of, ties_of
 from profiler_kit.attribute.span_forest import ROOT, Forest, build_forest, depths, outer_first
-from profiler_kit.load.integers import MISSING
+from profiler_kit.load.integers import I64, MISSING, Mask
 from profiler_kit.load.trace.categories import OPERATOR
 from profiler_kit.load.trace.columns import EventColumns
-
-I64 = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 MODULE_PREFIX: Final = "nn.Module: "  # of a python_function event (torch/csrc/autograd/profiler_python.cpp)
 PYTHON: Final = "python_function"

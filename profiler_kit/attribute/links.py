@@ -26,12 +26,9 @@ from profiler_kit.attribute.processes import (
 )
 from profiler_kit.attribute.span_forest import Axis, order_by, spread
 from profiler_kit.attribute.turns import in_turn
-from profiler_kit.load.integers import MISSING
+from profiler_kit.load.integers import I64, MISSING, Mask
 from profiler_kit.load.trace.categories import OPERATOR, is_launch
 from profiler_kit.load.trace.columns import EventColumns
-
-I64 = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 NONE: Final = -1
 _MOST_PAIRS: Final = 20_000_000  # of a GPU event with a process that has its id: some seconds

@@ -12,14 +12,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-from profiler_kit.load.integers import MISSING
+from profiler_kit.load.integers import I64, MISSING, Mask
 from profiler_kit.load.trace.categories import OPERATOR, is_launch
 from profiler_kit.load.trace.columns import EventColumns
 
-I64 = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 Mark = tuple[str, ...]
 
 UNKNOWN: Final = 0  # the process of what cannot be told, in Processes.names

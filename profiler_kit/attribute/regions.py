@@ -20,11 +20,10 @@ from profiler_kit.attribute.believable import BELIEVED, UNTIMED, doubt
 from profiler_kit.attribute.gpu_work import categories_of, communication_of
 from profiler_kit.attribute.links import NONE, Links, find_links
 from profiler_kit.attribute.span_forest import ROOT, Forest, build_forest, depths, outer_first
-from profiler_kit.load.integers import MISSING
+from profiler_kit.load.integers import I64, MISSING
 from profiler_kit.load.trace.categories import KERNEL, MTIA_KERNEL, REGION, STEP_PREFIX, is_gpu_work
 from profiler_kit.load.trace.columns import EventColumns
 
-I64 = npt.NDArray[np.int64]
 Path = tuple[str, ...]
 
 NO_REGION: Final[Path] = ("(no region)",)

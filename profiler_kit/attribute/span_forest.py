@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-I64 = npt.NDArray[np.int64]
+from profiler_kit.load.integers import I64
 
 ROOT = 0  # the node that stands for "no span"
 _AXIS_END = np.iinfo(np.int64).max

@@ -7,13 +7,10 @@ one stream, the first event is the first call's.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from profiler_kit.attribute.believable import CLOCK_NS
-from profiler_kit.load.integers import I64, MISSING
+from profiler_kit.load.integers import I64, MISSING, Mask
 from profiler_kit.load.trace.columns import EventColumns
-
-Mask = npt.NDArray[np.bool_]
 
 
 def in_turn(columns: EventColumns, calls: I64, entry: I64, gpu: I64, of: I64) -> tuple[I64, Mask, Mask]:

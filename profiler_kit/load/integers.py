@@ -15,6 +15,7 @@ import numpy.typing as npt
 Integers = npt.NDArray[Any]
 I64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+F64 = npt.NDArray[np.float64]
 
 MISSING: Final = -(1 << 63)  # in int64
 

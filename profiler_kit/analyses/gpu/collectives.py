@@ -13,11 +13,11 @@ import pandas as pd
 
 from profiler_kit.attribute.frames import KERNEL_DETAILS, OPERATORS
 from profiler_kit.attribute.launch_context import codes_of
+from profiler_kit.load.integers import I64
 from profiler_kit.load.trace.columns import TextColumn
 from profiler_kit.schema import Column, Schema
 from profiler_kit.table import json_of
 
-I64 = npt.NDArray[np.int64]
 NONE: Final = -1
 ARGUMENTS: Final = (
     "collective_name", "process_group_name", "process_group_ranks", "group_size", "dtype", "in_msg_nelems",

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.analyses.gpu.intervals import union
@@ -25,10 +24,9 @@ from profiler_kit.analyses.gpu.stream_waits import UNTOLD
 from profiler_kit.attribute.frames import KERNEL_DETAILS, LAUNCH_CALLS, REGION_INSTANCES
 from profiler_kit.attribute.launch_context import codes_of, stream_codes
 from profiler_kit.attribute.regions import NO_REGION, UNLINKED
+from profiler_kit.load.integers import I64, Mask
 from profiler_kit.schema import Column, Schema
 
-I64 = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 NONE: Final = -1
 NO_LAUNCHING: Final = "(nothing launched)"  # the host behind the last wait
 LATE_NS: Final = 2_000  # a start that much after all that is known to hold it up has another reason

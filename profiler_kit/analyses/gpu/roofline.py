@@ -24,7 +24,6 @@ from profiler_kit.load.integers import I64
 from profiler_kit.load.trace.columns import TextColumn
 from profiler_kit.schema import Column, Schema
 
-F64 = npt.NDArray[np.float64]
 By = Literal["kernel", "module", "region", "step"]
 
 ARGUMENTS: Final = ("input_dims", "input_type", "concrete_inputs")

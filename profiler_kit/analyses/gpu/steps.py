@@ -12,9 +12,8 @@ from profiler_kit.analyses.gpu.intervals import added, covered_by_group
 from profiler_kit.analyses.gpu.serving_labels import served
 from profiler_kit.attribute.frames import GPU_EVENTS, REGION_INSTANCES
 from profiler_kit.attribute.launch_context import codes_of
+from profiler_kit.load.integers import I64
 from profiler_kit.schema import Column, Schema
-
-I64 = npt.NDArray[np.int64]
 
 NONE: Final = -1
 STEP: Final = "ProfilerStep"

@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from profiler_kit.load.integers import I64
 from profiler_kit.load.trace.columns import EventColumns, TextColumn
 
-I64 = npt.NDArray[np.int64]
 NONE: Final = -1
 UNTOLD: Final = -2
 STREAM_WAIT: Final = "Stream Wait Event"

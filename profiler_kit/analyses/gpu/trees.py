@@ -6,17 +6,16 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.attribute.frames import KERNEL_DETAILS, OPERATORS
 from profiler_kit.attribute.launch_context import NestedSpans, codes_of, nest_python
 from profiler_kit.attribute.regions import Path, paths_of
 from profiler_kit.attribute.span_forest import ROOT
+from profiler_kit.load.integers import I64
 from profiler_kit.load.trace.columns import EventColumns
 from profiler_kit.schema import Column, Schema
 
-I64 = npt.NDArray[np.int64]
 CALLERS: Final = 4  # names of a path that is read from the inside out
 LEAST: Final = 0.001  # of the whole: Python functions below that have no row of their own
 

@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 
 from profiler_kit.analyses.ranks.clocks import CLOCKS
-from profiler_kit.analyses.ranks.job import F64, Job, Mask
+from profiler_kit.analyses.ranks.job import Job
 from profiler_kit.analyses.ranks.links import links_of
 from profiler_kit.analyses.ranks.matching import REASONS, match
 from profiler_kit.analyses.ranks.verdict import WHAT_IF, Verdict, judge, slow_parts
-from profiler_kit.load.integers import I64
+from profiler_kit.load.integers import F64, I64, Mask
 from profiler_kit.schema import Column, Schema
 
 RANK_SCORES: Final = Schema(

@@ -11,12 +11,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-from profiler_kit.load.integers import I64
+from profiler_kit.load.integers import F64, I64
 from profiler_kit.schema import Column, Schema
-
-F64 = npt.NDArray[np.float64]
 
 CLOCKS: Final = Schema(
     "CLOCKS",

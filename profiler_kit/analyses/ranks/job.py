@@ -6,17 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.analyses.ranks.clocks import Clocks, clocks, components
 from profiler_kit.analyses.ranks.matching import PAIRWISE, UNEVEN, Matched, medians, numbered
 from profiler_kit.analyses.ranks.of_rank import UNKNOWN, members_of
 from profiler_kit.analyses.ranks.replay import NONE, Seen, program_of
-from profiler_kit.load.integers import I64
+from profiler_kit.load.integers import F64, I64, Mask
 
-F64 = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
 PIECES: Final = ("compute", "copies", "host", "data", "other")
 MOST_PEERS: Final = 8
 PARTS: Final = 10  # of a job without steps to draw from

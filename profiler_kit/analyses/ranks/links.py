@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 
 from profiler_kit.analyses.gpu.collectives import bus_factor
-from profiler_kit.analyses.ranks.job import F64, Job
+from profiler_kit.analyses.ranks.job import Job
 from profiler_kit.analyses.ranks.matching import medians
 from profiler_kit.analyses.ranks.of_rank import UNKNOWN, members_of
+from profiler_kit.load.integers import F64
 from profiler_kit.schema import Column, Schema
 
 SLOW_LINK: Final = 1.25  # times the transfer of groups that do the same

@@ -18,11 +18,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.analyses.ranks.of_rank import DRIFT, RANK_GROUPS, RANK_WORK, UNKNOWN, members_of
-from profiler_kit.load.integers import I64
+from profiler_kit.load.integers import F64, I64, Mask
 from profiler_kit.schema import Column, Schema
-
-F64 = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
 
 
 def of_job(of_rank: Schema) -> Schema:

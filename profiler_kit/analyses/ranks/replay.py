@@ -15,13 +15,10 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from profiler_kit.analyses.ranks.matching import medians, numbered
-from profiler_kit.load.integers import I64
+from profiler_kit.load.integers import F64, I64, Mask
 
-F64 = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
 NONE: Final = -1
 NEGATIVE_SHARE: Final = 0.1  # of rows whose own work would be negative: then the rank did not wait there
 SEEN_NS: Final = 50_000  # a wait that is longer shows

@@ -9,10 +9,11 @@ from typing import Final, Literal
 import numpy as np
 import pandas as pd
 
-from profiler_kit.analyses.ranks.job import F64, PIECES, Job, Mask
+from profiler_kit.analyses.ranks.job import PIECES, Job
 from profiler_kit.analyses.ranks.links import slow_link
 from profiler_kit.analyses.ranks.of_rank import UNKNOWN
 from profiler_kit.analyses.ranks.replay import NONE
+from profiler_kit.load.integers import F64, Mask
 from profiler_kit.schema import Column, Schema
 
 State = Literal["rank", "node", "link", "spread", "nobody", "cannot tell"]

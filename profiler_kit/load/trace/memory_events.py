@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from profiler_kit.files import require_file
-from profiler_kit.load.integers import MISSING
+from profiler_kit.load.integers import I64, MISSING
 from profiler_kit.load.trace.chrome import HINT, ChromeTrace, read_stream
 from profiler_kit.load.trace.column_builder import ColumnBuilder, identity, text_to_ns, to_ns
 from profiler_kit.load.trace.decode import Event
@@ -25,8 +25,6 @@ from profiler_kit.progress import Report, silent
 NAME: Final = "[memory]"
 KEYS: Final = ("Addr", "Bytes", "Total Allocated", "Total Reserved", "Device Type", "Device Id")
 CPU_TYPE: Final = 0  # c10/core/DeviceType.h
-
-I64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
