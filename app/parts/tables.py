@@ -58,11 +58,7 @@ def pick_row(filled: Filled, key: str, *, names: Sequence[str], param: str, rows
         **look,
     )
     widgets.csv(filled, key)
-    row = _last_picked(key, event["selection"]["rows"], [row for row, _ in event["selection"]["cells"]])
-    row = row_now(row, st.session_state.get(f"names-{key}", names), names)
-    st.session_state[f"names-{key}"] = list(names)
-    ticked, clicked, _ = st.session_state[f"picked-{key}"]
-    st.session_state[f"picked-{key}"] = (ticked, clicked, row)  # until something else is picked
+    row = _last_picked(key, event["selection"]["rows"], [row for row, _ in event["selection"]["cells"]], names)
     if param:
         query_params.keep(param, "" if row is None else names[row])
     return row
@@ -77,15 +73,19 @@ def row_now(row: int | None, seen: Sequence[str], names: Sequence[str]) -> int |
     return list(names).index(seen[row]) if seen[row] in names else None
 
 
-def _last_picked(key: str, ticked: Sequence[int], clicked: Sequence[int]) -> int | None:
-    """The row that was ticked or of which a cell was clicked, whichever came last: the browser keeps both."""
-    held: tuple[list[int], list[int], int | None] = st.session_state.get(f"picked-{key}", ([], [], None))
+def _last_picked(key: str, ticked: Sequence[int], clicked: Sequence[int], names: Sequence[str]) -> int | None:
+    """The row that was ticked or of which a cell was clicked, whichever came last: the browser keeps both, by number,
+    also when the rows have changed since.
+    """
+    held: tuple[list[int], list[int], int | None, list[str]]
+    held = st.session_state.get(f"picked-{key}", ([], [], None, list(names)))
     row = held[2]
     if list(ticked) != held[0]:
         row = next(iter(ticked), None)
     elif list(clicked) != held[1]:
         row = next(iter(clicked), None)
-    st.session_state[f"picked-{key}"] = (list(ticked), list(clicked), row)
+    row = row_now(row, held[3], names)
+    st.session_state[f"picked-{key}"] = (list(ticked), list(clicked), row, list(names))
     return row
 
 
