@@ -65,8 +65,6 @@ def serve(
     goes; POST /profile?requests=N records N requests into a run folder, from this machine only. Ctrl+C ends it: the
     running batch is answered, what waits gets 503.
     """
-    with take_port(host, port, first=PORT) as probe:
-        free = probe.getsockname()[1]
     import contextlib
 
     from profiler_kit.capture.device import choose_device
@@ -75,27 +73,27 @@ def serve(
     from profiler_kit.models.serving.package import open_package
     from profiler_kit.models.serving.service import make_service
 
-    limits = Limits(int(max_mib * BYTES_PER_MIB), max_pixels)
-    options = serving.ServeOptions(batch_size or BATCH, max_wait_ms, queue, limits, profiles)
-    package = None
-    if load is not None:
-        package = open_package(load, choose_device(device))
-        package.check(model=model, mode=mode, batch_size=batch_size)
-        package.check(points_per_side=points_per_side, points_per_batch=points_per_batch)
-        held = package.record
-        model, mode = held.model, held.mode
-        points_per_side, points_per_batch = held.points_per_side, held.points_per_batch
-        options = dataclasses.replace(options, batch_size=held.batch_size)
-    thresholds = {"pred_iou_thresh": pred_iou_thresh, "stability_score_thresh": stability_score_thresh}
-    workload = _workload(model, checkpoint, points_per_side, points_per_batch, **thresholds)
     with contextlib.ExitStack() as stack:
-        sock = stack.enter_context(serving.listen(host, free))
+        sock = stack.enter_context(take_port(host, port, first=PORT))
+        limits = Limits(int(max_mib * BYTES_PER_MIB), max_pixels)
+        options = serving.ServeOptions(batch_size or BATCH, max_wait_ms, queue, limits, profiles)
+        package = None
+        if load is not None:
+            package = open_package(load, choose_device(device))
+            package.check(model=model, mode=mode, batch_size=batch_size)
+            package.check(points_per_side=points_per_side, points_per_batch=points_per_batch)
+            held = package.record
+            model, mode = held.model, held.mode
+            points_per_side, points_per_batch = held.points_per_side, held.points_per_batch
+            options = dataclasses.replace(options, batch_size=held.batch_size)
+        thresholds = {"pred_iou_thresh": pred_iou_thresh, "stability_score_thresh": stability_score_thresh}
+        workload = _workload(model, checkpoint, points_per_side, points_per_batch, **thresholds)
         chosen = choose_device(device)
         packages = None if package is None else package.packages
         service = make_service(workload, mode, chosen, stack, batch_size=options.batch_size, packages=packages)
         if package is not None:
             package.check(weights=workload.weights)
-        url = f"http://{host}:{free}"
+        url = f"http://{host}:{sock.getsockname()[1]}"
         said = f"{model}, {service.mode}, on {chosen}\n  try   curl -F image=@FILE.jpg {url}/upload_rle\n  stop  Ctrl+C"
         typer.echo(f"loading and warming up {model} ({service.mode})", err=True)
         serving.serve(serving.MaskServer(service, options, host), sock, lambda: typer.echo(f"{url} serves {said}"))

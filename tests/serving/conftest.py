@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import io
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ from PIL import Image
 
 from profiler_kit.models.sam.generator import MaskGenerator, Pixels, Points
 from profiler_kit.models.sam.workload import SamWorkload
-from profiler_kit.models.serving.server import MaskServer, ServeOptions, listen, uvicorn_server
+from profiler_kit.models.serving.server import MaskServer, ServeOptions, uvicorn_server
 from profiler_kit.models.serving.service import Service, make_service
 
 HANGS_S = 600
@@ -112,7 +113,7 @@ def running(service: Service, options: ServeOptions) -> Iterator[Client]:
     server = MaskServer(service, options)
     server.worker.start()
     server.worker.ready.result(HANGS_S)
-    with contextlib.closing(listen("127.0.0.1", 0)) as sock:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
         web = uvicorn_server(server)
         thread = threading.Thread(target=lambda: web.run(sockets=[sock]), daemon=True)
         thread.start()

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from profiler_kit.cli.serve import take_port
 from profiler_kit.errors import OptionError
 from profiler_kit.models.sam.accuracy import encode, paired_iou
 from profiler_kit.models.sam.generator import mask_of
@@ -23,7 +24,7 @@ from profiler_kit.models.sam.workload import SamWorkload
 from profiler_kit.models.sam2.workload import Sam2Workload
 from profiler_kit.models.serving import images, worker
 from profiler_kit.models.serving.images import Limits
-from profiler_kit.models.serving.server import ServeOptions, listen
+from profiler_kit.models.serving.server import ServeOptions
 from profiler_kit.models.serving.service import Bucketed, buckets_up_to
 from profiler_kit.workload.optimizations import parse_optimizations
 from tests.serving.conftest import Client, Held, packed, png, until
@@ -339,11 +340,11 @@ def test_every_mode_can_be_asked_for(workload: SamWorkload) -> None:
 
 
 def test_a_port_in_use() -> None:
-    with contextlib.closing(listen("127.0.0.1", 0)) as taken:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(OptionError) as caught:
-            listen("127.0.0.1", port)
-    said = f"--host 127.0.0.1 --port {port}: cannot listen there (Address already in use). Name another port."
+            take_port("127.0.0.1", port)
+    said = f"--port {port}: taken by another process. Leave --port out to use the next free one"
     assert str(caught.value) == said
 
 

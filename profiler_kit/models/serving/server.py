@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import ipaddress
 import math
-import os
 import signal
 import socket
 import threading
@@ -381,18 +380,8 @@ class _Uvicorn(uvicorn.Server):
                 signal.signal(one, handler)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 for any. Raises OptionError."""
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except (OSError, OverflowError) as error:
-        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
-        raise OptionError(f"--host {host} --port {port}: cannot listen there ({reason}). Name another port.") from error
-
-
 def uvicorn_server(server: MaskServer) -> uvicorn.Server:
-    """What runs the application: `run(sockets=[listen(...)])` until `should_exit`, or a signal in the main thread."""
+    """What runs the application: `run(sockets=[...])` until `should_exit`, or a signal in the main thread."""
     config = uvicorn.Config(
         server.app,
         log_level="error",
