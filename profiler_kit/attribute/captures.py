@@ -211,17 +211,20 @@ def _stretches(at: int, source: Source, codes: dict[str, int], kernels: dict[str
 
 
 def _windows(at: int, source: Source, kernels: dict[str, int]) -> list[_Stretch]:
-    """The launches between the begin and the end of each capture; of Triton kernels the operator says the name."""
+    """The launches between the begin and the end of each capture; of Triton kernels the operator says the name.
+
+    Those of a thread that captures nothing itself, as autograd's, are of the only capture that its process has open.
+    """
     columns = source.columns
     calls = np.flatnonzero(columns.of_category(is_launch))
-    calls = calls[np.lexsort((columns.start_ns[calls], columns.thread[calls]))]
+    calls = calls[np.argsort(columns.start_ns[calls], kind="stable")]
     owning = np.zeros(len(columns), dtype=bool)
     owning[source.found.launch[source.found.launch != NONE]] = True
     operators = nest_operators(columns)
     found: list[_Stretch] = []
-    window: list[int] | None = None
-    thread, until = None, 0
-    for row, of_thread, start, dur, code in zip(
+    windows: dict[int, list[int]] = {}  # of the threads that capture
+    until: dict[int, int] = {}
+    for row, thread, start, dur, code in zip(
         calls.tolist(),
         columns.thread[calls].tolist(),
         columns.start_ns[calls].tolist(),
@@ -231,15 +234,16 @@ def _windows(at: int, source: Source, kernels: dict[str, int]) -> list[_Stretch]
     ):
         name = columns.names[code]
         if _BEGIN in name:
-            window, thread, until = [], of_thread, 0
-        elif window is not None and of_thread == thread:
-            if _END in name:
-                if window:
-                    found.append(_window(at, columns, operators.at, operators.forest, np.array(window), kernels))
-                window = None
-            elif _LAUNCHES.search(name) and not owning[row] and start >= until:  # none inside another
-                window.append(row)
-                until = start + dur
+            windows[thread] = []
+        elif _END in name:
+            if window := windows.pop(thread, None):
+                found.append(_window(at, columns, operators.at, operators.forest, np.array(window), kernels))
+        elif windows and _LAUNCHES.search(name) and not owning[row] and start >= until.get(thread, start):
+            process = columns.threads[thread][0]
+            mine = [thread] if thread in windows else [one for one in windows if columns.threads[one][0] == process]
+            if len(mine) == 1:
+                windows[mine[0]].append(row)
+                until[thread] = start + dur  # none inside another
     return found
 
 

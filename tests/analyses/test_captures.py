@@ -129,6 +129,22 @@ def test_a_capture_in_the_trace_itself_by_place(tmp_path: Path) -> None:
     assert found.operator_work().set_index("name").loc["aten::addmm", "calls"] == 3
 
 
+def test_what_other_threads_launch_belongs_to_the_only_open_capture_of_their_process(tmp_path: Path) -> None:
+    """The backward pass is launched by a thread of autograd's; where two threads capture, nothing tells whose it is."""
+    for captures in (1, 2):
+        trace = TraceBuilder()
+        capture(trace, NET)
+        for event in trace.events:
+            event["tid"] = 2 if event["ts"] > 50 and event["name"] != "cudaStreamEndCapture" else 1
+        if captures > 1:
+            trace.span("cuda_runtime", "cudaStreamBeginCapture", 2, 1, 3, correlation=300)
+            trace.span("cuda_runtime", "cudaLaunchKernel", 6, 1, 3, correlation=301)
+            trace.span("cuda_runtime", "cudaStreamEndCapture", 200, 1, 3, correlation=302)
+        replays(trace, [kernel for _, kernel in NET], 2)
+        found = of_replays(written(trace, tmp_path / f"{captures}.json"))
+        assert found == (pairs(NET) * 2 if captures == 1 else [(kernel, None) for _, kernel in NET] * 2)
+
+
 def test_a_kernel_more_leaves_what_lies_beside_known_names(tmp_path: Path) -> None:
     """Triton's operators are named as their kernels; between two of them the others match only if they are as many."""
     work = (("triton_a", "triton_a"), ("aten::mm", "gemm"), ("triton_b", "triton_b"), ("aten::mm", "gemm"))

@@ -142,9 +142,13 @@ class Net(torch.nn.Module):
 
 
 def graphs(folder: Path) -> None:
-    """CUDA graphs captured under the profiler and replayed: in a line, on two streams, by torch.compile."""
+    """CUDA graphs captured under the profiler and replayed: in a line, on two streams, a whole step of training, the
+    two passes of a module, and those of torch.compile, without and with a backward pass.
+    """
     net = Net().cuda().half().eval().requires_grad_(False)
     x = torch.randn(256, 512, device="cuda", dtype=torch.half)
+    trained, wide = Net().cuda(), x.float()
+    optimizer = torch.optim.AdamW(trained.parameters(), capturable=True)
 
     def forked() -> torch.Tensor:
         side = torch.cuda.Stream()
@@ -155,12 +159,26 @@ def graphs(folder: Path) -> None:
         torch.cuda.current_stream().wait_stream(side)
         return a.sum() + b.sum()
 
-    for name, run in (("eager", lambda: net(x)), ("forked", forked)):
-        for _ in range(3):
-            run()
+    def step() -> None:
+        optimizer.zero_grad()
+        with region("forward"):
+            loss = trained(wide).square().mean()
+        with region("backward"):
+            loss.backward()
+        with region("optimizer"):
+            optimizer.step()
+
+    def recorded(name: str) -> contextlib.AbstractContextManager[object]:
+        path, eager = folder / f"graph_capture_{name}_h200.json.gz", not name.startswith("reduce")
+        return profiler_runner(path, record_shapes=True, with_stack=eager, rank="none")
+
+    for name, run in (("eager", lambda: net(x)), ("forked", forked), ("training", step)):
         torch.cuda.synchronize()
-        path = folder / f"graph_capture_{name}_h200.json.gz"
-        with profiler_runner(path, record_shapes=True, with_stack=True, rank="none"):
+        with torch.cuda.stream(torch.cuda.Stream()):
+            for _ in range(3):
+                run()
+        torch.cuda.synchronize()
+        with recorded(name):
             graph = torch.cuda.CUDAGraph()
             with region("capture"), torch.cuda.graph(graph):
                 run()
@@ -168,14 +186,28 @@ def graphs(folder: Path) -> None:
                 with region("replay"):
                     graph.replay()
             torch.cuda.synchronize()
-    reduced = torch.compile(net, mode="reduce-overhead")
-    reduced(x)
-    with profiler_runner(folder / "graph_capture_reduce_overhead_h200.json.gz", record_shapes=True, rank="none"):
-        for _ in range(4):
+    with recorded("callables"):
+        with region("capture"):
+            both = torch.cuda.make_graphed_callables(Net().cuda(), (wide,))
+        for _ in range(3):
+            with region("replay"):
+                both(wide).sum().backward()
+        torch.cuda.synchronize()
+    for name, given, module in (("reduce_overhead", x, net), ("reduce_training", wide, Net().cuda())):
+        reduced = torch.compile(module, mode="reduce-overhead")
+
+        def call() -> None:
             with region("call"):
                 torch.compiler.cudagraph_mark_step_begin()
-                reduced(x)
-        torch.cuda.synchronize()
+                answer = reduced(given)  # noqa: B023
+                if answer.requires_grad:
+                    answer.sum().backward()
+
+        call()
+        with recorded(name):
+            for _ in range(4):
+                call()
+            torch.cuda.synchronize()
 
 
 class Broken(torch.nn.Module):
@@ -305,11 +337,12 @@ def operators(folder: Path) -> None:
         try:
             with FlopCounterMode(display=False) as counter:
                 run()
-        except (RuntimeError, AttributeError, AssertionError) as error:
+            known[name] = int(counter.get_total_flops())
+        except AssertionError as error:  # of the counter
             print(f"{name}: {error}")
+        except (RuntimeError, AttributeError) as error:
+            print(f"{name}: {str(error).splitlines()[0]}")
             del cases[name]
-            continue
-        known[name] = int(counter.get_total_flops())
     with profiler_runner(folder / "operators_h200.json.gz", record_shapes=True, rank="none"):
         for name, run in cases.items():
             with region(name):
