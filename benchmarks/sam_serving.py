@@ -200,7 +200,7 @@ class Session:
                 self.record.setdefault("agreement", {})[server.name] = said
             base = base or out
             self.keep()
-        if ready and not last and self.fits(f"{ready[-1].name}, tail", chosen.tail):
+        if ready and self.fits(f"{ready[-1].name}, tail", chosen.tail):
             self._tail(ready[-1])
         if ready and last and chosen.broken and self.fits("broken images", 30):
             bad = write_images(self.scratch / "broken", chosen.height // 2, chosen.height * 2 // 3, broken=True)
