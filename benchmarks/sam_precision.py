@@ -43,10 +43,11 @@ ROWS: dict[str, tuple[str, Dtypes]] = {
 
 
 def main() -> None:
-    """Measure every row; the first is what the others are compared with."""
+    """Measure the rows and write what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="vit_small")
     parser.add_argument("--images", type=int, default=32)
+    parser.add_argument("--rows", default=",".join(ROWS), help="the first is what the others are compared with")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=Path("precision.json"))
     options = parser.parse_args()
@@ -55,7 +56,8 @@ def main() -> None:
     record: dict[str, object] = {**done, "command": found.command, "model": options.model, "images": options.images}
     rows: dict[str, object] = {}
     base: list[ImageMasks] = []
-    for name, (names, dtypes) in ROWS.items():
+    for name in options.rows.split(","):
+        names, dtypes = ROWS[name]
         workload = SamWorkload(name=options.model, task="amg", count=options.images)
         model = workload.model(device)
         with optimized(model, parse_optimizations(names, workload.optimizations), device) as sam, torch.no_grad():
