@@ -67,7 +67,7 @@ def test_one_runs_in_int8_beside_its_teacher(mode: str, tmp_path: Path, monkeypa
     named = {**TINY, "name": "student_one_block", "checkpoint": str(student), "int8": str(out)}
     chosen = StudentWorkload(**named, beside=True)  # type: ignore[arg-type]
     answers = []
-    for text in ("student", "student,int8"):
+    for text in ("student", "student,int8,compile_decoder"):
         with optimized(make_model(chosen, CPU), parse_optimizations(text, chosen.optimizations), CPU) as model:
             bench = Bench(chosen, model, CPU, 1)
             answers.append(bench.run(bench.item(0))[0])

@@ -36,7 +36,7 @@ from profiler_kit.models.student.optimizations import (
     beside_teacher,
 )
 from profiler_kit.models.student.quantize import Int8Encoder, frozen, put_int8, read_facts
-from profiler_kit.workload.optimizations import LadderRow, Optimization
+from profiler_kit.workload.optimizations import LadderRow, Optimization, others
 from profiler_kit.workload.protocol import Bench, Workload
 
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ class _Student(_Base):
             about = "the image encoder replaced by the student's"
             self.optimizations = {STUDENT: Optimization(STUDENT, about, self.put_in, exact=False), **self.optimizations}
         if self.beside and self.int8 is not None:
-            about, alone = "the student's encoder in int8, compiled for a CPU", tuple(OPTIMIZATIONS)
+            about = "the student's encoder in int8, compiled for a CPU"
+            alone = others(tuple(OPTIMIZATIONS), "compile_decoder")
             int8 = Optimization(INT8, about, self._quantized, (STUDENT,), alone, (STUDENT,), compiles=True, exact=False)
             self.optimizations = {**self.optimizations, INT8: replace(int8, package="torchao", settings=frozen)}
 
