@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from profiler_kit.analyses.gpu.categories import category_of
-from profiler_kit.analyses.gpu.operator_models import MODELS, WHOLE, Call, Work, model_of, operator_model
+from profiler_kit.analyses.gpu.operator_models import MODELS, WHOLE, Call, Unrecorded, Work, model_of, operator_model
 from profiler_kit.analyses.gpu.peaks import peaks_of, read_peaks
 from profiler_kit.analyses.gpu.roofline import _work
 from profiler_kit.analyses.gpu.serving_labels import Served, served
@@ -99,6 +99,59 @@ SERVED = [
      ["", "", "", "[1, 1, 1]", "[0, 0, 0]", "[1, 1, 1]", "False", "[0, 0, 0]", "1"], "", 866.3334912, 511.5654296875),
     ("aiter::add_rmsnorm", [[32, 4096]] * 4 + [[4096], []], BF16, None, "", 0.000655424, 1.0078125),
 ]  # fmt: skip
+# Attention on a cache by hand: two decodes that look at 30 and 34 keys, and a prefill of 6 tokens behind 4 others.
+PAIR = "execute_2_context_0(sq0sk0sqsq0sqsk0)_generation_2(sq2sk64sqsq2sqsk64)"
+BOTH = "execute_8_context_1(sq6sk10sqsq36sqsk60)_generation_2(sq2sk64sqsq2sqsk64)"
+FA2 = ["", "", "", "", "", "", "", "", "", "", "6", "6", "0.", "1.", "False", "True", "-1", "-1"]
+FA3 = [*[""] * 12, "1", "34", *[""] * 9, "1.", "True", "-1", "-1"]
+CACHE = [[2, 4], [2], [], [], [2, 3]]  # behind three tensors and the output: starts, and the table of pages
+MLA, BYTE = ["", "", "16"], "unsigned char"
+ON_CACHE: list[tuple[str, list[Any], Any, list[str], str, float, float]] = [
+    # a key of 20, a value of 16: 64 pairs; 62 tokens were cached; heads 4
+    ("vllm::unified_mla_attention_with_output", [[2, 4, 12], [2, 16], [2, 1, 4], [2, 32]], BF16, [], PAIR,
+     2 * 64 * 4 * 36, 2 * (2 * (4 * 36 + 20) + 62 * 20)),
+    ("sgl_kernel::fwd_kvcache_mla", [[2, 1, 4, 20], [9, 8, 1, 20], [], [2], [2, 3]], [BF16, BYTE], MLA, PAIR,
+     2 * 64 * 4 * 36, 2 * 2 * (4 * 36 + 20) + 62 * 20),
+    ("flash_mla::fwd_kvcache_mla", [[2, 1, 4, 20], [9, 8, 1, 20], [], [], [2]], BF16, ["", "", "", "16"], PAIR,
+     2 * 64 * 4 * 36, 2 * (2 * (4 * 36 + 20) + 62 * 20)),
+    ("_C::sm100_cutlass_mla_decode", [[2, 4, 16], [2, 4], [2, 4, 16], [2, 4, 4], [9, 8, 20]], BF16, [], PAIR,
+     2 * 64 * 4 * 36, 2 * (2 * (4 * 36 + 20) + 62 * 20)),
+    # as FlashAttention 3 has it: the key's turning part, the latent one as value, the query's other part beside it
+    ("_vllm_fa3_C::fwd", [[2, 4, 4], [9, 8, 1, 4], [9, 8, 1, 16], [], [], [2, 4, 16], *[[]] * 8, [2, 3]], BF16, FA3,
+     PAIR, 2 * 64 * 4 * 36, 2 * (2 * (4 * 36 + 20) + 62 * 20)),
+    ("_C::paged_attention_v1", [[2, 4, 8], [2, 4, 8], [9, 2, 1, 8, 8], [9, 2, 8, 8], []], [BF16, BF16, BYTE, BYTE, ""],
+     ["", "", "", "", "2"], PAIR, 4 * 64 * 4 * 8, 2 * 2 * (2 * 4 * 8 + 2 * 2 * 8) + 62 * 2 * 2 * 8),
+    # all of a mixed step; its prefill alone, and its decodes alone, by how many rows there are
+    *(("_vllm_fa2_C::varlen_fwd", [[rows, 4, 8], *[[9, 8, 2, 8]] * 2, [], [2], [2], [2], [], [2, 3]], BF16, FA2, BOTH,
+       4 * pairs * 4 * 8, 2 * (tokens * (2 * 4 * 8 + 32) + before * 32))
+      for rows, pairs, tokens, before in ((9, 60 - 18 + 64, 8, 66), (6, 60 - 18, 6, 4), (2, 64, 2, 62))),
+    # without a table of pages it is packed, whatever the step says: 2 of 6 tokens, the other 4
+    ("_vllm_fa2_C::varlen_fwd", [[6, 4, 8]] * 3 + [[], [3], [3]] + [[]] * 12, BF16,
+     [*FA2[:10], "4", "4", *FA2[12:15], "False", "-1", "-1"], BOTH, 4 * (16 + 4) * 4 * 8, 2 * 4 * 6 * 4 * 8),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "shapes", "dtypes", "values", "step", "flops", "size"), ON_CACHE)
+def test_attention_on_a_cache(
+    name: str, shapes: list[Any], dtypes: Any, values: list[str], step: str, flops: float, size: float
+) -> None:
+    types = [*dtypes, *[""] * (len(shapes) - len(dtypes))] if isinstance(dtypes, list) else dtypes
+    found = work(name, shapes, types, values + [""] * (len(shapes) - len(values)), served(step))
+    assert (found.flops, found.bytes) == (flops, size)
+    assert category_of(name, "operator") in ("attention", "other")
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "step"),
+    [(0, [3, 4, 8], BOTH), (15, "False", BOTH), (16, "7", BOTH), (0, [9, 4, 8], "context_1(6)_generation_2(2)")],
+)  # fmt: skip
+def test_attention_on_a_cache_is_not_guessed_at(at: int, value: Any, step: str) -> None:
+    """Rows that are none of the step's, no causal mask, a window, a step that does not say its lengths."""
+    shapes: list[Any] = [[9, 4, 8], *[[9, 8, 2, 8]] * 2, [], [2], [2], [2], [], [2, 3]]
+    values = [*FA2]
+    (shapes if at == 0 else values)[at] = value
+    with pytest.raises(Unrecorded):
+        work("_vllm_fa2_C::varlen_fwd", shapes, BF16, values, served(step))
 
 
 @pytest.mark.parametrize(("name", "shapes", "dtypes", "values", "step", "gflop", "mib"), SERVED)
@@ -159,6 +212,15 @@ def test_models_give_the_numbers_that_tracelens_publishes(
         ("aten::sum", [[6, 4], [], [], []], F32, ["", "[-1]", "False", ""], 24, 4 * (24 + 6)),
         ("aten::linalg_norm", [[6, 4], [], [], [], []], F32, ["", "2", "[-1]", "True", ""], 24, 4 * (24 + 6)),
         ("LigerSiLUMulFunction", [[6, 4], [6, 4]], F32, None, 24, 4 * 3 * 24),
+        ("LigerRMSNormFunction", [[6, 4], [4], [], []], F32, None, 4 * 24 + 2 * 6, 4 * (48 + 4)),
+        ("LigerRopeFunction", [[1, 4, 5, 8], [1, 2, 5, 8], [1, 5, 8], [1, 5, 8]], F32, None, 3 * 240, 4 * 2 * 240),
+        # half of each head of 8 turns
+        ("sgl_kernel::apply_rope_pos_ids_cos_sin_cache", [*[[5, 4, 8], [5, 2, 8]] * 2, [99, 4], [5]], F32, None,
+         3 * 5 * 6 * 4, 4 * 2 * 5 * 6 * 4),
+        # 2 x 6 channels of 10 tokens, 4 states, 3 taps
+        ("MambaInnerFn", [[2, 12, 10], [6, 1, 3], *[[]] * 5, [6, 4]], BF16, None, None,
+         2 * (7 * 120 + 2 * 80 + 18 + 24)),
+        ("triton_per_fused_add_native_layer_norm_0", [[6, 4], [6, 4], [4], []], BF16, None, None, 2 * 52),
         ("aten::max", [[6, 4], [], []], F32, ["", "0", "False"], 24, 4 * (24 + 4) + 8 * 4),
         ("aten::argmax", [[6, 4], [], []], F32, ["", "", "False"], 24, 4 * 24 + 8),
         ("aten::_softmax", [[6, 4], [], []], "c10::Half", ["", "-1", "True"], 72, 24 * (2 + 4)),

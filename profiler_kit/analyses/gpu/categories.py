@@ -39,7 +39,8 @@ CATEGORY_TOTALS: Final = Schema(
 
 # Operators by the name without namespace and trailing underscore, the first that matches.
 _OPERATORS: Final = (
-    (ATTENTION, r"attention|flash_attn|fmha|FlashAttn|FusedAttn|mha_(varlen_)?(fwd|bwd)|^flash_(fwd|bwd)$|sdpa"),
+    (ATTENTION, r"attention|flash_attn|fmha|FlashAttn|FusedAttn|mha_(varlen_)?(fwd|bwd)|^flash_(fwd|bwd)$|sdpa|"
+     r"kvcache_mla|mla_decode"),
     ("convolution", r"convolution|conv\d?d|^_?conv_|ConvBias|slow_conv|conv_depthwise|unfold|col2im|im2col"),
     ("matrix product", r"^_?(add|badd|addb)?(mm|bmm|mv|dot|vdot|matmul|linear|einsum|addmm_activation)$|"
      r"[Gg]emm|^gmm$|matmul|_mm$|_linear$|scaled_mm|grouped_mm|weight_int\dpack_mm|^(linear|mm|matmul)_backward$|marlin|fused_experts|fused_moe"),

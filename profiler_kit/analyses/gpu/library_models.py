@@ -7,9 +7,11 @@ The conventions are those of operator_models. What of a call is not in its shape
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 
-from profiler_kit.analyses.gpu.operator_models import Call, Moved, Unrecorded, Work, operator_model, product
+from profiler_kit.analyses.gpu.operator_models import MODELS, Call, Moved, Unrecorded, Work, operator_model, product
 
 BF16 = "c10::BFloat16"
 
@@ -150,30 +152,116 @@ def _gate(call: Call) -> Work:
 # Attention on a paged cache: lengths of the sequences are in the label of the step only
 
 
-def _register_paged(names: str, query: int, key: int) -> None:
+def _cached(call: Call, rows: int, heads: int, widths: Sequence[int], entry: int, dtypes: Sequence[str]) -> Work:
+    """Of each token of the step, or of its prefills or decodes alone where the query has as many rows as these.
+
+    Prefills attend to what was cached and, causally, to themselves; decodes to all. widths: of a key and of a value.
+    entry: elements that the cache has of a token. dtypes: of the query, and of the cache.
+    """
+    if call.step is None or call.step.prefill.lengths is None or call.step.decode.lengths is None:
+        raise Unrecorded
+    parts = [call.step.prefill.lengths, call.step.decode.lengths]
+    if rows < sum(part.tokens for part in parts):  # a replayed graph may be for more
+        parts = [part for part in parts if part.tokens == rows]
+        if len(parts) != 1:
+            raise Unrecorded
+    causal = call.step.prefill.lengths.squares / 2 if call.step.prefill.lengths in parts else 0
+    pairs, tokens = sum(part.pairs for part in parts) - causal, sum(part.tokens for part in parts)
+    before = sum(part.keys for part in parts) - tokens
+    new = tokens * (heads * sum(widths) + entry)
+    return Work(2 * pairs * heads * sum(widths), [(new, dtypes[0]), (before * entry, dtypes[1])])
+
+
+def _register_paged(names: str, query: int, key: int, *, table: int = 0, causal: int = 0, more: int = 0) -> None:
+    """table: where the table of pages is; without one the sequences are packed, as in the model that there is already.
+    causal: where that is, and behind it the window. more: where the part of the query is that meets the values.
+    """
+    packed = MODELS.get(names.split()[0])
+
     @operator_model(*names.split(), of_step=True)
     def model(call: Call) -> Work:
-        """Prefills attend to what was cached and, causally, to themselves; decodes to all."""
-        (q, dtype), (k, cached) = call.tensor(query), call.tensor(key)
-        (_, heads, width), (k_heads, k_width) = q[-3:], k[-2:]
+        if packed is not None and not (table < len(call.shapes) and call.shapes[table]):
+            return packed(call)
+        (q, dtype), (k, cached), (v, _) = call.tensor(query), call.tensor(key), call.tensor(key + 1)
+        (rows, heads, width), (k_heads, k_width), v_width = q[-3:], k[-2:], v[-1]
         if width != k_width or not k_heads or heads % k_heads:
             raise ValueError(call.shapes)
-        prefill, decode = (call.step.prefill.lengths, call.step.decode.lengths) if call.step else (None, None)
-        if prefill is None or decode is None:
+        if table and (call.flags(causal) != [True] or max(call.numbers(causal + 1)) >= 0):
             raise Unrecorded
-        pairs = prefill.pairs - prefill.squares / 2 + decode.pairs
-        tokens = prefill.tokens + decode.tokens
-        before = prefill.keys + decode.keys - tokens
-        new = tokens * (2 * heads + 2 * k_heads) * width
-        return Work(4 * pairs * heads * width, [(new, dtype), (2 * before * k_heads * width, cached)])
+        latent = call.tensor(more)[0][-1] if more and call.shapes[more] else 0
+        return _cached(call, rows, heads, (width + latent, v_width), k_heads * (k_width + v_width), (dtype, cached))
 
 
 _register_paged(
-    "vllm::unified_attention_with_output vllm::unified_attention sglang::unified_attention_with_output "
-    "_vllm_fa2_C::varlen_fwd _vllm_fa3_C::fwd",
-    0, 1,
-)  # fmt: skip
+    "vllm::unified_attention_with_output vllm::unified_attention sglang::unified_attention_with_output", 0, 1
+)
+_register_paged("_vllm_fa2_C::varlen_fwd", 0, 1, table=8, causal=15)
+_register_paged("flash_attn_3::fwd _vllm_fa3_C::fwd sgl_kernel::fwd", 0, 1, table=14, causal=24, more=5)
 _register_paged("aiter::paged_attention_ragged sglang_profiler::attention_paged_attention_ragged", 2, 3)
+
+
+def _register_decode(names: str, query: int) -> None:
+    """The cache behind the query has its heads first and its keys cut up, how many heads is a number of its own."""
+
+    @operator_model(*names.split(), of_step=True)
+    def model(call: Call) -> Work:
+        ((rows, heads, width), dtype), (_, cached), k_heads = (
+            call.tensor(query),
+            call.tensor(query + 1),
+            call.whole(query + 3),
+        )
+        if not k_heads or heads % k_heads:
+            raise ValueError(call.shapes)
+        return _cached(call, rows, heads, (width, width), 2 * k_heads * width, (dtype, cached))
+
+
+_register_decode("_C::paged_attention_v1", 1)
+_register_decode("_C::paged_attention_v2 _rocm_C::paged_attention", 4)
+
+
+# Multi-head latent attention (DeepSeek-V2, 2405.04434): a decode's heads share what the cache has of a token, a latent
+# part and one that turns, as their key, and the latent part as their value
+
+
+@operator_model("vllm::unified_mla_attention", "vllm::unified_mla_attention_with_output", whole=False, of_step=True)
+def _latent_attention(call: Call) -> Work:
+    """What it launches itself in a step of decodes; prefills, and products with projections, are calls inside it."""
+    ((rows, heads, _), dtype), ((_, latent), _), (turned, _) = (call.tensor(at) for at in range(3))
+    if call.step is None or call.step.prefill.count:
+        raise Unrecorded
+    entry = latent + turned[-1]
+    found = _cached(call, rows, heads, (entry, latent), entry, (dtype, dtype))
+    return replace(found, assumed="the cache taken to be in the query's dtype")
+
+
+@operator_model(
+    "sgl_kernel::fwd_kvcache_mla", "_flashmla_C::fwd_kvcache_mla", "flash_mla::fwd_kvcache_mla", of_step=True
+)
+def _flash_latent(call: Call) -> Work:
+    """[batch, tokens, heads, width] on pages of [.., width]; how many keys a sparse one looks at is not recorded."""
+    ((batch, tokens, heads, width), dtype), (pages, cached) = call.tensor(0), call.tensor(1)
+    values = [int(value) for value in call.values[2:4] if value.isdecimal()]
+    if pages[-1] != width or not 0 < values[0] <= width:
+        raise ValueError(call.shapes)
+    if any(len(shape) == len(("batch", "tokens", "chosen")) for shape in call.shapes[8:]):
+        raise Unrecorded
+    return _cached(call, batch * tokens, heads, (width, values[0]), width, (dtype, cached))
+
+
+def _register_latent(names: str, query: int) -> None:
+    @operator_model(*names.split(), of_step=True)
+    def model(call: Call) -> Work:
+        """The query's two parts, then the cache's pages."""
+        ((rows, heads, latent), dtype), ((*_, turned), _), (pages, cached) = (
+            call.tensor(query + at) for at in range(3)
+        )
+        if pages[-1] != latent + turned:
+            raise ValueError(call.shapes)
+        return _cached(call, rows, heads, (pages[-1], latent), pages[-1], (dtype, cached))
+
+
+_register_latent("sgl_kernel::cutlass_mla_decode _C::cutlass_mla_decode", 1)
+_register_latent("_C::sm100_cutlass_mla_decode", 2)
 
 
 @operator_model("sglang::store_cache")
@@ -202,7 +290,7 @@ def _reshape_and_cache(call: Call) -> Work:
 @operator_model("_C::rotary_embedding", "sgl_kernel::rotary_embedding")
 def _rotary(call: Call) -> Work:
     (q, dtype), (cache, _) = call.tensor(1), call.tensor(4)
-    k = call.shapes[2] or [0]
+    k = call.tensor(2)[0] if call.shapes[2] else [0]
     head, turned = call.numbers(3)[0], cache[-1]
     if head < turned or (prod(q) + prod(k)) % head:
         raise ValueError(call.shapes)
@@ -210,10 +298,22 @@ def _rotary(call: Call) -> Work:
     return Work(3 * size, [(2 * size, dtype)])
 
 
-@operator_model("aiter::rope_cached_positions_2c_fwd_impl")
-def _rotary_of_two(call: Call) -> Work:
-    (x, dtype), (y, _) = call.tensor(2), call.tensor(3)
-    return Work(3 * (prod(x) + prod(y)), [(2 * (prod(x) + prod(y)), dtype)])
+def _register_rotary(names: str, first: int, angles: int = 0) -> None:
+    """first: where the query is, the key behind it. angles: where sine and cosine of what turns of each head are."""
+
+    @operator_model(*names.split())
+    def model(call: Call) -> Work:
+        (x, dtype), (y, _) = call.tensor(first), call.tensor(first + 1)
+        width = call.tensor(angles)[0][-1] if angles else x[-1]
+        if x[-1] != y[-1] or not 0 < width <= x[-1]:
+            raise ValueError(call.shapes)
+        size = (prod(x) + prod(y)) // x[-1] * width
+        return Work(3 * size, [(2 * size, dtype)])
+
+
+_register_rotary("aiter::rope_cached_positions_2c_fwd_impl", 2)
+_register_rotary("LigerRopeFunction", 0)
+_register_rotary("sgl_kernel::apply_rope_pos_ids_cos_sin_cache", 0, angles=4)
 
 
 # Norms and activations
@@ -233,7 +333,7 @@ def _register_norm(names: str, x: int, weight: int, *, added: bool = False) -> N
 
 
 _register_norm("_C::rms_norm sgl_kernel::rmsnorm aiter::rmsnorm", 1, 2)
-_register_norm("vllm::rocm_aiter_rms_norm aiter::rms_norm aiter::rmsnorm2d_fwd_ck", 0, 1)
+_register_norm("vllm::rocm_aiter_rms_norm aiter::rms_norm aiter::rmsnorm2d_fwd_ck LigerRMSNormFunction", 0, 1)
 _register_norm("_C::fused_add_rms_norm sgl_kernel::fused_add_rmsnorm", 0, 2, added=True)
 _register_norm("vllm::rocm_aiter_rmsnorm2d_fwd_with_add", 0, 2, added=True)
 _register_norm("aiter::add_rmsnorm aiter::rmsnorm2d_fwd_with_add_ck", 1, 4, added=True)
@@ -276,6 +376,18 @@ def _selective_scan(call: Call) -> Work:
     return Work(None, [(3 * prod(u), dtype), (prod(a), a_type), *((prod(shape), other) for shape, other in given)])
 
 
+@operator_model("MambaInnerFn", whole=False)
+def _mamba(call: Call) -> Work:
+    """What Mamba launches itself, [batch, 2 D, L] -> the convolution of x, and the scan, which reads z and the steps
+    too and writes its result without and with the gate; its products are calls inside it.
+    """
+    ((batch, wide, tokens), dtype), (w, w_type), (a, a_type) = call.tensor(0), call.tensor(1), call.tensor(7)
+    if len(a) != 2 or wide != 2 * a[0] or prod(w) % a[0]:
+        raise ValueError(call.shapes)
+    size, states = batch * a[0] * tokens, batch * a[1] * tokens
+    return Work(None, [(7 * size + 2 * states, dtype), (prod(w), w_type), (prod(a), a_type)])
+
+
 @operator_model("MambaSplitConv1dScanCombinedFn")
 def _split_conv_scan(call: Call) -> Work:
     """Mamba 2, by chunks of C (Dao and Gu, 2405.21060): convolution, C B^T, its product with x, the states and their
@@ -291,7 +403,7 @@ def _split_conv_scan(call: Call) -> Work:
     (groups,), (chunk,) = call.numbers(at + 1), call.numbers(6)
     if inner % h or both <= 0 or both % (2 * groups):
         raise ValueError(call.shapes)
-    projected = call.shapes[at - 2][0] if len(call.shapes[at - 2]) == 2 else 0
+    projected = call.tensor(at - 2)[0][0] if len(call.shapes[at - 2]) == 2 else 0
     per_token = 2 * channels * taps + chunk * (both + 2 * inner) + 4 * inner * (both // (2 * groups))
     flops = batch * tokens * (per_token + 2 * inner * projected)
     moved: Moved = [(batch * tokens * (wide + (projected or inner)) + inner * projected, dtype)]

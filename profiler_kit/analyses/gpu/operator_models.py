@@ -369,6 +369,7 @@ _register_attention(_FLASH, 0, 5, window=6)
 _register_attention("flash_attn::_flash_attn_backward", 1, 11, window=12)
 _register_attention("aiter::mha_bwd", 1, 8, window=9)
 _register_attention("flash_attn_3::fwd", 0, 24, packed=7, longest=5, window=25, used=11)
+_register_attention("_vllm_fa2_C::varlen_fwd", 0, 15, packed=4, longest=6, window=16, used=6)
 _register_attention("flash_attn::_flash_attn_varlen_forward", 0, 9, packed=3, window=10, used=17)
 _register_attention("flash_attn::_flash_attn_varlen_backward", 1, 15, packed=9, window=16)
 _register_attention("aiter::mha_varlen_fwd", 0, 12, packed=3, window=13)
@@ -487,7 +488,7 @@ def _unary(call: Call) -> Work:
 
 
 @operator_model(*_aten(*_MORE_BINARY.split()), whole=False)
-@operator_model(*_aten(*_BINARY.split()), "LigerSiLUMulFunction")
+@operator_model(*_aten(*_BINARY.split()), "LigerSiLUMulFunction", "LigerGELUMulFunction")
 def _binary(call: Call) -> Work:
     (a, a_type), (b, b_type) = call.tensor(0), call.tensor(1)
     out = _broadcast(a, b)
@@ -616,8 +617,13 @@ def _rows_backward(call: Call) -> Work:
     return Work(n, [(n, dtype), (prod(index), index_type), (call.numbers(2)[0] * gradient[-1], dtype)])
 
 
-def triton_pointwise(call: Call) -> Work:
-    """TorchInductor's pointwise kernels read or write each of their tensors once; what they compute is not told."""
+_FUSED: Final = ("triton_poi_", "triton_red_", "triton_per_")
+# of tensors that are read in part: rows that an index picks, or a piece of one
+_PARTS: Final = re.compile(r"_(embedding|index|gather|scatter|select|slice|split|unbind|chunk|narrow|unfold|upsample)")
+
+
+def triton_fused(call: Call) -> Work:
+    """TorchInductor's kernels read or write each of their tensors once; what they compute is not told."""
     tensors = [call.tensor(at) for at, shape in enumerate(call.shapes) if shape]
     if not tensors:
         raise ValueError(call.shapes)
@@ -626,4 +632,5 @@ def triton_pointwise(call: Call) -> Work:
 
 def model_of(operator: str) -> Model | None:
     """The model of an operator; None where there is none."""
-    return MODELS.get(operator) or (triton_pointwise if operator.startswith("triton_poi_") else None)
+    fused = operator.startswith(_FUSED) and not _PARTS.search(operator)
+    return MODELS.get(operator) or (triton_fused if fused else None)

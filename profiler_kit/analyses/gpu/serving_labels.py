@@ -3,7 +3,8 @@
     execute_context_1(512)_generation_3(3)                                     vLLM: requests (tokens); newer ones
                                                                                without execute_
     execute_515_context_1(sq512sk700sqsq..sqsk..)_generation_3(sq3sk90..)      the same with lengths
-    step[DECODE bs=3], step[EXTEND bs=1 toks=512 c_sq=512 c_sk=700 ..]         SGLang
+    step[DECODE bs=3], step[EXTEND bs=1 toks=512 c_sq=512 c_sk=700 ..]         SGLang; IDLE, and of speculative decoding
+                                                                               TARGET_VERIFY and DRAFT_EXTEND too
     decode[bs=3/4 tok=3 d=3], prefill[bs=1 tok=512 sqsq=.. sqsk=.. sk=700]     ATOM; bs=3/4: padded to 4
 
 sq: tokens of the query, sk: those that they look at, cached ones too; sums over requests of these, of sq * sq and of
@@ -17,12 +18,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-PREFILL, DECODE, MIXED = "prefill", "decode", "mixed"
+PREFILL, DECODE, MIXED, IDLE = "prefill", "decode", "mixed", "idle"
 _N: Final = r"(\d{1,18})"
 _VLLM: Final = re.compile(rf"(?<![a-zA-Z])context_{_N}\({_N}\)_generation_{_N}\({_N}\)")
 _SUMS: Final = rf"\(sq{_N}sk{_N}sqsq{_N}sqsk{_N}\)"
 _VLLM_LENGTHS: Final = re.compile(rf"(?<![a-zA-Z])context_{_N}{_SUMS}_generation_{_N}{_SUMS}")
-_SGLANG: Final = re.compile(r"step\[(EXTEND|DECODE|MIXED)\b([^\]]*)\]")
+_SGLANG: Final = re.compile(
+    r"step\[(EXTEND|SPLIT_PREFILL|DECODE|MIXED|IDLE|TARGET_VERIFY|DRAFT_EXTEND(?:_V2)?)\b([^\]]*)\]"
+)
 _ATOM: Final = re.compile(r"^(prefill|decode)\[(bs=.*)\]")
 _VALUE: Final = re.compile(rf"\b(\w+)={_N}")
 _SGLANG_LENGTHS: Final = ("sk", "sqsq", "sqsk")
@@ -58,9 +61,9 @@ class Served:
 
     @property
     def kind(self) -> str:
-        """PREFILL, DECODE or MIXED."""
+        """PREFILL, DECODE, MIXED, or IDLE without requests (a rank that takes part for the others)."""
         mixed = self.mixed or (self.prefill.count and self.decode.count)
-        return MIXED if mixed else PREFILL if self.prefill.count else DECODE
+        return MIXED if mixed else PREFILL if self.prefill.count else DECODE if self.decode.count else IDLE
 
 
 @lru_cache(maxsize=65_536)
@@ -89,8 +92,12 @@ def _requests(count: int, tokens: int | None, *lengths: int | None) -> Requests:
 
 def _sglang(kind: str, values: dict[str, int]) -> Served:
     both = values.get("bs", 0)
-    counts = {"EXTEND": (both, 0), "DECODE": (0, both)}.get(kind, (values.get("c", both), values.get("g", 0)))
-    tokens = (values.get("toks"), both if kind == "DECODE" else None)
+    """Of a speculative step the tokens of a request, which are as many each time, are not in the name."""
+    if kind in ("EXTEND", "SPLIT_PREFILL"):
+        counts = (both, 0)
+    else:
+        counts = (values.get("c", both), values.get("g", 0)) if kind == "MIXED" else (0, both)
+    tokens = (values.get("toks"), values.get("toks", both if kind == "DECODE" else None))
     prefill, decode = (
         _requests(count, values.get(f"{mark}_sq", known), *(values.get(f"{mark}_{name}") for name in _SGLANG_LENGTHS))
         for mark, count, known in zip("cg", counts, tokens, strict=True)

@@ -28,7 +28,7 @@ STEPS: Final = Schema(
     {
         "step": Column("int64", "The 3 of ProfilerStep#3, else its number from 0.", unit="id"),
         "name": Column("str", "Name of the region."),
-        "kind": Column("str", "Of LLM serving: prefill, decode or mixed; empty if not told.", show="varied"),
+        "kind": Column("str", "Of LLM serving: prefill, decode, mixed or idle; empty if not told.", show="varied"),
         "tokens": Column("Int64", "Tokens that it works on, of LLM serving.", show="varied"),
         "sequences": Column("Int64", "Requests that it works on, of LLM serving.", show="varied"),
         "start_ns": Column("int64", show="never"),
