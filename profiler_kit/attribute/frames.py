@@ -13,7 +13,7 @@ import pandas as pd
 from profiler_kit.attribute.launch_context import MODULE_PREFIX, LaunchContexts, NestedSpans, OperatorCalls
 from profiler_kit.attribute.regions import Attribution, Instances, Regions
 from profiler_kit.attribute.span_forest import depths
-from profiler_kit.load.integers import I64, MISSING
+from profiler_kit.load.integers import I64, MISSING, Mask
 from profiler_kit.load.trace.categories import is_launch
 from profiler_kit.load.trace.columns import EventColumns, TextColumn
 from profiler_kit.schema import Column, Schema
@@ -198,13 +198,14 @@ def events_frame(columns: EventColumns) -> pd.DataFrame:
 
     Numbers are the columns' own memory, not copies: of most events little else exists.
     """
+    masks = np.empty((len(columns.integers), len(columns)), dtype=bool)  # one piece of memory, got in large pages
     data: dict[str, Any] = {
         "name": _categorical(columns.name, columns.names),
         "category": _categorical(columns.category, columns.categories),
         "thread": columns.thread,
         "start_ns": columns.start_ns,
         "dur_ns": columns.dur_ns,
-        **{name: nullable(values) for name, values in columns.integers.items()},
+        **{name: nullable(values, mask) for (name, values), mask in zip(columns.integers.items(), masks, strict=True)},
     }
     events = EVENTS.check(pd.DataFrame(data, copy=False))
     extra = {name: text_column(text) for name, text in columns.extra.items()}
@@ -377,9 +378,12 @@ def text_column(text: TextColumn) -> pd.Series[str]:
     return pd.Series(_categorical(text.codes, text.values))
 
 
-def nullable(values: I64) -> pd.arrays.IntegerArray:
-    """Integers in which MISSING is missing: the same memory with a mask, which hides what stands in its place."""
-    missing = values == MISSING
+def nullable(values: I64, mask: Mask | None = None) -> pd.arrays.IntegerArray:
+    """Integers in which MISSING is missing: the same memory with a mask, which hides what stands in its place.
+
+    mask: where to put that.
+    """
+    missing = np.equal(values, MISSING, out=mask)
     if missing.all():  # such a column has no memory of its own (load.integers), which pandas may want to write to
         values = np.zeros(len(values), values.dtype)
     return pd.arrays.IntegerArray(values, missing)
