@@ -110,11 +110,13 @@ def _forward_operators(columns: EventColumns, operators: I64, tagged: Mask, orde
     last, the innermost, made the node.
     """
     found = np.full(len(operators), NONE, dtype=np.int64)
+    if not len(operators):
+        return found
     sequence = _dense(columns.integers["sequence_number"], len(columns.threads))
     candidate = columns.of_category(lambda category: category == OPERATOR) & (sequence >= 0) & ~tagged
     candidate[operators] = False
     forward = np.flatnonzero(candidate)
-    if not len(forward) or not len(operators):
+    if not len(forward):
         return found
     # one key per (thread, number): numbers count per thread, so two threads may share one
     span = int(sequence[forward].max()) + 1

@@ -110,10 +110,16 @@ def categories_of(columns: EventColumns, gpu: I64) -> tuple[I64, list[str]]:
     work = columns.of_category(lambda one: one in (KERNEL, MEMCPY, MTIA_KERNEL))
     mtia = columns.of_category(lambda one: one == MTIA_KERNEL)
     copy, fill = len(labels) - 2, len(labels) - 1
-    for pattern, of_kind, code in ((_COPIES, work, copy), (_REQUESTS, mtia, copy), (_SETS, work, fill)):
-        named = _coded(columns.name, [bool(pattern.search(name)) for name in columns.names])
-        category[(named & of_kind)[gpu]] = code
+    says = np.array([_copies_or_sets(name) for name in columns.names] or [0])[columns.name[gpu]]
+    for bit, (of_kind, code) in enumerate(((work, copy), (mtia, copy), (work, fill))):
+        category[(says >> bit & 1 > 0) & of_kind[gpu]] = code
     return category, labels
+
+
+@lru_cache(maxsize=65_536)
+def _copies_or_sets(name: str) -> int:
+    """Bits that say whether a name is that of a copy, of a request that copies (MTIA's), of a set of memory."""
+    return sum(bool(one.search(name)) << bit for bit, one in enumerate((_COPIES, _REQUESTS, _SETS)))
 
 
 def communication_of(
@@ -170,8 +176,12 @@ def _by_operator(columns: EventColumns, launch: I64, users: Sequence[re.Pattern[
 
 def communicates(operator: str, users: Sequence[re.Pattern[str]] = ()) -> bool:
     """Whether the kernels of an operator of that name communicate."""
-    named = _OPERATORS.match(operator) is not None and _COMPUTES.search(operator) is None
-    return named or any(pattern.search(operator) for pattern in users)
+    return _is_communication(operator) or any(pattern.search(operator) for pattern in users)
+
+
+@lru_cache(maxsize=65_536)
+def _is_communication(operator: str) -> bool:
+    return _OPERATORS.match(operator) is not None and _COMPUTES.search(operator) is None
 
 
 def _coded(codes: npt.NDArray[np.integer[Any]], flags: Sequence[bool]) -> Mask:

@@ -384,7 +384,10 @@ def ties_of(columns: EventColumns, event: I64, start: I64, end: I64) -> tuple[I6
     """
     external, python = (columns.integers[key][event] for key in ("external_id", "python_id"))
     external = np.where(external == MISSING, python, external)
-    name = np.argsort(np.argsort(np.array([*columns.names, ""])))[columns.name[event]]
+    used = sorted(set(columns.name[event].tolist()), key=columns.names.__getitem__)
+    place = np.zeros(len(columns.names) + 1, dtype=np.int64)
+    place[used] = np.arange(len(used))
+    name = place[columns.name[event]]
     without = external == MISSING
     if without.any():
         order = np.lexsort((end, start, columns.thread[event]))

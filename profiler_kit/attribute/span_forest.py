@@ -100,6 +100,8 @@ def build_forest(thread: I64, start: I64, end: I64, rank: I64) -> Forest:
     order = order_by(begin, rank)
     # node 0 is ROOT: open from before everything to after everything
     first = np.iinfo(np.int64).min
+    if not len(start):
+        return Forest(axis, np.array([-1]), np.array([first]), np.array([_AXIS_END]), np.array([ROOT]))
     begin = np.concatenate(([first], begin[order]))
     finish = np.concatenate(([_AXIS_END], axis.place(thread, end)[order]))
     # first guess: the parent of each node is the node just before it

@@ -60,15 +60,18 @@ def covered_by_group(group: I64, start: I64, end: I64, groups: int) -> I64:
 
 def covered_between(start: I64, end: I64, low: Times, high: Times) -> Times:
     """How much of each stretch low .. high these disjoint, sorted intervals cover."""
+    return covered_until(start, end, high) - covered_until(start, end, low)
+
+
+def covered_until(start: I64, end: I64, time: Times) -> Times:
+    """How much of the time before each moment these disjoint, sorted intervals cover."""
+    if not len(start):
+        return np.zeros_like(time)
     # covered time before each interval; before a moment: all intervals begun by then, less the rest of the last one
     done = np.concatenate(([0], np.cumsum(end - start)))
-
-    def until(time: Times) -> Times:
-        at = np.searchsorted(start, time, "right")
-        over = np.maximum(end[np.maximum(at - 1, 0)] - time, 0) if len(end) else np.zeros_like(time)
-        return done[at] - np.where(at > 0, over, 0)
-
-    return until(high) - until(low)
+    at = np.searchsorted(start, time, "right")
+    over = np.maximum(end[np.maximum(at - 1, 0)] - time, 0)
+    return done[at] - np.where(at > 0, over, 0)
 
 
 def added(group: I64, value: I64, groups: int) -> I64:

@@ -17,12 +17,12 @@ import numpy.typing as npt
 
 from profiler_kit.analyses.gpu.collectives import ARGUMENTS, message_of
 from profiler_kit.analyses.gpu.idle import WAITING
-from profiler_kit.analyses.gpu.intervals import covered_between, union
+from profiler_kit.analyses.gpu.intervals import covered_until, union
 from profiler_kit.analyses.gpu.timeline import GpuTimeline, timeline_of
 from profiler_kit.attribute.gpu_work import NOT
 from profiler_kit.attribute.links import NONE
 from profiler_kit.attribute.regions import Attribution
-from profiler_kit.load.integers import I64, MISSING
+from profiler_kit.load.integers import I64, MISSING, Mask
 from profiler_kit.load.trace.categories import KERNEL, MEMCPY, MTIA_KERNEL, OPERATOR, is_launch
 from profiler_kit.load.trace.columns import EventColumns
 from profiler_kit.schema import Column, Schema
@@ -317,19 +317,21 @@ def _pieces(
     upto = np.minimum(reach, np.append(arrive[1:], reach[-1]))
     upto = np.maximum(upto, arrive)
     since = np.concatenate((np.minimum(starts[:1], arrive[:1]), upto[:-1]))
-    computed, worked = (union(starts[mask], ends[mask]) for mask in (computes, works))
-    found: Columns = {}
-    for side, low, high in (("before", since, arrive), ("under", arrive, upto)):
-        compute = covered_between(*computed, low, high)
-        copies = covered_between(*worked, low, high) - compute
-        host, loading = (
-            covered_between(gaps.start[rows], gaps.end[rows], low, high)
-            for rows in (gaps.cause == _HOST, gaps.cause == _LOADING)
+    moments = np.stack((since, arrive, upto))
+    compute, work, host, loading = (
+        np.diff(covered_until(*intervals, moments), axis=0)
+        for intervals in (
+            union(starts[computes], ends[computes]),
+            union(starts[works], ends[works]),
+            *((gaps.start[rows], gaps.end[rows]) for rows in (gaps.cause == _HOST, gaps.cause == _LOADING)),
         )
-        rest = high - low - compute - copies - host - loading
-        for name, value in zip(_PIECE_COLUMNS, (compute, copies, host, loading, rest), strict=True):
-            found[f"{side}_{name}"] = value
-    return found
+    )
+    pieces = compute, work - compute, host, loading, np.diff(moments, axis=0) - work - host - loading
+    return {
+        f"{side}_{name}": piece[row]
+        for row, side in enumerate(("before", "under"))
+        for name, piece in zip(_PIECE_COLUMNS, pieces, strict=True)
+    }
 
 
 def _messages(
@@ -338,8 +340,8 @@ def _messages(
     """What each kernel communicates, and the groups of the rank."""
     event = found.event[mine]
     source = _source(columns, event, found.launch[mine])
-    texts = [columns.extra[name] for name in RANK_ARGUMENTS if name in columns.extra]
-    asked = [name for name in RANK_ARGUMENTS if name in columns.extra]
+    asked = [name for name in RANK_ARGUMENTS if name in columns.extra and len(columns.extra[name].values) > 1]
+    texts = [columns.extra[name] for name in asked]
     named = np.where(source == NONE, columns.name[event].astype(np.int64), NONE)
     region = np.where(source == NONE, found.path[mine], NONE)
     codes = [np.where(source == NONE, NONE, text.codes[source].astype(np.int64)) for text in texts]
@@ -505,7 +507,7 @@ def _step_rows(
     """Columns of RANK_STEPS."""
     rows = np.flatnonzero(found.instances.step != MISSING)
     numbers, place = np.unique(found.instances.step[rows], return_inverse=True)
-    inside = np.isin(step, numbers)
+    inside = step != UNKNOWN
     at = np.searchsorted(numbers, step[inside])
 
     def summed(mask: npt.NDArray[np.bool_]) -> I64:
@@ -533,23 +535,22 @@ def _parts(
     of_step = np.concatenate((step[work], step[gaps.event[idle]]))
     gpu = np.concatenate((dur[work], np.zeros(int(idle.sum()), np.int64)))
     waits = np.concatenate((np.zeros(len(work), np.int64), (gaps.end - gaps.start)[idle]))
-    numbers, place = np.unique(of_step, return_inverse=True)
-    pairs, row = np.unique(path * (len(numbers) + 1) + place, return_inverse=True)
-    codes, kernel = np.unique(columns.name[found.event[work]], return_inverse=True)
+    numbers = np.append(UNKNOWN, np.unique(found.instances.step[found.instances.step != MISSING]))
+    place = np.searchsorted(numbers, of_step)
+    pairs, row = np.unique(path * len(numbers) + place, return_inverse=True)
+    kernel = columns.name[found.event[work]]
+    of_kernel = np.bincount(kernel, minlength=len(columns.names))
+    codes = np.flatnonzero(of_kernel)
 
-    def summed(group: I64, values: I64, size: int) -> I64:
-        return np.bincount(group, values, minlength=size).astype(np.int64) if size else np.zeros(0, np.int64)
+    def summed(values: I64 | Mask) -> I64:
+        return np.bincount(row, values, minlength=len(pairs)).astype(np.int64)
 
     return {
         "kind": ["region"] * len(pairs) + ["kernel"] * len(codes),
-        "step": np.concatenate(
-            (numbers[pairs % (len(numbers) + 1)] if len(pairs) else pairs, np.full(len(codes), UNKNOWN))
-        ).astype(np.int64),
-        "name": [found.paths[one // (len(numbers) + 1)][-1] for one in pairs.tolist()]
+        "step": np.concatenate((numbers[pairs % len(numbers)], np.full(len(codes), UNKNOWN))),
+        "name": [found.paths[one // len(numbers)][-1] for one in pairs.tolist()]
         + [columns.names[code] for code in codes.tolist()],
-        "count": np.concatenate((
-            summed(row, (gpu > 0).astype(np.int64), len(pairs)), np.bincount(kernel, minlength=len(codes))
-        )).astype(np.int64),
-        "gpu_ns": np.concatenate((summed(row, gpu, len(pairs)), summed(kernel, dur[work], len(codes)))),
-        "idle_ns": np.concatenate((summed(row, waits, len(pairs)), np.zeros(len(codes), np.int64))),
-    }  # fmt: skip
+        "count": np.concatenate((summed(gpu > 0), of_kernel[codes])),
+        "gpu_ns": np.concatenate((summed(gpu), np.bincount(kernel, dur[work])[codes].astype(np.int64))),
+        "idle_ns": np.concatenate((summed(waits), np.zeros(len(codes), np.int64))),
+    }

@@ -230,7 +230,8 @@ def find_events(file: Path, stream: Iterator[bytes]) -> tuple[bytes, Iterator[by
         if found and _is_archive(seen):
             break
         if found:
-            return bytes(seen[: found.end()]), itertools.chain([bytes(seen[found.end() :])], stream)
+            rest = block[len(block) - len(seen) + found.end() :]  # the `[` is in the last one
+            return bytes(seen[: found.end()]), itertools.chain([rest], stream)
         may_be_json = bytes(seen[:64]).lstrip(_BLANK)[:1] in (b"{", b"")
         if len(seen) > (SEARCH_BYTES if may_be_json else LOOK_BYTES):
             break
