@@ -247,7 +247,8 @@ def operator_of(e: dict[str, Any], launches: dict[Any, list[Any]], operators: li
     number, external = e["args"].get("correlation"), e["args"].get("External id")
     if not external or e["name"].lower().startswith(("nccl", "rccl")):
         return None
-    if launches[number]:
+    calls = [c for c in launches[number] if _rank(c) == _rank(e)]
+    if calls and (number or len({(c["start"], repr(_thread(c))) for c in calls}) == 1):
         return None
     mine = [o for o in operators if o["args"].get("External id") == external and _rank(o) == _rank(e)]
     return mine[0] if len(mine) == 1 and mine[0]["start"] <= e["start"] else None

@@ -132,6 +132,41 @@ def test_without_launch_calls_the_external_id_links() -> None:
     assert "launches       by External id" in doctor and "before recording" not in doctor
 
 
+@pytest.mark.parametrize("mark", ["[TP0{}] ", "rank {} ", "[rank{}]:", "r{}-"])
+def test_a_merge_keeps_the_queues_that_name_no_stream(mark: str, tmp_path: Path) -> None:
+    trace = TraceBuilder()
+    for rank in range(2):
+        first = len(trace.events)
+        for queue in (1, 2):
+            trace.launch(queue, queue)
+            del trace.kernel(queue, 10, 5, stream=queue)["args"]["stream"]
+        for event in trace.events[first:]:
+            event["pid"] = mark.format(rank) + str(event["pid"])
+    kernels = load_trace(trace.write(tmp_path / "merged.json")).kernels()
+    assert sorted(kernels["stream"].tolist()) == [1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("other", ["another process", "the id 0"])
+def test_a_call_that_cannot_be_its_own_does_not_hide_an_operator(other: str, tmp_path: Path) -> None:
+    """An id that only another process used, or the id 0 of several calls, names no launch: the External id does."""
+    trace = TraceBuilder()
+    id = 0 if other == "the id 0" else 5
+    for rank, at in enumerate((0, 100)):
+        first = len(trace.events)
+        trace.region(f"region {rank}", at, 50)
+        trace.operator("aten::mm", at + 1, 20, **{"External id": 7 + rank})
+        if id == 0 or rank == 0:
+            trace.launch(id, at + 2)
+        trace.kernel(id, at + 30, 4 + rank)["args"]["External id"] = 7 + rank
+        for event in trace.events[first:] if id else ():
+            event["pid"] = f"[TP0{rank}] {event['pid']}"
+    found = load_trace(trace.write(tmp_path / "some.json"))
+    assert sums(found) == {"region 1": 5_000, "region 0": 4_000}
+    assert found.links.by_external_id == (1 if id else 2)
+    path = found.path
+    assert {k: v["sum"] for (k,), v in reference.region_rows(reference.attribute(path)).items()} == sums(found)
+
+
 @pytest.mark.skipif(not (SHARED / "h200" / "ddp_rank0.json.gz").is_file(), reason="the captures are not here")
 def test_two_real_ranks_merged_give_the_sums_of_both(tmp_path: Path) -> None:
     events: list[dict[str, Any]] = []

@@ -88,7 +88,7 @@ def find_links(columns: EventColumns, gpu: I64) -> Links:
     rows = np.flatnonzero(unclear)
     undecided, likely, inside = (np.zeros_like(found) for _ in range(3))
     if len(rows):
-        launch[rows], undecided[rows], likely[rows] = _nearest(columns, processes, calls, gpu[rows])
+        launch[rows], undecided[rows], likely[rows], found[rows] = _nearest(columns, processes, calls, gpu[rows])
     origin = launch.copy()
     rest = np.flatnonzero(~found)
     if len(rest):
@@ -135,7 +135,7 @@ class _Pairs:
         return np.asarray(least < most)
 
 
-def _nearest(columns: EventColumns, processes: Processes, calls: I64, gpu: I64) -> tuple[I64, Mask, Mask]:
+def _nearest(columns: EventColumns, processes: Processes, calls: I64, gpu: I64) -> tuple[I64, Mask, Mask, Mask]:
     """For each GPU event the last call with its id that began by its start, of the process it belongs to.
 
     Where none began by then (clocks that disagree) it is the only call of its process with that id, if there is only
@@ -143,7 +143,8 @@ def _nearest(columns: EventColumns, processes: Processes, calls: I64, gpu: I64) 
     id, then the one of the process that all other work of the event's pid belongs to, then the one in whose part of the
     file the event is. If several are left, none counts; the second value says which GPU events that leaves without.
     Calls of one process between which no event with the id began are told apart by External id, else in turn; else the
-    nearest counts, and the third value says for which. Events that overlap on a stream are not of one process.
+    nearest counts, and the third value says for which. Events that overlap on a stream are not of one process. The last
+    value says which events have an id of a call at all that may be theirs.
     """
     correlation, thread, time = columns.integers["correlation"], columns.thread, columns.start_ns
     calls = _outermost(columns, processes, calls[np.isin(correlation[calls], correlation[gpu])])
@@ -158,6 +159,8 @@ def _nearest(columns: EventColumns, processes: Processes, calls: I64, gpu: I64) 
     event, of = np.repeat(np.arange(len(gpu)), count), spread(low, count)
     usable = _may_launch(processes, thread[gpu[event]], thread[calls[first[of]]]) & ((ids != 0) | (first == last))[of]
     event, of = event[usable], of[usable]
+    named = count < high - low  # too many to look at
+    named[event] = True
     axis = Axis.of(entry, time[calls], time[calls])
     called, began = axis.place(entry, time[calls]), axis.place(of, time[gpu[event]])
     # the last call of the entry that began by the start of the event; one before the entry's first if none did
@@ -194,7 +197,7 @@ def _nearest(columns: EventColumns, processes: Processes, calls: I64, gpu: I64) 
     found[undecided] = NONE
     linked = found != NONE
     found[linked] = calls[found[linked]]
-    return found, undecided, likely & ~undecided
+    return found, undecided, likely & ~undecided, named
 
 
 def _outermost(columns: EventColumns, processes: Processes, calls: I64) -> I64:

@@ -30,6 +30,7 @@ _ARROWS: Final = {FORWARD: FORWARD, **dict.fromkeys(DEVICE_ARROWS, DEVICE)}
 SHAPES: Final = frozenset({"input_dims", "input_strides", "Input Dims", "Input Strides"})
 NEWER: Final = frozenset({"user_annotation", "python_function"})  # these never had the older `external id`
 FLOAT_EXACT_US: Final = float(1 << 43)  # above this a float no longer tells three decimals apart
+_LAST_NUMBER: Final = re.compile(r"(?:\A-)?\d+\Z")
 LAST_NS: Final = 1 << 62  # leaves room for start + duration in 64 bits
 AGE_US: Final = 1e12  # days: no duration of GPU work that is believed
 # How to take each integer argument of many: written out, since a list comprehension that names its attribute takes half
@@ -229,7 +230,8 @@ class ColumnBuilder:
         for code in np.flatnonzero(np.bincount(columns["thread"][rows])).tolist():
             pid, tid = threads[code]
             mine = (columns["thread"][rows] == code) & (device != MISSING)
-            mine &= device == _integer(str(pid).rpartition(" ")[2])
+            number = _LAST_NUMBER.search(str(pid))  # behind the mark of a merge
+            mine &= device == (_integer(number[0]) if number else MISSING)
             stream[rows[mine]] = _integer(tid)
         columns["stream"] = stream
 
