@@ -141,7 +141,7 @@ def _reading(
             metavar="PATTERN",
             callback=_take_names,
             expose_value=False,
-            help="Kernels and operators of such a name communicate too (a regular expression; may be repeated).",
+            help="Count kernels and operators of such a name (a regular expression) as communication; repeatable.",
         ),
     ] = None,
     captures: Annotated[
@@ -151,7 +151,7 @@ def _reading(
             metavar="PATH",
             callback=_take_captures,
             expose_value=False,
-            help="Trace or folder with the capture of replayed CUDA graphs, which says their operators (repeatable).",
+            help="Trace or folder with the capture of replayed CUDA graphs, which names their operators; repeatable.",
         ),
     ] = None,
 ) -> None:
@@ -190,7 +190,7 @@ def _version(wanted: bool) -> None:
 
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """See where the time and the memory of PyTorch go."""

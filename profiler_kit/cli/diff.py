@@ -34,13 +34,15 @@ def command(
     b: Annotated[Path, typer.Argument(metavar="B", help=f"{_NAME}is.")],
     fail_above: Annotated[
         str | None,
-        typer.Option("--fail-above", metavar="PERCENT", help="Exit with 1 when B is slower than this, such as 5%."),
+        typer.Option(
+            "--fail-above", metavar="PERCENT", help="Exit with 1 when B is slower by more than this, such as 5%."
+        ),
     ] = None,
     as_json: AsJson = False,
     as_markdown: Annotated[
         bool, typer.Option("--markdown", help="Print Markdown to paste into a pull request.")
     ] = False,
-    top: Annotated[int, typer.Option("--top", help="Kernels and operators to show; --json has all.")] = 10,
+    top: Annotated[int, typer.Option("--top", help="How many kernels and operators to show; --json has all.")] = 10,
     tree: Annotated[
         bool, typer.Option("--tree", help="Compare the trees of regions, modules, operators and kernels instead.")
     ] = False,

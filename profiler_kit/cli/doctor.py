@@ -23,7 +23,7 @@ Source = Annotated[
 
 
 def command(trace: Source, as_json: AsJson = False) -> None:
-    """Say what a trace is, what was repaired or dropped and where, and what to record next time."""
+    """Show what a trace is, what was repaired or dropped and where, and what to record next time."""
     from profiler_kit.findings import doctor, quality
     from profiler_kit.load.trace.file_facts import load_file_facts
     from profiler_kit.progress import progress_bar

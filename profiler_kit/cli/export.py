@@ -38,7 +38,7 @@ def command(
             help="A stretch of time after the trace's first event: 10:25 (ms), 900us:1.5ms, 2s: (to the end).",
         ),
     ] = None,
-    stream: Annotated[int | None, typer.Option(help="Of what ran on a GPU only this stream.")] = None,
+    stream: Annotated[int | None, typer.Option(help="Of the work on GPUs, keep only this stream.")] = None,
     with_memory: Annotated[
         Path | None,
         typer.Option(metavar="SNAPSHOT", help="Add allocated and reserved bytes from this snapshot of the same time."),
@@ -47,17 +47,16 @@ def command(
         bool, typer.Option("--with-counters", help="Add queue length, GPU events running, and memory of the run.")
     ] = False,
     with_critical_path: Annotated[
-        bool, typer.Option("--with-critical-path", help="Add what the end of the recording depends on as a track.")
+        bool, typer.Option("--with-critical-path", help="Add a track with the critical path.")
     ] = False,
     ranks: Annotated[
         str | None,
         typer.Option(
-            metavar="0,5,…", help="TRACE is the folder of a job: write these ranks below each other, on one clock."
+            metavar="0,5,…",
+            help="With the folder of a job as TRACE: write these ranks, one below the other, on one clock.",
         ),
     ] = None,
-    step: Annotated[
-        int | None, typer.Option(help="With --ranks: the 3 of ProfilerStep#3, not all they recorded.")
-    ] = None,
+    step: Annotated[int | None, typer.Option(help="With --ranks: only this step (3 for ProfilerStep#3).")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write one window of a trace as a small trace for Perfetto, with regions as GPUs ran them and requests added.

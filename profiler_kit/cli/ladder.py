@@ -51,39 +51,50 @@ def command(
             "object), multi-point (of each object). [default: points]"
         ),
     ] = None,
-    points_per_side: Annotated[int | None, typer.Option(help="Of the grid of --task amg. [default: 32]")] = None,
+    points_per_side: Annotated[
+        int | None, typer.Option(help="Points on each side of the grid of --task amg. [default: 32]")
+    ] = None,
     points_per_batch: Annotated[
         int | None, typer.Option(help="Prompts decoded at once by --task amg. [default: 64]")
     ] = None,
     multimask: Annotated[
-        bool, typer.Option("--multimask", help="Of each box three masks; the one it thinks best counts.")
+        bool,
+        typer.Option(
+            "--multimask", help="Predict three masks for each box, and keep the one with the highest predicted IoU."
+        ),
     ] = False,
     annotated: Annotated[
-        bool, typer.Option("--annotated", help="With --coco: boxes and areas as annotated, not of the masks' pixels.")
+        bool,
+        typer.Option("--annotated", help="With --coco: take boxes and areas as annotated, not from the masks' pixels."),
     ] = False,
-    crowds: Annotated[bool, typer.Option("--crowds", help="With --coco: crowds count as objects.")] = False,
+    crowds: Annotated[bool, typer.Option("--crowds", help="With --coco: count crowds as objects.")] = False,
     baseline_every: Annotated[
-        int, typer.Option(help="Rows between two measurements of the baseline, the last at the end; 0: once only.")
+        int, typer.Option(help="Measure the baseline again after so many rows, and at the end; 0: only once.")
     ] = 4,
     pred_iou_thresh: Annotated[
         float | None,
-        typer.Option(help="Least predicted IoU that --task amg keeps (0: random weights). [default: the generator's]"),
+        typer.Option(
+            help="Lowest predicted IoU that --task amg keeps (use 0 with random weights). [default: the generator's]"
+        ),
     ] = None,
     stability_score_thresh: Annotated[
-        float | None, typer.Option(help="Least stability that --task amg keeps. [default: the generator's]")
+        float | None, typer.Option(help="Lowest stability that --task amg keeps. [default: the generator's]")
     ] = None,
     warmup: Annotated[
         int | None, typer.Option(help="Batches before the timed ones. [default: 3 on a GPU, 1 on a CPU]")
     ] = None,
     iterations: Annotated[int | None, typer.Option(help="Timed batches. [default: 20 on a GPU, 5 on a CPU]")] = None,
     min_miou: Annotated[
-        float | None, typer.Option(help="Fail when masks agree less than this with the baseline's (mean IoU).")
+        float | None, typer.Option(help="Fail when masks agree with the baseline's by less than this (mean IoU).")
     ] = None,
     traces: Annotated[
         bool, typer.Option("--traces", help="Add a trace and a memory snapshot of a few batches to each row.")
     ] = False,
     warm_compile: Annotated[
-        bool, typer.Option("--warm-compile/--no-warm-compile", help="Time a second process with the compiler's caches.")
+        bool,
+        typer.Option(
+            "--warm-compile/--no-warm-compile", help="Also time a second process, which finds the compiler's caches."
+        ),
     ] = True,
     timeout: Annotated[float, typer.Option(help="Seconds that one row's process may take.")] = 1800.0,
     out: Annotated[

@@ -80,41 +80,52 @@ def command(
         Path,
         typer.Argument(
             help="memory.pickle of memory_runner, torch.cuda.memory._dump_snapshot or torch.save "
-            f"({PLAIN_OR_PACKED}), a run folder, or a chrome trace with [memory] events"
+            f"({PLAIN_OR_PACKED}), a run folder, or a chrome trace with [memory] events."
         ),
     ],
     other: Annotated[
-        Path | None, typer.Argument(metavar="[B]", help="another one: compare what it is (B) with what was")
+        Path | None, typer.Argument(metavar="[B]", help="Another one, to compare with: B against the first.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of tables")] = False,
-    html: Annotated[Path | None, typer.Option(help="also write a page that shows the memory, one offline file")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    html: Annotated[
+        Path | None, typer.Option(help="Also write a page that shows the memory: one offline file.")
+    ] = None,
     device: Annotated[
-        int | None, typer.Option(parser=_device, metavar="DEVICE", help="only this one: 0, or host for pinned memory")
+        int | None,
+        typer.Option(parser=_device, metavar="DEVICE", help="Only this device: 0, or host for pinned memory."),
     ] = None,
-    live: Annotated[bool, typer.Option("--live", help="what is live at the end, by stack")] = False,
-    live_at_peak: Annotated[bool, typer.Option("--live-at-peak", help="by stack, region and layer")] = False,
-    leaks: Annotated[bool, typer.Option("--leaks", help="what regions that closed left behind, and growth")] = False,
-    lifetimes: Annotated[bool, typer.Option("--lifetimes", help="how long allocations lived, by stack")] = False,
-    fragmentation: Annotated[
-        bool, typer.Option("--fragmentation", help="active, reserved and the largest free block, at the worst moments")
+    live: Annotated[bool, typer.Option("--live", help="Show what is live at the end, by stack.")] = False,
+    live_at_peak: Annotated[
+        bool, typer.Option("--live-at-peak", help="Show what is live at the peak, by stack, region and layer.")
     ] = False,
-    oom: Annotated[bool, typer.Option("--oom", help="only the summary, and why allocations failed")] = False,
+    leaks: Annotated[bool, typer.Option("--leaks", help="Show what closed regions left behind, and growth.")] = False,
+    lifetimes: Annotated[bool, typer.Option("--lifetimes", help="Show how long allocations lived, by stack.")] = False,
+    fragmentation: Annotated[
+        bool,
+        typer.Option("--fragmentation", help="Show active, reserved and the largest free block, at the worst moments."),
+    ] = False,
+    oom: Annotated[bool, typer.Option("--oom", help="Show only the summary, and why allocations failed.")] = False,
     fits: Annotated[
-        list[str] | None, typer.Option(metavar="SIZE", help="what an allocation of SIZE (512MiB) would have found")
+        list[str] | None,
+        typer.Option(metavar="SIZE", help="Show what an allocation of SIZE (512MiB) would have found."),
     ] = None,
     fail_above: Annotated[
         str | None,
-        typer.Option("--fail-above", metavar="PERCENT", help="with B: exit with 1 when a peak grew more, such as 5%"),
+        typer.Option(
+            "--fail-above",
+            metavar="PERCENT",
+            help="With B: exit with 1 when a peak grew by more than this, such as 5%.",
+        ),
     ] = None,
     as_markdown: Annotated[
-        bool, typer.Option("--markdown", help="with B: print Markdown to paste into a pull request")
+        bool, typer.Option("--markdown", help="With B: print Markdown to paste into a pull request.")
     ] = False,
     by: Annotated[
-        str | None, typer.Option("--by", help="group by stack, metadata, category, compile_context or annotation")
+        str | None, typer.Option("--by", help="Group by stack, metadata, category, compile_context or annotation.")
     ] = None,
-    top: Annotated[int, typer.Option("--top", help="rows of a table; --json has all")] = LIVE_ROWS,
+    top: Annotated[int, typer.Option("--top", help="Rows of a table; --json has all.")] = LIVE_ROWS,
     memory_limit: Annotated[
-        float | None, typer.Option(help="GiB of memory the reading process may use (3 at most by itself)")
+        float | None, typer.Option(help="GiB of memory the reading process may use. [default: at most 3]")
     ] = None,
 ) -> None:
     """See what held the memory of a run: peak, regions, out-of-memory, what was live at the peak.

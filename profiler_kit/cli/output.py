@@ -33,19 +33,21 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")]
 RankTraces = Annotated[
     list[str],
-    typer.Argument(metavar="TRACE...", help="A folder with one trace per rank, or its address, or the traces."),
+    typer.Argument(metavar="TRACE...", help="A folder with one trace per rank, its address, or the traces themselves."),
 ]
 JobFolder = Annotated[
     str,
-    typer.Argument(metavar="FOLDER", help="A folder with a folder for each run of the job, or its address."),
+    typer.Argument(metavar="FOLDER", help="A folder that holds one folder per run of the job, or its address."),
 ]
 FlightDumps = Annotated[
     list[Path],
-    typer.Argument(metavar="DUMP...", help="A folder with the dump of each rank (nccl_trace_rank_0, …), or the dumps."),
+    typer.Argument(
+        metavar="DUMP...", help="A folder with one dump per rank (nccl_trace_rank_0, …), or the dumps themselves."
+    ),
 ]
 Workers = Annotated[
     int | None,
-    typer.Option(min=1, help="Processes that read traces; as many as pay on this machine unless given."),
+    typer.Option(min=1, help="Processes that read traces. [default: as many as are worth it on this machine]"),
 ]
 Cluster = Annotated[
     str | None, typer.Option(metavar="ADDRESS", help="Read on the workers of this Dask scheduler (tcp://host:8786).")
@@ -54,7 +56,7 @@ Store = Annotated[
     str | None,
     typer.Option(
         metavar="PATH",
-        help="Keep what was read there (a folder or an address), not in JOB.ranks beside the folder of the job.",
+        help="Folder or address to keep what was read in. [default: JOB.ranks beside the folder of the job]",
     ),
 ]
 LinkedOnly = Annotated[

@@ -44,7 +44,8 @@ def command(
     low_memory: Annotated[
         bool,
         typer.Option(
-            "--low-memory", help="Keep a trace's events on disk: events, launches, gpu_events and threads, no regions."
+            "--low-memory",
+            help="Keep a trace's events on disk; only events, launches, gpu_events and threads can be queried.",
         ),
     ] = False,
 ) -> None:

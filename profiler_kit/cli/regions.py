@@ -24,7 +24,7 @@ def command(
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
-    """Say how much GPU time each region (record_function) launched, nested regions included.
+    """Show how much GPU time each region (record_function) launched, nested regions included.
 
     With --memory (a snapshot, or the run folder of both) also how much memory each region allocated, on one clock.
     """

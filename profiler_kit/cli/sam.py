@@ -31,10 +31,12 @@ Mode = Annotated[
     str | None,
     typer.Option(help="baseline, ao, fast, furious, graphs or fp8. [default: furious on a GPU, baseline on a CPU]"),
 ]
-BatchSize = Annotated[int | None, typer.Option(help=f"Images the model sees at once, at most. [default: {BATCH}]")]
-PointsPerSide = Annotated[int | None, typer.Option(help="Of the grid of points asked of each image. [default: 32]")]
+BatchSize = Annotated[int | None, typer.Option(help=f"Most images in one batch. [default: {BATCH}]")]
+PointsPerSide = Annotated[
+    int | None, typer.Option(help="Points on each side of the grid asked of each image. [default: 32]")
+]
 PointsPerBatch = Annotated[
-    int | None, typer.Option(help="Points decoded at once where the mode takes not all. [default: 64]")
+    int | None, typer.Option(help="Points decoded at once, in modes that do not take all of them. [default: 64]")
 ]
 
 
@@ -43,16 +45,17 @@ def serve(
     checkpoint: Checkpoint = None,
     mode: Mode = None,
     load: Annotated[
-        Path | None, typer.Option("--load", help="Folder that sam export wrote here: a start without compiling.")
+        Path | None,
+        typer.Option("--load", help="Folder that sam export wrote on this machine: starts without compiling."),
     ] = None,
     device: Device = None,
     batch_size: BatchSize = None,
-    max_wait_ms: Annotated[float, typer.Option(help="How long the first of a batch waits for others.")] = 5.0,
-    queue: Annotated[int, typer.Option(help="Requests that may wait; more are answered with 503.")] = 256,
+    max_wait_ms: Annotated[float, typer.Option(help="How long the first request of a batch waits for others.")] = 5.0,
+    queue: Annotated[int, typer.Option(help="Requests that may wait; any more get 503.")] = 256,
     points_per_side: PointsPerSide = None,
     points_per_batch: PointsPerBatch = None,
-    pred_iou_thresh: Annotated[float | None, typer.Option(help="Least predicted IoU that is kept. [0.88]")] = None,
-    stability_score_thresh: Annotated[float | None, typer.Option(help="Least stability kept. [0.95]")] = None,
+    pred_iou_thresh: Annotated[float | None, typer.Option(help="Lowest predicted IoU to keep. [0.88]")] = None,
+    stability_score_thresh: Annotated[float | None, typer.Option(help="Lowest stability to keep. [0.95]")] = None,
     max_mib: Annotated[float, typer.Option(help="Largest image file, MiB.")] = 20.0,
     max_pixels: Annotated[int, typer.Option(help="Largest picture, pixels.")] = 40_000_000,
     profiles: Annotated[Path, typer.Option(help="Folder for the runs of POST /profile.")] = Path("traces"),
@@ -137,16 +140,16 @@ def export(
 
 def load(
     url: Annotated[
-        str, typer.Argument(metavar="URL", help="As sam serve printed it; /upload_rle unless it says more.")
+        str, typer.Argument(metavar="URL", help="As sam serve printed it; /upload_rle unless it has a path.")
     ],
     images: Images = None,
     rate: Annotated[str, typer.Option(help="Requests a second, open loop: 5,10,20.")] = "",
     concurrency: Annotated[str, typer.Option(help="Clients at once, closed loop: 1,4,16.")] = "",
-    duration: Annotated[float, typer.Option(help="Seconds of each load.")] = 10.0,
+    duration: Annotated[float, typer.Option(help="Seconds that each load lasts.")] = 10.0,
     requests: Annotated[int | None, typer.Option(help="Requests of each load, in place of --duration.")] = None,
-    first: Annotated[int, typer.Option(help="First calls, at most one an image.")] = 8,
-    seed: Annotated[int, typer.Option(help="Of the times at which requests leave.")] = 0,
-    out: Annotated[Path, typer.Option(help="File for the samples, a line a request.")] = Path("load.jsonl"),
+    first: Annotated[int, typer.Option(help="Warm-up requests, at most one per image.")] = 8,
+    seed: Annotated[int, typer.Option(help="Seed of the times at which requests are sent.")] = 0,
+    out: Annotated[Path, typer.Option(help="File for the samples, one line per request.")] = Path("load.jsonl"),
     baseline: Annotated[
         Path | None, typer.Option(help="Another load of the same images: result.csv then says how masks agree.")
     ] = None,
@@ -196,7 +199,7 @@ def compare(
     min_miou: Annotated[float | None, typer.Option(help="Fail when matched masks agree less (mean IoU).")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say how the masks of a load test agree with those of another on the same images, and both median latencies."""
+    """Compare the masks and the median latency of a load test with those of another on the same images."""
     from profiler_kit.findings.serving import agreement
     from profiler_kit.formats.load_file import read_load
     from profiler_kit.models.serving.compare import answers_agree

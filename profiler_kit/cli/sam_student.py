@@ -38,8 +38,8 @@ def train(
     teacher: Teacher = "vit_small",
     teacher_checkpoint: TeacherCheckpoint = None,
     backbone: Backbone = "resnet18",
-    minutes: Annotated[float, typer.Option(help="Of training, once the images are there.")] = 10.0,
-    steps: Annotated[int | None, typer.Option(help="So many steps instead, however long they take.")] = None,
+    minutes: Annotated[float, typer.Option(help="Minutes to train, once the images are ready.")] = 10.0,
+    steps: Annotated[int | None, typer.Option(help="Train this many steps instead, however long they take.")] = None,
     images: Images = None,
     scenes: Annotated[
         int | None, typer.Option(help="Images to learn from. [default: 4096 on a GPU, 64 on a CPU]")
@@ -90,9 +90,13 @@ def evaluate(
     coco: Annotated[Path | None, typer.Option(help="COCO folder, or its json.")] = None,
     scenes: Annotated[int, typer.Option(help="Images to segment: generated ones, or the first of --coco.")] = 64,
     prompts: Annotated[str, typer.Option(help="boxes or centers, of each object.")] = "boxes",
-    multimask: Annotated[bool, typer.Option("--multimask", help="Three masks a box; the best counts.")] = False,
-    include_crowds: Annotated[bool, typer.Option("--include-crowds", help="COCO's crowds count as objects.")] = False,
-    area: Annotated[str, typer.Option(help="By which objects are small or large: pixels or annotated.")] = "pixels",
+    multimask: Annotated[
+        bool, typer.Option("--multimask", help="Predict three masks for each box, and keep the best.")
+    ] = False,
+    include_crowds: Annotated[bool, typer.Option("--include-crowds", help="Count COCO's crowds as objects.")] = False,
+    area: Annotated[
+        str, typer.Option(help="Which area tells small from large objects: pixels or annotated.")
+    ] = "pixels",
     image_size: Sizes = "",
     device: Device = None,
     seed: Seed = 0,
@@ -147,8 +151,10 @@ def bench(
     image_size: Sizes = "",
     device: Device = None,
     iterations: Annotated[int | None, typer.Option(help="Timed batches. [default: 20 on a GPU, 5 on a CPU]")] = None,
-    warmup: Annotated[int | None, typer.Option(help="Batches before. [default: 3 on a GPU, 1 on a CPU]")] = None,
-    traces: Annotated[bool, typer.Option("--traces", help="A trace and a memory snapshot of each row.")] = False,
+    warmup: Annotated[
+        int | None, typer.Option(help="Batches before the timed ones. [default: 3 on a GPU, 1 on a CPU]")
+    ] = None,
+    traces: Annotated[bool, typer.Option("--traces", help="Add a trace and a memory snapshot to each row.")] = False,
     out: Out = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -184,10 +190,10 @@ def bench(
 
 def quantize(
     student: Student,
-    mode: Annotated[str, typer.Option(help="ptq: after training; qat: with some more of it.")] = "ptq",
+    mode: Annotated[str, typer.Option(help="ptq: after training; qat: with some more training.")] = "ptq",
     teacher_checkpoint: TeacherCheckpoint = None,
     images: Images = None,
-    scenes: Annotated[int, typer.Option(help="Images to see the ranges of, or to learn from.")] = 32,
+    scenes: Annotated[int, typer.Option(help="Images to calibrate with, or to learn from.")] = 32,
     steps: Annotated[int, typer.Option(help="Of qat.")] = 200,
     batch_size: Annotated[int, typer.Option(help="Images at once.")] = 4,
     rate: Annotated[float, typer.Option(help="Learning rate of qat.")] = 1e-4,
@@ -221,9 +227,9 @@ def quantize(
 
 def export(
     student: Student,
-    aoti: Annotated[Path | None, typer.Option(help="AOTInductor package (.pt2) to write, for that device.")] = None,
+    aoti: Annotated[Path | None, typer.Option(help="AOTInductor package (.pt2) to write, for --device.")] = None,
     onnx: Annotated[Path | None, typer.Option(help="ONNX model to write; run by onnxruntime on the CPU.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Images at once; of the package the only batch it takes.")] = 1,
+    batch_size: Annotated[int, typer.Option(help="Batch size; the only one that the package takes.")] = 1,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:

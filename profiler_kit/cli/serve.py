@@ -55,7 +55,7 @@ def command(
     host: Annotated[str, typer.Option(help="Address to listen on; the default is this machine only.")] = "127.0.0.1",
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
     token: Annotated[
-        bool, typer.Option("--token/--no-token", help="Ask for the token that the printed link holds, once a browser.")
+        bool, typer.Option("--token/--no-token", help="Ask each browser once for the token in the printed link.")
     ] = True,
 ) -> None:
     """Show the runs of a folder in the browser; nothing leaves the machine."""

@@ -36,7 +36,7 @@ def command(
     checkpoint: Checkpoint = None,
     seed: Seed = 0,
     batch_sizes: Annotated[
-        str, typer.Option(help="For components and batching; the others take the first.")
+        str, typer.Option(help="Batch sizes for components and batching; the other studies take the first.")
     ] = "1,2,4,8",
     image_sizes: Annotated[
         str, typer.Option(help="Sides in pixels. [default: half of the model's, the model's, one and a half of it]")
@@ -44,7 +44,9 @@ def command(
     device: Annotated[
         str, typer.Option(help="cpu, cuda or cuda:N; several for the table. [default: a GPU if there is one]")
     ] = "",
-    optimizations: Annotated[str, typer.Option(help="Names in the order to apply them, not used by the table.")] = "",
+    optimizations: Annotated[
+        str, typer.Option(help="Names in the order to apply them; the table does not use them.")
+    ] = "",
     prompts: Prompts = None,
     compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Compiled rows in the table.")] = True,
     warmup: Annotated[

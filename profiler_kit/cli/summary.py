@@ -15,7 +15,7 @@ def command(
     as_json: AsJson = False,
     linked_only: LinkedOnly = False,
 ) -> None:
-    """Say how busy each GPU was: computation, communication, copies, idle."""
+    """Show how busy each GPU was: computation, communication, copies, idle."""
     loaded = open_trace(trace)
     summary = loaded.summary(linked_only=linked_only)
     if as_json:

@@ -28,7 +28,7 @@ Checkpoint = Annotated[
         help="Official checkpoint of that model; without one, random weights (vit_small, sam2_nano: their own)."
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Of the random weights and of the generated input.")]
+Seed = Annotated[int, typer.Option(help="Seed of the random weights and of the generated input.")]
 Images = Annotated[Path | None, typer.Option(help="Folder of JPEG or PNG files; without one, scenes are generated.")]
 Prompts = Annotated[
     str | None,

@@ -1,4 +1,4 @@
-"""`profiler-kit categories TRACE`: say how much time goes to matrix products, attention, norms, copies and so on."""
+"""`profiler-kit categories TRACE`: how much time goes to matrix products, attention, norms, copies and so on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`profiler-kit collectives TRACE`: say which collectives ran, on how much, and how fast (algbw, busbw)."""
+"""`profiler-kit collectives TRACE`: which collectives ran, on how many bytes, and how fast (algbw, busbw)."""
 
 from __future__ import annotations
 

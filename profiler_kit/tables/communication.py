@@ -1,4 +1,4 @@
-"""`profiler-kit communication TRACE`: say which kernels count as communication, and by which rule."""
+"""`profiler-kit communication TRACE`: which kernels count as communication, and by which rule."""
 
 from __future__ import annotations
 

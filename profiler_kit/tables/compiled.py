@@ -1,4 +1,4 @@
-"""`profiler-kit compiled TRACE`: list what torch.compile compiled, recompiled and broke, and its Triton kernels.
+"""`profiler-kit compiled TRACE`: what torch.compile compiled and recompiled, its graph breaks and its Triton kernels.
 
 Graph breaks and where a kernel was launched need recorded stacks (with_stack=True).
 """

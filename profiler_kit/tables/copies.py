@@ -1,4 +1,4 @@
-"""`profiler-kit copies TRACE`: say how much memory was copied and set, in which direction, and how fast."""
+"""`profiler-kit copies TRACE`: how much memory was copied and set, in which direction, and how fast."""
 
 from __future__ import annotations
 

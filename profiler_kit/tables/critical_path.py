@@ -1,4 +1,4 @@
-"""`profiler-kit critical-path TRACE`: say what the recorded time depends on, from its end back to its start."""
+"""`profiler-kit critical-path TRACE`: what the recorded time depends on, from its end back to its start."""
 
 from __future__ import annotations
 

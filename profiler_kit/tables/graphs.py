@@ -1,4 +1,4 @@
-"""`profiler-kit graphs TRACE`: list the CUDA graphs that are replayed, and of which kernels the operator is known.
+"""`profiler-kit graphs TRACE`: which CUDA graphs are replayed, and for which of their kernels the operator is known.
 
 A replay launches its kernels without operators. They are known where the trace holds the capture of the graph, or
 --captures names a trace that does, or one in which the same kernels were launched without a graph.

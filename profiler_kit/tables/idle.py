@@ -1,4 +1,4 @@
-"""`profiler-kit idle TRACE`: say how long GPUs were idle, and why: late launches, gaps between kernels, or other."""
+"""`profiler-kit idle TRACE`: how long GPUs were idle, and why: late launches, gaps between kernels, or other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`profiler-kit kernels TRACE`: say how long each kernel, memory copy and memory set took."""
+"""`profiler-kit kernels TRACE`: how long each kernel, memory copy and memory set took."""
 
 from __future__ import annotations
 

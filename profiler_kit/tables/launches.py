@@ -1,4 +1,4 @@
-"""`profiler-kit launches TRACE`: say how long launches took, how many were longer than what they launched, and how much
+"""`profiler-kit launches TRACE`: how long launches took, how many were longer than what they launched, and how much
 work was queued.
 """
 

@@ -1,4 +1,4 @@
-"""`profiler-kit operators TRACE`: say what each operator cost on the host, and what GPU work it launched."""
+"""`profiler-kit operators TRACE`: what each operator cost on the host, and what GPU work it launched."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`profiler-kit overlap TRACE`: say how much communication (NCCL, RCCL) ran while the device computed."""
+"""`profiler-kit overlap TRACE`: how much communication (NCCL, RCCL) ran while the device computed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`profiler-kit roofline TRACE`: say how far each operator is from what the GPU can do, and what bounds it.
+"""`profiler-kit roofline TRACE`: how far each operator is from what the GPU can do, and what bounds it.
 
 FLOPs and bytes come from the shapes and dtypes that were recorded (record_shapes=True), the peaks from the GPU's data
 sheet or --peaks.

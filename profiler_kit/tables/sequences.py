@@ -1,4 +1,4 @@
-"""`profiler-kit sequences TRACE`: say which kernels often follow one another under one operator: what a fused kernel
+"""`profiler-kit sequences TRACE`: which kernels often follow one another under one operator: what a fused kernel
 could replace.
 """
 

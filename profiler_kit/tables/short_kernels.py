@@ -1,4 +1,4 @@
-"""`profiler-kit short-kernels TRACE`: say which operators and shapes launch kernels too short to be worth it."""
+"""`profiler-kit short-kernels TRACE`: which operators and shapes launch kernels too short to be worth it."""
 
 from __future__ import annotations
 

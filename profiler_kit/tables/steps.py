@@ -1,4 +1,4 @@
-"""`profiler-kit steps TRACE`: say how long each iteration took, which stand out, and what differs in them."""
+"""`profiler-kit steps TRACE`: how long each iteration took, which ones stand out, and what differs in them."""
 
 from __future__ import annotations
 

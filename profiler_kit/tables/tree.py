@@ -1,4 +1,4 @@
-"""`profiler-kit tree TRACE`: show time as a tree of regions, modules, operators and kernels, or of functions.
+"""`profiler-kit tree TRACE`: time as a tree of regions, modules, operators and kernels, or of functions.
 
 Python functions need recorded stacks (with_stack=True).
 """

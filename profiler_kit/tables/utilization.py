@@ -1,4 +1,4 @@
-"""`profiler-kit utilization TRACE`: say for each region how long GPUs worked for it, why none did, and what bounds
+"""`profiler-kit utilization TRACE`: for each region, how long GPUs worked for it, why they were idle, and what bounds
 it.
 """
 

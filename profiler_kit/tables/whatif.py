@@ -1,4 +1,4 @@
-"""`profiler-kit whatif TRACE`: say what a faster region, shorter gaps or a kernel gone would give.
+"""`profiler-kit whatif TRACE`: what a faster region, shorter gaps or the removal of a kernel would save.
 
 Without options the regions and kernels that take most are tried.
 """
