@@ -18,7 +18,7 @@ import sys
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -177,12 +177,19 @@ _lock = threading.RLock()
 
 @contextlib.contextmanager
 def in_use() -> Iterator[None]:
-    """What is opened meanwhile by this thread stays to the end: a page that compares runs needs them together."""
+    """What is opened meanwhile by this thread stays to the end: a page that compares runs needs them together.
+
+    Then what no page drew goes where there is too much: a page may be of two runs, and two may have loaded at once.
+    """
     _in_use[threading.get_ident()] = []
     try:
         yield
     finally:
-        del _in_use[threading.get_ident()]
+        with _lock:
+            drawn = _in_use.pop(threading.get_ident())
+            dropped = _make_room(drawn, 0) if drawn else 0
+        if dropped:
+            gc.collect()  # a run and what loads it know each other
 
 
 def _open(folder: RunFolder) -> _Opened:
@@ -199,7 +206,7 @@ def _open(folder: RunFolder) -> _Opened:
         _opened[key] = found  # used last
         if (drawn := _in_use.get(threading.get_ident())) is not None:
             drawn.append(found)
-        _make_room(found)
+        _make_room([found])
     return found
 
 
@@ -207,10 +214,10 @@ def _load_trace(opened: _Opened, path: Path) -> Trace:
     """Arguments of kernels are kept of traces too small for the cache file."""
     arguments = () if _is_large(path) else _DETAILS
     with _lock:
-        dropped = _make_room(opened, path)
+        dropped = _make_room([opened], _events_in(path))
         opened.events = _events_in(path)  # for who loads another one meanwhile
     if dropped:
-        gc.collect()  # a run and what loads it know each other
+        gc.collect()
     try:
         loaded = load_trace(path, arguments=arguments, report=opened.report)
     except BaseException:
@@ -224,15 +231,16 @@ def _is_large(path: Path) -> bool:
     return find_trace(TRACES, path) is not None
 
 
-def _make_room(newest: _Opened, coming: Path | None = None) -> int:
-    """Drop what was used longest ago; work under way and what is in use stay. coming: a trace about to be loaded.
+def _make_room(newest: Sequence[_Opened], coming: int | None = None) -> int:
+    """Drop what was used longest ago; work under way and what is in use stay. coming: events of a trace about to be
+    loaded, 0 for none; None: traces are not counted.
 
     Returns how many were dropped.
     """
     before = len(_opened)
-    events = sum(one.events for one in _opened.values()) + (0 if coming is None else _events_in(coming))
-    traces = sum(one.events > 0 for one in _opened.values()) + (coming is not None)
-    used = {id(one) for drawn in ([newest], *_in_use.values()) for one in drawn}
+    events = sum(one.events for one in _opened.values()) + (coming or 0)
+    traces = sum(one.events > 0 for one in _opened.values()) + bool(coming)
+    used = {id(one) for drawn in (newest, *_in_use.values()) for one in drawn}
     for key, one in list(_opened.items()):
         if id(one) in used or (one.job is not None and not one.job.ended()):
             continue

@@ -43,9 +43,6 @@ with widgets.one_line_errors():
         card(one)
     if found["quality"]["incidents"]:
         tables.section(folder, "incidents", rows=8)
-    left, right = st.columns([2, 3], gap="large")
-    with left:
-        st.subheader("The file")
-        st.html(bars.facts(about(found)))
-    with right:
-        tables.section(folder, "event_categories", rows=14)
+    st.subheader("The file")
+    st.html(bars.facts(about(found)))
+    tables.section(folder, "event_categories", rows=14)

@@ -11,6 +11,7 @@ from profiler_kit.finding import of_kind
 from profiler_kit.findings.collect import headline
 from profiler_kit.findings.numbers import numbers
 from profiler_kit.findings.records import record_facts
+from profiler_kit.findings.time import nothing_read
 from profiler_kit.render import bars
 
 folder = state.run()
@@ -24,7 +25,7 @@ with widgets.one_line_errors():
     for one in parts.out_of_memory(run):
         widgets.note(one)
     widgets.problems(run)
-if trace is not None:
+if trace is not None and nothing_read(trace) is None:
     parts.quality(trace)
     parts.advice(of_kind(run.findings, "advice"))
     parts.why(run.findings)

@@ -15,6 +15,7 @@ from profiler_kit.errors import KitError
 from profiler_kit.finding import Finding
 from profiler_kit.findings.numbers import Number
 from profiler_kit.findings.records import in_brief
+from profiler_kit.findings.time import nothing_read
 from profiler_kit.load.discover.runs import RunFolder
 from profiler_kit.render.figures.style import Figure, standalone
 from profiler_kit.run import Run
@@ -223,6 +224,9 @@ def trace_or_stop(folder: RunFolder, comes: str) -> Trace:
     if found is None:
         if folder.trace is None:
             empty("No trace in this run", f"{comes} Record one:", record_hint())
+        st.stop()
+    if (nothing := nothing_read(found)) is not None:
+        note(nothing)
         st.stop()
     return found
 

@@ -194,7 +194,7 @@ def _settings(records: Records) -> Finding | None:
     """What was set differently."""
     first, second = records
     if first is None or second is None:
-        return None
+        return _finding("change-settings", "Whether both ran the same model is not known: not each has a run.json.")
     differ = []
     for name in _FACTS:
         values = [getattr(record, name, record.workload.get(name, "")) for record in (first, second)]

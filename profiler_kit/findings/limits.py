@@ -116,8 +116,9 @@ def of_graphs(filled: Filled) -> Finding:
     frame = filled.frame
     whole, share = int(frame["sum_ns"].sum()), float(frame["share"].sum())
     known = float((frame["sum_ns"] * frame["matched"]).sum()) / max(1, whole)
-    said: list[str | Piece] = [f"{counted(int(frame['launches'].sum()), 'replay')} of "]
-    said += [counted(len(frame), "CUDA graph"), " take ", bold(fmt_percent(share, 0)), " of the GPU time, "]
+    replays = int(frame["launches"].sum())
+    said: list[str | Piece] = [counted(replays, "replay"), " of ", counted(len(frame), "CUDA graph")]
+    said += [" takes " if replays == 1 else " take ", bold(fmt_percent(share, 0)), " of the GPU time, "]
     said += [fmt_ns(whole), "; of ", bold(fmt_percent(known, 0)), " of it the operators are known."]
     attempt = "" if known > MOST else _CAPTURE
     return Finding(

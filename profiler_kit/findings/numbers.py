@@ -62,7 +62,8 @@ def _of_trace(run: Run) -> list[Number]:
     if trace is None:
         return []
     if not len(trace.gpu_events()):
-        return [Number("Recorded span", fmt_ns(span_ns(trace.operators(), trace.region_instances())), HOST_TOTAL)]
+        span = span_ns(trace.operators(), trace.region_instances())
+        return [Number("Recorded span", fmt_ns(span), HOST_TOTAL)] if span else []
     time, shown = trace.summary()["gpu_timeline"], []
     if len(trace.summary()["devices"]) > 1:
         shown.append(Number("GPUs busy while recorded", busy_shares(trace), EACH_BUSY))

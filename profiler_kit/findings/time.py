@@ -13,7 +13,7 @@ from profiler_kit.analyses.gpu.grouping import names_parts
 from profiler_kit.analyses.gpu.idle import HOST_BOUND, KERNEL_WAIT, OTHER
 from profiler_kit.analyses.gpu.regions import deepest, innermost
 from profiler_kit.analyses.gpu.timeline import GpuTimeline, within
-from profiler_kit.analyses.gpu.utilization import NAMES, STARVED
+from profiler_kit.analyses.gpu.utilization import NAMES, NO_GPU_WORK, STARVED
 from profiler_kit.analyses.gpu.window import operator_sums
 from profiler_kit.finding import Evidence, Finding, Path, Piece, bold, counted, say
 from profiler_kit.names import gpu_name
@@ -38,6 +38,7 @@ REGION_BARS: Final = (
 EXPOSED_FROM: Final = 0.1  # share of the recorded span from which exposed communication is worth a sentence
 MOST_GPUS: Final = 8  # drawn one by one
 EACH_UP_TO: Final = 4  # GPUs whose shares are said one by one
+WORTH_A_WORD: Final = 0.005  # of all idle time: a cause with less would read 0 %
 SLOWED_FROM: Final = 0.03  # of the busy share: below, recording made no difference worth a word
 
 
@@ -45,7 +46,20 @@ def headline(run: Run) -> Finding | None:
     """Where the time of the run's trace went; None without a trace."""
     if run.trace is None or run.presence is None:
         return None
-    return _on_gpu(run.trace, run.load) if run.presence.ran == "gpu" else _on_host(run.trace, run.presence)
+    if run.presence.ran == "gpu":
+        return _on_gpu(run.trace, run.load)
+    return nothing_read(run.trace) or _on_host(run.trace, run.presence)
+
+
+def nothing_read(trace: Trace) -> Finding | None:
+    """Why there is nothing to show of a trace; None where there is."""
+    if any(map(len, (trace.gpu_events(), trace.operators(), trace.region_instances(), trace.launch_calls()))):
+        return None
+    if len(trace.python_calls()):
+        return None
+    if trace.presence.ran != "host":
+        return missing_gpu(trace.presence)
+    return Finding("nothing-read", "lost", say("The trace holds nothing that ran."), "warning", page="doctor")
 
 
 def _on_gpu(trace: Trace, load: BatchLoad | None) -> Finding:
@@ -244,7 +258,8 @@ def why_idle(run: Run) -> Finding | None:
     total = sum(causes.values())
     if not total or run.trace is None:
         return None
-    shares = ", ".join(f"{cause} {fmt_percent(ns / total, 0)}" for cause, ns in causes.items() if ns)
+    worded = [f"{cause} {fmt_percent(ns / total, 0)}" for cause, ns in causes.items() if ns >= WORTH_A_WORD * total]
+    shares = ", ".join(worded)
     gpu = of_gpu(run.trace)
     said: list[str | Piece] = [f"{gpu[:1].upper()}{gpu[1:]} was idle for ", bold(fmt_ns(total))]
     said.append(f" while recorded: {shares}.")
@@ -290,7 +305,10 @@ def bound_by(run: Run) -> Finding | None:
     idle: Sequence[tuple[Path, int, int]] = idle_regions(run)
     if idle and idle[0][0] != where:
         path, ns, _ = idle[0]
-        said += [f"; {gpu} is idle longest in ", bold(path[-1]), f" ({fmt_ns(ns)}), which is "]
+        outside = ns > sum(idle_causes(run).values())  # most of it before the first work of a GPU, or after the last
+        said += ["; nothing ran longest while " if outside else f"; {gpu} is idle longest in ", bold(path[-1])]
+        said += [" was open" if outside else "", f" ({fmt_ns(ns)}), which "]
+        said += ["launched " if bounds[path] == NO_GPU_WORK else "is "]
         said += [bold(NAMES[bounds[path]]), f" ({_terms(run.trace, path)})"]
     evidence = Evidence("utilization", {"path": tuple(dict.fromkeys((where, *(row[0] for row in idle[:1]))))})
     return Finding("bound-by", "why", say(*said, "."), where=where, evidence=evidence, page="regions")

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from profiler_kit.load.discover.listing import RUN_LIST, run_list
+from profiler_kit.names import fit_names
 from profiler_kit.table import Table
+
+NAME_LETTERS: Final = 26  # so that what sets a run apart has room beside all that is known of it
 
 TABLES: Final = (
     Table(
@@ -14,7 +17,10 @@ TABLES: Final = (
         "the runs of a folder",
         RUN_LIST,
         run_list,
-        texts=lambda _, frame: {"device": [name.removeprefix("NVIDIA ") for name in frame["device"]]},
+        texts=lambda _, frame: {
+            "run": fit_names(list(frame["run"]), NAME_LETTERS),
+            "device": [name.removeprefix("NVIDIA ") for name in frame["device"]],
+        },
         order=("run", "health", "recorded", "model", "device", "latency_ns", "rate", "peak_bytes", "holds"),
     ),
 )

@@ -167,7 +167,10 @@ def test_what_a_page_compares_stays_while_it_is_drawn(runs: Path, monkeypatch: p
         first = cache.run(gpu)
         second = cache.trace(host)
         assert cache.run(gpu) is first and compare_runs(first, cache.run(host)) is not None
-    assert cache.run(gpu) is first and cache.trace(host) is second  # and after it, until another one is loaded
+    assert cache.run(gpu) is first and cache.trace(host) is second  # and after it, until a page is of one of them
+    with cache.in_use():
+        assert cache.run(gpu) is first
+    assert cache.run(gpu) is first and cache.trace(host) is not second
     cache.trace(of_key(runs, "bare.json.gz"))
     assert cache.run(gpu) is not first
 

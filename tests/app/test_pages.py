@@ -309,6 +309,18 @@ def test_one_sample_is_called_one(runs: Path) -> None:
     assert "1 image of 1024 px" in drawn(test)
 
 
+@pytest.mark.parametrize(
+    ("category", "said"), [("", "1 span of no known category"), ("Trace", "The trace holds nothing that ran")]
+)
+def test_a_trace_of_which_nothing_is_read_gets_no_empty_figures(runs: Path, category: str, said: str) -> None:
+    span = {"ph": "X", "cat": category, "pid": 1, "tid": 2, "ts": 1, "dur": 2, "name": "fusion"}
+    (runs / "other.json").write_text(json.dumps({"traceEvents": [span]}))
+    for page in ("overview", "timeline", "regions", "operators"):
+        test = show(page, "other.json")
+        assert said in text(test)
+        assert not test.dataframe and "0 ns" not in text(test) and "Most worth fixing" not in text(test)
+
+
 @pytest.mark.parametrize("page", ["overview", "regions"])
 def test_a_gpu_trace_that_is_cut_off_is_no_run_without_a_gpu(runs: Path, page: str) -> None:
     whole = gpu_trace().kineto()

@@ -68,8 +68,7 @@ def test_runs_are_listed_newest_first_with_what_is_known_of_them(root: Path) -> 
     assert shown["holds"].tolist()[2] == "trace, memory, layers, requests"
     assert shown["health"].tolist() == [
         "whole",
-        "run.json cannot be read; trace cannot be read; memory cannot be read; layers cannot be read; "
-        "requests cannot be read",
+        "run.json broken; trace broken; memory broken; layers broken; requests broken",
         "whole",
         "whole",
     ]
@@ -103,12 +102,12 @@ def test_a_page_without_a_run_takes_the_newest_that_is_whole(root: Path) -> None
     ("name", "data", "said"),
     [
         ("a.json", b'{"traceEvents": []}\n', "whole"),
-        ("a.json", b'{"traceEvents": [{"a":', "trace is cut off"),
-        ("a.json", b"", "trace is empty"),
-        ("a.json", b"<html>", "trace cannot be read"),
+        ("a.json", b'{"traceEvents": [{"a":', "trace cut off"),
+        ("a.json", b"", "trace empty"),
+        ("a.json", b"<html>", "trace broken"),
         ("a.pickle", b"\x80\x04}.", "whole"),
-        ("a.pickle", b"\x80\x04}", "memory is cut off"),
-        ("a.pickle", b"hello.", "memory cannot be read"),
+        ("a.pickle", b"\x80\x04}", "memory cut off"),
+        ("a.pickle", b"hello.", "memory broken"),
     ],
 )
 def test_health_is_told_by_the_beginning_and_the_end(tmp_path: Path, name: str, data: bytes, said: str) -> None:
@@ -124,7 +123,7 @@ def test_a_packed_file_is_whole_where_it_can_be_unpacked_to_its_end(tmp_path: Pa
     (run,) = find_runs(tmp_path)
     assert health(run) == "whole"
     (tmp_path / "a.json.gz").write_bytes(whole[:-40])
-    assert health(run) == "trace is cut off"
+    assert health(run) == "trace cut off"
 
 
 def test_the_key_of_a_run_is_its_folder_whatever_the_file_in_it_is_called(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_late_launches_are_host_bound_and_name_the_region(tmp_path: Path) -> Non
     assert one.sentence == (
         "7 of 7 gaps between GPU events end with a launch that came late, after 30.00 µs on average; half of the "
         "kernels take less than 70.00 µs, and a launch call takes 1.00 µs. In the recording the GPU was idle "
-        "this way for 240.00 µs while decoder was open."
+        "this way for 240.00 µs while decoder was open, also before the first work and after the last."
     )
     assert "CUDA graphs" in one.attempt and one.link == {"region": "step > decoder"}
 

@@ -105,6 +105,13 @@ def test_a_region_is_open_before_the_first_work_of_a_gpu_which_is_no_idle_time(t
         "The GPU was idle for 20.00 µs while recorded: host-bound 100 %. While nothing ran, also before the first "
         "work and after the last, batch was open longest (920.00 µs)."
     )
+    builder.region("load", 0, 890)
+    bound = bound_by(run_of(builder, tmp_path))
+    assert bound is not None and bound.sentence == (
+        "batch holds 100 % of the GPU's work and is host-bound (of its time a GPU works 8 % for it, 92 % idle); "
+        "nothing ran longest while load was open (890.00 µs), which launched no GPU work (of its time a GPU works 0 % "
+        "for it, 100 % idle)."
+    )
 
 
 def test_without_gpu_events_it_is_said_why() -> None:

@@ -104,6 +104,7 @@ def test_the_findings_name_the_innermost_region_that_holds_the_change() -> None:
         "B is 2.00 × slower than A: 100 → 200 ns a step|one (noise ± 1 ns).",
         "GPU time changed most in a|b`c` > <script>@me: 20 → 30 ns (1.50 × slower).",
         "In B a GPU is busy 30 % of the time while recorded (in A 50 %): look at launches and copies next.",
+        "Whether both ran the same model is not known: not each has a run.json.",
         "Times are per step|one: medians of 2.",
     ]
     assert found[1].where == ("a|b`c`", "<script>@me")

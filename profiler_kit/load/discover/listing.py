@@ -42,7 +42,7 @@ RUN_LIST: Final = Schema(
     },
 )
 PARTS: Final = ("trace", "memory", "layers", "requests")
-WHOLE, UNKNOWN = "whole", "not looked at yet"
+WHOLE, UNKNOWN = "whole", "not looked at"
 _LOOK_BYTES: Final = 2 << 20  # a packed file up to here is unpacked to its end: some 20 ms
 _END_BYTES: Final = 64
 _STARTS: Final = {"trace": (b"{", b"["), "memory": (b"\x80", b"PK"), "layers": (b"PAR1",), "requests": (b"PAR1",)}
@@ -72,7 +72,7 @@ def recorded_at(run: RunFolder) -> datetime:
 def health(run: RunFolder) -> str:
     """`whole`, or what is wrong with which file."""
     states = {part: _look(part, str(path), *version_of(path))[0] for part, path in _files(run).items()}
-    wrong = ["run.json cannot be read"] if run.problem else []
+    wrong = ["run.json broken"] if run.problem else []
     wrong += [f"{part} {state}" for part, state in states.items() if state not in (WHOLE, UNKNOWN)]
     return "; ".join(wrong) or (UNKNOWN if UNKNOWN in states.values() else WHOLE)
 
@@ -110,7 +110,7 @@ def _files(run: RunFolder) -> dict[str, Path]:
 def _look(part: str, name: str, _changed_ns: int, size: int) -> tuple[str, str]:
     """How a version of a file looks, and the device that a trace names; each version is looked at once."""
     if not size:
-        return "is empty", ""
+        return "empty", ""
     try:
         blocks = Blocks(Path(name))
         read = iter(blocks)
@@ -118,7 +118,7 @@ def _look(part: str, name: str, _changed_ns: int, size: int) -> tuple[str, str]:
         device = _DEVICE.search(head)
         named = device[1].decode("utf-8", "replace") if device is not None else ""
         if not head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(_STARTS[part]):
-            return "cannot be read", named
+            return "broken", named
         if not blocks.packing:
             with Path(name).open("rb") as handle:
                 handle.seek(-min(size, _END_BYTES), os.SEEK_END)
@@ -132,5 +132,5 @@ def _look(part: str, name: str, _changed_ns: int, size: int) -> tuple[str, str]:
         # torch.save's zip ends in a directory of any bytes
         whole = not blocks.cut_off and (head.startswith(b"PK") or end.rstrip(b"\r\n\t \0").endswith(_ENDS[part]))
     except (OSError, ValueError):
-        return "cannot be read", ""
-    return WHOLE if whole else "is cut off", named
+        return "broken", ""
+    return WHOLE if whole else "cut off", named

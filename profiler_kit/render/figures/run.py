@@ -215,7 +215,7 @@ def idle_by_region(utilization: pd.DataFrame, *, most: int = 14) -> go.Figure:
             )
     figure.update_layout(
         barmode="stack",
-        height=70 + 28 * len(shown),
+        height=70 + 28 * max(2, len(shown)),
         margin=MARGIN,
         bargap=0.3,
         legend={**LEGEND_ABOVE, "traceorder": "normal"},
