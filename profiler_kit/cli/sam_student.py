@@ -31,6 +31,7 @@ Sizes = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option(help="Folder to write.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is at --out.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with what is at --out: rows measured are kept.")]
 Int8 = Annotated[Path | None, typer.Option(help="What sam student quantize wrote, to measure beside it.")]
 
 
@@ -101,6 +102,7 @@ def evaluate(
     device: Device = None,
     seed: Seed = 0,
     out: Out = None,
+    resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -133,7 +135,7 @@ def evaluate(
     chosen = _student_options(student, teacher_checkpoint, int8)
     rows = "student" + (";int8=student,int8" if int8 is not None else "")
     cases = ((f"{side}px" if side else "", {**chosen, **options, "side": side}, 1) for side in _sides(image_size))
-    _measure(cases, rows, out, device, overwrite, as_json, baseline_every=0, iterations=5)
+    _measure(cases, rows, out, device, resume, overwrite, as_json, baseline_every=0, iterations=5)
 
 
 def bench(
@@ -156,6 +158,7 @@ def bench(
     ] = None,
     traces: Annotated[bool, typer.Option("--traces", help="Add a trace and a memory snapshot to each row.")] = False,
     out: Out = None,
+    resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -174,7 +177,7 @@ def bench(
     else:
         chosen = _student_options(student, teacher_checkpoint, int8)
     wanted = [part.strip() for part in parts.split(",") if part.strip()]
-    if not wanted or not set(wanted) <= {"encoder", "whole"}:
+    if wanted not in (["encoder"], ["whole"], ["encoder", "whole"], ["whole", "encoder"]):
         raise OptionError(f"--parts {parts}: expected encoder, whole or both.")
     what: dict[str, dict[str, Any]] = {"encoder": {"encoder_only": True}, "whole": {"task": "points", "count": 8}}
     cases = (
@@ -185,7 +188,7 @@ def bench(
         )
         for part, batch, side in itertools.product(wanted, _numbers("--batch-size", batch_size), _sides(image_size))
     )
-    _measure(cases, rows, out, device, overwrite, as_json, iterations=iterations, warmup=warmup, traces=traces)
+    _measure(cases, rows, out, device, resume, overwrite, as_json, iterations=iterations, warmup=warmup, traces=traces)
 
 
 def quantize(
@@ -242,7 +245,7 @@ def export(
     if not given:
         raise OptionError("sam student export: found no file to write, expected --aoti FILE or --onnx FILE.")
     options = {**_student_options(student, None, None), "beside": False}
-    done = [run(options, kind, path, batch=batch_size, device=device) for kind, path in given]
+    done = run(options, given, batch=batch_size, device=device)
     if as_json:
         print_json([{**dataclasses.asdict(one), "path": str(one.path)} for one in done])
         return
@@ -278,7 +281,10 @@ def _numbers(option: str, text: str) -> list[int]:
     found = [one.strip() for one in text.split(",") if one.strip()]
     if not found or not all(one.isascii() and one.isdigit() and 0 < int(one) <= 4096 for one in found):
         raise OptionError(f"{option} {text}: expected whole numbers from 1 to 4096, such as 1,8.")
-    return [int(one) for one in found]
+    numbers = [int(one) for one in found]
+    if len(set(numbers)) < len(numbers):
+        raise OptionError(f"{option} {text}: one is listed twice; list it once.")
+    return numbers
 
 
 def _sides(text: str) -> list[int]:
@@ -290,6 +296,7 @@ def _measure(
     rows: str,
     out: Path | None,
     device: str | None,
+    resume: bool,
     overwrite: bool,
     as_json: bool,
     **timing: Any,
@@ -299,16 +306,29 @@ def _measure(
     from profiler_kit.cli.table_command import print_filled
     from profiler_kit.models.student.workload import student_workload
     from profiler_kit.tables import every_table
-    from profiler_kit.workload.ladder import run_ladder
+    from profiler_kit.workload.ladder import check_ladder, check_ladders, run_ladder
     from profiler_kit.workload.ladder_plan import LadderOptions
 
-    said = []
-    for name, chosen, size in list(cases):
-        workload: Workload = student_workload(**chosen)
+    planned: list[tuple[str, Workload, LadderOptions]] = []
+    for name, chosen, size in cases:
         place = None if out is None else out / name
         options = LadderOptions(
-            rows=rows, batch_size=size, device=device, out=place, overwrite=overwrite, warm_compile=False, **timing
+            rows=rows,
+            batch_size=size,
+            device=device,
+            out=place,
+            resume=resume,
+            overwrite=overwrite,
+            warm_compile=False,
+            **timing,
         )
+        planned.append((name, student_workload(**chosen), options))
+    if out is not None and planned[0][0]:
+        check_ladders(out)
+    for _, workload, options in planned:
+        check_ladder(workload, options)
+    said = []
+    for name, workload, options in planned:
         with progress_bar(name or "ladder") as report:
             folder, record = run_ladder(workload, options, report=report)
         draw_ladder(folder, record)

@@ -137,25 +137,44 @@ def _round(plan: LadderPlan, rows: tuple[str, ...], show: Callable[[str], None])
     return Round(rows, row.latency_ns, row.error)
 
 
-def _open(plan: LadderPlan) -> LadderRecord | None:
-    """Make the folder; with --resume give what is in it. Raises OptionError."""
+def check_ladder(workload: Workload, options: LadderOptions) -> None:
+    """Raise what `run_ladder` would before it begins."""
+    _check_out(make_ladder_plan(workload, options))
+
+
+def check_ladders(out: Path) -> None:
+    """Raise OptionError where a folder for several ladders holds anything else."""
+    other = next((one.name for one in sorted(out.iterdir()) if not _is_ladder(one)), None) if out.is_dir() else None
+    if other is not None:
+        raise OptionError(f"--out {out}: this folder holds {other}, expected ladders at most. Choose another --out.")
+
+
+def _is_ladder(folder: Path) -> bool:
+    return (folder / RESULTS).is_file() or (folder / ROWS).is_dir()
+
+
+def _check_out(plan: LadderPlan) -> None:
+    """Raise OptionError where the ladder cannot be written."""
     out, options = plan.out, plan.options
     check_place(out, out)
     if out.is_file():
         raise OptionError(f"--out {out}: this is a file, expected a folder. Choose another --out.")
     filled = out.is_dir() and any(out.iterdir())
-    is_ladder = (out / RESULTS).is_file() or (out / ROWS).is_dir()
-    before = None
-    if filled and not is_ladder:
+    if filled and not _is_ladder(out):
         raise OptionError(f"--out {out}: this folder holds something other than a ladder. Choose another --out.")
-    if filled and options.resume:
-        before = read_ladder(out) if (out / RESULTS).is_file() else None
-    elif filled and options.overwrite:
-        shutil.rmtree(out)
-    elif filled:
+    if filled and not options.resume and not options.overwrite:
         raise OptionError(
             f"--out {out}: there is a ladder already. Choose another --out, or add --resume or --overwrite."
         )
+
+
+def _open(plan: LadderPlan) -> LadderRecord | None:
+    """Make the folder; with --resume give what is in it. Raises OptionError."""
+    _check_out(plan)
+    out = plan.out
+    before = read_ladder(out) if plan.options.resume and (out / RESULTS).is_file() else None
+    if plan.options.overwrite and not plan.options.resume and out.is_dir() and any(out.iterdir()):
+        shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     return before
 

@@ -49,11 +49,27 @@ def test_a_package_is_run_and_compared(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(exporting, "save_encoder", save)
     monkeypatch.setattr(exporting, "load_encoder", load)
+    monkeypatch.setattr(exporting, "why_not_loadable", lambda paths: "signal 11")
+    with pytest.raises(
+        WorkloadError, match=r"--aoti: torch .* cannot load the .* it made here \(signal 11\). Use --onnx"
+    ):
+        export(file_of(tmp_path / "s.pt"), "--aoti", tmp_path / "student.pt2", "--device", "cpu")
+    assert [path.name for path in tmp_path.iterdir()] == ["s.pt"]
+    monkeypatch.setattr(exporting, "why_not_loadable", lambda paths: "")
     out = tmp_path / "student.pt2"
     printed = export(file_of(tmp_path / "s.pt"), "--aoti", out, "--device", "cpu")
     assert printed == f"written to {out}: images of 256 px, relative error 1.00e-02 against the student itself\n"
     with pytest.raises(OptionError, match=r"--aoti .*student.pt2: this exists already. Choose another file."):
         export(tmp_path / "s.pt", "--aoti", out)
+    for wrong, said in (
+        (("--aoti", "x"), "--aoti x: torch writes and loads files ending in .pt2 only. Try x.pt2"),
+        (("--aoti", "x.pt2", "--onnx", "x.pt2"), "--onnx x.pt2: the same file as --aoti. Choose another file."),
+        (("--aoti", tmp_path / "new.pt2", "--onnx", out), f"--onnx {out}: this exists already. Choose another file."),
+    ):
+        with pytest.raises(OptionError) as refused:
+            export(tmp_path / "s.pt", *wrong)
+        assert str(refused.value) == said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s.pt", "student.pt2"]
     with pytest.raises(OptionError, match=r"found no file to write, expected --aoti FILE or --onnx FILE."):
         export(tmp_path / "s.pt")
     monkeypatch.setattr(exporting, "find_spec", lambda name: None)

@@ -258,6 +258,26 @@ def test_it_is_measured_alone_and_whole(trained: Path, tmp_path: Path) -> None:
     alone, whole = (read_ladder(tmp_path / "out" / name / RESULTS) for name in ("encoder-b1-64px", "whole-b1-64px"))
     assert [row.image_size for row in (*alone.rows, *whole.rows)] == [64] * 4
     assert alone.rows[1].scores["cosine"] is not None and whole.rows[1].agreement is not None
+    (tmp_path / "used" / "whole-b1" / "rows").mkdir(parents=True)
+    (other := tmp_path / "other").mkdir()
+    (other / "notes.txt").touch()
+    for wrong, said in (
+        (
+            ("--out", other),
+            f"--out {other}: this folder holds notes.txt, expected ladders at most. Choose another --out.",
+        ),
+        (
+            ("--out", tmp_path / "used"),
+            f"--out {tmp_path / 'used' / 'whole-b1'}: there is a ladder already. Choose another --out, or add --resume "
+            "or --overwrite.",
+        ),
+        (("--image-size", "64,63"), "--image-size 63: expected a multiple of 32."),
+        (("--batch-size", "1,1"), "--batch-size 1,1: one is listed twice; list it once."),
+    ):  # the last case of several is refused before the first one runs
+        with pytest.raises(OptionError) as caught:
+            student("bench", trained, "--device", "cpu", *wrong)
+        assert str(caught.value) == said
+    assert [path.name for path in (tmp_path / "used").iterdir()] == ["whole-b1"]
     with pytest.raises(OptionError, match=r"--batch-size 0: expected whole numbers from 1 to 4096, such as 1,8."):
         student("bench", trained, "--batch-size", "0")
     with pytest.raises(OptionError, match=r"^--backbone vgg: no such backbone"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,8 +12,9 @@ import torch
 
 from profiler_kit.capture.device import choose_device
 from profiler_kit.errors import OptionError, WorkloadError
-from profiler_kit.files import whole_file
+from profiler_kit.files import require_folder, whole_file
 from profiler_kit.models.sam.compiled import load_encoder, save_encoder, why_not_loadable
+from profiler_kit.models.sam.workload import SamWorkload
 from profiler_kit.models.student.workload import student_workload
 from profiler_kit.workload.protocol import make_model, relative_error_and_cosine
 
@@ -33,25 +34,40 @@ class Exported:
     cosine: float | None
 
 
-def export(options: dict[str, Any], kind: str, path: Path, *, batch: int, device: str | None) -> Exported:
+def export(
+    options: dict[str, Any], files: Sequence[tuple[str, Path]], *, batch: int, device: str | None
+) -> list[Exported]:
     """Write the encoder of the student that those options of its workload name, and run what was written once.
 
-    aoti: for batches of that size, on a device of that kind. onnx: for batches of any size; run by onnxruntime on the
-    CPU. Raises OptionError when the file is there, WorkloadError without the packages.
+    files: kind and path of each. aoti: for batches of that size, on a device of that kind. onnx: for batches of any
+    size; run by onnxruntime on the CPU. Raises, before any work, OptionError when a file is there, InputError when it
+    cannot be, WorkloadError without the packages.
     """
-    if path.exists():
-        raise OptionError(f"--{kind} {path}: this exists already. Choose another file.")
-    lacking = [name for name in _ONNX if kind == "onnx" and find_spec(name) is None]
-    if lacking:
-        raise WorkloadError(
-            f"--onnx: needs {lacking[0]}, which is not installed. Try: pip install 'profiler-kit[onnx]'"
-        )
+    for kind, path in files:
+        if path.exists():
+            raise OptionError(f"--{kind} {path}: this exists already. Choose another file.")
+        if kind == "aoti" and path.suffix != ".pt2":
+            raise OptionError(f"--aoti {path}: torch writes and loads files ending in .pt2 only. Try {path.name}.pt2")
+        require_folder(path)
+        lacking = [name for name in _ONNX if kind == "onnx" and find_spec(name) is None]
+        if lacking:
+            raise WorkloadError(
+                f"--onnx: needs {lacking[0]}, which is not installed. Try: pip install 'profiler-kit[onnx]'"
+            )
+    if len({path.absolute() for _, path in files}) < len(files):
+        raise OptionError(f"--onnx {files[-1][1]}: the same file as --aoti. Choose another file.")
     workload = student_workload(**options)
     workload.check(batch)
-    chosen = torch.device("cpu") if kind == "onnx" else choose_device(device)
-    encoder: torch.nn.Module = make_model(workload, chosen).image_encoder  # type: ignore[assignment]  # a SAM's
+    chosen = choose_device(device)
+    return [
+        _export(workload, kind, path, batch, torch.device("cpu") if kind == "onnx" else chosen) for kind, path in files
+    ]
+
+
+def _export(workload: SamWorkload, kind: str, path: Path, batch: int, device: torch.device) -> Exported:
+    encoder: torch.nn.Module = make_model(workload, device).image_encoder  # type: ignore[assignment]  # a SAM's
     images = torch.randn(batch, 3, workload.image_size, workload.image_size, generator=torch.Generator().manual_seed(0))
-    images = images.to(chosen)
+    images = images.to(device)
     with torch.no_grad():
         wanted = encoder(images)
         with whole_file(path) as temporary:
@@ -62,7 +78,7 @@ def export(options: dict[str, Any], kind: str, path: Path, *, batch: int, device
 
 def _as_package(encoder: torch.nn.Module, images: torch.Tensor, path: Path) -> Run:
     save_encoder(encoder, images, path)
-    if images.is_cuda and (reason := why_not_loadable([path])):
+    if reason := why_not_loadable([path]):
         said = f"--aoti: torch {torch.__version__} cannot load the AOTInductor package it made here ({reason})"
         raise WorkloadError(f"{said}. Use --onnx, or another torch.")
     return load_encoder(path)

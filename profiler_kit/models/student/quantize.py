@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import zipfile
 from collections.abc import Callable, Iterator
@@ -72,11 +73,17 @@ class QuantizeOptions:
 
 
 def require_torchao() -> None:
-    """Raises WorkloadError where it is not installed."""
+    """Load it without its advice to itself, and with its operators; raises WorkloadError where it is not installed."""
     from importlib.util import find_spec
 
     if find_spec("torchao") is None:
         raise WorkloadError("int8: needs torchao, which is not installed. Try: pip install 'profiler-kit[quantize]'")
+    log = logging.getLogger("torch.utils._pytree")  # says of torchao's own types that torch knows them by now
+    log.disabled = True
+    try:
+        import torchao.quantization.pt2e  # noqa: F401
+    finally:
+        log.disabled = False
 
 
 def quantize(options: QuantizeOptions, *, report: Report = silent) -> Path:
@@ -204,8 +211,6 @@ class Int8Encoder(torch.nn.Module):
     def __init__(self, path: Path, side: int) -> None:
         super().__init__()
         require_torchao()
-        import torchao.quantization.pt2e  # noqa: F401 - knows the operators
-
         facts = read_facts(path)
         if side != facts["side"]:
             raise OptionError(f"--int8 {path}: made for images of {facts['side']} px, found {side}. Leave one out.")
