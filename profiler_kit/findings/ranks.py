@@ -119,6 +119,9 @@ def _verdict(verdict: Verdict, ranks: Ranks) -> list[str | Piece]:
             return ["Who holds the job up cannot be told: it may be waiting for ranks without a trace."]
         if len(ranks.answer.scores) < 2:
             return ["This is one rank alone: there is none to compare it with."]
+        if verdict.chance:
+            return ["Who holds the job up cannot be told: ", bold(f"rank {verdict.ranks[0]}"),
+                    " has more work than the others, which may be chance in so few steps. Record more."]  # fmt: skip
         if verdict.ranks:
             return ["Who holds the job up cannot be told: it waited for ", bold(f"rank {verdict.ranks[0]}"),
                     " in its first collective, before which not all is recorded. Record more steps."]  # fmt: skip

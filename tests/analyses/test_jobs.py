@@ -37,10 +37,14 @@ SLOW = {
     "late in 3d": {"cause": "host", "layout": "3d", "ranks": 8, "late": 4, "slow": 5},
     "a kernel lost": {"cause": "compute", "dropped": 0},
     "drift": {"cause": "compute", "drift_ppm": 80, "steps": 6},
+    "clocks off by hours": {"cause": "compute", "ranks": 8, "skew_us": 3.6e9, "since": 2, "steps": 6},
+    "clocks off by seconds and drifting, 3d": {
+        "cause": "host", "layout": "3d", "ranks": 8, "slow": 6, "skew_us": 5e6, "drift_ppm": 60, "steps": 6,
+    },
     "one step alone": {"cause": "compute", "ranks": 8, "steps": 1, "jitter": 0.05},
     "one slow step of the host": {"cause": "host", "only": True, "since": 3, "steps": 6},
     "one slow step of the GPU": {"cause": "compute", "only": True, "since": 3, "steps": 6},
-}
+}  # fmt: skip
 EVEN = {
     "data parallel": {},
     "two ranks": {"ranks": 2},
@@ -48,7 +52,6 @@ EVEN = {
     "3d": {"layout": "3d", "ranks": 8},
     "experts": {"layout": "experts"},
     "late": {"late": 5},
-    "one step, which differs by chance": {"ranks": 8, "steps": 1, "jitter": 0.1, "seed": 102},
 }
 
 
@@ -97,6 +100,19 @@ def test_nobody_is_named_where_nobody_is_slow(options: dict[str, Any], tmp_path:
     job, ranks = made(tmp_path, **options)
     check_matching(job, ranks.answer)
     assert ranks.answer.verdict.state == "nobody" and ranks.answer.verdict.rank is None
+
+
+@pytest.mark.parametrize(("layout", "steps", "seed", "rank"), [("3d", 2, 105, 6), ("dp", 1, 102, 1)])
+def test_what_may_be_chance_in_so_few_steps_is_not_named(
+    layout: str, steps: int, seed: int, rank: int, tmp_path: Path
+) -> None:
+    _, ranks = made(tmp_path, layout=layout, ranks=8, steps=steps, jitter=0.1, seed=seed)
+    verdict = ranks.answer.verdict
+    assert (verdict.state, verdict.rank, verdict.ranks) == ("cannot tell", None, (rank,))
+    assert ranks.findings()[0].sentence == (
+        f"Who holds the job up cannot be told: rank {rank} has more work than the others, which may be chance in so "
+        "few steps. Record more."
+    )
 
 
 @pytest.mark.parametrize("layout", ["dp", "tp", "3d", "experts"])

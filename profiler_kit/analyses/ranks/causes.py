@@ -86,12 +86,13 @@ class JobAnswer:
     rows: pd.DataFrame = field(repr=False)  # ROWS, one for each row of the work
     replayed_ns: int = 0
     recorded_ns: int = 0
-    middle_ns: int = 0  # the moment, in Unix time, that the offsets of the clocks hold at
+    # by rank, in Unix time of its own clock: the moment that its offset holds at
+    middle_ns: Mapping[int, int] = field(default_factory=dict, repr=False)
 
     def on_one_clock(self, rank: int, time_ns: I64) -> I64:
         """Unix times of a rank's clock by that of the first rank of its component."""
         row = self.clocks[self.clocks["rank"] == rank].iloc[0]
-        drifted = (time_ns - self.middle_ns) * (float(row["drift_ppm"]) / 1e6)
+        drifted = (time_ns - self.middle_ns[rank]) * (float(row["drift_ppm"]) / 1e6)
         return time_ns - int(row["offset_ns"]) - np.round(drifted).astype(np.int64)
 
 
@@ -131,7 +132,10 @@ def answer(work: pd.DataFrame, groups: pd.DataFrame, nodes: Mapping[int, str] | 
         rows=_rows(job),
         replayed_ns=round(float(job.base.max(initial=0.0))),
         recorded_ns=round(float(job.program.end.max(initial=0.0))),
-        middle_ns=job.first + round(job.clocks.middle_ns),
+        middle_ns={
+            rank: job.first + round(middle)
+            for rank, middle in zip(job.ids.tolist(), job.clocks.middle_ns.tolist(), strict=True)
+        },
     )
 
 

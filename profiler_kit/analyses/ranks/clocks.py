@@ -35,18 +35,20 @@ _FLOOR_NS: Final = 500.0  # what differs by less is alike
 
 @dataclass(frozen=True)
 class Clocks:
-    """One entry per rank. middle_ns: the moment that offsets hold at, drift: nanoseconds per nanosecond."""
+    """One entry per rank. middle_ns: the moment that its offset holds at, by its own clock; drift: nanoseconds per
+    nanosecond.
+    """
 
     offset: F64
     drift: F64
     component: I64
     error: F64
     count: I64
-    middle_ns: float
+    middle_ns: F64
 
     def correct(self, rank: I64, time: F64) -> F64:
         """Times of these ranks (places), on one clock per component."""
-        return time - self.offset[rank] - self.drift[rank] * (time - self.middle_ns)
+        return time - self.offset[rank] - self.drift[rank] * (time - self.middle_ns[rank])
 
 
 def components(rank: I64, collective: I64, ranks: int, collectives: int) -> I64:
@@ -67,11 +69,16 @@ def clocks(rank: I64, collective: I64, end: F64, weight: F64, ranks: int) -> Clo
     """The clocks of `ranks` ranks, from the rank, collective, end and weight of each matched kernel."""
     count = int(collective.max()) + 1 if len(collective) else 0
     component = components(rank, collective, ranks, count)
-    middle = float(end.min() + end.max()) / 2 if len(end) else 0.0
-    span = float(end.max() - end.min()) if len(end) else 0.0
+    # without what clocks are off by as a whole, which may be more than the recording is long; each component from 0
+    coarse = _solved(rank, collective, end, weight, ranks, count, end * 0)[0]
+    origin = np.full(ranks, np.inf)
+    np.minimum.at(origin, component[rank], end - coarse[rank])
+    coarse += np.where(np.isfinite(origin), origin, 0.0)[component]
+    end = end - coarse[rank]
+    span = float(end.max(initial=0.0))
     # one moment for all members: by their own ends a clock that stands still would fit best
     tau = np.bincount(collective, end, minlength=count) / np.maximum(np.bincount(collective, minlength=count), 1)
-    tau = ((tau - middle) / max(span, 1.0))[collective]
+    tau = (tau / max(span, 1.0) - 0.5)[collective]
     found = _solved(rank, collective, end, weight, ranks, count, tau * 0)
     # a drift where the recording is long, or where it explains much of what is left
     enough = len(end) >= 8 * ranks and span > 0
@@ -82,7 +89,8 @@ def clocks(rank: I64, collective: I64, end: F64, weight: F64, ranks: int) -> Clo
     offset, drift, _, left = found
     # the first rank of each component is the one that the others are compared with
     first = np.unique(component, return_index=True)[1][component]
-    offset, drift = offset - offset[first], drift - drift[first]
+    middle = coarse + span / 2
+    offset, drift = (offset + coarse) - (offset + coarse)[first], drift - drift[first]
     order = np.lexsort((np.abs(left), rank))
     counts = np.bincount(rank, minlength=ranks)
     at = np.concatenate(([0], np.cumsum(counts)[:-1])) + np.maximum(counts - 1, 0) // 2
@@ -153,8 +161,10 @@ def _least_squares(rank: I64, collective: I64, end: F64, weight: F64, ranks: int
     rest = normal(end - value_of(x))
     z = rest / scale
     direction, power = z, float((rest * z).sum())
-    # against all there is to explain: below that is rounding, on which the steps would grow without end
-    enough = 1e-18 * float((normal(end) ** 2 / scale).sum())
+    # against all there is to explain, or to a thousandth of a nanosecond: below is rounding, on which the steps would
+    # grow without end
+    least = 1e-3 + 4e-16 * float(np.abs(end).max(initial=0.0))
+    enough = max(1e-18 * float((normal(end) ** 2 / scale).sum()), least**2 * float(scale[0].sum()))
     for _ in range(_STEPS):
         if power <= enough:
             break

@@ -175,7 +175,7 @@ class Job:
     @property
     def is_short(self) -> bool:
         """Whether it has so few parts that drawing from them says little about chance."""
-        return self.block_names[0] is None and len(self.block_names) < PARTS
+        return self.block_names[0] is None and (len(self.block_names) < PARTS or bool((self.step != NONE).any()))
 
     def lengths(self, ended: F64, start: float = 0.0, stop: float = np.inf) -> F64:
         """How long each block took, as far as it is between these times; kernels that were not matched hold waits."""

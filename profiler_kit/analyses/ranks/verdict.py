@@ -73,6 +73,7 @@ class Verdict:
     gain_high: float | None = None
     ranks: tuple[int, ...] = ()  # all that are meant: those of a node, of a link, or that share it
     group: str = ""  # of a link: the name of its process group
+    chance: bool = False  # of "cannot tell": these ranks have more work, of too few steps to know
 
 
 @dataclass(frozen=True)
@@ -134,18 +135,17 @@ def judge(job: Job, scores: pd.DataFrame, links: pd.DataFrame) -> tuple[Verdict,
     add(None, "every rank like the median", "all", everyone)
     add(None, "communication takes no time", "all", program.own, program.transfer * 0)
     gains = {one.rank: one.gain_share or 0.0 for one in tried if one.state == "rank" and one.rank is not None}
-    named = [
-        one
-        for one in tried
-        if (one.gain_share or 0) >= NAMED_FROM and one.rank not in doubted and _sure(job, one, gains)
-    ]
+    sure = [one for one in tried if (one.gain_share or 0) >= NAMED_FROM and _sure(job, one, gains)]
+    named = [one for one in sure if one.rank not in doubted]
     single = [one for one in named if one.state != "spread"]
     best = max(single or named, key=lambda one: one.gain_share or 0, default=None)
     if best is not None and best.state == "node":  # one rank of it that does nearly as much is the cause
         alone = [one for one in single if one.state == "rank" and (one.gain_share or 0) * 1.2 > (best.gain_share or 0)]
         best = alone[0] if alone else best
     if best is None:
-        return _nobody(job), rows, []
+        maybe = max(sure, key=lambda one: one.gain_share or 0, default=None)
+        verdict = _nobody(job) if maybe is None else Verdict("cannot tell", ranks=maybe.ranks, chance=True)
+        return verdict, rows, []
     places = np.searchsorted(job.ids, best.ranks).tolist()
     if best.state == "link":
         return replace(best, cause="link"), rows, places
