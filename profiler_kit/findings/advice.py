@@ -333,6 +333,8 @@ def _chains(details: pd.DataFrame, whole: _Whole) -> Iterator[Finding]:
 def _slow_kernels(details: pd.DataFrame, whole: _Whole, compute_major: int | None) -> Iterator[Finding]:
     """Matrix products in fp32 without tensor cores, and one kernel that holds much of the time."""
     all_ns = float(details["dur_ns"].sum())
+    if not all_ns:
+        return
     fp32 = np.array([bool(_FP32.search(str(name))) for name in details["name"].cat.categories] or [False])
     is_fp32 = fp32[details["name"].cat.codes.to_numpy()]
 

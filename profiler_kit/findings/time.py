@@ -87,10 +87,10 @@ def _on_gpu(trace: Trace, load: BatchLoad | None) -> Finding:
         ]
     where, held = deepest([tuple(path) for path in regions["path"]], regions["busy_ns"].tolist())
     whose = "their" if len(devices) > 1 else "its"
-    if names_parts(regions):
-        whole = int(regions.loc[regions["path"].map(len) == 1, "busy_ns"].sum())
+    whole = int(regions.loc[regions["path"].map(len) == 1, "busy_ns"].sum())
+    if whole and where and names_parts(regions):
         said += ["; ", bold(fmt_percent(held / whole, 0)), f" of {whose} work came from ", bold(where[-1])]
-    else:
+    elif whole:  # else all that ran took no time
         by, groups = trace.work_groups()
         rows = zip(groups["name"], groups["sum_ns"], strict=True)
         most, taken = next((row for row in rows if not row[0].startswith("(")), ("", 0))
@@ -179,7 +179,7 @@ def _on_host(trace: Trace, presence: Presence) -> Finding:
     where, held = deepest([tuple(path) for path in regions["path"]], regions["host_ns"].tolist())
     if where:
         whole = int(regions.loc[regions["path"].map(len) == 1, "host_ns"].sum())
-        said += [" ", bold(where[-1]), " took ", bold(fmt_percent(held / whole, 0)), " of the time in regions"]
+        said += [" ", bold(where[-1]), " took ", bold(fmt_percent(held / max(1, whole), 0)), " of the time in regions"]
     whole = int(operators["self_ns"].sum())
     if whole:
         said += ["; the " if where else " The ", "longest operator is ", bold(str(operators["name"].iloc[0]))]
@@ -300,7 +300,7 @@ def bound_by(run: Run) -> Finding | None:
     whole = int(regions.loc[regions["path"].map(len) == 1, "busy_ns"].sum())
     gpu, whose = of_gpu(run.trace), "the GPU's" if of_gpu(run.trace) == "the GPU" else "all GPU"
     said: list[str | Piece] = [bold(where[-1])]
-    said.append(f" holds {fmt_percent(held / whole, 0)} of {whose} work and is ")
+    said.append(f" holds {fmt_percent(held / max(1, whole), 0)} of {whose} work and is ")
     said += [bold(NAMES[bounds[where]]), f" ({_terms(run.trace, where)})"]
     idle: Sequence[tuple[Path, int, int]] = idle_regions(run)
     if idle and idle[0][0] != where:

@@ -46,6 +46,19 @@ def test_no_gap_above_some_length(tmp_path: Path) -> None:
     assert found.loc["no gap above 10 µs", "saved_ns"] == 9_000
 
 
+def test_times_before_zero_are_times_as_others(tmp_path: Path) -> None:
+    """Clocks may count from a moment in the recording: a runs -95..-55, c after a gap of 25 us until -10."""
+    trace = TraceBuilder()
+    for correlation, (at, start, dur) in enumerate(((-100, -95, 40), (-40, -30, 20)), 1):
+        trace.launch(correlation, at)
+        trace.kernel(correlation, start, dur)
+    found = load_trace(trace.write(tmp_path / "t.json"))
+    saved = found.what_if(gap_ns=10_000).set_index("tried")
+    assert saved.loc["nothing", ["span_ns", "saved_ns"]].tolist() == [90_000, 0]
+    assert saved.loc["no gap above 10 µs", ["span_ns", "saved_ns"]].tolist() == [75_000, 15_000]
+    assert int(found.critical_path()["dur_ns"].sum()) == 90_000
+
+
 def test_the_path_goes_back_through_what_each_thing_waited_for(tmp_path: Path) -> None:
     path = two_rounds(tmp_path).critical_path()
     assert path[["kind", "name", "start_ns", "dur_ns"]].to_numpy().tolist() == [

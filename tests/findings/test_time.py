@@ -30,6 +30,20 @@ def said(run: Run) -> str:
     return found.sentence
 
 
+@pytest.mark.parametrize("regions", [True, False])
+def test_kernels_that_took_no_time_have_no_share_of_it(regions: bool, tmp_path: Path) -> None:
+    trace = TraceBuilder()
+    for number, name in enumerate(("ampere_sgemm_128", "other")):
+        if regions:
+            trace.region("forward", 10 * number, 8)
+        trace.launch(number + 1, 10 * number + 1)
+        trace.kernel(number + 1, 10 * number + 3, 0, name=name)
+    run = Run.holding(tmp_path, load_trace(trace.write(tmp_path / "trace.json")))
+    assert said(run).startswith("The GPU was busy 0 % of the recorded 10.00 µs. It was idle")
+    assert bound_by(run) is None or "0 % of the GPU's work" in str(bound_by(run))
+    assert run.trace is not None and run.trace.findings()
+
+
 def test_the_headline_goes_down_to_the_region_that_matters(tmp_path: Path) -> None:
     found = headline(run_of(gpu_trace(), tmp_path))
     assert found is not None and found.where == ("timed region", "image encoder")

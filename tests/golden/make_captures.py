@@ -198,6 +198,7 @@ def graphs(folder: Path) -> None:
 
         def call() -> None:
             with region("call"):
+                module.zero_grad()  # noqa: B023
                 torch.compiler.cudagraph_mark_step_begin()
                 answer = reduced(given)  # noqa: B023
                 if answer.requires_grad:

@@ -518,10 +518,15 @@ def _dropout(call: Call) -> Work:
     return Work(prod(x), [(2 * prod(x), dtype), (prod(x), "bool")])
 
 
-@operator_model("aten::fill_", "aten::zero_", whole=False)
+_RANDOM: Final = "normal_ uniform_ random_ exponential_ bernoulli_"
+
+
+@operator_model(*_aten("fill_", "zero_", *_RANDOM.split()), whole=False)
 def _fill(call: Call) -> Work:
+    """What a random number takes depends on the generator."""
     shape, dtype = call.tensor(0)
-    return Work(0, [(prod(shape), dtype)])
+    known = call.operator in ("aten::fill_", "aten::zero_")
+    return Work(0 if known else None, [(prod(shape), dtype)])
 
 
 _DIMS: Final = {"norm": 2, "linalg_norm": 2, "linalg_vector_norm": 2}  # where the dimensions are; 1 for the others
@@ -559,7 +564,8 @@ def _softmax_backward(call: Call) -> Work:
     return Work(3 * prod(shape), [(3 * prod(shape), dtype)])
 
 
-@operator_model("aten::index_select", "aten::embedding", "aten::gather", whole=False)
+@operator_model("aten::embedding", "aten::gather", whole=False)
+@operator_model("aten::index_select")  # may call gather, with an index that is one row seen many times
 def _rows(call: Call) -> Work:
     (table, dtype), name = call.tensor(0), call.operator.removeprefix("aten::")
     index, index_type = call.tensor(1 if name == "embedding" else 2)

@@ -108,7 +108,7 @@ class Replay:
     @property
     def span_ns(self) -> int:
         """The recorded span."""
-        return max(int((self.start + self.dur).max(initial=0)), self.last_host_ns) - self.first_ns
+        return max(int((self.start + self.dur).max(initial=-BIG)), self.last_host_ns) - self.first_ns
 
     def run(self, dur: I64, gone: Mask, saved: Sequence[I64], cap_ns: int | None) -> tuple[list[int], list[int], int]:
         """Ends of GPU events and waits, and the end of all.
@@ -143,7 +143,7 @@ class Replay:
                     begin = ready
                 if other >= 0 and ends[other] + lag > begin:
                     begin = ends[other] + lag
-                if cap_ns is not None and busy[device] + cap_ns < begin and busy[device] > 0:
+                if cap_ns is not None and busy[device] + cap_ns < begin and busy[device] != -BIG:
                     begin = max(busy[device] + cap_ns, free[stream])
                 end = begin + took
                 ends[at] = end
