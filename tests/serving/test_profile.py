@@ -54,6 +54,8 @@ def test_a_profile_under_load(small: Client, monkeypatch: pytest.MonkeyPatch) ->
     assert stages.notna().all(axis=None) and (stages.sum(axis=1) == requests["latency_ns"]).all()
     paths = {tuple(path) for path in run.trace.regions()["path"]}
     assert ("batch", "image encoder") in paths and ("decode image",) in paths  # of another thread
+    # the last ones too, before the trace is written
+    assert len(run.trace.region_instances().query("name == 'encode answer'")) == len(requests)
     # each batch is a region, in the stretch that the file says
     batches = run.trace.region_instances().query("name == 'batch'")
     model = requests.drop_duplicates("batch").sort_values("batch")

@@ -15,7 +15,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +49,7 @@ from profiler_kit.workload.optimizations import parse_optimizations
 
 HUNG_UP: Final = 499  # as nginx has it
 MOST_PROFILED: Final = 10_000
+_ENCODED_S: Final = 5.0  # how long a profile waits at most for the last answers before it writes its trace
 _LOCAL: Final = ("127.0.0.1", "localhost", "::1")
 _STAGES: Final = (  # of a request: name, and where it ends; each begins where the one before ends
     ("receive", "received_ns"),
@@ -295,7 +296,13 @@ class MaskServer:
         chosen = parse_optimizations(",".join(service.optimizations), service.workload.optimizations)
         target = self.options.profiles / run_name(f"serve-{service.workload.name}", chosen, device)
         with whole_folder(target, overwrite=False) as folder:
-            recording = Recording(folder / TRACE, wanted)
+            loop = asyncio.get_running_loop()
+
+            def answered() -> None:
+                with contextlib.suppress(TimeoutError):
+                    asyncio.run_coroutine_threadsafe(self._answers(recording.jobs), loop).result(_ENCODED_S)
+
+            recording = Recording(folder / TRACE, wanted, answered)
             if not self.worker.record(recording):
                 raise Refused(409, "Another profile is going on; wait for its end.")
             ended, gone = asyncio.wrap_future(recording.ended), asyncio.ensure_future(_hung_up(request))
@@ -307,11 +314,14 @@ class MaskServer:
             await ended
             if hung_up or len(recording.jobs) < wanted:
                 raise ClientDisconnect
-            events = [self._answered[job].wait() for job in recording.jobs if job in self._answered]
             with contextlib.suppress(TimeoutError):  # a client that does not take its answer
-                await asyncio.wait_for(asyncio.gather(*events), self.options.answer_s)
+                await asyncio.wait_for(self._answers(recording.jobs), self.options.answer_s)
             await asyncio.to_thread(self._write, folder, target.name, recording)
         return target, len(recording.jobs)
+
+    async def _answers(self, jobs: Sequence[Job]) -> None:
+        """Wait until they are all sent."""
+        await asyncio.gather(*(self._answered[job].wait() for job in jobs if job in self._answered))
 
     def _write(self, folder: Path, name: str, recording: Recording) -> None:
         write_requests(folder / REQUESTS, [job.row() for job in recording.jobs])

@@ -63,10 +63,15 @@ class Job:
 
 @dataclass(eq=False)
 class Recording:
-    """A profile of some requests: where its trace goes, how many are wanted, which were run in it, and its end."""
+    """A profile of some requests: where its trace goes, how many are wanted, which were run in it, and its end.
+
+    answered: waits until their answers are made. Writing the trace holds the interpreter, and what is encoded meanwhile
+    would look slow.
+    """
 
     trace: Path
     wanted: int
+    answered: Callable[[], object] = lambda: None
     jobs: list[Job] = field(default_factory=list)
     ended: Future[None] = field(default_factory=Future)
 
@@ -192,6 +197,7 @@ class Worker(threading.Thread):
                 jobs = self._next(recording)
                 self._run_batch(jobs)
                 recording.jobs += jobs
+            recording.answered()
 
     def _next(self, recording: Recording | None) -> list[Job]:
         """The requests of the next batch, without those whose client has gone; none when something else is to do."""
