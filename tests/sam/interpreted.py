@@ -32,11 +32,11 @@ def attention_error(side: int, heads: int, dim: int, window: int, pair: int) -> 
     return (got - want).abs().max().item()
 
 
-def window_error(side: int, heads: int, dim: int, window: int) -> float:
+def window_error(side: int, heads: int, dim: int, window: int, stride: int = 1) -> float:
     """SAM 2's, against float64: windows that a program takes in parts, alone, or several at once."""
     qkv = torch.randn(2, side, side, 3 * heads * dim)
-    want = windows.reference_attention(qkv.double(), heads, window)
-    return (windows._launch(qkv, heads, window) - want).abs().max().item()
+    want = windows.reference_attention(qkv.double(), heads, window, stride)
+    return (windows._launch(qkv, heads, window, stride) - want).abs().max().item()
 
 
 def rows_error(width: int) -> float:
@@ -75,6 +75,9 @@ print(
             "windows alone, head of 32": window_error(16, 1, 32, 8),
             "four windows at once, head of 24": window_error(16, 2, 24, 4),
             "two windows at once": window_error(8, 1, 24, 4),
+            "queries halved, windows of 8": window_error(16, 2, 72, 8, 2),
+            "queries halved, windows of 4": window_error(16, 2, 24, 4, 2),
+            "queries halved, windows of 16": window_error(32, 1, 24, 16, 2),
             "rows of 64": rows_error(64),
             "rows of 96": rows_error(96),
         }

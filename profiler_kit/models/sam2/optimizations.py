@@ -14,6 +14,7 @@ from profiler_kit.models.sam2.decoder import share_decoder
 from profiler_kit.models.sam2.float8 import use_float8
 from profiler_kit.models.sam2.gelu import fuse_gelu
 from profiler_kit.models.sam2.models import Sam2
+from profiler_kit.models.sam2.products import use_products
 from profiler_kit.workload import optimizations as general
 from profiler_kit.workload.optimizations import FP8, PRECISION, LadderRow, Optimization, others
 
@@ -50,7 +51,7 @@ def _compiled(name: str, about: str, apply: Callable[[Sam2], Sam2], *, needs_cud
         name,
         about,
         apply,
-        after=(*PRECISION, "fp8", "fused_gelu", "window_attention"),
+        after=(*PRECISION, "fp8", "fused_gelu", "window_attention", "products"),
         excludes=excludes,
         needs_cuda=needs_cuda,
         compiles=True,
@@ -84,6 +85,12 @@ OPTIMIZATIONS: Final[Mapping[str, Optimization]] = {
             capability=(8, 0),
             package="triton",
         ),
+        Optimization(
+            "products",
+            "the encoder's convolutions as matrix products, projections of projections as one",
+            use_products,
+            after=PRECISION,
+        ),
         _compiled("compile", "torch.compile of the image encoder, mode default", compile_encoder),
         _compiled(
             "compile_max",
@@ -109,6 +116,7 @@ OPTIMIZATIONS: Final[Mapping[str, Optimization]] = {
 ALL_MASKS: Final[Mapping[str, Optimization]] = {
     name: replace(sam1.ALL_MASKS[name], after=(), requires=()) for name in ("all_points", "device_resize")
 }
+_ENCODER: Final = ("bf16", "fused_gelu", "window_attention", "products")
 _BASE: Final = LadderRow("fp32 as published")
 _TF32: Final = LadderRow("TF32", ("tf32",), alternative=True)
 LADDER: Final = (
@@ -120,7 +128,8 @@ LADDER: Final = (
     LadderRow("CUDA graphs", ("bf16", "compile_graphs")),
     LadderRow("fused GELU", ("bf16", "fused_gelu", "compile_graphs")),
     LadderRow("windows", ("bf16", "fused_gelu", "window_attention", "compile_graphs")),
-    LadderRow("decoder compiled", ("bf16", "fused_gelu", "window_attention", "compile_graphs", "compile_decoder")),
+    LadderRow("products", (*_ENCODER, "compile_graphs")),
+    LadderRow("decoder compiled", (*_ENCODER, "compile_graphs", "compile_decoder")),
     LadderRow("max-autotune", ("bf16", "compile_max", "compile_decoder"), alternative=True),
     LadderRow("fp8", ("bf16", "fp8", "compile_graphs", "compile_decoder"), alternative=True),
 )
@@ -140,6 +149,7 @@ ALL_MASKS_LADDER: Final = (
     LadderRow("decoder graph", ("bf16", *_SHARED, "compile_graphs", "graph_decoder")),
     LadderRow("fused GELU", ("bf16", "fused_gelu", *_SHARED, "compile_graphs", "graph_decoder")),
     LadderRow("windows", ("bf16", "fused_gelu", "window_attention", *_SHARED, "compile_graphs", "graph_decoder")),
+    LadderRow("products", (*_ENCODER, *_SHARED, "compile_graphs", "graph_decoder")),
     LadderRow("fp8", ("bf16", "fp8", *_SHARED, "compile_graphs", "graph_decoder"), alternative=True),
 )
 # What a server runs, by name, as SAM's.

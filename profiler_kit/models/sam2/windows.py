@@ -30,66 +30,82 @@ class WindowBlock(StandIn):
     layer_norm1: torch.nn.Module
     layer_norm2: torch.nn.Module
     mlp: torch.nn.Module
+    proj: torch.nn.Module  # of blocks that halve the map
     attn: Any
     window_size: int
+    query_stride: Any
 
     def forward(self, hidden_states: Tensor, **_: object) -> Tensor:
-        """float[B, H, W, C] to the same."""
-        qkv = self.attn.qkv(self.layer_norm1(hidden_states))
-        attended = window_attention(qkv, self.attn.num_attention_heads, self.window_size)
+        """float[B, H, W, C] to the same, or to float[B, H / 2, W / 2, 2 C]."""
+        normed = self.layer_norm1(hidden_states)
+        stride = 1
+        if self.query_stride:
+            stride = self.query_stride[0]
+            hidden_states = F.max_pool2d(self.proj(normed).permute(0, 3, 1, 2), stride).permute(0, 2, 3, 1)
+        attended = window_attention(self.attn.qkv(normed), self.attn.num_attention_heads, self.window_size, stride)
         hidden_states = hidden_states + self.attn.proj(attended)
         return hidden_states + cast("Tensor", self.mlp(self.layer_norm2(hidden_states)))
 
 
 @triton_op("profiler_kit::window_attention", mutates_args={})
-def window_attention(qkv: Tensor, heads: int, window: int) -> Tensor:
-    """float[B, H, W, 3 C] to float[B, H, W, C]; windows of `window` x `window` tokens fill the map."""
-    return _launch(qkv, heads, window) if qkv.device.type == "cuda" else reference_attention(qkv, heads, window)
+def window_attention(qkv: Tensor, heads: int, window: int, stride: int) -> Tensor:
+    """float[B, H, W, 3 C] to float[B, H, W, C]; windows of `window` x `window` tokens fill the map.
+
+    stride: 2 where a query is the largest of 2 x 2 tokens, so that the answer is half as high and wide; else 1.
+    """
+    if qkv.device.type == "cuda":
+        return _launch(qkv, heads, window, stride)
+    return reference_attention(qkv, heads, window, stride)
 
 
-def _launch(qkv: Tensor, heads: int, window: int) -> Tensor:
+def _launch(qkv: Tensor, heads: int, window: int, stride: int) -> Tensor:
     count, height, width, channels = qkv.shape
     dim = channels // 3 // heads
     first = 1 << (dim.bit_length() - 1)
     rest = dim - first
-    area = window * window
-    group = max(1, min(WINDOWS.block_m // area, width // window))
+    area = (window // stride) ** 2
+    most = WINDOWS.block_m if stride == 1 else _NARROWEST
+    group = max(1, min(most // area, width // window))
     while width // window % group:
         group -= 1
     block = min(WINDOWS.block_m, group * area)
-    out = qkv.new_empty(count, height, width, channels // 3)
-    groups = height * width // (group * area)
+    out = qkv.new_empty(count, height // stride, width // stride, channels // 3)
+    reach = group * window * window
+    groups = height * width // reach
     wrap_triton(window_kernel)[(count * groups * heads * (group * area // block),)](
-        qkv.contiguous(), out, width, width // (window * group), groups, group * area,
-        SIDE=window, GROUP=group, HEADS=heads, DIM=dim, DIM_A=first,
+        qkv.contiguous(), out, width, width // (window * group), groups, reach,
+        SIDE=window, GROUP=group, STRIDE=stride, HEADS=heads, DIM=dim, DIM_A=first,
         DIM_B=max(_NARROWEST, 1 << (rest - 1).bit_length()) if rest else 0,
-        SCALE=dim**-0.5, BLOCK_M=block, BLOCK_N=min(WINDOWS.block_n, block),
+        SCALE=dim**-0.5, BLOCK_M=block, BLOCK_N=min(WINDOWS.block_n, reach),
         PRECISION="ieee" if qkv.dtype is torch.float32 else "tf32",
         num_warps=WINDOWS.warps, num_stages=WINDOWS.stages,
     )  # fmt: skip
     return out
 
 
-def reference_attention(qkv: Tensor, heads: int, window: int) -> Tensor:
+def reference_attention(qkv: Tensor, heads: int, window: int, stride: int) -> Tensor:
     """The same in plain torch."""
     height, width = qkv.shape[1:3]
     grid = cut_windows(qkv, window, qkv.new_empty(0))
-    q, k, v = grid.view(len(grid), window * window, 3, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+    q, k, v = grid.view(len(grid), window, window, 3, -1).unbind(3)
+    q = F.max_pool2d(q.permute(0, 3, 1, 2), stride).permute(0, 2, 3, 1)
+    q, k, v = (one.flatten(1, 2).unflatten(2, (heads, -1)).transpose(1, 2) for one in (q, k, v))
     found = F.scaled_dot_product_attention(q, k, v)
-    out = found.transpose(1, 2).reshape(len(grid), window, window, -1)
-    return join_windows(out, window, (height, width)).contiguous()
+    side = window // stride
+    out = found.transpose(1, 2).reshape(len(grid), side, side, -1)
+    return join_windows(out, side, (height // stride, width // stride)).contiguous()
 
 
 def use_window_attention(sam: Sam2) -> Sam2:
     """Let every block whose windows fill its map attend with the operator; others stay as published.
 
-    Those are the blocks that attend to the whole image, that halve the map, or whose windows reach over its edge.
+    Those are the blocks that attend to the whole image, or whose windows reach over its edge.
     """
     backbone = cast("Any", sam.image_encoder.vision.backbone)
     side = sam.image_size // 4
     for number, block in enumerate(backbone.blocks):
-        side //= 2 if block.query_stride else 1
         window = block.window_size
-        if window and not block.query_stride and side % window == 0 and window & (window - 1) == 0:
+        if window and side % window == 0 and window & (window - 1) == 0:
             backbone.blocks[number] = WindowBlock(block)
+        side //= 2 if block.query_stride else 1
     return sam
