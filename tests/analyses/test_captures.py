@@ -248,6 +248,23 @@ def test_a_real_capture_says_operator_module_and_shapes_of_each_replayed_kernel(
     assert (products["count"], products["flops"]) == (18, 18 * (2 * 256 * 512 * 512 + 256 * 512))
 
 
+def test_a_real_capture_of_a_step_of_training() -> None:
+    """Its backward pass was launched by a thread of autograd's. A net of six layers; the input needs no gradient."""
+    trace = golden("training")
+    assert trace.replayed_graphs()[["launches", "gpu_events", "matched"]].to_numpy().tolist() == [[3, 144, 1]]
+    details = trace.kernel_details().query("captured")
+    assert len(details) == 3 * 144 and details["operator"].notna().all()
+    calls = details.drop_duplicates(["launch", "operator_event"])
+    calls = calls.assign(phase=[path[1] for path in calls["capture_path"]])
+    count = calls.groupby(["phase", "operator"], observed=True).size().to_dict()
+    assert count["forward", "aten::addmm"] == count["backward", "aten::native_layer_norm_backward"] == 3 * 6
+    assert count["backward", "aten::mm"] == 3 * (6 + 5) and count["backward", "aten::_softmax_backward_data"] == 3
+    optimizer = {name for phase, name in count if phase == "optimizer"}
+    assert "aten::_foreach_addcdiv_" in optimizer and all("_foreach_" in name for name in optimizer - {"aten::div_"})
+    products = trace.roofline().query("operator == 'aten::mm'")
+    assert int(products["flops"].sum()) == 3 * 11 * 2 * 256 * 512 * 512
+
+
 def test_a_real_capture_of_torch_compile() -> None:
     details = golden("reduce_overhead").kernel_details().query("captured")
     assert len(details) == 4 * 14

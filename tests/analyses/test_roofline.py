@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from profiler_kit.analyses.gpu.categories import category_of
+from profiler_kit.analyses.gpu.categories import MATRIX, category_of
 from profiler_kit.analyses.gpu.operator_models import MODELS, WHOLE, Call, Unrecorded, Work, model_of, operator_model
 from profiler_kit.analyses.gpu.peaks import peaks_of, read_peaks
-from profiler_kit.analyses.gpu.roofline import _work
+from profiler_kit.analyses.gpu.roofline import ARGUMENTS, _work
 from profiler_kit.analyses.gpu.serving_labels import Served, served
 from profiler_kit.errors import InputError
 from profiler_kit.findings.work import of_table
@@ -524,6 +524,42 @@ def test_no_time_is_lost(path: Path) -> None:
     assert int(trace.roofline_totals("kernel")["gpu_ns"].sum()) == whole
     merged = trace.roofline()
     assert int(merged["flops"].sum()) == pytest.approx(int(trace.roofline_totals("kernel")["flops"].sum()), rel=1e-9)
+
+
+HEADS = 2 * 2 * (2 * 8 * 256 * 256 * 64)  # two products, batch 2, 8 heads, 256 tokens of 64; backward five
+# What torch's counter counts otherwise: it leaves out what is added (m n) and whole products of which it has no
+# formula, takes a causal mask for none, and the gradient of a depthwise convolution's weight for that of a full one.
+OTHERWISE = {
+    "linear": 2 * 3 * 128 * 128 * 256 + 128 * 256,
+    "baddbmm": 4 * (2 * 32 * 64 * 48 + 32 * 48),
+    "int_mm": 2 * 256 * 512 * 384,
+    "grouped_mm": 2 * 256 * 512 * 384,
+    "grouped_mm of weights": 2 * 512 * 256 * 512,
+    "scaled_grouped_mm": 2 * 256 * 512 * 384,
+    "depthwise": 3 * 2 * 9 * 4 * 32 * 32 * 32,
+    "flash causal": HEADS * 7 // 4,
+    # shared by four heads, whose gradients are added
+    "flash shared heads": HEADS * 7 // 2 + 2 * 256 * 3 * 128,
+    "packed": 4 * 4 * 64 * (32**2 + 64**2) // 2,
+}
+
+
+# What it counted when the capture was recorded (make_captures.py operators writes it).
+COUNTED = {
+    "mm": 25165824, "scaled_mm": 100663296, "conv1d": 6082560, "conv2d": 113246208, "conv3d": 48771072,
+    "transposed": 12582912, "flash": 939524096, "efficient": 939524096, "cudnn": 939524096,
+}  # fmt: skip
+
+
+def test_flops_of_a_real_capture_are_those_of_torchs_counter() -> None:
+    trace = load_trace(Path(__file__).parents[1] / "golden" / "operators_h200.json.gz", arguments=ARGUMENTS)
+    worked, found = trace._worked(), dict[str, float]()
+    counted = worked.carries & worked.category.isin(list(MATRIX))
+    for path, kind in zip(trace.gpu_events()["path"][counted], worked.kind[counted].tolist(), strict=True):
+        done = worked.kinds[kind].work
+        assert done is not None and done.flops is not None
+        found[path[0]] = found.get(path[0], 0) + done.flops
+    assert found == {**COUNTED, **OTHERWISE}
 
 
 QWEN = "h100/Qwen_Qwen1.5-0.5B-Chat__1016005"
