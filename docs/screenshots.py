@@ -140,7 +140,8 @@ def draw(browser: Browser, url: str, path: Path, *, dark: bool = False) -> None:
 def settle(page: Page) -> None:
     """Wait until the page stands still."""
     page.wait_for_selector("h1")
-    page.wait_for_function("!document.querySelector('[data-testid=\"stStatusWidget\"]')")
+    page.wait_for_selector('[data-test-script-state="notRunning"]')
+    page.wait_for_function("!document.querySelector('[data-testid=\"stSkeleton\"]')")
     page.wait_for_timeout(2500)
 
 

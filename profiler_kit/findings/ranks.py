@@ -117,6 +117,8 @@ def _verdict(verdict: Verdict, ranks: Ranks) -> list[str | Piece]:
     if verdict.state == "cannot tell":
         if ranks.missing and not verdict.ranks:
             return ["Who holds the job up cannot be told: it may be waiting for ranks without a trace."]
+        if len(ranks.ranks) > 1 and len(ranks.answer.scores) < 2:
+            return ["Who holds the job up cannot be told: no two ranks recorded a collective."]
         if len(ranks.answer.scores) < 2:
             return ["This is one rank alone: there is none to compare it with."]
         if verdict.chance:

@@ -160,8 +160,11 @@ def test_the_straggler_of_a_real_job(tmp_path: Path) -> None:
 
 
 def test_one_trace_alone_is_said_to_be_alone(tmp_path: Path) -> None:
-    ranks = load_ranks([Path(__file__).parents[1] / "golden" / "streams_graph.json.gz"], store=tmp_path / "store")
+    trace = Path(__file__).parents[1] / "golden" / "streams_graph.json.gz"
+    ranks = load_ranks([trace], store=tmp_path / "store")
     assert who_holds_up(ranks).sentence == "This is one rank alone: there is none to compare it with."
+    two = load_ranks({0: trace, 1: Path(shutil.copy(trace, tmp_path))}, store=tmp_path / "two")
+    assert who_holds_up(two).sentence == ("Who holds the job up cannot be told: no two ranks recorded a collective.")
 
 
 def test_what_is_beside_a_rank_is_of_its_group_and_on_its_clock(tmp_path: Path) -> None:
