@@ -59,6 +59,7 @@ _OPERATORS: Final = re.compile(
 _COMPUTES: Final = re.compile(r"matmul|gemm|_mm(_|$)")  # symm_mem::fused_all_gather_matmul starts products itself
 _FUSED: Final = re.compile(r"triton_\w+_fused_")  # TorchInductor names a kernel after the operators around it
 LONGEST: Final = 1 << 14  # letters of a name in which a function is looked for; symbols of C++ end long before
+_PIECE: Final = 1 << 17  # events
 _LENGTH: Final = re.compile(r"[0-9]{1,4}")  # of the next part of a symbol's name
 _ANONYMOUS: Final = re.compile(r"\(anonymous namespace\)::")
 # Copies and sets that the trace calls kernels (ROCm's blit kernels, MTIA's requests), or the other way round.
@@ -164,7 +165,8 @@ def _by_operator(columns: EventColumns, launch: I64, users: Sequence[re.Pattern[
         thread[telling], start[telling], end[telling], outer_first(start[telling], end[telling], telling)
     )
     every = np.flatnonzero(operator)
-    inside = every[outer.innermost(thread[every], start[every]) != ROOT]
+    pieces = np.array_split(every, 1 + len(every) // _PIECE)  # all at once take as much memory as they are long
+    inside = np.concatenate([piece[outer.innermost(thread[piece], start[piece]) != ROOT] for piece in pieces])
     if not len(inside):
         return nothing, nothing
     forest = build_forest(thread[inside], start[inside], end[inside], outer_first(start[inside], end[inside], inside))
