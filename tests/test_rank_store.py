@@ -164,7 +164,7 @@ def test_batches_that_were_replaced_go(job: Path) -> None:
 def test_a_file_that_is_no_rank_is_a_row_with_its_reason(job: Path) -> None:
     put(job / "rank4.json", b"")
     put(job / "rank5.json.gz", b"\x1f\x8b\x08\x00broken")
-    put(job / "notes.json", b'{"a": 1}')
+    put(job / "settings.json", b'{"a": 1}')
     put(job / "host_7.async_llm.12.pt.trace.json", trace_of(None))
     put(job / "rank1_again.json", trace_of(1))
     (job / "rank6.json").symlink_to(job / "gone.json")
@@ -172,11 +172,11 @@ def test_a_file_that_is_no_rank_is_a_row_with_its_reason(job: Path) -> None:
     assert found.ranks == [0, 1, 2, 3] and len(found.problems) == 6
     assert {name: said for name, said in status(found).items() if said != "read"} == {
         "host_7.async_llm.12.pt.trace.json": "no rank",
-        "notes.json": "unreadable",
         "rank1_again.json": "duplicate",
         "rank4.json": "unreadable",
         "rank5.json.gz": "unreadable",
         "rank6.json": "unreadable",
+        "settings.json": "unreadable",
     }
     reason = found.files().set_index("file")["reason"]
     assert reason["rank4.json"].startswith(f"{job / 'rank4.json'}: the file is empty (0 bytes)")
@@ -284,7 +284,7 @@ def test_runs_of_a_job_over_days_are_in_one_store(tmp_path: Path, read: list[str
             told = b'{"distributedInfo": {"rank": %d, "world_size": 3},' % rank
             name = f"day{min(day, 2)}/node{rank}/{rank}.{day}.json"
             put(tmp_path / "job" / name, trace.kineto().replace(b"{", told, 1))
-    put(tmp_path / "job" / "day1" / "notes.json", b"{}")
+    put(tmp_path / "job" / "day1" / "settings.json", b"{}")
     found = load_trend(tmp_path / "job")
     rows = found.table_of_runs()
     assert rows["run"].tolist() == ["day0", "day1", "day2", "day2"] and rows["recording"].tolist() == [0, 0, 0, 1]
@@ -298,7 +298,7 @@ def test_runs_of_a_job_over_days_are_in_one_store(tmp_path: Path, read: list[str
         1,
     ]
     assert rows["exposed_communication_ns"].tolist() == [40_000, 37_000, 34_000, 31_000]
-    assert len(found.problems) == 1 and "notes.json" in found.problems[0]
+    assert len(found.problems) == 1 and "settings.json" in found.problems[0]
     read.clear()
     assert load_trend(tmp_path / "job").table_of_runs().equals(rows)
     assert load_ranks(tmp_path / "job" / "day1").ranks == [0, 1]

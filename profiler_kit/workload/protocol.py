@@ -287,6 +287,11 @@ def _import(place: str) -> ModuleType:
     is_file = place.endswith(".py")
     if is_file and not path.is_file():
         raise WorkloadError(f"{place}: no such file, expected a Python file with a workload. Write FILE.py:NAME.")
+    if not is_file and ("/" in place or path.is_file()):
+        raise WorkloadError(
+            f"{place}: not a Python file, expected one with a workload, or a module's name. Write FILE.py:NAME or "
+            "package.module:NAME."
+        )
     folder = str(path.resolve().parent if is_file else Path.cwd())
     if folder not in sys.path:  # modules next to the file come first, as for a script; the current folder comes last
         sys.path.insert(0 if is_file else len(sys.path), folder)

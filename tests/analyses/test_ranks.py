@@ -88,13 +88,13 @@ def test_two_traces_of_one_rank_are_refused(tmp_path: Path) -> None:
 
 def test_a_folder_is_not_refused_for_what_is_no_rank(tmp_path: Path) -> None:
     folder = job(tmp_path, ("rank0.json", "rank1.json", "rank1b.json", "front_end.json"))
-    (folder / "notes.json").write_text('{"a": 1}')
+    (folder / "other.json").write_text('{"a": 1}')
     (folder / "rank2.json").write_text("hello")
     found = load_ranks(folder)
     assert list(found.traces) == [0, 1] and found.traces[1].path.name == "rank1.json"
     assert [line.removeprefix(f"left out: {folder}/").partition(", expected")[0] for line in found.problems] == [
         "front_end.json: says no rank (no distributedInfo, no rank in its name)",
-        "notes.json: found a JSON object with the keys ['a']",
+        "other.json: found a JSON object with the keys ['a']",
         f"rank1b.json: says it is rank 1, and so does {folder / 'rank1.json'}",
         "rank2.json: found text that is not JSON, or cut off before its events (it starts with 'hello')",
     ]

@@ -24,7 +24,7 @@ def job(tmp_path: Path) -> Path:
     folder = tmp_path / "job"
     for rank in range(2):
         put(folder / f"node{rank}" / f"rank{rank}.json", trace_of(rank, 2))
-    put(folder / "notes.json", b"[1]")
+    put(folder / "settings.json", b"[1]")
     for path in (*folder.iterdir(), folder):
         before = path.stat().st_mtime_ns - 60 * 10**9
         os.utime(path, ns=(before, before))
@@ -49,7 +49,7 @@ def again(job: Path, *words: str) -> tuple[Finished, bool]:
 @pytest.mark.parametrize("words", [(), ("--json",), ("--csv",), ("--by", "step", "--top", "1")], ids=" ".join)
 def test_what_was_said_is_said_again(job: Path, words: tuple[str, ...]) -> None:
     first, kept = again(job, *words)
-    assert not kept and first.code == 0 and "notes.json" in first.err
+    assert not kept and first.code == 0 and "settings.json" in first.err
     forget(job)
     assert again(job, *words) == (first, True)
     more = (*words, "--communication", "gemm")
@@ -63,7 +63,7 @@ def test_other_words_files_or_names_are_another_answer(job: Path, monkeypatch: p
         lambda job: put(job / "node0" / "rank0.json", trace_of(0, 2) + b" "),
         lambda job: put(job / "node2" / "rank2.json", trace_of(2, 3)),
         lambda job: (job / "node2" / "rank2.json").rename(job / "node2" / "rank2.json.old"),
-        lambda job: (job / "notes.json").unlink(),
+        lambda job: (job / "settings.json").unlink(),
         lambda job: monkeypatch.setenv("PROFILER_KIT_SETTINGS", str(settings)),
     ]
     for change in (lambda job: None, *changes):

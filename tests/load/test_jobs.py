@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from profiler_kit.load.discover.jobs import find_jobs, head_metadata
+from profiler_kit.load.discover.jobs import find_jobs, folder_traces, head_metadata
+from profiler_kit.load.discover.rank_sources import find_job
 from profiler_kit.load.discover.runs import find_runs
 from tests.app.samples import make_job
 from tests.builders import TraceBuilder
@@ -36,6 +37,13 @@ def test_of_two_of_one_rank_the_first_by_name_counts(tmp_path: Path) -> None:
     assert job.ranks == ((0, tmp_path / "rank0.json"), (1, tmp_path / "rank1.json"))
     (line,) = job.problems
     assert line.startswith(f"left out: {tmp_path}/rank0.json.gz: says it is rank 0, and so does {tmp_path}/rank0.json,")
+
+
+def test_what_a_ladder_wrote_is_no_trace(tmp_path: Path) -> None:
+    for name in ("results.json", "results.csv", "run.json", "notes.json", "rank0.json"):
+        (tmp_path / name).write_text("{}")
+    assert folder_traces(tmp_path) == [tmp_path / "rank0.json"]
+    assert [one.name for one in find_job(tmp_path).sources] == ["rank0.json"]
 
 
 def test_two_of_one_rank_alone_are_no_job(tmp_path: Path) -> None:

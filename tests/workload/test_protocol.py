@@ -99,6 +99,12 @@ def test_one_line_for_what_cannot_be_loaded(tmp_path: Path) -> None:
     assert problem(f"{tmp_path}/no.py:workload") == (
         f"{tmp_path}/no.py: no such file, expected a Python file with a workload. Write FILE.py:NAME."
     )
+    (tmp_path / "mine.ipynb").write_text("{}")
+    for other in (tmp_path / "mine.ipynb", tmp_path):
+        assert problem(f"{other}:workload") == (
+            f"{other}: not a Python file, expected one with a workload, or a module's name. Write FILE.py:NAME or "
+            "package.module:NAME."
+        )
     assert problem(f"{spec}:workload") == (
         f"{spec}: no 'workload' in it, found torch, model, batch; expected a workload with model, batch and step. "
         "Name it: FILE.py:NAME."

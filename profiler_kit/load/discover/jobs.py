@@ -13,9 +13,8 @@ from typing import Any, Final, Protocol, TypeVar
 
 from profiler_kit.errors import InputError, KitError
 from profiler_kit.files import PACKED, version_of
-from profiler_kit.formats.notes_file import NOTES
-from profiler_kit.formats.run_record import GRAPH_TRACE, MASKS, MEMORY, RECORD, TRACE
-from profiler_kit.load.discover.runs import TRACE_SUFFIXES, RunFolder, part_file
+from profiler_kit.formats.run_record import GRAPH_TRACE, MEMORY, TRACE
+from profiler_kit.load.discover.runs import TRACE_SUFFIXES, RunFolder, is_own, part_file
 from profiler_kit.load.trace.decompress import first_bytes
 
 
@@ -29,7 +28,6 @@ Paths = Mapping[int, str | Path] | Sequence[str | Path] | str | Path
 
 _NAMED: Final = re.compile(r"rank[-_. ]?(\d{1,6})(?!\d)", re.IGNORECASE)
 _SNAPSHOT_SUFFIXES: Final = tuple(end + packed for end in (".pickle", ".pkl") for packed in ("", *PACKED))
-_NOT_TRACES: Final = (RECORD, MASKS, NOTES)
 _HEAD_BYTES: Final = 256 << 10  # torch writes distributedInfo before the events; on-demand traces write it after
 _INFO: Final = re.compile(rb'"distributedInfo"\s*:\s*(\{)')
 
@@ -145,10 +143,7 @@ def folder_traces(folder: Path) -> list[Path]:
     files = sorted(
         path
         for path in folder.iterdir()
-        if path.name.endswith(TRACE_SUFFIXES)
-        and path.name not in _NOT_TRACES
-        and path.name[0] != "."
-        and path.is_file()
+        if path.name.endswith(TRACE_SUFFIXES) and not is_own(path) and path.name[0] != "." and path.is_file()
     )
     below = (part_file(path, TRACE) for path in sorted(folder.glob("[!.]*")))
     return files or [path for path in below if path is not None]

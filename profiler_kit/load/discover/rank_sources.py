@@ -18,15 +18,15 @@ from typing import Any, Final
 
 from profiler_kit.errors import InputError, OptionError
 from profiler_kit.files import PACKED, temporary_folder
-from profiler_kit.formats.run_record import GRAPH_TRACE, MASKS, MEMORY_TRACE, RECORD, TRACE
+from profiler_kit.formats.run_record import GRAPH_TRACE, MEMORY_TRACE, RECORD, TRACE
 from profiler_kit.load.discover.jobs import Paths, head_metadata, no_trace, rank_of
-from profiler_kit.load.discover.runs import TRACE_SUFFIXES, part_file
+from profiler_kit.load.discover.runs import OWN, TRACE_SUFFIXES, is_own, part_file
 from profiler_kit.load.job_folder import DEPTH, STORE_SUFFIX
 
 _ADDRESS: Final = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _LOOKED_AT: Final = 16  # traces whose beginning is read to tell whether they are of a job
 _NO_RANKS: Final = (
-    *(RECORD, MASKS),
+    *OWN,
     *(part.removesuffix(".gz") + packed for part in (MEMORY_TRACE, GRAPH_TRACE) for packed in ("", *PACKED)),
 )
 _CHANGES: Final = ("ETag", "etag", "md5Hash", "Content-MD5", "mtime", "LastModified", "Last-Modified", "last_modified",
@@ -111,7 +111,9 @@ def _walk(folder: Path, depth: int) -> Iterator[Path]:
         if entry.name.startswith(".") or entry.name in _NO_RANKS:
             continue
         if entry.name.endswith(TRACE_SUFFIXES) and not entry.is_dir():
-            yield Path(entry.path)
+            path = Path(entry.path)
+            if not is_own(path):
+                yield path
         elif depth and not entry.name.endswith(STORE_SUFFIX) and entry.is_dir(follow_symlinks=False):
             yield from _walk(Path(entry.path), depth - 1)
 

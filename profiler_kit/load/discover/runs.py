@@ -38,6 +38,7 @@ from profiler_kit.load.trace.decompress import Blocks, packing_of
 
 DEPTH: Final = 3  # folders below the root that are looked into
 TRACE_SUFFIXES: Final = tuple(f".json{packed}" for packed in ("", *PACKED))
+OWN: Final = (RECORD, MASKS, NOTES)
 SNAPSHOT_SUFFIXES: Final = tuple(plain + packed for plain in (".pickle", ".pkl") for packed in ("", *PACKED))
 _HINT: Final = "Record one with: profiler-kit capture --out DIR"
 _WRITING_S: Final = 2.0  # a file that changed this lately may still have its writer
@@ -255,7 +256,7 @@ def _file_inside(root: Path, path: Path) -> Path | None:
 def _bare_file(root: Path, path: Path) -> RunFolder | None:
     """A trace or snapshot without a run folder, told by its suffix and not opened."""
     name = path.name.lower()
-    is_trace = name.endswith(TRACE_SUFFIXES) and path.name not in (RECORD, MASKS, NOTES) and not _is_of_ladder(path)
+    is_trace = name.endswith(TRACE_SUFFIXES) and not is_own(path)
     is_snapshot = name.endswith(SNAPSHOT_SUFFIXES)
     if not (is_trace or is_snapshot) or not path.is_file():
         return None
@@ -288,6 +289,11 @@ def _is_being_written(path: Path) -> bool:
         return blocks.cut_off
     except OSError:
         return False
+
+
+def is_own(path: Path) -> bool:
+    """Whether profiler-kit wrote this JSON file beside traces: it is none itself."""
+    return path.name in OWN or _is_of_ladder(path)
 
 
 def _is_of_ladder(path: Path) -> bool:
