@@ -250,14 +250,14 @@ static const bool telling[256] = {
     ['N'] = true, ['I'] = true, ['U'] = true, ['T'] = true, ['F'] = true,
 };
 
-/* _OUTSIDE and _CONTROL_BETWEEN: what is not in strings. */
-static void outside(struct draft *d, at p, at end)
+/* _OUTSIDE and _CONTROL_BETWEEN: what is not in strings. first: a place before which there is nothing to mend. */
+static void outside(struct draft *d, at text, at end, at first)
 {
-    at done = p; /* up to here it is written */
-    if (!begin(d, (size_t)(end - p)))
+    at p = first, done = text; /* up to here it is written */
+    if (!begin(d, (size_t)(end - text)))
         return;
     while (p < end && !d->doubt) {
-        at first = p;
+        at token = p;
         size_t word;
         if (!telling[*p]) {
             do /* what follows the text is a NUL, which tells */
@@ -270,14 +270,14 @@ static void outside(struct draft *d, at p, at end)
                 p = mark_in(p + (*p == '\\' && p + 1 < end ? 2 : 1), end);
             p += p < end;
             if (changes) {
-                put(d, done, (size_t)(first - done));
-                put_string(d, first, p);
+                put(d, done, (size_t)(token - done));
+                put_string(d, token, p);
                 done = p;
             }
         } else if (*p == ',') {
             at after = blank(d, ++p);
             if (*after == '}' || *after == ']') {
-                put(d, done, (size_t)(first - done));
+                put(d, done, (size_t)(token - done));
                 done = p;
             }
         } else if ((word = bare(d, p))) {
@@ -285,7 +285,7 @@ static void outside(struct draft *d, at p, at end)
             bool is_false = word == 5 && !strncasecmp((const char *)p, "false", 5);
             const char *text = is_true ? "true" : is_false ? "false" : "null";
             p += word;
-            put(d, done, (size_t)(first - done));
+            put(d, done, (size_t)(token - done));
             put(d, text, strlen(text));
             done = p;
         } else {
@@ -301,8 +301,10 @@ static void outside(struct draft *d, at p, at end)
 static at event_key(at p, const char *keys)
 {
     for (; *keys; keys += strlen(keys) + 1) {
-        size_t length = strlen(keys);
-        if (!strncmp((const char *)p, keys, length) && p[length] == '"')
+        size_t length = 0;
+        while (keys[length] && p[length] == (uint8_t)keys[length])
+            length++;
+        if (!keys[length] && p[length] == '"')
             return p + length + 1;
     }
     return NULL;

@@ -106,6 +106,7 @@ struct scanner {
     bool rounded; /* a time stamp had more than three decimals */
     bool odd;     /* a field had another type than PyTorch's: the decoder reads all times of such a block as decimals */
     int depth;
+    at reached; /* the last key of an event or of its args that was looked at: all before it is strict JSON */
     struct event e;
     uint8_t places[256]; /* number + 1 of each wanted key, at or behind its place_of */
     bool placed;
@@ -265,7 +266,7 @@ INLINE bool same(struct text t, const void *bytes, size_t n) { return t.length =
 
 INLINE void reset_args(struct scanner *s)
 {
-    for (int i = 0; i < s->integers; i++)
+    for (int i = 0; i < MOST_INTEGERS; i++) /* all: a constant number takes less time */
         s->values[i] = MISSING;
     for (int i = 0; i < s->texts; i++)
         s->written[i].length = 0;
@@ -291,6 +292,7 @@ static void place_wanted(struct scanner *s)
 INLINE at in_args(struct scanner *s, at p)
 {
     struct text key, text;
+    s->reached = p;
     if (!(p = value_of(s, p, &key)))
         return NULL;
     const struct wanted *w = NULL;
@@ -363,6 +365,7 @@ INLINE at in_event(struct scanner *s, at p)
 {
     struct event *e = &s->e;
     struct text key, text;
+    s->reached = p;
     if (!(p = value_of(s, p, &key)))
         return NULL;
     if (IS(key, "ph")) {
@@ -606,7 +609,7 @@ static __attribute__((noinline)) at event(struct scanner *s, at p)
     if (p >= s->end || *p != '{')
         return NULL;
     reset_args(s);
-    s->number_count = 0, s->given = 0, s->head_ended = false;
+    s->number_count = 0, s->given = 0, s->head_ended = false, s->reached = p;
     at after = known_head(s, p);
     if (after) {
         s->head_ended = true;
@@ -670,14 +673,17 @@ struct mark { /* what there was before a block or an event */
     int64_t rows, events, useless;
     size_t launched, links, aside, repairs, heads;
     bool large, rounded, odd;
-    uint32_t counts[TABLES + MOST_TEXTS];
+    struct text pid, tid;
+    int32_t last_thread;
+    uint32_t last_head, counts[TABLES + MOST_TEXTS];
 };
 
 static void mark(const struct scanner *s, struct mark *m)
 {
     m->rows = s->rows, m->events = s->events, m->useless = s->useless;
     m->launched = s->launched.used, m->links = s->links.used, m->aside = s->aside.used, m->repairs = s->repairs.used;
-    m->heads = s->heads.used;
+    m->heads = s->heads.used, m->last_head = s->last_head;
+    m->pid = s->pid, m->tid = s->tid, m->last_thread = s->last_thread;
     m->large = s->large, m->rounded = s->rounded, m->odd = s->odd;
     for (int i = 0; i < TABLES + s->texts; i++)
         m->counts[i] = s->tables[i].count;
@@ -691,7 +697,8 @@ static void undo(struct scanner *s, const struct mark *m)
     for (int i = 0; i < TABLES + s->texts; i++)
         forget(&s->tables[i], m->counts[i]);
     forget_heads(s, m->heads);
-    s->pid = s->tid = (struct text){s->text_start, 0}; /* no thread */
+    s->last_head = m->last_head;
+    s->pid = m->pid, s->tid = m->tid, s->last_thread = m->last_thread;
 }
 
 static void begin_block(struct scanner *s, const uint8_t *text, size_t n)
@@ -745,19 +752,12 @@ INLINE bool kineto_start(at text, at p)
 /* Whether an event of another layout may begin at this brace: one of its keys follows, and it is no value of one. */
 static bool any_start(at text, at p)
 {
-    static const char *const keys[] = {"ph", "name", "cat", "pid", "tid", "ts", "dur", "id", "args", "s", "bp"};
-    at key = space(p + 1);
-    if (*key != '"')
+    at key = space(p + 1), behind = *key == '"' ? event_key(key + 1, "ph\0name\0cat\0pid\0tid\0ts\0dur\0id\0args\0s\0bp\0") : NULL;
+    if (!behind || *space(behind) != ':')
         return false;
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-        size_t length = strlen(keys[i]);
-        if (key[1] != (uint8_t)*keys[i] || strncmp((const char *)key + 1, keys[i], length) || key[length + 1] != '"' || *space(key + length + 2) != ':')
-            continue;
-        while (p > text && is_blank(p[-1]) && p[-1])
-            p--;
-        return p == text || p[-1] != ':';
-    }
-    return false;
+    while (p > text && is_blank(p[-1]) && p[-1])
+        p--;
+    return p == text || p[-1] != ':';
 }
 
 static at next_start(const struct scanner *s, at p, bool kineto)
@@ -770,11 +770,11 @@ static at next_start(const struct scanner *s, at p, bool kineto)
     return NULL;
 }
 
-/* How often a text says its phase with one letter, in strings too; at most twice. */
-static int phases_in(at p, at end)
+/* How often a text says its phase with one letter, in strings too; at most so often. */
+static int phases_in(at p, at end, int most)
 {
     int found = 0;
-    for (; found < 2 && p < end && (p = memchr(p, 'p', (size_t)(end - p))); p++) {
+    for (; found < most && p < end && (p = memchr(p, 'p', (size_t)(end - p))); p++) {
         if (p[1] != 'h' || p[2] != '"' || p[-1] != '"')
             continue;
         at value = space(p + 3);
@@ -795,28 +795,30 @@ static bool noted(struct scanner *s, enum fate fate, int64_t place, at text, at 
 }
 
 /* Take the event whose text a draft is, if repair.py would. */
-static enum outcome take_draft(struct scanner *s, const struct draft *d, bool may_lack_name, const struct mark *before)
+static enum outcome take_draft(struct scanner *s, struct draft *d, bool may_lack_name, const struct mark *before)
 {
     if (d->doubt || d->failed)
         return UNSURE;
-    uint8_t *text = malloc(d->text.used + 1), **kept = text ? added(&s->mended, sizeof text) : NULL;
-    if (!kept)
-        return free(text), UNSURE;
-    *kept = memcpy(text, d->text.items, d->text.used + 1);
-    at end = s->end, text_end = text + d->text.used;
-    s->end = text_end;
-    at after = event(s, text);
+    at end = s->end, text = d->text.items, text_end = s->end = text + d->text.used, after = event(s, text);
     s->end = end;
     if (after == text_end && s->aside.used == before->aside && s->e.phase != OTHER && (may_lack_name || s->e.name.length > 2)) {
-        return s->useless == before->useless || noted(s, OF_NO_USE, -1, text, after) ? YES : UNSURE;
+        bool useless = s->useless != before->useless;
+        s->pid = before->pid, s->tid = before->tid, s->last_thread = before->last_thread;
+        if (!useless && s->links.used == before->links)
+            return YES;
+        uint8_t **kept = added(&s->mended, sizeof text); /* what points into the text needs it until the next block */
+        if (!kept)
+            return UNSURE;
+        *kept = d->text.items, d->text = (struct list){0};
+        return !useless || noted(s, OF_NO_USE, -1, text, after) ? YES : UNSURE;
     }
     undo(s, before);
     return verdict(text, text_end, true) == BROKEN ? NO : UNSURE;
 }
 
 /* Decode the text between p and end, and mend what is outside its strings; whether that changed anything. Then the text
- * is broken: where it changed, or before. */
-static bool changed(struct scanner *s, at p, at end)
+ * is broken: where it changed, or before. reached: before it there is nothing to mend, but a comma. */
+static bool changed(struct scanner *s, at p, at end, at reached)
 {
     struct draft *d = s->drafts, *made = d + 1;
     for (int i = 0; i < 4; i++)
@@ -824,7 +826,10 @@ static bool changed(struct scanner *s, at p, at end)
     decoded(d, p, end);
     if (d->failed)
         return false;
-    outside(made, d->text.items, d->text.items + d->text.used);
+    at text = d->text.items, text_end = text + d->text.used, from = text + ((reached < end ? reached : end) - p);
+    while (from > text && (is_blank(from[-1]) || from[-1] == ','))
+        from--;
+    outside(made, text, text_end, text_end - text == end - p ? from : text); /* as long: no place has moved */
     return made->text.used != d->text.used || memcmp(made->text.items, d->text.items, d->text.used);
 }
 
@@ -853,7 +858,7 @@ static enum outcome mended(struct scanner *s, at p, at end, bool is_changed, enu
         if (one->doubt || one->failed)
             return UNSURE;
         if (candidate)
-            outside(made, one->text.items, one->text.items + one->text.used);
+            outside(made, one->text.items, one->text.items + one->text.used, one->text.items);
         else if (!is_changed && d->text.used == (size_t)(end - p) && ((raw != SOUND && raw != DOUBTFUL) || verdict(text, text_end, true) == BROKEN))
             continue; /* it is what is in the file */
         enum outcome taken = take_draft(s, made, may_lack_name, before);
@@ -868,7 +873,8 @@ static enum outcome mended(struct scanner *s, at p, at end, bool is_changed, enu
  * a whole one. `later` is the start after the next. */
 static enum outcome recovered(struct scanner *s, at p, at whole, at end, at next, at later, const struct mark *before, at *upto)
 {
-    bool is_changed = end[-1] == '}' && changed(s, p, end);
+    at reached = s->reached;
+    bool is_changed = end[-1] == '}' && changed(s, p, end, reached);
     enum verdict raw = is_changed ? BROKEN : verdict(p, end, false);
     if (raw == SOUND && (whole || is_utf8(p, end)))
         return UNSURE;
@@ -890,10 +896,10 @@ static enum outcome recovered(struct scanner *s, at p, at whole, at end, at next
         if (whole)
             return whole == close && event(s, p) == close ? YES : UNSURE;
         if (close[-1] == '}')
-            outcome = mended(s, p, close, changed(s, p, close), DOUBTFUL, before);
+            outcome = mended(s, p, close, changed(s, p, close, reached), DOUBTFUL, before);
     }
     if (outcome == NO && brace > p && brace != close && (*upto = brace) < end)
-        outcome = mended(s, p, brace, changed(s, p, brace), DOUBTFUL, before);
+        outcome = mended(s, p, brace, changed(s, p, brace, reached), DOUBTFUL, before);
     return outcome;
 }
 
@@ -941,13 +947,11 @@ size_t scan_mend(struct scanner *s, const uint8_t *text, size_t n)
     if (p >= s->end || *p != '{' || (!kineto && (!any_start(text, p) || next_start(s, text, true))))
         return 0;
     at first = p, next = next_start(s, p + 1, kineto), later = NULL;
-    int phases = -1, next_phases; /* -1: not counted */
-    for (; next && (size_t)(s->rows - before.rows) < n / 26; p = next, next = later, phases = next_phases) {
+    for (; next && (size_t)(s->rows - before.rows) < n / 26; p = next, next = later) {
         at end = next;
         while (end > p && (is_blank(end[-1]) || end[-1] == ','))
             end--;
         later = next_start(s, next + 1, kineto);
-        next_phases = -1;
         mark(s, &one);
         at after = event(s, p), brace = after, upto = end;
         bool sure = true;
@@ -955,8 +959,7 @@ size_t scan_mend(struct scanner *s, const uint8_t *text, size_t n)
             while (brace && brace < end && (*brace == '}' || is_blank(*brace) || *brace == ','))
                 brace++; /* too many closing brackets are no loss */
             undo(s, &one);
-            phases = phases < 0 ? phases_in(p, next) : phases;
-            if (!later || phases != 1 || !(next_phases = phases_in(next, later)))
+            if (!later || phases_in(p, next, 2) != 1 || !phases_in(next, later, 1))
                 break;
             if (brace != end) {
                 enum outcome outcome = recovered(s, p, after, end, next, later, &one, &upto);
