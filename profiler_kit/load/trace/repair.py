@@ -48,10 +48,12 @@ _PHASE_KEY: Final = re.compile(rb'"ph"\s*+:\s*+["\d]')
 _PLACE_KEY: Final = re.compile(rb'"(?:ts|pid)"\s*+:')
 PHASE: Final = re.compile(rb'"ph"\s*:\s*"[A-Za-z]"')
 
-_BARE: Final = r"[-+]?(?:nan|inf|infinity|n/a|none|undefined|true|false)(?=\s*[,}\]])"
-_OUTSIDE: Final = re.compile(
-    rf'(?P<string>"(?:[^"\\]++|\\.)*+"?)|(?P<comma>,(?=\s*+[}}\]]))|(?P<bare>{_BARE})', re.IGNORECASE | re.DOTALL
-)
+_BARE: Final = re.compile(
+    r"[-+]?(?:nan|inf|infinity|n/a|none|undefined|true|false)(?=\s*[,}\]])", re.IGNORECASE
+)  # outside of strings
+_LETTER: Final = re.compile(r"[A-Za-z]")
+_COMMA: Final = re.compile(r",(?=\s*+[}\]])")
+_STRING: Final = re.compile(r'("(?:[^"\\]++|\\.)*+"?)', re.DOTALL)
 _CONTROL: Final = re.compile(r"[\x00-\x1f]")
 _CONTROL_BETWEEN: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 _SURROGATE: Final = re.compile(
@@ -412,13 +414,9 @@ def mend(piece: bytes, decoders: Decoders) -> bytes | None:
     if len(piece) > MEND_BYTES or not piece.endswith(b"}"):
         return None
     text = piece.decode("utf-8", "replace")
-
-    def mended_token(found: re.Match[str]) -> str:
-        decoders.tick()
-        return _mend_token(found)
-
     for candidate in _candidates(text, decoders.tick):
-        mended = _CONTROL_BETWEEN.sub(" ", _OUTSIDE.sub(mended_token, candidate)).encode("utf-8", "replace")
+        decoders.tick()
+        mended = _mend_tokens(candidate).encode("utf-8", "replace")
         try:
             events = decoders.loosely(b"[" + mended + b"]")
         except NOT_JSON:
@@ -441,13 +439,23 @@ def _candidates(text: str, tick: Callable[[], None]) -> Iterator[str]:
         yield _mend_strings(text, tick)
 
 
-def _mend_token(found: re.Match[str]) -> str:
-    if found["comma"]:
-        return ""
-    if found["bare"]:
-        word = found["bare"].lower()
-        return word if word in ("true", "false") else "null"
-    return _SURROGATE.sub(r"\\ufffd", _CONTROL.sub(" ", found["string"]))
+def _mend_tokens(text: str) -> str:
+    """Mend what is no JSON outside of strings, and in them control characters and halves of surrogate pairs."""
+    parts = _STRING.split(text)
+    strings = parts[1::2]
+    inside = "".join(strings)
+    if _CONTROL.search(inside) or "\\u" in inside:
+        strings = [_SURROGATE.sub(r"\\ufffd", _CONTROL.sub(" ", string)) for string in strings]
+    outside = _COMMA.sub("", '"'.join(parts[::2]))  # a quote stands for each string
+    if _LETTER.search(outside):
+        outside = _BARE.sub(_mend_word, outside)
+    parts[::2], parts[1::2] = _CONTROL_BETWEEN.sub(" ", outside).split('"'), strings
+    return "".join(parts)
+
+
+def _mend_word(found: re.Match[str]) -> str:
+    word = found[0].lower()
+    return word if word in ("true", "false") else "null"
 
 
 def _mend_name(text: str) -> str:

@@ -204,7 +204,7 @@ static void decoded(struct draft *d, at p, at end)
     finish(d);
 }
 
-/* _mend_token of a string: no control characters, no half of a surrogate pair. */
+/* _mend_tokens, of a string: no control characters, no half of a surrogate pair. */
 static void put_string(struct draft *d, at p, at end)
 {
     for (at first = p; p < end;) {
@@ -250,7 +250,7 @@ static const bool telling[256] = {
     ['N'] = true, ['I'] = true, ['U'] = true, ['T'] = true, ['F'] = true,
 };
 
-/* _OUTSIDE and _CONTROL_BETWEEN: what is not in strings. first: a place before which there is nothing to mend. */
+/* _mend_tokens: what is not in strings. first: a place before which there is nothing to mend. */
 static void outside(struct draft *d, at text, at end, at first)
 {
     at p = first, done = text; /* up to here it is written */
