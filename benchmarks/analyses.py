@@ -95,7 +95,12 @@ def main() -> None:
     if given.out is not None:
         git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
         environment = {
-            "command": " ".join(["python", *(Path(word).name if Path(word).is_file() else word for word in sys.argv)]),
+            "command": " ".join(
+                [
+                    "python benchmarks/analyses.py",
+                    *(Path(word).name if Path(word).is_file() else word for word in sys.argv[1:]),
+                ]
+            ),
             "commit": subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip(),
             "versions": {"python": platform.python_version(), "numpy": np.__version__, "pandas": pd.__version__},
             "cpu": platform.processor() or platform.machine(),

@@ -550,7 +550,8 @@ class Trace:
         """Names of the devices that GPU events ran on, as the metadata has them; "" where it does not say."""
         listed = self.metadata.get("deviceProperties")
         known = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
-        names = {one["id"]: str(one.get("name", "")) for one in known if isinstance(one.get("id"), int)}
+        named = [one for one in known if isinstance(one.get("id"), int) and isinstance(one.get("name"), str)]
+        names = {one["id"]: one["name"] for one in named}
         return sorted({names.get(device, "") for device in self.gpu_events()["device"].dropna().unique().tolist()})
 
     @kept

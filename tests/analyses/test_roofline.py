@@ -358,6 +358,7 @@ def test_what_cannot_be_told_is_counted_and_said(tmp_path: Path) -> None:
         ("aten::mm", recorded([[8, 8], [8, 8]], ["c10::Float3_x", F32])),
         ("my::op", recorded([[8, 8]], [F32])),
         ("aten::mul", recorded([[], []], ["", ""])),  # nested tensors, as torch records them
+        deviceProperties=[{"id": 0, "name": None}, {"id": "0", "name": "NVIDIA H100"}, 5],
     )
     rows = trace.roofline().set_index("shapes")
     assert rows["why"].to_dict() == {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import random
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from profiler_kit.analyses.gpu.steps import _served
 from profiler_kit.errors import OptionError
 from profiler_kit.findings.work import of_table
 from profiler_kit.trace import Trace, load_trace
+from tests import reference
 from tests.builders import TraceBuilder
 
 LONG = 3
@@ -154,3 +157,59 @@ def test_work_of_a_region_that_begins_before_its_step_is_of_the_step(tmp_path: P
     assert side.wall()["round",].samples.tolist() == [800_000] * 3
     assert side.busy()["GPU busy",].samples.tolist() == [110_000] * 3
     assert side.operator_time()["aten::mm",].samples.tolist() == [16_000] * 3
+
+
+def odd_steps(draw: random.Random) -> TraceBuilder:
+    """Steps of two threads that overlap, some of no length; kernels of no length, after their step, without launch."""
+    trace, kernels, correlation = TraceBuilder(), list[tuple[float, int, float, int, int]](), 0
+    for thread in (1, 2):
+        at = draw.randint(-500, 50)
+        for number in range(4):
+            dur = draw.choice((0, 20, 50, 100))
+            trace.region(f"ProfilerStep#{number}", at, dur, thread)
+            for _ in range(draw.randint(0, 4)):
+                correlation += 1
+                launched = at + draw.randint(0, 110) + 0.5
+                if draw.random() < 0.9:
+                    trace.launch(correlation, launched, thread)
+                after, length = draw.choice((1, 4, 40, 200)), draw.choice((0, 0.5, 7, 60))
+                kernels.append((launched + after, correlation, length, draw.choice((7, 8)), draw.choice((0, 1))))
+            at += max(1, dur + draw.choice((-30, -5, 0, 10)))
+    free = dict[tuple[int, int], float]()
+    for start, number, length, stream, device in sorted(kernels):
+        begin = max(start, free.get((device, stream), start))
+        free[device, stream] = begin + length
+        trace.kernel(number, begin, length, stream=stream, device=device)
+    return trace
+
+
+def slow_steps(path: Path) -> list[tuple[int, ...]]:
+    """Start, host time, GPU events, busy and idle of each step: an event is of the step opened last at its launch."""
+    events = json.loads(path.read_text())["traceEvents"]
+    steps = [event for event in events if event["name"].startswith("ProfilerStep")]
+    calls = {event["args"]["correlation"]: event for event in events if event.get("cat") == "cuda_runtime"}
+    inside: list[list[tuple[int, int]]] = [[] for _ in steps]
+    for event, _ in reference.attribute(path):
+        call = calls.get(event["args"]["correlation"], {"ts": float("inf"), "tid": 0})
+        open_then = [
+            (step["ts"], -step["dur"], number)
+            for number, step in enumerate(steps)
+            if step["tid"] == call["tid"] and step["ts"] <= call["ts"] < step["ts"] + step["dur"]
+        ]
+        if open_then:
+            start = reference.ns(event["ts"])
+            inside[max(open_then)[2]].append((start, start + reference.ns(event["dur"])))
+    rows = []
+    for step, spans in zip(steps, inside, strict=True):
+        busy, reach = reference.union_ns(spans), [time for span in spans for time in span] or [0]
+        rows.append(
+            (reference.ns(step["ts"]), reference.ns(step["dur"]), len(spans), busy, max(reach) - min(reach) - busy)
+        )
+    return sorted(rows)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_odd_steps_are_those_of_a_slow_reading(seed: int, tmp_path: Path) -> None:
+    path = odd_steps(random.Random(seed)).write(tmp_path / "t.json")
+    found = load_trace(path).steps()[["start_ns", "wall_ns", "gpu_events", "busy_ns", "idle_ns"]]
+    assert sorted(found.itertuples(index=False, name=None)) == slow_steps(path)
