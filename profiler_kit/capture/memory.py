@@ -16,8 +16,8 @@ from torch.profiler import ProfilerActivity
 from profiler_kit.capture.cpu_snapshot import CpuRecording
 from profiler_kit.capture.forms import Runner, in_forms
 from profiler_kit.capture.sharing import Needs, all_needs
-from profiler_kit.capture.targets import Rank, Target, make_target
-from profiler_kit.errors import CaptureError, InputError, OptionError, StartError
+from profiler_kit.capture.targets import Rank, Target, make_target, one_line
+from profiler_kit.errors import CaptureError, OptionError, StartError
 from profiler_kit.files import whole_file
 from profiler_kit.version import __version__
 
@@ -164,16 +164,8 @@ class MemoryRunner(Runner[None]):
             return  # a runner inside did not start, and nothing happened before
         snapshot["profiler_kit"] = about
         path = self._target.next()
-        try:
-            with whole_file(path) as temporary, temporary.open("wb") as handle:
-                pickle.dump(snapshot, handle, protocol=pickle.HIGHEST_PROTOCOL)
-        except InputError as failure:  # the folder cannot be made
-            raise CaptureError(f"memory_runner {failure}") from failure
-        except (OSError, RuntimeError) as failure:
-            reason = (str(failure.__cause__ or failure).splitlines() or [type(failure).__name__])[0]
-            raise CaptureError(
-                f"memory_runner {path}: the snapshot cannot be written ({reason}). Choose a path with room for it."
-            ) from failure
+        with one_line(self.what, path, "snapshot"), whole_file(path) as temporary, temporary.open("wb") as handle:
+            pickle.dump(snapshot, handle, protocol=pickle.HIGHEST_PROTOCOL)
         self._target.advance(path)
 
 

@@ -15,10 +15,10 @@ from torch.profiler import ProfilerActivity, profile, schedule, supported_activi
 
 from profiler_kit.capture.forms import Runner, in_forms
 from profiler_kit.capture.sharing import Needs, Session, Window, all_needs, join_session, now_ns, open_session
-from profiler_kit.capture.targets import Rank, make_target
+from profiler_kit.capture.targets import Rank, make_target, one_line
 from profiler_kit.capture.torch_profile import TorchProfile, has_recorded, quiet
 from profiler_kit.capture.trace_cut import Cut, cut_trace
-from profiler_kit.errors import CaptureError, InputError, OptionError, StartError
+from profiler_kit.errors import CaptureError, OptionError, StartError
 from profiler_kit.files import whole_file
 
 P = ParamSpec("P")
@@ -230,15 +230,8 @@ class ProfilerRunner(Runner[profile]):
             memory=recording.profile_memory and not o.profile_memory,
             window=window,
         )
-        try:
+        with one_line(self.what, path, "trace"):
             _export(recording, path, cut)
-        except InputError as error:  # the folder cannot be made
-            raise CaptureError(f"profiler_runner {error}") from error
-        except (OSError, RuntimeError) as error:
-            reason = (str(error.__cause__ or error).splitlines() or [type(error).__name__])[0]
-            raise CaptureError(
-                f"profiler_runner {path}: the trace cannot be written ({reason}). Choose a path with room for it."
-            ) from error
         self._target.advance(path)
         return True
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
 import torch
 
-from profiler_kit.errors import OptionError
+from profiler_kit.errors import CaptureError, InputError, OptionError
 
 Rank = int | Literal["auto", "none"]
 _HEAD: Final = 1 << 20  # bytes of a file in which its kind is told
@@ -108,3 +110,17 @@ def current_rank() -> int | None:
     if distributed.is_available() and distributed.is_initialized():
         return int(distributed.get_rank())
     return None
+
+
+@contextmanager
+def one_line(what: str, path: Path, thing: str) -> Iterator[None]:
+    """What keeps a recording from being written is a CaptureError of one line."""
+    try:
+        yield
+    except InputError as error:  # the folder cannot be made
+        raise CaptureError(f"{what} {error}") from error
+    except (OSError, RuntimeError) as error:
+        reason = (str(error.__cause__ or error).splitlines() or [type(error).__name__])[0]
+        raise CaptureError(
+            f"{what} {path}: the {thing} cannot be written ({reason}). Choose a path with room for it."
+        ) from error

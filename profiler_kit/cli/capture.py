@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from profiler_kit.cli.workloads import Checkpoint, Device, Images, Model, Prompts, Seed, choose_workload
+from profiler_kit.cli.workloads import Checkpoint, Device, Images, Model, Prompts, Seed, Warmup, choose_workload
 from profiler_kit.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -32,9 +32,7 @@ def command(
     optimizations: Annotated[
         str, typer.Option(help="Names in the order to apply them, such as bf16,compile; also tf32, fp16.")
     ] = "",
-    warmup: Annotated[
-        int | None, typer.Option(help="Batches before the timed ones. [default: 3 on a GPU, 1 on a CPU]")
-    ] = None,
+    warmup: Warmup = None,
     iterations: Annotated[int | None, typer.Option(help="Timed batches. [default: 10 on a GPU, 3 on a CPU]")] = None,
     trace_batches: Annotated[int, typer.Option(help="Batches in the trace.")] = 2,
     layers: Annotated[str, typer.Option(help="Batch sizes to time every layer at, such as 1,2,4,8.")] = "",

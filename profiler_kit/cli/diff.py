@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from profiler_kit.cli.output import AsJson, open_trace, print_json, records
+from profiler_kit.cli.output import AsJson, check_formats, check_top, open_trace, print_json, records
 from profiler_kit.cli.table_command import print_filled
 from profiler_kit.errors import InputError, OptionError, ThresholdError
 from profiler_kit.files import PLAIN_OR_PACKED
@@ -55,10 +55,8 @@ def command(
     asks the totals and the regions, those above 1 % of the whole.
     """
     threshold = None if fail_above is None else parse_percent(fail_above)
-    if as_json and as_markdown:
-        raise OptionError("--json --markdown: these exclude each other, expected one of them. Leave one out.")
-    if top < 1:
-        raise OptionError(f"--top {top}: expected at least 1 row. Try: --top 10")
+    check_formats(as_json, as_markdown, "--markdown")
+    check_top(top, 10)
     if tree:
         compare_call_trees(a, b, as_json=as_json, top=top)
         return

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from profiler_kit.cli.output import AsJson, print_json, print_table
+from profiler_kit.cli.output import AsJson, TraceFile, print_json, print_table
 from profiler_kit.errors import InputError
-from profiler_kit.files import PLAIN_OR_PACKED
 from profiler_kit.names import printable
 
 if TYPE_CHECKING:
     from profiler_kit.finding import Finding
     from profiler_kit.formats.run_record import RunRecord
 
-Source = Annotated[
-    Path,
-    typer.Argument(metavar="TRACE", help=f"A chrome trace (.json; {PLAIN_OR_PACKED}) or a run folder that holds one."),
-]
 
-
-def command(trace: Source, as_json: AsJson = False) -> None:
+def command(trace: TraceFile, as_json: AsJson = False) -> None:
     """Show what a trace is, what was repaired or dropped and where, and what to record next time."""
     from profiler_kit.findings import doctor, quality
     from profiler_kit.load.trace.file_facts import load_file_facts

@@ -9,7 +9,7 @@ import typer
 
 from profiler_kit.cli.output import AsJson, print_json, records
 from profiler_kit.cli.table_command import print_filled
-from profiler_kit.cli.workloads import Checkpoint, Device, Images, Model, Seed, choose_workload, is_workload
+from profiler_kit.cli.workloads import Checkpoint, Device, Images, Model, Seed, Warmup, choose_workload, is_workload
 from profiler_kit.errors import OptionError, ThresholdError
 from profiler_kit.progress import progress_bar
 
@@ -80,9 +80,7 @@ def command(
     stability_score_thresh: Annotated[
         float | None, typer.Option(help="Lowest stability that --task amg keeps. [default: the generator's]")
     ] = None,
-    warmup: Annotated[
-        int | None, typer.Option(help="Batches before the timed ones. [default: 3 on a GPU, 1 on a CPU]")
-    ] = None,
+    warmup: Warmup = None,
     iterations: Annotated[int | None, typer.Option(help="Timed batches. [default: 20 on a GPU, 5 on a CPU]")] = None,
     min_miou: Annotated[
         float | None, typer.Option(help="Fail when masks agree with the baseline's by less than this (mean IoU).")

@@ -9,7 +9,17 @@ import typer
 
 from profiler_kit.cli.output import AsJson, print_json, print_lines, records
 from profiler_kit.cli.table_command import print_filled
-from profiler_kit.cli.workloads import Checkpoint, Device, Images, Model, Prompts, Seed, choose_workload, is_workload
+from profiler_kit.cli.workloads import (
+    Checkpoint,
+    Device,
+    Images,
+    Model,
+    Prompts,
+    Seed,
+    WarmupForwards,
+    choose_workload,
+    is_workload,
+)
 from profiler_kit.errors import OptionError
 from profiler_kit.progress import progress_bar
 
@@ -33,9 +43,7 @@ def command(
     prompts: Prompts = None,
     device: Device = None,
     optimizations: Annotated[str, typer.Option(help="Names in the order to apply them, such as bf16.")] = "",
-    warmup: Annotated[
-        int | None, typer.Option(help="Forwards before the timed ones. [default: 3 on a GPU, 1 on a CPU]")
-    ] = None,
+    warmup: WarmupForwards = None,
     iterations: Annotated[
         int | None, typer.Option(help="Timed forwards, with and without hooks. [default: 10 on a GPU, 3 on a CPU]")
     ] = None,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from profiler_kit.cli.diff import compare_memory, parse_percent
-from profiler_kit.cli.output import check_top, print_json
+from profiler_kit.cli.output import check_formats, check_top, print_json
 from profiler_kit.cli.table_command import print_filled
 from profiler_kit.errors import InputError, OptionError
 from profiler_kit.files import PLAIN_OR_PACKED, whole_file
@@ -145,8 +145,7 @@ def command(
     if other is not None:
         _refuse_alone(html=html, device=device, chosen=chosen)
         threshold = None if fail_above is None else parse_percent(fail_above)
-        if as_json and as_markdown:
-            raise OptionError("--json --markdown: these exclude each other, expected one of them. Leave one out.")
+        check_formats(as_json, as_markdown, "--markdown")
         sides = (_load(snapshot, limit), _load(other, limit))
         compare_memory(sides, (snapshot, other), limit=threshold, as_json=as_json, as_markdown=as_markdown, top=top)
         return

@@ -68,16 +68,16 @@ LinkedOnly = Annotated[
 MOST_LOSSES: Final = 20  # of a job, of which every file may have lost the same
 
 
-def check_top(top: int) -> None:
+def check_top(top: int, usual: int = 30) -> None:
     """Raises OptionError when a table would have no row."""
     if top < 1:
-        raise OptionError(f"--top {top}: expected at least 1 row. Try: --top 30")
+        raise OptionError(f"--top {top}: expected at least 1 row. Try: --top {usual}")
 
 
-def check_formats(as_json: bool, as_csv: bool) -> None:
+def check_formats(as_json: bool, other: bool, name: str = "--csv") -> None:
     """Raises OptionError when both were asked for."""
-    if as_json and as_csv:
-        raise OptionError("--json --csv: these exclude each other, expected one of them. Leave one out.")
+    if as_json and other:
+        raise OptionError(f"--json {name}: these exclude each other, expected one of them. Leave one out.")
 
 
 def open_trace(path: Path, *, arguments: Sequence[str] = ()) -> Trace:

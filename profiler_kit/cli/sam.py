@@ -10,7 +10,7 @@ import typer
 
 from profiler_kit.cli import sam_student
 from profiler_kit.cli.output import AsJson, print_json
-from profiler_kit.cli.serve import take_port
+from profiler_kit.cli.serve import Host, take_port
 from profiler_kit.cli.workloads import Checkpoint, Device, Images, choose_workload
 from profiler_kit.errors import OptionError, ThresholdError
 from profiler_kit.units import BYTES_PER_MIB
@@ -59,7 +59,7 @@ def serve(
     max_mib: Annotated[float, typer.Option(help="Largest image file, MiB.")] = 20.0,
     max_pixels: Annotated[int, typer.Option(help="Largest picture, pixels.")] = 40_000_000,
     profiles: Annotated[Path, typer.Option(help="Folder for the runs of POST /profile.")] = Path("traces"),
-    host: Annotated[str, typer.Option(help="Address to listen on; the default is this machine only.")] = "127.0.0.1",
+    host: Host = "127.0.0.1",
     port: Annotated[int | None, typer.Option(help=f"Port. [default: {PORT}, or the next free one]")] = None,
 ) -> None:
     """Serve all masks of an image: POST /upload (PNG), /upload_rle (JSON), /upload_rle_stream (a line a mask).

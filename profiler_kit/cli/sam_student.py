@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from profiler_kit.cli.output import AsJson, print_json
-from profiler_kit.cli.workloads import Device, Images, Seed
+from profiler_kit.cli.workloads import Device, Images, Seed, Warmup
 from profiler_kit.errors import OptionError
 from profiler_kit.progress import progress_bar
 
@@ -153,9 +153,7 @@ def bench(
     image_size: Sizes = "",
     device: Device = None,
     iterations: Annotated[int | None, typer.Option(help="Timed batches. [default: 20 on a GPU, 5 on a CPU]")] = None,
-    warmup: Annotated[
-        int | None, typer.Option(help="Batches before the timed ones. [default: 3 on a GPU, 1 on a CPU]")
-    ] = None,
+    warmup: Warmup = None,
     traces: Annotated[bool, typer.Option("--traces", help="Add a trace and a memory snapshot to each row.")] = False,
     out: Out = None,
     resume: Resume = False,

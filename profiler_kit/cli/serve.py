@@ -44,6 +44,9 @@ class _Main(Protocol):
     def serve(self, listening: socket.socket, config: dict[str, object]) -> None: ...
 
 
+Host = Annotated[str, typer.Option(help="Address to listen on; the default is this machine only.")]
+
+
 def command(
     folder: Annotated[
         Path | None,
@@ -52,7 +55,7 @@ def command(
     port: Annotated[
         int | None, typer.Option(help=f"Port to listen on. Default: {DEFAULT_PORT}, or the next free one.")
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; the default is this machine only.")] = "127.0.0.1",
+    host: Host = "127.0.0.1",
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
     token: Annotated[
         bool, typer.Option("--token/--no-token", help="Ask each browser once for the token in the printed link.")

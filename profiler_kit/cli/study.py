@@ -9,7 +9,7 @@ import typer
 
 from profiler_kit.cli.output import AsJson, print_json, records
 from profiler_kit.cli.table_command import print_filled
-from profiler_kit.cli.workloads import Checkpoint, Model, Prompts, Seed, choose_workload, is_workload
+from profiler_kit.cli.workloads import Checkpoint, Model, Prompts, Seed, WarmupForwards, choose_workload, is_workload
 from profiler_kit.errors import OptionError
 from profiler_kit.progress import progress_bar
 
@@ -49,9 +49,7 @@ def command(
     ] = "",
     prompts: Prompts = None,
     compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Compiled rows in the table.")] = True,
-    warmup: Annotated[
-        int | None, typer.Option(help="Forwards before the timed ones. [default: 3 on a GPU, 1 on a CPU]")
-    ] = None,
+    warmup: WarmupForwards = None,
     iterations: Annotated[int | None, typer.Option(help="Timed forwards. [default: 20 on a GPU, 5 on a CPU]")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for study.json and study.csv; a ladder's folder shows both.")

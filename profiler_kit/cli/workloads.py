@@ -36,6 +36,10 @@ Prompts = Annotated[
         help="What to ask of each image: centers, boxes or grid:N. Photographs get a grid. [default: centers]"
     ),
 ]
+Warmup = Annotated[int | None, typer.Option(help="Batches before the timed ones. [default: 3 on a GPU, 1 on a CPU]")]
+WarmupForwards = Annotated[
+    int | None, typer.Option(help="Forwards before the timed ones. [default: 3 on a GPU, 1 on a CPU]")
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. [default: a GPU if there is one]")]
 
 
