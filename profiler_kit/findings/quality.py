@@ -79,7 +79,7 @@ WORDS: Final[dict[str, tuple[str, str, str]]] = {
         "profiler_runner(path)  # and a torch whose profiler records the runtime calls of this device",
     ),
     "no launches": (
-        "{count} of {of} GPU events have no launch: no launch calls were recorded",
+        "{count} of {of} GPU events have no launch: the file has no launch calls that are known",
         "their regions; they count as (unlinked)",
         _CUDA,
     ),
@@ -147,7 +147,7 @@ WORDS: Final[dict[str, tuple[str, str, str]]] = {
         "pip install -U torch  # 2.4 and later write baseTimeNanoseconds",
     ),
     "no time": (
-        "{count} of {of} GPU events have no time: the trace says 0, or a moment days away from the others",
+        "{count} of {of} GPU events have no time: the trace says 0, -1, nothing, or a moment days away from the others",
         "sums, counts and idle time: they are in none (table left_out)",
         "",
     ),

@@ -225,7 +225,7 @@ def test_events_without_a_recorded_time_are_in_no_total() -> None:
     assert trace.left_out()["why"].tolist() == ["no time"] * 4
     assert "no time" in said(trace) and "early starts" not in said(trace)
     assert [one.sentence for one in losses(trace)] == [
-        "4 of 8 GPU events have no time: the trace says 0, or a moment days away from the others."
+        "4 of 8 GPU events have no time: the trace says 0, -1, nothing, or a moment days away from the others."
     ]
     contents = describe(trace, read_file_facts(trace.path), None)["contents"]
     assert (contents["span_ns"], contents["gpu_events"]) == (2_000_000, 8)

@@ -49,7 +49,7 @@ def strict_events(data: bytes) -> Found:
         span = span_of(value) if _is_text(text[at:end]) else None
         if value["ph"] != "X" or "ts" not in value:
             others += 1
-            loose += value["ph"] in ("E", "X")  # without a start only GPU work is kept
+            loose += value["ph"] in ("E", "e", "X")  # without a start only GPU work is kept
         elif span is None:
             loose += 1
         else:

@@ -13,7 +13,9 @@ from profiler_kit.findings.doctor import examine
 from profiler_kit.findings.quality import flaws, losses, of_flaw
 from profiler_kit.findings.time import FORMS, missing_gpu
 from profiler_kit.load.trace.dialect import translated
+from profiler_kit.load.trace.event_text import scan
 from profiler_kit.load.trace.file_facts import read_file_facts
+from tests.readers import READERS, reader
 
 CASES = Path(__file__).parents[1] / "cases" / "traces"
 
@@ -176,6 +178,40 @@ def test_begins_and_ends_match_by_thread_and_name(tmp_path: Path) -> None:
     assert (trace.quality.dropped_events, trace.unmatched_events) == (2, 2)
     assert "Begins of a span without an end, or ends without a begin: 2." in said(trace)
     assert trace.findings()
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_asynchronous_spans_of_gpu_work_are_read_by_their_id(name: str, tmp_path: Path) -> None:
+    """Two kernels at once on one thread, which B and E could not tell apart; the host's own are of no thread."""
+    kernel = {"cat": "kernel", "name": "gemm"}
+    events = (
+        half("b", 0, id=1, **kernel, args={"device": 0, "stream": 7}),
+        half("b", 1, id="0x2", **kernel, args={"device": 0, "stream": 8}),
+        half("e", 4, id=1, **kernel),
+        half("e", 9, id="0x2", cat="kernel"),
+        half("b", 9, id=3, **kernel),
+        half("b", 1, id=4, name="aten::mm", cat="cpu_op"),
+        half("e", 2, id=4, name="aten::mm", cat="cpu_op"),
+    )
+    with reader(name):
+        trace = write(tmp_path / "async.json", *events)
+        kernels = trace.kernels()[["stream", "sum_ns"]].to_numpy().tolist()
+        assert kernels == [[8, 8000], [7, 4000]]
+        assert (trace.quality.dropped_events, trace.unmatched_events, trace.summary()["events"]) == (1, 1, 7)
+        assert roles(trace)["kernel", "b"] == "gpu" and roles(trace)["cpu_op", "b"] == "ignored"
+    assert len(scan(tmp_path / "async.json").spans.number) == 2
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_device_or_stream_of_minus_one_is_none(name: str, tmp_path: Path) -> None:
+    args = [{"device": -1, "stream": 7}, {"device": 0, "stream": -1}, {"device": 0, "stream": 0}]
+    with reader(name):
+        trace = write(
+            tmp_path / "none.json",
+            *(span("gemm", at, 1, cat="kernel", pid=-1, tid=-1, args=one) for at, one in enumerate(args)),
+        )
+        where = trace.gpu_events()[["device", "stream"]].astype(object).fillna("none").to_numpy().tolist()
+    assert where == [["none", 7], [0, "none"], [0, 0]]
 
 
 def test_an_end_adds_its_arguments(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from profiler_kit.load.trace.event_text import scan
 from profiler_kit.load.trace.repair import Salvage
 from profiler_kit.load.trace.split_events import EventStream
 from tests.effort import calls
+from tests.readers import READERS, reader
 
 pytestmark = pytest.mark.usefixtures("both_readers")
 
@@ -203,6 +204,26 @@ def test_a_stray_end_among_events_costs_neither_events_nor_metadata(
     quality = trace.quality
     assert (quality.events, quality.dropped_events, quality.truncated) == (300, 0, False)
     assert {one.kind for one in quality.incidents} == {"closed early"}
+    assert len(scan(path).spans.number) == 300
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("keys", ['"x": 1', '"x": "a]",\n "y": [1, 2]', '"x": {"a": "b"}, "y": null'])
+@pytest.mark.parametrize("at", [0, 150, 298])
+def test_keys_among_events_cost_no_events(
+    keys: str, at: int, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("decompress", "split_events"):
+        monkeypatch.setattr(f"profiler_kit.load.trace.{module}.BLOCK_BYTES", 8000)
+    events = [KINETO % ("a", number) for number in range(300)]
+    events[at] += "], " + keys
+    path = tmp_path / "t.json"
+    path.write_text('{"traceEvents": [\n' + ",\n".join(events) + '\n  ],\n  "baseTimeNanoseconds": 5\n}\n')
+    with reader(name):
+        trace = read_chrome_trace(path)
+    assert trace.metadata == {"baseTimeNanoseconds": 5}
+    assert (trace.quality.events, trace.quality.repaired_events, trace.quality.dropped_events) == (300, 1, 1)
+    assert [one.kind for one in trace.quality.incidents] == ["closed early", "dropped"]
     assert len(scan(path).spans.number) == 300
 
 

@@ -91,6 +91,8 @@ STEP_PREFIX: Final = "ProfilerStep#"
 DEVICE_ARROWS: Final = frozenset({"cpu_to_cuda", "cpu_to_xpu", "cpu_to_privateuse1", "async_npu"})
 SPANS: Final = frozenset({"X", "B", "E"})  # phases that are read as spans of time
 ASYNCHRONOUS: Final = frozenset({"b", "n", "e", "S", "T", "p", "F"})
+ASYNCHRONOUS_HALVES: Final = frozenset({"b", "e"})  # of GPU work they are read as spans too
+HALVES: Final = frozenset({"B", "E", *ASYNCHRONOUS_HALVES})
 
 _LAUNCH_SUFFIXES: Final = ("_runtime", "_driver")
 
@@ -110,9 +112,14 @@ def current(category: str) -> str:
     return OLD_CATEGORIES.get(category) or OLD_FLOWS.get(category, category)
 
 
+def is_half(category: str, phase: str) -> bool:
+    """Whether an event is the begin or the end of what is read as a span."""
+    return phase in HALVES and (phase not in ASYNCHRONOUS_HALVES or is_gpu_work(current(category)))
+
+
 def role_of_events(category: str, phase: str) -> tuple[Role, str | None]:
     """What events of that category and phase are to us, and why they are ignored or not known."""
-    if phase in ASYNCHRONOUS:
+    if phase in ASYNCHRONOUS and not is_half(category, phase):
         return "ignored", "asynchronous spans, which no thread holds"
     if category in DEVICE_ARROWS:
         return "flow", None

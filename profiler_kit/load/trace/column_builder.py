@@ -20,7 +20,7 @@ import numpy.typing as npt
 from msgspec import Raw
 
 from profiler_kit.load.integers import I64, MISSING, narrowed, of_one_width, resized
-from profiler_kit.load.trace.categories import DEVICE_ARROWS, current, is_gpu_work
+from profiler_kit.load.trace.categories import ASYNCHRONOUS_HALVES, DEVICE_ARROWS, HALVES, current, is_gpu_work, is_half
 from profiler_kit.load.trace.columns import EventColumns, TextColumn, no_flows
 from profiler_kit.load.trace.decode import ABSENT, COLLECTIVE, NOT_JSON, Arguments, Event
 from profiler_kit.load.trace.dialect import form_of
@@ -221,9 +221,17 @@ class ColumnBuilder:
         return found
 
     def _fill_streams(self, columns: dict[str, npt.NDArray[Any]]) -> None:
-        """GPU work that names no stream (XPU's has a queue) is on the queue of its tid, where its pid is the device."""
+        """GPU work that names no stream (XPU's has a queue) is on the queue of its tid, where its pid is the device.
+
+        A device or stream of -1 is none.
+        """
         gpu = np.array([is_gpu_work(current(name)) for name in self.categories] or [False], dtype=bool)
-        rows = np.flatnonzero(gpu[columns["category"]] & (columns["stream"] == MISSING))
+        work = gpu[columns["category"]]
+        for column in ("device", "stream"):
+            none = work & (columns[column] == -1)
+            if none.any():
+                columns[column] = np.where(none, MISSING, columns[column])
+        rows = np.flatnonzero(work & (columns["stream"] == MISSING))
         if not len(rows):
             return
         threads, device, stream = list(self.threads), columns["device"][rows], columns["stream"].copy()
@@ -254,7 +262,7 @@ class ColumnBuilder:
             elif event.name == "process_labels" and event.args.labels:
                 self.process_labels[identity(event.pid)] = event.args.labels
             self.dropped += not event.ph  # an object that is not a trace event
-        halves = [e for e in events if e.ph in ("B", "E")]
+        halves = [e for e in events if e.ph in HALVES and is_half(e.cat, e.ph)]
         if halves:
             start, known = starts_of(halves, exact=exact)
             self.dropped += int((~known).sum())
@@ -265,16 +273,18 @@ class ColumnBuilder:
     def close_spans(self) -> None:
         """Make spans of the begins and ends: all of the file have come.
 
-        An end closes the last open begin of its thread that has its name, or the last one if it has no name; the others
-        are counted, as what they would be has no beginning, or no end.
+        An end closes the last open begin of its thread (of its id, where it is asynchronous) that has its name, or the
+        last one if it has no name; the others are counted, as what they would be has no beginning, or no end.
         """
         opened: dict[tuple[Any, ...], list[tuple[int, int, Event]]] = {}
         closed: set[int] = set()
         spans: list[tuple[int, Event]] = []
         for number in sorted(range(len(self.halves)), key=lambda at: self.halves[at][0]):
             ns, event = self.halves[number]
-            thread = (identity(event.pid), identity(event.tid))
-            if event.ph == "B":
+            thread: tuple[Any, ...] = (identity(event.pid), identity(event.tid), "")
+            if event.ph in ASYNCHRONOUS_HALVES:
+                thread = (thread[0], event.id, event.cat)
+            if event.ph in ("B", "b"):
                 for key in (thread, (*thread, event.name)):
                     opened.setdefault(key, []).append((number, ns, event))
                 continue

@@ -19,7 +19,16 @@ import numpy.typing as npt
 from profiler_kit.errors import TraceFormatError
 from profiler_kit.files import require_file
 from profiler_kit.load.integers import I64, MISSING
-from profiler_kit.load.trace.categories import DEVICE_ARROWS, OPERATOR, REGION, current, is_gpu_work, is_launch
+from profiler_kit.load.trace.categories import (
+    DEVICE_ARROWS,
+    HALVES,
+    OPERATOR,
+    REGION,
+    current,
+    is_gpu_work,
+    is_half,
+    is_launch,
+)
 from profiler_kit.load.trace.chrome import HINT, find_events, metadata_of, no_events
 from profiler_kit.load.trace.column_builder import (
     FLOAT_EXACT_US,
@@ -297,7 +306,7 @@ class _ScanBuilder(ColumnBuilder):
         if others:
             self._add_others_of(events, others, time, first)
         wanted = [events[spans[row]] for row in needed]
-        halves = [at for at in others if phases[at] in ("B", "E")]
+        halves = [at for at in others if phases[at] in HALVES and is_half(events[at].cat, phases[at])]
         self._half_numbers += [first + at for at in halves if timed[at]]
         aside = [at for at in others if phases[at] == METADATA_PHASE or current(events[at].cat) in FLOWS]
         wanted += [events[at] for at in sorted({*halves, *aside})]

@@ -36,9 +36,13 @@ _OPEN, _CLOSE = frozenset(b"[{"), frozenset(b"]}")
 _TRIED_STARTS: Final = 4
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 # What may follow the `]` that closes the events: the rest of the object, the end of the file, or another trace.
-# Braces and a comma are not the rest of the object where an event comes next.
+# Braces and a comma, or keys, are not the rest of the object where an event comes next.
+_KEYS_THEN_EVENT: Final = (
+    rb'(?:,\s*+"[^"]*+"\s*+:\s*+(?:"[^"]*+"|\[[^][{}]*+\]|\{[^][{}]*+\}|[^][{}",]++)\s*+)++,\s*+\{\s*+"'
+)
 _AFTER_LIST: Final = re.compile(
-    rb'\s*+(?:(?:\}\s*+)++(?!,\s*+\{[^{}]*(?:"ph"\s*+:\s*+"|\Z))|,\s*+"|\Z|\[|\{(?!\s*+"(?:ph|name|cat|pid|tid|ts|dur|id|args|s|bp)"))'
+    rb'\s*+(?:(?:\}\s*+)++(?!,\s*+\{[^{}]*(?:"ph"\s*+:\s*+"|\Z))|'
+    rb"(?!" + _KEYS_THEN_EVENT + rb'),\s*+"|\Z|\[|\{(?!\s*+"(?:ph|name|cat|pid|tid|ts|dur|id|args|s|bp)"))'
 )
 CLOSINGS: Final = re.compile(rb"(\](?:\s*+\])*+)")
 _CLOSE_LIST: Final = re.compile(rb"[ \t\r\n,\x00}]*+" + CLOSINGS.pattern)  # too many braces are no loss

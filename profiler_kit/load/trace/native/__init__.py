@@ -21,6 +21,7 @@ from profiler_kit.errors import OptionError
 from profiler_kit.load.integers import MISSING
 from profiler_kit.load.trace.categories import (
     ASYNCHRONOUS,
+    ASYNCHRONOUS_HALVES,
     DEVICE_ARROWS,
     GPU_WORK,
     OLD_CATEGORIES,
@@ -52,8 +53,8 @@ _MOST_INTEGERS, _MOST_TEXTS, _MOST_WANTED, _MOST_ARROWS, _LONGEST_KEY = 16, 48, 
 _NAMES, _CATEGORIES, _THREADS, _TABLES = range(4)
 _PHASES: Final = (
     {"X": _SPAN, "s": _FLOW, "f": _FLOW}
-    | dict.fromkeys(("M", "B", "E", _NO_PHASE), _ASIDE)
     | dict.fromkeys({*"iICt", *ASYNCHRONOUS, _OTHER_PHASE}, _COUNTED)
+    | dict.fromkeys(("M", "B", "E", *ASYNCHRONOUS_HALVES, _NO_PHASE), _ASIDE)
 )
 _WORK, _LAUNCH = 1, 2
 _KINDS: Final = {FORWARD: 3, DEVICE: 4}  # of arrows
