@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import logging
 import pickle
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -120,6 +122,17 @@ def unpacked(state: State) -> State:
         for key, tensor in state.items()
         if key.removesuffix(_SCALE) not in scales or key in scales
     }
+
+
+@contextlib.contextmanager
+def without_torchaos_advice() -> Iterator[None]:
+    """For the import of torchao, or of what imports it: torch warns its authors of types that torch knows by now."""
+    log = logging.getLogger("torch.utils._pytree")
+    log.disabled = True
+    try:
+        yield
+    finally:
+        log.disabled = False
 
 
 def build_seeded(build: Callable[[], Any], seed: int, zeros: Collection[str]) -> Any:

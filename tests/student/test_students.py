@@ -148,6 +148,26 @@ def test_the_command_line_finds_the_family_by_the_files_teacher(tmp_path: Path) 
     )
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"backbone": "vgg"},
+            "the backbone is 'vgg', expected one of resnet18, mobilenet_v3_large, cas_vit_s, cas_vit_tiny.",
+        ),
+        ({"teacher": "vit_x"}, "the teacher is 'vit_x', expected a SAM or a SAM 2 of this package."),
+        ({"teacher": "sam2_x"}, "the teacher is 'sam2_x', expected a SAM or a SAM 2 of this package."),
+        ({"side": "512"}, "no side in it, expected a student's file."),
+    ],
+)
+def test_a_file_of_what_is_not_known_is_refused(change: dict[str, object], said: str, tmp_path: Path) -> None:
+    facts = {"backbone": "resnet18", "teacher": "vit_tiny", "teacher_weights": "random:0", "taught_on": "", "side": 64}
+    torch.save({**facts, "encoder": {}, "decoder": {}, **change}, path := tmp_path / "s.pt")
+    with pytest.raises(CheckpointError) as caught:
+        read_student(path)
+    assert str(caught.value) == f"{path}: {said} Make one with: profiler-kit sam student train"
+
+
 def test_the_shipped_student_is_of_the_shipped_teacher() -> None:
     """Its features are near the teacher's on a scene that it never saw."""
     shipped = StudentWorkload(beside=True, encoder_only=True)

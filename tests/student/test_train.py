@@ -32,6 +32,7 @@ from profiler_kit.models.student.workload import student_workload
 from profiler_kit.workload import ladder
 from profiler_kit.workload.ceilings import Probe
 from profiler_kit.workload.row import RowPlan, run_row
+from tests.student.test_students import file_of
 
 TINY = TrainOptions(
     teacher="vit_tiny", backbone="cas_vit_tiny", device="cpu", batch_size=2, prompts=1, scenes=3, steps=3
@@ -204,6 +205,18 @@ def test_what_cannot_be_used_is_said_before_anything_is_made(change: dict[str, A
     assert not list(tmp_path.iterdir())
 
 
+def test_a_gpu_without_bfloat16_is_said_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "choose_device", lambda device: torch.device("cuda:0"))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+    with pytest.raises(WorkloadError) as caught:
+        train(dataclasses.replace(TINY, out=tmp_path / "out"))
+    assert str(caught.value) == "--device cuda:0: Tesla T4 has no bfloat16. Use --device cpu, or another GPU."
+    assert not list(tmp_path.iterdir())
+
+
 def test_nothing_is_overwritten(trained: Path) -> None:
     with pytest.raises(OptionError) as caught:
         train(dataclasses.replace(TINY, out=trained))
@@ -246,6 +259,12 @@ def test_it_is_evaluated_beside_its_teacher(trained: Path, tmp_path: Path) -> No
         with pytest.raises(OptionError) as caught:
             student("eval", trained, *wrong)
         assert str(caught.value) == said
+    other = file_of(tmp_path / "other.pt", teacher_weights="random:7")
+    with pytest.raises(
+        CheckpointError, match=r"other.pt: a student of vit_tiny \(random:7\), expected one of vit_tiny \(random:0"
+    ):
+        student("eval", other, "--device", "cpu", "--out", tmp_path / "unlike")
+    assert not (tmp_path / "unlike").exists()
     with pytest.raises(CheckpointError, match=r"student.pt: cannot be read .* expected a student in int8."):
         student("eval", trained, "--int8", trained / "student.pt")  # before any row runs
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 
 from profiler_kit.errors import CheckpointError, OptionError, WorkloadError
-from profiler_kit.models.checkpoints import CheckpointKind, State, build_seeded
+from profiler_kit.models.checkpoints import CheckpointKind, State, build_seeded, without_torchaos_advice
 
 if TYPE_CHECKING:
     from transformers import Sam2Model
@@ -51,7 +51,8 @@ class Shape:
 
     def build(self, side: int = 0) -> Sam2:
         """The model with transformers' own random weights, for images of `side` pixels (its own if 0)."""
-        from transformers import Sam2Config, Sam2Model
+        with without_torchaos_advice():
+            from transformers import Sam2Config, Sam2Model
 
         side = side or self.side
         widths = [self.width * 2**stage for stage in range(4)]

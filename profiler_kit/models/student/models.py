@@ -65,6 +65,11 @@ def read_student(path: Path) -> StudentFile:
         raise CheckpointError(
             f"{path}: the backbone is {student.backbone!r}, expected one of {', '.join(BACKBONES)}. {KIND.hint}"
         )
+    try:
+        check_teacher(student.teacher)
+    except OptionError as error:
+        said = f"{path}: the teacher is {student.teacher!r}, expected a SAM or a SAM 2 of this package. {KIND.hint}"
+        raise CheckpointError(said) from error
     return student
 
 

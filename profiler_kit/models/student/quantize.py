@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import math
 import zipfile
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ import torch
 
 from profiler_kit.errors import CheckpointError, OptionError, WorkloadError
 from profiler_kit.files import require_file, require_folder, whole_file
+from profiler_kit.models.checkpoints import without_torchaos_advice
 from profiler_kit.models.sam.scenes import load_images
 from profiler_kit.models.sam.train_data import default_workers
 from profiler_kit.models.student.backbones import AdditiveAttention, StudentEncoder
@@ -73,17 +73,13 @@ class QuantizeOptions:
 
 
 def require_torchao() -> None:
-    """Load it without its advice to itself, and with its operators; raises WorkloadError where it is not installed."""
+    """Load it with its operators; raises WorkloadError where it is not installed."""
     from importlib.util import find_spec
 
     if find_spec("torchao") is None:
         raise WorkloadError("int8: needs torchao, which is not installed. Try: pip install 'profiler-kit[quantize]'")
-    log = logging.getLogger("torch.utils._pytree")  # says of torchao's own types that torch knows them by now
-    log.disabled = True
-    try:
+    with without_torchaos_advice():
         import torchao.quantization.pt2e  # noqa: F401
-    finally:
-        log.disabled = False
 
 
 def quantize(options: QuantizeOptions, *, report: Report = silent) -> Path:

@@ -82,11 +82,14 @@ class TrainOptions:
     workers: int = field(default_factory=default_workers)
 
     def check(self) -> None:
-        """Raises OptionError, or InputError for the folder of images; nothing is made before."""
+        """Raises OptionError, InputError for the folder of images, WorkloadError for a GPU; nothing is made before."""
         check_backbone(self.backbone)
         check_teacher(self.teacher)
         require_count("--seed", self.seed, 0, LARGEST_SEED)
-        choose_device(self.device)
+        device = choose_device(self.device)
+        if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+            name = torch.cuda.get_device_name(device)
+            raise WorkloadError(f"--device {device}: {name} has no bfloat16. Use --device cpu, or another GPU.")
         least = {"scenes": 1, "batch_size": 2, "prompts": 1, "steps": 1, "workers": 1}  # batch norm asks for two
         for name, lowest in least.items():
             value = getattr(self, name)
@@ -243,9 +246,6 @@ class _Run:
         device: torch.device,
         report: Report,
     ) -> None:
-        if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-            name = torch.cuda.get_device_name(device)
-            raise WorkloadError(f"--device {device}: {name} has no bfloat16. Use --device cpu, or another GPU.")
         self.options, self.device, self.report = options, device, report
         # what has to be the same to go on
         self.facts: dict[str, Any] = {

@@ -153,8 +153,10 @@ class _Student(_Base):
             )
 
     def setup(self) -> Mapping[str, Any]:
-        """As SAM's, and the student in int8 is looked at; of the encoder alone nothing is asked."""
+        """As SAM's, and the student's files are looked at; of the encoder alone nothing is asked."""
         found = super().setup()
+        if self.beside and self.file is not None:
+            self._check_teacher(read_student(self.file), self.file)
         if self.int8 is not None:
             read_facts(Path(self.int8))
         return {} if self.encoder_only else found
