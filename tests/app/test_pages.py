@@ -533,6 +533,14 @@ def test_what_is_missing_says_how_to_record_it(runs: Path, page: str, said: str)
     assert test.code[0].value
 
 
+def test_a_trace_with_allocations_says_which_command_reads_them(runs: Path) -> None:
+    trace = gpu_trace()
+    trace.events.append({"ph": "i", "cat": "cpu_instant_event", "name": "[memory]", "pid": 1, "tid": 1, "ts": 5})
+    trace.write(runs / "held.json")
+    assert show("memory", "held.json").code[0].value.startswith("profiler-kit memory ")
+    assert show("memory", "bare.json.gz").code[0].value.startswith("with memory_runner")
+
+
 @pytest.mark.parametrize("page", OF_A_RUN)
 def test_broken_files_are_one_line_each(runs: Path, page: str) -> None:
     test = show(page, "broken")

@@ -82,6 +82,14 @@ def test_the_usual_name_goes_before_a_packed_one(tmp_path: Path) -> None:
     assert discover.part_file(tmp_path / ("x" * 300), "memory.pickle") is None
 
 
+def test_what_was_read_of_a_job_and_kept_beside_it_is_no_run(tmp_path: Path) -> None:
+    for folder in ("job.ranks/answers", "mine"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "0.json").write_text("{}")
+        os.utime(tmp_path / folder / "0.json", (1, 1))  # written to the end long ago
+    assert [run.key for run in find_runs(tmp_path)] == ["mine"]
+
+
 def test_the_root_itself_may_be_a_run(tmp_path: Path) -> None:
     make_run(tmp_path, "trace.json.gz")
     (only,) = find_runs(tmp_path)

@@ -33,6 +33,7 @@ from profiler_kit.formats.run_record import (
 )
 from profiler_kit.formats.study_file import STUDY, STUDY_CSV
 from profiler_kit.later import shown
+from profiler_kit.load.job_folder import STORE_SUFFIX
 from profiler_kit.load.snapshot.reader import is_snapshot
 from profiler_kit.load.trace.decompress import Blocks, packing_of
 
@@ -218,8 +219,10 @@ def _below(root: Path, folder: Path, depth: int, names: Sequence[str] | None) ->
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in a folder, without what is hidden, or was read of a job and kept beside it."""
     try:
-        return [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+        entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+        return [entry for entry in entries if not (entry.name.endswith(STORE_SUFFIX) and entry.is_dir())]
     except OSError:  # no permission, or gone since it was listed
         return []
 
