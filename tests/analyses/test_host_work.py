@@ -232,7 +232,7 @@ work = st.tuples(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=24)
 @given(
     st.lists(st.tuples(st.integers(0, 60), st.integers(1, 40), st.integers(1, 2)), max_size=5),
     st.lists(work, min_size=1, max_size=12),

@@ -165,7 +165,7 @@ launches = st.tuples(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=24)
 @given(
     st.lists(regions, max_size=8),
     st.lists(launches, min_size=1, max_size=12),

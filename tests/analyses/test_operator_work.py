@@ -112,7 +112,7 @@ spans = st.tuples(st.integers(0, 60), st.integers(1, 40), st.integers(1, 2), st.
 launches = st.tuples(st.integers(0, 80), st.integers(1, 2), st.integers(0, 30), st.sampled_from("xyz"))
 
 
-@settings(max_examples=80)
+@settings(max_examples=40)
 @given(st.lists(spans, max_size=10), st.lists(launches, min_size=1, max_size=10))
 def test_nothing_is_lost_on_random_traces(
     tmp_path_factory: pytest.TempPathFactory, operators: list, calls: list
