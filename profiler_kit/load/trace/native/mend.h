@@ -10,8 +10,7 @@
 
 #include "json.h"
 
-/* CUT: as one text it is broken, but more may make it whole. OPEN: the same, after a member of an object. */
-enum verdict { SOUND, BROKEN, CUT, OPEN, DOUBTFUL };
+enum verdict { SOUND, BROKEN, CUT, DOUBTFUL }; /* CUT: as one text it is broken, but more may make it whole */
 enum { DEEPEST_CHECKED = 60 };
 
 struct draft { /* a text that is being made */
@@ -38,7 +37,7 @@ INLINE at mark_in(at p, at end)
 struct check {
     at end;
     bool doubt; /* of what was passed: a number out of range */
-    bool cut, open, deep; /* it ends before it is whole, after a member; too deep to tell */
+    bool cut, deep; /* it ends before it is whole; too deep to tell */
 };
 
 static at checked(struct check *c, at p, int depth);
@@ -114,7 +113,7 @@ static at checked(struct check *c, at p, int depth)
             if (*p == close)
                 break;
             if (*p != ',')
-                return c->cut |= p >= c->end, c->open = c->cut && close == '}', NULL;
+                return c->cut |= p >= c->end, NULL;
             p = space(p + 1);
         }
         p++;
@@ -138,7 +137,7 @@ static enum verdict verdict(at text, at end, bool whole)
     for (at p = text;; p = space(p + 1)) {
         p = checked(&c, p, 0);
         if (!p) /* whatever was passed before */
-            return c.deep ? DOUBTFUL : !c.cut || whole ? BROKEN : c.open ? OPEN : CUT;
+            return c.deep ? DOUBTFUL : !c.cut || whole ? BROKEN : CUT;
         p = space(p);
         if (p >= end)
             return c.doubt ? DOUBTFUL : SOUND;

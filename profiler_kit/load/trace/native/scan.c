@@ -849,7 +849,7 @@ static enum outcome mended(struct scanner *s, at p, at end, bool is_changed, enu
         const struct draft *one = candidate == 0 ? d : candidate == 1 ? named : strings, *from = is_named ? named : d;
         if (candidate == 1)
             is_named = mend_name(named, text, text_end);
-        if (!is_named && (candidate & 1 || (candidate == 2 && (raw == CUT || raw == OPEN))))
+        if (!is_named && (candidate & 1 || (candidate == 2 && raw == CUT)))
             continue;
         if (candidate == 2 && !mend_strings(strings, from->text.items, from->text.items + from->text.used))
             continue;
@@ -878,9 +878,7 @@ static enum outcome recovered(struct scanner *s, at p, at whole, at end, at next
     enum verdict raw = is_changed ? BROKEN : verdict(p, end, false);
     if (raw == SOUND && (whole || is_utf8(p, end)))
         return UNSURE;
-    at comma = space(end);
-    bool brace_follows = *comma == ',' && space(comma + 1) == next; /* where an object wants a key */
-    if (raw >= CUT && !(raw == OPEN && brace_follows) && verdict(p, later, false) != BROKEN) /* more text may make it whole */
+    if (raw >= CUT && verdict(p, later, false) != BROKEN) /* more text may make it whole */
         return UNSURE;
     for (at q = p + 1; (q = memchr(q, '{', (size_t)(next - q))); q++)
         if (any_start(s->text_start, q))
