@@ -675,10 +675,21 @@ class Trace:
         if region is not None or kernel is not None:
             paths = [] if region is None else self._paths_of(region)
             changes = [faster_region(details, instances, path, factor) for path in paths]
-            changes += [] if kernel is None else [without_kernel(details, kernel)]
+            changes += [] if kernel is None else [self._without_kernel(kernel)]
         else:
             changes = what_takes_most(details, instances, self.regions(), self.kernels(), factor, gap_ns)
         return what_if(self._replay(), changes)
+
+    def _without_kernel(self, text: str) -> Change:
+        """The kernels whose names hold the text gone; raises OptionError when there is none."""
+        change = without_kernel(self.kernel_details(), text)
+        if change.gone is None or not change.gone.any():
+            names = self.kernels().groupby("name")["sum_ns"].sum().nlargest(3).index
+            raise OptionError(
+                f"{self.path}: no kernel whose name holds {text!r}, found {', '.join(name[:60] for name in names)}. "
+                "Give a part of such a name: profiler-kit kernels lists them."
+            )
+        return change
 
     def would_save(self, change: Change) -> int | None:
         """Nanoseconds of the recorded span that a change saves, replayed; None where that cannot be told."""

@@ -173,6 +173,8 @@ def _waiting(found: Comparison, records: Records, b: str) -> Finding | None:
     step, busy = totals.get("round") or totals.get("trace"), totals.get("GPU busy")
     if step is None or busy is None or not (step.a and step.b and busy.a and busy.b):
         return None
+    if not (step.a.value_ns and step.b.value_ns):  # what is recorded took no time
+        return None
     share_a, share_b = busy.a.value_ns / step.a.value_ns, busy.b.value_ns / step.b.value_ns
     if 1 - share_b < STARVED or share_b > share_a:
         return None

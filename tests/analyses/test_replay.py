@@ -46,6 +46,15 @@ def test_no_gap_above_some_length(tmp_path: Path) -> None:
     assert found.loc["no gap above 10 µs", "saved_ns"] == 9_000
 
 
+def test_a_kernel_that_is_not_there_saves_nothing_that_could_be_said(tmp_path: Path) -> None:
+    with pytest.raises(OptionError) as refused:
+        two_rounds(tmp_path).what_if(kernel="flash")
+    assert str(refused.value) == (
+        f"{tmp_path}/t.json: no kernel whose name holds 'flash', found a, b. "
+        "Give a part of such a name: profiler-kit kernels lists them."
+    )
+
+
 def test_times_before_zero_are_times_as_others(tmp_path: Path) -> None:
     """Clocks may count from a moment in the recording: a runs -95..-55, c after a gap of 25 us until -10."""
     trace = TraceBuilder()

@@ -29,6 +29,13 @@ def steps(path: Path, *lengths: float) -> Path:
     return trace.write(path)
 
 
+def test_a_run_of_no_length_has_no_busy_share(tmp_path: Path) -> None:
+    nothing = TraceBuilder()
+    nothing.kernel(5, 100, 0)
+    done = profiler_kit("diff", steps(tmp_path / "a.json", 5, 5), nothing.write(tmp_path / "b.json"))
+    assert done.code == 0 and "GPU is busy" not in done.out
+
+
 def test_the_sample_runs_are_told_apart_at_a_glance() -> None:
     done = profiler_kit("diff", EAGER, COMPILED)
     assert (done.code, done.err) == (0, "")
