@@ -59,6 +59,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
 
   function draw() {
     width = root.clientWidth;
+    if (width <= left) return; // not laid out yet: the observer draws it then
     const scale = window.devicePixelRatio || 1;
     canvas.width = width * scale;
     canvas.height = (above + height + below) * scale;
