@@ -33,7 +33,7 @@ from profiler_kit.models.sam.generator import MaskGenerator, mask_of
 from profiler_kit.models.sam.scenes import generate_scenes
 from profiler_kit.models.sam2.models import SHAPES, Sam2, load_model, to_meta
 from profiler_kit.models.sam2.optimizations import ALL_MASKS, OPTIMIZATIONS
-from profiler_kit.models.sam2.segmenter import DEFAULTS, Sam2Segmenter
+from profiler_kit.models.sam2.segmenter import Sam2Segmenter
 from profiler_kit.models.sam2.workload import Sam2Workload
 from profiler_kit.workload.optimizations import optimized, parse_optimizations
 
@@ -98,6 +98,7 @@ def equal_masks(name: str, device: torch.device, side: int, points: int) -> dict
     sam = stretched(load_model(name, seed=0, device=device).model)
     image = generate_scenes(1, height=side * 9 // 16, width=side, seed=3)[0].image
     how = {"points_per_side": min(points, 12), "pred_iou_thresh": 0.0, "stability_score_thresh": 0.0}
+    how |= {"box_nms_thresh": 0.99}
     amg = meta_module("automatic_mask_generator").SAM2AutomaticMaskGenerator
     theirs = amg(meta_model(sam, name), **how).generate(image)
     ours = MaskGenerator(Sam2Segmenter(sam), **how).generate(image)
@@ -119,6 +120,8 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=1920, help="of the image; it is 9/16 as high")
     parser.add_argument("--points-per-side", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--pred-iou-thresh", type=float, default=0.8)
+    parser.add_argument("--stability-score-thresh", type=float, default=0.95)
     parser.add_argument("--row", default=GRAPHS, help="optimizations of ours beside none")
     parser.add_argument("--out", type=Path, default=Path("meta.json"))
     options = parser.parse_args()
@@ -127,10 +130,12 @@ def main() -> None:
     found = describe_environment(device)
     image = generate_scenes(1, height=options.width * 9 // 16, width=options.width, seed=1)[0].image
     side, known = options.points_per_side, {**OPTIMIZATIONS, **ALL_MASKS}
+    limits = {name: getattr(options, name) for name in ("pred_iou_thresh", "stability_score_thresh")}
+    how = {"points_per_side": side, "output_mode": "uncompressed_rle", **limits}
     record: dict[str, Any] = {
         "device_name": found.device_name, "versions": dict(found.versions), "git_commit": found.git_commit,
         "command": found.command, "model": options.model, "weights": "random, seed 0", "image": list(image.shape[:2]),
-        "points": side**2, "row": options.row,
+        "points": side**2, "thresholds": limits, "row": options.row,
     }  # fmt: skip
     amg = meta_module("automatic_mask_generator").SAM2AutomaticMaskGenerator
     with ExitStack() as stack, torch.no_grad():
@@ -139,16 +144,16 @@ def main() -> None:
         runs: dict[str, Callable[[], list[dict[str, Any]]]] = {}
         for dtype in ("bf16", "fp32"):
             for batch in (64, side**2):
-                generator = amg(theirs, points_per_side=side, points_per_batch=batch, output_mode="uncompressed_rle")
+                generator = amg(theirs, points_per_batch=batch, **how)
 
                 def meta(generator: Any = generator, half: bool = dtype == "bf16") -> list[dict[str, Any]]:
                     with torch.autocast(device.type, torch.bfloat16) if half else nullcontext():
                         return list(generator.generate(image))
 
                 runs[f"Meta's, {dtype}, {batch} points a batch"] = meta
-        ours = MaskGenerator(Sam2Segmenter(sam), **DEFAULTS, points_per_side=side, output_mode="uncompressed_rle")
+        ours = MaskGenerator(Sam2Segmenter(sam), **how)
         runs["ours, fp32 as published"] = lambda: ours.generate(image)
-        workload = Sam2Workload(name=options.model, task="amg", seed=0, points_per_side=side)
+        workload = Sam2Workload(name=options.model, task="amg", seed=0, points_per_side=side, **limits)
         chosen = parse_optimizations(options.row, known)
         fast = stack.enter_context(optimized(workload.model(device), chosen, device))
         best = workload.assemble(fast)

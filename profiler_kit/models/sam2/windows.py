@@ -78,7 +78,7 @@ def _launch(qkv: Tensor, heads: int, window: int, stride: int) -> Tensor:
         DIM_B=max(_NARROWEST, 1 << (rest - 1).bit_length()) if rest else 0,
         SCALE=dim**-0.5, BLOCK_M=block, BLOCK_N=min(WINDOWS.block_n, reach),
         PRECISION="ieee" if qkv.dtype is torch.float32 else "tf32",
-        num_warps=WINDOWS.warps, num_stages=WINDOWS.stages,
+        num_warps=WINDOWS.warps if block > _NARROWEST else 2, num_stages=WINDOWS.stages,
     )  # fmt: skip
     return out
 
