@@ -156,7 +156,10 @@ def find_captures(own: Source, others: Sequence[Source]) -> Captures:
     graphs: list[Graph] = []
     for replays in _same_sequences(rows, found.launch[rows], token):
         first, number = replays[0], len(graphs)
-        match, several = _best(token[first], kind[first], _in_line(columns, found, replays), stretches, sources)
+        in_line = _in_line(columns, found, replays)
+        match, several = _best(token[first], kind[first], in_line, stretches, sources)
+        if match is not None and not in_line:
+            match = _of_one_branch(match, columns, found, replays, token)
         graphs.append(Graph(len(first), len(replays), match, several))
         for replay in replays:
             graph[replay] = number
@@ -190,6 +193,19 @@ def _in_line(columns: EventColumns, found: Attribution, replays: Sequence[I64]) 
         if (start[1:] < reach[:-1] - _OVERLAP_NS).any():
             return False
     return True
+
+
+def _of_one_branch(
+    match: Match, columns: EventColumns, found: Attribution, replays: Sequence[I64], token: I64
+) -> Match | None:
+    """Without the kernels whose name is on several streams: where branches overlap, they may be of either of them."""
+    several = set[int]()
+    for replay in replays:
+        both = np.stack((token[replay], columns.integers["stream"][found.event[replay]]))
+        names, streams = np.unique(np.unique(both, axis=1)[0], return_counts=True)
+        several.update(names[streams > 1].tolist())
+    kept = ~np.isin(token[replays[0]][match.kernel], list(several))
+    return replace(match, kernel=match.kernel[kept], launch=match.launch[kept]) if kept.any() else None
 
 
 def _stretches(at: int, source: Source, codes: dict[str, int], kernels: dict[str, int]) -> list[_Stretch]:

@@ -204,6 +204,20 @@ def test_kernels_that_overlap_have_no_order_to_go_by(tmp_path: Path) -> None:
     assert all(operator is None for _, operator in of_replays(written(trace, tmp_path / "t.json")))
 
 
+def test_of_branches_that_overlap_a_name_that_both_have_is_of_neither(tmp_path: Path) -> None:
+    """Launched one branch after the other, replayed side by side: which gemm is which, their order does not tell."""
+    branches = ((("aten::addmm", "gemm"), ("aten::gelu", "gelu")), (("aten::mm", "gemm"), ("aten::relu", "relu")))
+    other, trace = TraceBuilder(), TraceBuilder()
+    eager(other, [work for branch in branches for work in branch])
+    replays(trace, ["gemm", "gemm", "gelu", "relu"], 2)
+    kernels = [event for event in trace.events if event["cat"] == "kernel"]
+    for place, event in enumerate(kernels):
+        event["args"]["stream"] = 7 + place % 2
+        event["dur"] = 5
+    found = written(trace, tmp_path / "t.json", [other.write(tmp_path / "other.json")])
+    assert of_replays(found) == [("gemm", None), ("gemm", None), ("gelu", "aten::gelu"), ("relu", "aten::relu")] * 2
+
+
 def test_without_being_told_a_short_graph_is_no_copy_of_what_ran_before(tmp_path: Path) -> None:
     short, long = TraceBuilder(), TraceBuilder()
     for trace, work in ((short, LAYER), (long, NET)):
