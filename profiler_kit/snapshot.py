@@ -267,8 +267,8 @@ class Snapshot:
         if self.device_type(device) != "cuda" or self.source == "trace" or no_segments:
             return memory_stats.stats(one, None, None)
         blocks = self.block_replay(device)
-        pending = memory_stats.pending_free(one, blocks, self.history, self.allocations())
         held = memory.active_blocks(self.blocks, device)
+        pending = memory_stats.pending_free(one, blocks, self.history, self.allocations(), held)
         # a history that stopped before the snapshot was saved is told of its own end
         at_end = {} if self.contradictions(device).unheld else memory_stats.held_at_end(held)
         return memory_stats.stats(one, blocks, pending, at_end)

@@ -129,6 +129,27 @@ def test_a_free_that_is_pending_at_the_end_still_holds_its_memory(tmp_path: Path
     assert found.replay(0).allocated_bytes.tolist() == [0, 0, 4 * MiB, 4 * MiB, 4 * MiB]
 
 
+def test_what_was_freed_before_the_history_is_pending_in_it(tmp_path: Path) -> None:
+    """The ring dropped the requests to free of two blocks: one is done with in the history, one is still waiting."""
+    events = [
+        *s.free(0, 0, 512),
+        s.event("free_completed", 2, MiB, MiB),
+        s.alloc(3, 6 * MiB, 2 * MiB),
+    ]
+    waiting = s.block(2 * MiB, 4 * MiB, 4 * MiB, "active_pending_free")
+    free = (s.block(0, 2 * MiB, 0, "inactive"), waiting, s.block(6 * MiB, 2 * MiB, 2 * MiB))
+    found = loaded(tmp_path, s.snapshot(events, segments=[s.segment(0, 8 * MiB, *free)]))
+    stats = found.stats(0).set_index("quantity")
+    assert stats["peak_bytes"].to_dict() == {
+        "requested": 6 * MiB,
+        "allocated": 2 * MiB,
+        "active": 6 * MiB,
+        "reserved": 8 * MiB,
+        "pending free": 5 * MiB,
+    }
+    assert stats["current_bytes"]["pending free"] == 4 * MiB
+
+
 def test_a_history_that_begins_in_the_middle_is_followed(tmp_path: Path) -> None:
     data = steps()
     data["device_traces"][0] = data["device_traces"][0][11:]

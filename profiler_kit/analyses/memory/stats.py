@@ -34,16 +34,26 @@ MEMORY_STATS: Final = Schema(
 _OF_BLOCKS: Final = ("allocated", "active", "pending free")
 
 
-def pending_free(one: Replay, blocks: BlockReplay, events: pd.DataFrame, allocations: pd.DataFrame) -> Ints:
-    """Bytes of the blocks that were freed but not yet done with, in each state; `events` as they are replayed."""
+def pending_free(
+    one: Replay, blocks: BlockReplay, events: pd.DataFrame, allocations: pd.DataFrame, held: pd.DataFrame
+) -> Ints:
+    """Bytes of the blocks that were freed but not yet done with, in each state; `events` as they are replayed.
+
+    held: the active SNAPSHOT_BLOCKS of the device. Where the history holds requests to free, a block that was there
+    before it and is done with or pending without one was freed before it.
+    """
     mine = np.flatnonzero(allocations["device"].to_numpy() == one.device)
     asked = np.full(len(allocations), -1, np.int64)
     asked[mine] = free_requests(events, allocations.iloc[mine], one.device)
     spans = blocks.blocks[blocks.blocks["allocation"].notna()]
     request = asked[spans["allocation"].to_numpy(np.int64)]
     since, until = np.searchsorted(one.rows, request) + 1, spans["to_state"].to_numpy(np.int64)
+    waiting = held["address"].to_numpy()[(held["state"] != ACTIVE[0]).to_numpy()]
+    done = (until <= len(one.rows)) | spans["address"].isin(waiting).to_numpy()
+    earlier = (request < 0) & (spans["from_state"] == 0).to_numpy() & done & bool((asked >= 0).any())
+    since[earlier] = 0
     # a free that is done in the next event waited for nothing; one that is not done at the end does
-    waits = (request >= 0) & ((until > since + 1) | (until > len(one.rows)))
+    waits = earlier | (request >= 0) & ((until > since + 1) | (until > len(one.rows)))
     size = spans["size_bytes"].to_numpy(np.int64)[waits]
     # each adds its block in the state after the request and takes it away in the first state without the block
     change = np.zeros(len(one.rows) + 2, np.int64)
