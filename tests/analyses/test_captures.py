@@ -286,6 +286,17 @@ def test_a_real_capture_of_torch_compile() -> None:
         assert operator == ("aten::addmm" if name.startswith("nvjet") else name)
 
 
+def test_a_real_capture_of_torch_compile_with_a_backward_pass() -> None:
+    trace = golden("reduce_training")
+    assert trace.replayed_graphs()[["launches", "gpu_events", "matched"]].to_numpy().tolist() == [
+        [4, 14, 1],
+        [4, 57, 1],
+    ]
+    details = trace.kernel_details().query("captured")
+    fused = details[details["name"].str.startswith("triton_")]
+    assert len(fused) > len(details) / 2 and (fused["operator"].astype(str) == fused["name"].astype(str)).all()
+
+
 def test_a_real_capture_on_two_streams_is_not_guessed_at() -> None:
     trace = golden("forked")
     graphs = trace.replayed_graphs()
