@@ -23,9 +23,9 @@ STUDENTS: Final = Schema(
         "image_size": Column("int64", "Side of the model's input, pixels.", "px"),
         **{name: LADDER_ROWS.columns[name] for name in _KEPT},
         **{name: replace(LADDER_ROWS.columns[name], show="always") for name in _SEEN},
+        "agreement": LADDER_ROWS.columns["agreement"],
         "of_teacher": Column("float64", "Mean IoU as a share of the teacher's.", "of the teacher", unit="share"),
         "small_of_teacher": Column("float64", "The same of small objects.", "small, of it", unit="share"),
-        "agreement": LADDER_ROWS.columns["agreement"],
     },
 )
 
