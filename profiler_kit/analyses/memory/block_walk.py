@@ -228,8 +228,7 @@ class Walk:
         # split the free block when enough is left over, else hand it out whole
         rest = room - size
         if rest > 0 and self.rules.splits(size, rest, self.least_rest[segment]):
-            self.free[address + size] = (rest, segment, state)
-            self.free_ends[address + room] = address + size
+            self._put(address + size, rest, segment, state)
         else:
             self.gaps += rest < 0
             size = room
