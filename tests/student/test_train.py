@@ -167,6 +167,19 @@ def test_a_loss_that_is_no_number_stops_and_the_last_good_student_stays(
     assert all(part.isfinite().all() for part in read_student(options.out / "student.pt").encoder.values())
 
 
+def test_a_weight_that_the_file_cannot_hold_stops_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = training.student_losses
+
+    def swelling(encoder: torch.nn.Module, *arguments: Any) -> training.Losses:
+        with torch.no_grad():
+            next(encoder.buffers()).fill_(1e6)
+        return losses(encoder, *arguments)
+
+    monkeypatch.setattr(training, "student_losses", swelling)
+    with pytest.raises(WorkloadError, match="a weight is more than float16 holds"):
+        train(dataclasses.replace(TINY, out=tmp_path / "swollen"))
+
+
 def test_a_folder_of_images_is_asked_for_what_the_teacher_finds_there(tmp_path: Path) -> None:
     images = tmp_path / "photos"
     images.mkdir()

@@ -338,16 +338,18 @@ class _Run:
         self.report(min(self.progress, 1.0), 1, said)
 
     def finite(self, losses: Tensor) -> list[float]:
-        """The losses on the host; raises WorkloadError when one is no number, or a weight."""
+        """The losses on the host; raises WorkloadError when one is no number, or a weight is none in float16."""
         values: list[float] = losses.tolist()
         weights = cast("Iterator[Tensor]", self.average.state_dict().values())
-        if all(map(math.isfinite, values)) and all(bool(part.isfinite().all()) for part in weights):
+        if not all(map(math.isfinite, values)):
+            found = f"the loss is {values[0]}, expected a number"
+        elif not all(bool(part.half().isfinite().all()) for part in weights if part.is_floating_point()):
+            found = "a weight is more than float16 holds, in which the student is kept"
+        else:
             return values
         path = self.options.out / STUDENT
         kept = f"{path} is of the last good step" if path.is_file() else "no checkpoint had been written yet"
-        raise WorkloadError(
-            f"step {self.step}: the loss is {values[0]}, expected a number; stopped, {kept}. Try a lower --rate."
-        )
+        raise WorkloadError(f"step {self.step}: {found}; stopped, {kept}. Try a lower --rate.")
 
     def save(self, losses: Tensor | None) -> None:
         """The state to go on from, and the student with averaged weights; each whole or not at all."""
