@@ -83,8 +83,8 @@ def read_columns(file: IO[bytes], most_bytes: int) -> tuple[str, dict[str, Array
             return None
         frees = state.frees.rows(2)
         columns |= {"free.row": frees[:, 0].copy(), "free.bytes": frees[:, 1].copy()}
-        columns["frames"] = np.frombuffer(_bytes(state.frames.arena), "<i8")
-        columns["stack_frames"] = np.frombuffer(_bytes(state.stacks.arena), "<i4")
+        columns["frames"] = state.frames.arena.copied().view("<i8")
+        columns["stack_frames"] = state.stacks.arena.copied().view("<i4")
         columns["stack_ends"] = _places(state.stacks)[:, 1] // 4
         return json.dumps(_head(state)), columns
     finally:
@@ -92,14 +92,14 @@ def read_columns(file: IO[bytes], most_bytes: int) -> tuple[str, dict[str, Array
 
 
 def _head(state: _State) -> dict[str, Any]:
-    texts = _bytes(state.texts.arena)
+    texts = state.texts.arena.copied().data
     places = _places(state.texts)
 
     def text(number: int) -> str:
         first, last = places[number]
-        return texts[first:last].decode()
+        return str(texts[first:last], "utf-8")
 
-    pools, kept = _bytes(state.pools.arena), _places(state.pools).tolist()
+    pools, kept = state.pools.arena.copied(), _places(state.pools).tolist()
     plain: dict[str, Any] = {}
     open_dicts: list[Any] = [plain]
     for depth, key, tag, inside in state.settings.rows(4).tolist():
@@ -127,12 +127,8 @@ def _value(tag: int, inside: int) -> Any:
     return struct.unpack("<d" if tag == _FLOAT else "<Q" if tag == _LARGE else "<q", struct.pack("<q", inside))[0]
 
 
-def _bytes(items: List) -> bytes:
-    return ctypes.string_at(items.items, items.used) if items.used else b""
-
-
 def _places(table: Table) -> Array:
     """Where each text of a table begins and ends, a row each."""
-    entries = np.frombuffer(_bytes(table.entries), _ENTRY)
+    entries = table.entries.copied().view(_ENTRY)
     first = entries["start"].astype(np.int64)
     return np.stack([first, first + entries["length"]], axis=1)

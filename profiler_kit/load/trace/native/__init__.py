@@ -93,8 +93,13 @@ class List(ctypes.Structure):
 
     def rows(self, width: int) -> npt.NDArray[np.int64]:
         """A copy of the items, so many integers each."""
-        found = np.frombuffer(bytearray(ctypes.string_at(self.items, self.used)), dtype=np.int64)
-        return found.reshape(-1, width)
+        return self.copied().view(np.int64).reshape(-1, width)
+
+    def copied(self, first: int = 0) -> npt.NDArray[np.uint8]:
+        """A copy of the bytes from the first one on; ctypes.string_at takes no more than 2 GB."""
+        found = np.empty(self.used - first, np.uint8)
+        ctypes.memmove(found.__array_interface__["data"][0], (self.items or 0) + first, len(found))
+        return found
 
 
 class Table(ctypes.Structure):
@@ -425,7 +430,7 @@ class Scanner:
         arena = self._state.tables[table].arena
         done, self._decoded[table] = self._decoded[table], arena.used
         if arena.used > done:
-            text = b"[%b]" % ctypes.string_at(arena.items + done, arena.used - done - 1)
+            text = b"[%b]" % arena.copied(done)[:-1].data  # without the last comma
             keys = msgspec.json.decode(text, type=kind)
             if table == _THREADS:
                 keys = [tuple(MISSING if key is None else identity(key) for key in pair) for pair in keys]
