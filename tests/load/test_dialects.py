@@ -192,12 +192,14 @@ def test_asynchronous_spans_of_gpu_work_are_read_by_their_id(name: str, tmp_path
         half("b", 9, id=3, **kernel),
         half("b", 1, id=4, name="aten::mm", cat="cpu_op"),
         half("e", 2, id=4, name="aten::mm", cat="cpu_op"),
+        half("b", 3, id2={"local": "0x1"}, **kernel),
+        half("e", 6, **kernel),
     )
     with reader(name):
         trace = write(tmp_path / "async.json", *events)
         kernels = trace.kernels()[["stream", "sum_ns"]].to_numpy().tolist()
         assert kernels == [[8, 8000], [7, 4000]]
-        assert (trace.quality.dropped_events, trace.unmatched_events, trace.summary()["events"]) == (1, 1, 7)
+        assert (trace.quality.dropped_events, trace.unmatched_events, trace.summary()["events"]) == (3, 3, 9)
         assert roles(trace)["kernel", "b"] == "gpu" and roles(trace)["cpu_op", "b"] == "ignored"
     assert len(scan(tmp_path / "async.json").spans.number) == 2
 

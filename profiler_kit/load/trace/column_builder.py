@@ -283,6 +283,8 @@ class ColumnBuilder:
             ns, event = self.halves[number]
             thread: tuple[Any, ...] = (identity(event.pid), identity(event.tid), "")
             if event.ph in ASYNCHRONOUS_HALVES:
+                if event.id == MISSING:  # as with an `id2`: what it belongs to is unknown
+                    continue
                 thread = (thread[0], event.id, event.cat)
             if event.ph in ("B", "b"):
                 for key in (thread, (*thread, event.name)):
