@@ -17,7 +17,14 @@ SLOW_S: Final = 1.0  # what takes less is built again
 TIMELINES: Final = cache.Kind[Timeline](
     "timeline",
     Timeline,
-    ("load/trace/*.py", "attribute/**/*.py", "analyses/gpu/*.py", "timeline/*.py", "*.py"),
+    (
+        "load/trace/**/*.py",
+        "load/trace/native/*.[ch]",
+        "attribute/**/*.py",
+        "analyses/gpu/*.py",
+        "timeline/*.py",
+        "*.py",
+    ),
     pack=lambda timeline: timeline,
     unpack=lambda timeline, _: timeline,
     mapped=True,
