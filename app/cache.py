@@ -26,6 +26,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 import pandas as pd
 import streamlit as st
+from streamlit.runtime.scriptrunner import RerunException
 
 from app import outside
 from app.loading import Job
@@ -76,7 +77,7 @@ from profiler_kit.trend import side_by_side as runs_beside
 P = ParamSpec("P")
 T = TypeVar("T")
 Stamp = tuple[str, int, int]  # path, mtime in ns, size; zeros for a file that is not there
-MOST_RUNS, MOST_TRACES = 12, 3
+MOST_RUNS = 12
 MOST_SNAPSHOT_BYTES = 16 << 20  # of memory read for a lane of the timeline
 MOST_EVENTS = 1_200_000  # some 500 MB of traces; one alone may hold more
 _SHIFT = re.compile(r"-?[0-9]{1,18}")
@@ -184,6 +185,9 @@ def in_use() -> Iterator[None]:
     _in_use[threading.get_ident()] = []
     try:
         yield
+    except RerunException:  # it is drawn anew, and what it did not come to yet may be part of it
+        _in_use[threading.get_ident()].clear()
+        raise
     finally:
         with _lock:
             drawn = _in_use.pop(threading.get_ident())
@@ -239,14 +243,13 @@ def _make_room(newest: Sequence[_Opened], coming: int | None = None) -> int:
     """
     before = len(_opened)
     events = sum(one.events for one in _opened.values()) + (coming or 0)
-    traces = sum(one.events > 0 for one in _opened.values()) + bool(coming)
     used = {id(one) for drawn in (newest, *_in_use.values()) for one in drawn}
     for key, one in list(_opened.items()):
         if id(one) in used or (one.job is not None and not one.job.ended()):
             continue
-        is_over = coming is not None and one.events and (traces > MOST_TRACES or events > MOST_EVENTS)
+        is_over = coming is not None and one.events and events > MOST_EVENTS
         if is_over or len(_opened) > MOST_RUNS:
-            events, traces = events - one.events, traces - (one.events > 0)
+            events -= one.events
             del _opened[key]
     return before - len(_opened)
 

@@ -14,8 +14,11 @@ st.title("Memory")
 if folder.memory is None:
     how = "`profiler-kit capture` records one on a GPU. In your own code:"
     command = 'with memory_runner("memory.pickle"): step()'
-    if widgets.opened(folder) is not None and cache.examination(folder)[0]["recording"]["options"]["profile_memory"]:
-        how, command = "The trace holds its allocations:", f"profiler-kit memory {widgets.typed(folder.path)}"
+    if widgets.opened(folder) is not None:
+        with st.spinner("Reading what was recorded …", show_time=True):
+            recording = cache.examination(folder)[0]["recording"]
+        if recording["options"]["profile_memory"]:
+            how, command = "The trace holds its allocations:", f"profiler-kit memory {widgets.typed(folder.path)}"
     widgets.empty("No memory snapshot in this run", how, command)
     st.stop()
 with st.spinner("Reading the snapshot …", show_time=True):

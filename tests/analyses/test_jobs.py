@@ -137,6 +137,11 @@ def test_a_slow_link_is_no_slow_rank(tmp_path: Path) -> None:
     assert slow["of_like"] == pytest.approx(8, rel=0.1)
 
 
+def test_a_slow_link_is_told_in_few_steps_too(tmp_path: Path) -> None:
+    _, ranks = made(tmp_path, layout="3d", ranks=8, cause="link", slow=6, steps=2)
+    assert (ranks.answer.verdict.state, ranks.answer.verdict.rank) == ("link", 6)
+
+
 def test_the_link_of_a_pair(tmp_path: Path) -> None:
     _, ranks = made(tmp_path, layout="tp", ranks=8, cause="link", slow=2)
     verdict = ranks.answer.verdict

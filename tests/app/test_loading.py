@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import weakref
 from collections import OrderedDict
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from streamlit.runtime.scriptrunner import RerunData, RerunException
 from streamlit.testing.v1 import AppTest
 
 from app import cache
@@ -135,7 +137,7 @@ def test_a_load_that_ended_before_it_was_stopped_keeps_its_result(runs: Path) ->
 
 def test_what_is_kept_is_bounded(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gpu, host, bare = (of_key(runs, key) for key in ("gpu", "host", "bare.json.gz"))
-    for name, bound in (("MOST_TRACES", 1), ("MOST_EVENTS", 1), ("MOST_RUNS", 2)):
+    for name, bound in (("MOST_EVENTS", 1), ("MOST_RUNS", 2)):
         monkeypatch.setattr(cache, "_opened", OrderedDict())
         with monkeypatch.context() as bounds:
             bounds.setattr(cache, name, bound)
@@ -167,12 +169,27 @@ def test_what_a_page_compares_stays_while_it_is_drawn(runs: Path, monkeypatch: p
         first = cache.run(gpu)
         second = cache.trace(host)
         assert cache.run(gpu) is first and compare_runs(first, cache.run(host)) is not None
+    with pytest.raises(RerunException), cache.in_use():
+        cache.run(gpu)
+        raise RerunException(RerunData())  # drawn anew before it came to the other one
     assert cache.run(gpu) is first and cache.trace(host) is second  # and after it, until a page is of one of them
     with cache.in_use():
         assert cache.run(gpu) is first
     assert cache.run(gpu) is first and cache.trace(host) is not second
     cache.trace(of_key(runs, "bare.json.gz"))
     assert cache.run(gpu) is not first
+
+
+def test_small_traces_stay_when_another_page_is_drawn(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "_opened", OrderedDict())
+    trace = of_key(runs, "bare.json.gz").trace
+    assert trace is not None
+    folders = [of_key(runs, Path(shutil.copy(trace, runs / f"copy{number}.json.gz")).name) for number in range(5)]
+    with cache.in_use():
+        compared = [cache.trace(folder) for folder in folders]
+    with cache.in_use():
+        cache.trace(folders[0])
+    assert all(cache.trace(folder) is one for folder, one in zip(folders, compared, strict=True))
 
 
 def page(name: str, run: str) -> AppTest:

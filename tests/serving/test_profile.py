@@ -77,10 +77,11 @@ def test_a_profile_under_load(small: Client, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_profile_that_nobody_waits_for_ends(serve_held: Start, held: Held, tmp_path: Path) -> None:
     client = serve_held()
-    assert client.server.worker.record(Recording(tmp_path / "a.json.gz", 5))
+    asked = list[bool]()
+    assert client.server.worker.record(Recording(tmp_path / "a.json.gz", 5, lambda: asked.append(True)))
     client.server.worker.end_recording()
     until(lambda: client.server.worker._recording is None)
-    assert client.said("/upload_rle", png())[0] == 200
+    assert client.said("/upload_rle", png())[0] == 200 and not asked
     profile = client.later(b"", "/profile?requests=5")
     until(lambda: client.server.worker._recording is not None)
     client.server.close()

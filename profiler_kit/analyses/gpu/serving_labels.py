@@ -91,8 +91,8 @@ def _requests(count: int, tokens: int | None, *lengths: int | None) -> Requests:
 
 
 def _sglang(kind: str, values: dict[str, int]) -> Served:
-    both = values.get("bs", 0)
     """Of a speculative step the tokens of a request, which are as many each time, are not in the name."""
+    both = values.get("bs", 0)
     if kind in ("EXTEND", "SPLIT_PREFILL"):
         counts = (both, 0)
     else:

@@ -136,7 +136,7 @@ def judge(job: Job, scores: pd.DataFrame, links: pd.DataFrame) -> tuple[Verdict,
     add(None, "communication takes no time", "all", program.own, program.transfer * 0)
     gains = {one.rank: one.gain_share or 0.0 for one in tried if one.state == "rank" and one.rank is not None}
     sure = [one for one in tried if (one.gain_share or 0) >= NAMED_FROM and _sure(job, one, gains)]
-    named = [one for one in sure if one.rank not in doubted]
+    named = [one for one in sure if one.state != "rank" or one.rank not in doubted]  # a link is not told by work
     single = [one for one in named if one.state != "spread"]
     best = max(single or named, key=lambda one: one.gain_share or 0, default=None)
     if best is not None and best.state == "node":  # one rank of it that does nearly as much is the cause

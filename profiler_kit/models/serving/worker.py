@@ -197,7 +197,8 @@ class Worker(threading.Thread):
                 jobs = self._next(recording)
                 self._run_batch(jobs)
                 recording.jobs += jobs
-            recording.answered()
+            if len(recording.jobs) >= recording.wanted > 0:  # of one that ended before nothing is kept
+                recording.answered()
 
     def _next(self, recording: Recording | None) -> list[Job]:
         """The requests of the next batch, without those whose client has gone; none when something else is to do."""
