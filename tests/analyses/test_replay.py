@@ -55,6 +55,15 @@ def test_a_kernel_that_is_not_there_saves_nothing_that_could_be_said(tmp_path: P
     )
 
 
+def test_what_is_first_on_a_stream_and_gone_leaves_what_has_no_launch_where_it_began(tmp_path: Path) -> None:
+    """a from 10 to 15, b from 30 to 35, of which no launch was recorded: without a, b begins its gap of 15 us after."""
+    trace = TraceBuilder()
+    trace.kernel(1, 10, 5, name="a")
+    trace.kernel(2, 30, 5, name="b")
+    found = load_trace(trace.write(tmp_path / "t.json"))
+    assert {name: int(found.what_if(kernel=name)["saved_ns"][1]) for name in "ab"} == {"a": 5_000, "b": 20_000}
+
+
 def test_times_before_zero_are_times_as_others(tmp_path: Path) -> None:
     """Clocks may count from a moment in the recording: a runs -95..-55, c after a gap of 25 us until -10."""
     trace = TraceBuilder()

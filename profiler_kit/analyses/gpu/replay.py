@@ -135,7 +135,9 @@ class Replay:
         for at in order:
             if at < count:
                 stream, device, launched, wait, gap, other, lag, took, left_out = rows[at]
-                if left_out:
+                if left_out:  # the first of a stream would have begun at its launch: what has none may depend on it
+                    if free[stream] == -BIG:
+                        free[stream] = launched + shifts[wait]
                     ends[at] = free[stream]
                     continue
                 begin, ready = free[stream] + gap, launched + shifts[wait]
