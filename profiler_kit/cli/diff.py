@@ -42,7 +42,12 @@ def command(
     as_markdown: Annotated[
         bool, typer.Option("--markdown", help="Print Markdown to paste into a pull request.")
     ] = False,
-    top: Annotated[int, typer.Option("--top", help="How many kernels and operators to show; --json has all.")] = 10,
+    top: Annotated[
+        int | None,
+        typer.Option(
+            "--top", help="How many kernels and operators (10) or rows of the tree (60) to show; --json has all."
+        ),
+    ] = None,
     tree: Annotated[
         bool, typer.Option("--tree", help="Compare the trees of regions, modules, operators and kernels instead.")
     ] = False,
@@ -56,8 +61,11 @@ def command(
     """
     threshold = None if fail_above is None else parse_percent(fail_above)
     check_formats(as_json, as_markdown, "--markdown")
-    check_top(top, 10)
+    if top is not None:
+        check_top(top, 10)
     if tree:
+        if other := "--markdown" * as_markdown or "--fail-above" * (fail_above is not None):
+            raise OptionError(f"--tree {other}: these exclude each other, expected one of them. Leave one out.")
         compare_call_trees(a, b, as_json=as_json, top=top)
         return
     from profiler_kit.findings import compare
@@ -69,7 +77,7 @@ def command(
     if as_json:
         print_json(to_json(found, (a, b), [one.sentence for one in said], threshold, worst))
     else:
-        print_comparison("diff", found, (a, b), said, as_markdown=as_markdown, top=top)
+        print_comparison("diff", found, (a, b), said, as_markdown=as_markdown, top=top or 10)
     if worst is not None:
         known = f"noise {compare.noise(worst)}" if worst.noise_ns is not None else "measured once, noise unknown"
         raise ThresholdError(
@@ -79,7 +87,7 @@ def command(
         )
 
 
-def compare_call_trees(a: Path, b: Path, *, as_json: bool, top: int) -> None:
+def compare_call_trees(a: Path, b: Path, *, as_json: bool, top: int | None) -> None:
     """`diff A B --tree`: print the two trees of calls side by side."""
     from profiler_kit.tables.diff import TREE
 
@@ -87,7 +95,7 @@ def compare_call_trees(a: Path, b: Path, *, as_json: bool, top: int) -> None:
     if as_json:
         print_json(found.records())
         return
-    print_filled(found, f"{a} → {b}", max(top, TREE.top or 0))
+    print_filled(found, f"{a} → {b}", top or TREE.top)
 
 
 def print_comparison(

@@ -59,8 +59,12 @@ def of_roofline(filled: Filled) -> Finding:
         said += ["; they reach ", reached, f" of the peaks of {_where(filled)}."]
     else:
         said += ["."]
-        if mine:
-            said += [f" The peaks of {_where(filled)} are not known."]
+        given = filled.options.get("peaks")
+        file = None if given is None else str(given)
+        peaks = filled.source.peaks(file=file) if isinstance(filled.source, Trace) else None
+        if mine and (peaks is None or not frame["why"][known].eq(NO_DTYPE).all()):
+            what = f"The peaks of {_where(filled)} are" if peaks is None else f"A peak of {_where(filled)} for them is"
+            said += [f" {what} not known."]
             attempt = '--peaks FILE, with {"bf16": 989, "fp32": 67, "tb_per_s": 3.35} in it'
     counts = frame.groupby("why")["count"].sum()
     lost = [f"{counted(int(counts[why]), 'call')} {what}" for why, what in _LOST.items() if counts.get(why, 0)]

@@ -384,6 +384,21 @@ def test_what_cannot_be_told_is_counted_and_said(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("dtype", "said_text"),
+    [
+        ("c10::Float3_x", ". Not told: 1 call with an unknown dtype."),
+        ("long", ". A peak of NVIDIA H100 80GB HBM3 for them is not known. Try: --peaks FILE, with "),
+    ],
+)
+def test_a_gpu_with_a_data_sheet_is_not_called_unknown(dtype: str, said_text: str, tmp_path: Path) -> None:
+    trace = a_trace(tmp_path, ("aten::mm", recorded([[8, 8], [8, 8]], [dtype, dtype])), **H100)
+    said = of_table(trace.table("roofline"))
+    assert said is not None
+    line, _, _ = said.line.partition("{")
+    assert line == f"Operators with a model take 100 % of 10.00 µs of GPU time{said_text}"
+
+
 def test_what_was_assumed_is_said_and_a_sparse_product_has_no_model(tmp_path: Path) -> None:
     trace = TraceBuilder()
     lengths = ["", "", "", "", "", "6", "6", "0.", "1.", "False"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from profiler_kit.trace import load_trace
 from tests.builders import TraceBuilder
 from tests.cli.run import profiler_kit
@@ -44,6 +46,17 @@ def test_the_lowest_call_in_which_two_trees_begin_to_differ(tmp_path: Path) -> N
     assert rows[*step, "aten::mm"]["more_ns"] == 10_000
     shown = profiler_kit("diff", a, b, "--tree").out
     assert "differs here" in shown and "aten::mul" in shown
+    assert "2 of 8 rows" in profiler_kit("diff", a, b, "--tree", "--top", "2").out
+
+
+@pytest.mark.parametrize("other", [("--fail-above", "5%"), ("--markdown",)])
+def test_a_tree_has_no_threshold_and_no_markdown(other: tuple[str, ...], tmp_path: Path) -> None:
+    a = a_trace(tmp_path / "a.json", 1, {"aten::mm": ("gemm",)})
+    done = profiler_kit("diff", a, a, "--tree", *other)
+    assert (done.code, done.out) == (1, "")
+    assert done.err == (
+        f"profiler-kit: --tree {other[0]}: these exclude each other, expected one of them. Leave one out.\n"
+    )
 
 
 def test_a_trace_beside_itself_differs_nowhere(tmp_path: Path) -> None:
