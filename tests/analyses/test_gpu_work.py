@@ -107,7 +107,9 @@ def test_kernels_of_libraries_other_than_nccl_communicate() -> None:
     assert (custom["communication_ns"], custom["computation_ns"]) == (100_000, 50_000)
 
 
-def test_what_the_trace_says_comes_before_names(tmp_path: Path) -> None:
+@pytest.mark.parametrize("piece", [2, 1 << 17])
+def test_what_the_trace_says_comes_before_names(piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("profiler_kit.attribute.gpu_work._PIECE", piece)
     trace = TraceBuilder()
     trace.region("all_reduce", 0, 1000)  # a user's word: says nothing
     trace.operator("c10d::allgather_", 90, 100)
