@@ -206,6 +206,20 @@ def test_segments_that_overlap_are_gaps(tmp_path: Path) -> None:
     assert replay.active_bytes[-1] == 0
 
 
+def test_what_is_left_of_a_split_block_may_begin_where_another_does(tmp_path: Path) -> None:
+    """The end of the block it replaces is forgotten with it: an unmap that reaches there finds none to cut."""
+    trace = [
+        s.event("segment_map", 1, 0x1000000, 20 * MiB),
+        s.event("segment_map", 2, 0x1000000 + 2 * MiB, 8 * MiB),
+        s.alloc(3, 0x1000000, 2 * MiB),
+        s.alloc(4, 0x1000000 + 2 * MiB, 18 * MiB),
+        s.event("segment_unmap", 5, 0x1000000 + 8 * MiB, 2 * MiB),
+    ]
+    replay = load(tmp_path, s.snapshot(trace)).block_replay(0)
+    assert replay.gaps == 2
+    assert replay.active_bytes[-1] == 20 * MiB
+
+
 # ---- the truth: torch's own blocks ----
 
 
