@@ -52,7 +52,9 @@ def numbers(facts: DeviceRow, record: RunRecord | None) -> None:
 
 
 def over_time(snapshot: Snapshot, facts: DeviceRow) -> None:
-    """Memory over time with the regions under it; a CPU keeps nothing in reserve."""
+    """Memory over time with the regions under it; a CPU keeps nothing in reserve. Without a history: nothing."""
+    if not facts["history_followed"]:
+        return
     timeline, spans = (
         frame[frame["device"] == facts["device"]] for frame in (snapshot.timeline(), snapshot.region_spans())
     )

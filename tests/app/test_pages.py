@@ -496,6 +496,13 @@ def test_memory_of_a_cpu_has_no_reserve(runs: Path) -> None:
     assert [metric.label for metric in test.metric] == ["Peak requested", "Requested at the end", "Events"]
 
 
+def test_memory_draws_no_line_without_a_history(runs: Path) -> None:
+    shutil.copy(CHECKOUT / "tests" / "cases" / "snapshots" / "state_only.pickle", runs / "gpu" / "memory.pickle")
+    test = show("memory", "gpu")
+    assert "No history of this device: only the state at the end is known." in text(test)
+    assert not test.get("plotly_chart")
+
+
 def test_an_out_of_memory_is_explained_once_for_every_page(runs: Path) -> None:
     one = Allocator()
     one.malloc(160 << 20)
