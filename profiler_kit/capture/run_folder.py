@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from profiler_kit.errors import OptionError
+from profiler_kit.errors import KitError, OptionError
 from profiler_kit.files import clear_unfinished, folder_beside
 from profiler_kit.formats.run_record import RECORD
 
@@ -65,7 +65,11 @@ def whole_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
             raise OptionError(
                 f"{target}: the folder cannot be made ({error.strerror}). Choose another name."
             ) from error
-        yield temporary
+        try:
+            yield temporary
+        except KitError as error:  # of a file in it: say the place that the user chose
+            error.args = (str(error).replace(temporary.name, target.name),)
+            raise
         check_target(target, overwrite=overwrite)
         old = target.with_name(f".old-{os.getpid()}-{target.name}")
         if target.exists():

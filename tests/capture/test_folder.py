@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -12,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from profiler_kit.capture.run_folder import whole_folder
-from profiler_kit.errors import OptionError
+from profiler_kit.errors import OptionError, OutputError
+from profiler_kit.files import whole_file
 
 
 def fill(target: Path, text: str, *, overwrite: bool = False) -> None:
@@ -90,6 +92,21 @@ def test_folders_made_for_it_go_with_it(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), whole_folder(tmp_path / "a" / "run", overwrite=False):
         raise KeyboardInterrupt
     assert (tmp_path / "a").is_dir()  # it was there before
+
+
+def test_an_error_names_the_file_where_it_would_have_been(tmp_path: Path) -> None:
+    target = tmp_path / "run"
+    with (
+        pytest.raises(OutputError) as caught,
+        whole_folder(target, overwrite=False) as folder,
+        whole_file(folder / "trace.json"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert str(caught.value) == (
+        f"{target / 'trace.json'}: cannot be written (No space left on device). "
+        "Free some space, or choose another path."
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 def a_dead_process() -> int:

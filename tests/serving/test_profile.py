@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import io
 import json
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 
 from profiler_kit.analyses.serving.requests import REQUESTS, STAGES, idle_while_queued, request_waterfall
 from profiler_kit.errors import InputError, RunFormatError
+from profiler_kit.files import whole_file
 from profiler_kit.findings.serving import slowest
 from profiler_kit.formats.request_file import read_requests, write_requests
 from profiler_kit.models.serving.worker import Recording
@@ -89,17 +91,23 @@ def test_a_profile_that_nobody_waits_for_ends(serve_held: Start, held: Held, tmp
     assert [path.name for path in tmp_path.iterdir()] == ["a.json.gz"]
 
 
-def test_a_disk_that_is_full(serve_held: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_full(serve_held: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     client = serve_held()
 
-    def full(*_: object) -> None:
-        raise OSError("No space left on device")
+    def full(path: Path, *_: object) -> None:
+        with whole_file(path):
+            raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("profiler_kit.models.serving.server.write_requests", full)
     profile = client.later(b"", "/profile?requests=1")
     until(lambda: client.server.worker._recording is not None)
     assert client.said("/upload_rle", png())[0] == 200
-    assert profile() == (500, "The profile failed: No space left on device.\n")
+    status, text = profile()
+    assert (status, text.startswith(f"The profile failed: {tmp_path}/serve-")) == (500, True)
+    assert text.endswith(
+        "/requests.parquet: cannot be written (No space left on device). Free some space, or choose another path.\n"
+    )
+    assert not list(tmp_path.iterdir())
     assert client.said("/upload_rle", png())[0] == 200
 
 
