@@ -52,7 +52,9 @@ MEMORY_DEVICES: Final = Schema(
             "room",
         ),
         "peak_path": Column("path", "The regions that were open then, outermost first.", "in"),
-        "end_allocated_bytes": Column("int64", "Held by tensors when the snapshot was saved.", "at the end"),
+        "end_allocated_bytes": Column(
+            "int64", "Held by tensors when it was saved, in bytes they asked for.", "at the end"
+        ),
         "reserved_bytes": Column(
             "Int64",
             "Taken from the driver when it was saved; what nvidia-smi shows. A CPU keeps nothing in reserve.",

@@ -28,7 +28,7 @@ MEMORY_OOM_STATES: Final = Schema(
         "requested_bytes": Column("int64", "Bytes that the caller asked for."),
         "segment_bytes": Column("Int64", "What the allocator then asked of the driver.", "segment"),
         "device_free_bytes": Column("Int64", "Free on the device as the driver sees it.", "free on the device"),
-        "allocated_bytes": Column("Int64", "Allocated by this process; missing where the history cannot be followed."),
+        "allocated_bytes": Column("Int64", "Live, in bytes asked for; missing where the history cannot be followed."),
         "reserved_bytes": Column("Int64", "Reserved by this process; likewise."),
         "cached_bytes": Column("Int64", "Of what is reserved, in no active block.", "in no active block"),
         "usable_bytes": Column("Int64", "Of it, in the allocation's own pool and stream.", "usable", "room"),

@@ -25,8 +25,8 @@ MEMORY_REGIONS: Final = Schema(
         "device": Column("int64"),
         "path": Column("path"),
         "instances": Column("int64", show="room"),
-        "peak_bytes": Column("int64"),
-        "allocated_bytes": Column("int64"),
+        "peak_bytes": Column("int64", "Highest total held by tensors while it was open, in bytes they asked for."),
+        "allocated_bytes": Column("int64", "Asked for inside it, freed or not."),
         "freed_bytes": Column("int64", show="room"),
         "net_bytes": Column("int64"),
         "churn_bytes": Column(
