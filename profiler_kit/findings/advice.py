@@ -19,7 +19,7 @@ from profiler_kit.analyses.gpu.batch_load import BatchLoad
 from profiler_kit.analyses.gpu.idle import HOST_BOUND, KERNEL_WAIT, waiting_calls
 from profiler_kit.analyses.gpu.intervals import covered_ns
 from profiler_kit.analyses.gpu.regions import HOLDS, deepest, innermost
-from profiler_kit.analyses.gpu.replay import NO_HOST, Change, gone
+from profiler_kit.analyses.gpu.replay import Change, gone
 from profiler_kit.analyses.gpu.timeline import GpuTimeline, is_communication
 from profiler_kit.analyses.layers.totals import LAYER_TOTALS
 from profiler_kit.finding import (
@@ -184,7 +184,7 @@ def _waits(trace: Trace, details: pd.DataFrame, whole: _Whole) -> Iterator[Findi
             title, attempt = f"Launch-bound: {gpu} waits for launches", _GRAPHS
             call = fmt_ns(float(launching.median()) if len(launching) else 0.0)
             said += f"{typical}{', and' if typical else ';'} a launch call takes {call}"
-        yield finding("host-bound", title, f"{said}.", attempt, rows, "host_ns", evidence, NO_HOST)
+        yield finding("host-bound", title, f"{said}.", attempt, rows, "host_ns", evidence)
     if synchronised.any():
         rows, waiting = gaps[synchronised], waiting_calls(calls)
         waited_for = of_gpu(trace, "a GPU")

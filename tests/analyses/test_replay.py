@@ -64,6 +64,20 @@ def test_what_is_first_on_a_stream_and_gone_leaves_what_has_no_launch_where_it_b
     assert {name: int(found.what_if(kernel=name)["saved_ns"][1]) for name in "ab"} == {"a": 5_000, "b": 20_000}
 
 
+def test_what_a_region_gains_before_the_span_begins_is_no_gain_in_it(tmp_path: Path) -> None:
+    """Open from 0, its first call is at 80: of the span of 30 us twice as fast saves at most half."""
+    trace = TraceBuilder()
+    trace.region("forward", 0, 105)
+    trace.launch(1, 80)
+    trace.kernel(1, 90, 10)
+    trace.launch(2, 100)
+    trace.kernel(2, 104, 6)
+    rows = load_trace(trace.write(tmp_path / "t.json")).what_if(region="forward", factor=2).set_index("tried")
+    assert rows.loc["nothing", "span_ns"] == 30_000
+    # the second launch 10 us earlier, at 90, its kernel 4 us later of 3 us; but the first one ends at 95
+    assert rows.loc["2 times as fast", "saved_ns"] == 12_000
+
+
 def test_times_before_zero_are_times_as_others(tmp_path: Path) -> None:
     """Clocks may count from a moment in the recording: a runs -95..-55, c after a gap of 25 us until -10."""
     trace = TraceBuilder()

@@ -9,7 +9,6 @@ along. With nothing changed that gives the recorded times. Which stream waits fo
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -340,16 +339,14 @@ def gone(events: Mask) -> Change:
     return Change("gone", gone=events)
 
 
-_ALWAYS: Final = (np.array([-BIG], dtype=np.int64), np.array([BIG], dtype=np.int64))
-NO_HOST: Final = Change("a host that only waits", factor=math.inf, host=_ALWAYS)  # all is launched at once
-
-
 def _host_gain(change: Change, replay: Replay, time: I64) -> I64:
     """What the host gains before each moment when its own work in the regions is faster; waiting stays waiting."""
     if change.host is None:
         return np.zeros(len(time), dtype=np.int64)
     start, end = change.host
     waits = union(replay.wait_start, replay.wait_end)
+    # from the beginning of the span on: a region may be open before
+    start, end = np.maximum(start, replay.first_ns), np.maximum(end, replay.first_ns)
     both = union(np.concatenate((start, waits[0])), np.concatenate((end, waits[1])))
     inside = _before(both, time) - _before(waits, time)  # in the region and not waiting
     gained: I64 = np.rint(inside * (1 - 1 / change.factor)).astype(np.int64)
