@@ -202,6 +202,8 @@ def test_text_and_markdown_lay_out_the_same_cells(table: Table) -> None:
         assert all(column.label in text[0] for column in shown)
         assert all(column.meaning.endswith(".") for column in shown)
         assert sum(not column.optional for column in shown) == marked[0].replace("\\|", "").count("|") - 1
+        aligned = zip((column for column in shown if not column.optional), marked[1].split("|")[1:-1], strict=True)
+        assert all(rule == " --- " for column, rule in aligned if column.kind == "text")  # numbers alone to the right
         for number, line in enumerate(text[2:]):
             assert all(column.cells[number] in line for column in shown)
         for narrow in (40, 80):

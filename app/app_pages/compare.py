@@ -21,6 +21,11 @@ found = parts.comparisons(sides)
 parts.verdicts(sides, found)
 parts.latency(sides)
 views = parts.views(sides, found)
+if not views:
+    widgets.empty(
+        "No trace, memory or layers to compare", "Pick another run above, or record one:", widgets.record_hint()
+    )
+    st.stop()
 shown = widgets.switch("What to compare", list(views), "view", meaning=parts.VIEW_HELP)
 with widgets.one_line_errors():
     views[shown](sides, found)

@@ -10,7 +10,9 @@ from app.parts import tables, widgets
 
 found = cache.runs()
 st.title("Runs")
-st.caption(widgets.plain(f"{widgets.typed(cache.root())}, the newest first. Pick a row to open its overview."))
+where = widgets.typed(cache.root())
+where = "This folder" if where == "." else where
+st.caption(widgets.plain(f"{where}, the newest first. Pick a row to open its overview."))
 parts.tour()
 if found:
     listed = parts.searched(found)

@@ -238,8 +238,8 @@ _OTHERS: dict[str, Callable[[Sides, Found], None]] = {"Layers": layers, "Memory"
 
 
 def views(sides: Sides, found: Found) -> dict[str, Callable[[Sides, Found], None]]:
-    """What can be compared of these runs; of runs without a trace first what they both hold."""
+    """What can be compared of these runs; of runs without a trace first what they both hold, if anything."""
     if found:
         return {**_OF_TRACES, **_OTHERS}
     shared = [part for part in ("memory", "layers") if all(getattr(run, part) is not None for run in sides.values())]
-    return {name: _OTHERS[name] for name in (*(part.capitalize() for part in shared), *_OTHERS)}
+    return {name: _OTHERS[name] for name in (*(part.capitalize() for part in shared), *_OTHERS)} if shared else {}

@@ -44,7 +44,8 @@ def table_markdown(
         [code(cut(cell)) if n < left else plain(cell) for cell in one.indented("  ")] for n, one in enumerate(shown)
     ]
     cells += [list(map(plain, more)) for more in (extra or {}).values()]
-    rule = [" --- " if n < left else " ---: " for n in range(len(cells))]
+    rule = [" --- " if n < left or one.kind == "text" else " ---: " for n, one in enumerate(shown)]
+    rule += [" ---: "] * len(extra or {})
     heads = [plain(one.label) or " " for one in shown] + list(extra or {})
     head, *body = ["| " + " | ".join(line) + " |" for line in (heads, *zip(*cells, strict=True))]
     return [head, "|" + "|".join(rule) + "|", *body]

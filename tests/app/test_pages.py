@@ -238,6 +238,7 @@ def test_compare_goes_on_without_what_one_run_lacks(runs: Path) -> None:
     assert "D ms" in str(test.dataframe[0].proto.columns)
     layers = show("compare", "gpu", **{"with": "host", "view": "Layers"})
     assert "No layers to compare" in text(layers) and errors(layers) == []
+    assert "No trace, memory or layers to compare" in text(show("compare", "broken", **{"with": "bare.json.gz"}))
 
 
 def table_with(test: AppTest, column: str) -> pd.DataFrame:
