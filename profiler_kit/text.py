@@ -18,6 +18,7 @@ TIME: Final[dict[TimeUnit, tuple[int, int]]] = {
     "µs": (NS_PER_US, 2),
     "ns": (1, 0),
 }
+_BANDWIDTHS: Final = {"TB/s": 10**12, "GB/s": 10**9, "MB/s": 10**6, "kB/s": 10**3, "B/s": 1}
 _BYTES: Final[dict[ByteUnit, tuple[int, int]]] = {
     "GiB": (1 << 30, 2),
     "MiB": (1 << 20, 1),
@@ -99,6 +100,19 @@ def fmt_bytes(value_bytes: float | None, unit: ByteUnit | None = None) -> str:
     chosen = unit or byte_unit((value_bytes,))
     size, decimals = _BYTES[chosen]
     return f"{value_bytes / size:,.{decimals}f} {chosen}"
+
+
+def bandwidth_in(largest: float) -> tuple[str, int]:
+    """The unit a column of bandwidths reads best in, and its bytes a second: decimal, as in nccl-tests."""
+    return next(((unit, size) for unit, size in _BANDWIDTHS.items() if abs(largest) >= size), ("B/s", 1))
+
+
+def fmt_bandwidth(bytes_per_s: float | None) -> str:
+    """Bytes a second with the decimal unit that fits, `88.04 GB/s`; "–" for None."""
+    if bytes_per_s is None:
+        return MISSING
+    unit, size = bandwidth_in(bytes_per_s)
+    return f"{bytes_per_s / size:,.2f} {unit}"
 
 
 def fmt_percent(fraction: float | None, decimals: int = 1) -> str:

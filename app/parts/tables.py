@@ -31,7 +31,13 @@ _FORMATS: Final[Mapping[str, str]] = {
     "s": "%,.3f", "ms": "%,.3f", "µs": "%,.2f", "ns": "%,d", "GiB": "%,.3f", "MiB": "%,.2f", "%": "%+.1f"
 }  # fmt: skip
 _LEAST_S: Final = 0.1  # a latency of 0.022 s says less than one of 22.138 ms
-_SMALLER: Final = {"s": ("ms", 1000), "ms": ("µs", 1000), "GiB": ("MiB", 1024), "MiB": ("KiB", 1024)}
+_SMALLER: Final = {
+    "s": ("ms", 1000),
+    "ms": ("µs", 1000),
+    "GiB": ("MiB", 1024),
+    "MiB": ("KiB", 1024),
+    "GB/s": ("MB/s", 1000),
+}
 
 
 def show(filled: Filled, key: str, *, rows: int = 12) -> None:
@@ -253,14 +259,14 @@ def _in_unit(one: Shown) -> tuple[Sequence[Any], str, str]:
 
     Seconds only where none is too short for them: of a run on a CPU beside those on a GPU both have their digits in ms.
     """
-    unit = one.unit.removesuffix("/s")
+    unit = one.unit
     told = [(cell, value) for cell, value in zip(one.cells, one.values, strict=True) if value is not None]
     suits = sum(cell.endswith(f" {one.unit}") for cell, _ in told)
     too_short = unit == "s" and any(0 < abs(value) < _LEAST_S for _, value in told)
     if unit in _SMALLER and (2 * suits < len(told) or too_short):
         smaller, size = _SMALLER[unit]
         values = [None if value is None else size * value for value in one.values]
-        return values, one.unit.replace(unit, smaller), _FORMATS.get(smaller, "%,.2f")
+        return values, smaller, _FORMATS.get(smaller, "%,.2f")
     if one.unit:
         return one.values, one.unit, _FORMATS.get(one.unit, "%,.2f")
     decimals = min(4, max((len(cell.partition(".")[2]) for cell in one.cells), default=0))

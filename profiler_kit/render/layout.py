@@ -18,8 +18,10 @@ from profiler_kit.table import Filled, Table, is_missing, json_of
 from profiler_kit.text import (
     MISSING,
     TIME,
+    bandwidth_in,
     byte_unit,
     bytes_in,
+    fmt_bandwidth,
     fmt_bytes,
     fmt_count,
     fmt_ns,
@@ -189,11 +191,17 @@ def _times(schema: Schema, name: str, values: Sequence[Any], largest: float, sca
     return _made(schema, name, "number", unit, numbers, cells)
 
 
-def _sizes(schema: Schema, name: str, values: Sequence[Any], largest: float, per: str = "") -> Shown:
+def _sizes(schema: Schema, name: str, values: Sequence[Any], largest: float) -> Shown:
     unit = byte_unit((largest,))
     numbers = [None if value is None else bytes_in(value, unit) for value in values]
-    cells = [MISSING if value is None else fmt_bytes(value) + per for value in values]  # each in the unit that fits
-    return _made(schema, name, "number", unit + per, numbers, cells)
+    cells = [MISSING if value is None else fmt_bytes(value) for value in values]  # each in the unit that fits
+    return _made(schema, name, "number", unit, numbers, cells)
+
+
+def _bandwidths(schema: Schema, name: str, values: Sequence[Any], largest: float) -> Shown:
+    unit, size = bandwidth_in(largest)
+    numbers = [None if value is None else value / size for value in values]
+    return _made(schema, name, "number", unit, numbers, [fmt_bandwidth(value) for value in values])
 
 
 def _shares(schema: Schema, name: str, values: Sequence[Any], largest: float = 0) -> Shown:
@@ -328,7 +336,7 @@ _COLUMNS: Final[dict[str, Maker]] = {
     "score": _numbers(lambda value: f"{value:.4f}"),
     "mib": _numbers(lambda value: f"{value:,.1f}"),
     "share": _shares,
-    "bytes_per_s": lambda schema, name, values, largest: _sizes(schema, name, values, largest, "/s"),
+    "bytes_per_s": _bandwidths,
     "per_s": _numbers(fmt_rate),
     "factor": _numbers(lambda value: f"{value:,.2f}"),
     "count": _numbers(lambda value: f"{value:,.1f}".removesuffix(".0")),

@@ -17,7 +17,7 @@ from profiler_kit.analyses.serving.requests import REQUESTS, STAGES
 from profiler_kit.errors import OptionError
 from profiler_kit.load.trace.categories import KERNEL
 from profiler_kit.names import gpu_name
-from profiler_kit.text import fmt_bytes, fmt_count, fmt_ns, fmt_percent, fmt_rate
+from profiler_kit.text import fmt_bandwidth, fmt_bytes, fmt_count, fmt_ns, fmt_percent, fmt_rate
 from profiler_kit.timeline.index import Kind, Row, Timeline
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def _gpu_facts(trace: Trace, timeline: Timeline, event: pd.Series[Any], item: in
         facts.append(("Module", " › ".join(modules)))
     moved = int(trace.columns.integers["bytes"][int(event["event"])])
     if moved > 0:
-        facts.append(("Size", f"{fmt_bytes(moved)}, {fmt_bytes(moved * 10**9 / max(1, int(event['dur_ns'])))}/s"))
+        facts.append(("Size", f"{fmt_bytes(moved)}, {fmt_bandwidth(moved * 10**9 / max(1, int(event['dur_ns'])))}"))
     if event["category"] != KERNEL:
         return facts
     return [*facts, *_arguments(trace, int(event["event"]), _ARGUMENTS), *_roofline(trace, item)]
