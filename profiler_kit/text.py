@@ -116,8 +116,8 @@ def fmt_bandwidth(bytes_per_s: float | None) -> str:
 
 
 def fmt_percent(fraction: float | None, decimals: int = 1) -> str:
-    """A share of one as percent, `62.5 %`; "–" for None."""
-    return MISSING if fraction is None else f"{fraction * 100:.{decimals}f} %"
+    """A share of one as percent, `62.5 %`; "–" for None and for no number."""
+    return MISSING if fraction is None or fraction != fraction else f"{fraction * 100:z.{decimals}f} %"
 
 
 def fmt_count(count: int | None) -> str:

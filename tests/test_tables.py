@@ -227,6 +227,7 @@ def _least(shown: list[Shown]) -> int:
 
 
 SIZES = {"%": 0.01, "ns": 1, "µs": 1e3, "ms": 1e6, "s": 1e9, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+SIZES |= {"B/s": 1, "kB/s": 1e3, "MB/s": 1e6, "GB/s": 1e9, "TB/s": 1e12}
 
 
 @each_table
@@ -239,7 +240,7 @@ def test_the_numbers_shown_are_those_of_the_frame(table: Table) -> None:
             whole = one.frame[declared.of].tolist() if declared.of else [1] * len(one)
             # people read a moment from the start of the timeline
             zero = one.source.zero_ns if table.of == "trace" and table.schema.is_moment(column.name) else 0
-            size = SIZES.get(column.unit.removesuffix("/s"), 1) / (1e3 if column.name.endswith("_us") else 1)
+            size = SIZES.get(column.unit, 1) / (1e3 if column.name.endswith("_us") else 1)
             for shown, value, of, cell in zip(
                 column.values, one.frame[column.name].tolist(), whole, column.cells, strict=True
             ):

@@ -61,6 +61,16 @@ def test_the_long_step_and_what_differs_in_it(tmp_path: Path) -> None:
     )
 
 
+def test_no_step_is_a_multiple_of_a_median_that_took_no_time(tmp_path: Path) -> None:
+    trace = TraceBuilder()
+    for number, dur in enumerate((0, 0, 50)):
+        trace.region(f"ProfilerStep#{number}", 100.0 * number, dur)
+        trace.launch(number + 1, 100.0 * number)
+        trace.kernel(number + 1, 100.0 * number + 10, 5)
+    found = load_trace(trace.write(tmp_path / "t.json")).steps()
+    assert found["wall_ns"].tolist() == [0, 0, 50_000] and found["median_share"].isna().all()
+
+
 def test_any_repeated_region_can_be_the_step(tmp_path: Path) -> None:
     trace = five_steps(tmp_path, *["iteration"] * 5)
     assert trace.steps()["name"].tolist() == ["iteration"] * 5

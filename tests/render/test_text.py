@@ -73,7 +73,8 @@ def test_sizes_of_a_column() -> None:
 
 def test_shares_counts_and_paths() -> None:
     assert fmt_percent(0.6254) == "62.5 %"
-    assert fmt_percent(None) == "–"
+    assert fmt_percent(None) == fmt_percent(float("nan")) == "–"
+    assert fmt_percent(-0.0001) == "0.0 %"
     assert fmt_count(1234567) == "1,234,567"
     assert fmt_path(("timed region", "image encoder")) == "timed region > image encoder"
 

@@ -33,7 +33,9 @@ STEPS: Final = Schema(
         "sequences": Column("Int64", "Requests that it works on, of LLM serving.", show="varied"),
         "start_ns": Column("int64", show="never"),
         "wall_ns": Column("int64", "Time on the host.", "host"),
-        "median_share": Column("float64", "Its time over that of the median step of its kind.", "of median"),
+        "median_share": Column(
+            "float64", "Its time over that of the median step of its kind, missing where that took none.", "of median"
+        ),
         "outlier": Column(
             "bool", "Longer than the third quartile of its kind by 1.5 interquartile ranges, and 5 % above its median."
         ),
@@ -131,6 +133,7 @@ def steps(gpu_events: pd.DataFrame, instances: pd.DataFrame, region: str | None 
     wall = added(whole, (instances["end_ns"] - instances["start_ns"]).to_numpy()[parts], count)
     paths = [path[-1] if path else "" for path in mine["path"].cat.categories]
     names, dur = list(mine["name"].cat.categories), mine["dur_ns"].to_numpy()
+    median = _medians(wall, kind)
     where, where_ns = _most(step, codes_of(mine["path"]), dur, kind, paths)
     which, which_ns = _most(step, codes_of(mine["name"]), dur, kind, names)
     found = pd.DataFrame(
@@ -142,7 +145,7 @@ def steps(gpu_events: pd.DataFrame, instances: pd.DataFrame, region: str | None 
             "sequences": pd.array([one[2] for one in told], dtype="Int64"),
             "start_ns": taken["start_ns"].to_numpy(),
             "wall_ns": wall,
-            "median_share": wall / np.maximum(1, _medians(wall, kind)),
+            "median_share": np.divide(wall, median, out=np.full(count, np.nan), where=median > 0),
             "outlier": _outliers(wall, kind),
             "gpu_events": events,
             "busy_ns": busy,
