@@ -38,7 +38,7 @@ _TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 # What may follow the `]` that closes the events: the rest of the object, the end of the file, or another trace.
 # Braces and a comma, or keys, are not the rest of the object where an event comes next.
 _KEYS_THEN_EVENT: Final = (
-    rb'(?:,\s*+"[^"]*+"\s*+:\s*+(?:"[^"]*+"|\[[^][{}]*+\]|\{[^][{}]*+\}|[^][{}",]++)\s*+)++,\s*+\{\s*+"'
+    rb'(?:,\s*+"[^"]*+"\s*+:\s*+(?:"[^"]*+"|\[[^][{}]*+\]|\{[^][{}]*+\}|[^][{}",]++)\s*+)+,\s*+\{\s*+"'
 )
 _AFTER_LIST: Final = re.compile(
     rb'\s*+(?:(?:\}\s*+)++(?!,\s*+\{[^{}]*(?:"ph"\s*+:\s*+"|\Z))|'
