@@ -194,7 +194,9 @@ def test_a_cell_of_the_heat_map_opens_its_rank_and_step_with_its_group_on_one_cl
     order[0].or_(order[1]).first.click()
     expect(page).to_have_url(re.compile("order=tp"))
     settle(page)
-    heat = page.locator(".heat canvas")
+    heat = page.locator(".st-key-heat-tp-4 .heat canvas")
+    expect(heat).to_be_visible()
+    expect(page.locator(".heat canvas")).to_have_count(1)  # the one by rank is gone
     size = heat.bounding_box()
     assert size is not None
     # the third of four ranks, the fourth of four steps
