@@ -13,7 +13,7 @@ import pandas as pd
 from profiler_kit.attribute.launch_context import MODULE_PREFIX, LaunchContexts, NestedSpans, OperatorCalls
 from profiler_kit.attribute.regions import Attribution, Instances, Regions
 from profiler_kit.attribute.span_forest import depths
-from profiler_kit.load.integers import I64, MISSING, Mask
+from profiler_kit.load.integers import I64, MISSING
 from profiler_kit.load.trace.categories import is_launch
 from profiler_kit.load.trace.columns import EventColumns, TextColumn
 from profiler_kit.schema import Column, Schema
@@ -198,14 +198,13 @@ def events_frame(columns: EventColumns) -> pd.DataFrame:
 
     Numbers are the columns' own memory, not copies: of most events little else exists.
     """
-    masks = np.empty((len(columns.integers), len(columns)), dtype=bool)  # one piece of memory, got in large pages
     data: dict[str, Any] = {
         "name": _categorical(columns.name, columns.names),
         "category": _categorical(columns.category, columns.categories),
         "thread": columns.thread,
         "start_ns": columns.start_ns,
         "dur_ns": columns.dur_ns,
-        **{name: nullable(values, mask) for (name, values), mask in zip(columns.integers.items(), masks, strict=True)},
+        **{name: nullable(values) for name, values in columns.integers.items()},
     }
     events = EVENTS.check(pd.DataFrame(data, copy=False))
     extra = {name: text_column(text) for name, text in columns.extra.items()}
@@ -378,12 +377,9 @@ def text_column(text: TextColumn) -> pd.Series[str]:
     return pd.Series(_categorical(text.codes, text.values))
 
 
-def nullable(values: I64, mask: Mask | None = None) -> pd.arrays.IntegerArray:
-    """Integers in which MISSING is missing: the same memory with a mask, which hides what stands in its place.
-
-    mask: where to put that.
-    """
-    missing = np.equal(values, MISSING, out=mask)
+def nullable(values: I64) -> pd.arrays.IntegerArray:
+    """Integers in which MISSING is missing: the same memory with a mask, which hides what stands in its place."""
+    missing = values == MISSING
     if missing.all():  # such a column has no memory of its own (load.integers), which pandas may want to write to
         values = np.zeros(len(values), values.dtype)
     return pd.arrays.IntegerArray(values, missing)
@@ -400,7 +396,7 @@ def _categorical(codes: npt.NDArray[np.integer[Any]], labels: Sequence[str]) -> 
     # code in the file -> code of the distinct label
     table = np.array([distinct.setdefault(label, len(distinct)) for label in labels], dtype=np.int32)
     same = len(distinct) == len(labels)
-    return _from_codes(codes if same else table[codes], pd.Index(list(distinct), dtype=object))
+    return categorical_of(codes if same else table[codes], pd.Index(list(distinct), dtype=object))
 
 
 def _named(event: I64, name: npt.NDArray[np.int32], labels: Sequence[str]) -> pd.Categorical:
@@ -410,7 +406,7 @@ def _named(event: I64, name: npt.NDArray[np.int32], labels: Sequence[str]) -> pd
     found = _categorical(where, [labels[code] for code in used.tolist()])
     codes = np.full(len(event), -1, dtype=np.int64)
     codes[known] = found.codes
-    return _from_codes(codes, found.categories)
+    return categorical_of(codes, found.categories)
 
 
 def _known(codes: I64, labels: Sequence[str]) -> pd.Categorical:
@@ -418,12 +414,13 @@ def _known(codes: I64, labels: Sequence[str]) -> pd.Categorical:
     used, where = np.unique(codes[codes > 0], return_inverse=True)
     found = np.full(len(codes), -1, dtype=np.int64)
     found[codes > 0] = where
-    return _from_codes(found, pd.Index([labels[code] for code in used.tolist()], dtype=object))
+    return categorical_of(found, pd.Index([labels[code] for code in used.tolist()], dtype=object))
 
 
 def _paths(codes: I64, paths: Sequence[tuple[str, ...]]) -> pd.Categorical:
-    return _from_codes(codes, pd.Index(paths, tupleize_cols=False))
+    return categorical_of(codes, pd.Index(paths, tupleize_cols=False))
 
 
-def _from_codes(codes: npt.NDArray[np.integer[Any]], categories: pd.Index[Any]) -> pd.Categorical:
+def categorical_of(codes: npt.NDArray[np.integer[Any]], categories: pd.Index[Any]) -> pd.Categorical:
+    """The values that the codes stand for, -1 for none."""
     return pd.Categorical.from_codes(codes, categories)  # type: ignore[arg-type]  # the stubs know lists only

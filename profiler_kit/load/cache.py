@@ -27,7 +27,9 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final, Generic, TypeVar
 
@@ -50,6 +52,7 @@ MAGIC: Final = b"profiler_kit 3\n\0"  # raise the number when the meaning of wha
 
 _PREFIX: Final = struct.Struct("<16sQII")
 _ALIGN: Final = 64
+PARALLEL_BYTES: Final = 8 << 20  # of arrays that are read by several threads
 _ARRAY: Final = 1  # msgpack's extension type for the number of an array
 _ENTRY: Final = re.compile(r"[0-9a-f]{32}\.[a-z]+")
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", re.IGNORECASE)
@@ -357,12 +360,15 @@ def read_file(file: Path, kind: Kind[T], stamp: Mapping[str, Any], *, mapped: bo
         try:
             head, size, sum_of_rest = _read_head(source, kind, stamp)
             rest = np.memmap(source, np.uint8, "r")[size:]
-            data = rest[_padded(size) - size :]
-            arrays = [_stored(data, place) for place in head.arrays]
-            if not (mapped or kind.mapped):
-                arrays = _copies(arrays, [np.dtype(place.dtype) for place in head.arrays])
-            found = sum_of_rest if kind.mapped else isal_zlib.crc32(rest)
-            if found != sum_of_rest:
+            array_at = partial(_array, rest[_padded(size) - size :], mapped=mapped or kind.mapped)
+            if len(rest) < PARALLEL_BYTES:
+                found, arrays = isal_zlib.crc32(rest), list(map(array_at, head.arrays))
+            else:  # neither holds Python's lock
+                with ThreadPoolExecutor() as pool:
+                    checked = pool.submit(isal_zlib.crc32, b"" if kind.mapped else rest)
+                    arrays = list(pool.map(array_at, head.arrays))
+                    found = checked.result()
+            if found != sum_of_rest and not kind.mapped:
                 raise NotOurs("an array is damaged")
 
             def put_back(_: int, number: memoryview) -> Array:
@@ -389,27 +395,14 @@ def _read_head(source: IO[bytes], kind: Kind[T], stamp: Mapping[str, Any]) -> tu
     return head, source.tell(), sum_of_rest
 
 
-def _stored(data: Array, place: _Place) -> Array:
-    """A view of one array of those in `data`."""
+def _array(data: Array, place: _Place, *, mapped: bool) -> Array:
+    """One array of those in `data`: a view of its bytes, or an array of its own in the dtype it had."""
     stored = np.dtype(place.stored)
     size = math.prod(place.shape) * stored.itemsize
-    return np.asarray(data[place.start : place.start + size]).view(stored).reshape(place.shape)
-
-
-def _copies(arrays: Sequence[Array], dtypes: Sequence[np.dtype[Any]]) -> list[Array]:
-    """The arrays in these dtypes, all in one piece of memory, which the system gives in large pages."""
-    sizes = [array.size * dtype.itemsize for array, dtype in zip(arrays, dtypes, strict=True)]
-    memory = np.empty(sum(map(_padded, sizes)), np.uint8)
-    copies, end = [], 0
-    for array, dtype, size in zip(arrays, dtypes, sizes, strict=True):
-        copy = memory[end : end + size].view(dtype).reshape(array.shape)
-        if array.dtype == dtype:
-            copy[...] = array
-        else:
-            copy = resized(array, dtype, copy)
-        copies.append(copy)
-        end += _padded(size)
-    return copies
+    view = np.asarray(data[place.start : place.start + size]).view(stored).reshape(place.shape)
+    if mapped:
+        return view
+    return resized(view, place.dtype) if stored.str != place.dtype else view.copy()
 
 
 def _known(wanted: type, found: Any) -> Any:

@@ -18,7 +18,6 @@ Mask = npt.NDArray[np.bool_]
 F64 = npt.NDArray[np.float64]
 
 MISSING: Final = -(1 << 63)  # in int64
-_PIECE: Final = 1 << 16
 
 
 def narrowest(values: Integers) -> np.dtype[Any]:
@@ -32,24 +31,16 @@ def narrowest(values: Integers) -> np.dtype[Any]:
     return values.dtype
 
 
-def resized(values: Integers, dtype: npt.DTypeLike, into: Integers | None = None) -> Integers:
-    """The same integers in another width that holds them; where all are missing, a read-only array without memory.
-
-    into: an array of that width to put them into.
-    """
+def resized(values: Integers, dtype: npt.DTypeLike) -> Integers:
+    """The same integers in another width that holds them; where all are missing, a read-only array without memory."""
     if values.dtype == dtype:
         return values
-    lowest, least = (np.iinfo(one).min for one in (values.dtype, np.dtype(dtype)))
-    if not values.size or (values.flat[0] == lowest and (values == lowest).all()):
-        return np.broadcast_to(np.array(least, dtype=dtype), values.shape)
-    found = np.empty(values.shape, dtype) if into is None else into
-    flat = values.reshape(-1), found.reshape(-1)
-    # in pieces, so that what is made on the way stays small: getting new memory takes longer than all the rest
-    for first in range(0, values.size, _PIECE):
-        part, piece = (array[first : first + _PIECE] for array in flat)
-        piece[...] = part
-        piece[part == lowest] = least
-    return found
+    missing = values == np.iinfo(values.dtype).min
+    lowest = np.iinfo(np.dtype(dtype)).min
+    if missing.all():
+        return np.broadcast_to(np.array(lowest, dtype=dtype), values.shape)
+    known = values if np.can_cast(values.dtype, dtype) else values.astype(dtype)
+    return np.where(missing, np.array(lowest, dtype=dtype), known) if missing.any() else known.astype(dtype)
 
 
 def narrowed(values: Integers) -> Integers:
