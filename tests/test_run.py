@@ -166,3 +166,19 @@ def test_kernels_and_memory_of_a_run_are_joined_once(tmp_path: Path) -> None:
     run = open_run(tmp_path)
     assert run.joined is not None and run.joined is run.joined
     assert run.joined.trace is run.trace and run.joined.snapshot is run.snapshot and not run.joined.regions().empty
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("memory.pickle", b"this is no pickle\n"), ("m.PKL", b"\n"), ("m.pkl.gz", b"x")]
+)
+def test_a_file_called_a_snapshot_is_a_broken_snapshot_not_a_broken_trace(
+    name: str, content: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    run = open_run(tmp_path / name)
+    assert run.snapshot is None and run.trace is None
+    assert len(run.problems) == 1 and "expected a CUDA memory snapshot" in run.problems[0]
+
+
+def test_a_trace_is_one_by_whatever_name(tmp_path: Path) -> None:
+    assert open_run(gpu_trace().write(tmp_path / "t.pickle")).trace is not None

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from profiler_kit.errors import InputError, KitError
-from profiler_kit.files import PACKED, version_of
+from profiler_kit.files import version_of
 from profiler_kit.formats.run_record import GRAPH_TRACE, MEMORY, TRACE
 from profiler_kit.load.discover.runs import TRACE_SUFFIXES, RunFolder, is_own, part_file
+from profiler_kit.load.snapshot.reader import SNAPSHOT_SUFFIXES
 from profiler_kit.load.trace.decompress import first_bytes
 
 
@@ -27,7 +28,6 @@ Loaded = TypeVar("Loaded", bound=_Told)
 Paths = Mapping[int, str | Path] | Sequence[str | Path] | str | Path
 
 _NAMED: Final = re.compile(r"rank[-_. ]?(\d{1,6})(?!\d)", re.IGNORECASE)
-_SNAPSHOT_SUFFIXES: Final = tuple(end + packed for end in (".pickle", ".pkl") for packed in ("", *PACKED))
 _HEAD_BYTES: Final = 256 << 10  # torch writes distributedInfo before the events; on-demand traces write it after
 _INFO: Final = re.compile(rb'"distributedInfo"\s*:\s*(\{)')
 
@@ -155,7 +155,7 @@ def rank_snapshots(traces: Mapping[int, Path]) -> dict[int, Path]:
     """
     beside: dict[Path, dict[int, Path]] = {}
     for folder in {path.parent for path in traces.values()}:
-        files = (path for path in folder.iterdir() if path.name.endswith(_SNAPSHOT_SUFFIXES)) if folder.is_dir() else ()
+        files = (path for path in folder.iterdir() if path.name.endswith(SNAPSHOT_SUFFIXES)) if folder.is_dir() else ()
         named = ((_NAMED.search(path.name), path) for path in sorted(files))
         beside[folder] = {int(rank[1]): path for rank, path in named if rank}
     found = {

@@ -34,13 +34,12 @@ from profiler_kit.formats.run_record import (
 from profiler_kit.formats.study_file import STUDY, STUDY_CSV
 from profiler_kit.later import shown
 from profiler_kit.load.job_folder import STORE_SUFFIX
-from profiler_kit.load.snapshot.reader import is_snapshot
+from profiler_kit.load.snapshot.reader import SNAPSHOT_SUFFIXES, is_snapshot
 from profiler_kit.load.trace.decompress import Blocks, packing_of
 
 DEPTH: Final = 3  # folders below the root that are looked into
 TRACE_SUFFIXES: Final = tuple(f".json{packed}" for packed in ("", *PACKED))
 OWN: Final = (RECORD, MASKS, NOTES)
-SNAPSHOT_SUFFIXES: Final = tuple(plain + packed for plain in (".pickle", ".pkl") for packed in ("", *PACKED))
 _HINT: Final = "Record one with: profiler-kit capture --out DIR"
 _WRITING_S: Final = 2.0  # a file that changed this lately may still have its writer
 _SMALL_BYTES: Final = 1 << 20

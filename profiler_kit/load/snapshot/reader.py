@@ -24,7 +24,7 @@ from typing import IO, Final
 import numpy as np
 
 from profiler_kit.errors import OptionError, SnapshotFormatError
-from profiler_kit.files import require_file
+from profiler_kit.files import PACKED, require_file
 from profiler_kit.load import cache
 from profiler_kit.load.file_kinds import LOOK_BYTES, kind_of
 from profiler_kit.load.snapshot import native
@@ -34,6 +34,7 @@ from profiler_kit.load.snapshot.unpickle_child import CUT_OFF, NO_PICKLE, OTHER
 from profiler_kit.load.trace.decompress import first_bytes
 from profiler_kit.progress import Report, silent
 
+SNAPSHOT_SUFFIXES: Final = tuple(plain + packed for plain in (".pickle", ".pkl") for packed in ("", *PACKED))
 MEMORY_LIMIT_BYTES: Final = 3 << 30
 LEAST_MEMORY_BYTES: Final = 256 << 20
 MEMORY_PER_FILE_BYTE: Final = 16  # measured: 6.5 bytes resident per byte of a real or generated pickle
@@ -138,10 +139,12 @@ def is_trace(path: str | os.PathLike[str]) -> bool:
 
 
 def is_snapshot(path: str | os.PathLike[str]) -> bool:
-    """Whether a file begins as a pickle or torch.save's zip does, packed or not; False for one that cannot be read."""
+    """Whether a file begins as a pickle or torch.save's zip does, packed or not, or is called one and is no JSON."""
     head = _beginning(path, LOOK_BYTES)
     kind = kind_of(head)
-    return head.startswith(_PICKLE) or (kind is not None and kind.name == "torch_save")
+    if head.startswith(_PICKLE) or (kind is not None and kind.name == "torch_save"):
+        return True
+    return os.fspath(path).lower().endswith(SNAPSHOT_SUFFIXES) and not begins_as_json(head)
 
 
 def _beginning(path: str | os.PathLike[str], size: int) -> bytes:
