@@ -39,7 +39,7 @@ class Job(Generic[T]):
             self._error = InputError(f"{self.what}: changed or gone while it was read ({reason}). Reload the page.")
         except MemoryError:
             self._error = InputError(f"{self.what}: does not fit into memory. Try: profiler-kit export --time 0:100")
-        except Exception as error:  # whoever asks for the result gets it
+        except Exception as error:  # any at all: `result` raises it where the page can show it
             self._error = error
         finally:
             self._ended.set()

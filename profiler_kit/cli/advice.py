@@ -12,9 +12,9 @@ from profiler_kit.names import printable
 from profiler_kit.progress import progress_bar
 
 if TYPE_CHECKING:
-    from profiler_kit.finding import Finding
+    from profiler_kit.finding import Finding, Kind
 
-_TITLES: Final = {
+_TITLES: Final[dict[Kind, str]] = {
     "headline": "",
     "problem": "Broken",
     "lost": "Lost",
@@ -53,7 +53,7 @@ def command(
         return
     typer.echo(printable(run))
     for kind, title in _TITLES.items():
-        mine = of_kind(found, kind)  # type: ignore[arg-type]  # one of Kind
+        mine = of_kind(found, kind)
         if mine or (kind == "advice" and loaded.trace is not None):
             typer.echo(f"\n{title}" if title else "")
             _print(mine, numbered=kind == "advice")

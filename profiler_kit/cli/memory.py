@@ -212,7 +212,8 @@ def to_json(
     from profiler_kit.tables import every_table
 
     device = row["device"]
-    out: dict[str, object] = {key: row[key] for key in CONTRACT}  # type: ignore[literal-required]  # a row has these keys
+    values: Mapping[str, object] = row
+    out = {key: values[key] for key in CONTRACT}
     out |= {"device_type": row["device_type"], "history_followed": row["history_followed"]}
     out |= {"left_out_blocks": row["left_out_blocks"], "left_out_segments": row["left_out_segments"]}
     missing = loaded.missing(device)

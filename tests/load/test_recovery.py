@@ -185,20 +185,26 @@ def test_junk_where_the_list_ends_costs_no_metadata(junk: str, repaired: int, dr
     assert (quality.repaired_events, quality.dropped_events) == (repaired, dropped)
 
 
+def with_junk(junk: str, at: int, folder: Path, monkeypatch: pytest.MonkeyPatch, *, compact: bool = False) -> Path:
+    """A file of 300 events with that text behind one of them, read in blocks of some thirty."""
+    for module in ("decompress", "split_events"):
+        monkeypatch.setattr(f"profiler_kit.load.trace.{module}.BLOCK_BYTES", 8000)
+    events = [KINETO % ("a", number) for number in range(300)]
+    if compact:
+        events = [" ".join(event.split()) for event in events]
+    events[at] += junk
+    path = folder / "t.json"
+    path.write_text('{"traceEvents": [\n' + ",\n".join(events) + '\n  ],\n  "baseTimeNanoseconds": 5\n}\n')
+    return path
+
+
 @pytest.mark.parametrize("layout", ["kineto", "compact"])
 @pytest.mark.parametrize("junk", ["]", "]}", "\n  ]\n}", "]}}", "}]", "]]}"])
 @pytest.mark.parametrize("at", [0, 150, 298])
 def test_a_stray_end_among_events_costs_neither_events_nor_metadata(
     junk: str, layout: str, at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("decompress", "split_events"):
-        monkeypatch.setattr(f"profiler_kit.load.trace.{module}.BLOCK_BYTES", 8000)
-    events = [KINETO % ("a", number) for number in range(300)]
-    if layout == "compact":
-        events = [" ".join(event.split()) for event in events]
-    events[at] += junk
-    path = tmp_path / "t.json"
-    path.write_text('{"traceEvents": [\n' + ",\n".join(events) + '\n  ],\n  "baseTimeNanoseconds": 5\n}\n')
+    path = with_junk(junk, at, tmp_path, monkeypatch, compact=layout == "compact")
     trace = read_chrome_trace(path)
     assert trace.metadata == {"baseTimeNanoseconds": 5}
     quality = trace.quality
@@ -213,12 +219,7 @@ def test_a_stray_end_among_events_costs_neither_events_nor_metadata(
 def test_keys_among_events_cost_no_events(
     keys: str, at: int, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("decompress", "split_events"):
-        monkeypatch.setattr(f"profiler_kit.load.trace.{module}.BLOCK_BYTES", 8000)
-    events = [KINETO % ("a", number) for number in range(300)]
-    events[at] += "], " + keys
-    path = tmp_path / "t.json"
-    path.write_text('{"traceEvents": [\n' + ",\n".join(events) + '\n  ],\n  "baseTimeNanoseconds": 5\n}\n')
+    path = with_junk("], " + keys, at, tmp_path, monkeypatch)
     with reader(name):
         trace = read_chrome_trace(path)
     assert trace.metadata == {"baseTimeNanoseconds": 5}

@@ -13,7 +13,7 @@ import pandas as pd
 import profiler_kit.analyses.gpu.library_models  # noqa: F401  # registers its models
 from profiler_kit.analyses.gpu.intervals import covered_ns
 from profiler_kit.analyses.gpu.operator_models import WHOLE
-from profiler_kit.attribute.frames import GPU_EVENTS
+from profiler_kit.attribute.frames import GPU_EVENTS, categorical_of
 from profiler_kit.attribute.gpu_work import communicates
 from profiler_kit.attribute.launch_context import codes_of
 from profiler_kit.load.integers import I64
@@ -144,8 +144,7 @@ def event_categories(operators: pd.DataFrame, details: pd.DataFrame, owner: I64)
     # what a name alone calls communication is, where the trace itself knows better, not
     found[~said & (found == communication)] = other
     found[said] = communication
-    kinds = pd.Index([*labels], dtype=object)
-    return pd.Categorical.from_codes(found, kinds)  # type: ignore[arg-type]  # the stubs know lists of codes only
+    return categorical_of(found, pd.Index([*labels], dtype=object))
 
 
 def categories(events: pd.DataFrame, found: pd.Categorical) -> pd.DataFrame:
