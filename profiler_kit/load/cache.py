@@ -9,8 +9,9 @@ empty switches the cache off. PROFILER_KIT_CACHE_LIMIT is the most it may hold (
 and plain bytes); the files that were not used for longest go first.
 
 Format: a prefix (MAGIC, length and CRC-32 of the head, CRC-32 of the rest), the head in msgpack (stamp, place of each
-array, and the value with a number in the place of each), then the arrays, each from a multiple of 64 bytes on so that
-it can be mapped. Signed integers are stored in the narrowest width that holds them.
+array, and the value with a number in the place of each), then the arrays, each from a multiple of 64 bytes on and in
+its own dtype. So those of a large file are its pages, which the system has in memory after it was written or read
+once: memory of this process is taken only for what is written to. A file is never changed, only replaced by another.
 """
 
 from __future__ import annotations
@@ -27,11 +28,9 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import IO, Any, Final, Generic, TypeVar
+from typing import IO, Any, Final, Generic, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -52,7 +51,7 @@ MAGIC: Final = b"profiler_kit 3\n\0"  # raise the number when the meaning of wha
 
 _PREFIX: Final = struct.Struct("<16sQII")
 _ALIGN: Final = 64
-PARALLEL_BYTES: Final = 8 << 20  # of arrays that are read by several threads
+MAPPED_BYTES: Final = 8 << 20  # smaller files are read: a mapped one holds a file descriptor
 _ARRAY: Final = 1  # msgpack's extension type for the number of an array
 _ENTRY: Final = re.compile(r"[0-9a-f]{32}\.[a-z]+")
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", re.IGNORECASE)
@@ -317,8 +316,8 @@ def write_file(file: Path, kind: Kind[T], stamp: Mapping[str, Any], value: T) ->
     places, end = [], 0
     for one in arrays:
         stored = one.stored if isinstance(one, Pieces) else one.dtype
-        if isinstance(one, np.ndarray) and stored.kind == "i" and not kind.mapped:
-            stored = narrowest(one)
+        if isinstance(one, np.ndarray) and stored.kind == "i" and not any(one.strides) and not kind.mapped:
+            stored = narrowest(one)  # one value all along, as where all are missing, is read without memory
         places.append(_Place(stored.str, one.dtype.str, one.shape, end))
         end += _padded(math.prod(one.shape) * stored.itemsize)
     head = msgspec.msgpack.encode(_Head(kind.name, dict(stamp), places, end, tree))
@@ -359,17 +358,16 @@ def read_file(file: Path, kind: Kind[T], stamp: Mapping[str, Any], *, mapped: bo
     with file.open("rb") as source:
         try:
             head, size, sum_of_rest = _read_head(source, kind, stamp)
-            rest = np.memmap(source, np.uint8, "r")[size:]
-            array_at = partial(_array, rest[_padded(size) - size :], mapped=mapped or kind.mapped)
-            if len(rest) < PARALLEL_BYTES:
-                found, arrays = isal_zlib.crc32(rest), list(map(array_at, head.arrays))
-            else:  # neither holds Python's lock
-                with ThreadPoolExecutor() as pool:
-                    checked = pool.submit(isal_zlib.crc32, b"" if kind.mapped else rest)
-                    arrays = list(pool.map(array_at, head.arrays))
-                    found = checked.result()
-            if found != sum_of_rest and not kind.mapped:
+            stays = mapped or kind.mapped
+            if stays or head.size >= MAPPED_BYTES:
+                mode: Literal["r", "c"] = "r" if stays else "c"  # may be written to, but not in the file
+                whole = np.asarray(np.memmap(source, np.uint8, mode))
+            else:
+                source.seek(0)
+                whole = np.fromfile(source, np.uint8)
+            if not kind.mapped and isal_zlib.crc32(whole[size:]) != sum_of_rest:
                 raise NotOurs("an array is damaged")
+            arrays = [_array(whole[_padded(size) :], place, mapped=stays) for place in head.arrays]
 
             def put_back(_: int, number: memoryview) -> Array:
                 return arrays[int.from_bytes(number, "little")]
@@ -396,13 +394,11 @@ def _read_head(source: IO[bytes], kind: Kind[T], stamp: Mapping[str, Any]) -> tu
 
 
 def _array(data: Array, place: _Place, *, mapped: bool) -> Array:
-    """One array of those in `data`: a view of its bytes, or an array of its own in the dtype it had."""
+    """One array of those in `data`, a view of its bytes; unless mapped, in the dtype it had."""
     stored = np.dtype(place.stored)
     size = math.prod(place.shape) * stored.itemsize
-    view = np.asarray(data[place.start : place.start + size]).view(stored).reshape(place.shape)
-    if mapped:
-        return view
-    return resized(view, place.dtype) if stored.str != place.dtype else view.copy()
+    view = data[place.start : place.start + size].view(stored).reshape(place.shape)
+    return view if mapped else resized(view, place.dtype)
 
 
 def _known(wanted: type, found: Any) -> Any:

@@ -194,15 +194,30 @@ def test_columns_added_later_are_carried_along(tmp_path: Path, mapped: bool) -> 
     assert not (tmp_path / "y").exists()
 
 
-def test_integers_are_stored_in_as_few_bytes_as_hold_them(tmp_path: Path) -> None:
-    """And mapped as they are stored, the smallest one for what is missing."""
-    value = More(np.array([5, MISSING, -127]), np.array([1 << 40, 3]), {"a": (np.full(3, MISSING),)})
+def test_missing_integers_are_stored_in_as_few_bytes_as_hold_them(tmp_path: Path) -> None:
+    """And mapped as they are stored; the smallest integer is a missing one in each width."""
+    value = More(np.array([5, MISSING, -127]), np.broadcast_to(np.array(MISSING), 3), {})
     write_file(tmp_path / "x", MORE, STAMP, value)
     assert same(read_file(tmp_path / "x", MORE, STAMP), value)
     mapped = read_file(tmp_path / "x", MORE, STAMP, mapped=True)
-    assert mapped.flags.dtype == np.int8 and mapped.flags.tolist() == [5, -128, -127]
-    assert mapped.sizes.dtype == np.int64 and mapped.deep["a"][0].dtype == np.int8
+    assert mapped.flags.dtype == np.int64 and mapped.sizes.dtype == np.int8 and mapped.sizes.tolist() == [-128] * 3
     assert not mapped.flags.flags.writeable and not mapped.flags.flags.owndata
+
+
+def test_arrays_that_stay_in_the_file_may_be_written_to_and_outlive_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "MAPPED_BYTES", 0)
+    file = tmp_path / "x"
+    value = More(np.arange(9000), np.array([0.5, 2.5]), {})
+    write_file(file, MORE, STAMP, value)
+    found, other = (read_file(file, MORE, STAMP) for _ in range(2))
+    found.flags[4] = 7
+    assert other.flags[4] == 4 and same(read_file(file, MORE, STAMP), value)
+    (tmp_path / "new").write_bytes(b"another one, as a second process writes it")
+    (tmp_path / "new").replace(file)
+    file.unlink()
+    assert found.flags[4] == 7 and same(other, value)
 
 
 def test_a_path_that_is_not_utf8_is_kept(tmp_path: Path, cache: Path, reads: list[Path]) -> None:
@@ -260,8 +275,10 @@ def test_another_loader_or_format_does_not_use_the_file(
     assert len(reads) == 3 and len(entries(cache)) == 1
 
 
-def test_every_damaged_file_is_noticed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mapped_bytes", [0, store.MAPPED_BYTES])
+def test_every_damaged_file_is_noticed(tmp_path: Path, mapped_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Any one byte changed, or any end cut off."""
+    monkeypatch.setattr(store, "MAPPED_BYTES", mapped_bytes)
     trace = read_chrome_trace(a_trace(tmp_path, kernels=2))
     file = tmp_path / "x.trace"
     write_trace(trace, file, STAMP)
