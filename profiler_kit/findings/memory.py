@@ -178,13 +178,16 @@ def doubted(snapshot: Snapshot, device: int) -> Finding | None:
     """What of the state at the end cannot be so."""
     found = snapshot.doubts(device)
     parts = (
-        (found.segments, "segment", "overlaps another or has an impossible size: in no total"),
-        (found.blocks, "block", "is listed twice, overlaps another, is outside its segment or has an impossible size: "
-         "in no total"),
-        (found.sizes, "block", "has a request that is no part of it: counted whole"),
-        (found.unfilled, "segment", f"is not filled by its blocks: {fmt_bytes(found.unfilled_bytes)} in none"),
+        (found.segments, "segment", "in no total: overlapping another, or of an impossible size"),
+        (found.blocks, "block", "in no total: listed twice, overlapping another, outside the segment or of an "
+         "impossible size"),
+        (found.sizes, "block", "counted whole: the request is negative or larger than the block"),
+        (found.unfilled, "segment", f"not filled by blocks: {fmt_bytes(found.unfilled_bytes)} in none"),
+        (found.unlisted, "segment", f"without any block: {fmt_bytes(found.unlisted_bytes)} are held by their own "
+         "figures, counted as one allocation each"),
+        (found.unlike, "segment", "with own figures that are not those of the blocks: the blocks count"),
     )  # fmt: skip
-    said = "; ".join(f"{counted(count, what)} that {why}" for count, what, why in parts if count)
+    said = "; ".join(f"{counted(count, what)} {why}" for count, what, why in parts if count)
     said = f"The state at the end{on(snapshot, device)} holds what no allocator leaves: {said}."
     return Finding(id_of("state-doubted", device), "odd", say(said), "warning", page="memory") if found.any else None
 

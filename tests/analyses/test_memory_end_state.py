@@ -12,6 +12,7 @@ from profiler_kit.analyses.memory.end_state import Doubts
 from profiler_kit.snapshot import Snapshot, load_snapshot
 from tests import snapshots as s
 from tests.cli.run import profiler_kit
+from tests.readers import READERS, reader
 
 MiB = 1 << 20
 A, B = 0x100000, 0x900000
@@ -35,6 +36,10 @@ def changed(segment: int, block: int | None = None, **to: Any) -> Any:
         (one if block is None else one["blocks"][block]).update(to)
 
     return change
+
+
+def own(allocated: int, active: int, requested: int | None) -> dict[str, int | None]:
+    return {"allocated_size": allocated, "active_size": active, "requested_size": requested}
 
 
 def again(segments: list[dict[str, Any]]) -> None:
@@ -76,15 +81,37 @@ CASES = {  # what is changed: doubts, allocated at the end, reserved
     "a segment over the next": (changed(0, total_size=9 * MiB), Doubts(1, 1, 0, 1, 5 * MiB), 3 * MiB - 100, 9 * MiB),
     "a negative segment": (changed(1, total_size=-1), Doubts(segments=1, blocks=1), WHOLE - 2 * MiB, 4 * MiB),
     "a huge segment": (changed(1, total_size=1 << 50), Doubts(segments=1, blocks=1), WHOLE - 2 * MiB, 4 * MiB),
+    "figures of its own": (changed(0, **own(3 * MiB, 3 * MiB, 3 * MiB - 100)), Doubts(), WHOLE, 6 * MiB),
+    "one that is not said": (changed(0, **own(3 * MiB, 3 * MiB, None)), Doubts(), WHOLE, 6 * MiB),
+    "more allocated": (changed(0, **own(4 * MiB, 4 * MiB, 3 * MiB)), Doubts(unlike=1), WHOLE, 6 * MiB),
+    "less active": (changed(1, active_size=MiB), Doubts(unlike=1), WHOLE, 6 * MiB),
+    "another request": (changed(1, requested_size=5), Doubts(unlike=1), WHOLE, 6 * MiB),
+    "a negative figure": (changed(1, allocated_size=-1), Doubts(unlike=1), WHOLE, 6 * MiB),
+    "a figure that is none": (changed(1, allocated_size="x"), Doubts(unlike=1), WHOLE, 6 * MiB),
+    "a figure of 64 bits": (changed(1, requested_size=1 << 63), Doubts(unlike=1), WHOLE, 6 * MiB),
+    "no blocks": (
+        changed(0, blocks=[], **own(2 * MiB, 3 * MiB, 3 * MiB - 100)),
+        Doubts(unlisted=1, unlisted_bytes=3 * MiB), WHOLE, 6 * MiB,
+    ),
+    "no blocks, one figure": (
+        changed(1, blocks=[], allocated_size=MiB), Doubts(unlisted=1, unlisted_bytes=MiB), WHOLE - MiB, 6 * MiB
+    ),
+    "no blocks, only frees": (
+        changed(1, blocks=[], **own(0, MiB, MiB)), Doubts(unlisted=1, unlisted_bytes=MiB), WHOLE - MiB, 6 * MiB
+    ),
+    "no blocks, too much": (changed(1, blocks=[], allocated_size=3 * MiB), Doubts(unlike=1), WHOLE - 2 * MiB, 6 * MiB),
+    "no blocks, nothing held": (changed(1, blocks=[], **own(0, 0, 0)), Doubts(), WHOLE - 2 * MiB, 6 * MiB),
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("readers", READERS)
 @pytest.mark.parametrize("case", CASES)
-def test_what_no_allocator_leaves_is_in_no_total(case: str, tmp_path: Path) -> None:
+def test_what_no_allocator_leaves_is_in_no_total(case: str, readers: str, tmp_path: Path) -> None:
     change, doubts, allocated, reserved = CASES[case]
     segments = two_segments()
     change(segments)
-    found = load(tmp_path, segments, {"action": "snapshot", "addr": 0, "size": 0, "stream": 0, "time_us": s.T0})
+    with reader(readers):
+        found = load(tmp_path, segments, {"action": "snapshot", "addr": 0, "size": 0, "stream": 0, "time_us": s.T0})
     assert found.doubts(0) == doubts
     (row,) = found.summary()["devices"]
     assert (row["end_allocated_bytes"], row["reserved_bytes"]) == (allocated, reserved)
@@ -99,7 +126,22 @@ def test_the_command_says_what_is_left_out(tmp_path: Path) -> None:
     again(segments)
     load(tmp_path, segments)
     out = " ".join(profiler_kit("memory", tmp_path / "m.pickle").out.split())
-    assert "The state at the end holds what no allocator leaves: 1 block that is listed twice, overlaps another" in out
+    assert (
+        "The state at the end holds what no allocator leaves: 1 block in no total: listed twice, overlapping another,"
+        in out
+    )
+
+
+def test_segments_without_blocks_are_told_by_their_own_figures(tmp_path: Path) -> None:
+    segments = two_segments()
+    for segment, sizes in zip(segments, (own(3 * MiB, 4 * MiB, 3 * MiB), own(MiB, MiB, MiB)), strict=True):
+        segment |= {"blocks": [], **sizes}
+    found = load(tmp_path, segments)
+    assert found.stats(0)["current_bytes"].tolist() == [4 * MiB, 4 * MiB, 5 * MiB, 6 * MiB, MiB]
+    assert found.live_at_end(0)["size_bytes"].tolist() == [4 * MiB]
+    out = " ".join(profiler_kit("memory", tmp_path / "m.pickle").out.split())
+    assert "2 segments without any block: 5.0 MiB are held by their own figures, counted as one alloc" in out
+    assert "0 B" not in out.split("At the end")[0]
 
 
 AT_END = {"action": "snapshot", "addr": 0, "size": 0, "stream": 0, "time_us": s.T0 + 9}

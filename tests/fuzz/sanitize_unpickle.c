@@ -15,7 +15,7 @@ static void *room_for(int64_t rows, size_t size)
 int main(int argc, char **argv)
 {
     /* the bytes of an item of each column, in the order of `struct reader`, and where a table begins */
-    static const uint8_t sizes[] = {4, 4, 4, 4, 4, 4, 4, 8, 8, 8, 8, 0, 8, 8, 8, 8, 4, 4, 1, 0, 8, 8, 8, 8, 4, 4, 0, 1, 8, 4, 8};
+    static const uint8_t sizes[] = {4, 4, 4, 4, 4, 4, 4, 8, 8, 8, 8, 0, 8, 8, 8, 8, 4, 4, 1, 8, 8, 8, 0, 8, 8, 8, 8, 4, 4, 0, 1, 8, 4, 8};
     FILE *pickles = argc > 1 ? fopen(argv[1], "rb") : NULL;
     uint64_t n, counted = 0, filled = 0;
     if (!pickles)

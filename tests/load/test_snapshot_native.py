@@ -104,7 +104,9 @@ def test_what_is_odd_is_left_to_python(more: dict[Any, Any]) -> None:
     "more",
     [
         {"blocks": []}, {"device": 3}, {"stream": 2**64 - 1}, {"segment_pool_id": (1, 2)}, {"is_expandable": True},
-        {"segment_type": None}, {"blocks": [{"size": 5}, {"size": 6, "state": "x"}, {"address": 0}]},
+        {"allocated_size": 5}, {"active_size": -5}, {"requested_size": 2**63}, {"requested_size": 2**61},
+        {"allocated_size": None}, {"segment_type": None},
+        {"blocks": [{"size": 5}, {"size": 6, "state": "x"}, {"address": 0}]},
     ],
 )  # fmt: skip
 def test_segments_are_taken(more: dict[str, Any]) -> None:

@@ -1,7 +1,8 @@
 """Judge the segments and blocks that a snapshot says were held at its end: what cannot be so is in no total.
 
-The allocator cuts each segment into blocks that lie side by side and fill it. A block that is listed twice, overlaps
-another one or lies outside its segment, and a segment that overlaps another one, can only be a fault of the file.
+The allocator cuts each segment into blocks that lie side by side and fill it, and a segment says how much of it they
+allocate. A block that is listed twice, overlaps another one or lies outside its segment, a segment that overlaps
+another one, and one that says other sizes than its blocks, can only be a fault of the file.
 """
 
 from __future__ import annotations
@@ -13,10 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from profiler_kit.analyses.memory.replay import ACTIVE
+from profiler_kit.analyses.memory.replay import ACTIVE, Bools, Ints
+from profiler_kit.load.snapshot.data import OWN_SIZES, SNAPSHOT_BLOCKS
 from profiler_kit.units import BYTES_PER_MIB
-
-Bools = npt.NDArray[np.bool_]
 
 MOST_BYTES: Final = (16 << 20) * BYTES_PER_MIB  # of one segment: more than any GPU or machine has
 
@@ -27,7 +27,9 @@ class Doubts:
 
     segments: with an impossible size, or that overlap another one. blocks: likewise, or outside their segment, or of
     one that is left out. sizes: blocks kept, with a request that is larger than they are or negative, which counts as
-    their whole size. unfilled: segments that their blocks do not fill; unfilled_bytes: by how much.
+    their whole size. unfilled: segments that their blocks do not fill; unfilled_bytes: by how much. unlisted: segments
+    that list no block but say that they hold memory, which counts as one allocation each; unlisted_bytes: how much.
+    unlike: segments whose own sizes are not those of their blocks, or cannot be.
     """
 
     segments: int = 0
@@ -35,11 +37,14 @@ class Doubts:
     sizes: int = 0
     unfilled: int = 0
     unfilled_bytes: int = 0
+    unlisted: int = 0
+    unlisted_bytes: int = 0
+    unlike: int = 0
 
     @property
     def any(self) -> bool:
         """Whether the state is not as an allocator leaves it."""
-        return bool(self.segments or self.blocks or self.sizes or self.unfilled)
+        return bool(self.segments or self.blocks or self.sizes or self.unfilled or self.unlisted or self.unlike)
 
 
 def believed(
@@ -80,19 +85,74 @@ def believed(
     np.add.at(filled, at[rows], size[rows])
     lacks = held["total_bytes"].to_numpy(np.int64) - filled
     has_blocks = np.bincount(at[inside], minlength=len(held)) > 0
+    blocks = blocks.assign(requested_bytes=np.where(odd, size, request)) if odd.any() else blocks
+    unlike, told = _own_sizes(held, blocks.iloc[rows], at[rows], has_blocks)
     for one in devices:
-        lacking = lacks[(held["device"].to_numpy() == one) & (lacks > 0) & has_blocks]
+        of_one = held["device"].to_numpy() == one
+        lacking = lacks[of_one & (lacks > 0) & has_blocks]
+        unlisted = told[told["device"] == one]
         found[one] = Doubts(
             int((~kept & (device == one)).sum()),
             int((~stays & (owner == one)).sum()),
             int(odd[owner == one].sum()),
             len(lacking),
             int(lacking.sum()),
+            unlisted["segment"].nunique(),
+            int(unlisted["size_bytes"].sum()),
+            int(unlike[of_one].sum()),
         )
     if not any(one.any for one in found.values()):
         return blocks, segments, found
-    blocks = blocks.assign(requested_bytes=np.where(odd, size, request))
-    return blocks[stays].reset_index(drop=True), segments[kept].reset_index(drop=True), found
+    if len(told):
+        parts = [one.astype({"state": object}) for one in (blocks[stays], told)]
+        blocks = SNAPSHOT_BLOCKS.cast(pd.concat(parts))
+    else:
+        blocks = blocks[stays]
+    return blocks.reset_index(drop=True), segments[kept].reset_index(drop=True), found
+
+
+def _own_sizes(held: pd.DataFrame, blocks: pd.DataFrame, owner: Ints, has_blocks: Bools) -> tuple[Bools, pd.DataFrame]:
+    """Which segments say other sizes than their blocks have, or impossible ones; what those that list none hold.
+
+    owner: the row in `held` of each block. The second is SNAPSHOT_BLOCKS: one at the start of its segment for what is
+    allocated, and one behind it for frees that are pending.
+    """
+    said = {name: held[name].to_numpy(np.int64, na_value=-1) for name in OWN_SIZES}
+    known = {name: held[name].notna().to_numpy() for name in OWN_SIZES}
+    size, active = blocks["size_bytes"].to_numpy(), blocks["state"].isin(ACTIVE).to_numpy()
+    in_use = (blocks["state"] == ACTIVE[0]).to_numpy()
+    counted = zip(OWN_SIZES, (in_use, active, active), (size, size, blocks["requested_bytes"].to_numpy()), strict=True)
+    unlike = np.zeros(len(held), np.bool_)
+    for name, which, bytes_of in counted:
+        total = np.zeros(len(held), np.int64)
+        np.add.at(total, owner[which], bytes_of[which])
+        unlike |= known[name] & (said[name] != total)
+    # what is not said of a segment without blocks: that nothing waits to be freed, that callers asked for all of it
+    allocated, active_bytes, requested = (said[name] for name in OWN_SIZES)
+    allocated = np.where(known["allocated_bytes"], allocated, active_bytes)
+    active_bytes = np.where(known["active_bytes"], active_bytes, allocated)
+    requested = np.where(known["requested_bytes"], requested, active_bytes)
+    possible = (allocated >= 0) & (allocated <= active_bytes) & (requested >= 0) & (requested <= active_bytes)
+    told = np.flatnonzero(
+        ~has_blocks & possible & (active_bytes > 0) & (active_bytes <= held["total_bytes"].to_numpy())
+    )
+    unlike[told] = False
+    # two rows of each segment, what is allocated and behind it what waits to be freed, of which one may be empty
+    row, waits = np.concatenate((told, told)), np.repeat([False, True], len(told))
+    first, last = np.where(waits, allocated[row], 0), np.where(waits, active_bytes[row], allocated[row])
+    start, asked = held["address"].to_numpy()[row], requested[row]
+    frame = pd.DataFrame(
+        {
+            **{name: held[name].to_numpy()[row] for name in ("device", "stream")},
+            "segment": start,
+            "address": start + first.astype(np.uint64),
+            "size_bytes": last - first,
+            "requested_bytes": np.minimum(asked, last) - np.minimum(asked, first),
+            "state": pd.Categorical(np.where(waits, ACTIVE[1], ACTIVE[0]), categories=list(ACTIVE)),
+            "stack": np.zeros(len(row), np.int64),
+        }
+    )
+    return unlike, SNAPSHOT_BLOCKS.check(frame[frame["size_bytes"] > 0])
 
 
 def _apart(start: npt.NDArray[np.uint64], size: npt.NDArray[np.int64], group: npt.NDArray[np.int64]) -> Bools:

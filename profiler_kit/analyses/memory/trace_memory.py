@@ -20,6 +20,7 @@ from profiler_kit.load.integers import I64, MISSING
 from profiler_kit.load.snapshot.data import (
     CPU,
     EVENT_TEXTS,
+    OWN_SIZES,
     SNAPSHOT_ANNOTATIONS,
     SNAPSHOT_BLOCKS,
     SNAPSHOT_EVENTS,
@@ -143,6 +144,7 @@ def _end_state(memory: MemoryEvents, rows: I64, stack: I64, device: int) -> tupl
             "segment_type": np.array(["large"], object),
             "pool": np.array(["0,0"], object),
             "expandable": np.array([False]),
+            **{name: pd.array([pd.NA], dtype="Int64") for name in OWN_SIZES},
         }
     )
     count = len(blocks)

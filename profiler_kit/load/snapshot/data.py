@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from profiler_kit.errors import SnapshotFormatError
+from profiler_kit.load.snapshot.unpickle_child import UNSAID
 from profiler_kit.schema import Column, Schema
 
 if TYPE_CHECKING:
@@ -67,6 +68,9 @@ SNAPSHOT_SEGMENTS: Final = Schema(
         "segment_type": Column("str", "small, large"),
         "pool": Column("str", 'private pool id, "0,0" for the default one'),
         "expandable": Column("bool"),
+        "allocated_bytes": Column("Int64", "What the segment itself says of its blocks; -1: what is no size."),
+        "active_bytes": Column("Int64", "Likewise."),
+        "requested_bytes": Column("Int64", "Likewise."),
     },
 )
 
@@ -162,9 +166,10 @@ class SnapshotData:
 
 
 EVENT_TEXTS: Final = ("user_metadata", "compile_context", "category")  # what events say of what they allocate
+OWN_SIZES: Final = ("allocated_bytes", "active_bytes", "requested_bytes")  # what segments say of themselves
 _GROUPS: Final = {
     "event": ("device", "action", "address", "size_bytes", "stream", "time_us", "stack", "pool", *EVENT_TEXTS),
-    "segment": ("device", "address", "total_bytes", "stream", "type", "pool", "expandable"),
+    "segment": ("device", "address", "total_bytes", "stream", "type", "pool", "expandable", *OWN_SIZES),
     "block": ("segment", "address", "size_bytes", "requested_bytes", "state", "stack"),
     "annotation": ("end", "device", "name", "time_us"),
 }
@@ -280,12 +285,15 @@ class SnapshotBuilder:
         return _frame(SNAPSHOT_EVENTS, columns)
 
     def _segments(self, group: dict[str, Array]) -> pd.DataFrame:
+        import pandas as pd
+
         self._check_devices("segment.device", _MOST_DEVICES)
         columns = {
             **group,
             "segment_type": self._category("segment.type", "states").astype(object),
             "pool": self._category("segment.pool", "pools").astype(object),
             "expandable": group["expandable"] != 0,
+            **{name: pd.arrays.IntegerArray(group[name], group[name] == UNSAID) for name in OWN_SIZES},
         }
         return _frame(SNAPSHOT_SEGMENTS, columns)
 

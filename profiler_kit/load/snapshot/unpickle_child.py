@@ -35,11 +35,13 @@ EVENT_TEXTS: Final = (
     "category",
 )  # what an event says of an allocation, if anything
 UNKNOWN_LINE: Final = -1  # of a frame; data.py makes it None
+UNSAID: Final = -(2**63)  # what a segment does not say of itself; data.py leaves it out
 OLD_TORCH_SAVE: Final = 0x1950A86A20F9469CFC6C  # what torch.save wrote first before it made zip archives
 HOST: Final = -2  # the device of pinned host memory; data.py knows the same number
 SEGMENT_CODES: Final = {
     "segment.device": "q", "segment.address": "Q", "segment.total_bytes": "q", "segment.stream": "q",
     "segment.type": "i", "segment.pool": "i", "segment.expandable": "b",
+    "segment.allocated_bytes": "q", "segment.active_bytes": "q", "segment.requested_bytes": "q",
     "block.segment": "q", "block.address": "Q", "block.size_bytes": "q", "block.requested_bytes": "q",
     "block.state": "i",
 }  # fmt: skip
@@ -413,6 +415,10 @@ def _segments(segments: Segments, stacks: Stacks, states: Numbering, pools: Numb
             ("type", states[_text(segment.get("segment_type"))]),
             ("pool", pools[_pool(segment.get("segment_pool_id"))]),
             ("expandable", bool(segment.get("is_expandable", False))),
+            *(
+                (f"{name}_bytes", _own_size(segment.get(f"{name}_size")))
+                for name in ("allocated", "active", "requested")
+            ),
         ):
             out[f"segment.{name}"].append(value)
         for block in segment.get("blocks", ()):
@@ -425,6 +431,13 @@ def _segments(segments: Segments, stacks: Stacks, states: Numbering, pools: Numb
             frames.append(stack)
             address = out["block.address"][-1] + size_bytes
     return {**out, "block.stack": stacks.numbers(frames)}
+
+
+def _own_size(value: Any) -> int:
+    """A size that a segment says of what it holds; -1 for what is no size."""
+    if value is None:
+        return UNSAID
+    return value if type(value) is int and 0 <= value < 2**62 else -1
 
 
 def _block(block: Any) -> tuple[int, int, Any]:

@@ -20,11 +20,11 @@ enum { MOST_FRAMES = 1024, MOST_LENGTH = 4096, MOST_NAMES = 4096, MOST_DEVICES =
 
 /* Texts with a meaning are the first ones of all. */
 enum known { EMPTY, ACTION, ADDR, SIZE, STREAM, TIME, FRAMES, POOL, FREE, METADATA, COMPILE, CATEGORY, STAGE, NAME, DEVICE,
-    FILENAME, LINE, ADDRESS, TOTAL, TYPE, SEGMENT_POOL, EXPANDABLE, BLOCKS, REQUESTED, STATE, HISTORY, SEGMENTS, TRACES,
+    FILENAME, LINE, ADDRESS, TOTAL, TYPE, SEGMENT_POOL, EXPANDABLE, ALLOCATED, ACTIVE, BLOCKS, REQUESTED, STATE, HISTORY, SEGMENTS, TRACES,
     ANNOTATIONS, HOST_TRACES, HOST_SEGMENTS, SETTINGS, KIT, KEYS, OOM = KEYS, USER, START, END, KNOWN };
 static const char *const known[KNOWN] = {"", "action", "addr", "size", "stream", "time_us", "frames", "pool_id",
     "device_free", "user_metadata", "compile_context", "category", "stage", "name", "device", "filename", "line", "address",
-    "total_size", "segment_type", "segment_pool_id", "is_expandable", "blocks", "requested_size", "state", "history",
+    "total_size", "segment_type", "segment_pool_id", "is_expandable", "allocated_size", "active_size", "blocks", "requested_size", "state", "history",
     "segments", "device_traces", "external_annotations", "host_traces", "host_segments", "allocator_settings",
     "profiler_kit", "oom", "user_defined", "START", "END"};
 
@@ -51,6 +51,7 @@ struct reader {
         int64_t *total, *stream;
         int32_t *type, *pool;
         int8_t *expandable;
+        int64_t *own[3];
     } segment;
     struct {
         int64_t *segment;
@@ -462,8 +463,20 @@ static void events(struct reader *r, int32_t device, const value *events, size_t
     }
 }
 
+/* A size that a segment says of what it holds: INT64_MIN where it says none, -1 for what is no size. */
+static int64_t own_size(struct reader *r, value v)
+{
+    if (is_word(v, MISSING) || is_word(v, NONE))
+        return INT64_MIN;
+    if (tag_of(v) != SMALL && tag_of(v) != LARGE)
+        return doubt(r);
+    int64_t size = tag_of(v) == SMALL ? inside(v) : wide(r, v);
+    return size < 0 || size >= INT64_C(1) << 62 ? -1 : size;
+}
+
 static void segment(struct reader *r, int64_t row, const value *v, bool on_host, uint64_t *total)
 {
+    static const enum known own[] = {ALLOCATED, ACTIVE, REQUESTED};
     r->segment.device[row] = on_host ? HOST : integer(r, v[DEVICE], false);
     r->segment.address[row] = address(r, v[ADDRESS]);
     sum(r, total, r->segment.total[row] = integer(r, v[TOTAL], false));
@@ -472,6 +485,8 @@ static void segment(struct reader *r, int64_t row, const value *v, bool on_host,
     r->segment.pool[row] = pool(r, v[SEGMENT_POOL], (int64_t[2]){0}, 16);
     r->segment.expandable[row] = is_word(v[EXPANDABLE], YES);
     r->unsure |= tag_of(v[EXPANDABLE]) != WORD || is_word(v[EXPANDABLE], NONE);
+    for (int size = 0; size < 3; size++)
+        r->segment.own[size][row] = own_size(r, v[own[size]]);
 }
 
 /* next: where the block begins if it does not say so. */
