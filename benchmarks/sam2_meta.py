@@ -38,7 +38,8 @@ from profiler_kit.models.sam2.workload import Sam2Workload
 from profiler_kit.workload.optimizations import optimized, parse_optimizations
 
 GRAPHS = (
-    "bf16,fused_gelu,window_attention,products,all_points,device_resize,shared_decoder,compile_graphs,graph_decoder"
+    "bf16,fused_gelu,window_attention,products,all_points,device_resize,shared_decoder,fused_decoder,"
+    "compile_graphs,graph_decoder"
 )
 
 
@@ -122,6 +123,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--pred-iou-thresh", type=float, default=0.8)
     parser.add_argument("--stability-score-thresh", type=float, default=0.95)
+    parser.add_argument("--dtypes", default="bf16,fp32", help="of Meta's")
     parser.add_argument("--row", default=GRAPHS, help="optimizations of ours beside none")
     parser.add_argument("--out", type=Path, default=Path("meta.json"))
     options = parser.parse_args()
@@ -142,7 +144,7 @@ def main() -> None:
         sam = load_model(options.model, seed=0, device=device).model
         theirs = meta_model(sam, options.model)
         runs: dict[str, Callable[[], list[dict[str, Any]]]] = {}
-        for dtype in ("bf16", "fp32"):
+        for dtype in options.dtypes.split(","):
             for batch in (64, side**2):
                 generator = amg(theirs, points_per_batch=batch, **how)
 

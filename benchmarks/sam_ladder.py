@@ -305,7 +305,7 @@ def main() -> int:
             else (ALL_MASKS_LADDER, {**options.known, **ALL_MASKS})
         )
     load, prepare = (sam2_models.load_model, sam2_forward.prepare_batch) if is_sam2 else (load_model, prepare_batch)
-    rows = {row.label: str(row) for row in ladder} if options.rows == "ladder" or options.tasks else ROWS
+    rows = {row.label: str(row) for row in ladder} if options.rows == "ladder" or options.tasks or is_sam2 else ROWS
     chosen = list(rows) if options.rows == "ladder" else options.rows.split(",")
     loaded = load(options.model, checkpoint=options.checkpoint, seed=options.seed)
     base, flops = loaded.model, encoder_flops(loaded.model)

@@ -15,10 +15,11 @@ import torch.nn.functional as F  # noqa: N812
 
 from profiler_kit.models.sam import fused_attention as attention
 from profiler_kit.models.sam import row_operators as rows
+from profiler_kit.models.sam2 import fused_decoder as decoder
 from profiler_kit.models.sam2 import windows
 
 torch.set_num_threads(1)
-attention.wrap_triton = rows.wrap_triton = windows.wrap_triton = lambda kernel: kernel
+attention.wrap_triton = rows.wrap_triton = windows.wrap_triton = decoder.wrap_triton = lambda kernel: kernel
 
 
 def attention_error(side: int, heads: int, dim: int, window: int, pair: int) -> float:
@@ -37,6 +38,36 @@ def window_error(side: int, heads: int, dim: int, window: int, stride: int = 1) 
     qkv = torch.randn(2, side, side, 3 * heads * dim)
     want = windows.reference_attention(qkv.double(), heads, window, stride)
     return (windows._launch(qkv, heads, window, stride) - want).abs().max().item()
+
+
+def seen_error(prompts: int, rows: int, width: int) -> float:
+    """SAM 2's decoder, against float64: what tokens see in 128 cells."""
+    asked = torch.randn(prompts, rows, width) * width**-0.5
+    given = asked, torch.randn(prompts, 128, width), torch.randn(128, width)
+    want = decoder.seen(*(one.double() for one in given))
+    return (decoder.launch_seen(*given) - want).abs().max().item()
+
+
+def updated_error(prompts: int, heads: int, tokens: int, width: int, *, shared: bool) -> float:
+    """What cells become after they have seen the tokens; cells of all prompts, or of each."""
+    rows = heads * tokens
+    cells = torch.randn(128, width) if shared else torch.randn(prompts, 128, width)
+    folded, start, values = (torch.randn(prompts, *shape) for shape in ((width, rows), (1, rows), (rows, width)))
+    given = cells, torch.randn(128, width), folded * width**-0.5, start, values, *torch.randn(3, width)
+    want = decoder.updated(*(one.double() for one in given), 1e-5, heads)
+    return (decoder.launch_updated(*given, 1e-5, heads) - want).abs().max().item()
+
+
+def masks_error(prompts: int, width: int, across: int) -> float:
+    """Masks of 128 cells, `across` in a row."""
+    middle, narrow = width // 4, width // 8
+    shapes = (
+        *((prompts, 128, width), (width, 4 * middle), (middle,), (128, 4, middle), (middle,), (middle,)),
+        *((middle, 4 * narrow), (narrow,), (128, 16, narrow), (prompts, 16, narrow)),
+    )
+    given = [torch.randn(shape) / (shape[0] ** 0.5 if len(shape) == 2 else 1) for shape in shapes]
+    want = decoder.masks(*(one.double() for one in given), 3, across, 1e-6)
+    return ((decoder.launch_masks(*given, 3, across, 1e-6) - want).abs() / want.abs().max()).max().item()
 
 
 def rows_error(width: int) -> float:
@@ -78,6 +109,10 @@ print(
             "queries halved, windows of 8": window_error(16, 2, 72, 8, 2),
             "queries halved, windows of 4": window_error(16, 2, 24, 4, 2),
             "queries halved, windows of 16": window_error(32, 1, 24, 16, 2),
+            "tokens see cells": seen_error(3, 64, 128),
+            "cells of all prompts see tokens": updated_error(3, 8, 8, 128, shared=True),
+            "cells of each prompt see tokens": updated_error(2, 4, 8, 64, shared=False),
+            "masks": masks_error(2, 128, 16),
             "rows of 64": rows_error(64),
             "rows of 96": rows_error(96),
         }

@@ -77,27 +77,70 @@ class SharedDecoder(StandIn):
             placed = queries if number == 0 else queries + tokens
             attended, _ = layer.self_attn(query=placed[None], key=placed[None], value=queries[None])
             queries = layer.layer_norm1(attended[0] if number == 0 else queries + attended[0])
-            attended = _to_image(layer.cross_attn_token_to_image, queries + tokens, keys, position)
+            attended = self._to_image(layer.cross_attn_token_to_image, queries + tokens, keys, position)
             queries = layer.layer_norm2(queries + attended)
             queries = layer.layer_norm3(queries + layer.mlp(queries))
-            attended = _to_tokens(layer.cross_attn_image_to_token, keys, position, queries + tokens, queries)
-            keys = layer.layer_norm4(keys + attended)
+            keys = self._updated(layer, keys, position, queries + tokens, queries)
         last = cast("Any", self.transformer)
-        attended = _to_image(last.final_attn_token_to_image, queries + tokens, keys, position)
+        attended = self._to_image(last.final_attn_token_to_image, queries + tokens, keys, position)
         return last.layer_norm_final_attn(queries + attended), keys
+
+    def _to_image(self, attention: Any, placed: Tensor, keys: Tensor, position: Tensor) -> Tensor:
+        """Tokens attend to the image: float[P, n, C]. placed: queries, float[P, n, C]. keys: float[h w, C] of all
+        prompts, or float[P, h w, C].
+        """
+        heads = attention.num_attention_heads
+        q = attention.q_proj(placed).unflatten(-1, (heads, -1))  # float[P, n, heads, d]
+        if keys.dim() == 2:  # the tokens of all prompts as one row of queries
+            k, v = attention.k_proj(keys + position), attention.v_proj(keys)
+            rows, k, v = (
+                x.unflatten(-1, (heads, -1)).transpose(0, 1)[None] for x in (q.flatten(0, 1).flatten(1), k, v)
+            )
+            found = F.scaled_dot_product_attention(rows, k, v, scale=attention.scaling)
+            return attention.o_proj(found[0].transpose(0, 1).flatten(1)).view_as(placed)  # type: ignore[no-any-return]  # a module's
+        # What the key's bias adds is the same for all cells, and softmax does not see it.
+        folded = torch.einsum(
+            "pnhd,hdc->phnc", q * attention.scaling, attention.k_proj.weight.unflatten(0, (heads, -1))
+        )
+        seen = self._seen(folded.flatten(1, 2), keys, position).unflatten(1, (heads, -1))
+        weight, bias = (x.unflatten(0, (heads, -1)) for x in (attention.v_proj.weight, attention.v_proj.bias))
+        values = torch.einsum("phnc,hdc->pnhd", seen, weight) + bias
+        return attention.o_proj(values.flatten(2))  # type: ignore[no-any-return]  # a module's
+
+    def _seen(self, folded: Tensor, keys: Tensor, position: Tensor) -> Tensor:
+        """softmax(folded (keys + position)) keys, float[P, heads n, C]; keys: float[P, h w, C]."""
+        scores = torch.baddbmm(folded @ position.T, folded, keys.transpose(1, 2))
+        return scores.softmax(-1) @ keys
+
+    def _updated(self, layer: Any, keys: Tensor, position: Tensor, placed: Tensor, queries: Tensor) -> Tensor:
+        """The image after it has attended to the tokens: float[P, h w, C]. keys: float[h w, C] of all prompts, or
+        float[P, h w, C].
+        """
+        attention = layer.cross_attn_image_to_token
+        folded, start, values = folded_tokens(attention, placed, queries)
+        if keys.dim() == 2:
+            scores = (keys + position) @ folded + start
+        else:
+            scores = torch.baddbmm(position @ folded + start, keys, folded)
+        heads = attention.num_attention_heads
+        seen = scores.unflatten(-1, (heads, -1)).softmax(-1).flatten(2)
+        return layer.layer_norm4(keys + (seen @ values + attention.o_proj.bias))  # type: ignore[no-any-return]  # a module's
+
+    def _said(self, queries: Tensor) -> list[Tensor]:
+        """What the token of each of the three masks says, float[P, C / 8] each."""
+        networks = zip(self.output_hypernetworks_mlps, queries[:, 2:6].unbind(1), strict=True)
+        return [network(token) for network, token in list(networks)[1:]]
 
     def _masks(self, keys: Tensor, queries: Tensor, fine: Sequence[Tensor], size: torch.Size) -> Tensor:
         """float[P, 3, 4 h, 4 w]: features enlarged, and their product with what each mask's token says."""
         height, width = size
-        outer, inner = (_beside(one[0], size) for one in fine)  # float[h w, 16, C / 8] and [h w, 4, C / 4]
+        outer, inner = (pixels_beside(one[0], size) for one in fine)  # float[h w, 16, C / 8] and [h w, 4, C / 4]
         x = _enlarged(self.upscale_conv1, keys) + inner
         norm = self.upscale_layer_norm
         x = F.gelu(F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps))
         x = F.gelu(_enlarged(self.upscale_conv2, x).flatten(2, 3) + outer)
-        networks = zip(self.output_hypernetworks_mlps, queries[:, 2:6].unbind(1), strict=True)
-        said = [network(token) for network, token in list(networks)[1:]]
-        masks = torch.stack([(x * one[:, None, None]).sum(-1) for one in said], dim=1)  # float[P, 3, h w, 16]
-        # The sixteen values of a cell: row and column in a 2 x 2 block, then row and column in that.
+        masks = torch.stack([(x * one[:, None, None]).sum(-1) for one in self._said(queries)], dim=1)
+        # Of float[P, 3, h w, 16] the sixteen values of a cell: row and column in a 2 x 2 block, then those in that.
         masks = masks.view(*masks.shape[:2], height, width, 2, 2, 2, 2)
         return masks.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(*masks.shape[:2], 4 * height, 4 * width)
 
@@ -108,43 +151,18 @@ def share_decoder(sam: Sam2) -> Sam2:
     return sam
 
 
-def _to_image(attention: Any, placed: Tensor, keys: Tensor, position: Tensor) -> Tensor:
-    """Tokens attend to the image: float[P, n, C]. placed: queries, float[P, n, C]. keys: float[h w, C] of all prompts,
-    or float[P, h w, C].
+def folded_tokens(attention: Any, placed: Tensor, queries: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The image's projections folded into the tokens: keys float[P, C, heads n], what is added to the scores float[P,
+    1, heads n], values float[P, heads n, C].
     """
-    count, tokens, _ = placed.shape
-    heads = attention.num_attention_heads
-    q = attention.q_proj(placed).unflatten(-1, (heads, -1))  # float[P, n, heads, d]
-    if keys.dim() == 2:  # the tokens of all prompts as one row of queries
-        k, v = attention.k_proj(keys + position), attention.v_proj(keys)
-        rows, k, v = (x.unflatten(-1, (heads, -1)).transpose(0, 1)[None] for x in (q.flatten(0, 1).flatten(1), k, v))
-        seen = F.scaled_dot_product_attention(rows, k, v, scale=attention.scaling)
-        return attention.o_proj(seen[0].transpose(0, 1).flatten(1)).view(count, tokens, -1)  # type: ignore[no-any-return]  # a module's
-    # What the key's bias adds is the same for all cells, and softmax does not see it.
-    folded = torch.einsum("pnhd,hdc->phnc", q * attention.scaling, attention.k_proj.weight.unflatten(0, (heads, -1)))
-    folded = folded.flatten(1, 2)  # float[P, heads n, C]
-    scores = torch.baddbmm(folded @ position.T, folded, keys.transpose(1, 2))
-    seen = (scores.softmax(-1) @ keys).unflatten(1, (heads, tokens))
-    weight, bias = (x.unflatten(0, (heads, -1)) for x in (attention.v_proj.weight, attention.v_proj.bias))
-    values = torch.einsum("phnc,hdc->pnhd", seen, weight) + bias
-    return attention.o_proj(values.flatten(2))  # type: ignore[no-any-return]  # a module's
-
-
-def _to_tokens(attention: Any, keys: Tensor, position: Tensor, placed: Tensor, queries: Tensor) -> Tensor:
-    """The image attends to the tokens: float[P, h w, C]. keys: float[h w, C] of all prompts, or float[P, h w, C]."""
     heads = attention.num_attention_heads
     k, v = (x.unflatten(-1, (heads, -1)) for x in (attention.k_proj(placed), attention.v_proj(queries)))
     weight, bias = (x.unflatten(0, (heads, -1)) for x in (attention.q_proj.weight, attention.q_proj.bias))
     k = k * attention.scaling
-    folded = torch.einsum("hdc,pnhd->pchn", weight, k).flatten(2)  # float[P, C, heads n]
+    folded = torch.einsum("hdc,pnhd->pchn", weight, k).flatten(2)
     start = torch.einsum("hd,pnhd->phn", bias, k).flatten(1)[:, None]
-    if keys.dim() == 2:
-        scores = (keys + position) @ folded + start
-    else:
-        scores = torch.baddbmm(position @ folded + start, keys, folded)
-    seen = scores.unflatten(-1, (heads, -1)).softmax(-1).flatten(2)
     values = torch.einsum("pnhd,chd->phnc", v, attention.o_proj.weight.unflatten(1, (heads, -1))).flatten(1, 2)
-    return seen @ values + attention.o_proj.bias  # type: ignore[no-any-return]  # a module's
+    return folded, start, values
 
 
 def _cells(maps: Tensor) -> Tensor:
@@ -154,12 +172,16 @@ def _cells(maps: Tensor) -> Tensor:
 
 def _enlarged(convolution: torch.nn.ConvTranspose2d, x: Tensor) -> Tensor:
     """float[..., C] to float[..., 4, D]: the 2 x 2 pixels that a transposed convolution of stride 2 makes of one."""
-    weight, bias = convolution.weight, cast("Tensor", convolution.bias)  # float[C, D, 2, 2]
-    pixels: Tensor = (x @ weight.permute(0, 2, 3, 1).flatten(1)).unflatten(-1, (4, -1)) + bias
+    pixels: Tensor = (x @ pixel_weight(convolution)).unflatten(-1, (4, -1)) + cast("Tensor", convolution.bias)
     return pixels
 
 
-def _beside(fine: Tensor, size: torch.Size) -> Tensor:
+def pixel_weight(convolution: torch.nn.ConvTranspose2d) -> Tensor:
+    """The weight of a transposed convolution of stride 2 as that of a linear layer: float[C, 4 D]."""
+    return convolution.weight.permute(0, 2, 3, 1).flatten(1)
+
+
+def pixels_beside(fine: Tensor, size: torch.Size) -> Tensor:
     """float[D, s h, s w] to float[h w, s s, D], in the order in which `_enlarged` puts pixels."""
     depth, height, width = fine.shape[0], *size
     if fine.shape[1] == 2 * height:

@@ -27,6 +27,12 @@ def encoder_dtype(sam: Sam2) -> torch.dtype:
     return dtype
 
 
+def _fuse_decoder(sam: Sam2) -> Sam2:
+    from profiler_kit.models.sam2.fused_decoder import fuse_decoder  # needs Triton, which a CPU may lack
+
+    return fuse_decoder(sam)
+
+
 def _windows(sam: Sam2) -> Sam2:
     from profiler_kit.models.sam2.windows import use_window_attention  # needs Triton, which a CPU may lack
 
@@ -109,7 +115,20 @@ OPTIMIZATIONS: Final[Mapping[str, Optimization]] = {
             share_decoder,
             after=PRECISION,
         ),
-        *(sam1.ALL_MASKS[name] for name in ("compile_decoder", "graph_decoder")),
+        Optimization(
+            "fused_decoder",
+            "the mask decoder's attentions, norms and masks of many prompts as three Triton kernels",
+            _fuse_decoder,
+            after=("shared_decoder",),
+            requires=("shared_decoder",),
+            needs_cuda=True,
+            capability=(8, 0),
+            package="triton",
+        ),
+        *(
+            replace(sam1.ALL_MASKS[name], after=(*sam1.ALL_MASKS[name].after, "fused_decoder"))
+            for name in ("compile_decoder", "graph_decoder")
+        ),
     )
 }
 # For all masks of an image, beside the others.
@@ -150,6 +169,7 @@ ALL_MASKS_LADDER: Final = (
     LadderRow("fused GELU", ("bf16", "fused_gelu", *_SHARED, "compile_graphs", "graph_decoder")),
     LadderRow("windows", ("bf16", "fused_gelu", "window_attention", *_SHARED, "compile_graphs", "graph_decoder")),
     LadderRow("products", (*_ENCODER, *_SHARED, "compile_graphs", "graph_decoder")),
+    LadderRow("fused decoder", (*_ENCODER, *_SHARED, "fused_decoder", "compile_graphs", "graph_decoder")),
     LadderRow("fp8", ("bf16", "fp8", *_SHARED, "compile_graphs", "graph_decoder"), alternative=True),
 )
 # What a server runs, by name, as SAM's.
