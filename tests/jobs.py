@@ -32,9 +32,9 @@ class SimulatedJob:
     """How a job is made. layout: dp, tp (pairs), 3d (pairs of tensor, data and pipeline ranks) or experts (all-to-all).
 
     slow: who; cause: by what (compute, host, data, copies, link, or nothing); since: from which step on; only: in that
-    step alone. dropped: a rank that loses a kernel in the middle. late: ranks of odd number begin recording so many
-    collectives later. arguments: whether kernels say what they communicate; numbers: whether they are numbered.
-    slower: times as long, all kernels but copies.
+    step alone. also: others that are slow, by what each. dropped: a rank that loses a kernel in the middle. late: ranks
+    of odd number begin recording so many collectives later. arguments: whether kernels say what they communicate;
+    numbers: whether they are numbered. slower: times as long, all kernels but copies.
     """
 
     ranks: int = 4
@@ -43,6 +43,7 @@ class SimulatedJob:
     cause: str = ""
     since: int = 0
     only: bool = False
+    also: Mapping[int, str] = field(default_factory=dict)
     steps: int = 4
     jitter: float = 0.02
     skew_us: float = 10_000.0
@@ -127,9 +128,17 @@ class SimulatedJob:
         """What takes so long, `slower` times as long."""
         return (*of[:-1], of[-1] * self.slower) if isinstance(of, tuple) else of
 
+    def _slow_by(self, step: int, cause: str) -> list[int]:
+        """The ranks that are slow by that in that step."""
+        if not (step == self.since if self.only else step >= self.since):
+            return []
+        return [
+            *(self.slow_ranks if self.cause == cause else ()),
+            *(one for one in self.also if self.also[one] == cause),
+        ]
+
     def _factor(self, rank: int, step: int, kind: str) -> float:
-        slow = rank in self.slow_ranks and (step == self.since if self.only else step >= self.since)
-        return {"compute": 1.4, "copies": 8.0}.get(kind, 1.0) if slow and kind == self.cause else 1.0
+        return {"compute": 1.4, "copies": 8.0}[kind] if rank in self._slow_by(step, kind) else 1.0
 
     def run(self) -> dict[int, list[dict[str, Any]]]:
         """The events of each rank."""
@@ -145,7 +154,6 @@ class SimulatedJob:
         counts: dict[tuple[int, str], int] = {}
         for step in range(self.steps):
             begin = host.copy()
-            slow_step = step == self.since if self.only else step >= self.since
             for what, of in self._program():
                 noise = 1 + np.abs(rng.normal(0, self.jitter, self.ranks))
                 correlation += 1
@@ -162,13 +170,12 @@ class SimulatedJob:
                         stream[rank] = start + length
                 elif what == "host":
                     host += of * noise
-                    if self.cause == "data" and slow_step:
-                        host[self.slow_ranks] += 2_500
+                    host[self._slow_by(step, "data")] += 2_500
                 elif what == "region":
                     for rank in range(self.ranks):
                         opened[rank].append((of, host[rank]))
-                    if of == "forward" and self.cause == "host" and slow_step:
-                        host[self.slow_ranks] += 2_500
+                    if of == "forward":
+                        host[self._slow_by(step, "host")] += 2_500
                 elif what == "end":
                     for rank in range(self.ranks):
                         name, since = opened[rank].pop()
@@ -194,7 +201,7 @@ class SimulatedJob:
                         done |= set(members)
                         number += 1
                         took = transfer * (1 + abs(float(rng.normal(0, 0.02))))
-                        if self.cause == "link" and slow_step and not set(members).isdisjoint(self.slow_ranks):
+                        if not set(members).isdisjoint(self._slow_by(step, "link")):
                             took *= 8
                         end = max(start[one] for one in members) + took
                         for one in members:

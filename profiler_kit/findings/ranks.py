@@ -8,7 +8,7 @@ import pandas as pd
 
 from profiler_kit.analyses.ranks.ranks import RANK_TOTALS
 from profiler_kit.analyses.ranks.trend import TREND
-from profiler_kit.analyses.ranks.verdict import NAMED_FROM, Verdict
+from profiler_kit.analyses.ranks.verdict import NAMED_FROM, Slow, Verdict
 from profiler_kit.finding import Evidence, Finding, Gain, Piece, bold, counted, say
 from profiler_kit.findings.numbers import Number
 from profiler_kit.names import fit_names, kernel_names
@@ -18,6 +18,7 @@ from profiler_kit.text import fmt_count, fmt_ns, fmt_percent
 LETTERS: Final = 64
 CLEAR: Final = 0.1  # of all waiting: less is not worth a word
 MOST_NAMED: Final = 8
+LEAST_ERROR_NS: Final = 1_000
 _CAUSES: Final = {
     "compute": "its kernels take longer",
     "host": "its host launches late",
@@ -58,7 +59,7 @@ def numbers_of_job(ranks: Ranks) -> list[Number]:
         meaning = "Kernels that communicate of which it is known which collective they are, on all ranks."
         shown.append(Number("Matched", fmt_percent(answer.matched / kernels), meaning))
     if len(answer.clocks) > 1 and answer.matched:
-        error = fmt_ns(int(answer.clocks["error_ns"].max()))
+        error = _error(answer.clocks)
         shown.append(Number("Clocks within", error, "The largest error left after the clocks were aligned."))
     return shown
 
@@ -107,7 +108,7 @@ def who_holds_up(ranks: Ranks) -> Finding:
         say(*_verdict(verdict, ranks)),
         details=tuple(_details(verdict, ranks)),
         gain=gain,
-        attempt=_ATTEMPTS.get(verdict.cause or "", ""),
+        attempt=_attempt(verdict),
         evidence=Evidence("ranks", rows),
         page="ranks",
     )
@@ -133,8 +134,7 @@ def _verdict(verdict: Verdict, ranks: Ranks) -> list[str | Piece]:
     if verdict.state == "nobody":
         return ["Nobody holds the job up: no rank, node or link would make it ",
                 f"{fmt_percent(NAMED_FROM, 0)} faster by being like the others."]  # fmt: skip
-    when = "since" if verdict.slow_steps is None else "in" if verdict.slow_steps == 1 else "most in"
-    since = "" if verdict.since_step is None else f" {when} step {verdict.since_step}"
+    since = _when(verdict)
     who = {
         "rank": f"Rank {verdict.rank}",
         "node": f"Node {verdict.node}",
@@ -143,14 +143,34 @@ def _verdict(verdict: Verdict, ranks: Ranks) -> list[str | Piece]:
     }[verdict.state]
     many = verdict.state in ("spread",)
     why = _CAUSES[verdict.cause].replace("its ", "their ") if many else _CAUSES[verdict.cause]
-    said: list[str | Piece] = [bold(who), f" {'hold' if many else 'holds'} the job up{since}"]
-    if verdict.state != "link":
-        said += [": ", bold(why)]
+    said: list[str | Piece] = [bold(who), f" {'hold' if many else 'holds'} the job up"]
+    if len({one[1:] for one in verdict.slow}) > 1:
+        said += [": ", bold("; ".join(_one_of_many(one) for one in verdict.slow[:MOST_NAMED]))]
+    elif verdict.state != "link":
+        said += [since, ": ", bold(why)]
+    else:
+        said += [since]
     low, high = (max(0.0, one) for one in (verdict.gain_low or 0.0, verdict.gain_high or 0.0))
     said += [". Like the others, the job would take ", bold(f"{fmt_percent(verdict.gain_share or 0)} less")]
     parts = "steps" if ranks.answer.by_steps else "parts"
     said.append(f" (by its {parts} {fmt_percent(low)} to {fmt_percent(high)}).")
     return said
+
+
+def _attempt(verdict: Verdict) -> str:
+    if verdict.cause is not None or not verdict.slow:
+        return _ATTEMPTS.get(verdict.cause or "", "")
+    each = [(one.rank, _ATTEMPTS.get(one.cause or "", "")) for one in verdict.slow[:MOST_NAMED]]
+    return " ".join(f"Rank {rank}: {attempt}" for rank, attempt in each if attempt)
+
+
+def _when(slow: Verdict | Slow) -> str:
+    when = "since" if slow.slow_steps is None else "in" if slow.slow_steps == 1 else "most in"
+    return "" if slow.since_step is None else f" {when} step {slow.since_step}"
+
+
+def _one_of_many(slow: Slow) -> str:
+    return f"rank {slow.rank}{_when(slow)}, {_CAUSES[slow.cause]}"
 
 
 def _link(verdict: Verdict) -> str:
@@ -227,10 +247,15 @@ def clocks_apart(ranks: Ranks) -> Finding | None:
     groups = int(clocks["component"].max()) + 1
     said = say(
         f"Clocks were {fmt_ns(apart)} apart and are put on one within ",
-        bold(fmt_ns(int(clocks["error_ns"].max()))),
+        bold(_error(clocks)),
         "." if groups == 1 else f", in {groups} groups of ranks that no collective joins.",
     )
     return Finding("clocks", "ranks", said, evidence=Evidence("rank_clocks"), page="ranks")
+
+
+def _error(clocks: pd.DataFrame) -> str:
+    """The largest error of the clocks; what traces write rounded is not known to the nanosecond."""
+    return fmt_ns(max(int(clocks["error_ns"].max()), LEAST_ERROR_NS))
 
 
 def left_out(ranks: Ranks) -> Finding | None:

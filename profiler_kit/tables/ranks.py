@@ -43,6 +43,7 @@ def _beside(ranks: Any) -> dict[str, Any]:
     worst = clocks["error_ns"].max() / 1000 if len(clocks) else math.nan
     return {
         "verdict": {name: verdict[name] for name in _OF_VERDICT},
+        "slow": [one._asdict() for one in answer.verdict.slow],  # each of those that hold it up together
         "matched": answer.matched,
         "unmatched": answer.unmatched,
         "unmatched_why": answer.why,

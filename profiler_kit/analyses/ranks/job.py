@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -11,18 +12,20 @@ import pandas as pd
 from profiler_kit.analyses.ranks.clocks import Clocks, clocks, components
 from profiler_kit.analyses.ranks.matching import PAIRWISE, UNEVEN, Matched, medians, numbered
 from profiler_kit.analyses.ranks.of_rank import UNKNOWN, members_of
-from profiler_kit.analyses.ranks.replay import NONE, Seen, program_of
+from profiler_kit.analyses.ranks.replay import LEAST_NS, NONE, Program, Seen, program_of
 from profiler_kit.load.integers import F64, I64, Mask
 
 PIECES: Final = ("compute", "copies", "host", "data", "other")
 MOST_PEERS: Final = 8
+MOST_LOST: Final = 500  # kernels after a lost one that are looked at by themselves
 PARTS: Final = 10  # of a job without steps to draw from
 
 
 class Job:
     """Every row is a kernel of JOB_WORK, with the work of its rank before it was ready for it (`program.own`).
 
-    typical: that of its peers; more: the difference, 0 where there is nothing to compare with (`compared`).
+    typical: that of its peers; more: the difference, 0 where there is nothing to compare with (`compared`), except what
+    a rank was late to its first collective (`late_at_first`). own: the work that is replayed.
 
     role: ranks with the same number run the same program. blocks: the part of the job that each collective is in, by
     `block_names`, which are steps, or None where too few were recorded.
@@ -50,17 +53,22 @@ class Job:
         np.minimum.at(origin, self.clocks.component[self.rank], arrive)
         arrive, start, end = (time - origin[self.clocks.component[self.rank]] for time in (arrive, start, end))
         alone = np.cumsum(~self.is_matched) + (int(matched.collective.max()) if len(work) else 0)
-        self.role = self._roles()
         self.number = np.where(self.is_matched, matched.collective, alone)
+        self.role = self._roles()
         self.wait, self.last = self._waits()
         seen = Seen(self.wait, work["held_ns"].to_numpy(), self.step)
-        self.program = program_of(
-            self.rank, self.number, work["stream"].to_numpy(), self.role, arrive, start, end, seen
-        )
+        program = program_of(self.rank, self.number, work["stream"].to_numpy(), self.role, arrive, start, end, seen)
+        self.program, self._lost = self._with_lost(program)
+        before = program.before
+        since = np.where(before == NONE, NONE, program.level[before]) if len(work) else before
+        # alike is what is before the same collective since the same one before
+        self.alike = numbered(self.program.level, self.role[self.rank], since)
         self.pieces = self._pieces(work)
         self.typical, self.compared = self.typical_of(self.program.own)
-        self.more = np.where(self.compared, self.program.own - self.typical, 0.0)
-        self.base = self.program.run(self.program.own, self.program.transfer)
+        self.late_at_first = self._late_at_first()
+        self.more = np.where(self.compared, self.program.own - self.typical, self.late_at_first)
+        self.own = self._replayed()
+        self.base = self.program.run(self.own, self.program.transfer)
         self.shared = np.bincount(self.program.collective, minlength=len(self.base)) > 1  # of each collective
         self.blocks, self.block_names = self._blocks()
 
@@ -78,7 +86,8 @@ class Job:
         A stage is what is joined by other things than sends and receives, and not by groups of all ranks.
         """
         group, sizes = self.matched.group, np.append(self.matched.groups["size"].to_numpy(), 0)
-        told = self._told_apart(self.operation, self.dtype)
+        known = self.is_matched & (group != UNKNOWN)
+        told = self._told_apart(self.operation, self.dtype) if known.all() else numbered(self.operation, self.dtype)
         width = int(told.max()) + 1 if len(told) else 1
         used = np.unique(self.rank * width + told)
         sets: dict[int, list[int]] = {}
@@ -86,8 +95,11 @@ class Job:
             sets.setdefault(one // width, []).append(one % width)
         label = np.arange(self.ranks)
         pairwise = np.array([name in PAIRWISE for name in self.operations] or [False])[self.operation]
+        # kernels of all-to-all have the name of sends and receives
+        of_more = np.unique(group[known & pairwise & (np.bincount(self.number)[self.number] > 2)])
+        pairwise &= ~np.isin(group, of_more)
         if pairwise.any():
-            joins = (group != UNKNOWN) & ~pairwise & (sizes[group] < max(self.ranks, 2)) & self.is_matched
+            joins = known & ~pairwise & (sizes[group] < max(self.ranks, 2))
             numbers, collective = np.unique(self.matched.collective[joins], return_inverse=True)
             label = components(self.rank[joins], collective, self.ranks, len(numbers))
         else:
@@ -106,8 +118,7 @@ class Job:
         program = self.program
         if not len(value):
             return value, np.zeros(0, dtype=bool)
-        roles = int(self.role.max()) + 1
-        key = np.unique(program.level * roles + self.role[self.rank], return_inverse=True)[1]
+        key = self.alike
         keys = int(key.max()) + 1
         counts = np.bincount(key, minlength=keys)[key]
         found = medians(key, value, keys)[key]
@@ -129,9 +140,90 @@ class Job:
             often = np.bincount(place)[place] > 2
             found[own] = medians(place, value[own], len(same))[place]
             compared[own] = often
+        for row, path in self._lost.items():
+            found[row], compared[row] = found[path].sum(), compared[path].all()
         # before its first collective a rank did what is not all in the recording
         compared &= program.before != NONE
         return np.where(compared, found, value), compared
+
+    def _replayed(self) -> F64:
+        """The own work of each row; none before a rank's first collective where its peers recorded earlier ones: what
+        it waited for then is in that.
+        """
+        program, role = self.program, self.role[self.rank]
+        begun = np.full(int(self.role.max(initial=0)) + 1, program.level.max(initial=0))
+        np.minimum.at(begun, role, program.level)
+        late = (program.before == NONE) & (program.level > begun[role])
+        return np.where(late, self.late_at_first, program.own)
+
+    def _with_lost(self, program: Program) -> tuple[Program, dict[int, list[int]]]:
+        """The program in which ranks wait, like their peers, where they lost their kernels of collectives; and for each
+        row after such a loss the rows of a peer that have the work since.
+        """
+        waits, stream = program.waits.copy(), program.on_stream.copy()
+        before, level = program.before, program.level
+        key = numbered(level, self.role[self.rank])
+        since = np.where(before == NONE, NONE, level[before]) if len(before) else before
+        usual = np.full(int(key.max(initial=0)) + 1, NONE)
+        np.maximum.at(usual, key, since)
+        peer = np.full(len(usual), NONE)
+        peer[key[since == usual[key]]] = np.flatnonzero(since == usual[key])
+        found: dict[int, list[int]] = {}
+        rows = np.flatnonzero((since != NONE) & (since < usual[key]))
+        for row in rows.tolist() if len(rows) <= MOST_LOST else ():
+            path = [int(peer[key[row]])]
+            while before[path[-1]] != NONE and level[before[path[-1]]] > since[row]:
+                path.append(int(before[path[-1]]))
+            other = np.isin(waits[path], (NONE, *before[path]))
+            if before[path[-1]] == NONE or level[before[path[-1]]] != since[row] or not other.all():
+                continue
+            held = next((at for at, one in enumerate(path) if waits[one] != NONE), None)
+            kept = path if held is None else path[: held + 1]
+            lost = {one: self._recorded_by_another(row, one, program) for one in (*path[1:2], *path[len(kept) :][:1])}
+            if NONE in lost.values():
+                continue
+            if held is not None:
+                waits[row] = int(before[row]) if len(kept) == len(path) else lost[path[len(kept)]]
+            else:
+                waits[row] = NONE
+            found[row] = kept
+            if abs(program.start[row] - program.end[lost[path[1]]]) < LEAST_NS:  # it had to wait for that on its stream
+                stream[row] = lost[path[1]]
+        rows = np.array(list(found), dtype=np.int64)
+        own, base = program.own.copy(), program.arrive[before[rows]]
+        ended = np.where(waits[rows] == NONE, base, program.end[waits[rows]])
+        own[rows] = np.maximum(program.arrive[rows] - np.maximum(base, ended), 0.0)
+        queued = [row for row in found if stream[row] != program.on_stream[row]]
+        own[queued] = [min(own[row], program.own[found[row]].sum()) for row in queued]
+        return replace(program, waits=waits, on_stream=stream, own=own), found
+
+    def _recorded_by_another(self, row: int, like: int, program: Program) -> int:
+        """Of the last collective like that before this row, of its rank, a row of another member; NONE without any."""
+        near = np.flatnonzero(
+            (program.level > program.level[program.before[row]]) & (program.level < program.level[row])
+        )
+        near = near[(self.operation[near] == self.operation[like]) & (self.matched.group[near] != UNKNOWN)]
+        texts, rank = self.matched.groups["members"].to_numpy(), self.ids[self.rank[row]]
+        mine = [one for one in np.unique(self.matched.group[near]).tolist() if rank in members_of(texts[one])]
+        near = near[np.isin(self.matched.group[near], mine)]
+        return int(near[np.argmax(program.end[near])]) if len(near) else NONE
+
+    def _late_at_first(self) -> F64:
+        """How much later than its peers a rank came to its first collective, at most what it has more there in other
+        steps: what was before is not all in the recording.
+        """
+        program, found = self.program, np.zeros(len(self.rank))
+        first = np.flatnonzero((program.before == NONE) & (program.place != NONE))
+        if not len(first):
+            return found
+        key = numbered(program.level, self.role[self.rank])
+        peers = np.flatnonzero(np.bincount(key)[key] > 1)
+        usual = medians(key[peers], program.arrive[peers], int(key.max()) + 1)[key[first]]
+        place = numbered(self.rank, program.place)
+        other = np.flatnonzero(self.compared)
+        more = medians(place[other], (program.own - self.typical)[other], int(place.max()) + 1)[place[first]]
+        found[first] = np.nan_to_num(np.maximum(np.minimum(program.arrive[first] - usual, more), 0.0))
+        return found
 
     def _pieces(self, work: pd.DataFrame) -> F64:
         """What each row's own work was, one line for each of PIECES."""
@@ -173,6 +265,13 @@ class Job:
         return level * parts // most, [None] * parts
 
     @property
+    def is_split(self) -> Mask:
+        """Of each row whether it is known what its work was: not where something else ran under a lost kernel."""
+        found = np.ones(len(self.rank), dtype=bool)
+        found[list(self._lost)] = False
+        return found
+
+    @property
     def is_short(self) -> bool:
         """Whether it has so few parts that drawing from them says little about chance."""
         return self.block_names[0] is None and (len(self.block_names) < PARTS or bool((self.step != NONE).any()))
@@ -185,25 +284,34 @@ class Job:
 
     def recorded(self, places: Sequence[int]) -> tuple[float, float]:
         """From when to when the work of these ranks is known: from the end of their first collective, before which it
-        is not all in the recording, to that of their last one.
+        is not all in the recording, to that of their last one. Where it is known that they came late to the first one,
+        from when others were ready for it.
         """
+        program = self.program
         mine = np.isin(self.rank, places)
-        first, every = (
-            self.base[self.program.collective[rows]] for rows in (mine & (self.program.before == NONE), mine)
-        )
-        return float(first.min()), float(every.max())
+        first = np.flatnonzero(mine & (program.before == NONE))
+        ready = np.full(len(self.base), np.inf)
+        np.minimum.at(ready, program.collective, program.start)
+        number = program.collective[first]
+        since = np.where(self.late_at_first[first] > 0, ready[number], self.base[number])
+        return float(since.min()), float(self.base[program.collective[mine]].max())
 
     def like_peers(self, places: list[int]) -> F64:
         """The own work of all rows if these ranks' were like that of their peers outside."""
-        mine = np.isin(self.rank, places)
+        mine, program = np.isin(self.rank, places), self.program
+        own = self.own - np.where(mine, self.late_at_first, 0.0)
         if len(places) == 1 or not len(mine):
-            return np.where(mine & self.compared, self.typical, self.program.own)
-        program, roles = self.program, int(self.role.max()) + 1
-        key = np.unique(program.level * roles + self.role[self.rank], return_inverse=True)[1]
-        keys = int(key.max()) + 1
-        others = medians(key[~mine], program.own[~mine], keys)[key]
+            return np.where(mine & self.compared, self.typical, own)
+        key = self.alike
+        others = medians(key[~mine], program.own[~mine], int(key.max()) + 1)[key]
+        for row, path in self._lost.items():
+            others[row] = others[path].sum()
         known = mine & ~np.isnan(others) & (program.before != NONE)
-        return np.where(known, others, program.own)
+        return np.where(known, others, own)
+
+    def like_median(self) -> F64:
+        """The own work of all rows if each rank's were like that of its peers."""
+        return np.where(self.compared, self.typical, self.own - self.late_at_first)
 
     def transfer_without(self, places: Sequence[int]) -> F64:
         """The transfers if nobody waited for these ranks: where they lost their part of a collective, the kernel of the
@@ -271,9 +379,8 @@ class Job:
         return found.reshape(self.ranks, blocks)
 
     def slow_blocks(self, places: list[int]) -> Mask:
-        """In which blocks these ranks were slow: those with more than half of what they have more in a slow one."""
-        more = self.by_block(self.more)[places].mean(axis=0)
-        return np.asarray(more > max(0.5 * float(np.quantile(more, 0.9)), 0.25 * float(more.max(initial=0.0))))
+        """In which blocks these ranks were slow (slow_among)."""
+        return slow_among(self.by_block(self.more)[places].mean(axis=0))
 
     def slow_rows(self, places: list[int]) -> Mask:
         """The rows in those blocks; all rows where there is none."""
@@ -288,3 +395,8 @@ class Job:
             return ()
         alike = np.flatnonzero(self.role == self.role[chosen[0]])
         return tuple(self.ids[np.setdiff1d(alike, chosen)[:MOST_PEERS]].tolist())
+
+
+def slow_among(more: F64) -> Mask:
+    """Which of the blocks are slow: those with more than half of what is more in a slow one."""
+    return np.asarray(more > max(0.5 * float(np.quantile(more, 0.9)), 0.25 * float(more.max(initial=0.0))))

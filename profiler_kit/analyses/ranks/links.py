@@ -120,14 +120,25 @@ def bandwidths(links: pd.DataFrame) -> pd.DataFrame:
 
 def slow_link(job: Job, links: pd.DataFrame) -> SlowLink | None:
     """The groups whose transfers take longer than those of groups that do the same, and transfers without that."""
-    slow = links[(links["of_like"] > SLOW_LINK) & (links["count"] > 1)]
+    program, group, kind = job.program, job.of_collective(job.matched.group), job.kind_of_collectives()
+    kinds = int(kind.max(initial=0)) + 1
+    # one transfer of a link that was long by chance is no slow link: the mean of the others, of two the shorter
+    several = np.flatnonzero(job.shared & (group != UNKNOWN))
+    numbers = np.sort(links["row"].to_numpy())
+    row = np.searchsorted(numbers, group[several] * kinds + kind[several])
+    times, counts = np.bincount(row, program.transfer[several]), np.bincount(row)
+    longest = np.zeros(len(counts))
+    np.maximum.at(longest, row, program.transfer[several])
+    mean = ((times - longest) / np.maximum(counts - 1, 1))[np.searchsorted(numbers, links["row"])]
+    usual = links["transfer_ns"].to_numpy() / np.maximum(links["of_like"].to_numpy(), 1e-9)
+    is_slow = (mean > SLOW_LINK * np.maximum(usual, 1.0)) & (links["count"].to_numpy() > 1)
+    slow = links[is_slow]
     if slow.empty or len(slow) * 2 > len(links):
         return None
-    group, kind = job.of_collective(job.matched.group), job.kind_of_collectives()
-    kinds = int(kind.max()) + 1
-    factor = np.ones(len(job.program.transfer))
-    for key, ratio in zip(slow["row"], slow["of_like"], strict=True):
-        factor[(group == key // kinds) & (kind == key % kinds)] = ratio
+    transfer = program.transfer.copy()
+    for number, like in zip(slow["row"], usual[is_slow], strict=True):
+        those = (group == number // kinds) & (kind == number % kinds)
+        transfer[those] = np.minimum(transfer[those], like)
     sets = [set(members_of(text).tolist()) for text in slow["members"].unique().tolist()]
     shared = sorted(set.intersection(*sets) & set(job.ids.tolist()))
     every = sorted(set.union(*sets) & set(job.ids.tolist()))
@@ -138,5 +149,5 @@ def slow_link(job: Job, links: pd.DataFrame) -> SlowLink | None:
         nodes.pop() or None if len(nodes) == 1 else None,
         (rank,) if rank is not None else tuple(every),
         str(slow["group"].iloc[0]) if len(sets) == 1 else "",
-        job.program.transfer / factor,
+        transfer,
     )

@@ -85,7 +85,7 @@ def _row(one: OneRun) -> dict[str, int | float | str | None]:
         "verdict": one.verdict.state,
         "slow_rank": one.verdict.rank,
         "cause": one.verdict.cause or "",
-        "gain_share": one.verdict.gain_share if one.verdict.cause else None,
+        "gain_share": one.verdict.gain_share,
         "straggler": None if last is None else int(totals["rank"].iloc[last]),
         "held_ns": 0 if last is None else int(held.iloc[last]),
     }

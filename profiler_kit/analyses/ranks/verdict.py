@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from profiler_kit.analyses.ranks.job import PIECES, Job
+from profiler_kit.analyses.ranks.job import PIECES, Job, slow_among
 from profiler_kit.analyses.ranks.links import slow_link
-from profiler_kit.analyses.ranks.of_rank import UNKNOWN
 from profiler_kit.analyses.ranks.replay import NONE
 from profiler_kit.load.integers import F64, Mask
 from profiler_kit.schema import Column, Schema
@@ -23,11 +22,15 @@ CLEAR: Final = 1.5  # times the gain of the next best one
 EXCESS_FROM: Final = 0.02  # of its work: a rank that is more above its peers is looked at
 SCATTER: Final = 4.0  # times the usual scatter of ranks
 CAUSE_FROM: Final = 0.3  # of all that a rank has more
+DOUBT: Final = 2.0  # times what chance alone gives, where it is not drawn
 OUTSTANDING: Final = 10.0  # times the scatter of ranks and steps
 CAUSES: Final = ("compute", "host", "data", "copies")
 WHOLE: Final = 0.98  # of the job: a rank that recorded so far recorded to its end
 DRAWN: Final = 400
+BEGUN: Final = 0.25  # of what is more in a slow step: it began in this one
+NEARLY: Final = 1.2  # times the gain: no reason to name more
 TRIED: Final = 3
+MOST_TOGETHER: Final = 6  # slow ranks of which it is tried who of them is needed
 FEW: Final = 4  # ranks: of fewer the scatter is not known
 
 WHAT_IF: Final = Schema(
@@ -58,6 +61,15 @@ SLOW_PARTS: Final = Schema(
 )
 
 
+class Slow(NamedTuple):
+    """A rank that is slow: by what, since when. slow_steps: see Verdict."""
+
+    rank: int
+    cause: str | None
+    since_step: int | None
+    slow_steps: int | None
+
+
 @dataclass(frozen=True)
 class Verdict:
     """Who holds the job up. gain_*: shares of the job's time; None where nothing was replayed."""
@@ -72,6 +84,7 @@ class Verdict:
     gain_low: float | None = None
     gain_high: float | None = None
     ranks: tuple[int, ...] = ()  # all that are meant: those of a node, of a link, or that share it
+    slow: tuple[Slow, ...] = ()  # of "spread": each of them; its cause is what they have in common
     group: str = ""  # of a link: the name of its process group
     chance: bool = False  # of "cannot tell": these ranks have more work, of too few steps to know
 
@@ -90,11 +103,13 @@ def judge(job: Job, scores: pd.DataFrame, links: pd.DataFrame) -> tuple[Verdict,
     """RANK_SCORES and LINKS in; the verdict, the rows of WHAT_IF, and the places of the ranks that are meant out."""
     program = job.program
     share = scores["more_share"].to_numpy()
-    usual = float(np.median(share))
-    scatter = 1.4826 * float(np.median(np.abs(share - usual)))
-    slow = np.flatnonzero(share > usual + max(EXCESS_FROM, SCATTER * scatter))
+    usual = float(np.quantile(share, 0.5, method="lower"))
+    # of few ranks, of which half may be slow, the scatter is that of each piece of work, added up as chance does
+    of_ranks, by_chance = 1.4826 * float(np.median(np.abs(share - usual))), _chance(job)
+    slow = np.flatnonzero(share > usual + np.maximum(EXCESS_FROM, SCATTER * np.minimum(of_ranks, by_chance)))
     # of few parts chance is not drawn: then the scatter of the ranks says what is more
-    doubted = set(job.ids.tolist()) - set(job.ids[slow].tolist()) if job.is_short and job.ranks >= FEW else set()
+    beyond = np.flatnonzero(share > usual + np.maximum(EXCESS_FROM, SCATTER * np.minimum(of_ranks, DOUBT * by_chance)))
+    doubted = set(job.ids.tolist()) - set(job.ids[beyond].tolist()) if job.is_short and job.ranks >= FEW else set()
     tried: list[Verdict] = []
     rows: list[tuple[object, ...]] = []
 
@@ -120,35 +135,84 @@ def judge(job: Job, scores: pd.DataFrame, links: pd.DataFrame) -> tuple[Verdict,
                 Verdict("node", None, node, ranks=ranks),
                 "this node like the others", node, job.like_peers(places),
             )  # fmt: skip
-    if len(slow) > 1:
-        ranks = tuple(job.ids[slow].tolist())
-        add(
-            Verdict("spread", ranks=ranks), "these ranks like their peers", _listed(ranks),
-            job.like_peers(slow.tolist()),
-        )  # fmt: skip
+    alone = [one.ranks for one in tried if one.state == "rank" and (one.gain_share or 0) >= NAMED_FROM]
+    together = _together(job, sorted({*slow.tolist(), *(int(np.searchsorted(job.ids, one[0])) for one in alone)}))
+    if len(together) > 1:
+        ranks = tuple(job.ids[together].tolist())
+        add(Verdict("spread", ranks=ranks), "these ranks like their peers", _listed(ranks), job.like_peers(together))
     link = slow_link(job, links)
     if link is not None:
-        slower = Verdict("link", link.rank, link.node, ranks=link.ranks, group=link.group)
+        of_link = Verdict("link", link.rank, link.node, ranks=link.ranks, group=link.group)
         on = link.group or f"rank {link.rank}"
-        add(slower, "this link like the others", on, program.own, link.transfer)
-    everyone = np.where(job.compared, job.typical, program.own)
-    add(None, "every rank like the median", "all", everyone)
-    add(None, "communication takes no time", "all", program.own, program.transfer * 0)
+        add(of_link, "this link like the others", on, job.own, link.transfer)
+    add(None, "every rank like the median", "all", job.like_median())
+    add(None, "communication takes no time", "all", job.own, program.transfer * 0)
     gains = {one.rank: one.gain_share or 0.0 for one in tried if one.state == "rank" and one.rank is not None}
     sure = [one for one in tried if (one.gain_share or 0) >= NAMED_FROM and _sure(job, one, gains)]
     named = [one for one in sure if one.state != "rank" or one.rank not in doubted]  # a link is not told by work
-    single = [one for one in named if one.state != "spread"]
-    best = max(single or named, key=lambda one: one.gain_share or 0, default=None)
-    if best is not None and best.state == "node":  # one rank of it that does nearly as much is the cause
-        alone = [one for one in single if one.state == "rank" and (one.gain_share or 0) * 1.2 > (best.gain_share or 0)]
-        best = alone[0] if alone else best
+    best = max(named, key=lambda one: one.gain_share or 0, default=None)
+    if best is not None and best.state in ("node", "spread"):
+        best = _simpler(named, best)
     if best is None:
         maybe = max(sure, key=lambda one: one.gain_share or 0, default=None)
         verdict = _nobody(job) if maybe is None else Verdict("cannot tell", ranks=maybe.ranks, chance=True)
         return verdict, rows, []
     places = np.searchsorted(job.ids, best.ranks).tolist()
     if best.state == "link":
-        return replace(best, cause="link"), rows, places
+        assert link is not None
+        more: F64 = np.bincount(job.blocks, program.transfer - link.transfer, len(job.block_names)).astype(np.float64)
+        since, count = _since(job, more)
+        return replace(best, cause="link", since_step=since, slow_steps=count), rows, places
+    if best.state == "spread":
+        each = tuple(Slow(rank, *_why(job, [place])) for rank, place in zip(best.ranks, places, strict=True))
+        causes = {one.cause for one in each}
+        steps = [one.since_step for one in each if one.since_step is not None]
+        together_since = min(steps, default=None)
+        best = replace(best, slow=each, cause=causes.pop() if len(causes) == 1 else None, since_step=together_since)
+        return best, rows, places
+    cause, since, count = _why(job, places)
+    return replace(best, cause=cause, since_step=since, slow_steps=count), rows, places
+
+
+def _chance(job: Job) -> F64:
+    """How far the share that each rank has more would scatter, were the pieces of its work independent.
+
+    By those that are below their peers, for half of the ranks may be slow.
+    """
+    rows = np.flatnonzero(job.compared & (job.typical > 0))
+    below = (-job.more[rows] / job.typical[rows])[job.more[rows] < 0]
+    scatter = 1.4826 * float(np.median(below)) if len(below) else 0.0
+    work, squares = (np.bincount(job.rank[rows], job.typical[rows] ** power, minlength=job.ranks) for power in (1, 2))
+    return np.asarray(scatter * np.sqrt(squares) / np.maximum(work, 1.0))
+
+
+def _together(job: Job, places: list[int]) -> list[int]:
+    """Those of the slow ranks without whom what all gain would be less; all if they are many."""
+
+    def ended(chosen: list[int]) -> F64:
+        return job.program.run(job.like_peers(chosen), job.transfer_without(chosen))
+
+    while 1 < len(places) <= MOST_TOGETHER:
+        every = ended(places)
+        rests = [[one for one in places if one != left] for left in places]
+        needed = [_gained(job, ended(rest), every) for rest in rests]
+        least = min(range(len(places)), key=lambda at: needed[at].share)
+        if needed[least].share >= NAMED_FROM and needed[least].low >= LOW_FROM:
+            break
+        places = rests[least]
+    return places
+
+
+def _simpler(named: list[Verdict], best: Verdict) -> Verdict:
+    """What says as much by fewer: of a node one rank that does nearly as much, of some ranks their node."""
+    enough = (best.gain_share or 0) / NEARLY
+    states = {"node": ("rank",), "spread": ("node",)}[best.state]
+    fewer = [one for one in named if one.state in states and (one.gain_share or 0) > enough]
+    return fewer[0] if fewer else best
+
+
+def _why(job: Job, places: list[int]) -> tuple[str | None, int | None, int | None]:
+    """By what these ranks are slow, None where that is not clear, and since when (_since)."""
     parts = slow_parts(job, places, job.slow_rows(places))
     more = {part: ns for part, ns in zip(parts["part"], parts["more_ns"], strict=True) if part in CAUSES}
     cause = max(more, key=lambda part: more[part])
@@ -160,19 +224,25 @@ def judge(job: Job, scores: pd.DataFrame, links: pd.DataFrame) -> tuple[Verdict,
     }
     if more["compute"] >= CAUSE_FROM * whole and grown["compute"] >= 0.5 * grown[cause]:
         cause = "compute"
-    told = more[cause] >= CAUSE_FROM * whole
-    since, count = _since(job, places)
-    return replace(best, cause=cause if told else None, since_step=since, slow_steps=count), rows, places
+    since, count = _since(job, job.by_block(job.more)[places].mean(axis=0))
+    if since is None:
+        steps = job.step[np.isin(job.rank, places) & (job.step != NONE) & (job.more > 0)]
+        since = int(steps.min()) if len(steps) else None
+    return cause if more[cause] >= CAUSE_FROM * whole else None, since, count
 
 
 def _gain(job: Job, own: F64, transfer: F64, places: Sequence[int] = ()) -> _Gain:
     """Of the time that the ranks at these places recorded, of all of it unless they are given."""
-    ended = job.program.run(own, transfer)
-    was, then = job.lengths(job.base), job.lengths(ended)
+    return _gained(job, job.base, job.program.run(own, transfer), places)
+
+
+def _gained(job: Job, before: F64, after: F64, places: Sequence[int] = ()) -> _Gain:
+    """By collectives that end so, of those that end as before."""
+    was, then = job.lengths(before), job.lengths(after)
     if places:
         start, stop = job.recorded(places)
         stop = np.inf if stop > WHOLE * was.sum() else stop
-        was, then = job.lengths(job.base, start, stop), job.lengths(ended, start, stop - was.sum() + then.sum())
+        was, then = job.lengths(before, start, stop), job.lengths(after, start, stop - was.sum() + then.sum())
     was, then = was[was > 0], then[was > 0]  # a part that holds nothing of the time says nothing of a gain
     if not len(was):
         return _Gain(0.0, 0.0, 0.0, 0)
@@ -207,11 +277,17 @@ def _nobody(job: Job) -> Verdict:
     late = _late_at_first(job)
     if late is not None:
         return Verdict("cannot tell", ranks=(late,))
-    waited = ~job.complete & (job.of_collective(job.matched.group) != UNKNOWN)
+    sizes = np.append(job.matched.groups["size"].to_numpy(), 0)
+    waited = ~job.complete & (sizes[job.of_collective(job.matched.group)] != 1)
     if not waited.any():
         return Verdict("nobody")
     usual = np.where(waited, np.minimum(program.transfer, job.usual_transfer(0.0)), program.transfer)
-    return Verdict("cannot tell" if _gain(job, program.own, usual).share >= NAMED_FROM else "nobody")
+    without = program.run(job.own, usual)
+    even = job.like_median()
+    # also where they hold up what would be gained if all were alike
+    hidden = _gained(job, without, program.run(even, usual)).share - _gain(job, even, program.transfer).share
+    unknown = max(_gained(job, job.base, without).share, hidden) >= NAMED_FROM
+    return Verdict("cannot tell" if unknown else "nobody")
 
 
 def _late_at_first(job: Job) -> int | None:
@@ -229,22 +305,24 @@ def _late_at_first(job: Job) -> int | None:
     return int(job.ids[job.rank[row]]) if is_long else None
 
 
-def _since(job: Job, places: list[int]) -> tuple[int | None, int | None]:
-    """The first step of the slow ones; of a few scattered ones the slowest, and how many they are."""
-    slow = np.flatnonzero(job.slow_blocks(places))
+def _since(job: Job, more: F64) -> tuple[int | None, int | None]:
+    """The first step that is slow, by what is more in each; of a few scattered ones the slowest, and how many."""
+    slow = np.flatnonzero(slow_among(more))
     if not len(slow) or job.block_names[0] is None:
-        steps = job.step[np.isin(job.rank, places) & (job.step != NONE) & (job.more > 0)]
-        return (int(steps.min()) if len(steps) else None), None
-    lasting = len(slow) >= 0.7 * (len(job.block_names) - slow[0])
-    worst = int(job.by_block(job.more)[places].mean(axis=0).argmax())
-    return (job.block_names[slow[0]], None) if lasting else (job.block_names[worst], len(slow))
+        return None, None
+    first = int(slow[0])
+    if len(slow) < 0.7 * (len(more) - first):
+        return job.block_names[int(more.argmax())], len(slow)
+    # what is done after the last collective of a step is before the first one of the next
+    begun = first > 0 and more[first - 1] > BEGUN * float(np.quantile(more, 0.9))
+    return job.block_names[first - begun], None
 
 
 def slow_parts(job: Job, places: list[int], rows: Mask) -> pd.DataFrame:
     """SLOW_PARTS of these ranks together, over these rows."""
     if not places or not len(job.rank):
         return SLOW_PARTS.empty()
-    mine = rows & np.isin(job.rank, places) & job.compared
+    mine = rows & np.isin(job.rank, places) & job.compared & job.is_split
     own, more = float(job.program.own[mine].sum()), float(job.more[mine].sum())
     found = [("own work", own, more)]
     for name, piece in zip(PIECES, job.pieces, strict=True):
