@@ -20,7 +20,7 @@ import torch
 from profiler_kit.capture.environment import describe_environment, resolve_device
 from profiler_kit.files import write_json
 from profiler_kit.models.sam.accuracy import ImageMasks, against_baseline, against_truth
-from profiler_kit.models.sam.optimizations import MODES
+from profiler_kit.models.sam.optimizations import ALL_MASKS_LADDER, MODES
 from profiler_kit.models.sam.workload import SamWorkload
 from profiler_kit.workload.optimizations import cast_model, cast_outputs, optimized, parse_optimizations
 from profiler_kit.workload.protocol import Bench
@@ -28,6 +28,7 @@ from profiler_kit.workload.protocol import Bench
 BF16, FP16 = torch.bfloat16, torch.float16
 Dtypes = Sequence[torch.dtype | None]  # of encoder and decoder
 OURS: Dtypes = (None, None)
+TF32 = next(str(row) for row in ALL_MASKS_LADDER if row.label == "TF32 in graphs")
 ROWS: dict[str, tuple[str, Dtypes]] = {
     "fp32": ("generator", OURS),
     "tf32": ("tf32,generator", OURS),
@@ -39,6 +40,8 @@ ROWS: dict[str, tuple[str, Dtypes]] = {
     "decoder fp16": ("generator", (None, FP16)),
     "encoder bf16, decoder fp16": ("generator", (BF16, FP16)),
     "graphs": (",".join(MODES["graphs"]), OURS),
+    "tf32 graphs": (TF32, OURS),
+    "tf32 graphs host": (TF32.replace("device_resize,", ""), OURS),
 }
 
 

@@ -262,6 +262,11 @@ ALL_MASKS_LADDER: Final = (
         ("fp16", *_OURS[1:], "all_points", "device_resize", "compile_graphs", "graph_decoder"),
         alternative=True,
     ),
+    LadderRow(
+        "TF32 in graphs",
+        ("tf32", *_EXACT[1:], "generator", "all_points", "device_resize", "compile_graphs", "graph_decoder"),
+        alternative=True,
+    ),
 )
 _CPU_EXACT: Final = _EXACT[1:]
 # What a server runs, by name: the first four as the server of sam2's example calls them, then ours.
