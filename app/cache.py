@@ -30,6 +30,7 @@ from streamlit.runtime.scriptrunner import RerunException
 
 from app import outside
 from app.loading import Job
+from profiler_kit.analyses.compare.traces import Comparison
 from profiler_kit.analyses.gpu.roofline import ARGUMENTS as ROOFLINE_ARGUMENTS
 from profiler_kit.errors import InputError
 from profiler_kit.files import temporary_folder
@@ -37,6 +38,7 @@ from profiler_kit.finding import Finding
 from profiler_kit.findings import doctor, quality
 from profiler_kit.formats.ladder_file import ladder_rows
 from profiler_kit.formats.ladder_record import LadderRecord, read_ladder
+from profiler_kit.formats.run_record import RECORD
 from profiler_kit.formats.study_file import StudyRecord, read_study, study_samples, study_totals
 from profiler_kit.load.discover.jobs import Job as RankJob
 from profiler_kit.load.discover.jobs import rank_snapshots
@@ -57,7 +59,7 @@ from profiler_kit.ranks import Ranks, load_ranks
 from profiler_kit.render.compare import LETTERS
 from profiler_kit.render.overlays import row_overlay
 from profiler_kit.render.perfetto.export import export_window
-from profiler_kit.run import Layers, Part, Run, open_run
+from profiler_kit.run import Layers, Part, Run, compare_runs, open_run
 from profiler_kit.snapshot import Snapshot
 from profiler_kit.table import Filled, Table
 from profiler_kit.tables import every_table
@@ -105,13 +107,13 @@ def root() -> Path:
 def _shared(most: int, part: str = "trace", ttl_s: float | None = None) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Keep what a function makes for all sessions, the last `most` of it; what files are now is asked each time.
 
-    part: the part of a run that the function is about; another version of that file is another run.
+    part: the part of a run that the function is about; another version of that file, or of its record, is another run.
     """
 
     def kept(make: Callable[P, T]) -> Callable[P, T]:
         of: dict[str | type[Any], Callable[[Any], Any]] = {
             type(Path()): stamp,
-            RunFolder: lambda folder: (folder.key, stamp(getattr(folder, part))),
+            RunFolder: lambda folder: (folder.key, stamp(folder.path / RECORD), stamp(getattr(folder, part))),
             RankJob: lambda job: str(
                 [(rank, stamp(path)) for rank, path in (*job.ranks, *rank_snapshots(dict(job.ranks)).items())]
             ),
@@ -199,7 +201,10 @@ def in_use() -> Iterator[None]:
 def _open(folder: RunFolder) -> _Opened:
     key = tuple(
         stamp(part)
-        for part in (folder.path, folder.trace, folder.memory, folder.layers, folder.memory_trace, folder.requests)
+        for part in (
+            *(folder.path, folder.path / RECORD, folder.trace, folder.memory),
+            *(folder.layers, folder.memory_trace, folder.requests),
+        )
     )
     with _lock:
         found = _opened.pop(key, None)
@@ -358,6 +363,26 @@ def examination(folder: RunFolder) -> tuple[dict[str, Any], list[Finding]]:
     found = doctor.examine(folder.trace, folder.record, loaded, facts)
     flaws = doctor.flaws(folder.trace, folder.record, loaded, facts)
     return found, [quality.file_verdict(flaws, found["contents"]["events"]), *map(quality.of_flaw, flaws)]
+
+
+@_shared(4)
+def comparison(a: RunFolder, b: RunFolder) -> Comparison:
+    """What changed from run A to run B, which must have traces; raises the KitError that says why one cannot be read.
+
+    B is let go then where both together are too large: few views need its trace, and they load it again.
+    """
+    drawn = _in_use.get(threading.get_ident(), [])
+    before = len(drawn)
+    for side in (a, b):
+        trace(side)
+    found = compare_runs(run(a), run(b))
+    assert found is not None
+    with _lock:
+        del drawn[before:]
+        dropped = _make_room([_open(a)], 0)
+    if dropped:
+        gc.collect()
+    return found
 
 
 @_shared(5)

@@ -21,8 +21,10 @@ if str(_HERE.parent) not in sys.path:
 
 from app.gate import Gate  # noqa: E402
 from app.listening import listen_on  # noqa: E402
+from app.loading import share_memory  # noqa: E402
 from app.routes import Headers, allowed_hosts, routes  # noqa: E402
 
+share_memory()
 listen_on()
 token = os.environ.get("PROFILER_KIT_TOKEN")  # "" when the user wants none
 if token is None:  # started by `streamlit run`, which prints the address

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from app import state
+from app import cache, state
 from app.parts import compare_parts as parts
 from app.parts import widgets
 from profiler_kit.render import compare
@@ -13,7 +13,11 @@ folder = state.run()
 st.title("Compare")
 others = parts.pick_others(folder)
 if not others:
-    widgets.empty("Nothing to compare with", "Pick another run above, or record one:", widgets.record_hint())
+    widgets.empty(
+        "Nothing to compare with",
+        parts.NO_PARTNER if len(cache.runs()) > 1 else parts.ALONE,
+        widgets.record_hint(folder),
+    )
     st.stop()
 sides = dict(zip(compare.LETTERS, [folder, *others], strict=False))
 parts.legend(sides)
@@ -23,7 +27,7 @@ parts.latency(sides)
 views = parts.views(sides, found)
 if not views:
     widgets.empty(
-        "No trace, memory or layers to compare", "Pick another run above, or record one:", widgets.record_hint()
+        "No trace, memory or layers to compare", "Pick another run above, or record one:", widgets.record_hint(folder)
     )
     st.stop()
 shown = widgets.switch("What to compare", list(views), "view", meaning=parts.VIEW_HELP)

@@ -33,7 +33,7 @@ missing = not_recorded([part for part, _, _ in PARTS if getattr(folder, part) is
 if missing is not None:
     widgets.note(missing)
 if folder.trace is None:
-    widgets.empty("No trace in this run", "Record one:", widgets.record_hint())
+    widgets.empty("No trace in this run", "Record one:", widgets.record_hint(folder))
     st.stop()
 with widgets.one_line_errors():
     with st.spinner("Looking at the file …", show_time=True):

@@ -17,7 +17,9 @@ folder = state.run()
 st.title("Idle time", help=HELP)
 trace = widgets.trace_or_stop(folder, "Idle time comes from a trace.")
 if trace.presence.ran != "gpu":
-    widgets.empty("No GPU in this trace", missing_gpu(trace.presence).sentence, widgets.record_hint())
+    widgets.empty(
+        "No GPU in this trace", missing_gpu(trace.presence).sentence, widgets.record_hint(folder, on_gpu=True)
+    )
     st.stop()
 widgets.say(why_idle(cache.run(folder)))
 utilization = trace.utilization()

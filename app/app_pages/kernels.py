@@ -26,7 +26,7 @@ st.title("Kernels")
 trace = widgets.trace_or_stop(folder, "Kernels come from a trace.")
 if trace.presence.ran != "gpu":
     said = missing_gpu(trace.presence).sentence
-    widgets.empty("No kernels in this trace", f"{said} Record on a GPU:", widgets.record_hint())
+    widgets.empty("No kernels in this trace", f"{said} Record on a GPU:", widgets.record_hint(folder, on_gpu=True))
     widgets.go("operators", "Operators on the host")
     st.stop()
 

@@ -12,7 +12,7 @@ from profiler_kit.findings import layers as findings
 from profiler_kit.render.figures import layers as figures
 
 folder = state.run()
-hint = parts.hint(folder)
+hint = widgets.record_hint(folder, "layers")
 st.title("Layers against batch size")
 if folder.layers is None:
     widgets.empty("No layer timings in this run", "They come from a sweep over batch sizes. Record one:", hint)

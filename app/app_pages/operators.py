@@ -56,7 +56,7 @@ name, column, title, how, command = VIEWS[shown]
 with widgets.one_line_errors():
     filled = tables.with_options(folder, name)
     if not filled.frame[column].map(len).any():
-        widgets.empty(title, how, command or widgets.record_hint())
+        widgets.empty(title, how, command or widgets.record_hint(folder, on_gpu=True))
     elif shown == "Operators":
         operators(filled, trace)
     else:

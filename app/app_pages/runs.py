@@ -12,7 +12,7 @@ found = cache.runs()
 st.title("Runs")
 where = widgets.typed(cache.root())
 where = "This folder" if where == "." else where
-st.caption(widgets.plain(f"{where}, the newest first. Pick a row to open its overview."))
+st.caption(widgets.plain(f"{where}, the newest first. Pick a row to open it."))
 parts.tour()
 if found:
     listed = parts.searched(found)

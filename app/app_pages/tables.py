@@ -40,4 +40,6 @@ with widgets.one_line_errors():
         query_params.keep("table", name)
         tables.section(folder, name, rows=18)
     elif folder.trace is None:
-        widgets.empty("No trace, memory snapshot or layer timings in this run", "Record one:", widgets.record_hint())
+        widgets.empty(
+            "No trace, memory snapshot or layer timings in this run", "Record one:", widgets.record_hint(folder)
+        )

@@ -19,7 +19,6 @@ from profiler_kit.load.discover.listing import recorded_at
 from profiler_kit.load.discover.runs import RunFolder
 from profiler_kit.render import compare
 from profiler_kit.render.figures.tree import tree_figure
-from profiler_kit.run import compare_runs
 from profiler_kit.table import Value
 from profiler_kit.tables import every_table
 from profiler_kit.tables.diff import TREE, of_letter
@@ -32,14 +31,20 @@ VIEW_HELP = (
     "A change counts when it exceeds the noise: the notches around the medians (1.57 · IQR / √n) do not overlap. "
     "Kernels are matched by name without template arguments, so that float and bfloat16 meet."
 )
+NO_PARTNER = (
+    "No other run here is known to be of the same model, kind of device and task (run.json tells). Pick any run above, "
+    "or record one like this:"
+)
+ALONE = "There is no other run here. Record one like this:"
 _MOST = len(compare.LETTERS) - 1
 
 
 def pick_others(run: RunFolder) -> list[RunFolder]:
-    """The runs to compare with, kept in the address; without any there, the one that is most like this."""
+    """The runs to compare with, kept in the address; without any there, the one that is most like this, if any is."""
     runs = {one.key: one for one in cache.runs() if one.key != run.key}
     asked = [key for key in st.query_params.get_all("with") if key in runs][:_MOST]
-    default = asked or ([best_partner(run, list(runs.values()), recorded_at).key] if runs else [])
+    partner = best_partner(run, list(runs.values()), recorded_at)
+    default = asked or ([] if partner is None else [partner.key])
     chosen = st.multiselect(
         f"Compare {widgets.plain(run.label)} with",
         list(runs),
@@ -74,11 +79,7 @@ def comparisons(sides: Sides) -> Found:
         if letter == "A" or letter in without or "A" in without:
             continue
         with widgets.one_line_errors(), st.spinner(f"Comparing {letter} with A …", show_time=True):
-            for side in (sides["A"], run):
-                cache.trace(side)  # raises what keeps it from being read
-            changes = compare_runs(cache.run(sides["A"]), cache.run(run))
-            if changes is not None:
-                found[letter] = changes
+            found[letter] = cache.comparison(sides["A"], run)
     return found
 
 
@@ -192,7 +193,7 @@ def layers(sides: Sides, found: Found) -> None:
         widgets.empty(
             "No layers to compare",
             "A and another run need layer timings at the same batch size. Record them:",
-            f"profiler-kit layers --model vit_b --batch-sizes 1,2,4,8 --device cuda --out {widgets.in_root('my_run')}",
+            widgets.record_hint(next((run for run in sides.values() if run.layers is None), sides["A"]), "layers"),
         )
         return
     batch = st.segmented_control(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
+
 import pandas as pd
 import streamlit as st
 
 from app import cache, query_params
 from app.parts import tables, widgets
+from profiler_kit.errors import KitError
 from profiler_kit.findings.records import NO_OVERLAYS, NO_ROOFLINE, ladder_setup, of_ladder, of_study
 from profiler_kit.formats.ladder_record import RESULTS, LadderRecord
 from profiler_kit.formats.study_file import StudyRecord
@@ -31,7 +35,7 @@ ROOFLINE_HELP = (
 
 
 def pick() -> LadderFolder | None:
-    """The ladder to show: the one in the address, or the first; a choice when there are several."""
+    """The ladder to show: the one in the address, else that of the run; a choice when there are several."""
     found = {folder.key: folder for folder in cache.ladders()}
     if not found:
         return None
@@ -39,11 +43,34 @@ def pick() -> LadderFolder | None:
     if asked and asked not in found:
         widgets.problem(f"{asked}: no ladder here (moved or deleted?). Another one is shown.")
     keys = list(found)
-    chosen = asked if asked in found else keys[0]
+    chosen = asked if asked in found else _of_run(found) or keys[0]
     if len(keys) > 1:
         chosen = st.selectbox("Ladder", keys, index=keys.index(chosen)) or chosen
     query_params.keep("ladder", chosen)
     return found[chosen]
+
+
+def _of_run(found: Mapping[str, LadderFolder]) -> str | None:
+    """The ladder that the address calls a run or that the run is a part of, else one of its model; None without any."""
+    asked = str(st.session_state.get("run", ""))
+    run = cache.find(asked)
+    if run is None:
+        return asked if asked in found else None
+    for key, folder in found.items():
+        if folder.path == run.path or folder.path in run.path.parents:
+            return key
+    model = run.record.model if run.record is not None else None
+    return next((key for key, folder in found.items() if model is not None and _model(folder) == model), None)
+
+
+def _model(folder: LadderFolder) -> str | None:
+    """What was measured; None where the file is broken."""
+    with contextlib.suppress(KitError):
+        if folder.results is not None:
+            return cache.ladder(folder.results)[0].setup.model
+        if folder.study is not None:
+            return cache.study(folder.study)[0].model
+    return None
 
 
 STEPS, TRADE_OFFS, MASKS = "Steps", "Trade-offs", "Masks"

@@ -6,9 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from app import query_params
-from app.parts import widgets
 from profiler_kit.analyses.layers.totals import best_depth, telling_layers
-from profiler_kit.load.discover.runs import RunFolder
 
 VIEWS = BY_LAYER, BY_KIND = "By layer", "By kind"
 VIEW_HELP = (
@@ -28,13 +26,6 @@ KINDS_HELP = (
     "Layers of this depth added up by class, blocks with windowed and with global attention apart (hatched). What is "
     "missing to 100 % ran outside these layers."
 )
-
-
-def hint(run: RunFolder) -> str:
-    """The command that records layer timings, for the device this run is of."""
-    on_cpu = run.record is not None and run.record.device.startswith("cpu")
-    how = "--model vit_tiny --batch-sizes 1,2 --device cpu" if on_cpu else "--model vit_b --batch-sizes 1,2,4,8"
-    return f"profiler-kit layers {how}{'' if on_cpu else ' --device cuda'} --out {widgets.in_root('my_run')}"
 
 
 def pick_depth(totals: pd.DataFrame) -> int:

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 import streamlit as st
 
 from app import cache, outside, query_params
-from app.parts import widgets
+from app.parts import tables, widgets
 from profiler_kit.errors import InputError
+from profiler_kit.load.discover.jobs import find_jobs
+from profiler_kit.load.discover.listing import job_listed
 from profiler_kit.load.discover.runs import RunFolder
 from profiler_kit.table import Filled
 from profiler_kit.tables import every_table
@@ -19,7 +21,8 @@ LOOK_EVERY_S = 3.0
 
 def searched(found: Sequence[RunFolder]) -> Filled:
     """The table of runs whose row holds every word that is searched for, in any column."""
-    filled = every_table()["runs"].of_source(found)
+    table = every_table()["runs"]
+    filled = table.of_source(found, **(tables.options(table) if find_jobs(found) else {}))
     text = st.text_input(
         "Search runs", query_params.asked("q"), placeholder="Search: model, device, name, …", key="runs-search",
         label_visibility="collapsed",
@@ -31,9 +34,14 @@ def searched(found: Sequence[RunFolder]) -> Filled:
 
 
 def go_to(key: str) -> None:
-    """Show that run."""
-    st.session_state["run"] = key
-    st.switch_page("app_pages/overview.py", query_params={"run": key})
+    """Show the run of a row, or the ranks of the job."""
+    job = next((job for job in find_jobs(cache.runs()) if job.key == job_listed(key)), None)
+    if job is None:
+        st.session_state["run"] = key
+        st.switch_page("app_pages/overview.py", query_params={"run": key})
+    first = next(run.key for run in cache.runs() if run.trace == job.ranks[0][1])
+    st.session_state["run"] = first
+    st.switch_page("app_pages/ranks.py", query_params={"run": first, "job": job.key})
 
 
 TOUR = (

@@ -14,7 +14,7 @@ from app import cache, routes, state
 from profiler_kit.errors import KitError
 from profiler_kit.finding import Finding
 from profiler_kit.findings.numbers import Number
-from profiler_kit.findings.records import in_brief
+from profiler_kit.findings.records import in_brief, to_add
 from profiler_kit.findings.time import nothing_read
 from profiler_kit.load.discover.runs import RunFolder
 from profiler_kit.render.figures.style import Figure, standalone
@@ -145,7 +145,7 @@ def problems(run: Run) -> None:
 def empty(title: str, how: str, command: str) -> None:
     """Say what is missing and how to record it."""
     st.info(f"**{title}**  \n{how}", icon="ℹ️")
-    st.code(command, language="bash")
+    st.code(command, language="bash", wrap_lines=True)
 
 
 def figure(chart: Figure, key: str) -> None:
@@ -194,9 +194,10 @@ def csv(filled: Filled, key: str) -> None:
         )
 
 
-def record_hint() -> str:
-    """The command that records a run into the folder that is served."""
-    return f"profiler-kit capture --out {in_root('my_run')} --model vit_b --device cuda"
+def record_hint(folder: RunFolder, part: str = "trace", *, on_gpu: bool = False) -> str:
+    """What records a run like this one, with that part, into the folder that is served."""
+    out = in_root(f"{folder.path.name.partition('.')[0]}-more")
+    return to_add(folder.record, [part], out, on_gpu=on_gpu)
 
 
 def opened(folder: RunFolder) -> Trace | None:
@@ -223,7 +224,7 @@ def trace_or_stop(folder: RunFolder, comes: str) -> Trace:
     found = opened(folder)
     if found is None:
         if folder.trace is None:
-            empty("No trace in this run", f"{comes} Record one:", record_hint())
+            empty("No trace in this run", f"{comes} Record one:", record_hint(folder))
         st.stop()
     if (nothing := nothing_read(found)) is not None:
         note(nothing)

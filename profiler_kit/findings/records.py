@@ -164,10 +164,10 @@ def not_recorded(holds: Collection[str], broken: str = "") -> Finding | None:
 _CAPTURE: Final = ["profiler-kit", "capture"]
 
 
-def to_add(record: RunRecord | None, missing: Collection[str], out: str) -> str:
+def to_add(record: RunRecord | None, missing: Collection[str], out: str, *, on_gpu: bool = False) -> str:
     """The command that records a run like this one with what is missing in it; else what does it in code of one's own.
 
-    missing: names of PARTS. out: the folder to write, as one would type it.
+    missing: names of PARTS. out: the folder to write, as one would type it. on_gpu: there, wherever this one was.
     """
     try:
         words = shlex.split(record.command) if record is not None else []
@@ -178,8 +178,10 @@ def to_add(record: RunRecord | None, missing: Collection[str], out: str) -> str:
             return f'record_run("{out}", step, batch)  # records step(batch), as often as is needed'
         spec = record.workload.get("spec") if record is not None else None
         return f"profiler-kit layers {spec or 'mine.py:workload'} --batch-sizes 1,2,4,8 --out {out}"
-    places = [place for place, word in enumerate(words) if word == "--out"]
+    anew = ("--out", "--device") if on_gpu else ("--out",)
+    places = [place for place, word in enumerate(words) if word in anew]
     kept = [word for place, word in enumerate(words) if not {place, place - 1} & set(places)]
+    kept += ["--device", "cuda"] if on_gpu else []
     layers = [] if "layers" not in missing or "--layers" in kept else ["--layers", "1,2,4,8"]
     return f"{shlex.join([*kept, *layers])} --out {out}"
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from profiler_kit.load.discover.listing import RUN_LIST, run_list
 from profiler_kit.names import fit_names
-from profiler_kit.table import Table
+from profiler_kit.table import Option, Table
 
 NAME_LETTERS: Final = 26  # so that what sets a run apart has room beside all that is known of it
 
@@ -16,11 +16,12 @@ TABLES: Final = (
         "runs",
         "the runs of a folder",
         RUN_LIST,
-        run_list,
+        lambda runs, *, ranks: run_list(runs, ranks=ranks),
         texts=lambda _, frame: {
             "run": fit_names(list(frame["run"]), NAME_LETTERS),
             "device": [name.removeprefix("NVIDIA ") for name in frame["device"]],
         },
+        options=(Option("ranks", False, "Show each rank of a job below the job's row.", "flag"),),
         order=("run", "health", "recorded", "model", "device", "latency_ns", "rate", "peak_bytes", "holds"),
     ),
 )

@@ -10,6 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 from profiler_kit.load.discover.runs import find_ladders
 from tests.app.dashboard import dashboard
+from tests.app.samples import gpu_trace, record
 from tests.app.test_pages import errors, text
 from tests.ladders import a_ladder, write_ladder
 
@@ -54,6 +55,23 @@ def test_rows_below_the_accuracy_asked_for_are_marked(root: Path) -> None:
     test = show(ladder="b/deep")
     assert test.selectbox[0].value == "b/deep" and not any("--min-miou" in line for line in errors(test))
     assert "nowhere: no ladder here (moved or deleted?). Another one is shown." in errors(show(ladder="nowhere"))
+
+
+def test_the_ladder_of_a_run_is_shown_or_one_of_its_model(root: Path) -> None:
+    made = a_ladder()
+    for model in ("vit_a", "vit_b"):
+        folder = write_ladder(
+            root / model, dataclasses.replace(made, setup=dataclasses.replace(made.setup, model=model))
+        )
+        row, run = folder / "rows" / "int8", root / f"run of {model}"
+        for made_in in (row, run):
+            made_in.mkdir(parents=True)
+        gpu_trace().write(row / "trace.json.gz")
+        gpu_trace().write(run / "trace.json.gz")
+        dataclasses.replace(record("gpu"), model=model).write(run)
+    for of in ("vit_b", "vit_b/rows/int8", "run of vit_b"):
+        assert show(run=of).selectbox[0].value == "vit_b", of
+    assert show(run="run of vit_b", ladder="vit_a").selectbox[0].value == "vit_a"
 
 
 def test_no_ladder_says_how_to_make_one(root: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import threading
@@ -178,6 +179,24 @@ def test_what_a_page_compares_stays_while_it_is_drawn(runs: Path, monkeypatch: p
     assert cache.run(gpu) is first and cache.trace(host) is not second
     cache.trace(of_key(runs, "bare.json.gz"))
     assert cache.run(gpu) is not first
+
+
+@pytest.mark.parametrize(("most", "stay"), [(1, ["gpu"]), (1000, ["host", "gpu"])])
+def test_of_two_large_runs_only_the_comparison_stays(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, most: int, stay: list[str]
+) -> None:
+    gpu, host = (of_key(runs, key) for key in ("gpu", "host"))
+    cache.comparison.clear()  # type: ignore[attr-defined]  # Streamlit's
+    monkeypatch.setattr(cache, "_opened", OrderedDict())
+    monkeypatch.setattr(cache, "MOST_EVENTS", most)
+    with cache.in_use():
+        first = cache.trace(gpu)
+        found = cache.comparison(gpu, host)
+        assert [one.run.name for one in cache._opened.values()] == stay
+        assert cache.trace(gpu) is first and cache.comparison(gpu, host) is found
+    record = json.loads((gpu.path / "run.json").read_text())
+    (gpu.path / "run.json").write_text(json.dumps({**record, "latency_ns": [1, 2, 3]}))
+    assert cache.comparison(of_key(runs, "gpu"), host) is not found
 
 
 def test_small_traces_stay_when_another_page_is_drawn(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

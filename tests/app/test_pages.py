@@ -27,6 +27,7 @@ PAGES = (
     *("compare", "ranks", "tables", "perfetto", "doctor", "steps", "idle"),
 )
 # of whole jobs; reads the file itself; nothing repeats in the sample
+WITH = {"compare": {"with": "host"}}  # which is of another kind of device: it is not chosen by itself
 OF_A_RUN = tuple(page for page in PAGES if page not in ("ranks", "perfetto", "steps"))
 
 
@@ -64,7 +65,7 @@ def errors(test: AppTest) -> list[str]:
 
 @pytest.mark.parametrize("page", OF_A_RUN)
 def test_a_full_run_shows_without_an_error(runs: Path, page: str) -> None:
-    test = show(page, "gpu")
+    test = show(page, "gpu", **WITH.get(page, {}))
     assert errors(test) == [] and not test.info
     assert test.query_params["run"] in ("gpu", ["gpu"])
 
@@ -461,10 +462,25 @@ def test_layers_timed_in_another_way_say_so(runs: Path) -> None:
     )
 
 
-def test_the_layers_hint_is_for_the_device_of_the_run(runs: Path) -> None:
-    assert "--model vit_tiny --batch-sizes 1,2 --device cpu --out" in show("layers", "host").code[0].value
-    (runs / "gpu" / "layers.parquet").unlink()
-    assert "--model vit_b --batch-sizes 1,2,4,8 --device cuda --out" in show("layers", "gpu").code[0].value
+def test_the_layers_hint_is_for_the_model_of_the_run(runs: Path) -> None:
+    assert f"capture --layers 1,2,4,8 --out {runs}/host-more" in show("layers", "host").code[0].value
+    said = show("layers", "bare.json.gz").code[0].value
+    assert said == f"profiler-kit layers mine.py:workload --batch-sizes 1,2,4,8 --out {runs}/bare-more"
+
+
+def test_what_would_show_a_gpu_is_the_own_command_of_the_run_on_one(runs: Path) -> None:
+    dataclasses.replace(record("host", device="cpu"), command="profiler-kit capture --model vit_t --device cpu").write(
+        runs / "host"
+    )
+    said = show("idle", "host").code[0].value
+    assert said == f"profiler-kit capture --model vit_t --device cuda --out {runs}/host-more"
+
+
+def test_compare_chooses_no_run_that_is_not_known_to_be_of_the_same_work(runs: Path) -> None:
+    test = show("compare", "gpu")
+    assert test.multiselect[0].value == [] and "No other run here is known to be of the same model" in text(test)
+    shutil.copytree(runs / "gpu", runs / "again")
+    assert show("compare", "gpu").multiselect[0].value == ["again"]
 
 
 def test_memory_names_the_peak(runs: Path) -> None:
@@ -551,7 +567,7 @@ def test_a_trace_with_allocations_says_which_command_reads_them(runs: Path) -> N
 
 @pytest.mark.parametrize("page", OF_A_RUN)
 def test_broken_files_are_one_line_each(runs: Path, page: str) -> None:
-    test = show(page, "broken")
+    test = show(page, "broken", **WITH.get(page, {}))
     found = errors(test)
     assert found and all(str(runs / "broken") in line and "\n" not in line for line in found)
     assert len(test.sidebar.selectbox) == 1  # the rest of the app goes on

@@ -23,13 +23,13 @@ from profiler_kit.analyses.compare.partner import best_partner
 from profiler_kit.errors import InputError, OptionError, RunFormatError
 from profiler_kit.formats.layer_file import write_layers
 from profiler_kit.formats.notes_file import MOST_LETTERS, add_note, read_notes
-from profiler_kit.load.discover.listing import health, recorded_at, run_list
+from profiler_kit.load.discover.listing import health, job_listed, recorded_at, run_list
 from profiler_kit.load.discover.runs import RunFolder, find_run, find_runs
 from profiler_kit.run import load_run
 from profiler_kit.tables import every_table
 from profiler_kit.trace import load_trace
 from tests.app.dashboard import dashboard
-from tests.app.samples import gpu_trace, layers, make_runs, record, snapshot
+from tests.app.samples import gpu_trace, layers, make_job, make_runs, record, snapshot
 
 
 @pytest.fixture
@@ -76,6 +76,26 @@ def test_runs_are_listed_newest_first_with_what_is_known_of_them(root: Path) -> 
     found = visit(q="vit_b cpu").dataframe[0].value
     assert found["run"].tolist() == ["host"]
     assert "No run has that in its row." in [one.value for one in visit(q="zebra").caption]
+
+
+def test_the_ranks_of_a_job_are_one_row_that_opens_them(root: Path) -> None:
+    folder = make_job(root)
+    (folder / "rank2.json.gz").write_bytes((folder / "rank1.json.gz").read_bytes()[:-20])
+    os.utime(folder / "rank1.json.gz", (2_000_000_000,) * 2)
+    os.utime(folder / "rank2.json.gz", (1_000_000_000,) * 2)
+    test = visit()
+    row = next(row for _, row in test.dataframe[0].value.iterrows() if row["run"] == "job")
+    said = [row[name] for name in ("recorded", "holds", "health")]
+    assert said == ["2033-05-18 03:33", "3 ranks", "1 of 3: trace cut off"]
+    every = visit(**{"runs-ranks": "true"}).dataframe[0].value["run"].tolist()
+    assert every[:4] == ["job", *(f"job/rank{rank}.json.gz" for rank in range(3))]
+    assert len(every) == 3 + len(test.dataframe[0].value)
+    keys = run_list(cache.runs())["key"].tolist()
+    assert [job_listed(key) for key in keys if "job" in key] == ["job"]
+    test.session_state["picked-runs"] = ([], [], keys.index("job:job"), keys)
+    test.run()
+    assert title(test) == "Ranks" and test.query_params["job"] in ("job", ["job"]) and not test.exception
+    assert test.query_params["run"] in ("job/rank0.json.gz", ["job/rank0.json.gz"])
 
 
 def test_a_run_in_the_address_or_the_only_one_is_shown_at_once(root: Path) -> None:
@@ -240,13 +260,16 @@ def test_a_run_is_compared_with_the_one_that_is_most_like_it(tmp_path: Path) -> 
     batch = folder(tmp_path, "other batch", 10, "trace", "memory", batch_size=8)
     bare = folder(tmp_path, "trace only", 10, "trace")
     far, near = folder(tmp_path, "far", 1, "trace", "memory"), folder(tmp_path, "near", 12, "trace", "memory")
-    ranked = [near, far, bare, batch, model, cpu]
-    for number, best in enumerate(ranked):
-        assert best_partner(mine, list(reversed(ranked[number:])), recorded_at) is best, best.key
+    task = folder(tmp_path, "other task", 10, "trace", "memory", workload={"spec": "mine.py:workload"})
     broken = RunFolder("broken", tmp_path, None, tmp_path, tmp_path, None, None, "no record")
-    assert best_partner(mine, [broken, cpu], recorded_at) is cpu
+    unrelated = [model, cpu, task, broken, folder(tmp_path, "holds nothing of it", 10, "layers")]
+    ranked = [near, far, bare, batch]
+    for number, best in enumerate(ranked):
+        assert best_partner(mine, [*unrelated, *reversed(ranked[number:])], recorded_at) is best, best.key
+    assert best_partner(mine, unrelated, recorded_at) is None
+    assert best_partner(broken, [dataclasses.replace(broken, key="another")], recorded_at) is None
     snapshots = [folder(tmp_path, name, 10, part) for name, part in (("a", "trace"), ("b", "memory"))]
-    assert best_partner(folder(tmp_path, "only memory", 10, "memory"), snapshots, recorded_at).key == "b"
+    assert best_partner(folder(tmp_path, "only memory", 10, "memory"), snapshots, recorded_at) is snapshots[1]
 
 
 def test_notes_are_kept_in_the_run_folder_with_what_they_are_about(

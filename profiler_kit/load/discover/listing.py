@@ -9,6 +9,7 @@ import functools
 import os
 import re
 import statistics
+from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from profiler_kit.files import version_of
 from profiler_kit.formats.run_record import RunRecord
+from profiler_kit.load.discover.jobs import Job, find_jobs
 from profiler_kit.load.discover.runs import RunFolder
 from profiler_kit.load.trace.decompress import Blocks
 from profiler_kit.schema import Column, Schema
@@ -26,14 +28,14 @@ if TYPE_CHECKING:
 
 RUN_LIST: Final = Schema(
     "RUN_LIST",
-    "run of the folder, the newest first",
+    "run of the folder, or job of several ranks, the newest first",
     {
         "run": Column("str", "Its folder below the one that is served, or the file where that is all there is."),
         "recorded": Column("str", "Day and time in UTC: of run.json, else when its newest file was written."),
         "model": Column("str", "What ran, as run.json says."),
         "optimizations": Column("str", "In the order they were applied, as run.json says.", "with", "room"),
         "device": Column("str", "Name of the device: of run.json, else of the trace's first one.", unit="text"),
-        "holds": Column("str", "What there is of it: trace, memory, layers, requests."),
+        "holds": Column("str", "What there is of it: trace, memory, layers, requests; of a job how many ranks."),
         "latency_ns": Column("float64", "Median of the timed batches, without the profiler."),
         "rate": Column("float64", "Batch size over that median: images, or what it counts, a second.", "per s"),
         "peak_bytes": Column("Int64", "Highest memory allocated during the timed batches.", "peak"),
@@ -42,6 +44,7 @@ RUN_LIST: Final = Schema(
     },
 )
 PARTS: Final = ("trace", "memory", "layers", "requests")
+_JOB: Final = "job:"  # no key of a run holds a colon
 WHOLE, UNKNOWN = "whole", "not looked at"
 _LOOK_BYTES: Final = 2 << 20  # a packed file up to here is unpacked to its end: some 20 ms
 _END_BYTES: Final = 64
@@ -50,11 +53,55 @@ _ENDS: Final = {"trace": (b"}", b"]"), "memory": (b".",), "layers": (b"PAR1",), 
 _DEVICE: Final = re.compile(rb'"deviceProperties"\s*:\s*\[\s*\{[^{}\[\]]{0,200}?"name"\s*:\s*"([^"\\]{1,80})"')
 
 
-def run_list(runs: Iterable[RunFolder]) -> pd.DataFrame:
-    """RUN_LIST of these runs."""
-    rows = [(recorded_at(run), run) for run in runs]
-    rows.sort(key=lambda row: (-row[0].timestamp(), row[1].label.casefold()))
-    return RUN_LIST.of([_row(when, run) for when, run in rows])
+def run_list(runs: Iterable[RunFolder], *, ranks: bool = False) -> pd.DataFrame:
+    """RUN_LIST of these runs: the ranks of a job are one row, with `ranks` each has one as well, below its job's."""
+    every = list(runs)
+    jobs = find_jobs(every)
+    job_of = {trace: job for job in jobs for _, trace in job.ranks}
+    held: dict[str, list[RunFolder]] = {job.key: [] for job in jobs}
+    rows: list[tuple[datetime, str, list[dict[str, object]]]] = []
+    for run in every:
+        job = job_of.get(run.trace) if run.trace is not None else None
+        if job is not None:
+            held[job.key].append(run)
+        else:
+            rows.append((recorded_at(run), run.label.casefold(), [_row(run)]))
+    for job in jobs:
+        number = {trace: rank for rank, trace in job.ranks}
+        members = sorted(held[job.key], key=lambda run: number[run.trace] if run.trace is not None else 0)
+        listed = [_row(run) for run in members]
+        newest = max(map(recorded_at, members))
+        rows.append((newest, job.name.casefold(), [_job_row(job, newest, listed), *(listed if ranks else [])]))
+    rows.sort(key=lambda row: (-row[0].timestamp(), row[1]))
+    return RUN_LIST.of([row for _, _, listed in rows for row in listed])
+
+
+def job_listed(key: str) -> str | None:
+    """The key of the job whose row has that key; None for the row of a run."""
+    return key.removeprefix(_JOB) if key.startswith(_JOB) else None
+
+
+def _job_row(job: Job, newest: datetime, ranks: list[dict[str, object]]) -> dict[str, object]:
+    """The row of a job: what all its ranks have alike, and how many of them are not whole."""
+
+    def alike(column: str) -> object:
+        values = list(dict.fromkeys(row[column] for row in ranks))
+        return values[0] if len(values) == 1 else ""
+
+    wrong = Counter(str(row["health"]) for row in ranks)
+    whole = wrong.pop(WHOLE, 0)
+    told = "; ".join(f"{count} of {len(ranks)}: {what}" for what, count in wrong.items())
+    return {
+        "run": job.name,
+        "recorded": f"{newest:%Y-%m-%d %H:%M}",
+        **{column: alike(column) for column in ("model", "optimizations", "device")},
+        "holds": f"{len(ranks)} ranks",
+        "latency_ns": float("nan"),
+        "rate": float("nan"),
+        "peak_bytes": None,
+        "health": WHOLE if whole == len(ranks) else UNKNOWN if wrong.get(UNKNOWN) == len(ranks) else told,
+        "key": _JOB + job.key,
+    }
 
 
 def recorded_at(run: RunFolder) -> datetime:
@@ -77,8 +124,8 @@ def health(run: RunFolder) -> str:
     return "; ".join(wrong) or (UNKNOWN if UNKNOWN in states.values() else WHOLE)
 
 
-def _row(when: datetime, run: RunFolder) -> dict[str, object]:
-    record = run.record
+def _row(run: RunFolder) -> dict[str, object]:
+    record, when = run.record, recorded_at(run)
     median = statistics.median(record.latency_ns) if record is not None and record.latency_ns else float("nan")
     device = _device(run, record)
     return {
