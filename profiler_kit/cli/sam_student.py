@@ -199,6 +199,9 @@ def quantize(
     batch_size: Annotated[int, typer.Option(help="Images at once.")] = 4,
     rate: Annotated[float, typer.Option(help="Learning rate of qat.")] = 1e-4,
     seed: Seed = 0,
+    device: Annotated[
+        str | None, typer.Option(help="Where it looks or learns: cpu, cuda or cuda:N. [default: a GPU if there is one]")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="File to write. [default: int8.pt2 beside the student]")] = None,
 ) -> None:
     """Bring a student's convolutions to int8, converted for torch's compiler on a CPU; additive attention stays float.
@@ -219,6 +222,7 @@ def quantize(
         batch_size=batch_size,
         rate=rate,
         seed=seed,
+        device=device,
         out=out or file.with_name(INT8),
     )
     with progress_bar("quantize") as report:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from profiler_kit.errors import InputError
+from profiler_kit.errors import InputError, WorkloadError
 from profiler_kit.models.sam import compiled
 from profiler_kit.models.sam.models import load_model
 from profiler_kit.models.sam.optimizations import parse_optimizations
@@ -20,12 +20,20 @@ def test_a_package_is_made_once_for_each_shape(monkeypatch: pytest.MonkeyPatch) 
     made: list[torch.Size] = []
     monkeypatch.setattr(compiled, "save_encoder", lambda _, images, path: made.append(images.shape) or path)
     monkeypatch.setattr(compiled, "load_encoder", lambda _: lambda images: images + 1)
+    monkeypatch.setattr(compiled, "why_not_loadable", lambda _: "")
     names, kept = "nosync,patch_linear,sdpa,rel_pos,window_pad,batched_decoder,aoti", set(model.state_dict())
     with torch.no_grad(), optimized(model, parse_optimizations(names), torch.device("cpu")) as sam:
         for size in (1, 1, 2):
             assert sam.image_encoder(torch.zeros(size, 3, 4, 4)).min() == 1
         assert sam.image_encoder.img_size == 256 and set(sam.state_dict()) == kept
-    assert made == [torch.Size((1, 3, 4, 4)), torch.Size((2, 3, 4, 4))]
+        monkeypatch.setattr(compiled, "why_not_loadable", lambda _: "signal 11")
+        with pytest.raises(WorkloadError) as caught:
+            sam.image_encoder(torch.zeros(3, 3, 4, 4))
+    assert made == [torch.Size((size, 3, 4, 4)) for size in (1, 2, 3)]
+    assert str(caught.value) == (
+        f"--optimizations aoti: torch {torch.__version__} cannot load the AOTInductor package it made here (signal 11)"
+        ". Use compile or compile_graphs, or another torch."
+    )
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")

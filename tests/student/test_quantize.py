@@ -17,8 +17,8 @@ from torch import nn
 from profiler_kit.errors import CheckpointError, InputError, OptionError, WorkloadError
 from profiler_kit.models.sam.train_data import Sample, make_sample
 from profiler_kit.models.student import quantize as quantizing
-from profiler_kit.models.student.backbones import BACKBONES, CasBlock, Made, conv
-from profiler_kit.models.student.quantize import MODES, QuantizeOptions, quantize, read_facts
+from profiler_kit.models.student.backbones import BACKBONES, CasBlock, Level, Made, StudentEncoder, conv
+from profiler_kit.models.student.quantize import MODES, QuantizeOptions, keep_norms, quantize, read_facts
 from profiler_kit.models.student.workload import StudentWorkload
 from profiler_kit.workload.optimizations import optimized, parse_optimizations
 from profiler_kit.workload.protocol import Bench, make_model
@@ -76,6 +76,37 @@ def test_one_runs_in_int8_beside_its_teacher(mode: str, tmp_path: Path, monkeypa
     with pytest.raises(OptionError, match=r"int8.pt2: made for images of 256 px, found 320. Leave one out."):
         other = chosen.at_image_size(320)
         other.optimizations["int8"].apply(other.optimizations["student"].apply(make_model(other, CPU)))
+
+
+@pytest.mark.usefixtures("one_block")
+def test_batch_norm_keeps_its_eps_and_momentum_where_torchao_writes_its_own() -> None:
+    from torchao.quantization.pt2e import move_exported_model_to_eval, move_exported_model_to_train
+
+    torch.manual_seed(0)
+    encoder = StudentEncoder("one_block", (Level(8, 16),), 64).requires_grad_(False)
+    for module in encoder.modules():
+        if isinstance(module, nn.BatchNorm2d):  # as in MobileNetV3, with variances that are as small
+            module.eps, module.momentum = 1e-3, 0.01
+            module.running_var.uniform_(1e-3, 1e-2)
+    images = torch.randn(2, 3, 64, 64)
+    wanted = encoder.eval()(images)
+    graph = torch.export.export(encoder.train(), (images,)).module()
+    assert isinstance(graph, torch.fx.GraphModule)
+
+    def error(wanted: torch.Tensor) -> float:
+        return float((graph(images) - wanted).norm() / wanted.norm())
+
+    move_exported_model_to_eval(graph)
+    assert error(wanted) > 0.1
+    keep_norms(graph, encoder)
+    assert error(wanted) < 1e-5
+    move_exported_model_to_train(graph)
+    keep_norms(graph, encoder)
+    assert error(encoder(images)) < 1e-5
+    move_exported_model_to_eval(graph)
+    wanted = encoder.eval()(images)
+    keep_norms(graph, encoder, folds=True)  # the variances are the encoder's own tensors
+    assert error(wanted) < 1e-4
 
 
 def test_what_cannot_be_quantized_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,7 +83,7 @@ class PackagedEncoder(Wrapped):
         if run is None:
             with tempfile.TemporaryDirectory() as folder:
                 path = save_encoder(self._whole[0], images, Path(folder) / "encoder.pt2")
-                if images.is_cuda and (problem := why_not_loadable([path])):
+                if problem := why_not_loadable([path]):
                     raise WorkloadError(
                         f"--optimizations aoti: torch {torch.__version__} cannot load the AOTInductor package it made "
                         f"here ({problem}). Use compile or compile_graphs, or another torch."

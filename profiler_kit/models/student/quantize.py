@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 
 import torch
 
+from profiler_kit.capture.device import choose_device
 from profiler_kit.errors import CheckpointError, OptionError, WorkloadError
 from profiler_kit.files import require_file, require_folder, whole_file
 from profiler_kit.models.checkpoints import without_torchaos_advice
@@ -38,7 +39,8 @@ _NORM_FROZEN, _OBSERVED = 1 / 4, 1 / 2  # of the steps of qat: until when statis
 class QuantizeOptions:
     """mode: ptq looks at the ranges of activations in `scenes` images; qat learns with rounded values, `steps` times.
 
-    images: a folder; without, scenes are generated. rate: of qat.
+    images: a folder; without, scenes are generated. rate: of qat. device: where it looks or learns, a GPU if there is
+    one; what is written runs on a CPU.
     """
 
     student: Path
@@ -51,6 +53,7 @@ class QuantizeOptions:
     prompts: int = 2
     rate: float = 1e-4
     seed: int = 0
+    device: str | None = None
     out: Path = Path(INT8)
     workers: int = field(default_factory=default_workers)
 
@@ -69,6 +72,7 @@ class QuantizeOptions:
         if self.out.exists():
             raise OptionError(f"--out {self.out}: this exists already. Choose another --out.")
         require_folder(self.out)
+        choose_device(self.device)
         require_torchao()
 
 
@@ -98,26 +102,29 @@ def quantize(options: QuantizeOptions, *, report: Report = silent) -> Path:
         )
     teacher = loaded.model.requires_grad_(False)
     encoder, weights = load_encoder(teacher, found.backbone, options.student, options.seed)
-    store = TaughtStore(options.scenes, teacher, family, torch.device("cpu"))
     with contextlib.ExitStack() as stack:
         samples = samples_of(options.images, teacher, family, options.scenes, options.workers, stack)
+        device = choose_device(options.device)  # once the processes that draw have begun
+        store = TaughtStore(options.scenes, teacher.to(device), family, device)
         for number, sample in enumerate(samples, 1):
             store.add([sample])
             report(number, options.scenes, "images")
     torch.manual_seed(options.seed)
-    prepared = prepare(encoder, learns=options.mode == "qat")
+    report(0, 1, "prepare")
+    prepared = prepare(encoder, learns=options.mode == "qat").to(device)
     if options.mode == "qat":
         store.teach(torch.float32)
         learn = partial(student_losses, prepared, teacher, family)
-        losses = _learn(prepared, learn, store, options, report)
+        losses = _learn(prepared, encoder, learn, store, options, report)
     else:
         losses = []
         with torch.no_grad():
             for done in range(0, len(store), options.batch_size):
                 report(done, len(store), "ranges of activations")
-                prepared(store.images_of(torch.arange(done, min(done + options.batch_size, len(store)))))
+                last = min(done + options.batch_size, len(store))
+                prepared(store.images_of(torch.arange(done, last, device=device)))
     report(1, 1, "convert")
-    converted = convert_pt2e(prepared)
+    converted = convert_pt2e(prepared.to("cpu"))
     move_exported_model_to_eval(converted)
     facts = {
         "backbone": found.backbone,
@@ -128,7 +135,7 @@ def quantize(options: QuantizeOptions, *, report: Report = silent) -> Path:
         "images": found.taught_on if options.images is None else options.images.name,
         "losses": losses,
     }
-    example = store.images_of(torch.arange(2) % len(store))
+    example = torch.zeros(2, 3, found.side, found.side)
     with whole_file(options.out) as temporary:
         program = torch.export.export(converted, (example,), dynamic_shapes=({0: _batch()},))
         torch.export.save(program, temporary, extra_files={_FACTS: json.dumps(facts)})
@@ -171,8 +178,31 @@ def prepare(encoder: StudentEncoder, *, learns: bool) -> torch.fx.GraphModule:
     return cast("torch.fx.GraphModule", (prepare_qat_pt2e if learns else prepare_pt2e)(graph, quantizer))
 
 
+_WRITTEN_EPS: Final = 1e-5  # by torchao, with momentum 0.1, into each batch norm that it rewrites
+
+
+def keep_norms(prepared: torch.fx.GraphModule, encoder: StudentEncoder, *, folds: bool = False) -> None:
+    """Give batch norms the eps and momentum of the encoder again, which torchao's rewrites lose.
+
+    folds: converting writes that eps once more; what the encoder's is larger goes into the variance, which stays now.
+    """
+    norms = {name: module for name, module in encoder.named_modules() if isinstance(module, torch.nn.BatchNorm2d)}
+    aten = torch.ops.aten
+    for node in prepared.graph.nodes:
+        if node.target == aten.batch_norm.default:
+            norm = norms[node.args[3].target.removesuffix(".running_mean")]
+            eps = _WRITTEN_EPS if folds else norm.eps
+            node.args = (*node.args[:6], norm.momentum, eps, *node.args[8:])
+            if folds:
+                prepared.get_buffer(node.args[4].target).add_(norm.eps - eps)
+        elif node.target == aten.add.Tensor and str(node.args[0].target).endswith(".running_var"):
+            node.args = (node.args[0], norms[node.args[0].target.removesuffix(".running_var")].eps)
+    prepared.recompile()
+
+
 def _learn(
     prepared: torch.fx.GraphModule,
+    encoder: StudentEncoder,
     losses_of: Callable[..., Losses],
     store: TaughtStore,
     options: QuantizeOptions,
@@ -182,11 +212,13 @@ def _learn(
     from torchao.quantization.pt2e import disable_observer, move_exported_model_to_eval, move_exported_model_to_train
 
     move_exported_model_to_train(prepared)
+    keep_norms(prepared, encoder)
     optimizer = torch.optim.AdamW(prepared.parameters(), lr=options.rate)
     losses = []
     for step in range(options.steps):
         if step == int(options.steps * _NORM_FROZEN):
             move_exported_model_to_eval(prepared)
+            keep_norms(prepared, encoder)
         if step == int(options.steps * _OBSERVED):
             prepared.apply(disable_observer)
         total = losses_of(*store.draw(options.batch_size, options.prompts)).total
@@ -198,6 +230,7 @@ def _learn(
         optimizer.step()
         optimizer.zero_grad()
         report(step + 1, options.steps, f"step {step + 1}, loss {losses[-1]:.3f}")
+    keep_norms(prepared, encoder, folds=True)
     return losses
 
 
