@@ -489,7 +489,10 @@ def _without_specks(
 
 
 def _without_small(mask: npt.NDArray[np.bool_], area: int, *, holes: bool) -> npt.NDArray[np.bool_]:
-    """The mask without holes (or islands) below `area` pixels, itself when it has none; the largest island stays."""
+    """The mask without holes (or islands) below `area` pixels, itself when it has none; the largest island stays.
+
+    Of several as large the first in OpenCV's order, which segment-anything goes by: that of blocks of 2 x 2 pixels.
+    """
     from scipy.ndimage import label
 
     labels: npt.NDArray[np.int32]
@@ -504,7 +507,9 @@ def _without_small(mask: npt.NDArray[np.bool_], area: int, *, holes: bool) -> np
         where = mask | small[labels]
         return where
     if small[1:].all():
-        small[1 + int(np.argmax(sizes[1:]))] = False
+        y, x = np.nonzero((sizes[labels] == sizes[1:].max()) & (labels > 0))
+        first = np.lexsort((x // 2, y // 2))[0]
+        small[labels[y[first], x[first]]] = False
     where = mask & ~small[labels]
     return where
 
