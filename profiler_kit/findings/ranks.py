@@ -128,6 +128,12 @@ def _verdict(verdict: Verdict, ranks: Ranks) -> list[str | Piece]:
         if verdict.ranks:
             return ["Who holds the job up cannot be told: it waited for ", bold(f"rank {verdict.ranks[0]}"),
                     " in its first collective, before which not all is recorded. Record more steps."]  # fmt: skip
+        scores = ranks.answer.scores
+        silent = sorted(set(ranks.ranks) - set(scores["rank"][scores["collectives"] > 0].tolist()))
+        if len(ranks.answer.what_if) and silent:
+            who = _names(tuple(silent)).lower() if len(silent) > 1 else f"rank {silent[0]}"
+            return ["Who holds the job up cannot be told: it may be waiting for ", bold(who),
+                    ", of which no collective is recorded."]  # fmt: skip
         if len(ranks.answer.what_if):
             return ["Who holds the job up cannot be told: it may be waiting for ranks that did not record it."]
         return ["Who holds the job up cannot be told: too few collectives could be matched between ranks."]

@@ -194,6 +194,11 @@ def test_all_to_all_without_arguments_is_no_pipeline(tmp_path: Path) -> None:
     assert (ranks.answer.verdict.rank, ranks.answer.verdict.cause) == (7, "host")
 
 
+def test_those_that_began_to_record_later_are_not_compared_at_other_places(tmp_path: Path) -> None:
+    _, ranks = made(tmp_path, layout="3d", ranks=16, steps=2, jitter=0.05, seed=331294, late=3, dropped=9)
+    assert ranks.answer.verdict.state == "nobody"
+
+
 @pytest.mark.parametrize(("since", "steps"), [(0, 6), (2, 4)])
 def test_a_link_that_became_slow(since: int, steps: int, tmp_path: Path) -> None:
     job, ranks = made(tmp_path, layout="3d", ranks=8, cause="link", slow=3, since=since, steps=steps)
@@ -344,7 +349,7 @@ def test_a_slow_rank_whose_collectives_are_lost_is_not_told_from_nobody(layout: 
     file.write_text(json.dumps(trace))
     ranks = load_ranks(tmp_path / "job", workers=1)
     assert ranks.answer.verdict.state == "cannot tell" and not ranks.missing
-    assert "it may be waiting for ranks that did not record it" in ranks.findings()[0].sentence
+    assert "it may be waiting for rank 2, of which no collective is recorded." in ranks.findings()[0].sentence
 
 
 @pytest.mark.parametrize("cause", ["", "host", "data", "copies"])

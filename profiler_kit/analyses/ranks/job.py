@@ -57,12 +57,16 @@ class Job:
         self.role = self._roles()
         self.wait, self.last = self._waits()
         seen = Seen(self.wait, work["held_ns"].to_numpy(), self.step)
-        program = program_of(self.rank, self.number, work["stream"].to_numpy(), self.role, arrive, start, end, seen)
-        self.program, self._lost = self._with_lost(program)
-        before = program.before
-        since = np.where(before == NONE, NONE, program.level[before]) if len(work) else before
+        stream = work["stream"].to_numpy()
+        self.program = program_of(self.rank, self.number, stream, self.role, arrive, start, end, seen)
+        # of one place: who began to record later has other collectives at the same level, until it meets the others
+        what = self._told_apart(self.operation), self.step
+        self._place = numbered(self.program.level, self.role[self.rank], *what)
+        self.program, self._lost = self._with_lost(self.program)
+        before = self.program.before
+        since = np.where(before == NONE, NONE, self.program.level[before]) if len(work) else before
         # alike is what is before the same collective since the same one before
-        self.alike = numbered(self.program.level, self.role[self.rank], since)
+        self.alike = numbered(self._place, since)
         self.pieces = self._pieces(work)
         self.typical, self.compared = self.typical_of(self.program.own)
         self.late_at_first = self._late_at_first()
@@ -162,7 +166,7 @@ class Job:
         """
         waits, stream = program.waits.copy(), program.on_stream.copy()
         before, level = program.before, program.level
-        key = numbered(level, self.role[self.rank])
+        key = self._place
         since = np.where(before == NONE, NONE, level[before]) if len(before) else before
         usual = np.full(int(key.max(initial=0)) + 1, NONE)
         np.maximum.at(usual, key, since)
@@ -216,7 +220,7 @@ class Job:
         first = np.flatnonzero((program.before == NONE) & (program.place != NONE))
         if not len(first):
             return found
-        key = numbered(program.level, self.role[self.rank])
+        key = self._place
         peers = np.flatnonzero(np.bincount(key)[key] > 1)
         usual = medians(key[peers], program.arrive[peers], int(key.max()) + 1)[key[first]]
         place = numbered(self.rank, program.place)

@@ -149,7 +149,8 @@ def judge(job: Job, scores: pd.DataFrame, links: pd.DataFrame) -> tuple[Verdict,
     add(None, "communication takes no time", "all", job.own, program.transfer * 0)
     gains = {one.rank: one.gain_share or 0.0 for one in tried if one.state == "rank" and one.rank is not None}
     sure = [one for one in tried if (one.gain_share or 0) >= NAMED_FROM and _sure(job, one, gains)]
-    named = [one for one in sure if one.state != "rank" or one.rank not in doubted]  # a link is not told by work
+    # a link is not told by work
+    named = [one for one in sure if one.state not in ("rank", "spread") or doubted.isdisjoint(one.ranks)]
     best = max(named, key=lambda one: one.gain_share or 0, default=None)
     if best is not None and best.state in ("node", "spread"):
         best = _simpler(named, best)
@@ -197,7 +198,7 @@ def _together(job: Job, places: list[int]) -> list[int]:
         rests = [[one for one in places if one != left] for left in places]
         needed = [_gained(job, ended(rest), every) for rest in rests]
         least = min(range(len(places)), key=lambda at: needed[at].share)
-        if needed[least].share >= NAMED_FROM and needed[least].low >= LOW_FROM:
+        if needed[least].share >= NAMED_FROM and (job.is_short or needed[least].low >= LOW_FROM):
             break
         places = rests[least]
     return places
