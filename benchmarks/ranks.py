@@ -1,8 +1,8 @@
 """How long the ranks of a job take, and how much memory: python benchmarks/ranks.py OUT.json JOB... [--hta]
 
 Each is a process of its own: cold without a store, warm with it, both as `profiler-kit ranks JOB --json`; and HTA's
-temporal breakdown and straggler question of the same folder (it may raise: then what it raised). CPU seconds and the
-peak are of all processes that it started; jobs come from a simulator or a cluster.
+temporal breakdown and straggler question of the same folder in turn (it may raise: then what it raised). CPU seconds
+and the peak are of all processes that it started; jobs come from a simulator or a cluster.
 """
 
 from __future__ import annotations
@@ -105,9 +105,9 @@ def measure(job: Path, repeats: int, hta: bool, limit_s: float) -> dict[str, Any
         shutil.rmtree(store, ignore_errors=True)
         found["cold"].append(run(command, limit_s))
         found["warm"].append(run(command, limit_s))
+        if hta:
+            found.setdefault("hta", []).append(run([sys.executable, "-W", "ignore", "-c", HTA, str(job)], limit_s))
     found["store_bytes"] = sum(path.stat().st_size for path in store.rglob("*.parquet"))
-    if hta:
-        found["hta"] = run([sys.executable, "-W", "ignore", "-c", HTA, str(job)], limit_s)
     return found
 
 

@@ -188,6 +188,20 @@ def test_hostile_pickles_run_nothing(tmp_path: Path) -> None:
     (tmp_path / "nccl_trace_rank_8").write_bytes(b'{"entries": ' + b"[" * 100_000)
     (tmp_path / "nccl_trace_rank_9").write_bytes(pickle.dumps({"entries": [1, None, {"state": {}, "frames": 7}]}))
     dumps = read_dumps(tmp_path)
-    assert list(dumps.ranks) == [0, 9] and len(dumps.problems) == 7 and not marker.exists()
+    assert list(dumps.ranks) == [0] and len(dumps.problems) == 8 and not marker.exists()
     assert all(len(line) < 700 for line in dumps.problems)
     assert len(flight(dumps)) == 2
+
+
+def test_records_without_numbers_accuse_nobody(tmp_path: Path) -> None:
+    """Neither the rank whose dump has none, nor one that is named by more than its last number."""
+    write(tmp_path, {0: hung(0), 2: hung(2)})
+    unnumbered = [{name: value for name, value in entry(1).items() if name != "collective_seq_id"}]
+    (tmp_path / "nccl_trace_rank_1").write_bytes(pickle.dumps(dump(unnumbered)))
+    (tmp_path / "rank3_of_node17.pickle").write_bytes(pickle.dumps({**hung(3), "rank": -1}))
+    dumps = read_dumps(tmp_path)
+    assert list(dumps.ranks) == [0, 2, 3]
+    assert "none of its 1 entries has a number (collective_seq_id or seq_id)" in dumps.problems[0]
+    rows = flight(dumps)
+    assert rows["missing"].tolist() == ["2", "2", "", ""] and set(rows["no_dump"]) == {"1"}
+    assert rows.loc[1, "sequence"] == 4 and rows["waits_ns"].isna().tolist() == [False, True, True, True]

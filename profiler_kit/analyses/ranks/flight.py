@@ -33,7 +33,7 @@ FLIGHT: Final = Schema(
         "members": Column("int64", "How many ranks the group has; 0 where no dump says."),
         "no_dump": Column("str", "Ranks of the group of which there is no dump.", "no dump", show="varied"),
         "unknown": Column("str", "Ranks whose record of that time was overwritten.", show="varied"),
-        "waits_ns": Column("Int64", "From its first issue to the last thing that any dump records.", "for"),
+        "waits_ns": Column("Int64", "From its first issue to the last thing that any dump records after it.", "for"),
         "at": Column("str", "The line of code that issued it, on the first rank.", "issued at"),
         "missing_at": Column("str", "What the first of the missing ranks had issued last in any group.", "missing at"),
     },
@@ -126,7 +126,7 @@ def _row(
         "members": len(issued.members),
         "no_dump": ranks_text(without),
         "unknown": ranks_text(passed),
-        "waits_ns": pd.NA if created is None or not waiting else end - created,
+        "waits_ns": pd.NA if created is None or not waiting or end == created else end - created,
         "at": first.line,
         "missing_at": "" if behind is None else f"{behind.operation} ({behind.state}) {behind.line}".strip(),
     }

@@ -51,6 +51,9 @@ def read(file: IO[bytes]) -> dict[str, Any]:
         names = sorted(map(_text, found))[:8] if isinstance(found, dict) else type(found).__name__
         raise Refused(f"it has no list of entries (found {names}), {EXPECTED}")
     entries = [one for one in found["entries"][-MOST_ENTRIES:] if isinstance(one, dict)]
+    numbered = [one for one in map(_entry, entries) if one[1] is not None or (one[3] and one[2] is not None)]
+    if entries and not numbered:
+        raise Refused(f"none of its {len(entries)} entries has a number (collective_seq_id or seq_id), {EXPECTED}")
     named = {_text(one.get("pg_id")): _name(one) for one in entries}
     return {
         "rank": _integer(found.get("rank")),
@@ -63,8 +66,8 @@ def read(file: IO[bytes]) -> dict[str, Any]:
             for number, one in _objects(found, "pg_status")
             if _text(number) in named or _text(number) == _FIRST
         ],
-        "whole": len(found["entries"]) <= MOST_ENTRIES and (not entries or entries[0].get("record_id") == 0),
-        "entries": list(map(_entry, entries)),
+        "whole": len(found["entries"]) == len(numbered) and (not entries or entries[0].get("record_id") == 0),
+        "entries": numbered,
     }
 
 

@@ -22,7 +22,8 @@ HINT: Final = (
     "Set TORCH_NCCL_TRACE_BUFFER_SIZE=2000 and TORCH_NCCL_DUMP_ON_TIMEOUT=1 before the job starts: each rank writes "
     "one when a collective times out."
 )
-_RANK: Final = re.compile(r"(\d+)(?:\.(?:json|pkl|pickle))?$")
+# "rank1" wherever it is, else a number at the end
+_RANK: Final = re.compile(r"rank[-_]?(\d+)|(\d+)(?:\.(?:json|pkl|pickle))?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def read_dumps(paths: str | Path | Sequence[str | Path]) -> Dumps:
     for file, said in zip(files, _read(files), strict=True):
         rank = said.get("rank")
         told = _RANK.search(file.name)
-        rank = rank if isinstance(rank, int) else int(told[1]) if told else None
+        rank = rank if isinstance(rank, int) and rank >= 0 else int(told[1] or told[2]) if told else None
         if "error" in said:
             problems.append(f"{file}: {said['error']}. {HINT}")
         elif rank is None:
