@@ -50,13 +50,15 @@ class Failure(NamedTuple):
 class DeviceRow(TypedDict):
     """What `profiler-kit memory --json` says of one device.
 
-    oom: time_us, requested_bytes and device_free_bytes of each Failure. regions: the rows of MEMORY_REGIONS.
+    peak_bound: "", or "at least" where the peak of the run may be higher. oom: time_us, requested_bytes and
+    device_free_bytes of each Failure. regions: the rows of MEMORY_REGIONS.
     """
 
     device: int
     device_type: str
     events: int
     peak_allocated_bytes: int
+    peak_bound: str
     peak_time_us: int | None
     end_allocated_bytes: int
     reserved_bytes: int
@@ -262,16 +264,31 @@ class Snapshot:
     @kept
     def stats(self, device: int) -> pd.DataFrame:
         """MEMORY_STATS: requested, allocated, active, reserved, pending frees, as torch.cuda.memory_stats has them."""
-        one = self.replay(device)
+        one, known = self.replay(device), self._known(device)
         no_segments = bool(one.allocated_bytes.any()) and not one.reserved_bytes.any()
         if self.device_type(device) != "cuda" or self.source == "trace" or no_segments:
-            return memory_stats.stats(one, None, None)
+            return memory_stats.stats(one, None, None, known)
         blocks = self.block_replay(device)
         held = memory.active_blocks(self.blocks, device)
-        pending = memory_stats.pending_free(one, blocks, self.history, self.allocations(), held)
+        pending = memory_stats.pending_free(one, blocks, self.events, self.allocations(), held, known)
         # a history that stopped before the snapshot was saved is told of its own end
         at_end = {} if self.contradictions(device).unheld else memory_stats.held_at_end(held)
-        return memory_stats.stats(one, blocks, pending, at_end)
+        return memory_stats.stats(one, blocks, pending, known, at_end)
+
+    @kept
+    def _known(self, device: int) -> memory_stats.Known:
+        """What the history of a device does not tell, so that its peaks are bounds."""
+        one = self.replay(device)
+        if not one.followed:
+            return memory_stats.Known()
+        kinds, missing = self.events["action"].iloc[one.rows], self.missing(device)
+        waiting = memory.active_blocks(self.blocks, device)["state"] != memory.ACTIVE[0]
+        return memory_stats.Known(
+            cut=missing.truncated or missing.untold,
+            by_request=self.contradictions(device).by_request > 0,
+            unasked=bool((kinds == memory.FREE).any() or waiting.any()) and not (kinds == memory.REQUEST).any(),
+            reserved_least=one.reserved_least,
+        )
 
     @kept
     def missing(self, device: int) -> memory.Missing:
@@ -281,6 +298,8 @@ class Snapshot:
     @property
     def ring(self) -> memory.Ring:
         """The recorder's ring buffer, as far as the file says."""
+        if self.source == "trace":  # which is no ring
+            return memory.Ring(overflowed=False)
         return memory.Ring.of(self.settings, self.recording.max_entries)
 
     def peak_region(self, device: int) -> tuple[str, ...]:
@@ -317,6 +336,7 @@ class Snapshot:
             "device_type": self.device_type(device),
             "events": int((self.events["device"] == device).sum()),
             "peak_allocated_bytes": int(one.allocated_bytes[one.peak]),
+            "peak_bound": self._known(device).requested,
             "peak_time_us": one.peak_time_us,
             "end_allocated_bytes": int(one.allocated_bytes[-1]),
             "reserved_bytes": int(one.reserved_bytes[-1]),

@@ -102,6 +102,11 @@ def fmt_bytes(value_bytes: float | None, unit: ByteUnit | None = None) -> str:
     return f"{value_bytes / size:,.{decimals}f} {chosen}"
 
 
+def fmt_bound(bound: str, value_bytes: float) -> str:
+    """A size of which a bound is known, `at least 1.50 GiB`; the size alone where the bound is ""."""
+    return " ".join((*((bound,) if bound else ()), fmt_bytes(value_bytes)))
+
+
 def bandwidth_in(largest: float) -> tuple[str, int]:
     """The unit a column of bandwidths reads best in, and its bytes a second: decimal, as in nccl-tests."""
     return next(((unit, size) for unit, size in _BANDWIDTHS.items() if abs(largest) >= size), ("B/s", 1))

@@ -214,7 +214,7 @@ def to_json(
     device = row["device"]
     values: Mapping[str, object] = row
     out = {key: values[key] for key in CONTRACT}
-    out |= {"device_type": row["device_type"], "history_followed": row["history_followed"]}
+    out |= {name: values[name] for name in ("peak_bound", "device_type", "history_followed")}
     out |= {"left_out_blocks": row["left_out_blocks"], "left_out_segments": row["left_out_segments"]}
     missing = loaded.missing(device)
     out["missing_allocations"] = missing.unmatched_frees + missing.recorded_before if missing.truncated else 0

@@ -13,7 +13,7 @@ from profiler_kit.findings.devices import holds_memory, id_of, on, row_of
 from profiler_kit.findings.out_of_memory import CONFIG, failures
 from profiler_kit.formats.run_record import RunRecord
 from profiler_kit.snapshot import DeviceRow, Snapshot
-from profiler_kit.text import fmt_bytes, fmt_count, fmt_percent
+from profiler_kit.text import fmt_bound, fmt_bytes, fmt_count, fmt_percent
 from profiler_kit.units import BYTES_PER_MIB
 
 LEAKS: Final = 3
@@ -68,7 +68,7 @@ def peak(snapshot: Snapshot, device: int) -> Finding:
         evidence = Evidence("memory_devices", {"device": (device,)})
         return Finding(id_of("held-memory", device), "memory", held, evidence=evidence, page="memory")
     where = snapshot.peak_region(device)
-    said: list[str | Piece] = ["At its peak ", bold(fmt_bytes(row["peak_allocated_bytes"]))]
+    said: list[str | Piece] = ["At its peak ", bold(fmt_bound(row["peak_bound"], row["peak_allocated_bytes"]))]
     said.append(f" were allocated{on(snapshot, device)}")
     said += [*((" inside ", bold(where[-1])) if where else ()), "."]
     evidence = Evidence("memory_regions", {"device": (device,), "path": (where,)} if where else {"device": (device,)})
@@ -93,7 +93,7 @@ def history(snapshot: Snapshot, device: int) -> Finding | None:
             attempt="Record with a larger max_entries.", page="memory",
         )  # fmt: skip
     if row["history_followed"]:
-        return None
+        return _may_be_cut(snapshot, device) if snapshot.missing(device).untold else None
     if row["events"]:
         return _contradicts(snapshot, device)
     if not holds_memory(row):
@@ -103,6 +103,16 @@ def history(snapshot: Snapshot, device: int) -> Finding | None:
     said = f"No history of {name}: only the state at the end is known."
     attempt = "Record with memory_runner, or call torch.cuda.memory._record_memory_history() before the run."
     return Finding(id_of("no-history", device), "missing", say(said), "warning", attempt=attempt, page="memory")
+
+
+def _may_be_cut(snapshot: Snapshot, device: int) -> Finding:
+    """That nothing says whether the recorder dropped events."""
+    said = (
+        f"The history{on(snapshot, device)} begins with memory in use, and the file does not say how many events its "
+        "recorder keeps: it may have lost its beginning, and with it an earlier peak."
+    )
+    attempt = "Record with memory_runner, which writes max_entries into the file."
+    return Finding(id_of("history-may-be-cut", device), "lost", say(said), attempt=attempt, page="memory")
 
 
 def _contradicts(snapshot: Snapshot, device: int) -> Finding:
@@ -158,7 +168,8 @@ def stopped(snapshot: Snapshot, device: int) -> Finding | None:
         return None
     said = (
         f"The history{on(snapshot, device)} ends before the snapshot: {counted(found.unheld, 'allocation')} without a "
-        "free are not held when it was saved. What is told of the end is that of the history."
+        "free are not held when it was saved. What is told of the end is that of the history, and what it does not "
+        "allocate counts as held before it."
     )
     return Finding(id_of("history-stopped", device), "lost", say(said), "warning", page="memory")
 

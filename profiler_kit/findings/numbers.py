@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from profiler_kit.analyses.gpu.window import span_ns
+from profiler_kit.analyses.memory.stats import AT_LEAST
 from profiler_kit.findings.time import busy_shares
 from profiler_kit.formats.run_record import RunRecord
 from profiler_kit.run import Run
 from profiler_kit.snapshot import DeviceRow, Snapshot
-from profiler_kit.text import fmt_bytes, fmt_count, fmt_ns, fmt_percent, fmt_rate
+from profiler_kit.text import fmt_bound, fmt_bytes, fmt_count, fmt_ns, fmt_percent, fmt_rate
 from profiler_kit.units import NS_PER_S
 
 UNRECORDED: Final = (
@@ -99,13 +100,14 @@ def _of_snapshot(snapshot: Snapshot) -> Number:
     rows = snapshot.summary()["devices"]
     peaks = [row["peak_allocated_bytes"] for row in rows if row["history_followed"]]
     if peaks or not rows:
-        return Number("Peak memory", fmt_bytes(max(peaks, default=0)), SNAPSHOT_PEAK)
+        bound = AT_LEAST if any(row["peak_bound"] for row in rows) else ""
+        return Number("Peak memory", fmt_bound(bound, max(peaks, default=0)), SNAPSHOT_PEAK)
     return Number("Memory at the end", fmt_bytes(max(row["end_allocated_bytes"] for row in rows)), AT_END)
 
 
 def of_device(row: DeviceRow) -> list[Number]:
     """The numbers that sum up the memory of one device."""
-    peak, end = fmt_bytes(row["peak_allocated_bytes"]), fmt_bytes(row["end_allocated_bytes"])
+    peak, end = fmt_bound(row["peak_bound"], row["peak_allocated_bytes"]), fmt_bytes(row["end_allocated_bytes"])
     highest = Number("Peak requested", peak, SNAPSHOT_PEAK)
     shown = [highest] if row["history_followed"] else []
     held = Number("Requested at the end", end, AT_END)

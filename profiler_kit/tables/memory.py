@@ -41,6 +41,9 @@ MEMORY_DEVICES: Final = Schema(
         "device_type": Column("str", "Type of the device: cuda, cpu, or host for pinned host memory.", "type"),
         "events": Column("int64", "Entries of the allocator's history on this device."),
         "span_us": Column("Int64", "Time from where the history begins to the last of them.", "recorded", "room"),
+        "peak_bound": Column(
+            "str", "At least, where the peak of the run may be higher than that of what is recorded; else empty.", ""
+        ),
         "peak_allocated_bytes": Column(
             "Int64", "Highest total held by tensors, in bytes they asked for; missing without a history.", "peak"
         ),

@@ -150,6 +150,100 @@ def test_what_was_freed_before_the_history_is_pending_in_it(tmp_path: Path) -> N
     assert stats["current_bytes"]["pending free"] == 4 * MiB
 
 
+def bounds(found: Snapshot) -> dict[str, tuple[str, object]]:
+    """What is known of the highest of each quantity."""
+    rows = found.stats(0).to_dict("records")
+    return {row["quantity"]: (row["peak_bound"], row["peak_bytes"]) for row in rows}
+
+
+def without_requests(tmp_path: Path, *, overflowed: bool) -> Snapshot:
+    """Of 8 MiB 4 are done with and 2 allocated then; nothing says when the 4 were freed."""
+    events = [s.event("free_completed", 1, 0, 4 * MiB), s.alloc(3, 0, 2 * MiB), s.event("snapshot", 4)]
+    blocks = (s.block(0, 2 * MiB, 2 * MiB), s.block(2 * MiB, 6 * MiB, 0, "inactive"))
+    data = s.snapshot(events, segments=[s.segment(0, 8 * MiB, *blocks)])
+    data["allocator_settings"] |= {"trace_alloc_overflowed": overflowed}
+    return loaded(tmp_path, data)
+
+
+def test_what_is_allocated_is_at_most_what_is_active_where_no_free_is_requested(tmp_path: Path) -> None:
+    found = without_requests(tmp_path, overflowed=False)
+    assert bounds(found) == {
+        "requested": ("", 4 * MiB),
+        "allocated": ("at most", 4 * MiB),
+        "active": ("", 4 * MiB),
+        "reserved": ("", 8 * MiB),
+        "pending free": ("at least", 0),
+    }
+    lines = [" ".join(line.split()) for line in profiler_kit("memory", found.path).out.splitlines()]
+    assert "allocated 2.0 MiB at most 4.0 MiB" in lines
+
+
+def test_a_history_that_lost_its_beginning_knows_least_values(tmp_path: Path) -> None:
+    found = without_requests(tmp_path, overflowed=True)
+    peaks = bounds(found)
+    assert peaks["allocated"] == ("at least", 2 * MiB) and peaks["active"] == ("at least", 4 * MiB)
+    assert peaks["pending free"] == ("", None)
+    (row,) = found.summary()["devices"]
+    assert (row["peak_bound"], row["peak_allocated_bytes"]) == ("at least", 4 * MiB)
+    assert found.findings()[0].sentence == "At its peak at least 4.0 MiB were allocated."
+    printed = profiler_kit("memory", found.path, "--json")
+    assert '"peak_bound": "at least"' in printed.out
+    assert "at least" in profiler_kit("memory", found.path).out
+
+
+def test_frees_that_count_from_their_request_make_a_least_peak() -> None:
+    assert {name: bound for name, (bound, _) in bounds(case("skip_free_completed")).items()} == {
+        "requested": "at least",
+        "allocated": "at least",
+        "active": "at least",
+        "reserved": "",
+        "pending free": "at least",
+    }
+
+
+def test_a_block_whose_free_counts_from_its_request_was_not_pending_before(tmp_path: Path) -> None:
+    """The ring dropped the allocation of 4 MiB, and no free_completed is recorded."""
+    events = [s.event("free_requested", 1, 0, 4 * MiB), s.alloc(3, 0, 2 * MiB), s.event("snapshot", 4)]
+    blocks = (s.block(0, 2 * MiB, 2 * MiB), s.block(2 * MiB, 6 * MiB, 0, "inactive"))
+    found = loaded(tmp_path, s.snapshot(events, segments=[s.segment(0, 8 * MiB, *blocks)]))
+    assert bounds(found)["allocated"] == ("at least", 4 * MiB)
+
+
+@pytest.mark.parametrize(
+    ("stack", "freed", "untold"), [(True, True, False), (True, False, True), (False, True, True), (False, False, True)]
+)
+def test_memory_from_before_and_no_word_of_the_ring_leaves_the_peak_a_bound(
+    tmp_path: Path, stack: bool, freed: bool, untold: bool
+) -> None:
+    """Both together show that something was lost; neither in a history without stacks shows nothing."""
+    events = [*(s.free(1, 0x1000, 512) if freed else ()), s.alloc(2, 0x3000, 512), s.event("snapshot", 3)]
+    held = [s.block(0x2000, 512, 512, frames=[s.frame("step")] if stack else []), s.block(0x3000, 512, 512)]
+    found = loaded(tmp_path, s.snapshot(events, segments=[s.segment(0, MiB, *held)]))
+    assert found.missing(0).untold is untold
+    assert found.summary()["devices"][0]["peak_bound"] == "at least"
+    assert bool(said(found, "history-may-be-cut")) is untold
+    assert ("max_entries" in profiler_kit("memory", found.path).out) is True
+
+
+def test_a_history_from_the_start_or_of_a_recording_of_ours_is_told(tmp_path: Path) -> None:
+    assert not loaded(tmp_path, steps()).missing(0).untold
+    data = steps()
+    data["device_traces"][0] = data["device_traces"][0][2:]
+    assert loaded(tmp_path, data).missing(0).untold
+    data["profiler_kit"] = {"source": "cuda", "max_entries": 1000}
+    assert not loaded(tmp_path, data).missing(0).untold
+
+
+def test_a_stopped_history_does_not_end_on_what_was_held_later(tmp_path: Path) -> None:
+    """10 MiB from before; 4 MiB are allocated in the history and freed when it had stopped."""
+    alloc = s.alloc(4, 10 * MiB, 4 * MiB)
+    events = [s.event("segment_alloc", 1, 10 * MiB, 4 * MiB), alloc, *s.free(2, 10 * MiB, 4 * MiB), alloc]
+    segments = [s.segment(0, 10 * MiB, s.block(0, 10 * MiB, 10 * MiB)), s.segment(10 * MiB, 4 * MiB)]
+    found = loaded(tmp_path, s.snapshot(events, segments=segments))
+    assert found.replay(0).allocated_bytes.tolist() == [MiB * total for total in (10, 10, 14, 14, 10, 14)]
+    assert found.live_at_peak(0)["size_bytes"].sum() == 14 * MiB
+
+
 def test_a_history_that_begins_in_the_middle_is_followed(tmp_path: Path) -> None:
     data = steps()
     data["device_traces"][0] = data["device_traces"][0][11:]

@@ -24,6 +24,7 @@ KEYS = {
     "fragmentation",
     "history_truncated",
     "history_followed",
+    "peak_bound",
     "memory_stats",
     "oom",
     "regions",

@@ -141,8 +141,9 @@ def replay(
 
     Takes SNAPSHOT_EVENTS, SNAPSHOT_BLOCKS, SNAPSHOT_SEGMENTS and MEMORY_ALLOCATIONS. The end is torch's own figure
     (`requested_size` of the active blocks, `total_size` of the segments). Where the file holds no segments of the
-    device, or where closing on them would need a negative total (a history with a gap), the start is what is known
-    to have been allocated before: the allocations without an alloc event. Unknown actions change nothing.
+    device, where what the history leaves is not held at the end (it stopped before), or where closing on them would
+    need a negative total (a history with a gap), the start is what is known to have been allocated before: the
+    allocations without an alloc event. Unknown actions change nothing.
     """
     rows = np.flatnonzero(events["device"].to_numpy() == device)
     mine = events.iloc[rows]
@@ -154,7 +155,9 @@ def replay(
     held = segments[segments["device"] == device]
     active = active_blocks(blocks, device)
     before = allocations[(allocations["device"] == device) & allocations["alloc_event"].isna()]
-    end = int(active["requested_bytes"].sum()) if len(held) else None
+    left = allocations[(allocations["device"] == device) & allocations["free_event"].isna()]
+    stopped = not left["address"].isin(active["address"]).all()  # then the history ended before this state
+    end = int(active["requested_bytes"].sum()) if len(held) and not stopped else None
     allocated_bytes = _totals(allocated - freed, end, int(before["size_bytes"].sum()))
     reserved_bytes = _totals(reserved, int(held["total_bytes"].sum()) if len(held) else None, 0)
     short = len(held) > 0 and bool((allocated_bytes > reserved_bytes).any())
@@ -349,11 +352,13 @@ class Missing:
 
     unmatched_frees: frees of allocations made before the history. recorded_before: blocks live at the end whose
     allocation is not in the history although a stack was recorded for it. truncated: the recorder dropped events.
+    untold: it may have, as far as the file says.
     """
 
     unmatched_frees: int
     recorded_before: int
     truncated: bool
+    untold: bool = False
 
 
 @dataclass(frozen=True)
@@ -380,7 +385,8 @@ def missing_history(one: Replay, allocations: pd.DataFrame, ring: Ring) -> Missi
     (torch collects stacks at no other time), so that its alloc event was recorded and is gone. That alone also
     happens when a second recording is started later (the parameters carry stacks of the first one), but such a
     recording starts between steps, while a ring cuts anywhere, in the life of temporaries: only a free without an
-    alloc beside it shows that. A history without stacks gives no evidence.
+    alloc beside it shows that. A history without stacks gives no evidence. One of the two, or memory older than such
+    a history, leaves it untold.
     """
     if not one.followed:
         return Missing(0, 0, False)
@@ -394,7 +400,11 @@ def missing_history(one: Replay, allocations: pd.DataFrame, ring: Ring) -> Missi
         return Missing(unmatched, recorded, ring.overflowed and fills)
     if ring.max_entries is not None:
         return Missing(unmatched, recorded, count >= ring.max_entries)
-    return Missing(unmatched, recorded, count > 0 and unmatched > 0 and recorded > 0)
+    lost = unmatched > 0 and recorded > 0
+    stacks = bool((allocations.loc[allocations["device"] == one.device, "stack"] > 0).any())
+    return Missing(
+        unmatched, recorded, lost, not lost and (unmatched > 0 or recorded > 0 or (not stacks and len(mine) > 0))
+    )
 
 
 def _is(column: pd.Series, *names: str) -> Bools:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
@@ -11,7 +12,7 @@ import pandas as pd
 
 from profiler_kit.analyses.memory.blocks import BlockReplay
 from profiler_kit.analyses.memory.ranges import free_requests
-from profiler_kit.analyses.memory.replay import ACTIVE, Ints, Replay
+from profiler_kit.analyses.memory.replay import ACTIVE, REQUEST, Ints, Replay
 from profiler_kit.schema import Column, Schema
 
 MEMORY_STATS: Final = Schema(
@@ -26,32 +27,76 @@ MEMORY_STATS: Final = Schema(
             "used by another stream.",
         ),
         "current_bytes": Column("int64", "When the snapshot was saved.", "at the end"),
-        "peak_bytes": Column("Int64", "Highest in the history; missing without one.", "highest"),
+        "peak_bound": Column(
+            "str",
+            "What is known of the highest, where it is not exact: at least, where the history lost its beginning, or "
+            "may have, or frees count from their request; at most, where it holds no requests to free.",
+            "",
+        ),
+        "peak_bytes": Column("Int64", "Highest in the history; missing where it is not known.", "highest"),
     },
 )
 
 
 _OF_BLOCKS: Final = ("allocated", "active", "pending free")
+AT_LEAST, AT_MOST, UNKNOWN = "at least", "at most", "unknown"
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a history does not tell, so that its peaks are bounds.
+
+    cut: it lost its beginning, or may have. by_request: frees count from their request. unasked: there are frees and
+    no request to free, so that nothing says when what was freed was no longer allocated.
+    """
+
+    cut: bool = False
+    by_request: bool = False
+    unasked: bool = False
+    reserved_least: bool = False
+
+    @property
+    def requested(self) -> str:
+        """What the highest total of what callers asked for is: "" exact, or a bound."""
+        return AT_LEAST if self.cut or self.by_request else ""
+
+    def bounds(self) -> dict[str, str]:
+        """Likewise of every quantity of MEMORY_STATS."""
+        pending = self.cut or self.by_request or self.unasked
+        return {
+            "requested": self.requested,
+            "allocated": self.requested or (AT_MOST if self.unasked else ""),
+            "active": self.requested,
+            "reserved": AT_LEAST if self.cut or self.reserved_least else "",
+            "pending free": UNKNOWN if self.cut and self.unasked else AT_LEAST if pending else "",
+        }
 
 
 def pending_free(
-    one: Replay, blocks: BlockReplay, events: pd.DataFrame, allocations: pd.DataFrame, held: pd.DataFrame
+    one: Replay, blocks: BlockReplay, events: pd.DataFrame, allocations: pd.DataFrame, held: pd.DataFrame, known: Known
 ) -> Ints:
-    """Bytes of the blocks that were freed but not yet done with, in each state; `events` as they are replayed.
+    """Bytes of the blocks that were freed but not yet done with, in each state.
 
     held: the active SNAPSHOT_BLOCKS of the device. Where the history holds requests to free, a block that was there
-    before it and is done with or pending without one was freed before it.
+    before it and is done with or pending without one was freed before it. Where it holds none, blocks that are done
+    with count as pending from their first state if its beginning is lost, so that what is allocated is no more than it
+    was, else not at all, so that it is no less.
     """
     mine = np.flatnonzero(allocations["device"].to_numpy() == one.device)
     asked = np.full(len(allocations), -1, np.int64)
     asked[mine] = free_requests(events, allocations.iloc[mine], one.device)
+    # a free that counts from its request waited for nothing that is known
+    freed = allocations["free_event"].fillna(-1).to_numpy(np.int64)
+    by_request = np.append(events["action"] == REQUEST, False)[freed]
+    asked[by_request] = freed[by_request]
     spans = blocks.blocks[blocks.blocks["allocation"].notna()]
     request = asked[spans["allocation"].to_numpy(np.int64)]
     since, until = np.searchsorted(one.rows, request) + 1, spans["to_state"].to_numpy(np.int64)
     waiting = held["address"].to_numpy()[(held["state"] != ACTIVE[0]).to_numpy()]
     done = (until <= len(one.rows)) | spans["address"].isin(waiting).to_numpy()
-    earlier = (request < 0) & (spans["from_state"] == 0).to_numpy() & done & bool((asked >= 0).any())
-    since[earlier] = 0
+    first = spans["from_state"].to_numpy(np.int64)
+    earlier = (request < 0) & done & (known.cut if known.unasked else first == 0)
+    since[earlier] = first[earlier]
     # a free that is done in the next event waited for nothing; one that is not done at the end does
     waits = earlier | (request >= 0) & ((until > since + 1) | (until > len(one.rows)))
     size = spans["size_bytes"].to_numpy(np.int64)[waits]
@@ -70,7 +115,11 @@ def held_at_end(blocks: pd.DataFrame) -> dict[str, int]:
 
 
 def stats(
-    one: Replay, blocks: BlockReplay | None, pending: Ints | None, at_end: Mapping[str, int] = MappingProxyType({})
+    one: Replay,
+    blocks: BlockReplay | None,
+    pending: Ints | None,
+    known: Known,
+    at_end: Mapping[str, int] = MappingProxyType({}),
 ) -> pd.DataFrame:
     """MEMORY_STATS of one device; without blocks (memory that no caching allocator serves) what was requested alone.
 
@@ -81,13 +130,15 @@ def stats(
         series |= {"allocated": blocks.active_bytes - pending, "active": blocks.active_bytes}
         series |= {"reserved": one.reserved_bytes, "pending free": pending}
     lacking = blocks is not None and bool((blocks.active_bytes < one.allocated_bytes).any())
-    known = [one.followed and not (lacking and name in _OF_BLOCKS) for name in series]
-    peaks = [int(values.max()) if told else None for values, told in zip(series.values(), known, strict=True)]
+    bounds = known.bounds()
+    told = [one.followed and bounds[name] != UNKNOWN and not (lacking and name in _OF_BLOCKS) for name in series]
+    peaks = [int(values.max()) if is_told else None for values, is_told in zip(series.values(), told, strict=True)]
     frame = pd.DataFrame(
         {
             "device": np.full(len(series), one.device, np.int64),
             "quantity": np.array(list(series), object),
             "current_bytes": np.array([at_end.get(name, int(values[-1])) for name, values in series.items()], np.int64),
+            "peak_bound": np.where(told, [bounds[name] for name in series], "").astype(object),
             "peak_bytes": pd.array(peaks, dtype="Int64"),
         }
     )

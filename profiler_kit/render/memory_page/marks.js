@@ -107,7 +107,7 @@ function peakMark(chart, draw, c) {
   draw.lineWidth = 2; draw.strokeStyle = c.surface; draw.stroke(); draw.lineWidth = 1;
   draw.textAlign = left ? "right" : "left";
   draw.font = BOLD;
-  label(draw, `peak ${bytes(device.peakBytes)}`, x + (left ? -10 : 10), Math.max(9, y - 9), c);
+  label(draw, `peak ${device.stats[0][3] && `${device.stats[0][3]} `}${bytes(device.peakBytes)}`, x + (left ? -10 : 10), Math.max(9, y - 9), c);
   draw.font = FONT;
 }
 

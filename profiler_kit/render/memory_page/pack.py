@@ -116,7 +116,7 @@ def _device(snapshot: Snapshot, device: int, ranges: Ranges, used: Ints, packer:
     last = int(max(times.max(initial=origin), regions.end_us.max(initial=origin)))
     changed = np.flatnonzero(np.diff(one.reserved_bytes))
     missing = snapshot.missing(device)
-    stats = snapshot.stats(device)[["quantity", "current_bytes", "peak_bytes"]]
+    stats = snapshot.stats(device)[["quantity", "current_bytes", "peak_bytes", "peak_bound"]]
     ooms = _ooms(snapshot, device, origin, used)
     return {
         "device": device,
@@ -130,7 +130,10 @@ def _device(snapshot: Snapshot, device: int, ranges: Ranges, used: Ints, packer:
         "peak_state": one.peak,
         "peak_region": list(snapshot.peak_region(device)),
         "fragmentation": fragmentation(snapshot.blocks, snapshot.segments, device),
-        "stats": [[name, now, None if pd.isna(most) else most] for name, now, most in stats.to_numpy(object).tolist()],
+        "stats": [
+            [name, now, None if pd.isna(most) else most, bound]
+            for name, now, most, bound in stats.to_numpy(object).tolist()
+        ],
         "truncated": missing.truncated,
         "unmatched_frees": missing.unmatched_frees,
         "recorded_before": missing.recorded_before,

@@ -13,23 +13,26 @@ import { kindText } from "./detail.js";
 
 export function showFacts(device, all) {
   const peak = device.peakBytes, end = device.allocated[device.states - 1], reserved = device.reservedAt(device.states - 1);
-  const when = device.followed ? `at ${device.when(device.time[device.peak_state])}` : "no history to follow";
+  const highest = bound(device.stats[0][3], peak), when = device.followed ? `at ${device.when(device.time[device.peak_state])}` : "no history to follow";
   const top = all.liveAt(device.peak_state, "stack")[0], holder = top ? all.keyName("stack", top.key) : null;
   const facts = [
-    [device.followed ? "Peak requested" : "Requested at the end", bytes(peak), when],
+    [device.followed ? "Peak requested" : "Requested at the end", highest, when],
     ...(device.followed ? [["In region", device.peak_region.join(" > ") || NO_REGION, ""]] : []),
     ["Held most by", holder ? holder.main : "–", top ? `${percent(top.bytes / Math.max(peak, 1))} of ${device.followed ? "the peak" : "it"}${holderText(holder)}` : ""],
     device.reserves ? ["Reserved at the end", bytes(reserved), `${bytes(end)} requested, ${percent(device.fragmentation)} in no active block`] : ["Requested at the end", bytes(end), ""],
     ...(device.reserves ? [["At the end, as torch counts", statText(device.stats[0]), device.stats.slice(1).map(statText).join(" · ")]] : []),
   ];
-  byId("chart").setAttribute("aria-label", `Memory over time. ${device.followed ? "Peak" : "At the end"} ${bytes(peak)} ${when}${holder ? `, held most by ${shortened(holder.main)}` : ""}. ` +
+  byId("chart").setAttribute("aria-label", `Memory over time. ${device.followed ? "Peak" : "At the end"} ${highest} ${when}${holder ? `, held most by ${shortened(holder.main)}` : ""}. ` +
     "W and S zoom, A and D move, P goes to the peak, Home shows all, comma and dot step from event to event.");
   byId("facts").replaceChildren(...facts.map(([name, value, note]) =>
     element("div", {}, element("dt", { textContent: name }), element("dd", { title: shortened(value, 1000) }, nameOf(value), element("small", {}, nameOf(note))))));
 }
 
 // Of torch.cuda.memory_stats: requested, allocated, active, reserved, and frees that are pending.
-function statText([quantity, current, peak]) { return `${bytes(current)} ${quantity}${peak === null ? "" : ` (highest ${bytes(peak)})`}`; }
+function statText([quantity, current, peak, known]) { return `${bytes(current)} ${quantity}${peak === null ? "" : ` (highest ${bound(known, peak)})`}`; }
+
+// A number of bytes that may be known as a bound only.
+function bound(known, size) { return `${known && `${known} `}${bytes(size)}`; }
 
 function holderText({ main, where }) { return where ? `, ${where}` : main === NO_STACK ? ", as on autograd's backward thread" : ""; }
 
