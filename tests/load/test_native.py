@@ -58,7 +58,7 @@ def taken(events: str, *, exact: bool = False) -> bool:
         '"x":[1 2]', '"x":[1,]', '"x":{"a":1,}', '"x":{1:2}', '"x":-', '"x":01', '"x":1.', '"x":1e400', '"x":nan',
         '"x":"\\ud800"', '"x":"\\u12"', '"x":"\t"', '"n\\u0061me":"b"', '"name":"\udcff"', '"name":1', '"ph":2',
         '"ts":"1 "', '"ts":1e3', '"dur":9e99', '"dur":8796093022208', '"pid":1.5', '"pid":true', '"id":null',
-        '"args":{"correlation":"01"}', '"args":{"correlation":1e0}', '"args":{"stream":"stream 7"}',
+        '"args":{"correlation":"01"}', '"args":{"correlation":1e0}', '"args":{"stream":"0b1_0"}',
         '"name":null,"ts":1.0625', '"pid":null,"ts":1712195495519689',
         '"args":{"name":1}', '"args":{"labels":"\udcff"}', '"args":{"c\\u006f":1}',
     ],
@@ -73,7 +73,8 @@ def test_what_it_is_not_sure_of_is_the_decoders(member: str) -> None:
     "member",
     [
         '"x":[1, {"a": [null, true, -0.5e-10]}, "\\u00e9"]', '"x":"\udcff"', '"id":"any"', '"pid":"Spans"',
-        '"args":{"stream":"0x1f"}', '"args":{"correlation":18446744073709551615}', '"args":{"Python id":null}',
+        '"args":{"stream":"0x1f"}', '"args":{"stream":"stream 7"}', '"args":{"correlation":"7\\u0020\\""}',
+        '"args":{"correlation":""}', '"args":{"correlation":18446744073709551615}', '"args":{"Python id":null}',
         '"args":{"external id":7, "Collective name":"allreduce"}',
         '"name":"é \\u00e9 \\n \\ud83d\\ude00"', '"ts":12.3456', '"dur":0.0005',
         '"name":null', '"cat":null', '"pid":null', '"ts":"1"', '"ts":null', '"dur":"2"', '"dur":-1', '"dur":-0.0005',

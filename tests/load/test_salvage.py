@@ -251,3 +251,13 @@ def test_a_broken_event_behind_another_layout_takes_no_other_with_it(tmp_path: P
     rest = ",\n    ".join(json.dumps(span(name)) for name in "cde").replace('"name": "d"', '"name": "d", "y": [[1], [')
     data = text("kineto", "a", "b").partition('"b"')[0] + f'"b\n    {rest}\n  ],\n  "traceName": "t"\n}}\n'
     assert load(data, tmp_path / "t.json")[:2] == ("a c e", (0, 2, False))
+
+
+def test_a_time_that_is_no_utf8_beside_an_odd_type_costs_no_other_event(tmp_path: Path) -> None:
+    """They are valid one by one, but were not read together: all were lost, and nothing was said."""
+    odd, bad = span("b") | {"tid": 1.5}, span("c") | {"ts": "?"}
+    path = tmp_path / "t.json"
+    events = [span("a"), odd, bad, *(span(f"d{number}", number + 2.0) for number in range(9))]
+    path.write_bytes(json.dumps(events).encode().replace(b"?", b"\xef"))
+    quality = read_chrome_trace(path).quality
+    assert (quality.events, quality.repaired_events, quality.dropped_events, quality.useless_events) == (12, 0, 1, 1)

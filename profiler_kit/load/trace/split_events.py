@@ -6,6 +6,7 @@ the decoder proves them.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -76,6 +77,7 @@ class EventStream:
         self._near = NEAR_EVENTS
         self._closings = 0
         self._exact = False
+        self._malformed = False  # something was, in what came last
         self._pending = bytearray(b"[")
         self._tail = bytearray()
 
@@ -117,6 +119,8 @@ class EventStream:
         self._pending += data
         if len(self._pending) < max(BLOCK_BYTES // 2, self._try_at):
             return
+        if self._malformed:  # so is mostly what follows
+            self._malformed = self._take_mended() and self._malformed
         while not (self._take_whole() or self._take_end()):
             if self._take_mended() or self._take_near():
                 continue
@@ -268,9 +272,10 @@ class EventStream:
             return True
         try:
             if not self._exact:
-                if self._add(self._decoders.floats(block), exact=False):
-                    return True
-                self._exact = True
+                with contextlib.suppress(msgspec.ValidationError):  # text may do, as it does for repair.py
+                    if self._add(self._decoders.floats(block), exact=False):
+                        return True
+                    self._exact = True
             self._add(self._decoders.texts(block), exact=True)
         except msgspec.ValidationError:  # JSON, but a field has an odd type somewhere
             try:
@@ -318,6 +323,7 @@ class EventStream:
             found = self.scanner.mend(text, notes=self._salvage.notes(self.offset))
         if found is None:
             return False
+        self._malformed = found.repaired + found.dropped > 0
         self._exact = self.scanner.exact
         self._add_metadata([text for _, text in found.metadata], self.scanner.useless)
         for place, event in found.metadata:

@@ -35,7 +35,7 @@ INLINE at mark_in(at p, at end)
 /* ---- whether a text is JSON ------------------------------------------------------------------------------------ */
 
 struct check {
-    at end;
+    at end, place; /* place: of the first byte that is wrong */
     bool doubt; /* of what was passed: a number out of range */
     bool cut, deep; /* it ends before it is whole; too deep to tell */
 };
@@ -84,6 +84,25 @@ static at checked_number(struct check *c, at p, bool *broken)
     return p;
 }
 
+static at wrong(struct check *c, at p)
+{
+    c->place = p, c->cut |= p >= c->end;
+    return NULL;
+}
+
+/* Past the key at p and its colon; NULL: it is broken, or cut off. */
+static at checked_key(struct check *c, at p)
+{
+    bool broken = false;
+    if (*p != '"')
+        return wrong(c, p);
+    p = checked_string(c, p, &broken);
+    if (broken || p > c->end)
+        return wrong(c, p);
+    p = space(p);
+    return *p == ':' ? space(p + 1) : wrong(c, p);
+}
+
 /* Past the value at p; NULL: it is broken, or cut off. */
 static at checked(struct check *c, at p, int depth)
 {
@@ -96,24 +115,15 @@ static at checked(struct check *c, at p, int depth)
             return c->deep = true, NULL;
         p = space(p + 1);
         for (bool first = true; *p != close || !first; first = false) {
-            if (close == '}') {
-                if (*p != '"')
-                    return c->cut |= p >= c->end, NULL;
-                p = checked_string(c, p, &broken);
-                if (broken || p > c->end)
-                    return c->cut |= p >= c->end, NULL;
-                p = space(p);
-                if (*p != ':')
-                    return c->cut |= p >= c->end, NULL;
-                p = space(p + 1);
-            }
+            if (close == '}' && !(p = checked_key(c, p)))
+                return NULL;
             if (!(p = checked(c, p, depth + 1)))
                 return NULL;
             p = space(p);
             if (*p == close)
                 break;
             if (*p != ',')
-                return c->cut |= p >= c->end, NULL;
+                return wrong(c, p);
             p = space(p + 1);
         }
         p++;
@@ -125,9 +135,19 @@ static at checked(struct check *c, at p, int depth)
     } else {
         p = checked_number(c, p, &broken);
     }
-    if (broken || p > c->end)
-        return c->cut |= p >= c->end, NULL;
-    return p;
+    return broken || p > c->end ? wrong(c, p) : p;
+}
+
+/* The first byte that is wrong, whatever follows it: of the member of an object at p, or right behind it. NULL: none. */
+static at wrong_in_member(at p, at end)
+{
+    struct check c = {.end = end};
+    at after = checked_key(&c, p);
+    if (after && (after = checked(&c, after, 1))) {
+        after = space(after);
+        return after < end && !strchr(",}]", *after) ? after : NULL;
+    }
+    return c.cut || c.deep ? NULL : c.place;
 }
 
 /* Whether the text is one JSON value (whole), or as many as there are with commas between them, the first of a list. */
@@ -203,19 +223,21 @@ static void decoded(struct draft *d, at p, at end)
     finish(d);
 }
 
-/* _mend_tokens, of a string: no control characters, no half of a surrogate pair. */
-static void put_string(struct draft *d, at p, at end)
+/* _mend_tokens, of a string: no control characters, no half of a surrogate pair. Whether that changed anything. */
+static bool put_string(struct draft *d, at p, at end)
 {
+    bool changes = false;
     for (at first = p; p < end;) {
         at run = p;
         p = plain(p, end);
         p = p < end ? p : end;
         put(d, run, (size_t)(p - run));
         if (p == end)
-            return;
+            return changes;
         bool high = end - p >= 6 && is_half(p, false);
         bool half = high ? end - p < 12 || !is_half(p + 6, true)
                          : end - p >= 6 && is_half(p, true) && !(p - first >= 6 && is_half(p - 6, false));
+        changes |= half || *p < 0x20;
         if (half) {
             put(d, "\\ufffd", 6);
             p += 6;
@@ -224,6 +246,7 @@ static void put_string(struct draft *d, at p, at end)
             p++;
         }
     }
+    return changes;
 }
 
 /* The length of the bare word at p that is no JSON, or that is written otherwise; 0: there is none. */
@@ -249,13 +272,14 @@ static const bool telling[256] = {
     ['N'] = true, ['I'] = true, ['U'] = true, ['T'] = true, ['F'] = true,
 };
 
-/* _mend_tokens: what is not in strings. first: a place before which there is nothing to mend. */
-static void outside(struct draft *d, at text, at end, at first)
+/* _mend_tokens: what is not in strings; whether that changed anything, or may. first: a place before which there is nothing to
+ * mend; last: one behind which nothing matters, unless something changes before it. */
+static bool outside(struct draft *d, at text, at end, at first, at last)
 {
     at p = first, done = text; /* up to here it is written */
     if (!begin(d, (size_t)(end - text)))
-        return;
-    while (p < end && !d->doubt) {
+        return false;
+    while (p < end && !d->doubt && (p <= last || done > text)) {
         at token = p;
         size_t word;
         if (!telling[*p]) {
@@ -268,11 +292,13 @@ static void outside(struct draft *d, at text, at end, at first)
             while (p < end && *p != '"')
                 p = mark_in(p + (*p == '\\' && p + 1 < end ? 2 : 1), end);
             p += p < end;
-            if (changes) {
+            size_t used = d->text.used;
+            if (changes)
                 put(d, done, (size_t)(token - done));
-                put_string(d, token, p);
+            if (changes && put_string(d, token, p))
                 done = p;
-            }
+            else
+                d->text.used = used;
         } else if (*p == ',') {
             at after = blank(d, ++p);
             if (*after == '}' || *after == ']') {
@@ -284,9 +310,11 @@ static void outside(struct draft *d, at text, at end, at first)
             bool is_false = word == 5 && !strncasecmp((const char *)p, "false", 5);
             const char *text = is_true ? "true" : is_false ? "false" : "null";
             p += word;
-            put(d, done, (size_t)(token - done));
-            put(d, text, strlen(text));
-            done = p;
+            if (strncmp((const char *)token, text, word)) {
+                put(d, done, (size_t)(token - done));
+                put(d, text, strlen(text));
+                done = p;
+            }
         } else {
             d->doubt |= *p >= 0x80 || *p < 0x20;
             p++;
@@ -294,6 +322,7 @@ static void outside(struct draft *d, at text, at end, at first)
     }
     put(d, done, (size_t)(p - done));
     finish(d);
+    return done > text || d->doubt;
 }
 
 /* Past one of the keys of an event behind the quote at p, and its colon; NULL: another text. */
@@ -368,14 +397,15 @@ static bool ends_string(struct draft *d, at p, at end, bool key)
     return false;
 }
 
-/* _mend_strings: escape lone backslashes, and quotes inside a string. Whether that changed anything. */
-static bool mend_strings(struct draft *d, at text, at end)
+/* _mend_strings: escape lone backslashes, and quotes inside a string. Whether that changed anything. first: a key before
+ * which all is JSON, or the beginning. */
+static bool mend_strings(struct draft *d, at text, at end, at first)
 {
     at done = text, written = text, escaped = NULL;
     bool inside = false, key = false;
     if (!begin(d, (size_t)(end - text)))
         return false;
-    for (at p = mark_in(text, end); p < end && !d->doubt; p = mark_in(p + 1, end)) {
+    for (at p = mark_in(first, end); p < end && !d->doubt; p = mark_in(p + 1, end)) {
         if (p == escaped)
             continue;
         bool lone = false;

@@ -196,6 +196,20 @@ static at skipped_box(struct scanner *s, at p)
 
 /* ---- numbers ------------------------------------------------------------------------------------------------- */
 
+/* Past a string that has a letter or a sign that no integer has, or nothing in it; NULL: Python may read one in it. */
+static at no_integer(const struct scanner *s, at p)
+{
+    struct text text;
+    at after = string(p, s->end, &text);
+    for (at q = p + 1; after && q < after - 1; q++) {
+        bool escaped = *q == '\\';
+        q += escaped;
+        if (*q < 0x80 && !strchr(escaped ? "ubfnrt" : "0123456789abcdefABCDEFxXoO_+- ", *q))
+            return after;
+    }
+    return after && text.length == 2 ? after : NULL;
+}
+
 /* An integer as args have it: 7, "7", "0x1f" (ROCm's streams), null, 7.0; kind says which of these the decoder takes
  * without a second look: another one is odd. MISSING when it does not fit. */
 INLINE at integer(struct scanner *s, at p, unsigned kind, int64_t *value)
@@ -307,8 +321,13 @@ INLINE at in_args(struct scanner *s, at p)
             s->values[w->column] = text.length > 2 ? 1 : MISSING;
         return p;
     }
-    if (!(w->kind & AS_WRITTEN))
-        return integer(s, p, w->kind, &s->values[w->column]);
+    if (!(w->kind & AS_WRITTEN)) {
+        at after = integer(s, p, w->kind, &s->values[w->column]);
+        if (after || *p != '"')
+            return after;
+        s->values[w->column] = MISSING;
+        return no_integer(s, p);
+    }
     at after = skipped(s, p);
     if (!after || (w->kind & OLDER && s->written[w->column].length))
         return NULL;
@@ -609,7 +628,8 @@ static __attribute__((noinline)) at event(struct scanner *s, at p)
     if (p >= s->end || *p != '{')
         return NULL;
     reset_args(s);
-    s->number_count = 0, s->given = 0, s->head_ended = false, s->reached = p;
+    bool odd = s->odd;
+    s->number_count = 0, s->given = 0, s->head_ended = s->odd = false, s->reached = p;
     at after = known_head(s, p);
     if (after) {
         s->head_ended = true;
@@ -630,6 +650,7 @@ static __attribute__((noinline)) at event(struct scanner *s, at p)
         int64_t *place = s->e.start.places > 3 ? NULL : added(&s->aside, 2 * sizeof *place);
         if (place)
             place[0] = p - s->text_start, place[1] = after - s->text_start;
+        s->odd |= odd;
         return place ? after : NULL;
     }
     s->rounded |= s->e.start.places > 3;
@@ -637,6 +658,7 @@ static __attribute__((noinline)) at event(struct scanner *s, at p)
     bool taken = phase == COUNTED || (phase == SPAN ? span(s, start) : phase == FLOW && timed && flow(s, start));
     if (taken && !s->head)
         keep_head(s, p, s->rows > rows);
+    s->odd |= odd;
     return taken ? after : NULL;
 }
 
@@ -794,8 +816,8 @@ static bool noted(struct scanner *s, enum fate fate, int64_t place, at text, at 
     return kept;
 }
 
-/* Take the event whose text a draft is, if repair.py would. */
-static enum outcome take_draft(struct scanner *s, struct draft *d, bool may_lack_name, const struct mark *before)
+/* Take the event whose text a draft is, if repair.py would. mended: what is no JSON outside of its strings was. */
+static enum outcome take_draft(struct scanner *s, struct draft *d, bool may_lack_name, bool mended, const struct mark *before)
 {
     if (d->doubt || d->failed)
         return UNSURE;
@@ -813,12 +835,13 @@ static enum outcome take_draft(struct scanner *s, struct draft *d, bool may_lack
         return !useless || noted(s, OF_NO_USE, -1, text, after) ? YES : UNSURE;
     }
     undo(s, before);
-    return verdict(text, text_end, true) == BROKEN ? NO : UNSURE;
+    return !mended || verdict(text, text_end, true) == BROKEN ? NO : UNSURE;
 }
 
 /* Decode the text between p and end, and mend what is outside its strings; whether that changed anything. Then the text
- * is broken: where it changed, or before. reached: before it there is nothing to mend, but a comma. */
-static bool changed(struct scanner *s, at p, at end, at reached)
+ * is broken: where it changed, or before. reached: before it there is nothing to mend, but a comma. wrong: the byte at
+ * which it is broken if it does not change up to there; NULL: not known. */
+static bool changed(struct scanner *s, at p, at end, at reached, at wrong)
 {
     struct draft *d = s->drafts, *made = d + 1;
     for (int i = 0; i < 4; i++)
@@ -829,39 +852,47 @@ static bool changed(struct scanner *s, at p, at end, at reached)
     at text = d->text.items, text_end = text + d->text.used, from = text + ((reached < end ? reached : end) - p);
     while (from > text && (is_blank(from[-1]) || from[-1] == ','))
         from--;
-    outside(made, text, text_end, text_end - text == end - p ? from : text); /* as long: no place has moved */
-    return made->text.used != d->text.used || memcmp(made->text.items, d->text.items, d->text.used);
+    bool moved = text_end - text != end - p;
+    return outside(made, text, text_end, moved ? text : from, moved || !wrong ? text_end : text + (wrong - p));
 }
 
 /* Mend and take the event between p and end, in the ways and in the order of repair.py's mend(). is_changed: what
  * changed() said of just this text. raw: what it is as it is; one that is only cut off has no string to mend. */
-static enum outcome mended(struct scanner *s, at p, at end, bool is_changed, enum verdict raw, const struct mark *before)
+static enum outcome mended(struct scanner *s, at p, at end, at reached, bool is_changed, enum verdict raw, const struct mark *before)
 {
     struct draft *d = s->drafts, *made = d + 1, *named = d + 2, *strings = d + 3;
     if (d->failed || end - p > 1 << 20)
         return UNSURE;
     at text = d->text.items, text_end = text + d->text.used;
+    at sound = text_end - text == end - p && reached < end && *reached == '"' ? text + (reached - p) : text;
     bool may_lack_name = true;
     for (at q = text; may_lack_name && (q = memchr(q, '"', (size_t)(text_end - q))); q++)
         may_lack_name = strncmp((const char *)q, "\"name\"", 6);
     bool is_named = false;
     for (int candidate = 0; candidate < 4; candidate++) {
-        const struct draft *one = candidate == 0 ? d : candidate == 1 ? named : strings, *from = is_named ? named : d;
+        struct draft *one = candidate == 0 ? d : candidate == 1 ? named : strings;
         if (candidate == 1)
             is_named = mend_name(named, text, text_end);
         if (!is_named && (candidate & 1 || (candidate == 2 && raw == CUT)))
             continue;
-        if (candidate == 2 && !mend_strings(strings, from->text.items, from->text.items + from->text.used))
+        at named_text = named->text.items;
+        if (candidate == 2 && is_named && !mend_strings(strings, named_text, named_text + named->text.used, named_text))
             continue;
-        if (candidate == 3 && !mend_strings(strings, text, text_end))
+        if (candidate > 1 + is_named && !mend_strings(strings, text, text_end, sound))
             continue;
         if (one->doubt || one->failed)
             return UNSURE;
+        enum outcome taken = NO;
+        at first = one->text.items, last = first + one->text.used;
+        if (candidate && !strstr((const char *)first, "\\u")) /* mostly nothing else is wrong */
+            taken = take_draft(s, one, may_lack_name, false, before);
+        if (taken != NO)
+            return taken;
         if (candidate)
-            outside(made, one->text.items, one->text.items + one->text.used, one->text.items);
+            outside(made, first, last, first, last);
         else if (!is_changed && d->text.used == (size_t)(end - p) && ((raw != SOUND && raw != DOUBTFUL) || verdict(text, text_end, true) == BROKEN))
             continue; /* it is what is in the file */
-        enum outcome taken = take_draft(s, made, may_lack_name, before);
+        taken = take_draft(s, made, may_lack_name, true, before);
         if (taken != NO)
             return taken;
     }
@@ -873,9 +904,9 @@ static enum outcome mended(struct scanner *s, at p, at end, bool is_changed, enu
  * a whole one. `later` is the start after the next. */
 static enum outcome recovered(struct scanner *s, at p, at whole, at end, at next, at later, const struct mark *before, at *upto)
 {
-    at reached = s->reached;
-    bool is_changed = end[-1] == '}' && changed(s, p, end, reached);
-    enum verdict raw = is_changed ? BROKEN : verdict(p, end, false);
+    at reached = s->reached, wrong = whole || reached == p ? NULL : wrong_in_member(reached, end);
+    bool is_changed = end[-1] == '}' && changed(s, p, end, reached, wrong);
+    enum verdict raw = is_changed || wrong ? BROKEN : verdict(p, end, false);
     if (raw == SOUND && (whole || is_utf8(p, end)))
         return UNSURE;
     if (raw >= CUT && verdict(p, later, false) != BROKEN) /* more text may make it whole */
@@ -885,7 +916,7 @@ static enum outcome recovered(struct scanner *s, at p, at whole, at end, at next
             return UNSURE;
     enum outcome outcome = NO;
     *upto = end;
-    if (end[-1] == '}' && (outcome = mended(s, p, end, is_changed, raw, before)) != NO)
+    if (end[-1] == '}' && (outcome = mended(s, p, end, reached, is_changed, raw, before)) != NO)
         return outcome;
     at close = closed(p, next), brace = end;
     while (brace > p && brace[-1] != '}')
@@ -894,10 +925,10 @@ static enum outcome recovered(struct scanner *s, at p, at whole, at end, at next
         if (whole)
             return whole == close && event(s, p) == close ? YES : UNSURE;
         if (close[-1] == '}')
-            outcome = mended(s, p, close, changed(s, p, close, reached), DOUBTFUL, before);
+            outcome = mended(s, p, close, reached, changed(s, p, close, reached, NULL), DOUBTFUL, before);
     }
     if (outcome == NO && brace > p && brace != close && (*upto = brace) < end)
-        outcome = mended(s, p, brace, changed(s, p, brace, reached), DOUBTFUL, before);
+        outcome = mended(s, p, brace, reached, changed(s, p, brace, reached, NULL), DOUBTFUL, before);
     return outcome;
 }
 
