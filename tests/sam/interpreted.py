@@ -51,9 +51,9 @@ def seen_error(prompts: int, rows: int, width: int) -> float:
 def updated_error(prompts: int, heads: int, tokens: int, width: int, *, shared: bool) -> float:
     """What cells become after they have seen the tokens; cells of all prompts, or of each."""
     rows = heads * tokens
-    cells = torch.randn(128, width) if shared else torch.randn(prompts, 128, width)
+    cells = torch.randn(256, width) if shared else torch.randn(prompts, 256, width)
     folded, start, values = (torch.randn(prompts, *shape) for shape in ((width, rows), (1, rows), (rows, width)))
-    given = cells, torch.randn(128, width), folded * width**-0.5, start, values, *torch.randn(3, width)
+    given = cells, torch.randn(256, width), folded * width**-0.5, start, values, *torch.randn(3, width)
     want = decoder.updated(*(one.double() for one in given), 1e-5, heads)
     return (decoder.launch_updated(*given, 1e-5, heads) - want).abs().max().item()
 
@@ -63,11 +63,11 @@ def masks_error(prompts: int, width: int, across: int) -> float:
     middle, narrow = width // 4, width // 8
     shapes = (
         *((prompts, 128, width), (width, 4 * middle), (middle,), (128, 4, middle), (middle,), (middle,)),
-        *((middle, 4 * narrow), (narrow,), (128, 16, narrow), (prompts, 16, narrow)),
+        *((middle, 4 * narrow), (narrow,), (128, 16, narrow), (prompts, 3, narrow)),
     )
     given = [torch.randn(shape) / (shape[0] ** 0.5 if len(shape) == 2 else 1) for shape in shapes]
-    want = decoder.masks(*(one.double() for one in given), 3, across, 1e-6)
-    return ((decoder.launch_masks(*given, 3, across, 1e-6) - want).abs() / want.abs().max()).max().item()
+    want = decoder.masks(*(one.double() for one in given), across, 1e-6)
+    return ((decoder.launch_masks(*given, across, 1e-6) - want).abs() / want.abs().max()).max().item()
 
 
 def rows_error(width: int) -> float:

@@ -94,7 +94,7 @@ def test_the_kernels_on_a_gpu(dtype: torch.dtype) -> None:
             (fused.updated, (of, position, tokens[0].transpose(1, 2), *tokens[1:], *norm), (1e-5, 8))
             for of in (keys, shared)
         ),
-        (fused.masks, (keys, *weights, drawn(256, 16, 32), drawn(70, 16, 32)), (3, 16, 1e-6)),
+        (fused.masks, (keys, *weights, drawn(256, 16, 32), drawn(70, 3, 32)), (16, 1e-6)),
     ]
     for operator, given, rest in cases:
         got, want = operator(*given, *rest).float().cpu(), operator(*(one.float().cpu() for one in given), *rest)

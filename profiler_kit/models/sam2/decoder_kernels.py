@@ -30,8 +30,8 @@ def to_image_kernel(
     for start in range(0, cells, BLOCK):
         at = (start + tl.arange(0, BLOCK))[:, None] * WIDTH + wide[None, :]
         x = tl.load(keys + prompt * stride + at)
-        placed = x + tl.load(position + at)
-        score = tl.dot(asked, tl.trans(placed), input_precision=PRECISION) * LOG2_E
+        score = tl.dot(asked, tl.trans(tl.load(position + at)), input_precision=PRECISION)
+        score = tl.dot(asked, tl.trans(x), score, input_precision=PRECISION) * LOG2_E
         new_top = tl.maximum(top, tl.max(score, 1))
         weight = tl.exp2(score - new_top[:, None])
         shrink = tl.exp2(top - new_top)
@@ -45,55 +45,58 @@ def to_image_kernel(
 def to_tokens_kernel(
     keys, position, folded, start, values, bias, norm, norm_bias, out, cells, stride,
     EPS: tl.constexpr, HEADS: tl.constexpr, TOKENS: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,
-    PRECISION: tl.constexpr,
+    STEPS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """BLOCK cells of one prompt after they have seen its tokens: norm(keys + softmax(...) values + bias).
+    """STEPS blocks of BLOCK cells of one prompt after they saw its tokens: norm(keys + softmax(...) values + bias).
 
     folded: [P, WIDTH, HEADS TOKENS]; start: [P, HEADS TOKENS], added to the scores; softmax over the tokens of each
     head. values: [P, HEADS TOKENS, WIDTH]. keys: `stride` numbers from prompt to prompt. out: [P, cells, WIDTH].
     """
     ROWS: tl.constexpr = HEADS * TOKENS
     prompt = tl.program_id(0).to(tl.int64)
-    cell = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     rows, wide = tl.arange(0, ROWS), tl.arange(0, WIDTH)
-    at = cell[:, None] * WIDTH + wide[None, :]
-    x = tl.load(keys + prompt * stride + at)
-    placed = x + tl.load(position + at)
     known = tl.load(folded + prompt * ROWS * WIDTH + wide[:, None] * ROWS + rows[None, :])
-    score = tl.dot(placed, known, input_precision=PRECISION)
-    score += tl.load(start + prompt * ROWS + rows).to(tl.float32)[None, :]
-    each = tl.reshape(score * LOG2_E, (BLOCK, HEADS, TOKENS))
-    weight = tl.exp2(each - tl.max(each, 2)[:, :, None])
-    weight = tl.reshape(weight / tl.sum(weight, 2)[:, :, None], (BLOCK, ROWS)).to(x.dtype)
     said = tl.load(values + prompt * ROWS * WIDTH + rows[:, None] * WIDTH + wide[None, :])
-    found = tl.dot(weight, said, input_precision=PRECISION)
-    found += x.to(tl.float32) + tl.load(bias + wide).to(tl.float32)[None, :]
-    found -= (tl.sum(found, 1) / WIDTH)[:, None]
-    found *= tl.rsqrt(tl.sum(found * found, 1) / WIDTH + EPS)[:, None]
-    found = found * tl.load(norm + wide).to(tl.float32)[None, :] + tl.load(norm_bias + wide).to(tl.float32)[None, :]
-    tl.store(out + prompt * cells * WIDTH + at, found.to(out.dtype.element_ty))
+    first = tl.load(start + prompt * ROWS + rows).to(tl.float32)[None, :]
+    for step in range(0, STEPS):
+        cell = (tl.program_id(1) * STEPS + step) * BLOCK + tl.arange(0, BLOCK)
+        at = cell[:, None] * WIDTH + wide[None, :]
+        x = tl.load(keys + prompt * stride + at)
+        placed = x + tl.load(position + at)
+        score = tl.dot(placed, known, input_precision=PRECISION) + first
+        each = tl.reshape(score * LOG2_E, (BLOCK, HEADS, TOKENS))
+        weight = tl.exp2(each - tl.max(each, 2)[:, :, None])
+        weight = tl.reshape(weight / tl.sum(weight, 2)[:, :, None], (BLOCK, ROWS)).to(x.dtype)
+        found = tl.dot(weight, said, input_precision=PRECISION)
+        found += x.to(tl.float32) + tl.load(bias + wide).to(tl.float32)[None, :]
+        found -= (tl.sum(found, 1) / WIDTH)[:, None]
+        found *= tl.rsqrt(tl.sum(found * found, 1) / WIDTH + EPS)[:, None]
+        found = found * tl.load(norm + wide).to(tl.float32)[None, :] + tl.load(norm_bias + wide).to(tl.float32)[None, :]
+        tl.store(out + prompt * cells * WIDTH + at, found.to(out.dtype.element_ty))
 
 
 @triton.jit
 def masks_kernel(
     keys, first, first_bias, inner, norm, norm_bias, second, second_bias, outer, said, out, cells, across,
     EPS: tl.constexpr, WIDTH: tl.constexpr, MIDDLE: tl.constexpr, NARROW: tl.constexpr, MASKS: tl.constexpr,
-    MASKS_FILLED: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The masks' 4 x 4 pixels of BLOCK cells of one prompt: two transposed convolutions and the product with `said`.
 
     keys: [P, cells, WIDTH]; first: [WIDTH, 4 MIDDLE], the four pixels side by side; inner: [cells, 4, MIDDLE]; second:
-    [MIDDLE, 4 NARROW]; outer: [cells, 16, NARROW]; said: [P, MASKS_FILLED, NARROW], of which MASKS count. out:
-    float32[P, MASKS, 4 h, 4 w]; `across`: w.
+    [MIDDLE, 4 NARROW]; outer: [cells, 16, NARROW]; said: [P, MASKS, NARROW]. out: float32[P, MASKS, 4 h, 4 w];
+    `across`: w.
     """
+    FOUR: tl.constexpr = 4 * NARROW
     prompt = tl.program_id(0).to(tl.int64)
     cell = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    wide, middle, narrow = tl.arange(0, WIDTH), tl.arange(0, MIDDLE), tl.arange(0, NARROW)
-    mask = tl.arange(0, MASKS_FILLED)
+    wide, middle, fours = tl.arange(0, WIDTH), tl.arange(0, MIDDLE), tl.arange(0, FOUR)
+    pixel = tl.arange(0, 4)
     x = tl.load(keys + prompt * cells * WIDTH + cell[:, None] * WIDTH + wide[None, :])
-    says = tl.load(said + (prompt * MASKS_FILLED + mask)[None, :] * NARROW + narrow[:, None])
+    then = tl.load(second + middle[:, None] * FOUR + fours[None, :])
+    then_bias = tl.load(second_bias + fours % NARROW).to(tl.float32)[None, :]
     corner = (cell // across) * (16 * across) + cell % across * 4
-    to = out + (prompt * MASKS + mask)[None, :] * (16 * cells) + corner[:, None]
+    at = corner[:, None] + (pixel // 2 * 4 * across + pixel % 2)[None, :]
     for block in tl.static_range(4):
         weight = tl.load(first + wide[:, None] * (4 * MIDDLE) + block * MIDDLE + middle[None, :])
         y = tl.dot(x, weight, input_precision=PRECISION) + tl.load(first_bias + middle).to(tl.float32)[None, :]
@@ -101,15 +104,14 @@ def masks_kernel(
         y -= (tl.sum(y, 1) / MIDDLE)[:, None]
         y *= tl.rsqrt(tl.sum(y * y, 1) / MIDDLE + EPS)[:, None]
         y = y * tl.load(norm + middle).to(tl.float32)[None, :] + tl.load(norm_bias + middle).to(tl.float32)[None, :]
-        y = _rounded_gelu(y, x)
-        for pixel in tl.static_range(4):
-            weight = tl.load(second + middle[:, None] * (4 * NARROW) + pixel * NARROW + narrow[None, :])
-            z = tl.dot(y, weight, input_precision=PRECISION) + tl.load(second_bias + narrow).to(tl.float32)[None, :]
-            fine = outer + cell[:, None] * (16 * NARROW) + (block * 4 + pixel) * NARROW + narrow[None, :]
-            z = _rounded_gelu(z + tl.load(fine).to(tl.float32), x)
-            found = tl.dot(z, says, input_precision=PRECISION)
-            place = (block // 2 * 2 + pixel // 2) * 4 * across + block % 2 * 2 + pixel % 2
-            tl.store(to + place, found, mask=(mask < MASKS)[None, :])
+        z = tl.dot(_rounded_gelu(y, x), then, input_precision=PRECISION) + then_bias
+        z += tl.load(outer + cell[:, None] * (4 * FOUR) + block * FOUR + fours[None, :]).to(tl.float32)
+        z = _rounded_gelu(z, x).to(tl.float32)
+        for mask in tl.static_range(MASKS):
+            says = tl.load(said + (prompt * MASKS + mask) * NARROW + fours % NARROW).to(tl.float32)
+            found = tl.sum(tl.reshape(z * says[None, :], (BLOCK, 4, NARROW)), 2)
+            to = out + (prompt * MASKS + mask) * (16 * cells) + block // 2 * 8 * across + block % 2 * 2
+            tl.store(to + at, found)
 
 
 @triton.jit

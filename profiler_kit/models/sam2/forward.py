@@ -13,6 +13,7 @@ import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
 
 from profiler_kit.capture.regions import region
 from profiler_kit.models.sam.forward import Batch, Prediction, Query, pinned, whole
+from profiler_kit.models.sam.generator import sent
 from profiler_kit.models.sam.prompts import PromptChoice, make_prompts
 from profiler_kit.models.sam.scenes import Scene
 from profiler_kit.models.sam2.models import Maps, Point, Sam2
@@ -40,9 +41,12 @@ def prepare_image(image: npt.NDArray[np.uint8], side: int, device: torch.device 
     """
     from torchvision.transforms import functional
 
-    pixels = torch.from_numpy(image).to(device).permute(2, 0, 1).contiguous().float() / 255
-    ready: Tensor = functional.normalize(functional.resize(pixels, [side, side], antialias=True), MEAN, DEVIATION)
-    return ready
+    at = device or torch.device("cpu")
+    pixels = sent(torch.from_numpy(image), at).permute(2, 0, 1).contiguous().float() / 255
+    resized: Tensor = functional.resize(pixels, [side, side], antialias=True)
+    # not torchvision's normalize, which asks the GPU whether a deviation is zero
+    mean, deviation = (sent(torch.tensor(one).view(-1, 1, 1), at) for one in (MEAN, DEVIATION))
+    return resized.sub_(mean).div_(deviation)
 
 
 def place(points: npt.NDArray[np.floating], size: Size, side: int) -> Tensor:

@@ -21,9 +21,10 @@ from profiler_kit.models.sam2.models import Sam2
 
 Tensor = torch.Tensor
 MANY: Final = 64  # prompts, from which on a program for each fills a GPU
-_FILLED: Final = 16  # the smallest side of a product on tensor cores; three masks are filled up to it
-TO_IMAGE: Launch = Launch(0, 64, 4, 2)
-TO_TOKENS: Launch = Launch(64, 0, 8, 1)
+_STEPS: Final = 4  # blocks of cells that a program takes one after the other
+# No steps ahead: Triton 3.6 loads the next keys over those that a product still reads, where sums read them too.
+TO_IMAGE: Launch = Launch(0, 64, 4, 1)
+TO_TOKENS: Launch = Launch(64, 0, 4, 1)
 MASKS: Launch = Launch(64, 0, 4, 1)
 
 
@@ -51,8 +52,8 @@ class FusedDecoder(SharedDecoder):
         first, second, norm = self.upscale_conv1, self.upscale_conv2, self.upscale_layer_norm
         found: Tensor = masks(
             *(keys, pixel_weight(first), first.bias, inner, norm.weight, norm.bias),
-            *(pixel_weight(second), second.bias, outer, F.pad(said, (0, 0, 0, _FILLED - said.shape[1]))),
-            *(said.shape[1], size[1], norm.eps),
+            *(pixel_weight(second), second.bias, outer, said),
+            *(size[1], norm.eps),
         )
         return found
 
@@ -115,11 +116,12 @@ def launch_updated(
 ) -> Tensor:  # fmt: skip
     """The same as a kernel."""
     (count, rows, width), cells = values.shape, keys.shape[-2]
-    out = keys.new_empty(count, cells, width)
-    wrap_triton(to_tokens_kernel)[(count, cells // TO_TOKENS.block_m)](
+    out, block = keys.new_empty(count, cells, width), TO_TOKENS.block_m
+    steps = _STEPS if cells % (block * _STEPS) == 0 else 1
+    wrap_triton(to_tokens_kernel)[(count, cells // block // steps)](
         keys.contiguous(), position.contiguous(), folded.contiguous(), start.contiguous(), values.contiguous(),
         bias, norm, norm_bias, out, cells, cells * width if keys.dim() == 3 else 0,
-        EPS=eps, HEADS=heads, TOKENS=rows // heads, WIDTH=width, BLOCK=TO_TOKENS.block_m, PRECISION=_precision(keys),
+        EPS=eps, HEADS=heads, TOKENS=rows // heads, WIDTH=width, BLOCK=block, STEPS=steps, PRECISION=_precision(keys),
         num_warps=TO_TOKENS.warps, num_stages=TO_TOKENS.stages,
     )  # fmt: skip
     return out
@@ -128,36 +130,34 @@ def launch_updated(
 @triton_op("profiler_kit::decoder_masks", mutates_args={})
 def masks(
     keys: Tensor, first: Tensor, first_bias: Tensor, inner: Tensor, norm: Tensor, norm_bias: Tensor, second: Tensor,
-    second_bias: Tensor, outer: Tensor, said: Tensor, count: int, across: int, eps: float,
+    second_bias: Tensor, outer: Tensor, said: Tensor, across: int, eps: float,
 ) -> Tensor:  # fmt: skip
-    """float32[P, count, 4 h, 4 w]: the features enlarged twice, and their product with what each mask's token says.
+    """float32[P, K, 4 h, 4 w]: the features enlarged twice, and their product with what each mask's token says.
 
     keys: float[P, h w, C]; first: float[C, 4 D], second: float[D, 4 E], each the four pixels side by side; inner:
-    float[h w, 4, D]; outer: float[h w, 16, E]; said: float[P, 16, E], of which `count` are masks. across: w.
+    float[h w, 4, D]; outer: float[h w, 16, E]; said: float[P, K, E]. across: w.
     """
     if keys.device.type != "cuda":
         x = F.layer_norm((keys @ first).unflatten(-1, (4, -1)) + first_bias + inner, norm.shape, norm, norm_bias, eps)
         x = F.gelu((F.gelu(x) @ second).unflatten(-1, (4, -1)).flatten(2, 3) + second_bias + outer)
-        found = torch.einsum("pcse,pme->pmcs", x, said[:, :count]).float()
-        found = found.view(len(keys), count, -1, across, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7)
-        return found.reshape(len(keys), count, -1, 4 * across)
-    return launch_masks(
-        keys, first, first_bias, inner, norm, norm_bias, second, second_bias, outer, said, count, across, eps
-    )
+        found = torch.einsum("pcse,pme->pmcs", x, said).float().unflatten(2, (-1, across)).unflatten(4, (2, 2, 2, 2))
+        return found.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(*said.shape[:2], -1, 4 * across)
+    return launch_masks(keys, first, first_bias, inner, norm, norm_bias, second, second_bias, outer, said, across, eps)
 
 
 def launch_masks(
     keys: Tensor, first: Tensor, first_bias: Tensor, inner: Tensor, norm: Tensor, norm_bias: Tensor, second: Tensor,
-    second_bias: Tensor, outer: Tensor, said: Tensor, count: int, across: int, eps: float,
+    second_bias: Tensor, outer: Tensor, said: Tensor, across: int, eps: float,
 ) -> Tensor:  # fmt: skip
     """The same as a kernel."""
-    prompts, cells, width = keys.shape
+    (prompts, cells, width), count = keys.shape, said.shape[1]
+    block = MASKS.block_m if inner.shape[2] >= 64 else MASKS.block_m // 2
     out = keys.new_empty(prompts, count, 4 * (cells // across), 4 * across, dtype=torch.float32)
-    wrap_triton(masks_kernel)[(prompts, cells // MASKS.block_m)](
+    wrap_triton(masks_kernel)[(prompts, cells // block)](
         keys.contiguous(), first.contiguous(), first_bias, inner.contiguous(), norm, norm_bias, second.contiguous(),
         second_bias, outer.contiguous(), said.contiguous(), out, cells, across,
-        EPS=eps, WIDTH=width, MIDDLE=inner.shape[2], NARROW=outer.shape[2], MASKS=count, MASKS_FILLED=said.shape[1],
-        BLOCK=MASKS.block_m, PRECISION=_precision(keys), num_warps=MASKS.warps, num_stages=MASKS.stages,
+        EPS=eps, WIDTH=width, MIDDLE=inner.shape[2], NARROW=outer.shape[2], MASKS=count, BLOCK=block,
+        PRECISION=_precision(keys), num_warps=MASKS.warps, num_stages=MASKS.stages,
     )  # fmt: skip
     return out
 
