@@ -35,10 +35,12 @@ NATIVE := $(addprefix profiler_kit/load/trace/native/,scan.c unpickle.c mend.h t
 $(DONE): requirements.lock pyproject.toml $(NATIVE)
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else "profiler_kit needs Python 3.11 or newer, $(PYTHON) is %d.%d. Try: make PYTHON=python3.12 ..." % v[:2])'
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) has no venv module. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@echo "Installing into $(VENV): about 5 GB, several minutes, of which pip says nothing."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -q -r requirements.lock
 	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
 	@touch $(DONE)
+	@echo "Installed. To use it without make: . $(BIN)/activate"
 
 docs: $(DONE) ## the documentation as a site in site/: reference of Python, tables and commands
 	$(BIN)/mkdocs build --quiet

@@ -24,9 +24,11 @@ from profiler_kit.attribute.frames import GPU_EVENTS, REGION_INSTANCES
 from profiler_kit.errors import InputError, KitError, OptionError
 from profiler_kit.files import require_file
 from profiler_kit.finding import Finding
+from profiler_kit.formats.ladder_record import RESULTS
 from profiler_kit.formats.layer_file import LayerFile, read_layers
 from profiler_kit.formats.request_file import read_requests
 from profiler_kit.formats.run_record import RECORD, RunRecord
+from profiler_kit.formats.study_file import STUDY
 from profiler_kit.joined import JoinedRun, join_run
 from profiler_kit.kept import kept, kept_for_good
 from profiler_kit.later import Page, later, shown
@@ -39,6 +41,7 @@ from profiler_kit.trace import Trace, load_trace
 
 T = TypeVar("T")
 _WANT: Final = "expected a run folder, a chrome trace, a memory snapshot or a layers.parquet"
+_OTHERS: Final = {RESULTS: "ladder", STUDY: "study"}  # what a folder may hold that is no run
 _HINT: Final = "Record one with: profiler-kit capture --out DIR"
 _PARQUET: Final = b"PAR1"
 
@@ -322,7 +325,9 @@ def open_run(
         if found is None:
             below = find_runs(target)
             if len(below) != 1:
-                raise InputError(f"{target}: found {_content(below)}, {_WANT}. {_HINT}")
+                kind = next((kind for name, kind in _OTHERS.items() if (target / name).is_file()), "")
+                hint = f"Show it with: profiler-kit {kind} {target}" if kind else _HINT
+                raise InputError(f"{target}: found {f'a {kind}' if kind else _content(below)}, {_WANT}. {hint}")
             return open_run(below[0].path, trace=trace, memory=memory)
         parts = Parts(
             Part.of(found.trace, trace),

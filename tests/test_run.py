@@ -88,6 +88,14 @@ def test_what_is_no_run_is_said_in_one_line(root: Path, tmp_path: Path) -> None:
         f"{tmp_path}: found no run in this folder, expected a run folder, a chrome trace, a memory snapshot or a "
         "layers.parquet. Record one with: profiler-kit capture --out DIR"
     )
+    for kind in ("study", "ladder"):
+        folder = Path(__file__).parent.parent / "traces" / f"h200-vit_b-{kind}"
+        with pytest.raises(InputError) as other:
+            load_run(folder)
+        assert str(other.value) == (
+            f"{folder}: found a {kind}, expected a run folder, a chrome trace, a memory snapshot or a layers.parquet. "
+            f"Show it with: profiler-kit {kind} {folder}"
+        )
     with pytest.raises(InputError) as several:
         load_run(root)
     assert "found 4 runs below this folder (bare.json.gz, broken, gpu, host): name one of them" in str(several.value)

@@ -6,6 +6,7 @@ import streamlit as st
 
 from app import cache, state
 from app.parts import overview_parts, region_parts, tables, timeline_parts, widgets
+from profiler_kit.findings.no_rows import is_hollow
 from profiler_kit.findings.time import bound_by, missing_gpu, of_gpu, why_idle
 from profiler_kit.findings.work import of_table
 from profiler_kit.text import fmt_path
@@ -21,12 +22,12 @@ if on_gpu:
 overview_parts.quality(trace)
 regions = cache.table(folder, "region_overview")
 path = None
-if len(regions):
+if not is_hollow(regions):
     names = [fmt_path(path) for path in regions.frame["path"]]
     row = tables.pick_row(regions, f"regions-{folder.key}", rows=9, names=names, param="region")
     path = None if row is None else regions.frame["path"].iloc[row]
 else:
-    widgets.empty("No regions in this trace", "Name the parts of your code:", 'with region("encoder"): ...')
+    widgets.hollow(regions)
 if on_gpu:
     overview_parts.groups(folder, trace)
 selected = timeline_parts.show(folder, path, region_parts.focus(trace, path, on_gpu=on_gpu))

@@ -19,11 +19,7 @@ st.title("Steps", help=HELP)
 trace = widgets.trace_or_stop(folder, "Steps come from a trace.")
 steps = tables.with_options(folder, "steps")
 if not len(steps):
-    widgets.empty(
-        "No steps in this trace",
-        "Nothing repeats. Mark each iteration:",
-        "with profiler_runner(path) as p: ...; p.step()",
-    )
+    widgets.hollow(steps)
     st.stop()
 widgets.say(of_table(steps))
 widgets.figure(step_times(steps.frame), "steps")

@@ -13,6 +13,7 @@ import streamlit as st
 from app import cache, routes, state
 from profiler_kit.errors import KitError
 from profiler_kit.finding import Finding
+from profiler_kit.findings.no_rows import no_rows
 from profiler_kit.findings.numbers import Number
 from profiler_kit.findings.records import in_brief, to_add
 from profiler_kit.findings.time import nothing_read
@@ -146,6 +147,14 @@ def empty(title: str, how: str, command: str) -> None:
     """Say what is missing and how to record it."""
     st.info(f"**{title}**  \n{how}", icon="ℹ️")
     st.code(command, language="bash", wrap_lines=True)
+
+
+def hollow(filled: Filled) -> None:
+    """Say why a table is empty and how to record what it would show."""
+    if (found := no_rows(filled)) is not None:
+        st.info(sentence(found), icon="ℹ️")
+        if found.attempt:
+            st.code(found.attempt, language="bash")
 
 
 def figure(chart: Figure, key: str) -> None:

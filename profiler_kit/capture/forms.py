@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Final, Generic, Literal, ParamSpec, TypeVar
 
 from profiler_kit.capture.sharing import Needs
-from profiler_kit.errors import KitError, OptionError
+from profiler_kit.errors import CaptureError, KitError, OptionError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -24,6 +24,19 @@ def runs_later(function: Callable[..., object]) -> bool:
     """Whether a call only makes something to run later: a generator or a coroutine; or an object called as one."""
     kinds = (inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.isasyncgenfunction)
     return any(kind(one) for kind in kinds for one in (function, type(function).__call__))
+
+
+def refuse_unrun(what: str, function: Callable[..., object], made: object) -> None:
+    """Raise CaptureError where a call only made something to run later, which a look at the function did not tell."""
+    kind = type(made).__name__.replace("_", " ")
+    if inspect.isgenerator(made) or inspect.iscoroutine(made) or inspect.isasyncgen(made):
+        if inspect.iscoroutine(made):
+            made.close()  # it is not to be said on top that it was never awaited
+        name = getattr(function, "__qualname__", type(function).__name__)
+        raise CaptureError(
+            f"{what}: {name} returned a {kind}, which has not run, expected the work to be done by the call. Use "
+            "`with` around the code that runs it."
+        )
 
 
 def in_forms(
@@ -107,7 +120,9 @@ class Runner(ABC, Generic[Recording]):
         """Call `function` with the other arguments, record the call, return what it returns."""
         self._refuse_later(function)
         with _Started(self, _runners(function)):
-            return function(*args, **kwargs)
+            made = function(*args, **kwargs)
+            refuse_unrun(self.what, function, made)
+            return made
 
     def _refuse_later(self, function: Callable[..., object]) -> None:
         if runs_later(function):

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 
 from profiler_kit.capture.device import choose_device
-from profiler_kit.capture.forms import in_forms, runs_later
+from profiler_kit.capture.forms import in_forms, refuse_unrun, runs_later
 from profiler_kit.capture.layer_sweep import SweepPlan, sweep_layers
 from profiler_kit.capture.phases import Loop, Phases, numerics
 from profiler_kit.capture.run_folder import whole_folder
@@ -110,7 +110,8 @@ class RunRecorder:
     def __enter__(self) -> RunRecorder:
         if self._folder is not None:
             raise CaptureError("record_run: this recorder has been used, expected a new one for each block.")
-        self._folder = self._stack.enter_context(whole_folder(self.path, overwrite=self._options.overwrite))
+        folder = whole_folder(self.path, overwrite=self._options.overwrite, option="overwrite=True")
+        self._folder = self._stack.enter_context(folder)
         return self
 
     def __exit__(
@@ -170,7 +171,7 @@ class RunRecorder:
             raise OptionError(f"record_run: {name} is a generator or a coroutine, expected a plain function.")
         with self:
             for _ in self.steps():
-                function(*args, **kwargs)
+                refuse_unrun("record_run", function, function(*args, **kwargs))
         return self.path
 
     def layers(

@@ -13,10 +13,11 @@ from profiler_kit.files import clear_unfinished, folder_beside
 from profiler_kit.formats.run_record import RECORD
 
 
-def check_target(target: Path, *, overwrite: bool) -> None:
+def check_target(target: Path, *, overwrite: bool, option: str = "--overwrite") -> None:
     """Raise OptionError when a run cannot be written to `target`, before any work is done for it.
 
-    With `overwrite` a run folder or an empty folder may be there; anything else is left alone.
+    With `overwrite` a run folder or an empty folder may be there; anything else is left alone. option: how the caller's
+    user asks for that.
     """
     if not target.name:
         raise OptionError(f"{target}: this names no folder of its own, expected a new one. Try {target / 'run'}.")
@@ -26,10 +27,10 @@ def check_target(target: Path, *, overwrite: bool) -> None:
     if not target.is_dir() or target.is_symlink():
         raise OptionError(f"{target}: this is a file, expected a new folder. Choose another name.")
     if not overwrite:
-        raise OptionError(f"{target}: this folder exists already. Choose another name, or add --overwrite.")
+        raise OptionError(f"{target}: this folder exists already. Choose another name, or add {option}.")
     if not (target / RECORD).is_file() and any(target.iterdir()):
         raise OptionError(
-            f"{target}: this folder holds something other than a run (no {RECORD}), --overwrite does not touch "
+            f"{target}: this folder holds something other than a run (no {RECORD}), {option} does not touch "
             "it. Choose another name."
         )
 
@@ -44,7 +45,7 @@ def check_place(out: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def whole_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
+def whole_folder(target: Path, *, overwrite: bool, option: str = "--overwrite") -> Iterator[Path]:
     """Give a new empty folder beside `target`, as files.folder_beside; make it `target` when the block ends.
 
     With `overwrite` the folder there before is removed only once the new one is complete. When the block raises,
@@ -53,7 +54,7 @@ def whole_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
     Raises OptionError as `check_target`, at the start and once more at the end.
     """
     clear_unfinished(target.parent)
-    check_target(target, overwrite=overwrite)
+    check_target(target, overwrite=overwrite, option=option)
     above = [parent for parent in target.absolute().parents if not parent.exists()]
     with contextlib.ExitStack() as undo:
         for parent in reversed(above):
@@ -70,7 +71,7 @@ def whole_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
         except KitError as error:  # of a file in it: say the place that the user chose
             error.args = (str(error).replace(temporary.name, target.name),)
             raise
-        check_target(target, overwrite=overwrite)
+        check_target(target, overwrite=overwrite, option=option)
         old = target.with_name(f".old-{os.getpid()}-{target.name}")
         if target.exists():
             target.rename(old)

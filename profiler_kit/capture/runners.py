@@ -142,6 +142,7 @@ class ProfilerRunner(Runner[profile]):
         self._since_ns = 0
         self._refused = False
         self._saved = 0
+        self._failed = False
 
     @property
     def needs(self) -> Needs:
@@ -166,7 +167,7 @@ class ProfilerRunner(Runner[profile]):
             needs = all_needs(needs, (runner.needs for runner in inside))
             session = open_session(who, self.what, lambda: self._make_profile(needs), scheduled=needs.scheduled)
         self._saved = 0
-        self._refused = False
+        self._refused = self._failed = False
         self._session = session
         self._since_ns = now_ns()
         return session.profile
@@ -183,7 +184,7 @@ class ProfilerRunner(Runner[profile]):
             return
         steps = session.profile.step_num
         session.close()
-        if not self._saved and not session.profile.lost and not self._refused:
+        if not (self._saved or self._failed or self._refused or session.profile.lost):
             first = self._options.wait + self._options.warmup
             raise CaptureError(
                 f"profiler_runner {self._target.path}: nothing was recorded: the schedule skips {first} steps and "
@@ -211,8 +212,10 @@ class ProfilerRunner(Runner[profile]):
     def _save(self, recording: profile) -> None:
         """Write one cycle; torch calls this when the cycle, or the whole recording, ends."""
         assert isinstance(recording, TorchProfile)
+        self._failed = True  # unless it ends well
         if self._write(recording, None, refused=self._refused):
             self._saved += 1
+        self._failed = False
 
     def _write(self, recording: TorchProfile, window: Window | None, *, refused: bool) -> bool:
         """Write the trace. False when a runner inside refused to start before anything was recorded."""

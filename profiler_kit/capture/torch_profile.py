@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import gc
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+import torch
 from torch._C._autograd import _profiler_enabled
 from torch._C._profiler import _ExperimentalConfig, _ExtraFields_Allocation, _ExtraFields_TorchOp
 from torch.autograd import profiler as autograd_profiler
 from torch.profiler import profile
 
 _STEP_NAME: Final = "ProfilerStep"
+_KINETO_LOG: Final = "KINETO_LOG_LEVEL"
 
 
 class TorchProfile(profile):
@@ -35,7 +38,7 @@ class TorchProfile(profile):
 
     def prepare_trace(self) -> None:
         if not self.lost:
-            with quiet():
+            with quiet(), _kineto_silent():
                 super().prepare_trace()
 
     def start_trace(self) -> None:
@@ -48,6 +51,21 @@ class TorchProfile(profile):
         else:
             self.lost = True
             self.profiler = None
+
+
+@contextmanager
+def _kineto_silent() -> Iterator[None]:
+    """Without a GPU libkineto, which starts here, prints that as an error, and its stages; the user knows the one and
+    did not ask for the other. With one its messages stay: they may say why no GPU work was recorded.
+    """
+    if torch.cuda.is_available() or _KINETO_LOG in os.environ:
+        yield
+        return
+    os.environ[_KINETO_LOG] = "99"
+    try:
+        yield
+    finally:
+        del os.environ[_KINETO_LOG]
 
 
 @contextmanager

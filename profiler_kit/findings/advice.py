@@ -43,7 +43,6 @@ MIN_SHARE: Final = 0.01  # of the whole: less is not worth a line
 DOMINATES_FROM: Final = 0.2  # of all kernel (operator) time in one name
 SCALES_BELOW: Final = 0.9  # a layer with a lower efficiency is said to scale badly
 REPLAYED_FROM: Final = 0.9  # of the recorded idle time that a batch without the profiler has too
-EDGES_FROM: Final = 1.05  # of all gaps: a region that was idle longer was so before the first work or after the last
 LONG_GAP_NS: Final = 1_000_000  # no launch takes that long: the host was doing something else
 NAME_LETTERS: Final = 40
 # Matrix products on CUDA cores in fp32, as cuBLAS, cuDNN and CUTLASS name them; `tf32` and `s1688` are tensor cores.
@@ -153,7 +152,7 @@ def _waits(trace: Trace, details: pd.DataFrame, whole: _Whole) -> Iterator[Findi
         where, held = deepest(paths, regions[column].tolist())
         inner, longest = next(iter(innermost(paths, regions[column].tolist())), (where, 0))
         # a region is open before the first work of a GPU too
-        outside = ", also before the first work and after the last" if held > EDGES_FROM * rows["dur_ns"].sum() else ""
+        outside = ", also before the first work and after the last" if held > rows["dur_ns"].sum() else ""
         most = f" In the recording {gpu} was idle this way for {fmt_ns(held)} while " if where else ""
         most += f"{where[-1]} was open{outside}" if where else ""
         most += f", longest in {inner[-1]} ({fmt_ns(longest)})" if where and inner != where else ""

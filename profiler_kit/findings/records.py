@@ -208,13 +208,14 @@ def of_ladder(record: LadderRecord, rows: pd.DataFrame) -> list[Finding]:
             "mean IoU of {:.4f} with its masks" if pd.isna(best["cosine"]) else "cosine of {:.4f} with its outputs"
         )
         few = f" ({best['masks_judged']})" if best["masks_judged"] else ""
+        first = best["technique"] == BASELINE
         said = say(
-            "The fastest row is ",
+            "No row is faster than the baseline, " if first else "The fastest row is ",
             bold(str(best["technique"])),
             ": ",
             bold(f"{fmt_rate(float(best['images_per_s']))} {best['unit']}/s"),
-            f", {best['speedup']:.2f} times the published model{_how_sure(best)}",
-            "." if pd.isna(agrees) else f", with a {how.format(agrees)}{few}.",
+            "" if first else f", {best['speedup']:.2f} times the {_baseline(record)}{_how_sure(best)}",
+            "." if first or pd.isna(agrees) else f", with a {how.format(agrees)}{few}.",
         )
         evidence = Evidence("ladder", {"technique": (str(best["technique"]),)})
         found.append(Finding("fastest-row", "ladder", said, evidence=evidence))
@@ -235,6 +236,11 @@ def of_ladder(record: LadderRecord, rows: pd.DataFrame) -> list[Finding]:
         text = "Measured with changes that were in no commit: what ran cannot be looked up."
         found.append(Finding("dirty-commit", "ladder", say(text)))
     return found
+
+
+def _baseline(record: LadderRecord) -> str:
+    """What a ladder compares with: SAM as it was published, or a user's own model as it is."""
+    return "published model" if record.setup.task else "baseline"
 
 
 def _how_sure(row: pd.Series) -> str:

@@ -13,6 +13,7 @@ from profiler_kit.analyses.gpu.timeline import gpu_timeline
 from profiler_kit.analyses.gpu.window import operator_sums
 from profiler_kit.finding import Evidence, Finding, Piece, bold, counted, say
 from profiler_kit.findings.limits import OF_TABLES
+from profiler_kit.findings.no_rows import is_hollow, no_rows
 from profiler_kit.findings.ranks import findings_of_job, of_runs
 from profiler_kit.names import fit_names, kernel_names
 from profiler_kit.table import Filled
@@ -121,8 +122,8 @@ def host_waits(idle: pd.DataFrame) -> Finding | None:
 
 def of_table(filled: Filled) -> Finding | None:
     """The sentence to show with a filled table; None where there is nothing to say."""
-    if not len(filled):
-        return None
+    if is_hollow(filled):
+        return no_rows(filled)
     if filled.table.name == "kernel_groups":
         return longest_group(filled.frame, cast("By", filled.options["by"]))
     if filled.table.name in OF_TABLES:

@@ -394,7 +394,9 @@ class _Pace:
         rest = ""
         mean = sum(self.took) / len(self.took) if self.took else 0.0
         seconds = mean * after + max(mean - (time.monotonic() - self.since), 0.0)
-        if seconds >= 1:
-            rest = f", about {seconds / 60:.0f} min left" if seconds >= 90 else f", about {seconds:.0f} s left"
+        if seconds >= 90:
+            rest = f", about {seconds / 60:.0f} min left"
+        elif seconds >= 1:  # rounded up: a log gets a line when the note changes
+            rest = f", about {-(-seconds // 15) * 15:.0f} s left"
         note = f"row {self.done + 1} of {len(self.rows)}, {self.technique}: {what}{rest}"
         self.report(self.done, len(self.rows), note)

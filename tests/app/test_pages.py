@@ -140,10 +140,10 @@ def test_operators_have_host_and_gpu_time(runs: Path) -> None:
 @pytest.mark.parametrize(
     ("view", "said"),
     [
-        ("Modules", "No modules in this trace"),
-        ("Shapes", "No input shapes in this trace"),
+        ("Modules", "No nn.Module names were recorded"),
+        ("Shapes", "No input shapes were recorded"),
         ("Launches", "3 launch calls take 3.00 µs on the host; **0 %** of them take longer"),
-        ("Sequences", "No such sequence"),
+        ("Sequences", "No operator launched so many kernels in a row"),
     ],
 )
 def test_each_view_of_the_operators_says_something(runs: Path, view: str, said: str) -> None:

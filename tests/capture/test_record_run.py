@@ -131,7 +131,7 @@ def test_options_that_cannot_be_used(tmp_path: Path) -> None:
     out.mkdir()
     with pytest.raises(OptionError) as caught, record_run(out):
         pass
-    assert str(caught.value) == f"{out}: this folder exists already. Choose another name, or add --overwrite."
+    assert str(caught.value) == f"{out}: this folder exists already. Choose another name, or add overwrite=True."
 
 
 def test_a_recorder_is_good_for_one_block(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gzip
 import json
+import os
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from torch.profiler import ProfilerActivity, profile, record_function, schedule
 
 from profiler_kit import KitError, profiler_runner, region
 from profiler_kit.capture import runners
+from profiler_kit.capture.torch_profile import TorchProfile
 from profiler_kit.errors import CaptureError, OptionError
 
 CPU = [ProfilerActivity.CPU]
@@ -556,3 +558,49 @@ def test_all_threads_are_recorded_when_asked_for(tmp_path: Path) -> None:
                 pool.submit(work, 4).result()
     assert "work 3" in names(tmp_path / "False.json") and "work 4" not in names(tmp_path / "False.json")
     assert {"work 3", "work 4"} <= names(tmp_path / "True.json")
+
+
+def test_what_has_not_run_when_the_call_returns_is_refused(tmp_path: Path) -> None:
+    class Lazy(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
+            yield x + 1
+
+    async def later() -> None: ...
+
+    for number, (function, found) in enumerate(
+        ((Lazy(), "Lazy returned a generator"), (lambda _: later(), "<lambda> returned a coroutine"))
+    ):
+        with pytest.raises(CaptureError) as caught:
+            profiler_runner(tmp_path / f"{number}.json", function, torch.ones(2))
+        assert str(caught.value).endswith(
+            f"{found}, which has not run, expected the work to be done by the call. Use `with` around the code that "
+            "runs it."
+        )
+
+
+def test_a_trace_that_cannot_be_written_in_a_step_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(runners, "_export", full)
+    with pytest.raises(CaptureError) as caught, profiler_runner(tmp_path / "t.json", active=1) as prof:
+        prof.step()
+    assert "the trace cannot be written (the disk is full)" in str(caught.value)
+    assert not getattr(caught.value, "__notes__", [])
+
+
+def test_without_a_gpu_libkineto_is_silent_as_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    levels: list[str | None] = []
+
+    def prepare(_: object) -> None:
+        levels.append(os.environ.get("KINETO_LOG_LEVEL"))
+
+    monkeypatch.setattr(torch.profiler.profile, "prepare_trace", prepare)
+    for has_gpu, given in ((False, None), (True, None), (False, "1")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda has=has_gpu: has)
+        monkeypatch.delenv("KINETO_LOG_LEVEL", raising=False)
+        if given:
+            monkeypatch.setenv("KINETO_LOG_LEVEL", given)
+        TorchProfile().prepare_trace()
+        assert os.environ.get("KINETO_LOG_LEVEL") == given
+    assert levels == ["99", None, "1"]

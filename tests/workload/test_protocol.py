@@ -109,6 +109,7 @@ def test_one_line_for_what_cannot_be_loaded(tmp_path: Path) -> None:
         f"{spec}: no 'workload' in it, found torch, model, batch; expected a workload with model, batch and step. "
         "Name it: FILE.py:NAME."
     )
+    assert problem(spec) == f"{spec}: no step in it (found model, batch), {EXPECTED}."
     broken = write(tmp_path, "", "import not_a_package_of_anyone", name="broken.py")
     assert problem(broken) == (
         f"{broken}: cannot be imported (ModuleNotFoundError: No module named 'not_a_package_of_anyone'; line 3), "

@@ -44,9 +44,9 @@ STEPS: Final = Schema(
         "idle_ns": Column("int64", "From the first start to the last end of what it launched, less busy.", "GPU idle"),
         "more_idle_ns": Column("int64", "Idle beyond the median step of its kind."),
         "region": Column("str", "The region whose GPU time exceeds that of its median step most, innermost."),
-        "region_ns": Column("int64", "By how much.", "more"),
+        "region_ns": Column("int64", "By how much that region's does.", "region more"),
         "kernel": Column("str", "The kernel whose time exceeds that of its median step most.", unit="kernel"),
-        "kernel_ns": Column("int64", "By how much.", "more", show="room"),
+        "kernel_ns": Column("int64", "By how much that kernel's does.", "kernel more", show="room"),
     },
 )  # fmt: skip
 
