@@ -140,7 +140,8 @@ def masks(
     if keys.device.type != "cuda":
         x = F.layer_norm((keys @ first).unflatten(-1, (4, -1)) + first_bias + inner, norm.shape, norm, norm_bias, eps)
         x = F.gelu((F.gelu(x) @ second).unflatten(-1, (4, -1)).flatten(2, 3) + second_bias + outer)
-        found = torch.einsum("pcse,pme->pmcs", x, said).float().unflatten(2, (-1, across)).unflatten(4, (2, 2, 2, 2))
+        found: Tensor = torch.einsum("pcse,pme->pmcs", x, said).float()
+        found = found.view(*said.shape[:2], -1, across, 2, 2, 2, 2)
         return found.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(*said.shape[:2], -1, 4 * across)
     return launch_masks(keys, first, first_bias, inner, norm, norm_bias, second, second_bias, outer, said, across, eps)
 
