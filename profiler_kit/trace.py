@@ -449,16 +449,17 @@ class Trace:
     @kept
     def presence(self) -> Presence:
         """What the trace holds of the GPU, and what it lacks."""
-        truncated = self._file.quality.truncated
+        quality = self._file.quality
         return what_ran(
             self.gpu_events(),
             self.launch_calls(),
-            truncated=truncated,
+            truncated=quality.truncated,
             metadata=self.metadata,
             unread=unread_spans(self.columns),
             form=self.columns.form,
             arrows=len(self.columns.outgoing),
             left_out=len(self._attribution.left_out.event),
+            dropped=quality.dropped_events,
         )
 
     @kept

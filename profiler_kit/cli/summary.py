@@ -50,7 +50,9 @@ def command(
         "memory copies, all": timeline["memcpy_ns"],
     }
     rows = [(name, fmt_ns(value, "ms"), fmt_percent(value / total if total else None)) for name, value in names.items()]
-    several = len(summary["devices"]) > 1
+    from profiler_kit.findings.time import gpus
+
+    several = len(gpus(loaded)) > 1
     print_table(what, ("all GPUs together" if several else "GPU timeline", "time", "of total"), rows)
     if several:
         from profiler_kit.cli.table_command import print_filled

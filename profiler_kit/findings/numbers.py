@@ -8,7 +8,7 @@ from typing import Final
 
 from profiler_kit.analyses.gpu.window import span_ns
 from profiler_kit.analyses.memory.stats import AT_LEAST
-from profiler_kit.findings.time import busy_shares
+from profiler_kit.findings.time import busy_shares, gpus
 from profiler_kit.formats.run_record import RunRecord
 from profiler_kit.run import Run
 from profiler_kit.snapshot import DeviceRow, Snapshot
@@ -66,13 +66,14 @@ def _of_trace(run: Run) -> list[Number]:
         span = span_ns(trace.operators(), trace.region_instances())
         return [Number("Recorded span", fmt_ns(span), HOST_TOTAL)] if span else []
     time, shown = trace.summary()["gpu_timeline"], []
-    if len(trace.summary()["devices"]) > 1:
+    several = len(gpus(trace)) > 1
+    if several:
         shown.append(Number("GPUs busy while recorded", busy_shares(trace), EACH_BUSY))
     elif run.load is not None:
         shown.append(Number("GPU busy", fmt_percent(run.load.busy_share), UNRECORDED.format(run.load.region)))
     shown.append(
         Number(
-            BUSY_NAMES[len(trace.summary()["devices"]) > 1],
+            BUSY_NAMES[several],
             fmt_percent(time["busy_ns"] / max(1, time["total_ns"])),
             BUSY,
         )

@@ -12,7 +12,7 @@ from profiler_kit.analyses.gpu.gpu_presence import Presence
 from profiler_kit.analyses.gpu.grouping import names_parts
 from profiler_kit.analyses.gpu.idle import HOST_BOUND, KERNEL_WAIT, OTHER
 from profiler_kit.analyses.gpu.regions import deepest, innermost
-from profiler_kit.analyses.gpu.timeline import GpuTimeline, within
+from profiler_kit.analyses.gpu.timeline import DeviceTimeline, GpuTimeline, within
 from profiler_kit.analyses.gpu.utilization import NAMES, NO_GPU_WORK, STARVED
 from profiler_kit.analyses.gpu.window import operator_sums
 from profiler_kit.finding import Evidence, Finding, Path, Piece, bold, counted, say
@@ -65,7 +65,7 @@ def nothing_read(trace: Trace) -> Finding | None:
 def _on_gpu(trace: Trace, load: BatchLoad | None) -> Finding:
     """With `load` the busy share is that of a batch without the profiler, and the recorded share is beside it."""
     summary, regions = trace.summary(), trace.regions()
-    time, devices = summary["gpu_timeline"], summary["devices"]
+    time, devices = summary["gpu_timeline"], gpus(trace)
     total = max(1, time["total_ns"])
     share = time["busy_ns"] / total
     said: list[str | Piece]
@@ -115,11 +115,18 @@ def _on_gpu(trace: Trace, load: BatchLoad | None) -> Finding:
     return Finding("where-the-time-went", "headline", say(*said), where=where, evidence=evidence, page="regions")
 
 
+def gpus(trace: Trace) -> list[DeviceTimeline]:
+    """The timeline of each GPU; work without a device is of no other where its process has one with a number."""
+    every = trace.summary()["devices"]
+    named = {device["process"] for device in every if device["device"] is not None}
+    return [device for device in every if device["device"] is not None or device["process"] not in named]
+
+
 def busy_shares(trace: Trace) -> str:
     """Busy share of the recorded span of each GPU, the first few; the range of many."""
     summary = trace.summary()
     total = max(1, summary["gpu_timeline"]["total_ns"])
-    shares = [device["busy_ns"] / total for device in summary["devices"]]
+    shares = [device["busy_ns"] / total for device in gpus(trace)]
     if len(shares) <= EACH_UP_TO:
         *first, last = (fmt_percent(share, 0) for share in shares)
         return " and ".join(filter(None, (", ".join(first), last)))
@@ -129,7 +136,7 @@ def busy_shares(trace: Trace) -> str:
 def activities(trace: Trace) -> list[tuple[str, GpuTimeline]]:
     """What to call the GPU and its timeline; of several GPUs first all together, then the first few over that span."""
     summary = trace.summary()
-    whole, devices = summary["gpu_timeline"], summary["devices"]
+    whole, devices = summary["gpu_timeline"], gpus(trace)
     if len(devices) < 2:
         return [("the GPU", whole)]
     several = len({device["process"] for device in devices}) > 1
@@ -140,7 +147,7 @@ def activities(trace: Trace) -> list[tuple[str, GpuTimeline]]:
 
 def of_gpu(trace: Trace, several: str = "every GPU") -> str:
     """ "the GPU", and what to say instead where the trace holds several."""
-    return "the GPU" if len(trace.summary()["devices"]) < 2 else several
+    return "the GPU" if len(gpus(trace)) < 2 else several
 
 
 # What GPU time is added up by where no region names the parts of the code: a heading, and what that means.
@@ -207,6 +214,10 @@ def missing_gpu(presence: Presence) -> Finding:
             else "The trace is cut off, with no GPU events up to there; a file holds them last."
         )
         return Finding("gpu-events-cut-off", "lost", say(said), "warning", page="doctor")
+    if presence.ran == "lost":
+        lost = counted(presence.dropped, "event")
+        said = f"GPU work was launched ({calls} it), but none of its events was read: {lost} of the file could not be."
+        return Finding("gpu-events-lost", "lost", say(said), "warning", page="doctor")
     if presence.ran == "not recorded":
         said = f"GPU work was launched ({calls} it), but the GPU was not recorded: this is the host side only."
         return Finding("gpu-not-recorded", "missing", say(said), "warning", page="doctor")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -12,11 +13,12 @@ from profiler_kit.analyses.gpu.gpu_presence import Presence
 from profiler_kit.analyses.gpu.regions import deepest, innermost
 from profiler_kit.analyses.layers.totals import LAYER_TOTALS
 from profiler_kit.findings.layers import coverage as coverage_of
-from profiler_kit.findings.time import bound_by, headline, idle_causes, idle_regions, missing_gpu, why_idle
+from profiler_kit.findings.time import bound_by, gpus, headline, idle_causes, idle_regions, missing_gpu, why_idle
 from profiler_kit.run import Layers, Run
 from profiler_kit.trace import load_trace
 from tests.app.samples import gpu_trace, host_trace, record
 from tests.builders import TraceBuilder
+from tests.readers import READERS, reader
 
 
 def run_of(builder: TraceBuilder, folder: Path, *latency_ns: int) -> Run:
@@ -173,3 +175,33 @@ def test_noise_is_called_noise(share: float, overhead: float, spread: float, wor
     found = coverage_of(Layers(LAYER_TOTALS.empty(), coverage, spread, ()))
     assert found is not None and found.sentence == words
     assert found.attempt == ("More --iterations or --warmup." if spread > 0.25 else "")
+
+
+def test_work_of_no_device_is_no_other_gpu(tmp_path: Path) -> None:
+    """A device of -1 is none: beside one with a number it is not counted as a GPU."""
+    trace = TraceBuilder()
+    for number, device in ((1, 0), (2, -1)):
+        trace.launch(number, 10 * number)
+        trace.kernel(number, 10 * number + 2, 4, device=device)
+    run = run_of(trace, tmp_path)
+    assert run.trace is not None
+    assert [one["device"] for one in gpus(run.trace)] == [0]
+    assert [one["device"] for one in run.trace.summary()["devices"]] == [None, 0]
+    assert said(run).startswith("The GPU was busy 57 % of the recorded 14.00 µs")
+
+
+@pytest.mark.parametrize("readers", READERS)
+def test_gpu_events_that_cannot_be_read_were_recorded(readers: str, tmp_path: Path) -> None:
+    """A second list of events in one file."""
+    host, gpu = TraceBuilder(), TraceBuilder()
+    host.launch(1, 10)
+    gpu.kernel(1, 12, 4)
+    path = tmp_path / "trace.json"
+    path.write_text(f'{{"traceEvents": {json.dumps(host.events)}, "x": 1, "traceEvents": {json.dumps(gpu.events)}}}')
+    with reader(readers):
+        found = missing_gpu(load_trace(path).presence)
+    assert (found.id, found.sentence) == (
+        "gpu-events-lost",
+        "GPU work was launched (1 call launches it), but none of its events was read: "
+        "1 event of the file could not be.",
+    )

@@ -273,3 +273,12 @@ def test_work_on_a_stream_that_no_sum_has_is_said_beside_every_number(tmp_path: 
     trace = write(tmp_path / "t.json", kernel, *copies, elsewhere)
     assert losses(trace)[0].sentence == "Events of unknown categories: 2 ('foo_memcpy')."
     assert "unknown categories" not in " ".join(one.sentence for one in losses(write(tmp_path / "u.json", kernel)))
+
+
+@pytest.mark.parametrize(("begins", "ends"), [(16, "0x10"), ("0x10", "16"), ("0x1F", "0x1f"), ("a", "a")])
+def test_an_asynchronous_id_is_one_however_it_is_written(tmp_path: Path, begins: int | str, ends: int | str) -> None:
+    work = {"cat": "kernel", "name": "k", "pid": 0, "tid": 7}
+    begin = {**work, "ph": "b", "ts": 5, "id": begins, "args": {"stream": 7}}
+    trace = write(tmp_path / "t.json", begin, {**work, "ph": "e", "ts": 9, "id": ends})
+    assert trace.gpu_events()["dur_ns"].tolist() == [4000]
+    assert trace.unmatched_events == 0

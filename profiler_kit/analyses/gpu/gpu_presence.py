@@ -15,7 +15,7 @@ from profiler_kit.attribute.frames import GPU_EVENTS, LAUNCH_CALLS
 from profiler_kit.load.trace.categories import role_of
 from profiler_kit.load.trace.columns import EventColumns, Form
 
-Ran = Literal["gpu", "without times", "cut off", "not recorded", "not read", "host"]
+Ran = Literal["gpu", "without times", "cut off", "lost", "not recorded", "not read", "host"]
 
 # Calls that put work on a device (cudaLaunchKernel, cuLaunchKernelEx, cudaGraphLaunch, hipMemcpyAsync,
 # urEnqueueKernelLaunch, ...); others (cudaGetDeviceCount, cudaDeviceSynchronize) also run where nothing is launched.
@@ -29,7 +29,7 @@ class Presence:
     gpu_events: kernels, copies and sets in the trace. launches: calls that put work on a GPU; unanswered: those of
     them without a GPU event. truncated: the file is cut off. devices: names of the GPUs the file's head lists. unread:
     spans that no analysis counts as anything, for want of a category that is known; where: their processes.
-    left_out: further GPU events, whose time cannot be believed.
+    left_out: further GPU events, whose time cannot be believed. dropped: events that could not be read.
     """
 
     gpu_events: int
@@ -41,13 +41,15 @@ class Presence:
     where: tuple[str, ...] = ()
     form: Form = "kineto"
     left_out: int = 0
+    dropped: int = 0
 
     @property
     def ran(self) -> Ran:
         """gpu: its events are there. without times: they are, but no time of theirs can be believed. cut off: none
         are, but the file ends early, and Kineto writes host events first, then launch calls, then GPU events, so that
-        their absence says nothing; `launches` prove that there were some, `devices` make it likely. not recorded: a
-        whole file with launch calls, but without what they launched. not read: without either, but with spans of
+        their absence says nothing; `launches` prove that there were some, `devices` make it likely. lost: there
+        are launch calls, and events that could not be read. not recorded: a whole file with launch calls, but without
+        what they launched. not read: without either, but with spans of
         unknown categories, so that nothing can be said. host: a whole file without any of these.
         """
         if self.gpu_events:
@@ -56,6 +58,8 @@ class Presence:
             return "without times"
         if self.truncated:
             return "cut off"
+        if self.launches and self.dropped:
+            return "lost"
         return "not recorded" if self.launches else "not read" if self.unread else "host"
 
 
@@ -69,10 +73,11 @@ def what_ran(
     form: Form = "kineto",
     arrows: int = 0,
     left_out: int = 0,
+    dropped: int = 0,
 ) -> Presence:
     """What a trace holds of the GPU, from its GPU_EVENTS and LAUNCH_CALLS, Quality.truncated and Trace.metadata, with
     its unread_spans, its form, how many arrows begin at an operator and end at a device (such an operator launches,
-    where a form has no calls that do), and how many of its GPU events were left out.
+    where a form has no calls that do), how many of its GPU events were left out, and how many events dropped.
 
     Raises SchemaError when a column is missing or has another dtype.
     """
@@ -81,7 +86,8 @@ def what_ran(
     calls = launch_calls[launch_calls["name"].isin(putting)]
     unanswered = int((calls["gpu_events"] == 0).sum())
     launches = len(calls) or arrows
-    return Presence(len(gpu_events), launches, unanswered, truncated, _devices(metadata), *unread, form, left_out)
+    devices = _devices(metadata)
+    return Presence(len(gpu_events), launches, unanswered, truncated, devices, *unread, form, left_out, dropped)
 
 
 def unread_spans(columns: EventColumns, roles: Container[str] = ("", "unknown")) -> tuple[int, tuple[str, ...]]:

@@ -49,6 +49,7 @@ _TAKE: Final[dict[str, Callable[[list[Arguments]], list[Any]]]] = {
 }
 INTEGERS: Final = tuple(_TAKE)
 _DIGITS: Final = re.compile(r"0|-?[1-9][0-9]{0,17}")
+_HEXADECIMAL: Final = re.compile(r"0x[0-9a-fA-F]{1,16}")
 PLAIN: Final = ("start_ns", "dur_ns", "name", "category", "thread")
 NARROWED: Final = ("dur_ns", *INTEGERS)  # kept in fewer bytes until the columns are joined
 NARROW_EVERY: Final = 64  # blocks
@@ -285,7 +286,7 @@ class ColumnBuilder:
             if event.ph in ASYNCHRONOUS_HALVES:
                 if event.id == MISSING:  # as with an `id2`: what it belongs to is unknown
                     continue
-                thread = (thread[0], event.id, event.cat)
+                thread = (thread[0], _asynchronous_id(event.id), event.cat)
             if event.ph in ("B", "b"):
                 for key in (thread, (*thread, event.name)):
                     opened.setdefault(key, []).append((number, ns, event))
@@ -360,6 +361,11 @@ class ColumnBuilder:
 def identity(value: int | str) -> int | str:
     """A process or thread; torch 1.8 writes the same one as 7 and as "7"."""
     return int(value) if isinstance(value, str) and _DIGITS.fullmatch(value) else value
+
+
+def _asynchronous_id(value: int | str) -> int | str:
+    """The id of an asynchronous span: 16, "16" and "0x10" are one."""
+    return int(value, 16) if isinstance(value, str) and _HEXADECIMAL.fullmatch(value) else identity(value)
 
 
 def coded(codes: Codes, keys: Sequence[Any]) -> npt.NDArray[np.int32]:
