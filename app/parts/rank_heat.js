@@ -90,21 +90,56 @@ export default function ({ data, parentElement, setTriggerValue }) {
     return row >= 0 ? [row, column] : null;
   }
 
-  canvas.onmousemove = (event) => {
-    const found = cell(event);
-    tip.style.display = found ? "block" : "none";
-    if (!found) return;
-    const [row, column] = found, step = steps[column], value = values[row * columns + column];
+  function tell([row, column], x, y) {
+    const step = steps[column], value = values[row * columns + column];
     const where = `rank ${ranks[row]}${groups[row] ? ` (${groups[row]})` : ""}, step ${step}`;
     tip.textContent = `${where}: ${duration(Math.abs(value))} ${value >= 0 ? "more" : "less"} than its peers`;
-    const box = root.getBoundingClientRect();
-    tip.style.left = `${Math.min(event.clientX - box.left + 12, width - tip.offsetWidth - 4)}px`;
-    tip.style.top = `${event.clientY - box.top + 14}px`;
+    tip.style.display = "block";
+    tip.style.left = `${Math.max(0, Math.min(x + 12, width - tip.offsetWidth - 4))}px`;
+    tip.style.top = `${y + 14}px`;
+  }
+
+  const open = ([row, column]) => setTriggerValue("cell", { rank: ranks[row], step: steps[column] });
+
+  // The cell of the keys is a line and a column; they stay where something was recorded.
+  let at = [0, 0];
+  const tall = height / lines;
+
+  function move(line, column) {
+    if (line < 0 || line >= lines || column < 0 || column >= columns) return;
+    at = [line, column];
+    const row = rowOf(line, column), wide = (width - left) / columns, y = above + line * tall;
+    draw();
+    context.strokeStyle = getComputedStyle(root).color;
+    context.lineWidth = 2;
+    context.strokeRect(left + column * wide, y, Math.max(2, wide - 1), Math.max(3, tall - 1));
+    if (row < 0) tip.style.display = "none";
+    else tell([row, column], left + column * wide, y + tall);
+  }
+
+  const MOVES = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+  canvas.onkeydown = (event) => {
+    const by = MOVES[event.key], row = rowOf(...at);
+    if (by) move(at[0] + by[0], at[1] + by[1]);
+    else if (event.key === "Enter" && row >= 0) open([row, at[1]]);
+    else return;
+    event.preventDefault();
+  };
+  canvas.onfocus = () => canvas.matches(":focus-visible") && move(...at);
+  canvas.onblur = () => {
+    tip.style.display = "none";
+    draw();
+  };
+
+  canvas.onmousemove = (event) => {
+    const found = cell(event), box = root.getBoundingClientRect();
+    if (found) tell(found, event.clientX - box.left, event.clientY - box.top);
+    else tip.style.display = "none";
   };
   canvas.onmouseleave = () => (tip.style.display = "none");
   canvas.onclick = (event) => {
     const found = cell(event);
-    if (found) setTriggerValue("cell", { rank: ranks[found[0]], step: steps[found[1]] });
+    if (found) open(found);
   };
   const watch = new ResizeObserver(() => root.clientWidth !== width && draw());
   watch.observe(root);

@@ -14,14 +14,20 @@ from profiler_kit.load.discover.jobs import Job
 from profiler_kit.ranks import Ranks
 from profiler_kit.render.rank_heat import HELP, LESS, MORE, grid_of, order_of
 
-CLICK: Final = " A click opens the rank's timeline at that step, with the nearest ranks below it on one clock."
+CLICK: Final = (
+    " A click, or Enter, opens the rank's timeline at that step, with the nearest ranks below it on one clock."
+)
 ORDER: Final = "Ranks by number, by node or by group; a click then shows ranks of that group."
 BY_RANK: Final = "rank"
 _HERE: Final = Path(__file__).parent
-_HTML: Final = '<div class="heat"><canvas></canvas><div class="tip"></div></div>'
+_HTML: Final = (
+    '<div class="heat"><canvas tabindex="0" role="application" aria-label="Ranks and steps: arrows move, Enter opens">'
+    '</canvas><div class="tip" role="status"></div></div>'
+)
 _CSS: Final = """
 .heat { position: relative; font-family: var(--st-font, sans-serif); color: var(--st-text-color); }
 .heat canvas { display: block; width: 100%; cursor: pointer; }
+.heat canvas:focus-visible { outline: 2px solid var(--st-primary-color); outline-offset: 2px; }
 .heat .tip { position: absolute; pointer-events: none; display: none; padding: 4px 8px; font-size: 12px; z-index: 5;
   border-radius: 6px; background: var(--st-background-color); white-space: nowrap;
   border: 1px solid color-mix(in srgb, var(--st-text-color) 28%, transparent); }

@@ -209,6 +209,21 @@ def test_a_cell_of_the_heat_map_opens_its_rank_and_step_with_its_group_on_one_cl
     expect(page.locator(".heat canvas")).to_be_visible()
 
 
+def test_the_heat_map_by_keys(page: Page, crowd_url: str) -> None:
+    page.goto(f"{crowd_url}/ranks?job=jobs_of_four")
+    settle(page)
+    heat = page.locator(".heat canvas")
+    expect(heat).to_be_visible()
+    becomes(page, lambda: int(heat.evaluate("c => c.width")) > 300, True)  # it is drawn
+    heat.focus()
+    for key in ("ArrowDown", "ArrowDown", "ArrowRight", "ArrowRight", "ArrowRight", "ArrowRight"):
+        page.keyboard.press(key)
+    expect(page.locator(".heat .tip")).to_contain_text("rank 2, step 3: ")
+    page.keyboard.press("Enter")
+    expect(page.locator("h1").first).to_have_text("Timeline")
+    expect(page).to_have_url(re.compile("run=jobs_of_four%2Frank2"))
+
+
 HELD = """
 import os, time
 from profiler_kit import trace
