@@ -26,6 +26,10 @@ _BESIDE: Final = {
     "bottom center": (0, 18, "middle"),
     "middle right": (9, 4, "start"),
     "middle left": (-9, 4, "end"),
+    "top left": (-9, -9, "end"),
+    "top right": (9, -9, "start"),
+    "bottom left": (-9, 18, "end"),
+    "bottom right": (9, 18, "start"),
 }
 _DARK_INK: Final = frozenset({"#CCBB44", "#33BBEE", "#B4B9C0", "#EE7733"})  # hues that black reads better on
 _EMPTY: Final = Markup()

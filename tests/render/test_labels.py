@@ -28,3 +28,13 @@ def test_a_lone_point_is_labelled_and_the_first_in_order_comes_first() -> None:
     crowd = [(100.0, 100.0 + n) for n in range(12)]
     placed = place_labels(crowd, ["name"] * 12, [11, *range(11)], SIZE)
     assert placed[11][0] == "name" and sum(text != "" for text, _ in placed) < 12
+
+
+def test_a_label_crosses_a_line_only_where_every_side_does() -> None:
+    above = [[(0.0, 115.0), (350.0, 115.0)]]
+    assert place_labels([(100, 100)], ["a"], [0], SIZE, above) == [("a", "bottom center")]
+    through = [[(0.0, 100.0), (350.0, 100.0)], [(0.0, 115.0), (350.0, 115.0)], [(0.0, 85.0), (350.0, 85.0)]]
+    assert place_labels([(100, 100)], ["a"], [0], SIZE, through) == [("a", "top center")]
+    # too long for the middle at the right edge, and another point is in the way at the left
+    placed = place_labels([(320, 20), (260, 20)], ["a long name of a row", "b"], [0, 1], SIZE)
+    assert placed[0] == ("a long name of a row", "top left")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -12,7 +13,7 @@ from plotly.subplots import make_subplots
 
 from profiler_kit.formats.ladder_file import LADDER_ROWS
 from profiler_kit.render.figures.style import GRID, LEGEND_BELOW, LETTER_PX, MARGIN, escape
-from profiler_kit.render.labels import place_labels
+from profiler_kit.render.labels import Place, place_labels
 from profiler_kit.render.ladder_style import ALTERNATIVE, BELOW, MEMORY, STEP, agreement_title, speed_text, titles
 from profiler_kit.text import fmt_rate
 from profiler_kit.timeline.palette import HUES, NEUTRAL
@@ -78,7 +79,11 @@ def pareto(rows: pd.DataFrame) -> go.Figure:
     span = max(1 - low, 0.002)
     fastest = float(known["images_per_s"].max()) if len(known) else 1.0
     x_range, y_range = (0.0, fastest * 1.12), (low - 0.22 * span, 1 + 0.14 * span)
-    label, side = _labels(known, known["images_per_s"], known["agreement"], x_range, y_range, front["technique"])
+    steps = list(zip(front["images_per_s"], front["agreement"], strict=True))
+    corners = [place for (x, y), (_, above) in pairwise([*steps, *steps[-1:]]) for place in ((x, y), (x, above))]
+    label, side = _labels(
+        known, known["images_per_s"], known["agreement"], x_range, y_range, front["technique"], [corners]
+    )
     for is_step, name, colour in ((True, "step", STEP), (False, "alternative", ALTERNATIVE)):
         mine = known[known["is_step"] == is_step]
         if mine.empty:
@@ -124,12 +129,15 @@ def roofline(rows: pd.DataFrame, matrix_tflops: Mapping[str, float], copy_gb_per
     if known.empty:
         return figure
     lowest, highest = float(known["intensity"].min()) / 8, float(known["intensity"].max()) * 8
+    roofs = []
     for number, (dtype, rate) in enumerate(_roofs(known, matrix_tflops)):
         ridge = rate * 1e3 / copy_gb_per_s  # FLOP per byte where both ceilings meet
         x = [lowest, min(max(ridge, lowest), highest), highest]
+        y = [min(rate, copy_gb_per_s * value / 1e3) for value in x]
+        roofs.append(list(zip(np.log10(x).tolist(), np.log10(y).tolist(), strict=True)))
         figure.add_scatter(
             x=x,
-            y=[min(rate, copy_gb_per_s * value / 1e3) for value in x],
+            y=y,
             mode="lines",
             line={"color": HUES[(number + 3) % len(HUES)], "width": 2},
             name=f"{dtype}: {fmt_rate(rate)} TFLOP/s, {fmt_rate(copy_gb_per_s)} GB/s",
@@ -139,7 +147,7 @@ def roofline(rows: pd.DataFrame, matrix_tflops: Mapping[str, float], copy_gb_per
     x_range = (np.log10(lowest), np.log10(highest))
     y_range = (np.log10(float(known["tflops"].min()) / 3), np.log10(top * 2))
     best = known.sort_values("tflops", ascending=False)["technique"]
-    label, side = _labels(known, np.log10(known["intensity"]), np.log10(known["tflops"]), x_range, y_range, best)
+    label, side = _labels(known, np.log10(known["intensity"]), np.log10(known["tflops"]), x_range, y_range, best, roofs)
     for is_step, colour in ((True, STEP), (False, ALTERNATIVE)):
         mine = known[known["is_step"] == is_step]
         figure.add_scatter(
@@ -232,19 +240,30 @@ def _labels(
     x_range: tuple[float, float],
     y_range: tuple[float, float],
     first: pd.Series,
+    lines: Sequence[Sequence[Place]],
 ) -> tuple[pd.Series, pd.Series]:
     """Text and side of each row's label, by the index of `rows`: the techniques in `first`, then as many as have room.
+
+    lines: the corners of what is drawn beside the rows, in the units of x and y.
 
     Room is judged on the plot of a window of 1280 pixels; a wider one has more.
     """
     width, height = _PLOT_PX
-    places = [
-        (width * (a - x_range[0]) / (x_range[1] - x_range[0]), height * (b - y_range[0]) / (y_range[1] - y_range[0]))
-        for a, b in zip(x, y, strict=True)
-    ]
+
+    def pixels(places: Iterable[Place]) -> list[Place]:
+        return [
+            (
+                width * (a - x_range[0]) / (x_range[1] - x_range[0]),
+                height * (b - y_range[0]) / (y_range[1] - y_range[0]),
+            )
+            for a, b in places
+        ]
+
     rank = {name: number for number, name in enumerate(first)}
     order = sorted(range(len(rows)), key=lambda at: rank.get(rows["technique"].iloc[at], len(rank)))
-    placed = place_labels(places, [escape(name, _LETTERS) for name in rows["technique"]], order, _PLOT_PX)
+    names = [escape(name, _LETTERS) for name in rows["technique"]]
+    crossed = [pixels(line) for line in lines]
+    placed = place_labels(pixels(zip(x, y, strict=True)), names, order, _PLOT_PX, crossed)
     return (
         pd.Series([text for text, _ in placed], index=rows.index, dtype=object),
         pd.Series([side for _, side in placed], index=rows.index, dtype=object),
