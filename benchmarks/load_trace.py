@@ -19,6 +19,14 @@ that of its largest child for profiler_kit, which uses one where the native read
     --cores A,B         run all on these cores
     --only WORD ...     just the tools whose name holds one of the words, and with --skip none of those; results already
                         in --out for the same file and other tools are kept, for a long table in several sittings
+
+Beside what others call, n = 5: 500 MB takes some 8 minutes, 2,000 MB with one of the others each 10, 15 and 5:
+
+    WITHOUT="--skip columns busy compiler"
+    python benchmarks/load_trace.py T500.json.gz --cores 0,1 --only profiler_kit HTA json $WITHOUT --out F
+    python benchmarks/load_trace.py T2000.json.gz --cores 0,1 --only profiler_kit alone $WITHOUT --out F  # HTA's parser
+    python benchmarks/load_trace.py T2000.json.gz --cores 0,1 --only profiler_kit HTA $WITHOUT alone --out F
+    python benchmarks/load_trace.py T2000.json.gz --cores 0,1 --only profiler_kit json $WITHOUT --out F
 """
 
 from __future__ import annotations
@@ -54,7 +62,6 @@ class Tool:
     environment: dict[str, str] = field(default_factory=dict)
     busy: bool = False
     warm: bool = False  # the statement runs once before, in a process of its own
-    turns: int = 1000  # at most
 
 
 AS_CALLED = ("import pandas, pyarrow\nfrom profiler_kit import load_trace", "loaded = len(load_trace(path).events)")
@@ -86,7 +93,6 @@ TOOLS = {
     "json.load + pandas": Tool(
         "import gzip, json\nimport pandas as pd",
         "loaded = len(pd.DataFrame(json.load(gzip.open(path) if path.endswith('.gz') else open(path))['traceEvents']))",
-        turns=3,
     ),
 }
 SAMPLE = """
@@ -153,7 +159,7 @@ def measure(path: Path, tools: list[str], options: argparse.Namespace, until: fl
     failed: dict[str, str] = {}
     for turn in range(options.repeats):
         for tool in tools:
-            most = options.repeats if tool.startswith("profiler_kit") else min(options.slow_repeats, TOOLS[tool].turns)
+            most = options.repeats if tool.startswith("profiler_kit") else options.slow_repeats
             if tool in failed or turn >= most or time.monotonic() > until:
                 continue
             result = sample(tool, str(path), options.timeout)

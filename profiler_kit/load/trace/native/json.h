@@ -158,22 +158,25 @@ INLINE at ending(at p, at end, uint64_t *seen)
     }
 }
 
-/* A sequence that is cut off fails at what follows the text, or reaches into it; it may read the NUL behind all. */
+/* Past the character at p. If it is no UTF-8, past what bytes.decode("utf-8", "replace") makes one replacement of. */
+static at character(at p, at end, bool *good)
+{
+    uint8_t c = *p++;
+    int more = c < 0xC2 || c > 0xF4 ? 0 : c < 0xE0 ? 1 : c < 0xF0 ? 2 : 3;
+    uint8_t least = c == 0xE0 ? 0xA0 : c == 0xF0 ? 0x90 : 0x80, most = c == 0xED ? 0x9F : c == 0xF4 ? 0x8F : 0xBF;
+    *good = c < 0x80 || more;
+    for (; more; more--, p++, least = 0x80, most = 0xBF)
+        if (p >= end || *p < least || *p > most)
+            return *good = false, p;
+    return p;
+}
+
 static bool is_utf8(at p, at end)
 {
-    while (p < end) {
-        uint8_t c = *p++;
-        if (c < 0x80)
-            continue;
-        int more = c < 0xC2 || c > 0xF4 ? 0 : c < 0xE0 ? 1 : c < 0xF0 ? 2 : 3;
-        uint8_t least = c == 0xE0 ? 0xA0 : c == 0xF0 ? 0x90 : 0x80, most = c == 0xED ? 0x9F : c == 0xF4 ? 0x8F : 0xBF;
-        if (!more || *p < least || *p > most)
-            return false;
-        for (p++; more > 1; more--)
-            if ((*p++ & 0xC0) != 0x80)
-                return false;
-    }
-    return p == end;
+    bool good = true;
+    while (p < end && good)
+        p = *p < 0x80 ? p + 1 : character(p, end, &good);
+    return good;
 }
 
 /* A string that is kept, or that the decoder decodes: it must be UTF-8. */

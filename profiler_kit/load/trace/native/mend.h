@@ -205,16 +205,8 @@ static void decoded(struct draft *d, at p, at end)
         put(d, first, (size_t)(p - first));
         if (p == end)
             break;
-        first = p;
-        uint8_t c = *p++;
-        int more = c < 0xC2 || c > 0xF4 ? 0 : c < 0xE0 ? 1 : c < 0xF0 ? 2 : 3;
-        uint8_t least = c == 0xE0 ? 0xA0 : c == 0xF0 ? 0x90 : 0x80, most = c == 0xED ? 0x9F : c == 0xF4 ? 0x8F : 0xBF;
-        bool good = c < 0x80 || more;
-        for (; more; more--, p++, least = 0x80, most = 0xBF)
-            if (p >= end || *p < least || *p > most) {
-                good = false;
-                break;
-            }
+        bool good;
+        first = p, p = character(p, end, &good);
         if (good)
             put(d, first, (size_t)(p - first));
         else
