@@ -10,7 +10,9 @@ from profiler_kit.render.layout import layout, name_column
 from profiler_kit.table import Filled
 
 GAP: Final = "   "
-NARROWEST: Final = 28  # what the first column is shortened to before other columns go
+NARROWEST: Final = 28  # what texts are shortened to before other columns go
+LEAST: Final = 4  # and when none is left to go
+LONGEST_NUMBER: Final = 20  # with its unit: what is longer is a text
 
 
 def table_title(filled: Filled, where: object = "", top: int | None = None) -> str:
@@ -52,19 +54,20 @@ def table_lines(
 ) -> list[str]:
     """The lines of a table: head, rule, one line a row.
 
-    Numbers are never cut. When `width` is too little, the first column is shortened in the middle, down to
-    NARROWEST; then the `optional` columns go, the first named first; then the first column is shortened further.
+    Numbers are never cut. When `width` is too little, the first column and what is longer than a number are shortened
+    in the middle, the longest first, down to NARROWEST; then the `optional` columns go, the first named first; then
+    texts are shortened further.
     """
     rows = [[printable(cell) for cell in row] for row in rows]
     kept = list(range(len(columns)))
     natural = [max(map(len, (columns[c], *(row[c] for row in rows)))) for c in kept]
+    gives = [c for c in kept if c == 0 or max((len(row[c]) for row in rows), default=0) > LONGEST_NUMBER]
     for name in ("", *optional):
         kept = [c for c in kept if columns[c] != name or not name]
-        others = sum(natural[c] + len(GAP) for c in kept[1:])
-        if width is None or others + min(natural[0], NARROWEST) <= width:
+        fitted = _fitted([natural[c] for c in kept], [n for n, c in enumerate(kept) if c in gives], NARROWEST, width)
+        if width is None or sum(fitted) + len(GAP) * (len(kept) - 1) <= width:
             break
-    room = natural[0] if width is None else max(4, min(natural[0], width - others))
-    widths = [room if c == kept[0] else natural[c] for c in kept]
+    widths = _fitted(fitted, [n for n, c in enumerate(kept) if c in gives], LEAST, width)
 
     def line(cells: Sequence[str]) -> str:
         shown = [shorten(cells[c], size) for c, size in zip(kept, widths, strict=True)]
@@ -76,6 +79,17 @@ def table_lines(
 
     rule = "─" * (sum(widths) + len(GAP) * (len(widths) - 1))
     return [line(columns), rule, *map(line, rows)]
+
+
+def _fitted(sizes: list[int], gives: Sequence[int], least: int, width: int | None) -> list[int]:
+    """The widths of columns where those that give way do so, the widest first, until all fit or they are at `least`."""
+    sizes = list(sizes)
+    while width is not None and sum(sizes) + len(GAP) * (len(sizes) - 1) > width:
+        widest = max(gives, key=lambda n: sizes[n])
+        if sizes[widest] <= least:
+            break
+        sizes[widest] -= 1
+    return sizes
 
 
 def shorten(text: str, size: int) -> str:

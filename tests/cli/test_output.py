@@ -66,6 +66,15 @@ def test_a_new_line_in_a_name_breaks_no_heading(tmp_path: Path) -> None:
         assert not re.search(rf"{re.escape(str(tmp_path))}/\w\n", printed), command
 
 
+def test_texts_of_any_column_give_way_the_longest_first_and_numbers_do_not() -> None:
+    columns, rows = ("what if", "name", "then"), [["no gap above 10 µs", "elementwise_kernel_" * 3, "1,234,567.890 ms"]]
+    wide = table_lines(columns, rows, width=80)
+    assert [len(line) for line in wide] == [80, 80, 80] and "no gap above 10 µs" in wide[2]
+    narrow = table_lines(columns, rows, width=44)
+    assert [len(line) for line in narrow] == [44, 44, 44] and narrow[2].endswith("   1,234,567.890 ms")
+    assert table_lines(columns, rows, width=10)[2] == "no…s   el…_   1,234,567.890 ms"
+
+
 def test_shorten_keeps_both_ends() -> None:
     assert [shorten("abcdefgh", size) for size in (8, 7, 4)] == ["abcdefgh", "abc…fgh", "ab…h"]
 

@@ -27,7 +27,7 @@ STEPS: Final = Schema(
     "iteration, by start: a ProfilerStep, or an instance of another repeated region",
     {
         "step": Column("int64", "The 3 of ProfilerStep#3, else its number from 0.", unit="id"),
-        "name": Column("str", "Name of the region."),
+        "name": Column("str", "Name of the region.", show="room"),
         "kind": Column("str", "Of LLM serving: prefill, decode, mixed or idle; empty if not told.", show="varied"),
         "tokens": Column("Int64", "Tokens that it works on, of LLM serving.", show="varied"),
         "sequences": Column("Int64", "Requests that it works on, of LLM serving.", show="varied"),
@@ -39,13 +39,17 @@ STEPS: Final = Schema(
         "outlier": Column(
             "bool", "Longer than the third quartile of its kind by 1.5 interquartile ranges, and 5 % above its median."
         ),
-        "gpu_events": Column("int64"),
+        "gpu_events": Column("int64", show="room"),
         "busy_ns": Column("int64", label="GPU busy"),
         "idle_ns": Column("int64", "From the first start to the last end of what it launched, less busy.", "GPU idle"),
-        "more_idle_ns": Column("int64", "Idle beyond the median step of its kind."),
-        "region": Column("str", "The region whose GPU time exceeds that of its median step most, innermost."),
-        "region_ns": Column("int64", "By how much that region's does.", "region more"),
-        "kernel": Column("str", "The kernel whose time exceeds that of its median step most.", unit="kernel"),
+        "more_idle_ns": Column("int64", "Idle beyond the median step of its kind.", show="room"),
+        "region": Column(
+            "str", "The region whose GPU time exceeds that of its median step most, innermost.", show="room"
+        ),
+        "region_ns": Column("int64", "By how much that region's does.", "region more", show="room"),
+        "kernel": Column(
+            "str", "The kernel whose time exceeds that of its median step most.", unit="kernel", show="room"
+        ),
         "kernel_ns": Column("int64", "By how much that kernel's does.", "kernel more", show="room"),
     },
 )  # fmt: skip

@@ -21,21 +21,22 @@ REQUESTS: Final = Schema(
     {
         "id": Column("int64", "Counts requests from 0.", unit="id"),
         "batch": Column("int64", "Number of the batch that it was in.", label="batch number", unit="id"),
-        "batch_size": Column("int64", "Requests in that batch.", label="batch"),
+        "batch_size": Column("int64", "Requests in that batch.", label="batch", show="room"),
         "status": Column("int64", "Of HTTP: 200 answered, 499 the client hung up.", unit="id"),
         "arrival_ns": Column(
             "int64", "When its head was read, in nanoseconds since the trace's base time.", show="never"
         ),
         "latency_ns": Column("Int64", "From its head to the end of its answer; the stages add up to it."),
-        "receive_ns": Column("Int64", "Until its image was read."),
+        "receive_ns": Column("Int64", "Until its image was read.", show="room"),
         "decode_ns": Column("Int64", "Until the image was decoded, waiting for a thread included."),
         "queue_ns": Column("Int64", "Until its batch began."),
         "gpu_ns": Column("Int64", "Until its masks were known.", label="model"),
-        "encode_ns": Column("Int64", "Until its answer was encoded and handed over."),
+        "encode_ns": Column("Int64", "Until its answer was encoded and handed over.", show="room"),
         "gpu_idle_ns": Column(
             "Int64",
             "Of its time in the queue: nothing ran on any GPU, between the first and the last GPU event of the trace.",
             label="GPU idle in queue",
+            show="room",
         ),
     },
 )
