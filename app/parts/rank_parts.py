@@ -98,7 +98,10 @@ def pick_job() -> Job | None:
     named = ", ".join(str(rank) for rank, _ in job.ranks[:MOST_LINKS])
     more = len(job.ranks) - MOST_LINKS
     more_text = f" and {more:,} more" if more > 0 else ""
-    st.caption(widgets.plain(f"{printable(job.name)} · ranks {named}{more_text}"))
+    run = cache.find(str(st.session_state.get("run", "")))
+    is_other = run is not None and run.trace not in {path for _, path in job.ranks}
+    other = f" · the run on the left, {run.label}, is none of them" if run is not None and is_other else ""
+    st.caption(widgets.plain(f"{printable(job.name)} · ranks {named}{more_text}{other}"))
     return job
 
 

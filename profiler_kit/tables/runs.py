@@ -16,12 +16,12 @@ TABLES: Final = (
         "runs",
         "the runs of a folder",
         RUN_LIST,
-        lambda runs, *, ranks: run_list(runs, ranks=ranks),
+        lambda runs, *, each_rank: run_list(runs, each_rank=each_rank),
         texts=lambda _, frame: {
             "run": fit_names(list(frame["run"]), NAME_LETTERS),
             "device": [name.removeprefix("NVIDIA ") for name in frame["device"]],
         },
-        options=(Option("ranks", False, "Show each rank of a job below the job's row.", "flag"),),
+        options=(Option("each_rank", False, "Show each rank of a job below the job's row.", "flag"),),
         order=("run", "health", "recorded", "model", "device", "latency_ns", "rate", "peak_bytes", "holds"),
     ),
 )

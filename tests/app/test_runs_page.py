@@ -87,7 +87,7 @@ def test_the_ranks_of_a_job_are_one_row_that_opens_them(root: Path) -> None:
     row = next(row for _, row in test.dataframe[0].value.iterrows() if row["run"] == "job")
     said = [row[name] for name in ("recorded", "holds", "health")]
     assert said == ["2033-05-18 03:33", "3 ranks", "1 of 3: trace cut off"]
-    every = visit(**{"runs-ranks": "true"}).dataframe[0].value["run"].tolist()
+    every = visit(**{"runs-each_rank": "true"}).dataframe[0].value["run"].tolist()
     assert every[:4] == ["job", *(f"job/rank{rank}.json.gz" for rank in range(3))]
     assert len(every) == 3 + len(test.dataframe[0].value)
     keys = run_list(cache.runs())["key"].tolist()

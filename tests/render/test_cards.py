@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,15 @@ def test_what_cannot_be_compared_is_said(root: Path) -> None:
     )
     with pytest.raises(OptionError, match="device 3: not in"):
         load_snapshot(root / "gpu" / "memory.pickle").over_time(3)
+
+
+def test_a_notebook_that_is_not_trusted_gets_no_names_without_their_boxes(root: Path) -> None:
+    """JupyterLab takes style, svg and iframe away then, and keeps the text in svg."""
+    for shown in (load_run(root / "gpu"), load_trace(root / "gpu" / "trace.json.gz").table("call_tree")):
+        html = shown._repr_html_()
+        frame = re.search(
+            r'<iframe srcdoc="([^"]*)" sandbox="" width="100%" height="\d+" frameborder="0"></iframe>', html
+        )
+        assert frame is not None and "image encoder" in frame[1]
+        assert 'class="icicle"' not in html.replace(frame[0], "")
+        assert 'class="trust"' in html and ".pk-card .trust { display: none; }" in html

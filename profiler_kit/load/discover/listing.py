@@ -53,8 +53,8 @@ _ENDS: Final = {"trace": (b"}", b"]"), "memory": (b".",), "layers": (b"PAR1",), 
 _DEVICE: Final = re.compile(rb'"deviceProperties"\s*:\s*\[\s*\{[^{}\[\]]{0,200}?"name"\s*:\s*"([^"\\]{1,80})"')
 
 
-def run_list(runs: Iterable[RunFolder], *, ranks: bool = False) -> pd.DataFrame:
-    """RUN_LIST of these runs: the ranks of a job are one row, with `ranks` each has one as well, below its job's."""
+def run_list(runs: Iterable[RunFolder], *, each_rank: bool = False) -> pd.DataFrame:
+    """RUN_LIST of these runs: the ranks of a job are one row, with `each_rank` each has one too, below its job's."""
     every = list(runs)
     jobs = find_jobs(every)
     job_of = {trace: job for job in jobs for _, trace in job.ranks}
@@ -71,7 +71,7 @@ def run_list(runs: Iterable[RunFolder], *, ranks: bool = False) -> pd.DataFrame:
         members = sorted(held[job.key], key=lambda run: number[run.trace] if run.trace is not None else 0)
         listed = [_row(run) for run in members]
         newest = max(map(recorded_at, members))
-        rows.append((newest, job.name.casefold(), [_job_row(job, newest, listed), *(listed if ranks else [])]))
+        rows.append((newest, job.name.casefold(), [_job_row(job, newest, listed), *(listed if each_rank else [])]))
     rows.sort(key=lambda row: (-row[0].timestamp(), row[1]))
     return RUN_LIST.of([row for _, _, listed in rows for row in listed])
 
