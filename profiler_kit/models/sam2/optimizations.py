@@ -178,7 +178,7 @@ MODES: Final[Mapping[str, tuple[str, ...]]] = {
     "ao": ("shared_decoder",),
     "fast": ("all_points", "shared_decoder", *_BOTH),
     "furious": ("fp16", *_SHARED, *_BOTH),
-    "graphs": (*_ENCODER, *_SHARED, "compile_graphs", "graph_decoder"),
+    "graphs": (*_ENCODER, *_SHARED, "fused_decoder", "compile_graphs", "graph_decoder"),
     "fp8": ("bf16", "fp8", *_SHARED, "compile_graphs", "graph_decoder"),
 }
 CPU_LADDER: Final = (_BASE, LadderRow("bf16", ("bf16",), alternative=True), LadderRow("compile", ("compile",)))
