@@ -18,7 +18,7 @@ from profiler_kit.errors import CheckpointError, InputError, OptionError, Worklo
 from profiler_kit.models.sam.train_data import Sample, make_sample
 from profiler_kit.models.student import quantize as quantizing
 from profiler_kit.models.student.backbones import BACKBONES, CasBlock, Level, Made, StudentEncoder, conv
-from profiler_kit.models.student.quantize import MODES, QuantizeOptions, keep_norms, quantize, read_facts
+from profiler_kit.models.student.quantize import MODES, QuantizeOptions, chains, keep_norms, quantize, read_facts
 from profiler_kit.models.student.workload import StudentWorkload
 from profiler_kit.workload.optimizations import optimized, parse_optimizations
 from profiler_kit.workload.protocol import Bench, make_model
@@ -107,6 +107,21 @@ def test_batch_norm_keeps_its_eps_and_momentum_where_torchao_writes_its_own() ->
     wanted = encoder.eval()(images)
     keep_norms(graph, encoder, folds=True)  # the variances are the encoder's own tensors
     assert error(wanted) < 1e-4
+
+
+@pytest.mark.usefixtures("one_block")
+def test_chains_are_those_that_torchao_finds() -> None:
+    from torchao.quantization.pt2e.graph_utils import find_sequential_partitions
+
+    encoder = StudentEncoder("one_block", (Level(8, 16),), 64)
+    graph = torch.export.export(encoder.train(), (torch.zeros(2, 3, 64, 64),), strict=True).module()
+    assert isinstance(graph, torch.fx.GraphModule)
+    counts = []
+    for kinds in ([nn.Conv2d, nn.BatchNorm2d], [nn.Conv2d, nn.BatchNorm2d, nn.ReLU], [nn.Conv2d, nn.GELU]):
+        found, wanted = chains(graph, kinds), find_sequential_partitions(graph, kinds)
+        assert [[part.nodes for part in one] for one in found] == [[part.nodes for part in one] for one in wanted]
+        counts.append(len(found))
+    assert counts[0] > counts[1] > 0 and counts[2] == 1
 
 
 def test_what_cannot_be_quantized_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Final, cast
@@ -84,7 +85,9 @@ def _resnet18() -> Made:
 def _mobilenet_v3_large() -> Made:
     from torchvision.models import mobilenet_v3_large
 
-    parts = mobilenet_v3_large(weights=None).features
+    # eps as published; its momentum of 0.01 is for long trainings: after some hundred steps the statistics, and more so
+    # their average, were still those of the beginning
+    parts = mobilenet_v3_large(weights=None, norm_layer=partial(nn.BatchNorm2d, eps=1e-3)).features
     cuts = pairwise((0, 4, 7, 13, 17))
     return nn.ModuleList(parts[start:end] for start, end in cuts), (24, 40, 112, 960)
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -160,7 +160,8 @@ def prepare(encoder: StudentEncoder, *, learns: bool) -> torch.fx.GraphModule:
     class Quantizer(X86InductorQuantizer):  # type: ignore[misc]  # torchao has no types
         def annotate(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
             """As published, but what stays in float has no annotation: folding batch norm for qat stumbles over it."""
-            super().annotate(model)
+            with _quick_search():
+                super().annotate(model)
             for node in model.graph.nodes:
                 note = node.meta.get("quantization_annotation")
                 if note is not None and not note.input_qspec_map and note.output_qspec is None:
@@ -176,6 +177,42 @@ def prepare(encoder: StudentEncoder, *, learns: bool) -> torch.fx.GraphModule:
         if isinstance(module, AdditiveAttention):
             quantizer.set_module_name_qconfig(name, None)
     return cast("torch.fx.GraphModule", (prepare_qat_pt2e if learns else prepare_pt2e)(graph, quantizer))
+
+
+def chains(
+    graph: torch.fx.GraphModule, kinds: Sequence[Any], include_functional_equivalent: bool = True, keep: Any = None
+) -> list[tuple[Any, ...]]:
+    """As torchao's find_sequential_partitions: parts of the graph of those kinds, each feeding the next, in its order.
+
+    That one tries all combinations: 5 million for four blocks of CAS-ViT, with the third power of their number.
+    """
+    from torch.fx.passes.utils.source_matcher_utils import check_subgraphs_connected, get_source_partitions
+    from torchao.quantization.pt2e.graph_utils import _get_matching_types
+
+    found: list[tuple[Any, ...]] = [()]
+    for kind in kinds:
+        parts = get_source_partitions(graph.graph, _get_matching_types(kind), keep)
+        following = [part for some in parts.values() for part in some]
+        found = [
+            (*chain, part)
+            for chain in found
+            for part in following
+            if not chain or check_subgraphs_connected(chain[-1], part)
+        ]
+    return found
+
+
+@contextlib.contextmanager
+def _quick_search() -> Iterator[None]:
+    """torchao's quantizer searches by `chains` inside the block."""
+    from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as module
+
+    published = module.find_sequential_partitions
+    module.find_sequential_partitions = chains
+    try:
+        yield
+    finally:
+        module.find_sequential_partitions = published
 
 
 _WRITTEN_EPS: Final = 1e-5  # by torchao, with momentum 0.1, into each batch norm that it rewrites
