@@ -261,3 +261,13 @@ def test_a_time_that_is_no_utf8_beside_an_odd_type_costs_no_other_event(tmp_path
     path.write_bytes(json.dumps(events).encode().replace(b"?", b"\xef"))
     quality = read_chrome_trace(path).quality
     assert (quality.events, quality.repaired_events, quality.dropped_events, quality.useless_events) == (12, 0, 1, 1)
+
+
+def test_a_value_that_is_no_event_is_of_no_use_whatever_its_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    events = [json.dumps(span(name)) for name in "abcd"]
+    broken = '{"ph": "X", "name": "e", "ts": 1, "dur": 1, "args": {"device": +1}}'
+    path.write_text("[" + ",".join([events[0], broken, events[1], '{"x": 1e100}', broken, *events[2:]]) + "]")
+    quality = read_chrome_trace(path).quality
+    assert (quality.events, quality.repaired_events, quality.dropped_events, quality.useless_events) == (5, 0, 3, 1)
+    assert [incident.kind for incident in quality.incidents] == ["dropped", "of no use", "dropped"]

@@ -907,7 +907,7 @@ static enum outcome recovered(struct scanner *s, at p, at whole, at end, at next
     at reached = s->reached, wrong = whole || reached == p ? NULL : wrong_in_member(reached, end);
     bool is_changed = end[-1] == '}' && changed(s, p, end, reached, wrong);
     enum verdict raw = is_changed || wrong ? BROKEN : verdict(p, end, false);
-    if (raw == SOUND && (whole || is_utf8(p, end)))
+    if ((raw == SOUND || (raw == DOUBTFUL && end[-1] == '}')) && (whole || is_utf8(p, end)))
         return UNSURE;
     if (raw >= CUT && verdict(p, later, false) != BROKEN) /* more text may make it whole */
         return UNSURE;
