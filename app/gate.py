@@ -42,12 +42,12 @@ class Gate:
     def _problem(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
         host, origin = headers.get("host", ""), headers.get("origin")
         if self._hosts is not None and _place("http", host)[0] not in self._hosts:
-            return 400, "This server does not go by that name. Open the address that it printed."
+            return 400, "This is not the server's address. Open the one that it printed."
         if origin is not None and not _is_of(origin, host):
-            return 403, "Asked from a page of another server. Open the address that this one printed."
+            return 403, "The request came from a page of another server. Open the address that this one printed."
         if scope["path"] != OPEN and not (self._asks(scope) or self._matches(_cookie(scope))):
             return 403, (
-                "The token is missing or another one. Open the link that was printed when the server started "
+                "The token is missing or wrong. Open the link that was printed when the server started "
                 "(it ends in token=...), or start it with --no-token."
             )
         return None

@@ -41,7 +41,7 @@ def by_path(text: str) -> str:
     """Open the run at a path of the server's machine; returns its key. Raises InputError when there is none."""
     path = Path(text.strip().strip("'\"")).expanduser()
     if not path.is_absolute():
-        raise InputError(f"{text}: a relative path, expected one from the root. Try: {Path.cwd() / path}")
+        raise InputError(f"{text}: a relative path, expected an absolute one. Try: {Path.cwd() / path}")
     run_at(path)  # raises what is wrong with it
     return _open(path.resolve(), str(path.resolve()))
 

@@ -138,7 +138,7 @@ def draw(browser: Browser, url: str, path: Path, *, dark: bool = False) -> None:
 
 
 def settle(page: Page) -> None:
-    """Wait until the page stands still."""
+    """Wait until the page no longer changes."""
     page.wait_for_selector("h1")
     page.wait_for_selector('[data-test-script-state="notRunning"]')
     page.wait_for_function("!document.querySelector('[data-testid=\"stSkeleton\"]')")
@@ -146,7 +146,7 @@ def settle(page: Page) -> None:
 
 
 def free_port() -> int:
-    """A port nobody listens on."""
+    """A port that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

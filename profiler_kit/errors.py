@@ -11,7 +11,7 @@ KitError
 ├── CaptureError        recording cannot start or finish (the disk is full)
 │   └── StartError      it cannot start (a profiler is already running)
 ├── ThresholdError      what was measured is beyond the limit the user set
-├── WorkloadError       it is no workload, it failed, or it cannot run here (no such device, out of memory)
+├── WorkloadError       it is not a workload, it failed, or it cannot run here (no such device, out of memory)
 └── SchemaError         a frame lacks a column or has another dtype: a defect in the calling code
 
 A message names the file, what was found, what was expected, and what to try. The command line prints it on one
@@ -22,7 +22,7 @@ from __future__ import annotations
 
 
 class KitError(Exception):
-    """Base of every error profiler_kit raises on purpose."""
+    """Base class of every error that profiler_kit raises."""
 
 
 class InputError(KitError):
@@ -30,7 +30,7 @@ class InputError(KitError):
 
 
 class TraceFormatError(InputError):
-    """The file is no chrome trace, or nothing of it could be read."""
+    """The file is not a chrome trace, or nothing of it could be read."""
 
 
 class SnapshotFormatError(InputError):
@@ -38,7 +38,7 @@ class SnapshotFormatError(InputError):
 
 
 class RunFormatError(InputError):
-    """The folder is no run folder, or one of its files is broken."""
+    """The folder is not a run folder, or one of its files is broken."""
 
 
 class CheckpointError(InputError):
@@ -66,7 +66,7 @@ class ThresholdError(KitError):
 
 
 class WorkloadError(KitError):
-    """It is no workload, it failed, or it cannot run on this machine."""
+    """It is not a workload, it failed, or it cannot run on this machine."""
 
 
 class SchemaError(KitError):

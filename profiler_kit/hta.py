@@ -102,10 +102,10 @@ def hta_analysis(
       (`ncclKernel...`, not `ncclDevKernel...`) and raises ValueError.
     - Traces that HTA refuses (cut off, malformed) are loaded as far as they can be read.
 
-    Of a folder that holds two ranks or more, whatever is no rank of its own is left out with a warning.
+    Of a folder that holds two ranks or more, whatever is not a rank of its own is left out with a warning.
 
     Raises InputError when a file is missing or empty, or its rank is not known or not its own; TraceFormatError when
-    one is no trace.
+    one is not a trace.
     """
     arguments = [argument for argument, _ in _NUMBERS.values()]
     arguments += [argument for argument, _ in _OTHERS.values()] if all_columns else []

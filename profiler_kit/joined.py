@@ -26,7 +26,7 @@ _HINT = (
 
 @dataclass(frozen=True, eq=False)
 class JoinedRun:
-    """A trace and a snapshot that were recorded at once; made by `join_run`.
+    """A trace and a snapshot that were recorded at the same time; made by `join_run`.
 
     pairs: CLOCK_PAIRS. clock: how far the two files disagree, measured on the regions that both hold.
     """

@@ -84,7 +84,7 @@ class Traces(Mapping[int, "Trace"]):
 
 
 class Ranks:
-    """The ranks of one job. What is asked of all of them comes from the store (profiler_kit.load.rank_store)."""
+    """The ranks of one job. Data about all of them comes from the store (profiler_kit.load.rank_store)."""
 
     def __init__(self, store: RankStore, job: Job, rows: pa.Table, communication: Sequence[str] = ()) -> None:
         self._store, self._job, self._rows = store, job, rows
@@ -97,7 +97,7 @@ class Ranks:
 
     @property
     def store(self) -> str:
-        """Where what was read of the ranks is kept."""
+        """Where the data read from the ranks is kept."""
         return self._store.root
 
     @property
@@ -122,7 +122,7 @@ class Ranks:
 
     @property
     def ranks(self) -> list[int]:
-        """The ranks that are looked at, lowest first."""
+        """The ranks in use, lowest first."""
         return list(map(int, self._chosen[0]))
 
     @property
@@ -140,7 +140,7 @@ class Ranks:
 
     @property
     def missing(self) -> list[int]:
-        """The ranks of which there is no trace, where the traces say how many ranks there are."""
+        """The ranks without a trace, where the traces say how many ranks there are."""
         return sorted(set(range(self.world_size)) - set(self.ranks))
 
     @property
@@ -205,7 +205,7 @@ class Ranks:
         return Ranks(self._store, job, self._rows.take(files), self._communication)
 
     def refuse(self) -> None:
-        """Raise the error of the first file that is no rank, unless a folder holds two ranks or more beside it."""
+        """Raise the error of the first file that is not a rank, unless a folder holds two ranks or more beside it."""
         frame = self.files()
         wrong = np.flatnonzero(~frame["status"].isin((job_files.READ, job_files.OTHER_RECORDING)))
         if len(wrong) and (self._job.named or len(self.ranks) < 2):
@@ -344,15 +344,15 @@ def load_ranks(
 
     paths: {rank: trace}, a list of traces, or a folder that holds them, run folders with one each, or folders of nodes;
     addresses such as s3://bucket/job, too. Without a dict each trace says its rank: `distributedInfo`, else "rank3" in
-    the name of its file or folder. Of JOB.ranks, the store of a job, those of JOB, or what it holds where that is gone.
-    communication: see load_trace.
-    skip_broken: leave out what is missing or cannot be read, and say so in `problems`. Of a folder that holds two ranks
-    or more, whatever is no rank of its own is left out so: other files, a front end's trace, a rank's second trace.
-    workers, cluster: see profiler_kit.ingest.engines.ingest. store: where to keep what was read (a folder or an
-    address); unless given in JOB.ranks/ beside the folder, or where that cannot be written in the cache.
+    the name of its file or folder. JOB.ranks, the store of a job, stands for the traces of JOB, or for what the store
+    holds if JOB is gone. communication: see load_trace. skip_broken: leave out what is missing or cannot be read, and
+    say so in `problems`. In a folder that holds two ranks or more, files that are not a rank's trace are always left
+    out: other files, a front end's trace, a rank's second trace. workers, cluster: see
+    profiler_kit.ingest.engines.ingest. store: where to keep what was read (a folder or an address); unless given in
+    JOB.ranks/ beside the folder, or where that cannot be written in the cache.
 
-    Only what is new or has changed is read. Raises InputError when there is none, one is missing, or a rank is not
-    known or not its own; TraceFormatError when one is no trace; OutputError when the store cannot be written.
+    Only what is new or has changed is read. Raises InputError when there is no trace, one is missing, or a rank is
+    unknown or given twice; TraceFormatError when one is not a trace; OutputError when the store cannot be written.
     """
     ranks = read_job(paths, communication=communication, workers=workers, cluster=cluster, store=store, report=report)
     if not skip_broken:

@@ -127,7 +127,7 @@ class Parts:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One run. A part is None when it is not there, or cannot be read: then `problems` says so, a line each.
+    """One run. A part is None if it is missing or cannot be read; `problems` then says why, one line each.
 
     path: the run folder, or the bare file. files: every file of the run, read or not. What is derived is computed
     when first asked for, kept and shared: never change a frame.
@@ -208,7 +208,7 @@ class Run:
     @property
     @kept_for_good
     def joined(self) -> JoinedRun | None:
-        """Kernels and memory on one clock; None where no trace is of the time of the snapshot."""
+        """Kernels and memory on one clock; None unless the trace was recorded at the time of the snapshot."""
         trace, snapshot = self.parts.memory_trace.value() or self.trace, self.snapshot
         if trace is None or snapshot is None:
             return None
@@ -254,7 +254,7 @@ class Run:
 
     @property
     def presence(self) -> Presence | None:
-        """What the trace holds of the GPU; None without a trace."""
+        """What the trace holds about the GPU; None without a trace."""
         return None if self.trace is None else self.trace.presence
 
     @property

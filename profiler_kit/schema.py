@@ -134,7 +134,7 @@ COMMON: Final[Mapping[str, tuple[str, str]]] = {
     "category": ("", "Kineto's category: kernel, gpu_memcpy, gpu_memset, cpu_op, cuda_runtime and others."),
     "cause": (
         "",
-        "Why the GPU was idle. host-bound: the launch came late; kernel wait: the usual distance between two kernels; "
+        "Why the GPU was idle. host-bound: the launch came late; kernel wait: the usual gap between two kernels; "
         "other: such as waiting for another stream.",
     ),
     "instance": ("", "Row of the table region_instances."),
@@ -152,7 +152,7 @@ COMMON: Final[Mapping[str, tuple[str, str]]] = {
     "count": ("", "How often."),
     "sum_ns": ("", "Durations added up; above busy where several ran at once."),
     "busy_ns": ("", "Time in which at least one of its GPU events ran: the union over all streams."),
-    "span_ns": ("", "Last end less first start of what each instance launched, added up."),
+    "span_ns": ("", "Last end minus first start of what each instance launched, added up."),
     "self_sum_ns": ("self", "Durations of what was launched with this one as the innermost, added up."),
     "host_ns": ("host", "Time spent inside it on its thread, nested calls included."),
     "self_ns": ("self", "Host time inside it, less the operators it calls."),
@@ -179,7 +179,7 @@ COMMON: Final[Mapping[str, tuple[str, str]]] = {
     "peak_bytes": ("peak", "Highest allocated total of the device while it was open."),
     "allocated_bytes": ("allocated", "Allocated while it was open."),
     "freed_bytes": ("freed", "Freed while it was open."),
-    "net_bytes": ("net", "Allocated less freed: what it left behind."),
+    "net_bytes": ("net", "Allocated minus freed: what it left behind."),
     "rank": ("", "Number of the process in the job."),
 }
 

@@ -83,8 +83,8 @@ class Snapshot:
     """A loaded memory snapshot.
 
     events, blocks, segments, annotations: SNAPSHOT_EVENTS and so on. stacks[i] is a tuple of Frame, innermost first.
-    settings: the allocator's settings as torch wrote them. State k of a device is what holds after its k-th event, 0
-    what held before the first. Every method that takes a device raises OptionError for an unknown one.
+    settings: the allocator's settings as torch wrote them. State k of a device is the one after its k-th event; state
+    0 is the one before the first. Every method that takes a device raises OptionError for an unknown one.
 
     What is derived is computed when first asked for, kept within a bound (profiler_kit.kept) and shared: never change
     a frame.
@@ -139,7 +139,7 @@ class Snapshot:
         return self._believed[1]
 
     def doubts(self, device: int) -> end_state.Doubts:
-        """What the file says of the state at the end of a device and cannot be; `data` has it, nothing else."""
+        """Impossible entries in the file's state of a device at the end; only `data` keeps them."""
         return self._believed[2].get(self.require_device(device), end_state.Doubts())
 
     @property
@@ -174,7 +174,7 @@ class Snapshot:
         return self._completed[0]
 
     def contradictions(self, device: int) -> memory_history.Contradictions:
-        """What does not fit in the history of a device."""
+        """Contradictions in the history of a device."""
         return self._completed[1].get(self.require_device(device), memory_history.Contradictions())
 
     @property
@@ -540,7 +540,7 @@ def load_snapshot(
     A chrome trace with `[memory]` events (profile_memory=True) loads too; its device -1 is the CPU.
     `memory_limit_bytes` replaces the address space granted to the reading process, 3 GiB at most by itself.
 
-    Raises InputError when the file is missing or empty, SnapshotFormatError when it is no snapshot, was refused, or
+    Raises InputError when the file is missing or empty, SnapshotFormatError when it is not a snapshot, was refused, or
     is a trace without such events, TraceFormatError when it is a broken trace.
     """
     if is_trace(path):

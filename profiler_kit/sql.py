@@ -47,7 +47,7 @@ def select(query: str, sources: Mapping[str, Source], *, memory_limit_bytes: int
     Integers stay integers: Int64 and its like where some are missing, Python's where 64 bits are too few. Lists are
     Python lists.
 
-    Raises OptionError when the query is no single SELECT, is wrong, or needs more memory than it is given.
+    Raises OptionError when the query is not a single SELECT, is wrong, or needs more memory than it is given.
     """
     with database(memory_limit_bytes) as connection:
         names = tables_of(query, connection)
@@ -90,7 +90,7 @@ def database(memory_limit_bytes: int, **settings: str) -> Iterator[duckdb.DuckDB
 
 
 def tables_of(query: str, connection: duckdb.DuckDBPyConnection) -> set[str]:
-    """The tables that a query names, in lower case; raises OptionError when it is no single, harmless SELECT."""
+    """The tables that a query names, in lower case; raises OptionError when it is not a single, harmless SELECT."""
     ((text,),) = connection.execute("SELECT json_serialize_sql(?)", [query]).fetchall()
     tree = json.loads(text)
     if tree.get("error"):

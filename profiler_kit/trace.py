@@ -147,8 +147,8 @@ def load_trace(
     kernels launched one by one; beside the file's own and what a run folder keeps in graph_trace.json.gz.
     cache: load a large trace from its cache file, or keep it there (profiler_kit.load.cache says where).
 
-    Raises InputError when the file is missing or empty, TraceFormatError when it is no trace, OptionError when an
-    argument is a column already or a name is no regular expression.
+    Raises InputError when the file is missing or empty, TraceFormatError when it is not a trace, OptionError when an
+    argument is a column already or a name is not a regular expression.
     """
     users = compiled((*communication_names(), *communication))
     read = load_chrome_trace if cache else read_chrome_trace
@@ -387,7 +387,7 @@ class Trace:
         trace.sql("SELECT name, sum(dur_ns) AS ns FROM gpu_events GROUP BY name ORDER BY ns DESC"). Integers stay
         integers (Int64 where some are missing). A query sees these tables only: no files, no network, no variables.
 
-        Raises OptionError when the query is no single SELECT, is wrong, or needs more memory than it is given.
+        Raises OptionError when the query is not a single SELECT, is wrong, or needs more memory than it is given.
         """
         answer: pd.DataFrame = later("select")(query, later("sources")("trace", self))
         return answer
@@ -448,7 +448,7 @@ class Trace:
     @property
     @kept
     def presence(self) -> Presence:
-        """What the trace holds of the GPU, and what it lacks."""
+        """What the trace holds about the GPU, and what it lacks."""
         quality = self._file.quality
         return what_ran(
             self.gpu_events(),
@@ -557,7 +557,9 @@ class Trace:
 
     @kept
     def peaks(self, *, file: str | None = None) -> Peaks | None:
-        """What the GPU can do: from a file of peaks, else its data sheet; None where it has none here, or differs."""
+        """What the GPU can do: from a file of peaks, else its data sheet; None if it is not known here, or if the
+        GPUs differ.
+        """
         if file is not None:
             return read_peaks(file)
         found = [peaks_of(name) for name in self.gpu_names]
@@ -574,7 +576,7 @@ class Trace:
         """ROOFLINE: FLOPs and bytes of each operator and its shapes against what the GPU can do.
 
         peaks: a file of peaks in place of the data sheet (analyses.gpu.peaks). Reads the file once more when it was
-        loaded without the shapes. Raises InputError when the file of peaks is none.
+        loaded without the shapes. Raises InputError when the file of peaks is not valid.
         """
         return roofline(self.kernel_details(), self._worked(), self.peaks(file=peaks))
 

@@ -93,7 +93,7 @@ def test_an_event_without_a_time_is_said_to_have_none(times: dict[str, Any], los
     trace = load_trace(path)
     said = [of_flaw(flaw).sentence for flaw in flaws(trace, read_file_facts(path)) if flaw.severity == "lost"]
     assert trace.quality.dropped_events == lost
-    none = "Events without a phase, without a time, or with one that cannot be (negative, not a number): 1."
+    none = "Events without a phase, without a time, or with an impossible one (negative, not a number): 1."
     assert (none in said) == bool(lost)
     assert not any("could not be read" in sentence for sentence in said)
 
@@ -111,10 +111,10 @@ def test_what_is_not_read_is_said_in_place_of_an_empty_table(tmp_path: Path) -> 
     path = tmp_path / "chrome.json"
     path.write_text(json.dumps([{"ph": "X", "cat": "toplevel", "name": "a", "pid": 1, "tid": 1, "ts": 1, "dur": 2}]))
     for command in ("summary", "kernels", "idle", "regions"):
-        assert "1 span of no known category (in '1'): what they are is not read." in profiler_kit(command, path).out
+        assert "1 span of an unknown category (in '1'), which are not analysed." in profiler_kit(command, path).out
     mm = {"ph": "X", "name": "aten::mm", "pid": "CPU functions", "tid": 1, "ts": 0, "dur": 10, "args": {}}
     path.write_text(json.dumps([mm, {**mm, "ph": "s", "id": 1, "cat": "cpu_to_cuda"}]), encoding="utf-8")
-    said = "GPU work was launched (1 call launches it), but the GPU was not recorded: this is the host side only."
+    said = "GPU work was launched (1 call launches it), but the GPU was not recorded: only the host side is shown."
     for command in ("summary", "kernels", "advice"):
         assert said in profiler_kit(command, path).out
 

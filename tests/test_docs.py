@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import profiler_kit
-from profiler_kit.cli import commands
+from profiler_kit.cli import build_app, commands
 from profiler_kit.tables import every_table
 
 ROOT = Path(__file__).parents[1]
@@ -53,6 +54,33 @@ def test_the_picture_of_the_stages_names_every_folder() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
     folders = {path.parent.name for path in (ROOT / "profiler_kit").glob("*/__init__.py")}
     assert [name for name in sorted(folders) if f"`{name}/`" not in text] == []
+
+
+DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/measurements.md", "traces/README.md")
+
+
+def test_every_command_in_the_documents_exists_with_its_options() -> None:
+    """`profiler-kit COMMAND ... --option` in code, on one line of a block or between backticks."""
+    app, runner = build_app(), CliRunner()
+    asked: dict[tuple[str, ...], set[str]] = {}
+    for name in DOCUMENTS:
+        text = re.sub(r"^```$|^(?=profiler-kit )", "`", (ROOT / name).read_text(encoding="utf-8"), flags=re.MULTILINE)
+        for words, rest in re.findall(r"profiler-kit ((?:sam student |sam )?[a-z][\w-]+)([^`#|;]*)", text):
+            asked.setdefault(tuple(words.split()), set()).update(re.findall(r"(?<!\S)--[a-z][\w-]+", rest))
+    assert len(asked) > 10
+    for command, options in sorted(asked.items()):
+        shown = runner.invoke(app, [*command, "--help"], terminal_width=200)
+        assert shown.exit_code == 0, command
+        assert [option for option in sorted(options) if f"{option} " not in shown.output] == [], command
+
+
+def test_every_file_that_the_architecture_names_exists() -> None:
+    """But `cli/idle.py`, which is named because there is none, and the recipes' x.py."""
+    files = [str(path) for folder in ("profiler_kit", "app", "tests") for path in (ROOT / folder).rglob("*")]
+    for name in ("ARCHITECTURE.md", "CONTRIBUTING.md"):
+        named = set(re.findall(r"`([a-z_/]+/?[a-z_]+\.(?:py|c|h))`", (ROOT / name).read_text(encoding="utf-8")))
+        missing = {one for one in named if not any(file.endswith(f"/{one}") for file in files)}
+        assert missing <= {"cli/idle.py", "tables/x.py", "app/app_pages/x.py"}, name
 
 
 def test_the_readme_is_read_in_one_sitting() -> None:

@@ -83,7 +83,7 @@ def test_a_step_that_is_noise_is_said() -> None:
     assert frame["gain"].tolist()[2] == 1 and frame["gain_verdict"].tolist()[2] == "within the noise"
     said = [one.sentence for one in of_ladder(record, frame)]
     assert "Within the noise of the step below it: compile." in said
-    assert "The baseline was measured once, before the other rows: how much the device drifted is not known." in said
+    assert "The baseline was measured once, before the other rows: how much the device drifted is unknown." in said
 
 
 def test_metrics_of_too_few_masks_are_not_left_alone() -> None:
@@ -145,7 +145,7 @@ def test_shipped_ladders_are_read_and_name_no_machine(name: str, tmp_path: Path)
 def test_local_changes_are_said() -> None:
     record = dataclasses.replace(a_ladder(), git_commit=f"{'0' * 40}-dirty")
     said = [one.sentence for one in of_ladder(record, ladder_rows(record))]
-    assert said[-1] == "Measured with changes that were in no commit: what ran cannot be looked up."
+    assert said[-1] == "Measured with uncommitted changes: the exact code is not on record."
 
 
 def test_a_row_without_samples_has_no_ratio() -> None:

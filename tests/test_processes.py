@@ -102,7 +102,7 @@ def test_two_launches_of_one_id_before_their_kernels(
     trace = load_trace(path)
     assert {name: ns for name, ns in sums(trace).items() if ns} == expected
     assert trace.quality.likely_launches == likely
-    said = "GPU events have a correlation id that several launches before them have: the nearest counts"
+    said = "GPU events have a correlation id that several launches before them share: the nearest one is used"
     assert (said in profiler_kit("doctor", path).out) == (likely > 0)
     assert {k: v["sum"] for (k,), v in reference.region_rows(reference.attribute(path)).items()} == expected
 

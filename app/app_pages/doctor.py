@@ -36,7 +36,7 @@ if folder.trace is None:
     widgets.empty("No trace in this run", "Record one:", widgets.record_hint(folder))
     st.stop()
 with widgets.one_line_errors():
-    with st.spinner("Looking at the file …", show_time=True):
+    with st.spinner("Reading the file …", show_time=True):
         found, (verdict, *others) = cache.examination(folder)
     widgets.say(verdict)
     for one in others:

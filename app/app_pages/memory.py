@@ -35,8 +35,8 @@ regions = cache.table(folder, "memory_regions", device=device)
 if len(regions):
     tables.show(regions, "memory-regions")
 else:
-    widgets.empty("No regions to tell", "Name the parts of your code:", 'with region("encoder"): ...')
+    widgets.empty("No regions in this snapshot", "Name the parts of your code:", 'with region("encoder"): ...')
 held = cache.table(folder, live(facts).name, device=device)
-st.subheader(held.table.heading, help="Who held the memory at that moment.")
+st.subheader(held.table.heading, help="What held the memory at that moment.")
 tables.show(held, "memory-live")
 parts.whole_page(folder)

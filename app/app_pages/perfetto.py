@@ -24,7 +24,9 @@ large = size > WHOLE_BYTES
 if part is not None:
     what = f"{fmt_ns(part[1] - part[0])} from {fmt_ns(part[0])} on" + (", cut out of a large trace" if large else "")
     st.caption(f"{what}. Perfetto's own keys: W A S D, F, ?. Nothing leaves this machine.")
-elif large and not st.toggle("Open the whole trace", help="It may take minutes, and gigabytes in the browser."):
+elif large and not st.toggle(
+    "Open the whole trace", help="It may take minutes, and gigabytes of memory in the browser."
+):
     widgets.empty(
         f"This trace is large: {fmt_bytes(size)} packed",
         "Select a range on the Timeline page and open that here, or write a part of it to a file:",

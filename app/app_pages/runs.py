@@ -21,11 +21,11 @@ if found:
         if row is not None:
             parts.go_to(str(listed.frame["key"].iloc[row]))
     else:
-        st.caption("No run has that in its row.")
+        st.caption("No run matches the search.")
 elif not cache.ladders():
     widgets.empty(
         f"Nothing to show in {widgets.plain(str(cache.root()))}",
-        "Record a run there; it appears here when it is whole.",
+        "Record a run there; it appears here when it is complete.",
         f"profiler-kit capture --out {widgets.in_root('first')} --model vit_b --device cpu",
     )
 parts.ladders()

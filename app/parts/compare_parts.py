@@ -232,7 +232,7 @@ _OF_TRACES: dict[str, Callable[[Sides, Found], None]] = {
     "Timeline": timeline,
     "Call tree": call_tree,
     "Kinds of work": _kind("work", "diff_work", "GPU work by kind"),
-    "Kernels": _kind("kernel", "diff_kernels", "Kernels, those that changed most first"),
+    "Kernels": _kind("kernel", "diff_kernels", "Kernels, largest change first"),
     "Operators": _kind("operator", "diff_operators", "Operators, self time on the host"),
 }
 _OTHERS: dict[str, Callable[[Sides, Found], None]] = {"Layers": layers, "Memory": memory}

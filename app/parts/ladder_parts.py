@@ -41,7 +41,7 @@ def pick() -> LadderFolder | None:
         return None
     asked = query_params.asked("ladder")
     if asked and asked not in found:
-        widgets.problem(f"{asked}: no ladder here (moved or deleted?). Another one is shown.")
+        widgets.problem(f"{asked}: no ladder here (moved or deleted?). A different one is shown.")
     keys = list(found)
     chosen = asked if asked in found else _of_run(found) or keys[0]
     if len(keys) > 1:
@@ -144,8 +144,9 @@ def facts(record: LadderRecord) -> None:
 
 
 _STUDY_HELP = {
-    "components": "Each dot is one forward; the parts are timed by events around their modules, nothing waits between.",
-    "batching": "The same images one by one, and in one batch; both divided by the images that were in it. Medians, "
+    "components": "Each dot is one forward; the parts are timed by events around their modules, with no wait in "
+    "between.",
+    "batching": "The same images one by one and in one batch, each divided by the number of images. Medians; "
     "whiskers are the interquartile range.",
     "image-size": "The whole forward with the position embedding resampled to the side of the input.",
     "table": "Whole forwards, medians; a fresh model each.",

@@ -14,7 +14,8 @@ VIEW_HELP = (
     "forward, blocks with windowed and with global attention apart."
 )
 HEATMAP_HELP = (
-    "Median time of a layer divided by the batch size; the further from the colour of the page the longer. A row "
+    "Median time of a layer divided by the batch size; the further its colour is from that of the page, the longer. "
+    "A row "
     "that fades to the right gains from batching. 'window' and 'global' tell the two kinds of attention block apart."
 )
 LINES_HELP = (

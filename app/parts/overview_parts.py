@@ -144,7 +144,7 @@ def on_memory(folder: RunFolder, snapshot: Snapshot) -> None:
     facts = next(row for row in snapshot.summary()["devices"] if row["device"] == device)
     memory_parts.over_time(snapshot, facts)
     held = cache.table(folder, live(facts).name, device=device)
-    st.subheader(held.table.heading, help="Who held the memory at that moment.")
+    st.subheader(held.table.heading, help="What held the memory at that moment.")
     tables.show(held, "overview-live", rows=8)
     widgets.go("memory", "Show in Memory")
 
@@ -168,7 +168,7 @@ def missing(folder: RunFolder) -> None:
     ]
     said = not_recorded([part for part, _, _ in PARTS if part not in parts])
     if said is not None:
-        st.subheader("What is missing", help="What would be here as well, and the command that records it.")
+        st.subheader("What is missing", help="What this run does not hold, and the command that records it.")
         widgets.note(said)
         st.code(
             to_add(folder.record, parts, widgets.in_root(f"{folder.path.name.partition('.')[0]}-more")),

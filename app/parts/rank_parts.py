@@ -15,11 +15,11 @@ from profiler_kit.render import ranks as figures
 
 BARS_HELP = "From the first GPU event of the rank to its last; overlaps are counted once, in this order."
 WAIT_HELP = (
-    "A collective ends on all ranks together, so that of its kernels the shortest belongs to the rank that came last; "
-    "what another one took longer, it waited. No common clock is needed."
+    "A collective ends on all ranks together, so the shortest of its kernels belongs to the rank that came last; "
+    "the others waited for the time that theirs took longer. No common clock is needed."
 )
 AGAINST_HELP = (
-    "Step time, exposed communication and verdict of this run and of others. In a terminal: profiler-kit ranks JOB "
+    "Step time, exposed communication and verdict of this run and others. In a terminal: profiler-kit ranks JOB "
     "--against OTHER, and profiler-kit trend FOLDER for all runs in a folder."
 )
 COLLECTIVE_HELP = "The longest wait of any rank at each collective; the colour says which rank arrived last."

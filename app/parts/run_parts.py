@@ -45,8 +45,11 @@ def go_to(key: str) -> None:
 
 
 TOUR = (
-    ("Pick a run", "Click its row below. What it holds, and whether its files are whole, is in the row."),
-    ("Read its Overview", "Where the time went, and what is most worth fixing. Cards and bars are links to the rows."),
+    ("Pick a run", "Click its row below. The row says what it holds and whether its files are complete."),
+    (
+        "Read its Overview",
+        "Where the time went, and what is most worth fixing. Cards and bars link to the rows behind them.",
+    ),
     ("Look closer", "Timeline, Regions, Kernels and Memory show the same selection; Compare says what is noise."),
 )
 _toured = threading.Event()  # for as long as the server runs

@@ -18,8 +18,8 @@ from profiler_kit.load.discover.runs import RunFolder
 
 HELP = (
     "Above: requests of a server, regions as GPUs run their kernels, then each stream. Below: regions and outermost "
-    "operators on each host thread. The colour is the region's. How busy the SMs were is in no trace: the lane of "
-    "occupancy is what Kineto estimates of each kernel. Where spans are too short to see, height is the share of busy "
+    "operators on each host thread. The colour is the region's. No trace says how busy the SMs were: the occupancy "
+    "lane is Kineto's estimate for each kernel. Where spans are too short to see, height is the share of busy "
     "time."
 )
 _HERE = Path(__file__).parent

@@ -44,7 +44,7 @@ EVENTS: Final = Schema(
         "python_id": Column("Int64", "Number of a Python function's call.", show="room"),
         "python_parent_id": Column("Int64", "Number of the call that it was called in.", show="room"),
         "bytes": Column("Int64", "Size of a memory copy or memory set.", unit="bytes"),
-        "collective": Column("Int64", "Is 1 where it has the arguments of a collective operation.", show="room"),
+        "collective": Column("Int64", "It is 1 where it has the arguments of a collective operation.", show="room"),
     },
 )
 
@@ -171,11 +171,13 @@ LEFT_OUT: Final = Schema(
         "category": Column("category", WORK),
         "device": Column("Int64"),
         "stream": Column("Int64"),
-        "why": Column("str", "Either no time (none was recorded) or duration (it is impossible)."),
+        "why": Column("str", "Why it is left out. no time: none was recorded; duration: it is impossible."),
         "start_ns": Column("int64"),
         "dur_ns": Column("int64"),
         "overrun_ns": Column("Int64", "How long the next event of its stream had run by its end.", "overrun"),
-        "room_ns": Column("Int64", "From its start to that of the next event of its stream: at most that long it ran."),
+        "room_ns": Column(
+            "Int64", "From its start to that of the next event of its stream: it ran for that long at most."
+        ),
         "path": Column("paths", LAUNCH_PATH),
     },
 )
@@ -378,7 +380,7 @@ def text_column(text: TextColumn) -> pd.Series[str]:
 
 
 def nullable(values: I64) -> pd.arrays.IntegerArray:
-    """Integers in which MISSING is missing: the same memory with a mask, which hides what stands in its place."""
+    """Integers in which MISSING is missing: the same memory with a mask, which hides the number in its place."""
     missing = values == MISSING
     if missing.all():  # such a column has no memory of its own (load.integers), which pandas may want to write to
         values = np.zeros(len(values), values.dtype)

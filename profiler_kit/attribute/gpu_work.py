@@ -91,7 +91,7 @@ def _unmangled(symbol: str) -> str:
 
 
 def compiled(patterns: Sequence[str]) -> tuple[re.Pattern[str], ...]:
-    """Names that a user takes for communication; raises OptionError when one is no regular expression."""
+    """Names that a user takes for communication; raises OptionError when one is not a regular expression."""
     found = []
     for pattern in patterns:
         try:

@@ -280,7 +280,7 @@ def stack_order(forest: Forest, instance: I64, thread: I64, end: I64, names: lis
     Takes the regions outer first, and the forest of their pieces cut in that order. Of two regions that straddle, the
     outer one is of the name that is ahead on their thread: ProfilerStep, else the one that was opened first. So it
     stays whenever regions of these two names are open together. Names that never straddle nest as they contain each
-    other: a name stands no later than any that it contains in this way.
+    other: a name comes no later than any that it contains in this way.
     """
     codes: dict[tuple[int, str], int] = {}
     name = np.array([codes.setdefault(one, len(codes)) for one in zip(thread.tolist(), names, strict=True)])

@@ -57,7 +57,7 @@ def layer_timer(
     Outputs stay as they are. One known exception is torch's own: TransformerEncoderLayer and MultiheadAttention
     leave their fused inference path when a hook is present, here as with any other hook.
 
-    Raises OptionError when `model` is no module, batch_size is no whole number from 1, or select leaves nothing.
+    Raises OptionError when `model` is not a module, batch_size is not a whole number from 1, or select leaves nothing.
     """
     if not isinstance(model, torch.nn.Module):
         raise OptionError(

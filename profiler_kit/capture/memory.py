@@ -78,7 +78,7 @@ def memory_runner(path: str | os.PathLike[str], /, *args: Any, **kwargs: Any) ->
     `memory_runner(path, stacks="all").run(step, batch, lr=0.1)`. Names of files follow `profiler_runner`:
     memory.pickle, memory.1.pickle, and memory.rank0.pickle under torch.distributed.
 
-    The snapshot is written also when the code raises: after running out of memory it is the one you want. The file
+    The snapshot is written also when the code raises: after running out of memory it explains why. The file
     is torch's format, which load_snapshot and torch's own page read, plus a key "profiler_kit": version, torch,
     source ("cuda" or "torch.profiler"), max_entries, and error (repr of what the code raised, or None). It holds
     plain values only. Regions (`region`, record_function) are in external_annotations.

@@ -171,7 +171,7 @@ def _group(name: str, module: ModuleType) -> typer.Typer:
 
 def build_app() -> typer.Typer:
     """The typer application with every subcommand."""
-    text = "See where the time and the memory of PyTorch go."
+    text = "See where PyTorch spends time and memory."
     app = typer.Typer(name="profiler-kit", cls=_Commands, help=text, no_args_is_help=True, **_PLAIN)
     app.callback()(_options)
     for name, does in commands().items():
@@ -193,7 +193,7 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """See where the time and the memory of PyTorch go."""
+    """See where PyTorch spends time and memory."""
 
 
 def _not_loaded() -> None:

@@ -245,7 +245,7 @@ def _with_frames(loaded: Snapshot, filled: Filled) -> list[dict[str, object]]:
     rows = filled.records()
     for row in rows if "stack" in filled.frame else ():
         row["frames"] = [frame_text(frame) for frame in loaded.stacks[row.pop("stack")]]
-        row.update({key: None for key, value in row.items() if value != value})  # NaN is no JSON
+        row.update({key: None for key, value in row.items() if value != value})  # NaN is not JSON
     return rows
 
 
@@ -312,7 +312,7 @@ def _limit(gib: float | None) -> int | None:
 
 
 def _check_page(html: Path, snapshot: Path) -> None:
-    """Refuse, before anything is read, to write the page over what is no page: the snapshot above all."""
+    """Refuse, before anything is read, to write the page over what is not a page: the snapshot above all."""
     if os.path.isdir(html):  # noqa: PTH112 - unlike Path.is_dir, says no to a name that is too long
         raise OptionError(f"--html: {html} is a folder, expected a file. Try --html {html / 'memory.html'}.")
     if html.suffix.lower() not in PAGE_SUFFIXES:

@@ -58,7 +58,7 @@ def command(
         _print_tables(file, as_json=as_json, spilled=low_memory)
         return
     if query is None or not query.strip():
-        raise OptionError(f"QUERY: nothing to ask, expected one SELECT. Try: profiler-kit query {file} '{EXAMPLE}'")
+        raise OptionError(f"QUERY: missing, expected one SELECT. Try: profiler-kit query {file} '{EXAMPLE}'")
     result = _ask(query, file, low_memory=low_memory)
     if as_csv:
         typer.echo(_csv(result), nl=False)
@@ -124,8 +124,8 @@ def _ask(query: str, file: Path, *, low_memory: bool) -> pd.DataFrame:
         if low_memory:
             from profiler_kit.text import fmt_bytes
 
-            said = f"{trace}: needs some {fmt_bytes(needed)} of memory, {fmt_bytes(free)} are free"
-            typer.echo(f"profiler-kit: {said}: asked as with --low-memory, without regions", err=True)
+            said = f"{trace}: needs about {fmt_bytes(needed)} of memory, {fmt_bytes(free)} are free"
+            typer.echo(f"profiler-kit: {said}: running as with --low-memory, without regions", err=True)
     if trace is None or not low_memory:
         return select(query, _sources(file))
     with progress_bar(f"Loading {trace.name}") as report, spilled_trace(trace, report=report) as spilled:

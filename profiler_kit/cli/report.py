@@ -80,7 +80,7 @@ def command(
 
 
 def _target(output: Path | None, runs: Sequence[Path], *, as_markdown: bool) -> Path | None:
-    """Where to write, None for standard output; refuses, before anything is read, what is no report's name."""
+    """Where to write, None for standard output; refuses, before anything is read, what is not a report's name."""
     if output is None:
         return None if as_markdown else Path(DEFAULT)
     if os.path.isdir(output):  # noqa: PTH112 - unlike Path.is_dir, says no to a name that is too long

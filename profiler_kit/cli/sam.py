@@ -1,4 +1,6 @@
-"""`profiler-kit sam`: serve a mask generator over HTTP, compile it ahead, put it under load, compare two loads."""
+"""`profiler-kit sam`: serve a mask generator over HTTP, compile it ahead of time, put it under load, compare two
+loads.
+"""
 
 from __future__ import annotations
 

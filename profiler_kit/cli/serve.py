@@ -173,7 +173,7 @@ def announcement(root: Path, url: str, host: str, port: int) -> list[str]:
         "  stop           Ctrl+C",
     ]
     if host in EVERYONE:
-        whom = "who has this link" if "token=" in url else "everybody on the network"
+        whom = "who has this link" if "token=" in url else "everyone on the network"
         lines.append(f"  note           --host {host} lets {whom} read these runs")
     return lines
 

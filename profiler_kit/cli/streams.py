@@ -18,7 +18,7 @@ _LEFT: Final = (errno.EPIPE, errno.EBADF)  # the reader (head, less) went away: 
 
 
 class _Sink(io.FileIO):
-    """A descriptor that swallows what cannot be written; `problem` is then why, unless nobody reads any more."""
+    """A descriptor that swallows what cannot be written; `problem` says why, unless the reader has gone."""
 
     problem: OSError | None = None
 

@@ -50,11 +50,11 @@ _FP32: Final = re.compile(r"(?:^|_)ffma(?:_|$)|simt_sgemm|(?:maxwell|volta|amper
 _TENSOR_CORES_SINCE: Final = 7  # compute capability
 _LAST: Final = ("one-kernel", "one-operator")  # what only holds time follows what could give time back
 
-NOTHING: Final = "No single cause holds 1 % of the time or more."
+NOTHING: Final = "No single cause accounts for 1 % of the time or more."
 HELP: Final = (
-    "Causes found in the events, the one that could give back most first. Each gain is an upper bound for that cause "
-    "alone, and causes may overlap: what a replay of the trace without it saves, else the time that it takes; of an "
-    "operator it is the time that it holds."
+    "Causes found in the events, the largest possible gain first. Each gain is an upper bound for that cause alone, "
+    "and causes may overlap. It is what a replay of the trace without the cause saves, or else the time that the "
+    "cause takes; for an operator it is the operator's own time."
 )
 
 
@@ -152,7 +152,8 @@ def _waits(trace: Trace, details: pd.DataFrame, whole: _Whole) -> Iterator[Findi
         where, held = deepest(paths, regions[column].tolist())
         inner, longest = next(iter(innermost(paths, regions[column].tolist())), (where, 0))
         # a region is open before the first work of a GPU too
-        outside = ", also before the first work and after the last" if held > rows["dur_ns"].sum() else ""
+        beyond = held > rows["dur_ns"].sum()
+        outside = ", including before the first GPU event and after the last" if beyond else ""
         most = f" In the recording {gpu} was idle this way for {fmt_ns(held)} while " if where else ""
         most += f"{where[-1]} was open{outside}" if where else ""
         most += f", longest in {inner[-1]} ({fmt_ns(longest)})" if where and inner != where else ""
@@ -212,7 +213,7 @@ _GRAPHS: Final = (
     'torch.compile(mode="reduce-overhead") or CUDA graphs, which launch without the host; or a larger batch.'
 )
 _PREPARE: Final = (
-    "Do what the host does there (loading, preparing, Python) ahead of time: in workers, or while GPUs work."
+    "Do the host's work there (loading, preparing, Python) ahead of time: in worker processes, or while GPUs work."
 )
 _NO_SYNC: Final = (
     "Remove .item(), .cpu(), nonzero() and print from the loop; copy pinned memory with non_blocking=True."
@@ -230,7 +231,7 @@ def _copies(details: pd.DataFrame, copies: pd.DataFrame, whole: _Whole) -> Itera
     pageable, pinned = (
         int(((mine["source"] == kind) | (mine["target"] == kind)).sum()) for kind in ("Pageable", "Pinned")
     )
-    how = "of memory that the trace does not call pinned or pageable"
+    how = "of memory that the trace marks as neither pinned nor pageable"
     if pageable:
         how = f"{fmt_count(pageable)} of them from or to pageable memory"
     elif pinned:
@@ -272,7 +273,7 @@ def _communication(details: pd.DataFrame, time: GpuTimeline, whole: _Whole) -> I
         title="Exposed communication",
         gain=whole.gain(exposed, change=gone(is_communication(details))),
         where=where,
-        attempt="Find the rank that the others wait for; larger buckets, or communication that starts earlier.",
+        attempt="Find the rank that the others wait for. Use larger buckets, or start communication earlier.",
         evidence=Evidence("communication_overlap"),
         names=_by_time(mine),
         page="ranks",
@@ -381,7 +382,7 @@ def _of_host(trace: Trace) -> Iterator[Finding]:
     mine = operators[operators["name"] == name]
     where, inside = _held(mine["path"], mine["self_ns"])
     total = int(mine["self_ns"].sum())
-    said = f"It was called {counted(len(mine), 'time')} and holds {fmt_ns(total)} of host time itself."
+    said = f"It was called {counted(len(mine), 'time')}; {fmt_ns(total)} of host time are its own."
     yield Finding(
         "one-operator",
         "advice",
@@ -424,7 +425,7 @@ def of_layers(totals: pd.DataFrame) -> list[Finding]:
             break
         layer = str(inner.idxmax())
     said = (
-        f"One item of the batch takes {fmt_ns(float(start['per_image_ns'][layer]))} at batch "
+        f"One item takes {fmt_ns(float(start['per_image_ns'][layer]))} at batch "
         f"{int(start['batch_size'][layer])} and "
         f"{fmt_ns(float(rows['per_image_ns'][layer]))} at batch {last}."
     )
@@ -433,9 +434,9 @@ def of_layers(totals: pd.DataFrame) -> list[Finding]:
             "batch-scaling",
             "advice",
             say(said),
-            title=f"{layer} scales badly with the batch",
+            title=f"{layer} scales poorly with the batch size",
             gain=whole.gain(float(loss[layer])),
-            attempt="Run it for the whole batch at once instead of for one item after another.",
+            attempt="Run it once for the whole batch instead of once per item.",
             evidence=Evidence("layer_totals", {"layer": (layer,)}),
             names=(layer,),
             page="layers",

@@ -101,10 +101,10 @@ def not_compared(letters: Sequence[str]) -> Finding | None:
     return _finding("no-trace-to-compare", said if len(letters) == 1 else said.replace("with it", "with them"))
 
 
-NOTHING_OF_THAT_KIND: Final = _finding("nothing-of-that-kind", "Nothing of that kind in these runs.")
+NOTHING_OF_THAT_KIND: Final = _finding("nothing-of-that-kind", "These runs hold nothing of that kind.")
 DIFFERENT_ROUNDS: Final = _finding(
     "different-rounds",
-    "These runs repeat different things: some are compared per step, others per region or in all.",
+    "These runs repeat different things: some are compared per step, others per region or in total.",
     level="warning",
 )
 
@@ -180,8 +180,8 @@ def _waiting(found: Comparison, records: Records, b: str) -> Finding | None:
         return None
     return _finding(
         "change-busy",
-        f"In {b} a GPU is busy {fmt_percent(share_b, 0)} of the time while recorded (in A {fmt_percent(share_a, 0)}): "
-        "look at launches and copies next.",
+        f"In {b} a GPU is busy {fmt_percent(share_b, 0)} of the time while recorded ({fmt_percent(share_a, 0)} in "
+        f"A): look at launches and copies next.",
     )
 
 
@@ -196,7 +196,7 @@ def _settings(records: Records) -> Finding | None:
     """What was set differently."""
     first, second = records
     if first is None or second is None:
-        return _finding("change-settings", "Whether both ran the same model is not known: not each has a run.json.")
+        return _finding("change-settings", "Whether both ran the same model is unknown: not every run has a run.json.")
     differ = []
     for name in _FACTS:
         values = [getattr(record, name, record.workload.get(name, "")) for record in (first, second)]
@@ -213,7 +213,7 @@ def _basis(found: Comparison, b: str) -> Finding:
     if found.round is None:
         said = (
             "The traces share no ProfilerSteps and no repeated outermost region: regions are compared per instance, "
-            "kernels and operators in all."
+            "kernels and operators in total."
         )
     elif found.rounds == (1, 1):
         said = f"Times are of one {found.round} each, so the noise is unknown."

@@ -41,7 +41,7 @@ def by_category(trace: Trace) -> Finding | None:
         said += [", " if said else "", _WORK.get(name, name) + " ", bold(fmt_percent(int(ns) / whole, 0))]
     said[0] = ""
     evidence = Evidence("categories", {"category": tuple(totals["category"].head(NAMED))})
-    return Finding("categories", "why", say("Of the GPU time: ", *said, "."), evidence=evidence, page="operators")
+    return Finding("categories", "why", say("Most GPU time goes to: ", *said, "."), evidence=evidence, page="operators")
 
 
 def of_roofline(filled: Filled) -> Finding:
@@ -69,7 +69,7 @@ def of_roofline(filled: Filled) -> Finding:
     counts = frame.groupby("why")["count"].sum()
     lost = [f"{counted(int(counts[why]), 'call')} {what}" for why, what in _LOST.items() if counts.get(why, 0)]
     if lost:
-        said += [f" Not told: {', '.join(lost)}."]
+        said += [f" Not modelled: {', '.join(lost)}."]
     assumed = frame[known & ~frame["why"].isin(["", *_LOST])].groupby("why")["count"].sum()
     said += [f" Assumed in {counted(int(count), 'call')}: {what}." for what, count in assumed.items()]
     if counts.get(NO_SHAPES, 0) and not mine:
@@ -103,7 +103,7 @@ def of_steps(filled: Filled) -> Finding:
     said: list[str | Piece] = [f"{counted(len(frame), 'step')}, the median takes ", bold(", ".join(kinds)), "; "]
     out = frame[frame["outlier"]]
     if out.empty:
-        said += ["none stands out." if len(frame) >= FEWEST else "too few to say which stand out."]
+        said += ["none is an outlier." if len(frame) >= FEWEST else "too few to tell which are outliers."]
         return Finding("steps", "table", say(*said), evidence=Evidence("steps"), page="regions")
     worst = out.loc[out["wall_ns"].idxmax()]
     said += [bold(counted(len(out), "outlier")), ". Longest: step ", bold(str(int(worst["step"])))]

@@ -83,7 +83,7 @@ def history(snapshot: Snapshot, device: int) -> Finding | None:
         lost = missing.unmatched_frees + missing.recorded_before
         known = f"at least {fmt_count(lost)} recorded allocations are" if lost else "what was recorded before it is"
         what = f"The history{on(snapshot, device)} lost its beginning"
-        said = f"{what}: {known} missing, so that an earlier peak may be too."
+        said = f"{what}: {known} missing, and an earlier, higher peak may be missing too."
         detail = (
             f"{fmt_count(missing.unmatched_frees)} of them were freed later, {fmt_count(missing.recorded_before)} were "
             "live to the end."
@@ -119,18 +119,18 @@ def _contradicts(snapshot: Snapshot, device: int) -> Finding:
     """Why the history of a device cannot be followed."""
     found = snapshot.contradictions(device)
     parts = (
-        (found.lost_allocations, "allocation", "whose free or memory is there"),
+        (found.lost_allocations, "allocation", "whose free or memory is recorded"),
         (found.lost_frees, "free", "as their address was allocated again"),
         (found.left_open, "free", "as their memory is not held at the end"),
     )
     lost = "; ".join(
         [f"it lacks {counted(count, what)} {why}" for count, what, why in parts if count]
-        or [f"totals that end where it ends would begin {fmt_bytes(found.below_bytes)} below zero"]
+        or [f"to end at the recorded total, the history would have to begin {fmt_bytes(found.below_bytes)} below zero"]
     )
     none = " and ".join(f"no {name}" for name in found.absent)
     said = (
-        f"The history{on(snapshot, device)} does not agree with itself or with the state at its end: "
-        f"{f'it holds {none} event; ' if none else ''}{lost}. Only the state at the end is told."
+        f"The history{on(snapshot, device)} contradicts itself or the state at its end: "
+        f"{f'it holds {none} event; ' if none else ''}{lost}. Only the state at the end is shown."
     )
     attempt = "Record every kind of event: leave out torch's skip_actions."
     return Finding(id_of("history-contradicts", device), "lost", say(said), "warning", attempt=attempt, page="memory")
@@ -144,7 +144,7 @@ def completed(snapshot: Snapshot, device: int) -> Finding | None:
     lacks = "no free_completed event" if FREE in found.absent else "no free_completed for some frees"
     said = (
         f"The history{on(snapshot, device)} holds {lacks}: {counted(found.by_request, 'free')} count from when they "
-        "were requested, which is early where another stream still used the memory."
+        "were requested, which is too early if another stream still used the memory."
     )
     return Finding(id_of("frees-by-request", device), "lost", say(said), "warning", page="memory")
 
@@ -155,8 +155,8 @@ def resized(snapshot: Snapshot, device: int) -> Finding | None:
     if not found.resized or not row["history_followed"]:
         return None
     said = (
-        f"{counted(found.resized, 'free')}{on(snapshot, device)} with another size than the allocation at that "
-        "address: the allocation's counts."
+        f"{counted(found.resized, 'free')}{on(snapshot, device)} with a different size from the allocation at that "
+        f"address: the allocation's size is used."
     )
     return Finding(id_of("frees-resized", device), "odd", say(said), "warning", page="memory")
 
@@ -168,8 +168,8 @@ def stopped(snapshot: Snapshot, device: int) -> Finding | None:
         return None
     said = (
         f"The history{on(snapshot, device)} ends before the snapshot: {counted(found.unheld, 'allocation')} without a "
-        "free are not held when it was saved. What is told of the end is that of the history, and what it does not "
-        "allocate counts as held before it."
+        "free were no longer held when it was saved. Figures for the end are those of the history, and memory that it "
+        "does not allocate counts as held before it."
     )
     return Finding(id_of("history-stopped", device), "lost", say(said), "warning", page="memory")
 
@@ -179,8 +179,8 @@ def reserved_least(snapshot: Snapshot, device: int) -> Finding | None:
     if not snapshot.replay(device).reserved_least:
         return None
     said = (
-        f"The history{on(snapshot, device)} lacks segment events: more was allocated than they say was reserved. "
-        "What was reserved before the end is shown as no less than what was allocated."
+        f"The history{on(snapshot, device)} lacks segment events: at times more was allocated than reserved. Before "
+        f"the end, at least the allocated total is shown as reserved."
     )
     return Finding(id_of("segments-missing", device), "lost", say(said), "warning", page="memory")
 
@@ -192,14 +192,14 @@ def doubted(snapshot: Snapshot, device: int) -> Finding | None:
         (found.segments, "segment", "in no total: overlapping another, or of an impossible size"),
         (found.blocks, "block", "in no total: listed twice, overlapping another, outside the segment or of an "
          "impossible size"),
-        (found.sizes, "block", "counted whole: the request is negative or larger than the block"),
+        (found.sizes, "block", "counted whole: the requested size is negative or larger than the block"),
         (found.unfilled, "segment", f"not filled by blocks: {fmt_bytes(found.unfilled_bytes)} in none"),
         (found.unlisted, "segment", f"without any block: {fmt_bytes(found.unlisted_bytes)} are held by their own "
-         "figures, counted as one allocation each"),
-        (found.unlike, "segment", "with own figures that are not those of the blocks: the blocks count"),
+         "figures, each counted as one allocation"),
+        (found.unlike, "segment", "with figures of its own that contradict the blocks: the blocks are used"),
     )  # fmt: skip
     said = "; ".join(f"{counted(count, what)} {why}" for count, what, why in parts if count)
-    said = f"The state at the end{on(snapshot, device)} holds what no allocator leaves: {said}."
+    said = f"The state at the end{on(snapshot, device)} holds entries that no allocator produces: {said}."
     return Finding(id_of("state-doubted", device), "odd", say(said), "warning", page="memory") if found.any else None
 
 
@@ -208,7 +208,7 @@ def no_times(snapshot: Snapshot, device: int) -> Finding | None:
     one = snapshot.replay(device)
     if one.timed or not one.followed:
         return None
-    said = f"The events{on(snapshot, device)} have no times: they are shown in their order, and no region can be told."
+    said = f"The events{on(snapshot, device)} have no times: they are shown in order, and belong to no region."
     attempt = "Record with torch 2.2 or newer."
     return Finding(id_of("no-times", device), "missing", say(said), attempt=attempt, page="memory")
 
@@ -226,7 +226,7 @@ def regions_of(snapshot: Snapshot, device: int) -> Finding | None:
     where = f"device {device}" if on(snapshot, device) else "this device"
     said = (
         f"The regions on {where} were opened while device {', '.join(map(str, sorted(named)))} was current on the "
-        "thread, which is what torch writes down: they count on every device of the process."
+        f"thread, and torch records only that device: they count on every device of the process."
     )
     return Finding(id_of("regions-of-thread", device), "odd", say(said), page="memory")
 
@@ -240,8 +240,8 @@ def odd_regions(snapshot: Snapshot, device: int) -> Finding | None:
     unknown = kinds[~kinds.isin(KINDS)].astype(str)
     listed = ", ".join(repr(kind[:40]) for kind in sorted(set(unknown))[:3])
     parts = (
-        (len(unknown), f"{counted(len(unknown), 'event')} of no known kind ({listed}) count as nothing"),
-        (odd, f"{counted(odd, 'annotation')} of the file left out, without START, END or a time"),
+        (len(unknown), f"{counted(len(unknown), 'event')} of unknown kind ({listed}): not counted"),
+        (odd, f"{counted(odd, 'annotation')} left out: no START, END or time"),
         (raised, f"{counted(raised, 'region')} {higher} paths together {fmt_bytes(MAX_LETTERS)}"),
     )
     said = "; ".join(text for count, text in parts if count)
@@ -261,7 +261,7 @@ def stays(snapshot: Snapshot, device: int) -> Finding | None:
     said = say(
         bold(fmt_bytes(whole)), f" allocated in the history{on(snapshot, device)} are live at its end, of them ",
         bold(fmt_bytes(int(first["size_bytes"]))), f" in {counted(int(first['count']), 'allocation')} by ", bold(stack),
-        ". Without regions a leak cannot be told from what is meant to stay.",
+        ". Without regions, a leak cannot be told from memory that is meant to stay.",
     )  # fmt: skip
     evidence = Evidence("memory_leaks", {"stack": (int(first["stack"]),), "device": (device,)})
     return Finding(id_of("stays", device), "memory", said, evidence=evidence, names=(stack,), page="memory")
@@ -290,7 +290,7 @@ def leaks(snapshot: Snapshot, device: int) -> list[Finding]:
                 title="Memory that grows",
                 gain=Gain(size, "bytes", "bound", share, "what is allocated at the end"),
                 where=where,
-                attempt="Keep no reference to it after the region: detach losses, clear lists and caches.",
+                attempt="Drop references to it when the region ends: detach losses, clear lists and caches.",
                 evidence=Evidence("memory_leaks", {"stack": (int(row["stack"]),), "path": (where,)}),
                 names=(stack,),
                 page="memory",
@@ -331,7 +331,7 @@ def cpu_lines(snapshot: Snapshot, device: int) -> Finding | None:
     """What line numbers mean on a CPU, where they are not always those of the call."""
     if snapshot.device_type(device) != "cpu":
         return None
-    said = "On a CPU a line may be where its function begins: not every operator can be placed inside it."
+    said = "On a CPU, a line may be the first line of its function: not every operator can be placed more exactly."
     return Finding(id_of("cpu-lines", device), "odd", say(said), page="memory")
 
 
@@ -342,6 +342,6 @@ def measured_peak(row: DeviceRow, record: RunRecord | None) -> Finding | None:
         return None
     said = (
         f"run.json says {fmt_bytes(measured)}: torch.cuda.max_memory_allocated of the timed iterations, which counts "
-        f"blocks as the allocator rounds them up. {fmt_bytes(here)} are the bytes asked for in the recorded batch."
+        f"blocks as the allocator rounds them up. {fmt_bytes(here)} are the bytes requested in the recorded batch."
     )
     return Finding(id_of("measured-peak", row["device"]), "odd", say(said), page="memory")

@@ -20,8 +20,8 @@ UNRECORDED: Final = (
     "without recording."
 )
 BUSY: Final = (
-    "Share of the recorded span in which at least one kernel or copy ran. Recording slows the host, so that the GPU "
-    "waits more than it does otherwise."
+    "Share of the recorded span in which at least one kernel or copy ran. Recording slows the host, so the GPU "
+    "waits more than it otherwise would."
 )
 EACH_BUSY: Final = "Share of the recorded span in which each GPU ran at least one kernel or copy."
 BUSY_NAMES: Final = ("Busy while recorded", "At least one busy")  # of one GPU, of several
@@ -33,8 +33,8 @@ PEAK: Final = (
     "Highest memory allocated during the timed iterations (torch.cuda.max_memory_allocated): blocks as the allocator "
     "rounds them up."
 )
-SNAPSHOT_PEAK: Final = "Highest total held by tensors in the memory snapshot, in bytes they asked for (requested)."
-AT_END: Final = "Held by tensors when it was saved, in bytes they asked for."
+SNAPSHOT_PEAK: Final = "Highest total held by tensors in the memory snapshot, in requested bytes."
+AT_END: Final = "Held by tensors when the snapshot was saved, in requested bytes."
 MOST: Final = 6
 
 
@@ -118,7 +118,11 @@ def of_device(row: DeviceRow) -> list[Number]:
     reserved, unused = fmt_bytes(row["reserved_bytes"]), fmt_percent(row["fragmentation"])
     return [
         *shown,
-        Number("Reserved at the end", reserved, "Taken from the driver when it was saved; what nvidia-smi shows."),
+        Number(
+            "Reserved at the end",
+            reserved,
+            "Reserved from the driver when the snapshot was saved; what nvidia-smi shows.",
+        ),
         held,
         Number("Unused at the end", unused, "Fragmentation: share of reserved memory in no active block."),
         events,

@@ -44,8 +44,8 @@ def _unexplained(snapshot: Snapshot, device: int, number: int, failed: Failure) 
     free = failed.device_free_bytes
     said = say(
         bold(fmt_bytes(failed.requested_bytes)), f" were requested{on(snapshot, device)}"
-        f"{'' if free is None else f'; {fmt_bytes(free)} were free on the device'}. What this process held then cannot "
-        "be told, as the history cannot be followed.",
+        f"{'' if free is None else f'; {fmt_bytes(free)} were free on the device'}. What this process held then is "
+        f"unknown, because the history cannot be followed.",
     )  # fmt: skip
     return Finding(
         id_of("out-of-memory", device, number), "memory", said, "error", title="Out of memory",

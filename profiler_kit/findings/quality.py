@@ -17,18 +17,18 @@ _NAMES: Final = 'with region("plain name"): ...  # region() replaces quotes and 
 # Flaw -> (what was found, with {count}, {of}, {names} and {largest} filled in; what it affects; how to do better)
 WORDS: Final[dict[str, tuple[str, str, str]]] = {
     "truncated": (
-        "the file is cut off: it has no end",
+        "the file is cut off before its end",
         "everything after the last whole event",
-        'with profiler_runner("trace.json.gz"): ...  # the file appears whole or not at all',
+        'with profiler_runner("trace.json.gz"): ...  # the file is written completely or not at all',
     ),
     "dropped": ("events that could not be read: {count}", "every sum they belong to", _NAMES),
     "of no use": (
-        "events without a phase, without a time, or with one that cannot be (negative, not a number): {count}",
+        "events without a phase, without a time, or with an impossible one (negative, not a number): {count}",
         "every sum they belong to",
         "",
     ),
     "unmatched": (
-        "begins of a span without an end, or ends without a begin: {count}",
+        "span begins without an end, or span ends without a begin: {count}",
         "those spans: how long they took is not in the file, so they are in no sum",
         "",
     ),
@@ -48,7 +48,7 @@ WORDS: Final[dict[str, tuple[str, str, str]]] = {
         _NAMES,
     ),
     "overlapping regions": (
-        "regions that overlap beyond what can be told apart: {count}",
+        "regions that overlap in a way that cannot be resolved: {count}",
         "their ends: they are closed with the region they began in",
         "",
     ),
@@ -79,28 +79,29 @@ WORDS: Final[dict[str, tuple[str, str, str]]] = {
         "profiler_runner(path)  # and a torch whose profiler records the runtime calls of this device",
     ),
     "no launches": (
-        "{count} of {of} GPU events have no launch: the file has no launch calls that are known",
+        "{count} of {of} GPU events have no launch: the file has no launch calls of a known kind",
         "their regions; they count as (unlinked)",
         _CUDA,
     ),
     "launch not recorded": (
-        "{count} of {of} GPU events have no launch in the file, though an operator with their External id is there",
+        "{count} of {of} GPU events have no launch in the file, though an operator has their External id",
         "their regions; they count as (unlinked)",
         _CUDA,
     ),
     "launch not clear": (
-        "{count} of {of} GPU events have a correlation id that several launches share: their own is not known",
+        "{count} of {of} GPU events have a correlation id that several launches share: which one is theirs is unknown",
         "their regions; they count as (unlinked)",
         "profiler-kit ranks FOLDER  # with one file for each rank; or merge with a mark in each pid: [rank1] 4711",
     ),
     "launch not certain": (
-        "{count} of {of} GPU events have a correlation id that several launches before them have: the nearest counts",
+        "{count} of {of} GPU events have a correlation id that several launches before them share: the nearest one "
+        "is used",
         "their regions, operators and launch delays: some may be another launch's",
         "",
     ),
     "several processes": (
         "{count} processes in one file: {names}",
-        "what adds all devices up; devices and streams are counted for each process",
+        "totals over all devices; devices and streams are counted for each process",
         "profiler-kit ranks FOLDER  # compares ranks, from one file for each",
     ),
     "no regions": ("no regions", "time and memory by part of the code", 'with region("image encoder"): ...'),
@@ -163,11 +164,11 @@ WORDS: Final[dict[str, tuple[str, str, str]]] = {
     ),
     "early starts": (
         "{count} of {of} GPU events start before their launch, by up to {largest}: the clocks disagree",
-        "launch delays and queue times of that order",
+        "launch delays and queue times of that size",
         "",
     ),
     "stream overlap": (
-        "{count} of {of} GPU events begin before the one before them on their stream has ended, by up to {largest}",
+        "{count} of {of} GPU events begin before the previous one on their stream has ended, by up to {largest}",
         "the sum of a stream's events: it exceeds the time the stream was busy",
         "",
     ),
@@ -175,7 +176,7 @@ WORDS: Final[dict[str, tuple[str, str, str]]] = {
 SEVERITY: Final = {
     "lost": "Events are gone or damaged.",
     "missing": "Not recorded; the pages that need it say so.",
-    "odd": "It is there, but not to be trusted blindly.",
+    "odd": "Recorded, but not fully trustworthy.",
 }
 
 
@@ -220,7 +221,7 @@ def of_flaw(flaw: Flaw, cut_off: Trace | None = None) -> Finding:
     details: tuple[str, ...] = ()
     if cut_off is not None:
         presence = cut_off.presence
-        details = (f"It holds {fmt_count(cut_off.summary()['events'])} events up to there.",)
+        details = (f"It holds {fmt_count(cut_off.summary()['events'])} events up to that point.",)
         if presence.ran == "gpu" and presence.unanswered:
             launches = f"{fmt_count(presence.unanswered)} of {fmt_count(presence.launches)}"
             details = (*details, f"{launches} calls that launch GPU work have no GPU event.")

@@ -25,7 +25,7 @@ _CAUSES: Final = {
     "data": "its host waits for data",
     "copies": "its copies take longer",
     "link": "its link is slow",
-    None: "by what is not clear",
+    None: "the cause is not clear",
 }
 _ATTEMPTS: Final = {
     "compute": "compare clocks, power and temperature of its GPU with the others; else give it less work.",
@@ -47,7 +47,7 @@ def numbers_of_job(ranks: Ranks) -> list[Number]:
     answer, wall = ranks.answer, ranks.step_times()["wall_ns"]
     whole = max(len(ranks.ranks), ranks.world_size)
     read = fmt_count(len(ranks.ranks)) + ("" if len(ranks.ranks) == whole else f" of {fmt_count(whole)}")
-    shown = [Number("Ranks", read, "Ranks whose trace was read, of those that the traces say there are.")]
+    shown = [Number("Ranks", read, "Ranks whose trace was read, out of those that the traces name.")]
     if len(wall):
         meaning = f"Of the slowest rank in each of {counted(len(wall), 'step')}, on the host."
         shown += [
@@ -56,7 +56,7 @@ def numbers_of_job(ranks: Ranks) -> list[Number]:
         ]
     kernels = answer.matched + answer.unmatched
     if kernels:
-        meaning = "Kernels that communicate of which it is known which collective they are, on all ranks."
+        meaning = "Share of communication kernels, on all ranks, whose collective is known."
         shown.append(Number("Matched", fmt_percent(answer.matched / kernels), meaning))
     if len(answer.clocks) > 1 and answer.matched:
         error = _error(answer.clocks)
@@ -78,7 +78,7 @@ def of_runs(runs: pd.DataFrame) -> Finding | None:
         said += ["A step takes ", bold(fmt_ns(int(after["step_ns"]))), ", ", bold(how), f" in {before['run']} "]
         said.append(f"({fmt_ns(int(before['step_ns']))}). ")
     shares = (fmt_percent(one["exposed_communication_ns"] / max(1, one["total_ns"])) for one in (after, before))
-    said += ["Exposed communication: {} of the time, {} there. ".format(*shares)]
+    said += ["Exposed communication: {} of the time, {} in the earlier run. ".format(*shares)]
     said += [f"{after['run']}: {_told(after)}; {before['run']}: {_told(before)}."]
     return Finding("runs", "change", say(*said), evidence=Evidence("job_runs"), page="ranks")
 
@@ -86,7 +86,7 @@ def of_runs(runs: pd.DataFrame) -> Finding | None:
 def _told(run: Any) -> str:
     """The verdict on a run in a few words."""
     if run["verdict"] in ("nobody", "cannot tell"):
-        return {"nobody": "nobody holds it up", "cannot tell": "who holds it up cannot be told"}[run["verdict"]]
+        return {"nobody": "nothing holds it up", "cannot tell": "what holds it up is unknown"}[run["verdict"]]
     who = f"rank {run['slow_rank']}" if run["verdict"] == "rank" else f"a {run['verdict']}"
     who = "several ranks" if run["verdict"] == "spread" else who
     gain = "" if pd.isna(run["gain_share"]) else f", {fmt_percent(float(run['gain_share']))} to gain"
@@ -117,28 +117,30 @@ def who_holds_up(ranks: Ranks) -> Finding:
 def _verdict(verdict: Verdict, ranks: Ranks) -> list[str | Piece]:
     if verdict.state == "cannot tell":
         if ranks.missing and not verdict.ranks:
-            return ["Who holds the job up cannot be told: it may be waiting for ranks without a trace."]
+            return ["What holds the job up is unknown: it may be waiting for ranks without a trace."]
         if len(ranks.ranks) > 1 and len(ranks.answer.scores) < 2:
-            return ["Who holds the job up cannot be told: no two ranks recorded a collective."]
+            return ["What holds the job up is unknown: no two ranks recorded a collective."]
         if len(ranks.answer.scores) < 2:
-            return ["This is one rank alone: there is none to compare it with."]
+            return ["There is only one rank, and none to compare it with."]
         if verdict.chance:
-            return ["Who holds the job up cannot be told: ", bold(f"rank {verdict.ranks[0]}"),
-                    " has more work than the others, which may be chance in so few steps. Record more."]  # fmt: skip
+            return ["What holds the job up is unknown: ", bold(f"rank {verdict.ranks[0]}"),
+                    " has more work than the others, which may be chance over so few steps. Record more "
+                    "steps."]  # fmt: skip
         if verdict.ranks:
-            return ["Who holds the job up cannot be told: it waited for ", bold(f"rank {verdict.ranks[0]}"),
-                    " in its first collective, before which not all is recorded. Record more steps."]  # fmt: skip
+            return ["What holds the job up is unknown: it waited for ", bold(f"rank {verdict.ranks[0]}"),
+                    " in its first collective, and what came before that is not all recorded. Record more "
+                    "steps."]  # fmt: skip
         scores = ranks.answer.scores
         silent = sorted(set(ranks.ranks) - set(scores["rank"][scores["collectives"] > 0].tolist()))
         if len(ranks.answer.what_if) and silent:
             who = _names(tuple(silent)).lower() if len(silent) > 1 else f"rank {silent[0]}"
-            return ["Who holds the job up cannot be told: it may be waiting for ", bold(who),
+            return ["What holds the job up is unknown: it may be waiting for ", bold(who),
                     ", of which no collective is recorded."]  # fmt: skip
         if len(ranks.answer.what_if):
-            return ["Who holds the job up cannot be told: it may be waiting for ranks that did not record it."]
-        return ["Who holds the job up cannot be told: too few collectives could be matched between ranks."]
+            return ["What holds the job up is unknown: it may be waiting for ranks that did not record it."]
+        return ["What holds the job up is unknown: too few collectives could be matched between ranks."]
     if verdict.state == "nobody":
-        return ["Nobody holds the job up: no rank, node or link would make it ",
+        return ["Nothing holds the job up: no rank, node or link would make it ",
                 f"{fmt_percent(NAMED_FROM, 0)} faster by being like the others."]  # fmt: skip
     since = _when(verdict)
     who = {
@@ -157,9 +159,10 @@ def _verdict(verdict: Verdict, ranks: Ranks) -> list[str | Piece]:
     else:
         said += [since]
     low, high = (max(0.0, one) for one in (verdict.gain_low or 0.0, verdict.gain_high or 0.0))
-    said += [". Like the others, the job would take ", bold(f"{fmt_percent(verdict.gain_share or 0)} less")]
+    said += [f". If {'they' if many else 'it'} were like the others, the job would take "]
+    said += [bold(f"{fmt_percent(verdict.gain_share or 0)} less")]
     parts = "steps" if ranks.answer.by_steps else "parts"
-    said.append(f" (by its {parts} {fmt_percent(low)} to {fmt_percent(high)}).")
+    said.append(f" (90 % interval over its {parts}: {fmt_percent(low)} to {fmt_percent(high)}).")
     return said
 
 
@@ -238,7 +241,7 @@ def unmatched(ranks: Ranks) -> Finding | None:
         return None
     why = "; ".join(f"{fmt_count(count)}: {reason}" for reason, count in answer.why.items())
     said = say(
-        f"{counted(answer.unmatched, 'kernel')} of {fmt_count(answer.matched + answer.unmatched)} that communicate "
+        f"{counted(answer.unmatched, 'kernel')} of {fmt_count(answer.matched + answer.unmatched)} of communication "
         f"could not be matched between ranks ({why})."
     )
     return Finding("unmatched", "ranks", said, evidence=Evidence("rank_collectives"), page="ranks")
@@ -252,9 +255,9 @@ def clocks_apart(ranks: Ranks) -> Finding | None:
     apart = int(clocks["offset_ns"].max() - clocks["offset_ns"].min())
     groups = int(clocks["component"].max()) + 1
     said = say(
-        f"Clocks were {fmt_ns(apart)} apart and are put on one within ",
+        f"Clocks were {fmt_ns(apart)} apart and are aligned to within ",
         bold(_error(clocks)),
-        "." if groups == 1 else f", in {groups} groups of ranks that no collective joins.",
+        "." if groups == 1 else f", in {groups} groups of ranks that share no collective.",
     )
     return Finding("clocks", "ranks", said, evidence=Evidence("rank_clocks"), page="ranks")
 

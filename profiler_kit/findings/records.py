@@ -119,7 +119,7 @@ def one_iteration(record: RunRecord) -> Finding | None:
     """That the latency is that of one timed iteration; None where there are more."""
     if len(record.latency_ns) != 1:
         return None
-    said = say(f"One timed iteration only: {fmt_ns(record.latency_ns[0])}. --iterations asks for more.")
+    said = say(f"Only one timed iteration: {fmt_ns(record.latency_ns[0])}. Ask for more with --iterations.")
     return Finding("one-iteration", "missing", said)
 
 
@@ -175,7 +175,7 @@ def to_add(record: RunRecord | None, missing: Collection[str], out: str, *, on_g
         words = []
     if words[:2] != _CAPTURE:
         if set(missing) - {"layers"}:
-            return f'record_run("{out}", step, batch)  # records step(batch), as often as is needed'
+            return f'record_run("{out}", step, batch)  # records step(batch), as often as needed'
         spec = record.workload.get("spec") if record is not None else None
         return f"profiler-kit layers {spec or 'mine.py:workload'} --batch-sizes 1,2,4,8 --out {out}"
     anew = ("--out", "--device") if on_gpu else ("--out",)
@@ -190,7 +190,8 @@ def clock(joined: JoinedRun) -> Finding:
     """How far the clocks of a trace and a snapshot of one run disagree."""
     one = joined.clock
     said = (
-        f"{joined.trace.path.name} and {Path(joined.snapshot.path).name} were recorded at once; their times differ by "
+        f"{joined.trace.path.name} and {Path(joined.snapshot.path).name} were recorded at the same time; their "
+        f"clocks differ by "
         f"{one.median_us:.1f} µs (median of {one.readings} region boundaries; p99 {one.p99_us:.1f} µs, at most "
         f"{one.max_us:.1f} µs)."
     )
@@ -233,7 +234,7 @@ def of_ladder(record: LadderRecord, rows: pd.DataFrame) -> list[Finding]:
         text = "Weights are random: times are those of the real model, masks are noise and so is their mIoU."
         found.append(Finding("random-weights", "ladder", say(text)))
     if (record.git_commit or "").endswith("-dirty"):
-        text = "Measured with changes that were in no commit: what ran cannot be looked up."
+        text = "Measured with uncommitted changes: the exact code is not on record."
         found.append(Finding("dirty-commit", "ladder", say(text)))
     return found
 
@@ -262,7 +263,7 @@ def _noise(record: LadderRecord, rows: pd.DataFrame) -> list[Finding]:
         text = f"The baseline was measured {len(measured)} times: its medians differ by up to {fmt_percent(apart)}."
         found.append(Finding("baseline-drift", "ladder", say(text)))
     elif measured and rows["speedup"].notna().sum() > 1:
-        text = "The baseline was measured once, before the other rows: how much the device drifted is not known."
+        text = "The baseline was measured once, before the other rows: how much the device drifted is unknown."
         found.append(Finding("baseline-drift", "ladder", say(text)))
     for one in (one for one in record.rounds if one.error):
         said = say(f"The baseline could not be measured again: {' '.join(one.error.split())}")

@@ -99,7 +99,7 @@ def agreement(answers: Answers) -> Finding:
     strict, miou = ("unknown" if one is None else f"{one:.4f}" for one in (found.strict_miou, found.miou))
     said += ["mean IoU of matched masks ", bold(miou), f", strict as the sam2 example counts {strict}"]
     said.append(
-        f". Another number of masks in {counted(found.count_mismatch, 'image')}, a mask without a partner in "
+        f". A different number of masks in {counted(found.count_mismatch, 'image')}, a mask without a partner in "
         f"{counted(found.match_mismatch, 'image')}."
     )
     if answers.step:

@@ -32,8 +32,8 @@ FORMS: Final[dict[str, str]] = {
     "onnxruntime": "ONNX Runtime",
 }
 REGION_BARS: Final = (
-    "Solid: busy, time in which a kernel the region launched ran, overlaps counted once. Pale: their sum. Nested "
-    "regions are part of the one above them."
+    "Solid: time in which a kernel launched in the region ran, overlaps counted once. Pale: the sum of their "
+    "durations. A region includes the regions nested in it."
 )
 EXPOSED_FROM: Final = 0.1  # share of the recorded span from which exposed communication is worth a sentence
 MOST_GPUS: Final = 8  # drawn one by one
@@ -59,7 +59,7 @@ def nothing_read(trace: Trace) -> Finding | None:
         return None
     if trace.presence.ran != "host":
         return missing_gpu(trace.presence)
-    return Finding("nothing-read", "lost", say("The trace holds nothing that ran."), "warning", page="doctor")
+    return Finding("nothing-read", "lost", say("The trace holds no events that took time."), "warning", page="doctor")
 
 
 def _on_gpu(trace: Trace, load: BatchLoad | None) -> Finding:
@@ -100,10 +100,10 @@ def _on_gpu(trace: Trace, load: BatchLoad | None) -> Finding:
     if len(devices) > 1:
         idle = sum(total - device["busy_ns"] for device in devices)
         if idle > STARVED * total * len(devices):
-            said.append(f" Added up they were idle for {fmt_ns(idle)} of {fmt_ns(total * len(devices))}.")
+            said.append(f" Together they were idle for {fmt_ns(idle)} of {fmt_ns(total * len(devices))}.")
     elif load is not None and 1 - load.busy_share > STARVED:
         waits = fmt_ns(load.latency_ns - load.gpu_ns)
-        said.append(f" It waits {waits} of each batch: look at launches and copies first.")
+        said.append(f" It is idle for {waits} of each batch: look at launches and copies first.")
     elif load is None and time["idle_ns"] > STARVED * total:
         said.append(
             f" It was idle for {fmt_ns(time['idle_ns'])}, some of it because of the recording: look at launches and "
@@ -153,14 +153,18 @@ def of_gpu(trace: Trace, several: str = "every GPU") -> str:
 # What GPU time is added up by where no region names the parts of the code: a heading, and what that means.
 GROUPS: Final = {
     "region": ("Where GPU time went", REGION_BARS),
-    "module": ("GPU time by module", "No region names the parts of this trace: the modules whose forward launched it."),
+    "module": (
+        "GPU time by module",
+        "The trace has no regions, so the work is shown by the module whose forward launched it.",
+    ),
     "operator": (
         "GPU time by operator",
-        "No region names the parts of this trace: the innermost operators that launched it.",
+        "The trace has no regions, so the work is shown by the innermost operator that launched it.",
     ),
     "kind": (
         "GPU time by kind of kernel",
-        "No region names the parts of this trace, and most launches are in no operator: told by the kernels' names.",
+        "The trace has no regions, and most launches are in no operator, so the work is shown by kind, as the kernels' "
+        "names tell.",
     ),
 }
 
@@ -201,17 +205,17 @@ def missing_gpu(presence: Presence) -> Finding:
     calls = f"{counted(presence.launches, 'call')} {'launches' if presence.launches == 1 else 'launch'}"
     if presence.ran == "without times":
         said = (
-            f"The trace holds {counted(presence.left_out, 'GPU event')}, but no time of theirs can be believed: this "
-            "is its host side only."
+            f"The trace holds {counted(presence.left_out, 'GPU event')}, but none has a plausible time: only the "
+            "host side is shown."
         )
         return Finding("gpu-without-times", "odd", say(said), "warning", page="doctor")
     if presence.ran == "cut off":
         why = f"{calls} GPU work" if presence.launches else ""
         why = why or (f"it was recorded on a machine with {presence.devices[0]}" if presence.devices else "")
         said = (
-            f"The trace is cut off before its GPU events ({why}): this is its host side only."
+            f"The trace is cut off before its GPU events ({why}): only the host side is shown."
             if why
-            else "The trace is cut off, with no GPU events up to there; a file holds them last."
+            else "The trace is cut off before any GPU event; the profiler writes them last."
         )
         return Finding("gpu-events-cut-off", "lost", say(said), "warning", page="doctor")
     if presence.ran == "lost":
@@ -219,13 +223,13 @@ def missing_gpu(presence: Presence) -> Finding:
         said = f"GPU work was launched ({calls} it), but none of its events was read: {lost} of the file could not be."
         return Finding("gpu-events-lost", "lost", say(said), "warning", page="doctor")
     if presence.ran == "not recorded":
-        said = f"GPU work was launched ({calls} it), but the GPU was not recorded: this is the host side only."
+        said = f"GPU work was launched ({calls} it), but the GPU was not recorded: only the host side is shown."
         return Finding("gpu-not-recorded", "missing", say(said), "warning", page="doctor")
     if presence.ran == "not read":
-        spans = f"{counted(presence.unread, 'span')} of no known category"
+        spans = f"{counted(presence.unread, 'span')} of an unknown category"
         where = ", ".join(map(repr, presence.where))
         who = f"This is a trace of {FORMS[presence.form]}. " if FORMS[presence.form] else ""
-        said = f"{who}No GPU events are known in it, but {spans} (in {where}): what they are is not read."
+        said = f"{who}No GPU events were recognised in it, only {spans} (in {where}), which are not analysed."
         return Finding("not-read", "lost", say(said), "warning", page="doctor")
     return Finding("no-gpu", "missing", say("No GPU in this run."), page="doctor")
 
@@ -233,9 +237,9 @@ def missing_gpu(presence: Presence) -> Finding:
 # What the report and the sentence call the causes of idle time, and what they mean.
 IDLE_CAUSES: Final = {
     HOST_BOUND: "The next kernel was launched after all earlier work had ended.",
-    "synchronization-bound": "Likewise, because the host was inside a synchronizing call when the gap began.",
-    KERNEL_WAIT: "The short distance between kernels that were launched in time.",
-    OTHER: "Launched in time, and yet not begun: another stream, or a dependency.",
+    "synchronization-bound": "The same, because the host was inside a synchronizing call when the gap began.",
+    KERNEL_WAIT: "The short gap between kernels that were launched in time.",
+    OTHER: "Launched in time but not started: it waits for another stream or a dependency.",
 }
 
 
@@ -279,7 +283,7 @@ def why_idle(run: Run) -> Finding | None:
     if where:
         gap, ns = int(run.trace.idle(scope="all")["longest_ns"].max()), regions[0][1]
         if ns > total:  # a region is open before the first work of a GPU too
-            said += [" While nothing ran, also before the first work and after the last, ", bold(where[-1])]
+            said += [" While nothing ran, including before the first GPU event and after the last, ", bold(where[-1])]
             said.append(f" was open longest ({fmt_ns(ns)}).")
         elif gap > ns:  # most of it outside of all innermost regions, or with several of them
             said += [" The longest gap took ", bold(fmt_ns(gap)), "; of the innermost regions, "]
@@ -296,8 +300,8 @@ def _terms(trace: Trace, path: Path) -> str:
     busy, other, idle = (
         fmt_percent(row[f"{what}_ns"] / max(1, row["wall_ns"]), 0) for what in ("busy", "other", "idle")
     )
-    elsewhere = f", {other} on other work" if row["other_ns"] else ""
-    return f"of its time a GPU works {busy} for it{elsewhere}, {idle} idle"
+    elsewhere = f", on other work {other}" if row["other_ns"] else ""
+    return f"a GPU works on it {busy} of the time{elsewhere}, and is idle {idle}"
 
 
 def bound_by(run: Run) -> Finding | None:
@@ -311,7 +315,7 @@ def bound_by(run: Run) -> Finding | None:
     whole = int(regions.loc[regions["path"].map(len) == 1, "busy_ns"].sum())
     gpu, whose = of_gpu(run.trace), "the GPU's" if of_gpu(run.trace) == "the GPU" else "all GPU"
     said: list[str | Piece] = [bold(where[-1])]
-    said.append(f" holds {fmt_percent(held / max(1, whole), 0)} of {whose} work and is ")
+    said.append(f" accounts for {fmt_percent(held / max(1, whole), 0)} of {whose} work and is ")
     said += [bold(NAMES[bounds[where]]), f" ({_terms(run.trace, where)})"]
     idle: Sequence[tuple[Path, int, int]] = idle_regions(run)
     if idle and idle[0][0] != where:

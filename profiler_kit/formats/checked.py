@@ -17,7 +17,7 @@ try:
 except ImportError:
 
     def Meta(**limits: Any) -> Any:  # type: ignore[no-redef]  # noqa: N802
-        """What nobody asks for: without msgspec nothing is read."""
+        """Does nothing: without msgspec no file is read."""
 
 
 T = TypeVar("T")

@@ -104,9 +104,9 @@ def code_of_ranks(communication: Sequence[str]) -> str:
 def ingest_rank(path: str, out: str, *, communication: Sequence[str] = ()) -> dict[str, Any]:
     """Read one trace into the store `out` of its job (JOB.ranks, or any address fsspec writes to).
 
-    For those who spread the work themselves, with Ray, Slurm or Spark: call it once for each trace, anywhere, in any
-    order; then `load_ranks(JOB)` and `profiler-kit ranks JOB` find everything read. The file is known by its path below
-    JOB. Returns what the table `ranks` says of it; a file that cannot be read has its `error` there.
+    For your own scheduler, such as Ray, Slurm or Spark: call it once for each trace, anywhere, in any order; then
+    `load_ranks(JOB)` and `profiler-kit ranks JOB` find everything read. The file is known by its path below JOB.
+    Returns what the table `ranks` says of it; a file that cannot be read has its `error` there.
 
     Raises InputError or OutputError when the store cannot be written.
     """

@@ -34,8 +34,8 @@ _ARGUMENTS: Final = (
 )
 _STRETCHES: Final = {
     "GPU": "the GPU runs it",
-    "latency": "it could have begun, and has not yet",
-    "host": "the host calls what comes before its launch",
+    "latency": "it could have started but has not",
+    "host": "the host runs what comes before its launch",
     "wait": "the call returns after the GPU is done",
 }
 _SHAPES: Final = (("input_dims", "Input shapes"), ("input_type", "Input types"))
@@ -205,13 +205,13 @@ def _roofline(trace: Trace, item: int) -> list[Fact]:
     """How far the operator call that launched it is from what the GPU can do; where not loaded, what has it."""
     found = trace.roofline_of(item)
     if found is None:
-        where = "not read of a trace this large; the tables Roofline and Short kernels have them"
+        where = "not read for a trace this large; see the tables Roofline and Short kernels"
         return [("Shapes, launch configuration, roofline", where)]
     if found.empty:
         return []
     row = found.iloc[0]
     if not row["modelled"]:
-        return [("Roofline", f"not known of {row['operator']}: {row['why']}")]
+        return [("Roofline", f"unknown for {row['operator']}: {row['why']}")]
     said = [f"{fmt_rate(row[name])} {ROOFLINE.label(name)}" for name in ("tflop_per_s", "tb_per_s") if row[name] > 0]
     if not pd.isna(row["peak_share"]):
         said.append(f"{fmt_percent(row['peak_share'])} of the GPU's peak ({row['bound']})")

@@ -32,8 +32,10 @@ from profiler_kit.tables.memory import DEVICE
 
 Comparisons = Mapping[str, Comparison]
 MemoryComparisons = Mapping[str, MemoryComparison]
-RUN: Final = Option("run", None, "Only this run, by its letter; all of them when left out.")
-BATCH: Final = Option("batch_size", None, "Batch size to compare at; the largest that all have when left out.", "count")
+RUN: Final = Option("run", None, "Only this run, by its letter; all runs if left out.")
+BATCH: Final = Option(
+    "batch_size", None, "Batch size to compare at; if left out, the largest that all runs have.", "count"
+)
 LETTERS: Final = 90  # of a name; JSON has all of it
 FUNCTIONS: Final = 2  # of a stack, the innermost
 
@@ -137,7 +139,7 @@ WORK: Final = Table(
 KERNELS: Final = Table(
     "diff_kernels",
     "diff",
-    "kernels, those that changed most first",
+    "kernels, largest change first",
     _named("kernel", "The kernel's name without template arguments, so that float and bfloat16 meet."),
     _rows("kernel"),
     (RUN,),
@@ -149,7 +151,7 @@ KERNELS: Final = Table(
 OPERATORS: Final = Table(
     "diff_operators",
     "diff",
-    "operators, self time on the host, those that changed most first",
+    "operators, self time on the host, largest change first",
     _named("operator", "The operator's name without what torch.compile makes up anew."),
     _rows("operator"),
     (RUN,),
@@ -200,7 +202,7 @@ MEMORY_REGIONS: Final = Table(
 MEMORY_STACKS: Final = Table(
     "memory_diff_stacks",
     "memory diff",
-    "live at the peak by stack, those that changed most first",
+    "live at the peak by stack, largest change first",
     Schema(
         "MEMORY_COMPARED",
         "stack that held memory at the peak of a device, and run it is compared in",

@@ -34,8 +34,8 @@ DONE: Final = {
     "repaired": "repaired",
     "dropped": "dropped",
     "of no use": "dropped: no event, or one without a time or with an impossible one",
-    "closed early": "the list of events is closed here and goes on",
-    "after the end": "left out: behind the end of the trace",
+    "closed early": "the list of events is closed here and continues",
+    "after the end": "left out: after the end of the trace",
     "cut off": "the file ends in this event",
     "corrupt": "the compressed data is damaged here",
 }

@@ -16,7 +16,7 @@ SCOPE: Final = Option(
     ("stream", "device", "all"),
 )
 KERNEL_WAIT: Final = Option(
-    "kernel_wait_us", 30.0, "Shorter gaps count as the distance between back-to-back kernels.", "microseconds"
+    "kernel_wait_us", 30.0, "Shorter gaps count as the usual gap between back-to-back kernels.", "microseconds"
 )
 
 TABLES: Final = (

@@ -56,11 +56,12 @@ MEMORY_DEVICES: Final = Schema(
         ),
         "peak_path": Column("path", "The regions that were open then, outermost first.", "in"),
         "end_allocated_bytes": Column(
-            "int64", "Held by tensors when it was saved, in bytes they asked for.", "at the end"
+            "int64", "Held by tensors when the snapshot was saved, in requested bytes.", "at the end"
         ),
         "reserved_bytes": Column(
             "Int64",
-            "Taken from the driver when it was saved; what nvidia-smi shows. A CPU keeps nothing in reserve.",
+            "Reserved from the driver when the snapshot was saved; what nvidia-smi shows. A CPU keeps nothing in "
+            "reserve.",
         ),
         "fragmentation": Column(
             "Float64", "Share of the reserved memory in no active block when it was saved.", "unused", unit="share"
@@ -302,7 +303,7 @@ TABLES: Final = (
     ),
     per_device(
         "memory_groups",
-        "memory by what the file says of it",
+        "memory by what the file says about it",
         MEMORY_GROUPS,
         _groups,
         BY,

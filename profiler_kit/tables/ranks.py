@@ -1,10 +1,11 @@
-"""`profiler-kit ranks TRACE...`: compare the ranks of one job: who holds it up, since when and by what, what it would
-gain; busy, communication, and who waited for whom in its collectives.
+"""`profiler-kit ranks TRACE...`: compare the ranks of one job: what holds it up, since when, why, and what fixing that
+would gain; busy time, communication, and who waited for whom in its collectives.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -29,6 +30,7 @@ from profiler_kit.analyses.ranks.ranks import (
 )
 from profiler_kit.analyses.ranks.trend import TREND
 from profiler_kit.analyses.ranks.verdict import SLOW_PARTS, WHAT_IF
+from profiler_kit.schema import Schema
 from profiler_kit.table import Option, Table
 
 _OF_VERDICT: Final = ("state", "rank", "node", "cause", "since_step", "gain_share", "gain_low", "gain_high")
@@ -66,138 +68,51 @@ def _against(ranks: Any, against: str | None) -> pd.DataFrame:
     return side_by_side([load_ranks(against), ranks] if against else [ranks])
 
 
+def _by(
+    by: str, name: str, title: str, schema: Schema, fill: Callable[[Any], pd.DataFrame], beside: Any = None
+) -> Table:
+    """A table that `profiler-kit ranks --by` prints."""
+    return Table(name, "job", title, schema, fill, command="ranks", by=by, top=30, beside=beside)
+
+
 TABLES: Final = (
-    Table(
-        "ranks",
-        "job",
-        "ranks side by side",
-        RANK_TOTALS,
-        lambda ranks: ranks.totals(),
-        command="ranks",
-        by="rank",
-        top=30,
-        beside=_beside,
-    ),
-    Table(
+    _by("rank", "ranks", "ranks side by side", RANK_TOTALS, lambda ranks: ranks.totals(), beside=_beside),
+    _by(
+        "collective",
         "rank_collectives",
-        "job",
         "collectives and who waited for whom",
         RANK_COLLECTIVES,
         lambda ranks: ranks.collectives(),
-        command="ranks",
-        by="collective",
-        top=30,
     ),
-    Table(
-        "rank_steps",
-        "job",
-        "steps of each rank",
-        STEPS_OF_RANKS,
-        lambda ranks: ranks.steps(),
-        command="ranks",
-        by="step",
-        top=30,
-    ),
-    Table(
+    _by("step", "rank_steps", "steps of each rank", STEPS_OF_RANKS, lambda ranks: ranks.steps()),
+    _by(
+        "outlier",
         "rank_outliers",
-        "job",
         "ranks by own work beyond that of their peers",
         RANK_SCORES,
         lambda ranks: ranks.answer.scores.sort_values("more_ns", ascending=False, kind="stable", ignore_index=True),
-        command="ranks",
-        by="outlier",
-        top=30,
     ),
-    Table(
-        "step_times",
-        "job",
-        "steps of the job",
-        STEP_TIMES,
-        lambda ranks: ranks.step_times(),
-        command="ranks",
-        by="job-step",
-        top=30,
-    ),
-    Table(
-        "rank_what_if",
-        "job",
-        "what the job would gain",
-        WHAT_IF,
-        lambda ranks: ranks.answer.what_if,
-        command="ranks",
-        by="what-if",
-        top=30,
-    ),
-    Table(
+    _by("job-step", "step_times", "steps of the job", STEP_TIMES, lambda ranks: ranks.step_times()),
+    _by("what-if", "rank_what_if", "what the job would gain", WHAT_IF, lambda ranks: ranks.answer.what_if),
+    _by(
+        "part",
         "slow_parts",
-        "job",
         "own work of the slowest against its peers, where it is slow",
         SLOW_PARTS,
         lambda ranks: ranks.answer.slow_parts,
-        command="ranks",
-        by="part",
-        top=30,
     ),
-    Table(
+    _by(
+        "name",
         "slow_names",
-        "job",
         "kernels and regions of the slowest against its peers",
         SLOW_NAMES,
         lambda ranks: ranks.slow_names(),
-        command="ranks",
-        by="name",
-        top=30,
     ),
-    Table(
-        "links",
-        "job",
-        "bandwidth of each group",
-        LINKS,
-        lambda ranks: ranks.answer.links,
-        command="ranks",
-        by="link",
-        top=30,
-    ),
-    Table(
-        "bandwidths",
-        "job",
-        "bandwidth by kind of group and size",
-        BANDWIDTHS,
-        lambda ranks: ranks.bandwidths(),
-        command="ranks",
-        by="bandwidth",
-        top=30,
-    ),
-    Table(
-        "rank_clocks",
-        "job",
-        "clocks of the ranks",
-        CLOCKS,
-        lambda ranks: ranks.answer.clocks,
-        command="ranks",
-        by="clock",
-        top=30,
-    ),
-    Table(
-        "rank_memory",
-        "job",
-        "memory peaks by rank",
-        RANK_MEMORY,
-        lambda ranks: ranks.memory(),
-        command="ranks",
-        by="memory",
-        top=30,
-    ),
-    Table(
-        "rank_files",
-        "job",
-        "files of the job",
-        RANK_FILES,
-        lambda ranks: ranks.files(),
-        command="ranks",
-        by="file",
-        top=30,
-    ),
+    _by("link", "links", "bandwidth of each group", LINKS, lambda ranks: ranks.answer.links),
+    _by("bandwidth", "bandwidths", "bandwidth by kind of group and size", BANDWIDTHS, lambda ranks: ranks.bandwidths()),
+    _by("clock", "rank_clocks", "clocks of the ranks", CLOCKS, lambda ranks: ranks.answer.clocks),
+    _by("memory", "rank_memory", "memory peaks by rank", RANK_MEMORY, lambda ranks: ranks.memory()),
+    _by("file", "rank_files", "files of the job", RANK_FILES, lambda ranks: ranks.files()),
     Table(
         "job_runs",
         "job",
@@ -208,7 +123,7 @@ TABLES: Final = (
         command="ranks",
         by="run",
     ),
-    Table("rank_places", "job", "where each rank stands", RANK_PLACES, lambda ranks: ranks.places()),
+    Table("rank_places", "job", "node and groups of each rank", RANK_PLACES, lambda ranks: ranks.places()),
     Table("rank_groups", "job", "process groups of the job", GROUPS, lambda ranks: ranks.answer.groups),
     Table("rank_work", "job", "kernels that communicate", JOB_WORK, lambda ranks: ranks.of("work")),
     Table("rank_parts", "job", "regions and kernels of each rank", of_job(RANK_PARTS), lambda ranks: ranks.of("parts")),

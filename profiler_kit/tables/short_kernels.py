@@ -14,7 +14,14 @@ TABLES: Final = (
         "short kernels by operator and shapes",
         SHORT_KERNELS,
         lambda trace, below_us: trace.short_kernels(below_ns=round(below_us * 1e3)),
-        options=(Option("below_us", SHORT_BELOW_NS / 1e3, "Shorter is short, in microseconds.", "microseconds"),),
+        options=(
+            Option(
+                "below_us",
+                SHORT_BELOW_NS / 1e3,
+                "Kernels below this duration count as short, in microseconds.",
+                "microseconds",
+            ),
+        ),
         command="short-kernels",
         top=20,
         needs_gpu=True,

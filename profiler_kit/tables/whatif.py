@@ -14,16 +14,16 @@ TABLES: Final = (
     Table(
         "whatif",
         "trace",
-        "what changes would give",
+        "what changes would save",
         WHAT_IF,
         lambda trace, region, factor, kernel, gap_us: trace.what_if(
             region=region, factor=factor, kernel=kernel, gap_ns=round(gap_us * 1e3)
         ),
         options=(
-            Option("region", None, "Only: this region faster, on the GPU and on the host."),
-            Option("factor", 2, "How many times as fast a region is tried.", "count"),
-            Option("kernel", None, "Only: GPU events whose name holds this text gone."),
-            Option("gap_us", 10.0, "The longest gap that is left of a device, in microseconds.", "microseconds"),
+            Option("region", None, "Try only this: the region faster, on the GPU and on the host."),
+            Option("factor", 2, "How many times as fast a region is assumed to be.", "count"),
+            Option("kernel", None, "Try only this: GPU events whose name contains this text removed."),
+            Option("gap_us", 10.0, "The longest gap that is kept on a device, in microseconds.", "microseconds"),
         ),
         command="whatif",
         needs_gpu=True,

@@ -240,7 +240,7 @@ class Wrapped(StandIn):
 
     def __init__(self, published: torch.nn.Module) -> None:
         super().__init__(published)
-        self._whole = (published,)  # in a tuple, so that it is no child
+        self._whole = (published,)  # in a tuple, so that it is not a child
         self._compiled_call_impl = None  # what was compiled is the published forward, not this one
         self._forward_hooks, self._forward_pre_hooks = type(self._forward_hooks)(), type(self._forward_pre_hooks)()
 

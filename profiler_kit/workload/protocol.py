@@ -230,7 +230,7 @@ def tensors_of(output: Any) -> list[torch.Tensor]:
 def relative_error_and_cosine(output: Any, baseline: Any) -> dict[str, float | None]:
     """|output - baseline| / |baseline| and the cosine between the two, all their tensors together as one vector.
 
-    None where that is no number: the output holds NaN or infinity, or the baseline is all zeros. Raises WorkloadError
+    None if that is not a number: the output holds NaN or infinity, or the baseline is all zeros. Raises WorkloadError
     when the tensors differ in number or shape.
     """
     mine, base = tensors_of(output), tensors_of(baseline)

@@ -110,8 +110,8 @@ def test_what_may_be_chance_in_so_few_steps_is_not_named(
     verdict = ranks.answer.verdict
     assert (verdict.state, verdict.rank, verdict.ranks) == ("cannot tell", None, (rank,))
     assert ranks.findings()[0].sentence == (
-        f"Who holds the job up cannot be told: rank {rank} has more work than the others, which may be chance in so "
-        "few steps. Record more."
+        f"What holds the job up is unknown: rank {rank} has more work than the others, which may be chance over so "
+        f"few steps. Record more steps."
     )
 
 
@@ -171,7 +171,7 @@ def test_what_is_said_of_two_causes(tmp_path: Path) -> None:
     said = ranks.findings()[0]
     assert said.sentence.startswith(
         "Ranks 1, 6 hold the job up: rank 1 since step 0, its host launches late; rank 6 since step 0, its kernels "
-        "take longer. Like the others, the job would take "
+        "take longer. If they were like the others, the job would take "
     )
     assert said.attempt.startswith("Rank 1: look at that region") and "Rank 6: compare clocks" in said.attempt
     done = json.loads(profiler_kit("ranks", tmp_path / "job", "--json").out)
@@ -302,7 +302,7 @@ def test_what_is_printed_says_who_by_what_and_since_when(tmp_path: Path) -> None
     _, ranks = made(tmp_path, cause="host", since=1, dropped=2)
     matched = ranks.answer.matched
     done = profiler_kit("ranks", tmp_path / "job")
-    assert "Rank 2 holds the job up since step 1: its host launches late. Like the others, the job" in done.out
+    assert "Rank 2 holds the job up since step 1: its host launches late. If it were like the others," in done.out
     assert "Most in regions: forward " in done.out and "Clocks were " in done.out
     said = json.loads(profiler_kit("ranks", tmp_path / "job", "--json").out)
     verdict = said["verdict"]

@@ -126,10 +126,7 @@ def test_the_command_says_what_is_left_out(tmp_path: Path) -> None:
     again(segments)
     load(tmp_path, segments)
     out = " ".join(profiler_kit("memory", tmp_path / "m.pickle").out.split())
-    assert (
-        "The state at the end holds what no allocator leaves: 1 block in no total: listed twice, overlapping another,"
-        in out
-    )
+    assert "that no allocator produces: 1 block in no total: listed twice, overlapping another," in out
 
 
 def test_segments_without_blocks_are_told_by_their_own_figures(tmp_path: Path) -> None:
@@ -140,7 +137,7 @@ def test_segments_without_blocks_are_told_by_their_own_figures(tmp_path: Path) -
     assert found.stats(0)["current_bytes"].tolist() == [4 * MiB, 4 * MiB, 5 * MiB, 6 * MiB, MiB]
     assert found.live_at_end(0)["size_bytes"].tolist() == [4 * MiB]
     out = " ".join(profiler_kit("memory", tmp_path / "m.pickle").out.split())
-    assert "2 segments without any block: 5.0 MiB are held by their own figures, counted as one alloc" in out
+    assert "2 segments without any block: 5.0 MiB are held by their own figures, each counted as one alloc" in out
     assert "0 B" not in out.split("At the end")[0]
 
 
@@ -152,7 +149,7 @@ def test_a_free_has_the_size_of_its_allocation(tmp_path: Path) -> None:
     found = load(tmp_path, [s.segment(A, MiB, s.block(A, MiB, MiB))], *trace)
     assert found.replay(0).allocated_bytes.tolist() == [0, MiB, MiB, 0, MiB, MiB]
     said = [one.sentence for one in found.findings() if one.id.startswith("frees-resized")]
-    assert said == ["1 free with another size than the allocation at that address: the allocation's counts."]
+    assert said == ["1 free with a different size from the allocation at that address: the allocation's size is used."]
 
 
 def test_a_history_whose_sizes_contradict_the_end_is_not_followed(tmp_path: Path) -> None:
@@ -161,7 +158,7 @@ def test_a_history_whose_sizes_contradict_the_end_is_not_followed(tmp_path: Path
     assert found.summary()["devices"][0]["end_allocated_bytes"] == MiB
     said = [one.sentence for one in found.findings() if one.id.startswith("history-contradicts")]
     assert said == [
-        "The history does not agree with itself or with the state at its end: it holds no free_requested and no "
-        "free_completed event; totals that end where it ends would begin 1,024.00 GiB below zero. "
-        "Only the state at the end is told."
+        "The history contradicts itself or the state at its end: it holds no free_requested and no "
+        "free_completed event; to end at the recorded total, the history would have to begin 1,024.00 GiB below zero. "
+        "Only the state at the end is shown."
     ]

@@ -305,17 +305,17 @@ def test_what_stands_elsewhere_or_nowhere_is_counted(tmp_path: Path) -> None:
     ]
     found = loaded(tmp_path, data)
     assert said(found, "odd-regions") == (
-        "3 annotations of the file left out, without START, END or a time; 2 regions stand higher than opened, "
+        "3 annotations left out: no START, END or time; 2 regions stand higher than opened, "
         "as a path holds at most 100 names and all paths together 8.0 MiB."
     )
-    assert "left out, without START" in profiler_kit("memory", found.path).out
+    assert "left out: no START" in profiler_kit("memory", found.path).out
 
 
 def test_events_of_no_known_kind_are_counted(tmp_path: Path) -> None:
     data = steps()
     data["device_traces"][0].insert(1, s.event("pool_evict", 2, 0, 99))
     found = loaded(tmp_path, data)
-    assert said(found, "odd-regions") == "1 event of no known kind ('pool_evict') count as nothing."
+    assert said(found, "odd-regions") == "1 event of unknown kind ('pool_evict'): not counted."
 
 
 def test_the_limit_of_all_paths_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -406,7 +406,7 @@ def test_what_stays_is_told_without_regions() -> None:
     assert (row["path"], row["count"], row["size_bytes"]) == (("(no region)",), 40, 320 * MiB)
     assert said(found, "stays") == (
         "320.0 MiB allocated in the history are live at its end, of them 320.0 MiB in 40 allocations by append_loss "
-        "(u/train.py:1). Without regions a leak cannot be told from what is meant to stay."
+        "(u/train.py:1). Without regions, a leak cannot be told from memory that is meant to stay."
     )
     printed = profiler_kit("memory", found.path, "--live")
     assert [line.split() for line in printed.out.splitlines() if line.startswith("append_loss")] == [

@@ -156,15 +156,16 @@ def test_the_straggler_of_a_real_job(tmp_path: Path) -> None:
     totals = ranks.totals().set_index("rank")
     assert totals["collectives"].tolist() == [14, 14] and totals["arrived_last"].tolist() == [12, 2]
     assert totals["wait_ns"].tolist() == [4_736, 13_108_491]
-    assert not ranks.answer.by_steps and "(by its parts " in who_holds_up(ranks).sentence  # two steps were recorded
+    assert not ranks.answer.by_steps  # two steps were recorded
+    assert "(90 % interval over its parts: " in who_holds_up(ranks).sentence
 
 
 def test_one_trace_alone_is_said_to_be_alone(tmp_path: Path) -> None:
     trace = Path(__file__).parents[1] / "golden" / "streams_graph.json.gz"
     ranks = load_ranks([trace], store=tmp_path / "store")
-    assert who_holds_up(ranks).sentence == "This is one rank alone: there is none to compare it with."
+    assert who_holds_up(ranks).sentence == "There is only one rank, and none to compare it with."
     two = load_ranks({0: trace, 1: Path(shutil.copy(trace, tmp_path))}, store=tmp_path / "two")
-    assert who_holds_up(two).sentence == ("Who holds the job up cannot be told: no two ranks recorded a collective.")
+    assert who_holds_up(two).sentence == ("What holds the job up is unknown: no two ranks recorded a collective.")
 
 
 def test_what_is_beside_a_rank_is_of_its_group_and_on_its_clock(tmp_path: Path) -> None:

@@ -378,7 +378,7 @@ def test_what_cannot_be_told_is_counted_and_said(tmp_path: Path) -> None:
     assert said is not None
     assert said.line == (
         "Operators with a model take 12 % of 80.00 µs of GPU time. The peaks of a GPU without a name are not known. "
-        "Not told: 1 call without recorded shapes, 4 calls whose shapes do not fit the operator, 1 call with an "
+        "Not modelled: 1 call without recorded shapes, 4 calls whose shapes do not fit the operator, 1 call with an "
         "unknown dtype, 1 call whose sequences' lengths are not recorded. "
         'Try: --peaks FILE, with {"bf16": 989, "fp32": 67, "tb_per_s": 3.35} in it'
     )
@@ -387,7 +387,7 @@ def test_what_cannot_be_told_is_counted_and_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("dtype", "said_text"),
     [
-        ("c10::Float3_x", ". Not told: 1 call with an unknown dtype."),
+        ("c10::Float3_x", ". Not modelled: 1 call with an unknown dtype."),
         ("long", ". A peak of NVIDIA H100 80GB HBM3 for them is not known. Try: --peaks FILE, with "),
     ],
 )
@@ -416,7 +416,7 @@ def test_what_was_assumed_is_said_and_a_sparse_product_has_no_model(tmp_path: Pa
     said = of_table(found.table("roofline"))
     assert said is not None
     assert (
-        "Not told: 1 call with a sparse matrix, whose nonzeros are not recorded. "
+        "Not modelled: 1 call with a sparse matrix, whose nonzeros are not recorded. "
         "Assumed in 1 call: lengths taken to be alike." in said.line
     )
 
@@ -441,14 +441,14 @@ def test_attention_on_a_cache_is_modelled_where_the_step_says_its_lengths(tmp_pa
     assert (unknown["count"], unknown["why"], unknown["category"]) == (2, "no lengths recorded", "attention")
     said = of_table(found.table("roofline"))
     assert said is not None
-    assert "Not told: 2 calls whose sequences' lengths are not recorded." in said.line
+    assert "Not modelled: 2 calls whose sequences' lengths are not recorded." in said.line
 
 
 def test_without_shapes_it_says_which_flag_gives_them(tmp_path: Path) -> None:
     a_trace(tmp_path, ("aten::mm", {}))
     done = profiler_kit("roofline", tmp_path / "t.json")
     assert done.out.endswith(
-        "Operators with a model take 0 % of 10.00 µs of GPU time. Not told: 1 call without recorded shapes. Try: "
+        "Operators with a model take 0 % of 10.00 µs of GPU time. Not modelled: 1 call without recorded shapes. Try: "
         "profiler_runner(path, record_shapes=True)\n"
     )
 

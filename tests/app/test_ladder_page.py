@@ -54,7 +54,7 @@ def test_rows_below_the_accuracy_asked_for_are_marked(root: Path) -> None:
     assert "Masks agree less with those of fp32 than --min-miou 0.95 asks for: int8." in errors(show())
     test = show(ladder="b/deep")
     assert test.selectbox[0].value == "b/deep" and not any("--min-miou" in line for line in errors(test))
-    assert "nowhere: no ladder here (moved or deleted?). Another one is shown." in errors(show(ladder="nowhere"))
+    assert "nowhere: no ladder here (moved or deleted?). A different one is shown." in errors(show(ladder="nowhere"))
 
 
 def test_the_ladder_of_a_run_is_shown_or_one_of_its_model(root: Path) -> None:

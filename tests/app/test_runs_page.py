@@ -75,7 +75,7 @@ def test_runs_are_listed_newest_first_with_what_is_known_of_them(root: Path) -> 
     assert shown["latency_ns"].tolist()[2] == 20 and shown["rate"].tolist()[2] == 100  # ms
     found = visit(q="vit_b cpu").dataframe[0].value
     assert found["run"].tolist() == ["host"]
-    assert "No run has that in its row." in [one.value for one in visit(q="zebra").caption]
+    assert "No run matches the search." in [one.value for one in visit(q="zebra").caption]
 
 
 def test_the_ranks_of_a_job_are_one_row_that_opens_them(root: Path) -> None:
@@ -181,7 +181,7 @@ def test_files_are_opened_from_elsewhere_only_with_the_token(
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("traces", "traces: a relative path, expected one from the root. Try: {here}/traces"),
+        ("traces", "traces: a relative path, expected an absolute one. Try: {here}/traces"),
         ("{root}", "{root}: found 4 runs, expected one. Try: profiler-kit serve {root}"),
         (
             "{root}/no",

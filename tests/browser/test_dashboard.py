@@ -453,7 +453,7 @@ def test_a_browser_shows_the_token_once(browser: Browser, tmp_path: Path) -> Non
         refused: list[str] = []
         page.context.on("response", lambda one: refused.append(one.url) if one.status in (401, 403) else None)
         page.goto(f"{url}/?run=gpu")
-        expect(page.locator("body")).to_contain_text("The token is missing or another one.")
+        expect(page.locator("body")).to_contain_text("The token is missing or wrong.")
         assert refused.pop(0) == f"{url}/?run=gpu" and all("favicon" in one for one in refused)
         refused.clear()
         page.goto(f"{url.link}&run=gpu")

@@ -286,8 +286,9 @@ def test_says_what_the_ring_buffer_dropped(opens: Callable[..., Opened], tmp_pat
     out = tmp_path / "page.html"
     out.write_text(load_snapshot(s.write(tmp_path / "m.pickle", data)).html("m"), encoding="utf-8")
     assert opens(out).text("#notices") == (
-        "The history lost its beginning: at least 2 recorded allocations are missing, so that an earlier peak may be "
-        "too. Try: Record with a larger max_entries. 1 of them were freed later, 1 were live to the end. The ring "
+        "The history lost its beginning: at least 2 recorded allocations are missing, and an earlier, higher peak "
+        "may be missing too. Try: Record with a larger max_entries. 1 of them were freed later, 1 were live to the "
+        "end. The ring "
         "buffer held 3 events."
     )
 

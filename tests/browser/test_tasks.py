@@ -75,7 +75,7 @@ def tired(browser: Browser, address: Address) -> Iterator[Tired]:
 
 def test_which_region_is_slowest_and_why(tired: Tired) -> None:
     tired.opens(EAGER)
-    tired.reads("image encoder holds 91 % of the GPU's work and is GPU-bound")
+    tired.reads("image encoder accounts for 91 % of the GPU's work and is GPU-bound")
     tired.reads("matrix products 63 %")
 
 

@@ -96,7 +96,7 @@ def test_markdown_is_ready_to_paste(tmp_path: Path) -> None:
     assert lines[2].startswith("- B is 3.71 × faster than A: ")
     head = "| region | A | B | change | is | noise ± | host A | host B | host change | host is |"
     assert head in lines
-    assert "<summary>Kernels, those that changed most first, 3 of 123 rows</summary>" in lines
+    assert "<summary>Kernels, largest change first, 3 of 123 rows</summary>" in lines
 
 
 def test_runs_with_other_batches_are_compared_per_image(tmp_path: Path) -> None:

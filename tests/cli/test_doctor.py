@@ -135,7 +135,7 @@ def test_a_broken_trace_is_findings_and_not_an_error(tmp_path: Path) -> None:
     assert report.code == 0
     assert f"  {places[0][1]:>5}  repaired: {{ " in report.out
     assert f"  {places[2][1]:>5,}  the file ends in this event: {{ " in report.out
-    assert "  lost     The file is cut off: it has no end.\n" in report.out
+    assert "  lost     The file is cut off before its end.\n" in report.out
 
 
 def test_an_unknown_category_is_named(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_a_run_against_another(job: Path, even: Path) -> None:
     assert other["step_change"] == pytest.approx(other["step_ns"] / one["step_ns"] - 1)
     text = profiler_kit("ranks", job, "--against", even).out.splitlines()[-1]
     assert text.startswith("A step takes ") and "more than in even" in text
-    assert "slow: rank 5 (compute, " in text and text.endswith("even: nobody holds it up.")
+    assert "slow: rank 5 (compute, " in text and text.endswith("even: nothing holds it up.")
     assert len(rows("ranks", job, "--by", "run")) == 1
     missing = profiler_kit("ranks", job, "--against", even / "nothing")
     assert missing.code == 1 and missing.err.startswith(f"profiler-kit: {even / 'nothing'}: no such file")

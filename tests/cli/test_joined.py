@@ -17,7 +17,8 @@ def test_the_table_holds_both_and_says_how_far_the_clocks_agree() -> None:
     row = "    image encoder         0           2        1,178   36.981 ms   36.981 ms    2.31 GiB   32.98 GiB"
     assert row in done.out
     assert done.out.endswith(
-        f"{TRACE.name} and {SNAPSHOT.name} were recorded at once; their times differ by 3.1 µs (median of 28 region "
+        f"{TRACE.name} and {SNAPSHOT.name} were recorded at the same time; their clocks differ by 3.1 µs (median of "
+        f"28 region "
         "boundaries; p99 30.9 µs, at most 38.5 µs).\n"
     )
 

@@ -55,7 +55,7 @@ def test_the_table(folder: Path) -> None:
 
 def test_json_has_the_raw_samples_and_no_nan(folder: Path) -> None:
     printed, _ = run([str(folder), "--json"])
-    found = json.loads(printed, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    found = json.loads(printed, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert found["rows"][1]["latency_ns"] == [40_000_000, 45_000_000, 50_000_000, 50_000_000, 60_000_000]
     assert found["rows"][1]["technique"] == "bf16" and found["rows"][1]["speedup"] == 2
     assert found["findings"][0]["sentence"].startswith("The fastest row is int8: 400.0 images/s, 5.00 times the")

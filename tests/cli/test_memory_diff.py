@@ -87,7 +87,7 @@ def test_text(pair: tuple[Path, Path]) -> None:
         "step     32.0 MiB   36.0 MiB   +12.5 %   grew      4.0 MiB             1             1   "
         " 32.0 MiB    36.0 MiB",
         "",
-        "Live at the peak by stack, those that changed most first",
+        "Live at the peak by stack, largest change first",
         "",
         "stack                                        A          B    change        is   difference   allocations A   "
         "allocations B",

@@ -91,7 +91,7 @@ EXAMPLE = "SELECT name, sum(dur_ns) AS ns FROM gpu_events GROUP BY name ORDER BY
             "--json --csv: these exclude each other, expected one of them. Leave one out.",
         ),
         (["DROP VIEW a"], f"SQL: found a statement other than SELECT in 'DROP VIEW a', expected one SELECT. {HINT}"),
-        ([], f"QUERY: nothing to ask, expected one SELECT. Try: profiler-kit query {GOLDEN} '{EXAMPLE}'"),
+        ([], f"QUERY: missing, expected one SELECT. Try: profiler-kit query {GOLDEN} '{EXAMPLE}'"),
     ],
 )
 def test_errors_are_one_line(args: list[str], message: str) -> None:

@@ -208,7 +208,7 @@ def test_the_token_is_asked_for_and_kept_in_a_cookie(server: Address) -> None:
     for path in ("/", "/kit/trace?run=gpu", "/static/none.js", "/_stcore/host-config", "/kit/perfetto-ui/index.html"):
         for wrong in ("", "x", server.token[:-1], server.token + "x", "é", server.token.swapcase()):
             status, headers, body = get(server, path, token=wrong)
-            assert status == 403 and body.startswith(b"The token is missing or another one. Open the link ")
+            assert status == 403 and body.startswith(b"The token is missing or wrong. Open the link ")
             assert "set-cookie" not in headers
     assert get(server, "/?token=x", token="")[0] == get(server, "/?token=", token="")[0] == 403
     status, headers, _ = get(server, f"/?token={server.token}", token="")
@@ -352,7 +352,7 @@ def test_what_is_printed() -> None:
     assert "ssh -N -L 8501:127.0.0.1:8501 " in lines[2]
     assert ssh_line(8501, "203.0.113.9 50000 198.51.100.4 2222").startswith("ssh -N -L 8501:127.0.0.1:8501 -p 2222 ")
     assert ssh_line(8501, "203.0.113.9 50000 198.51.100.4 22").endswith("@198.51.100.4")
-    assert "everybody on the network" in announcement(Path("/r"), "http://127.0.0.1:1", "0.0.0.0", 1)[-1]
+    assert "everyone on the network" in announcement(Path("/r"), "http://127.0.0.1:1", "0.0.0.0", 1)[-1]
 
 
 def test_no_answer_waits_for_an_acknowledgement() -> None:

@@ -132,7 +132,8 @@ def test_a_trace_cut_off_in_the_middle_is_loaded_and_says_so(tmp_path: Path) -> 
     assert done.code == 0
     assert json.loads(done.out)["quality"]["truncated"] is True
     assert json.loads(done.out)["gpu_events"] == 7
-    assert done.err == f"profiler-kit: {path}: The file is cut off: it has no end. It holds 28 events up to there.\n"
+    said = "The file is cut off before its end. It holds 28 events up to that point."
+    assert done.err == f"profiler-kit: {path}: {said}\n"
 
 
 @pytest.mark.parametrize("command", ["summary", "regions", "kernels"])

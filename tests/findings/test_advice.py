@@ -54,7 +54,7 @@ def test_late_launches_are_host_bound_and_name_the_region(tmp_path: Path) -> Non
     assert one.sentence == (
         "7 of 7 gaps between GPU events end with a launch that came late, after 30.00 µs on average; half of the "
         "kernels take less than 70.00 µs, and a launch call takes 1.00 µs. In the recording the GPU was idle "
-        "this way for 240.00 µs while decoder was open, also before the first work and after the last."
+        "this way for 240.00 µs while decoder was open, including before the first GPU event and after the last."
     )
     assert "CUDA graphs" in one.attempt and one.link == {"region": "step > decoder"}
 
@@ -209,7 +209,7 @@ def test_the_innermost_layer_that_loses_by_batching_is_named() -> None:
     totals = LAYER_TOTALS.check(pd.DataFrame(rows))
     (one,) = of_layers(totals)
     assert (one.names, str(one.gain)) == (("decoder.loop",), "up to 80.000 ms of a forward (10.0 %)")
-    assert one.sentence == "One item of the batch takes 10.000 ms at batch 1 and 20.000 ms at batch 8."
+    assert one.sentence == "One item takes 10.000 ms at batch 1 and 20.000 ms at batch 8."
     assert of_layers(LAYER_TOTALS.empty()) == []
 
 

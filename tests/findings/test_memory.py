@@ -31,8 +31,8 @@ def test_what_a_history_lost(tmp_path: Path) -> None:
     lost = of_id(loaded(tmp_path, data).findings(), "history-cut-off")
     assert (lost.kind, lost.level) == ("lost", "warning")
     assert lost.sentence == (
-        "The history lost its beginning: at least 2 recorded allocations are missing, so that an earlier peak may be "
-        "too."
+        "The history lost its beginning: at least 2 recorded allocations are missing, and an earlier, higher peak "
+        "may be missing too."
     )
     assert lost.details == ("1 of them were freed later, 1 were live to the end. The ring buffer held 3 events.",)
     assert lost.attempt == "Record with a larger max_entries."
@@ -55,12 +55,14 @@ def test_a_cpu_says_what_its_lines_mean_and_a_measured_peak_why_it_differs(tmp_p
     data = s.snapshot([s.alloc(1, 0x1000, MiB)], segments=[s.segment(0, MiB, s.block(0x1000, MiB, MiB))])
     data["profiler_kit"] = {"source": "torch.profiler"}
     snapshot = loaded(tmp_path, data)
-    assert of_id(snapshot.findings(), "cpu-lines").sentence.startswith("On a CPU a line may be where its function")
+    assert of_id(snapshot.findings(), "cpu-lines").sentence.startswith(
+        "On a CPU, a line may be the first line of its function"
+    )
     (row,) = snapshot.summary()["devices"]
     differs = measured_peak(row, record("a"))
     assert differs is not None and differs.sentence == (
         "run.json says 3.00 GiB: torch.cuda.max_memory_allocated of the timed iterations, which counts blocks as the "
-        "allocator rounds them up. 1.0 MiB are the bytes asked for in the recorded batch."
+        "allocator rounds them up. 1.0 MiB are the bytes requested in the recorded batch."
     )
     assert measured_peak(row, None) is None
 

@@ -124,8 +124,9 @@ def test_the_spans_of_jax_are_named_and_not_called_no_gpu(tmp_path: Path) -> Non
     head = [{"ph": "M", "name": "process_name", "pid": 1, "args": {"name": "/device:GPU:0"}}]
     trace = write(tmp_path / "jax.json", *head, span("fusion", 0, 10), span("fusion", 20, 10))
     assert missing_gpu(trace.presence).sentence == (
-        "This is a trace of TensorFlow or JAX (XLA). No GPU events are known in it, but 2 spans of no known category "
-        "(in '/device:GPU:0'): what they are is not read."
+        "This is a trace of TensorFlow or JAX (XLA). No GPU events were recognised in it, only 2 spans of an "
+        "unknown category "
+        "(in '/device:GPU:0'), which are not analysed."
     )
     assert "2 of 2 spans have no category and are not read (in '/device:GPU:0')." in said(trace)
 
@@ -176,7 +177,7 @@ def test_begins_and_ends_match_by_thread_and_name(tmp_path: Path) -> None:
         ("two", 6000, 3000),
     }
     assert (trace.quality.dropped_events, trace.unmatched_events) == (2, 2)
-    assert "Begins of a span without an end, or ends without a begin: 2." in said(trace)
+    assert "Span begins without an end, or span ends without a begin: 2." in said(trace)
     assert trace.findings()
 
 

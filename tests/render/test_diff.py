@@ -103,8 +103,8 @@ def test_the_findings_name_the_innermost_region_that_holds_the_change() -> None:
     assert [one.sentence for one in found] == [
         "B is 2.00 × slower than A: 100 → 200 ns a step|one (noise ± 1 ns).",
         "GPU time changed most in a|b`c` > <script>@me: 20 → 30 ns (1.50 × slower).",
-        "In B a GPU is busy 30 % of the time while recorded (in A 50 %): look at launches and copies next.",
-        "Whether both ran the same model is not known: not each has a run.json.",
+        "In B a GPU is busy 30 % of the time while recorded (50 % in A): look at launches and copies next.",
+        "Whether both ran the same model is unknown: not every run has a run.json.",
         "Times are per step|one: medians of 2.",
     ]
     assert found[1].where == ("a|b`c`", "<script>@me")
@@ -138,7 +138,7 @@ def test_a_run_without_gpu_events_has_regions_by_host_time() -> None:
 def test_tables_say_how_many_rows_they_leave_out() -> None:
     rows = tuple(change([1, 1], [2, 2], "kernel", f"k{n}") for n in range(12))
     (table,) = filled(Comparison("ProfilerStep", (2, 2), "gpu", rows)).values()
-    assert table_title(table, top=3) == "Kernels, those that changed most first, 3 of 12 rows"
+    assert table_title(table, top=3) == "Kernels, largest change first, 3 of 12 rows"
     assert len(filled_lines(table, top=3)) == 5
 
 

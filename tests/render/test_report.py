@@ -165,11 +165,11 @@ def test_a_cut_off_trace_and_broken_parts_are_stated(tmp_path: Path) -> None:
     (folder / "memory.pickle").write_bytes(b"not a pickle")
     run = load_run(folder)
     page = Page(report_page([run]))
-    assert page.says("The file is cut off: it has no end.")
+    assert page.says("The file is cut off before its end.")
     assert page.says(f"{folder / 'memory.pickle'}:")
     assert page.says("Not in this run: layers.parquet (time per layer and batch size).")
     text = report_markdown([run])
-    assert "The file is cut off: it has no end." in text and "Not in this run: layers.parquet" in text
+    assert "The file is cut off before its end." in text and "Not in this run: layers.parquet" in text
 
 
 def test_runs_without_a_trace_are_not_compared_but_shown(root: Path) -> None:

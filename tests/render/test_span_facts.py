@@ -82,7 +82,7 @@ def test_the_critical_path_is_a_lane_that_points_at_gpu_work(tmp_path: Path) -> 
 def test_a_trace_read_without_arguments_says_so(tmp_path: Path) -> None:
     facts = dict(facts_of(*recorded(tmp_path), "gpu")["facts"])  # type: ignore[call-overload]
     assert "Roofline" not in facts
-    assert facts["Shapes, launch configuration, roofline"].startswith("not read of a trace this large")
+    assert facts["Shapes, launch configuration, roofline"].startswith("not read for a trace this large")
 
 
 def test_addresses_of_objects_make_no_names(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_what_cannot_be_used_is_one_clear_line(tmp_path: Path) -> None:
         ),
         (OptionError, {"dtype": torch.int8}, "dtype torch.int8: not known, expected one of torch.bfloat16, torch.floa"),
         (OptionError, {"optimizations": "sdpa", "dtype": None}, "optimizations: found with compile_mode or dtype"),
-        (OptionError, {"optimizations": "tf32"}, "optimizations: tf32 is no property of a model."),
+        (OptionError, {"optimizations": "tf32"}, "optimizations: tf32 is not a property of a model."),
         (WorkloadError, {"optimizations": "bf16,fp8"}, "--optimizations fp8: needs a CUDA device, found cpu."),
         (CheckpointError, {"checkpoint": tmp_path / "no.pth"}, f"{tmp_path / 'no.pth'}: "),
     ):

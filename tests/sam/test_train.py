@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
+import torch.nn.functional as F  # noqa: N812 - the usual name
 
 from profiler_kit.models.sam.generator import Pixels, Points
 from profiler_kit.models.sam.models import load_model

@@ -102,7 +102,7 @@ def test_masks_that_differ(tmp_path: Path) -> None:
     }
     assert profiler_kit("sam", "compare", base, other).out == (
         "1 image, 1 mask of the baseline: too few masks to judge; mean IoU of matched masks 0.5000, strict as the sam2 "
-        "example counts 0.5000. Another number of masks in 0 images, a mask without a partner in 0 images. Median "
+        "example counts 0.5000. A different number of masks in 0 images, a mask without a partner in 0 images. Median "
         "latency at rate 5 50.50 µs against 50.50 µs of the baseline (100 and 100 answers).\n"
     )
     failed = profiler_kit("sam", "compare", base, other, "--min-miou", "0.9")

@@ -130,7 +130,10 @@ def test_limits_names_and_pages_of_others(serve_held: Start) -> None:
     too_large = (413, "The image is larger than 2,000 bytes; send a smaller one.\n")
     assert client.said("/upload", b"x" * 2_001) == too_large == client.said("/upload", b"x" * 5_000_000)
     assert client.said("/upload", png(), Host="example.org")[0] == 400
-    assert client.said("/upload", png(), Origin="http://example.org") == (403, "Asked from a page of another server.\n")
+    assert client.said("/upload", png(), Origin="http://example.org") == (
+        403,
+        "The request came from a page of another server.\n",
+    )
     assert client.said("/profile?requests=1", Origin="http://example.org")[0] == 403
     assert client.said("/upload_rle", png(), Origin=client.url)[0] == 200
     for count in ("0", "x", "-1", "1e3", "99999999999999999999"):

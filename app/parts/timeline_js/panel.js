@@ -1,4 +1,4 @@
-// What stands around the canvas: the tip under the pointer, details of the picked span, groups of lanes, search, help.
+// What is around the canvas: the tip under the pointer, details of the picked span, groups of lanes, search, help.
 
 const APART = ['request', 'critical', 'counter']; // their paths are no regions
 const took = kind => kind === 'request' ? 'Stage' : kind === 'critical' ? 'Stretch' : kind.startsWith('gpu') ? 'GPU time' : 'Host time';

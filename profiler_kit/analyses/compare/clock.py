@@ -30,8 +30,8 @@ CLOCK_PAIRS: Final = Schema(
         "device": Column("int64", "Device of the snapshot's annotation."),
         "instance": Column("int64"),
         "span": Column("int64", "Row of the snapshot's region spans."),
-        "start_difference_us": Column("float64", "Start in the trace less that in the snapshot."),
-        "end_difference_us": Column("Float64", "The same of the end; missing where it was open at the end."),
+        "start_difference_us": Column("float64", "Start in the trace minus the start in the snapshot."),
+        "end_difference_us": Column("Float64", "The same for the end; missing if it was still open at the end."),
     },
 )
 

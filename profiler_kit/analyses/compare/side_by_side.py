@@ -27,7 +27,9 @@ COMPARED: Final = Schema(
         ),
         "run": Column("str", "The run that is compared with A: B, C, ..."),
         "a_ns": Column(
-            "float64", "Time in A: the median over its rounds (steps, batches), or in all without rounds.", "A"
+            "float64",
+            "Time in A: the median over its rounds (steps, batches), or the total if there are no rounds.",
+            "A",
         ),
         "b_ns": Column("float64", "The same in the run that is compared with A.", "B"),
         "change": Column("float64", "How much longer (+, ×) or shorter (-, ÷) the run takes than A."),
@@ -42,7 +44,7 @@ COMPARED: Final = Schema(
         "a_notch_ns": Column(
             "float64", "Half the width of the notch around A's median; missing for one sample.", show="never"
         ),
-        "b_notch_ns": Column("float64", "The same of the run.", show="never"),
+        "b_notch_ns": Column("float64", "The same for the run.", show="never"),
     },
 )
 

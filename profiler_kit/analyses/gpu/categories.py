@@ -29,7 +29,9 @@ CATEGORY_TOTALS: Final = Schema(
     "category of work, longest first",
     {
         "category": Column(
-            "str", "Told by the operator that launched it, where that says nothing by the kernel's name.", "work"
+            "str",
+            "Decided by the operator that launched it, or by the kernel's name if the operator does not say.",
+            "work",
         ),
         "gpu_events": Column("int64", "Kernels, memory copies and memory sets of the category."),
         "sum_ns": Column("int64"),

@@ -33,10 +33,11 @@ COLLECTIVES: Final = Schema(
         "members": Column("str", "Ranks of the group.", show="room"),
         "ranks": Column("Int64", "How many ranks the group has."),
         "dtype": Column("str", "Dtype of the message."),
-        "in_elements": Column("Int64", "Elements that this rank gives.", show="room"),
-        "out_elements": Column("Int64", "Elements that this rank gets.", show="room"),
+        "in_elements": Column("Int64", "Elements that this rank contributes.", show="room"),
+        "out_elements": Column("Int64", "Elements that this rank receives.", show="room"),
         "message_bytes": Column(
-            "Int64", "What bandwidth is told by: what a (all-)gather gives, of others what goes in.", "message"
+            "Int64", "Bytes that the bandwidth is computed from: the output of gathers and all-gathers, the input "
+            "of all others.", "message"
         ),
         "count": Column("int64", "Kernels."),
         "sum_ns": Column("int64"),
@@ -48,7 +49,8 @@ COLLECTIVES: Final = Schema(
             "float64", "What each rank's link carries for that: algbw times the collective's factor (busbw).", "busbw"
         ),
         "best_bus_bytes_per_s": Column("float64", "The same over the shortest duration.", "best busbw"),
-        "peak_share": Column("float64", "Best busbw as a share of what the GPU's own links carry one way.", "of link"),
+        "peak_share": Column("float64", "Best busbw as a share of the one-way bandwidth of the GPU's links.", "of "
+        "link"),
     },
 )  # fmt: skip
 

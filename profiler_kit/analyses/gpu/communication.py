@@ -20,8 +20,8 @@ COMMUNICATION_KERNELS: Final = Schema(
         "name": Column("str", "Kernel that communicates.", "kernel", unit="kernel"),
         "rule": Column(
             "str",
-            "Why it counts: collective arguments (on it, its launch or its operator), the operator that launched it, "
-            "the library or pattern that its name is of, or a user's name.",
+            "Why it counts as communication: collective arguments (on it, its launch or its operator), the operator "
+            "that launched it, the library or pattern that its name matches, or a user's name.",
         ),
         "count": Column("int64"),
         "sum_ns": Column("int64"),

@@ -27,8 +27,8 @@ COMPILED_REGIONS: Final = Schema(
     "COMPILED_REGIONS",
     "version of a function that torch.compile compiled, as it numbers them",
     {
-        "frame": Column("int64", "Number of the function, or of the part of one behind a graph break.", unit="id"),
-        "recompile": Column("int64", "How often that had been compiled before: above 0 this is a recompile."),
+        "frame": Column("int64", "Number of the function, or of the part of one after a graph break.", unit="id"),
+        "recompile": Column("int64", "How often it had been compiled before; above 0 this is a recompile."),
         "calls": Column("int64"),
         "host_ns": Column("int64"),
         "gpu_events": Column("int64", "GPU events launched in it."),
@@ -43,9 +43,9 @@ GRAPH_BREAKS: Final = Schema(
     {
         "file": Column("str", "File of the function."),
         "function": Column("str", "The function whose graph broke."),
-        "line": Column("int64", "The line that it went on at."),
-        "calls": Column("int64", "How often it went on there."),
-        "host_ns": Column("int64", "Host time of what came behind."),
+        "line": Column("int64", "The line at which it continued."),
+        "calls": Column("int64", "How often it continued there."),
+        "host_ns": Column("int64", "Host time of the code that came after."),
     },
 )
 TRITON_KERNELS: Final = Schema(

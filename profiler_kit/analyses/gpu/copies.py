@@ -59,7 +59,7 @@ COPY_RATE: Final = Schema(
         "device": Column("Int64"),
         "kind": COPIES.columns["kind"],
         "time_ns": Column("int64"),
-        "bytes_per_s": Column("float64", "Bandwidth of all that run at once, from then on.", "bandwidth"),
+        "bytes_per_s": Column("float64", "Bandwidth of all copies running at once, from then on.", "bandwidth"),
     },
 )
 

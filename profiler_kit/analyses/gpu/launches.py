@@ -39,7 +39,7 @@ LAUNCH_TOTALS: Final = Schema(
         "host_ns": Column("int64", "Time the host spent inside these calls."),
         "gpu_ns": Column("int64", show="room"),
         "short": Column(
-            "int64", "Calls that took longer than what they launched: there a GPU cannot stay busy.", "over its work"
+            "int64", "Calls that took longer than what they launched, so that a GPU cannot stay busy.", "over its work"
         ),
         "slow": Column("int64", "Calls that took longer than --slow-us."),
         "delayed": Column("int64", "Calls whose first GPU event began later than --delayed-us after them."),

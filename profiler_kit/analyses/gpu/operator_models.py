@@ -29,9 +29,9 @@ _ONE_BYTE: Final = ("c10::Float8_", _FOUR_BITS)
 
 @dataclass(frozen=True)
 class Call:
-    """One call of an operator as the trace has it: for each argument its shape ([] for what is no tensor), its dtype
-    ("" for None) and, for what is no tensor, its value as text. step: the step of LLM serving that it is part of, for
-    operators whose model asks for it.
+    """One call of an operator as the trace has it: for each argument its shape ([] for what is not a tensor), its dtype
+    ("" for None) and, for what is not a tensor, its value as text. step: the step of LLM serving that it is part of,
+    for operators whose model asks for it.
     """
 
     operator: str
@@ -103,7 +103,7 @@ class Unrecorded(Exception):
 
 
 def operator_model(*names: str, whole: bool = True, of_step: bool = False) -> Callable[[M], M]:
-    """Register a function as the model of these operators (`@operator_model("my::op")`): Call in, Work out.
+    """Register a function from Call to Work as the model of these operators (`@operator_model("my::op")`).
 
     Of a sum and its LayerNorm in one kernel, say:
 

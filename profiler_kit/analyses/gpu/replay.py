@@ -68,7 +68,7 @@ CRITICAL_TOTALS: Final = Schema(
         "kind": CRITICAL_PATH.columns["kind"],
         "name": CRITICAL_PATH.columns["name"],
         "count": Column("int64"),
-        "sum_ns": Column("int64", "Their part of the recorded span."),
+        "sum_ns": Column("int64", "Their share of the recorded span."),
     },
 )
 

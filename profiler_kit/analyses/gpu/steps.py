@@ -18,7 +18,7 @@ from profiler_kit.schema import Column, Schema
 NONE: Final = -1
 STEP: Final = "ProfilerStep"
 FENCE: Final = 1.5  # interquartile ranges above the third quartile (Tukey)
-LEAST: Final = 1.05  # of the median: what is nearer is no outlier, however even the others are
+LEAST: Final = 1.05  # of the median: what is nearer is not an outlier, however even the others are
 FEWEST: Final = 4  # steps of a kind from which on quartiles say something
 COMPARED: Final = 256  # regions or kernels, those that take most
 
@@ -41,7 +41,7 @@ STEPS: Final = Schema(
         ),
         "gpu_events": Column("int64", show="room"),
         "busy_ns": Column("int64", label="GPU busy"),
-        "idle_ns": Column("int64", "From the first start to the last end of what it launched, less busy.", "GPU idle"),
+        "idle_ns": Column("int64", "First start to last end of what it launched, minus busy time.", "GPU idle"),
         "more_idle_ns": Column("int64", "Idle beyond the median step of its kind.", show="room"),
         "region": Column(
             "str", "The region whose GPU time exceeds that of its median step most, innermost.", show="room"

@@ -40,7 +40,7 @@ REGION_UTILIZATION: Final = Schema(
             of="wall_ns",
         ),
         "kernel_wait_ns": Column(
-            "int64", "Idle for the usual distance between two kernels.", "idle: kernels", "room", of="wall_ns"
+            "int64", "Idle for the usual gap between two kernels.", "idle: kernels", "room", of="wall_ns"
         ),
         "other_wait_ns": Column(
             "int64",

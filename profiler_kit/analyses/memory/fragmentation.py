@@ -25,7 +25,7 @@ MEMORY_FRAGMENTATION: Final = Schema(
         "reserved_bytes": Column("int64", "What the allocator holds from the driver."),
         "largest_free_bytes": Column("int64", "The largest inactive block.", "largest free"),
         "inactive_split_bytes": Column(
-            "int64", "Inactive blocks in segments in use, which cannot be given back.", "inactive split"
+            "int64", "Inactive blocks in segments in use, which cannot be returned to the driver.", "inactive split"
         ),
     },
 )
@@ -43,7 +43,7 @@ MEMORY_MOMENTS: Final = Schema(
         "reserved_bytes": Column("int64", "What the allocator holds from the driver."),
         "largest_free_bytes": Column("int64", "The largest inactive block.", "largest free"),
         "inactive_split_bytes": Column(
-            "int64", "Inactive blocks in segments in use, which cannot be given back.", "inactive split"
+            "int64", "Inactive blocks in segments in use, which cannot be returned to the driver.", "inactive split"
         ),
         "unused_share": Column("float64", "Share of reserved memory in no active block.", "in no active block"),
     },

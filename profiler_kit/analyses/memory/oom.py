@@ -26,17 +26,20 @@ MEMORY_OOM_STATES: Final = Schema(
         "event": Column("int64", "Row of allocator_events.", show="never"),
         "time_us": Column("int64"),
         "requested_bytes": Column("int64", "Bytes that the caller asked for."),
-        "segment_bytes": Column("Int64", "What the allocator then asked of the driver.", "segment"),
+        "segment_bytes": Column("Int64", "What the allocator then requested from the driver.", "segment"),
         "device_free_bytes": Column("Int64", "Free on the device as the driver sees it.", "free on the device"),
         "allocated_bytes": Column("Int64", "Live, in bytes asked for; missing where the history cannot be followed."),
-        "reserved_bytes": Column("Int64", "Reserved by this process; likewise."),
+        "reserved_bytes": Column("Int64", "Reserved by this process; missing where the history cannot be followed."),
         "cached_bytes": Column("Int64", "Of what is reserved, in no active block.", "in no active block"),
         "usable_bytes": Column("Int64", "Of it, in the allocation's own pool and stream.", "usable", "room"),
         "largest_free_bytes": Column(
             "Int64", "The largest free block of the allocation's pool and stream.", "largest free"
         ),
         "split_bytes": Column(
-            "Int64", "Cached beside blocks in use, which cannot be given back.", "inactive split", "room"
+            "Int64",
+            "Cached in segments with blocks in use, so that it cannot be returned to the driver.",
+            "inactive split",
+            "room",
         ),
         "private_bytes": Column(
             "Int64", "Cached in other pools, such as those of CUDA graphs.", "in other pools", "room"
@@ -49,7 +52,7 @@ MEMORY_OOM_STATES: Final = Schema(
 
 Setting = Literal["expandable_segments", "max_split_size_mb", "garbage_collection_threshold", "pools", "batch", "limit"]
 MIB: Final = 1 << 20
-MOST_SMALLER: Final = 0.9  # a batch that would have to shrink by more than this is no advice
+MOST_SMALLER: Final = 0.9  # a batch that would have to shrink by more than this is not advice
 EMPTY_SHARE: Final = 0.5  # a segment with this share free was split by something small
 
 

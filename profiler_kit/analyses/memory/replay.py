@@ -72,7 +72,7 @@ MEMORY_OOM: Final = Schema(
         "requested_bytes": Column("int64", "Bytes that the caller asked for."),
         "device_free_bytes": Column("Int64", "Free on the device as the driver sees it.", "free on the device"),
         "allocated_bytes": Column("Int64", "Live, in bytes asked for; missing where the history cannot be followed."),
-        "reserved_bytes": Column("Int64", "Reserved by this process; likewise."),
+        "reserved_bytes": Column("Int64", "Reserved by this process; missing where the history cannot be followed."),
         "stack": Column("int64", "Row of the table stacks: who asked for it; 0 is unknown.", "asked by"),
     },
 )

@@ -20,11 +20,11 @@ CLOCKS: Final = Schema(
     "rank",
     {
         "rank": Column("int64"),
-        "component": Column("int64", "Ranks of one number are joined by collectives, and on one clock.", unit="id"),
-        "offset_ns": Column("int64", "What its clock is ahead of the first rank's, in the middle of the recording."),
-        "drift_ppm": Column("float64", "By how much it runs faster, in millionths."),
-        "error_ns": Column("int64", "Half of its ends of collectives are nearer than this to those of the others."),
-        "collectives": Column("int64", "How many it has with others."),
+        "component": Column("int64", "Ranks with the same number share collectives, and are on one clock.", unit="id"),
+        "offset_ns": Column("int64", "How far its clock is ahead of the first rank's, in the middle of the recording."),
+        "drift_ppm": Column("float64", "By how much it runs faster, in parts per million."),
+        "error_ns": Column("int64", "Median distance between its ends of collectives and those of the other ranks."),
+        "collectives": Column("int64", "Collectives that it shares with other ranks."),
     },
 )
 DRIFT_FROM_NS: Final = 10_000_000_000  # longer recordings always get a drift
@@ -76,7 +76,7 @@ def clocks(rank: I64, collective: I64, end: F64, weight: F64, ranks: int) -> Clo
     coarse += np.where(np.isfinite(origin), origin, 0.0)[component]
     end = end - coarse[rank]
     span = float(end.max(initial=0.0))
-    # one moment for all members: by their own ends a clock that stands still would fit best
+    # one moment for all members: by their own ends a stopped clock would fit best
     tau = np.bincount(collective, end, minlength=count) / np.maximum(np.bincount(collective, minlength=count), 1)
     tau = (tau / max(span, 1.0) - 0.5)[collective]
     found = _solved(rank, collective, end, weight, ranks, count, tau * 0)

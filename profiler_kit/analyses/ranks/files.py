@@ -26,14 +26,14 @@ RANK_FILES: Final = Schema(
         "rank": Column("Int64"),
         "status": Column(
             "str",
-            "As read; other recording: the job was recorded several times, and another one is looked at; duplicate: of "
-            "a rank and a time that another file is of; no rank: it does not say which it is; unreadable.",
+            "As read; other recording: the job was recorded several times, and another one is looked at; duplicate: "
+            "another file has the same rank and time; no rank: it does not say which it is; unreadable.",
         ),
         "reason": Column("str", "Why it is left out."),
         "recording": Column("Int64", "Which time of several that the job was recorded, from 0 on.", show="varied"),
         "size_bytes": Column("int64", "Of the file.", show="room"),
         "host": Column("str", "The machine, by the file's name, else its folder within the job.", show="varied"),
-        "device": Column("str", "What GPUs the trace lists.", show="varied"),
+        "device": Column("str", "GPUs that the trace lists.", show="varied"),
         "world_size": Column(
             "int64", "How many ranks the job has, as the trace says; 0 where it does not.", show="room"
         ),

@@ -19,7 +19,7 @@ _PAIR: Final = re.compile(r"(send|recv)\s+(\d+)\s*(?:->|<-)\s*(\d+)")
 
 FLIGHT: Final = Schema(
     "FLIGHT",
-    "collective that some rank had issued, those that did not complete first",
+    "collective that some rank had issued, the uncompleted ones first",
     {
         "group": Column("str", "Process group, as the dumps name it."),
         "description": Column("str", "What the group is for.", show="varied"),
@@ -51,7 +51,7 @@ def flight(dumps: Dumps) -> pd.DataFrame:
 
     A member of the group whose dump does not have the number is missing, unless it has only later ones: then its
     record was overwritten, and the collective is behind it; or unless it has none of that group, and others were
-    overwritten: then nobody knows. Sends and receives are of two ranks and numbered apart.
+    overwritten: then it is unknown. Sends and receives are of two ranks and numbered apart.
     """
     groups = {name: told for dump in dumps.ranks.values() for name, told in dump.groups.items()}
     found: dict[tuple[str, str, int], _Issued] = {}

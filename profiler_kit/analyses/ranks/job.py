@@ -318,7 +318,7 @@ class Job:
         return np.where(self.compared, self.typical, self.own - self.late_at_first)
 
     def transfer_without(self, places: Sequence[int]) -> F64:
-        """The transfers if nobody waited for these ranks: where they lost their part of a collective, the kernel of the
+        """The transfers if no rank waited for these: where they lost their part of a collective, the kernel of the
         one rank that recorded it holds that wait.
         """
         program, group = self.program, self.of_collective(self.matched.group)

@@ -205,7 +205,7 @@ class _Matching:
         self.count += len(numbers)
 
     def _drop_single(self) -> None:
-        """What only one rank recorded is no collective of several; number the others by their first end."""
+        """What only one rank recorded is not a collective of several; number the others by their first end."""
         some = np.flatnonzero(self.collective != UNKNOWN)
         counts = np.bincount(self.collective[some], minlength=self.count)
         alone = some[counts[self.collective[some]] < 2]

@@ -1,4 +1,4 @@
-"""Where each rank of a job stands: on which node, in which tensor, pipeline, data or expert group."""
+"""The place of each rank in a job: its node, and its tensor, pipeline, data and expert group."""
 
 from __future__ import annotations
 

@@ -27,18 +27,18 @@ TREND: Final = Schema(
         "step_ns": Column(
             "Int64", "Median of its steps, each of which takes as long as on its slowest rank; missing without.", "step"
         ),
-        "step_p95_ns": Column("Int64", "Of a hundred steps five take longer.", "95 %"),
-        "step_p99_ns": Column("Int64", "Of a hundred steps one takes longer.", "99 %"),
+        "step_p95_ns": Column("Int64", "The time that 5 % of the steps exceed.", "95 %"),
+        "step_p99_ns": Column("Int64", "The time that 1 % of the steps exceed.", "99 %"),
         "step_change": Column("Float64", "Against the run before.", "change"),
         "total_ns": Column("int64", "From the first to the last GPU event of a rank, the mean of the ranks.", "total"),
         "communication_ns": Column("int64", "Mean of the ranks.", "communication", of="total_ns"),
         "exposed_communication_ns": Column(
             "int64", "Communication not covered by computation.", "exposed", of="total_ns"
         ),
-        "verdict": Column("str", "Who holds the job up: rank, node, link, spread, nobody, cannot tell."),
+        "verdict": Column("str", "What holds the job up: rank, node, link, spread (over ranks), nobody, cannot tell."),
         "slow_rank": Column("Int64", "The rank that the verdict names.", unit="id"),
         "cause": Column("str", "By what: compute, host, data, copies, link."),
-        "gain_share": Column("Float64", "What the job would gain if that were as its peers are.", "gain", unit="share"),
+        "gain_share": Column("Float64", "What the job would gain if that matched its peers.", "gain", unit="share"),
         "straggler": Column("Int64", "The rank that others waited for longest, slow or not.", show="room", unit="id"),
         "held_ns": Column("int64", "How long they did: its straggler score.", "held others", of="total_ns"),
     },

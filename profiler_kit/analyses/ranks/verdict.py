@@ -40,8 +40,12 @@ WHAT_IF: Final = Schema(
         "tried": Column("str", "What is tried.", "what if"),
         "ranks": Column("str", "On whom.", "on"),
         "gain_share": Column("float64", "Of the time of the job.", "gain"),
-        "gain_low": Column("float64", "In 19 of 20 drawings of its steps it is more.", "at least", unit="share"),
-        "gain_high": Column("float64", "In 19 of 20 drawings of its steps it is less.", "at most", unit="share"),
+        "gain_low": Column(
+            "float64", "It is more in 19 of 20 bootstrap samples of the steps.", "at least", unit="share"
+        ),
+        "gain_high": Column(
+            "float64", "It is less in 19 of 20 bootstrap samples of the steps.", "at most", unit="share"
+        ),
         "saved_ns": Column("int64", "Of the time of the job.", "saves"),
     },
 )
@@ -56,7 +60,7 @@ SLOW_PARTS: Final = Schema(
         "own_ns": Column("int64", "Of this rank."),
         "peers_ns": Column("int64", "Of the median of its peers.", "peers"),
         "more_ns": Column("int64", "Of this rank than of its peers.", "more"),
-        "share": Column("float64", "Of all that it has more."),
+        "share": Column("float64", "Share of all its extra own work."),
     },
 )
 

@@ -25,7 +25,9 @@ BATCHES: Final = Schema(
     {
         "batch": _BATCH,
         "batch_size": Column("int64", "Requests in it.", label="batch"),
-        "queued": Column("int64", "Requests in the queue when it began, of those that were run.", label="still queued"),
+        "queued": Column(
+            "int64", "Requests in the queue when it began, counting only those that were run.", label="still queued"
+        ),
         "start_ns": Column("int64", "When it began, in nanoseconds since the trace's base time.", show="never"),
         "model_ns": Column("Int64", "From its start until the masks of its last request were known.", label="model"),
         "instance": Column("Int64", "Row of region_instances: its region, if the trace has it.", show="room"),

@@ -106,8 +106,9 @@ def load_each(
 ) -> tuple[dict[int, Loaded], list[KitError]]:
     """What `load` makes of the trace of each rank, lowest first, and why files were left out.
 
-    Left out is what is no rank of its own in a folder that holds two or more, and with skip_broken what cannot be read.
-    Raises InputError when there is none, one is missing, or a rank is not known or not its own, and what `load` raises.
+    Left out is what is not a rank of its own in a folder that holds two or more, and with skip_broken what cannot be
+    read. Raises InputError when there is none, one is missing, or a rank is not known or not its own, and what `load`
+    raises.
     """
     files, seen = rank_files(paths), dict[int, Path]()
     of_folder = isinstance(paths, str | Path) and Path(paths).is_dir()

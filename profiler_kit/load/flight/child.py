@@ -20,7 +20,7 @@ _TIMES: Final = ("time_created_ns", "time_discovered_started_ns", "time_discover
 
 
 class Refused(Exception):
-    """It is no dump; the message ends the line "<path>: "."""
+    """It is not a dump; the message ends the line "<path>: "."""
 
 
 class PlainUnpickler(pickle.Unpickler):

@@ -139,7 +139,7 @@ def is_trace(path: str | os.PathLike[str]) -> bool:
 
 
 def is_snapshot(path: str | os.PathLike[str]) -> bool:
-    """Whether a file begins as a pickle or torch.save's zip does, packed or not, or is called one and is no JSON."""
+    """Whether a file begins as a pickle or torch.save's zip does, packed or not, or is called one and is not JSON."""
     head = _beginning(path, LOOK_BYTES)
     kind = kind_of(head)
     if head.startswith(_PICKLE) or (kind is not None and kind.name == "torch_save"):

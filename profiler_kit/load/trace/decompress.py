@@ -33,7 +33,7 @@ USUAL_WINDOW: Final = 128 << 20  # what `zstd -d` and xz -9 need at most
 _GZIP_WINDOW: Final = 31  # zlib: a gzip member with the largest window
 _GZIP_STEP: Final = 64 << 10  # what a block does not need of its step is copied
 _ZSTD_STEP: Final = 1 << 10  # it has no bound for its output, and makes at most 128 kB of four bytes
-_HIGHEST_RATIO: Final = 1000  # deflate ends there: what unpacks to more and asks for a large window is no trace
+_HIGHEST_RATIO: Final = 1000  # deflate ends there: what unpacks to more and asks for a large window is not a trace
 _UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _UTF32: Final = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 

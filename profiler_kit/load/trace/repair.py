@@ -297,7 +297,7 @@ class Salvage:
         self.note("closed early", place, b"]")
 
     def _ends_behind_junk(self, first: int, stop: int) -> re.Match[bytes] | None:
-        """The brackets that close the list although it is no event that ends there: only where no event follows."""
+        """The brackets that close the list although it is not an event that ends there: only where no event follows."""
         if not self._last or (self._phases and self._phases[-1][0] >= first):
             return None
         closings = matches(CLOSINGS, self._text, self._decoders.tick, first, stop)
@@ -444,7 +444,7 @@ def _candidates(text: str, tick: Callable[[], None]) -> Iterator[str]:
 
 
 def _mend_tokens(text: str) -> str:
-    """Mend what is no JSON outside of strings, and in them control characters and halves of surrogate pairs."""
+    """Mend what is not JSON outside of strings, and in them control characters and halves of surrogate pairs."""
     parts = _STRING.split(text)
     strings = parts[1::2]
     inside = "".join(strings)

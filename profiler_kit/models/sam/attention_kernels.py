@@ -4,7 +4,7 @@ q, k and v are read where the linear layer left them ([B, H, W, 3, heads, d]) an
 one reads it ([B, H, W, heads, d]): windows, their padding, the split into heads and the relative position exist in
 registers only. Scores and sums are float32; softmax is taken in base 2.
 
-A head dimension that is no power of two is cut in two that are (80 = 64 + 16): DIM_A and DIM_B, the second may be 0.
+A head dimension that is not a power of two is cut in two that are (80 = 64 + 16): DIM_A and DIM_B, the second may be 0.
 """
 
 import triton

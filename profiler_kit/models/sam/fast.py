@@ -107,7 +107,7 @@ def build_fast(
     chosen = _as_asked(target, optimizations, compile_mode, dtype)
     if any(optimization.name == "tf32" for optimization in chosen):
         raise OptionError(
-            'optimizations: tf32 is no property of a model. Call torch.set_float32_matmul_precision("high").'
+            'optimizations: tf32 is not a property of a model. Call torch.set_float32_matmul_precision("high").'
         )
     path = None if checkpoint is None else Path(checkpoint)
     model = load_model(name, checkpoint=path, device=target).model

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
+import torch.nn.functional as F  # noqa: N812 - the usual name
 
 from profiler_kit.capture.regions import region
 from profiler_kit.models.sam.decoder import BatchedMaskDecoder
@@ -119,7 +119,7 @@ class Postprocess(torch.nn.Module):
 
     def __init__(self, sam: Sam) -> None:
         super().__init__()
-        self._sam = (sam,)  # in a tuple, so that it is no child and no layer is found twice
+        self._sam = (sam,)  # in a tuple, so that it is not a child and no layer is found twice
 
     def forward(self, low_resolution: torch.Tensor, query: Query) -> torch.Tensor:
         """float[P, C, h, w] logits to bool[P, C, H, W] masks at the image's own size."""

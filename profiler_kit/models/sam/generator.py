@@ -416,7 +416,7 @@ def _boxes(masks: Tensor) -> Tensor:
 
 
 def _near_edge(boxes: Tensor, crop: Box, size: Size) -> Tensor:
-    """bool[N]: close to an edge of the crop that is no edge of the image."""
+    """bool[N]: close to an edge of the crop that is not an edge of the image."""
     moved = _moved(boxes, crop).float()
     whole = (0, 0, size[1], size[0])
     near_crop, near_image = (

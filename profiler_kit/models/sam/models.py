@@ -63,7 +63,7 @@ def load_model(
     Random weights depend on `seed` alone; torch's global random state is as it was afterwards. Position
     embeddings (`pos_embed`, `rel_pos_*`) get normal noise of standard deviation POSITION_NOISE.
 
-    Raises OptionError for an unknown name, CheckpointError when the file is missing, is no checkpoint, would run
+    Raises OptionError for an unknown name, CheckpointError when the file is missing, is not a checkpoint, would run
     code, or holds another model.
     """
     check_model(name)

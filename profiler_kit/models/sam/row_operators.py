@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
+import torch.nn.functional as F  # noqa: N812 - the usual name
 from torch.library import triton_op, wrap_triton
 
 from profiler_kit.models.sam.row_kernels import gelu_kernel, norm_kernel, round_rows_kernel

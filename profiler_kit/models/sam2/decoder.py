@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
+import torch.nn.functional as F  # noqa: N812 - the usual name
 
 from profiler_kit.models.sam2.models import Sam2
 from profiler_kit.workload.optimizations import StandIn
@@ -35,7 +35,7 @@ class SharedDecoder(StandIn):
 
     def __init__(self, published: torch.nn.Module) -> None:
         super().__init__(published)
-        self._published = (published,)  # in a tuple, so that it is no child
+        self._published = (published,)  # in a tuple, so that it is not a child
 
     def forward(
         self,

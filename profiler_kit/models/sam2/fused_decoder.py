@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
+import torch.nn.functional as F  # noqa: N812 - the usual name
 from torch.library import triton_op, wrap_triton
 
 from profiler_kit.models.sam.fused_attention import Launch

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
+import torch.nn.functional as F  # noqa: N812 - the usual name
 
 from profiler_kit.models.sam2.models import Maps, Sam2
 from profiler_kit.workload.optimizations import StandIn

@@ -1,7 +1,7 @@
 """The Triton kernel of attention inside windows, straight from the output of `qkv` to the input of `proj`.
 
-Scores and sums are float32; softmax is taken in base 2. A head whose width is no power of two is cut in two that are:
-its first DIM_A columns and its last DIM_B, which may overlap (or 0); what both have counts once in the scores.
+Scores and sums are float32; softmax is taken in base 2. A head whose width is not a power of two is cut in two that
+are: its first DIM_A columns and its last DIM_B, which may overlap (or 0); what both have counts once in the scores.
 """
 
 import triton

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, Final, cast
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
+import torch.nn.functional as F  # noqa: N812 - the usual name
 from torch.library import triton_op, wrap_triton
 
 from profiler_kit.models.sam.attention import cut_windows, join_windows

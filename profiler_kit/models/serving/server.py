@@ -169,9 +169,9 @@ class MaskServer:
         host, origin = request.headers.get("host", ""), request.headers.get("origin")
         name = urlsplit(f"//{host}").hostname
         if self._host in _LOCAL and name not in _LOCAL:
-            raise Refused(400, "This server does not go by that name; use the address that it printed.")
+            raise Refused(400, "This is not the server's address; use the one that it printed.")
         if origin is not None and urlsplit(origin).netloc != host:
-            raise Refused(403, "Asked from a page of another server.")
+            raise Refused(403, "The request came from a page of another server.")
 
     async def _take_in(self, request: Request, job: Job) -> None:
         """Read and decode the image, and put the request into the queue, unless that is full."""
@@ -217,7 +217,7 @@ class MaskServer:
     async def _masks(self, request: Request, job: Job) -> None:
         """Wait for the model, or for the client to hang up."""
         done, gone = asyncio.wrap_future(job.result), asyncio.ensure_future(_hung_up(request))
-        done.add_done_callback(lambda one: one.cancelled() or one.exception())  # there may be nobody left to tell
+        done.add_done_callback(lambda one: one.cancelled() or one.exception())  # no client may be left
         try:
             await asyncio.wait((done, gone), return_when=asyncio.FIRST_COMPLETED)
             if not done.done():

@@ -233,7 +233,7 @@ class Worker(threading.Thread):
     def _answer(self, jobs: Sequence[Job]) -> None:
         """Run them together; where that fails, the others in smaller parts; one that fails alone has failed.
 
-        A job without its image was given up: nobody waits for it.
+        A job without its image was given up; no client waits for it.
         """
         wanted = [(job, image) for job in jobs if (image := job.image) is not None]
         jobs, images, answered = [job for job, _ in wanted], [image for _, image in wanted], 0

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, cast
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
+import torch.nn.functional as F  # noqa: N812 - the usual name
 from torch import nn
 
 from profiler_kit.models.checkpoints import CheckpointKind, State

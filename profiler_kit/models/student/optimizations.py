@@ -1,4 +1,4 @@
-"""What makes a student fast: what needs no model applied to its encoder, and SAM's own for what stands behind it."""
+"""What makes a student fast: general optimizations for its encoder, SAM's own for the rest."""
 
 from __future__ import annotations
 

@@ -245,7 +245,7 @@ def _learn(
     options: QuantizeOptions,
     report: Report,
 ) -> list[float]:
-    """Some more training with rounded values; returns the losses. Raises WorkloadError when one is no number."""
+    """Some more training with rounded values; returns the losses. Raises WorkloadError when one is not a number."""
     from torchao.quantization.pt2e import disable_observer, move_exported_model_to_eval, move_exported_model_to_train
 
     move_exported_model_to_train(prepared)

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
+import torch.nn.functional as F  # noqa: N812 - the usual name
 
 from profiler_kit.capture.device import choose_device
 from profiler_kit.capture.environment import describe_environment
@@ -196,7 +196,7 @@ def photograph_samples(teacher: Any, family: Family, folder: Path, most: int | N
 def train(options: TrainOptions, *, report: Report = silent) -> Path:
     """Train a student into the folder `options.out`, which holds its file, the state to go on from, and the record.
 
-    Raises OptionError and InputError for what cannot be used, and WorkloadError when a loss is no number: the last
+    Raises OptionError and InputError for what cannot be used, and WorkloadError when a loss is not a number: the last
     good checkpoint stays.
     """
     options.check()
@@ -338,7 +338,7 @@ class _Run:
         self.report(min(self.progress, 1.0), 1, said)
 
     def finite(self, losses: Tensor) -> list[float]:
-        """The losses on the host; raises WorkloadError when one is no number, or a weight is none in float16."""
+        """The losses on the host; raises WorkloadError when one is not a number, or a weight is none in float16."""
         values: list[float] = losses.tolist()
         weights = cast("Iterator[Tensor]", self.average.state_dict().values())
         if not all(map(math.isfinite, values)):

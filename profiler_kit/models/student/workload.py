@@ -49,7 +49,7 @@ _ENCODER: Final = re.compile(r"image_encoder(\.(stages\.\d+(\.\d+)?|laterals\.\d
 
 
 class EncoderOnly(torch.nn.Module):
-    """The image encoder on prepared batches, without what stands behind it."""
+    """The image encoder on prepared batches, without the decoder."""
 
     def __init__(self, sam: Any) -> None:
         super().__init__()

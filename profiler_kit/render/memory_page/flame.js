@@ -9,7 +9,7 @@ import { hover } from "./input.js";
 
 const FLAME_ROW = 20, MOST_FRAMES = 14;
 
-// A tree of {label, where, frame, bytes, count, children, allocation}. `regions`: the region path stands above the stack.
+// A tree of {label, where, frame, bytes, count, children, allocation}. `regions`: the region path is above the stack.
 export function flameTree(layers, state, { regions, cpp }) {
   const { device } = layers, { stacks } = device, root = flameNode("all", "", -1), byStack = new Map();
   for (let at = 0; at < layers.count && layers.born[at] <= state; at++) {

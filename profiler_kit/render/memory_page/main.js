@@ -122,7 +122,7 @@ export class Page {
     this.colouring = new Colouring(this.current, this.mode);
     this.refresh();
   }
-  // What stands below the chart, and the chart.
+  // What is below the chart, and the chart.
   refresh() {
     const { device, state } = this;
     byId("back").hidden = state === device.peak_state;

@@ -66,7 +66,7 @@ export function reservedLine(chart, draw, c) {
   draw.setLineDash([]);
   const peakX = chart.x(axis.ofState(device.peak_state)), crowded = chart.shows(peakX) && peakX > LEFT + chart.plot * 0.75;
   const y = chart.y(crowded ? device.reservedAt(chart.states[0]) : right), at = y < 20 ? y + 11 : y - 10;
-  draw.textAlign = crowded ? "left" : "right"; // at the other end where the peak's label stands
+  draw.textAlign = crowded ? "left" : "right"; // at the other end from the peak's label
   label(draw, crowded ? "reserved" : `reserved ${bytes(right)}`, crowded ? LEFT + 6 : LEFT + chart.plot - 4, at, c);
 }
 

@@ -1,4 +1,4 @@
-// ---- views.js: the views of the page: what the chart shows in each, how high it is, and what stands below it ----
+// ---- views.js: the views of the page: what the chart shows in each, how high it is, and what is below it ----
 
 import { bytes, counted, percent } from "./format.js";
 import { theme } from "./theme.js";

@@ -24,7 +24,7 @@ def export_ranks(job: Ranks, out: Path, ranks: Sequence[int], step: int | None =
     """Write these ranks, of one step or all they recorded, as one trace; returns how many events.
 
     Times are those of the first rank's clock. Raises OptionError for a rank or a step that the job has not, for a name
-    of no known format, and where no collective joins the ranks: then nobody knows what of them happened together.
+    of no known format, and where the ranks share no collective: then what happened at the same time is unknown.
     """
     if not out.name.endswith(SUFFIXES):
         raise OptionError(f"{out}: cannot tell the format, expected a name that ends in .json.gz or .json.")

@@ -54,9 +54,9 @@ def _device(snapshot: Snapshot, row: DeviceRow, colours: Colours, *, lead: bool)
     device = row["device"]
     first, *others = findings.of_device(snapshot, device)
     of_live, regions = live(row), every_table()["memory_regions"].of_source(snapshot, device=device)
-    title, meaning = ("Live at the peak", "Who held the memory when the total was highest.")
+    title, meaning = ("Live at the peak", "What held the memory when the total was highest.")
     if not row["history_followed"]:
-        title, meaning = ("Live at the end", "Who held the memory when the snapshot was saved.")
+        title, meaning = ("Live at the end", "What held the memory when the snapshot was saved.")
     return Section(
         "",
         snapshot.device_name(device, "GPU"),

@@ -99,7 +99,7 @@ def activity(time: GpuTimeline) -> Markup:
         ("Computation", time["computation_ns"], ACTIVITY["computation"],
          "Kernels that are not communication, and memory sets."),
         ("Communication, exposed", time["exposed_communication_ns"], ACTIVITY["communication"],
-         "NCCL or RCCL kernels while nothing else computed."),
+         "NCCL or RCCL kernels while nothing was computed."),
         ("Memory copies, exposed", time["exposed_memcpy_ns"], ACTIVITY["memcpy"], "Copies while no kernel ran."),
         ("Idle", time["idle_ns"], ACTIVITY["idle"], "Nothing ran on any stream."),
     )  # fmt: skip

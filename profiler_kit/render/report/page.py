@@ -54,8 +54,8 @@ def side_by_side(runs: Sequence[Run]) -> Section:
             cells = [one[name].value if name in one else MISSING for one in shown]
             columns.append(HtmlColumn(name, cells, meaning=known[0].meaning))
     ran = [what_ran(run.record) if run.record else MISSING for run in runs]
-    drawn = table([*columns, HtmlColumn("what ran", ran, "prose")], "Runs beside each other", sortable=False)
-    return Section("side-by-side", "Runs beside each other", rows=[[Block("", drawn)]])
+    drawn = table([*columns, HtmlColumn("what ran", ran, "prose")], "Runs side by side", sortable=False)
+    return Section("side-by-side", "Runs side by side", rows=[[Block("", drawn)]])
 
 
 def comparison(a: Run, b: Run, found: Comparison, colours: Colours, anchor: str = "", title: str = "") -> Section:
@@ -189,12 +189,12 @@ def _ladders(ladders: Sequence[tuple[Path, LadderRecord]]) -> Iterator[Section]:
 
 def _facts(run: Run) -> str:
     if run.record is None and run.path.is_file():
-        return "A file of its own: no run.json says what ran."
+        return "A single file: no run.json says what ran."
     return what_ran(run.record)
 
 
 def _compared(runs: Sequence[Run], colours: Colours) -> Iterator[Section]:
-    """Runs beside each other, then each against the first."""
+    """Runs side by side, then each against the first."""
     yield side_by_side(runs)
     for number, run in enumerate(runs[1:], 1):
         found = compare_runs(runs[0], run)
@@ -227,7 +227,7 @@ def record_section(record: RunRecord, prefix: str = "") -> Section:
 
 
 FIRST_ROWS, RAW_ROWS = 5, 3  # of what a command prints, and of the events and intervals behind it
-_LEAD: Final = "The first rows of each; profiler-kit prints them whole, as text, JSON or CSV."
+_LEAD: Final = "The first rows of each; profiler-kit prints all of them as text, JSON or CSV."
 
 
 def all_tables(run: Run, colours: Colours, prefix: str, shown: Sequence[str]) -> Section:
@@ -246,7 +246,7 @@ def all_tables(run: Run, colours: Colours, prefix: str, shown: Sequence[str]) ->
             raw += [table.name for table in tables_of(of) if table.arrow is not None]
             blocks += _tables(of, source, colours, shown, empty)
     notes = [f"Without rows: {', '.join(empty)}."] if empty else []
-    notes += [f"By SQL only, as they are as long as the file: {', '.join(raw)}."] if raw else []
+    notes += [f"By SQL only, because they are as long as the file: {', '.join(raw)}."] if raw else []
     return Section(f"{prefix}tables", "All tables", notes=notes, rows=[[one] for one in blocks], lead=_LEAD)
 
 
