@@ -135,6 +135,8 @@ def test_predictor_and_mask_generator_on_a_gpu(last: str | None) -> None:
             try:
                 predictor.set_image(scene.image)
             except WorkloadError as error:  # torch 2.11.0+cu130 dies loading what it packaged, and it is said
+                if last != "aoti" or "cannot load the AOTInductor package" not in str(error):
+                    raise
                 pytest.skip(str(error))
             x, y = mask_centre(scene.masks[0])
             masks, scores, low = predictor.predict(np.array([[x, y]]), np.array([1]))
