@@ -13,6 +13,7 @@ import pandas as pd
 from profiler_kit.attribute.launch_context import MODULE_PREFIX, LaunchContexts, NestedSpans, OperatorCalls
 from profiler_kit.attribute.regions import Attribution, Instances, Regions
 from profiler_kit.attribute.span_forest import depths
+from profiler_kit.attribute.waits import waiting
 from profiler_kit.load.integers import I64, MISSING
 from profiler_kit.load.trace.categories import is_launch
 from profiler_kit.load.trace.columns import EventColumns, TextColumn
@@ -112,6 +113,7 @@ LAUNCH_CALLS: Final = Schema(
         "gpu_events": Column("int64", "How many GPU events it launched."),
         "gpu_ns": Column("int64"),
         "path": Column("paths", THREAD_PATH),
+        "waits": Column("bool", "It returned only when the GPU was done: a synchronizing call or copy."),
     },
 )
 
@@ -316,6 +318,7 @@ def launch_calls_frame(columns: EventColumns, found: Attribution) -> pd.DataFram
         "gpu_events": count[event],
         "gpu_ns": total[event],
         "path": _paths(found.regions.path[node], found.paths),
+        "waits": waiting(columns, found)[event],
     }
     return LAUNCH_CALLS.check(pd.DataFrame(data))
 

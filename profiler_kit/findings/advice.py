@@ -16,7 +16,7 @@ import pandas as pd
 
 from profiler_kit.analyses.compare.kernel_keys import kernel_kind
 from profiler_kit.analyses.gpu.batch_load import BatchLoad
-from profiler_kit.analyses.gpu.idle import HOST_BOUND, KERNEL_WAIT, waiting_calls
+from profiler_kit.analyses.gpu.idle import HOST_BOUND, KERNEL_WAIT
 from profiler_kit.analyses.gpu.intervals import covered_ns
 from profiler_kit.analyses.gpu.regions import HOLDS, deepest, innermost
 from profiler_kit.analyses.gpu.replay import Change, gone
@@ -186,7 +186,7 @@ def _waits(trace: Trace, details: pd.DataFrame, whole: _Whole) -> Iterator[Findi
             said += f"{typical}{', and' if typical else ';'} a launch call takes {call}"
         yield finding("host-bound", title, f"{said}.", attempt, rows, "host_ns", evidence)
     if synchronised.any():
-        rows, waiting = gaps[synchronised], waiting_calls(calls)
+        rows, waiting = gaps[synchronised], calls[calls["waits"]]
         waited_for = of_gpu(trace, "a GPU")
         said = (
             f"{counted(len(rows), 'gap')} began while the host was waiting for {waited_for}. The trace holds "

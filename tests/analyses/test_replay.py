@@ -182,3 +182,47 @@ def test_unchanged_it_takes_the_recorded_time(path: Path) -> None:
     assert found["saved_ns"].iloc[0] == 0
     assert (found["saved_ns"] >= 0).all()
     assert int(trace.critical_path()["dur_ns"].sum()) == int(found["span_ns"].iloc[0])
+
+
+def kernel_and_copy(tmp_path: Path, call: str, copy: str, returns: float) -> Trace:
+    """gemm runs 5..105, a copy 106..108 whose call began at 2; the host launches c at 120, which runs 125..135. us."""
+    trace = TraceBuilder()
+    trace.launch(1, 0)
+    trace.kernel(1, 5, 100, name="gemm")
+    trace.launch(2, 2, dur=returns - 2, name=call)
+    trace.span("gpu_memcpy", copy, 106, 2, 7, correlation=2, device=0, stream=7)
+    trace.launch(3, 120)
+    trace.kernel(3, 125, 10, name="c")
+    return load_trace(trace.write(tmp_path / "t.json"))
+
+
+@pytest.mark.parametrize(
+    ("call", "copy", "returns", "waits"),
+    [
+        ("cudaMemcpyAsync", "Memcpy DtoH (Device -> Pageable)", 115, True),
+        ("cudaMemcpyAsync", "Memcpy DtoH (Device -> Pageable)", 108, True),  # at its end, as a trace in us may say
+        ("cudaMemcpyAsync", "Memcpy HtoD (Pageable -> Device)", 115, True),
+        ("cudaMemcpyAsync", "Memcpy HtoD (Pageable -> Device)", 107, False),  # staged, and the host went on
+        ("cudaMemcpyAsync", "Memcpy DtoH (Device -> Pinned)", 115, False),  # a slow call, but nothing that waits
+        ("cudaMemcpy", "Memcpy DtoH (Device -> Pinned)", 115, True),
+        ("cudaMemcpy", "Memcpy DtoD (Device -> Device)", 10, False),  # not synchronous, whatever its name says
+        ("hipMemcpyWithStream", "Memcpy DtoH (Device -> Host)", 115, True),
+        ("cuMemcpyDtoHAsync_v2", "Memcpy DtoH (Device -> Pageable)", 115, True),
+        ("cudaGraphLaunch", "Memcpy DtoH (Device -> Pageable)", 115, False),
+    ],
+)
+def test_a_copy_that_returns_after_its_end_holds_the_host_up(
+    tmp_path: Path, call: str, copy: str, returns: float, waits: bool
+) -> None:
+    """Idle time, region, what-if and critical path tell a copy that waits alike."""
+    trace = kernel_and_copy(tmp_path, call, copy, returns)
+    assert trace.launch_calls()["waits"].tolist() == [False, waits, False]
+    gap = trace.idle_gaps().iloc[-1]
+    assert (gap["dur_ns"], gap["cause"], gap["synchronised"]) == (17_000, "host-bound", waits)
+    # without gemm the copy begins 5 us after its launch, at 7, its end is 99 us earlier, and so is the host after it
+    assert trace.what_if(kernel="gemm")["saved_ns"].tolist() == [0, 99_000 if waits else 0]
+    path = trace.critical_path()
+    assert path["dur_ns"].sum() == 135_000
+    assert ("gemm" in path["name"].tolist()) == waits
+    since = round(returns * 1000) if waits else 0  # how far back the host held c up
+    assert path.loc[path["kind"] == "host", "dur_ns"].tolist() == [120_000 - since]

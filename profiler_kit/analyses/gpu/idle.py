@@ -60,7 +60,6 @@ OTHER: Final = "other"
 CAUSES: Final = (HOST_BOUND, KERNEL_WAIT, OTHER)
 # HTA's `consecutive_kernel_delay` is 30; it says nanoseconds and compares with microseconds.
 KERNEL_WAIT_BELOW_NS: Final = 30_000
-WAITING: Final = "Synchronize"  # in the names of runtime calls that return when the GPU is done
 
 
 def idle_gaps(
@@ -75,7 +74,7 @@ def idle_gaps(
     scope says where nothing ran: on one stream, on one device, or on any device of the trace. The gaps of a stream
     and the union of its events add up to last end - first start, exactly. Events that do not name their stream count
     as one stream. A gap whose ending event has no launch in the trace cannot be host-bound. synchronised is true when
-    the launching thread was inside a call that waits for the GPU (`*Synchronize`) at the moment the gap began.
+    the launching thread was inside a call that waits for the GPU (LAUNCH_CALLS' waits) at the moment the gap began.
     Empty in, empty out.
     """
     details, launch_calls = KERNEL_DETAILS.check(details), LAUNCH_CALLS.check(launch_calls)
@@ -139,17 +138,9 @@ def idle_totals(gaps: pd.DataFrame) -> pd.DataFrame:
     return IDLE_TOTALS.check(order.reset_index(drop=True))
 
 
-def waiting_calls(launch_calls: pd.DataFrame) -> pd.DataFrame:
-    """The LAUNCH_CALLS that return only when the GPU is done (`cudaStreamSynchronize`, `hipDeviceSynchronize`, ...)."""
-    names = launch_calls["name"].cat.categories
-    waits = np.array([WAITING in str(name) for name in names] or [False], dtype=bool)
-    found: pd.DataFrame = launch_calls[waits[launch_calls["name"].cat.codes.to_numpy()]]
-    return found
-
-
 def _inside_waiting_call(launch_calls: pd.DataFrame, thread: I64, time: I64) -> Mask:
     """Whether each thread was inside a waiting call at each moment: start <= moment <= end."""
-    calls = waiting_calls(launch_calls)
+    calls = launch_calls[launch_calls["waits"]]
     inside = np.zeros(len(time), dtype=bool)
     owner = calls["thread"].to_numpy()
     for number in np.intersect1d(owner, thread).tolist():

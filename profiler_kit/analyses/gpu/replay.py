@@ -9,7 +9,6 @@ along. With nothing changed that gives the recorded times. Which stream waits fo
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -30,7 +29,6 @@ NONE: Final = -1
 NO_LAUNCHING: Final = "(nothing launched)"  # the host behind the last wait
 LATE_NS: Final = 2_000  # a start that much after all that is known to hold it up has another reason
 NEAR_NS: Final = 20_000  # and that soon after an end on another stream it waited for that
-_WAITS: Final = re.compile(r"Synchronize|^(cuda|hip|cu)Memcpy(_v\d+)?$|Memcpy(DtoH|HtoD|DtoD)?(_v\d+)?$")
 BIG: Final = 1 << 62
 TRUSTED: Final = 0.02  # of the recorded span: what an unchanged replay may be off
 TRIED: Final = 2  # regions and kernels that are tried unasked
@@ -177,6 +175,9 @@ def replay_of(details: pd.DataFrame, calls: pd.DataFrame, waited_for: I64 | None
     launch = details["launch_start_ns"].fillna(-BIG).to_numpy(dtype=np.int64)
     launch = np.where((launch == -BIG) & (previous == -BIG), start, launch)
     launched = details["launch_end_ns"].fillna(-BIG).to_numpy(dtype=np.int64)
+    # a copy in whose call the host waited was launched as that began
+    in_wait = details["launch"].isin(calls.loc[calls["waits"], "event"]).to_numpy(dtype=bool)
+    launched = np.where(in_wait, launch, launched)
     by_end = np.argsort(end, kind="stable")
     # where nothing says it, a late start right after an end on another stream: the event that ended last before it
     place = np.searchsorted(end[by_end], start, side="right") - 1
@@ -195,10 +196,9 @@ def replay_of(details: pd.DataFrame, calls: pd.DataFrame, waited_for: I64 | None
     from_launch, from_stream = start - launch, np.where(previous == -BIG, 0, start - previous)
     usual_launch = int(np.median(from_launch[by_launch])) if by_launch.any() else 0
     usual_gap = int(np.median(from_stream[queued])) if queued.any() else 0
-    names = np.array([_WAITS.search(name) is not None for name in calls["name"].cat.categories] or [False], dtype=bool)
     whole = np.array(["DeviceSynchronize" in name for name in calls["name"].cat.categories] or [False], dtype=bool)
     began, took = calls["start_ns"].to_numpy(), calls["dur_ns"].to_numpy()
-    waits = np.flatnonzero(names[codes_of(calls["name"])] & (took > 0))
+    waits = np.flatnonzero(calls["waits"].to_numpy() & (took > 0))
     waits = waits[np.argsort(began[waits] + took[waits], kind="stable")]
     wait_start, wait_end = began[waits], began[waits] + took[waits]
     # what each wait was for: the GPU event that ended last before it returned

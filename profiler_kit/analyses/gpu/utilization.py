@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from profiler_kit.analyses.gpu.idle import KERNEL_WAIT_BELOW_NS, idle_gaps, waiting_calls
+from profiler_kit.analyses.gpu.idle import KERNEL_WAIT_BELOW_NS, idle_gaps
 from profiler_kit.analyses.gpu.intervals import covered_between, covered_by_group, union, with_ancestors
 from profiler_kit.analyses.gpu.regions import REGION_TOTALS
 from profiler_kit.attribute.frames import KERNEL_DETAILS, LAUNCH_CALLS, REGION_INSTANCES
@@ -210,7 +210,7 @@ def region_overview(regions: pd.DataFrame, utilization: pd.DataFrame) -> pd.Data
 
 def _waiting(launch_calls: pd.DataFrame, instances: pd.DataFrame) -> I64:
     """How long the host waited for the GPU inside each instance, on the instance's own thread."""
-    calls = waiting_calls(launch_calls)
+    calls = launch_calls[launch_calls["waits"]]
     total = np.zeros(len(instances), dtype=np.int64)
     for thread in np.intersect1d(calls["thread"], instances["thread"]).tolist():
         mine = calls[calls["thread"] == thread]

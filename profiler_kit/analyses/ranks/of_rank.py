@@ -16,14 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from profiler_kit.analyses.gpu.collectives import ARGUMENTS, message_of
-from profiler_kit.analyses.gpu.idle import WAITING
 from profiler_kit.analyses.gpu.intervals import covered_until, union
 from profiler_kit.analyses.gpu.timeline import GpuTimeline, timeline_of
 from profiler_kit.attribute.gpu_work import NOT
 from profiler_kit.attribute.links import NONE
 from profiler_kit.attribute.regions import Attribution
+from profiler_kit.attribute.waits import waiting
 from profiler_kit.load.integers import I64, MISSING, Mask
-from profiler_kit.load.trace.categories import KERNEL, MEMCPY, MTIA_KERNEL, OPERATOR, is_launch
+from profiler_kit.load.trace.categories import KERNEL, MEMCPY, MTIA_KERNEL, OPERATOR
 from profiler_kit.load.trace.columns import EventColumns
 from profiler_kit.schema import Column, Schema
 from profiler_kit.table import json_of
@@ -293,8 +293,7 @@ def _held(columns: EventColumns, found: Attribution, arrive: I64, end: I64, gaps
     launch = found.launch[gaps.event[place]]
     launched = np.where(launch == NONE, MISSING, columns.start_ns[np.maximum(launch, 0)])
     on_gpu = (launched < end) & (gaps.end[place] - end < RESUMED_NS)
-    waits = columns.of_category(is_launch)
-    waits &= np.array([WAITING in name for name in columns.names] or [False], dtype=bool)[columns.name]
+    waits = waiting(columns, found)
     returned = np.sort(columns.start_ns[waits] + columns.dur_ns[waits])
     after = np.append(returned, np.iinfo(np.int64).max)[np.searchsorted(returned, end)]
     on_host = (launched >= end) & (after < end + RESUMED_NS) & (after <= launched)
