@@ -190,7 +190,7 @@ def test_many_overlapping_regions_name_only_what_is_open(
     if budget > regions * 100:
         assert losses(loaded) == []
     else:
-        assert losses(loaded)[0].sentence.startswith("Regions that overlap beyond what can be told apart: ")
+        assert losses(loaded)[0].sentence.startswith("Regions that overlap in a way that cannot be resolved: ")
         names = dict(zip(loaded.gpu_events()["start_ns"], loaded.gpu_events()["path"], strict=True))
         for event, full in attribute(path):
             opened = iter(full)
