@@ -83,6 +83,7 @@ from profiler_kit.errors import OptionError
 from profiler_kit.finding import Finding
 from profiler_kit.kept import kept, kept_for_good
 from profiler_kit.later import Shown, later, shown
+from profiler_kit.load import cache
 from profiler_kit.load.discover.jobs import files_of_captures
 from profiler_kit.load.integers import MISSING
 from profiler_kit.load.trace.cached import load_chrome_trace
@@ -212,6 +213,7 @@ class Trace:
     @kept_for_good
     def events(self) -> pd.DataFrame:
         """EVENTS: one row per complete event; one more column (category) for each argument asked for when loading."""
+        cache.finish()  # what is written to these numbers must not get into the cache's file
         return frames.events_frame(self.columns)
 
     @property

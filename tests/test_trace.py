@@ -460,6 +460,18 @@ def test_arguments_asked_for_are_columns(tmp_path: Path) -> None:
     assert load_trace(path, arguments=["input_dims"]).events["input_dims"].tolist() == ["[[2,3],[3,4]]", ""]
 
 
+def test_what_is_written_to_operators_changes_no_other_answer(tmp_path: Path) -> None:
+    made = TraceBuilder()
+    made.operator("aten::mm", 0, 20)
+    made.launch(3, 5)
+    made.kernel(3, 30, 5)
+    path = made.write(tmp_path / "t.json")
+    trace = load_trace(path)
+    operators = trace.operators()
+    operators["event"] += 1
+    assert trace._nested_operators.event.tolist() == load_trace(path)._nested_operators.event.tolist()
+
+
 def test_the_frame_of_events_is_a_view_of_the_columns(tmp_path: Path) -> None:
     made = TraceBuilder()
     made.operator("aten::mm", 0, 20)

@@ -348,7 +348,7 @@ def operators_frame(columns: EventColumns, regions: Regions, calls: OperatorCall
     node = np.zeros(len(here), dtype=np.int64)
     node[here] = regions.open_at(columns.thread[calls.event[here]], columns.start_ns[calls.event[here]])
     data: dict[str, Any] = {
-        "event": calls.event,
+        "event": calls.event.copy(),
         "name": _categorical(columns.name[calls.event], columns.names),
         "thread": np.where(here, columns.thread[calls.event], -1).astype(np.int32),
         "start_ns": columns.start_ns[calls.event],

@@ -118,7 +118,8 @@ class Pieces:
 def load(entry: Entry[T] | None, make: Callable[[], T]) -> T:
     """What the cache file holds; without one what `make` gives, which a thread then keeps while the caller goes on.
 
-    Not for kinds that are mapped, whose value comes back from the file.
+    Not for kinds that are mapped, whose value comes back from the file. Before anybody else may write to the arrays of
+    the value, `finish`.
     A process that ends does not wait for that thread for long: the file is written whole or not at all.
     """
     found = read(entry)
@@ -266,11 +267,15 @@ def make_room(folder: Path, limit: int, spare: Path | None = None) -> None:
 
 @contextlib.contextmanager
 def whole_entry(file: Path) -> Iterator[Path]:
-    """As files.whole_file, for a file in the cache folder, which only its owner may read."""
+    """As files.whole_file, for a file in the cache folder, which only its owner may read.
+
+    Nobody may write to it: where another process has it mapped, it would read what is written, or end with SIGBUS.
+    """
     with _WRITING:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with whole_file(file) as temporary:
             yield temporary
+            temporary.chmod(0o400)
 
 
 def touch(file: Path) -> None:

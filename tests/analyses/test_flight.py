@@ -205,3 +205,19 @@ def test_records_without_numbers_accuse_nobody(tmp_path: Path) -> None:
     rows = flight(dumps)
     assert rows["missing"].tolist() == ["2", "2", "", ""] and set(rows["no_dump"]) == {"1"}
     assert rows.loc[1, "sequence"] == 4 and rows["waits_ns"].isna().tolist() == [False, True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("name", "rank"),
+    [
+        ("node_rank_0_rank_3", 3),
+        ("rank5_local_rank1.pkl", 5),
+        ("node_rank_1_12.json", 12),
+        ("job7_rank1_20261128.json", 1),
+    ],
+)
+def test_the_rank_in_a_name_is_that_of_the_job(tmp_path: Path, name: str, rank: int) -> None:
+    whole = dump([entry(1)])
+    whole.pop("rank", None)
+    (tmp_path / name).write_bytes(pickle.dumps(whole))
+    assert list(read_dumps(tmp_path).ranks) == [rank]

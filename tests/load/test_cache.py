@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from profiler_kit.load.trace import cached
 from profiler_kit.load.trace.cached import TRACES, load_chrome_trace
 from profiler_kit.load.trace.chrome import ChromeTrace, LoadQuality, read_chrome_trace
 from profiler_kit.load.trace.columns import EventColumns
+from profiler_kit.trace import load_trace
 from tests.builders import LONG_AFTER, LONG_AGO, TraceBuilder, real_traces
 
 STAMP = {"path": "t.json"}
@@ -218,6 +220,32 @@ def test_arrays_that_stay_in_the_file_may_be_written_to_and_outlive_it(
     (tmp_path / "new").replace(file)
     file.unlink()
     assert found.flags[4] == 7 and same(other, value)
+
+
+def test_what_is_written_to_frames_is_not_kept(
+    tmp_path: Path, cache: Path, reads: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their numbers are the memory that a thread writes to the cache's file meanwhile."""
+    write = store.write_file
+
+    def late(*arguments: Any) -> None:
+        time.sleep(0.3)
+        write(*arguments)
+
+    monkeypatch.setattr(store, "write_file", late)
+    path = a_trace(tmp_path)
+    events = load_trace(path).events
+    events["start_ns"] -= 100
+    store.finish()
+    assert load_trace(path).events["start_ns"].tolist() == (events["start_ns"] + 100).tolist() and len(reads) == 1
+
+
+def test_nobody_may_write_to_a_file_of_the_cache(tmp_path: Path, cache: Path) -> None:
+    """Another process may have it mapped; it is replaced, touched and removed all the same."""
+    path = a_trace(tmp_path)
+    load_chrome_trace(path)
+    (file,) = entries(cache)
+    assert file.stat().st_mode & 0o377 == 0
 
 
 def test_a_path_that_is_not_utf8_is_kept(tmp_path: Path, cache: Path, reads: list[Path]) -> None:

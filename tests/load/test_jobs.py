@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from profiler_kit.load.discover.jobs import find_jobs, folder_traces, head_metadata
+from profiler_kit.load.discover.jobs import find_jobs, folder_traces, head_metadata, rank_of, rank_snapshots
 from profiler_kit.load.discover.rank_sources import find_job
 from profiler_kit.load.discover.runs import find_runs
 from tests.app.samples import make_job
@@ -19,6 +19,15 @@ def test_a_folder_of_named_ranks_is_a_job(tmp_path: Path) -> None:
     TraceBuilder().write(tmp_path / "alone.json")
     (job,) = find_jobs(find_runs(tmp_path))
     assert (job.key, job.name, [rank for rank, _ in job.ranks]) == ("job", "job", [0, 1])
+
+
+def test_the_rank_of_a_node_or_within_one_is_none_of_the_job(tmp_path: Path) -> None:
+    for name in ("node_rank_0_rank_3", "local-rank0.rank4"):
+        assert rank_of({}, tmp_path / f"{name}.json") == int(name[-1])
+    assert rank_of({}, tmp_path / "local_rank_1.json") == 1
+    snapshot = tmp_path / "node_rank0_rank3.pickle"
+    snapshot.touch()
+    assert rank_snapshots({3: tmp_path / "node_rank0_rank3.json"}) == {3: snapshot}
 
 
 def test_the_head_of_a_file_says_its_rank(tmp_path: Path) -> None:

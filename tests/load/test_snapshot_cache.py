@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -56,6 +58,21 @@ def test_the_second_load_comes_from_the_cache(cache: Path, tmp_path: Path, monke
     assert_same(load_snapshot_data(path), fresh)
 
 
+def test_what_is_written_to_frames_is_not_kept(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = store.write_file
+
+    def late(*arguments: Any) -> None:
+        time.sleep(0.3)
+        write(*arguments)
+
+    monkeypatch.setattr(store, "write_file", late)
+    path = copy(tmp_path)
+    events = load_snapshot_data(path).events
+    events["size_bytes"] += 1
+    store.finish()
+    assert_same(load_snapshot_data(path), read_snapshot(path))
+
+
 def test_a_snapshot_that_changed_is_read_again(cache: Path, tmp_path: Path) -> None:
     path = copy(tmp_path)
     load_snapshot_data(path)
@@ -70,6 +87,7 @@ def test_a_broken_cache_file_is_read_around_and_replaced(cache: Path, tmp_path: 
     store.finish()
     (entry,) = cache.glob("*.snapshot")
     whole = entry.read_bytes()
+    entry.unlink()
     entry.write_bytes(whole[: int(keep if keep > 1 else keep * len(whole))])
     assert_same(load_snapshot_data(path), read_snapshot(path))
     store.finish()
@@ -86,6 +104,7 @@ def test_columns_that_do_not_fit_are_not_believed(cache: Path, tmp_path: Path) -
     parts = store.read_file(entry.file, SNAPSHOTS, entry.stamp)
     wrong = np.full(len(parts.columns["event.stack"]), 10**6, np.int32)
     parts = dataclasses.replace(parts, columns={**parts.columns, "event.stack": wrong})
+    entry.file.unlink()
     store.write_file(entry.file, SNAPSHOTS, entry.stamp, (parts, read_snapshot(path)))
     assert_same(load_snapshot_data(path), read_snapshot(path))
 

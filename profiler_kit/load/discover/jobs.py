@@ -27,7 +27,7 @@ class _Told(Protocol):
 Loaded = TypeVar("Loaded", bound=_Told)
 Paths = Mapping[int, str | Path] | Sequence[str | Path] | str | Path
 
-_NAMED: Final = re.compile(r"rank[-_. ]?(\d{1,6})(?!\d)", re.IGNORECASE)
+_NAMED: Final = re.compile(r"(local|node)?[-_. ]?rank[-_. ]?(\d{1,6})(?!\d)", re.IGNORECASE)
 _HEAD_BYTES: Final = 256 << 10  # torch writes distributedInfo before the events; on-demand traces write it after
 _INFO: Final = re.compile(rb'"distributedInfo"\s*:\s*(\{)')
 
@@ -64,10 +64,16 @@ def rank_of(metadata: Mapping[str, Any], path: Path) -> int | None:
     if isinstance(rank, int) and not isinstance(rank, bool) and rank >= 0:
         return rank
     for name in (path.name, path.parent.name):
-        named = _NAMED.search(name)
-        if named:
-            return int(named[1])
+        named = _rank_in(name)
+        if named is not None:
+            return named
     return None
+
+
+def _rank_in(name: str) -> int | None:
+    """The rank that a name says: that of a node, or within one, only where it says no other."""
+    found = [(bool(one[1]), int(one[2])) for one in _NAMED.finditer(name)]
+    return min(found, key=lambda one: one[0])[1] if found else None
 
 
 def says_no_rank(path: Path | str, files: int) -> str:
@@ -157,8 +163,8 @@ def rank_snapshots(traces: Mapping[int, Path]) -> dict[int, Path]:
     beside: dict[Path, dict[int, Path]] = {}
     for folder in {path.parent for path in traces.values()}:
         files = (path for path in folder.iterdir() if path.name.endswith(SNAPSHOT_SUFFIXES)) if folder.is_dir() else ()
-        named = ((_NAMED.search(path.name), path) for path in sorted(files))
-        beside[folder] = {int(rank[1]): path for rank, path in named if rank}
+        named = ((_rank_in(path.name), path) for path in sorted(files))
+        beside[folder] = {rank: path for rank, path in named if rank is not None}
     found = {
         rank: (part_file(path.parent, MEMORY) if path.name == TRACE else None) or beside[path.parent].get(rank)
         for rank, path in traces.items()

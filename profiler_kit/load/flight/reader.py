@@ -22,8 +22,8 @@ HINT: Final = (
     "Set TORCH_NCCL_TRACE_BUFFER_SIZE=2000 and TORCH_NCCL_DUMP_ON_TIMEOUT=1 before the job starts: each rank writes "
     "one when a collective times out."
 )
-# "rank1" wherever it is, else a number at the end
-_RANK: Final = re.compile(r"rank[-_]?(\d+)|(\d+)(?:\.(?:json|pkl|pickle))?$", re.IGNORECASE)
+# "rank1" wherever it is, but not that of a node or within one; else a number at the end
+_RANK: Final = re.compile(r"(?<!local[-_])(?<!node[-_])rank[-_]?(\d+)|(\d+)(?:\.(?:json|pkl|pickle))?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
