@@ -444,7 +444,7 @@ class Trace:
 
     @property
     def shortened_regions(self) -> int:
-        """Regions that overlap beyond what can be told apart, and are closed with the region they began in."""
+        """Regions that overlap in a way that cannot be resolved, and are closed with the region they began in."""
         return self._attribution.regions.shortened
 
     @property

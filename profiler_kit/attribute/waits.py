@@ -37,10 +37,12 @@ def waiting(columns: EventColumns, found: Attribution) -> Mask:
     unpinned[call] |= _named(columns, _UNPINNED)[event]
     returned = (done != MISSING) & (columns.start_ns + columns.dur_ns >= done)
     waits: Mask = calls & _named(columns, _SYNCHRONIZE)
-    return waits | (copying & returned & (unpinned | _named(columns, _AT_ONCE)))
+    waits |= copying & returned & (unpinned | _named(columns, _AT_ONCE))
+    return waits
 
 
 def _named(columns: EventColumns, pattern: re.Pattern[str]) -> Mask:
     """Which events have a name in which the pattern is found."""
     names = [pattern.search(name) is not None for name in columns.names]
-    return np.array(names or [False], dtype=bool)[columns.name]
+    named: Mask = np.array(names or [False], dtype=bool)[columns.name]
+    return named
