@@ -12,6 +12,7 @@ import pytest
 import zstandard
 
 from profiler_kit.errors import InputError, TraceFormatError
+from profiler_kit.load.discover.runs import find_runs
 from profiler_kit.run import compare_runs, load_run, open_run
 from profiler_kit.trace import Trace, load_trace
 from tests.app.samples import gpu_trace, host_trace, layers, make_runs, record, snapshot
@@ -64,6 +65,14 @@ def test_broken_parts_are_said_and_the_others_are_loaded(tmp_path: Path) -> None
         str(folder / "memory.pickle"),
         str(folder / "layers.parquet"),
     ]
+
+
+def test_a_broken_record_is_not_one_that_is_missing(tmp_path: Path) -> None:
+    host_trace().write(tmp_path / "trace.json.gz")
+    assert "there is no run.json" in load_run(tmp_path)._repr_html_()
+    (tmp_path / "run.json").write_text("{not json")
+    for page in (load_run(tmp_path)._repr_html_(), find_runs(tmp_path)[0]._repr_html_()):
+        assert "What ran is unknown: run.json cannot be read." in page and "there is no run.json" not in page
 
 
 @pytest.mark.parametrize("pack", ["json", "json.gz", "json.bz2", "json.xz", "json.zst"])

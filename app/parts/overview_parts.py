@@ -35,7 +35,7 @@ _PAGES = {"regions": "Regions", "kernels": "Kernels", "operators": "Operators", 
 def heading(run: RunFolder) -> None:
     """Name of the run, and what ran in one line."""
     st.title(widgets.plain(run.label if run.key != "." else run.path.name))
-    st.caption(widgets.plain(printable(what_ran(run.record))))
+    st.caption(widgets.plain(printable(what_ran(run.record, run.problem))))
 
 
 def advice(found: list[Finding]) -> None:

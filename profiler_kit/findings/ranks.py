@@ -168,7 +168,9 @@ def _verdict(verdict: Verdict, ranks: Ranks) -> list[str | Piece]:
 
 def _attempt(verdict: Verdict) -> str:
     if verdict.cause is not None or not verdict.slow:
-        return _ATTEMPTS.get(verdict.cause or "", "")
+        attempt = _ATTEMPTS.get(verdict.cause or "", "")
+        of_many = verdict.state == "spread" or (verdict.state == "node" and verdict.cause != "host")
+        return f"for each rank, {attempt}" if attempt and of_many else attempt
     each = [(one.rank, _ATTEMPTS.get(one.cause or "", "")) for one in verdict.slow[:MOST_NAMED]]
     return " ".join(f"Rank {rank}: {attempt}" for rank, attempt in each if attempt)
 
@@ -203,7 +205,8 @@ def _details(verdict: Verdict, ranks: Ranks) -> list[str]:
     whole = parts.iloc[0]
     pairs = zip(parts["part"][1:], parts["more_ns"][1:], strict=True)
     split = ", ".join(f"{part} {fmt_ns(int(more))}" for part, more in pairs if more)
-    found = [f"Own work beyond that of its peers, where it is slow: {fmt_ns(int(whole['more_ns']))} ({split})."]
+    own = "Own" if verdict.state == "rank" else f"Rank {whole['rank']}, the slowest: own"
+    found = [f"{own} work beyond that of its peers, where it is slow: {fmt_ns(int(whole['more_ns']))} ({split})."]
     names = ranks.slow_names()
     kind = "kernel" if verdict.cause == "compute" else "region"
     names = names[(names["kind"] == kind) & (names["more_ns"] > 0)].head(3)

@@ -31,8 +31,10 @@ PARTS: Final = (
 )
 
 
-def what_ran(record: RunRecord | None) -> str:
-    """The run in one line: model, optimizations, number format, batch, device, torch."""
+def what_ran(record: RunRecord | None, broken: str | None = None) -> str:
+    """The run in one line: model, optimizations, number format, batch, device, torch. broken: what is wrong with it."""
+    if broken is not None:
+        return "What ran is unknown: run.json cannot be read."
     if record is None:
         return "What ran is unknown: there is no run.json. profiler-kit capture and record_run write one."
     device = record.device_name if record.device_name == record.device else f"{record.device_name} ({record.device})"

@@ -16,6 +16,7 @@ _SIDES: Final = (
     *(f"{row} center" for row in _ROWS), "middle right", "middle left",
     *(f"{row} {column}" for row in _ROWS for column in ("left", "right")),
 )  # fmt: skip
+_SAME_PX: Final = 1.0  # points this near to each other are one to the eye
 _STEP_PX: Final = 4.0  # between two points of a line that are looked at
 
 Box = tuple[float, float, float, float]  # left, bottom, right, top
@@ -32,8 +33,8 @@ def place_labels(
     """(text, Plotly's textposition) of every point; the text is empty where no side has room.
 
     places: in pixels from the lower left of a plot of `size`. Labels are placed one after the other, in `order`: they
-    neither leave the plot nor cover a point or a label that is placed already; they cross one of `lines`, the corners
-    of each in pixels too, only where all sides do.
+    neither leave the plot nor cover a point or a label that is placed already. Only where all sides do are they nearer
+    to another point than to their own, or else cross one of `lines`, the corners of each in pixels too.
     """
     crossed = [one for corners in lines for pair in pairwise(corners) for one in _along(*pair)]
     taken: list[Box] = [(x - 6, y - 6, x + 6, y + 6) for x, y in places]
@@ -45,8 +46,9 @@ def place_labels(
             if box[0] >= 0 and box[1] >= 0 and box[2] <= size[0] and box[3] <= size[1]
             and not any(_overlap(box, other) for number, other in enumerate(taken) if number != at)
         ]  # fmt: skip
-        clear = [one for one in free if not any(_overlap(one[1], point) for point in crossed)]
-        for side, box in (clear or free)[:1]:
+        near = [one for one in free if not _misleads(places, at, one[1])] or free
+        clear = [one for one in near if not any(_overlap(one[1], point) for point in crossed)]
+        for side, box in (clear or near)[:1]:
             taken.append(box)
             found[at] = (names[at], side)
     return found
@@ -67,6 +69,17 @@ def _box(place: Place, name: str, side: str) -> Box:
     left = {"left": x - _GAP_PX - width, "center": x - width / 2, "right": x + _GAP_PX}[horizontal]
     bottom = {"top": y + _GAP_PX, "middle": y - _LINE_PX / 2, "bottom": y - _GAP_PX - _LINE_PX}[vertical]
     return left, bottom, left + width, bottom + _LINE_PX
+
+
+def _misleads(places: Sequence[Place], at: int, box: Box) -> bool:
+    """Whether another point is nearer to the box than its own."""
+    return any(_apart(place, box) < _apart(places[at], box) - _SAME_PX for place in places)
+
+
+def _apart(place: Place, box: Box) -> float:
+    """How far a point is from a box."""
+    (x, y), (left, bottom, right, top) = place, box
+    return math.hypot(max(left - x, 0, x - right), max(bottom - y, 0, y - top))
 
 
 def _overlap(a: Box, b: Box) -> bool:

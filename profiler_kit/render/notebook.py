@@ -104,7 +104,7 @@ def framed(page: str, *, instead: str, height_px: int = HEIGHT_PX, largest_bytes
 
 def run_card(run: Run) -> Card:
     """What ran, where the time went, what is most worth fixing."""
-    return Card(repr(run), overview(run, colours_of([run])), run.name, [what_ran(run.record)])
+    return Card(repr(run), overview(run, colours_of([run])), run.name, [what_ran(run.record, run.broken_record)])
 
 
 def trace_card(trace: Trace) -> Card:
@@ -153,7 +153,7 @@ def folder_card(folder: RunFolder) -> Card:
     """What a run folder holds, without opening any of it."""
     files = (("trace", folder.trace), ("memory", folder.memory), ("layers", folder.layers), ("masks", folder.masks))
     held = ", ".join(name for name, file in files if file is not None) or "nothing"
-    facts = [what_ran(folder.record), f"Holds: {held}.", folder.problem or ""]
+    facts = [what_ran(folder.record, folder.problem), f"Holds: {held}.", folder.problem or ""]
     return Card(repr(folder), None, folder.label, [line for line in facts if line])
 
 

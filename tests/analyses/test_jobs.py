@@ -295,7 +295,25 @@ def test_several_slow_ranks_share_it(tmp_path: Path) -> None:
     _, ranks = made(tmp_path, ranks=8, cause="compute", slow=(1, 6))
     verdict = ranks.answer.verdict
     assert (verdict.state, verdict.rank, verdict.ranks, verdict.cause) == ("spread", None, (1, 6), "compute")
-    assert "Ranks 1, 6 hold the job up since step 0: their kernels take longer." in ranks.findings()[0].sentence
+    said = ranks.findings()[0]
+    assert "Ranks 1, 6 hold the job up since step 0: their kernels take longer." in said.sentence
+    assert said.attempt.startswith("for each rank, compare clocks")
+
+
+@pytest.mark.parametrize(
+    ("slow", "nodes", "state"), [((1, 6), 1, "spread"), ((4, 5, 6, 7), 2, "node")], ids=["several ranks", "a node"]
+)
+def test_what_is_said_of_the_slowest_of_several_is_its_own(
+    slow: tuple[int, ...], nodes: int, state: str, tmp_path: Path
+) -> None:
+    _, ranks = made(tmp_path, ranks=8, nodes=nodes, cause="compute", slow=slow)
+    answer = ranks.answer
+    most = answer.scores.set_index("rank")["more_ns"].idxmax()
+    work, names = answer.slow_parts.iloc[0], ranks.slow_names()
+    assert answer.verdict.state == state and most in slow
+    assert (work["part"], work["rank"], set(names["rank"])) == ("own work", most, {most})
+    assert 0 < work["own_ns"] <= answer.scores.set_index("rank")["own_ns"][most]
+    assert f"Rank {most}, the slowest: own work beyond that of its peers" in ranks.findings()[0].details[0]
 
 
 def test_what_is_printed_says_who_by_what_and_since_when(tmp_path: Path) -> None:

@@ -30,6 +30,12 @@ def test_a_lone_point_is_labelled_and_the_first_in_order_comes_first() -> None:
     assert placed[11][0] == "name" and sum(text != "" for text, _ in placed) < 12
 
 
+def test_a_label_is_not_beside_another_point() -> None:
+    lines = [[(0.0, y), (350.0, y)] for y in (185.0, 200.0)] + [[(160.0, 0.0), (160.0, 183.0)]]
+    placed = place_labels([(173, 185), (174, 174)], ["fused_rows", ""], [0], SIZE, lines)
+    assert placed[0] == ("fused_rows", "top center")  # and not at the lower right, beside the other
+
+
 def test_a_label_crosses_a_line_only_where_every_side_does() -> None:
     above = [[(0.0, 115.0), (350.0, 115.0)]]
     assert place_labels([(100, 100)], ["a"], [0], SIZE, above) == [("a", "bottom center")]

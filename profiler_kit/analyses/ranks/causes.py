@@ -74,7 +74,7 @@ class JobAnswer:
     unmatched: int
     why: dict[str, int]
     by_steps: bool  # whether intervals of gains are drawn from steps, else from parts of the job
-    looked_at: int | None  # the rank that is named, else the one with most work beyond that of its peers
+    looked_at: int | None  # of the ranks that are named, else of all, the one with most work beyond that of its peers
     peers: tuple[int, ...]  # some that run the same program as that one
     groups: pd.DataFrame
     clocks: pd.DataFrame
@@ -114,18 +114,20 @@ def answer(work: pd.DataFrame, groups: pd.DataFrame, nodes: Mapping[int, str] | 
     why = np.bincount(job.matched.why, minlength=len(REASONS))
     if not chosen and len(scores):
         chosen = [int(scores["more_ns"].to_numpy().argmax())]
+    slowest = max(chosen, key=lambda place: int(scores["more_ns"].iloc[place]), default=None)
+    of_slowest = [] if slowest is None else [slowest]
     return JobAnswer(
         verdict=verdict,
         matched=int(job.is_matched.sum()),
         unmatched=int((~job.is_matched).sum()),
         why={reason: int(count) for reason, count in zip(REASONS, why, strict=True) if reason and count},
         by_steps=job.block_names[0] is not None,
-        looked_at=int(job.ids[chosen[0]]) if chosen else None,
-        peers=job.peers_of(chosen),
+        looked_at=int(job.ids[slowest]) if slowest is not None else None,
+        peers=job.peers_of(slowest, chosen) if slowest is not None else (),
         groups=job.matched.groups,
         clocks=_clock_frame(job),
         what_if=what_if,
-        slow_parts=slow_parts(job, chosen, job.slow_rows(chosen)),
+        slow_parts=slow_parts(job, of_slowest, job.slow_rows(of_slowest)),
         scores=scores,
         steps=steps,
         links=links.drop(columns=["row"]),

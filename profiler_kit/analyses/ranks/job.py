@@ -393,12 +393,10 @@ class Job:
         slow = self.slow_blocks(places)
         return np.asarray(slow[self.blocks[self.program.collective]] if slow.any() else np.ones(len(self.rank), bool))
 
-    def peers_of(self, chosen: list[int]) -> tuple[int, ...]:
-        """Ranks that run the same program as the chosen ones, and are none of these."""
-        if not chosen:
-            return ()
-        alike = np.flatnonzero(self.role == self.role[chosen[0]])
-        return tuple(self.ids[np.setdiff1d(alike, chosen)[:MOST_PEERS]].tolist())
+    def peers_of(self, place: int, others: list[int]) -> tuple[int, ...]:
+        """Ranks that run the same program as the one at this place, and are neither that nor one of the others."""
+        alike = np.flatnonzero(self.role == self.role[place])
+        return tuple(self.ids[np.setdiff1d(alike, [place, *others])[:MOST_PEERS]].tolist())
 
 
 def slow_among(more: F64) -> Mask:

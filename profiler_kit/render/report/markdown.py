@@ -78,7 +78,7 @@ def ladder_markdown(folder: Path, record: LadderRecord) -> str:
 
 
 def _one(run: Run) -> Iterator[str]:
-    yield from (f"### {plain(run.name)}", "", plain(what_ran(run.record)), "")
+    yield from (f"### {plain(run.name)}", "", plain(what_ran(run.record, run.broken_record)), "")
     yield from (f"- {line}" for line in _said(run))
     shown = numbers(run)
     if shown:

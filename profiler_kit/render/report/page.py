@@ -190,7 +190,7 @@ def _ladders(ladders: Sequence[tuple[Path, LadderRecord]]) -> Iterator[Section]:
 def _facts(run: Run) -> str:
     if run.record is None and run.path.is_file():
         return "A single file: no run.json says what ran."
-    return what_ran(run.record)
+    return what_ran(run.record, run.broken_record)
 
 
 def _compared(runs: Sequence[Run], colours: Colours) -> Iterator[Section]:
