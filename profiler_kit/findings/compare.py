@@ -21,12 +21,17 @@ Records = tuple[RunRecord | None, RunRecord | None]
 AS_FACTOR: Final = 1.5  # from here on "2.1 × faster" reads better than "-52 %"
 FUNCTIONS: Final = 2  # of a stack's key, the innermost, that a sentence names
 _FACTS: Final = ("model", "weights", "optimizations", "dtype", "batch_size", "image_size", "device_name", "images")
+_WORK: Final = ("model", "image_size", "device_name")  # what a difference in time is not to be compared across unsaid
 
 
 def of_comparison(found: Comparison, records: Records = (None, None), *, b: str = "B") -> list[Finding]:
     """What is different in B, the most important first. b: what the second run is called."""
-    parts = (_devices, _headline, _where, _waiting)
-    said = [*(part(found, records, b) for part in parts), _memory(records), _settings(records), _basis(found, b)]
+    settings = _settings(records)
+    # what says that these times may be of other work comes before a difference of them
+    first = [settings] if settings.level == "warning" else []
+    parts = (_headline, _where, _waiting)
+    last = [_memory(records), *([] if first else [settings]), _basis(found, b)]
+    said = [_devices(found, records, b), *first, *(part(found, records, b) for part in parts), *last]
     return [one for one in said if one is not None]
 
 
@@ -168,7 +173,7 @@ def _where(found: Comparison, records: Records, b: str) -> Finding | None:
 
 
 def _waiting(found: Comparison, records: Records, b: str) -> Finding | None:
-    """Say so when the GPU waits in B, and more than in A."""
+    """Say so when the GPU work of B takes little of its time, and less than that of A."""
     totals = {row.path[0]: row for row in found.of("total")}
     step, busy = totals.get("round") or totals.get("trace"), totals.get("GPU busy")
     if step is None or busy is None or not (step.a and step.b and busy.a and busy.b):
@@ -178,10 +183,14 @@ def _waiting(found: Comparison, records: Records, b: str) -> Finding | None:
     share_a, share_b = busy.a.value_ns / step.a.value_ns, busy.b.value_ns / step.b.value_ns
     if 1 - share_b < STARVED or share_b > share_a:
         return None
+    # not the busy share of a recording: what was launched in a round may run after it, other work in it
+    one = "step" if found.round == STEP else found.round
+    what = f"GPU work launched in a {one} takes" if one else "GPU work takes"
+    of = f"the {one}" if one else "the time from first to last event, on the host too"
     return _finding(
         "change-busy",
-        f"In {b} a GPU is busy {fmt_percent(share_b, 0)} of the time while recorded ({fmt_percent(share_a, 0)} in "
-        f"A): look at launches and copies next.",
+        f"In {b} {what} {fmt_percent(share_b, 0)} of {of} ({fmt_percent(share_a, 0)} in A): look at launches and "
+        "copies next.",
     )
 
 
@@ -192,21 +201,26 @@ def _memory(records: Records) -> Finding | None:
     return _finding("change-memory", f"Peak memory: {fmt_bytes(a)} → {fmt_bytes(b)}.")
 
 
-def _settings(records: Records) -> Finding | None:
-    """What was set differently."""
+def _settings(records: Records) -> Finding:
+    """What was set differently; a warning where the work or the device is another, or that is not known."""
     first, second = records
     if first is None or second is None:
-        return _finding("change-settings", "Whether both ran the same model is unknown: not every run has a run.json.")
-    differ = []
+        said = "Whether both ran the same model is unknown: not every run has a run.json."
+        return _finding("change-settings", said, level="warning")
+    differ, other = [], False
     for name in _FACTS:
         values = [getattr(record, name, record.workload.get(name, "")) for record in (first, second)]
         if values[0] != values[1]:
             texts = [", ".join(v) or "none" if isinstance(v, tuple) else str(v) for v in values]
             differ.append(f"{name.replace('_', ' ')} {texts[0]} → {texts[1]}")
+            other |= name in _WORK
     torch = [record.versions.get("torch", "") for record in (first, second)]
     differ += [f"torch {torch[0]} → {torch[1]}"] if torch[0] != torch[1] else []
     alike = "Same settings: model, optimizations, sizes, device, torch."
-    return _finding("change-settings", f"Different settings: {'; '.join(differ)}." if differ else alike)
+    said = f"Different settings: {'; '.join(differ)}." if differ else alike
+    if other:
+        said += " These are not times of the same work on the same device."
+    return _finding("change-settings", said, level="warning" if other else "note")
 
 
 def _basis(found: Comparison, b: str) -> Finding:
