@@ -42,7 +42,10 @@ _MOST = len(compare.LETTERS) - 1
 def pick_others(run: RunFolder) -> list[RunFolder]:
     """The runs to compare with, kept in the address; without any there, the one that is most like this, if any is."""
     runs = {one.key: one for one in cache.runs() if one.key != run.key}
-    asked = [key for key in st.query_params.get_all("with") if key in runs][:_MOST]
+    wanted = st.query_params.get_all("with")
+    for gone in (key for key in wanted if key not in runs and key != run.key):
+        widgets.problem(f"{gone}: no run here (moved or deleted?). It is left out.")
+    asked = [key for key in wanted if key in runs][:_MOST]
     partner = best_partner(run, list(runs.values()), recorded_at)
     default = asked or ([] if partner is None else [partner.key])
     chosen = st.multiselect(

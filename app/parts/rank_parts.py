@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from app import cache
+from app import cache, query_params
 from app.parts import tables, widgets
 from profiler_kit.finding import of_kind
 from profiler_kit.findings.work import of_table
@@ -79,9 +79,13 @@ def pick_job() -> Job | None:
     jobs = _jobs()
     if not jobs:
         return None
-    mine = str(st.session_state.get("run", "")).rpartition("/")[0] or "."
+    asked = query_params.asked("job")
+    if asked and asked not in jobs:
+        widgets.problem(f"{asked}: no job here (moved or deleted?). A different one is shown.")
+    run = cache.find(str(st.session_state.get("run", "")))
     keys = list(jobs)
-    start = keys.index(mine) if mine in jobs else 0
+    has_run = (run is not None and run.trace in {path for _, path in job.ranks} for job in jobs.values())
+    start = next((number for number, has in enumerate(has_run) if has), 0)
     if len(keys) == 1:
         chosen: str | None = keys[0]
     else:
@@ -98,7 +102,6 @@ def pick_job() -> Job | None:
     named = ", ".join(str(rank) for rank, _ in job.ranks[:MOST_LINKS])
     more = len(job.ranks) - MOST_LINKS
     more_text = f" and {more:,} more" if more > 0 else ""
-    run = cache.find(str(st.session_state.get("run", "")))
     is_other = run is not None and run.trace not in {path for _, path in job.ranks}
     other = f" · the run on the left, {run.label}, is none of them" if run is not None and is_other else ""
     st.caption(widgets.plain(f"{printable(job.name)} · ranks {named}{more_text}{other}"))

@@ -20,6 +20,7 @@ from tests.allocator import Allocator
 from tests.app.dashboard import dashboard
 from tests.app.samples import CHECKOUT, PATIENCE_S, gpu_trace, host_trace, make_job, make_runs, record
 from tests.builders import TraceBuilder
+from tests.jobs import SimulatedJob
 from tests.ladders import write_ladder
 
 PAGES = (
@@ -256,6 +257,20 @@ def test_ranks_of_a_job_name_the_straggler(runs: Path) -> None:
     totals, collectives = table_with(test, "wait_ns"), table_with(test, "last_rank")
     assert totals["wait_ns"].tolist() == [100, 0] and totals["arrived_last"].tolist() == [0, 1]
     assert collectives["last_rank"].tolist() == [1]
+
+
+def test_the_job_of_the_run_is_shown_and_one_that_is_gone_is_said(runs: Path) -> None:
+    make_job(runs)
+    SimulatedJob(ranks=4, nodes=2).write(runs / "nodes")
+    test = show("ranks", "nodes/node0/rank1.json")
+    assert test.selectbox(key="job").value == "nodes" and errors(test) == []
+    gone = show("ranks", "nodes/node0/rank1.json", job="nowhere")
+    assert errors(gone) == ["nowhere: no job here (moved or deleted?). A different one is shown."]
+
+
+def test_a_run_to_compare_with_that_is_gone_is_said(runs: Path) -> None:
+    test = show("compare", "gpu", **{"with": "nowhere"})
+    assert "nowhere: no run here (moved or deleted?). It is left out." in errors(test)
 
 
 def test_a_broken_rank_leaves_the_others(runs: Path) -> None:
