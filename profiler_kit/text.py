@@ -88,6 +88,11 @@ def fmt_rate(per_second: float) -> str:
     return f"{per_second:.3g}" if per_second >= 0.001 else f"{per_second:.2e}"
 
 
+def fmt_factor(value: float) -> str:
+    """A factor with two decimals, or two digits where these would be zeros: `4.92`, `0.0031`."""
+    return f"{value:.2g}" if 0 < abs(value) < 0.005 else f"{value:,.2f}"
+
+
 def _larger(unit: TimeUnit) -> TimeUnit:
     order = list(TIME)
     return order[order.index(unit) - 1]

@@ -91,7 +91,7 @@ LADDER_ROWS: Final = Schema(
         "miou_medium": Column("float64", "Of true masks from 32² to below 96² pixels.", "medium", "room", "score"),
         "miou_large": Column("float64", "Of true masks from 96² pixels on.", "large", "room", "score"),
         "baseline_miou": Column(
-            "float64", "Mean IoU with the masks of the baseline.", "mIoU with fp32", "room", "score"
+            "float64", "Mean IoU with the masks of the baseline.", "mIoU with fp32", "never", "score"
         ),
         "baseline_miou_strict": Column(
             "float64", "The same without images with another number of masks.", "mIoU strict", "never", "score"
@@ -117,18 +117,22 @@ LADDER_ROWS: Final = Schema(
             "float64",
             "Between the outputs of one batch and the baseline's, as one vector.",
             "cosine with fp32",
-            "room",
+            "never",
             "score",
         ),
         "agreement": Column("float64", "With the baseline: mean IoU of masks, or the cosine of outputs.", unit="score"),
         "unit": Column("str", "What a batch is counted in.", show="never"),
         "speedup": Column("float64", "Speed over that of the baseline, measured before and after the row.", "× fp32"),
-        "speedup_low": Column("float64", "Lower end of its 95 % interval (bootstrap of both medians).", "from", "room"),
-        "speedup_high": Column("float64", "Upper end of it.", "to", "room"),
+        "speedup_low": Column(
+            "float64", "Lower end of its 95 % interval (bootstrap of both medians).", "× fp32 from", "room"
+        ),
+        "speedup_high": Column("float64", "Upper end of it.", "× fp32 to", "room"),
         "speedup_verdict": Column("str", _VERDICT.format("the baseline"), "verdict"),
         "gain": Column("float64", "Speed over that of the step below it.", "× step"),
-        "gain_low": Column("float64", "Lower end of its 95 % interval (bootstrap of both medians).", "from", "room"),
-        "gain_high": Column("float64", "Upper end of it.", "to", "room"),
+        "gain_low": Column(
+            "float64", "Lower end of its 95 % interval (bootstrap of both medians).", "× step from", "room"
+        ),
+        "gain_high": Column("float64", "Upper end of it.", "× step to", "room"),
         "gain_verdict": Column("str", _VERDICT.format("the step below it"), "verdict on step", "room"),
         "tflops": Column("float64", "Work of the published model over the median time.", "TFLOP/s"),
         "intensity": Column(

@@ -8,7 +8,7 @@ import pandas as pd
 from profiler_kit.formats.ladder_file import LADDER_ROWS
 from profiler_kit.formats.ladder_record import LadderRecord
 from profiler_kit.formats.study_file import StudyRecord
-from profiler_kit.text import fmt_rate, rate_label
+from profiler_kit.text import fmt_factor, fmt_rate, rate_label
 from profiler_kit.timeline.palette import HUES, MARK
 
 STEP, ALTERNATIVE, BELOW, MEMORY = HUES[0], HUES[1], MARK, HUES[2]
@@ -29,7 +29,7 @@ def speed_text(row: pd.Series) -> str:
     """`148.7 img/s · 4.92×`, or why there is nothing."""
     if np.isnan(row["images_per_s"]):
         return str(row["status"])
-    speedup = "" if np.isnan(row["speedup"]) or row["parent"] == "" else f" · {row['speedup']:.2f}×"
+    speedup = "" if np.isnan(row["speedup"]) or row["parent"] == "" else f" · {fmt_factor(row['speedup'])}×"
     return f"{fmt_rate(row['images_per_s'])}{speedup}"
 
 

@@ -73,7 +73,7 @@ class Workload:
     options: Mapping[str, Any] = {}
     name: str = ""
     family: str = ""
-    unit: str = "images"
+    unit: str = "items"
     weights: str = ""
     seed: int = 0
     image_size: int = 0
@@ -368,6 +368,9 @@ class _Checked(Workload):
         for part, default in vars(Workload).items():
             if not part.startswith("_") and part not in _OURS and hasattr(given, part):
                 setattr(self, part, _fitting(spec, part, default, getattr(given, part)))
+        # what says the size of its images is counted in them
+        if not hasattr(given, "unit") and (self.image_size or self.image_step):
+            self.unit = "images"
         self.name = self.name or name
         self.weights = f"random:{seed}" if self.weights == "random" else self.weights
         if not isinstance(self.optimizations, Mapping):

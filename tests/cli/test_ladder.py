@@ -48,6 +48,7 @@ def test_the_table(folder: Path) -> None:
     assert [cells[1][name] for name in told] == [
         *("bf16", "160.0", "2.00", "50.000 ms", "5", "45.000 ms", "50.000 ms", "1.95 GiB", "0.7900", "0.9900"),
     ]
+    assert len(set(names)) == len(names)  # no two columns have one heading
     assert "p99" not in names  # of five samples there is none
     assert "oom: oom. --batch-size 8: too much" in printed
     assert printed.splitlines()[-1].startswith("Weights are random: ")

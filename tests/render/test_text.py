@@ -12,6 +12,7 @@ from profiler_kit.text import (
     fmt_all_ns,
     fmt_bytes,
     fmt_count,
+    fmt_factor,
     fmt_ns,
     fmt_path,
     fmt_percent,
@@ -169,3 +170,13 @@ def test_a_region_keeps_its_colour_whatever_else_there_is() -> None:
     assert len(set(region_colours([f"r{i}" for i in range(len(HUES))]).values())) == len(HUES)
     assert len(set(region_colours([f"r{i}" for i in range(2 * len(HUES))]).values())) == 2 * len(HUES)
     assert len(region_colours([f"r{i}" for i in range(100)])) == 100
+
+
+def test_a_small_factor_is_not_zero() -> None:
+    assert [fmt_factor(value) for value in (0.0, 0.00312, 0.0066, 1.0, 4.919)] == [
+        "0.00",
+        "0.0031",
+        "0.01",
+        "1.00",
+        "4.92",
+    ]

@@ -65,7 +65,7 @@ def test_what_a_workload_may_be(tmp_path: Path, text: str, name: str) -> None:
     assert torch.equal(output, run(load_workload(spec, {"seed": 3})))  # the same weights and input each time
     assert not torch.equal(output, run(load_workload(spec, {"seed": 4})))
     assert workload.name == (name[1:] if name in (":it", ":made") else "mine")
-    assert workload.facts() == {"spec": spec, "unit": "images"} and workload.optimizations is GENERAL
+    assert workload.facts() == {"spec": spec, "unit": "items"} and workload.optimizations is GENERAL
 
 
 def test_a_module_of_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from profiler_kit.formats.ladder_file import LADDER_ROWS
 from profiler_kit.render.figures.style import GRID, LEGEND_BELOW, LETTER_PX, MARGIN, escape
 from profiler_kit.render.labels import Place, place_labels
 from profiler_kit.render.ladder_style import ALTERNATIVE, BELOW, MEMORY, STEP, agreement_title, speed_text, titles
-from profiler_kit.text import fmt_rate
+from profiler_kit.text import fmt_factor, fmt_rate, rate_label
 from profiler_kit.timeline.palette import HUES, NEUTRAL
 from profiler_kit.units import bytes_to_mib
 
@@ -98,7 +98,9 @@ def pareto(rows: pd.DataFrame) -> go.Figure:
             marker={"size": 12, "color": colour, "symbol": "circle" if is_step else "diamond"},
             name=name,
             customdata=mine[["technique"]].map(lambda text: escape(text, _LETTERS)),
-            hovertemplate="<b>%{customdata[0]}</b><br>%{x:,.2f} images/s<br>agreement %{y:.4f}<extra></extra>",
+            hovertemplate="<b>%{customdata[0]}</b><br>%{x:,.2f} "
+            + titles(rows)[0]
+            + "<br>agreement %{y:.4f}<extra></extra>",
         )
     figure.update_layout(
         height=380,
@@ -275,9 +277,9 @@ def _tip(row: pd.Series) -> str:
     name = f"<b>{escape(row['technique'])}</b>"
     if np.isnan(row["images_per_s"]):
         return f"{name}<br>{escape(row['status'])}: {escape(row['error'], 160)}"
-    gain = "" if np.isnan(row["gain"]) else f"<br>{row['gain']:.2f} times {escape(row['parent'], _LETTERS)}"
+    gain = "" if np.isnan(row["gain"]) else f"<br>{fmt_factor(row['gain'])} times {escape(row['parent'], _LETTERS)}"
     how = escape(row["optimizations"] or "as published", 120)
-    return f"{name}<br>{how}<br>{row['images_per_s']:,.2f} images/s{gain}"
+    return f"{name}<br>{how}<br>{fmt_rate(row['images_per_s'])} {rate_label(row['unit'])}{gain}"
 
 
 def _roofs(rows: pd.DataFrame, matrix_tflops: Mapping[str, float]) -> list[tuple[str, float]]:
