@@ -21,6 +21,7 @@ from profiler_kit.models.sam2.models import Sam2
 
 Tensor = torch.Tensor
 MANY: Final = 64  # prompts, from which on a program for each fills a GPU
+ROWS: Final = 64  # tokens of a point, in eight heads
 _STEPS: Final = 4  # blocks of cells that a program takes one after the other
 # No steps ahead: Triton 3.6 loads the next keys over those that a product still reads, where sums read them too.
 TO_IMAGE: Launch = Launch(0, 64, 4, 1)
@@ -64,9 +65,8 @@ def _many(each: Tensor) -> bool:
 
 
 def _fits(tokens: Tensor) -> bool:
-    """tokens: float[P, heads n, C]. Triton counts in powers of two."""
-    rows = tokens.shape[1]
-    return _many(tokens) and rows & (rows - 1) == 0
+    """tokens: float[P, heads n, C]. Triton counts in powers of two, and what a program holds grows with the rows."""
+    return _many(tokens) and tokens.shape[1] == ROWS
 
 
 def _precision(x: Tensor) -> str:
