@@ -346,7 +346,7 @@ def test_no_time_at_all_is_said_and_is_not_the_lack_of_a_gpu(tmp_path: Path) -> 
     assert found.summary()["gpu_events"] == 3
     assert found.presence.ran == "without times"
     headline = found.findings()[0].sentence
-    assert headline.startswith("The trace holds 3 GPU events, but no time of theirs can be believed")
+    assert headline.startswith("The trace holds 3 GPU events, but none has a plausible time")
 
 
 Overlap = tuple[list[tuple[int, float, float]], int]
