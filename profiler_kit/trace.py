@@ -213,7 +213,7 @@ class Trace:
     @kept_for_good
     def events(self) -> pd.DataFrame:
         """EVENTS: one row per complete event; one more column (category) for each argument asked for when loading."""
-        cache.finish()  # what is written to these numbers must not get into the cache's file
+        cache.seal()  # what is written to these numbers must not come back from the cache
         return frames.events_frame(self.columns)
 
     @property

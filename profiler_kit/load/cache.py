@@ -57,7 +57,7 @@ _ENTRY: Final = re.compile(r"[0-9a-f]{32}\.[a-z]+")
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", re.IGNORECASE)
 _UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 GRACE_S: Final = 0.5  # that a process which ends waits for a file to be written
-_writers: Final[dict[Path, threading.Thread]] = {}
+_writers: Final[dict[Path, _Writer]] = {}
 _ended: Final = threading.Event()
 _WRITING: Final = threading.Lock()  # an unfinished file is named after its process, which may have several threads
 
@@ -119,7 +119,7 @@ def load(entry: Entry[T] | None, make: Callable[[], T]) -> T:
     """What the cache file holds; without one what `make` gives, which a thread then keeps while the caller goes on.
 
     Not for kinds that are mapped, whose value comes back from the file. Before anybody else may write to the arrays of
-    the value, `finish`.
+    the value, `seal`.
     A process that ends does not wait for that thread for long: the file is written whole or not at all.
     """
     found = read(entry)
@@ -128,10 +128,33 @@ def load(entry: Entry[T] | None, make: Callable[[], T]) -> T:
     value = make()
     if entry is not None and entry.settled:
         _end_with_process()
-        writer = threading.Thread(target=keep, args=(entry, value), name="cache", daemon=True)
+        writer = _Writer(entry, value)
         writer.start()
         _writers[entry.file] = writer
     return value
+
+
+class _Writer(threading.Thread):
+    """Keeps a value. summed: the checksum of its arrays is known, or there will be no file."""
+
+    def __init__(self, entry: Entry[Any], value: object) -> None:
+        super().__init__(name="cache", daemon=True)
+        self.entry, self.value, self.summed = entry, value, threading.Event()
+
+    def run(self) -> None:
+        try:
+            keep(self.entry, self.value, self.summed.set)
+        finally:
+            self.summed.set()
+
+
+def seal(file: Path | None = None) -> None:
+    """Wait until what threads write to files, or to that one, is known by its checksum.
+
+    What is written to the arrays from then on makes a file that does not agree with its checksum, and is never used.
+    """
+    for writer in [*_writers.values()] if file is None else filter(None, [_writers.get(file)]):
+        writer.summed.wait()
 
 
 def finish(file: Path | None = None, wait_s: float | None = None) -> None:
@@ -165,16 +188,17 @@ def read(entry: Entry[T] | None) -> T | None:
     return None
 
 
-def keep(entry: Entry[T] | None, value: T) -> T:
+def keep(entry: Entry[T] | None, value: T, summed: Callable[[], object] = lambda: None) -> T:
     """Write the cache file, whole or not at all, unless the source changed meanwhile or may still change.
 
-    Returns the value; a mapped one stays in the file, so that its pages are the system's, not this process's.
+    summed: as of write_file. Returns the value; a mapped one stays in the file, so that its pages are the system's, not
+    this process's.
     """
     if entry is None or not entry.settled or find(entry.kind, entry.source, entry.stamp["arguments"]) != entry:
         return value
     try:
         with whole_entry(entry.file) as temporary:
-            write_file(temporary, entry.kind, entry.stamp, value)
+            write_file(temporary, entry.kind, entry.stamp, value, summed)
         make_room(entry.file.parent, limit_bytes(), spare=entry.file if entry.kind.mapped else None)
     except (OSError, KitError, Unpackable):
         return value
@@ -301,8 +325,13 @@ class _Head(msgspec.Struct):
     value: msgspec.Raw
 
 
-def write_file(file: Path, kind: Kind[T], stamp: Mapping[str, Any], value: T) -> None:
-    """Write a value; `stamp` must be given again to read it. Raises Unpackable, and OSError."""
+def write_file(
+    file: Path, kind: Kind[T], stamp: Mapping[str, Any], value: T, summed: Callable[[], object] = lambda: None
+) -> None:
+    """Write a value; `stamp` must be given again to read it. Raises Unpackable, and OSError.
+
+    summed: called once the checksum of the arrays is known, before the first of them is written.
+    """
     arrays: list[Array | Pieces] = []
 
     def aside(one: Any) -> Any:
@@ -326,14 +355,19 @@ def write_file(file: Path, kind: Kind[T], stamp: Mapping[str, Any], value: T) ->
         places.append(_Place(stored.str, one.dtype.str, one.shape, end))
         end += _padded(math.prod(one.shape) * stored.itemsize)
     head = msgspec.msgpack.encode(_Head(kind.name, dict(stamp), places, end, tree))
+    checksum = 0
+    once = any(isinstance(one, Pieces) for one in arrays)  # these are made for the file, and nobody else has them
+    if not once:
+        for data in _padded_bytes(arrays, places, _PREFIX.size + len(head)):
+            checksum = isal_zlib.crc32(data, checksum)
+    summed()
     with file.open("wb") as out:
         out.write(bytes(_PREFIX.size) + head)
-        checksum = 0
         for data in _padded_bytes(arrays, places, _PREFIX.size + len(head)):
             if _ended.is_set():
                 raise Unpackable("the process ends")
             out.write(data)
-            checksum = isal_zlib.crc32(data, checksum)
+            checksum = isal_zlib.crc32(data, checksum) if once else checksum
         out.seek(0)
         out.write(_PREFIX.pack(MAGIC, len(head), isal_zlib.crc32(head), checksum))
 

@@ -76,7 +76,7 @@ def load_snapshot_data(
     with _out_of_memory(file):
         _, data = cache.load(entry, lambda: _read(file, memory_limit_bytes, report))
     if entry is not None:
-        cache.finish(entry.file)  # the frames are the memory that is kept: what is written to them must not get there
+        cache.seal(entry.file)  # the frames are the memory that is kept: what is written to them must not come back
     report(1.0, 1.0, "read")
     return data
 
