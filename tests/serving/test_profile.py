@@ -18,7 +18,7 @@ from profiler_kit.errors import InputError, RunFormatError
 from profiler_kit.files import whole_file
 from profiler_kit.findings.serving import slowest
 from profiler_kit.formats.request_file import read_requests, write_requests
-from profiler_kit.models.serving.worker import Recording
+from profiler_kit.models.serving.worker import Job, Recording
 from profiler_kit.render.figures.run import batch_occupancy
 from profiler_kit.render.figures.run import request_waterfall as request_waterfall_figure
 from profiler_kit.render.report.page import report_page
@@ -27,7 +27,7 @@ from profiler_kit.run import load_run
 from profiler_kit.timeline.build import build_timeline
 from profiler_kit.timeline.requests import with_requests
 from tests.cli.run import profiler_kit
-from tests.serving.conftest import Client, Held, png, until
+from tests.serving.conftest import HANGS_S, Client, Held, png, until
 from tests.serving.samples import BASE_NS, rows_of, served, served_run
 from tests.serving.test_server import SCENES, Start, packed
 
@@ -89,6 +89,18 @@ def test_a_profile_that_nobody_waits_for_ends(serve_held: Start, held: Held, tmp
     client.server.close()
     assert profile() == (503, "The profile ended before it was complete; nothing is written.\n")
     assert [path.name for path in tmp_path.iterdir()] == ["a.json.gz"]
+
+
+def test_a_request_that_comes_with_its_profile_is_in_it(serve_held: Start, tmp_path: Path) -> None:
+    """The worker finds both at once: the profile of one request waited for another."""
+    worker = serve_held().server.worker
+    recording = Recording(tmp_path / "a.json.gz", 1, lambda: None)
+    job = Job(0, 0, image=np.zeros((2, 2, 3), np.uint8))
+    with worker._changed:
+        assert worker.record(recording)
+        worker.submit(job)
+    recording.ended.result(HANGS_S)
+    assert [one.id for one in recording.jobs] == [0]
 
 
 def test_a_disk_that_is_full(serve_held: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

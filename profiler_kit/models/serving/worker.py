@@ -205,7 +205,7 @@ class Worker(threading.Thread):
         with self._changed:
             while not self._waiting and not self._to_do(recording):
                 self._changed.wait()
-            if not self._waiting:
+            if not self._waiting or self._recording is not recording:  # what waits then is the first of a recording
                 return []
             until_ns = (self._waiting[0].queued_ns or 0) + int(self._max_wait_s * 1e9)
             while len(self._waiting) < self.size and self._on_their_way() and not self._closed:
