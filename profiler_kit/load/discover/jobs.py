@@ -64,16 +64,14 @@ def rank_of(metadata: Mapping[str, Any], path: Path) -> int | None:
     if isinstance(rank, int) and not isinstance(rank, bool) and rank >= 0:
         return rank
     for name in (path.name, path.parent.name):
-        named = _rank_in(name)
-        if named is not None:
-            return named
+        if named := ranks_in(name):
+            return named[0][1]
     return None
 
 
-def _rank_in(name: str) -> int | None:
-    """The rank that a name says: that of a node, or within one, only where it says no other."""
-    found = [(bool(one[1]), int(one[2])) for one in _NAMED.finditer(name)]
-    return min(found, key=lambda one: one[0])[1] if found else None
+def ranks_in(name: str) -> list[tuple[bool, int]]:
+    """The ranks that a file's name says, and whether each is that of a node or within one; these come last."""
+    return sorted(((bool(one[1]), int(one[2])) for one in _NAMED.finditer(name)), key=lambda one: one[0])
 
 
 def says_no_rank(path: Path | str, files: int) -> str:
@@ -163,8 +161,8 @@ def rank_snapshots(traces: Mapping[int, Path]) -> dict[int, Path]:
     beside: dict[Path, dict[int, Path]] = {}
     for folder in {path.parent for path in traces.values()}:
         files = (path for path in folder.iterdir() if path.name.endswith(SNAPSHOT_SUFFIXES)) if folder.is_dir() else ()
-        named = ((_rank_in(path.name), path) for path in sorted(files))
-        beside[folder] = {rank: path for rank, path in named if rank is not None}
+        named = ((ranks_in(path.name), path) for path in sorted(files))
+        beside[folder] = {ranks[0][1]: path for ranks, path in named if ranks}
     found = {
         rank: (part_file(path.parent, MEMORY) if path.name == TRACE else None) or beside[path.parent].get(rank)
         for rank, path in traces.items()

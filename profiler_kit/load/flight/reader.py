@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from profiler_kit.errors import InputError
+from profiler_kit.load.discover.jobs import ranks_in
 from profiler_kit.load.flight.child import EXPECTED
 
 CHILD: Final = Path(__file__).with_name("child.py")
@@ -22,8 +23,7 @@ HINT: Final = (
     "Set TORCH_NCCL_TRACE_BUFFER_SIZE=2000 and TORCH_NCCL_DUMP_ON_TIMEOUT=1 before the job starts: each rank writes "
     "one when a collective times out."
 )
-# "rank1" wherever it is, but not that of a node or within one; else a number at the end
-_RANK: Final = re.compile(r"(?<!local[-_])(?<!node[-_])rank[-_]?(\d+)|(\d+)(?:\.(?:json|pkl|pickle))?$", re.IGNORECASE)
+_AT_END: Final = re.compile(r"(\d+)(?:\.(?:json|pkl|pickle))?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +83,7 @@ def read_dumps(paths: str | Path | Sequence[str | Path]) -> Dumps:
     problems = []
     for file, said in zip(files, _read(files), strict=True):
         rank = said.get("rank")
-        told = _RANK.search(file.name)
-        rank = rank if isinstance(rank, int) and rank >= 0 else int(told[1] or told[2]) if told else None
+        rank = rank if isinstance(rank, int) and rank >= 0 else _told(file.name)
         if "error" in said:
             problems.append(f"{file}: {said['error']}. {HINT}")
         elif rank is None:
@@ -106,6 +105,13 @@ def read_dumps(paths: str | Path | Sequence[str | Path]) -> Dumps:
     if not ranks:
         raise InputError(problems[0] if problems else f"{shown}: found no file, {EXPECTED}. {HINT}")
     return Dumps(shown, dict(sorted(ranks.items())), tuple(problems))
+
+
+def _told(name: str) -> int | None:
+    """The rank that a file's name says: a job's, else the number at its end, else that of a node or within one."""
+    named, last = ranks_in(name), _AT_END.search(name)
+    of_job = bool(named) and not named[0][0]
+    return int(last[1]) if last and not of_job else named[0][1] if named else None
 
 
 def _below(folder: Path) -> Iterator[Path]:
