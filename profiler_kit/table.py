@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from profiler_kit.errors import OptionError
 from profiler_kit.later import shown
@@ -73,6 +73,21 @@ class Option:
         return value
 
 
+class Empty(NamedTuple):
+    """Why a table of a trace has no rows where there was GPU work.
+
+    said: the sentence. lacks: what was not recorded, as in findings.quality.WORDS, which knows how to record it.
+    attempt: what else to try. of_host: it holds what the host did too, so that no GPU is not why it is empty. nothing:
+    the column that is empty, or says that there is no region, in rows that count as none.
+    """
+
+    said: str
+    lacks: str = ""
+    attempt: str = ""
+    of_host: bool = False
+    nothing: str = ""
+
+
 @dataclass(frozen=True, eq=False)
 class Table:
     """One table.
@@ -88,7 +103,8 @@ class Table:
     ran on a GPU; the first time among them is what shares are of. top: rows that a text table shows. needs_gpu: empty
     for a trace without GPU events. arrow: fills it for SQL where a frame would be slow. row: the name of the column
     that numbers the rows in SQL. arguments: further arguments of the events that the trace must be loaded with (see
-    load_trace). beside: what its JSON says beside the rows, which then are one value of an object.
+    load_trace). beside: what its JSON says beside the rows, which then are one value of an object. empty: why it has no
+    rows, or what tells it of the trace.
     """
 
     name: str
@@ -113,6 +129,7 @@ class Table:
     arrow: Callable[[Any], Any] | None = None
     row: str = ""
     beside: Callable[[Any], Mapping[str, Any]] | None = None
+    empty: Empty | Callable[[Any], Empty] | None = None
 
     def of_source(self, source: Any, **options: Value) -> Filled:
         """The table filled from a trace, a snapshot, …; raises OptionError for an option that it has not."""

@@ -6,6 +6,7 @@ from typing import Final
 
 from profiler_kit.analyses.gpu.collectives import ARGUMENTS, COLLECTIVES
 from profiler_kit.table import Table
+from profiler_kit.tables.communication import NO_COMMUNICATION
 
 TABLES: Final = (
     Table(
@@ -19,5 +20,6 @@ TABLES: Final = (
         share_of="sum_ns",
         needs_gpu=True,
         arguments=ARGUMENTS,
+        empty=NO_COMMUNICATION,
     ),
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from profiler_kit.analyses.gpu.compiled import COMPILED_REGIONS, FILE, GRAPH_BREAKS, TRITON_KERNELS
-from profiler_kit.table import Table
+from profiler_kit.table import Empty, Table
 
 TABLES: Final = (
     Table(
@@ -20,6 +20,11 @@ TABLES: Final = (
         command="compiled",
         by="region",
         host=("frame", "recompile", "calls", "host_ns", "own_ns", "compile_ns"),
+        empty=Empty(
+            "No call of a function that torch.compile compiled is numbered in this trace; torch 2.5 and later number "
+            "them.",
+            of_host=True,
+        ),
     ),
     Table(
         "triton_kernels",
@@ -34,6 +39,7 @@ TABLES: Final = (
         top=30,
         needs_gpu=True,
         arguments=(FILE,),
+        empty=Empty("No Triton kernel ran."),
     ),
     Table(
         "graph_breaks",
@@ -44,5 +50,6 @@ TABLES: Final = (
         command="compiled",
         by="break",
         host=("file", "function", "line", "calls", "host_ns"),
+        empty=Empty("No graph break was recorded; they need Python stacks.", lacks="no stacks", of_host=True),
     ),
 )

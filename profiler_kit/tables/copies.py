@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from profiler_kit.analyses.gpu.copies import COPIES, COPY_RATE, COPY_TOTALS
-from profiler_kit.table import Table
+from profiler_kit.table import Empty, Table
 
 ORDER: Final = ("kind", "source", "target", "device")
 
@@ -19,6 +19,7 @@ TABLES: Final = (
         command="copies",
         order=ORDER,
         needs_gpu=True,
+        empty=Empty("Nothing was copied or set on a GPU."),
     ),
     Table(
         "copies",

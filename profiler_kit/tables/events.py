@@ -20,7 +20,8 @@ from profiler_kit.attribute.frames import (
 )
 from profiler_kit.load.integers import MISSING
 from profiler_kit.schema import Schema
-from profiler_kit.table import Table
+from profiler_kit.table import Empty, Table
+from profiler_kit.tables.utilization import NO_REGIONS
 
 if TYPE_CHECKING:
     from profiler_kit.load.trace.columns import EventColumns
@@ -93,6 +94,7 @@ TABLES: Final = (
         "GPU events whose time cannot be believed",
         LEFT_OUT,
         lambda trace: trace.left_out(),
+        empty=Empty("Nothing was left out.", of_host=True),
     ),
     Table(
         "region_instances",
@@ -101,6 +103,7 @@ TABLES: Final = (
         REGION_INSTANCES,
         lambda trace: trace.region_instances(),
         row="instance",
+        empty=NO_REGIONS._replace(of_host=True),
     ),
     Table("operators", "trace", "operator calls", OPERATORS, lambda trace: trace.operators()),
     Table("threads", "trace", "threads and streams", THREADS, lambda trace: trace.threads),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from profiler_kit.analyses.gpu.replayed_graphs import REPLAYED_GRAPHS
-from profiler_kit.table import Table
+from profiler_kit.table import Empty, Table
 
 TABLES: Final = (
     Table(
@@ -21,5 +21,6 @@ TABLES: Final = (
         command="graphs",
         top=20,
         needs_gpu=True,
+        empty=Empty("No CUDA graph was replayed."),
     ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from profiler_kit.analyses.gpu.idle import IDLE_GAPS, IDLE_TOTALS
-from profiler_kit.table import Option, Table
+from profiler_kit.table import Empty, Option, Table
 from profiler_kit.units import us_to_ns
 
 SCOPE: Final = Option(
@@ -30,6 +30,7 @@ TABLES: Final = (
         command="idle",
         order=("cause", "device", "stream", "gaps", "idle_ns", "share"),
         needs_gpu=True,
+        empty=Empty("No GPU was idle between its first event and its last."),
     ),
     Table(
         "idle_gaps",

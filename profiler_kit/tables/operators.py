@@ -12,7 +12,7 @@ from profiler_kit.analyses.gpu.operators import (
     SHAPE_WORK,
 )
 from profiler_kit.analyses.gpu.window import OPERATOR_SUMS, operator_sums
-from profiler_kit.table import Table
+from profiler_kit.table import Empty, Table
 
 TOP: Final = 30
 
@@ -29,6 +29,7 @@ TABLES: Final = (
         share_of="gpu_ns",
         host=("name", "self_ns", "host_ns", "calls"),
         top=TOP,
+        empty=Empty("No operators were recorded.", lacks="no host activity", of_host=True),
     ),
     Table(
         "shape_work",
@@ -41,6 +42,7 @@ TABLES: Final = (
         host=("name", "input_dims", "self_ns", "host_ns", "calls"),
         top=TOP,
         arguments=("input_dims",),
+        empty=Empty("No input shapes were recorded.", lacks="no shapes", of_host=True, nothing="input_dims"),
     ),
     Table(
         "operator_kernels",
@@ -53,6 +55,7 @@ TABLES: Final = (
         order=("name", "operator", "sum_ns", "count", "mean_ns", "min_ns", "max_ns", "stream", "device"),
         share_of="sum_ns",
         top=TOP,
+        empty=Empty("No GPU work of an operator was recorded.", lacks="no host activity"),
     ),
     Table(
         "module_work",
@@ -66,6 +69,7 @@ TABLES: Final = (
         share_of="sum_ns",
         tree=True,
         top=TOP,
+        empty=Empty("No nn.Module names were recorded.", lacks="no modules", of_host=True, nothing="path"),
     ),
     Table(
         "operator_totals",

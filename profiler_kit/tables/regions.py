@@ -8,7 +8,9 @@ from profiler_kit.analyses.compare.clock import REGION_MEMORY, REGION_MEMORY_TOT
 from profiler_kit.analyses.gpu.regions import REGION_TOTALS
 from profiler_kit.analyses.gpu.utilization import REGION_OVERVIEW, region_overview
 from profiler_kit.table import Table
-from profiler_kit.tables.utilization import verdict_words
+from profiler_kit.tables.utilization import NO_REGIONS, verdict_words
+
+_NO_REGIONS: Final = NO_REGIONS._replace(of_host=True, nothing="path")
 
 TABLES: Final = (
     Table(
@@ -22,6 +24,7 @@ TABLES: Final = (
         share_of="busy_ns",
         tree=True,
         host=("path", "instances", "host_ns"),
+        empty=_NO_REGIONS,
     ),
     Table(
         "region_overview",
@@ -34,6 +37,7 @@ TABLES: Final = (
         tree=True,
         host=("path", "host_ns", "instances"),
         texts=verdict_words,
+        empty=_NO_REGIONS,
     ),
     Table(
         "region_memory",

@@ -6,10 +6,12 @@ sheet or --peaks.
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from profiler_kit.analyses.gpu.roofline import ARGUMENTS, ROOFLINE, ROOFLINE_TOTALS
-from profiler_kit.table import Option, Table
+from profiler_kit.table import Empty, Option, Table
+from profiler_kit.tables.steps import no_steps
 
 PEAKS: Final = Option(
     "peaks",
@@ -18,6 +20,11 @@ PEAKS: Final = Option(
     "place of the GPU's data sheet.",
     "file",
 )
+
+_EMPTY: Final[Mapping[str, Empty | Callable[[Any], Empty]]] = {
+    "module": Empty("No nn.Module names were recorded.", lacks="no modules"),
+    "step": lambda trace: no_steps(trace)._replace(of_host=False),
+}
 
 TABLES: Final = (
     Table(
@@ -49,6 +56,7 @@ TABLES: Final = (
             top=20,
             needs_gpu=True,
             arguments=ARGUMENTS,
+            empty=_EMPTY.get(by),
         )
         for by, title in (("kernel", "kernels"), ("module", "nn.Modules"), ("region", "regions"), ("step", "steps"))
     ),

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Final
 
 from profiler_kit.analyses.gpu.sequences import KERNEL_SEQUENCES
-from profiler_kit.table import Option, Table
+from profiler_kit.table import Empty, Option, Table
 
 LENGTH: Final = Option(
     "length", 3, "Kernels in a row; 0 takes all that one call of the operator launched.", "count", least=0
@@ -26,5 +26,6 @@ TABLES: Final = (
         order=("kernels", "operator", "count"),
         top=20,
         needs_gpu=True,
+        empty=Empty("No operator launched so many kernels in a row.", attempt="--length 2"),
     ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from profiler_kit.analyses.gpu.short_kernels import SHORT_BELOW_NS, SHORT_KERNELS
-from profiler_kit.table import Option, Table
+from profiler_kit.table import Empty, Option, Table
 
 TABLES: Final = (
     Table(
@@ -26,5 +26,6 @@ TABLES: Final = (
         top=20,
         needs_gpu=True,
         arguments=("input_dims",),
+        empty=Empty("No kernel is that short."),
     ),
 )

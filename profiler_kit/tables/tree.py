@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from profiler_kit.analyses.gpu.trees import CALL_TREE, PYTHON_CALLERS, PYTHON_TREE
-from profiler_kit.table import Table
+from profiler_kit.table import Empty, Table
 
 TABLES: Final = (
     Table(
@@ -38,6 +38,7 @@ TABLES: Final = (
         tree=True,
         icicle=("host_ns",),
         top=60,
+        empty=Empty("No Python stacks were recorded.", lacks="no stacks", of_host=True),
     ),
     Table(
         "python_callers",
@@ -51,5 +52,6 @@ TABLES: Final = (
         tree=True,
         icicle=("self_ns",),
         top=60,
+        empty=Empty("No Python stacks were recorded.", lacks="no stacks", of_host=True),
     ),
 )

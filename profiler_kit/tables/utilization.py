@@ -9,7 +9,7 @@ from typing import Final
 import pandas as pd
 
 from profiler_kit.analyses.gpu.utilization import NAMES, REGION_UTILIZATION
-from profiler_kit.table import Table
+from profiler_kit.table import Empty, Table
 from profiler_kit.tables.idle import KERNEL_WAIT
 from profiler_kit.units import us_to_ns
 
@@ -18,6 +18,8 @@ def verdict_words(source: object, frame: pd.DataFrame) -> dict[str, list[str]]:
     """The field's word for each verdict; JSON, CSV and SQL keep the value."""
     return {"verdict": [NAMES.get(one, one) for one in frame["verdict"]]}
 
+
+NO_REGIONS: Final = Empty("No regions were recorded.", lacks="no regions")
 
 TABLES: Final = (
     Table(
@@ -31,5 +33,6 @@ TABLES: Final = (
         order=("path", "verdict", "instances", "gpu_events", "wall_ns", "utilization"),
         texts=verdict_words,
         needs_gpu=True,
+        empty=NO_REGIONS,
     ),
 )
