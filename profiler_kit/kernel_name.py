@@ -28,6 +28,7 @@ _TELLING: Final = re.compile(
 )
 _AROUND: Final = re.compile(r"gpu_kernel_impl|gpu_kernel_impl_nocast|gpu_index_kernel")
 _INDEX_LAMBDA: Final = re.compile(r"::\{lambda\(int\)#\d+\}")
+_TRITON_NUMBER: Final = re.compile(r"(?<=\w)_\d+$")
 _BUILTINS: Final = {
     "f": "float", "d": "double", "i": "int", "j": "unsigned int", "l": "long", "m": "unsigned long", "x": "long",
     "y": "unsigned long", "b": "bool", "h": "unsigned char", "a": "signed char", "s": "short", "t": "unsigned short",
@@ -43,17 +44,33 @@ def short_kernel(name: str) -> str:
     `elementwise direct_copy_kernel_cuda f32 [128,2]`, `nvjet_sm90_tst_128x224_64x4_2x1_v_bz_coopA_bias_TNT` reads
     `nvjet bf16 TNT 128x224x64 s4 2x1 v coopA bias`. A mangled name is read as far as its parameters.
     """
+    said, inner = _function(name)
+    if not inner:
+        return _matrix_product(said[0]) or said[0] or name
+    return " ".join(filter(None, [*said, ",".join(_dtypes(inner)), _sizes(inner)])) or name
+
+
+@functools.lru_cache(maxsize=65_536)
+def kernel_key(name: str) -> str:
+    """The short name without dtypes and sizes, so that the kernels of float and bfloat16 that do the same meet.
+
+    Triton's running number goes too. Names of library kernels (cuBLAS, cuDNN, NCCL) stay whole, dtype and tile
+    included: they say which algorithm was chosen. `elementwise CUDAFunctor_add`, `nvjet_sm90_tst_256x128_64x4_TNT`.
+    """
+    said, _ = _function(name)
+    key = " ".join(filter(None, said)) or name
+    return _TRITON_NUMBER.sub("", key) if key.startswith("triton_") else key
+
+
+def _function(name: str) -> tuple[list[str], str]:
+    """The function and what it applies, and the template arguments that tell dtypes and sizes."""
     text = demangled(name).removeprefix("aten::").removeprefix("void ").replace("(anonymous namespace)::", "")
     head, inner = _parted(text)
     head = head.rsplit("::", 1)[-1]
     if head in ("Kernel", "Kernel2") and inner:
-        head, inner = inner, ""  # of CUTLASS, whose argument is the name
-    if not inner:
-        return _matrix_product(head) or head or name
-    said = [head, *_applied(inner), ",".join(_dtypes(inner)), _sizes(inner)]
-    if len(said) > 3 and head.endswith("elementwise_kernel"):
-        said[0] = head.removesuffix("_kernel")
-    return " ".join(filter(None, said)) or name
+        return [inner], ""  # of CUTLASS, whose argument is the name
+    applied = _applied(inner)
+    return [head.removesuffix("_kernel") if applied and head.endswith("elementwise_kernel") else head, *applied], inner
 
 
 _NAMED_DTYPE: Final = re.compile(

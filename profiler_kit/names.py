@@ -23,7 +23,26 @@ def kernel_names(names: Sequence[str]) -> list[str]:
 
     `computeOffsetsKernel · false, false>(` and `computeOffsetsKernel · true, false>(ca`.
     """
-    short = [short_kernel(name) for name in names]
+    return tell_apart(names, [short_kernel(name) for name in names])
+
+
+def names_of_sides(sides: Sequence[Sequence[str]]) -> str:
+    """One text for kernels that do the same in several runs: the words that all begin with, then how each goes on.
+
+    sides: the names in each run, the longest time first; "…" says that a run has others too. "" without names.
+    `elementwise CUDAFunctor_add f32 [128,2] → bf16 [128,4], …`.
+    """
+    texts = [f"{short_kernel(names[0])}{', …' * (len(names) > 1)}" for names in sides if names]
+    words = [text.split(" ") for text in dict.fromkeys(texts)]
+    if len(words) < 2:
+        return texts[0] if texts else ""
+    most = min(map(len, words)) - 1
+    alike = next((n for n in range(most) if len({one[n] for one in words}) > 1), most)
+    return " ".join([*words[0][:alike], " → ".join(" ".join(one[alike:]) for one in words)])
+
+
+def tell_apart(names: Sequence[str], short: Sequence[str]) -> list[str]:
+    """The short texts; where those of two names read the same, with the letters from where the names differ."""
     same: dict[str, set[str]] = {}
     for name, reads in zip(names, short, strict=True):
         same.setdefault(reads, set()).add(name)

@@ -29,7 +29,7 @@ Sides = dict[str, RunFolder]
 Found = dict[str, Comparison]
 VIEW_HELP = (
     "A change counts when it exceeds the noise: the notches around the medians (1.57 · IQR / √n) do not overlap. "
-    "Kernels are matched by name without template arguments, so that float and bfloat16 meet."
+    "Kernels are matched by name without dtype and sizes, so that float and bfloat16 meet."
 )
 NO_PARTNER = (
     "No other run here is known to be of the same model, kind of device and task (run.json tells). Pick any run above, "

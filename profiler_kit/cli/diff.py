@@ -56,7 +56,7 @@ def command(
 
     Times are per ProfilerStep when both have steps, else per outermost region that both repeat. A change counts when
     it exceeds the noise, taken from those repetitions: the notches around the medians (1.57 * IQR / sqrt(n)) do not
-    overlap. Kernels are matched by name without template arguments, so that float and bfloat16 meet. --fail-above
+    overlap. Kernels are matched by name without dtype and sizes, so that float and bfloat16 meet. --fail-above
     asks the totals and the regions, those above 1 % of the whole.
     """
     threshold = None if fail_above is None else parse_percent(fail_above)
@@ -181,7 +181,7 @@ def _json_row(row: Change) -> dict[str, object]:
 def _json_side(side: Measured | None) -> dict[str, object] | None:
     if side is None:
         return None
-    names = ("value_ns", "count", "calls", "sum_ns", "mean_ns", "samples", "notch_ns")
+    names = ("value_ns", "count", "calls", "sum_ns", "mean_ns", "samples", "notch_ns", "names")
     return {name: len(side.samples) if name == "samples" else getattr(side, name) for name in names}
 
 

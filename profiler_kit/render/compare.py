@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 from profiler_kit.analyses.compare.side_by_side import COMPARED
 from profiler_kit.names import fit_names
 from profiler_kit.render.figures.style import LEGEND_ABOVE, MARGIN, NAMES, escape, time_axis
+from profiler_kit.tables.diff import kernel_texts
 from profiler_kit.text import fmt_ns, ns_in, time_unit
 from profiler_kit.timeline.palette import HUES, NEUTRAL
 
@@ -31,7 +32,7 @@ def compared_bars(rows: pd.DataFrame, *, most: int = MOST) -> go.Figure:
     COMPARED.check(rows)
     paths = _longest(rows, most)
     unit = time_unit(pd.concat([rows["a_ns"], rows["b_ns"]]).dropna())
-    labels = [escape(name, 44) for name in fit_names(_labels(paths), 44)]
+    labels = [escape(name, 44) for name in fit_names(_labels(rows, paths), 44)]
     colours = run_colours()
     figure = go.Figure()
     by_run = _by_run(rows)
@@ -130,7 +131,9 @@ def _longest(rows: pd.DataFrame, most: int) -> list[Path]:
     return sorted(paths, key=lambda path: -weight[path])[:most]
 
 
-def _labels(paths: Sequence[Path]) -> list[str]:
-    """The innermost name; the whole path where two would read the same."""
-    last = [path[-1] for path in paths]
+def _labels(rows: pd.DataFrame, paths: Sequence[Path]) -> list[str]:
+    """The innermost name, of kernels as tables have it; the whole path where two would read the same."""
+    kernels = rows[rows["kind"] == "kernel"]
+    shown = dict(zip(kernels["path"], kernel_texts(kernels), strict=True))
+    last = [shown.get(path, path[-1]) for path in paths]
     return [name if last.count(name) == 1 else " > ".join(path) for name, path in zip(last, paths, strict=True)]

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
-from profiler_kit.kernel_name import short_kernel
 from profiler_kit.names import fit_names
+from profiler_kit.render.layout import innermost_names
 from profiler_kit.render.svg import draw, joined, percent
 from profiler_kit.table import Filled
 from profiler_kit.text import fmt_ns, fmt_percent
@@ -60,13 +60,13 @@ def boxes(filled: Filled) -> list[Box]:
         return []
     found: list[Box] = []
     left: dict[Path, float] = {(): 0.0}  # where the next child of each path begins
+    shown = dict(zip(rows, filled.texts().get("path") or innermost_names(frame), strict=True))
     for path, row in rows.items():  # a parent comes before its children
         at, width = left[path[:-1]], size[path] / whole
         left[path[:-1]] = at + width
         left[path] = at
         if width >= LEAST:
-            name = short_kernel(path[-1]) if row.get("kind") == "kernel" else path[-1]
-            found.append(Box(path, at, width, _colour(row, values), _said(row, values, width), name))
+            found.append(Box(path, at, width, _colour(row, values), _said(row, values, width), shown[path]))
     return sorted(found, key=lambda box: -box.width)[:MOST]
 
 

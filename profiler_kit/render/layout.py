@@ -102,11 +102,10 @@ def layout(filled: Filled, rows: slice = slice(None)) -> list[Shown]:
         is_chosen = (name in filled.options or column.show == "varied") and frame[name].nunique() < 2
         if len(frame) and not is_tree and (is_chosen or _is_blank(frame[name])):
             continue
-        if name in texts:
+        if is_tree:
+            found = _tree(table.schema, name, list(part[name]), texts.get(name) or innermost_names(part))
+        elif name in texts:
             found = _worded(table.schema, name, list(texts[name]), list(part[name]))
-        elif is_tree:
-            is_kernel = part["kind"] == "kernel" if "kind" in part else pd.Series(False, part.index)
-            found = _tree(table.schema, name, list(part[name]), is_kernel.tolist())
         else:
             unit = "share" if column.of else table.schema.unit(name)
             values, every = _values(part, name, column), frame[name]
@@ -283,18 +282,28 @@ def _paths(schema: Schema, name: str, values: Sequence[Any], largest: float = 0)
     return _text(schema, name, [fmt_path(value) if value is not None else None for value in values])
 
 
-def _tree(schema: Schema, name: str, paths: Sequence[tuple[str, ...]], is_kernel: Sequence[bool]) -> Shown:
-    """Each path below the last row above it that contains it, named by what it adds to that one."""
-    depth, names, around = [], [], list[tuple[str, ...]]()
-    kernels = list(dict.fromkeys(path[-1] for path, kernel in zip(paths, is_kernel, strict=True) if kernel))
+def innermost_names(frame: pd.DataFrame) -> list[str]:
+    """The last name of each path of a tree, of kernels the short one."""
+    names = [path[-1] if path else "" for path in frame["path"]]
+    if "kind" not in frame:
+        return names
+    kernels = list(dict.fromkeys(name for name, kind in zip(names, frame["kind"], strict=True) if kind == "kernel"))
     short = dict(zip(kernels, kernel_names(kernels), strict=True))
-    for path, kernel in zip(paths, is_kernel, strict=True):
+    return [short[name] if kind == "kernel" else name for name, kind in zip(names, frame["kind"], strict=True)]
+
+
+def _tree(schema: Schema, name: str, paths: Sequence[tuple[str, ...]], innermost: Sequence[str]) -> Shown:
+    """Each path below the last row above it that contains it, named by what it adds to that one.
+
+    innermost: how the last name of each path is shown.
+    """
+    depth, names, around = [], [], list[tuple[str, ...]]()
+    for path, last in zip(paths, innermost, strict=True):
         while (around and path[: len(around[-1])] != around[-1]) or path in around:
             around.pop()
         depth.append(len(around))
         added = path[len(around[-1]) if around else 0 :]
-        named = (*added[:-1], short[added[-1]]) if kernel else added
-        names.append(fmt_path(named) or f"(no {schema.label(name)})")
+        names.append(fmt_path((*added[:-1], last) if added else ()) or f"(no {schema.label(name)})")
         around += [path] if path else []
     cells = [printable(one) for one in fit_names(names, [max(16, REGION_LETTERS - 2 * deep) for deep in depth])]
     return _made(schema, name, "text", "", cells, cells, full=[printable(fmt_path(p)) for p in paths], depth=depth)

@@ -25,7 +25,7 @@ from profiler_kit.analyses.compare.snapshots import MEMORY_COMPARED, MemoryCompa
 from profiler_kit.analyses.compare.traces import LATENCY, Comparison
 from profiler_kit.analyses.compare.trees import TREE_COMPARED, compare_trees
 from profiler_kit.analyses.gpu.categories import CATEGORY_TOTALS
-from profiler_kit.names import fit_names
+from profiler_kit.names import fit_names, names_of_sides, tell_apart
 from profiler_kit.schema import Column, Schema
 from profiler_kit.table import Option, Table
 from profiler_kit.tables.memory import DEVICE
@@ -95,8 +95,25 @@ def _total_names(comparisons: Comparisons, frame: pd.DataFrame) -> Mapping[str, 
     return {"path": [names.get(path[0], path[0]) for path in frame["path"]]}
 
 
-def _short_names(source: object, frame: pd.DataFrame) -> Mapping[str, Sequence[str]]:
+def _operator_names(source: object, frame: pd.DataFrame) -> Mapping[str, Sequence[str]]:
     return {"path": fit_names([path[-1] for path in frame["path"]], LETTERS)}
+
+
+def kernel_texts(frame: pd.DataFrame) -> list[str]:
+    """The kernel of each row as its sides name it, `elementwise CUDAFunctor_add f32 [128,2] → bf16 [128,4]`."""
+    keys = [path[-1] for path in frame["path"]]
+    sides = zip(keys, frame["a_names"], frame["b_names"], strict=True)
+    return fit_names(tell_apart(keys, [names_of_sides(names) or key for key, *names in sides]), LETTERS)
+
+
+def _kernel_names(source: object, frame: pd.DataFrame) -> Mapping[str, Sequence[str]]:
+    return {"path": kernel_texts(frame)}
+
+
+def _call_names(source: object, frame: pd.DataFrame) -> Mapping[str, Sequence[str]]:
+    kernels = frame[frame["kind"] == "kernel"]
+    short = dict(zip(kernels["path"], kernel_texts(kernels), strict=True))
+    return {"path": [short.get(path, path[-1]) for path in frame["path"]]}
 
 
 def _stack_names(source: object, frame: pd.DataFrame) -> Mapping[str, Sequence[str]]:
@@ -140,12 +157,16 @@ KERNELS: Final = Table(
     "diff_kernels",
     "diff",
     "kernels, largest change first",
-    _named("kernel", "The kernel's name without template arguments, so that float and bfloat16 meet."),
+    _named(
+        "kernel",
+        "The kernel in A → in the run. Those that differ in dtype and sizes alone are compared as one: the one that "
+        "took longest is named, … stands for others.",
+    ),
     _rows("kernel"),
     (RUN,),
     "diff",
     order=("path", "run"),
-    texts=_short_names,
+    texts=_kernel_names,
     top=10,
 )
 OPERATORS: Final = Table(
@@ -157,7 +178,7 @@ OPERATORS: Final = Table(
     (RUN,),
     "diff",
     order=("path", "run"),
-    texts=_short_names,
+    texts=_operator_names,
     top=10,
 )
 LAYERS: Final = Table(
@@ -230,6 +251,7 @@ TREE: Final = Table(
     ),
     order=("path", "a_ns", "b_ns", "more_ns", "status", "differs"),
     tree=True,
+    texts=_call_names,
     icicle=("a_ns", "b_ns"),
     top=60,
 )

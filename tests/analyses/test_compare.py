@@ -7,9 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from profiler_kit.analyses.compare.kernel_keys import host_key, kernel_key, kernel_kind
+from profiler_kit.analyses.compare.kernel_keys import host_key, kernel_kind
 from profiler_kit.analyses.compare.measurements import Measured, Side, measured
 from profiler_kit.analyses.compare.traces import Change, Comparison, compare
+from profiler_kit.kernel_name import kernel_key
+from profiler_kit.render.icicle import boxes
+from profiler_kit.render.layout import layout
+from profiler_kit.tables import diff, every_table
 from profiler_kit.trace import load_trace
 from tests.builders import TraceBuilder, real_traces
 
@@ -241,13 +245,13 @@ def test_the_two_sample_runs_say_the_right_thing() -> None:
         (
             "void at::native::elementwise_kernel<128, 2, at::native::gpu_kernel_impl_nocast<at::native::CUDAFunctor_add"
             "<float> >(at::TensorIteratorBase&, at::native::CUDAFunctor_add<float> const&)::{lambda(int)#1}>(int, int)",
-            "elementwise_kernel CUDAFunctor_add",
+            "elementwise CUDAFunctor_add",
             "elementwise",
         ),
         (
             "void at::native::vectorized_elementwise_kernel<8, at::native::CUDAFunctor_add<c10::BFloat16>, "
             "std::array<char*, 3ul> >(int, at::native::CUDAFunctor_add<c10::BFloat16>, std::array<char*, 3ul>)",
-            "vectorized_elementwise_kernel CUDAFunctor_add",
+            "vectorized_elementwise CUDAFunctor_add",
             "elementwise",
         ),
         (
@@ -273,6 +277,27 @@ def test_the_two_sample_runs_say_the_right_thing() -> None:
 )  # fmt: skip
 def test_kernels_are_matched_without_what_the_element_type_changes(name: str, key: str, kind: str) -> None:
     assert (kernel_key(name), kernel_kind(name)) == (key, kind)
+
+
+def test_a_diff_names_kernels_as_the_tables_of_both_traces_do(tmp_path: Path) -> None:
+    """One kernel in two element types: one row with both names; one that only a side has: its short name."""
+    add = "void at::native::elementwise_kernel<{}, at::native::CUDAFunctor_add<{}>>(int)"
+    gemm = "sm80_xmma_gemm_f32f32_f32f32_f32_tn_n_tilesize128x128x8_stage3_warpsize2x2x1_ffma_aligna4_alignc4_cublas"
+    sides = {}
+    for letter, names in {"A": (add.format(4, "float"), gemm), "B": (add.format(8, "c10::BFloat16"),)}.items():
+        trace = TraceBuilder()
+        trace.region("forward", 0, 1000)
+        for number, name in enumerate(names):
+            trace.launch(number + 1, 10.0 * number)
+            trace.kernel(number + 1, 100.0 * number, 60 - number, name=name)
+        sides[letter] = load_trace(trace.write(tmp_path / f"{letter}.json"))
+    found = compare(sides["A"].side(), sides["B"].side())
+    short = {letter: layout(every_table()["kernels"].of_source(side))[0].cells for letter, side in sides.items()}
+    assert short["B"] == ["elementwise CUDAFunctor_add bf16 [8]"]
+    both = "elementwise CUDAFunctor_add f32 [4] → bf16 [8]"
+    assert set(layout(diff.KERNELS.of_source({"B": found}))[0].cells) == {short["A"][1], both}
+    tree = diff.TREE.of_source(sides)
+    assert set(layout(tree)[0].cells) == {"forward", short["A"][1], both} == {box.name for box in boxes(tree)}
 
 
 def test_what_compilation_makes_up_is_left_out() -> None:

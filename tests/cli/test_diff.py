@@ -96,7 +96,7 @@ def test_markdown_is_ready_to_paste(tmp_path: Path) -> None:
     assert lines[2].startswith("- B is 3.71 × faster than A: ")
     head = "| region | A | B | change | is | noise ± | host A | host B | host change | host is |"
     assert head in lines
-    assert "<summary>Kernels, largest change first, 3 of 123 rows</summary>" in lines
+    assert "<summary>Kernels, largest change first, 3 of 125 rows</summary>" in lines
 
 
 @pytest.mark.parametrize("name", ["model", "image_size", "device_name"])

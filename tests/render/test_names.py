@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler_kit.names import differ_at, fit_names, kernel_names
+from profiler_kit.names import differ_at, fit_names, kernel_names, names_of_sides
 
 GEMM = "sm80_xmma_gemm_f32f32_f32f32_f32_{}_n_tilesize{}_stage3_warpsize2x2x1_ffma_aligna4_alignc4_cublas"
 GRAPH = "## Call CompiledFxGraph {} ##"
@@ -31,6 +31,16 @@ def test_kernels_that_differ_in_template_arguments_only_keep_them() -> None:
     assert kernel_names(["void f<A>(P)", "void f<B>(P)", "void g<A>(P)", "void g<A>(P)"]) == [
         "f · A>(P)", "f · B>(P)", "g", "g",
     ]  # fmt: skip
+
+
+def test_kernels_of_several_runs_share_the_words_they_begin_with() -> None:
+    add = "void at::native::elementwise_kernel<128, {}, at::native::CUDAFunctor_add<{}>>(int)"
+    floats, halves = add.format(2, "float"), add.format(4, "c10::BFloat16")
+    assert names_of_sides([[floats], [halves, floats]]) == "elementwise CUDAFunctor_add f32 [128,2] → bf16 [128,4], …"
+    assert names_of_sides([[floats], [floats]]) == names_of_sides([[], [floats]]) == kernel_names([floats])[0]
+    assert names_of_sides([["gemm_1"], ["gemm_2"], ["gemm_1"]]) == "gemm_1 → gemm_2"
+    assert names_of_sides([["f"], ["f", "g"]]) == "f → f, …"
+    assert names_of_sides([[], []]) == ""
 
 
 @given(st.lists(st.text(alphabet="ab_", min_size=0, max_size=60), max_size=6), st.integers(8, 50))

@@ -1,4 +1,4 @@
-"""Tell which kernels, regions and operators of two traces do the same work, by keys made from their names."""
+"""Tell by their names which regions and operators of two traces are the same, and what sort of work a kernel is."""
 
 from __future__ import annotations
 
@@ -9,40 +9,9 @@ from typing import Final
 from profiler_kit.attribute.gpu_work import rule_of_name
 from profiler_kit.load.trace.categories import COMPILED_REGION
 
-# Template arguments that say what an elementwise or reduction kernel computes.
-_TELLING: Final = re.compile(
-    r"[Ff]unctor|_kernel_cuda$|Ops$|CUDAKernelImpl$|^(?!gpu_)\w+_kernel_impl$|^launch_\w+|_cuda_kernel$"
-)
-_WRAPPERS: Final = re.compile(r"Kernel\d?$")  # cutlass::Kernel2<the kernel>
-_TRITON_NUMBER: Final = re.compile(r"(?<=\w)_\d+$")
 _ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{4,}")
 _GRAPH_HASH: Final = re.compile(r"(CompiledFxGraph) [0-9a-z]{20,}")
 _GRAPH_NUMBER: Final = re.compile(rf"({COMPILED_REGION}): \d+(?:/\d+)*")
-
-
-@lru_cache(maxsize=65_536)
-def kernel_key(name: str) -> str:
-    """The name without what changes with the element type, the compiler or the order of compilation.
-
-    Return type, namespaces, parameters and template arguments go; of these the functor stays, for it says what an
-    elementwise kernel computes. Triton's running number goes. Names of library kernels (cuBLAS, cuDNN, NCCL) stay
-    whole, element type and tile size included: they say which algorithm was chosen.
-
-    `void at::native::elementwise_kernel<128, 2, at::native::gpu_kernel_impl_nocast<at::native::CUDAFunctor_add<float>
-    >(...)>(int, ...)` reads `elementwise_kernel CUDAFunctor_add`, in bf16 too.
-    """
-    text = name.removeprefix("void ").replace("(anonymous namespace)::", "").strip()
-    if text.startswith("triton_"):
-        return _TRITON_NUMBER.sub("", text)
-    if text.startswith("Mem"):  # Memcpy HtoD (Pinned -> Device)
-        return text
-    head, bracket, inner = text.partition("<")
-    head = head.partition("(")[0].strip().rsplit("::", 1)[-1]
-    words = [word.strip().rsplit("::", 1)[-1] for word in re.split(r"[<>(),{}&]", inner)] if bracket else []
-    if _WRAPPERS.fullmatch(head) and words and words[0]:
-        return words[0]
-    telling = next((word for word in words if _TELLING.search(word)), "")
-    return f"{head} {telling}".strip() or name
 
 
 @lru_cache(maxsize=65_536)

@@ -35,7 +35,8 @@ class Measured:
 
     samples: ns in each round where it ran, of each instance, or of each call. scale: what multiplies their median to
     what is compared. count: how often it ran, per round where samples are. sum_ns: over the whole trace (its rounds).
-    added: whether that is what is compared, in place of the median.
+    added: whether that is what is compared, in place of the median. names: of kernels and operators, what the trace
+    calls those that are compared as one, the longest time first.
     """
 
     samples: npt.NDArray[np.float64]
@@ -44,6 +45,7 @@ class Measured:
     sum_ns: int
     calls: int
     added: bool = False
+    names: tuple[str, ...] = ()
 
     @cached_property
     def value_ns(self) -> float:
@@ -168,20 +170,20 @@ class Side:
         names = self.gpu_events["name"].cat
         _, _, unit = self._event_times()
         dur = self.gpu_events["dur_ns"].to_numpy(np.int64)
-        return self._by_name([key(str(name)) for name in names.categories], names.codes.to_numpy(), dur, unit)
+        return self._by_name(names.categories, key, names.codes.to_numpy(), dur, unit)
 
     def work_time(self) -> dict[Path, Measured]:
         """GPU time by category of work; of a trace with rounds what was launched inside them."""
         _, _, unit = self._event_times()
         dur = self.gpu_events["dur_ns"].to_numpy(np.int64)
-        return self._by_name(list(self.work.categories), np.asarray(self.work.codes), dur, unit)
+        return self._by_name(self.work.categories, str, np.asarray(self.work.codes), dur, unit)
 
     def operator_time(self) -> dict[Path, Measured]:
         """Self time on the host by operator; of a trace with rounds what ran inside them."""
         names = self.operators["name"].cat
         unit = self._unit_of(self.operators)
         self_ns = self.operators["self_ns"].to_numpy(np.int64)
-        return self._by_name([host_key(str(name)) for name in names.categories], names.codes.to_numpy(), self_ns, unit)
+        return self._by_name(names.categories, host_key, names.codes.to_numpy(), self_ns, unit)
 
     def _groups(self) -> tuple[I64, int]:
         """What each instance is a part of: its path in its round, or just itself."""
@@ -216,30 +218,43 @@ class Side:
                 found[path] = _sums(values[ran], 1.0, float(len(ran)), len(ran))
         return found
 
-    def _by_name(self, keys: Iterable[str], code: npt.NDArray[Any], dur: I64, unit: I64) -> dict[Path, Measured]:
+    def _by_name(
+        self, names: Iterable[Any], key: Callable[[str], str], code: npt.NDArray[Any], dur: I64, unit: I64
+    ) -> dict[Path, Measured]:
+        """Measure what `key` makes of each name; code: which of `names` each row has."""
+        texts = list(map(str, names))
         known: dict[str, int] = {}
         # code of a name -> number of its key
-        table = np.array([known.setdefault(key, len(known)) for key in keys], dtype=np.int64)
+        table = np.array([known.setdefault(key(text), len(known)) for text in texts], dtype=np.int64)
         inside = unit >= 0 if self.rounds else np.ones(len(dur), dtype=bool)
         if not inside.any():
             return {}
-        number, dur = table[code[inside]], dur[inside]
+        code, dur = code[inside], dur[inside]
+        number = table[code]
         calls = np.bincount(number, minlength=len(known))
-        if not self.rounds:
+        # of each key the names that ran, the longest time first
+        named: list[list[str]] = [[] for _ in known]
+        took, ran = added(code, dur, len(texts)), np.bincount(code, minlength=len(texts)) > 0
+        for name in np.argsort(-took, kind="stable").tolist():
+            if ran[name]:
+                named[table[name]].append(texts[name])
+        if self.rounds:
+            # a table of key by round, laid out flat: the sum in each cell, and whether anything ran there
+            cell = number * self.rounds + unit[inside]
+            sums = added(cell, dur, len(known) * self.rounds).reshape(len(known), self.rounds)
+            ran = np.bincount(cell, minlength=sums.size).reshape(sums.shape) > 0
+            rounds = self.rounds
+            rows = [
+                _sums(sums[row][ran[row]], ran[row].sum() / rounds, calls[row] / rounds, int(calls[row]))
+                for row in np.flatnonzero(calls)
+            ]
+        else:
             order = np.argsort(number, kind="stable")
             parts = np.split(dur[order], np.cumsum(calls))
-            return {(key,): _calls(parts[row]) for key, row in known.items() if calls[row]}
-        # a table of key by round, laid out flat: the sum in each cell, and whether anything ran there
-        cell = number * self.rounds + unit[inside]
-        sums = added(cell, dur, len(known) * self.rounds)
-        table_of_sums = sums.reshape(len(known), self.rounds)
-        ran = np.bincount(cell, minlength=sums.size).reshape(table_of_sums.shape) > 0
+            rows = [_calls(parts[row]) for row in np.flatnonzero(calls)]
+        keys = [(key, named[row]) for key, row in known.items() if calls[row]]
         return {
-            (key,): _sums(
-                table_of_sums[row][ran[row]], ran[row].sum() / self.rounds, calls[row] / self.rounds, int(calls[row])
-            )
-            for key, row in known.items()
-            if calls[row]
+            (key,): dataclasses.replace(row, names=tuple(texts)) for (key, texts), row in zip(keys, rows, strict=True)
         }
 
     def _event_times(self) -> tuple[I64, I64, I64]:

@@ -45,6 +45,10 @@ COMPARED: Final = Schema(
             "float64", "Half the width of the notch around A's median; missing for one sample.", show="never"
         ),
         "b_notch_ns": Column("float64", "The same for the run.", show="never"),
+        "a_names": Column(
+            "list", "Kernels and operators: names in A that are compared as one, the longest time first.", show="never"
+        ),
+        "b_names": Column("list", "The same in the run.", show="never"),
     },
 )
 
@@ -87,6 +91,8 @@ def compared(comparisons: Mapping[str, Comparison]) -> pd.DataFrame:
             "b_count": one.b.count if one.b else math.nan,
             "a_notch_ns": _known(one.a.notch_ns if one.a else None),
             "b_notch_ns": _known(one.b.notch_ns if one.b else None),
+            "a_names": one.a.names if one.a else (),
+            "b_names": one.b.names if one.b else (),
         }
         for letter, found in comparisons.items()
         for one in found.changes
@@ -139,6 +145,8 @@ def compared_layers(totals: Mapping[str, pd.DataFrame], batch_size: int) -> pd.D
                     "b_count": math.nan,
                     "a_notch_ns": notches[0],
                     "b_notch_ns": notches[1],
+                    "a_names": (),
+                    "b_names": (),
                 }
             )
     return COMPARED.of(rows)

@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from profiler_kit.analyses.compare.kernel_keys import kernel_key
 from profiler_kit.analyses.compare.measurements import STEP, Measured, Path, Side
+from profiler_kit.kernel_name import kernel_key
 
 Kind = Literal["total", "region", "work", "kernel", "operator"]
 Metric = Literal["wall", "gpu", "host"]
