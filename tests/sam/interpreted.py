@@ -112,7 +112,7 @@ print(
             "tokens see cells": seen_error(3, 64, 128),
             "cells of all prompts see tokens": updated_error(3, 8, 8, 128, shared=True),
             "cells of each prompt see tokens": updated_error(2, 4, 8, 64, shared=False),
-            "masks": masks_error(2, 128, 16),
+            "masks": masks_error(18, 128, 16),
             "rows of 64": rows_error(64),
             "rows of 96": rows_error(96),
         }

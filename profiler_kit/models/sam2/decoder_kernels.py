@@ -77,41 +77,45 @@ def to_tokens_kernel(
 
 @triton.jit
 def masks_kernel(
-    keys, first, first_bias, inner, norm, norm_bias, second, second_bias, outer, said, out, cells, across,
+    keys, first, inner, norm, norm_bias, second, outer, said, out, prompts, cells, across,
     EPS: tl.constexpr, WIDTH: tl.constexpr, MIDDLE: tl.constexpr, NARROW: tl.constexpr, MASKS: tl.constexpr,
-    BLOCK: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK: tl.constexpr, EACH: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The masks' 4 x 4 pixels of BLOCK cells of one prompt: two transposed convolutions and the product with `said`.
+    """One of the four pixels that each of BLOCK cells becomes, and the four of that, in EACH prompts one by one.
+
+    What is the same for all prompts is loaded once: two transposed convolutions and what is added to them. The sums
+    with `said` are one product for all masks and the four pixels, with zeros where a pixel is another one.
 
     keys: [P, cells, WIDTH]; first: [WIDTH, 4 MIDDLE], the four pixels side by side; inner: [cells, 4, MIDDLE]; second:
-    [MIDDLE, 4 NARROW]; outer: [cells, 16, NARROW]; said: [P, MASKS, NARROW]. out: float32[P, MASKS, 4 h, 4 w];
-    `across`: w.
+    [MIDDLE, 4 NARROW]; outer: [cells, 16, NARROW], biases in inner and outer; said: [P, MASKS, NARROW]. out:
+    float32[P, MASKS, 4 h, 4 w]; `across`: w.
     """
     FOUR: tl.constexpr = 4 * NARROW
-    prompt = tl.program_id(0).to(tl.int64)
-    cell = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    wide, middle, fours = tl.arange(0, WIDTH), tl.arange(0, MIDDLE), tl.arange(0, FOUR)
-    pixel = tl.arange(0, 4)
-    x = tl.load(keys + prompt * cells * WIDTH + cell[:, None] * WIDTH + wide[None, :])
+    block = tl.program_id(0) % 4
+    cell = tl.program_id(0) // 4 * BLOCK + tl.arange(0, BLOCK)
+    wide, middle, fours, column = tl.arange(0, WIDTH), tl.arange(0, MIDDLE), tl.arange(0, FOUR), tl.arange(0, 16)
+    weight = tl.load(first + wide[:, None] * (4 * MIDDLE) + block * MIDDLE + middle[None, :])
     then = tl.load(second + middle[:, None] * FOUR + fours[None, :])
-    then_bias = tl.load(second_bias + fours % NARROW).to(tl.float32)[None, :]
-    corner = (cell // across) * (16 * across) + cell % across * 4
-    at = corner[:, None] + (pixel // 2 * 4 * across + pixel % 2)[None, :]
-    for block in tl.static_range(4):
-        weight = tl.load(first + wide[:, None] * (4 * MIDDLE) + block * MIDDLE + middle[None, :])
-        y = tl.dot(x, weight, input_precision=PRECISION) + tl.load(first_bias + middle).to(tl.float32)[None, :]
-        y += tl.load(inner + cell[:, None] * (4 * MIDDLE) + block * MIDDLE + middle[None, :]).to(tl.float32)
+    row = cell[:, None] * 4 + block
+    beside = tl.load(inner + row * MIDDLE + middle[None, :]).to(tl.float32)
+    beside_four = tl.load(outer + row * FOUR + fours[None, :]).to(tl.float32)
+    factor, shift = tl.load(norm + middle).to(tl.float32)[None, :], tl.load(norm_bias + middle).to(tl.float32)[None, :]
+    mask, pixel = column // 4, column % 4
+    own = (mask < MASKS)[:, None] & (pixel[:, None] == (fours // NARROW)[None, :])
+    corner = (cell // across * 4 + block // 2 * 2) * (4 * across) + cell % across * 4 + block % 2 * 2
+    at = mask[None, :] * (16 * cells) + corner[:, None] + (pixel // 2 * (4 * across) + pixel % 2)[None, :]
+    start = tl.program_id(1) * EACH
+    for number in range(0, tl.minimum(EACH, prompts - start)):
+        prompt = start.to(tl.int64) + number
+        x = tl.load(keys + prompt * cells * WIDTH + cell[:, None] * WIDTH + wide[None, :])
+        y = tl.dot(x, weight, beside, input_precision=PRECISION)
         y -= (tl.sum(y, 1) / MIDDLE)[:, None]
         y *= tl.rsqrt(tl.sum(y * y, 1) / MIDDLE + EPS)[:, None]
-        y = y * tl.load(norm + middle).to(tl.float32)[None, :] + tl.load(norm_bias + middle).to(tl.float32)[None, :]
-        z = tl.dot(_rounded_gelu(y, x), then, input_precision=PRECISION) + then_bias
-        z += tl.load(outer + cell[:, None] * (4 * FOUR) + block * FOUR + fours[None, :]).to(tl.float32)
-        z = _rounded_gelu(z, x).to(tl.float32)
-        for mask in tl.static_range(MASKS):
-            says = tl.load(said + (prompt * MASKS + mask) * NARROW + fours % NARROW).to(tl.float32)
-            found = tl.sum(tl.reshape(z * says[None, :], (BLOCK, 4, NARROW)), 2)
-            to = out + (prompt * MASKS + mask) * (16 * cells) + block // 2 * 8 * across + block % 2 * 2
-            tl.store(to + at, found)
+        z = tl.dot(_rounded_gelu(y * factor + shift, x), then, beside_four, input_precision=PRECISION)
+        says = said + (prompt * MASKS + mask[:, None]) * NARROW + (fours % NARROW)[None, :]
+        says = tl.trans(tl.load(says, mask=own, other=0.0))
+        found = tl.dot(_rounded_gelu(z, x), says, input_precision=PRECISION)
+        tl.store(out + prompt * (MASKS * 16) * cells + at, found, mask=(mask < MASKS)[None, :])
 
 
 @triton.jit

@@ -23,6 +23,7 @@ Tensor = torch.Tensor
 MANY: Final = 64  # prompts, from which on a program for each fills a GPU
 ROWS: Final = 64  # tokens of a point, in eight heads
 _STEPS: Final = 4  # blocks of cells that a program takes one after the other
+_PROMPTS: Final = 16  # that a program of the masks takes one after the other
 # No steps ahead: Triton 3.6 loads the next keys over those that a product still reads, where sums read them too.
 TO_IMAGE: Launch = Launch(0, 64, 4, 1)
 TO_TOKENS: Launch = Launch(64, 0, 4, 1)
@@ -154,10 +155,10 @@ def launch_masks(
     (prompts, cells, width), count = keys.shape, said.shape[1]
     block = MASKS.block_m if inner.shape[2] >= 64 else MASKS.block_m // 2
     out = keys.new_empty(prompts, count, 4 * (cells // across), 4 * across, dtype=torch.float32)
-    wrap_triton(masks_kernel)[(prompts, cells // block)](
-        keys.contiguous(), first.contiguous(), first_bias, inner.contiguous(), norm, norm_bias, second.contiguous(),
-        second_bias, outer.contiguous(), said.contiguous(), out, cells, across,
-        EPS=eps, WIDTH=width, MIDDLE=inner.shape[2], NARROW=outer.shape[2], MASKS=count, BLOCK=block,
+    wrap_triton(masks_kernel)[(4 * cells // block, -(-prompts // _PROMPTS))](
+        keys.contiguous(), first.contiguous(), (inner + first_bias).contiguous(), norm, norm_bias, second.contiguous(),
+        (outer + second_bias).contiguous(), said.contiguous(), out, prompts, cells, across,
+        EPS=eps, WIDTH=width, MIDDLE=inner.shape[2], NARROW=outer.shape[2], MASKS=count, BLOCK=block, EACH=_PROMPTS,
         PRECISION=_precision(keys), num_warps=MASKS.warps, num_stages=MASKS.stages,
     )  # fmt: skip
     return out

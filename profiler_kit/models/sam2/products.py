@@ -2,11 +2,13 @@
 
 Maps stay as the blocks have them, channels last: cuDNN turns a map around before and after a convolution. The two finer
 maps come from a projection of a projection, both of single pixels; their product is one of 32 (or 64) channels instead
-of 256 and then so many.
+of 256 and then so many. What is added to patches for their place is the same for every image: it is computed once, and
+lies channels last too.
 """
 
 from __future__ import annotations
 
+from types import MethodType
 from typing import Any, cast
 
 import torch
@@ -71,9 +73,25 @@ def _chained(first: torch.nn.Conv2d, second: torch.nn.Conv2d) -> tuple[Tensor, T
     return (more @ weight).to(first.weight.dtype), bias.to(first.bias.dtype)
 
 
+def _places(backbone: Any, side: int) -> Tensor:
+    """float[1, side, side, C]: the backbone's own, computed in float32."""
+    whole, window = backbone.pos_embed.detach(), backbone.pos_embed_window.detach().float()
+    found: Tensor = F.interpolate(whole.float(), size=(side, side), mode="bicubic")
+    found = found + window.repeat(1, 1, *(side // length for length in window.shape[2:]))
+    return found.permute(0, 2, 3, 1).to(whole.dtype).contiguous()
+
+
+def _kept_places(backbone: Any, _size: tuple[int, int]) -> Tensor:
+    places: Tensor = backbone.places
+    return places
+
+
 def use_products(sam: Sam2) -> Sam2:
     """Multiply where the encoder convolves."""
     encoder = cast("Any", sam.image_encoder)
-    encoder.vision.backbone.patch_embed = ProductPatches(encoder.vision.backbone.patch_embed)
+    backbone = encoder.vision.backbone
+    backbone.patch_embed = ProductPatches(backbone.patch_embed)
+    backbone.register_buffer("places", _places(backbone, sam.image_size // 4), persistent=False)
+    backbone._get_pos_embed = MethodType(_kept_places, backbone)
     sam.image_encoder = cast("Any", ProductMaps(encoder))
     return sam
