@@ -22,12 +22,12 @@ from profiler_kit.errors import CheckpointError, InputError, KitError, OptionErr
 from profiler_kit.formats.ladder_record import RESULTS, RowResult, read_ladder
 from profiler_kit.formats.run_record import read_record
 from profiler_kit.models.sam.train import SAM, Family
-from profiler_kit.models.sam.train_data import Sample, make_sample
+from profiler_kit.models.sam.train_data import PADDING, Sample, make_mosaic, make_sample
 from profiler_kit.models.sam2.models import load_model
 from profiler_kit.models.sam2.train import SAM2
 from profiler_kit.models.student import train as training
 from profiler_kit.models.student.models import read_student
-from profiler_kit.models.student.train import TaughtStore, TrainOptions, family_of, student_losses, train
+from profiler_kit.models.student.train import TaughtStore, TrainOptions, family_of, make_scene, student_losses, train
 from profiler_kit.models.student.workload import student_workload
 from profiler_kit.workload import ladder
 from profiler_kit.workload.ceilings import Probe
@@ -43,12 +43,25 @@ def drawn(images: Path | None, teacher: Any, family: Family, count: int, *_: obj
     """As training.samples_of, in this process."""
     if images is not None:
         return training.photograph_samples(teacher, family, images, count)
-    return (make_sample(number, family.side(teacher), stretched=family.stretched) for number in range(count))
+    return (make_scene(number, family.side(teacher), stretched=family.stretched) for number in range(count))
 
 
 @pytest.fixture(autouse=True)
 def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "samples_of", drawn)
+
+
+def test_every_fourth_scene_has_four_parts_with_small_objects() -> None:
+    samples = [make_scene(number, 256, stretched=False) for number in range(8)]
+    for number, sample in enumerate(samples):
+        made = (make_mosaic if number in (3, 7) else make_sample)(number, 256)
+        assert np.array_equal(sample.image, made.image) and np.array_equal(sample.owner, made.owner)
+    for sample in (samples[3], samples[7]):
+        assert sample.objects == 12 and (sample.owner[192:] == PADDING).all()  # three in each part
+        for number in range(12):
+            (y, x) = np.nonzero(sample.owner == number)
+            assert len(set(zip(y // 96, x // 128, strict=True))) == 1  # no object leaves its part
+            assert len(y) <= 4 * (0.2 * 96) ** 2
 
 
 @pytest.fixture(scope="module")

@@ -9,14 +9,14 @@ import queue
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from itertools import count, repeat
+from itertools import count, product, repeat
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from profiler_kit.models.sam.prompts import mask_box, mask_centre
-from profiler_kit.models.sam.scenes import Scene, generate_scenes
+from profiler_kit.models.sam.scenes import SMALLEST_SIDE, Scene, generate_scenes
 
 if TYPE_CHECKING:
     from multiprocessing.context import DefaultContext, ForkContext
@@ -60,6 +60,24 @@ def make_sample(number: int, side: int, *, stretched: bool = False) -> Sample:
     objects = 8 if rng.random() < 0.5 else int(rng.integers(1, MOST_OBJECTS + 1))
     (scene,) = generate_scenes(1, height=height, width=width, seed=FIRST_SEED + number, objects=objects)
     return fit_sample(scene, side, stretched=stretched)
+
+
+def make_mosaic(number: int, side: int, *, stretched: bool = False) -> Sample:
+    """Four scenes of seed FIRST_SEED + `number`, half as wide and side by side, as `fit_sample` fits them.
+
+    Up to three objects each, a quarter as large as those of `make_sample`, which has hardly any small ones.
+    """
+    height, width = max(side * 3 // 8, SMALLEST_SIDE), side // 2
+    image = np.zeros((2 * height, 2 * width, 3), dtype=np.uint8)
+    masks = []
+    scenes = generate_scenes(4, height=height, width=width, seed=FIRST_SEED + number, objects=MOST_OBJECTS // 4)
+    for (row, column), scene in zip(product((0, height), (0, width)), scenes, strict=True):
+        place = slice(row, row + height), slice(column, column + width)
+        image[place] = scene.image
+        for mask in scene.masks:
+            masks.append(np.zeros(image.shape[:2], dtype=np.bool_))
+            masks[-1][place] = mask
+    return fit_sample(Scene(image, np.stack(masks), f"mosaic-{number}"), side, stretched=stretched)
 
 
 def fit_sample(scene: Scene, side: int, *, stretched: bool = False) -> Sample:

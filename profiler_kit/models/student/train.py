@@ -33,6 +33,7 @@ from profiler_kit.models.sam.train_data import (
     Sample,
     default_workers,
     fit_sample,
+    make_mosaic,
     make_sample,
     process_context,
 )
@@ -53,6 +54,7 @@ _WARM_UP: Final = 0.05  # share of the training in which the learning rate rises
 _AVERAGE: Final = 0.999  # of the weights, kept at each step; less in the first steps
 _NOTE_EVERY: Final = 25  # steps between two looks at the losses, which wait for the device
 _ENCODED: Final = 32  # images that the teacher sees at once
+_MOSAIC_EVERY: Final = 4  # scenes, one of which has small objects
 _STATE: Final = CheckpointKind("the state of a training", "Leave --resume out to begin anew in another folder.")
 
 
@@ -230,8 +232,14 @@ def samples_of(
         return photograph_samples(teacher, family, images, count)
     pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=process_context()))
     stack.callback(pool.shutdown, cancel_futures=True)
-    make = partial(make_sample, side=family.side(teacher), stretched=family.stretched)
+    make = partial(make_scene, side=family.side(teacher), stretched=family.stretched)
     return pool.map(make, range(count), chunksize=4)
+
+
+def make_scene(number: int, side: int, *, stretched: bool) -> Sample:
+    """Scene `number` of those a student learns from."""
+    make = make_mosaic if number % _MOSAIC_EVERY == _MOSAIC_EVERY - 1 else make_sample
+    return make(number, side, stretched=stretched)
 
 
 class _Run:
