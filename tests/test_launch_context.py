@@ -201,3 +201,28 @@ def test_random_traces_equal_the_slow_reference_in_any_order(
     assert fast(path) == expected
     order.shuffle(trace.events)
     assert fast(trace.write(path)) == expected
+
+
+SPAN = st.tuples(st.integers(0, 12), st.integers(0, 12), st.integers(1, 2))
+
+
+@given(spans=st.lists(SPAN, min_size=1, max_size=12))
+def test_own_times_add_up_to_the_time_in_operators_where_these_only_overlap(
+    spans: list[tuple[int, int, int]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    trace = TraceBuilder()
+    for number, (start, dur, tid) in enumerate(spans):
+        trace.operator(f"op{number}", start, dur, tid)
+    found = load_trace(trace.number().write(tmp_path_factory.mktemp("own") / "t.json")).operators()
+    own: dict[str, int] = {f"op{number}": 0 for number in range(len(spans))}
+    for tid in (1, 2):
+        for moment in range(24):
+            # of those open then the one that began last; of these the shortest, then the last of the file
+            inside = [
+                (start, -dur, number)
+                for number, (start, dur, thread) in enumerate(spans)
+                if thread == tid and start <= moment < start + dur
+            ]
+            if inside:
+                own[f"op{max(inside)[2]}"] += 1000
+    assert dict(zip(found["name"].astype(str), found["self_ns"].tolist(), strict=True)) == own

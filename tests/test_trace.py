@@ -16,7 +16,7 @@ from profiler_kit.findings.quality import losses
 from profiler_kit.load.integers import MISSING
 from profiler_kit.trace import Trace, load_trace
 from tests.builders import SHARED, TraceBuilder, real_traces
-from tests.reference import attribute, host_rows, region_rows
+from tests.reference import attribute, host_rows, region_rows, union_ns
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = Path(__file__).parent / "cases" / "traces"
@@ -60,8 +60,9 @@ def conserved(trace: Trace) -> None:
     assert timeline["busy_ns"] + timeline["idle_ns"] == timeline["total_ns"]
     operators = trace.operators()
     assert (operators["self_ns"] >= 0).all()
-    outermost = operators.loc[operators["depth"] == 0, "dur_ns"].sum()
-    assert operators["self_ns"].sum() >= outermost  # equal unless operators overlap without nesting
+    spans = operators.assign(end_ns=operators["start_ns"] + operators["dur_ns"]).groupby("thread")
+    within = sum(union_ns(list(zip(one["start_ns"], one["end_ns"], strict=True))) for _, one in spans)
+    assert operators["self_ns"].sum() == within
 
 
 @pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.json.gz")), ids=lambda path: path.name)

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from profiler_kit.attribute.span_forest import ROOT, build_forest, outer_first
+from profiler_kit.attribute.span_forest import ROOT, build_forest, nesting_rank
 from profiler_kit.errors import OptionError
 from profiler_kit.load.integers import I64, MISSING, Mask
 from profiler_kit.load.trace.categories import KERNEL, MEMCPY, MEMSET, MTIA_KERNEL, OPERATOR
@@ -161,15 +161,13 @@ def _by_operator(columns: EventColumns, launch: I64, users: Sequence[re.Pattern[
         return nothing, nothing
     # only operators that begin inside a telling one can be the innermost there: nest these alone
     thread, start, end = columns.thread.astype(np.int64), columns.start_ns, columns.start_ns + columns.dur_ns
-    outer = build_forest(
-        thread[telling], start[telling], end[telling], outer_first(start[telling], end[telling], telling)
-    )
+    outer = build_forest(thread[telling], start[telling], end[telling], nesting_rank(columns, telling))
     every = np.flatnonzero(operator)
     pieces = np.array_split(every, 1 + len(every) // _PIECE)  # all at once take as much memory as they are long
     inside = np.concatenate([piece[outer.innermost(thread[piece], start[piece]) != ROOT] for piece in pieces])
     if not len(inside):
         return nothing, nothing
-    forest = build_forest(thread[inside], start[inside], end[inside], outer_first(start[inside], end[inside], inside))
+    forest = build_forest(thread[inside], start[inside], end[inside], nesting_rank(columns, inside))
     node = forest.innermost(thread[launch], start[launch])
     event = inside[forest.span[node]]
     open_there = node != ROOT

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from profiler_kit.attribute.links import NONE
-from profiler_kit.attribute.regions import Attribution, Path, cut_into_pieces, paths_of, ties_of
-from profiler_kit.attribute.span_forest import ROOT, Forest, build_forest, depths, outer_first
+from profiler_kit.attribute.regions import Attribution, Path, cut_into_pieces, paths_of
+from profiler_kit.attribute.span_forest import ROOT, Forest, build_forest, depths, nesting_rank
 from profiler_kit.load.integers import I64, MISSING, Mask
 from profiler_kit.load.trace.categories import OPERATOR
 from profiler_kit.load.trace.columns import EventColumns
@@ -77,7 +77,7 @@ def _nest(columns: EventColumns, chosen: Mask, *, cut: bool = False) -> NestedSp
     """Nest the chosen events. With `cut`, what outlives its parent goes on as a node of its own (see Regions)."""
     event = np.flatnonzero(chosen)
     start, end = columns.start_ns[event], columns.start_ns[event] + columns.dur_ns[event]
-    rank = outer_first(start, end, *ties_of(columns, event, start, end))
+    rank = nesting_rank(columns, event)
     if not cut:
         forest = build_forest(columns.thread[event].astype(np.int64), start, end, rank)
         return NestedSpans(forest, event[forest.span[1:]])
@@ -101,17 +101,40 @@ class OperatorCalls:
 
 
 def operator_calls(columns: EventColumns, nested: NestedSpans) -> OperatorCalls:
-    """Each operator's own time: its duration less the operators called inside on the same thread."""
-    event = nested.event
-    end = columns.start_ns[event] + columns.dur_ns[event]
-    parent = nested.forest.parent[1:]
+    """Each operator's own time: that in which it is the innermost one open on its thread.
+
+    The own times of a thread add up to the time it spent in operators, also where these overlap without nesting.
+    """
+    event, forest = nested.event, nested.forest
+    start, end = columns.start_ns[event], columns.start_ns[event] + columns.dur_ns[event]
+    parent = forest.parent[1:]
     # nodes count from 1 (ROOT is 0), rows from 0: take each child's time, cut at its parent's end, off the parent
     child = np.flatnonzero(parent != ROOT)
     above = parent[child] - 1
     self_ns = columns.dur_ns[event].copy()
-    np.subtract.at(self_ns, above, np.minimum(end[child], end[above]) - columns.start_ns[event[child]])
-    # operators that overlap without nesting (an asynchronous one) could take more than there is
-    return OperatorCalls(event, np.maximum(self_ns, 0), depths(nested.forest.parent)[1:], parent - 1)
+    np.subtract.at(self_ns, above, np.minimum(end[child], end[above]) - start[child])
+    outlives = end[child] > end[above]  # as an asynchronous operator does
+    child, above = child[outlives], above[outlives]
+    outer = _open_after(forest)[1:] if len(child) else parent
+    while len(child):
+        # the rest of its time is off what is around its parent and still open, which may end before it too
+        since, above = end[above], outer[above] - 1
+        inside = above >= 0
+        child, above, since = child[inside], above[inside], since[inside]
+        np.subtract.at(self_ns, above, np.minimum(end[child], end[above]) - since)
+        outlives = end[child] > end[above]
+        child, above = child[outlives], above[outlives]
+    return OperatorCalls(event, self_ns, depths(forest.parent)[1:], parent - 1)
+
+
+def _open_after(forest: Forest) -> I64:
+    """Of each node the nearest one above it that ends after it, by pointer jumping; ROOT never ends."""
+    outer, end = forest.parent.copy(), forest.end
+    closed = np.flatnonzero((end[outer] <= end) & (outer != ROOT))
+    while len(closed):
+        outer[closed] = outer[outer[closed]]
+        closed = closed[(end[outer[closed]] <= end[closed]) & (outer[closed] != ROOT)]
+    return outer
 
 
 @dataclass(frozen=True)

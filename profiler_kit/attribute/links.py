@@ -29,6 +29,7 @@ from profiler_kit.attribute.turns import in_turn
 from profiler_kit.load.integers import I64, MISSING, Mask
 from profiler_kit.load.trace.categories import OPERATOR, is_launch
 from profiler_kit.load.trace.columns import EventColumns
+from profiler_kit.load.trace.dialect import ARROW_FORMS
 
 NONE: Final = -1
 _MOST_PAIRS: Final = 20_000_000  # of a GPU event with a process that has its id: some seconds
@@ -281,9 +282,10 @@ def _process_of(columns: EventColumns, processes: Processes, gpu: I64, origin: I
 def _operators_of(columns: EventColumns, processes: Processes, gpu: I64) -> tuple[I64, Mask]:
     """The operator with the External id of each GPU event, where one operator only has it and had begun by then.
 
-    Not for collectives, which run under the id of whatever came last. The second value says which have an operator
-    in the file and are not joined with it.
+    Not for collectives, which run under the id of whatever came last, unless the id is that of an arrow from the
+    operator to them. The second value says which have an operator in the file and are not joined with it.
     """
+    arrows = columns.form in ARROW_FORMS
     found = np.full(len(gpu), NONE, dtype=np.int64)
     external = columns.integers["external_id"]
     rows = np.flatnonzero(external[gpu] > 0)
@@ -296,14 +298,14 @@ def _operators_of(columns: EventColumns, processes: Processes, gpu: I64) -> tupl
     inside = np.zeros(len(gpu), dtype=bool)
     inside[rows] = high > low
     # no collectives; and of more operators than processes two are of one process
-    collective = _named(columns, gpu[rows], lambda name: bool(rule_of_name(name)))
+    collective = _named(columns, gpu[rows], lambda name: not arrows and bool(rule_of_name(name)))
     count = np.where(collective | (high - low > processes.hosts), 0, high - low)
     event, row = np.repeat(rows, count), operators[spread(low, count)]
     usable = _may_launch(processes, columns.thread[gpu[event]], columns.thread[row])
     one = _Pairs(event[usable], row[usable]).single(len(gpu))
     right = np.flatnonzero(one != NONE)
     right = right[columns.start_ns[one[right]] <= columns.start_ns[gpu[right]]]
-    right = right[~_named(columns, one[right], communicates)]
+    right = right[~_named(columns, one[right], lambda name: not arrows and communicates(name))]
     found[right] = one[right]
     return found, inside & (found == NONE)
 

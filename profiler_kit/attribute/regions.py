@@ -19,7 +19,7 @@ from profiler_kit.attribute.autograd_threads import BackwardThreads, find_backwa
 from profiler_kit.attribute.believable import BELIEVED, UNTIMED, doubt
 from profiler_kit.attribute.gpu_work import categories_of, communication_of
 from profiler_kit.attribute.links import NONE, Links, find_links
-from profiler_kit.attribute.span_forest import ROOT, Forest, build_forest, depths, outer_first
+from profiler_kit.attribute.span_forest import ROOT, Forest, build_forest, depths, nesting_rank
 from profiler_kit.load.integers import I64, MISSING
 from profiler_kit.load.trace.categories import KERNEL, MTIA_KERNEL, REGION, STEP_PREFIX, is_gpu_work
 from profiler_kit.load.trace.columns import EventColumns
@@ -175,10 +175,8 @@ class Regions:
     def of(columns: EventColumns, process: I64) -> Regions:
         """Find and nest the regions of a trace; process is that of each thread."""
         event = np.flatnonzero(columns.of_category(lambda category: category == REGION))
-        start, end = columns.start_ns[event], columns.start_ns[event] + columns.dur_ns[event]
         # from here on by start, the outer one first
-        rank = outer_first(start, end, *ties_of(columns, event, start, end))
-        event = event[np.argsort(rank)]
+        event = event[np.argsort(nesting_rank(columns, event))]
         names, step = _step_names([columns.names[code] for code in columns.name[event].tolist()])
         thread, start = columns.thread[event].astype(np.int64), columns.start_ns[event]
         end = start + columns.dur_ns[event]
@@ -374,29 +372,6 @@ def _across_threads(columns: EventColumns, forest: Forest, event: I64, backward:
     called = caller != NONE
     parent[outermost[called]] = forest.innermost(caller[called], start[called])
     return parent
-
-
-def ties_of(columns: EventColumns, event: I64, start: I64, end: I64) -> tuple[I64, I64]:
-    """What orders spans of one thread that begin and end together, the outer one first.
-
-    It is their External ids (Python ids of Python functions), then their names. Where one of them has no id, nothing
-    in the events tells, and the order of the file stays: both are 0.
-    """
-    external, python = (columns.integers[key][event] for key in ("external_id", "python_id"))
-    external = np.where(external == MISSING, python, external)
-    used = sorted(set(columns.name[event].tolist()), key=columns.names.__getitem__)
-    place = np.zeros(len(columns.names) + 1, dtype=np.int64)
-    place[used] = np.arange(len(used))
-    name = place[columns.name[event]]
-    without = external == MISSING
-    if without.any():
-        order = np.lexsort((end, start, columns.thread[event]))
-        along = np.column_stack((columns.thread[event], start, end))[order]
-        group = np.empty(len(event), dtype=np.int64)
-        group[order] = np.cumsum(np.append(True, (along[1:] != along[:-1]).any(axis=1))[: len(order)])
-        by_id = np.bincount(group[without], minlength=len(event) + 1)[group] == 0
-        external, name = np.where(by_id, external, 0), np.where(by_id, name, 0)
-    return external, name
 
 
 def paths_of(parent: I64, name: I64, spelled: Sequence[str], fixed: list[Path]) -> tuple[I64, list[Path]]:

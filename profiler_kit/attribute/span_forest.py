@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from profiler_kit.load.integers import I64
+from profiler_kit.load.integers import I64, MISSING
+from profiler_kit.load.trace.columns import EventColumns
 
 ROOT = 0  # the node that stands for "no span"
 _AXIS_END = np.iinfo(np.int64).max
@@ -121,6 +122,35 @@ def outer_first(start: I64, end: I64, *ties: npt.NDArray[np.integer[Any]]) -> I6
     rank = np.empty(len(start), dtype=np.int64)
     rank[order] = np.arange(len(start))
     return rank
+
+
+def nesting_rank(columns: EventColumns, event: I64) -> I64:
+    """The rank of these events among the spans of their threads; of those that begin and end together the ids tell."""
+    start, end = columns.start_ns[event], columns.start_ns[event] + columns.dur_ns[event]
+    return outer_first(start, end, *_ties_of(columns, event, start, end))
+
+
+def _ties_of(columns: EventColumns, event: I64, start: I64, end: I64) -> tuple[I64, I64]:
+    """What orders spans of one thread that begin and end together, the outer one first.
+
+    It is their External ids (Python ids of Python functions), then their names. Where one of them has no id, nothing
+    in the events tells, and the order of the file stays: both are 0.
+    """
+    external, python = (columns.integers[key][event] for key in ("external_id", "python_id"))
+    external = np.where(external == MISSING, python, external)
+    used = sorted(set(columns.name[event].tolist()), key=columns.names.__getitem__)
+    place = np.zeros(len(columns.names) + 1, dtype=np.int64)
+    place[used] = np.arange(len(used))
+    name = place[columns.name[event]]
+    without = external == MISSING
+    if without.any():
+        order = np.lexsort((end, start, columns.thread[event]))
+        along = np.column_stack((columns.thread[event], start, end))[order]
+        group = np.empty(len(event), dtype=np.int64)
+        group[order] = np.cumsum(np.append(True, (along[1:] != along[:-1]).any(axis=1))[: len(order)])
+        by_id = np.bincount(group[without], minlength=len(event) + 1)[group] == 0
+        external, name = np.where(by_id, external, 0), np.where(by_id, name, 0)
+    return external, name
 
 
 def order_by(key: npt.NDArray[np.integer[Any]], *ties: npt.NDArray[np.integer[Any]]) -> I64:

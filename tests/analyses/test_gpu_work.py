@@ -180,6 +180,20 @@ def test_wrong_settings_are_one_line(text: str, found: str, tmp_path: Path, monk
     assert str(wrong.value) == f'{settings}: {found} Try: communication = ["my_ring_kernel"]'
 
 
+@pytest.mark.parametrize(("outer", "inner", "rule"), [(1, 2, {"collective arguments"}), (2, 1, set())])
+def test_of_operators_that_begin_and_end_together_the_inner_one_tells(
+    outer: int, inner: int, rule: set[str], tmp_path: Path
+) -> None:
+    trace = TraceBuilder()  # in the file the collective is the first
+    trace.operator("record_param_comms", 0, 10, **{"External id": inner, "Collective name": "allreduce"})
+    trace.operator("aten::add_", 0, 10, **{"External id": outer})
+    launched(trace, 1, 20, 5, launch=1)
+    found = loaded(trace, tmp_path)
+    operator = "record_param_comms" if rule else "aten::add_"
+    assert found.kernel_details()["operator"].tolist() == [operator]
+    assert set(found.communication()["rule"]) == rule
+
+
 # copies
 
 

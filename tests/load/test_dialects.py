@@ -91,6 +91,31 @@ def test_the_legacy_autograd_export_has_operators_and_kernels() -> None:
     assert again.integers["external_id"].tolist() == external.tolist()
 
 
+@pytest.mark.parametrize(
+    ("arrow", "host", "device", "kernel"),
+    [
+        ("cpu_to_cuda", "CPU functions", "CUDA functions", "ncclKernel_AllReduce_RING_LL_Sum_float(ncclWorkElem)"),
+        ("async_npu", 1, 2, "hcom_allReduce_"),
+    ],
+)
+def test_an_arrow_joins_a_collective_with_its_operator_too(
+    arrow: str, host: int | str, device: int | str, kernel: str, tmp_path: Path
+) -> None:
+    operator = span("c10d::allreduce_", 10, 20, pid=host, tid=1) | {"cat": "" if host != 1 else "cpu_op"}
+    place = {"cat": arrow, "name": arrow, "id": 7}
+    trace = write(
+        tmp_path / "t.json",
+        {"ph": "M", "name": "process_name", "pid": device, "args": {"name": "Ascend Hardware"}},
+        operator,
+        {"ph": "s", "pid": host, "tid": 1, "ts": 10, **place},
+        {"ph": "f", "pid": device, "tid": 3, "ts": 100, "bp": "e", **place},
+        span(kernel, 100, 50, pid=device, tid=3),
+    )
+    assert trace.kernel_details()["operator"].tolist() == ["c10d::allreduce_"]
+    assert trace.quality.unlinked_gpu_events == 0
+    assert trace.communication()["sum_ns"].tolist() == [50_000]
+
+
 def test_traces_of_torch_1_8_have_steps_operators_and_shapes() -> None:
     trace = load_trace(CASES / "torch18_steps.json")
     assert trace.region_instances()["step"].tolist() == [10, 11]

@@ -108,8 +108,8 @@ def operator_work(operators: pd.DataFrame, details: pd.DataFrame) -> pd.DataFram
 
     gpu_ns counts a GPU event for the innermost operator open at its launch, so gpu_ns over all rows is the sum over all
     GPU events: rows "(no operator)" and "(unlinked)" hold what was launched outside every operator and what has no
-    launch in the trace. nested_gpu_ns counts it for every operator open at its launch, once a name (an operator that
-    calls itself launches its kernels once). A backward thread counts by itself. Empty in, empty out.
+    launch in the trace. nested_gpu_ns counts it for that operator and for each in which that was called, once a name
+    (an operator that calls itself launches its kernels once). A backward thread counts by itself. Empty in, empty out.
     """
     operators, details = OPERATORS.check(operators), KERNEL_DETAILS.check(details)
     work = _work(operators, details, None)

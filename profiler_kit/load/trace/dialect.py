@@ -33,6 +33,7 @@ _OTHERS: Final[tuple[tuple[Form, frozenset[str]], ...]] = (
     ("paddle", frozenset({"CudaRuntime"})),
     ("onnxruntime", frozenset({"Session", "Node"})),
 )
+ARROW_FORMS: Final[tuple[Form, ...]] = ("autograd", "ascend")  # whose External ids are those of arrows
 _XLA_PROCESS: Final = re.compile(r"/(device|host):")
 _STEP: Final = re.compile(rf"{STEP_PREFIX}[0-9]+")
 # What else than kernels a device process holds without a category, by name.
@@ -72,7 +73,7 @@ def translated(columns: EventColumns) -> EventColumns:
         return categories.index(name)
 
     found = dataclasses.replace(columns, category=category, categories=categories)
-    if columns.form in ("autograd", "ascend") and len(columns):
+    if columns.form in ARROW_FORMS and len(columns):
         device, host = _processes(columns)
         bare = category == code("")
         rows = np.flatnonzero(bare & device[columns.thread])
