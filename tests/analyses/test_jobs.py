@@ -33,6 +33,10 @@ SLOW = {
     "no arguments, late": {"cause": "compute", "arguments": False, "late": 4},
     "no arguments, 3d": {"cause": "compute", "arguments": False, "layout": "3d", "ranks": 8, "slow": 5},
     "no numbers, late, a kernel lost": {"cause": "host", "numbers": False, "late": 3, "dropped": 2},
+    "no numbers, late, pairs": {
+        "cause": "data", "numbers": False, "layout": "tp", "ranks": 16, "late": 5, "slow": 0, "steps": 8,
+        "jitter": 0.01, "skew_us": 1e6, "seed": 706322,
+    },
     "late": {"cause": "compute", "late": 5},
     "late in 3d": {"cause": "host", "layout": "3d", "ranks": 8, "late": 4, "slow": 5},
     "a kernel lost": {"cause": "compute", "dropped": 0},
@@ -137,6 +141,9 @@ def test_the_replay_tells_what_it_gains(layout: str, cause: str, since: int, tmp
     [
         {"steps": 2, "ranks": 16, "cause": "data", "slow": 0, "dropped": 3, "seed": 787196},
         {"ranks": 16, "cause": "copies", "slow": 4, "dropped": 6, "layout": "experts", "steps": 3},
+        {"ranks": 8, "cause": "data", "slow": 5, "dropped": 2, "steps": 6, "since": 2, "arguments": False},
+        {"ranks": 16, "cause": "host", "slow": 9, "dropped": 3, "layout": "tp", "steps": 4},
+        {"ranks": 8, "cause": "link", "slow": 6, "dropped": 1, "layout": "3d", "steps": 3, "numbers": False},
     ],
     ids=str,
 )
@@ -163,7 +170,7 @@ def test_two_slow_ranks_are_both_named_with_what_slows_each(options: dict[str, A
     assert (verdict.state, verdict.ranks) == ("spread", tuple(sorted(causes)))
     assert {one.rank: one.cause for one in verdict.slow} == causes
     assert verdict.cause == (job.cause if len(set(causes.values())) == 1 else None)
-    assert verdict.gain_share == pytest.approx(true_gain(job), rel=0.05 if job.dropped is None else 0.15)
+    assert verdict.gain_share == pytest.approx(true_gain(job), rel=0.05)
 
 
 def test_what_is_said_of_two_causes(tmp_path: Path) -> None:
@@ -219,7 +226,8 @@ def test_a_slow_link_is_no_slow_rank(tmp_path: Path) -> None:
 
 def test_a_slow_link_is_told_in_few_steps_too(tmp_path: Path) -> None:
     _, ranks = made(tmp_path, layout="3d", ranks=8, cause="link", slow=6, steps=2)
-    assert (ranks.answer.verdict.state, ranks.answer.verdict.rank) == ("link", 6)
+    verdict = ranks.answer.verdict
+    assert (verdict.state, verdict.rank, verdict.since_step) == ("link", 6, 0)
 
 
 def test_the_link_of_a_pair(tmp_path: Path) -> None:

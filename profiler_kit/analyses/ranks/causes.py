@@ -16,6 +16,7 @@ import pandas as pd
 from profiler_kit.analyses.ranks.clocks import CLOCKS
 from profiler_kit.analyses.ranks.job import Job
 from profiler_kit.analyses.ranks.links import links_of
+from profiler_kit.analyses.ranks.lost import put_back
 from profiler_kit.analyses.ranks.matching import REASONS, match
 from profiler_kit.analyses.ranks.verdict import WHAT_IF, Verdict, judge, slow_parts
 from profiler_kit.load.integers import F64, I64, Mask
@@ -101,53 +102,59 @@ def answer(work: pd.DataFrame, groups: pd.DataFrame, nodes: Mapping[int, str] | 
 
     nodes: the host of each rank, where that is known.
     """
-    job = Job(work, match(work, groups), nodes or {})
-    scores, steps = _scores(job), _steps(job)
+    job = seen = Job(work, match(work, groups), nodes or {})
+    recorded = np.ones(len(work), dtype=bool)
+    found = put_back(work, seen)
+    if found is not None:
+        job, recorded = Job(found.work, found.matched, seen.nodes, found.is_split), found.recorded
+    scores, steps = _scores(job, seen), _steps(job, seen, recorded)
     links = links_of(job)
     rows: list[tuple[object, ...]] = []
     verdict = Verdict("cannot tell")
     chosen: list[int] = []
-    enough = job.ranks > 1 and job.is_matched.sum() * 2 > len(job.rank) and job.compared.any()
+    enough = job.ranks > 1 and seen.is_matched.sum() * 2 > len(seen.rank) and job.compared.any()
     if enough:
         verdict, rows, chosen = judge(job, scores, links)
     what_if = WHAT_IF.of(rows).sort_values("gain_share", ascending=False, kind="stable", ignore_index=True)
-    why = np.bincount(job.matched.why, minlength=len(REASONS))
+    why = np.bincount(seen.matched.why, minlength=len(REASONS))
     if not chosen and len(scores):
         chosen = [int(scores["more_ns"].to_numpy().argmax())]
     slowest = max(chosen, key=lambda place: int(scores["more_ns"].iloc[place]), default=None)
     of_slowest = [] if slowest is None else [slowest]
     return JobAnswer(
         verdict=verdict,
-        matched=int(job.is_matched.sum()),
-        unmatched=int((~job.is_matched).sum()),
+        matched=int(seen.is_matched.sum()),
+        unmatched=int((~seen.is_matched).sum()),
         why={reason: int(count) for reason, count in zip(REASONS, why, strict=True) if reason and count},
         by_steps=job.block_names[0] is not None,
         looked_at=int(job.ids[slowest]) if slowest is not None else None,
         peers=job.peers_of(slowest, chosen) if slowest is not None else (),
         groups=job.matched.groups,
-        clocks=_clock_frame(job),
+        clocks=_clock_frame(seen),
         what_if=what_if,
         slow_parts=slow_parts(job, of_slowest, job.slow_rows(of_slowest)),
         scores=scores,
         steps=steps,
         links=links.drop(columns=["row"]),
-        rows=_rows(job),
+        rows=_rows(job, seen, recorded),
         replayed_ns=round(float(job.base.max(initial=0.0))),
         recorded_ns=round(float(job.program.end.max(initial=0.0))),
         middle_ns={
-            rank: job.first + round(middle)
-            for rank, middle in zip(job.ids.tolist(), job.clocks.middle_ns.tolist(), strict=True)
+            rank: seen.first + round(middle)
+            for rank, middle in zip(seen.ids.tolist(), seen.clocks.middle_ns.tolist(), strict=True)
         },
     )
 
 
-def _scores(job: Job) -> pd.DataFrame:
-    wait, last = job.wait, job.last
-    longest = np.zeros(len(job.program.transfer), dtype=np.int64)
-    np.maximum.at(longest, job.program.collective, wait)
+def _scores(job: Job, seen: Job) -> pd.DataFrame:
+    """RANK_SCORES. seen: the job as it was recorded, without what was put back."""
+    wait, last = seen.wait, seen.last
+    longest = np.zeros(len(seen.program.transfer), dtype=np.int64)
+    np.maximum.at(longest, seen.program.collective, wait)
 
     def added(value: F64 | I64 | Mask) -> F64:
-        return np.bincount(job.rank, value, minlength=job.ranks).astype(np.float64)
+        rank = job.rank if len(value) == len(job.rank) else seen.rank
+        return np.bincount(rank, value, minlength=job.ranks).astype(np.float64)
 
     more = added(job.more)
     return RANK_SCORES.cast(
@@ -159,17 +166,18 @@ def _scores(job: Job) -> pd.DataFrame:
                 "more_share": more / np.maximum(added(np.where(job.compared, job.typical, 0.0)), 1.0),
                 "wait_ns": added(wait),
                 "arrived_last": added(last),
-                "held_ns": added(np.where(last, longest[job.program.collective], 0)),
-                "collectives": added(job.is_matched),
+                "held_ns": added(np.where(last, longest[seen.program.collective], 0)),
+                "collectives": added(seen.is_matched),
             }
         )
     )
 
 
-def _steps(job: Job) -> pd.DataFrame:
+def _steps(job: Job, seen: Job, recorded: Mask) -> pd.DataFrame:
     if not len(job.rank):
         return RANK_STEP_WORK.empty()
-    wait = job.wait
+    wait = np.zeros(len(job.rank), dtype=np.int64)
+    wait[recorded] = seen.wait
     steps, number = np.unique(job.step, return_inverse=True)
     keys, row = np.unique(job.rank * len(steps) + number, return_inverse=True)
     return RANK_STEP_WORK.cast(
@@ -185,17 +193,16 @@ def _steps(job: Job) -> pd.DataFrame:
     )
 
 
-def _rows(job: Job) -> pd.DataFrame:
-    wait, last = job.wait, job.last
+def _rows(job: Job, seen: Job, recorded: Mask) -> pd.DataFrame:
     return ROWS.check(
         pd.DataFrame(
             {
-                "collective": job.matched.collective,
-                "group": job.matched.group,
-                "wait_ns": wait,
-                "last": last,
-                "own_ns": job.program.own,
-                "more_ns": job.more,
+                "collective": seen.matched.collective,
+                "group": seen.matched.group,
+                "wait_ns": seen.wait,
+                "last": seen.last,
+                "own_ns": job.program.own[recorded],
+                "more_ns": job.more[recorded],
             }
         )
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -11,13 +10,12 @@ import pandas as pd
 
 from profiler_kit.analyses.ranks.clocks import Clocks, clocks, components
 from profiler_kit.analyses.ranks.matching import PAIRWISE, UNEVEN, Matched, medians, numbered
-from profiler_kit.analyses.ranks.of_rank import UNKNOWN, members_of
-from profiler_kit.analyses.ranks.replay import LEAST_NS, NONE, Program, Seen, program_of
+from profiler_kit.analyses.ranks.of_rank import UNKNOWN
+from profiler_kit.analyses.ranks.replay import NONE, Seen, program_of
 from profiler_kit.load.integers import F64, I64, Mask
 
 PIECES: Final = ("compute", "copies", "host", "data", "other")
 MOST_PEERS: Final = 8
-MOST_LOST: Final = 500  # kernels after a lost one that are looked at by themselves
 PARTS: Final = 10  # of a job without steps to draw from
 
 
@@ -29,10 +27,15 @@ class Job:
 
     role: ranks with the same number run the same program. blocks: the part of the job that each collective is in, by
     `block_names`, which are steps, or None where too few were recorded.
+
+    is_split: of each row whether it is known what its work was, which is not so around lost kernels (lost.py).
     """
 
-    def __init__(self, work: pd.DataFrame, matched: Matched, nodes: Mapping[int, str]) -> None:
+    def __init__(
+        self, work: pd.DataFrame, matched: Matched, nodes: Mapping[int, str], is_split: Mask | None = None
+    ) -> None:
         self.matched, self.nodes = matched, nodes
+        self.is_split = np.ones(len(work), dtype=bool) if is_split is None else is_split
         self.ids, self.rank = np.unique(work["rank"].to_numpy(), return_inverse=True)
         self.ranks = len(self.ids)
         operation = work["operation"]
@@ -49,9 +52,9 @@ class Job:
         self.clocks = self._clocks(end)
         arrive, start, end = (self.clocks.correct(self.rank, time) for time in (arrive, start, end))
         # each component from its own first arrival
-        origin = np.full(self.ranks + 1, np.inf)
-        np.minimum.at(origin, self.clocks.component[self.rank], arrive)
-        arrive, start, end = (time - origin[self.clocks.component[self.rank]] for time in (arrive, start, end))
+        self._origin = np.full(self.ranks + 1, np.inf)
+        np.minimum.at(self._origin, self.clocks.component[self.rank], arrive)
+        arrive, start, end = (time - self._origin[self.clocks.component[self.rank]] for time in (arrive, start, end))
         alone = np.cumsum(~self.is_matched) + (int(matched.collective.max()) if len(work) else 0)
         self.number = np.where(self.is_matched, matched.collective, alone)
         self.role = self._roles()
@@ -62,7 +65,6 @@ class Job:
         # of one place: who began to record later has other collectives at the same level, until it meets the others
         what = self._told_apart(self.operation), self.step
         self._place = numbered(self.program.level, self.role[self.rank], *what)
-        self.program, self._lost = self._with_lost(self.program)
         before = self.program.before
         since = np.where(before == NONE, NONE, self.program.level[before]) if len(work) else before
         # alike is what is before the same collective since the same one before
@@ -83,6 +85,13 @@ class Job:
         return clocks(
             self.rank[rows], self.matched.collective[rows], end[rows], weights[self.operation[rows]], self.ranks
         )
+
+    def by_own_clock(self, place: I64, time: F64) -> I64:
+        """Times of the program as Unix times by the clocks of the ranks at these places."""
+        told = self.clocks
+        drift = told.drift[place]
+        time = time + self._origin[told.component[place]] + told.offset[place] - drift * told.middle_ns[place]
+        return self.first + np.round(time / (1 - drift)).astype(np.int64)
 
     def _roles(self) -> I64:
         """Ranks that run the same program: the same operations in the same kinds of groups; in a pipeline, of a stage.
@@ -144,8 +153,6 @@ class Job:
             often = np.bincount(place)[place] > 2
             found[own] = medians(place, value[own], len(same))[place]
             compared[own] = often
-        for row, path in self._lost.items():
-            found[row], compared[row] = found[path].sum(), compared[path].all()
         # before its first collective a rank did what is not all in the recording
         compared &= program.before != NONE
         return np.where(compared, found, value), compared
@@ -159,58 +166,6 @@ class Job:
         np.minimum.at(begun, role, program.level)
         late = (program.before == NONE) & (program.level > begun[role])
         return np.where(late, self.late_at_first, program.own)
-
-    def _with_lost(self, program: Program) -> tuple[Program, dict[int, list[int]]]:
-        """The program in which ranks wait, like their peers, where they lost their kernels of collectives; and for each
-        row after such a loss the rows of a peer that have the work since.
-        """
-        waits, stream = program.waits.copy(), program.on_stream.copy()
-        before, level = program.before, program.level
-        key = self._place
-        since = np.where(before == NONE, NONE, level[before]) if len(before) else before
-        usual = np.full(int(key.max(initial=0)) + 1, NONE)
-        np.maximum.at(usual, key, since)
-        peer = np.full(len(usual), NONE)
-        peer[key[since == usual[key]]] = np.flatnonzero(since == usual[key])
-        found: dict[int, list[int]] = {}
-        rows = np.flatnonzero((since != NONE) & (since < usual[key]))
-        for row in rows.tolist() if len(rows) <= MOST_LOST else ():
-            path = [int(peer[key[row]])]
-            while before[path[-1]] != NONE and level[before[path[-1]]] > since[row]:
-                path.append(int(before[path[-1]]))
-            other = np.isin(waits[path], (NONE, *before[path]))
-            if before[path[-1]] == NONE or level[before[path[-1]]] != since[row] or not other.all():
-                continue
-            held = next((at for at, one in enumerate(path) if waits[one] != NONE), None)
-            kept = path if held is None else path[: held + 1]
-            lost = {one: self._recorded_by_another(row, one, program) for one in (*path[1:2], *path[len(kept) :][:1])}
-            if NONE in lost.values():
-                continue
-            if held is not None:
-                waits[row] = int(before[row]) if len(kept) == len(path) else lost[path[len(kept)]]
-            else:
-                waits[row] = NONE
-            found[row] = kept
-            if abs(program.start[row] - program.end[lost[path[1]]]) < LEAST_NS:  # it had to wait for that on its stream
-                stream[row] = lost[path[1]]
-        rows = np.array(list(found), dtype=np.int64)
-        own, base = program.own.copy(), program.arrive[before[rows]]
-        ended = np.where(waits[rows] == NONE, base, program.end[waits[rows]])
-        own[rows] = np.maximum(program.arrive[rows] - np.maximum(base, ended), 0.0)
-        queued = [row for row in found if stream[row] != program.on_stream[row]]
-        own[queued] = [min(own[row], program.own[found[row]].sum()) for row in queued]
-        return replace(program, waits=waits, on_stream=stream, own=own), found
-
-    def _recorded_by_another(self, row: int, like: int, program: Program) -> int:
-        """Of the last collective like that before this row, of its rank, a row of another member; NONE without any."""
-        near = np.flatnonzero(
-            (program.level > program.level[program.before[row]]) & (program.level < program.level[row])
-        )
-        near = near[(self.operation[near] == self.operation[like]) & (self.matched.group[near] != UNKNOWN)]
-        texts, rank = self.matched.groups["members"].to_numpy(), self.ids[self.rank[row]]
-        mine = [one for one in np.unique(self.matched.group[near]).tolist() if rank in members_of(texts[one])]
-        near = near[np.isin(self.matched.group[near], mine)]
-        return int(near[np.argmax(program.end[near])]) if len(near) else NONE
 
     def _late_at_first(self) -> F64:
         """How much later than its peers a rank came to its first collective, at most what it has more there in other
@@ -269,13 +224,6 @@ class Job:
         return level * parts // most, [None] * parts
 
     @property
-    def is_split(self) -> Mask:
-        """Of each row whether it is known what its work was: not where something else ran under a lost kernel."""
-        found = np.ones(len(self.rank), dtype=bool)
-        found[list(self._lost)] = False
-        return found
-
-    @property
     def is_short(self) -> bool:
         """Whether it has so few parts that drawing from them says little about chance."""
         return self.block_names[0] is None and (len(self.block_names) < PARTS or bool((self.step != NONE).any()))
@@ -286,7 +234,7 @@ class Job:
         np.maximum.at(last, self.blocks[self.shared], ended[self.shared])
         return np.diff(np.maximum.accumulate(np.clip(last, start, stop)), prepend=start)
 
-    def recorded(self, places: Sequence[int]) -> tuple[float, float]:
+    def recorded_from_to(self, places: Sequence[int]) -> tuple[float, float]:
         """From when to when the work of these ranks is known: from the end of their first collective, before which it
         is not all in the recording, to that of their last one. Where it is known that they came late to the first one,
         from when others were ready for it.
@@ -300,6 +248,13 @@ class Job:
         since = np.where(self.late_at_first[first] > 0, ready[number], self.base[number])
         return float(since.min()), float(self.base[program.collective[mine]].max())
 
+    def first_of_all(self, places: Sequence[int]) -> int | None:
+        """The first collective of the one of these ranks that began to record last; None where no one was late."""
+        program = self.program
+        first = np.flatnonzero(np.isin(self.rank, places) & (program.before == NONE))
+        last = first[program.start[first].argmax()]
+        return int(program.collective[last]) if program.start[last] > self.base.min() else None
+
     def like_peers(self, places: list[int]) -> F64:
         """The own work of all rows if these ranks' were like that of their peers outside."""
         mine, program = np.isin(self.rank, places), self.program
@@ -308,29 +263,12 @@ class Job:
             return np.where(mine & self.compared, self.typical, own)
         key = self.alike
         others = medians(key[~mine], program.own[~mine], int(key.max()) + 1)[key]
-        for row, path in self._lost.items():
-            others[row] = others[path].sum()
         known = mine & ~np.isnan(others) & (program.before != NONE)
         return np.where(known, others, own)
 
     def like_median(self) -> F64:
         """The own work of all rows if each rank's were like that of its peers."""
         return np.where(self.compared, self.typical, self.own - self.late_at_first)
-
-    def transfer_without(self, places: Sequence[int]) -> F64:
-        """The transfers if no rank waited for these: where they lost their part of a collective, the kernel of the
-        one rank that recorded it holds that wait.
-        """
-        program, group = self.program, self.of_collective(self.matched.group)
-        start, stop = self.recorded(places)
-        alone = ~self.shared
-        alone &= (group != UNKNOWN) & (self.base > start) & (self.base < stop)
-        ranks = self.ids[list(places)]
-        texts = self.matched.groups["members"].to_numpy()
-        theirs = [one for one in np.unique(group[alone]).tolist() if np.isin(ranks, members_of(texts[one])).any()]
-        waited = alone & np.isin(group, theirs)
-        waited[program.collective[np.isin(self.rank, places)]] = False
-        return np.where(waited, np.minimum(program.transfer, self.usual_transfer(np.inf)), program.transfer)
 
     def usual_transfer(self, otherwise: float) -> F64:
         """Of each collective what those of its kind take that all members recorded; otherwise: where there are none."""

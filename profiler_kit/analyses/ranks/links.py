@@ -52,13 +52,16 @@ BANDWIDTHS: Final = Schema(
 
 
 class SlowLink(NamedTuple):
-    """rank: the one that all slow groups share; node: of all their ranks; group: the only one; transfer: without it."""
+    """rank: the one that all slow groups share; node: of all their ranks; group: the only one; transfer: without it;
+    places: of all their ranks.
+    """
 
     rank: int | None
     node: str | None
     ranks: tuple[int, ...]
     group: str
     transfer: F64
+    places: list[int]
 
 
 def links_of(job: Job) -> pd.DataFrame:
@@ -150,4 +153,5 @@ def slow_link(job: Job, links: pd.DataFrame) -> SlowLink | None:
         (rank,) if rank is not None else tuple(every),
         str(slow["group"].iloc[0]) if len(sets) == 1 else "",
         transfer,
+        np.searchsorted(job.ids, every).tolist(),
     )

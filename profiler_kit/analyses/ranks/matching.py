@@ -37,6 +37,7 @@ JOB_GROUPS: Final = of_job(RANK_GROUPS)
 # Ends of one collective differ by microseconds, those of two by more than this.
 TOGETHER_NS: Final = 20_000
 NEAR_NS, STEADY, EXACT_NS = 4_000, 2e-5, 1_500  # what most jobs keep to
+SAME_NS: Final = 100  # chance does not bring all ends of a rank so close to others
 PAIRWISE: Final = ("send", "recv", "sendrecv")
 UNEVEN: Final = ("broadcast", "reduce", "gather", "scatter")  # some members may end before others
 _MOST_PAIRS: Final = 4_000_000  # differences of ends that are looked at to align two ranks
@@ -450,14 +451,21 @@ class _Ends:
         apart = apart[token[::step, None] == self.token]
         span = float(end[-1] - end[0]) if len(end) else 0.0
         limit = TOGETHER_NS + drift * span
-        # as closely as ends are known where clocks are steady, else as far apart as they may be
-        for width in (NEAR_NS + STEADY * span, limit):
+        # as closely as ends are known where clocks are steady, else as far apart as they may be; the closest fit of few
+        # ends may be chance, unless it is one of all
+        ends, half = len(end) // step, max(2, len(end) // step // 2)
+        for width, least in (
+            (SAME_NS, max(3, ends - ends // 10)),
+            (EXACT_NS + STEADY * span / 2, half),
+            (NEAR_NS + STEADY * span, half),
+            (limit, half),
+        ):
             middle = _densest(apart, width)
             near = np.abs(apart - middle) <= 2 * width
             most = int(near.sum())
             others = apart[~near]
             next_best = int((np.abs(others - _densest(others, width)) <= 2 * width).sum())
-            if most >= max(2, len(end) // step // 2) and most > next_best * 1.25:
+            if most >= least and most > next_best * 1.25:
                 break
         else:
             return None

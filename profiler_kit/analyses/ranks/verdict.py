@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from profiler_kit.analyses.ranks.job import PIECES, Job, slow_among
-from profiler_kit.analyses.ranks.links import slow_link
+from profiler_kit.analyses.ranks.links import SlowLink, slow_link
 from profiler_kit.analyses.ranks.replay import NONE
 from profiler_kit.load.integers import F64, Mask
 from profiler_kit.schema import Column, Schema
@@ -117,40 +117,41 @@ def judge(job: Job, scores: pd.DataFrame, links: pd.DataFrame) -> tuple[Verdict,
     tried: list[Verdict] = []
     rows: list[tuple[object, ...]] = []
 
-    def add(verdict: Verdict | None, what: str, on: str, own: F64, transfer: F64 | None = None) -> None:
-        places = [] if transfer is not None or verdict is None else np.searchsorted(job.ids, verdict.ranks).tolist()
-        if transfer is None:
-            transfer = job.transfer_without(places) if places else program.transfer
-        gain = _gain(job, own, transfer, places)
+    def add(verdict: Verdict | None, what: str, on: str, gain: _Gain) -> None:
         rows.append((what, on, gain.share, gain.low, gain.high, gain.saved_ns))
         if verdict is not None:
             tried.append(replace(verdict, gain_share=gain.share, gain_low=gain.low, gain_high=gain.high))
+
+    def by_work(own: F64, places: Sequence[int] = ()) -> _Gain:
+        return _gained(job, job.base, program.run(own, program.transfer), places)
 
     for place in np.argsort(-scores["more_ns"].to_numpy(), kind="stable")[:TRIED].tolist():
         rank = int(job.ids[place])
         add(
             Verdict("rank", rank, job.nodes.get(rank) or None, ranks=(rank,)),
-            "this rank like its peers", f"rank {rank}", job.like_peers([place]),
+            "this rank like its peers", f"rank {rank}", by_work(job.like_peers([place]), [place]),
         )  # fmt: skip
     for node, places in job.ranks_of_nodes().items():
         if np.median(share[places]) > usual + EXCESS_FROM:
             ranks = tuple(job.ids[places].tolist())
             add(
                 Verdict("node", None, node, ranks=ranks),
-                "this node like the others", node, job.like_peers(places),
+                "this node like the others", node, by_work(job.like_peers(places), places),
             )  # fmt: skip
     alone = [one.ranks for one in tried if one.state == "rank" and (one.gain_share or 0) >= NAMED_FROM]
     together = _together(job, sorted({*slow.tolist(), *(int(np.searchsorted(job.ids, one[0])) for one in alone)}))
     if len(together) > 1:
         ranks = tuple(job.ids[together].tolist())
-        add(Verdict("spread", ranks=ranks), "these ranks like their peers", _listed(ranks), job.like_peers(together))
+        gain = by_work(job.like_peers(together), together)
+        add(Verdict("spread", ranks=ranks), "these ranks like their peers", _listed(ranks), gain)
     link = slow_link(job, links)
     if link is not None:
         of_link = Verdict("link", link.rank, link.node, ranks=link.ranks, group=link.group)
         on = link.group or f"rank {link.rank}"
-        add(of_link, "this link like the others", on, job.own, link.transfer)
-    add(None, "every rank like the median", "all", job.like_median())
-    add(None, "communication takes no time", "all", job.own, program.transfer * 0)
+        add(of_link, "this link like the others", on, _gain_of_link(job, link))
+    add(None, "every rank like the median", "all", by_work(job.like_median()))
+    without = program.run(job.own, program.transfer * 0)
+    add(None, "communication takes no time", "all", _gained(job, job.base, without))
     gains = {one.rank: one.gain_share or 0.0 for one in tried if one.state == "rank" and one.rank is not None}
     sure = [one for one in tried if (one.gain_share or 0) >= NAMED_FROM and _sure(job, one, gains)]
     # a link is not told by work
@@ -167,6 +168,9 @@ def judge(job: Job, scores: pd.DataFrame, links: pd.DataFrame) -> tuple[Verdict,
         assert link is not None
         more: F64 = np.bincount(job.blocks, program.transfer - link.transfer, len(job.block_names)).astype(np.float64)
         since, count = _since(job, more)
+        if since is None:
+            steps = job.step[(program.transfer > link.transfer)[program.collective] & (job.step != NONE)]
+            since = int(steps.min()) if len(steps) else None
         return replace(best, cause="link", since_step=since, slow_steps=count), rows, places
     if best.state == "spread":
         each = tuple(Slow(rank, *_why(job, [place])) for rank, place in zip(best.ranks, places, strict=True))
@@ -195,7 +199,7 @@ def _together(job: Job, places: list[int]) -> list[int]:
     """Those of the slow ranks without whom what all gain would be less; all if they are many."""
 
     def ended(chosen: list[int]) -> F64:
-        return job.program.run(job.like_peers(chosen), job.transfer_without(chosen))
+        return job.program.run(job.like_peers(chosen), job.program.transfer)
 
     while 1 < len(places) <= MOST_TOGETHER:
         every = ended(places)
@@ -236,18 +240,29 @@ def _why(job: Job, places: list[int]) -> tuple[str | None, int | None, int | Non
     return cause if more[cause] >= CAUSE_FROM * whole else None, since, count
 
 
-def _gain(job: Job, own: F64, transfer: F64, places: Sequence[int] = ()) -> _Gain:
-    """Of the time that the ranks at these places recorded, of all of it unless they are given."""
-    return _gained(job, job.base, job.program.run(own, transfer), places)
+def _gain_of_link(job: Job, link: SlowLink) -> _Gain:
+    """Of the time since all its ranks recorded: before, their kernels hold it and were compared with no other's."""
+    since = job.first_of_all(link.places)
+    after = job.program.run(job.own, link.transfer)
+    if since is None:
+        return _gained(job, job.base, after)
+    return _drawn(job.lengths(job.base, float(job.base[since])), job.lengths(after, float(after[since])))
 
 
 def _gained(job: Job, before: F64, after: F64, places: Sequence[int] = ()) -> _Gain:
-    """By collectives that end so, of those that end as before."""
+    """By collectives that end so, of those that end as before; of the time that the ranks at these places recorded, of
+    all of it unless they are given.
+    """
     was, then = job.lengths(before), job.lengths(after)
     if places:
-        start, stop = job.recorded(places)
+        start, stop = job.recorded_from_to(places)
         stop = np.inf if stop > WHOLE * was.sum() else stop
         was, then = job.lengths(before, start, stop), job.lengths(after, start, stop - was.sum() + then.sum())
+    return _drawn(was, then)
+
+
+def _drawn(was: F64, then: F64) -> _Gain:
+    """How long each part took, and how long it would take."""
     was, then = was[was > 0], then[was > 0]  # a part that holds nothing of the time says nothing of a gain
     if not len(was):
         return _Gain(0.0, 0.0, 0.0, 0)
@@ -290,7 +305,10 @@ def _nobody(job: Job) -> Verdict:
     without = program.run(job.own, usual)
     even = job.like_median()
     # also where they hold up what would be gained if all were alike
-    hidden = _gained(job, without, program.run(even, usual)).share - _gain(job, even, program.transfer).share
+    hidden = (
+        _gained(job, without, program.run(even, usual)).share
+        - _gained(job, job.base, program.run(even, program.transfer)).share
+    )
     unknown = max(_gained(job, job.base, without).share, hidden) >= NAMED_FROM
     return Verdict("cannot tell" if unknown else "nobody")
 
