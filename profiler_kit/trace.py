@@ -53,6 +53,7 @@ from profiler_kit.analyses.gpu.replay import (
     saved_ns,
     what_if,
     what_takes_most,
+    while_served,
     without_kernel,
 )
 from profiler_kit.analyses.gpu.replayed_graphs import replayed_graphs
@@ -67,6 +68,7 @@ from profiler_kit.analyses.gpu.stream_waits import says_waits, waited_for
 from profiler_kit.analyses.gpu.timeline import DeviceTimeline, GpuTimeline, devices_by, timelines_of
 from profiler_kit.analyses.gpu.trees import call_tree, python_callers, python_tree
 from profiler_kit.analyses.gpu.utilization import region_utilization
+from profiler_kit.analyses.serving.requests import in_flight, spans
 from profiler_kit.attribute import frames
 from profiler_kit.attribute.captures import Captures, Host, Source, appended_text, find_captures, host_of, replayed
 from profiler_kit.attribute.gpu_work import NOT, compiled
@@ -79,12 +81,15 @@ from profiler_kit.attribute.launch_context import (
 )
 from profiler_kit.attribute.links import NONE, Links
 from profiler_kit.attribute.regions import NO_REGION_PATH, UNLINKED_PATH, Attribution, attribute
-from profiler_kit.errors import OptionError
+from profiler_kit.errors import KitError, OptionError
 from profiler_kit.finding import Finding
+from profiler_kit.formats.request_file import read_requests
+from profiler_kit.formats.run_record import REQUESTS, TRACE
 from profiler_kit.kept import kept, kept_for_good
 from profiler_kit.later import Shown, later, shown
 from profiler_kit.load import cache
 from profiler_kit.load.discover.jobs import files_of_captures
+from profiler_kit.load.discover.runs import part_file
 from profiler_kit.load.integers import MISSING
 from profiler_kit.load.trace.cached import load_chrome_trace
 from profiler_kit.load.trace.categories import MEMCPY
@@ -657,7 +662,7 @@ class Trace:
     @kept
     def critical_path(self) -> pd.DataFrame:
         """CRITICAL_PATH: what the end of the recording depends on, back to its start."""
-        return critical_path(self._replay(), self.kernel_details(), self.launch_calls())
+        return critical_path(self._replay(), self.kernel_details(), self.launch_calls(), self._in_flight())
 
     def critical_path_known(self) -> pd.DataFrame | None:
         """CRITICAL_PATH; None where it cannot be told, in a trace of several processes."""
@@ -683,6 +688,8 @@ class Trace:
             changes += [] if kernel is None else [self._without_kernel(kernel)]
         else:
             changes = what_takes_most(details, instances, self.regions(), self.kernels(), factor, gap_ns)
+        if (served := self._in_flight()) is not None:
+            changes = [while_served(change, served) for change in changes]
         return what_if(self._replay(), changes)
 
     def _without_kernel(self, text: str) -> Change:
@@ -714,11 +721,27 @@ class Trace:
         """The step (3 of ProfilerStep#3) in which each GPU event was launched; missing outside every step."""
         return step_of(self.region_parts(), self.in_parts(self.gpu_events())["instance"])
 
+    @kept_for_good
+    def _in_flight(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None:
+        """When the server had a request, of a run of one; None where that is not known."""
+        file = part_file(self.path.parent, REQUESTS) if part_file(self.path.parent, TRACE) == self.path else None
+        if file is None:
+            return None
+        try:
+            served = read_requests(file)
+        except KitError:  # the run says so
+            return None
+        return in_flight(served, self.base_ns, *spans(self.gpu_events()))
+
     @kept
     def idle_gaps(self, *, scope: Scope = "stream", kernel_wait_below_ns: int = KERNEL_WAIT_BELOW_NS) -> pd.DataFrame:
         """IDLE_GAPS: one row per stretch in which nothing ran on a stream, on a device, or anywhere, and its cause."""
         return idle_gaps(
-            self.kernel_details(), self.launch_calls(), scope=scope, kernel_wait_below_ns=kernel_wait_below_ns
+            self.kernel_details(),
+            self.launch_calls(),
+            scope=scope,
+            kernel_wait_below_ns=kernel_wait_below_ns,
+            in_flight=self._in_flight(),
         )
 
     @kept
@@ -734,6 +757,7 @@ class Trace:
             self.region_parts(),
             self.launch_calls(),
             kernel_wait_below_ns=kernel_wait_below_ns,
+            in_flight=self._in_flight(),
         )
 
     @kept

@@ -6,12 +6,16 @@ import streamlit as st
 
 from app import cache, state
 from app.parts import tables, timeline_parts, widgets
+from profiler_kit.analyses.gpu.idle import NO_REQUEST
 from profiler_kit.findings.time import IDLE_CAUSES, missing_gpu, why_idle
 from profiler_kit.render.figures.run import idle_by_region
 from profiler_kit.tables import every_table
 
 HELP = " ".join(f"{cause}: {meaning}" for cause, meaning in IDLE_CAUSES.items())
-GAPS_HELP = "The longest stretches in which nothing ran on any GPU. Pick one to see it on the timeline."
+GAPS_HELP = (
+    "The longest stretches in which nothing ran on any GPU; of a server, while it had a request. Pick one to see it on "
+    "the timeline."
+)
 
 folder = state.run()
 st.title("Idle time", help=HELP)
@@ -27,7 +31,8 @@ if utilization["idle_ns"].any():
     st.subheader("By region and cause", help=HELP)
     widgets.figure(idle_by_region(utilization), "idle-regions")
 gaps = cache.table(folder, "idle_gaps", scope="all")
-longest = gaps.frame.nlargest(50, "dur_ns").reset_index(drop=True)
+found = gaps.frame[gaps.frame["cause"] != NO_REQUEST]
+longest = found.nlargest(50, "dur_ns").reset_index(drop=True)
 if len(longest):
     st.subheader("The longest gaps", help=GAPS_HELP)
     names = [str(start) for start in longest["start_ns"]]

@@ -16,7 +16,7 @@ import pandas as pd
 
 from profiler_kit.analyses.compare.kernel_keys import kernel_kind
 from profiler_kit.analyses.gpu.batch_load import BatchLoad
-from profiler_kit.analyses.gpu.idle import HOST_BOUND, KERNEL_WAIT
+from profiler_kit.analyses.gpu.idle import HOST_BOUND, KERNEL_WAIT, NO_REQUEST, SYNCHRONISED
 from profiler_kit.analyses.gpu.intervals import covered_ns
 from profiler_kit.analyses.gpu.regions import HOLDS, deepest, innermost
 from profiler_kit.analyses.gpu.replay import Change, gone
@@ -32,7 +32,7 @@ from profiler_kit.finding import (
     counted,
     say,
 )
-from profiler_kit.findings.time import of_gpu
+from profiler_kit.findings.time import of_gpu, without_requests
 from profiler_kit.load.trace.categories import KERNEL
 from profiler_kit.names import fit_names, kernel_names
 from profiler_kit.run import Run
@@ -106,6 +106,9 @@ def _of_trace(trace: Trace, load: BatchLoad | None) -> Iterator[Finding]:
     # of the recording, which may begin before the first step and end after the last
     each = f"the recorded {fmt_ns(time['total_ns'] / steps)} a step" if steps else "the recording"
     whole = _Whole(time["total_ns"], max(steps, 1), each, trace=trace)
+    if absent := without_requests(trace):
+        served = time["total_ns"] - absent
+        whole = _Whole(served, 1, f"the {fmt_ns(served)} in which the server had a request", trace=trace)
     if load is not None:
         idle = max(0.0, load.latency_ns - load.gpu_ns) * load.batches
         scale = min(1.0, idle / time["idle_ns"]) if time["idle_ns"] else 0.0
@@ -129,9 +132,8 @@ def _compute_major(metadata: dict[str, Any]) -> int | None:
 def _waits(trace: Trace, details: pd.DataFrame, whole: _Whole) -> Iterator[Finding]:
     """Idle time by what ended it: a late launch, a launch after waiting for the GPU, or the way to the next kernel."""
     gaps, calls = trace.idle_gaps(scope="all"), trace.launch_calls()
-    synchronised = gaps["synchronised"].to_numpy()
-    late = (gaps["cause"] == HOST_BOUND).to_numpy() & ~synchronised
-    short = (gaps["cause"] == KERNEL_WAIT).to_numpy()
+    gaps = gaps[gaps["cause"] != NO_REQUEST]
+    late, synchronised, short = ((gaps["cause"] == one).to_numpy() for one in (HOST_BOUND, SYNCHRONISED, KERNEL_WAIT))
     kernels = details.loc[details["category"] == KERNEL, "dur_ns"]
     gpu = of_gpu(trace)
     typical = f"; half of the kernels take less than {fmt_ns(float(kernels.median()))}" if len(kernels) else ""
@@ -177,7 +179,7 @@ def _waits(trace: Trace, details: pd.DataFrame, whole: _Whole) -> Iterator[Findi
             f"{fmt_count(len(rows))} of {fmt_count(len(gaps))} gaps between GPU events end with a launch that came "
             f"late, after {fmt_ns(mean)} on average{scaled}"
         )
-        evidence = {"cause": (HOST_BOUND,), "synchronised": (False,)}
+        evidence = {"cause": (HOST_BOUND,)}
         if mean >= LONG_GAP_NS:
             title, attempt = f"Host-bound: {gpu} waits for the host", _PREPARE
         else:
@@ -195,7 +197,7 @@ def _waits(trace: Trace, details: pd.DataFrame, whole: _Whole) -> Iterator[Findi
             f"{', '.join(_callers(waiting, trace.operators()))}."
         )
         title = f"Synchronization-bound: the host waits for {waited_for}, then {gpu} for the host"
-        evidence = {"synchronised": (True,)}
+        evidence = {"cause": (SYNCHRONISED,)}
         yield finding("synchronization-bound", title, said, _NO_SYNC, rows, "synchronised_ns", evidence)
     if short.any():
         rows = gaps[short]

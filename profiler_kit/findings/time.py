@@ -10,7 +10,7 @@ import pandas as pd
 from profiler_kit.analyses.gpu.batch_load import BatchLoad
 from profiler_kit.analyses.gpu.gpu_presence import Presence
 from profiler_kit.analyses.gpu.grouping import names_parts
-from profiler_kit.analyses.gpu.idle import HOST_BOUND, KERNEL_WAIT, OTHER
+from profiler_kit.analyses.gpu.idle import HOST_BOUND, KERNEL_WAIT, NO_REQUEST, OTHER, SYNCHRONISED
 from profiler_kit.analyses.gpu.regions import deepest, innermost
 from profiler_kit.analyses.gpu.timeline import DeviceTimeline, GpuTimeline, within
 from profiler_kit.analyses.gpu.utilization import NAMES, NO_GPU_WORK, STARVED
@@ -66,8 +66,8 @@ def _on_gpu(trace: Trace, load: BatchLoad | None) -> Finding:
     """With `load` the busy share is that of a batch without the profiler, and the recorded share is beside it."""
     summary, regions = trace.summary(), trace.regions()
     time, devices = summary["gpu_timeline"], gpus(trace)
-    total = max(1, time["total_ns"])
-    share = time["busy_ns"] / total
+    total, absent = max(1, time["total_ns"]), without_requests(trace)
+    share, served = time["busy_ns"] / total, max(1, time["total_ns"] - absent)
     said: list[str | Piece]
     if len(devices) > 1:
         said = [
@@ -85,6 +85,9 @@ def _on_gpu(trace: Trace, load: BatchLoad | None) -> Finding:
             bold(f"{fmt_percent(load.busy_share, 0)} busy"),
             f" without the profiler, {fmt_percent(share, 0)} while recorded{slowed}",
         ]
+    if absent:
+        said += [", ", bold(fmt_percent(time["busy_ns"] / served, 0)), f" of the {fmt_ns(served)} in which the server "]
+        said.append("had a request")
     where, held = deepest([tuple(path) for path in regions["path"]], regions["busy_ns"].tolist())
     whose = "their" if len(devices) > 1 else "its"
     whole = int(regions.loc[regions["path"].map(len) == 1, "busy_ns"].sum())
@@ -98,21 +101,27 @@ def _on_gpu(trace: Trace, load: BatchLoad | None) -> Finding:
         said += ["is ", bold(most)] if by == "kind" else [f"came from the {by} ", bold(most)]
     said.append(".")
     if len(devices) > 1:
-        idle = sum(total - device["busy_ns"] for device in devices)
-        if idle > STARVED * total * len(devices):
-            said.append(f" Together they were idle for {fmt_ns(idle)} of {fmt_ns(total * len(devices))}.")
+        idle = sum(served - device["busy_ns"] for device in devices)
+        if idle > STARVED * served * len(devices):
+            said.append(f" Together they were idle for {fmt_ns(idle)} of {fmt_ns(served * len(devices))}.")
     elif load is not None and 1 - load.busy_share > STARVED:
         waits = fmt_ns(load.latency_ns - load.gpu_ns)
         said.append(f" It is idle for {waits} of each batch: look at launches and copies first.")
-    elif load is None and time["idle_ns"] > STARVED * total:
+    elif load is None and time["idle_ns"] - absent > STARVED * served:
         said.append(
-            f" It was idle for {fmt_ns(time['idle_ns'])}, some of it because of the recording: look at launches and "
-            "copies first."
+            f" It was idle for {fmt_ns(time['idle_ns'] - absent)}{' of that' if absent else ''}, some of it because of "
+            "the recording: look at launches and copies first."
         )
     elif time["exposed_communication_ns"] > EXPOSED_FROM * total:
         said.append(f" Exposed communication took {fmt_ns(time['exposed_communication_ns'])}.")
     evidence = Evidence("regions", {"path": (where,)} if where else {})
     return Finding("where-the-time-went", "headline", say(*said), where=where, evidence=evidence, page="regions")
+
+
+def without_requests(trace: Trace) -> int:
+    """Nanoseconds in which nothing ran on any GPU because the server had no request; 0 of what is no server's run."""
+    idle = trace.idle(scope="all")
+    return int(idle.loc[idle["cause"] == NO_REQUEST, "idle_ns"].sum())
 
 
 def gpus(trace: Trace) -> list[DeviceTimeline]:
@@ -237,9 +246,10 @@ def missing_gpu(presence: Presence) -> Finding:
 # What the report and the sentence call the causes of idle time, and what they mean.
 IDLE_CAUSES: Final = {
     HOST_BOUND: "The next kernel was launched after all earlier work had ended.",
-    "synchronization-bound": "The same, because the host was inside a synchronizing call when the gap began.",
+    SYNCHRONISED: "The same, because the host was inside a synchronizing call when the gap began.",
     KERNEL_WAIT: "The short gap between kernels that were launched in time.",
     OTHER: "Launched in time but not started: it waits for another stream or a dependency.",
+    NO_REQUEST: "The server had no request.",
 }
 
 
@@ -247,24 +257,23 @@ def idle_causes(run: Run) -> dict[str, int]:
     """Idle time of all GPUs together by cause, those of IDLE_CAUSES; adds up to all of it. From the table `idle`."""
     if run.trace is None:
         return {}
-    totals = run.trace.idle(scope="all").groupby("cause")[["idle_ns", "synchronised_ns"]].sum()
-    ns = dict(zip(totals.index, totals["idle_ns"].tolist(), strict=True))
-    waited = int(totals["synchronised_ns"].sum())
-    found = {**ns, HOST_BOUND: ns.get(HOST_BOUND, 0) - waited, "synchronization-bound": waited}
-    return {cause: found.get(cause, 0) for cause in IDLE_CAUSES}
+    found = run.trace.idle(scope="all").groupby("cause")["idle_ns"].sum().to_dict()
+    return {cause: int(found.get(cause, 0)) for cause in IDLE_CAUSES}
 
 
 def idle_regions(run: Run) -> list[tuple[Path, int, int]]:
     """Path, idle time and wall time of each innermost region, the longest idle time first.
 
-    Idle time of a region is that of the table `utilization`: nothing ran on any GPU while the region was open.
+    Idle time of a region is that of the table `utilization`: nothing ran on any GPU while the region was open, and a
+    server had a request.
     """
     if run.trace is None:
         return []
     frame = run.trace.utilization()
     paths: list[Path] = [tuple(path) for path in frame["path"]]
     wall = dict(zip(paths, frame["wall_ns"].tolist(), strict=True))
-    return [(path, ns, wall[path]) for path, ns in innermost(paths, frame["idle_ns"].tolist())]
+    idle = (frame["idle_ns"] - frame["no_request_ns"]).tolist()
+    return [(path, ns, wall[path]) for path, ns in innermost(paths, idle)]
 
 
 def why_idle(run: Run) -> Finding | None:
@@ -281,8 +290,9 @@ def why_idle(run: Run) -> Finding | None:
     regions = idle_regions(run)
     where = regions[0][0] if regions else ()
     if where:
-        gap, ns = int(run.trace.idle(scope="all")["longest_ns"].max()), regions[0][1]
-        if ns > total:  # a region is open before the first work of a GPU too
+        idle = run.trace.idle(scope="all")
+        gap, ns = int(idle.loc[idle["cause"] != NO_REQUEST, "longest_ns"].max()), regions[0][1]
+        if ns > total - causes[NO_REQUEST]:  # a region is open before the first work of a GPU too
             said += [" While nothing ran, including before the first GPU event and after the last, ", bold(where[-1])]
             said.append(f" was open longest ({fmt_ns(ns)}).")
         elif gap > ns:  # most of it outside of all innermost regions, or with several of them
@@ -297,10 +307,12 @@ def why_idle(run: Run) -> Finding | None:
 def _terms(trace: Trace, path: Path) -> str:
     """What a verdict rests on: of the wall time of a region, what the GPU did for it, for others, and not at all."""
     row = next(row for row in trace.utilization().to_dict("records") if row["path"] == path)
-    busy, other, idle = (
-        fmt_percent(row[f"{what}_ns"] / max(1, row["wall_ns"]), 0) for what in ("busy", "other", "idle")
+    row["idle_ns"] -= row["no_request_ns"]
+    busy, other, absent, idle = (
+        fmt_percent(row[f"{what}_ns"] / max(1, row["wall_ns"]), 0) for what in ("busy", "other", "no_request", "idle")
     )
     elsewhere = f", on other work {other}" if row["other_ns"] else ""
+    elsewhere += f", the server has no request {absent}" if row["no_request_ns"] else ""
     return f"a GPU works on it {busy} of the time{elsewhere}, and is idle {idle}"
 
 
@@ -320,7 +332,10 @@ def bound_by(run: Run) -> Finding | None:
     idle: Sequence[tuple[Path, int, int]] = idle_regions(run)
     if idle and idle[0][0] != where:
         path, ns, _ = idle[0]
-        outside = ns > sum(idle_causes(run).values())  # most of it before the first work of a GPU, or after the last
+        causes = idle_causes(run)
+        outside = (
+            ns > sum(causes.values()) - causes[NO_REQUEST]
+        )  # most of it before the first work of a GPU, or after the last
         said += ["; nothing ran longest while " if outside else f"; {gpu} is idle longest in ", bold(path[-1])]
         said += [" was open" if outside else "", f" ({fmt_ns(ns)}), which "]
         said += ["launched " if bounds[path] == NO_GPU_WORK else "is "]

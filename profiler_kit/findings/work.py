@@ -110,16 +110,6 @@ LAUNCHED_NOTHING: Final = Finding(
 )
 
 
-def host_waits(idle: pd.DataFrame) -> Finding | None:
-    """How much of the host-bound time is counted as synchronization-bound elsewhere. Takes IDLE_TOTALS, not empty."""
-    waited, whole = int(idle["synchronised_ns"].sum()), int(idle["idle_ns"].sum())
-    if not waited:
-        return None
-    share = fmt_percent(waited / whole, 0)
-    text = f"The host was waiting in {fmt_ns(waited)} of the host-bound time ({share} of all idle time, by stream)."
-    return Finding("host-waits", "table", say(text), evidence=Evidence("idle"), page="regions")
-
-
 def of_table(filled: Filled) -> Finding | None:
     """The sentence to show with a filled table; None where there is nothing to say."""
     if is_hollow(filled):
@@ -137,7 +127,6 @@ def of_table(filled: Filled) -> Finding | None:
 
 
 _OF_FRAMES: Final[Mapping[str, Callable[[pd.DataFrame], Finding | None]]] = {
-    "idle": host_waits,
     "launch_totals": launch_cost,
     "operators": longest_operator,
     "job_runs": of_runs,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
+from profiler_kit.analyses.gpu.idle import NO_REQUEST
 from profiler_kit.analyses.gpu.kernels import INSIDE_TORCH
 from profiler_kit.analyses.gpu.roofline import ROOFLINE
 from profiler_kit.analyses.serving.requests import REQUESTS, STAGES
@@ -37,6 +38,7 @@ _STRETCHES: Final = {
     "latency": "it could have started but has not",
     "host": "the host runs what comes before its launch",
     "wait": "the call returns after the GPU is done",
+    NO_REQUEST: "the server has no request",
 }
 _SHAPES: Final = (("input_dims", "Input shapes"), ("input_type", "Input types"))
 _LONGEST_TEXT: Final = 400

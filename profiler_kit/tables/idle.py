@@ -41,7 +41,7 @@ TABLES: Final = (
             scope=scope, kernel_wait_below_ns=us_to_ns(kernel_wait_us)
         ),
         options=(SCOPE, KERNEL_WAIT),
-        order=("cause", "device", "stream", "start_ns", "dur_ns", "synchronised", "path"),
+        order=("cause", "device", "stream", "start_ns", "dur_ns", "path"),
         needs_gpu=True,
     ),
 )

@@ -22,6 +22,7 @@ TIMELINES: Final = cache.Kind[Timeline](
         "load/trace/native/*.[ch]",
         "attribute/**/*.py",
         "analyses/gpu/*.py",
+        "analyses/serving/requests.py",
         "timeline/*.py",
         "*.py",
     ),

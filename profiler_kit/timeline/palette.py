@@ -56,7 +56,7 @@ ACTIVITY: Final = {
     "memcpy": HUES[2],
     "idle": IDLE,
 }
-CRITICAL: Final = {"GPU": HUES[7], "host": HUES[5], "latency": HUES[8], "wait": HUES[9]}
+CRITICAL: Final = {"GPU": HUES[7], "host": HUES[5], "latency": HUES[8], "wait": HUES[9], "no request": IDLE}
 ALLOCATED: Final = HUES[0]
 RESERVED: Final = NEUTRAL
 MARK: Final = HUES[6]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from hypothesis import strategies as st
 
 from profiler_kit.analyses.gpu.idle import IDLE_GAPS, IDLE_TOTALS, idle_totals
 from profiler_kit.analyses.gpu.utilization import REGION_UTILIZATION
+from profiler_kit.formats.request_file import write_requests
 from profiler_kit.trace import Trace, load_trace
 from tests.builders import TraceBuilder, real_traces
 from tests.reference import union_ns
+from tests.serving.samples import BASE_NS, request, two_requests
 
 
 def sync(trace: TraceBuilder, start: float, dur: float, tid: int = 1) -> None:
@@ -24,7 +27,7 @@ def sync(trace: TraceBuilder, start: float, dur: float, tid: int = 1) -> None:
 
 def gaps_of(path: Path, **options: object) -> list[list[object]]:
     gaps = load_trace(path).idle_gaps(**options)  # type: ignore[arg-type]
-    return gaps[["device", "stream", "start_ns", "dur_ns", "cause", "synchronised"]].astype(object).to_numpy().tolist()
+    return gaps[["device", "stream", "start_ns", "dur_ns", "cause"]].astype(object).to_numpy().tolist()
 
 
 def five_kernels(tmp_path: Path) -> Path:
@@ -41,29 +44,30 @@ def five_kernels(tmp_path: Path) -> Path:
 
 def test_each_gap_has_its_cause(tmp_path: Path) -> None:
     assert gaps_of(five_kernels(tmp_path)) == [
-        [0, 7, 20_000, 2_000, "kernel wait", False],
-        [0, 7, 30_000, 20_000, "host-bound", False],
-        [0, 7, 60_000, 10_000, "host-bound", True],  # the host waited from 55 to 62 and launched at 65
-        [0, 7, 80_000, 70_000, "other", False],  # launched at 66, so not the host
+        [0, 7, 20_000, 2_000, "kernel wait"],
+        [0, 7, 30_000, 20_000, "host-bound"],
+        [0, 7, 60_000, 10_000, "synchronization-bound"],  # the host waited from 55 to 62 and launched at 65
+        [0, 7, 80_000, 70_000, "other"],  # launched at 66, so not the host
     ]
 
 
 def test_a_device_is_idle_only_where_all_its_streams_are(tmp_path: Path) -> None:
     path = five_kernels(tmp_path)
     assert gaps_of(path, scope="device")[3:] == [
-        [0, pd.NA, 80_000, 60_000, "other", False],  # ended by the kernel of stream 9, whose launch is not known
-        [0, pd.NA, 145_000, 5_000, "kernel wait", False],
+        [0, pd.NA, 80_000, 60_000, "other"],  # ended by the kernel of stream 9, whose launch is not known
+        [0, pd.NA, 145_000, 5_000, "kernel wait"],
     ]
-    assert gaps_of(path, scope="all", kernel_wait_below_ns=2_000)[0] == [pd.NA, pd.NA, 20_000, 2_000, "other", False]
+    assert gaps_of(path, scope="all", kernel_wait_below_ns=2_000)[0] == [pd.NA, pd.NA, 20_000, 2_000, "other"]
 
 
 def test_totals_of_a_stream_add_up(tmp_path: Path) -> None:
     totals = load_trace(five_kernels(tmp_path)).idle()
-    columns = ["stream", "cause", "gaps", "idle_ns", "synchronised_ns", "longest_ns"]
+    columns = ["stream", "cause", "gaps", "idle_ns", "longest_ns"]
     assert totals[columns].to_numpy().tolist() == [
-        [7, "other", 1, 70_000, 0, 70_000],
-        [7, "host-bound", 2, 30_000, 10_000, 20_000],
-        [7, "kernel wait", 1, 2_000, 0, 2_000],
+        [7, "other", 1, 70_000, 70_000],
+        [7, "host-bound", 1, 20_000, 20_000],
+        [7, "synchronization-bound", 1, 10_000, 10_000],
+        [7, "kernel wait", 1, 2_000, 2_000],
     ]
     assert totals["share"].sum() == pytest.approx(1)
 
@@ -84,6 +88,7 @@ def test_the_wall_time_of_a_region_divides_into_what_the_gpu_did(tmp_path: Path)
         "synchronised_ns": 10_000,
         "kernel_wait_ns": 2_000 + 5_000,
         "other_wait_ns": 60_000,
+        "no_request_ns": 0,
         "waiting_ns": 7_000,
         "ahead": 2 / 5,  # the second and the fifth were launched while earlier work was not done
         "verdict": "mixed",
@@ -143,10 +148,43 @@ def conserved(trace: Trace) -> None:
         assert idle_totals(gaps)["idle_ns"].sum() == gaps["dur_ns"].sum()
     rows = trace.utilization()
     assert (rows["wall_ns"] == rows["busy_ns"] + rows["other_ns"] + rows["idle_ns"]).all()
-    waits = rows["host_ns"] + rows["synchronised_ns"] + rows["kernel_wait_ns"] + rows["other_wait_ns"]
-    assert (rows["idle_ns"] == waits).all()
+    causes = ["host_ns", "synchronised_ns", "kernel_wait_ns", "other_wait_ns", "no_request_ns"]
+    assert (rows["idle_ns"] == rows[causes].sum(axis=1)).all()
     assert (rows.select_dtypes(np.number) >= 0).all(axis=None)
     assert (rows[["utilization", "ahead"]] <= 1).all(axis=None)
+
+
+def test_time_without_a_request_is_no_wait_of_the_gpu(tmp_path: Path) -> None:
+    trace = load_trace(two_requests(tmp_path))
+    gaps = trace.idle_gaps()
+    assert gaps[["start_ns", "dur_ns", "cause"]].to_numpy().tolist() == [
+        [30_000, 10_000, "synchronization-bound"],
+        [40_000, 260_000, "no request"],
+        [300_000, 20_000, "host-bound"],
+    ]
+    conserved(trace)
+    row = trace.utilization().iloc[0]
+    assert row[["host_ns", "synchronised_ns", "no_request_ns", "idle_ns"]].tolist() == [
+        45_000,
+        10_000,
+        325_000,
+        380_000,
+    ]
+    path = trace.critical_path()
+    assert path["dur_ns"].sum() == 320_000
+    assert path.loc[path["kind"] == "no request", ["name", "start_ns", "dur_ns"]].to_numpy().tolist() == [
+        ["(no request)", 40_000, 260_000]
+    ]
+    # twice as fast: 5 of the last kernel, half of the 33 in which the host has a request, less 2.5 that it waits more
+    assert trace.what_if(region="serve")["saved_ns"].tolist() == [0, 19_000]
+
+
+@pytest.mark.parametrize("bad", ["elsewhere", "broken"])
+def test_requests_of_another_time_or_none_that_can_be_read_change_nothing(tmp_path: Path, bad: str) -> None:
+    path = two_requests(tmp_path, base_ns=BASE_NS + (10**12 if bad == "elsewhere" else 0))
+    if bad == "broken":
+        (tmp_path / "requests.parquet").write_bytes(b"PAR1")
+    assert load_trace(path).idle_gaps()["cause"].tolist() == ["synchronization-bound"]
 
 
 @pytest.mark.skipif(not real_traces(), reason="the real captures are not beside the project")
@@ -157,6 +195,26 @@ def test_times_close_on_real_captures(path: Path) -> None:
     events = trace.regions().set_index("path")["gpu_events"]
     rows = trace.utilization().set_index("path")
     assert rows["gpu_events"].to_dict() == {path: events[[path]].item() for path in rows.index}
+
+
+@settings(max_examples=24)
+@given(
+    st.lists(st.tuples(st.integers(0, 90), st.integers(1, 30)), min_size=1, max_size=6),
+    st.lists(st.tuples(st.integers(0, 60), st.integers(0, 40)), max_size=4),
+    st.lists(st.tuples(st.integers(0, 80), st.integers(0, 30), st.integers(1, 20)), min_size=1, max_size=8),
+)
+def test_times_close_around_requests_too(
+    tmp_path_factory: pytest.TempPathFactory, requests: list, opened: list, calls: list
+) -> None:
+    trace = TraceBuilder()
+    for start, dur in opened:
+        trace.region("a", start, dur)
+    for correlation, (at, delay, dur) in enumerate(calls):
+        trace.launch(correlation, at)
+        trace.kernel(correlation, at + 2 + delay, dur)
+    folder = tmp_path_factory.mktemp("t")
+    write_requests(folder / "requests.parquet", map(request, itertools.count(), *zip(*requests, strict=True)))
+    conserved(load_trace(trace.write(folder / "trace.json.gz")))
 
 
 regions = st.tuples(st.integers(0, 60), st.integers(0, 40), st.integers(1, 2), st.sampled_from("abc"))

@@ -12,13 +12,15 @@ import pytest
 from profiler_kit.analyses.gpu.gpu_presence import Presence
 from profiler_kit.analyses.gpu.regions import deepest, innermost
 from profiler_kit.analyses.layers.totals import LAYER_TOTALS
+from profiler_kit.finding import of_kind
 from profiler_kit.findings.layers import coverage as coverage_of
 from profiler_kit.findings.time import bound_by, gpus, headline, idle_causes, idle_regions, missing_gpu, why_idle
-from profiler_kit.run import Layers, Run
+from profiler_kit.run import Layers, Run, load_run
 from profiler_kit.trace import load_trace
 from tests.app.samples import gpu_trace, host_trace, record
 from tests.builders import TraceBuilder
 from tests.readers import READERS, reader
+from tests.serving.samples import two_requests
 
 
 def run_of(builder: TraceBuilder, folder: Path, *latency_ns: int) -> Run:
@@ -130,6 +132,38 @@ def test_a_region_is_open_before_the_first_work_of_a_gpu_which_is_no_idle_time(t
         "nothing ran longest while load was open (890.00 µs), which launched no GPU work (a GPU works on it 0 % of "
         "the time, and is idle 100 %)."
     )
+
+
+def test_time_without_a_request_is_told_apart_in_every_sentence(tmp_path: Path) -> None:
+    two_requests(tmp_path)
+    run = load_run(tmp_path)
+    assert said(run) == (
+        "The GPU was busy 6 % of the recorded 310.00 µs, 40 % of the 50.00 µs in which the server had a request; 100 % "
+        "of its work came from serve. It was idle for 30.00 µs of that, some of it because of the recording: look at "
+        "launches and copies first."
+    )
+    assert run.trace is not None
+    causes = idle_causes(run)
+    assert causes == {
+        **{"host-bound": 20_000, "synchronization-bound": 10_000, "kernel wait": 0, "other": 0, "no request": 260_000}
+    }
+    assert sum(causes.values()) == run.trace.summary()["gpu_timeline"]["idle_ns"]
+    why, bound = why_idle(run), bound_by(run)
+    assert why is not None and why.sentence == (
+        "The GPU was idle for 290.00 µs while recorded: host-bound 7 %, synchronization-bound 3 %, no request 90 %. "
+        "While nothing ran, including before the first GPU event and after the last, serve was open longest (55.00 µs)."
+    )
+    assert bound is not None and bound.sentence == (
+        "serve accounts for 100 % of the GPU's work and is host-bound (a GPU works on it 5 % of the time, the server "
+        "has no request 81 %, and is idle 14 %)."
+    )
+    gains = {one.id: one.gain for one in of_kind(run.findings, "advice") if one.gain is not None}
+    assert {name: (gain.amount, gain.share) for name, gain in gains.items()} == {
+        "host-bound": (20_000, 0.4),
+        "synchronization-bound": (10_000, 0.2),
+        "one-kernel": (20_000, 0.4),
+    }
+    assert gains["host-bound"].each == "the 50.00 µs in which the server had a request"
 
 
 def test_without_gpu_events_it_is_said_why() -> None:

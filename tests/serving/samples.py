@@ -75,3 +75,30 @@ def served_run(folder: Path) -> Path:
     trace.number().write(folder / "trace.json.gz")
     write_requests(folder / "requests.parquet", rows_of(served(BASE_NS)))
     return folder
+
+
+def request(number: int, start: int, dur: int, base_ns: int = BASE_NS) -> dict[str, int | None]:
+    """A row of requests.parquet; us after base_ns. It was not answered, but its batch was computed."""
+    began, ended = (base_ns + 1000 * time for time in (start, start + dur))
+    times = {name: began for name in TIMES}
+    return {
+        "id": number,
+        "batch": number,
+        "batch_size": 1,
+        "status": 499,
+        **times,
+        "computed_ns": ended,
+        "done_ns": None,
+    }
+
+
+def two_requests(folder: Path, base_ns: int = BASE_NS) -> Path:
+    """us: requests 5-40 and 300-340; kernels 20-30 and 320-330, the host waiting from 25 to 32; a region 0-400."""
+    trace = TraceBuilder()
+    trace.region("serve", 0, 400)
+    for correlation, at in enumerate((10, 310)):
+        trace.launch(correlation, at)
+        trace.kernel(correlation, at + 10, 10)
+    trace.span("cuda_runtime", "cudaStreamSynchronize", 25, 7)
+    write_requests(folder / "requests.parquet", [request(0, 5, 35, base_ns), request(1, 300, 40, base_ns)])
+    return trace.write(folder / "trace.json.gz")

@@ -1,8 +1,10 @@
 """Find when the GPU was idle, and why: the gaps between its events and the cause of each.
 
-The causes are those of HolisticTraceAnalysis (`get_idle_time_breakdown`): a gap is host-bound when the launch of the
-event that ends it began after everything before it had ended; else it is a kernel wait when it is shorter than a
-threshold (back-to-back kernels have some distance); else other (waiting for another stream, a dependency).
+The causes are those of HolisticTraceAnalysis (`get_idle_time_breakdown`), and two more: a gap is host-bound when the
+launch of the event that ends it began after everything before it had ended, or synchronization-bound when the host was
+then inside a call that waits for the GPU (both are HTA's host_wait); else it is a kernel wait when it is shorter than a
+threshold (back-to-back kernels have some distance); else other (waiting for another stream, a dependency). Of a server,
+the part of a gap in which no request was there has that as its cause, and is a row of its own.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from typing import Final, Literal
 import numpy as np
 import pandas as pd
 
+from profiler_kit.analyses.gpu.intervals import cut
 from profiler_kit.attribute.frames import KERNEL_DETAILS, LAUNCH_CALLS
 from profiler_kit.attribute.launch_context import codes_of, previous_end, stream_codes
 from profiler_kit.load.integers import I64, MISSING, Mask
@@ -27,11 +30,8 @@ IDLE_GAPS: Final = Schema(
         "start_ns": Column("int64"),
         "dur_ns": Column("int64"),
         "cause": Column("category"),
-        "synchronised": Column(
-            "bool", "The launch came late because the host was waiting for a GPU as the gap began.", "host waited"
-        ),
-        "event": Column("int64", "Row of events: the GPU event that ended it.", show="room"),
-        "path": Column("paths", "Regions of the GPU event that ended it, outermost first."),
+        "event": Column("int64", "Row of events: the GPU event after it.", show="room"),
+        "path": Column("paths", "Regions of the GPU event after it, outermost first."),
     },
 )
 
@@ -45,7 +45,6 @@ IDLE_TOTALS: Final = Schema(
         "cause": Column("str"),
         "gaps": Column("int64", "How many stretches in which nothing ran."),
         "idle_ns": Column("int64", "Their lengths added up."),
-        "synchronised_ns": Column("int64", "Idle time that began while the host waited for a GPU.", "host waited"),
         "longest_ns": Column("int64", "The longest of them."),
         "share": Column("float64", "Share of the stream's idle time.", "of idle"),
     },
@@ -55,9 +54,12 @@ IDLE_TOTALS: Final = Schema(
 Scope = Literal["stream", "device", "all"]
 
 HOST_BOUND: Final = "host-bound"
+SYNCHRONISED: Final = "synchronization-bound"
 KERNEL_WAIT: Final = "kernel wait"
 OTHER: Final = "other"
-CAUSES: Final = (HOST_BOUND, KERNEL_WAIT, OTHER)
+NO_REQUEST: Final = "no request"
+CAUSES: Final = (HOST_BOUND, SYNCHRONISED, KERNEL_WAIT, OTHER, NO_REQUEST)
+_CODE: Final = {cause: code for code, cause in enumerate(CAUSES)}
 # HTA's `consecutive_kernel_delay` is 30; it says nanoseconds and compares with microseconds.
 KERNEL_WAIT_BELOW_NS: Final = 30_000
 
@@ -68,14 +70,15 @@ def idle_gaps(
     *,
     scope: Scope = "stream",
     kernel_wait_below_ns: int = KERNEL_WAIT_BELOW_NS,
+    in_flight: tuple[I64, I64] | None = None,
 ) -> pd.DataFrame:
     """KERNEL_DETAILS, LAUNCH_CALLS -> IDLE_GAPS: one row per stretch in which nothing ran, by start.
 
     scope says where nothing ran: on one stream, on one device, or on any device of the trace. The gaps of a stream
     and the union of its events add up to last end - first start, exactly. Events that do not name their stream count
-    as one stream. A gap whose ending event has no launch in the trace cannot be host-bound. synchronised is true when
-    the launching thread was inside a call that waits for the GPU (LAUNCH_CALLS' waits) at the moment the gap began.
-    Empty in, empty out.
+    as one stream. A gap whose ending event has no launch in the trace cannot be host-bound. It is synchronization-bound
+    when the launching thread was inside a call that waits for the GPU (LAUNCH_CALLS' waits) as the gap began.
+    in_flight: when a server had a request (serving.requests.in_flight); gaps are cut there. Empty in, empty out.
     """
     details, launch_calls = KERNEL_DETAILS.check(details), LAUNCH_CALLS.check(launch_calls)
     start = details["start_ns"].to_numpy()
@@ -93,8 +96,19 @@ def idle_gaps(
     rows = rows[np.lexsort((rows, previous[rows]))]
     before, gap = previous[rows], start[rows] - previous[rows]
     late = launched[rows] > before  # MISSING is before everything
-    cause = np.where(late, 0, np.where(gap < kernel_wait_below_ns, 1, 2))
     thread = details["launch_thread"].iloc[rows].fillna(-1).to_numpy(dtype=np.int64)
+    waited = late & _inside_waiting_call(launch_calls, thread, before)
+    cause = np.select(
+        [waited, late, gap < kernel_wait_below_ns],
+        [_CODE[SYNCHRONISED], _CODE[HOST_BOUND], _CODE[KERNEL_WAIT]],
+        _CODE[OTHER],
+    )
+    if in_flight is not None:
+        piece, start_of, end_of, served = cut(before, before + gap, in_flight)
+        # what the host did as the gap began is no cause of the pieces after the first
+        later = (cause[piece] == _CODE[SYNCHRONISED]) & (start_of > before[piece])
+        cause = np.select([~served, later], [_CODE[NO_REQUEST], _CODE[HOST_BOUND]], cause[piece])
+        rows, before, gap = rows[piece], start_of, end_of - start_of
     unknown = pd.array([pd.NA] * len(rows), dtype="Int64")
     gaps = pd.DataFrame(
         {
@@ -104,7 +118,6 @@ def idle_gaps(
             "start_ns": before,
             "dur_ns": gap,
             "cause": pd.Categorical.from_codes(cause.tolist(), categories=pd.Index(CAUSES, dtype=object)),
-            "synchronised": late & _inside_waiting_call(launch_calls, thread, before),
             "event": details["event"].to_numpy()[rows],
             "path": details["path"].iloc[rows].array,
         }
@@ -121,14 +134,11 @@ def idle_totals(gaps: pd.DataFrame) -> pd.DataFrame:
     if gaps.empty:
         return IDLE_TOTALS.empty()
     keys = ["process", "device", "stream", "cause"]
-    synchronised = gaps["dur_ns"].where(gaps["synchronised"], 0)
-    grouped = gaps.assign(waited=synchronised).groupby(keys, observed=True, dropna=False, sort=False)
-    totals = grouped.agg(
-        gaps=("dur_ns", "size"),
-        idle_ns=("dur_ns", "sum"),
-        synchronised_ns=("waited", "sum"),
-        longest_ns=("dur_ns", "max"),
-    ).reset_index()
+    totals = (
+        gaps.groupby(keys, observed=True, dropna=False, sort=False)["dur_ns"]
+        .agg(gaps="size", idle_ns="sum", longest_ns="max")
+        .reset_index()
+    )
     whole = totals.groupby(keys[:-1], dropna=False, observed=True)["idle_ns"].transform("sum")
     totals["share"] = totals["idle_ns"] / whole
     totals["cause"], totals["process"] = totals["cause"].astype(object), totals["process"].astype(object)

@@ -7,7 +7,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from profiler_kit.load.integers import I64
+from profiler_kit.load.integers import I64, Mask
 
 Times = TypeVar("Times", I64, npt.NDArray[np.float64])
 
@@ -61,6 +61,22 @@ def covered_by_group(group: I64, start: I64, end: I64, groups: int) -> I64:
 def covered_between(start: I64, end: I64, low: Times, high: Times) -> Times:
     """How much of each stretch low .. high these disjoint, sorted intervals cover."""
     return covered_until(start, end, high) - covered_until(start, end, low)
+
+
+def cut(start: I64, end: I64, within: tuple[I64, I64]) -> tuple[I64, I64, I64, Mask]:
+    """Stretches cut where disjoint, sorted intervals begin and end: row, start and end of each piece, in order, and
+    whether it lies within one of the intervals.
+    """
+    edges = np.column_stack(within).ravel()  # begin, end, begin, end: after an odd number of them a moment is within
+    first = np.searchsorted(edges, start, "right")
+    pieces = np.maximum(np.searchsorted(edges, end, "left") - first, 0) + 1
+    row = np.repeat(np.arange(len(start)), pieces)
+    number = np.arange(len(row)) - np.repeat(np.cumsum(pieces) - pieces, pieces)  # of the piece in its stretch
+    at = first[row] + number
+    padded = np.append(edges, 0)
+    begin = np.where(number == 0, start[row], padded[np.minimum(at - 1, len(edges))])
+    stop = np.where(number == pieces[row] - 1, end[row], padded[np.minimum(at, len(edges))])
+    return row, begin, stop, at % 2 == 1
 
 
 def covered_until(start: I64, end: I64, time: Times) -> Times:

@@ -9,6 +9,7 @@ along. With nothing changed that gives the recorded times. Which stream waits fo
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,7 +17,8 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from profiler_kit.analyses.gpu.intervals import union
+from profiler_kit.analyses.gpu.idle import NO_REQUEST
+from profiler_kit.analyses.gpu.intervals import cut, union
 from profiler_kit.analyses.gpu.operators import NO_OPERATOR
 from profiler_kit.analyses.gpu.stream_waits import UNTOLD
 from profiler_kit.attribute.frames import KERNEL_DETAILS, LAUNCH_CALLS, REGION_INSTANCES
@@ -51,7 +53,7 @@ CRITICAL_PATH: Final = Schema(
         "kind": Column(
             "str",
             "GPU: an event runs; latency: it could have begun; host: the calls before its launch; wait: a call returns "
-            "after the GPU is done.",
+            "after the GPU is done; no request: the server had none.",
         ),
         "name": Column("str", "The GPU event, the call, or the operator that launches next.", unit="kernel"),
         "event": Column("Int64"),
@@ -279,6 +281,17 @@ def faster_region(details: pd.DataFrame, instances: pd.DataFrame, path: tuple[st
     return Change(f"{factor} times as fast", " > ".join(path), factor, faster=faster, host=host)
 
 
+def while_served(change: Change, in_flight: tuple[I64, I64]) -> Change:
+    """The change where a server had a request, for a faster host does not wait less for the next one.
+
+    What it gains counts where it is gained: that the next request then finds it waiting longer is not replayed.
+    """
+    if change.host is None:
+        return change
+    _, start, end, served = cut(*change.host, in_flight)
+    return dataclasses.replace(change, host=(start[served], end[served]))
+
+
 def without_kernel(details: pd.DataFrame, text: str, *, whole: bool = False) -> Change:
     """The kernels gone whose names hold `text`, or are it."""
     names = details["name"]
@@ -364,8 +377,13 @@ def _before(pieces: tuple[I64, I64], time: I64) -> I64:
     return np.asarray(np.where(place > 0, sums[last] + np.minimum(time, end[last]) - start[last], 0), dtype=np.int64)
 
 
-def critical_path(replay: Replay, details: pd.DataFrame, calls: pd.DataFrame) -> pd.DataFrame:
-    """From the last end back to the first event, through what each thing waited for -> CRITICAL_PATH."""
+def critical_path(
+    replay: Replay, details: pd.DataFrame, calls: pd.DataFrame, in_flight: tuple[I64, I64] | None = None
+) -> pd.DataFrame:
+    """From the last end back to the first event, through what each thing waited for -> CRITICAL_PATH.
+
+    in_flight: when a server had a request; what the path spends on the host is cut there.
+    """
     ended = replay.start + replay.dur
     start, end, other, launch = (part.tolist() for part in (replay.start, ended, replay.other, replay.launch))
     held = replay.held.tolist()
@@ -400,11 +418,15 @@ def critical_path(replay: Replay, details: pd.DataFrame, calls: pd.DataFrame) ->
             until, node = max(launch[node], replay.first_ns), NONE
         add(("latency", launched, until, at))
         at = until
-    return _named(replay, details, calls, [one for one in stretches[::-1] if one[3] > one[2]])
+    return _named(replay, details, calls, [one for one in stretches[::-1] if one[3] > one[2]], in_flight)
 
 
 def _named(
-    replay: Replay, details: pd.DataFrame, calls: pd.DataFrame, stretches: list[tuple[str, int, int, int]]
+    replay: Replay,
+    details: pd.DataFrame,
+    calls: pd.DataFrame,
+    stretches: list[tuple[str, int, int, int]],
+    in_flight: tuple[I64, I64] | None,
 ) -> pd.DataFrame:
     """The stretches as CRITICAL_PATH: the GPU event, the call that waited, or the operator that launches next."""
     if not stretches:
@@ -412,6 +434,12 @@ def _named(
     kinds, *numbers = zip(*stretches, strict=True)
     kind = np.array(kinds, dtype=object)
     row, start, until = (np.array(column, dtype=np.int64) for column in numbers)
+    if in_flight is not None:
+        piece, cut_start, cut_until, served = cut(start, until, in_flight)
+        on_host = kind[piece] == "host"
+        kept = on_host | (cut_start == start[piece])  # what is no host's stays whole
+        start, until = cut_start[kept], np.where(on_host, cut_until, until[piece])[kept]
+        row, kind = row[piece][kept], np.where(on_host & ~served, NO_REQUEST, kind[piece])[kept]
     gpu, waits = kind == "GPU", kind == "wait"
     loose = row == NONE
     operator = details["operator"].astype(object).where(details["operator"].notna(), NO_OPERATOR).to_numpy()
@@ -421,6 +449,7 @@ def _named(
     event[waits] = replay.wait_event[row[waits]]
     names = pd.Series(calls["name"].astype(object).to_numpy(), index=calls["event"].to_numpy())
     found[waits] = names.loc[event[waits]].to_numpy()
+    found[kind == NO_REQUEST] = f"({NO_REQUEST})"
     frame = pd.DataFrame({"kind": kind, "name": found, "start_ns": start, "dur_ns": until - start})
     frame["event"] = pd.Series(event).astype("Int64").mask(loose | ~(gpu | waits))
     return CRITICAL_PATH.cast(frame)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from profiler_kit.analyses.gpu.idle import KERNEL_WAIT_BELOW_NS, idle_gaps
+from profiler_kit.analyses.gpu.idle import KERNEL_WAIT, KERNEL_WAIT_BELOW_NS, OTHER, SYNCHRONISED, idle_gaps
 from profiler_kit.analyses.gpu.intervals import covered_between, covered_by_group, union, with_ancestors
 from profiler_kit.analyses.gpu.regions import REGION_TOTALS
 from profiler_kit.attribute.frames import KERNEL_DETAILS, LAUNCH_CALLS, REGION_INSTANCES
@@ -30,7 +30,7 @@ REGION_UTILIZATION: Final = Schema(
         ),
         "busy_ns": Column("int64", "Time in which a GPU ran work that was launched in it.", show="never"),
         "other_ns": Column("int64", "GPUs ran only work that was launched elsewhere.", "other work", of="wall_ns"),
-        "idle_ns": Column("int64", "Nothing ran on any GPU; the four causes add up to it.", show="never"),
+        "idle_ns": Column("int64", "Nothing ran on any GPU; the causes add up to it.", show="never"),
         "host_ns": Column("int64", "Idle, because the launch came late.", "idle: host", "room", of="wall_ns"),
         "synchronised_ns": Column(
             "int64",
@@ -49,6 +49,9 @@ REGION_UTILIZATION: Final = Schema(
             "room",
             of="wall_ns",
         ),
+        "no_request_ns": Column(
+            "int64", "Idle while the server had no request.", "idle: no request", "varied", of="wall_ns"
+        ),
         "waiting_ns": Column("int64", "Time the host spent in calls that wait for a GPU.", "host waiting", "never"),
         "utilization": Column(
             "float64", "Share of the wall time in which a GPU worked for the region.", "busy", unit="share"
@@ -64,7 +67,8 @@ REGION_UTILIZATION: Final = Schema(
         "verdict": Column(
             "str",
             "GPU-bound: a GPU works at least 80 % of the time. host-bound: at least half of its idle time ends with "
-            "a launch that came late. synchronising: the launch came late because the host had waited for a GPU.",
+            "a launch that came late. synchronising: the launch came late because the host had waited for a GPU. Time "
+            "in which a server had no request does not count.",
             "bound by",
         ),
     },
@@ -75,7 +79,7 @@ REGION_OVERVIEW: Final = Schema(
     REGION_TOTALS.row,
     {
         "path": REGION_TOTALS.columns["path"],
-        **{name: REGION_UTILIZATION.columns[name] for name in ("verdict", "utilization", "other_ns")},
+        **{name: REGION_UTILIZATION.columns[name] for name in ("verdict", "utilization", "other_ns", "no_request_ns")},
         "idle_ns": dataclasses.replace(REGION_UTILIZATION.columns["idle_ns"], show="always", of="wall_ns"),
         "wall_ns": dataclasses.replace(REGION_UTILIZATION.columns["wall_ns"], show="never"),
         **{name: column for name, column in REGION_TOTALS.columns.items() if name != "path"},
@@ -106,6 +110,7 @@ def region_utilization(
     launch_calls: pd.DataFrame,
     *,
     kernel_wait_below_ns: int = KERNEL_WAIT_BELOW_NS,
+    in_flight: tuple[I64, I64] | None = None,
 ) -> pd.DataFrame:
     """KERNEL_DETAILS, REGION_INSTANCES, LAUNCH_CALLS -> REGION_UTILIZATION: one row per region path, longest first.
 
@@ -114,21 +119,23 @@ def region_utilization(
     earlier) to its end on the host or the end of the last GPU event it launched, whichever is later. It divides into
     busy_ns (the GPU ran work launched in the region, nested regions included; union over every stream and device),
     other_ns (it ran only work launched elsewhere) and idle_ns; idle_ns divides by what ended the idleness (idle_gaps
-    over all devices): kernel_wait_ns, other_wait_ns, synchronised_ns (the launch came late because the host had been
-    waiting for the GPU) and host_ns (it came late otherwise, or nothing was launched any more). All add up exactly.
+    over all devices): no_request_ns (a server had none), kernel_wait_ns, other_wait_ns, synchronised_ns (the launch
+    came late because the host had been waiting for the GPU) and host_ns (it came late otherwise, or nothing was
+    launched any more). All add up exactly. in_flight: as idle_gaps has it.
     ahead is the share of GPU events that found earlier work of their stream unfinished when their launch returned.
 
     verdict: "GPU-bound" when busy_ns reaches GPU_BUSY_FROM of busy_ns + idle_ns (what the GPU did for others does not
     count against the region); else "synchronising" when synchronised_ns, or "host-bound" when synchronised_ns + host_ns
-    reach IDLE_CAUSE_FROM of idle_ns; else "GPU-bound" when ahead reaches AHEAD_FROM; else "mixed".
+    reach IDLE_CAUSE_FROM of idle_ns; else "GPU-bound" when ahead reaches AHEAD_FROM; else "mixed". idle_ns counts
+    without no_request_ns in this rule.
     "no GPU work" when nothing was launched. Empty in, empty out.
     """
     details, instances = KERNEL_DETAILS.check(details), REGION_INSTANCES.check(instances)
     launch_calls = LAUNCH_CALLS.check(launch_calls)
     if instances.empty:
         return REGION_UTILIZATION.empty()
-    gaps = idle_gaps(details, launch_calls, scope="all", kernel_wait_below_ns=kernel_wait_below_ns)
-    by_instance = _by_instance(details, instances, gaps)
+    gaps = idle_gaps(details, launch_calls, scope="all", kernel_wait_below_ns=kernel_wait_below_ns, in_flight=in_flight)
+    by_instance = _by_instance(details, instances, gaps, in_flight)
     by_instance["waiting_ns"] = _waiting(launch_calls, instances)
     path, distinct = pd.factorize(instances["path"])
     totals = by_instance.groupby(path).sum()
@@ -147,9 +154,10 @@ def _verdict(row: tuple[object, ...]) -> str:
     values = {name: getattr(row, name) for name in REGION_UTILIZATION.columns if name.endswith("_ns")}
     if not getattr(row, "gpu_events", 0):
         return NO_GPU_WORK
-    if values["busy_ns"] >= GPU_BUSY_FROM * (values["busy_ns"] + values["idle_ns"]):
+    idle = values["idle_ns"] - values["no_request_ns"]
+    if values["busy_ns"] >= GPU_BUSY_FROM * (values["busy_ns"] + idle):
         return GPU_BOUND
-    enough = IDLE_CAUSE_FROM * values["idle_ns"]
+    enough = IDLE_CAUSE_FROM * idle
     if values["synchronised_ns"] >= enough:
         return SYNCHRONISING
     if values["synchronised_ns"] + values["host_ns"] >= enough:
@@ -157,7 +165,9 @@ def _verdict(row: tuple[object, ...]) -> str:
     return GPU_BOUND if getattr(row, "ahead", 0) >= AHEAD_FROM else MIXED
 
 
-def _by_instance(details: pd.DataFrame, instances: pd.DataFrame, gaps: pd.DataFrame) -> pd.DataFrame:
+def _by_instance(
+    details: pd.DataFrame, instances: pd.DataFrame, gaps: pd.DataFrame, in_flight: tuple[I64, I64] | None
+) -> pd.DataFrame:
     count = len(instances)
     start, end = details["start_ns"].to_numpy(), (details["start_ns"] + details["dur_ns"]).to_numpy()
     began, ended = instances["start_ns"].to_numpy(), instances["end_ns"].to_numpy()
@@ -176,8 +186,11 @@ def _by_instance(details: pd.DataFrame, instances: pd.DataFrame, gaps: pd.DataFr
         return covered_between(gap_start[chosen], gap_end[chosen], began, ended)
 
     cause = gaps["cause"].to_numpy()
-    waits, others = idle_of(cause == "kernel wait"), idle_of(cause == "other")
-    synchronised = idle_of(gaps["synchronised"].to_numpy())
+    waits, others, synchronised = (idle_of(cause == one) for one in (KERNEL_WAIT, OTHER, SYNCHRONISED))
+    absent = np.zeros_like(idle)
+    if in_flight is not None:  # before the first GPU event and after the last too
+        some = [np.concatenate(both) for both in zip((start, end), in_flight, strict=True)]
+        absent = (ended - began) - covered_between(*union(*some), began, ended)
     queued = _integers(details["queue_ns"], 0) > 0
     return pd.DataFrame(
         {
@@ -187,10 +200,11 @@ def _by_instance(details: pd.DataFrame, instances: pd.DataFrame, gaps: pd.DataFr
             "busy_ns": busy,
             "other_ns": occupied - busy,
             "idle_ns": idle,
-            "host_ns": idle - waits - others - synchronised,
+            "host_ns": idle - waits - others - synchronised - absent,
             "synchronised_ns": synchronised,
             "kernel_wait_ns": waits,
             "other_wait_ns": others,
+            "no_request_ns": absent,
         }
     )
 
@@ -202,9 +216,9 @@ def region_overview(regions: pd.DataFrame, utilization: pd.DataFrame) -> pd.Data
     """
     regions, utilization = REGION_TOTALS.check(regions), REGION_UTILIZATION.check(utilization)
     ran = regions[(regions["gpu_events"] > 0) | (regions["host_ns"] > 0)].reset_index(drop=True)
-    terms = ("verdict", "utilization", "other_ns", "idle_ns", "wall_ns")
+    terms = ("verdict", "utilization", "other_ns", "no_request_ns", "idle_ns", "wall_ns")
     known = dict(zip(utilization["path"], zip(*(utilization[name] for name in terms), strict=True), strict=True))
-    found = [known.get(path, ("", np.nan, 0, 0, 0)) for path in ran["path"]]
+    found = [known.get(path, ("", np.nan, 0, 0, 0, 0)) for path in ran["path"]]
     return REGION_OVERVIEW.cast(ran.assign(**{name: [one[at] for one in found] for at, name in enumerate(terms)}))
 
 

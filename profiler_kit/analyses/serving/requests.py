@@ -66,6 +66,18 @@ def spans(gpu_events: pd.DataFrame) -> tuple[I64, I64]:
     return start, start + gpu_events["dur_ns"].to_numpy(np.int64)
 
 
+def in_flight(served: pd.DataFrame, base_ns: int, start_ns: I64, end_ns: I64) -> tuple[I64, I64] | None:
+    """When a server had a request of SERVED, from the head of the first to the answer of the last, as disjoint
+    intervals on the clock of the trace; None where no request is of the time of its GPU events.
+    """
+    SERVED.check(served)
+    times = (served[list(TIMES)] - base_ns).ffill(axis=1)  # one that was not answered was there as long as is known
+    first, last = union(times["arrival_ns"].to_numpy(np.int64), times["done_ns"].to_numpy(np.int64))
+    if not len(first) or not len(start_ns) or last[-1] <= start_ns.min() or first[0] >= end_ns.max():
+        return None
+    return first, last
+
+
 def idle_while_queued(requests: pd.DataFrame, start_ns: I64, end_ns: I64) -> tuple[int, int]:
     """Nanoseconds in which a request was in the queue while GPU events were recorded, and those of them without any."""
     waited = requests.dropna(subset=["queue_ns"])

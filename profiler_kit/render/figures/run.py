@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from profiler_kit.analyses.gpu.idle import HOST_BOUND, KERNEL_WAIT, NO_REQUEST, OTHER, SYNCHRONISED
 from profiler_kit.analyses.gpu.regions import innermost
 from profiler_kit.analyses.gpu.timeline import GpuTimeline
 from profiler_kit.analyses.serving.batches import GPU_IDLE, Served, request_parts
@@ -186,10 +187,11 @@ def _differs(row: Mapping[Any, Any]) -> str:
 
 
 IDLE_CAUSES = {
-    "host_ns": ("host-bound", "#CC3311"),
-    "synchronised_ns": ("synchronization-bound", "#EE7733"),
-    "kernel_wait_ns": ("kernel wait", "#88CCEE"),
-    "other_wait_ns": ("other", "#9AA1AB"),
+    "host_ns": (HOST_BOUND, "#CC3311"),
+    "synchronised_ns": (SYNCHRONISED, "#EE7733"),
+    "kernel_wait_ns": (KERNEL_WAIT, "#88CCEE"),
+    "other_wait_ns": (OTHER, "#9AA1AB"),
+    "no_request_ns": (NO_REQUEST, "#BBCC33"),
 }
 
 

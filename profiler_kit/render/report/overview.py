@@ -6,7 +6,7 @@ from typing import Final
 
 from markupsafe import Markup
 
-from profiler_kit.analyses.gpu.idle import HOST_BOUND, KERNEL_WAIT, OTHER
+from profiler_kit.analyses.gpu.idle import HOST_BOUND, KERNEL_WAIT, NO_REQUEST, OTHER
 from profiler_kit.analyses.gpu.timeline import GpuTimeline
 from profiler_kit.analyses.gpu.window import name_sums, operator_sums
 from profiler_kit.finding import of_kind, of_the_file
@@ -29,7 +29,7 @@ RANKED_ROWS: Final = 6
 WAITS: Final = 5
 ADVICE: Final = 3
 _IDLE: Final = "Stretches in which nothing ran on any GPU, by what ended them. They add up to the idle time exactly."
-_IDLE_HUES: Final = {HOST_BOUND: HUES[1], KERNEL_WAIT: NEUTRAL, OTHER: IDLE}
+_IDLE_HUES: Final = {HOST_BOUND: HUES[1], KERNEL_WAIT: NEUTRAL, OTHER: IDLE, NO_REQUEST: HUES[7]}
 _TREE: Final = "Each as wide as its GPU time; what it calls is below it."
 Row = list[Block]
 
