@@ -11,7 +11,7 @@ import streamlit as st
 from app import cache, query_params
 from app.parts import tables, widgets
 from profiler_kit.errors import KitError
-from profiler_kit.findings.records import NO_OVERLAYS, NO_ROOFLINE, ladder_setup, of_ladder, of_study
+from profiler_kit.findings.records import NO_OVERLAYS, NO_ROOFLINE, ladder_setup, no_ladder_of, of_ladder, of_study
 from profiler_kit.formats.ladder_record import RESULTS, LadderRecord
 from profiler_kit.formats.study_file import StudyRecord
 from profiler_kit.load.discover.runs import LadderFolder
@@ -47,6 +47,12 @@ def pick() -> LadderFolder | None:
     if len(keys) > 1:
         chosen = st.selectbox("Ladder", keys, index=keys.index(chosen)) or chosen
     query_params.keep("ladder", chosen)
+    run = cache.find(str(st.session_state.get("run", "")))
+    if run is not None and _of_run(found) is None:
+        out = widgets.in_root(f"{run.path.name.partition('.')[0]}-ladder")
+        missing = no_ladder_of(run.record, run.label, _model(found[chosen]) or chosen, out)
+        st.warning(widgets.sentence(missing), icon="⚠️")
+        st.code(missing.attempt, language="bash")
     return found[chosen]
 
 

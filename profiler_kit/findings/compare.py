@@ -26,13 +26,22 @@ _WORK: Final = ("model", "image_size", "device_name")  # what a difference in ti
 
 def of_comparison(found: Comparison, records: Records = (None, None), *, b: str = "B") -> list[Finding]:
     """What is different in B, the most important first. b: what the second run is called."""
-    settings = _settings(records)
+    devices, settings = _devices(found, records, b), _settings(records)
     # what says that these times may be of other work comes before a difference of them
     first = [settings] if settings.level == "warning" else []
-    parts = (_headline, _where, _waiting)
+    other = devices is not None or (settings.level == "warning" and _other_work(found, records))
+    parts = (_both,) if other else (_headline, _where, _waiting)
     last = [_memory(records), *([] if first else [settings]), _basis(found, b)]
-    said = [_devices(found, records, b), *first, *(part(found, records, b) for part in parts), *last]
+    said = [devices, *first, *(part(found, records, b) for part in parts), *last]
     return [one for one in said if one is not None]
+
+
+def _other_work(found: Comparison, records: Records) -> bool:
+    """Whether records say so; without them, whether both traces have regions and share none but the repeated one."""
+    if None not in records:
+        return True
+    rows = [row for row in found.of("region") if row.path != (found.round,)]
+    return any(row.a for row in rows) and any(row.b for row in rows) and not any(row.a and row.b for row in rows)
 
 
 def ratio(change: float | None) -> str:
@@ -114,11 +123,15 @@ DIFFERENT_ROUNDS: Final = _finding(
 )
 
 
-def _headline(found: Comparison, records: Records, b: str) -> Finding | None:
+_NO_TIME: Final = _finding("nothing-to-compare", "Nothing to compare: the traces share no time.", level="warning")
+
+
+def _whole(found: Comparison, records: Records) -> tuple[Change, str] | None:
+    """The row of what took longest of all that was measured, and what it is of; None where they share no time."""
     totals = {row.path[0]: row for row in found.of("total")}
     row = totals.get(LATENCY) or totals.get("round") or totals.get("GPU busy") or totals.get("trace")
     if row is None or row.a is None or row.b is None:
-        return _finding("nothing-to-compare", "Nothing to compare: the traces share no time.", level="warning")
+        return None
     first, second = records
     same = first is not None and second is not None and first.batch_size == second.batch_size
     batch = f"a batch of {first.batch_size} {first.unit}" if first and same else "one item of the batch"
@@ -128,6 +141,26 @@ def _headline(found: Comparison, records: Records, b: str) -> Finding | None:
         "GPU busy": "in all",
         "trace": "from first to last event",
     }[row.path[0]]
+    return row, what
+
+
+def _both(found: Comparison, records: Records, b: str) -> Finding | None:
+    """How long each took, of runs of other work: none is faster."""
+    whole = _whole(found, records)
+    if whole is None:
+        return _NO_TIME
+    row, what = whole
+    unit = time_unit([side.value_ns for side in (row.a, row.b) if side])
+    first, second = (fmt_ns(side.value_ns if side else None, unit) for side in (row.a, row.b))
+    evidence = Evidence("diff_totals", {"path": (row.path,)})
+    return _finding("change", f"A: {first}, {b}: {second}, {what} (noise {noise(row)}).", evidence=evidence)
+
+
+def _headline(found: Comparison, records: Records, b: str) -> Finding | None:
+    whole = _whole(found, records)
+    if whole is None:
+        return _NO_TIME
+    row, what = whole
     # of traces that repeat nothing together it is not known that they did the same: neither is said to be faster
     takes, much, more, less = {
         "GPU busy": ("holds", "as much GPU work as", "more GPU work", "less GPU work"),

@@ -11,7 +11,7 @@ from typing import Final
 import pandas as pd
 
 from profiler_kit.errors import KitError
-from profiler_kit.finding import Evidence, Finding, bold, counted, say
+from profiler_kit.finding import Evidence, Finding, Piece, bold, counted, say
 from profiler_kit.formats.ladder_ratios import NOISE, UNSURE, baseline_medians, drift
 from profiler_kit.formats.ladder_record import BASELINE, FEWEST_MASKS, NO_MASKS, LadderRecord
 from profiler_kit.formats.notes_file import Note, read_notes
@@ -166,16 +166,22 @@ def not_recorded(holds: Collection[str], broken: str = "") -> Finding | None:
 _CAPTURE: Final = ["profiler-kit", "capture"]
 
 
+def _captured_by(record: RunRecord | None) -> list[str]:
+    """The words of the `profiler-kit capture` that a run is of; none where it is of something else."""
+    try:
+        words = shlex.split(record.command) if record is not None else []
+    except ValueError:
+        words = []
+    return words if words[:2] == _CAPTURE else []
+
+
 def to_add(record: RunRecord | None, missing: Collection[str], out: str, *, on_gpu: bool = False) -> str:
     """The command that records a run like this one with what is missing in it; else what does it in code of one's own.
 
     missing: names of PARTS. out: the folder to write, as one would type it. on_gpu: there, wherever this one was.
     """
-    try:
-        words = shlex.split(record.command) if record is not None else []
-    except ValueError:
-        words = []
-    if words[:2] != _CAPTURE:
+    words = _captured_by(record)
+    if not words:
         if set(missing) - {"layers"}:
             return f'record_run("{out}", step, batch)  # records step(batch), as often as needed'
         spec = record.workload.get("spec") if record is not None else None
@@ -186,6 +192,21 @@ def to_add(record: RunRecord | None, missing: Collection[str], out: str, *, on_g
     kept += ["--device", "cuda"] if on_gpu else []
     layers = [] if "layers" not in missing or "--layers" in kept else ["--layers", "1,2,4,8"]
     return f"{shlex.join([*kept, *layers])} --out {out}"
+
+
+def no_ladder_of(record: RunRecord | None, run: str, shown: str, out: str) -> Finding:
+    """That the ladder that is shown is of another model than the run, and what measures one.
+
+    out: the folder to write, as one would type it.
+    """
+    said: list[str | Piece] = ["The model of ", bold(run), " is unknown, for it has no run.json"]
+    workload = "mine.py:workload"
+    if record is not None:
+        said = ["No ladder of ", bold(record.model), f", the model of {run}, is here"]
+        workload = f"--model {record.model}" if _captured_by(record) else workload
+        workload = str(record.workload.get("spec") or workload)
+    attempt = f"profiler-kit ladder {workload} --out {out}"
+    return Finding("no-ladder", "missing", say(*said, f". This one is of {shown}."), "warning", attempt=attempt)
 
 
 def clock(joined: JoinedRun) -> Finding:

@@ -9,7 +9,7 @@ from typing import Final
 
 _LETTER_PX: Final = 6.6
 _APART_PX: Final = 8.0  # two names beside each other
-_LINE_PX: Final = 14.0
+_LINE_PX: Final = 17.0
 _GAP_PX: Final = 9.0
 _ROWS: Final = ("top", "bottom")
 _SIDES: Final = (

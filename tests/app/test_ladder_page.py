@@ -72,6 +72,27 @@ def test_the_ladder_of_a_run_is_shown_or_one_of_its_model(root: Path) -> None:
     for of in ("vit_b", "vit_b/rows/int8", "run of vit_b"):
         assert show(run=of).selectbox[0].value == "vit_b", of
     assert show(run="run of vit_b", ladder="vit_a").selectbox[0].value == "vit_a"
+    assert not show(run="run of vit_b").code
+
+
+def test_of_a_run_without_a_ladder_of_its_model_it_is_said_and_how_to_measure_one(root: Path) -> None:
+    write_ladder(root / "a")
+    for name, command in (("bare", ""), ("mine", "python mine.py"), ("sam", "profiler-kit capture --model vit_x")):
+        (root / name).mkdir()
+        gpu_trace().write(root / name / "trace.json.gz")
+        if command:
+            dataclasses.replace(record(name), model="vit_x", command=command).write(root / name)
+    shown = [show(run=name) for name in ("bare", "mine", "sam")]
+    assert [test.warning[0].value.replace("\\", "") for test in shown] == [
+        "The model of **bare** is unknown, for it has no run.json. This one is of vit_b.",
+        "No ladder of **vit_x**, the model of mine, is here. This one is of vit_b.",
+        "No ladder of **vit_x**, the model of sam, is here. This one is of vit_b.",
+    ]
+    assert [test.code[0].value for test in shown] == [
+        f"profiler-kit ladder mine.py:workload --out {root}/bare-ladder",
+        f"profiler-kit ladder mine.py:workload --out {root}/mine-ladder",
+        f"profiler-kit ladder --model vit_x --out {root}/sam-ladder",
+    ]
 
 
 def test_no_ladder_says_how_to_make_one(root: Path) -> None:
