@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from profiler_kit.errors import InputError, OptionError
-from profiler_kit.models.sam.scenes import _background, generate_scenes, load_images
+from profiler_kit.models.sam.scenes import _background, generate_scenes, load_images, read_image
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (96, 200), (300, 151)])
@@ -82,6 +82,12 @@ def test_load_images_sorted_turned_and_without_masks(tmp_path: Path) -> None:
     assert (a.image == (9, 8, 7)).all() and c.image.shape == (3, 5, 3)
     assert a.masks.shape == (0, 3, 5)
     assert [s.name for s in load_images(tmp_path, limit=1)] == ["a.PNG"]
+
+
+def test_sixteen_bits_a_grey(tmp_path: Path) -> None:
+    grey = np.arange(0, 65536, 256, dtype=np.uint16).reshape(16, 16)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    assert (read_image(tmp_path / "a.png") == (grey >> 8)[..., None]).all()
 
 
 def test_folders_and_files_that_cannot_be_read(tmp_path: Path) -> None:

@@ -129,7 +129,9 @@ def test_limits_names_and_pages_of_others(serve_held: Start) -> None:
     )
     too_large = (413, "The image is larger than 2,000 bytes; send a smaller one.\n")
     assert client.said("/upload", b"x" * 2_001) == too_large == client.said("/upload", b"x" * 5_000_000)
-    assert client.said("/upload", png(), Host="example.org")[0] == 400
+    for name in ("example.org", "[::1", ""):
+        assert client.said("/upload", png(), Host=name)[0] == 400
+    assert client.said("/upload", png(), Origin="http://[::1")[0] == 403
     assert client.said("/upload", png(), Origin="http://example.org") == (
         403,
         "The request came from a page of another server.\n",
@@ -141,7 +143,9 @@ def test_limits_names_and_pages_of_others(serve_held: Start) -> None:
             422,
             f"requests={count}: expected a whole number, 1 to 10000.\n",
         )
-    assert client.ask("/upload", method="GET").status == 405
+    for path, method, status in (("/upload", "GET", 405), ("/", "GET", 404), ("/metrics", "POST", 405)):
+        answer = client.ask(path, method=method)
+        assert answer.status == status and "Expected POST /upload" in answer.text  # type: ignore[attr-defined]
 
 
 def test_profiles_are_for_this_machine_only(serve_held: Start) -> None:
@@ -191,6 +195,32 @@ def test_who_hangs_up_is_not_run(serve_held: Start, held: Held) -> None:
     assert first()[0] == 200
     assert client.said("/upload_rle", png())[0] == 200
     assert held.batches == [1, 1]
+
+
+def test_who_hangs_up_leaves_the_queue(serve_held: Start, held: Held) -> None:
+    client = serve_held(batch_size=1, queue=1)
+    held.go.clear()
+    first = client.later(png())
+    until(lambda: held.running)
+    data = png()
+    with socket.create_connection(("127.0.0.1", client.port)) as waiting:
+        waiting.sendall(b"POST /upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
+        until(lambda: client.server.worker.waiting == 1)
+    until(lambda: client.server.worker.waiting == 0)
+    second = client.later(png())
+    until(lambda: client.server.worker.waiting == 1)
+    held.go.set()
+    assert (first()[0], second()[0]) == (200, 200)
+
+
+def test_what_is_no_http_ends_that_connection_alone(serve_held: Start, capfd: pytest.CaptureFixture[str]) -> None:
+    client = serve_held()
+    with socket.create_connection(("127.0.0.1", client.port)) as odd:
+        odd.sendall(b"POST /upload HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nno\r\n")
+        assert odd.recv(100).startswith(b"HTTP/1.1 400 ")
+    until(lambda: client.server.metrics.statuses[499] == 1)
+    assert client.said("/upload_rle", png())[0] == 200
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_an_image_that_does_not_arrive(serve_held: Start) -> None:

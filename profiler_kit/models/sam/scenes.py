@@ -6,12 +6,15 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from profiler_kit.errors import InputError, OptionError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Opened
 
 Image = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -84,6 +87,13 @@ def load_images(folder: Path, *, limit: int | None = None) -> tuple[Scene, ...]:
     return tuple(_photograph(path) for path in files[:limit])
 
 
+def as_rgb(opened: Opened) -> Image:
+    """Its pixels, uint8[H, W, 3]; of 16 bits a grey the upper eight, where Pillow makes all but the darkest white."""
+    if opened.mode.startswith("I"):
+        return np.repeat((np.asarray(opened) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+    return np.array(opened.convert("RGB"), dtype=np.uint8)
+
+
 def read_image(path: Path, *, turn: bool = False) -> Image:
     """The pixels of an image file, uint8[H, W, 3]; `turn`: as its EXIF says. Raises InputError."""
     from PIL import Image as Pillow
@@ -91,7 +101,7 @@ def read_image(path: Path, *, turn: bool = False) -> Image:
 
     try:
         with Pillow.open(path) as opened:
-            return np.array((ImageOps.exif_transpose(opened) if turn else opened).convert("RGB"), dtype=np.uint8)
+            return as_rgb(ImageOps.exif_transpose(opened) if turn else opened)
     except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
         reason = "no image data" if isinstance(error, UnidentifiedImageError) else str(error)
         raise InputError(

@@ -12,6 +12,7 @@ import numpy as np
 
 from profiler_kit.capture.regions import region
 from profiler_kit.models.sam.generator import Pixels, Points, mask_of
+from profiler_kit.models.sam.scenes import as_rgb
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP")
 SLIMMEST: Final = 64  # longer side by the shorter: a model's input would be left with no row
@@ -58,7 +59,7 @@ def decode_image(data: bytes, limits: Limits) -> Pixels:
     if max(width, height) > SLIMMEST * min(width, height):
         raise Refused(422, f"The image has {width} x {height} pixels, expected sides of at most {SLIMMEST} to 1.")
     try:
-        return np.array(ImageOps.exif_transpose(opened).convert("RGB"), dtype=np.uint8)
+        return as_rgb(ImageOps.exif_transpose(opened))
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise Refused(400, f"The {opened.format} image is broken ({reason}); send a whole one.") from error

@@ -19,12 +19,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
-from urllib.parse import urlsplit
+from typing import Any, Final, cast
+from urllib.parse import SplitResult, urlsplit
 
 import torch
 import uvicorn
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
@@ -123,7 +124,8 @@ class MaskServer:
         }
         routes = [Route(path, self._upload(answer), methods=["POST"]) for path, answer in answers.items()]
         routes += [Route("/health", self._health), Route("/metrics", self._metrics)]
-        self.app = Starlette(routes=[*routes, Route("/profile", self._profile, methods=["POST"])])
+        routes.append(Route("/profile", self._profile, methods=["POST"]))
+        self.app = Starlette(routes=routes, exception_handlers={404: _elsewhere, 405: _elsewhere})
 
     def close(self) -> None:
         """Requests that wait are told that it is over; the running batch goes on to its end."""
@@ -167,10 +169,9 @@ class MaskServer:
     def _check_sender(self, request: Request) -> None:
         """Only by a name of this machine (where it alone is listened for), and from no page of another server."""
         host, origin = request.headers.get("host", ""), request.headers.get("origin")
-        name = urlsplit(f"//{host}").hostname
-        if self._host in _LOCAL and name not in _LOCAL:
+        if self._host in _LOCAL and _split(f"//{host}").hostname not in _LOCAL:
             raise Refused(400, "This is not the server's address; use the one that it printed.")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and _split(origin).netloc != host:
             raise Refused(403, "The request came from a page of another server.")
 
     async def _take_in(self, request: Request, job: Job) -> None:
@@ -221,7 +222,7 @@ class MaskServer:
         try:
             await asyncio.wait((done, gone), return_when=asyncio.FIRST_COMPLETED)
             if not done.done():
-                job.result.cancel()  # the worker leaves it out, unless it runs already
+                self.worker.give_up(job)
                 raise ClientDisconnect
             await done
         finally:
@@ -394,7 +395,7 @@ def uvicorn_server(server: MaskServer) -> uvicorn.Server:
     """What runs the application: `run(sockets=[...])` until `should_exit`, or a signal in the main thread."""
     config = uvicorn.Config(
         server.app,
-        log_level="error",
+        log_level="critical",  # what fails has its status; what is no HTTP is not worth a traceback
         access_log=False,
         lifespan="off",
         timeout_graceful_shutdown=60,
@@ -432,6 +433,24 @@ async def _field(request: Request, body: bytes) -> bytes:
         return await found.read()
     finally:
         await form.close()
+
+
+def _split(address: str) -> SplitResult:
+    try:
+        return urlsplit(address)
+    except ValueError:  # a bracket without its other
+        return urlsplit("")
+
+
+async def _elsewhere(_request: Request, error: Exception) -> Response:
+    """An address that is none, or one that is asked for otherwise."""
+    found = cast("HTTPException", error)
+    return PlainTextResponse(
+        f"{found.detail}. Expected POST /upload, /upload_rle or /upload_rle_stream with an image, POST /profile, GET "
+        "/health or GET /metrics.\n",
+        found.status_code,
+        found.headers,
+    )
 
 
 async def _hung_up(request: Request) -> None:

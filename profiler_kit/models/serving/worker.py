@@ -118,6 +118,12 @@ class Worker(threading.Thread):
             self._waiting.append(job)
             self._changed.notify()
 
+    def give_up(self, job: Job) -> None:
+        """Its client has gone: it leaves the queue, unless it runs already."""
+        with self._changed:
+            if job.result.cancel() and job in self._waiting:
+                self._waiting.remove(job)
+
     def look_again(self) -> None:
         """One that was on its way does not come."""
         with self._changed:
