@@ -69,6 +69,7 @@ def test_totals_of_a_stream_add_up(tmp_path: Path) -> None:
         [7, "synchronization-bound", 1, 10_000, 10_000],
         [7, "kernel wait", 1, 2_000, 2_000],
     ]
+    assert totals["synchronised_ns"].tolist() == [0, 0, 10_000, 0]
     assert totals["share"].sum() == pytest.approx(1)
 
 

@@ -30,6 +30,7 @@ IDLE_GAPS: Final = Schema(
         "start_ns": Column("int64"),
         "dur_ns": Column("int64"),
         "cause": Column("category"),
+        "synchronised": Column("bool", "The cause is synchronization-bound.", "host waited", show="never"),
         "event": Column("int64", "Row of events: the GPU event after it.", show="room"),
         "path": Column("paths", "Regions of the GPU event after it, outermost first."),
     },
@@ -45,6 +46,7 @@ IDLE_TOTALS: Final = Schema(
         "cause": Column("str"),
         "gaps": Column("int64", "How many stretches in which nothing ran."),
         "idle_ns": Column("int64", "Their lengths added up."),
+        "synchronised_ns": Column("int64", "Idle time that is synchronization-bound.", "host waited", show="never"),
         "longest_ns": Column("int64", "The longest of them."),
         "share": Column("float64", "Share of the stream's idle time.", "of idle"),
     },
@@ -118,6 +120,7 @@ def idle_gaps(
             "start_ns": before,
             "dur_ns": gap,
             "cause": pd.Categorical.from_codes(cause.tolist(), categories=pd.Index(CAUSES, dtype=object)),
+            "synchronised": cause == _CODE[SYNCHRONISED],
             "event": details["event"].to_numpy()[rows],
             "path": details["path"].iloc[rows].array,
         }
@@ -134,11 +137,15 @@ def idle_totals(gaps: pd.DataFrame) -> pd.DataFrame:
     if gaps.empty:
         return IDLE_TOTALS.empty()
     keys = ["process", "device", "stream", "cause"]
-    totals = (
-        gaps.groupby(keys, observed=True, dropna=False, sort=False)["dur_ns"]
-        .agg(gaps="size", idle_ns="sum", longest_ns="max")
-        .reset_index()
+    grouped = gaps.assign(waited=gaps["dur_ns"].where(gaps["synchronised"], 0)).groupby(
+        keys, observed=True, dropna=False, sort=False
     )
+    totals = grouped.agg(
+        gaps=("dur_ns", "size"),
+        idle_ns=("dur_ns", "sum"),
+        synchronised_ns=("waited", "sum"),
+        longest_ns=("dur_ns", "max"),
+    ).reset_index()
     whole = totals.groupby(keys[:-1], dropna=False, observed=True)["idle_ns"].transform("sum")
     totals["share"] = totals["idle_ns"] / whole
     totals["cause"], totals["process"] = totals["cause"].astype(object), totals["process"].astype(object)
