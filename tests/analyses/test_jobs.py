@@ -194,6 +194,17 @@ def test_who_may_hide_behind_sends_that_are_not_matched_is_not_nobody(tmp_path: 
     assert ranks.answer.verdict.state == "cannot tell" and ranks.answer.unmatched == 128
 
 
+def test_what_only_ends_at_about_one_time_is_no_collective(tmp_path: Path) -> None:
+    """Both ranks of a pair of tensor ranks receive within a microsecond: no group says that these are one thing."""
+    job, ranks = made(tmp_path, layout="3d", ranks=16, cause="host", slow=2, also={0: "host"}, since=2, drift_ppm=50,
+                      arguments=False, seed=904435)  # fmt: skip
+    truth = np.concatenate([job.truth[rank] for rank in sorted(job.truth)])
+    found = ranks.answer.rows["collective"].to_numpy()
+    pairs = set(zip(found[found >= 0].tolist(), truth[found >= 0].tolist(), strict=True))
+    assert len(pairs) == len({one for one, _ in pairs}) == len({one for _, one in pairs})
+    assert ranks.answer.verdict.state == "cannot tell" and ranks.answer.unmatched == 64
+
+
 def test_all_to_all_without_arguments_is_no_pipeline(tmp_path: Path) -> None:
     _, ranks = made(
         tmp_path, layout="experts", ranks=8, cause="host", slow=7, late=3, arguments=False, steps=6, since=1
@@ -297,6 +308,12 @@ def test_a_node_is_named_when_all_its_ranks_are_slow(tmp_path: Path) -> None:
     verdict = ranks.answer.verdict
     assert (verdict.state, verdict.rank, verdict.node, verdict.cause) == ("node", None, "node1", "host")
     assert ranks.findings()[0].sentence.startswith("Node node1 holds the job up since step 0: its host launches late.")
+
+
+def test_two_slow_ranks_of_four_are_not_their_node(tmp_path: Path) -> None:
+    _, ranks = made(tmp_path, ranks=8, nodes=2, cause="compute", slow=7, also={6: "copies"}, layout="experts", steps=3)
+    verdict = ranks.answer.verdict
+    assert (verdict.state, verdict.node, verdict.ranks) == ("spread", None, (6, 7))
 
 
 def test_several_slow_ranks_share_it(tmp_path: Path) -> None:

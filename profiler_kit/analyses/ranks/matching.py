@@ -266,8 +266,14 @@ class _Matching:
             self.groups = GROUPS.join([self.groups, GROUPS.of([(len(self.groups), "", "", len(ranks), "", True)])])
             of[0][:] = len(self.groups) - 1
         told = np.full((len(ranks), count), UNKNOWN, dtype=np.int64)
+        # what of a kind fits much worse than the rest of it only ended at about one time
+        closest = np.argmin(off, axis=0)
+        usual = [float(np.median(one[closest == kind])) if (closest == kind).any() else 0.0
+                 for kind, one in enumerate(off)]  # fmt: skip
         for at in range(count):
             best = min(float(one[at]) for one in off)
+            if best > max(3 * usual[closest[at]], EXACT_NS / 5):
+                continue
             fits = [kind for kind, one in enumerate(off) if one[at] <= max(3 * best, EXACT_NS / 3)]
             largest = max(fits, key=lambda kind: sizes[kind])
             # several fit: told where the groups of the others are parts of the largest

@@ -132,7 +132,7 @@ def judge(job: Job, scores: pd.DataFrame, links: pd.DataFrame) -> tuple[Verdict,
             "this rank like its peers", f"rank {rank}", by_work(job.like_peers([place]), [place]),
         )  # fmt: skip
     for node, places in job.ranks_of_nodes().items():
-        if np.median(share[places]) > usual + EXCESS_FROM:
+        if np.quantile(share[places], 0.25, method="lower") > usual + EXCESS_FROM:  # most of its ranks
             ranks = tuple(job.ids[places].tolist())
             add(
                 Verdict("node", None, node, ranks=ranks),
