@@ -143,8 +143,8 @@ def bench(
         Path | None,
         typer.Argument(metavar="[STUDENT]", help="As for sam student eval; random weights of --backbone without one."),
     ] = None,
-    backbone: Backbone = "resnet18",
-    teacher: Teacher = "vit_small",
+    backbone: Annotated[str | None, typer.Option(help="Without a STUDENT, as train's. [default: resnet18]")] = None,
+    teacher: Annotated[str | None, typer.Option(help="Without a STUDENT, as train's. [default: vit_small]")] = None,
     teacher_checkpoint: TeacherCheckpoint = None,
     int8: Int8 = None,
     parts: Annotated[str, typer.Option(help="encoder: alone; whole: from the image to masks.")] = "encoder,whole",
@@ -167,6 +167,7 @@ def bench(
     from profiler_kit.models.student.models import PREFIX, check_backbone
 
     if student is None:
+        backbone, teacher = backbone or "resnet18", teacher or "vit_small"
         check_backbone(backbone)
         if int8 is not None:
             raise OptionError(f"--int8 {int8}: found without a student, expected the one it was made of: STUDENT.")
@@ -174,6 +175,13 @@ def bench(
         chosen = {"name": PREFIX + backbone, "teacher": teacher, "teacher_checkpoint": checkpoint, "beside": True}
     else:
         chosen = _student_options(student, teacher_checkpoint, int8)
+        held = (
+            ("--backbone", backbone, str(chosen["name"]).removeprefix(PREFIX)),
+            ("--teacher", teacher, chosen["teacher"]),
+        )
+        for option, given, found in held:
+            if given not in (None, found):
+                raise OptionError(f"{option} {given}: found with a student of {found}: {student}. Leave {option} out.")
     wanted = [part.strip() for part in parts.split(",") if part.strip()]
     if wanted not in (["encoder"], ["whole"], ["encoder", "whole"], ["whole", "encoder"]):
         raise OptionError(f"--parts {parts}: expected encoder, whole or both.")

@@ -49,7 +49,8 @@ class CheckpointKind:
                 ) from error
             raise CheckpointError(f"{path}: not written by torch.save, {wrong}") from error
         except (OSError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError) as error:
-            raise CheckpointError(f"{path}: broken or cut off ({_first_line(error)}), {wrong}") from error
+            reason = "" if isinstance(error, LookupError) else f" ({_first_line(error)})"  # a KeyError names a byte
+            raise CheckpointError(f"{path}: broken or cut off{reason}, {wrong}") from error
 
     def read(self, path: Path) -> State:
         """The file's state dict; only tensors are unpickled. Raises CheckpointError."""

@@ -316,6 +316,14 @@ def test_it_is_measured_alone_and_whole(trained: Path, tmp_path: Path) -> None:
             f"--out {tmp_path / 'used' / 'whole-b1'}: there is a ladder already. Choose another --out, or add --resume "
             "or --overwrite.",
         ),
+        (
+            ("--teacher", "sam2_nano"),
+            f"--teacher sam2_nano: found with a student of vit_tiny: {trained}. Leave --teacher out.",
+        ),
+        (
+            ("--backbone", "resnet18"),
+            f"--backbone resnet18: found with a student of cas_vit_tiny: {trained}. Leave --backbone out.",
+        ),
         (("--image-size", "64,63"), "--image-size 63: expected a multiple of 32."),
         (("--batch-size", "1,1"), "--batch-size 1,1: one is listed twice; list it once."),
     ):  # the last case of several is refused before the first one runs

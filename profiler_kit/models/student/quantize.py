@@ -113,7 +113,7 @@ def quantize(options: QuantizeOptions, *, report: Report = silent) -> Path:
     report(0, 1, "prepare")
     prepared = prepare(encoder, learns=options.mode == "qat").to(device)
     if options.mode == "qat":
-        store.teach(torch.float32)
+        store.teach(torch.float32, report)
         learn = partial(student_losses, prepared, teacher, family)
         losses = _learn(prepared, encoder, learn, store, options, report)
     else:

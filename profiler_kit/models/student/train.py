@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple, cast
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the usual name
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from profiler_kit.capture.device import choose_device
 from profiler_kit.capture.environment import describe_environment
@@ -53,7 +54,8 @@ _WEIGHT_DECAY: Final = 0.05
 _WARM_UP: Final = 0.05  # share of the training in which the learning rate rises
 _AVERAGE: Final = 0.999  # of the weights, kept at each step; less in the first steps
 _NOTE_EVERY: Final = 25  # steps between two looks at the losses, which wait for the device
-_ENCODED: Final = 32  # images that the teacher sees at once
+_ENCODED: Final = 32  # images that are drawn before they go to the device
+_TAUGHT: Final = 16  # images that the teacher sees at once
 _MOSAIC_EVERY: Final = 4  # scenes, one of which has small objects
 _STATE: Final = CheckpointKind("the state of a training", "Leave --resume out to begin anew in another folder.")
 
@@ -162,10 +164,11 @@ class TaughtStore(SceneStore):
         self._colours = Colours(mean.to(device), deviation.to(device))
 
     @torch.no_grad()
-    def teach(self, dtype: torch.dtype) -> None:
+    def teach(self, dtype: torch.dtype, report: Report = silent) -> None:
         """The teacher's maps of all images."""
-        for start in range(0, len(self), _ENCODED):
-            index = torch.arange(start, min(start + _ENCODED, len(self)), device=self.images.device)
+        for start in range(0, len(self), _TAUGHT):
+            report(start, len(self), "the teacher looks at each")
+            index = torch.arange(start, min(start + _TAUGHT, len(self)), device=self.images.device)
             images = self.images_of(index)
             with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
                 found = self._teacher.image_encoder(images)
@@ -272,6 +275,10 @@ class _Run:
         self.teacher = teacher.to(device).requires_grad_(False)
         self.encoder = encoder.to(device, memory_format=torch.channels_last).requires_grad_(True).train()  # type: ignore[call-overload]  # torch's stubs lack it
         self.average = copy.deepcopy(encoder).eval().requires_grad_(False)
+        pairs = list(zip(self.average.state_dict().values(), encoder.state_dict().values(), strict=True))
+        self.averaged, self.counted = (
+            [pair for pair in pairs if pair[0].is_floating_point() is floating] for floating in (True, False)
+        )
         matrices = [parameter for parameter in encoder.parameters() if parameter.dim() > 1]
         others = [parameter for parameter in encoder.parameters() if parameter.dim() <= 1]
         groups = [{"params": matrices, "weight_decay": _WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
@@ -297,8 +304,7 @@ class _Run:
             self.report(
                 len(self.store), int(self.facts["scenes"]), "scenes" if self.options.images is None else "images"
             )
-        self.report(0, 1, "the teacher looks at each")
-        self.store.teach(self.dtype)
+        self.store.teach(self.dtype, self.report)
         torch.manual_seed(self.options.seed)
         self.since = time.perf_counter()
 
@@ -332,9 +338,13 @@ class _Run:
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             self.step += 1
-            share = 1 - min(_AVERAGE, (1 + self.step) / (10 + self.step))
-            for mine, now in zip(self.average.state_dict().values(), self.encoder.state_dict().values(), strict=True):
-                mine.lerp_(now, share) if mine.is_floating_point() else mine.copy_(now)
+            decay = min(_AVERAGE, (1 + self.step) / (10 + self.step))
+            averages, weights = (list(of) for of in zip(*self.averaged, strict=True))
+            get_ema_multi_avg_fn(decay)(
+                averages, weights, self.step
+            )  # all at once: one by one they took a fifth of a step
+            for mine, now in self.counted:
+                mine.copy_(now)
         return torch.stack([part.detach() for part in losses])
 
     def note(self, losses: Tensor) -> None:
