@@ -7,14 +7,15 @@ import copy
 import pytest
 import torch
 
-pytest.importorskip("transformers")
-
 from profiler_kit.models.sam2.decoder import share_decoder
 from profiler_kit.models.sam2.forward import ask
 from profiler_kit.models.sam2.models import Sam2, load_model
 from profiler_kit.models.sam2.optimizations import OPTIMIZATIONS
 from profiler_kit.models.sam2.train import begin
 from profiler_kit.workload.optimizations import optimized, parse_optimizations
+from tests.sam2 import needs_transformers
+
+pytestmark = needs_transformers
 
 MAPS = ((16, 24, 24), (32, 12, 12), (128, 6, 6))
 

@@ -18,8 +18,9 @@ from profiler_kit.models.sam2.decoder import share_decoder
 from profiler_kit.models.sam2.gelu import fuse_gelu
 from profiler_kit.models.sam2.models import SHAPES, load_model, shipped_checkpoint, to_meta
 from profiler_kit.models.sam2.segmenter import DEFAULTS, Sam2Segmenter
+from tests.sam2 import needs_transformers
 
-pytest.importorskip("transformers")
+pytestmark = needs_transformers
 FILES = "Official files: sam2.1_hiera_tiny.pt, sam2.1_hiera_small.pt, sam2.1_hiera_base_plus.pt, sam2.1_hiera_large.pt."
 KIND = f"expected a SAM 2.1 checkpoint (a state dict under 'model', written by torch.save). {FILES}"
 # Some of what only video needs, as it is in the official files.

@@ -14,8 +14,9 @@ from profiler_kit.models.sam.generator import MaskGenerator
 from profiler_kit.models.sam.scenes import generate_scenes
 from profiler_kit.models.sam2.models import Sam2, load_model
 from profiler_kit.models.sam2.segmenter import DEFAULTS, Sam2Segmenter
+from tests.sam2 import needs_transformers
 
-pytest.importorskip("transformers")
+pytestmark = needs_transformers
 Mask = npt.NDArray[np.bool_]
 
 

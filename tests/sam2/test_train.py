@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-pytest.importorskip("transformers")
-
 from profiler_kit.models.sam.prompts import PromptChoice
 from profiler_kit.models.sam.scenes import generate_scenes
 from profiler_kit.models.sam.train import SceneStore, draw_task, sharpen
@@ -17,6 +15,9 @@ from profiler_kit.models.sam.train_loss import task_losses
 from profiler_kit.models.sam2.forward import ask
 from profiler_kit.models.sam2.models import Sam2, load_model
 from profiler_kit.models.sam2.train import SAM2
+from tests.sam2 import needs_transformers
+
+pytestmark = needs_transformers
 
 SIDE = 64
 

@@ -7,7 +7,6 @@ import copy
 import pytest
 import torch
 
-pytest.importorskip("transformers")
 pytest.importorskip("triton")
 
 from profiler_kit.models.sam2.float8 import use_float8
@@ -20,6 +19,9 @@ from profiler_kit.models.sam2.windows import (
     window_attention,
 )
 from profiler_kit.workload.optimizations import cast_model
+from tests.sam2 import needs_transformers
+
+pytestmark = needs_transformers
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,9 @@ from profiler_kit.workload.capture import CaptureOptions, capture_run
 from profiler_kit.workload.optimizations import optimized, parse_optimizations
 from profiler_kit.workload.protocol import Bench, load_workload, make_model
 from profiler_kit.workload.row import RowPlan, run_row
+from tests.sam2 import needs_transformers
 
-pytest.importorskip("transformers")
+pytestmark = needs_transformers
 CPU = torch.device("cpu")
 
 

@@ -35,9 +35,15 @@ def one_block(workload: SamWorkload, device: torch.device) -> torch.nn.Module:
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What sam export writes; packages are tried in this process, which takes no seconds."""
+    """What sam export writes; packages are tried in this process, which takes no seconds.
+
+    One package is compiled, once: headers compiled for the next ones would cost more than it does.
+    """
+    from torch._inductor import config
+
     target = tmp_path_factory.mktemp("package") / "tiny"
-    with pytest.MonkeyPatch.context() as patch:
+    quick = {"aot_inductor.precompile_headers": False, "aot_inductor.compile_wrapper_opt_level": "O0"}
+    with pytest.MonkeyPatch.context() as patch, config.patch(quick):
         for module in (package, service):
             patch.setattr(module, "make_model", one_block)
         patch.setattr(
