@@ -298,9 +298,10 @@ class Snapshot:
     @property
     def ring(self) -> memory.Ring:
         """The recorder's ring buffer, as far as the file says."""
-        if self.source == "trace":  # which is no ring
+        longest = self.recording.max_entries
+        if self.source == "trace" or (self.source != "cuda" and longest is None):  # recorded by no ring
             return memory.Ring(overflowed=False)
-        return memory.Ring.of(self.settings, self.recording.max_entries)
+        return memory.Ring.of(self.settings, longest)
 
     def peak_region(self, device: int) -> tuple[str, ...]:
         """Path of the innermost region open when the total was highest first; () when none was."""

@@ -108,8 +108,8 @@ def history(snapshot: Snapshot, device: int) -> Finding | None:
 def _may_be_cut(snapshot: Snapshot, device: int) -> Finding:
     """That nothing says whether the recorder dropped events."""
     said = (
-        f"The history{on(snapshot, device)} begins with memory in use, and the file does not say how many events its "
-        "recorder keeps: it may have lost its beginning, and with it an earlier peak."
+        f"The history{on(snapshot, device)} begins with memory already held, and the file does not say how many events "
+        "its recorder keeps: it may have lost its beginning, and with it an earlier peak."
     )
     attempt = "Record with memory_runner, which writes max_entries into the file."
     return Finding(id_of("history-may-be-cut", device), "lost", say(said), attempt=attempt, page="memory")

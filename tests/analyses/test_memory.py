@@ -342,7 +342,7 @@ def test_sam_step_by_region() -> None:
 def history(count: int) -> dict[str, Any]:
     """One lasting allocation, then temporaries that overlap; every one has a stack."""
     stack = [s.frame("f")]
-    trace = [s.alloc(0, 0x1000, 100, frames=stack)]
+    trace = [s.event("segment_alloc", 0, 0x1000, 0x1000 + 512 * count), s.alloc(0, 0x1000, 100, frames=stack)]
     for n in range(count):
         trace.append(s.alloc(n + 1, 0x2000 + 512 * n, 10, frames=stack))
         if n:

@@ -225,6 +225,19 @@ def test_memory_from_before_and_no_word_of_the_ring_leaves_the_peak_a_bound(
     assert ("max_entries" in profiler_kit("memory", found.path).out) is True
 
 
+def test_a_ring_may_have_dropped_what_left_no_trace(tmp_path: Path) -> None:
+    """Memory that was reserved before the history may have held more, which was freed before it too."""
+    events = [s.event("segment_alloc", 0, 0, 4 * MiB), s.alloc(1, 0, 4 * MiB), *s.free(2, 0, 4 * MiB)]
+    kept = [s.alloc(3, 0, MiB), *s.free(4, 0, MiB), s.event("snapshot", 5)]
+    held = [s.segment(0, 4 * MiB, s.block(0, 4 * MiB, 0, "inactive"))]
+    whole, cut = (loaded(tmp_path, s.snapshot(trace, segments=held)) for trace in (events + kept, kept))
+    peaks = [
+        (row["peak_bound"], row["peak_allocated_bytes"]) for one in (whole, cut) for row in one.summary()["devices"]
+    ]
+    assert peaks == [("", 4 * MiB), ("at least", MiB)]
+    assert said(cut, "history-may-be-cut") and not said(whole, "history-may-be-cut")
+
+
 def test_a_history_from_the_start_or_of_a_recording_of_ours_is_told(tmp_path: Path) -> None:
     assert not loaded(tmp_path, steps()).missing(0).untold
     data = steps()

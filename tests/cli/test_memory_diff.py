@@ -20,6 +20,7 @@ def history(sizes: dict[str, int], line: int, folder: str, region: str = "step")
     trace, blocks = [], []
     for number, (name, size) in enumerate(sizes.items()):
         frames = [s.frame(name, f"{folder}/model.py", line), s.frame("main", f"{folder}/train.py", 5 * line)]
+        trace.append(s.event("segment_alloc", 10 + number, number << 30, size))
         trace.append(s.alloc(10 + number, number << 30, size, frames=frames))
         blocks.append(s.block(number << 30, size, size, frames=frames))
     marks = [s.mark("START", region, 0), s.mark("END", region, 100)]

@@ -43,7 +43,8 @@ def test_every_failure_is_counted_and_the_first_few_explained(tmp_path: Path) ->
         {"action": "oom", "size": 60 * MiB, "device_free": 3 * MiB, "stream": 0, "time_us": s.T0 + n, "frames": []}
         for n in range(10, 10 + FAILURES + 2)
     ]
-    data = s.snapshot([s.alloc(1, 0x1000, MiB), *oom], segments=[s.segment(0x1000, MiB, s.block(0x1000, MiB, MiB))])
+    held = [s.segment(0x1000, MiB, s.block(0x1000, MiB, MiB))]
+    data = s.snapshot([s.event("segment_alloc", 0, 0x1000, MiB), s.alloc(1, 0x1000, MiB), *oom], segments=held)
     found = of_device(loaded(tmp_path, data), 0)
     assert [one.id for one in found] == [
         "peak-memory", "out-of-memory", "out-of-memory-2", "out-of-memory-3", "out-of-memory-more",

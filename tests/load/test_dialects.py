@@ -207,6 +207,16 @@ def test_begins_and_ends_match_by_thread_and_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", READERS)
+def test_of_begins_and_ends_at_the_same_times_the_first_begin_is_the_outer_one(name: str, tmp_path: Path) -> None:
+    region = {"cat": "user_annotation"}
+    begins = [half("B", 0, name=one, **region) for one in ("outer", "middle", "inner")]
+    ends = [half("E", 9, name=one, **region) for one in ("inner", "middle", "outer")]
+    with reader(name):
+        trace = write(tmp_path / "halves.json", *begins, *ends)
+        assert trace.regions()["path"].tolist() == [("outer",), ("outer", "middle"), ("outer", "middle", "inner")]
+
+
+@pytest.mark.parametrize("name", READERS)
 def test_asynchronous_spans_of_gpu_work_are_read_by_their_id(name: str, tmp_path: Path) -> None:
     """Two kernels at once on one thread, which B and E could not tell apart; the host's own are of no thread."""
     kernel = {"cat": "kernel", "name": "gemm"}

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from profiler_kit.load.snapshot.data import HOST
 from profiler_kit.schema import Column, Schema
 
 MEMORY_TIMELINE: Final = Schema(
@@ -385,8 +386,8 @@ def missing_history(one: Replay, allocations: pd.DataFrame, ring: Ring) -> Missi
     (torch collects stacks at no other time), so that its alloc event was recorded and is gone. That alone also
     happens when a second recording is started later (the parameters carry stacks of the first one), but such a
     recording starts between steps, while a ring cuts anywhere, in the life of temporaries: only a free without an
-    alloc beside it shows that. A history without stacks gives no evidence. One of the two, or memory older than such
-    a history, leaves it untold.
+    alloc beside it shows that. A history without stacks gives no evidence. One of the two leaves it untold, and so
+    does memory that was reserved before: what was allocated in it and freed leaves no trace.
     """
     if not one.followed:
         return Missing(0, 0, False)
@@ -401,10 +402,11 @@ def missing_history(one: Replay, allocations: pd.DataFrame, ring: Ring) -> Missi
     if ring.max_entries is not None:
         return Missing(unmatched, recorded, count >= ring.max_entries)
     lost = unmatched > 0 and recorded > 0
+    # the host's allocator records no segments, so that when it reserved them is not known
+    reserved = int(one.reserved_bytes[0]) > 0 and one.device != HOST
     stacks = bool((allocations.loc[allocations["device"] == one.device, "stack"] > 0).any())
-    return Missing(
-        unmatched, recorded, lost, not lost and (unmatched > 0 or recorded > 0 or (not stacks and len(mine) > 0))
-    )
+    older = reserved or (not stacks and len(mine) > 0)
+    return Missing(unmatched, recorded, lost, not lost and (unmatched > 0 or recorded > 0 or older))
 
 
 def _is(column: pd.Series, *names: str) -> Bools:

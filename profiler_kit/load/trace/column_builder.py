@@ -272,14 +272,14 @@ class ColumnBuilder:
             ]
 
     def close_spans(self) -> None:
-        """Make spans of the begins and ends: all of the file have come.
+        """Make spans of the begins and ends, in the file's order of begins: all of the file have come.
 
         An end closes the last open begin of its thread (of its id, where it is asynchronous) that has its name, or the
         last one if it has no name; the others are counted, as what they would be has no beginning, or no end.
         """
         opened: dict[tuple[Any, ...], list[tuple[int, int, Event]]] = {}
         closed: set[int] = set()
-        spans: list[tuple[int, Event]] = []
+        spans: list[tuple[int, int, int, Event]] = []  # begin, end, start and event
         for number in sorted(range(len(self.halves)), key=lambda at: self.halves[at][0]):
             ns, event = self.halves[number]
             thread: tuple[Any, ...] = (identity(event.pid), identity(event.tid), "")
@@ -297,14 +297,16 @@ class ColumnBuilder:
             if waiting:
                 first, start, begin = waiting.pop()
                 closed.add(first)
-                spans.append((start, _joined(begin, event, ns - start)))
-                self.pairs.append((first, number))
+                spans.append((first, number, start, _joined(begin, event, ns - start)))
         self.unmatched = len(self.halves) - 2 * len(spans)
         self.dropped += self.unmatched
         self.halves = []
+        # the inner one of two that begin and end together has ended first, and begun last
+        spans.sort(key=lambda span: span[0])
+        self.pairs = [(first, number) for first, number, _, _ in spans]
         if spans:
-            start_ns = np.array([start for start, _ in spans], dtype=np.int64)
-            self._add_spans([span for _, span in spans], start_ns, np.ones(len(spans), dtype=bool))
+            start_ns = np.array([start for _, _, start, _ in spans], dtype=np.int64)
+            self._add_spans([span for _, _, _, span in spans], start_ns, np.ones(len(spans), dtype=bool))
 
     def _threads_of(self, events: list[Event]) -> npt.NDArray[np.int32]:
         """Code of (pid, tid) of each event; consecutive events mostly share it, so runs are coded once."""
