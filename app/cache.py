@@ -60,7 +60,7 @@ from profiler_kit.render.compare import LETTERS
 from profiler_kit.render.overlays import row_overlay
 from profiler_kit.render.perfetto.export import export_window
 from profiler_kit.run import Layers, Part, Run, compare_runs, open_run
-from profiler_kit.snapshot import Snapshot
+from profiler_kit.snapshot import Snapshot, load_snapshot
 from profiler_kit.table import Filled, Table
 from profiler_kit.tables import every_table
 from profiler_kit.timeline.build import By, group_gpu_work
@@ -285,8 +285,16 @@ def trace(folder: RunFolder) -> Trace:
 
 
 def snapshot(folder: RunFolder) -> Snapshot:
-    """The memory snapshot of a run; raises the KitError that says why it cannot be read."""
+    """The memory snapshot of a run, else what its trace says of allocations; raises the KitError that says why none."""
+    if folder.memory is None and folder.trace is not None:
+        return _memory_of_trace(folder)
     return _there(run(folder).parts.memory, folder, "memory snapshot")
+
+
+@_shared(1)
+def _memory_of_trace(folder: RunFolder) -> Snapshot:
+    assert folder.trace is not None
+    return load_snapshot(folder.trace)
 
 
 def layers(folder: RunFolder) -> Layers:

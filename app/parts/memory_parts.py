@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
-from app import routes
+from app import cache, routes
 from app.parts import tables, widgets
 from profiler_kit.findings import memory
 from profiler_kit.findings.numbers import of_device
-from profiler_kit.findings.records import clock
+from profiler_kit.findings.records import FROM_TRACE, clock
 from profiler_kit.formats.run_record import RunRecord
 from profiler_kit.joined import JoinedRun
 from profiler_kit.load.discover.runs import RunFolder
@@ -24,15 +24,27 @@ _JOINED_HELP = (
 )
 
 
+def in_trace(folder: RunFolder) -> bool:
+    """Whether the run's trace holds allocations; says so where it does."""
+    if widgets.opened(folder) is None:
+        return False
+    with st.spinner("Reading what was recorded …", show_time=True):
+        recording = cache.examination(folder)[0]["recording"]
+    if recording["options"]["profile_memory"]:
+        widgets.note(FROM_TRACE)
+    return bool(recording["options"]["profile_memory"])
+
+
 def pick_device(snapshot: Snapshot) -> int:
-    """The device to show; asked only when there are several."""
+    """The device to show, the one with the highest peak unless told; asked only when there are several."""
     devices = list(snapshot.devices)
     if len(devices) == 1:
         return devices[0]
+    first = memory.fullest(snapshot)
     picked = st.segmented_control(
-        "Device", devices, default=devices[0], format_func=snapshot.device_name, key="device", bind="query-params"
+        "Device", devices, default=first, format_func=snapshot.device_name, key="device", bind="query-params"
     )
-    return devices[0] if picked is None else int(picked)
+    return int(first if picked is None else picked) if first is not None else devices[0]
 
 
 def say(snapshot: Snapshot, device: int) -> None:

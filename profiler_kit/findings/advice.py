@@ -108,7 +108,7 @@ def _of_trace(trace: Trace, load: BatchLoad | None) -> Iterator[Finding]:
     whole = _Whole(time["total_ns"], max(steps, 1), each, trace=trace)
     if absent := without_requests(trace):
         served = time["total_ns"] - absent
-        whole = _Whole(served, 1, f"the {fmt_ns(served)} in which the server had a request", trace=trace)
+        whole = _Whole(served, 1, f"the {fmt_ns(served)} with requests", trace=trace)
     if load is not None:
         idle = max(0.0, load.latency_ns - load.gpu_ns) * load.batches
         scale = min(1.0, idle / time["idle_ns"]) if time["idle_ns"] else 0.0

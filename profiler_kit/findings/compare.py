@@ -37,11 +37,11 @@ def of_comparison(found: Comparison, records: Records = (None, None), *, b: str 
 
 
 def _other_work(found: Comparison, records: Records) -> bool:
-    """Whether records say so; without them, whether both traces have regions and share none but the repeated one."""
+    """Whether records say so; without them, whether there are regions, and none but the repeated one in both traces."""
     if None not in records:
         return True
     rows = [row for row in found.of("region") if row.path != (found.round,)]
-    return any(row.a for row in rows) and any(row.b for row in rows) and not any(row.a and row.b for row in rows)
+    return bool(rows) and not any(row.a and row.b for row in rows)
 
 
 def ratio(change: float | None) -> str:

@@ -209,6 +209,17 @@ def no_ladder_of(record: RunRecord | None, run: str, shown: str, out: str) -> Fi
     return Finding("no-ladder", "missing", say(*said, f". This one is of {shown}."), "warning", attempt=attempt)
 
 
+FROM_TRACE: Final = Finding(
+    "memory-from-trace",
+    "missing",
+    say(
+        "There is no memory snapshot: this is what the trace's memory events say. They do not hold segments, and only "
+        "what happened while it was recorded."
+    ),
+    page="memory",
+)
+
+
 def clock(joined: JoinedRun) -> Finding:
     """How far the clocks of a trace and a snapshot of one run disagree."""
     one = joined.clock

@@ -572,11 +572,16 @@ def test_what_is_missing_says_how_to_record_it(runs: Path, page: str, said: str)
     assert test.code[0].value
 
 
-def test_a_trace_with_allocations_says_which_command_reads_them(runs: Path) -> None:
+def test_allocations_of_a_trace_are_shown_where_there_is_no_snapshot(runs: Path) -> None:
     trace = gpu_trace()
-    trace.events.append({"ph": "i", "cat": "cpu_instant_event", "name": "[memory]", "pid": 1, "tid": 1, "ts": 5})
+    moment = {"ph": "i", "s": "t", "name": "[memory]", "cat": "cpu_instant_event", "pid": 100, "tid": 1}
+    for ts, kind, device, size in ((5, 0, -1, 8), (6, 1, 0, 1 << 20), (7, 1, 0, -(1 << 20))):
+        args = {"Addr": 4096, "Bytes": size, "Total Allocated": max(size, 0), "Total Reserved": 1 << 21}
+        trace.events.append({**moment, "ts": ts, "args": {**args, "Device Type": kind, "Device Id": device}})
     trace.write(runs / "held.json")
-    assert show("memory", "held.json").code[0].value.startswith("profiler-kit memory ")
+    test = show("memory", "held.json")
+    assert "There is no memory snapshot: this is what the trace's memory events say." in text(test)
+    assert "At its peak **1.0 MiB** were allocated" in text(test)
     assert show("memory", "bare.json.gz").code[0].value.startswith("with memory_runner")
 
 

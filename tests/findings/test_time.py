@@ -163,7 +163,7 @@ def test_time_without_a_request_is_told_apart_in_every_sentence(tmp_path: Path) 
         "synchronization-bound": (10_000, 0.2),
         "one-kernel": (20_000, 0.4),
     }
-    assert gains["host-bound"].each == "the 50.00 µs in which the server had a request"
+    assert gains["host-bound"].each == "the 50.00 µs with requests"
 
 
 def test_without_gpu_events_it_is_said_why() -> None:
