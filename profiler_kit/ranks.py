@@ -373,14 +373,25 @@ def read_job(
     names = (*communication_names(), *communication)
     code = code_of_ranks(names)
     if isinstance(paths, str | Path) and is_store(paths):
-        folder = str(paths).rstrip("/").removesuffix(STORE_SUFFIX)
-        if not Path(folder).is_dir():
-            return _kept(RankStore(str(paths).rstrip("/"), code), folder, communication)
-        paths = folder
+        root = str(paths).rstrip("/")
+        folder = root.removesuffix(STORE_SUFFIX)
+        if not _is_there(folder):
+            return _kept(RankStore(root, code), folder, communication)
+        paths, store = folder, root if is_address(root) and store is None else store
     job = find_job(paths)
     found = store_of(job.folder, code, beside=not job.named, chosen=None if store is None else str(store))
     reading = partial(ingest, workers=workers, cluster=cluster, report=report)
     return Ranks(found, job, _read(job, found, Work(found.root, code, names), reading), communication)
+
+
+def _is_there(folder: str) -> bool:
+    """Whether the folder of a job is there, or traces are at its address."""
+    if not is_address(folder):
+        return Path(folder).is_dir()
+    try:
+        return bool(find_job(folder).sources)
+    except InputError:
+        return False
 
 
 def _kept(store: RankStore, folder: str, communication: Sequence[str]) -> Ranks:
@@ -393,7 +404,9 @@ def _kept(store: RankStore, folder: str, communication: Sequence[str]) -> Ranks:
         )
     columns = (rows[name].to_pylist() for name in ("name", "size_bytes", "stamp"))
     sources = tuple(Source(f"{folder}/{name}", name, size, stamp) for name, size, stamp in zip(*columns, strict=True))
-    return Ranks(store, Job(str(Path(folder).resolve()), sources, False), rows, communication)
+    return Ranks(
+        store, Job(folder if is_address(folder) else str(Path(folder).resolve()), sources, False), rows, communication
+    )
 
 
 def _read(job: Job, store: RankStore, work: Work, ingest: Any) -> pa.Table:

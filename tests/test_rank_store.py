@@ -443,6 +443,9 @@ def test_a_job_and_its_store_in_memory(job: Path) -> None:
     assert again.of("work").equals(found.of("work"))
     assert len(far.find("/jobs/a.ranks")) == 5
     assert load_ranks(["memory://jobs/a/node0/rank0.json", "memory://jobs/a/node0/rank1.json"]).ranks == [0, 1]
+    assert load_ranks("memory://jobs/a.ranks").store == "memory://jobs/a.ranks"
+    far.rm("/jobs/a", recursive=True)
+    assert load_ranks("memory://jobs/a.ranks").of("work").equals(found.of("work"))
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):

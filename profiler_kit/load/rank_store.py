@@ -60,11 +60,11 @@ class RankStore:
 
     def batches(self) -> list[str]:
         """The batches that are whole, oldest first."""
-        return [one for one in self._every_batch() if one.split("-")[1] == self.code]
+        return [one for one in self.all_batches() if one.split("-")[1] == self.code]
 
     def ranks(self) -> pa.Table | None:
         """One row for each file that was read, by name, the newest of each; with the `batch` that it is in."""
-        every = self._every_batch()
+        every = self.all_batches()
         batches = [one for one in every if one.split("-")[1] == self.code]
         parts = [self._read_whole(batch) for batch in batches]
         rows = [
@@ -139,7 +139,7 @@ class RankStore:
         self._remove(batches)
         return True
 
-    def _every_batch(self) -> list[str]:
+    def all_batches(self) -> list[str]:
         if is_address(self.root):
             files, path = file_system(self.root)
             with reached(self.root):
@@ -187,7 +187,10 @@ class RankStore:
 
 
 def is_store(path: str | Path) -> bool:
-    """Whether it is a folder that a RankStore has written to."""
+    """Whether it is a folder, or an address, that a RankStore has written to."""
+    if is_address(path):
+        root = str(path).rstrip("/")
+        return root.endswith(STORE_SUFFIX) and bool(RankStore(root, "").all_batches())
     found = Path(path)
     return found.name.endswith(STORE_SUFFIX) and os.path.isdir(found) and any(map(_BATCH.fullmatch, os.listdir(found)))  # noqa: PTH112, PTH208
 
