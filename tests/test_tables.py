@@ -34,7 +34,7 @@ from profiler_kit.load.flight.reader import read_dumps
 from profiler_kit.load.trace.file_facts import load_file_facts
 from profiler_kit.ranks import load_ranks
 from profiler_kit.render.html import table_html
-from profiler_kit.render.layout import Shown, layout
+from profiler_kit.render.layout import layout
 from profiler_kit.render.markdown import table_markdown
 from profiler_kit.render.text_table import filled_lines
 from profiler_kit.run import Run, compare_runs, load_run
@@ -45,6 +45,7 @@ from profiler_kit.tables import every_table
 from profiler_kit.text import MISSING
 from profiler_kit.trace import Trace, load_trace
 from profiler_kit.trend import load_trend
+from tests.app.samples import host_trace
 from tests.builders import TraceBuilder
 from tests.cli.run import profiler_kit
 from tests.flight_dumps import two
@@ -128,6 +129,19 @@ SOURCES: dict[str, Callable[[], list[Any]]] = {
 }
 
 
+@functools.cache
+def others(of: str) -> list[Any]:
+    """What was recorded without a GPU, in training, by a server, of two ranks: other columns hold something there."""
+    if of == "trace":
+        host = host_trace().write(Path(tempfile.mkdtemp()) / "host.json")
+        recorded = (host, GOLDEN / "operators_h200.json.gz", GOLDEN / "graph_capture_training_h200.json.gz")
+        return [load_trace(path, arguments=["input_dims"]) for path in recorded]
+    if of == "snapshot":
+        return [load_snapshot(GOLDEN / f"memory_{name}_h200.pickle") for name in ("train", "pools", "expandable")]
+    jobs = [(GOLDEN / "ddp", "ddp_rank{}.json.gz"), (GOLDEN / "ranks" / "gpu_step", "trace.rank{}.json.gz")]
+    return [load_ranks({rank: folder / name.format(rank) for rank in (0, 1)}) for folder, name in jobs if of == "job"]
+
+
 def filled(table: Table) -> list[Filled]:
     return [table.of_source(source) for source in SOURCES[table.of]()]
 
@@ -206,8 +220,23 @@ def test_text_and_markdown_lay_out_the_same_cells(table: Table) -> None:
         assert all(rule == " --- " for column, rule in aligned if column.kind == "text")  # numbers alone to the right
         for number, line in enumerate(text[2:]):
             assert all(column.cells[number] in line for column in shown)
-        for narrow in (40, 80):
-            assert all(len(line) <= max(narrow, _least(shown)) for line in filled_lines(one, top=40, width=narrow))
+
+
+@each_table
+def test_a_text_table_fits_its_terminal_and_says_what_it_leaves_out(table: Table) -> None:
+    for one in [*filled(table), *(table.of_source(source) for source in others(table.of))]:
+        shown = layout(one, slice(40))
+        assert len({column.label for column in shown}) == len(shown)
+        for width in (28, 80):
+            lines = filled_lines(one, top=40, width=width)
+            assert all(len(line) <= width for line in lines)
+            if len(one):
+                cells = lines[: 2 + min(len(one), 40)]
+                said = " ".join(lines[len(cells) :]).removeprefix("Left out for lack of room: ").removesuffix(".")
+                gone = [column for column in shown if column.label not in re.split(" {2,}", cells[0])]
+                assert said == ", ".join(column.label for column in gone)
+                kept = [column for column in shown[1:] if column not in gone and column.kind in ("number", "share")]
+                assert all(column.cells[row] in line for row, line in enumerate(cells[2:]) for column in kept)
 
 
 @each_table
@@ -218,12 +247,6 @@ def test_html_lays_out_the_same_cells(table: Table) -> None:
         for column in shown if len(one) else ():
             assert f">{escape(column.heading)}</th>" in drawn
             assert all(escape(cell) in drawn for cell in (column.bare() if column.kind == "number" else column.cells))
-
-
-def _least(shown: list[Shown]) -> int:
-    """What the columns need that are never left out: a first one of four letters, and the others."""
-    kept = [column for column in shown[1:] if not column.optional]
-    return 4 + sum(3 + max(len(column.label), *map(len, column.cells), 0) for column in kept)
 
 
 SIZES = {"%": 0.01, "ns": 1, "µs": 1e3, "ms": 1e6, "s": 1e9, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}

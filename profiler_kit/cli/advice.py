@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from profiler_kit.cli.output import AsJson, print_json
+from profiler_kit.cli.output import AsJson, hanging, print_json
 from profiler_kit.names import printable
 from profiler_kit.progress import progress_bar
 
@@ -68,4 +68,5 @@ def _print(found: list[Finding], *, numbered: bool) -> None:
         lines += [f"Try: {one.attempt}"] if one.attempt else []
         lines += [f"Affects: {one.affects}."] if one.affects else []
         lines += one.details
-        typer.echo("\n".join([start + lines[0], *(" " * (len(start) + 2) + line for line in lines[1:])]))
+        below = " " * (len(start) + 2)
+        typer.echo("\n".join([hanging(start, lines[0]), *(hanging(below, line) for line in lines[1:])]))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from profiler_kit.cli.output import AsJson, check_formats, check_top, open_trace, print_json, records
+from profiler_kit.cli.output import AsJson, check_formats, check_top, hanging, open_trace, print_json, records
 from profiler_kit.cli.table_command import print_filled
 from profiler_kit.errors import InputError, OptionError, ThresholdError
 from profiler_kit.files import PLAIN_OR_PACKED
@@ -113,7 +113,7 @@ def print_comparison(
         typer.echo(document(f"{'Memory: ' if of == 'memory diff' else ''}{heading}", sentences, tables), nl=False)
         return
     sides = [f"{side}: {printable(path)}" for side, path in zip("AB", paths, strict=True)]
-    typer.echo("\n".join((*sides, "", *sentences, "")))
+    typer.echo("\n".join((*sides, "", *(hanging("", sentence) for sentence in sentences), "")))
     for one, rows, _ in tables:
         print_filled(one, top=rows)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from profiler_kit.cli.output import AsJson, TraceFile, print_json, print_table
+from profiler_kit.cli.output import AsJson, TraceFile, hanging, print_json, print_table
 from profiler_kit.errors import InputError
 from profiler_kit.names import printable
 
@@ -66,20 +66,20 @@ def _print_report(file: Path, found: dict[str, Any], verdict: Finding, findings:
     width = max(len(name) for name, _ in rows)
     typer.echo(printable(file))
     for name, text in rows:
-        typer.echo(f"  {name:<{width}}  {text}")
+        typer.echo(hanging(f"  {name:<{width}}  ", text))
     incidents = found["quality"]["incidents"]
     if incidents:
         typer.echo("\nwhere (bytes of the uncompressed text)")
         offsets = [f"{incident['offset']:,}" for incident in incidents]
         for offset, incident in zip(offsets, incidents, strict=True):
             said = f"{DONE[incident['kind']]}: {incident['text']}".rstrip(": ")
-            typer.echo(f"  {offset:>{max(map(len, offsets))}}  {said}")
-    typer.echo(f"\n{verdict.sentence}")
+            typer.echo(hanging(f"  {offset:>{max(map(len, offsets))}}  ", said))
+    typer.echo(f"\n{hanging('', verdict.sentence)}")
     for one in findings:
-        typer.echo(f"  {one.kind:<7}  {one.sentence}")
-        typer.echo(f"  {'':<7}    affects: {one.affects}")
+        typer.echo(hanging(f"  {one.kind:<7}  ", one.sentence))
+        typer.echo(hanging(f"  {'':<7}    ", f"affects: {one.affects}"))
         if one.attempt:
-            typer.echo(f"  {'':<7}    next time: {one.attempt}")
+            typer.echo(hanging(f"  {'':<7}    ", f"next time: {one.attempt}"))
     typer.echo("")
 
 

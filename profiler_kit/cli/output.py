@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -215,12 +216,14 @@ def json_text(value: object) -> str:
 
 
 def say(pieces: Iterable[tuple[str, Any]]) -> None:
-    """Print the pieces of what a command says: notes, JSON, tables (what print_table takes), and other text."""
+    """Print the pieces of what a command says: notes, JSON, tables (what print_table takes), sentences, other text."""
     for kind, what in pieces:
         if kind == "note":
             typer.echo(f"profiler-kit: {printable(what)}", err=True)
         elif kind == "table":
             print_table(**what)
+        elif kind == "sentence":
+            typer.echo(hanging("", what))
         elif kind == "json":
             try:
                 what.encode(sys.stdout.encoding or "utf-8", "strict")
@@ -231,17 +234,31 @@ def say(pieces: Iterable[tuple[str, Any]]) -> None:
             typer.echo(what, nl=False)
 
 
+def terminal_width() -> int | None:
+    """The columns of the terminal; None where standard output is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def hanging(start: str, text: str) -> str:
+    """`start` and the text behind it, which on a terminal is broken between words and goes on below its beginning."""
+    width = terminal_width()
+    if width is None:
+        return start + text
+    whole = textwrap.TextWrapper(width, start, " " * len(start), break_long_words=False, break_on_hyphens=False)
+    return whole.fill(text) or start
+
+
 def print_lines(title: str, lines: Callable[[int | None], Sequence[str]]) -> None:
     """Print lines that fit the terminal under a title; without lines one line says so.
 
     Without a terminal they are as wide as they need to be (`lines` is given None).
     """
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    width = terminal_width()
     made = lines(width)
     if not made:
         typer.echo(f"{title}: none\n")
         return
-    typer.echo(typer.style(title, bold=True) if width else title)
+    typer.echo(typer.style(hanging("", title), bold=True) if width else title)
     typer.echo()
     for line in made:
         typer.echo(line)

@@ -164,5 +164,5 @@ def _pieces(filled: Filled, where: Path | str, top: int | None) -> list[tuple[st
 
     cells = filled_cells(filled, top) if len(filled) else {}
     said = of_table(filled)
-    lines = [] if said is None else [("text", "\n".join((said.line, *said.details)) + "\n")]
+    lines = [] if said is None else [("sentence", line) for line in (said.line, *said.details)]
     return [("table", {"title": table_title(filled, where, top), **cells}), *lines]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -10,9 +12,10 @@ from profiler_kit.render.layout import layout, name_column
 from profiler_kit.table import Filled
 
 GAP: Final = "   "
-NARROWEST: Final = 28  # what texts are shortened to before other columns go
-LEAST: Final = 4  # and when none is left to go
-LONGEST_NUMBER: Final = 20  # with its unit: what is longer is a text
+LEAST: Final = 28  # letters that the first column keeps
+LEAST_TEXT: Final = 16  # and other texts
+LONGEST_NUMBER: Final = 20  # with its unit: what is longer is a text, unless it is a moment or a count
+_NUMBER: Final = re.compile(r"[\d,.:+ -]*")
 
 
 def table_title(filled: Filled, where: object = "", top: int | None = None) -> str:
@@ -54,20 +57,23 @@ def table_lines(
 ) -> list[str]:
     """The lines of a table: head, rule, one line a row.
 
-    Numbers are never cut. When `width` is too little, the first column and what is longer than a number are shortened
-    in the middle, the longest first, down to NARROWEST; then the `optional` columns go, the first named first; then
-    texts are shortened further.
+    Numbers are never cut. When `width` is too little, the first column and texts are shortened in the middle, down to
+    LEAST and LEAST_TEXT letters; where that is not enough, columns go: the `optional` ones, the first named first, then
+    others, the last first, but never the first column. A line says which are left out.
     """
     rows = [[printable(cell) for cell in row] for row in rows]
     kept = list(range(len(columns)))
     natural = [max(map(len, (columns[c], *(row[c] for row in rows)))) for c in kept]
-    gives = [c for c in kept if c == 0 or max((len(row[c]) for row in rows), default=0) > LONGEST_NUMBER]
-    for name in ("", *optional):
-        kept = [c for c in kept if columns[c] != name or not name]
-        fitted = _fitted([natural[c] for c in kept], [n for n, c in enumerate(kept) if c in gives], NARROWEST, width)
-        if width is None or sum(fitted) + len(GAP) * (len(kept) - 1) <= width:
-            break
-    widths = _fitted(fitted, [n for n, c in enumerate(kept) if c in gives], LEAST, width)
+    texts = [c for c in kept if any(len(row[c]) > LONGEST_NUMBER and not _NUMBER.fullmatch(row[c]) for row in rows)]
+    least = [min(natural[c], LEAST if c == 0 else LEAST_TEXT) if c == 0 or c in texts else natural[c] for c in kept]
+    spare = [c for name in optional for c in kept if columns[c] == name]
+    going = [*spare, *(c for c in reversed(kept) if c and c not in spare)]
+    while going and not _fits([least[c] for c in kept], width):
+        kept.remove(going.pop(0))
+    widths = [natural[c] for c in kept]
+    while not _fits(widths, width):  # the one that is most above its least gives way
+        above = [size - least[c] for c, size in zip(kept, widths, strict=True)]
+        widths[above.index(max(above))] -= 1
 
     def line(cells: Sequence[str]) -> str:
         shown = [shorten(cells[c], size) for c, size in zip(kept, widths, strict=True)]
@@ -78,18 +84,13 @@ def table_lines(
         return GAP.join(aligned).rstrip()
 
     rule = "─" * (sum(widths) + len(GAP) * (len(widths) - 1))
-    return [line(columns), rule, *map(line, rows)]
+    gone = ", ".join(columns[c] for c in range(len(columns)) if c not in kept)
+    said = textwrap.wrap(f"Left out for lack of room: {gone}.", width or 1) if gone else []
+    return [line(columns), rule, *map(line, rows), *said]
 
 
-def _fitted(sizes: list[int], gives: Sequence[int], least: int, width: int | None) -> list[int]:
-    """The widths of columns where those that give way do so, the widest first, until all fit or they are at `least`."""
-    sizes = list(sizes)
-    while width is not None and sum(sizes) + len(GAP) * (len(sizes) - 1) > width:
-        widest = max(gives, key=lambda n: sizes[n])
-        if sizes[widest] <= least:
-            break
-        sizes[widest] -= 1
-    return sizes
+def _fits(sizes: Sequence[int], width: int | None) -> bool:
+    return width is None or sum(sizes) + len(GAP) * (len(sizes) - 1) <= width
 
 
 def shorten(text: str, size: int) -> str:

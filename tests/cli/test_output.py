@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from profiler_kit.cli.output import print_table
+from profiler_kit.cli.output import hanging, print_table
 from profiler_kit.render.text_table import shorten, table_lines
 from tests.app.samples import host_trace
 from tests.cli.run import profiler_kit
@@ -42,9 +42,17 @@ def test_a_narrow_terminal_shortens_names_then_drops_columns() -> None:
         "────────────────────────────────────────────────────",
         "outer                           12.000 ms   9.000 ms",
         "  a name that … and then some    1.500 ms   1.500 ms",
+        "Left out for lack of room: times.",
     ]
-    for line in table_lines(COLUMNS, ROWS, width=20, optional=("times", "busy")):
-        assert len(line) <= 20
+    assert table_lines(COLUMNS, ROWS, width=20, optional=("times", "busy")) == [
+        "region",
+        "────────────────────",
+        "outer",
+        "  a name t…then some",
+        "Left out for lack of",
+        "room: times, sum,",
+        "busy.",
+    ]
 
 
 def test_control_characters_do_not_reach_the_terminal() -> None:
@@ -70,9 +78,25 @@ def test_texts_of_any_column_give_way_the_longest_first_and_numbers_do_not() -> 
     columns, rows = ("what if", "name", "then"), [["no gap above 10 µs", "elementwise_kernel_" * 3, "1,234,567.890 ms"]]
     wide = table_lines(columns, rows, width=80)
     assert [len(line) for line in wide] == [80, 80, 80] and "no gap above 10 µs" in wide[2]
-    narrow = table_lines(columns, rows, width=44)
-    assert [len(line) for line in narrow] == [44, 44, 44] and narrow[2].endswith("   1,234,567.890 ms")
-    assert table_lines(columns, rows, width=10)[2] == "no…s   el…_   1,234,567.890 ms"
+    narrow = table_lines(columns, rows, width=56)
+    assert [len(line) for line in narrow] == [56, 56, 56] and narrow[2].endswith("   1,234,567.890 ms")
+    assert table_lines(columns, rows, width=37)[2:] == [
+        "no gap above 10 µs   elementw…kernel_",
+        "Left out for lack of room: then.",
+    ]
+
+
+def test_a_moment_is_a_number_and_a_list_of_sizes_a_text() -> None:
+    moment, sizes = "2026-11-26 03:11:41.578113", "[24, 4096, 4096], [64, 1536, 64]"
+    assert table_lines(("name", "began", "shapes"), [("step", moment, sizes)], width=60)[2] == (
+        f"step   {moment}   [24, 4096, 4…, 1536, 64]"
+    )
+
+
+def test_a_sentence_is_broken_between_words_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert hanging("  lost  ", "half of the file " * 4) == "  lost  " + "half of the file " * 4
+    monkeypatch.setattr("profiler_kit.cli.output.terminal_width", lambda: 30)
+    assert hanging("  lost  ", "half of the file " * 2) == "  lost  half of the file half\n        of the file"
 
 
 def test_shorten_keeps_both_ends() -> None:

@@ -31,8 +31,8 @@ COLLECTIVES: Final = Schema(
         "collective": Column("str", "Its name, else that of the kernel."),
         "group": Column("str", "Name of the process group; empty where it was not recorded."),
         "members": Column("str", "Ranks of the group.", show="room"),
-        "ranks": Column("Int64", "How many ranks the group has."),
-        "dtype": Column("str", "Dtype of the message."),
+        "ranks": Column("Int64", "How many ranks the group has.", show="room"),
+        "dtype": Column("str", "Dtype of the message.", show="room"),
         "in_elements": Column("Int64", "Elements that this rank contributes.", show="room"),
         "out_elements": Column("Int64", "Elements that this rank receives.", show="room"),
         "message_bytes": Column(
@@ -41,10 +41,12 @@ COLLECTIVES: Final = Schema(
         ),
         "count": Column("int64", "Kernels."),
         "sum_ns": Column("int64"),
-        "mean_ns": Column("float64"),
-        "min_ns": Column("int64", "The shortest kernel: the others also waited for ranks that came later."),
+        "mean_ns": Column("float64", show="room"),
+        "min_ns": Column("int64", "The shortest kernel: the others also waited for later ranks.", show="room"),
         "max_ns": Column("int64", show="room"),
-        "algorithm_bytes_per_s": Column("float64", "Message over the average duration (nccl-tests: algbw).", "algbw"),
+        "algorithm_bytes_per_s": Column(
+            "float64", "Message over the average duration (nccl-tests: algbw).", "algbw", show="room"
+        ),
         "bus_bytes_per_s": Column(
             "float64", "What each rank's link carries for that: algbw times the collective's factor (busbw).", "busbw"
         ),

@@ -31,7 +31,7 @@ COMPILED_REGIONS: Final = Schema(
         "recompile": Column("int64", "How often it had been compiled before; above 0 this is a recompile."),
         "calls": Column("int64"),
         "host_ns": Column("int64"),
-        "gpu_events": Column("int64", "GPU events launched in it."),
+        "gpu_events": Column("int64", "GPU events launched in it.", show="room"),
         "gpu_ns": Column("int64", "Their durations added up."),
         "own_ns": Column("int64", "Host time without the compiled functions and the compiling inside it.", "host, own"),
         "compile_ns": Column("int64", "Host time of its compiling, where that was recorded.", "compiling"),

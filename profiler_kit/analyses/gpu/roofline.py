@@ -45,17 +45,19 @@ ROOFLINE: Final = Schema(
         "operator": Column("str", "A PyTorch operator; one with a model holds what it calls."),
         "shapes": Column("str", "Sizes of its arguments.", unit="json"),
         "dtypes": Column("str", "Dtypes of its arguments.", show="never", unit="json"),
-        "category": Column("str", "The kind of work.", "work"),
-        "count": Column("int64", "Calls that launched something on the GPU; GPU events where there is no operator."),
+        "category": Column("str", "The kind of work.", "work", show="room"),
+        "count": Column(
+            "int64", "Calls that launched something on the GPU; GPU events where there is no operator.", show="room"
+        ),
         "flops": Column("Int64", "Floating-point operations of all calls.", "FLOP", show="room"),
-        "bytes": Column("Int64", "Read and written by all calls, each operand once.", unit="bytes"),
+        "bytes": Column("Int64", "Read and written by all calls, each operand once.", unit="bytes", show="room"),
         "gpu_ns": Column("int64"),
-        "tflop_per_s": Column("float64", "FLOPs over time.", "TFLOP/s", unit="factor"),
-        "tb_per_s": Column("float64", "Bytes over time.", "TB/s", unit="factor"),
+        "tflop_per_s": Column("float64", "FLOPs over time.", "TFLOP/s", unit="factor", show="room"),
+        "tb_per_s": Column("float64", "Bytes over time.", "TB/s", unit="factor", show="room"),
         "flop_per_byte": Column("float64", "Arithmetic intensity.", "FLOP/byte", show="room", unit="factor"),
         "peak_share": Column("float64", _SHARE_MEANING, "of peak"),
         "bound": Column("str", "Which peak it is nearer to: compute or memory."),
-        "modelled": Column("bool", "Whether its FLOPs or bytes are known."),
+        "modelled": Column("bool", "Whether its FLOPs or bytes are known.", show="room"),
         "why": Column("str", "Why it is not modelled, or what was assumed of what is not recorded.", show="room"),
     },
 )
@@ -65,11 +67,13 @@ ROOFLINE_TOTALS: Final = Schema(
     "kernel, module, region or step, longest gpu_ns first; a module or region holds those inside it",
     {
         "name": Column("str", "Kernel, nn.Module, region (outermost first) or number of the step.", unit="kernel"),
-        "gpu_events": Column("int64"),
+        "gpu_events": Column("int64", show="room"),
         "gpu_ns": Column("int64"),
         "modelled_ns": Column("int64", "The part of it whose operators have a model.", "modelled", of="gpu_ns"),
-        "flops": Column("Int64", "Floating-point operations, each call's with its longest kernel.", "FLOP"),
-        "bytes": Column("Int64", "Read and written, each call's with its longest kernel.", unit="bytes"),
+        "flops": Column(
+            "Int64", "Floating-point operations, each call's with its longest kernel.", "FLOP", show="room"
+        ),
+        "bytes": Column("Int64", "Read and written, each call's with its longest kernel.", unit="bytes", show="room"),
         "mfu": Column("float64", "FLOPs over what the peak of their dtype allows in that time.", "MFU", unit="share"),
         "mbu": Column("float64", "Bytes over what the memory's peak allows in that time.", "MBU", unit="share"),
     },

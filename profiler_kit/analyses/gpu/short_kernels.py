@@ -20,7 +20,7 @@ SHORT_KERNELS: Final = Schema(
     "innermost operator, its shapes, and kernel of which some are short, longest sum first",
     {
         "operator": Column("str", "Innermost operator open at the launch; (no operator) and (unlinked) hold the rest."),
-        "shapes": Column("str", "Sizes of its arguments.", unit="json"),
+        "shapes": Column("str", "Sizes of its arguments.", unit="json", show="room"),
         "name": Column("str", "The GPU event.", "kernel", unit="kernel"),
         "count": Column("int64", "How many are short."),
         "sum_ns": Column("int64", "Durations of the short ones added up."),

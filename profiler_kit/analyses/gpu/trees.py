@@ -37,7 +37,7 @@ PYTHON_TREE: Final = Schema(
         "calls": Column("int64"),
         "host_ns": Column("int64"),
         "self_ns": Column("int64", "Host time in it, less the functions it calls."),
-        "gpu_events": Column("int64", "GPU events launched in it and in what it calls."),
+        "gpu_events": Column("int64", "GPU events launched in it and in what it calls.", show="room"),
         "gpu_ns": Column("int64", "Their durations added up."),
     },
 )
@@ -48,7 +48,7 @@ PYTHON_CALLERS: Final = Schema(
         "path": Column("path", "The function, then who called it.", "function"),
         "calls": Column("int64"),
         "self_ns": Column("int64", "Host time in it, less the functions it calls."),
-        "gpu_events": Column("int64", "GPU events launched with it as the innermost function."),
+        "gpu_events": Column("int64", "GPU events launched with it as the innermost function.", show="room"),
         "gpu_ns": Column("int64", "Their durations added up."),
     },
 )

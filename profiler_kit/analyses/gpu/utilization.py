@@ -79,7 +79,9 @@ REGION_OVERVIEW: Final = Schema(
     REGION_TOTALS.row,
     {
         "path": REGION_TOTALS.columns["path"],
-        **{name: REGION_UTILIZATION.columns[name] for name in ("verdict", "utilization", "other_ns", "no_request_ns")},
+        "verdict": REGION_UTILIZATION.columns["verdict"],
+        "utilization": dataclasses.replace(REGION_UTILIZATION.columns["utilization"], label="busy share"),
+        **{name: REGION_UTILIZATION.columns[name] for name in ("other_ns", "no_request_ns")},
         "idle_ns": dataclasses.replace(REGION_UTILIZATION.columns["idle_ns"], show="always", of="wall_ns"),
         "wall_ns": dataclasses.replace(REGION_UTILIZATION.columns["wall_ns"], show="never"),
         **{name: column for name, column in REGION_TOTALS.columns.items() if name != "path"},

@@ -24,7 +24,7 @@ MEMORY_OOM_STATES: Final = Schema(
     {
         "device": Column("int64"),
         "event": Column("int64", "Row of allocator_events.", show="never"),
-        "time_us": Column("int64"),
+        "time_us": Column("int64", show="room"),
         "requested_bytes": Column("int64", "Bytes that the caller asked for."),
         "segment_bytes": Column("Int64", "What the allocator then requested from the driver.", "segment"),
         "device_free_bytes": Column("Int64", "Free on the device as the driver sees it.", "free on the device"),

@@ -21,7 +21,7 @@ LINKS: Final = Schema(
     "group, operation and size of message, the slowest against its like first",
     {
         "group": Column("str", "Name of the process group."),
-        "description": Column("str", "What the group is for."),
+        "description": Column("str", "What the group is for.", show="room"),
         "members": Column("str", "Its ranks as runs, first:end:distance.", show="room"),
         "size": Column("int64", "How many ranks it has."),
         "operation": Column("str", "What is done, such as allreduce."),
@@ -41,7 +41,7 @@ BANDWIDTHS: Final = Schema(
         "size": LINKS.columns["size"],
         "operation": LINKS.columns["operation"],
         "bytes": LINKS.columns["bytes"],
-        "groups": Column("int64", "Groups that did it."),
+        "groups": Column("int64", "Groups that did it.", show="room"),
         "count": LINKS.columns["count"],
         "transfer_ns": Column("int64", "Of the median group.", "transfer"),
         "bus_bytes_per_s": Column("float64", "Of the median group (nccl-tests: busbw).", "busbw"),

@@ -42,7 +42,7 @@ RANK_TOTALS: Final = Schema(
         **GPU_TIMES,
         "collectives": Column("int64", "Collectives that were recorded on this rank and on another.", show="room"),
         "wait_ns": Column("int64", "Time in collectives until the last rank arrived.", "waited"),
-        "arrived_last": Column("int64", "Collectives at which this rank arrived last."),
+        "arrived_last": Column("int64", "Collectives at which this rank arrived last.", show="room"),
         "held_ns": Column("int64", "How long others waited at the collectives where it arrived last.", "held others"),
         "own_ns": Column("int64", "Its own work before its arrivals at collectives, added up.", "own work"),
         "more_ns": Column("int64", "More own work than the median of its peers, which run the same program.", "more"),

@@ -18,7 +18,7 @@ TREND: Final = Schema(
     {
         "run": Column("str", "Its folder below that of the job."),
         "recording": Column("int64", "Which of several recordings of the run.", show="varied"),
-        "time_us": Column("int64", "When its GPU work began, in Unix microseconds.", "began"),
+        "time_us": Column("int64", "When its GPU work began, in Unix microseconds.", "began", show="room"),
         "ranks": Column("int64", "Ranks that were read."),
         "missing": Column(
             "int64", "Ranks without a trace, as far as the traces say how many there are.", show="varied"
@@ -27,8 +27,8 @@ TREND: Final = Schema(
         "step_ns": Column(
             "Int64", "Median of its steps, each of which takes as long as on its slowest rank; missing without.", "step"
         ),
-        "step_p95_ns": Column("Int64", "The time that 5 % of the steps exceed.", "95 %"),
-        "step_p99_ns": Column("Int64", "The time that 1 % of the steps exceed.", "99 %"),
+        "step_p95_ns": Column("Int64", "The time that 5 % of the steps exceed.", "95 %", show="room"),
+        "step_p99_ns": Column("Int64", "The time that 1 % of the steps exceed.", "99 %", show="room"),
         "step_change": Column("Float64", "Against the run before.", "change"),
         "total_ns": Column("int64", "From the first to the last GPU event of a rank, the mean of the ranks.", "total"),
         "communication_ns": Column("int64", "Mean of the ranks.", "communication", of="total_ns"),
