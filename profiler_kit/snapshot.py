@@ -234,7 +234,8 @@ class Snapshot:
     def regions(self) -> pd.DataFrame:
         """MEMORY_REGIONS: one row per device and region path; of devices with a known history, or that held nothing."""
         known = [one for one in self._replays.values() if one.followed or not one.reserved_bytes[-1]]
-        return memory_regions.region_totals(known, self._regions, self.allocations())
+        bounds = {one.device: self._known(one.device) for one in known}
+        return memory_regions.region_totals(known, self._regions, self.allocations(), bounds)
 
     @kept
     def oom(self) -> pd.DataFrame:

@@ -120,8 +120,8 @@ KEPT = {
     "allocations": "allocation device address size_bytes stream stack alloc_event free_event alloc_us free_us",
     "allocator_events": "event device action address size_bytes stream time_us stack device_free_bytes pool "
     "user_metadata compile_context category",
-    "memory_regions": "device path path_list instances peak_bytes allocated_bytes freed_bytes net_bytes churn_bytes "
-    "largest_bytes largest_stack",
+    "memory_regions": "device path path_list instances peak_bound peak_bytes allocated_bytes freed_bytes net_bytes "
+    "churn_bytes largest_bytes largest_stack",
     "memory_segments": "device segment address size_bytes stream segment_type pool expandable from_state to_state",
     "memory_blocks": "device segment address size_bytes allocation from_state to_state",
     "memory_fragmentation": "device time_us allocated_bytes active_bytes reserved_bytes largest_free_bytes "

@@ -230,7 +230,7 @@ TABLES: Final = (
         _of(Snapshot.regions),
         (DEVICE,),
         "memory",
-        order=("path", "device", "peak_bytes", "allocated_bytes", "freed_bytes", "net_bytes"),
+        order=("path", "device", "peak_bound", "peak_bytes", "allocated_bytes", "freed_bytes", "net_bytes"),
         tree=True,
         texts=device_texts,
     ),

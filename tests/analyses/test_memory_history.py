@@ -238,6 +238,20 @@ def test_a_ring_may_have_dropped_what_left_no_trace(tmp_path: Path) -> None:
     assert said(cut, "history-may-be-cut") and not said(whole, "history-may-be-cut")
 
 
+def test_a_region_after_the_history_began_has_an_exact_peak(tmp_path: Path) -> None:
+    events = [s.alloc(1, 0, 3 * MiB), *s.free(2, 0, 3 * MiB), s.alloc(4, 0, MiB), *s.free(5, 0, MiB)]
+    marks = [(0, "first"), (3, "first"), (4, "second"), (6, "second")]
+    held = [s.segment(0, 4 * MiB, s.block(0, 4 * MiB, 0, "inactive"))]
+    told = [s.mark("END" if number % 2 else "START", name, at) for number, (at, name) in enumerate(marks)]
+    for first, peak in ((0, 3 * MiB), (1, 3 * MiB), (3, 0)):  # of what closed before the history nothing is known
+        found = loaded(tmp_path, s.snapshot([*events[first:], s.event("snapshot", 7)], segments=held, marks=told))
+        regions = found.regions()
+        assert regions["path"].tolist() == [("first",), ("second",), ("(no region)",)]
+        assert regions["peak_bound"].tolist() == ["at least", "at least" if first == 3 else "", "at least"]
+        assert regions["peak_bytes"].tolist()[:2] == [peak, MiB]
+    assert case("skip_free_completed").regions()["peak_bound"].tolist() == ["at least", "at least"]
+
+
 def test_a_history_from_the_start_or_of_a_recording_of_ours_is_told(tmp_path: Path) -> None:
     assert not loaded(tmp_path, steps()).missing(0).untold
     data = steps()

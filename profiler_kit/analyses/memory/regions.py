@@ -7,7 +7,7 @@ by time alone, separately on each device.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.analyses.memory.replay import Ints, Replay
+from profiler_kit.analyses.memory.stats import AT_LEAST, Known
 from profiler_kit.schema import Column, Schema
 
 MEMORY_REGIONS: Final = Schema(
@@ -25,6 +26,12 @@ MEMORY_REGIONS: Final = Schema(
         "device": Column("int64"),
         "path": Column("path"),
         "instances": Column("int64", show="room"),
+        "peak_bound": Column(
+            "str",
+            "At least, where the peak while it was open may be higher: the history may lack what happened then; else "
+            "empty.",
+            "",
+        ),
         "peak_bytes": Column("int64", "Highest total held by tensors while it was open, in bytes they asked for."),
         "allocated_bytes": Column("int64", "Asked for inside it, freed or not."),
         "freed_bytes": Column("int64", show="room"),
@@ -252,17 +259,31 @@ def region_spans(regions: dict[int, Regions]) -> pd.DataFrame:
     return MEMORY_REGION_SPANS.join(parts)
 
 
-def region_totals(replays: list[Replay], regions: dict[int, Regions], allocations: pd.DataFrame) -> pd.DataFrame:
+def region_totals(
+    replays: list[Replay], regions: dict[int, Regions], allocations: pd.DataFrame, known: Mapping[int, Known]
+) -> pd.DataFrame:
     """MEMORY_REGIONS: a parent before its children, in order of first opening, then the row of no region at all.
 
     An event belongs to the innermost region open at its time and to all regions on that one's path, so that the rows
     of depth 1 and `("(no region)",)` add up to all bytes allocated and freed. peak_bytes is the device's total, not
-    what the region itself allocated; it includes the total on entering. Takes MEMORY_ALLOCATIONS.
+    what the region itself allocated; it includes the total on entering. Takes MEMORY_ALLOCATIONS. known: by device.
     """
-    return MEMORY_REGIONS.join(_totals_of(one, regions[one.device], allocations) for one in replays)
+    return MEMORY_REGIONS.join(_totals_of(one, regions[one.device], allocations, known[one.device]) for one in replays)
 
 
-def _totals_of(one: Replay, regions: Regions, allocations: pd.DataFrame) -> pd.DataFrame:
+def _bounds(one: Replay, regions: Regions, known: Known) -> npt.NDArray[np.object_]:
+    """What is known of the peak of each path, and of no region: "" exact, or a bound.
+
+    The totals of every state are known, where frees do not count from their request: what is missing came before.
+    """
+    least = np.full(len(regions.paths) + 1, known.by_request)
+    if known.cut:
+        least[regions.instance_path[regions.start_us <= one.times_us[:1].max(initial=0)]] = True
+        least[-1] = True
+    return np.where(least, AT_LEAST, "").astype(object)
+
+
+def _totals_of(one: Replay, regions: Regions, allocations: pd.DataFrame, known: Known) -> pd.DataFrame:
     count = len(regions.paths)
     path = regions.path_at(one.times_us)
     path = np.where(path < 0, count, path)  # the last row is the one of no region
@@ -284,7 +305,8 @@ def _totals_of(one: Replay, regions: Regions, allocations: pd.DataFrame) -> pd.D
             "device": np.full(count + 1, one.device, np.int64),
             "path": _objects([*regions.paths, NO_REGION]),
             "instances": instances.astype(np.int64),
-            "peak_bytes": _peaks(one, regions),
+            "peak_bound": _bounds(one, regions, known),
+            "peak_bytes": _peaks(one, regions, cut=known.cut),
             "allocated_bytes": allocated,
             "freed_bytes": freed,
             "net_bytes": allocated - freed,
@@ -346,12 +368,17 @@ def _tree_order(regions: Regions) -> list[int]:
     return [*order, len(regions.paths)]
 
 
-def _peaks(one: Replay, regions: Regions) -> Ints:
-    """Highest total while an instance of each path was open; the last: while no region was open."""
+def _peaks(one: Replay, regions: Regions, *, cut: bool) -> Ints:
+    """Highest total while an instance of each path was open; the last: while no region was open.
+
+    cut: the history may have lost its beginning, so that nothing is known of what had closed before it begins.
+    """
     peaks = np.zeros(len(regions.paths) + 1, np.int64)
     until = np.where(regions.closed, np.searchsorted(one.times_us, regions.end_us), len(one.times_us))
     since = np.searchsorted(one.times_us, regions.start_us)
-    np.maximum.at(peaks, regions.instance_path, range_max(one.allocated_bytes, since, until + 1))
+    highest = range_max(one.allocated_bytes, since, until + 1)
+    highest[cut & (until == 0)] = 0
+    np.maximum.at(peaks, regions.instance_path, highest)
     for number in range(len(regions.paths) - 1, -1, -1):  # a region of another thread may outlive the one it is below
         if regions.parents[number] >= 0:
             peaks[regions.parents[number]] = max(peaks[regions.parents[number]], peaks[number])
@@ -360,7 +387,9 @@ def _peaks(one: Replay, regions: Regions) -> Ints:
     nothing = np.flatnonzero(regions.innermost < 0)
     if len(nothing):
         ends = np.append(change[1:], len(one.times_us))
-        peaks[-1] = range_max(one.allocated_bytes, change[nothing], ends[nothing] + 1).max()
+        highest = range_max(one.allocated_bytes, change[nothing], ends[nothing] + 1)
+        highest[cut & (ends[nothing] == 0)] = 0
+        peaks[-1] = highest.max()
     return peaks
 
 
