@@ -17,7 +17,7 @@ def check_target(target: Path, *, overwrite: bool, option: str = "--overwrite") 
     """Raise OptionError when a run cannot be written to `target`, before any work is done for it.
 
     With `overwrite` a run folder or an empty folder may be there; anything else is left alone. option: how the caller's
-    user asks for that.
+    user asks for that, "" where none can.
     """
     if not target.name:
         raise OptionError(f"{target}: this names no folder of its own, expected a new one. Try {target / 'run'}.")
@@ -27,7 +27,8 @@ def check_target(target: Path, *, overwrite: bool, option: str = "--overwrite") 
     if not target.is_dir() or target.is_symlink():
         raise OptionError(f"{target}: this is a file, expected a new folder. Choose another name.")
     if not overwrite:
-        raise OptionError(f"{target}: this folder exists already. Choose another name, or add {option}.")
+        more = f", or add {option}" if option else ""
+        raise OptionError(f"{target}: this folder exists already. Choose another name{more}.")
     if not (target / RECORD).is_file() and any(target.iterdir()):
         raise OptionError(
             f"{target}: this folder holds something other than a run (no {RECORD}), {option} does not touch "

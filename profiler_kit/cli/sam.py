@@ -80,6 +80,9 @@ def serve(
 
     with contextlib.ExitStack() as stack:
         sock = stack.enter_context(take_port(host, port, first=PORT))
+        for option, value in (("--max-mib", max_mib), ("--max-pixels", max_pixels)):
+            if not 0 < value < 1e12:
+                raise OptionError(f"{option} {value:g}: expected more than 0.")
         limits = Limits(int(max_mib * BYTES_PER_MIB), max_pixels)
         options = serving.ServeOptions(batch_size or BATCH, max_wait_ms, queue, limits, profiles)
         package = None

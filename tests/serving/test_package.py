@@ -91,7 +91,7 @@ def test_a_package_serves_the_same_masks(exported: Path, monkeypatch: pytest.Mon
         WorkloadError, match=r"cannot load its packages here \(signal 11\), expected those made by it\. "
     ):
         open_package(exported, CPU)._packages()
-    with pytest.raises(OptionError, match=r"this folder exists already"):
+    with pytest.raises(OptionError, match=r"this folder exists already\. Choose another name\.$"):
         export_package(SamWorkload("vit_tiny", **SMALL), "baseline", CPU, exported, batch_size=1)
 
 

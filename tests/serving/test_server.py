@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import socket
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -381,7 +382,9 @@ def test_a_port_in_use() -> None:
     assert str(caught.value) == said
 
 
-@pytest.mark.parametrize(("name", "value"), [("batch_size", 0), ("queue", 0), ("max_wait_ms", -1)])
-def test_options_that_cannot_be_used(name: str, value: int) -> None:
-    with pytest.raises(OptionError, match=f"^--{name.replace('_', '-')} {value}: expected . or more.$"):
+@pytest.mark.parametrize(
+    ("name", "value"), [("batch_size", 0), ("queue", 0), ("max_wait_ms", -1), ("max_wait_ms", math.nan)]
+)
+def test_options_that_cannot_be_used(name: str, value: float) -> None:
+    with pytest.raises(OptionError, match=f"^--{name.replace('_', '-')} {value}: expected . to 1,000,000.$"):
         ServeOptions(**{name: value})  # type: ignore[arg-type]

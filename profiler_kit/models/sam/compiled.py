@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import subprocess
 import sys
 import tempfile
@@ -20,7 +22,12 @@ if TYPE_CHECKING:
     from segment_anything.modeling import Sam
 
 Tensor = torch.Tensor
-_TRY: Final = "import sys, torch; [torch._inductor.aoti_load_package(one) for one in sys.argv[1:]]"
+_CXX: Final = "libstdc++.so.6"
+_TRY: Final = (
+    "import ctypes, contextlib, sys, torch\nwith contextlib.suppress(OSError): "
+    f"ctypes.CDLL('{_CXX}', ctypes.RTLD_GLOBAL)\n"
+    "for one in sys.argv[1:]: torch._inductor.aoti_load_package(one)"
+)
 _PACKAGE: Final = "a package written by save_encoder (.pt2)"
 
 
@@ -125,6 +132,8 @@ def load_encoder(path: Path) -> Callable[[Tensor], Tensor]:
     The file holds compiled code: load only what you made. Raises InputError when it is missing or no package.
     """
     require_file(path, _PACKAGE, "Write one with profiler_kit.models.sam.compiled.save_encoder.")
+    with contextlib.suppress(OSError):  # where it has another name
+        ctypes.CDLL(_CXX, ctypes.RTLD_GLOBAL)  # packages do not name it, and torch's libraries keep it to themselves
     try:
         return cast("Callable[[Tensor], Tensor]", torch._inductor.aoti_load_package(path.as_posix()))
     except RuntimeError as error:

@@ -37,7 +37,7 @@ def export_package(
     Raises OptionError for a mode or a folder that cannot be, WorkloadError when nothing can be compiled ahead.
     """
     mode, _ = mode_of(workload, mode, device)
-    with whole_folder(target, overwrite=False) as folder:
+    with whole_folder(target, overwrite=False, option="") as folder:
         shapes, without = _write_packages(workload, mode, device, folder, batch_size)
         with ExitStack() as stack:
             packages = (lambda: _loaded(folder, shapes)) if shapes else None

@@ -50,6 +50,7 @@ from profiler_kit.workload.optimizations import parse_optimizations
 
 HUNG_UP: Final = 499  # as nginx has it
 MOST_PROFILED: Final = 10_000
+_MOST: Final = 1_000_000  # of batch, queue and milliseconds
 _ENCODED_S: Final = 5.0  # how long a profile waits at most for the last answers before it writes its trace
 _LOCAL: Final = ("127.0.0.1", "localhost", "::1")
 _STAGES: Final = (  # of a request: name, and where it ends; each begins where the one before ends
@@ -79,9 +80,9 @@ class ServeOptions:
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("queue", 1), ("max_wait_ms", 0)):
-            if getattr(self, name) < least:
+            if not least <= getattr(self, name) <= _MOST:
                 flag = name.replace("_", "-")
-                raise OptionError(f"--{flag} {getattr(self, name)}: expected {least} or more.")
+                raise OptionError(f"--{flag} {getattr(self, name)}: expected {least} to {_MOST:,}.")
 
 
 class MaskServer:
@@ -296,7 +297,7 @@ class MaskServer:
         service, device = self.service, self.service.device
         chosen = parse_optimizations(",".join(service.optimizations), service.workload.optimizations)
         target = self.options.profiles / run_name(f"serve-{service.workload.name}", chosen, device)
-        with whole_folder(target, overwrite=False) as folder:
+        with whole_folder(target, overwrite=False, option="") as folder:
             loop = asyncio.get_running_loop()
 
             def answered() -> None:
