@@ -32,6 +32,7 @@ from app import outside
 from app.loading import Job
 from profiler_kit.analyses.compare.traces import Comparison
 from profiler_kit.analyses.gpu.roofline import ARGUMENTS as ROOFLINE_ARGUMENTS
+from profiler_kit.comparing import compared_apart
 from profiler_kit.errors import InputError
 from profiler_kit.files import temporary_folder
 from profiler_kit.finding import Finding
@@ -377,19 +378,15 @@ def examination(folder: RunFolder) -> tuple[dict[str, Any], list[Finding]]:
 def comparison(a: RunFolder, b: RunFolder) -> Comparison:
     """What changed from run A to run B, which must have traces; raises the KitError that says why one cannot be read.
 
-    B is let go then where both together are too large: few views need its trace, and they load it again.
+    Two that are too large together are compared in a process of its own: few views need the trace of B.
     """
-    drawn = _in_use.get(threading.get_ident(), [])
-    before = len(drawn)
+    sizes = [_events_in(side.trace) for side in (a, b) if side.trace is not None]
+    if sum(sizes) > MOST_EVENTS:
+        return compared_apart(a.path, b.path)
     for side in (a, b):
         trace(side)
     found = compare_runs(run(a), run(b))
     assert found is not None
-    with _lock:
-        del drawn[before:]
-        dropped = _make_room([_open(a)], 0)
-    if dropped:
-        gc.collect()
     return found
 
 

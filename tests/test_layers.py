@@ -45,7 +45,7 @@ LAYERS = (
     {"attribute"},
     {"analyses"},
     {"trace", "ranks", "ingest", "snapshot", "hta", "timeline"},
-    {"joined", "run", "trend"},
+    {"joined", "run", "trend", "comparing"},
     {"tables", "sql", "sql_arrow"},
     {"findings"},
     {"render"},

@@ -18,12 +18,13 @@ from streamlit.testing.v1 import AppTest
 from app import cache
 from app.loading import Cancelled, Job
 from app.parts import widgets
-from profiler_kit.errors import InputError
+from profiler_kit.comparing import compared_apart
+from profiler_kit.errors import InputError, KitError
 from profiler_kit.load.discover.runs import RunFolder, find_run
 from profiler_kit.load.trace.cached import SMALLEST_JSON_BYTES
 from profiler_kit.load.trace.file_facts import read_file_facts
 from profiler_kit.progress import Report
-from profiler_kit.run import compare_runs
+from profiler_kit.run import compare_runs, load_run
 from profiler_kit.trace import Trace, load_trace
 from tests.app.dashboard import dashboard
 from tests.app.samples import PATIENCE_S, gpu_trace, make_runs
@@ -181,7 +182,7 @@ def test_what_a_page_compares_stays_while_it_is_drawn(runs: Path, monkeypatch: p
     assert cache.run(gpu) is not first
 
 
-@pytest.mark.parametrize(("most", "stay"), [(1, ["gpu"]), (1000, ["host", "gpu"])])
+@pytest.mark.parametrize(("most", "stay"), [(1, ["gpu"]), (1000, ["gpu", "host"])])
 def test_of_two_large_runs_only_the_comparison_stays(
     runs: Path, monkeypatch: pytest.MonkeyPatch, most: int, stay: list[str]
 ) -> None:
@@ -197,6 +198,21 @@ def test_of_two_large_runs_only_the_comparison_stays(
     record = json.loads((gpu.path / "run.json").read_text())
     (gpu.path / "run.json").write_text(json.dumps({**record, "latency_ns": [1, 2, 3]}))
     assert cache.comparison(of_key(runs, "gpu"), host) is not found
+
+
+def test_a_process_of_its_own_compares_alike_and_says_what_it_cannot_read(runs: Path) -> None:
+    gpu, host, broken = (of_key(runs, key) for key in ("gpu", "host", "broken"))
+    here, apart = compare_runs(load_run(gpu.path), load_run(host.path)), compared_apart(gpu.path, host.path)
+    assert here is not None and here.changes and apart.of("total")[0].change == here.of("total")[0].change
+    told = [
+        [(row.kind, row.metric, row.path, row.status, row.delta_ns) for row in one.changes] for one in (here, apart)
+    ]
+    assert told[0] == told[1]
+    with pytest.raises(KitError) as expected:
+        load_run(broken.path).parts.trace.required()
+    with pytest.raises(InputError) as said:
+        compared_apart(gpu.path, broken.path)
+    assert str(said.value) == " ".join(str(expected.value).split())
 
 
 def test_small_traces_stay_when_another_page_is_drawn(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
