@@ -17,6 +17,7 @@ from tests.browser.drive import PATIENCE_MS
 expect.set_options(timeout=PATIENCE_MS)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 FLAGS += ["--disable-gpu-rasterization", "--disable-software-rasterizer"]  # a GPU that the processor plays is slow
+FLAGS += ["--js-flags=--no-opt --no-maglev --liftoff-only"]  # no page lives long enough to gain from optimized code
 
 
 @pytest.fixture(scope="package")
