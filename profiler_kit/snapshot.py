@@ -128,7 +128,10 @@ class Snapshot:
     @kept_for_good
     def _believed(self) -> tuple[pd.DataFrame, pd.DataFrame, dict[int, end_state.Doubts]]:
         checked = self.block_devices if self.source == "cuda" else ()  # elsewhere addresses mean little
-        return end_state.believed(self.data.blocks, self.data.segments, checked)
+        blocks, segments, doubts = end_state.believed(self.data.blocks, self.data.segments, checked)
+        if HOST in self.devices:
+            blocks, doubts[HOST] = end_state.of_host(blocks, segments)
+        return blocks, segments, doubts
 
     @property
     def blocks(self) -> pd.DataFrame:

@@ -147,3 +147,24 @@ def test_a_user_defined_entry_that_is_no_region_is_shown(tmp_path: Path) -> None
     found = load(tmp_path, [s.event("user_defined", 0, name="epoch 3"), s.event("user_defined", 1, user_metadata="x")])
     assert found.notes(0)["text"].tolist() == ["epoch 3", "x"]
     assert found.table("memory_notes").texts()["stack"] == ["", ""]
+
+
+def test_what_host_segments_say_of_their_blocks_is_checked(tmp_path: Path) -> None:
+    own = {"allocated_size": MIB, "active_size": MIB, "requested_size": MIB}
+    held = [
+        s.segment(1 << 30, MIB, s.block(7 << 30, MIB, MIB), **own),  # its blocks lie elsewhere: as torch writes them
+        s.segment(2 << 30, 2 * MIB, s.block(8 << 30, 2 * MIB, 2 * MIB), **own),
+        s.segment(3 << 30, MIB, **own),
+    ]
+    found = load_snapshot(s.write(tmp_path / "m.pickle", {"host_traces": [], "host_segments": held}))
+    doubts = found.doubts(HOST)
+    assert (doubts.unlike, doubts.unlisted, doubts.unlisted_bytes, doubts.blocks) == (1, 1, MIB, 0)
+    (row,) = found.summary()["devices"]
+    assert (row["end_allocated_bytes"], row["reserved_bytes"]) == (4 * MIB, 4 * MIB)
+    (said,) = (one.sentence for one in found.findings() if one.id.startswith("state-doubted"))
+    assert said == (
+        "The state at the end holds entries that no allocator produces: 1 segment without any block: 1.0 MiB are held "
+        "by their own figures, each counted as one allocation; 1 segment with figures of its own that contradict the "
+        "blocks: the blocks are used."
+    )
+    assert not load_snapshot(CASES / "host_pinned.pickle").doubts(HOST).any

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from profiler_kit.analyses.memory.replay import ACTIVE, Bools, Ints
-from profiler_kit.load.snapshot.data import OWN_SIZES, SNAPSHOT_BLOCKS
+from profiler_kit.load.snapshot.data import HOST, OWN_SIZES, SNAPSHOT_BLOCKS
 from profiler_kit.units import BYTES_PER_MIB
 
 MOST_BYTES: Final = (16 << 20) * BYTES_PER_MIB  # of one segment: more than any GPU or machine has
@@ -109,6 +109,25 @@ def believed(
     else:
         blocks = blocks[stays]
     return blocks.reset_index(drop=True), segments[kept].reset_index(drop=True), found
+
+
+def of_host(blocks: pd.DataFrame, segments: pd.DataFrame) -> tuple[pd.DataFrame, Doubts]:
+    """The blocks with those of pinned host memory that only segments speak of, and what contradicts itself there.
+
+    Takes and gives SNAPSHOT_BLOCKS, and takes SNAPSHOT_SEGMENTS. The host's allocator puts blocks where it likes, so
+    that only what its segments say of their blocks is compared. Two segments with one address cannot be told apart.
+    """
+    held = segments[segments["device"] == HOST].drop_duplicates("address", keep=False, ignore_index=True)
+    mine = blocks[blocks["device"] == HOST]
+    owner = pd.Index(held["address"]).get_indexer(pd.Index(mine["segment"]))
+    mine, owner = mine[owner >= 0], owner[owner >= 0]
+    unlike, told = _own_sizes(held, mine, owner, np.bincount(owner, minlength=len(held)) > 0)
+    if len(told):
+        blocks = SNAPSHOT_BLOCKS.cast(pd.concat([one.astype({"state": object}) for one in (blocks, told)]))
+    doubts = Doubts(
+        unlisted=told["segment"].nunique(), unlisted_bytes=int(told["size_bytes"].sum()), unlike=int(unlike.sum())
+    )
+    return blocks.reset_index(drop=True), doubts
 
 
 def _own_sizes(held: pd.DataFrame, blocks: pd.DataFrame, owner: Ints, has_blocks: Bools) -> tuple[Bools, pd.DataFrame]:
