@@ -9,6 +9,7 @@ from app.parts import ladder_parts as parts
 from app.parts import tables, widgets
 from profiler_kit.render.figures import ladder as figures_ladder
 from profiler_kit.tables import every_table
+from profiler_kit.tables.ladder import shown_of
 
 st.title("Ladder")
 folder = parts.pick()
@@ -23,11 +24,8 @@ with widgets.one_line_errors():
         shown = widgets.switch("View", parts.views(folder), "view", meaning=parts.VIEW_HELP)
         if shown == parts.STEPS:
             widgets.figure(figures_ladder.waterfall(rows), "ladder-waterfall")
-            if record.setup.family == "student":
-                tables.show(every_table()["students"].of_source(record), "students-table", rows=16)
-            tables.show(every_table()["ladder"].of_source(record), "ladder-table", rows=16)
-            if any(row.truth is not None and row.truth.categories for row in record.rows):
-                tables.show(every_table()["accuracy_by_category"].of_source(record), "categories-table", rows=16)
+            for name in shown_of(record):
+                tables.show(every_table()[name].of_source(record), f"{name}-table", rows=16)
             parts.facts(record)
         elif shown == parts.TRADE_OFFS:
             left, right = st.columns(2, gap="large")

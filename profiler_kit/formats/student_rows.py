@@ -12,6 +12,7 @@ from profiler_kit.schema import Column, Schema
 if TYPE_CHECKING:
     import pandas as pd
 
+TEACHER: Final = "teacher"  # how the baseline of a student's ladder is named where it is shown
 _KEPT: Final = ("dtype", "batch_size", "images_per_s", "median_ns", "q1_ns", "q3_ns", "samples")
 _SEEN: Final = ("miou", "miou_small", "miou_medium", "miou_large")
 STUDENTS: Final = Schema(

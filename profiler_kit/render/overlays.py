@@ -12,6 +12,7 @@ from profiler_kit.errors import InputError, KitError
 from profiler_kit.files import whole_file
 from profiler_kit.formats.ladder_record import BASELINE, ROWS, SAMPLES, slug
 from profiler_kit.formats.run_record import MASKS
+from profiler_kit.formats.student_rows import TEACHER
 from profiler_kit.models.sam.accuracy import ImageMasks, decode, read_masks_file
 from profiler_kit.render.pictures import open_image, overlay_png
 
@@ -47,8 +48,12 @@ def row_overlay(folder: Path, technique: str, number: int = 0) -> bytes:
                 f"{folder / ROWS / slug(name) / MASKS}: masks of {masks.width} x {masks.height} pixels, expected "
                 f"{image.width} x {image.height} as {picture} has. Measure the ladder again."
             )
+    shown = {BASELINE: TEACHER} if with_masks(folder, [FLOAT]) else {}
     drawn = [
-        (f"{name}: {len(masks.counts)} masks", np.array([decode(rle) for rle in masks.rles[:MOST]], dtype=np.bool_))
+        (
+            f"{shown.get(name, name)}: {len(masks.counts)} masks",
+            np.array([decode(rle) for rle in masks.rles[:MOST]], dtype=np.bool_),
+        )
         for name, masks in panels
     ]
     return overlay_png(image, drawn)

@@ -5,11 +5,22 @@ from __future__ import annotations
 from typing import Final
 
 from profiler_kit.formats.ladder_file import LADDER_ROWS, ladder_rows
-from profiler_kit.formats.student_rows import CATEGORIES, STUDENTS, category_rows, student_rows
+from profiler_kit.formats.ladder_record import BASELINE, LadderRecord
+from profiler_kit.formats.student_rows import CATEGORIES, STUDENTS, TEACHER, category_rows, student_rows
 from profiler_kit.table import Table
 from profiler_kit.text import rate_label
 
 BESIDE: Final = "↳ "  # before an alternative to the step above it
+
+
+def _sizes(record: LadderRecord) -> dict[str, str]:
+    """Headings of accuracy by size that say of how many objects it is the mean."""
+    truth = next((row.truth for row in record.rows if row.truth is not None), None)
+    names = ("small", "medium", "large")
+    return (
+        {} if truth is None else {f"miou_{name}": f"{name} ({n})" for name, n in zip(names, truth.counts, strict=True)}
+    )
+
 
 TABLES: Final = (
     Table(
@@ -45,7 +56,15 @@ TABLES: Final = (
         "students beside their teacher",
         STUDENTS,
         student_rows,
-        labels=lambda record: {"images_per_s": rate_label(record.setup.unit)},
+        texts=lambda _, rows: {"technique": [TEACHER if name == BASELINE else name for name in rows["technique"]]},
+        labels=lambda record: {"images_per_s": rate_label(record.setup.unit), **_sizes(record)},
     ),
     Table("accuracy_by_category", "ladder", "masks by annotated category", CATEGORIES, category_rows),
 )
+
+
+def shown_of(record: LadderRecord) -> tuple[str, ...]:
+    """Names of the tables that say something of a ladder, in the order to show them."""
+    students = ("students",) if record.setup.family == "student" else ()
+    named = any(row.truth is not None and row.truth.categories for row in record.rows)
+    return (*students, "ladder", *(("accuracy_by_category",) if named else ()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -9,11 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from profiler_kit.cli import build_app
-from profiler_kit.formats.ladder_record import read_ladder
+from profiler_kit.formats.ladder_record import Truth, read_ladder
 from profiler_kit.render.report.markdown import ladder_markdown
 from profiler_kit.render.report.page import report_page
 from tests.app.samples import make_runs
-from tests.ladders import write_ladder
+from tests.ladders import a_ladder, write_ladder
 
 
 def test_a_ladder_alone(tmp_path: Path) -> None:
@@ -27,6 +28,19 @@ def test_a_ladder_alone(tmp_path: Path) -> None:
     assert page.count("<circle") == 8  # four rows, in two plots
     with pytest.raises(ValueError, match="a run, a job or a ladder"):
         report_page([])
+
+
+def test_a_students_ladder_has_its_accuracy_by_size_and_category(tmp_path: Path) -> None:
+    record = a_ladder()
+    truth = Truth(9, 0.9, 0.8, 0.9, 0.95, (3, 5, 1), {"cat": (4, 0.75)})
+    rows = tuple(dataclasses.replace(row, truth=truth if row.status == "ok" else None) for row in record.rows)
+    record = dataclasses.replace(record, rows=rows, setup=dataclasses.replace(record.setup, family="student"))
+    folder = write_ladder(tmp_path / "students", record)
+    page, text = report_page([], [(folder, record)]), ladder_markdown(folder, record)
+    for cell in ("teacher", "small (3)", "medium (5)", "large (1)", "small, of it", "cat", "0.7500"):
+        assert cell in page and cell in text, cell
+    other = report_page([], [(folder, a_ladder())])
+    assert "small, of it" not in other and ">cat<" not in other
 
 
 def test_ladders_stand_after_runs(tmp_path: Path) -> None:

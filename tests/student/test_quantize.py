@@ -58,11 +58,14 @@ def test_one_runs_in_int8_beside_its_teacher(mode: str, tmp_path: Path, monkeypa
     facts = read_facts(quantize(options))
     assert (facts["backbone"], facts["mode"], facts["side"]) == ("one_block", mode, 256)
     assert len(facts["losses"]) == (4 if mode == "qat" else 0)
-    graph = torch.export.load(options.out).module()
+    program = torch.export.load(options.out)
+    graph = program.module()
     called = Counter(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
     # the nine convolutions of the attention are in float, the other four of the block are not
     rounded = called["quantized_decomposed.dequantize_per_channel.default"]
     assert (called["aten.conv2d.default"], rounded) == (22, 13)
+    kept = [tensor.is_floating_point() for tensor in program.state_dict.values() if tensor.dim() == 4]
+    assert (kept.count(True), kept.count(False)) == (9, 13)  # no weight is in the file twice
     monkeypatch.setattr(torch, "compile", lambda module, **_: module)  # the compiler takes minutes
     named = {**TINY, "name": "student_one_block", "checkpoint": str(student), "int8": str(out)}
     chosen = StudentWorkload(**named, beside=True)  # type: ignore[arg-type]

@@ -26,6 +26,7 @@ from profiler_kit.render.pictures import waterfall_png
 from profiler_kit.render.report.section import Block, Section, warning
 from profiler_kit.render.svg import Dot, curve, dots, draw, legend, marks, plot, tick_text
 from profiler_kit.tables import every_table
+from profiler_kit.tables.ladder import shown_of
 from profiler_kit.text import fmt_rate
 from profiler_kit.timeline.palette import HUES, NEUTRAL
 
@@ -43,7 +44,8 @@ def ladder_section(folder: Path, record: LadderRecord, anchor: str) -> Section:
     title, footer = ladder_facts(record)
     said = of_ladder(record, rows)
     waterfall = _picture(waterfall_png(rows, title, footer), f"{title}: speed, memory and agreement")
-    blocks = [Block("", waterfall), Block("", table_html(every_table()["ladder"].of_source(record), brief=True))]
+    filled = [every_table()[name].of_source(record) for name in shown_of(record)]
+    blocks = [Block("", waterfall), *(Block("", table_html(one, brief=True)) for one in filled)]
     if rows["images_per_s"].notna().any():
         blocks.append(Block("Accuracy against speed", _pareto(rows), meaning=_FRONT))
     if record.ceilings is not None and rows["tflops"].notna().any():
@@ -153,4 +155,4 @@ def _overlays(folder: Path, rows: pd.DataFrame, problems: list[Finding]) -> Iter
             continue
         packed = io.BytesIO()
         drawn.save(packed, "JPEG", quality=82)
-        yield Block(f"Masks of {name}", _picture(packed.getvalue(), f"Masks of fp32 and of {name}"))
+        yield Block(f"Masks of {name}", _picture(packed.getvalue(), f"Masks of the first row and of {name}"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +24,7 @@ from profiler_kit.render.text_table import table_title
 from profiler_kit.run import Run, compare_runs
 from profiler_kit.snapshot import Snapshot
 from profiler_kit.tables import every_table
+from profiler_kit.tables.ladder import shown_of
 from profiler_kit.tables.memory import live
 from profiler_kit.text import MISSING, fmt_count, fmt_ns
 from profiler_kit.trace import Trace
@@ -51,8 +53,9 @@ def report_markdown(runs: Sequence[Run]) -> str:
 
 
 def ladder_markdown(folder: Path, record: LadderRecord) -> str:
-    """A ladder as a heading and a table of its rows."""
+    """A ladder as a heading and its tables."""
     title, footer = ladder_facts(record)
+    others = [name for name in shown_of(record) if name != "ladder"]
     rows = []
     table = ladder_rows(record)
     for row in table.to_dict("records"):
@@ -70,6 +73,7 @@ def ladder_markdown(folder: Path, record: LadderRecord) -> str:
         "",
         *grid(head, rows),
         "",
+        *chain.from_iterable((*table_markdown(every_table()[name].of_source(record)), "") for name in others),
         *said,
         "",
         plain(footer),
