@@ -108,10 +108,16 @@ class Finding:
         return "".join(text for text, _ in self.pieces)
 
     @property
+    def heading(self) -> str:
+        """The title, and the gain behind it: `One kernel: gemm (holds 1.081 ms of the recording, 1.9 %)`."""
+        if self.gain is None:
+            return self.title
+        return f"{self.title} ({f'{self.gain.start} {self.gain.size}'.strip()}, {fmt_percent(self.gain.share)})"
+
+    @property
     def line(self) -> str:
         """All that is to be read of it in one line: title, gain, sentence, what to try."""
-        head = f"{self.title}: " if self.title and not self.gain else ""
-        head = f"{self.title}, {self.gain}. " if self.title and self.gain else head
+        head = f"{self.heading}{'. ' if self.gain else ': '}" if self.title else ""
         return f"{head}{self.sentence}{f' Try: {self.attempt}' if self.attempt else ''}"
 
     @property

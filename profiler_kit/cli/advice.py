@@ -63,8 +63,7 @@ def command(
 def _print(found: list[Finding], *, numbered: bool) -> None:
     for number, one in enumerate(found, 1):
         start = f"  {number:>2}. " if numbered else "  "
-        head = f"{one.title}{f', {one.gain}' if one.gain else ''}" if one.title else ""
-        lines = [head, one.sentence] if head else [one.sentence]
+        lines = [one.heading, one.sentence] if one.title else [one.sentence]
         lines += [f"Try: {one.attempt}"] if one.attempt else []
         lines += [f"Affects: {one.affects}."] if one.affects else []
         lines += one.details

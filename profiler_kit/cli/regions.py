@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from profiler_kit.cli.output import AsCsv, AsJson, TraceFile, check_formats, open_trace, print_json
-from profiler_kit.cli.table_command import print_filled
+from profiler_kit.cli.table_command import TOP, print_filled
 
 if TYPE_CHECKING:
     from profiler_kit.joined import JoinedRun
@@ -23,12 +23,14 @@ def command(
     ] = None,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
+    top: Annotated[int | None, typer.Option(TOP.flag, help=TOP.meaning)] = None,
 ) -> None:
     """Show how much GPU time each region (record_function) launched, nested regions included.
 
     With --memory (a snapshot, or the run folder of both) also how much memory each region allocated, on one clock.
     """
     check_formats(as_json, as_csv)
+    TOP.check(top)
     joined = None if memory is None else _joined(trace, memory)
     loaded = open_trace(trace) if joined is None else joined.trace
     filled = loaded.table("regions") if joined is None else joined.table("region_memory")
@@ -37,7 +39,7 @@ def command(
     elif as_json:
         print_json(filled.records() if joined is None else {"clock": asdict(joined.clock), "regions": filled.records()})
     else:
-        print_filled(filled, loaded.path)
+        print_filled(filled, loaded.path, top)
         if joined is not None:
             from profiler_kit.findings.records import clock
 

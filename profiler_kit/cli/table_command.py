@@ -6,6 +6,7 @@ import importlib
 import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -51,6 +52,7 @@ _SOURCES: Final[Mapping[Of, tuple[Any, Callable[..., Any]]]] = {
     "flight": (FlightDumps, open_flight),
     "trend": (JobFolder, open_trend),
 }
+TOP: Final = Option("top", None, "Rows of the table; --json and --csv print all.", "count", suggest="30")
 _READ_WITH: Final = {"workers": Workers, "cluster": Cluster, "store": Store}
 _LOADED_WITH: Final[Mapping[Of, Mapping[str, Any]]] = {"job": _READ_WITH, "trend": _READ_WITH}
 
@@ -85,9 +87,7 @@ def _options(tables: Sequence[Table]) -> list[Option]:
     if by:
         rows = ", ".join(f"{table.by} ({table.schema.row.partition(',')[0]})" for table in tables)
         found["by"] = Option("by", by[0], f"What a row is: {rows}.", "choice", by)
-    if top:
-        found["top"] = Option("top", top, "Rows of the table; --json and --csv print all.", "count", suggest="30")
-    return list(found.values())
+    return [*found.values(), replace(TOP, default=top)]
 
 
 def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:

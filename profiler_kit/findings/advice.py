@@ -239,7 +239,7 @@ def _copies(details: pd.DataFrame, copies: pd.DataFrame, whole: _Whole) -> Itera
     elif pinned:
         how = f"{'all' if pinned == len(mine) else fmt_count(pinned)} of them of pinned memory"
     known = mine["size_bytes"].dropna()
-    size = fmt_bytes(int(known.sum())) if len(known) else "unknown size"
+    size = f"{fmt_bytes(int(known.sum()))} in all" if len(known) else "unknown size"
     where, inside = _held(mine["path"], mine["dur_ns"])
     yield Finding(
         "exposed-copies",
@@ -370,7 +370,13 @@ def _slow_kernels(details: pd.DataFrame, whole: _Whole, compute_major: int | Non
         mine = others[others["name"] == name]
         title = f"One kernel: {fit_names(kernel_names([name]), NAME_LETTERS)[0]}"
         attempt = "Another algorithm for it: fused attention, another layout or tile size, a lower precision."
-        yield finding("one-kernel", title, f"It ran {counted(len(mine), 'time')} and takes", attempt, mine)
+        yield finding(
+            "one-kernel",
+            title,
+            f"It ran {'once' if len(mine) == 1 else counted(len(mine), 'time')} and takes",
+            attempt,
+            mine,
+        )
 
 
 def _of_host(trace: Trace) -> Iterator[Finding]:

@@ -123,7 +123,12 @@ def of_graphs(filled: Filled) -> Finding:
     replays = int(frame["launches"].sum())
     said: list[str | Piece] = [counted(replays, "replay"), " of ", counted(len(frame), "CUDA graph")]
     said += [" takes " if replays == 1 else " take ", bold(fmt_percent(share, 0)), " of the GPU time, "]
-    said += [fmt_ns(whole), "; of ", bold(fmt_percent(known, 0)), " of it the operators are known."]
+    said += [
+        fmt_ns(whole),
+        "; the operators are known of ",
+        bold(fmt_percent(known, 0) if known else "none"),
+        " of it.",
+    ]
     attempt = "" if known > MOST else _CAPTURE
     return Finding(
         "graphs", "table", say(*said), attempt=attempt, evidence=Evidence("replayed_graphs"), page="operators"

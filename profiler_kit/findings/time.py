@@ -311,7 +311,7 @@ def _terms(trace: Trace, path: Path) -> str:
     busy, other, absent, idle = (
         fmt_percent(row[f"{what}_ns"] / max(1, row["wall_ns"]), 0) for what in ("busy", "other", "no_request", "idle")
     )
-    elsewhere = f", on other work {other}" if row["other_ns"] else ""
+    elsewhere = f", on other work {other}" if other != fmt_percent(0, 0) else ""
     elsewhere += f", the server has no request {absent}" if row["no_request_ns"] else ""
     return f"a GPU works on it {busy} of the time{elsewhere}, and is idle {idle}"
 

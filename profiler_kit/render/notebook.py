@@ -17,6 +17,7 @@ from markupsafe import Markup, escape
 
 from profiler_kit.analyses.compare.traces import Comparison
 from profiler_kit.files import whole_file
+from profiler_kit.findings.no_rows import no_rows
 from profiler_kit.findings.records import what_ran
 from profiler_kit.formats.run_record import RunRecord
 from profiler_kit.load.discover.runs import RunFolder
@@ -135,7 +136,10 @@ def memory_card(snapshot: Snapshot, device: int) -> Card:
 
 
 def table_card(filled: Filled) -> Card:
-    """The first rows of a table, a tree drawn above them."""
+    """The first rows of a table, a tree drawn above them; of an empty one why it is empty."""
+    empty = None if len(filled) else no_rows(filled)
+    if empty is not None:
+        return Card(repr(filled), None, filled.table.heading, [empty.line])
     return _drawn(repr(filled), icicle(filled) + table_html(filled, top=TABLE_ROWS), filled.table.title)
 
 

@@ -238,7 +238,7 @@ def test_a_trace_that_only_replays_says_what_to_record(tmp_path: Path) -> None:
     ]
     finding = next(one for one in found.findings() if one.id == "graphs")
     assert finding.sentence == (
-        "3 replays of 2 CUDA graphs take 100 % of the GPU time, 14.00 µs; of 0 % of it the operators are known."
+        "3 replays of 2 CUDA graphs take 100 % of the GPU time, 14.00 µs; the operators are known of none of it."
     )
     assert finding.attempt.startswith("--captures PATH")
 

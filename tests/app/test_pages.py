@@ -104,7 +104,7 @@ def test_a_run_without_a_gpu_has_a_full_overview(runs: Path) -> None:
 def test_the_overview_says_what_to_fix_and_where_it_shows(runs: Path) -> None:
     test = show("overview", "gpu")
     said = text(test)
-    assert "One kernel: gemm" in said and "It ran 1 time and takes 600.00 µs, 60.0 % of all GPU time" in said
+    assert "One kernel: gemm" in said and "It ran once and takes 600.00 µs, 60.0 % of all GPU time" in said
     assert "up to" in drawn(test) and "590.00 µs of each batch" in drawn(test)
     assert "The GPU was idle for **200.00 µs** while recorded: other 100 %." in said
     links = {link.proto.label: link.proto.query_string for link in test.get("page_link")}

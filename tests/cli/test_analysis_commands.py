@@ -104,6 +104,7 @@ def test_a_trace_without_gpu_events_gives_empty_tables(tmp_path: Path, name: str
             "Look at --captures.",
         ),
         (["operators", "--top", "0"], "--top 0: expected a whole number, 1 or more. Try: --top 30"),
+        (["regions", "--top", "0"], "--top 0: expected a whole number, 1 or more. Try: --top 30"),
         (["launches", "--slow-us", "nan"], "--slow-us nan: expected microseconds, 0 or more. Try: --slow-us 50"),
         (
             ["sequences", "--length", "1"],
@@ -117,6 +118,11 @@ def test_errors_are_one_line(arguments: list[str], message: str) -> None:
     name, *options = arguments
     done = profiler_kit(name, GOLDEN, *options)
     assert (done.code, done.out, done.err) == (1, "", f"profiler-kit: {message}\n")
+
+
+def test_the_first_regions_alone_can_be_printed() -> None:
+    title, _, head, _, *rows = profiler_kit("regions", GOLDEN, "--top", "1").out.rstrip().splitlines()
+    assert ", 1 of " in title and head.startswith("region") and len(rows) == 1
 
 
 def test_ranks_of_a_folder_and_what_other_commands_say_of_it(small: Path, tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_copies_of_pageable_memory_that_nothing_hides(tmp_path: Path) -> None:
         event["args"]["bytes"] = 1 << 20
     (one,) = of_id(found(trace, tmp_path), "exposed-copies")
     assert ns(one) == 200 * US
-    assert one.sentence == "2 copies of 2.0 MiB, 2 of them from or to pageable memory."
+    assert one.sentence == "2 copies of 2.0 MiB in all, 2 of them from or to pageable memory."
 
 
 def test_communication_that_nothing_hides(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_a_kernel_that_holds_much_follows_what_could_give_time_back(tmp_path: Pa
     assert (one.id, one.title, one.link) == (
         "one-kernel", "One kernel: softmax_kernel", {"kernel": "softmax_kernel"},
     )  # fmt: skip
-    assert one.sentence == "It ran 1 time and takes 300.00 µs, 30.0 % of all GPU time."
+    assert one.sentence == "It ran once and takes 300.00 µs, 30.0 % of all GPU time."
     assert one.gain is not None and (one.gain.basis, one.gain.amount) == ("held", 300 * US)
 
 

@@ -6,12 +6,14 @@ import re
 from pathlib import Path
 
 import pytest
+from markupsafe import escape
 
 from profiler_kit import load_run, load_snapshot, load_trace
 from profiler_kit.errors import OptionError
+from profiler_kit.findings.no_rows import no_rows
 from profiler_kit.formats.run_record import read_record
 from profiler_kit.load.discover.runs import find_run
-from tests.app.samples import make_runs
+from tests.app.samples import host_trace, make_runs
 from tests.render.test_report import EVIL, Page, TraceBuilder
 
 
@@ -67,6 +69,12 @@ def test_what_cannot_be_compared_is_said(root: Path) -> None:
     )
     with pytest.raises(OptionError, match="device 3: not in"):
         load_snapshot(root / "gpu" / "memory.pickle").over_time(3)
+
+
+def test_an_empty_table_says_in_a_notebook_why_it_is_empty(tmp_path: Path) -> None:
+    empty = load_trace(host_trace().write(tmp_path / "host.json")).table("kernels")
+    said = no_rows(empty)
+    assert said is not None and escape(said.line) in empty._repr_html_()
 
 
 def test_a_notebook_that_is_not_trusted_gets_no_names_without_their_boxes(root: Path) -> None:

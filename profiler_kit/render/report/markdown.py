@@ -105,7 +105,7 @@ def _said(run: Run) -> Iterator[str]:
 
 def _line(one: Finding) -> str:
     """A finding in one line: title, gain, sentence, what to try."""
-    title = f"**{plain(one.title)}**{f', {plain(str(one.gain))}' if one.gain else ''}. " if one.title else ""
+    title = f"**{plain(one.heading)}.** " if one.title else ""
     return f"{title}{_bold(one)}{f' Try: {plain(one.attempt)}' if one.attempt else ''}"
 
 
