@@ -63,17 +63,24 @@ def wrong_runs() -> Iterator[tuple[str, str]]:
     yield from (("model", value) for value in ("3", "null", "[]", r'"\ud800"'))
 
 
+@pytest.fixture(scope="module")
+def right(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A run, and what its record holds: each test writes its own instead."""
+    run = make_runs(tmp_path_factory.mktemp("runs")) / "gpu"
+    return run, (run / "run.json").read_text()
+
+
 @pytest.mark.parametrize(("name", "value"), [*wrong_runs()], ids=lambda text: text[:20])
-def test_a_wrong_value_of_a_run_is_one_line(tmp_path: Path, name: str, value: str) -> None:
-    root = make_runs(tmp_path)
-    path = root / "gpu" / "run.json"
-    path.write_text(with_value(path.read_text(), name, value))
+def test_a_wrong_value_of_a_run_is_one_line(right: tuple[Path, str], name: str, value: str) -> None:
+    run, text = right
+    path = run / "run.json"
+    path.write_text(with_value(text, name, value))
     with pytest.raises(RunFormatError) as caught:
-        read_record(root / "gpu")
+        read_record(run)
     line = str(caught.value)
     assert line.startswith(f"{path}: ") and "\n" not in line and len(line) < 400
     assert line.endswith(", expected the record of a run. Record a run with: profiler-kit capture --out DIR")
-    assert load_run(root / "gpu").problems == (line,)
+    assert load_run(run).problems == (line,)
 
 
 def test_every_page_and_command_says_it_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,8 +249,9 @@ def test_columns_of_layers_that_hold_something_else(tmp_path: Path, name: str, v
         f"{path}: a column holds something else ({said}), expected a layers.parquet of profiler-kit. "
         "Record one with: profiler-kit layers --out DIR"
     )
-    done = profiler_kit("report", path, "-o", tmp_path / "r.html")
-    assert (done.code, done.err) == (1, f"profiler-kit: {caught.value}\n")
+    if said.startswith("layer is binary"):  # a command says what the error of any of them says
+        done = profiler_kit("report", path, "-o", tmp_path / "r.html")
+        assert (done.code, done.err) == (1, f"profiler-kit: {caught.value}\n")
 
 
 def test_layers_without_rows_and_with_too_many(tmp_path: Path) -> None:
