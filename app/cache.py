@@ -390,9 +390,26 @@ def comparison(a: RunFolder, b: RunFolder) -> Comparison:
     return found
 
 
-@_shared(5)
 def timeline(folder: RunFolder, by: By = "stream") -> tuple[Timeline, bytes]:
-    """The drawing index of the run's trace with its GPU work in such lanes, and its description as gzipped JSON."""
+    """The drawing index of the run's trace with its GPU work in such lanes, and its description as gzipped JSON.
+
+    The last five are kept; of large traces, which the cache's files hold, the last two.
+    """
+    assert folder.trace is not None
+    return (_large_timeline if _is_large(folder.trace) else _small_timeline)(folder, by)
+
+
+@_shared(2)
+def _large_timeline(folder: RunFolder, by: By) -> tuple[Timeline, bytes]:
+    return _timeline(folder, by)
+
+
+@_shared(5)
+def _small_timeline(folder: RunFolder, by: By) -> tuple[Timeline, bytes]:
+    return _timeline(folder, by)
+
+
+def _timeline(folder: RunFolder, by: By) -> tuple[Timeline, bytes]:
     if by == "stream":
         assert folder.trace is not None
         built = trace_timeline(folder.trace, lambda: trace(folder))

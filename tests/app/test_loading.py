@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -213,6 +214,18 @@ def test_a_process_of_its_own_compares_alike_and_says_what_it_cannot_read(runs: 
     with pytest.raises(InputError) as said:
         compared_apart(gpu.path, broken.path)
     assert str(said.value) == " ".join(str(expected.value).split())
+
+
+@pytest.mark.parametrize(("large", "kept"), [(True, 2), (False, 3)])
+def test_of_large_traces_two_timelines_are_kept(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, large: bool, kept: int
+) -> None:
+    monkeypatch.setattr(cache, "_is_large", lambda path: large)
+    for name in ("a", "b", "c"):
+        gpu_trace().write(runs / f"{name}.json")
+    made = [weakref.ref(cache.timeline(of_key(runs, f"{name}.json"))[0]) for name in ("a", "b", "c")]
+    gc.collect()
+    assert sum(one() is not None for one in made) == kept
 
 
 def test_small_traces_stay_when_another_page_is_drawn(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
