@@ -424,17 +424,20 @@ class Snapshot:
     @kept
     def leaks(self, device: int) -> pd.DataFrame:
         """MEMORY_LEAKS: what was allocated in a region that closed and is live at the end."""
-        return memory_leaks.leak_candidates(self.replay(device), self.allocations(), self.nested_regions(device))
+        one, regions = self.replay(device), self.nested_regions(device)
+        return memory_leaks.leak_candidates(one, self.allocations(), regions, cut=self._known(device).cut)
 
     @kept
     def growth(self, device: int) -> pd.DataFrame:
         """MEMORY_GROWTH: how the total moves from instance to instance of the regions that repeat."""
-        return memory_leaks.growth(self.replay(device), self.nested_regions(device))
+        one, regions = self.replay(device), self.nested_regions(device)
+        return memory_leaks.growth(one, regions, cut=self._known(device).cut)
 
     @kept
     def region_instances(self, device: int) -> pd.DataFrame:
         """MEMORY_REGION_INSTANCES: the total before, at its highest in, and after each opened region."""
-        return memory_leaks.region_instances(self.replay(device), self.nested_regions(device))
+        one, regions = self.replay(device), self.nested_regions(device)
+        return memory_leaks.region_instances(one, regions, cut=self._known(device).cut)
 
     @kept
     def lifetimes(self) -> pd.DataFrame:

@@ -252,6 +252,18 @@ def test_a_region_after_the_history_began_has_an_exact_peak(tmp_path: Path) -> N
     assert case("skip_free_completed").regions()["peak_bound"].tolist() == ["at least", "at least"]
 
 
+def test_regions_that_had_closed_before_a_cut_off_history_hide_no_growth(tmp_path: Path) -> None:
+    """Each step leaves 1 MiB; the ring kept the allocations of the last five, and all twenty steps."""
+    marks = [s.mark(stage, "step", 10 * n + at) for n in range(20) for stage, at in (("START", 0), ("END", 9))]
+    made = [s.alloc(10 * n + 1, n * MiB, MiB) for n in range(20)]
+    held = [s.segment(0, 20 * MiB, *(s.block(n * MiB, MiB, MiB) for n in range(20)))]
+    found = loaded(tmp_path, s.snapshot([*made[15:], s.event("snapshot", 300)], segments=held, marks=marks))
+    growth, leaks = found.growth(0), found.leaks(0)
+    assert growth[["instances", "median_step_bytes", "growing_steps", "steps"]].to_numpy().tolist() == [[5, MiB, 3, 3]]
+    assert leaks[["instances_left", "instances", "growing"]].to_numpy().tolist() == [[5, 5, True]]
+    assert found.region_instances(0)["before_bytes"].tolist() == [n * MiB for n in range(15, 20)]
+
+
 def test_a_history_from_the_start_or_of_a_recording_of_ours_is_told(tmp_path: Path) -> None:
     assert not loaded(tmp_path, steps()).missing(0).untold
     data = steps()

@@ -97,7 +97,17 @@ def instance_of(regions: Regions, path: Ints, times_us: Ints) -> Ints:
     return found
 
 
-def leak_candidates(one: Replay, allocations: pd.DataFrame, regions: Regions) -> pd.DataFrame:
+def told_of(one: Replay, regions: Regions, *, cut: bool) -> Bools:
+    """Of which opened regions the history tells what was allocated.
+
+    cut: it may have lost its beginning, so that it tells nothing of those that had closed before it begins; a ring
+    keeps more regions than allocations.
+    """
+    known: Bools = ~(cut & regions.closed & (regions.end_us < one.times_us[:1].max(initial=0)))
+    return known
+
+
+def leak_candidates(one: Replay, allocations: pd.DataFrame, regions: Regions, *, cut: bool) -> pd.DataFrame:
     """MEMORY_LEAKS of one device: what was allocated inside a region that closed and is live at the end.
 
     By stack and innermost region. One that every instance of a region leaves behind (`growing`) is a leak; one from
@@ -118,7 +128,8 @@ def leak_candidates(one: Replay, allocations: pd.DataFrame, regions: Regions) ->
         first_us=("alloc_us", "min"),
         last_us=("alloc_us", "max"),
     ).reset_index()
-    closed = np.bincount(regions.instance_path[regions.closed], minlength=max(len(regions.paths), 1))
+    known = regions.closed & told_of(one, regions, cut=cut)
+    closed = np.bincount(regions.instance_path[known], minlength=max(len(regions.paths), 1))
     inside = frame["region"].to_numpy(np.int64) >= 0
     instances = np.where(inside, closed[frame["region"].to_numpy(np.int64)], 0)
     paths = [*regions.paths, NO_REGION]
@@ -135,15 +146,15 @@ def leak_candidates(one: Replay, allocations: pd.DataFrame, regions: Regions) ->
     return MEMORY_LEAKS.check(frame)
 
 
-def growth(one: Replay, regions: Regions) -> pd.DataFrame:
+def growth(one: Replay, regions: Regions, *, cut: bool) -> pd.DataFrame:
     """MEMORY_GROWTH of one device: how the total moved from instance to instance of each region that repeats.
 
     The total after an instance is compared with the total after the one before it. The first instance is left out:
     it pays for what is made once (the optimizer's state, workspaces).
     """
-    rows = []
+    rows, known = [], regions.closed & told_of(one, regions, cut=cut)
     for number, path in enumerate(regions.paths):
-        mine = np.flatnonzero((regions.instance_path == number) & regions.closed)
+        mine = np.flatnonzero((regions.instance_path == number) & known)
         if len(mine) <= LEAST_STEPS:
             continue
         # total after each instance: in the state before the first event at or after its end
@@ -165,7 +176,7 @@ def growth(one: Replay, regions: Regions) -> pd.DataFrame:
     return found.sort_values("median_step_bytes", ascending=False, kind="stable", ignore_index=True)
 
 
-def region_instances(one: Replay, regions: Regions) -> pd.DataFrame:
+def region_instances(one: Replay, regions: Regions, *, cut: bool) -> pd.DataFrame:
     """MEMORY_REGION_INSTANCES of one device, by start: the total on entering, at its highest, and on leaving."""
     since = np.searchsorted(one.times_us, regions.start_us)
     until = np.where(regions.closed, np.searchsorted(one.times_us, regions.end_us), len(one.times_us))
@@ -182,7 +193,7 @@ def region_instances(one: Replay, regions: Regions) -> pd.DataFrame:
             "after_bytes": one.allocated_bytes[until],
         }
     )
-    return MEMORY_REGION_INSTANCES.check(frame)
+    return MEMORY_REGION_INSTANCES.check(frame[told_of(one, regions, cut=cut)].reset_index(drop=True))
 
 
 def lifetimes(allocations: pd.DataFrame) -> pd.DataFrame:
