@@ -19,6 +19,7 @@ CLICK: Final = (
 )
 ORDER: Final = "Ranks by number, by node or by group; a click then shows ranks of that group."
 BY_RANK: Final = "rank"
+OPENED_IN: Final = "order-opened-in"  # the order in which a rank was opened: after Back the address does not have it
 _HERE: Final = Path(__file__).parent
 _HTML: Final = (
     '<div class="heat"><canvas tabindex="0" role="application" aria-label="Ranks and steps: arrows move, Enter opens">'
@@ -47,7 +48,8 @@ def show(ranks: Ranks, job: Job) -> None:
         return
     st.subheader("Ranks and steps", help=HELP + CLICK)
     kinds = list(dict.fromkeys(ranks.places()["kind"]))
-    kind = widgets.switch("Order by", [BY_RANK, *kinds], "order", meaning=ORDER) if kinds else BY_RANK
+    first = str(st.session_state.get(OPENED_IN, BY_RANK))
+    kind = widgets.switch("Order by", [BY_RANK, *kinds], "order", meaning=ORDER, first=first) if kinds else BY_RANK
     _draw(ranks, job, kind)
 
 
@@ -81,6 +83,7 @@ def _open(ranks: Ranks, job: Job, rank: int, step: int, kind: str) -> None:
     run = runs.get(paths[rank])
     if run is None or row.empty:
         return
+    st.session_state[OPENED_IN] = kind
     at_ns = int(row["start_ns"].iloc[0])
     beside = [(one, ranks.shift_ns(rank, one, at_ns)) for one in ranks.nearest(rank, kind) if paths[one] in runs]
     start, took = at_ns - cache.trace(run).base_ns - cache.timeline(run)[0].start_ns, int(row["wall_ns"].iloc[0])

@@ -257,19 +257,20 @@ def _watch(folder: RunFolder) -> None:
             st.rerun()
 
 
-def switch(label: str, options: Sequence[str], param: str, *, meaning: str = "") -> str:
-    """One of some views, kept in the address; the first one unless it says otherwise."""
+def switch(label: str, options: Sequence[str], param: str, *, meaning: str = "", first: str = "") -> str:
+    """One of some views, kept in the address; unless that says otherwise `first`, or the first of them."""
+    first = first if first in options else options[0]
     chosen = st.segmented_control(
         label,
         list(options),
-        default=options[0],
+        default=first,
         required=True,
         key=param,
         help=meaning or None,
         bind="query-params",
         label_visibility="visible" if meaning else "collapsed",
     )
-    return chosen if chosen in options else options[0]
+    return chosen if chosen in options else first
 
 
 def address(page: str, param: str) -> Callable[[str], str]:
