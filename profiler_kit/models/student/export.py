@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -68,7 +69,8 @@ def _export(workload: SamWorkload, kind: str, path: Path, batch: int, device: to
     encoder: torch.nn.Module = make_model(workload, device).image_encoder  # type: ignore[assignment]  # a SAM's
     images = torch.randn(batch, 3, workload.image_size, workload.image_size, generator=torch.Generator().manual_seed(0))
     images = images.to(device)
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's exporters warn of each other's deprecated parts
         wanted = encoder(images)
         with whole_file(path) as temporary:
             run = _as_package(encoder, images, temporary) if kind == "aoti" else _as_onnx(encoder, images, temporary)

@@ -45,7 +45,9 @@ def ladder_section(folder: Path, record: LadderRecord, anchor: str) -> Section:
     said = of_ladder(record, rows)
     waterfall = _picture(waterfall_png(rows, title, footer), f"{title}: speed, memory and agreement")
     filled = [every_table()[name].of_source(record) for name in shown_of(record)]
-    blocks = [Block("", waterfall), *(Block("", table_html(one, brief=True)) for one in filled)]
+    named = len(filled) > 1
+    tables = (Block(one.table.title.capitalize() if named else "", table_html(one, brief=True)) for one in filled)
+    blocks = [Block("", waterfall), *tables]
     if rows["images_per_s"].notna().any():
         blocks.append(Block("Accuracy against speed", _pareto(rows), meaning=_FRONT))
     if record.ceilings is not None and rows["tflops"].notna().any():
@@ -53,12 +55,12 @@ def ladder_section(folder: Path, record: LadderRecord, anchor: str) -> Section:
         blocks.append(Block("Roofline", roofs, meaning=_ROOFS))
     problems: list[Finding] = []
     blocks += _overlays(folder, rows, problems)
-    named = f"Ladder: {folder.resolve().name}"
+    heading = f"Ladder: {folder.resolve().name}"
     fastest = next((one for one in said if one.id == "fastest-row"), None)
     others = [one for one in said if one is not fastest]
     return Section(
         anchor,
-        named,
+        heading,
         said=fastest,
         lines=[one for one in others if one.level == "note"],
         warnings=[*(one for one in others if one.level != "note"), *problems],
