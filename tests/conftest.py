@@ -39,7 +39,8 @@ def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
 # The files that take longest come first: the last one that a worker begins should be a short one.
 SLOWEST = (
     *("browser/test_dashboard", "/notebooks/", "/sam/", "/browser/", "test_kills", "test_docs", "/workload/", "/sam2/"),
-    *("/serving/", "/cli/", "/app/", "/capture/", "/fuzz/", "/load/"),
+    *("/serving/", "/cli/", "/app/", "/student/", "/capture/", "test_hta", "test_records", "/fuzz/", "/load/"),
+    *("/findings/", "test_trace.py", "test_tables", "test_cases", "test_sql"),
 )
 
 
