@@ -30,9 +30,9 @@ def region(name: str, *, nvtx: bool = False) -> _Region:
     silently. Without a profiler a region costs a few microseconds. The block ends when it raises, too.
     A decorated function may recurse and run in several threads; a context manager is for one use at a time.
 
-    Regions are those that are open on a thread, whoever opened them: of two asyncio tasks, the second to open one has it
-    below that of the first as long as both are open (`a > b`), and its work counts in both. Put no `await` into a region
-    whose time is to be read, or profile one task at a time.
+    Regions are those that are open on a thread, whoever opened them: of two asyncio tasks, the second to open one has
+    it below that of the first as long as both are open (`a > b`), and its work counts in both. Put no `await` into a
+    region whose time is to be read, or profile one task at a time.
 
     A name is printable ASCII, because torch writes nothing else into a trace unharmed: `"` becomes `'`, a backslash
     `/`, a control character a space, an accented letter the plain one, and any other character `?`. Inside
