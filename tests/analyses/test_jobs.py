@@ -241,6 +241,12 @@ def test_a_slow_link_is_told_in_few_steps_too(tmp_path: Path) -> None:
     assert (verdict.state, verdict.rank, verdict.since_step) == ("link", 6, 0)
 
 
+def test_a_slow_link_whose_gain_a_lost_kernel_hides_is_not_nobody(tmp_path: Path) -> None:
+    _, ranks = made(tmp_path, layout="3d", ranks=8, cause="link", slow=3, steps=3, late=5, dropped=3, jitter=0.01,
+                    seed=971830)  # fmt: skip
+    assert ranks.answer.verdict.state == "cannot tell" and ranks.answer.links["of_like"].iloc[0] > 5
+
+
 def test_the_link_of_a_pair(tmp_path: Path) -> None:
     _, ranks = made(tmp_path, layout="tp", ranks=8, cause="link", slow=2)
     verdict = ranks.answer.verdict

@@ -161,8 +161,11 @@ def judge(job: Job, scores: pd.DataFrame, links: pd.DataFrame) -> tuple[Verdict,
         best = _simpler(named, best)
     if best is None:
         maybe = max(sure, key=lambda one: one.gain_share or 0, default=None)
-        verdict = _nobody(job) if maybe is None else Verdict("cannot tell", ranks=maybe.ranks, chance=True)
-        return verdict, rows, []
+        if maybe is not None:
+            return Verdict("cannot tell", ranks=maybe.ranks, chance=True), rows, []
+        # a link that is slow, of which the parts of the job do not say for sure what it costs
+        slow_links = (one for one in tried if one.state == "link" and (one.gain_share or 0) >= NAMED_FROM)
+        return Verdict("cannot tell") if any(slow_links) else _nobody(job), rows, []
     places = np.searchsorted(job.ids, best.ranks).tolist()
     if best.state == "link":
         assert link is not None
