@@ -136,6 +136,7 @@ def export(
     from profiler_kit.models.serving.package import export_package
 
     workload = _workload(model, checkpoint, points_per_side, points_per_batch)
+    typer.echo(f"compiling {workload.name} for batches of up to {batch_size or BATCH}, which takes minutes", err=True)
     record = export_package(workload, mode, choose_device(device), target, batch_size=batch_size or BATCH)
     if record.without:
         typer.echo(f"no AOTInductor packages: {record.without}", err=True)

@@ -152,3 +152,19 @@ def test_without_packages_the_caches_are_kept(tmp_path: Path, monkeypatch: pytes
     assert (record.without, record.shapes, list(record.sha256)) == ("no compiler", {}, [CACHES])
     monkeypatch.setattr(torch.compiler, "load_cache_artifacts", kept.append)
     assert open_package(tmp_path / "caches", CPU).packages is None and kept[1:] == [b"caches"]
+
+
+def test_packages_that_load_but_do_not_run_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(_: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("operation failed\nand more")
+
+    def saved(_: object, __: object, path: Path) -> Path:
+        path.write_bytes(b"package")
+        return path
+
+    for name, found in (("save_encoder", saved), ("why_not_loadable", lambda _: ""), ("load_encoder", lambda _: run)):
+        monkeypatch.setattr(package, name, found)
+    monkeypatch.setattr(torch.compiler, "save_cache_artifacts", lambda: (b"caches", None))
+    workload = SamWorkload("vit_tiny", **{**SMALL, "points_per_side": 1})
+    record = export_package(workload, "baseline", CPU, tmp_path / "caches", batch_size=1)
+    assert (record.without, record.shapes, list(record.sha256)) == ("operation failed", {}, [CACHES])

@@ -127,7 +127,7 @@ def why_not_loadable(paths: Sequence[Path]) -> str:
 
 
 def load_encoder(path: Path) -> Callable[[Tensor], Tensor]:
-    """The encoder saved in `path`; it runs without Python code of the model.
+    """The encoder saved in `path`; it runs without Python code of the model, in one thread at a time.
 
     The file holds compiled code: load only what you made. Raises InputError when it is missing or no package.
     """
@@ -135,7 +135,9 @@ def load_encoder(path: Path) -> Callable[[Tensor], Tensor]:
     with contextlib.suppress(OSError):  # where it has another name
         ctypes.CDLL(_CXX, ctypes.RTLD_GLOBAL)  # packages do not name it, and torch's libraries keep it to themselves
     try:
-        return cast("Callable[[Tensor], Tensor]", torch._inductor.aoti_load_package(path.as_posix()))
+        # one thread: for several it asks about events, which is refused while a CUDA graph is recorded
+        run = torch._inductor.aoti_load_package(path.as_posix(), run_single_threaded=True)
+        return cast("Callable[[Tensor], Tensor]", run)
     except RuntimeError as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(

@@ -26,6 +26,7 @@ from profiler_kit.models.serving.service import COMPILE_ENCODER, Packages, bucke
 from profiler_kit.workload.optimizations import optimized
 from profiler_kit.workload.protocol import Workload, make_model
 
+_Shapes = dict[str, tuple[int, ...]]  # of the images that each package takes
 _OPTIONS: Final = ("points_per_side", "points_per_batch")  # of the workload, which decide what is compiled
 
 
@@ -39,10 +40,13 @@ def export_package(
     mode, _ = mode_of(workload, mode, device)
     with whole_folder(target, overwrite=False, option="") as folder:
         shapes, without = _write_packages(workload, mode, device, folder, batch_size)
-        with ExitStack() as stack:
-            packages = (lambda: _loaded(folder, shapes)) if shapes else None
-            service = make_service(workload, mode, device, stack, batch_size=batch_size, packages=packages)
-            service.prepare()
+        try:
+            _run_once(workload, mode, device, folder, batch_size, shapes)
+        except RuntimeError as error:  # such as of a package that cannot be recorded in a CUDA graph
+            if not shapes:
+                raise
+            shapes, without = {}, _dropped(folder, error)
+            _run_once(workload, mode, device, folder, batch_size, shapes)
         if (kept := torch.compiler.save_cache_artifacts()) is not None:
             (folder / CACHES).write_bytes(kept[0])
         elif not shapes:
@@ -68,11 +72,32 @@ def export_package(
     return record
 
 
+def _run_once(
+    workload: Workload,
+    mode: str,
+    device: torch.device,
+    folder: Path,
+    batch_size: int,
+    shapes: dict[str, tuple[int, ...]],
+) -> None:
+    """What sam serve does first: it fills the compilers' caches."""
+    with ExitStack() as stack:
+        packages = (lambda: _loaded(folder, shapes)) if shapes else None
+        make_service(workload, mode, device, stack, batch_size=batch_size, packages=packages).prepare()
+
+
+def _dropped(folder: Path, error: Exception) -> str:
+    """Take the packages away; says why."""
+    for path in folder.glob("*.pt2"):
+        path.unlink()
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def _write_packages(
     workload: Workload, mode: str, device: torch.device, folder: Path, batch_size: int
-) -> tuple[dict[str, tuple[int, ...]], str]:
+) -> tuple[_Shapes, str]:
     """The shape of the images that each package takes, or none and why."""
-    shapes: dict[str, tuple[int, ...]] = {}
+    shapes: _Shapes = {}
     try:
         if device.type == "cuda":  # the smallest first: where torch cannot load that, the large ones are not made
             with torch.device(device):
@@ -88,17 +113,14 @@ def _write_packages(
                 images = torch.zeros(size, 3, side, side, device=device)
                 path = save_encoder(model.image_encoder, images, folder / f"encoder-{size}.pt2")
                 shapes[path.name] = tuple(images.shape)
-        problem = why_not_loadable([folder / name for name in shapes])
+        if problem := why_not_loadable([folder / name for name in shapes]):
+            raise RuntimeError(problem)
     except Exception as error:  # of torch.export or of a compiler, whatever they raise
-        problem = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    if problem:
-        for path in folder.glob("*.pt2"):
-            path.unlink()
-        return {}, problem
+        return {}, _dropped(folder, error)
     return shapes, ""
 
 
-def _loaded(folder: Path, shapes: dict[str, tuple[int, ...]]) -> Packages:
+def _loaded(folder: Path, shapes: _Shapes) -> Packages:
     return {torch.Size(shape): load_encoder(folder / name) for name, shape in shapes.items()}
 
 
