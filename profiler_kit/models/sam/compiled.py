@@ -116,7 +116,7 @@ def save_encoder(encoder: torch.nn.Module, images: Tensor, path: Path) -> Path:
 def why_not_loadable(paths: Sequence[Path]) -> str:
     """Load packages in a process of its own first: where that crashes, ours would end without a word. "" if it can.
 
-    torch 2.11.0+cu130 crashes so on some machines, with a package of a single nn.Linear too.
+    torch 2.11.0+cu130 crashed so where libstdc++ was not within reach of a package, even of a single nn.Linear.
     """
     command = [sys.executable, "-c", _TRY, *(path.as_posix() for path in paths)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -1,7 +1,8 @@
 """A mask generator compiled ahead, in a folder: AOTInductor packages of its encoder, and what torch's compilers kept.
 
-torch 2.11.0+cu130 dies when it loads any AOTInductor package on some GPUs. So each is loaded in a process of its own
-first; where that fails there is none, the manifest says why, and the compilers' caches alone make a start warm.
+A package that cannot be loaded may end the process (torch 2.11.0+cu130 did where libstdc++ was not within its reach).
+So each is loaded in a process of its own first; where that fails there is none, the manifest says why, and the
+compilers' caches alone make a start warm.
 """
 
 from __future__ import annotations
