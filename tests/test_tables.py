@@ -26,6 +26,7 @@ from profiler_kit import tables
 from profiler_kit.analyses.compare.snapshots import compare_snapshots
 from profiler_kit.errors import OptionError
 from profiler_kit.findings.doctor import examine
+from profiler_kit.formats.ladder_record import read_ladder
 from profiler_kit.formats.load_file import read_load
 from profiler_kit.formats.study_file import read_study
 from profiler_kit.joined import join_run
@@ -237,6 +238,23 @@ def test_a_text_table_fits_its_terminal_and_says_what_it_leaves_out(table: Table
                 assert said == ", ".join(column.label for column in gone)
                 kept = [column for column in shown[1:] if column not in gone and column.kind in ("number", "share")]
                 assert all(column.cells[row] in line for row, line in enumerate(cells[2:]) for column in kept)
+
+
+VERDICTS = {
+    "ladder": {"technique", "images_per_s", "speedup", "speedup_verdict", "agreement", "masks_judged"},
+    "roofline": {"operator", "shapes", "bound", "peak_share"},
+    "ranks": {"rank", "busy_ns", "own_ns", "more_ns"},
+}
+
+
+@pytest.mark.parametrize("name", VERDICTS)
+def test_what_a_row_is_judged_by_has_room_in_80_columns(name: str) -> None:
+    table = every_table()[name]
+    recorded = [read_ladder(folder) for folder in sorted((HERE.parent / "traces").glob("*ladder"))]
+    for one in [*filled(table), *(table.of_source(record) for record in recorded if name == "ladder")]:
+        head = re.split(" {2,}", filled_lines(one, width=80)[0]) if len(one) else []
+        said = {column.label for column in layout(one) if column.name in VERDICTS[name]}
+        assert said <= set(head) or not len(one)
 
 
 @each_table

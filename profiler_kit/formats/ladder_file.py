@@ -84,9 +84,9 @@ LADDER_ROWS: Final = Schema(
         "memory_share": Column("float64", "Peak as a share of the device's memory.", "of memory", "room"),
         "masks": Column("int64", "Found in all images together.", show="never"),
         "masks_judged": Column(
-            "str", "Whether metrics rest on 5 masks an image or more; empty where they do.", "masks", "room"
+            "str", "Whether metrics rest on 5 masks an image or more; empty where they do.", "masks"
         ),
-        "miou": Column("float64", "Mean IoU with the true masks, where they are known.", "mIoU", "room", "score"),
+        "miou": Column("float64", "Mean IoU with the true masks, where they are known.", "mIoU", unit="score"),
         "miou_small": Column("float64", "Of true masks below 32² pixels.", "small", "room", "score"),
         "miou_medium": Column("float64", "Of true masks from 32² to below 96² pixels.", "medium", "room", "score"),
         "miou_large": Column("float64", "Of true masks from 96² pixels on.", "large", "room", "score"),

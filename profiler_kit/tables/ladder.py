@@ -34,11 +34,13 @@ TABLES: Final = (
             "images_per_s",
             "speedup",
             "speedup_verdict",
-            "gain",
-            "median_ns",
-            "samples",
-            "peak_memory_bytes",
             "agreement",
+            "masks_judged",
+            "median_ns",
+            "miou",
+            "gain",
+            "peak_memory_bytes",
+            "samples",
         ),
         texts=lambda record, rows: {
             "technique": [

@@ -69,14 +69,28 @@ def _against(ranks: Any, against: str | None) -> pd.DataFrame:
 
 
 def _by(
-    by: str, name: str, title: str, schema: Schema, fill: Callable[[Any], pd.DataFrame], beside: Any = None
+    by: str,
+    name: str,
+    title: str,
+    schema: Schema,
+    fill: Callable[[Any], pd.DataFrame],
+    beside: Any = None,
+    order: tuple[str, ...] = (),
 ) -> Table:
     """A table that `profiler-kit ranks --by` prints."""
-    return Table(name, "job", title, schema, fill, command="ranks", by=by, top=30, beside=beside)
+    return Table(name, "job", title, schema, fill, command="ranks", by=by, top=30, beside=beside, order=order)
 
 
 TABLES: Final = (
-    _by("rank", "ranks", "ranks side by side", RANK_TOTALS, lambda ranks: ranks.totals(), beside=_beside),
+    _by(
+        "rank",
+        "ranks",
+        "ranks side by side",
+        RANK_TOTALS,
+        lambda ranks: ranks.totals(),
+        beside=_beside,
+        order=("rank", "busy_ns", "own_ns", "more_ns", "more_share", "wait_ns", "held_ns", "exposed_communication_ns"),
+    ),
     _by(
         "collective",
         "rank_collectives",
