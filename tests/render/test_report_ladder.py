@@ -13,6 +13,7 @@ from profiler_kit.cli import build_app
 from profiler_kit.formats.ladder_record import Truth, read_ladder
 from profiler_kit.render.report.markdown import ladder_markdown
 from profiler_kit.render.report.page import report_page
+from profiler_kit.units import NS_PER_S
 from tests.app.samples import make_runs
 from tests.ladders import a_ladder, write_ladder
 
@@ -62,3 +63,17 @@ def test_as_markdown(tmp_path: Path) -> None:
     assert "- The fastest row is **int8**" in text and "- oom: oom. --batch-size 8: too much" in text
     done = CliRunner().invoke(build_app(), ["report", str(folder), "--markdown"])
     assert done.exit_code == 0 and done.stdout.startswith("### vit\\_b") and "| `bf16` |" in done.stdout
+
+
+def test_slow_rows_keep_their_digits(tmp_path: Path) -> None:
+    record = a_ladder()
+    times = {"fp32": 100 * NS_PER_S, "bf16": 110 * NS_PER_S, "int8": 100_000 * NS_PER_S}
+    rows = tuple(
+        dataclasses.replace(row, latency_ns=(times.get(row.technique, NS_PER_S),) * len(row.latency_ns))
+        for row in record.rows
+    )
+    record = dataclasses.replace(record, rows=rows)
+    folder = write_ladder(tmp_path / "slow", record)
+    text, page = ladder_markdown(folder, record), report_page([], [(folder, record)])
+    assert "| `bf16` | 0.0727 | 0.91 |" in text and "| `int8` | 8.00e-05 | 0.001 |" in text
+    assert "bf16: 0.0727 images/s" in page

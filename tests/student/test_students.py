@@ -136,7 +136,8 @@ def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
         read_student(tmp_path / "half.pt")
     with pytest.raises(OptionError) as name:
         StudentWorkload(name="student_vgg").check(1)
-    assert str(name.value) == f"--model vgg: no such backbone, expected one of {', '.join(BACKBONES)}."
+    known = ", ".join(f"student_{backbone}" for backbone in BACKBONES)
+    assert str(name.value) == f"--model student_vgg: no such backbone, expected one of {known}."
 
 
 def test_the_command_line_finds_the_family_by_the_files_teacher(tmp_path: Path) -> None:

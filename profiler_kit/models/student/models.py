@@ -73,10 +73,15 @@ def read_student(path: Path) -> StudentFile:
     return student
 
 
-def check_backbone(name: str, option: str = "--backbone") -> str:
-    """Return `name` when it is a backbone; raises OptionError with the list otherwise."""
+def check_backbone(name: str, given: str = "--backbone ") -> str:
+    """Return `name` when it is a backbone; raises OptionError with the list otherwise.
+
+    given: what stands before its name where it was asked for.
+    """
     if name not in BACKBONES:
-        raise OptionError(f"{option} {name}: no such backbone, expected one of {', '.join(BACKBONES)}.")
+        before = given.rpartition(" ")[2]
+        known = ", ".join(before + backbone for backbone in BACKBONES)
+        raise OptionError(f"{given}{name}: no such backbone, expected one of {known}.")
     return name
 
 

@@ -115,7 +115,7 @@ class _Student(_Base):
         return None if self.teacher_checkpoint is None else Path(self.teacher_checkpoint)
 
     def _check_model(self) -> None:
-        check_backbone(self.backbone, "--model")
+        check_backbone(self.backbone, f"--model {PREFIX}")
         check_teacher(self.teacher)
         if self.side % 32:
             raise OptionError(f"--image-size {self.side}: expected a multiple of 32.")

@@ -97,7 +97,7 @@ def _pareto(rows: pd.DataFrame) -> Markup:
         return list(zip(across.tolist(), up.tolist(), strict=True))
 
     tips = [
-        f"{name}: {rate:,.1f} images/s, agreement {miou:.4f}"
+        f"{name}: {fmt_rate(rate)} images/s, agreement {miou:.4f}"
         for name, rate, miou in zip(known["technique"], known["images_per_s"], known["agreement"], strict=True)
     ]
     return plot(

@@ -26,7 +26,7 @@ from profiler_kit.snapshot import Snapshot
 from profiler_kit.tables import every_table
 from profiler_kit.tables.ladder import shown_of
 from profiler_kit.tables.memory import live
-from profiler_kit.text import MISSING, fmt_count, fmt_ns
+from profiler_kit.text import MISSING, fmt_count, fmt_factor, fmt_ns, fmt_rate
 from profiler_kit.trace import Trace
 from profiler_kit.units import bytes_to_mib, ns_to_ms
 
@@ -59,9 +59,17 @@ def ladder_markdown(folder: Path, record: LadderRecord) -> str:
     rows = []
     table = ladder_rows(record)
     for row in table.to_dict("records"):
-        values = ((row["images_per_s"], ",.1f"), (row["speedup"], ",.2f"), (ns_to_ms(row["median_ns"]), ",.2f"))
-        more = ((row["samples"], "d"), (bytes_to_mib(row["peak_memory_bytes"]), ",.0f"), (row["agreement"], ".4f"))
-        cells = [MISSING if pd.isna(value) else format(value, form) for value, form in (*values, *more)]
+        cells = [
+            MISSING if pd.isna(value) else shown(value)
+            for value, shown in (
+                (row["images_per_s"], fmt_rate),
+                (row["speedup"], fmt_factor),
+                (ns_to_ms(row["median_ns"]), "{:,.2f}".format),
+                (row["samples"], str),
+                (bytes_to_mib(row["peak_memory_bytes"]), "{:,.0f}".format),
+                (row["agreement"], "{:.4f}".format),
+            )
+        ]
         last = row["speedup_verdict"] if row["status"] == "ok" else row["status"]
         rows.append([str(row["technique"]), *cells, str(last)])
     head = ["row", f"{record.setup.unit}/s", "× fp32", "median ms", "n", "peak MiB", agreement_title(table), ""]
