@@ -57,6 +57,7 @@ def wrong_runs() -> Iterator[tuple[str, str]]:
     yield from (("phases_ns", f'{{"load": {value}}}') for value in NUMBERS)
     yield from (("batch_size", value) for value in ("0", *NUMBERS))
     yield from (("peak_memory_bytes", value) for value in NUMBERS if value != "null")
+    yield from (("snapshot_peak_bytes", value) for value in NUMBERS if value != "null")
     yield from (("optimizations", value) for value in ("3", '"bf16"', "[3]", "null", DEEP, '{"a": 1}'))
     yield from (("versions", value) for value in ("3", '{"torch": 2}', "[]", "null"))
     yield from (("workload", value) for value in ("3", "[]", DEEP, "9" * 5000))

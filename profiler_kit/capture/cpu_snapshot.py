@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
@@ -148,6 +148,32 @@ def build_snapshot(
             for time_ns, stage, name in regions
         ],
     }
+
+
+def peak_bytes(snapshot: Mapping[str, Any], max_entries: int) -> int | None:
+    """The highest total held, in bytes, by what build_snapshot wrote.
+
+    What was freed without having been allocated in the recording was held from its beginning. None where that cannot
+    be, since its address was in use before, and where entries may have been dropped.
+    """
+    (trace,) = snapshot["device_traces"]
+    if len(trace) >= max_entries:
+        return None
+    sums, held, seen = [0], set(), set()
+    for entry in trace:
+        address = entry.get("addr")
+        if entry["action"] == "alloc":
+            held.add(address)
+            seen.add(address)
+            sums.append(sums[-1] + entry["size"])
+        elif entry["action"] == "free_requested":
+            if address in seen and address not in held:
+                return None
+            held.discard(address)
+            seen.add(address)
+            sums.append(sums[-1] - entry["size"])
+    at_end = sum(int(segment["requested_size"]) for segment in snapshot["segments"])
+    return int(at_end - sums[-1] + max(sums))
 
 
 def _entry(action: str, change: Change, time_ns: int | None = None, stack: Stack | None = None) -> dict[str, Any]:

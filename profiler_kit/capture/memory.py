@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, ParamSpec, TypeVar, get_args, overload
 import torch
 from torch.profiler import ProfilerActivity
 
-from profiler_kit.capture.cpu_snapshot import CpuRecording
+from profiler_kit.capture.cpu_snapshot import CpuRecording, peak_bytes
 from profiler_kit.capture.forms import Runner, in_forms
 from profiler_kit.capture.sharing import Needs, all_needs
 from profiler_kit.capture.targets import Rank, Target, make_target, one_line
@@ -112,6 +112,7 @@ class MemoryRunner(Runner[None]):
         self._target: Target = make_target(self.what, path, _SUFFIXES, options.rank)
         self._options = options
         self._recording: CudaRecording | CpuRecording | None = None
+        self.peak_bytes: int | None = None  # of CPU tensors, once the snapshot is written, where it tells
 
     @property
     def needs(self) -> Needs:
@@ -162,6 +163,8 @@ class MemoryRunner(Runner[None]):
     def _write(self, snapshot: dict[str, Any], about: dict[str, Any], *, refused: bool) -> None:
         if refused and not any(snapshot["device_traces"]):
             return  # a runner inside did not start, and nothing happened before
+        if about["source"] == CpuRecording.source:
+            self.peak_bytes = peak_bytes(snapshot, self._options.max_entries)
         snapshot["profiler_kit"] = about
         path = self._target.next()
         with one_line(self.what, path, "snapshot"), whole_file(path) as temporary, temporary.open("wb") as handle:

@@ -49,7 +49,7 @@ class Phases:
 
     item(number) gives a batch, counted from 0 in every phase; the time it takes is in no latency. After the timed
     iterations `latency_ns` has a sample for each and, on a GPU, `peak_bytes` and `peak_reserved_bytes` say how much
-    memory torch's allocator gave out and held.
+    memory torch's allocator gave out and held. `snapshot_peak_bytes` is that of the snapshot, on a CPU.
     """
 
     def __init__(self, device: torch.device, ticks: Ticks | None = None) -> None:
@@ -61,6 +61,7 @@ class Phases:
         self.latency_ns: list[int] = []
         self.peak_bytes: int | None = None
         self.peak_reserved_bytes: int | None = None
+        self.snapshot_peak_bytes: int | None = None
 
     @contextlib.contextmanager
     def phase(self, name: str, note: str = "") -> Iterator[None]:
@@ -141,10 +142,12 @@ class Phases:
                 profiler = trace.enter_context(profiler_runner(kernels, warmup=1, active=1, rank="none"))
                 yield from self._once(item, 0)  # starts CUPTI, and is thrown away
             free_memory(self.device)
-            history.enter_context(memory_runner(path, stacks="python", rank="none"))
+            memory = memory_runner(path, stacks="python", rank="none")
+            history.enter_context(memory)
             if profiler is not None:
                 profiler.step()
             yield from self._once(item, 0)
+        self.snapshot_peak_bytes = memory.peak_bytes
         self.ticks.tick()
 
     def _ready(self, item: Item[T], number: int) -> T:
@@ -200,6 +203,7 @@ class Phases:
             latency_ns=tuple(self.latency_ns),
             peak_memory_bytes=self.peak_bytes,
             peak_reserved_bytes=self.peak_reserved_bytes,
+            snapshot_peak_bytes=self.snapshot_peak_bytes,
             command=environment.command,
             git_commit=environment.git_commit,
             workload=workload,

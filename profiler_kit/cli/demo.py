@@ -10,8 +10,8 @@ import typer
 
 from profiler_kit.cli.output import open_trace, print_table
 from profiler_kit.cli.table_command import print_filled
-from profiler_kit.errors import KitError, OptionError
-from profiler_kit.formats.run_record import MEMORY, RunRecord, read_record
+from profiler_kit.errors import OptionError
+from profiler_kit.formats.run_record import RunRecord, read_record
 
 DEMO_PREFIX: Final = "demo-"  # the folder of the fresh run, which every demo replaces
 MODEL: Final = "vit_b"
@@ -93,7 +93,7 @@ def _print_run(run: Path, *, regions: bool) -> None:
     rows = [
         ("what", describe(record)),
         ("on", f"{record.device_name}, torch {record.versions.get('torch', '?')}"),
-        ("peak memory", _peak(run, record)),
+        ("peak memory", _peak(record)),
     ]
     if latency is not None:  # a server's run has requests in place of timed batches
         samples = _samples(len(record.latency_ns), record.batch_size)
@@ -109,22 +109,12 @@ def _samples(batches: int, size: int) -> str:
     return f"one batch {of}" if batches == 1 else f"median of {batches} batches {of}"
 
 
-def _peak(run: Path, record: RunRecord) -> str:
+def _peak(record: RunRecord) -> str:
     """The peak torch counted in the timed batches; on a CPU, where it counts nothing, that of the snapshot."""
     from profiler_kit.text import fmt_bytes
 
-    if record.peak_memory_bytes is not None or not (run / MEMORY).is_file():
-        return fmt_bytes(record.peak_memory_bytes)
-    from profiler_kit.snapshot import load_snapshot
-
-    try:
-        loaded = load_snapshot(run / MEMORY)
-    except KitError as error:
-        return f"{fmt_bytes(None)} ({error})"
-    peaks = [device["peak_allocated_bytes"] for device in loaded.summary()["devices"]]
-    if loaded.source != "torch.profiler" or not peaks:  # of a GPU that the run on the CPU did not use
-        return fmt_bytes(None)
-    return f"{fmt_bytes(max(peaks))} (CPU tensors, from the snapshot)"
+    of_snapshot = record.peak_memory_bytes is None and record.peak_bytes is not None
+    return fmt_bytes(record.peak_bytes) + " (CPU tensors, from the snapshot)" * of_snapshot
 
 
 def describe(record: RunRecord) -> str:

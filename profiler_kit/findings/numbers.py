@@ -50,7 +50,7 @@ class Number:
 def numbers(run: Run) -> list[Number]:
     """The numbers that sum up a run, the most telling first; empty when the run holds none."""
     shown = _of_trace(run) + _of_record(run.record)
-    if run.snapshot is not None and (run.record is None or run.record.peak_memory_bytes is None):
+    if run.snapshot is not None and (run.record is None or run.record.peak_bytes is None):
         shown.append(_of_snapshot(run.snapshot))
     if run.trace is not None:
         events = run.trace.summary()["events"]
@@ -92,8 +92,9 @@ def _of_record(record: RunRecord | None) -> list[Number]:
             shown.append(
                 Number(f"{record.unit.capitalize()} a second", fmt_rate(record.batch_size * NS_PER_S / median), RATE)
             )
-    if record.peak_memory_bytes is not None:
-        shown.append(Number("Peak memory", fmt_bytes(record.peak_memory_bytes), PEAK))
+    if record.peak_bytes is not None:
+        meaning = SNAPSHOT_PEAK if record.peak_memory_bytes is None else PEAK
+        shown.append(Number("Peak memory", fmt_bytes(record.peak_bytes), meaning))
     return shown
 
 

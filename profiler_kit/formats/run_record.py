@@ -30,8 +30,10 @@ class RunRecord:
     weights: "checkpoint:<sha256>" or "random:<seed>". phases_ns: load, compile_cold, warmup, steady (wall time
     of each; compile_cold is 0 when nothing was compiled). latency_ns: one sample per timed iteration, that is
     per batch. peak_memory_bytes, peak_reserved_bytes: torch.cuda.max_memory_allocated and max_memory_reserved after a
-    reset before the timed iterations, missing on a CPU. image_size: side in pixels, 0 for what takes no images.
-    workload: what the model adds: its spec ("mine.py:workload"), the unit of a batch, where its images came from.
+    reset before the timed iterations, missing on a CPU. snapshot_peak_bytes: the highest total of requested bytes held
+    by CPU tensors in memory.pickle, where that tells it exactly; missing on a GPU and in older runs. image_size: side
+    in pixels, 0 for what takes no images. workload: what the model adds: its spec ("mine.py:workload"), the unit of a
+    batch, where its images came from.
     """
 
     name: str
@@ -53,6 +55,7 @@ class RunRecord:
     command: str
     git_commit: str | None
     peak_reserved_bytes: Count | None = None
+    snapshot_peak_bytes: Count | None = None
     workload: Mapping[str, object] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     format: Count = FORMAT
@@ -67,6 +70,11 @@ class RunRecord:
         """The batch in words: `2 images of 1024 px`."""
         unit = self.unit.removesuffix("s") if self.batch_size == 1 else self.unit
         return f"{self.batch_size} {unit}" + (f" of {self.image_size} px" if self.image_size else "")
+
+    @property
+    def peak_bytes(self) -> int | None:
+        """The peak of the timed iterations; on a CPU, where torch counts none, that of the snapshot."""
+        return self.peak_memory_bytes if self.peak_memory_bytes is not None else self.snapshot_peak_bytes
 
     def _repr_html_(self) -> str:
         """What ran, for a notebook."""

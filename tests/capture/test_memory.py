@@ -5,15 +5,18 @@ from __future__ import annotations
 import gc
 import logging
 import pickle
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from profiler_kit import memory_runner, profiler_runner, region
+from profiler_kit import load_snapshot, memory_runner, profiler_runner, region
 from profiler_kit.capture import memory
-from profiler_kit.capture.cpu_snapshot import Change, build_snapshot
+from profiler_kit.capture.cpu_snapshot import Change, build_snapshot, peak_bytes
 from profiler_kit.errors import CaptureError, OptionError
 
 CUDA = torch.cuda.is_available()
@@ -225,6 +228,24 @@ def test_bad_options(tmp_path: Path) -> None:
 
 def change(time_ns: int, address: int, size: int) -> Change:
     return Change("memory", time_ns, address, size, [])
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 1000), st.booleans()), min_size=1, max_size=30))
+def test_the_peak_is_that_of_the_snapshot_when_it_is_loaded(steps: list[tuple[int, int, bool]]) -> None:
+    changes, held, seen, doubtful = [], dict[int, int](), set[int](), False
+    for number, (place, size, frees) in enumerate(steps):
+        doubtful |= frees and place in seen and place not in held
+        size = held.pop(place, size) if frees else size
+        if not frees:
+            held[place] = size
+        seen.add(place)
+        changes.append(Change("memory", 10_000 * (number + 1), 4096 * (place + 1), -size if frees else size, []))
+    snapshot = build_snapshot(changes, [], 1000)
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "memory.pickle").write_bytes(pickle.dumps(snapshot))
+        (row,) = load_snapshot(Path(folder) / "memory.pickle").summary()["devices"]
+    assert peak_bytes(snapshot, 1000) == (None if doubtful else row["peak_allocated_bytes"])
+    assert peak_bytes(snapshot, len(snapshot["device_traces"][0])) is None  # older ones may have been dropped
 
 
 def test_block_freed_out_of_sight_is_closed_when_its_address_returns() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,11 @@ import torch
 from profiler_kit import load_run, record_run
 from profiler_kit.capture.record_run import RunRecorder
 from profiler_kit.errors import CaptureError, OptionError
+from profiler_kit.findings.numbers import SNAPSHOT_PEAK, numbers
 from profiler_kit.formats.run_record import read_record
+from profiler_kit.load.discover.listing import run_list
+from profiler_kit.load.discover.runs import find_runs
+from profiler_kit.text import fmt_bytes
 
 COUNTS = {"warmup": 1, "iterations": 2, "trace_batches": 2, "device": "cpu"}
 BATCHES = 1 + 2 + 2 + 1  # one more for the memory
@@ -49,6 +54,26 @@ def test_a_training_loop_in_a_block(tmp_path: Path) -> None:
     instances = dict(zip(regions["path"], regions["instances"], strict=True))
     assert instances["ProfilerStep", "timed region"] == 2  # neither the warm-up nor the timed ones
     assert sorted(set(loaded.layers.totals["batch_size"])) == [1, 4]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the memory of a CPU is recorded where there is no CUDA")
+def test_the_peak_of_a_cpu_run_is_one_number_on_every_page(tmp_path: Path) -> None:
+    model = net()
+    record_run(tmp_path / "mine", model=model, **COUNTS).run(lambda: model(torch.ones(512, 8)).sum().backward())
+    record = read_record(tmp_path / "mine")
+    run = load_run(tmp_path / "mine")
+    assert run.snapshot is not None
+    (device,) = run.snapshot.summary()["devices"]
+    peak = device["peak_allocated_bytes"]
+    assert peak >= 512 * (16 + 4) * 4 and not device["peak_bound"]
+    assert (record.peak_memory_bytes, record.snapshot_peak_bytes) == (None, peak)
+    assert run_list(find_runs(tmp_path))["peak_bytes"].tolist() == [peak]
+    (shown,) = [number for number in numbers(run) if number.name == "Peak memory"]
+    assert (shown.value, shown.meaning) == (fmt_bytes(peak), SNAPSHOT_PEAK)
+    older = dataclasses.replace(record, snapshot_peak_bytes=None)
+    older.write(tmp_path / "mine")  # as a run recorded before the field was there
+    assert run_list(find_runs(tmp_path))["peak_bytes"].isna().all()
+    assert shown in numbers(load_run(tmp_path / "mine"))
 
 
 def test_a_function_is_called_as_often_as_is_needed(tmp_path: Path) -> None:

@@ -28,15 +28,12 @@ def test_the_peak_of_a_run_on_a_cpu_is_that_of_the_snapshot(tmp_path: Path) -> N
     assert read_record(run).peak_memory_bytes is None
 
 
-def test_the_peak_when_the_snapshot_cannot_tell(tmp_path: Path) -> None:
+def test_the_peak_that_torch_counted_comes_first() -> None:
     (sample,) = (Path(__file__).parents[2] / "traces").glob("*vit_b*eager*")
     record = dataclasses.replace(read_record(sample), peak_memory_bytes=None)
-    assert demo._peak(tmp_path, record) == "–"  # no snapshot
-    (tmp_path / "memory.pickle").write_bytes((sample / "memory.pickle").read_bytes())
-    assert demo._peak(tmp_path, record) == "–"  # of a GPU, while the run was on the CPU
-    (tmp_path / "memory.pickle").write_bytes(b"broken")
-    assert demo._peak(tmp_path, record).startswith(f"– ({tmp_path / 'memory.pickle'}: ")
-    assert demo._peak(tmp_path, dataclasses.replace(record, peak_memory_bytes=3 << 30)) == "3.00 GiB"
+    assert demo._peak(record) == "–"
+    assert demo._peak(dataclasses.replace(record, snapshot_peak_bytes=0)) == "0 B (CPU tensors, from the snapshot)"
+    assert demo._peak(dataclasses.replace(record, peak_memory_bytes=3 << 30, snapshot_peak_bytes=1)) == "3.00 GiB"
 
 
 def test_samples_in_words() -> None:

@@ -38,7 +38,9 @@ RUN_LIST: Final = Schema(
         "holds": Column("str", "What there is of it: trace, memory, layers, requests; of a job how many ranks."),
         "latency_ns": Column("float64", "Median of the timed batches, without the profiler."),
         "rate": Column("float64", "Batch size over that median: images, or what it counts, a second.", "per s"),
-        "peak_bytes": Column("Int64", "Highest memory allocated during the timed batches.", "peak"),
+        "peak_bytes": Column(
+            "Int64", "Highest memory allocated during the timed batches; on a CPU that of the snapshot.", "peak"
+        ),
         "health": Column("str", "Whether its files are whole, as far as their beginning and end tell."),
         "key": Column("str", "What the addresses of its pages call it.", show="never"),
     },
@@ -137,7 +139,7 @@ def _row(run: RunFolder) -> dict[str, object]:
         "holds": ", ".join(_files(run)),
         "latency_ns": median,
         "rate": record.batch_size * NS_PER_S / median if record is not None and median > 0 else float("nan"),
-        "peak_bytes": record.peak_memory_bytes if record is not None else None,
+        "peak_bytes": record.peak_bytes if record is not None else None,
         "health": health(run),
         "key": run.key,
     }
