@@ -1,4 +1,4 @@
-"""Layers against the batch size: a heat map of time per image, lines for chosen layers, and kinds of layers."""
+"""Layers against the batch size: a heat map of time per item, lines for chosen layers, and kinds of layers."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ if shown == parts.BY_KIND:
     widgets.figure(figures.kind_shares(kinds), "layers-kinds")
     tables.show(cache.table(folder, "layer_kinds", depth=depth), "layer-kinds", rows=8)
     st.stop()
-st.subheader("Time per image", help=parts.HEATMAP_HELP)
+st.subheader("Time per item", help=parts.HEATMAP_HELP)
 widgets.figure(figures.layer_heatmap(totals, names, dark=widgets.is_dark()), "layers-heat")
 
 picked = parts.pick_layers(folder.key, totals, names, depth)
-st.subheader("Time per image and scaling efficiency", help=parts.LINES_HELP)
+st.subheader("Time per item and scaling efficiency", help=parts.LINES_HELP)
 widgets.figure(figures.layer_lines(totals, picked), "layers-lines")
 st.subheader("Every layer of this depth")
 tables.show(cache.table(folder, "layer_totals", depth=depth), "layers", rows=10)

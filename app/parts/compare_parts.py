@@ -203,7 +203,7 @@ def layers(sides: Sides, found: Found) -> None:
         "Batch size", batches, default=batches[-1], required=True, key="batch", bind="query-params"
     )
     size = int(batch or batches[-1])
-    st.subheader("Time per image of each layer", help="Whiskers: the notch around the median over the iterations.")
+    st.subheader("Time per item of each layer", help="Whiskers: the notch around the median over the iterations.")
     widgets.figure(compare.compared_bars(compared_layers(totals, size)), "compare-layers")
     _tables(["diff_layers"], totals, batch_size=size)
 

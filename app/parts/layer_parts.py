@@ -19,8 +19,8 @@ HEATMAP_HELP = (
     "that fades to the right gains from batching. 'window' and 'global' tell the two kinds of attention block apart."
 )
 LINES_HELP = (
-    "Left: median over the iterations, whiskers are the interquartile range. Right: time per image at the smallest "
-    "batch divided by time per image here: 1 means batching neither helps nor hurts, above 1 each image is cheaper in "
+    "Left: median over the iterations, whiskers are the interquartile range. Right: time per item at the smallest "
+    "batch divided by time per item here: 1 means batching neither helps nor hurts, above 1 each item is cheaper in "
     "the larger batch. Dashed lines with diamonds are global attention blocks."
 )
 KINDS_HELP = (

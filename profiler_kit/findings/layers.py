@@ -43,7 +43,7 @@ def scaling(totals: pd.DataFrame) -> Finding | None:
 
 
 def difference(layers: Layers, record: RunRecord | None) -> Finding | None:
-    """That the layers were not timed as the run was, where a note says so; with both times per image."""
+    """That the layers were not timed as the run was, where a note says so; with both times per item."""
     notes = [*layers.notes, *(record.notes if record is not None else ())]
     told = dict.fromkeys(note.removeprefix(NOTE) for note in notes if note.startswith(NOTE))
     if not told:

@@ -120,7 +120,7 @@ def timeline_card(trace: Trace) -> Card:
 
 
 def layers_card(layers: Layers) -> Card:
-    """The heat map of time per image, and lines for the layers that tell most."""
+    """The heat map of time per item, and lines for the layers that tell most."""
     run = Run.holding(_NOWHERE, layers=layers)
     return Card(f"Layers({layers.totals['layer'].nunique()} layers)", layer_section(run))
 

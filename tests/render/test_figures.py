@@ -133,6 +133,8 @@ def test_layers() -> None:
     lines = figures_layers.layer_lines(totals, ["blocks.0", "blocks.1"]).data
     assert [line.marker.symbol for line in lines] == ["circle"] * 2 + ["diamond"] * 2
     assert [line.showlegend for line in lines] == [None, False] * 2
+    drawn = [figures_layers.layer_heatmap(totals, ["blocks.0"]), figures_layers.layer_lines(totals, ["blocks.0"])]
+    assert all("per item" in one.to_json() and "image" not in one.to_json() for one in drawn)  # any model's, not SAM's
     assert list(lines[0].y) == pytest.approx([10.0, 9.0]) and list(lines[1].y) == pytest.approx([1.0, 10 / 9])
 
 

@@ -114,7 +114,7 @@ def compared_regions(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def compared_layers(totals: Mapping[str, pd.DataFrame], batch_size: int) -> pd.DataFrame:
-    """LAYER_TOTALS by letter, A among them -> COMPARED: time per image of each layer at one batch size.
+    """LAYER_TOTALS by letter, A among them -> COMPARED: time per item of each layer at one batch size.
 
     The noise is that of medians whose quartiles are known: see analyses.compare. A layer of only one run is added, or
     removed. Empty in, empty out.

@@ -24,7 +24,7 @@ Nanos = npt.NDArray[np.float64]
 
 
 def layer_heatmap(totals: pd.DataFrame, layers: Sequence[str], *, dark: bool = False) -> go.Figure:
-    """Milliseconds per image of each layer (down, in the given order) at each batch size (across).
+    """Milliseconds per item of each layer (down, in the given order) at each batch size (across).
 
     Takes LAYER_TOTALS. The longer the darker (on a dark page: the brighter); a layer not measured at a batch size is
     blank. Names and sizes are categories, also where they look like numbers.
@@ -47,7 +47,7 @@ def layer_heatmap(totals: pd.DataFrame, layers: Sequence[str], *, dark: bool = F
             xgap=2,
             ygap=2,
             showscale=False,  # each cell says its value
-            hovertemplate=f"<b>%{{y}}</b><br>batch %{{x}}: %{{z:,.3f}} {unit} per image<extra></extra>",
+            hovertemplate=f"<b>%{{y}}</b><br>batch %{{x}}: %{{z:,.3f}} {unit} per item<extra></extra>",
         )
     )
     _write_cells(figure, nanos, batches, names, scale)
@@ -102,10 +102,10 @@ def _write_cells(
 
 
 def layer_lines(totals: pd.DataFrame, layers: Sequence[str]) -> go.Figure:
-    """Some layers against the batch size: time per image on the left, scaling efficiency on the right.
+    """Some layers against the batch size: time per item on the left, scaling efficiency on the right.
 
     Takes LAYER_TOTALS. Windowed and global blocks get different marks; the whisker is the interquartile range. The
-    efficiency is the time per image at the smallest batch over the time per image here.
+    efficiency is the time per item at the smallest batch over the time per item here.
     """
     LAYER_TOTALS.check(totals)
     rows = totals[totals["layer"].isin(list(layers))]
@@ -135,7 +135,7 @@ def layer_lines(totals: pd.DataFrame, layers: Sequence[str]) -> go.Figure:
             **same,
             y=mine["per_image_ns"].map(lambda ns: ns_in(ns, unit)),
             error_y={"type": "data", "symmetric": False, "thickness": 1, **in_unit},
-            hovertemplate=f"batch %{{x}}: %{{y:,.3f}} {unit} per image",
+            hovertemplate=f"batch %{{x}}: %{{y:,.3f}} {unit} per item",
             row=1,
             col=1,
         )
@@ -152,7 +152,7 @@ def layer_lines(totals: pd.DataFrame, layers: Sequence[str]) -> go.Figure:
     )
     figure.update_xaxes(title="batch size", type="category", fixedrange=True, showgrid=False)
     figure.update_yaxes(rangemode="tozero", tickformat=",", gridcolor=GRID, fixedrange=True)
-    figure.update_yaxes(title=f"{unit} per image", row=1, col=1)
+    figure.update_yaxes(title=f"{unit} per item", row=1, col=1)
     figure.update_yaxes(title="times as fast", row=1, col=2)
     return figure
 
@@ -195,7 +195,7 @@ def kind_shares(kinds: pd.DataFrame) -> go.Figure:
             textposition="inside",
             insidetextanchor="middle",
             customdata=[
-                f"{layers} layers, {fmt_ns(nanos)} per image"
+                f"{layers} layers, {fmt_ns(nanos)} per item"
                 for layers, nanos in zip(sums["layers"], sums["per_image_ns"], strict=True)
             ],
             hovertemplate="batch %{y}: %{x:.1f} %<br>%{customdata}",

@@ -13,7 +13,7 @@ from profiler_kit.units import ns_to_ms
 
 
 def component_boxes(samples: pd.DataFrame) -> go.Figure:
-    """Milliseconds per image of each part of the forward at each batch size, as box plots of the raw samples."""
+    """Milliseconds per item of each part of the forward at each batch size, as box plots of the raw samples."""
     STUDY_SAMPLES.check(samples)
     mine = samples[samples["study"] == "components"]
     colours = region_colours(mine["label"].unique())
@@ -31,11 +31,11 @@ def component_boxes(samples: pd.DataFrame) -> go.Figure:
             pointpos=0,
         )
     figure.update_layout(boxmode="group", height=460, legend={"orientation": "h", "y": -0.16, "yanchor": "top", "x": 0})
-    return _axes(figure, "batch size", "ms per image", log=True)
+    return _axes(figure, "batch size", "ms per item", log=True)
 
 
 def batching_lines(totals: pd.DataFrame) -> go.Figure:
-    """Milliseconds per image of the same images one by one and in one batch, and how many times faster the batch is."""
+    """Milliseconds per item of the same images one by one and in one batch, and how many times faster the batch is."""
     STUDY_TOTALS.check(totals)
     mine = totals[totals["study"] == "batching"]
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.64, 0.36], vertical_spacing=0.08)
@@ -60,7 +60,7 @@ def batching_lines(totals: pd.DataFrame) -> go.Figure:
         )
         figure.update_yaxes(range=[0, 1.3 * max(1.0, float(speedup.max()))], row=2, col=1)
     figure.update_layout(height=460, legend={"orientation": "h", "y": -0.16, "yanchor": "top", "x": 0})
-    _axes(figure, "batch size", "ms per image")
+    _axes(figure, "batch size", "ms per item")
     figure.update_xaxes(title="", row=1, col=1)
     figure.update_xaxes(title="batch size", type="category", fixedrange=True, showgrid=False, row=2, col=1)
     figure.update_yaxes(title="times as fast", gridcolor=GRID, fixedrange=True, nticks=4, row=2, col=1)
@@ -68,17 +68,17 @@ def batching_lines(totals: pd.DataFrame) -> go.Figure:
 
 
 def size_lines(totals: pd.DataFrame) -> go.Figure:
-    """Milliseconds per image against the side of the input."""
+    """Milliseconds per item against the side of the input."""
     STUDY_TOTALS.check(totals)
     mine = totals[totals["study"] == "image-size"].sort_values("image_size")
     figure = go.Figure()
     _line(figure, mine, mine["image_size"], "forward", HUES[0])
     figure.update_layout(height=380, showlegend=False)
-    return _axes(figure, "side of the image, pixels", "ms per image")
+    return _axes(figure, "side of the image, pixels", "ms per item")
 
 
 def _line(figure: go.Figure, rows: pd.DataFrame, x: pd.Series, name: str, colour: str) -> None:
-    """Medians per image, with the quartiles as whiskers."""
+    """Medians per item, with the quartiles as whiskers."""
     size = rows["batch_size"]
     figure.add_scatter(
         x=x.astype(str),
@@ -94,7 +94,7 @@ def _line(figure: go.Figure, rows: pd.DataFrame, x: pd.Series, name: str, colour
         name=escape(name),
         line={"color": colour, "width": 2},
         marker={"size": 8},
-        hovertemplate="%{x}: %{y:,.3f} ms per image<extra></extra>",
+        hovertemplate="%{x}: %{y:,.3f} ms per item<extra></extra>",
     )
 
 

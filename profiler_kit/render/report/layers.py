@@ -32,16 +32,14 @@ def layer_section(run: Run, prefix: str = "", *, lead: bool = True) -> Section:
     if totals.empty:
         return Section(anchor, title, warnings=[warning("The layer timings are empty: no layer was called.")])
     names, deepest = layers_at_depth(totals, best_depth(totals)), layers_at_depth(totals, int(totals["depth"].max()))
-    rows = [
-        [Block("Time per image, by layer", heat_map(totals, names), "Median of a layer divided by the batch size.")]
-    ]
+    rows = [[Block("Time per item, by layer", heat_map(totals, names), "Median of a layer divided by the batch size.")]]
     if totals["batch_size"].nunique() > 1:
         picked = telling_layers(totals, names)
         rows.append(
-            [Block("Time per image", layer_lines(totals, picked),
+            [Block("Time per item", layer_lines(totals, picked),
                    "Median over the iterations. Dashed: global attention."),
              Block("Scaling efficiency", layer_lines(totals, picked, efficiency=True),
-                   "Time per image at the smallest batch over time per image here: above 1 batching helps.")]
+                   "Time per item at the smallest batch over time per item here: above 1 batching helps.")]
         )  # fmt: skip
     if len(deepest) > len(names):  # the picture shows fewer
         title_of_all = f"The innermost {fmt_count(min(len(deepest), DEEP_ROWS))} layers"
@@ -57,7 +55,7 @@ def layer_section(run: Run, prefix: str = "", *, lead: bool = True) -> Section:
 
 
 def heat_map(totals: pd.DataFrame, layers: Sequence[str]) -> Markup:
-    """Time per image of each layer (down) at each batch size (across), the longer the further from the page's colour.
+    """Time per item of each layer (down) at each batch size (across), the longer the further from the page's colour.
 
     Takes LAYER_TOTALS. A table, so that it can be read without colours, copied and printed.
     """
@@ -101,7 +99,7 @@ def heat_styles(*, dark: bool = True) -> str:
 
 
 def layer_lines(totals: pd.DataFrame, layers: Sequence[str], *, efficiency: bool = False) -> Markup:
-    """Time per image, or scaling efficiency, of some layers against the batch size. Takes LAYER_TOTALS."""
+    """Time per item, or scaling efficiency, of some layers against the batch size. Takes LAYER_TOTALS."""
     LAYER_TOTALS.check(totals)
     rows = totals[totals["layer"].isin(list(layers))]
     if rows.empty:
@@ -120,7 +118,7 @@ def layer_lines(totals: pd.DataFrame, layers: Sequence[str], *, efficiency: bool
         points = [(place[row["batch_size"]], value(row) / most) for _, row in mine.iterrows()]
         lines.append(curve(points, HEIGHT_PX, colour, dash="6 4" if "global" in variant else ""))
         for (x, y), (_, row) in zip(points, mine.iterrows(), strict=True):
-            shown = f"{value(row):.2f}" if efficiency else f"{fmt_ns(float(row['per_image_ns']))} per image"
+            shown = f"{value(row):.2f}" if efficiency else f"{fmt_ns(float(row['per_image_ns']))} per item"
             over.append(Dot(x, y, colour, f"{layer}, batch {row['batch_size']}: {shown}"))
         names.append((colour, f"{layer} · {variant}" if variant else layer))
     if efficiency:
@@ -128,5 +126,5 @@ def layer_lines(totals: pd.DataFrame, layers: Sequence[str], *, efficiency: bool
     return plot(
         lines, dots(over, HEIGHT_PX), height=HEIGHT_PX, y_ticks=marks(most, "" if efficiency else unit),
         x_ticks=[(place[batch], str(batch)) for batch in batches], x_name="batch size",
-        label="Scaling efficiency by batch size" if efficiency else "Time per image by batch size",
+        label="Scaling efficiency by batch size" if efficiency else "Time per item by batch size",
     ) + legend(names)  # fmt: skip

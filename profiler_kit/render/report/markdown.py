@@ -158,7 +158,7 @@ def _layers(run: Run) -> Iterator[str]:
     ]
     yield from (
         "",
-        "**Layers: time per image by batch size**",
+        "**Layers: time per item by batch size**",
         "",
         *grid(("layer", *(f"batch {b}" for b in batches)), cells),
     )
