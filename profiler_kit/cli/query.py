@@ -15,7 +15,7 @@ import typer
 
 from profiler_kit.cli.output import AsCsv, AsJson, check_formats, open_ranks, open_requests, open_trace
 from profiler_kit.errors import OptionError
-from profiler_kit.names import csv_cell
+from profiler_kit.names import csv_cell, fit_names
 from profiler_kit.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -221,6 +221,8 @@ def _print_result(frame: pd.DataFrame) -> None:
     from rich.table import Table as Grid
     from rich.text import Text
 
+    from profiler_kit.render.layout import KERNEL_LETTERS
+
     console = Console()
     if not console.is_terminal:
         console.width = 10_000
@@ -228,8 +230,15 @@ def _print_result(frame: pd.DataFrame) -> None:
     for number, name in enumerate(map(str, frame.columns)):
         numeric = frame.iloc[:, number].dtype.kind in "iuf"
         grid.add_column(Text(name), justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
-    for row in _rows(frame.head(SHOWN_ROWS)):
-        grid.add_row(*(Text("–" if value is None else _cell(value)) for value in row))
+    columns = [
+        ["–" if value is None else _cell(value) for value in column]
+        for column in zip(*_rows(frame.head(SHOWN_ROWS)), strict=True)
+    ]
+    shown = columns if console.is_terminal else [fit_names(cells, KERNEL_LETTERS) for cells in columns]
+    for row in zip(*shown, strict=True):
+        grid.add_row(*map(Text, row))
     console.print(grid)
+    if shown != columns:
+        typer.echo(f"Texts are shortened to {KERNEL_LETTERS} letters: print them whole with --csv or --json")
     if len(frame) > SHOWN_ROWS:
         typer.echo(f"{SHOWN_ROWS} of {len(frame)} rows: add LIMIT, or print all with --csv or --json")

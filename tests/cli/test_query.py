@@ -56,6 +56,17 @@ def test_a_table_is_for_reading() -> None:
     assert (nothing.code, json.loads(nothing.out)) == (0, [])
 
 
+def test_without_a_terminal_long_names_are_shortened_and_still_told_apart() -> None:
+    names = [f"void {'at::native::' * 20}kernel<{number}>" for number in (1, 2)]
+    query = f"SELECT * FROM (VALUES ('{names[0]}', 1), ('{names[1]}', 2)) AS t(name, n)"
+    done = profiler_kit("query", GOLDEN, query)
+    header, _, *rows, said = [line for line in done.out.splitlines() if line.strip()]
+    assert header.split() == ["name", "n"] and len({row.split()[1] for row in rows}) == 2
+    assert max(map(len, rows)) < 70 and all("…" in row for row in rows)
+    assert said == "Texts are shortened to 60 letters: print them whole with --csv or --json"
+    assert [row["name"] for row in json.loads(profiler_kit("query", GOLDEN, query, "--json").out)] == names
+
+
 def test_a_run_folder_holds_trace_and_snapshot() -> None:
     query = "SELECT (SELECT count(*) FROM gpu_events) AS g, (SELECT count(*) FROM allocations) AS a"
     done = profiler_kit("query", RUN, query, "--json")
