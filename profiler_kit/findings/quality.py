@@ -52,6 +52,12 @@ WORDS: Final[dict[str, tuple[str, str, str]]] = {
         "their ends: they are closed with the region they began in",
         "",
     ),
+    "interleaved regions": (
+        "{count} of {of} regions begin inside another region of their thread and end up to {largest} after it, as "
+        "regions of asyncio tasks do: {names}",
+        "the tree of regions: neither contains the other, though one is shown inside the other while both are open",
+        'with region("decode"): ...  # around code without await: tasks take turns on one thread',
+    ),
     "unknown categories": (
         "events of unknown categories: {count} ({names})",
         "those events: no analysis counts them",

@@ -15,6 +15,7 @@ from profiler_kit.analyses.gpu.quality import Flaw, Recorded, find_flaws, overla
 from profiler_kit.load.trace.file_facts import read_file_facts
 from profiler_kit.trace import load_trace
 from tests.builders import TraceBuilder, real_traces
+from tests.cli.run import profiler_kit
 
 
 def complete() -> TraceBuilder:
@@ -80,6 +81,16 @@ def overlapping(trace: TraceBuilder) -> TraceBuilder:
     return trace
 
 
+def taking_turns(trace: TraceBuilder) -> TraceBuilder:
+    """Two tasks of asyncio on one thread: each region is open while the other runs."""
+    trace.region("task a", 300, 100)
+    trace.region("task b", 350, 100)
+    trace.region("inside b", 410, 20)
+    trace.region("whole us", 500, 10)
+    trace.region("one us longer", 505, 6)
+    return trace
+
+
 def unlinked(trace: TraceBuilder) -> TraceBuilder:
     trace.kernel(77, 60, 1)
     return trace
@@ -125,6 +136,10 @@ MISSING = {  # trace: the findings it must have
     "memory": (lambda: without(complete(), "cpu_instant_event"), [Flaw("no memory", 0)]),
     "the rank": (lambda: renamed(complete(), "gemm", "ncclKernel_AllReduce"), [Flaw("no rank", 1)]),
     "one clock": (lambda: early(complete()), [Flaw("early starts", 1, 3, (), 2500)]),
+    "nesting": (
+        lambda: taking_turns(complete()),
+        [Flaw("interleaved regions", 1, 9, ("'task a' and 'task b'",), 50_000)],
+    ),
     "order": (lambda: overlapping(complete()), [Flaw("stream overlap", 1, 3, (), 5000)]),
     "known categories": (lambda: unknown(complete()), [Flaw("unknown categories", 3, 0, ("quantum_op", "abacus"))]),
 }
@@ -134,6 +149,16 @@ MISSING = {  # trace: the findings it must have
 def test_what_is_missing_is_found_and_nothing_else(case: str, tmp_path: Path) -> None:
     trace, wanted = MISSING[case]
     assert findings(trace(), tmp_path) == wanted
+
+
+def test_regions_that_take_turns_are_named(tmp_path: Path) -> None:
+    done = profiler_kit("doctor", taking_turns(complete()).write(tmp_path / "t.json"))
+    said = " ".join(done.out.split())
+    assert (
+        "1 of 9 regions begin inside another region of their thread and end up to 50.00 µs after it, as regions of "
+        "asyncio tasks do: 'task a' and 'task b'"
+    ) in said
+    assert "neither contains the other" in said
 
 
 def test_metadata_answers_what_the_events_do_not(tmp_path: Path) -> None:

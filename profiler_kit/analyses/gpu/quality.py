@@ -27,6 +27,7 @@ Key = Literal[
     "repaired",
     "corrupt gzip",
     "overlapping regions",
+    "interleaved regions",
     "unknown categories",
     "no category",
     "of no use",
@@ -59,12 +60,14 @@ Key = Literal[
     "stream overlap",
 ]
 STEP: Final = "ProfilerStep"
+_CLOCK_NS: Final = 1_000  # times in whole microseconds may end a region that much after the one around it
 _LOST: Final = (
     *("truncated", "dropped", "of no use", "repaired", "unmatched"),
     *("corrupt gzip", "unknown categories", "no category"),
 )
 _ODD: Final = (
-    *("overlapping regions", "no time", "impossible durations", "endless", "launch not clear", "launch not certain"),
+    *("overlapping regions", "interleaved regions"),
+    *("no time", "impossible durations", "endless", "launch not clear", "launch not certain"),
     *("several processes", "early starts", "stream overlap"),
 )
 
@@ -133,6 +136,7 @@ def find_flaws(
         *(flaw for flaw in not_linked(links) if flaw.key != "no launches" or links.processes.hosts),
         *missing_regions(gpu_events, instances),
         *missing_options(recorded, columns, gpu_events),
+        *interleaved(instances),
         *unbelievable(LEFT_OUT.check(left_out), len(gpu_events)),
         *odd_times(gpu_events),
     ]
@@ -222,6 +226,23 @@ def missing_regions(gpu_events: pd.DataFrame, instances: pd.DataFrame) -> list[F
         gaps = int(steps[-1]) - int(steps[0]) + 1 - len(steps)
         found.append(Flaw("steps missing", gaps, len(steps), tuple(str(step + 1) for step in after[:8].tolist())))
     return found
+
+
+def interleaved(instances: pd.DataFrame) -> list[Flaw]:
+    """Regions that begin inside another one of their thread and end after it, as those of asyncio's tasks do.
+
+    Not those of steps, which end wherever step() is called.
+    """
+    inner = instances[instances["parent"].notna() & (instances["name"] != STEP)]
+    outer = instances.iloc[inner["parent"].to_numpy(np.int64)]
+    over = inner["end_ns"].to_numpy() - outer["end_ns"].to_numpy()
+    same = (inner["thread"].to_numpy() == outer["thread"].to_numpy()) & (outer["name"] != STEP).to_numpy()
+    found = np.flatnonzero(same & (over > _CLOCK_NS))
+    if not len(found):
+        return []
+    pairs = zip(outer["name"].to_numpy()[found].tolist(), inner["name"].to_numpy()[found].tolist(), strict=True)
+    names = tuple(dict.fromkeys(f"{first!r} and {second!r}" for first, second in pairs))
+    return [Flaw("interleaved regions", len(found), len(instances), names[:8], int(over[found].max()))]
 
 
 def missing_options(recorded: Recorded, columns: EventColumns, gpu_events: pd.DataFrame) -> list[Flaw]:
