@@ -124,9 +124,14 @@ def test_pinned_host_memory_is_a_device_of_its_own() -> None:
 def test_a_snapshot_of_the_host_alone(tmp_path: Path, nested: bool) -> None:
     trace = [s.alloc(1, 0x1000, MIB), *s.free(2, 0x1000, MIB)]
     held = s.segment(0x1000, MIB, s.block(0x1000, MIB, 0, "inactive"))
-    path = s.write(tmp_path / "m.pickle", {"host_traces": [trace] if nested else trace, "host_segments": [held]})
-    (row,) = load_snapshot(path).summary()["devices"]
+    data = {"host_traces": [trace] if nested else trace, "host_segments": [held]}
+    (row,) = load_snapshot(s.write(tmp_path / "m.pickle", data)).summary()["devices"]
     assert (row["device"], row["peak_allocated_bytes"], row["reserved_bytes"]) == (HOST, MIB, MIB)
+    # what a ring dropped may have held more
+    assert row["peak_bound"] == "at least"
+    data["allocator_settings"] = {"trace_alloc_max_entries": 100}
+    (row,) = load_snapshot(s.write(tmp_path / "m.pickle", data)).summary()["devices"]
+    assert row["peak_bound"] == ""
 
 
 @pytest.mark.parametrize("frames", [False, True])

@@ -252,6 +252,15 @@ def test_a_region_after_the_history_began_has_an_exact_peak(tmp_path: Path) -> N
     assert case("skip_free_completed").regions()["peak_bound"].tolist() == ["at least", "at least"]
 
 
+def test_a_region_that_closed_with_the_first_event_has_one_peak_everywhere(tmp_path: Path) -> None:
+    marks = [s.mark("START", "first", 0), s.mark("END", "first", 3)]
+    held = [s.segment(0, 4 * MiB, s.block(0, 4 * MiB, 0, "inactive"))]
+    kept = [*s.free(3, 0, 3 * MiB), s.event("snapshot", 7)]
+    found = loaded(tmp_path, s.snapshot(kept, segments=held, marks=marks))
+    assert found.regions()[["peak_bound", "peak_bytes"]].to_numpy().tolist()[0] == ["at least", 3 * MiB]
+    assert found.region_instances(0)["peak_bytes"].tolist() == [3 * MiB]
+
+
 def test_regions_that_had_closed_before_a_cut_off_history_hide_no_growth(tmp_path: Path) -> None:
     """Each step leaves 1 MiB; the ring kept the allocations of the last five, and all twenty steps."""
     marks = [s.mark(stage, "step", 10 * n + at) for n in range(20) for stage, at in (("START", 0), ("END", 9))]

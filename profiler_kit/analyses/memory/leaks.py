@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from profiler_kit.analyses.memory.live import region_of
-from profiler_kit.analyses.memory.regions import NO_REGION, Regions, range_max
+from profiler_kit.analyses.memory.regions import NO_REGION, Regions, range_max, told_of
 from profiler_kit.analyses.memory.replay import Bools, Ints, Replay
 from profiler_kit.schema import Column, Schema
 
@@ -95,16 +95,6 @@ def instance_of(regions: Regions, path: Ints, times_us: Ints) -> Ints:
             at = np.searchsorted(regions.start_us[instances], times_us[rows], side="right") - 1
             found[rows] = instances[np.maximum(at, 0)]
     return found
-
-
-def told_of(one: Replay, regions: Regions, *, cut: bool) -> Bools:
-    """Of which opened regions the history tells what was allocated.
-
-    cut: it may have lost its beginning, so that it tells nothing of those that had closed before it begins; a ring
-    keeps more regions than allocations.
-    """
-    known: Bools = ~(cut & regions.closed & (regions.end_us < one.times_us[:1].max(initial=0)))
-    return known
 
 
 def leak_candidates(one: Replay, allocations: pd.DataFrame, regions: Regions, *, cut: bool) -> pd.DataFrame:

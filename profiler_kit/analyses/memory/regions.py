@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from profiler_kit.analyses.memory.replay import Ints, Replay
+from profiler_kit.analyses.memory.replay import Bools, Ints, Replay
 from profiler_kit.analyses.memory.stats import AT_LEAST, Known
 from profiler_kit.schema import Column, Schema
 
@@ -271,6 +271,16 @@ def region_totals(
     return MEMORY_REGIONS.join(_totals_of(one, regions[one.device], allocations, known[one.device]) for one in replays)
 
 
+def told_of(one: Replay, regions: Regions, *, cut: bool) -> Bools:
+    """Of which opened regions the history tells what was allocated.
+
+    cut: it may have lost its beginning, so that it tells nothing of those that had closed before it begins; a ring
+    keeps more regions than allocations.
+    """
+    known: Bools = ~(cut & regions.closed & (regions.end_us < one.times_us[:1].max(initial=0)))
+    return known
+
+
 def _bounds(one: Replay, regions: Regions, known: Known) -> npt.NDArray[np.object_]:
     """What is known of the peak of each path, and of no region: "" exact, or a bound.
 
@@ -369,15 +379,12 @@ def _tree_order(regions: Regions) -> list[int]:
 
 
 def _peaks(one: Replay, regions: Regions, *, cut: bool) -> Ints:
-    """Highest total while an instance of each path was open; the last: while no region was open.
-
-    cut: the history may have lost its beginning, so that nothing is known of what had closed before it begins.
-    """
+    """Highest total while an instance of each path was open; the last: while no region was open. cut: as told_of."""
     peaks = np.zeros(len(regions.paths) + 1, np.int64)
     until = np.where(regions.closed, np.searchsorted(one.times_us, regions.end_us), len(one.times_us))
     since = np.searchsorted(one.times_us, regions.start_us)
     highest = range_max(one.allocated_bytes, since, until + 1)
-    highest[cut & (until == 0)] = 0
+    highest[~told_of(one, regions, cut=cut)] = 0
     np.maximum.at(peaks, regions.instance_path, highest)
     for number in range(len(regions.paths) - 1, -1, -1):  # a region of another thread may outlive the one it is below
         if regions.parents[number] >= 0:

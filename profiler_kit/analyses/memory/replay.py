@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from profiler_kit.load.snapshot.data import HOST
 from profiler_kit.schema import Column, Schema
 
 MEMORY_TIMELINE: Final = Schema(
@@ -402,8 +401,8 @@ def missing_history(one: Replay, allocations: pd.DataFrame, ring: Ring) -> Missi
     if ring.max_entries is not None:
         return Missing(unmatched, recorded, count >= ring.max_entries)
     lost = unmatched > 0 and recorded > 0
-    # the host's allocator records no segments, so that when it reserved them is not known
-    reserved = int(one.reserved_bytes[0]) > 0 and one.device != HOST
+    # of the host, whose allocator records no segments: at the end, as when it reserved them is not known
+    reserved = int(one.reserved_bytes[0]) > 0
     stacks = bool((allocations.loc[allocations["device"] == one.device, "stack"] > 0).any())
     older = reserved or (not stacks and len(mine) > 0)
     return Missing(unmatched, recorded, lost, not lost and (unmatched > 0 or recorded > 0 or older))
