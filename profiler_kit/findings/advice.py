@@ -173,10 +173,11 @@ def _waits(trace: Trace, details: pd.DataFrame, whole: _Whole) -> Iterator[Findi
 
     if late.any():
         rows = gaps[late]
-        mean = float(rows["dur_ns"].mean())
+        count, every = rows["event"].nunique(), gaps["event"].nunique()  # requests of a server cut a gap into parts
+        mean = float(rows["dur_ns"].sum()) / count
         scaled = " while recorded (the gain is scaled to a batch without the profiler)" if whole.unrecorded else ""
         said = (
-            f"{fmt_count(len(rows))} of {fmt_count(len(gaps))} gaps between GPU events end with a launch that came "
+            f"{fmt_count(count)} of {fmt_count(every)} gaps between GPU events end with a launch that came "
             f"late, after {fmt_ns(mean)} on average{scaled}"
         )
         evidence = {"cause": (HOST_BOUND,)}
@@ -204,8 +205,8 @@ def _waits(trace: Trace, details: pd.DataFrame, whole: _Whole) -> Iterator[Findi
         launched = details.loc[details["launch"].notna(), "event"]
         in_time = " that were launched in time" if rows["event"].isin(launched).all() else ""
         said = (
-            f"{counted(len(rows), 'short gap')} between kernels{in_time}, "
-            f"{fmt_ns(float(rows['dur_ns'].sum()) * whole.scale / len(rows))} each on average{typical}."
+            f"{counted(count := rows['event'].nunique(), 'short gap')} between kernels{in_time}, "
+            f"{fmt_ns(float(rows['dur_ns'].sum()) * whole.scale / count)} each on average{typical}."
         )
         title, attempt = "Gaps between back-to-back kernels", "Fewer kernels (torch.compile), or CUDA graphs."
         yield finding("kernel-gaps", title, said, attempt, rows, "kernel_wait_ns", {"cause": (KERNEL_WAIT,)})
