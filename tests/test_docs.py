@@ -86,3 +86,10 @@ def test_every_file_that_the_architecture_names_exists() -> None:
 def test_the_readme_is_read_in_one_sitting() -> None:
     """What is longer stands in docs/, or in the docstring of what it is about."""
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 130
+
+
+def test_recorded_commands_name_no_folder_of_a_machine() -> None:
+    records = [path for kind in ("json", "jsonl") for path in (ROOT / "benchmarks" / "results").rglob(f"*.{kind}")]
+    commands = [(path.name, re.findall(r'"command": ("(?:[^"\\]|\\.)*")', path.read_text("utf-8"))) for path in records]
+    assert sum(len(found) for _, found in commands) > 20
+    assert [name for name, found in commands if any(re.search(r"[\s'\"=]/\w", one) for one in found)] == []

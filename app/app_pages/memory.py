@@ -34,4 +34,5 @@ else:
 held = every_table()[live(facts).name].of_source(snapshot, device=device)
 st.subheader(held.table.heading, help="What held the memory at that moment.")
 tables.show(held, "memory-live")
-parts.whole_page(folder)
+if folder.memory is not None:
+    parts.whole_page(folder)

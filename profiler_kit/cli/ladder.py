@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from profiler_kit.cli.output import AsJson, print_json, records
+from profiler_kit.cli.output import AsJson, hanging, print_json, records
 from profiler_kit.cli.table_command import print_filled
 from profiler_kit.cli.workloads import Checkpoint, Device, Images, Model, Seed, Warmup, choose_workload, is_workload
 from profiler_kit.errors import OptionError, ThresholdError
@@ -219,7 +219,7 @@ def print_ladder(record: LadderRecord, table: str = "ladder") -> None:
 
     print_filled(every_table()[table].of_source(record), ladder_facts(record)[0])
     for one in of_ladder(record, ladder_rows(record)):
-        typer.echo(one.line)
+        typer.echo(hanging("", one.line))
 
 
 def _check(record: LadderRecord, least: float | None) -> None:

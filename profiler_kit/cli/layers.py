@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from profiler_kit.cli.output import AsJson, print_json, print_lines, records
+from profiler_kit.cli.output import AsJson, hanging, print_json, print_lines, records
 from profiler_kit.cli.table_command import print_filled
 from profiler_kit.cli.workloads import (
     Checkpoint,
@@ -118,10 +118,10 @@ def _print(layers: LayerFile, depth: int) -> None:
     names, every = shown.frame["layer"].nunique(), found.totals["layer"].nunique()
     print_lines(f"{names} of {every} layers", lambda width: filled_lines(shown, width=width))
     if names < every:
-        typer.echo(f"--depth {found.totals['depth'].max()} shows all layers, and so does --json.\n")
+        typer.echo(hanging("", f"--depth {found.totals['depth'].max()} shows all layers, and so does --json.") + "\n")
     print_filled(every_table()["layer_coverage"].of_source(found))
     for note in layers.notes:
-        typer.echo(f"note: {note}")
+        typer.echo(hanging("note: ", note))
 
 
 def _print_json(layers: LayerFile) -> None:

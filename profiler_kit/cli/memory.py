@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from profiler_kit.cli.diff import compare_memory, parse_percent
-from profiler_kit.cli.output import check_formats, check_top, print_json
+from profiler_kit.cli.output import check_formats, check_top, hanging, print_json
 from profiler_kit.cli.table_command import print_filled
 from profiler_kit.errors import InputError, OptionError
 from profiler_kit.files import PLAIN_OR_PACKED, whole_file
@@ -290,14 +290,15 @@ def _print_findings(console: Console, loaded: Snapshot, device: int, *, every_fa
         found = out_of_memory(loaded, device) + [one for one in found if not one.id.startswith("out-of-memory")]
     for one in found:
         style = {"error": "red", "warning": "yellow"}.get(one.level, "")
-        for line in (one.line, *(f"  {detail}" for detail in one.details)):
-            _line(console, line, style=style)
+        _line(console, one.line, style=style)
+        for detail in one.details:
+            _line(console, detail, start="  ", style=style)
     if found:
         console.print()
 
 
-def _line(console: Console, text: str, *, style: str = "") -> None:
-    console.print(printable(text), style=style, markup=False, highlight=False, soft_wrap=True)
+def _line(console: Console, text: str, *, start: str = "", style: str = "") -> None:
+    console.print(hanging(start, printable(text)), style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def _limit(gib: float | None) -> int | None:

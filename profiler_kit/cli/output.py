@@ -193,12 +193,13 @@ def says_no_gpu(trace: Trace) -> bool:
     if trace.presence.ran != "host":
         from profiler_kit.findings.time import missing_gpu
 
-        typer.echo(f"{printable(trace.path)}: {missing_gpu(trace.presence).sentence}")
+        typer.echo(hanging("", f"{printable(trace.path)}: {missing_gpu(trace.presence).sentence}"))
         return True
-    typer.echo(
+    said = (
         f"{printable(trace.path)}: no GPU events. Record on a machine with a GPU, with CUDA among the activities; "
         "where the host's time went: profiler-kit summary"
     )
+    typer.echo(hanging("", said))
     return True
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from profiler_kit.cli.output import AsCsv, AsJson, TraceFile, check_formats, open_trace, print_json
+from profiler_kit.cli.output import AsCsv, AsJson, TraceFile, check_formats, hanging, open_trace, print_json
 from profiler_kit.cli.table_command import TOP, print_filled
 
 if TYPE_CHECKING:
@@ -43,11 +43,11 @@ def command(
         if joined is not None:
             from profiler_kit.findings.records import clock
 
-            typer.echo(clock(joined).sentence)
+            typer.echo(hanging("", clock(joined).sentence))
         elif not filled.frame["gpu_events"].sum():
             from profiler_kit.findings.time import missing_gpu
 
-            typer.echo(missing_gpu(loaded.presence).sentence)
+            typer.echo(hanging("", missing_gpu(loaded.presence).sentence))
 
 
 def _joined(trace: Path, memory: Path) -> JoinedRun:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from profiler_kit.cli import sam_student
-from profiler_kit.cli.output import AsJson, print_json
+from profiler_kit.cli.output import AsJson, hanging, print_json
 from profiler_kit.cli.serve import Host, take_port
 from profiler_kit.cli.workloads import Checkpoint, Device, Images, choose_workload
 from profiler_kit.errors import OptionError, ThresholdError
@@ -214,7 +214,7 @@ def compare(
     if as_json:
         print_json(found.as_json())
     else:
-        typer.echo(agreement(found).sentence)
+        typer.echo(hanging("", agreement(found).sentence))
     miou = found.masks.miou
     if min_miou is not None and (miou is None or miou < min_miou):
         raise ThresholdError(f"{other}: mean IoU {miou}, expected at least {min_miou} with {baseline}.")

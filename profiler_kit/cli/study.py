@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from profiler_kit.cli.output import AsJson, print_json, records
+from profiler_kit.cli.output import AsJson, hanging, print_json, records
 from profiler_kit.cli.table_command import print_filled
 from profiler_kit.cli.workloads import Checkpoint, Model, Prompts, Seed, WarmupForwards, choose_workload, is_workload
 from profiler_kit.errors import OptionError
@@ -126,4 +126,4 @@ def _print(record: StudyRecord, *, as_json: bool) -> None:
     title = f"{study_model(record)}, {how}, {names}, n = {record.iterations}"
     print_filled(every_table()["study_totals"].of_source(record), title)
     for note in record.notes:
-        typer.echo(f"note: {note}")
+        typer.echo(hanging("note: ", note))

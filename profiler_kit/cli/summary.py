@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from profiler_kit.cli.output import AsJson, LinkedOnly, TraceFile, open_trace, print_json, print_table
+from profiler_kit.cli.output import AsJson, LinkedOnly, TraceFile, hanging, open_trace, print_json, print_table
 from profiler_kit.names import printable
 
 HOST_ROWS = 15
@@ -37,7 +37,7 @@ def command(
         if loaded.presence.ran != "host":
             from profiler_kit.findings.time import missing_gpu
 
-            typer.echo(missing_gpu(loaded.presence).sentence)
+            typer.echo(hanging("", missing_gpu(loaded.presence).sentence))
         return
     names = {
         "total": timeline["total_ns"],

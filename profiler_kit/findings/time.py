@@ -312,8 +312,8 @@ def _terms(trace: Trace, path: Path) -> str:
         fmt_percent(row[f"{what}_ns"] / max(1, row["wall_ns"]), 0) for what in ("busy", "other", "no_request", "idle")
     )
     elsewhere = f", on other work {other}" if other != fmt_percent(0, 0) else ""
-    elsewhere += f", the server has no request {absent}" if row["no_request_ns"] else ""
-    return f"a GPU works on it {busy} of the time{elsewhere}, and is idle {idle}"
+    absent = f"; the server has no request {absent}" if row["no_request_ns"] else ""
+    return f"a GPU works on it {busy} of the time{elsewhere}, and is idle {idle}{absent}"
 
 
 def bound_by(run: Run) -> Finding | None:
@@ -333,9 +333,8 @@ def bound_by(run: Run) -> Finding | None:
     if idle and idle[0][0] != where:
         path, ns, _ = idle[0]
         causes = idle_causes(run)
-        outside = (
-            ns > sum(causes.values()) - causes[NO_REQUEST]
-        )  # most of it before the first work of a GPU, or after the last
+        # most of it before the first work of a GPU, or after the last
+        outside = ns > sum(causes.values()) - causes[NO_REQUEST]
         said += ["; nothing ran longest while " if outside else f"; {gpu} is idle longest in ", bold(path[-1])]
         said += [" was open" if outside else "", f" ({fmt_ns(ns)}), which "]
         said += ["launched " if bounds[path] == NO_GPU_WORK else "is "]

@@ -52,7 +52,7 @@ TABLES: Final = (
         KERNEL_ORIGINS,
         lambda trace, by, key: trace.kernel_origins(by, key),
         options=(BY, KEY),
-        order=("path", "operator", "module", "site", "call", "sum_ns", "count"),
+        order=("path", "operator", "sum_ns", "count", "module", "site", "call"),
         texts=_files,
         share_of="sum_ns",
         needs_gpu=True,

@@ -59,7 +59,7 @@ TABLES: Final = (
             Option("depth", None, "Layers this deep in the model; all where it is left out.", "count", least=0),
             DEEPEST,
         ),
-        order=("layer", "type", "variant", "batch_size", "share", "per_image_ns", "efficiency", "median_ns"),
+        order=("layer", "batch_size", "per_image_ns", "share", "efficiency", "type", "variant", "median_ns"),
     ),
     Table(
         "layer_kinds",

@@ -29,7 +29,17 @@ TABLES: Final = (
         "medians of the study",
         STUDY_TOTALS,
         lambda record: study_totals(study_samples(record)),
-        order=("study", "label", "device", "dtype", "compiled", "image_size", "batch_size", "median_ns"),
+        order=(
+            "study",
+            "label",
+            "device",
+            "dtype",
+            "image_size",
+            "batch_size",
+            "median_ns",
+            "images_per_s",
+            "compiled",
+        ),
         labels=lambda record: {
             "images_per_s": rate_label(record.unit),
             "per_image_ns": f"per {record.unit.removesuffix('s')}",

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from profiler_kit.analyses.serving.requests import REQUESTS, STAGES
+from profiler_kit.load.integers import I64
 from profiler_kit.timeline.build import Codes, Layout, stack_rows
 from profiler_kit.timeline.index import Row, Timeline, Track
 
@@ -21,7 +22,7 @@ def request_lanes(requests: pd.DataFrame) -> pd.DataFrame:
     Requests of one lane do not overlap; a stage that is missing or took no time has no row.
     """
     REQUESTS.check(requests)
-    spans = requests[[f"{stage}_ns" for stage in STAGES]].fillna(0).to_numpy(np.int64)
+    spans = _spans(requests)
     start, dur = requests["arrival_ns"].to_numpy(np.int64), spans.sum(axis=1)
     order = np.lexsort((-dur, start))
     lane = np.zeros(len(requests), np.int64)
@@ -39,10 +40,16 @@ def request_lanes(requests: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["dur_ns"] > 0].sort_values(["lane", "start_ns"], kind="stable", ignore_index=True)
 
 
+def _spans(requests: pd.DataFrame) -> I64:
+    """The time of each stage of REQUESTS, a row each; 0 where it is missing."""
+    return requests[[f"{stage}_ns" for stage in STAGES]].fillna(0).to_numpy(np.int64)
+
+
 def with_requests(timeline: Timeline, requests: pd.DataFrame) -> Timeline:
     """The timeline with the lanes of REQUESTS above all others; requests of another time are not drawn."""
     lanes = request_lanes(requests)
-    start, dur = (requests[name].to_numpy(np.int64) for name in ("arrival_ns", "latency_ns"))
+    start = requests["arrival_ns"].to_numpy(np.int64)
+    dur = _spans(requests).sum(axis=1)  # of one that was not answered, what is known
     during = (start <= timeline.end_ns) & (start + dur >= timeline.start_ns)
     lanes = lanes[during[lanes["item"].to_numpy()]].reset_index(drop=True)
     if lanes.empty:

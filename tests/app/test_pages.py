@@ -582,6 +582,7 @@ def test_allocations_of_a_trace_are_shown_where_there_is_no_snapshot(runs: Path)
     test = show("memory", "held.json")
     assert "There is no memory snapshot: this is what the trace's memory events say." in text(test)
     assert "At its peak **1.0 MiB** were allocated" in text(test)
+    assert not test.get("iframe") and show("memory", "gpu").get("iframe")  # that page is of a snapshot
     assert show("memory", "bare.json.gz").code[0].value.startswith("with memory_runner")
 
 

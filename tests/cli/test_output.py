@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from profiler_kit.cli import output
 from profiler_kit.cli.output import hanging, print_table
 from profiler_kit.render.text_table import shorten, table_lines
 from tests.app.samples import host_trace
@@ -97,6 +98,25 @@ def test_a_sentence_is_broken_between_words_on_a_terminal_alone(monkeypatch: pyt
     assert hanging("  lost  ", "half of the file " * 4) == "  lost  " + "half of the file " * 4
     monkeypatch.setattr("profiler_kit.cli.output.terminal_width", lambda: 30)
     assert hanging("  lost  ", "half of the file " * 2) == "  lost  half of the file half\n        of the file"
+
+
+def _narrow() -> None:
+    """A terminal of 60 columns for what the command prints."""
+    output.terminal_width = lambda: 60
+
+
+@pytest.mark.parametrize(
+    ("command", "source", "said"),
+    [
+        ("memory", "tests/cases/snapshots/skip_free_completed.pickle", "which is too early"),
+        ("ladder", "traces/h200-vit_b-ladder", "how much the device drifted is unknown"),
+        ("layers", "traces/h200-vit_b-eager-fp32", "note: "),
+    ],
+)
+def test_what_commands_say_below_their_tables_fits_the_terminal(command: str, source: str, said: str) -> None:
+    out = profiler_kit(command, source, cwd=Path(__file__).parents[2], first=_narrow).out
+    assert said in " ".join(out.split()) and "\ufffd" not in out
+    assert [line for line in out.splitlines() if len(line) > 60] == []
 
 
 def test_shorten_keeps_both_ends() -> None:

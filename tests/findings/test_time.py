@@ -154,8 +154,8 @@ def test_time_without_a_request_is_told_apart_in_every_sentence(tmp_path: Path) 
         "While nothing ran, including before the first GPU event and after the last, serve was open longest (55.00 µs)."
     )
     assert bound is not None and bound.sentence == (
-        "serve accounts for 100 % of the GPU's work and is host-bound (a GPU works on it 5 % of the time, the server "
-        "has no request 81 %, and is idle 14 %)."
+        "serve accounts for 100 % of the GPU's work and is host-bound (a GPU works on it 5 % of the time, and is "
+        "idle 14 %; the server has no request 81 %)."
     )
     advice = {one.id: one for one in of_kind(run.findings, "advice")}
     # one gap, of which the requests make three parts

@@ -228,7 +228,8 @@ def test_requests_above_the_streams_and_in_an_export(tmp_path: Path) -> None:
     trace, requests = run.trace, run.requests
     assert trace is not None and requests is not None
     frames = (trace.gpu_events(), trace.region_instances(), trace.operators(), trace.launch_calls())
-    timeline = with_requests(build_timeline(*frames, trace.threads), requests)
+    bare = build_timeline(*frames, trace.threads)
+    timeline = with_requests(bare, requests)
     assert [track.kind for track in timeline.tracks[:3]] == ["request", "gpu_region", "gpu"]
     lanes = [row.start.tolist() for row in timeline.rows[: timeline.tracks[0].rows]]
     assert lanes == [[10, 12, 15, 30, 80], [11, 13, 25, 30, 80], [20, 21, 22]]  # all three are under way at 30
@@ -241,6 +242,9 @@ def test_requests_above_the_streams_and_in_an_export(tmp_path: Path) -> None:
     assert with_requests(timeline, requests.iloc[:0]) is timeline
     of_another_time = requests.assign(arrival_ns=requests["arrival_ns"] - BASE_NS)
     assert with_requests(timeline, of_another_time) is timeline  # else the view would reach from one to the other
+    unanswered = requests.assign(latency_ns=requests["latency_ns"].where(requests["status"] == 200))
+    drawn = with_requests(bare, unanswered).rows[: timeline.tracks[0].rows]
+    assert [row.start.tolist() for row in drawn] == lanes
     out = tmp_path / "out.json"
     assert profiler_kit("export", tmp_path, "--time", "31ns:40ns", "--output", out).code == 0
     events = [event for event in json.loads(out.read_bytes())["traceEvents"] if event.get("cat") == "request"]
