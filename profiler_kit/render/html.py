@@ -17,6 +17,7 @@ import jinja2
 from markupsafe import Markup
 
 from profiler_kit.analyses.gpu.utilization import GPU_BOUND, HOST_BOUND, NAMES, NO_GPU_WORK, SYNCHRONISING
+from profiler_kit.findings.no_rows import no_rows
 from profiler_kit.render import svg
 from profiler_kit.render.layout import SHARE_OF_WHOLE, Shown, layout, name_column, rest_of
 from profiler_kit.table import Filled
@@ -108,12 +109,15 @@ def table_html(
     more: bool = True,
     brief: bool = False,
 ) -> Markup:
-    """A filled table: `top` rows from `start` on; empty without rows.
+    """A filled table: `top` rows from `start` on; without rows why there are none, empty where that is not known.
 
     colours: of regions, shown before their names and in the bars of a tree. extra: columns at the right. more: with a
     line that says what the rows left out add up to. brief: not to be sorted, and without the
     columns that need not be there.
     """
+    if not len(filled):
+        why = no_rows(filled)
+        return Markup() if why is None else svg.draw('<p class="note">{}</p>', why.line)
     stop = len(filled) if top is None else min(start + top, len(filled))
     rows = slice(start, stop)
     hues = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from profiler_kit.findings.no_rows import no_rows
 from profiler_kit.render.layout import layout, name_column
 from profiler_kit.render.text_table import table_title
 from profiler_kit.table import Filled
@@ -31,11 +32,14 @@ def table_markdown(
     columns: Sequence[str] = (),
     extra: Mapping[str, Sequence[str]] | None = None,
 ) -> list[str]:
-    """The lines of a filled table, its first `rows` rows; names are indented as the tree is.
+    """The lines of a filled table, its first `rows` rows; names are indented as the tree is. Without rows why there are
+    none, where that is known.
 
     columns: names of those to show, in this order, as `layout` names them; else all that are not optional. extra:
     heading and cells of further columns.
     """
+    if not len(filled) and (why := no_rows(filled)) is not None:
+        return [plain(why.line)]
     found = {one.name: one for one in layout(filled, slice(rows))}
     names = columns or [name for name, one in found.items() if not one.optional]
     shown = [found[name] for name in names if name in found]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import html
+import re
 from pathlib import Path
 
 import pytest
+from markupsafe import escape
 
 from profiler_kit import load_trace
 from profiler_kit.findings.work import of_table
+from profiler_kit.render.html import table_html
+from profiler_kit.render.markdown import plain, table_markdown
 from profiler_kit.tables import every_table
 from profiler_kit.trace import Trace
 from tests.builders import TraceBuilder
@@ -72,3 +77,25 @@ def test_without_a_gpu_that_is_why(tmp_path: Path) -> None:
     for name in ("kernels", "idle", "utilization", "roofline_by_step", "collectives"):
         assert lines[name].startswith("No GPU in this run.")
     assert lines["steps"].startswith("No iterations") and lines["left_out"] == "Nothing was left out."
+
+
+def test_a_report_says_what_is_missing_and_what_adds_it(bare: Trace, tmp_path: Path) -> None:
+    page, pasted = tmp_path / "report.html", tmp_path / "report.md"
+    assert profiler_kit("report", bare.path, "-o", page).code == 0
+    assert profiler_kit("report", bare.path, "-o", pasted).code == 0
+    notes = [html.unescape(note) for note in re.findall(r'<p class="note">([^<]*)</p>', page.read_text())]
+    said = 'No regions were recorded. Try: with region("image encoder"): ...'
+    assert notes[0] == said and plain(said) in pasted.read_text().splitlines()
+    steps = of_table(bare.table("steps"))
+    assert steps is not None
+    assert f"Without rows: steps against the limits of the GPU, iterations. {steps.line}" in notes
+    alone = [note for note in notes if note.startswith("Without rows: ") and " Try: " not in note]
+    assert len(alone) == 1 and "CUDA graphs that are replayed" in alone[0]  # all of those that lack nothing
+
+
+def test_an_empty_table_says_it_in_html_and_markdown(bare: Trace) -> None:
+    filled = bare.table("steps")
+    found = of_table(filled)
+    assert found is not None
+    assert table_html(filled) == f'<p class="note">{escape(found.line)}</p>'
+    assert table_markdown(filled) == [plain(found.line)]

@@ -13,6 +13,7 @@ from profiler_kit.analyses.compare.traces import Comparison
 from profiler_kit.finding import Finding, of_kind
 from profiler_kit.findings.compare import of_comparison
 from profiler_kit.findings.devices import holds_memory
+from profiler_kit.findings.no_rows import is_hollow, no_rows
 from profiler_kit.findings.numbers import numbers
 from profiler_kit.findings.records import of_ladder, what_ran
 from profiler_kit.formats.ladder_file import ladder_rows
@@ -123,13 +124,16 @@ def _trace(run: Run, trace: Trace, *, on_gpu: bool) -> Iterator[str]:
     times = [fmt_count(count) for count in regions.frame["instances"][:REGIONS]]
     extra = {"bound by": bounds, "instances": times} if on_gpu else {}
     lines = table_markdown(regions, REGIONS, columns=_REGIONS if on_gpu else _HOST_REGIONS, extra=extra)
-    if len(regions):
+    why = no_rows(regions) if is_hollow(regions) else None
+    if len(regions) or why is not None:
         yield from ("", f"**Regions{_of(REGIONS, len(regions))}**", "", *lines)
+    if len(regions) and why is not None:  # rows of what has no region alone
+        yield from ("", plain(why.line))
     name = "kernels" if on_gpu else "operator_sums"
     title, columns = _RANKED[name]
     filled = every_table()[name].of_source(trace)
     lines = table_markdown(filled, RANKED, columns=columns)
-    if len(filled):
+    if len(filled) or no_rows(filled) is not None:
         yield from ("", f"**{title}{_of(RANKED, len(filled))}**", "", *lines)
 
 

@@ -18,6 +18,7 @@ from profiler_kit.analyses.compare.traces import Comparison
 from profiler_kit.analyses.gpu.utilization import REGION_UTILIZATION
 from profiler_kit.errors import KitError
 from profiler_kit.findings.compare import of_comparison
+from profiler_kit.findings.no_rows import is_hollow, no_rows
 from profiler_kit.findings.numbers import numbers
 from profiler_kit.findings.records import notes, record_facts, what_ran
 from profiler_kit.formats.ladder_record import LadderRecord
@@ -103,7 +104,10 @@ def shown_tables(*, on_gpu: bool) -> tuple[str, ...]:
 
 def trace_sections(run: Run, trace: Trace, colours: Colours, prefix: str, *, on_gpu: bool) -> Iterator[Section]:
     """Each with its heading; those with nothing to show are empty."""
-    yield Section(f"{prefix}regions", "Regions", rows=[_regions(run, trace, colours, on_gpu=on_gpu)])
+    regions = every_table()["regions"].of_source(trace)
+    why = no_rows(regions) if len(regions) and is_hollow(regions) else None  # without rows the table says it
+    rows = [_regions(regions, run, colours, on_gpu=on_gpu)]
+    yield Section(f"{prefix}regions", "Regions", notes=[why.line] if why is not None else [], rows=rows)
     picture = Block("", trace_timeline(trace, colours))
     yield Section(f"{prefix}timeline", "Timeline", rows=[[picture]], lead=_TIMELINE)
     yield Section(f"{prefix}kernels", "Kernels", rows=[[Block("", _top("kernels", trace))]] if on_gpu else ())
@@ -118,9 +122,8 @@ def _top(name: str, trace: Trace) -> Markup:
     return table_html(filled, top=ROWS[name])
 
 
-def _regions(run: Run, trace: Trace, colours: Colours, *, on_gpu: bool) -> list[Block]:
+def _regions(filled: Filled, run: Run, colours: Colours, *, on_gpu: bool) -> list[Block]:
     """The tree of regions with what bounds each; the rest, where there are many, behind a line."""
-    filled = every_table()["regions"].of_source(trace)
     rest = len(filled) - REGIONS
     shown = [Block("", _region_rows(filled, run, colours, 0, on_gpu=on_gpu))]
     if rest > 0:
@@ -239,28 +242,31 @@ def all_tables(run: Run, colours: Colours, prefix: str, shown: Sequence[str]) ->
         ("requests", run.served),
     )
     blocks: list[Block] = []
-    empty: list[str] = []
+    empty: dict[str, list[str]] = {}  # the titles of tables without rows, by what would give them some
     raw: list[str] = []
     for of, source in sources:
         if source is not None:
             raw += [table.name for table in tables_of(of) if table.arrow is not None]
             blocks += _tables(of, source, colours, shown, empty)
-    notes = [f"Without rows: {', '.join(empty)}."] if empty else []
+    notes = [f"Without rows: {', '.join(titles)}.{f' {why}' if why else ''}" for why, titles in sorted(empty.items())]
     notes += [f"By SQL only, because they are as long as the file: {', '.join(raw)}."] if raw else []
     return Section(f"{prefix}tables", "All tables", notes=notes, rows=[[one] for one in blocks], lead=_LEAD)
 
 
-def _tables(of: Of, source: Any, colours: Colours, shown: Sequence[str], empty: list[str]) -> Iterator[Block]:
+def _tables(
+    of: Of, source: Any, colours: Colours, shown: Sequence[str], empty: dict[str, list[str]]
+) -> Iterator[Block]:
     for one in tables_of(of):
         if one.name in shown or one.arrow is not None:
             continue
         try:
             filled = one.of_source(source)
         except KitError:  # a table of something that this run does not hold
-            empty.append(one.title)
+            empty.setdefault("", []).append(one.title)
             continue
         if not len(filled):
-            empty.append(one.title)
+            why = no_rows(filled)
+            empty.setdefault(why.line if why is not None and why.attempt else "", []).append(one.title)
             continue
         body = table_html(filled, top=FIRST_ROWS if one.command else RAW_ROWS, colours=colours, brief=True)
         yield Block(f"{one.heading} ({fmt_count(len(filled))})", body, folded=True)
