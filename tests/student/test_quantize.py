@@ -51,8 +51,6 @@ def one_block(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_runs_in_int8_beside_its_teacher(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Preparing for qat takes half a minute however small the model is: that mode is tested when asked for."""
     monkeypatch.setattr(quantizing, "samples_of", drawn)
-    if mode == "ptq":  # what is folded here is there in qat only, but is looked for in 102 patterns, half a minute
-        monkeypatch.setattr("torchao.quantization.pt2e.quantize_pt2e._fold_conv_bn_qat", lambda model: model)
     student, out = file_of(tmp_path / "s.pt", "one_block"), tmp_path / "int8.pt2"
     options = QuantizeOptions(student=student, mode=mode, scenes=2, batch_size=2, steps=4, out=out)
     facts = read_facts(quantize(options))

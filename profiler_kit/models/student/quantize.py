@@ -124,7 +124,8 @@ def quantize(options: QuantizeOptions, *, report: Report = silent) -> Path:
                 last = min(done + options.batch_size, len(store))
                 prepared(store.images_of(torch.arange(done, last, device=device)))
     report(1, 1, "convert")
-    converted = convert_pt2e(prepared.to("cpu"))
+    with _fewer_patterns(learned=options.mode == "qat"):
+        converted = convert_pt2e(prepared.to("cpu"))
     move_exported_model_to_eval(converted)
     drop_unused(converted)
     facts = {
@@ -139,6 +140,7 @@ def quantize(options: QuantizeOptions, *, report: Report = silent) -> Path:
     example = torch.zeros(2, 3, found.side, found.side)
     with whole_file(options.out) as temporary:
         program = torch.export.export(converted, (example,), dynamic_shapes=({0: _batch()},))
+        program.example_inputs = None  # the zeros above would be in the file, 6.3 MB of 512 px
         torch.export.save(program, temporary, extra_files={_FACTS: json.dumps(facts)})
     return options.out
 
@@ -153,6 +155,7 @@ def prepare(encoder: StudentEncoder, *, learns: bool) -> torch.fx.GraphModule:
     Batch norm is folded into the convolution before it. Additive attention stays in float.
     """
     from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e, prepare_qat_pt2e
+    from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer
     from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import (
         X86InductorQuantizer,
         get_default_x86_inductor_quantization_config,
@@ -161,7 +164,7 @@ def prepare(encoder: StudentEncoder, *, learns: bool) -> torch.fx.GraphModule:
     class Quantizer(X86InductorQuantizer):  # type: ignore[misc]  # torchao has no types
         def annotate(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
             """As published, but what stays in float has no annotation: folding batch norm for qat stumbles over it."""
-            with _quick_search():
+            with _put(x86_inductor_quantizer, find_sequential_partitions=chains):
                 super().annotate(model)
             for node in model.graph.nodes:
                 note = node.meta.get("quantization_annotation")
@@ -177,7 +180,8 @@ def prepare(encoder: StudentEncoder, *, learns: bool) -> torch.fx.GraphModule:
     for name, module in encoder.named_modules():
         if isinstance(module, AdditiveAttention):
             quantizer.set_module_name_qconfig(name, None)
-    return cast("torch.fx.GraphModule", (prepare_qat_pt2e if learns else prepare_pt2e)(graph, quantizer))
+    with _fewer_patterns(learned=learns):
+        return cast("torch.fx.GraphModule", (prepare_qat_pt2e if learns else prepare_pt2e)(graph, quantizer))
 
 
 def chains(
@@ -204,16 +208,35 @@ def chains(
 
 
 @contextlib.contextmanager
-def _quick_search() -> Iterator[None]:
-    """torchao's quantizer searches by `chains` inside the block."""
-    from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as module
-
-    published = module.find_sequential_partitions
-    module.find_sequential_partitions = chains
+def _put(module: Any, **functions: Any) -> Iterator[None]:
+    """Those functions stand in a module of torchao inside the block."""
+    published = {name: getattr(module, name) for name in functions}
+    vars(module).update(functions)
     try:
         yield
     finally:
-        module.find_sequential_partitions = published
+        vars(module).update(published)
+
+
+@contextlib.contextmanager
+def _fewer_patterns(*, learned: bool) -> Iterator[None]:
+    """torchao looks for convolutions of images with batch norm alone inside the block, and only where a model learns.
+
+    It traces each pattern that it looks for: as published also those of three other convolutions, which no student has,
+    and after training too, when batch norm has long been folded.
+    """
+    from torchao.quantization.pt2e import qat_utils
+
+    def searching(published: Callable[..., Any]) -> Callable[..., Any]:
+        def search(graph: torch.fx.GraphModule, convolution: Any, *rest: Any, **named: Any) -> Any:
+            wanted = learned and convolution is torch.nn.functional.conv2d
+            return published(graph, convolution, *rest, **named) if wanted else graph
+
+        return search
+
+    names = ("_fuse_conv_bn_qat_helper", "_fold_conv_bn_qat_helper")
+    with _put(qat_utils, **{name: searching(getattr(qat_utils, name)) for name in names}):
+        yield
 
 
 _WRITTEN_EPS: Final = 1e-5  # by torchao, with momentum 0.1, into each batch norm that it rewrites
