@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profiler_kit.attribute.frames import GPU_EVENTS, LAUNCH_CALLS, OPERATORS, REGION_INSTANCES
-from profiler_kit.load.cache import NotOurs, read_file, write_file
+from profiler_kit.load.cache import FOLDER_VARIABLE, LIMIT_VARIABLE, NotOurs, read_file, write_file
+from profiler_kit.load.trace import cached as traces
+from profiler_kit.timeline import cached
 from profiler_kit.timeline.build import build_timeline, group_gpu_work, stack_rows
-from profiler_kit.timeline.cached import TIMELINES
+from profiler_kit.timeline.cached import TIMELINES, has_timeline, trace_timeline
 from profiler_kit.timeline.counters import counters_of, memory_counters, with_counters
 from profiler_kit.timeline.index import Row, Timeline
 from profiler_kit.timeline.search import Direction, find_matches, step
 from profiler_kit.timeline.tiles import tile
 from profiler_kit.trace import Trace, load_trace
 from tests.builders import SHARED, TraceBuilder
+from tests.serving.samples import two_requests
 
 Spans = st.lists(st.tuples(st.integers(0, 2_000), st.integers(0, 300)), min_size=1, max_size=60)
 
@@ -278,3 +282,17 @@ def test_occupancy_is_a_lane_of_what_runs_at_once_and_steps_bear_their_number(tm
     value = dict(zip(lane.time_ns.tolist(), lane.value.tolist(), strict=True))  # the last one at a time
     assert (lane.label, lane.most) == ("Estimated occupancy", "85 %")
     assert [value[at * 1000] for at in (10, 15, 20, 25, 30, 40, 50, 60)] == [40, 75, 85, 50, 0, 0, 0, 0]
+
+
+def test_a_kept_timeline_is_of_its_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The critical path is cut where the server had no request."""
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.delenv(LIMIT_VARIABLE, raising=False)
+    monkeypatch.setattr(traces, "SMALLEST_JSON_BYTES", 0)
+    monkeypatch.setattr(cached, "SLOW_S", -1.0)
+    path = two_requests(tmp_path)
+    os.utime(path, (1_700_000_000, 1_700_000_000))  # what was written just now is not kept
+    trace_timeline(path, lambda: load_trace(path))
+    assert has_timeline(path)
+    (tmp_path / "requests.parquet").unlink()
+    assert not has_timeline(path)
