@@ -159,8 +159,9 @@ class RunRecorder:
         parts = (self._warmup, self._iterations, self._options.trace_batches + more, 1 + more)
         names = ("of warm-up", "timed", "traced", "for memory")
         expected = ", ".join(f"{count} {name}" for count, name in zip(parts, names, strict=True))
+        ran = f"{self._items.count} batch{'es' if self._items.count != 1 else ''}"
         return (
-            f"record_run {self.path}: the loop ended after {self._items.count} batches, expected {sum(parts)} "
+            f"record_run {self.path}: the loop ended after {ran}, expected {sum(parts)} "
             f"({expected}). Nothing is written. Let the loop over steps() end by itself, or ask for fewer."
         )
 

@@ -76,6 +76,13 @@ def test_the_peak_of_a_cpu_run_is_one_number_on_every_page(tmp_path: Path) -> No
     assert shown in numbers(load_run(tmp_path / "mine"))
 
 
+def test_a_loop_left_at_once_is_said_in_the_singular(tmp_path: Path) -> None:
+    said = "the loop ended after 1 batch, expected 6 "
+    with pytest.raises(CaptureError, match=said), record_run(tmp_path / "mine", **COUNTS) as run:
+        for _ in run.steps():
+            break
+
+
 def test_a_function_is_called_as_often_as_is_needed(tmp_path: Path) -> None:
     model, calls = net(), []
 
