@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections import Counter
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -47,9 +46,8 @@ def one_block(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("one_block")
-@pytest.mark.parametrize("mode", [one for one in MODES if one == "ptq" or "PROFILER_KIT_QAT" in os.environ])
+@pytest.mark.parametrize("mode", MODES)
 def test_one_runs_in_int8_beside_its_teacher(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Preparing for qat takes half a minute however small the model is: that mode is tested when asked for."""
     monkeypatch.setattr(quantizing, "samples_of", drawn)
     student, out = file_of(tmp_path / "s.pt", "one_block"), tmp_path / "int8.pt2"
     options = QuantizeOptions(student=student, mode=mode, scenes=2, batch_size=2, steps=4, out=out)
