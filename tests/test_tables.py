@@ -230,6 +230,7 @@ def test_a_text_table_fits_its_terminal_and_says_what_it_leaves_out(table: Table
     for one in [*filled(table), *(table.of_source(source) for source in others(table.of))]:
         shown = layout(one, slice(40))
         assert len({column.label for column in shown}) == len(shown)
+        assert not [column.label for column in shown if re.search(r"\bgpu\b", column.label)]  # it is GPU
         for width in (28, 80):
             lines = filled_lines(one, top=40, width=width)
             assert all(len(line) <= width for line in lines)

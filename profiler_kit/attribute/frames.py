@@ -129,8 +129,8 @@ REGION_INSTANCES: Final = Schema(
         "thread": Column("int32"),
         "start_ns": Column("int64"),
         "end_ns": Column("int64"),
-        "gpu_start_ns": Column("Int64", "First start of what it launched, nested regions included."),
-        "gpu_end_ns": Column("Int64", "Last end of what it launched."),
+        "gpu_start_ns": Column("Int64", "First start of what it launched, nested regions included.", "GPU start"),
+        "gpu_end_ns": Column("Int64", "Last end of what it launched.", "GPU end"),
     },
 )
 

@@ -32,7 +32,7 @@ BATCHES: Final = Schema(
         "model_ns": Column("Int64", "From its start until the masks of its last request were known.", label="model"),
         "instance": Column("Int64", "Row of region_instances: its region, if the trace has it.", show="room"),
         "gpu_events": Column("int64", "Of what its region launched."),
-        "gpu_busy_ns": Column("int64", "Union over all streams of what its region launched."),
+        "gpu_busy_ns": Column("int64", "Union over all streams of what its region launched.", "GPU busy"),
         "gpu_idle_ns": Column("Int64", "Of its time in the model: nothing that it launched ran.", label="GPU idle"),
     },
 )
@@ -43,7 +43,7 @@ BATCH_PARTS: Final = Schema(
         "batch": _BATCH,
         "part": Column("str", f"Region directly below the batch; {REST} is what is in none."),
         "host_ns": Column("int64", "Time on the host; waiting for the GPU is where the host did it."),
-        "gpu_busy_ns": Column("int64", "Union over all streams of what it launched."),
+        "gpu_busy_ns": Column("int64", "Union over all streams of what it launched.", "GPU busy"),
         "gpu_events": Column("int64", "How many GPU events it launched."),
     },
 )
