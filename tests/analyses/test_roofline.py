@@ -813,6 +813,6 @@ def test_the_example_of_the_readme_is_a_real_one() -> None:
         line.split() for line in readme.partition("$ profiler-kit roofline")[2].partition("```")[0].splitlines()[2:]
     ]
     assert len(rows) == 3
-    numbers = ("count", "gpu_ns", "tflop_per_s", "tb_per_s", "peak_share", "bound")
+    numbers = ("count", "bound", "peak_share", "gpu_ns", "tflop_per_s", "tb_per_s")
     shown = [" ".join(cells[name][at] for name in numbers).split() for at in range(len(found))]
     assert all(any(row[-len(one) :] == one for one in shown) for row in rows)
