@@ -240,7 +240,8 @@ def _copies(details: pd.DataFrame, copies: pd.DataFrame, whole: _Whole) -> Itera
     elif pinned:
         how = f"{'all' if pinned == len(mine) else fmt_count(pinned)} of them of pinned memory"
     known = mine["size_bytes"].dropna()
-    size = f"{fmt_bytes(int(known.sum()))} in all" if len(known) else "unknown size"
+    least = "at least " if len(known) < len(mine) else ""
+    size = f"{least}{fmt_bytes(int(known.sum()))} in all" if len(known) else "unknown size"
     where, inside = _held(mine["path"], mine["dur_ns"])
     yield Finding(
         "exposed-copies",
