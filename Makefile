@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 DONE   := $(VENV)/.installed
 # of pytest: more than CI has cores, as tests with a browser or a process of their own often wait
-WORKERS ?= 5
+WORKERS ?= 4
 
 # what is imported is kept compiled, also where the environment says otherwise: tests start some hundred processes
 export PYTHONDONTWRITEBYTECODE :=
