@@ -132,12 +132,6 @@ COMMON: Final[Mapping[str, tuple[str, str]]] = {
     "name": ("", "The name as the trace writes it."),
     "path": ("region", "The regions (record_function blocks) that are open, outermost first."),
     "category": ("", "Kineto's category: kernel, gpu_memcpy, gpu_memset, cpu_op, cuda_runtime and others."),
-    "cause": (
-        "",
-        "Why the GPU was idle. host-bound: the launch came late; synchronization-bound: because the "
-        "host was waiting for a GPU as the gap began; kernel wait: the usual gap between two kernels; "
-        "other: such as waiting for another stream; no request: the server had none.",
-    ),
     "instance": ("", "Row of the table region_instances."),
     "process": ("", "Process id, as the file writes it; empty where it is not known."),
     "device": ("", "Number of the device; missing where it is not known."),

@@ -6,19 +6,18 @@ import streamlit as st
 
 from app import cache, state
 from app.parts import tables, timeline_parts, widgets
-from profiler_kit.analyses.gpu.idle import NO_REQUEST
-from profiler_kit.findings.time import IDLE_CAUSES, missing_gpu, why_idle
+from profiler_kit.analyses.gpu.idle import MEANING, NO_REQUEST
+from profiler_kit.findings.time import missing_gpu, why_idle
 from profiler_kit.render.figures.run import idle_by_region
 from profiler_kit.tables import every_table
 
-HELP = " ".join(f"{cause}: {meaning}" for cause, meaning in IDLE_CAUSES.items())
 GAPS_HELP = (
     "The longest stretches in which nothing ran on any GPU; of a server, while it had a request. Pick one to see it on "
     "the timeline."
 )
 
 folder = state.run()
-st.title("Idle time", help=HELP)
+st.title("Idle time", help=MEANING)
 trace = widgets.trace_or_stop(folder, "Idle time comes from a trace.")
 if trace.presence.ran != "gpu":
     widgets.empty(
@@ -28,7 +27,7 @@ if trace.presence.ran != "gpu":
 widgets.say(why_idle(cache.run(folder)))
 utilization = trace.utilization()
 if utilization["idle_ns"].any():
-    st.subheader("By region and cause", help=HELP)
+    st.subheader("By region and cause", help=MEANING)
     widgets.figure(idle_by_region(utilization), "idle-regions")
 gaps = cache.table(folder, "idle_gaps", scope="all")
 found = gaps.frame[gaps.frame["cause"] != NO_REQUEST]

@@ -82,7 +82,7 @@ def serve(
         sock = stack.enter_context(take_port(host, port, first=PORT))
         for option, value in (("--max-mib", max_mib), ("--max-pixels", max_pixels)):
             if not 0 < value < 1e12:
-                raise OptionError(f"{option} {value:g}: expected more than 0.")
+                raise OptionError(f"{option} {value:g}: expected more than 0 and less than 1e12.")
         limits = Limits(int(max_mib * BYTES_PER_MIB), max_pixels)
         options = serving.ServeOptions(batch_size or BATCH, max_wait_ms, queue, limits, profiles)
         package = None

@@ -10,7 +10,7 @@ import pandas as pd
 from profiler_kit.analyses.gpu.batch_load import BatchLoad
 from profiler_kit.analyses.gpu.gpu_presence import Presence
 from profiler_kit.analyses.gpu.grouping import names_parts
-from profiler_kit.analyses.gpu.idle import HOST_BOUND, KERNEL_WAIT, NO_REQUEST, OTHER, SYNCHRONISED
+from profiler_kit.analyses.gpu.idle import CAUSES, NO_REQUEST
 from profiler_kit.analyses.gpu.regions import deepest, innermost
 from profiler_kit.analyses.gpu.timeline import DeviceTimeline, GpuTimeline, within
 from profiler_kit.analyses.gpu.utilization import NAMES, NO_GPU_WORK, STARVED
@@ -243,22 +243,12 @@ def missing_gpu(presence: Presence) -> Finding:
     return Finding("no-gpu", "missing", say("No GPU in this run."), page="doctor")
 
 
-# What the report and the sentence call the causes of idle time, and what they mean.
-IDLE_CAUSES: Final = {
-    HOST_BOUND: "The next kernel was launched after all earlier work had ended.",
-    SYNCHRONISED: "The same, because the host was inside a synchronizing call when the gap began.",
-    KERNEL_WAIT: "The short gap between kernels that were launched in time.",
-    OTHER: "Launched in time but not started: it waits for another stream or a dependency.",
-    NO_REQUEST: "The server had no request.",
-}
-
-
 def idle_causes(run: Run) -> dict[str, int]:
-    """Idle time of all GPUs together by cause, those of IDLE_CAUSES; adds up to all of it. From the table `idle`."""
+    """Idle time of all GPUs together by cause; adds up to all of it. From the table `idle`."""
     if run.trace is None:
         return {}
     found = run.trace.idle(scope="all").groupby("cause")["idle_ns"].sum().to_dict()
-    return {cause: int(found.get(cause, 0)) for cause in IDLE_CAUSES}
+    return {cause: int(found.get(cause, 0)) for cause in CAUSES}
 
 
 def idle_regions(run: Run) -> list[tuple[Path, int, int]]:

@@ -16,7 +16,8 @@ from typing import Final, Literal
 import jinja2
 from markupsafe import Markup
 
-from profiler_kit.analyses.gpu.utilization import GPU_BOUND, HOST_BOUND, NAMES, NO_GPU_WORK, SYNCHRONISING
+from profiler_kit.analyses.gpu.idle import HOST_BOUND
+from profiler_kit.analyses.gpu.utilization import GPU_BOUND, NAMES, NO_GPU_WORK, SYNCHRONISING
 from profiler_kit.findings.no_rows import no_rows
 from profiler_kit.render import svg
 from profiler_kit.render.layout import SHARE_OF_WHOLE, Shown, layout, name_column, rest_of

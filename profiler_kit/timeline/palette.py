@@ -56,6 +56,14 @@ ACTIVITY: Final = {
     "memcpy": HUES[2],
     "idle": IDLE,
 }
+# Why a GPU was idle: the causes of analyses.gpu.idle.
+IDLE_CAUSE: Final = {
+    "host-bound": HUES[6],
+    "synchronization-bound": HUES[1],
+    "kernel wait": "#88CCEE",
+    "other": "#9AA1AB",
+    "no request": "#BBCC33",
+}
 CRITICAL: Final = {"GPU": HUES[7], "host": HUES[5], "latency": HUES[8], "wait": HUES[9], "no request": IDLE}
 ALLOCATED: Final = HUES[0]
 RESERVED: Final = NEUTRAL

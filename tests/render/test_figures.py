@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from profiler_kit.analyses.gpu.idle import CAUSES
 from profiler_kit.analyses.gpu.regions import REGION_TOTALS
+from profiler_kit.analyses.gpu.utilization import CAUSE_OF, REGION_UTILIZATION
 from profiler_kit.analyses.gpu.window import NAME_SUMS, OPERATOR_SUMS, name_sums, operator_sums
 from profiler_kit.analyses.layers.totals import layer_totals
 from profiler_kit.analyses.memory.replay import MEMORY_TIMELINE
@@ -22,7 +24,7 @@ from profiler_kit.render.figures import run as figures
 from profiler_kit.render.layout import SHARE_OF_WHOLE, layout
 from profiler_kit.timeline import palette
 from profiler_kit.timeline.build import build_timeline, group_gpu_work
-from profiler_kit.timeline.palette import region_colours
+from profiler_kit.timeline.palette import IDLE_CAUSE, region_colours
 from profiler_kit.timeline.search import find_matches
 from profiler_kit.timeline.tiles import BUDGET_BYTES, describe, tile
 from profiler_kit.trace import Trace, load_trace
@@ -267,3 +269,8 @@ def test_tiles_stay_within_their_budget(tmp_path: Path) -> None:
     with pytest.raises(OptionError) as error:
         tile(timeline, 5, 5, 100)
     assert str(error.value) == "view 5 to 5 ns, 100 pixels: expected an end after its start"
+
+
+def test_every_cause_of_idle_time_has_a_meaning_a_column_and_a_colour() -> None:
+    assert list(CAUSES) == list(CAUSE_OF.values()) == list(IDLE_CAUSE)
+    assert REGION_UTILIZATION.columns.keys() >= CAUSE_OF.keys()

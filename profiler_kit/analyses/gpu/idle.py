@@ -9,6 +9,7 @@ the part of a gap in which no request was there has that as its cause, and is a 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, Literal
 
 import numpy as np
@@ -20,6 +21,20 @@ from profiler_kit.attribute.launch_context import codes_of, previous_end, stream
 from profiler_kit.load.integers import I64, MISSING, Mask
 from profiler_kit.schema import Column, Schema
 
+HOST_BOUND: Final = "host-bound"
+SYNCHRONISED: Final = "synchronization-bound"
+KERNEL_WAIT: Final = "kernel wait"
+OTHER: Final = "other"
+NO_REQUEST: Final = "no request"
+CAUSES: Final[Mapping[str, str]] = {
+    HOST_BOUND: "The next kernel was launched after all earlier work had ended.",
+    SYNCHRONISED: "The same, because the host was inside a synchronizing call when the gap began.",
+    KERNEL_WAIT: "The short gap between kernels that were launched in time.",
+    OTHER: "Launched in time but not started: it waits for another stream or a dependency.",
+    NO_REQUEST: "The server had no request.",
+}
+MEANING: Final = f"Why the GPU was idle. {' '.join(f'{cause}: {meaning}' for cause, meaning in CAUSES.items())}"
+
 IDLE_GAPS: Final = Schema(
     "IDLE_GAPS",
     "stretch in which nothing ran on a stream (or a device, or anywhere), by start",
@@ -29,7 +44,7 @@ IDLE_GAPS: Final = Schema(
         "stream": Column("Int64", "Stream that was idle; missing where it was a whole device.", show="room"),
         "start_ns": Column("int64"),
         "dur_ns": Column("int64"),
-        "cause": Column("category"),
+        "cause": Column("category", MEANING),
         "synchronised": Column("bool", "The cause is synchronization-bound.", "host waited", show="never"),
         "event": Column("int64", "Row of events: the GPU event after it.", show="room"),
         "path": Column("paths", "Regions of the GPU event after it, outermost first."),
@@ -43,7 +58,7 @@ IDLE_TOTALS: Final = Schema(
         "process": Column("str", show="varied"),
         "device": Column("Int64", show="room"),
         "stream": Column("Int64", show="room"),
-        "cause": Column("str"),
+        "cause": Column("str", MEANING),
         "gaps": Column("int64", "How many stretches in which nothing ran."),
         "idle_ns": Column("int64", "Their lengths added up."),
         "synchronised_ns": Column("int64", "Idle time that is synchronization-bound.", "host waited", show="never"),
@@ -55,12 +70,6 @@ IDLE_TOTALS: Final = Schema(
 
 Scope = Literal["stream", "device", "all"]
 
-HOST_BOUND: Final = "host-bound"
-SYNCHRONISED: Final = "synchronization-bound"
-KERNEL_WAIT: Final = "kernel wait"
-OTHER: Final = "other"
-NO_REQUEST: Final = "no request"
-CAUSES: Final = (HOST_BOUND, SYNCHRONISED, KERNEL_WAIT, OTHER, NO_REQUEST)
 _CODE: Final = {cause: code for code, cause in enumerate(CAUSES)}
 # HTA's `consecutive_kernel_delay` is 30; it says nanoseconds and compares with microseconds.
 KERNEL_WAIT_BELOW_NS: Final = 30_000
@@ -119,7 +128,7 @@ def idle_gaps(
             "stream": details["stream"].iloc[rows].array if scope == "stream" else unknown,
             "start_ns": before,
             "dur_ns": gap,
-            "cause": pd.Categorical.from_codes(cause.tolist(), categories=pd.Index(CAUSES, dtype=object)),
+            "cause": pd.Categorical.from_codes(cause.tolist(), categories=pd.Index(list(CAUSES), dtype=object)),
             "synchronised": cause == _CODE[SYNCHRONISED],
             "event": details["event"].to_numpy()[rows],
             "path": details["path"].iloc[rows].array,

@@ -9,7 +9,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from profiler_kit.analyses.gpu.idle import KERNEL_WAIT, KERNEL_WAIT_BELOW_NS, OTHER, SYNCHRONISED, idle_gaps
+from profiler_kit.analyses.gpu.idle import (
+    HOST_BOUND,
+    KERNEL_WAIT,
+    KERNEL_WAIT_BELOW_NS,
+    NO_REQUEST,
+    OTHER,
+    SYNCHRONISED,
+    idle_gaps,
+)
 from profiler_kit.analyses.gpu.intervals import covered_between, covered_by_group, union, with_ancestors
 from profiler_kit.analyses.gpu.regions import REGION_TOTALS
 from profiler_kit.attribute.frames import KERNEL_DETAILS, LAUNCH_CALLS, REGION_INSTANCES
@@ -90,7 +98,6 @@ REGION_OVERVIEW: Final = Schema(
 
 
 GPU_BOUND: Final = "GPU-bound"
-HOST_BOUND: Final = "host-bound"
 SYNCHRONISING: Final = "synchronising"
 MIXED: Final = "mixed"
 NO_GPU_WORK: Final = "no GPU work"
@@ -98,6 +105,13 @@ NO_GPU_WORK: Final = "no GPU work"
 NAMES: Final = {
     **{verdict: verdict for verdict in (GPU_BOUND, HOST_BOUND, MIXED, NO_GPU_WORK)},
     SYNCHRONISING: "synchronization-bound",
+}
+CAUSE_OF: Final = {  # the column of the idle time that has a cause
+    "host_ns": HOST_BOUND,
+    "synchronised_ns": SYNCHRONISED,
+    "kernel_wait_ns": KERNEL_WAIT,
+    "other_wait_ns": OTHER,
+    "no_request_ns": NO_REQUEST,
 }
 STARVED: Final = 0.25  # idle share from which a GPU is said to wait
 # The rule, in this order:

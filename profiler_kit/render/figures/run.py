@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from profiler_kit.analyses.gpu.idle import HOST_BOUND, KERNEL_WAIT, NO_REQUEST, OTHER, SYNCHRONISED
 from profiler_kit.analyses.gpu.regions import innermost
 from profiler_kit.analyses.gpu.timeline import GpuTimeline
+from profiler_kit.analyses.gpu.utilization import CAUSE_OF
 from profiler_kit.analyses.serving.batches import GPU_IDLE, Served, request_parts
 from profiler_kit.render.figures.style import LEGEND_ABOVE, MARGIN, NAMES, escape, time_axis
 from profiler_kit.text import fmt_ns, fmt_path, fmt_percent, ns_in, time_unit
-from profiler_kit.timeline.palette import ACTIVITY, HUES, IDLE, MARK, region_colours
+from profiler_kit.timeline.palette import ACTIVITY, HUES, IDLE, IDLE_CAUSE, MARK, region_colours
 from profiler_kit.units import ns_to_ms
 
 
@@ -186,15 +186,6 @@ def _differs(row: Mapping[Any, Any]) -> str:
     return "<br>".join(said)
 
 
-IDLE_CAUSES = {
-    "host_ns": (HOST_BOUND, "#CC3311"),
-    "synchronised_ns": (SYNCHRONISED, "#EE7733"),
-    "kernel_wait_ns": (KERNEL_WAIT, "#88CCEE"),
-    "other_wait_ns": (OTHER, "#9AA1AB"),
-    "no_request_ns": (NO_REQUEST, "#BBCC33"),
-}
-
-
 def idle_by_region(utilization: pd.DataFrame, *, most: int = 14) -> go.Figure:
     """Idle time of the innermost regions by cause, the longest on top. Takes REGION_UTILIZATION."""
     paths = [tuple(path) for path in utilization["path"]]
@@ -203,7 +194,7 @@ def idle_by_region(utilization: pd.DataFrame, *, most: int = 14) -> go.Figure:
     unit = time_unit([rows[path]["idle_ns"] for path in shown])
     names = [escape(fmt_path(path[-2:]), 60) for path in shown]
     figure = go.Figure()
-    for column, (name, colour) in IDLE_CAUSES.items():
+    for column, name in CAUSE_OF.items():
         values = [rows[path][column] for path in shown]
         if any(values):
             figure.add_bar(
@@ -211,7 +202,7 @@ def idle_by_region(utilization: pd.DataFrame, *, most: int = 14) -> go.Figure:
                 y=names,
                 orientation="h",
                 name=name,
-                marker={"color": colour, "line": {"width": 0}},
+                marker={"color": IDLE_CAUSE[name], "line": {"width": 0}},
                 customdata=[fmt_ns(value) for value in values],
                 hovertemplate="%{y}<br>%{fullData.name} %{customdata}<extra></extra>",
             )

@@ -6,14 +6,14 @@ from typing import Final
 
 from markupsafe import Markup
 
-from profiler_kit.analyses.gpu.idle import HOST_BOUND, KERNEL_WAIT, NO_REQUEST, OTHER
+from profiler_kit.analyses.gpu.idle import CAUSES
 from profiler_kit.analyses.gpu.timeline import GpuTimeline
 from profiler_kit.analyses.gpu.window import name_sums, operator_sums
 from profiler_kit.finding import of_kind, of_the_file
 from profiler_kit.findings.advice import HELP, NOTHING
 from profiler_kit.findings.collect import headline
 from profiler_kit.findings.numbers import numbers
-from profiler_kit.findings.time import IDLE_CAUSES, REGION_BARS, activities, idle_causes, idle_regions, of_gpu, wholes
+from profiler_kit.findings.time import REGION_BARS, activities, idle_causes, idle_regions, of_gpu, wholes
 from profiler_kit.render.bars import Bar, kernel_rows, operator_rows, region_rows
 from profiler_kit.render.html import Colours, fill
 from profiler_kit.render.icicle import icicle
@@ -21,7 +21,7 @@ from profiler_kit.render.report.section import Block, Section
 from profiler_kit.render.svg import Part, stacked
 from profiler_kit.run import Run
 from profiler_kit.text import fmt_ns, fmt_path, fmt_percent
-from profiler_kit.timeline.palette import ACTIVITY, HUES, IDLE, NEUTRAL, colour_of
+from profiler_kit.timeline.palette import ACTIVITY, HUES, IDLE_CAUSE, colour_of
 from profiler_kit.trace import Trace
 
 REGION_ROWS: Final = 12
@@ -29,7 +29,6 @@ RANKED_ROWS: Final = 6
 WAITS: Final = 5
 ADVICE: Final = 3
 _IDLE: Final = "Stretches in which nothing ran on any GPU, by what ended them. They add up to the idle time exactly."
-_IDLE_HUES: Final = {HOST_BOUND: HUES[1], KERNEL_WAIT: NEUTRAL, OTHER: IDLE, NO_REQUEST: HUES[7]}
 _TREE: Final = "Each as wide as its GPU time; what it calls is below it."
 Row = list[Block]
 
@@ -119,7 +118,7 @@ def _idle(run: Run, colours: Colours) -> Row:
     if not total or run.trace is None:
         return []
     parts = [
-        Part(name.capitalize(), fmt_ns(ns), ns / total, _IDLE_HUES.get(name, HUES[4]), IDLE_CAUSES[name])
+        Part(name.capitalize(), fmt_ns(ns), ns / total, IDLE_CAUSE[name], CAUSES[name])
         for name, ns in causes.items()
         if ns
     ]
