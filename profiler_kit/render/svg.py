@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from profiler_kit.names import printable
 from profiler_kit.render.labels import place_labels
+from profiler_kit.timeline.palette import ink_on
 
 WIDE: Final = 1_000  # what a stretched drawing counts across
 _FINE: Final = 2  # steps of a line in each of those units, and in each pixel of its height
@@ -31,7 +32,6 @@ _BESIDE: Final = {
     "bottom left": (-9, 18, "end"),
     "bottom right": (9, 18, "start"),
 }
-_DARK_INK: Final = frozenset({"#CCBB44", "#33BBEE", "#B4B9C0", "#EE7733"})  # hues that black reads better on
 _EMPTY: Final = Markup()
 
 
@@ -109,7 +109,7 @@ def stacked(parts: Sequence[Part], label: str, *, height: int = 34) -> Markup:
         part = '<rect x="{}" width="{}" height="{}" fill="{}"><title>{}: {}</title></rect>'
         drawn.append(draw(part, percent(at), percent(one.share), height, one.colour, one.name, one.value))
         if one.share > _LABEL_SHARE:
-            ink = "#1a1a19" if one.colour in _DARK_INK else "#ffffff"
+            ink = ink_on((one.colour, one.colour), 0)
             text = '<text x="{}" y="{:g}" fill="{}" text-anchor="middle">{:.0f} %</text>'
             drawn.append(draw(text, percent(at + one.share / 2), height / 2 + 5, ink, 100 * one.share))
         item = '<li title="{}">{}{} <b>{:.1f} %</b> <span>{}</span></li>'

@@ -22,6 +22,7 @@ from profiler_kit.render.figures import layers as figures_layers
 from profiler_kit.render.figures import memory as figures_memory
 from profiler_kit.render.figures import run as figures
 from profiler_kit.render.layout import SHARE_OF_WHOLE, layout
+from profiler_kit.render.svg import Part, stacked
 from profiler_kit.timeline import palette
 from profiler_kit.timeline.build import build_timeline, group_gpu_work
 from profiler_kit.timeline.palette import IDLE_CAUSE, region_colours
@@ -274,3 +275,10 @@ def test_tiles_stay_within_their_budget(tmp_path: Path) -> None:
 def test_every_cause_of_idle_time_has_a_meaning_a_column_and_a_colour() -> None:
     assert list(CAUSES) == list(CAUSE_OF.values()) == list(IDLE_CAUSE)
     assert REGION_UTILIZATION.columns.keys() >= CAUSE_OF.keys()
+
+
+@pytest.mark.parametrize("colour", IDLE_CAUSE.values())
+def test_shares_can_be_read_on_every_colour_of_a_bar(colour: str) -> None:
+    drawn = stacked([Part("cause", "1 s", 1.0, colour, "what it is")], "why")
+    ink = re.search(r'<text [^>]*fill="(#[0-9A-Fa-f]{6})"', drawn)
+    assert ink is not None and contrast(ink[1], [colour, colour], 0) >= 4.5
